@@ -1,0 +1,101 @@
+"""The exception tree. Every failure that a user can meet is one of these.
+
+An error carries a message for the person, a hint for the next step, and the exit code of the process:
+
+    LbctlError
+      IntentError        2  the intent file or the command line is wrong
+      NoBackend          3  no backend of this host can be used
+      Unsupported        3  the backend cannot express a feature that the intent asks for
+      PermissionDenied   4  the kernel would refuse us
+      ApplyFailed        5  nothing was changed
+      StateUnknown       6  a write was interrupted; what the kernel holds is not known
+      Stale              7  the kernel, or another lbctl, moved in between
+      Reverted           8  a trial was not confirmed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class LbctlError(Exception):
+    """Base of all errors that lbctl reports: `message`, an optional `hint`, an `exit_code`."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One mistake in an intent file: where it is (1-based line), what is wrong, what to do."""
+
+    file: str
+    line: int
+    message: str
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.message}"
+
+
+class IntentError(LbctlError):
+    """The intent cannot be used. `problems` holds every mistake that was found, in file order."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, problems: tuple[Problem, ...] = (), hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = problems
+
+
+class NoBackend(LbctlError):
+    """No backend, or not the one that was asked for, can be used on this host."""
+
+    exit_code = 3
+
+
+class Unsupported(LbctlError):
+    """A backend cannot express a feature of a service, and refuses rather than rendering less."""
+
+    exit_code = 3
+
+    def __init__(self, *, backend: str, service: str, feature: str, needs: str) -> None:
+        super().__init__(f'service "{service}": backend {backend} does not support {feature}', hint=needs)
+        self.backend = backend
+        self.service = service
+        self.feature = feature
+
+
+class PermissionDenied(LbctlError):
+    """The kernel wants a capability that this process does not have."""
+
+    exit_code = 4
+
+
+class ApplyFailed(LbctlError):
+    """The change was refused as a whole; the kernel is as it was."""
+
+    exit_code = 5
+
+
+class StateUnknown(LbctlError):
+    """The change was interrupted; part of it may be in the kernel."""
+
+    exit_code = 6
+
+
+class Stale(LbctlError):
+    """What was planned against is no longer there, or another lbctl is at work."""
+
+    exit_code = 7
+
+
+class Reverted(LbctlError):
+    """A trial ran out unconfirmed and was taken back."""
+
+    exit_code = 8

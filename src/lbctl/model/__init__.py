@@ -1,0 +1,62 @@
+"""Pure values: intents, slots, programs, plans. Nothing here reads or writes anything."""
+
+from lbctl.model.intent import (
+    DEFAULT_OWNER,
+    MAX_OWNER,
+    MAX_SLOTS,
+    MAX_WEIGHT,
+    NAME,
+    Address,
+    Endpoint,
+    Family,
+    Intent,
+    Listener,
+    Network,
+    Protocol,
+    Scheduler,
+    Service,
+    SourceNat,
+    State,
+    check_owner,
+    default_seed,
+)
+from lbctl.model.lifted import Lifted, LiftedService
+from lbctl.model.plan import Action, Change, EndpointChange, Plan, ServiceChange, diff, diff_services
+from lbctl.model.program import Item, Key, Program
+from lbctl.model.schedule import schedule, shares, slot_count
+
+__all__ = [
+    "DEFAULT_OWNER",
+    "MAX_OWNER",
+    "MAX_SLOTS",
+    "MAX_WEIGHT",
+    "NAME",
+    "Action",
+    "Address",
+    "Change",
+    "Endpoint",
+    "EndpointChange",
+    "Family",
+    "Intent",
+    "Item",
+    "Key",
+    "Lifted",
+    "LiftedService",
+    "Listener",
+    "Network",
+    "Plan",
+    "Program",
+    "Protocol",
+    "Scheduler",
+    "Service",
+    "ServiceChange",
+    "SourceNat",
+    "State",
+    "check_owner",
+    "default_seed",
+    "diff",
+    "diff_services",
+    "schedule",
+    "shares",
+    "slot_count",
+]

@@ -1,0 +1,228 @@
+"""What a user asks for, as frozen values.
+
+These classes hold meaning only: `lbctl.config` reads files into them and reports every mistake with its
+line; here a value that could not be rendered safely is refused with `ValueError`, whoever builds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import TYPE_CHECKING, TypeAlias
+
+from lbctl.model.schedule import schedule, shares
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Address: TypeAlias = IPv4Address | IPv6Address
+Network: TypeAlias = IPv4Network | IPv6Network
+
+DEFAULT_OWNER = "lbctl"
+MAX_WEIGHT = 4096
+#: Slots of one service. Bounds the ladder of a service on the slowest backend and the memory of all.
+MAX_SLOTS = 4096
+
+#: A service's, endpoint's or owner's name: also a part of chain names and of quoted comments, so nothing
+#: that a rule language could read otherwise is ever let in. `\Z`, since `$` would allow a newline.
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
+
+
+class Protocol(StrEnum):
+    """A transport with ports."""
+
+    TCP = "tcp"
+    UDP = "udp"
+    SCTP = "sctp"
+
+
+class Family(StrEnum):
+    """An address family."""
+
+    IPV4 = "ipv4"
+    IPV6 = "ipv6"
+
+    @classmethod
+    def of(cls, value: Address | Network) -> Family:
+        """The family of an address or network."""
+        return cls.IPV4 if value.version == 4 else cls.IPV6
+
+
+class Scheduler(StrEnum):
+    """How a slot is picked for a new connection."""
+
+    ROUND_ROBIN = "round-robin"
+    RANDOM = "random"
+    SOURCE_HASH = "source-hash"
+    MAGLEV = "maglev"
+
+
+class State(StrEnum):
+    """Whether an endpoint takes new connections."""
+
+    ACTIVE = "active"
+    DRAIN = "drain"
+    BACKUP = "backup"
+
+
+class SourceNat(StrEnum):
+    """When the client's address is replaced by ours, so that replies come back through this host."""
+
+    HAIRPIN = "hairpin"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """Where a service is reached. `address` is None for "any address of this host"."""
+
+    protocol: Protocol
+    port: int
+    address: Address | None = None
+
+    def __post_init__(self) -> None:
+        _check_port(self.port)
+
+    def __str__(self) -> str:
+        return f"{join(self.address, self.port)}/{self.protocol}"
+
+    def overlaps(self, other: Listener) -> bool:
+        """True where some connection would reach both."""
+        return (
+            self.protocol is other.protocol
+            and self.port == other.port
+            and (self.address is None or other.address is None or self.address == other.address)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Who serves connections. `address` is None for a process on this host, listening on `port`."""
+
+    port: int
+    address: Address | None = None
+    name: str = ""
+    weight: int = 1
+    state: State = State.ACTIVE
+
+    def __post_init__(self) -> None:
+        _check_port(self.port)
+        if not 1 <= self.weight <= MAX_WEIGHT:
+            raise ValueError(f"weight {self.weight} is not between 1 and {MAX_WEIGHT}")
+        if not self.name:
+            object.__setattr__(self, "name", self.to)
+        elif self.name != self.to and not NAME.match(self.name):
+            raise ValueError(f"endpoint name {self.name!r} is not a name")
+
+    @property
+    def to(self) -> str:
+        """The endpoint as rules and reports show it: `8001`, `10.0.0.1:80`, `[2001:db8::1]:80`."""
+        return join(self.address, self.port)
+
+    def serves(self, family: Family) -> bool:
+        """True where connections of `family` can be sent here."""
+        return self.address is None or Family.of(self.address) is family
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One balanced service: some listeners, some endpoints, and how to choose among them."""
+
+    name: str
+    listeners: tuple[Listener, ...]
+    endpoints: tuple[Endpoint, ...]
+    scheduler: Scheduler = Scheduler.ROUND_ROBIN
+    local_clients: bool = True
+    seed: int | None = None
+    affinity: int | None = None
+    source_nat: SourceNat = SourceNat.HAIRPIN
+    allow: tuple[Network, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not NAME.match(self.name):
+            raise ValueError(f"service name {self.name!r} is not a name")
+        if self.seed is not None and not 0 <= self.seed <= 0xFFFFFFFF:
+            raise ValueError(f"seed {self.seed} is not a 32-bit number")
+
+    @property
+    def hash_seed(self) -> int:
+        """The seed of this service's hash: the one of the file, else one derived from the name."""
+        return default_seed(self.name) if self.seed is None else self.seed
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The families in which this service is balanced.
+
+        A listener with an address has that address's family; one without takes each family that an
+        endpoint can serve.
+        """
+        return tuple(f for f in Family if self.listeners_of(f))
+
+    def listeners_of(self, family: Family) -> tuple[Listener, ...]:
+        """The listeners that connections of `family` reach."""
+        served = any(e.serves(family) for e in self.endpoints)
+        return tuple(
+            x
+            for x in self.listeners
+            if (served if x.address is None else Family.of(x.address) is family)
+        )
+
+    def slots(self, family: Family) -> tuple[Endpoint, ...]:
+        """The endpoints of new connections of `family`, one per slot, in the order of round robin.
+
+        Active endpoints; where there is none, the backups; empty where nobody is left.
+        """
+        able = [e for e in self.endpoints if e.serves(family)]
+        ready = [e for e in able if e.state is State.ACTIVE] or [e for e in able if e.state is State.BACKUP]
+        return tuple(ready[i] for i in schedule(tuple(e.weight for e in ready)))
+
+    def shares(self) -> Mapping[str, Fraction]:
+        """`Endpoint.to` → the wanted share of new connections in its family, exact."""
+        wanted: dict[str, Fraction] = {}
+        for family in self.families:
+            wanted.update(shares(tuple(e.to for e in self.slots(family))))
+        return {e.to: wanted.get(e.to, Fraction(0)) for e in self.endpoints}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """Everything that one owner wants on this host."""
+
+    services: tuple[Service, ...] = ()
+    owner: str = DEFAULT_OWNER
+
+    def __post_init__(self) -> None:
+        check_owner(self.owner)
+
+
+def check_owner(owner: str) -> str:
+    """`owner` itself, or ValueError. It names tables and chains, so it is short (at most 12 characters)."""
+    if not NAME.match(owner) or len(owner) > MAX_OWNER:
+        raise ValueError(f"owner {owner!r} is not a name of at most {MAX_OWNER} characters")
+    return owner
+
+
+#: iptables gives a chain 28 characters; the prefix, the owner and 8 for the rest must fit.
+MAX_OWNER = 12
+
+
+def default_seed(name: str) -> int:
+    """The 32-bit seed that a service has unless the file says another: the same on every host."""
+    return int.from_bytes(hashlib.sha256(f"lbctl seed {name}".encode()).digest()[:4], "big")
+
+
+def join(address: Address | None, port: int) -> str:
+    """`80`, `192.0.2.1:80` or `[2001:db8::1]:80`."""
+    if address is None:
+        return str(port)
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def _check_port(port: int) -> None:
+    if not 1 <= port <= 65535:
+        raise ValueError(f"port {port} is not between 1 and 65535")

@@ -1,0 +1,48 @@
+"""What rules really do: services with the exact share of each endpoint, proved from the rules alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lbctl.model.intent import Family, Listener
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiftedService:
+    """One listener in one family, as the kernel balances it.
+
+    `slots` is one full period of the picker: where the 1st, 2nd, … new connection goes, None for a
+    connection that no endpoint takes. `mode` is `nth`, `random`, `hash`, `single` or `none`.
+    """
+
+    name: str
+    family: Family
+    listener: Listener
+    mode: str
+    slots: tuple[str | None, ...]
+    action: str
+
+    @property
+    def shares(self) -> Mapping[str, Fraction]:
+        """`Endpoint.to` → the share of new connections that it gets."""
+        counts = Counter(self.slots)
+        return {to: Fraction(n, len(self.slots)) for to, n in counts.items() if to is not None}
+
+    @property
+    def leak(self) -> Fraction:
+        """The share of new connections that no endpoint takes."""
+        return 1 - sum(self.shares.values(), start=Fraction(0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifted:
+    """All services of a program, and the text of what could not be understood."""
+
+    services: tuple[LiftedService, ...] = ()
+    unsupported: tuple[str, ...] = ()

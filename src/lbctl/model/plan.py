@@ -1,0 +1,131 @@
+"""The difference between two programs, as a value: the one diff of lbctl."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lbctl.model.lifted import Lifted
+    from lbctl.model.program import Item, Key, Program
+
+
+class Action(StrEnum):
+    """What happens to a service."""
+
+    ADD = "add"
+    CHANGE = "change"
+    REMOVE = "remove"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One item that comes (`before` is None), goes (`after` is None), or gets another text."""
+
+    before: Item | None
+    after: Item | None
+
+    @property
+    def key(self) -> Key:
+        """The key of the item."""
+        item = self.after or self.before
+        assert item is not None
+        return item.key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointChange:
+    """The share of one endpoint on both sides of a plan."""
+
+    to: str
+    before: Fraction
+    after: Fraction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceChange:
+    """What a plan does to one service."""
+
+    name: str
+    action: Action
+    listeners: tuple[str, ...]
+    endpoints: tuple[EndpointChange, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How to get from the program `before`, which the kernel holds, to the program `after`."""
+
+    backend: str
+    driver: str
+    before: Program
+    after: Program
+    changes: tuple[Change, ...]
+    services: tuple[ServiceChange, ...]
+
+    @property
+    def changed(self) -> bool:
+        """False where the kernel already holds `after`."""
+        return bool(self.changes)
+
+
+def diff(before: Program, after: Program) -> tuple[Change, ...]:
+    """The changes that lead from one program to another.
+
+    First what comes or changes, in the order of `after`; then what goes, last created first.
+    """
+    old, new = before.by_key, after.by_key
+    come = tuple(
+        Change(old.get(item.key), item)
+        for item in after.items
+        if item.key not in old or old[item.key].text != item.text
+    )
+    go = tuple(Change(item, None) for item in reversed(before.items) if item.key not in new)
+    return come + go
+
+
+def diff_services(before: Lifted, after: Lifted, changes: tuple[Change, ...]) -> tuple[ServiceChange, ...]:
+    """Each service of either side with its shares; a service is changed where one of its items is."""
+    old, new = _shares(before), _shares(after)
+    listeners = _listeners(before) | _listeners(after)
+    touched = {item.service for change in changes for item in (change.before, change.after) if item}
+    result = []
+    for name in [*new, *(name for name in old if name not in new)]:
+        if name not in old:
+            action = Action.ADD
+        elif name not in new:
+            action = Action.REMOVE
+        else:
+            action = Action.CHANGE if name in touched else Action.NONE
+        was, will = old.get(name, {}), new.get(name, {})
+        result.append(
+            ServiceChange(
+                name=name,
+                action=action,
+                listeners=listeners[name],
+                endpoints=tuple(
+                    EndpointChange(to=to, before=was.get(to, Fraction(0)), after=will.get(to, Fraction(0)))
+                    for to in [*will, *(to for to in was if to not in will)]
+                ),
+            )
+        )
+    return tuple(result)
+
+
+def _shares(lifted: Lifted) -> Mapping[str, Mapping[str, Fraction]]:
+    result: dict[str, dict[str, Fraction]] = {}
+    for service in lifted.services:
+        result.setdefault(service.name, {}).update(service.shares)
+    return result
+
+
+def _listeners(lifted: Lifted) -> dict[str, tuple[str, ...]]:
+    result: dict[str, dict[str, None]] = {}
+    for service in lifted.services:
+        result.setdefault(service.name, {})[str(service.listener)] = None
+    return {name: tuple(texts) for name, texts in result.items()}

@@ -1,0 +1,51 @@
+"""Weights → slots → exact shares: the one idea that every scheduler and every backend shares.
+
+A slot sequence says who gets the 1st, 2nd, … connection before it starts over. It is built by smooth
+weighted round robin, the algorithm known from nginx and LVS: each step credits every endpoint with its
+weight, takes the one with the most credit (the first of equals) and charges it the sum of the weights.
+Weights 3:2:1 give `a b a c b a`: exact over a period, and spread out within it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from fractions import Fraction
+from functools import lru_cache
+from math import gcd
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    T = TypeVar("T", bound=Hashable)
+
+
+@lru_cache(maxsize=4096)
+def schedule(weights: tuple[int, ...]) -> tuple[int, ...]:
+    """The shortest smooth sequence of indices into `weights` that gives each its exact share.
+
+    Length: sum of the weights divided by their greatest common divisor; empty for no weights.
+    """
+    if len(set(weights)) <= 1:
+        return tuple(range(len(weights)))
+    divisor = gcd(*weights)
+    steps = [w // divisor for w in weights]
+    total = sum(steps)
+    credit = [0] * len(steps)
+    slots = []
+    for _ in range(total):
+        credit = [c + s for c, s in zip(credit, steps, strict=True)]
+        best = credit.index(max(credit))
+        credit[best] -= total
+        slots.append(best)
+    return tuple(slots)
+
+
+def slot_count(weights: Sequence[int]) -> int:
+    """The length of `schedule(weights)`, without making it."""
+    return sum(weights) // gcd(*weights) if weights else 0
+
+
+def shares(slots: Sequence[T]) -> Mapping[T, Fraction]:
+    """Each value in `slots` → its part of them, in order of appearance."""
+    return {value: Fraction(count, len(slots)) for value, count in Counter(slots).items()}

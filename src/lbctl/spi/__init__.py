@@ -1,0 +1,22 @@
+"""What a backend author reads: the protocol, the values in it, and how backends are found and chosen."""
+
+from lbctl.spi.backend import Backend, Capabilities, Count, Driver, Probe
+from lbctl.spi.registry import GROUP, backends
+from lbctl.spi.require import require
+from lbctl.spi.selection import AUTO, Candidate, Choice, select, survey
+
+__all__ = [
+    "AUTO",
+    "GROUP",
+    "Backend",
+    "Candidate",
+    "Capabilities",
+    "Choice",
+    "Count",
+    "Driver",
+    "Probe",
+    "backends",
+    "require",
+    "select",
+    "survey",
+]

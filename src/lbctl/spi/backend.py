@@ -1,0 +1,121 @@
+"""What a backend is. A third-party backend implements `Backend` and declares it as an entry point:
+
+    [project.entry-points."lbctl.backends"]
+    mine = "my_package:backend"        # an object that satisfies Backend
+
+The built-in backends come in through the same door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from lbctl.model import Scheduler, SourceNat, State
+from lbctl.model import Protocol as Transport
+
+if TYPE_CHECKING:
+    from lbctl.host import Host
+    from lbctl.model import Intent, Lifted, Network, Plan, Program
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a backend can express on this host. `compile` refuses everything else by name."""
+
+    protocols: frozenset[Transport] = frozenset()
+    schedulers: frozenset[Scheduler] = frozenset()
+    states: frozenset[State] = frozenset({State.ACTIVE})
+    source_nat: frozenset[SourceNat] = frozenset()
+    affinity: bool = False
+    allow: bool = False
+    #: Directly connected networks, for backends that must write them into rules; () where unknown.
+    networks: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driver:
+    """One way for a backend to reach the kernel, and whether this host offers it.
+
+    `store` names the place where the rules live: drivers with one store see each other's rules, rules of
+    different stores coexist in the kernel.
+    """
+
+    name: str
+    store: str
+    usable: bool
+    reason: str
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What a backend found on a host. `drivers` stand in the order of preference."""
+
+    drivers: tuple[Driver, ...]
+    capabilities: Capabilities
+    #: What to install or do where no driver is usable.
+    remedy: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def usable(self) -> tuple[Driver, ...]:
+        """The drivers that can be used."""
+        return tuple(driver for driver in self.drivers if driver.usable)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """What the kernel counted for one endpoint of one service since its rules were loaded.
+
+    `connections` are new connections; `packets` and `bytes` are what the balancing rules saw of them, that
+    is, the first packet of each.
+    """
+
+    service: str
+    to: str
+    connections: int
+    packets: int
+    bytes: int
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A way to have a kernel balance connections.
+
+    `driver` is always the name of a usable driver of `probe`. Everything but `apply` leaves the kernel
+    alone; `compile`, `render` and `lift` are pure.
+    """
+
+    #: The name behind `--backend`.
+    name: str
+    #: Place in the choice of `auto`, smallest first; None for a backend that is used only when named.
+    preference: int | None
+
+    def probe(self, host: Host) -> Probe:
+        """Say what this host offers. Passive: loads no module, changes no rule, needs no privilege."""
+
+    def compile(self, intent: Intent, capabilities: Capabilities) -> Program:
+        """The program for an intent; the empty program for an intent without services.
+
+        Raises `Unsupported` for a feature that `capabilities` lack.
+        """
+
+    def render(self, program: Program) -> str:
+        """The program as a text that the host's own tools load on a host without lbctl."""
+
+    def check(self, host: Host, driver: str, program: Program) -> None:
+        """Have the kernel check a program without applying it; raises `ApplyFailed` with its words."""
+
+    def observe(self, host: Host, driver: str, owner: str) -> Program:
+        """What is `owner`'s in the kernel now. Something unknown in our places becomes an item as well."""
+
+    def apply(self, host: Host, plan: Plan) -> None:
+        """Carry out a plan atomically per family; raises `ApplyFailed`, or `StateUnknown`."""
+
+    def lift(self, program: Program) -> Lifted:
+        """The services of a program with their exact shares, proved from its items alone."""
+
+    def stats(self, host: Host, driver: str, owner: str) -> tuple[Count, ...]:
+        """The counters of every endpoint in the kernel."""

@@ -1,0 +1,34 @@
+"""Finding backends: built-in and third-party ones alike come from the entry-point group."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+from lbctl.errors import NoBackend
+from lbctl.spi.backend import Backend
+
+GROUP = "lbctl.backends"
+
+
+def backends() -> tuple[Backend, ...]:
+    """All installed backends, those that `auto` prefers first.
+
+    Raises `NoBackend` where an installed one cannot be loaded: a broken backend is never skipped in
+    silence.
+    """
+    found: list[Backend] = []
+    for entry in entry_points(group=GROUP):
+        try:
+            backend = entry.load()
+        except Exception as error:  # noqa: BLE001 (a stranger's module may raise anything while it loads)
+            raise NoBackend(
+                f'backend "{entry.name}" ({entry.value}) cannot be loaded: {error}',
+                hint="reinstall or remove the package that brings it",
+            ) from error
+        if not isinstance(backend, Backend):
+            raise NoBackend(
+                f'backend "{entry.name}" ({entry.value}) is no lbctl backend',
+                hint="see lbctl.spi.Backend for what a backend must offer",
+            )
+        found.append(backend)
+    return tuple(sorted(found, key=lambda b: (b.preference is None, b.preference or 0, b.name)))

@@ -1,0 +1,41 @@
+"""The one place where an intent is held against what a backend can express."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lbctl.errors import Unsupported
+
+if TYPE_CHECKING:
+    from lbctl.model import Intent
+    from lbctl.spi.backend import Capabilities
+
+
+def require(intent: Intent, capabilities: Capabilities, *, backend: str) -> None:
+    """Raise `Unsupported` for the first feature of `intent` that `capabilities` lack."""
+    for service in intent.services:
+        lacking: list[tuple[str, str]] = []
+        if service.scheduler not in capabilities.schedulers:
+            known = ", ".join(sorted(capabilities.schedulers))
+            lacking.append((f"scheduler {service.scheduler}", f"schedulers of this backend: {known}"))
+        lacking += [
+            (f"protocol {listener.protocol}", "protocols: " + ", ".join(sorted(capabilities.protocols)))
+            for listener in service.listeners
+            if listener.protocol not in capabilities.protocols
+        ]
+        lacking += [
+            (f"state {endpoint.state} (endpoint {endpoint.name})", "remove the endpoint, or its state")
+            for endpoint in service.endpoints
+            if endpoint.state not in capabilities.states
+        ]
+        if service.affinity is not None and not capabilities.affinity:
+            lacking.append(("affinity", "remove affinity from the service, or choose another backend"))
+        # Connections to this host's own ports never need it, whatever the file says.
+        remote = any(endpoint.address is not None for endpoint in service.endpoints)
+        if remote and service.source_nat not in capabilities.source_nat:
+            known = ", ".join(sorted(capabilities.source_nat))
+            lacking.append((f"source-nat {service.source_nat}", f"source-nat of this backend: {known}"))
+        if service.allow and not capabilities.allow:
+            lacking.append(("allow", "remove allow from the service, or choose another backend"))
+        for feature, needs in lacking:
+            raise Unsupported(backend=backend, service=service.name, feature=feature, needs=needs)

@@ -1,0 +1,74 @@
+"""Which backend and driver to use, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lbctl.errors import IntentError, NoBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lbctl.host import Host
+    from lbctl.spi.backend import Backend, Driver, Probe
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A backend with what it found on this host."""
+
+    backend: Backend
+    probe: Probe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The backend and driver to work with."""
+
+    backend: Backend
+    driver: Driver
+    probe: Probe
+    reason: str
+
+
+def survey(host: Host, backends: Sequence[Backend]) -> tuple[Candidate, ...]:
+    """Probe all backends, in order of preference."""
+    return tuple(Candidate(backend=backend, probe=backend.probe(host)) for backend in backends)
+
+
+def select(candidates: Sequence[Candidate], *, backend: str = AUTO, driver: str | None = None) -> Choice:
+    """The choice for the options `--backend` and `--driver`.
+
+    Raises `IntentError` for a name that does not exist and `NoBackend` where nothing is usable.
+    """
+    named = [c for c in candidates if c.backend.name == backend]
+    if backend == AUTO:
+        # A driver belongs to one backend, so naming it names the backend too.
+        named = [c for c in candidates if c.backend.preference is not None or driver is not None]
+    elif not named:
+        names = ", ".join([AUTO, *(c.backend.name for c in candidates)])
+        raise IntentError(f'there is no backend "{backend}"', hint=f"one of {names}")
+    if driver is not None:
+        named = [c for c in named if any(d.name == driver for d in c.probe.drivers)]
+        if not named:
+            names = ", ".join(d.name for c in candidates for d in c.probe.drivers)
+            raise IntentError(f'there is no driver "{driver}" for backend {backend}', hint=f"one of {names}")
+    passed: list[str] = []
+    for candidate in named:
+        for option in candidate.probe.drivers:
+            if driver is not None and option.name != driver:
+                continue
+            if option.usable:
+                asked = driver is not None or backend != AUTO
+                why = "asked for" if asked else "; ".join([*passed, "first usable in order of preference"])
+                return Choice(
+                    backend=candidate.backend, driver=option, probe=candidate.probe, reason=why
+                )
+            passed.append(f"{candidate.backend.name} ({option.name}): {option.reason}")
+    raise NoBackend(
+        "no usable backend: " + "; ".join(passed or ["none is installed"]),
+        hint="; or ".join(dict.fromkeys(c.probe.remedy for c in named)) or None,
+    )
