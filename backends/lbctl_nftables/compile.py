@@ -1,0 +1,193 @@
+"""Intent → program of table, maps, chains, rules and elements. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lbctl.model import Family, Item, Program, SourceNat
+from lbctl.spi import require
+from lbctl_nftables import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lbctl.model import Intent, Listener, Service
+    from lbctl.spi import Capabilities
+
+
+def compile_intent(intent: Intent, capabilities: Capabilities) -> Program:
+    """See `lbctl.spi.Backend.compile`."""
+    require(intent, capabilities, backend=layout.NAME)
+    items: list[Item] = []
+    for family in Family:
+        services = [s for s in intent.services if family in s.families]
+        if services:
+            items += _Table(family, services).items()
+    return Program(intent.owner, tuple(items))
+
+
+class _Table:
+    """The items of one family, in the order in which the kernel can create them."""
+
+    def __init__(self, family: Family, services: list[Service]) -> None:
+        self._word = layout.WORD[family]
+        self._family = family
+        self._services = services
+        self._homes = _homes(services)
+        self._source_nat = {s.source_nat for s in services if _remote(s)} - {SourceNat.NEVER}
+
+    def items(self) -> Iterator[Item]:
+        yield Item((self._word, "table"), "")
+        yield from self._maps()
+        yield from self._chains()
+        yield from self._rules()
+        for service in self._services:
+            yield from self._slots(service)
+        for service in self._services:
+            yield from self._dispatch(service)
+
+    def _maps(self) -> Iterator[Item]:
+        names = {layout.SERVICES: layout.SERVICES, layout.PORTS: layout.PORTS}
+        if self._source_nat:
+            names |= {layout.SOURCES: layout.SERVICES, layout.SOURCE_PORTS: layout.PORTS}
+        if SourceNat.HAIRPIN in self._source_nat:
+            names |= {layout.LINKS: layout.LINKS}
+        for service in self._services:
+            kind = _page_kind(service)
+            names[self._page(service)] = f"page-{kind}"
+        declarations = layout.declarations(self._word)
+        for name, kind in names.items():
+            what = "set" if kind == layout.LINKS else "map"
+            yield Item((self._word, what, name), "\n".join(declarations[kind]))
+
+    def _chains(self) -> Iterator[Item]:
+        for hook in (layout.PREROUTING, layout.OUTPUT):
+            yield self._chain(hook, base_chain("nat", hook, layout.DESTINATION_PRIORITY))
+        if self._source_nat:
+            hook = layout.POSTROUTING
+            yield self._chain(hook, base_chain("nat", hook, layout.SOURCE_PRIORITY))
+        if SourceNat.HAIRPIN in self._source_nat:
+            yield self._chain(layout.HAIRPIN, "")
+        if SourceNat.ALWAYS in self._source_nat:
+            yield self._chain(layout.MASQUERADE, "")
+        for service in self._services:
+            yield self._chain(layout.chain(service.name), "", service.name)
+
+    def _chain(self, name: str, text: str, service: str | None = None) -> Item:
+        return Item((self._word, "chain", name), text, service)
+
+    def _rules(self) -> Iterator[Item]:
+        word = self._word
+        for hook in (layout.PREROUTING, layout.OUTPUT):
+            yield self._body(
+                hook,
+                f"{word} daddr . meta l4proto . th dport vmap @{layout.SERVICES}",
+                # Without the guard, connections that are only forwarded through this host would match.
+                f"fib daddr type local meta l4proto . th dport vmap @{layout.PORTS}",
+            )
+        if self._source_nat:
+            # What a connection asked for tells our connections from those that others translated. The type
+            # of `ct original proto-dst` is known only behind a match on one protocol.
+            yield self._body(
+                layout.POSTROUTING,
+                *(
+                    f"ct status dnat meta l4proto {protocol} {key} vmap @{name}"
+                    for protocol in ("tcp", "udp")
+                    for key, name in (
+                        (
+                            f"ct original {word} daddr . meta l4proto . ct original proto-dst",
+                            layout.SOURCES,
+                        ),
+                        ("meta l4proto . ct original proto-dst", layout.SOURCE_PORTS),
+                    )
+                ),
+            )
+        if SourceNat.HAIRPIN in self._source_nat:
+            yield self._body(
+                layout.HAIRPIN,
+                # Our own clients may have chosen a source that the endpoint cannot answer.
+                'oif != "lo" fib saddr type local masquerade fully-random',
+                # Back out where it came in: the endpoint would answer the client without us.
+                f"iif . oif @{layout.LINKS} masquerade fully-random",
+            )
+        if SourceNat.ALWAYS in self._source_nat:
+            yield self._body(layout.MASQUERADE, "masquerade fully-random")
+        for service in self._services:
+            yield self._body(layout.chain(service.name), *self._service_rules(service), service=service.name)
+
+    def _body(self, chain: str, *rules: str, service: str | None = None) -> Item:
+        return Item((self._word, "rules", chain), "\n".join(rules), service)
+
+    def _service_rules(self, service: Service) -> Iterator[str]:
+        if not service.local_clients:
+            yield "fib saddr type local return"
+        if _remote(service) and service.source_nat is SourceNat.HAIRPIN:
+            # Two registers cannot be compared, so a set of pairs (x, x) stands for "the same link".
+            yield f"update @{layout.LINKS} {{ iif . iif }}"
+        picker = f"numgen inc mod {len(service.slots(self._family))} offset {self._offset(service)}"
+        statement = f"dnat {self._word} to " if _remote(service) else "redirect to :"
+        for protocol in dict.fromkeys(x.protocol for x in service.listeners_of(self._family)):
+            yield f"meta l4proto {protocol} {statement}{picker} map @{self._page(service)}"
+
+    def _slots(self, service: Service) -> Iterator[Item]:
+        page, first = self._page(service), self._offset(service)
+        for number, endpoint in enumerate(service.slots(self._family)):
+            data = str(endpoint.port)
+            if endpoint.address is not None:
+                data = f"{endpoint.address} . {data}"
+            comment = layout.quote(f"{service.name}/{endpoint.name}")
+            yield self._element(page, str(first + number), f"comment {comment} : {data}", service)
+
+    def _dispatch(self, service: Service) -> Iterator[Item]:
+        to_service = f": goto {layout.chain(service.name)}"
+        after = {SourceNat.HAIRPIN: layout.HAIRPIN, SourceNat.ALWAYS: layout.MASQUERADE}
+        to_source = after.get(service.source_nat) if _remote(service) else None
+        for listener in service.listeners_of(self._family):
+            key = _listener_key(listener)
+            anywhere = listener.address is None
+            yield self._element(layout.PORTS if anywhere else layout.SERVICES, key, to_service, service)
+            if to_source:
+                sources = layout.SOURCE_PORTS if anywhere else layout.SOURCES
+                yield self._element(sources, key, f": goto {to_source}", service)
+
+    def _element(self, name: str, key: str, text: str, service: Service) -> Item:
+        return Item((self._word, "element", name, key), text, service.name)
+
+    def _page(self, service: Service) -> str:
+        return layout.page(_page_kind(service), self._homes[service.name][0])
+
+    def _offset(self, service: Service) -> int:
+        return layout.offset(self._homes[service.name][1])
+
+
+def base_chain(kind: str, hook: str, priority: int) -> str:
+    """The declaration of a chain that the kernel calls at a hook."""
+    return f"type {kind} hook {hook} priority {priority}; policy accept;"
+
+
+def _homes(services: list[Service]) -> dict[str, tuple[int, int]]:
+    """Each service's page and range. In the order of names, so that the file's order moves nothing."""
+    taken: set[tuple[str, int, int]] = set()
+    homes = {}
+    for service in sorted(services, key=lambda s: s.name):
+        kind = _page_kind(service)
+        page, place = layout.home(service.name)
+        while (kind, page, place) in taken:
+            place = layout.next_range(place)
+        taken.add((kind, page, place))
+        homes[service.name] = page, place
+    return homes
+
+
+def _listener_key(listener: Listener) -> str:
+    key = f"{listener.protocol} . {listener.port}"
+    return key if listener.address is None else f"{listener.address} . {key}"
+
+
+def _page_kind(service: Service) -> str:
+    return "addresses" if _remote(service) else "ports"
+
+
+def _remote(service: Service) -> bool:
+    """True where connections leave for another address: endpoints of a service are of one kind."""
+    return service.endpoints[0].address is not None

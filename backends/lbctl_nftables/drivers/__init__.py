@@ -1,0 +1,44 @@
+"""The two ways to reach nftables. Both take the same text and print the same JSON.
+
+A driver is a module with `NAME`, `find(host)` → its version or the reason why it cannot be used, and
+`read` and `load`, which return how nft ended.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lbctl.errors import ApplyFailed
+from lbctl_nftables.drivers import libnftables, nft
+
+if TYPE_CHECKING:
+    from lbctl.host import Host
+
+#: In the order of preference: the binding saves the start of a process.
+ALL = {libnftables.NAME: libnftables, nft.NAME: nft}
+
+
+def read(host: Host, driver: str, *words: str) -> str:
+    """Run one listing command and return its JSON; raises `ApplyFailed` with nft's words."""
+    done = ALL[driver].read(host, *words)
+    if done.code:
+        raise ApplyFailed(f"nft refused: {explain(' '.join(words), done.err)}")
+    return done.out
+
+
+def load(host: Host, driver: str, script: str, *, check: bool = False) -> None:
+    """Run a script as one transaction, or have it checked; raises `ApplyFailed` with nft's words."""
+    done = ALL[driver].load(host, script, check=check)
+    if done.code:
+        raise ApplyFailed(f"nft refused: {explain(script, done.err)}")
+
+
+def explain(script: str, message: str) -> str:
+    """The first complaint of nft, with the line of ours that it is about."""
+    text = message.strip() or "no reason given"
+    first = text.splitlines()[0]
+    place = first.split(":", 3)
+    if len(place) == 4 and place[1].isdigit() and 0 < int(place[1]) <= script.count("\n") + 1:
+        line = script.splitlines()[int(place[1]) - 1].strip()
+        return f"{place[3].strip()} in line {place[1]}: {line}"
+    return first

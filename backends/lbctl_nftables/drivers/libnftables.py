@@ -1,0 +1,59 @@
+"""Driver `libnftables`: the library behind nft, through the Python binding that distributions ship."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+from lbctl.errors import ApplyFailed
+from lbctl.host import Completed
+
+if TYPE_CHECKING:
+    from lbctl.host import Host
+
+NAME = "libnftables"
+_MODULE = "nftables"
+
+
+def find(host: Host) -> tuple[str | None, str]:
+    """(version, "") where the binding can be used, else (None, the reason).
+
+    No context is made, since that opens a netlink socket, which may load a kernel module.
+    """
+    module = host.module(_MODULE)
+    if module is None or not hasattr(module, "Nftables"):
+        return None, "Python module nftables cannot be imported"
+    try:
+        ctypes.CDLL("libnftables.so.1")
+    except OSError:
+        return None, "libnftables.so.1 cannot be loaded"
+    # The binding's own version says nothing about the library's.
+    return "so.1", ""
+
+
+def read(host: Host, *words: str) -> Completed:
+    """Run one listing command."""
+    context = _context(host)
+    context.set_json_output(True)
+    return _run(context, " ".join(words))
+
+
+def load(host: Host, script: str, *, check: bool) -> Completed:
+    """Run a script as one transaction, or have it checked only."""
+    context = _context(host)
+    context.set_dry_run(check)
+    return _run(context, script)
+
+
+def _run(context: Any, text: str) -> Completed:
+    code, out, err = context.cmd(text)
+    return Completed(code=code, out=out or "", err=err or "")
+
+
+def _context(host: Host) -> Any:
+    # A context holds a netlink socket, which belongs to the network namespace that it was opened in; a
+    # thread can change that. So the context lives as long as one command, not longer.
+    module = host.module(_MODULE)
+    if module is None:
+        raise ApplyFailed("the Python module nftables went away")
+    return module.Nftables()

@@ -1,0 +1,34 @@
+"""Driver `nft`: the command, complete. The binding is not on PyPI, so this is what many hosts have."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lbctl.host import Completed, Host
+
+NAME = "nft"
+
+
+def find(host: Host) -> tuple[str | None, str]:
+    """(version, "") where the command can be used, else (None, the reason)."""
+    path = host.which("nft")
+    if path is None:
+        return None, "command nft is not in PATH"
+    found = re.search(r"v(\d+(?:\.\d+)+)", host.run([path, "--version"]).out)
+    return (found[1], "") if found else (None, f"{path} does not tell its version")
+
+
+def read(host: Host, *words: str) -> Completed:
+    """Run one listing command. Given as arguments: from a file, nft 1.0.6 prints no JSON."""
+    return host.run([_path(host), "--json", *words])
+
+
+def load(host: Host, script: str, *, check: bool) -> Completed:
+    """Run a script as one transaction, or have it checked only."""
+    return host.run([_path(host), *(["--check"] if check else []), "--file", "-"], stdin=script)
+
+
+def _path(host: Host) -> str:
+    return host.which("nft") or "nft"

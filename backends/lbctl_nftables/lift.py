@@ -1,0 +1,81 @@
+"""Program → services with exact shares: follows the verdicts and look-ups as the kernel would."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from lbctl.model import Family, Lifted, LiftedService, Listener, Protocol
+from lbctl_nftables import layout
+
+if TYPE_CHECKING:
+    from lbctl.model import Item, Program
+
+_PICK = re.compile(
+    r"meta l4proto (?P<protocol>\w+) (?P<action>redirect to :|dnat ip6? to )"
+    r"numgen inc mod (?P<modulus>\d+) offset (?P<offset>\d+) map @(?P<page>\S+)\Z"
+)
+_GOTO = re.compile(r": goto (?P<chain>\S+)\Z")
+_DATA = re.compile(r"(?:comment \"[^\"]*\" )?: (?:(?P<address>\S+) \. )?(?P<port>\d+)\Z")
+
+
+def lift(program: Program) -> Lifted:
+    """See `lbctl.spi.Backend.lift`."""
+    services: list[LiftedService] = []
+    unsupported: list[str] = []
+    for item in program.of_kind("element"):
+        word, _, name, key = item.key
+        if name not in {layout.SERVICES, layout.PORTS}:
+            continue
+        target = _GOTO.match(item.text)
+        service = layout.service_of_chain(target["chain"]) if target else None
+        listener = _listener(key)
+        if target is None or service is None or listener is None:
+            unsupported.append(f"{name} {{ {key} {item.text} }}")
+            continue
+        body = program.by_key.get((word, "rules", target["chain"]))
+        services.append(_service(program, word, service, listener, body))
+    return Lifted(services=tuple(services), unsupported=tuple(unsupported))
+
+
+def _service(program: Program, word: str, name: str, listener: Listener, body: Item | None) -> LiftedService:
+    slots: tuple[str | None, ...] = (None,)
+    mode, action = "none", "none"
+    for rule in body.text.split("\n") if body else ():
+        pick = _PICK.match(rule)
+        if pick and pick["protocol"] == listener.protocol:
+            first = int(pick["offset"])
+            keys = range(first, first + int(pick["modulus"]))
+            slots = tuple(_endpoint(program, word, pick["page"], key) for key in keys)
+            mode = "nth" if len(slots) > 1 else "single"
+            action = "redirect" if pick["action"].startswith("redirect") else "dnat"
+            break
+    family = next(f for f in Family if layout.WORD[f] == word)
+    return LiftedService(name=name, family=family, listener=listener, mode=mode, slots=slots, action=action)
+
+
+def _endpoint(program: Program, word: str, page: str, key: int) -> str | None:
+    item = program.by_key.get((word, "element", page, str(key)))
+    return to(item.text) if item else None
+
+
+def to(text: str) -> str | None:
+    """The endpoint that a page's element leads to, as `Endpoint.to`."""
+    data = _DATA.match(text)
+    if data is None:
+        return None
+    if data["address"] is None:
+        return data["port"]
+    address = data["address"]
+    return f"[{address}]:{data['port']}" if ":" in address else f"{address}:{data['port']}"
+
+
+def _listener(key: str) -> Listener | None:
+    try:
+        *address, protocol, port = key.split(" . ")
+        return Listener(
+            protocol=Protocol(protocol), port=int(port), address=ip_address(address[0]) if address else None
+        )
+    except ValueError:
+        return None

@@ -1,0 +1,59 @@
+"""What this host offers for nftables, found without touching the kernel.
+
+Neither a netlink socket is opened nor `nft --check` run here: both may load modules. The kernel's part is
+read from /proc; a kernel that says nothing about its modules is believed to have nf_tables built in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lbctl.model import Protocol, Scheduler, SourceNat, State
+from lbctl.spi import Capabilities, Driver, Probe
+from lbctl_nftables import drivers, layout
+
+if TYPE_CHECKING:
+    from lbctl.host import Host
+
+CAPABILITIES = Capabilities(
+    protocols=frozenset({Protocol.TCP, Protocol.UDP}),
+    schedulers=frozenset({Scheduler.ROUND_ROBIN}),
+    states=frozenset({State.ACTIVE}),
+    source_nat=frozenset(SourceNat),
+)
+REMEDY = "install nftables (Debian: apt install nftables python3-nftables)"
+
+
+def probe(host: Host) -> Probe:
+    """See `lbctl.spi.Backend.probe`."""
+    kernel = kernel_support(host)
+    found = []
+    for name, driver in drivers.ALL.items():
+        version, reason = driver.find(host)
+        usable = version is not None and kernel != "missing"
+        if usable:
+            reason = "usable"
+        elif version is not None:
+            reason = "this kernel has no nf_tables"
+        found.append(Driver(name=name, store=layout.NAME, usable=usable, reason=reason, version=version))
+    return Probe(
+        drivers=tuple(found),
+        capabilities=CAPABILITIES,
+        remedy=REMEDY,
+        facts={"kernel": (host.read("/proc/sys/kernel/osrelease") or "").strip(), "nf_tables": kernel},
+    )
+
+
+def kernel_support(host: Host) -> str:
+    """`loaded`, `built in`, `module` (loadable, not loaded yet), `missing`."""
+    loaded = host.read("/proc/modules") or ""
+    if any(line.startswith("nf_tables ") for line in loaded.splitlines()):
+        return "loaded"
+    release = (host.read("/proc/sys/kernel/osrelease") or "").strip()
+    folder = f"/lib/modules/{release}"
+    if "/nf_tables.ko" in (host.read(f"{folder}/modules.builtin") or ""):
+        return "built in"
+    known = host.read(f"{folder}/modules.dep")
+    if known is None:
+        return "built in"
+    return "module" if "/nf_tables.ko" in known else "missing"

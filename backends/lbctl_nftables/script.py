@@ -1,0 +1,92 @@
+"""Items → text for `nft -f`: the one writer, for what is shown and for what is loaded."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from lbctl_nftables import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from lbctl.model import Change, Item, Program
+
+
+def render(program: Program) -> str:
+    """A program as a script. Loading it twice gives the same as loading it once."""
+    table = layout.table(program.owner)
+    lines: list[str] = []
+    for word, items in groupby(program.items, key=lambda item: item.key[0]):
+        # Declared first, so that deleting it succeeds on a host that does not have it yet.
+        lines += [f"table {word} {table}", f"delete table {word} {table}"]
+        lines += _block(word, table, list(items))
+    return "".join(line + "\n" for line in lines)
+
+
+def transaction(owner: str, changes: Sequence[Change], after: Program) -> str:
+    """The script that carries out `changes`; nft sends it to the kernel as one transaction."""
+    table = layout.table(owner)
+    lines: list[str] = []
+    for word in layout.WORD.values():
+        mine = [change for change in changes if change.key[0] == word]
+        if (word, "table") in {change.key for change in mine if change.after is None}:
+            lines.append(f"delete table {word} {table}")
+        elif any(_rebuilds(change) for change in mine):
+            lines += [f"table {word} {table}", f"delete table {word} {table}"]
+            lines += _block(word, table, [item for item in after.items if item.key[0] == word])
+        elif mine:
+            lines += _removals(word, table, mine)
+            lines += _block(word, table, [change.after for change in mine if change.after is not None])
+    return "".join(line + "\n" for line in lines)
+
+
+def _rebuilds(change: Change) -> bool:
+    """True for a change that no delta can make: another declaration, or something that we cannot name."""
+    kind = change.key[1]
+    if kind == "foreign":
+        return True
+    return kind in {"map", "set", "chain"} and change.before is not None and change.after is not None
+
+
+def _removals(word: str, table: str, changes: Sequence[Change]) -> Iterator[str]:
+    """What goes, and what makes room for another text. Order: no object goes before its last user."""
+    leaving = [change.before.key for change in changes if change.before is not None]
+    elements: dict[str, list[str]] = {}
+    for key in leaving:
+        if key[1] == "element":
+            elements.setdefault(key[2], []).append(key[3])
+    for name, keys in elements.items():
+        yield f"delete element {word} {table} {name} {{ {', '.join(keys)} }}"
+    for kind, verb in (("rules", "flush chain"), ("chain", "delete chain"), ("map", "delete map"), ("set", "delete set")):
+        for key in leaving:
+            if key[1] == kind:
+                yield f"{verb} {word} {table} {key[2]}"
+
+
+def _block(word: str, table: str, items: Iterable[Item]) -> Iterator[str]:
+    """A table's block. A block adds: what it names and the kernel has already stays as it is."""
+    sets: dict[str, list[str]] = {}
+    chains: dict[str, list[str]] = {}
+    elements: dict[str, list[str]] = {}
+    for item in items:
+        match item.key[1]:
+            case "map" | "set":
+                sets[f"{item.key[1]} {item.key[2]}"] = item.text.split("\n")
+            case "chain":
+                chains.setdefault(item.key[2], [])[:0] = item.text.split("\n") if item.text else []
+            case "rules":
+                chains.setdefault(item.key[2], []).extend(item.text.split("\n") if item.text else [])
+            case "element":
+                elements.setdefault(item.key[2], []).append(f"{item.key[3]} {item.text}")
+    if sets or chains:
+        yield f"table {word} {table} {{"
+        for name, lines in (*sets.items(), *((f"chain {name}", lines) for name, lines in chains.items())):
+            yield f"\t{name} {{"
+            yield from (f"\t\t{line}" for line in lines)
+            yield "\t}"
+        yield "}"
+    for name, texts in elements.items():
+        yield f"add element {word} {table} {name} {{"
+        yield from (f"\t{text}," for text in texts)
+        yield "}"

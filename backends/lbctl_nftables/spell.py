@@ -1,0 +1,105 @@
+"""nft's JSON → the spelling that `compile` uses, so that programs can be compared as text.
+
+JSON is read, text is written: the JSON of a list is stable enough to be understood, while what nft lists as
+text is not always what it accepts. An expression that lbctl never writes keeps its JSON as its spelling;
+it then differs from everything that lbctl wants, which is what it should do.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeAlias
+
+Json: TypeAlias = Any
+
+#: On a host without /etc/protocols nft prints numbers.
+_PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
+_QUOTED = {"iif", "oif", "iifname", "oifname"}
+
+
+def rule(expressions: list[Json]) -> str:
+    """One rule."""
+    return " ".join(_statement(expression) for expression in expressions)
+
+
+def element_key(value: Json) -> str:
+    """The key of an element, or the data of a map."""
+    match value:
+        case {"concat": list(parts)}:
+            return " . ".join(_part(part, is_protocol=_is_protocol(parts, i)) for i, part in enumerate(parts))
+        case dict() if len(value) == 1 and next(iter(value)) in {"goto", "jump", "accept", "drop", "return"}:
+            return _statement(value)
+        case _:
+            return _value(value)
+
+
+def _is_protocol(parts: list[Json], index: int) -> bool:
+    # In a listener's key the protocol stands before the port, which is last.
+    return index == len(parts) - 2 and isinstance(parts[index], int)
+
+
+def _part(value: Json, *, is_protocol: bool) -> str:
+    return _PROTOCOLS.get(value, str(value)) if is_protocol else _value(value)
+
+
+def _statement(expression: Json) -> str:
+    match expression:
+        case {"match": {"op": op, "left": left, "right": right}}:
+            return _match(op, left, right)
+        case {"vmap": {"key": key, "data": str(data)}}:
+            return f"{_value(key)} vmap {data}"
+        case {"redirect": {"port": port, **rest}} if not rest:
+            return f"redirect to :{_value(port)}"
+        case {"dnat": {"family": str(family), "addr": address, **rest}} if not rest:
+            return f"dnat {family} to {_value(address)}"
+        case {"masquerade": {"flags": "fully-random" | ["fully-random"], **rest}} if not rest:
+            return "masquerade fully-random"
+        case {"set": {"op": str(op), "elem": element, "set": str(name), **rest}} if not rest:
+            return f"{op} {name} {{ {_value(element)} }}"
+        case {"goto": {"target": str(target)}}:
+            return f"goto {target}"
+        case {"jump": {"target": str(target)}}:
+            return f"jump {target}"
+        case {"return": None} | {"accept": None} | {"drop": None}:
+            return str(next(iter(expression)))
+        case _:
+            return _unknown(expression)
+
+
+def _match(op: str, left: Json, right: Json) -> str:
+    match left:
+        case {"meta": {"key": "l4proto"}} if isinstance(right, int):
+            right = _PROTOCOLS.get(right, right)
+        case {"meta": {"key": key}} if key in _QUOTED and isinstance(right, str) and right[:1] != "@":
+            right = f'"{right}"'
+    relation = " " if op in {"==", "in"} else f" {op} "
+    return f"{_value(left)}{relation}{_value(right)}"
+
+
+def _value(value: Json) -> str:
+    match value:
+        case str() | int():
+            return str(value)
+        case {"concat": list(parts)}:
+            return " . ".join(_value(part) for part in parts)
+        case {"meta": {"key": str(key)}}:
+            return key if key in _QUOTED else f"meta {key}"
+        case {"payload": {"protocol": str(protocol), "field": str(field)}}:
+            return f"{protocol} {field}"
+        case {"fib": {"result": str(result), "flags": flags}}:
+            names = flags if isinstance(flags, list) else [flags]
+            return f"fib {' . '.join(names)} {result}"
+        case {"ct": {"key": str(key), "dir": str(direction)}}:
+            return f"ct {direction} {key}"
+        case {"ct": {"key": str(key)}}:
+            return f"ct {key}"
+        case {"map": {"key": key, "data": str(data)}}:
+            return f"{_value(key)} map {data}"
+        case {"numgen": {"mode": str(mode), "mod": int(modulus), **rest}} if set(rest) <= {"offset"}:
+            return f"numgen {mode} mod {modulus} offset {rest.get('offset', 0)}"
+        case _:
+            return _unknown(value)
+
+
+def _unknown(value: Json) -> str:
+    return json.dumps(value, sort_keys=True)
