@@ -51,6 +51,7 @@ POSTROUTING = "postrouting"
 _CHAIN_PREFIX = "service-"
 _PAGES = 256
 _RANGE = 1 << 16
+_RANGES = 1 << 15
 
 
 def table(owner: str) -> str:
@@ -71,7 +72,7 @@ def service_of_chain(name: str) -> str | None:
 def home(service: str) -> tuple[int, int]:
     """The page number and the range number (both below their moduli) where a service's slots begin."""
     digest = hashlib.sha256(f"lbctl slots {service}".encode()).digest()
-    return digest[0] % _PAGES, int.from_bytes(digest[1:3], "big")
+    return digest[0] % _PAGES, int.from_bytes(digest[1:3], "big") % _RANGES
 
 
 def page(kind: str, number: int) -> str:
@@ -86,7 +87,7 @@ def offset(range_number: int) -> int:
 
 def next_range(range_number: int) -> int:
     """The range to try where one is taken by another service of the same page."""
-    return (range_number + 1) % _RANGE
+    return (range_number + 1) % _RANGES
 
 
 def declarations(word: str) -> dict[str, tuple[str, ...]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lbctl.host import ModuleState, kernel_module
 from lbctl.model import Protocol, Scheduler, SourceNat, State
 from lbctl.spi import Capabilities, Driver, Probe
 from lbctl_nftables import drivers, layout
@@ -26,11 +27,11 @@ REMEDY = "install nftables (Debian: apt install nftables python3-nftables)"
 
 def probe(host: Host) -> Probe:
     """See `lbctl.spi.Backend.probe`."""
-    kernel = kernel_support(host)
+    kernel = kernel_module(host, "nf_tables")
     found = []
     for name, driver in drivers.ALL.items():
         version, reason = driver.find(host)
-        usable = version is not None and kernel != "missing"
+        usable = version is not None and kernel is not ModuleState.MISSING
         if usable:
             reason = "usable"
         elif version is not None:
@@ -42,18 +43,3 @@ def probe(host: Host) -> Probe:
         remedy=REMEDY,
         facts={"kernel": (host.read("/proc/sys/kernel/osrelease") or "").strip(), "nf_tables": kernel},
     )
-
-
-def kernel_support(host: Host) -> str:
-    """`loaded`, `built in`, `module` (loadable, not loaded yet), `missing`."""
-    loaded = host.read("/proc/modules") or ""
-    if any(line.startswith("nf_tables ") for line in loaded.splitlines()):
-        return "loaded"
-    release = (host.read("/proc/sys/kernel/osrelease") or "").strip()
-    folder = f"/lib/modules/{release}"
-    if "/nf_tables.ko" in (host.read(f"{folder}/modules.builtin") or ""):
-        return "built in"
-    known = host.read(f"{folder}/modules.dep")
-    if known is None:
-        return "built in"
-    return "module" if "/nf_tables.ko" in known else "missing"

@@ -1,5 +1,15 @@
 """Every effect of lbctl: running programs, reading files, importing bindings, locks and namespaces."""
 
+from lbctl.host.conntrack import TranslatedConnection, translated_connections
 from lbctl.host.host import Completed, Host, LocalHost
+from lbctl.host.kernel import ModuleState, kernel_module
 
-__all__ = ["Completed", "Host", "LocalHost"]
+__all__ = [
+    "Completed",
+    "Host",
+    "LocalHost",
+    "ModuleState",
+    "TranslatedConnection",
+    "kernel_module",
+    "translated_connections",
+]

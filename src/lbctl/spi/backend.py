@@ -1,7 +1,7 @@
 """What a backend is. A third-party backend implements `Backend` and declares it as an entry point:
 
     [project.entry-points."lbctl.backends"]
-    mine = "my_package:backend"        # an object that satisfies Backend
+    mine = "my_package.backend"        # a module or object that satisfies Backend
 
 The built-in backends come in through the same door.
 """

@@ -1,0 +1,62 @@
+"""The ways to reach iptables. All take the text of iptables-restore and print that of iptables-save.
+
+A driver is a module or object with `name`, `store`, `find(host)` → its version or the reason why it cannot
+be used, `save(host, word)` → the nat table with counters, and `load(host, word, script, check)`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from lbctl.errors import ApplyFailed
+from lbctl_iptables.drivers.iptc import Iptc
+from lbctl_iptables.drivers.restore import Legacy, NfTables
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lbctl.host import Completed, Host
+
+
+class Driver(Protocol):
+    """One way to reach iptables."""
+
+    name: str
+    store: str
+
+    def find(self, host: Host) -> tuple[str | None, str]:
+        """(version, "") where the driver can be used, else (None, the reason)."""
+
+    def save(self, host: Host, word: str) -> Completed:
+        """The nat table of one family as iptables-save prints it, with counters."""
+
+    def load(self, host: Host, word: str, script: str, *, check: bool) -> Completed:
+        """Run a script as one transaction of one family, or have it checked only."""
+
+
+ALL: Mapping[str, Driver] = {d.name: d for d in (Legacy(), NfTables(), Iptc())}
+
+
+def save(host: Host, driver: str, word: str) -> str:
+    """The nat table of one family with counters; raises `ApplyFailed` with the tool's words."""
+    done = ALL[driver].save(host, word)
+    if done.code:
+        raise ApplyFailed(f"{word} cannot be read: {_explain('', done.err)}")
+    return done.out
+
+
+def load(host: Host, driver: str, word: str, script: str, *, check: bool = False) -> None:
+    """Run a script, or have it checked; raises `ApplyFailed` with the tool's words."""
+    done = ALL[driver].load(host, word, script, check=check)
+    if done.code:
+        raise ApplyFailed(f"{word} refused: {_explain(script, done.err)}")
+
+
+def _explain(script: str, message: str) -> str:
+    """The first complaint, with the line of ours that it is about."""
+    lines = [line for line in message.splitlines() if line.strip() and not line.startswith("Try `")]
+    first = lines[0].strip() if lines else "no reason given"
+    for word in " ".join(lines).replace(":", " ").split():
+        if word.isdigit() and "line" in message and 0 < int(word) <= script.count("\n"):
+            return f"{first} in line {word}: {script.splitlines()[int(word) - 1]}"
+    return first

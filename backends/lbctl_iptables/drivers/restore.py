@@ -1,0 +1,111 @@
+"""Drivers `legacy` and `nf_tables`: the iptables-restore and iptables-save of each flavour."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from lbctl.host import Completed, ModuleState, kernel_module
+
+if TYPE_CHECKING:
+    from lbctl.host import Host
+
+#: Seconds to wait for another program that holds the xtables lock.
+LOCK_SECONDS = 10
+
+_VERSION = re.compile(r"v(?P<version>\d+(?:\.\d+)+)(?: \((?P<flavour>legacy|nf_tables)\))?")
+
+
+class _Restore:
+    name: str
+    store: str
+    _infix: str
+
+    def find(self, host: Host) -> tuple[str | None, str]:
+        """See `Driver`."""
+        version = None
+        for suffix in ("restore", "save"):
+            if self._path(host, "iptables", suffix) is None:
+                return None, f"no iptables-{suffix} of flavour {self.name} is in PATH"
+        found = _VERSION.search(host.run([self._path(host, "iptables", "restore") or "", "--version"]).out)
+        version = found["version"] if found else "unknown"
+        reason = self._kernel(host)
+        return (None, reason) if reason else (version, "")
+
+    def save(self, host: Host, word: str) -> Completed:
+        """See `Driver`."""
+        path = self._path(host, word, "save")
+        if path is None or not self._has_table(host, word):
+            return Completed(code=0, out="", err="")
+        return host.run([path, "--counters", "--table", "nat"])
+
+    def load(self, host: Host, word: str, script: str, *, check: bool) -> Completed:
+        """See `Driver`."""
+        path = self._path(host, word, "restore")
+        if path is None:
+            return Completed(code=1, out="", err=f"no {word}-restore of flavour {self.name} is in PATH")
+        options = ["--noflush", "--wait", str(LOCK_SECONDS), *(["--test"] if check else [])]
+        return host.run([path, *options], stdin=script)
+
+    def _path(self, host: Host, word: str, suffix: str) -> str | None:
+        """The command of our flavour: by its own name, else the plain one where that is of our flavour."""
+        exact = host.which(f"{word}-{self._infix}-{suffix}")
+        if exact is not None:
+            return exact
+        plain = host.which(f"{word}-{suffix}")
+        if plain is None:
+            return None
+        # Before 1.8 there was one flavour, and its version named none.
+        found = _VERSION.search(host.run([plain, "--version"]).out)
+        flavour = (found["flavour"] or "legacy") if found else None
+        return plain if flavour == self.name else None
+
+    def _kernel(self, host: Host) -> str:
+        """Why the kernel cannot take this flavour; empty where it can."""
+        raise NotImplementedError
+
+    def _has_table(self, host: Host, word: str) -> bool:
+        """False where there is no nat table yet: reading it would make one."""
+        raise NotImplementedError
+
+
+class Legacy(_Restore):
+    """The flavour that speaks the old xtables interface."""
+
+    name = "legacy"
+    store = "iptables-legacy"
+    _infix = "legacy"
+
+    def _kernel(self, host: Host) -> str:
+        if host.read(tables_file("iptables")) is not None:
+            return ""
+        state = kernel_module(host, "ip_tables")
+        return "" if state is ModuleState.LOADABLE else "this kernel has no ip_tables"
+
+    def _has_table(self, host: Host, word: str) -> bool:
+        return has_legacy_table(host, word)
+
+
+class NfTables(_Restore):
+    """The flavour that stores its rules in nf_tables."""
+
+    name = "nf_tables"
+    store = "iptables-nft"
+    _infix = "nft"
+
+    def _kernel(self, host: Host) -> str:
+        missing = kernel_module(host, "nf_tables") is ModuleState.MISSING
+        return "this kernel has no nf_tables" if missing else ""
+
+    def _has_table(self, host: Host, word: str) -> bool:
+        return kernel_module(host, "nf_tables") is not ModuleState.LOADABLE
+
+
+def tables_file(word: str) -> str:
+    """The file that lists the legacy tables of this network namespace."""
+    return f"/proc/thread-self/net/{word.replace('tables', '_tables')}_names"
+
+
+def has_legacy_table(host: Host, word: str) -> bool:
+    """True where the legacy nat table of a family exists in this network namespace."""
+    return "nat" in (host.read(tables_file(word)) or "").split()

@@ -1,0 +1,14 @@
+"""The nftables backend: this module itself is a `lbctl.spi.Backend`, each member the work of one room."""
+
+from lbctl_nftables.apply import apply, check
+from lbctl_nftables.compile import compile_intent as compile
+from lbctl_nftables.layout import NAME as name
+from lbctl_nftables.lift import lift
+from lbctl_nftables.observe import observe
+from lbctl_nftables.probe import probe
+from lbctl_nftables.script import render
+from lbctl_nftables.stats import stats
+
+preference: int | None = 10
+
+__all__ = ["apply", "check", "compile", "lift", "name", "observe", "preference", "probe", "render", "stats"]

@@ -1,0 +1,5 @@
+"""`python -m lbctl`."""
+
+from lbctl.cli import main
+
+main()

@@ -1,0 +1,84 @@
+"""The command line: one file a command, each importing what it needs only when it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from lbctl import __version__
+from lbctl.cli.apply import apply
+from lbctl.cli.backends import backends
+from lbctl.cli.check import check
+from lbctl.cli.demo import demo
+from lbctl.cli.init import init
+from lbctl.cli.plan import plan
+from lbctl.cli.remove import remove
+from lbctl.cli.render import render
+from lbctl.cli.schema import schema
+from lbctl.cli.status import status
+from lbctl.errors import LbctlError
+
+_EXIT_CODES = """\
+Exit codes: 0 done, or nothing to do; 1 differences (plan --exit-code); 2 wrong usage or invalid input;
+3 no usable backend, or it cannot express a feature; 4 permission; 5 apply failed, kernel unchanged;
+6 apply failed, state unknown; 7 the kernel moved since the plan, or another lbctl holds the lock.
+"""
+
+app = typer.Typer(
+    name="lbctl",
+    help="Spread new connections over processes or hosts, in the kernel: nftables or iptables, from one file.",
+    epilog=_EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"lbctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+START, CHANGE, LOOK = "Begin", "Change the kernel", "Look"
+for _command, _panel in (
+    (demo, START),
+    (init, START),
+    (check, START),
+    (plan, CHANGE),
+    (apply, CHANGE),
+    (remove, CHANGE),
+    (status, LOOK),
+    (render, LOOK),
+    (backends, LOOK),
+    (schema, LOOK),
+):
+    app.command(rich_help_panel=_panel)(_command)
+
+
+def main() -> None:
+    """The `lbctl` program."""
+    try:
+        app()
+    except LbctlError as error:
+        from lbctl.cli.output import report
+
+        report(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader went away, as in `lbctl render | head`. Nothing more can be said on stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,45 @@
+"""`lbctl check`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lbctl.cli.options import BackendName, Color, Colors, Config, DriverName, Format, Output
+from lbctl.errors import IntentError
+
+
+def check(
+    config: Config = None,
+    kernel: Annotated[
+        bool, typer.Option("--kernel", help="Also have the kernel check the compiled rules, unapplied.")
+    ] = False,
+    backend: BackendName = "auto",
+    driver: DriverName = None,
+    output: Output = Format.TEXT,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Validate the intent file: every mistake with its line."""
+    from lbctl.cli.output import Style, print_json
+    from lbctl.cli.work import read_intent, session_for
+
+    try:
+        intent = read_intent(config)
+    except IntentError as error:
+        if output is Format.JSON:
+            problems = [
+                {"file": p.file, "line": p.line, "message": p.message, "hint": p.hint} for p in error.problems
+            ]
+            print_json({"valid": False, "services": [], "errors": problems})
+        raise
+    if kernel:
+        session = session_for(backend, driver)
+        session.check(session.compile(intent))
+    names = [service.name for service in intent.services]
+    if output is Format.JSON:
+        print_json({"valid": True, "services": names, "errors": []})
+        return
+    endpoints = sum(len(service.endpoints) for service in intent.services)
+    verdict = "valid, and the kernel takes it" if kernel else "valid"
+    print(f"{Style(color)(verdict, 'green')}: {len(names)} services, {endpoints} endpoints")

@@ -1,0 +1,31 @@
+"""`lbctl init`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def init(
+    listen: Annotated[
+        list[str],
+        typer.Option("--listen", metavar="[ADDRESS:]PORT/PROTOCOL", help="Where clients connect, as 80/tcp."),
+    ],
+    to: Annotated[
+        list[str],
+        typer.Option("--to", metavar="PORTS or ADDRESS:PORT", help="Who serves them: 8001-8003, 10.0.0.1:80."),
+    ],
+    name: Annotated[str, typer.Option("--name", help="What to call the service.")] = "web",
+) -> None:
+    """Print an intent file for one service; redirect it to lbctl.toml."""
+    import json
+
+    from lbctl.config import dump, loads
+
+    document = {
+        "schema": 1,
+        "service": [{"name": name, "listen": listen, "endpoints": [x for t in to for x in t.split(",")]}],
+    }
+    # Read like any file, so that a mistake gets the same words.
+    print(dump(loads(json.dumps(document), file="<command line>")), end="")

@@ -1,0 +1,68 @@
+"""The options that commands share: spelled, described and completed in one place."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """How data is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Color(StrEnum):
+    """When text is coloured."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+def _complete_backend(incomplete: str) -> list[str]:
+    from lbctl.spi import AUTO, backends
+
+    return [name for name in (AUTO, *(b.name for b in backends())) if name.startswith(incomplete)]
+
+
+def _complete_driver(incomplete: str) -> list[str]:
+    names = ("libnftables", "nft", "legacy", "nf_tables", "iptc")
+    return [name for name in names if name.startswith(incomplete)]
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="The intent file. Without it: $LBCTL_CONFIG, ./lbctl.toml, /etc/lbctl/lbctl.toml with conf.d.",
+        show_default=False,
+    ),
+]
+BackendName = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="nftables or iptables; auto takes nftables where the host offers it.",
+        autocompletion=_complete_backend,
+    ),
+]
+DriverName = Annotated[
+    str | None,
+    typer.Option(
+        "--driver",
+        metavar="NAME",
+        help="How to reach the kernel: libnftables or nft; legacy, nf_tables or iptc for iptables.",
+        autocompletion=_complete_driver,
+        show_default=False,
+    ),
+]
+Output = Annotated[Format, typer.Option("--output", help="How to print data.")]
+Colors = Annotated[Color, typer.Option("--color", help="When to colour text; NO_COLOR is honoured.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

@@ -1,0 +1,146 @@
+"""Everything that is printed: data to stdout, talk to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from lbctl.cli.options import Color
+from lbctl.errors import IntentError, LbctlError
+from lbctl.model import Action
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from fractions import Fraction
+
+    from lbctl.model import Plan
+
+FORMAT_VERSION = 1
+
+_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_SIGN = {Action.ADD: "+", Action.CHANGE: "~", Action.REMOVE: "-", Action.NONE: " "}
+_PAINT = {Action.ADD: "green", Action.CHANGE: "yellow", Action.REMOVE: "red", Action.NONE: "dim"}
+
+
+class Style:
+    """Colours, or none."""
+
+    def __init__(self, color: Color = Color.AUTO, *, stream: Any = None) -> None:
+        terminal = (stream or sys.stdout).isatty() and os.environ.get("TERM") != "dumb"
+        auto = terminal and not os.environ.get("NO_COLOR")
+        self._on = color is Color.ALWAYS or (color is Color.AUTO and auto)
+
+    def __call__(self, text: str, *names: str) -> str:
+        """`text` in the styles `names`."""
+        if not self._on or not names:
+            return text
+        return f"\x1b[{';'.join(_CODES[name] for name in names)}m{text}\x1b[0m"
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """One JSON object on stdout."""
+    print(json.dumps({"format_version": FORMAT_VERSION, **document}, indent=2, ensure_ascii=False))
+
+
+def say(text: str) -> None:
+    """A line of talk."""
+    print(text, file=sys.stderr)
+
+
+def report(error: LbctlError) -> None:
+    """Everything that an error has to say, on stderr."""
+    style = Style(stream=sys.stderr)
+    for problem in getattr(error, "problems", ()) if isinstance(error, IntentError) else ():
+        say(style(str(problem), "red"))
+        if problem.hint:
+            say(f"    hint: {problem.hint}")
+    say(style(f"lbctl: {error.message}", "bold"))
+    if error.hint:
+        say(f"    hint: {error.hint}")
+
+
+def share(value: Fraction) -> str:
+    """A share in JSON: "p/q" in lowest terms."""
+    return f"{value.numerator}/{value.denominator}"
+
+
+def share_text(value: Fraction) -> str:
+    """A share for people: 0, 1/3, 1."""
+    return str(value)
+
+
+def table(rows: Iterable[Sequence[str]], *, right: frozenset[int] = frozenset(), indent: str = "") -> str:
+    """Rows in aligned columns; the columns in `right` are aligned to the right."""
+    lines = [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        (indent + "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )).rstrip()
+        for line in lines
+    )
+
+
+def plan_document(plan: Plan, before: str, after: str) -> dict[str, Any]:
+    """The JSON of a plan. `before` and `after` are its rules as text."""
+    return {
+        "backend": plan.backend,
+        "driver": plan.driver,
+        "changed": plan.changed,
+        "services": [
+            {
+                "name": service.name,
+                "action": str(service.action),
+                "listen": list(service.listeners),
+                "endpoints": [
+                    {"to": e.to, "before": share(e.before), "after": share(e.after)} for e in service.endpoints
+                ],
+            }
+            for service in plan.services
+        ],
+        "rules": {"before": before, "after": after},
+    }
+
+
+def plan_text(plan: Plan, style: Style) -> str:
+    """A plan in words: what happens to each service, shares before and after."""
+    count = {action: sum(s.action is action for s in plan.services) for action in Action}
+    if not plan.changed:
+        return f"Nothing to change: {plan.backend} holds what the intent says ({len(plan.services)} services)."
+    lines = [
+        style(
+            f"{plan.backend} (driver {plan.driver}): {count[Action.ADD]} to add, "
+            f"{count[Action.CHANGE]} to change, {count[Action.REMOVE]} to remove, "
+            f"{count[Action.NONE]} unchanged",
+            "bold",
+        )
+    ]
+    for service in plan.services:
+        if service.action is Action.NONE:
+            continue
+        head = f"{_SIGN[service.action]} {service.name}  {', '.join(service.listeners)}"
+        lines += ["", style(head, _PAINT[service.action])]
+        rows = [(e.to, share_text(e.before), "→", share_text(e.after)) for e in service.endpoints]
+        if rows:
+            lines.append(table(rows, right=frozenset({1}), indent="    "))
+    shared = sum(
+        (change.after or change.before).service is None  # type: ignore[union-attr]
+        for change in plan.changes
+    )
+    if shared and not any(count[a] for a in Action if a is not Action.NONE):
+        lines += ["", f"The {shared} rules that all services share differ from what lbctl wrote; apply repairs them."]
+    return "\n".join(lines)
+
+
+def rules_diff(before: str, after: str, style: Style) -> str:
+    """The rules on both sides as a unified diff."""
+    from difflib import unified_diff
+
+    paint = {"+": "green", "-": "red", "@": "cyan"}
+    lines = unified_diff(
+        before.splitlines(), after.splitlines(), "kernel", "intent", lineterm="", n=3
+    )
+    return "\n".join(style(line, paint[line[0]]) if line[:1] in paint else line for line in lines)

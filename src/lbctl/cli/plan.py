@@ -1,0 +1,42 @@
+"""`lbctl plan`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lbctl.cli.options import BackendName, Color, Colors, Config, DriverName, Format, Output
+
+
+def plan(
+    config: Config = None,
+    rules: Annotated[bool, typer.Option("--rules", help="Show the difference of the rules too.")] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 1 where there is something to change.")
+    ] = False,
+    backend: BackendName = "auto",
+    driver: DriverName = None,
+    output: Output = Format.TEXT,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Show what apply would change: services, and the share of each endpoint before and after."""
+    from lbctl import engine
+    from lbctl.cli.output import Style, plan_document, plan_text, print_json, rules_diff
+    from lbctl.cli.work import read_intent, session_for
+
+    intent = read_intent(config)
+    session = session_for(backend, driver)
+    made = engine.plan(session, intent)
+    if output is Format.JSON:
+        before, after = session.backend.render(made.before), session.backend.render(made.after)
+        print_json(plan_document(made, before, after))
+    else:
+        style = Style(color)
+        print(plan_text(made, style))
+        if rules and made.changed:
+            before, after = session.backend.render(made.before), session.backend.render(made.after)
+            print()
+            print(rules_diff(before, after, style))
+    if exit_code and made.changed:
+        raise typer.Exit(1)

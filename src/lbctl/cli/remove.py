@@ -1,0 +1,52 @@
+"""`lbctl remove`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lbctl.cli.options import BackendName, Color, Colors, Config, DriverName, Format, Output, Yes
+
+
+def remove(
+    config: Config = None,
+    owner: Annotated[
+        str | None,
+        typer.Option("--owner", help="Whose rules; without it, the owner that the intent file names."),
+    ] = None,
+    yes: Yes = False,
+    backend: BackendName = "auto",
+    driver: DriverName = None,
+    output: Output = Format.TEXT,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Take out everything that lbctl owns, and nothing else.
+
+    Looks in every backend of this host, or only where --backend or --driver point.
+    """
+    from lbctl import engine
+    from lbctl.cli.output import Style, plan_document, plan_text, print_json, say
+    from lbctl.cli.work import confirmed, owner_of, session_for
+
+    whose = owner_of(owner, config)
+    session = session_for(backend, driver)
+    plans = engine.removal(session, whose, everywhere=backend == "auto" and driver is None)
+    due = tuple(plan for plan in plans if plan.changed)
+    style = Style(color)
+    if output is Format.TEXT:
+        for plan in due:
+            print(plan_text(plan, style), flush=True)
+        if not due:
+            print(f'Nothing to remove: no backend holds rules of owner "{whose}".')
+    removed = bool(due) and confirmed("Remove this?", yes=yes)
+    if removed:
+        engine.apply(session, due)
+    if output is Format.JSON:
+        renderer = {c.backend.name: c.backend.render for c in session.candidates}
+        documents = [
+            plan_document(p, renderer[p.backend](p.before), renderer[p.backend](p.after)) for p in due
+        ]
+        print_json({"owner": whose, "changed": bool(due), "removed": removed, "plans": documents})
+    elif due:
+        say(style("Removed." if removed else "Nothing was changed.", "bold"))

@@ -1,0 +1,62 @@
+"""What most commands begin with: the intent file, the session, the question before a change."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lbctl.errors import IntentError
+
+if TYPE_CHECKING:
+    from lbctl.engine import Session
+    from lbctl.model import Intent
+
+
+def read_intent(config: Path | None) -> Intent:
+    """The intent that the options and the environment point to; raises `IntentError`."""
+    from lbctl.config import find, load_merged
+
+    return load_merged(find(config, os.environ, Path.cwd()))
+
+
+def session_for(backend: str, driver: str | None) -> Session:
+    """The session on this host; raises `NoBackend`."""
+    from lbctl.engine import open_session
+    from lbctl.host import LocalHost
+
+    return open_session(LocalHost(), backend=backend, driver=driver)
+
+
+def confirmed(question: str, *, yes: bool) -> bool:
+    """True after `--yes` or a yes on the terminal; raises `IntentError` where nobody can be asked."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise IntentError("there is no terminal to ask on", hint="--yes goes ahead without asking")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def owner_of(owner: str | None, config: Path | None) -> str:
+    """The owner that was named, else that of the intent file, else the default where there is no file."""
+    from lbctl.config import find, load_merged
+    from lbctl.model import DEFAULT_OWNER, check_owner
+
+    if owner is not None:
+        try:
+            return check_owner(owner)
+        except ValueError as error:
+            raise IntentError(str(error), hint="small letters, digits and dashes, at most 12") from error
+    try:
+        paths = find(config, os.environ, Path.cwd())
+    except IntentError:
+        if config is not None:
+            raise
+        return DEFAULT_OWNER
+    try:
+        return load_merged(paths).owner
+    except IntentError as error:
+        error.hint = "--owner NAME removes without reading the file"
+        raise

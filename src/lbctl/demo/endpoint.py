@@ -1,0 +1,42 @@
+"""One endpoint as a process of its own: answers every connection to a port with the port's number.
+
+    python -m lbctl.demo.endpoint PORT
+
+Writes a line when it listens, and ends when its standard input does, so that it never outlives its parent.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import sys
+
+
+def serve(port: int) -> None:
+    """Serve until standard input ends."""
+    answer = str(port).encode()
+    with selectors.DefaultSelector() as selector, socket.create_server(("", port), backlog=1024) as listener:
+        listener.setblocking(False)
+        selector.register(listener, selectors.EVENT_READ)
+        selector.register(sys.stdin, selectors.EVENT_READ)
+        print("listening", flush=True)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is sys.stdin and not os.read(0, 1024):
+                    return
+                if key.fileobj is listener:
+                    _answer(listener, answer)
+
+
+def _answer(listener: socket.socket, answer: bytes) -> None:
+    try:
+        connection, _ = listener.accept()
+    except OSError:
+        return
+    with connection:
+        connection.sendall(answer)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

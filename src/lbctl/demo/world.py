@@ -1,0 +1,160 @@
+"""Two private network namespaces, a client's and a host's, with real processes and real connections.
+
+Nothing has a name outside and nothing is written to disk: all of it goes with this process.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lbctl import engine
+from lbctl.host import LocalHost
+from lbctl.host.netns import Namespace, become_root_of_user_namespace
+from lbctl.model import Endpoint, Intent, Listener, Protocol, Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from lbctl.model import Plan
+
+HOST_ADDRESS = "192.0.2.1"
+CLIENT_ADDRESS = "192.0.2.2"
+_TIMEOUT = 5.0
+
+
+def demo_intent() -> Intent:
+    """Port 80 over three processes and port 443 over three others."""
+    return Intent(
+        services=tuple(
+            Service(
+                name=name,
+                listeners=(Listener(protocol=Protocol.TCP, port=port),),
+                endpoints=tuple(Endpoint(port=first + i) for i in range(3)),
+            )
+            for name, port, first in (("http", 80, 8001), ("https", 443, 8101))
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What came of some connections to one port: endpoint → connections, and how long they took."""
+
+    port: int
+    counts: Mapping[str, int]
+    seconds: float
+
+
+class _PrivateHost(LocalHost):
+    """This host seen from inside: nobody else can be at work in a private namespace."""
+
+    def lock(self, name: str) -> AbstractContextManager[None]:  # noqa: ARG002
+        return nullcontext()
+
+
+def private() -> bool:
+    """Make sure that this process may make namespaces; True where it needed a user namespace for it.
+
+    Raises `OSError` where the kernel forbids that.
+    """
+    if LocalHost().may_change_network():
+        return False
+    become_root_of_user_namespace()
+    return True
+
+
+class World:
+    """The two namespaces and the endpoints of `demo_intent`. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self.host = _PrivateHost()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> World:
+        with ExitStack() as stack:
+            # The lock of iptables-restore guards the real host's tables; ours need none.
+            stack.enter_context(_environment("XTABLES_LOCKFILE", os.devnull))
+            self._server = Namespace(self.host)
+            stack.callback(self._server.close)
+            self._client = Namespace(self.host)
+            stack.callback(self._client.close)
+            self._server.connect("client", self._client, "host")
+            self._server.address("client", f"{HOST_ADDRESS}/24")
+            self._client.address("host", f"{CLIENT_ADDRESS}/24")
+            for service in demo_intent().services:
+                for endpoint in service.endpoints:
+                    stack.enter_context(self._process(endpoint.port))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @contextmanager
+    def applied(self, backend: str, driver: str | None) -> Iterator[tuple[engine.Session, Plan]]:
+        """Apply the intent in the host's namespace through one backend, and take it out again."""
+        with self._server.entered():
+            session = engine.open_session(self.host, backend=backend, driver=driver)
+            plan = engine.plan(session, demo_intent())
+            engine.apply(session, (plan,))
+        try:
+            yield session, plan
+        finally:
+            with self._server.entered():
+                engine.apply(session, engine.removal(session, demo_intent().owner, everywhere=False))
+
+    def connections(self, port: int, count: int) -> Run:
+        """Make connections from the client, one after the other, and note who answers."""
+        counts: Counter[str] = Counter()
+        with self._client.entered():
+            start = time.perf_counter()
+            for _ in range(count):
+                with socket.create_connection((HOST_ADDRESS, port), timeout=_TIMEOUT) as connection:
+                    counts[connection.recv(16).decode()] += 1
+            seconds = time.perf_counter() - start
+        return Run(port=port, counts=dict(sorted(counts.items())), seconds=seconds)
+
+    @contextmanager
+    def _process(self, port: int) -> Iterator[None]:
+        with self._server.entered():
+            process = subprocess.Popen(
+                [sys.executable, "-m", "lbctl.demo.endpoint", str(port)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            if not process.stdout.readline():
+                raise OSError(f"the endpoint on port {port} did not start")
+            yield
+        finally:
+            process.stdin.close()
+            process.stdout.close()
+            try:
+                process.wait(_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

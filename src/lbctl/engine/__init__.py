@@ -1,0 +1,18 @@
+"""The use cases. They neither print nor read arguments; the command line and tests call them alike."""
+
+from lbctl.engine.change import apply, plan, removal
+from lbctl.engine.session import Session, compile_for, open_session
+from lbctl.engine.status import EndpointStatus, ServiceStatus, Status, status
+
+__all__ = [
+    "EndpointStatus",
+    "ServiceStatus",
+    "Session",
+    "Status",
+    "apply",
+    "compile_for",
+    "open_session",
+    "plan",
+    "removal",
+    "status",
+]

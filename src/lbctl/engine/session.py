@@ -1,0 +1,94 @@
+"""A host together with the backend that was chosen for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lbctl.errors import PermissionDenied
+from lbctl.spi import AUTO, backends, select, survey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lbctl.host import Host
+    from lbctl.model import Intent, Program
+    from lbctl.spi import Backend, Candidate, Choice, Driver
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """Everything that a use case needs to know about where it works."""
+
+    host: Host
+    candidates: tuple[Candidate, ...]
+    choice: Choice
+
+    @property
+    def backend(self) -> Backend:
+        """The chosen backend."""
+        return self.choice.backend
+
+    @property
+    def driver(self) -> str:
+        """The name of the chosen driver."""
+        return self.choice.driver.name
+
+    def compile(self, intent: Intent) -> Program:
+        """The chosen backend's program for an intent."""
+        return self.backend.compile(intent, self.choice.probe.capabilities)
+
+    def observe(self, owner: str) -> Program:
+        """What the chosen backend holds of an owner now."""
+        self.need_privilege()
+        return self.backend.observe(self.host, self.driver, owner)
+
+    def check(self, program: Program) -> None:
+        """Have the kernel check a program without applying it."""
+        self.need_privilege()
+        self.backend.check(self.host, self.driver, program)
+
+    def stores(self) -> Iterator[tuple[Backend, Driver]]:
+        """One usable driver for each place that can hold our rules, the chosen one first."""
+        seen = {self.choice.driver.store}
+        yield self.backend, self.choice.driver
+        for candidate in self.candidates:
+            for driver in candidate.probe.usable:
+                if driver.store not in seen:
+                    seen.add(driver.store)
+                    yield candidate.backend, driver
+
+    def need_privilege(self) -> None:
+        """Raise `PermissionDenied` where the kernel would refuse even to show us its rules."""
+        if not self.host.may_change_network():
+            raise PermissionDenied(
+                "the kernel shows and changes rules only for processes with CAP_NET_ADMIN",
+                hint="run lbctl as root (sudo), or give it the capability CAP_NET_ADMIN",
+            )
+
+
+def open_session(
+    host: Host,
+    *,
+    backend: str = AUTO,
+    driver: str | None = None,
+    installed: Sequence[Backend] | None = None,
+) -> Session:
+    """Probe the installed backends, or those in `installed`, and choose one; raises `NoBackend`."""
+    candidates = survey(host, backends() if installed is None else installed)
+    choice = select(candidates, backend=backend, driver=driver)
+    return Session(host=host, candidates=candidates, choice=choice)
+
+
+def compile_for(
+    host: Host, intent: Intent, *, backend: str = AUTO, driver: str | None = None
+) -> tuple[str, str]:
+    """The chosen backend's name and its rules for an intent, as text.
+
+    A backend that is named need not be usable here: the text may be for another host.
+    """
+    candidates = survey(host, backends())
+    found = next((c for c in candidates if c.backend.name == backend and driver is None), None)
+    chosen = found or select(candidates, backend=backend, driver=driver)
+    program = chosen.backend.compile(intent, chosen.probe.capabilities)
+    return chosen.backend.name, chosen.backend.render(program)

@@ -1,0 +1,116 @@
+"""What the kernel does, held against what the intent wants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from lbctl.engine.change import plan
+from lbctl.host import translated_connections
+from lbctl.model import State
+
+if TYPE_CHECKING:
+    from lbctl.engine.session import Session
+    from lbctl.host import TranslatedConnection
+    from lbctl.model import Endpoint, Intent, Service
+    from lbctl.spi import Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointStatus:
+    """One endpoint. `established` is None where connections cannot be listed on this host."""
+
+    name: str
+    to: str
+    state: State
+    weight: int
+    wanted: Fraction
+    actual: Fraction
+    connections: int
+    established: int | None
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceStatus:
+    """One service; `connections` is the sum over its endpoints since their rules were loaded."""
+
+    name: str
+    listen: tuple[str, ...]
+    scheduler: str
+    connections: int
+    endpoints: tuple[EndpointStatus, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """`in_sync` is False where `lbctl apply` would change something."""
+
+    backend: str
+    driver: str
+    in_sync: bool
+    services: tuple[ServiceStatus, ...]
+
+
+def status(session: Session, intent: Intent) -> Status:
+    """Read the kernel's counters and connections for every service of an intent."""
+    in_sync = not plan(session, intent).changed
+    counts = session.backend.stats(session.host, session.driver, intent.owner)
+    connections = translated_connections(session.host)
+    return Status(
+        backend=session.backend.name,
+        driver=session.driver,
+        in_sync=in_sync,
+        services=tuple(_service(service, counts, connections) for service in intent.services),
+    )
+
+
+def _service(
+    service: Service, counts: tuple[Count, ...], connections: tuple[TranslatedConnection, ...] | None
+) -> ServiceStatus:
+    own = {count.to: count for count in counts if count.service == service.name}
+    total = sum(count.connections for count in own.values())
+    wanted = service.shares()
+    endpoints = []
+    for endpoint in service.endpoints:
+        count = own.get(endpoint.to)
+        taken = count.connections if count else 0
+        endpoints.append(
+            EndpointStatus(
+                name=endpoint.name,
+                to=endpoint.to,
+                state=endpoint.state,
+                weight=endpoint.weight,
+                wanted=wanted[endpoint.to],
+                actual=Fraction(taken, total) if total else Fraction(0),
+                connections=taken,
+                established=None if connections is None else _established(service, endpoint, connections),
+                packets=count.packets if count else 0,
+                bytes=count.bytes if count else 0,
+            )
+        )
+    return ServiceStatus(
+        name=service.name,
+        listen=tuple(str(listener) for listener in service.listeners),
+        scheduler=service.scheduler,
+        connections=total,
+        endpoints=tuple(endpoints),
+    )
+
+
+def _established(
+    service: Service, endpoint: Endpoint, connections: tuple[TranslatedConnection, ...]
+) -> int:
+    return sum(
+        connection.endpoint_port == endpoint.port
+        and endpoint.address in (None, connection.endpoint)
+        and any(
+            listener.protocol == connection.protocol
+            and listener.port == connection.port
+            and listener.address in (None, connection.address)
+            for listener in service.listeners
+        )
+        for connection in connections
+    )

@@ -1,0 +1,128 @@
+"""Private network namespaces that need no name and leave nothing behind.
+
+A namespace lives as long as somebody holds a descriptor of it: it goes with this process, however that ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lbctl.errors import ApplyFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lbctl.host.host import Host
+
+_CLONE_NEWNET = 0x40000000
+_CLONE_NEWUSER = 0x10000000
+#: The calling thread's own namespace: /proc/self/ns is the main thread's.
+_CURRENT = "/proc/thread-self/ns/net"
+
+
+class Namespace:
+    """A fresh network namespace with its loopback interface up."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.fd = _in_thread(_unshared)
+        self.ip("link", "set", "lo", "up")
+
+    @property
+    def path(self) -> str:
+        """The namespace as a path that other programs can open while this process lives."""
+        return f"/proc/{os.getpid()}/fd/{self.fd}"
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Have the calling thread, and the processes that it starts, be in this namespace."""
+        outside = os.open(_CURRENT, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _call("setns", self.fd, _CLONE_NEWNET)
+            try:
+                yield
+            finally:
+                _call("setns", outside, _CLONE_NEWNET)
+        finally:
+            os.close(outside)
+
+    def run(self, *argv: str, stdin: str = "") -> str:
+        """Run a program in here and return its output; raises `ApplyFailed` where it fails."""
+        with self.entered():
+            done = self._host.run(argv, stdin=stdin)
+        if done.code:
+            raise ApplyFailed(f"{' '.join(argv)}: {done.err.strip()}")
+        return done.out
+
+    def ip(self, *words: str) -> str:
+        """Run `ip` in here."""
+        return self.run("ip", *words)
+
+    def connect(self, link: str, other: Namespace, other_link: str) -> None:
+        """Join two namespaces by a pair of virtual Ethernet interfaces, both up."""
+        self.ip(
+            "link", "add", link, "type", "veth", "peer", "name", other_link, "netns", other.path
+        )
+        self.ip("link", "set", link, "up")
+        other.ip("link", "set", other_link, "up")
+
+    def address(self, link: str, *addresses: str) -> None:
+        """Give an interface addresses, at once usable (`nodad`: no wait for duplicates of IPv6 ones)."""
+        for address in addresses:
+            extra = ("nodad",) if ":" in address else ()
+            self.ip("address", "add", address, "dev", link, *extra)
+
+    def write(self, path: str, value: str) -> None:
+        """Set a kernel parameter of this namespace, as `/proc/sys/net/ipv4/ip_forward`."""
+        with self.entered():
+            Path(path).write_text(value, encoding="ascii")
+
+    def close(self) -> None:
+        """Let go of the namespace; the kernel destroys it with its last process."""
+        os.close(self.fd)
+
+
+def become_root_of_user_namespace() -> None:
+    """Move this process into its own user namespace, as its root; raises `OSError` where that is forbidden."""
+    uid, gid = os.geteuid(), os.getegid()
+    _call("unshare", _CLONE_NEWUSER)
+    Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
+    Path("/proc/self/uid_map").write_text(f"0 {uid} 1", encoding="ascii")
+    Path("/proc/self/gid_map").write_text(f"0 {gid} 1", encoding="ascii")
+
+
+def _unshared() -> int:
+    _call("unshare", _CLONE_NEWNET)
+    return os.open(_CURRENT, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _in_thread(work: Callable[[], int]) -> int:
+    """The result of `work` in a thread of its own, whose namespaces end with it."""
+    results: list[int] = []
+    errors: list[OSError] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except OSError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _call(name: str, *args: int) -> None:
+    # os.unshare and os.setns came with Python 3.12.
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, name)(*args):
+        code = ctypes.get_errno()
+        raise OSError(code, f"{name}: {os.strerror(code)}")
