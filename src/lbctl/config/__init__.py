@@ -1,0 +1,11 @@
+"""Documents in, intents out: the one room that knows the file format.
+
+`load` and its kin read TOML or JSON into `lbctl.model.Intent` and report every mistake with its line;
+`dump` writes an intent as tidy TOML; `json_schema` describes the format to editors.
+"""
+
+from lbctl.config.load import find, load, load_merged, loads
+from lbctl.config.render import dump
+from lbctl.config.schema import json_schema
+
+__all__ = ["dump", "find", "json_schema", "load", "load_merged", "loads"]

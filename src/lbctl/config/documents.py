@@ -1,0 +1,232 @@
+"""Reading intent files: bytes → text → data, each step refusing what it cannot trust.
+
+A file may be anything that someone pointed us at, so it is opened without blocking, must be a regular
+file, and is never read beyond the limit. Where something is wrong with a document, `Source.line` finds the
+line; the scan behind it runs only then, since neither `tomllib` nor `json` keeps positions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from lbctl.config.values import escape, show
+from lbctl.errors import IntentError, Problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import NoReturn
+
+    from lbctl.config.locate import Map
+
+#: Where something stands in a document: ("service", 3, "endpoint", 1, "weight"); counts from 0.
+Place: TypeAlias = tuple[str | int, ...]
+
+LIMIT = 16 * 1024 * 1024
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
+_TOML_LINE = re.compile(r"(?s)(.*) \(at (?:line (\d+), column \d+|end of document)\)\Z")
+#: tomllib takes quadratic time for one key of very many parts.
+_LONG_KEY = re.compile(
+    r"(?:^|[{,])[ \t]*\[{0,2}[ \t]*(?:(?:[A-Za-z0-9_-]++|\"[^\"\n]*+\"|'[^'\n]*+')[ \t]*+\.[ \t]*+){100}",
+    re.MULTILINE,
+)
+_LONG_KEY_MATTERS = 65536
+
+_JSON_HINT = "JSON wants double quotes, commas between the parts, and no comments"
+_TOML_HINTS = (
+    ("Cannot overwrite a value", "a key may be given only once in a table"),
+    ("twice", "a table may be opened only once; several services are each opened with [[service]]"),
+    ("Duplicate inline table key", "a key may be given only once in a table"),
+    ("Expected '=' after a key", "a line is `key = value`, `[[service]]` or a # comment"),
+    ("Invalid value", "texts are in double quotes, truth is written true or false, hex starts with 0x"),
+    ("Unclosed array", "a list ends with ]"),
+    ("Unterminated string", "a text ends with the quote that it began with"),
+    ("Illegal character", "a text ends on its line, with the quote that it began with"),
+    ("Expected newline", "one key a line; a value that is a text is in double quotes"),
+    ("table declaration", "a table is opened with [name]"),
+    ("array declaration", "a service is opened with [[service]]"),
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The text of one document, and what it is called in messages."""
+
+    file: str
+    text: str
+    json: bool
+
+    @cached_property
+    def _map(self) -> Map:
+        from lbctl.config.locate import scan_json, scan_toml  # only where there is a mistake to report
+
+        return scan_json(self.text) if self.json else scan_toml(self.text)
+
+    def line(self, place: Place) -> int:
+        """The 1-based line of `place`, or of the nearest part above it that is in the document."""
+        return self._map.line(place)
+
+    def fail(self, line: int, message: str, hint: str | None = None) -> NoReturn:
+        """Raise the one problem that keeps this document from being read."""
+        raise _failure(self.file, line, message, hint)
+
+    def data(self) -> dict[str, Any]:
+        """The document as plain data. IntentError where it is no TOML, or no JSON object."""
+        if found := _CONTROL.search(self.text):
+            line = self.text.count("\n", 0, found.start()) + 1
+            self.fail(line, f"the file contains the control character {show(found[0])}", "remove it")
+        try:
+            return self._json() if self.json else self._toml()
+        except RecursionError:
+            self.fail(self._map.deepest_line, "nested too deeply", "an intent nests at most three levels")
+
+    def _toml(self) -> dict[str, Any]:
+        if len(self.text) > _LONG_KEY_MATTERS and (found := _LONG_KEY.search(self.text)):
+            line = self.text.count("\n", 0, found.start() + 1) + 1
+            self.fail(line, "nested too deeply: a key of 100 parts", "an intent nests at most three levels")
+        try:
+            return tomllib.loads(self.text)
+        except tomllib.TOMLDecodeError as error:
+            found = _TOML_LINE.match(str(error))
+            message = found[1] if found else str(error)
+            last = self.text.rstrip("\n").count("\n") + 1
+            line = int(found[2]) if found and found[2] else last
+            hint = next((hint for part, hint in _TOML_HINTS if part in message), "see https://toml.io")
+            self.fail(min(line, last), f"not valid TOML: {_tidy(message)}", hint)
+        except ValueError:
+            self._too_long()
+
+    def _json(self) -> dict[str, Any]:
+        repeated = []
+
+        def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            result = dict(pairs)
+            if len(result) != len(pairs):
+                repeated.append(pairs)
+            return result
+
+        try:
+            data = json.loads(self.text, object_pairs_hook=table)
+        except json.JSONDecodeError as error:
+            self.fail(error.lineno, f"not valid JSON: {_tidy(error.msg)}", _JSON_HINT)
+        except ValueError:
+            self._too_long()
+        if repeated or self._odd_numbers:
+            mistakes = self._map.mistakes or [(1, "not valid JSON: a key is given twice", _JSON_HINT)]
+            raise _failures([Problem(file=self.file, line=n, message=m, hint=h) for n, m, h in mistakes])
+        if not isinstance(data, dict):
+            self.fail(
+                1, f"the document is {show(data)}, not an object", 'write {"schema": 1, "service": [...]}'
+            )
+        return data
+
+    @property
+    def _odd_numbers(self) -> bool:
+        """True where a number may be NaN or infinite: Python reads them, JSON knows no such thing."""
+        return ("NaN" in self.text or "Infinity" in self.text) and bool(self._map.mistakes)
+
+    def _too_long(self) -> NoReturn:
+        """Report the number that Python refuses to convert."""
+        found = re.search(r"[0-9][0-9_]{4000}", self.text)
+        line = self.text.count("\n", 0, found.start()) + 1 if found else 1
+        self.fail(
+            line, "a number of more than 4000 digits", "no number of an intent has more than ten digits"
+        )
+
+
+def read(path: Path) -> Source:
+    """The file at `path`. IntentError where it is missing, no regular file, too large or no UTF-8 text."""
+    file = name_of(path)
+    raw = _read_bytes(path, file)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        wide = raw[:2] in {b"\xff\xfe", b"\xfe\xff"}
+        hint = "save the file as UTF-8" + ("; it looks like UTF-16" if wide else "")
+        byte = raw[error.start]
+        raise _failure(file, line, f"not UTF-8 text: byte 0x{byte:02x} cannot stand here", hint) from None
+    return source(text, file)
+
+
+def source(text: str, file: str) -> Source:
+    """`text` as a document: JSON where the name ends in .json or it begins with a brace, else TOML."""
+    text = text.removeprefix("\ufeff")
+    return Source(file, text, file.endswith(".json") or text.lstrip().startswith("{"))
+
+
+def name_of(path: Path) -> str:
+    """`path` as messages show it: as given, unless it could not be printed."""
+    text = str(path)
+    return text if text.isprintable() else escape(text)
+
+
+def _read_bytes(path: Path, file: str) -> bytes:
+    try:
+        # asked first, since opening a device can already have an effect
+        _check_regular(path.stat().st_mode, file)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        with os.fdopen(fd, "rb", buffering=0) as stream:
+            _check_regular(os.fstat(fd).st_mode, file)
+            blocks = []
+            wanted = LIMIT + 1
+            while wanted and (block := stream.read(wanted)):
+                blocks.append(block)
+                wanted -= len(block)
+    except FileNotFoundError:
+        raise _failure(file, 1, "no such file", "`lbctl init` prints an intent file to begin with") from None
+    except PermissionError:
+        raise _failure(file, 1, "permission denied", "run lbctl as a user who may read it") from None
+    except ValueError:
+        raise _failure(file, 1, "not a file name", None) from None
+    except OSError as error:
+        raise _failure(file, 1, f"cannot be read: {error.strerror}", None) from None
+    if not wanted:
+        raise _failure(
+            file,
+            1,
+            f"larger than {LIMIT // 1024 // 1024} MiB",
+            "is this an intent file? split it into conf.d/*.toml",
+        )
+    return b"".join(blocks)
+
+
+def _check_regular(mode: int, file: str) -> None:
+    if stat.S_ISREG(mode):
+        return
+    kinds = (
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+        (stat.S_ISSOCK, "a socket"),
+    )
+    kind = next((name for test, name in kinds if test(mode)), "something else")
+    raise _failure(file, 1, f"{kind}, not a regular file", "give the path of an intent file")
+
+
+def _tidy(message: str) -> str:
+    """A parser's message, which may quote the document, fit for a terminal."""
+    return escape(message)[:200].replace("\\\\", "\\")
+
+
+def _failure(file: str, line: int, message: str, hint: str | None) -> IntentError:
+    return _failures([Problem(file=file, line=line, message=message, hint=hint)])
+
+
+def _failures(problems: list[Problem]) -> IntentError:
+    return IntentError(summary(problems), problems=tuple(problems))
+
+
+def summary(problems: list[Problem]) -> str:
+    """One line on all of `problems`."""
+    files = list(dict.fromkeys(p.file for p in problems))
+    count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
+    return f"{count} in {', '.join(files[:3])}{', ...' if len(files) > 3 else ''}"

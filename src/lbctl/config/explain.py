@@ -1,0 +1,131 @@
+"""What pydantic found, in words: each of its errors becomes a message and a hint.
+
+Imported only where a document has a mistake.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lbctl.config.schema import MAX_SEED, EndpointTable, IntentTable, ServiceTable, Table
+from lbctl.config.values import Mistake, nearest, show, show_key
+from lbctl.model import MAX_WEIGHT
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from lbctl.config.documents import Place
+
+_MISSING = {
+    "schema": "write `schema = 1` on the first line",
+    "name": 'give the service a name of its own, like `name = "web"`',
+    "listen": 'write where it is reached: `listen = "80/tcp"`',
+    "address": 'write where connections go: `address = "10.0.0.11:8443"` or `address = "8001"`',
+}
+_LISTS = {
+    "service": "each service is a table of its own, opened with [[service]] in double brackets",
+    "endpoint": "each endpoint is a table of its own, opened with [[service.endpoint]] in double brackets",
+    "endpoints": 'write a list: `endpoints = ["8001", "8002"]`',
+    "allow": 'write a list: `allow = ["198.51.100.0/24"]`',
+}
+_RANGES = {
+    "weight": (1, MAX_WEIGHT, "weights are relative, like 1, 2 and 3"),
+    "seed": (0, MAX_SEED, "leave it out for one that is derived from the name"),
+}
+_WORDS = {
+    "to": "address",
+    "target": "address",
+    "port": "address",
+    "backends": "endpoints",
+    "servers": "endpoints",
+    "algorithm": "scheduler",
+    "method": "scheduler",
+    "balance": "scheduler",
+    "sticky": "affinity",
+    "persistence": "affinity",
+    "bind": "listen",
+    "allowed": "allow",
+    "version": "schema",
+}
+_TABLES: tuple[tuple[type[Table], str], ...] = (
+    (IntentTable, "the top of the file, above the first [[service]]"),
+    (ServiceTable, "its [[service]], above the first [[service.endpoint]]"),
+    (EndpointTable, "a [[service.endpoint]]"),
+)
+
+
+def explain(error: ErrorDetails) -> tuple[str, str]:
+    """Message and hint of one of pydantic's errors; its place is `error["loc"]`."""
+    place: Place = error["loc"]
+    value: object = error["input"]
+    key = next((str(part) for part in reversed(place) if isinstance(part, str)), "")
+    match error["type"]:
+        case "value_error":
+            cause = error.get("ctx", {}).get("error")
+            if isinstance(cause, Mistake):
+                return _named(place, cause.message), cause.hint
+        case "missing":
+            return f"`{key}` is missing", _MISSING.get(key, "add it")
+        case "extra_forbidden":
+            return f"unknown key {show_key(key)}", _unknown(place, key)
+        case "list_type":
+            return f"`{key}` is {show(value)}, not a list", _LISTS.get(key, "write a list in [ ]")
+        case "too_short":
+            return f"`{key}` is empty: nobody would be served", f"leave `{key}` out to serve everybody"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"`{key}` holds {show(value)}, not a table", _LISTS.get(key, "write a table")
+        case "bool_type":
+            return f"`{key}` is {show(value)}, not true or false", "write true or false, without quotes"
+        case _ if key in _RANGES:
+            low, high, hint = _RANGES[key]
+            if key == "weight" and type(value) is int and value == 0:
+                hint = '`state = "drain"` keeps an endpoint from new connections'
+            return f"{key} {show(value)} is not a whole number from {low} to {high}", hint
+    return f"`{key}`: {show(value)} cannot be used", str(error["msg"])
+
+
+def _named(place: Place, message: str) -> str:
+    """Names and addresses say what they are of."""
+    match place:
+        case ("service", int(), "name"):
+            return f"the service name {message}"
+        case ("service", int(), "endpoint", int(), "name"):
+            return f"the endpoint name {message}"
+        case ("service", int(), "endpoint", int(), "address"):
+            return f"address {message.removeprefix('endpoint ')}"
+    return message
+
+
+def _unknown(place: Place, key: str) -> str:
+    depth = sum(1 for part in place if isinstance(part, int))
+    table = _TABLES[min(depth, 2)][0]
+    known = [alias for field in table.model_fields.values() if (alias := field.alias)]
+    for other, where in _TABLES:
+        if other is not table and any(field.alias == key for field in other.model_fields.values()):
+            return f"`{key}` belongs to {where}"
+    near = nearest(key.lower().replace("_", "-"), known) or _WORDS.get(key.lower())
+    listed = ", ".join(f"`{word}`" for word in known)
+    return f"did you mean `{near}`?" if near in known else f"known here: {listed}"
+
+
+def without(raw: dict[str, Any], errors: list[Place]) -> tuple[dict[str, Any], frozenset[str]]:
+    """A service's table without its mistakes, and the keys that lost something.
+
+    What is left is valid, so that checks across values and services can still run on it. A name or listener
+    that must be there gets a stand-in, for the checks to leave alone: its key is among those that lost
+    something, and the stand-in of `listen` is a text where the rest of a list is one.
+    """
+    damaged = {str(place[0]) for place in errors if place}
+    entries = {place[:2] for place in errors if len(place) > 1 and isinstance(raw.get(str(place[0])), list)}
+    whole = {str(place[0]) for place in errors if place and place[:2] not in entries}
+    kept: dict[str, Any] = {"name": "x", "listen": "1/tcp"}
+    for key, value in raw.items():
+        if key in whole:
+            continue
+        if key in damaged:
+            rest = [entry for i, entry in enumerate(value) if (key, i) not in entries]
+            if rest:
+                kept[key] = rest
+        else:
+            kept[key] = value
+    return kept, frozenset(damaged)

@@ -1,0 +1,490 @@
+"""Documents → Intent, reporting every mistake.
+
+Shapes and single values are checked by `lbctl.config.schema`; here is what needs more than one value.
+A service with a mistake still takes part with what is right in it, so that one run names everything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from lbctl.config.documents import Source, name_of, read, source, summary
+from lbctl.config.schema import IntentTable, ServiceTable
+from lbctl.errors import IntentError, Problem
+from lbctl.model import (
+    DEFAULT_OWNER,
+    MAX_SLOTS,
+    NAME,
+    Address,
+    Endpoint,
+    Family,
+    Intent,
+    Listener,
+    Protocol,
+    Service,
+    State,
+    slot_count,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from lbctl.config.documents import Place
+    from lbctl.config.values import Target
+
+ETC = Path("/etc/lbctl")
+_FAMILY = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
+
+
+def load(path: Path) -> Intent:
+    """The intent in the file at `path`. IntentError with every problem that it has."""
+    return load_merged((path,))
+
+
+def loads(text: str, file: str = "<text>") -> Intent:
+    """The intent in `text`, which messages call `file`. IntentError with every problem that it has."""
+    return _merge([source(text, file)], _Report())
+
+
+def load_merged(paths: Sequence[Path]) -> Intent:
+    """The services of all files at `paths`, in that order, as one intent.
+
+    Each file has its own `schema`; files that name an owner must name the same one.
+    """
+    report = _Report()
+    sources = []
+    for path in paths:
+        with report.collecting():
+            sources.append(read(path))
+    return _merge(sources, report, [name_of(path) for path in paths])
+
+
+def find(config: Path | None, environ: Mapping[str, str], cwd: Path, etc: Path = ETC) -> tuple[Path, ...]:
+    """The files of the intent: `config`, else $LBCTL_CONFIG, else `cwd`/lbctl.toml, else those in `etc`.
+
+    What was asked for by name is not looked at here: `load_merged` says what is wrong with it. In `etc`
+    it is lbctl.toml, where there is one, and conf.d/*.toml in name order. IntentError where nothing is.
+    """
+    if config is not None:
+        return (config,)
+    if named := environ.get("LBCTL_CONFIG"):
+        return (cwd / named,)
+    if _exists(here := cwd / "lbctl.toml"):
+        return (here,)
+    folder = etc / "conf.d"
+    try:
+        parts = sorted(p for p in folder.iterdir() if p.suffix == ".toml" and not p.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        parts = []
+    except OSError as error:
+        raise IntentError(f"{name_of(folder)} cannot be read: {error.strerror}") from None
+    main = etc / "lbctl.toml"
+    if found := ([main] if _exists(main) else []) + parts:
+        return tuple(found)
+    raise IntentError(
+        f"no intent file: neither ./lbctl.toml nor {name_of(main)} is there",
+        hint="write one with `lbctl init`, or name one with --config FILE or $LBCTL_CONFIG",
+    )
+
+
+def _exists(path: Path) -> bool:
+    """True where something is at `path`, even a dangling link: that is to be reported, not passed over."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+class _Report:
+    """The mistakes found so far."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def add(self, origin: Source, place: Place, message: str, hint: str) -> None:
+        """Note a mistake at a place of a document."""
+        problem = Problem(file=origin.file, line=origin.line(place), message=message, hint=hint)
+        self.problems.append(problem)
+
+    def collecting(self) -> _Collecting:
+        """A context in which the problems of an IntentError are noted, and the error goes no further."""
+        return _Collecting(self)
+
+
+@dataclass
+class _Collecting:
+    report: _Report
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, IntentError):
+            return False
+        self.report.problems.extend(error.problems)
+        return True
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A service as far as it could be read. `damaged` are the keys that lost something to a mistake."""
+
+    origin: Source
+    index: int
+    label: str
+    table: ServiceTable
+    damaged: frozenset[str] = frozenset()
+    endpoints: list[Endpoint] = field(default_factory=list)
+
+    @property
+    def listeners(self) -> list[Listener]:
+        listeners: list[Listener] = self.table.listen
+        return listeners
+
+    def at(self, *place: str | int) -> Place:
+        """The place of something in this service."""
+        return ("service", self.index, *place)
+
+    def listener_place(self, count: int) -> Place:
+        """The place of a listener. Counts are off where a listener is missing; then the key's own place."""
+        return self.at("listen") if "listen" in self.damaged else self.at("listen", count)
+
+    def entries(self) -> Iterator[tuple[Place, str, Target]]:
+        """Each entry that gives endpoints: its place, its name if it has one, what it stands for."""
+        for i, target in enumerate(self.table.endpoints):
+            yield self._entry_place("endpoints", i), "", target
+        for i, table in enumerate(self.table.endpoint):
+            yield self._entry_place("endpoint", i), table.name, table.address
+
+    def _entry_place(self, key: str, count: int) -> Place:
+        return self.at(key) if key in self.damaged else self.at(key, count)
+
+
+def _merge(sources: Iterable[Source], report: _Report, order: Sequence[str] = ()) -> Intent:
+    """The intent that `sources` hold together, or IntentError with all that is in `report` at the end."""
+    drafts: list[_Draft] = []
+    owner: tuple[str, Source] | None = None
+    for origin in sources:
+        with report.collecting():
+            data = origin.data()
+            owned = _read_tables(origin, data, drafts, report)
+            if owned is None:
+                continue
+            if owner is None:
+                owner = (owned, origin)
+            elif owned != owner[0]:
+                report.add(
+                    origin,
+                    ("owner",),
+                    f'owner "{owned}" is not the "{owner[0]}" of {owner[1].file}:{owner[1].line(("owner",))}',
+                    "files that are merged have one owner: say it once, or the same in each",
+                )
+    for draft in drafts:
+        _fill(draft)
+        _check_service(draft, report)
+    _check_names(drafts, report)
+    _check_listeners(drafts, report)
+    services: list[Service] = []
+    if not report.problems:
+        services = _build(drafts, report)
+    if report.problems:
+        ranks = {file: rank for rank, file in enumerate(order)}
+        problems = sorted(report.problems, key=lambda p: (ranks.get(p.file, 0), p.line))
+        raise IntentError(summary(problems), problems=tuple(problems))
+    return Intent(services=tuple(services), owner=owner[0] if owner else DEFAULT_OWNER)
+
+
+def _read_tables(origin: Source, data: dict[str, Any], drafts: list[_Draft], report: _Report) -> str | None:
+    """Add the services of one document to `drafts`; return the owner that it names, if it does."""
+    try:
+        document = IntentTable.model_validate(data)
+    except ValidationError as error:
+        return _read_damaged(origin, data, error, drafts, report)
+    for index, table in enumerate(document.service):
+        drafts.append(_Draft(origin, index, f'service "{table.name}"', table))
+    return str(document.owner) if "owner" in data else None
+
+
+def _read_damaged(
+    origin: Source, data: dict[str, Any], error: ValidationError, drafts: list[_Draft], report: _Report
+) -> str | None:
+    """What `_read_tables` does, for a document with mistakes: note them, and read what is left."""
+    from lbctl.config.explain import explain, without
+
+    raws = data.get("service")
+    raws = raws if isinstance(raws, list) else []
+    places: dict[int, list[Place]] = {}
+    owner_is_bad = False
+    for details in error.errors(include_url=False):
+        place: Place = details["loc"]
+        message, hint = explain(details)
+        owner_is_bad |= place == ("owner",)
+        if len(place) > 1 and place[0] == "service" and isinstance(place[1], int):
+            places.setdefault(place[1], []).append(place[2:])
+            message = f"{_label(raws[place[1]], place[1])}: {_endpoint_label(raws[place[1]], place)}{message}"
+        report.add(origin, place, message, hint)
+    for index, raw in enumerate(raws):
+        if not isinstance(raw, dict):
+            continue
+        kept, damaged = without(raw, places[index]) if index in places else (raw, frozenset[str]())
+        try:
+            table = ServiceTable.model_validate(kept)
+        except ValidationError:
+            continue  # its mistakes are noted already
+        if "listen" in damaged and isinstance(kept["listen"], str):
+            table.listen = []
+        drafts.append(_Draft(origin, index, _label(raw, index), table, damaged))
+    owner = data.get("owner")
+    return None if owner_is_bad or not isinstance(owner, str) else owner
+
+
+def _label(raw: object, index: int) -> str:
+    """How messages call a service: by its name, where that is one, else by its number."""
+    name = raw.get("name") if isinstance(raw, dict) else None
+    return f'service "{name}"' if isinstance(name, str) and NAME.match(name) else f"service {index + 1}"
+
+
+def _endpoint_label(raw: Any, place: Place) -> str:
+    """`endpoint "a": ` for a place in one of the endpoint tables of a service, where messages need it."""
+    match place:
+        case (_, _, "endpoint", int(index), str(), *_):
+            name = raw["endpoint"][index].get("name")
+            return (
+                f'endpoint "{name}": '
+                if isinstance(name, str) and NAME.match(name)
+                else f"endpoint {index + 1}: "
+            )
+    return ""
+
+
+def _fill(draft: _Draft) -> None:
+    """Make the endpoints of a draft."""
+    made = draft.endpoints
+    for address, low, high in draft.table.endpoints:
+        if low == high:
+            made.append(Endpoint(port=low, address=address))
+        else:
+            made.extend(Endpoint(port=port) for port in range(low, high + 1))
+    for table in draft.table.endpoint:
+        address, port, _ = table.address
+        made.append(
+            Endpoint(port=port, address=address, name=table.name, weight=table.weight, state=table.state)
+        )
+
+
+def _check_service(draft: _Draft, report: _Report) -> None:
+    """Note what is wrong with a service by itself."""
+    made = draft.endpoints
+    whole = not draft.damaged & {"endpoints", "endpoint"}
+    if not made:
+        if whole:
+            place = draft.at("endpoints") if "endpoints" in draft.table.model_fields_set else draft.at()
+            report.add(
+                draft.origin,
+                place,
+                f"{draft.label}: there are no endpoints",
+                'write `endpoints = ["8001", "8002"]`, or [[service.endpoint]] tables',
+            )
+        return
+    if len({e.to for e in made}) < len(made) or len({e.name for e in made}) < len(made):
+        _report_repeated(draft, report)
+    local = sum(1 for e in made if e.address is None)
+    if 0 < local < len(made):
+        _report_mixed(draft, report)
+        return
+    if not whole:
+        return
+    if not local and "listen" not in draft.damaged:
+        _check_families(draft, report)
+    if draft.table.endpoint or len(made) > MAX_SLOTS:
+        _check_slots(draft, report)
+
+
+def _report_repeated(draft: _Draft, report: _Report) -> None:
+    """Note the endpoints that are given twice, and the names that two of them have."""
+    seen: dict[tuple[Address | None, int], Place] = {}
+    names: dict[str, Place] = {}
+    for place, name, (address, low, high) in draft.entries():
+        twice = next((port for port in range(low, high + 1) if (address, port) in seen), None)
+        if twice is not None:
+            to = Endpoint(port=twice, address=address).to
+            line = draft.origin.line(seen[address, twice])
+            report.add(
+                draft.origin,
+                place,
+                f"{draft.label}: endpoint {to} is given twice, first on line {line}",
+                "give it once, with a `weight` in its [[service.endpoint]] table",
+            )
+        made = [name or Endpoint(port=port, address=address).to for port in range(low, high + 1)]
+        same = next((x for x in made if x in names), None)
+        if same is not None and (twice is None or name):
+            line = draft.origin.line(names[same])
+            report.add(
+                draft.origin,
+                (*place, "name") if name else place,
+                f'{draft.label}: two endpoints are named "{same}", the first on line {line}',
+                "give each endpoint of a service a name of its own",
+            )
+        for port in range(low, high + 1):
+            seen.setdefault((address, port), place)
+        for x in made:
+            names.setdefault(x, place)
+
+
+def _report_mixed(draft: _Draft, report: _Report) -> None:
+    """Note that a service has ports of this host and addresses: at the first of the second kind."""
+    entries = list(draft.entries())
+    local = entries[0][2].address is None
+    place, _, odd = next(e for e in entries if (e[2].address is None) is not local)
+    shown, first = (Endpoint(port=t.low, address=t.address).to for t in (odd, entries[0][2]))
+    what = (
+        f"an address, but {first} is a port" if local else f"a port of this host, but {first} is an address"
+    )
+    report.add(
+        draft.origin,
+        place,
+        f"{draft.label}: endpoints of two kinds: {shown} is {what}{' of this host' if local else ''}",
+        "give only ports or only addresses; a process on this host can be given by one of its addresses",
+    )
+
+
+def _check_families(draft: _Draft, report: _Report) -> None:
+    """Note the listeners whose family no endpoint has. A listener on any address takes what there is."""
+    have = {e.address.version for e in draft.endpoints if e.address is not None}
+    for count, listener in enumerate(draft.listeners):
+        if listener.address is None or listener.address.version in have:
+            continue
+        family = _FAMILY[Family.of(listener.address)]
+        report.add(
+            draft.origin,
+            draft.listener_place(count),
+            f"{draft.label}: listener {listener} has no endpoint: none has an {family} address",
+            f"add an endpoint with an {family} address, or take the listener out",
+        )
+
+
+def _check_slots(draft: _Draft, report: _Report) -> None:
+    """Note a service whose weights need too many slots for exact shares."""
+    for family in Family:
+        able = [e for e in draft.endpoints if e.serves(family)]
+        ready = [e.weight for e in able if e.state is State.ACTIVE]
+        ready = ready or [e.weight for e in able if e.state is State.BACKUP]
+        slots = slot_count(ready)
+        if slots > MAX_SLOTS:
+            heaviest = max(
+                range(len(draft.table.endpoint)), key=lambda i: draft.table.endpoint[i].weight, default=0
+            )
+            place = (
+                draft.at("endpoint", heaviest, "weight") if draft.table.endpoint else draft.at("endpoints")
+            )
+            report.add(
+                draft.origin,
+                place,
+                f"{draft.label}: exact shares of these weights need {slots} slots, more than {MAX_SLOTS}",
+                "use smaller weights, or ones with a common divisor: 1000 and 2000 need just 3",
+            )
+            return
+
+
+def _check_names(drafts: Iterable[_Draft], report: _Report) -> None:
+    first: dict[str, _Draft] = {}
+    for draft in drafts:
+        if "name" in draft.damaged:
+            continue
+        other = first.setdefault(draft.table.name, draft)
+        if other is not draft:
+            report.add(
+                draft.origin,
+                draft.at("name"),
+                f"{draft.label}: the name is taken by the service {_on_line(draft, other, other.at('name'))}",
+                "give each service a name of its own",
+            )
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """The listeners of one port and protocol: the first of all, and the first of each address."""
+
+    first: tuple[_Draft, int]
+    by_address: dict[Address | None, tuple[_Draft, int]]
+
+
+def _check_listeners(drafts: Iterable[_Draft], report: _Report) -> None:
+    """Note listeners that meet another one: each once. `Listener.overlaps`, through an index."""
+    buckets: dict[tuple[Protocol, int], _Bucket] = {}
+    for draft in drafts:
+        for count, listener in enumerate(draft.listeners):
+            key = (listener.protocol, listener.port)
+            bucket = buckets.get(key)
+            if bucket is None:
+                buckets[key] = _Bucket((draft, count), {listener.address: (draft, count)})
+                continue
+            same = bucket.by_address.get(listener.address)
+            if same is None:
+                same = bucket.first if listener.address is None else bucket.by_address.get(None)
+                bucket.by_address[listener.address] = (draft, count)
+            if same is not None:
+                _report_overlap((draft, count), same, report)
+
+
+def _report_overlap(one: tuple[_Draft, int], other: tuple[_Draft, int], report: _Report) -> None:
+    (draft, count), (first, first_count) = one, other
+    listener, met = draft.listeners[count], first.listeners[first_count]
+    where = _on_line(draft, first, first.listener_place(first_count))
+    whose = "this service" if draft is first else first.label
+    if listener == met:
+        message = f"listener {listener} is given twice, first by {whose} {where}"
+        hint = (
+            "write it once"
+            if draft is first
+            else "one listener leads to one service: join them, or change one"
+        )
+    else:
+        message = f"listener {listener} overlaps {met} of {whose} {where}"
+        wide = listener if listener.address is None else met
+        narrow = met if wide is listener else listener
+        hint = (
+            f"{wide} is every address of this host, {narrow.address} too: give addresses to both, or keep one"
+        )
+    report.add(draft.origin, draft.listener_place(count), f"{draft.label}: {message}", hint)
+
+
+def _on_line(here: _Draft, there: _Draft, place: Place) -> str:
+    line = there.origin.line(place)
+    return f"on line {line}" if here.origin is there.origin else f"at {there.origin.file}:{line}"
+
+
+def _build(drafts: Iterable[_Draft], report: _Report) -> list[Service]:
+    """The services of drafts without a mistake."""
+    services = []
+    for draft in drafts:
+        table = draft.table
+        try:
+            services.append(
+                Service(
+                    name=table.name,
+                    listeners=tuple(draft.listeners),
+                    endpoints=tuple(draft.endpoints),
+                    scheduler=table.scheduler,
+                    local_clients=table.local_clients,
+                    seed=table.seed,
+                    affinity=table.affinity,
+                    source_nat=table.source_nat,
+                    allow=tuple(table.allow or ()),
+                )
+            )
+        except ValueError as error:  # a rule of the model that has no check of its own here
+            report.add(
+                draft.origin, draft.at(), f"{draft.label}: {error}", "see the documentation of the file"
+            )
+    return services
+
+
+__all__ = ["find", "load", "load_merged", "loads"]

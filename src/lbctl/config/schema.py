@@ -1,0 +1,193 @@
+"""The shape of an intent file, as pydantic models, and the JSON Schema that follows from them.
+
+The models know shapes, words and ranges of single values; what needs more than one value (unique names,
+overlapping listeners, families) is checked in `lbctl.config.load`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic.config import JsonDict
+
+from lbctl.config import values
+from lbctl.model import DEFAULT_OWNER, MAX_OWNER, MAX_WEIGHT, NAME, Scheduler, SourceNat, State
+
+MAX_SEED = 0xFFFFFFFF
+#: Defaults are not validated: a key that is left out becomes None, and null in a document is a mistake.
+_ABSENT: Any = None
+
+
+def _whole(pattern: str) -> str:
+    return f"^(?:{pattern})$"
+
+
+def _no_default(schema: dict[str, Any]) -> None:
+    """Take out a default that only stands for "left out" and could not be written in a document."""
+    schema.pop("default", None)
+
+
+_NAME = {"type": "string", "pattern": "^" + NAME.pattern.removesuffix(r"\Z") + "$"}
+_LISTENER = {"type": "string", "pattern": _whole(values.LISTENER_PATTERN)}
+_PORT_NUMBER = {"type": "integer", "minimum": 1, "maximum": 65535}
+_ADDRESS = {"anyOf": [{"type": "string", "pattern": _whole(values.ENDPOINT_PATTERN)}, _PORT_NUMBER]}
+_TARGET = {
+    "anyOf": [
+        {"type": "string", "pattern": _whole(f"{values.ENDPOINT_PATTERN}|{values.PORTS_PATTERN}")},
+        _PORT_NUMBER,
+    ]
+}
+_NETWORK = {"type": "string", "pattern": _whole(values.NETWORK_PATTERN)}
+_HAS_ENDPOINTS: JsonDict = {
+    "anyOf": [
+        {"required": [key], "properties": {key: {"type": "array", "minItems": 1}}}
+        for key in ("endpoints", "endpoint")
+    ]
+}
+
+
+# PlainValidator replaces pydantic's own reading of the type; Any keeps it from building that first.
+NameText = Annotated[Any, PlainValidator(values.name), WithJsonSchema(_NAME)]
+ListenerText = Annotated[Any, PlainValidator(values.listener), WithJsonSchema(_LISTENER)]
+TargetText = Annotated[Any, PlainValidator(values.target), WithJsonSchema(_TARGET)]
+AddressText = Annotated[Any, PlainValidator(values.single_target), WithJsonSchema(_ADDRESS)]
+NetworkText = Annotated[Any, PlainValidator(values.network), WithJsonSchema(_NETWORK)]
+DurationText = Annotated[
+    Any,
+    PlainValidator(values.duration),
+    WithJsonSchema({"type": "string", "pattern": _whole(values.DURATION_PATTERN)}),
+]
+Version = Annotated[
+    Any, PlainValidator(values.version), WithJsonSchema({"type": "integer", "const": values.SCHEMA_VERSION})
+]
+OwnerText = Annotated[Any, PlainValidator(values.owner), WithJsonSchema({**_NAME, "maxLength": MAX_OWNER})]
+SchedulerText = Annotated[
+    Any,
+    PlainValidator(values.choice(Scheduler, "scheduler")),
+    WithJsonSchema({"type": "string", "enum": [str(x) for x in Scheduler]}),
+]
+StateText = Annotated[
+    Any,
+    PlainValidator(values.choice(State, "state")),
+    WithJsonSchema({"type": "string", "enum": [str(x) for x in State]}),
+]
+SourceNatText = Annotated[
+    Any,
+    PlainValidator(values.choice(SourceNat, "source-nat")),
+    WithJsonSchema({"type": "string", "enum": [str(x) for x in SourceNat]}),
+]
+
+
+class Table(BaseModel):
+    """A table of the document: keys are written with hyphens, and unknown ones are mistakes."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, alias_generator=lambda field: field.strip("_").replace("_", "-")
+    )
+
+
+class EndpointTable(Table):
+    """One endpoint of a service that needs a name, a weight or a state."""
+
+    name: NameText = Field(
+        default="",
+        description="Name of the endpoint in reports, unique in its service. By default its address.",
+        json_schema_extra=_no_default,
+    )
+    address: AddressText = Field(
+        description='Where connections go: "8001", a process on this host, or "10.0.0.11:8443", '
+        '"[2001:db8::11]:8443". Names of hosts are not resolved.'
+    )
+    weight: int = Field(
+        default=1,
+        ge=1,
+        le=MAX_WEIGHT,
+        description="Share of new connections relative to the other endpoints of the service. Exact.",
+    )
+    state: StateText = Field(
+        default=State.ACTIVE,
+        description="active: takes new connections. drain: takes no new ones, established ones live on. "
+        "backup: takes new ones when no endpoint is active.",
+    )
+
+
+class ServiceTable(Table):
+    """One balanced service: where it is reached, who serves it, and how to choose among them."""
+
+    model_config = ConfigDict(json_schema_extra=_HAS_ENDPOINTS)
+
+    name: NameText = Field(description="Name of the service, unique on this host.")
+    listen: Annotated[
+        list[ListenerText],
+        BeforeValidator(values.one_or_many),
+        WithJsonSchema({"anyOf": [_LISTENER, {"type": "array", "items": _LISTENER, "minItems": 1}]}),
+    ] = Field(
+        description='Where the service is reached: "80/tcp" on any address of this host, '
+        '"192.0.2.10:443/tcp" or "[2001:db8::10]:53/udp" on one; a list for several. tcp, udp or sctp.'
+    )
+    endpoints: list[TargetText] = Field(
+        default=[],
+        description='Endpoints of equal weight: "8001" is a process on this host, "8001-8008" is eight of '
+        'them, "10.0.0.11:8443" is another host. All of one service are of one kind.',
+    )
+    endpoint: list[EndpointTable] = Field(
+        default=[], description="Endpoints with a name, a weight or a state; they come after `endpoints`."
+    )
+    scheduler: SchedulerText = Field(
+        default=Scheduler.ROUND_ROBIN, description="How the endpoint of a new connection is chosen."
+    )
+    local_clients: bool = Field(
+        default=True, description="Whether connections made on this host itself are balanced too."
+    )
+    seed: int = Field(
+        default=_ABSENT,
+        ge=0,
+        le=MAX_SEED,
+        description="Seed of the hash of source-hash and maglev. By default derived from the service's name, "
+        "the same on every host.",
+        json_schema_extra=_no_default,
+    )
+    affinity: DurationText = Field(
+        default=_ABSENT,
+        description="How long a client keeps its endpoint after its last new connection: "
+        '"90s", "15m", "3h", "1d"; from 1 second to 30 days.',
+        json_schema_extra=_no_default,
+    )
+    source_nat: SourceNatText = Field(
+        default=SourceNat.HAIRPIN,
+        description="When the client's address is replaced by ours: hairpin, only where replies would bypass "
+        "this host; always; never.",
+    )
+    allow: list[NetworkText] = Field(
+        default=_ABSENT,
+        min_length=1,
+        description="Only clients in these networks are served. By default all.",
+        json_schema_extra=_no_default,
+    )
+
+
+class IntentTable(Table):
+    """A whole intent file."""
+
+    schema_: Version = Field(description="Version of this format.")
+    owner: OwnerText = Field(
+        default=DEFAULT_OWNER,
+        description="Names the tables and chains of this file, so that several files can live on one host.",
+    )
+    service: list[ServiceTable] = Field(default=[], description="The services.")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of an intent file."""
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Generator(GenerateJsonSchema):
+        def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002
+            return False
+
+    body = IntentTable.model_json_schema(by_alias=True, mode="validation", schema_generator=Generator)
+    body["title"] = "lbctl intent file"
+    for definition in body["$defs"].values():
+        definition.pop("title", None)
+    return {"$schema": GenerateJsonSchema.schema_dialect, **body}

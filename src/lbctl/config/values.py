@@ -1,0 +1,434 @@
+"""The small texts inside an intent file: listeners, endpoints, networks, durations, names.
+
+Each parser takes whatever the document held and returns a value of the model, or raises `Mistake` with a
+sentence for the person and a hint. The fast path is one regular expression; only a text that fails it is
+looked at closely, to say what exactly is wrong with it.
+
+The patterns here are also those of the JSON Schema, so an editor and lbctl agree.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
+
+from lbctl.model import MAX_OWNER, NAME, Endpoint, Listener, Protocol, check_owner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from enum import StrEnum
+
+    from lbctl.model import Address, Network
+
+
+Choice = TypeVar("Choice", bound="StrEnum")
+
+SCHEMA_VERSION = 1
+#: Ports that one "low-high" may stand for.
+MAX_RANGE = 1024
+MIN_AFFINITY = 1
+MAX_AFFINITY = 30 * 86400
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+_PORT = r"[1-9][0-9]{0,4}"
+_HOST = r"(?:(?:([0-9]{1,3}(?:\.[0-9]{1,3}){3})|\[([0-9A-Fa-f:.]+)\]):)"
+LISTENER_PATTERN = rf"{_HOST}?({_PORT})/({'|'.join(Protocol)})"
+ENDPOINT_PATTERN = rf"{_HOST}?({_PORT})"
+PORTS_PATTERN = rf"({_PORT})-({_PORT})"
+NETWORK_PATTERN = r"([0-9A-Fa-f:.]+)(?:/(0|[1-9][0-9]{0,2}))?"
+DURATION_PATTERN = r"([1-9][0-9]{0,6})([smhd])"
+
+_LISTENER = re.compile(LISTENER_PATTERN + r"\Z")
+_ENDPOINT = re.compile(ENDPOINT_PATTERN + r"\Z")
+_PORTS = re.compile(PORTS_PATTERN + r"\Z")
+_NETWORK = re.compile(NETWORK_PATTERN + r"\Z")
+_DURATION = re.compile(DURATION_PATTERN + r"\Z")
+_DIGITS = re.compile(r"[0-9]+\Z")
+_DOTTED = re.compile(r"[0-9.]+\Z")
+_SHOWN = 60
+
+_PROTOCOLS = {str(p): p for p in Protocol}
+_LISTEN_HINT = 'write `listen = "80/tcp"`, or with an address "192.0.2.10:443/tcp" or "[2001:db8::10]:53/udp"'
+_ENDPOINT_HINT = 'write a port of this host like "8001", or an address like "10.0.0.11:8443"'
+_NAME_HINT = "a name has 1 to 63 of a-z, 0-9 and -, and starts and ends with a letter or digit"
+
+
+class Mistake(ValueError):  # noqa: N818 (it is what the person made; pydantic needs a ValueError)
+    """A value of the document that cannot be used: `message` without the place, and a `hint`."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class Target(NamedTuple):
+    """What one entry of `endpoints` stands for: the ports `low` to `high` of this host, or one address."""
+
+    address: Address | None
+    low: int
+    high: int
+
+
+def show(value: object) -> str:
+    """A value of a document for a message: ASCII, on one line, cut at 60 characters, never a container."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case None:
+            return "null"
+        case str():
+            return '"' + _cut(escape(value[: _SHOWN + 1]).replace('"', '\\"')) + '"'
+        case int():
+            # str() of a very long integer is refused by Python itself
+            return str(value) if -(10**30) < value < 10**30 else "a number of more than 30 digits"
+        case dict():
+            return "a table"
+        case list():
+            return "a list"
+    return _cut(escape(str(value)))
+
+
+def show_key(key: str) -> str:
+    """A key of a document for a message, in backticks."""
+    return f"`{_cut(escape(key[: _SHOWN + 1]))}`"
+
+
+def escape(text: str) -> str:
+    r"""`text` with everything but printable ASCII written as `\n`, `\x1b` or `\u202e`."""
+    return text.encode("unicode_escape").decode("ascii")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def version(value: object) -> int:
+    """The version of the file format: exactly the integer 1."""
+    if type(value) is int and value == SCHEMA_VERSION:
+        return value
+    raise Mistake(
+        f"schema {show(value)} is not known", f"this lbctl reads schema {SCHEMA_VERSION}: write `schema = 1`"
+    )
+
+
+def name(value: object) -> str:
+    """A service's or endpoint's name."""
+    if isinstance(value, str) and NAME.match(value):
+        return value
+    if isinstance(value, str) and NAME.match(tidy := re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")):
+        raise Mistake(f"{show(value)} is not a name", f'{_NAME_HINT}; "{tidy}" would do')
+    raise Mistake(f"{show(value)} is not a name", _NAME_HINT)
+
+
+def owner(value: object) -> str:
+    """The owner of tables and chains."""
+    try:
+        if isinstance(value, str):
+            return check_owner(value)
+    except ValueError:
+        pass
+    raise Mistake(
+        f"owner {show(value)} is not a name of at most {MAX_OWNER} characters",
+        "it names tables and chains: use a-z, 0-9 and -, and start and end with a letter or digit",
+    )
+
+
+def choice(kind: type[Choice], key: str) -> Callable[[object], Choice]:
+    """A parser of one of the words of `kind`."""
+    words = {str(member): member for member in kind}
+
+    def parse(value: object) -> Choice:
+        if isinstance(value, str) and value in words:
+            return words[value]
+        listed = ", ".join(f'"{word}"' for word in words)
+        hint = f"use one of {listed}"
+        if isinstance(value, str) and (near := nearest(value.lower().replace("_", "-"), words)):
+            hint = f'did you mean "{near}"? ({hint})'
+        raise Mistake(f"{key} {show(value)} is not known", hint)
+
+    return parse
+
+
+def nearest(word: str, words: object) -> str | None:
+    """The one of `words` that is most like `word`, if any is."""
+    import difflib  # only where there is a mistake to explain
+
+    found = difflib.get_close_matches(word[:64], list(words), n=1)  # type: ignore[call-overload]
+    return found[0] if found else None
+
+
+def one_or_many(value: object) -> object:
+    """`listen` as a list: one listener may be written without brackets."""
+    if isinstance(value, list):
+        if not value:
+            raise Mistake("`listen` is empty: there is no listener", _LISTEN_HINT)
+        return value
+    return [value]
+
+
+def listener(value: object) -> Listener:
+    """`80/tcp`, `192.0.2.10:443/tcp` or `[2001:db8::10]:53/udp`."""
+    if isinstance(value, str) and (found := _LISTENER.match(value)):
+        v4, v6, port, protocol = found.groups()
+        address = _address(v4, v6)
+        if (number := int(port)) <= 65535 and (address or not (v4 or v6)):
+            return Listener(protocol=_PROTOCOLS[protocol], port=number, address=address)
+    return _explain_listener(value)
+
+
+def target(value: object) -> Target:
+    """An entry of `endpoints`: `8001`, `"8001"`, `"8001-8008"`, `"10.0.0.1:80"` or `"[2001:db8::1]:80"`."""
+    if isinstance(value, str) and (found := _PORTS.match(value)):
+        low, high = int(found[1]), int(found[2])
+        what = f"endpoints {show(value)}"
+        if high > 65535:
+            raise Mistake(f"{what}: port {high} is not between 1 and 65535", "use ports from 1 to 65535")
+        if low > high:
+            raise Mistake(f"{what} run backwards", f'write "{high}-{low}"')
+        if high - low >= MAX_RANGE:
+            raise Mistake(
+                f"{what} are {high - low + 1} ports, more than {MAX_RANGE}",
+                f'split them; the longest that may start here is "{low}-{low + MAX_RANGE - 1}"',
+            )
+        return Target(None, low, high)
+    return single_target(value)
+
+
+def single_target(value: object) -> Target:
+    """The `address` of one endpoint: a `target` that is no range."""
+    if isinstance(value, str) and (found := _ENDPOINT.match(value)):
+        v4, v6, port = found.groups()
+        address = _address(v4, v6)
+        if (number := int(port)) <= 65535 and (address or not (v4 or v6)):
+            return Target(address, number, number)
+    elif type(value) is int and 1 <= value <= 65535:
+        return Target(None, value, value)
+    return _explain_endpoint(value)
+
+
+def endpoints(value: object) -> tuple[Endpoint, ...]:
+    """The endpoints that one text stands for, as `--to` of the command line gives them."""
+    address, low, high = target(value)
+    return tuple(Endpoint(port=port, address=address) for port in range(low, high + 1))
+
+
+def network(value: object) -> Network:
+    """A network without host bits, or one address as the network of only itself."""
+    what = f"allow: {show(value)}"
+    hint = 'write a network like "198.51.100.0/24" or an address like "2001:db8::7"'
+    if not isinstance(value, str):
+        raise Mistake(f"{what} is not a text", hint)
+    found = _NETWORK.match(value)
+    if not found:
+        if "%" in value:
+            raise Mistake(f"{what} has a scope id", "leave out the part from the % on")
+        if "/" in value and "." in value.rpartition("/")[2]:
+            raise Mistake(
+                f"{what}: the part after the slash is not a prefix length", f"{hint}; not a netmask"
+            )
+        if re.search(r"[g-zG-Z]", value) and not re.search(r"\s", value):
+            raise Mistake(f"{what} is not a network or address", f"host names are not resolved: {hint}")
+        raise Mistake(f"{what} is not a network or address", hint)
+    try:
+        address = IPv6Address(found[1]) if ":" in found[1] else IPv4Address(found[1])
+    except AddressValueError as error:
+        raise Mistake(f"{what} is not a network or address ({escape(str(error))})", hint) from None
+    bits = address.max_prefixlen
+    prefix = bits if found[2] is None else int(found[2])
+    if prefix > bits:
+        raise Mistake(f"{what}: a prefix of this family has at most {bits} bits", hint)
+    host = int(address) & ((1 << (bits - prefix)) - 1)
+    if isinstance(address, IPv4Address):
+        fixed: Network = IPv4Network((int(address) - host, prefix))
+    else:
+        fixed = IPv6Network((int(address) - host, prefix))
+        if int(address) >> 32 == 0xFFFF:
+            raise Mistake(f"{what} is an IPv4 address in IPv6 clothes", f'write "{address.ipv4_mapped}"')
+    if host:
+        raise Mistake(f"{what} has bits set beyond its prefix", f'write "{fixed}", or "{address}" alone')
+    return fixed
+
+
+def duration(value: object) -> int:
+    """Seconds of "90s", "15m", "3h" or "1d": from one second to 30 days."""
+    hint = 'write a number and a unit: "90s", "15m", "3h" or "1d"'
+    if isinstance(value, str) and (found := _DURATION.match(value)):
+        seconds = int(found[1]) * UNITS[found[2]]
+        if seconds <= MAX_AFFINITY:
+            return seconds
+        raise Mistake(f"affinity {show(value)} is longer than 30 days", 'use at most "30d"')
+    if type(value) is int and MIN_AFFINITY <= value <= MAX_AFFINITY:
+        hint = f'seconds are written as "{value}s"'
+    elif isinstance(value, str) and re.match(r"0+[smhd]?\Z", value):
+        hint = "leave `affinity` out for none; the shortest is 1s"
+    raise Mistake(f"affinity {show(value)} is not a duration", hint)
+
+
+def _address(v4: str | None, v6: str | None) -> Address | None:
+    """The address of one host; None where there is none, or `_explain_address` has something to say."""
+    try:
+        if v4:
+            number = int(plain := IPv4Address(v4))
+            return None if number in {0, 0xFFFFFFFF} or number >> 28 == 0xE else plain
+        if v6:
+            number = int(wide := IPv6Address(v6))
+            return None if number == 0 or number >> 32 == 0xFFFF or number >> 120 == 0xFF else wide
+    except AddressValueError:
+        pass
+    return None
+
+
+def _explain_address(text: str, what: str, alone: str) -> None:
+    """Raise for an address that is none of one host; `alone` is what `what` would be without it."""
+    address: Address
+    if ":" not in text:
+        try:
+            address = IPv4Address(text)
+        except AddressValueError as error:
+            raise Mistake(f"{what} has a bad IPv4 address: {escape(str(error))}", _v4_hint(text)) from None
+        number = int(address)
+        if number == 0xFFFFFFFF:
+            raise Mistake(f"{what} is a broadcast address", "give the address of one host")
+        multicast = number >> 28 == 0xE
+    else:
+        try:
+            address = IPv6Address(text)
+        except AddressValueError as error:
+            raise Mistake(
+                f"{what} has a bad IPv6 address: {escape(str(error))}", 'write it like "[2001:db8::1]:80"'
+            ) from None
+        number = int(address)
+        if number >> 32 == 0xFFFF:
+            raise Mistake(
+                f"{what} is an IPv4 address in IPv6 clothes",
+                f'write the IPv4 address "{address.ipv4_mapped}"',
+            )
+        multicast = number >> 120 == 0xFF
+    if number == 0:
+        raise Mistake(f"{what} has the unspecified address {text}", f"write just the port: {alone}")
+    if multicast:
+        raise Mistake(f"{what} is a multicast address", "give the address of one host")
+
+
+def _v4_hint(text: str) -> str:
+    tidy = ".".join(part.lstrip("0") or "0" for part in text.split("."))
+    if tidy != text:
+        return f'leading zeros may mean octal: write "{tidy}"'
+    return "an IPv4 address is four numbers from 0 to 255, like 192.0.2.10"
+
+
+def _explain_listener(value: object) -> NoReturn:
+    """Say why `value`, which `listener` refused, is not one."""
+    what = f"listener {show(value)}"
+    if not isinstance(value, str):
+        port = f'write "{value}/tcp"' if type(value) is int and 1 <= value <= 65535 else _LISTEN_HINT
+        raise Mistake(f"{what} is not a text", port)
+    _refuse_odd_text(value, what, _LISTEN_HINT)
+    place, slash, protocol = value.rpartition("/")
+    if not slash:
+        done = f"{value}/tcp"
+        hint = f'write "{done}"' if _LISTENER.match(done) else _LISTEN_HINT
+        raise Mistake(f"{what} has no protocol", hint)
+    _explain_place(place, what, _LISTEN_HINT, f"/{protocol}")
+    near = nearest(protocol.lower(), _PROTOCOLS)
+    raise Mistake(
+        f"{what}: the protocol {show(protocol)} is not known",
+        f'did you mean "{place}/{near}"?' if near else "use tcp, udp or sctp",
+    )
+
+
+def _explain_endpoint(value: object) -> NoReturn:
+    """Say why `value`, which `single_target` refused, is not an endpoint."""
+    what = f"endpoint {show(value)}"
+    if type(value) is int:
+        raise Mistake(f"{what}: a port is between 1 and 65535", "use a port from 1 to 65535")
+    if not isinstance(value, str):
+        raise Mistake(f"{what} is not a text", _ENDPOINT_HINT)
+    _refuse_odd_text(value, what, _ENDPOINT_HINT)
+    place, slash, protocol = value.rpartition("/")
+    if slash and protocol in _PROTOCOLS:
+        raise Mistake(f"{what} has a protocol", f'the listener says it already: write "{place}"')
+    if _PORTS.match(value):
+        raise Mistake(
+            f"{what} is more than one port",
+            f'write `endpoints = ["{value}"]` in the service, or one table each',
+        )
+    _explain_place(value, what, _ENDPOINT_HINT, "")
+    raise Mistake(f"{what} is not a port or address", _ENDPOINT_HINT)
+
+
+def _refuse_odd_text(value: str, what: str, hint: str) -> None:
+    if not value:
+        raise Mistake(f"{what} is empty", hint)
+    if "://" in value:
+        raise Mistake(f"{what} is a URL", hint)
+    if re.search(r"[\s\x00-\x1f\x7f]", value):
+        tidy = "".join(value.split())
+        fits = _LISTENER.match(tidy) or _ENDPOINT.match(tidy) or _PORTS.match(tidy)
+        raise Mistake(f"{what} contains blanks or control characters", f'write "{tidy}"' if fits else hint)
+    if not value.isascii():
+        raise Mistake(f"{what} contains a character that is not ASCII", f"use the digits 0-9; {hint}")
+
+
+def _explain_place(place: str, what: str, hint: str, suffix: str) -> None:
+    """Raise for what is wrong with `[ADDRESS:]PORT`; return where nothing is."""
+    host: str | None = None
+    port = place
+    if place.startswith("["):
+        host, closed, rest = place[1:].partition("]")
+        if not closed:
+            raise Mistake(f"{what}: the bracket is not closed", 'write it like "[2001:db8::1]:80"')
+        _refuse_scope(host, what)
+        if not rest.startswith(":"):
+            raise Mistake(f"{what} has no port", f'write "[{host}]:80{suffix}"')
+        if ":" not in host:
+            raise Mistake(f"{what}: brackets are for IPv6 addresses", f'write "{host}{rest}{suffix}"')
+        port = rest[1:]
+    elif place.count(":") > 1:
+        _refuse_scope(place, what)
+        raise Mistake(
+            f"{what}: an IPv6 address needs brackets, and a port behind them",
+            f'write it like "[2001:db8::1]:80{suffix}"',
+        )
+    elif ":" in place:
+        host, _, port = place.partition(":")
+        if host in {"", "*"}:
+            raise Mistake(f"{what} has no address before the colon", f'write just the port: "{port}{suffix}"')
+        if not _DOTTED.match(host):
+            raise Mistake(
+                f"{what}: {show(host)} is not an address",
+                f"host names are not resolved: give the address; {hint}",
+            )
+    elif "." in place and _DOTTED.match(place):
+        raise Mistake(f"{what} has no port", f'write "{place}:80{suffix}"')
+    elif re.search(r"[A-Za-z_.]", place) or not place:
+        raise Mistake(
+            f"{what}: {show(place)} is not a port or address",
+            f"names of hosts and services are not resolved: {hint}",
+        )
+    _explain_port(port, what, hint)
+    if host is not None:
+        _explain_address(host, what, f'"{port}{suffix}"')
+
+
+def _refuse_scope(host: str, what: str) -> None:
+    if "%" in host:
+        raise Mistake(f"{what} has a scope id", "rules know no scope: give a global or unique local address")
+
+
+def _explain_port(port: str, what: str, hint: str) -> None:
+    if not port:
+        raise Mistake(f"{what} has no port", hint)
+    if port.startswith("+") and _DIGITS.match(port[1:]):
+        raise Mistake(f"{what}: the port has a plus sign", f'write "{port[1:]}"')
+    if _PORTS.match(port):
+        raise Mistake(f"{what} is more than one port", "write one entry for each port")
+    digits = port.removeprefix("-")
+    if not _DIGITS.match(digits):
+        raise Mistake(f"{what}: {show(port)} is not a port", "a port is a number from 1 to 65535")
+    if len(digits) > 5 or not 1 <= int(port) <= 65535:
+        raise Mistake(f"{what}: port {_cut(port)} is not between 1 and 65535", "use a port from 1 to 65535")
+    if digits.startswith("0"):
+        raise Mistake(f"{what}: the port has leading zeros", f'write "{int(port)}"')
