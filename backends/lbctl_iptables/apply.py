@@ -7,39 +7,66 @@ from typing import TYPE_CHECKING
 from lbctl.errors import ApplyFailed, StateUnknown
 from lbctl.model import Change
 from lbctl_iptables import drivers, layout, script
+from lbctl_iptables.carry import carry
+from lbctl_iptables.rules import parse, rules_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lbctl.host import Host
     from lbctl.model import Plan, Program
 
 
 def apply(host: Host, plan: Plan) -> None:
     """See `lbctl.spi.Backend.apply`."""
-    words = [word for word in layout.WORD.values() if script.transaction(word, plan.changes)]
-    if len(words) > 1:
+    scripts = {}
+    for word in layout.WORD.values():
+        dump = drivers.save(host, plan.driver, word)
+        text = _script(word, plan, dump, plan.changes, plan.after)
+        if text:
+            scripts[word] = text, dump
+    if len(scripts) > 1:
         # What the kernel would refuse is found before the first family is touched.
-        for word in words:
-            drivers.load(host, plan.driver, word, script.transaction(word, plan.changes), check=True)
+        for word, (text, _) in scripts.items():
+            drivers.load(host, plan.driver, word, text, check=True)
     done: list[str] = []
-    for word in words:
+    for word, (text, _) in scripts.items():
         try:
-            drivers.load(host, plan.driver, word, script.transaction(word, plan.changes))
+            drivers.load(host, plan.driver, word, text)
         except ApplyFailed as error:
-            _undo(host, plan, done, error)
+            for earlier in done:
+                _undo(host, plan, earlier, scripts[earlier][1], error)
             raise
         done.append(word)
 
 
-def _undo(host: Host, plan: Plan, words: list[str], cause: ApplyFailed) -> None:
-    back = [Change(change.after, change.before) for change in plan.changes]
-    for word in words:
-        try:
-            drivers.load(host, plan.driver, word, script.transaction(word, back))
-        except ApplyFailed as error:
-            raise StateUnknown(
-                f"{cause.message}; then {word} could not be taken back: {error.message}",
-                hint="lbctl plan shows what the kernel holds now; lbctl apply completes it",
-            ) from error
+def _undo(host: Host, plan: Plan, word: str, dump: str, cause: ApplyFailed) -> None:
+    back = tuple(Change(change.after, change.before) for change in plan.changes)
+    try:
+        drivers.load(host, plan.driver, word, _script(word, plan, dump, back, plan.before))
+    except ApplyFailed as error:
+        raise StateUnknown(
+            f"{cause.message}; then {word} could not be taken back: {error.message}",
+            hint="lbctl plan shows what the kernel holds now; lbctl apply completes it",
+        ) from error
+
+
+def _script(word: str, plan: Plan, dump: str, changes: Sequence[Change], goal: Program) -> str:
+    chains, _ = parse(dump, goal.owner)
+    counted = {
+        change.key[2]: carry(rules_of(change.key[2], change.after.text), chains.get(change.key[2], ()))
+        for change in changes
+        if change.key[:2] == (word, "chain") and change.after is not None
+    }
+    if drivers.ALL[plan.driver].restarts:
+        # The kernel is about to start all counters anew: what is in the middle of a round is written too.
+        for item in goal.of_kind("chain"):
+            name = item.key[2]
+            if item.key[0] == word and name in chains and name not in counted:
+                now = carry(chains[name], chains[name])
+                if [rule.tokens for rule in now] != [rule.tokens for rule in chains[name]]:
+                    counted[name] = now
+    return script.transaction(word, changes, counted)
 
 
 def check(host: Host, driver: str, program: Program) -> None:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from lbctl.model import Family, Lifted, LiftedService, Listener, Protocol
 from lbctl_iptables import layout
-from lbctl_iptables.observe import Rule
+from lbctl_iptables.rules import rules_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lbctl.model import Item, Program
+    from lbctl.model import Program
+    from lbctl_iptables.rules import Rule
 
 #: Connections after which a set of counters that has not come round is given up: beyond every ladder of ours.
 _LONGEST = 1 << 16
@@ -24,13 +25,15 @@ def lift(program: Program) -> Lifted:
     unsupported: list[str] = []
     for word in layout.WORD.values():
         dispatch = program.by_key.get((word, "chain", layout.prefix(program.owner)))
-        for rule in _rules(dispatch):
+        for rule in rules_of("", dispatch.text) if dispatch else ():
             listener, target = _listener(rule), rule.option("-g")
             ladder = program.by_key.get((word, "chain", target)) if target else None
             if listener is None or ladder is None:
                 unsupported.append(rule.text)
                 continue
-            services.append(_service(word, listener, rule.option("--comment") or "", _rules(ladder)))
+            services.append(
+                _service(word, listener, rule.option("--comment") or "", rules_of("", ladder.text))
+            )
     return Lifted(services=tuple(services), unsupported=tuple(unsupported))
 
 
@@ -61,23 +64,12 @@ def _sequence(rungs: Sequence[Rule]) -> tuple[str | None, ...]:
             hit = seen[i] == start[i]
             seen[i] = (seen[i] + 1) % every[i]
             if hit:
-                to = endpoint(rule)
+                to = rule.endpoint
                 break
         sequence.append(to)
         if not any(seen):
             break
     return tuple(sequence)
-
-
-def endpoint(rule: Rule) -> str | None:
-    """The endpoint that a rule sends to, as `Endpoint.to`."""
-    return rule.option("--to-ports", "--to-destination")
-
-
-def _rules(item: Item | None) -> list[Rule]:
-    lines = item.text.split("\n") if item and item.text else []
-    chain = item.key[2] if item else ""
-    return [Rule(chain=chain, tokens=tuple(layout.split(line)), packets=0, bytes=0) for line in lines]
 
 
 def _listener(rule: Rule) -> Listener | None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from lbctl_iptables import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from lbctl.model import Change, Item, Program
+    from lbctl_iptables.rules import Rule
 
 _HEADER = """\
 # Load with: iptables-restore --noflush FILE; ip6tables-restore --noflush FILE
@@ -37,24 +38,27 @@ def render(program: Program) -> str:
     return _HEADER + _transaction(lines)
 
 
-def transaction(word: str, changes: Sequence[Change]) -> str:
-    """The script that carries out the changes of one family; empty where there is none."""
+def transaction(word: str, changes: Sequence[Change], counted: Mapping[str, Sequence[Rule]]) -> str:
+    """The script that carries out the changes of one family; empty where there is none.
+
+    `counted` holds the rules, with counters and turns, of the chains to write; it may name more chains than
+    the changes do.
+    """
     mine = [change for change in changes if change.key[0] == word]
     if not mine:
         return ""
-    chains = [change for change in mine if change.key[1] == "chain"]
-    jumps = [change for change in mine if change.key[1] == "jump"]
+    gone = [change.key[2] for change in mine if change.key[1] == "chain" and change.after is None]
     # Behind --noflush, naming a chain makes it, or empties it where it is there already.
-    lines = [f":{change.key[2]} - [0:0]" for change in chains]
-    for change in chains:
-        if change.after is not None:
-            lines += _add(change.key[1:], change.after.text)
-    for change in jumps:
-        if change.before is not None:
-            lines.append(f"-D {change.key[2]} {change.before.text}")
-        if change.after is not None:
-            lines += _add(change.key[1:], change.after.text)
-    lines += [f"-X {change.key[2]}" for change in chains if change.after is None]
+    lines = [f":{chain} - [0:0]" for chain in (*counted, *gone)]
+    for chain, rules in counted.items():
+        lines += [f"[{rule.packets}:{rule.bytes}] -A {chain} {rule.text}" for rule in rules]
+    for change in mine:
+        if change.key[1] == "jump":
+            if change.before is not None:
+                lines.append(f"-D {change.key[2]} {change.before.text}")
+            if change.after is not None:
+                lines += _add(change.key[1:], change.after.text)
+    lines += [f"-X {chain}" for chain in gone]
     return _transaction(lines)
 
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.spi import Count
 from lbctl_iptables import drivers, layout
-from lbctl_iptables.lift import endpoint
-from lbctl_iptables.observe import parse
+from lbctl_iptables.rules import parse
 
 if TYPE_CHECKING:
     from lbctl.host import Host
@@ -19,7 +18,7 @@ def stats(host: Host, driver: str, owner: str) -> tuple[Count, ...]:
     for word in layout.WORD.values():
         chains, _ = parse(drivers.save(host, driver, word), owner)
         for rule in (rule for rules in chains.values() for rule in rules):
-            to, comment = endpoint(rule), rule.option("--comment")
+            to, comment = rule.endpoint, rule.option("--comment")
             if to and comment:
                 key = comment.split("/")[0], to
                 packets, size = sums.get(key, (0, 0))

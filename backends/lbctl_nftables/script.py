@@ -58,7 +58,12 @@ def _removals(word: str, table: str, changes: Sequence[Change]) -> Iterator[str]
             elements.setdefault(key[2], []).append(key[3])
     for name, keys in elements.items():
         yield f"delete element {word} {table} {name} {{ {', '.join(keys)} }}"
-    for kind, verb in (("rules", "flush chain"), ("chain", "delete chain"), ("map", "delete map"), ("set", "delete set")):
+    for kind, verb in (
+        ("rules", "flush chain"),
+        ("chain", "delete chain"),
+        ("map", "delete map"),
+        ("set", "delete set"),
+    ):
         for key in leaving:
             if key[1] == kind:
                 yield f"{verb} {word} {table} {key[2]}"

@@ -23,6 +23,8 @@ class Driver(Protocol):
 
     name: str
     store: str
+    #: True where any write to the table starts the nth counters of all its rules anew.
+    restarts: bool
 
     def find(self, host: Host) -> tuple[str | None, str]:
         """(version, "") where the driver can be used, else (None, the reason)."""

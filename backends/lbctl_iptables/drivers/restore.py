@@ -19,6 +19,7 @@ _VERSION = re.compile(r"v(?P<version>\d+(?:\.\d+)+)(?: \((?P<flavour>legacy|nf_t
 class _Restore:
     name: str
     store: str
+    restarts: bool
     _infix: str
 
     def find(self, host: Host) -> tuple[str | None, str]:
@@ -44,7 +45,7 @@ class _Restore:
         path = self._path(host, word, "restore")
         if path is None:
             return Completed(code=1, out="", err=f"no {word}-restore of flavour {self.name} is in PATH")
-        options = ["--noflush", "--wait", str(LOCK_SECONDS), *(["--test"] if check else [])]
+        options = ["--noflush", "--counters", "--wait", str(LOCK_SECONDS), *(["--test"] if check else [])]
         return host.run([path, *options], stdin=script)
 
     def _path(self, host: Host, word: str, suffix: str) -> str | None:
@@ -74,13 +75,11 @@ class Legacy(_Restore):
 
     name = "legacy"
     store = "iptables-legacy"
+    restarts = True
     _infix = "legacy"
 
     def _kernel(self, host: Host) -> str:
-        if host.read(tables_file("iptables")) is not None:
-            return ""
-        state = kernel_module(host, "ip_tables")
-        return "" if state is ModuleState.LOADABLE else "this kernel has no ip_tables"
+        return legacy_kernel(host)
 
     def _has_table(self, host: Host, word: str) -> bool:
         return has_legacy_table(host, word)
@@ -91,14 +90,23 @@ class NfTables(_Restore):
 
     name = "nf_tables"
     store = "iptables-nft"
+    restarts = False
     _infix = "nft"
 
     def _kernel(self, host: Host) -> str:
         missing = kernel_module(host, "nf_tables") is ModuleState.MISSING
         return "this kernel has no nf_tables" if missing else ""
 
-    def _has_table(self, host: Host, word: str) -> bool:
+    def _has_table(self, host: Host, word: str) -> bool:  # noqa: ARG002 (one module serves both families)
         return kernel_module(host, "nf_tables") is not ModuleState.LOADABLE
+
+
+def legacy_kernel(host: Host) -> str:
+    """Why the kernel cannot take rules of the old interface; empty where it can."""
+    if host.read(tables_file("iptables")) is not None:
+        return ""
+    state = kernel_module(host, "ip_tables")
+    return "" if state is ModuleState.LOADABLE else "this kernel has no ip_tables"
 
 
 def tables_file(word: str) -> str:

@@ -23,7 +23,7 @@ def read(host: Host, driver: str, *words: str) -> str:
     done = ALL[driver].read(host, *words)
     if done.code:
         raise ApplyFailed(f"nft refused: {explain(' '.join(words), done.err)}")
-    return done.out
+    return str(done.out)
 
 
 def load(host: Host, driver: str, script: str, *, check: bool = False) -> None:

@@ -29,7 +29,7 @@ Exit codes: 0 done, or nothing to do; 1 differences (plan --exit-code); 2 wrong 
 
 app = typer.Typer(
     name="lbctl",
-    help="Spread new connections over processes or hosts, in the kernel: nftables or iptables, from one file.",
+    help="Spread new connections over processes or hosts in the kernel: nftables or iptables from one file.",
     epilog=_EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -84,9 +84,7 @@ def _half(world: World, backend: str, driver: Driver, connections: int, style: S
         print(plan_text(plan, style))
         for port, shares in wanted.items():
             run = world.connections(port, connections)
-            fair = all(
-                abs(run.counts.get(to, 0) - share * connections) < 1 for to, share in shares.items()
-            )
+            fair = all(abs(run.counts.get(to, 0) - share * connections) < 1 for to, share in shares.items())
             exact &= fair
             rate = f"{connections / run.seconds:,.0f} connections/s"
             print(f"\n{connections} connections to {HOST_ADDRESS}:{port} from another host, {rate}")

@@ -14,7 +14,9 @@ def init(
     ],
     to: Annotated[
         list[str],
-        typer.Option("--to", metavar="PORTS or ADDRESS:PORT", help="Who serves them: 8001-8003, 10.0.0.1:80."),
+        typer.Option(
+            "--to", metavar="PORTS or ADDRESS:PORT", help="Who serves them: 8001-8003, 10.0.0.1:80."
+        ),
     ],
     name: Annotated[str, typer.Option("--name", help="What to call the service.")] = "web",
 ) -> None:

@@ -76,10 +76,13 @@ def table(rows: Iterable[Sequence[str]], *, right: frozenset[int] = frozenset(),
     lines = [list(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        (indent + "  ".join(
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )).rstrip()
+        (
+            indent
+            + "  ".join(
+                cell.rjust(width) if i in right else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+        ).rstrip()
         for line in lines
     )
 
@@ -96,7 +99,8 @@ def plan_document(plan: Plan, before: str, after: str) -> dict[str, Any]:
                 "action": str(service.action),
                 "listen": list(service.listeners),
                 "endpoints": [
-                    {"to": e.to, "before": share(e.before), "after": share(e.after)} for e in service.endpoints
+                    {"to": e.to, "before": share(e.before), "after": share(e.after)}
+                    for e in service.endpoints
                 ],
             }
             for service in plan.services
@@ -109,7 +113,9 @@ def plan_text(plan: Plan, style: Style) -> str:
     """A plan in words: what happens to each service, shares before and after."""
     count = {action: sum(s.action is action for s in plan.services) for action in Action}
     if not plan.changed:
-        return f"Nothing to change: {plan.backend} holds what the intent says ({len(plan.services)} services)."
+        return (
+            f"Nothing to change: {plan.backend} holds what the intent says ({len(plan.services)} services)."
+        )
     lines = [
         style(
             f"{plan.backend} (driver {plan.driver}): {count[Action.ADD]} to add, "
@@ -126,12 +132,12 @@ def plan_text(plan: Plan, style: Style) -> str:
         rows = [(e.to, share_text(e.before), "→", share_text(e.after)) for e in service.endpoints]
         if rows:
             lines.append(table(rows, right=frozenset({1}), indent="    "))
-    shared = sum(
-        (change.after or change.before).service is None  # type: ignore[union-attr]
-        for change in plan.changes
-    )
+    shared = sum(change.service is None for change in plan.changes)
     if shared and not any(count[a] for a in Action if a is not Action.NONE):
-        lines += ["", f"The {shared} rules that all services share differ from what lbctl wrote; apply repairs them."]
+        lines += [
+            "",
+            f"The {shared} rules that all services share differ from what lbctl wrote; apply repairs them.",
+        ]
     return "\n".join(lines)
 
 
@@ -140,7 +146,5 @@ def rules_diff(before: str, after: str, style: Style) -> str:
     from difflib import unified_diff
 
     paint = {"+": "green", "-": "red", "@": "cyan"}
-    lines = unified_diff(
-        before.splitlines(), after.splitlines(), "kernel", "intent", lineterm="", n=3
-    )
+    lines = unified_diff(before.splitlines(), after.splitlines(), "kernel", "intent", lineterm="", n=3)
     return "\n".join(style(line, paint[line[0]]) if line[:1] in paint else line for line in lines)

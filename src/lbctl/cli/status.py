@@ -86,7 +86,17 @@ def _text(status: Status, style: Style) -> str:
         else style("NOT in sync: the kernel differs from the intent, see lbctl plan", "red")
     )
     lines = [f"{status.backend} (driver {status.driver}), {state}"]
-    head = ("endpoint", "state", "weight", "wanted", "actual", "connections", "established", "packets", "bytes")
+    head = (
+        "endpoint",
+        "state",
+        "weight",
+        "wanted",
+        "actual",
+        "connections",
+        "established",
+        "packets",
+        "bytes",
+    )
     for service in status.services:
         lines += ["", style(f"{service.name}  {', '.join(service.listen)}  {service.scheduler}", "bold")]
         rows = [

@@ -30,12 +30,12 @@ Place: TypeAlias = tuple[str | int, ...]
 
 LIMIT = 16 * 1024 * 1024
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
-_TOML_LINE = re.compile(r"(?s)(.*) \(at (?:line (\d+), column \d+|end of document)\)\Z")
+_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)"
+_TOML_LINE = r"(?s)(.*) \(at (?:line (\d+), column \d+|end of document)\)"
 #: tomllib takes quadratic time for one key of very many parts.
-_LONG_KEY = re.compile(
-    r"(?:^|[{,])[ \t]*\[{0,2}[ \t]*(?:(?:[A-Za-z0-9_-]++|\"[^\"\n]*+\"|'[^'\n]*+')[ \t]*+\.[ \t]*+){100}",
-    re.MULTILINE,
+_LONG_KEY = (
+    r"(?m)(?:^|[{,])[ \t]*+\[{0,2}+[ \t]*+"
+    r"(?:(?:[A-Za-z0-9_-]++|\"[^\"\n]*+\"|'[^'\n]*+')[ \t]*+\.[ \t]*+){100}"
 )
 _LONG_KEY_MATTERS = 65536
 
@@ -79,7 +79,7 @@ class Source:
 
     def data(self) -> dict[str, Any]:
         """The document as plain data. IntentError where it is no TOML, or no JSON object."""
-        if found := _CONTROL.search(self.text):
+        if found := re.search(_CONTROL, self.text):
             line = self.text.count("\n", 0, found.start()) + 1
             self.fail(line, f"the file contains the control character {show(found[0])}", "remove it")
         try:
@@ -88,13 +88,13 @@ class Source:
             self.fail(self._map.deepest_line, "nested too deeply", "an intent nests at most three levels")
 
     def _toml(self) -> dict[str, Any]:
-        if len(self.text) > _LONG_KEY_MATTERS and (found := _LONG_KEY.search(self.text)):
+        if len(self.text) > _LONG_KEY_MATTERS and (found := re.search(_LONG_KEY, self.text)):
             line = self.text.count("\n", 0, found.start() + 1) + 1
             self.fail(line, "nested too deeply: a key of 100 parts", "an intent nests at most three levels")
         try:
             return tomllib.loads(self.text)
         except tomllib.TOMLDecodeError as error:
-            found = _TOML_LINE.match(str(error))
+            found = re.fullmatch(_TOML_LINE, str(error))
             message = found[1] if found else str(error)
             last = self.text.rstrip("\n").count("\n") + 1
             line = int(found[2]) if found and found[2] else last

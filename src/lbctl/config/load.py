@@ -6,6 +6,7 @@ A service with a mistake still takes part with what is right in it, so that one 
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,23 +114,13 @@ class _Report:
         problem = Problem(file=origin.file, line=origin.line(place), message=message, hint=hint)
         self.problems.append(problem)
 
-    def collecting(self) -> _Collecting:
-        """A context in which the problems of an IntentError are noted, and the error goes no further."""
-        return _Collecting(self)
-
-
-@dataclass
-class _Collecting:
-    report: _Report
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, IntentError):
-            return False
-        self.report.problems.extend(error.problems)
-        return True
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Note the problems of an IntentError that is raised inside, and let it go no further."""
+        try:
+            yield
+        except IntentError as error:
+            self.problems.extend(error.problems)
 
 
 @dataclass(slots=True)
@@ -408,28 +399,21 @@ def _check_names(drafts: Iterable[_Draft], report: _Report) -> None:
             )
 
 
-@dataclass(slots=True)
-class _Bucket:
-    """The listeners of one port and protocol: the first of all, and the first of each address."""
-
-    first: tuple[_Draft, int]
-    by_address: dict[Address | None, tuple[_Draft, int]]
-
-
 def _check_listeners(drafts: Iterable[_Draft], report: _Report) -> None:
     """Note listeners that meet another one: each once. `Listener.overlaps`, through an index."""
-    buckets: dict[tuple[Protocol, int], _Bucket] = {}
+    # of each protocol and port, the first listener of each address
+    buckets: dict[tuple[Protocol, int], dict[Address | None, tuple[_Draft, int]]] = {}
     for draft in drafts:
         for count, listener in enumerate(draft.listeners):
             key = (listener.protocol, listener.port)
             bucket = buckets.get(key)
             if bucket is None:
-                buckets[key] = _Bucket((draft, count), {listener.address: (draft, count)})
+                buckets[key] = {listener.address: (draft, count)}
                 continue
-            same = bucket.by_address.get(listener.address)
+            same = bucket.get(listener.address)
             if same is None:
-                same = bucket.first if listener.address is None else bucket.by_address.get(None)
-                bucket.by_address[listener.address] = (draft, count)
+                same = next(iter(bucket.values())) if listener.address is None else bucket.get(None)
+                bucket[listener.address] = (draft, count)
             if same is not None:
                 _report_overlap((draft, count), same, report)
 

@@ -39,13 +39,9 @@ PORTS_PATTERN = rf"({_PORT})-({_PORT})"
 NETWORK_PATTERN = r"([0-9A-Fa-f:.]+)(?:/(0|[1-9][0-9]{0,2}))?"
 DURATION_PATTERN = r"([1-9][0-9]{0,6})([smhd])"
 
+# compiled here since every file needs them; the rest is left to the cache of `re`, for a quick start
 _LISTENER = re.compile(LISTENER_PATTERN + r"\Z")
 _ENDPOINT = re.compile(ENDPOINT_PATTERN + r"\Z")
-_PORTS = re.compile(PORTS_PATTERN + r"\Z")
-_NETWORK = re.compile(NETWORK_PATTERN + r"\Z")
-_DURATION = re.compile(DURATION_PATTERN + r"\Z")
-_DIGITS = re.compile(r"[0-9]+\Z")
-_DOTTED = re.compile(r"[0-9.]+\Z")
 _SHOWN = 60
 
 _PROTOCOLS = {str(p): p for p in Protocol}
@@ -54,7 +50,7 @@ _ENDPOINT_HINT = 'write a port of this host like "8001", or an address like "10.
 _NAME_HINT = "a name has 1 to 63 of a-z, 0-9 and -, and starts and ends with a letter or digit"
 
 
-class Mistake(ValueError):  # noqa: N818 (it is what the person made; pydantic needs a ValueError)
+class Mistake(ValueError):
     """A value of the document that cannot be used: `message` without the place, and a `hint`."""
 
     def __init__(self, message: str, hint: str) -> None:
@@ -180,7 +176,7 @@ def listener(value: object) -> Listener:
 
 def target(value: object) -> Target:
     """An entry of `endpoints`: `8001`, `"8001"`, `"8001-8008"`, `"10.0.0.1:80"` or `"[2001:db8::1]:80"`."""
-    if isinstance(value, str) and (found := _PORTS.match(value)):
+    if isinstance(value, str) and "-" in value and (found := re.fullmatch(PORTS_PATTERN, value)):
         low, high = int(found[1]), int(found[2])
         what = f"endpoints {show(value)}"
         if high > 65535:
@@ -220,7 +216,7 @@ def network(value: object) -> Network:
     hint = 'write a network like "198.51.100.0/24" or an address like "2001:db8::7"'
     if not isinstance(value, str):
         raise Mistake(f"{what} is not a text", hint)
-    found = _NETWORK.match(value)
+    found = re.fullmatch(NETWORK_PATTERN, value)
     if not found:
         if "%" in value:
             raise Mistake(f"{what} has a scope id", "leave out the part from the % on")
@@ -254,7 +250,7 @@ def network(value: object) -> Network:
 def duration(value: object) -> int:
     """Seconds of "90s", "15m", "3h" or "1d": from one second to 30 days."""
     hint = 'write a number and a unit: "90s", "15m", "3h" or "1d"'
-    if isinstance(value, str) and (found := _DURATION.match(value)):
+    if isinstance(value, str) and (found := re.fullmatch(DURATION_PATTERN, value)):
         seconds = int(found[1]) * UNITS[found[2]]
         if seconds <= MAX_AFFINITY:
             return seconds
@@ -350,7 +346,7 @@ def _explain_endpoint(value: object) -> NoReturn:
     place, slash, protocol = value.rpartition("/")
     if slash and protocol in _PROTOCOLS:
         raise Mistake(f"{what} has a protocol", f'the listener says it already: write "{place}"')
-    if _PORTS.match(value):
+    if re.fullmatch(PORTS_PATTERN, value):
         raise Mistake(
             f"{what} is more than one port",
             f'write `endpoints = ["{value}"]` in the service, or one table each',
@@ -366,7 +362,7 @@ def _refuse_odd_text(value: str, what: str, hint: str) -> None:
         raise Mistake(f"{what} is a URL", hint)
     if re.search(r"[\s\x00-\x1f\x7f]", value):
         tidy = "".join(value.split())
-        fits = _LISTENER.match(tidy) or _ENDPOINT.match(tidy) or _PORTS.match(tidy)
+        fits = _LISTENER.match(tidy) or _ENDPOINT.match(tidy) or re.fullmatch(PORTS_PATTERN, tidy)
         raise Mistake(f"{what} contains blanks or control characters", f'write "{tidy}"' if fits else hint)
     if not value.isascii():
         raise Mistake(f"{what} contains a character that is not ASCII", f"use the digits 0-9; {hint}")
@@ -396,12 +392,12 @@ def _explain_place(place: str, what: str, hint: str, suffix: str) -> None:
         host, _, port = place.partition(":")
         if host in {"", "*"}:
             raise Mistake(f"{what} has no address before the colon", f'write just the port: "{port}{suffix}"')
-        if not _DOTTED.match(host):
+        if not re.fullmatch("[0-9.]+", host):
             raise Mistake(
                 f"{what}: {show(host)} is not an address",
                 f"host names are not resolved: give the address; {hint}",
             )
-    elif "." in place and _DOTTED.match(place):
+    elif "." in place and re.fullmatch("[0-9.]+", place):
         raise Mistake(f"{what} has no port", f'write "{place}:80{suffix}"')
     elif re.search(r"[A-Za-z_.]", place) or not place:
         raise Mistake(
@@ -421,12 +417,12 @@ def _refuse_scope(host: str, what: str) -> None:
 def _explain_port(port: str, what: str, hint: str) -> None:
     if not port:
         raise Mistake(f"{what} has no port", hint)
-    if port.startswith("+") and _DIGITS.match(port[1:]):
+    if port.startswith("+") and re.fullmatch("[0-9]+", port[1:]):
         raise Mistake(f"{what}: the port has a plus sign", f'write "{port[1:]}"')
-    if _PORTS.match(port):
+    if re.fullmatch(PORTS_PATTERN, port):
         raise Mistake(f"{what} is more than one port", "write one entry for each port")
     digits = port.removeprefix("-")
-    if not _DIGITS.match(digits):
+    if not re.fullmatch("[0-9]+", digits):
         raise Mistake(f"{what}: {show(port)} is not a port", "a port is a number from 1 to 65535")
     if len(digits) > 5 or not 1 <= int(port) <= 65535:
         raise Mistake(f"{what}: port {_cut(port)} is not between 1 and 65535", "use a port from 1 to 65535")

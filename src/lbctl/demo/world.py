@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,6 @@ from lbctl.model import Endpoint, Intent, Listener, Protocol, Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from contextlib import AbstractContextManager
 
     from lbctl.model import Plan
 
@@ -57,8 +56,10 @@ class Run:
 class _PrivateHost(LocalHost):
     """This host seen from inside: nobody else can be at work in a private namespace."""
 
-    def lock(self, name: str) -> AbstractContextManager[None]:  # noqa: ARG002
-        return nullcontext()
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:  # noqa: ARG002
+        """See `Host`."""
+        yield
 
 
 def private() -> bool:
@@ -131,20 +132,17 @@ class World:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
-        assert process.stdin is not None
-        assert process.stdout is not None
         try:
-            if not process.stdout.readline():
+            if process.stdout and not process.stdout.readline():
                 raise OSError(f"the endpoint on port {port} did not start")
             yield
         finally:
-            process.stdin.close()
-            process.stdout.close()
             try:
-                process.wait(_TIMEOUT)
+                # Closes its standard input, which ends it.
+                process.communicate(timeout=_TIMEOUT)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+                process.communicate()
 
 
 @contextmanager

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine.change import plan
 from lbctl.host import translated_connections
-from lbctl.model import State
 
 if TYPE_CHECKING:
     from lbctl.engine.session import Session
     from lbctl.host import TranslatedConnection
-    from lbctl.model import Endpoint, Intent, Service
+    from lbctl.model import Endpoint, Intent, Service, State
     from lbctl.spi import Count
 
 
@@ -100,9 +99,7 @@ def _service(
     )
 
 
-def _established(
-    service: Service, endpoint: Endpoint, connections: tuple[TranslatedConnection, ...]
-) -> int:
+def _established(service: Service, endpoint: Endpoint, connections: tuple[TranslatedConnection, ...]) -> int:
     return sum(
         connection.endpoint_port == endpoint.port
         and endpoint.address in (None, connection.endpoint)

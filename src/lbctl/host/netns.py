@@ -65,9 +65,7 @@ class Namespace:
 
     def connect(self, link: str, other: Namespace, other_link: str) -> None:
         """Join two namespaces by a pair of virtual Ethernet interfaces, both up."""
-        self.ip(
-            "link", "add", link, "type", "veth", "peer", "name", other_link, "netns", other.path
-        )
+        self.ip("link", "add", link, "type", "veth", "peer", "name", other_link, "netns", other.path)
         self.ip("link", "set", link, "up")
         other.ip("link", "set", other_link, "up")
 
@@ -88,7 +86,7 @@ class Namespace:
 
 
 def become_root_of_user_namespace() -> None:
-    """Move this process into its own user namespace, as its root; raises `OSError` where that is forbidden."""
+    """Move this process into its own user namespace, as its root; raises `OSError` where forbidden."""
     uid, gid = os.geteuid(), os.getegid()
     _call("unshare", _CLONE_NEWUSER)
     Path("/proc/self/setgroups").write_text("deny", encoding="ascii")

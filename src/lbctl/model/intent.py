@@ -167,9 +167,7 @@ class Service:
         """The listeners that connections of `family` reach."""
         served = any(e.serves(family) for e in self.endpoints)
         return tuple(
-            x
-            for x in self.listeners
-            if (served if x.address is None else Family.of(x.address) is family)
+            x for x in self.listeners if (served if x.address is None else Family.of(x.address) is family)
         )
 
     def slots(self, family: Family) -> tuple[Endpoint, ...]:

@@ -31,11 +31,22 @@ class Change:
     after: Item | None
 
     @property
+    def item(self) -> Item:
+        """The item as it will be, or was."""
+        item = self.after or self.before
+        if item is None:
+            raise ValueError("a change without items")
+        return item
+
+    @property
     def key(self) -> Key:
         """The key of the item."""
-        item = self.after or self.before
-        assert item is not None
-        return item.key
+        return self.item.key
+
+    @property
+    def service(self) -> str | None:
+        """The service that owns the item; None for what all services share."""
+        return self.item.service
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

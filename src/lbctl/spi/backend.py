@@ -1,4 +1,6 @@
-"""What a backend is. A third-party backend implements `Backend` and declares it as an entry point:
+"""What a backend is.
+
+A third-party backend implements `Backend` and declares it as an entry point:
 
     [project.entry-points."lbctl.backends"]
     mine = "my_package.backend"        # a module or object that satisfies Backend
@@ -8,14 +10,15 @@ The built-in backends come in through the same door.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from lbctl.model import Scheduler, SourceNat, State
 from lbctl.model import Protocol as Transport
+from lbctl.model import Scheduler, SourceNat, State
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lbctl.host import Host
     from lbctl.model import Intent, Lifted, Network, Plan, Program
 

@@ -20,7 +20,7 @@ def backends() -> tuple[Backend, ...]:
     for entry in entry_points(group=GROUP):
         try:
             backend = entry.load()
-        except Exception as error:  # noqa: BLE001 (a stranger's module may raise anything while it loads)
+        except Exception as error:
             raise NoBackend(
                 f'backend "{entry.name}" ({entry.value}) cannot be loaded: {error}',
                 hint="reinstall or remove the package that brings it",

@@ -64,9 +64,7 @@ def select(candidates: Sequence[Candidate], *, backend: str = AUTO, driver: str 
             if option.usable:
                 asked = driver is not None or backend != AUTO
                 why = "asked for" if asked else "; ".join([*passed, "first usable in order of preference"])
-                return Choice(
-                    backend=candidate.backend, driver=option, probe=candidate.probe, reason=why
-                )
+                return Choice(backend=candidate.backend, driver=option, probe=candidate.probe, reason=why)
             passed.append(f"{candidate.backend.name} ({option.name}): {option.reason}")
     raise NoBackend(
         "no usable backend: " + "; ".join(passed or ["none is installed"]),

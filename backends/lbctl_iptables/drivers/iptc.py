@@ -1,0 +1,78 @@
+"""Driver `iptc`: python-iptables, that is, libiptc without the iptables commands. The independent reader.
+
+The work is done in a short-lived process, `iptc_child`, since the binding cannot be had in ours: `import iptc`
+runs modprobe and ldconfig, its tables are cached for the life of a process, its extensions are global C
+objects, and a table belongs to the network namespace in which it was read, which a thread can change.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lbctl.host import Completed
+from lbctl_iptables.drivers.restore import has_legacy_table, legacy_kernel
+
+if TYPE_CHECKING:
+    from lbctl.host import Host
+
+#: -P, since with -m alone the current directory would be the first place where a process of root looks for
+#: modules. Not -I: an lbctl that was found through PYTHONPATH has a child that must be found there as well.
+_CHILD = ("-P", "-m", "lbctl_iptables.drivers.iptc_child")
+#: What the binding loads: the libraries of the iptables package, here in the versions that it knows.
+_LIBRARIES = (
+    ("libxtables.so.12", "libxtables.so.11", "libxtables.so.10"),
+    ("libip4tc.so.2", "libip4tc.so.0"),
+)
+_VERSION = re.compile(r"""^__version__\s*=\s*["'](?P<version>[\w.]+)["']""", re.MULTILINE)
+
+
+class Iptc:
+    """The old xtables interface, spoken by python-iptables."""
+
+    name = "iptc"
+    store = "iptables-legacy"
+
+    def find(self, host: Host) -> tuple[str | None, str]:
+        """See `Driver`. Looks for the module without importing it."""
+        spec = find_spec("iptc")
+        if spec is None or spec.origin is None:
+            return None, "Python module iptc is not installed (pip install 'lbctl[iptc]')"
+        for names in _LIBRARIES:
+            if not any(map(_loads, names)):
+                return None, f"{names[0]}, which Python module iptc needs, cannot be loaded"
+        reason = legacy_kernel(host)
+        if reason:
+            return None, reason
+        found = _VERSION.search(host.read(str(Path(spec.origin).with_name("version.py"))) or "")
+        return found["version"] if found else "unknown", ""
+
+    def save(self, host: Host, word: str) -> Completed:
+        """See `Driver`."""
+        if not has_legacy_table(host, word):
+            return Completed(code=0, out="", err="")
+        return _run(host, "save", word)
+
+    def load(self, host: Host, word: str, script: str, *, check: bool) -> Completed:
+        """See `Driver`."""
+        return _run(host, "check" if check else "load", word, stdin=script)
+
+
+def _run(host: Host, verb: str, word: str, *, stdin: str = "") -> Completed:
+    done = host.run([sys.executable, *_CHILD, verb, word], stdin=stdin)
+    if done.code >= 0:
+        return done
+    # The binding calls C through hand-written layouts: where those are wrong, there are no last words.
+    return Completed(code=1, out="", err=f"python-iptables was ended by signal {-done.code}")
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,555 @@
+"""The process behind driver `iptc`: text of iptables-save and iptables-restore on one side, libiptc on the other.
+
+    python -P -m lbctl_iptables.drivers.iptc_child save|load|check iptables|ip6tables
+
+Of python-iptables (1.2.0) this uses the tables, and the extensions with their C parsers and printers; entries
+are filled and read here, since its rules are not fit for it: a `Rule` asks every table of the family whether
+it has a chain, which makes those tables; `Rule6` writes masks of interfaces with 1 in place of 0xff, loses the
+protocol of a negated `-p`, and does not mask addresses; a value that begins with `!` is taken for a negation;
+adding a rule prints and parses all of its options once more, through a buffer of 1,024 bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import importlib
+import os
+import re
+import sys
+import time
+import warnings
+from contextlib import contextmanager
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from lbctl_iptables import layout
+from lbctl_iptables.drivers.restore import LOCK_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_TABLE = "nat"
+_LOCK = "/run/xtables.lock"
+_NAME_SIZE = 16
+
+#: The protocols that iptables spells by name whatever /etc/protocols holds.
+_PROTOCOLS = {
+    6: "tcp",
+    17: "udp",
+    132: "sctp",
+    136: "udplite",
+    1: "icmp",
+    58: "ipv6-icmp",
+    50: "esp",
+    51: "ah",
+}
+_NUMBERS = {name: number for number, name in _PROTOCOLS.items()} | {"icmpv6": 58}
+
+# The same in both families, except the flags of an entry.
+_INV_IN, _INV_OUT, _INV_SOURCE, _INV_DESTINATION, _INV_FRAGMENT, _INV_PROTOCOL = 1, 2, 8, 16, 32, 64
+_FRAGMENT = 1
+_HAS_PROTOCOL_6 = 1
+
+#: The name of an extension becomes the name of a library that is loaded.
+_EXTENSION = re.compile(r"[A-Za-z0-9_]{1,28}\Z")
+_CHAIN = re.compile(r"[!-~]{1,28}\Z")
+_DECLARED = re.compile(r":(?P<chain>\S+) - \[0:0\]\Z")
+
+
+class Refused(Exception):
+    """Something in the script, or in the kernel, that stops it."""
+
+
+class Nat:
+    """The nat table of one family in this network namespace, as it was when this was made."""
+
+    def __init__(self, word: str) -> None:
+        self.six = word == layout.WORD[layout.Family.IPV6]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its sources are of Python 2, and said to be so by newer ones
+            self._iptc = importlib.import_module("iptc")
+            self._low = importlib.import_module("iptc.xtables")
+        # The binding leaves C through a Python function, by longjmp: no Python survives that for sure.
+        self._low._xt_globals.exit_err = ctypes.cast(self._low._throw, self._low._EXIT_FN)
+        self._xtables = self._low.xtables(self._low.NFPROTO_IPV6 if self.six else self._low.NFPROTO_IPV4)
+        try:
+            self.table = (self._iptc.Table6 if self.six else self._iptc.Table)(_TABLE, autocommit=False)
+        except self._iptc.IPTCError as error:
+            raise Refused(_plain(error)) from None
+
+    # ---- reading
+
+    def dump(self) -> bytes:
+        """The table as iptables-save prints it, with counters."""
+        lines = [b"*" + _TABLE.encode()]
+        low, handle = self.table._iptc, self.table._handle
+        chains = []
+        # By bytes: the binding decodes names, and a name of somebody else's need not be text.
+        name = low.iptc_first_chain(handle)
+        while name:
+            chains.append(name)
+            name = low.iptc_next_chain(handle)
+        for name in chains:
+            lines.append(b":%s %s" % (name, self._policy(name)))
+        with _Printed() as printed:
+            for name in chains:
+                entry = low.iptc_first_rule(name, handle)
+                while entry:
+                    lines.append(self._spell(name, entry[0], printed))
+                    entry = low.iptc_next_rule(entry, handle)
+        return b"\n".join([*lines, b"COMMIT", b""])
+
+    def _policy(self, chain: bytes) -> bytes:
+        low, handle = self.table._iptc, self.table._handle
+        if not low.iptc_builtin(chain, handle):
+            return b"- [0:0]"
+        counters = self._low.xt_counters()
+        policy = low.iptc_get_policy(chain, ctypes.byref(counters), handle)
+        return b"%s [%d:%d]" % (policy, counters.pcnt, counters.bcnt)
+
+    def _spell(self, chain: bytes, entry: Any, printed: _Printed) -> bytes:
+        ip = entry.ipv6 if self.six else entry.ip
+        text = b"[%d:%d] -A %s" % (entry.counters.pcnt, entry.counters.bcnt, chain)
+        text += _spell_address(b"-s", bytes(ip.src), bytes(ip.smsk), ip.invflags & _INV_SOURCE)
+        text += _spell_address(b"-d", bytes(ip.dst), bytes(ip.dmsk), ip.invflags & _INV_DESTINATION)
+        text += _spell_interface(b"-i", ip.iniface, ip.iniface_mask, ip.invflags & _INV_IN)
+        text += _spell_interface(b"-o", ip.outiface, ip.outiface_mask, ip.invflags & _INV_OUT)
+        if ip.proto:
+            name = _PROTOCOLS.get(ip.proto) or _protocol_name(ip.proto) or str(ip.proto)
+            text += _not(ip.invflags & _INV_PROTOCOL) + b" -p " + name.encode()
+        if not self.six and ip.flags & _FRAGMENT:
+            text += _not(ip.invflags & _INV_FRAGMENT) + b" -f"
+        start, offset = ctypes.addressof(entry), ctypes.sizeof(entry)
+        while offset < entry.target_offset:
+            match = self._low.xt_entry_match.from_address(start + offset)
+            text += b" -m " + self._spell_extension("match", match, ip, printed)
+            offset += match.u.match_size or entry.target_offset
+        target = self._low.xt_entry_target.from_address(start + entry.target_offset)
+        arrow = b" -g " if ip.flags & self._goto else b" -j "
+        if target.u.user.name:
+            return text + arrow + self._spell_extension("target", target, ip, printed)
+        verdict = self.table._iptc.iptc_get_target(ctypes.byref(entry), self.table._handle)
+        return text + arrow + verdict if verdict else text
+
+    def _spell_extension(self, kind: str, data: Any, ip: Any, printed: _Printed) -> bytes:
+        """The name and options of a match or target; the name alone where nobody here knows the options."""
+        name = bytes(data.u.user.name)
+        module = self._revision(kind, name, data.u.user.revision)
+        if module is None:
+            return name
+        alias = getattr(module, "alias", None)
+        word = (alias(ctypes.pointer(data)) if alias else None) or name
+        if not module.save:
+            return bytes(word)
+        self._xtables.save(module, ip, ctypes.cast(ctypes.pointer(data), ctypes.c_void_p))
+        return bytes(word) + printed.take()
+
+    def _revision(self, kind: str, name: bytes, revision: int) -> Any:
+        """The extension that knows a layout; None where none does. The binding knows one of each name."""
+        if not _EXTENSION.match(name.decode("ascii", "replace")):
+            return None
+        newest = self._find(kind, name)
+        if not newest:
+            return None
+        if newest[0].revision == revision:
+            return newest[0]
+        find = getattr(self._low._lib_xtables, f"xtables_find_{kind}_revision", None)
+        if find is None:
+            return None
+        find.restype = ctypes.c_void_p
+        find.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
+        found = find(name, self._low.XTF_DONT_LOAD, newest, revision)
+        return ctypes.cast(found, type(newest))[0] if found else None
+
+    def _find(self, kind: str, name: bytes) -> Any:
+        return self._xtables.find_match(name) if kind == "match" else self._xtables.find_target(name)
+
+    @property
+    def _goto(self) -> int:
+        return 4 if self.six else 2
+
+    # ---- changing
+
+    def execute(self, line: str) -> None:
+        """Carry out one line of a script between `*nat` and `COMMIT`, in our copy of the table."""
+        try:
+            if line.startswith(":"):
+                self._declare(line)
+                return
+            tokens = layout.split(line)
+            if layout.join(tokens) != line:
+                raise Refused("not spelled as iptables-save spells it")
+            match tokens:
+                case ["-A", chain, *rule]:
+                    self.table.append_entry(_chain(chain), self._rule(rule).rule)
+                case ["-I", chain, "1", *rule]:
+                    self.table.insert_entry(_chain(chain), self._rule(rule).rule, 0)
+                case ["-D", chain, *rule]:
+                    entry = self._rule(rule)
+                    self.table.delete_entry(_chain(chain), entry.rule, entry.mask)
+                case ["-X", chain]:
+                    self.table.delete_chain(_chain(chain))
+                case _:
+                    raise Refused("unknown command")
+        except self._iptc.IPTCError as error:
+            raise Refused(_plain(error)) from None
+
+    def _declare(self, line: str) -> None:
+        """Make a chain, or empty it where it is there already, as iptables-restore --noflush does."""
+        found = _DECLARED.match(line)
+        if found is None or found["chain"] in layout.HOOKS:
+            raise Refused("not the declaration of a chain of ours")
+        name = _chain(found["chain"])
+        if self.table.is_chain(name):
+            self.table.flush_entries(name)
+        else:
+            self.table.create_chain(name)
+
+    def commit(self) -> None:
+        """Give our copy to the kernel, which takes all of it or nothing."""
+        try:
+            self.table.commit()
+        except self._iptc.IPTCError as error:
+            raise Refused(_plain(error)) from None
+
+    def _rule(self, tokens: Sequence[str]) -> Any:
+        """The tokens of a rule → a rule of the binding."""
+        rule = (self._iptc.Rule6 if self.six else self._iptc.Rule)()
+        # The binding makes every table of the family to learn whether a target is a chain in one of them.
+        rule = _here(rule, self.table)
+        ip = rule.get_ip()
+        words = _Words(tokens)
+        extension: Any = None
+        while words:
+            invert = words.take_if("!")
+            word = words.take()
+            if word.startswith("--"):
+                if extension is None:
+                    raise Refused(f"{word} belongs to no -m or -j")
+                self._option(extension, word, words, invert=invert)
+                continue
+            if extension is not None:
+                self._finish(extension)
+                extension = None
+            value = "" if word == "-f" else words.take()
+            if word in {"-m", "-j", "-g"}:
+                if invert:
+                    raise Refused(f"{word} cannot be negated")
+                if rule.target is not None:
+                    raise Refused(f"{word} {value} behind the target")
+                extension = self._extension(rule, word, value)
+            else:
+                self._selector(ip, word, value, invert=invert)
+        if extension is not None:
+            self._finish(extension)
+        if rule.target is None:
+            raise Refused("a rule without a target")
+        return rule
+
+    def _selector(self, ip: Any, word: str, value: str, *, invert: bool) -> None:
+        flag = 0
+        match word:
+            case "-s":
+                flag = _INV_SOURCE
+                self._fill_address(ip.src, ip.smsk, value)
+            case "-d":
+                flag = _INV_DESTINATION
+                self._fill_address(ip.dst, ip.dmsk, value)
+            case "-i":
+                flag = _INV_IN
+                ip.iniface, ip.iniface_mask = _interface(value)
+            case "-o":
+                flag = _INV_OUT
+                ip.outiface, ip.outiface_mask = _interface(value)
+            case "-p":
+                flag = _INV_PROTOCOL
+                ip.proto = _protocol(value)
+                if self.six:
+                    ip.flags |= _HAS_PROTOCOL_6
+            case "-f" if not self.six:
+                flag = _INV_FRAGMENT
+                ip.flags |= _FRAGMENT
+            case _:
+                raise Refused(f"unknown option {word}")
+        if invert:
+            ip.invflags |= flag
+
+    def _fill_address(self, address: Any, mask: Any, text: str) -> None:
+        plain, slash, length = text.partition("/")
+        size = 16 if self.six else 4
+        try:
+            packed = ip_address(plain).packed
+            if not slash:
+                bits = b"\xff" * size
+            elif length.isascii() and length.isdigit() and int(length) <= size * 8:
+                bits = (((1 << int(length)) - 1) << (size * 8 - int(length))).to_bytes(size, "big")
+            else:
+                bits = ip_address(length).packed
+        except ValueError:
+            packed = bits = b""
+        if len(packed) != size or len(bits) != size:
+            raise Refused(f"{text} is not an address of this family")
+        masked = bytes(a & b for a, b in zip(packed, bits, strict=True))
+        ctypes.memmove(ctypes.addressof(address), masked, size)
+        ctypes.memmove(ctypes.addressof(mask), bits, size)
+
+    def _extension(self, rule: Any, word: str, name: str) -> Any:
+        chain = word != "-m" and self.table.is_chain(name)
+        if not (chain and _CHAIN.match(name)) and not _EXTENSION.match(name):
+            raise Refused(f"{name} is no chain and no extension")
+        if word == "-g" and not chain:
+            raise Refused(f"{name} is no chain")
+        try:
+            if word == "-m":
+                extension = rule.create_match(name)
+            else:
+                extension = rule.create_target(name, goto=word == "-g")
+        except (self._low.XTablesError, AttributeError) as error:
+            raise Refused(f"{word} {name}: {error}") from None
+        size = getattr(extension._module, "udata_size", 0)
+        if size:
+            # The binding's own scratch space is freed before the extension writes into it.
+            extension._scratch = (ctypes.c_ubyte * size)()
+            extension._module.udata = ctypes.cast(extension._scratch, ctypes.c_void_p)
+        return extension
+
+    def _option(self, extension: Any, word: str, words: _Words, *, invert: bool) -> None:
+        takes = self._takes(extension, word[2:].encode())
+        if takes is None:
+            raise Refused(f"{extension.name} has no option {word}")
+        values = [words.take()] if takes else []
+        while takes and words and not words.first.startswith(("-", "!")):
+            values.append(words.take())
+        arguments = [word[2:], *values]
+        argv = (ctypes.c_char_p * len(arguments))(*(_bytes(x) for x in arguments))
+        try:
+            extension._parse(argv, ctypes.c_int(invert), ctypes.pointer(extension.rule.entry))
+        except (self._low.XTablesError, ValueError, AttributeError):
+            raise Refused(
+                f"{extension.name} does not take {'! ' * invert}{word} {' '.join(values)}"
+            ) from None
+
+    def _takes(self, extension: Any, option: bytes) -> bool | None:
+        """True where an option of an extension has a value; None where there is no such option."""
+        module = extension._module
+        table = extension._orig_options or getattr(module, "x6_options", None)
+        for entry in table or module.extra_opts or ():
+            if not entry.name:
+                break
+            if entry.name == option:
+                return bool(entry.type if table else entry.has_arg)
+        return None
+
+    def _finish(self, extension: Any) -> None:
+        """What an extension demands behind its last option. Before the next one: its flags are global."""
+        module = extension._module
+        try:
+            extension._final_check()
+            if getattr(module, "x6_options", None):
+                flags = module.mflags if hasattr(module, "mflags") else module.tflags
+                self._xtables._options_fcheck(extension.name, flags, module.x6_options)
+        except self._low.XTablesError as error:
+            raise Refused(f"{extension.name}: options are missing or exclude each other ({error})") from None
+
+
+def _here(rule: Any, table: Any) -> Any:
+    """A rule that knows one table."""
+    kind = type(rule)
+    rule.__class__ = type(kind.__name__, (kind,), {"tables": [table]})
+    return rule
+
+
+class _Words:
+    """The tokens of a rule, taken from the front."""
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        self._left = list(reversed(tokens))
+
+    def __bool__(self) -> bool:
+        return bool(self._left)
+
+    @property
+    def first(self) -> str:
+        return self._left[-1]
+
+    def take(self) -> str:
+        if not self._left:
+            raise Refused("the rule ends too early")
+        return self._left.pop()
+
+    def take_if(self, token: str) -> bool:
+        return self._left[-1] == token and bool(self._left.pop())
+
+
+class _Printed:
+    """What C prints while this is entered: extensions print their options to stdout and nowhere else."""
+
+    def __enter__(self) -> _Printed:
+        sys.stdout.flush()
+        self._libc = ctypes.CDLL(None)
+        self._libc.fflush(None)
+        self._stdout = os.dup(1)
+        self._file = os.memfd_create("options", os.MFD_CLOEXEC)
+        self._read = 0
+        os.dup2(self._file, 1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._libc.fflush(None)
+        os.dup2(self._stdout, 1)
+        os.close(self._stdout)
+        os.close(self._file)
+
+    def take(self) -> bytes:
+        """What was printed since the last call. One line: nothing of a rule may begin another."""
+        self._libc.fflush(None)
+        size = os.fstat(self._file).st_size - self._read
+        text = os.pread(self._file, size, self._read)
+        self._read += size
+        return b" " + text.strip().replace(b"\n", b" ") if text.strip() else b""
+
+
+def _chain(name: str) -> str:
+    if not _CHAIN.match(name) or name[0] in "-!":
+        raise Refused(f"{name!r} cannot be the name of a chain")
+    return name
+
+
+def _interface(name: str) -> tuple[bytes, bytes]:
+    """A name, or its beginning and `+` → the bytes to compare and which of them count."""
+    data = _bytes(name)
+    if not 0 < len(data) < _NAME_SIZE:
+        raise Refused(f"{name!r} cannot be the name of an interface")
+    if data.endswith(b"+"):
+        return data[:-1], b"\xff" * (len(data) - 1)
+    return data, b"\xff" * (len(data) + 1)
+
+
+def _protocol(text: str) -> int:
+    if text in _NUMBERS:
+        return _NUMBERS[text]
+    if text.isascii() and text.isdigit() and 0 < int(text) < 256:
+        return int(text)
+    raise Refused(f"unknown protocol {text}")
+
+
+def _protocol_name(number: int) -> str | None:
+    class Entry(ctypes.Structure):
+        _fields_ = (("name", ctypes.c_char_p),)
+
+    find = ctypes.CDLL(None).getprotobynumber
+    find.restype = ctypes.POINTER(Entry)
+    found = find(number)
+    return found[0].name.decode("ascii", "replace") if found else None
+
+
+def _not(inverted: int) -> bytes:
+    return b" !" if inverted else b""
+
+
+def _spell_address(option: bytes, address: bytes, mask: bytes, inverted: int) -> bytes:
+    if not any(mask) and not any(address) and not inverted:
+        return b""
+    bits = int.from_bytes(mask, "big")
+    length = bits.bit_count()
+    leading = bits == ((1 << length) - 1) << (len(mask) * 8 - length)
+    text = f"{ip_address(address)}/{length if leading else ip_address(mask)}"
+    return _not(inverted) + b" " + option + b" " + text.encode()
+
+
+def _spell_interface(option: bytes, name: bytes, mask: bytes, inverted: int) -> bytes:
+    if not mask:
+        return b""
+    more = b"+" if len(mask) < _NAME_SIZE and len(name) >= len(mask) else b""
+    return _not(inverted) + b" " + option + b" " + name[: len(mask)] + more
+
+
+def _bytes(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogateescape")
+    if b"\0" in data:
+        raise Refused("a NUL in a value")
+    return data
+
+
+def _plain(error: Exception) -> str:
+    """The binding puts bytes into its messages by their repr."""
+    return re.sub(r"""\bb(['"])(.*)\1""", r"\2", str(error))
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """The lock of the iptables commands, in the place where they look for it."""
+    path = os.environ.get("XTABLES_LOCKFILE") or _LOCK
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Refused(f"cannot open the lock {path}: {error.strerror}") from None
+    deadline = time.monotonic() + LOCK_SECONDS
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise Refused(f"another program has held {path} for {LOCK_SECONDS} seconds") from None
+                time.sleep(0.05)
+        yield
+    finally:
+        os.close(handle)
+
+
+def load(word: str, script: str, *, check: bool) -> None:
+    """Run a script as one commit; with `check`, all of it but the commit."""
+    other = "-4" if word == layout.WORD[layout.Family.IPV6] else "-6"
+    with _lock():
+        nat = Nat(word)
+        state = "before"
+        for number, raw in enumerate(script.split("\n"), 1):
+            line = raw.strip()
+            if not line or line.startswith("#"):
+                continue
+            option, _, rest = line.partition(" ")
+            if option == other:
+                continue
+            try:
+                if state == "before" and line == f"*{_TABLE}":
+                    state = "inside"
+                elif state == "inside" and line == "COMMIT":
+                    state = "behind"
+                    if not check:
+                        nat.commit()
+                elif state == "inside":
+                    nat.execute(rest if option in {"-4", "-6"} else line)
+                else:
+                    raise Refused("outside of *nat … COMMIT")
+            except Refused as error:
+                raise Refused(f"line {number}: {error}") from None
+        if state != "behind":
+            raise Refused("the script does not end with COMMIT")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """See the module."""
+    match list(arguments):
+        case [("save" | "load" | "check") as verb, word] if word in layout.WORD.values():
+            pass
+        case _:
+            print(__doc__, file=sys.stderr)  # noqa: T201 (a command)
+            return 2
+    try:
+        if verb == "save":
+            sys.stdout.buffer.write(Nat(word).dump())
+        else:
+            script = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+            load(word, script, check=verb == "check")
+    except Exception as error:  # noqa: BLE001 (whatever the binding raises, our caller reads one line)
+        text = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+        sys.stderr.buffer.write(" ".join(text.split()).encode("utf-8", "surrogateescape") + b"\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
