@@ -1,0 +1,91 @@
+# Everything that this project can do from a fresh clone. Needs no more than Debian's base system, git and make.
+
+# Always the distribution's Python: only it sees the distribution's nftables binding, and another one may
+# stand first in PATH.
+SYSTEM_PYTHON := /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Stands for a complete environment. An interrupted build leaves none, and the next run begins anew.
+STAMP := $(VENV)/.complete
+
+# python-iptables is built from source: hence the compiler and the headers.
+PACKAGES := ca-certificates conntrack gcc iproute2 iptables libc6-dev nftables python3-dev python3-nftables \
+            python3-venv
+# What these packages bring, for systems that name them otherwise.
+COMMANDS := conntrack gcc ip iptables-restore nft
+
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+# Both would lead the new environment's Python astray.
+unexport PYTHONHOME PYTHONPATH
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help deps venv demo test check bench-startup clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install the Debian packages that are missing
+	@if ! command -v dpkg-query >/dev/null; then \
+	    missing=; \
+	    for command in $(COMMANDS); do \
+	        PATH="$$PATH:/usr/sbin:/sbin" command -v $$command >/dev/null || missing="$$missing $$command"; \
+	    done; \
+	    test -n "$$missing" || exit 0; \
+	    echo "This is no Debian. Install by hand what brings:$$missing" >&2; \
+	    echo "(Debian's packages: $(PACKAGES))" >&2; \
+	    exit 1; \
+	fi; \
+	missing=; \
+	for package in $(PACKAGES); do \
+	    dpkg-query --show --showformat='$${db:Status-Status}\n' $$package 2>/dev/null | grep -qx installed \
+	        || missing="$$missing $$package"; \
+	done; \
+	test -n "$$missing" || exit 0; \
+	if test -n "$(SUDO)" && ! command -v sudo >/dev/null; then \
+	    echo "Missing Debian packages, and no sudo to install them. As root, run:" >&2; \
+	    echo "    apt-get install$$missing" >&2; \
+	    exit 1; \
+	fi; \
+	echo "Installing Debian packages:$$missing"; \
+	$(SUDO) apt-get update --quiet=2 && \
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends $$missing
+
+venv: $(STAMP) ## make .venv with lbctl, its iptc extra and the development tools
+
+# Where the environment was complete, only what pyproject.toml changed is installed.
+$(STAMP): pyproject.toml | deps
+	@if test -e $@; then rm $@; \
+	else $(SYSTEM_PYTHON) -m venv --clear --system-site-packages $(VENV); fi
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable '.[iptc]' --group dev
+	@touch $@
+
+demo: venv ## watch lbctl balance real connections in a private network
+	$(BIN)/lbctl demo
+
+# The kernel tests make network namespaces, and fail without root; they are never left out in silence.
+test: venv ## run all tests; as a user, those of the kernel through sudo
+ifeq ($(SUDO),)
+	$(BIN)/pytest
+else
+	@if ! command -v sudo >/dev/null; then \
+	    echo "The kernel tests need root, and there is no sudo: run make test as root." >&2; exit 1; \
+	fi
+	$(BIN)/pytest -m 'not kernel'
+	$(SUDO) -E env PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest -p no:cacheprovider -m kernel
+endif
+
+check: venv ## lint, formatting, types, and who may import whom
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench-startup: venv ## the time that lbctl takes to start, held against a trivial Typer program
+	$(BIN)/python bench/startup.py
+
+clean: ## remove all that these targets made, .venv included
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
