@@ -1,0 +1,124 @@
+"""What is in the wheel, and that it works where nothing but the wheel and its dependencies is installed."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import subprocess
+import sys
+import tomllib
+from email.parser import Parser
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+import lbctl
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ROOTS = {"lbctl": "src", "lbctl_nftables": "backends", "lbctl_iptables": "backends"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, ROOT]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (file,) = out.iterdir()
+    return file
+
+
+@pytest.fixture(scope="module")
+def names(wheel) -> set[str]:
+    with ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def read(wheel: Path, name: str) -> str:
+    with ZipFile(wheel) as archive:
+        return archive.read(f"lbctl-{lbctl.__version__}.dist-info/{name}").decode()
+
+
+def test_it_runs_on_every_python_3_and_platform(wheel):
+    assert wheel.name == f"lbctl-{lbctl.__version__}-py3-none-any.whl"
+
+
+def test_it_holds_every_module_of_the_three_packages_and_nothing_else(names):
+    sources = {
+        str(path.relative_to(ROOT / root))
+        for package, root in ROOTS.items()
+        for path in (ROOT / root / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {name for name in names if ".dist-info/" not in name} == sources
+
+
+@pytest.mark.parametrize("package", ROOTS)
+def test_each_package_is_typed(names, package):
+    assert {f"{package}/__init__.py", f"{package}/py.typed"} <= names
+
+
+def test_its_entry_points_are_the_command_and_both_backends(wheel):
+    found = configparser.ConfigParser()
+    found.read_string(read(wheel, "entry_points.txt"))
+    assert {section: dict(found[section]) for section in found.sections()} == {
+        "console_scripts": {"lbctl": "lbctl.cli:main"},
+        "lbctl.backends": {"nftables": "lbctl_nftables.backend", "iptables": "lbctl_iptables.backend"},
+    }
+
+
+def test_its_metadata_says_what_the_project_says(wheel):
+    metadata = Parser().parsestr(read(wheel, "METADATA"))
+    assert metadata["Name"] == "lbctl"
+    assert metadata["Version"] == lbctl.__version__
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["License-File"] == "LICENSE"
+    assert metadata.get_all("Provides-Extra") == ["iptc"]
+    required = metadata.get_all("Requires-Dist") or []
+    plain = {text.replace(" ", "") for text in required if ";" not in text}
+    assert plain == set(PROJECT["dependencies"])
+    (extra,) = (text for text in required if ";" in text)
+    assert extra.startswith("python-iptables")
+    assert extra.endswith("extra == 'iptc'")
+    assert metadata.get_payload().strip() == (ROOT / "README.md").read_text().strip()
+
+
+def test_it_carries_the_licence(wheel):
+    assert read(wheel, "licenses/LICENSE") == (ROOT / "LICENSE").read_text()
+
+
+@pytest.fixture(scope="module")
+def site(wheel, tmp_path_factory) -> Path:
+    target = tmp_path_factory.mktemp("site")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+    subprocess.run([*pip, "--target", target, wheel], check=True)
+    return target
+
+
+def run(site: Path, *words: str) -> str:
+    # An editable lbctl in this environment stands behind PYTHONPATH; -P keeps the current folder out.
+    argv = [sys.executable, "-P", *words]
+    environment = {**os.environ, "PYTHONPATH": str(site), "PATH": f"{site / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run(argv, env=environment, cwd=site, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_installed_it_runs_from_there(site):
+    assert run(site, "-m", "lbctl", "--version") == f"lbctl {lbctl.__version__}\n"
+    assert run(site, site / "bin" / "lbctl", "--version") == f"lbctl {lbctl.__version__}\n"
+    files = run(
+        site, "-c", "import lbctl, lbctl_nftables, lbctl_iptables as i; print(lbctl.__file__, i.__file__)"
+    )
+    assert all(file.startswith(str(site)) for file in files.split())
+
+
+def test_installed_it_finds_both_backends_and_renders(site, tmp_path):
+    intent = tmp_path / "lbctl.toml"
+    intent.write_text('schema = 1\n[[service]]\nname = "web"\nlisten = "80/tcp"\nendpoints = ["8001-8003"]\n')
+    for backend in ("nftables", "iptables"):
+        rules = run(site, "-m", "lbctl", "render", "--backend", backend, "--config", str(intent))
+        assert "8003" in rules
