@@ -1,7 +1,7 @@
 """Driver `iptc`: python-iptables, that is, libiptc without the iptables commands. The independent reader.
 
-The work is done in a short-lived process, `iptc_child`, since the binding cannot be had in ours: `import iptc`
-runs modprobe and ldconfig, its tables are cached for the life of a process, its extensions are global C
+The work is done in a short-lived process, `iptc_child`, since the binding cannot be had in ours: `import
+iptc` runs modprobe and ldconfig, its tables are cached for the life of a process, its extensions are global C
 objects, and a table belongs to the network namespace in which it was read, which a thread can change.
 """
 
@@ -36,6 +36,7 @@ class Iptc:
 
     name = "iptc"
     store = "iptables-legacy"
+    restarts = True
 
     def find(self, host: Host) -> tuple[str | None, str]:
         """See `Driver`. Looks for the module without importing it."""

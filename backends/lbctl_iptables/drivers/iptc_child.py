@@ -1,11 +1,11 @@
-"""The process behind driver `iptc`: text of iptables-save and iptables-restore on one side, libiptc on the other.
+"""The process behind driver `iptc`: texts of iptables-save and iptables-restore here, libiptc there.
 
     python -P -m lbctl_iptables.drivers.iptc_child save|load|check iptables|ip6tables
 
 Of python-iptables (1.2.0) this uses the tables, and the extensions with their C parsers and printers; entries
 are filled and read here, since its rules are not fit for it: a `Rule` asks every table of the family whether
-it has a chain, which makes those tables; `Rule6` writes masks of interfaces with 1 in place of 0xff, loses the
-protocol of a negated `-p`, and does not mask addresses; a value that begins with `!` is taken for a negation;
+it has a chain, which makes those tables; `Rule6` writes masks of interfaces with 1 in place of 0xff, does not
+mask addresses and loses the protocol of a negated `-p`; a value that begins with `!` is taken for a negation;
 adding a rule prints and parses all of its options once more, through a buffer of 1,024 bytes.
 """
 
@@ -16,13 +16,14 @@ import fcntl
 import importlib
 import os
 import re
+import socket
 import sys
 import time
 import warnings
 from contextlib import contextmanager
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from lbctl.model import Family
 from lbctl_iptables import layout
 from lbctl_iptables.drivers.restore import LOCK_SECONDS
 
@@ -54,6 +55,7 @@ _HAS_PROTOCOL_6 = 1
 #: The name of an extension becomes the name of a library that is loaded.
 _EXTENSION = re.compile(r"[A-Za-z0-9_]{1,28}\Z")
 _CHAIN = re.compile(r"[!-~]{1,28}\Z")
+_COUNTED = re.compile(r"\[(?P<packets>\d{1,19}):(?P<bytes>\d{1,19})\] (?P<rest>-A .*)\Z")
 _DECLARED = re.compile(r":(?P<chain>\S+) - \[0:0\]\Z")
 
 
@@ -65,7 +67,7 @@ class Nat:
     """The nat table of one family in this network namespace, as it was when this was made."""
 
     def __init__(self, word: str) -> None:
-        self.six = word == layout.WORD[layout.Family.IPV6]
+        self.six = word == layout.WORD[Family.IPV6]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its sources are of Python 2, and said to be so by newer ones
             self._iptc = importlib.import_module("iptc")
@@ -77,6 +79,9 @@ class Nat:
             self.table = (self._iptc.Table6 if self.six else self._iptc.Table)(_TABLE, autocommit=False)
         except self._iptc.IPTCError as error:
             raise Refused(_plain(error)) from None
+        # A rule asks its tables which of its targets are chains; by default, it makes all tables for that.
+        base = self._iptc.Rule6 if self.six else self._iptc.Rule
+        self._new_rule = type("Rule", (base,), {"tables": [self.table]})
 
     # ---- reading
 
@@ -90,8 +95,7 @@ class Nat:
         while name:
             chains.append(name)
             name = low.iptc_next_chain(handle)
-        for name in chains:
-            lines.append(b":%s %s" % (name, self._policy(name)))
+        lines += [b":%s %s" % (name, self._policy(name)) for name in chains]
         with _Printed() as printed:
             for name in chains:
                 entry = low.iptc_first_rule(name, handle)
@@ -177,12 +181,17 @@ class Nat:
             if line.startswith(":"):
                 self._declare(line)
                 return
+            counters = (0, 0)
+            if found := _COUNTED.match(line):
+                counters, line = (int(found["packets"]), int(found["bytes"])), found["rest"]
             tokens = layout.split(line)
             if layout.join(tokens) != line:
                 raise Refused("not spelled as iptables-save spells it")
             match tokens:
                 case ["-A", chain, *rule]:
-                    self.table.append_entry(_chain(chain), self._rule(rule).rule)
+                    entry = self._rule(rule)
+                    entry.counters = counters
+                    self.table.append_entry(_chain(chain), entry.rule)
                 case ["-I", chain, "1", *rule]:
                     self.table.insert_entry(_chain(chain), self._rule(rule).rule, 0)
                 case ["-D", chain, *rule]:
@@ -215,9 +224,7 @@ class Nat:
 
     def _rule(self, tokens: Sequence[str]) -> Any:
         """The tokens of a rule → a rule of the binding."""
-        rule = (self._iptc.Rule6 if self.six else self._iptc.Rule)()
-        # The binding makes every table of the family to learn whether a target is a chain in one of them.
-        rule = _here(rule, self.table)
+        rule = self._new_rule()
         ip = rule.get_ip()
         words = _Words(tokens)
         extension: Any = None
@@ -277,19 +284,17 @@ class Nat:
 
     def _fill_address(self, address: Any, mask: Any, text: str) -> None:
         plain, slash, length = text.partition("/")
-        size = 16 if self.six else 4
+        size, family = (16, socket.AF_INET6) if self.six else (4, socket.AF_INET)
         try:
-            packed = ip_address(plain).packed
+            packed = socket.inet_pton(family, plain)
             if not slash:
                 bits = b"\xff" * size
             elif length.isascii() and length.isdigit() and int(length) <= size * 8:
                 bits = (((1 << int(length)) - 1) << (size * 8 - int(length))).to_bytes(size, "big")
             else:
-                bits = ip_address(length).packed
-        except ValueError:
-            packed = bits = b""
-        if len(packed) != size or len(bits) != size:
-            raise Refused(f"{text} is not an address of this family")
+                bits = socket.inet_pton(family, length)
+        except (OSError, ValueError):
+            raise Refused(f"{text} is not an address of this family") from None
         masked = bytes(a & b for a, b in zip(packed, bits, strict=True))
         ctypes.memmove(ctypes.addressof(address), masked, size)
         ctypes.memmove(ctypes.addressof(mask), bits, size)
@@ -315,14 +320,18 @@ class Nat:
         return extension
 
     def _option(self, extension: Any, word: str, words: _Words, *, invert: bool) -> None:
-        takes = self._takes(extension, word[2:].encode())
-        if takes is None:
+        option = word[2:].encode()
+        new, entries = self._options(extension)
+        entry = next((entry for entry in entries if entry.name == option), None)
+        if entry is None:
             raise Refused(f"{extension.name} has no option {word}")
-        values = [words.take()] if takes else []
-        while takes and words and not words.first.startswith(("-", "!")):
+        values = [words.take()] if (entry.type if new else entry.has_arg) else []
+        # Some options of the old interface have more values than one.
+        while values and not new and words and not words.first.startswith(("-", "!")):
             values.append(words.take())
-        arguments = [word[2:], *values]
-        argv = (ctypes.c_char_p * len(arguments))(*(_bytes(x) for x in arguments))
+        if new and self._flags(extension) & 1 << entry.id and not entry.flags & self._low.XTOPT_MULTI:
+            raise Refused(f"{extension.name} takes {word} only once")
+        argv = (ctypes.c_char_p * (len(values) + 1))(option, *(_bytes(value) for value in values))
         try:
             extension._parse(argv, ctypes.c_int(invert), ctypes.pointer(extension.rule.entry))
         except (self._low.XTablesError, ValueError, AttributeError):
@@ -330,34 +339,39 @@ class Nat:
                 f"{extension.name} does not take {'! ' * invert}{word} {' '.join(values)}"
             ) from None
 
-    def _takes(self, extension: Any, option: bytes) -> bool | None:
-        """True where an option of an extension has a value; None where there is no such option."""
+    def _options(self, extension: Any) -> tuple[bool, list[Any]]:
+        """Whether an extension's options are of the interface that iptables has since 1.4.11, and they."""
         module = extension._module
         table = extension._orig_options or getattr(module, "x6_options", None)
+        options = []
         for entry in table or module.extra_opts or ():
             if not entry.name:
                 break
-            if entry.name == option:
-                return bool(entry.type if table else entry.has_arg)
-        return None
+            options.append(entry)
+        return bool(table), options
+
+    def _flags(self, extension: Any) -> int:
+        """The options that an extension was given so far, as bits."""
+        module = extension._module
+        return int(module.mflags if hasattr(module, "mflags") else module.tflags)
 
     def _finish(self, extension: Any) -> None:
         """What an extension demands behind its last option. Before the next one: its flags are global."""
-        module = extension._module
+        new, entries = self._options(extension)
+        flags = self._flags(extension)
+        # The library's own check of these leaves by a jump that the binding has no wrapper for.
+        for entry in entries if new else ():
+            given = flags >> entry.id & 1
+            if entry.flags & self._low.XTOPT_MAND and not given:
+                raise Refused(f"{extension.name} needs --{entry.name.decode()}")
+            if given and (entry.excl & flags or entry.also & ~flags):
+                raise Refused(
+                    f"{extension.name} does not take --{entry.name.decode()} with what else is there"
+                )
         try:
             extension._final_check()
-            if getattr(module, "x6_options", None):
-                flags = module.mflags if hasattr(module, "mflags") else module.tflags
-                self._xtables._options_fcheck(extension.name, flags, module.x6_options)
-        except self._low.XTablesError as error:
-            raise Refused(f"{extension.name}: options are missing or exclude each other ({error})") from None
-
-
-def _here(rule: Any, table: Any) -> Any:
-    """A rule that knows one table."""
-    kind = type(rule)
-    rule.__class__ = type(kind.__name__, (kind,), {"tables": [table]})
-    return rule
+        except self._low.XTablesError:
+            raise Refused(f"{extension.name}: options are missing") from None
 
 
 class _Words:
@@ -431,7 +445,10 @@ def _protocol(text: str) -> int:
         return _NUMBERS[text]
     if text.isascii() and text.isdigit() and 0 < int(text) < 256:
         return int(text)
-    raise Refused(f"unknown protocol {text}")
+    try:
+        return socket.getprotobyname(text)
+    except OSError:
+        raise Refused(f"unknown protocol {text}") from None
 
 
 def _protocol_name(number: int) -> str | None:
@@ -454,8 +471,9 @@ def _spell_address(option: bytes, address: bytes, mask: bytes, inverted: int) ->
     bits = int.from_bytes(mask, "big")
     length = bits.bit_count()
     leading = bits == ((1 << length) - 1) << (len(mask) * 8 - length)
-    text = f"{ip_address(address)}/{length if leading else ip_address(mask)}"
-    return _not(inverted) + b" " + option + b" " + text.encode()
+    family = socket.AF_INET if len(mask) == 4 else socket.AF_INET6
+    end = str(length) if leading else socket.inet_ntop(family, mask)
+    return _not(inverted) + b" %s %s/%s" % (option, socket.inet_ntop(family, address).encode(), end.encode())
 
 
 def _spell_interface(option: bytes, name: bytes, mask: bytes, inverted: int) -> bytes:
@@ -502,7 +520,7 @@ def _lock() -> Iterator[None]:
 
 def load(word: str, script: str, *, check: bool) -> None:
     """Run a script as one commit; with `check`, all of it but the commit."""
-    other = "-4" if word == layout.WORD[layout.Family.IPV6] else "-6"
+    other = "-4" if word == layout.WORD[Family.IPV6] else "-6"
     with _lock():
         nat = Nat(word)
         state = "before"
