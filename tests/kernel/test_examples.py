@@ -1,0 +1,117 @@
+"""Every example is applied as it stands, and driven by real connections."""
+
+import shutil
+import subprocess
+from contextlib import ExitStack
+from http.client import HTTPConnection
+from itertools import cycle, islice
+from pathlib import Path
+
+import pytest
+
+from lbctl.config import load
+from lbctl.model import Family, Intent
+from support.network import HOST4, HOST6, Network
+
+pytestmark = pytest.mark.kernel
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FILES = sorted(EXAMPLES.glob("*/lbctl.toml"))
+HOST = {Family.IPV4: HOST4, Family.IPV6: HOST6}
+
+
+def test_each_story_is_found() -> None:
+    assert [file.parent.name for file in FILES] == ["dual_stack", "minimal", "origin", "weighted"]
+
+
+def furnish(network: Network, intent: Intent) -> None:
+    """Give the hosts the addresses that an example listens on, and start its endpoints."""
+    here, there = network.responder(network.host), network.responder(network.server)
+    for service in intent.services:
+        for listener in service.listeners:
+            if listener.address is not None:
+                prefix = 24 if listener.address.version == 4 else 64
+                network.host.address("outside", f"{listener.address}/{prefix}")
+        for endpoint in service.endpoints:
+            if endpoint.address is None:
+                here.listen(endpoint.port, name=endpoint.to)
+            else:
+                there.listen(endpoint.port, address=str(endpoint.address), name=endpoint.to)
+    here.start()
+    there.start()
+
+
+def ways_in(intent: Intent) -> list[tuple[str, int, list[str]]]:
+    """Each address and port that clients may connect to, with one period of who answers."""
+    return [
+        (
+            str(listener.address or HOST[family]),
+            listener.port,
+            [endpoint.to for endpoint in service.slots(family)],
+        )
+        for service in intent.services
+        for family in service.families
+        for listener in service.listeners_of(family)
+    ]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.parent.name)
+def test_an_example_balances_as_it_says(network: Network, way: tuple[str, ...], file: Path) -> None:
+    intent = load(file)
+    furnish(network, intent)
+    entrances = ways_in(intent)
+    assert entrances
+    for words in (("check", "--kernel", *way), ("apply", "--yes", *way)):
+        done = network.lbctl(*words, config=file)
+        assert done.code == 0, done.err
+    for client in (network.client, network.host):
+        for address, port, period in entrances:
+            count = 20 * len(period)
+            assert network.ask(client, address, port, count) == list(islice(cycle(period), count))
+    status = network.lbctl("status", "--output", "json", *way, config=file).json
+    assert status["in_sync"] is True
+    for service in status["services"]:
+        # Each family is balanced by itself, and was asked by two clients.
+        assert service["connections"] == sum(
+            2 * 20 * len(s.slots(family))
+            for s in intent.services
+            for family in s.families
+            for _ in s.listeners_of(family)
+            if s.name == service["name"]
+        )
+    assert network.lbctl("plan", "--exit-code", *way, config=file).code == 0
+    assert network.lbctl("remove", "--yes", *way, config=file).code == 0
+    for address, port, _ in entrances:
+        assert network.ask(network.client, address, port) == ["refused"]
+
+
+def test_the_origin_story_with_its_real_servers(network: Network, way: tuple[str, ...]) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed: the story's own servers cannot be started")
+    folder = EXAMPLES / "origin"
+    intent = load(folder / "lbctl.toml")
+    with ExitStack() as stack:
+        for service in intent.services:
+            for endpoint in service.endpoints:
+                with network.host.entered():
+                    server = stack.enter_context(
+                        subprocess.Popen([node, folder / "server.js", endpoint.to], stdout=subprocess.PIPE)
+                    )
+                stack.callback(server.terminate)
+                assert server.stdout is not None
+                assert server.stdout.readline().decode() == f"listening on {endpoint.to}\n"
+        assert network.lbctl("apply", "--yes", *way, config=folder / "lbctl.toml").code == 0
+        for address, port, period in ways_in(intent):
+            assert [fetch(network, address, port) for _ in range(30)] == period * 10
+
+
+def fetch(network: Network, address: str, port: int) -> str:
+    """The body of a page, over a connection of its own."""
+    with network.client.entered():
+        connection = HTTPConnection(address, port, timeout=5)
+        try:
+            connection.request("GET", "/")
+            return connection.getresponse().read().decode().strip()
+        finally:
+            connection.close()
