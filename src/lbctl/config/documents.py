@@ -185,9 +185,9 @@ def _read_bytes(path: Path, file: str) -> bytes:
     except PermissionError:
         raise _failure(file, 1, "permission denied", "run lbctl as a user who may read it") from None
     except ValueError:
-        raise _failure(file, 1, "not a file name", None) from None
+        raise _failure(file, 1, "not a file name", "check the path") from None
     except OSError as error:
-        raise _failure(file, 1, f"cannot be read: {error.strerror}", None) from None
+        raise _failure(file, 1, f"cannot be read: {error.strerror}", "check the path") from None
     if not wanted:
         raise _failure(
             file,

@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 #: Nesting that no intent needs; the place to point at where a document nests too deeply to be read.
 DEEP = 64
 
-_BLANK = re.compile(r"(?:[ \t\r\n]++|#[^\n]*+)*+")
+# No possessive groups, `(…)*+`: Python 3.11.2 misses matches with them.
+_BLANK = re.compile(r"(?:[ \t\r\n]++|#[^\n]*+)*")
 _SPACE = re.compile(r"[ \t]*+")
 _STRING = re.compile(
-    r'"""(?:[^"\\]++|\\[\s\S]|"{1,2}(?!"))*+"{3,5}'
-    r"|'''(?:[^']++|'{1,2}(?!'))*+'{3,5}"
-    r'|"(?:[^"\\\n]++|\\.)*+"'
+    r'"""(?:[^"\\]++|\\[\s\S]|"{1,2}(?!"))*"{3,5}'
+    r"|'''(?:[^']++|'{1,2}(?!'))*'{3,5}"
+    r'|"(?:[^"\\\n]++|\\.)*"'
     r"|'[^'\n]*+'"
 )
-_KEY = re.compile(r"""[A-Za-z0-9_-]++|"(?:[^"\\\n]++|\\.)*+"|'[^'\n]*+'""")
+_KEY = re.compile(r"""[A-Za-z0-9_-]++|"(?:[^"\\\n]++|\\.)*"|'[^'\n]*+'""")
 _SCALAR = re.compile(r"[^,\[\]{}\"'#\r\n]++")
 
 
@@ -207,7 +208,7 @@ def _toml_value(cursor: _Cursor, node: _Node) -> bool:
 
 
 _JSON_BLANK = re.compile(r"[ \t\r\n]*+")
-_JSON_STRING = re.compile(r'"(?:[^"\\]++|\\[\s\S])*+"')
+_JSON_STRING = re.compile(r'"(?:[^"\\]++|\\[\s\S])*"')
 _JSON_SCALAR = re.compile(r"[^,\[\]{}\":\s]++")
 
 

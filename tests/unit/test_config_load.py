@@ -1,0 +1,224 @@
+"""Intent files that are right: what they mean, where they are looked for, how they are merged."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+
+import pytest
+
+from lbctl.config import dump, find, load, load_merged, loads
+from lbctl.errors import IntentError
+from lbctl.model import Endpoint, Intent, Listener, Protocol, Scheduler, Service, SourceNat, State
+
+CONTRACT = """\
+schema = 1
+owner = "lbctl"                      # optional
+
+[[service]]
+name = "web"
+listen = "80/tcp"
+endpoints = ["8001", "8002", "8003"]
+scheduler = "round-robin"
+local-clients = true
+
+[[service]]
+name = "api"
+listen = ["192.0.2.10:443/tcp", "[2001:db8::10]:443/tcp"]
+scheduler = "source-hash"
+seed = 0x5eed
+affinity = "3h"
+source-nat = "always"
+allow = ["198.51.100.0/24", "2001:db8::7"]
+[[service.endpoint]]
+name = "a"
+address = "10.0.0.11:8443"
+weight = 3
+state = "active"
+[[service.endpoint]]
+address = "[2001:DB8::0011]:8443"
+state = "backup"
+"""
+
+MEANING = Intent(
+    services=(
+        Service(
+            name="web",
+            listeners=(Listener(protocol=Protocol.TCP, port=80),),
+            endpoints=(Endpoint(port=8001), Endpoint(port=8002), Endpoint(port=8003)),
+        ),
+        Service(
+            name="api",
+            listeners=(
+                Listener(protocol=Protocol.TCP, port=443, address=IPv4Address("192.0.2.10")),
+                Listener(protocol=Protocol.TCP, port=443, address=IPv6Address("2001:db8::10")),
+            ),
+            endpoints=(
+                Endpoint(port=8443, address=IPv4Address("10.0.0.11"), name="a", weight=3),
+                Endpoint(port=8443, address=IPv6Address("2001:db8::11"), state=State.BACKUP),
+            ),
+            scheduler=Scheduler.SOURCE_HASH,
+            seed=0x5EED,
+            affinity=10800,
+            source_nat=SourceNat.ALWAYS,
+            allow=(IPv4Network("198.51.100.0/24"), IPv6Network("2001:db8::7/128")),
+        ),
+    )
+)
+
+
+def service(text: str) -> Service:
+    (one,) = loads("schema = 1\n[[service]]\n" + text).services
+    return one
+
+
+def test_the_example_of_the_contract() -> None:
+    assert loads(CONTRACT) == MEANING
+
+
+def test_dump_is_what_a_person_would_write() -> None:
+    assert (
+        dump(MEANING)
+        == """\
+schema = 1
+
+[[service]]
+name = "web"
+listen = "80/tcp"
+endpoints = ["8001", "8002", "8003"]
+
+[[service]]
+name = "api"
+listen = ["192.0.2.10:443/tcp", "[2001:db8::10]:443/tcp"]
+scheduler = "source-hash"
+seed = 0x5eed
+affinity = "3h"
+source-nat = "always"
+allow = ["198.51.100.0/24", "2001:db8::7"]
+[[service.endpoint]]
+name = "a"
+address = "10.0.0.11:8443"
+weight = 3
+[[service.endpoint]]
+address = "[2001:db8::11]:8443"
+state = "backup"
+"""
+    )
+
+
+def test_dump_writes_a_row_of_ports_as_one() -> None:
+    one = service('name = "web"\nlisten = "80/tcp"\nendpoints = ["7", "8001-8008", "9001", "9002"]')
+    assert 'endpoints = ["7", "8001-8008", "9001", "9002"]' in dump(Intent(services=(one,)))
+
+
+def test_json_of_the_same_shape(tmp_path: Path) -> None:
+    text = '{"schema": 1, "service": [{"name": "web", "listen": "80/tcp", "endpoints": [8001, "8002-8003"]}]}'
+    expected = Intent(services=MEANING.services[:1])
+    assert loads(text) == expected
+    path = tmp_path / "lbctl.json"
+    path.write_text("\ufeff \n" + text)
+    assert load(path) == expected
+
+
+@pytest.mark.parametrize("text", ["schema = 1", "schema = 1\r\n", "\ufeffschema = 1\n", '{"schema": 1}'])
+def test_an_intent_without_services(text: str) -> None:
+    assert loads(text) == Intent()
+
+
+def test_both_ways_of_giving_endpoints_are_joined() -> None:
+    one = service(
+        'name = "web"\nlisten = "80/tcp"\nendpoints = [8001, "8002"]\n'
+        '[[service.endpoint]]\naddress = "8003"\nweight = 2'
+    )
+    assert [(e.to, e.weight) for e in one.endpoints] == [("8001", 1), ("8002", 1), ("8003", 2)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # all endpoints drained
+        'listen = "80/tcp"\n[[service.endpoint]]\naddress = "8001"\nstate = "drain"',
+        # a listener on any address serves the families that the endpoints have
+        'listen = "80/tcp"\nendpoints = ["10.0.0.1:80"]',
+        # ports serve every family
+        'listen = ["192.0.2.1:80/tcp", "[2001:db8::1]:80/tcp"]\nendpoints = ["8001"]',
+        # the same port of different protocols or addresses
+        'listen = ["53/tcp", "53/udp", "192.0.2.1:54/tcp", "192.0.2.2:54/tcp"]\nendpoints = ["8001"]',
+        # 4096 slots, and weights that reduce to few
+        'listen = "80/tcp"\nendpoints = ["1-1024", "1025-2048", "2049-3072", "3073-4096"]',
+        'listen = "80/tcp"\nendpoint = [{address = "1", weight = 4096}, {address = "2", weight = 4096}]',
+        # the ends of ranges
+        'listen = "80/tcp"\nendpoints = ["1"]\naffinity = "30d"\nseed = 0xffffffff\nallow = ["::/0"]',
+    ],
+)
+def test_what_is_allowed(text: str) -> None:
+    service('name = "web"\n' + text)
+
+
+def test_files_are_merged_in_order(tmp_path: Path) -> None:
+    paths = []
+    for i, owner in enumerate(["", 'owner = "edge"\n', ""]):
+        path = tmp_path / f"{i}.toml"
+        path.write_text(
+            f'schema = 1\n{owner}[[service]]\nname = "s{i}"\nlisten = "8{i}/tcp"\nendpoints = ["9000"]\n'
+        )
+        paths.append(path)
+    merged = load_merged(paths)
+    assert merged.owner == "edge"
+    assert [s.name for s in merged.services] == ["s0", "s1", "s2"]
+
+
+def test_the_order_of_the_search(tmp_path: Path) -> None:
+    cwd, etc = tmp_path / "cwd", tmp_path / "etc"
+    (etc / "conf.d").mkdir(parents=True)
+    cwd.mkdir()
+
+    def found(config: Path | None = None, **environ: str) -> tuple[Path, ...]:
+        return find(config, environ, cwd, etc)
+
+    with pytest.raises(IntentError) as caught:
+        found(LBCTL_CONFIG="")
+    assert caught.value.hint is not None
+    assert "lbctl init" in caught.value.hint
+    for name in ("b.toml", "a.toml", ".hidden.toml", "c.toml.bak"):
+        (etc / "conf.d" / name).touch()
+    parts = (etc / "conf.d" / "a.toml", etc / "conf.d" / "b.toml")
+    assert found() == parts
+    (etc / "lbctl.toml").touch()
+    assert found() == (etc / "lbctl.toml", *parts)
+    (cwd / "lbctl.toml").symlink_to("missing")
+    assert found() == (cwd / "lbctl.toml",)
+    assert found(LBCTL_CONFIG="x.toml") == (cwd / "x.toml",)
+    assert found(LBCTL_CONFIG="/x.toml") == (Path("/x.toml"),)
+    assert found(Path("y.toml"), LBCTL_CONFIG="x.toml") == (Path("y.toml"),)
+
+
+def test_ten_thousand_services_are_read_in_seconds() -> None:
+    lines = ["schema = 1"]
+    for i in range(10_000):
+        ports = ", ".join(f'"10.1.{i & 255}.{k}:8080"' for k in range(1, 11))
+        lines += [
+            "[[service]]",
+            f'name = "s{i}"',
+            f'listen = "10.{i >> 8}.{i & 255}.1:80/tcp"',
+            f"endpoints = [{ports}]",
+        ]
+    start = time.perf_counter()
+    intent = loads("\n".join(lines))
+    assert len(intent.services) == 10_000
+    assert time.perf_counter() - start < 20  # about one second; a quadratic check would take minutes
+
+
+def test_a_right_file_imports_nothing_that_only_mistakes_need(tmp_path: Path) -> None:
+    path = tmp_path / "lbctl.toml"
+    path.write_text(CONTRACT)
+    code = (
+        "import sys; from pathlib import Path; from lbctl.config import load; load(Path(sys.argv[1]));"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True)
+    unwanted = {"difflib", "lbctl.config.explain", "lbctl.config.locate", "typer"}
+    assert not unwanted & set(done.stdout.split())
