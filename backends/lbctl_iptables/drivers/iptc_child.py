@@ -359,12 +359,14 @@ class Nat:
         """What an extension demands behind its last option. Before the next one: its flags are global."""
         new, entries = self._options(extension)
         flags = self._flags(extension)
+        known = {1 << entry.id for entry in entries} if new else set()
         # The library's own check of these leaves by a jump that the binding has no wrapper for.
         for entry in entries if new else ():
             given = flags >> entry.id & 1
+            others = sum(known - {1 << entry.id})
             if entry.flags & self._low.XTOPT_MAND and not given:
                 raise Refused(f"{extension.name} needs --{entry.name.decode()}")
-            if given and (entry.excl & flags or entry.also & ~flags):
+            if given and others & (entry.excl & flags | entry.also & ~flags):
                 raise Refused(
                     f"{extension.name} does not take --{entry.name.decode()} with what else is there"
                 )
