@@ -16,6 +16,9 @@ COMMANDS := conntrack gcc ip iptables-restore nft
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
+# A user's PATH on Debian lacks the folders of nft and iptables; so does root's after a plain su.
+export PATH := $(PATH):/usr/sbin:/sbin
+
 # Both would lead the new environment's Python astray.
 unexport PYTHONHOME PYTHONPATH
 
@@ -30,7 +33,7 @@ deps: ## install the Debian packages that are missing
 	@if ! command -v dpkg-query >/dev/null; then \
 	    missing=; \
 	    for command in $(COMMANDS); do \
-	        PATH="$$PATH:/usr/sbin:/sbin" command -v $$command >/dev/null || missing="$$missing $$command"; \
+	        command -v $$command >/dev/null || missing="$$missing $$command"; \
 	    done; \
 	    test -n "$$missing" || exit 0; \
 	    echo "This is no Debian. Install by hand what brings:$$missing" >&2; \
