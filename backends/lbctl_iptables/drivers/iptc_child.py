@@ -312,6 +312,8 @@ class Nat:
                 extension = rule.create_target(name, goto=word == "-g")
         except (self._low.XTablesError, AttributeError) as error:
             raise Refused(f"{word} {name}: {error}") from None
+        # The binding shows each option to its parser as if it were the first.
+        extension._given = set()
         size = getattr(extension._module, "udata_size", 0)
         if size:
             # The binding's own scratch space is freed before the extension writes into it.
@@ -329,8 +331,9 @@ class Nat:
         # Some options of the old interface have more values than one.
         while values and not new and words and not words.first.startswith(("-", "!")):
             values.append(words.take())
-        if new and self._flags(extension) & 1 << entry.id and not entry.flags & self._low.XTOPT_MULTI:
+        if word in extension._given and not (new and entry.flags & self._low.XTOPT_MULTI):
             raise Refused(f"{extension.name} takes {word} only once")
+        extension._given.add(word)
         argv = (ctypes.c_char_p * (len(values) + 1))(option, *(_bytes(value) for value in values))
         try:
             extension._parse(argv, ctypes.c_int(invert), ctypes.pointer(extension.rule.entry))
