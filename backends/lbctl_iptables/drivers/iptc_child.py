@@ -55,7 +55,7 @@ _HAS_PROTOCOL_6 = 1
 #: The name of an extension becomes the name of a library that is loaded.
 _EXTENSION = re.compile(r"[A-Za-z0-9_]{1,28}\Z")
 _CHAIN = re.compile(r"[!-~]{1,28}\Z")
-_COUNTED = re.compile(r"\[(?P<packets>\d{1,19}):(?P<bytes>\d{1,19})\] (?P<rest>-A .*)\Z")
+_COUNTED = re.compile(r"\[(?P<packets>\d{1,20}):(?P<bytes>\d{1,20})\] (?P<rest>-A .*)\Z")
 _DECLARED = re.compile(r":(?P<chain>\S+) - \[0:0\]\Z")
 
 
@@ -184,6 +184,8 @@ class Nat:
             counters = (0, 0)
             if found := _COUNTED.match(line):
                 counters, line = (int(found["packets"]), int(found["bytes"])), found["rest"]
+                if max(counters) >= 1 << 64:
+                    raise Refused("a counter has 64 bits")
             tokens = layout.split(line)
             if layout.join(tokens) != line:
                 raise Refused("not spelled as iptables-save spells it")
@@ -203,6 +205,8 @@ class Nat:
                     raise Refused("unknown command")
         except self._iptc.IPTCError as error:
             raise Refused(_plain(error)) from None
+        except ValueError as error:
+            raise Refused(str(error)) from None
 
     def _declare(self, line: str) -> None:
         """Make a chain, or empty it where it is there already, as iptables-restore --noflush does."""
