@@ -22,8 +22,11 @@ class Rule:
 
     @property
     def text(self) -> str:
-        """The rule as `compile` spells it."""
-        return layout.join(self.tokens)
+        """The rule as `compile` spells it; something else for what `compile` would never write."""
+        try:
+            return layout.join(self.tokens)
+        except ValueError:
+            return ascii(" ".join(self.tokens))
 
     def option(self, *names: str) -> str | None:
         """The token behind the first of the options `names`."""
@@ -49,7 +52,7 @@ def parse(dump: str, owner: str) -> tuple[dict[str, list[Rule]], list[Rule]]:
     chains: dict[str, list[Rule]] = {}
     jumps: list[Rule] = []
     table = ""
-    for line in dump.splitlines():
+    for line in dump.split("\n"):
         if line.startswith("*"):
             table = line[1:]
         elif table != "nat":

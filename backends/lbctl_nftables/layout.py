@@ -95,8 +95,9 @@ def declarations(word: str) -> dict[str, tuple[str, ...]]:
     return {
         SERVICES: (f"type {_address(word)} . inet_proto . inet_service : verdict",),
         PORTS: ("type inet_proto . inet_service : verdict",),
-        "page-ports": ("typeof numgen inc mod 2 : tcp dport", "counter"),
-        "page-addresses": (f"typeof numgen inc mod 2 : {word} daddr . tcp dport", "counter"),
+        # A map of `tcp dport` is refused in a rule about udp; `th dport` serves all protocols.
+        "page-ports": ("typeof numgen inc mod 2 : th dport", "counter"),
+        "page-addresses": (f"typeof numgen inc mod 2 : {word} daddr . th dport", "counter"),
         LINKS: ("typeof iif . oif", "size 1024", "flags dynamic"),
     }
 

@@ -1,0 +1,26 @@
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.network import DRIVERS, Network
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _root() -> None:
+    # Never skipped in silence: without the kernel these tests prove nothing.
+    assert os.geteuid() == 0, "kernel tests need root: run `make test` as root"
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Network]:
+    made = Network(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=DRIVERS, ids="-".join)
+def way(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Options that choose one way to the kernel."""
+    backend, driver = request.param
+    return ("--backend", backend, "--driver", driver)
