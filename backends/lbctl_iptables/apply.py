@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from lbctl.errors import ApplyFailed, StateUnknown
 from lbctl.model import Change
+from lbctl.spi import ensure_fresh
 from lbctl_iptables import drivers, layout, script
 from lbctl_iptables.carry import carry
+from lbctl_iptables.observe import dumps, program
 from lbctl_iptables.rules import parse, rules_of
 
 if TYPE_CHECKING:
@@ -19,23 +21,23 @@ if TYPE_CHECKING:
 
 def apply(host: Host, plan: Plan) -> None:
     """See `lbctl.spi.Backend.apply`."""
+    before = dumps(host, plan.driver)
+    ensure_fresh(plan, program(plan.after.owner, before))
     scripts = {}
-    for word in layout.WORD.values():
-        dump = drivers.save(host, plan.driver, word)
+    for word, dump in before.items():
         text = _script(word, plan, dump, plan.changes, plan.after)
         if text:
-            scripts[word] = text, dump
-    if len(scripts) > 1:
-        # What the kernel would refuse is found before the first family is touched.
-        for word, (text, _) in scripts.items():
-            drivers.load(host, plan.driver, word, text, check=True)
+            scripts[word] = text
+    for word in list(scripts)[1:]:
+        # What the kernel would refuse of a later family is found before the first one is touched.
+        drivers.load(host, plan.driver, word, scripts[word], check=True)
     done: list[str] = []
-    for word, (text, _) in scripts.items():
+    for word, text in scripts.items():
         try:
             drivers.load(host, plan.driver, word, text)
         except ApplyFailed as error:
             for earlier in done:
-                _undo(host, plan, earlier, scripts[earlier][1], error)
+                _undo(host, plan, earlier, before[earlier], error)
             raise
         done.append(word)
 

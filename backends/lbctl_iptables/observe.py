@@ -10,7 +10,7 @@ from lbctl_iptables.carry import at_start
 from lbctl_iptables.rules import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from lbctl.host import Host
     from lbctl_iptables.rules import Rule
@@ -18,10 +18,17 @@ if TYPE_CHECKING:
 
 def observe(host: Host, driver: str, owner: str) -> Program:
     """See `lbctl.spi.Backend.observe`."""
-    items: list[Item] = []
-    for word in layout.WORD.values():
-        items += _items(word, owner, drivers.save(host, driver, word))
-    return Program(owner, tuple(items))
+    return program(owner, dumps(host, driver))
+
+
+def dumps(host: Host, driver: str) -> dict[str, str]:
+    """Family's word → its nat table as a dump."""
+    return {word: drivers.save(host, driver, word) for word in layout.WORD.values()}
+
+
+def program(owner: str, dumps: Mapping[str, str]) -> Program:
+    """What dumps hold of an owner."""
+    return Program(owner, tuple(item for word, dump in dumps.items() for item in _items(word, owner, dump)))
 
 
 def _items(word: str, owner: str, dump: str) -> Iterator[Item]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lbctl.spi import ensure_fresh
 from lbctl_nftables import drivers, script
+from lbctl_nftables.observe import observe
 
 if TYPE_CHECKING:
     from lbctl.host import Host
@@ -13,7 +15,9 @@ if TYPE_CHECKING:
 
 def apply(host: Host, plan: Plan) -> None:
     """See `lbctl.spi.Backend.apply`."""
-    drivers.load(host, plan.driver, script.transaction(plan.after.owner, plan.changes, plan.after))
+    owner = plan.after.owner
+    ensure_fresh(plan, observe(host, plan.driver, owner))
+    drivers.load(host, plan.driver, script.transaction(owner, plan.changes, plan.after))
 
 
 def check(host: Host, driver: str, program: Program) -> None:

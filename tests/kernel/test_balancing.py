@@ -3,6 +3,7 @@
 from itertools import cycle, islice
 
 import pytest
+
 from support.network import (
     CLIENT4,
     HOST4,
@@ -30,7 +31,9 @@ def apply(network: Network, way: tuple[str, ...], text: str) -> None:
 
 @pytest.mark.parametrize("address", [HOST4, HOST6])
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
-def test_three_local_ports_take_turns(network: Network, way: tuple[str, ...], kind: str, address: str) -> None:
+def test_three_local_ports_take_turns(
+    network: Network, way: tuple[str, ...], kind: str, address: str
+) -> None:
     network.local_endpoints((8001, 8002, 8003), kind)
     apply(network, way, intent(service("web", f"80/{kind}", *THREE)))
     assert network.ask(network.client, address, 80, 300, kind=kind) == rounds(THREE, 300)
@@ -130,11 +133,14 @@ def test_source_nat(network: Network, way: tuple[str, ...], mode: str) -> None:
         assert answers == (["timeout"] if mode == "never" else [SERVERS4[0]])
     seen = set(responder.peers)
     # Without translation the endpoint answers its neighbour directly, who knows nothing of it.
-    assert seen == {
-        "hairpin": {CLIENT4, INSIDE4},
-        "always": {INSIDE4},
-        "never": seen | {CLIENT4},
-    }[mode]
+    assert (
+        seen
+        == {
+            "hairpin": {CLIENT4, INSIDE4},
+            "always": {INSIDE4},
+            "never": seen | {CLIENT4},
+        }[mode]
+    )
 
 
 def test_hairpin_hides_no_client_of_other_links(network: Network, way: tuple[str, ...]) -> None:

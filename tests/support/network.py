@@ -1,10 +1,10 @@
 """Three hosts on one machine: a client, the host that lbctl works on, and a server with endpoints.
 
-    client  192.0.2.2, 2001:db8:1::2
-      │
-    host    192.0.2.1, 2001:db8:1::1 · 10.0.0.1, 2001:db8:2::1
-      │
-    server  10.0.0.11-13, 2001:db8:2::11-13, 10.0.0.99 for clients in the endpoints' own network
+client  192.0.2.2, 2001:db8:1::2
+  │
+host    192.0.2.1, 2001:db8:1::1 · 10.0.0.1, 2001:db8:2::1
+  │
+server  10.0.0.11-13, 2001:db8:2::11-13, 10.0.0.99 for clients in the endpoints' own network
 """
 
 import json
@@ -205,7 +205,11 @@ class Network:
         return answers
 
     def lbctl(
-        self, *words: str, config: str | Path | None = None, stdin: str = "", env: dict[str, str] | None = None
+        self,
+        *words: str,
+        config: str | Path | None = None,
+        stdin: str = "",
+        env: dict[str, str] | None = None,
     ) -> Result:
         """Run the real program on the host. `config` is a path, or the text of an intent file."""
         if isinstance(config, str):
@@ -224,7 +228,9 @@ class Network:
 
     def rules(self) -> str:
         """Everything that any rule language shows on the host, without counters and dates."""
-        texts = [self.tool("nft", "-s", "list", "ruleset")]
+        # The kernel lists tables in the order of their making.
+        tables = sorted(self.tool("nft", "list", "tables").splitlines())
+        texts = [self.tool("nft", "-s", "list", *table.split()) for table in tables]
         for word in ("iptables", "ip6tables"):
             texts.append(self.tool(f"{word}-legacy-save"))
             texts.append(self.tool(f"{word}-nft-save"))

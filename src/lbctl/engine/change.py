@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lbctl.errors import ApplyFailed, Stale, StateUnknown
+from lbctl.errors import ApplyFailed, StateUnknown
 from lbctl.model import Intent, Plan, diff, diff_services
 
 if TYPE_CHECKING:
@@ -62,8 +62,6 @@ def apply(session: Session, plans: tuple[Plan, ...]) -> None:
 
 def _apply(host: Host, backend: Backend, plan: Plan) -> None:
     owner = plan.after.owner
-    if diff(plan.before, backend.observe(host, plan.driver, owner)):
-        raise Stale("the rules in the kernel moved since the plan was made", hint="run lbctl plan again")
     backend.apply(host, plan)
     left = diff(backend.observe(host, plan.driver, owner), plan.after)
     if left:

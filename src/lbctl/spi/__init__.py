@@ -2,7 +2,7 @@
 
 from lbctl.spi.backend import Backend, Capabilities, Count, Driver, Probe
 from lbctl.spi.registry import GROUP, backends
-from lbctl.spi.require import require
+from lbctl.spi.require import ensure_fresh, require
 from lbctl.spi.selection import AUTO, Candidate, Choice, select, survey
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Driver",
     "Probe",
     "backends",
+    "ensure_fresh",
     "require",
     "select",
     "survey",

@@ -115,7 +115,11 @@ class Backend(Protocol):
         """What is `owner`'s in the kernel now. Something unknown in our places becomes an item as well."""
 
     def apply(self, host: Host, plan: Plan) -> None:
-        """Carry out a plan atomically per family; raises `ApplyFailed`, or `StateUnknown`."""
+        """Carry out a plan, atomically per family.
+
+        Reads the kernel first and raises `Stale` where it is not as the plan has it (`ensure_fresh`); raises
+        `ApplyFailed` where nothing was changed, and `StateUnknown` where that cannot be said.
+        """
 
     def lift(self, program: Program) -> Lifted:
         """The services of a program with their exact shares, proved from its items alone."""

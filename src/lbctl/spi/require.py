@@ -1,13 +1,14 @@
-"""The one place where an intent is held against what a backend can express."""
+"""What every backend has to refuse: an intent that it cannot express, a plan that is out of date."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lbctl.errors import Unsupported
+from lbctl.errors import Stale, Unsupported
+from lbctl.model import diff
 
 if TYPE_CHECKING:
-    from lbctl.model import Intent
+    from lbctl.model import Intent, Plan, Program
     from lbctl.spi.backend import Capabilities
 
 
@@ -39,3 +40,13 @@ def require(intent: Intent, capabilities: Capabilities, *, backend: str) -> None
             lacking.append(("allow", "remove allow from the service, or choose another backend"))
         for feature, needs in lacking:
             raise Unsupported(backend=backend, service=service.name, feature=feature, needs=needs)
+
+
+def ensure_fresh(plan: Plan, observed: Program) -> None:
+    """Raise `Stale` where the kernel holds something else than what `plan` starts from."""
+    moved = diff(plan.before, observed)
+    if moved:
+        raise Stale(
+            f"the rules in the kernel moved since the plan was made: {' '.join(moved[0].key)}",
+            hint="run lbctl plan again",
+        )

@@ -1,0 +1,328 @@
+"""Changes: nothing twice, nobody else's, nothing left behind."""
+
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import cycle, islice
+
+import pytest
+
+from support.network import HOST4, HOST6, SERVERS4, Network, intent, service, weighted
+
+THREE = ("8001", "8002", "8003")
+
+FOREIGN_LEGACY = """\
+*filter
+:INPUT ACCEPT [0:0]
+-A INPUT -p tcp -m tcp --dport 22 -m comment --comment "it's \\"ours\\"" -j ACCEPT
+COMMIT
+*nat
+:PREROUTING ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+:DOCKER - [0:0]
+:lbctl - [0:0]
+:LBCTLX-web - [0:0]
+[3:180] -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+-A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER
+-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+[7:420] -A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80
+-A lbctl -p tcp -m comment --comment "LBCTL" -j RETURN
+-A LBCTLX-web -p udp -m statistic --mode nth --every 3 --packet 0 -j REDIRECT --to-ports 9
+COMMIT
+"""
+FOREIGN_NFT = """\
+table ip filterish {
+	set s {
+		type ipv4_addr
+		elements = { 192.0.2.77 }
+	}
+	chain c {
+		type nat hook prerouting priority -90; policy accept;
+		ip saddr @s counter packets 5 bytes 300
+	}
+}
+table inet lbctl-of-somebody {
+	chain lbctl {
+		counter packets 1 bytes 2 accept
+	}
+}
+"""
+
+
+def rounds(count: int, start: int = 0) -> list[str]:
+    return list(islice(cycle(THREE), start, start + count))
+
+
+def two(web: str, other: str) -> str:
+    return intent(web, other)
+
+
+WEB = service("web", "80/tcp", *THREE)
+OTHER = service("other", "81/tcp", "8004", "8005")
+
+
+class Monitor:
+    """What the kernel announces about nf_tables while it runs."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self.lines: list[str] = []
+        with network.host.entered():
+            self._process = subprocess.Popen(["nft", "monitor"], stdout=subprocess.PIPE, text=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            self.lines.append(line.strip())
+
+    def mark(self, name: str) -> None:
+        """Cause an announcement, and wait until it and so all earlier ones have been read."""
+        deadline = time.monotonic() + 10
+        while not any(name in line for line in self.lines):
+            assert time.monotonic() < deadline, "nft monitor announces nothing"
+            self._network.tool("nft", "add", "table", "ip", name)
+            time.sleep(0.05)
+            self._network.tool("nft", "delete", "table", "ip", name)
+
+    def between(self, first: str, last: str) -> list[str]:
+        a = max(i for i, line in enumerate(self.lines) if first in line)
+        b = min(i for i, line in enumerate(self.lines) if last in line)
+        return [line for line in self.lines[a + 1 : b] if not line.startswith("# new generation")]
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout
+        self._process.stdout.close()
+
+
+@pytest.fixture
+def apply(network: Network, way: tuple[str, ...]) -> Callable[[str], dict]:
+    def do(text: str) -> dict:
+        done = network.lbctl("apply", "--yes", "--output", "json", *way, config=text)
+        assert done.code == 0, done.err
+        return done.json
+
+    return do
+
+
+@contextmanager
+def foreign_nth(network: Network) -> Iterator[Callable[[], list[str]]]:
+    """Somebody's own legacy ladder: any write to its table starts it anew, so it tells of every one."""
+    network.local_endpoints((7001, 7002))
+    network.tool(
+        "iptables-legacy-restore",
+        "--noflush",
+        stdin="*nat\n"
+        "-A OUTPUT -d 127.0.0.9/32 -p tcp -m tcp --dport 70 -m statistic --mode nth --every 2 --packet 0 "
+        "-j REDIRECT --to-ports 7001\n"
+        "-A OUTPUT -d 127.0.0.9/32 -p tcp -m tcp --dport 70 -j REDIRECT --to-ports 7002\n"
+        "COMMIT\n",
+    )
+    yield lambda: network.ask(network.host, "127.0.0.9", 70)
+
+
+def test_applying_twice_changes_nothing(network: Network, way: tuple[str, ...], apply: Callable) -> None:
+    network.local_endpoints((8001, 8002, 8003))
+    with foreign_nth(network) as witness:
+        assert apply(intent(WEB))["applied"] is True
+        assert network.ask(network.client, HOST4, 80, 4) == rounds(4)
+        assert witness() == ["7001"]
+        counters = network.lbctl("status", "--output", "json", *way, config=network.folder / "lbctl.toml")
+        monitor = Monitor(network)
+        monitor.mark("before")
+        again = apply(intent(WEB))
+        monitor.mark("after")
+        monitor.stop()
+        assert (again["changed"], again["applied"]) == (False, False)
+        assert monitor.between("before", "after") == []
+        assert witness() == ["7002"]
+        status = network.lbctl("status", "--output", "json", *way, config=network.folder / "lbctl.toml")
+        assert status.json == counters.json
+        assert status.json["in_sync"] is True
+        assert network.ask(network.client, HOST4, 80, 5) == rounds(5, start=4)
+
+
+def test_the_witness_sees_a_write(network: Network) -> None:
+    """The test above could not fail otherwise."""
+    with foreign_nth(network) as witness:
+        assert witness() == ["7001"]
+        network.tool("iptables-legacy", "-t", "nat", "-N", "SOMETHING")
+        assert witness() == ["7001"]
+    monitor = Monitor(network)
+    monitor.mark("before")
+    network.tool("nft", "add", "table", "ip", "seen")
+    monitor.mark("after")
+    monitor.stop()
+    assert any("seen" in line for line in monitor.between("before", "after"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        service("other", "81/tcp", "8005"),
+        service("other", "82/udp", "8004", "8005", "8006"),
+        service("other", "81/tcp") + weighted(x_8004=5, y_8005=1),
+        "",
+    ],
+    ids=["an endpoint less", "another listener", "weights", "gone"],
+)
+def test_another_services_change_disturbs_nobody(
+    network: Network, way: tuple[str, ...], apply: Callable, change: str
+) -> None:
+    """Counters and turns of a service stay where they were while another changes, on every backend."""
+    network.local_endpoints((8001, 8002, 8003, 8004, 8005))
+    apply(two(WEB, OTHER))
+    position = 0
+    for text in (two(WEB, change), two(WEB, OTHER), two(OTHER, WEB), two(WEB, change)):
+        assert network.ask(network.client, HOST4, 80, 4) == rounds(4, position)
+        assert network.ask(network.client, HOST6, 80, 2) == rounds(2, position // 2)
+        position += 4
+        apply(text)
+    assert network.ask(network.client, HOST4, 80, 4) == rounds(4, position)
+    status = network.lbctl("status", "--output", "json", *way, config=network.folder / "lbctl.toml").json
+    web = next(s for s in status["services"] if s["name"] == "web")
+    assert web["connections"] == position + 4 + position // 2
+
+
+def test_a_change_after_every_connection_starves_nobody(
+    network: Network, way: tuple[str, ...], apply: Callable
+) -> None:
+    network.local_endpoints((8001, 8002, 8003, 8004))
+    answers = []
+    for i in range(12):
+        apply(two(WEB, service("other", f"{90 + i % 2}/tcp", "8004")))
+        answers += network.ask(network.client, HOST4, 80, 1)
+    assert answers == rounds(12)
+
+
+def test_rules_of_others_stay_byte_for_byte(network: Network, way: tuple[str, ...], apply: Callable) -> None:
+    six = FOREIGN_LEGACY.replace("127.0.0.0/8", "::1").replace("172.17.0.0/16", "fd00::/64")
+    six = six.replace("172.17.0.2:80", "[fd00::2]:80")
+    for word, text in (("iptables", FOREIGN_LEGACY), ("ip6tables", six)):
+        for flavour in ("legacy", "nft"):
+            network.tool(f"{word}-{flavour}-restore", "--noflush", "--counters", stdin=text)
+    network.tool("nft", "-f", "-", stdin=FOREIGN_NFT)
+    before = foreign(network)
+    assert before.count("[7:420]") == 4
+    assert "packets 5 bytes 300" in before
+    for text in (
+        intent(WEB),
+        two(WEB, OTHER),
+        intent(service("web", f"{HOST4}:80/tcp", *(f"{a}:9000" for a in SERVERS4))),
+        intent(),
+        intent(WEB),
+    ):
+        apply(text)
+        assert foreign(network) == before
+    assert network.lbctl("remove", "--yes").code == 0
+    assert foreign(network) == before
+
+
+def foreign(network: Network) -> str:
+    """Everything that is not ours, with counters."""
+    texts = [network.tool("nft", "list", "table", "ip", "filterish")]
+    texts.append(network.tool("nft", "list", "table", "inet", "lbctl-of-somebody"))
+    texts += [
+        network.tool(f"{word}-{flavour}-save", "--counters")
+        for word in ("iptables", "ip6tables")
+        for flavour in ("legacy", "nft")
+    ]
+    own = tuple(f"{mark}{name}" for mark in (":", "-A ", "-j ") for name in ("LBCTL ", "LBCTL-"))
+    # Policy counters count every packet of the namespace, and each iptables write starts them anew.
+    return "\n".join(
+        line.split(" [")[0] if line.startswith(":") else line
+        for text in texts
+        for line in text.splitlines()
+        if not line.startswith("#")
+        and not any(f"{mark}{o}" in f"{line} " for o in own for mark in (":", "-A ", "-j "))
+    )
+
+
+def test_remove_leaves_no_trace(network: Network, way: tuple[str, ...], apply: Callable) -> None:
+    network.local_endpoints((80, 8001, 8002, 8003))
+    # A first table of iptables-nft brings the built-in chains, which stay: they are its own.
+    for word in ("iptables", "ip6tables"):
+        for flavour in ("legacy", "nft"):
+            for line in ("-A OUTPUT -j RETURN", "-F OUTPUT"):
+                network.tool(f"{word}-{flavour}-restore", "--noflush", stdin=f"*nat\n{line}\nCOMMIT\n")
+    clean = network.rules()
+    remote = service("api", "82/tcp", *(f"{a}:9000" for a in SERVERS4), source_nat="always")
+    hairpin = service("pin", "83/tcp", *(f"{a}:9000" for a in SERVERS4))
+    apply(intent(WEB, OTHER, remote, hairpin))
+    assert network.rules() != clean
+    assert network.ask(network.client, HOST4, 80, 2) == rounds(2)
+    removed = network.lbctl("remove", "--yes", "--output", "json")
+    assert removed.code == 0, removed.err
+    assert removed.json["removed"] is True
+    assert network.rules() == clean
+    assert network.ask(network.client, HOST4, 80, 1) == ["80"]
+    again = network.lbctl("remove", "--yes", "--output", "json")
+    assert (again.code, again.json["changed"]) == (0, False)
+
+
+def test_owners_live_side_by_side(network: Network, way: tuple[str, ...], apply: Callable) -> None:
+    network.local_endpoints((8001, 8002, 8003, 8004, 8005))
+    apply(intent(WEB))
+    apply(intent(OTHER, owner="blue"))
+    assert network.ask(network.client, HOST4, 80, 3) == rounds(3)
+    assert network.ask(network.client, HOST4, 81, 2) == ["8004", "8005"]
+    assert network.lbctl("remove", "--yes", "--owner", "blue").code == 0
+    assert network.ask(network.client, HOST4, 81, 1) == ["refused"]
+    assert network.ask(network.client, HOST4, 80, 3) == rounds(3)
+
+
+def rung(number: int, *, every: int, packet: int, comment: int, to: int) -> str:
+    nth = f"-m statistic --mode nth --every {every} --packet {packet}"
+    note = f"-m comment --comment web/{comment}"
+    return f"-R LBCTL-web {number} -p tcp {nth} {note} -j REDIRECT --to-ports {to}"
+
+
+HAND_EDITS = {
+    "nftables": [
+        "add rule ip lbctl service-web accept",
+        "flush chain ip lbctl prerouting",
+        "add chain ip lbctl mine; add rule ip lbctl mine drop",
+        "add element ip lbctl ports { tcp . 99 : goto service-web }",
+        "delete element ip lbctl ports { tcp . 80 }",
+        "delete table ip lbctl",
+        "add map ip lbctl extra { type inet_service : verdict; }",
+        "add counter ip lbctl some",
+        "add chain ip lbctl forward { type filter hook forward priority 0; policy drop; }",
+        "insert rule ip lbctl output tcp dport 80 drop",
+    ],
+    "iptables": [
+        "-A LBCTL-web -j ACCEPT",
+        "-F LBCTL",
+        "-D PREROUTING 1",
+        "-N LBCTL-mine",
+        rung(1, every=3, packet=0, comment=8001, to=9999),
+        rung(1, every=4, packet=0, comment=8001, to=8001),
+        rung(2, every=2, packet=1, comment=8002, to=8002),
+        "-I OUTPUT 1 -j LBCTL",
+    ],
+}
+
+
+def test_hand_edits_are_seen_and_repaired(network: Network, way: tuple[str, ...], apply: Callable) -> None:
+    network.local_endpoints((8001, 8002, 8003))
+    apply(intent(WEB))
+    clean = network.rules()
+    path = network.folder / "lbctl.toml"
+    command = {"nf_tables": "iptables-nft"}.get(way[3], "iptables-legacy")
+    for edit in HAND_EDITS[way[1]]:
+        if way[1] == "nftables":
+            network.tool("nft", *edit.split(" "))
+        else:
+            network.tool(command, "-t", "nat", *edit.split(" "))
+        assert network.lbctl("plan", "--exit-code", *way, config=path).code == 1, edit
+        assert network.lbctl("status", "--output", "json", *way, config=path).json["in_sync"] is False, edit
+        apply(intent(WEB))
+        assert network.rules() == clean, edit
+        assert network.lbctl("plan", "--exit-code", *way, config=path).code == 0, edit
+    assert network.ask(network.client, HOST4, 80, 3) == rounds(3)
