@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from support.network import DRIVERS, Network
 
 
@@ -17,6 +18,19 @@ def network(tmp_path: Path) -> Iterator[Network]:
     made = Network(tmp_path)
     yield made
     made.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.kernel)
+
+
+@pytest.fixture(params=[d for d in DRIVERS if d[1] != "iptc"], ids="-".join)
+def quick_way(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """As `way`, for tests of many changes: iptc, which reads and writes what legacy does, takes long."""
+    backend, driver = request.param
+    return ("--backend", backend, "--driver", driver)
 
 
 @pytest.fixture(params=DRIVERS, ids="-".join)

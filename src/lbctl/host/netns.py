@@ -88,7 +88,8 @@ class Namespace:
 def become_root_of_user_namespace() -> None:
     """Move this process into its own user namespace, as its root; raises `OSError` where forbidden."""
     uid, gid = os.geteuid(), os.getegid()
-    _call("unshare", _CLONE_NEWUSER)
+    # With a network namespace of its own: to the old one it could not come back from others.
+    _call("unshare", _CLONE_NEWUSER | _CLONE_NEWNET)
     Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
     Path("/proc/self/uid_map").write_text(f"0 {uid} 1", encoding="ascii")
     Path("/proc/self/gid_map").write_text(f"0 {gid} 1", encoding="ascii")
