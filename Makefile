@@ -71,13 +71,13 @@ demo: venv ## watch lbctl balance real connections in a private network
 # The kernel tests make network namespaces, and fail without root; they are never left out in silence.
 test: venv ## run all tests; as a user, those of the kernel through sudo
 ifeq ($(SUDO),)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto
 else
 	@if ! command -v sudo >/dev/null; then \
 	    echo "The kernel tests need root, and there is no sudo: run make test as root." >&2; exit 1; \
 	fi
-	$(BIN)/pytest -m 'not kernel'
-	$(SUDO) -E env PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest -p no:cacheprovider -m kernel
+	$(BIN)/pytest --numprocesses auto -m "not kernel"
+	$(SUDO) -E env PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest --numprocesses auto -p no:cacheprovider -m kernel
 endif
 
 check: venv ## lint, formatting, types, and who may import whom

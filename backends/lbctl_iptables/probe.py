@@ -23,9 +23,14 @@ def probe(host: Host) -> Probe:
     found = []
     for name, driver in drivers.ALL.items():
         version, reason = driver.find(host)
-        usable = version is not None
         found.append(
-            Driver(name=name, store=driver.store, usable=usable, reason=reason or "usable", version=version)
+            Driver(
+                name=name,
+                store=driver.store,
+                usable=not reason,
+                reason=reason or "usable",
+                version=version,
+            )
         )
     plain = host.which("iptables-restore")
     default = host.run([plain, "--version"]).out if plain else ""

@@ -31,12 +31,17 @@ def probe(host: Host) -> Probe:
     found = []
     for name, driver in drivers.ALL.items():
         version, reason = driver.find(host)
-        usable = version is not None and kernel is not ModuleState.MISSING
-        if usable:
-            reason = "usable"
-        elif version is not None:
+        if not reason and kernel is ModuleState.MISSING:
             reason = "this kernel has no nf_tables"
-        found.append(Driver(name=name, store=layout.NAME, usable=usable, reason=reason, version=version))
+        found.append(
+            Driver(
+                name=name,
+                store=layout.NAME,
+                usable=not reason,
+                reason=reason or "usable",
+                version=version,
+            )
+        )
     return Probe(
         drivers=tuple(found),
         capabilities=CAPABILITIES,

@@ -1,7 +1,7 @@
 """The two ways to reach nftables. Both take the same text and print the same JSON.
 
-A driver is a module with `NAME`, `find(host)` → its version or the reason why it cannot be used, and
-`read` and `load`, which return how nft ended.
+A driver is a module with `NAME`, `find(host)` → its version and the reason why it cannot be used ("" where it
+can), and `read` and `load`, which return how nft ended.
 """
 
 from __future__ import annotations

@@ -16,9 +16,10 @@ _MODULE = "nftables"
 
 
 def find(host: Host) -> tuple[str | None, str]:
-    """(version, "") where the binding can be used, else (None, the reason).
+    """(version, "") where the binding can be used, else (None, the reason); the version is never known.
 
-    No context is made, since that opens a netlink socket, which may load a kernel module.
+    The binding's own number says nothing about the library, and the library tells it only in a listing. No
+    context is made, since that opens a netlink socket, which may load a kernel module.
     """
     module = host.module(_MODULE)
     if module is None or not hasattr(module, "Nftables"):
@@ -27,8 +28,7 @@ def find(host: Host) -> tuple[str | None, str]:
         ctypes.CDLL("libnftables.so.1")
     except OSError:
         return None, "libnftables.so.1 cannot be loaded"
-    # The binding's own version says nothing about the library's.
-    return "so.1", ""
+    return None, ""
 
 
 def read(host: Host, *words: str) -> Completed:

@@ -21,11 +21,12 @@ from lbctl.cli.schema import schema
 from lbctl.cli.status import status
 from lbctl.errors import LbctlError
 
-_EXIT_CODES = """\
-Exit codes: 0 done, or nothing to do; 1 differences (plan --exit-code); 2 wrong usage or invalid input;
-3 no usable backend, or it cannot express a feature; 4 permission; 5 apply failed, kernel unchanged;
-6 apply failed, state unknown; 7 the kernel moved since the plan, or another lbctl holds the lock.
-"""
+_EXIT_CODES = (
+    "Exit codes: 0 done, or nothing to do · 1 differences (plan --exit-code) · "
+    "2 wrong usage or invalid input · 3 no usable backend, or it cannot express a feature · "
+    "4 permission · 5 apply failed, kernel unchanged · 6 apply failed, state unknown · "
+    "7 the kernel moved since the plan, or another lbctl holds the lock"
+)
 
 app = typer.Typer(
     name="lbctl",

@@ -21,7 +21,7 @@ def check(
     color: Colors = Color.AUTO,
 ) -> None:
     """Validate the intent file: every mistake with its line."""
-    from lbctl.cli.output import Style, print_json
+    from lbctl.cli.output import Style, count, print_json
     from lbctl.cli.work import read_intent, session_for
 
     try:
@@ -42,4 +42,5 @@ def check(
         return
     endpoints = sum(len(service.endpoints) for service in intent.services)
     verdict = "valid, and the kernel takes it" if kernel else "valid"
-    print(f"{Style(color)(verdict, 'green')}: {len(names)} services, {endpoints} endpoints")
+    found = f"{count(len(names), 'service')}, {count(endpoints, 'endpoint')}"
+    print(f"{Style(color)(verdict, 'green')}: {found}")

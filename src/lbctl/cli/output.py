@@ -61,6 +61,11 @@ def report(error: LbctlError) -> None:
         say(f"    hint: {error.hint}")
 
 
+def count(number: int, noun: str) -> str:
+    """`1 service`, `2 services`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def share(value: Fraction) -> str:
     """A share in JSON: "p/q" in lowest terms."""
     return f"{value.numerator}/{value.denominator}"
@@ -111,16 +116,15 @@ def plan_document(plan: Plan, before: str, after: str) -> dict[str, Any]:
 
 def plan_text(plan: Plan, style: Style) -> str:
     """A plan in words: what happens to each service, shares before and after."""
-    count = {action: sum(s.action is action for s in plan.services) for action in Action}
+    number = {action: sum(s.action is action for s in plan.services) for action in Action}
     if not plan.changed:
-        return (
-            f"Nothing to change: {plan.backend} holds what the intent says ({len(plan.services)} services)."
-        )
+        held = count(len(plan.services), "service")
+        return f"Nothing to change: {plan.backend} holds what the intent says ({held})."
     lines = [
         style(
-            f"{plan.backend} (driver {plan.driver}): {count[Action.ADD]} to add, "
-            f"{count[Action.CHANGE]} to change, {count[Action.REMOVE]} to remove, "
-            f"{count[Action.NONE]} unchanged",
+            f"{plan.backend} (driver {plan.driver}): {number[Action.ADD]} to add, "
+            f"{number[Action.CHANGE]} to change, {number[Action.REMOVE]} to remove, "
+            f"{number[Action.NONE]} unchanged",
             "bold",
         )
     ]
@@ -133,7 +137,7 @@ def plan_text(plan: Plan, style: Style) -> str:
         if rows:
             lines.append(table(rows, right=frozenset({1}), indent="    "))
     shared = sum(change.service is None for change in plan.changes)
-    if shared and not any(count[a] for a in Action if a is not Action.NONE):
+    if shared and not any(number[a] for a in Action if a is not Action.NONE):
         lines += [
             "",
             f"The {shared} rules that all services share differ from what lbctl wrote; apply repairs them.",

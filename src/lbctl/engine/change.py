@@ -76,7 +76,8 @@ def _plan(backend: Backend, driver: str, before: Program, after: Program) -> Pla
     return Plan(
         backend=backend.name,
         driver=driver,
-        before=before,
+        # The kernel's order means nothing; the same order on both sides makes their texts comparable.
+        before=before.in_order_of(after),
         after=after,
         changes=changes,
         services=diff_services(backend.lift(before), backend.lift(after), changes),

@@ -47,5 +47,11 @@ class Program:
         """The items whose key's second part is `kind`, in order."""
         return (item for item in self.items if item.key[1] == kind)
 
+    def in_order_of(self, other: Program) -> Program:
+        """The same items, those that `other` has too in its order and before the rest."""
+        shared = [self._index[item.key] for item in other.items if item.key in self._index]
+        rest = [item for item in self.items if item.key not in other.by_key]
+        return Program(self.owner, (*shared, *rest))
+
     def __bool__(self) -> bool:
         return bool(self.items)
