@@ -1,0 +1,134 @@
+"""A host in memory, for tests of what a real host seldom shows.
+
+It is public, so that the author of a backend can test against it too:
+
+    host = FakeHost(programs=("nft",), files={"/proc/modules": "nf_tables 1 0 - Live 0x0\\n"})
+    host.answer("nft", "--version", out="nftables v1.0.6 (Lester Gooch #5)")
+    host.fail_write(2, err="Error: No space left on device")
+    ...
+    assert [each.argv[0] for each in host.ran] == ["nft"]
+
+A *write* is a run that is handed a text on standard input, be it to load or to check it. What nobody
+announced is an error of the test, never an empty answer.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lbctl.errors import Stale
+from lbctl.host.host import Completed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from types import ModuleType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """One program that was run."""
+
+    argv: tuple[str, ...]
+    stdin: str
+
+    @property
+    def program(self) -> str:
+        """The program's name without its folder."""
+        return self.argv[0].rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    words: tuple[str, ...]
+    reply: Callable[[Ran], Completed]
+
+    def fits(self, ran: Ran) -> bool:
+        program, *options = self.words
+        return ran.program == program and set(options) <= set(ran.argv[1:])
+
+
+class FakeHost:
+    """A `lbctl.host.Host` that does nothing and tells what was asked of it."""
+
+    def __init__(
+        self,
+        *,
+        programs: Iterable[str] = (),
+        files: Mapping[str, str] | None = None,
+        modules: Mapping[str, ModuleType] | None = None,
+        privileged: bool = True,
+    ) -> None:
+        self.programs = set(programs)
+        self.files = dict(files or {})
+        self.modules = dict(modules or {})
+        self.privileged = privileged
+        #: Everything that was run, first to last.
+        self.ran: list[Ran] = []
+        #: The names of locks that somebody else holds, and of those that lbctl held.
+        self.busy: set[str] = set()
+        self.locked: list[str] = []
+        self._answers: list[_Answer] = []
+        self._failures: dict[int, Completed] = {}
+
+    @property
+    def writes(self) -> list[Ran]:
+        """The runs that were handed a text."""
+        return [ran for ran in self.ran if ran.stdin]
+
+    def answer(self, *words: str, out: str = "", err: str = "", code: int = 0) -> None:
+        """Say how a program ends whose name is the first of `words` and whose arguments hold the others.
+
+        Of several announcements that fit a run, the last one counts.
+        """
+        completed = Completed(code=code, out=out, err=err)
+        self.answer_with(lambda _: completed, *words)
+
+    def answer_with(self, reply: Callable[[Ran], Completed], *words: str) -> None:
+        """As `answer`, for answers that depend on the run or on what ran before it."""
+        self.programs.add(words[0])
+        self._answers.insert(0, _Answer(words=words, reply=reply))
+
+    def fail_write(self, number: int, *, err: str, code: int = 1) -> None:
+        """Have the write with that number, counted from 1, fail."""
+        self._failures[number] = Completed(code=code, out="", err=err)
+
+    def which(self, program: str) -> str | None:
+        """See `Host`."""
+        return f"/usr/sbin/{program}" if program in self.programs else None
+
+    def run(self, argv: Sequence[str], *, stdin: str = "") -> Completed:
+        """See `Host`."""
+        ran = Ran(argv=tuple(argv), stdin=stdin)
+        self.ran.append(ran)
+        if stdin and len(self.writes) in self._failures:
+            return self._failures[len(self.writes)]
+        for answer in self._answers:
+            if answer.fits(ran):
+                return answer.reply(ran)
+        raise LookupError(f"no answer was announced for: {' '.join(argv)}")
+
+    def read(self, path: str) -> str | None:
+        """See `Host`."""
+        return self.files.get(path)
+
+    def module(self, name: str) -> ModuleType | None:
+        """See `Host`."""
+        return self.modules.get(name)
+
+    def may_change_network(self) -> bool:
+        """See `Host`."""
+        return self.privileged
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """See `Host`."""
+        if name in self.busy:
+            raise Stale("another lbctl (process 1) is changing this network namespace")
+        self.locked.append(name)
+        self.busy.add(name)
+        try:
+            yield
+        finally:
+            self.busy.remove(name)

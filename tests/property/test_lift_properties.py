@@ -1,0 +1,124 @@
+"""The proof engine: what a program does is what its intent says, for any intent and both backends."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+from ipaddress import ip_network
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lbctl.host.fake import FakeHost
+from lbctl.model import Intent, Item, Key, Program
+from lbctl.spi import Capabilities
+from lbctl_iptables import backend as iptables
+from lbctl_nftables import backend as nftables
+from support.intents import NETWORKS, intents
+
+BOTH = pytest.mark.parametrize("backend", [nftables, iptables], ids=lambda b: b.name)
+
+
+def capabilities(backend: ModuleType) -> Capabilities:
+    found = backend.probe(FakeHost()).capabilities
+    networks = tuple(map(ip_network, NETWORKS)) if backend is iptables else ()
+    return Capabilities(
+        protocols=found.protocols,
+        schedulers=found.schedulers,
+        source_nat=found.source_nat,
+        networks=networks,
+    )
+
+
+CAPABILITIES = {b.name: capabilities(b) for b in (nftables, iptables)}
+
+
+def compiled(backend: ModuleType, intent: Intent) -> Program:
+    program = backend.compile(intent, CAPABILITIES[backend.name])
+    assert isinstance(program, Program)
+    return program
+
+
+@BOTH
+@given(intent=intents())
+def test_what_is_compiled_balances_as_the_intent_says(backend: ModuleType, intent: Intent) -> None:
+    lifted = backend.lift(compiled(backend, intent))
+    assert lifted.unsupported == ()
+    wanted = {
+        (service.name, family, listener): tuple(e.to for e in service.slots(family))
+        for service in intent.services
+        for family in service.families
+        for listener in service.listeners_of(family)
+    }
+    assert {(s.name, s.family, s.listener): s.slots for s in lifted.services} == wanted
+    # No listener is found twice.
+    assert len(lifted.services) == len(wanted)
+    by_name = {service.name: service for service in intent.services}
+    for found in lifted.services:
+        service = by_name[found.name]
+        shares = service.shares()
+        if service.endpoints[0].address is None:
+            assert found.shares == shares
+        else:
+            assert found.shares == {e.to: shares[e.to] for e in service.endpoints if e.serves(found.family)}
+        assert found.leak == 0
+        assert sum(found.shares.values()) == Fraction(1)
+        assert found.mode == ("nth" if len(found.slots) > 1 else "single")
+        assert found.action == ("redirect" if service.endpoints[0].address is None else "dnat")
+
+
+@BOTH
+@given(intent=intents(), data=st.data())
+def test_the_order_of_services_moves_nothing(
+    backend: ModuleType, intent: Intent, data: st.DataObject
+) -> None:
+    program = compiled(backend, intent)
+    assert compiled(backend, intent) == program
+    assert backend.render(compiled(backend, intent)) == backend.render(program)
+    services = tuple(data.draw(st.permutations(intent.services)))
+    other = compiled(backend, Intent(services=services, owner=intent.owner))
+    assert unordered(other) == unordered(program)
+
+
+def unordered(program: Program) -> Mapping[Key, tuple[str | None, object]]:
+    """Each item, where what all services share is a bag of lines: its order is that of the services."""
+    return {
+        item.key: (item.service, item.text if item.service else sorted(item.text.split("\n")))
+        for item in program.items
+    }
+
+
+@BOTH
+@given(intent=intents(min_services=1), data=st.data())
+def test_a_service_that_comes_or_goes_changes_no_other(
+    backend: ModuleType, intent: Intent, data: st.DataObject
+) -> None:
+    gone = data.draw(st.sampled_from(intent.services))
+    rest = tuple(service for service in intent.services if service is not gone)
+    full = compiled(backend, intent)
+    less = compiled(backend, Intent(services=rest, owner=intent.owner))
+    assert owned(less) == {key: item for key, item in owned(full).items() if item.service != gone.name}
+    if backend is nftables:
+        # What all share may come and go with a service, but never gets another text.
+        shared = {item.key: item.text for item in full.items if item.service is None}
+        for item in less.items:
+            if item.service is None:
+                assert shared[item.key] == item.text
+
+
+def owned(program: Program) -> dict[Key, Item]:
+    return {item.key: item for item in program.items if item.service is not None}
+
+
+@BOTH
+@given(intent=intents())
+def test_items_of_the_two_families_and_of_owners_never_meet(backend: ModuleType, intent: Intent) -> None:
+    program = compiled(backend, intent)
+    words = {item.key[0] for item in program.items}
+    families = {family for service in intent.services for family in service.families}
+    assert len(words) == len(families)
+    # Every line of every item is one line of the rule language.
+    for item in program.items:
+        for line in item.text.split("\n"):
+            assert line == line.strip()
+            assert line.isprintable()

@@ -1,0 +1,99 @@
+"""Hypothesis strategies for whole intents, within what both backends can express.
+
+Names, ports and addresses come from small pools, so that two intents often differ in little: the same
+service with another weight, listener or endpoint. That is where a delta has work to do.
+"""
+
+from ipaddress import IPv4Address, IPv6Address
+
+from hypothesis import strategies as st
+
+from lbctl.model import (
+    DEFAULT_OWNER,
+    Address,
+    Endpoint,
+    Family,
+    Intent,
+    Listener,
+    Protocol,
+    Service,
+    SourceNat,
+    slot_count,
+)
+
+LONG = "n" * 63
+LONGER = "n" * 62 + "o"
+NAMES = st.sampled_from(["web", "api", "dns", "a", "0", "x-1", "drop", LONG, LONGER]) | st.from_regex(
+    r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True
+)
+OWNERS = st.sampled_from([DEFAULT_OWNER, DEFAULT_OWNER, "blue", "0", "a-b", "o" * 12])
+PORTS = st.sampled_from([1, 53, 80, 443, 65535]) | st.integers(1, 65535)
+V4 = st.integers(1, 6).map(lambda n: IPv4Address("10.0.0.0") + n)
+V6 = st.integers(1, 6).map(lambda n: IPv6Address("2001:db8:2::") + n)
+ADDRESSES = {Family.IPV4: V4, Family.IPV6: V6}
+WEIGHTS = st.just(1) | st.integers(1, 12)
+NETWORKS = ("10.0.0.0/24", "192.0.2.0/24", "2001:db8:2::/64")
+
+
+@st.composite
+def endpoints(draw: st.DrawFn, families: frozenset[Family], *, local: bool) -> tuple[Endpoint, ...]:
+    """At least one endpoint of each family, all of one kind, no place twice."""
+    places: list[tuple[Address | None, int]] = []
+    if local:
+        places += [(None, port) for port in draw(st.lists(PORTS, min_size=1, max_size=5, unique=True))]
+    else:
+        for family in sorted(families):
+            pairs = st.tuples(ADDRESSES[family], PORTS)
+            places += draw(st.lists(pairs, min_size=1, max_size=4, unique=True))
+        places = draw(st.permutations(places))
+    weights = draw(st.lists(WEIGHTS, min_size=len(places), max_size=len(places)))
+    named = draw(st.booleans())
+    return tuple(
+        Endpoint(port=port, address=address, weight=weight, name=f"e{i}" if named else "")
+        for i, ((address, port), weight) in enumerate(zip(places, weights, strict=True))
+    )
+
+
+@st.composite
+def services(draw: st.DrawFn) -> Service:
+    local = draw(st.booleans())
+    families = frozenset(draw(st.lists(st.sampled_from(Family), min_size=1, max_size=2, unique=True)))
+    candidates = st.builds(
+        Listener,
+        protocol=st.sampled_from([Protocol.TCP, Protocol.UDP]),
+        port=PORTS,
+        address=st.one_of(st.none(), *(ADDRESSES[family] for family in sorted(families))),
+    )
+    listeners: list[Listener] = []
+    for listener in draw(st.lists(candidates, min_size=1, max_size=4)):
+        if not any(listener.overlaps(other) for other in listeners):
+            listeners.append(listener)
+    return Service(
+        name=draw(NAMES),
+        listeners=tuple(listeners),
+        endpoints=draw(endpoints(families, local=local)),
+        local_clients=draw(st.booleans()),
+        source_nat=draw(st.sampled_from(SourceNat)),
+    )
+
+
+def _small(service: Service) -> bool:
+    return all(
+        slot_count([e.weight for e in service.endpoints if e.serves(family)]) <= 60 for family in Family
+    )
+
+
+@st.composite
+def intents(
+    draw: st.DrawFn, *, owner: str | None = None, min_services: int = 0, max_services: int = 4
+) -> Intent:
+    """Any intent whose listeners do not overlap. `owner` fixes the owner, for intents that follow another."""
+    kept: list[Service] = []
+    drawn = st.lists(
+        services().filter(_small), min_size=min_services, max_size=max_services, unique_by=lambda s: s.name
+    )
+    for service in draw(drawn):
+        taken = [listener for other in kept for listener in other.listeners]
+        if not any(listener.overlaps(x) for listener in service.listeners for x in taken):
+            kept.append(service)
+    return Intent(services=tuple(kept), owner=owner or draw(OWNERS))
