@@ -105,6 +105,12 @@ EXPECTED = [
         'service "web": endpoint "[::ffff:10.0.0.1]:80" is an IPv4 address in IPv6 clothes',
         '"10.0.0.1"',
     ),
+    (
+        "ipv4-compatible-address.toml",
+        5,
+        'service "web": listener "[::1.2.3.4]:80/tcp" has an IPv4-compatible IPv6 address',
+        "1.2.3.4",
+    ),
     ("endpoint-is-a-float.toml", 6, 'service "web": endpoint 8001.5 is not a text', "8001"),
     (
         "endpoint-leading-zero.toml",

@@ -32,6 +32,8 @@ def status(
 
     intent = read_intent(config)
     session = session_for(backend, driver)
+    if backend == "auto" and driver is None:
+        session = session.where_held(intent.owner)
     while True:
         now = engine.status(session, intent)
         if output is Format.JSON:

@@ -173,7 +173,7 @@ class IntentTable(Table):
     schema_: Version = Field(description="Version of this format.")
     owner: OwnerText = Field(
         default=DEFAULT_OWNER,
-        description="Names the tables and chains of this file, so that several files can live on one host.",
+        description="Names the rules of this file, so that several files can live on one host.",
     )
     service: list[ServiceTable] = Field(default=[], description="The services.")
 

@@ -119,7 +119,7 @@ def name(value: object) -> str:
 
 
 def owner(value: object) -> str:
-    """The owner of tables and chains."""
+    """The owner of a file's rules."""
     try:
         if isinstance(value, str):
             return check_owner(value)
@@ -127,7 +127,7 @@ def owner(value: object) -> str:
         pass
     raise Mistake(
         f"owner {show(value)} is not a name of at most {MAX_OWNER} characters",
-        "it names tables and chains: use a-z, 0-9 and -, and start and end with a letter or digit",
+        "it becomes a part of rules: use a-z, 0-9 and -, and start and end with a letter or digit",
     )
 
 
@@ -270,7 +270,8 @@ def _address(v4: str | None, v6: str | None) -> Address | None:
             return None if number in {0, 0xFFFFFFFF} or number >> 28 == 0xE else plain
         if v6:
             number = int(wide := IPv6Address(v6))
-            return None if number == 0 or number >> 32 == 0xFFFF or number >> 120 == 0xFF else wide
+            odd = number == 0 or number >> 32 == 0xFFFF or 0xFFFF < number <= 0xFFFFFFFF
+            return None if odd or number >> 120 == 0xFF else wide
     except AddressValueError:
         pass
     return None
@@ -300,6 +301,12 @@ def _explain_address(text: str, what: str, alone: str) -> None:
             raise Mistake(
                 f"{what} is an IPv4 address in IPv6 clothes",
                 f'write the IPv4 address "{address.ipv4_mapped}"',
+            )
+        if 0xFFFF < number <= 0xFFFFFFFF:
+            # RFC 4291 2.5.5.1. Tools print them as ::1.2.3.4 or otherwise; no rule with one is ever the same.
+            raise Mistake(
+                f"{what} has an IPv4-compatible IPv6 address, which RFC 4291 deprecates",
+                f'write the IPv4 address "{IPv4Address(number)}"',
             )
         multicast = number >> 120 == 0xFF
     if number == 0:

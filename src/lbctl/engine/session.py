@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lbctl.errors import PermissionDenied
-from lbctl.spi import AUTO, backends, select, survey
+from lbctl.spi import AUTO, Choice, backends, select, survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lbctl.host import Host
     from lbctl.model import Intent, Program
-    from lbctl.spi import Backend, Candidate, Choice, Driver
+    from lbctl.spi import Backend, Candidate, Driver
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +57,17 @@ class Session:
                 if driver.store not in seen:
                     seen.add(driver.store)
                     yield candidate.backend, driver
+
+    def where_held(self, owner: str) -> Session:
+        """A session on the store that holds an owner's rules; this one where no other does."""
+        self.need_privilege()
+        by_name = {candidate.backend.name: candidate for candidate in self.candidates}
+        for backend, driver in self.stores():
+            if backend.observe(self.host, driver.name, owner):
+                probe = by_name[backend.name].probe
+                choice = Choice(backend=backend, driver=driver, probe=probe, reason="it holds the rules")
+                return replace(self, choice=choice)
+        return self
 
     def need_privilege(self) -> None:
         """Raise `PermissionDenied` where the kernel would refuse even to show us its rules."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from lbctl.engine.change import plan
 from lbctl.host import translated_connections
+from lbctl.model import diff
 
 if TYPE_CHECKING:
     from lbctl.engine.session import Session
@@ -55,7 +55,7 @@ class Status:
 
 def status(session: Session, intent: Intent) -> Status:
     """Read the kernel's counters and connections for every service of an intent."""
-    in_sync = not plan(session, intent).changed
+    in_sync = not diff(session.observe(intent.owner), session.compile(intent))
     counts = session.backend.stats(session.host, session.driver, intent.owner)
     connections = translated_connections(session.host)
     return Status(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from lbctl.errors import PermissionDenied, Stale
+from lbctl.errors import ApplyFailed, PermissionDenied, Stale
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -113,7 +113,8 @@ class LocalHost:
             self._run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise PermissionDenied(
+            kind = PermissionDenied if isinstance(error, PermissionError) else ApplyFailed
+            raise kind(
                 f"cannot open the lock {path}: {error.strerror}",
                 hint="run as root, or set LBCTL_STATE_DIR to a directory that you can write",
             ) from error

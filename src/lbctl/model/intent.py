@@ -27,8 +27,8 @@ MAX_WEIGHT = 4096
 #: Slots of one service. Bounds the ladder of a service on the slowest backend and the memory of all.
 MAX_SLOTS = 4096
 
-#: A service's, endpoint's or owner's name: also a part of chain names and of quoted comments, so nothing
-#: that a rule language could read otherwise is ever let in. `\Z`, since `$` would allow a newline.
+#: A service's, endpoint's or owner's name. It becomes a part of rules, so nothing that a rule language could
+#: read otherwise is ever let in. `\Z`, since `$` would allow a newline.
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 
 
@@ -199,13 +199,13 @@ class Intent:
 
 
 def check_owner(owner: str) -> str:
-    """`owner` itself, or ValueError. It names tables and chains, so it is short (at most 12 characters)."""
+    """`owner` itself, or ValueError. It is a part of short names in rules: at most 12 characters."""
     if not NAME.match(owner) or len(owner) > MAX_OWNER:
         raise ValueError(f"owner {owner!r} is not a name of at most {MAX_OWNER} characters")
     return owner
 
 
-#: iptables gives a chain 28 characters; the prefix, the owner and 8 for the rest must fit.
+#: The shortest names that a backend has are 28 characters; ours, the owner's and a service's must fit.
 MAX_OWNER = 12
 
 
