@@ -5,7 +5,8 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
-from lbctl.model import Protocol, Scheduler, SourceNat, State
+from lbctl.host import has_ipv6
+from lbctl.model import Family, Protocol, Scheduler, SourceNat, State
 from lbctl.spi import Capabilities, Driver, Probe
 from lbctl_iptables import drivers
 
@@ -40,6 +41,7 @@ def probe(host: Host) -> Probe:
     return Probe(
         drivers=tuple(found),
         capabilities=Capabilities(
+            families=frozenset(Family) if _ipv6(host) else frozenset({Family.IPV4}),
             protocols=frozenset({Protocol.TCP, Protocol.UDP}),
             schedulers=frozenset({Scheduler.ROUND_ROBIN}),
             states=frozenset({State.ACTIVE}),
@@ -49,6 +51,12 @@ def probe(host: Host) -> Probe:
         remedy=REMEDY,
         facts={"kernel": (host.read("/proc/sys/kernel/osrelease") or "").strip()},
     )
+
+
+def _ipv6(host: Host) -> bool:
+    """True where this host has IPv6 and the commands for it: some systems pack them apart."""
+    words = [f"ip6tables{infix}-restore" for infix in ("", "-legacy", "-nft")]
+    return has_ipv6(host) and any(map(host.which, words))
 
 
 def _networks4(host: Host) -> Iterator[Network]:

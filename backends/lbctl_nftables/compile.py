@@ -21,7 +21,7 @@ def compile_intent(intent: Intent, capabilities: Capabilities) -> Program:
     items: list[Item] = []
     for family in Family:
         services = [s for s in intent.services if family in s.families]
-        if services:
+        if services and family in capabilities.families:
             items += _Table(family, services).items()
     return Program(intent.owner, tuple(items))
 

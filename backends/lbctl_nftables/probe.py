@@ -6,10 +6,11 @@ read from /proc; a kernel that says nothing about its modules is believed to hav
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lbctl.host import ModuleState, kernel_module
-from lbctl.model import Protocol, Scheduler, SourceNat, State
+from lbctl.host import ModuleState, has_ipv6, kernel_module
+from lbctl.model import Family, Protocol, Scheduler, SourceNat, State
 from lbctl.spi import Capabilities, Driver, Probe
 from lbctl_nftables import drivers, layout
 
@@ -22,6 +23,7 @@ CAPABILITIES = Capabilities(
     states=frozenset({State.ACTIVE}),
     source_nat=frozenset(SourceNat),
 )
+_IPV4_ONLY = frozenset({Family.IPV4})
 REMEDY = "install nftables (Debian: apt install nftables python3-nftables)"
 
 
@@ -44,7 +46,7 @@ def probe(host: Host) -> Probe:
         )
     return Probe(
         drivers=tuple(found),
-        capabilities=CAPABILITIES,
+        capabilities=CAPABILITIES if has_ipv6(host) else replace(CAPABILITIES, families=_IPV4_ONLY),
         remedy=REMEDY,
         facts={"kernel": (host.read("/proc/sys/kernel/osrelease") or "").strip(), "nf_tables": kernel},
     )

@@ -327,3 +327,38 @@ def test_hand_edits_are_seen_and_repaired(network: Network, quick_way: tuple[str
         assert network.rules() == clean, edit
         assert network.lbctl("plan", "--exit-code", *way, config=path).code == 0, edit
     assert network.ask(network.client, HOST4, 80, 3) == rounds(3)
+
+
+KEEPER = """\
+table ip keeper {
+	chain in {
+		type nat hook prerouting priority 0; policy accept;
+		ct state new accept
+	}
+	chain out {
+		type nat hook postrouting priority 0; policy accept;
+		ct state new accept
+	}
+}
+"""
+
+
+def test_established_connections_live_through_every_change(
+    network: Network, quick_way: tuple[str, ...]
+) -> None:
+    holder = network.holder((8001, 8002, 8003, 8004))
+    path = network.folder / "lbctl.toml"
+    assert network.lbctl("apply", "--yes", *quick_way, config=intent(WEB)).code == 0
+    open_ = [network.hold(network.client, HOST4, 80) for _ in range(6)]
+    status = network.lbctl("status", "--output", "json", *quick_way, config=path).json
+    assert [e["established"] for e in status["services"][0]["endpoints"]] == [2, 2, 2]
+    for text in (intent(service("web", "80/tcp", "8004")), intent(OTHER), intent(WEB, OTHER)):
+        assert network.lbctl("apply", "--yes", *quick_way, config=text).code == 0
+        assert [c.say("still there?") for c in open_] == ["still there?"] * 6
+    assert holder.ports == [8001, 8002, 8003] * 2
+    # The kernel translates as long as anybody's rules want it to; ours need not be the ones.
+    network.tool("nft", "-f", "-", stdin=KEEPER)
+    assert network.lbctl("remove", "--yes").code == 0
+    assert [c.say("still there?") for c in open_] == ["still there?"] * 6
+    for connection in open_:
+        connection.close()

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from itertools import count as counter
@@ -113,6 +113,58 @@ class Responder:
         self._wake.close()
 
 
+class Holder:
+    """Listeners that keep connections and echo what they hear; `ports` says where each one arrived."""
+
+    def __init__(self, namespace: Namespace, ports: Iterable[int]) -> None:
+        self.ports: list[int] = []
+        self._open: list[socket.socket] = []
+        for port in ports:
+            with namespace.entered():
+                listener = socket.create_server(("", port))
+            self._open.append(listener)
+            threading.Thread(target=self._accept, args=(listener, port), daemon=True).start()
+
+    def _accept(self, listener: socket.socket, port: int) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            self.ports.append(port)
+            self._open.append(connection)
+            threading.Thread(target=self._echo, args=(connection,), daemon=True).start()
+
+    def _echo(self, connection: socket.socket) -> None:
+        try:
+            while data := connection.recv(1024):
+                connection.sendall(data)
+        except OSError:
+            return
+
+    def close(self) -> None:
+        for sock in self._open:
+            # Wakes the thread that waits in it.
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+
+class Held:
+    """A client's long-lived connection to a `Holder`."""
+
+    def __init__(self, namespace: Namespace, address: str, port: int) -> None:
+        with namespace.entered():
+            self._socket = socket.create_connection((address, port), timeout=TIMEOUT)
+
+    def say(self, text: str) -> str:
+        self._socket.sendall(text.encode())
+        return self._socket.recv(1024).decode()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
 class Network:
     """The three hosts. `lbctl` runs the real program on the middle one."""
 
@@ -146,6 +198,17 @@ class Network:
 
     def close(self) -> None:
         self._stack.close()
+
+    def holder(self, ports: Iterable[int]) -> Holder:
+        holder = Holder(self.host, ports)
+        self._stack.callback(holder.close)
+        return holder
+
+    def hold(self, namespace: Namespace, address: str, port: int) -> Held:
+        held = Held(namespace, address, port)
+        # One word there and back, so that the other side has surely accepted it.
+        assert held.say("hello") == "hello"
+        return held
 
     def responder(self, namespace: Namespace) -> Responder:
         responder = Responder(namespace)

@@ -39,6 +39,9 @@ def remove(
             print(plan_text(plan, style), flush=True)
         if not due:
             print(f'Nothing to remove: no backend holds rules of owner "{whose}".')
+    if due:
+        # The kernel stops translating, established connections too, with the last rule that wants it.
+        say("Established connections live on only if other rules of this host use NAT.")
     removed = bool(due) and confirmed("Remove this?", yes=yes)
     if removed:
         engine.apply(session, due)

@@ -2,7 +2,7 @@
 
 from lbctl.host.conntrack import TranslatedConnection, translated_connections
 from lbctl.host.host import Completed, Host, LocalHost
-from lbctl.host.kernel import ModuleState, kernel_module
+from lbctl.host.kernel import ModuleState, has_ipv6, kernel_module
 
 __all__ = [
     "Completed",
@@ -10,6 +10,7 @@ __all__ = [
     "LocalHost",
     "ModuleState",
     "TranslatedConnection",
+    "has_ipv6",
     "kernel_module",
     "translated_connections",
 ]

@@ -18,6 +18,11 @@ class ModuleState(StrEnum):
     MISSING = "missing"
 
 
+def has_ipv6(host: Host) -> bool:
+    """False where this network namespace has no IPv6 at all, as with the kernel's option ipv6.disable=1."""
+    return host.read("/proc/thread-self/net/if_inet6") is not None
+
+
 def kernel_module(host: Host, name: str) -> ModuleState:
     """The state of module `name` (as /proc/modules spells it).
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from lbctl.model import Family, Scheduler, SourceNat, State
 from lbctl.model import Protocol as Transport
-from lbctl.model import Scheduler, SourceNat, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 class Capabilities:
     """What a backend can express on this host. `compile` refuses everything else by name."""
 
+    #: A service on any address of this host is compiled for these; an address of another one is refused.
+    families: frozenset[Family] = frozenset(Family)
     protocols: frozenset[Transport] = frozenset()
     schedulers: frozenset[Scheduler] = frozenset()
     states: frozenset[State] = frozenset({State.ACTIVE})

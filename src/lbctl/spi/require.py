@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lbctl.errors import Stale, Unsupported
-from lbctl.model import diff
+from lbctl.model import Family, diff
 
 if TYPE_CHECKING:
     from lbctl.model import Intent, Plan, Program
@@ -19,6 +19,11 @@ def require(intent: Intent, capabilities: Capabilities, *, backend: str) -> None
         if service.scheduler not in capabilities.schedulers:
             known = ", ".join(sorted(capabilities.schedulers))
             lacking.append((f"scheduler {service.scheduler}", f"schedulers of this backend: {known}"))
+        lacking += [
+            (f"{family} (listener {listener})", f"this host has no {family}, or no tool for it")
+            for listener in service.listeners
+            if listener.address and (family := Family.of(listener.address)) not in capabilities.families
+        ]
         lacking += [
             (f"protocol {listener.protocol}", "protocols: " + ", ".join(sorted(capabilities.protocols)))
             for listener in service.listeners
