@@ -40,7 +40,7 @@ class _Nat:
         self._family = family
         self._owner = owner
         self._services = services
-        self._translated = [s for s in services if _remote(s) and s.source_nat is not SourceNat.NEVER]
+        self._translated = [s for s in services if s.remote and s.source_nat is not SourceNat.NEVER]
         self._networks = networks
 
     def items(self) -> Iterator[Item]:
@@ -133,8 +133,3 @@ def _target(endpoint: Endpoint) -> Sequence[str]:
     if endpoint.address is None:
         return ("-j", "REDIRECT", "--to-ports", str(endpoint.port))
     return ("-j", "DNAT", "--to-destination", endpoint.to)
-
-
-def _remote(service: Service) -> bool:
-    """True where connections leave for another address: endpoints of a service are of one kind."""
-    return service.endpoints[0].address is not None

@@ -34,7 +34,7 @@ class _Table:
         self._family = family
         self._services = services
         self._homes = _homes(services)
-        self._source_nat = {s.source_nat for s in services if _remote(s)} - {SourceNat.NEVER}
+        self._source_nat = {s.source_nat for s in services if s.remote} - {SourceNat.NEVER}
 
     def items(self) -> Iterator[Item]:
         yield Item((self._word, "table"), "")
@@ -121,11 +121,11 @@ class _Table:
     def _service_rules(self, service: Service) -> Iterator[str]:
         if not service.local_clients:
             yield "fib saddr type local return"
-        if _remote(service) and service.source_nat is SourceNat.HAIRPIN:
+        if service.remote and service.source_nat is SourceNat.HAIRPIN:
             # Two registers cannot be compared, so a set of pairs (x, x) stands for "the same link".
             yield f"update @{layout.LINKS} {{ iif . iif }}"
         picker = f"numgen inc mod {len(service.slots(self._family))} offset {self._offset(service)}"
-        statement = f"dnat {self._word} to " if _remote(service) else "redirect to :"
+        statement = f"dnat {self._word} to " if service.remote else "redirect to :"
         for protocol in dict.fromkeys(x.protocol for x in service.listeners_of(self._family)):
             yield f"meta l4proto {protocol} {statement}{picker} map @{self._page(service)}"
 
@@ -141,7 +141,7 @@ class _Table:
     def _dispatch(self, service: Service) -> Iterator[Item]:
         to_service = f": goto {layout.chain(service.name)}"
         after = {SourceNat.HAIRPIN: layout.HAIRPIN, SourceNat.ALWAYS: layout.MASQUERADE}
-        to_source = after.get(service.source_nat) if _remote(service) else None
+        to_source = after.get(service.source_nat) if service.remote else None
         for listener in service.listeners_of(self._family):
             key = _listener_key(listener)
             anywhere = listener.address is None
@@ -185,9 +185,4 @@ def _listener_key(listener: Listener) -> str:
 
 
 def _page_kind(service: Service) -> str:
-    return "addresses" if _remote(service) else "ports"
-
-
-def _remote(service: Service) -> bool:
-    """True where connections leave for another address: endpoints of a service are of one kind."""
-    return service.endpoints[0].address is not None
+    return "addresses" if service.remote else "ports"

@@ -155,6 +155,11 @@ class Service:
         return default_seed(self.name) if self.seed is None else self.seed
 
     @property
+    def remote(self) -> bool:
+        """True where connections leave for another address: the endpoints of a service are of one kind."""
+        return any(endpoint.address is not None for endpoint in self.endpoints)
+
+    @property
     def families(self) -> tuple[Family, ...]:
         """The families in which this service is balanced.
 

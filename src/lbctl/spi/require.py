@@ -37,8 +37,7 @@ def require(intent: Intent, capabilities: Capabilities, *, backend: str) -> None
         if service.affinity is not None and not capabilities.affinity:
             lacking.append(("affinity", "remove affinity from the service, or choose another backend"))
         # Connections to this host's own ports never need it, whatever the file says.
-        remote = any(endpoint.address is not None for endpoint in service.endpoints)
-        if remote and service.source_nat not in capabilities.source_nat:
+        if service.remote and service.source_nat not in capabilities.source_nat:
             known = ", ".join(sorted(capabilities.source_nat))
             lacking.append((f"source-nat {service.source_nat}", f"source-nat of this backend: {known}"))
         if service.allow and not capabilities.allow:
