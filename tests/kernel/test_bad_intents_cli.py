@@ -1,0 +1,186 @@
+"""A file with a mistake, given to the program itself: file, line and hint, and the kernel untouched."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lbctl.cli import app
+from lbctl.errors import IntentError
+from support.network import Network, Result, intent, service
+
+BAD = Path(__file__).parents[1] / "cli" / "bad"
+FILES = sorted(BAD.iterdir())
+#: One of each kind of mistake, for whole processes.
+SAMPLE = (
+    "duplicate-listeners.toml",
+    "json-trailing-comma.json",
+    "listener-ipv6-without-brackets.toml",
+    "name-with-drop.toml",
+    "name-with-newline.toml",
+    "name-with-terminal-escape.toml",
+    "toml-unclosed-list.toml",
+    "weights-need-too-many-slots.toml",
+)
+GOOD = intent(service("web", "80/tcp", "8001", "8002"))
+
+
+def regular(text: bytes) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        path.write_bytes(text)
+
+    return make
+
+
+def huge(path: Path) -> None:
+    with path.open("wb") as stream:
+        stream.write(b"schema = 1\n")
+        stream.truncate(50 * 1024 * 1024)
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+GENERATED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "not-utf-8": (regular(b"schema = 1\n# caf\xe9\n"), ":2: not UTF-8"),
+    "utf-16": (regular("schema = 1\n".encode("utf-16")), ":1: not UTF-8"),
+    "zeros": (regular(b"schema = 1\n\0"), ":2: "),
+    "gzip": (regular(b"\x1f\x8b\x08\0\0\0\0\0"), ":1: "),
+    "huge": (huge, "larger than"),
+    "deep": (regular(b"schema = 1\nservice = " + b"[" * 100_000), ":2: nested too deeply"),
+    "long-number": (regular(b"schema = " + b"9" * 100_000), ":1: "),
+    "fifo": (os.mkfifo, "a pipe, not a regular file"),
+    "directory": (Path.mkdir, "a directory, not a regular file"),
+    "loop": (loop, "cannot be read"),
+    "missing": (lambda path: None, ":1: no such file"),
+    "dangling": (lambda path: path.symlink_to("nowhere"), ":1: no such file"),
+}
+
+
+def lbctl(network: Network, *words: str, before: tuple[str, ...] = (), **options: object) -> Result:
+    """As a process, that must end soon."""
+    with network.host.entered():
+        done = subprocess.run(
+            [*before, sys.executable, "-m", "lbctl", *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=20,
+            env={**os.environ, "LBCTL_STATE_DIR": str(network.folder)},
+            **options,
+        )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def refused(result: Result, file: str) -> None:
+    """Exit code 2, nothing but talk, and each mistake with file, line and hint."""
+    assert (result.code, result.out) == (2, "")
+    assert "Traceback" not in result.err
+    assert not re.search(r"[^\x20-\x7e\n\u00a0-\uffff]", result.err), "control characters reach a terminal"
+    lines = result.err.splitlines()
+    mistakes = [i for i, line in enumerate(lines) if re.match(re.escape(file) + r":[1-9]\d*: \S", line)]
+    assert mistakes
+    for place in mistakes:
+        assert lines[place + 1].startswith("    hint: ")
+    assert re.fullmatch(r"lbctl: \d+ mistakes? in .*", lines[-1])
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_check_names_the_mistake(file: Path) -> None:
+    runner = CliRunner()
+    checked = runner.invoke(app, ["check", "--config", str(file)])
+    # The program's `main` prints the error; here it arrives as it is.
+    assert isinstance(checked.exception, IntentError)
+    assert checked.output == ""
+    document = json.loads(runner.invoke(app, ["check", "--config", str(file), "--output", "json"]).stdout)
+    assert (document["format_version"], document["valid"], document["services"]) == (1, False, [])
+    assert [(p.line, p.message, p.hint) for p in checked.exception.problems] == [
+        (e["line"], e["message"], e["hint"]) for e in document["errors"]
+    ]
+    for mistake in document["errors"]:
+        assert mistake["file"] == str(file)
+        assert 1 <= mistake["line"] <= len(file.read_bytes().splitlines()) + 1
+        assert mistake["message"]
+        assert mistake["hint"]
+
+
+def test_no_command_takes_a_bad_file(network: Network) -> None:
+    assert network.lbctl("apply", "--yes", config=GOOD).code == 0
+    full = network.rules()
+    for name in SAMPLE:
+        refused(lbctl(network, "apply", "--yes", "--config", str(BAD / name)), str(BAD / name))
+        assert network.rules() == full, name
+    bad = BAD / SAMPLE[0]
+    for words in (
+        ("check",),
+        ("check", "--kernel"),
+        ("render",),
+        ("plan",),
+        ("plan", "--output", "json"),
+        ("status", "--output", "json"),
+        ("remove", "--yes"),
+    ):
+        done = lbctl(network, *words, "--config", str(bad))
+        assert (done.code, done.out) == (2, ""), words
+        assert f"{bad}:" in done.err
+    assert network.rules() == full
+
+
+@pytest.mark.parametrize("kind", GENERATED)
+def test_files_that_are_no_intent(network: Network, kind: str) -> None:
+    make, said = GENERATED[kind]
+    make(network.folder / kind)
+    done = lbctl(network, "apply", "--yes", "--config", kind, cwd=network.folder)
+    refused(done, kind)
+    assert said in done.err
+    assert network.rules() == ""
+
+
+def test_a_file_that_the_user_may_not_read(network: Network) -> None:
+    drop = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all")
+    # Not below pytest's own folders: those are closed to other users.
+    with tempfile.TemporaryDirectory() as name:
+        secret = Path(name, "lbctl.toml")
+        secret.write_text(GOOD)
+        secret.chmod(0o600)
+        for mode in (0o755, 0o700):
+            Path(name).chmod(mode)
+            done = lbctl(network, "check", "--config", str(secret), before=drop, cwd="/")
+            refused(done, str(secret))
+            assert "permission denied" in done.err.lower()
+
+
+def test_mistakes_are_json_on_stdout(network: Network) -> None:
+    path = network.folder / "many.toml"
+    path.write_text(
+        'schema = 1\n[[service]]\nname = "Web"\nlisten = "80"\nendpoints = []\nwieght = 3\n', encoding="utf-8"
+    )
+    done = lbctl(network, "check", "--output", "json", "--config", str(path))
+    assert done.code == 2
+    assert done.json["valid"] is False
+    assert [(e["file"], e["line"]) for e in done.json["errors"]] == [(str(path), n) for n in (3, 4, 5, 6)]
+    assert all(set(e) >= {"file", "line", "message", "hint"} for e in done.json["errors"])
+
+
+def test_init_says_what_is_wrong_with_its_words(network: Network) -> None:
+    for words, said in (
+        (("--listen", "80", "--to", "8001"), '"80/tcp"'),
+        (("--listen", "80/tcp", "--to", "8001-80011"), "65535"),
+        (("--listen", "80/tcp", "--to", "8001", "--name", "My Web"), '"my-web"'),
+        (("--listen", "80/tcp", "--to", ""), "endpoint"),
+        (("--listen", "2001:db8::1:80/tcp", "--to", "8001"), "["),
+        (("--listen", "80/tcp", "--to", "8001,10.0.0.1:80"), "two kinds"),
+    ):
+        done = lbctl(network, "init", *words)
+        assert (done.code, done.out) == (2, ""), words
+        assert said in done.err, words
+        assert "hint: " in done.err
