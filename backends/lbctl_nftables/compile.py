@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
-from lbctl.model import Family, Item, Program, SourceNat
+from lbctl.model import Family, Item, Program, Scheduler, SourceNat
 from lbctl.spi import require
 from lbctl_nftables import layout
 
@@ -124,10 +124,23 @@ class _Table:
         if service.remote and service.source_nat is SourceNat.HAIRPIN:
             # Two registers cannot be compared, so a set of pairs (x, x) stands for "the same link".
             yield f"update @{layout.LINKS} {{ iif . iif }}"
-        picker = f"numgen inc mod {len(service.slots(self._family))} offset {self._offset(service)}"
+        picker = self._picker(service)
         statement = f"dnat {self._word} to " if service.remote else "redirect to :"
         for protocol in dict.fromkeys(x.protocol for x in service.listeners_of(self._family)):
             yield f"meta l4proto {protocol} {statement}{picker} map @{self._page(service)}"
+
+    def _picker(self, service: Service) -> str:
+        """What chooses a slot's key. A hash has a seed always: without, each load would move all clients."""
+        span = f"mod {len(service.slots(self._family))}"
+        first = f"offset {self._offset(service)}"
+        match service.scheduler:
+            case Scheduler.ROUND_ROBIN:
+                return f"numgen inc {span} {first}"
+            case Scheduler.RANDOM:
+                return f"numgen random {span} {first}"
+            case Scheduler.SOURCE_HASH | Scheduler.MAGLEV:
+                return f"jhash {self._word} saddr {span} seed {service.hash_seed:#x} {first}"
+        assert_never(service.scheduler)
 
     def _slots(self, service: Service) -> Iterator[Item]:
         page, first = self._page(service), self._offset(service)

@@ -14,8 +14,15 @@ if TYPE_CHECKING:
 
 _PICK = re.compile(
     r"meta l4proto (?P<protocol>\w+) (?P<action>redirect to :|dnat ip6? to )"
-    r"numgen inc mod (?P<modulus>\d+) offset (?P<offset>\d+) map @(?P<page>\S+)\Z"
+    r"(?P<picker>numgen inc|numgen random|jhash ip6? saddr) mod (?P<modulus>\d+) (?:seed 0x[0-9a-f]+ )?"
+    r"offset (?P<offset>\d+) map @(?P<page>\S+)\Z"
 )
+_MODES = {
+    "numgen inc": "nth",
+    "numgen random": "random",
+    "jhash ip saddr": "hash",
+    "jhash ip6 saddr": "hash",
+}
 _GOTO = re.compile(r": goto (?P<chain>\S+)\Z")
 _DATA = re.compile(r"(?:comment \"[^\"]*\" )?: (?:(?P<address>\S+) \. )?(?P<port>\d+)\Z")
 
@@ -48,7 +55,7 @@ def _service(program: Program, word: str, name: str, listener: Listener, body: I
             first = int(pick["offset"])
             keys = range(first, first + int(pick["modulus"]))
             slots = tuple(_endpoint(program, word, pick["page"], key) for key in keys)
-            mode = "nth" if len(slots) > 1 else "single"
+            mode = _MODES[pick["picker"]] if len(slots) > 1 else "single"
             action = "redirect" if pick["action"].startswith("redirect") else "dnat"
             break
     family = next(f for f in Family if layout.WORD[f] == word)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CAPABILITIES = Capabilities(
     protocols=frozenset({Protocol.TCP, Protocol.UDP}),
-    schedulers=frozenset({Scheduler.ROUND_ROBIN}),
+    schedulers=frozenset(Scheduler),
     states=frozenset({State.ACTIVE}),
     source_nat=frozenset(SourceNat),
 )

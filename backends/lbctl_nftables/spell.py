@@ -95,6 +95,11 @@ def _value(value: Json) -> str:
             return f"ct {key}"
         case {"map": {"key": key, "data": str(data)}}:
             return f"{_value(key)} map {data}"
+        case {"jhash": {"mod": int(modulus), "seed": int(seed), "expr": hashed, **rest}} if set(rest) <= {
+            "offset"
+        }:
+            of = f"mod {modulus} seed {seed:#x} offset {rest.get('offset', 0)}"
+            return f"jhash {_value(hashed)} {of}"
         case {"numgen": {"mode": str(mode), "mod": int(modulus), **rest}} if set(rest) <= {"offset"}:
             return f"numgen {mode} mod {modulus} offset {rest.get('offset', 0)}"
         case _:

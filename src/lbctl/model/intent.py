@@ -14,6 +14,7 @@ from fractions import Fraction
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, TypeAlias
 
+from lbctl.model.maglev import maglev
 from lbctl.model.schedule import schedule, shares
 
 if TYPE_CHECKING:
@@ -176,13 +177,16 @@ class Service:
         )
 
     def slots(self, family: Family) -> tuple[Endpoint, ...]:
-        """The endpoints of new connections of `family`, one per slot, in the order of round robin.
+        """The endpoints of new connections of `family`, one per slot; round robin takes them in this order.
 
         Active endpoints; where there is none, the backups; empty where nobody is left.
         """
         able = [e for e in self.endpoints if e.serves(family)]
         ready = [e for e in able if e.state is State.ACTIVE] or [e for e in able if e.state is State.BACKUP]
-        return tuple(ready[i] for i in schedule(tuple(e.weight for e in ready)))
+        weights = tuple(e.weight for e in ready)
+        if self.scheduler is Scheduler.MAGLEV:
+            return tuple(ready[i] for i in maglev(tuple(e.to for e in ready), weights, self.hash_seed))
+        return tuple(ready[i] for i in schedule(weights))
 
     def shares(self) -> Mapping[str, Fraction]:
         """`Endpoint.to` → the wanted share of new connections in its family, exact."""
