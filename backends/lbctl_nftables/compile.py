@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import TYPE_CHECKING, assert_never
 
 from lbctl.model import Family, Item, Program, Scheduler, SourceNat
@@ -9,9 +10,9 @@ from lbctl.spi import require
 from lbctl_nftables import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from lbctl.model import Intent, Listener, Service
+    from lbctl.model import Intent, Listener, Network, Service
     from lbctl.spi import Capabilities
 
 
@@ -35,6 +36,7 @@ class _Table:
         self._services = services
         self._homes = _homes(services)
         self._source_nat = {s.source_nat for s in services if s.remote} - {SourceNat.NEVER}
+        self._refusing = [s for s in services if s.allow or not s.slots(family)]
 
     def items(self) -> Iterator[Item]:
         yield Item((self._word, "table"), "")
@@ -45,6 +47,8 @@ class _Table:
             yield from self._slots(service)
         for service in self._services:
             yield from self._dispatch(service)
+        for service in self._refusing:
+            yield from self._refusals(service)
 
     def _maps(self) -> Iterator[Item]:
         names = {layout.SERVICES: layout.SERVICES, layout.PORTS: layout.PORTS}
@@ -52,13 +56,18 @@ class _Table:
             names |= {layout.SOURCES: layout.SERVICES, layout.SOURCE_PORTS: layout.PORTS}
         if SourceNat.HAIRPIN in self._source_nat:
             names |= {layout.LINKS: layout.LINKS}
+        if self._refusing:
+            names |= {layout.REFUSED: layout.SERVICES, layout.REFUSED_PORTS: layout.PORTS}
         for service in self._services:
             kind = _page_kind(service)
             names[self._page(service)] = f"page-{kind}"
+            if service.allow:
+                names[layout.networks(service.name)] = layout.NETWORKS
         declarations = layout.declarations(self._word)
         for name, kind in names.items():
-            what = "set" if kind == layout.LINKS else "map"
-            yield Item((self._word, what, name), "\n".join(declarations[kind]))
+            what = "set" if kind in {layout.LINKS, layout.NETWORKS} else "map"
+            owner = layout.service_of_set(name) if kind == layout.NETWORKS else None
+            yield Item((self._word, what, name), "\n".join(declarations[kind]), owner)
 
     def _chains(self) -> Iterator[Item]:
         for hook in (layout.PREROUTING, layout.OUTPUT):
@@ -70,8 +79,14 @@ class _Table:
             yield self._chain(layout.HAIRPIN, "")
         if SourceNat.ALWAYS in self._source_nat:
             yield self._chain(layout.MASQUERADE, "")
+        if self._refusing:
+            for chain, hook in layout.REFUSING.items():
+                yield self._chain(chain, base_chain("filter", hook, layout.FILTER_PRIORITY))
+            yield self._chain(layout.REFUSE, "")
         for service in self._services:
             yield self._chain(layout.chain(service.name), "", service.name)
+            if service.allow:
+                yield self._chain(layout.allowed_chain(service.name), "", service.name)
 
     def _chain(self, name: str, text: str, service: str | None = None) -> Item:
         return Item((self._word, "chain", name), text, service)
@@ -112,8 +127,20 @@ class _Table:
             )
         if SourceNat.ALWAYS in self._source_nat:
             yield self._body(layout.MASQUERADE, "masquerade fully-random")
+        if self._refusing:
+            for chain in layout.REFUSING:
+                yield self._body(
+                    chain,
+                    f"ct state new {word} daddr . meta l4proto . th dport vmap @{layout.REFUSED}",
+                    f"ct state new fib daddr type local meta l4proto . th dport vmap @{layout.REFUSED_PORTS}",
+                )
+            yield self._body(layout.REFUSE, "reject with tcp reset", "reject")
         for service in self._services:
-            yield self._body(layout.chain(service.name), *self._service_rules(service), service=service.name)
+            name = service.name
+            yield self._body(layout.chain(name), *self._service_rules(service), service=name)
+            if service.allow:
+                allowed = f"{word} saddr @{layout.networks(name)} return"
+                yield self._body(layout.allowed_chain(name), allowed, f"goto {layout.REFUSE}", service=name)
 
     def _body(self, chain: str, *rules: str, service: str | None = None) -> Item:
         return Item((self._word, "rules", chain), "\n".join(rules), service)
@@ -121,6 +148,10 @@ class _Table:
     def _service_rules(self, service: Service) -> Iterator[str]:
         if not service.local_clients:
             yield "fib saddr type local return"
+        if service.allow:
+            yield f"{self._word} saddr != @{layout.networks(service.name)} return"
+        if not service.slots(self._family):
+            return
         if service.remote and service.source_nat is SourceNat.HAIRPIN:
             # Two registers cannot be compared, so a set of pairs (x, x) stands for "the same link".
             yield f"update @{layout.LINKS} {{ iif . iif }}"
@@ -162,6 +193,22 @@ class _Table:
             if to_source:
                 sources = layout.SOURCE_PORTS if anywhere else layout.SOURCES
                 yield self._element(sources, key, f": goto {to_source}", service)
+
+    def _refusals(self, service: Service) -> Iterator[Item]:
+        nobody = not service.slots(self._family)
+        to = layout.REFUSE if nobody else layout.allowed_chain(service.name)
+        for listener in service.listeners_of(self._family):
+            name = layout.REFUSED_PORTS if listener.address is None else layout.REFUSED
+            yield self._element(name, _listener_key(listener), f": goto {to}", service)
+        for network in self._allowed(service):
+            key = str(network.network_address if network.num_addresses == 1 else network)
+            yield self._element(layout.networks(service.name), key, "", service)
+
+    def _allowed(self, service: Service) -> Iterable[Network]:
+        """Networks without overlaps, which an interval set would refuse."""
+        if self._family is Family.IPV4:
+            return collapse_addresses(n for n in service.allow if isinstance(n, IPv4Network))
+        return collapse_addresses(n for n in service.allow if isinstance(n, IPv6Network))
 
     def _element(self, name: str, key: str, text: str, service: Service) -> Item:
         return Item((self._word, "element", name, key), text, service.name)

@@ -10,6 +10,12 @@ the endpoint up in a *slot page*, a map that some services share, each with its 
     map addresses-a2 slot : address . port                         endpoints elsewhere
     chain service-…  redirect/dnat to numgen inc mod M offset K map @page
 
+What a service does not serve, all clients where no endpoint is left and those that `allow` leaves out, passes
+that untranslated and is refused in filter chains, by two more maps with the listeners' keys:
+
+    map refused, refused-ports   … : goto refuse      nobody is left
+                                 … : goto allowed-…   only clients in set allow-… pass
+
 Pages keep the number of sets and of bindings per set small; both are walked by the kernel while rules are
 loaded (10,000 services of 10: 1.1 s, one map per service: 7.6 s, an anonymous map per rule: 16.4 s).
 
@@ -35,6 +41,8 @@ WORD: Mapping[Family, str] = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 
 #: Ahead of the priority of both iptables flavours (-100 and 100), whatever was registered first.
 DESTINATION_PRIORITY = -101
+#: Ahead of the host's own filter: a refusal is an answer, where a filter may be silent.
+FILTER_PRIORITY = -1
 SOURCE_PRIORITY = 99
 
 SERVICES = "services"
@@ -42,13 +50,22 @@ PORTS = "ports"
 SOURCES = "sources"
 SOURCE_PORTS = "source-ports"
 LINKS = "links"
+#: A kind of set: the allowed clients of one service.
+NETWORKS = "networks"
 HAIRPIN = "source-hairpin"
 MASQUERADE = "source-always"
+REFUSED = "refused"
+REFUSED_PORTS = "refused-ports"
+REFUSE = "refuse"
+#: Chain → the hook that calls it, for refusing.
+REFUSING = {"refuse-input": "input", "refuse-forward": "forward", "refuse-output": "output"}
 PREROUTING = "prerouting"
 OUTPUT = "output"
 POSTROUTING = "postrouting"
 
 _CHAIN_PREFIX = "service-"
+_ALLOWED_PREFIX = "allowed-"
+_NETWORKS_PREFIX = "allow-"
 _PAGES = 256
 _RANGE = 1 << 16
 _RANGES = 1 << 15
@@ -66,7 +83,25 @@ def chain(service: str) -> str:
 
 def service_of_chain(name: str) -> str | None:
     """The service whose chain this is; None for a chain that all services share."""
-    return name.removeprefix(_CHAIN_PREFIX) if name.startswith(_CHAIN_PREFIX) else None
+    for prefix in (_CHAIN_PREFIX, _ALLOWED_PREFIX):
+        if name.startswith(prefix):
+            return name.removeprefix(prefix)
+    return None
+
+
+def allowed_chain(service: str) -> str:
+    """The name of the chain that refuses all but a service's allowed clients."""
+    return _ALLOWED_PREFIX + service
+
+
+def networks(service: str) -> str:
+    """The name of the set of a service's allowed clients."""
+    return _NETWORKS_PREFIX + service
+
+
+def service_of_set(name: str) -> str | None:
+    """The service whose allowed clients a set holds; None for another set."""
+    return name.removeprefix(_NETWORKS_PREFIX) if name.startswith(_NETWORKS_PREFIX) else None
 
 
 def home(service: str) -> tuple[int, int]:
@@ -98,6 +133,7 @@ def declarations(word: str) -> dict[str, tuple[str, ...]]:
         # A map of `tcp dport` is refused in a rule about udp; `th dport` serves all protocols.
         "page-ports": ("typeof numgen inc mod 2 : th dport", "counter"),
         "page-addresses": (f"typeof numgen inc mod 2 : {word} daddr . th dport", "counter"),
+        NETWORKS: (f"type {_address(word)}", "flags interval"),
         LINKS: ("typeof iif . oif", "size 1024", "flags dynamic"),
     }
 
@@ -114,6 +150,7 @@ def shapes(word: str) -> dict[tuple[str, tuple[str, ...], str, bool], str]:
         ("map", ("integer",), "inet_service", True): "page-ports",
         ("map", ("integer",), f"{address} . inet_service", True): "page-addresses",
         ("set", ("iface_index", "iface_index"), "", False): LINKS,
+        ("set", (address,), "", False): NETWORKS,
     }
 
 

@@ -58,7 +58,8 @@ def _items(word: str, objects: list[Json]) -> Iterator[Item]:
         kind, value = next(iter(entry.items()))
         match kind:
             case "map" | "set":
-                yield Item((word, kind, value["name"]), _declaration(word, kind, value))
+                owner = layout.service_of_set(value["name"]) if kind == "set" else None
+                yield Item((word, kind, value["name"]), _declaration(word, kind, value), owner)
                 if "dynamic" not in _flags(value) and value["name"] != layout.LINKS:
                     elements += _elements(value)
             case "chain":
@@ -79,9 +80,11 @@ def _items(word: str, objects: list[Json]) -> Iterator[Item]:
         yield Item((word, "rules", chain), "\n".join(texts), layout.service_of_chain(chain))
     for name, key, data in elements:
         spelled, comment = element(key)
-        text = f"comment {layout.quote(comment)} : " if comment is not None else ": "
-        text += spell.element_key(data)
+        parts = [f"comment {layout.quote(comment)}"] if comment is not None else []
+        parts += [f": {spell.element_key(data)}"] if data != "" else []
+        text = " ".join(parts)
         owner = comment.split("/")[0] if comment is not None else owners.get((name, spelled))
+        owner = owner or layout.service_of_set(name)
         yield Item((word, "element", name, spelled), text, owner)
 
 
@@ -101,8 +104,11 @@ def _elements(value: Json) -> Iterator[tuple[str, Json, Json]]:
 
 
 def _element_owners(objects: list[Json]) -> dict[tuple[str, str], str]:
-    """(map, key) → service, for the elements of the dispatch maps and of their twins after routing."""
-    twins = {layout.SERVICES: layout.SOURCES, layout.PORTS: layout.SOURCE_PORTS}
+    """(map, key) → service, for the elements of the dispatch maps and of those with the same keys."""
+    twins = {
+        layout.SERVICES: (layout.SOURCES, layout.REFUSED),
+        layout.PORTS: (layout.SOURCE_PORTS, layout.REFUSED_PORTS),
+    }
     owners: dict[tuple[str, str], str] = {}
     for entry in objects:
         value = entry.get("map")
@@ -112,7 +118,7 @@ def _element_owners(objects: list[Json]) -> dict[tuple[str, str], str]:
                 service = layout.service_of_chain(target)
                 if service is not None:
                     spelled, _ = element(key)
-                    owners[name, spelled] = owners[twins[name], spelled] = service
+                    owners.update(dict.fromkeys([(n, spelled) for n in (name, *twins[name])], service))
     return owners
 
 

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 CAPABILITIES = Capabilities(
     protocols=frozenset({Protocol.TCP, Protocol.UDP}),
     schedulers=frozenset(Scheduler),
-    states=frozenset({State.ACTIVE}),
+    states=frozenset(State),
     source_nat=frozenset(SourceNat),
+    allow=True,
 )
 _IPV4_ONLY = frozenset({Family.IPV4})
 REMEDY = "install nftables (Debian: apt install nftables python3-nftables)"

@@ -83,7 +83,7 @@ def _block(word: str, table: str, items: Iterable[Item]) -> Iterator[str]:
             case "rules":
                 chains.setdefault(item.key[2], []).extend(item.text.split("\n") if item.text else [])
             case "element":
-                elements.setdefault(item.key[2], []).append(f"{item.key[3]} {item.text}")
+                elements.setdefault(item.key[2], []).append(f"{item.key[3]} {item.text}".rstrip())
     if sets or chains:
         yield f"table {word} {table} {{"
         for name, lines in (*sets.items(), *((f"chain {name}", lines) for name, lines in chains.items())):

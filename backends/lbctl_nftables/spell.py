@@ -60,6 +60,10 @@ def _statement(expression: Json) -> str:
             return f"goto {target}"
         case {"jump": {"target": str(target)}}:
             return f"jump {target}"
+        case {"reject": {"type": "tcp reset", **rest}} if not rest:
+            return "reject with tcp reset"
+        case {"reject": None | {"type": "icmp" | "icmpv6", "expr": "port-unreachable"}}:
+            return "reject"
         case {"return": None} | {"accept": None} | {"drop": None}:
             return str(next(iter(expression)))
         case _:
@@ -89,6 +93,8 @@ def _value(value: Json) -> str:
         case {"fib": {"result": str(result), "flags": flags}}:
             names = flags if isinstance(flags, list) else [flags]
             return f"fib {' . '.join(names)} {result}"
+        case {"prefix": {"addr": str(address), "len": int(length)}}:
+            return f"{address}/{length}"
         case {"ct": {"key": str(key), "dir": str(direction)}}:
             return f"ct {direction} {key}"
         case {"ct": {"key": str(key)}}:

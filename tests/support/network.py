@@ -263,7 +263,8 @@ class Network:
                         answers.append(sock.recv(64).decode())
                     except TimeoutError:
                         answers.append("timeout")
-                    except ConnectionRefusedError:
+                    except (ConnectionRefusedError, PermissionError):
+                        # A datagram that is refused on its way out of the host itself fails at once: EPERM.
                         answers.append("refused")
         return answers
 
