@@ -29,7 +29,8 @@ def apply(
         print(plan_text(made, style), flush=True)
     applied = made.changed and confirmed("Apply this?", yes=yes)
     if applied:
-        engine.apply(session, (made,))
+        for note in engine.apply(session, (made,)):
+            say(note)
     if output is Format.JSON:
         before, after = session.backend.render(made.before), session.backend.render(made.after)
         print_json(plan_document(made, before, after) | {"applied": applied})

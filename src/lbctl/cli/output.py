@@ -110,6 +110,9 @@ def plan_document(plan: Plan, before: str, after: str) -> dict[str, Any]:
             }
             for service in plan.services
         ],
+        "forget": [
+            {"listen": str(flow.listener), "family": str(flow.family), "to": flow.to} for flow in plan.stale
+        ],
         "rules": {"before": before, "after": after},
     }
 
@@ -136,6 +139,8 @@ def plan_text(plan: Plan, style: Style) -> str:
         rows = [(e.to, share_text(e.before), "→", share_text(e.after)) for e in service.endpoints]
         if rows:
             lines.append(table(rows, right=frozenset({1}), indent="    "))
+    if plan.stale:
+        lines += ["", "UDP flows that end with it: " + ", ".join(map(str, plan.stale))]
     shared = sum(change.service is None for change in plan.changes)
     if shared and not any(number[a] for a in Action if a is not Action.NONE):
         lines += [

@@ -44,7 +44,8 @@ def remove(
         say("Established connections live on only if other rules of this host use NAT.")
     removed = bool(due) and confirmed("Remove this?", yes=yes)
     if removed:
-        engine.apply(session, due)
+        for note in engine.apply(session, due):
+            say(note)
     if output is Format.JSON:
         renderer = {c.backend.name: c.backend.render for c in session.candidates}
         documents = [

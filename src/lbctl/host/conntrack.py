@@ -1,4 +1,4 @@
-"""Connections under way whose destination was translated, from the kernel's connection table."""
+"""The kernel's connection table, through the `conntrack` command."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
+from lbctl.model import Family
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from lbctl.host.host import Host
+    from lbctl.model import StaleFlow
 
+_LOCAL = re.compile(r"\|-- (\S+)\n +/32 host LOCAL")
 _FIELD = re.compile(r"(src|dst|sport|dport)=(\S+)")
 
 
@@ -38,6 +42,31 @@ def translated_connections(host: Host) -> tuple[TranslatedConnection, ...] | Non
             return None
         found += _parse(done.out)
     return tuple(found)
+
+
+def forget_flows(host: Host, flows: Iterable[StaleFlow]) -> bool:
+    """Delete precisely the entries of `flows`; False where there are some and the host has no `conntrack`."""
+    path: str | None = None
+    for flow in flows:
+        path = path or host.which("conntrack")
+        if path is None:
+            return False
+        asked = flow.listener.address
+        for address in [str(asked)] if asked else _local_addresses(host, flow.family):
+            to, _, port = (flow.to or f"{address}:{flow.listener.port}").rpartition(":")
+            options = ["--orig-dst", address, "--orig-port-dst", str(flow.listener.port)]
+            options += ["--reply-port-src", port, *(["--reply-src", to.strip("[]")] if to else [])]
+            # Exit code 1 says that there was none.
+            host.run([path, "-D", "-f", flow.family, "-p", flow.listener.protocol, *options])
+    return True
+
+
+def _local_addresses(host: Host, family: Family) -> list[str]:
+    """The addresses of this network namespace."""
+    if family is Family.IPV4:
+        return sorted(set(_LOCAL.findall(host.read("/proc/thread-self/net/fib_trie") or "")))
+    lines = (host.read("/proc/thread-self/net/if_inet6") or "").splitlines()
+    return [str(IPv6Address(int(line.split()[0], 16))) for line in lines]
 
 
 def _parse(text: str) -> Iterator[TranslatedConnection]:

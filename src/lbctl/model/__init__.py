@@ -21,7 +21,17 @@ from lbctl.model.intent import (
     default_seed,
 )
 from lbctl.model.lifted import Lifted, LiftedService
-from lbctl.model.plan import Action, Change, EndpointChange, Plan, ServiceChange, diff, diff_services
+from lbctl.model.plan import (
+    Action,
+    Change,
+    EndpointChange,
+    Plan,
+    ServiceChange,
+    StaleFlow,
+    diff,
+    diff_services,
+    stale_flows,
+)
 from lbctl.model.program import Item, Key, Program
 from lbctl.model.schedule import schedule, shares, slot_count
 
@@ -51,6 +61,7 @@ __all__ = [
     "Service",
     "ServiceChange",
     "SourceNat",
+    "StaleFlow",
     "State",
     "check_owner",
     "default_seed",
@@ -59,4 +70,5 @@ __all__ = [
     "schedule",
     "shares",
     "slot_count",
+    "stale_flows",
 ]

@@ -7,9 +7,12 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from lbctl.model.intent import Protocol
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lbctl.model.intent import Family, Intent, Listener
     from lbctl.model.lifted import Lifted
     from lbctl.model.program import Item, Key, Program
 
@@ -69,6 +72,22 @@ class ServiceChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StaleFlow:
+    """Datagrams that the kernel would go on sending where a plan no longer wants them.
+
+    A datagram socket's flow is placed once, as a connection is, but may never end by itself. `to` is the
+    endpoint that goes, as `Endpoint.to`; None for flows that reached the listener before it was balanced.
+    """
+
+    family: Family
+    listener: Listener
+    to: str | None
+
+    def __str__(self) -> str:
+        return f"{self.listener} {self.family} → {self.to or 'itself'}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """How to get from the program `before`, which the kernel holds, to the program `after`."""
 
@@ -78,6 +97,8 @@ class Plan:
     after: Program
     changes: tuple[Change, ...]
     services: tuple[ServiceChange, ...]
+    #: What to forget once `after` holds.
+    stale: tuple[StaleFlow, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -98,6 +119,29 @@ def diff(before: Program, after: Program) -> tuple[Change, ...]:
     )
     go = tuple(Change(item, None) for item in reversed(before.items) if item.key not in new)
     return come + go
+
+
+def stale_flows(before: Lifted, after: Lifted, wanted: Intent) -> tuple[StaleFlow, ...]:
+    """The flows that outlive their reason when `before` becomes `after`; who drains keeps its own."""
+    kept = {
+        (listener, endpoint.to)
+        for service in wanted.services
+        for listener in service.listeners
+        for endpoint in service.endpoints
+    }
+    gone = [
+        StaleFlow(family=service.family, listener=service.listener, to=to)
+        for service in before.services
+        for to in service.shares
+        if service.listener.protocol is Protocol.UDP and (service.listener, to) not in kept
+    ]
+    known = {(service.family, service.listener) for service in before.services}
+    new = [
+        StaleFlow(family=service.family, listener=service.listener, to=None)
+        for service in after.services
+        if service.listener.protocol is Protocol.UDP and (service.family, service.listener) not in known
+    ]
+    return (*gone, *new)
 
 
 def diff_services(before: Lifted, after: Lifted, changes: tuple[Change, ...]) -> tuple[ServiceChange, ...]:
