@@ -1,0 +1,88 @@
+"""Each story's intent, its rules in both languages and its plan, as people will read them.
+
+UPDATE_GOLDEN=1 writes the texts anew; read the difference before it is committed.
+"""
+
+import os
+from ipaddress import ip_network
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from lbctl.cli.options import Color
+from lbctl.cli.output import Style, plan_text
+from lbctl.config import load
+from lbctl.host.fake import FakeHost
+from lbctl.model import Intent, Plan, Program, diff, diff_services
+from lbctl_iptables import backend as iptables
+from lbctl_nftables import backend as nftables
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+STORIES = sorted(folder.name for folder in GOLDEN.iterdir())
+#: A host with IPv6, all commands, and one link to the endpoints' network: 10.0.0.0/24, 2001:db8:2::/64.
+HOST = FakeHost(
+    programs=("ip6tables-legacy-restore",),
+    files={
+        "/proc/thread-self/net/route": "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\n"
+        "inside\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\n",
+        "/proc/thread-self/net/if_inet6": "20010db8000200000000000000000001 02 40 00 80   inside\n",
+    },
+)
+
+
+def program(backend: ModuleType, intent: Intent) -> Program:
+    made = backend.compile(intent, backend.probe(HOST).capabilities)
+    assert isinstance(made, Program)
+    return made
+
+
+def plan(backend: ModuleType, driver: str, intent: Intent) -> str:
+    """What the first apply on an empty host would announce."""
+    before, after = Program(intent.owner), program(backend, intent)
+    changes = diff(before, after)
+    services = diff_services(backend.lift(before), backend.lift(after), changes)
+    made = Plan(
+        backend=backend.name,
+        driver=driver,
+        before=before,
+        after=after,
+        changes=changes,
+        services=services,
+    )
+    return plan_text(made, Style(Color.NEVER)) + "\n"
+
+
+def test_the_host_of_the_stories() -> None:
+    found = iptables.probe(HOST).capabilities.networks
+    assert found == (ip_network("10.0.0.0/24"), ip_network("2001:db8:2::/64"))
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_story(story: str) -> None:
+    folder = GOLDEN / story
+    intent = load(folder / "lbctl.toml")
+    texts = {
+        "nftables.nft": nftables.render(program(nftables, intent)),
+        "iptables.rules": iptables.render(program(iptables, intent)),
+        "plan.txt": plan(nftables, "nft", intent),
+    }
+    for name, text in texts.items():
+        path = folder / name
+        if os.environ.get("UPDATE_GOLDEN"):
+            path.write_text(text, encoding="utf-8")
+        assert path.read_text(encoding="utf-8") == text, f"{path} (UPDATE_GOLDEN=1 rewrites it)"
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_a_plan_reads_the_same_on_every_backend(story: str) -> None:
+    intent = load(GOLDEN / story / "lbctl.toml")
+    one, other = plan(nftables, "x", intent), plan(iptables, "x", intent)
+    assert sorted(one.splitlines()[1:]) == sorted(other.splitlines()[1:])
+    assert one.replace("nftables", "iptables", 1).splitlines()[0] == other.splitlines()[0]
+
+
+def test_no_file_is_left_over() -> None:
+    names = {"lbctl.toml", "nftables.nft", "iptables.rules", "plan.txt"}
+    for story in STORIES:
+        assert {path.name for path in (GOLDEN / story).iterdir()} == names
