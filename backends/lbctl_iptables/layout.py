@@ -7,8 +7,8 @@ Everything is in the nat table, in chains that begin with our prefix:
     POSTROUTING → LBCTL-SOURCE            which connections need our source address
     LBCTL-HAIRPIN                         … only where the endpoint would answer without us
 
-Another owner's prefix is `LBCTL.<owner>`; names of services are in small letters and have no dot, so no two
-names can meet. A chain has at most 28 characters; what does not fit is cut and gets a hash.
+Another owner has `LBCTL.<owner>` and `LBCTL.<owner>.<service>`; names of owners and services are in small letters
+and have no dot, so no two names can meet. A chain has at most 28 characters; what does not fit is cut and gets a hash.
 
 Texts are spelled as iptables-save prints them, tokens joined by single blanks. So a program can be compared
 with a dump, and whatever is changed by hand shows, be it in a rule's comment or in its target.
@@ -44,9 +44,14 @@ def prefix(owner: str) -> str:
     return "LBCTL" if owner == DEFAULT_OWNER else f"LBCTL.{owner}"
 
 
+def _stem(owner: str) -> str:
+    """What an owner's other chains begin with. An owner's name may end in what looks like a service's."""
+    return f"{prefix(owner)}-" if owner == DEFAULT_OWNER else f"{prefix(owner)}."
+
+
 def chain(owner: str, service: str) -> str:
     """The name of a service's chain."""
-    name = f"{prefix(owner)}-{service}"
+    name = f"{_stem(owner)}{service}"
     if len(name) <= MAX_CHAIN:
         return name
     digest = base64.b32encode(hashlib.sha256(service.encode()).digest()).decode().lower()[:_HASH]
@@ -55,18 +60,17 @@ def chain(owner: str, service: str) -> str:
 
 def source_chain(owner: str) -> str:
     """The name of the chain that POSTROUTING enters."""
-    return f"{prefix(owner)}-SOURCE"
+    return f"{_stem(owner)}SOURCE"
 
 
 def hairpin_chain(owner: str) -> str:
     """The name of the chain for services with source-nat hairpin."""
-    return f"{prefix(owner)}-HAIRPIN"
+    return f"{_stem(owner)}HAIRPIN"
 
 
 def owns(owner: str, chain_name: str) -> bool:
     """True for a name of a chain of this owner."""
-    own = prefix(owner)
-    return chain_name == own or chain_name.startswith(f"{own}-")
+    return chain_name == prefix(owner) or chain_name.startswith(_stem(owner))
 
 
 def quote(token: str) -> str:

@@ -148,7 +148,7 @@ def test_files_that_are_no_intent(network: Network, kind: str) -> None:
 @pytest.mark.parametrize(
     "mode",
     [
-        pytest.param(0o755, marks=pytest.mark.xfail(reason="Typer refuses it first, in its own words")),
+        0o755,
         0o700,
     ],
 )

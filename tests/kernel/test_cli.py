@@ -161,7 +161,6 @@ def test_wrong_names_are_told_the_right_ones(network: Network, web: Path) -> Non
         assert "hint: one of " in wrong.err
 
 
-@pytest.mark.xfail(reason="the hint lists the drivers of every backend")
 def test_a_driver_of_another_backend_is_not_offered(network: Network, web: Path) -> None:
     wrong = run(network, "plan", "--backend", "nftables", "--driver", "legacy")
     assert wrong.code == 2
@@ -225,7 +224,6 @@ def test_the_intent_file_is_looked_for_in_order(network: Network) -> None:
         assert "lbctl init" in lost.err
 
 
-@pytest.mark.xfail(reason="the list of errors is empty where no file is found at all")
 def test_check_names_a_missing_file_in_json_too(network: Network) -> None:
     lost = run(network, "check", "--output", "json")
     assert lost.code == 2
@@ -506,7 +504,6 @@ def test_without_a_terminal_nothing_is_changed_unasked(network: Network, web: Pa
     assert network.rules() == full
 
 
-@pytest.mark.xfail(reason="sys.stdin is None then, and isatty of it a traceback")
 def test_a_closed_standard_input_is_no_terminal(network: Network, web: Path) -> None:
     with network.host.entered():
         done = subprocess.run(
@@ -704,9 +701,7 @@ def test_colours(network: Network, web: Path) -> None:
     [
         ((), {}, True),
         ((), {"NO_COLOR": "1"}, False),
-        pytest.param(
-            ("--color", "never"), {}, False, marks=pytest.mark.xfail(reason="complaints know no --color")
-        ),
+        (("--color", "never"), {}, False),
     ],
 )
 def test_colours_of_complaints(
@@ -721,7 +716,6 @@ def many(count: int = 100) -> str:
     return intent(*(service(f"s{i}", f"{1000 + i}/tcp", str(20000 + i)) for i in range(count)))
 
 
-@pytest.mark.xfail(reason="Typer turns a broken pipe into exit code 1, which means differences")
 @pytest.mark.parametrize(
     "command", [("render", "--output", "json"), ("plan", "--rules"), ("plan", "--output", "json")]
 )
@@ -737,7 +731,6 @@ def test_a_reader_that_goes_away_is_no_failure(network: Network, web: Path, comm
     assert process.wait(20) == 0
 
 
-@pytest.mark.xfail(reason="Typer turns a broken pipe into exit code 1, which means differences")
 def test_a_reader_that_never_came_is_no_failure(network: Network, web: Path) -> None:
     for command in (("schema",), ("backends",), ("plan",), ("--help",)):
         process = start(network, *command)
@@ -749,7 +742,6 @@ def test_a_reader_that_never_came_is_no_failure(network: Network, web: Path) -> 
         assert process.wait(20) == 0, command
 
 
-@pytest.mark.xfail(reason="an OSError while printing is a traceback")
 def test_a_full_disk_is_told_without_a_traceback(network: Network, web: Path) -> None:
     for command in (("render",), ("check",)):
         with Path("/dev/full").open("w") as full:
@@ -760,14 +752,12 @@ def test_a_full_disk_is_told_without_a_traceback(network: Network, web: Path) ->
         assert "Traceback" not in err, command
 
 
-@pytest.mark.xfail(reason="the arrow of a plan is a traceback where the encoding lacks it")
 def test_a_terminal_that_knows_no_arrows(network: Network, web: Path) -> None:
     done = run(network, "apply", "--yes", env={"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"})
     assert "Traceback" not in done.err
     assert done.code == 0
 
 
-@pytest.mark.xfail(reason="Path.cwd() is asked even where --config names the file")
 def test_a_working_folder_that_is_gone(network: Network, web: Path) -> None:
     folder = network.folder / "gone"
     folder.mkdir()

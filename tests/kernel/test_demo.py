@@ -190,7 +190,6 @@ def test_whatever_ends_it(demo: Demo, number: signal.Signals, moment: str) -> No
         assert moment == "before" or "Traceback" not in err
 
 
-@pytest.mark.xfail(reason="the endpoints end with tracebacks where the terminal sends them the signal too")
 def test_ctrl_c_reaches_the_whole_group(demo: Demo) -> None:
     # A terminal sends the signal to every process of the group, the endpoints among them.
     with demo.leaves_nothing():
@@ -246,7 +245,6 @@ def test_what_is_missing_is_said(demo: Demo) -> None:
     assert "iptables is left out" in err
 
 
-@pytest.mark.xfail(reason="a traceback where the command ip is missing")
 def test_without_the_ip_command(demo: Demo) -> None:
     env = hidden(demo)
     (demo.folder / "empty" / "ip").unlink()

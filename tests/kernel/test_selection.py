@@ -237,12 +237,10 @@ def test_a_user_may_look_but_not_touch(user: Machine) -> None:
         assert done.out == user.lbctl(*words).out, words
 
 
-@pytest.mark.xfail(reason="a table list that only root may read counts as a kernel without ip_tables")
 def test_a_user_sees_the_same_backends(user: Machine) -> None:
     assert user.lbctl("backends", before=UNPRIVILEGED).out == user.lbctl("backends").out
 
 
-@pytest.mark.xfail(reason="a table list that only root may read counts as a kernel without ip_tables")
 def test_a_user_of_an_old_host_lacks_permission_not_iptables(user: Machine) -> None:
     user.uninstall("nft", *(name for name in FLAVOURS if "-nft-" in name))
     user.hide("nftables", "iptc")

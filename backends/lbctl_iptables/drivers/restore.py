@@ -103,7 +103,8 @@ class NfTables(_Restore):
 
 def legacy_kernel(host: Host) -> str:
     """Why the kernel cannot take rules of the old interface; empty where it can."""
-    if host.read(tables_file("iptables")) is not None:
+    # Only root may read it.
+    if host.exists(tables_file("iptables")):
         return ""
     state = kernel_module(host, "ip_tables")
     return "" if state is ModuleState.LOADABLE else "this kernel has no ip_tables"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from typing import Annotated
@@ -27,6 +29,9 @@ _EXIT_CODES = (
     "4 permission · 5 apply failed, kernel unchanged · 6 apply failed, state unknown · "
     "7 the kernel moved since the plan, or another lbctl holds the lock"
 )
+
+#: sysexits.h: what had to be printed could not be written.
+EX_IOERR = 74
 
 app = typer.Typer(
     name="lbctl",
@@ -72,14 +77,35 @@ for _command, _panel in (
 
 def main() -> None:
     """The `lbctl` program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that knows no arrows gets question marks, not an error.
+            stream.reconfigure(errors="replace")
     try:
-        app()
+        try:
+            app()
+        except SystemExit as end:
+            if isinstance(end.__context__, BrokenPipeError):
+                raise end.__context__ from None
+            sys.stdout.flush()
+            raise
     except LbctlError as error:
         from lbctl.cli.output import report
 
         report(error)
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # The reader went away, as in `lbctl render | head`. Nothing more can be said on stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader went away, as in `lbctl render | head`, and wants no more.
+        _silence()
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+            raise
+        _silence()
+        print(f"lbctl: cannot write: {error.strerror}", file=sys.stderr)
+        sys.exit(EX_IOERR)
+
+
+def _silence() -> None:
+    """Keep Python from flushing what can no longer be written when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

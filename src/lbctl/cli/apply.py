@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from lbctl.cli.options import BackendName, Color, Colors, Config, DriverName, Format, Output, Yes
 
 
@@ -27,6 +29,8 @@ def apply(
     style = Style(color)
     if output is Format.TEXT:
         print(plan_text(made, style), flush=True)
+    elif made.changed and not yes:
+        say(plan_text(made, Style(color, stream=sys.stderr)))
     applied = made.changed and confirmed("Apply this?", yes=yes)
     if applied:
         for note in engine.apply(session, (made,)):

@@ -28,9 +28,9 @@ def check(
         intent = read_intent(config)
     except IntentError as error:
         if output is Format.JSON:
-            problems = [
+            problems: list[dict[str, object]] = [
                 {"file": p.file, "line": p.line, "message": p.message, "hint": p.hint} for p in error.problems
-            ]
+            ] or [{"file": None, "line": None, "message": error.message, "hint": error.hint}]
             print_json({"valid": False, "services": [], "errors": problems})
         raise
     if kernel:

@@ -31,11 +31,17 @@ def demo(
     """
     from lbctl.cli.output import Style, say
     from lbctl.demo import World, private
+    from lbctl.host import LocalHost
 
     # Whatever ends the demo takes the way of Ctrl-C, through every clean-up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     style = Style(color)
+    if LocalHost().which("ip") is None:
+        raise NoBackend(
+            "the demo makes its network with the command ip, which is not in PATH",
+            hint="install iproute2 (Debian: apt install iproute2)",
+        )
     try:
         rootless = private()
     except OSError as error:

@@ -27,7 +27,9 @@ def init(
 
     document = {
         "schema": 1,
-        "service": [{"name": name, "listen": listen, "endpoints": [x for t in to for x in t.split(",")]}],
+        "service": [
+            {"name": name, "listen": listen, "endpoints": [x.strip() for t in to for x in t.split(",")]}
+        ],
     }
     # Read like any file, so that a mistake gets the same words.
     print(dump(loads(json.dumps(document), file="<command line>")), end="")

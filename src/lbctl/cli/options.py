@@ -24,6 +24,16 @@ class Color(StrEnum):
     NEVER = "never"
 
 
+#: The last `--color`, for complaints, which are printed after the command is over.
+chosen_color = Color.AUTO
+
+
+def _remember(value: Color) -> Color:
+    global chosen_color
+    chosen_color = value
+    return value
+
+
 def _complete_backend(incomplete: str) -> list[str]:
     from lbctl.spi import AUTO, backends
 
@@ -40,6 +50,8 @@ Config = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
+        # Our own reader says what is wrong, as it does for everything in the file.
+        readable=False,
         help="The intent file. Without it: $LBCTL_CONFIG, ./lbctl.toml, /etc/lbctl/lbctl.toml with conf.d.",
         show_default=False,
     ),
@@ -64,5 +76,10 @@ DriverName = Annotated[
     ),
 ]
 Output = Annotated[Format, typer.Option("--output", help="How to print data.")]
-Colors = Annotated[Color, typer.Option("--color", help="When to colour text; NO_COLOR is honoured.")]
+Colors = Annotated[
+    Color,
+    typer.Option(
+        "--color", help="When to colour text; NO_COLOR is honoured.", callback=_remember, is_eager=True
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

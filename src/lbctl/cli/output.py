@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from lbctl.cli import options
 from lbctl.cli.options import Color
 from lbctl.errors import IntentError, LbctlError
 from lbctl.model import Action
@@ -39,9 +40,10 @@ class Style:
         return f"\x1b[{';'.join(_CODES[name] for name in names)}m{text}\x1b[0m"
 
 
-def print_json(document: Mapping[str, Any]) -> None:
+def print_json(document: Mapping[str, Any], *, one_line: bool = False) -> None:
     """One JSON object on stdout."""
-    print(json.dumps({"format_version": FORMAT_VERSION, **document}, indent=2, ensure_ascii=False))
+    whole = {"format_version": FORMAT_VERSION, **document}
+    print(json.dumps(whole, indent=None if one_line else 2), flush=one_line)
 
 
 def say(text: str) -> None:
@@ -51,7 +53,7 @@ def say(text: str) -> None:
 
 def report(error: LbctlError) -> None:
     """Everything that an error has to say, on stderr."""
-    style = Style(stream=sys.stderr)
+    style = Style(options.chosen_color, stream=sys.stderr)
     for problem in getattr(error, "problems", ()) if isinstance(error, IntentError) else ():
         say(style(str(problem), "red"))
         if problem.hint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -39,6 +40,9 @@ def remove(
             print(plan_text(plan, style), flush=True)
         if not due:
             print(f'Nothing to remove: no backend holds rules of owner "{whose}".')
+    if due and output is Format.JSON and not yes:
+        for plan in due:
+            say(plan_text(plan, Style(color, stream=sys.stderr)))
     if due:
         # The kernel stops translating, established connections too, with the last rule that wants it.
         say("Established connections live on only if other rules of this host use NAT.")

@@ -37,7 +37,7 @@ def status(
     while True:
         now = engine.status(session, intent)
         if output is Format.JSON:
-            print_json(_document(now))
+            print_json(_document(now), one_line=watch)
         else:
             print(("\x1b[H\x1b[J" if watch else "") + _text(now, Style(color)), flush=True)
         if not watch:

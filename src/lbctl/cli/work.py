@@ -18,7 +18,7 @@ def read_intent(config: Path | None) -> Intent:
     """The intent that the options and the environment point to; raises `IntentError`."""
     from lbctl.config import find, load_merged
 
-    return load_merged(find(config, os.environ, Path.cwd()))
+    return load_merged(find(config, os.environ, Path()))
 
 
 def session_for(backend: str, driver: str | None) -> Session:
@@ -33,7 +33,7 @@ def confirmed(question: str, *, yes: bool) -> bool:
     """True after `--yes` or a yes on the terminal; raises `IntentError` where nobody can be asked."""
     if yes:
         return True
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise IntentError("there is no terminal to ask on", hint="--yes goes ahead without asking")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
@@ -50,7 +50,7 @@ def owner_of(owner: str | None, config: Path | None) -> str:
         except ValueError as error:
             raise IntentError(str(error), hint="small letters, digits and dashes, at most 12") from error
     try:
-        paths = find(config, os.environ, Path.cwd())
+        paths = find(config, os.environ, Path())
     except IntentError:
         if config is not None:
             raise

@@ -20,7 +20,10 @@ def serve(port: int) -> None:
         listener.setblocking(False)
         selector.register(listener, selectors.EVENT_READ)
         selector.register(sys.stdin, selectors.EVENT_READ)
-        print("listening", flush=True)
+        try:
+            print("listening", flush=True)
+        except BrokenPipeError:
+            return
         while True:
             for key, _ in selector.select():
                 if key.fileobj is sys.stdin and not os.read(0, 1024):

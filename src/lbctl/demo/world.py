@@ -131,6 +131,8 @@ class World:
                 [sys.executable, "-m", "lbctl.demo.endpoint", str(port)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                # Out of reach of the terminal's Ctrl-C: it ends with its standard input.
+                start_new_session=True,
             )
         try:
             if process.stdout and not process.stdout.readline():

@@ -113,6 +113,10 @@ class FakeHost:
         """See `Host`."""
         return self.files.get(path)
 
+    def exists(self, path: str) -> bool:
+        """See `Host`."""
+        return self.read(path) is not None
+
     def module(self, name: str) -> ModuleType | None:
         """See `Host`."""
         return self.modules.get(name)

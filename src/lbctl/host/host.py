@@ -46,6 +46,9 @@ class Host(Protocol):
     def read(self, path: str) -> str | None:
         """The text of a (kernel) file, or None where it cannot be read."""
 
+    def exists(self, path: str) -> bool:
+        """True where there is a file, be it readable or not."""
+
     def module(self, name: str) -> ModuleType | None:
         """A Python module that the distribution may have installed, or None."""
 
@@ -88,6 +91,10 @@ class LocalHost:
             return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
         except OSError:
             return None
+
+    def exists(self, path: str) -> bool:
+        """See `Host`."""
+        return Path(path).exists()
 
     def module(self, name: str) -> ModuleType | None:
         """See `Host`. A module that is there but broken counts as missing."""

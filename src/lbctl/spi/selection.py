@@ -52,9 +52,9 @@ def select(candidates: Sequence[Candidate], *, backend: str = AUTO, driver: str 
         names = ", ".join([AUTO, *(c.backend.name for c in candidates)])
         raise IntentError(f'there is no backend "{backend}"', hint=f"one of {names}")
     if driver is not None:
+        names = ", ".join(d.name for c in named for d in c.probe.drivers)
         named = [c for c in named if any(d.name == driver for d in c.probe.drivers)]
         if not named:
-            names = ", ".join(d.name for c in candidates for d in c.probe.drivers)
             raise IntentError(f'there is no driver "{driver}" for backend {backend}', hint=f"one of {names}")
     passed: list[str] = []
     for candidate in named:
