@@ -7,8 +7,9 @@ Everything is in the nat table, in chains that begin with our prefix:
     POSTROUTING → LBCTL-SOURCE            which connections need our source address
     LBCTL-HAIRPIN                         … only where the endpoint would answer without us
 
-Another owner has `LBCTL.<owner>` and `LBCTL.<owner>.<service>`; names of owners and services are in small letters
-and have no dot, so no two names can meet. A chain has at most 28 characters; what does not fit is cut and gets a hash.
+Another owner has `LBCTL.<owner>` and `LBCTL.<owner>.<service>`; names of owners and services are in small
+letters and have no dot, so no two names can meet. A chain has at most 28 characters; what does not fit is cut
+and gets a hash.
 
 Texts are spelled as iptables-save prints them, tokens joined by single blanks. So a program can be compared
 with a dump, and whatever is changed by hand shows, be it in a rule's comment or in its target.

@@ -159,6 +159,18 @@ def test_any_intent_comes_back_from_the_kernel(kernel: Kernel, driver: str, inte
     goes_in_and_comes_out(kernel, driver, intent)
 
 
+NFT = pytest.mark.parametrize("driver", ["libnftables", "nft"])
+
+
+@NFT
+@settings(SLOW, max_examples=15)
+@given(intent=intents(everything=True))
+def test_all_that_nftables_can_express_comes_back_from_the_kernel(
+    kernel: Kernel, driver: str, intent: Intent
+) -> None:
+    goes_in_and_comes_out(kernel, driver, intent)
+
+
 def passes_between_iptc_and_legacy(kernel: Kernel, intent: Intent) -> None:
     """Both speak to one table: what either writes, the other reads. The long way round would take long."""
     program = kernel.compile("iptc", intent)
@@ -378,7 +390,7 @@ def test_200_services(kernel: Kernel, driver: str) -> None:
     goes_in_and_comes_out(kernel, driver, full)
 
 
-@pytest.mark.parametrize("driver", ["libnftables", "nft"])
+@NFT
 def test_services_whose_slots_want_the_same_place(kernel: Kernel, driver: str) -> None:
     """Found by trying names: the page and range of these two are equal."""
     early, late = "s1702", "s3224"

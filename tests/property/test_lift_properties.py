@@ -1,6 +1,7 @@
 """The proof engine: what a program does is what its intent says, for any intent and both backends."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from ipaddress import ip_network
 from types import ModuleType
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbctl.host.fake import FakeHost
-from lbctl.model import Intent, Item, Key, Program
+from lbctl.model import Family, Intent, Item, Key, Program, Scheduler
 from lbctl.spi import Capabilities
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
@@ -22,12 +23,7 @@ BOTH = pytest.mark.parametrize("backend", [nftables, iptables], ids=lambda b: b.
 def capabilities(backend: ModuleType) -> Capabilities:
     found = backend.probe(FakeHost()).capabilities
     networks = tuple(map(ip_network, NETWORKS)) if backend is iptables else ()
-    return Capabilities(
-        protocols=found.protocols,
-        schedulers=found.schedulers,
-        source_nat=found.source_nat,
-        networks=networks,
-    )
+    return replace(found, families=frozenset(Family), networks=networks)
 
 
 CAPABILITIES = {b.name: capabilities(b) for b in (nftables, iptables)}
@@ -65,6 +61,36 @@ def test_what_is_compiled_balances_as_the_intent_says(backend: ModuleType, inten
         assert sum(found.shares.values()) == Fraction(1)
         assert found.mode == ("nth" if len(found.slots) > 1 else "single")
         assert found.action == ("redirect" if service.endpoints[0].address is None else "dnat")
+
+
+MODES = {
+    Scheduler.ROUND_ROBIN: "nth",
+    Scheduler.RANDOM: "random",
+    Scheduler.SOURCE_HASH: "hash",
+    Scheduler.MAGLEV: "hash",
+}
+
+
+@given(intent=intents(everything=True))
+def test_all_that_nftables_can_express_balances_as_the_intent_says(intent: Intent) -> None:
+    lifted = nftables.lift(compiled(nftables, intent))
+    assert lifted.unsupported == ()
+    wanted = {
+        (service.name, family, listener): (service, tuple(e.to for e in service.slots(family)))
+        for service in intent.services
+        for family in service.families
+        for listener in service.listeners_of(family)
+    }
+    assert len(lifted.services) == len(wanted)
+    for found in lifted.services:
+        service, slots = wanted[found.name, found.family, found.listener]
+        # Where nobody is left, nobody gets a connection: that is a leak of all, and never of some.
+        assert found.slots == (slots or (None,))
+        assert found.leak == (0 if slots else 1)
+        if len(slots) > 1:
+            assert found.mode == MODES[service.scheduler]
+        else:
+            assert found.mode == ("single" if slots else "none")
 
 
 @BOTH

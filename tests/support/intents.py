@@ -4,7 +4,7 @@ Names, ports and addresses come from small pools, so that two intents often diff
 service with another weight, listener or endpoint. That is where a delta has work to do.
 """
 
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from hypothesis import strategies as st
 
@@ -16,8 +16,10 @@ from lbctl.model import (
     Intent,
     Listener,
     Protocol,
+    Scheduler,
     Service,
     SourceNat,
+    State,
     slot_count,
 )
 
@@ -31,12 +33,29 @@ PORTS = st.sampled_from([1, 53, 80, 443, 65535]) | st.integers(1, 65535)
 V4 = st.integers(1, 6).map(lambda n: IPv4Address("10.0.0.0") + n)
 V6 = st.integers(1, 6).map(lambda n: IPv6Address("2001:db8:2::") + n)
 ADDRESSES = {Family.IPV4: V4, Family.IPV6: V6}
+ALLOWED = st.sampled_from(
+    [
+        ip_network(text)
+        for text in (
+            "10.0.0.0/8",
+            "10.0.0.0/9",
+            "10.128.0.0/9",
+            "192.0.2.1/32",
+            "0.0.0.0/0",
+            "2001:db8::/32",
+            "2001:db8::1/128",
+            "::/0",
+        )
+    ]
+)
 WEIGHTS = st.just(1) | st.integers(1, 12)
 NETWORKS = ("10.0.0.0/24", "192.0.2.0/24", "2001:db8:2::/64")
 
 
 @st.composite
-def endpoints(draw: st.DrawFn, families: frozenset[Family], *, local: bool) -> tuple[Endpoint, ...]:
+def endpoints(
+    draw: st.DrawFn, families: frozenset[Family], *, local: bool, states: st.SearchStrategy[State]
+) -> tuple[Endpoint, ...]:
     """At least one endpoint of each family, all of one kind, no place twice."""
     places: list[tuple[Address | None, int]] = []
     if local:
@@ -49,13 +68,19 @@ def endpoints(draw: st.DrawFn, families: frozenset[Family], *, local: bool) -> t
     weights = draw(st.lists(WEIGHTS, min_size=len(places), max_size=len(places)))
     named = draw(st.booleans())
     return tuple(
-        Endpoint(port=port, address=address, weight=weight, name=f"e{i}" if named else "")
+        Endpoint(
+            port=port,
+            address=address,
+            weight=weight,
+            name=f"e{i}" if named else "",
+            state=draw(states),
+        )
         for i, ((address, port), weight) in enumerate(zip(places, weights, strict=True))
     )
 
 
 @st.composite
-def services(draw: st.DrawFn) -> Service:
+def services(draw: st.DrawFn, *, everything: bool) -> Service:
     local = draw(st.booleans())
     families = frozenset(draw(st.lists(st.sampled_from(Family), min_size=1, max_size=2, unique=True)))
     candidates = st.builds(
@@ -71,7 +96,16 @@ def services(draw: st.DrawFn) -> Service:
     return Service(
         name=draw(NAMES),
         listeners=tuple(listeners),
-        endpoints=draw(endpoints(families, local=local)),
+        endpoints=draw(
+            endpoints(
+                families,
+                local=local,
+                states=st.sampled_from(State) if everything else st.just(State.ACTIVE),
+            )
+        ),
+        scheduler=draw(st.sampled_from(Scheduler)) if everything else Scheduler.ROUND_ROBIN,
+        seed=draw(st.none() | st.sampled_from([0, 1, 0xFFFFFFFF])),
+        allow=tuple(draw(st.lists(ALLOWED, max_size=3))) if everything else (),
         local_clients=draw(st.booleans()),
         source_nat=draw(st.sampled_from(SourceNat)),
     )
@@ -85,12 +119,24 @@ def _small(service: Service) -> bool:
 
 @st.composite
 def intents(
-    draw: st.DrawFn, *, owner: str | None = None, min_services: int = 0, max_services: int = 4
+    draw: st.DrawFn,
+    *,
+    owner: str | None = None,
+    min_services: int = 0,
+    max_services: int = 4,
+    everything: bool = False,
 ) -> Intent:
-    """Any intent whose listeners do not overlap. `owner` fixes the owner, for intents that follow another."""
+    """Any intent whose listeners do not overlap.
+
+    `owner` fixes the owner, for intents that follow another. `everything` adds what one backend alone can
+    express: other schedulers, states, allowed clients.
+    """
     kept: list[Service] = []
     drawn = st.lists(
-        services().filter(_small), min_size=min_services, max_size=max_services, unique_by=lambda s: s.name
+        services(everything=everything).filter(_small),
+        min_size=min_services,
+        max_size=max_services,
+        unique_by=lambda s: s.name,
     )
     for service in draw(drawn):
         taken = [listener for other in kept for listener in other.listeners]
