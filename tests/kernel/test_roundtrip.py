@@ -197,10 +197,7 @@ PAIRS = st.sampled_from(["lbctl", "blue"]).flatmap(
 )
 
 
-@QUICK
-@settings(SLOW, max_examples=12)
-@given(steps=PAIRS)
-def test_deltas_lead_where_a_fresh_load_leads(kernel: Kernel, driver: str, steps: list[Intent]) -> None:
+def deltas_lead_where_a_fresh_load_leads(kernel: Kernel, driver: str, steps: list[Intent]) -> None:
     goal = steps[-1]
     try:
         for intent in steps:
@@ -215,6 +212,20 @@ def test_deltas_lead_where_a_fresh_load_leads(kernel: Kernel, driver: str, steps
         kernel.clear(driver, goal.owner)
     # Nothing of ours is left, not even an empty chain or map.
     assert not any(kernel.dump(driver, goal.owner))  # type: ignore[call-overload]
+
+
+@QUICK
+@settings(SLOW, max_examples=12)
+@given(steps=PAIRS)
+def test_deltas_lead_where_a_fresh_load_leads(kernel: Kernel, driver: str, steps: list[Intent]) -> None:
+    deltas_lead_where_a_fresh_load_leads(kernel, driver, steps)
+
+
+@NFT
+@settings(SLOW, max_examples=12)
+@given(steps=st.lists(intents(owner="lbctl", everything=True), min_size=2, max_size=3))
+def test_deltas_of_all_that_nftables_can_express(kernel: Kernel, driver: str, steps: list[Intent]) -> None:
+    deltas_lead_where_a_fresh_load_leads(kernel, driver, steps)
 
 
 @QUICK
