@@ -163,7 +163,7 @@ NFT = pytest.mark.parametrize("driver", ["libnftables", "nft"])
 
 
 @NFT
-@settings(SLOW, max_examples=15)
+@settings(SLOW, max_examples=10)
 @given(intent=intents(everything=True))
 def test_all_that_nftables_can_express_comes_back_from_the_kernel(
     kernel: Kernel, driver: str, intent: Intent
@@ -215,21 +215,21 @@ def deltas_lead_where_a_fresh_load_leads(kernel: Kernel, driver: str, steps: lis
 
 
 @QUICK
-@settings(SLOW, max_examples=12)
+@settings(SLOW, max_examples=8)
 @given(steps=PAIRS)
 def test_deltas_lead_where_a_fresh_load_leads(kernel: Kernel, driver: str, steps: list[Intent]) -> None:
     deltas_lead_where_a_fresh_load_leads(kernel, driver, steps)
 
 
 @NFT
-@settings(SLOW, max_examples=12)
+@settings(SLOW, max_examples=8)
 @given(steps=st.lists(intents(owner="lbctl", everything=True), min_size=2, max_size=3))
 def test_deltas_of_all_that_nftables_can_express(kernel: Kernel, driver: str, steps: list[Intent]) -> None:
     deltas_lead_where_a_fresh_load_leads(kernel, driver, steps)
 
 
 @QUICK
-@settings(SLOW, max_examples=12)
+@settings(SLOW, max_examples=8)
 @given(intent=intents(min_services=1))
 def test_a_rendered_text_is_the_program_for_the_plain_tools(
     kernel: Kernel, driver: str, intent: Intent
