@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lbctl.errors import ApplyFailed, StateUnknown
-from lbctl.model import Change
+from lbctl.model import Change, Program, diff
 from lbctl.spi import ensure_fresh
 from lbctl_iptables import drivers, layout, script
 from lbctl_iptables.carry import carry
@@ -13,10 +13,11 @@ from lbctl_iptables.observe import dumps, program
 from lbctl_iptables.rules import parse, rules_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from lbctl.host import Host
-    from lbctl.model import Plan, Program
+    from lbctl.model import Plan
+    from lbctl_iptables.rules import Rule
 
 
 def apply(host: Host, plan: Plan) -> None:
@@ -55,11 +56,7 @@ def _undo(host: Host, plan: Plan, word: str, dump: str, cause: ApplyFailed) -> N
 
 def _script(word: str, plan: Plan, dump: str, changes: Sequence[Change], goal: Program) -> str:
     chains, _ = parse(dump, goal.owner)
-    counted = {
-        change.key[2]: carry(rules_of(change.key[2], change.after.text), chains.get(change.key[2], ()))
-        for change in changes
-        if change.key[:2] == (word, "chain") and change.after is not None
-    }
+    counted = _counted(word, changes, chains)
     if drivers.ALL[plan.driver].restarts:
         # The kernel is about to start all counters anew: what is in the middle of a round is written too.
         for item in goal.of_kind("chain"):
@@ -73,6 +70,19 @@ def _script(word: str, plan: Plan, dump: str, changes: Sequence[Change], goal: P
 
 def check(host: Host, driver: str, program: Program) -> None:
     """See `lbctl.spi.Backend.check`."""
+    changes = diff(Program(program.owner), program)
     for word in layout.WORD.values():
-        if any(item.key[0] == word for item in program.items):
-            drivers.load(host, driver, word, script.render(program), check=True)
+        text = script.transaction(word, changes, _counted(word, changes, {}))
+        if text:
+            drivers.load(host, driver, word, text, check=True)
+
+
+def _counted(
+    word: str, changes: Sequence[Change], chains: Mapping[str, Sequence[Rule]]
+) -> dict[str, list[Rule]]:
+    """The chains that changes write, with what they take over from those in the kernel."""
+    return {
+        change.key[2]: carry(rules_of(change.key[2], change.after.text), chains.get(change.key[2], ()))
+        for change in changes
+        if change.key[:2] == (word, "chain") and change.after is not None
+    }

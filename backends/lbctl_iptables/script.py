@@ -27,7 +27,12 @@ def render(program: Program) -> str:
     for item in program.items:
         families.setdefault(item.key[0], {})[item.key[1:]] = item
     keys = dict.fromkeys(key for items in families.values() for key in items)
-    lines = [f":{key[1]} - [0:0]" for key in keys if key[0] == "chain"]
+    lines: list[str] = []
+    for key in (key for key in keys if key[0] == "chain"):
+        words = [word for word, items in families.items() if key in items]
+        # A line that begins with a colon takes no option.
+        one = f"{_OPTION[words[0]]}-N {key[1]}"
+        lines.append(f":{key[1]} - [0:0]" if len(words) == len(layout.WORD) else one)
     for key in keys:
         texts = {word: items[key].text for word, items in families.items() if key in items}
         if len(texts) == len(layout.WORD) and len(set(texts.values())) == 1:

@@ -12,7 +12,7 @@ from lbctl_nftables import layout
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from lbctl.model import Intent, Listener, Network, Service
+    from lbctl.model import Intent, Listener, Network, Protocol, Service
     from lbctl.spi import Capabilities
 
 
@@ -59,8 +59,9 @@ class _Table:
         if self._refusing:
             names |= {layout.REFUSED: layout.SERVICES, layout.REFUSED_PORTS: layout.PORTS}
         for service in self._services:
-            kind = _page_kind(service)
-            names[self._page(service)] = f"page-{kind}"
+            for protocol in self._protocols(service):
+                page = self._page(service, protocol)
+                names[page] = layout.kind_of_page(page)
             if service.allow:
                 names[layout.networks(service.name)] = layout.NETWORKS
         declarations = layout.declarations(self._word)
@@ -157,8 +158,8 @@ class _Table:
             yield f"update @{layout.LINKS} {{ iif . iif }}"
         picker = self._picker(service)
         statement = f"dnat {self._word} to " if service.remote else "redirect to :"
-        for protocol in dict.fromkeys(x.protocol for x in service.listeners_of(self._family)):
-            yield f"meta l4proto {protocol} {statement}{picker} map @{self._page(service)}"
+        for protocol in self._protocols(service):
+            yield f"meta l4proto {protocol} {statement}{picker} map @{self._page(service, protocol)}"
 
     def _picker(self, service: Service) -> str:
         """What chooses a slot's key. A hash has a seed always: without, each load would move all clients."""
@@ -174,13 +175,14 @@ class _Table:
         assert_never(service.scheduler)
 
     def _slots(self, service: Service) -> Iterator[Item]:
-        page, first = self._page(service), self._offset(service)
-        for number, endpoint in enumerate(service.slots(self._family)):
-            data = str(endpoint.port)
-            if endpoint.address is not None:
-                data = f"{endpoint.address} . {data}"
-            comment = layout.quote(f"{service.name}/{endpoint.name}")
-            yield self._element(page, str(first + number), f"comment {comment} : {data}", service)
+        first = self._offset(service)
+        for page in dict.fromkeys(self._page(service, p) for p in self._protocols(service)):
+            for number, endpoint in enumerate(service.slots(self._family)):
+                data = str(endpoint.port)
+                if endpoint.address is not None:
+                    data = f"{endpoint.address} . {data}"
+                comment = layout.quote(f"{service.name}/{endpoint.name}")
+                yield self._element(page, str(first + number), f"comment {comment} : {data}", service)
 
     def _dispatch(self, service: Service) -> Iterator[Item]:
         to_service = f": goto {layout.chain(service.name)}"
@@ -213,8 +215,12 @@ class _Table:
     def _element(self, name: str, key: str, text: str, service: Service) -> Item:
         return Item((self._word, "element", name, key), text, service.name)
 
-    def _page(self, service: Service) -> str:
-        return layout.page(_page_kind(service), self._homes[service.name][0])
+    def _protocols(self, service: Service) -> Iterable[Protocol]:
+        return dict.fromkeys(listener.protocol for listener in service.listeners_of(self._family))
+
+    def _page(self, service: Service, protocol: Protocol) -> str:
+        kind = f"addresses-{protocol}" if service.remote else "ports"
+        return layout.page(kind, self._homes[service.name][0])
 
     def _offset(self, service: Service) -> int:
         return layout.offset(self._homes[service.name][1])
@@ -227,14 +233,13 @@ def base_chain(kind: str, hook: str, priority: int) -> str:
 
 def _homes(services: list[Service]) -> dict[str, tuple[int, int]]:
     """Each service's page and range. In the order of names, so that the file's order moves nothing."""
-    taken: set[tuple[str, int, int]] = set()
+    taken: set[tuple[bool, int, int]] = set()
     homes = {}
     for service in sorted(services, key=lambda s: s.name):
-        kind = _page_kind(service)
         page, place = layout.home(service.name)
-        while (kind, page, place) in taken:
+        while (service.remote, page, place) in taken:
             place = layout.next_range(place)
-        taken.add((kind, page, place))
+        taken.add((service.remote, page, place))
         homes[service.name] = page, place
     return homes
 
@@ -242,7 +247,3 @@ def _homes(services: list[Service]) -> dict[str, tuple[int, int]]:
 def _listener_key(listener: Listener) -> str:
     key = f"{listener.protocol} . {listener.port}"
     return key if listener.address is None else f"{listener.address} . {key}"
-
-
-def _page_kind(service: Service) -> str:
-    return "addresses" if service.remote else "ports"

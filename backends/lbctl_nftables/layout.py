@@ -7,7 +7,7 @@ the endpoint up in a *slot page*, a map that some services share, each with its 
     map services     address . protocol . port : goto service-…    listeners with an address
     map ports        protocol . port : goto service-…              listeners on any local address
     map ports-3f     slot : port                                   endpoints on this host
-    map addresses-a2 slot : address . port                         endpoints elsewhere
+    map addresses-tcp-a2 slot : address . port                     endpoints elsewhere, per protocol
     chain service-…  redirect/dnat to numgen inc mod M offset K map @page
 
 What a service does not serve, all clients where no endpoint is left and those that `allow` leaves out, passes
@@ -19,8 +19,9 @@ that untranslated and is refused in filter chains, by two more maps with the lis
 Pages keep the number of sets and of bindings per set small; both are walked by the kernel while rules are
 loaded (10,000 services of 10: 1.1 s, one map per service: 7.6 s, an anonymous map per rule: 16.4 s).
 
-A service's page and offset come from its name alone. So a program depends on its intent and on nothing
-else, and a service that comes or goes moves no other. Slot keys are 32 bits wide: the upper 16 choose the
+A service's page and offset come from its name alone, but for names that fall on one place, where the later in
+the alphabet moves on (six of 10,000). So a program depends on its intent and on nothing else, and a service
+that comes or goes moves no other. Slot keys are 32 bits wide: the upper 16 choose the
 service's range, the lower 16 the slot.
 """
 
@@ -29,7 +30,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from lbctl.model import DEFAULT_OWNER, Family
+from lbctl.model import DEFAULT_OWNER, Family, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,6 +100,11 @@ def networks(service: str) -> str:
     return _NETWORKS_PREFIX + service
 
 
+def kind_of_page(name: str) -> str:
+    """The kind of declaration that a page of this name has."""
+    return f"page-{name.rpartition('-')[0]}"
+
+
 def service_of_set(name: str) -> str | None:
     """The service whose allowed clients a set holds; None for another set."""
     return name.removeprefix(_NETWORKS_PREFIX) if name.startswith(_NETWORKS_PREFIX) else None
@@ -111,7 +117,7 @@ def home(service: str) -> tuple[int, int]:
 
 
 def page(kind: str, number: int) -> str:
-    """The name of a page: `ports-3f`, `addresses-a2`."""
+    """The name of a page: `ports-3f`, `addresses-tcp-a2`."""
     return f"{kind}-{number:02x}"
 
 
@@ -130,9 +136,16 @@ def declarations(word: str) -> dict[str, tuple[str, ...]]:
     return {
         SERVICES: (f"type {_address(word)} . inet_proto . inet_service : verdict",),
         PORTS: ("type inet_proto . inet_service : verdict",),
-        # A map of `tcp dport` is refused in a rule about udp; `th dport` serves all protocols.
         "page-ports": ("typeof numgen inc mod 2 : th dport", "counter"),
-        "page-addresses": (f"typeof numgen inc mod 2 : {word} daddr . th dport", "counter"),
+        # A concatenation must name the protocol of the rules that use it: nft 1.0.6 takes `th` in a script
+        # that makes the map, but not once the map is in the kernel.
+        **{
+            f"page-addresses-{protocol}": (
+                f"typeof numgen inc mod 2 : {word} daddr . {protocol} dport",
+                "counter",
+            )
+            for protocol in Protocol
+        },
         NETWORKS: (f"type {_address(word)}", "flags interval"),
         LINKS: ("typeof iif . oif", "size 1024", "flags dynamic"),
     }
@@ -141,7 +154,8 @@ def declarations(word: str) -> dict[str, tuple[str, ...]]:
 def shapes(word: str) -> dict[tuple[str, tuple[str, ...], str, bool], str]:
     """(set or map, key types, data types, counted) as the kernel reports them → kind of declaration.
 
-    Lists lose `typeof`; the types behind it identify our few declarations all the same.
+    Lists lose `typeof`; the types behind it identify our few declarations all the same, but for the protocol,
+    which is in the name.
     """
     address = _address(word)
     return {

@@ -40,7 +40,7 @@ def read_tables(host: Host, driver: str, owner: str) -> Iterator[tuple[str, list
 
 def _objects(text: str) -> list[Json]:
     try:
-        objects = json.loads(text)["nftables"]
+        objects = list(json.loads(text)["nftables"])
     except (ValueError, KeyError, TypeError) as error:
         raise ApplyFailed(
             f"nft answered something that is no JSON list of objects: {text[:80]!r}",
@@ -126,9 +126,12 @@ def _declaration(word: str, kind: str, value: Json) -> str:
     types = value["type"]
     counted = any("counter" in s for s in value.get("stmt", []) if isinstance(s, dict))
     shape = (kind, tuple(types) if isinstance(types, list) else (types,), value.get("map", ""), counted)
-    name = layout.shapes(word).get(shape)
-    if name is not None:
-        return "\n".join(layout.declarations(word)[name])
+    kind_of_map = layout.shapes(word).get(shape)
+    if kind_of_map == "page-addresses":
+        kind_of_map = layout.kind_of_page(value["name"])
+    declared = layout.declarations(word).get(kind_of_map or "")
+    if declared is not None:
+        return "\n".join(declared)
     return json.dumps({k: v for k, v in value.items() if k not in {"elem", "handle"}}, sort_keys=True)
 
 

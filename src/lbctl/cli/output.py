@@ -127,7 +127,7 @@ def plan_text(plan: Plan, style: Style) -> str:
         return f"Nothing to change: {plan.backend} holds what the intent says ({held})."
     lines = [
         style(
-            f"{plan.backend} (driver {plan.driver}): {number[Action.ADD]} to add, "
+            f"{plan.backend} (driver {plan.driver}): {count(number[Action.ADD], 'service')} to add, "
             f"{number[Action.CHANGE]} to change, {number[Action.REMOVE]} to remove, "
             f"{number[Action.NONE]} unchanged",
             "bold",
@@ -139,6 +139,8 @@ def plan_text(plan: Plan, style: Style) -> str:
         head = f"{_SIGN[service.action]} {service.name}  {', '.join(service.listeners)}"
         lines += ["", style(head, _PAINT[service.action])]
         rows = [(e.to, share_text(e.before), "→", share_text(e.after)) for e in service.endpoints]
+        if service.action is Action.CHANGE and all(e.before == e.after for e in service.endpoints):
+            lines.append(style("    same shares, other rules: see lbctl plan --rules", "dim"))
         if rows:
             lines.append(table(rows, right=frozenset({1}), indent="    "))
     if plan.stale:
