@@ -21,8 +21,8 @@ loaded (10,000 services of 10: 1.1 s, one map per service: 7.6 s, an anonymous m
 
 A service's page and offset come from its name alone, but for names that fall on one place, where the later in
 the alphabet moves on (six of 10,000). So a program depends on its intent and on nothing else, and a service
-that comes or goes moves no other. Slot keys are 32 bits wide: the upper 16 choose the
-service's range, the lower 16 the slot.
+that comes or goes moves no other. Slot keys are 31 bits wide, since nft 1.0.6 reports an offset as a signed
+number: the upper 15 choose the service's range, the lower 16 the slot.
 """
 
 from __future__ import annotations
