@@ -94,14 +94,19 @@ class Responder:
                 try:
                     if sock.type == socket.SOCK_STREAM:
                         connection, peer = sock.accept()
+                        self._note(peer)
                         with connection:
                             connection.sendall(key.data)
                     else:
                         _, peer = sock.recvfrom(64)
+                        self._note(peer)
                         sock.sendto(key.data, peer)
                 except OSError:
                     continue
-                self.peers.append(str(ip_address(peer[0].removeprefix("::ffff:"))))
+
+    def _note(self, peer: tuple[str, int]) -> None:
+        # Before the answer: who has it may look at once.
+        self.peers.append(str(ip_address(peer[0].removeprefix("::ffff:"))))
 
     def close(self) -> None:
         self._wake.send(b".")
