@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from lbctl.cli.options import BackendName, Color, Colors, Config, DriverName, Format, Output, Yes
 
 
@@ -20,17 +18,13 @@ def apply(
     Shows the plan and asks first. Where nothing differs, nothing is touched.
     """
     from lbctl import engine
-    from lbctl.cli.output import Style, plan_document, plan_text, print_json, say
+    from lbctl.cli.output import plan_document, print_json, say, show_plans
     from lbctl.cli.work import confirmed, read_intent, session_for
 
     intent = read_intent(config)
     session = session_for(backend, driver)
     made = engine.plan(session, intent)
-    style = Style(color)
-    if output is Format.TEXT:
-        print(plan_text(made, style), flush=True)
-    elif made.changed and not yes:
-        say(plan_text(made, Style(color, stream=sys.stderr)))
+    show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
     applied = made.changed and confirmed("Apply this?", yes=yes)
     if applied:
         for note in engine.apply(session, (made,)):
@@ -39,4 +33,4 @@ def apply(
         before, after = session.backend.render(made.before), session.backend.render(made.after)
         print_json(plan_document(made, before, after) | {"applied": applied})
     elif made.changed:
-        say(style("Applied." if applied else "Nothing was changed.", "bold"))
+        say("Applied." if applied else "Nothing was changed.")

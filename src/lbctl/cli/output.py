@@ -154,6 +154,14 @@ def plan_text(plan: Plan, style: Style) -> str:
     return "\n".join(lines)
 
 
+def show_plans(plans: Iterable[Plan], *, data: bool, asking: bool, color: Color) -> None:
+    """Plans in words: on stdout, or before a question on stderr where stdout is for data."""
+    stream = sys.stderr if data else sys.stdout
+    for plan in plans:
+        if asking or not data:
+            print(plan_text(plan, Style(color, stream=stream)), file=stream, flush=True)
+
+
 def rules_diff(before: str, after: str, style: Style) -> str:
     """The rules on both sides as a unified diff."""
     from difflib import unified_diff

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -27,22 +26,16 @@ def remove(
     Looks in every backend of this host, or only where --backend or --driver point.
     """
     from lbctl import engine
-    from lbctl.cli.output import Style, plan_document, plan_text, print_json, say
+    from lbctl.cli.output import plan_document, print_json, say, show_plans
     from lbctl.cli.work import confirmed, owner_of, session_for
 
     whose = owner_of(owner, config)
     session = session_for(backend, driver)
     plans = engine.removal(session, whose, everywhere=backend == "auto" and driver is None)
     due = tuple(plan for plan in plans if plan.changed)
-    style = Style(color)
-    if output is Format.TEXT:
-        for plan in due:
-            print(plan_text(plan, style), flush=True)
-        if not due:
-            print(f'Nothing to remove: no backend holds rules of owner "{whose}".')
-    if due and output is Format.JSON and not yes:
-        for plan in due:
-            say(plan_text(plan, Style(color, stream=sys.stderr)))
+    show_plans(due, data=output is Format.JSON, asking=not yes, color=color)
+    if not due and output is Format.TEXT:
+        print(f'Nothing to remove: no backend holds rules of owner "{whose}".')
     if due:
         # The kernel stops translating, established connections too, with the last rule that wants it.
         say("Established connections live on only if other rules of this host use NAT.")
@@ -57,4 +50,4 @@ def remove(
         ]
         print_json({"owner": whose, "changed": bool(due), "removed": removed, "plans": documents})
     elif due:
-        say(style("Removed." if removed else "Nothing was changed.", "bold"))
+        say("Removed." if removed else "Nothing was changed.")
