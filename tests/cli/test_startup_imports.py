@@ -30,9 +30,10 @@ NEVER = {
 NEVER_FOR_CHECK = {"logging", "pygments", "rich"}
 #: Files are not read, and values not made, to print help.
 NEVER_FOR_HELP = {"json", "lbctl.config", "lbctl.model", "tomllib"}
-#: What reading a file takes. All else that `check` imports, a Typer program without a task imports too.
-CHECK_BRINGS = {"_json", "encodings", "json", "lbctl", "tomllib"}
-HELP_BRINGS = {"lbctl"}
+#: What reading a file takes. All else that `check` imports, a Typer program without a task imports too; gc is
+#: built into the interpreter.
+CHECK_BRINGS = {"_json", "encodings", "gc", "json", "lbctl", "tomllib"}
+HELP_BRINGS = {"gc", "lbctl"}
 
 RUN = """\
 import sys

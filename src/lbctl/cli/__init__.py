@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import os
 import sys
@@ -77,6 +78,8 @@ for _command, _panel in (
 
 def main() -> None:
     """The `lbctl` program."""
+    # A short life with up to a million values and no cycles: looking for cycles costs a quarter of the time.
+    gc.disable()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that knows no arrows gets question marks, not an error.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,6 +43,8 @@ def status(
             print(("\x1b[H\x1b[J" if watch else "") + _text(now, Style(color)), flush=True)
         if not watch:
             return
+        # The one command that may live long.
+        gc.collect()
         time.sleep(1)
 
 

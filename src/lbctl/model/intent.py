@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -110,20 +110,18 @@ class Endpoint:
     name: str = ""
     weight: int = 1
     state: State = State.ACTIVE
+    #: The endpoint as rules and reports show it: `8001`, `10.0.0.1:80`, `[2001:db8::1]:80`.
+    to: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_port(self.port)
+        object.__setattr__(self, "to", join(self.address, self.port))
         if not 1 <= self.weight <= MAX_WEIGHT:
             raise ValueError(f"weight {self.weight} is not between 1 and {MAX_WEIGHT}")
         if not self.name:
             object.__setattr__(self, "name", self.to)
         elif self.name != self.to and not NAME.match(self.name):
             raise ValueError(f"endpoint name {self.name!r} is not a name")
-
-    @property
-    def to(self) -> str:
-        """The endpoint as rules and reports show it: `8001`, `10.0.0.1:80`, `[2001:db8::1]:80`."""
-        return join(self.address, self.port)
 
     def serves(self, family: Family) -> bool:
         """True where connections of `family` can be sent here."""

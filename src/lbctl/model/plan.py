@@ -127,13 +127,15 @@ def stale_flows(before: Lifted, after: Lifted, wanted: Intent) -> tuple[StaleFlo
         (listener, endpoint.to)
         for service in wanted.services
         for listener in service.listeners
+        if listener.protocol is Protocol.UDP
         for endpoint in service.endpoints
     }
     gone = [
         StaleFlow(family=service.family, listener=service.listener, to=to)
         for service in before.services
+        if service.listener.protocol is Protocol.UDP
         for to in service.shares
-        if service.listener.protocol is Protocol.UDP and (service.listener, to) not in kept
+        if (service.listener, to) not in kept
     ]
     known = {(service.family, service.listener) for service in before.services}
     new = [
