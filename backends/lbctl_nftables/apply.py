@@ -1,9 +1,14 @@
-"""Plan → kernel: one transaction for both families, all of it or nothing."""
+"""Plan → kernel: one transaction for both families, all of it or nothing.
+
+A second one takes out slots that no rule picks any more. Nothing changes with it for any connection, and
+where it does not come to pass the next apply does it.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lbctl.errors import ApplyFailed, StateUnknown
 from lbctl.spi import ensure_fresh
 from lbctl_nftables import drivers, script
 from lbctl_nftables.observe import observe
@@ -17,7 +22,21 @@ def apply(host: Host, plan: Plan) -> None:
     """See `lbctl.spi.Backend.apply`."""
     owner = plan.after.owner
     ensure_fresh(plan, observe(host, plan.driver, owner))
-    drivers.load(host, plan.driver, script.transaction(owner, plan.changes, plan.after))
+    doing, clearing = script.transactions(owner, plan.changes, plan.after)
+    if doing:
+        drivers.load(host, plan.driver, doing)
+    if clearing:
+        _clear(host, plan.driver, clearing)
+
+
+def _clear(host: Host, driver: str, text: str) -> None:
+    try:
+        drivers.load(host, driver, text)
+    except ApplyFailed as error:
+        raise StateUnknown(
+            f"the new rules are in force, but unused slots could not be taken out: {error.message}",
+            hint="lbctl apply tries again",
+        ) from error
 
 
 def check(host: Host, driver: str, program: Program) -> None:

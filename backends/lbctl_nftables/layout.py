@@ -28,6 +28,7 @@ number: the upper 15 choose the service's range, the lower 16 the slot.
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING
 
 from lbctl.model import DEFAULT_OWNER, Family, Protocol
@@ -68,6 +69,7 @@ _CHAIN_PREFIX = "service-"
 _ALLOWED_PREFIX = "allowed-"
 _NETWORKS_PREFIX = "allow-"
 _PAGES = 256
+_PAGE = re.compile(r"(?:ports|addresses-[a-z]+)-[0-9a-f]{2}\Z")
 _RANGE = 1 << 16
 _RANGES = 1 << 15
 
@@ -98,6 +100,11 @@ def allowed_chain(service: str) -> str:
 def networks(service: str) -> str:
     """The name of the set of a service's allowed clients."""
     return _NETWORKS_PREFIX + service
+
+
+def is_page(name: str) -> bool:
+    """True for the name of a slot page."""
+    return _PAGE.match(name) is not None
 
 
 def kind_of_page(name: str) -> str:

@@ -21,24 +21,44 @@ def render(program: Program) -> str:
         # Declared first, so that deleting it succeeds on a host that does not have it yet.
         lines += [f"table {word} {table}", f"delete table {word} {table}"]
         lines += _block(word, table, list(items))
-    return "".join(line + "\n" for line in lines)
+    return _text(lines)
 
 
-def transaction(owner: str, changes: Sequence[Change], after: Program) -> str:
-    """The script that carries out `changes`; nft sends it to the kernel as one transaction."""
+def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple[str, str]:
+    """The scripts that carry out `changes`: one that does it, and one that clears away what it left behind.
+
+    A packet that is under way while the kernel changes generations goes by the old rules, but looks up the
+    new elements. Were a slot taken out together with the rule that picked it, such a packet would find none
+    and pass the balancer (seen: 1 of 25,000 connections during 100 changes). So slots go once no rule picks
+    them.
+    """
     table = layout.table(owner)
-    lines: list[str] = []
+    doing: list[str] = []
+    clearing: list[str] = []
     for word in layout.WORD.values():
         mine = [change for change in changes if change.key[0] == word]
         if (word, "table") in {change.key for change in mine if change.after is None}:
-            lines.append(f"delete table {word} {table}")
+            doing.append(f"delete table {word} {table}")
         elif any(_rebuilds(change) for change in mine):
-            lines += [f"table {word} {table}", f"delete table {word} {table}"]
-            lines += _block(word, table, [item for item in after.items if item.key[0] == word])
+            doing += [f"table {word} {table}", f"delete table {word} {table}"]
+            doing += _block(word, table, [item for item in after.items if item.key[0] == word])
         elif mine:
-            lines += _removals(word, table, mine)
-            lines += _block(word, table, [change.after for change in mine if change.after is not None])
+            later = [change for change in mine if _is_page_going(change)]
+            now = [change for change in mine if not _is_page_going(change)]
+            doing += _removals(word, table, now)
+            doing += _block(word, table, [change.after for change in now if change.after is not None])
+            clearing += _removals(word, table, later)
+    return _text(doing), _text(clearing)
+
+
+def _text(lines: Iterable[str]) -> str:
     return "".join(line + "\n" for line in lines)
+
+
+def _is_page_going(change: Change) -> bool:
+    """True for a slot that goes, and for a page that goes with all its slots."""
+    _, kind, *names = change.key
+    return change.after is None and kind in {"element", "map"} and layout.is_page(names[0])
 
 
 def _rebuilds(change: Change) -> bool:
