@@ -11,7 +11,7 @@ from lbctl.model import diff
 
 if TYPE_CHECKING:
     from lbctl.engine.session import Session
-    from lbctl.host import TranslatedConnection
+    from lbctl.host import TrackedConnection
     from lbctl.model import Endpoint, Intent, Service, State
     from lbctl.spi import Count
 
@@ -67,7 +67,7 @@ def status(session: Session, intent: Intent) -> Status:
 
 
 def _service(
-    service: Service, counts: tuple[Count, ...], connections: tuple[TranslatedConnection, ...] | None
+    service: Service, counts: tuple[Count, ...], connections: tuple[TrackedConnection, ...] | None
 ) -> ServiceStatus:
     own = {count.to: count for count in counts if count.service == service.name}
     total = sum(count.connections for count in own.values())
@@ -99,7 +99,7 @@ def _service(
     )
 
 
-def _established(service: Service, endpoint: Endpoint, connections: tuple[TranslatedConnection, ...]) -> int:
+def _established(service: Service, endpoint: Endpoint, connections: tuple[TrackedConnection, ...]) -> int:
     return sum(
         connection.endpoint_port == endpoint.port
         and endpoint.address in (None, connection.endpoint)

@@ -1,6 +1,6 @@
 """Every effect of lbctl: running programs, reading files, importing bindings, locks and namespaces."""
 
-from lbctl.host.conntrack import TranslatedConnection, forget_flows, translated_connections
+from lbctl.host.conntrack import TrackedConnection, forget_flows, translated_connections
 from lbctl.host.host import Completed, Host, LocalHost
 from lbctl.host.kernel import ModuleState, has_ipv6, kernel_module
 
@@ -9,7 +9,7 @@ __all__ = [
     "Host",
     "LocalHost",
     "ModuleState",
-    "TranslatedConnection",
+    "TrackedConnection",
     "forget_flows",
     "has_ipv6",
     "kernel_module",
