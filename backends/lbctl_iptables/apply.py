@@ -55,6 +55,8 @@ def _undo(host: Host, plan: Plan, word: str, dump: str, cause: ApplyFailed) -> N
 
 
 def _script(word: str, plan: Plan, dump: str, changes: Sequence[Change], goal: Program) -> str:
+    if all(change.key[0] != word for change in changes):
+        return ""
     chains, _ = parse(dump, goal.owner)
     counted = _counted(word, changes, chains)
     if drivers.ALL[plan.driver].restarts:

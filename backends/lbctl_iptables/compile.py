@@ -71,13 +71,13 @@ class _Nat:
                 port = ("-p", protocol, "-m", protocol, "--dport", str(listener.port))
                 # Without the guard, connections that are only forwarded through this host would match.
                 guard = () if listener.address else ("-m", "addrtype", "--dst-type", "LOCAL")
-                yield (*_destination("-d", listener), *port, *guard, *_comment(service.name), *target)
+                yield (*_destination(listener), *port, *guard, *_comment(service.name), *target)
 
     def _service_rules(self, service: Service) -> Iterator[Sequence[str]]:
         if not service.local_clients:
             yield ("-m", "addrtype", "--src-type", "LOCAL", *_comment(service.name), "-j", "RETURN")
         slots = service.slots(self._family)
-        for protocol in dict.fromkeys(x.protocol for x in service.listeners_of(self._family)):
+        for protocol in service.protocols_of(self._family):
             for left, endpoint in zip(range(len(slots), 0, -1), slots, strict=True):
                 # A rule sees only what the earlier ones left, so it takes one of what is left: N, N-1, … 2.
                 every = ("-m", "statistic", "--mode", "nth", "--every", str(left), "--packet", "0")
@@ -123,10 +123,10 @@ def _comment(text: str) -> Sequence[str]:
     return ("-m", "comment", "--comment", text)
 
 
-def _destination(option: str, listener: Listener) -> Sequence[str]:
+def _destination(listener: Listener) -> Sequence[str]:
     if listener.address is None:
         return ()
-    return (option, f"{listener.address}/{listener.address.max_prefixlen}")
+    return ("-d", f"{listener.address}/{listener.address.max_prefixlen}")
 
 
 def _target(endpoint: Endpoint) -> Sequence[str]:

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lbctl.spi import Count
-from lbctl_iptables import drivers, layout
+from lbctl.spi import tally
+from lbctl_iptables.observe import dumps
 from lbctl_iptables.rules import parse
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lbctl.host import Host
+    from lbctl.spi import Count
 
 
 def stats(host: Host, driver: str, owner: str) -> tuple[Count, ...]:
     """See `lbctl.spi.Backend.stats`."""
-    sums: dict[tuple[str, str], tuple[int, int]] = {}
-    for word in layout.WORD.values():
-        chains, _ = parse(drivers.save(host, driver, word), owner)
-        for rule in (rule for rules in chains.values() for rule in rules):
-            to, comment = rule.endpoint, rule.option("--comment")
-            if to and comment:
-                key = comment.split("/")[0], to
-                packets, size = sums.get(key, (0, 0))
-                sums[key] = packets + rule.packets, size + rule.bytes
-    return tuple(
-        Count(service=service, to=to, connections=packets, packets=packets, bytes=size)
-        for (service, to), (packets, size) in sums.items()
-    )
+    return tally(row for dump in dumps(host, driver).values() for row in _rows(dump, owner))
+
+
+def _rows(dump: str, owner: str) -> Iterator[tuple[str, str, int, int]]:
+    chains, _ = parse(dump, owner)
+    for rule in (rule for rules in chains.values() for rule in rules):
+        to, comment = rule.endpoint, rule.option("--comment")
+        if to and comment:
+            yield comment.split("/")[0], to, rule.packets, rule.bytes

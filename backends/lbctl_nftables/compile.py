@@ -59,7 +59,7 @@ class _Table:
         if self._refusing:
             names |= {layout.REFUSED: layout.SERVICES, layout.REFUSED_PORTS: layout.PORTS}
         for service in self._services:
-            for protocol in self._protocols(service):
+            for protocol in service.protocols_of(self._family):
                 page = self._page(service, protocol)
                 names[page] = layout.kind_of_page(page)
             if service.allow:
@@ -158,7 +158,7 @@ class _Table:
             yield f"update @{layout.LINKS} {{ iif . iif }}"
         picker = self._picker(service)
         statement = f"dnat {self._word} to " if service.remote else "redirect to :"
-        for protocol in self._protocols(service):
+        for protocol in service.protocols_of(self._family):
             yield f"meta l4proto {protocol} {statement}{picker} map @{self._page(service, protocol)}"
 
     def _picker(self, service: Service) -> str:
@@ -176,7 +176,7 @@ class _Table:
 
     def _slots(self, service: Service) -> Iterator[Item]:
         first = self._offset(service)
-        for page in dict.fromkeys(self._page(service, p) for p in self._protocols(service)):
+        for page in dict.fromkeys(self._page(service, p) for p in service.protocols_of(self._family)):
             for number, endpoint in enumerate(service.slots(self._family)):
                 data = str(endpoint.port)
                 if endpoint.address is not None:
@@ -214,9 +214,6 @@ class _Table:
 
     def _element(self, name: str, key: str, text: str, service: Service) -> Item:
         return Item((self._word, "element", name, key), text, service.name)
-
-    def _protocols(self, service: Service) -> Iterable[Protocol]:
-        return dict.fromkeys(listener.protocol for listener in service.listeners_of(self._family))
 
     def _page(self, service: Service, protocol: Protocol) -> str:
         kind = f"addresses-{protocol}" if service.remote else "ports"

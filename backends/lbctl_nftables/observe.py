@@ -52,7 +52,7 @@ def _objects(text: str) -> list[Json]:
 def _items(word: str, objects: list[Json]) -> Iterator[Item]:
     yield Item((word, "table"), "")
     rules: dict[str, list[str]] = {}
-    elements: list[tuple[str, Json, Json]] = []
+    listed: list[tuple[str, Json, Json]] = []
     owners = _element_owners(objects)
     for entry in objects:
         kind, value = next(iter(entry.items()))
@@ -61,7 +61,7 @@ def _items(word: str, objects: list[Json]) -> Iterator[Item]:
                 owner = layout.service_of_set(value["name"]) if kind == "set" else None
                 yield Item((word, kind, value["name"]), _declaration(word, kind, value), owner)
                 if "dynamic" not in _flags(value) and value["name"] != layout.LINKS:
-                    elements += _elements(value)
+                    listed += elements(value)
             case "chain":
                 name = value["name"]
                 text = ""
@@ -78,8 +78,8 @@ def _items(word: str, objects: list[Json]) -> Iterator[Item]:
                 yield Item((word, "foreign", kind, str(value.get("name"))), json.dumps(value, sort_keys=True))
     for chain, texts in rules.items():
         yield Item((word, "rules", chain), "\n".join(texts), layout.service_of_chain(chain))
-    for name, key, data in elements:
-        spelled, comment = element(key)
+    for name, key, data in listed:
+        spelled, comment = _element(key)
         parts = [f"comment {layout.quote(comment)}"] if comment is not None else []
         parts += [f": {spell.element_key(data)}"] if data != "" else []
         text = " ".join(parts)
@@ -88,7 +88,7 @@ def _items(word: str, objects: list[Json]) -> Iterator[Item]:
         yield Item((word, "element", name, spelled), text, owner)
 
 
-def element(value: Json) -> tuple[str, str | None]:
+def _element(value: Json) -> tuple[str, str | None]:
     """An element's key as `compile` spells it, and its comment."""
     comment = None
     if isinstance(value, dict) and "elem" in value:
@@ -97,7 +97,8 @@ def element(value: Json) -> tuple[str, str | None]:
     return spell.element_key(value), comment
 
 
-def _elements(value: Json) -> Iterator[tuple[str, Json, Json]]:
+def elements(value: Json) -> Iterator[tuple[str, Json, Json]]:
+    """The name of a set or map with the key and the data of each of its elements; "" for no data."""
     for pair in value.get("elem", []):
         key, data = pair if isinstance(pair, list) and len(pair) == 2 else (pair, "")
         yield value["name"], key, data
@@ -113,11 +114,11 @@ def _element_owners(objects: list[Json]) -> dict[tuple[str, str], str]:
     for entry in objects:
         value = entry.get("map")
         if isinstance(value, dict) and value.get("name") in twins:
-            for name, key, data in _elements(value):
+            for name, key, data in elements(value):
                 target = data.get("goto", {}).get("target", "") if isinstance(data, dict) else ""
                 service = layout.service_of_chain(target)
                 if service is not None:
-                    spelled, _ = element(key)
+                    spelled, _ = _element(key)
                     owners.update(dict.fromkeys([(n, spelled) for n in (name, *twins[name])], service))
     return owners
 

@@ -24,14 +24,15 @@ class _Restore:
 
     def find(self, host: Host) -> tuple[str | None, str]:
         """See `Driver`."""
-        version = None
-        for suffix in ("restore", "save"):
-            if self._path(host, "iptables", suffix) is None:
+        paths = {suffix: self._path(host, "iptables", suffix) for suffix in ("restore", "save")}
+        for suffix, path in paths.items():
+            if path is None:
                 return None, f"no iptables-{suffix} of flavour {self.name} is in PATH"
-        found = _VERSION.search(host.run([self._path(host, "iptables", "restore") or "", "--version"]).out)
-        version = found["version"] if found else "unknown"
         reason = self._kernel(host)
-        return (None, reason) if reason else (version, "")
+        if reason:
+            return None, reason
+        found = _VERSION.search(host.run([paths["restore"] or "", "--version"]).out)
+        return (found["version"] if found else "unknown"), ""
 
     def save(self, host: Host, word: str) -> Completed:
         """See `Driver`."""

@@ -174,6 +174,10 @@ class Service:
             x for x in self.listeners if (served if x.address is None else Family.of(x.address) is family)
         )
 
+    def protocols_of(self, family: Family) -> tuple[Protocol, ...]:
+        """The protocols of `listeners_of(family)`, each once."""
+        return tuple(dict.fromkeys(listener.protocol for listener in self.listeners_of(family)))
+
     def slots(self, family: Family) -> tuple[Endpoint, ...]:
         """The endpoints of new connections of `family`, one per slot; round robin takes them in this order.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
+
+from lbctl.model.schedule import shares
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,8 +32,7 @@ class LiftedService:
     @property
     def shares(self) -> Mapping[str, Fraction]:
         """`Endpoint.to` → the share of new connections that it gets."""
-        counts = Counter(self.slots)
-        return {to: Fraction(n, len(self.slots)) for to, n in counts.items() if to is not None}
+        return {to: share for to, share in shares(self.slots).items() if to is not None}
 
     @property
     def leak(self) -> Fraction:

@@ -1,6 +1,6 @@
 """What a backend author reads: the protocol, the values in it, and how backends are found and chosen."""
 
-from lbctl.spi.backend import Backend, Capabilities, Count, Driver, Probe
+from lbctl.spi.backend import Backend, Capabilities, Count, Driver, Probe, tally
 from lbctl.spi.registry import GROUP, backends
 from lbctl.spi.require import ensure_fresh, require
 from lbctl.spi.selection import AUTO, Candidate, Choice, select, survey
@@ -20,4 +20,5 @@ __all__ = [
     "require",
     "select",
     "survey",
+    "tally",
 ]

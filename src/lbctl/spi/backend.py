@@ -17,7 +17,7 @@ from lbctl.model import Family, Scheduler, SourceNat, State
 from lbctl.model import Protocol as Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from lbctl.host import Host
     from lbctl.model import Intent, Lifted, Network, Plan, Program
@@ -83,6 +83,18 @@ class Count:
     connections: int
     packets: int
     bytes: int
+
+
+def tally(counted: Iterable[tuple[str, str, int, int]]) -> tuple[Count, ...]:
+    """Counts from rows of service, `Endpoint.to`, new connections seen as packets, and bytes, summed up."""
+    sums: dict[tuple[str, str], tuple[int, int]] = {}
+    for service, to, packets, size in counted:
+        before = sums.get((service, to), (0, 0))
+        sums[service, to] = before[0] + packets, before[1] + size
+    return tuple(
+        Count(service=service, to=to, connections=packets, packets=packets, bytes=size)
+        for (service, to), (packets, size) in sums.items()
+    )
 
 
 @runtime_checkable
