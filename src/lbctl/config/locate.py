@@ -101,6 +101,25 @@ class _Cursor:
         self.at += len(literal)
         return True
 
+    def opens(self, node: _Node, stack: list[tuple[_Node, str]]) -> bool:
+        """True where a list or table begins here; it is then the innermost of `stack`."""
+        for bracket, closing in (("[", "]"), ("{", "}")):
+            if self.skip(bracket):
+                stack.append((node, closing))
+                self.note_depth(len(stack))
+                return True
+        return False
+
+    def close(self, stack: list[tuple[_Node, str]], blank: re.Pattern[str]) -> None:
+        """Pass over the comma behind a value, and over all that ends with it."""
+        while stack:
+            self.take(blank)
+            self.skip(",")
+            self.take(blank)
+            if not self.skip(stack[-1][1]):
+                return
+            stack.pop()
+
     def note_depth(self, depth: int) -> None:
         if depth == DEEP and self._found.deepest_line == 1:
             self._found.deepest_line = self.line
@@ -179,25 +198,13 @@ def _toml_value(cursor: _Cursor, node: _Node) -> bool:
     while True:
         # here stands a value
         cursor.take(_BLANK)
-        if cursor.skip("["):
-            stack.append((node, "]"))
-            cursor.note_depth(len(stack))
-        elif cursor.skip("{"):
-            stack.append((node, "}"))
-            cursor.note_depth(len(stack))
-        elif cursor.take(_STRING) is None and cursor.take(_SCALAR) is None:
+        if not cursor.opens(node, stack) and cursor.take(_STRING) is None and cursor.take(_SCALAR) is None:
             return False
         # here stands the next part of what is around, or its end
-        while stack:
-            around, closing = stack[-1]
-            cursor.take(_BLANK)
-            cursor.skip(",")
-            cursor.take(_BLANK)
-            if not cursor.skip(closing):
-                break
-            stack.pop()
+        cursor.close(stack, _BLANK)
         if not stack:
             return True
+        around, closing = stack[-1]
         if closing == "]":
             node = around.kid(len(around.kids), cursor.line)
         else:
@@ -222,30 +229,18 @@ def scan_json(text: str) -> Map:
     stack: list[tuple[_Node, str]] = []
     while True:
         cursor.take(_JSON_BLANK)
-        if cursor.skip("["):
-            stack.append((node, "]"))
-            cursor.note_depth(len(stack))
-        elif cursor.skip("{"):
-            stack.append((node, "}"))
-            cursor.note_depth(len(stack))
-        elif cursor.take(_JSON_STRING) is None:
+        if not cursor.opens(node, stack) and cursor.take(_JSON_STRING) is None:
             line = cursor.line
             word = cursor.take(_JSON_SCALAR)
             if word is None:
                 return found
             if word.lstrip("-") in {"NaN", "Infinity"}:
                 found.mistakes.append((line, f"not valid JSON: {word} is no number", "write a whole number"))
-        while stack:
-            around, closing = stack[-1]
-            cursor.take(_JSON_BLANK)
-            cursor.skip(",")
-            cursor.take(_JSON_BLANK)
-            if not cursor.skip(closing):
-                break
-            stack.pop()
+        cursor.close(stack, _JSON_BLANK)
         if not stack:
             return found
         line = cursor.line
+        around, closing = stack[-1]
         if closing == "]":
             node = around.kid(len(around.kids), line)
             continue
