@@ -9,7 +9,7 @@ from lbctl.model import Change, Program, diff
 from lbctl.spi import ensure_fresh
 from lbctl_iptables import drivers, layout, script
 from lbctl_iptables.carry import carry
-from lbctl_iptables.observe import dumps, program
+from lbctl_iptables.observe import dumps, observe, program
 from lbctl_iptables.rules import parse, rules_of
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from lbctl_iptables.rules import Rule
 
 
-def apply(host: Host, plan: Plan) -> None:
+def apply(host: Host, plan: Plan) -> Program:
     """See `lbctl.spi.Backend.apply`."""
     before = dumps(host, plan.driver)
-    ensure_fresh(plan, program(plan.after.owner, before))
+    ensure_fresh(plan, None, lambda: program(plan.after.owner, before))
     scripts = {}
     for word, dump in before.items():
         text = _script(word, plan, dump, plan.changes, plan.after)
@@ -41,6 +41,7 @@ def apply(host: Host, plan: Plan) -> None:
                 _undo(host, plan, earlier, before[earlier], error)
             raise
         done.append(word)
+    return observe(host, plan.driver, plan.after.owner)
 
 
 def _undo(host: Host, plan: Plan, word: str, dump: str, cause: ApplyFailed) -> None:

@@ -4,11 +4,23 @@ from lbctl_iptables.apply import apply, check
 from lbctl_iptables.compile import compile_intent as compile
 from lbctl_iptables.layout import NAME as name
 from lbctl_iptables.lift import lift
-from lbctl_iptables.observe import observe
+from lbctl_iptables.observe import generation, observe
 from lbctl_iptables.probe import probe
 from lbctl_iptables.script import render
 from lbctl_iptables.stats import stats
 
 preference: int | None = 20
 
-__all__ = ["apply", "check", "compile", "lift", "name", "observe", "preference", "probe", "render", "stats"]
+__all__ = [
+    "apply",
+    "check",
+    "compile",
+    "generation",
+    "lift",
+    "name",
+    "observe",
+    "preference",
+    "probe",
+    "render",
+    "stats",
+]

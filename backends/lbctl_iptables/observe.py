@@ -21,6 +21,11 @@ def observe(host: Host, driver: str, owner: str) -> Program:
     return program(owner, dumps(host, driver))
 
 
+def generation(host: Host, driver: str) -> str | None:  # noqa: ARG001 (the protocol's)
+    """See `lbctl.spi.Backend.generation`. A legacy table has no mark, so its rules are read each time."""
+    return None
+
+
 def dumps(host: Host, driver: str) -> dict[str, str]:
     """Family's word → its nat table as a dump."""
     return {word: drivers.save(host, driver, word) for word in layout.WORD.values()}

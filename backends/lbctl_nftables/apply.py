@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.errors import ApplyFailed, StateUnknown
 from lbctl.spi import ensure_fresh
-from lbctl_nftables import drivers, script
+from lbctl_nftables import drivers, generation, script
 from lbctl_nftables.observe import observe
 
 if TYPE_CHECKING:
@@ -18,15 +18,21 @@ if TYPE_CHECKING:
     from lbctl.model import Plan, Program
 
 
-def apply(host: Host, plan: Plan) -> None:
+def apply(host: Host, plan: Plan) -> Program:
     """See `lbctl.spi.Backend.apply`."""
     owner = plan.after.owner
-    ensure_fresh(plan, observe(host, plan.driver, owner))
+    before = generation.read(host)
+    ensure_fresh(plan, None if before is None else str(before), lambda: observe(host, plan.driver, owner))
     doing, clearing = script.transactions(owner, plan.changes, plan.after)
     if doing:
         drivers.load(host, plan.driver, doing)
     if clearing:
         _clear(host, plan.driver, clearing)
+    now = generation.read(host)
+    if before is not None and now == before.after(bool(doing) + bool(clearing)):
+        # Atomic transactions on a known state, and nobody else's among them: there is nothing to read back.
+        return plan.after.at(str(now))
+    return observe(host, plan.driver, owner)
 
 
 def _clear(host: Host, driver: str, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from lbctl_nftables.apply import apply, check
 from lbctl_nftables.compile import compile_intent as compile
+from lbctl_nftables.generation import generation
 from lbctl_nftables.layout import NAME as name
 from lbctl_nftables.lift import lift
 from lbctl_nftables.observe import observe
@@ -11,4 +12,16 @@ from lbctl_nftables.stats import stats
 
 preference: int | None = 10
 
-__all__ = ["apply", "check", "compile", "lift", "name", "observe", "preference", "probe", "render", "stats"]
+__all__ = [
+    "apply",
+    "check",
+    "compile",
+    "generation",
+    "lift",
+    "name",
+    "observe",
+    "preference",
+    "probe",
+    "render",
+    "stats",
+]

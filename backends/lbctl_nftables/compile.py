@@ -2,95 +2,147 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import TYPE_CHECKING, assert_never
 
 from lbctl.model import Family, Item, Program, Scheduler, SourceNat
-from lbctl.spi import require
+from lbctl.spi import require_service
 from lbctl_nftables import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.model import Intent, Listener, Network, Protocol, Service
+    from lbctl.model import Intent, Listener, Network, Part, Protocol, Service
     from lbctl.spi import Capabilities
+
+
+#: Services whose parts are kept for the next program. A long-lived process must not grow with its past.
+_KEPT = 1 << 15
 
 
 def compile_intent(intent: Intent, capabilities: Capabilities) -> Program:
     """See `lbctl.spi.Backend.compile`."""
-    require(intent, capabilities, backend=layout.NAME)
-    items: list[Item] = []
-    for family in Family:
-        services = [s for s in intent.services if family in s.families]
-        if services and family in capabilities.families:
-            items += _Table(family, services).items()
-    return Program(intent.owner, tuple(items))
+    return _compiler(capabilities).program(intent)
 
 
-class _Table:
-    """The items of one family, in the order in which the kernel can create them."""
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """What one service is in one family: its own items, and the shared objects, by name, that they need."""
 
-    def __init__(self, family: Family, services: list[Service]) -> None:
-        self._word = layout.WORD[family]
-        self._family = family
-        self._services = services
-        self._homes = _homes(services)
-        self._source_nat = {s.source_nat for s in services if s.remote} - {SourceNat.NEVER}
-        self._refusing = [s for s in services if s.allow or not s.slots(family)]
+    part: Part
+    needs: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """The services of the program that was made last, where each was put, and what became of it."""
+
+    services: tuple[Service, ...] = ()
+    homes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    compiled: Sequence[tuple[_Compiled | None, ...]] = ()
+
+
+class _Compiler:
+    """Makes programs for one kind of host. A service that was compiled before has the same part again.
+
+    An intent that differs from the last one in a few services costs those, and a look at each of the others.
+    """
+
+    def __init__(self, capabilities: Capabilities) -> None:
+        self._capabilities = capabilities
+        self._families = [family for family in Family if family in capabilities.families]
+        self._compiled = lru_cache(maxsize=_KEPT)(self._compile)
+        self._past = _Past()
+
+    def program(self, intent: Intent) -> Program:
+        """See `compile_intent`."""
+        self._past = now = self._next(intent.services)
+        parts: list[Part] = []
+        for family, column in zip(self._families, zip(*now.compiled, strict=True), strict=False):
+            mine = [each for each in column if each is not None]
+            if mine:
+                parts.append(_shared(family, frozenset().union(*{each.needs for each in mine})))
+                parts += [each.part for each in mine]
+        return Program(intent.owner, parts=parts)
+
+    def _next(self, services: tuple[Service, ...]) -> _Past:
+        past = self._past
+        new = [n for n, (now, was) in enumerate(zip(services, past.services, strict=False)) if now is not was]
+        if len(services) == len(past.services) and all(
+            _place(services[n]) == _place(past.services[n]) for n in new
+        ):
+            compiled = list(past.compiled)
+            for n in new:
+                compiled[n] = self._compiled(services[n], *past.homes[services[n].name])
+            return _Past(services, past.homes, compiled)
+        homes = _homes(services)
+        return _Past(services, homes, [self._compiled(s, *homes[s.name]) for s in services])
+
+    def _compile(self, service: Service, page: int, place: int) -> tuple[_Compiled | None, ...]:
+        """A service in each family of the host; None where it has no listener."""
+        require_service(service, self._capabilities, backend=layout.NAME)
+        return tuple(
+            _Service(service, family, page, place).compiled() if family in service.families else None
+            for family in self._families
+        )
+
+
+@lru_cache(maxsize=8)
+def _compiler(capabilities: Capabilities) -> _Compiler:
+    return _Compiler(capabilities)
+
+
+@lru_cache(maxsize=64)
+def _shared(family: Family, needs: frozenset[str]) -> Part:
+    """What all services of a family share, as far as one of them needs it."""
+    return tuple(_Shared(layout.WORD[family], needs).items())
+
+
+class _Shared:
+    """The table of one family, and what in it belongs to no service."""
+
+    def __init__(self, word: str, needs: frozenset[str]) -> None:
+        self._word = word
+        self._needs = needs
+        self._translating = bool(needs & {layout.HAIRPIN, layout.MASQUERADE})
 
     def items(self) -> Iterator[Item]:
         yield Item((self._word, "table"), "")
         yield from self._maps()
         yield from self._chains()
         yield from self._rules()
-        for service in self._services:
-            yield from self._slots(service)
-        for service in self._services:
-            yield from self._dispatch(service)
-        for service in self._refusing:
-            yield from self._refusals(service)
 
     def _maps(self) -> Iterator[Item]:
         names = {layout.SERVICES: layout.SERVICES, layout.PORTS: layout.PORTS}
-        if self._source_nat:
+        if self._translating:
             names |= {layout.SOURCES: layout.SERVICES, layout.SOURCE_PORTS: layout.PORTS}
-        if SourceNat.HAIRPIN in self._source_nat:
+        if layout.HAIRPIN in self._needs:
             names |= {layout.LINKS: layout.LINKS}
-        if self._refusing:
+        if layout.REFUSE in self._needs:
             names |= {layout.REFUSED: layout.SERVICES, layout.REFUSED_PORTS: layout.PORTS}
-        for service in self._services:
-            for protocol in service.protocols_of(self._family):
-                page = self._page(service, protocol)
-                names[page] = layout.kind_of_page(page)
-            if service.allow:
-                names[layout.networks(service.name)] = layout.NETWORKS
-        declarations = layout.declarations(self._word)
+        names |= {name: layout.kind_of_page(name) for name in sorted(self._needs) if layout.is_page(name)}
         for name, kind in names.items():
-            what = "set" if kind in {layout.LINKS, layout.NETWORKS} else "map"
-            owner = layout.service_of_set(name) if kind == layout.NETWORKS else None
-            yield Item((self._word, what, name), "\n".join(declarations[kind]), owner)
+            yield _set(self._word, "set" if kind == layout.LINKS else "map", name, kind)
 
     def _chains(self) -> Iterator[Item]:
         for hook in (layout.PREROUTING, layout.OUTPUT):
             yield self._chain(hook, base_chain("nat", hook, layout.DESTINATION_PRIORITY))
-        if self._source_nat:
+        if self._translating:
             hook = layout.POSTROUTING
             yield self._chain(hook, base_chain("nat", hook, layout.SOURCE_PRIORITY))
-        if SourceNat.HAIRPIN in self._source_nat:
+        if layout.HAIRPIN in self._needs:
             yield self._chain(layout.HAIRPIN, "")
-        if SourceNat.ALWAYS in self._source_nat:
+        if layout.MASQUERADE in self._needs:
             yield self._chain(layout.MASQUERADE, "")
-        if self._refusing:
+        if layout.REFUSE in self._needs:
             for chain, hook in layout.REFUSING.items():
                 yield self._chain(chain, base_chain("filter", hook, layout.FILTER_PRIORITY))
             yield self._chain(layout.REFUSE, "")
-        for service in self._services:
-            yield self._chain(layout.chain(service.name), "", service.name)
-            if service.allow:
-                yield self._chain(layout.allowed_chain(service.name), "", service.name)
 
-    def _chain(self, name: str, text: str, service: str | None = None) -> Item:
-        return Item((self._word, "chain", name), text, service)
+    def _chain(self, name: str, text: str) -> Item:
+        return Item((self._word, "chain", name), text)
 
     def _rules(self) -> Iterator[Item]:
         word = self._word
@@ -101,7 +153,7 @@ class _Table:
                 # Without the guard, connections that are only forwarded through this host would match.
                 f"fib daddr type local meta l4proto . th dport vmap @{layout.PORTS}",
             )
-        if self._source_nat:
+        if self._translating:
             # What a connection asked for tells our connections from those that others translated. The type
             # of `ct original proto-dst` is known only behind a match on one protocol.
             yield self._body(
@@ -118,7 +170,7 @@ class _Table:
                     )
                 ),
             )
-        if SourceNat.HAIRPIN in self._source_nat:
+        if layout.HAIRPIN in self._needs:
             yield self._body(
                 layout.HAIRPIN,
                 # Our own clients may have chosen a source that the endpoint cannot answer.
@@ -126,9 +178,9 @@ class _Table:
                 # Back out where it came in: the endpoint would answer the client without us.
                 f"iif . oif @{layout.LINKS} masquerade fully-random",
             )
-        if SourceNat.ALWAYS in self._source_nat:
+        if layout.MASQUERADE in self._needs:
             yield self._body(layout.MASQUERADE, "masquerade fully-random")
-        if self._refusing:
+        if layout.REFUSE in self._needs:
             for chain in layout.REFUSING:
                 yield self._body(
                     chain,
@@ -136,35 +188,82 @@ class _Table:
                     f"ct state new fib daddr type local meta l4proto . th dport vmap @{layout.REFUSED_PORTS}",
                 )
             yield self._body(layout.REFUSE, "reject with tcp reset", "reject")
-        for service in self._services:
-            name = service.name
-            yield self._body(layout.chain(name), *self._service_rules(service), service=name)
-            if service.allow:
-                allowed = f"{word} saddr @{layout.networks(name)} return"
-                yield self._body(layout.allowed_chain(name), allowed, f"goto {layout.REFUSE}", service=name)
 
-    def _body(self, chain: str, *rules: str, service: str | None = None) -> Item:
-        return Item((self._word, "rules", chain), "\n".join(rules), service)
+    def _body(self, chain: str, *rules: str) -> Item:
+        return Item((self._word, "rules", chain), "\n".join(rules))
 
-    def _service_rules(self, service: Service) -> Iterator[str]:
+
+class _Service:
+    """The items of one service in one family, in the order in which the kernel can create them."""
+
+    def __init__(self, service: Service, family: Family, page: int, place: int) -> None:
+        self._word = layout.WORD[family]
+        self._family = family
+        self._service = service
+        self._page_number = page
+        self._offset = layout.offset(place)
+        self._slots = service.slots(family)
+        self._pages = {protocol: self._page(protocol) for protocol in service.protocols_of(family)}
+        self._listeners = [(listener, _listener_key(listener)) for listener in service.listeners_of(family)]
+        self._refusing = bool(service.allow) or not self._slots
+
+    def compiled(self) -> _Compiled:
+        needs = set(self._pages.values())
+        if self._source_chain:
+            needs.add(self._source_chain)
+        if self._refusing:
+            needs.add(layout.REFUSE)
+        return _Compiled(tuple(self._items()), frozenset(needs))
+
+    @property
+    def _source_chain(self) -> str | None:
+        """The shared chain that may replace the client's address, for endpoints elsewhere."""
+        after = {SourceNat.HAIRPIN: layout.HAIRPIN, SourceNat.ALWAYS: layout.MASQUERADE}
+        return after.get(self._service.source_nat) if self._service.remote else None
+
+    def _items(self) -> Iterator[Item]:
+        service, name = self._service, self._service.name
+        if service.allow:
+            yield _set(self._word, "set", layout.networks(name), layout.NETWORKS, name)
+        yield self._chain(layout.chain(name))
+        if service.allow:
+            yield self._chain(layout.allowed_chain(name))
+        yield self._body(layout.chain(name), *self._rules())
+        if service.allow:
+            allowed = f"{self._word} saddr @{layout.networks(name)} return"
+            yield self._body(layout.allowed_chain(name), allowed, f"goto {layout.REFUSE}")
+        yield from self._slot_elements()
+        yield from self._dispatch()
+        if self._refusing:
+            yield from self._refusals()
+
+    def _chain(self, name: str) -> Item:
+        return Item((self._word, "chain", name), "", self._service.name)
+
+    def _body(self, chain: str, *rules: str) -> Item:
+        return Item((self._word, "rules", chain), "\n".join(rules), self._service.name)
+
+    def _rules(self) -> Iterator[str]:
+        service = self._service
         if not service.local_clients:
             yield "fib saddr type local return"
         if service.allow:
             yield f"{self._word} saddr != @{layout.networks(service.name)} return"
-        if not service.slots(self._family):
+        if not self._slots:
             return
-        if service.remote and service.source_nat is SourceNat.HAIRPIN:
+        if self._source_chain == layout.HAIRPIN:
             # Two registers cannot be compared, so a set of pairs (x, x) stands for "the same link".
             yield f"update @{layout.LINKS} {{ iif . iif }}"
-        picker = self._picker(service)
+        picker = self._picker()
         statement = f"dnat {self._word} to " if service.remote else "redirect to :"
-        for protocol in service.protocols_of(self._family):
-            yield f"meta l4proto {protocol} {statement}{picker} map @{self._page(service, protocol)}"
+        for protocol, page in self._pages.items():
+            yield f"meta l4proto {protocol} {statement}{picker} map @{page}"
 
-    def _picker(self, service: Service) -> str:
+    def _picker(self) -> str:
         """What chooses a slot's key. A hash has a seed always: without, each load would move all clients."""
-        span = f"mod {len(service.slots(self._family))}"
-        first = f"offset {self._offset(service)}"
+        service = self._service
+        span = f"mod {len(self._slots)}"
+        first = f"offset {self._offset}"
         match service.scheduler:
             case Scheduler.ROUND_ROBIN:
                 return f"numgen inc {span} {first}"
@@ -174,53 +273,55 @@ class _Table:
                 return f"jhash {self._word} saddr {span} seed {service.hash_seed:#x} {first}"
         assert_never(service.scheduler)
 
-    def _slots(self, service: Service) -> Iterator[Item]:
-        first = self._offset(service)
-        for page in dict.fromkeys(self._page(service, p) for p in service.protocols_of(self._family)):
-            for number, endpoint in enumerate(service.slots(self._family)):
-                data = str(endpoint.port)
-                if endpoint.address is not None:
-                    data = f"{endpoint.address} . {data}"
-                comment = layout.quote(f"{service.name}/{endpoint.name}")
-                yield self._element(page, str(first + number), f"comment {comment} : {data}", service)
+    def _slot_elements(self) -> Iterator[Item]:
+        name = self._service.name
+        texts = {}
+        for endpoint in dict.fromkeys(self._slots):
+            data = str(endpoint.port)
+            if endpoint.address is not None:
+                data = f"{endpoint.address} . {data}"
+            texts[endpoint.to] = f"comment {layout.quote(f'{name}/{endpoint.name}')} : {data}"
+        for page in dict.fromkeys(self._pages.values()):
+            for key, endpoint in enumerate(self._slots, self._offset):
+                yield self._element(page, str(key), texts[endpoint.to])
 
-    def _dispatch(self, service: Service) -> Iterator[Item]:
-        to_service = f": goto {layout.chain(service.name)}"
-        after = {SourceNat.HAIRPIN: layout.HAIRPIN, SourceNat.ALWAYS: layout.MASQUERADE}
-        to_source = after.get(service.source_nat) if service.remote else None
-        for listener in service.listeners_of(self._family):
-            key = _listener_key(listener)
+    def _dispatch(self) -> Iterator[Item]:
+        to_service = f": goto {layout.chain(self._service.name)}"
+        for listener, key in self._listeners:
             anywhere = listener.address is None
-            yield self._element(layout.PORTS if anywhere else layout.SERVICES, key, to_service, service)
-            if to_source:
+            yield self._element(layout.PORTS if anywhere else layout.SERVICES, key, to_service)
+            if self._source_chain:
                 sources = layout.SOURCE_PORTS if anywhere else layout.SOURCES
-                yield self._element(sources, key, f": goto {to_source}", service)
+                yield self._element(sources, key, f": goto {self._source_chain}")
 
-    def _refusals(self, service: Service) -> Iterator[Item]:
-        nobody = not service.slots(self._family)
-        to = layout.REFUSE if nobody else layout.allowed_chain(service.name)
-        for listener in service.listeners_of(self._family):
-            name = layout.REFUSED_PORTS if listener.address is None else layout.REFUSED
-            yield self._element(name, _listener_key(listener), f": goto {to}", service)
-        for network in self._allowed(service):
+    def _refusals(self) -> Iterator[Item]:
+        name = self._service.name
+        to = layout.allowed_chain(name) if self._slots else layout.REFUSE
+        for listener, key in self._listeners:
+            refused = layout.REFUSED_PORTS if listener.address is None else layout.REFUSED
+            yield self._element(refused, key, f": goto {to}")
+        for network in self._allowed():
             key = str(network.network_address if network.num_addresses == 1 else network)
-            yield self._element(layout.networks(service.name), key, "", service)
+            yield self._element(layout.networks(name), key, "")
 
-    def _allowed(self, service: Service) -> Iterable[Network]:
+    def _allowed(self) -> Iterable[Network]:
         """Networks without overlaps, which an interval set would refuse."""
+        allow = self._service.allow
         if self._family is Family.IPV4:
-            return collapse_addresses(n for n in service.allow if isinstance(n, IPv4Network))
-        return collapse_addresses(n for n in service.allow if isinstance(n, IPv6Network))
+            return collapse_addresses(n for n in allow if isinstance(n, IPv4Network))
+        return collapse_addresses(n for n in allow if isinstance(n, IPv6Network))
 
-    def _element(self, name: str, key: str, text: str, service: Service) -> Item:
-        return Item((self._word, "element", name, key), text, service.name)
+    def _element(self, name: str, key: str, text: str) -> Item:
+        return Item((self._word, "element", name, key), text, self._service.name)
 
-    def _page(self, service: Service, protocol: Protocol) -> str:
-        kind = f"addresses-{protocol}" if service.remote else "ports"
-        return layout.page(kind, self._homes[service.name][0])
+    def _page(self, protocol: Protocol) -> str:
+        kind = f"addresses-{protocol}" if self._service.remote else "ports"
+        return layout.page(kind, self._page_number)
 
-    def _offset(self, service: Service) -> int:
-        return layout.offset(self._homes[service.name][1])
+
+def _set(word: str, what: str, name: str, kind: str, service: str | None = None) -> Item:
+    """The declaration of a set or map, of the kind that `layout.declarations` has."""
+    return Item((word, what, name), "\n".join(layout.declarations(word)[kind]), service)
 
 
 def base_chain(kind: str, hook: str, priority: int) -> str:
@@ -228,17 +329,36 @@ def base_chain(kind: str, hook: str, priority: int) -> str:
     return f"type {kind} hook {hook} priority {priority}; policy accept;"
 
 
-def _homes(services: list[Service]) -> dict[str, tuple[int, int]]:
-    """Each service's page and range. In the order of names, so that the file's order moves nothing."""
-    taken: set[tuple[bool, int, int]] = set()
-    homes = {}
-    for service in sorted(services, key=lambda s: s.name):
-        page, place = layout.home(service.name)
-        while (service.remote, page, place) in taken:
+def _homes(services: Iterable[Service]) -> dict[str, tuple[int, int]]:
+    """Each service's page and range: where its name leads, for all but those that find it taken.
+
+    The first in the order of names stays, and the others take the next range that is nobody's by name. So
+    the order of the file moves nothing.
+    """
+    first: dict[tuple[bool, int, int], Service] = {}
+    late: list[Service] = []
+    homes: dict[str, tuple[int, int]] = {}
+    for service in services:
+        homes[service.name] = home = layout.home(service.name)
+        found = first.setdefault((service.remote, *home), service)
+        if found is not service:
+            late.append(max(found, service, key=_name))
+            first[service.remote, *home] = min(found, service, key=_name)
+    for service in sorted(late, key=_name):
+        page, place = homes[service.name]
+        while first.setdefault((service.remote, page, place), service) is not service:
             place = layout.next_range(place)
-        taken.add((service.remote, page, place))
         homes[service.name] = page, place
     return homes
+
+
+def _place(service: Service) -> tuple[str, bool]:
+    """What a service's home depends on."""
+    return service.name, service.remote
+
+
+def _name(service: Service) -> str:
+    return service.name
 
 
 def _listener_key(listener: Listener) -> str:

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from lbctl.model import DEFAULT_OWNER, Family, Protocol
@@ -117,6 +118,7 @@ def service_of_set(name: str) -> str | None:
     return name.removeprefix(_NETWORKS_PREFIX) if name.startswith(_NETWORKS_PREFIX) else None
 
 
+@lru_cache(maxsize=1 << 15)
 def home(service: str) -> tuple[int, int]:
     """The page number and the range number (both below their moduli) where a service's slots begin."""
     digest = hashlib.sha256(f"lbctl slots {service}".encode()).digest()
@@ -138,7 +140,8 @@ def next_range(range_number: int) -> int:
     return (range_number + 1) % _RANGES
 
 
-def declarations(word: str) -> dict[str, tuple[str, ...]]:
+@lru_cache(maxsize=2)
+def declarations(word: str) -> Mapping[str, tuple[str, ...]]:
     """Kind of set or map → the statements that declare it in family `word`."""
     return {
         SERVICES: (f"type {_address(word)} . inet_proto . inet_service : verdict",),

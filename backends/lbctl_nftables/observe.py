@@ -9,6 +9,7 @@ from lbctl.errors import ApplyFailed
 from lbctl.model import Item, Program
 from lbctl_nftables import drivers, layout, spell
 from lbctl_nftables.compile import base_chain
+from lbctl_nftables.generation import generation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
 
 def observe(host: Host, driver: str, owner: str) -> Program:
     """See `lbctl.spi.Backend.observe`."""
+    # Before the rules are read: what changes meanwhile makes the mark old, never wrong.
+    mark = generation(host, driver)
     items: list[Item] = []
     for word, objects in read_tables(host, driver, owner):
         items += _items(word, objects)
-    return Program(owner, tuple(items))
+    return Program(owner, items, generation=mark)
 
 
 def read_tables(host: Host, driver: str, owner: str) -> Iterator[tuple[str, list[Json]]]:

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from types import ModuleType
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbctl.host.fake import FakeHost
@@ -71,6 +71,7 @@ MODES = {
 }
 
 
+@settings(deadline=None)
 @given(intent=intents(everything=True))
 def test_all_that_nftables_can_express_balances_as_the_intent_says(intent: Intent) -> None:
     lifted = nftables.lift(compiled(nftables, intent))

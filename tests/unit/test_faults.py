@@ -17,6 +17,7 @@ import pytest
 
 from lbctl import engine
 from lbctl.engine import Session
+from lbctl.engine.memory import Memory
 from lbctl.errors import ApplyFailed, LbctlError, NoBackend, PermissionDenied, Stale, StateUnknown
 from lbctl.host import Completed, Host, LocalHost, ModuleState, kernel_module
 from lbctl.host.fake import FakeHost, Ran
@@ -73,7 +74,7 @@ def session(host: Host, backend: Any, driver: str) -> Session:
     probe = replace(probe, drivers=(one,))
     candidate = Candidate(backend=cast("Backend", backend), probe=probe)
     choice = Choice(backend=candidate.backend, driver=one, probe=probe, reason="asked for")
-    return Session(host=host, candidates=(candidate,), choice=choice)
+    return Session(host=host, candidates=(candidate,), choice=choice, memory=Memory(host))
 
 
 def plan(host: Host, backend: Any, driver: str, intent: Intent = INTENT) -> Plan:

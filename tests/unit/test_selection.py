@@ -55,7 +55,7 @@ class Fake:
     def _unused(self, *_: Any) -> Any:
         raise NotImplementedError
 
-    compile = render = check = observe = apply = lift = stats = _unused
+    compile = render = check = observe = generation = apply = lift = stats = _unused
 
 
 def driver(name: str, reason: str = "", *, store: str = "") -> Driver:

@@ -29,8 +29,9 @@ def apply(
     if applied:
         for note in engine.apply(session, (made,)):
             say(note)
+    session.memory.save()
     if output is Format.JSON:
-        before, after = session.backend.render(made.before), session.backend.render(made.after)
-        print_json(plan_document(made, before, after) | {"applied": applied})
+        document = plan_document(made, engine.describe(session, made), session.backend.render)
+        print_json(document | {"applied": applied})
     elif made.changed:
         say("Applied." if applied else "Nothing was changed.")

@@ -13,10 +13,10 @@ from lbctl.errors import IntentError, LbctlError
 from lbctl.model import Action
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from fractions import Fraction
 
-    from lbctl.model import Plan
+    from lbctl.model import Plan, Program, ServiceChange
 
 FORMAT_VERSION = 1
 
@@ -94,8 +94,11 @@ def table(rows: Iterable[Sequence[str]], *, right: frozenset[int] = frozenset(),
     )
 
 
-def plan_document(plan: Plan, before: str, after: str) -> dict[str, Any]:
-    """The JSON of a plan. `before` and `after` are its rules as text."""
+def plan_document(
+    plan: Plan, services: Iterable[ServiceChange], render: Callable[[Program], str]
+) -> dict[str, Any]:
+    """The JSON of a plan: all its `services`, and its rules as `render` writes them."""
+    before, after = plan_rules(plan, render)
     return {
         "backend": plan.backend,
         "driver": plan.driver,
@@ -110,7 +113,7 @@ def plan_document(plan: Plan, before: str, after: str) -> dict[str, Any]:
                     for e in service.endpoints
                 ],
             }
-            for service in plan.services
+            for service in services
         ],
         "forget": [
             {"listen": str(flow.listener), "family": str(flow.family), "to": flow.to} for flow in plan.stale
@@ -122,20 +125,19 @@ def plan_document(plan: Plan, before: str, after: str) -> dict[str, Any]:
 def plan_text(plan: Plan, style: Style) -> str:
     """A plan in words: what happens to each service, shares before and after."""
     number = {action: sum(s.action is action for s in plan.services) for action in Action}
+    unchanged = plan.after.services.keys() - {s.name for s in plan.services}
     if not plan.changed:
-        held = count(len(plan.services), "service")
+        held = count(len(unchanged), "service")
         return f"Nothing to change: {plan.backend} holds what the intent says ({held})."
     lines = [
         style(
             f"{plan.backend} (driver {plan.driver}): {count(number[Action.ADD], 'service')} to add, "
             f"{number[Action.CHANGE]} to change, {number[Action.REMOVE]} to remove, "
-            f"{number[Action.NONE]} unchanged",
+            f"{len(unchanged)} unchanged",
             "bold",
         )
     ]
     for service in plan.services:
-        if service.action is Action.NONE:
-            continue
         head = f"{_SIGN[service.action]} {service.name}  {', '.join(service.listeners)}"
         lines += ["", style(head, _PAINT[service.action])]
         rows = [(e.to, share_text(e.before), "→", share_text(e.after)) for e in service.endpoints]
@@ -146,7 +148,7 @@ def plan_text(plan: Plan, style: Style) -> str:
     if plan.stale:
         lines += ["", "UDP flows that end with it: " + ", ".join(map(str, plan.stale))]
     shared = sum(change.service is None for change in plan.changes)
-    if shared and not any(number[a] for a in Action if a is not Action.NONE):
+    if shared and not plan.services:
         lines += [
             "",
             f"The {shared} rules that all services share differ from what lbctl wrote; apply repairs them.",
@@ -160,6 +162,11 @@ def show_plans(plans: Iterable[Plan], *, data: bool, asking: bool, color: Color)
     for plan in plans:
         if asking or not data:
             print(plan_text(plan, Style(color, stream=stream)), file=stream, flush=True)
+
+
+def plan_rules(plan: Plan, render: Callable[[Program], str]) -> tuple[str, str]:
+    """The rules of both sides as text, in one order: the kernel's own means nothing."""
+    return render(plan.before.in_order_of(plan.after)), render(plan.after)
 
 
 def rules_diff(before: str, after: str, style: Style) -> str:

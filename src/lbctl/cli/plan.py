@@ -22,21 +22,19 @@ def plan(
 ) -> None:
     """Show what apply would change: services, and the share of each endpoint before and after."""
     from lbctl import engine
-    from lbctl.cli.output import Style, plan_document, plan_text, print_json, rules_diff
+    from lbctl.cli.output import Style, plan_document, plan_rules, plan_text, print_json, rules_diff
     from lbctl.cli.work import read_intent, session_for
 
     intent = read_intent(config)
     session = session_for(backend, driver)
     made = engine.plan(session, intent)
     if output is Format.JSON:
-        before, after = session.backend.render(made.before), session.backend.render(made.after)
-        print_json(plan_document(made, before, after))
+        print_json(plan_document(made, engine.describe(session, made), session.backend.render))
     else:
         style = Style(color)
         print(plan_text(made, style))
         if rules and made.changed:
-            before, after = session.backend.render(made.before), session.backend.render(made.after)
             print()
-            print(rules_diff(before, after, style))
+            print(rules_diff(*plan_rules(made, session.backend.render), style))
     if exit_code and made.changed:
         raise typer.Exit(1)

@@ -43,11 +43,10 @@ def remove(
     if removed:
         for note in engine.apply(session, due):
             say(note)
+        session.memory.save()
     if output is Format.JSON:
         renderer = {c.backend.name: c.backend.render for c in session.candidates}
-        documents = [
-            plan_document(p, renderer[p.backend](p.before), renderer[p.backend](p.after)) for p in due
-        ]
+        documents = [plan_document(p, engine.describe(session, p), renderer[p.backend]) for p in due]
         print_json({"owner": whose, "changed": bool(due), "removed": removed, "plans": documents})
     elif due:
         say("Removed." if removed else "Nothing was changed.")

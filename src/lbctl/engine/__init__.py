@@ -1,6 +1,6 @@
 """The use cases. They neither print nor read arguments; the command line and tests call them alike."""
 
-from lbctl.engine.change import apply, plan, removal
+from lbctl.engine.change import apply, describe, plan, removal
 from lbctl.engine.session import Session, compile_for, open_session
 from lbctl.engine.status import EndpointStatus, ServiceStatus, Status, status
 
@@ -11,6 +11,7 @@ __all__ = [
     "Status",
     "apply",
     "compile_for",
+    "describe",
     "open_session",
     "plan",
     "removal",

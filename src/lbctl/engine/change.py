@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 from lbctl.errors import ApplyFailed, StateUnknown
 from lbctl.host import forget_flows
-from lbctl.model import Intent, Plan, diff, diff_services, stale_flows
+from lbctl.model import Action, Intent, Plan, diff, diff_services, stale_flows
 
 if TYPE_CHECKING:
     from lbctl.engine.session import Session
-    from lbctl.host import Host
-    from lbctl.model import Program
+    from lbctl.model import Program, ServiceChange
     from lbctl.spi import Backend
 
 
@@ -22,17 +21,33 @@ def plan(session: Session, intent: Intent) -> Plan:
     same connections.
     """
     after = session.compile(intent)
-    before = session.observe(intent.owner)
+    before = session.known(intent.owner)
+    if before is None:
+        before = session.held(intent.owner, like=after)
+        # Once looked at is enough: while this store holds rules, lbctl puts none into another.
+        _refuse_other_stores(session, intent.owner)
+    made = _plan(session.backend, session.driver, before, after, intent)
+    if not made.changed:
+        session.memory.keep(session.choice.driver.store, after.at(before.generation))
+    return made
+
+
+def _refuse_other_stores(session: Session, owner: str) -> None:
     for backend, driver in session.stores():
         if driver.store == session.choice.driver.store:
             continue
-        if backend.observe(session.host, driver.name, intent.owner):
+        if backend.observe(session.host, driver.name, owner):
             raise ApplyFailed(
-                f'{driver.store} still holds the rules of owner "{intent.owner}"',
+                f'{driver.store} still holds the rules of owner "{owner}"',
                 hint=f"lbctl migrate --to {session.backend.name} moves them without losing a connection; "
                 f"or: lbctl remove --driver {driver.name}",
             )
-    return _plan(session.backend, session.driver, before, after, intent)
+
+
+def describe(session: Session, plan: Plan) -> tuple[ServiceChange, ...]:
+    """All services of both sides of a plan with their shares, those too that stay as they are."""
+    lift = next(c.backend.lift for c in session.candidates if c.backend.name == plan.backend)
+    return diff_services(lift(plan.before), lift(plan.after), plan.changes)
 
 
 def removal(session: Session, owner: str, *, everywhere: bool) -> tuple[Plan, ...]:
@@ -60,7 +75,7 @@ def apply(session: Session, plans: tuple[Plan, ...]) -> tuple[str, ...]:
     for each in plans:
         if each.changed:
             with session.host.lock(each.after.owner):
-                _apply(session.host, by_name[each.backend], each)
+                _apply(session, by_name[each.backend], each)
                 # Only now: with the old rules in place, the next datagram would make the same flow again.
                 if not forget_flows(session.host, each.stale):
                     flows = ", ".join(map(str, each.stale))
@@ -68,27 +83,30 @@ def apply(session: Session, plans: tuple[Plan, ...]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _apply(host: Host, backend: Backend, plan: Plan) -> None:
-    owner = plan.after.owner
-    backend.apply(host, plan)
-    left = diff(backend.observe(host, plan.driver, owner), plan.after)
+def _apply(session: Session, backend: Backend, plan: Plan) -> None:
+    held = backend.apply(session.host, plan)
+    left = diff(held, plan.after)
     if left:
         raise StateUnknown(
             f"the kernel took the rules, but reads back otherwise: {' '.join(left[0].key)}",
             hint="lbctl plan --rules shows the difference",
         )
+    store = next(d.store for b, d in session.stores() if b is backend and d.name == plan.driver)
+    session.memory.keep(store, plan.after.at(held.generation))
 
 
 def _plan(backend: Backend, driver: str, before: Program, after: Program, intent: Intent) -> Plan:
     changes = diff(before, after)
-    was, will = backend.lift(before), backend.lift(after)
+    touched = {item.service for change in changes for item in (change.before, change.after) if item}
+    was, will = backend.lift(before.only(touched)), backend.lift(after.only(touched))
+    services = tuple(s for s in diff_services(was, will, changes) if s.action is not Action.NONE)
+    wanted = [service for service in intent.services if service.name in touched]
     return Plan(
         backend=backend.name,
         driver=driver,
-        # The kernel's order means nothing; the same order on both sides makes their texts comparable.
-        before=before.in_order_of(after),
+        before=before,
         after=after,
         changes=changes,
-        services=diff_services(was, will, changes),
-        stale=stale_flows(was, will, intent),
+        services=services,
+        stale=stale_flows(was, will, wanted),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lbctl.engine.memory import Memory
 from lbctl.errors import PermissionDenied
 from lbctl.spi import AUTO, Choice, backends, select, survey
 
@@ -23,6 +24,7 @@ class Session:
     host: Host
     candidates: tuple[Candidate, ...]
     choice: Choice
+    memory: Memory
 
     @property
     def backend(self) -> Backend:
@@ -39,9 +41,26 @@ class Session:
         return self.backend.compile(intent, self.choice.probe.capabilities)
 
     def observe(self, owner: str) -> Program:
-        """What the chosen backend holds of an owner now."""
+        """What the chosen backend holds of an owner now, read from the kernel."""
         self.need_privilege()
         return self.backend.observe(self.host, self.driver, owner)
+
+    def held(self, owner: str, *, like: Program) -> Program:
+        """As `observe`, but not read again where nothing has changed since that was last known.
+
+        `like` is what it is about to be compared with.
+        """
+        return self.known(owner) or self._loaded(owner, like) or self.observe(owner)
+
+    def known(self, owner: str) -> Program | None:
+        """What this session itself knows that the chosen backend holds of an owner, unchanged until now."""
+        self.need_privilege()
+        generation = self.backend.generation(self.host, self.driver)
+        return self.memory.recall(self.choice.driver.store, owner, generation)
+
+    def _loaded(self, owner: str, like: Program) -> Program | None:
+        generation = self.backend.generation(self.host, self.driver)
+        return self.memory.load(self.choice.driver.store, owner, generation, like)
 
     def check(self, program: Program) -> None:
         """Have the kernel check a program without applying it."""
@@ -88,7 +107,7 @@ def open_session(
     """Probe the installed backends, or those in `installed`, and choose one; raises `NoBackend`."""
     candidates = survey(host, backends() if installed is None else installed)
     choice = select(candidates, backend=backend, driver=driver)
-    return Session(host=host, candidates=candidates, choice=choice)
+    return Session(host=host, candidates=candidates, choice=choice, memory=Memory(host))
 
 
 def compile_for(

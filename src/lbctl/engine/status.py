@@ -55,7 +55,8 @@ class Status:
 
 def status(session: Session, intent: Intent) -> Status:
     """Read the kernel's counters and connections for every service of an intent."""
-    in_sync = not diff(session.observe(intent.owner), session.compile(intent))
+    wanted = session.compile(intent)
+    in_sync = not diff(session.held(intent.owner, like=wanted), wanted)
     counts = session.backend.stats(session.host, session.driver, intent.owner)
     connections = translated_connections(session.host)
     return Status(

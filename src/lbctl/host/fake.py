@@ -69,6 +69,9 @@ class FakeHost:
         #: The names of locks that somebody else holds, and of those that lbctl held.
         self.busy: set[str] = set()
         self.locked: list[str] = []
+        #: What is remembered. Nothing is believed of it until `asked` says what the kernel answers.
+        self.memory: dict[str, str] = {}
+        self.asked: Callable[[int, bytes], bytes | None] = lambda *_: None
         self._answers: list[_Answer] = []
         self._failures: dict[int, Completed] = {}
 
@@ -136,3 +139,21 @@ class FakeHost:
             yield
         finally:
             self.busy.remove(name)
+
+    def namespace(self) -> str | None:
+        """See `Host`."""
+        return "fake"
+
+    def netlink(self, protocol: int, request: bytes) -> bytes | None:
+        """See `Host`."""
+        return self.asked(protocol, request)
+
+    def recall(self, name: str) -> str | None:
+        """See `Host`."""
+        return self.memory.get(name)
+
+    def remember(self, name: str, text: str | None) -> None:
+        """See `Host`."""
+        self.memory.pop(name, None)
+        if text is not None:
+            self.memory[name] = text

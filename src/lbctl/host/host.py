@@ -9,7 +9,9 @@ import fcntl
 import importlib
 import os
 import shutil
+import socket
 import subprocess
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 CAP_NET_ADMIN = 12
+_SO_NETNS_COOKIE = 71
+_NETLINK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,21 @@ class Host(Protocol):
 
     def lock(self, name: str) -> AbstractContextManager[None]:
         """Hold the lock `name` of this network namespace; raises `Stale` where somebody else does."""
+
+    def namespace(self) -> str | None:
+        """What names this network namespace and no other, before or after; None where the kernel is older."""
+
+    def netlink(self, protocol: int, request: bytes) -> bytes | None:
+        """The kernel's first answer to one netlink message; None where it cannot be asked."""
+
+    def recall(self, name: str) -> str | None:
+        """What was last remembered of this network namespace under `name`; None where nothing was."""
+
+    def remember(self, name: str, text: str | None) -> None:
+        """Keep `text` for `recall` until this host starts again at most, None for nothing.
+
+        Best effort: where it cannot be kept, nothing is, and that is no error.
+        """
 
 
 class LocalHost:
@@ -113,9 +132,7 @@ class LocalHost:
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """See `Host`. The file stays; the lock ends with the process, however that ends."""
-        # Two namespaces on one host are two kernels to us: they may be changed at the same time.
-        namespace = os.stat("/proc/thread-self/ns/net").st_ino  # noqa: PTH116 (a magic link, not a path)
-        path = self._run_dir / f"{name}.{namespace}.lock"
+        path = self._path(name, "lock")
         try:
             self._run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -139,3 +156,60 @@ class LocalHost:
             yield
         finally:
             os.close(handle)
+
+    def namespace(self) -> str | None:
+        """See `Host`. The cookie is of Linux 5.12, and counts from the start of the host."""
+        boot = self.read("/proc/sys/kernel/random/boot_id")
+        try:
+            with socket.socket(socket.AF_UNIX) as any_socket:
+                cookie = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        except OSError:
+            return None
+        return f"{boot.strip()}/{int.from_bytes(cookie, sys.byteorder)}" if boot else None
+
+    def netlink(self, protocol: int, request: bytes) -> bytes | None:
+        """See `Host`."""
+        try:
+            with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as kernel:
+                kernel.settimeout(_NETLINK_SECONDS)
+                kernel.send(request)
+                return kernel.recv(65536)
+        except OSError:
+            return None
+
+    def recall(self, name: str) -> str | None:
+        """See `Host`. What somebody else may have written is not believed."""
+        try:
+            handle = os.open(self._path(name, "known"), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        with os.fdopen(handle, encoding="utf-8") as file:
+            about = os.fstat(handle)
+            if about.st_uid not in {0, os.geteuid()} or about.st_mode & 0o022:
+                return None
+            try:
+                return file.read()
+            except (OSError, UnicodeDecodeError):
+                return None
+
+    def remember(self, name: str, text: str | None) -> None:
+        """See `Host`."""
+        path = self._path(name, "known")
+        fresh = path.with_suffix(".new")
+        try:
+            path.unlink(missing_ok=True)
+            if text is not None:
+                fresh.unlink(missing_ok=True)
+                handle = os.open(
+                    fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+                )
+                with os.fdopen(handle, "w", encoding="utf-8") as file:
+                    file.write(text)
+                fresh.rename(path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+
+    def _path(self, name: str, kind: str) -> Path:
+        """A file about this network namespace. Two on one host are two kernels to us."""
+        namespace = os.stat("/proc/thread-self/ns/net").st_ino  # noqa: PTH116 (a magic link, not a path)
+        return self._run_dir / f"{name}.{namespace}.{kind}"

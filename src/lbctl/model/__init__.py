@@ -32,7 +32,7 @@ from lbctl.model.plan import (
     diff_services,
     stale_flows,
 )
-from lbctl.model.program import Item, Key, Program
+from lbctl.model.program import Item, Key, Part, Program
 from lbctl.model.schedule import schedule, shares, slot_count
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "LiftedService",
     "Listener",
     "Network",
+    "Part",
     "Plan",
     "Program",
     "Protocol",

@@ -148,6 +148,11 @@ class Service:
         if self.seed is not None and not 0 <= self.seed <= 0xFFFFFFFF:
             raise ValueError(f"seed {self.seed} is not a 32-bit number")
 
+    def __hash__(self) -> int:
+        # Names are unique in an intent. What is compiled for a service is kept by service: hashing each of
+        # its endpoints would cost more than looking it up saves.
+        return hash(self.name)
+
     @property
     def hash_seed(self) -> int:
         """The seed of this service's hash: the one of the file, else one derived from the name."""

@@ -8,13 +8,14 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from lbctl.model.intent import Protocol
+from lbctl.model.program import Program
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from lbctl.model.intent import Family, Intent, Listener
+    from lbctl.model.intent import Family, Listener, Service
     from lbctl.model.lifted import Lifted
-    from lbctl.model.program import Item, Key, Program
+    from lbctl.model.program import Item, Key
 
 
 class Action(StrEnum):
@@ -96,6 +97,7 @@ class Plan:
     before: Program
     after: Program
     changes: tuple[Change, ...]
+    #: The services that change, with their shares; the others of `after` stay as they are.
     services: tuple[ServiceChange, ...]
     #: What to forget once `after` holds.
     stale: tuple[StaleFlow, ...] = ()
@@ -109,8 +111,10 @@ class Plan:
 def diff(before: Program, after: Program) -> tuple[Change, ...]:
     """The changes that lead from one program to another.
 
-    First what comes or changes, in the order of `after`; then what goes, last created first.
+    First what comes or changes, in the order of `after`; then what goes, last created first. Parts that are
+    the same object on both sides are not looked into.
     """
+    before, after = _apart(before, after)
     old, new = before.by_key, after.by_key
     come = tuple(
         Change(old.get(item.key), item)
@@ -121,11 +125,27 @@ def diff(before: Program, after: Program) -> tuple[Change, ...]:
     return come + go
 
 
-def stale_flows(before: Lifted, after: Lifted, wanted: Intent) -> tuple[StaleFlow, ...]:
-    """The flows that outlive their reason when `before` becomes `after`; who drains keeps its own."""
+def _apart(before: Program, after: Program) -> tuple[Program, Program]:
+    """Both without the parts that are the same object."""
+    old, new = before.parts, after.parts
+    if len(old) == len(new):
+        pairs = [(was, will) for was, will in zip(old, new, strict=True) if was is not will]
+        old, new = tuple(was for was, _ in pairs), tuple(will for _, will in pairs)
+    both = set(map(id, old)) & set(map(id, new))
+    return (
+        Program(before.owner, parts=[part for part in old if id(part) not in both]),
+        Program(after.owner, parts=[part for part in new if id(part) not in both]),
+    )
+
+
+def stale_flows(before: Lifted, after: Lifted, wanted: Iterable[Service]) -> tuple[StaleFlow, ...]:
+    """The flows that outlive their reason when `before` becomes `after`; who drains keeps its own.
+
+    `wanted` are the services of `after` as the intent has them.
+    """
     kept = {
         (listener, endpoint.to)
-        for service in wanted.services
+        for service in wanted
         for listener in service.listeners
         if listener.protocol is Protocol.UDP
         for endpoint in service.endpoints

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 #: Identity of one object in the kernel, from the outside in: family, kind, name, …
 Key: TypeAlias = tuple[str, ...]
@@ -25,33 +25,90 @@ class Item:
     service: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+#: Items that come and go together. One whose first item belongs to a service holds that service's items only.
+Part: TypeAlias = tuple[Item, ...]
+
+
 class Program:
-    """All items of one owner, in the order in which they can be created."""
+    """All items of one owner, in the order in which they can be created. A value: never changed once made.
 
-    owner: str
-    items: tuple[Item, ...] = ()
-    _index: dict[Key, Item] = field(init=False, repr=False, compare=False)
+    It is made of parts: a compiler hands out the same part for the same service again, so that two programs
+    are compared by a look at each part, and not at each item.
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_index", {item.key: item for item in self.items})
-        if len(self._index) != len(self.items):
-            raise ValueError("two items of a program have the same key")
+    `generation` is the kernel's own mark of the state in which the program was read or written there; None
+    where there is no such mark, and for a program that was only compiled.
+    """
+
+    __slots__ = ("_index", "_items", "generation", "owner", "parts")
+
+    def __init__(
+        self,
+        owner: str,
+        items: Iterable[Item] = (),
+        *,
+        parts: Iterable[Part] = (),
+        generation: str | None = None,
+    ) -> None:
+        whole = tuple(items)
+        self.owner = owner
+        self.parts: tuple[Part, ...] = (whole, *parts) if whole else tuple(parts)
+        self.generation = generation
+        self._items: tuple[Item, ...] | None = None
+        self._index: dict[Key, Item] | None = None
+        if whole:
+            # What was read, or written by hand, is looked at at once; what a compiler made, on demand.
+            _ = self.by_key
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The items of all parts."""
+        if self._items is None:
+            self._items = tuple(item for part in self.parts for item in part)
+        return self._items
 
     @property
     def by_key(self) -> Mapping[Key, Item]:
-        """The items by their keys."""
+        """The items by their keys; raises `ValueError` where two have the same."""
+        if self._index is None:
+            self._index = {item.key: item for item in self.items}
+            if len(self._index) != len(self.items):
+                raise ValueError("two items of a program have the same key")
         return self._index
+
+    @property
+    def services(self) -> Mapping[str, None]:
+        """The names of the services that own items, in order."""
+        return dict.fromkeys(item.service for item in self.items if item.service is not None)
 
     def of_kind(self, kind: str) -> Iterator[Item]:
         """The items whose key's second part is `kind`, in order."""
         return (item for item in self.items if item.key[1] == kind)
 
+    def at(self, generation: str | None) -> Program:
+        """The same program, as the kernel held it at a generation."""
+        return Program(self.owner, parts=self.parts, generation=generation)
+
+    def only(self, services: Collection[str | None]) -> Program:
+        """The program without the parts of all services but those: enough to follow these through it."""
+        return Program(
+            self.owner,
+            parts=[part for part in self.parts if (name := part[0].service) is None or name in services],
+        )
+
     def in_order_of(self, other: Program) -> Program:
         """The same items, those that `other` has too in its order and before the rest."""
-        shared = [self._index[item.key] for item in other.items if item.key in self._index]
+        shared = [self.by_key[item.key] for item in other.items if item.key in self.by_key]
         rest = [item for item in self.items if item.key not in other.by_key]
-        return Program(self.owner, (*shared, *rest))
+        return Program(self.owner, (*shared, *rest), generation=self.generation)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Program) and (self.owner, self.items) == (other.owner, other.items)
+
+    def __hash__(self) -> int:
+        return hash((self.owner, len(self.items)))
 
     def __bool__(self) -> bool:
-        return bool(self.items)
+        return any(self.parts)
+
+    def __repr__(self) -> str:
+        return f"Program({self.owner!r}, {self.items!r})"

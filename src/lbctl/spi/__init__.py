@@ -2,7 +2,7 @@
 
 from lbctl.spi.backend import Backend, Capabilities, Count, Driver, Probe, tally
 from lbctl.spi.registry import GROUP, backends
-from lbctl.spi.require import ensure_fresh, require
+from lbctl.spi.require import ensure_fresh, require, require_service
 from lbctl.spi.selection import AUTO, Candidate, Choice, select, survey
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "backends",
     "ensure_fresh",
     "require",
+    "require_service",
     "select",
     "survey",
     "tally",

@@ -126,13 +126,24 @@ class Backend(Protocol):
         """Have the kernel check a program without applying it; raises `ApplyFailed` with its words."""
 
     def observe(self, host: Host, driver: str, owner: str) -> Program:
-        """What is `owner`'s in the kernel now. Something unknown in our places becomes an item as well."""
+        """What is `owner`'s in the kernel now. Something unknown in our places becomes an item as well.
 
-    def apply(self, host: Host, plan: Plan) -> None:
-        """Carry out a plan, atomically per family.
+        Marked with the generation that it was read in or after, where there is one.
+        """
 
-        Reads the kernel first and raises `Stale` where it is not as the plan has it (`ensure_fresh`); raises
-        `ApplyFailed` where nothing was changed, and `StateUnknown` where that cannot be said.
+    def generation(self, host: Host, driver: str) -> str | None:
+        """The kernel's mark of the state that its rules are in, this network namespace included.
+
+        Two marks are equal only where nobody changed a rule in between. None where the kernel has no such
+        mark: then nothing but reading the rules tells whether they changed.
+        """
+
+    def apply(self, host: Host, plan: Plan) -> Program:
+        """Carry out a plan, atomically per family; returns what the kernel then holds.
+
+        Raises `Stale` where the kernel is not as the plan has it (`ensure_fresh`), `ApplyFailed` where
+        nothing was changed, and `StateUnknown` where that cannot be said. What is returned was read back, or
+        is proved by `generation`: nobody else changed anything.
         """
 
     def lift(self, program: Program) -> Lifted:

@@ -8,47 +8,59 @@ from lbctl.errors import Stale, Unsupported
 from lbctl.model import Family, diff
 
 if TYPE_CHECKING:
-    from lbctl.model import Intent, Plan, Program
+    from collections.abc import Callable
+
+    from lbctl.model import Intent, Plan, Program, Service
     from lbctl.spi.backend import Capabilities
 
 
 def require(intent: Intent, capabilities: Capabilities, *, backend: str) -> None:
     """Raise `Unsupported` for the first feature of `intent` that `capabilities` lack."""
     for service in intent.services:
-        lacking: list[tuple[str, str]] = []
-        if service.scheduler not in capabilities.schedulers:
-            known = ", ".join(sorted(capabilities.schedulers))
-            lacking.append((f"scheduler {service.scheduler}", f"schedulers of this backend: {known}"))
-        lacking += [
-            (f"{family} (listener {listener})", f"this host has no {family}, or no tool for it")
-            for listener in service.listeners
-            if listener.address and (family := Family.of(listener.address)) not in capabilities.families
-        ]
-        lacking += [
-            (f"protocol {listener.protocol}", "protocols: " + ", ".join(sorted(capabilities.protocols)))
-            for listener in service.listeners
-            if listener.protocol not in capabilities.protocols
-        ]
-        lacking += [
-            (f"state {endpoint.state} (endpoint {endpoint.name})", "remove the endpoint, or its state")
-            for endpoint in service.endpoints
-            if endpoint.state not in capabilities.states
-        ]
-        if service.affinity is not None and not capabilities.affinity:
-            lacking.append(("affinity", "remove affinity from the service, or choose another backend"))
-        # Connections to this host's own ports never need it, whatever the file says.
-        if service.remote and service.source_nat not in capabilities.source_nat:
-            known = ", ".join(sorted(capabilities.source_nat))
-            lacking.append((f"source-nat {service.source_nat}", f"source-nat of this backend: {known}"))
-        if service.allow and not capabilities.allow:
-            lacking.append(("allow", "remove allow from the service, or choose another backend"))
-        for feature, needs in lacking:
-            raise Unsupported(backend=backend, service=service.name, feature=feature, needs=needs)
+        require_service(service, capabilities, backend=backend)
 
 
-def ensure_fresh(plan: Plan, observed: Program) -> None:
-    """Raise `Stale` where the kernel holds something else than what `plan` starts from."""
-    moved = diff(plan.before, observed)
+def require_service(service: Service, capabilities: Capabilities, *, backend: str) -> None:
+    """As `require`, for one service."""
+    lacking: list[tuple[str, str]] = []
+    if service.scheduler not in capabilities.schedulers:
+        known = ", ".join(sorted(capabilities.schedulers))
+        lacking.append((f"scheduler {service.scheduler}", f"schedulers of this backend: {known}"))
+    lacking += [
+        (f"{family} (listener {listener})", f"this host has no {family}, or no tool for it")
+        for listener in service.listeners
+        if listener.address and (family := Family.of(listener.address)) not in capabilities.families
+    ]
+    lacking += [
+        (f"protocol {listener.protocol}", "protocols: " + ", ".join(sorted(capabilities.protocols)))
+        for listener in service.listeners
+        if listener.protocol not in capabilities.protocols
+    ]
+    lacking += [
+        (f"state {endpoint.state} (endpoint {endpoint.name})", "remove the endpoint, or its state")
+        for endpoint in service.endpoints
+        if endpoint.state not in capabilities.states
+    ]
+    if service.affinity is not None and not capabilities.affinity:
+        lacking.append(("affinity", "remove affinity from the service, or choose another backend"))
+    # Connections to this host's own ports never need it, whatever the file says.
+    if service.remote and service.source_nat not in capabilities.source_nat:
+        known = ", ".join(sorted(capabilities.source_nat))
+        lacking.append((f"source-nat {service.source_nat}", f"source-nat of this backend: {known}"))
+    if service.allow and not capabilities.allow:
+        lacking.append(("allow", "remove allow from the service, or choose another backend"))
+    for feature, needs in lacking:
+        raise Unsupported(backend=backend, service=service.name, feature=feature, needs=needs)
+
+
+def ensure_fresh(plan: Plan, generation: str | None, observe: Callable[[], Program]) -> None:
+    """Raise `Stale` where the kernel holds something else than what `plan` starts from.
+
+    Reads the kernel with `observe` only where `generation`, the kernel's mark of now, is not the plan's.
+    """
+    if generation is not None and generation == plan.before.generation:
+        return
+    moved = diff(plan.before, observe())
     if moved:
         raise Stale(
             f"the rules in the kernel moved since the plan was made: {' '.join(moved[0].key)}",

@@ -88,7 +88,11 @@ class Journal:
         """What the journal holds of an owner, with items that we do not know: a plan shows them."""
         return document.read(_path()).get(owner, Program(owner))
 
-    def apply(self, host: Host, plan: Plan) -> None:  # noqa: ARG002
+    def generation(self, host: Host, driver: str) -> str | None:  # noqa: ARG002
+        """None: a file has no mark that moves with each of its changes."""
+        return None
+
+    def apply(self, host: Host, plan: Plan) -> Program:  # noqa: ARG002
         """Replace one owner's program and no other; refuse when the journal moved since the plan."""
         path = _path()
         owner = plan.after.owner
@@ -99,6 +103,7 @@ class Journal:
                 raise Stale(f"{path} moved since the plan was made", hint="run lbctl plan again")
             programs[owner] = plan.after
             document.write(path, programs.values())
+            return document.read(path).get(owner, Program(owner))
 
     def lift(self, program: Program) -> Lifted:
         """Shares proved from the items alone; what is not ours to read is handed back verbatim."""
