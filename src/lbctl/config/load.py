@@ -7,7 +7,7 @@ A service with a mistake still takes part with what is right in it, so that one 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from lbctl.config.documents import Source, name_of, read, source, summary
 from lbctl.config.schema import IntentTable, ServiceTable
+from lbctl.config.values import expand
 from lbctl.errors import IntentError, Problem
 from lbctl.model import (
     DEFAULT_OWNER,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from lbctl.config.documents import Place
-    from lbctl.config.values import Target
 
 ETC = Path("/etc/lbctl")
 _FAMILY = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
@@ -132,7 +132,7 @@ class _Draft:
     label: str
     table: ServiceTable
     damaged: frozenset[str] = frozenset()
-    endpoints: list[Endpoint] = field(default_factory=list)
+    endpoints: tuple[Endpoint, ...] = ()
 
     @property
     def listeners(self) -> list[Listener]:
@@ -147,12 +147,12 @@ class _Draft:
         """The place of a listener. Counts are off where a listener is missing; then the key's own place."""
         return self.at("listen") if "listen" in self.damaged else self.at("listen", count)
 
-    def entries(self) -> Iterator[tuple[Place, str, Target]]:
+    def entries(self) -> Iterator[tuple[Place, str, tuple[Endpoint, ...]]]:
         """Each entry that gives endpoints: its place, its name if it has one, what it stands for."""
         for i, target in enumerate(self.table.endpoints):
-            yield self._entry_place("endpoints", i), "", target
+            yield self._entry_place("endpoints", i), "", expand((target,))
         for i, table in enumerate(self.table.endpoint):
-            yield self._entry_place("endpoint", i), table.name, table.address
+            yield self._entry_place("endpoint", i), table.name, (table.address,)
 
     def _entry_place(self, key: str, count: int) -> Place:
         return self.at(key) if key in self.damaged else self.at(key, count)
@@ -164,8 +164,7 @@ def _merge(sources: Iterable[Source], report: _Report, order: Sequence[str] = ()
     owner: tuple[str, Source] | None = None
     for origin in sources:
         with report.collecting():
-            data = origin.data()
-            owned = _read_tables(origin, data, drafts, report)
+            owned = _read_tables(origin, drafts, report)
             if owned is None:
                 continue
             if owner is None:
@@ -192,8 +191,9 @@ def _merge(sources: Iterable[Source], report: _Report, order: Sequence[str] = ()
     return Intent(services=tuple(services), owner=owner[0] if owner else DEFAULT_OWNER)
 
 
-def _read_tables(origin: Source, data: dict[str, Any], drafts: list[_Draft], report: _Report) -> str | None:
+def _read_tables(origin: Source, drafts: list[_Draft], report: _Report) -> str | None:
     """Add the services of one document to `drafts`; return the owner that it names, if it does."""
+    data = origin.data()
     try:
         document = IntentTable.model_validate(data)
     except ValidationError as error:
@@ -257,17 +257,16 @@ def _endpoint_label(raw: Any, place: Place) -> str:
 
 def _fill(draft: _Draft) -> None:
     """Make the endpoints of a draft."""
-    made = draft.endpoints
-    for address, low, high in draft.table.endpoints:
-        if low == high:
-            made.append(Endpoint(port=low, address=address))
-        else:
-            made.extend(Endpoint(port=port) for port in range(low, high + 1))
-    for table in draft.table.endpoint:
-        address, port, _ = table.address
-        made.append(
-            Endpoint(port=port, address=address, name=table.name, weight=table.weight, state=table.state)
+    draft.endpoints = expand(draft.table.endpoints) + tuple(
+        Endpoint(
+            port=table.address.port,
+            address=table.address.address,
+            name=table.name,
+            weight=table.weight,
+            state=table.state,
         )
+        for table in draft.table.endpoint
+    )
 
 
 def _check_service(draft: _Draft, report: _Report) -> None:
@@ -300,20 +299,19 @@ def _check_service(draft: _Draft, report: _Report) -> None:
 
 def _report_repeated(draft: _Draft, report: _Report) -> None:
     """Note the endpoints that are given twice, and the names that two of them have."""
-    seen: dict[tuple[Address | None, int], Place] = {}
+    seen: dict[str, Place] = {}
     names: dict[str, Place] = {}
-    for place, name, (address, low, high) in draft.entries():
-        twice = next((port for port in range(low, high + 1) if (address, port) in seen), None)
+    for place, name, endpoints in draft.entries():
+        twice = next((e.to for e in endpoints if e.to in seen), None)
         if twice is not None:
-            to = Endpoint(port=twice, address=address).to
-            line = draft.origin.line(seen[address, twice])
+            line = draft.origin.line(seen[twice])
             report.add(
                 draft.origin,
                 place,
-                f"{draft.label}: endpoint {to} is given twice, first on line {line}",
+                f"{draft.label}: endpoint {twice} is given twice, first on line {line}",
                 "give it once, with a `weight` in its [[service.endpoint]] table",
             )
-        made = [name or Endpoint(port=port, address=address).to for port in range(low, high + 1)]
+        made = [name or e.to for e in endpoints]
         same = next((x for x in made if x in names), None)
         if same is not None and (twice is None or name):
             line = draft.origin.line(names[same])
@@ -323,25 +321,28 @@ def _report_repeated(draft: _Draft, report: _Report) -> None:
                 f'{draft.label}: two endpoints are named "{same}", the first on line {line}',
                 "give each endpoint of a service a name of its own",
             )
-        for port in range(low, high + 1):
-            seen.setdefault((address, port), place)
+        for e in endpoints:
+            seen.setdefault(e.to, place)
         for x in made:
             names.setdefault(x, place)
 
 
 def _report_mixed(draft: _Draft, report: _Report) -> None:
     """Note that a service has ports of this host and addresses: at the first of the second kind."""
-    entries = list(draft.entries())
-    local = entries[0][2].address is None
-    place, _, odd = next(e for e in entries if (e[2].address is None) is not local)
-    shown, first = (Endpoint(port=t.low, address=t.address).to for t in (odd, entries[0][2]))
+    # the endpoints of one entry are of one kind
+    entries = [(place, endpoints[0]) for place, _, endpoints in draft.entries()]
+    first = entries[0][1]
+    local = first.address is None
+    place, odd = next((place, e) for place, e in entries if (e.address is None) is not local)
     what = (
-        f"an address, but {first} is a port" if local else f"a port of this host, but {first} is an address"
+        f"an address, but {first.to} is a port"
+        if local
+        else f"a port of this host, but {first.to} is an address"
     )
     report.add(
         draft.origin,
         place,
-        f"{draft.label}: endpoints of two kinds: {shown} is {what}{' of this host' if local else ''}",
+        f"{draft.label}: endpoints of two kinds: {odd.to} is {what}{' of this host' if local else ''}",
         "give only ports or only addresses; a process on this host can be given by one of its addresses",
     )
 
