@@ -285,7 +285,7 @@ def _check_service(draft: _Draft, report: _Report) -> None:
         return
     if len({e.to for e in made}) < len(made) or len({e.name for e in made}) < len(made):
         _report_repeated(draft, report)
-    local = sum(1 for e in made if e.address is None)
+    local = len([e for e in made if e.address is None])
     if 0 < local < len(made):
         _report_mixed(draft, report)
         return
@@ -349,9 +349,9 @@ def _report_mixed(draft: _Draft, report: _Report) -> None:
 
 def _check_families(draft: _Draft, report: _Report) -> None:
     """Note the listeners whose family no endpoint has. A listener on any address takes what there is."""
-    have = {e.address.version for e in draft.endpoints if e.address is not None}
+    have = {type(e.address) for e in draft.endpoints}
     for count, listener in enumerate(draft.listeners):
-        if listener.address is None or listener.address.version in have:
+        if listener.address is None or type(listener.address) in have:
             continue
         family = _FAMILY[Family.of(listener.address)]
         report.add(

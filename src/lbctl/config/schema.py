@@ -17,6 +17,8 @@ from lbctl.model import DEFAULT_OWNER, MAX_OWNER, MAX_WEIGHT, NAME, Scheduler, S
 MAX_SEED = 0xFFFFFFFF
 #: Defaults are not validated: a key that is left out becomes None, and null in a document is a mistake.
 _ABSENT: Any = None
+#: No list, since pydantic would copy that for each table.
+_EMPTY: Any = ()
 
 
 def _whole(pattern: str) -> str:
@@ -127,12 +129,12 @@ class ServiceTable(Table):
         '"192.0.2.10:443/tcp" or "[2001:db8::10]:53/udp" on one; a list for several. tcp, udp or sctp.'
     )
     endpoints: list[TargetText] = Field(
-        default=[],
+        default=_EMPTY,
         description='Endpoints of equal weight: "8001" is a process on this host, "8001-8008" is eight of '
         'them, "10.0.0.11:8443" is another host. All of one service are of one kind.',
     )
     endpoint: list[EndpointTable] = Field(
-        default=[], description="Endpoints with a name, a weight or a state; they come after `endpoints`."
+        default=_EMPTY, description="Endpoints with a name, a weight or a state; they come after `endpoints`."
     )
     scheduler: SchedulerText = Field(
         default=Scheduler.ROUND_ROBIN, description="How the endpoint of a new connection is chosen."
@@ -175,7 +177,7 @@ class IntentTable(Table):
         default=DEFAULT_OWNER,
         description="Names the rules of this file, so that several files can live on one host.",
     )
-    service: list[ServiceTable] = Field(default=[], description="The services.")
+    service: list[ServiceTable] = Field(default=_EMPTY, description="The services.")
 
 
 def json_schema() -> dict[str, Any]:

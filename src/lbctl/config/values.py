@@ -33,9 +33,9 @@ MAX_AFFINITY = 30 * 86400
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _PORT = r"[1-9][0-9]{0,4}"
-_HOST = r"(?:(?:([0-9]{1,3}(?:\.[0-9]{1,3}){3})|\[([0-9A-Fa-f:.]+)\]):)"
-LISTENER_PATTERN = rf"{_HOST}?({_PORT})/({'|'.join(Protocol)})"
-ENDPOINT_PATTERN = rf"{_HOST}?({_PORT})"
+_HOST = r"(?:([0-9]{1,3}(?:\.[0-9]{1,3}){3})|\[([0-9A-Fa-f:.]+)\])"
+ENDPOINT_PATTERN = rf"(?:{_HOST}:)?({_PORT})"
+LISTENER_PATTERN = rf"{ENDPOINT_PATTERN}/({'|'.join(Protocol)})"
 PORTS_PATTERN = rf"({_PORT})-({_PORT})"
 NETWORK_PATTERN = r"([0-9A-Fa-f:.]+)(?:/(0|[1-9][0-9]{0,2}))?"
 DURATION_PATTERN = r"([1-9][0-9]{0,6})([smhd])"
@@ -163,11 +163,11 @@ def one_or_many(value: object) -> object:
 
 def listener(value: object) -> Listener:
     """`80/tcp`, `192.0.2.10:443/tcp` or `[2001:db8::10]:53/udp`."""
-    if isinstance(value, str) and (found := _LISTENER.match(value)):
-        v4, v6, port, protocol = found.groups()
-        address = _address(v4, v6)
-        if (number := int(port)) <= 65535 and (address or not (v4 or v6)):
-            return Listener(protocol=_PROTOCOLS[protocol], port=number, address=address)
+    if isinstance(value, str):
+        place, _, word = value.rpartition("/")
+        if (protocol := _PROTOCOLS.get(word)) and (found := _place(place)):
+            address, port = found
+            return Listener(protocol=protocol, port=port, address=address)
     return _explain_listener(value)
 
 
@@ -191,11 +191,10 @@ def target(value: object) -> Target:
 
 def single_target(value: object) -> Endpoint:
     """The `address` of one endpoint: a `target` that is no range."""
-    if isinstance(value, str) and (found := _ENDPOINT.match(value)):
-        v4, v6, port = found.groups()
-        address = _address(v4, v6)
-        if (number := int(port)) <= 65535 and (address or not (v4 or v6)):
-            return Endpoint(port=number, address=address)
+    if isinstance(value, str):
+        if found := _place(value):
+            address, port = found
+            return Endpoint(port=port, address=address)
     elif type(value) is int and 1 <= value <= 65535:
         return Endpoint(port=value)
     return _explain_endpoint(value)
@@ -269,9 +268,30 @@ def duration(value: object) -> int:
     raise Mistake(f"affinity {show(value)} is not a duration", hint)
 
 
-@lru_cache(maxsize=4096)  # a host often serves many services, and one address has many listeners
-def _address(v4: str | None, v6: str | None) -> Address | None:
-    """The address of one host; None where there is none, or `_explain_address` has something to say."""
+def _place(text: str) -> tuple[Address | None, int] | None:
+    """What `[ADDRESS:]PORT` says; None where `_explain_place` has something to say.
+
+    Its two halves are read each by itself, and not again where they come again: a host often serves many
+    services, and services share ports.
+    """
+    host, colon, digits = text.rpartition(":")
+    port = _port(digits)
+    address = _address(host) if colon else None
+    return None if port is None or (colon and address is None) else (address, port)
+
+
+@lru_cache(maxsize=4096)
+def _port(text: str) -> int | None:
+    return port if re.fullmatch(_PORT, text) and (port := int(text)) <= 65535 else None
+
+
+@lru_cache(maxsize=4096)
+def _address(text: str) -> Address | None:
+    """The address of one host, as it stands before a port; None where it is none."""
+    found = re.fullmatch(_HOST, text)
+    if not found:
+        return None
+    v4, v6 = found.groups()
     try:
         if v4:
             # The patterns let in four numbers of up to three digits: from them, it takes a third of the time
@@ -279,10 +299,9 @@ def _address(v4: str | None, v6: str | None) -> Address | None:
             number = int(plain := IPv4Address(bytes(map(int, v4.split(".")))))
             odd = number in {0, 0xFFFFFFFF} or number >> 28 == 0xE
             return None if odd or str(plain) != v4 else plain
-        if v6:
-            number = int(wide := IPv6Address(v6))
-            odd = number == 0 or number >> 32 == 0xFFFF or 0xFFFF < number <= 0xFFFFFFFF
-            return None if odd or number >> 120 == 0xFF else wide
+        number = int(wide := IPv6Address(v6))
+        odd = number == 0 or number >> 32 == 0xFFFF or 0xFFFF < number <= 0xFFFFFFFF
+        return None if odd or number >> 120 == 0xFF else wide
     except ValueError:
         pass
     return None

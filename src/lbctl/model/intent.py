@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -234,8 +235,12 @@ def join(address: Address | None, port: int) -> str:
     """`80`, `192.0.2.1:80` or `[2001:db8::1]:80`."""
     if address is None:
         return str(port)
-    # `!s`, since formatting an address takes far longer than its text
-    return f"{address!s}:{port}" if isinstance(address, IPv4Address) else f"[{address!s}]:{port}"
+    return f"{_host(address)}:{port}"
+
+
+@lru_cache(maxsize=4096)  # a host often serves many services, and its address is slow to print
+def _host(address: Address) -> str:
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 def _check_port(port: int) -> None:
