@@ -7,7 +7,7 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import TYPE_CHECKING, assert_never
 
-from lbctl.model import Family, Item, Program, Scheduler, SourceNat
+from lbctl.model import Family, Item, Program, Scheduler
 from lbctl.spi import require_service
 from lbctl_nftables import layout
 
@@ -84,8 +84,9 @@ class _Compiler:
         """A service in each family of the host; None where it has no listener."""
         require_service(service, self._capabilities, backend=layout.NAME)
         return tuple(
-            _Service(service, family, page, place).compiled() if family in service.families else None
+            _Service(service, family, listeners, page, place).compiled() if listeners else None
             for family in self._families
+            for listeners in [service.listeners_of(family)]
         )
 
 
@@ -196,15 +197,18 @@ class _Shared:
 class _Service:
     """The items of one service in one family, in the order in which the kernel can create them."""
 
-    def __init__(self, service: Service, family: Family, page: int, place: int) -> None:
+    def __init__(
+        self, service: Service, family: Family, listeners: Iterable[Listener], page: int, place: int
+    ) -> None:
         self._word = layout.WORD[family]
         self._family = family
         self._service = service
         self._page_number = page
         self._offset = layout.offset(place)
         self._slots = service.slots(family)
-        self._pages = {protocol: self._page(protocol) for protocol in service.protocols_of(family)}
-        self._listeners = [(listener, _listener_key(listener)) for listener in service.listeners_of(family)]
+        self._remote = service.remote
+        self._listeners = [(listener, _listener_key(listener)) for listener in listeners]
+        self._pages = {listener.protocol: self._page(listener.protocol) for listener in listeners}
         self._refusing = bool(service.allow) or not self._slots
 
     def compiled(self) -> _Compiled:
@@ -218,8 +222,7 @@ class _Service:
     @property
     def _source_chain(self) -> str | None:
         """The shared chain that may replace the client's address, for endpoints elsewhere."""
-        after = {SourceNat.HAIRPIN: layout.HAIRPIN, SourceNat.ALWAYS: layout.MASQUERADE}
-        return after.get(self._service.source_nat) if self._service.remote else None
+        return layout.SOURCE_CHAIN.get(self._service.source_nat) if self._remote else None
 
     def _items(self) -> Iterator[Item]:
         service, name = self._service, self._service.name
@@ -255,7 +258,7 @@ class _Service:
             # Two registers cannot be compared, so a set of pairs (x, x) stands for "the same link".
             yield f"update @{layout.LINKS} {{ iif . iif }}"
         picker = self._picker()
-        statement = f"dnat {self._word} to " if service.remote else "redirect to :"
+        statement = f"dnat {self._word} to " if self._remote else "redirect to :"
         for protocol, page in self._pages.items():
             yield f"meta l4proto {protocol} {statement}{picker} map @{page}"
 
@@ -276,10 +279,9 @@ class _Service:
     def _slot_elements(self) -> Iterator[Item]:
         name = self._service.name
         texts = {}
-        for endpoint in dict.fromkeys(self._slots):
-            data = str(endpoint.port)
-            if endpoint.address is not None:
-                data = f"{endpoint.address} . {data}"
+        for endpoint in {endpoint.to: endpoint for endpoint in self._slots}.values():
+            address, _, port = endpoint.to.rpartition(":")
+            data = f"{address.strip('[]')} . {port}" if address else port
             texts[endpoint.to] = f"comment {layout.quote(f'{name}/{endpoint.name}')} : {data}"
         for page in dict.fromkeys(self._pages.values()):
             for key, endpoint in enumerate(self._slots, self._offset):
@@ -315,7 +317,7 @@ class _Service:
         return Item((self._word, "element", name, key), text, self._service.name)
 
     def _page(self, protocol: Protocol) -> str:
-        kind = f"addresses-{protocol}" if self._service.remote else "ports"
+        kind = f"addresses-{protocol}" if self._remote else "ports"
         return layout.page(kind, self._page_number)
 
 

@@ -32,7 +32,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from lbctl.model import DEFAULT_OWNER, Family, Protocol
+from lbctl.model import DEFAULT_OWNER, Family, Protocol, SourceNat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,6 +57,8 @@ LINKS = "links"
 NETWORKS = "networks"
 HAIRPIN = "source-hairpin"
 MASQUERADE = "source-always"
+#: Where a connection's source may be replaced, for the services that want it.
+SOURCE_CHAIN = {SourceNat.HAIRPIN: HAIRPIN, SourceNat.ALWAYS: MASQUERADE}
 REFUSED = "refused"
 REFUSED_PORTS = "refused-ports"
 REFUSE = "refuse"
@@ -71,6 +73,8 @@ _ALLOWED_PREFIX = "allowed-"
 _NETWORKS_PREFIX = "allow-"
 _PAGES = 256
 _PAGE = re.compile(r"(?:ports|addresses-[a-z]+)-[0-9a-f]{2}\Z")
+#: Printable ASCII, but for what ends or escapes a string.
+_QUOTABLE = re.compile(r"[ !#-\[\]-~]{0,128}\Z")
 _RANGE = 1 << 16
 _RANGES = 1 << 15
 
@@ -180,7 +184,7 @@ def shapes(word: str) -> dict[tuple[str, tuple[str, ...], str, bool], str]:
 
 def quote(text: str) -> str:
     """A string of the rule language. The one place where a name or comment becomes rule text."""
-    if not text.isascii() or not text.isprintable() or '"' in text or "\\" in text or len(text) > 128:
+    if not _QUOTABLE.match(text):
         raise ValueError(f"{text!r} cannot be quoted")
     return f'"{text}"'
 

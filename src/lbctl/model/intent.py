@@ -51,7 +51,7 @@ class Family(StrEnum):
     @classmethod
     def of(cls, value: Address | Network) -> Family:
         """The family of an address or network."""
-        return cls.IPV4 if value.version == 4 else cls.IPV6
+        return cls.IPV4 if isinstance(value, (IPv4Address, IPv4Network)) else cls.IPV6
 
 
 class Scheduler(StrEnum):
@@ -175,10 +175,14 @@ class Service:
 
     def listeners_of(self, family: Family) -> tuple[Listener, ...]:
         """The listeners that connections of `family` reach."""
-        served = any(e.serves(family) for e in self.endpoints)
         return tuple(
-            x for x in self.listeners if (served if x.address is None else Family.of(x.address) is family)
+            x
+            for x in self.listeners
+            if (self._served(family) if x.address is None else Family.of(x.address) is family)
         )
+
+    def _served(self, family: Family) -> bool:
+        return any(e.serves(family) for e in self.endpoints)
 
     def protocols_of(self, family: Family) -> tuple[Protocol, ...]:
         """The protocols of `listeners_of(family)`, each once."""
