@@ -7,14 +7,14 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import TYPE_CHECKING, assert_never
 
-from lbctl.model import Family, Item, Program, Scheduler
+from lbctl.model import Family, Item, Program, Protocol, Scheduler
 from lbctl.spi import require_service
 from lbctl_nftables import layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.model import Intent, Listener, Network, Part, Protocol, Service
+    from lbctl.model import Intent, Listener, Network, Part, Service
     from lbctl.spi import Capabilities
 
 
@@ -156,12 +156,13 @@ class _Shared:
             )
         if self._translating:
             # What a connection asked for tells our connections from those that others translated. The type
-            # of `ct original proto-dst` is known only behind a match on one protocol.
+            # of `ct original proto-dst` is known only behind a match on one protocol. All protocols always:
+            # what services share has the same text whichever service comes or goes.
             yield self._body(
                 layout.POSTROUTING,
                 *(
                     f"ct status dnat meta l4proto {protocol} {key} vmap @{name}"
-                    for protocol in ("tcp", "udp")
+                    for protocol in Protocol
                     for key, name in (
                         (
                             f"ct original {word} daddr . meta l4proto . ct original proto-dst",

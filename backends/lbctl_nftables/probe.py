@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lbctl.host import Host
 
 CAPABILITIES = Capabilities(
-    protocols=frozenset({Protocol.TCP, Protocol.UDP}),
+    protocols=frozenset(Protocol),
     schedulers=frozenset(Scheduler),
     states=frozenset(State),
     source_nat=frozenset(SourceNat),

@@ -85,7 +85,7 @@ def services(draw: st.DrawFn, *, everything: bool) -> Service:
     families = frozenset(draw(st.lists(st.sampled_from(Family), min_size=1, max_size=2, unique=True)))
     candidates = st.builds(
         Listener,
-        protocol=st.sampled_from([Protocol.TCP, Protocol.UDP]),
+        protocol=st.sampled_from(Protocol if everything else [Protocol.TCP, Protocol.UDP]),
         port=PORTS,
         address=st.one_of(st.none(), *(ADDRESSES[family] for family in sorted(families))),
     )
@@ -129,7 +129,7 @@ def intents(
     """Any intent whose listeners do not overlap.
 
     `owner` fixes the owner, for intents that follow another. `everything` adds what one backend alone can
-    express: other schedulers, states, allowed clients.
+    express: other schedulers, states, allowed clients, SCTP.
     """
     kept: list[Service] = []
     drawn = st.lists(

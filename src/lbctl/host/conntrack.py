@@ -40,9 +40,9 @@ def translated_connections(host: Host) -> tuple[TrackedConnection, ...] | None:
         done = host.run([path, "-L", "-f", family, "--dst-nat"])
         if done.code:
             return None
-        # A TCP connection that is opening or closing, or a datagram without an answer, is not established.
+        # A connection that is opening or closing, or a datagram without an answer, is not established.
         answered = (line for line in done.out.splitlines() if "[UNREPLIED]" not in line)
-        found += _parse(x for x in answered if not x.startswith("tcp") or " ESTABLISHED " in x)
+        found += _parse(x for x in answered if x.startswith("udp") or " ESTABLISHED " in x)
     return tuple(found)
 
 
