@@ -21,8 +21,9 @@ def check(
     color: Colors = Color.AUTO,
 ) -> None:
     """Validate the intent file: every mistake with its line."""
-    from lbctl.cli.output import Style, count, print_json
+    from lbctl.cli.output import Style, count, deviation_text, print_json
     from lbctl.cli.work import read_intent, session_for
+    from lbctl.model import Scheduler
 
     try:
         intent = read_intent(config)
@@ -44,3 +45,7 @@ def check(
     verdict = "valid, and the kernel takes it" if kernel else "valid"
     found = f"{count(len(names), 'service')}, {count(endpoints, 'endpoint')}"
     print(f"{Style(color)(verdict, 'green')}: {found}")
+    for service in intent.services:
+        if service.scheduler is Scheduler.MAGLEV:
+            sizes = (len(service.slots(family)) for family in service.families)
+            print(f"{service.name}: {deviation_text(sizes, service.deviation())}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from lbctl.cli import options
@@ -76,6 +77,12 @@ def share(value: Fraction) -> str:
 def share_text(value: Fraction) -> str:
     """A share for people: 0, 1/3, 1."""
     return str(value)
+
+
+def deviation_text(slots: Iterable[int], deviation: Fraction) -> str:
+    """How well Maglev tables of these sizes keep to the weights, rounded up so that it is never too good."""
+    sizes = " and ".join(map(str, dict.fromkeys(slots)))
+    return f"maglev: {sizes} slots, shares within {ceil(deviation * 10_000) / 100:.2f} % of the weights"
 
 
 def table(rows: Iterable[Sequence[str]], *, right: frozenset[int] = frozenset(), indent: str = "") -> str:

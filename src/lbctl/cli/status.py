@@ -60,6 +60,7 @@ def _document(status: Status) -> dict[str, Any]:
                 "name": service.name,
                 "listen": list(service.listen),
                 "scheduler": service.scheduler,
+                "deviation": share(service.deviation),
                 "connections": service.connections,
                 "endpoints": [
                     {
@@ -68,6 +69,7 @@ def _document(status: Status) -> dict[str, Any]:
                         "state": str(e.state),
                         "weight": e.weight,
                         "wanted": share(e.wanted),
+                        "by_weight": share(e.by_weight),
                         "actual": share(e.actual),
                         "connections": e.connections,
                         "established": e.established,
@@ -83,7 +85,8 @@ def _document(status: Status) -> dict[str, Any]:
 
 
 def _text(status: Status, style: Style) -> str:
-    from lbctl.cli.output import share_text, table
+    from lbctl.cli.output import deviation_text, share_text, table
+    from lbctl.model import Scheduler
 
     state = (
         style("in sync with the intent", "green")
@@ -103,6 +106,7 @@ def _text(status: Status, style: Style) -> str:
         "bytes",
     )
     for service in status.services:
+        maglev = service.scheduler == Scheduler.MAGLEV
         lines += ["", style(f"{service.name}  {', '.join(service.listen)}  {service.scheduler}", "bold")]
         rows = [
             (
@@ -118,5 +122,10 @@ def _text(status: Status, style: Style) -> str:
             )
             for e in service.endpoints
         ]
-        lines.append(table([head, *rows], right=frozenset(range(2, len(head))), indent="  "))
+        shown: list[tuple[str, ...]] = [head, *rows]
+        if maglev:
+            lines.append(f"  {deviation_text(service.slots, service.deviation)}")
+            meant = ("by weight", *(share_text(e.by_weight) for e in service.endpoints))
+            shown = [(*row[:3], cell, *row[3:]) for row, cell in zip(shown, meant, strict=True)]
+        lines.append(table(shown, right=frozenset(range(2, len(shown[0]))), indent="  "))
     return "\n".join(lines)

@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointStatus:
-    """One endpoint. `established` is None where connections cannot be listed on this host."""
+    """One endpoint. `established` is None where connections cannot be listed on this host.
+
+    `wanted` is the exact share of its slots, `by_weight` what its weight alone would give: two numbers for
+    Maglev tables, else the same.
+    """
 
     name: str
     to: str
     state: State
     weight: int
     wanted: Fraction
+    by_weight: Fraction
     actual: Fraction
     connections: int
     established: int | None
@@ -34,11 +39,16 @@ class EndpointStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceStatus:
-    """One service; `connections` is the sum over its endpoints since their rules were loaded."""
+    """One service; `connections` is the sum over its endpoints since their rules were loaded.
+
+    `slots` has the number of slots in each family, `deviation` is `Service.deviation`.
+    """
 
     name: str
     listen: tuple[str, ...]
     scheduler: str
+    slots: tuple[int, ...]
+    deviation: Fraction
     connections: int
     endpoints: tuple[EndpointStatus, ...]
 
@@ -72,7 +82,7 @@ def _service(
 ) -> ServiceStatus:
     own = {count.to: count for count in counts if count.service == service.name}
     total = sum(count.connections for count in own.values())
-    wanted = service.shares()
+    wanted, by_weight = service.shares(), service.by_weight()
     endpoints = []
     for endpoint in service.endpoints:
         count = own.get(endpoint.to)
@@ -84,6 +94,7 @@ def _service(
                 state=endpoint.state,
                 weight=endpoint.weight,
                 wanted=wanted[endpoint.to],
+                by_weight=by_weight[endpoint.to],
                 actual=Fraction(taken, total) if total else Fraction(0),
                 connections=taken,
                 established=None if connections is None else _established(service, endpoint, connections),
@@ -95,6 +106,8 @@ def _service(
         name=service.name,
         listen=tuple(str(listener) for listener in service.listeners),
         scheduler=service.scheduler,
+        slots=tuple(len(service.slots(family)) for family in service.families),
+        deviation=service.deviation(),
         connections=total,
         endpoints=tuple(endpoints),
     )

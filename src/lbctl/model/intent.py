@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.model.maglev import maglev
-from lbctl.model.schedule import schedule, shares
+from lbctl.model.schedule import schedule, shares, weight_shares
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -188,13 +188,18 @@ class Service:
         """The protocols of `listeners_of(family)`, each once."""
         return tuple(dict.fromkeys(listener.protocol for listener in self.listeners_of(family)))
 
-    def slots(self, family: Family) -> tuple[Endpoint, ...]:
-        """The endpoints of new connections of `family`, one per slot; round robin takes them in this order.
+    def ready(self, family: Family) -> tuple[Endpoint, ...]:
+        """Who takes new connections of `family`.
 
         Active endpoints; where there is none, the backups; empty where nobody is left.
         """
-        able = [e for e in self.endpoints if e.serves(family)]
-        ready = [e for e in able if e.state is State.ACTIVE] or [e for e in able if e.state is State.BACKUP]
+        able = tuple(e for e in self.endpoints if e.serves(family))
+        active = tuple(e for e in able if e.state is State.ACTIVE)
+        return active or tuple(e for e in able if e.state is State.BACKUP)
+
+    def slots(self, family: Family) -> tuple[Endpoint, ...]:
+        """`ready(family)`, each once per slot that it has; round robin takes them in this order."""
+        ready = self.ready(family)
         weights = tuple(e.weight for e in ready)
         if self.scheduler is Scheduler.MAGLEV:
             return tuple(ready[i] for i in maglev(tuple(e.to for e in ready), weights, self.hash_seed))
@@ -206,6 +211,20 @@ class Service:
         for family in self.families:
             wanted.update(shares(tuple(e.to for e in self.slots(family))))
         return {e.to: wanted.get(e.to, Fraction(0)) for e in self.endpoints}
+
+    def by_weight(self) -> Mapping[str, Fraction]:
+        """`Endpoint.to` → the share in its family that the weights alone would give, exact."""
+        wanted: dict[str, Fraction] = {}
+        for family in self.families:
+            ready = self.ready(family)
+            parts = weight_shares([e.weight for e in ready])
+            wanted.update(zip((e.to for e in ready), parts, strict=True))
+        return {e.to: wanted.get(e.to, Fraction(0)) for e in self.endpoints}
+
+    def deviation(self) -> Fraction:
+        """The largest distance of `shares` from `by_weight`: 0 but for Maglev, whose module has the bound."""
+        meant = self.by_weight()
+        return max((abs(share - meant[to]) for to, share in self.shares().items()), default=Fraction(0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

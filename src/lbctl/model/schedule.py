@@ -46,6 +46,11 @@ def slot_count(weights: Sequence[int]) -> int:
     return sum(weights) // gcd(*weights) if weights else 0
 
 
+def weight_shares(weights: Sequence[int]) -> tuple[Fraction, ...]:
+    """Each weight's part of their sum: what `schedule` gives exactly, and a Maglev table nearly."""
+    return tuple(Fraction(weight, sum(weights)) for weight in weights)
+
+
 def shares(slots: Sequence[T]) -> Mapping[T, Fraction]:
     """Each value in `slots` → its part of them, in order of appearance."""
     return {value: Fraction(count, len(slots)) for value, count in Counter(slots).items()}
