@@ -2,6 +2,7 @@
 
 from lbctl_nftables.apply import apply, check
 from lbctl_nftables.compile import compile_intent as compile
+from lbctl_nftables.dialect import refine
 from lbctl_nftables.generation import generation
 from lbctl_nftables.layout import NAME as name
 from lbctl_nftables.lift import lift
@@ -22,6 +23,7 @@ __all__ = [
     "observe",
     "preference",
     "probe",
+    "refine",
     "render",
     "stats",
 ]

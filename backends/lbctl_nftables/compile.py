@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from lbctl.model import Family, Item, Program, Protocol, Scheduler
 from lbctl.spi import require_service
-from lbctl_nftables import layout
+from lbctl_nftables import classic, dialect, layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -83,8 +83,10 @@ class _Compiler:
     def _compile(self, service: Service, page: int, place: int) -> tuple[_Compiled | None, ...]:
         """A service in each family of the host; None where it has no listener."""
         require_service(service, self._capabilities, backend=layout.NAME)
+        speaks_classic = self._capabilities.dialect == dialect.CLASSIC
+        kind = _ClassicService if speaks_classic else _Service
         return tuple(
-            _Service(service, family, listeners, page, place).compiled() if listeners else None
+            kind(service, family, listeners, page, place).compiled() if listeners else None
             for family in self._families
             for listeners in [service.listeners_of(family)]
         )
@@ -236,7 +238,7 @@ class _Service:
         if service.allow:
             allowed = f"{self._word} saddr @{layout.networks(name)} return"
             yield self._body(layout.allowed_chain(name), allowed, f"goto {layout.REFUSE}")
-        yield from self._slot_elements()
+        yield from self._slot_items()
         yield from self._dispatch()
         if self._refusing:
             yield from self._refusals()
@@ -258,6 +260,10 @@ class _Service:
         if self._source_chain == layout.HAIRPIN:
             # Two registers cannot be compared, so a set of pairs (x, x) stands for "the same link".
             yield f"update @{layout.LINKS} {{ iif . iif }}"
+        yield from self._picks()
+
+    def _picks(self) -> Iterator[str]:
+        """The rules that choose an endpoint."""
         picker = self._picker()
         statement = f"dnat {self._word} to " if self._remote else "redirect to :"
         for protocol, page in self._pages.items():
@@ -277,7 +283,8 @@ class _Service:
                 return f"jhash {self._word} saddr {span} seed {service.hash_seed:#x} {first}"
         assert_never(service.scheduler)
 
-    def _slot_elements(self) -> Iterator[Item]:
+    def _slot_items(self) -> Iterator[Item]:
+        """What the picked slots lead to."""
         name = self._service.name
         texts = {}
         for endpoint in {endpoint.to: endpoint for endpoint in self._slots}.values():
@@ -320,6 +327,27 @@ class _Service:
     def _page(self, protocol: Protocol) -> str:
         kind = f"addresses-{protocol}" if self._remote else "ports"
         return layout.page(kind, self._page_number)
+
+
+class _ClassicService(_Service):
+    """The same in the classic dialect: no pages, a chain per endpoint."""
+
+    def __init__(
+        self, service: Service, family: Family, listeners: Iterable[Listener], page: int, place: int
+    ) -> None:
+        super().__init__(service, family, listeners, page, place)
+        self._protocols = tuple(self._pages)
+        self._pages = {}
+        self._offset = 0
+
+    def _picks(self) -> Iterator[str]:
+        for protocol in self._protocols:
+            yield from classic.pick(self._service, self._family, protocol, self._picker())
+
+    def _slot_items(self) -> Iterator[Item]:
+        for name, rules in classic.chains(self._service, self._family):
+            yield self._chain(name)
+            yield self._body(name, *rules)
 
 
 def _set(word: str, what: str, name: str, kind: str, service: str | None = None) -> Item:

@@ -70,6 +70,7 @@ POSTROUTING = "postrouting"
 
 _CHAIN_PREFIX = "service-"
 _ALLOWED_PREFIX = "allowed-"
+_ENDPOINT_PREFIX = "endpoint-"
 _NETWORKS_PREFIX = "allow-"
 _PAGES = 256
 _PAGE = re.compile(r"(?:ports|addresses-[a-z]+)-[0-9a-f]{2}\Z")
@@ -94,7 +95,24 @@ def service_of_chain(name: str) -> str | None:
     for prefix in (_CHAIN_PREFIX, _ALLOWED_PREFIX):
         if name.startswith(prefix):
             return name.removeprefix(prefix)
+    if name.startswith(_ENDPOINT_PREFIX):
+        return name.removeprefix(_ENDPOINT_PREFIX).partition("/")[0]
     return None
+
+
+def endpoint_chain(service: str, to: str) -> str:
+    """The name of the chain that leads to an endpoint, in the classic dialect: `endpoint-web/10.0.0.1_80`.
+
+    Colons and brackets would need quotes, which nft takes for no chain. Neither a name nor an `Endpoint.to`
+    has an underscore or a slash, so no two names become one.
+    """
+    place = to.translate({ord("["): None, ord("]"): None, ord(":"): "_"})
+    return f"{_ENDPOINT_PREFIX}{service}/{place}"
+
+
+def is_endpoint_chain(name: str) -> bool:
+    """True for the name of a chain that leads to an endpoint."""
+    return name.startswith(_ENDPOINT_PREFIX)
 
 
 def allowed_chain(service: str) -> str:
@@ -161,7 +179,7 @@ def declarations(word: str) -> Mapping[str, tuple[str, ...]]:
             for protocol in Protocol
         },
         NETWORKS: (f"type {_address(word)}", "flags interval"),
-        LINKS: ("typeof iif . oif", "size 1024", "flags dynamic"),
+        LINKS: ("type iface_index . iface_index", "size 1024", "flags dynamic"),
     }
 
 

@@ -17,6 +17,15 @@ _PICK = re.compile(
     r"(?P<picker>numgen inc|numgen random|jhash ip6? saddr) mod (?P<modulus>\d+) (?:seed 0x[0-9a-f]+ )?"
     r"offset (?P<offset>\d+) map @(?P<page>\S+)\Z"
 )
+_PICK_CHAIN = re.compile(
+    r"meta l4proto (?P<protocol>\w+) (?P<picker>numgen inc|numgen random|jhash ip6? saddr) "
+    r"mod (?P<modulus>\d+) (?:seed 0x[0-9a-f]+ )?offset 0 vmap \{ (?P<verdicts>[^{}]+) \}\Z"
+)
+_VERDICT = re.compile(r"(?P<slot>\d+) : goto (?P<chain>\S+)\Z")
+_REST = re.compile(r"meta l4proto (?P<protocol>\w+) goto (?P<chain>\S+)\Z")
+_LEAD = re.compile(
+    r"meta l4proto (?P<protocol>\w+) counter (?P<action>redirect|dnat) to :?(?P<to>\d+|\S+:\d+)\Z"
+)
 _MODES = {
     "numgen inc": "nth",
     "numgen random": "random",
@@ -58,8 +67,46 @@ def _service(program: Program, word: str, name: str, listener: Listener, body: I
             mode = _MODES[pick["picker"]] if len(slots) > 1 else "single"
             action = "redirect" if pick["action"].startswith("redirect") else "dnat"
             break
+        if _PICK_CHAIN.match(rule) and body:
+            slots, mode, action = _by_chains(program, word, body.text.split("\n"), listener.protocol)
+            break
     family = next(f for f in Family if layout.WORD[f] == word)
     return LiftedService(name=name, family=family, listener=listener, mode=mode, slots=slots, action=action)
+
+
+def _by_chains(
+    program: Program, word: str, rules: list[str], protocol: Protocol
+) -> tuple[tuple[str | None, ...], str, str]:
+    """The slots, the mode and the action of a service's chain whose verdicts lead to endpoints' chains.
+
+    What a picker's verdicts leave out comes to the rules behind it.
+    """
+    for number, rule in enumerate(rules):
+        pick = _PICK_CHAIN.match(rule)
+        if pick is None or pick["protocol"] != protocol:
+            continue
+        verdicts = [_VERDICT.match(text) for text in pick["verdicts"].split(", ")]
+        chains = {int(verdict["slot"]): verdict["chain"] for verdict in verdicts if verdict}
+        behind = [found for text in rules[number + 1 :] if (found := _REST.match(text))]
+        rest = next((each["chain"] for each in behind if each["protocol"] == protocol), "")
+        leads = {chain: _lead(program, word, chain, protocol) for chain in {rest, *chains.values()}}
+        led = [leads[chains.get(slot, rest)] for slot in range(int(pick["modulus"]))]
+        action = next((lead["action"] for lead in led if lead), "none")
+        mode = _MODES[pick["picker"]] if len(led) > 1 else "single"
+        return tuple(lead["to"] if lead else None for lead in led), mode, action
+    return (None,), "none", "none"
+
+
+def _lead(program: Program, word: str, chain: str, protocol: Protocol) -> re.Match[str] | None:
+    body = program.by_key.get((word, "rules", chain))
+    leads = (_LEAD.match(rule) for rule in body.text.split("\n")) if body else ()
+    return next((lead for lead in leads if lead and lead["protocol"] == protocol), None)
+
+
+def destination(rule: str) -> str | None:
+    """The endpoint that a rule of an endpoint's chain leads to, as `Endpoint.to`."""
+    lead = _LEAD.match(rule)
+    return lead["to"] if lead else None
 
 
 def _endpoint(program: Program, word: str, page: str, key: int) -> str | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lbctl.host import ModuleState, has_ipv6, kernel_module
 from lbctl.model import Family, Protocol, Scheduler, SourceNat, State
 from lbctl.spi import Capabilities, Driver, Probe
-from lbctl_nftables import drivers, layout
+from lbctl_nftables import dialect, drivers, layout
 
 if TYPE_CHECKING:
     from lbctl.host import Host
@@ -31,6 +31,7 @@ REMEDY = "install nftables (Debian: apt install nftables python3-nftables)"
 def probe(host: Host) -> Probe:
     """See `lbctl.spi.Backend.probe`."""
     kernel = kernel_module(host, "nf_tables")
+    release = (host.read("/proc/sys/kernel/osrelease") or "").strip()
     found = []
     for name, driver in drivers.ALL.items():
         version, reason = driver.find(host)
@@ -45,9 +46,16 @@ def probe(host: Host) -> Probe:
                 version=version,
             )
         )
+    # The library behind the binding comes from the same source as the command.
+    hinted = dialect.hint(next((each.version for each in found if each.version), None), release)
+    can = CAPABILITIES if has_ipv6(host) else replace(CAPABILITIES, families=_IPV4_ONLY)
     return Probe(
         drivers=tuple(found),
-        capabilities=CAPABILITIES if has_ipv6(host) else replace(CAPABILITIES, families=_IPV4_ONLY),
+        capabilities=dialect.speaking(can, hinted.name),
         remedy=REMEDY,
-        facts={"kernel": (host.read("/proc/sys/kernel/osrelease") or "").strip(), "nf_tables": kernel},
+        facts={
+            "kernel": release,
+            "nf_tables": kernel,
+            "dialect": f"{hinted.name} ({hinted.reason}); the kernel is asked before its rules are read",
+        },
     )

@@ -48,10 +48,16 @@ def _statement(expression: Json) -> str:
             return _match(op, left, right)
         case {"vmap": {"key": key, "data": str(data)}}:
             return f"{_value(key)} vmap {data}"
+        case {"vmap": {"key": key, "data": {"set": list(pairs)}}}:
+            return f"{_value(key)} vmap {{ {_verdicts(pairs)} }}"
+        case {"counter": None | {"packets": _, "bytes": _}}:
+            return "counter"
         case {"redirect": {"port": port, **rest}} if not rest:
             return f"redirect to :{_value(port)}"
         case {"dnat": {"family": str(family), "addr": address, **rest}} if not rest:
             return f"dnat {family} to {_value(address)}"
+        case {"dnat": {"addr": str(address), "port": int(port), **rest}} if set(rest) <= {"family"}:
+            return f"dnat to [{address}]:{port}" if ":" in address else f"dnat to {address}:{port}"
         case {"masquerade": {"flags": "fully-random" | ["fully-random"], **rest}} if not rest:
             return "masquerade fully-random"
         case {"set": {"op": str(op), "elem": element, "set": str(name), **rest}} if not rest:
@@ -68,6 +74,15 @@ def _statement(expression: Json) -> str:
             return str(next(iter(expression)))
         case _:
             return _unknown(expression)
+
+
+def _verdicts(pairs: list[Json]) -> str:
+    """The elements of an anonymous map in the order of their keys, which is not always the kernel's."""
+    well_formed = all(isinstance(pair, list) and len(pair) == 2 for pair in pairs)
+    if not well_formed or not all(isinstance(key, int) for key, _ in pairs):
+        return _unknown(pairs)
+    ordered = sorted(pairs, key=lambda pair: pair[0])
+    return ", ".join(f"{key} : {_statement(verdict)}" for key, verdict in ordered)
 
 
 def _match(op: str, left: Json, right: Json) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lbctl.spi import tally
-from lbctl_nftables import lift, spell
+from lbctl_nftables import layout, lift, spell
 from lbctl_nftables.observe import elements, read_tables
 
 if TYPE_CHECKING:
@@ -19,7 +19,20 @@ if TYPE_CHECKING:
 def stats(host: Host, driver: str, owner: str) -> tuple[Count, ...]:
     """See `lbctl.spi.Backend.stats`."""
     tables = read_tables(host, driver, owner)
-    return tally(row for _, objects in tables for entry in objects for row in _rows(entry.get("map", {})))
+    return tally(row for _, objects in tables for entry in objects for row in _counted(entry))
+
+
+def _counted(entry: Json) -> Iterator[tuple[str, str, int, int]]:
+    match entry:
+        case {"map": dict(page)}:
+            yield from _rows(page)
+        case {"rule": {"chain": str(chain), "expr": list(statements)}} if layout.is_endpoint_chain(chain):
+            service = layout.service_of_chain(chain)
+            to = lift.destination(spell.rule(statements))
+            for statement in statements:
+                match statement:
+                    case {"counter": {"packets": int(packets), "bytes": int(size)}} if service and to:
+                        yield service, to, packets, size
 
 
 def _rows(page: Json) -> Iterator[tuple[str, str, int, int]]:

@@ -15,6 +15,7 @@ from lbctl.model import Family, Intent, Item, Key, Program, Scheduler
 from lbctl.spi import Capabilities
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
+from lbctl_nftables import dialect, layout
 from support.intents import NETWORKS, intents
 
 BOTH = pytest.mark.parametrize("backend", [nftables, iptables], ids=lambda b: b.name)
@@ -71,11 +72,19 @@ MODES = {
 }
 
 
-# A Maglev table of 16,381 slots takes a slow machine longer than any bound that finds something.
-@settings(deadline=None)
+CLASSIC = dialect.speaking(CAPABILITIES[nftables.name], dialect.CLASSIC)
+MODERN = dialect.speaking(CAPABILITIES[nftables.name], dialect.MODERN)
+
+
+#: A Maglev table is large, and a busy machine slow.
+PATIENT = settings(deadline=None)
+
+
+@pytest.mark.parametrize("can", [MODERN, CLASSIC], ids=lambda can: can.dialect)
+@PATIENT
 @given(intent=intents(everything=True))
-def test_all_that_nftables_can_express_balances_as_the_intent_says(intent: Intent) -> None:
-    lifted = nftables.lift(compiled(nftables, intent))
+def test_all_that_nftables_can_express_balances_as_the_intent_says(can: Capabilities, intent: Intent) -> None:
+    lifted = nftables.lift(nftables.compile(intent, can))
     assert lifted.unsupported == ()
     wanted = {
         (service.name, family, listener): (service, tuple(e.to for e in service.slots(family)))
@@ -93,6 +102,16 @@ def test_all_that_nftables_can_express_balances_as_the_intent_says(intent: Inten
             assert found.mode == MODES[service.scheduler]
         else:
             assert found.mode == ("single" if slots else "none")
+
+
+@PATIENT
+@given(intent=intents(everything=True))
+def test_both_dialects_of_nftables_do_the_same(intent: Intent) -> None:
+    modern, classic = (nftables.compile(intent, can) for can in (MODERN, CLASSIC))
+    assert nftables.lift(modern) == nftables.lift(classic)
+    # Every item of a service says so by its key alone, since that is all that the kernel gives back.
+    for item in classic.of_kind("chain"):
+        assert item.service == layout.service_of_chain(item.key[2])
 
 
 @BOTH

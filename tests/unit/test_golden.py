@@ -17,8 +17,11 @@ from lbctl.host.fake import FakeHost
 from lbctl.model import Intent, Plan, Program, diff, diff_services
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
+from lbctl_nftables import dialect
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+#: Stories that are told in the dialect of older hosts as well.
+CLASSIC = {"minimal", "weighted", "dual-stack", "source-nat"}
 STORIES = sorted(folder.name for folder in GOLDEN.iterdir())
 #: A host with IPv6, all commands, and one link to the endpoints' network: 10.0.0.0/24, 2001:db8:2::/64.
 HOST = FakeHost(
@@ -35,6 +38,11 @@ def program(backend: ModuleType, intent: Intent) -> Program:
     made = backend.compile(intent, backend.probe(HOST).capabilities)
     assert isinstance(made, Program)
     return made
+
+
+def classic(intent: Intent) -> Program:
+    """For an older nft or kernel."""
+    return nftables.compile(intent, dialect.speaking(nftables.probe(HOST).capabilities, dialect.CLASSIC))
 
 
 def plan(backend: ModuleType, driver: str, intent: Intent) -> str:
@@ -67,6 +75,8 @@ def test_story(story: str) -> None:
         "iptables.rules": iptables.render(program(iptables, intent)),
         "plan.txt": plan(nftables, "nft", intent),
     }
+    if story in CLASSIC:
+        texts["nftables-classic.nft"] = nftables.render(classic(intent))
     for name, text in texts.items():
         path = folder / name
         if os.environ.get("UPDATE_GOLDEN"):
@@ -85,4 +95,12 @@ def test_a_plan_reads_the_same_on_every_backend(story: str) -> None:
 def test_no_file_is_left_over() -> None:
     names = {"lbctl.toml", "nftables.nft", "iptables.rules", "plan.txt"}
     for story in STORIES:
-        assert {path.name for path in (GOLDEN / story).iterdir()} == names
+        more = {"nftables-classic.nft"} if story in CLASSIC else set()
+        assert {path.name for path in (GOLDEN / story).iterdir()} == names | more
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_the_classic_dialect_has_nothing_that_is_newer(story: str) -> None:
+    text = nftables.render(classic(load(GOLDEN / story / "lbctl.toml")))
+    assert [word for word in ("typeof", "comment", "\t\tcounter\n", " map @") if word in text] == []
+    assert "vmap {" in text

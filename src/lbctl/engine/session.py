@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from lbctl.engine.memory import Memory
 from lbctl.errors import PermissionDenied
-from lbctl.spi import AUTO, Choice, backends, select, survey
+from lbctl.spi import AUTO, Choice, Refining, backends, select, survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lbctl.host import Host
     from lbctl.model import Intent, Program
-    from lbctl.spi import Backend, Candidate, Driver
+    from lbctl.spi import Backend, Candidate, Capabilities, Driver
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Session:
     """Everything that a use case needs to know about where it works."""
 
@@ -38,7 +39,15 @@ class Session:
 
     def compile(self, intent: Intent) -> Program:
         """The chosen backend's program for an intent."""
-        return self.backend.compile(intent, self.choice.probe.capabilities)
+        return self.backend.compile(intent, self.capabilities)
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """What the chosen backend can express: as it found, and as the kernel says where it may be asked."""
+        found = self.choice.probe.capabilities
+        if isinstance(self.backend, Refining) and self.host.may_change_network():
+            found = self.backend.refine(self.host, self.driver, found)
+        return found
 
     def observe(self, owner: str) -> Program:
         """What the chosen backend holds of an owner now, read from the kernel."""

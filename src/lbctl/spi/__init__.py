@@ -1,6 +1,6 @@
 """What a backend author reads: the protocol, the values in it, and how backends are found and chosen."""
 
-from lbctl.spi.backend import Backend, Capabilities, Count, Driver, Probe, tally
+from lbctl.spi.backend import Backend, Capabilities, Count, Driver, Probe, Refining, tally
 from lbctl.spi.registry import GROUP, backends
 from lbctl.spi.require import ensure_fresh, require, require_service
 from lbctl.spi.selection import AUTO, Candidate, Choice, select, survey
@@ -15,6 +15,7 @@ __all__ = [
     "Count",
     "Driver",
     "Probe",
+    "Refining",
     "backends",
     "ensure_fresh",
     "require",

@@ -37,6 +37,8 @@ class Capabilities:
     allow: bool = False
     #: Directly connected networks, for backends that must write them into rules; () where unknown.
     networks: tuple[Network, ...] = ()
+    #: The backend's own word for how it writes rules on this host; nobody else reads it.
+    dialect: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,3 +153,15 @@ class Backend(Protocol):
 
     def stats(self, host: Host, driver: str, owner: str) -> tuple[Count, ...]:
         """The counters of every endpoint in the kernel."""
+
+
+@runtime_checkable
+class Refining(Protocol):
+    """What a backend adds to `Backend` where looking at files cannot tell what the kernel accepts."""
+
+    def refine(self, host: Host, driver: str, capabilities: Capabilities) -> Capabilities:
+        """The capabilities of `probe` after asking the kernel; the same where it gives no answer.
+
+        Called with privilege, before a program is compiled to be held against the kernel's. May load the
+        modules that the rules need, but changes no rule.
+        """
