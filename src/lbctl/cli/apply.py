@@ -19,17 +19,21 @@ def apply(
     """
     from lbctl import engine
     from lbctl.cli.output import plan_document, print_json, say, show_plans
+    from lbctl.cli.progress import stages
     from lbctl.cli.work import confirmed, read_intent, session_for
 
-    intent = read_intent(config)
-    session = session_for(backend, driver)
-    made = engine.plan(session, intent)
+    with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
+        intent = read_intent(config)
+        next_stage()
+        session = session_for(backend, driver)
+        made = engine.plan(session, intent)
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
     applied = made.changed and confirmed("Apply this?", yes=yes)
-    if applied:
-        for note in engine.apply(session, (made,)):
-            say(note)
-    session.memory.save()
+    with stages("Changing the kernel"):
+        notes = engine.apply(session, (made,)) if applied else ()
+        session.memory.save()
+    for note in notes:
+        say(note)
     if output is Format.JSON:
         document = plan_document(made, engine.describe(session, made), session.backend.render)
         print_json(document | {"applied": applied})

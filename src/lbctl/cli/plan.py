@@ -23,11 +23,14 @@ def plan(
     """Show what apply would change: services, and the share of each endpoint before and after."""
     from lbctl import engine
     from lbctl.cli.output import Style, plan_document, plan_rules, plan_text, print_json, rules_diff
+    from lbctl.cli.progress import stages
     from lbctl.cli.work import read_intent, session_for
 
-    intent = read_intent(config)
-    session = session_for(backend, driver)
-    made = engine.plan(session, intent)
+    with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
+        intent = read_intent(config)
+        next_stage()
+        session = session_for(backend, driver)
+        made = engine.plan(session, intent)
     if output is Format.JSON:
         print_json(plan_document(made, engine.describe(session, made), session.backend.render))
     else:
