@@ -24,7 +24,7 @@ unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help deps venv demo test check bench-startup clean
+.PHONY: help deps venv demo test check bench-startup bench-load bench-datapath clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,13 @@ check: venv ## lint, formatting, types, and who may import whom
 
 bench-startup: venv ## the time that lbctl takes to start, held against a trivial Typer program
 	$(BIN)/python bench/startup.py
+
+# Both work in private network namespaces, hence as root, who leaves no byte code behind in a user's folders.
+bench-load: venv ## the time that many services take to load, held against nft alone
+	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python bench/load.py
+
+bench-datapath: venv ## the cost of a new flow with many services, held against conntrack alone
+	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python bench/datapath.py
 
 clean: ## remove all that these targets made, .venv included
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
