@@ -283,7 +283,8 @@ def _check_service(draft: _Draft, report: _Report) -> None:
                 'write `endpoints = ["8001", "8002"]`, or [[service.endpoint]] tables',
             )
         return
-    if len({e.to for e in made}) < len(made) or len({e.name for e in made}) < len(made):
+    named = draft.table.endpoint  # all others are named after where they lead
+    if len({e.to for e in made}) < len(made) or (named and len({e.name for e in made}) < len(made)):
         _report_repeated(draft, report)
     local = len([e for e in made if e.address is None])
     if 0 < local < len(made):
