@@ -1,7 +1,7 @@
 """The small texts inside an intent file: listeners, endpoints, networks, durations, names.
 
 Each parser takes whatever the document held and returns a value of the model, or raises `Mistake` with a
-sentence for the person and a hint. The fast path is one regular expression; only a text that fails it is
+sentence for the person and a hint. The fast path only says whether a text is right; one that is not is
 looked at closely, to say what exactly is wrong with it.
 
 The patterns here are also those of the JSON Schema, so an editor and lbctl agree.
@@ -40,9 +40,6 @@ PORTS_PATTERN = rf"({_PORT})-({_PORT})"
 NETWORK_PATTERN = r"([0-9A-Fa-f:.]+)(?:/(0|[1-9][0-9]{0,2}))?"
 DURATION_PATTERN = r"([1-9][0-9]{0,6})([smhd])"
 
-# compiled here since every file needs them; the rest is left to the cache of `re`, for a quick start
-_LISTENER = re.compile(LISTENER_PATTERN + r"\Z")
-_ENDPOINT = re.compile(ENDPOINT_PATTERN + r"\Z")
 _SHOWN = 60
 
 _PROTOCOLS = {str(p): p for p in Protocol}
@@ -362,7 +359,7 @@ def _explain_listener(value: object) -> NoReturn:
     place, slash, protocol = value.rpartition("/")
     if not slash:
         done = f"{value}/tcp"
-        hint = f'write "{done}"' if _LISTENER.match(done) else _LISTEN_HINT
+        hint = f'write "{done}"' if re.fullmatch(LISTENER_PATTERN, done) else _LISTEN_HINT
         raise Mistake(f"{what} has no protocol", hint)
     _explain_place(place, what, _LISTEN_HINT, f"/{protocol}")
     near = nearest(protocol.lower(), _PROTOCOLS)
@@ -399,7 +396,8 @@ def _refuse_odd_text(value: str, what: str, hint: str) -> None:
         raise Mistake(f"{what} is a URL", hint)
     if re.search(r"[\s\x00-\x1f\x7f]", value):
         tidy = "".join(value.split())
-        fits = _LISTENER.match(tidy) or _ENDPOINT.match(tidy) or re.fullmatch(PORTS_PATTERN, tidy)
+        patterns = (LISTENER_PATTERN, ENDPOINT_PATTERN, PORTS_PATTERN)
+        fits = any(re.fullmatch(pattern, tidy) for pattern in patterns)
         raise Mistake(f"{what} contains blanks or control characters", f'write "{tidy}"' if fits else hint)
     if not value.isascii():
         raise Mistake(f"{what} contains a character that is not ASCII", f"use the digits 0-9; {hint}")
