@@ -189,6 +189,7 @@ def test_lines_of_json() -> None:
     ],
 )
 def test_scanning_takes_linear_time(text: str) -> None:
-    start = time.perf_counter()
+    # Of this process alone: a busy machine makes nothing quadratic.
+    start = time.process_time()
     scan_toml(text)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
