@@ -35,14 +35,19 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
     table = layout.table(owner)
     doing: list[str] = []
     clearing: list[str] = []
-    for word in layout.WORD.values():
-        mine = [change for change in changes if change.key[0] == word]
-        if (word, "table") in {change.key for change in mine if change.after is None}:
+    by_word: dict[str, list[Change]] = {word: [] for word in layout.WORD.values()}
+    for change in changes:
+        by_word[change.key[0]].append(change)
+    for word, mine in by_word.items():
+        added = [change.after for change in mine if change.before is None and change.after is not None]
+        if len(added) == len(mine):
+            doing += _block(word, table, added)
+        elif (word, "table") in {change.key for change in mine if change.after is None}:
             doing.append(f"delete table {word} {table}")
         elif any(_rebuilds(change) for change in mine):
             doing += [f"table {word} {table}", f"delete table {word} {table}"]
             doing += _block(word, table, [item for item in after.items if item.key[0] == word])
-        elif mine:
+        else:
             later = [change for change in mine if _is_page_going(change)]
             now = [change for change in mine if not _is_page_going(change)]
             doing += _removals(word, table, now)

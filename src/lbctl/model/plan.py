@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from lbctl.model.program import Item, Key
 
 
+_NOTHING = Fraction(0)
+
+
 class Action(StrEnum):
     """What happens to a service."""
 
@@ -186,7 +189,7 @@ def diff_services(before: Lifted, after: Lifted, changes: tuple[Change, ...]) ->
                 action=action,
                 listeners=listeners[name],
                 endpoints=tuple(
-                    EndpointChange(to=to, before=was.get(to, Fraction(0)), after=will.get(to, Fraction(0)))
+                    EndpointChange(to=to, before=was.get(to, _NOTHING), after=will.get(to, _NOTHING))
                     for to in [*will, *(to for to in was if to not in will)]
                 ),
             )

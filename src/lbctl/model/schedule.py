@@ -53,4 +53,10 @@ def weight_shares(weights: Sequence[int]) -> tuple[Fraction, ...]:
 
 def shares(slots: Sequence[T]) -> Mapping[T, Fraction]:
     """Each value in `slots` → its part of them, in order of appearance."""
-    return {value: Fraction(count, len(slots)) for value, count in Counter(slots).items()}
+    return {value: _part(count, len(slots)) for value, count in Counter(slots).items()}
+
+
+@lru_cache(maxsize=4096)
+def _part(count: int, of: int) -> Fraction:
+    # A fraction costs as much as all the counting; services have few different ones.
+    return Fraction(count, of)
