@@ -130,5 +130,5 @@ def echo(held: list[socket.socket], number: int, broken: list[str]) -> bool:
 
 if __name__ == "__main__":
     # All that is left of the machine, and no more: changes are to go on under any load.
-    os.nice(10)
+    os.nice(19)
     (serve if sys.argv[1] == "serve" else knock)(*sys.argv[2:])
