@@ -1,13 +1,16 @@
-"""Kernel → program: our tables only, read as JSON."""
+"""Kernel → program: our tables only, as the objects of nft's JSON.
+
+Their shape changes between versions of nft. Keys that we do not know are passed over; a kind of object that
+we do not know is reported as foreign, and so is one that lacks what it needs.
+"""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
 
-from lbctl.errors import ApplyFailed
 from lbctl.model import Item, Program
-from lbctl_nftables import drivers, layout, spell
+from lbctl_nftables import drivers, layout, listing, spell
 from lbctl_nftables.compile import base_chain
 from lbctl_nftables.generation import generation
 
@@ -32,53 +35,40 @@ def read_tables(host: Host, driver: str, owner: str) -> Iterator[tuple[str, list
     """Each of the owner's tables that exists: its family's word and nft's objects."""
     name = layout.table(owner)
     # Names only: to list what other tools keep in their tables has crashed nft before.
-    listed = _objects(drivers.read(host, driver, "list", "tables"))
-    present = {
-        (t["family"], t["name"]) for o in listed if isinstance(t := o.get("table"), dict) and "name" in t
-    }
+    listed = drivers.read(host, driver, "list", "tables")
+    present = {(t.get("family"), t.get("name")) for o in listed if isinstance(t := o.get("table"), dict)}
     for word in layout.WORD.values():
         if (word, name) in present:
-            yield word, _objects(drivers.read(host, driver, "list", "table", word, name))
-
-
-def _objects(text: str) -> list[Json]:
-    try:
-        objects = list(json.loads(text)["nftables"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ApplyFailed(
-            f"nft answered something that is no JSON list of objects: {text[:80]!r}",
-            hint="lbctl reads nftables as JSON; is this nft built with it? (nft -V)",
-        ) from error
-    return [o for o in objects if isinstance(o, dict)]
+            yield word, drivers.read(host, driver, "list", "table", word, name)
 
 
 def _items(word: str, objects: list[Json]) -> Iterator[Item]:
     yield Item((word, "table"), "")
     rules: dict[str, list[str]] = {}
     listed: list[tuple[str, Json, Json]] = []
+    foreign: list[Json] = []
     owners = _element_owners(objects)
     for entry in objects:
-        kind, value = next(iter(entry.items()))
-        match kind:
-            case "map" | "set":
-                owner = layout.service_of_set(value["name"]) if kind == "set" else None
-                yield Item((word, kind, value["name"]), _declaration(word, kind, value), owner)
-                if "dynamic" not in _flags(value) and value["name"] != layout.LINKS:
-                    listed += elements(value)
-            case "chain":
-                name = value["name"]
+        match entry:
+            case {"map": {"name": str(name), "type": _} as value}:
+                yield _set(word, "map", name, value)
+                listed += _fixed_elements(value)
+            case {"set": {"name": str(name), "type": _} as value}:
+                yield _set(word, "set", name, value)
+                listed += _fixed_elements(value)
+            case {"chain": {"name": str(name)} as value}:
                 text = ""
                 if "hook" in value:
-                    text = base_chain(value["type"], value["hook"], value["prio"])
+                    text = base_chain(str(value.get("type")), str(value["hook"]), value.get("prio", 0))
                     text = text if value.get("policy") == "accept" else spell.rule([value])
                 yield Item((word, "chain", name), text, layout.service_of_chain(name))
-                rules[name] = []
-            case "rule":
-                rules[value["chain"]].append(spell.rule(value["expr"]))
-            case "metainfo" | "table":
+                rules.setdefault(name, [])
+            case {"rule": {"chain": str(chain), "expr": list(expressions)}}:
+                rules.setdefault(chain, []).append(spell.rule(expressions))
+            case {"metainfo": _} | {"table": _}:
                 pass
             case _:
-                yield Item((word, "foreign", kind, str(value.get("name"))), json.dumps(value, sort_keys=True))
+                foreign.append(entry)
     for chain, texts in rules.items():
         yield Item((word, "rules", chain), "\n".join(texts), layout.service_of_chain(chain))
     for name, key, data in listed:
@@ -89,6 +79,30 @@ def _items(word: str, objects: list[Json]) -> Iterator[Item]:
         owner = comment.split("/")[0] if comment is not None else owners.get((name, spelled))
         owner = owner or layout.service_of_set(name)
         yield Item((word, "element", name, spelled), text, owner)
+    yield from _foreign(word, foreign)
+
+
+def _set(word: str, kind: str, name: str, value: Json) -> Item:
+    owner = layout.service_of_set(name) if kind == "set" else None
+    return Item((word, kind, name), _declaration(word, kind, value), owner)
+
+
+def _fixed_elements(value: Json) -> Iterator[tuple[str, Json, Json]]:
+    """The elements that a program tells, not those that packets add."""
+    if "dynamic" not in _flags(value) and value["name"] != layout.LINKS:
+        yield from elements(value)
+
+
+def _foreign(word: str, entries: list[Json]) -> Iterator[Item]:
+    """What has no place in our tables; it needs no name, and two may share one."""
+    seen: dict[tuple[str, str], int] = {}
+    for entry in entries:
+        kind = next(iter(entry), "nothing")
+        value = entry.get(kind)
+        name = str(value.get("name")) if isinstance(value, dict) else "None"
+        seen[kind, name] = number = seen.get((kind, name), 0) + 1
+        text = json.dumps({kind: value}, sort_keys=True)
+        yield Item((word, "foreign", kind, name if number == 1 else f"{name} {number}"), text)
 
 
 def _element(value: Json) -> tuple[str, str | None]:
@@ -96,13 +110,14 @@ def _element(value: Json) -> tuple[str, str | None]:
     comment = None
     if isinstance(value, dict) and "elem" in value:
         comment = value["elem"].get("comment")
-        value = value["elem"]["val"]
+        value = value["elem"].get("val", "")
     return spell.element_key(value), comment
 
 
 def elements(value: Json) -> Iterator[tuple[str, Json, Json]]:
     """The name of a set or map with the key and the data of each of its elements; "" for no data."""
-    for pair in value.get("elem", []):
+    found = value.get("elem", [])
+    for pair in found if isinstance(found, list) else []:
         key, data = pair if isinstance(pair, list) and len(pair) == 2 else (pair, "")
         yield value["name"], key, data
 
@@ -118,8 +133,11 @@ def _element_owners(objects: list[Json]) -> dict[tuple[str, str], str]:
         value = entry.get("map")
         if isinstance(value, dict) and value.get("name") in twins:
             for name, key, data in elements(value):
-                target = data.get("goto", {}).get("target", "") if isinstance(data, dict) else ""
-                service = layout.service_of_chain(target)
+                match data:
+                    case {"goto": {"target": str(target)}}:
+                        service = layout.service_of_chain(target)
+                    case _:
+                        service = None
                 if service is not None:
                     spelled, _ = _element(key)
                     owners.update(dict.fromkeys([(n, spelled) for n in (name, *twins[name])], service))
@@ -127,9 +145,9 @@ def _element_owners(objects: list[Json]) -> dict[tuple[str, str], str]:
 
 
 def _declaration(word: str, kind: str, value: Json) -> str:
-    types = value["type"]
-    counted = any("counter" in s for s in value.get("stmt", []) if isinstance(s, dict))
-    shape = (kind, tuple(types) if isinstance(types, list) else (types,), value.get("map", ""), counted)
+    statements = value.get("stmt", [])
+    counted = any("counter" in s for s in (statements if isinstance(statements, list) else [statements]))
+    shape = (kind, _types(value["type"]), " . ".join(_types(value.get("map", ""))), counted)
     kind_of_map = layout.shapes(word).get(shape)
     if kind_of_map == "page-addresses":
         kind_of_map = layout.kind_of_page(value["name"])
@@ -137,6 +155,19 @@ def _declaration(word: str, kind: str, value: Json) -> str:
     if declared is not None:
         return "\n".join(declared)
     return json.dumps({k: v for k, v in value.items() if k not in {"elem", "handle"}}, sort_keys=True)
+
+
+def _types(types: Json) -> tuple[str, ...]:
+    """The names of types, however JSON tells them: nft 1.1 names what stood behind `typeof`."""
+    match types:
+        case {"typeof": {"concat": list(parts)}}:
+            return tuple(listing.type_of(spell.element_key(part)) for part in parts)
+        case {"typeof": one}:
+            return (listing.type_of(spell.element_key(one)),)
+        case list():
+            return tuple(map(str, types))
+        case _:
+            return (str(types),)
 
 
 def _flags(value: Json) -> list[str]:

@@ -44,6 +44,9 @@ def _part(value: Json, *, is_protocol: bool) -> str:
 
 def _statement(expression: Json) -> str:
     match expression:
+        case {"text": str(text)}:
+            # From a listing, see there.
+            return text
         case {"match": {"op": op, "left": left, "right": right}}:
             return _match(op, left, right)
         case {"vmap": {"key": key, "data": str(data)}}:

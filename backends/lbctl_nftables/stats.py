@@ -38,8 +38,10 @@ def _counted(entry: Json) -> Iterator[tuple[str, str, int, int]]:
 def _rows(page: Json) -> Iterator[tuple[str, str, int, int]]:
     for _, key, data in elements(page):
         body = key.get("elem", {}) if isinstance(key, dict) else {}
-        counter, comment = body.get("counter"), body.get("comment")
-        if isinstance(counter, dict) and comment:
-            to = lift.to(f": {spell.element_key(data)}")
-            if to:
-                yield comment.split("/")[0], to, counter["packets"], counter["bytes"]
+        comment, to = body.get("comment"), lift.to(f": {spell.element_key(data)}")
+        # Some versions list what an element carries as statements of it.
+        statements = body.get("stmt")
+        for statement in (body, *(statements if isinstance(statements, list) else [])):
+            match statement:
+                case {"counter": {"packets": int(packets), "bytes": int(size)}} if comment and to:
+                    yield comment.split("/")[0], to, packets, size

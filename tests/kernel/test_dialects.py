@@ -6,11 +6,10 @@ scripts with words that nft 0.9.3 does not know.
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lbctl import engine
-from lbctl.host import Completed, LocalHost
+from lbctl.host import LocalHost
 from lbctl.host.netns import Namespace
 from lbctl.model import (
     Endpoint,
@@ -30,39 +29,9 @@ from lbctl.model import (
     State,
 )
 from lbctl_nftables import dialect, layout
+from support.hosts import OldHost
 from support.intents import intents
 from support.network import HOST4, HOST6, SERVERS4, Network
-
-NEW = ("typeof", " comment ", " map @")
-REFUSAL = "/dev/stdin:1:1-5: Error: syntax error, unexpected string\n"
-
-
-class OldHost(LocalHost):
-    """This host with an nft and a library that are too old for the modern dialect."""
-
-    def run(self, argv: Sequence[str], *, stdin: str = "") -> Completed:
-        if argv[0].endswith("nft") and any(word in stdin for word in NEW):
-            return Completed(code=1, out="", err=REFUSAL)
-        return super().run(argv, stdin=stdin)
-
-    def module(self, name: str) -> ModuleType | None:
-        real = super().module(name)
-        if name != "nftables" or real is None:
-            return real
-        made = ModuleType(name)
-        made.Nftables = lambda: _old(real.Nftables())  # type: ignore[attr-defined]
-        return made
-
-
-def _old(context: Any) -> SimpleNamespace:
-    def cmd(text: str) -> tuple[int, str, str]:
-        if any(word in text for word in NEW):
-            return -1, "", REFUSAL
-        answer: tuple[int, str, str] = context.cmd(text)
-        return answer
-
-    names = [name for name in dir(context) if name.startswith("set_")]
-    return SimpleNamespace(cmd=cmd, **{name: getattr(context, name) for name in names})
 
 
 class Site:

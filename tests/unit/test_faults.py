@@ -21,7 +21,7 @@ from lbctl.engine.memory import Memory
 from lbctl.errors import ApplyFailed, LbctlError, NoBackend, PermissionDenied, Stale, StateUnknown
 from lbctl.host import Completed, Host, LocalHost, ModuleState, kernel_module
 from lbctl.host.fake import FakeHost, Ran
-from lbctl.model import Endpoint, Intent, Listener, Plan, Protocol, Service
+from lbctl.model import Endpoint, Intent, Listener, Plan, Program, Protocol, Service
 from lbctl.spi import Backend, Choice, Driver
 from lbctl.spi.selection import Candidate
 from lbctl_iptables import backend as iptables
@@ -172,22 +172,36 @@ def test_nft_refuses_without_a_line_of_ours(err: str, message: str) -> None:
     assert caught.value.message == message
 
 
-@pytest.mark.parametrize("text", ["", "table ip lbctl {\n}\n", "{}", "[]", "null"])
-def test_nft_that_prints_no_json(text: str) -> None:
+@pytest.mark.parametrize("text", ["{}", "[]", "null", '{"nftables": {}}'])
+def test_nft_that_prints_other_json(text: str) -> None:
     host = nft_host()
     host.answer("nft", "--json", out=text)
     with pytest.raises(ApplyFailed) as caught:
         plan(host, nftables, "nft")
-    assert "no JSON list of objects" in caught.value.message
-    assert "nft -V" in (caught.value.hint or "")
+    assert "no list of objects" in caught.value.message
     assert loads(host) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "out", "err"),
+    [(1, "", "JSON support not compiled-in\n"), (0, "table ip lbctl\n", ""), (0, "", "")],
+)
+def test_nft_that_prints_no_json_prints_text(code: int, out: str, err: str) -> None:
+    host = nft_host()
+    host.answer("nft", "--json", code=code, out=out, err=err)
+    host.answer("nft", "--numeric-priority", out="table ip filter\ntable inet lbctl\n")
+    assert plan(host, nftables, "nft").before == Program("lbctl")
+    table = "table ip lbctl {\n\tchain service-web {\n\t\taccept\n\t}\n}\n"
+    host.answer("nft", "--numeric-priority", out=table)
+    before = plan(host, nftables, "nft").before
+    assert before.by_key["ip", "rules", "service-web"].text == "accept"
 
 
 def test_nft_that_cannot_list() -> None:
     host = nft_host()
-    host.answer(
-        "nft", "--json", code=1, err="netlink: Error: cache initialization failed: Invalid argument\n"
-    )
+    err = "netlink: Error: cache initialization failed: Invalid argument\n"
+    for option in ("--json", "--numeric-priority"):
+        host.answer("nft", option, code=1, err=err)
     with pytest.raises(ApplyFailed, match=re.escape("cache initialization failed")):
         plan(host, nftables, "nft")
 
@@ -230,7 +244,10 @@ class Binding:
     def module(self) -> ModuleType:
         made = ModuleType("nftables")
         made.Nftables = lambda: SimpleNamespace(  # type: ignore[attr-defined]
-            cmd=self.cmd, set_json_output=lambda on: None, set_dry_run=self.set_dry_run
+            cmd=self.cmd,
+            set_json_output=lambda on: None,
+            set_numeric_prio_output=lambda on: None,
+            set_dry_run=self.set_dry_run,
         )
         return made
 

@@ -1,4 +1,4 @@
-"""The two ways to reach nftables. Both take the same text and print the same JSON.
+"""The two ways to reach nftables. Both take the same text and print the same listings.
 
 A driver is a module with `NAME`, `find(host)` → its version and the reason why it cannot be used ("" where it
 can), and `read` and `load`, which return how nft ended.
@@ -6,9 +6,11 @@ can), and `read` and `load`, which return how nft ended.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 from lbctl.errors import ApplyFailed
+from lbctl_nftables import listing
 from lbctl_nftables.drivers import libnftables, nft
 
 if TYPE_CHECKING:
@@ -18,12 +20,34 @@ if TYPE_CHECKING:
 ALL = {libnftables.NAME: libnftables, nft.NAME: nft}
 
 
-def read(host: Host, driver: str, *words: str) -> str:
-    """Run one listing command and return its JSON; raises `ApplyFailed` with nft's words."""
-    done = ALL[driver].read(host, *words)
+def read(host: Host, driver: str, *words: str) -> list[Any]:
+    """Run one listing command and return the objects of its JSON; raises `ApplyFailed` with nft's words.
+
+    An nft that was built without JSON ends with an error ("JSON support not compiled-in"), the library
+    without a word. Then the text listing is read; where that fails too, the reason was another one.
+    """
+    done = ALL[driver].read(host, *words, json=True)
+    if not done.code:
+        try:
+            answer = json.loads(done.out)
+        except ValueError:
+            pass
+        else:
+            return _objects(answer, done.out)
+    done = ALL[driver].read(host, *words, json=False)
     if done.code:
         raise ApplyFailed(f"nft refused: {explain(' '.join(words), done.err)}")
-    return str(done.out)
+    return listing.objects(done.out)
+
+
+def _objects(answer: Any, text: str) -> list[Any]:
+    found = answer.get("nftables") if isinstance(answer, dict) else None
+    if not isinstance(found, list):
+        raise ApplyFailed(
+            f"nft answered something that is no list of objects: {text[:80]!r}",
+            hint="does nft list tables work on this host?",
+        )
+    return [entry for entry in found if isinstance(entry, dict)]
 
 
 def load(host: Host, driver: str, script: str, *, check: bool = False) -> None:

@@ -31,10 +31,13 @@ def find(host: Host) -> tuple[str | None, str]:
     return None, ""
 
 
-def read(host: Host, *words: str) -> Completed:
+def read(host: Host, *words: str, json: bool) -> Completed:
     """Run one listing command."""
     context = _context(host)
-    context.set_json_output(True)
+    if json:
+        context.set_json_output(True)
+    else:
+        context.set_numeric_prio_output(True)
     return _run(context, " ".join(words))
 
 
