@@ -1,7 +1,8 @@
 """Plan → kernel: one transaction for both families, all of it or nothing.
 
 A second one takes out slots that no rule picks any more. Nothing changes with it for any connection, and
-where it does not come to pass the next apply does it.
+where it does not come to pass the next apply does it. Before that, clients that would keep an endpoint which
+takes no more are forgotten; who they are is known only then, since nobody can be noted for it any longer.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from typing import TYPE_CHECKING
 
 from lbctl.errors import ApplyFailed, StateUnknown
 from lbctl.spi import ensure_fresh
-from lbctl_nftables import drivers, generation, script
-from lbctl_nftables.observe import observe
+from lbctl_nftables import affinity, drivers, generation, layout, script
+from lbctl_nftables.observe import observe, read_map
 
 if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Plan, Program
+
+#: How often a map of clients is looked through before apply gives up; twice is the rule, to see and be sure.
+_TRIES = 10
 
 
 def apply(host: Host, plan: Plan) -> Program:
@@ -26,10 +30,13 @@ def apply(host: Host, plan: Plan) -> Program:
     doing, clearing = script.transactions(owner, plan.changes, plan.after)
     if doing:
         drivers.load(host, plan.driver, doing)
+    sweeps = sum(
+        _sweep(host, plan.driver, owner, sweep) for sweep in affinity.sweeps(plan.changes, plan.after)
+    )
     if clearing:
         _clear(host, plan.driver, clearing)
     now = generation.read(host)
-    if before is not None and now == before.after(bool(doing) + bool(clearing)):
+    if before is not None and now == before.after(bool(doing) + sweeps + bool(clearing)):
         # Atomic transactions on a known state, and nobody else's among them: there is nothing to read back.
         return plan.after.at(str(now))
     return observe(host, plan.driver, owner)
@@ -43,6 +50,26 @@ def _clear(host: Host, driver: str, text: str) -> None:
             f"the new rules are in force, but unused slots could not be taken out: {error.message}",
             hint="lbctl apply tries again",
         ) from error
+
+
+def _sweep(host: Host, driver: str, owner: str, sweep: affinity.Sweep) -> int:
+    """Take out entries until there are none to take out; returns how many transactions that took."""
+    reason, transactions = "they change too fast", 0
+    for _ in range(_TRIES):
+        try:
+            listed = read_map(host, driver, sweep.word, owner, sweep.name)
+            entries = affinity.strangers(listed, sweep.wanted)
+            if not entries:
+                return transactions
+            drivers.load(host, driver, script.forget(owner, sweep.word, sweep.name, entries))
+            transactions += 1
+        except ApplyFailed as error:
+            # A client whose entry expired meanwhile may have been placed anew: look again.
+            reason = error.message
+    raise StateUnknown(
+        f"the new rules are in force, but clients keep endpoints that take no more: {reason}",
+        hint=f"see nft list map {sweep.word} {layout.table(owner)} {sweep.name}; lbctl apply tries again",
+    )
 
 
 def check(host: Host, driver: str, program: Program) -> None:

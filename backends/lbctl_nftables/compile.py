@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from lbctl.model import Family, Item, Program, Protocol, Scheduler
 from lbctl.spi import require_service
-from lbctl_nftables import classic, dialect, layout
+from lbctl_nftables import affinity, classic, dialect, layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -83,6 +83,7 @@ class _Compiler:
     def _compile(self, service: Service, page: int, place: int) -> tuple[_Compiled | None, ...]:
         """A service in each family of the host; None where it has no listener."""
         require_service(service, self._capabilities, backend=layout.NAME)
+        affinity.refuse_mixed_ports(service)
         speaks_classic = self._capabilities.dialect == dialect.CLASSIC
         kind = _ClassicService if speaks_classic else _Service
         return tuple(
@@ -100,14 +101,15 @@ def _compiler(capabilities: Capabilities) -> _Compiler:
 @lru_cache(maxsize=64)
 def _shared(family: Family, needs: frozenset[str]) -> Part:
     """What all services of a family share, as far as one of them needs it."""
-    return tuple(_Shared(layout.WORD[family], needs).items())
+    return tuple(_Shared(family, needs).items())
 
 
 class _Shared:
     """The table of one family, and what in it belongs to no service."""
 
-    def __init__(self, word: str, needs: frozenset[str]) -> None:
-        self._word = word
+    def __init__(self, family: Family, needs: frozenset[str]) -> None:
+        self._family = family
+        self._word = layout.WORD[family]
         self._needs = needs
         self._translating = bool(needs & {layout.HAIRPIN, layout.MASQUERADE})
 
@@ -116,6 +118,8 @@ class _Shared:
         yield from self._maps()
         yield from self._chains()
         yield from self._rules()
+        if layout.LEARNED in self._needs:
+            yield from affinity.shared(self._family)
 
     def _maps(self) -> Iterator[Item]:
         names = {layout.SERVICES: layout.SERVICES, layout.PORTS: layout.PORTS}
@@ -131,17 +135,17 @@ class _Shared:
 
     def _chains(self) -> Iterator[Item]:
         for hook in (layout.PREROUTING, layout.OUTPUT):
-            yield self._chain(hook, base_chain("nat", hook, layout.DESTINATION_PRIORITY))
+            yield self._chain(hook, layout.base_chain("nat", hook, layout.DESTINATION_PRIORITY))
         if self._translating:
             hook = layout.POSTROUTING
-            yield self._chain(hook, base_chain("nat", hook, layout.SOURCE_PRIORITY))
+            yield self._chain(hook, layout.base_chain("nat", hook, layout.SOURCE_PRIORITY))
         if layout.HAIRPIN in self._needs:
             yield self._chain(layout.HAIRPIN, "")
         if layout.MASQUERADE in self._needs:
             yield self._chain(layout.MASQUERADE, "")
         if layout.REFUSE in self._needs:
             for chain, hook in layout.REFUSING.items():
-                yield self._chain(chain, base_chain("filter", hook, layout.FILTER_PRIORITY))
+                yield self._chain(chain, layout.base_chain("filter", hook, layout.FILTER_PRIORITY))
             yield self._chain(layout.REFUSE, "")
 
     def _chain(self, name: str, text: str) -> Item:
@@ -210,9 +214,10 @@ class _Service:
         self._offset = layout.offset(place)
         self._slots = service.slots(family)
         self._remote = service.remote
-        self._listeners = [(listener, _listener_key(listener)) for listener in listeners]
+        self._listeners = [(listener, layout.listener_key(listener)) for listener in listeners]
         self._pages = {listener.protocol: self._page(listener.protocol) for listener in listeners}
         self._refusing = bool(service.allow) or not self._slots
+        self._keeping = affinity.keeps(service, family)
 
     def compiled(self) -> _Compiled:
         needs = set(self._pages.values())
@@ -220,6 +225,8 @@ class _Service:
             needs.add(self._source_chain)
         if self._refusing:
             needs.add(layout.REFUSE)
+        if self._keeping:
+            needs.add(layout.LEARNED)
         return _Compiled(tuple(self._items()), frozenset(needs))
 
     @property
@@ -242,6 +249,8 @@ class _Service:
         yield from self._dispatch()
         if self._refusing:
             yield from self._refusals()
+        if self._keeping:
+            yield from affinity.of_service(service, self._family)
 
     def _chain(self, name: str) -> Item:
         return Item((self._word, "chain", name), "", self._service.name)
@@ -260,6 +269,8 @@ class _Service:
         if self._source_chain == layout.HAIRPIN:
             # Two registers cannot be compared, so a set of pairs (x, x) stands for "the same link".
             yield f"update @{layout.LINKS} {{ iif . iif }}"
+        if self._keeping:
+            yield from affinity.placing(service, self._family)
         yield from self._picks()
 
     def _picks(self) -> Iterator[str]:
@@ -355,11 +366,6 @@ def _set(word: str, what: str, name: str, kind: str, service: str | None = None)
     return Item((word, what, name), "\n".join(layout.declarations(word)[kind]), service)
 
 
-def base_chain(kind: str, hook: str, priority: int) -> str:
-    """The declaration of a chain that the kernel calls at a hook."""
-    return f"type {kind} hook {hook} priority {priority}; policy accept;"
-
-
 def _homes(services: Iterable[Service]) -> dict[str, tuple[int, int]]:
     """Each service's page and range: where its name leads, for all but those that find it taken.
 
@@ -390,8 +396,3 @@ def _place(service: Service) -> tuple[str, bool]:
 
 def _name(service: Service) -> str:
     return service.name
-
-
-def _listener_key(listener: Listener) -> str:
-    key = f"{listener.protocol} . {listener.port}"
-    return key if listener.address is None else f"{listener.address} . {key}"

@@ -16,6 +16,8 @@ that untranslated and is refused in filter chains, by two more maps with the lis
     map refused, refused-ports   … : goto refuse      nobody is left
                                  … : goto allowed-…   only clients in set allow-… pass
 
+A service with `affinity` looks its client up first; see `lbctl_nftables.affinity`.
+
 Pages keep the number of sets and of bindings per set small; both are walked by the kernel while rules are
 loaded (10,000 services of 10: 1.1 s, one map per service: 7.6 s, an anonymous map per rule: 16.4 s).
 
@@ -37,6 +39,8 @@ from lbctl.model import DEFAULT_OWNER, Family, Protocol, SourceNat
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lbctl.model import Listener
+
 NAME = "nftables"
 
 #: Family → the word for it, in tables and in nat statements.
@@ -47,6 +51,10 @@ DESTINATION_PRIORITY = -101
 #: Ahead of the host's own filter: a refusal is an answer, where a filter may be silent.
 FILTER_PRIORITY = -1
 SOURCE_PRIORITY = 99
+#: Just before, while the client still has its own address.
+LEARNING_PRIORITY = SOURCE_PRIORITY - 1
+#: Clients of one service and family that are remembered; whoever is beyond is placed as without affinity.
+AFFINITY_SIZE = 65536
 
 SERVICES = "services"
 PORTS = "ports"
@@ -59,6 +67,12 @@ HAIRPIN = "source-hairpin"
 MASQUERADE = "source-always"
 #: Where a connection's source may be replaced, for the services that want it.
 SOURCE_CHAIN = {SourceNat.HAIRPIN: HAIRPIN, SourceNat.ALWAYS: MASQUERADE}
+LEARNED = "learned"
+LEARNED_PORTS = "learned-ports"
+LEARNING_INPUT = "learning-input"
+LEARNING_POSTROUTING = "learning-postrouting"
+#: Chain → the hook that calls it, for learning who went where. A connection passes one of them.
+LEARNING = {LEARNING_POSTROUTING: "postrouting", LEARNING_INPUT: "input"}
 REFUSED = "refused"
 REFUSED_PORTS = "refused-ports"
 REFUSE = "refuse"
@@ -72,12 +86,18 @@ _CHAIN_PREFIX = "service-"
 _ALLOWED_PREFIX = "allowed-"
 _ENDPOINT_PREFIX = "endpoint-"
 _NETWORKS_PREFIX = "allow-"
+_LEARN_PREFIX = "learn-"
+_AFFINITY_PREFIX = "affinity-"
+_ENDPOINTS_PREFIX = "endpoints-"
+#: A word in front: behind it, one service could take the name of another's.
+_LOCAL = "local-"
 _PAGES = 256
 _PAGE = re.compile(r"(?:ports|addresses-[a-z]+)-[0-9a-f]{2}\Z")
 #: Printable ASCII, but for what ends or escapes a string.
 _QUOTABLE = re.compile(r"[ !#-\[\]-~]{0,128}\Z")
 _RANGE = 1 << 16
 _RANGES = 1 << 15
+_CLIENTS = (f"size {AFFINITY_SIZE}", "flags dynamic,timeout")
 
 
 def table(owner: str) -> str:
@@ -92,7 +112,7 @@ def chain(service: str) -> str:
 
 def service_of_chain(name: str) -> str | None:
     """The service whose chain this is; None for a chain that all services share."""
-    for prefix in (_CHAIN_PREFIX, _ALLOWED_PREFIX):
+    for prefix in (_CHAIN_PREFIX, _ALLOWED_PREFIX, _LEARN_PREFIX):
         if name.startswith(prefix):
             return name.removeprefix(prefix)
     if name.startswith(_ENDPOINT_PREFIX):
@@ -136,8 +156,66 @@ def kind_of_page(name: str) -> str:
 
 
 def service_of_set(name: str) -> str | None:
-    """The service whose allowed clients a set holds; None for another set."""
-    return name.removeprefix(_NETWORKS_PREFIX) if name.startswith(_NETWORKS_PREFIX) else None
+    """The service that a set or map is for; None for one that services share."""
+    if name.startswith(_NETWORKS_PREFIX):
+        return name.removeprefix(_NETWORKS_PREFIX)
+    kind = kind_of_set(name)
+    return name.removeprefix(f"{kind}-") if kind else None
+
+
+def learning_chain(service: str) -> str:
+    """The name of the chain that notes a service's clients."""
+    return _LEARN_PREFIX + service
+
+
+def affinity(service: str, *, remote: bool) -> str:
+    """The name of the map of a service's clients. The kind is a part: another could not take its place."""
+    return ("" if remote else _LOCAL) + _AFFINITY_PREFIX + service
+
+
+def endpoints(service: str, *, remote: bool) -> str:
+    """The name of the set of the endpoints that clients may keep."""
+    return ("" if remote else _LOCAL) + _ENDPOINTS_PREFIX + service
+
+
+def is_affinity(name: str) -> bool:
+    """True for the name of a map of clients."""
+    return name.removeprefix(_LOCAL).startswith(_AFFINITY_PREFIX)
+
+
+def is_endpoints(name: str) -> bool:
+    """True for the name of a set of endpoints that clients may keep."""
+    return name.removeprefix(_LOCAL).startswith(_ENDPOINTS_PREFIX)
+
+
+def endpoints_of_affinity(name: str) -> str:
+    """The set of endpoints that belongs to a map of clients."""
+    return name.replace(_AFFINITY_PREFIX, _ENDPOINTS_PREFIX, 1)
+
+
+def affinity_of_endpoints(name: str) -> str:
+    """The map of clients that belongs to a set of endpoints."""
+    return name.replace(_ENDPOINTS_PREFIX, _AFFINITY_PREFIX, 1)
+
+
+def kind_of_set(name: str) -> str | None:
+    """The kind of declaration that the map of clients or set of endpoints of this name has; else None."""
+    local = _LOCAL if name.startswith(_LOCAL) else ""
+    for prefix, found in ((_AFFINITY_PREFIX, is_affinity(name)), (_ENDPOINTS_PREFIX, is_endpoints(name))):
+        if found:
+            return local + prefix.rstrip("-")
+    return None
+
+
+def listener_key(listener: Listener) -> str:
+    """A listener as the dispatch maps have it."""
+    key = f"{listener.protocol} . {listener.port}"
+    return key if listener.address is None else f"{listener.address} . {key}"
+
+
+def base_chain(kind: str, hook: str, priority: int) -> str:
+    """The declaration of a chain that the kernel calls at a hook."""
+    return f"type {kind} hook {hook} priority {priority}; policy accept;"
 
 
 @lru_cache(maxsize=1 << 15)
@@ -180,6 +258,10 @@ def declarations(word: str) -> Mapping[str, tuple[str, ...]]:
         },
         NETWORKS: (f"type {_address(word)}", "flags interval"),
         LINKS: ("type iface_index . iface_index", "size 1024", "flags dynamic"),
+        "affinity": (f"type {_address(word)} : {_kept(word)}", *_CLIENTS),
+        "local-affinity": (f"type {_address(word)} : inet_service", *_CLIENTS),
+        "endpoints": (f"type {_address(word)} . inet_service", "counter"),
+        "local-endpoints": ("type inet_service", "counter"),
     }
 
 
@@ -197,6 +279,10 @@ def shapes(word: str) -> dict[tuple[str, tuple[str, ...], str, bool], str]:
         ("map", ("integer",), f"{address} . inet_service", True): "page-addresses",
         ("set", ("iface_index", "iface_index"), "", False): LINKS,
         ("set", (address,), "", False): NETWORKS,
+        ("map", (address,), _kept(word), False): "affinity",
+        ("map", (address,), "inet_service", False): "local-affinity",
+        ("set", (address, "inet_service"), "", True): "endpoints",
+        ("set", ("inet_service",), "", True): "local-endpoints",
     }
 
 
@@ -205,6 +291,16 @@ def quote(text: str) -> str:
     if not _QUOTABLE.match(text):
         raise ValueError(f"{text!r} cannot be quoted")
     return f'"{text}"'
+
+
+def kept(word: str, place: str) -> str:
+    """What a client's entry holds of an endpoint that is written as `address . port` or `port`."""
+    return place.partition(" . ")[0] if word == "ip6" else place
+
+
+def _kept(word: str) -> str:
+    # An update writes 16 bytes of data at most: with an IPv6 address and a port, nft 1.0.6 aborts.
+    return "ipv6_addr" if word == "ip6" else "ipv4_addr . inet_service"
 
 
 def _address(word: str) -> str:

@@ -207,6 +207,7 @@ def _spelled(words: list[str]) -> str:
     text = re.sub(r"\bl4proto (6|17|132)(?= |$)", lambda m: f"l4proto {_PROTOCOLS[m[1]]}", text)
     text = re.sub(r"\bseed (0x[0-9a-f]+|\d+)", lambda m: f"seed {int(m[1], 0):#x}", text)
     text = re.sub(r"\b(numgen \w+ mod \d+|jhash .+ mod \d+ seed \S+)(?= (?!offset)|$)", r"\1 offset 0", text)
+    text = re.sub(r"\btimeout (\S+)", lambda m: f"timeout {_scalar(m[1])}s", text)
     text = re.sub(r"\bdnat ip6? to (?=[0-9\[])", "dnat to ", text)
     return re.sub(r"\breject with icmp(v6)? (type )?port-unreachable$", "reject", text)
 

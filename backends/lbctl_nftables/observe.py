@@ -10,8 +10,7 @@ import json
 from typing import TYPE_CHECKING
 
 from lbctl.model import Item, Program
-from lbctl_nftables import drivers, layout, listing, spell
-from lbctl_nftables.compile import base_chain
+from lbctl_nftables import affinity, drivers, layout, listing, spell
 from lbctl_nftables.generation import generation
 
 if TYPE_CHECKING:
@@ -42,6 +41,12 @@ def read_tables(host: Host, driver: str, owner: str) -> Iterator[tuple[str, list
             yield word, drivers.read(host, driver, "list", "table", word, name)
 
 
+def read_map(host: Host, driver: str, word: str, owner: str, name: str) -> Json:
+    """One map of the owner's table, with its elements, as nft shows it."""
+    listed = drivers.read(host, driver, "list", "map", word, layout.table(owner), name)
+    return next((o["map"] for o in listed if isinstance(o.get("map"), dict)), {})
+
+
 def _items(word: str, objects: list[Json]) -> Iterator[Item]:
     yield Item((word, "table"), "")
     rules: dict[str, list[str]] = {}
@@ -59,7 +64,7 @@ def _items(word: str, objects: list[Json]) -> Iterator[Item]:
             case {"chain": {"name": str(name)} as value}:
                 text = ""
                 if "hook" in value:
-                    text = base_chain(str(value.get("type")), str(value["hook"]), value.get("prio", 0))
+                    text = layout.base_chain(str(value.get("type")), str(value["hook"]), value.get("prio", 0))
                     text = text if value.get("policy") == "accept" else spell.rule([value])
                 yield Item((word, "chain", name), text, layout.service_of_chain(name))
                 rules.setdefault(name, [])
@@ -71,6 +76,7 @@ def _items(word: str, objects: list[Json]) -> Iterator[Item]:
                 foreign.append(entry)
     for chain, texts in rules.items():
         yield Item((word, "rules", chain), "\n".join(texts), layout.service_of_chain(chain))
+    yield from affinity.stale_maps(word, objects)
     for name, key, data in listed:
         spelled, comment = _element(key)
         parts = [f"comment {layout.quote(comment)}"] if comment is not None else []
@@ -83,13 +89,13 @@ def _items(word: str, objects: list[Json]) -> Iterator[Item]:
 
 
 def _set(word: str, kind: str, name: str, value: Json) -> Item:
-    owner = layout.service_of_set(name) if kind == "set" else None
-    return Item((word, kind, name), _declaration(word, kind, value), owner)
+    return Item((word, kind, name), _declaration(word, kind, value), layout.service_of_set(name))
 
 
 def _fixed_elements(value: Json) -> Iterator[tuple[str, Json, Json]]:
     """The elements that a program tells, not those that packets add."""
-    if "dynamic" not in _flags(value) and value["name"] != layout.LINKS:
+    name = value["name"]
+    if "dynamic" not in _flags(value) and name != layout.LINKS and not layout.is_affinity(name):
         yield from elements(value)
 
 
@@ -125,8 +131,8 @@ def elements(value: Json) -> Iterator[tuple[str, Json, Json]]:
 def _element_owners(objects: list[Json]) -> dict[tuple[str, str], str]:
     """(map, key) → service, for the elements of the dispatch maps and of those with the same keys."""
     twins = {
-        layout.SERVICES: (layout.SOURCES, layout.REFUSED),
-        layout.PORTS: (layout.SOURCE_PORTS, layout.REFUSED_PORTS),
+        layout.SERVICES: (layout.SOURCES, layout.REFUSED, layout.LEARNED),
+        layout.PORTS: (layout.SOURCE_PORTS, layout.REFUSED_PORTS, layout.LEARNED_PORTS),
     }
     owners: dict[tuple[str, str], str] = {}
     for entry in objects:
@@ -151,6 +157,8 @@ def _declaration(word: str, kind: str, value: Json) -> str:
     kind_of_map = layout.shapes(word).get(shape)
     if kind_of_map == "page-addresses":
         kind_of_map = layout.kind_of_page(value["name"])
+    if kind_of_map in {"affinity", "local-affinity"} and not affinity.is_intact(value):
+        kind_of_map = None
     declared = layout.declarations(word).get(kind_of_map or "")
     if declared is not None:
         return "\n".join(declared)

@@ -22,6 +22,7 @@ CAPABILITIES = Capabilities(
     schedulers=frozenset(Scheduler),
     states=frozenset(State),
     source_nat=frozenset(SourceNat),
+    affinity=True,
     allow=True,
 )
 _IPV4_ONLY = frozenset({Family.IPV4})

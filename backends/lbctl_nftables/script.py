@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from lbctl.model import Change, Item, Program
+    from lbctl_nftables.affinity import Entry
 
 
 def render(program: Program) -> str:
@@ -54,6 +55,20 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
             doing += _block(word, table, [change.after for change in now if change.after is not None])
             clearing += _removals(word, table, later)
     return _text(doing), _text(clearing)
+
+
+def forget(owner: str, word: str, name: str, entries: Sequence[Entry]) -> str:
+    """The script that takes entries out of a map of clients.
+
+    An entry may expire at any moment, and the deletion of one that is not there fails. So each is added
+    first, which leaves one that is there as it is; that fails only where its client was placed anew.
+    """
+    target = f"{word} {layout.table(owner)} {name}"
+    lines = [f"add element {target} {{"]
+    lines += [f"\t{entry.client} timeout 1h : {entry.endpoint}," for entry in entries]
+    lines += ["}", f"delete element {target} {{"]
+    lines += [f"\t{entry.client}," for entry in entries]
+    return _text([*lines, "}"])
 
 
 def _text(lines: Iterable[str]) -> str:

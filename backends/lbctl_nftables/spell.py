@@ -8,12 +8,15 @@ it then differs from everything that lbctl wants, which is what it should do.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, TypeAlias
 
 Json: TypeAlias = Any
 
 #: On a host without /etc/protocols nft prints numbers.
 _PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
+#: nft's way to write times, as in `1d2h3m4s`.
+_TIME = re.compile(r"(?<= timeout )(?=\d)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?= )")
 _QUOTED = {"iif", "oif", "iifname", "oifname"}
 
 
@@ -61,10 +64,24 @@ def _statement(expression: Json) -> str:
             return f"dnat {family} to {_value(address)}"
         case {"dnat": {"addr": str(address), "port": int(port), **rest}} if set(rest) <= {"family"}:
             return f"dnat to [{address}]:{port}" if ":" in address else f"dnat to {address}:{port}"
+        case {
+            "dnat": {
+                # With a port of its own, nft 1.0.6 leaves the family out.
+                "addr": {"map": {"key": {"payload": {"protocol": str(family), "field": "saddr"}}}} as address,
+                "port": int(port),
+                **rest,
+            }
+        } if rest in ({}, {"family": family}):
+            return f"dnat {family} to {_value(address)} : {port}"
         case {"masquerade": {"flags": "fully-random" | ["fully-random"], **rest}} if not rest:
             return "masquerade fully-random"
         case {"set": {"op": str(op), "elem": element, "set": str(name), **rest}} if not rest:
             return f"{op} {name} {{ {_value(element)} }}"
+        case {"map": {"op": str(op), "elem": key, "data": data, "map": str(name), **rest}} if not rest:
+            return f"{op} {name} {{ {_value(key)} : {_value(data)} }}"
+        case str() if expression.startswith("update @"):
+            # A statement that nft 1.0.6 has no JSON for comes as text.
+            return _TIME.sub(_seconds, expression)
         case {"goto": {"target": str(target)}}:
             return f"goto {target}"
         case {"jump": {"target": str(target)}}:
@@ -113,6 +130,8 @@ def _value(value: Json) -> str:
             return f"fib {' . '.join(names)} {result}"
         case {"prefix": {"addr": str(address), "len": int(length)}}:
             return f"{address}/{length}"
+        case {"elem": {"val": key, "timeout": int(timeout), **rest}} if not rest:
+            return f"{_value(key)} timeout {timeout}s"
         case {"ct": {"key": str(key), "dir": str(direction)}}:
             return f"ct {direction} {key}"
         case {"ct": {"key": str(key)}}:
@@ -128,6 +147,11 @@ def _value(value: Json) -> str:
             return f"numgen {mode} mod {modulus} offset {rest.get('offset', 0)}"
         case _:
             return _unknown(value)
+
+
+def _seconds(time: re.Match[str]) -> str:
+    days, hours, minutes, seconds = (int(part or 0) for part in time.groups())
+    return f"{((days * 24 + hours) * 60 + minutes) * 60 + seconds}s"
 
 
 def _unknown(value: Json) -> str:

@@ -1,4 +1,7 @@
-"""Kernel → counts. The counters of the slot pages count new connections; their comments name endpoints."""
+"""Kernel → counts. The counters of the slot pages count new connections; their comments name endpoints.
+
+Clients of a service with affinity pass the pages once only, so its set of endpoints counts instead.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,19 @@ if TYPE_CHECKING:
 def stats(host: Host, driver: str, owner: str) -> tuple[Count, ...]:
     """See `lbctl.spi.Backend.stats`."""
     tables = read_tables(host, driver, owner)
-    return tally(row for _, objects in tables for entry in objects for row in _counted(entry))
+    tables = read_tables(host, driver, owner)
+    return tally(row for _, objects in tables for row in _table(objects))
+
+
+def _table(objects: list[Json]) -> Iterator[tuple[str, str, int, int]]:
+    sets = [
+        value for entry in objects if layout.is_endpoints((value := entry.get("set", {})).get("name", ""))
+    ]
+    counted = {layout.service_of_set(value["name"]) for value in sets}
+    for value in sets:
+        yield from _rows(value)
+    for entry in objects:
+        yield from (row for row in _counted(entry) if row[0] not in counted)
 
 
 def _counted(entry: Json) -> Iterator[tuple[str, str, int, int]]:
@@ -38,7 +53,9 @@ def _counted(entry: Json) -> Iterator[tuple[str, str, int, int]]:
 def _rows(page: Json) -> Iterator[tuple[str, str, int, int]]:
     for _, key, data in elements(page):
         body = key.get("elem", {}) if isinstance(key, dict) else {}
-        comment, to = body.get("comment"), lift.to(f": {spell.element_key(data)}")
+        # A set has the endpoint in its key, a page in its data.
+        place = data if data != "" else body.get("val")
+        comment, to = body.get("comment"), lift.to(f": {spell.element_key(place)}")
         # Some versions list what an element carries as statements of it.
         statements = body.get("stmt")
         for statement in (body, *(statements if isinstance(statements, list) else [])):

@@ -30,7 +30,7 @@ from lbctl.model import (
 )
 from lbctl_nftables import dialect, layout
 from support.hosts import OldHost
-from support.intents import intents
+from support.intents import forgetful, intents
 from support.network import HOST4, HOST6, SERVERS4, Network
 
 
@@ -240,7 +240,7 @@ def test_deltas_lead_where_a_fresh_load_leads(folder: Path, driver: str, steps: 
         assert dict(session.observe("lbctl").by_key) == dict(program.by_key)
 
     try:
-        for intent in (*steps, Intent(), steps[-1]):
+        for intent in map(forgetful, (*steps, Intent(), steps[-1])):
             apply(intent)
     finally:
         apply(Intent())

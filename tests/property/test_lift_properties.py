@@ -16,7 +16,7 @@ from lbctl.spi import Capabilities
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
 from lbctl_nftables import dialect, layout
-from support.intents import NETWORKS, intents
+from support.intents import NETWORKS, forgetful, intents
 
 BOTH = pytest.mark.parametrize("backend", [nftables, iptables], ids=lambda b: b.name)
 
@@ -84,6 +84,7 @@ PATIENT = settings(deadline=None)
 @PATIENT
 @given(intent=intents(everything=True))
 def test_all_that_nftables_can_express_balances_as_the_intent_says(can: Capabilities, intent: Intent) -> None:
+    intent = intent if can.affinity else forgetful(intent)
     lifted = nftables.lift(nftables.compile(intent, can))
     assert lifted.unsupported == ()
     wanted = {
@@ -107,6 +108,7 @@ def test_all_that_nftables_can_express_balances_as_the_intent_says(can: Capabili
 @PATIENT
 @given(intent=intents(everything=True))
 def test_both_dialects_of_nftables_do_the_same(intent: Intent) -> None:
+    intent = forgetful(intent)
     modern, classic = (nftables.compile(intent, can) for can in (MODERN, CLASSIC))
     assert nftables.lift(modern) == nftables.lift(classic)
     # Every item of a service says so by its key alone, since that is all that the kernel gives back.

@@ -4,6 +4,7 @@ Names, ports and addresses come from small pools, so that two intents often diff
 service with another weight, listener or endpoint. That is where a delta has work to do.
 """
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from hypothesis import strategies as st
@@ -48,6 +49,7 @@ ALLOWED = st.sampled_from(
         )
     ]
 )
+AFFINITIES = st.sampled_from([1, 59, 60, 3600, 10800, 86400, 93784, 30 * 86400])
 WEIGHTS = st.just(1) | st.integers(1, 12)
 NETWORKS = ("10.0.0.0/24", "192.0.2.0/24", "2001:db8:2::/64")
 
@@ -93,19 +95,18 @@ def services(draw: st.DrawFn, *, everything: bool) -> Service:
     for listener in draw(st.lists(candidates, min_size=1, max_size=4)):
         if not any(listener.overlaps(other) for other in listeners):
             listeners.append(listener)
+    states = st.sampled_from(State) if everything else st.just(State.ACTIVE)
+    chosen = draw(endpoints(families, local=local, states=states))
+    # nftables keeps clients by the address alone where that is IPv6.
+    mixed = len({e.port for e in chosen if e.address and e.address.version == 6}) > 1
     return Service(
         name=draw(NAMES),
         listeners=tuple(listeners),
-        endpoints=draw(
-            endpoints(
-                families,
-                local=local,
-                states=st.sampled_from(State) if everything else st.just(State.ACTIVE),
-            )
-        ),
+        endpoints=chosen,
         scheduler=draw(st.sampled_from(Scheduler)) if everything else Scheduler.ROUND_ROBIN,
         seed=draw(st.none() | st.sampled_from([0, 1, 0xFFFFFFFF])),
         allow=tuple(draw(st.lists(ALLOWED, max_size=3))) if everything else (),
+        affinity=draw(st.none() | AFFINITIES) if everything and not mixed else None,
         local_clients=draw(st.booleans()),
         source_nat=draw(st.sampled_from(SourceNat)),
     )
@@ -129,7 +130,7 @@ def intents(
     """Any intent whose listeners do not overlap.
 
     `owner` fixes the owner, for intents that follow another. `everything` adds what one backend alone can
-    express: other schedulers, states, allowed clients, SCTP.
+    express: other schedulers, states, allowed clients, SCTP, affinity.
     """
     kept: list[Service] = []
     drawn = st.lists(
@@ -143,3 +144,8 @@ def intents(
         if not any(listener.overlaps(x) for listener in service.listeners for x in taken):
             kept.append(service)
     return Intent(services=tuple(kept), owner=owner or draw(OWNERS))
+
+
+def forgetful(intent: Intent) -> Intent:
+    """The intent without affinity, for hosts that cannot keep clients."""
+    return replace(intent, services=tuple(replace(service, affinity=None) for service in intent.services))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lbctl.errors import ApplyFailed
 from lbctl.host import Completed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lbctl.host import Host
 
 NAME = "libnftables"
 _MODULE = "nftables"
+_STDERR = 2
 
 
 def find(host: Host) -> tuple[str | None, str]:
@@ -38,7 +43,8 @@ def read(host: Host, *words: str, json: bool) -> Completed:
         context.set_json_output(True)
     else:
         context.set_numeric_prio_output(True)
-    return _run(context, " ".join(words))
+    with _quiet():
+        return _run(context, " ".join(words))
 
 
 def load(host: Host, script: str, *, check: bool) -> Completed:
@@ -46,6 +52,28 @@ def load(host: Host, script: str, *, check: bool) -> Completed:
     context = _context(host)
     context.set_dry_run(check)
     return _run(context, script)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing goes to standard error: errors come as text, but 1.0.6 writes warnings there itself.
+
+    It has no JSON for an update of a map, says so for each one, and lists it as text.
+    """
+    try:
+        before = os.dup(_STDERR)
+    except OSError:
+        # Closed: nobody is disturbed.
+        yield
+        return
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(nowhere, _STDERR)
+        os.close(nowhere)
+        yield
+    finally:
+        os.dup2(before, _STDERR)
+        os.close(before)
 
 
 def _run(context: Any, text: str) -> Completed:

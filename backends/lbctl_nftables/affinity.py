@@ -1,0 +1,222 @@
+"""Affinity: a client keeps its endpoint this long after its last new connection.
+
+    map affinity-…        client : address . port     endpoints elsewhere, one entry per client; IPv6: address
+    map local-affinity-…  client : port               endpoints on this host
+    set endpoints-…       address . port              who may be learned, with the counters of the service
+    set local-endpoints-… port
+    map learned, learned-ports   … : goto learn-…     the listeners' keys, asked once a connection is placed
+    chain learn-…         who went to an endpoint of the set is noted, or noted anew
+
+The service's chain looks the client up before it picks. Learning comes after NAT, in chains of type nat:
+these see the first packet of a connection and no other, so that a connection is counted once, whoever placed
+it. The look-up in the set of endpoints is what counts, and what keeps an endpoint that has left from being
+learned.
+
+Entries are the clients', not the intent's: they are no items, and a change of anything else leaves them
+alone. The timeout stands in the rule, so that the intent's may change while the map stays. Entries whose
+endpoint has left the set are taken out by `apply`; where it could not, `observe` shows them as an item that
+should not be.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from lbctl.errors import Unsupported
+from lbctl.model import Family, Item, Protocol
+from lbctl_nftables import layout, spell
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from lbctl.model import Change, Endpoint, Program, Service
+    from lbctl_nftables.spell import Json
+
+#: An item of this kind stands for entries of a map that lead to endpoints that take no clients.
+STALE = "stale"
+
+
+class Sweep(NamedTuple):
+    """A map of clients out of which all entries go that lead elsewhere than to `wanted`."""
+
+    word: str
+    name: str
+    wanted: frozenset[str]
+
+
+class Entry(NamedTuple):
+    """A client and its endpoint, as the kernel lists them."""
+
+    client: str
+    endpoint: str
+
+
+def keeps(service: Service, family: Family) -> bool:
+    """True where a service remembers its clients of `family`."""
+    return service.affinity is not None and bool(service.slots(family))
+
+
+def refuse_mixed_ports(service: Service) -> None:
+    """Raise `Unsupported` where the entries of clients would have to tell ports of IPv6 endpoints apart."""
+    ports = {endpoint.port for endpoint in service.endpoints if endpoint.serves(Family.IPV6)}
+    if service.affinity is not None and _by_address(service, Family.IPV6) and len(ports) > 1:
+        raise Unsupported(
+            backend=layout.NAME,
+            service=service.name,
+            feature="affinity among IPv6 endpoints with different ports",
+            needs="give these endpoints one port, or remove affinity from the service",
+        )
+
+
+def _by_address(service: Service, family: Family) -> bool:
+    """True where a client's entry holds an address alone, so that all endpoints must have one port."""
+    return service.remote and family is Family.IPV6
+
+
+def placing(service: Service, family: Family) -> Iterator[str]:
+    """The rules that place a client that is known, to stand before those that pick."""
+    word = layout.WORD[family]
+    statement = f"dnat {word} to " if service.remote else "redirect to :"
+    name = layout.affinity(service.name, remote=service.remote)
+    port = f" : {service.slots(family)[0].port}" if _by_address(service, family) else ""
+    for protocol in service.protocols_of(family):
+        yield f"meta l4proto {protocol} {statement}{word} saddr map @{name}{port}"
+
+
+def shared(family: Family) -> Iterator[Item]:
+    """What all services with affinity share."""
+    word = layout.WORD[family]
+    declarations = layout.declarations(word)
+    for name, kind in ((layout.LEARNED, layout.SERVICES), (layout.LEARNED_PORTS, layout.PORTS)):
+        yield Item((word, "map", name), "\n".join(declarations[kind]))
+    rules: dict[str, list[str]] = {chain: [] for chain in layout.LEARNING}
+    for protocol in Protocol:
+        only = f"meta l4proto {protocol}"
+        listener = f"ct original {word} daddr . meta l4proto . ct original proto-dst vmap @{layout.LEARNED}"
+        port = f"meta l4proto . ct original proto-dst vmap @{layout.LEARNED_PORTS}"
+        for chain in layout.LEARNING:
+            rules[chain].append(f"{only} {listener}")
+        # Not what is only forwarded: it may have asked for the same port of another host. The second rule is
+        # for an endpoint on the listener's own port, where nothing is translated.
+        rules[layout.LEARNING_POSTROUTING] += [
+            f"ct status dnat {only} {port}",
+            f"fib daddr type local {only} {port}",
+        ]
+        rules[layout.LEARNING_INPUT].append(f"{only} {port}")
+    for chain, hook in layout.LEARNING.items():
+        yield Item((word, "chain", chain), layout.base_chain("nat", hook, layout.LEARNING_PRIORITY))
+        yield Item((word, "rules", chain), "\n".join(rules[chain]))
+
+
+def of_service(service: Service, family: Family) -> Iterator[Item]:
+    """What one service needs besides, in the order in which the kernel can create it."""
+    word, name = layout.WORD[family], service.name
+    clients = layout.affinity(name, remote=service.remote)
+    places = layout.endpoints(name, remote=service.remote)
+    declarations = layout.declarations(word)
+    for what, made in (("map", clients), ("set", places)):
+        kind = layout.kind_of_set(made) or ""
+        yield Item((word, what, made), "\n".join(declarations[kind]), name)
+    chain = layout.learning_chain(name)
+    yield Item((word, "chain", chain), "", name)
+    yield Item((word, "rules", chain), "\n".join(_learning(service, family)), name)
+    for place, endpoint in _endpoints(service, family).items():
+        comment = layout.quote(f"{name}/{endpoint.name}")
+        yield Item((word, "element", places, place), f"comment {comment}", name)
+    for listener in service.listeners_of(family):
+        learned = layout.LEARNED_PORTS if listener.address is None else layout.LEARNED
+        yield Item((word, "element", learned, layout.listener_key(listener)), f": goto {chain}", name)
+
+
+def _learning(service: Service, family: Family) -> Iterator[str]:
+    word = layout.WORD[family]
+    if not service.local_clients:
+        # They may reach an endpoint's port past the service.
+        yield "fib saddr type local return"
+    clients = layout.affinity(service.name, remote=service.remote)
+    places = layout.endpoints(service.name, remote=service.remote)
+    for protocol in service.protocols_of(family):
+        place = f"{word} daddr . {protocol} dport" if service.remote else f"{protocol} dport"
+        kept = f"{word} daddr" if _by_address(service, family) else place
+        entry = f"{word} saddr timeout {service.affinity}s : {kept}"
+        yield f"{place} @{places} update @{clients} {{ {entry} }}"
+
+
+def _endpoints(service: Service, family: Family) -> dict[str, Endpoint]:
+    able = set(service.slots(family))
+    places: dict[str, Endpoint] = {}
+    for endpoint in service.endpoints:
+        if endpoint in able:
+            port = str(endpoint.port)
+            key = port if endpoint.address is None else f"{endpoint.address} . {port}"
+            places.setdefault(key, endpoint)
+    return places
+
+
+def is_intact(declared: Json) -> bool:
+    """True for a map of clients whose size and flags are ours. nft 1.0.6 leaves `dynamic` out of its JSON."""
+    flags = declared.get("flags", [])
+    flags = set(flags) if isinstance(flags, list) else {flags}
+    return (
+        declared.get("size") == layout.AFFINITY_SIZE
+        and "timeout" in flags
+        and flags <= {"timeout", "dynamic"}
+        and not {"timeout", "gc-interval"} & declared.keys()
+    )
+
+
+def stale_maps(word: str, objects: Iterable[Json]) -> Iterator[Item]:
+    """An item for each map of clients that has entries which lead to no endpoint of its service."""
+    named = {
+        value["name"]: value
+        for entry in objects
+        for value in (entry.get("map") or entry.get("set"),)
+        if isinstance(value, dict) and "name" in value
+    }
+    for name, value in named.items():
+        if layout.is_affinity(name):
+            places = named.get(layout.endpoints_of_affinity(name), {})
+            found = (spell.element_key(_bare(element)) for element in places.get("elem", []))
+            wanted = {layout.kept(word, place) for place in found}
+            if strangers(value, wanted):
+                text = "entries of clients that lead to no endpoint of the service"
+                yield Item((word, STALE, name), text, layout.service_of_set(name))
+
+
+def strangers(clients: Json, wanted: Collection[str]) -> list[Entry]:
+    """The entries of a map of clients, as nft lists it, that lead elsewhere or would never expire."""
+    found = []
+    for pair in clients.get("elem", []):
+        key, data = pair
+        entry = Entry(spell.element_key(_bare(key)), spell.element_key(data))
+        if entry.endpoint not in wanted or not (isinstance(key, dict) and "timeout" in key.get("elem", {})):
+            found.append(entry)
+    return found
+
+
+def _bare(element: Json) -> Json:
+    return element["elem"]["val"] if isinstance(element, dict) and "elem" in element else element
+
+
+def sweeps(changes: Sequence[Change], after: Program) -> tuple[Sweep, ...]:
+    """Where entries must go once `changes` are made: the maps of services that lose endpoints."""
+    concerned: dict[tuple[str, str], None] = {}
+    for change in changes:
+        word, kind, *names = change.key
+        if change.after is None and kind == STALE:
+            concerned[word, names[0]] = None
+        elif change.after is None and kind == "element" and layout.is_endpoints(names[0]):
+            concerned[word, layout.affinity_of_endpoints(names[0])] = None
+    return tuple(
+        Sweep(
+            word,
+            name,
+            frozenset(
+                layout.kept(word, item.key[3])
+                for item in after.of_kind("element")
+                if item.key[:3] == (word, "element", layout.endpoints_of_affinity(name))
+            ),
+        )
+        for word, name in concerned
+        if (word, "map", name) in after.by_key
+    )
