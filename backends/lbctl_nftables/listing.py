@@ -209,6 +209,12 @@ def _spelled(words: list[str]) -> str:
     text = re.sub(r"\b(numgen \w+ mod \d+|jhash .+ mod \d+ seed \S+)(?= (?!offset)|$)", r"\1 offset 0", text)
     text = re.sub(r"\btimeout (\S+)", lambda m: f"timeout {_scalar(m[1])}s", text)
     text = re.sub(r"\bdnat ip6? to (?=[0-9\[])", "dnat to ", text)
+    # With a port of its own, nft 1.0.6 leaves the family out, and the space.
+    text = re.sub(
+        r"\bdnat (?:ip6? )?to (ip6?) saddr map (@[^\s:]+) ?: ?(\d+)$",
+        r"dnat \1 to \1 saddr map \2 : \3",
+        text,
+    )
     return re.sub(r"\breject with icmp(v6)? (type )?port-unreachable$", "reject", text)
 
 
