@@ -4,6 +4,7 @@ Its hosts are LocalHosts on which each script and each listing goes to the real 
 scripts with words that nft 0.9.3 does not know.
 """
 
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from lbctl.model import (
 from lbctl_nftables import dialect, layout
 from support.hosts import OldHost
 from support.intents import forgetful, intents
-from support.network import HOST4, HOST6, SERVERS4, Network
+from support.network import HOST4, HOST6, SERVERS4, TIMEOUT, Network
 
 
 class Site:
@@ -154,6 +155,26 @@ def test_endpoints_elsewhere_by_tcp_and_udp(site: Site) -> None:
     assert site.ask(HOST4, 6) == [*SERVERS4, *SERVERS4]
     assert site.ask(HOST4, 6, kind="udp") == [*SERVERS4, *SERVERS4]
     assert site.counts() == {("web", f"{address}:8080"): 4 for address in SERVERS4}
+
+
+def test_flows_of_datagrams_leave_an_endpoint_that_goes(site: Site) -> None:
+    site.network.local_endpoints((8001, 8002), "udp")
+    site.apply(local(8001, 8002, protocol=Protocol.UDP))
+    with site.network.client.entered():
+        flows = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(4)]
+
+    def say(flow: socket.socket) -> str:
+        flow.send(b"?")
+        return flow.recv(64).decode()
+
+    for flow in flows:
+        flow.settimeout(TIMEOUT)
+        flow.connect((HOST4, 80))
+    assert [say(flow) for flow in flows] == ["8001", "8002"] * 2
+    site.apply(local(8002, protocol=Protocol.UDP))
+    assert [say(flow) for flow in flows] == ["8002"] * 4
+    for flow in flows:
+        flow.close()
 
 
 def test_drift_is_seen_and_repaired(site: Site) -> None:
