@@ -74,22 +74,24 @@ def test_a_client_keeps_its_endpoint(
         text = service("web", LISTEN, *PORTS, affinity="3h", scheduler=scheduler)
     apply(world, options, text)
     taken: Counter[str] = Counter()
-    for namespace in (world.client, world.host):
-        for host in (HOST4, HOST6):
+    # A process on all addresses answers datagrams of its own host from another one, unless over loopback.
+    own = {"ip": HOST4, "ip6": HOST6} if elsewhere else {"ip": "127.0.0.1", "ip6": "::1"}
+    for namespace, hosts in ((world.client, (HOST4, HOST6)), (world.host, own.values())):
+        for host in hosts:
             answers = world.ask(namespace, host, 80, 4) + world.ask(namespace, host, 53, 3, kind="udp")
             answers += world.ask(namespace, host, 443, 3) if host == HOST4 else []
             assert len(set(answers)) == 1, answers
             assert answers[0] not in {"refused", "timeout"}
             taken.update(answers)
-    assert sum(taken.values()) == 34
+    assert sum(taken.values()) == (34 if elsewhere else 31)
     found = counts(world, options)
     if elsewhere:
         assert found == {f"[{a}]:80" if ":" in a else f"{a}:80": n for a, n in taken.items()}
     else:
         assert found == taken
     prefix = "" if elsewhere else "local-"
-    assert set(known(world, f"{prefix}affinity-web")) == {CLIENT4, HOST4}
-    assert set(known(world, f"{prefix}affinity-web", "ip6")) == {CLIENT6, HOST6}
+    assert set(known(world, f"{prefix}affinity-web")) == {CLIENT4, own["ip"]}
+    assert set(known(world, f"{prefix}affinity-web", "ip6")) == {CLIENT6, own["ip6"]}
     in_sync(world, options)
     before = world.tool("nft", "list", "table", "ip", "lbctl")
     apply_again = world.lbctl("apply", "--yes", *options, config=world.folder / "lbctl.toml")
