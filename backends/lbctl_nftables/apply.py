@@ -1,7 +1,8 @@
 """Plan → kernel: one transaction for both families, all of it or nothing.
 
-A second one takes out slots that no rule picks any more. Nothing changes with it for any connection, and
-where it does not come to pass the next apply does it. Before that, clients that would keep an endpoint which
+Another one may come before it, which brings what nothing leads to yet, and one behind it, which takes out
+what nothing leads to any more. Nothing changes with these for any connection, and where one does not come to
+pass the next apply sees what is too much. Before the last one, clients that would keep an endpoint which
 takes no more are forgotten; who they are is known only then, since nobody can be noted for it any longer.
 """
 
@@ -27,19 +28,33 @@ def apply(host: Host, plan: Plan) -> Program:
     owner = plan.after.owner
     before = generation.read(host)
     ensure_fresh(plan, None if before is None else str(before), lambda: observe(host, plan.driver, owner))
-    doing, clearing = script.transactions(owner, plan.changes, plan.after)
+    preparing, doing, clearing = script.transactions(owner, plan.changes, plan.after)
+    if preparing:
+        drivers.load(host, plan.driver, preparing)
     if doing:
-        drivers.load(host, plan.driver, doing)
+        _do(host, plan.driver, doing, prepared=bool(preparing))
     sweeps = sum(
         _sweep(host, plan.driver, owner, sweep) for sweep in affinity.sweeps(plan.changes, plan.after)
     )
     if clearing:
         _clear(host, plan.driver, clearing)
     now = generation.read(host)
-    if before is not None and now == before.after(bool(doing) + sweeps + bool(clearing)):
+    if before is not None and now == before.after(bool(preparing) + bool(doing) + sweeps + bool(clearing)):
         # Atomic transactions on a known state, and nobody else's among them: there is nothing to read back.
         return plan.after.at(str(now))
     return observe(host, plan.driver, owner)
+
+
+def _do(host: Host, driver: str, text: str, *, prepared: bool) -> None:
+    try:
+        drivers.load(host, driver, text)
+    except ApplyFailed as error:
+        if not prepared:
+            raise
+        raise StateUnknown(
+            f"the old rules are in force, and beside them what nothing leads to yet: {error.message}",
+            hint="lbctl apply tries again, and takes out what is too much",
+        ) from error
 
 
 def _clear(host: Host, driver: str, text: str) -> None:

@@ -60,6 +60,8 @@ SERVICES = "services"
 PORTS = "ports"
 SOURCES = "sources"
 SOURCE_PORTS = "source-ports"
+#: The maps that lead a new connection to its service's chain.
+DISPATCH = frozenset({SERVICES, PORTS})
 LINKS = "links"
 #: A kind of set: the allowed clients of one service.
 NETWORKS = "networks"
@@ -82,6 +84,7 @@ PREROUTING = "prerouting"
 OUTPUT = "output"
 POSTROUTING = "postrouting"
 
+_GOTO = ": goto "
 _CHAIN_PREFIX = "service-"
 _ALLOWED_PREFIX = "allowed-"
 _ENDPOINT_PREFIX = "endpoint-"
@@ -133,6 +136,11 @@ def endpoint_chain(service: str, to: str) -> str:
 def is_endpoint_chain(name: str) -> bool:
     """True for the name of a chain that leads to an endpoint."""
     return name.startswith(_ENDPOINT_PREFIX)
+
+
+def verdict(text: str) -> str | None:
+    """The chain that an element of a verdict map leads to; None for other elements."""
+    return text.removeprefix(_GOTO) if text.startswith(_GOTO) else None
 
 
 def allowed_chain(service: str) -> str:

@@ -32,7 +32,6 @@ _MODES = {
     "jhash ip saddr": "hash",
     "jhash ip6 saddr": "hash",
 }
-_GOTO = re.compile(r": goto (?P<chain>\S+)\Z")
 _DATA = re.compile(r"(?:comment \"[^\"]*\" )?: (?:(?P<address>\S+) \. )?(?P<port>\d+)\Z")
 
 
@@ -42,15 +41,15 @@ def lift(program: Program) -> Lifted:
     unsupported: list[str] = []
     for item in program.of_kind("element"):
         word, _, name, key = item.key
-        if name not in {layout.SERVICES, layout.PORTS}:
+        if name not in layout.DISPATCH:
             continue
-        target = _GOTO.match(item.text)
-        service = layout.service_of_chain(target["chain"]) if target else None
+        chain = layout.verdict(item.text)
+        service = layout.service_of_chain(chain) if chain else None
         listener = _listener(key)
-        if target is None or service is None or listener is None:
+        if service is None or listener is None:
             unsupported.append(f"{name} {{ {key} {item.text} }}")
             continue
-        body = program.by_key.get((word, "rules", target["chain"]))
+        body = program.by_key.get((word, "rules", str(chain)))
         services.append(_service(program, word, service, listener, body))
     return Lifted(services=tuple(services), unsupported=tuple(unsupported))
 

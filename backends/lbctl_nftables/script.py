@@ -25,15 +25,16 @@ def render(program: Program) -> str:
     return _text(lines)
 
 
-def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple[str, str]:
-    """The scripts that carry out `changes`: one that does it, and one that clears away what it left behind.
+def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple[str, str, str]:
+    """The scripts that carry out `changes`: one prepares, one does it, one clears away what is left behind.
 
     A packet that is under way while the kernel changes generations goes by the old rules, but looks up the
     new elements. Were a slot taken out together with the rule that picked it, such a packet would find none
     and pass the balancer (seen: 1 of 25,000 connections during 100 changes). So slots go once no rule picks
-    them.
+    them, and a listener that moves to a new chain does so once the chain has its rules.
     """
     table = layout.table(owner)
+    preparing: list[str] = []
     doing: list[str] = []
     clearing: list[str] = []
     by_word: dict[str, list[Change]] = {word: [] for word in layout.WORD.values()}
@@ -49,12 +50,34 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
             doing += [f"table {word} {table}", f"delete table {word} {table}"]
             doing += _block(word, table, [item for item in after.items if item.key[0] == word])
         else:
+            if any(_moves(change) for change in mine):
+                early = {item.key: item for item in added if not _is_reached(item)}
+                preparing += _block(word, table, early.values())
+                mine = [change for change in mine if change.key not in early]
             later = [change for change in mine if _is_page_going(change)]
             now = [change for change in mine if not _is_page_going(change)]
             doing += _removals(word, table, now)
             doing += _block(word, table, [change.after for change in now if change.after is not None])
             clearing += _removals(word, table, later)
-    return _text(doing), _text(clearing)
+    return _text(preparing), _text(doing), _text(clearing)
+
+
+def _moves(change: Change) -> bool:
+    """True for a key whose verdict leads elsewhere from now on."""
+    before, after = change.before, change.after
+    return before is not None and after is not None and layout.verdict(after.text) is not None
+
+
+def _is_reached(item: Item) -> bool:
+    """True for what packets meet as soon as it is there: the keys of the shared maps and sets."""
+    _, kind, *names = item.key
+    return kind == "element" and not (layout.is_page(names[0]) or layout.service_of_set(names[0]))
+
+
+def _is_page_going(change: Change) -> bool:
+    """True for a slot that goes, and for a page that goes with all its slots."""
+    _, kind, *names = change.key
+    return change.after is None and kind in {"element", "map"} and layout.is_page(names[0])
 
 
 def forget(owner: str, word: str, name: str, entries: Sequence[Entry]) -> str:
@@ -73,12 +96,6 @@ def forget(owner: str, word: str, name: str, entries: Sequence[Entry]) -> str:
 
 def _text(lines: Iterable[str]) -> str:
     return "".join(line + "\n" for line in lines)
-
-
-def _is_page_going(change: Change) -> bool:
-    """True for a slot that goes, and for a page that goes with all its slots."""
-    _, kind, *names = change.key
-    return change.after is None and kind in {"element", "map"} and layout.is_page(names[0])
 
 
 def _rebuilds(change: Change) -> bool:

@@ -97,8 +97,7 @@ def services(draw: st.DrawFn, *, everything: bool) -> Service:
             listeners.append(listener)
     states = st.sampled_from(State) if everything else st.just(State.ACTIVE)
     chosen = draw(endpoints(families, local=local, states=states))
-    # nftables keeps clients by the address alone where that is IPv6.
-    mixed = len({e.port for e in chosen if e.address and e.address.version == 6}) > 1
+    mixed = mixed_ports(chosen)
     return Service(
         name=draw(NAMES),
         listeners=tuple(listeners),
@@ -144,6 +143,11 @@ def intents(
         if not any(listener.overlaps(x) for listener in service.listeners for x in taken):
             kept.append(service)
     return Intent(services=tuple(kept), owner=owner or draw(OWNERS))
+
+
+def mixed_ports(endpoints: tuple[Endpoint, ...]) -> bool:
+    """True where clients cannot be kept: nftables keeps them by the address alone where that is IPv6."""
+    return len({e.port for e in endpoints if e.address and e.address.version == 6}) > 1
 
 
 def forgetful(intent: Intent) -> Intent:
