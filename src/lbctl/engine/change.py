@@ -100,7 +100,6 @@ def _plan(backend: Backend, driver: str, before: Program, after: Program, intent
     touched = {item.service for change in changes for item in (change.before, change.after) if item}
     was, will = backend.lift(before.only(touched)), backend.lift(after.only(touched))
     services = tuple(s for s in diff_services(was, will, changes) if s.action is not Action.NONE)
-    wanted = [service for service in intent.services if service.name in touched]
     return Plan(
         backend=backend.name,
         driver=driver,
@@ -108,5 +107,5 @@ def _plan(backend: Backend, driver: str, before: Program, after: Program, intent
         after=after,
         changes=changes,
         services=services,
-        stale=stale_flows(was, will, wanted),
+        stale=stale_flows(was, will, intent.services),
     )

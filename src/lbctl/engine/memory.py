@@ -59,7 +59,7 @@ class Memory:
         for store, owner in self._unsaved:
             held = self._held[store, owner]
             lines = [_head(held.generation), *map(_line, held.parts)]
-            self._host.remember(_name(store, owner), "\n".join(lines) + "\n" if held else None)
+            self._host.remember(_name(store, owner), "\n".join(lines) + "\n" if held.parts else None)
         self._unsaved.clear()
 
 

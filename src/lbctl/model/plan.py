@@ -8,14 +8,13 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from lbctl.model.intent import Protocol
-from lbctl.model.program import Program
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from lbctl.model.intent import Family, Listener, Service
     from lbctl.model.lifted import Lifted
-    from lbctl.model.program import Item, Key
+    from lbctl.model.program import Item, Key, Program
 
 
 _NOTHING = Fraction(0)
@@ -130,15 +129,8 @@ def diff(before: Program, after: Program) -> tuple[Change, ...]:
 
 def _apart(before: Program, after: Program) -> tuple[Program, Program]:
     """Both without the parts that are the same object."""
-    old, new = before.parts, after.parts
-    if len(old) == len(new):
-        pairs = [(was, will) for was, will in zip(old, new, strict=True) if was is not will]
-        old, new = tuple(was for was, _ in pairs), tuple(will for _, will in pairs)
-    both = set(map(id, old)) & set(map(id, new))
-    return (
-        Program(before.owner, parts=[part for part in old if id(part) not in both]),
-        Program(after.owner, parts=[part for part in new if id(part) not in both]),
-    )
+    both = set(map(id, before.parts)) & set(map(id, after.parts))
+    return before.without(both), after.without(both)
 
 
 def stale_flows(before: Lifted, after: Lifted, wanted: Iterable[Service]) -> tuple[StaleFlow, ...]:

@@ -25,21 +25,22 @@ class Item:
     service: str | None = None
 
 
-#: Items that come and go together. One whose first item belongs to a service holds that service's items only.
+#: The items of one service, or of what services share, in one family.
 Part: TypeAlias = tuple[Item, ...]
 
 
 class Program:
     """All items of one owner, in the order in which they can be created. A value: never changed once made.
 
-    It is made of parts: a compiler hands out the same part for the same service again, so that two programs
-    are compared by a look at each part, and not at each item.
+    It is made of `items` of whatever services, as they are read, and of `parts`, as they are compiled. A
+    compiler hands out the same part for the same service again, so that two programs are compared by a look
+    at each part, and not at each item.
 
     `generation` is the kernel's own mark of the state in which the program was read or written there; None
     where there is no such mark, and for a program that was only compiled.
     """
 
-    __slots__ = ("_index", "_items", "generation", "owner", "parts")
+    __slots__ = ("_index", "_items", "_whole", "generation", "owner", "parts")
 
     def __init__(
         self,
@@ -49,21 +50,21 @@ class Program:
         parts: Iterable[Part] = (),
         generation: str | None = None,
     ) -> None:
-        whole = tuple(items)
         self.owner = owner
-        self.parts: tuple[Part, ...] = (whole, *parts) if whole else tuple(parts)
+        self.parts: tuple[Part, ...] = tuple(parts)
         self.generation = generation
+        self._whole: Part = tuple(items)
         self._items: tuple[Item, ...] | None = None
         self._index: dict[Key, Item] | None = None
-        if whole:
+        if self._whole:
             # What was read, or written by hand, is looked at at once; what a compiler made, on demand.
             _ = self.by_key
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """The items of all parts."""
+        """All items."""
         if self._items is None:
-            self._items = tuple(item for part in self.parts for item in part)
+            self._items = (*self._whole, *(item for part in self.parts for item in part))
         return self._items
 
     @property
@@ -86,14 +87,16 @@ class Program:
 
     def at(self, generation: str | None) -> Program:
         """The same program, as the kernel held it at a generation."""
-        return Program(self.owner, parts=self.parts, generation=generation)
+        return Program(self.owner, self._whole, parts=self.parts, generation=generation)
+
+    def without(self, parts: Collection[int]) -> Program:
+        """The program without the parts that are one of those objects, given by their `id`."""
+        return Program(self.owner, self._whole, parts=[part for part in self.parts if id(part) not in parts])
 
     def only(self, services: Collection[str | None]) -> Program:
         """The program without the parts of all services but those: enough to follow these through it."""
-        return Program(
-            self.owner,
-            parts=[part for part in self.parts if (name := part[0].service) is None or name in services],
-        )
+        own = [part for part in self.parts if (name := part[0].service) is None or name in services]
+        return Program(self.owner, self._whole, parts=own)
 
     def in_order_of(self, other: Program) -> Program:
         """The same items, those that `other` has too in its order and before the rest."""
@@ -108,7 +111,7 @@ class Program:
         return hash((self.owner, len(self.items)))
 
     def __bool__(self) -> bool:
-        return any(self.parts)
+        return bool(self._whole or self.parts)
 
     def __repr__(self) -> str:
         return f"Program({self.owner!r}, {self.items!r})"
