@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from lbctl.host import LocalHost
+from lbctl.host.netns import Namespace
 from support.network import DRIVERS, Network
 
 
@@ -18,6 +20,21 @@ def network(tmp_path: Path) -> Iterator[Network]:
     made = Network(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """State of lbctl for one module of tests."""
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="module")
+def inside(folder: Path) -> Iterator[None]:
+    """The module's tests run in a network namespace of their own."""
+    namespace = Namespace(LocalHost(folder))
+    with namespace.entered():
+        yield
+    namespace.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

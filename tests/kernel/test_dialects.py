@@ -7,7 +7,6 @@ scripts with words that nft 0.9.3 does not know.
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,7 +18,6 @@ from hypothesis import strategies as st
 
 from lbctl import engine
 from lbctl.host import LocalHost
-from lbctl.host.netns import Namespace
 from lbctl.model import (
     Endpoint,
     Intent,
@@ -232,19 +230,6 @@ def test_no_connection_is_lost_while_rules_and_dialects_change(site: Site) -> No
 
 
 # -- any intent, without traffic
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("state")
-
-
-@pytest.fixture(scope="module")
-def inside(folder: Path) -> Iterator[None]:
-    namespace = Namespace(LocalHost(folder))
-    with namespace.entered():
-        yield
-    namespace.close()
 
 
 @pytest.mark.usefixtures("inside")

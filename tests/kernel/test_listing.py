@@ -1,6 +1,5 @@
 """Both readers see the same kernel: nft's JSON, and its text where nft was built without JSON."""
 
-from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -9,7 +8,6 @@ from hypothesis import HealthCheck, given, settings
 
 from lbctl import engine
 from lbctl.host import LocalHost
-from lbctl.host.netns import Namespace
 from lbctl.model import Endpoint, Intent, Listener, Protocol, Service, SourceNat
 from lbctl_nftables import backend as nftables
 from support.hosts import HostWithoutJson, OldHost, OldHostWithoutJson
@@ -23,19 +21,6 @@ DIALECTS = pytest.mark.parametrize(
     ids=["modern", "classic"],
 )
 PATIENT = settings(deadline=None, suppress_health_check=list(HealthCheck))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("state")
-
-
-@pytest.fixture(scope="module")
-def inside(folder: Path) -> Iterator[None]:
-    namespace = Namespace(LocalHost(folder))
-    with namespace.entered():
-        yield
-    namespace.close()
 
 
 def session(host: LocalHost, driver: str) -> engine.Session:
