@@ -119,7 +119,8 @@ def intents(draw: st.DrawFn) -> Intent:
         if len(fine) == len(service.listeners):
             kept.append(service)
     owner = draw(NAMES.filter(lambda name: len(name) <= MAX_OWNER))
-    return Intent(services=tuple(kept), owner=owner)
+    bits = draw(st.lists(st.integers(0, 31), min_size=2, max_size=2, unique=True))
+    return Intent(services=tuple(kept), owner=owner, mark=sum(1 << bit for bit in bits))
 
 
 @given(intents())
@@ -161,6 +162,7 @@ KEYS = st.sampled_from(
     [
         "schema",
         "owner",
+        "mark",
         "service",
         "name",
         "listen",

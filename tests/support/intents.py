@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from hypothesis import strategies as st
 
 from lbctl.model import (
+    DEFAULT_MARK,
     DEFAULT_OWNER,
     Address,
     Endpoint,
@@ -30,6 +31,7 @@ NAMES = st.sampled_from(["web", "api", "dns", "a", "0", "x-1", "drop", LONG, LON
     r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True
 )
 OWNERS = st.sampled_from([DEFAULT_OWNER, DEFAULT_OWNER, "blue", "0", "a-b", "o" * 12])
+MARKS = st.sampled_from([DEFAULT_MARK, DEFAULT_MARK, 0x3, 0xC0000000])
 PORTS = st.sampled_from([1, 53, 80, 443, 65535]) | st.integers(1, 65535)
 V4 = st.integers(1, 6).map(lambda n: IPv4Address("10.0.0.0") + n)
 V6 = st.integers(1, 6).map(lambda n: IPv6Address("2001:db8:2::") + n)
@@ -142,7 +144,7 @@ def intents(
         taken = [listener for other in kept for listener in other.listeners]
         if not any(listener.overlaps(x) for listener in service.listeners for x in taken):
             kept.append(service)
-    return Intent(services=tuple(kept), owner=owner or draw(OWNERS))
+    return Intent(services=tuple(kept), owner=owner or draw(OWNERS), mark=draw(MARKS))
 
 
 def mixed_ports(endpoints: tuple[Endpoint, ...]) -> bool:

@@ -331,6 +331,13 @@ EXPECTED = [
         'service "api": listener 192.0.2.10:80/tcp overlaps 80/tcp of service "web" on line 5',
         "every address of this host",
     ),
+    ("mark-33-bits.toml", 2, "mark 0x100000001 is not two bits of 32", "`mark = 0x3000`"),
+    ("mark-below-service.toml", 7, 'service "web": unknown key `mark`', "above the first [[service]]"),
+    ("mark-is-text.toml", 2, 'mark "0x3000" is not two bits of 32', "`mark = 0x3000`"),
+    ("mark-is-true.toml", 2, "mark true is not two bits of 32", "`mark = 0x3000`"),
+    ("mark-negative.toml", 2, "mark -3 is not two bits of 32", "`mark = 0x3000`"),
+    ("mark-one-bit.toml", 2, "mark 0x1000 is not two bits of 32", "nothing else on this host uses"),
+    ("mark-three-bits.toml", 2, "mark 0x7 is not two bits of 32", "nothing else on this host uses"),
     ("owner-below-service.toml", 7, 'service "web": unknown key `owner`', "above the first [[service]]"),
     ("owner-too-long.toml", 2, 'owner "a-very-long-owner" is not a name of at most 12', "a-z"),
     ("owner-upper-case.toml", 2, 'owner "LBCTL" is not a name', "a-z"),
@@ -597,15 +604,17 @@ def test_long_values_are_cut() -> None:
 def test_problems_of_all_files_are_reported(tmp_path: Path) -> None:
     first, second, third = (tmp_path / name for name in ("b.toml", "a.toml", "c.toml"))
     first.write_text(
-        'schema = 1\nowner = "one"\n[[service]]\nname = "web"\nlisten = "80/tcp"\nendpoints = ["1"]\n'
+        'schema = 1\nowner = "one"\nmark = 3\n'
+        '[[service]]\nname = "web"\nlisten = "80/tcp"\nendpoints = ["1"]\n'
     )
     second.write_text('schema = 1\n[[service]]\nname = "web"\nlisten = "80/tcp"\nendpoints = ["2"]\n')
-    third.write_text('schema = 1\nowner = "two"\n')
+    third.write_text('schema = 1\nowner = "two"\nmark = 0x30\n')
     with pytest.raises(IntentError) as caught:
         load_merged((first, tmp_path / "missing.toml", second, third))
     assert [str(p).removeprefix(f"{tmp_path}/") for p in caught.value.problems] == [
         "missing.toml:1: no such file",
-        f'a.toml:3: service "web": the name is taken by the service at {first}:4',
-        f'a.toml:4: service "web": listener 80/tcp is given twice, first by service "web" at {first}:5',
+        f'a.toml:3: service "web": the name is taken by the service at {first}:5',
+        f'a.toml:4: service "web": listener 80/tcp is given twice, first by service "web" at {first}:6',
         f'c.toml:2: owner "two" is not the "one" of {first}:2',
+        f"c.toml:3: mark 0x30 is not the 0x3 of {first}:3",
     ]

@@ -160,14 +160,14 @@ def test_what_is_allowed(text: str) -> None:
 
 def test_files_are_merged_in_order(tmp_path: Path) -> None:
     paths = []
-    for i, owner in enumerate(["", 'owner = "edge"\n', ""]):
+    for i, head in enumerate(["mark = 0x30\n", 'owner = "edge"\n', "mark = 48\n"]):
         path = tmp_path / f"{i}.toml"
         path.write_text(
-            f'schema = 1\n{owner}[[service]]\nname = "s{i}"\nlisten = "8{i}/tcp"\nendpoints = ["9000"]\n'
+            f'schema = 1\n{head}[[service]]\nname = "s{i}"\nlisten = "8{i}/tcp"\nendpoints = ["9000"]\n'
         )
         paths.append(path)
     merged = load_merged(paths)
-    assert merged.owner == "edge"
+    assert (merged.owner, merged.mark) == ("edge", 0x30)
     assert [s.name for s in merged.services] == ["s0", "s1", "s2"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lbctl.config import json_schema
-from lbctl.model import MAX_WEIGHT, Scheduler, SourceNat, State
+from lbctl.model import DEFAULT_MARK, MAX_WEIGHT, Scheduler, SourceNat, State
 
 
 def parts(node: Any) -> list[dict[str, Any]]:
@@ -39,6 +39,8 @@ def test_words_and_ranges() -> None:
     assert endpoint["state"]["enum"] == list(State)
     assert (endpoint["weight"]["minimum"], endpoint["weight"]["maximum"]) == (1, MAX_WEIGHT)
     assert (service["seed"]["minimum"], service["seed"]["maximum"]) == (0, 2**32 - 1)
+    mark = schema["properties"]["mark"]
+    assert (mark["minimum"], mark["maximum"], mark["default"]) == (0b11, 0b11 << 30, DEFAULT_MARK)
     assert schema["required"] == ["schema"]
     assert schema["$defs"]["ServiceTable"]["required"] == ["name", "listen"]
 

@@ -63,6 +63,12 @@ def test_an_owner_that_is_none(owner: str) -> None:
         Intent(owner=owner)
 
 
+@pytest.mark.parametrize("mark", [0, 0x1000, 0x7000, -0x3, 1 << 32 | 1])
+def test_a_mark_that_is_none(mark: int) -> None:
+    with pytest.raises(ValueError, match="two bits"):
+        Intent(mark=mark)
+
+
 def test_the_seed_of_a_name_never_changes() -> None:
     """Every host must have the same, and an update of lbctl must not move every client."""
     assert default_seed("web") == 0xBC4EDBCE

@@ -15,10 +15,9 @@ from pydantic import ValidationError
 
 from lbctl.config.documents import Source, name_of, read, source, summary
 from lbctl.config.schema import IntentTable, ServiceTable
-from lbctl.config.values import expand
+from lbctl.config.values import expand, show, show_mark
 from lbctl.errors import IntentError, Problem
 from lbctl.model import (
-    DEFAULT_OWNER,
     MAX_SLOTS,
     NAME,
     Address,
@@ -33,11 +32,13 @@ from lbctl.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from lbctl.config.documents import Place
 
 ETC = Path("/etc/lbctl")
+#: What all files of an intent have in common, and how messages show it.
+_COMMON: Mapping[str, Callable[[object], str]] = {"owner": show, "mark": show_mark}
 _FAMILY = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
 
 
@@ -54,7 +55,7 @@ def loads(text: str, file: str = "<text>") -> Intent:
 def load_merged(paths: Sequence[Path]) -> Intent:
     """The services of all files at `paths`, in that order, as one intent.
 
-    Each file has its own `schema`; files that name an owner must name the same one.
+    Each file has its own `schema`; files that name an owner or a mark must name the same one.
     """
     report = _Report()
     sources = []
@@ -161,21 +162,19 @@ class _Draft:
 def _merge(sources: Iterable[Source], report: _Report, order: Sequence[str] = ()) -> Intent:
     """The intent that `sources` hold together, or IntentError with all that is in `report` at the end."""
     drafts: list[_Draft] = []
-    owner: tuple[str, Source] | None = None
+    common: dict[str, tuple[Any, Source]] = {}
     for origin in sources:
         with report.collecting():
-            owned = _read_tables(origin, drafts, report)
-            if owned is None:
-                continue
-            if owner is None:
-                owner = (owned, origin)
-            elif owned != owner[0]:
-                report.add(
-                    origin,
-                    ("owner",),
-                    f'owner "{owned}" is not the "{owner[0]}" of {owner[1].file}:{owner[1].line(("owner",))}',
-                    "files that are merged have one owner: say it once, or the same in each",
-                )
+            for key, value in _read_tables(origin, drafts, report).items():
+                known, first = common.setdefault(key, (value, origin))
+                if value != known:
+                    said, was = map(_COMMON[key], (value, known))
+                    report.add(
+                        origin,
+                        (key,),
+                        f"{key} {said} is not the {was} of {first.file}:{first.line((key,))}",
+                        f"files that are merged have one {key}: say it once, or the same in each",
+                    )
     for draft in drafts:
         _fill(draft)
         _check_service(draft, report)
@@ -188,11 +187,11 @@ def _merge(sources: Iterable[Source], report: _Report, order: Sequence[str] = ()
         ranks = {file: rank for rank, file in enumerate(order)}
         problems = sorted(report.problems, key=lambda p: (ranks.get(p.file, 0), p.line))
         raise IntentError(summary(problems), problems=tuple(problems))
-    return Intent(services=tuple(services), owner=owner[0] if owner else DEFAULT_OWNER)
+    return Intent(services=tuple(services), **{key: value for key, (value, _) in common.items()})
 
 
-def _read_tables(origin: Source, drafts: list[_Draft], report: _Report) -> str | None:
-    """Add the services of one document to `drafts`; return the owner that it names, if it does."""
+def _read_tables(origin: Source, drafts: list[_Draft], report: _Report) -> dict[str, Any]:
+    """Add the services of one document to `drafts`; return what it says of what all files have in common."""
     data = origin.data()
     try:
         document = IntentTable.model_validate(data)
@@ -200,23 +199,23 @@ def _read_tables(origin: Source, drafts: list[_Draft], report: _Report) -> str |
         return _read_damaged(origin, data, error, drafts, report)
     for index, table in enumerate(document.service):
         drafts.append(_Draft(origin, index, f'service "{table.name}"', table))
-    return str(document.owner) if "owner" in data else None
+    return {key: data[key] for key in _COMMON if key in data}
 
 
 def _read_damaged(
     origin: Source, data: dict[str, Any], error: ValidationError, drafts: list[_Draft], report: _Report
-) -> str | None:
+) -> dict[str, Any]:
     """What `_read_tables` does, for a document with mistakes: note them, and read what is left."""
     from lbctl.config.explain import explain, without
 
     raws = data.get("service")
     raws = raws if isinstance(raws, list) else []
     places: dict[int, list[Place]] = {}
-    owner_is_bad = False
+    bad: set[str | int] = set()
     for details in error.errors(include_url=False):
         place: Place = details["loc"]
         message, hint = explain(details)
-        owner_is_bad |= place == ("owner",)
+        bad.update(place[:1])
         if len(place) > 1 and place[0] == "service" and isinstance(place[1], int):
             places.setdefault(place[1], []).append(place[2:])
             message = f"{_label(raws[place[1]], place[1])}: {_endpoint_label(raws[place[1]], place)}{message}"
@@ -232,8 +231,7 @@ def _read_damaged(
         if "listen" in damaged and isinstance(kept["listen"], str):
             table.listen = []
         drafts.append(_Draft(origin, index, _label(raw, index), table, damaged))
-    owner = data.get("owner")
-    return None if owner_is_bad or not isinstance(owner, str) else owner
+    return {key: data[key] for key in _COMMON if key in data and key not in bad}
 
 
 def _label(raw: object, index: int) -> str:

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from lbctl.config.values import MAX_RANGE, SCHEMA_VERSION, UNITS
-from lbctl.model import DEFAULT_OWNER, Scheduler, SourceNat, State
+from lbctl.model import DEFAULT_MARK, DEFAULT_OWNER, Scheduler, SourceNat, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +29,8 @@ def dump(intent: Intent) -> str:
     head = [f"schema = {SCHEMA_VERSION}"]
     if intent.owner != DEFAULT_OWNER:
         head.append(f"owner = {quote(intent.owner)}")
+    if intent.mark != DEFAULT_MARK:
+        head.append(f"mark = 0x{intent.mark:x}")
     blocks = ["\n".join(head), *("\n".join(_service(service)) for service in intent.services)]
     return "\n\n".join(blocks) + "\n"
 

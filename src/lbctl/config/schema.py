@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 from pydantic.config import JsonDict
 
 from lbctl.config import values
-from lbctl.model import DEFAULT_OWNER, MAX_OWNER, MAX_WEIGHT, NAME, Scheduler, SourceNat, State
+from lbctl.model import DEFAULT_MARK, DEFAULT_OWNER, MAX_OWNER, MAX_WEIGHT, NAME, Scheduler, SourceNat, State
 
 MAX_SEED = 0xFFFFFFFF
 #: Defaults are not validated: a key that is left out becomes None, and null in a document is a mistake.
@@ -64,6 +64,12 @@ Version = Annotated[
     Any, PlainValidator(values.version), WithJsonSchema({"type": "integer", "const": values.SCHEMA_VERSION})
 ]
 OwnerText = Annotated[Any, PlainValidator(values.owner), WithJsonSchema({**_NAME, "maxLength": MAX_OWNER})]
+# Two bits are more than JSON Schema can say; the smallest and the largest such number are not.
+MarkNumber = Annotated[
+    Any,
+    PlainValidator(values.mark),
+    WithJsonSchema({"type": "integer", "minimum": 0x3, "maximum": 0xC0000000}),
+]
 SchedulerText = Annotated[
     Any,
     PlainValidator(values.choice(Scheduler, "scheduler")),
@@ -176,6 +182,11 @@ class IntentTable(Table):
     owner: OwnerText = Field(
         default=DEFAULT_OWNER,
         description="Names the rules of this file, so that several files can live on one host.",
+    )
+    mark: MarkNumber = Field(
+        default=DEFAULT_MARK,
+        description="Two bits of the packet mark that nothing else on this host uses. Only iptables needs "
+        "them, for source-nat; by default 0x3000.",
     )
     service: list[ServiceTable] = Field(default=_EMPTY, description="The services.")
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
-from lbctl.model import MAX_OWNER, NAME, Endpoint, Listener, Protocol, check_owner
+from lbctl.model import MAX_OWNER, NAME, Endpoint, Listener, Protocol, check_mark, check_owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -123,6 +123,24 @@ def owner(value: object) -> str:
         f"owner {show(value)} is not a name of at most {MAX_OWNER} characters",
         "it becomes a part of rules: use a-z, 0-9 and -, and start and end with a letter or digit",
     )
+
+
+def mark(value: object) -> int:
+    """The bits of the packet mark that rules of a file may use."""
+    try:
+        if type(value) is int:
+            return check_mark(value)
+    except ValueError:
+        pass
+    raise Mistake(
+        f"mark {show_mark(value)} is not two bits of 32",
+        "choose two bits of the packet mark that nothing else on this host uses, like `mark = 0x3000`",
+    )
+
+
+def show_mark(value: object) -> str:
+    """As `show`, for marks: people write them in hex."""
+    return f"{value:#x}" if type(value) is int and 0 <= value < 1 << 64 else show(value)
 
 
 def choice(kind: type[Choice], key: str) -> Callable[[object], Choice]:

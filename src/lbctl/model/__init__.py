@@ -1,6 +1,7 @@
 """Pure values: intents, slots, programs, plans. Nothing here reads or writes anything."""
 
 from lbctl.model.intent import (
+    DEFAULT_MARK,
     DEFAULT_OWNER,
     MAX_OWNER,
     MAX_SLOTS,
@@ -17,6 +18,7 @@ from lbctl.model.intent import (
     Service,
     SourceNat,
     State,
+    check_mark,
     check_owner,
     default_seed,
 )
@@ -36,6 +38,7 @@ from lbctl.model.program import Item, Key, Part, Program
 from lbctl.model.schedule import schedule, shares, slot_count
 
 __all__ = [
+    "DEFAULT_MARK",
     "DEFAULT_OWNER",
     "MAX_OWNER",
     "MAX_SLOTS",
@@ -64,6 +67,7 @@ __all__ = [
     "SourceNat",
     "StaleFlow",
     "State",
+    "check_mark",
     "check_owner",
     "default_seed",
     "diff",

@@ -25,6 +25,7 @@ Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
 DEFAULT_OWNER = "lbctl"
+DEFAULT_MARK = 0x3000
 MAX_WEIGHT = 4096
 #: Slots of one service. Bounds the ladder of a service on the slowest backend and the memory of all.
 MAX_SLOTS = 4096
@@ -247,9 +248,12 @@ class Intent:
 
     services: tuple[Service, ...] = ()
     owner: str = DEFAULT_OWNER
+    #: The bits of a packet's mark that a backend may use which has no other way to remember a decision.
+    mark: int = DEFAULT_MARK
 
     def __post_init__(self) -> None:
         check_owner(self.owner)
+        check_mark(self.mark)
 
 
 def check_owner(owner: str) -> str:
@@ -261,6 +265,13 @@ def check_owner(owner: str) -> str:
 
 #: The shortest names that a backend has are 28 characters; ours, the owner's and a service's must fit.
 MAX_OWNER = 12
+
+
+def check_mark(mark: int) -> int:
+    """`mark` itself, or ValueError. A packet's mark has 32 bits, and lbctl needs two of them."""
+    if not 0 <= mark <= 0xFFFFFFFF or mark.bit_count() != 2:
+        raise ValueError(f"mark {mark:#x} is not two bits of 32")
+    return mark
 
 
 def default_seed(name: str) -> int:
