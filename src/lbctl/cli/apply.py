@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lbctl.cli.options import BackendName, Color, Colors, Config, DriverName, Format, Output, Yes
+from lbctl.cli.options import AllowRemap, BackendName, Color, Colors, Config, DriverName, Format, Output, Yes
 
 
 def apply(
@@ -10,6 +10,7 @@ def apply(
     yes: Yes = False,
     backend: BackendName = "auto",
     driver: DriverName = None,
+    allow_remap: AllowRemap = False,
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -25,7 +26,7 @@ def apply(
     with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
         intent = read_intent(config)
         next_stage()
-        session = session_for(backend, driver)
+        session = session_for(backend, driver, allow_remap=allow_remap)
         made = engine.plan(session, intent)
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
     applied = made.changed and confirmed("Apply this?", yes=yes)

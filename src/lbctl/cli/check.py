@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lbctl.cli.options import BackendName, Color, Colors, Config, DriverName, Format, Output
+from lbctl.cli.options import AllowRemap, BackendName, Color, Colors, Config, DriverName, Format, Output
 from lbctl.errors import IntentError
 
 
@@ -17,6 +17,7 @@ def check(
     ] = False,
     backend: BackendName = "auto",
     driver: DriverName = None,
+    allow_remap: AllowRemap = False,
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -35,7 +36,7 @@ def check(
             print_json({"valid": False, "services": [], "errors": problems})
         raise
     if kernel:
-        session = session_for(backend, driver)
+        session = session_for(backend, driver, allow_remap=allow_remap)
         session.check(session.compile(intent))
     names = [service.name for service in intent.services]
     if output is Format.JSON:

@@ -75,6 +75,14 @@ DriverName = Annotated[
         show_default=False,
     ),
 ]
+AllowRemap = Annotated[
+    bool,
+    typer.Option(
+        "--allow-remap",
+        help="Where a backend cannot give a client the endpoint that source-hash or maglev names, take "
+        "another one, with the same shares.",
+    ),
+]
 Output = Annotated[Format, typer.Option("--output", help="How to print data.")]
 Colors = Annotated[
     Color,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lbctl.cli.options import BackendName, Color, Colors, Config, DriverName, Format, Output
+from lbctl.cli.options import AllowRemap, BackendName, Color, Colors, Config, DriverName, Format, Output
 
 
 def plan(
@@ -17,6 +17,7 @@ def plan(
     ] = False,
     backend: BackendName = "auto",
     driver: DriverName = None,
+    allow_remap: AllowRemap = False,
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -29,7 +30,7 @@ def plan(
     with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
         intent = read_intent(config)
         next_stage()
-        session = session_for(backend, driver)
+        session = session_for(backend, driver, allow_remap=allow_remap)
         made = engine.plan(session, intent)
     if output is Format.JSON:
         print_json(plan_document(made, engine.describe(session, made), session.backend.render))

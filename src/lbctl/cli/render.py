@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from lbctl.cli.options import BackendName, Config, DriverName, Format, Output
+from lbctl.cli.options import AllowRemap, BackendName, Config, DriverName, Format, Output
 
 
 def render(
     config: Config = None,
     backend: BackendName = "auto",
     driver: DriverName = None,
+    allow_remap: AllowRemap = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Print the rules that apply would load, for nft -f or iptables-restore --noflush.
@@ -21,7 +22,7 @@ def render(
     from lbctl.host import LocalHost
 
     intent = read_intent(config)
-    name, rules = compile_for(LocalHost(), intent, backend=backend, driver=driver)
+    name, rules = compile_for(LocalHost(), intent, backend=backend, driver=driver, allow_remap=allow_remap)
     if output is Format.JSON:
         print_json({"backend": name, "rules": rules})
     else:

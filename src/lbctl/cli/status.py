@@ -32,7 +32,8 @@ def status(
     from lbctl.cli.work import read_intent, session_for
 
     intent = read_intent(config)
-    session = session_for(backend, driver)
+    # What was applied by consent is there by consent.
+    session = session_for(backend, driver, allow_remap=True)
     if backend == "auto" and driver is None:
         session = session.where_held(intent.owner)
     while True:

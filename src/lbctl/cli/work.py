@@ -21,12 +21,12 @@ def read_intent(config: Path | None) -> Intent:
     return load_merged(find(config, os.environ, Path()))
 
 
-def session_for(backend: str, driver: str | None) -> Session:
+def session_for(backend: str, driver: str | None, *, allow_remap: bool = False) -> Session:
     """The session on this host; raises `NoBackend`."""
     from lbctl.engine import open_session
     from lbctl.host import LocalHost
 
-    return open_session(LocalHost(), backend=backend, driver=driver)
+    return open_session(LocalHost(), backend=backend, driver=driver, allow_remap=allow_remap)
 
 
 def confirmed(question: str, *, yes: bool) -> bool:

@@ -26,6 +26,8 @@ class Session:
     candidates: tuple[Candidate, ...]
     choice: Choice
     memory: Memory
+    #: See `Capabilities.remap`.
+    allow_remap: bool = False
 
     @property
     def backend(self) -> Backend:
@@ -44,7 +46,7 @@ class Session:
     @cached_property
     def capabilities(self) -> Capabilities:
         """What the chosen backend can express: as it found, and as the kernel says where it may be asked."""
-        found = self.choice.probe.capabilities
+        found = replace(self.choice.probe.capabilities, remap=self.allow_remap)
         if isinstance(self.backend, Refining) and self.host.may_change_network():
             found = self.backend.refine(self.host, self.driver, found)
         return found
@@ -111,16 +113,19 @@ def open_session(
     *,
     backend: str = AUTO,
     driver: str | None = None,
+    allow_remap: bool = False,
     installed: Sequence[Backend] | None = None,
 ) -> Session:
     """Probe the installed backends, or those in `installed`, and choose one; raises `NoBackend`."""
     candidates = survey(host, backends() if installed is None else installed)
     choice = select(candidates, backend=backend, driver=driver)
-    return Session(host=host, candidates=candidates, choice=choice, memory=Memory(host))
+    return Session(
+        host=host, candidates=candidates, choice=choice, memory=Memory(host), allow_remap=allow_remap
+    )
 
 
 def compile_for(
-    host: Host, intent: Intent, *, backend: str = AUTO, driver: str | None = None
+    host: Host, intent: Intent, *, backend: str = AUTO, driver: str | None = None, allow_remap: bool = False
 ) -> tuple[str, str]:
     """The chosen backend's name and its rules for an intent, as text.
 
@@ -129,5 +134,5 @@ def compile_for(
     candidates = survey(host, backends())
     found = next((c for c in candidates if c.backend.name == backend and driver is None), None)
     chosen = found or select(candidates, backend=backend, driver=driver)
-    program = chosen.backend.compile(intent, chosen.probe.capabilities)
+    program = chosen.backend.compile(intent, replace(chosen.probe.capabilities, remap=allow_remap))
     return chosen.backend.name, chosen.backend.render(program)
