@@ -1,19 +1,29 @@
-"""Plan → kernel: one transaction per family, and both families or none."""
+"""Plan → kernel: one transaction per family, and both families or none.
+
+The kernel takes each table by itself. Where new connections are refused, in the filter table, they must be
+so before the nat table lets them pass untranslated, and until it translates them again. So the filter table
+first gets what it has and what it will have, then the nat table changes, and last the filter table loses what
+is no longer wanted.
+
+Two families are two programs and two calls. What is about to be done is kept beside the lock until both are
+done, so that a command after a crash between them can say what it finishes.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.errors import ApplyFailed, StateUnknown
 from lbctl.model import Change, Program, diff
 from lbctl.spi import ensure_fresh
 from lbctl_iptables import drivers, layout, script
 from lbctl_iptables.carry import carry
-from lbctl_iptables.observe import dumps, observe, program
-from lbctl_iptables.rules import parse, rules_of
+from lbctl_iptables.observe import dumps, observe, program, service_of
+from lbctl_iptables.rules import Dump, rules_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from lbctl.host import Host
     from lbctl.model import Plan
@@ -22,32 +32,52 @@ if TYPE_CHECKING:
 
 def apply(host: Host, plan: Plan) -> Program:
     """See `lbctl.spi.Backend.apply`."""
-    before = dumps(host, plan.driver)
-    ensure_fresh(plan, None, lambda: program(plan.after.owner, before))
-    scripts = {}
-    for word, dump in before.items():
-        text = _script(word, plan, dump, plan.changes, plan.after)
-        if text:
-            scripts[word] = text
+    owner = plan.after.owner
+    before = dumps(host, plan.driver, owner)
+    ensure_fresh(plan, None, lambda: program(owner, before))
+    every = {word: _script(word, plan, dump, plan.changes) for word, dump in before.items()}
+    scripts = {word: written for word, written in every.items() if written.text}
     for word in list(scripts)[1:]:
         # What the kernel would refuse of a later family is found before the first one is touched.
-        drivers.load(host, plan.driver, word, scripts[word], check=True)
+        drivers.load(host, plan.driver, word, scripts[word].checkable, check=True)
+    journal = _journal(plan)
+    if len(scripts) > 1:
+        host.remember(journal, " ".join(scripts))
     done: list[str] = []
-    for word, text in scripts.items():
+    for word, written in scripts.items():
         try:
-            drivers.load(host, plan.driver, word, text)
+            drivers.load(host, plan.driver, word, written.text)
         except ApplyFailed as error:
-            for earlier in done:
-                _undo(host, plan, earlier, before[earlier], error)
+            for attempted in (*done, word):
+                _undo(host, plan, attempted, error)
+            host.remember(journal, None)
             raise
         done.append(word)
-    return observe(host, plan.driver, plan.after.owner)
+    host.remember(journal, None)
+    return observe(host, plan.driver, owner)
 
 
-def _undo(host: Host, plan: Plan, word: str, dump: str, cause: ApplyFailed) -> None:
-    back = tuple(Change(change.after, change.before) for change in plan.changes)
+def interrupted(host: Host, driver: str, owner: str) -> tuple[str, ...]:
+    """The families that an earlier `apply` was about to change together, where it did not come to its end."""
+    return tuple((host.recall(_journal_name(driver, owner)) or "").split())
+
+
+def _journal(plan: Plan) -> str:
+    return _journal_name(plan.driver, plan.after.owner)
+
+
+def _journal_name(driver: str, owner: str) -> str:
+    return f"{owner}.{drivers.ALL[driver].store}.journal"
+
+
+def _undo(host: Host, plan: Plan, word: str, cause: ApplyFailed) -> None:
+    """Have a family as it was before the plan, whatever part of it was done."""
     try:
-        drivers.load(host, plan.driver, word, _script(word, plan, dump, back, plan.before))
+        now = dumps(host, plan.driver, plan.after.owner)[word]
+        held = program(plan.after.owner, {word: now})
+        back = diff(held, Program(plan.after.owner, [i for i in plan.before.items if i.key[0] == word]))
+        if text := _script(word, plan, now, back).text:
+            drivers.load(host, plan.driver, word, text)
     except ApplyFailed as error:
         raise StateUnknown(
             f"{cause.message}; then {word} could not be taken back: {error.message}",
@@ -55,37 +85,96 @@ def _undo(host: Host, plan: Plan, word: str, dump: str, cause: ApplyFailed) -> N
         ) from error
 
 
-def _script(word: str, plan: Plan, dump: str, changes: Sequence[Change], goal: Program) -> str:
-    if all(change.key[0] != word for change in changes):
-        return ""
-    chains, _ = parse(dump, goal.owner)
-    counted = _counted(word, changes, chains)
-    if drivers.ALL[plan.driver].restarts:
-        # The kernel is about to start all counters anew: what is in the middle of a round is written too.
-        for item in goal.of_kind("chain"):
-            name = item.key[2]
-            if item.key[0] == word and name in chains and name not in counted:
-                now = carry(chains[name], chains[name])
-                if [rule.tokens for rule in now] != [rule.tokens for rule in chains[name]]:
-                    counted[name] = now
-    return script.transaction(word, changes, counted)
-
-
 def check(host: Host, driver: str, program: Program) -> None:
     """See `lbctl.spi.Backend.check`."""
     changes = diff(Program(program.owner), program)
     for word in layout.WORD.values():
-        text = script.transaction(word, changes, _counted(word, changes, {}))
-        if text:
-            drivers.load(host, driver, word, text, check=True)
+        written = _sections(word, changes, program.owner, Dump({}, {}), restarts=False)
+        if written.text:
+            drivers.load(host, driver, word, written.checkable, check=True)
 
 
-def _counted(
-    word: str, changes: Sequence[Change], chains: Mapping[str, Sequence[Rule]]
-) -> dict[str, list[Rule]]:
-    """The chains that changes write, with what they take over from those in the kernel."""
+class _Script(NamedTuple):
+    """The script of one family: what is refused more, the nat table, and then what is refused less."""
+
+    more: str
+    nat: str
+    less: str
+
+    @property
+    def text(self) -> str:
+        return "".join(self)
+
+    @property
+    def checkable(self) -> str:
+        """What can be checked without doing it: the last section may build on the first."""
+        return self.more + self.nat if self.more else self.nat + self.less
+
+
+def _script(word: str, plan: Plan, dump: Dump, changes: Sequence[Change]) -> _Script:
+    return _sections(word, changes, plan.after.owner, dump, restarts=drivers.ALL[plan.driver].restarts)
+
+
+def _sections(word: str, changes: Iterable[Change], owner: str, dump: Dump, *, restarts: bool) -> _Script:
+    by_table: dict[str, list[Change]] = {table: [] for table in layout.TABLES}
+    for change in changes:
+        if change.key[0] == word:
+            by_table[change.key[2]].append(change)
+    nat, refusals = by_table[layout.NAT], by_table[layout.FILTER]
+    more, less = list(_more(refusals)), list(_less(refusals))
+    return _Script(
+        more=script.section(layout.FILTER, more, _plain(more)) if more else "",
+        nat=script.section(layout.NAT, nat, _written(nat, owner, dump, restarts=restarts)) if nat else "",
+        less=script.section(layout.FILTER, less, _plain(less)) if less else "",
+    )
+
+
+def _more(changes: Iterable[Change]) -> Iterator[Change]:
+    """What leads to the rules of before and after together."""
+    for change in changes:
+        if change.after is not None and change.before is not None:
+            both = dict.fromkeys((*change.after.text.split("\n"), *change.before.text.split("\n")))
+            text = "\n".join(filter(None, both))
+            if text != change.before.text:
+                yield Change(change.before, replace(change.after, text=text))
+        elif change.after is not None:
+            yield change
+
+
+def _less(changes: Iterable[Change]) -> Iterator[Change]:
+    """What then leads to the rules of after alone."""
+    for change in changes:
+        if change.before is not None and (
+            change.after is None or set(change.before.text.split("\n")) - set(change.after.text.split("\n"))
+        ):
+            yield change
+
+
+def _plain(changes: Iterable[Change]) -> dict[str, list[Rule]]:
+    """The chains that changes write, whose counters count for nothing."""
     return {
-        change.key[2]: carry(rules_of(change.key[2], change.after.text), chains.get(change.key[2], ()))
+        change.key[3]: rules_of(change.after.text)
         for change in changes
-        if change.key[:2] == (word, "chain") and change.after is not None
+        if change.key[1] == "chain" and change.after is not None
     }
+
+
+def _written(changes: Sequence[Change], owner: str, dump: Dump, *, restarts: bool) -> dict[str, list[Rule]]:
+    """The chains of the nat table to write, with what they take over from those in the kernel."""
+    wanted = _plain(changes)
+    gone = {change.key[3] for change in changes if change.key[1] == "chain" and change.after is None}
+    chains = {name: rules for (table, name), rules in dump.chains.items() if table == layout.NAT}
+    touched = {change.service for change in changes}
+    old, new = {}, dict(wanted)
+    for name, rules in chains.items():
+        if restarts or name in wanted or name in gone or _service(owner, name, rules) in touched:
+            old[name] = rules
+            if name not in wanted and name not in gone:
+                new[name] = rules
+    return {name: rules for name, rules in carry(new, old).items() if name in wanted or rules != chains[name]}
+
+
+def _service(owner: str, chain: str, rules: Sequence[Rule]) -> str | None:
+    if layout.is_shared(owner, chain):
+        return None
+    return service_of(owner, chain, rules[0].text if rules else "")

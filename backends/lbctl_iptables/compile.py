@@ -1,135 +1,279 @@
-"""Intent → program of chains and of the jumps that enter them. Pure."""
+"""Intent → program of chains and of the jumps that enter them. Pure.
+
+What belongs to one service is compiled once for the same service, and is the same part again.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import TYPE_CHECKING
 
-from lbctl.model import Family, Item, Program, SourceNat
-from lbctl.spi import require
-from lbctl_iptables import layout
+from lbctl.errors import Unsupported
+from lbctl.model import Family, Item, Program, Scheduler, SourceNat, slot_count
+from lbctl.spi import require_service
+from lbctl_iptables import find, layout, pick, recent
+from lbctl_iptables.find import comment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from lbctl.model import Endpoint, Intent, Listener, Network, Service
+    from lbctl.model import Endpoint, Intent, Network, Part, Protocol, Service
     from lbctl.spi import Capabilities
+    from lbctl_iptables.find import Rule
 
-#: iptables 1.8 prints the protocol of `conntrack --ctproto` as a number.
-_NUMBER = {"tcp": "6", "udp": "17", "sctp": "132"}
-_MASQUERADE = ("-j", "MASQUERADE", "--random-fully")
+_REJECTIONS = {Family.IPV4: "icmp-port-unreachable", Family.IPV6: "icmp6-port-unreachable"}
 
 
 def compile_intent(intent: Intent, capabilities: Capabilities) -> Program:
     """See `lbctl.spi.Backend.compile`."""
-    require(intent, capabilities, backend=layout.NAME)
-    items: list[Item] = []
+    parts: list[Part] = []
+    marks = layout.Marks.of(intent.mark)
+    for service in intent.services:
+        _require(service, capabilities)
     for family in Family:
         services = [s for s in intent.services if family in s.families]
         if services and family in capabilities.families:
-            items += _Nat(family, intent.owner, services, capabilities.networks).items()
-    return Program(intent.owner, tuple(items))
+            parts += [_service(s, family, intent.owner, marks) for s in services]
+            parts.append(tuple(_Shared(family, intent.owner, marks, services, capabilities.networks).items()))
+    return Program(intent.owner, parts=parts)
 
 
-class _Nat:
-    """The items of one family's nat table."""
+def refuses(service: Service, family: Family) -> bool:
+    """True where some clients, or all, are turned away."""
+    return bool(service.allow) or not service.ready(family)
+
+
+def _require(service: Service, capabilities: Capabilities) -> None:
+    if not capabilities.remap:
+        slots = max((slot_count([e.weight for e in service.ready(f)]) for f in service.families), default=0)
+        hashed = service.scheduler is Scheduler.SOURCE_HASH
+        if service.scheduler is Scheduler.MAGLEV or (hashed and slots > pick.MAX_NODES):
+            raise Unsupported(
+                backend=layout.NAME,
+                service=service.name,
+                feature=f"scheduler {service.scheduler}" + (f" with {slots} slots" if hashed else ""),
+                needs=(f"at most {pick.MAX_NODES} slots; " if hashed else "")
+                + "nftables; or --allow-remap, which gives equal shares, but of other clients",
+            )
+    schedulers = capabilities.schedulers | {Scheduler.MAGLEV}
+    require_service(service, replace(capabilities, schedulers=schedulers), backend=layout.NAME)
+
+
+@lru_cache(maxsize=1 << 16)
+def _service(service: Service, family: Family, owner: str, marks: layout.Marks) -> Part:
+    return tuple(_Service(service, family, owner, marks).items())
+
+
+class _Service:
+    """The chains of one service in one family."""
+
+    def __init__(self, service: Service, family: Family, owner: str, marks: layout.Marks) -> None:
+        self._service = service
+        self._family = family
+        self._owner = owner
+        self._marks = marks
+        self._comments = comment(service.name)
+
+    def items(self) -> Iterator[Item]:
+        word = layout.WORD[self._family]
+        for name, rules in self._chains():
+            text = "\n".join(map(layout.join, rules))
+            yield Item((word, "chain", layout.NAT, name), text, self._service.name)
+
+    def _chains(self) -> Iterator[tuple[str, Iterable[Rule]]]:
+        service, owner = self._service, self._owner
+        entry = layout.chain(owner, service.name)
+        node = pick.picker(service, self._family)
+        if node is None:
+            yield entry, ()
+            return
+        first: list[Rule] = []
+        if not service.local_clients:
+            first.append(("-m", "addrtype", "--src-type", "LOCAL", *self._comments, "-j", "RETURN"))
+        body = [*self._marking(), *self._remembered()]
+        below: list[tuple[str, list[Rule]]] = []
+        protocols = service.protocols_of(self._family)
+        for protocol in protocols:
+            names = (service.name, protocol) if len(protocols) > 1 else (service.name,)
+            ladders = list(self._ladders(node, protocol, names))
+            if len(protocols) > 1:
+                body.append(("-p", protocol, *self._comments, "-g", layout.chain(owner, *names)))
+            else:
+                body += ladders.pop(0)[1]
+            below += ladders
+        if service.allow:
+            served = layout.chain(owner, service.name, layout.SERVED)
+            *ranges, (_, allowed) = find.clients(
+                self._family, owner, service, _networks(service, self._family), ("-g", served)
+            )
+            yield entry, [*first, *allowed]
+            yield from ranges
+            yield served, body
+        else:
+            yield entry, [*first, *body]
+        yield from below
+        if service.affinity is not None:
+            for endpoint in _distinct(service, self._family):
+                yield (
+                    recent.chain(owner, service, endpoint),
+                    recent.noting(owner, service, endpoint, self._family, protocols, _target(endpoint)),
+                )
+
+    def _marking(self) -> Iterator[Rule]:
+        """What later chains must know: whether our source address is needed, or only that it is served."""
+        service = self._service
+        decision = None
+        if service.remote and service.source_nat is not SourceNat.NEVER:
+            always = service.source_nat is SourceNat.ALWAYS
+            decision = self._marks.masquerade if always else self._marks.hairpin
+        elif service.allow:
+            decision = self._marks.served
+        if decision:
+            yield (*self._comments, "-j", "MARK", "--set-xmark", decision)
+
+    def _remembered(self) -> Iterator[Rule]:
+        if self._service.affinity is not None:
+            for endpoint in _distinct(self._service, self._family):
+                yield recent.remembered(self._owner, self._service, endpoint, self._family)
+
+    def _ladders(
+        self, node: pick.Node, protocol: Protocol, names: tuple[str, ...]
+    ) -> Iterator[tuple[str, list[Rule]]]:
+        """The chains of a tree: the one that picks first, then those of its groups, numbered."""
+        waiting = [(layout.chain(self._owner, *names), node)]
+        number = 0
+        while waiting:
+            name, here = waiting.pop(0)
+            rungs = here.rungs if isinstance(here, pick.Ladder) else (((), here),)
+            rules: list[Rule] = []
+            for condition, there in rungs:
+                if isinstance(there, pick.Ladder):
+                    number += 1
+                    below = layout.chain(self._owner, *names, str(number))
+                    waiting.append((below, there))
+                    rules.append((*condition, *self._comments, "-g", below))
+                else:
+                    rules.append(self._rung(condition, there, protocol))
+            yield name, rules
+
+    def _rung(self, condition: Rule, endpoint: Endpoint, protocol: Protocol) -> Rule:
+        service = self._service
+        if service.affinity is not None:
+            return (*condition, *self._comments, "-g", recent.chain(self._owner, service, endpoint))
+        commented = comment(f"{service.name}/{endpoint.name}")
+        return ("-p", protocol, *condition, *commented, *_target(endpoint))
+
+
+class _Shared:
+    """What the services of one family share."""
 
     def __init__(
-        self, family: Family, owner: str, services: list[Service], networks: Sequence[Network]
+        self,
+        family: Family,
+        owner: str,
+        marks: layout.Marks,
+        services: list[Service],
+        networks: Sequence[Network],
     ) -> None:
         self._word = layout.WORD[family]
         self._family = family
         self._owner = owner
+        self._marks = marks
         self._services = services
-        self._translated = [s for s in services if s.remote and s.source_nat is not SourceNat.NEVER]
         self._networks = networks
+        self._refusing = [s for s in services if refuses(s, family)]
+        self._translated = [s for s in services if s.remote and s.source_nat is not SourceNat.NEVER]
 
     def items(self) -> Iterator[Item]:
         owner = self._owner
-        for service in self._services:
-            name = layout.chain(owner, service.name)
-            yield self._chain(name, self._service_rules(service), service.name)
-        yield self._chain(layout.prefix(owner), self._dispatch())
+        entry, source = layout.prefix(owner), layout.chain(owner, layout.SOURCE)
+        for name, rules in find.listeners(
+            self._family, owner, self._services, "-g", lambda s: ("-g", layout.chain(owner, s.name))
+        ):
+            yield self._chain(layout.NAT, name, rules)
         if self._translated:
-            yield self._chain(layout.hairpin_chain(owner), self._hairpin())
-            yield self._chain(layout.source_chain(owner), self._sources())
-        yield self._jump("PREROUTING", layout.prefix(owner))
-        yield self._jump("OUTPUT", layout.prefix(owner))
+            yield from self._source()
+        for hook in layout.ENTRANCES[layout.NAT]:
+            yield self._jump(layout.NAT, hook, (*comment(owner), "-j", entry))
         if self._translated:
-            yield self._jump("POSTROUTING", layout.source_chain(owner))
+            asked = ("-m", "mark", "!", "--mark", self._marks.none, *comment(owner))
+            yield self._jump(layout.NAT, "POSTROUTING", (*asked, "-j", source))
+        if self._refusing:
+            yield from self._refusals()
 
-    def _chain(self, name: str, rules: Iterator[Sequence[str]], service: str | None = None) -> Item:
-        return Item((self._word, "chain", name), "\n".join(map(layout.join, rules)), service)
+    def _chain(self, table: str, name: str, rules: Iterable[Rule]) -> Item:
+        return Item((self._word, "chain", table, name), "\n".join(map(layout.join, rules)))
 
-    def _jump(self, hook: str, chain: str) -> Item:
-        return Item((self._word, "jump", hook), layout.join((*_comment(self._owner), "-j", chain)))
+    def _jump(self, table: str, hook: str, rule: Rule) -> Item:
+        return Item((self._word, "jump", table, hook), layout.join(rule))
 
-    def _dispatch(self) -> Iterator[Sequence[str]]:
-        for service in self._services:
-            for listener in service.listeners_of(self._family):
-                target = ("-g", layout.chain(self._owner, service.name))
-                protocol = listener.protocol
-                port = ("-p", protocol, "-m", protocol, "--dport", str(listener.port))
-                # Without the guard, connections that are only forwarded through this host would match.
-                guard = () if listener.address else ("-m", "addrtype", "--dst-type", "LOCAL")
-                yield (*_destination(listener), *port, *guard, *_comment(service.name), *target)
+    def _source(self) -> Iterator[Item]:
+        marks, about = self._marks, comment(self._owner)
+        masquerade = layout.chain(self._owner, layout.MASQUERADE)
+        hairpin = layout.chain(self._owner, layout.HAIRPIN)
+        # Off again, else what becomes of the packet, in a tunnel for one, would have the mark as well.
+        unmark = (*about, "-j", "MARK", "--set-xmark", marks.none)
+        yield self._chain(
+            layout.NAT,
+            layout.chain(self._owner, layout.SOURCE),
+            (
+                ("-m", "mark", "--mark", marks.masquerade, *about, "-g", masquerade),
+                ("-m", "mark", "--mark", marks.hairpin, *about, "-g", hairpin),
+            ),
+        )
+        yield self._chain(layout.NAT, hairpin, (*self._bypassing(("-g", masquerade)), unmark))
+        yield self._chain(layout.NAT, masquerade, (unmark, (*about, "-j", "MASQUERADE", "--random-fully")))
 
-    def _service_rules(self, service: Service) -> Iterator[Sequence[str]]:
-        if not service.local_clients:
-            yield ("-m", "addrtype", "--src-type", "LOCAL", *_comment(service.name), "-j", "RETURN")
-        slots = service.slots(self._family)
-        for protocol in service.protocols_of(self._family):
-            for left, endpoint in zip(range(len(slots), 0, -1), slots, strict=True):
-                # A rule sees only what the earlier ones left, so it takes one of what is left: N, N-1, … 2.
-                every = ("-m", "statistic", "--mode", "nth", "--every", str(left), "--packet", "0")
-                yield (
-                    *("-p", protocol),
-                    *(every if left > 1 else ()),
-                    *_comment(f"{service.name}/{endpoint.name}"),
-                    *_target(endpoint),
-                )
-
-    def _sources(self) -> Iterator[Sequence[str]]:
-        for service in self._translated:
-            for listener in service.listeners_of(self._family):
-                # What a connection asked for tells our connections from those that others translated.
-                asked = ("--ctstate", "DNAT", "--ctproto", _NUMBER[listener.protocol])
-                address = ("--ctorigdst", str(listener.address)) if listener.address else ()
-                port = ("--ctorigdstport", str(listener.port))
-                target = (
-                    _MASQUERADE
-                    if service.source_nat is SourceNat.ALWAYS
-                    else ("-g", layout.hairpin_chain(self._owner))
-                )
-                yield (
-                    *("-p", listener.protocol, "-m", "conntrack", *asked, *address, *port),
-                    *_comment(service.name),
-                    *target,
-                )
-
-    def _hairpin(self) -> Iterator[Sequence[str]]:
+    def _bypassing(self, target: Rule) -> Iterator[Rule]:
+        """The connections whose replies would not come back through this host, or could not."""
+        about = comment(self._owner)
         # Our own clients may have chosen a source that the endpoint cannot answer.
-        own = ("!", "-o", "lo", "-m", "addrtype", "--src-type", "LOCAL")
-        yield (*own, *_comment(self._owner), *_MASQUERADE)
+        yield ("!", "-o", "lo", "-m", "addrtype", "--src-type", "LOCAL", *about, *target)
         # Client and endpoint on one link: the endpoint would answer the client without us. A rule behind
         # routing cannot see where a packet came in, so the networks of this host's links stand here.
-        endpoints = [e for s in self._translated for e in s.endpoints if e.serves(self._family)]
+        addresses = {e.address for s in self._translated for e in s.endpoints if e.serves(self._family)}
         for network in self._networks:
-            if Family.of(network) is self._family and any(e.address in network for e in endpoints):
-                pair = ("-s", str(network), "-d", str(network))
-                yield (*pair, *_comment(self._owner), *_MASQUERADE)
+            if Family.of(network) is self._family and any(address in network for address in addresses):
+                yield ("-s", str(network), "-d", str(network), *about, *target)
+
+    def _refusals(self) -> Iterator[Item]:
+        owner = self._owner
+        refuse = layout.chain(owner, layout.REFUSE)
+
+        def target(service: Service) -> Rule:
+            outside = () if service.local_clients else ("-m", "addrtype", "!", "--src-type", "LOCAL")
+            return (*outside, "-g", refuse)
+
+        # With -j, a range that does not have the listener leaves it to the rules behind: so apply can have
+        # the rules of before and after in one chain for a moment.
+        for name, rules in find.listeners(self._family, owner, self._refusing, "-j", target):
+            yield self._chain(layout.FILTER, name, rules)
+        about = comment(owner)
+        answers = (
+            ("-p", "tcp", *about, "-j", "REJECT", "--reject-with", "tcp-reset"),
+            (*about, "-j", "REJECT", "--reject-with", _REJECTIONS[self._family]),
+        )
+        yield self._chain(layout.FILTER, refuse, answers)
+        new = ("-m", "conntrack", "--ctstate", "NEW", "-m", "mark", "--mark", self._marks.none)
+        for hook in layout.ENTRANCES[layout.FILTER]:
+            yield self._jump(layout.FILTER, hook, (*new, *about, "-j", layout.prefix(owner)))
 
 
-def _comment(text: str) -> Sequence[str]:
-    return ("-m", "comment", "--comment", text)
+def _networks(service: Service, family: Family) -> Sequence[Network]:
+    """The allowed clients of a family, without overlaps and in order."""
+    if family is Family.IPV4:
+        return list(collapse_addresses(n for n in service.allow if isinstance(n, IPv4Network)))
+    return list(collapse_addresses(n for n in service.allow if isinstance(n, IPv6Network)))
 
 
-def _destination(listener: Listener) -> Sequence[str]:
-    if listener.address is None:
-        return ()
-    return ("-d", f"{listener.address}/{listener.address.max_prefixlen}")
+def _distinct(service: Service, family: Family) -> Iterable[Endpoint]:
+    """The endpoints that take new connections, each once."""
+    return {endpoint.to: endpoint for endpoint in service.ready(family)}.values()
 
 
-def _target(endpoint: Endpoint) -> Sequence[str]:
+def _target(endpoint: Endpoint) -> Rule:
     if endpoint.address is None:
         return ("-j", "REDIRECT", "--to-ports", str(endpoint.port))
     return ("-j", "DNAT", "--to-destination", endpoint.to)

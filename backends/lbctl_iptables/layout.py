@@ -1,15 +1,28 @@
 """How services lie in iptables: names, places and spellings that all rooms of this backend share.
 
-Everything is in the nat table, in chains that begin with our prefix:
+In the nat table, in chains that begin with our prefix:
 
-    PREROUTING, OUTPUT → LBCTL            one rule per listener: goto LBCTL-<service>
-    LBCTL-<service>                       the slots as a ladder of `statistic` rules
-    POSTROUTING → LBCTL-SOURCE            which connections need our source address
-    LBCTL-HAIRPIN                         … only where the endpoint would answer without us
+    PREROUTING, OUTPUT → LBCTL            finds the listener: goto LBCTL-<service>
+    LBCTL-TCP, LBCTL-TCP.<range> …        … by ranges of addresses and ports, where there are many listeners
+    LBCTL-<service>                       who is served, and how a slot is picked: a ladder of rules
+    LBCTL-<service>.<number>              … the groups of a long ladder, so that few rules are met
+    LBCTL-<service>.CLIENTS               ranges of allowed clients, where there are many
+    LBCTL-<service>.SERVED                the ladder, where only some clients are allowed
+    LBCTL-<service>.<hash>                an endpoint that remembers its clients (affinity)
+    POSTROUTING → LBCTL-SOURCE            connections whose mark says that they may need our source address
+    LBCTL-HAIRPIN, LBCTL-MASQUERADE       … only where the endpoint would answer without us; in any case
+
+In the filter table, for services that refuse somebody, and with the same chains to find the listener:
+
+    INPUT, FORWARD, OUTPUT → LBCTL        new connections that nobody has picked an endpoint for
+    LBCTL-REFUSE                          the answer: a reset, or that the port is unreachable
 
 Another owner has `LBCTL.<owner>` and `LBCTL.<owner>.<service>`; names of owners and services are in small
 letters and have no dot, so no two names can meet. A chain has at most 28 characters; what does not fit is cut
 and gets a hash.
+
+Two bits of the packet's mark, the intent's `mark`, say to later chains what the service's chain decided. No
+other bit of it is ever touched.
 
 Texts are spelled as iptables-save prints them, tokens joined by single blanks. So a program can be compared
 with a dump, and whatever is changed by hand shows, be it in a rule's comment or in its target.
@@ -20,24 +33,63 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from lbctl.model import DEFAULT_OWNER, Family
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 NAME = "iptables"
 
 #: Family → the word that begins the names of its commands.
 WORD: Mapping[Family, str] = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
 
-HOOKS = ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING")
+NAT = "nat"
+FILTER = "filter"
+#: The tables that hold our rules, in the order in which a script names them.
+TABLES = (FILTER, NAT)
+#: The chains of the kernel itself in those tables: the ones that ours are entered from.
+HOOKS = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
+#: Table → where new connections come in that are looked up there.
+ENTRANCES: Mapping[str, Sequence[str]] = {
+    NAT: ("PREROUTING", "OUTPUT"),
+    FILTER: ("INPUT", "FORWARD", "OUTPUT"),
+}
 MAX_CHAIN = 28
 
-_HASH = 8
+SOURCE = "SOURCE"
+HAIRPIN = "HAIRPIN"
+MASQUERADE = "MASQUERADE"
+REFUSE = "REFUSE"
+CLIENTS = "CLIENTS"
+SERVED = "SERVED"
+
+_HASH = 9
 _PLAIN = re.compile(r"[A-Za-z0-9_./:,=@%+!\[\]-]+\Z")
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|\S+')
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What the two bits of a packet's mark say, each as `value/mask`."""
+
+    none: str
+    #: Our source address is needed where the endpoint would answer without us.
+    hairpin: str
+    #: Our source address is needed.
+    masquerade: str
+    #: An endpoint was picked, and nothing more is to be done.
+    served: str
+
+    @classmethod
+    @lru_cache(maxsize=8)
+    def of(cls, mark: int) -> Marks:
+        """The marks that the bits of `mark` can say."""
+        low = mark & -mark
+        return cls(*(f"{value:#x}/{mark:#x}" for value in (0, low, mark ^ low, mark)))
 
 
 def prefix(owner: str) -> str:
@@ -50,28 +102,35 @@ def _stem(owner: str) -> str:
     return f"{prefix(owner)}-" if owner == DEFAULT_OWNER else f"{prefix(owner)}."
 
 
-def chain(owner: str, service: str) -> str:
-    """The name of a service's chain."""
-    name = f"{_stem(owner)}{service}"
+def chain(owner: str, *names: str) -> str:
+    """The name of a chain: a service's with what it is of that service, or one of ours in capitals."""
+    name = _stem(owner) + ".".join(names)
     if len(name) <= MAX_CHAIN:
         return name
-    digest = base64.b32encode(hashlib.sha256(service.encode()).digest()).decode().lower()[:_HASH]
-    return f"{name[: MAX_CHAIN - _HASH - 1]}.{digest}"
+    return f"{name[: MAX_CHAIN - _HASH - 1]}.{digest('.'.join(names))}"
 
 
-def source_chain(owner: str) -> str:
-    """The name of the chain that POSTROUTING enters."""
-    return f"{_stem(owner)}SOURCE"
-
-
-def hairpin_chain(owner: str) -> str:
-    """The name of the chain for services with source-nat hairpin."""
-    return f"{_stem(owner)}HAIRPIN"
+def digest(text: str) -> str:
+    """A few small letters and digits that stand for a text; never digits alone."""
+    code = base64.b32encode(hashlib.sha256(text.encode()).digest()).decode().lower()
+    return f"x{code[: _HASH - 1]}"
 
 
 def owns(owner: str, chain_name: str) -> bool:
     """True for a name of a chain of this owner."""
     return chain_name == prefix(owner) or chain_name.startswith(_stem(owner))
+
+
+def is_shared(owner: str, chain_name: str) -> bool:
+    """True for a name of a chain of this owner that is no single service's: those have capitals."""
+    return chain_name == prefix(owner) or chain_name[len(_stem(owner)) :][:1].isupper()
+
+
+def service_of(owner: str, chain_name: str) -> str | None:
+    """The service in the name of a chain of this owner; None where the name is cut short, or shared."""
+    if is_shared(owner, chain_name) or len(chain_name) == MAX_CHAIN:
+        return None
+    return chain_name[len(_stem(owner)) :].partition(".")[0]
 
 
 def quote(token: str) -> str:

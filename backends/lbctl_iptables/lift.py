@@ -1,22 +1,47 @@
-"""Program → services with exact shares: runs the rules' counters as the kernel would."""
+"""Program → services with exact shares: follows the rules' counters, draws and hashes as the kernel would."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from fractions import Fraction
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from math import gcd, lcm
+from typing import TYPE_CHECKING, TypeAlias
 
-from lbctl.model import Family, Lifted, LiftedService, Listener, Protocol
+from lbctl.model import MAX_SLOTS, Family, Lifted, LiftedService, Listener, Protocol, shares
 from lbctl_iptables import layout
+from lbctl_iptables.pick import DRAW
 from lbctl_iptables.rules import rules_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from lbctl.model import Program
     from lbctl_iptables.rules import Rule
 
 #: Connections after which a set of counters that has not come round is given up: beyond every ladder of ours.
 _LONGEST = 1 << 16
+#: Chains that lead from one to the next: beyond every tree of ours.
+_DEEPEST = 64
+
+_Odds: TypeAlias = "dict[str | None, Fraction]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Picked:
+    """Where connections go: one after another, or each by its odds."""
+
+    mode: str
+    slots: tuple[str | None, ...] = ()
+    odds: tuple[tuple[str | None, Fraction], ...] = ()
+
+    @property
+    def chances(self) -> _Odds:
+        return dict(self.odds) if self.odds else dict(shares(self.slots))
+
+
+class _Lost(Exception):
+    """Rules that are not understood."""
 
 
 def lift(program: Program) -> Lifted:
@@ -24,57 +49,172 @@ def lift(program: Program) -> Lifted:
     services: list[LiftedService] = []
     unsupported: list[str] = []
     for word in layout.WORD.values():
-        dispatch = program.by_key.get((word, "chain", layout.prefix(program.owner)))
-        for rule in rules_of("", dispatch.text) if dispatch else ():
-            listener, target = _listener(rule), rule.option("-g")
-            ladder = program.by_key.get((word, "chain", target)) if target else None
-            if listener is None or ladder is None:
-                unsupported.append(rule.text)
+        chains = {
+            item.key[3]: item.text
+            for item in program.of_kind("chain")
+            if item.key[0] == word and item.key[2] == layout.NAT
+        }
+        for name, text in chains.items():
+            if not layout.is_shared(program.owner, name):
                 continue
-            services.append(
-                _service(word, listener, rule.option("--comment") or "", rules_of("", ladder.text))
-            )
+            for rule in rules_of(text):
+                target = rule.option("-g", "-j") or ""
+                if "--dport" not in rule.text or layout.is_shared(program.owner, target):
+                    continue
+                listener = _listener(rule, name)
+                try:
+                    if listener is None or target not in chains:
+                        raise _Lost
+                    services.append(_service(word, listener, rule.option("--comment") or "", target, chains))
+                except (_Lost, ValueError):
+                    unsupported.append(rule.text)
     return Lifted(services=tuple(services), unsupported=tuple(unsupported))
 
 
-def _service(word: str, listener: Listener, name: str, rules: Sequence[Rule]) -> LiftedService:
-    rungs = [rule for rule in rules if rule.option("-p") == listener.protocol]
-    actions = {rule.option("-j", "-g") for rule in rungs}
-    slots = _sequence(rungs)
-    mode = "none" if not rungs else "nth" if len(slots) > 1 else "single"
+def _service(
+    word: str, listener: Listener, name: str, entry: str, chains: Mapping[str, str]
+) -> LiftedService:
+    walk = _Walk(chains, listener.protocol)
+    picked = walk.chain(entry)
+    single = len(picked.slots) == 1
     return LiftedService(
         name=name,
         family=next(f for f in Family if layout.WORD[f] == word),
         listener=listener,
-        mode=mode,
-        slots=slots,
-        action="redirect" if actions == {"REDIRECT"} else "dnat" if actions == {"DNAT"} else "none",
+        mode=("single" if picked.slots[0] else "none") if single else picked.mode,
+        slots=picked.slots,
+        odds=picked.odds,
+        action=walk.action,
     )
 
 
-def _sequence(rungs: Sequence[Rule]) -> tuple[str | None, ...]:
-    """Where the 1st, 2nd, … connection goes, until all counters are back where they began."""
-    every = [int(rule.option("--every") or 1) for rule in rungs]
-    start = [int(rule.option("--packet") or 0) for rule in rungs]
-    seen = [0] * len(rungs)
-    sequence: list[str | None] = []
-    while len(sequence) < _LONGEST:
-        to = None
-        for i, rule in enumerate(rungs):
-            hit = seen[i] == start[i]
-            seen[i] = (seen[i] + 1) % every[i]
-            if hit:
-                to = rule.endpoint
-                break
-        sequence.append(to)
-        if not any(seen):
-            break
-    return tuple(sequence)
+class _Walk:
+    """The way of one service's connections through its chains."""
+
+    def __init__(self, chains: Mapping[str, str], protocol: Protocol) -> None:
+        self._chains = chains
+        self._protocol = protocol
+        self._actions: set[str] = set()
+        self._depth = 0
+
+    @property
+    def action(self) -> str:
+        return self._actions.pop().lower() if len(self._actions) == 1 else "none"
+
+    def chain(self, name: str) -> _Picked:
+        """What a chain's rules do with connections that come to its first rule."""
+        if name not in self._chains or self._depth > _DEEPEST:
+            raise _Lost
+        self._depth += 1
+        picked = self._rules(rules_of(self._chains[name]))
+        self._depth -= 1
+        return picked
+
+    def _rules(self, rules: Sequence[Rule]) -> _Picked:
+        for i, rule in enumerate(rules):
+            text = rule.text
+            if "-s" in rule.tokens:
+                # Served clients go on from here; the others leave by the end of the chain.
+                return self.chain(rule.option("-g") or "")
+            if " --rcheck " in text or " RETURN" in text or "-j MARK " in text:
+                continue
+            if rule.option("-p") not in {None, self._protocol}:
+                continue
+            if " --every " in text:
+                return self._turn(rule, self._rules(rules[i + 1 :]))
+            if " --probability " in text:
+                return self._chance(rule, self._rules(rules[i + 1 :]))
+            if " --cluster-total-nodes " in text:
+                return self._hash(rules[i:])
+            return self._lead(rule)
+        return _Picked("none", (None,))
+
+    def _lead(self, rule: Rule) -> _Picked:
+        """Where a rule leads those that match it."""
+        to = rule.endpoint
+        if to is None:
+            return self.chain(rule.option("-g", "-j") or "")
+        self._actions.add(rule.option("-j") or "")
+        return _Picked("single", (to,))
+
+    def _turn(self, rule: Rule, rest: _Picked) -> _Picked:
+        """One of `every` goes where the rule leads, and the others to what stands behind it."""
+        every, start = int(rule.option("--every") or 0), int(rule.option("--packet") or 0)
+        own = self._lead(rule)
+        if not 0 <= start < every:
+            raise _Lost
+        if own.odds or rest.odds:
+            return _mixed(Fraction(1, every), own, rest)
+        if every == 1:
+            return _Picked("nth", own.slots)
+        others = every - 1
+        rounds = lcm(len(own.slots), len(rest.slots) // gcd(len(rest.slots), others))
+        if rounds * every > _LONGEST:
+            return _mixed(Fraction(1, every), own, rest)
+        slots: list[str | None] = []
+        for turn in range(rounds):
+            passed = [rest.slots[(turn * others + i) % len(rest.slots)] for i in range(others)]
+            slots += [*passed[:start], own.slots[turn % len(own.slots)], *passed[start:]]
+        return _Picked("nth", tuple(slots))
+
+    def _chance(self, rule: Rule, rest: _Picked) -> _Picked:
+        stored = round(Fraction(rule.option("--probability") or "") * DRAW)
+        mixed = _mixed(_meant(stored), self._lead(rule), rest)
+        return _Picked("random", odds=mixed.odds)
+
+    def _hash(self, rules: Sequence[Rule]) -> _Picked:
+        """The slots of a hash, or the odds where they are hashed again."""
+        total = int(rules[0].option("--cluster-total-nodes") or 0)
+        seed = rules[0].option("--cluster-hash-seed")
+        nodes = [self._node(rules, node, total, seed) for node in range(total)]
+        if all(len(node.slots) == 1 for node in nodes):
+            return _Picked("hash", tuple(node.slots[0] for node in nodes))
+        odds: _Odds = {}
+        for node in nodes:
+            for to, share in node.chances.items():
+                odds[to] = odds.get(to, Fraction(0)) + share / total
+        return _Picked("hash", odds=tuple((to, _near(share)) for to, share in odds.items()))
+
+    def _node(self, rules: Sequence[Rule], node: int, total: int, seed: str | None) -> _Picked:
+        """Where the clients of one node go. The rules of one total and seed see the same hash."""
+        for rule in rules:
+            if " --cluster-total-nodes " not in rule.text:
+                return self._lead(rule)
+            if (rule.option("--cluster-total-nodes"), rule.option("--cluster-hash-seed")) != (
+                str(total),
+                seed,
+            ):
+                return self._hash(rules)
+            if int(rule.option("--cluster-local-nodemask") or "0", 0) >> node & 1:
+                if rule.endpoint is not None:
+                    return self._lead(rule)
+                below = rules_of(self._chains.get(rule.option("-g") or "", ""))
+                return self._node(below, node, total, seed)
+        return _Picked("none", (None,))
 
 
-def _listener(rule: Rule) -> Listener | None:
+def _mixed(share: Fraction, own: _Picked, rest: _Picked) -> _Picked:
+    odds: _Odds = {to: share * part for to, part in own.chances.items()}
+    for to, part in rest.chances.items():
+        odds[to] = odds.get(to, Fraction(0)) + (1 - share) * part
+    return _Picked("mixed", odds=tuple(odds.items()))
+
+
+def _meant(stored: int) -> Fraction:
+    """The fraction of weights that is stored as so many of 2^31, where there is one."""
+    near = Fraction(stored, DRAW).limit_denominator(MAX_SLOTS)
+    return near if round(near * DRAW) == stored else Fraction(stored, DRAW)
+
+
+def _near(share: Fraction) -> Fraction:
+    """The fraction of weights that a share of hashes is nearest to, within what the hash can tell apart."""
+    near = share.limit_denominator(MAX_SLOTS)
+    return near if abs(near - share) <= Fraction(1, 1 << 29) else share
+
+
+def _listener(rule: Rule, chain: str) -> Listener | None:
     address = rule.option("-d")
-    if address is None and rule.option("--dst-type") != "LOCAL":
+    if address is None and rule.option("--dst-type") != "LOCAL" and ".LOCAL" not in chain:
         return None
     try:
         return Listener(

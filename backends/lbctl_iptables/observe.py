@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from lbctl.model import Item, Program
 from lbctl_iptables import drivers, layout
 from lbctl_iptables.carry import at_start
-from lbctl_iptables.rules import parse
+from lbctl_iptables.rules import Dump, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from lbctl.host import Host
-    from lbctl_iptables.rules import Rule
+
+_COMMENT = re.compile(r"--comment ([a-z0-9-]+)[ /]")
 
 
 def observe(host: Host, driver: str, owner: str) -> Program:
     """See `lbctl.spi.Backend.observe`."""
-    return program(owner, dumps(host, driver))
+    return program(owner, dumps(host, driver, owner))
 
 
 def generation(host: Host, driver: str) -> str | None:  # noqa: ARG001 (the protocol's)
@@ -26,31 +28,32 @@ def generation(host: Host, driver: str) -> str | None:  # noqa: ARG001 (the prot
     return None
 
 
-def dumps(host: Host, driver: str) -> dict[str, str]:
-    """Family's word → its nat table as a dump."""
-    return {word: drivers.save(host, driver, word) for word in layout.WORD.values()}
+def dumps(host: Host, driver: str, owner: str) -> dict[str, Dump]:
+    """Family's word → what its tables hold of an owner."""
+    return {word: parse(drivers.save(host, driver, word), owner) for word in layout.WORD.values()}
 
 
-def program(owner: str, dumps: Mapping[str, str]) -> Program:
+def program(owner: str, dumps: Mapping[str, Dump]) -> Program:
     """What dumps hold of an owner."""
     return Program(owner, tuple(item for word, dump in dumps.items() for item in _items(word, owner, dump)))
 
 
-def _items(word: str, owner: str, dump: str) -> Iterator[Item]:
-    chains, jumps = parse(dump, owner)
-    for name, rules in chains.items():
-        # Whose turn it is is no part of what was asked for.
-        texts = [rule.text for rule in at_start(rules)]
-        yield Item((word, "chain", name), "\n".join(texts), _service(rules))
-    seen: dict[str, int] = {}
-    for rule in jumps:
-        # The first jump of a hook has the hook's name as its key; a second one is somebody's mistake.
-        seen[rule.chain] = count = seen.get(rule.chain, 0) + 1
-        extra = (str(count),) if count > 1 else ()
-        yield Item((word, "jump", rule.chain, *extra), rule.text)
+def _items(word: str, owner: str, dump: Dump) -> Iterator[Item]:
+    for (table, name), rules in dump.chains.items():
+        text = "\n".join([rule.text for rule in rules])
+        if " --packet " in text and table == layout.NAT:
+            # Whose turn it is is no part of what was asked for.
+            text = "\n".join([rule.text for rule in at_start(rules)])
+        service = None if layout.is_shared(owner, name) else service_of(owner, name, text)
+        yield Item((word, "chain", table, name), text, service)
+    for (table, hook), jumps in dump.jumps.items():
+        for number, rule in enumerate(jumps, 1):
+            # The first jump of a hook has the hook's name as its key; a second one is somebody's mistake.
+            extra = (str(number),) if number > 1 else ()
+            yield Item((word, "jump", table, hook, *extra), rule.text)
 
 
-def _service(rules: list[Rule]) -> str | None:
-    """The service that a chain's comments name, where it is one service's chain."""
-    names = {comment.split("/")[0] for rule in rules if "/" in (comment := rule.option("--comment") or "")}
-    return names.pop() if len(names) == 1 else None
+def service_of(owner: str, chain: str, text: str) -> str | None:
+    """The service that the rules of a chain are commented with; that of the name where there is none."""
+    found = _COMMENT.search(text)
+    return found[1] if found else layout.service_of(owner, chain)

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl_iptables import layout
 
-_CHAIN = re.compile(r":(?P<chain>\S+) \S+ \[\d+:\d+\]\Z")
-_RULE = re.compile(r"\[(?P<packets>\d+):(?P<bytes>\d+)\] -A (?P<chain>\S+) ?(?P<rule>.*)\Z")
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: A chain's table and name.
+Place: TypeAlias = tuple[str, str]
+
+_RULE = re.compile(r"\[(\d+):(\d+)\] -A (\S+) ?(.*)\Z")
+#: What needs no look at its tokens: it is spelled as we spell it.
+_AS_OURS = re.compile(r"[A-Za-z0-9_./:,=@%+!\[\]-]+(?: [A-Za-z0-9_./:,=@%+!\[\]-]+)*\Z")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Rule:
-    """One rule of a dump, with its tokens and counters."""
+    """One rule with its counters. `text` is spelled as `compile` does; otherwise where it never would."""
 
-    chain: str
-    tokens: tuple[str, ...]
-    packets: int
-    bytes: int
+    text: str
+    packets: int = 0
+    bytes: int = 0
 
-    @property
-    def text(self) -> str:
-        """The rule as `compile` spells it; something else for what `compile` would never write."""
-        try:
-            return layout.join(self.tokens)
-        except ValueError:
-            return ascii(" ".join(self.tokens))
+    @cached_property
+    def tokens(self) -> tuple[str, ...]:
+        """The words of the rule."""
+        return tuple(layout.split(self.text))
 
     def option(self, *names: str) -> str | None:
         """The token behind the first of the options `names`."""
@@ -41,37 +46,52 @@ class Rule:
         return self.option("--to-ports", "--to-destination")
 
 
-def rules_of(chain: str, text: str) -> list[Rule]:
+def rules_of(text: str) -> list[Rule]:
     """The rules of a chain's item."""
-    lines = text.split("\n") if text else []
-    return [Rule(chain=chain, tokens=tuple(layout.split(line)), packets=0, bytes=0) for line in lines]
+    return [Rule(text=line) for line in text.split("\n")] if text else []
 
 
-def parse(dump: str, owner: str) -> tuple[dict[str, list[Rule]], list[Rule]]:
-    """A dump with counters → the rules of each chain of the owner, and the rules of hooks that enter them."""
-    chains: dict[str, list[Rule]] = {}
-    jumps: list[Rule] = []
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """What a dump of one family has of an owner: the chains, and the rules of hooks that enter them."""
+
+    chains: Mapping[Place, list[Rule]]
+    jumps: Mapping[Place, list[Rule]]
+
+
+def parse(dump: str, owner: str) -> Dump:
+    """A dump with counters → what it has of an owner."""
+    chains: dict[Place, list[Rule]] = {}
+    jumps: dict[Place, list[Rule]] = {}
+    entering = f" {layout.prefix(owner)}"
     table = ""
     for line in dump.split("\n"):
         if line.startswith("*"):
             table = line[1:]
-        elif table != "nat":
+        elif table not in layout.TABLES:
             continue
-        elif found := _CHAIN.match(line):
-            if layout.owns(owner, found["chain"]):
-                chains[found["chain"]] = []
+        elif line.startswith(":"):
+            chain = line[1:].partition(" ")[0]
+            if layout.owns(owner, chain):
+                chains[table, chain] = []
         elif found := _RULE.match(line):
-            own = layout.owns(owner, found["chain"])
-            if not own and (found["chain"] not in layout.HOOKS or layout.prefix(owner) not in line):
+            packets, size, chain, text = found.groups()
+            own = layout.owns(owner, chain)
+            if not own and (chain not in layout.HOOKS or entering not in text):
                 continue
-            rule = Rule(
-                chain=found["chain"],
-                tokens=tuple(layout.split(found["rule"])),
-                packets=int(found["packets"]),
-                bytes=int(found["bytes"]),
-            )
+            rule = Rule(text=_spelled(text), packets=int(packets), bytes=int(size))
             if own:
-                chains.setdefault(rule.chain, []).append(rule)
+                chains.setdefault((table, chain), []).append(rule)
             elif layout.owns(owner, rule.option("-j", "-g") or ""):
-                jumps.append(rule)
-    return chains, jumps
+                jumps.setdefault((table, chain), []).append(rule)
+    return Dump(chains, jumps)
+
+
+def _spelled(text: str) -> str:
+    if _AS_OURS.match(text):
+        return text
+    tokens = layout.split(text)
+    try:
+        return layout.join(tokens)
+    except ValueError:
+        return ascii(" ".join(tokens))

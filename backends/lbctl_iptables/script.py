@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lbctl_iptables import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from lbctl.model import Change, Item, Program
     from lbctl_iptables.rules import Rule
@@ -27,52 +27,62 @@ def render(program: Program) -> str:
     for item in program.items:
         families.setdefault(item.key[0], {})[item.key[1:]] = item
     keys = dict.fromkeys(key for items in families.values() for key in items)
-    lines: list[str] = []
-    for key in (key for key in keys if key[0] == "chain"):
-        words = [word for word, items in families.items() if key in items]
-        # A line that begins with a colon takes no option.
-        one = f"{_OPTION[words[0]]}-N {key[1]}"
-        lines.append(f":{key[1]} - [0:0]" if len(words) == len(layout.WORD) else one)
+    text = ""
+    for table in layout.TABLES:
+        mine = [key for key in keys if key[1] == table]
+        if mine:
+            text += _section(table, _rendered(mine, families))
+    return _HEADER + text
+
+
+def _rendered(
+    keys: Sequence[tuple[str, ...]], families: Mapping[str, Mapping[tuple[str, ...], Item]]
+) -> Iterator[str]:
+    for kind, _, chain, *_ in keys:
+        if kind == "chain":
+            words = [word for word, items in families.items() if (kind, keys[0][1], chain) in items]
+            # A line that begins with a colon takes no option.
+            one = f"{_OPTION[words[0]]}-N {chain}"
+            yield f":{chain} - [0:0]" if len(words) == len(layout.WORD) else one
     for key in keys:
         texts = {word: items[key].text for word, items in families.items() if key in items}
         if len(texts) == len(layout.WORD) and len(set(texts.values())) == 1:
-            lines += _add(key, next(iter(texts.values())))
+            yield from _add(key, next(iter(texts.values())))
         else:
             for word, text in texts.items():
-                lines += [_OPTION[word] + line for line in _add(key, text)]
-    return _HEADER + _transaction(lines)
+                yield from (_OPTION[word] + line for line in _add(key, text))
 
 
-def transaction(word: str, changes: Sequence[Change], counted: Mapping[str, Sequence[Rule]]) -> str:
-    """The script that carries out the changes of one family; empty where there is none.
+def section(table: str, changes: Iterable[Change], counted: Mapping[str, Sequence[Rule]]) -> str:
+    """What carries out the changes of one table of one family.
 
     `counted` holds the rules, with counters and turns, of the chains to write; it may name more chains than
     the changes do.
     """
-    mine = [change for change in changes if change.key[0] == word]
-    if not mine:
-        return ""
-    gone = [change.key[2] for change in mine if change.key[1] == "chain" and change.after is None]
+    gone, jumps = [], []
+    for change in changes:
+        _, kind, _, name, *_ = change.key
+        if kind == "jump":
+            if change.before is not None:
+                jumps.append(f"-D {name} {change.before.text}")
+            if change.after is not None:
+                jumps += _add(change.key[1:], change.after.text)
+        elif change.after is None:
+            gone.append(name)
     # Behind --noflush, naming a chain makes it, or empties it where it is there already.
     lines = [f":{chain} - [0:0]" for chain in (*counted, *gone)]
     for chain, rules in counted.items():
         lines += [f"[{rule.packets}:{rule.bytes}] -A {chain} {rule.text}" for rule in rules]
-    for change in mine:
-        if change.key[1] == "jump":
-            if change.before is not None:
-                lines.append(f"-D {change.key[2]} {change.before.text}")
-            if change.after is not None:
-                lines += _add(change.key[1:], change.after.text)
-    lines += [f"-X {chain}" for chain in gone]
-    return _transaction(lines)
+    return _section(table, (*lines, *jumps, *(f"-X {chain}" for chain in gone)))
 
 
 def _add(key: tuple[str, ...], text: str) -> list[str]:
-    if key[0] == "jump":
+    kind, _, chain, *_ = key
+    if kind == "jump":
         # First in its chain: a declared listener wins over what stood there.
-        return [f"-I {key[1]} 1 {text}"]
-    return [f"-A {key[1]} {line}" for line in text.split("\n") if line]
+        return [f"-I {chain} 1 {text}"]
+    return [f"-A {chain} {line}" for line in text.split("\n") if line]
 
 
-def _transaction(lines: Iterable[str]) -> str:
-    return "".join(line + "\n" for line in ("*nat", *lines, "COMMIT"))
+def _section(table: str, lines: Iterable[str]) -> str:
+    return "".join(line + "\n" for line in (f"*{table}", *lines, "COMMIT"))

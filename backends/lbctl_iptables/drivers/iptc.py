@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lbctl.host import Completed
-from lbctl_iptables.drivers.restore import has_legacy_table, legacy_kernel
+from lbctl_iptables.drivers.restore import legacy_kernel, legacy_tables
 
 if TYPE_CHECKING:
     from lbctl.host import Host
@@ -54,17 +54,16 @@ class Iptc:
 
     def save(self, host: Host, word: str) -> Completed:
         """See `Driver`."""
-        if not has_legacy_table(host, word):
-            return Completed(code=0, out="", err="")
-        return _run(host, "save", word)
+        tables = legacy_tables(host, word)
+        return _run(host, "save", word, *tables) if tables else Completed(code=0, out="", err="")
 
     def load(self, host: Host, word: str, script: str, *, check: bool) -> Completed:
         """See `Driver`."""
         return _run(host, "check" if check else "load", word, stdin=script)
 
 
-def _run(host: Host, verb: str, word: str, *, stdin: str = "") -> Completed:
-    done = host.run([sys.executable, *_CHILD, verb, word], stdin=stdin)
+def _run(host: Host, *arguments: str, stdin: str = "") -> Completed:
+    done = host.run([sys.executable, *_CHILD, *arguments], stdin=stdin)
     if done.code >= 0:
         return done
     # The binding calls C through hand-written layouts: where those are wrong, there are no last words.

@@ -1,6 +1,7 @@
 """The process behind driver `iptc`: texts of iptables-save and iptables-restore here, libiptc there.
 
-    python -P -m lbctl_iptables.drivers.iptc_child save|load|check iptables|ip6tables
+    python -P -m lbctl_iptables.drivers.iptc_child save iptables|ip6tables TABLE…
+    python -P -m lbctl_iptables.drivers.iptc_child load|check iptables|ip6tables
 
 Of python-iptables (1.2.0) this uses the tables, and the extensions with their C parsers and printers; entries
 are filled and read here, since its rules are not fit for it: a `Rule` asks every table of the family whether
@@ -30,7 +31,6 @@ from lbctl_iptables.drivers.restore import LOCK_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_TABLE = "nat"
 _LOCK = "/run/xtables.lock"
 _NAME_SIZE = 16
 
@@ -63,10 +63,10 @@ class Refused(Exception):
     """Something in the script, or in the kernel, that stops it."""
 
 
-class Nat:
-    """The nat table of one family in this network namespace, as it was when this was made."""
+class Table:
+    """A table of one family in this network namespace, as it was when this was made."""
 
-    def __init__(self, word: str) -> None:
+    def __init__(self, word: str, name: str) -> None:
         self.six = word == layout.WORD[Family.IPV6]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its sources are of Python 2, and said to be so by newer ones
@@ -76,7 +76,7 @@ class Nat:
         self._low._xt_globals.exit_err = ctypes.cast(self._low._throw, self._low._EXIT_FN)
         self._xtables = self._low.xtables(self._low.NFPROTO_IPV6 if self.six else self._low.NFPROTO_IPV4)
         try:
-            self.table = (self._iptc.Table6 if self.six else self._iptc.Table)(_TABLE, autocommit=False)
+            self.table = (self._iptc.Table6 if self.six else self._iptc.Table)(name, autocommit=False)
         except self._iptc.IPTCError as error:
             raise Refused(_plain(error)) from None
         # A rule asks its tables which of its targets are chains; by default, it makes all tables for that.
@@ -87,7 +87,7 @@ class Nat:
 
     def dump(self) -> bytes:
         """The table as iptables-save prints it, with counters."""
-        lines = [b"*" + _TABLE.encode()]
+        lines = [b"*" + self.table.name.encode()]
         low, handle = self.table._iptc, self.table._handle
         chains = []
         # By bytes: the binding decodes names, and a name of somebody else's need not be text.
@@ -528,11 +528,11 @@ def _lock() -> Iterator[None]:
 
 
 def load(word: str, script: str, *, check: bool) -> None:
-    """Run a script as one commit; with `check`, all of it but the commit."""
+    """Run a script, each section as one commit; with `check`, all of it but the commits."""
     other = "-4" if word == layout.WORD[Family.IPV6] else "-6"
     with _lock():
-        nat = Nat(word)
-        state = "before"
+        table: Table | None = None
+        committed = False
         for number, raw in enumerate(script.split("\n"), 1):
             line = raw.strip()
             if not line or line.startswith("#"):
@@ -541,33 +541,38 @@ def load(word: str, script: str, *, check: bool) -> None:
             if option == other:
                 continue
             try:
-                if state == "before" and line == f"*{_TABLE}":
-                    state = "inside"
-                elif state == "inside" and line == "COMMIT":
-                    state = "behind"
+                if table is None and line[:1] == "*" and line[1:] in layout.TABLES:
+                    table, committed = Table(word, line[1:]), False
+                elif table is not None and line == "COMMIT":
                     if not check:
-                        nat.commit()
-                elif state == "inside":
-                    nat.execute(rest if option in {"-4", "-6"} else line)
+                        table.commit()
+                    table, committed = None, True
+                elif table is not None:
+                    table.execute(rest if option in {"-4", "-6"} else line)
                 else:
-                    raise Refused("outside of *nat … COMMIT")
+                    raise Refused("outside of *table … COMMIT")
             except Refused as error:
                 raise Refused(f"line {number}: {error}") from None
-        if state != "behind":
+        if not committed:
             raise Refused("the script does not end with COMMIT")
 
 
 def main(arguments: Sequence[str]) -> int:
     """See the module."""
     match list(arguments):
-        case [("save" | "load" | "check") as verb, word] if word in layout.WORD.values():
+        case ["save" as verb, word, *tables] if word in layout.WORD.values() and {*tables} <= {
+            *layout.TABLES
+        }:
+            pass
+        case [("load" | "check") as verb, word] if word in layout.WORD.values():
             pass
         case _:
             print(__doc__, file=sys.stderr)  # noqa: T201 (a command)
             return 2
     try:
         if verb == "save":
-            sys.stdout.buffer.write(Nat(word).dump())
+            for table in (name for name in tables if name in layout.TABLES):
+                sys.stdout.buffer.write(Table(word, table).dump())
         else:
             script = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
             load(word, script, check=verb == "check")

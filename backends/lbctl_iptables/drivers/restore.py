@@ -6,8 +6,11 @@ import re
 from typing import TYPE_CHECKING
 
 from lbctl.host import Completed, ModuleState, kernel_module
+from lbctl_iptables import layout
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lbctl.host import Host
 
 #: Seconds to wait for another program that holds the xtables lock.
@@ -37,9 +40,9 @@ class _Restore:
     def save(self, host: Host, word: str) -> Completed:
         """See `Driver`."""
         path = self._path(host, word, "save")
-        if path is None or not self._has_table(host, word):
+        if path is None or not self._has_tables(host, word):
             return Completed(code=0, out="", err="")
-        return host.run([path, "--counters", "--table", "nat"])
+        return host.run([path, "--counters"])
 
     def load(self, host: Host, word: str, script: str, *, check: bool) -> Completed:
         """See `Driver`."""
@@ -66,8 +69,8 @@ class _Restore:
         """Why the kernel cannot take this flavour; empty where it can."""
         raise NotImplementedError
 
-    def _has_table(self, host: Host, word: str) -> bool:
-        """False where there is no nat table yet: reading it would make one."""
+    def _has_tables(self, host: Host, word: str) -> bool:
+        """False where there is no table yet, so that nothing need be asked."""
         raise NotImplementedError
 
 
@@ -82,8 +85,8 @@ class Legacy(_Restore):
     def _kernel(self, host: Host) -> str:
         return legacy_kernel(host)
 
-    def _has_table(self, host: Host, word: str) -> bool:
-        return has_legacy_table(host, word)
+    def _has_tables(self, host: Host, word: str) -> bool:
+        return bool(legacy_tables(host, word))
 
 
 class NfTables(_Restore):
@@ -98,7 +101,7 @@ class NfTables(_Restore):
         missing = kernel_module(host, "nf_tables") is ModuleState.MISSING
         return "this kernel has no nf_tables" if missing else ""
 
-    def _has_table(self, host: Host, word: str) -> bool:  # noqa: ARG002 (one module serves both families)
+    def _has_tables(self, host: Host, word: str) -> bool:  # noqa: ARG002 (one module serves both families)
         return kernel_module(host, "nf_tables") is not ModuleState.LOADABLE
 
 
@@ -116,6 +119,7 @@ def tables_file(word: str) -> str:
     return f"/proc/thread-self/net/{word.replace('tables', '_tables')}_names"
 
 
-def has_legacy_table(host: Host, word: str) -> bool:
-    """True where the legacy nat table of a family exists in this network namespace."""
-    return "nat" in (host.read(tables_file(word)) or "").split()
+def legacy_tables(host: Host, word: str) -> Sequence[str]:
+    """The legacy tables of ours that exist for a family in this network namespace. Reading makes one."""
+    present = (host.read(tables_file(word)) or "").split()
+    return [table for table in layout.TABLES if table in present]

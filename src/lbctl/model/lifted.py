@@ -19,7 +19,8 @@ class LiftedService:
     """One listener in one family, as the kernel balances it.
 
     `slots` is one full period of the picker: where the 1st, 2nd, … new connection goes, None for a
-    connection that no endpoint takes. `mode` is `nth`, `random`, `hash`, `single` or `none`.
+    connection that no endpoint takes. Where rules draw lots that are no slots, `odds` has each one's chance
+    instead. `mode` is `nth`, `random`, `hash`, `mixed`, `single` or `none`.
     """
 
     name: str
@@ -28,11 +29,13 @@ class LiftedService:
     mode: str
     slots: tuple[str | None, ...]
     action: str
+    odds: tuple[tuple[str | None, Fraction], ...] = ()
 
     @property
     def shares(self) -> Mapping[str, Fraction]:
         """`Endpoint.to` → the share of new connections that it gets."""
-        return {to: share for to, share in shares(self.slots).items() if to is not None}
+        every = dict(self.odds) if self.odds else shares(self.slots)
+        return {to: share for to, share in every.items() if to is not None}
 
     @property
     def leak(self) -> Fraction:

@@ -1,0 +1,189 @@
+"""How a slot is picked: slots → a tree of ladders.
+
+A ladder is the rules of one chain, each with a condition, the last with none: a connection is taken by the
+first that matches. A rule sees only what the earlier ones left, so the conditions of a ladder over N turns
+are one of N, one of N - 1, … one of 2. Where a ladder would be long it becomes a tree, whose rules lead to
+the ladders of groups, so that a connection meets O(log N) rules, and each slot has the same connections as
+before:
+
+- by turns, the group at place i of d takes the connections i, i + d, i + 2d, …, and so the slots there;
+  where N has no small divisor, the first slot gets a rule of its own, and N - 1 has one;
+- by chance, a group has the sum of its endpoints' chances;
+- by the client's hash, a group has all of its endpoints' slots.
+
+For up to 32 slots, the hash of `cluster` picks the very slot that nftables picks with `jhash … mod N seed S`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate
+from math import prod
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from lbctl.model import Scheduler, schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lbctl.model import Endpoint, Family, Service
+
+Condition: TypeAlias = tuple[str, ...]
+Node: TypeAlias = "Endpoint | Ladder"
+T = TypeVar("T")
+
+#: Rules of one ladder that are not worth a jump.
+SHORT = 8
+#: What a long ladder is split by: the first that divides it. Four ladders of one are met as soon as two of
+#: two, with half of the jumps.
+_FANS = (4, 2, 3, 5, 7)
+#: Nodes that `cluster` can tell apart.
+MAX_NODES = 32
+#: `random` draws a number of 31 bits, and compares.
+DRAW = 1 << 31
+#: Where a hash is spread over more slots than `cluster` has nodes: how fine, if they have a larger divisor.
+_FINEST = (MAX_NODES,) * 6
+#: The step from one level's seed to the next level's: 2^32 divided by the golden ratio.
+_STEP = 0x9E3779B9
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """The rules of one chain: conditions and what they lead to; the last condition is empty."""
+
+    rungs: tuple[tuple[Condition, Node], ...]
+
+
+def picker(service: Service, family: Family) -> Node | None:
+    """What picks among the ready endpoints of a service; None where there is none."""
+    ready = service.ready(family)
+    if not ready:
+        return None
+    weights = tuple(endpoint.weight for endpoint in ready)
+    match service.scheduler:
+        case Scheduler.ROUND_ROBIN:
+            return _by_turns(tuple(ready[i] for i in schedule(weights)))
+        case Scheduler.RANDOM:
+            return _by_chance(tuple(zip(ready, weights, strict=True)))
+    slots = schedule(weights)
+    if service.scheduler is Scheduler.MAGLEV or len(slots) > MAX_NODES:
+        return _spread(ready, weights, service.hash_seed)
+    masks = {i: sum(1 << slot for slot, at in enumerate(slots) if at == i) for i in slots}
+    return _by_nodes([(mask, ready[i]) for i, mask in masks.items()], len(slots), service.hash_seed)
+
+
+def _ladder(rungs: Sequence[tuple[Condition, Node]]) -> Node:
+    """The last rung takes what is left, and a ladder of one is none."""
+    *others, (_, last) = rungs
+    return Ladder((*others, ((), last))) if others else last
+
+
+def _by_turns(slots: tuple[Endpoint, ...]) -> Node:
+    return _ladder(list(_turns(slots)))
+
+
+def _turns(slots: tuple[Endpoint, ...]) -> Iterator[tuple[Condition, Node]]:
+    count = len(slots)
+    if count <= SHORT:
+        for i, slot in enumerate(slots):
+            yield _every(count - i), slot
+        return
+    fan = next((fan for fan in _FANS if count % fan == 0), None)
+    if fan is None:
+        yield _every(count), slots[0]
+        yield from _turns(slots[1:])
+        return
+    for i in range(fan):
+        yield _every(fan - i), _by_turns(slots[i::fan])
+
+
+def _every(turns: int) -> Condition:
+    return ("-m", "statistic", "--mode", "nth", "--every", str(turns), "--packet", "0")
+
+
+def _by_chance(parts: Sequence[tuple[Endpoint, int]]) -> Node:
+    rest = sum(weight for _, weight in parts)
+    rungs: list[tuple[Condition, Node]] = []
+    for group in _grouped(parts):
+        chance = sum(weight for _, weight in group)
+        below = _by_chance(group) if len(group) > 1 else group[0][0]
+        rungs.append((_chance(Fraction(chance, rest)), below))
+        rest -= chance
+    return _ladder(rungs)
+
+
+def _chance(chance: Fraction) -> Condition:
+    """A chance as iptables-save prints the nearest that the kernel has: eleven digits give it back."""
+    stored = round(chance * DRAW)
+    return ("-m", "statistic", "--mode", "random", "--probability", f"{stored / DRAW:.11f}")
+
+
+def _by_nodes(parts: Sequence[tuple[int, Node]], total: int, seed: int) -> Node:
+    """`parts` are sets of nodes, as the bits of a number, and what they lead to."""
+    rungs: list[tuple[Condition, Node]] = []
+    for group in _grouped(parts):
+        mask = sum(nodes for nodes, _ in group)
+        below = _by_nodes(group, total, seed) if len(group) > 1 else group[0][1]
+        rungs.append((_nodes(mask, total, seed), below))
+    return _ladder(rungs)
+
+
+def _nodes(mask: int, total: int, seed: int) -> Condition:
+    nodes = ("--cluster-local-nodemask", f"0x{mask:08x}", "--cluster-total-nodes", str(total))
+    return ("-m", "cluster", *nodes, "--cluster-hash-seed", f"0x{seed:08x}")
+
+
+def _grouped(parts: Sequence[T]) -> Iterator[Sequence[T]]:
+    """A few groups of neighbours, alike in number; each by itself where there are few."""
+    count = len(parts)
+    fan = count if count <= SHORT else _FANS[0]
+    for i in range(fan):
+        yield parts[count * i // fan : count * (i + 1) // fan]
+
+
+def _spread(ready: Sequence[Endpoint], weights: Sequence[int], seed: int) -> Node:
+    """The client's hash, hashed again on each level, spread over the endpoints by their weights.
+
+    Exact where the sum of the weights is a product of numbers up to 32, else to within 2^-30.
+    """
+    total = len(schedule(tuple(weights)))
+    radices = _radices(total)
+    size = prod(radices)
+    ends = [round(Fraction(size * end, sum(weights))) for end in accumulate(weights)]
+    parts = list(zip([0, *ends], ends, ready, strict=False))
+    return _level(parts, 0, size, radices, seed)
+
+
+def _level(
+    parts: Sequence[tuple[int, int, Endpoint]], first: int, size: int, radices: Sequence[int], seed: int
+) -> Node:
+    """What leads to the endpoints of the range of `size` from `first` on."""
+    parts = [(max(a, first), min(b, first + size), e) for a, b, e in parts if a < first + size and b > first]
+    if len(parts) == 1:
+        return parts[0][2]
+    total, *deeper = radices
+    width = size // total
+    nodes: list[tuple[int, Node]] = []
+    for start, end, endpoint in parts:
+        whole = range(-(-(start - first) // width), (end - first) // width)
+        if whole:
+            nodes.append((sum(1 << node for node in whole), endpoint))
+        if (end - first) % width and end < first + size:
+            node = (end - first) // width
+            below = _level(parts, first + node * width, width, deeper, (seed + _STEP) & 0xFFFFFFFF)
+            if not nodes or nodes[-1][0] != 1 << node:
+                nodes.append((1 << node, below))
+    return _by_nodes(nodes, total, seed)
+
+
+def _radices(total: int) -> Sequence[int]:
+    """Numbers up to 32 whose product is `total`, or the finest that there is."""
+    radices: list[int] = []
+    while total > 1:
+        largest = next((n for n in range(min(MAX_NODES, total), 1, -1) if total % n == 0), None)
+        if largest is None:
+            return _FINEST
+        radices.append(largest)
+        total //= largest
+    return radices or (1,)
