@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from ipaddress import ip_address
@@ -24,6 +25,8 @@ _LONGEST = 1 << 16
 #: Chains that lead from one to the next: beyond every tree of ours.
 _DEEPEST = 64
 
+_NODES = "--cluster-total-nodes"
+
 _Odds: TypeAlias = "dict[str | None, Fraction]"
 
 
@@ -38,6 +41,9 @@ class _Picked:
     @property
     def chances(self) -> _Odds:
         return dict(self.odds) if self.odds else dict(shares(self.slots))
+
+
+_NOBODY = _Picked("none", (None,))
 
 
 class _Lost(Exception):
@@ -65,7 +71,11 @@ def lift(program: Program) -> Lifted:
                 try:
                     if listener is None or target not in chains:
                         raise _Lost
-                    services.append(_service(word, listener, rule.option("--comment") or "", target, chains))
+                    service = rule.option("--comment") or ""
+                    served = layout.chain(program.owner, service, layout.SERVED)
+                    # What clients get that are not allowed is no share.
+                    entry = served if served in chains else target
+                    services.append(_service(word, listener, service, entry, chains))
                 except (_Lost, ValueError):
                     unsupported.append(rule.text)
     return Lifted(services=tuple(services), unsupported=tuple(unsupported))
@@ -103,19 +113,21 @@ class _Walk:
 
     def chain(self, name: str) -> _Picked:
         """What a chain's rules do with connections that come to its first rule."""
-        if name not in self._chains or self._depth > _DEEPEST:
+        if self._depth > _DEEPEST:
             raise _Lost
         self._depth += 1
-        picked = self._rules(rules_of(self._chains[name]))
+        picked = self._rules(self._parsed(name))
         self._depth -= 1
         return picked
+
+    def _parsed(self, name: str) -> Sequence[Rule]:
+        if name not in self._chains:
+            raise _Lost
+        return rules_of(self._chains[name])
 
     def _rules(self, rules: Sequence[Rule]) -> _Picked:
         for i, rule in enumerate(rules):
             text = rule.text
-            if "-s" in rule.tokens:
-                # Served clients go on from here; the others leave by the end of the chain.
-                return self.chain(rule.option("-g") or "")
             if " --rcheck " in text or " RETURN" in text or "-j MARK " in text:
                 continue
             if rule.option("-p") not in {None, self._protocol}:
@@ -124,10 +136,10 @@ class _Walk:
                 return self._turn(rule, self._rules(rules[i + 1 :]))
             if " --probability " in text:
                 return self._chance(rule, self._rules(rules[i + 1 :]))
-            if " --cluster-total-nodes " in text:
+            if f" {_NODES} " in text:
                 return self._hash(rules[i:])
             return self._lead(rule)
-        return _Picked("none", (None,))
+        return _NOBODY
 
     def _lead(self, rule: Rule) -> _Picked:
         """Where a rule leads those that match it."""
@@ -164,33 +176,35 @@ class _Walk:
 
     def _hash(self, rules: Sequence[Rule]) -> _Picked:
         """The slots of a hash, or the odds where they are hashed again."""
-        total = int(rules[0].option("--cluster-total-nodes") or 0)
-        seed = rules[0].option("--cluster-hash-seed")
-        nodes = [self._node(rules, node, total, seed) for node in range(total)]
+        total = int(rules[0].option(_NODES) or 0)
+        picked = self._nodes(rules, (1 << total) - 1, _hash_of(rules[0]))
+        nodes = [picked.get(node, _NOBODY) for node in range(total)]
         if all(len(node.slots) == 1 for node in nodes):
             return _Picked("hash", tuple(node.slots[0] for node in nodes))
         odds: _Odds = {}
-        for node in nodes:
-            for to, share in node.chances.items():
-                odds[to] = odds.get(to, Fraction(0)) + share / total
+        for found, count in Counter(nodes).items():
+            for to, share in found.chances.items():
+                odds[to] = odds.get(to, Fraction(0)) + share * count / total
         return _Picked("hash", odds=tuple((to, _near(share)) for to, share in odds.items()))
 
-    def _node(self, rules: Sequence[Rule], node: int, total: int, seed: str | None) -> _Picked:
-        """Where the clients of one node go. The rules of one total and seed see the same hash."""
+    def _nodes(self, rules: Sequence[Rule], left: int, same: tuple[str | None, ...]) -> dict[int, _Picked]:
+        """Where the clients of each node in the bits of `left` go. Rules of one hash see the same nodes."""
+        found: dict[int, _Picked] = {}
         for rule in rules:
-            if " --cluster-total-nodes " not in rule.text:
-                return self._lead(rule)
-            if (rule.option("--cluster-total-nodes"), rule.option("--cluster-hash-seed")) != (
-                str(total),
-                seed,
-            ):
-                return self._hash(rules)
-            if int(rule.option("--cluster-local-nodemask") or "0", 0) >> node & 1:
-                if rule.endpoint is not None:
-                    return self._lead(rule)
-                below = rules_of(self._chains.get(rule.option("-g") or "", ""))
-                return self._node(below, node, total, seed)
-        return _Picked("none", (None,))
+            hashed = f" {_NODES} " in rule.text
+            taken = left & int(rule.option("--cluster-local-nodemask") or "0", 0) if hashed else left
+            below = () if rule.endpoint else self._parsed(rule.option("-g") or "")
+            if below and _hash_of(below[0]) == same:
+                found |= self._nodes(below, taken, same)
+            elif taken:
+                lead = self._lead(rule)
+                found |= {node: lead for node in range(taken.bit_length()) if taken >> node & 1}
+            left &= ~taken
+        return found
+
+
+def _hash_of(rule: Rule) -> tuple[str | None, ...]:
+    return rule.option(_NODES), rule.option("--cluster-hash-seed")
 
 
 def _mixed(share: Fraction, own: _Picked, rest: _Picked) -> _Picked:

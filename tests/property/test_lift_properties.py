@@ -107,6 +107,38 @@ def test_all_that_nftables_can_express_balances_as_the_intent_says(can: Capabili
 
 @PATIENT
 @given(intent=intents(everything=True))
+def test_all_that_iptables_can_express_balances_as_the_intent_says(intent: Intent) -> None:
+    lifted = iptables.lift(iptables.compile(intent, replace(CAPABILITIES[iptables.name], remap=True)))
+    assert lifted.unsupported == ()
+    wanted = {
+        (service.name, family, listener): service
+        for service in intent.services
+        for family in service.families
+        for listener in service.listeners_of(family)
+    }
+    assert len(lifted.services) == len(wanted)
+    for found in lifted.services:
+        service = wanted[found.name, found.family, found.listener]
+        slots = tuple(e.to for e in service.slots(found.family))
+        assert found.leak == (0 if slots else 1)
+        if not slots or len(set(slots)) == 1:
+            assert set(found.shares) == set(slots)
+            continue
+        assert found.mode == MODES[service.scheduler]
+        if service.scheduler is Scheduler.ROUND_ROBIN or (
+            service.scheduler is Scheduler.SOURCE_HASH and len(slots) <= 32
+        ):
+            assert found.slots == slots
+        elif service.scheduler is Scheduler.RANDOM:
+            assert found.shares == {to: service.by_weight()[to] for to in slots}
+        else:
+            assert found.shares.keys() == set(slots)
+            for to, share in found.shares.items():
+                assert abs(share - service.by_weight()[to]) <= Fraction(1, 1 << 28)
+
+
+@PATIENT
+@given(intent=intents(everything=True))
 def test_both_dialects_of_nftables_do_the_same(intent: Intent) -> None:
     intent = forgetful(intent)
     modern, classic = (nftables.compile(intent, can) for can in (MODERN, CLASSIC))
@@ -125,7 +157,7 @@ def test_the_order_of_services_moves_nothing(
     assert compiled(backend, intent) == program
     assert backend.render(compiled(backend, intent)) == backend.render(program)
     services = tuple(data.draw(st.permutations(intent.services)))
-    other = compiled(backend, Intent(services=services, owner=intent.owner))
+    other = compiled(backend, replace(intent, services=services))
     assert unordered(other) == unordered(program)
 
 
@@ -145,7 +177,7 @@ def test_a_service_that_comes_or_goes_changes_no_other(
     gone = data.draw(st.sampled_from(intent.services))
     rest = tuple(service for service in intent.services if service is not gone)
     full = compiled(backend, intent)
-    less = compiled(backend, Intent(services=rest, owner=intent.owner))
+    less = compiled(backend, replace(intent, services=rest))
     assert owned(less) == {key: item for key, item in owned(full).items() if item.service != gone.name}
     if backend is nftables:
         # What all share may come and go with a service, but never gets another text.

@@ -13,7 +13,6 @@ import pytest
 from lbctl.cli.options import Color
 from lbctl.cli.output import Style, plan_text
 from lbctl.config import load
-from lbctl.errors import Unsupported
 from lbctl.host.fake import FakeHost
 from lbctl.model import Intent, Plan, Program, diff, diff_services
 from lbctl_iptables import backend as iptables
@@ -24,7 +23,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 #: Stories that are told in the dialect of older hosts as well.
 CLASSIC = {"minimal", "weighted", "dual-stack", "source-nat"}
 STORIES = sorted(folder.name for folder in GOLDEN.iterdir())
-#: What iptables and the classic dialect do not do; the rules are then the words that refuse it.
+#: What the classic dialect does not do.
 REFUSED = {"affinity"}
 #: A host with IPv6, all commands, and one link to the endpoints' network: 10.0.0.0/24, 2001:db8:2::/64.
 HOST = FakeHost(
@@ -69,20 +68,13 @@ def test_the_host_of_the_stories() -> None:
     assert found == (ip_network("10.0.0.0/24"), ip_network("2001:db8:2::/64"))
 
 
-def iptables_rules(intent: Intent) -> str:
-    try:
-        return str(iptables.render(program(iptables, intent)))
-    except Unsupported as refusal:
-        return f"# {refusal.message}\n"
-
-
 @pytest.mark.parametrize("story", STORIES)
 def test_story(story: str) -> None:
     folder = GOLDEN / story
     intent = load(folder / "lbctl.toml")
     texts = {
         "nftables.nft": nftables.render(program(nftables, intent)),
-        "iptables.rules": iptables_rules(intent),
+        "iptables.rules": iptables.render(program(iptables, intent)),
         "plan.txt": plan(nftables, "nft", intent),
     }
     if story in CLASSIC:
@@ -94,12 +86,7 @@ def test_story(story: str) -> None:
         assert path.read_text(encoding="utf-8") == text, f"{path} (UPDATE_GOLDEN=1 rewrites it)"
 
 
-def test_what_iptables_refuses() -> None:
-    texts = {story: (GOLDEN / story / "iptables.rules").read_text(encoding="utf-8") for story in STORIES}
-    assert {story for story, text in texts.items() if "does not support" in text} == REFUSED
-
-
-@pytest.mark.parametrize("story", sorted(set(STORIES) - REFUSED))
+@pytest.mark.parametrize("story", STORIES)
 def test_a_plan_reads_the_same_on_every_backend(story: str) -> None:
     intent = load(GOLDEN / story / "lbctl.toml")
     one, other = plan(nftables, "x", intent), plan(iptables, "x", intent)

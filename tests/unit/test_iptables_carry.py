@@ -1,147 +1,195 @@
 """Turns and counters of ladders: a machine that counts as the kernel does must not notice a rewrite."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
+from math import gcd
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lbctl.model import schedule
+from lbctl.host.fake import FakeHost
+from lbctl.model import Endpoint, Family, Intent, Listener, Protocol, Service
+from lbctl_iptables import backend, layout
 from lbctl_iptables.carry import at_start, carry
 from lbctl_iptables.rules import Rule, rules_of
 
-CHAIN = "LBCTL-web"
-WEIGHTS = st.lists(st.integers(1, 5), min_size=1, max_size=5).map(tuple)
+Chains = Mapping[str, Sequence[Rule]]
+
+ENTRY = "LBCTL-web"
+WEIGHTS = st.lists(st.integers(1, 7), min_size=1, max_size=12).map(tuple)
 COUNTS = st.integers(0, 200)
 
 
-def ladder(slots: Sequence[int], *, protocols: Sequence[str] = ("tcp",), guard: bool = False) -> list[Rule]:
-    """The rules of a service as they are compiled, endpoint n on port 8000 + n."""
-    lines = ["-m addrtype --src-type LOCAL -m comment --comment web -j RETURN"] if guard else []
-    for protocol in protocols:
-        for left, slot in zip(range(len(slots), 0, -1), slots, strict=True):
-            nth = f"-m statistic --mode nth --every {left} --packet 0 " if left > 1 else ""
-            to = f"-j REDIRECT --to-ports {8000 + slot}"
-            lines.append(f"-p {protocol} {nth}-m comment --comment web/{8000 + slot} {to}")
-    return rules_of(CHAIN, "\n".join(lines))
+def web(weights: Sequence[int], *, protocols: Sequence[Protocol] = (Protocol.TCP,)) -> Service:
+    """A service whose endpoint n is port 8000 + n."""
+    return Service(
+        name="web",
+        listeners=tuple(Listener(protocol=protocol, port=80) for protocol in protocols),
+        endpoints=tuple(Endpoint(port=8000 + i, weight=weight) for i, weight in enumerate(weights)),
+        local_clients=False,
+    )
 
 
-def texts(rules: Sequence[Rule]) -> list[str]:
-    return [rule.text for rule in rules]
+def chains(service: Service) -> dict[str, list[Rule]]:
+    """The chains of a service, as they are compiled."""
+    program = backend.compile(Intent(services=(service,)), backend.probe(FakeHost()).capabilities)
+    return {
+        item.key[3]: rules_of(item.text)
+        for item in program.of_kind("chain")
+        if item.key[0] == layout.WORD[Family.IPV4] and item.service == service.name
+    }
 
 
-def sums(rules: Sequence[Rule]) -> Counter[tuple[str | None, str | None]]:
-    counts: Counter[tuple[str | None, str | None]] = Counter()
-    for rule in rules:
-        counts[rule.option("-p"), rule.endpoint or "no endpoint"] += rule.packets
+def texts(found: Chains) -> dict[str, list[str]]:
+    return {name: [rule.text for rule in rules] for name, rules in found.items()}
+
+
+def started(found: Chains) -> dict[str, list[Rule]]:
+    return {name: at_start(rules) for name, rules in found.items()}
+
+
+def sums(found: Chains) -> Counter[tuple[str | None, str]]:
+    counts: Counter[tuple[str | None, str]] = Counter()
+    for rule in (rule for rules in found.values() for rule in rules if rule.endpoint is not None):
+        counts[rule.option("-p"), str(rule.endpoint)] += rule.packets
     return +counts
 
 
 class Machine:
-    """A ladder as the kernel runs it.
+    """Chains as the kernel runs them.
 
     A rule sees the connections that the earlier ones left. Of those it lets `--packet` pass, takes one, and
     from then on one of each `--every` (net/netfilter/xt_statistic.c).
     """
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
-        self.rules = list(rules)
-        self.packets = [rule.packets for rule in rules]
-        self._left = [int(rule.option("--packet") or 0) for rule in rules]
+    def __init__(self, found: Chains) -> None:
+        self.chains = {name: list(rules) for name, rules in found.items()}
+        self._left = {
+            (name, i): int(rule.option("--packet") or 0)
+            for name, rules in found.items()
+            for i, rule in enumerate(rules)
+        }
+        #: Rules that the last connection met.
+        self.met = 0
 
     def connect(self, protocol: str = "tcp") -> str | None:
-        for i, rule in enumerate(self.rules):
-            if rule.option("-p") != protocol:
+        self.met = 0
+        return self._enter(ENTRY, protocol)
+
+    def _enter(self, name: str, protocol: str) -> str | None:
+        for i, rule in enumerate(self.chains[name]):
+            self.met += 1
+            if rule.option("-p") not in {None, protocol} or "--src-type" in rule.text:
                 continue
             every = int(rule.option("--every") or 1)
-            hit = self._left[i] == 0
-            self._left[i] = every - 1 if hit else self._left[i] - 1
+            hit = self._left[name, i] == 0
+            self._left[name, i] = every - 1 if hit else self._left[name, i] - 1
             if hit:
-                self.packets[i] += 1
-                return rule.endpoint
+                self.chains[name][i] = Rule(text=rule.text, packets=rule.packets + 1, bytes=rule.bytes + 60)
+                return rule.endpoint or self._enter(str(rule.option("-g")), protocol)
         return None
 
-    def dump(self) -> list[Rule]:
-        """What iptables-save --counters prints: the counters, and `--packet` as it was written."""
-        return [
-            Rule(chain=r.chain, tokens=r.tokens, packets=p, bytes=60 * p)
-            for r, p in zip(self.rules, self.packets, strict=True)
-        ]
+
+def sequence(service: Service, start: int, count: int) -> list[str]:
+    slots = [endpoint.to for endpoint in service.slots(Family.IPV4)]
+    return list(islice(cycle(slots), start % len(slots), start % len(slots) + count))
 
 
-def sequence(slots: Sequence[int], start: int, count: int) -> list[str]:
-    return [str(8000 + slot) for slot in islice(cycle(slots), start % len(slots), start % len(slots) + count)]
-
-
-@given(WEIGHTS, st.lists(st.integers(0, 40), min_size=1, max_size=5))
+@settings(deadline=None)
+@given(WEIGHTS, st.lists(st.integers(0, 60), min_size=1, max_size=5))
 def test_a_rewritten_ladder_goes_on_where_it_was(weights: tuple[int, ...], pauses: list[int]) -> None:
-    slots = schedule(weights)
-    machine = Machine(ladder(slots))
+    service = web(weights)
+    machine = Machine(chains(service))
     done = 0
     for count in pauses:
-        assert [machine.connect() for _ in range(count)] == sequence(slots, done, count)
+        assert [machine.connect() for _ in range(count)] == sequence(service, done, count)
         done += count
-        old = machine.dump()
-        rewritten = carry(ladder(slots), at_start(old))
-        assert sums(rewritten) == sums(old)
-        assert texts(at_start(rewritten)) == texts(ladder(slots))
+        rewritten = carry(chains(service), started(machine.chains))
+        assert sums(rewritten) == sums(machine.chains)
+        assert texts(started(rewritten)) == texts(chains(service))
         machine = Machine(rewritten)
-    assert [machine.connect() for _ in range(2 * len(slots))] == sequence(slots, done, 2 * len(slots))
+    period = 2 * len(service.slots(Family.IPV4))
+    assert [machine.connect() for _ in range(period)] == sequence(service, done, period)
 
 
+@settings(deadline=None)
 @given(WEIGHTS, COUNTS, COUNTS)
 def test_protocols_have_their_own_turns(weights: tuple[int, ...], tcp: int, udp: int) -> None:
-    slots = schedule(weights)
-    rules = ladder(slots, protocols=("tcp", "udp"), guard=True)
-    machine = Machine(rules)
+    service = web(weights, protocols=(Protocol.TCP, Protocol.UDP))
+    machine = Machine(chains(service))
     for protocol, count in (("tcp", tcp), ("udp", udp)):
-        assert [machine.connect(protocol) for _ in range(count)] == sequence(slots, 0, count)
-    again = Machine(carry(rules, machine.dump()))
+        assert [machine.connect(protocol) for _ in range(count)] == sequence(service, 0, count)
+    again = Machine(carry(chains(service), machine.chains))
     for protocol, count in (("udp", udp), ("tcp", tcp)):
-        assert [again.connect(protocol) for _ in range(9)] == sequence(slots, count, 9)
+        assert [again.connect(protocol) for _ in range(9)] == sequence(service, count, 9)
 
 
+@settings(deadline=None)
 @given(WEIGHTS, WEIGHTS, st.lists(COUNTS, min_size=30, max_size=30))
 def test_no_connection_is_forgotten_but_those_of_endpoints_that_go(
     before: tuple[int, ...], after: tuple[int, ...], counts: list[int]
 ) -> None:
-    old = [
-        Rule(chain=r.chain, tokens=r.tokens, packets=n, bytes=60 * n)
-        for r, n in zip(ladder(schedule(before), guard=True), cycle(counts), strict=False)
-    ]
-    new = ladder(schedule(after), guard=True)
+    numbers = cycle(counts)
+    old = {
+        name: [Rule(text=rule.text, packets=n, bytes=60 * n) for rule, n in zip(rules, numbers, strict=False)]
+        for name, rules in chains(web(before)).items()
+    }
+    new = chains(web(after))
     carried = carry(new, old)
-    kept = {rule.endpoint or "no endpoint" for rule in new}
+    kept = {str(rule.endpoint) for rules in new.values() for rule in rules}
     assert sums(carried) == {key: n for key, n in sums(old).items() if key[1] in kept}
-    assert all(rule.bytes == 60 * rule.packets for rule in carried)
-    assert texts(at_start(carried)) == texts(new)
-    # Whatever the turn, a period gives everybody the exact share.
+    assert all(rule.bytes == 60 * rule.packets for rules in carried.values() for rule in rules)
+    assert texts(started(carried)) == texts(new)
+    # Whatever the turns, a period gives everybody the exact share.
     machine = Machine(carried)
-    slots = schedule(after)
-    period = Counter(machine.connect() for _ in range(len(slots)))
-    assert period == Counter(str(8000 + slot) for slot in slots)
+    slots = sequence(web(after), 0, len(web(after).slots(Family.IPV4)))
+    assert Counter(machine.connect() for _ in slots) == Counter(slots)
 
 
+@settings(deadline=None)
 @given(WEIGHTS, COUNTS)
 def test_carrying_twice_is_carrying_once(weights: tuple[int, ...], count: int) -> None:
-    rules = ladder(schedule(weights))
-    machine = Machine(rules)
+    machine = Machine(chains(web(weights)))
     for _ in range(count):
         machine.connect()
-    once = carry(rules, machine.dump())
-    assert carry(rules, once) == once
-    assert at_start(at_start(once)) == at_start(once)
+    once = carry(chains(web(weights)), machine.chains)
+    assert carry(chains(web(weights)), once) == once
+    assert started(started(once)) == started(once)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5, 8, 9, 11, 16, 27, 31, 37, 64, 96, 127, 997, 1024, 4093, 4096])
+def test_a_long_ladder_has_the_sequence_of_the_slots_and_few_rules_to_meet(slots: int) -> None:
+    # Weights that share no divisor, so that each unit is a slot.
+    parts = (slots,) if slots < 3 else (slots // 2 + 1 if gcd(slots // 2 + 1, slots) == 1 else 1,)
+    weights = (1,) * slots if slots <= 64 else (*parts, slots - parts[0])
+    service = web(weights)
+    period = len(service.slots(Family.IPV4))
+    assert period == slots
+    machine = Machine(chains(service))
+    most = 0
+    found = []
+    for _ in range(period + 3):
+        found.append(machine.connect())
+        most = max(most, machine.met)
+    assert found == sequence(service, 0, period + 3)
+    # Of a thousand slots, a list would have a connection meet a thousand rules.
+    assert most <= 16 if slots <= 64 else most <= 40
+
+
+def three() -> dict[str, list[Rule]]:
+    return chains(web((1, 1, 1)))
 
 
 def test_the_turn_is_written_as_the_packet_that_each_rule_waits_for() -> None:
-    rules = ladder((0, 1, 2))
-    machine = Machine(rules)
+    machine = Machine(three())
     assert [machine.connect() for _ in range(4)] == ["8000", "8001", "8002", "8000"]
-    assert [rule.option("--packet") for rule in carry(rules, machine.dump())] == ["2", "0", None]
+    _, *rungs = carry(three(), machine.chains)[ENTRY]
+    assert [rule.option("--packet") for rule in rungs] == ["2", "0", None]
     assert machine.connect() == "8001"
-    assert [rule.option("--packet") for rule in carry(rules, machine.dump())] == ["1", "1", None]
+    _, *rungs = carry(three(), machine.chains)[ENTRY]
+    assert [rule.option("--packet") for rule in rungs] == ["1", "1", None]
 
 
 @pytest.mark.parametrize(
@@ -155,9 +203,8 @@ def test_the_turn_is_written_as_the_packet_that_each_rule_waits_for() -> None:
     ],
 )
 def test_what_somebody_changed_by_hand_is_no_turn(edit: tuple[str, str]) -> None:
-    text = "\n".join(texts(ladder((0, 1, 2)))).replace(*edit)
-    changed = rules_of(CHAIN, text)
-    assert texts(at_start(changed)) == text.split("\n")
+    text = "\n".join(texts(three())[ENTRY]).replace(*edit)
+    assert [rule.text for rule in at_start(rules_of(text))] == text.split("\n")
 
 
 def test_rules_that_are_no_ladder_are_left_alone() -> None:
@@ -166,6 +213,6 @@ def test_rules_that_are_no_ladder_are_left_alone() -> None:
         "-j RETURN",
         "-p tcp -j ACCEPT\n-p tcp -m comment --comment web/1 -j REDIRECT --to-ports 1",
     ):
-        rules = rules_of(CHAIN, text)
-        assert carry(rules, rules) == rules
+        rules = rules_of(text)
+        assert carry({ENTRY: rules}, {ENTRY: rules}) == {ENTRY: rules}
         assert at_start(rules) == rules

@@ -114,8 +114,11 @@ def test_chains_of_iptables_are_short_and_owned(owner: str, service: str) -> Non
     for name in (
         iptables.prefix(owner),
         iptables.chain(owner, service),
-        iptables.source_chain(owner),
-        iptables.hairpin_chain(owner),
+        iptables.chain(owner, service, iptables.SERVED),
+        iptables.chain(owner, service, "4095"),
+        iptables.chain(owner, service, iptables.digest("10.0.0.1:80")),
+        iptables.chain(owner, iptables.MASQUERADE),
+        iptables.chain(owner, "SCTP", "2001:db8::/33:0-8191"),
     ):
         assert len(name) <= iptables.MAX_CHAIN
         assert iptables.owns(owner, name)
@@ -125,16 +128,18 @@ def test_chains_of_iptables_are_short_and_owned(owner: str, service: str) -> Non
 
 
 def test_no_two_chains_of_iptables_have_one_name() -> None:
-    names = [iptables.chain(owner, service) for owner, service in product(OWNED, NEAR)]
+    parts = ((), ("tcp",), ("1",), ("tcp", "1"), (iptables.SERVED,), (iptables.digest("80"),))
+    names = [iptables.chain(owner, service, *part) for owner, service, part in product(OWNED, NEAR, parts)]
+    shared = (iptables.SOURCE, iptables.HAIRPIN, iptables.MASQUERADE, iptables.REFUSE, "TCP", "UDP")
     for owner in OWNED:
-        names += [iptables.prefix(owner), iptables.source_chain(owner), iptables.hairpin_chain(owner)]
+        names += [iptables.prefix(owner), *(iptables.chain(owner, name) for name in shared)]
     assert len(set(names)) == len(names)
 
 
 def test_no_owner_owns_the_chains_of_another() -> None:
     for owner, other in product(OWNED, OWNED):
         if owner != other:
-            for name in (iptables.prefix(other), iptables.chain(other, "web"), iptables.source_chain(other)):
+            for name in (iptables.prefix(other), *(iptables.chain(other, x) for x in ("web", "SOURCE"))):
                 assert not iptables.owns(owner, name), f"{owner} would delete {name} of {other}"
 
 

@@ -197,7 +197,13 @@ def _shares(lifted: Lifted) -> Mapping[str, Mapping[str, Fraction]]:
 
 
 def _listeners(lifted: Lifted) -> dict[str, tuple[str, ...]]:
-    result: dict[str, dict[str, None]] = {}
+    result: dict[str, dict[Listener, None]] = {}
     for service in lifted.services:
-        result.setdefault(service.name, {})[str(service.listener)] = None
-    return {name: tuple(texts) for name, texts in result.items()}
+        result.setdefault(service.name, {})[service.listener] = None
+    # Backends look for listeners in different orders.
+    return {name: tuple(map(str, sorted(found, key=_order))) for name, found in result.items()}
+
+
+def _order(listener: Listener) -> tuple[int, int, Protocol, int]:
+    address = listener.address
+    return address.version if address else 0, int(address or 0), listener.protocol, listener.port
