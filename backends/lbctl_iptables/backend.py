@@ -1,5 +1,6 @@
 """The iptables backend: this module itself is a `lbctl.spi.Backend`, each member the work of one room."""
 
+from lbctl_iptables.advice import advise
 from lbctl_iptables.apply import apply, check
 from lbctl_iptables.compile import compile_intent as compile
 from lbctl_iptables.layout import NAME as name
@@ -12,6 +13,7 @@ from lbctl_iptables.stats import stats
 preference: int | None = 20
 
 __all__ = [
+    "advise",
     "apply",
     "check",
     "compile",

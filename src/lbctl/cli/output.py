@@ -125,6 +125,7 @@ def plan_document(
         "forget": [
             {"listen": str(flow.listener), "family": str(flow.family), "to": flow.to} for flow in plan.stale
         ],
+        "notes": list(plan.notes),
         "rules": {"before": before, "after": after},
     }
 
@@ -154,6 +155,8 @@ def plan_text(plan: Plan, style: Style) -> str:
             lines.append(table(rows, right=frozenset({1}), indent="    "))
     if plan.stale:
         lines += ["", "UDP flows that end with it: " + ", ".join(map(str, plan.stale))]
+    for note in plan.notes:
+        lines += ["", f"{style('Note:', 'yellow')} {note}"]
     shared = sum(change.service is None for change in plan.changes)
     if shared and not plan.services:
         lines += [

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl.errors import ApplyFailed, StateUnknown
 from lbctl.host import forget_flows
 from lbctl.model import Action, Intent, Plan, diff, diff_services, stale_flows
+from lbctl.spi import Advising
 
 if TYPE_CHECKING:
     from lbctl.engine.session import Session
+    from lbctl.host import Host
     from lbctl.model import Program, ServiceChange
     from lbctl.spi import Backend
 
@@ -26,7 +29,7 @@ def plan(session: Session, intent: Intent) -> Plan:
         before = session.held(intent.owner, like=after)
         # Once looked at is enough: while this store holds rules, lbctl puts none into another.
         _refuse_other_stores(session, intent.owner)
-    made = _plan(session.backend, session.driver, before, after, intent)
+    made = _plan(session.host, session.backend, session.driver, before, after, intent)
     if not made.changed:
         session.memory.keep(session.choice.driver.store, after.at(before.generation))
     return made
@@ -60,7 +63,7 @@ def removal(session: Session, owner: str, *, everywhere: bool) -> tuple[Plan, ..
             capabilities = next(c.probe.capabilities for c in session.candidates if c.backend is backend)
             after = backend.compile(nothing, capabilities)
             before = backend.observe(session.host, driver.name, owner)
-            plans.append(_plan(backend, driver.name, before, after, nothing))
+            plans.append(_plan(session.host, backend, driver.name, before, after, nothing))
     return tuple(plans)
 
 
@@ -95,12 +98,12 @@ def _apply(session: Session, backend: Backend, plan: Plan) -> None:
     session.memory.keep(store, plan.after.at(held.generation))
 
 
-def _plan(backend: Backend, driver: str, before: Program, after: Program, intent: Intent) -> Plan:
+def _plan(host: Host, backend: Backend, driver: str, before: Program, after: Program, intent: Intent) -> Plan:
     changes = diff(before, after)
     touched = {item.service for change in changes for item in (change.before, change.after) if item}
     was, will = backend.lift(before.only(touched)), backend.lift(after.only(touched))
     services = tuple(s for s in diff_services(was, will, changes) if s.action is not Action.NONE)
-    return Plan(
+    made = Plan(
         backend=backend.name,
         driver=driver,
         before=before,
@@ -109,3 +112,6 @@ def _plan(backend: Backend, driver: str, before: Program, after: Program, intent
         services=services,
         stale=stale_flows(was, will, intent.services),
     )
+    if made.changed and isinstance(backend, Advising):
+        made = replace(made, notes=backend.advise(host, made, intent))
+    return made

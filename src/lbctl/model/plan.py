@@ -103,6 +103,8 @@ class Plan:
     services: tuple[ServiceChange, ...]
     #: What to forget once `after` holds.
     stale: tuple[StaleFlow, ...] = ()
+    #: What the user should know before agreeing, each a sentence or two in words.
+    notes: tuple[str, ...] = ()
 
     @property
     def changed(self) -> bool:

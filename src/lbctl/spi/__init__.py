@@ -1,6 +1,6 @@
 """What a backend author reads: the protocol, the values in it, and how backends are found and chosen."""
 
-from lbctl.spi.backend import Backend, Capabilities, Count, Driver, Probe, Refining, tally
+from lbctl.spi.backend import Advising, Backend, Capabilities, Count, Driver, Probe, Refining, tally
 from lbctl.spi.registry import GROUP, backends
 from lbctl.spi.require import ensure_fresh, require, require_service
 from lbctl.spi.selection import AUTO, Candidate, Choice, select, survey
@@ -8,6 +8,7 @@ from lbctl.spi.selection import AUTO, Candidate, Choice, select, survey
 __all__ = [
     "AUTO",
     "GROUP",
+    "Advising",
     "Backend",
     "Candidate",
     "Capabilities",

@@ -168,3 +168,14 @@ class Refining(Protocol):
         Called with privilege, before a program is compiled to be held against the kernel's. May load the
         modules that the rules need, but changes no rule.
         """
+
+
+@runtime_checkable
+class Advising(Protocol):
+    """What a backend adds to `Backend` where a change does more, or less, than its plan can show."""
+
+    def advise(self, host: Host, plan: Plan, intent: Intent) -> tuple[str, ...]:
+        """The notes of a plan that changes something: what bites on this host, and the remedy.
+
+        Called with privilege. Changes nothing.
+        """

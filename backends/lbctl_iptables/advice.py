@@ -1,0 +1,70 @@
+"""Plan → notes: what a change does beyond its own rules, and what the kernel keeps too little of."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from lbctl_iptables import drivers, layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lbctl.host import Host
+    from lbctl.model import Intent, Plan
+
+#: Clients of an endpoint that nobody should have to think about; nftables keeps as many of a service.
+ENOUGH_CLIENTS = 65_536
+#: How many clients the kernel keeps in one list, 100 unless its module is told otherwise. Only root reads it.
+LIST_SIZE = "/sys/module/xt_recent/parameters/ip_list_tot"
+_DEFAULT_SIZE = 100
+
+
+def advise(host: Host, plan: Plan, intent: Intent) -> tuple[str, ...]:
+    """See `lbctl.spi.Advising`."""
+    return (*_restarts(host, plan), *_short_lists(host, plan, intent))
+
+
+def _restarts(host: Host, plan: Plan) -> Iterator[str]:
+    """Ladders of others lose their turn: a legacy table is replaced as a whole. Ours are carried over."""
+    if not drivers.ALL[plan.driver].restarts:
+        return
+    for word in layout.WORD.values():
+        if any(change.key[0] == word for change in plan.changes):
+            count = _others_counters(drivers.save(host, plan.driver, word), plan.after.owner)
+            if count:
+                rules = f"{count} rule{'' if count == 1 else 's'} of others"
+                yield (
+                    f"any change of {word} has the kernel start all nth counters of the nat table anew: "
+                    f"lbctl's own keep their turn, those of {rules} start over."
+                )
+
+
+def _others_counters(dump: str, owner: str) -> int:
+    """The rules of a dump with counters that pick the nth connection and are not the owner's."""
+    count = 0
+    for line in dump.splitlines():
+        match line.split(" ", 3):
+            case [_, "-A", chain, rule] if "nth" in rule and not layout.owns(owner, chain):
+                tokens = layout.split(rule)
+                count += ("--mode", "nth") in pairwise(tokens)
+    return count
+
+
+def _short_lists(host: Host, plan: Plan, intent: Intent) -> Iterator[str]:
+    """A list that is full forgets the client whose last new connection is longest ago."""
+    changed = {service.name for service in plan.services}
+    names = [s.name for s in intent.services if s.name in changed and s.affinity is not None]
+    text = host.read(LIST_SIZE)
+    size = int(text) if text is not None else _DEFAULT_SIZE
+    if not names or size >= ENOUGH_CLIENTS:
+        return
+    # Nobody can say what a module will be told that is not loaded yet.
+    unless = " (unless the options of the module say otherwise)" if text is None else ""
+    yield (
+        f"affinity of {', '.join(names)}: the kernel remembers {size:,} clients of each endpoint{unless}, "
+        "others are balanced as new ones. For more: "
+        f"`options xt_recent ip_list_tot={ENOUGH_CLIENTS}` in a file of /etc/modprobe.d, then reload "
+        "the module xt_recent while no rule uses it; or the kernel parameter "
+        f"xt_recent.ip_list_tot={ENOUGH_CLIENTS}."
+    )
