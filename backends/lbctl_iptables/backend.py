@@ -2,6 +2,7 @@
 
 from lbctl_iptables.advice import advise
 from lbctl_iptables.apply import apply, check
+from lbctl_iptables.census import census
 from lbctl_iptables.compile import compile_intent as compile
 from lbctl_iptables.layout import NAME as name
 from lbctl_iptables.lift import lift
@@ -15,6 +16,7 @@ preference: int | None = 20
 __all__ = [
     "advise",
     "apply",
+    "census",
     "check",
     "compile",
     "generation",

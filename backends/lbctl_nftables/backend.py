@@ -1,6 +1,7 @@
 """The nftables backend: this module itself is a `lbctl.spi.Backend`, each member the work of one room."""
 
 from lbctl_nftables.apply import apply, check
+from lbctl_nftables.census import census
 from lbctl_nftables.compile import compile_intent as compile
 from lbctl_nftables.dialect import refine
 from lbctl_nftables.generation import generation
@@ -15,6 +16,7 @@ preference: int | None = 10
 
 __all__ = [
     "apply",
+    "census",
     "check",
     "compile",
     "generation",

@@ -1,6 +1,7 @@
 """Which backend is chosen on which host, what is said where none can be, and that looking changes nothing."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -238,7 +239,11 @@ def test_a_user_may_look_but_not_touch(user: Machine) -> None:
 
 
 def test_a_user_sees_the_same_backends(user: Machine) -> None:
-    assert user.lbctl("backends", before=UNPRIVILEGED).out == user.lbctl("backends").out
+    full = user.lbctl("backends").out
+    assert "rules: nftables 0 of lbctl\n" in full
+    # Rules are shown to nobody else; all that they are told is how to get there.
+    unknown = re.sub(r"(?<=s|t|y) 0 of lbctl(, 0 of others)?", " unknown", full)
+    assert user.lbctl("backends", before=UNPRIVILEGED).out == unknown
 
 
 def test_a_user_of_an_old_host_lacks_permission_not_iptables(user: Machine) -> None:
@@ -247,6 +252,96 @@ def test_a_user_of_an_old_host_lacks_permission_not_iptables(user: Machine) -> N
     refused = user.lbctl("plan", before=UNPRIVILEGED)
     assert (refused.code, "CAP_NET_ADMIN" in refused.err) == (4, True)
     assert user.lbctl("render", before=UNPRIVILEGED).code == 0
+
+
+# -- what is where
+
+
+def stores(machine: Machine) -> dict[str, tuple[int | None, int | None]]:
+    """Store → the rules of lbctl and those of others: `backends` and `status` agree, and leave no trace."""
+    before = traces(machine.network)
+    listed = machine.lbctl("backends", "--output", "json").json["backends"]
+    entries = [entry for backend in listed for entry in backend["stores"]]
+    assert machine.lbctl("status", "--output", "json").json["stores"] == entries
+    assert traces(machine.network) == before
+    return {entry["store"]: (entry["ours"], entry["others"]) for entry in entries}
+
+
+def write(machine: Machine, flavour: str) -> None:
+    """Rules of others in three tables and both families, one of them with a name like ours in it."""
+    for word, rule in (
+        ("iptables", "-t nat -A POSTROUTING -s 10.0.0.0/8 -j MASQUERADE"),
+        ("iptables", "-t mangle -A FORWARD -m comment --comment LBCTL-web -j ACCEPT"),
+        ("iptables", "-A INPUT -p tcp --dport 22 -j ACCEPT"),
+        ("ip6tables", "-A INPUT -p tcp --dport 22 -j ACCEPT"),
+    ):
+        machine.network.tool(f"{word}-{flavour}", *rule.split())
+
+
+def held_by(machine: Machine, flavour: str) -> int:
+    """Rules of lbctl in a flavour, by the plain way of looking for them."""
+    saved = "".join(machine.network.tool(f"{word}-{flavour}-save") for word in ("iptables", "ip6tables"))
+    return sum(line.startswith("-A") and "lbctl" in line.lower() for line in saved.splitlines())
+
+
+def test_rules_are_counted_in_each_flavour(machine: Machine) -> None:
+    machine.install("nft", "iptables", "iptables-save", "iptables-restore", *FLAVOURS)
+    assert stores(machine) == {"nftables": (0, None), "iptables-nft": (0, 0), "iptables-legacy": (0, 0)}
+    write(machine, "legacy")
+    assert stores(machine) == {"nftables": (0, None), "iptables-nft": (0, 0), "iptables-legacy": (0, 4)}
+    assert machine.lbctl("apply", "--yes", "--driver", "nf_tables").code == 0
+    ours = held_by(machine, "nft")
+    assert ours
+    assert stores(machine) == {"nftables": (0, None), "iptables-nft": (ours, 0), "iptables-legacy": (0, 4)}
+    assert "iptables-legacy 0 of lbctl, 4 of others" in machine.lbctl("status").out.splitlines()[1]
+    assert machine.lbctl("remove", "--yes").code == 0
+    write(machine, "nft")
+    assert machine.lbctl("apply", "--yes", "--driver", "legacy").code == 0
+    # The comment of somebody else is no rule of ours.
+    ours = held_by(machine, "legacy") - 1
+    assert stores(machine) == {"nftables": (0, None), "iptables-nft": (0, 4), "iptables-legacy": (ours, 4)}
+    assert machine.lbctl("remove", "--yes").code == 0
+    assert machine.lbctl("apply", "--yes").code == 0
+    # A table with a name like ours, in a family in which we have none.
+    machine.network.tool("nft", "add", "table", "inet", "lbctl")
+    machine.network.tool("nft", "add", "chain", "inet", "lbctl", "x")
+    machine.network.tool("nft", "add", "rule", "inet", "lbctl", "x", "accept")
+    counted = stores(machine)
+    tables = "".join(
+        machine.network.tool("nft", "--json", "list", "table", f, "lbctl") for f in ("ip", "ip6")
+    )
+    assert counted == {
+        "nftables": (tables.count('{"rule": {'), None),
+        "iptables-nft": (0, 4),
+        "iptables-legacy": (0, 4),
+    }
+
+
+@pytest.mark.parametrize(("flavour", "other"), [("legacy", "nft"), ("nft", "legacy")])
+def test_plain_names_count_their_own_flavour_alone(machine: Machine, flavour: str, other: str) -> None:
+    names = [f"{word}-{verb}" for word in ("iptables", "ip6tables") for verb in ("save", "restore")]
+    machine.install(**dict.fromkeys(names, f"xtables-{flavour}-multi"))
+    machine.hide("nftables", "iptc")
+    write(machine, flavour)
+    write(machine, other)
+    assert stores(machine) == {
+        "nftables": (None, None),
+        f"iptables-{flavour}": (0, 4),
+        # There are rules, but no tool of that flavour to count them.
+        f"iptables-{other}": (None, None),
+    }
+
+
+def test_the_choice_tells_of_the_other_flavour(machine: Machine) -> None:
+    machine.install(*FLAVOURS)
+    machine.hide("nftables", "iptc")
+    assert "too" not in machine.lbctl("backends").out
+    write(machine, "nft")
+    said = machine.lbctl("backends").out.splitlines()[-1]
+    assert said.startswith("chosen: iptables through legacy (")
+    assert said.endswith("; iptables-nft holds 4 rules too, and the kernel runs both)")
+    asked = machine.lbctl("backends", "--driver", "nf_tables", "--output", "json").json["reason"]
+    assert asked == "asked for"
 
 
 # -- looking is passive

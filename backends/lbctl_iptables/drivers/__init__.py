@@ -1,7 +1,7 @@
 """The ways to reach iptables. All take the text of iptables-restore and print that of iptables-save.
 
 A driver is a module or object with `name`, `store`, `find(host)` → its version or the reason why it cannot
-be used, `save(host, word)` → the tables with counters, and `load(host, word, script, check)`.
+be used, `save(host, word)` → all tables with counters, and `load(host, word, script, check)`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Driver(Protocol):
         """(version, "") where the driver can be used, else (None, the reason)."""
 
     def save(self, host: Host, word: str) -> Completed:
-        """The tables of one family as iptables-save prints them, with counters; ours at least."""
+        """All tables of one family as iptables-save prints them, with counters. Makes none."""
 
     def load(self, host: Host, word: str, script: str, *, check: bool) -> Completed:
         """Run a script of one family, each of its sections as one transaction, or have it checked only."""
@@ -40,7 +40,7 @@ ALL: Mapping[str, Driver] = {d.name: d for d in (Legacy(), NfTables(), Iptc())}
 
 
 def save(host: Host, driver: str, word: str) -> str:
-    """The tables of one family with counters; raises `ApplyFailed` with the tool's words."""
+    """All tables of one family with counters; raises `ApplyFailed` with the tool's words."""
     done = ALL[driver].save(host, word)
     if done.code:
         raise ApplyFailed(f"{word} cannot be read: {_explain('', done.err)}")

@@ -571,7 +571,7 @@ def main(arguments: Sequence[str]) -> int:
             return 2
     try:
         if verb == "save":
-            for table in (name for name in tables if name in layout.TABLES):
+            for table in tables:
                 sys.stdout.buffer.write(Table(word, table).dump())
         else:
             script = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")

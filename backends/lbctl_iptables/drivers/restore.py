@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING
 
 from lbctl.host import Completed, ModuleState, kernel_module
-from lbctl_iptables import layout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,9 +38,11 @@ class _Restore:
 
     def save(self, host: Host, word: str) -> Completed:
         """See `Driver`."""
-        path = self._path(host, word, "save")
-        if path is None or not self._has_tables(host, word):
+        if not self._has_tables(host, word):
             return Completed(code=0, out="", err="")
+        path = self._path(host, word, "save")
+        if path is None:
+            return Completed(code=1, out="", err=f"no {word}-save of flavour {self.name} is in PATH")
         return host.run([path, "--counters"])
 
     def load(self, host: Host, word: str, script: str, *, check: bool) -> Completed:
@@ -70,7 +71,7 @@ class _Restore:
         raise NotImplementedError
 
     def _has_tables(self, host: Host, word: str) -> bool:
-        """False where there is no table yet, so that nothing need be asked."""
+        """False where there is no table at all: looking for one might load a module."""
         raise NotImplementedError
 
 
@@ -120,6 +121,5 @@ def tables_file(word: str) -> str:
 
 
 def legacy_tables(host: Host, word: str) -> Sequence[str]:
-    """The legacy tables of ours that exist for a family in this network namespace. Reading makes one."""
-    present = (host.read(tables_file(word)) or "").split()
-    return [table for table in layout.TABLES if table in present]
+    """The legacy tables of a family in this network namespace. Reading any other would make it."""
+    return (host.read(tables_file(word)) or "").split()

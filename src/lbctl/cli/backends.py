@@ -8,7 +8,7 @@ from lbctl.cli.options import BackendName, Color, Colors, DriverName, Format, Ou
 from lbctl.errors import NoBackend
 
 if TYPE_CHECKING:
-    from lbctl.spi import Candidate
+    from lbctl.spi import Candidate, Census
 
 
 def backends(
@@ -17,18 +17,21 @@ def backends(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Show what this host offers, which backend is chosen, and why.
+    """Show what this host offers and holds, which backend is chosen, and why.
 
-    Only looks: loads no kernel module and needs no privilege. Exits with 3 where none is usable.
+    Only looks: loads no kernel module and needs no privilege, but without it no rules are counted. Exits
+    with 3 where none is usable.
     """
     from lbctl import spi
-    from lbctl.cli.output import Style, print_json, table
+    from lbctl.cli.output import Style, print_json, stores_text, table
     from lbctl.host import LocalHost
 
-    candidates = spi.survey(LocalHost(), spi.backends())
+    host = LocalHost()
+    candidates = spi.survey(host, spi.backends())
+    counts = spi.census(host, candidates)
     choice, failure = None, None
     try:
-        choice = spi.select(candidates, backend=backend, driver=driver)
+        choice = spi.select(candidates, backend=backend, driver=driver, counts=counts)
     except NoBackend as error:
         failure = error
     if output is Format.JSON:
@@ -37,7 +40,7 @@ def backends(
                 "chosen": choice.backend.name if choice else None,
                 "driver": choice.driver.name if choice else None,
                 "reason": choice.reason if choice else str(failure),
-                "backends": [_document(candidate) for candidate in candidates],
+                "backends": [_document(candidate, counts) for candidate in candidates],
             }
         )
     else:
@@ -56,6 +59,7 @@ def backends(
                 for d in candidate.probe.drivers
             ]
             print(table(rows, indent="  "))
+            print(f"    rules: {stores_text(_own(candidate, counts))}")
             can = candidate.probe.capabilities
             print(f"    schedulers: {', '.join(sorted(can.schedulers))}")
             print(f"    protocols:  {', '.join(sorted(can.protocols))}")
@@ -68,7 +72,15 @@ def backends(
         raise failure
 
 
-def _document(candidate: Candidate) -> dict[str, Any]:
+def _own(candidate: Candidate, counts: tuple[Census, ...]) -> list[Census]:
+    """Those of the stores of one backend."""
+    stores = {driver.store for driver in candidate.probe.drivers}
+    return [count for count in counts if count.store in stores]
+
+
+def _document(candidate: Candidate, counts: tuple[Census, ...]) -> dict[str, Any]:
+    from lbctl.cli.output import stores_document
+
     probe = candidate.probe
     can = probe.capabilities
     return {
@@ -80,6 +92,7 @@ def _document(candidate: Candidate) -> dict[str, Any]:
             {"name": d.name, "usable": d.usable, "reason": d.reason, "version": d.version, "store": d.store}
             for d in probe.drivers
         ],
+        "stores": stores_document(_own(candidate, counts)),
         "facts": dict(probe.facts),
         "capabilities": {
             "schedulers": sorted(can.schedulers),

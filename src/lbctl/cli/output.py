@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     from lbctl.model import Plan, Program, ServiceChange
+    from lbctl.spi import Census
 
 FORMAT_VERSION = 1
 
@@ -83,6 +84,21 @@ def deviation_text(slots: Iterable[int], deviation: Fraction) -> str:
     """How well Maglev tables of these sizes keep to the weights, rounded up so that it is never too good."""
     sizes = " and ".join(map(str, dict.fromkeys(slots)))
     return f"maglev: {sizes} slots, shares within {ceil(deviation * 10_000) / 100:.2f} % of the weights"
+
+
+def stores_document(stores: Iterable[Census]) -> list[dict[str, Any]]:
+    """The JSON of a census."""
+    return [{"store": each.store, "ours": each.ours, "others": each.others} for each in stores]
+
+
+def stores_text(stores: Iterable[Census]) -> str:
+    """A census in one line: `nftables 6 of lbctl; iptables-nft 0 of lbctl, 12 of others`."""
+    texts = []
+    for each in stores:
+        counts = ((each.ours, "of lbctl"), (each.others, "of others"))
+        known = [f"{number} {whose}" for number, whose in counts if number is not None]
+        texts.append(f"{each.store} {', '.join(known) or 'unknown'}")
+    return "; ".join(texts)
 
 
 def table(rows: Iterable[Sequence[str]], *, right: frozenset[int] = frozenset(), indent: str = "") -> str:

@@ -50,12 +50,13 @@ def status(
 
 
 def _document(status: Status) -> dict[str, Any]:
-    from lbctl.cli.output import share
+    from lbctl.cli.output import share, stores_document
 
     return {
         "backend": status.backend,
         "driver": status.driver,
         "in_sync": status.in_sync,
+        "stores": stores_document(status.stores),
         "services": [
             {
                 "name": service.name,
@@ -86,7 +87,7 @@ def _document(status: Status) -> dict[str, Any]:
 
 
 def _text(status: Status, style: Style) -> str:
-    from lbctl.cli.output import deviation_text, share_text, table
+    from lbctl.cli.output import deviation_text, share_text, stores_text, table
     from lbctl.model import Scheduler
 
     state = (
@@ -94,7 +95,7 @@ def _text(status: Status, style: Style) -> str:
         if status.in_sync
         else style("NOT in sync: the kernel differs from the intent, see lbctl plan", "red")
     )
-    lines = [f"{status.backend} (driver {status.driver}), {state}"]
+    lines = [f"{status.backend} (driver {status.driver}), {state}", f"rules: {stores_text(status.stores)}"]
     head = (
         "endpoint",
         "state",

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from lbctl.host import translated_connections
 from lbctl.model import diff
+from lbctl.spi import census
 
 if TYPE_CHECKING:
     from lbctl.engine.session import Session
     from lbctl.host import TrackedConnection
     from lbctl.model import Endpoint, Intent, Service, State
-    from lbctl.spi import Count
+    from lbctl.spi import Census, Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,8 @@ class Status:
     backend: str
     driver: str
     in_sync: bool
+    #: What every place of this host holds, whoever put it there.
+    stores: tuple[Census, ...]
     services: tuple[ServiceStatus, ...]
 
 
@@ -73,6 +76,7 @@ def status(session: Session, intent: Intent) -> Status:
         backend=session.backend.name,
         driver=session.driver,
         in_sync=in_sync,
+        stores=census(session.host, session.candidates),
         services=tuple(_service(service, counts, connections) for service in intent.services),
     )
 

@@ -1,6 +1,18 @@
 """What a backend author reads: the protocol, the values in it, and how backends are found and chosen."""
 
-from lbctl.spi.backend import Advising, Backend, Capabilities, Count, Driver, Probe, Refining, tally
+from lbctl.spi.backend import (
+    Advising,
+    Backend,
+    Capabilities,
+    Census,
+    Count,
+    Counting,
+    Driver,
+    Probe,
+    Refining,
+    tally,
+)
+from lbctl.spi.census import census
 from lbctl.spi.registry import GROUP, backends
 from lbctl.spi.require import ensure_fresh, require, require_service
 from lbctl.spi.selection import AUTO, Candidate, Choice, select, survey
@@ -12,12 +24,15 @@ __all__ = [
     "Backend",
     "Candidate",
     "Capabilities",
+    "Census",
     "Choice",
     "Count",
+    "Counting",
     "Driver",
     "Probe",
     "Refining",
     "backends",
+    "census",
     "ensure_fresh",
     "require",
     "require_service",

@@ -90,6 +90,15 @@ class Count:
     bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """How many rules a store holds: those of lbctl, of whatever owner, and others; None where unknown."""
+
+    store: str
+    ours: int | None = None
+    others: int | None = None
+
+
 def tally(counted: Iterable[tuple[str, str, int, int]]) -> tuple[Count, ...]:
     """Counts from rows of service, `Endpoint.to`, new connections seen as packets, and bytes, summed up."""
     sums: dict[tuple[str, str], tuple[int, int]] = {}
@@ -167,6 +176,17 @@ class Refining(Protocol):
 
         Called with privilege, before a program is compiled to be held against the kernel's. May load the
         modules that the rules need, but changes no rule.
+        """
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """What a backend adds to `Backend` to show what else is where its rules are."""
+
+    def census(self, host: Host, driver: str) -> Census:
+        """The rules in the store of a driver; raises `ApplyFailed` where they cannot be read.
+
+        Called with privilege. Passive: loads no module, makes no table.
         """
 
 

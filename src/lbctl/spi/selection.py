@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from lbctl.errors import IntentError, NoBackend
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from lbctl.host import Host
-    from lbctl.spi.backend import Backend, Driver, Probe
+    from lbctl.spi.backend import Backend, Census, Driver, Probe
 
 AUTO = "auto"
 
@@ -39,9 +39,16 @@ def survey(host: Host, backends: Sequence[Backend]) -> tuple[Candidate, ...]:
     return tuple(Candidate(backend=backend, probe=backend.probe(host)) for backend in backends)
 
 
-def select(candidates: Sequence[Candidate], *, backend: str = AUTO, driver: str | None = None) -> Choice:
+def select(
+    candidates: Sequence[Candidate],
+    *,
+    backend: str = AUTO,
+    driver: str | None = None,
+    counts: Sequence[Census] = (),
+) -> Choice:
     """The choice for the options `--backend` and `--driver`.
 
+    With the `counts` of a census, the reason says where another store of the same backend holds rules.
     Raises `IntentError` for a name that does not exist and `NoBackend` where nothing is usable.
     """
     named = [c for c in candidates if c.backend.name == backend]
@@ -63,10 +70,22 @@ def select(candidates: Sequence[Candidate], *, backend: str = AUTO, driver: str 
                 continue
             if option.usable:
                 asked = driver is not None or backend != AUTO
-                why = "asked for" if asked else "; ".join([*passed, "first usable in order of preference"])
-                return Choice(backend=candidate.backend, driver=option, probe=candidate.probe, reason=why)
+                why = ["asked for"] if asked else [*passed, "first usable in order of preference"]
+                why += _beside(candidate, option, counts)
+                return Choice(
+                    backend=candidate.backend, driver=option, probe=candidate.probe, reason="; ".join(why)
+                )
             passed.append(f"{candidate.backend.name} ({option.name}): {option.reason}")
     raise NoBackend(
         "no usable backend: " + "; ".join(passed or ["none is installed"]),
         hint="; or ".join(dict.fromkeys(c.probe.remedy for c in named)) or None,
     )
+
+
+def _beside(candidate: Candidate, chosen: Driver, counts: Sequence[Census]) -> Iterator[str]:
+    """The rules that people take for those of the chosen store: the tools have the same names."""
+    stores = {driver.store for driver in candidate.probe.drivers} - {chosen.store}
+    for count in counts:
+        rules = (count.ours or 0) + (count.others or 0)
+        if count.store in stores and rules:
+            yield f"{count.store} holds {rules} rule{'' if rules == 1 else 's'} too, and the kernel runs both"

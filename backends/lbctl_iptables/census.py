@@ -1,0 +1,32 @@
+"""Kernel → how many rules a flavour holds, in all its tables: those of lbctl and those of others."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from lbctl.model import DEFAULT_OWNER
+from lbctl.spi import Census
+from lbctl_iptables import drivers, layout
+
+if TYPE_CHECKING:
+    from lbctl.host import Host
+
+_PREFIX = layout.prefix(DEFAULT_OWNER)
+
+
+def census(host: Host, driver: str) -> Census:
+    """See `lbctl.spi.Counting`."""
+    dumps = (drivers.save(host, driver, word) for word in layout.WORD.values())
+    rules = [line for dump in dumps for line in dump.splitlines() if line.startswith("[")]
+    ours = sum(_PREFIX in rule and _is_ours(rule) for rule in rules)
+    return Census(store=drivers.ALL[driver].store, ours=ours, others=len(rules) - ours)
+
+
+def _is_ours(rule: str) -> bool:
+    """True for a rule in a chain of some owner, and for one that leads into such a chain."""
+    _, _, chain, *tokens = layout.split(rule)
+    targets = (value for option, value in pairwise(tokens) if option in {"-j", "-g"})
+    return any(
+        name == _PREFIX or name.startswith((f"{_PREFIX}-", f"{_PREFIX}.")) for name in (chain, *targets)
+    )

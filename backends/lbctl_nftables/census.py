@@ -1,0 +1,31 @@
+"""Kernel → how many rules are in the tables of lbctl. To list those of others has crashed nft."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lbctl.host import ModuleState, kernel_module
+from lbctl.model import DEFAULT_OWNER
+from lbctl.spi import Census
+from lbctl_nftables import drivers, layout
+
+if TYPE_CHECKING:
+    from lbctl.host import Host
+
+
+def census(host: Host, driver: str) -> Census:
+    """See `lbctl.spi.Counting`. Elements of maps are no rules."""
+    if kernel_module(host, "nf_tables") is ModuleState.LOADABLE:
+        return Census(store=layout.NAME, ours=0, others=None)
+    ours = 0
+    for entry in drivers.read(host, driver, "list", "tables"):
+        match entry:
+            case {"table": {"family": str(word), "name": str(name)}} if _is_ours(word, name):
+                ours += sum("rule" in x for x in drivers.read(host, driver, "list", "table", word, name))
+    return Census(store=layout.NAME, ours=ours, others=None)
+
+
+def _is_ours(word: str, name: str) -> bool:
+    """True for a table of some owner."""
+    first = layout.table(DEFAULT_OWNER)
+    return word in layout.WORD.values() and (name == first or name.startswith(f"{first}-"))
