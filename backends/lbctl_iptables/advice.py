@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lbctl_iptables import drivers, layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from lbctl.host import Host
     from lbctl.model import Intent, Plan
@@ -30,22 +30,27 @@ def _restarts(host: Host, plan: Plan) -> Iterator[str]:
     if not drivers.ALL[plan.driver].restarts:
         return
     for word in layout.WORD.values():
-        if any(change.key[0] == word for change in plan.changes):
-            count = _others_counters(drivers.save(host, plan.driver, word), plan.after.owner)
+        tables = {change.key[2] for change in plan.changes if change.key[0] == word}
+        if tables:
+            count = _others_counters(drivers.save(host, plan.driver, word), tables, plan.after.owner)
             if count:
                 rules = f"{count} rule{'' if count == 1 else 's'} of others"
                 yield (
-                    f"any change of {word} has the kernel start all nth counters of the nat table anew: "
+                    f"any change of {word} has the kernel start all nth counters of the table anew: "
                     f"lbctl's own keep their turn, those of {rules} start over."
                 )
 
 
-def _others_counters(dump: str, owner: str) -> int:
-    """The rules of a dump with counters that pick the nth connection and are not the owner's."""
+def _others_counters(dump: str, tables: Collection[str], owner: str) -> int:
+    """The rules of some tables of a dump that pick the nth connection and are not the owner's."""
     count = 0
+    table = ""
     for line in dump.splitlines():
+        table = line[1:] if line.startswith("*") else table
+        if table not in tables or "nth" not in line:
+            continue
         match line.split(" ", 3):
-            case [_, "-A", chain, rule] if "nth" in rule and not layout.owns(owner, chain):
+            case [_, "-A", chain, rule] if not layout.owns(owner, chain):
                 tokens = layout.split(rule)
                 count += ("--mode", "nth") in pairwise(tokens)
     return count

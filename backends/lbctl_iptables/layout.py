@@ -104,10 +104,14 @@ def _stem(owner: str) -> str:
 
 def chain(owner: str, *names: str) -> str:
     """The name of a chain: a service's with what it is of that service, or one of ours in capitals."""
-    name = _stem(owner) + ".".join(names)
-    if len(name) <= MAX_CHAIN:
-        return name
-    return f"{name[: MAX_CHAIN - _HASH - 1]}.{digest('.'.join(names))}"
+    name = ".".join(names)
+    room = MAX_CHAIN - len(_stem(owner))
+    if len(name) > room:
+        # What begins with a capital still does.
+        short, end = name[: max(0, room - _HASH - 1)], digest(name)
+        end = end.replace("x", "X", 1) if name[0].isupper() else end
+        name = f"{short}.{end}" if short else end
+    return _stem(owner) + name
 
 
 def digest(text: str) -> str:

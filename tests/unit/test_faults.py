@@ -401,6 +401,11 @@ def test_a_table_that_is_not_there_is_not_read() -> None:
     for path in LEGACY_TABLES:
         host.files[path] = "mangle\n"
     plan(host, iptables, "legacy")
+    assert {ran.argv[1:] for ran in host.ran if ran.program.endswith("-save")} == {("--counters",)}
+    host = legacy_host()
+    for path in LEGACY_TABLES:
+        host.files[path] = ""
+    plan(host, iptables, "legacy")
     assert [ran for ran in host.ran if ran.program.endswith("-save")] == []
 
 

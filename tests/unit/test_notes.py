@@ -87,7 +87,7 @@ def test_notes_are_shown_with_the_plan(tmp_path: Path, monkeypatch: pytest.Monke
 
 def plan(driver: str, *words: str, services: tuple[str, ...] = ("web",)) -> Plan:
     """A plan of iptables that writes a chain in some families."""
-    items = tuple(Item((word, "chain", "LBCTL-web"), "", "web") for word in words)
+    items = tuple(Item((word, "chain", "nat", "LBCTL-web"), "", "web") for word in words)
     return Plan(
         backend="iptables",
         driver=driver,
@@ -134,7 +134,7 @@ def test_counters_of_others_start_over_in_a_legacy_table(rules: str, whose: str 
     made = plan("legacy", "iptables")
     notes = advice.advise(legacy(iptables=rules), made, Intent(services=(WEB,)))
     expected = (
-        "any change of iptables has the kernel start all nth counters of the nat table anew: "
+        "any change of iptables has the kernel start all nth counters of the table anew: "
         f"lbctl's own keep their turn, {whose}"
     )
     assert notes == ((expected,) if whose else ())
@@ -150,9 +150,12 @@ def test_only_tables_that_are_written_start_over() -> None:
         "any change of ip6tables",
     ]
     # Reading a table that is not there yet would make it.
-    host = legacy(tables="filter", iptables=OTHERS)
+    host = legacy(tables="", iptables=OTHERS)
     assert advice.advise(host, plan("legacy", "iptables"), Intent()) == ()
     assert host.ran == []
+    # A ladder in a table that is not written goes on.
+    host = legacy(iptables=f"COMMIT\n*mangle\n{OTHERS}")
+    assert advice.advise(host, plan("legacy", "iptables"), Intent()) == ()
 
 
 def test_the_other_flavour_keeps_counters() -> None:
