@@ -15,7 +15,7 @@ from lbctl_iptables.pick import DRAW
 from lbctl_iptables.rules import rules_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lbctl.model import Program
     from lbctl_iptables.rules import Rule
@@ -60,25 +60,34 @@ def lift(program: Program) -> Lifted:
             for item in program.of_kind("chain")
             if item.key[0] == word and item.key[2] == layout.NAT
         }
-        for name, text in chains.items():
-            if not layout.is_shared(program.owner, name):
-                continue
-            for rule in rules_of(text):
-                target = rule.option("-g", "-j") or ""
-                if "--dport" not in rule.text or layout.is_shared(program.owner, target):
-                    continue
-                listener = _listener(rule, name)
-                try:
-                    if listener is None or target not in chains:
-                        raise _Lost
-                    service = rule.option("--comment") or ""
-                    served = layout.chain(program.owner, service, layout.SERVED)
-                    # What clients get that are not allowed is no share.
-                    entry = served if served in chains else target
-                    services.append(_service(word, listener, service, entry, chains))
-                except (_Lost, ValueError):
-                    unsupported.append(rule.text)
+        for rule, local in _found(chains, program.owner):
+            target, name = rule.option("-g") or "", rule.option("--comment") or ""
+            served = layout.chain(program.owner, name, layout.SERVED)
+            listener = _listener(rule, local=local)
+            try:
+                if listener is None or target not in chains:
+                    raise _Lost
+                # What clients get that are not allowed is no share.
+                entry = served if served in chains else target
+                services.append(_service(word, listener, name, entry, chains))
+            except (_Lost, ValueError):
+                unsupported.append(rule.text)
     return Lifted(services=tuple(services), unsupported=tuple(unsupported))
+
+
+def _found(chains: Mapping[str, str], owner: str) -> Iterator[tuple[Rule, bool]]:
+    """The rules that lead to services; and whether connections to this host's addresses alone come there."""
+    waiting, seen = [(layout.prefix(owner), False)], set()
+    while waiting:
+        name, local = waiting.pop(0)
+        seen.add(name)
+        for rule in rules_of(chains.get(name, "")):
+            here = local or rule.option("--dst-type") == "LOCAL"
+            target = rule.option("-g", "-j") or ""
+            if not layout.is_shared(owner, target):
+                yield rule, here
+            elif target not in seen:
+                waiting.append((target, here))
 
 
 def _service(
@@ -226,9 +235,9 @@ def _near(share: Fraction) -> Fraction:
     return near if abs(near - share) <= Fraction(1, 1 << 29) else share
 
 
-def _listener(rule: Rule, chain: str) -> Listener | None:
+def _listener(rule: Rule, *, local: bool) -> Listener | None:
     address = rule.option("-d")
-    if address is None and rule.option("--dst-type") != "LOCAL" and ".LOCAL" not in chain:
+    if address is None and not local:
         return None
     try:
         return Listener(
