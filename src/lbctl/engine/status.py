@@ -11,6 +11,8 @@ from lbctl.model import diff
 from lbctl.spi import census
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lbctl.engine.session import Session
     from lbctl.host import TrackedConnection
     from lbctl.model import Endpoint, Intent, Service, State
@@ -71,20 +73,22 @@ def status(session: Session, intent: Intent) -> Status:
     wanted = session.compile(intent)
     in_sync = not diff(session.held(intent.owner, like=wanted), wanted)
     counts = session.backend.stats(session.host, session.driver, intent.owner)
+    counted: dict[str, dict[str, Count]] = {}
+    for count in counts:
+        counted.setdefault(count.service, {})[count.to] = count
     connections = translated_connections(session.host)
     return Status(
         backend=session.backend.name,
         driver=session.driver,
         in_sync=in_sync,
         stores=census(session.host, session.candidates),
-        services=tuple(_service(service, counts, connections) for service in intent.services),
+        services=tuple(_service(s, counted.get(s.name, {}), connections) for s in intent.services),
     )
 
 
 def _service(
-    service: Service, counts: tuple[Count, ...], connections: tuple[TrackedConnection, ...] | None
+    service: Service, own: Mapping[str, Count], connections: tuple[TrackedConnection, ...] | None
 ) -> ServiceStatus:
-    own = {count.to: count for count in counts if count.service == service.name}
     total = sum(count.connections for count in own.values())
     wanted, by_weight = service.shares(), service.by_weight()
     endpoints = []
