@@ -7,21 +7,24 @@ host    192.0.2.1, 2001:db8:1::1 · 10.0.0.1, 2001:db8:2::1
 server  10.0.0.11-13, 2001:db8:2::11-13, 10.0.0.99 for clients in the endpoints' own network
 """
 
+import gc
 import json
 import os
 import selectors
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
+from io import StringIO
 from ipaddress import ip_address
 from itertools import count as counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from lbctl.cli import main
 from lbctl.host import LocalHost
 from lbctl.host.netns import Namespace
 
@@ -312,17 +315,27 @@ class Network:
 
 
 def run_lbctl(*words: str, stdin: str = "", env: dict[str, str] | None = None) -> Result:
-    """Run the real program in the current namespace."""
-    done = subprocess.run(
-        [sys.executable, "-m", "lbctl", *words],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env={**{k: v for k, v in os.environ.items() if k != "LBCTL_CONFIG"}, **(env or {})},
-    )
-    return Result(done.returncode, done.stdout, done.stderr)
+    """Run the real program, from its arguments to its exit code, in the current namespace.
+
+    In this process: to start Python takes ten times as long as most commands do. What only a process can
+    show (signals, terminals, pipes, what it imports) has tests of its own.
+    """
+    out, err = StringIO(), StringIO()
+    code = 0
+    with ExitStack() as stack:
+        unset = {key: value for key, value in os.environ.items() if key != "LBCTL_CONFIG"}
+        stack.enter_context(patch.dict(os.environ, {**unset, **(env or {})}, clear=True))
+        stack.enter_context(patch.object(sys, "argv", ["lbctl", *words]))
+        stack.enter_context(patch.object(sys, "stdin", StringIO(stdin)))
+        stack.enter_context(redirect_stdout(out))
+        stack.enter_context(redirect_stderr(err))
+        # The program turns it off for its short life.
+        stack.callback(gc.enable)
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return Result(code, out.getvalue(), err.getvalue())
 
 
 def service(name: str, listen: str | list[str], *endpoints: str, **options: Any) -> str:

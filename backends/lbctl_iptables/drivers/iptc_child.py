@@ -13,6 +13,7 @@ adding a rule prints and parses all of its options once more, through a buffer o
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
 import fcntl
 import importlib
 import os
@@ -63,15 +64,31 @@ class Refused(Exception):
     """Something in the script, or in the kernel, that stops it."""
 
 
+def _binding() -> tuple[Any, Any]:
+    """Modules iptc and iptc.xtables.
+
+    They look for their own wrapper library as for one of the system, which has ctypes run gcc several times
+    before they find it beside themselves; and where setuptools is installed, they import it for one path.
+    Without either this takes 0.02 s, not 0.3.
+    """
+    look_up = ctypes.util.find_library
+    ctypes.util.find_library = lambda name: None if "xtwrapper" in name else look_up(name)
+    sys.modules["distutils"] = None  # type: ignore[assignment]  # Python's word for "not installed"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # their sources are of Python 2, and said to be so by newer ones
+            return importlib.import_module("iptc"), importlib.import_module("iptc.xtables")
+    finally:
+        ctypes.util.find_library = look_up
+        del sys.modules["distutils"]
+
+
 class Table:
     """A table of one family in this network namespace, as it was when this was made."""
 
     def __init__(self, word: str, name: str) -> None:
         self.six = word == layout.WORD[Family.IPV6]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its sources are of Python 2, and said to be so by newer ones
-            self._iptc = importlib.import_module("iptc")
-            self._low = importlib.import_module("iptc.xtables")
+        self._iptc, self._low = _binding()
         # The binding leaves C through a Python function, by longjmp: no Python survives that for sure.
         self._low._xt_globals.exit_err = ctypes.cast(self._low._throw, self._low._EXIT_FN)
         self._xtables = self._low.xtables(self._low.NFPROTO_IPV6 if self.six else self._low.NFPROTO_IPV4)
