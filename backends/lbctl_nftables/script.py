@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lbctl_nftables import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from lbctl.model import Change, Item, Program
     from lbctl_nftables.affinity import Entry
@@ -51,7 +51,8 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
             doing += _block(word, table, [item for item in after.items if item.key[0] == word])
         else:
             if any(_moves(change) for change in mine):
-                early = {item.key: item for item in added if not _is_reached(item)}
+                fresh = {item.key[2] for item in added if item.key[1] in {"map", "set"}}
+                early = {item.key: item for item in added if _may_come_early(item, fresh)}
                 preparing += _block(word, table, early.values())
                 mine = [change for change in mine if change.key not in early]
             later = [change for change in mine if _is_page_going(change)]
@@ -68,10 +69,14 @@ def _moves(change: Change) -> bool:
     return before is not None and after is not None and layout.verdict(after.text) is not None
 
 
-def _is_reached(item: Item) -> bool:
-    """True for what packets meet as soon as it is there: the keys of the shared maps and sets."""
+def _may_come_early(item: Item, fresh: Collection[str]) -> bool:
+    """True for what no packet meets before a listener moves: all but elements that packets look up at once.
+
+    `fresh` are the maps and sets that come with it. In others, a new element may have to wait for an old one
+    to go: networks of one set do not overlap.
+    """
     _, kind, *names = item.key
-    return kind == "element" and not (layout.is_page(names[0]) or layout.service_of_set(names[0]))
+    return kind != "element" or layout.is_page(names[0]) or names[0] in fresh
 
 
 def _is_page_going(change: Change) -> bool:

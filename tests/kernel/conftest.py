@@ -43,15 +43,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.kernel)
 
 
-@pytest.fixture(params=[d for d in DRIVERS if d[1] != "iptc"], ids="-".join)
-def quick_way(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    """As `way`, for tests of many changes: iptc, which reads and writes what legacy does, takes long."""
+@pytest.fixture
+def options(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Options that choose nftables, through one driver: both do the same but load and list.
+
+    `@BOTH` has a test run for the other one as well.
+    """
+    return ("--backend", "nftables", "--driver", getattr(request, "param", "libnftables"))
+
+
+@pytest.fixture(params=DRIVERS, ids="-".join)
+def every_way(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Options that choose one way to the kernel."""
     backend, driver = request.param
     return ("--backend", backend, "--driver", driver)
 
 
-@pytest.fixture(params=DRIVERS, ids="-".join)
+@pytest.fixture(params=[d for d in DRIVERS if d[1] != "iptc"], ids="-".join)
 def way(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    """Options that choose one way to the kernel."""
+    """As `every_way`, without iptc: it does what legacy does, as tests of its own prove, and is slow."""
     backend, driver = request.param
     return ("--backend", backend, "--driver", driver)

@@ -12,16 +12,11 @@ import pytest
 from lbctl import engine
 from lbctl.config import load
 from lbctl.host import Completed, LocalHost
-from support.network import CLIENT4, CLIENT6, HOST4, HOST6, SERVERS4, SERVERS6, Network, intent, service
+from support.network import BOTH, CLIENT4, CLIENT6, HOST4, HOST6, SERVERS4, SERVERS6, Network, intent, service
 
 PORTS = ("8001", "8002", "8003")
 LISTEN = ["80/tcp", f"{HOST4}:443/tcp", "53/udp"]
 MORE4 = tuple(f"192.0.2.{i}" for i in range(10, 16))
-
-
-@pytest.fixture(params=["libnftables", "nft"])
-def options(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    return ("--backend", "nftables", "--driver", request.param)
 
 
 @pytest.fixture
@@ -62,6 +57,7 @@ def remote(name: str, *addresses: str, **options: Any) -> str:
     return service(name, LISTEN, *places, **{"affinity": "3h", **options})
 
 
+@BOTH
 @pytest.mark.parametrize("scheduler", ["round-robin", "random", "source-hash", "maglev"])
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_client_keeps_its_endpoint(
@@ -110,13 +106,13 @@ def test_new_clients_go_round(world: Network, options: tuple[str, ...]) -> None:
 
 
 def test_time_runs_from_the_last_new_connection(world: Network, options: tuple[str, ...]) -> None:
-    apply(world, options, service("web", "80/tcp", "8001", "8002", affinity="3s"))
+    apply(world, options, service("web", "80/tcp", "8001", "8002", affinity="2s"))
     answers = []
     for _ in range(4):
         answers += world.ask(world.client, HOST4, 80, 1)
-        time.sleep(1.2)
+        time.sleep(0.8)
     assert answers == ["8001"] * 4
-    time.sleep(2.5)
+    time.sleep(1.4)
     assert world.ask(world.client, HOST4, 80, 1) == ["8002"]
 
 

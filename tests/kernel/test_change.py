@@ -172,11 +172,8 @@ def test_the_witness_sees_a_write(network: Network) -> None:
     ],
     ids=["an endpoint less", "another listener", "weights", "gone"],
 )
-def test_another_services_change_disturbs_nobody(
-    network: Network, quick_way: tuple[str, ...], change: str
-) -> None:
+def test_another_services_change_disturbs_nobody(network: Network, way: tuple[str, ...], change: str) -> None:
     """Counters and turns of a service stay where they were while another changes, on every backend."""
-    way = quick_way
     network.local_endpoints((8001, 8002, 8003, 8004, 8005))
     assert network.lbctl("apply", "--yes", *way, config=two(WEB, OTHER)).code == 0
     position = 0
@@ -191,12 +188,12 @@ def test_another_services_change_disturbs_nobody(
     assert web["connections"] == position + 4 + position // 2
 
 
-def test_a_change_after_every_connection_starves_nobody(network: Network, quick_way: tuple[str, ...]) -> None:
+def test_a_change_after_every_connection_starves_nobody(network: Network, way: tuple[str, ...]) -> None:
     network.local_endpoints((8001, 8002, 8003, 8004))
     answers = []
     for i in range(12):
         other = service("other", f"{90 + i % 2}/tcp", "8004")
-        assert network.lbctl("apply", "--yes", *quick_way, config=two(WEB, other)).code == 0
+        assert network.lbctl("apply", "--yes", *way, config=two(WEB, other)).code == 0
         answers += network.ask(network.client, HOST4, 80, 1)
     assert answers == rounds(12)
 
@@ -310,8 +307,7 @@ HAND_EDITS = {
 }
 
 
-def test_hand_edits_are_seen_and_repaired(network: Network, quick_way: tuple[str, ...]) -> None:
-    way = quick_way
+def test_hand_edits_are_seen_and_repaired(network: Network, way: tuple[str, ...]) -> None:
     network.local_endpoints((8001, 8002, 8003))
     assert network.lbctl("apply", "--yes", *way, config=intent(WEB)).code == 0
     clean = network.rules()
@@ -344,17 +340,15 @@ table ip keeper {
 """
 
 
-def test_established_connections_live_through_every_change(
-    network: Network, quick_way: tuple[str, ...]
-) -> None:
+def test_established_connections_live_through_every_change(network: Network, way: tuple[str, ...]) -> None:
     holder = network.holder((8001, 8002, 8003, 8004))
     path = network.folder / "lbctl.toml"
-    assert network.lbctl("apply", "--yes", *quick_way, config=intent(WEB)).code == 0
+    assert network.lbctl("apply", "--yes", *way, config=intent(WEB)).code == 0
     open_ = [network.hold(network.client, HOST4, 80) for _ in range(6)]
-    status = network.lbctl("status", "--output", "json", *quick_way, config=path).json
+    status = network.lbctl("status", "--output", "json", *way, config=path).json
     assert [e["established"] for e in status["services"][0]["endpoints"]] == [2, 2, 2]
     for text in (intent(service("web", "80/tcp", "8004")), intent(OTHER), intent(WEB, OTHER)):
-        assert network.lbctl("apply", "--yes", *quick_way, config=text).code == 0
+        assert network.lbctl("apply", "--yes", *way, config=text).code == 0
         assert [c.say("still there?") for c in open_] == ["still there?"] * 6
     assert holder.ports == [8001, 8002, 8003] * 2
     # The kernel translates as long as anybody's rules want it to; ours need not be the ones.

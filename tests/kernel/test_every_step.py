@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import ip_network
 from typing import TypeAlias
 
 import pytest
@@ -238,3 +239,13 @@ def test_a_service_with_another_name_is_prepared(kernel: Kernel) -> None:
         goes_step_by_step(kernel, first, second, kernel.steps(second))
     finally:
         kernel.apply(Intent())
+
+
+def test_networks_grow_while_another_service_gets_another_name(kernel: Kernel) -> None:
+    """The set of networks must not get its new ones before the old one, which they contain, is gone."""
+    one, more = (ip_network(text) for text in ("192.0.2.1/32", "192.0.2.0/24"))
+    [moving] = web(8001).services
+    api = replace(moving, name="api", listeners=(Listener(protocol=Protocol.TCP, port=81),))
+    first = Intent(services=(moving, replace(api, allow=(one,))))
+    second = Intent(services=(replace(moving, name="site"), replace(api, allow=(more,))))
+    from_one_to_the_other(kernel, first, second)

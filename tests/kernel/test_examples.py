@@ -56,19 +56,19 @@ def ways_in(intent: Intent) -> list[tuple[str, int, list[str]]]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.parent.name)
-def test_an_example_balances_as_it_says(network: Network, quick_way: tuple[str, ...], file: Path) -> None:
+def test_an_example_balances_as_it_says(network: Network, way: tuple[str, ...], file: Path) -> None:
     intent = load(file)
     furnish(network, intent)
     entrances = ways_in(intent)
     assert entrances
-    for words in (("check", "--kernel", *quick_way), ("apply", "--yes", *quick_way)):
+    for words in (("check", "--kernel", *way), ("apply", "--yes", *way)):
         done = network.lbctl(*words, config=file)
         assert done.code == 0, done.err
     for client in (network.client, network.host):
         for address, port, period in entrances:
             count = 20 * len(period)
             assert network.ask(client, address, port, count) == list(islice(cycle(period), count))
-    status = network.lbctl("status", "--output", "json", *quick_way, config=file).json
+    status = network.lbctl("status", "--output", "json", *way, config=file).json
     assert status["in_sync"] is True
     for service in status["services"]:
         # Each family is balanced by itself, and was asked by two clients.
@@ -79,13 +79,13 @@ def test_an_example_balances_as_it_says(network: Network, quick_way: tuple[str, 
             for _ in s.listeners_of(family)
             if s.name == service["name"]
         )
-    assert network.lbctl("plan", "--exit-code", *quick_way, config=file).code == 0
-    assert network.lbctl("remove", "--yes", *quick_way, config=file).code == 0
+    assert network.lbctl("plan", "--exit-code", *way, config=file).code == 0
+    assert network.lbctl("remove", "--yes", *way, config=file).code == 0
     for address, port, _ in entrances:
         assert network.ask(network.client, address, port) == ["refused"]
 
 
-def test_the_origin_story_with_its_real_servers(network: Network, way: tuple[str, ...]) -> None:
+def test_the_origin_story_with_its_real_servers(network: Network, every_way: tuple[str, ...]) -> None:
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed: the story's own servers cannot be started")
@@ -101,7 +101,7 @@ def test_the_origin_story_with_its_real_servers(network: Network, way: tuple[str
                 stack.callback(server.terminate)
                 assert server.stdout is not None
                 assert server.stdout.readline().decode() == f"listening on {endpoint.to}\n"
-        assert network.lbctl("apply", "--yes", *way, config=folder / "lbctl.toml").code == 0
+        assert network.lbctl("apply", "--yes", *every_way, config=folder / "lbctl.toml").code == 0
         for address, port, period in ways_in(intent):
             assert [fetch(network, address, port) for _ in range(30)] == period * 10
 

@@ -28,8 +28,11 @@ def session(host: LocalHost, driver: str) -> engine.Session:
 
 
 @pytest.mark.usefixtures("inside")
-@DRIVERS
-@DIALECTS
+@pytest.mark.parametrize(
+    ("driver", "full", "bare"),
+    [("libnftables", LocalHost, HostWithoutJson), ("nft", OldHost, OldHostWithoutJson)],
+    ids=["libnftables-modern", "nft-classic"],
+)
 @settings(PATIENT, max_examples=8)
 @given(intent=intents(owner="lbctl", everything=True))
 def test_any_intent_reads_the_same_both_ways(

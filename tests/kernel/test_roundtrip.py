@@ -258,7 +258,7 @@ def test_a_rendered_text_is_the_program_for_the_plain_tools(
 
 
 @QUICK
-@settings(SLOW, max_examples=8)
+@settings(SLOW, max_examples=5)
 @given(pair=PAIRS)
 def test_a_check_accepts_every_program_and_changes_nothing(
     kernel: Kernel, driver: str, pair: list[Intent]

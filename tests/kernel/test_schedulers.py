@@ -11,11 +11,6 @@ PORTS = ("8001", "8002", "8003")
 CLIENTS = 60
 
 
-@pytest.fixture(params=["libnftables", "nft"])
-def options(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    return ("--backend", "nftables", "--driver", request.param)
-
-
 @pytest.fixture
 def crowd(network: Network) -> Network:
     """A network whose client has many addresses."""

@@ -26,11 +26,6 @@ CLIENT_TAG, SERVER_TAG = 0x1234ABCD, 0x5EED5EED
 LOCAL = (8001, 8002, 8003)
 
 
-@pytest.fixture(params=["libnftables", "nft"])
-def options(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    return ("--backend", "nftables", "--driver", request.param)
-
-
 def _table() -> Iterator[int]:
     for byte in range(256):
         for _ in range(8):

@@ -7,11 +7,6 @@ import pytest
 from support.network import CLIENT4, HOST4, HOST6, INSIDE4, SERVERS4, Network, intent, service
 
 
-@pytest.fixture(params=["libnftables", "nft"])
-def options(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    return ("--backend", "nftables", "--driver", request.param)
-
-
 def stated(name: str, listen: str, **states: str) -> str:
     """A service whose endpoints are ports with states: p8001="active"."""
     tables = "".join(

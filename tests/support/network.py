@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
+
 from lbctl.cli import main
 from lbctl.host import LocalHost
 from lbctl.host.netns import Namespace
@@ -44,6 +46,8 @@ DRIVERS = (
     ("iptables", "iptc"),
     ("iptables", "nf_tables"),
 )
+#: A test of nftables for both of its drivers, where the fixture `options` chooses one.
+BOTH = pytest.mark.parametrize("options", ["libnftables", "nft"], indirect=True)
 
 
 @dataclass
