@@ -248,7 +248,7 @@ def test_what_nobody_can_spell_is_named_at_least(family: Family) -> None:
     word = layout.WORD[family]
     load("-I PREROUTING 1 -m comment --comment lost -m addrtype --dst-type LOCAL -j RETURN", word)
     nowhere = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "XTABLES_LIBDIR": "/nonexistent"}
-    child = [sys.executable, "-P", "-m", "lbctl_iptables.drivers.iptc_child", "save", word]
+    child = [sys.executable, "-P", "-m", "lbctl_iptables.drivers.iptc_child", "save", word, "nat"]
     roots = ":".join(str(Path(module.__file__ or "").parents[1]) for module in (layout,))
     core = str(Path(sys.modules["lbctl"].__file__ or "").parents[1])
     done = subprocess.run(
@@ -373,11 +373,22 @@ def test_a_mistake_is_named_with_its_line_and_changes_nothing(line: str) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["", "*nat\n:LBCTL - [0:0]\n", "*nat\nCOMMIT\n*nat\nCOMMIT\n", ":LBCTL - [0:0]\nCOMMIT\n"]
+    "text", ["", "*nat\n:LBCTL - [0:0]\n", "*nat\nCOMMIT\n*raw\nCOMMIT\n", ":LBCTL - [0:0]\nCOMMIT\n"]
 )
-def test_a_script_is_one_whole_transaction(text: str) -> None:
+def test_a_script_is_made_of_whole_sections(text: str) -> None:
     assert drivers.ALL["iptc"].load(HOST, "iptables", text, check=False).code == 1
     assert not any("LBCTL" in line for line in saved("legacy"))
+
+
+def test_each_section_is_a_transaction_of_its_table() -> None:
+    text = "".join(f"*{table}\n:LBCTL - [0:0]\n-A LBCTL -j RETURN\nCOMMIT\n" for table in ("filter", "nat"))
+    assert drivers.ALL["iptc"].load(HOST, "iptables", text, check=False).code == 0
+    assert saved("legacy").count("[0:0] -A LBCTL -j RETURN") == 2
+    # The second section may build on the first.
+    text = "*nat\n-A LBCTL -j ACCEPT\nCOMMIT\n*nat\n-D LBCTL -j ACCEPT\nCOMMIT\n"
+    assert drivers.ALL["iptc"].load(HOST, "iptables", text, check=False).code == 0
+    assert saved("legacy").count("[0:0] -A LBCTL -j RETURN") == 2
+    assert saved("iptc") == saved("legacy")
 
 
 def test_what_only_the_kernel_refuses_changes_nothing() -> None:

@@ -240,6 +240,8 @@ class Table:
         """Give our copy to the kernel, which takes all of it or nothing."""
         try:
             self.table.commit()
+            # The binding hands the same table out again, for a later section too.
+            self.table.refresh()
         except self._iptc.IPTCError as error:
             raise Refused(_plain(error)) from None
 
