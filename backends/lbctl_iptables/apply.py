@@ -171,7 +171,16 @@ def _written(changes: Sequence[Change], owner: str, dump: Dump, *, restarts: boo
             old[name] = rules
             if name not in wanted and name not in gone:
                 new[name] = rules
-    return {name: rules for name, rules in carry(new, old).items() if name in wanted or rules != chains[name]}
+    carried = carry(new, old)
+    return {
+        name: rules
+        for name, rules in carried.items()
+        if name in wanted or (rules != chains[name] if restarts else _counts(rules) != _counts(chains[name]))
+    }
+
+
+def _counts(rules: Iterable[Rule]) -> list[tuple[int, int]]:
+    return [(rule.packets, rule.bytes) for rule in rules]
 
 
 def _service(owner: str, chain: str, rules: Sequence[Rule]) -> str | None:

@@ -5,9 +5,10 @@ anybody writes anything in the table. Left alone, each change would send the nex
 endpoint. So a ladder is written with the counters it had, and with its turn encoded in `--packet`: a rung
 that has one of N connections and has seen s of them takes the connection after N - s more.
 
-The turn needs no memory of its own: it is the sum of the ladder's counters modulo its length, since counters
-and turn are always written together. Where a service gets other ladders than before, each endpoint keeps its
-counters, and the turns of the new ladders follow from where these come to lie.
+The turn needs no memory of its own: a tree of ladders with M slots that has taken T connections is where it
+is after the first T modulo M, and T is the sum of the counters at its ends, since counters and turn are
+always written together. So it is also the turn of a tree that got other slots, and no endpoint has to wait
+for long, however often the slots change.
 """
 
 from __future__ import annotations
@@ -17,35 +18,38 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
 
     from lbctl_iptables.rules import Rule
 
+#: Where a chain's ladder begins, one of how many each of its rungs takes, and the ladders that these lead to.
+_Ladder: TypeAlias = "tuple[int, list[int], list[str | None]]"
 _Counts: TypeAlias = "dict[Hashable, tuple[int, int]]"
 
 
 def carry(new: Mapping[str, Sequence[Rule]], old: Mapping[str, Sequence[Rule]]) -> dict[str, list[Rule]]:
-    """The rules of the chains `new` with the counters of the same endpoints or rules in `old`, and turns."""
+    """The rules of the chains `new` with the counters of the same endpoints or rules in `old`, and turns.
+
+    `new` has all chains of a tree or none.
+    """
     here: dict[str, _Counts] = {name: {} for name in new}
     spare: _Counts = {}
     for name, rules in old.items():
         wanted = {_identity(name, rule) for rule in new.get(name, ())}
         for rule in rules:
             same = _identity(name, rule)
-            if same in wanted:
-                _add(here[name], same, rule)
-            elif rule.endpoint is not None:
-                _add(spare, same, rule)
-    result = {}
+            _add(here[name] if same in wanted else spare, same, rule)
+    result: dict[str, list[Rule]] = {}
     for name, rules in new.items():
-        counted = []
+        result[name] = counted = []
         for rule in rules:
             same = _identity(name, rule)
             # An endpoint with several slots keeps its count in the first of them.
             packets, size = here[name].pop(same, (0, 0))
             more, larger = spare.pop(same, (0, 0))
             counted.append(replace(rule, packets=packets + more, bytes=size + larger))
-        result[name] = _turned(counted)
+    for tree in _trees(result):
+        result |= tree.turned()
     return result
 
 
@@ -60,14 +64,67 @@ def at_start(rules: Sequence[Rule]) -> list[Rule]:
     return [*rules[:first], *(_with_packet(rule, 0) for rule in rules[first:])]
 
 
-def _turned(rules: list[Rule]) -> list[Rule]:
-    first, every = _ladder(rules)
-    if not every:
-        return rules
-    turn = sum(rule.packets for rule in rules[first:]) % every[0]
-    packets = _packets(every, turn)
-    rungs = (_with_packet(rule, packet) for rule, packet in zip(rules[first:], packets, strict=True))
-    return [*rules[:first], *rungs]
+class _Tree:
+    """Ladders that lead to one another, and whose turn it is in each."""
+
+    def __init__(self, chains: Mapping[str, list[Rule]], ladders: Mapping[str, _Ladder], root: str) -> None:
+        self._rules = chains
+        self._ladders = ladders
+        #: The ladders of this tree, and for each how many connections each of its rungs has seen.
+        self._seen: dict[str, list[int]] = {}
+        #: The slots and the connections that they took.
+        self._slots = self._taken = 0
+        self._enter(root)
+        for _ in range(self._taken % self._slots):
+            self._connect(root)
+
+    def _enter(self, name: str) -> None:
+        first, every, below = self._ladders[name]
+        self._seen[name] = [0] * len(every)
+        for rule, target in zip(self._rules[name][first:], below, strict=True):
+            if target is not None and target not in self._seen:
+                self._enter(target)
+            else:
+                self._slots += 1
+                self._taken += rule.packets
+
+    def _connect(self, name: str | None) -> None:
+        while name is not None:
+            _, every, below = self._ladders[name]
+            seen = self._seen[name]
+            for i, one_of in enumerate(every):
+                seen[i] += 1
+                if (seen[i] - 1) % one_of == 0:
+                    name = below[i]
+                    break
+
+    def turned(self) -> dict[str, list[Rule]]:
+        """The ladders with the turn of each rung."""
+        result = {}
+        for name, seen in self._seen.items():
+            first, every, _ = self._ladders[name]
+            rules = self._rules[name]
+            rungs = (
+                _with_packet(rule, -count % one_of)
+                for rule, count, one_of in zip(rules[first:], seen, every, strict=True)
+            )
+            result[name] = [*rules[:first], *rungs]
+        return result
+
+
+def _trees(chains: Mapping[str, list[Rule]]) -> Iterator[_Tree]:
+    """The trees whose ladders are all in `chains`."""
+    ladders: dict[str, _Ladder] = {}
+    for name, rules in chains.items():
+        first, every = _ladder(rules)
+        if every:
+            ladders[name] = first, every, [rule.option("-g") for rule in rules[first:]]
+    for name, (first, every, below) in ladders.items():
+        ladders[name] = first, every, [target if target in ladders else None for target in below]
+    inner = {target for _, _, below in ladders.values() for target in below}
+    for name in ladders:
+        if name not in inner:
+            yield _Tree(chains, ladders, name)
 
 
 def _ladder(rules: Sequence[Rule]) -> tuple[int, list[int]]:
@@ -95,10 +152,13 @@ def _packets(every: Sequence[int], turn: int) -> list[int]:
 
 def _identity(chain: str, rule: Rule) -> Hashable:
     """What a rule counts: connections to an endpoint of a service, or else whatever it matches."""
-    to = rule.endpoint
+    service = (rule.option("--comment") or "").partition("/")[0]
+    to, below = rule.endpoint, rule.option("-g")
     if to is not None:
-        return (rule.option("--comment") or "").partition("/")[0], rule.option("-p"), to
-    return chain, _with_packet(rule, 0).text
+        return service, rule.option("-p"), to
+    if below is not None:
+        return service, "--rcheck" in rule.text, below
+    return chain, rule.text
 
 
 def _add(counts: _Counts, same: Hashable, rule: Rule) -> None:

@@ -185,8 +185,9 @@ class _Walk:
 
     def _hash(self, rules: Sequence[Rule]) -> _Picked:
         """The slots of a hash, or the odds where they are hashed again."""
-        total = int(rules[0].option(_NODES) or 0)
-        picked = self._nodes(rules, (1 << total) - 1, _hash_of(rules[0]))
+        seed = _seed(rules[0])
+        total = self._finest(rules, seed)
+        picked = self._nodes(rules, range(total), total, seed)
         nodes = [picked.get(node, _NOBODY) for node in range(total)]
         if all(len(node.slots) == 1 for node in nodes):
             return _Picked("hash", tuple(node.slots[0] for node in nodes))
@@ -196,24 +197,38 @@ class _Walk:
                 odds[to] = odds.get(to, Fraction(0)) + share * count / total
         return _Picked("hash", odds=tuple((to, _near(share)) for to, share in odds.items()))
 
-    def _nodes(self, rules: Sequence[Rule], left: int, same: tuple[str | None, ...]) -> dict[int, _Picked]:
-        """Where the clients of each node in the bits of `left` go. Rules of one hash see the same nodes."""
+    def _finest(self, rules: Sequence[Rule], seed: str | None) -> int:
+        """How many nodes the rules of one hash tell apart."""
+        finest = 1
+        for rule in rules:
+            if _seed(rule) in {seed, None}:
+                below = () if rule.endpoint else self._parsed(rule.option("-g") or "")
+                finest = lcm(finest, int(rule.option(_NODES) or 1), self._finest(below, seed))
+        if not 0 < finest <= MAX_SLOTS:
+            raise _Lost
+        return finest
+
+    def _nodes(
+        self, rules: Sequence[Rule], left: Sequence[int], total: int, seed: str | None
+    ) -> dict[int, _Picked]:
+        """Where the clients of each of the nodes `left` go. Rules of one seed see the same hash."""
         found: dict[int, _Picked] = {}
         for rule in rules:
-            hashed = f" {_NODES} " in rule.text
-            taken = left & int(rule.option("--cluster-local-nodemask") or "0", 0) if hashed else left
+            hashed = _seed(rule) == seed
+            mask = int(rule.option("--cluster-local-nodemask") or "0", 0)
+            size = total // int(rule.option(_NODES) or total)
+            taken = [node for node in left if not hashed or mask >> node // size & 1]
             below = () if rule.endpoint else self._parsed(rule.option("-g") or "")
-            if below and _hash_of(below[0]) == same:
-                found |= self._nodes(below, taken, same)
+            if below and _seed(below[0]) == seed:
+                found |= self._nodes(below, taken, total, seed)
             elif taken:
-                lead = self._lead(rule)
-                found |= {node: lead for node in range(taken.bit_length()) if taken >> node & 1}
-            left &= ~taken
+                found |= dict.fromkeys(taken, self._lead(rule))
+            left = [node for node in left if node not in taken]
         return found
 
 
-def _hash_of(rule: Rule) -> tuple[str | None, ...]:
-    return rule.option(_NODES), rule.option("--cluster-hash-seed")
+def _seed(rule: Rule) -> str | None:
+    return rule.option("--cluster-hash-seed")
 
 
 def _mixed(share: Fraction, own: _Picked, rest: _Picked) -> _Picked:

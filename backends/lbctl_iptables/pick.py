@@ -69,8 +69,7 @@ def picker(service: Service, family: Family) -> Node | None:
     slots = schedule(weights)
     if service.scheduler is Scheduler.MAGLEV or len(slots) > MAX_NODES:
         return _spread(ready, weights, service.hash_seed)
-    masks = {i: sum(1 << slot for slot, at in enumerate(slots) if at == i) for i in slots}
-    return _by_nodes([(mask, ready[i]) for i, mask in masks.items()], len(slots), service.hash_seed)
+    return _by_nodes([ready[i] for i in slots], 0, len(slots), service.hash_seed)
 
 
 def _ladder(rungs: Sequence[tuple[Condition, Node]]) -> Node:
@@ -119,19 +118,26 @@ def _chance(chance: Fraction) -> Condition:
     return ("-m", "statistic", "--mode", "random", "--probability", f"{stored / DRAW:.11f}")
 
 
-def _by_nodes(parts: Sequence[tuple[int, Node]], total: int, seed: int) -> Node:
-    """`parts` are sets of nodes, as the bits of a number, and what they lead to."""
-    rungs: list[tuple[Condition, Node]] = []
-    for group in _grouped(parts):
-        mask = sum(nodes for nodes, _ in group)
-        below = _by_nodes(group, total, seed) if len(group) > 1 else group[0][1]
-        rungs.append((_nodes(mask, total, seed), below))
-    return _ladder(rungs)
+def _by_nodes(nodes: Sequence[Node], first: int, total: int, seed: int) -> Node:
+    """What leads to `nodes`, those from `first` on of a hash with `total` nodes.
+
+    The hash is scaled to the nodes, so that neighbours are one node of a hash with fewer.
+    """
+    count = len(nodes)
+    fan = next((fan for fan in _FANS if count % fan == 0), None)
+    if count > SHORT and fan is not None:
+        size = count // fan
+        groups = [_by_nodes(nodes[i : i + size], first + i, total, seed) for i in range(0, count, size)]
+        return _ladder([(_node(first // size + i, total // size, seed), g) for i, g in enumerate(groups)])
+    # Whoever has the most nodes gets what the rules leave.
+    most = max(nodes, key=nodes.count)
+    rungs = [(_node(i, total, seed), node) for i, node in enumerate(nodes, first) if node != most]
+    return _ladder([*rungs, ((), most)])
 
 
-def _nodes(mask: int, total: int, seed: int) -> Condition:
-    nodes = ("--cluster-local-nodemask", f"0x{mask:08x}", "--cluster-total-nodes", str(total))
-    return ("-m", "cluster", *nodes, "--cluster-hash-seed", f"0x{seed:08x}")
+def _node(node: int, total: int, seed: int) -> Condition:
+    one = ("--cluster-local-nodemask", f"0x{1 << node:08x}", "--cluster-total-nodes", str(total))
+    return ("-m", "cluster", *one, "--cluster-hash-seed", f"0x{seed:08x}")
 
 
 def _grouped(parts: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -164,17 +170,9 @@ def _level(
         return parts[0][2]
     total, *deeper = radices
     width = size // total
-    nodes: list[tuple[int, Node]] = []
-    for start, end, endpoint in parts:
-        whole = range(-(-(start - first) // width), (end - first) // width)
-        if whole:
-            nodes.append((sum(1 << node for node in whole), endpoint))
-        if (end - first) % width and end < first + size:
-            node = (end - first) // width
-            below = _level(parts, first + node * width, width, deeper, (seed + _STEP) & 0xFFFFFFFF)
-            if not nodes or nodes[-1][0] != 1 << node:
-                nodes.append((1 << node, below))
-    return _by_nodes(nodes, total, seed)
+    below = (seed + _STEP) & 0xFFFFFFFF
+    nodes = [_level(parts, start, width, deeper, below) for start in range(first, first + size, width)]
+    return _by_nodes(nodes, 0, total, seed)
 
 
 def _radices(total: int) -> Sequence[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from lbctl_iptables import layout
@@ -17,6 +18,8 @@ _HEADER = """\
 # Each of the two skips the lines that begin with the other one's option, -4 or -6.
 """
 _OPTION = {"iptables": "-4 ", "ip6tables": "-6 "}
+#: iptables-save prints the nodes of `cluster` as bits, of which iptables-restore takes none beyond the sixth.
+_NODE = re.compile(r"--cluster-local-nodemask 0x([0-9a-f]{8}) ")
 
 
 def render(program: Program) -> str:
@@ -72,7 +75,7 @@ def section(table: str, changes: Iterable[Change], counted: Mapping[str, Sequenc
     # Behind --noflush, naming a chain makes it, or empties it where it is there already.
     lines = [f":{chain} - [0:0]" for chain in (*counted, *gone)]
     for chain, rules in counted.items():
-        lines += [f"[{rule.packets}:{rule.bytes}] -A {chain} {rule.text}" for rule in rules]
+        lines += [f"[{rule.packets}:{rule.bytes}] -A {chain} {_accepted(rule.text)}" for rule in rules]
     return _section(table, (*lines, *jumps, *(f"-X {chain}" for chain in gone)))
 
 
@@ -81,7 +84,14 @@ def _add(key: tuple[str, ...], text: str) -> list[str]:
     if kind == "jump":
         # First in its chain: a declared listener wins over what stood there.
         return [f"-I {chain} 1 {text}"]
-    return [f"-A {chain} {line}" for line in text.split("\n") if line]
+    return [f"-A {chain} {_accepted(line)}" for line in text.split("\n") if line]
+
+
+def _accepted(text: str) -> str:
+    """A rule as iptables-restore takes it, where that is not as iptables-save prints it."""
+    if "--cluster-local-nodemask" not in text:
+        return text
+    return _NODE.sub(lambda found: f"--cluster-local-node {int(found[1], 16).bit_length()} ", text)
 
 
 def _section(table: str, lines: Iterable[str]) -> str:
