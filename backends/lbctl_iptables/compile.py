@@ -46,19 +46,29 @@ def refuses(service: Service, family: Family) -> bool:
 
 
 def _require(service: Service, capabilities: Capabilities) -> None:
-    if not capabilities.remap:
-        slots = max((slot_count([e.weight for e in service.ready(f)]) for f in service.families), default=0)
-        hashed = service.scheduler is Scheduler.SOURCE_HASH
-        if service.scheduler is Scheduler.MAGLEV or (hashed and slots > pick.MAX_NODES):
-            raise Unsupported(
-                backend=layout.NAME,
-                service=service.name,
-                feature=f"scheduler {service.scheduler}" + (f" with {slots} slots" if hashed else ""),
-                needs=(f"at most {pick.MAX_NODES} slots; " if hashed else "")
-                + "nftables; or --allow-remap, which gives equal shares, but of other clients",
-            )
+    hashed = {Scheduler.SOURCE_HASH, Scheduler.MAGLEV}
+    if service.scheduler in hashed and not capabilities.remap:
+        for family in service.families:
+            if family in capabilities.families and not pick.has_same_hash(service, family):
+                raise Unsupported(
+                    backend=layout.NAME,
+                    service=service.name,
+                    feature=f"scheduler {service.scheduler}" + _beyond(service, family),
+                    needs="nftables; or --allow-remap, for the same shares of other clients",
+                )
     schedulers = capabilities.schedulers | {Scheduler.MAGLEV}
     require_service(service, replace(capabilities, schedulers=schedulers), backend=layout.NAME)
+
+
+def _beyond(service: Service, family: Family) -> str:
+    """What of source-hash is beyond the kernel's match."""
+    if service.scheduler is Scheduler.MAGLEV:
+        return ""
+    if family is Family.IPV6:
+        # The kernel hashes the first 32 bits of an address alone.
+        return " of IPv6 clients"
+    slots = slot_count([endpoint.weight for endpoint in service.ready(family)])
+    return f" with {slots} slots, more than {pick.MAX_NODES}"
 
 
 @lru_cache(maxsize=1 << 16)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from ipaddress import ip_address
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.model import MAX_SLOTS, Family, Lifted, LiftedService, Listener, Protocol, shares
 from lbctl_iptables import layout
+from lbctl_iptables.bytecode import Slots, slots_of
 from lbctl_iptables.pick import DRAW
 from lbctl_iptables.rules import rules_of
 
@@ -26,6 +26,7 @@ _LONGEST = 1 << 16
 _DEEPEST = 64
 
 _NODES = "--cluster-total-nodes"
+_PROGRAM = "--bytecode"
 
 _Odds: TypeAlias = "dict[str | None, Fraction]"
 
@@ -93,12 +94,13 @@ def _found(chains: Mapping[str, str], owner: str) -> Iterator[tuple[Rule, bool]]
 def _service(
     word: str, listener: Listener, name: str, entry: str, chains: Mapping[str, str]
 ) -> LiftedService:
-    walk = _Walk(chains, listener.protocol)
+    family = next(f for f in Family if layout.WORD[f] == word)
+    walk = _Walk(chains, family, listener.protocol)
     picked = walk.chain(entry)
     single = len(picked.slots) == 1
     return LiftedService(
         name=name,
-        family=next(f for f in Family if layout.WORD[f] == word),
+        family=family,
         listener=listener,
         mode=("single" if picked.slots[0] else "none") if single else picked.mode,
         slots=picked.slots,
@@ -110,8 +112,9 @@ def _service(
 class _Walk:
     """The way of one service's connections through its chains."""
 
-    def __init__(self, chains: Mapping[str, str], protocol: Protocol) -> None:
+    def __init__(self, chains: Mapping[str, str], family: Family, protocol: Protocol) -> None:
         self._chains = chains
+        self._family = family
         self._protocol = protocol
         self._actions: set[str] = set()
         self._depth = 0
@@ -145,7 +148,7 @@ class _Walk:
                 return self._turn(rule, self._rules(rules[i + 1 :]))
             if " --probability " in text:
                 return self._chance(rule, self._rules(rules[i + 1 :]))
-            if f" {_NODES} " in text:
+            if f" {_NODES} " in text or _PROGRAM in text:
                 return self._hash(rules[i:])
             return self._lead(rule)
         return _NOBODY
@@ -184,51 +187,65 @@ class _Walk:
         return _Picked("random", odds=mixed.odds)
 
     def _hash(self, rules: Sequence[Rule]) -> _Picked:
-        """The slots of a hash, or the odds where they are hashed again."""
-        seed = _seed(rules[0])
-        total = self._finest(rules, seed)
-        picked = self._nodes(rules, range(total), total, seed)
-        nodes = [picked.get(node, _NOBODY) for node in range(total)]
-        if all(len(node.slots) == 1 for node in nodes):
-            return _Picked("hash", tuple(node.slots[0] for node in nodes))
-        odds: _Odds = {}
-        for found, count in Counter(nodes).items():
-            for to, share in found.chances.items():
-                odds[to] = odds.get(to, Fraction(0)) + share * count / total
-        return _Picked("hash", odds=tuple((to, _near(share)) for to, share in odds.items()))
+        """The slots of a hash."""
+        total = self._finest(rules)
+        picked = self._nodes(rules, range(total), total, self._hash_of(rules[0]))
+        return _Picked("hash", tuple(picked.get(node) for node in range(total)))
 
-    def _finest(self, rules: Sequence[Rule], seed: str | None) -> int:
-        """How many nodes the rules of one hash tell apart."""
+    def _hash_of(self, rule: Rule) -> tuple[str, int] | None:
+        """What a rule hashes with, and by which seed: rules of one such pair see the same hash."""
+        if f" {_NODES} " in rule.text:
+            return "cluster", int(rule.option("--cluster-hash-seed") or "0", 0)
+        if _PROGRAM in rule.text:
+            return "bpf", self._slots(rule).seed
+        return None
+
+    def _slots(self, rule: Rule) -> Slots:
+        found = slots_of(rule.option(_PROGRAM) or "", self._family)
+        if found is None:
+            raise _Lost
+        return found
+
+    def _finest(self, rules: Sequence[Rule]) -> int:
+        """How many slots the rules of one hash tell apart."""
         finest = 1
         for rule in rules:
-            if _seed(rule) in {seed, None}:
-                below = () if rule.endpoint else self._parsed(rule.option("-g") or "")
-                finest = lcm(finest, int(rule.option(_NODES) or 1), self._finest(below, seed))
-        if not 0 < finest <= MAX_SLOTS:
-            raise _Lost
+            if _PROGRAM in rule.text:
+                finest = lcm(finest, self._slots(rule).total)
+            elif rule.option("-g"):
+                finest = lcm(finest, self._finest(self._parsed(rule.option("-g") or "")))
+            finest = lcm(finest, int(rule.option(_NODES) or 1))
+            if not 0 < finest <= MAX_SLOTS:
+                raise _Lost
         return finest
 
     def _nodes(
-        self, rules: Sequence[Rule], left: Sequence[int], total: int, seed: str | None
-    ) -> dict[int, _Picked]:
-        """Where the clients of each of the nodes `left` go. Rules of one seed see the same hash."""
-        found: dict[int, _Picked] = {}
+        self, rules: Sequence[Rule], left: Sequence[int], total: int, same: tuple[str, int] | None
+    ) -> dict[int, str | None]:
+        """Where the clients of each of the slots `left` go."""
+        found: dict[int, str | None] = {}
         for rule in rules:
-            hashed = _seed(rule) == seed
-            mask = int(rule.option("--cluster-local-nodemask") or "0", 0)
-            size = total // int(rule.option(_NODES) or total)
-            taken = [node for node in left if not hashed or mask >> node // size & 1]
-            below = () if rule.endpoint else self._parsed(rule.option("-g") or "")
-            if below and _seed(below[0]) == seed:
-                found |= self._nodes(below, taken, total, seed)
-            elif taken:
-                found |= dict.fromkeys(taken, self._lead(rule))
-            left = [node for node in left if node not in taken]
+            hashed = self._hash_of(rule)
+            if hashed not in {same, None}:
+                raise _Lost
+            taken = [slot for slot in left if hashed is None or self._takes(rule, slot, total)]
+            if rule.endpoint is None and not self._leads_out(rule):
+                found |= self._nodes(self._parsed(rule.option("-g") or ""), taken, total, same)
+            else:
+                found |= dict.fromkeys(taken, self._lead(rule).slots[0])
+            left = [slot for slot in left if slot not in found]
         return found
 
+    def _leads_out(self, rule: Rule) -> bool:
+        """True for a rule that leads to an endpoint's own chain."""
+        return " --set " in self._chains.get(rule.option("-g") or "", "")
 
-def _seed(rule: Rule) -> str | None:
-    return rule.option("--cluster-hash-seed")
+    def _takes(self, rule: Rule, slot: int, total: int) -> bool:
+        if _PROGRAM in rule.text:
+            slots = self._slots(rule)
+            return slots.first <= slot * slots.total // total < slots.end
+        mask = int(rule.option("--cluster-local-nodemask") or "0", 0)
+        return bool(mask >> slot * int(rule.option(_NODES) or 0) // total & 1)
 
 
 def _mixed(share: Fraction, own: _Picked, rest: _Picked) -> _Picked:
@@ -242,12 +259,6 @@ def _meant(stored: int) -> Fraction:
     """The fraction of weights that is stored as so many of 2^31, where there is one."""
     near = Fraction(stored, DRAW).limit_denominator(MAX_SLOTS)
     return near if round(near * DRAW) == stored else Fraction(stored, DRAW)
-
-
-def _near(share: Fraction) -> Fraction:
-    """The fraction of weights that a share of hashes is nearest to, within what the hash can tell apart."""
-    near = share.limit_denominator(MAX_SLOTS)
-    return near if abs(near - share) <= Fraction(1, 1 << 29) else share
 
 
 def _listener(rule: Rule, *, local: bool) -> Listener | None:

@@ -11,7 +11,8 @@ before:
 - by chance, a group has the sum of its endpoints' chances;
 - by the client's hash, a group has all of its endpoints' slots.
 
-For up to 32 slots, the hash of `cluster` picks the very slot that nftables picks with `jhash … mod N seed S`.
+For up to 32 slots of IPv4, the hash of `cluster` picks the very slot that nftables picks with
+`jhash … mod N seed S`. Everything else that hashes is in `lbctl_iptables.bytecode`.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
-from math import prod
+from math import gcd
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from lbctl.model import Scheduler, schedule
+from lbctl.model import Family, Scheduler, schedule, slot_count
+from lbctl_iptables import bytecode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lbctl.model import Endpoint, Family, Service
+    from lbctl.model import Endpoint, Service
 
 Condition: TypeAlias = tuple[str, ...]
 Node: TypeAlias = "Endpoint | Ladder"
@@ -42,10 +44,6 @@ _FANS = (4, 2, 3, 5, 7)
 MAX_NODES = 32
 #: `random` draws a number of 31 bits, and compares.
 DRAW = 1 << 31
-#: Where a hash is spread over more slots than `cluster` has nodes: how fine, if they have a larger divisor.
-_FINEST = (MAX_NODES,) * 6
-#: The step from one level's seed to the next level's: 2^32 divided by the golden ratio.
-_STEP = 0x9E3779B9
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +64,23 @@ def picker(service: Service, family: Family) -> Node | None:
             return _by_turns(tuple(ready[i] for i in schedule(weights)))
         case Scheduler.RANDOM:
             return _by_chance(tuple(zip(ready, weights, strict=True)))
-    slots = schedule(weights)
-    if service.scheduler is Scheduler.MAGLEV or len(slots) > MAX_NODES:
-        return _spread(ready, weights, service.hash_seed)
-    return _by_nodes([ready[i] for i in slots], 0, len(slots), service.hash_seed)
+    if has_same_hash(service, family):
+        slots = schedule(weights)
+        return _by_nodes([ready[i] for i in slots], 0, len(slots), service.hash_seed)
+    divisor = gcd(*weights)
+    ends = [end // divisor for end in accumulate(weights)]
+    parts = list(zip([0, *ends], ends, ready, strict=False))
+    return _by_slots(parts, ends[-1], family, service.hash_seed)
+
+
+def has_same_hash(service: Service, family: Family) -> bool:
+    """True where a client of `family` gets the very endpoint that nftables gives it."""
+    weights = [endpoint.weight for endpoint in service.ready(family)]
+    return (
+        service.scheduler is Scheduler.SOURCE_HASH
+        and slot_count(weights) <= MAX_NODES
+        and (family is Family.IPV4 or len(weights) <= 1)
+    )
 
 
 def _ladder(rungs: Sequence[tuple[Condition, Node]]) -> Node:
@@ -148,40 +159,11 @@ def _grouped(parts: Sequence[T]) -> Iterator[Sequence[T]]:
         yield parts[count * i // fan : count * (i + 1) // fan]
 
 
-def _spread(ready: Sequence[Endpoint], weights: Sequence[int], seed: int) -> Node:
-    """The client's hash, hashed again on each level, spread over the endpoints by their weights.
-
-    Exact where the sum of the weights is a product of numbers up to 32, else to within 2^-30.
-    """
-    total = len(schedule(tuple(weights)))
-    radices = _radices(total)
-    size = prod(radices)
-    ends = [round(Fraction(size * end, sum(weights))) for end in accumulate(weights)]
-    parts = list(zip([0, *ends], ends, ready, strict=False))
-    return _level(parts, 0, size, radices, seed)
-
-
-def _level(
-    parts: Sequence[tuple[int, int, Endpoint]], first: int, size: int, radices: Sequence[int], seed: int
-) -> Node:
-    """What leads to the endpoints of the range of `size` from `first` on."""
-    parts = [(max(a, first), min(b, first + size), e) for a, b, e in parts if a < first + size and b > first]
-    if len(parts) == 1:
-        return parts[0][2]
-    total, *deeper = radices
-    width = size // total
-    below = (seed + _STEP) & 0xFFFFFFFF
-    nodes = [_level(parts, start, width, deeper, below) for start in range(first, first + size, width)]
-    return _by_nodes(nodes, 0, total, seed)
-
-
-def _radices(total: int) -> Sequence[int]:
-    """Numbers up to 32 whose product is `total`, or the finest that there is."""
-    radices: list[int] = []
-    while total > 1:
-        largest = next((n for n in range(min(MAX_NODES, total), 1, -1) if total % n == 0), None)
-        if largest is None:
-            return _FINEST
-        radices.append(largest)
-        total //= largest
-    return radices or (1,)
+def _by_slots(parts: Sequence[tuple[int, int, Endpoint]], total: int, family: Family, seed: int) -> Node:
+    """What leads to endpoints by a hash of `total` slots, of which each has those from one up to another."""
+    rungs: list[tuple[Condition, Node]] = []
+    for group in _grouped(parts):
+        slots = bytecode.Slots(family, seed, total, group[0][0], group[-1][1])
+        below = _by_slots(group, total, family, seed) if len(group) > 1 else group[0][2]
+        rungs.append((("-m", "bpf", "--bytecode", slots.program()), below))
+    return _ladder(rungs)
