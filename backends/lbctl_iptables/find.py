@@ -2,8 +2,8 @@
 
 A few listeners are a list in one chain. Many are parted by the leading bits of address and port, three at a
 time, into chains for ranges, so that at most eight rules of each are met; whatever is alone in its range, or
-one of few, is not parted further. A range's chain depends on what is in the range and on nothing else, so
-that a listener that comes or goes rewrites one or two chains.
+one of few, is not parted further. A range's chain depends on what is in the range and on nothing else: a
+listener that comes or goes rewrites one chain, and the few below where that was or becomes a list.
 
 The allowed clients of a service, which are ranges themselves, are found in the same way.
 """
