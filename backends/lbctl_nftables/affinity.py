@@ -58,8 +58,9 @@ def keeps(service: Service, family: Family) -> bool:
 
 def refuse_mixed_ports(service: Service) -> None:
     """Raise `Unsupported` where the entries of clients would have to tell ports of IPv6 endpoints apart."""
-    ports = {endpoint.port for endpoint in service.endpoints if endpoint.serves(Family.IPV6)}
-    if service.affinity is not None and _by_address(service, Family.IPV6) and len(ports) > 1:
+    if service.affinity is None or not _by_address(service, Family.IPV6):
+        return
+    if len({endpoint.port for endpoint in service.endpoints if endpoint.serves(Family.IPV6)}) > 1:
         raise Unsupported(
             backend=layout.NAME,
             service=service.name,
@@ -201,11 +202,10 @@ def _bare(element: Json) -> Json:
 def sweeps(changes: Sequence[Change], after: Program) -> tuple[Sweep, ...]:
     """Where entries must go once `changes` are made: the maps of services that lose endpoints."""
     concerned: dict[tuple[str, str], None] = {}
-    for change in changes:
-        word, kind, *names = change.key
-        if change.after is None and kind == STALE:
+    for word, kind, *names in (change.key for change in changes if change.after is None):
+        if kind == STALE:
             concerned[word, names[0]] = None
-        elif change.after is None and kind == "element" and layout.is_endpoints(names[0]):
+        elif kind == "element" and layout.is_endpoints(names[0]):
             concerned[word, layout.affinity_of_endpoints(names[0])] = None
     return tuple(
         Sweep(

@@ -294,17 +294,21 @@ class _Service:
                 return f"jhash {self._word} saddr {span} seed {service.hash_seed:#x} {first}"
         assert_never(service.scheduler)
 
-    def _slot_items(self) -> Iterator[Item]:
+    def _slot_items(self) -> Iterable[Item]:
         """What the picked slots lead to."""
-        name = self._service.name
+        # A list, and no call for an item: there are more of these than of all others.
+        word, name = self._word, self._service.name
         texts = {}
-        for endpoint in {endpoint.to: endpoint for endpoint in self._slots}.values():
-            address, _, port = endpoint.to.rpartition(":")
+        for to, endpoint in {endpoint.to: endpoint for endpoint in self._slots}.items():
+            address, _, port = to.rpartition(":")
             data = f"{address.strip('[]')} . {port}" if address else port
-            texts[endpoint.to] = f"comment {layout.quote(f'{name}/{endpoint.name}')} : {data}"
-        for page in dict.fromkeys(self._pages.values()):
-            for key, endpoint in enumerate(self._slots, self._offset):
-                yield self._element(page, str(key), texts[endpoint.to])
+            texts[to] = f"comment {layout.quote(f'{name}/{endpoint.name}')} : {data}"
+        slots = [(str(key), texts[endpoint.to]) for key, endpoint in enumerate(self._slots, self._offset)]
+        return [
+            Item((word, "element", page, key), text, name)
+            for page in dict.fromkeys(self._pages.values())
+            for key, text in slots
+        ]
 
     def _dispatch(self) -> Iterator[Item]:
         to_service = f": goto {layout.chain(self._service.name)}"
@@ -355,7 +359,7 @@ class _ClassicService(_Service):
         for protocol in self._protocols:
             yield from classic.pick(self._service, self._family, protocol, self._picker())
 
-    def _slot_items(self) -> Iterator[Item]:
+    def _slot_items(self) -> Iterable[Item]:
         for name, rules in classic.chains(self._service, self._family):
             yield self._chain(name)
             yield self._body(name, *rules)

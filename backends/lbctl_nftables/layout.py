@@ -96,8 +96,8 @@ _ENDPOINTS_PREFIX = "endpoints-"
 _LOCAL = "local-"
 _PAGES = 256
 _PAGE = re.compile(r"(?:ports|addresses-[a-z]+)-[0-9a-f]{2}\Z")
-#: Printable ASCII, but for what ends or escapes a string.
-_QUOTABLE = re.compile(r"[ !#-\[\]-~]{0,128}\Z")
+#: nft refuses a longer comment.
+_LONGEST = 128
 _RANGE = 1 << 16
 _RANGES = 1 << 15
 _CLIENTS = (f"size {AFFINITY_SIZE}", "flags dynamic,timeout")
@@ -295,8 +295,11 @@ def shapes(word: str) -> dict[tuple[str, tuple[str, ...], str, bool], str]:
 
 
 def quote(text: str) -> str:
-    """A string of the rule language. The one place where a name or comment becomes rule text."""
-    if not _QUOTABLE.match(text):
+    """A string of the rule language. The one place where a name or comment becomes rule text.
+
+    It has printable ASCII, but for what ends or escapes a string.
+    """
+    if len(text) > _LONGEST or not (text.isascii() and text.isprintable()) or '"' in text or "\\" in text:
         raise ValueError(f"{text!r} cannot be quoted")
     return f'"{text}"'
 

@@ -6,10 +6,12 @@ import re
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from lbctl.model import Family, Lifted, LiftedService, Listener, Protocol
+from lbctl.model import Lifted, LiftedService, Listener, Protocol
 from lbctl_nftables import layout
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from lbctl.model import Item, Program
 
 _PICK = re.compile(
@@ -32,6 +34,7 @@ _MODES = {
     "jhash ip saddr": "hash",
     "jhash ip6 saddr": "hash",
 }
+_FAMILY = {word: family for family, word in layout.WORD.items()}
 _DATA = re.compile(r"(?:comment \"[^\"]*\" )?: (?:(?P<address>\S+) \. )?(?P<port>\d+)\Z")
 
 
@@ -62,15 +65,16 @@ def _service(program: Program, word: str, name: str, listener: Listener, body: I
         if pick and pick["protocol"] == listener.protocol:
             first = int(pick["offset"])
             keys = range(first, first + int(pick["modulus"]))
-            slots = tuple(_endpoint(program, word, pick["page"], key) for key in keys)
+            slots = _slots(program, word, pick["page"], keys)
             mode = _MODES[pick["picker"]] if len(slots) > 1 else "single"
             action = "redirect" if pick["action"].startswith("redirect") else "dnat"
             break
         if _PICK_CHAIN.match(rule) and body:
             slots, mode, action = _by_chains(program, word, body.text.split("\n"), listener.protocol)
             break
-    family = next(f for f in Family if layout.WORD[f] == word)
-    return LiftedService(name=name, family=family, listener=listener, mode=mode, slots=slots, action=action)
+    return LiftedService(
+        name=name, family=_FAMILY[word], listener=listener, mode=mode, slots=slots, action=action
+    )
 
 
 def _by_chains(
@@ -108,9 +112,11 @@ def destination(rule: str) -> str | None:
     return lead["to"] if lead else None
 
 
-def _endpoint(program: Program, word: str, page: str, key: int) -> str | None:
-    item = program.by_key.get((word, "element", page, str(key)))
-    return to(item.text) if item else None
+def _slots(program: Program, word: str, page: str, keys: Iterable[int]) -> tuple[str | None, ...]:
+    """Where each of these keys of a page leads to."""
+    find = program.by_key.get
+    items = [find((word, "element", page, str(key))) for key in keys]
+    return tuple([to(item.text) if item else None for item in items])
 
 
 def to(text: str) -> str | None:
@@ -118,10 +124,10 @@ def to(text: str) -> str | None:
     data = _DATA.match(text)
     if data is None:
         return None
-    if data["address"] is None:
-        return data["port"]
-    address = data["address"]
-    return f"[{address}]:{data['port']}" if ":" in address else f"{address}:{data['port']}"
+    address, port = data.groups()
+    if address is None:
+        return str(port)
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _listener(key: str) -> Listener | None:

@@ -39,7 +39,7 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
     clearing: list[str] = []
     by_word: dict[str, list[Change]] = {word: [] for word in layout.WORD.values()}
     for change in changes:
-        by_word[change.key[0]].append(change)
+        by_word[change.item.key[0]].append(change)
     for word, mine in by_word.items():
         added = [change.after for change in mine if change.before is None and change.after is not None]
         if len(added) == len(mine):
@@ -100,7 +100,7 @@ def forget(owner: str, word: str, name: str, entries: Sequence[Entry]) -> str:
 
 
 def _text(lines: Iterable[str]) -> str:
-    return "".join(line + "\n" for line in lines)
+    return "\n".join([*lines, ""])
 
 
 def _rebuilds(change: Change) -> bool:
@@ -137,15 +137,15 @@ def _block(word: str, table: str, items: Iterable[Item]) -> Iterator[str]:
     chains: dict[str, list[str]] = {}
     elements: dict[str, list[str]] = {}
     for item in items:
-        match item.key[1]:
-            case "map" | "set":
-                sets[f"{item.key[1]} {item.key[2]}"] = item.text.split("\n")
-            case "chain":
-                chains.setdefault(item.key[2], [])[:0] = item.text.split("\n") if item.text else []
-            case "rules":
-                chains.setdefault(item.key[2], []).extend(item.text.split("\n") if item.text else [])
-            case "element":
-                elements.setdefault(item.key[2], []).append(f"{item.key[3]} {item.text}".rstrip())
+        match item.key:
+            case _, "element", name, key:
+                elements.setdefault(name, []).append(f"\t{key} {item.text}," if item.text else f"\t{key},")
+            case _, "chain", name:
+                chains.setdefault(name, [])[:0] = item.text.split("\n") if item.text else []
+            case _, "rules", name:
+                chains.setdefault(name, []).extend(item.text.split("\n") if item.text else [])
+            case _, ("map" | "set") as kind, name:
+                sets[f"{kind} {name}"] = item.text.split("\n")
     if sets or chains:
         yield f"table {word} {table} {{"
         for name, lines in (*sets.items(), *((f"chain {name}", lines) for name, lines in chains.items())):
@@ -155,5 +155,5 @@ def _block(word: str, table: str, items: Iterable[Item]) -> Iterator[str]:
         yield "}"
     for name, texts in elements.items():
         yield f"add element {word} {table} {name} {{"
-        yield from (f"\t{text}," for text in texts)
+        yield from texts
         yield "}"

@@ -30,9 +30,9 @@ NEVER = {
 NEVER_FOR_CHECK = {"logging", "pygments", "rich"}
 #: Files are not read, and values not made, to print help.
 NEVER_FOR_HELP = {"json", "lbctl.config", "lbctl.model", "tomllib"}
-#: What reading a file takes. All else that `check` imports, a Typer program without a task imports too; gc is
-#: built into the interpreter.
-CHECK_BRINGS = {"_json", "encodings", "gc", "json", "lbctl", "tomllib"}
+#: What reading a file takes. All else that `check` imports, a Typer program without a task imports too; gc
+#: and atexit are built into the interpreter.
+CHECK_BRINGS = {"_json", "atexit", "encodings", "gc", "json", "lbctl", "tomllib"}
 HELP_BRINGS = {"gc", "lbctl"}
 
 RUN = """\

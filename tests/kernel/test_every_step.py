@@ -98,7 +98,7 @@ def under_way(before: Program, after: Program) -> Program:
     old = {item.key: item for item in before.items if item.key[1] == "rules"}
     rest = [
         # A chain that is new has no rules yet for such a packet.
-        old.get(item.key, replace(item, text="")) if item.key[1] == "rules" else item
+        old.get(item.key, item._replace(text="")) if item.key[1] == "rules" else item
         for item in after.items
     ]
     return Program(OWNER, tuple(rest))

@@ -103,18 +103,11 @@ def stores_text(stores: Iterable[Census]) -> str:
 
 def table(rows: Iterable[Sequence[str]], *, right: frozenset[int] = frozenset(), indent: str = "") -> str:
     """Rows in aligned columns; the columns in `right` are aligned to the right."""
-    lines = [list(row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        (
-            indent
-            + "  ".join(
-                cell.rjust(width) if i in right else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            )
-        ).rstrip()
-        for line in lines
-    )
+    columns = []
+    for number, column in enumerate(zip(*rows, strict=True)):
+        width = max(map(len, column))
+        columns.append([cell.rjust(width) if number in right else cell.ljust(width) for cell in column])
+    return "\n".join([(indent + "  ".join(line)).rstrip() for line in zip(*columns, strict=True)])
 
 
 def plan_document(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.errors import ApplyFailed, StateUnknown
 from lbctl.host import forget_flows
-from lbctl.model import Action, Intent, Plan, diff, diff_services, stale_flows
+from lbctl.model import Action, Intent, Plan, diff, diff_services, stale_flows, touched
 from lbctl.spi import Advising
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ def _apply(session: Session, backend: Backend, plan: Plan) -> None:
 
 def _plan(host: Host, backend: Backend, driver: str, before: Program, after: Program, intent: Intent) -> Plan:
     changes = diff(before, after)
-    touched = {item.service for change in changes for item in (change.before, change.after) if item}
-    was, will = backend.lift(before.only(touched)), backend.lift(after.only(touched))
+    concerned = touched(changes)
+    was, will = backend.lift(before.only(concerned)), backend.lift(after.only(concerned))
     services = tuple(s for s in diff_services(was, will, changes) if s.action is not Action.NONE)
     made = Plan(
         backend=backend.name,

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from lbctl.model import Part
 
 
+#: A part as one line of the file.
+_line = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
 class Memory:
     """What one session knows of the kernel, by store and owner."""
 
@@ -71,9 +75,5 @@ def _head(generation: str | None) -> str:
     return json.dumps([__version__, generation])
 
 
-def _line(part: Part) -> str:
-    return json.dumps([[item.service, item.text, *item.key] for item in part])
-
-
 def _part(rows: Any) -> Part:
-    return tuple(Item(tuple(key), text, service) for service, text, *key in rows)
+    return tuple(Item(tuple(key), text, service) for key, text, service in rows)

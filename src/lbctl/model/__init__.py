@@ -33,6 +33,7 @@ from lbctl.model.plan import (
     diff,
     diff_services,
     stale_flows,
+    touched,
 )
 from lbctl.model.program import Item, Key, Part, Program
 from lbctl.model.schedule import schedule, shares, slot_count
@@ -76,4 +77,5 @@ __all__ = [
     "shares",
     "slot_count",
     "stale_flows",
+    "touched",
 ]

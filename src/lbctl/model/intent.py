@@ -49,10 +49,13 @@ class Family(StrEnum):
     IPV4 = "ipv4"
     IPV6 = "ipv6"
 
-    @classmethod
-    def of(cls, value: Address | Network) -> Family:
+    @staticmethod
+    def of(value: Address | Network) -> Family:
         """The family of an address or network."""
-        return cls.IPV4 if isinstance(value, (IPv4Address, IPv4Network)) else cls.IPV6
+        return _FAMILIES[value.version]
+
+
+_FAMILIES = {4: Family.IPV4, 6: Family.IPV6}
 
 
 class Scheduler(StrEnum):
@@ -208,17 +211,17 @@ class Service:
 
         Active endpoints; where there is none, the backups; empty where nobody is left.
         """
-        able = tuple(e for e in self.endpoints if e.serves(family))
-        active = tuple(e for e in able if e.state is State.ACTIVE)
-        return active or tuple(e for e in able if e.state is State.BACKUP)
+        able = [e for e in self.endpoints if e.serves(family)]
+        active, backup = State.ACTIVE, State.BACKUP
+        return tuple([e for e in able if e.state is active] or [e for e in able if e.state is backup])
 
     def slots(self, family: Family) -> tuple[Endpoint, ...]:
         """`ready(family)`, each once per slot that it has; round robin takes them in this order."""
         ready = self.ready(family)
-        weights = tuple(e.weight for e in ready)
+        weights = tuple([e.weight for e in ready])
         if self.scheduler is Scheduler.MAGLEV:
             return tuple(ready[i] for i in maglev(tuple(e.to for e in ready), weights, self.hash_seed))
-        return tuple(ready[i] for i in schedule(weights))
+        return tuple([ready[i] for i in schedule(weights)])
 
     def shares(self) -> Mapping[str, Fraction]:
         """`Endpoint.to` → the wanted share of new connections in its family, exact."""

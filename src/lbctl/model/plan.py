@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.model.intent import Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from lbctl.model.intent import Family, Listener, Service
     from lbctl.model.lifted import Lifted
-    from lbctl.model.program import Item, Key, Program
+    from lbctl.model.program import Item, Key, Part, Program
 
 
 _NOTHING = Fraction(0)
@@ -29,8 +29,7 @@ class Action(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One item that comes (`before` is None), goes (`after` is None), or gets another text."""
 
     before: Item | None
@@ -120,19 +119,33 @@ def diff(before: Program, after: Program) -> tuple[Change, ...]:
     """
     before, after = _apart(before, after)
     old, new = before.by_key, after.by_key
-    come = tuple(
-        Change(old.get(item.key), item)
+    come = [
+        Change(was, item)
         for item in after.items
-        if item.key not in old or old[item.key].text != item.text
-    )
-    go = tuple(Change(item, None) for item in reversed(before.items) if item.key not in new)
-    return come + go
+        if (was := old.get(item.key)) is None or was.text != item.text
+    ]
+    go = [Change(item, None) for item in reversed(before.items) if item.key not in new]
+    return (*come, *go)
 
 
 def _apart(before: Program, after: Program) -> tuple[Program, Program]:
     """Both without the parts that are the same object."""
-    both = set(map(id, before.parts)) & set(map(id, after.parts))
-    return before.without(both), after.without(both)
+    was: Sequence[Part] = before.parts
+    will: Sequence[Part] = after.parts
+    if len(was) == len(will):
+        # Most often each service keeps its place: a look at each place finds nearly all of them.
+        pairs = [pair for pair in zip(was, will, strict=True) if pair[0] is not pair[1]]
+        was, will = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    both = set(map(id, was)) & set(map(id, will))
+    return (
+        before.of([part for part in was if id(part) not in both]),
+        after.of([part for part in will if id(part) not in both]),
+    )
+
+
+def touched(changes: Iterable[Change]) -> frozenset[str | None]:
+    """The services that own what changes, before or after; None stands for what all services share."""
+    return frozenset([item.service for change in changes for item in change if item])
 
 
 def stale_flows(before: Lifted, after: Lifted, wanted: Iterable[Service]) -> tuple[StaleFlow, ...]:
@@ -167,7 +180,8 @@ def diff_services(before: Lifted, after: Lifted, changes: tuple[Change, ...]) ->
     """Each service of either side with its shares; a service is changed where one of its items is."""
     old, new = _shares(before), _shares(after)
     listeners = _listeners(before) | _listeners(after)
-    touched = {item.service for change in changes for item in (change.before, change.after) if item}
+    # In a first plan all are added, and none is asked for.
+    concerned = touched(changes) if old else frozenset()
     result = []
     for name in [*new, *(name for name in old if name not in new)]:
         if name not in old:
@@ -175,7 +189,7 @@ def diff_services(before: Lifted, after: Lifted, changes: tuple[Change, ...]) ->
         elif name not in new:
             action = Action.REMOVE
         else:
-            action = Action.CHANGE if name in touched else Action.NONE
+            action = Action.CHANGE if name in concerned else Action.NONE
         was, will = old.get(name, {}), new.get(name, {})
         result.append(
             ServiceChange(
