@@ -29,42 +29,40 @@ def apply(host: Host, plan: Plan) -> Program:
     before = generation.read(host)
     ensure_fresh(plan, None if before is None else str(before), lambda: observe(host, plan.driver, owner))
     preparing, doing, clearing = script.transactions(owner, plan.changes, plan.after)
-    if preparing:
-        drivers.load(host, plan.driver, preparing)
-    if doing:
-        _do(host, plan.driver, doing, prepared=bool(preparing))
-    sweeps = sum(
-        _sweep(host, plan.driver, owner, sweep) for sweep in affinity.sweeps(plan.changes, plan.after)
+    ours = _load(host, plan.driver, preparing)
+    prepared = "the old rules are in force, and beside them what nothing leads to yet" if ours else ""
+    ours += _load(host, plan.driver, doing, in_force=prepared)
+    for sweep in affinity.sweeps(plan.changes, plan.after):
+        ours += _sweep(host, plan.driver, owner, sweep)
+    ours += _load(
+        host,
+        plan.driver,
+        clearing,
+        in_force="the new rules are in force, but unused slots could not be taken out",
     )
-    if clearing:
-        _clear(host, plan.driver, clearing)
     now = generation.read(host)
-    if before is not None and now == before.after(bool(preparing) + bool(doing) + sweeps + bool(clearing)):
+    if before is not None and now == before.after(ours):
         # Atomic transactions on a known state, and nobody else's among them: there is nothing to read back.
         return plan.after.at(str(now))
     return observe(host, plan.driver, owner)
 
 
-def _do(host: Host, driver: str, text: str, *, prepared: bool) -> None:
+def _load(host: Host, driver: str, text: str, *, in_force: str = "") -> int:
+    """Run a script, if there is one; returns how many transactions that took.
+
+    `in_force` says what else than before the kernel holds where this one fails.
+    """
+    if not text:
+        return 0
     try:
         drivers.load(host, driver, text)
     except ApplyFailed as error:
-        if not prepared:
+        if not in_force:
             raise
         raise StateUnknown(
-            f"the old rules are in force, and beside them what nothing leads to yet: {error.message}",
-            hint="lbctl apply tries again, and takes out what is too much",
+            f"{in_force}: {error.message}", hint="lbctl apply tries again, and takes out what is too much"
         ) from error
-
-
-def _clear(host: Host, driver: str, text: str) -> None:
-    try:
-        drivers.load(host, driver, text)
-    except ApplyFailed as error:
-        raise StateUnknown(
-            f"the new rules are in force, but unused slots could not be taken out: {error.message}",
-            hint="lbctl apply tries again",
-        ) from error
+    return 1
 
 
 def _sweep(host: Host, driver: str, owner: str, sweep: affinity.Sweep) -> int:

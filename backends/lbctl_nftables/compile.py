@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import TYPE_CHECKING, assert_never
@@ -32,6 +32,7 @@ class _Compiled:
     """What one service is in one family: its own items, and the shared objects, by name, that they need."""
 
     part: Part
+    #: The same object for equal ones, of which there are few: they are put together in every program.
     needs: frozenset[str]
 
 
@@ -39,9 +40,10 @@ class _Compiled:
 class _Past:
     """The services of the program that was made last, where each was put, and what became of it."""
 
-    services: tuple[Service, ...] = ()
-    homes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    compiled: Sequence[tuple[_Compiled | None, ...]] = ()
+    services: tuple[Service, ...]
+    homes: Mapping[str, tuple[int, int]]
+    #: By family, in the order of the services.
+    compiled: Sequence[Sequence[_Compiled | None]]
 
 
 class _Compiler:
@@ -54,14 +56,14 @@ class _Compiler:
         self._capabilities = capabilities
         self._families = [family for family in Family if family in capabilities.families]
         self._compiled = lru_cache(maxsize=_KEPT)(self._compile)
-        self._past = _Past()
+        self._past = _Past((), {}, [() for _ in self._families])
 
     def program(self, intent: Intent) -> Program:
         """See `compile_intent`."""
         self._past = now = self._next(intent.services)
         parts: list[Part] = []
-        for family, column in zip(self._families, zip(*now.compiled, strict=True), strict=False):
-            mine = [each for each in column if each is not None]
+        for family, compiled in zip(self._families, now.compiled, strict=True):
+            mine = [each for each in compiled if each is not None]
             if mine:
                 parts.append(_shared(family, frozenset().union(*{each.needs for each in mine})))
                 parts += [each.part for each in mine]
@@ -73,12 +75,15 @@ class _Compiler:
         if len(services) == len(past.services) and all(
             _place(services[n]) == _place(past.services[n]) for n in new
         ):
-            compiled = list(past.compiled)
+            compiled = [list(each) for each in past.compiled]
             for n in new:
-                compiled[n] = self._compiled(services[n], *past.homes[services[n].name])
+                made = self._compiled(services[n], *past.homes[services[n].name])
+                for mine, each in zip(compiled, made, strict=True):
+                    mine[n] = each
             return _Past(services, past.homes, compiled)
         homes = _homes(services)
-        return _Past(services, homes, [self._compiled(s, *homes[s.name]) for s in services])
+        rows = [self._compiled(service, *homes[service.name]) for service in services]
+        return _Past(services, homes, [[row[n] for row in rows] for n in range(len(self._families))])
 
     def _compile(self, service: Service, page: int, place: int) -> tuple[_Compiled | None, ...]:
         """A service in each family of the host; None where it has no listener."""
@@ -96,6 +101,11 @@ class _Compiler:
 @lru_cache(maxsize=8)
 def _compiler(capabilities: Capabilities) -> _Compiler:
     return _Compiler(capabilities)
+
+
+@lru_cache(maxsize=1 << 12)
+def _same(needs: frozenset[str]) -> frozenset[str]:
+    return needs
 
 
 @lru_cache(maxsize=64)
@@ -227,7 +237,7 @@ class _Service:
             needs.add(layout.REFUSE)
         if self._keeping:
             needs.add(layout.LEARNED)
-        return _Compiled(tuple(self._items()), frozenset(needs))
+        return _Compiled(tuple(self._items()), _same(frozenset(needs)))
 
     @property
     def _source_chain(self) -> str | None:

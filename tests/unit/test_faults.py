@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import struct
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
@@ -468,17 +469,17 @@ def test_a_real_lock(tmp_path: Path) -> None:
     with host.lock("lbctl"):
         [file] = (tmp_path / "run").iterdir()
         assert file.name.startswith("lbctl.")
-        assert file.read_text() == f"{os.getpid()}\n"
+        assert file.read_text().strip() == str(os.getpid())
         with pytest.raises(Stale) as caught, LocalHost(tmp_path).lock("lbctl"):
             pass
         assert caught.value.exit_code == 7
         assert str(os.getpid()) in caught.value.message
         with host.lock("blue"):
             pass
-    # The file stays; its lock does not.
-    assert file.exists()
-    with LocalHost(tmp_path).lock("lbctl"):
-        pass
+    # The file stays; its lock does not, and who held it before is not named again.
+    file.write_text("1234567\n")
+    with host.lock("lbctl"):
+        assert file.read_text().split() == [str(os.getpid())]
     with held(file), pytest.raises(Stale), host.lock("lbctl"):
         pass
 
@@ -638,6 +639,72 @@ def test_the_other_store_holds_our_rules() -> None:
     assert "lbctl migrate --to nftables" in (caught.value.hint or "")
     # Somebody else's owner is no obstacle.
     assert engine.plan(made, replace(INTENT, owner="blue")).changed
+
+
+def counting_host() -> tuple[FakeHost, list[bytes]]:
+    """A host whose kernel counts its transactions, with what it was asked for."""
+    host = nft_host()
+    asked: list[bytes] = []
+
+    def answer(_: int, request: bytes) -> bytes:
+        asked.append(request)
+        number = len(loads(host)).to_bytes(4, "big")
+        return struct.pack("=IHHIIBBHHH", 28, 10 << 8 | 15, 0, 1, 0, 0, 0, 0, 8, 1) + number
+
+    host.asked = answer
+    return host, asked
+
+
+def test_what_is_remembered_costs_one_question() -> None:
+    host, asked = counting_host()
+    kept = session(host, nftables, "nft")
+    assert engine.plan(kept, INTENT).changed
+    # Once to look for what is known, once for what is then read.
+    assert len(asked) == 2
+    engine.apply(kept, (engine.plan(kept, INTENT),))
+    kept.memory.save()
+    for each in (kept, session(host, nftables, "nft")):
+        asked.clear()
+        listed = len(host.ran)
+        assert not engine.plan(each, INTENT).changed
+        assert (len(asked), [ran for ran in host.ran[listed:] if "list" in ran.argv]) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("failing", "error", "said"),
+    [
+        (1, ApplyFailed, "nft refused"),
+        (2, StateUnknown, "the old rules are in force, and beside them"),
+        (3, StateUnknown, "the new rules are in force, but"),
+    ],
+)
+def test_which_rules_are_in_force_where_a_transaction_fails(
+    failing: int, error: type[LbctlError], said: str
+) -> None:
+    host, _ = counting_host()
+    kept = session(host, nftables, "nft")
+    engine.apply(kept, (engine.plan(kept, INTENT),))
+    # The listener moves to another service: its chain is prepared, and its old slots are cleared away.
+    moves = engine.plan(kept, Intent(services=(replace(WEB, name="other"),)))
+    host.fail_write(len(host.writes) + failing, err="Error: no room\n")
+    with pytest.raises(LbctlError, match=said) as caught:
+        engine.apply(kept, (moves,))
+    assert type(caught.value) is error
+
+
+def test_another_store_is_looked_at_again_where_ours_was_empty() -> None:
+    host, _ = counting_host()
+    host.files |= LEGACY_TABLES
+    for word in ("iptables", "ip6tables"):
+        host.answer(f"{word}-legacy-restore", "--version", out="iptables v1.8.9 (legacy)\n")
+        host.answer(f"{word}-legacy-save", out=EMPTY_DUMP)
+    both = [cast("Backend", nftables), cast("Backend", iptables)]
+    made = engine.open_session(host, driver="nft", installed=both)
+    assert not engine.plan(made, Intent()).changed
+    jump = "[0:0] -A PREROUTING -m comment --comment lbctl -j LBCTL\n"
+    host.answer("iptables-legacy-save", out=f"*nat\n:LBCTL - [0:0]\n{jump}COMMIT\n")
+    with pytest.raises(ApplyFailed, match="iptables-legacy still holds"):
+        engine.plan(made, INTENT)
 
 
 def test_endpoints_elsewhere_of_one_family_leave_the_other_alone() -> None:

@@ -24,9 +24,8 @@ def plan(session: Session, intent: Intent) -> Plan:
     same connections.
     """
     after = session.compile(intent)
-    before = session.known(intent.owner)
-    if before is None:
-        before = session.held(intent.owner, like=after)
+    before = session.held(intent.owner, like=after)
+    if not session.remembers(before):
         # Once looked at is enough: while this store holds rules, lbctl puts none into another.
         _refuse_other_stores(session, intent.owner)
     made = _plan(session.host, session.backend, session.driver, before, after, intent)

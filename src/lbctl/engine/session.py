@@ -61,17 +61,15 @@ class Session:
 
         `like` is what it is about to be compared with.
         """
-        return self.known(owner) or self._loaded(owner, like) or self.observe(owner)
-
-    def known(self, owner: str) -> Program | None:
-        """What this session itself knows that the chosen backend holds of an owner, unchanged until now."""
         self.need_privilege()
+        store = self.choice.driver.store
         generation = self.backend.generation(self.host, self.driver)
-        return self.memory.recall(self.choice.driver.store, owner, generation)
+        known = self.memory.recall(store, owner, generation)
+        return known or self.memory.load(store, owner, generation, like) or self.observe(owner)
 
-    def _loaded(self, owner: str, like: Program) -> Program | None:
-        generation = self.backend.generation(self.host, self.driver)
-        return self.memory.load(self.choice.driver.store, owner, generation, like)
+    def remembers(self, held: Program) -> bool:
+        """True for rules that this session itself has seen or written before."""
+        return self.memory.recall(self.choice.driver.store, held.owner, held.generation) is held
 
     def check(self, program: Program) -> None:
         """Have the kernel check a program without applying it."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 CAP_NET_ADMIN = 12
 _SO_NETNS_COOKIE = 71
 _NETLINK_SECONDS = 5.0
+#: Bytes that name the process that holds a lock.
+_HOLDER = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,13 +148,13 @@ class LocalHost:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+                holder = os.pread(handle, _HOLDER, 0).decode("ascii", "replace").strip() or "unknown"
                 raise Stale(
                     f"another lbctl (process {holder}) is changing this network namespace",
                     hint="wait for it to end, then try again",
                 ) from None
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+            # Always as wide: a disk takes milliseconds to cut a file, and none to write over a line.
+            os.pwrite(handle, f"{os.getpid():<{_HOLDER - 1}}\n".encode(), 0)
             yield
         finally:
             os.close(handle)

@@ -153,21 +153,21 @@ def stale_flows(before: Lifted, after: Lifted, wanted: Iterable[Service]) -> tup
 
     `wanted` are the services of `after` as the intent has them.
     """
+    was = [service for service in before.services if service.listener.protocol is Protocol.UDP]
     kept = {
         (listener, endpoint.to)
-        for service in wanted
+        for service in (wanted if was else ())
         for listener in service.listeners
         if listener.protocol is Protocol.UDP
         for endpoint in service.endpoints
     }
     gone = [
         StaleFlow(family=service.family, listener=service.listener, to=to)
-        for service in before.services
-        if service.listener.protocol is Protocol.UDP
+        for service in was
         for to in service.shares
         if (service.listener, to) not in kept
     ]
-    known = {(service.family, service.listener) for service in before.services}
+    known = {(service.family, service.listener) for service in was}
     new = [
         StaleFlow(family=service.family, listener=service.listener, to=None)
         for service in after.services

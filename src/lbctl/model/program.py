@@ -95,7 +95,8 @@ class Program:
 
     def only(self, services: Collection[str | None]) -> Program:
         """The program without the parts of all services but those: enough to follow these through it."""
-        return self.of([part for part in self.parts if (name := part[0].service) is None or name in services])
+        wanted = {None, *services}
+        return self.of([part for part in self.parts if part[0].service in wanted])
 
     def in_order_of(self, other: Program) -> Program:
         """The same items, those that `other` has too in its order and before the rest."""
