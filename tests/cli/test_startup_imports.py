@@ -99,6 +99,14 @@ def test_check_brings_nothing_but_what_reading_takes(check: set[str]) -> None:
     assert brought - within(brought, CHECK_BRINGS) == set()
 
 
+def test_the_end_does_not_look_through_what_was_made() -> None:
+    """Python looks for cycles once more when it ends: a quarter of a second with 10,000 services."""
+    # What is registered first runs last.
+    program = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count())); " + LBCTL
+    printed = subprocess.check_output([sys.executable, "-c", program, "schema"], text=True)
+    assert int(printed.splitlines()[-1]) > 0
+
+
 def test_the_measure_sees_imports() -> None:
     # The bad case, so that an empty list elsewhere means something.
     assert "asyncio" in within(modules("import asyncio"), NEVER)

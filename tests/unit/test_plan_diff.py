@@ -15,11 +15,13 @@ from lbctl.model import (
     Lifted,
     LiftedService,
     Listener,
+    Part,
     Plan,
     Program,
     Protocol,
     diff,
     diff_services,
+    touched,
 )
 
 A, B, C, D = (Item((name,), "text", service=name) for name in "abcd")
@@ -77,6 +79,25 @@ def test_carrying_out_a_diff_gives_the_other_program(old: dict[str, str], new: d
             held[change.key] = change.after
     assert held == dict(after.by_key)
     assert {c.key for c in diff(after, before)} == {c.key for c in diff(before, after)}
+
+
+#: Of each service two parts, of which a program has one.
+PARTS = {
+    name: tuple((Item((name,), text, name), Item((name, "more"), "text", name)) for text in "xy")
+    for name in "abcdef"
+}
+PROGRAMS = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 1), max_size=6).flatmap(
+    lambda chosen: st.permutations([PARTS[name][which] for name, which in chosen.items()])
+)
+
+
+@given(PROGRAMS, PROGRAMS)
+def test_parts_differ_as_their_items_do(old: list[Part], new: list[Part]) -> None:
+    found = diff(Program("lbctl", parts=old), Program("lbctl", parts=new))
+    flat = [program(*(item for part in parts for item in part)) for parts in (old, new)]
+    assert found == diff(*flat)
+    wanted = {part[0].service for part in (*old, *new) if not (part in old and part in new)}
+    assert touched(found) == wanted
 
 
 def lifted(name: str, *slots: str, port: int = 80, family: Family = Family.IPV4) -> LiftedService:
