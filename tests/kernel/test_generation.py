@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from lbctl import engine
-from lbctl.errors import Stale, StateUnknown
+from lbctl.errors import ApplyFailed, Stale, StateUnknown
 from lbctl.host import Completed, LocalHost
 from lbctl.host.netns import Namespace
 from lbctl.model import Endpoint, Intent, Listener, Protocol, Service
-from lbctl_nftables import generation
+from lbctl_nftables import drivers, generation
 from lbctl_nftables import observe as reader
 
 
@@ -89,6 +89,24 @@ def test_another_namespace_has_another_mark(host: Watched) -> None:
     with other.entered():
         assert generation.generation(host, "nft") not in {here, None}
     other.close()
+
+
+def test_what_a_driver_keeps_stays_in_its_namespace(host: Watched) -> None:
+    def loaded(name: str) -> str:
+        drivers.load(host, "libnftables", f"add table ip {name}\n")
+        return host.run(["nft", "list", "tables"]).out
+
+    assert loaded("here") == "table ip here\n"
+    other = Namespace(LocalHost())
+    with other.entered():
+        assert loaded("there") == "table ip there\n"
+        with pytest.raises(ApplyFailed):
+            drivers.load(host, "libnftables", "delete table ip here\n")
+        # What was refused is no obstacle, nor is what somebody else did meanwhile.
+        nft(host, "delete", "table", "ip", "there")
+        assert loaded("there") == "table ip there\n"
+    other.close()
+    assert loaded("more") == "table ip here\ntable ip more\n"
 
 
 def test_what_is_known_is_not_read_again(host: Watched) -> None:

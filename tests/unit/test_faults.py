@@ -8,6 +8,7 @@ import json
 import os
 import re
 import struct
+import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
@@ -513,6 +514,36 @@ def test_a_lock_where_nothing_can_be_made(tmp_path: Path) -> None:
         pass
     assert str(tmp_path / "run") in caught.value.message
     assert "LBCTL_STATE_DIR" in (caught.value.hint or "")
+
+
+def test_what_is_kept_is_for_one_thread_one_process_and_one_work_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = LocalHost()
+
+    def thing() -> object:
+        with host.kept("thing", object) as kept:
+            return kept
+
+    first = thing()
+    assert thing() is first
+    with host.kept("other", object) as other:
+        assert other is not first
+    with host.kept("thing", object) as outer:
+        inner = thing()
+        assert (outer is first, inner is first) == (True, False)
+    assert thing() is first
+    elsewhere: list[object] = []
+    thread = threading.Thread(target=lambda: elsewhere.append(thing()))
+    thread.start()
+    thread.join()
+    assert elsewhere != [first]
+    with pytest.raises(ApplyFailed), host.kept("thing", object):
+        raise ApplyFailed("no answer")
+    second = thing()
+    assert second is not first
+    monkeypatch.setattr(os, "getpid", lambda: 0)
+    assert thing() is not second
 
 
 # What a host offers

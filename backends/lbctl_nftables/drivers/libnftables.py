@@ -49,9 +49,9 @@ def read(host: Host, *words: str, json: bool) -> Completed:
 
 def load(host: Host, script: str, *, check: bool) -> Completed:
     """Run a script as one transaction, or have it checked only."""
-    context = _context(host)
-    context.set_dry_run(check)
-    return _run(context, script)
+    with host.kept(NAME, lambda: _context(host)) as context:
+        context.set_dry_run(check)
+        return _run(context, script)
 
 
 @contextmanager
@@ -82,8 +82,7 @@ def _run(context: Any, text: str) -> Completed:
 
 
 def _context(host: Host) -> Any:
-    # A context holds a netlink socket, which belongs to the network namespace that it was opened in; a
-    # thread can change that. So the context lives as long as one command, not longer.
+    # A context holds a netlink socket, which belongs to the network namespace that it was opened in.
     module = host.module(_MODULE)
     if module is None:
         raise ApplyFailed("the Python module nftables went away")

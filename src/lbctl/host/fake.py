@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lbctl.errors import Stale
 from lbctl.host.host import Completed
@@ -24,6 +24,8 @@ from lbctl.host.host import Completed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import ModuleType
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +149,11 @@ class FakeHost:
     def netlink(self, protocol: int, request: bytes) -> bytes | None:
         """See `Host`."""
         return self.asked(protocol, request)
+
+    @contextmanager
+    def kept(self, name: str, make: Callable[[], T]) -> Iterator[T]:  # noqa: ARG002 (the protocol's)
+        """See `Host`. Nothing is kept."""
+        yield make()
 
     def recall(self, name: str) -> str | None:
         """See `Host`."""

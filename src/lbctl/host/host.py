@@ -12,18 +12,20 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from types import ModuleType
 
+T = TypeVar("T")
 CAP_NET_ADMIN = 12
 _SO_NETNS_COOKIE = 71
 _NETLINK_SECONDS = 5.0
@@ -68,7 +70,15 @@ class Host(Protocol):
         """What names this network namespace and no other, before or after; None where the kernel is older."""
 
     def netlink(self, protocol: int, request: bytes) -> bytes | None:
-        """The kernel's first answer to one netlink message; None where it cannot be asked."""
+        """The kernel's answer to a netlink message that has one; None where it cannot be asked."""
+
+    def kept(self, name: str, make: Callable[[], T]) -> AbstractContextManager[T]:
+        """What `make` makes, kept under `name` for the next time; where the work with it raises, it is not.
+
+        For what holds a netlink socket: closing one waits until the kernel has put away what a transaction
+        took out, which takes longer than all else that a small change does. A socket belongs to the network
+        namespace that it was made in, so another one, another thread and a forked process get their own.
+        """
 
     def recall(self, name: str) -> str | None:
         """What was last remembered of this network namespace under `name`; None where nothing was."""
@@ -80,12 +90,28 @@ class Host(Protocol):
         """
 
 
+class _Netlink(socket.socket):
+    """A netlink socket that is closed with its last user, without Python's warning that nobody did."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class _Kept(threading.local):
+    """What one thread keeps, and the process and network namespace that it is for."""
+
+    def __init__(self) -> None:
+        self.place = (0, 0)
+        self.things: dict[str, Any] = {}
+
+
 class LocalHost:
     """This host, and the network namespace that this process is in."""
 
     def __init__(self, state_dir: Path | None = None) -> None:
         override = state_dir or os.environ.get("LBCTL_STATE_DIR") or None
         self._run_dir = Path(override) / "run" if override else Path("/run/lbctl")
+        self._kept = _Kept()
 
     def which(self, program: str) -> str | None:
         """See `Host`."""
@@ -171,13 +197,30 @@ class LocalHost:
 
     def netlink(self, protocol: int, request: bytes) -> bytes | None:
         """See `Host`."""
+
+        def opened() -> _Netlink:
+            kernel = _Netlink(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+            kernel.settimeout(_NETLINK_SECONDS)
+            return kernel
+
         try:
-            with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as kernel:
-                kernel.settimeout(_NETLINK_SECONDS)
+            with self.kept(f"netlink {protocol}", opened) as kernel:
                 kernel.send(request)
                 return kernel.recv(65536)
         except OSError:
             return None
+
+    @contextmanager
+    def kept(self, name: str, make: Callable[[], T]) -> Iterator[T]:
+        """See `Host`."""
+        place = (os.getpid(), _network())
+        if self._kept.place != place:
+            self._kept.place, self._kept.things = place, {}
+        things = self._kept.things
+        # Not there while it is in use: work inside the work has its own.
+        thing = things.pop(name) if name in things else make()
+        yield thing
+        things[name] = thing
 
     def recall(self, name: str) -> str | None:
         """See `Host`. What somebody else may have written is not believed."""
@@ -213,5 +256,9 @@ class LocalHost:
 
     def _path(self, name: str, kind: str) -> Path:
         """A file about this network namespace. Two on one host are two kernels to us."""
-        namespace = os.stat("/proc/thread-self/ns/net").st_ino  # noqa: PTH116 (a magic link, not a path)
-        return self._run_dir / f"{name}.{namespace}.{kind}"
+        return self._run_dir / f"{name}.{_network()}.{kind}"
+
+
+def _network() -> int:
+    """The number of the network namespace that this thread is in, unique while that lives."""
+    return os.stat("/proc/thread-self/ns/net").st_ino  # noqa: PTH116 (a magic link, not a path)
