@@ -1,7 +1,6 @@
 """Clients that keep their endpoint: who is remembered, how long, and what ends it."""
 
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ import pytest
 
 from lbctl import engine
 from lbctl.config import load
+from lbctl.conformance.network import CLIENT4, CLIENT6, HOST4, HOST6, SERVERS4, SERVERS6
 from lbctl.host import Completed, LocalHost
-from support.network import BOTH, CLIENT4, CLIENT6, HOST4, HOST6, SERVERS4, SERVERS6, Network, intent, service
+from support.network import BOTH, Network, intent, service
 
 PORTS = ("8001", "8002", "8003")
 LISTEN = ["80/tcp", f"{HOST4}:443/tcp", "53/udp"]
@@ -103,17 +103,6 @@ def test_new_clients_go_round(world: Network, options: tuple[str, ...]) -> None:
     assert first == [*PORTS, *PORTS]
     for _ in range(2):
         assert [world.ask(world.client, HOST4, 80, 1, source=source)[0] for source in MORE4] == first
-
-
-def test_time_runs_from_the_last_new_connection(world: Network, options: tuple[str, ...]) -> None:
-    apply(world, options, service("web", "80/tcp", "8001", "8002", affinity="2s"))
-    answers = []
-    for _ in range(4):
-        answers += world.ask(world.client, HOST4, 80, 1)
-        time.sleep(0.8)
-    assert answers == ["8001"] * 4
-    time.sleep(1.4)
-    assert world.ask(world.client, HOST4, 80, 1) == ["8002"]
 
 
 def test_changes_leave_clients_where_they_are(world: Network, options: tuple[str, ...]) -> None:

@@ -9,7 +9,8 @@ from itertools import cycle, islice
 
 import pytest
 
-from support.network import HOST4, HOST6, SERVERS4, Network, intent, service, weighted
+from lbctl.conformance.network import HOST4, HOST6, SERVERS4
+from support.network import Network, intent, service, weighted
 
 THREE = ("8001", "8002", "8003")
 
@@ -264,17 +265,6 @@ def test_remove_leaves_no_trace(network: Network, way: tuple[str, ...], apply: C
     assert (again.code, again.json["changed"]) == (0, False)
 
 
-def test_owners_live_side_by_side(network: Network, way: tuple[str, ...], apply: Callable) -> None:
-    network.local_endpoints((8001, 8002, 8003, 8004, 8005))
-    apply(intent(WEB))
-    apply(intent(OTHER, owner="blue"))
-    assert network.ask(network.client, HOST4, 80, 3) == rounds(3)
-    assert network.ask(network.client, HOST4, 81, 2) == ["8004", "8005"]
-    assert network.lbctl("remove", "--yes", "--owner", "blue").code == 0
-    assert network.ask(network.client, HOST4, 81, 1) == ["refused"]
-    assert network.ask(network.client, HOST4, 80, 3) == rounds(3)
-
-
 def rung(number: int, *, every: int, packet: int, comment: int, to: int) -> str:
     nth = f"-m statistic --mode nth --every {every} --packet {packet}"
     note = f"-m comment --comment web/{comment}"
@@ -355,5 +345,3 @@ def test_established_connections_live_through_every_change(network: Network, way
     network.tool("nft", "-f", "-", stdin=KEEPER)
     assert network.lbctl("remove", "--yes").code == 0
     assert [c.say("still there?") for c in open_] == ["still there?"] * 6
-    for connection in open_:
-        connection.close()

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from support.network import HOST4, Network, Result, intent, service
+from lbctl.conformance.network import HOST4
+from support.network import Network, Result, intent, service
 
 COMMANDS = ("init", "check", "render", "plan", "apply", "status", "remove", "backends", "schema", "demo")
 WEB = intent(service("web", "80/tcp", "8001", "8002", "8003"))

@@ -4,7 +4,6 @@ Its hosts are LocalHosts on which each script and each listing goes to the real 
 scripts with words that nft 0.9.3 does not know.
 """
 
-import socket
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -17,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lbctl import engine
+from lbctl.conformance.network import HOST4, HOST6, SERVERS4
 from lbctl.host import LocalHost
 from lbctl.model import (
     Endpoint,
@@ -30,7 +30,7 @@ from lbctl.model import (
 from lbctl_nftables import dialect, layout
 from support.hosts import OldHost
 from support.intents import forgetful, intents
-from support.network import HOST4, HOST6, SERVERS4, TIMEOUT, Network
+from support.network import Network
 
 
 class Site:
@@ -163,21 +163,10 @@ def test_endpoints_elsewhere_by_tcp_and_udp(site: Site) -> None:
 def test_flows_of_datagrams_leave_an_endpoint_that_goes(site: Site) -> None:
     site.network.local_endpoints((8001, 8002), "udp")
     site.apply(local(8001, 8002, protocol=Protocol.UDP))
-    with site.network.client.entered():
-        flows = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(4)]
-
-    def say(flow: socket.socket) -> str:
-        flow.send(b"?")
-        return flow.recv(64).decode()
-
-    for flow in flows:
-        flow.settimeout(TIMEOUT)
-        flow.connect((HOST4, 80))
-    assert [say(flow) for flow in flows] == ["8001", "8002"] * 2
+    flows = [site.network.flow(site.network.client, HOST4, 80) for _ in range(4)]
+    assert [flow.say() for flow in flows] == ["8001", "8002"] * 2
     site.apply(local(8002, protocol=Protocol.UDP))
-    assert [say(flow) for flow in flows] == ["8002"] * 4
-    for flow in flows:
-        flow.close()
+    assert [flow.say() for flow in flows] == ["8002"] * 4
 
 
 @BOTH

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from lbctl.config import load
+from lbctl.conformance.network import HOST4, HOST6
 from lbctl.model import Family, Intent
-from support.network import HOST4, HOST6, Network
+from support.network import Network
 
 pytestmark = pytest.mark.kernel
 

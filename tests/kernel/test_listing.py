@@ -7,12 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from lbctl import engine
+from lbctl.conformance.network import HOST4
 from lbctl.host import LocalHost
 from lbctl.model import Endpoint, Intent, Listener, Protocol, Service, SourceNat
 from lbctl_nftables import backend as nftables
 from support.hosts import HostWithoutJson, OldHost, OldHostWithoutJson
 from support.intents import forgetful, intents
-from support.network import HOST4, Network
+from support.network import Network
 
 DRIVERS = pytest.mark.parametrize("driver", ["libnftables", "nft"])
 DIALECTS = pytest.mark.parametrize(

@@ -1,28 +1,9 @@
 """Datagrams follow their flow's first one, unless where that went is gone."""
 
-import socket
-
 import pytest
 
-from support.network import HOST4, HOST6, SERVERS4, TIMEOUT, Network, intent, service
-
-
-class Flow:
-    """One client socket that keeps talking to one place."""
-
-    def __init__(self, network: Network, address: str, port: int) -> None:
-        with network.client.entered():
-            family = socket.AF_INET6 if ":" in address else socket.AF_INET
-            self._socket = socket.socket(family, socket.SOCK_DGRAM)
-        self._socket.settimeout(TIMEOUT)
-        self._socket.connect((address, port))
-
-    def say(self) -> str:
-        self._socket.send(b"?")
-        return self._socket.recv(64).decode()
-
-    def close(self) -> None:
-        self._socket.close()
+from lbctl.conformance.network import HOST4, HOST6, SERVERS4
+from support.network import Network, intent, service
 
 
 def apply(network: Network, way: tuple[str, ...], *services: str) -> dict:
@@ -40,8 +21,8 @@ def test_flows_leave_an_endpoint_that_goes(
     network.local_endpoints((8001, 8002, 8003, 8004), "udp")
     other = service("other", "54/udp", "8004", "8003")
     apply(network, way, service("dns", listen, "8001", "8002"), other)
-    flows = [Flow(network, address, 53) for _ in range(4)]
-    strangers = [Flow(network, address, 54) for _ in range(2)]
+    flows = [network.flow(network.client, address, 53) for _ in range(4)]
+    strangers = [network.flow(network.client, address, 54) for _ in range(2)]
     assert [f.say() for f in flows] == ["8001", "8002"] * 2
     assert [f.say() for f in strangers] == ["8004", "8003"]
     changed = apply(network, way, service("dns", listen, "8002", "8003"), other)
@@ -52,15 +33,13 @@ def test_flows_leave_an_endpoint_that_goes(
     assert set(after[::2]) <= {"8002", "8003"}
     assert [f.say() for f in strangers] == ["8004", "8003"]
     assert [f.say() for f in flows] == after
-    for flow in flows + strangers:
-        flow.close()
 
 
 def test_flows_that_came_before_the_service(network: Network, way: tuple[str, ...]) -> None:
     network.local_endpoints((53, 8001, 8002), "udp")
     network.remote_endpoints(53, "udp")
-    flow = Flow(network, HOST4, 53)
-    passing = Flow(network, SERVERS4[0], 53)
+    flow = network.flow(network.client, HOST4, 53)
+    passing = network.flow(network.client, SERVERS4[0], 53)
     assert (flow.say(), passing.say()) == ("53", SERVERS4[0])
     made = apply(network, way, service("dns", "53/udp", "8001", "8002"))
     assert {(f["listen"], f["family"], f["to"]) for f in made["forget"]} == {
@@ -71,19 +50,15 @@ def test_flows_that_came_before_the_service(network: Network, way: tuple[str, ..
     assert passing.say() == SERVERS4[0]
     apply(network, way)
     assert flow.say() == "53"
-    flow.close()
-    passing.close()
 
 
 def test_flows_to_addresses_elsewhere(network: Network, way: tuple[str, ...]) -> None:
     network.remote_endpoints(53, "udp")
     one, two, three = (f"{address}:53" for address in SERVERS4)
     apply(network, way, service("dns", "53/udp", one, two))
-    flows = [Flow(network, HOST4, 53) for _ in range(4)]
+    flows = [network.flow(network.client, HOST4, 53) for _ in range(4)]
     assert [f.say() for f in flows] == [*SERVERS4[:2]] * 2
     apply(network, way, service("dns", "53/udp", two, three))
     after = [f.say() for f in flows]
     assert after[1::2] == [SERVERS4[1]] * 2
     assert set(after[::2]) <= set(SERVERS4[1:])
-    for flow in flows:
-        flow.close()

@@ -20,13 +20,14 @@ from typing import Any
 import pytest
 
 from lbctl import engine
+from lbctl.conformance.network import HOST4, SERVERS4
 from lbctl.errors import StateUnknown
 from lbctl.host import Completed, LocalHost
 from lbctl.host.netns import Namespace
 from lbctl.model import Address, Endpoint, Family, Intent, Listener, Protocol, Scheduler, Service, State
 from lbctl_nftables import backend as nftables
 from support import storm
-from support.network import DRIVERS, HOST4, SERVERS4, Network
+from support.network import DRIVERS, Network
 
 PORTS = range(8001, 8007)
 CHANGES = 40

@@ -197,3 +197,34 @@ def test_a_file_that_is_no_journal_is_left_alone(lbctl):
     done = lbctl("apply", "--yes", code=5)
     assert "is no JSON" in done.stderr
     assert lbctl.journal.read_text() == "precious"
+
+
+def test_the_conformance_suite_finds_out_that_it_balances_nothing(lbctl):
+    """Through both doors: what it refuses is no failure, what it says and does not do is one."""
+    words = (sys.executable, "-m", "lbctl.conformance", "--backend", "journal", "--output", "json")
+    done = subprocess.run(words, env=lbctl.environment, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    document = json.loads(done.stdout)
+    assert document["format_version"] == 1
+    assert document["drivers"] == [{"backend": "journal", "driver": "file", "usable": True, "reason": None}]
+    verdicts = {check["name"]: check["outcomes"][0] for check in document["checks"]}
+    assert verdicts["affinity"]["verdict"] == "refused"
+    assert verdicts["affinity"]["reason"] == "affinity"
+    assert verdicts["source-nat always"]["verdict"] == "refused"
+    assert verdicts["looking and checking change nothing"]["verdict"] == "yes"
+    assert verdicts["what is read back is what was compiled, and has the exact shares"]["verdict"] == "yes"
+    assert verdicts["tcp"]["verdict"] == "fail"
+    assert "['refused'" in verdicts["tcp"]["reason"]
+    assert json.loads(lbctl.journal.read_text())["owners"] == {}, "nothing is left behind"
+
+    suite = (sys.executable, "-m", "pytest", "--pyargs", "lbctl.conformance", "-q", "-p", "no:cacheprovider")
+    for word, code in (("affinity", 0), ("statistics", 1)):
+        tested = subprocess.run(
+            [*suite, "-k", f"journal and {word}"],
+            env=lbctl.environment,
+            cwd=lbctl.journal.parent,
+            capture_output=True,
+            text=True,
+        )
+        assert tested.returncode == code, tested.stdout
+        assert f"1 {'failed' if code else 'passed'}" in tested.stdout

@@ -5,7 +5,6 @@ Nothing has a name outside and nothing is written to disk: all of it goes with t
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from lbctl import engine
 from lbctl.host import LocalHost
-from lbctl.host.netns import Namespace, become_root_of_user_namespace
+from lbctl.host.netns import Namespace, PrivateHost, become_root_of_user_namespace
 from lbctl.model import Endpoint, Intent, Listener, Protocol, Service
 
 if TYPE_CHECKING:
@@ -53,15 +52,6 @@ class Run:
     seconds: float
 
 
-class _PrivateHost(LocalHost):
-    """This host seen from inside: nobody else can be at work in a private namespace."""
-
-    @contextmanager
-    def lock(self, name: str) -> Iterator[None]:  # noqa: ARG002
-        """See `Host`."""
-        yield
-
-
 def private() -> bool:
     """Make sure that this process may make namespaces; True where it needed a user namespace for it.
 
@@ -77,13 +67,11 @@ class World:
     """The two namespaces and the endpoints of `demo_intent`. Use as a context manager."""
 
     def __init__(self) -> None:
-        self.host = _PrivateHost()
+        self.host = PrivateHost()
         self._stack = ExitStack()
 
     def __enter__(self) -> World:
         with ExitStack() as stack:
-            # The lock of iptables-restore guards the real host's tables; ours need none.
-            stack.enter_context(_environment("XTABLES_LOCKFILE", os.devnull))
             self._server = Namespace(self.host)
             stack.callback(self._server.close)
             self._client = Namespace(self.host)
@@ -145,16 +133,3 @@ class World:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before

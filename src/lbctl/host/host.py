@@ -16,12 +16,12 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from types import ModuleType
 
@@ -108,6 +108,9 @@ class _Kept(threading.local):
 class LocalHost:
     """This host, and the network namespace that this process is in."""
 
+    #: What programs find in their environment, whatever ours holds.
+    environment: ClassVar[Mapping[str, str]] = {"LC_ALL": "C"}
+
     def __init__(self, state_dir: Path | None = None) -> None:
         override = state_dir or os.environ.get("LBCTL_STATE_DIR") or None
         self._run_dir = Path(override) / "run" if override else Path("/run/lbctl")
@@ -124,7 +127,7 @@ class LocalHost:
             input=stdin.encode("utf-8", "surrogateescape"),
             capture_output=True,
             check=False,
-            env={**os.environ, "LC_ALL": "C"},
+            env={**os.environ, **self.environment},
         )
         return Completed(
             code=done.returncode,

@@ -10,12 +10,13 @@ import os
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from lbctl.errors import ApplyFailed
+from lbctl.host.host import LocalHost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from lbctl.host.host import Host
 
@@ -83,6 +84,25 @@ class Namespace:
     def close(self) -> None:
         """Let go of the namespace; the kernel destroys it with its last process."""
         os.close(self.fd)
+
+
+class PrivateHost(LocalHost):
+    """This host seen from inside a private namespace: nobody else can be at work there, nothing is kept."""
+
+    #: The lock of iptables guards the real host's tables.
+    environment: ClassVar[Mapping[str, str]] = {**LocalHost.environment, "XTABLES_LOCKFILE": os.devnull}
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:  # noqa: ARG002
+        """See `Host`."""
+        yield
+
+    def recall(self, name: str) -> str | None:  # noqa: ARG002
+        """See `Host`."""
+        return None
+
+    def remember(self, name: str, text: str | None) -> None:
+        """See `Host`."""
 
 
 def become_root_of_user_namespace() -> None:

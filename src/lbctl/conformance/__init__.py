@@ -1,0 +1,14 @@
+"""The conformance suite: what makes a backend one of lbctl, proved on the real kernel.
+
+    python -m lbctl.conformance [--backend NAME] [--driver NAME] [--output text|json]
+    pytest --pyargs lbctl.conformance
+
+Each check is an intent and what real connections must show, in private network namespaces that nobody else
+sees; it needs root. A backend does what an intent says, or refuses it by name; anything else is a failure.
+"""
+
+from lbctl.conformance.checks import CHECKS, Check
+from lbctl.conformance.run import Outcome, Verdict, run
+from lbctl.conformance.site import Failed, Site, Way, ways
+
+__all__ = ["CHECKS", "Check", "Failed", "Outcome", "Site", "Verdict", "Way", "run", "ways"]

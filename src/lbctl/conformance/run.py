@@ -1,0 +1,48 @@
+"""One check, one driver, one outcome."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from lbctl.conformance.site import Failed, Site
+from lbctl.errors import LbctlError
+
+if TYPE_CHECKING:
+    from lbctl.conformance.checks import Check
+    from lbctl.conformance.site import Way
+
+
+class Verdict(StrEnum):
+    """How a backend stands to a check."""
+
+    YES = "yes"
+    REFUSED = "refused"
+    FAILED = "FAIL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of a check; `reason` is empty for yes."""
+
+    check: Check
+    way: Way
+    verdict: Verdict
+    reason: str = ""
+
+
+def run(check: Check, way: Way) -> Outcome:
+    """Carry out a check in a network of its own."""
+    try:
+        with Site(way) as site:
+            refused = site.refusal(check.services)
+            if refused is not None:
+                return Outcome(check=check, way=way, verdict=Verdict.REFUSED, reason=refused.feature)
+            check.run(site)
+    except (Failed, LbctlError) as error:
+        return Outcome(check=check, way=way, verdict=Verdict.FAILED, reason=str(error))
+    except Exception as error:  # noqa: BLE001 (somebody else's backend: the other checks go on)
+        reason = f"{type(error).__name__}: {error}"
+        return Outcome(check=check, way=way, verdict=Verdict.FAILED, reason=reason)
+    return Outcome(check=check, way=way, verdict=Verdict.YES)

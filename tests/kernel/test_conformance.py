@@ -1,0 +1,226 @@
+"""The conformance suite on every driver of this machine, and proof that each of its checks can fail."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lbctl.conformance import CHECKS, Site, Verdict, Way, run, ways
+from lbctl.conformance import __main__ as conformance
+from lbctl.conformance.checks import HASHED, TABLED, crowd, who_serves_whom
+from lbctl.conformance.test_conformance import *  # noqa: F403 (the suite itself)
+from lbctl.host import LocalHost
+from lbctl.model import Endpoint, Intent, Protocol, Scheduler, Service, SourceNat, State
+from lbctl_nftables import backend as nftables
+from support.network import DRIVERS
+
+BY_NAME = {check.name: check for check in CHECKS}
+
+
+def test_every_driver_of_this_machine_is_proved() -> None:
+    assert {(way.backend.name, way.driver) for way in ways(LocalHost()) if not way.reason} == set(DRIVERS)
+
+
+@pytest.mark.parametrize("asked", [HASHED, TABLED], ids=lambda service: service.scheduler)
+def test_a_client_has_the_same_endpoint_on_every_host_and_backend(asked: Service) -> None:
+    """So a migration moves nobody, and hosts that know nothing of each other agree."""
+    placed = []
+    for way in ways(LocalHost()):
+        with Site(way) as site:
+            if site.refusal([asked]) is None:
+                site.network.local_endpoints(endpoint.port for endpoint in asked.endpoints)
+                crowd(site)
+                site.apply(asked)
+                placed.append(who_serves_whom(site))
+    assert len(placed) >= 2
+    assert all(each == placed[0] for each in placed)
+
+
+# -- a suite that passes everything proves nothing
+
+
+def liar(**members: Any) -> Way:
+    """The nftables backend with some members that do something else."""
+    names = (name for name in dir(nftables) if not name.startswith("_"))
+    lying = SimpleNamespace(**{name: getattr(nftables, name) for name in names} | members)
+    return Way(backend=lying, driver="libnftables")
+
+
+def wrong(check: str, way: Way) -> str:
+    """What the check says is wrong."""
+    outcome = run(BY_NAME[check], way)
+    assert outcome.verdict is Verdict.FAILED, check
+    return outcome.reason
+
+
+def equal(service: Service) -> Service:
+    return replace(service, endpoints=endpoints(service, weight=1))
+
+
+def endpoints(service: Service, **values: Any) -> tuple[Endpoint, ...]:
+    def changed(each: Endpoint) -> Endpoint:
+        kept = {name: getattr(each, name) for name in ("port", "address", "name", "weight", "state")}
+        return Endpoint(**{**kept, **values})
+
+    return tuple(map(changed, service.endpoints))
+
+
+def without(protocol: Protocol) -> Callable[[Service], Service]:
+    return lambda s: replace(s, listeners=tuple(x for x in s.listeners if x.protocol is not protocol))
+
+
+def everywhere(service: Service) -> Service:
+    return replace(
+        service, listeners=tuple(dict.fromkeys(replace(x, address=None) for x in service.listeners))
+    )
+
+
+def as_source_nat(kind: SourceNat) -> Callable[[Service], Service]:
+    return lambda s: replace(s, source_nat=kind)
+
+
+def as_scheduler(kind: Scheduler) -> Callable[[Service], Service]:
+    return lambda s: replace(s, scheduler=kind)
+
+
+def four(service: Service) -> Service:
+    return replace(
+        service, endpoints=tuple(e for e in service.endpoints if e.address is None or e.address.version == 4)
+    )
+
+
+#: How a backend could do less than it is asked for → the checks that tell.
+LESS: dict[str, tuple[Callable[[Service], Service], tuple[str, ...]]] = {
+    "no weights": (
+        equal,
+        ("scheduler round-robin, with weights", "scheduler random", "statistics are exact"),
+    ),
+    "always turns": (
+        as_scheduler(Scheduler.ROUND_ROBIN),
+        ("scheduler random", "scheduler source-hash", "scheduler maglev"),
+    ),
+    "always a dice": (as_scheduler(Scheduler.RANDOM), ("tcp", "udp", "sctp", "ranges of ports")),
+    "no memory": (lambda s: replace(s, affinity=None), ("affinity",)),
+    "a long memory": (lambda s: replace(s, affinity=s.affinity and 3600), ("affinity",)),
+    "everybody active": (
+        lambda s: replace(s, endpoints=endpoints(s, state=State.ACTIVE)),
+        (
+            "endpoint state drain",
+            "affinity: a client whose endpoint drains is moved",
+            "endpoint state backup",
+            "a service with no endpoint left refuses at once",
+        ),
+    ),
+    "open to all": (
+        lambda s: replace(s, allow=()),
+        ("allow", "sctp: who is not allowed is told so"),
+    ),
+    "no tcp": (without(Protocol.TCP), ("tcp", "several listeners of one service")),
+    "no udp": (without(Protocol.UDP), ("udp", "UDP flows of an endpoint that goes are forgotten")),
+    "no sctp": (without(Protocol.SCTP), ("sctp",)),
+    "IPv4 only": (four, ("IPv4, IPv6",)),
+    "any address": (everywhere, ("several listeners of one service",)),
+    "own clients always": (
+        lambda s: replace(s, local_clients=True),
+        ("this host's own clients, or not",),
+    ),
+    "own clients never": (
+        lambda s: replace(s, local_clients=False),
+        ("this host's own clients, or not", "IPv4, IPv6", "statistics are exact"),
+    ),
+    "never translated": (
+        as_source_nat(SourceNat.NEVER),
+        ("source-nat hairpin", "source-nat always"),
+    ),
+    "always translated": (
+        as_source_nat(SourceNat.ALWAYS),
+        ("source-nat hairpin", "source-nat never"),
+    ),
+    "one endpoint less": (
+        lambda s: replace(s, endpoints=s.endpoints[:-1] or s.endpoints),
+        (
+            "endpoints: ports of this host, or addresses",
+            "what is read back is what was compiled, and has the exact shares",
+            "a change of one service disturbs no other",
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("how", "check"), [(how, check) for how, (_, checks) in LESS.items() for check in checks]
+)
+def test_a_backend_that_does_less_fails(how: str, check: str) -> None:
+    change, _ = LESS[how]
+
+    def compile_less(intent: Intent, capabilities: Any) -> Any:
+        return nftables.compile(replace(intent, services=tuple(map(change, intent.services))), capabilities)
+
+    assert wrong(check, liar(compile=compile_less))
+
+
+def test_a_capability_that_is_denied_must_be_refused() -> None:
+    def humble(host: Any) -> Any:
+        found = nftables.probe(host)
+        return replace(found, capabilities=replace(found.capabilities, affinity=False))
+
+    def same(host: Any, driver: str, capabilities: Any) -> Any:
+        return capabilities
+
+    def silent(intent: Intent, capabilities: Any) -> Any:
+        return nftables.compile(intent, replace(capabilities, affinity=True))
+
+    way = liar(probe=humble, refine=same)
+    outcome = run(BY_NAME["affinity"], way)
+    assert (outcome.verdict, outcome.reason) == (Verdict.REFUSED, "affinity")
+    assert wrong("affinity", liar(probe=humble, refine=same, compile=silent)) == (
+        "compiles affinity, which its capabilities lack"
+    )
+
+
+def test_a_capability_that_is_claimed_must_not_be_refused() -> None:
+    def shy(intent: Intent, capabilities: Any) -> Any:
+        return nftables.compile(intent, replace(capabilities, affinity=False))
+
+    assert wrong("affinity", liar(compile=shy)) == "refuses affinity, which its capabilities have"
+
+
+# -- the command
+
+
+def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = conformance.main(words)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_the_command_prints_the_matrix(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conformance, "CHECKS", [BY_NAME["tcp"], BY_NAME["scheduler maglev"]])
+    code, out, err = command(capsys, "--driver", "libnftables")
+    assert (code, err) == (0, "")
+    assert [line.split("  ")[0] for line in out.splitlines()[1:]] == ["tcp", "scheduler maglev"]
+    assert out.count("yes") == 2
+    code, out, _ = command(capsys, "--backend", "nftables", "--output", "json")
+    assert code == 0
+    verdicts = [[o["verdict"] for o in check["outcomes"]] for check in json.loads(out)["checks"]]
+    assert verdicts == [["yes"] * 2] * 2
+    monkeypatch.setattr(conformance, "ways", lambda *_: (liar(stats=lambda *_: ()),))
+    monkeypatch.setattr(conformance, "CHECKS", [BY_NAME["statistics are exact"]])
+    code, out, _ = command(capsys)
+    assert code == 1
+    assert "statistics are exact: FAIL by nftables libnftables: " in out
+
+
+def test_the_command_says_what_it_lacks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command(capsys, "--backend", "nonesuch")[:2] == (3, "")
+    monkeypatch.setattr(LocalHost, "may_change_network", lambda _: False)
+    code, out, err = command(capsys)
+    assert (code, out) == (4, "")
+    assert "root" in err
