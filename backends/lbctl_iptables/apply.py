@@ -11,7 +11,6 @@ done, so that a command after a crash between them can say what it finishes.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.errors import ApplyFailed, StateUnknown
@@ -136,7 +135,7 @@ def _more(changes: Iterable[Change]) -> Iterator[Change]:
             both = dict.fromkeys((*change.after.text.split("\n"), *change.before.text.split("\n")))
             text = "\n".join(filter(None, both))
             if text != change.before.text:
-                yield Change(change.before, replace(change.after, text=text))
+                yield Change(change.before, change.after._replace(text=text))
         elif change.after is not None:
             yield change
 

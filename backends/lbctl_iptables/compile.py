@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.errors import Unsupported
 from lbctl.model import Family, Item, Program, Scheduler, SourceNat, slot_count
-from lbctl.spi import require_service
+from lbctl.spi import REMAP, require_service
 from lbctl_iptables import find, layout, pick, recent
 from lbctl_iptables.find import comment
 
@@ -46,29 +46,24 @@ def refuses(service: Service, family: Family) -> bool:
 
 
 def _require(service: Service, capabilities: Capabilities) -> None:
-    hashed = {Scheduler.SOURCE_HASH, Scheduler.MAGLEV}
-    if service.scheduler in hashed and not capabilities.remap:
-        for family in service.families:
-            if family in capabilities.families and not pick.has_same_hash(service, family):
-                raise Unsupported(
-                    backend=layout.NAME,
-                    service=service.name,
-                    feature=f"scheduler {service.scheduler}" + _beyond(service, family),
-                    needs="nftables; or --allow-remap, for the same shares of other clients",
-                )
-    schedulers = capabilities.schedulers | {Scheduler.MAGLEV}
+    schedulers = capabilities.schedulers
+    if capabilities.remap:
+        schedulers |= {Scheduler.MAGLEV}
+    elif service.scheduler is Scheduler.MAGLEV:
+        raise _unsupported(service, "scheduler maglev")
+    elif service.scheduler is Scheduler.SOURCE_HASH:
+        slots = max(slot_count([e.weight for e in service.ready(family)]) for family in Family)
+        if slots > pick.MAX_NODES:
+            raise _unsupported(
+                service, f"scheduler source-hash with {slots} slots, more than {pick.MAX_NODES}"
+            )
     require_service(service, replace(capabilities, schedulers=schedulers), backend=layout.NAME)
 
 
-def _beyond(service: Service, family: Family) -> str:
-    """What of source-hash is beyond the kernel's match."""
-    if service.scheduler is Scheduler.MAGLEV:
-        return ""
-    if family is Family.IPV6:
-        # The kernel hashes the first 32 bits of an address alone.
-        return " of IPv6 clients"
-    slots = slot_count([endpoint.weight for endpoint in service.ready(family)])
-    return f" with {slots} slots, more than {pick.MAX_NODES}"
+def _unsupported(service: Service, feature: str) -> Unsupported:
+    return Unsupported(
+        backend=layout.NAME, service=service.name, feature=feature, needs=f"nftables; or {REMAP}"
+    )
 
 
 @lru_cache(maxsize=1 << 16)

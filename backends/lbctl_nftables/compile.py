@@ -249,12 +249,11 @@ class _Service:
         if service.allow:
             yield _set(self._word, "set", layout.networks(name), layout.NETWORKS, name)
         yield self._chain(layout.chain(name))
-        if service.allow:
+        if self._selecting:
             yield self._chain(layout.allowed_chain(name))
         yield self._body(layout.chain(name), *self._rules())
-        if service.allow:
-            allowed = f"{self._word} saddr @{layout.networks(name)} return"
-            yield self._body(layout.allowed_chain(name), allowed, f"goto {layout.REFUSE}")
+        if self._selecting:
+            yield self._body(layout.allowed_chain(name), *self._refusing_rules())
         yield from self._slot_items()
         yield from self._dispatch()
         if self._refusing:
@@ -267,6 +266,19 @@ class _Service:
 
     def _body(self, chain: str, *rules: str) -> Item:
         return Item((self._word, "rules", chain), "\n".join(rules), self._service.name)
+
+    @property
+    def _selecting(self) -> bool:
+        """True where some clients are refused, and others are not."""
+        return self._refusing and (bool(self._slots) or not self._service.local_clients)
+
+    def _refusing_rules(self) -> Iterator[str]:
+        if not self._service.local_clients:
+            # The service is none of theirs: they reach what listens there without it.
+            yield "fib saddr type local return"
+        if self._slots:
+            yield f"{self._word} saddr @{layout.networks(self._service.name)} return"
+        yield f"goto {layout.REFUSE}"
 
     def _rules(self) -> Iterator[str]:
         service = self._service
@@ -331,7 +343,7 @@ class _Service:
 
     def _refusals(self) -> Iterator[Item]:
         name = self._service.name
-        to = layout.allowed_chain(name) if self._slots else layout.REFUSE
+        to = layout.allowed_chain(name) if self._selecting else layout.REFUSE
         for listener, key in self._listeners:
             refused = layout.REFUSED_PORTS if listener.address is None else layout.REFUSED
             yield self._element(refused, key, f": goto {to}")

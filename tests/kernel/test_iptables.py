@@ -9,9 +9,10 @@ import pytest
 
 from lbctl import engine
 from lbctl.config import load
+from lbctl.conformance.network import CLIENT4, HOST4, HOST6, SERVERS4
 from lbctl.host import Completed, LocalHost
 from lbctl.model import Family
-from support.network import CLIENT4, HOST4, HOST6, SERVERS4, Network, intent, service, weighted
+from support.network import Network, intent, service, weighted
 
 LEGACY = ("--backend", "iptables", "--driver", "legacy")
 FLAVOURS = pytest.mark.parametrize("flavour", ["legacy", "nf_tables"])
@@ -160,7 +161,7 @@ def test_what_a_hash_cannot_do_is_refused_with_its_reason(network: Network) -> N
     table = service("web", f"{HOST4}:80/tcp", "8001-8002", scheduler="maglev")
     for text, reason in (
         (many, "scheduler source-hash with 33 slots, more than 32"),
-        (six, "scheduler source-hash of IPv6 clients"),
+        (six, "scheduler source-hash of ipv6 clients"),
         (table, "scheduler maglev"),
     ):
         for command in ("plan", "apply", "check", "render"):

@@ -163,10 +163,11 @@ def crowd(site: Site) -> None:
     site.network.host.ip("-6", "route", "add", "2001:db8:9::/64", "via", CLIENT6)
 
 
-def who_serves_whom(site: Site) -> Mapping[str, str]:
+def who_serves_whom(site: Site, asked: Service) -> Mapping[str, str]:
     """Each client's endpoint; raises `Failed` for a client that has two."""
     served = {}
-    for address, prefix in ((HOST4, "198.51.100."), (HOST6, "2001:db8:9::")):
+    clients = {Family.IPV4: (HOST4, "198.51.100."), Family.IPV6: (HOST6, "2001:db8:9::")}
+    for address, prefix in (clients[family] for family in asked.families):
         for source in (f"{prefix}{i}" for i in range(1, CLIENTS + 1)):
             first, second = site.ask(address, source=source, count=2)
             expect(second, first, f"the second connection of client {source}")
@@ -179,25 +180,35 @@ def _keeps_clients(site: Site, asked: Service) -> Mapping[str, str]:
     site.network.local_endpoints((8001, 8002, 8003, 8004, 8005))
     crowd(site)
     site.apply(asked)
-    served = who_serves_whom(site)
+    served = who_serves_whom(site, asked)
     expect(set(served.values()), {e.to for e in asked.endpoints}, "endpoints that serve somebody")
     site.apply(OTHER, asked)
-    expect(who_serves_whom(site), served, "after another service's change")
+    expect(who_serves_whom(site, asked), served, "after another service's change")
     site.apply()
     site.apply(asked)
-    expect(who_serves_whom(site), served, "after it was taken out and applied again")
+    expect(who_serves_whom(site, asked), served, "after it was taken out and applied again")
     return served
 
 
-HASHED = replace(WEB, scheduler=Scheduler.SOURCE_HASH)
+HASHED4 = replace(WEB, scheduler=Scheduler.SOURCE_HASH, listeners=(listener(80, HOST4),))
+HASHED6 = replace(HASHED4, listeners=(listener(80, HOST6),))
 TABLED = replace(WEB, scheduler=Scheduler.MAGLEV)
 
 
-@check("scheduler source-hash", HASHED)
-def _source_hash(site: Site) -> None:
-    served = _keeps_clients(site, HASHED)
-    site.apply(replace(HASHED, seed=1))
-    if who_serves_whom(site) == served:
+@check("scheduler source-hash, IPv4", HASHED4)
+def _source_hash4(site: Site) -> None:
+    _hashes(site, HASHED4)
+
+
+@check("scheduler source-hash, IPv6", HASHED6)
+def _source_hash6(site: Site) -> None:
+    _hashes(site, HASHED6)
+
+
+def _hashes(site: Site, asked: Service) -> None:
+    served = _keeps_clients(site, asked)
+    site.apply(replace(asked, seed=1))
+    if who_serves_whom(site, asked) == served:
         raise Failed("another seed places each client as before")
 
 
@@ -205,7 +216,7 @@ def _source_hash(site: Site) -> None:
 def _maglev(site: Site) -> None:
     before = _keeps_clients(site, TABLED)
     site.apply(replace(TABLED, endpoints=ports(8001, 8002)))
-    after = who_serves_whom(site)
+    after = who_serves_whom(site, TABLED)
     moved = [c for c, to in before.items() if to != "8003" and after[c] != to]
     expect("8003" in after.values(), False, "an endpoint that is gone serves")
     # The paper has a few percent move along.
@@ -478,6 +489,20 @@ def _own_clients(site: Site) -> None:
     for address in (HOST4, HOST6):
         expect(site.ask_here(address, 81, 2), ["81"] * 2, "own clients, who are left out")
         expect(site.ask(address, 81, 2), turns(apart, 2), "clients elsewhere")
+
+
+FOREIGN = replace(OTHER, local_clients=False, allow=(ip_network("203.0.113.0/24"),))
+DRAINED = replace(OTHER, local_clients=False, endpoints=ports(8004, state=State.DRAIN))
+
+
+@check("own clients that are left out are not refused either", FOREIGN, feature=False)
+def _own_clients_pass(site: Site) -> None:
+    site.network.local_endpoints((81, 8004, 8005))
+    for asked in (FOREIGN, DRAINED):
+        if site.refusal([asked]) is None:
+            site.apply(asked)
+            expect(site.ask(HOST4, 81), ["refused"], "clients elsewhere")
+            expect(site.ask_here(HOST4, 81), ["81"], "own clients, who are left out")
 
 
 def _translated(kind: SourceNat) -> Service:
