@@ -36,6 +36,15 @@ from lbctl.model.plan import (
     touched,
 )
 from lbctl.model.program import Item, Key, Part, Program
+from lbctl.model.reading import (
+    Finding,
+    Kept,
+    NotRead,
+    Reading,
+    ReadService,
+    ReadShare,
+    Severity,
+)
 from lbctl.model.schedule import schedule, shares, slot_count
 
 __all__ = [
@@ -51,20 +60,27 @@ __all__ = [
     "Endpoint",
     "EndpointChange",
     "Family",
+    "Finding",
     "Intent",
     "Item",
+    "Kept",
     "Key",
     "Lifted",
     "LiftedService",
     "Listener",
     "Network",
+    "NotRead",
     "Part",
     "Plan",
     "Program",
     "Protocol",
+    "ReadService",
+    "ReadShare",
+    "Reading",
     "Scheduler",
     "Service",
     "ServiceChange",
+    "Severity",
     "SourceNat",
     "StaleFlow",
     "State",

@@ -13,6 +13,7 @@ from lbctl.spi.backend import (
     tally,
 )
 from lbctl.spi.census import census
+from lbctl.spi.reading import Reader
 from lbctl.spi.registry import GROUP, backends
 from lbctl.spi.require import REMAP, ensure_fresh, require, require_service
 from lbctl.spi.selection import AUTO, Candidate, Choice, select, survey
@@ -31,6 +32,7 @@ __all__ = [
     "Counting",
     "Driver",
     "Probe",
+    "Reader",
     "Refining",
     "backends",
     "census",

@@ -1,0 +1,108 @@
+"""What rules of anybody do: services with the exact share of each endpoint, and what is wrong with them.
+
+The values behind the documents of `import` and `compare`. A reader makes them from a text or a dump; nothing
+that it read is dropped in silence: a rule is a part of a service, or counted as untouched, or unsupported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from fractions import Fraction
+
+    from lbctl.model.intent import Family
+
+
+class Severity(StrEnum):
+    """How much a finding matters."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something about rules that their reader should know. `line` counts from 1; `rule` is verbatim."""
+
+    code: str
+    severity: Severity
+    line: int
+    rule: str
+    message: str
+    #: The rules that do what was meant; empty where nobody can say.
+    corrected: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotRead:
+    """A rule that would matter and cannot be expressed, verbatim."""
+
+    line: int
+    rule: str
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """How clients come back to their endpoint. `kind` is `recent`, `map` or `hash`."""
+
+    kind: str
+    by: str
+    seconds: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadShare:
+    """An endpoint as `8001`, `10.0.0.1:80`, `10.0.0.1`, `[2001:db8::1]:80` or `mark 0x1`; and its share."""
+
+    to: str
+    share: Fraction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadService:
+    """What new connections of one selector get. Shares and leak add up to 1.
+
+    `slots` is one full period, where there is a sequence: where the 1st, 2nd, … connection goes, None for
+    one that leaks; for a hash, where the clients of each slot go, by `hash_seed`.
+    """
+
+    family: Family
+    proto: str
+    dst: str
+    dport: str
+    hooks: tuple[str, ...]
+    action: str
+    mode: str
+    backends: tuple[ReadShare, ...]
+    leak: Fraction
+    leak_to: str | None = None
+    affinity: Kept | None = None
+    exact: bool = True
+    depends_on: str | None = None
+    when: Mapping[str, str] | None = None
+    name: str | None = None
+    slots: tuple[str | None, ...] = ()
+    hash_seed: int | None = None
+    #: The lines that it was read from, for comments in what is made of it.
+    lines: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """Everything that was read. `accept` is False where the text as a whole is no ruleset to trust."""
+
+    format: str
+    accept: bool = True
+    services: tuple[ReadService, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    unsupported: tuple[NotRead, ...] = ()
+    untouched_rules: int = 0
+    #: Facts for people who look closer, by name.
+    notes: Mapping[str, str] = field(default_factory=dict)
