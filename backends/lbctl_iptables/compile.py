@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.errors import Unsupported
 from lbctl.model import Family, Item, Program, Scheduler, SourceNat, slot_count
-from lbctl.spi import REMAP, require_service
+from lbctl.spi import require_service
 from lbctl_iptables import find, layout, pick, recent
 from lbctl_iptables.find import comment
 
@@ -52,18 +52,24 @@ def _require(service: Service, capabilities: Capabilities) -> None:
     elif service.scheduler is Scheduler.MAGLEV:
         raise _unsupported(service, "scheduler maglev")
     elif service.scheduler is Scheduler.SOURCE_HASH:
-        slots = max(slot_count([e.weight for e in service.ready(family)]) for family in Family)
-        if slots > pick.MAX_NODES:
-            raise _unsupported(
-                service, f"scheduler source-hash with {slots} slots, more than {pick.MAX_NODES}"
-            )
+        for family in (f for f in service.families if f in capabilities.families):
+            if not pick.has_same_hash(service, family):
+                raise _unsupported(service, f"scheduler source-hash {_beyond(service, family)}")
     require_service(service, replace(capabilities, schedulers=schedulers), backend=layout.NAME)
 
 
+def _beyond(service: Service, family: Family) -> str:
+    """What of a service the kernel's hash does not do."""
+    if family is Family.IPV6:
+        # It sees the first 32 bits of an address alone.
+        return "of IPv6 clients"
+    slots = slot_count([endpoint.weight for endpoint in service.ready(family)])
+    return f"with {slots} slots, more than {pick.MAX_NODES}"
+
+
 def _unsupported(service: Service, feature: str) -> Unsupported:
-    return Unsupported(
-        backend=layout.NAME, service=service.name, feature=feature, needs=f"nftables; or {REMAP}"
-    )
+    needs = "nftables; or --allow-remap, for the same shares of other clients"
+    return Unsupported(backend=layout.NAME, service=service.name, feature=feature, needs=needs)
 
 
 @lru_cache(maxsize=1 << 16)

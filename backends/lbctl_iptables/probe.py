@@ -44,8 +44,6 @@ def probe(host: Host) -> Probe:
             families=frozenset(Family) if _ipv6(host) else frozenset({Family.IPV4}),
             protocols=frozenset(Protocol),
             schedulers=frozenset(Scheduler) - {Scheduler.MAGLEV},
-            # Of an IPv6 address the kernel's match hashes the first 32 bits alone.
-            hash_families=frozenset({Family.IPV4}),
             states=frozenset(State),
             source_nat=frozenset(SourceNat),
             affinity=True,

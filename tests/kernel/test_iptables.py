@@ -161,7 +161,7 @@ def test_what_a_hash_cannot_do_is_refused_with_its_reason(network: Network) -> N
     table = service("web", f"{HOST4}:80/tcp", "8001-8002", scheduler="maglev")
     for text, reason in (
         (many, "scheduler source-hash with 33 slots, more than 32"),
-        (six, "scheduler source-hash of ipv6 clients"),
+        (six, "scheduler source-hash of IPv6 clients"),
         (table, "scheduler maglev"),
     ):
         for command in ("plan", "apply", "check", "render"):

@@ -9,7 +9,7 @@ from lbctl.conformance import CHECKS, Check
 from lbctl.errors import Unsupported
 from lbctl.host import LocalHost
 from lbctl.model import Intent
-from lbctl.spi import Probe, backends, require
+from lbctl.spi import Backend, Probe, backends
 from support.network import Network
 
 README = Path(__file__).parents[2] / "README.md"
@@ -51,20 +51,20 @@ def test_the_tour_prints_what_the_readme_says(network: Network, tmp_path: Path) 
 
 def test_the_matrix_is_what_the_conformance_suite_has() -> None:
     """That each cell is true, the suite proves with real connections, driver by driver."""
-    found = {b.name: b.probe(LocalHost()) for b in backends() if b.name in {"nftables", "iptables"}}
-    rows = [("feature", *found)]
+    found = {b: b.probe(LocalHost()) for b in backends() if b.name in {"nftables", "iptables"}}
+    rows = [("feature", *(backend.name for backend in found))]
     rows += [("drivers", *(", ".join(sorted(d.name for d in probe.drivers)) for probe in found.values()))]
     for check in CHECKS:
         if check.feature:
-            rows.append((check.name, *(cell(check, name, probe) for name, probe in found.items())))
+            rows.append((check.name, *(cell(check, backend, probe) for backend, probe in found.items())))
     lines = [f"| {' | '.join(row)} |" for row in rows]
     wanted = "\n".join([lines[0], "|---|---|---|", *lines[1:]])
     assert wanted in README.read_text(encoding="utf-8"), wanted
 
 
-def cell(check: Check, backend: str, probe: Probe) -> str:
+def cell(check: Check, backend: Backend, probe: Probe) -> str:
     try:
-        require(Intent(services=check.services), probe.capabilities, backend=backend)
+        backend.compile(Intent(services=check.services), probe.capabilities)
     except Unsupported:
         return "refused"
     return "yes"

@@ -218,7 +218,7 @@ def test_the_conformance_suite_finds_out_that_it_balances_nothing(lbctl):
     assert json.loads(lbctl.journal.read_text())["owners"] == {}, "nothing is left behind"
 
     suite = (sys.executable, "-m", "pytest", "--pyargs", "lbctl.conformance", "-q", "-p", "no:cacheprovider")
-    for word, code in (("affinity", 0), ("statistics", 1)):
+    for word, code in (("maglev", 0), ("statistics", 1)):
         tested = subprocess.run(
             [*suite, "-k", f"journal and {word}"],
             env=lbctl.environment,

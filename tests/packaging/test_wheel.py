@@ -76,13 +76,13 @@ def test_its_metadata_says_what_the_project_says(wheel):
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["License-File"] == "LICENSE"
-    assert metadata.get_all("Provides-Extra") == ["iptc"]
+    assert metadata.get_all("Provides-Extra") == ["conformance", "iptc"]
     required = metadata.get_all("Requires-Dist") or []
     plain = {text.replace(" ", "") for text in required if ";" not in text}
     assert plain == set(PROJECT["dependencies"])
-    (extra,) = (text for text in required if ";" in text)
-    assert extra.startswith("python-iptables")
-    assert extra.endswith("extra == 'iptc'")
+    extras = sorted(text for text in required if ";" in text)
+    assert [text.split(">=")[0] for text in extras] == ["pytest", "python-iptables"]
+    assert [text.split("; ")[1] for text in extras] == ["extra == 'conformance'", "extra == 'iptc'"]
     assert metadata.get_payload().strip() == (ROOT / "README.md").read_text().strip()
 
 

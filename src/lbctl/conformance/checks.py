@@ -53,6 +53,7 @@ CLIENTS = 24
 class Check:
     """One thing that a backend has to do, or to refuse. `feature` where it is for users to choose.
 
+    With `allow_remap`, the user has no wish which endpoint a hash scheduler names for a client.
     `run` raises `Failed` where the kernel does not do what `services` say, which it is to apply itself.
     """
 
@@ -60,6 +61,7 @@ class Check:
     services: tuple[Service, ...]
     run: Callable[[Site], None]
     feature: bool
+    allow_remap: bool
 
     def __str__(self) -> str:
         return self.name
@@ -69,12 +71,13 @@ CHECKS: list[Check] = []
 
 
 def check(
-    name: str, *services: Service, feature: bool = True
+    name: str, *services: Service, feature: bool = True, allow_remap: bool = False
 ) -> Callable[[Callable[[Site], None]], Callable[[Site], None]]:
     """Make a function a check that asks for `services`."""
 
     def register(run: Callable[[Site], None]) -> Callable[[Site], None]:
-        CHECKS.append(Check(name=name, services=services, run=run, feature=feature))
+        made = Check(name=name, services=services, run=run, feature=feature, allow_remap=allow_remap)
+        CHECKS.append(made)
         return run
 
     return register
@@ -152,6 +155,10 @@ def _random(site: Site) -> None:
         raise Failed("the same sequence again: that is no dice")
 
 
+#: Where clients come to, and where they come from.
+_CROWDS = {Family.IPV4: (HOST4, "198.51.100."), Family.IPV6: (HOST6, "2001:db8:9::")}
+
+
 def crowd(site: Site) -> None:
     """Give the client many addresses."""
     lines = [
@@ -166,8 +173,8 @@ def crowd(site: Site) -> None:
 def who_serves_whom(site: Site, asked: Service) -> Mapping[str, str]:
     """Each client's endpoint; raises `Failed` for a client that has two."""
     served = {}
-    clients = {Family.IPV4: (HOST4, "198.51.100."), Family.IPV6: (HOST6, "2001:db8:9::")}
-    for address, prefix in (clients[family] for family in asked.families):
+    for family in asked.families:
+        address, prefix = _CROWDS[family]
         for source in (f"{prefix}{i}" for i in range(1, CLIENTS + 1)):
             first, second = site.ask(address, source=source, count=2)
             expect(second, first, f"the second connection of client {source}")
@@ -190,26 +197,24 @@ def _keeps_clients(site: Site, asked: Service) -> Mapping[str, str]:
     return served
 
 
-HASHED4 = replace(WEB, scheduler=Scheduler.SOURCE_HASH, listeners=(listener(80, HOST4),))
-HASHED6 = replace(HASHED4, listeners=(listener(80, HOST6),))
+HASHED, HASHED6 = (
+    replace(WEB, scheduler=Scheduler.SOURCE_HASH, listeners=(listener(80, address),))
+    for address in (HOST4, HOST6)
+)
 TABLED = replace(WEB, scheduler=Scheduler.MAGLEV)
 
 
-@check("scheduler source-hash, IPv4", HASHED4)
-def _source_hash4(site: Site) -> None:
-    _hashes(site, HASHED4)
-
-
-@check("scheduler source-hash, IPv6", HASHED6)
-def _source_hash6(site: Site) -> None:
-    _hashes(site, HASHED6)
-
-
-def _hashes(site: Site, asked: Service) -> None:
-    served = _keeps_clients(site, asked)
-    site.apply(replace(asked, seed=1))
-    if who_serves_whom(site, asked) == served:
+@check("scheduler source-hash", HASHED)
+def _source_hash(site: Site) -> None:
+    served = _keeps_clients(site, HASHED)
+    site.apply(seeded := replace(HASHED, seed=1))
+    if who_serves_whom(site, seeded) == served:
         raise Failed("another seed places each client as before")
+
+
+@check("scheduler source-hash, of IPv6 clients", HASHED6)
+def _source_hash6(site: Site) -> None:
+    _keeps_clients(site, HASHED6)
 
 
 @check("scheduler maglev", TABLED)
@@ -222,6 +227,14 @@ def _maglev(site: Site) -> None:
     # The paper has a few percent move along.
     if len(moved) > len(before) / 8:
         raise Failed(f"{len(moved)} of {len(before)} clients moved, though their endpoint stayed")
+
+
+@check("hash schedulers where any map of clients will do", HASHED6, TABLED, feature=False, allow_remap=True)
+def _remap(site: Site) -> None:
+    _keeps_clients(site, replace(WEB, scheduler=Scheduler.SOURCE_HASH))
+    site.apply(TABLED)
+    served = who_serves_whom(site, TABLED)
+    expect(set(served.values()), {e.to for e in TABLED.endpoints}, "endpoints that serve somebody")
 
 
 def _kept(seconds: int, name: str = "web", port: int = 80) -> Service:

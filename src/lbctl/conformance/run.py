@@ -35,7 +35,7 @@ class Outcome:
 def run(check: Check, way: Way) -> Outcome:
     """Carry out a check in a network of its own."""
     try:
-        with Site(way) as site:
+        with Site(way, allow_remap=check.allow_remap) as site:
             refused = site.refusal(check.services)
             if refused is not None:
                 return Outcome(check=check, way=way, verdict=Verdict.REFUSED, reason=refused.feature)

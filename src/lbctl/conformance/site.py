@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from lbctl import engine
 from lbctl.conformance.network import CLIENT4, HOST4, Network
 from lbctl.errors import Unsupported
 from lbctl.host.netns import Namespace, PrivateHost
-from lbctl.model import Family, Intent, Service
+from lbctl.model import Family, Intent, Scheduler, Service
 from lbctl.spi import backends, require
 
 if TYPE_CHECKING:
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
     from lbctl.host import Host
     from lbctl.model import Endpoint, Plan
-    from lbctl.spi import Backend
+    from lbctl.spi import Backend, Capabilities
 
 
 #: Nobody else's, since a backend may keep its rules where no network namespace keeps them apart.
 OWNER, NEIGHBOUR = "conform-a", "conform-b"
+
+#: Schedulers that name one endpoint for each client, the same with every backend.
+HASHES = frozenset({Scheduler.SOURCE_HASH, Scheduler.MAGLEV})
 
 
 class Failed(AssertionError):
@@ -46,10 +49,14 @@ class Way:
     def __str__(self) -> str:
         return f"{self.backend.name} {self.driver}"
 
-    def session(self) -> engine.Session:
+    def session(self, *, allow_remap: bool = False) -> engine.Session:
         """A session on the host of the calling thread's namespace, which knows of no other backend."""
         return engine.open_session(
-            PrivateHost(), backend=self.backend.name, driver=self.driver, installed=[self.backend]
+            PrivateHost(),
+            backend=self.backend.name,
+            driver=self.driver,
+            installed=[self.backend],
+            allow_remap=allow_remap,
         )
 
     def clear(self) -> None:
@@ -81,12 +88,12 @@ def ways(host: Host, backend: str | None = None, driver: str | None = None) -> t
 class Site:
     """One check's own network with the backend at work on its host. Use as a context manager."""
 
-    def __init__(self, way: Way) -> None:
+    def __init__(self, way: Way, *, allow_remap: bool = False) -> None:
         self.way = way
         self.network = Network()
         try:
             with self.network.host.entered():
-                self.session = way.session()
+                self.session = way.session(allow_remap=allow_remap)
                 _clear(self.session)
         except BaseException:
             self.network.close()
@@ -106,22 +113,30 @@ class Site:
         intent = Intent(services=tuple(services), owner=OWNER)
         with self.network.host.entered():
             capabilities = self.session.capabilities
-        lacking = refused = None
+        lacking = None
         try:
             require(intent, capabilities, backend=self.way.backend.name)
         except Unsupported as error:
             lacking = error
-        try:
-            self.session.backend.compile(intent, capabilities)
-        except Unsupported as error:
-            refused = error
-        if refused is None and lacking is not None:
+        refused = self._refused(intent, capabilities)
+        hashed = any(each.scheduler in HASHES for each in intent.services)
+        if refused is None and lacking is not None and not (hashed and capabilities.remap):
             raise Failed(f"compiles {lacking.feature}, which its capabilities lack")
         if refused is not None and lacking is None:
-            raise Failed(f"refuses {refused.feature}, which its capabilities have")
+            # A map of clients that it cannot give may be refused, but is not where any map will do.
+            consent = replace(capabilities, remap=True)
+            if capabilities.remap or not hashed or self._refused(intent, consent):
+                raise Failed(f"refuses {refused.feature}, which its capabilities have")
         if refused is not None and not refused.hint:
             raise Failed(f"refuses {refused.feature}, but not a word of what to do instead")
         return refused
+
+    def _refused(self, intent: Intent, capabilities: Capabilities) -> Unsupported | None:
+        try:
+            self.session.backend.compile(intent, capabilities)
+        except Unsupported as error:
+            return error
+        return None
 
     def plan(self, *services: Service, owner: str = OWNER) -> Plan:
         """What would change."""

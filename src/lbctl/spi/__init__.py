@@ -15,13 +15,12 @@ from lbctl.spi.backend import (
 from lbctl.spi.census import census
 from lbctl.spi.reading import Reader
 from lbctl.spi.registry import GROUP, backends
-from lbctl.spi.require import REMAP, ensure_fresh, require, require_service
+from lbctl.spi.require import ensure_fresh, require, require_service
 from lbctl.spi.selection import AUTO, Candidate, Choice, select, survey
 
 __all__ = [
     "AUTO",
     "GROUP",
-    "REMAP",
     "Advising",
     "Backend",
     "Candidate",

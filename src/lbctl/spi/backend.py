@@ -38,8 +38,6 @@ class Capabilities:
     #: The user's consent, no finding of a probe: a backend that cannot give each client the endpoint that a
     #: hash scheduler names may give it another one, with the same shares. Without it `compile` refuses.
     remap: bool = False
-    #: Whose addresses source-hash tells apart. Another hash will do where `remap` is set.
-    hash_families: frozenset[Family] = frozenset(Family)
     #: Directly connected networks, for backends that must write them into rules; () where unknown.
     networks: tuple[Network, ...] = ()
     #: The backend's own word for how it writes rules on this host; nobody else reads it.

@@ -5,17 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lbctl.errors import Stale, Unsupported
-from lbctl.model import Family, Scheduler, diff
+from lbctl.model import Family, diff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lbctl.model import Intent, Plan, Program, Service
     from lbctl.spi.backend import Capabilities
-
-
-#: What to offer where a backend has a hash, but not the one that is wanted.
-REMAP = "--allow-remap, for the same shares of other clients"
 
 
 def require(intent: Intent, capabilities: Capabilities, *, backend: str) -> None:
@@ -30,12 +26,6 @@ def require_service(service: Service, capabilities: Capabilities, *, backend: st
     if service.scheduler not in capabilities.schedulers:
         known = ", ".join(sorted(capabilities.schedulers))
         lacking.append((f"scheduler {service.scheduler}", f"schedulers of this backend: {known}"))
-    if service.scheduler is Scheduler.SOURCE_HASH and not capabilities.remap:
-        lacking += [
-            (f"scheduler source-hash of {family} clients", f"another backend; or {REMAP}")
-            for family in service.families
-            if family in capabilities.families - capabilities.hash_families and len(service.ready(family)) > 1
-        ]
     lacking += [
         (f"{family} (listener {listener})", f"this host has no {family}, or no tool for it")
         for listener in service.listeners
