@@ -224,6 +224,8 @@ class _Service:
         self._offset = layout.offset(place)
         self._slots = service.slots(family)
         self._remote = service.remote
+        #: The shared chain that may replace the client's address, for endpoints elsewhere.
+        self._source_chain = layout.SOURCE_CHAIN.get(service.source_nat) if self._remote else None
         self._listeners = [(listener, layout.listener_key(listener)) for listener in listeners]
         self._pages = {listener.protocol: self._page(listener.protocol) for listener in listeners}
         self._refusing = bool(service.allow) or not self._slots
@@ -238,11 +240,6 @@ class _Service:
         if self._keeping:
             needs.add(layout.LEARNED)
         return _Compiled(tuple(self._items()), _same(frozenset(needs)))
-
-    @property
-    def _source_chain(self) -> str | None:
-        """The shared chain that may replace the client's address, for endpoints elsewhere."""
-        return layout.SOURCE_CHAIN.get(self._service.source_nat) if self._remote else None
 
     def _items(self) -> Iterator[Item]:
         service, name = self._service, self._service.name

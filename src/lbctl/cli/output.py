@@ -157,7 +157,7 @@ def plan_text(plan: Plan, style: Style) -> str:
     for service in plan.services:
         head = f"{_SIGN[service.action]} {service.name}  {', '.join(service.listeners)}"
         lines += ["", style(head, _PAINT[service.action])]
-        rows = [(e.to, share_text(e.before), "→", share_text(e.after)) for e in service.endpoints]
+        rows = [(to, str(before), "→", str(after)) for to, before, after in service.endpoints]
         if service.action is Action.CHANGE and all(e.before == e.after for e in service.endpoints):
             lines.append(style("    same shares, other rules: see lbctl plan --rules", "dim"))
         if rows:

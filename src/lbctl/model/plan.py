@@ -54,8 +54,7 @@ class Change(NamedTuple):
         return self.item.service
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointChange:
+class EndpointChange(NamedTuple):
     """The share of one endpoint on both sides of a plan."""
 
     to: str
@@ -217,7 +216,10 @@ def _listeners(lifted: Lifted) -> dict[str, tuple[str, ...]]:
     for service in lifted.services:
         result.setdefault(service.name, {})[service.listener] = None
     # Backends look for listeners in different orders.
-    return {name: tuple(map(str, sorted(found, key=_order))) for name, found in result.items()}
+    return {
+        name: tuple(map(str, sorted(found, key=_order) if len(found) > 1 else found))
+        for name, found in result.items()
+    }
 
 
 def _order(listener: Listener) -> tuple[int, int, Protocol, int]:
