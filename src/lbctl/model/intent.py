@@ -49,13 +49,10 @@ class Family(StrEnum):
     IPV4 = "ipv4"
     IPV6 = "ipv6"
 
-    @staticmethod
-    def of(value: Address | Network) -> Family:
+    @classmethod
+    def of(cls, value: Address | Network) -> Family:
         """The family of an address or network."""
-        return _FAMILIES[value.version]
-
-
-_FAMILIES = {4: Family.IPV4, 6: Family.IPV6}
+        return cls.IPV4 if isinstance(value, (IPv4Address, IPv4Network)) else cls.IPV6
 
 
 class Scheduler(StrEnum):
