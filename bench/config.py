@@ -20,7 +20,7 @@ import tomllib
 from itertools import count
 from pathlib import Path
 
-from load import ENDPOINTS, intent_text
+from sides import ENDPOINTS, intent_text
 
 from lbctl.config import load
 

@@ -35,15 +35,15 @@ def apply(host: Host, plan: Plan) -> Program:
     before = dumps(host, plan.driver, owner)
     ensure_fresh(plan, None, lambda: program(owner, before))
     every = {word: _script(word, plan, dump, plan.changes) for word, dump in before.items()}
-    scripts = {word: written for word, written in every.items() if written.text}
-    for word in list(scripts)[1:]:
+    needed = {word: written for word, written in every.items() if written.text}
+    for word in list(needed)[1:]:
         # What the kernel would refuse of a later family is found before the first one is touched.
-        drivers.load(host, plan.driver, word, scripts[word].checkable, check=True)
+        drivers.load(host, plan.driver, word, needed[word].checkable, check=True)
     journal = _journal(plan)
-    if len(scripts) > 1:
-        host.remember(journal, " ".join(scripts))
+    if len(needed) > 1:
+        host.remember(journal, " ".join(needed))
     done: list[str] = []
-    for word, written in scripts.items():
+    for word, written in needed.items():
         try:
             drivers.load(host, plan.driver, word, written.text)
         except ApplyFailed as error:
@@ -86,14 +86,19 @@ def _undo(host: Host, plan: Plan, word: str, cause: ApplyFailed) -> None:
 
 def check(host: Host, driver: str, program: Program) -> None:
     """See `lbctl.spi.Backend.check`."""
+    for word, written in scripts(program).items():
+        drivers.load(host, driver, word, written.checkable, check=True)
+
+
+def scripts(program: Program) -> dict[str, Script]:
+    """What brings a program into a kernel that has nothing of it: the script of each family that it is of."""
     changes = diff(Program(program.owner), program)
-    for word in layout.WORD.values():
-        written = _sections(word, changes, program.owner, Dump({}, {}), restarts=False)
-        if written.text:
-            drivers.load(host, driver, word, written.checkable, check=True)
+    nothing = Dump({}, {})
+    every = {w: _sections(w, changes, program.owner, nothing, restarts=False) for w in layout.WORD.values()}
+    return {word: written for word, written in every.items() if written.text}
 
 
-class _Script(NamedTuple):
+class Script(NamedTuple):
     """The script of one family: what is refused more, the nat table, and then what is refused less."""
 
     more: str
@@ -110,18 +115,18 @@ class _Script(NamedTuple):
         return self.more + self.nat if self.more else self.nat + self.less
 
 
-def _script(word: str, plan: Plan, dump: Dump, changes: Sequence[Change]) -> _Script:
+def _script(word: str, plan: Plan, dump: Dump, changes: Sequence[Change]) -> Script:
     return _sections(word, changes, plan.after.owner, dump, restarts=drivers.ALL[plan.driver].restarts)
 
 
-def _sections(word: str, changes: Iterable[Change], owner: str, dump: Dump, *, restarts: bool) -> _Script:
+def _sections(word: str, changes: Iterable[Change], owner: str, dump: Dump, *, restarts: bool) -> Script:
     by_table: dict[str, list[Change]] = {table: [] for table in layout.TABLES}
     for change in changes:
         if change.key[0] == word:
             by_table[change.key[2]].append(change)
     nat, refusals = by_table[layout.NAT], by_table[layout.FILTER]
     more, less = list(_more(refusals)), list(_less(refusals))
-    return _Script(
+    return Script(
         more=script.section(layout.FILTER, more, _plain(more)) if more else "",
         nat=script.section(layout.NAT, nat, _written(nat, owner, dump, restarts=restarts)) if nat else "",
         less=script.section(layout.FILTER, less, _plain(less)) if less else "",
