@@ -19,7 +19,7 @@ from lbctl.spi import ensure_fresh
 from lbctl_iptables import drivers, layout, script
 from lbctl_iptables.carry import carry
 from lbctl_iptables.observe import dumps, observe, program, service_of
-from lbctl_iptables.rules import Dump, rules_of
+from lbctl_iptables.rules import Chain, Dump
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -154,32 +154,38 @@ def _less(changes: Iterable[Change]) -> Iterator[Change]:
             yield change
 
 
-def _plain(changes: Iterable[Change]) -> dict[str, list[Rule]]:
-    """The chains that changes write, whose counters count for nothing."""
+def _plain(changes: Iterable[Change]) -> dict[str, Chain]:
+    """The chains that changes write, without counters."""
     return {
-        change.key[3]: rules_of(change.after.text)
+        change.key[3]: Chain(change.after.text)
         for change in changes
         if change.key[1] == "chain" and change.after is not None
     }
 
 
-def _written(changes: Sequence[Change], owner: str, dump: Dump, *, restarts: bool) -> dict[str, list[Rule]]:
+def _written(changes: Sequence[Change], owner: str, dump: Dump, *, restarts: bool) -> dict[str, Chain]:
     """The chains of the nat table to write, with what they take over from those in the kernel."""
-    wanted = _plain(changes)
+    written = _plain(changes)
     gone = {change.key[3] for change in changes if change.key[1] == "chain" and change.after is None}
-    chains = {name: rules for (table, name), rules in dump.chains.items() if table == layout.NAT}
+    chains = {name: chain for (table, name), chain in dump.chains.items() if table == layout.NAT}
     touched = {change.service for change in changes}
-    old, new = {}, dict(wanted)
-    for name, rules in chains.items():
-        if restarts or name in wanted or name in gone or _service(owner, name, rules) in touched:
-            old[name] = rules
-            if name not in wanted and name not in gone:
-                new[name] = rules
-    carried = carry(new, old)
+    owners = {name: _service(owner, name, chain) for name, chain in chains.items()}
+    if restarts:
+        # The turn of a ladder is lost in any case; where nothing has come yet there is none to lose.
+        touched |= {owners[name] for name, chain in chains.items() if chain.counted or chain.turned} - {None}
+    old = {
+        name: chain.rules
+        for name, chain in chains.items()
+        if name in written or name in gone or owners[name] in touched
+    }
+    if not old:
+        return written
+    kept = {name: rules for name, rules in old.items() if name not in written and name not in gone}
+    carried = carry({name: chain.rules for name, chain in written.items()} | kept, old)
     return {
-        name: rules
+        name: Chain.of(rules)
         for name, rules in carried.items()
-        if name in wanted or (rules != chains[name] if restarts else _counts(rules) != _counts(chains[name]))
+        if name in written or (rules != old[name] if restarts else _counts(rules) != _counts(old[name]))
     }
 
 
@@ -187,7 +193,5 @@ def _counts(rules: Iterable[Rule]) -> list[tuple[int, int]]:
     return [(rule.packets, rule.bytes) for rule in rules]
 
 
-def _service(owner: str, chain: str, rules: Sequence[Rule]) -> str | None:
-    if layout.is_shared(owner, chain):
-        return None
-    return service_of(owner, chain, rules[0].text if rules else "")
+def _service(owner: str, name: str, chain: Chain) -> str | None:
+    return None if layout.is_shared(owner, name) else service_of(owner, name, chain.text)

@@ -13,14 +13,13 @@ for long, however often the slots change.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
+from lbctl_iptables.rules import Rule
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence
-
-    from lbctl_iptables.rules import Rule
 
 #: Where a chain's ladder begins, one of how many each of its rungs takes, and the ladders that these lead to.
 _Ladder: TypeAlias = "tuple[int, list[int], list[str | None]]"
@@ -47,7 +46,7 @@ def carry(new: Mapping[str, Sequence[Rule]], old: Mapping[str, Sequence[Rule]]) 
             # An endpoint with several slots keeps its count in the first of them.
             packets, size = here[name].pop(same, (0, 0))
             more, larger = spare.pop(same, (0, 0))
-            counted.append(replace(rule, packets=packets + more, bytes=size + larger))
+            counted.append(Rule(rule.text, packets + more, size + larger))
     for tree in _trees(result):
         result |= tree.turned()
     return result
@@ -176,4 +175,4 @@ def _with_packet(rule: Rule, packet: int) -> Rule:
     if not option:
         return rule
     _, blank, rest = after.partition(" ")
-    return replace(rule, text=f"{before}{option}{packet}{blank}{rest}")
+    return rule._replace(text=f"{before}{option}{packet}{blank}{rest}")

@@ -90,7 +90,7 @@ class _Service:
     def items(self) -> Iterator[Item]:
         word = layout.WORD[self._family]
         for name, rules in self._chains():
-            text = "\n".join(map(layout.join, rules))
+            text = layout.lines(list(rules))
             yield Item((word, "chain", layout.NAT, name), text, self._service.name)
 
     def _chains(self) -> Iterator[tuple[str, Iterable[Rule]]]:
@@ -215,7 +215,7 @@ class _Shared:
             yield from self._refusals()
 
     def _chain(self, table: str, name: str, rules: Iterable[Rule]) -> Item:
-        return Item((self._word, "chain", table, name), "\n".join(map(layout.join, rules)))
+        return Item((self._word, "chain", table, name), layout.lines(list(rules)))
 
     def _jump(self, table: str, hook: str, rule: Rule) -> Item:
         return Item((self._word, "jump", table, hook), layout.join(rule))

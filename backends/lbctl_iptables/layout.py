@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING
 from lbctl.model import DEFAULT_OWNER, Family
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 NAME = "iptables"
 
@@ -69,6 +69,7 @@ SERVED = "SERVED"
 
 _HASH = 9
 _PLAIN = re.compile(r"[A-Za-z0-9_./:,=@%+!\[\]-]+\Z")
+_PLAIN_LINES = bytes(code for code in range(128) if _PLAIN.match(chr(code))) + b" \n"
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|\S+')
 
 
@@ -147,9 +148,30 @@ def quote(token: str) -> str:
     return f'"{escaped}"'
 
 
-def join(tokens: Iterable[str]) -> str:
+def join(tokens: Sequence[str]) -> str:
     """Tokens → text."""
-    return " ".join(quote(token) for token in tokens)
+    return lines([tokens])
+
+
+def lines(rules: Sequence[Sequence[str]]) -> str:
+    """Rules as tokens → text, one a line."""
+    text = "\n".join([" ".join(tokens) for tokens in rules])
+    # Nearly always no token needs quotes, and one look at all of them is enough.
+    whole = text.count(" ") == sum(map(len, rules)) - len(rules) and text.count("\n") == len(rules) - 1
+    if whole and is_plain(text):
+        return text
+    return "\n".join([" ".join(map(quote, tokens)) for tokens in rules])
+
+
+def is_plain(text: str) -> bool:
+    """True for rules, one a line, of tokens that need no quotes, joined by single blanks."""
+    return (
+        text.isascii()
+        and not text.encode().translate(None, _PLAIN_LINES)
+        and not text.startswith((" ", "\n"))
+        and not text.endswith((" ", "\n"))
+        and not any(pair in text for pair in ("  ", " \n", "\n ", "\n\n"))
+    )
 
 
 def split(text: str) -> list[str]:

@@ -39,11 +39,11 @@ def program(owner: str, dumps: Mapping[str, Dump]) -> Program:
 
 
 def _items(word: str, owner: str, dump: Dump) -> Iterator[Item]:
-    for (table, name), rules in dump.chains.items():
-        text = "\n".join([rule.text for rule in rules])
-        if " --packet " in text and table == layout.NAT:
+    for (table, name), chain in dump.chains.items():
+        text = chain.text
+        if chain.turned and table == layout.NAT:
             # Whose turn it is is no part of what was asked for.
-            text = "\n".join([rule.text for rule in at_start(rules)])
+            text = "\n".join([rule.text for rule in at_start(chain.rules)])
         service = None if layout.is_shared(owner, name) else service_of(owner, name, text)
         yield Item((word, "chain", table, name), text, service)
     for (table, hook), jumps in dump.jumps.items():

@@ -2,48 +2,89 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl_iptables import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 #: A chain's table and name.
 Place: TypeAlias = tuple[str, str]
 
-_RULE = re.compile(r"\[(\d+):(\d+)\] -A (\S+) ?(.*)\Z")
-#: What needs no look at its tokens: it is spelled as we spell it.
-_AS_OURS = re.compile(r"[A-Za-z0-9_./:,=@%+!\[\]-]+(?: [A-Za-z0-9_./:,=@%+!\[\]-]+)*\Z")
+#: The counters of a rule that nothing has matched.
+_IDLE = "[0:0]"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rule:
+class Rule(NamedTuple):
     """One rule with its counters. `text` is spelled as `compile` does; otherwise where it never would."""
 
     text: str
     packets: int = 0
     bytes: int = 0
 
-    @cached_property
-    def tokens(self) -> tuple[str, ...]:
-        """The words of the rule."""
-        return tuple(layout.split(self.text))
-
     def option(self, *names: str) -> str | None:
         """The token behind the first of the options `names`."""
-        for name, value in zip(self.tokens, self.tokens[1:], strict=False):
-            if name in names:
-                return value
-        return None
+        if '"' in self.text:
+            return next((value for name, value in pairwise(layout.split(self.text)) if name in names), None)
+        # No token has a blank in it: the rule need not be taken apart.
+        text = f" {self.text}"
+        behind = [text[at + len(name) + 2 :] for name in names if (at := text.find(f" {name} ")) >= 0]
+        return max(behind, key=len).partition(" ")[0] if behind else None
 
     @property
     def endpoint(self) -> str | None:
         """Where the rule sends a connection, as `Endpoint.to`; None for a rule that sends nowhere."""
         return self.option("--to-ports", "--to-destination")
+
+
+class Chain:
+    """The rules of one chain: one text, until somebody asks for them one by one."""
+
+    __slots__ = ("_counters", "text")
+
+    def __init__(self, text: str, counters: Sequence[str] = ()) -> None:
+        #: The rules, one a line.
+        self.text = text
+        #: Those of each rule as a dump has them; none where nothing has matched a rule.
+        self._counters = counters
+
+    @classmethod
+    def of(cls, rules: Sequence[Rule]) -> Chain:
+        """The chain of some rules."""
+        counters = [f"[{rule.packets}:{rule.bytes}]" for rule in rules]
+        return cls("\n".join([rule.text for rule in rules]), counters)
+
+    @property
+    def rules(self) -> list[Rule]:
+        """The rules."""
+        rules = rules_of(self.text)
+        if self._counters:
+            counts = [map(int, counters[1:-1].split(":")) for counters in self._counters]
+            rules = [Rule(rule.text, *count) for rule, count in zip(rules, counts, strict=True)]
+        return rules
+
+    @property
+    def counted(self) -> bool:
+        """True where something has matched a rule."""
+        return bool(self._counters)
+
+    @property
+    def turned(self) -> bool:
+        """True where the turn of a ladder may be in its rules."""
+        return self.text.count(" --packet ") > self.text.count(" --packet 0")
+
+    def script(self, name: str) -> Iterable[str]:
+        """The lines that write the rules, with their counters, into an empty chain."""
+        if not self.text:
+            return ()
+        if not self._counters:
+            begin = f"{_IDLE} -A {name} "
+            return (begin + self.text.replace("\n", f"\n{begin}"),)
+        texts = self.text.split("\n")
+        return [f"{c} -A {name} {text}" for c, text in zip(self._counters, texts, strict=True)]
 
 
 def rules_of(text: str) -> list[Rule]:
@@ -55,13 +96,13 @@ def rules_of(text: str) -> list[Rule]:
 class Dump:
     """What a dump of one family has of an owner: the chains, and the rules of hooks that enter them."""
 
-    chains: Mapping[Place, list[Rule]]
+    chains: Mapping[Place, Chain]
     jumps: Mapping[Place, list[Rule]]
 
 
 def parse(dump: str, owner: str) -> Dump:
     """A dump with counters → what it has of an owner."""
-    chains: dict[Place, list[Rule]] = {}
+    found: dict[Place, tuple[list[str], list[str]]] = {}
     jumps: dict[Place, list[Rule]] = {}
     entering = f" {layout.prefix(owner)}"
     table = ""
@@ -73,23 +114,28 @@ def parse(dump: str, owner: str) -> Dump:
         elif line.startswith(":"):
             chain = line[1:].partition(" ")[0]
             if layout.owns(owner, chain):
-                chains[table, chain] = []
-        elif found := _RULE.match(line):
-            packets, size, chain, text = found.groups()
-            own = layout.owns(owner, chain)
-            if not own and (chain not in layout.HOOKS or entering not in text):
-                continue
-            rule = Rule(text=_spelled(text), packets=int(packets), bytes=int(size))
-            if own:
-                chains.setdefault((table, chain), []).append(rule)
-            elif layout.owns(owner, rule.option("-j", "-g") or ""):
-                jumps.setdefault((table, chain), []).append(rule)
-    return Dump(chains, jumps)
+                found[table, chain] = [], []
+        elif line.startswith("["):
+            counters, _, chain, text = f"{line} ".split(" ", 3)
+            if (place := (table, chain)) in found:
+                rules = found[place]
+                rules[0].append(text[:-1])
+                rules[1].append(counters)
+            elif chain in layout.HOOKS and entering in text:
+                rule = Rule(_spelled(text[:-1]))
+                if layout.owns(owner, rule.option("-j", "-g") or ""):
+                    jumps.setdefault(place, []).append(rule)
+    return Dump({place: _chain(*rules) for place, rules in found.items()}, jumps)
+
+
+def _chain(texts: list[str], counters: list[str]) -> Chain:
+    text = "\n".join(texts)
+    if not layout.is_plain(text):
+        text = "\n".join(map(_spelled, texts))
+    return Chain(text, () if counters.count(_IDLE) == len(counters) else counters)
 
 
 def _spelled(text: str) -> str:
-    if _AS_OURS.match(text):
-        return text
     tokens = layout.split(text)
     try:
         return layout.join(tokens)

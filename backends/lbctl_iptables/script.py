@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from lbctl.model import Change, Item, Program
-    from lbctl_iptables.rules import Rule
+    from lbctl_iptables.rules import Chain
 
 _HEADER = """\
 # Load with: iptables-restore --noflush FILE; ip6tables-restore --noflush FILE
@@ -56,11 +56,10 @@ def _rendered(
                 yield from (_OPTION[word] + line for line in _add(key, text))
 
 
-def section(table: str, changes: Iterable[Change], counted: Mapping[str, Sequence[Rule]]) -> str:
+def section(table: str, changes: Iterable[Change], chains: Mapping[str, Chain]) -> str:
     """What carries out the changes of one table of one family.
 
-    `counted` holds the rules, with counters and turns, of the chains to write; it may name more chains than
-    the changes do.
+    `chains` are those to write, with counters and turns; they may be more than the changes name.
     """
     gone, jumps = [], []
     for change in changes:
@@ -73,9 +72,9 @@ def section(table: str, changes: Iterable[Change], counted: Mapping[str, Sequenc
         elif change.after is None:
             gone.append(name)
     # Behind --noflush, naming a chain makes it, or empties it where it is there already.
-    lines = [f":{chain} - [0:0]" for chain in (*counted, *gone)]
-    for chain, rules in counted.items():
-        lines += [f"[{rule.packets}:{rule.bytes}] -A {chain} {_accepted(rule.text)}" for rule in rules]
+    lines = [f":{name} - [0:0]" for name in (*chains, *gone)]
+    for name, chain in chains.items():
+        lines += map(_accepted, chain.script(name))
     return _section(table, (*lines, *jumps, *(f"-X {chain}" for chain in gone)))
 
 
@@ -88,7 +87,7 @@ def _add(key: tuple[str, ...], text: str) -> list[str]:
 
 
 def _accepted(text: str) -> str:
-    """A rule as iptables-restore takes it, where that is not as iptables-save prints it."""
+    """Rules as iptables-restore takes them, where that is not as iptables-save prints them."""
     if "--cluster-local-nodemask" not in text:
         return text
     return _NODE.sub(lambda found: f"--cluster-local-node {int(found[1], 16).bit_length()} ", text)

@@ -22,8 +22,8 @@ def stats(host: Host, driver: str, owner: str) -> tuple[Count, ...]:
 
 
 def _rows(dump: Dump) -> Iterator[tuple[str, str, int, int]]:
-    for (table, _), rules in dump.chains.items():
-        for rule in rules if table == layout.NAT else ():
+    for (table, _), chain in dump.chains.items():
+        for rule in chain.rules if table == layout.NAT else ():
             to, comment = rule.endpoint, rule.option("--comment")
             if to and comment:
                 yield comment.partition("/")[0], to, rule.packets, rule.bytes
