@@ -100,6 +100,16 @@ def test_parts_differ_as_their_items_do(old: list[Part], new: list[Part]) -> Non
     assert touched(found) == wanted
 
 
+@given(PROGRAMS, st.sets(st.sampled_from("abcdef")))
+def test_what_was_read_is_followed_as_what_was_compiled(parts: list[Part], names: set[str]) -> None:
+    """Else the services of a kernel that a plan does not touch would seem to go."""
+    shared = (Item(("shared",), "text"),)
+    wanted = [*shared, *(item for part in parts for item in part if item.service in names)]
+    compiled = Program("lbctl", parts=(shared, *parts))
+    assert list(compiled.only(names).items) == wanted
+    assert list(program(*compiled.items).only(names).items) == wanted
+
+
 def lifted(name: str, *slots: str, port: int = 80, family: Family = Family.IPV4) -> LiftedService:
     return LiftedService(
         name=name,

@@ -94,9 +94,12 @@ class Program:
         return self if len(parts) == len(self.parts) else Program(self.owner, self._whole, parts=parts)
 
     def only(self, services: Collection[str | None]) -> Program:
-        """The program without the parts of all services but those: enough to follow these through it."""
+        """The program without what belongs to other services: enough to follow these through it."""
         wanted = {None, *services}
-        return self.of([part for part in self.parts if part[0].service in wanted])
+        parts = [part for part in self.parts if part[0].service in wanted]
+        if not self._whole:
+            return self.of(parts)
+        return Program(self.owner, [item for item in self._whole if item.service in wanted], parts=parts)
 
     def in_order_of(self, other: Program) -> Program:
         """The same items, those that `other` has too in its order and before the rest."""
