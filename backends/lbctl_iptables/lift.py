@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from ipaddress import ip_address
@@ -27,6 +28,8 @@ _DEEPEST = 64
 
 _NODES = "--cluster-total-nodes"
 _PROGRAM = "--bytecode"
+#: Of a rule that does not take all that comes to it.
+_CHOICE = re.compile(f" (?:--every|--probability|--rcheck|{_NODES}|{_PROGRAM}) ")
 
 _Odds: TypeAlias = "dict[str | None, Fraction]"
 
@@ -62,13 +65,14 @@ def lift(program: Program) -> Lifted:
             if item.key[0] == word and item.key[2] == layout.NAT
         }
         for rule, local in _found(chains, program.owner):
-            target, name = rule.option("-g") or "", rule.option("--comment") or ""
-            served = layout.chain(program.owner, name, layout.SERVED)
-            listener = _listener(rule, local=local)
+            target = rule.option("-g")
             try:
-                if listener is None or target not in chains:
+                listener = _listener(rule, local=local) if target in chains else None
+                if listener is None or target is None:
                     raise _Lost
+                name = rule.option("--comment") or ""
                 # What clients get that are not allowed is no share.
+                served = layout.chain(program.owner, name, layout.SERVED)
                 entry = served if served in chains else target
                 services.append(_service(word, listener, name, entry, chains))
             except (_Lost, ValueError):
@@ -83,7 +87,7 @@ def _found(chains: Mapping[str, str], owner: str) -> Iterator[tuple[Rule, bool]]
         name, local = waiting.pop(0)
         seen.add(name)
         for rule in rules_of(chains.get(name, "")):
-            here = local or rule.option("--dst-type") == "LOCAL"
+            here = local or "--dst-type LOCAL " in rule.text
             target = rule.option("-g", "-j") or ""
             if not layout.is_shared(owner, target):
                 yield rule, here
@@ -145,7 +149,7 @@ class _Walk:
             if rule.option("-p") not in {None, self._protocol}:
                 continue
             if " --every " in text:
-                return self._turn(rule, self._rules(rules[i + 1 :]))
+                return self._ladder(rules[i:]) or self._turn(rule, self._rules(rules[i + 1 :]))
             if " --probability " in text:
                 return self._chance(rule, self._rules(rules[i + 1 :]))
             if f" {_NODES} " in text or _PROGRAM in text:
@@ -160,6 +164,21 @@ class _Walk:
             return self.chain(rule.option("-g", "-j") or "")
         self._actions.add(rule.option("-j") or "")
         return _Picked("single", (to,))
+
+    def _ladder(self, rules: Sequence[Rule]) -> _Picked | None:
+        """What takes turns: the rules of a whole ladder that is at its start; None for other rules."""
+        *asking, last = rules
+        for left, rule in zip(range(len(rules), 1, -1), asking, strict=True):
+            if f" --every {left} --packet 0 " not in rule.text:
+                return None
+        if _CHOICE.search(last.text) or not (last.endpoint or last.option("-g")):
+            return None
+        if any(rule.option("-p") not in {None, self._protocol} for rule in rules):
+            return None
+        turns = [self._lead(rule).slots for rule in rules]
+        if len(set(map(len, turns))) > 1 or not turns[0]:
+            return None
+        return _Picked("nth", tuple([slot for round_ in zip(*turns, strict=True) for slot in round_]))
 
     def _turn(self, rule: Rule, rest: _Picked) -> _Picked:
         """One of `every` goes where the rule leads, and the others to what stands behind it."""

@@ -129,7 +129,7 @@ def parse(dump: str, owner: str) -> Dump:
 
 
 def _chain(texts: list[str], counters: list[str]) -> Chain:
-    text = "\n".join(texts)
+    text = layout.unquoted("\n".join(texts))
     if not layout.is_plain(text):
         text = "\n".join(map(_spelled, texts))
     return Chain(text, () if counters.count(_IDLE) == len(counters) else counters)
