@@ -16,6 +16,9 @@ COMMANDS := conntrack gcc ip iptables-restore nft
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
+# Kernel tests wait for connections half of their time.
+PROCESSES := $(shell expr $$(nproc) + 1)
+
 # A user's PATH on Debian lacks the folders of nft and iptables; so does root's after a plain su.
 export PATH := $(PATH):/usr/sbin:/sbin
 
@@ -71,13 +74,13 @@ demo: venv ## watch lbctl balance real connections in a private network
 # The kernel tests make network namespaces, and fail without root; they are never left out in silence.
 test: venv ## run all tests; as a user, those of the kernel through sudo
 ifeq ($(SUDO),)
-	$(BIN)/pytest --numprocesses auto
+	$(BIN)/pytest --numprocesses $(PROCESSES)
 else
 	@if ! command -v sudo >/dev/null; then \
 	    echo "The kernel tests need root, and there is no sudo: run make test as root." >&2; exit 1; \
 	fi
-	$(BIN)/pytest --numprocesses auto -m "not kernel"
-	$(SUDO) -E env PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest --numprocesses auto -p no:cacheprovider -m kernel
+	$(BIN)/pytest --numprocesses $(PROCESSES) -m "not kernel"
+	$(SUDO) -E env PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest --numprocesses $(PROCESSES) -p no:cacheprovider -m kernel
 endif
 
 check: venv ## lint, formatting, types, and who may import whom
