@@ -72,7 +72,10 @@ def test_no_connection_is_lost_while_the_rules_change(network: Network, backend:
     for client in clients:
         client.start()
     try:
-        for _ in range(CHANGES):
+        changes = 0
+        # A busy machine makes fewer connections for each change.
+        while changes < CHANGES or answers.total() <= 1000:
+            changes += 1
             with network.host.entered():
                 plan = engine.plan(session, wanted := intent(dice))
                 engine.apply(session, (plan,))
@@ -82,10 +85,9 @@ def test_no_connection_is_lost_while_the_rules_change(network: Network, backend:
         for client in clients:
             client.join()
     print(
-        f"{backend} through {driver}: {answers.total()} connections during {CHANGES} changes: {dict(answers)}"
+        f"{backend} through {driver}: {answers.total()} connections during {changes} changes: {dict(answers)}"
     )
     assert set(answers) <= {str(port) for port in PORTS}
-    assert answers.total() > 1000
 
 
 class Interrupted(LocalHost):
