@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -37,7 +38,9 @@ from lbctl_iptables.observe import observe
 
 pytestmark = pytest.mark.kernel
 
-HOST = LocalHost()
+#: Not the real one's: other tests look at what is left there.
+STATE = TemporaryDirectory()
+HOST = LocalHost(Path(STATE.name))
 ABLE = Capabilities(
     protocols=frozenset({Protocol.TCP, Protocol.UDP}),
     schedulers=frozenset({Scheduler.ROUND_ROBIN}),
