@@ -69,7 +69,7 @@ SERVED = "SERVED"
 
 _HASH = 9
 _PLAIN = re.compile(r"[A-Za-z0-9_./:,=@%+!\[\]-]+\Z")
-_NEEDLESS = re.compile(rf'(?<= )"({_PLAIN.pattern[:-2]})"(?= |$)', re.M)
+_NEEDLESS = re.compile(rf'"(?<= ")({_PLAIN.pattern[:-2]})"(?= |$)', re.M)
 _PLAIN_LINES = bytes(code for code in range(128) if _PLAIN.match(chr(code))) + b" \n"
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|\S+')
 
@@ -166,7 +166,7 @@ def lines(rules: Sequence[Sequence[str]]) -> str:
 
 def unquoted(text: str) -> str:
     """Rules without the quotes that iptables-save puts around tokens which need none."""
-    return _NEEDLESS.sub(r"\1", text) if '"' in text else text
+    return "".join(_NEEDLESS.split(text)) if '"' in text else text
 
 
 def is_plain(text: str) -> bool:

@@ -120,6 +120,7 @@ class _Walk:
         self._chains = chains
         self._family = family
         self._protocol = protocol
+        self._own = f"-p {protocol} "
         self._actions: set[str] = set()
         self._depth = 0
 
@@ -146,7 +147,7 @@ class _Walk:
             text = rule.text
             if " --rcheck " in text or " RETURN" in text or "-j MARK " in text:
                 continue
-            if rule.option("-p") not in {None, self._protocol}:
+            if not self._meets(rule):
                 continue
             if " --every " in text:
                 return self._ladder(rules[i:]) or self._turn(rule, self._rules(rules[i + 1 :]))
@@ -157,12 +158,17 @@ class _Walk:
             return self._lead(rule)
         return _NOBODY
 
+    def _meets(self, rule: Rule) -> bool:
+        """True for a rule of all protocols, or of this one."""
+        return rule.text.startswith(self._own) or rule.option("-p") in {None, self._protocol}
+
     def _lead(self, rule: Rule) -> _Picked:
         """Where a rule leads those that match it."""
-        to = rule.endpoint
-        if to is None:
+        sent = rule.sent
+        if sent is None:
             return self.chain(rule.option("-g", "-j") or "")
-        self._actions.add(rule.option("-j") or "")
+        action, to = sent
+        self._actions.add(action)
         return _Picked("single", (to,))
 
     def _ladder(self, rules: Sequence[Rule]) -> _Picked | None:
@@ -173,7 +179,7 @@ class _Walk:
                 return None
         if _CHOICE.search(last.text) or not (last.endpoint or last.option("-g")):
             return None
-        if any(rule.option("-p") not in {None, self._protocol} for rule in rules):
+        if not all(map(self._meets, rules)):
             return None
         turns = [self._lead(rule).slots for rule in rules]
         if len(set(map(len, turns))) > 1 or not turns[0]:

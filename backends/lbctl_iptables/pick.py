@@ -35,8 +35,9 @@ Condition: TypeAlias = tuple[str, ...]
 Node: TypeAlias = "Endpoint | Ladder"
 T = TypeVar("T")
 
-#: Rules of one ladder that are not worth a jump.
-SHORT = 8
+#: Rules of one ladder that are not worth a jump: a rule met costs a connection some 10 ns, and a chain more
+#: than a rule costs whoever loads it and reads it back.
+SHORT = 12
 #: What a long ladder is split by: the first that divides it. Four ladders of one are met as soon as two of
 #: two, with half of the jumps.
 _FANS = (4, 2, 3, 5, 7)

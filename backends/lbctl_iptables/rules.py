@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -16,6 +17,8 @@ Place: TypeAlias = tuple[str, str]
 
 #: The counters of a rule that nothing has matched.
 _IDLE = "[0:0]"
+#: The target is the last of a rule: what looks like one before, in a comment, ends with quotes.
+_SENT = re.compile(r' -j (\S+) --to-(?:destination|ports) ([^ "]+)(?: [^"]*)?\Z')
 
 
 class Rule(NamedTuple):
@@ -35,9 +38,15 @@ class Rule(NamedTuple):
         return max(behind, key=len).partition(" ")[0] if behind else None
 
     @property
+    def sent(self) -> tuple[str, str] | None:
+        """By which target the rule sends a connection, and where, as `Endpoint.to`; None for nowhere."""
+        found = _SENT.search(self.text)
+        return (found[1], found[2]) if found else None
+
+    @property
     def endpoint(self) -> str | None:
         """Where the rule sends a connection, as `Endpoint.to`; None for a rule that sends nowhere."""
-        return self.option("--to-ports", "--to-destination")
+        return self.sent[1] if self.sent else None
 
 
 class Chain:
