@@ -30,32 +30,30 @@ def compile_intent(intent: Intent, capabilities: Capabilities) -> Program:
     """See `lbctl.spi.Backend.compile`."""
     parts: list[Part] = []
     marks = layout.Marks.of(intent.mark)
+    able = capabilities
+    if capabilities.remap:
+        able = replace(capabilities, schedulers=capabilities.schedulers | {Scheduler.MAGLEV})
     for service in intent.services:
-        _require(service, capabilities)
+        _require(service, able)
     for family in Family:
         services = [s for s in intent.services if family in s.families]
         if services and family in capabilities.families:
-            parts += [_service(s, family, intent.owner, marks) for s in services]
-            parts.append(tuple(_Shared(family, intent.owner, marks, services, capabilities.networks).items()))
+            own = [_service(s, family, intent.owner, marks) for s in services]
+            # The first chain of a service is where its connections come to: nobody is there to take them.
+            refusing = [s for s, part in zip(services, own, strict=True) if s.allow or not part[0].text]
+            shared = _Shared(family, intent.owner, marks, services, refusing, capabilities.networks)
+            parts += [*own, tuple(shared.items())]
     return Program(intent.owner, parts=parts)
 
 
-def refuses(service: Service, family: Family) -> bool:
-    """True where some clients, or all, are turned away."""
-    return bool(service.allow) or not service.ready(family)
-
-
 def _require(service: Service, capabilities: Capabilities) -> None:
-    schedulers = capabilities.schedulers
-    if capabilities.remap:
-        schedulers |= {Scheduler.MAGLEV}
-    elif service.scheduler is Scheduler.MAGLEV:
+    if service.scheduler is Scheduler.MAGLEV and not capabilities.remap:
         raise _unsupported(service, "scheduler maglev")
-    elif service.scheduler is Scheduler.SOURCE_HASH:
+    if service.scheduler is Scheduler.SOURCE_HASH and not capabilities.remap:
         for family in (f for f in service.families if f in capabilities.families):
             if not pick.has_same_hash(service, family):
                 raise _unsupported(service, f"scheduler source-hash {_beyond(service, family)}")
-    require_service(service, replace(capabilities, schedulers=schedulers), backend=layout.NAME)
+    require_service(service, capabilities, backend=layout.NAME)
 
 
 def _beyond(service: Service, family: Family) -> str:
@@ -185,7 +183,8 @@ class _Shared:
         family: Family,
         owner: str,
         marks: layout.Marks,
-        services: list[Service],
+        services: Sequence[Service],
+        refusing: Sequence[Service],
         networks: Sequence[Network],
     ) -> None:
         self._word = layout.WORD[family]
@@ -194,7 +193,8 @@ class _Shared:
         self._marks = marks
         self._services = services
         self._networks = networks
-        self._refusing = [s for s in services if refuses(s, family)]
+        #: Those that turn some clients away, or all.
+        self._refusing = refusing
         self._translated = [s for s in services if s.remote and s.source_nat is not SourceNat.NEVER]
 
     def items(self) -> Iterator[Item]:
@@ -244,9 +244,11 @@ class _Shared:
         yield ("!", "-o", "lo", "-m", "addrtype", "--src-type", "LOCAL", *about, *target)
         # Client and endpoint on one link: the endpoint would answer the client without us. A rule behind
         # routing cannot see where a packet came in, so the networks of this host's links stand here.
-        addresses = {e.address for s in self._translated for e in s.endpoints if e.serves(self._family)}
-        for network in self._networks:
-            if Family.of(network) is self._family and any(address in network for address in addresses):
+        networks = [network for network in self._networks if Family.of(network) is self._family]
+        every = (e.address for s in self._translated for e in s.endpoints if e.serves(self._family))
+        addresses = set(every) if networks else set()
+        for network in networks:
+            if any(address in network for address in addresses):
                 yield ("-s", str(network), "-d", str(network), *about, *target)
 
     def _refusals(self) -> Iterator[Item]:

@@ -174,9 +174,8 @@ def is_plain(text: str) -> bool:
     return (
         text.isascii()
         and not text.encode().translate(None, _PLAIN_LINES)
-        and not text.startswith((" ", "\n"))
-        and not text.endswith((" ", "\n"))
-        and not any(pair in text for pair in ("  ", " \n", "\n ", "\n\n"))
+        and not ("  " in text or " \n" in text or "\n " in text or "\n\n" in text)
+        and text.strip(" \n") == text
     )
 
 

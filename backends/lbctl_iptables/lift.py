@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from fractions import Fraction
 from ipaddress import ip_address
 from math import gcd, lcm
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.model import MAX_SLOTS, Family, Lifted, LiftedService, Listener, Protocol, shares
 from lbctl_iptables import layout
@@ -34,8 +33,7 @@ _CHOICE = re.compile(f" (?:--every|--probability|--rcheck|{_NODES}|{_PROGRAM}) "
 _Odds: TypeAlias = "dict[str | None, Fraction]"
 
 
-@dataclass(frozen=True, slots=True)
-class _Picked:
+class _Picked(NamedTuple):
     """Where connections go: one after another, or each by its odds."""
 
     mode: str
