@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 from ipaddress import ip_address
 from math import gcd, lcm
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -27,8 +28,12 @@ _DEEPEST = 64
 
 _NODES = "--cluster-total-nodes"
 _PROGRAM = "--bytecode"
-#: Of a rule that does not take all that comes to it.
-_CHOICE = re.compile(f" (?:--every|--probability|--rcheck|{_NODES}|{_PROGRAM}) ")
+#: A rule of a ladder: its protocol, one of how many it takes, by which target it sends it, and where.
+_RUNG = re.compile(
+    r"^-p (\S+) (?:-m statistic --mode nth --every (\d+) --packet 0 )?"
+    r"-m comment --comment [^ \"]+ -j (\S+) --to-(?:destination|ports) (\S+)$",
+    re.M,
+)
 
 _Odds: TypeAlias = "dict[str | None, Fraction]"
 
@@ -62,11 +67,11 @@ def lift(program: Program) -> Lifted:
             for item in program.of_kind("chain")
             if item.key[0] == word and item.key[2] == layout.NAT
         }
-        for rule, local in _found(chains, program.owner):
-            target = rule.option("-g")
+        for rule, target, local in _found(chains, program.owner):
             try:
-                listener = _listener(rule, local=local) if target in chains else None
-                if listener is None or target is None:
+                led = target in chains and rule.text.endswith(f" -g {target}")
+                listener = _listener(rule, local=local) if led else None
+                if listener is None:
                     raise _Lost
                 name = rule.option("--comment") or ""
                 # What clients get that are not allowed is no share.
@@ -78,8 +83,8 @@ def lift(program: Program) -> Lifted:
     return Lifted(services=tuple(services), unsupported=tuple(unsupported))
 
 
-def _found(chains: Mapping[str, str], owner: str) -> Iterator[tuple[Rule, bool]]:
-    """The rules that lead to services; and whether connections to this host's addresses alone come there."""
+def _found(chains: Mapping[str, str], owner: str) -> Iterator[tuple[Rule, str, bool]]:
+    """The rules that lead to services; where to; and whether only this host's addresses come there."""
     waiting, seen = [(layout.prefix(owner), False)], set()
     while waiting:
         name, local = waiting.pop(0)
@@ -88,7 +93,7 @@ def _found(chains: Mapping[str, str], owner: str) -> Iterator[tuple[Rule, bool]]
             here = local or "--dst-type LOCAL " in rule.text
             target = rule.option("-g", "-j") or ""
             if not layout.is_shared(owner, target):
-                yield rule, here
+                yield rule, target, here
             elif target not in seen:
                 waiting.append((target, here))
 
@@ -118,7 +123,6 @@ class _Walk:
         self._chains = chains
         self._family = family
         self._protocol = protocol
-        self._own = f"-p {protocol} "
         self._actions: set[str] = set()
         self._depth = 0
 
@@ -131,9 +135,26 @@ class _Walk:
         if self._depth > _DEEPEST:
             raise _Lost
         self._depth += 1
-        picked = self._rules(self._parsed(name))
+        picked = self._ladder(self._chains.get(name, "")) or self._rules(self._parsed(name))
         self._depth -= 1
         return picked
+
+    def _ladder(self, text: str) -> _Picked | None:
+        """What a chain does that is one ladder of endpoints at its start; None for another one.
+
+        Nearly all are, and reading them rule by rule would take several times as long.
+        """
+        first, _, rest = text.partition("\n")
+        text = rest if " -j MARK " in first else text
+        rungs = _RUNG.findall(text)
+        count = text.count("\n") + 1
+        if len(rungs) != count or count < 2:
+            return None
+        protocols, every, actions, to = zip(*rungs, strict=True)
+        if set(protocols) != {self._protocol} or every != _downwards(count):
+            return None
+        self._actions |= set(actions)
+        return _Picked("nth", to)
 
     def _parsed(self, name: str) -> Sequence[Rule]:
         if name not in self._chains:
@@ -145,20 +166,16 @@ class _Walk:
             text = rule.text
             if " --rcheck " in text or " RETURN" in text or "-j MARK " in text:
                 continue
-            if not self._meets(rule):
+            if rule.option("-p") not in {None, self._protocol}:
                 continue
             if " --every " in text:
-                return self._ladder(rules[i:]) or self._turn(rule, self._rules(rules[i + 1 :]))
+                return self._turn(rule, self._rules(rules[i + 1 :]))
             if " --probability " in text:
                 return self._chance(rule, self._rules(rules[i + 1 :]))
             if f" {_NODES} " in text or _PROGRAM in text:
                 return self._hash(rules[i:])
             return self._lead(rule)
         return _NOBODY
-
-    def _meets(self, rule: Rule) -> bool:
-        """True for a rule of all protocols, or of this one."""
-        return rule.text.startswith(self._own) or rule.option("-p") in {None, self._protocol}
 
     def _lead(self, rule: Rule) -> _Picked:
         """Where a rule leads those that match it."""
@@ -168,21 +185,6 @@ class _Walk:
         action, to = sent
         self._actions.add(action)
         return _Picked("single", (to,))
-
-    def _ladder(self, rules: Sequence[Rule]) -> _Picked | None:
-        """What takes turns: the rules of a whole ladder that is at its start; None for other rules."""
-        *asking, last = rules
-        for left, rule in zip(range(len(rules), 1, -1), asking, strict=True):
-            if f" --every {left} --packet 0 " not in rule.text:
-                return None
-        if _CHOICE.search(last.text) or not (last.endpoint or last.option("-g")):
-            return None
-        if not all(map(self._meets, rules)):
-            return None
-        turns = [self._lead(rule).slots for rule in rules]
-        if len(set(map(len, turns))) > 1 or not turns[0]:
-            return None
-        return _Picked("nth", tuple([slot for round_ in zip(*turns, strict=True) for slot in round_]))
 
     def _turn(self, rule: Rule, rest: _Picked) -> _Picked:
         """One of `every` goes where the rule leads, and the others to what stands behind it."""
@@ -269,6 +271,12 @@ class _Walk:
             return slots.first <= slot * slots.total // total < slots.end
         mask = int(rule.option("--cluster-local-nodemask") or "0", 0)
         return bool(mask >> slot * int(rule.option(_NODES) or 0) // total & 1)
+
+
+@lru_cache
+def _downwards(count: int) -> tuple[str, ...]:
+    """One of how many the rules of a ladder take, as they are written; the last one takes what is left."""
+    return (*map(str, range(count, 1, -1)), "")
 
 
 def _mixed(share: Fraction, own: _Picked, rest: _Picked) -> _Picked:

@@ -33,9 +33,8 @@ class Rule(NamedTuple):
         if '"' in self.text:
             return next((value for name, value in pairwise(layout.split(self.text)) if name in names), None)
         # No token has a blank in it: the rule need not be taken apart.
-        text = f" {self.text}"
-        behind = [text[at + len(name) + 2 :] for name in names if (at := text.find(f" {name} ")) >= 0]
-        return max(behind, key=len).partition(" ")[0] if behind else None
+        behind = max([f" {self.text}".partition(f" {name} ")[2] for name in names], key=len)
+        return behind.partition(" ")[0] or None
 
     @property
     def sent(self) -> tuple[str, str] | None:
@@ -120,20 +119,20 @@ def parse(dump: str, owner: str) -> Dump:
             table = line[1:]
         elif table not in layout.TABLES:
             continue
+        elif line.startswith("["):
+            counters, _, rest = line.split(" ", 2)
+            chain, _, text = rest.partition(" ")
+            if (rules := found.get((table, chain))) is not None:
+                rules[0].append(text)
+                rules[1].append(counters)
+            elif chain in layout.HOOKS and entering in text:
+                rule = Rule(_spelled(text))
+                if layout.owns(owner, rule.option("-j", "-g") or ""):
+                    jumps.setdefault((table, chain), []).append(rule)
         elif line.startswith(":"):
             chain = line[1:].partition(" ")[0]
             if layout.owns(owner, chain):
                 found[table, chain] = [], []
-        elif line.startswith("["):
-            counters, _, chain, text = f"{line} ".split(" ", 3)
-            if (place := (table, chain)) in found:
-                rules = found[place]
-                rules[0].append(text[:-1])
-                rules[1].append(counters)
-            elif chain in layout.HOOKS and entering in text:
-                rule = Rule(_spelled(text[:-1]))
-                if layout.owns(owner, rule.option("-j", "-g") or ""):
-                    jumps.setdefault(place, []).append(rule)
     return Dump({place: _chain(*rules) for place, rules in found.items()}, jumps)
 
 
