@@ -45,10 +45,11 @@ class Sweep(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A client and its endpoint, as the kernel lists them."""
+    """A client, its endpoint, and how many seconds it is remembered for, as the kernel lists them."""
 
     client: str
     endpoint: str
+    seconds: int
 
 
 def keeps(service: Service, family: Family) -> bool:
@@ -185,14 +186,18 @@ def stale_maps(word: str, objects: Iterable[Json]) -> Iterator[Item]:
 
 
 def strangers(clients: Json, wanted: Collection[str]) -> list[Entry]:
-    """The entries of a map of clients, as nft lists it, that lead elsewhere or would never expire."""
-    found = []
+    """The entries of a map of clients, as nft lists it, that lead elsewhere or would never expire.
+
+    Those that last longest come first. While clients come and go, the kernel lists some of them twice.
+    """
+    found: dict[str, Entry] = {}
     for pair in clients.get("elem", []):
         key, data = pair
-        entry = Entry(spell.element_key(_bare(key)), spell.element_key(data))
-        if entry.endpoint not in wanted or not (isinstance(key, dict) and "timeout" in key.get("elem", {})):
-            found.append(entry)
-    return found
+        carried = key.get("elem", {}) if isinstance(key, dict) else {}
+        entry = Entry(spell.element_key(_bare(key)), spell.element_key(data), carried.get("expires", 0))
+        if entry.endpoint not in wanted or "timeout" not in carried:
+            found[entry.client] = entry
+    return sorted(found.values(), key=lambda entry: entry.seconds, reverse=True)
 
 
 def _bare(element: Json) -> Json:

@@ -16,6 +16,8 @@ from lbctl_nftables import affinity, drivers, generation, layout, script
 from lbctl_nftables.observe import observe, read_map
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lbctl.host import Host
     from lbctl.model import Plan, Program
 
@@ -74,7 +76,7 @@ def _sweep(host: Host, driver: str, owner: str, sweep: affinity.Sweep) -> int:
             entries = affinity.strangers(listed, sweep.wanted)
             if not entries:
                 return transactions
-            drivers.load(host, driver, script.forget(owner, sweep.word, sweep.name, entries))
+            _forget(host, driver, owner, sweep, entries)
             transactions += 1
         except ApplyFailed as error:
             # A client whose entry expired meanwhile may have been placed anew: look again.
@@ -83,6 +85,22 @@ def _sweep(host: Host, driver: str, owner: str, sweep: affinity.Sweep) -> int:
         f"the new rules are in force, but clients keep endpoints that take no more: {reason}",
         hint=f"see nft list map {sweep.word} {layout.table(owner)} {sweep.name}; lbctl apply tries again",
     )
+
+
+def _forget(
+    host: Host, driver: str, owner: str, sweep: affinity.Sweep, entries: Sequence[affinity.Entry]
+) -> None:
+    """Take out entries, of which the first last longest, or as many of these as can be.
+
+    One that expires while it is taken out has the kernel refuse them all. Among many clients there is always
+    one, but hardly among those that last.
+    """
+    try:
+        drivers.load(host, driver, script.forget(owner, sweep.word, sweep.name, entries))
+    except ApplyFailed:
+        if len(entries) == 1:
+            raise
+        _forget(host, driver, owner, sweep, entries[: len(entries) // 2])
 
 
 def check(host: Host, driver: str, program: Program) -> None:

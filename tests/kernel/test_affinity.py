@@ -262,6 +262,34 @@ def test_an_entry_may_end_while_it_is_taken_out(
     in_sync(learned, options)
 
 
+class Restless(LocalHost):
+    """A host whose clients never rest: before each script that forgets some, whoever ends next has moved."""
+
+    def __init__(self, network: Network, clients: list[str]) -> None:
+        super().__init__(network.folder)
+        self._network = network
+        self.left = clients
+
+    def run(self, argv: Sequence[str], *, stdin: str = "") -> Completed:
+        if "delete element ip lbctl affinity-api" in stdin and self.left:
+            client = self.left.pop()
+            entry = ("element", "ip", "lbctl", "affinity-api")
+            if client in known(self._network, "affinity-api"):
+                self._network.tool("nft", "delete", *entry, f"{{ {client} }}")
+            self._network.tool("nft", "add", *entry, f"{{ {client} timeout 1h : {SERVERS4[1]} . 80 }}")
+        return super().run(argv, stdin=stdin)
+
+
+def test_clients_that_come_and_go_while_many_are_forgotten(learned: Network) -> None:
+    clients = [f"198.51.100.{number}" for number in range(40)]
+    entries = (f"{c} timeout {200 - n}s : {SERVERS4[0]} . 80" for n, c in enumerate(clients))
+    learned.tool("nft", "add", "element", "ip", "lbctl", "affinity-api", f"{{ {', '.join(entries)} }}")
+    host = Restless(learned, clients)
+    apply_here(learned, host, intent(AFTER))
+    assert host.left
+    assert {data["concat"][0] for data in known(learned, "affinity-api").values()} == {SERVERS4[1]}
+
+
 @pytest.mark.parametrize(
     "edit",
     [
