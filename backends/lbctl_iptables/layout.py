@@ -159,7 +159,7 @@ def lines(rules: Sequence[Sequence[str]]) -> str:
     text = "\n".join([" ".join(tokens) for tokens in rules])
     # Nearly always no token needs quotes, and one look at all of them is enough.
     whole = text.count(" ") == sum(map(len, rules)) - len(rules) and text.count("\n") == len(rules) - 1
-    if whole and is_plain(text):
+    if text and whole and is_plain(text):
         return text
     return "\n".join([" ".join(map(quote, tokens)) for tokens in rules])
 

@@ -39,7 +39,7 @@ class Rule(NamedTuple):
     @property
     def sent(self) -> tuple[str, str] | None:
         """By which target the rule sends a connection, and where, as `Endpoint.to`; None for nowhere."""
-        found = _SENT.search(self.text)
+        found = _SENT.search(f" {self.text}")
         return (found[1], found[2]) if found else None
 
     @property

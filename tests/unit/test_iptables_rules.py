@@ -1,0 +1,77 @@
+"""Rules as text: read quickly where they are spelled as ours, and never otherwise than word by word."""
+
+from itertools import pairwise
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from lbctl_iptables import layout
+from lbctl_iptables.rules import Chain, Rule, parse
+
+PLAIN = st.text("ab-/.:,[]1", min_size=1, max_size=6)
+TOKENS = st.lists(PLAIN | st.text('a "\\é', max_size=6), min_size=1, max_size=6)
+RULES = st.lists(TOKENS, min_size=1, max_size=4)
+COUNTS = st.integers(0, 3)
+
+
+@given(RULES)
+@example([["a", ""], ["", "b"]])
+@example([["a b", "c"]])
+def test_tokens_come_back_from_text(rules: list[list[str]]) -> None:
+    text = layout.lines(rules)
+    assert text == "\n".join(" ".join(map(layout.quote, tokens)) for tokens in rules)
+    assert [layout.split(line) for line in text.split("\n")] == rules
+
+
+@given(st.lists(st.tuples(PLAIN | st.text('a "\\', min_size=1, max_size=6), st.booleans()), min_size=1))
+@example([("a ", True), ("b", True), (" ", True), ("c", True)])
+def test_needless_quotes_are_taken_off_and_no_others(tokens: list[tuple[str, bool]]) -> None:
+    """iptables-save puts them around what has a slash, for one."""
+    words = ["-m", *(token for token, _ in tokens)]
+    dumped = " ".join(
+        ["-m", *(_dumped(token) if quoted else layout.quote(token) for token, quoted in tokens)]
+    )
+    assert layout.split(layout.unquoted(dumped)) == words
+    assert layout.join(layout.split(layout.unquoted(dumped))) == layout.join(words)
+    if layout.is_plain(layout.join(words)):
+        assert layout.unquoted(dumped) == layout.join(words)
+
+
+def _dumped(token: str) -> str:
+    escaped = token.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+@given(st.lists(st.sampled_from(["-p", "tcp", "-j", "-g", "x y", "--to-ports", '"', "80"]), min_size=1))
+def test_an_option_is_found_as_among_tokens(tokens: list[str]) -> None:
+    rule = Rule(text=layout.join(tokens))
+    for names in (("-p",), ("-j", "-g"), ("--to-ports", "--to-destination")):
+        assert rule.option(*names) == next((b for a, b in pairwise(tokens) if a in names), None)
+
+
+def test_where_a_rule_sends_is_no_comments_word() -> None:
+    sends = Rule(text="-p tcp -m comment --comment web/a -j DNAT --to-destination 10.0.0.1:80 --persistent")
+    assert sends.sent == ("DNAT", "10.0.0.1:80")
+    assert Rule(text="-j REDIRECT --to-ports 81").endpoint == "81"
+    assert Rule(text='-m comment --comment "x -j DNAT --to-destination 10.0.0.1:80"').sent is None
+    assert Rule(text='-m comment --comment "x -j DNAT --to-ports 1" -j REDIRECT --to-ports 2').endpoint == "2"
+    assert Rule(text='-m comment --comment "x -j REDIRECT --to-ports 1 " -j RETURN').endpoint is None
+
+
+@given(st.lists(st.tuples(st.sampled_from(["-j A", "-p tcp -j B"]), COUNTS, COUNTS), max_size=4))
+def test_a_chain_is_written_and_read_with_its_counters(rows: list[tuple[str, int, int]]) -> None:
+    chain = Chain.of([Rule(*row) for row in rows])
+    assert chain.rules == [Rule(*row) for row in rows]
+    script = "\n".join(chain.script("LBCTL-web"))
+    assert script == "\n".join(f"[{p}:{b}] -A LBCTL-web {text}" for text, p, b in rows)
+    read = parse(f"*nat\n:LBCTL-web - [0:0]\n{script}\nCOMMIT\n", "lbctl").chains["nat", "LBCTL-web"]
+    assert (read.text, read.rules) == (chain.text, chain.rules)
+    assert read.counted == any(p or b for _, p, b in rows)
+    if not read.counted:
+        assert "\n".join(read.script("LBCTL-web")) == script
+
+
+def test_only_a_turn_in_a_ladder_is_a_turn() -> None:
+    rung = "-m statistic --mode nth --every 2 --packet {} -j A"
+    assert not Chain(rung.format(0)).turned
+    assert Chain(f"{rung.format(0)}\n{rung.format(1)}").turned
