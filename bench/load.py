@@ -37,7 +37,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sides import ENDPOINTS, SIDES, Side, intent_text
 
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
     from lbctl.model import Intent
 
+T = TypeVar("T")
 KERNEL, TOOL, FIRST, SAME, DELTA, READING = (
     "kernel part",
     "tool",
@@ -150,13 +151,25 @@ def children(times: os.times_result) -> float:
     return times.children_user + times.children_system
 
 
-def call(row: Row, work: Callable[[], object]) -> None:
-    """Measure a call in this process, with the processes that it starts."""
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of a call in this process, and the processor's in it and in the processes that it starts."""
     start, before = time.perf_counter(), os.times()
     work()
     after = os.times()
     own = after.user + after.system - before.user - before.system
-    row.note(time.perf_counter() - start, own + children(after) - children(before))
+    return time.perf_counter() - start, own + children(after) - children(before)
+
+
+def apart(work: Callable[[], T]) -> T:
+    """The result of a call in a process of its own: a process has at least the peak of who started it."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: sender.send(work()))
+    process.start()
+    sender.close()
+    result: T = receiver.recv()
+    process.join()
+    return result
 
 
 def moved(intent: Intent, number: int) -> Intent:
@@ -182,7 +195,7 @@ def deltas(host: LocalHost, row: Row, intent: Intent, changes: int) -> None:
 
     for number in range(changes):
         intent = moved(intent, number)
-        call(row, partial(change, intent))
+        row.note(*timed(partial(change, intent)))
 
 
 def refusing(folder: Path) -> Mapping[str, str]:
@@ -208,19 +221,20 @@ def measure(side: Side, services: int, runs: int, folder: Path) -> Mapping[str, 
     host = LocalHost()
     os.environ["LBCTL_STATE_DIR"] = str(folder)
     rows: defaultdict[str, Row] = defaultdict(Row)
-    # In a process of its own: a process that is started from a large one has that one's peak.
-    child = multiprocessing.get_context("fork").Process(target=prepare, args=(side, services, folder))
-    child.start()
-    child.join()
+    apart(lambda: prepare(side, services, folder))
     file, other, ours, theirs = (folder / name for name in ("lbctl.toml", "other.toml", "ours", "theirs"))
-    text = ours.read_text()
+
+    def kernel_part() -> tuple[float, float]:
+        text = ours.read_text()
+        # By a host of its own: what the driver keeps for the next time is let go of in this time.
+        return timed(lambda: side.load(LocalHost(), text))
+
     unwritable = refusing(folder / "refusing")
     lbctl = (sys.executable, "-m", "lbctl", "apply", "--yes", "--backend", side.backend.name)
     lbctl += ("--driver", side.driver, "--config")
     for _ in range(runs):
         with fresh(host):
-            # By a host of its own: what the driver keeps for the next time is let go of in this time.
-            call(rows[KERNEL], lambda: side.load(LocalHost(), text))
+            rows[KERNEL].note(*apart(kernel_part))
         with fresh(host):
             run(rows[TOOL], *side.tool, str(ours))
         if side.backend is SIDES["nftables"].backend:
