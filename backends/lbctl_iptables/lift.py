@@ -13,13 +13,12 @@ from lbctl.model import MAX_SLOTS, Family, Lifted, LiftedService, Listener, Prot
 from lbctl_iptables import layout
 from lbctl_iptables.bytecode import Slots, slots_of
 from lbctl_iptables.pick import DRAW
-from lbctl_iptables.rules import rules_of
+from lbctl_iptables.rules import Rule, rules_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from lbctl.model import Program
-    from lbctl_iptables.rules import Rule
 
 #: Connections after which a set of counters that has not come round is given up: beyond every ladder of ours.
 _LONGEST = 1 << 16
@@ -145,7 +144,7 @@ class _Walk:
         Nearly all are, and reading them rule by rule would take several times as long.
         """
         first, _, rest = text.partition("\n")
-        text = rest if " -j MARK " in first else text
+        text = rest if Rule(first).option("-j") == "MARK" else text
         rungs = _RUNG.findall(text)
         count = text.count("\n") + 1
         if len(rungs) != count or count < 2:
@@ -164,7 +163,7 @@ class _Walk:
     def _rules(self, rules: Sequence[Rule]) -> _Picked:
         for i, rule in enumerate(rules):
             text = rule.text
-            if " --rcheck " in text or " RETURN" in text or "-j MARK " in text:
+            if " --rcheck " in text or rule.option("-j") in {"RETURN", "MARK"}:
                 continue
             if rule.option("-p") not in {None, self._protocol}:
                 continue

@@ -5,7 +5,9 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lbctl.model import Item, Program
 from lbctl_iptables import layout
+from lbctl_iptables.lift import lift
 from lbctl_iptables.rules import Chain, Rule, parse
 
 PLAIN = st.text("ab-/.:,[]1", min_size=1, max_size=6)
@@ -75,3 +77,29 @@ def test_only_a_turn_in_a_ladder_is_a_turn() -> None:
     rung = "-m statistic --mode nth --every 2 --packet {} -j A"
     assert not Chain(rung.format(0)).turned
     assert Chain(f"{rung.format(0)}\n{rung.format(1)}").turned
+
+
+def slots(*rules: str) -> tuple[str | None, ...]:
+    """Where a service's connections go by the rules of its chain."""
+    find = "-p tcp -m tcp --dport 80 -m addrtype --dst-type LOCAL -m comment --comment web -g LBCTL-web"
+    chains = {"LBCTL": find, "LBCTL-web": "\n".join(rules)}
+    items = [Item(("iptables", "chain", "nat", name), text, "web") for name, text in chains.items()]
+    [service] = lift(Program("lbctl", items)).services
+    return service.slots
+
+
+def rung(every: int, port: int, *, packet: int = 0, about: str = "web/a") -> str:
+    asks = f"-m statistic --mode nth --every {every} --packet {packet} " if every > 1 else ""
+    return f"-p tcp {asks}-m comment --comment {about} -j REDIRECT --to-ports {port}"
+
+
+def test_a_whole_ladder_is_lifted_as_rule_by_rule() -> None:
+    mark = "-m comment --comment web -j MARK --set-xmark 0x1000/0x3000"
+    ladder = (rung(3, 1), rung(2, 2), rung(1, 3))
+    assert slots(*ladder) == slots(mark, *ladder) == ("1", "2", "3")
+    # Rules that somebody changed, took out, or gave a comment like a target.
+    assert slots(rung(3, 1, packet=1), *ladder[1:]) == ("2", "1", "3")
+    assert slots(*ladder[:2]) == ("1", "2", None)
+    assert slots(rung(3, 1), rung(3, 2), rung(1, 3)) == ("1", "2", "3", "1", "3", "2", "1", "3", "3")
+    assert slots(rung(3, 1, about='"x -j MARK y"'), *ladder[1:]) == ("1", "2", "3")
+    assert slots(rung(3, 1).replace("tcp", "udp"), *ladder[1:]) == ("2", "3")
