@@ -15,26 +15,27 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from itertools import count
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from lbctl import engine
-from lbctl.conformance.network import HOST4, SERVERS4
+from lbctl.conformance.network import HOST4, HOST6, SERVERS4, SERVERS6
 from lbctl.errors import StateUnknown
 from lbctl.host import Completed, LocalHost
 from lbctl.host.netns import Namespace
 from lbctl.model import Address, Endpoint, Family, Intent, Listener, Protocol, Scheduler, Service, State
+from lbctl.spi import Backend
+from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
 from support import storm
 from support.network import DRIVERS, Network
 
 PORTS = range(8001, 8007)
 CHANGES = 40
-#: The storm: connections in all, and random deltas meanwhile.
-CONNECTIONS = 20_000
-DELTAS = 200
+#: Processes that knock at once, and how many clients of each family each of them is.
 KNOCKERS = 2
+CLIENTS = 4
 
 
 def intent(dice: random.Random) -> Intent:
@@ -128,12 +129,17 @@ def test_an_apply_that_ends_before_its_clearing_has_done_its_work(network: Netwo
     assert network.ask(network.client, HOST4, 80, 4) == ["8004"] * 4
 
 
-KINDS = ("weight", "state", "place", "add", "remove", "scheduler", "service")
-#: Where endpoints run, all the time: what the rules say is all that changes.
+KINDS = ("weight", "state", "place", "add", "remove", "scheduler", "affinity", "service")
+#: Where endpoints run, all the time: what the rules say is all that changes. IPv6 has one port: see affinity.
 PLACES: dict[str, list[tuple[Address | None, int]]] = {
     "web": [(None, port) for port in range(8001, 8007)],
-    "api": [(ip_address(a), port) for a in SERVERS4 for port in (9001, 9002)],
+    "api": [
+        *((ip_address(a), port) for a in SERVERS4 for port in (9001, 9002)),
+        *((ip_address(a), 9001) for a in SERVERS6),
+    ],
 }
+#: Seconds; none ends while the storm lasts.
+AFFINITIES = (None, 3600, 7200)
 OTHER = Service(
     name="other",
     listeners=(Listener(protocol=Protocol.TCP, port=82),),
@@ -142,14 +148,19 @@ OTHER = Service(
 
 
 def start() -> Intent:
+    hosts = [ip_address(host) for host in (HOST4, HOST6)]
+    listeners = {
+        "web": tuple(Listener(protocol=Protocol.TCP, port=80, address=host) for host in hosts),
+        "api": (Listener(protocol=Protocol.TCP, port=81),),
+    }
     return Intent(
         services=tuple(
             Service(
                 name=name,
-                listeners=(Listener(protocol=Protocol.TCP, port=port, address=address),),
-                endpoints=tuple(Endpoint(port=p, address=a) for a, p in PLACES[name][:3]),
+                listeners=listeners[name],
+                endpoints=tuple(Endpoint(port=port, address=a) for a, port in places[:2] + places[-2:]),
             )
-            for name, port, address in (("web", 80, ip_address(HOST4)), ("api", 81, None))
+            for name, places in PLACES.items()
         )
     )
 
@@ -163,12 +174,17 @@ def changed(before: Intent, kind: str, dice: random.Random) -> Intent:
         at = dice.randrange(2)
         # A single endpoint's weight and state can change nothing; it gets a fellow.
         new = one_changed(services[at], kind if attempt < 20 else "add", dice)
-        slots, old = ([name(e) for e in s.slots(Family.IPV4)] for s in (new, services[at]))
         # The weight of an endpoint that takes no connections, say, changes no rule.
-        if slots and (slots, new.scheduler) != (old, services[at].scheduler):
+        if all(map(new.slots, Family)) and _rules(new) != _rules(services[at]):
             services[at] = new
             break
     return Intent(services=tuple(services))
+
+
+def _rules(service: Service) -> tuple[object, ...]:
+    """What the rules of a service say. Where there is one endpoint alone, no scheduler has a say."""
+    slots = [[name(endpoint, family) for endpoint in service.slots(family)] for family in Family]
+    return slots, any(len(set(s)) > 1 for s in slots) and service.scheduler, service.affinity
 
 
 def one_changed(service: Service, kind: str, dice: random.Random) -> Service:
@@ -185,6 +201,8 @@ def one_changed(service: Service, kind: str, dice: random.Random) -> Service:
                     (Scheduler.RANDOM, Scheduler.SOURCE_HASH, Scheduler.MAGLEV), (4, 4, 1)
                 )
             return replace(service, scheduler=chosen)
+        case "affinity":
+            return replace(service, affinity=dice.choice([a for a in AFFINITIES if a != service.affinity]))
         case "weight":
             endpoints[at] = replace(one, weight=dice.randint(1, 3))
         case "state":
@@ -218,8 +236,13 @@ class Knock:
 
     begin: float
     end: float
+    client: str
     port: int
     answer: str
+
+    @property
+    def family(self) -> Family:
+        return family_of(self.client)
 
 
 class Storm:
@@ -229,8 +252,15 @@ class Storm:
         self._network = network
         self._processes: list[subprocess.Popen[str]] = []
         self._counted: list[mmap.mmap] = []
-        local = (f"{HOST4}:{port}" for _, port in PLACES["web"])
-        remote = (f"{address}:{port}" for address, port in PLACES["api"])
+        local, remote = (
+            [
+                name(endpoint, family)
+                for endpoint in (Endpoint(address=address, port=port) for address, port in PLACES[service])
+                for family in Family
+                if endpoint.serves(family)
+            ]
+            for service in ("web", "api")
+        )
         for namespace, places in ((network.host, local), (network.server, remote)):
             server = self._start(namespace, "serve", *places)
             assert server.stdout
@@ -248,15 +278,17 @@ class Storm:
         return process
 
     def begin(self) -> None:
-        targets = [f"{HOST4}:{port}" for port in (80, 81) * 4 + (82,)]
+        targets = [f"{host}:{port}" for port in (80, 81) * 4 + (82,) for host in (HOST4, f"[{HOST6}]")]
         for number in range(KNOCKERS):
-            source = f"192.0.2.{100 + number}"
-            self._network.client.address("uplink", f"{source}/24")
+            numbers = range(100 + number * CLIENTS, 100 + (number + 1) * CLIENTS)
+            for client in numbers:
+                self._network.client.address("uplink", f"192.0.2.{client}/24", f"2001:db8:1::{client}/64")
+            sources = ",".join(a for n in numbers for a in (f"192.0.2.{n}", f"2001:db8:1::{n}"))
             path = self._network.folder / f"knocker-{number}"
             path.write_bytes(bytes(8))
             with path.open("r+b") as file:
                 self._counted.append(mmap.mmap(file.fileno(), 8))
-            self._start(self._network.client, "knock", str(path), source, *targets)
+            self._start(self._network.client, "knock", str(path), sources, *targets)
 
     def count(self) -> int:
         """The connections so far."""
@@ -275,26 +307,39 @@ class Storm:
                 process.communicate(timeout=30)
 
 
-def test_the_storm(network: Network) -> None:
-    """20,000 connections under way during 200 random deltas: each goes where an intent of its time has it.
+@pytest.mark.parametrize(
+    ("backend", "driver", "connections", "deltas", "seed"),
+    [
+        (nftables, "libnftables", 20_000, 200, 4),
+        (nftables, "nft", 6_000, 60, 55),
+        (iptables, "legacy", 6_000, 60, 55),
+        (iptables, "nf_tables", 6_000, 60, 55),
+    ],
+    ids=["libnftables", "nft", "legacy", "nf_tables"],
+)
+def test_the_storm(
+    network: Network, backend: Backend, driver: str, connections: int, deltas: int, seed: int
+) -> None:
+    """Thousands of connections under way during random deltas: each goes where an intent of its time has it.
 
-    Nobody is refused or reset; where turns are taken, each endpoint's count is the exact one, but for
-    connections that were under way while the rules changed. Held connections echo all the time.
+    Nobody is refused or reset; a client that has an endpoint keeps it; where turns are taken, each endpoint's
+    count is the exact one, but for connections that were under way while the rules changed. Held connections
+    echo all the time.
     """
-    # One with which Maglev, whose tables take long to be read back, has a short part.
-    dice = random.Random(11)
+    # The seeds are some with which Maglev, whose tables take long to be read back, has a short part.
+    dice = random.Random(seed)
     host = LocalHost(network.folder)
     waves = Storm(network)
     try:
         with network.host.entered():
-            # Alone: to ask iptables each time whether it holds our rules too takes longer than the change.
-            session = engine.open_session(host, driver="libnftables", installed=[nftables])
+            # Alone: to ask the other backend each time whether it holds our rules too takes long.
+            session = engine.open_session(host, driver=driver, installed=[backend], allow_remap=True)
             reigns = [reign(session, start())]
             waves.begin()
-            kinds = dice.choices(KINDS, k=DELTAS)
+            kinds = dice.choices(KINDS, k=deltas)
             for number, kind in enumerate(kinds):
                 # At least so many at each stage, however slow this machine is.
-                while waves.count() < (number + 1) * CONNECTIONS / DELTAS:
+                while waves.count() < (number + 1) * connections / deltas:
                     time.sleep(0.002)
                 reigns.append(reign(session, changed(reigns[-1].intent, kind, dice)))
                 # Some pause, so that connections also begin and end under one intent.
@@ -305,21 +350,22 @@ def test_the_storm(network: Network) -> None:
     assert set(kinds) == set(KINDS)
     assert {s.scheduler for r in reigns for s in r.intent.services} == set(Scheduler)
     found = [
-        Knock(begin=begin, end=end, port=int(target.rsplit(":")[1]), answer=answer)
+        Knock(begin=begin, end=end, client=client, port=int(target.rpartition(":")[2]), answer=answer)
         for report in reports
-        for begin, end, target, answer in report["connections"]
+        for begin, end, client, target, answer in report["connections"]
     ]
     echoes = sum(report["echoes"] for report in reports)
-    counted = hold_against(reigns, found)
+    counted, kept = hold_against(reigns, found)
     print(
-        f"{len(found)} connections, {counted} of them counted in {DELTAS} reigns, {echoes} echoes of "
-        f"{KNOCKERS * storm.HELD} held connections; "
+        f"{driver}: {len(found)} connections; {kept} kept their client's endpoint, and {counted} others were "
+        f"counted in {deltas} reigns, {echoes} echoes of {KNOCKERS * storm.HELD} held connections; "
         f"an apply took {median(r.done - r.begun for r in reigns) * 1000:.0f} ms"
     )
     assert [report["broken"] for report in reports] == [[]] * KNOCKERS
-    assert echoes >= len(found)
-    assert len(found) >= CONNECTIONS
-    assert counted >= CONNECTIONS / 10
+    assert echoes >= connections
+    assert len(found) >= connections
+    assert counted >= connections / 10
+    assert kept >= connections / 10
 
 
 def reign(session: engine.Session, intent: Intent) -> Reign:
@@ -330,56 +376,145 @@ def reign(session: engine.Session, intent: Intent) -> Reign:
     return Reign(intent=intent, begun=begun, done=time.monotonic())
 
 
-def hold_against(reigns: list[Reign], found: list[Knock]) -> int:
-    """Assert that each connection was answered as some intent of its time has it; returns how many counted.
+class Reckoned(NamedTuple):
+    """How many connections a scheduler placed within one intent, and how many kept an endpoint."""
 
-    An intent may choose from the moment when its apply begins to the one when the next one's has ended. A
-    connection that lies within its undisputed time counts for it, one that only touches its time may.
+    counted: int
+    kept: int
+
+
+class Standing(NamedTuple):
+    """Who may answer where, and whether clients keep who answered."""
+
+    able: frozenset[str]
+    keeping: bool
+
+    def keeps(self, answer: str) -> bool:
+        return self.keeping and answer in self.able
+
+
+NOBODY = Standing(frozenset({"ConnectionRefusedError"}), keeping=False)
+
+
+class Times:
+    """Which intents may have sent a connection where.
+
+    An intent may choose from the moment when its apply begins to the one when the next one's has ended.
     """
-    ends = [r.done for r in reigns[1:]] + [math.inf]
-    until = [r.begun for r in reigns[1:]] + [math.inf]
-    counts: list[Counter[tuple[int, str]]] = [Counter() for _ in reigns]
-    doubts: list[Counter[tuple[int, str]]] = [Counter() for _ in reigns]
-    for knock in found:
-        first = bisect_left(ends, knock.begin)
-        last = bisect_right([r.begun for r in reigns], knock.end) - 1
-        able: set[str] = set()
-        for number in range(first, last + 1):
-            able |= wanted(reigns[number].intent, knock.port)
-            sure = reigns[number].done <= knock.begin and knock.end <= until[number]
-            (counts if sure else doubts)[number][knock.port, knock.answer] += 1
-        assert knock.answer in able, f"{knock} in reigns {first} to {last}: {able}"
+
+    def __init__(self, reigns: list[Reign]) -> None:
+        self.reigns = reigns
+        self._begun = [r.begun for r in reigns]
+        self._over = [r.done for r in reigns[1:]] + [math.inf]
+        self._disputed = [r.begun for r in reigns[1:]] + [math.inf]
+        self._standings = [
+            {
+                (service.listeners[0].port, family): Standing(
+                    frozenset(name(e, family) for e in service.ready(family)), service.affinity is not None
+                )
+                for service in reign.intent.services
+                for family in Family
+            }
+            for reign in reigns
+        ]
+
+    def of(self, knock: Knock) -> range:
+        """The reigns that may have sent it."""
+        return range(bisect_left(self._over, knock.begin), bisect_right(self._begun, knock.end))
+
+    def standing(self, number: int, knock: Knock) -> Standing:
+        return self._standings[number].get((knock.port, knock.family), NOBODY)
+
+    def is_within(self, knock: Knock, number: int) -> bool:
+        """True where no other reign has sent it."""
+        return self.reigns[number].done <= knock.begin and knock.end <= self._disputed[number]
+
+    def is_known(self, before: Knock | None, knock: Knock) -> bool | None:
+        """Whether its client still had the endpoint of the connection before; None where none can say."""
+        if before is None:
+            return False
+        old, new = self.of(before), self.of(knock)
+        keeps = {n: self.standing(n, knock).keeps(before.answer) for n in range(old.start, new.stop)}
+        if all(keeps.values()):
+            return True
+        forgotten = any(
+            not kept and before.end <= self.reigns[n].done <= knock.begin for n, kept in keeps.items()
+        )
+        if forgotten or not any(keeps[n] for n in old) or not any(keeps[n] for n in new):
+            return False
+        return None
+
+
+def hold_against(reigns: list[Reign], found: list[Knock]) -> Reckoned:
+    """Assert that each connection was answered as some intent of its time has it.
+
+    One within the undisputed time of an intent counts for it, one that only touches its time may. A client
+    keeps its endpoint, which takes nobody's turn, while all intents have both that endpoint and affinity.
+    """
+    times = Times(reigns)
+    counts: list[Counter[tuple[int, str, str]]] = [Counter() for _ in reigns]
+    doubts: list[Counter[tuple[int, str, str]]] = [Counter() for _ in reigns]
+    past: dict[tuple[str, int], Knock] = {}
+    kept = 0
+    # The connections of a client are in a row.
+    for knock in sorted(found, key=lambda knock: knock.begin):
+        able = {who for number in times.of(knock) for who in times.standing(number, knock).able}
+        assert knock.answer in able, f"{knock} in {times.of(knock)}: {able}"
+        before = past.get((knock.client, knock.port))
+        past[knock.client, knock.port] = knock
+        known = times.is_known(before, knock)
+        if known:
+            assert before is not None
+            assert knock.answer == before.answer, f"{knock} in {times.of(knock)}, after {before}"
+            kept += 1
+        else:
+            for number in times.of(knock):
+                sure = known is False and times.is_within(knock, number)
+                (counts if sure else doubts)[number][knock.port, knock.client, knock.answer] += 1
     for number, each in enumerate(reigns):
         for service in each.intent.services:
-            [listener] = service.listeners
-            got, perhaps = (
-                {who: n for (port, who), n in counter[number].items() if port == listener.port}
-                for counter in (counts, doubts)
-            )
-            total = sum(got.values())
-            slots = [name(e) for e in service.slots(Family.IPV4)]
-            match service.scheduler:
-                case Scheduler.ROUND_ROBIN:
-                    for who in slots:
-                        least, _ = turns(slots, who, total)
-                        _, most = turns(slots, who, total + sum(perhaps.values()))
-                        assert least - perhaps.get(who, 0) <= got.get(who, 0) <= most, (service, got, perhaps)
-                case Scheduler.SOURCE_HASH | Scheduler.MAGLEV:
-                    # As many clients as knockers, each with an endpoint of its own.
-                    assert len(got) <= KNOCKERS, (service, got)
-    return sum(each.total() for each in counts)
+            for family in Family:
+                hold_scheduler(service, family, counts[number], doubts[number])
+    return Reckoned(sum(each.total() for each in counts), kept)
 
 
-def wanted(intent: Intent, port: int) -> set[str]:
-    """Who may answer on a port; "ConnectionRefusedError" where nobody is wanted."""
-    for service in intent.services:
-        if service.listeners[0].port == port:
-            return {name(e) for e in service.ready(Family.IPV4)}
-    return {"ConnectionRefusedError"}
+def hold_scheduler(
+    service: Service,
+    family: Family,
+    counts: Counter[tuple[int, str, str]],
+    doubts: Counter[tuple[int, str, str]],
+) -> None:
+    """Assert that connections, counted by port, client and answer, went where the scheduler sends them."""
+    got, perhaps = (
+        {
+            (client, who): n
+            for (port, client, who), n in counter.items()
+            if port == service.listeners[0].port and family_of(client) is family
+        }
+        for counter in (counts, doubts)
+    )
+    match service.scheduler:
+        case Scheduler.ROUND_ROBIN:
+            slots = [name(e, family) for e in service.slots(family)]
+            total, more = sum(got.values()), sum(perhaps.values())
+            for to in slots:
+                mine, maybe = (sum(n for (_, who), n in c.items() if who == to) for c in (got, perhaps))
+                least, _ = turns(slots, to, total)
+                _, most = turns(slots, to, total + more)
+                assert least - maybe <= mine <= most, (service, got, perhaps)
+        case Scheduler.SOURCE_HASH | Scheduler.MAGLEV:
+            # Each client has one endpoint.
+            assert len({client for client, _ in got}) == len(got), (service, got)
 
 
-def name(endpoint: Endpoint) -> str:
-    return f"{endpoint.address or HOST4}:{endpoint.port}"
+def name(endpoint: Endpoint, family: Family) -> str:
+    if endpoint.address is None:
+        return f"{HOST4 if family is Family.IPV4 else f'[{HOST6}]'}:{endpoint.port}"
+    return endpoint.to
+
+
+def family_of(client: str) -> Family:
+    return Family.IPV6 if ":" in client else Family.IPV4
 
 
 def turns(slots: list[str], to: str, count: int) -> tuple[int, int]:
@@ -390,42 +525,84 @@ def turns(slots: list[str], to: str, count: int) -> tuple[int, int]:
 
 
 def reigning(*services: Service) -> list[Reign]:
-    """One intent for ten seconds, and then another one."""
-    first, second = (Intent(services=(service,)) for service in services)
-    return [Reign(intent=first, begun=0, done=1), Reign(intent=second, begun=10, done=11)]
+    """Each service for ten seconds."""
+    return [
+        Reign(intent=Intent(services=(service,)), begun=10 * n, done=10 * n + 1)
+        for n, service in enumerate(services)
+    ]
 
 
-WEB = start().services[0]
-FIRST, SECOND = reigning(WEB, replace(WEB, endpoints=(Endpoint(port=8006),)))
+def ports(*numbers: int) -> tuple[Endpoint, ...]:
+    return tuple(Endpoint(port=port) for port in numbers)
 
 
-def knocks(begin: float, *ports: int | str) -> list[Knock]:
-    answers = [port if isinstance(port, str) else f"{HOST4}:{port}" for port in ports]
-    return [Knock(begin=begin, end=begin + 0.5, port=80, answer=answer) for answer in answers]
+WEB = replace(start().services[0], endpoints=ports(8001, 8002, 8003))
+REIGNS = reigning(WEB, replace(WEB, endpoints=ports(8006)))
+KEEPING = replace(WEB, affinity=3600)
+#: Affinity comes, an endpoint goes, and comes back.
+KEPT = reigning(WEB, KEEPING, replace(KEEPING, endpoints=ports(8002, 8003)), KEEPING)
 
 
-def test_the_reckoning_of_the_storm() -> None:
-    reigns = [FIRST, SECOND]
-    in_turn = knocks(5, 8001, 8002, 8003, 8001)
-    assert hold_against(reigns, in_turn + knocks(20, 8006)) == 5
+def knocks(begin: float, *answers: int | str, client: str = "192.0.2.100") -> list[Knock]:
+    host = f"[{HOST6}]" if ":" in client else HOST4
+    return [
+        Knock(
+            begin=begin + n / 100,
+            end=begin + 0.5 + n / 100,
+            client=client,
+            port=80,
+            answer=answer if isinstance(answer, str) else f"{host}:{answer}",
+        )
+        for n, answer in enumerate(answers)
+    ]
+
+
+@pytest.mark.parametrize("client", ["192.0.2.100", "2001:db8:1::100"])
+def test_the_reckoning_of_the_storm(client: str) -> None:
+    in_turn = knocks(5, 8001, 8002, 8003, 8001, client=client)
+    after = knocks(20, 8006, client=client)
+    assert hold_against(REIGNS, in_turn + after) == (5, 0)
     # While the rules change, either intent will do, and does not count.
-    assert hold_against(reigns, in_turn + knocks(9.8, 8002, 8006) + knocks(10.8, 8006)) == 4
+    meanwhile = knocks(9.8, 8002, 8006, client=client) + knocks(10.8, 8006, client=client)
+    assert hold_against(REIGNS, in_turn + meanwhile) == (4, 0)
+
+
+def test_the_reckoning_of_clients_that_keep_their_endpoint() -> None:
+    # The first time within affinity is nobody's second one.
+    assert hold_against(KEPT, knocks(5, 8001) + knocks(15, 8002, 8002)) == (2, 1)
+    # No turn is taken by who has one.
+    others = knocks(15, 8003, 8003, client="192.0.2.101") + knocks(16, 8001, client="192.0.2.102")
+    assert hold_against(KEPT, knocks(15, 8002, 8002, 8002) + others) == (3, 3)
+    # Through the times of others, as long as the endpoint is there.
+    assert hold_against(KEPT, knocks(15, 8002) + knocks(35, 8002)) == (1, 1)
+    assert hold_against(KEPT, knocks(15, 8001) + knocks(25, 8003) + knocks(35, 8003)) == (2, 1)
+    assert hold_against(KEPT, knocks(15, 8001) + knocks(35, 8003)) == (2, 0)
+    # Who came while the endpoint went may be known there or not.
+    assert hold_against(KEPT, knocks(19.8, 8001) + knocks(20.5, 8002)) == (0, 0)
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("reigns", "wrong"),
     [
-        knocks(5, 8006),
-        knocks(20, 8001),
-        knocks(20, "timeout"),
-        knocks(9.8, "ConnectionResetError"),
-        knocks(10.2, "ConnectionRefusedError"),
+        (REIGNS, knocks(5, 8006)),
+        (REIGNS, knocks(20, 8001)),
+        (REIGNS, knocks(20, "timeout")),
+        (REIGNS, knocks(9.8, "ConnectionResetError")),
+        (REIGNS, knocks(10.2, "ConnectionRefusedError")),
         # Twice in three turns; the fourth that nobody had takes one from somebody.
-        knocks(5, 8001, 8001, 8002),
-        knocks(5, 8001, 8001, 8002, 8002),
-        knocks(5, 8001, 8001, 8001) + knocks(9.8, 8002),
+        (REIGNS, knocks(5, 8001, 8001, 8002)),
+        (REIGNS, knocks(5, 8001, 8001, 8002, 8002)),
+        (REIGNS, knocks(5, 8001, 8001, 8001) + knocks(9.8, 8002)),
+        (REIGNS, knocks(5, 8001, 8001, 8002, client="2001:db8:1::100")),
+        (REIGNS, [replace(knock, client="2001:db8:1::100") for knock in knocks(5, 8001)]),
+        # Its client has another one.
+        (KEPT, knocks(15, 8001, 8002)),
+        (KEPT, knocks(15, 8002) + knocks(25, 8003)),
+        (KEPT, knocks(15, 8002) + knocks(20.2, 8003)),
+        (KEPT, knocks(15, 8002) + knocks(35, 8001)),
+        (reigning(replace(WEB, scheduler=Scheduler.SOURCE_HASH)), knocks(5, 8001, 8002)),
     ],
 )
-def test_the_reckoning_of_the_storm_finds_what_is_wrong(wrong: list[Knock]) -> None:
+def test_the_reckoning_of_the_storm_finds_what_is_wrong(reigns: list[Reign], wrong: list[Knock]) -> None:
     with pytest.raises(AssertionError):
-        hold_against([FIRST, SECOND], wrong)
+        hold_against(reigns, wrong)

@@ -3,11 +3,12 @@
 Run as a script in the network namespace that is meant; ends when its standard input does.
 
     storm.py serve ADDRESS:PORT …         says its own name on each connection, then echoes what it hears
-    storm.py knock FILE SOURCE TARGET …   connects to each target ADDRESS:PORT again and again
+    storm.py knock FILE SOURCE,… TARGET … connects to each target ADDRESS:PORT again and again, from each
+                                          source of its family in turn
 
-A knocker holds some connections to the first two targets open and has them echo all the time. It writes the
-number of its connections so far into FILE (8 bytes), and at the end prints a JSON object: `connections`, a
-list of (begin, end, target, answer) with times of the monotonic clock in seconds, `echoes`, and `broken`,
+A knocker holds connections to its first targets open and has them echo all the time. It writes the number of
+its connections so far into FILE (8 bytes), and at the end prints a JSON object: `connections`, a list of
+(begin, end, source, target, answer) with times of the monotonic clock in seconds, `echoes`, and `broken`,
 what went wrong with held connections.
 """
 
@@ -23,6 +24,8 @@ from itertools import cycle
 from pathlib import Path
 
 HELD = 150
+#: The first targets, to which these go.
+HOLDING = 4
 TIMEOUT = 5.0
 #: Closed by a reset, a connection leaves nothing behind that could answer for a later one.
 RESET = struct.pack("ii", 1, 0)
@@ -30,14 +33,18 @@ RESET = struct.pack("ii", 1, 0)
 
 def place(text: str) -> tuple[str, int]:
     address, port = text.rsplit(":", 1)
-    return address, int(port)
+    return address.strip("[]"), int(port)
+
+
+def family(text: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if text.count(":") > 1 else socket.AF_INET
 
 
 def serve(*places: str) -> None:
     selector = selectors.DefaultSelector()
     selector.register(sys.stdin, selectors.EVENT_READ)
     for text in places:
-        listener = socket.create_server(place(text), backlog=4096)
+        listener = socket.create_server(place(text), family=family(text), backlog=4096)
         listener.setblocking(False)
         selector.register(listener, selectors.EVENT_READ, text.encode())
     print("ready", flush=True)
@@ -65,7 +72,7 @@ def serve(*places: str) -> None:
 
 
 def connect(source: str, port: int, target: str) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock = socket.socket(family(target), socket.SOCK_STREAM)
     try:
         sock.settimeout(TIMEOUT)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -78,37 +85,48 @@ def connect(source: str, port: int, target: str) -> socket.socket:
     return sock
 
 
-def answer(source: str, port: int, target: str) -> str:
+def answer(sock: socket.socket) -> str:
+    return sock.recv(64).decode() or "closed"
+
+
+def ask(source: str, port: int, target: str) -> str:
     try:
         with connect(source, port, target) as sock:
-            return sock.recv(64).decode() or "closed"
+            return answer(sock)
     except TimeoutError:
         return "timeout"
     except OSError as error:
         return type(error).__name__
 
 
-def knock(progress: str, source: str, *targets: str) -> None:
+def knock(progress: str, sources: str, *targets: str) -> None:
     over = selectors.DefaultSelector()
     over.register(sys.stdin, selectors.EVENT_READ)
     with Path(progress).open("r+b") as file:
         counted = mmap.mmap(file.fileno(), 8)
-    # No port twice for a target: each connection is a new one to the kernel.
-    ports = {target: iter(range(1024, 65536)) for target in dict.fromkeys(targets)}
-    held = [connect(source, next(ports[t]), t) for _, t in zip(range(HELD), cycle(targets[:2]), strict=False)]
-    for sock in held:
-        sock.recv(64)
-    made: list[tuple[float, float, str, str]] = []
+    # No port twice for a source and target: each connection is a new one to the kernel.
+    ports = {(s, t): iter(range(1024, 65536)) for s in sources.split(",") for t in dict.fromkeys(targets)}
+    turns = {
+        of: cycle([source for source in sources.split(",") if family(f"{source}:0") == of])
+        for of in (socket.AF_INET, socket.AF_INET6)
+    }
+    held: list[socket.socket] = []
+    made: list[tuple[float, float, str, str, str]] = []
     broken: list[str] = []
+    for _, target in zip(range(HELD), cycle(targets[:HOLDING]), strict=False):
+        source, begin = next(turns[family(target)]), time.monotonic()
+        held.append(connect(source, next(ports[source, target]), target))
+        made.append((begin, time.monotonic(), source, target, answer(held[-1])))
     echoes = 0
     speakers = cycle(range(HELD))
     for target in cycle(targets):
-        port = next(ports[target], None)
+        source = next(turns[family(target)])
+        port = next(ports[source, target], None)
         if port is None or (len(made) % 16 == 0 and over.select(0)):
             break
         begin = time.monotonic()
-        who = answer(source, port, target)
-        made.append((begin, time.monotonic(), target, who))
+        who = ask(source, port, target)
+        made.append((begin, time.monotonic(), source, target, who))
         counted[:] = struct.pack("Q", len(made))
         echoes += echo(held, next(speakers), broken)
     for number in range(HELD):
