@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 def stats(host: Host, driver: str, owner: str) -> tuple[Count, ...]:
     """See `lbctl.spi.Backend.stats`."""
     tables = read_tables(host, driver, owner)
-    tables = read_tables(host, driver, owner)
     return tally(row for _, objects in tables for row in _table(objects))
 
 
