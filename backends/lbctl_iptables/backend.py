@@ -8,6 +8,7 @@ from lbctl_iptables.layout import NAME as name
 from lbctl_iptables.lift import lift
 from lbctl_iptables.observe import generation, observe
 from lbctl_iptables.probe import probe
+from lbctl_iptables.reading import dump, read, recognizes
 from lbctl_iptables.script import render
 from lbctl_iptables.stats import stats
 
@@ -19,12 +20,15 @@ __all__ = [
     "census",
     "check",
     "compile",
+    "dump",
     "generation",
     "lift",
     "name",
     "observe",
     "preference",
     "probe",
+    "read",
+    "recognizes",
     "render",
     "stats",
 ]

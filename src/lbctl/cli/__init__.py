@@ -17,6 +17,7 @@ from lbctl.cli.apply import apply
 from lbctl.cli.backends import backends
 from lbctl.cli.check import check
 from lbctl.cli.demo import demo
+from lbctl.cli.import_ import import_
 from lbctl.cli.init import init
 from lbctl.cli.plan import plan
 from lbctl.cli.remove import remove
@@ -75,6 +76,7 @@ for _command, _panel in (
     (schema, LOOK),
 ):
     app.command(rich_help_panel=_panel)(_command)
+app.command("import", rich_help_panel=LOOK)(import_)
 
 
 def main() -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from lbctl.config.values import MAX_RANGE, SCHEMA_VERSION, UNITS
+from lbctl.config.values import MAX_RANGE, SCHEMA_VERSION, UNITS, escape
 from lbctl.model import DEFAULT_MARK, DEFAULT_OWNER, Scheduler, SourceNat, State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from lbctl.model import Endpoint, Intent, Network, Service
 
@@ -24,14 +24,21 @@ _WIDTH = 100
 _SHORT = {"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
 
 
-def dump(intent: Intent) -> str:
-    """`intent` as the text of an intent file, with a newline at the end."""
+def dump(intent: Intent, comments: Mapping[str, Sequence[str]] | None = None) -> str:
+    """`intent` as the text of an intent file, with a newline at the end.
+
+    `comments` stand before the service of a name, each on a line of its own whatever is in it.
+    """
     head = [f"schema = {SCHEMA_VERSION}"]
     if intent.owner != DEFAULT_OWNER:
         head.append(f"owner = {quote(intent.owner)}")
     if intent.mark != DEFAULT_MARK:
         head.append(f"mark = 0x{intent.mark:x}")
-    blocks = ["\n".join(head), *("\n".join(_service(service)) for service in intent.services)]
+    said = comments or {}
+    blocks = ["\n".join(head)]
+    for service in intent.services:
+        notes = [f"# {escape(text)}" for text in said.get(service.name, ())]
+        blocks.append("\n".join([*notes, *_service(service)]))
     return "\n\n".join(blocks) + "\n"
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from fractions import Fraction
 
-    from lbctl.model.intent import Family
+    from lbctl.model.intent import Family, SourceNat
 
 
 class Severity(StrEnum):
@@ -63,6 +63,8 @@ class ReadShare:
 
     to: str
     share: Fraction
+    #: What comments call it.
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,10 @@ class ReadService:
     hash_seed: int | None = None
     #: The lines that it was read from, for comments in what is made of it.
     lines: tuple[int, ...] = ()
+    #: Those of them that pick an endpoint: listeners with the same ones share their turns.
+    picking: tuple[int, ...] = ()
+    #: When the client's address is replaced; None where the rules read do not say.
+    source_nat: SourceNat | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,639 @@
+"""A text → what its rules do: every selector that leads to an endpoint or a mark, followed to its end.
+
+The rules are first walked for selectors: what all conditions on the way to an endpoint have in common. Then
+the connections of each selector are sent through all chains of their hook, where they meet every rule that is
+for all of them; a rule that is for some of them only is another selector's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import lcm
+from typing import TYPE_CHECKING
+
+from lbctl.model import MAX_SLOTS, Kept, ReadService, ReadShare, Severity
+from lbctl_iptables.reading import findings
+from lbctl_iptables.reading import where as w
+from lbctl_iptables.reading.flow import (
+    DEEPEST,
+    START,
+    Budget,
+    Place,
+    Program,
+    State,
+    Stream,
+    TooMuch,
+    Walk,
+    ratio,
+)
+from lbctl_iptables.reading.meaning import Act, Meaning, Understanding
+from lbctl_iptables.reading.ruleset import BUILTIN
+from lbctl_iptables.reading.where import EVERYTHING, LOCAL, Where
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lbctl.model import Family
+    from lbctl_iptables.reading.ruleset import Log, Ruleset, Table
+
+#: Hook → the tables that a new connection passes there, in their order.
+_HOOKS = {
+    "prerouting": ("raw", "mangle", "nat"),
+    "input": ("mangle", "nat"),
+    "output": ("raw", "mangle", "nat"),
+    "postrouting": ("mangle", "nat"),
+}
+_SNAT = frozenset({"snat"})
+#: More hidden combinations than this are not worth their memory.
+_MOST_SERVICES = 200_000
+
+
+@dataclass(slots=True)
+class Selector:
+    """Connections that some rule leads somewhere, and what the rules on the way say of them."""
+
+    where: Where
+    name: str | None = None
+    kinds: set[str] = field(default_factory=set)
+    leaves: list[Meaning] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Found:
+    """A service with all that was seen on the way of its connections."""
+
+    service: ReadService
+    walk: Walk
+    selector: Selector
+    family: Family
+    hooks: list[str]
+    walks: list[Walk]
+    explicit_leak: bool = False
+
+
+class Reader:
+    """Reads one ruleset."""
+
+    def __init__(self, ruleset: Ruleset, log: Log) -> None:
+        self._ruleset = ruleset
+        self._log = log
+        self._budget = Budget.of(ruleset.rules)
+        self.found: list[Found] = []
+        self.movers: dict[Meaning, dict[Where, None]] = {}
+        self.meanings: list[Meaning] = []
+        self._touched: set[int] = set()
+        self._lost: set[int] = set()
+
+    @property
+    def untouched(self) -> int:
+        """Rules that are understood and are no balancing."""
+        return self._ruleset.rules - len(self._touched | self._lost)
+
+    def read(self) -> tuple[ReadService, ...]:
+        """All services."""
+        families = dict.fromkeys(family for family, _ in self._ruleset.tables)
+        for family in families:
+            tables = {name: table for (f, name), table in self._ruleset.tables.items() if f is family}
+            self._family(family, tables)
+        findings.of_rules(self.meanings, self._log)
+        services = [self._finished(found) for found in self.found]
+        findings.of_services(self.found, self.movers, self._log)
+        return tuple(services)
+
+    def _finished(self, found: Found) -> ReadService:
+        """With the word on whether other traffic moves its counters."""
+        from dataclasses import replace
+
+        reasons: list[str] = []
+        for walk in found.walks:
+            for meaning in walk.counters:
+                line = meaning.rule.line
+                if meaning in walk.wide:
+                    more = findings.words(walk.wide[meaning], found.family)
+                    reasons.append(f"all of {more}, which move the counter of line {line}")
+                others = [where for where in self.movers[meaning] if where != found.selector.where]
+                if others:
+                    more = findings.words(others[0], found.family)
+                    rest = f" and {len(others) - 1} more" if len(others) > 1 else ""
+                    reasons.append(f"{more}{rest}, which move the counter of line {line} too")
+        if reasons:
+            found.service = replace(
+                found.service, exact=False, depends_on="; ".join(dict.fromkeys(reasons[:3]))
+            )
+        return found.service
+
+    # -- one family
+
+    def _family(self, family: Family, tables: dict[str, Table]) -> None:
+        bits = w.BITS[family]
+        marks = any(
+            rule.spec.target in {"MARK", "CONNMARK"}
+            for table in tables.values()
+            for chain in table.chains.values()
+            for rule in chain.rules
+        )
+        understanding = Understanding(marks=marks)
+        programs: dict[str, dict[str, Program]] = {}
+        leading: dict[str, set[str]] = {}
+        for name in ("raw", "mangle", "nat", "filter", "security"):
+            table = tables.get(name)
+            if table is None:
+                continue
+            meanings = {
+                chain.name: [understanding.rule(rule, table.chains) for rule in chain.rules]
+                for chain in table.chains.values()
+            }
+            for each in meanings.values():
+                self.meanings += each
+            self._loops(meanings)
+            programs[name] = {
+                chain.name: Program(chain.name, meanings[chain.name], bits, chain.policy)
+                for chain in table.chains.values()
+            }
+            leading[name] = _leading(meanings)
+        self._hooks(family, tables, programs, leading, bits)
+
+    def _loops(self, meanings: dict[str, list[Meaning]]) -> None:
+        """Chains that lead back to themselves: the rule that closes the circle leads nowhere."""
+        done: dict[str, int] = {}
+        for start in meanings:
+            if start in done:
+                continue
+            stack: list[tuple[str, Iterator[Meaning]]] = [(start, iter(meanings[start]))]
+            done[start] = 1
+            while stack:
+                chain, rules = stack[-1]
+                for meaning in rules:
+                    if meaning.act not in {Act.JUMP, Act.GOTO}:
+                        continue
+                    state = done.get(meaning.target, 0)
+                    if state == 1:
+                        self._log.accept = False
+                        self._log.find(
+                            "chain-loop",
+                            Severity.ERROR,
+                            meaning.rule.line,
+                            meaning.rule.text,
+                            f"chain {findings.shown(meaning.target)} leads back to itself here: iptables "
+                            "refuses the whole table",
+                        )
+                        self._lose(meaning, "chain-loop", "it closes a circle of chains")
+                        meaning.act = Act.GO_ON
+                    elif state == 0:
+                        done[meaning.target] = 1
+                        stack.append((meaning.target, iter(meanings[meaning.target])))
+                        break
+                else:
+                    done[chain] = 2
+                    stack.pop()
+
+    def _lose(self, meaning: Meaning, what: str, reason: str) -> None:
+        if id(meaning.rule) not in self._lost:
+            self._lost.add(id(meaning.rule))
+            self._log.cannot(meaning.rule.line, meaning.rule.text, what, reason)
+
+    def _hooks(
+        self,
+        family: Family,
+        tables: dict[str, Table],
+        programs: dict[str, dict[str, Program]],
+        leading: dict[str, set[str]],
+        bits: int,
+    ) -> None:
+        results: dict[object, Found] = {}
+        reached: set[tuple[str, str]] = set()
+        for hook, names in _HOOKS.items():
+            passed = [(name, hook.upper()) for name in names if hook.upper() in programs.get(name, {})]
+            self._hook(family, [hook], passed, programs, leading, bits, results, reached)
+        for name, table in tables.items():
+            if table.whole or not table.fragment or name not in programs:
+                continue
+            entered = {m.target for p in programs[name].values() for m in p.meanings}
+            for chain in table.chains.values():
+                root = chain.name not in entered and chain.name not in BUILTIN[name]
+                if root and chain.name in leading[name] and (name, chain.name) not in reached:
+                    first = chain.rules[0] if chain.rules else None
+                    self._log.find(
+                        "partial-dump",
+                        Severity.INFO,
+                        first.line if first else chain.line,
+                        first.text if first else "",
+                        f"nothing in the text leads into chain {findings.shown(chain.name)}",
+                    )
+                    self._hook(family, [], [(name, chain.name)], programs, leading, bits, results, reached)
+
+    def _hook(
+        self,
+        family: Family,
+        hooks: list[str],
+        passed: Sequence[tuple[str, str]],
+        programs: dict[str, dict[str, Program]],
+        leading: dict[str, set[str]],
+        bits: int,
+        results: dict[object, Found],
+        reached: set[tuple[str, str]],
+    ) -> None:
+        selectors: dict[Where, Selector] = {}
+        seek = _Seek(self, bits, selectors, reached)
+        for name, chain in passed:
+            if chain in leading[name]:
+                try:
+                    seek.chain(programs[name], name, chain, leading[name])
+                except TooMuch:
+                    self._refuse(programs[name][chain])
+        for selector in selectors.values():
+            if len(self.found) > _MOST_SERVICES:
+                break
+            for found in self._follow(family, hooks, passed, programs, bits, selector):
+                service = found.service
+                key = (
+                    family,
+                    selector.where,
+                    service.action,
+                    service.mode,
+                    service.backends,
+                    service.leak,
+                    service.affinity,
+                    service.slots,
+                    tuple((service.when or {}).items()),
+                )
+                same = results.get(key)
+                if same is None:
+                    results[key] = found
+                    self.found.append(found)
+                else:
+                    self._merge(same, found)
+
+    def _merge(self, one: Found, other: Found) -> None:
+        from dataclasses import replace
+
+        hooks = tuple(hook for hook in _HOOKS if hook in {*one.service.hooks, *other.service.hooks})
+        lines = tuple(sorted({*one.service.lines, *other.service.lines}))
+        one.service = replace(one.service, hooks=hooks, lines=lines)
+        one.walks.append(other.walk)
+
+    def _refuse(self, program: Program) -> None:
+        rule = program.meanings[0].rule if program.meanings else None
+        self._log.accept = False
+        self._log.find(
+            "partial-dump",
+            Severity.ERROR,
+            rule.line if rule else 0,
+            rule.text if rule else "",
+            f"chain {findings.shown(program.name)}: chains that lead more than {DEEPEST} deep, or on too "
+            "many ways, are not followed",
+        )
+        if program.meanings:
+            self._lose(program.meanings[0], "chains", "too many ways through them, or too deep")
+
+    # -- one selector
+
+    def _follow(
+        self,
+        family: Family,
+        hooks: list[str],
+        passed: Sequence[tuple[str, str]],
+        programs: dict[str, dict[str, Program]],
+        bits: int,
+        selector: Selector,
+    ) -> Iterator[Found]:
+        stream: Stream = [{START: 1}]
+        last: Walk | None = None
+        whole = Walk(programs.get("nat", {}), selector.where, bits, self._budget)
+        for name, chain in passed:
+            walk = whole
+            walk.programs = programs[name]
+            try:
+                stream = walk.chain(programs[name][chain], stream, EVERYTHING)
+            except TooMuch:
+                self._refuse(programs[name][chain])
+                return
+            policy = programs[name][chain].policy
+            stream = [_passed(place, name, policy) for place in stream]
+            last = walk
+        if last is None:
+            return
+        for meaning in whole.counters:
+            self.movers.setdefault(meaning, {})[selector.where] = None
+        for meaning in whole.unread:
+            self._cannot(meaning)
+        mapped = any(state.out is not None and state.out.kind == "to" for place in stream for state in place)
+        by_mark = any(
+            findings.asks_mark(visit.meaning) for visit in whole.visits if visit.meaning.act is Act.TO
+        )
+        kinds: list[str] = []
+        if mapped and ("nat" in selector.kinds or by_mark):
+            kinds.append("nat")
+        elif "nat" in selector.kinds and not mapped:
+            kinds.append("nothing")
+        if "mark" in selector.kinds and not (mapped and by_mark):
+            kinds.append("mark")
+        for kind in kinds:
+            made = self._service(family, hooks, selector, whole, stream, kind)
+            if made is not None:
+                self._touch(whole, kind)
+                yield Found(made, whole, selector, family, hooks, [whole])
+
+    def _cannot(self, meaning: Meaning) -> None:
+        if meaning.unclear and (meaning.picks or meaning.act not in {Act.MARK, Act.GO_ON}):
+            self._lose(meaning, *meaning.unclear)
+
+    def _touch(self, walk: Walk, kind: str) -> None:
+        for visit in walk.visits:
+            meaning = visit.meaning
+            act = meaning.act
+            if act is Act.MARK and kind != "mark" and not meaning.picks:
+                continue
+            if act is Act.TO or meaning.steps or (visit.took and act is not Act.GO_ON):
+                self._touched.add(id(meaning.rule))
+
+    def _service(
+        self, family: Family, hooks: list[str], selector: Selector, walk: Walk, stream: Stream, kind: str
+    ) -> ReadService | None:
+        label = _marked if kind == "mark" else _mapped
+        length = len(stream)
+        shares: dict[str, Fraction | int] = {}
+        leaks: dict[str, Fraction | int] = {}
+        actions: dict[str, None] = {}
+        names: dict[str, str | None] = {}
+        slots: list[str | None] | None = []
+        order: dict[str, int] = {}
+        for place in stream:
+            if len(place) != 1:
+                slots = None
+            for state, part in place.items():
+                to, action, words, meaning = label(state)
+                if to == "local" and selector.where.dport is not None:
+                    # Only the address is rewritten.
+                    to = w.show_ports(selector.where.dport)
+                if to is None:
+                    leaks[words] = leaks.get(words, 0) + part
+                else:
+                    shares[to] = shares.get(to, 0) + part
+                    actions[action] = None
+                    if meaning is not None:
+                        names.setdefault(to, meaning.rule.spec.comment)
+                        order.setdefault(to, meaning.rule.line)
+                if slots is not None:
+                    slots.append(to)
+        if kind == "mark" and not walk.modes:
+            return None
+        if not shares and kind != "nothing":
+            return None
+        if kind == "nat" and set(actions) <= _SNAT and not walk.modes:
+            return None
+        mode = _mode(walk, shares)
+        seed = None
+        made: tuple[str | None, ...] = tuple(slots) if slots is not None else ()
+        if mode == "hash" and len(walk.seeds) == 1:
+            (key, total), *_ = walk.seeds.items()
+            made = _hash_slots(stream, key, total, label)
+            seed = key[1]
+        where = selector.where
+        backends = tuple(
+            ReadShare(to=to, share=ratio(part, length), name=_endpoint_name(names.get(to), selector.name))
+            for to, part in sorted(shares.items(), key=lambda pair: order.get(pair[0], 0))
+        )
+        leak = ratio(sum(leaks.values()), length)
+        lines = sorted(
+            {
+                visit.meaning.rule.line
+                for visit in walk.visits
+                if visit.took
+                and (visit.meaning.act is not Act.GO_ON)
+                and (visit.meaning.act is not Act.MARK or kind == "mark")
+            }
+        )
+        when = _when(where, walk)
+        action = next(iter(actions)) if len(actions) == 1 else ("mixed" if actions else _nothing(selector))
+        return ReadService(
+            family=family,
+            proto=where.protocol or "any",
+            dst=w.show_net(where.dst, family)
+            if where.dst is not None
+            else "local"
+            if LOCAL in where.extra
+            else "any",
+            dport=w.show_ports(where.dport) if where.dport is not None else "any",
+            hooks=tuple(hooks),
+            action=action,
+            mode=mode,
+            backends=backends,
+            leak=leak,
+            leak_to="; ".join(leaks) or None,
+            affinity=_kept(walk, mode),
+            when=when or None,
+            name=selector.name,
+            slots=_shortest(made),
+            hash_seed=seed,
+            lines=tuple(lines),
+            picking=tuple(
+                sorted(
+                    {
+                        v.meaning.rule.line
+                        for v in walk.visits
+                        if v.took and (v.meaning.picks or v.meaning.act is Act.TO)
+                    }
+                )
+            ),
+        )
+
+
+class _Seek:
+    """Finds the selectors of a hook."""
+
+    def __init__(
+        self, reader: Reader, bits: int, selectors: dict[Where, Selector], reached: set[tuple[str, str]]
+    ) -> None:
+        self._reader = reader
+        self._bits = bits
+        self._selectors = selectors
+        self._reached = reached
+
+    def chain(self, programs: dict[str, Program], table: str, chain: str, leading: set[str]) -> None:
+        """Everything that a chain leads to."""
+        self._chain(programs, table, chain, leading, EVERYTHING, None, picked=False, depth=0)
+
+    def _chain(
+        self,
+        programs: dict[str, Program],
+        table: str,
+        chain: str,
+        leading: set[str],
+        path: Where,
+        name: str | None,
+        *,
+        picked: bool,
+        mapping: bool = False,
+        depth: int,
+    ) -> None:
+        if depth >= DEEPEST:
+            raise TooMuch
+        self._reached.add((table, chain))
+        for meaning in programs[chain].meanings:
+            self._reader._budget.spend()
+            act = meaning.act
+            follows = (act is Act.JUMP or act is Act.GOTO) and meaning.target in leading
+            if not follows and act is not Act.TO and act is not Act.MARK:
+                continue
+            if meaning.unclear is not None:
+                if act is not Act.MARK or meaning.picks:
+                    self._reader._cannot(meaning)
+                continue
+            whole = meaning.whole(self._bits) if meaning.steps else meaning.where
+            here = None if whole is None else w.meet(path, whole, self._bits)
+            if here is None:
+                continue
+            comment = meaning.rule.spec.comment
+            chosen = picked or meaning.picks
+            if follows:
+                # What leads to a service names it; what leads to an endpoint names that.
+                known = name if chosen or comment is None else comment
+                self._chain(
+                    programs,
+                    table,
+                    meaning.target,
+                    leading,
+                    here,
+                    known,
+                    picked=chosen,
+                    mapping=mapping or (chosen and table == "nat"),
+                    depth=depth + 1,
+                )
+                continue
+            if act is Act.MARK and (not chosen or (mapping and not meaning.picks)):
+                # Where an endpoint was picked, a mark is a note about it.
+                continue
+            if act is Act.TO and meaning.action == "snat" and not chosen and len(meaning.to) < 2:
+                continue
+            if act is Act.MARK and meaning.marking is not None and meaning.marking[1] in {"save", "restore"}:
+                continue
+            selector = self._selectors.get(here)
+            if selector is None:
+                selector = self._selectors[here] = Selector(here, name)
+            if selector.name is None:
+                selector.name = name or (comment if not chosen else None)
+            selector.kinds.add("nat" if act is Act.TO else "mark")
+            selector.leaves.append(meaning)
+
+
+def _leading(meanings: dict[str, list[Meaning]]) -> set[str]:
+    """The chains that lead to an endpoint or a mark."""
+    back: dict[str, set[str]] = {}
+    waiting: list[str] = []
+    for chain, rules in meanings.items():
+        if any(m.act in {Act.TO, Act.MARK} for m in rules):
+            waiting.append(chain)
+        for meaning in rules:
+            if meaning.act in {Act.JUMP, Act.GOTO}:
+                back.setdefault(meaning.target, set()).add(chain)
+    found = set(waiting)
+    while waiting:
+        for chain in back.get(waiting.pop(), ()):
+            if chain not in found:
+                found.add(chain)
+                waiting.append(chain)
+    return found
+
+
+def _passed(place: Place, table: str, policy: str | None) -> Place:
+    """What a place holds behind a table: its policy applies, and an ACCEPT is only for that table."""
+    now: Place = {}
+    for state, part in place.items():
+        out = state.out
+        if out is None and policy is not None and policy not in {"ACCEPT", "-"}:
+            from lbctl_iptables.reading.flow import Out
+
+            state = state._replace(out=Out("leak", f"policy {findings.shown(policy)}", None))
+        elif table != "nat" and out is not None and out.kind == "leak" and out.text.startswith("ACCEPT "):
+            state = state._replace(out=None)
+        now[state] = now[state] + part if state in now else part
+    return now
+
+
+def _mapped(state: State) -> tuple[str | None, str, str, Meaning | None]:
+    """Endpoint, action, where it leaks to, and who decided."""
+    out = state.out
+    if out is None:
+        return None, "", "policy ACCEPT: the original destination", None
+    if out.kind == "to":
+        return out.text, out.meaning.action if out.meaning else "", "", out.meaning
+    return None, "", out.text, out.meaning
+
+
+def _marked(state: State) -> tuple[str | None, str, str, Meaning | None]:
+    out = state.out
+    if out is not None and out.kind == "leak" and not out.text.startswith("ACCEPT "):
+        return None, "", out.text, out.meaning
+    if state.by is not None and state.mark:
+        return f"mark {state.mark:#x}", "mark", "", state.by
+    if state.connection_by is not None and state.connmark:
+        return f"mark {state.connmark:#x}", "connmark", "", state.connection_by
+    return None, "", "no mark", None
+
+
+def _nothing(selector: Selector) -> str:
+    return selector.leaves[0].action or "none"
+
+
+def _mode(walk: Walk, shares: dict[str, Fraction | int]) -> str:
+    if not shares:
+        return "none"
+    if not walk.modes:
+        return "single"
+    return walk.modes.copy().pop() if len(walk.modes) == 1 else "mixed"
+
+
+def _kept(walk: Walk, mode: str) -> Kept | None:
+    for recent, meaning in walk.recent:
+        if not recent.inverted and meaning.act in {Act.TO, Act.JUMP, Act.GOTO}:
+            return Kept(kind="recent", by=recent.by, seconds=recent.seconds)
+    if mode == "hash":
+        by = next((v.meaning.by for v in walk.visits if v.meaning.by), "source address")
+        return Kept(kind="hash", by=by, seconds=None)
+    return None
+
+
+def _when(where: Where, walk: Walk) -> dict[str, str]:
+    when: dict[str, list[str]] = {}
+    for name, value in where.extra:
+        if (name, value) != LOCAL or where.dst is not None:
+            when.setdefault(name, []).append(value)
+    for name, value in sorted(walk.except_):
+        when.setdefault(name, []).append(value)
+    return {name: ", ".join(dict.fromkeys(values)) for name, values in when.items()}
+
+
+def _hash_slots(stream: Stream, key: tuple[str, int], total: int, label: object) -> tuple[str | None, ...]:
+    """Where the clients of each slot go; empty where they do not all go to one place."""
+    spans: list[tuple[Fraction, Fraction, str | None]] = []
+    for place in stream:
+        for state in place:
+            to = label(state)[0]  # type: ignore[operator]
+            span = next(((low, high) for k, low, high in state.nodes if k == key), None)
+            if span is None:
+                span = (Fraction(0), Fraction(1))
+            spans.append((*span, to))
+    size = total
+    for low, high, _ in spans:
+        size = lcm(size, low.denominator, high.denominator)
+        if size > MAX_SLOTS:
+            return ()
+    slots: list[str | None] = [None] * size
+    taken = [0] * size
+    for low, high, to in spans:
+        for i in range(int(low * size), int(high * size)):
+            taken[i] += 1
+            slots[i] = to
+    return tuple(slots) if max(taken) == 1 else ()
+
+
+def _shortest(slots: tuple[str | None, ...]) -> tuple[str | None, ...]:
+    return slots
+
+
+def _endpoint_name(comment: str | None, service: str | None) -> str | None:
+    if comment and service and comment.startswith(f"{service}/"):
+        return comment[len(service) + 1 :]
+    return None

@@ -1,0 +1,501 @@
+"""Commands → tables of chains: what is there when every command has been carried out in its order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
+
+from lbctl.model import Family, Finding, NotRead, Severity
+from lbctl_iptables.reading import lines, options
+from lbctl_iptables.reading.lines import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from lbctl_iptables.reading.lines import Line
+    from lbctl_iptables.reading.options import Spec
+
+#: Table → the chains of the kernel itself.
+BUILTIN: Mapping[str, tuple[str, ...]] = {
+    "raw": ("PREROUTING", "OUTPUT"),
+    "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
+    "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
+    "filter": ("INPUT", "FORWARD", "OUTPUT"),
+    "security": ("INPUT", "FORWARD", "OUTPUT"),
+}
+_ANYWHERE = frozenset(name for names in BUILTIN.values() for name in names)
+_FAMILIES = {"iptables": Family.IPV4, "ip6tables": Family.IPV6}
+#: Findings of one kind that are listed; what is beyond is counted.
+_MOST = 1000
+_NAT_TARGETS = frozenset({"DNAT", "REDIRECT", "SNAT", "MASQUERADE", "NETMAP", "SAME", "BALANCE"})
+
+
+@dataclass(slots=True, eq=False)
+class Rule:
+    """One rule of a chain."""
+
+    line: int
+    #: Verbatim, as the text has it.
+    text: str
+    words: list[str]
+    spec: Spec
+    table: str
+    chain: str
+    family: Family
+
+
+@dataclass(slots=True)
+class Chain:
+    """The rules of a chain; `policy` for one of the kernel's own."""
+
+    name: str
+    rules: list[Rule] = field(default_factory=list)
+    policy: str | None = None
+    line: int = 0
+    #: False for a chain that was only written to.
+    declared: bool = True
+
+
+@dataclass(slots=True)
+class Table:
+    """A table of one family."""
+
+    name: str
+    chains: dict[str, Chain] = field(default_factory=dict)
+    #: True where the text has the kernel's own chains: then nothing else leads into the others.
+    whole: bool = False
+    #: True where lines without a program's name made it: others may lead into its chains.
+    fragment: bool = False
+
+
+class Log:
+    """Findings and rules that were not understood, in the order of the text, and never without an end."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self.unsupported: list[NotRead] = []
+        self.accept = True
+        self._counts: dict[str, int] = {}
+        self._last: dict[str, Finding] = {}
+
+    def find(
+        self,
+        code: str,
+        severity: Severity,
+        line: int,
+        rule: str,
+        message: str,
+        corrected: Iterable[str] = (),
+    ) -> None:
+        """A finding."""
+        count = self._counts[code] = self._counts.get(code, 0) + 1
+        if count <= _MOST:
+            found = Finding(
+                code=code,
+                severity=severity,
+                line=line,
+                rule=rule,
+                message=message,
+                corrected=tuple(corrected),
+            )
+            self.findings.append(found)
+            self._last[code] = found
+
+    def cannot(self, line: int, rule: str, what: str, reason: str) -> None:
+        """A rule that would matter and is not understood."""
+        self.unsupported.append(NotRead(line=line, rule=rule, what=what, reason=reason))
+
+    def finish(self) -> tuple[Finding, ...]:
+        """All findings by line; those that were only counted as one more."""
+        for code, count in self._counts.items():
+            if count > _MOST:
+                last = self._last[code]
+                self.findings.append(
+                    Finding(
+                        code=code,
+                        severity=last.severity,
+                        line=last.line,
+                        rule=last.rule,
+                        message=f"and {count - _MOST} more of these",
+                    )
+                )
+        return tuple(sorted(self.findings, key=lambda found: found.line))
+
+
+class Ruleset:
+    """The tables of a text."""
+
+    def __init__(self, text: str, family: Family | None, log: Log) -> None:
+        self.log = log
+        self.tables: dict[tuple[Family, str], Table] = {}
+        self.rules = 0
+        self.saved = False
+        self._family = family
+        self._open: tuple[str, int, str] | None = None
+        self._flavours: dict[str, int] = {}
+        self._both = False
+        self._mixed = False
+        pending: list[tuple[Line, Spec]] = []
+        for line in lines.read(text):
+            self._line(line, pending)
+        self._end()
+        self._fragments(pending)
+
+    # -- lines
+
+    def _end(self) -> None:
+        """A table that is still open where the text ends, or another table begins."""
+        if self._open is not None:
+            self._missing_commit()
+
+    def _line(self, line: Line, pending: list[tuple[Line, Spec]]) -> None:
+        if line.flavour:
+            self._flavour(line)
+        match line.kind:
+            case Kind.PROBLEM:
+                self._problem(line)
+            case Kind.HEADER:
+                self._both |= "both" in line.words
+            case Kind.TABLE:
+                self.saved = True
+                self._end()
+                name = line.words[0]
+                self._open = (name, line.number, line.text)
+                if name not in BUILTIN:
+                    self._unparsable(line, f"there is no table {name[:40]}")
+            case Kind.COMMIT:
+                if self._open is None:
+                    self._partial(line, "COMMIT without a table before it")
+                self._open = None
+            case Kind.DECLARE:
+                if self._open is None:
+                    self._partial(line, "a chain of an unknown table: the beginning is missing")
+                elif not line.words:
+                    self._unparsable(line, "a chain without a name")
+                else:
+                    pending.append((line, options.Spec(table=self._open[0])))
+            case Kind.RULE:
+                self._rule(line, pending)
+
+    def _rule(self, line: Line, pending: list[tuple[Line, Spec]]) -> None:
+        try:
+            spec = options.parse(line.words)
+        except options.Unparsable as error:
+            self._unparsable(line, str(error))
+            return
+        if spec.family and line.restored:
+            self._both = True
+        if line.restored and self._open is not None:
+            spec.table = self._open[0]
+        pending.append((line, spec))
+
+    def _declare(self, line: Line, table: Table) -> None:
+        name, policy = line.words[0], line.words[1] if len(line.words) > 1 else "-"
+        chain = table.chains.get(name)
+        builtin = name in BUILTIN[table.name]
+        if chain is None or not builtin:
+            # Naming a chain empties it.
+            table.chains[name] = chain = Chain(name, line=line.number)
+        if builtin:
+            chain.policy = policy
+            table.whole = True
+
+    def _missing_commit(self) -> None:
+        name, number, text = self._open or ("", 0, "")
+        self.log.accept = False
+        self.log.find(
+            "missing-commit",
+            Severity.ERROR,
+            number,
+            text,
+            f"table {_shown(name)} has no COMMIT: iptables-restore would load none of its rules, and the "
+            "text may have been cut off",
+        )
+        self._open = None
+
+    def _problem(self, line: Line) -> None:
+        severity = Severity.ERROR if line.lost or line.code == "unparsable-line" else Severity.WARNING
+        if line.code == "shell-construct" and "is no rule" in line.message:
+            severity = Severity.INFO
+        self.log.find(line.code, severity, line.number, line.text, line.message)
+        if line.lost:
+            self.log.accept = False
+            self.log.cannot(line.number, line.text, line.code, line.message)
+
+    def _unparsable(self, line: Line, message: str) -> None:
+        self.log.accept = False
+        self.log.find("unparsable-line", Severity.ERROR, line.number, line.text, message)
+        self.log.cannot(line.number, line.text, "unparsable-line", message)
+
+    def _partial(self, line: Line, message: str) -> None:
+        self.log.find("partial-dump", Severity.WARNING, line.number, line.text, message)
+
+    def _flavour(self, line: Line) -> None:
+        self._flavours.setdefault(line.flavour or "", line.number)
+        if len(self._flavours) > 1 and not self._mixed:
+            self._mixed = True
+            self.log.accept = False
+            self.log.find(
+                "mixed-backends",
+                Severity.ERROR,
+                line.number,
+                line.text,
+                "rules of iptables-legacy and of iptables-nft in one text: the kernel runs both, and the "
+                "first NAT rule that maps a connection wins, in an order that no text tells; import each alone",
+            )
+
+    # -- rules
+
+    def _families(self, line: Line, spec: Spec | None) -> tuple[Family, ...]:
+        if spec is not None and spec.family is not None:
+            wanted = Family.IPV4 if spec.family == "ipv4" else Family.IPV6
+            return (wanted,)
+        if line.program is not None:
+            return (_FAMILIES[line.program],)
+        if self._family is not None:
+            return (self._family,)
+        return self._default
+
+    _default: tuple[Family, ...] = (Family.IPV4,)
+
+    def _fragments(self, pending: list[tuple[Line, Spec]]) -> None:
+        """Carry out the commands: what a line leaves open is known when all have been read."""
+        if self._both:
+            self._default = tuple(Family)
+        elif self._family is None and not any(line.program for line, _ in pending):
+            self._default = (_inferred(pending),)
+        bare = _inferred_table(pending)
+        for line, spec in pending:
+            table_name = spec.table or (bare if line.program is None else "filter")
+            if table_name not in BUILTIN:
+                if not line.restored:
+                    self._unparsable(line, f"there is no table {_shown(table_name)}")
+                continue
+            for family in self._families(line, spec):
+                if line.kind is Kind.DECLARE:
+                    self._declare(line, self._table(family, table_name))
+                else:
+                    self._run(line, spec, family, table_name)
+
+    def _table(self, family: Family, name: str) -> Table:
+        table = self.tables.get((family, name))
+        if table is None:
+            table = self.tables[family, name] = Table(name)
+        return table
+
+    def _chain(self, table: Table, line: Line, name: str) -> Chain:
+        """The chain that a command names; made where the text does not have it."""
+        chain = table.chains.get(name)
+        if chain is None and name in _ANYWHERE and name not in BUILTIN[table.name]:
+            self.log.find(
+                "wrong-table",
+                Severity.ERROR,
+                line.number,
+                line.text,
+                f"table {table.name} has no chain {name}; rules that rewrite addresses go with `-t nat`",
+            )
+        if chain is None:
+            builtin = name in BUILTIN.get(table.name, ())
+            chain = table.chains[name] = Chain(name, declared=builtin, line=line.number)
+            if builtin:
+                chain.policy = "ACCEPT"
+            else:
+                wrong = name in _ANYWHERE
+                code = "partial-dump" if line.program is None or line.restored else "undefined-chain"
+                severity = Severity.WARNING if code == "partial-dump" else Severity.ERROR
+                if not wrong:
+                    self.log.find(
+                        code,
+                        severity,
+                        line.number,
+                        line.text,
+                        f"chain {_shown(name)} of table {_shown(table.name)} is made nowhere in the text",
+                    )
+        return chain
+
+    def _run(self, line: Line, spec: Spec, family: Family, table_name: str) -> None:
+        command = spec.command
+        if command in {"list", "list-rules", "zero", "check", "version", "help"}:
+            return
+        if command == "":
+            self._unparsable(line, "a rule without -A, -I, -R or -D")
+            return
+        table = self._table(family, table_name)
+        table.fragment |= line.restored or line.program is None
+        name = spec.chain
+        if command in {"append", "insert", "replace"} or (command == "delete" and not spec.words):
+            chain = self._chain(table, line, name)
+            for rule in self._expanded(line, spec, family, table_name, name):
+                self._place(chain, rule, spec, line)
+        elif command == "delete":
+            self._delete_at(self._chain(table, line, name), spec, line)
+        elif command == "new-chain":
+            if name in table.chains and table.chains[name].declared:
+                if not line.restored:
+                    self.log.find(
+                        "duplicate-rules",
+                        Severity.INFO,
+                        line.number,
+                        line.text,
+                        f"chain {_shown(name)} is there already",
+                    )
+            else:
+                table.chains[name] = Chain(name, line=line.number)
+        elif command == "flush":
+            for chain in (
+                [table.chains[name]] if name in table.chains else [] if name else table.chains.values()
+            ):
+                chain.rules.clear()
+        elif command == "delete-chain":
+            gone = [name] if name else [n for n, c in table.chains.items() if not c.rules]
+            for each in gone:
+                chain_gone = table.chains.get(each)
+                if chain_gone is not None and not chain_gone.rules and each not in BUILTIN[table_name]:
+                    del table.chains[each]
+        elif command == "policy":
+            chain = self._chain(table, line, name)
+            chain.policy = spec.words[0] if spec.words else "ACCEPT"
+            table.whole |= line.program is None and not line.restored
+        elif command == "rename-chain" and spec.words and name in table.chains:
+            chain = table.chains.pop(name)
+            chain.name = spec.words[0]
+            table.chains[chain.name] = chain
+            for other in table.chains.values():
+                for rule in other.rules:
+                    if rule.spec.target == name:
+                        rule.spec.target = chain.name
+
+    def _expanded(self, line: Line, spec: Spec, family: Family, table: str, chain: str) -> Iterable[Rule]:
+        """One rule for each pair of the addresses that it lists, as iptables makes them."""
+        if "," not in spec.destination and "," not in spec.source:
+            return (Rule(line.number, line.text, line.words, spec, table, chain, family),)
+        from dataclasses import replace
+
+        sources, destinations = spec.source.split(","), spec.destination.split(",")
+        if len(sources) * len(destinations) > 4096:
+            self._unparsable(line, "a rule for more than 4096 pairs of addresses")
+            return ()
+        return tuple(
+            Rule(
+                line.number,
+                line.text,
+                line.words,
+                replace(spec, source=source, destination=destination),
+                table,
+                chain,
+                family,
+            )
+            for source in sources
+            for destination in destinations
+        )
+
+    def _place(self, chain: Chain, rule: Rule, spec: Spec, line: Line) -> None:
+        position = 1
+        if spec.words:
+            if not spec.words[0].isdigit() or len(spec.words[0]) > 9:
+                self._unparsable(line, "the position is no number")
+                return
+            position = int(spec.words[0])
+        match spec.command:
+            case "append":
+                chain.rules.append(rule)
+                self.rules += 1
+            case "insert":
+                if not 1 <= position <= len(chain.rules) + 1:
+                    self._unparsable(line, f"position {position} is beyond the end of the chain")
+                    return
+                chain.rules.insert(position - 1, rule)
+                self.rules += 1
+            case "replace":
+                if not spec.words or not 1 <= position <= len(chain.rules):
+                    self._unparsable(line, "there is no rule at that position")
+                    return
+                chain.rules[position - 1] = rule
+            case _:
+                same = _key(rule)
+                for i, other in enumerate(chain.rules):
+                    if _key(other) == same:
+                        del chain.rules[i]
+                        self.rules -= 1
+                        break
+                # Scripts delete what may not be there; the text alone cannot tell.
+
+    def _delete_at(self, chain: Chain, spec: Spec, line: Line) -> None:
+        word = spec.words[0]
+        if not word.isdigit() or not 1 <= int(word[:9]) <= len(chain.rules):
+            if chain.rules or not word.isdigit():
+                self._unparsable(line, "there is no rule at that position")
+            return
+        del chain.rules[int(word[:9]) - 1]
+        self.rules -= 1
+
+
+def _key(rule: Rule) -> object:
+    spec = rule.spec
+    return (
+        spec.protocol,
+        spec.source,
+        spec.destination,
+        spec.incoming,
+        spec.outgoing,
+        spec.target,
+        spec.goto,
+        frozenset(spec.inverted),
+        tuple((m.name, tuple(m.options)) for m in spec.matches),
+        tuple(sorted(spec.values.items())),
+    )
+
+
+def _inferred(pending: Iterable[tuple[Line, Spec]]) -> Family:
+    """The family of a text that does not say its own: IPv6 where all addresses are."""
+    six = False
+    for _, spec in pending:
+        values = (word for words in spec.values.values() for each in words for word in each)
+        for text in (spec.source, spec.destination, *values):
+            family = family_of(text)
+            if family is Family.IPV4:
+                return Family.IPV4
+            six |= family is Family.IPV6
+    return Family.IPV6 if six else Family.IPV4
+
+
+def family_of(text: str) -> Family | None:
+    """The family of an address or network, with a port or not; None for anything else."""
+    head = text.partition("/")[0].partition(",")[0]
+    if head.startswith("["):
+        head = head[1:].partition("]")[0]
+    if head.count(":") >= 2:
+        try:
+            IPv6Address(head.partition("-")[0])
+        except AddressValueError:
+            return None
+        return Family.IPV6
+    head = head.partition(":")[0].partition("-")[0]
+    if head.count(".") == 3:
+        try:
+            IPv4Address(head)
+        except AddressValueError:
+            return None
+        return Family.IPV4
+    return None
+
+
+def _inferred_table(pending: Iterable[tuple[Line, Spec]]) -> str:
+    """The table that lines without one can only mean."""
+    found = "filter"
+    for line, spec in pending:
+        if spec.table is not None or line.program is not None:
+            continue
+        if spec.target in _NAT_TARGETS:
+            return "nat"
+        if spec.target in {"MARK", "CONNMARK"}:
+            found = "mangle"
+        elif spec.chain in {"PREROUTING", "POSTROUTING"} and found == "filter":
+            found = "nat"
+    return found
+
+
+def _shown(text: str) -> str:
+    shown = text.encode("unicode_escape").decode("ascii")
+    return shown if len(shown) <= 60 else shown[:57] + "..."

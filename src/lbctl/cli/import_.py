@@ -1,0 +1,98 @@
+"""`lbctl import`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lbctl.cli.options import Color, Colors, Format, Output
+
+if TYPE_CHECKING:
+    from lbctl.cli.output import Style
+    from lbctl.model import Reading
+
+
+def _complete_store(incomplete: str) -> list[str]:
+    stores = ("iptables-legacy", "iptables-nft", "nftables")
+    return [name for name in stores if name.startswith(incomplete)]
+
+
+def import_(
+    file: Annotated[
+        str | None,
+        typer.Argument(metavar="[FILE or -]", help="Rules as text; - is standard input.", show_default=False),
+    ] = None,
+    live: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="STORE",
+            help="Read this host's own rules instead: iptables-legacy, iptables-nft or nftables.",
+            autocompletion=_complete_store,
+            show_default=False,
+        ),
+    ] = None,
+    output: Output = Format.TEXT,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Say exactly what balancing rules of anybody do, and print the intent file that does the same.
+
+    Reads iptables-save, scripts of iptables commands, and nft. Nothing that a text says is run or looked up.
+    """
+    from lbctl.cli.output import Style, print_json
+    from lbctl.config import dump
+    from lbctl.engine.importing import decode, document, imported, read_live, read_rules
+    from lbctl.errors import IntentError
+    from lbctl.host import LocalHost
+    from lbctl.spi import backends
+
+    if (file is None) == (live is None):
+        raise IntentError("name a file of rules, - for standard input, or a store with --from")
+    source: list[str] = []
+    name = live or ("standard input" if file == "-" else str(file))
+    if live is not None:
+        reading = read_live(LocalHost(), live, backends())
+    else:
+        try:
+            data = sys.stdin.buffer.read() if file == "-" else Path(str(file)).read_bytes()
+        except OSError as error:
+            raise IntentError(f"{file} cannot be read: {error.strerror}") from error
+        reading = read_rules(data, backends())
+        source = decode(data)[0].split("\n")
+    if output is Format.JSON:
+        print_json(document(reading))
+    else:
+        made = imported(reading, source)
+        _report(reading, made.notes, name, Style(color, stream=sys.stderr))
+        if reading.accept:
+            print(dump(made.intent, made.comments), end="")
+    if not reading.accept:
+        raise typer.Exit(IntentError.exit_code)
+
+
+def _report(reading: Reading, notes: tuple[str, ...], name: str, style: Style) -> None:
+    """The findings, and what an intent cannot hold, on stderr. Whatever the text holds, a line stays one."""
+    from lbctl.cli.output import count, say
+    from lbctl.config.values import escape
+
+    paint = {"error": "red", "warning": "yellow", "info": "cyan"}
+    for found in reading.findings:
+        head = style(f"{found.severity}: {found.code}", paint[found.severity])
+        say(f"{escape(name)}:{found.line}: {head}: {escape(found.message)}")
+        if found.rule:
+            say(f"    {escape(found.rule)}")
+        if found.corrected:
+            say("  right would be:")
+            for rule in found.corrected:
+                say(f"    {escape(rule)}")
+    for note in notes:
+        say(f"{style('not in the intent', 'yellow')}: {escape(note)}")
+    say(
+        f"{count(len(reading.services), 'service')} read, "
+        f"{count(reading.untouched_rules, 'rule')} without a part in balancing"
+    )
+    if not reading.accept:
+        say(style("lbctl: this text cannot be trusted as a ruleset; no intent is printed", "bold"))

@@ -1,0 +1,411 @@
+"""Rules of anybody → what they do, and the intent that does the same."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from ipaddress import ip_address, ip_network
+from math import gcd, lcm
+from typing import TYPE_CHECKING
+
+from lbctl.errors import IntentError, NoBackend
+from lbctl.model import (
+    MAX_SLOTS,
+    MAX_WEIGHT,
+    NAME,
+    Endpoint,
+    Finding,
+    Intent,
+    Listener,
+    Protocol,
+    Reading,
+    Scheduler,
+    Service,
+    Severity,
+    SourceNat,
+    default_seed,
+    schedule,
+    slot_count,
+)
+from lbctl.spi import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from lbctl.host import Host
+    from lbctl.model import Network, ReadService
+    from lbctl.spi import Backend
+
+#: Listeners that the ports of one selector become at most.
+_MOST_PORTS = 64
+#: A chain of draws is off from the fraction that was meant by less than this.
+_ROUNDED = Fraction(1, 1 << 26)
+_SCHEDULERS = {
+    "nth": Scheduler.ROUND_ROBIN,
+    "single": Scheduler.ROUND_ROBIN,
+    "random": Scheduler.RANDOM,
+    "hash": Scheduler.SOURCE_HASH,
+}
+
+
+def read_rules(data: bytes, backends: Iterable[Backend]) -> Reading:
+    """What the rules of a text do, by the first reader that knows its language."""
+    text, found = decode(data)
+    if found is not None:
+        return Reading(format="commands", accept=False, findings=(found,))
+    readers = [backend for backend in backends if isinstance(backend, Reader) and backend.recognizes(text)]
+    readings = [reader.read(text) for reader in readers]
+    if not readings:
+        empty = Finding(
+            code="unparsable-line",
+            severity=Severity.ERROR,
+            line=1,
+            rule="",
+            message="nothing in the text looks like a rule of a language that is known here",
+        )
+        return Reading(format="commands", accept=False, findings=(empty,))
+    # A script may speak several languages: the one that most services are written in.
+    return max(readings, key=lambda reading: (reading.accept, len(reading.services)))
+
+
+def decode(data: bytes) -> tuple[str, Finding | None]:
+    """Bytes → text; or what is wrong with them, with the line."""
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    at, what = data.find(b"\0"), "a byte of zero"
+    if at < 0:
+        try:
+            return data.decode(), None
+        except UnicodeDecodeError as error:
+            at, what = error.start, "bytes that are not UTF-8"
+    if data[:2] in {b"\xff\xfe", b"\xfe\xff"}:
+        at, what = 0, "UTF-16: save it as UTF-8"
+    line = data.count(b"\n", 0, at) + 1
+    return "", Finding(
+        code="input-not-text",
+        severity=Severity.ERROR,
+        line=line,
+        rule="",
+        message=f"line {line} has {what}: this is no text",
+    )
+
+
+def read_live(host: Host, store: str, backends: Iterable[Backend]) -> Reading:
+    """What the rules in a store of the live kernel do."""
+    reasons: list[str] = []
+    stores: list[str] = []
+    for backend in backends:
+        if not isinstance(backend, Reader):
+            continue
+        for driver in backend.probe(host).drivers:
+            stores.append(driver.store)
+            if driver.store != store:
+                continue
+            if driver.usable:
+                return backend.read(backend.dump(host, driver.name))
+            reasons.append(f"{driver.name}: {driver.reason}")
+    if store not in stores:
+        raise IntentError(
+            f'there are no rules of "{store}" on any host', hint=f"one of {', '.join(dict.fromkeys(stores))}"
+        )
+    raise NoBackend(f"the rules of {store} cannot be read: {'; '.join(reasons)}")
+
+
+def document(reading: Reading) -> dict[str, object]:
+    """A reading as JSON."""
+    return {
+        "format": reading.format,
+        "accept": reading.accept,
+        "services": [_service_document(service) for service in reading.services],
+        "findings": [
+            {
+                "code": found.code,
+                "severity": str(found.severity),
+                "line": found.line,
+                "rule": found.rule,
+                "message": found.message,
+                "corrected": list(found.corrected),
+            }
+            for found in reading.findings
+        ],
+        "unsupported": [
+            {"line": lost.line, "rule": lost.rule, "what": lost.what, "reason": lost.reason}
+            for lost in reading.unsupported
+        ],
+        "untouched_rules": reading.untouched_rules,
+    }
+
+
+def _service_document(service: ReadService) -> dict[str, object]:
+    kept = service.affinity
+    return {
+        "family": str(service.family),
+        "proto": service.proto,
+        "dst": service.dst,
+        "dport": service.dport,
+        "hooks": list(service.hooks),
+        "action": service.action,
+        "mode": service.mode,
+        "backends": [{"to": backend.to, "share": _share(backend.share)} for backend in service.backends],
+        "leak": _share(service.leak),
+        "leak_to": service.leak_to,
+        "affinity": {"kind": kept.kind, "by": kept.by, "seconds": kept.seconds} if kept else None,
+        "exact": service.exact,
+        "depends_on": service.depends_on,
+        "when": dict(service.when) if service.when else None,
+        "name": service.name,
+        "lines": list(service.lines),
+    }
+
+
+def _share(value: Fraction) -> str:
+    return f"{value.numerator}/{value.denominator}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """An intent, what stands above each of its services, and what it cannot hold."""
+
+    intent: Intent
+    comments: Mapping[str, Sequence[str]]
+    notes: tuple[str, ...]
+
+
+def imported(reading: Reading, source: Sequence[str] = ()) -> Imported:
+    """The intent that does what was read. `source` are the lines of the text, for comments."""
+    notes: list[str] = []
+    made: dict[str, Service] = {}
+    comments: dict[str, list[str]] = {}
+    taken: dict[Listener, str] = {}
+    for group in _groups(reading.services):
+        try:
+            service, remarks = _service(group, made)
+        except _CannotHold as reason:
+            notes += [f"{_shown(each)}: {reason}" for each in group]
+            continue
+        clash = (
+            next((x for x in service.listeners for other in taken if x.overlaps(other)), None)
+            if len(taken) < 2000
+            else next((x for x in service.listeners if x in taken), None)
+        )
+        if clash is not None:
+            notes.append(f"{_shown(group[0])}: another service of the text listens on {clash} too")
+            continue
+        taken |= dict.fromkeys(service.listeners, service.name)
+        made[service.name] = service
+        notes += [f"{service.name}: {remark}" for remark in remarks]
+        lines = dict.fromkeys(line for each in group for line in each.lines)
+        comments[service.name] = [
+            f"line {line}: {source[line - 1].strip()}" for line in lines if 0 < line <= len(source)
+        ]
+    notes += [f"line {lost.line}: {lost.what}: {lost.reason}" for lost in reading.unsupported]
+    return Imported(intent=Intent(services=tuple(made.values())), comments=comments, notes=tuple(notes))
+
+
+class _CannotHold(Exception):
+    """What an intent has no words for."""
+
+
+def _groups(services: Iterable[ReadService]) -> Iterable[list[ReadService]]:
+    """The services that are one in an intent: they share their turns, or are one name's two families."""
+    groups: dict[object, list[ReadService]] = {}
+    for service in services:
+        key: object = (service.name, service.picking, service.hooks, service.mode)
+        if service.name is not None:
+            for other in groups.get(service.name, ()):
+                if other.family is not service.family and _pair(other, service):
+                    key = service.name
+                    break
+            else:
+                key = service.name if service.name not in groups else key
+            same = groups.get(service.name)
+            if same and any(o.family is service.family and o.picking == service.picking for o in same):
+                key = service.name
+        groups.setdefault(key, []).append(service)
+    return groups.values()
+
+
+def _pair(one: ReadService, other: ReadService) -> bool:
+    return (one.mode, one.hooks, one.affinity, one.action) == (
+        other.mode,
+        other.hooks,
+        other.affinity,
+        other.action,
+    ) or "single" in {one.mode, other.mode}
+
+
+def _service(group: Sequence[ReadService], made: Mapping[str, Service]) -> tuple[Service, list[str]]:
+    remarks: list[str] = []
+    first = group[0]
+    listeners: dict[Listener, None] = {}
+    allow: dict[Network, None] = {}
+    local = "output" in first.hooks
+    for each in group:
+        listeners |= dict.fromkeys(_listeners(each, remarks))
+        for name, value in (each.when or {}).items():
+            if name == "src" and "!" not in value and "-" not in value and "," not in value:
+                allow[ip_network(value)] = None
+            elif (name, value) == ("src-type", "! LOCAL"):
+                local = False
+            else:
+                raise _CannotHold(f"only where {name} is {value}")
+    name = _name(first, made)
+    scheduler, endpoints, seed = _picked(group)
+    kept = first.affinity if first.affinity and first.affinity.kind != "hash" else None
+    if kept and kept.by != "source address":
+        raise _CannotHold(f"clients are kept by their {kept.by}")
+    if kept and kept.seconds is None:
+        remarks.append("clients are kept without an end; the intent says 30 days")
+    seconds = min(kept.seconds or 30 * 86400, 30 * 86400) if kept else None
+    service = Service(
+        name=name,
+        listeners=tuple(listeners),
+        endpoints=endpoints,
+        scheduler=scheduler,
+        local_clients=local,
+        seed=seed if seed != default_seed(name) else None,
+        affinity=seconds,
+        source_nat=first.source_nat or SourceNat.HAIRPIN,
+        allow=tuple(allow),
+    )
+    _check_order(service, group, remarks)
+    return service, remarks
+
+
+def _check_order(service: Service, group: Sequence[ReadService], remarks: list[str]) -> None:
+    """Say where the intent gives the same shares in another way."""
+    for each in group:
+        if not each.slots or each.mode not in {"nth", "hash"}:
+            continue
+        if slot_count([e.weight for e in service.endpoints if e.serves(each.family)]) > MAX_SLOTS:
+            raise _CannotHold(f"more than {MAX_SLOTS} slots")
+        slots = [e.to for e in service.slots(each.family)]
+        count = len(slots)
+        read = [_endpoint_text(slot, each) for slot in each.slots]
+        same = len(read) % count == 0 and all(read[i] == slots[i % count] for i in range(len(read)))
+        if not same:
+            what = "in another order" if each.mode == "nth" else "for other clients"
+            remarks.append(f"the same shares, {what}")
+            return
+
+
+def _listeners(service: ReadService, remarks: list[str]) -> Iterator[Listener]:
+    if service.action not in {"redirect", "dnat"}:
+        raise _CannotHold(f"it chooses by {service.action}, and an intent sends connections to endpoints")
+    if service.proto not in set(Protocol):
+        raise _CannotHold(f"protocol {service.proto}")
+    if service.leak:
+        raise _CannotHold(f"{_share(service.leak)} of its connections reach no endpoint")
+    if service.dport == "any":
+        raise _CannotHold("all ports")
+    ports: list[int] = []
+    for part in service.dport.split(","):
+        low, _, high = part.partition("-")
+        if int(high or low) - int(low) + len(ports) >= _MOST_PORTS:
+            raise _CannotHold(f"more than {_MOST_PORTS} ports")
+        ports += range(int(low), int(high or low) + 1)
+    address = None
+    if service.dst not in {"local", "any"}:
+        if "/" in service.dst:
+            raise _CannotHold(f"a whole network, {service.dst}")
+        address = ip_address(service.dst)
+    elif service.dst == "any":
+        remarks.append("its rules take connections that are only forwarded too; the intent does not")
+    for port in ports:
+        if port == 0:
+            raise _CannotHold("port 0")
+        yield Listener(protocol=Protocol(service.proto), port=port, address=address)
+
+
+def _picked(
+    group: Sequence[ReadService],
+) -> tuple[Scheduler, tuple[Endpoint, ...], int | None]:
+    endpoints: dict[str, Endpoint] = {}
+    seed: int | None = None
+    modes = {each.mode for each in group} - {"single"} or {"single"}
+    if len(modes) > 1 or not modes <= _SCHEDULERS.keys():
+        raise _CannotHold(f"endpoints are picked in more than one way ({', '.join(sorted(modes))})")
+    mode = modes.pop()
+    for each in group:
+        if mode == "hash" and each.mode == "hash":
+            if each.affinity is None or each.affinity.by != "source address" or each.hash_seed is None:
+                raise _CannotHold("a hash that the intent does not have")
+            seed = each.hash_seed
+        weights = _weights(each)
+        order = list(dict.fromkeys(slot for slot in each.slots if slot)) or list(weights)
+        names = {backend.to: backend.name for backend in each.backends}
+        for to in order:
+            text = _endpoint_text(to, each)
+            made = _endpoint(text, weights[to], names.get(to))
+            known = endpoints.get(text)
+            if known is not None and known.weight != made.weight:
+                raise _CannotHold("its listeners have different shares")
+            endpoints.setdefault(text, made)
+    if len({e.address is None for e in endpoints.values()}) > 1:
+        raise _CannotHold("endpoints of this host and addresses in one")
+    if len({e.name for e in endpoints.values()}) < len(endpoints):
+        endpoints = {to: replace_name(e) for to, e in endpoints.items()}
+    return _SCHEDULERS[mode], tuple(endpoints.values()), seed
+
+
+def replace_name(endpoint: Endpoint) -> Endpoint:
+    """The endpoint without a name of its own."""
+    return replace(endpoint, name=endpoint.to)
+
+
+def _weights(service: ReadService) -> dict[str, int]:
+    shares = {backend.to: backend.share for backend in service.backends}
+    if service.mode == "random":
+        near = {to: share.limit_denominator(MAX_SLOTS) for to, share in shares.items()}
+        if sum(near.values()) == 1 and all(abs(near[to] - shares[to]) < _ROUNDED for to in shares):
+            shares = near
+    whole = lcm(*(share.denominator for share in shares.values()))
+    numbers = {to: int(share * whole) for to, share in shares.items()}
+    divisor = gcd(*numbers.values())
+    weights = {to: number // divisor for to, number in numbers.items()}
+    if max(weights.values()) > MAX_WEIGHT or sum(weights.values()) > MAX_SLOTS:
+        raise _CannotHold("shares that no weights give")
+    return weights
+
+
+def _endpoint_text(to: str | None, service: ReadService) -> str:
+    """An endpoint as an intent writes it: with a port, which may be that of the listener."""
+    if to is None:
+        return ""
+    if to.isdigit() or re.search(r"\]:\d+\Z", to) or (to.count(":") == 1 and not to.startswith(":")):
+        return to
+    if to.startswith(":") and to[1:].isdigit():
+        return to
+    if service.dport.isdigit():
+        return f"[{to}]:{service.dport}" if ":" in to else f"{to}:{service.dport}"
+    return to
+
+
+def _endpoint(text: str, weight: int, name: str | None) -> Endpoint:
+    head, _, port = text.rpartition(":")
+    if not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise _CannotHold(f"endpoint {text} without a port of its own")
+    if not head and ":" in text:
+        raise _CannotHold("only the port is rewritten, and the address stays")
+    address = ip_address(head.strip("[]")) if head else None
+    given = name if name and NAME.match(name) else ""
+    return Endpoint(port=int(port), address=address, weight=weight, name=given)
+
+
+def _name(service: ReadService, made: Mapping[str, Service]) -> str:
+    """A name for the service: that of its comments as far as it can be one."""
+    tidy = re.sub(r"[^a-z0-9]+", "-", (service.name or "").lower()).strip("-")[:50].strip("-")
+    base = service.name if service.name and NAME.match(service.name) else tidy
+    base = base or f"{service.proto}-{re.sub(r'[^0-9]+', '-', service.dport)}"
+    name, number = base, 2
+    while name in made:
+        name = f"{base[:55]}-{number}"
+        number += 1
+    return name
+
+
+def _shown(service: ReadService) -> str:
+    return f"{service.dst}:{service.dport}/{service.proto} ({service.family})"
+
+
+__all__ = ["Imported", "decode", "document", "imported", "read_live", "read_rules", "schedule"]

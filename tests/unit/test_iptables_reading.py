@@ -1,0 +1,49 @@
+"""What the reader of iptables rules says that they do."""
+
+from fractions import Fraction
+
+from lbctl.model import Reading, ReadService
+from lbctl_iptables.reading import read, recognizes
+
+ORIGIN = """\
+-A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 8001 -m statistic --mode nth --every 3
+-A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 8002 -m statistic --mode nth --every 2
+-A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 8003
+-A PREROUTING -p tcp --dport 443 -j REDIRECT --to-ports 8101 -m statistic --mode nth --every 3
+-A PREROUTING -p tcp --dport 443 -j REDIRECT --to-ports 8102 -m statistic --mode nth --every 2
+-A PREROUTING -p tcp --dport 443 -j REDIRECT --to-ports 8103
+"""
+
+
+def shares(service: ReadService) -> dict[str, str]:
+    """Where connections go, with the leak as `-`."""
+    found = {backend.to: str(backend.share) for backend in service.backends}
+    if service.leak:
+        found["-"] = str(service.leak)
+    total = sum((backend.share for backend in service.backends), service.leak)
+    assert total == Fraction(1)
+    return found
+
+
+def codes(reading: Reading) -> set[str]:
+    return {found.code for found in reading.findings}
+
+
+def nat(*rules: str) -> Reading:
+    """What rules of the nat table do, as iptables-save would have them."""
+    head = ["*nat", ":PREROUTING ACCEPT [0:0]", ":OUTPUT ACCEPT [0:0]", ":POSTROUTING ACCEPT [0:0]"]
+    return read("\n".join([*head, *rules, "COMMIT", ""]))
+
+
+def test_the_rules_as_once_printed() -> None:
+    reading = read(ORIGIN)
+    assert recognizes(ORIGIN)
+    assert (reading.format, reading.accept, reading.untouched_rules) == ("commands", True, 0)
+    web, tls = reading.services
+    assert (web.family, web.proto, web.dst, web.dport) == ("ipv4", "tcp", "any", "80")
+    assert (web.hooks, web.action, web.mode) == (("prerouting",), "redirect", "nth")
+    assert shares(web) == {"8001": "1/3", "8002": "1/3", "8003": "1/3"}
+    assert web.slots == ("8001", "8002", "8003")
+    assert shares(tls) == {"8101": "1/3", "8102": "1/3", "8103": "1/3"}
+    assert web.exact
+    assert not reading.unsupported
