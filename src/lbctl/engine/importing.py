@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 #: Listeners that the ports of one selector become at most.
 _MOST_PORTS = 64
-#: A chain of draws is off from the fraction that was meant by less than this.
+#: What draws give is off from the fraction that was meant by less than this.
 _ROUNDED = Fraction(1, 1 << 26)
 _SCHEDULERS = {
     "nth": Scheduler.ROUND_ROBIN,
