@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
+import re
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from lbctl.model import Severity
+from lbctl_iptables import layout
+from lbctl_iptables.pick import DRAW
 from lbctl_iptables.reading import where as w
-from lbctl_iptables.reading.meaning import Marked
+from lbctl_iptables.reading.meaning import Act, Asked, Chance, Marked, Nth
+from lbctl_iptables.reading.options import MATCHES, TARGETS
 
 if TYPE_CHECKING:
-    from lbctl.model import Family
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from lbctl.model import Family, ReadService
+    from lbctl_iptables.reading.flow import Visit, Walk
     from lbctl_iptables.reading.meaning import Meaning
     from lbctl_iptables.reading.reader import Found
-    from lbctl_iptables.reading.ruleset import Log
+    from lbctl_iptables.reading.ruleset import Log, Rule
     from lbctl_iptables.reading.where import Where
+
+ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
+#: Decimals that are nearer to a fraction than this are that fraction's, stored.
+_NEAR = Fraction(1, 1 << 20)
+#: Fractions that people write as decimals that do not end: halves of nothing are left out.
+_SMALL = tuple(
+    {Fraction(1, below) for below in range(3, 17)}
+    | {Fraction(above, below) for below in range(3, 8) for above in range(1, below)}
+)
+#: Clients that a list of `recent` keeps unless the module was told otherwise.
+_LIST = 100
 
 
 def shown(text: str) -> str:
     """A name of the text for a sentence: printable, and cut."""
     made = text.encode("unicode_escape").decode("ascii")
     return made if len(made) <= 60 else made[:57] + "..."
+
+
+def percent(share: Fraction) -> str:
+    """A share for people: `29.6 %`."""
+    return f"{float(share) * 100:.3g} %"
 
 
 def words(where: Where, family: Family) -> str:
@@ -33,12 +58,602 @@ def words(where: Where, family: Family) -> str:
 
 
 def asks_mark(meaning: Meaning) -> bool:
+    """True for a rule that is for connections of one mark."""
     return any(isinstance(step, Marked) for step in meaning.steps)
 
 
-def of_rules(meanings: list[Meaning], log: Log) -> None:
-    pass
+# -- one rule by itself
 
 
-def of_services(found: list[Found], movers: dict[Meaning, dict[Where, None]], log: Log) -> None:
-    pass
+def misplaced(meaning: Meaning) -> str | None:
+    """Why iptables refuses the target of a rule where it stands; None where it does not."""
+    rule, target = meaning.rule, meaning.target
+    if target in {"DNAT", "REDIRECT"}:
+        good = {"PREROUTING", "OUTPUT"}
+    elif target == "SNAT":
+        good = {"POSTROUTING", "INPUT"}
+    elif target == "MASQUERADE":
+        good = {"POSTROUTING"}
+    else:
+        return None
+    if rule.table != "nat":
+        return f"{target} is for table nat alone, and this is table {rule.table}: iptables refuses it"
+    if rule.chain in layout.HOOKS - good:
+        return f"{target} is not possible in {rule.chain}, only in {' and '.join(sorted(good))}"
+    return None
+
+
+def of_rules(
+    meanings: Sequence[Meaning], lost: set[int], fragments: set[tuple[Family, str]], log: Log
+) -> None:
+    """What can be said of a rule without knowing who comes to it."""
+    seen: dict[object, int] = {}
+    before: Meaning | None = None
+    for meaning in meanings:
+        rule = meaning.rule
+        for remark in meaning.remarks:
+            _remark(remark, meaning, id(rule) in lost, (rule.family, rule.table) in fragments, log)
+        if rule.table in {"nat", "mangle"} and meaning.act not in {Act.GO_ON, Act.UNKNOWN}:
+            key = (rule.family, rule.table, rule.chain, rule.spec.source, rule.spec.destination, *rule.words)
+            first = seen.setdefault(key, rule.line)
+            if first != rule.line:
+                log.find(
+                    "duplicate-rules",
+                    WARNING,
+                    rule.line,
+                    rule.text,
+                    f"the same rule as in line {first}: a script may have run twice",
+                )
+        if meaning.steps:
+            _steps(meaning, before, log)
+        if not meaning.possible and meaning.act is Act.TO and rule.table == "nat":
+            log.find(
+                "unreachable-rule",
+                WARNING,
+                rule.line,
+                rule.text,
+                "no new connection matches it, and table nat sees nothing else",
+            )
+        before = meaning
+
+
+def _remark(code: str, meaning: Meaning, lost: bool, fragment: bool, log: Log) -> None:
+    rule = meaning.rule
+    what, reason = meaning.unclear or ("", "")
+    match code:
+        case "nth-missing-packet":
+            log.find(
+                code,
+                WARNING,
+                rule.line,
+                rule.text,
+                "--every without --packet: older releases took it as 0, iptables 1.8 refuses the rule",
+                _rewritten((rule,), lambda _, own: own if "--packet" in own else [*own, "--packet", "0"]),
+            )
+        case "packet-out-of-range":
+            step = next(step for step in meaning.steps if isinstance(step, Nth))
+            log.find(
+                code,
+                ERROR,
+                rule.line,
+                rule.text,
+                f"--packet {step.packet} is not below --every {step.every}: iptables refuses the rule, and "
+                "0 % "
+                "of connections match it",
+            )
+        case "obsolete-negation":
+            log.find(
+                code,
+                WARNING,
+                rule.line,
+                rule.text,
+                f"`!` stands before the option since iptables 1.4.3: `! --{rule.spec.obsolete[0]} …`; "
+                "behind it, "
+                "iptables refuses the rule",
+            )
+        case "removed-match":
+            log.find(code, ERROR, rule.line, rule.text, reason)
+        case "unsupported-match" if lost:
+            log.find(code, WARNING, rule.line, rule.text, f"match {shown(what)}: {reason}")
+        case "unsupported-target" if rule.table == "nat" or lost:
+            log.find(code, WARNING, rule.line, rule.text, f"target {shown(what)}: {reason}")
+        case "undefined-chain":
+            log.find(
+                code,
+                WARNING if fragment else ERROR,
+                rule.line,
+                rule.text,
+                f"{shown(meaning.target)} is no target and no chain of table {rule.table} in this text; what "
+                "connections meet there is not known",
+            )
+        case "family-mismatch":
+            log.find(code, ERROR, rule.line, rule.text, f"{reason}: iptables refuses it")
+        case "unparsable-line":
+            log.accept = False
+            log.find(code, ERROR, rule.line, rule.text, reason)
+        case "dnat-range":
+            count = len(meaning.to)
+            log.find(
+                code,
+                WARNING,
+                rule.line,
+                rule.text,
+                reason
+                if reason
+                else f"DNAT to {count} addresses hashes {meaning.by}: a client has the same one each time, "
+                "and "
+                "no connections take turns",
+            )
+        case "snat-pool":
+            log.find(
+                code,
+                INFO,
+                rule.line,
+                rule.text,
+                reason or f"SNAT to {len(meaning.to)} addresses hashes {meaning.by}: it takes no turns",
+            )
+        case "port-range-target":
+            log.find(
+                code,
+                WARNING,
+                rule.line,
+                rule.text,
+                f"a range of ports without --random: 100 % of connections go to {shown(meaning.to[0][0])}, "
+                "the "
+                "first one",
+            )
+
+
+def _steps(meaning: Meaning, before: Meaning | None, log: Log) -> None:
+    rule = meaning.rule
+    picked = False
+    for step in meaning.steps:
+        if isinstance(step, Chance):
+            picked = True
+            _chance(step, rule, log)
+        elif isinstance(step, Nth):
+            picked = True
+            _differs(step, meaning, before, log)
+        elif picked and isinstance(step, Asked):
+            log.find(
+                "statistic-before-selector",
+                ERROR,
+                rule.line,
+                rule.text,
+                "matches are asked in their order: the statistic counts "
+                f"{words(meaning.where, rule.family)}, and "
+                f"only then the rule asks for {words(step.where, rule.family)}; shares depend on all of them",
+                _rewritten((rule,), lambda _, own: own),
+            )
+            return
+
+
+def _chance(step: Chance, rule: Rule, log: Log) -> None:
+    if step.stored == 0:
+        log.find(
+            "probability-zero",
+            WARNING,
+            rule.line,
+            rule.text,
+            f"--probability {shown(step.written)} is stored as 0 of 2^31: 0 % of connections match",
+        )
+        return
+    meant = _meant(step)
+    if meant is not None:
+        log.find(
+            "probability-rounding",
+            WARNING,
+            rule.line,
+            rule.text,
+            f"--probability {shown(step.written)} is {step.stored}/2147483648 and not {meant}: "
+            f"{percent(Fraction(step.stored, DRAW))} of connections, not {percent(meant)}",
+            _rewritten((rule,), lambda _, own: ["--mode", "random", "--probability", f"{float(meant):.11f}"]),
+        )
+
+
+def _meant(step: Chance) -> Fraction | None:
+    """The fraction that was cut to some decimals, where its cut is off by enough to matter."""
+    digits = len(step.written.partition(".")[2])
+    if not 2 <= digits <= 11 or not re.fullmatch(r"0?\.\d+", step.written):
+        return None
+    value, scale = Fraction(step.written), 10**digits
+    for fraction in _SMALL:
+        # One that has an end is written in full.
+        if (fraction * 10**6).denominator == 1:
+            continue
+        cut, rounded = int(fraction * scale), int(fraction * scale + Fraction(1, 2))
+        if value * scale in {cut, rounded} and abs(Fraction(step.stored, DRAW) - fraction) >= _NEAR:
+            return fraction
+    return None
+
+
+def _differs(step: Nth, meaning: Meaning, before: Meaning | None, log: Log) -> None:
+    """A ladder's next rung that asks for something else."""
+    if before is None or before.act is not Act.TO or meaning.act is not Act.TO:
+        return
+    above = next((x for x in before.steps if isinstance(x, Nth)), None)
+    rule, other = meaning.rule, before.rule
+    if (
+        above is not None
+        and above.every == step.every + 1
+        and before.where != meaning.where
+        and (rule.table, rule.chain, rule.family) == (other.table, other.chain, other.family)
+    ):
+        log.find(
+            "selectors-differ",
+            ERROR,
+            rule.line,
+            rule.text,
+            f"one of {step.every} behind one of {above.every} in line {other.line}, but it asks for "
+            f"{words(meaning.where, rule.family)} where line {other.line} asks for "
+            f"{words(before.where, rule.family)}: they share nothing",
+        )
+
+
+# -- rules as connections meet them
+
+
+def of_services(found: Sequence[Found], movers: dict[Meaning, dict[Where, None]], log: Log) -> None:
+    """What can be said when it is known who comes to a rule, and in which shares."""
+    reached = {visit.meaning for each in found for walk in each.walks for visit in walk.visits if visit.came}
+    said: set[tuple[str, int]] = set()
+    outward = {
+        (each.service.proto, each.service.dport)
+        for each in found
+        if "output" in each.service.hooks and each.service.action in {"redirect", "dnat"}
+    }
+    for each in found:
+        for walk in each.walks:
+            _ladders(each, walk, said, log)
+            _unreachable(each, reached, said, log)
+            _shared(each, walk, movers, said, log)
+            _marks(each, walk, said, log)
+            _recent(walk, said, log)
+        _leak(each, said, log)
+        _outward(each.service, outward, each, said, log)
+
+
+def _once(said: set[tuple[str, int]], code: str, meaning: Meaning) -> bool:
+    key = (code, id(meaning))
+    if key in said:
+        return False
+    said.add(key)
+    return True
+
+
+def _rungs(walk: Walk) -> Iterator[list[Visit]]:
+    """Rules that were met one after another in one chain and keep what they take."""
+    ways: dict[int, list[Visit]] = {}
+    for visit in walk.visits:
+        if visit.came:
+            ways.setdefault(visit.way, []).append(visit)
+    for visits in ways.values():
+        if len(visits) < 2:
+            continue
+        kept: list[Visit] = []
+        for i, visit in enumerate(visits):
+            if (
+                visit.meaning.act in {Act.TO, Act.END, Act.RETURN}
+                or (i + 1 < len(visits) and visit.took and visits[i + 1].came == visit.came - visit.took)
+                or (i + 1 == len(visits) and visit.meaning.act in {Act.JUMP, Act.GOTO})
+                or (visit.meaning.act is Act.MARK and _guarded(visit.meaning))
+            ):
+                kept.append(visit)
+        yield kept
+
+
+def _guarded(meaning: Meaning) -> bool:
+    """True for a rule that asks for a mark before it counts, so that what others marked is not counted."""
+    for step in meaning.steps:
+        if isinstance(step, Marked):
+            return True
+        if isinstance(step, Nth | Chance):
+            return False
+    return False
+
+
+def _ladders(found: Found, walk: Walk, said: set[tuple[str, int]], log: Log) -> None:
+    leak = found.service.leak
+    for rungs in _rungs(walk):
+        nth: dict[int, list[Visit]] = {}
+        chance: dict[int, list[Visit]] = {}
+        bare = False
+        selectors: dict[Where, Visit] = {}
+        for visit in rungs:
+            meaning = visit.meaning
+            picks = [step for step in meaning.steps if isinstance(step, Nth | Chance)]
+            bare |= not meaning.picks
+            if len(picks) != 1:
+                continue
+            selectors.setdefault(meaning.where, visit)
+            if isinstance(picks[0], Nth) and not picks[0].inverted and picks[0].every > 1:
+                nth.setdefault(picks[0].every, []).append(visit)
+            elif isinstance(picks[0], Chance) and 0 < picks[0].stored < DRAW and not picks[0].inverted:
+                chance.setdefault(picks[0].stored, []).append(visit)
+        if len(selectors) > 1 and walk.modes == {"nth"}:
+            *_, last = selectors.values()
+            if _once(said, "selectors-differ", last.meaning):
+                log.find(
+                    "selectors-differ",
+                    ERROR,
+                    last.meaning.rule.line,
+                    last.meaning.rule.text,
+                    "the rules of one ladder ask for different connections: "
+                    + "; ".join(words(where, found.family) for where in list(selectors)[:4]),
+                )
+        for every, visits in nth.items():
+            packets = {step.packet for v in visits for step in v.meaning.steps if isinstance(step, Nth)}
+            if _repeated(every, len(visits), leak, bare, apart=len(packets) > 1):
+                _same_on_each(found, "every-n-on-each-line", f"one of {every}", visits, bare, said, log)
+        for stored, visits in chance.items():
+            if _repeated(round(DRAW / stored), len(visits), leak, bare, apart=False):
+                what = f"a chance of {percent(Fraction(stored, DRAW))}"
+                _same_on_each(found, "equal-probability-on-each-line", what, visits, bare, said, log)
+
+
+def _repeated(every: int, count: int, leak: Fraction, bare: bool, *, apart: bool) -> bool:
+    """True where so many rules with one of `every` are no ladder that anybody would want."""
+    if count < 2:
+        return False
+    if leak and not bare:
+        return True
+    # One of 2, one of 2 and the rest is 2:1:1, and right.
+    return (apart and count == every) or (every > 2 and count in {every - 1, every})
+
+
+def _same_on_each(
+    found: Found,
+    code: str,
+    what: str,
+    visits: Sequence[Visit],
+    bare: bool,
+    said: set[tuple[str, int]],
+    log: Log,
+) -> None:
+    first = visits[0].meaning
+    if not _once(said, code, first):
+        return
+    service = found.service
+    got = ", ".join(percent(visit.took) for visit in visits[:8])
+    leak = f", and {percent(service.leak)} reach no endpoint" if service.leak else ""
+    rules = [visit.meaning.rule for visit in visits]
+    count = len(rules) + bare
+    nth = code == "every-n-on-each-line"
+
+    def condition(i: int, _: list[str]) -> list[str]:
+        left = count - i
+        if left == 1:
+            return []
+        if nth:
+            return ["--mode", "nth", "--every", str(left), "--packet", "0"]
+        return ["--mode", "random", "--probability", f"{1 / left:.11f}"]
+
+    log.find(
+        code,
+        ERROR,
+        first.rule.line,
+        first.rule.text,
+        f"{what} on each of {len(visits)} lines (to line {visits[-1].meaning.rule.line}), of which each "
+        "sees only "
+        f"what the ones before it left: they get {got}{leak}",
+        _rewritten(rules, condition),
+    )
+
+
+def _leak(found: Found, said: set[tuple[str, int]], log: Log) -> None:
+    service = found.service
+    if not service.leak or not service.backends or found.explicit_leak:
+        return
+    picking = [v for walk in found.walks for v in walk.visits if v.meaning.picks and v.came]
+    if not picking:
+        return
+    last = picking[-1].meaning
+    if not _once(said, "no-catch-all", last):
+        return
+    several = len(service.backends) > 1
+    log.find(
+        "no-catch-all",
+        ERROR if several else WARNING,
+        last.rule.line,
+        last.rule.text,
+        f"{percent(service.leak)} of new connections ({service.leak}) reach no endpoint: "
+        f"{service.leak_to}; the last rule of a ladder has no statistic",
+    )
+
+
+def _unreachable(found: Found, reached: set[Meaning], said: set[tuple[str, int]], log: Log) -> None:
+    for meaning in found.selector.leaves:
+        if meaning.act is Act.TO and meaning not in reached and _once(said, "unreachable-rule", meaning):
+            log.find(
+                "unreachable-rule",
+                WARNING,
+                meaning.rule.line,
+                meaning.rule.text,
+                "0 % of connections come to it: rules before it take them all",
+            )
+
+
+def _shared(
+    found: Found,
+    walk: Walk,
+    movers: dict[Meaning, dict[Where, None]],
+    said: set[tuple[str, int]],
+    log: Log,
+) -> None:
+    ports = found.selector.where.dport
+    many = ports is not None and (len(ports) > 1 or ports[0][0] != ports[0][1])
+    for meaning in walk.counters:
+        others = [where for where in movers[meaning] if where != found.selector.where]
+        before = any(isinstance(step, Asked) for step in meaning.steps)
+        wide = meaning in walk.wide and not before
+        if not (others or many or wide) or not _once(said, "shared-counter", meaning):
+            continue
+        if others:
+            each = [words(where, found.family) for where in list(movers[meaning])[:4]]
+            listed = f"{len(movers[meaning])} listeners: {'; '.join(each)}"
+        elif many:
+            listed = f"ports {w.show_ports(ports or ())}"
+        else:
+            listed = words(walk.wide[meaning], found.family)
+        # A whole ladder that is shared is exact over all who share it.
+        log.find(
+            "shared-counter",
+            INFO if not wide else WARNING,
+            meaning.rule.line,
+            meaning.rule.text,
+            f"one counter serves {listed}; shares are exact over all of them, and those of each depend on "
+            "the "
+            "order in which connections come",
+        )
+
+
+def _marks(found: Found, walk: Walk, said: set[tuple[str, int]], log: Log) -> None:
+    if found.service.action not in {"mark", "connmark"}:
+        return
+    lost: dict[tuple[Meaning, Meaning], Fraction] = {}
+    for who, by, part in walk.overwritten:
+        if not asks_mark(by) or not by.picks:
+            lost[who, by] = lost.get((who, by), Fraction(0)) + part
+    for (who, by), part in lost.items():
+        if _once(said, "last-mark-wins", by):
+            log.find(
+                "last-mark-wins",
+                ERROR,
+                by.rule.line,
+                by.rule.text,
+                f"a mark does not end a chain: {percent(part)} of connections, which line {who.rule.line} "
+                "marked, "
+                "get this mark instead",
+            )
+    if found.per_packet:
+        for visit in walk.visits:
+            meaning = visit.meaning
+            if meaning.picks and visit.came and meaning.rule.table != "nat":
+                if _once(said, "per-packet-balancing", meaning):
+                    log.find(
+                        "per-packet-balancing",
+                        ERROR,
+                        meaning.rule.line,
+                        meaning.rule.text,
+                        f"table {meaning.rule.table} sees every packet: without a match for new "
+                        "connections, and "
+                        "CONNMARK to remember what they got, the packets of one connection are spread",
+                    )
+                return
+
+
+def _recent(walk: Walk, said: set[tuple[str, int]], log: Log) -> None:
+    if walk.recent:
+        step, meaning = walk.recent[0]
+        if not step.inverted and _once(said, "affinity-recent", meaning):
+            time = f"for {step.seconds} seconds" if step.seconds is not None else "without an end"
+            log.find(
+                "affinity-recent",
+                INFO,
+                meaning.rule.line,
+                meaning.rule.text,
+                f"clients are kept {time} by their {step.by} in list {shown(step.name)}; a list holds "
+                f"{_LIST} "
+                "clients unless xt_recent was loaded with another ip_list_tot, and more are forgotten in "
+                "silence",
+            )
+
+
+def _outward(
+    service: ReadService,
+    outward: set[tuple[str, str]],
+    found: Found,
+    said: set[tuple[str, int]],
+    log: Log,
+) -> None:
+    if (
+        not outward
+        or service.hooks != ("prerouting",)
+        or service.action not in {"redirect", "dnat"}
+        or (service.proto, service.dport) in outward
+        or not found.selector.leaves
+    ):
+        return
+    first = found.selector.leaves[0]
+    if _once(said, "prerouting-only", first):
+        log.find(
+            "prerouting-only",
+            WARNING,
+            first.rule.line,
+            first.rule.text,
+            "connections made on this host pass OUTPUT and not PREROUTING: other services of this text are "
+            "balanced there too, this one is not",
+        )
+
+
+# -- right rules
+
+
+def _rewritten(rules: Sequence[Rule], condition: Callable[[int, list[str]], list[str]]) -> Iterable[str]:
+    """The rules with another condition of `statistic`, last of the matches; none where one cannot be "
+    "quoted."""
+    made: list[str] = []
+    try:
+        for i, rule in enumerate(rules):
+            rest, own = _without_statistic(rule.words)
+            new = condition(i, own)
+            if new:
+                at = next(
+                    (j for j, word in enumerate(rest) if word in {"-j", "-g", "--jump", "--goto"}), len(rest)
+                )
+                rest = [
+                    *_behind(rest, at),
+                    "-m",
+                    "statistic",
+                    *new,
+                    *rest[at : at + 2],
+                    *_target_words(rest, at),
+                ]
+            made.append(layout.join(rest))
+    except ValueError:
+        return ()
+    return tuple(made)
+
+
+def _behind(rest: list[str], at: int) -> list[str]:
+    """The words before the target, and matches that stand behind it."""
+    own = 2 + len(_target_words(rest, at))
+    return [*rest[:at], *rest[at + own :]]
+
+
+def _target_words(rest: list[str], at: int) -> list[str]:
+    """The words of the target's own options."""
+    if at + 1 >= len(rest):
+        return []
+    known = TARGETS.get(rest[at + 1], {})
+    end = at + 2
+    while end < len(rest) and rest[end][:2] == "--":
+        name = rest[end][2:].partition("=")[0]
+        full = [option for option in known if option.startswith(name)]
+        if not full:
+            break
+        end += 1 + (0 if "=" in rest[end] else known[full[0]])
+    return rest[at + 2 : end]
+
+
+def _without_statistic(given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A rule's words without those of match statistic, and those."""
+    rest: list[str] = []
+    own: list[str] = []
+    i = 0
+    while i < len(given):
+        word = given[i]
+        if word == "-m" and given[i + 1 : i + 2] == ["statistic"]:
+            i += 2
+            continue
+        name = word[2:].partition("=")[0] if word[:2] == "--" else ""
+        if name in MATCHES["statistic"]:
+            size = 1 if "=" in word else 2
+            if rest and rest[-1] == "!":
+                own.append(rest.pop())
+            own += given[i : i + size]
+            i += size
+            continue
+        rest.append(word)
+        i += 1
+    return rest, own

@@ -150,6 +150,8 @@ class Walk:
         self.seeds: dict[tuple[str, int], int] = {}
         self.overwritten: list[tuple[Meaning, Meaning, Fraction]] = []
         self.unread: list[Meaning] = []
+        #: Connections that a rule of the hook's own chain sends past all others.
+        self.returned: dict[int, Fraction] = {}
         self._depth = 0
         self._ways = 0
 
@@ -191,6 +193,8 @@ class Walk:
             if not took:
                 stream = left
                 continue
+            if act is Act.RETURN and self._depth == 1:
+                self.returned[meaning.rule.line] = took
             stream = self._act(meaning, taken, left, there)
             if act is Act.JUMP:
                 came = _mass(stream)
@@ -348,15 +352,12 @@ class Walk:
         before = state.connmark if connection else state.mark
         after = (before & ~mask) | value if operation == "set" else (before & ~mask) ^ value
         who = state.connection_by if connection else state.by
-        if who is not None and who is not meaning and before != after and _picked(who):
+        same_bits = who is not None and who.marking is not None and bool(who.marking[3] & mask)
+        if who is not None and who is not meaning and before != after and who.picks and same_bits:
             self.overwritten.append((who, meaning, Fraction(part, length)))
         if connection:
             return state._replace(connmark=after & 0xFFFFFFFF, connection_by=meaning)
         return state._replace(mark=after & 0xFFFFFFFF, by=meaning)
-
-
-def _picked(meaning: Meaning) -> bool:
-    return meaning.picks
 
 
 @dataclass(slots=True)

@@ -51,6 +51,8 @@ class Chance:
 
     stored: int
     inverted: bool
+    #: As the rule has it.
+    written: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,8 +322,9 @@ class _Reader:
                     self.also(option, ",".join(sorted(states)), inverted)
                     continue
                 self.possible &= (_NEW in states) != inverted
-                if ("ESTABLISHED" in states) == inverted:
-                    self.remarks.append("first-packets")
+                # Whether packets of a connection that is not new match, too.
+                known = ("ESTABLISHED" in states) != inverted
+                self.remarks.append("later-packets" if known else "first-packets")
             elif option == "ctdir":
                 self.possible &= (values[0].upper() == "ORIGINAL") != inverted
             else:
@@ -409,7 +412,7 @@ class _Reader:
                 self.cannot("statistic", "--probability is no number from 0 to 1")
                 self.remarks.append("unparsable-line")
                 return
-            self.steps.append(Chance(stored, inverted))
+            self.steps.append(Chance(stored, inverted, text))
         else:
             self.cannot("statistic", "a mode that is neither nth nor random")
             self.remarks.append("unparsable-line")

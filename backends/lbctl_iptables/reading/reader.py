@@ -27,7 +27,7 @@ from lbctl_iptables.reading.flow import (
     Walk,
     ratio,
 )
-from lbctl_iptables.reading.meaning import Act, Meaning, Understanding
+from lbctl_iptables.reading.meaning import Act, Marked, Meaning, Understanding
 from lbctl_iptables.reading.ruleset import BUILTIN
 from lbctl_iptables.reading.where import EVERYTHING, LOCAL, Where
 
@@ -69,7 +69,9 @@ class Found:
     family: Family
     hooks: list[str]
     walks: list[Walk]
+    #: True where rules say by themselves that some connections are not to be balanced.
     explicit_leak: bool = False
+    per_packet: bool = False
 
 
 class Reader:
@@ -84,6 +86,8 @@ class Reader:
         self.meanings: list[Meaning] = []
         self._touched: set[int] = set()
         self._lost: set[int] = set()
+        #: Families of which packets of known connections leave the chains early.
+        self._only_new: set[Family] = set()
 
     @property
     def untouched(self) -> int:
@@ -96,7 +100,8 @@ class Reader:
         for family in families:
             tables = {name: table for (f, name), table in self._ruleset.tables.items() if f is family}
             self._family(family, tables)
-        findings.of_rules(self.meanings, self._log)
+        fragments = {key for key, table in self._ruleset.tables.items() if table.fragment and not table.whole}
+        findings.of_rules(self.meanings, self._lost, fragments, self._log)
         services = [self._finished(found) for found in self.found]
         findings.of_services(self.found, self.movers, self._log)
         return tuple(services)
@@ -145,6 +150,8 @@ class Reader:
                 for chain in table.chains.values()
             }
             for each in meanings.values():
+                for meaning in each:
+                    self._place(meaning)
                 self.meanings += each
             self._loops(meanings)
             programs[name] = {
@@ -153,6 +160,22 @@ class Reader:
             }
             leading[name] = _leading(meanings)
         self._hooks(family, tables, programs, leading, bits)
+
+    def _place(self, meaning: Meaning) -> None:
+        """Take out what iptables refuses where it stands, and what is not understood at all."""
+        rule = meaning.rule
+        reason = findings.misplaced(meaning)
+        if reason is not None:
+            self._log.find("wrong-table", Severity.ERROR, rule.line, rule.text, reason)
+            self._lose(meaning, "wrong-table", reason)
+            meaning.act = Act.GO_ON
+        elif (
+            meaning.unclear and {"removed-match", "family-mismatch", "unparsable-line"} & set(meaning.remarks)
+        ) or (meaning.unclear and meaning.act is Act.UNKNOWN and rule.table == "nat"):
+            self._lose(meaning, *meaning.unclear)
+        leaves = meaning.act in {Act.END, Act.RETURN, Act.GOTO}
+        if leaves and not meaning.possible and "later-packets" in meaning.remarks and rule.table == "mangle":
+            self._only_new.add(rule.family)
 
     def _loops(self, meanings: dict[str, list[Meaning]]) -> None:
         """Chains that lead back to themselves: the rule that closes the circle leads nowhere."""
@@ -333,7 +356,23 @@ class Reader:
             made = self._service(family, hooks, selector, whole, stream, kind)
             if made is not None:
                 self._touch(whole, kind)
-                yield Found(made, whole, selector, family, hooks, [whole])
+                found = Found(made, whole, selector, family, hooks, [whole])
+                returned = sum(whole.returned.values(), Fraction(0))
+                found.explicit_leak = bool(made.leak) and (
+                    returned == made.leak or not _falls_through(stream, kind)
+                )
+                found.per_packet = kind == "mark" and self._per_packet(family, whole)
+                yield found
+
+    def _per_packet(self, family: Family, walk: Walk) -> bool:
+        """True where packets behind a connection's first one are picked for as well."""
+        remarks = {remark for visit in walk.visits for remark in visit.meaning.remarks}
+        if "first-packets" in remarks or family in self._only_new:
+            return False
+        restores = any(v.meaning.marking and v.meaning.marking[1] == "restore" for v in walk.visits)
+        return not (restores and any(findings.asks_mark(v.meaning) for v in walk.visits)) and not any(
+            isinstance(step, Marked) and step.connection for v in walk.visits for step in v.meaning.steps
+        )
 
     def _cannot(self, meaning: Meaning) -> None:
         if meaning.unclear and (meaning.picks or meaning.act not in {Act.MARK, Act.GO_ON}):
@@ -571,6 +610,13 @@ def _marked(state: State) -> tuple[str | None, str, str, Meaning | None]:
     if state.connection_by is not None and state.connmark:
         return f"mark {state.connmark:#x}", "connmark", "", state.connection_by
     return None, "", "no mark", None
+
+
+def _falls_through(stream: Stream, kind: str) -> bool:
+    """True where some connections come to the end of the rules."""
+    if kind == "mark":
+        return any(_marked(state)[0] is None and state.out is None for place in stream for state in place)
+    return any(state.out is None for place in stream for state in place)
 
 
 def _nothing(selector: Selector) -> str:

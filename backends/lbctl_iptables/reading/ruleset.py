@@ -242,7 +242,8 @@ class Ruleset:
                 line.number,
                 line.text,
                 "rules of iptables-legacy and of iptables-nft in one text: the kernel runs both, and the "
-                "first NAT rule that maps a connection wins, in no order that a text tells; import each alone",
+                "first NAT rule that maps a connection wins, in no order that a text tells; import each "
+                "alone",
             )
 
     # -- rules
