@@ -247,7 +247,7 @@ def _chance(step: Chance, rule: Rule, log: Log) -> None:
             rule.text,
             f"--probability {shown(step.written)} is {step.stored}/2147483648 and not {meant}: "
             f"{percent(Fraction(step.stored, DRAW))} of connections, not {percent(meant)}",
-            _rewritten((rule,), lambda _, own: ["--mode", "random", "--probability", f"{float(meant):.11f}"]),
+            _rewritten((rule,), lambda *_: ["--mode", "random", "--probability", f"{float(meant):.11f}"]),
         )
 
 
@@ -590,8 +590,7 @@ def _outward(
 
 
 def _rewritten(rules: Sequence[Rule], condition: Callable[[int, list[str]], list[str]]) -> Iterable[str]:
-    """The rules with another condition of `statistic`, last of the matches; none where one cannot be "
-    "quoted."""
+    """The rules with another condition of `statistic`, last of the matches; none that cannot be quoted."""
     made: list[str] = []
     try:
         for i, rule in enumerate(rules):
