@@ -9,6 +9,7 @@ from lbctl_nftables.layout import NAME as name
 from lbctl_nftables.lift import lift
 from lbctl_nftables.observe import observe
 from lbctl_nftables.probe import probe
+from lbctl_nftables.reading import dump, read, recognizes
 from lbctl_nftables.script import render
 from lbctl_nftables.stats import stats
 
@@ -19,12 +20,15 @@ __all__ = [
     "census",
     "check",
     "compile",
+    "dump",
     "generation",
     "lift",
     "name",
     "observe",
     "preference",
     "probe",
+    "read",
+    "recognizes",
     "refine",
     "render",
     "stats",

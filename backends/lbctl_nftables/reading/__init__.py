@@ -1,0 +1,11 @@
+"""nft's rules of anybody → services with the exact share of each endpoint, and what is wrong with them.
+
+text ─words─▶ words ─┐
+                     ├─grammar, document─▶ tables, chains, rules ─follow─▶ graphs ─judge─▶ Reading
+JSON ─listed─▶ words ┘
+"""
+
+from lbctl_nftables.reading.dump import dump
+from lbctl_nftables.reading.read import read, recognizes
+
+__all__ = ["dump", "read", "recognizes"]

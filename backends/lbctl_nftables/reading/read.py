@@ -1,0 +1,392 @@
+"""A text → what its rules do: services, findings, and what was not understood."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from lbctl.model import Family, Finding, Kept, Reading, ReadService, ReadShare, Severity
+from lbctl.model import shares as parts_of
+from lbctl_nftables.reading import judge
+from lbctl_nftables.reading.document import Document, read_text
+from lbctl_nftables.reading.follow import (
+    End,
+    Found,
+    Hook,
+    Purse,
+    TooMuch,
+    Undecided,
+    sequence,
+    shares,
+)
+from lbctl_nftables.reading.grammar import Pick, Verdict, Vmap
+from lbctl_nftables.reading.listed import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from lbctl_nftables.reading.document import Chain, Rule
+    from lbctl_nftables.reading.follow import Followed
+    from lbctl_nftables.reading.select import Selector
+
+FORMAT = "nft"
+_LOOKS = re.compile(
+    r"(?m)^\s*(?:#!.*\bnft\b|(?:(?:add|create|insert)\s+)?(?:table|chain|rule)\s+(?:(?:ip6?|inet|arp|bridge|netdev)\s+)?"
+    r"[\w\"]|flush\s+ruleset|(?:\S*/)?(?:sudo\s+(?:\S*/)?)?nft\s)"
+)
+_JSON = re.compile(r'\s*\{\s*"nftables"\s*:')
+#: Where a chain that is only named would be hooked by its name, as in rules for a table of another text.
+_BY_NAME = {
+    "prerouting": ("nat", "prerouting", -100),
+    "output": ("nat", "output", -100),
+    "postrouting": ("nat", "postrouting", 100),
+}
+_HOOKS = {
+    False: ("prerouting", "output", "postrouting", "input"),
+    True: ("prerouting", "input", "forward", "output", "postrouting"),
+}
+_WORDS = {Family.IPV4: {"ip", "inet"}, Family.IPV6: {"ip6", "inet"}}
+#: The longest sequence that is told; shares are exact all the same.
+_LONGEST = 65536
+_MODES = {"inc": "nth", "random": "random", "jhash": "hash", "symhash": "hash"}
+_SOURCE = {"ip saddr", "ip6 saddr"}
+_SHOWN = {"family", "proto", "dst", "dport", "dst-type", "state"}
+
+
+def recognizes(text: str) -> bool:
+    """See `lbctl.spi.Reader`."""
+    return bool(_JSON.match(text) or _LOOKS.search(text))
+
+
+def read(text: str, *, family: Family | None = None) -> Reading:
+    """See `lbctl.spi.Reader`. A text of nft says its families itself."""
+    del family
+    text = text.removeprefix("\ufeff")
+    if "\0" in text or any("\udc80" <= letter <= "\udcff" for letter in text if letter > "\ud7ff"):
+        line = 1 + text[
+            : next(i for i, c in enumerate(text) if c == "\0" or "\udc80" <= c <= "\udcff")
+        ].count("\n")
+        finding = Finding(
+            code="input-not-text",
+            severity=Severity.ERROR,
+            line=line,
+            rule="",
+            message="there are bytes that are no text",
+        )
+        return Reading(format=FORMAT, accept=False, findings=(finding,))
+    document = read_json(text) if _JSON.match(text) else read_text(text)
+    return _Reader(document, Purse(len(text) // 5)).reading()
+
+
+@dataclass(slots=True)
+class Seen:
+    """A selector's connections at one hook, followed to their ends."""
+
+    hook: Hook
+    selector: Selector
+    found: Found
+    followed: Followed
+    ends: Mapping[End, Fraction]
+    slots: tuple[End, ...]
+    service: ReadService
+
+
+class _Reader:
+    def __init__(self, document: Document, purse: Purse) -> None:
+        self._document = document
+        self._purse = purse
+        self._hooks: list[Hook] = []
+        self._seen: list[Seen] = []
+        self._behind: dict[int, Rule] = {}
+        self._moved: dict[int, set[tuple[Family, Selector]]] = {}
+
+    def reading(self) -> Reading:
+        """What the document does."""
+        document = self._document
+        self._suppose_hooks()
+        loops = _loops(document)
+        for rule, name in loops:
+            document.refuse(
+                "chain-loop",
+                rule.line,
+                rule.text,
+                f"chain {name} leads back to itself; the kernel refuses that",
+            )
+        if not loops:
+            try:
+                self._follow()
+            except TooMuch:
+                document.skip(1, "", "size", "following these rules takes more steps than their size allows")
+        judge.document(document)
+        for hook in self._hooks:
+            judge.hook(document, hook)
+        judge.services(document, self._seen, self._hooks)
+        judge.behind(document, self._seen, self._behind)
+        services = self._merged()
+        used = {number for seen in self._seen for number in seen.followed.used}
+        skipped = {(each.line, each.rule) for each in document.unsupported}
+        rules = [
+            rule
+            for table in document.tables.values()
+            for chain in table.chains.values()
+            for rule in chain.rules
+        ]
+        untouched = sum(
+            id(rule) not in used and (rule.line, rule.text[:400]) not in skipped for rule in rules
+        )
+        return Reading(
+            format=FORMAT,
+            accept=document.accept,
+            services=services,
+            findings=tuple(sorted(dict.fromkeys(document.findings), key=lambda finding: finding.line)),
+            unsupported=tuple(dict.fromkeys(document.unsupported)),
+            untouched_rules=untouched,
+        )
+
+    def _suppose_hooks(self) -> None:
+        """Chains that are not declared in the text, but named like hooks, are taken for chains of these."""
+        for table in self._document.tables.values():
+            for chain in table.chains.values():
+                supposed = _BY_NAME.get(chain.name.lower())
+                if not chain.declared and supposed and chain.rules:
+                    chain.kind, chain.hook, chain.priority = supposed
+                    message = f"chain {chain.name} is not declared in this text; "
+                    message += f"taken for the {chain.hook} hook of NAT"
+                    first = chain.rules[0]
+                    self._document.find("partial-dump", Severity.WARNING, first.line, first.text, message)
+
+    def _follow(self) -> None:
+        for family in Family:
+            for marking in (False, True):
+                for name in _HOOKS[marking]:
+                    chains = self._chains(family, name, marking=marking)
+                    if chains:
+                        hook = Hook(self._document, family, name, chains, marking=marking, purse=self._purse)
+                        hook.enumerate()
+                        self._hooks.append(hook)
+        for hook in self._hooks:
+            for ident, selectors in hook.moved.items():
+                self._moved.setdefault(ident, set()).update((hook.family, each) for each in selectors)
+        for hook in self._hooks:
+            for selector, found in hook.found.items():
+                self._one(hook, selector, found)
+
+    def _chains(self, family: Family, hook: str, *, marking: bool) -> list[Chain]:
+        """The base chains of a hook in the order of their calls."""
+        chains = [
+            chain
+            for table in self._document.tables.values()
+            if table.family in _WORDS[family]
+            for chain in table.chains.values()
+            if chain.hook == hook and (marking or chain.kind == "nat")
+        ]
+        return sorted(chains, key=lambda chain: chain.priority)
+
+    def _one(self, hook: Hook, selector: Selector, found: Found) -> None:
+        try:
+            followed = hook.follow(selector)
+            if found.rules and not any(id(rule) in followed.used for rule in found.rules):
+                if any(end.to for end in shares(followed)):
+                    # Other rules, before these, have endpoints for all of it.
+                    self._behind.update((id(rule), rule) for rule in found.rules)
+                return
+            ends, slots = self._weighed(followed, found)
+        except Undecided as undecided:
+            rule = undecided.rule
+            self._document.skip(rule.line, rule.text, undecided.what, undecided.reason)
+            if undecided.what in judge.CODES:
+                self._document.find(undecided.what, Severity.ERROR, rule.line, rule.text, undecided.reason)
+            return
+        service = self._service(hook, selector, found, followed, ends, slots)
+        if service is not None:
+            self._seen.append(Seen(hook, selector, found, followed, ends, slots, service))
+
+    def _weighed(self, followed: Followed, found: Found) -> tuple[Mapping[End, Fraction], tuple[End, ...]]:
+        """The shares, and one period where there is a sequence, or the slots of a hash."""
+        picks = _picks(followed)
+        kinds = {pick.kind for pick in picks}
+        met = [pick.ident for pick in picks if pick.kind == "inc"]
+        tangled = len(met) > len(set(met))
+        if kinds == {"inc"}:
+            longest = max(pick.modulus for pick in picks)
+            turns = sequence(followed, _LONGEST, self._purse) if longest <= _LONGEST else None
+            if turns is not None and tangled:
+                return parts_of(turns), tuple(turns)
+            if turns is not None:
+                return shares(followed), tuple(turns)
+        if tangled:
+            rule = found.rules[0]
+            raise Undecided(
+                rule, "counters", "counters that are met on several ways have no exact share here"
+            )
+        if isinstance(followed.start, End):
+            return shares(followed), (followed.start,) if followed.start.to else ()
+        if len(picks) == 1 and picks[0].seed is not None and picks[0].modulus <= _LONGEST:
+            [node] = followed.nodes.values()
+            if all(isinstance(after, End) for _, _, after in node.cases):
+                slots = [after for low, high, after in node.cases for _ in range(low, high + 1)]
+                return shares(followed), tuple(each for each in slots if isinstance(each, End))
+        return shares(followed), ()
+
+    def _service(
+        self,
+        hook: Hook,
+        selector: Selector,
+        found: Found,
+        followed: Followed,
+        ends: Mapping[End, Fraction],
+        slots: tuple[End, ...],
+    ) -> ReadService | None:
+        order = dict.fromkeys([*slots, *ends])
+        served = [end for end in order if end.to]
+        if hook.marking and len({end.to for end in served}) < 2 and not slots:
+            return None
+        parts: dict[str, Fraction] = {}
+        for end in served:
+            parts[end.to] = parts.get(end.to, Fraction(0)) + ends[end]
+        leaks = [end for end in ends if not end.to]
+        picks = _picks(followed)
+        hashes = {pick for pick in picks if pick.kind == "jhash"}
+        mode = _mode(followed, ends)
+        affinity = None
+        if followed.keeps:
+            affinity = Kept(kind="map", by="source address", seconds=followed.kept)
+        elif mode == "hash" and hashes and all(pick.of in _SOURCE for pick in hashes):
+            affinity = Kept(kind="hash", by="source address", seconds=None)
+        depends = self._depends(hook, selector, followed)
+        family = hook.family
+        when = {
+            what: values.written(what, family)
+            for what, values in selector.fields
+            if what not in _SHOWN
+            or (what == "dst-type" and (values.names != {"local"} or selector.get("dst")))
+        }
+        when |= followed.but
+        dst = selector.get("dst")
+        local = selector.get("dst-type")
+        is_local = local is not None and local.names == {"local"} and not local.but
+        proto, dport = selector.get("proto"), selector.get("dport")
+        lines = sorted({rule.line for rule in followed.used.values()})
+        return ReadService(
+            family=family,
+            proto=proto.text if proto else "any",
+            dst=dst.written("dst", family) if dst else "local" if is_local else "any",
+            dport=dport.written("dport", family) if dport else "any",
+            hooks=(hook.name,),
+            action=served[0].action if served else "none",
+            mode=mode,
+            backends=tuple(ReadShare(to=to, share=share) for to, share in parts.items()),
+            leak=1 - sum(parts.values(), start=Fraction(0)),
+            leak_to="; ".join(dict.fromkeys(end.why for end in leaks)) or None,
+            affinity=affinity,
+            exact=depends is None,
+            depends_on=depends,
+            when=when or None,
+            name=found.name,
+            slots=tuple(end.to or None for end in slots),
+            hash_seed=next(iter(hashes)).seed if len(hashes) == 1 and slots else None,
+            lines=tuple(lines),
+        )
+
+    def _depends(self, hook: Hook, selector: Selector, followed: Followed) -> str | None:
+        """What else moves the counters of a service."""
+        others: list[str] = []
+        for pick in _picks(followed):
+            if pick.kind == "inc" and pick.modulus > 1:
+                here = self._moved.get(pick.ident, set())
+                others += [_described(f, s) for f, s in here if (f, s) != (hook.family, selector)]
+        if others:
+            few = sorted(set(others))
+            return (
+                "connections of " + ", ".join(few[:4]) + (f" and {len(few) - 4} more" if len(few) > 4 else "")
+            )
+        if followed.strange:
+            line = min(rule.line for rule in followed.strange.values())
+            return f"a rule that is not understood (line {line})"
+        return None
+
+    def _merged(self) -> tuple[ReadService, ...]:
+        """The services, those that are the same at several hooks as one."""
+        made: dict[object, ReadService] = {}
+        for seen in self._seen:
+            service = seen.service
+            key = (
+                seen.hook.family, seen.hook.marking, seen.selector, service.action, service.mode,
+                service.backends, service.leak, service.slots, service.affinity, service.hash_seed,
+                service.when and tuple(service.when.items()),
+            )  # fmt: skip
+            other = made.get(key)
+            if other is None:
+                made[key] = service
+            else:
+                made[key] = replace(
+                    other,
+                    hooks=(*other.hooks, *(hook for hook in service.hooks if hook not in other.hooks)),
+                    lines=tuple(sorted({*other.lines, *service.lines})),
+                )
+        return tuple(made.values())
+
+
+def _picks(followed: Followed) -> list[Pick]:
+    return [node.pick for node in followed.nodes.values() if node.pick is not None]
+
+
+def _mode(followed: Followed, ends: Mapping[End, Fraction]) -> str:
+    if not any(end.to for end in ends):
+        return "none"
+    if len({end.to for end in ends}) == 1:
+        return "single"
+    kinds = {
+        _MODES[node.pick.kind]
+        for node in followed.nodes.values()
+        if node.pick is not None and len({after for _, _, after in node.cases}) > 1
+    }
+    return kinds.pop() if len(kinds) == 1 else "mixed"
+
+
+def _described(family: Family, selector: Selector) -> str:
+    found = {what: values.written(what, family) for what, values in selector.fields}
+    dst = found.get("dst") or ("local" if "dst-type" in found else "any")
+    return f"{family} {dst} {found.get('proto', 'any')} {found.get('dport', 'any')}"
+
+
+def _loops(document: Document) -> list[tuple[Rule, str]]:
+    """The rules that lead back to a chain that led to them, one for each such chain."""
+    found: list[tuple[Rule, str]] = []
+    for table in document.tables.values():
+        done: set[str] = set()
+        for first in table.chains:
+            if first in done:
+                continue
+            path: dict[str, Iterator[tuple[Rule, str]]] = {first: _calls(table.chains[first], document)}
+            while path:
+                name = next(reversed(path))
+                for rule, target in path[name]:
+                    if target in path:
+                        found.append((rule, target))
+                    elif target in table.chains and target not in done:
+                        path[target] = _calls(table.chains[target], document)
+                        break
+                else:
+                    del path[name]
+                    done.add(name)
+    return found
+
+
+def _calls(chain: Chain, document: Document) -> Iterator[tuple[Rule, str]]:
+    members = document.tables[chain.family, chain.table].members
+    for rule in chain.rules:
+        for statement in rule.statements:
+            if isinstance(statement, Verdict) and statement.target:
+                yield rule, statement.target
+            elif isinstance(statement, Vmap):
+                declared = statement.members
+                elements = (
+                    declared
+                    if isinstance(declared, tuple)
+                    else (members[declared.name].elements if declared.name in members else ())
+                )
+                targets = (e.data.target for e in elements if isinstance(e.data, Verdict) and e.data.target)
+                yield from ((rule, target) for target in dict.fromkeys(targets))
