@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from lbctl_nftables.reading.grammar import Element, Key, Operand
     from lbctl_nftables.reading.meaning import Conditions, Meant
 
-    _Page: TypeAlias = tuple[dict[int, Verdict | Key | None], list[tuple[int, int, Verdict | Key | None]]]
+    _Page: TypeAlias = tuple[dict[int, Element], list[tuple[int, int, Element]]]
 
 #: The kernel's own limit of nested jumps.
 _JUMPS = 16
@@ -52,7 +52,8 @@ _FEW = 16
 _GUARDS = ("dst", "dport")
 _ENDING = {"accept", "drop", "return"}
 TRANSLATING = {"dnat", "redirect", "snat"}
-_PREFIX = "service-"
+#: How chains of one service are called, by lbctl and by kube-proxy.
+SERVICE = "service-"
 
 
 class TooMuch(Exception):
@@ -73,6 +74,8 @@ class End(NamedTuple):
     action: str
     to: str
     why: str = ""
+    #: What a comment calls the endpoint.
+    name: str = ""
     #: The line of a rule that put another mark in the place of one that was set before.
     over: int = 0
 
@@ -118,10 +121,10 @@ class Place(NamedTuple):
 
 @dataclass(slots=True)
 class Node:
-    """A point where the way parts, or an end. Cases are first and last number, and what comes next."""
+    """A point where the way parts. Cases are first and last number, and what comes next."""
 
-    end: End | None = None
     pick: Pick | None = None
+    rule: Rule | None = None
     cases: list[tuple[int, int, Place | End]] = field(default_factory=list)
 
 
@@ -131,7 +134,9 @@ class Followed:
 
     start: Place | End
     nodes: dict[Place, Node] = field(default_factory=dict)
+    #: The rules that take part, in the order of their discovery; those that all connections meet.
     used: dict[int, Rule] = field(default_factory=dict)
+    first: frozenset[int] = frozenset()
     #: Rule, and the numbers at which its condition holds, for conditions on picked numbers.
     drawn: dict[int, tuple[Rule, Chain, Drawn]] = field(default_factory=dict)
     #: What ended the way of a part of the selected traffic: the field, and the values that are left.
@@ -194,8 +199,8 @@ class Hook:
             if mark in seen:
                 continue
             seen.add(mark)
-            if name is None and chain.name.startswith(_PREFIX):
-                name = chain.name.removeprefix(_PREFIX)
+            if name is None and chain.name.startswith(SERVICE):
+                name = chain.name.removeprefix(SERVICE)
             calls: list[tuple[Chain, Selector, bool, str | None]] = []
             guarded = self._guards(chain)
             for rule in guarded.narrowing(selector):
@@ -327,7 +332,7 @@ class Hook:
                 if called is None:
                     continue
                 if "dport" in meant.names and self.name in {"prerouting", "output"} and _is_empty(called):
-                    self._note(narrowed, rule, called.name.removeprefix(_PREFIX), served=False)
+                    self._note(narrowed, rule, called.name.removeprefix(SERVICE), served=False)
                 yield called, narrowed, picked, name
 
     def _translated(
@@ -394,8 +399,9 @@ class Hook:
         """All ways of a selector's connections; raises `Undecided`."""
         start = Place(0, self._entered(0), 0, None, None)
         followed = Followed(start)
-        work: list[Place | End] = [self._advance(selector, start, followed)]
-        followed.start = work[0]
+        followed.start = self._advance(selector, start, followed)
+        followed.first = frozenset(followed.used)
+        work: list[Place | End] = [followed.start]
         while work:
             place = work.pop()
             if isinstance(place, End) or place in followed.nodes:
@@ -403,6 +409,7 @@ class Hook:
             if len(followed.nodes) > _NODES:
                 raise TooMuch
             node = followed.nodes[place] = self._part(selector, place, followed)
+            node.rule = self._rule_at(selector, place)
             work += [after for _, _, after in reversed(node.cases)]
         _straighten(followed)
         return followed
@@ -679,9 +686,8 @@ class Hook:
 
     def _part(self, selector: Selector, place: Place, followed: Followed) -> Node:
         """The ways that part where a number is picked."""
-        number, index = place.frames[-1]
-        chain = self._chains[number]
-        rule = self._guards(chain).covering(selector)[index]
+        chain = self._chains[place.frames[-1][0]]
+        rule = self._rule_at(selector, place)
         statement = rule.statements[place.statement]
         meaning = self._meaning(chain)
         followed.used.setdefault(id(rule), rule)
@@ -696,17 +702,17 @@ class Hook:
                 return self._node(selector, place, drawn.pick, cases, missed, followed)
             case Vmap(key=Pick() as pick, members=members):
                 cases = []
-                for low, high, data in self._numbered(meaning, pick, members, rule, followed):
-                    if isinstance(data, Verdict):
-                        step = self._verdict(data, chain, rule, place, followed)
+                for low, high, element in self._numbered(meaning, pick, members, rule, followed):
+                    if isinstance(element.data, Verdict):
+                        step = self._verdict(element.data, chain, rule, place, followed)
                         cases.append((low, high, missed if step.what == "next" else step.to))
                 return self._node(selector, place, pick, cases, missed, followed)
             case SetMark(where=where, value=Lookup(key=Pick() as pick, members=members)):
                 cases = []
-                for low, high, data in self._numbered(meaning, pick, members, rule, followed):
+                for low, high, element in self._numbered(meaning, pick, members, rule, followed):
                     after = place._replace(statement=place.statement + 1)
-                    if isinstance(data, tuple):
-                        after = self._with_mark(after, where, data, rule, followed)
+                    if isinstance(element.data, tuple):
+                        after = self._with_mark(after, where, element.data, rule, followed)
                     cases.append((low, high, after))
                 return self._node(selector, place, pick, cases, missed, followed)
             case SetMark(where=where, value=Pick() as pick):
@@ -721,6 +727,10 @@ class Hook:
             case Nat():
                 return self._nat_node(selector, place, rule, statement, meaning, missed, followed)
         raise Undecided(rule, "pick", "a number is picked in a way that is not known")
+
+    def _rule_at(self, selector: Selector, place: Place) -> Rule:
+        number, index = place.frames[-1]
+        return self._guards(self._chains[number]).covering(selector)[index]
 
     def _nat_node(
         self,
@@ -758,19 +768,20 @@ class Hook:
         picked = lookup.key
         if not isinstance(picked, Pick):
             raise Undecided(rule, "map", "not understood")
-        for low, high, data in self._numbered(meaning, picked, lookup.members, rule, followed):
-            if not isinstance(data, tuple):
+        for low, high, element in self._numbered(meaning, picked, lookup.members, rule, followed):
+            if not isinstance(element.data, tuple):
                 continue
             parts = [
-                data if each is lookup else each if isinstance(each, tuple) else None
+                element.data if each is lookup else each if isinstance(each, tuple) else None
                 for each in (nat.address, nat.port)
             ]
-            cases.append((low, high, self._endpoint(nat, parts, selector, rule, followed)))
+            end = self._endpoint(nat, parts, selector, rule, followed)
+            cases.append((low, high, end._replace(name=element.comment.rpartition("/")[2])))
         return self._node(selector, place, picked, cases, missed, followed)
 
     def _numbered(
         self, meaning: Meaning, pick: Pick, members: grammar.Members, rule: Rule, followed: Followed
-    ) -> Iterator[tuple[int, int, Verdict | Key | None]]:
+    ) -> Iterator[tuple[int, int, Element]]:
         """The data of a map for each number that can be picked, counted from 0."""
         if isinstance(members, Ref):
             declared = meaning.declared(members)
@@ -785,22 +796,22 @@ class Hook:
             if high < 0 or low >= pick.modulus:
                 outside = True
                 continue
-            yield max(low, 0), min(high, pick.modulus - 1), element.data
+            yield max(low, 0), min(high, pick.modulus - 1), element
         if outside:
             followed.notes["packet-out-of-range", id(rule)] = rule, str(pick.modulus)
 
-    def _page(self, declared: Members, pick: Pick) -> Iterator[tuple[int, int, Verdict | Key | None]]:
+    def _page(self, declared: Members, pick: Pick) -> Iterator[tuple[int, int, Element]]:
         """The part of a named map that a pick can reach: such maps are shared by many."""
         made = self._pages.get(id(declared))
         if made is None:
-            exact: dict[int, Verdict | Key | None] = {}
-            wide: list[tuple[int, int, Verdict | Key | None]] = []
+            exact: dict[int, Element] = {}
+            wide: list[tuple[int, int, Element]] = []
             for element in declared.elements:
                 low, high = _number_span(element.key, Pick("inc", 1 << 32), None)
                 if low == high:
-                    exact.setdefault(low, element.data)
+                    exact.setdefault(low, element)
                 else:
-                    wide.append((low, high, element.data))
+                    wide.append((low, high, element))
             made = self._pages[id(declared)] = exact, wide
         exact, wide = made
         if pick.modulus <= len(exact):
@@ -810,13 +821,13 @@ class Hook:
                     yield n, n, exact[n + pick.offset]
         else:
             self._purse.spend(len(exact))
-            for n, data in exact.items():
+            for n, element in exact.items():
                 if 0 <= n - pick.offset < pick.modulus:
-                    yield n - pick.offset, n - pick.offset, data
-        for low, high, data in wide:
+                    yield n - pick.offset, n - pick.offset, element
+        for low, high, element in wide:
             low, high = max(low - pick.offset, 0), min(high - pick.offset, pick.modulus - 1)
             if low <= high:
-                yield low, high, data
+                yield low, high, element
 
     def _node(
         self,
@@ -970,19 +981,26 @@ def _beyond(beyond: dict[Place, Place | End], after: Place | End) -> Place | End
 
 def shares(followed: Followed) -> dict[End, Fraction]:
     """The part of the connections that comes to each end, each pick taken for itself."""
-    weights: dict[Place | End, Fraction] = {followed.start: Fraction(1)}
-    ends: dict[End, Fraction] = {}
-    if isinstance(followed.start, End):
-        return {followed.start: Fraction(1)}
+    return {place: share for place, share in _weighed(followed).items() if isinstance(place, End)}
+
+
+def weights(followed: Followed) -> dict[int, Fraction]:
+    """The part of the connections that comes to each rule that picks, by the rule's identity."""
+    met: dict[int, Fraction] = {}
+    for place, share in _weighed(followed).items():
+        rule = followed.nodes[place].rule if isinstance(place, Place) else None
+        if rule is not None:
+            met[id(rule)] = met.get(id(rule), Fraction(0)) + share
+    return met
+
+
+def _weighed(followed: Followed) -> dict[Place | End, Fraction]:
+    met: dict[Place | End, Fraction] = {followed.start: Fraction(1)}
     for place in _in_order(followed):
-        weight = weights.pop(place)
-        node = followed.nodes[place]
-        for part, after in parts(node, place):
-            if isinstance(after, End):
-                ends[after] = ends.get(after, Fraction(0)) + weight * part
-            else:
-                weights[after] = weights.get(after, Fraction(0)) + weight * part
-    return ends
+        weight = met[place]
+        for part, after in parts(followed.nodes[place], place):
+            met[after] = met.get(after, Fraction(0)) + weight * part
+    return met
 
 
 def parts(node: Node, place: Place) -> list[tuple[Fraction, Place | End]]:

@@ -7,13 +7,14 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from lbctl.model import Severity
-from lbctl_nftables.reading.grammar import Match, Nat, Pick, SetMark, Verdict
+from lbctl_nftables.reading.grammar import Lookup, Match, Nat, Pick, SetMark, Verdict, Vmap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from lbctl_nftables.reading.document import Chain, Document, Rule
     from lbctl_nftables.reading.follow import Hook
+    from lbctl_nftables.reading.grammar import Operand
     from lbctl_nftables.reading.meaning import Drawn
     from lbctl_nftables.reading.read import Seen
 
@@ -79,6 +80,20 @@ def services(found: Document, seen: Sequence[Seen], hooks: Sequence[Hook]) -> No
         _notes(found, each)
         _marks(found, each)
     _local(found, seen, hooks)
+
+
+def picks(rule: Rule) -> bool:
+    """True for a rule that picks a number."""
+    return any(
+        isinstance(s.key if isinstance(s, (Match, Vmap)) else None, Pick)
+        or (isinstance(s, Nat) and any(_picked(each) for each in (s.address, s.port)))
+        or (isinstance(s, SetMark) and _picked(s.value))
+        for s in rule.statements
+    )
+
+
+def _picked(operand: Operand | None) -> bool:
+    return isinstance(operand.key if isinstance(operand, Lookup) else operand, Pick)
 
 
 def behind(found: Document, seen: Sequence[Seen], rules: Mapping[int, Rule]) -> None:

@@ -45,7 +45,8 @@ _FAMILY_WORDS = {
     Family.IPV6: {"ipv6", "ip6", "10", "0x86dd"},
 }
 _RANDOM = "meta random"
-_MANY = 12
+#: Elements of a set that are told one by one; a larger one is told by its name.
+_MANY = 256
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from lbctl.model import Family, Finding, Kept, Reading, ReadService, ReadShare, Severity
+from lbctl.model import Family, Finding, Kept, Reading, ReadService, ReadShare, Severity, Step
 from lbctl.model import shares as parts_of
-from lbctl_nftables.reading import judge
+from lbctl_nftables.reading import judge, own
 from lbctl_nftables.reading.document import Document, read_text
 from lbctl_nftables.reading.follow import (
+    SERVICE,
     End,
     Found,
     Hook,
@@ -20,6 +21,7 @@ from lbctl_nftables.reading.follow import (
     Undecided,
     sequence,
     shares,
+    weights,
 )
 from lbctl_nftables.reading.grammar import Pick, Verdict, Vmap
 from lbctl_nftables.reading.listed import read_json
@@ -100,6 +102,13 @@ class _Reader:
         self._hooks: list[Hook] = []
         self._seen: list[Seen] = []
         self._behind: dict[int, Rule] = {}
+        self._source_nats = own.source_nats(document)
+        self._chains_of = {
+            id(rule): chain
+            for table in document.tables.values()
+            for chain in table.chains.values()
+            for rule in chain.rules
+        }
         self._moved: dict[int, set[tuple[Family, Selector]]] = {}
 
     def reading(self) -> Reading:
@@ -269,6 +278,7 @@ class _Reader:
         is_local = local is not None and local.names == {"local"} and not local.but
         proto, dport = selector.get("proto"), selector.get("dport")
         lines = sorted({rule.line for rule in followed.used.values()})
+        names = {end.to: end.name for end in reversed(served) if end.name != end.to}
         return ReadService(
             family=family,
             proto=proto.text if proto else "any",
@@ -277,7 +287,9 @@ class _Reader:
             hooks=(hook.name,),
             action=served[0].action if served else "none",
             mode=mode,
-            backends=tuple(ReadShare(to=to, share=share) for to, share in parts.items()),
+            backends=tuple(
+                ReadShare(to=to, share=share, name=names.get(to) or None) for to, share in parts.items()
+            ),
             leak=1 - sum(parts.values(), start=Fraction(0)),
             leak_to="; ".join(dict.fromkeys(end.why for end in leaks)) or None,
             affinity=affinity,
@@ -288,7 +300,37 @@ class _Reader:
             slots=tuple(end.to or None for end in slots),
             hash_seed=next(iter(hashes)).seed if len(hashes) == 1 and slots else None,
             lines=tuple(lines),
+            picking=self._picking(found, followed),
+            source_nat=self._source_nats.get((family, own.key(selector) or ())) if served else None,
+            path=self._path(hook, followed),
         )
+
+    def _picking(self, found: Found, followed: Followed) -> tuple[int, ...]:
+        """The lines of the rules that pick; those of all protocols where one chain is one service's."""
+        rules = self._parting(followed) or {id(rule): rule for rule in found.rules}
+        chains = {id(chain): chain for number in rules if (chain := self._chains_of.get(number))}
+        own_chain = [chain for chain in chains.values() if chain.name.startswith(SERVICE)]
+        if own_chain and len(chains) == 1:
+            rules = {id(rule): rule for rule in own_chain[0].rules if judge.picks(rule)} or rules
+        return tuple(sorted({rule.line for rule in rules.values()}))
+
+    def _parting(self, followed: Followed) -> dict[int, Rule]:
+        return {
+            number: rule
+            for number, rule in followed.used.items()
+            if judge.picks(rule) and any(node.rule is rule for node in followed.nodes.values())
+        }
+
+    def _path(self, hook: Hook, followed: Followed) -> tuple[Step, ...]:
+        """The rules that take part, in the order in which they are met."""
+        met = weights(followed)
+        steps = []
+        for number, rule in followed.used.items():
+            chain = self._chains_of[number]
+            share = met.get(number) if number in met else Fraction(1) if number in followed.first else None
+            where = f"{hook.name}: {chain.family} {chain.table} {chain.name}"
+            steps.append(Step(where=where, line=rule.line, rule=rule.text, share=share))
+        return tuple(steps)
 
     def _depends(self, hook: Hook, selector: Selector, followed: Followed) -> str | None:
         """What else moves the counters of a service."""

@@ -39,7 +39,6 @@ PROTOCOLS = {
     "1": "icmp",
     "58": "ipv6-icmp",
 }
-_MANY = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ class Values:
 def values(what: str, keys: Iterable[str], family: Family, text: str = "") -> Values | None:
     """The values that some words stand for; None where they are none of this family. Raises `Strange`."""
     written = list(keys)
-    text = text or ",".join(written[:_MANY]) + (",…" if len(written) > _MANY else "")
+    text = text or ",".join(written)
     if what in ADDRESSES | PORTS | MARKS:
         spans: list[tuple[int, int]] = []
         for word in written:

@@ -16,6 +16,7 @@ from lbctl import __version__
 from lbctl.cli.apply import apply
 from lbctl.cli.backends import backends
 from lbctl.cli.check import check
+from lbctl.cli.compare import compare
 from lbctl.cli.demo import demo
 from lbctl.cli.import_ import import_
 from lbctl.cli.init import init
@@ -27,7 +28,7 @@ from lbctl.cli.status import status
 from lbctl.errors import LbctlError
 
 _EXIT_CODES = (
-    "Exit codes: 0 done, or nothing to do · 1 differences (plan --exit-code) · "
+    "Exit codes: 0 done, or nothing to do · 1 differences (plan --exit-code, compare) · "
     "2 wrong usage or invalid input · 3 no usable backend, or it cannot express a feature · "
     "4 permission · 5 apply failed, kernel unchanged · 6 apply failed, state unknown · "
     "7 the kernel moved since the plan, or another lbctl holds the lock"
@@ -73,6 +74,7 @@ for _command, _panel in (
     (status, LOOK),
     (render, LOOK),
     (backends, LOOK),
+    (compare, LOOK),
     (schema, LOOK),
 ):
     app.command(rich_help_panel=_panel)(_command)

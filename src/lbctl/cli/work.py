@@ -11,7 +11,7 @@ from lbctl.errors import IntentError
 
 if TYPE_CHECKING:
     from lbctl.engine import Session
-    from lbctl.model import Intent
+    from lbctl.model import Intent, Reading
 
 
 def read_intent(config: Path | None) -> Intent:
@@ -60,3 +60,19 @@ def owner_of(owner: str | None, config: Path | None) -> str:
     except IntentError as error:
         error.hint = "--owner NAME removes without reading the file"
         raise
+
+
+def read_rules_of(source: str) -> Reading:
+    """What rules do that are named as a file, `-` for standard input, or `live:STORE` of this host."""
+    from lbctl.engine.importing import read_live, read_rules
+    from lbctl.host import LocalHost
+    from lbctl.spi import backends
+
+    kind, colon, store = source.partition(":")
+    if kind == "live" and colon:
+        return read_live(LocalHost(), store, backends())
+    try:
+        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    except OSError as error:
+        raise IntentError(f"{source} cannot be read: {error.strerror}") from error
+    return read_rules(data, backends())

@@ -243,8 +243,8 @@ def _service(group: Sequence[ReadService], made: Mapping[str, Service]) -> tuple
     for each in group:
         listeners |= dict.fromkeys(_listeners(each, remarks))
         for name, value in (each.when or {}).items():
-            if name == "src" and "!" not in value and "-" not in value and "," not in value:
-                allow[ip_network(value)] = None
+            if name == "src" and "!" not in value and "-" not in value and "@" not in value:
+                allow |= dict.fromkeys(ip_network(each.strip()) for each in value.split(","))
             elif (name, value) == ("src-type", "! LOCAL"):
                 local = False
             else:

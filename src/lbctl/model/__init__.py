@@ -44,6 +44,7 @@ from lbctl.model.reading import (
     ReadService,
     ReadShare,
     Severity,
+    Step,
 )
 from lbctl.model.schedule import schedule, shares, slot_count
 
@@ -84,6 +85,7 @@ __all__ = [
     "SourceNat",
     "StaleFlow",
     "State",
+    "Step",
     "check_mark",
     "check_owner",
     "default_seed",

@@ -68,6 +68,19 @@ class ReadShare:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A rule that connections of a service meet, where it stands, and the share of them that comes there.
+
+    `share` is None where it was not worked out.
+    """
+
+    where: str
+    line: int
+    rule: str
+    share: Fraction | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReadService:
     """What new connections of one selector get. Shares and leak add up to 1.
 
@@ -98,6 +111,14 @@ class ReadService:
     picking: tuple[int, ...] = ()
     #: When the client's address is replaced; None where the rules read do not say.
     source_nat: SourceNat | None = None
+    #: What new connections pass on their way to an endpoint, in order, for people.
+    path: tuple[Step, ...] = ()
+
+    @property
+    def selector(self) -> tuple[str, str, str, str, tuple[tuple[str, str], ...]]:
+        """What tells this service from others: family, protocol, address, port, further conditions."""
+        when = tuple(sorted((self.when or {}).items()))
+        return self.family, self.proto, self.dst, self.dport, when
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

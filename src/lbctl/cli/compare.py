@@ -1,0 +1,126 @@
+"""`lbctl compare`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lbctl.cli.options import Color, Colors, Format, Output
+
+if TYPE_CHECKING:
+    from lbctl.cli.output import Style
+    from lbctl.engine.comparing import Comparison, Pair
+    from lbctl.model import ReadService
+
+_SOURCE = "FILE, - or live:STORE"
+
+
+def compare(
+    a: Annotated[
+        str, typer.Argument(metavar="A", help=f"Rules: {_SOURCE} (live:nftables, live:iptables-legacy).")
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help=f"Rules to hold against them: {_SOURCE}.")],
+    output: Output = Format.TEXT,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Say whether two sets of rules balance alike: the exact share of each endpoint, side by side.
+
+    Reads nft, iptables-save and scripts of commands, and this host's own rules. Exits with 0 where all
+    shares are equal, with 1 where they are not.
+    """
+    from lbctl.cli.output import Style, print_json
+    from lbctl.cli.work import read_rules_of
+    from lbctl.engine.comparing import compare as held
+    from lbctl.engine.importing import document
+    from lbctl.errors import IntentError
+
+    if a == b == "-":
+        raise IntentError("standard input can be read once only", hint="name a file for one side")
+    one, other = read_rules_of(a), read_rules_of(b)
+    found = held(one, other)
+    if output is Format.JSON:
+        print_json({"equal": found.equal, **_document(found), "a": document(one), "b": document(other)})
+    else:
+        print(_text(found, a, b, Style(color)))
+    if not (one.accept and other.accept):
+        raise typer.Exit(IntentError.exit_code)
+    if not found.equal:
+        raise typer.Exit(1)
+
+
+def _document(found: Comparison) -> dict[str, Any]:
+    from lbctl.cli.output import share
+
+    return {
+        "doubts": list(found.doubts),
+        "services": [
+            {
+                "family": str(pair.service.family),
+                "proto": pair.service.proto,
+                "dst": pair.service.dst,
+                "dport": pair.service.selector[3],
+                "when": dict(pair.service.when) if pair.service.when else None,
+                "hooks": list(pair.hooks),
+                "verdict": str(pair.verdict),
+                "equal": pair.verdict.equal,
+                "backends": [
+                    {"to": to, "a": share(mine), "b": share(theirs)}
+                    for to, (mine, theirs) in pair.shares.items()
+                ],
+                "leak": {"a": share(pair.leak[0]), "b": share(pair.leak[1])},
+                "notes": list(pair.notes),
+            }
+            for pair in found.pairs
+        ],
+    }
+
+
+def _text(found: Comparison, a: str, b: str, style: Style) -> str:
+    from lbctl.cli.output import count
+    from lbctl.config.values import escape
+
+    lines = [f"A: {escape(a)}", f"B: {escape(b)}"]
+    for pair in found.pairs:
+        lines += ["", *_pair_text(pair, style)]
+    lines += ["", *(style(f"in doubt: {escape(doubt)}", "yellow") for doubt in found.doubts)]
+    differing = sum(not pair.verdict.equal for pair in found.pairs)
+    if found.equal:
+        lines.append(
+            style(f"equal: {count(len(found.pairs), 'service')}, the same shares on both sides", "green")
+        )
+    else:
+        lines.append(style(f"NOT equal: {differing} of {count(len(found.pairs), 'service')} differ", "red"))
+    return "\n".join(lines)
+
+
+def _pair_text(pair: Pair, style: Style) -> list[str]:
+    from lbctl.cli.output import share_text, table
+    from lbctl.config.values import escape
+
+    head = style(escape(selected(pair.service)), "bold")
+    verdict = style(str(pair.verdict), "green" if pair.verdict.equal else "red")
+    lines = [f"{head}  ({', '.join(map(escape, pair.hooks))}): {verdict}"]
+    if not pair.verdict.equal:
+        rows = [
+            (
+                escape(to),
+                share_text(mine),
+                share_text(theirs),
+                "" if mine == theirs else f"{float(theirs - mine):+.2%}",
+            )
+            for to, (mine, theirs) in pair.shares.items()
+        ]
+        if any(pair.leak):
+            mine, theirs = pair.leak
+            rows.append(("no endpoint", share_text(mine), share_text(theirs), f"{float(theirs - mine):+.2%}"))
+        lines.append(table([("", "A", "B", ""), *rows], right=frozenset({1, 2, 3}), indent="    "))
+    lines += [f"    {escape(note)}" for note in pair.notes]
+    return lines
+
+
+def selected(service: ReadService) -> str:
+    """What connections a service is about: `ipv4 tcp local 80 when src 10.0.0.0/8`."""
+    family, proto, dst, port, when = service.selector
+    text = f"{family} {proto} {dst} {port}"
+    return text + (" when " + ", ".join(f"{what} {value}" for what, value in when) if when else "")

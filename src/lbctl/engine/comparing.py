@@ -1,0 +1,204 @@
+"""Two readings held against each other: service by service, share by share.
+
+Services are the same where they select the same connections. At each place where rules act on them, what the
+one side does is held against what the other does; places where both do the same are told together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from math import lcm
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from lbctl.model import Reading, ReadService
+
+#: Parts of a hash that are held against each other one by one; beyond, only shares are.
+_FINEST = 1 << 20
+
+
+class Verdict(StrEnum):
+    """How two services that select the same connections relate, and which side lacks one."""
+
+    IDENTICAL = "identical"
+    OTHER_ORDER = "same shares, other order"
+    OTHER_CLIENTS = "same shares, other clients"
+    DIFFERENT = "different"
+    ONLY_A = "only in A"
+    ONLY_B = "only in B"
+
+    @property
+    def equal(self) -> bool:
+        """True where every endpoint has the same share on both sides."""
+        return self in {Verdict.IDENTICAL, Verdict.OTHER_ORDER, Verdict.OTHER_CLIENTS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One service on both sides; None where a side lacks it. `hooks` are where this holds."""
+
+    a: ReadService | None
+    b: ReadService | None
+    hooks: tuple[str, ...]
+    verdict: Verdict
+    #: What differs besides, in words.
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shares(self) -> Mapping[str, tuple[Fraction, Fraction]]:
+        """Endpoint → its share on both sides."""
+        one, other = _shares(self.a), _shares(self.b)
+        zero = Fraction(0)
+        return {to: (one.get(to, zero), other.get(to, zero)) for to in dict.fromkeys([*one, *other])}
+
+    @property
+    def leak(self) -> tuple[Fraction, Fraction]:
+        """What no endpoint takes, on both sides."""
+        return _leak(self.a), _leak(self.b)
+
+    @property
+    def service(self) -> ReadService:
+        """The service of one of the sides, for what both select."""
+        service = self.a or self.b
+        if service is None:
+            raise ValueError("a pair of nothing")
+        return service
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """All pairs. `doubts` are reasons for which equal pairs do not make equal rules."""
+
+    pairs: tuple[Pair, ...]
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def equal(self) -> bool:
+        """True where both sides give every endpoint the same share of the same connections."""
+        return not self.doubts and all(pair.verdict.equal for pair in self.pairs)
+
+
+def compare(a: Reading, b: Reading) -> Comparison:
+    """Hold two readings against each other."""
+    one, other = _by_place(a), _by_place(b)
+    met: dict[tuple[int, int], list[str]] = {}
+    sides: dict[tuple[int, int], tuple[ReadService | None, ReadService | None]] = {}
+    for place in dict.fromkeys([*one, *other]):
+        mine, theirs = one.get(place), other.get(place)
+        key = id(mine), id(theirs)
+        sides[key] = mine, theirs
+        met.setdefault(key, []).append(place[1])
+    pairs = tuple(_pair(*sides[key], tuple(dict.fromkeys(hooks))) for key, hooks in met.items())
+    return Comparison(pairs=pairs, doubts=tuple(_doubts(a, b)))
+
+
+def _doubts(a: Reading, b: Reading) -> Iterator[str]:
+    lost = [sorted((each.what, each.rule) for each in reading.unsupported) for reading in (a, b)]
+    if lost[0] != lost[1]:
+        yield f"rules that would matter are not understood: {len(lost[0])} in A, {len(lost[1])} in B"
+    for name, reading in (("A", a), ("B", b)):
+        if not reading.accept:
+            yield f"{name} cannot be trusted as a ruleset"
+
+
+def _by_place(reading: Reading) -> dict[tuple[object, str, str], ReadService]:
+    """What selects connections, where, and for what → the service."""
+    # Translating and marking do not stand in each other's way.
+    return {
+        (service.selector, hook, _kind(service)): service
+        for service in reversed(reading.services)
+        for hook in service.hooks
+    }
+
+
+def _kind(service: ReadService) -> str:
+    return {"mark": "mark", "connmark": "mark", "snat": "source"}.get(service.action, "destination")
+
+
+def _pair(a: ReadService | None, b: ReadService | None, hooks: tuple[str, ...]) -> Pair:
+    if a is None or b is None:
+        verdict = Verdict.ONLY_B if a is None else Verdict.ONLY_A
+        return Pair(a=a, b=b, hooks=hooks, verdict=verdict)
+    notes = tuple(_notes(a, b))
+    if (
+        _shares(a) != _shares(b)
+        or a.leak != b.leak
+        or (a.action != b.action and "none" not in {a.mode, b.mode})
+    ):
+        return Pair(a=a, b=b, hooks=hooks, verdict=Verdict.DIFFERENT, notes=notes)
+    return Pair(a=a, b=b, hooks=hooks, verdict=_alike(a, b), notes=notes)
+
+
+def _alike(a: ReadService, b: ReadService) -> Verdict:
+    """How services with the same shares relate."""
+    if _keeping(a) != _keeping(b):
+        return Verdict.OTHER_CLIENTS
+    if a.mode in {"single", "none"} and b.mode == a.mode:
+        return Verdict.IDENTICAL
+    if "hash" in {a.mode, b.mode} or "mixed" in {a.mode, b.mode}:
+        return Verdict.IDENTICAL if a.mode == b.mode and _same_clients(a, b) else Verdict.OTHER_CLIENTS
+    if a.mode == b.mode == "random":
+        return Verdict.IDENTICAL
+    same = a.mode == b.mode and bool(a.slots) and _period(a.slots) == _period(b.slots)
+    return Verdict.IDENTICAL if same else Verdict.OTHER_ORDER
+
+
+def _same_clients(a: ReadService, b: ReadService) -> bool:
+    """True where a hash is known to send each client to the same endpoint on both sides."""
+    if None in {a.hash_seed, b.hash_seed} or a.hash_seed != b.hash_seed or not a.slots or not b.slots:
+        return False
+    if a.slots == b.slots:
+        return True
+    # A hash is scaled to the number of slots, so that slots are spans of it.
+    parts = lcm(len(a.slots), len(b.slots))
+    if parts > _FINEST:
+        return False
+    one, other = parts // len(a.slots), parts // len(b.slots)
+    return all(a.slots[n // one] == b.slots[n // other] for n in range(parts))
+
+
+def _period(slots: tuple[str | None, ...]) -> tuple[str | None, ...]:
+    """The shortest sequence that this one repeats."""
+    # A word has a period where it is found in itself doubled, before its end (Knuth, Morris, Pratt).
+    known = [0] * len(slots)
+    for place in range(1, len(slots)):
+        length = known[place - 1]
+        while length and slots[place] != slots[length]:
+            length = known[length - 1]
+        known[place] = length + (slots[place] == slots[length])
+    period = len(slots) - known[-1] if slots else 0
+    return slots[:period] if period and len(slots) % period == 0 else slots
+
+
+def _keeping(service: ReadService) -> tuple[str, int | None] | None:
+    """How long clients are kept, by whatever means; a hash is no memory."""
+    kept = service.affinity
+    return (kept.by, kept.seconds) if kept is not None and kept.kind != "hash" else None
+
+
+def _notes(a: ReadService, b: ReadService) -> Iterator[str]:
+    if a.action != b.action:
+        yield f"{a.action} in A, {b.action} in B"
+    if a.mode != b.mode:
+        yield f"{a.mode} in A, {b.mode} in B"
+    one, other = _keeping(a), _keeping(b)
+    if one != other:
+        told = [
+            "forgotten" if kept is None else f"kept for {kept[1]} s by {kept[0]}" for kept in (one, other)
+        ]
+        yield f"clients are {told[0]} in A, {told[1]} in B"
+    for name, service in (("A", a), ("B", b)):
+        if not service.exact:
+            yield f"{name} depends on {service.depends_on}"
+
+
+def _shares(service: ReadService | None) -> dict[str, Fraction]:
+    return {backend.to: backend.share for backend in service.backends} if service else {}
+
+
+def _leak(service: ReadService | None) -> Fraction:
+    return service.leak if service else Fraction(1)
