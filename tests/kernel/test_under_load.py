@@ -6,7 +6,6 @@ import mmap
 import random
 import subprocess
 import sys
-import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -29,66 +28,12 @@ from lbctl.spi import Backend
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
 from support import storm
-from support.network import DRIVERS, Network
+from support.network import Network
 
 PORTS = range(8001, 8007)
-CHANGES = 40
 #: Processes that knock at once, and how many clients of each family each of them is.
 KNOCKERS = 2
 CLIENTS = 4
-
-
-def intent(dice: random.Random) -> Intent:
-    """A service that always has somebody, and a second one that comes and goes."""
-    some = dice.sample(PORTS, dice.randint(1, len(PORTS)))
-    web = Service(
-        name="web",
-        listeners=(Listener(protocol=Protocol.TCP, port=80),),
-        endpoints=tuple(Endpoint(port=port, weight=dice.randint(1, 4)) for port in some),
-    )
-    other = Service(
-        name="other",
-        listeners=(Listener(protocol=Protocol.TCP, port=dice.randint(81, 85)),),
-        endpoints=(Endpoint(port=8001),),
-    )
-    return Intent(services=(web, other) if dice.random() < 0.5 else (web,))
-
-
-@pytest.mark.parametrize(("backend", "driver"), [d for d in DRIVERS if d[1] != "iptc"])
-def test_no_connection_is_lost_while_the_rules_change(network: Network, backend: str, driver: str) -> None:
-    network.local_endpoints(PORTS)
-    dice = random.Random(f"{backend} {driver}")
-    host = LocalHost(network.folder)
-    with network.host.entered():
-        session = engine.open_session(host, backend=backend, driver=driver)
-        engine.apply(session, (engine.plan(session, intent(dice)),))
-    answers: Counter[str] = Counter()
-    over = threading.Event()
-
-    def knock() -> None:
-        while not over.is_set():
-            answers.update(network.ask(network.client, HOST4, 80, 50))
-
-    clients = [threading.Thread(target=knock) for _ in range(2)]
-    for client in clients:
-        client.start()
-    try:
-        changes = 0
-        # A busy machine makes fewer connections for each change.
-        while changes < CHANGES or answers.total() <= 1000:
-            changes += 1
-            with network.host.entered():
-                plan = engine.plan(session, wanted := intent(dice))
-                engine.apply(session, (plan,))
-                assert not engine.plan(session, wanted).changed
-    finally:
-        over.set()
-        for client in clients:
-            client.join()
-    print(
-        f"{backend} through {driver}: {answers.total()} connections during {changes} changes: {dict(answers)}"
-    )
-    assert set(answers) <= {str(port) for port in PORTS}
 
 
 class Interrupted(LocalHost):
