@@ -13,7 +13,7 @@ from lbctl_nftables import dialect
 from lbctl_nftables.probe import CAPABILITIES
 from support.intents import forgetful, intents
 
-PATIENT = settings(deadline=None, max_examples=40)
+PATIENT = settings(deadline=None, max_examples=20)
 MODERN = dialect.speaking(CAPABILITIES, dialect.MODERN)
 CLASSIC = dialect.speaking(CAPABILITIES, dialect.CLASSIC)
 MODES = {

@@ -49,6 +49,8 @@ _BUDGET, _PER_WORD = 400_000, 50
 _NODES = 20_000
 _WIDEST = 4096
 _FEW = 16
+#: All that a hash can be, as a part of its range.
+_ALL = Fraction(0), Fraction(1)
 _GUARDS = ("dst", "dport")
 _ENDING = {"accept", "drop", "return"}
 TRANSLATING = {"dnat", "redirect", "snat"}
@@ -854,6 +856,7 @@ class Hook:
         known: dict[Place, Place | End] = {}
         node = Node(pick=pick)
         hashing = pick.kind in {"jhash", "symhash"}
+        narrowed = hashing and _known(place, pick) != _ALL
         for low, high, after in whole:
             if isinstance(after, Place):
                 if hashing:
@@ -864,7 +867,7 @@ class Hook:
                 if after not in known:
                     known[after] = self._advance(selector, after, followed)
                 after = known[after]
-            elif hashing and _hashed(place, pick, low, high) is None:
+            elif narrowed and _hashed(place, pick, low, high) is None:
                 continue
             node.cases.append((low, high, after))
         return node
@@ -1008,17 +1011,17 @@ def parts(node: Node, place: Place) -> list[tuple[Fraction, Place | End]]:
     pick = node.pick
     if pick is None:
         return []
-    if pick.kind in {"jhash", "symhash"}:
-        low, high = _known(place, pick)
-        made = []
+    low, high = _known(place, pick)
+    if (low, high) == _ALL:
+        # Counted in whole numbers: a table of a hash may have 65,521.
+        numbers: dict[Place | End, int] = {}
         for first, last, after in node.cases:
-            met = min(high, Fraction(last + 1, pick.modulus)) - max(low, Fraction(first, pick.modulus))
-            made.append((met / (high - low), after))
-    else:
-        made = [(Fraction(last - first + 1, pick.modulus), after) for first, last, after in node.cases]
+            numbers[after] = numbers.get(after, 0) + last - first + 1
+        return [(Fraction(count, pick.modulus), after) for after, count in numbers.items()]
     counted: dict[Place | End, Fraction] = {}
-    for part, after in made:
-        counted[after] = counted.get(after, Fraction(0)) + part
+    for first, last, after in node.cases:
+        met = min(high, Fraction(last + 1, pick.modulus)) - max(low, Fraction(first, pick.modulus))
+        counted[after] = counted.get(after, Fraction(0)) + met / (high - low)
     return [(part, after) for after, part in counted.items()]
 
 
@@ -1090,9 +1093,7 @@ def hash_key(pick: Pick) -> object:
 
 def _known(place: Place, pick: Pick) -> tuple[Fraction, Fraction]:
     key = hash_key(pick)
-    return next(
-        ((low, high) for known, low, high in place.hashes if known == key), (Fraction(0), Fraction(1))
-    )
+    return next(((low, high) for known, low, high in place.hashes if known == key), _ALL)
 
 
 def _hashed(

@@ -51,15 +51,13 @@ def compare(
 
 def _document(found: Comparison) -> dict[str, Any]:
     from lbctl.cli.output import share
+    from lbctl.model import SELECTOR
 
     return {
         "doubts": list(found.doubts),
         "services": [
             {
-                "family": str(pair.service.family),
-                "proto": pair.service.proto,
-                "dst": pair.service.dst,
-                "dport": pair.service.selector[3],
+                **{name: str(getattr(pair.service, name)) for name in SELECTOR},
                 "when": dict(pair.service.when) if pair.service.when else None,
                 "hooks": list(pair.hooks),
                 "verdict": str(pair.verdict),

@@ -37,6 +37,7 @@ from lbctl.model.plan import (
 )
 from lbctl.model.program import Item, Key, Part, Program
 from lbctl.model.reading import (
+    SELECTOR,
     Finding,
     Kept,
     NotRead,
@@ -55,6 +56,7 @@ __all__ = [
     "MAX_SLOTS",
     "MAX_WEIGHT",
     "NAME",
+    "SELECTOR",
     "Action",
     "Address",
     "Change",

@@ -80,6 +80,10 @@ class Step:
     share: Fraction | None = None
 
 
+#: The fields of `ReadService` that say which connections it is about, beside `when`.
+SELECTOR = ("family", "proto", "dst", "dport")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadService:
     """What new connections of one selector get. Shares and leak add up to 1.
