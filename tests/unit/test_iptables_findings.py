@@ -19,7 +19,11 @@ def chance(probability: str) -> str:
 
 
 def table(*rules: str, name: str = "nat", chains: tuple[str, ...] = ()) -> str:
-    own = {"nat": "PREROUTING OUTPUT POSTROUTING", "mangle": "PREROUTING OUTPUT", "filter": "INPUT FORWARD OUTPUT"}
+    own = {
+        "nat": "PREROUTING OUTPUT POSTROUTING",
+        "mangle": "PREROUTING OUTPUT",
+        "filter": "INPUT FORWARD OUTPUT",
+    }
     head = [f"*{name}", *(f":{chain} ACCEPT [0:0]" for chain in own[name].split())]
     return "\n".join([*head, *(f":{chain} - [0:0]" for chain in chains), *rules, "COMMIT", ""])
 
@@ -200,7 +204,9 @@ def codes(reading: Reading) -> set[str]:
     return {found.code for found in reading.findings}
 
 
-@pytest.mark.parametrize(("code", "has", "near"), CASES, ids=[f"{i}-{case[0]}" for i, case in enumerate(CASES)])
+@pytest.mark.parametrize(
+    ("code", "has", "near"), CASES, ids=[f"{i}-{case[0]}" for i, case in enumerate(CASES)]
+)
 def test_a_finding_and_its_neighbour(code: str, has: str, near: str) -> None:
     reading = read(has)
     found = [each for each in reading.findings if each.code == code]

@@ -18,6 +18,7 @@ from lbctl.cli.backends import backends
 from lbctl.cli.check import check
 from lbctl.cli.compare import compare
 from lbctl.cli.demo import demo
+from lbctl.cli.explain import explain
 from lbctl.cli.import_ import import_
 from lbctl.cli.init import init
 from lbctl.cli.plan import plan
@@ -75,6 +76,7 @@ for _command, _panel in (
     (render, LOOK),
     (backends, LOOK),
     (compare, LOOK),
+    (explain, LOOK),
     (schema, LOOK),
 ):
     app.command(rich_help_panel=_panel)(_command)

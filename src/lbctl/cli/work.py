@@ -76,3 +76,26 @@ def read_rules_of(source: str) -> Reading:
     except OSError as error:
         raise IntentError(f"{source} cannot be read: {error.strerror}") from error
     return read_rules(data, backends())
+
+
+def read_stores() -> dict[str, Reading]:
+    """What the rules in each store of this host do that can be read, by `live:STORE`."""
+    from lbctl.engine.importing import read_live
+    from lbctl.errors import PermissionDenied
+    from lbctl.host import LocalHost
+    from lbctl.spi import Reader, backends
+
+    host = LocalHost()
+    if not host.may_change_network():
+        raise PermissionDenied(
+            "the kernel shows its rules only to processes with CAP_NET_ADMIN",
+            hint="run lbctl as root (sudo), or name a file with --from",
+        )
+    installed = backends()
+    stores = dict.fromkeys(
+        driver.store
+        for backend in installed
+        if isinstance(backend, Reader)
+        for driver in backend.probe(host).usable
+    )
+    return {f"live:{store}": read_live(host, store, installed) for store in stores}

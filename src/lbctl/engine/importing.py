@@ -116,7 +116,7 @@ def document(reading: Reading) -> dict[str, object]:
     return {
         "format": reading.format,
         "accept": reading.accept,
-        "services": [_service_document(service) for service in reading.services],
+        "services": [service_document(service) for service in reading.services],
         "findings": [
             {
                 "code": found.code,
@@ -136,7 +136,8 @@ def document(reading: Reading) -> dict[str, object]:
     }
 
 
-def _service_document(service: ReadService) -> dict[str, object]:
+def service_document(service: ReadService) -> dict[str, object]:
+    """A service of a reading as JSON."""
     kept = service.affinity
     return {
         "family": str(service.family),
