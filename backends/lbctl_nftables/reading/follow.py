@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lbctl.model import Family
-    from lbctl_nftables.reading.document import Chain, Document, Members, Rule
+    from lbctl_nftables.reading.document import Chain, Document, Members, Rule, Table
     from lbctl_nftables.reading.grammar import Element, Key, Operand
     from lbctl_nftables.reading.meaning import Conditions, Meant
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 #: The kernel's own limit of nested jumps.
 _JUMPS = 16
 #: Steps of one text; a text that needs more is made to need more.
-_BUDGET, _PER_WORD = 400_000, 50
+_BUDGET, _PER_WORD = 150_000, 50
 _NODES = 20_000
 _WIDEST = 4096
 _FEW = 16
@@ -53,6 +53,8 @@ _FEW = 16
 _ALL = Fraction(0), Fraction(1)
 _GUARDS = ("dst", "dport")
 _ENDING = {"accept", "drop", "return"}
+#: Statements that end a packet's way, or copy it, in ways that are not followed.
+_TARGETS = {"target", "tproxy", "queue", "dup", "fwd", "flow", "synproxy", "dnat", "snat", "redirect"}
 TRANSLATING = {"dnat", "redirect", "snat"}
 #: How chains of one service are called, by lbctl and by kube-proxy.
 SERVICE = "service-"
@@ -180,10 +182,16 @@ class Hook:
         self._meanings: dict[tuple[str, str], Meaning] = {}
         self._guarded: dict[int, _Guarded] = {}
         self._pages: dict[int, _Page] = {}
+        #: The marks that rules of these tables set, on packets and on connections.
+        self._marks = {"mark": _marks(document, chains, "meta"), "connmark": _marks(document, chains, "ct")}
         self.found: dict[Selector, Found] = {}
         #: By counter, the selectors at whose connections it is moved.
         self.moved: dict[int, dict[Selector, Rule]] = {}
         self.early: dict[int, Rule] = {}
+        #: By chain, the kinds of the base chains that lead to it.
+        self._kinds: dict[int, set[str]] = {}
+        #: Counters that packets move, and not only connections.
+        self.packets: dict[int, Rule] = {}
         self.strange: dict[int, tuple[Rule, str, str]] = {}
         self.undefined: dict[int, tuple[Rule, str]] = {}
 
@@ -195,6 +203,7 @@ class Hook:
         work: list[tuple[Chain, Selector, bool, str | None]] = [
             (chain, Selector(), False, None) for chain in reversed(self._bases)
         ]
+        self._kinds = {self._number(chain): {chain.kind} for chain in self._bases}
         while work:
             chain, selector, picked, name = work.pop()
             mark = (self._number(chain), selector, picked)
@@ -208,7 +217,13 @@ class Hook:
             for rule in guarded.narrowing(selector):
                 self._purse.spend()
                 calls += self._walk(chain, rule, selector, picked, name)
+            for called, *_ in calls:
+                self._kinds.setdefault(self._number(called), set()).update(self._kinds[mark[0]])
             work += reversed(calls)
+
+    def _is_nat(self, chain: Chain) -> bool:
+        """True for a chain that first packets alone come to."""
+        return "nat" in self._kinds[self._number(chain)]
 
     def _walk(
         self, chain: Chain, rule: Rule, selector: Selector, picked: bool, name: str | None
@@ -226,12 +241,12 @@ class Hook:
                         if kind == "snat" and not (picked or here or self._balances(statement)):
                             return
                         for each in selectors:
-                            yield from self._translated(meaning, rule, statement, each, name)
+                            yield from self._translated(meaning, chain, rule, statement, each, name)
                         return
                     case SetMark(value=value) if self.marking and value is not None:
-                        if here or isinstance(value, (Lookup, Pick)) or (picked and chain.kind != "nat"):
+                        if here or isinstance(value, (Lookup, Pick)) or (picked and not self._is_nat(chain)):
                             for each in selectors:
-                                yield from self._marked(meaning, rule, value, each, name)
+                                yield from self._marked(meaning, chain, rule, value, each, name)
                         continue
                     case Verdict(kind="jump" | "goto", target=target):
                         called = self._called(chain, target, rule)
@@ -242,11 +257,8 @@ class Hook:
                         continue
                     case Unknown(text=text):
                         if self._matters(rule, number):
-                            what = (
-                                "unsupported-match"
-                                if number == 0 or len(rule.statements) > number + 1
-                                else "unsupported-target"
-                            )
+                            acts = text.removeprefix("xt ").split(" ")[0] in _TARGETS
+                            what = "unsupported-target" if acts else "unsupported-match"
                             self.strange[id(rule)] = rule, what, text
                         return
                     case _:
@@ -264,7 +276,7 @@ class Hook:
                     return
                 case Drawn(pick=pick):
                     here = True
-                    self._note_moved(rule, pick, selectors, number)
+                    self._note_moved(chain, rule, pick, selectors, number)
                 case All(conditions=conditions):
                     selectors = [each for each in (self._narrow(s, conditions) for s in selectors) if each]
                 case Keyed():
@@ -280,8 +292,7 @@ class Hook:
     def _narrow(self, selector: Selector, conditions: Conditions) -> Selector | None:
         narrowed: Selector | None = selector
         for what, found in conditions:
-            if what == "mark" and found.spans and found.spans[0][0] == 0:
-                # Where nobody has set a mark, it is 0.
+            if self._is_carried(what, found):
                 continue
             if what == "state":
                 if "new" not in found.names or found.but:
@@ -293,8 +304,19 @@ class Hook:
                 narrowed = narrowed.narrowed(what, found)
         return narrowed
 
-    def _note_moved(self, rule: Rule, pick: Pick, selectors: Sequence[Selector], number: int) -> None:
+    def _is_carried(self, what: str, found: select.Values) -> bool:
+        """True for a mark that is known on the way: rules here set it, or nobody did and it is 0."""
+        if found.spans is None or what not in select.MARKS:
+            return False
+        known = {0, *self._marks[what]}
+        return any(low <= mark <= high for mark in known for low, high in found.spans)
+
+    def _note_moved(
+        self, chain: Chain, rule: Rule, pick: Pick, selectors: Sequence[Selector], number: int
+    ) -> None:
         if pick.kind == "inc":
+            if not (self._is_nat(chain) or self.marking or any(map(_is_new, rule.statements))):
+                self.packets[pick.ident] = rule
             for each in selectors:
                 self.moved.setdefault(pick.ident, {}).setdefault(each, rule)
             later = rule.statements[number + 1 :]
@@ -313,7 +335,7 @@ class Hook:
     ) -> Iterator[tuple[Chain, Selector, bool, str | None]]:
         meaning = self._meaning(chain)
         if isinstance(meant, Drawn):
-            self._note_moved(rule, meant.pick, selectors, len(rule.statements))
+            self._note_moved(chain, rule, meant.pick, selectors, len(rule.statements))
             targets = {
                 e.data.target for e in meaning.elements(statement.members) if isinstance(e.data, Verdict)
             }
@@ -338,7 +360,7 @@ class Hook:
                 yield called, narrowed, picked, name
 
     def _translated(
-        self, meaning: Meaning, rule: Rule, nat: Nat, selector: Selector, name: str | None
+        self, meaning: Meaning, chain: Chain, rule: Rule, nat: Nat, selector: Selector, name: str | None
     ) -> Iterator[tuple[Chain, Selector, bool, str | None]]:
         yield from ()
         lookups = [each for each in (nat.address, nat.port) if isinstance(each, Lookup)]
@@ -347,7 +369,7 @@ class Hook:
             meant = meaning.of(lookup)
             if isinstance(meant, Drawn):
                 for each in selectors:
-                    self._note_moved(rule, meant.pick, [each], len(rule.statements))
+                    self._note_moved(chain, rule, meant.pick, [each], len(rule.statements))
             elif isinstance(meant, Keyed):
                 selectors = [
                     narrowed
@@ -362,16 +384,16 @@ class Hook:
             self._note(each, rule, name)
 
     def _marked(
-        self, meaning: Meaning, rule: Rule, value: Operand, selector: Selector, name: str | None
+        self, meaning: Meaning, chain: Chain, rule: Rule, value: Operand, selector: Selector, name: str | None
     ) -> Iterator[tuple[Chain, Selector, bool, str | None]]:
         yield from ()
         if isinstance(value, Lookup):
             meant = meaning.of(value)
             if not isinstance(meant, Drawn):
                 return
-            self._note_moved(rule, meant.pick, [selector], len(rule.statements))
+            self._note_moved(chain, rule, meant.pick, [selector], len(rule.statements))
         elif isinstance(value, Pick):
-            self._note_moved(rule, value, [selector], len(rule.statements))
+            self._note_moved(chain, rule, value, [selector], len(rule.statements))
         self._note(selector, rule, name)
 
     def _note(self, selector: Selector, rule: Rule, name: str | None, *, served: bool = True) -> None:
@@ -541,9 +563,9 @@ class Hook:
         partly = []
         for what, found in meant.conditions:
             set_before = place.meta if what == "mark" else place.ct if what == "connmark" else None
-            if found.spans is not None and (set_before is not None or (what == "mark" and _has_zero(found))):
+            if set_before is not None or self._is_carried(what, found):
                 value = set_before or 0
-                if not any(low <= value <= high for low, high in found.spans):
+                if not any(low <= value <= high for low, high in found.spans or ()):
                     return False
                 continue
             if what == "state" and not self.marking:
@@ -1046,14 +1068,15 @@ def _in_order(followed: Followed) -> list[Place]:
     return order
 
 
-def sequence(followed: Followed, limit: int, purse: Purse) -> list[End] | None:
-    """Where one connection after the other goes, until all counters are where they were at first."""
+def sequence(followed: Followed, limit: int) -> list[End] | None:
+    """Where one connection after the other goes, until all counters are where they were at first.
+
+    None where that takes more than `limit` connections.
+    """
     counters: dict[int, int] = {}
     made: list[End] = []
-    moduli: dict[int, int] = {}
     away = 0
     while len(made) < limit:
-        purse.spend()
         place = followed.start
         while isinstance(place, Place):
             node = followed.nodes[place]
@@ -1061,7 +1084,6 @@ def sequence(followed: Followed, limit: int, purse: Purse) -> list[End] | None:
             if pick is None:
                 return None
             value = counters.get(pick.ident, 0)
-            moduli[pick.ident] = pick.modulus
             following = (value + 1) % pick.modulus
             away += (value == 0) - (following == 0) if pick.modulus > 1 else 0
             counters[pick.ident] = following
@@ -1108,9 +1130,48 @@ def _hashed(
     return (*(each for each in place.hashes if each[0] != key), (key, first, last))
 
 
+def _marks(document: Document, bases: Sequence[Chain], where: str) -> frozenset[int]:
+    """All marks that the rules of some tables may set."""
+    found: set[int] = set()
+    for key in dict.fromkeys((chain.family, chain.table) for chain in bases):
+        for chain in document.tables[key].chains.values():
+            for rule in chain.rules:
+                for statement in rule.statements:
+                    if isinstance(statement, SetMark) and statement.where == where:
+                        found.update(_possible(statement.value))
+    return frozenset(found)
+
+
+def _possible(value: Operand | None) -> Iterator[int]:
+    if isinstance(value, Pick) and value.modulus <= _WIDEST:
+        yield from range(value.offset, value.offset + value.modulus)
+    data = [value] if isinstance(value, tuple) else []
+    if isinstance(value, Lookup) and isinstance(value.members, tuple):
+        data = [element.data for element in value.members if isinstance(element.data, tuple)]
+    for each in data:
+        try:
+            yield grammar.number(one(each))
+        except Strange:
+            continue
+
+
+def sets_marks(chain: Chain, table: Table) -> bool:
+    """True for a chain that may set marks by itself or by chains of its table."""
+    return bool(chain.hook) and any(
+        isinstance(s, SetMark) and s.value is not None
+        for each in table.chains.values()
+        for rule in each.rules
+        for s in rule.statements
+    )
+
+
 def _next_rule(place: Place) -> Place:
     number, index = place.frames[-1]
     return place._replace(frames=(*place.frames[:-1], (number, index + 1)), statement=0)
+
+
+def _is_new(statement: grammar.Statement) -> bool:
+    return isinstance(statement, Match) and statement.key == grammar.Field("ct state")
 
 
 def _picks(lookup: Lookup) -> bool:
@@ -1144,10 +1205,6 @@ def _address_and_port(nat: Nat, parts: Sequence[Key | None]) -> tuple[str | None
 def _implied(selector: Selector, what: str, found: select.Values) -> bool:
     mine = selector.get(what)
     return mine is not None and mine.within(found)
-
-
-def _has_zero(found: select.Values) -> bool:
-    return bool(found.spans) and found.spans is not None and found.spans[0][0] == 0
 
 
 def _is_empty(chain: Chain) -> bool:

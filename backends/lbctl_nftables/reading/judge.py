@@ -181,7 +181,8 @@ def _data(to: str) -> str:
 
 def _leak(found: Document, each: Seen) -> None:
     leak = each.service.leak
-    if 0 < leak < 1:
+    # No mark is a mark like another.
+    if 0 < leak < 1 and not each.hook.marking:
         rule = _first(each)
         message = f"{_percent(leak)} of new connections to {_where(each)} reach no endpoint ({leak}): "
         message += str(each.service.leak_to)

@@ -20,6 +20,7 @@ from lbctl_nftables.reading.follow import (
     TooMuch,
     Undecided,
     sequence,
+    sets_marks,
     shares,
     weights,
 )
@@ -52,6 +53,8 @@ _HOOKS = {
 _WORDS = {Family.IPV4: {"ip", "inet"}, Family.IPV6: {"ip6", "inet"}}
 #: The longest sequence that is told; shares are exact all the same.
 _LONGEST = 65536
+#: Connections of one text that are followed one by one.
+_TURNS = 1_000_000
 _MODES = {"inc": "nth", "random": "random", "jhash": "hash", "symhash": "hash"}
 _SOURCE = {"ip saddr", "ip6 saddr"}
 _SHOWN = {"family", "proto", "dst", "dport", "dst-type", "state"}
@@ -102,6 +105,7 @@ class _Reader:
         self._hooks: list[Hook] = []
         self._seen: list[Seen] = []
         self._behind: dict[int, Rule] = {}
+        self._turns = _TURNS
         self._source_nats = own.source_nats(document)
         self._chains_of = {
             id(rule): chain
@@ -109,7 +113,7 @@ class _Reader:
             for chain in table.chains.values()
             for rule in chain.rules
         }
-        self._moved: dict[int, set[tuple[Family, Selector]]] = {}
+        self._moved: dict[tuple[bool, int], set[tuple[Family, Selector]]] = {}
 
     def reading(self) -> Reading:
         """What the document does."""
@@ -177,7 +181,9 @@ class _Reader:
                         self._hooks.append(hook)
         for hook in self._hooks:
             for ident, selectors in hook.moved.items():
-                self._moved.setdefault(ident, set()).update((hook.family, each) for each in selectors)
+                self._moved.setdefault((hook.marking, ident), set()).update(
+                    (hook.family, each) for each in selectors
+                )
         for hook in self._hooks:
             for selector, found in hook.found.items():
                 self._one(hook, selector, found)
@@ -189,8 +195,10 @@ class _Reader:
             for table in self._document.tables.values()
             if table.family in _WORDS[family]
             for chain in table.chains.values()
-            if chain.hook == hook and (marking or chain.kind == "nat")
+            if chain.hook == hook and (marking or chain.kind == "nat" or sets_marks(chain, table))
         ]
+        if not marking and not any(chain.kind == "nat" for chain in chains):
+            return []
         return sorted(chains, key=lambda chain: chain.priority)
 
     def _one(self, hook: Hook, selector: Selector, found: Found) -> None:
@@ -220,7 +228,9 @@ class _Reader:
         tangled = len(met) > len(set(met))
         if kinds == {"inc"}:
             longest = max(pick.modulus for pick in picks)
-            turns = sequence(followed, _LONGEST, self._purse) if longest <= _LONGEST else None
+            limit = min(_LONGEST, self._turns)
+            turns = sequence(followed, limit) if longest <= limit else None
+            self._turns -= limit if turns is None else len(turns)
             if turns is not None and tangled:
                 return parts_of(turns), tuple(turns)
             if turns is not None:
@@ -337,8 +347,10 @@ class _Reader:
         others: list[str] = []
         for pick in _picks(followed):
             if pick.kind == "inc" and pick.modulus > 1:
-                here = self._moved.get(pick.ident, set())
+                here = self._moved.get((hook.marking, pick.ident), set())
                 others += [_described(f, s) for f, s in here if (f, s) != (hook.family, selector)]
+        if any(pick.ident in hook.packets for pick in _picks(followed)):
+            return "packets of connections that are there already"
         if others:
             few = sorted(set(others))
             return (

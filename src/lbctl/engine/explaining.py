@@ -99,7 +99,7 @@ def _among(written: str, address: Address) -> bool:
 
 
 def _breadth(service: ReadService) -> tuple[int, bool, int, str]:
-    """How many addresses a service takes connections for, roughly: one, a network, the host's, any; then ports."""
+    """How much a service takes: one address, a network, the host's, any; then ports and conditions."""
     dst = service.selector[2]
     wide = {"any": 3, "local": 2}.get(dst, 1 if set(dst) & {"/", ",", "-"} else 0)
     return wide, service.selector[3] == "any", -len(service.when or {}), service.family

@@ -19,18 +19,11 @@ _BLOCK = 12
 def jenkins(data: bytes, seed: int) -> int:
     """The 32-bit hash of some bytes."""
     a = b = c = (_START + len(data) + seed) & _MASK
-    while len(data) > _BLOCK:
-        a, b, c = (
-            (a + _word(data[:4])) & _MASK,
-            (b + _word(data[4:8])) & _MASK,
-            (c + _word(data[8:12])) & _MASK,
-        )
-        a, b, c = _mixed(a, b, c)
-        data = data[_BLOCK:]
-    if not data:
-        return c
-    a, b, c = (a + _word(data[:4])) & _MASK, (b + _word(data[4:8])) & _MASK, (c + _word(data[8:12])) & _MASK
-    return _final(a, b, c)
+    for begin in range(0, len(data), _BLOCK):
+        first, second, third = (_word(data[at : at + 4]) for at in range(begin, begin + _BLOCK, 4))
+        a, b, c = a + first & _MASK, b + second & _MASK, c + third & _MASK
+        a, b, c = (_final if begin + _BLOCK >= len(data) else _mixed)(a, b, c)
+    return c
 
 
 def slot_of(client: Address, slots: int, seed: int) -> int:

@@ -1,0 +1,306 @@
+"""Whatever a text holds, the reader of nft ends, soon, and says nothing that it does not know.
+
+LBCTL_FUZZ_EXAMPLES sets how many texts of each kind are tried.
+"""
+
+import json
+import os
+import time
+from fractions import Fraction
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lbctl.engine.comparing import compare
+from lbctl.engine.importing import document, imported
+from lbctl.model import Reading
+from lbctl_nftables.reading import read, recognizes
+
+FUZZ = settings(
+    deadline=None,
+    max_examples=int(os.environ.get("LBCTL_FUZZ_EXAMPLES", "150")),
+    suppress_health_check=list(HealthCheck),
+)
+#: What rules are made of, and what they are broken with.
+WORDS = [
+    "\ntable",
+    "chain",
+    "rule",
+    "map",
+    "set",
+    "add",
+    "insert",
+    "delete",
+    "flush",
+    "ruleset",
+    "element",
+    "define",
+    "include",
+    "nft",
+    "sudo",
+    "ip",
+    "ip6",
+    "inet",
+    "nat",
+    "t",
+    "c",
+    "d\n{",
+    "}",
+    "(",
+    ")",
+    ";",
+    ",",
+    ":",
+    ".",
+    "=",
+    "@",
+    "$",
+    "-",
+    "!",
+    "#",
+    '"',
+    "'",
+    "\\",
+    "\n",
+    "type",
+    "hook",
+    "prerouting",
+    "output",
+    "postrouting",
+    "priority",
+    "policy",
+    "accept",
+    "drop",
+    "return\ngoto",
+    "jump",
+    "vmap",
+    "map",
+    "numgen",
+    "inc",
+    "random",
+    "mod",
+    "offset",
+    "jhash",
+    "symhash",
+    "seed",
+    "tcp",
+    "udp",
+    "dport",
+    "sport",
+    "saddr",
+    "daddr",
+    "meta",
+    "l4proto",
+    "th",
+    "mark\nct",
+    "state",
+    "new",
+    "fib",
+    "local",
+    "dnat",
+    "snat",
+    "redirect",
+    "masquerade",
+    "to",
+    ":",
+    "counter",
+    "comment",
+    "limit",
+    "rate",
+    "1/second",
+    "log",
+    "update",
+    "timeout\nelements",
+    "flags",
+    "dynamic",
+    "typeof",
+    "0",
+    "1",
+    "2",
+    "3",
+    "4",
+    "80",
+    "443",
+    "65536",
+    "4294967296",
+    "-1",
+    "0x5",
+    "10.0.0.1",
+    "10.0.0.0/8",
+    "10.0.0.1-10.0.0.9",
+    "2001:db8::1\n[2001:db8::1]",
+    "::/0",
+    "0.0.0.0/0",
+    "/0",
+    "*",
+    "\x00",
+    "\ufeff",
+    "\u202e",
+    "\x1b[31m",
+    "é",
+    "http",
+    "xt",
+    "target",
+    "match",
+    "eth0",
+    '"a"',
+    '"\\"',
+    "1h30m",
+    "==",
+    "!=",
+    "<",
+    "&",
+    "2147483647\n",
+]
+PIECES = st.lists(st.sampled_from(WORDS), max_size=80).map(" ".join)
+RULES = st.lists(
+    st.sampled_from(
+        [
+            "tcp dport 80 numgen inc mod 2 0 dnat to 10.0.0.1:80",
+            "tcp dport { 80, 443 } redirect to :numgen random mod 3 map { 0 : 1, 1-2 : 2 }",
+            "numgen inc mod 3 vmap { 0 : jump d, 1 : goto d, 2 : return }",
+            "ip saddr != 10.0.0.0/8 return",
+            "tcp dport vmap { 80 : jump d, 81-90 : drop, 91 : accept }",
+            "meta mark set numgen inc mod 2 offset 1",
+            "meta mark 1 jump d",
+            "ct state new ct mark set jhash ip saddr mod 2 seed 1 map { 0 : 1, 1 : 2 }",
+            "dnat to jhash ip saddr mod 2 seed 1 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }",
+            "jhash ip saddr mod 2 seed 1 0 jump d",
+            "meta random & 2147483647 < 5 redirect to :9",
+            "tcp dport 80 redirect to :8001-8003",
+            "fib daddr type local meta l4proto . th dport vmap @m",
+            "dnat to 10.0.0.1-10.0.0.3",
+            "jump e",
+            "goto d",
+        ]
+    ),
+    max_size=7,
+)
+
+
+def table(rules: list[str], others: list[str], last: list[str]) -> str:
+    def block(name: str, lines: list[str], head: str = "") -> str:
+        return f"chain {name} {{\n{head}" + "\n".join(lines) + "\n}\n"
+
+    hook = "type nat hook prerouting priority 0; policy accept;\n"
+    return (
+        "table ip t {\nmap m {\ntype inet_proto . inet_service : verdict\n"
+        "elements = { tcp . 80 : goto d, udp . 53 : jump e }\n}\n"
+        f"{block('e', last)}{block('d', others)}{block('c', rules, hook)}}}\n"
+    )
+
+
+def judged(text: str) -> Reading:
+    recognizes(text)
+    begin = time.monotonic()
+    reading = read(text)
+    # Two seconds for each 100 kB; a busy machine gets more.
+    assert time.monotonic() - begin < 10
+    lines = text.count("\n") + 1
+    for service in reading.services:
+        parts = [backend.share for backend in service.backends]
+        assert sum(parts, start=Fraction(0)) + service.leak == 1
+        assert all(0 < part <= 1 for part in parts)
+        assert service.leak >= 0
+        assert len({backend.to for backend in service.backends}) == len(parts)
+        assert service.hooks
+        if service.slots and service.mode != "hash":
+            for backend in service.backends:
+                assert Fraction(service.slots.count(backend.to), len(service.slots)) == backend.share
+        for value in (
+            service.proto,
+            service.dst,
+            service.dport,
+            *(backend.to for backend in service.backends),
+        ):
+            assert value.isprintable()
+            assert not set(value) & set("\"'\\;{}\n")
+    for found in (*reading.findings, *reading.unsupported):
+        assert 1 <= found.line <= lines
+    json.dumps(document(reading))
+    assert compare(reading, reading).equal is reading.accept
+    imported(reading, text.split("\n"))
+    return reading
+
+
+@FUZZ
+@given(PIECES)
+def test_heaps_of_words(text: str) -> None:
+    judged(text)
+
+
+@FUZZ
+@given(st.text(max_size=200))
+def test_any_text(text: str) -> None:
+    judged(text)
+
+
+@FUZZ
+@given(RULES, RULES, RULES)
+def test_rules_that_nft_would_take(rules: list[str], others: list[str], last: list[str]) -> None:
+    reading = judged(table(rules, others, last))
+    loops = {"goto d", "jump e"} & {*others, *last} or "jump d" in " ".join((*others, *last))
+    assert reading.accept or loops
+
+
+@FUZZ
+@given(RULES, st.data())
+def test_rules_that_were_cut_and_swapped(rules: list[str], data: st.DataObject) -> None:
+    text = table(rules, [], rules[:2])
+    for _ in range(data.draw(st.integers(1, 4))):
+        begin = data.draw(st.integers(0, len(text)))
+        end = data.draw(st.integers(begin, min(len(text), begin + 30)))
+        text = text[:begin] + data.draw(st.sampled_from(WORDS)) + text[end:]
+    judged(text)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 99)
+    | st.sampled_from(["ip", "t", "c", "nat", "10.0.0.1", "@m", '"; drop']),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "table",
+                    "chain",
+                    "rule",
+                    "map",
+                    "elem",
+                    "expr",
+                    "family",
+                    "name",
+                    "match",
+                    "left",
+                    "right",
+                    "op",
+                    "dnat",
+                    "addr",
+                    "port",
+                    "vmap",
+                    "key",
+                    "data",
+                    "set",
+                    "numgen",
+                    "mod",
+                    "mode",
+                    "concat",
+                    "goto",
+                    "target",
+                    "hook",
+                ]
+            ),  # fmt: skip
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=30,
+)
+
+
+@FUZZ
+@given(st.lists(JSON, max_size=6))
+def test_any_json(objects: list[object]) -> None:
+    judged(json.dumps({"nftables": objects}))
