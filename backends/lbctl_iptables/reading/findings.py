@@ -365,7 +365,7 @@ def _ladders(found: Found, walk: Walk, said: set[tuple[str, int]], log: Log) -> 
             bare |= not meaning.picks
             if len(picks) != 1:
                 continue
-            selectors.setdefault(meaning.where, visit)
+            selectors.setdefault(visit.path, visit)
             if isinstance(picks[0], Nth) and not picks[0].inverted and picks[0].every > 1:
                 nth.setdefault(picks[0].every, []).append(visit)
             elif isinstance(picks[0], Chance) and 0 < picks[0].stored < DRAW and not picks[0].inverted:

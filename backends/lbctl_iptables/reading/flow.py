@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 LONGEST = 1 << 14
 #: Chains that lead from one to the next.
 DEEPEST = 100
+#: Connections that are followed one by one.
+MOST_TURNS = 1024
 #: Rules asked for all services of a text, for each rule of it, and at least.
 _WORK, _LEAST_WORK = 60, 2_000_000
 
@@ -76,6 +78,8 @@ class Visit:
     took: Fraction
     #: A number for the way on which they came: rules of one chain that were met one after another.
     way: int
+    #: All that was asked of them until here.
+    path: Where
 
 
 class Program:
@@ -147,11 +151,17 @@ class Walk:
         self.except_: set[tuple[str, str]] = set()
         self.unclear: list[Meaning] = []
         self.long = False
+        #: True where connections ask one counter more than once, and it is not known what that does.
+        self.twice = False
+        #: What the first connections meet, before the period begins.
+        self.starts: Stream = []
         self.seeds: dict[tuple[str, int], int] = {}
         self.overwritten: list[tuple[Meaning, Meaning, Fraction]] = []
         self.unread: list[Meaning] = []
         #: Connections that a rule of the hook's own chain sends past all others.
         self.returned: dict[int, Fraction] = {}
+        #: Where connections are followed one by one: the place of each counter.
+        self.turns: dict[tuple[Meaning, int], int] | None = None
         self._depth = 0
         self._ways = 0
 
@@ -185,11 +195,11 @@ class Walk:
             if not came:
                 # Nothing comes here any more; endpoints that nobody reaches are worth a word.
                 if act is Act.TO:
-                    self.visits.append(Visit(meaning, came, came, way))
+                    self.visits.append(Visit(meaning, came, came, way, there))
                 continue
             taken, left = self._asked(meaning, stream, there) if meaning.steps else _active(stream)
             took = _mass(taken) if meaning.steps else came
-            self.visits.append(Visit(meaning, came, took, way))
+            self.visits.append(Visit(meaning, came, took, way, there))
             if not took:
                 stream = left
                 continue
@@ -265,6 +275,8 @@ class Walk:
             return (taken, left) if step.inverted else _none(taken, left)
         if every == 1:
             return _none(taken, left) if step.inverted else (taken, left)
+        if self.turns is not None:
+            return self._turned(step, meaning, taken, left)
         self.modes.add("nth")
         self.counters.append(meaning)
         if there != self.given:
@@ -280,6 +292,14 @@ class Walk:
             taken, left = _mean(taken), _mean(left)
         part = Fraction(every - 1 if step.inverted else 1, every)
         return _parted(taken, left, part)
+
+    def _turned(self, step: Nth, meaning: Meaning, taken: Stream, left: Stream) -> tuple[Stream, Stream]:
+        """The counter asked by one connection."""
+        turns = self.turns if self.turns is not None else {}
+        key = (meaning, meaning.steps.index(step))
+        turn = turns.get(key, 0)
+        turns[key] = (turn + 1) % step.every
+        return (taken, left) if (turn == step.packet) != step.inverted else _none(taken, left)
 
     def _hashed(self, step: Nodes, taken: Stream, left: Stream) -> tuple[Stream, Stream]:
         if any(taken):

@@ -17,6 +17,7 @@ from lbctl_iptables.reading import findings
 from lbctl_iptables.reading import where as w
 from lbctl_iptables.reading.flow import (
     DEEPEST,
+    MOST_TURNS,
     START,
     Budget,
     Place,
@@ -112,6 +113,10 @@ class Reader:
 
         reasons: list[str] = []
         for walk in found.walks:
+            if walk.long and any(findings.asks_mark(visit.meaning) for visit in walk.visits):
+                reasons.append("counters that come round together after too long a time to be followed")
+            if walk.twice:
+                reasons.append("the turn of a counter that one connection asks more than once")
             for meaning in walk.counters:
                 line = meaning.rule.line
                 if meaning in walk.wide:
@@ -230,7 +235,8 @@ class Reader:
             passed = [(name, hook.upper()) for name in names if hook.upper() in programs.get(name, {})]
             self._hook(family, [hook], passed, programs, leading, bits, results, reached)
         for name, table in tables.items():
-            if table.whole or not table.fragment or name not in programs:
+            entered_here = any(table.chains[c].rules for c in BUILTIN[name] if c in table.chains)
+            if table.whole or entered_here or not table.fragment or name not in programs:
                 continue
             entered = {m.target for p in programs[name].values() for m in p.meanings}
             for chain in table.chains.values():
@@ -321,21 +327,15 @@ class Reader:
         bits: int,
         selector: Selector,
     ) -> Iterator[Found]:
-        stream: Stream = [{START: 1}]
-        last: Walk | None = None
+        if not passed:
+            return
         whole = Walk(programs.get("nat", {}), selector.where, bits, self._budget)
-        for name, chain in passed:
-            walk = whole
-            walk.programs = programs[name]
-            try:
-                stream = walk.chain(programs[name][chain], stream, EVERYTHING)
-            except TooMuch:
-                self._refuse(programs[name][chain])
-                return
-            policy = programs[name][chain].policy
-            stream = [_passed(place, name, policy) for place in stream]
-            last = walk
-        if last is None:
+        try:
+            stream = _through(whole, passed, programs)
+            if len(set(whole.counters)) < len(whole.counters):
+                stream = self._one_by_one(whole, passed, programs) or stream
+        except TooMuch:
+            self._refuse(programs[passed[0][0]][passed[0][1]])
             return
         for meaning in whole.counters:
             self.movers.setdefault(meaning, {})[selector.where] = None
@@ -373,6 +373,25 @@ class Reader:
         return not (restores and any(findings.asks_mark(v.meaning) for v in walk.visits)) and not any(
             isinstance(step, Marked) and step.connection for v in walk.visits for step in v.meaning.steps
         )
+
+    def _one_by_one(
+        self, walk: Walk, passed: Sequence[tuple[str, str]], programs: dict[str, dict[str, Program]]
+    ) -> Stream | None:
+        """A period in which connections ask a counter more than once; None where it is not to be followed."""
+        single = Walk(walk.programs, walk.given, walk.bits, self._budget)
+        single.turns = {}
+        stream: Stream = []
+        seen: dict[frozenset[object], int] = {}
+        while walk.modes == {"nth"} and len(stream) < MOST_TURNS:
+            state = frozenset((key, turn) for key, turn in single.turns.items() if turn)
+            first = seen.setdefault(state, len(stream))
+            if first < len(stream):
+                # What comes once, before the period, is in no share.
+                walk.starts = stream[:first]
+                return stream[first:]
+            stream += _through(single, passed, programs)
+        walk.twice = True
+        return None
 
     def _cannot(self, meaning: Meaning) -> None:
         if meaning.unclear and (meaning.picks or meaning.act not in {Act.MARK, Act.GO_ON}):
@@ -464,7 +483,7 @@ class Reader:
             affinity=_kept(walk, mode),
             when=when or None,
             name=selector.name,
-            slots=_shortest(made),
+            slots=_from_start(made, [label(next(iter(place)))[0] for place in walk.starts]),
             hash_seed=seed,
             lines=tuple(lines),
             picking=tuple(
@@ -477,6 +496,20 @@ class Reader:
                 )
             ),
         )
+
+
+def _through(
+    walk: Walk, passed: Sequence[tuple[str, str]], programs: dict[str, dict[str, Program]]
+) -> Stream:
+    """New connections through the tables of a hook."""
+    stream: Stream = [{START: 1}]
+    for name, chain in passed:
+        walk.programs = programs[name]
+        policy = programs[name][chain].policy
+        stream = [
+            _passed(place, name, policy) for place in walk.chain(programs[name][chain], stream, EVERYTHING)
+        ]
+    return stream
 
 
 class _Seek:
@@ -675,8 +708,14 @@ def _hash_slots(stream: Stream, key: tuple[str, int], total: int, label: object)
     return tuple(slots) if max(taken) == 1 else ()
 
 
-def _shortest(slots: tuple[str | None, ...]) -> tuple[str | None, ...]:
-    return slots
+def _from_start(slots: tuple[str | None, ...], starts: Sequence[str | None]) -> tuple[str | None, ...]:
+    """A period as it is for the very first connection; empty where what comes before it is no part of it."""
+    if not starts or not slots:
+        return slots
+    count = len(slots)
+    first = -len(starts) % count
+    whole = (*slots[first:], *slots[:first])
+    return whole if all(each == whole[i % count] for i, each in enumerate(starts)) else ()
 
 
 def _endpoint_name(comment: str | None, service: str | None) -> str | None:

@@ -78,6 +78,7 @@ class Log:
         self.accept = True
         self._counts: dict[str, int] = {}
         self._last: dict[str, Finding] = {}
+        self._said: set[tuple[str, int, str]] = set()
 
     def find(
         self,
@@ -88,7 +89,10 @@ class Log:
         message: str,
         corrected: Iterable[str] = (),
     ) -> None:
-        """A finding."""
+        """A finding; that of a line which serves both families once."""
+        if (code, line, message) in self._said:
+            return
+        self._said.add((code, line, message))
         count = self._counts[code] = self._counts.get(code, 0) + 1
         if count <= _MOST:
             found = Finding(

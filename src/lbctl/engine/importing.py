@@ -34,13 +34,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from lbctl.host import Host
-    from lbctl.model import Network, ReadService
+    from lbctl.model import Kept, Network, ReadService
     from lbctl.spi import Backend
 
 #: Listeners that the ports of one selector become at most.
 _MOST_PORTS = 64
 #: What draws give is off from the fraction that was meant by less than this.
 _ROUNDED = Fraction(1, 1 << 26)
+#: Slots times endpoints for which the order of the endpoints is worked out.
+_MOST_SLOTS = 1 << 18
 _SCHEDULERS = {
     "nth": Scheduler.ROUND_ROBIN,
     "single": Scheduler.ROUND_ROBIN,
@@ -208,31 +210,31 @@ class _CannotHold(Exception):
 
 
 def _groups(services: Iterable[ReadService]) -> Iterable[list[ReadService]]:
-    """The services that are one in an intent: they share their turns, or are one name's two families."""
+    """The services that are one in an intent: of one name, or of no name and with the same turns."""
     groups: dict[object, list[ReadService]] = {}
     for service in services:
-        key: object = (service.name, service.picking, service.hooks, service.mode)
-        if service.name is not None:
-            for other in groups.get(service.name, ()):
-                if other.family is not service.family and _pair(other, service):
-                    key = service.name
-                    break
-            else:
-                key = service.name if service.name not in groups else key
-            same = groups.get(service.name)
-            if same and any(o.family is service.family and o.picking == service.picking for o in same):
-                key = service.name
+        key: object = service.name
+        others = groups.get(key, ()) if key is not None else ()
+        if key is None or not all(_alike(service, other) for other in others):
+            key = (service.family, service.name, service.picking, service.hooks)
         groups.setdefault(key, []).append(service)
     return groups.values()
 
 
-def _pair(one: ReadService, other: ReadService) -> bool:
-    return (one.mode, one.hooks, one.affinity, one.action) == (
-        other.mode,
-        other.hooks,
-        other.affinity,
-        other.action,
-    ) or "single" in {one.mode, other.mode}
+def _alike(one: ReadService, other: ReadService) -> bool:
+    """True for what one service of an intent can be: it has turns for each family and protocol."""
+    if (one.hooks, _remembered(one), one.action) != (other.hooks, _remembered(other), other.action):
+        return False
+    if one.family is not other.family:
+        return one.mode == other.mode or "single" in {one.mode, other.mode}
+    return one.picking == other.picking or (
+        one.proto != other.proto and (one.backends, one.slots) == (other.backends, other.slots)
+    )
+
+
+def _remembered(service: ReadService) -> Kept | None:
+    """How clients are kept beyond what a hash does by itself."""
+    return service.affinity if service.affinity and service.affinity.kind != "hash" else None
 
 
 def _service(group: Sequence[ReadService], made: Mapping[str, Service]) -> tuple[Service, list[str]]:
@@ -252,7 +254,7 @@ def _service(group: Sequence[ReadService], made: Mapping[str, Service]) -> tuple
                 raise _CannotHold(f"only where {name} is {value}")
     name = _name(first, made)
     scheduler, endpoints, seed = _picked(group)
-    kept = first.affinity if first.affinity and first.affinity.kind != "hash" else None
+    kept = _remembered(first)
     if kept and kept.by != "source address":
         raise _CannotHold(f"clients are kept by their {kept.by}")
     if kept and kept.seconds is None:
@@ -333,7 +335,7 @@ def _picked(
                 raise _CannotHold("a hash that the intent does not have")
             seed = each.hash_seed
         weights = _weights(each)
-        order = list(dict.fromkeys(slot for slot in each.slots if slot)) or list(weights)
+        order = _order([slot for slot in each.slots if slot], weights)
         names = {backend.to: backend.name for backend in each.backends}
         for to in order:
             text = _endpoint_text(to, each)
@@ -352,6 +354,33 @@ def _picked(
 def replace_name(endpoint: Endpoint) -> Endpoint:
     """The endpoint without a name of its own."""
     return replace(endpoint, name=endpoint.to)
+
+
+def _order(slots: Sequence[str], weights: Mapping[str, int]) -> list[str]:
+    """The order in which endpoints have these slots: where two are due at once, the first of them is taken."""
+    seen = list(dict.fromkeys(slots)) or list(weights)
+    total = sum(weights.values())
+    if len(slots) % total or len(slots) * len(seen) > _MOST_SLOTS:
+        return seen
+    before: dict[str, set[str]] = {to: set() for to in seen}
+    credit = dict.fromkeys(seen, 0)
+    for chosen in slots[:total]:
+        for to in seen:
+            credit[to] += weights[to]
+        best = max(credit.values())
+        if credit[chosen] != best:
+            return seen
+        for to in seen:
+            if to != chosen and credit[to] == best:
+                before[to].add(chosen)
+        credit[chosen] -= total
+    ordered: list[str] = []
+    while len(ordered) < len(seen):
+        free = next((to for to in seen if to not in ordered and before[to] <= set(ordered)), None)
+        if free is None:
+            return seen
+        ordered.append(free)
+    return ordered
 
 
 def _weights(service: ReadService) -> dict[str, int]:
