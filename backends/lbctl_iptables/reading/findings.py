@@ -482,7 +482,7 @@ def _shared(
 ) -> None:
     ports = found.selector.where.dport
     many = ports is not None and (len(ports) > 1 or ports[0][0] != ports[0][1])
-    for meaning in walk.counters:
+    for meaning, _ in walk.counters:
         others = [where for where in movers[meaning] if where != found.selector.where]
         before = any(isinstance(step, Asked) for step in meaning.steps)
         wide = meaning in walk.wide and not before

@@ -147,7 +147,8 @@ class Walk:
         self.modes: set[str] = set()
         self.recent: list[tuple[Recent, Meaning]] = []
         self.wide: dict[Meaning, Where] = {}
-        self.counters: list[Meaning] = []
+        #: Counters in the order in which they were asked: a rule, and which of its matches.
+        self.counters: list[tuple[Meaning, int]] = []
         self.except_: set[tuple[str, str]] = set()
         self.unclear: list[Meaning] = []
         self.long = False
@@ -231,16 +232,16 @@ class Walk:
 
     def _asked(self, meaning: Meaning, stream: Stream, there: Where) -> tuple[Stream, Stream]:
         taken, left = _active(stream)
-        for step in meaning.steps:
-            taken, left = self._step(step, meaning, taken, left, there)
+        for number, step in enumerate(meaning.steps):
+            taken, left = self._step(step, number, meaning, taken, left, there)
         return taken, left
 
     def _step(
-        self, step: Step, meaning: Meaning, taken: Stream, left: Stream, there: Where
+        self, step: Step, number: int, meaning: Meaning, taken: Stream, left: Stream, there: Where
     ) -> tuple[Stream, Stream]:
         match step:
             case Nth():
-                return self._nth(step, meaning, taken, left, there)
+                return self._nth(step, number, meaning, taken, left, there)
             case Chance():
                 stored = DRAW - step.stored if step.inverted else step.stored
                 if 0 < stored < DRAW and any(taken):
@@ -265,7 +266,7 @@ class Walk:
                 return (taken, left) if inside else _none(taken, left)
 
     def _nth(
-        self, step: Nth, meaning: Meaning, taken: Stream, left: Stream, there: Where
+        self, step: Nth, number: int, meaning: Meaning, taken: Stream, left: Stream, there: Where
     ) -> tuple[Stream, Stream]:
         every = step.every
         if not any(taken):
@@ -276,9 +277,9 @@ class Walk:
         if every == 1:
             return _none(taken, left) if step.inverted else (taken, left)
         if self.turns is not None:
-            return self._turned(step, meaning, taken, left)
+            return self._turned(step, (meaning, number), taken, left)
         self.modes.add("nth")
-        self.counters.append(meaning)
+        self.counters.append((meaning, number))
         if there != self.given:
             self.wide[meaning] = there
         masses = [sum(place.values()) if place else 0 for place in taken]
@@ -293,10 +294,11 @@ class Walk:
         part = Fraction(every - 1 if step.inverted else 1, every)
         return _parted(taken, left, part)
 
-    def _turned(self, step: Nth, meaning: Meaning, taken: Stream, left: Stream) -> tuple[Stream, Stream]:
+    def _turned(
+        self, step: Nth, key: tuple[Meaning, int], taken: Stream, left: Stream
+    ) -> tuple[Stream, Stream]:
         """The counter asked by one connection."""
         turns = self.turns if self.turns is not None else {}
-        key = (meaning, meaning.steps.index(step))
         turn = turns.get(key, 0)
         turns[key] = (turn + 1) % step.every
         return (taken, left) if (turn == step.packet) != step.inverted else _none(taken, left)

@@ -117,7 +117,7 @@ class Reader:
                 reasons.append("counters that come round together after too long a time to be followed")
             if walk.twice:
                 reasons.append("the turn of a counter that one connection asks more than once")
-            for meaning in walk.counters:
+            for meaning, _ in walk.counters:
                 line = meaning.rule.line
                 if meaning in walk.wide:
                     more = findings.words(walk.wide[meaning], found.family)
@@ -337,7 +337,7 @@ class Reader:
         except TooMuch:
             self._refuse(programs[passed[0][0]][passed[0][1]])
             return
-        for meaning in whole.counters:
+        for meaning, _ in whole.counters:
             self.movers.setdefault(meaning, {})[selector.where] = None
         for meaning in whole.unread:
             self._cannot(meaning)

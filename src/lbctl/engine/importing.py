@@ -357,7 +357,7 @@ def replace_name(endpoint: Endpoint) -> Endpoint:
 
 
 def _order(slots: Sequence[str], weights: Mapping[str, int]) -> list[str]:
-    """The order in which endpoints have these slots: where two are due at once, the first of them is taken."""
+    """The order in which endpoints have these slots: of two that are due at once, the first is taken."""
     seen = list(dict.fromkeys(slots)) or list(weights)
     total = sum(weights.values())
     if len(slots) % total or len(slots) * len(seen) > _MOST_SLOTS:
