@@ -239,8 +239,7 @@ def test_any_text(text: str) -> None:
 @given(RULES, RULES, RULES)
 def test_rules_that_nft_would_take(rules: list[str], others: list[str], last: list[str]) -> None:
     reading = judged(table(rules, others, last))
-    loops = {"goto d", "jump e"} & {*others, *last} or "jump d" in " ".join((*others, *last))
-    assert reading.accept or loops
+    assert reading.accept or "chain-loop" in {found.code for found in reading.findings}
 
 
 @FUZZ
@@ -291,7 +290,7 @@ JSON = st.recursive(
                     "target",
                     "hook",
                 ]
-            ),  # fmt: skip
+            ),
             inner,
             max_size=5,
         )

@@ -270,7 +270,8 @@ def test_a_counter_for_several_listeners() -> None:
 
 def test_who_is_let_in() -> None:
     more = "\tset ours { type ipv4_addr; flags interval; elements = { 10.0.0.0/8, 192.0.2.1 } }\n"
-    service = only(read(chain("ip saddr != @ours return", "tcp dport 80 redirect to :1", more=more)))
+    rules = "ip saddr != @ours return", "tcp dport 80 redirect to :1"
+    service = only(read(chain(*rules, more=more)))
     assert service.when == {"src": "10.0.0.0/8,192.0.2.1"}
 
 
@@ -292,11 +293,8 @@ def test_conditions(condition: str, when: dict[str, str] | None) -> None:
 
 
 def test_services_by_map() -> None:
-    reading = read(
-        chain(
-            "dnat ip to ip daddr . tcp dport map { 192.0.2.1 . 80 : 10.0.0.1 . 1, 192.0.2.2 . 81 : 10.0.0.2 . 2 }"
-        )
-    )
+    pairs = "192.0.2.1 . 80 : 10.0.0.1 . 1, 192.0.2.2 . 81 : 10.0.0.2 . 2"
+    reading = read(chain(f"dnat ip to ip daddr . tcp dport map {{ {pairs} }}"))
     assert [(s.dst, s.dport, *shares(s)) for s in reading.services] == [
         ("192.0.2.1", "80", "10.0.0.1:1"),
         ("192.0.2.2", "81", "10.0.0.2:2"),

@@ -60,7 +60,7 @@ def _object(document: Document, entry: Json) -> None:
     if kind == "metainfo":
         return
     family, table = value.get("family"), value.get("name" if kind == "table" else "table")
-    if family not in FAMILIES or not isinstance(table, str):
+    if not isinstance(family, str) or family not in FAMILIES or not isinstance(table, str):
         raise Strange(kind)
     made = document.table(family, table)
     match kind:
@@ -187,7 +187,7 @@ def _statement(statement: Json, depth: int) -> Iterator[str]:
 def _nat(kind: str, value: dict[str, Json], depth: int) -> Iterator[str]:
     yield kind
     family = value.get("family")
-    if family in {"ip", "ip6"}:
+    if family in ("ip", "ip6"):
         yield family
     if "addr" in value or "port" in value:
         yield "to"

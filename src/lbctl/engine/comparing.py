@@ -107,12 +107,12 @@ def _doubts(a: Reading, b: Reading) -> Iterator[str]:
 
 def _by_place(reading: Reading) -> dict[tuple[object, str, str], ReadService]:
     """What selects connections, where, and for what → the service."""
-    # Translating and marking do not stand in each other's way.
-    return {
-        (service.selector, hook, _kind(service)): service
-        for service in reversed(reading.services)
-        for hook in service.hooks
-    }
+    places: dict[tuple[object, str, str], ReadService] = {}
+    for service in reading.services:
+        for hook in service.hooks:
+            # Translating and marking do not stand in each other's way; of two alike, the first acts.
+            places.setdefault((service.selector, hook, _kind(service)), service)
+    return places
 
 
 def _kind(service: ReadService) -> str:

@@ -387,7 +387,8 @@ def _weights(service: ReadService) -> dict[str, int]:
     shares = {backend.to: backend.share for backend in service.backends}
     if service.mode == "random":
         near = {to: share.limit_denominator(MAX_SLOTS) for to, share in shares.items()}
-        if sum(near.values()) == 1 and all(abs(near[to] - shares[to]) < _ROUNDED for to in shares):
+        is_near = all(near[to] and abs(near[to] - shares[to]) < _ROUNDED for to in shares)
+        if is_near and sum(near.values()) == 1:
             shares = near
     whole = lcm(*(share.denominator for share in shares.values()))
     numbers = {to: int(share * whole) for to, share in shares.items()}

@@ -1,0 +1,114 @@
+"""When two readings are equal, and what is said where they are not."""
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from lbctl.engine.comparing import Verdict, compare
+from lbctl.model import Family, Kept, NotRead, Reading, ReadService, ReadShare, shares
+
+
+def service(*slots: str | None, mode: str = "nth", **more: Any) -> ReadService:
+    found = {to: share for to, share in shares(slots).items() if to is not None}
+    values: dict[str, Any] = {
+        "family": Family.IPV4,
+        "proto": "tcp",
+        "dst": "local",
+        "dport": "80",
+        "hooks": ("prerouting",),
+        "action": "redirect",
+        "mode": mode,
+        "backends": tuple(ReadShare(to=to, share=share) for to, share in found.items()),
+        "leak": 1 - sum(found.values(), start=Fraction(0)),
+        "slots": slots,
+    }
+    return ReadService(**{**values, **more})
+
+
+def reading(*services: ReadService, **more: Any) -> Reading:
+    return Reading(format="nft", services=services, **more)
+
+
+def hashed(*slots: str, seed: int = 7) -> ReadService:
+    return service(
+        *slots, mode="hash", hash_seed=seed, affinity=Kept(kind="hash", by="source address", seconds=None)
+    )
+
+
+KEPT = Kept(kind="map", by="source address", seconds=60)
+CASES = {
+    "the same": (service("a", "b"), service("a", "b"), Verdict.IDENTICAL),
+    "a period twice": (service("a", "b"), service("a", "b", "a", "b"), Verdict.IDENTICAL),
+    "another turn": (service("a", "b", "c"), service("a", "c", "b"), Verdict.OTHER_ORDER),
+    "by chance": (service("a", "b"), service("a", "b", mode="random", slots=()), Verdict.OTHER_ORDER),
+    "chance twice": (
+        service("a", "b", mode="random", slots=()),
+        service("b", "a", mode="random", slots=()),
+        Verdict.IDENTICAL,
+    ),
+    "one hash": (hashed("a", "b"), hashed("a", "a", "b", "b"), Verdict.IDENTICAL),
+    "one hash, other slots": (hashed("a", "b"), hashed("b", "a"), Verdict.OTHER_CLIENTS),
+    "another seed": (hashed("a", "b"), hashed("a", "b", seed=8), Verdict.OTHER_CLIENTS),
+    "a hash for a turn": (service("a", "b"), hashed("a", "b"), Verdict.OTHER_CLIENTS),
+    "clients that are kept": (service("a", "b"), service("a", "b", affinity=KEPT), Verdict.OTHER_CLIENTS),
+    "other means to keep them": (
+        service("a", "b", affinity=replace(KEPT, kind="recent")),
+        service("a", "b", affinity=KEPT),
+        Verdict.IDENTICAL,
+    ),
+    "another share": (service("a", "b"), service("a", "a", "b"), Verdict.DIFFERENT),
+    "a leak": (service("a", "b"), service("a", "b", None), Verdict.DIFFERENT),
+    "another endpoint": (service("a"), service("b"), Verdict.DIFFERENT),
+}
+
+
+@pytest.mark.parametrize(("a", "b", "verdict"), CASES.values(), ids=CASES)
+def test_verdicts(a: ReadService, b: ReadService, verdict: Verdict) -> None:
+    found = compare(reading(a), reading(b))
+    [pair] = found.pairs
+    assert pair.verdict is verdict
+    assert found.equal is verdict.equal
+    assert [each.verdict for each in compare(reading(b), reading(a)).pairs] == [verdict]
+
+
+def test_numbers() -> None:
+    [pair] = compare(reading(service("a", "b")), reading(service("a", "c", None))).pairs
+    third, half, none = Fraction(1, 3), Fraction(1, 2), Fraction(0)
+    assert pair.shares == {"a": (half, third), "b": (half, none), "c": (none, third)}
+    assert pair.leak == (none, third)
+
+
+def test_a_side_may_lack_a_service() -> None:
+    a, b = service("a"), service("a", dport="81")
+    found = compare(reading(a, b), reading(b))
+    assert [(pair.service.dport, pair.verdict) for pair in found.pairs] == [
+        ("80", Verdict.ONLY_A),
+        ("81", Verdict.IDENTICAL),
+    ]
+    assert not found.equal
+    assert [pair.verdict for pair in compare(reading(b), reading(a, b)).pairs][-1] is Verdict.ONLY_B
+
+
+def test_a_condition_makes_another_service() -> None:
+    found = compare(reading(service("a", when={"src": "10.0.0.0/8"})), reading(service("a")))
+    assert {pair.verdict for pair in found.pairs} == {Verdict.ONLY_A, Verdict.ONLY_B}
+
+
+def test_places_are_held_apart() -> None:
+    both = service("a", "b", hooks=("prerouting", "output"))
+    assert compare(reading(both), reading(service("a", "b"), service("a", "b", hooks=("output",)))).equal
+    found = compare(reading(both), reading(service("a", "b"), service("a", "a", "b", hooks=("output",))))
+    assert [(pair.hooks, pair.verdict) for pair in found.pairs] == [
+        (("prerouting",), Verdict.IDENTICAL),
+        (("output",), Verdict.DIFFERENT),
+    ]
+
+
+def test_what_is_not_understood_leaves_a_doubt() -> None:
+    lost = NotRead(line=1, rule="x", what="x", reason="x")
+    a, b = reading(service("a")), reading(service("a"), unsupported=(lost,))
+    assert not compare(a, b).equal
+    assert compare(b, b).equal
+    assert not compare(a, replace(a, accept=False)).equal
