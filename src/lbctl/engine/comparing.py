@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 #: Parts of a hash that are held against each other one by one; beyond, only shares are.
 _FINEST = 1 << 20
+#: Where connections that this host makes itself meet rules, and conditions that hold for all others.
+_OWN = "output"
+_OUTSIDE = {("src-type", "! LOCAL"), ("src-type", "!= local")}
 
 
 class Verdict(StrEnum):
@@ -109,9 +112,14 @@ def _by_place(reading: Reading) -> dict[tuple[object, str, str], ReadService]:
     """What selects connections, where, and for what → the service."""
     places: dict[tuple[object, str, str], ReadService] = {}
     for service in reading.services:
+        *what, when = service.selector
+        outside = [condition for condition in when if condition in _OUTSIDE]
         for hook in service.hooks:
+            if outside and hook == _OWN:
+                continue
+            selector = (*what, tuple(condition for condition in when if condition not in outside))
             # Translating and marking do not stand in each other's way; of two alike, the first acts.
-            places.setdefault((service.selector, hook, _kind(service)), service)
+            places.setdefault((selector, hook, _kind(service)), service)
     return places
 
 

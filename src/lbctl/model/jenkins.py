@@ -1,6 +1,6 @@
 """The hash by which kernels pick an endpoint for a client: Bob Jenkins' lookup3, as Linux has it.
 
-Source: include/linux/jhash.h and `reciprocal_scale` of include/linux/kernel.h. The address is hashed as the
+Source: Linux, include/linux, the header of this hash and `reciprocal_scale`. The address is hashed as the
 packet has it, in network order.
 """
 
