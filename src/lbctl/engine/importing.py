@@ -15,6 +15,7 @@ from lbctl.model import (
     MAX_WEIGHT,
     NAME,
     Endpoint,
+    Family,
     Finding,
     Intent,
     Listener,
@@ -43,6 +44,7 @@ _MOST_PORTS = 64
 _ROUNDED = Fraction(1, 1 << 26)
 #: Slots times endpoints for which the order of the endpoints is worked out.
 _MOST_SLOTS = 1 << 18
+_EVERYBODY = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}
 _SCHEDULERS = {
     "nth": Scheduler.ROUND_ROBIN,
     "single": Scheduler.ROUND_ROBIN,
@@ -241,17 +243,26 @@ def _service(group: Sequence[ReadService], made: Mapping[str, Service]) -> tuple
     remarks: list[str] = []
     first = group[0]
     listeners: dict[Listener, None] = {}
-    allow: dict[Network, None] = {}
+    allowed: dict[Family, dict[object, set[Network]]] = {}
     local = "output" in first.hooks
     for each in group:
         listeners |= dict.fromkeys(_listeners(each, remarks))
+        clients: set[Network] = {ip_network(_EVERYBODY[each.family])}
         for name, value in (each.when or {}).items():
             if name == "src" and "!" not in value and "-" not in value and "@" not in value:
-                allow |= dict.fromkeys(ip_network(each.strip()) for each in value.split(","))
+                clients = {ip_network(part.strip()) for part in value.split(",")}
             elif (name, value) == ("src-type", "! LOCAL"):
                 local = False
             else:
                 raise _CannotHold(f"only where {name} is {value}")
+        # Rules may tell a listener's clients one by one.
+        allowed.setdefault(each.family, {}).setdefault(each.selector[:4], set()).update(clients)
+    if any(len({frozenset(found) for found in by.values()}) > 1 for by in allowed.values()):
+        raise _CannotHold("its listeners let in different clients")
+    networks = {network for by in allowed.values() for found in by.values() for network in found}
+    # Everybody of each family is no condition.
+    some = any(str(network) not in _EVERYBODY.values() for network in networks)
+    allow = sorted(networks, key=lambda network: (network.version, network)) if some else ()
     name = _name(first, made)
     scheduler, endpoints, seed = _picked(group)
     kept = _remembered(first)
