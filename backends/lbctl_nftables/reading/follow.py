@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl_nftables.reading import grammar, select
@@ -33,7 +34,7 @@ from lbctl_nftables.reading.meaning import All, Drawn, Keyed, Learned, Meaning, 
 from lbctl_nftables.reading.select import Selector, joined
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lbctl.model import Family
     from lbctl_nftables.reading.document import Chain, Document, Members, Rule, Table
@@ -151,6 +152,8 @@ class Followed:
     notes: dict[tuple[str, int], tuple[Rule, str]] = field(default_factory=dict)
     #: The rules on the way that are not understood.
     strange: dict[int, Rule] = field(default_factory=dict)
+    #: The part of the connections that comes to each place, once that was asked for.
+    weighed: Mapping[Place | End, Fraction] = field(default_factory=dict)
 
 
 class Step(NamedTuple):
@@ -1019,13 +1022,17 @@ def weights(followed: Followed) -> dict[int, Fraction]:
     return met
 
 
-def _weighed(followed: Followed) -> dict[Place | End, Fraction]:
-    met: dict[Place | End, Fraction] = {followed.start: Fraction(1)}
-    for place in _in_order(followed):
-        weight = met[place]
-        for part, after in parts(followed.nodes[place], place):
-            met[after] = met.get(after, Fraction(0)) + weight * part
-    return met
+def _weighed(followed: Followed) -> Mapping[Place | End, Fraction]:
+    if not followed.weighed:
+        met: dict[Place | End, Fraction] = {followed.start: _ALL[1]}
+        for place in _in_order(followed):
+            weight = met[place]
+            for part, after in parts(followed.nodes[place], place):
+                # Most connections come to one picking rule, all of them: fractions cost.
+                share = part if weight == 1 else weight * part
+                met[after] = met[after] + share if after in met else share
+        followed.weighed = met
+    return followed.weighed
 
 
 def parts(node: Node, place: Place) -> list[tuple[Fraction, Place | End]]:
@@ -1039,12 +1046,17 @@ def parts(node: Node, place: Place) -> list[tuple[Fraction, Place | End]]:
         numbers: dict[Place | End, int] = {}
         for first, last, after in node.cases:
             numbers[after] = numbers.get(after, 0) + last - first + 1
-        return [(Fraction(count, pick.modulus), after) for after, count in numbers.items()]
+        return [(_fraction(count, pick.modulus), after) for after, count in numbers.items()]
     counted: dict[Place | End, Fraction] = {}
     for first, last, after in node.cases:
         met = min(high, Fraction(last + 1, pick.modulus)) - max(low, Fraction(first, pick.modulus))
         counted[after] = counted.get(after, Fraction(0)) + met / (high - low)
     return [(part, after) for after, part in counted.items()]
+
+
+@lru_cache(maxsize=4096)
+def _fraction(count: int, of: int) -> Fraction:
+    return Fraction(count, of)
 
 
 def _in_order(followed: Followed) -> list[Place]:

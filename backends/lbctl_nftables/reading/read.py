@@ -264,7 +264,7 @@ class _Reader:
             return None
         parts: dict[str, Fraction] = {}
         for end in served:
-            parts[end.to] = parts.get(end.to, Fraction(0)) + ends[end]
+            parts[end.to] = parts[end.to] + ends[end] if end.to in parts else ends[end]
         leaks = [end for end in ends if not end.to]
         picks = _picks(followed)
         hashes = {pick for pick in picks if pick.kind == "jhash"}
@@ -300,7 +300,7 @@ class _Reader:
             backends=tuple(
                 ReadShare(to=to, share=share, name=names.get(to) or None) for to, share in parts.items()
             ),
-            leak=1 - sum(parts.values(), start=Fraction(0)),
+            leak=sum((ends[end] for end in leaks), start=Fraction(0)),
             leak_to="; ".join(dict.fromkeys(end.why for end in leaks)) or None,
             affinity=affinity,
             exact=depends is None,
