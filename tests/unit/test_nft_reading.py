@@ -306,6 +306,36 @@ def test_both_families_of_inet() -> None:
     assert [service.family for service in reading.services] == ["ipv4", "ipv6"]
 
 
+def test_statements_of_one_family_in_a_table_of_both() -> None:
+    reading = read(
+        chain(
+            "tcp dport 80 dnat ip to numgen inc mod 2 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }",
+            "tcp dport 80 dnat ip6 to 2001:db8::1",
+            "ip daddr 192.0.2.1 tcp dport 81 dnat to 10.0.0.1:1",
+            family="inet",
+        )
+    )
+    assert codes(reading) == []
+    assert [(s.family, s.dport, *shares(s)) for s in reading.services] == [
+        ("ipv4", "80", "10.0.0.1", "10.0.0.2"),
+        ("ipv4", "81", "10.0.0.1:1"),
+        ("ipv6", "80", "2001:db8::1"),
+    ]
+
+
+def test_a_counter_is_early_only_where_the_rest_selects() -> None:
+    more = "\tchain y {\n\t\tnumgen inc mod 2 0 meta l4proto tcp redirect to :1\n\t\tredirect to :2\n\t}\n"
+    reading = read(chain("tcp dport 80 goto y", more=more))
+    assert codes(reading) == []
+    assert only(reading).exact
+
+
+def test_a_hash_of_more_than_the_client_tells_no_map() -> None:
+    pairs = "{ 0 : 10.0.0.1, 1 : 10.0.0.2 }"
+    service = only(read(chain(f"tcp dport 80 dnat to jhash ip saddr . tcp sport mod 2 seed 1 map {pairs}")))
+    assert (service.mode, service.slots, service.hash_seed, service.affinity) == ("hash", (), None, None)
+
+
 SCRIPT = """\
 #!/bin/sh
 set -e

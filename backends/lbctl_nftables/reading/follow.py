@@ -15,6 +15,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from lbctl.model import Family
 from lbctl_nftables.reading import grammar, select
 from lbctl_nftables.reading.grammar import (
     Limit,
@@ -36,7 +37,6 @@ from lbctl_nftables.reading.select import Selector, joined
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from lbctl.model import Family
     from lbctl_nftables.reading.document import Chain, Document, Members, Rule, Table
     from lbctl_nftables.reading.grammar import Element, Key, Operand
     from lbctl_nftables.reading.meaning import Conditions, Meant
@@ -235,11 +235,14 @@ class Hook:
         meaning = self._meaning(chain)
         selectors = [selector]
         here = False
+        counting: list[int] = []
         for number, statement in enumerate(rule.statements):
             try:
                 match statement:
                     case Match() | Vmap():
                         meant = meaning.of(statement)
+                    case Nat() if not self._is_for(chain, statement):
+                        return
                     case Nat(kind=kind) if kind in TRANSLATING and not self.marking:
                         if kind == "snat" and not (picked or here or self._balances(statement)):
                             return
@@ -279,18 +282,26 @@ class Hook:
                     return
                 case Drawn(pick=pick):
                     here = True
-                    self._note_moved(chain, rule, pick, selectors, number)
-                case All(conditions=conditions):
-                    selectors = [each for each in (self._narrow(s, conditions) for s in selectors) if each]
-                case Keyed():
-                    selectors = [
-                        narrowed
-                        for each in selectors
-                        for conditions, _ in meant.of(each)
-                        if (narrowed := self._narrow(each, (*meant.implied, *conditions)))
-                    ]
+                    counting.append(pick.ident)
+                    self._note_moved(chain, rule, pick, selectors)
+                case All() | Keyed():
+                    met = [each for s in selectors for each in self._met(s, meant)]
+                    if met != selectors:
+                        self.early.update((ident, rule) for ident in counting)
+                    selectors = met
             if not selectors:
                 return
+
+    def _met(self, selector: Selector, meant: All | Keyed) -> Iterator[Selector]:
+        """What of a selector meets a condition; for a set of several fields, each element by itself."""
+        if isinstance(meant, All):
+            ways = [meant.conditions]
+        else:
+            ways = [(*meant.implied, *conditions) for conditions, _ in meant.of(selector)]
+        for conditions in ways:
+            narrowed = self._narrow(selector, conditions)
+            if narrowed is not None:
+                yield narrowed
 
     def _narrow(self, selector: Selector, conditions: Conditions) -> Selector | None:
         narrowed: Selector | None = selector
@@ -314,17 +325,12 @@ class Hook:
         known = {0, *self._marks[what]}
         return any(low <= mark <= high for mark in known for low, high in found.spans)
 
-    def _note_moved(
-        self, chain: Chain, rule: Rule, pick: Pick, selectors: Sequence[Selector], number: int
-    ) -> None:
+    def _note_moved(self, chain: Chain, rule: Rule, pick: Pick, selectors: Sequence[Selector]) -> None:
         if pick.kind == "inc":
             if not (self._is_nat(chain) or self.marking or any(map(_is_new, rule.statements))):
                 self.packets[pick.ident] = rule
             for each in selectors:
                 self.moved.setdefault(pick.ident, {}).setdefault(each, rule)
-            later = rule.statements[number + 1 :]
-            if any(isinstance(s, Match) and not isinstance(s.key, Pick) for s in later):
-                self.early[pick.ident] = rule
 
     def _dispatched(
         self,
@@ -338,7 +344,7 @@ class Hook:
     ) -> Iterator[tuple[Chain, Selector, bool, str | None]]:
         meaning = self._meaning(chain)
         if isinstance(meant, Drawn):
-            self._note_moved(chain, rule, meant.pick, selectors, len(rule.statements))
+            self._note_moved(chain, rule, meant.pick, selectors)
             targets = {
                 e.data.target for e in meaning.elements(statement.members) if isinstance(e.data, Verdict)
             }
@@ -372,14 +378,9 @@ class Hook:
             meant = meaning.of(lookup)
             if isinstance(meant, Drawn):
                 for each in selectors:
-                    self._note_moved(chain, rule, meant.pick, [each], len(rule.statements))
+                    self._note_moved(chain, rule, meant.pick, [each])
             elif isinstance(meant, Keyed):
-                selectors = [
-                    narrowed
-                    for each in selectors
-                    for conditions, _ in meant.of(each)
-                    if (narrowed := self._narrow(each, (*meant.implied, *conditions)))
-                ]
+                selectors = [met for each in selectors for met in self._met(each, meant)]
             else:
                 # Clients that came before: not what balances.
                 return
@@ -394,15 +395,30 @@ class Hook:
             meant = meaning.of(value)
             if not isinstance(meant, Drawn):
                 return
-            self._note_moved(chain, rule, meant.pick, [selector], len(rule.statements))
+            self._note_moved(chain, rule, meant.pick, [selector])
         elif isinstance(value, Pick):
-            self._note_moved(chain, rule, value, [selector], len(rule.statements))
+            self._note_moved(chain, rule, value, [selector])
         self._note(selector, rule, name)
 
     def _note(self, selector: Selector, rule: Rule, name: str | None, *, served: bool = True) -> None:
         made = self.found.setdefault(selector, Found(name=name, served=False))
         made.rules.append(rule)
         made.served = made.served or served
+
+    def _is_for(self, chain: Chain, nat: Nat) -> bool:
+        """False for a statement of the other family, which a table of both may hold."""
+        word = "ip" if self.family is Family.IPV4 else "ip6"
+        if nat.family:
+            return nat.family == word
+        if chain.family != "inet" or nat.address is None or isinstance(nat.address, Pick):
+            return True
+        addresses = [nat.address]
+        if isinstance(nat.address, Lookup):
+            members = self._meaning(chain).elements(nat.address.members)
+            addresses = [element.data for element in members if isinstance(element.data, tuple)]
+        return not addresses or any(
+            (":" in address[0]) == (word == "ip6") for address in addresses if isinstance(address, tuple)
+        )
 
     def _balances(self, nat: Nat) -> bool:
         """True where a statement has several addresses to choose from."""
@@ -516,6 +532,8 @@ class Hook:
                     continue
                 case Verdict():
                     return self._verdict(statement, chain, rule, place, followed)
+                case Nat() if not self._is_for(chain, statement):
+                    return Step("next", place)
                 case Nat() if self.marking:
                     return Step("go", self._over(place, "translated"))
                 case Nat():
