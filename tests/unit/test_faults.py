@@ -9,7 +9,8 @@ import os
 import re
 import struct
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -767,3 +768,20 @@ def test_endpoints_elsewhere_of_one_family_leave_the_other_alone() -> None:
     with pytest.raises(StateUnknown):  # this host takes everything and keeps nothing
         engine.apply(session(host, iptables, "legacy"), (made,))
     assert [ran.program for ran in host.writes] == ["iptables-legacy-restore"]
+
+
+def test_a_lock_is_waited_for_and_its_holder_is_named(tmp_path: Path) -> None:
+    host = LocalHost(tmp_path)
+    with host.lock("lbctl"):
+        words = Path("/proc/self/cmdline").read_bytes().split(b"\0")[1].decode()
+        began = time.monotonic()
+        with pytest.raises(Stale) as caught, LocalHost(tmp_path).lock("lbctl", patience=0.1):
+            pass
+        assert time.monotonic() - began >= 0.1
+        assert words.rpartition("/")[2] in caught.value.message
+        [file] = (tmp_path / "run").iterdir()
+    with ExitStack() as other:
+        other.enter_context(held(file))
+        threading.Timer(0.1, other.close).start()
+        with host.lock("lbctl", patience=10):
+            pass

@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
-from lbctl.cli.options import AllowRemap, BackendName, Color, Colors, Config, DriverName, Format, Output, Yes
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lbctl.cli.options import (
+    AllowRemap,
+    BackendName,
+    Color,
+    Colors,
+    Config,
+    DriverName,
+    Format,
+    Output,
+    Wait,
+    Yes,
+)
+from lbctl.errors import IntentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lbctl.engine import Session
+    from lbctl.model import Plan
 
 
 def apply(
+    plan_file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="PLANFILE",
+            help="A file of lbctl plan -o: exactly that plan, refused where kernel or intent moved since.",
+            show_default=False,
+        ),
+    ] = None,
     config: Config = None,
     yes: Yes = False,
+    wait: Wait = 0.0,
     backend: BackendName = "auto",
     driver: DriverName = None,
     allow_remap: AllowRemap = False,
@@ -24,10 +56,15 @@ def apply(
     from lbctl.cli.work import confirmed, read_intent, session_for
 
     with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
-        intent = read_intent(config)
-        next_stage()
-        session = session_for(backend, driver, allow_remap=allow_remap)
-        made = engine.plan(session, intent)
+        if plan_file is not None:
+            if backend != "auto" or driver is not None or allow_remap:
+                raise IntentError("a plan file names its own backend, driver and --allow-remap")
+            session, made = _planned(plan_file, config, wait, next_stage)
+        else:
+            intent = read_intent(config)
+            next_stage()
+            session = session_for(backend, driver, allow_remap=allow_remap, patience=wait)
+            made = engine.plan(session, intent)
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
     applied = made.changed and confirmed("Apply this?", yes=yes)
     with stages("Changing the kernel"):
@@ -40,3 +77,16 @@ def apply(
         print_json(document | {"applied": applied})
     elif made.changed:
         say("Applied." if applied else "Nothing was changed.")
+
+
+def _planned(
+    path: Path, config: Path | None, wait: float, next_stage: Callable[[], None]
+) -> tuple[Session, Plan]:
+    """The plan of a file, and the session that it is for."""
+    from lbctl import engine
+    from lbctl.cli.work import session_for
+
+    found = engine.read_plan(path)
+    next_stage()
+    session = session_for(found.backend, found.driver, allow_remap=found.allow_remap, patience=wait)
+    return session, engine.resume(session, found, (config,) if config is not None else ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -43,6 +44,16 @@ def _complete_backend(incomplete: str) -> list[str]:
 def _complete_driver(incomplete: str) -> list[str]:
     names = ("libnftables", "nft", "legacy", "nf_tables", "iptc")
     return [name for name in names if name.startswith(incomplete)]
+
+
+def seconds(text: str | float) -> float:
+    """Seconds of `2s`, `1.5m` or `1h`."""
+    if not isinstance(text, str):
+        return text  # the default
+    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([smh])", text)
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is not a time such as 30s, 5m or 1h")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 Config = Annotated[
@@ -88,6 +99,16 @@ Colors = Annotated[
     Color,
     typer.Option(
         "--color", help="When to colour text; NO_COLOR is honoured.", callback=_remember, is_eager=True
+    ),
+]
+Wait = Annotated[
+    float,
+    typer.Option(
+        "--wait",
+        metavar="TIME",
+        parser=seconds,
+        help="Wait so long for another lbctl that is at work, as 30s.",
+        show_default=False,
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,10 @@ from lbctl.cli.options import AllowRemap, BackendName, Color, Colors, Config, Dr
 def plan(
     config: Config = None,
     rules: Annotated[bool, typer.Option("--rules", help="Show the difference of the rules too.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", help="Keep the plan in a file: lbctl apply FILE."),
+    ] = None,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Exit with 1 where there is something to change.")
     ] = False,
@@ -25,13 +30,15 @@ def plan(
     from lbctl import engine
     from lbctl.cli.output import Style, plan_document, plan_rules, plan_text, print_json, rules_diff
     from lbctl.cli.progress import stages
-    from lbctl.cli.work import read_intent, session_for
+    from lbctl.cli.work import intent_files, read_intent, session_for
 
     with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
         intent = read_intent(config)
         next_stage()
         session = session_for(backend, driver, allow_remap=allow_remap)
         made = engine.plan(session, intent)
+    if out is not None:
+        engine.write_plan(session, made, intent, intent_files(config), out)
     if output is Format.JSON:
         print_json(plan_document(made, engine.describe(session, made), session.backend.render))
     else:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lbctl.cli.options import BackendName, Color, Colors, Config, DriverName, Format, Output, Yes
+from lbctl.cli.options import BackendName, Color, Colors, Config, DriverName, Format, Output, Wait, Yes
 
 
 def remove(
@@ -16,6 +16,7 @@ def remove(
         typer.Option("--owner", help="Whose rules; without it, the owner that the intent file names."),
     ] = None,
     yes: Yes = False,
+    wait: Wait = 0.0,
     backend: BackendName = "auto",
     driver: DriverName = None,
     output: Output = Format.TEXT,
@@ -30,7 +31,7 @@ def remove(
     from lbctl.cli.work import confirmed, owner_of, session_for
 
     whose = owner_of(owner, config)
-    session = session_for(backend, driver)
+    session = session_for(backend, driver, patience=wait)
     plans = engine.removal(session, whose, everywhere=backend == "auto" and driver is None)
     due = tuple(plan for plan in plans if plan.changed)
     show_plans(due, data=output is Format.JSON, asking=not yes, color=color)

@@ -16,17 +16,28 @@ if TYPE_CHECKING:
 
 def read_intent(config: Path | None) -> Intent:
     """The intent that the options and the environment point to; raises `IntentError`."""
-    from lbctl.config import find, load_merged
+    from lbctl.config import load_merged
 
-    return load_merged(find(config, os.environ, Path()))
+    return load_merged(intent_files(config))
 
 
-def session_for(backend: str, driver: str | None, *, allow_remap: bool = False) -> Session:
+def intent_files(config: Path | None) -> tuple[Path, ...]:
+    """The files of `read_intent`."""
+    from lbctl.config import find
+
+    return find(config, os.environ, Path())
+
+
+def session_for(
+    backend: str, driver: str | None, *, allow_remap: bool = False, patience: float = 0.0
+) -> Session:
     """The session on this host; raises `NoBackend`."""
     from lbctl.engine import open_session
     from lbctl.host import LocalHost
 
-    return open_session(LocalHost(), backend=backend, driver=driver, allow_remap=allow_remap)
+    return open_session(
+        LocalHost(), backend=backend, driver=driver, allow_remap=allow_remap, patience=patience
+    )
 
 
 def confirmed(question: str, *, yes: bool) -> bool:
@@ -41,7 +52,7 @@ def confirmed(question: str, *, yes: bool) -> bool:
 
 def owner_of(owner: str | None, config: Path | None) -> str:
     """The owner that was named, else that of the intent file, else the default where there is no file."""
-    from lbctl.config import find, load_merged
+    from lbctl.config import load_merged
     from lbctl.model import DEFAULT_OWNER, check_owner
 
     if owner is not None:
@@ -50,7 +61,7 @@ def owner_of(owner: str | None, config: Path | None) -> str:
         except ValueError as error:
             raise IntentError(str(error), hint="small letters, digits and dashes, at most 12") from error
     try:
-        paths = find(config, os.environ, Path())
+        paths = intent_files(config)
     except IntentError:
         if config is not None:
             raise

@@ -144,10 +144,10 @@ class Source:
         )
 
 
-def read(path: Path) -> Source:
+def read(path: Path, limit: int = LIMIT) -> Source:
     """The file at `path`. IntentError where it is missing, no regular file, too large or no UTF-8 text."""
     file = name_of(path)
-    raw = _read_bytes(path, file)
+    raw = _read_bytes(path, file, limit)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -171,7 +171,7 @@ def name_of(path: Path) -> str:
     return text if text.isprintable() else escape(text)
 
 
-def _read_bytes(path: Path, file: str) -> bytes:
+def _read_bytes(path: Path, file: str, limit: int) -> bytes:
     try:
         # asked first, since opening a device can already have an effect
         _check_regular(path.stat().st_mode, file)
@@ -179,7 +179,7 @@ def _read_bytes(path: Path, file: str) -> bytes:
         with os.fdopen(fd, "rb", buffering=0) as stream:
             _check_regular(os.fstat(fd).st_mode, file)
             blocks = []
-            wanted = LIMIT + 1
+            wanted = limit + 1
             while wanted and (block := stream.read(wanted)):
                 blocks.append(block)
                 wanted -= len(block)
@@ -195,7 +195,7 @@ def _read_bytes(path: Path, file: str) -> bytes:
         raise _failure(
             file,
             1,
-            f"larger than {LIMIT // 1024 // 1024} MiB",
+            f"larger than {limit // 1024 // 1024} MiB",
             "is this an intent file? split it into conf.d/*.toml",
         )
     return b"".join(blocks)

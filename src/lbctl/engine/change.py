@@ -76,7 +76,7 @@ def apply(session: Session, plans: tuple[Plan, ...]) -> tuple[str, ...]:
     notes: list[str] = []
     for each in plans:
         if each.changed:
-            with session.host.lock(each.after.owner):
+            with session.host.lock(each.after.owner, patience=session.patience):
                 _apply(session, by_name[each.backend], each)
                 # Only now: with the old rules in place, the next datagram would make the same flow again.
                 if not forget_flows(session.host, each.stale):
@@ -110,6 +110,7 @@ def _plan(host: Host, backend: Backend, driver: str, before: Program, after: Pro
         changes=changes,
         services=services,
         stale=stale_flows(was, will, intent.services),
+        intent=intent,
     )
     if made.changed and isinstance(backend, Advising):
         made = replace(made, notes=backend.advise(host, made, intent))

@@ -28,6 +28,8 @@ class Session:
     memory: Memory
     #: See `Capabilities.remap`.
     allow_remap: bool = False
+    #: Seconds to wait for another lbctl that holds the lock.
+    patience: float = 0.0
 
     @property
     def backend(self) -> Backend:
@@ -112,13 +114,19 @@ def open_session(
     backend: str = AUTO,
     driver: str | None = None,
     allow_remap: bool = False,
+    patience: float = 0.0,
     installed: Sequence[Backend] | None = None,
 ) -> Session:
     """Probe the installed backends, or those in `installed`, and choose one; raises `NoBackend`."""
     candidates = survey(host, backends() if installed is None else installed)
     choice = select(candidates, backend=backend, driver=driver)
     return Session(
-        host=host, candidates=candidates, choice=choice, memory=Memory(host), allow_remap=allow_remap
+        host=host,
+        candidates=candidates,
+        choice=choice,
+        memory=Memory(host),
+        allow_remap=allow_remap,
+        patience=patience,
     )
 
 

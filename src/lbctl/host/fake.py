@@ -131,8 +131,8 @@ class FakeHost:
         return self.privileged
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """See `Host`."""
+    def lock(self, name: str, *, patience: float = 0.0) -> Iterator[None]:  # noqa: ARG002 (the protocol's)
+        """See `Host`. Who holds a lock here never lets go."""
         if name in self.busy:
             raise Stale("another lbctl (process 1) is changing this network namespace")
         self.locked.append(name)

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ _SO_NETNS_COOKIE = 71
 _NETLINK_SECONDS = 5.0
 #: Bytes that name the process that holds a lock.
 _HOLDER = 16
+_LOCK_PAUSE = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +65,11 @@ class Host(Protocol):
     def may_change_network(self) -> bool:
         """True where this process holds CAP_NET_ADMIN."""
 
-    def lock(self, name: str) -> AbstractContextManager[None]:
-        """Hold the lock `name` of this network namespace; raises `Stale` where somebody else does."""
+    def lock(self, name: str, *, patience: float = 0.0) -> AbstractContextManager[None]:
+        """Hold the lock `name` of this network namespace.
+
+        Raises `Stale` with who holds it where somebody else does, and still does `patience` seconds later.
+        """
 
     def namespace(self) -> str | None:
         """What names this network namespace and no other, before or after; None where the kernel is older."""
@@ -165,7 +170,7 @@ class LocalHost:
         return os.geteuid() == 0
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
+    def lock(self, name: str, *, patience: float = 0.0) -> Iterator[None]:
         """See `Host`. The file stays; the lock ends with the process, however that ends."""
         path = self._path(name, "lock")
         try:
@@ -178,19 +183,27 @@ class LocalHost:
                 hint="run as root, or set LBCTL_STATE_DIR to a directory that you can write",
             ) from error
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(handle, _HOLDER, 0).decode("ascii", "replace").strip() or "unknown"
-                raise Stale(
-                    f"another lbctl (process {holder}) is changing this network namespace",
-                    hint="wait for it to end, then try again",
-                ) from None
+            until = time.monotonic() + patience
+            while not _locked(handle):
+                if time.monotonic() >= until:
+                    raise Stale(
+                        f"another lbctl ({self._holder(handle)}) is changing this network namespace",
+                        hint="--wait 30s waits for it to end",
+                    )
+                time.sleep(_LOCK_PAUSE)
             # Always as wide: a disk takes milliseconds to cut a file, and none to write over a line.
             os.pwrite(handle, f"{os.getpid():<{_HOLDER - 1}}\n".encode(), 0)
             yield
         finally:
             os.close(handle)
+
+    def _holder(self, handle: int) -> str:
+        number = os.pread(handle, _HOLDER, 0).decode("ascii", "replace").strip()
+        if not number.isdecimal():
+            return "of unknown number"
+        words = (self.read(f"/proc/{number}/cmdline") or "").split("\0")
+        known = " ".join([w.rpartition("/")[2] for w in words if w.isprintable()]).strip()
+        return f"process {number}: {known}" if known else f"process {number}"
 
     def namespace(self) -> str | None:
         """See `Host`. The cookie is of Linux 5.12, and counts from the start of the host."""
@@ -264,6 +277,14 @@ class LocalHost:
     def _path(self, name: str, kind: str) -> Path:
         """A file about this network namespace. Two on one host are two kernels to us."""
         return self._run_dir / f"{name}.{_network()}.{kind}"
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _network() -> int:

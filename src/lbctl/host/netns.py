@@ -93,7 +93,7 @@ class PrivateHost(LocalHost):
     environment: ClassVar[Mapping[str, str]] = {**LocalHost.environment, "XTABLES_LOCKFILE": os.devnull}
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:  # noqa: ARG002
+    def lock(self, name: str, *, patience: float = 0.0) -> Iterator[None]:  # noqa: ARG002
         """See `Host`."""
         yield
 

@@ -12,7 +12,7 @@ from lbctl.model.intent import Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from lbctl.model.intent import Family, Listener, Service
+    from lbctl.model.intent import Family, Intent, Listener, Service
     from lbctl.model.lifted import Lifted
     from lbctl.model.program import Item, Key, Part, Program
 
@@ -103,6 +103,8 @@ class Plan:
     stale: tuple[StaleFlow, ...] = ()
     #: What the user should know before agreeing, each a sentence or two in words.
     notes: tuple[str, ...] = ()
+    #: What `after` was compiled from; None for a plan that was not made from an intent.
+    intent: Intent | None = None
 
     @property
     def changed(self) -> bool:
