@@ -19,11 +19,13 @@ from lbctl.cli.check import check
 from lbctl.cli.compare import compare
 from lbctl.cli.demo import demo
 from lbctl.cli.explain import explain
+from lbctl.cli.history import history
 from lbctl.cli.import_ import import_
 from lbctl.cli.init import init
 from lbctl.cli.plan import plan
 from lbctl.cli.remove import remove
 from lbctl.cli.render import render
+from lbctl.cli.rollback import rollback
 from lbctl.cli.schema import schema
 from lbctl.cli.status import status
 from lbctl.errors import LbctlError
@@ -71,8 +73,10 @@ for _command, _panel in (
     (check, START),
     (plan, CHANGE),
     (apply, CHANGE),
+    (rollback, CHANGE),
     (remove, CHANGE),
     (status, LOOK),
+    (history, LOOK),
     (render, LOOK),
     (backends, LOOK),
     (compare, LOOK),

@@ -68,7 +68,7 @@ def apply(
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
     applied = made.changed and confirmed("Apply this?", yes=yes)
     with stages("Changing the kernel"):
-        notes = engine.apply(session, (made,)) if applied else ()
+        notes = engine.apply(session, (made,)) if applied or not made.changed else ()
         session.memory.save()
     for note in notes:
         say(note)

@@ -101,6 +101,15 @@ Colors = Annotated[
         "--color", help="When to colour text; NO_COLOR is honoured.", callback=_remember, is_eager=True
     ),
 ]
+Owner = Annotated[
+    str | None,
+    typer.Option(
+        "--owner",
+        metavar="NAME",
+        help="Whose rules; without it, the owner that the intent file names.",
+        show_default=False,
+    ),
+]
 Wait = Annotated[
     float,
     typer.Option(

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from lbctl.cli.options import BackendName, Color, Colors, Config, DriverName, Format, Output, Wait, Yes
+from lbctl.cli.options import BackendName, Color, Colors, Config, DriverName, Format, Output, Owner, Wait, Yes
 
 
 def remove(
     config: Config = None,
-    owner: Annotated[
-        str | None,
-        typer.Option("--owner", help="Whose rules; without it, the owner that the intent file names."),
-    ] = None,
+    owner: Owner = None,
     yes: Yes = False,
     wait: Wait = 0.0,
     backend: BackendName = "auto",

@@ -69,7 +69,7 @@ def owner_of(owner: str | None, config: Path | None) -> str:
     try:
         return load_merged(paths).owner
     except IntentError as error:
-        error.hint = "--owner NAME removes without reading the file"
+        error.hint = "--owner NAME works without reading the file"
         raise
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lbctl.errors import ApplyFailed, StateUnknown
+from lbctl.engine import history
+from lbctl.errors import ApplyFailed, PermissionDenied, Stale, StateUnknown
 from lbctl.host import forget_flows
 from lbctl.model import Action, Intent, Plan, diff, diff_services, stale_flows, touched
 from lbctl.spi import Advising
 
 if TYPE_CHECKING:
+    from lbctl.engine.history import Entry
     from lbctl.engine.session import Session
     from lbctl.host import Host
     from lbctl.model import Program, ServiceChange
@@ -66,26 +68,58 @@ def removal(session: Session, owner: str, *, everywhere: bool) -> tuple[Plan, ..
     return tuple(plans)
 
 
-def apply(session: Session, plans: tuple[Plan, ...]) -> tuple[str, ...]:
+def roll_back(session: Session, owner: str) -> tuple[Plan, Entry]:
+    """The plan that returns to the state before the last apply, and that state.
+
+    Raises `ApplyFailed` where there is no such state on record, and `Stale` where the kernel does not hold
+    what the history has last: then something else than that would be taken back.
+    """
+    target = history.restorable(session.host, owner)
+    last = history.last_of(session.host, owner)
+    if last and plan(session, last.intent).changed:
+        raise Stale(
+            f"the kernel does not hold what the history has last, which is number {last.number}",
+            hint="lbctl plan shows what differs; what lbctl apply then makes, rollback can take back",
+        )
+    return plan(session, target.intent), target
+
+
+def apply(session: Session, plans: tuple[Plan, ...], *, back_to: Entry | None = None) -> tuple[str, ...]:
     """Carry out plans, each atomically, under the lock of their owner; returns what the user should know.
+
+    Each is noted in the history, `back_to` being what a rollback returns to. A plan that changes nothing is
+    noted too where the history has another intent: that is what then holds.
 
     Raises `Stale` where the kernel moved since the plan, or another lbctl holds the lock; `ApplyFailed` where
     nothing was changed; `StateUnknown` where the kernel does not hold afterwards what was planned.
     """
-    by_name = {candidate.backend.name: candidate.backend for candidate in session.candidates}
     notes: list[str] = []
     for each in plans:
-        if each.changed:
+        if each.changed or not history.knows(session, each):
             with session.host.lock(each.after.owner, patience=session.patience):
-                _apply(session, by_name[each.backend], each)
-                # Only now: with the old rules in place, the next datagram would make the same flow again.
-                if not forget_flows(session.host, each.stale):
-                    flows = ", ".join(map(str, each.stale))
-                    notes.append(f"UDP flows stay where they were, since there is no conntrack here: {flows}")
+                notes += carry_out(session, each, back_to)
     return tuple(notes)
 
 
-def _apply(session: Session, backend: Backend, plan: Plan) -> None:
+def carry_out(session: Session, plan: Plan, back_to: Entry | None = None) -> list[str]:
+    """As `apply`, of one plan, by who holds the lock."""
+    notes = []
+    if plan.changed:
+        _apply(session, plan)
+        # Only now: with the old rules in place, the next datagram would make the same flow again.
+        if not forget_flows(session.host, plan.stale):
+            flows = ", ".join(map(str, plan.stale))
+            notes.append(f"UDP flows stay where they were, since there is no conntrack here: {flows}")
+    try:
+        history.note(session, plan, back_to)
+    except (ApplyFailed, PermissionDenied) as error:
+        if plan.changed:
+            notes.append(f"The history does not have this, and rollback cannot return here: {error.message}")
+    return notes
+
+
+def _apply(session: Session, plan: Plan) -> None:
+    backend = next(c.backend for c in session.candidates if c.backend.name == plan.backend)
     held = backend.apply(session.host, plan)
     left = diff(held, plan.after)
     if left:

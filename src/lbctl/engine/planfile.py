@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from lbctl.config import dump, load_merged, loads
 from lbctl.config.documents import name_of, read
 from lbctl.config.values import escape, show
 from lbctl.engine.change import plan
+from lbctl.engine.history import digest_of
 from lbctl.errors import IntentError, Stale
 from lbctl.host import write_whole
 from lbctl.model import Intent, Item, Program, diff, touched
@@ -51,11 +51,6 @@ class PlanFile:
     after: Program
 
 
-def digest_of(intent: Intent) -> str:
-    """What names an intent: equal for two files that say the same in other words."""
-    return sha256(dump(intent).encode()).hexdigest()
-
-
 def write_plan(session: Session, made: Plan, intent: Intent, sources: Sequence[Path], path: Path) -> None:
     """Keep a plan in a file; raises `ApplyFailed` where it cannot be written."""
     document = {
@@ -68,7 +63,7 @@ def write_plan(session: Session, made: Plan, intent: Intent, sources: Sequence[P
         "allow_remap": session.allow_remap,
         "namespace": session.host.namespace(),
         "sources": [str(source.absolute()) for source in sources],
-        "digest": digest_of(intent),
+        "digest": digest_of(dump(intent)),
         "intent": dump(intent),
         "before": made.before.items,
         "after": made.after.items,
@@ -97,7 +92,7 @@ def read_plan(path: Path) -> PlanFile:
             before=_program(intent.owner, data["before"]),
             after=_program(intent.owner, data["after"]),
         )
-        agrees = (data["owner"], data["digest"]) == (intent.owner, digest_of(intent))
+        agrees = (data["owner"], data["digest"]) == (intent.owner, digest_of(dump(intent)))
     except (KeyError, TypeError, ValueError):
         source.fail(1, "the plan is damaged", _AGAIN)
     if not agrees:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from lbctl.errors import Stale
+from lbctl.errors import ApplyFailed, Stale
 from lbctl.host.host import Completed
 
 if TYPE_CHECKING:
@@ -73,6 +73,11 @@ class FakeHost:
         self.locked: list[str] = []
         #: What is remembered. Nothing is believed of it until `asked` says what the kernel answers.
         self.memory: dict[str, str] = {}
+        #: What is saved, and why nothing more can be, where that is so.
+        self.shelf: dict[str, str] = {}
+        self.no_room: str | None = None
+        #: The seconds that `now` tells.
+        self.time = 0.0
         self.asked: Callable[[int, bytes], bytes | None] = lambda *_: None
         self._answers: list[_Answer] = []
         self._failures: dict[int, Completed] = {}
@@ -164,3 +169,27 @@ class FakeHost:
         self.memory.pop(name, None)
         if text is not None:
             self.memory[name] = text
+
+    def save(self, name: str, text: str | None) -> None:
+        """See `Host`."""
+        if self.no_room is not None:
+            raise ApplyFailed(f"cannot write {name}: {self.no_room}")
+        self.shelf.pop(name, None)
+        if text is not None:
+            self.shelf[name] = text
+
+    def saved(self, name: str) -> str | None:
+        """See `Host`."""
+        return self.shelf.get(name)
+
+    def saved_names(self) -> tuple[str, ...]:
+        """See `Host`."""
+        return tuple(sorted(self.shelf))
+
+    def now(self) -> float:
+        """See `Host`."""
+        return self.time
+
+    def user(self) -> str:
+        """See `Host`."""
+        return "tester"

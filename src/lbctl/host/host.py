@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import importlib
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale
+from lbctl.host.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -94,6 +96,25 @@ class Host(Protocol):
         Best effort: where it cannot be kept, nothing is, and that is no error.
         """
 
+    def save(self, name: str, text: str | None) -> None:
+        """Keep `text` under `name` for this network namespace, None for no longer; for root alone.
+
+        What is saved for the host's own namespace outlives its restarts. Raises `ApplyFailed`, and what was
+        saved before is still there.
+        """
+
+    def saved(self, name: str) -> str | None:
+        """What was saved under `name`; None where nothing was, or where others could have written it."""
+
+    def saved_names(self) -> tuple[str, ...]:
+        """The names under which something is saved, in order; raises `PermissionDenied`."""
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+
+    def user(self) -> str:
+        """The person behind this process, as far as it is known."""
+
 
 class _Netlink(socket.socket):
     """A netlink socket that is closed with its last user, without Python's warning that nobody did."""
@@ -119,6 +140,7 @@ class LocalHost:
     def __init__(self, state_dir: Path | None = None) -> None:
         override = state_dir or os.environ.get("LBCTL_STATE_DIR") or None
         self._run_dir = Path(override) / "run" if override else Path("/run/lbctl")
+        self._lib_dir = Path(override) / "lib" if override else Path("/var/lib/lbctl")
         self._kept = _Kept()
 
     def which(self, program: str) -> str | None:
@@ -244,18 +266,7 @@ class LocalHost:
 
     def recall(self, name: str) -> str | None:
         """See `Host`. What somebody else may have written is not believed."""
-        try:
-            handle = os.open(self._path(name, "known"), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            return None
-        with os.fdopen(handle, encoding="utf-8") as file:
-            about = os.fstat(handle)
-            if about.st_uid not in {0, os.geteuid()} or about.st_mode & 0o022:
-                return None
-            try:
-                return file.read()
-            except (OSError, UnicodeDecodeError):
-                return None
+        return _read_own(self._path(name, "known"))
 
     def remember(self, name: str, text: str | None) -> None:
         """See `Host`."""
@@ -274,9 +285,75 @@ class LocalHost:
         except OSError:
             fresh.unlink(missing_ok=True)
 
+    def save(self, name: str, text: str | None) -> None:
+        """See `Host`."""
+        path = self._shelf() / name
+        try:
+            if text is None:
+                path.unlink(missing_ok=True)
+                return
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ApplyFailed(f"cannot write {path}: {error.strerror}") from error
+        write_whole(path, text)
+
+    def saved(self, name: str) -> str | None:
+        """See `Host`."""
+        return _read_own(self._shelf() / name)
+
+    def saved_names(self) -> tuple[str, ...]:
+        """See `Host`."""
+        try:
+            return tuple(sorted(path.name for path in self._shelf().iterdir()))
+        except PermissionError as error:
+            raise PermissionDenied(
+                f"{self._shelf()} is for root alone", hint="run lbctl as root (sudo)"
+            ) from error
+        except OSError:
+            return ()
+
+    def now(self) -> float:
+        """See `Host`."""
+        return time.time()
+
+    def user(self) -> str:
+        """See `Host`."""
+        try:
+            own = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            own = str(os.getuid())
+        return (os.environ.get("SUDO_USER") if os.getuid() == 0 else None) or own
+
+    def _shelf(self) -> Path:
+        """Where this network namespace's things are saved: one that is not the host's own dies before it."""
+        try:
+            if os.stat("/proc/1/ns/net").st_ino == _network():  # noqa: PTH116 (a magic link, not a path)
+                return self._lib_dir
+        except OSError:
+            # Only who may look into every process sees where the first one is.
+            return self._lib_dir
+        mark = (self.namespace() or str(_network())).replace("/", "-")
+        return self._run_dir / f"network-{mark}"
+
     def _path(self, name: str, kind: str) -> Path:
         """A file about this network namespace. Two on one host are two kernels to us."""
         return self._run_dir / f"{name}.{_network()}.{kind}"
+
+
+def _read_own(path: Path) -> str | None:
+    """The text of a file that nobody but root and this user can have written."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(handle, encoding="utf-8") as file:
+        about = os.fstat(handle)
+        if about.st_uid not in {0, os.geteuid()} or about.st_mode & 0o022:
+            return None
+        try:
+            return file.read()
+        except (OSError, UnicodeDecodeError):
+            return None
 
 
 def _locked(handle: int) -> bool:

@@ -104,6 +104,13 @@ class PrivateHost(LocalHost):
     def remember(self, name: str, text: str | None) -> None:
         """See `Host`."""
 
+    def save(self, name: str, text: str | None) -> None:
+        """See `Host`."""
+
+    def saved_names(self) -> tuple[str, ...]:
+        """See `Host`."""
+        return ()
+
 
 def become_root_of_user_namespace() -> None:
     """Move this process into its own user namespace, as its root; raises `OSError` where forbidden."""

@@ -1,0 +1,38 @@
+"""`lbctl history`."""
+
+from __future__ import annotations
+
+from lbctl.cli.options import Config, Format, Output, Owner
+
+
+def history(config: Config = None, owner: Owner = None, output: Output = Format.TEXT) -> None:
+    """List what was applied here: when, by whom, and what rollback returns to."""
+    from lbctl import engine
+    from lbctl.cli.output import print_json, table
+    from lbctl.cli.work import owner_of
+    from lbctl.host import LocalHost
+
+    whose = owner_of(owner, config)
+    found = engine.entries(LocalHost(), whose)
+    if output is Format.JSON:
+        fields = ("number", "time", "user", "action", "backend", "driver", "parent", "services", "digest")
+        states = [{field: getattr(entry, field) for field in fields} for entry in found]
+        print_json({"owner": whose, "history": states})
+    elif found:
+        head = ("number", "time", "user", "action", "backend", "services", "before", "digest")
+        rows = [
+            (
+                str(e.number),
+                e.time,
+                e.user,
+                e.action,
+                f"{e.backend} ({e.driver})",
+                str(e.services),
+                "unknown" if e.parent is None else "nothing" if e.parent == 0 else str(e.parent),
+                e.digest[:12],
+            )
+            for e in found
+        ]
+        print(table([head, *rows], right=frozenset({0, 5})))
+    else:
+        print(f'Nothing was applied here for owner "{whose}".')

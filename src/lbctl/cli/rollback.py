@@ -1,0 +1,42 @@
+"""`lbctl rollback`."""
+
+from __future__ import annotations
+
+from lbctl.cli.options import Color, Colors, Config, Format, Output, Owner, Wait, Yes
+
+
+def rollback(
+    config: Config = None,
+    owner: Owner = None,
+    yes: Yes = False,
+    wait: Wait = 0.0,
+    output: Output = Format.TEXT,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Return to the state before the last apply; once more goes back one apply more.
+
+    The intent of that state is applied like any other: what does not differ is not touched.
+    """
+    from lbctl import engine
+    from lbctl.cli.output import plan_document, print_json, say, show_plans
+    from lbctl.cli.work import confirmed, owner_of, session_for
+    from lbctl.host import LocalHost
+
+    whose = owner_of(owner, config)
+    target = engine.restorable(LocalHost(), whose)
+    session = session_for(target.backend, target.driver, allow_remap=target.allow_remap, patience=wait)
+    made, target = engine.roll_back(session, whose)
+    show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
+    agreed = not made.changed or confirmed("Go back to this?", yes=yes)
+    if agreed:
+        for note in engine.apply(session, (made,), back_to=target):
+            say(note)
+        session.memory.save()
+    if output is Format.JSON:
+        document = plan_document(made, engine.describe(session, made), session.backend.render)
+        print_json(document | {"applied": agreed and made.changed, "to": target.number})
+    elif agreed:
+        where = f"number {target.number}, of {target.time}" if target.number else "before the first apply"
+        say(f"Back at the state {where}.")
+    else:
+        say("Nothing was changed.")

@@ -1,0 +1,181 @@
+"""What was applied here, by whom and when: one small file a state, its intent in full.
+
+A state knows the one before it (`parent`). Going back makes a new state that has the parent of the one it
+returns to, so that going back twice goes back two applies, and no file is ever changed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from lbctl.config import dump, loads
+from lbctl.errors import ApplyFailed, PermissionDenied
+from lbctl.model import Intent
+
+if TYPE_CHECKING:
+    from lbctl.engine.session import Session
+    from lbctl.host import Host
+    from lbctl.model import Plan
+
+VERSION = 1
+#: States that are kept of an owner.
+KEPT = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One state that lbctl brought about. Number 0 is the host without rules of its owner."""
+
+    number: int
+    #: When, as ISO 8601 in UTC; who; and by what: `apply`, `remove` or `rollback`.
+    time: str
+    user: str
+    action: str
+    backend: str
+    driver: str
+    allow_remap: bool
+    #: The number of the state before; None where that came from no intent on record.
+    parent: int | None
+    services: int
+    digest: str
+    #: The intent, as `lbctl.config.dump` writes it.
+    text: str
+
+    @property
+    def intent(self) -> Intent:
+        """What was applied."""
+        return loads(self.text, f"history {self.number}")
+
+
+def digest_of(text: str) -> str:
+    """What names an intent, given as `dump` writes it: equal for files that say the same in other words."""
+    return sha256(text.encode()).hexdigest()
+
+
+def entries(host: Host, owner: str) -> tuple[Entry, ...]:
+    """The states of an owner in this network namespace, oldest first. What is damaged is left out."""
+    numbers = _numbers(host, owner)
+    return tuple([entry for number in numbers if (entry := _read(host, owner, number))])
+
+
+def last_of(host: Host, owner: str) -> Entry | None:
+    """The state that was reached last; None where none is on record."""
+    numbers = _numbers(host, owner)
+    return _read(host, owner, numbers[-1]) if numbers else None
+
+
+def restorable(host: Host, owner: str) -> Entry:
+    """The state before the last apply; raises `ApplyFailed` where none is on record."""
+    last = last_of(host, owner)
+    if last is None:
+        raise ApplyFailed(f'nothing to roll back to: the history of owner "{owner}" is empty')
+    target = before(host, last)
+    if target is None:
+        raise ApplyFailed(
+            f"nothing to roll back to: what was there before number {last.number} is not on record",
+            hint="lbctl history lists what is",
+        )
+    return target
+
+
+def before(host: Host, entry: Entry) -> Entry | None:
+    """The state that was there before another one; None where it is not on record."""
+    owner = entry.intent.owner
+    if entry.parent == 0:
+        return nothing(entry, owner)
+    return None if entry.parent is None else _read(host, owner, entry.parent)
+
+
+def nothing(entry: Entry, owner: str) -> Entry:
+    """The state without rules, in the place where another one has its own."""
+    text = dump(Intent(owner=owner))
+    return replace(entry, number=0, parent=None, services=0, text=text, digest=digest_of(text))
+
+
+def knows(session: Session, plan: Plan) -> bool:
+    """True where the last state of the history is what a plan leads to, or where nobody can say."""
+    try:
+        return upcoming(session, plan) is None
+    except PermissionDenied:
+        return True
+
+
+def upcoming(session: Session, plan: Plan, back_to: Entry | None = None) -> Entry | None:
+    """The state that a plan leads to; None where it is the last one already.
+
+    Applying an intent again, be it after a restart of the host, is a repair and no state of its own.
+    """
+    if plan.intent is None:
+        return None
+    text = dump(plan.intent)
+    last = last_of(session.host, plan.intent.owner)
+    if last is not None and (last.digest, last.backend) == (digest_of(text), plan.backend):
+        return None
+    if back_to is not None:
+        parent = back_to.parent
+    elif last is not None:
+        parent = last.number
+    else:
+        parent = None if plan.before else 0
+    return Entry(
+        number=last.number + 1 if last else 1,
+        time=datetime.fromtimestamp(session.host.now(), UTC).isoformat(timespec="seconds"),
+        user=session.host.user(),
+        action="rollback" if back_to else "apply" if plan.intent.services else "remove",
+        backend=plan.backend,
+        driver=plan.driver,
+        allow_remap=session.allow_remap,
+        parent=parent,
+        services=len(plan.intent.services),
+        digest=digest_of(text),
+        text=text,
+    )
+
+
+def note(session: Session, plan: Plan, back_to: Entry | None = None) -> None:
+    """Add what a plan led to; raises `ApplyFailed` where it cannot be written."""
+    entry = upcoming(session, plan, back_to)
+    if entry is None:
+        return
+    owner = plan.after.owner
+    session.host.save(_name(owner, entry.number), to_text(entry))
+    for number in _numbers(session.host, owner):
+        if number <= entry.number - KEPT:
+            session.host.save(_name(owner, number), None)
+
+
+def to_text(entry: Entry) -> str:
+    """A state as a text: a line of JSON, then its intent."""
+    head = {"format_version": VERSION}
+    head |= {field: getattr(entry, field) for field in Entry.__slots__ if field != "text"}
+    return f"{json.dumps(head)}\n{entry.text}"
+
+
+def from_text(text: str) -> Entry | None:
+    """The state in a text; None where it is damaged."""
+    head, _, body = text.partition("\n")
+    try:
+        fields: dict[str, Any] = json.loads(head)
+        version = fields.pop("format_version")
+        entry = Entry(**fields, text=body)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return entry if (version, entry.digest) == (VERSION, digest_of(body)) else None
+
+
+def _read(host: Host, owner: str, number: int) -> Entry | None:
+    entry = from_text(host.saved(_name(owner, number)) or "")
+    return entry if entry is not None and entry.number == number else None
+
+
+def _numbers(host: Host, owner: str) -> list[int]:
+    found = (name.removeprefix(f"{owner}.") for name in host.saved_names() if name.startswith(f"{owner}."))
+    return sorted(int(rest) for rest in found if rest.isascii() and rest.isdecimal())
+
+
+def _name(owner: str, number: int) -> str:
+    return f"{owner}.{number:06}"

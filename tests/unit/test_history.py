@@ -1,0 +1,203 @@
+"""The history of applied intents, and rollback through it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lbctl import engine
+from lbctl.engine import Session, history
+from lbctl.errors import ApplyFailed, Stale
+from lbctl.host import LocalHost
+from lbctl.host.fake import FakeHost
+from lbctl.model import Endpoint, Intent, Listener, Protocol, Service
+from support.backends import Paper
+from support.network import run_lbctl
+
+TCP80 = Listener(protocol=Protocol.TCP, port=80)
+
+
+def over(*ports: int) -> Intent:
+    """An intent with one service over these ports."""
+    ends = tuple(Endpoint(port=port) for port in ports)
+    return Intent(services=(Service(name="web", listeners=(TCP80,), endpoints=ends),))
+
+
+class Desk:
+    def __init__(self, **options: Any) -> None:
+        self.host = FakeHost(**options)
+        self.paper = Paper()
+
+    @property
+    def session(self) -> Session:
+        return engine.open_session(self.host, installed=[self.paper])
+
+    def apply(self, intent: Intent) -> tuple[str, ...]:
+        session = self.session
+        return engine.apply(session, (engine.plan(session, intent),))
+
+    def remove(self) -> None:
+        session = self.session
+        engine.apply(session, engine.removal(session, "lbctl", everywhere=True))
+
+    def rollback(self) -> int:
+        session = self.session
+        plan, target = engine.roll_back(session, "lbctl")
+        engine.apply(session, (plan,), back_to=target)
+        return target.number
+
+    @property
+    def held(self) -> list[str]:
+        lifted = self.paper.lift(self.paper.held.get("lbctl") or self.session.compile(Intent()))
+        return [to for service in lifted.services for to in service.slots]
+
+    @property
+    def actions(self) -> list[tuple[int, str, int | None]]:
+        return [(e.number, e.action, e.parent) for e in engine.entries(self.host, "lbctl")]
+
+
+def test_each_state_is_noted_once_with_who_and_when() -> None:
+    desk = Desk()
+    desk.host.time = 1_000_000_000
+    desk.apply(over(1))
+    desk.apply(over(1))
+    desk.apply(over(1, 2))
+    desk.remove()
+    desk.remove()
+    assert desk.actions == [(1, "apply", 0), (2, "apply", 1), (3, "remove", 2)]
+    first = engine.entries(desk.host, "lbctl")[0]
+    assert (first.time, first.user) == ("2001-09-09T01:46:40+00:00", "tester")
+    assert (first.backend, first.driver, first.services, first.intent) == ("paper", "pencil", 1, over(1))
+
+
+def test_rollback_goes_back_one_apply_each_time_and_then_refuses() -> None:
+    desk = Desk()
+    for ports in ((1,), (1, 2), (1, 2, 3)):
+        desk.apply(over(*ports))
+    found = [(desk.rollback(), desk.held) for _ in range(3)]
+    assert found == [(2, ["1", "2"]), (1, ["1"]), (0, [])]
+    with pytest.raises(ApplyFailed, match="nothing to roll back to") as caught:
+        desk.rollback()
+    assert caught.value.exit_code == 5
+    desk.apply(over(7))
+    assert (desk.rollback(), desk.held) == (6, [])
+
+
+def test_a_removal_is_taken_back() -> None:
+    desk = Desk()
+    desk.apply(over(1, 2))
+    desk.remove()
+    assert (desk.rollback(), desk.held) == (1, ["1", "2"])
+
+
+def test_nothing_on_record_is_refused() -> None:
+    with pytest.raises(ApplyFailed, match="is empty"):
+        Desk().rollback()
+
+
+def test_rules_that_were_there_before_the_history_cannot_be_rolled_back_to() -> None:
+    desk = Desk()
+    desk.apply(over(1))
+    desk.host.shelf.clear()
+    desk.apply(over(1, 2))
+    assert desk.actions == [(1, "apply", None)]
+    with pytest.raises(ApplyFailed, match="not on record"):
+        desk.rollback()
+
+
+def test_a_full_disk_keeps_no_apply_from_its_work_and_says_so() -> None:
+    desk = Desk()
+    desk.apply(over(1))
+    desk.host.no_room = "No space left on device"
+    [note] = desk.apply(over(1, 2))
+    assert "rollback cannot return here" in note
+    assert "No space left" in note
+    assert desk.held == ["1", "2"]
+    # What the history has last is not what holds: going back to before it would be two steps.
+    with pytest.raises(Stale, match="does not hold what the history has last"):
+        desk.rollback()
+    assert desk.apply(over(1, 2)) == ()
+    desk.host.no_room = None
+    desk.apply(over(1, 2))
+    assert (desk.rollback(), desk.held) == (1, ["1"])
+
+
+def test_a_read_only_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lib").write_text("no folder")
+    (tmp_path / "run").mkdir()
+    host = LocalHost(tmp_path)
+    monkeypatch.setattr(LocalHost, "may_change_network", lambda _: True)
+    session = engine.open_session(host, installed=[Paper()])
+    monkeypatch.setattr(LocalHost, "_shelf", lambda _: tmp_path / "lib")
+    [note] = engine.apply(session, (engine.plan(session, over(1)),))
+    assert f"cannot write {tmp_path}" in note
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace('"8001"', '"8002"').replace('"1"', '"9"'),
+        lambda text: text[:40],
+        lambda text: "[]\n" + text,
+        lambda text: text.replace('"number": 1', '"number": 2'),
+        lambda text: text.replace('"user"', '"usr"'),
+        lambda _: "",
+    ],
+)
+def test_a_damaged_state_is_not_believed(damage: Any) -> None:
+    desk = Desk()
+    desk.apply(over(1))
+    desk.apply(over(1, 2))
+    [first, _] = desk.host.shelf
+    desk.host.shelf[first] = damage(desk.host.shelf[first])
+    assert [number for number, _, _ in desk.actions] == [2]
+    with pytest.raises(ApplyFailed, match="not on record"):
+        desk.rollback()
+
+
+def test_old_states_go() -> None:
+    desk = Desk()
+    for port in range(1, history.KEPT + 3):
+        desk.apply(over(port))
+    numbers = [number for number, _, _ in desk.actions]
+    assert (numbers[0], len(numbers)) == (3, history.KEPT)
+
+
+def test_the_files_are_for_root_alone_and_others_are_not_believed(tmp_path: Path) -> None:
+    host = LocalHost(tmp_path)
+    host.save("lbctl.000001", "text\n")
+    [file] = (path for path in tmp_path.rglob("lbctl.*") if path.is_file())
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    assert (host.saved_names(), host.saved("lbctl.000001")) == (("lbctl.000001",), "text\n")
+    file.chmod(0o622)
+    assert host.saved("lbctl.000001") is None
+    host.save("lbctl.000001", None)
+    assert (host.saved_names(), host.saved("lbctl.000001")) == ((), None)
+
+
+def test_who_used_sudo_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("os.getuid", lambda: 0)
+    monkeypatch.setenv("SUDO_USER", "ann")
+    assert LocalHost(tmp_path).user() == "ann"
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000)
+    assert LocalHost(tmp_path).user() == "4000000"
+
+
+def test_history_prints_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = {"LBCTL_STATE_DIR": str(tmp_path)}
+    assert "Nothing was applied" in run_lbctl("history", "--owner", "lbctl", env=env).out
+    host, session = LocalHost(tmp_path), Desk().session
+    monkeypatch.setattr(LocalHost, "user", lambda _: "ann")
+    plan = engine.plan(session, over(1))
+    entry = history.upcoming(session, plan)
+    assert entry is not None
+    host.save("lbctl.000001", history.to_text(entry))
+    [_, row] = run_lbctl("history", "--owner", "lbctl", env=env).out.splitlines()
+    assert row.split()[:6] == ["1", "1970-01-01T00:00:00+00:00", "tester", "apply", "paper", "(pencil)"]
+    document = json.loads(run_lbctl("history", "--owner", "lbctl", "--output", "json", env=env).out)
+    assert document["history"][0]["digest"] == entry.digest
+    assert document["owner"] == "lbctl"
