@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 LONGEST = 1 << 14
 #: Chains that lead from one to the next.
 DEEPEST = 100
+#: States that connections of one period may be in, in all: each draw on a mark may double them.
+MOST_STATES = 1 << 15
 #: Connections that are followed one by one.
 MOST_TURNS = 1024
 #: Rules asked for all services of a text, for each rule of it, and at least.
@@ -207,6 +209,8 @@ class Walk:
             if act is Act.RETURN and self._depth == 1:
                 self.returned[meaning.rule.line] = took
             stream = self._act(meaning, taken, left, there)
+            if sum(map(len, stream)) > MOST_STATES:
+                raise TooMuch
             if act is Act.JUMP:
                 came = _mass(stream)
             elif act is not Act.MARK and act is not Act.GO_ON:

@@ -306,7 +306,7 @@ class Reader:
         rule = program.meanings[0].rule if program.meanings else None
         self._log.accept = False
         self._log.find(
-            "partial-dump",
+            "unsupported-target",
             Severity.ERROR,
             rule.line if rule else 0,
             rule.text if rule else "",

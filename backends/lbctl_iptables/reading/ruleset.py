@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ _MOST = 1000
 _NAT_TARGETS = frozenset({"DNAT", "REDIRECT", "SNAT", "MASQUERADE", "NETMAP", "SAME", "BALANCE"})
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Rule:
     """One rule of a chain."""
 
@@ -43,6 +44,23 @@ class Rule:
     table: str
     chain: str
     family: Family
+
+    @cached_property
+    def key(self) -> object:
+        """What a rule must have in common with another to be deleted in its stead."""
+        spec = self.spec
+        return (
+            spec.destination,
+            spec.source,
+            spec.protocol,
+            spec.incoming,
+            spec.outgoing,
+            spec.target,
+            spec.goto,
+            frozenset(spec.inverted),
+            tuple((match.name, tuple(match.options)) for match in spec.matches),
+            tuple(sorted(spec.values.items())),
+        )
 
 
 @dataclass(slots=True)
@@ -144,6 +162,9 @@ class Ruleset:
         for line in lines.read(text):
             self._line(line, pending)
         self._end()
+        if not pending and log.findings:
+            # Words that a shell might know, and not one rule.
+            log.accept = False
         self._fragments(pending)
 
     # -- lines
@@ -418,9 +439,9 @@ class Ruleset:
                     return
                 chain.rules[position - 1] = rule
             case _:
-                same = _key(rule)
+                same = rule.key
                 for i, other in enumerate(chain.rules):
-                    if _key(other) == same:
+                    if other.key == same:
                         del chain.rules[i]
                         self.rules -= 1
                         break
@@ -434,22 +455,6 @@ class Ruleset:
             return
         del chain.rules[int(word[:9]) - 1]
         self.rules -= 1
-
-
-def _key(rule: Rule) -> object:
-    spec = rule.spec
-    return (
-        spec.protocol,
-        spec.source,
-        spec.destination,
-        spec.incoming,
-        spec.outgoing,
-        spec.target,
-        spec.goto,
-        frozenset(spec.inverted),
-        tuple((m.name, tuple(m.options)) for m in spec.matches),
-        tuple(sorted(spec.values.items())),
-    )
 
 
 def _inferred(pending: Iterable[tuple[Line, Spec]]) -> Family:
