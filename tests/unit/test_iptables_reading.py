@@ -47,3 +47,26 @@ def test_the_rules_as_once_printed() -> None:
     assert shares(tls) == {"8101": "1/3", "8102": "1/3", "8103": "1/3"}
     assert web.exact
     assert not reading.unsupported
+
+
+def test_a_script_is_read_and_never_run() -> None:
+    script = r"""#!/bin/sh
+IPT="sudo /sbin/iptables -w"
+$IPT -t nat -N web
+$IPT -tnat -A web -p TCP -m statistic --mode nth \
+   --every 2 --packet=0 -j REDIRECT --to-ports 8001 # first
+$IPT -t nat -A web -p tcp -j REDIRECT --to-ports '8002'
+$IPT -t nat -APREROUTING -p tcp --dport=http -m addrtype --dst-type LOCAL -jweb
+"""
+    (service,) = read(script).services
+    assert (service.dst, service.dport) == ("local", "80")
+    assert shares(service) == {"8001": "1/2", "8002": "1/2"}
+
+
+def test_one_of_three_on_each_line() -> None:
+    every = "-m statistic --mode nth --every 3"
+    lines = ORIGIN.splitlines()[:3]
+    reading = read("\n".join(f"{line.partition(' -m ')[0]} {every}" for line in lines))
+    (service,) = reading.services
+    assert shares(service) == {"8001": "1/3", "8002": "2/9", "8003": "4/27", "-": "8/27"}
+    assert {"every-n-on-each-line", "no-catch-all"} <= codes(reading)
