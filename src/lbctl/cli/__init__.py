@@ -17,6 +17,7 @@ from lbctl.cli.apply import apply
 from lbctl.cli.backends import backends
 from lbctl.cli.check import check
 from lbctl.cli.compare import compare
+from lbctl.cli.confirm import confirm, watch_trial
 from lbctl.cli.demo import demo
 from lbctl.cli.explain import explain
 from lbctl.cli.history import history
@@ -34,7 +35,8 @@ _EXIT_CODES = (
     "Exit codes: 0 done, or nothing to do · 1 differences (plan --exit-code, compare) · "
     "2 wrong usage or invalid input · 3 no usable backend, or it cannot express a feature · "
     "4 permission · 5 apply failed, kernel unchanged · 6 apply failed, state unknown · "
-    "7 the kernel moved since the plan, or another lbctl holds the lock"
+    "7 kernel or intent moved since the plan, or another lbctl holds the lock · "
+    "8 trial not confirmed, reverted"
 )
 
 #: sysexits.h: what had to be printed could not be written.
@@ -73,6 +75,7 @@ for _command, _panel in (
     (check, START),
     (plan, CHANGE),
     (apply, CHANGE),
+    (confirm, CHANGE),
     (rollback, CHANGE),
     (remove, CHANGE),
     (status, LOOK),
@@ -85,6 +88,7 @@ for _command, _panel in (
 ):
     app.command(rich_help_panel=_panel)(_command)
 app.command("import", rich_help_panel=LOOK)(import_)
+app.command("watch-trial", hidden=True)(watch_trial)
 
 
 def main() -> None:

@@ -18,14 +18,17 @@ from lbctl.cli.options import (
     Output,
     Wait,
     Yes,
+    seconds,
 )
-from lbctl.errors import IntentError
+from lbctl.errors import IntentError, Reverted, StateUnknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lbctl.engine import Session
     from lbctl.model import Plan
+
+_LONGEST_TRIAL = 24 * 3600
 
 
 def apply(
@@ -38,6 +41,17 @@ def apply(
         ),
     ] = None,
     config: Config = None,
+    trial: Annotated[
+        float | None,
+        typer.Option(
+            "--trial",
+            metavar="TIME",
+            parser=seconds,
+            help="Take it back after this time, as 60s, unless lbctl confirm comes first: also when this "
+            "terminal or lbctl itself is gone.",
+            show_default=False,
+        ),
+    ] = None,
     yes: Yes = False,
     wait: Wait = 0.0,
     backend: BackendName = "auto",
@@ -55,6 +69,8 @@ def apply(
     from lbctl.cli.progress import stages
     from lbctl.cli.work import confirmed, read_intent, session_for
 
+    if trial is not None and not 1 <= trial <= _LONGEST_TRIAL:
+        raise IntentError("a trial takes between a second and a day")
     with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
         if plan_file is not None:
             if backend != "auto" or driver is not None or allow_remap:
@@ -67,16 +83,30 @@ def apply(
             made = engine.plan(session, intent)
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
     applied = made.changed and confirmed("Apply this?", yes=yes)
+    tried = None
+    notes: Sequence[str] = ()
     with stages("Changing the kernel"):
-        notes = engine.apply(session, (made,)) if applied or not made.changed else ()
+        if applied and trial is not None:
+            tried, notes = engine.try_out(session, made, trial)
+        elif applied or not made.changed:
+            notes = engine.apply(session, (made,))
         session.memory.save()
     for note in notes:
         say(note)
+    if tried is not None:
+        say(f"Applied on trial: taken back in {trial:g} s unless lbctl confirm comes first.")
+        tried = engine.await_end(session, tried)
     if output is Format.JSON:
         document = plan_document(made, engine.describe(session, made), session.backend.render)
-        print_json(document | {"applied": applied})
-    elif made.changed:
+        print_json(document | {"applied": applied, "trial": tried and tried.state})
+    elif tried is not None and tried.state == "confirmed":
+        say("Confirmed.")
+    elif made.changed and tried is None:
         say("Applied." if applied else "Nothing was changed.")
+    if tried is not None and tried.state == "reverted":
+        raise Reverted(tried.report or "the trial was reverted by lbctl rollback")
+    if tried is not None and tried.state == "failed":
+        raise StateUnknown(tried.report, hint="lbctl status shows what holds")
 
 
 def _planned(

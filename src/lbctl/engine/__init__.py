@@ -3,8 +3,10 @@
 from lbctl.engine.change import apply, describe, plan, removal, roll_back
 from lbctl.engine.history import Entry, entries, restorable
 from lbctl.engine.planfile import PlanFile, read_plan, resume, write_plan
+from lbctl.engine.reverter import await_end, try_out, watch
 from lbctl.engine.session import Session, compile_for, open_session
 from lbctl.engine.status import EndpointStatus, ServiceStatus, Status, status
+from lbctl.engine.trial import Trial, confirm, read_trial
 
 __all__ = [
     "EndpointStatus",
@@ -13,17 +15,23 @@ __all__ = [
     "ServiceStatus",
     "Session",
     "Status",
+    "Trial",
     "apply",
+    "await_end",
     "compile_for",
+    "confirm",
     "describe",
     "entries",
     "open_session",
     "plan",
     "read_plan",
+    "read_trial",
     "removal",
     "restorable",
     "resume",
     "roll_back",
     "status",
+    "try_out",
+    "watch",
     "write_plan",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lbctl.engine import history
+from lbctl.engine import history, trial
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale, StateUnknown
 from lbctl.host import forget_flows
 from lbctl.model import Action, Intent, Plan, diff, diff_services, stale_flows, touched
@@ -75,13 +75,18 @@ def roll_back(session: Session, owner: str) -> tuple[Plan, Entry]:
     what the history has last: then something else than that would be taken back.
     """
     target = history.restorable(session.host, owner)
+    ensure_last_holds(session, owner)
+    return plan(session, target.intent), target
+
+
+def ensure_last_holds(session: Session, owner: str) -> None:
+    """Raise `Stale` where the kernel does not hold what the history has last."""
     last = history.last_of(session.host, owner)
     if last and plan(session, last.intent).changed:
         raise Stale(
             f"the kernel does not hold what the history has last, which is number {last.number}",
             hint="lbctl plan shows what differs; what lbctl apply then makes, rollback can take back",
         )
-    return plan(session, target.intent), target
 
 
 def apply(session: Session, plans: tuple[Plan, ...], *, back_to: Entry | None = None) -> tuple[str, ...]:
@@ -96,8 +101,17 @@ def apply(session: Session, plans: tuple[Plan, ...], *, back_to: Entry | None = 
     notes: list[str] = []
     for each in plans:
         if each.changed or not history.knows(session, each):
-            with session.host.lock(each.after.owner, patience=session.patience):
+            owner = each.after.owner
+            with session.host.lock(owner, patience=session.patience):
+                running = trial.running(session.host, owner)
+                if running and back_to is None:
+                    raise Stale(
+                        f'a trial of owner "{owner}" is running, for {running.left(session.host):.0f} s more',
+                        hint="lbctl confirm keeps it, lbctl rollback takes it back",
+                    )
                 notes += carry_out(session, each, back_to)
+                if running:
+                    trial.end(session.host, running, trial.State.REVERTED)
     return tuple(notes)
 
 

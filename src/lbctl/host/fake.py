@@ -76,8 +76,14 @@ class FakeHost:
         #: What is saved, and why nothing more can be, where that is so.
         self.shelf: dict[str, str] = {}
         self.no_room: str | None = None
-        #: The seconds that `now` tells.
+        #: The seconds that `now` and `clock` tell; sleeping moves both on.
         self.time = 0.0
+        self.uptime = 0.0
+        #: What happens while somebody sleeps, once `uptime` is as far.
+        self.events: list[tuple[float, Callable[[], object]]] = []
+        #: What was detached, and what then happens.
+        self.detached: list[tuple[str, ...]] = []
+        self.on_detach: Callable[[], object] = lambda: None
         self.asked: Callable[[int, bytes], bytes | None] = lambda *_: None
         self._answers: list[_Answer] = []
         self._failures: dict[int, Completed] = {}
@@ -172,7 +178,7 @@ class FakeHost:
 
     def save(self, name: str, text: str | None) -> None:
         """See `Host`."""
-        if self.no_room is not None:
+        if self.no_room is not None and text is not None:
             raise ApplyFailed(f"cannot write {name}: {self.no_room}")
         self.shelf.pop(name, None)
         if text is not None:
@@ -193,3 +199,21 @@ class FakeHost:
     def user(self) -> str:
         """See `Host`."""
         return "tester"
+
+    def clock(self) -> float:
+        """See `Host`."""
+        return self.uptime
+
+    def sleep(self, seconds: float) -> None:
+        """See `Host`. Takes no time."""
+        self.time += seconds
+        self.uptime += seconds
+        due = [event for event in self.events if event[0] <= self.uptime]
+        self.events = [event for event in self.events if event not in due]
+        for _, happen in due:
+            happen()
+
+    def detach(self, argv: Sequence[str]) -> None:
+        """See `Host`."""
+        self.detached.append(tuple(argv))
+        self.on_detach()

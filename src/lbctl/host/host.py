@@ -115,6 +115,18 @@ class Host(Protocol):
     def user(self) -> str:
         """The person behind this process, as far as it is known."""
 
+    def clock(self) -> float:
+        """Seconds since this host started, asleep or not: nobody sets this clock."""
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+
+    def detach(self, argv: Sequence[str]) -> None:
+        """Start a program that outlives this process, its shell and its terminal; it says nothing.
+
+        It is in this network namespace, and has the same state. Raises `ApplyFailed`.
+        """
+
 
 class _Netlink(socket.socket):
     """A netlink socket that is closed with its last user, without Python's warning that nobody did."""
@@ -142,6 +154,8 @@ class LocalHost:
         self._run_dir = Path(override) / "run" if override else Path("/run/lbctl")
         self._lib_dir = Path(override) / "lib" if override else Path("/var/lib/lbctl")
         self._kept = _Kept()
+        #: What leads another lbctl to the same state.
+        self._state = {"LBCTL_STATE_DIR": str(Path(override).absolute())} if override else {}
 
     def which(self, program: str) -> str | None:
         """See `Host`."""
@@ -324,13 +338,37 @@ class LocalHost:
             own = str(os.getuid())
         return (os.environ.get("SUDO_USER") if os.getuid() == 0 else None) or own
 
+    def clock(self) -> float:
+        """See `Host`."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def sleep(self, seconds: float) -> None:
+        """See `Host`."""
+        time.sleep(seconds)
+
+    def detach(self, argv: Sequence[str]) -> None:
+        """See `Host`. Where systemd runs the host, it ends what a session started; it does not end units."""
+        path = self.which("systemd-run") if self.exists("/run/systemd/system") else None
+        if path is not None and not self.run([*_as_unit(path, self._state), *argv]).code:
+            return
+        try:
+            # The shell goes at once and leaves an orphan in a session without a terminal, deaf to its end.
+            subprocess.run(
+                ["/bin/sh", "-c", 'trap "" HUP; "$@" &', "sh", *argv],
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env={**os.environ, **self._state},
+                check=True,
+            )
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise ApplyFailed(f"cannot start {argv[0]}: {error}") from error
+
     def _shelf(self) -> Path:
         """Where this network namespace's things are saved: one that is not the host's own dies before it."""
-        try:
-            if os.stat("/proc/1/ns/net").st_ino == _network():  # noqa: PTH116 (a magic link, not a path)
-                return self._lib_dir
-        except OSError:
-            # Only who may look into every process sees where the first one is.
+        if _is_first_network():
             return self._lib_dir
         mark = (self.namespace() or str(_network())).replace("/", "-")
         return self._run_dir / f"network-{mark}"
@@ -354,6 +392,25 @@ def _read_own(path: Path) -> str | None:
             return file.read()
         except (OSError, UnicodeDecodeError):
             return None
+
+
+def _as_unit(systemd_run: str, environment: Mapping[str, str]) -> list[str]:
+    """The words before a program that have systemd run it as a unit, in this network namespace."""
+    kept = {"PATH": os.environ.get("PATH", os.defpath), **environment}
+    words = [systemd_run, "--quiet", "--collect", *(f"--setenv={k}={v}" for k, v in kept.items())]
+    if not _is_first_network():
+        here = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
+        words.append(f"--property=NetworkNamespacePath={here}")
+    return [*words, "--"]
+
+
+def _is_first_network() -> bool:
+    """True in the network namespace of the host, or of the container, itself."""
+    try:
+        return os.stat("/proc/1/ns/net").st_ino == _network()  # noqa: PTH116 (a magic link, not a path)
+    except OSError:
+        # Only who may look into every process sees where the first one is.
+        return True
 
 
 def _locked(handle: int) -> bool:

@@ -1,0 +1,41 @@
+"""`lbctl confirm`, and the process that reverts what nobody confirms."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lbctl.cli.options import Config, Format, Output, Owner, Wait
+
+
+def confirm(
+    config: Config = None, owner: Owner = None, wait: Wait = 0.0, output: Output = Format.TEXT
+) -> None:
+    """Keep what lbctl apply --trial changed."""
+    from lbctl import engine
+    from lbctl.cli.output import print_json, say
+    from lbctl.cli.work import owner_of
+    from lbctl.host import LocalHost
+
+    whose = owner_of(owner, config)
+    host = LocalHost()
+    left = engine.confirm(host, whose, patience=wait).left(host)
+    if output is Format.JSON:
+        print_json({"owner": whose, "confirmed": True, "left": round(left, 3)})
+    else:
+        say(f"Confirmed, {left:.0f} s before its end.")
+
+
+def watch_trial(owner: Annotated[str, typer.Argument()], ident: Annotated[str, typer.Argument()]) -> None:
+    """Revert a trial in time unless it is confirmed. lbctl apply --trial starts this."""
+    from lbctl import engine
+    from lbctl.cli.work import session_for
+    from lbctl.host import LocalHost
+
+    tried = engine.read_trial(LocalHost(), owner)
+    if tried is not None and tried.ident == ident:
+        state = tried.before
+        session = session_for(state.backend, state.driver, allow_remap=state.allow_remap)
+        session.need_privilege()
+        engine.watch(session, owner, ident)

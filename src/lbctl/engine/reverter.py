@@ -1,0 +1,160 @@
+"""Trying a change out, and taking it back by itself.
+
+The reverter is a process of its own, outside of the terminal that the change was made from: that is the one
+that may hang when the change was wrong. It is there, and has looked at the host, before anything changes, and
+it reverts by the same plan and apply as `rollback`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lbctl.engine import history, trial
+from lbctl.engine.change import carry_out, ensure_last_holds, plan
+from lbctl.engine.trial import State, Trial
+from lbctl.errors import ApplyFailed, LbctlError, Stale, StateUnknown
+from lbctl.model import diff
+
+if TYPE_CHECKING:
+    from lbctl.engine.session import Session
+    from lbctl.model import Plan
+
+#: Seconds between two looks at what others did.
+_PAUSE = 0.1
+#: Seconds for the reverter to come up.
+_STARTING = 20.0
+#: Seconds that the waiting process leaves to the reverter before it reverts itself.
+_LATE = 5.0
+_LOCK_PATIENCE = 30.0
+_ATTEMPTS = 20
+
+
+def try_out(session: Session, plan: Plan, seconds: float) -> tuple[Trial, list[str]]:
+    """Carry out a plan that is taken back after `seconds` unless `confirm` comes first.
+
+    Returns at once, with what the user should know. Raises as `apply` does, and `ApplyFailed` where there is
+    no state on record to return to, or no reverter comes up.
+    """
+    host, owner = session.host, plan.after.owner
+    with host.lock(owner, patience=session.patience):
+        if trial.running(host, owner):
+            raise Stale(
+                f'a trial of owner "{owner}" is running',
+                hint="lbctl confirm keeps it, lbctl rollback takes it back",
+            )
+        tried = Trial(
+            ident=f"{os.getpid()}.{host.clock():.6f}",
+            state=State.RUNNING,
+            deadline=host.clock() + _STARTING + seconds,
+            namespace=host.namespace(),
+            owner=owner,
+            before=_before(session, plan),
+        )
+        trial.save(host, tried)
+        try:
+            _start_watch(session, tried)
+            # From here on it is reverted even if this process dies at once.
+            tried = replace(tried, deadline=host.clock() + seconds)
+            trial.save(host, tried)
+            notes = carry_out(session, plan)
+        except (ApplyFailed, Stale):
+            trial.forget(host, owner)
+            raise
+        tried = replace(tried, deadline=host.clock() + seconds)
+        try:
+            trial.save(host, tried)
+        except ApplyFailed as error:
+            notes.append(f"The trial ends earlier by the time that the change took: {error.message}")
+    session.memory.save()
+    return tried, notes
+
+
+def _before(session: Session, plan: Plan) -> history.Entry:
+    entry = history.upcoming(session, plan)
+    found = history.before(session.host, entry) if entry else None
+    if found is None or found.backend != plan.backend:
+        raise ApplyFailed(
+            "no state on record that a trial could return to", hint="apply once without --trial, or remove"
+        )
+    ensure_last_holds(session, plan.after.owner)
+    return found
+
+
+def _start_watch(session: Session, tried: Trial) -> None:
+    host = session.host
+    host.detach([sys.executable, "-P", "-m", "lbctl", "watch-trial", tried.owner, tried.ident])
+    until = host.clock() + _STARTING
+    while not trial.is_watched(host, tried):
+        if host.clock() >= until:
+            raise ApplyFailed("the process that would revert the trial did not come up; nothing was changed")
+        host.sleep(_PAUSE / 4)
+
+
+def watch(session: Session, owner: str, ident: str) -> None:
+    """Stand by until a trial is over, and revert it in time unless it was confirmed."""
+    host = session.host
+    trial.announce(host, owner, ident)
+    while (tried := _current(session, owner, ident)) is not None:
+        if tried.left(host):
+            host.sleep(min(tried.left(host), _PAUSE))
+        else:
+            try:
+                revert(session, tried)
+            except Stale:
+                host.sleep(_PAUSE)
+
+
+def await_end(session: Session, tried: Trial) -> Trial:
+    """The trial once it is over. Should its reverter be gone, it is reverted here."""
+    host = session.host
+    while (now := _current(session, tried.owner, tried.ident)) is not None:
+        if host.clock() > now.deadline + _LATE:
+            revert(session, now)
+        else:
+            host.sleep(_PAUSE)
+    found = trial.read_trial(host, tried.owner)
+    # Forgotten: that is how it ends on a full disk, and only unconfirmed.
+    return found if found and found.ident == tried.ident else replace(tried, state=State.REVERTED)
+
+
+def revert(session: Session, tried: Trial) -> None:
+    """Take a trial back whose time is over, unless it ended otherwise while the lock was waited for."""
+    host, owner = session.host, tried.owner
+    with host.lock(owner, patience=_LOCK_PATIENCE):
+        for _ in range(_ATTEMPTS):
+            now = _current(session, owner, tried.ident)
+            if now is None or now.left(host):
+                return
+            try:
+                _go_back(session, now)
+            except LbctlError as error:
+                failure = error.message
+                host.sleep(_PAUSE)
+            else:
+                trial.end(host, now, State.REVERTED, _report(session, now))
+                return
+        trial.end(host, tried, State.FAILED, f"the trial could not be reverted: {failure}")
+
+
+def _go_back(session: Session, tried: Trial) -> None:
+    made = plan(session, tried.before.intent)
+    carry_out(session, made, tried.before)
+    # Read from the kernel, whatever is believed of it.
+    if diff(session.observe(tried.owner), made.after):
+        raise StateUnknown("what was reverted reads back otherwise")
+    session.memory.save()
+
+
+def _report(session: Session, tried: Trial) -> str:
+    late = session.host.clock() - tried.deadline
+    number = tried.before.number
+    where = f"state {number}, of {tried.before.time}" if number else "the state before the first apply"
+    return f"the trial was not confirmed and was reverted to {where}, {late:.1f} s after its time; read back"
+
+
+def _current(session: Session, owner: str, ident: str) -> Trial | None:
+    found = trial.read_trial(session.host, owner)
+    return found if found and found.ident == ident and found.state is State.RUNNING else None

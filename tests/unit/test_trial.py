@@ -1,0 +1,283 @@
+"""Trials on a clock that tests set: who reverts, when, and what is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lbctl import engine
+from lbctl.engine import Session, Trial, trial
+from lbctl.errors import ApplyFailed, Reverted, Stale
+from lbctl.host import Completed, LocalHost
+from lbctl.host.fake import FakeHost
+from lbctl.model import Endpoint, Intent, Listener, Plan, Program, Protocol, Service
+from support.backends import Paper
+
+TCP80 = Listener(protocol=Protocol.TCP, port=80)
+
+
+def over(*ports: int) -> Intent:
+    """An intent with one service over these ports."""
+    ends = tuple(Endpoint(port=port) for port in ports)
+    return Intent(services=(Service(name="web", listeners=(TCP80,), endpoints=ends),))
+
+
+OLD, NEW = over(1), over(1, 2)
+
+
+class Torn(Paper):
+    """Paper that takes nothing for a while."""
+
+    refusals = 0
+
+    def apply(self, host: Any, plan: Plan) -> Program:
+        if self.refusals:
+            self.refusals -= 1
+            raise ApplyFailed("torn")
+        return super().apply(host, plan)
+
+
+class Desk:
+    """A host with a history, where a reverter comes up at once."""
+
+    def __init__(self) -> None:
+        self.host = FakeHost()
+        self.paper = Torn()
+        self.apply(OLD)
+        self.host.on_detach = lambda: trial.announce(self.host, *self.host.detached[-1][-2:])
+
+    @property
+    def session(self) -> Session:
+        return engine.open_session(self.host, installed=[self.paper])
+
+    def apply(self, intent: Intent) -> None:
+        session = self.session
+        engine.apply(session, (engine.plan(session, intent),))
+
+    def try_out(self, seconds: float = 60) -> Trial:
+        session = self.session
+        return engine.try_out(session, engine.plan(session, NEW), seconds)[0]
+
+    def watch(self, tried: Trial) -> Trial:
+        engine.watch(self.session, "lbctl", tried.ident)
+        found = engine.read_trial(self.host, "lbctl")
+        assert found is not None
+        return found
+
+    @property
+    def holds(self) -> Intent | None:
+        held = self.paper.held["lbctl"]
+        return next((i for i in (OLD, NEW) if self.session.compile(i) == held), None)
+
+
+def test_who_is_not_confirmed_is_reverted_in_time_and_says_so() -> None:
+    desk = Desk()
+    tried = desk.try_out()
+    assert desk.holds == NEW
+    desk.host.events.append((59.8, lambda: desk.holds == NEW or pytest.fail("reverted early")))
+    ended = desk.watch(tried)
+    assert (desk.holds, ended.state) == (OLD, "reverted")
+    assert 60 <= desk.host.uptime < 60.5
+    assert "reverted to state 1, of 1970-01-01T00:00:00+00:00" in ended.report
+    assert engine.await_end(desk.session, tried) == ended
+    assert [e.action for e in engine.entries(desk.host, "lbctl")] == ["apply", "apply", "rollback"]
+
+
+def test_who_is_confirmed_stays() -> None:
+    desk = Desk()
+    tried = desk.try_out()
+    desk.host.events.append((30, lambda: engine.confirm(desk.host, "lbctl")))
+    assert (desk.watch(tried).state, desk.holds) == ("confirmed", NEW)
+    assert desk.host.uptime < 31
+    assert engine.await_end(desk.session, tried).state == "confirmed"
+    with pytest.raises(ApplyFailed, match="no trial"):
+        engine.confirm(desk.host, "lbctl")
+
+
+def test_setting_the_hosts_time_changes_nothing() -> None:
+    desk = Desk()
+    tried = desk.try_out()
+    desk.host.time -= 1_000_000
+    desk.host.events.append((1, lambda: setattr(desk.host, "time", 1e9)))
+    assert desk.watch(tried).state == "reverted"
+    assert 60 <= desk.host.uptime < 60.5
+
+
+def test_too_late_is_said() -> None:
+    desk = Desk()
+    tried = desk.try_out()
+    desk.host.uptime = 60
+    with pytest.raises(Reverted, match="the time of the trial is over"):
+        engine.confirm(desk.host, "lbctl")
+    desk.watch(tried)
+    with pytest.raises(Reverted, match="was not confirmed") as caught:
+        engine.confirm(desk.host, "lbctl")
+    assert caught.value.exit_code == 8
+
+
+def test_nothing_is_changed_where_no_reverter_comes_up() -> None:
+    desk = Desk()
+    desk.host.on_detach = lambda: None
+    with pytest.raises(ApplyFailed, match="did not come up"):
+        desk.try_out()
+    assert desk.holds == OLD
+    assert engine.read_trial(desk.host, "lbctl") is None
+
+
+def test_nothing_is_changed_where_a_trial_cannot_be_written_down() -> None:
+    desk = Desk()
+    desk.host.no_room = "No space left on device"
+    with pytest.raises(ApplyFailed, match="No space left"):
+        desk.try_out()
+    assert (desk.holds, desk.host.detached) == (OLD, [])
+
+
+def test_a_disk_that_fills_up_during_a_trial_keeps_nothing_from_being_reverted() -> None:
+    desk = Desk()
+    tried = desk.try_out()
+
+    def confirm_in_vain() -> None:
+        with pytest.raises(ApplyFailed, match="No space left"):
+            engine.confirm(desk.host, "lbctl")
+
+    desk.host.events.append((1, lambda: setattr(desk.host, "no_room", "No space left on device")))
+    desk.host.events.append((2, confirm_in_vain))
+    engine.watch(desk.session, "lbctl", tried.ident)
+    assert desk.holds == OLD
+    assert engine.await_end(desk.session, tried).state == "reverted"
+
+
+def test_a_refused_change_leaves_no_trial() -> None:
+    desk = Desk()
+    desk.paper.refusals = 1
+    with pytest.raises(ApplyFailed, match="torn"):
+        desk.try_out()
+    assert desk.holds == OLD
+    assert engine.read_trial(desk.host, "lbctl") is None
+    desk.apply(NEW)
+
+
+def test_lbctl_that_dies_before_the_change_leaves_nothing_to_revert() -> None:
+    desk = Desk()
+
+    class Killed(BaseException):
+        pass
+
+    def die() -> None:
+        trial.announce(desk.host, *desk.host.detached[-1][-2:])
+        raise Killed
+
+    desk.host.on_detach = die
+    with pytest.raises(Killed):
+        desk.try_out()
+    tried = engine.read_trial(desk.host, "lbctl")
+    assert tried is not None
+    assert (desk.watch(tried).state, desk.holds) == ("reverted", OLD)
+
+
+def test_a_reverter_that_is_refused_tries_again() -> None:
+    desk = Desk()
+    tried = desk.try_out()
+    desk.paper.refusals = 3
+    assert (desk.watch(tried).state, desk.holds) == ("reverted", OLD)
+    desk = Desk()
+    tried = desk.try_out()
+    desk.paper.refusals = 1000
+    ended = desk.watch(tried)
+    assert (ended.state, ended.report) == ("failed", "the trial could not be reverted: torn")
+
+
+def test_who_waits_reverts_where_the_reverter_is_gone() -> None:
+    desk = Desk()
+    tried = desk.try_out()
+    assert engine.await_end(desk.session, tried).state == "reverted"
+    assert desk.holds == OLD
+    assert desk.host.uptime < 66
+
+
+def test_during_a_trial_nothing_else_is_applied_but_rollback_ends_it() -> None:
+    desk = Desk()
+    tried = desk.try_out()
+    with pytest.raises(Stale, match="a trial of owner"):
+        desk.apply(over(9))
+    with pytest.raises(Stale, match="a trial of owner"):
+        desk.try_out()
+    session = desk.session
+    plan, target = engine.roll_back(session, "lbctl")
+    engine.apply(session, (plan,), back_to=target)
+    assert (desk.watch(tried).state, desk.holds, desk.host.uptime) == ("reverted", OLD, 0)
+    desk.apply(NEW)
+
+
+def test_a_trial_that_the_host_did_not_survive_is_over() -> None:
+    desk = Desk()
+    tried = desk.try_out()
+    trial.save(desk.host, replace(tried, namespace="before the host started"))
+    desk.apply(over(9))
+    with pytest.raises(ApplyFailed, match="no trial"):
+        engine.confirm(desk.host, "lbctl")
+
+
+def test_no_trial_without_a_state_to_return_to() -> None:
+    desk = Desk()
+    desk.host.shelf.clear()
+    with pytest.raises(ApplyFailed, match="no state on record"):
+        desk.try_out()
+    desk = Desk()
+    desk.paper.held.clear()
+    with pytest.raises(Stale, match="does not hold what the history has last"):
+        desk.try_out()
+    assert desk.host.detached == []
+
+
+def test_a_damaged_trial_is_none() -> None:
+    desk = Desk()
+    desk.try_out()
+    whole = desk.host.shelf["lbctl.trial"]
+    for damaged in ("", "[]", whole[:50], whole.replace("running", "lost"), whole.replace("apply", "remove")):
+        desk.host.shelf["lbctl.trial"] = damaged
+        found = engine.read_trial(desk.host, "lbctl")
+        assert found is None or found.before.intent == OLD
+
+
+def test_systemd_runs_the_reverter_where_it_runs_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class WithSystemd(LocalHost):
+        ran: list[list[str]]
+        code = 0
+
+        def exists(self, path: str) -> bool:
+            return path == "/run/systemd/system" or super().exists(path)
+
+        def which(self, program: str) -> str | None:
+            return "/usr/bin/systemd-run" if program == "systemd-run" else super().which(program)
+
+        def run(self, argv: Any, *, stdin: str = "") -> Completed:
+            self.ran.append(list(argv))
+            return Completed(code=self.code, out="", err="")
+
+    host = WithSystemd(tmp_path)
+    host.ran = []
+    mark = tmp_path / "mark"
+    host.detach(["/bin/touch", str(mark)])
+    [words] = host.ran
+    assert words[-3:] == ["--", "/bin/touch", str(mark)]
+    assert words[0] == "/usr/bin/systemd-run"
+    assert f"--setenv=LBCTL_STATE_DIR={tmp_path}" in words
+    assert not any("NetworkNamespacePath" in word for word in words)
+    monkeypatch.setattr("lbctl.host.host._is_first_network", lambda: False)
+    host.detach(["/bin/touch", str(mark)])
+    [where] = (word for word in host.ran[1] if "NetworkNamespacePath" in word)
+    assert Path(where.rpartition("=")[2]).exists()
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("time", ["0s", "0.5s", "25h", "60", "soon", "-1s"])
+def test_a_trial_has_a_sensible_time(time: str, tmp_path: Path) -> None:
+    from support.network import run_lbctl
+
+    assert run_lbctl("apply", "--yes", "--trial", time, "--config", str(tmp_path / "no")).code == 2
