@@ -37,16 +37,16 @@ class Desk:
 
     def apply(self, intent: Intent) -> tuple[str, ...]:
         session = self.session
-        return engine.apply(session, (engine.plan(session, intent),))
+        return engine.apply(session, (engine.plan(session, intent),), record=True)
 
     def remove(self) -> None:
         session = self.session
-        engine.apply(session, engine.removal(session, "lbctl", everywhere=True))
+        engine.apply(session, engine.removal(session, "lbctl", everywhere=True), record=True)
 
     def rollback(self) -> int:
         session = self.session
         plan, target = engine.roll_back(session, "lbctl")
-        engine.apply(session, (plan,), back_to=target)
+        engine.apply(session, (plan,), record=True, back_to=target)
         return target.number
 
     @property
@@ -132,7 +132,7 @@ def test_a_read_only_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(LocalHost, "may_change_network", lambda _: True)
     session = engine.open_session(host, installed=[Paper()])
     monkeypatch.setattr(LocalHost, "_shelf", lambda _: tmp_path / "lib")
-    [note] = engine.apply(session, (engine.plan(session, over(1)),))
+    [note] = engine.apply(session, (engine.plan(session, over(1)),), record=True)
     assert f"cannot write {tmp_path}" in note
 
 
@@ -201,3 +201,12 @@ def test_history_prints_what_is_there(tmp_path: Path, monkeypatch: pytest.Monkey
     document = json.loads(run_lbctl("history", "--owner", "lbctl", "--output", "json", env=env).out)
     assert document["history"][0]["digest"] == entry.digest
     assert document["owner"] == "lbctl"
+
+
+def test_a_program_leaves_no_history_unless_it_asks_for_it() -> None:
+    desk = Desk()
+    session = desk.session
+    engine.apply(session, (engine.plan(session, over(1)),))
+    assert desk.actions == []
+    with pytest.raises(ApplyFailed, match="history of owner"):
+        desk.rollback()

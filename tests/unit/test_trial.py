@@ -55,7 +55,7 @@ class Desk:
 
     def apply(self, intent: Intent) -> None:
         session = self.session
-        engine.apply(session, (engine.plan(session, intent),))
+        engine.apply(session, (engine.plan(session, intent),), record=True)
 
     def try_out(self, seconds: float = 60) -> Trial:
         session = self.session
@@ -207,7 +207,7 @@ def test_during_a_trial_nothing_else_is_applied_but_rollback_ends_it() -> None:
         desk.try_out()
     session = desk.session
     plan, target = engine.roll_back(session, "lbctl")
-    engine.apply(session, (plan,), back_to=target)
+    engine.apply(session, (plan,), record=True, back_to=target)
     assert (desk.watch(tried).state, desk.holds, desk.host.uptime) == ("reverted", OLD, 0)
     desk.apply(NEW)
 

@@ -89,7 +89,7 @@ def apply(
         if applied and trial is not None:
             tried, notes = engine.try_out(session, made, trial)
         elif applied or not made.changed:
-            notes = engine.apply(session, (made,))
+            notes = engine.apply(session, (made,), record=True)
         session.memory.save()
     for note in notes:
         say(note)

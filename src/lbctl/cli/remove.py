@@ -35,7 +35,7 @@ def remove(
         say("Established connections live on only if other rules of this host use NAT.")
     removed = bool(due) and confirmed("Remove this?", yes=yes)
     if removed:
-        for note in engine.apply(session, due):
+        for note in engine.apply(session, due, record=True):
             say(note)
         session.memory.save()
     if output is Format.JSON:

@@ -29,7 +29,7 @@ def rollback(
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
     agreed = not made.changed or confirmed("Go back to this?", yes=yes)
     if agreed:
-        for note in engine.apply(session, (made,), back_to=target):
+        for note in engine.apply(session, (made,), record=True, back_to=target):
             say(note)
         session.memory.save()
     if output is Format.JSON:

@@ -89,18 +89,22 @@ def ensure_last_holds(session: Session, owner: str) -> None:
         )
 
 
-def apply(session: Session, plans: tuple[Plan, ...], *, back_to: Entry | None = None) -> tuple[str, ...]:
+def apply(
+    session: Session, plans: tuple[Plan, ...], *, record: bool = False, back_to: Entry | None = None
+) -> tuple[str, ...]:
     """Carry out plans, each atomically, under the lock of their owner; returns what the user should know.
 
-    Each is noted in the history, `back_to` being what a rollback returns to. A plan that changes nothing is
-    noted too where the history has another intent: that is what then holds.
+    With `record`, each is noted in the history, `back_to` being what a rollback returns to. A plan that
+    changes nothing is noted too where the history has another intent: that is what then holds. A program that
+    changes much and often does without: noting a state writes its whole intent. Rollback then refuses to take
+    back what it did not see.
 
     Raises `Stale` where the kernel moved since the plan, or another lbctl holds the lock; `ApplyFailed` where
     nothing was changed; `StateUnknown` where the kernel does not hold afterwards what was planned.
     """
     notes: list[str] = []
     for each in plans:
-        if each.changed or not history.knows(session, each):
+        if each.changed or (record and not history.knows(session, each)):
             owner = each.after.owner
             with session.host.lock(owner, patience=session.patience):
                 running = trial.running(session.host, owner)
@@ -109,13 +113,15 @@ def apply(session: Session, plans: tuple[Plan, ...], *, back_to: Entry | None = 
                         f'a trial of owner "{owner}" is running, for {running.left(session.host):.0f} s more',
                         hint="lbctl confirm keeps it, lbctl rollback takes it back",
                     )
-                notes += carry_out(session, each, back_to)
+                notes += carry_out(session, each, record=record, back_to=back_to)
                 if running:
                     trial.end(session.host, running, trial.State.REVERTED)
     return tuple(notes)
 
 
-def carry_out(session: Session, plan: Plan, back_to: Entry | None = None) -> list[str]:
+def carry_out(
+    session: Session, plan: Plan, *, record: bool = True, back_to: Entry | None = None
+) -> list[str]:
     """As `apply`, of one plan, by who holds the lock."""
     notes = []
     if plan.changed:
@@ -124,6 +130,8 @@ def carry_out(session: Session, plan: Plan, back_to: Entry | None = None) -> lis
         if not forget_flows(session.host, plan.stale):
             flows = ", ".join(map(str, plan.stale))
             notes.append(f"UDP flows stay where they were, since there is no conntrack here: {flows}")
+    if not record:
+        return notes
     try:
         history.note(session, plan, back_to)
     except (ApplyFailed, PermissionDenied) as error:

@@ -141,7 +141,7 @@ def revert(session: Session, tried: Trial) -> None:
 
 def _go_back(session: Session, tried: Trial) -> None:
     made = plan(session, tried.before.intent)
-    carry_out(session, made, tried.before)
+    carry_out(session, made, back_to=tried.before)
     # Read from the kernel, whatever is believed of it.
     if diff(session.observe(tried.owner), made.after):
         raise StateUnknown("what was reverted reads back otherwise")
