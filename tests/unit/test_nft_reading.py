@@ -87,6 +87,7 @@ RIGHT = {
     "a symmetric hash": ([f"tcp dport 80 dnat to symhash mod 3 map {MAP}"], THREE, 0, "hash"),
     "one endpoint": (["tcp dport 80 dnat to 10.0.0.1:8080"], {"10.0.0.1:8080": "1"}, 0, "single"),
     "a port kept": (["tcp dport 80 redirect"], {"80": "1"}, 0, "single"),
+    "a port's name": (["tcp dport http redirect"], {"80": "1"}, 0, "single"),
 }
 
 
@@ -284,6 +285,7 @@ def test_who_is_let_in() -> None:
         ("meta skuid 1000", {"skuid": "1000"}),
         ("limit rate 10/second", {"limit": "rate 10 / second"}),
         ("ct state new", None),
+        ("tcp flags & (fin|syn|rst|ack) == syn", {"tcp flags & (fin|syn|rst|ack)": "syn"}),
         ("counter packets 1 bytes 2", None),
         ('log prefix "a, b" level info', None),
     ],
@@ -431,6 +433,7 @@ def test_what_is_no_ruleset(text: str, code: str) -> None:
 UNTOLD = {
     "tcp dport 80 xt match statistic redirect to :1": ("xt", "unsupported-match"),
     "tcp dport 80 osf name Linux redirect to :1": ("osf", "unsupported-match"),
+    "tcp dport 80 jump { redirect to :1; }": ("jump", "unsupported-match"),
     "tcp dport 80 tproxy to :1": ("tproxy", "unsupported-target"),
     "tcp dport 80 redirect to :numgen inc mod 2 offset 8000": ("numgen", None),
     "tcp dport 80 dnat to host.example": ("target", None),

@@ -293,7 +293,7 @@ class _Parser:
         if word in _PLAIN:
             self.at += 1
             return Verdict(word)
-        if word in {"jump", "goto"}:
+        if word in {"jump", "goto"} and self.word(1) != "{":
             self.at += 1
             return Verdict(word, unquoted(self.take()))
         if word == "reject":
@@ -379,7 +379,11 @@ class _Parser:
             raise Strange("map")
         op = _RELATIONS.get(self.word(), "")
         self.at += bool(op)
-        members: Members = self._members() if self.word() in {"{", "@"} else self._listed()
+        members: Members
+        if self.word() == "(":
+            members = (Element((self._inside(),)),)
+        else:
+            members = self._members() if self.word() in {"{", "@"} else self._listed()
         text = " ".join(self._words[begin : self.at])
         if self.word() in {"/", "|", "&", "^"}:
             raise Strange(self.word())
@@ -449,8 +453,18 @@ class _Parser:
             return Concat(tuple(parts))
         field = parts[0]
         if self.taken("&", "and"):
+            if self.word() == "(":
+                return Field(f"{field.name} & {self._inside()}")
             return Masked(field, number(self.take()))
         return field
+
+    def _inside(self) -> str:
+        """What stands in parentheses, as text: names of bits."""
+        begin = self.at
+        self.take("(")
+        while self.take() != ")":
+            pass
+        return "".join(self._words[begin : self.at])
 
     def _pick(self) -> Pick:
         kind, of, seed, offset = self.take(), "", None, 0

@@ -101,6 +101,8 @@ class Values:
 def values(what: str, keys: Iterable[str], family: Family, text: str = "") -> Values | None:
     """The values that some words stand for; None where they are none of this family. Raises `Strange`."""
     written = list(keys)
+    if what in PORTS:
+        written = [str(_PORT_NAMES.get(word, word)) for word in written]
     text = text or ",".join(written)
     if what in ADDRESSES | PORTS | MARKS:
         spans: list[tuple[int, int]] = []
