@@ -2,7 +2,7 @@
 
 import tomllib
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lbctl.config import dump
@@ -159,6 +159,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 
 @PATIENT
 @given(comment=COMMENTS)
+@example(comment="$0")
 def test_a_comment_changes_nothing(comment: str) -> None:
     rule = f'-A OUTPUT -p tcp -m tcp --dport 80 -m comment --comment "{comment}" -j REDIRECT --to-ports 8001'
     text = "\n".join(["*nat", ":OUTPUT ACCEPT [0:0]", rule, "COMMIT", ""])

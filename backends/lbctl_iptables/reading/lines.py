@@ -624,11 +624,15 @@ def _named(word: str, i: int) -> tuple[str | None, int]:
     return None, i
 
 
+#: Options whose values are texts for people.
+_TEXTS = frozenset({"--comment", "--log-prefix"})
+
+
 def _variable(words: list[str]) -> str | None:
-    for word in words:
+    for before, word in zip(["", *words], words, strict=False):
         found = re.search(r"\$(?:\{[^}]*\}|[A-Za-z_]\w*|\(|[@*0-9])", word)
-        # In a quoted comment a dollar is only a dollar.
-        if found and " " not in word:
+        # In a comment, and in any text of several words, a dollar is only a dollar.
+        if found and " " not in word and before not in _TEXTS:
             return found[0]
     return None
 
