@@ -39,7 +39,7 @@ def apply(host: Host, plan: Plan) -> Program:
     for word in list(needed)[1:]:
         # What the kernel would refuse of a later family is found before the first one is touched.
         drivers.load(host, plan.driver, word, needed[word].checkable, check=True)
-    journal = _journal(plan)
+    journal = _journal(plan.driver, owner)
     if len(needed) > 1:
         host.remember(journal, " ".join(needed))
     done: list[str] = []
@@ -58,14 +58,10 @@ def apply(host: Host, plan: Plan) -> Program:
 
 def interrupted(host: Host, driver: str, owner: str) -> tuple[str, ...]:
     """The families that an earlier `apply` was about to change together, where it did not come to its end."""
-    return tuple((host.recall(_journal_name(driver, owner)) or "").split())
+    return tuple((host.recall(_journal(driver, owner)) or "").split())
 
 
-def _journal(plan: Plan) -> str:
-    return _journal_name(plan.driver, plan.after.owner)
-
-
-def _journal_name(driver: str, owner: str) -> str:
+def _journal(driver: str, owner: str) -> str:
     return f"{owner}.{drivers.ALL[driver].store}.journal"
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import TYPE_CHECKING
 
 from lbctl.errors import Unsupported
@@ -115,7 +114,7 @@ class _Service:
         if service.allow:
             served = layout.chain(owner, service.name, layout.SERVED)
             *ranges, (_, allowed) = find.clients(
-                self._family, owner, service, _networks(service, self._family), ("-g", served)
+                self._family, owner, service, service.allowed(self._family), ("-g", served)
             )
             yield entry, [*first, *allowed]
             yield from ranges
@@ -272,13 +271,6 @@ class _Shared:
         new = ("-m", "conntrack", "--ctstate", "NEW", "-m", "mark", "--mark", self._marks.none)
         for hook in layout.ENTRANCES[layout.FILTER]:
             yield self._jump(layout.FILTER, hook, (*new, *about, "-j", layout.prefix(owner)))
-
-
-def _networks(service: Service, family: Family) -> Sequence[Network]:
-    """The allowed clients of a family, without overlaps and in order."""
-    if family is Family.IPV4:
-        return list(collapse_addresses(n for n in service.allow if isinstance(n, IPv4Network)))
-    return list(collapse_addresses(n for n in service.allow if isinstance(n, IPv6Network)))
 
 
 def _distinct(service: Service, family: Family) -> Iterable[Endpoint]:

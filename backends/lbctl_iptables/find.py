@@ -89,8 +89,8 @@ def listeners(
     """
     found = [(listener, service) for service in services for listener in service.listeners_of(family)]
     found.sort(key=lambda pair: _order(pair[0]))
-    # What stands before its rule in any chain; a listener on any local address needs the guard, else
-    # connections that are only forwarded through this host would match.
+    # A listener on any local address needs a guard, here or above its range: else connections that are only
+    # forwarded through this host would match.
     if len(found) <= FEW:
         rules = [(*_asked(x), *(() if x.address else _LOCAL), *comment(s.name), *target(s)) for x, s in found]
         yield layout.prefix(owner), rules

@@ -127,6 +127,12 @@ def owns(owner: str, chain_name: str) -> bool:
     return chain_name == prefix(owner) or chain_name.startswith(_stem(owner))
 
 
+def is_somebodys(chain_name: str) -> bool:
+    """True for a name of a chain of whatever owner."""
+    default = prefix(DEFAULT_OWNER)
+    return chain_name == default or chain_name.startswith((f"{default}-", f"{default}."))
+
+
 def is_shared(owner: str, chain_name: str) -> bool:
     """True for a name of a chain of this owner that is no single service's: those have capitals."""
     return chain_name == prefix(owner) or chain_name[len(_stem(owner)) :][:1].isupper()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import TYPE_CHECKING, assert_never
 
 from lbctl.model import Family, Item, Program, Protocol, Scheduler
@@ -14,7 +13,7 @@ from lbctl_nftables import affinity, classic, dialect, layout
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.model import Intent, Listener, Network, Part, Service
+    from lbctl.model import Intent, Listener, Part, Service
     from lbctl.spi import Capabilities
 
 
@@ -344,16 +343,9 @@ class _Service:
         for listener, key in self._listeners:
             refused = layout.REFUSED_PORTS if listener.address is None else layout.REFUSED
             yield self._element(refused, key, f": goto {to}")
-        for network in self._allowed():
+        for network in self._service.allowed(self._family):
             key = str(network.network_address if network.num_addresses == 1 else network)
             yield self._element(layout.networks(name), key, "")
-
-    def _allowed(self) -> Iterable[Network]:
-        """Networks without overlaps, which an interval set would refuse."""
-        allow = self._service.allow
-        if self._family is Family.IPV4:
-            return collapse_addresses(n for n in allow if isinstance(n, IPv4Network))
-        return collapse_addresses(n for n in allow if isinstance(n, IPv6Network))
 
     def _element(self, name: str, key: str, text: str) -> Item:
         return Item((self._word, "element", name, key), text, self._service.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -43,6 +42,7 @@ def import_(
     Reads iptables-save, scripts of iptables commands, and nft. Nothing that a text says is run or looked up.
     """
     from lbctl.cli.output import Style, print_json
+    from lbctl.cli.work import bytes_of
     from lbctl.config import dump
     from lbctl.engine.importing import decode, document, imported, read_live, read_rules
     from lbctl.errors import IntentError
@@ -56,10 +56,7 @@ def import_(
     if live is not None:
         reading = read_live(LocalHost(), live, backends())
     else:
-        try:
-            data = sys.stdin.buffer.read() if file == "-" else Path(str(file)).read_bytes()
-        except OSError as error:
-            raise IntentError(f"{file} cannot be read: {error.strerror}") from error
+        data = bytes_of(str(file))
         reading = read_rules(data, backends())
         source = decode(data)[0].split("\n")
     if output is Format.JSON:

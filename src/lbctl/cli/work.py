@@ -82,11 +82,15 @@ def read_rules_of(source: str) -> Reading:
     kind, colon, store = source.partition(":")
     if kind == "live" and colon:
         return read_live(LocalHost(), store, backends())
+    return read_rules(bytes_of(source), backends())
+
+
+def bytes_of(source: str) -> bytes:
+    """What a file holds, or standard input where that is `-`; raises `IntentError`."""
     try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        return sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except OSError as error:
         raise IntentError(f"{source} cannot be read: {error.strerror}") from error
-    return read_rules(data, backends())
 
 
 def read_stores() -> dict[str, Reading]:

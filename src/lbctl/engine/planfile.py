@@ -53,6 +53,7 @@ class PlanFile:
 
 def write_plan(session: Session, made: Plan, intent: Intent, sources: Sequence[Path], path: Path) -> None:
     """Keep a plan in a file; raises `ApplyFailed` where it cannot be written."""
+    text = dump(intent)
     document = {
         "format_version": VERSION,
         "kind": "plan",
@@ -63,8 +64,8 @@ def write_plan(session: Session, made: Plan, intent: Intent, sources: Sequence[P
         "allow_remap": session.allow_remap,
         "namespace": session.host.namespace(),
         "sources": [str(source.absolute()) for source in sources],
-        "digest": digest_of(dump(intent)),
-        "intent": dump(intent),
+        "digest": digest_of(text),
+        "intent": text,
         "before": made.before.items,
         "after": made.after.items,
     }

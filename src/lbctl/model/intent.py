@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.model.maglev import maglev
@@ -211,6 +211,10 @@ class Service:
         able = [e for e in self.endpoints if e.serves(family)]
         active, backup = State.ACTIVE, State.BACKUP
         return tuple([e for e in able if e.state is active] or [e for e in able if e.state is backup])
+
+    def allowed(self, family: Family) -> tuple[Network, ...]:
+        """The clients of `family` that `allow` names, in order and without overlaps."""
+        return tuple(collapse_addresses(n for n in self.allow if Family.of(n) is family))  # type: ignore[type-var]
 
     def slots(self, family: Family) -> tuple[Endpoint, ...]:
         """`ready(family)`, each once per slot that it has; round robin takes them in this order."""
