@@ -70,3 +70,21 @@ def test_one_of_three_on_each_line() -> None:
     (service,) = reading.services
     assert shares(service) == {"8001": "1/3", "8002": "2/9", "8003": "4/27", "-": "8/27"}
     assert {"every-n-on-each-line", "no-catch-all"} <= codes(reading)
+
+
+def test_a_counter_asked_twice_with_too_long_a_period_has_no_sequence() -> None:
+    asked = "-A OUTPUT -p udp -m udp --dport 7006"
+    rules = [
+        f"{asked} -m statistic --mode nth --every 2 --packet 0 -j REDIRECT --to-ports 9001",
+        f"{asked} -m statistic --mode nth --every 2 --packet 0 -j ONE",
+        f"{asked} -m mark --mark 0/3 -g TWO",
+        f"{asked} -m statistic --mode nth --every 4 --packet 0 -j ONE",
+        "-A ONE -m statistic --mode nth --every 5 --packet 0 -j MARK --set-xmark 1/3",
+        "-A TWO -p udp -m statistic --mode nth --every 3 --packet 0 -j REDIRECT --to-ports 9001",
+        "-A TWO -p udp -m statistic --mode nth --every 5 --packet 0 -j REDIRECT --to-ports 9001",
+    ]
+    head = ["*nat", ":OUTPUT ACCEPT [0:0]", ":ONE - [0:0]", ":TWO - [0:0]"]
+    reading = read("\n".join([*head, *rules, "COMMIT", ""]))
+    [service] = [each for each in reading.services if each.action == "redirect"]
+    assert not service.exact
+    assert service.slots == ()

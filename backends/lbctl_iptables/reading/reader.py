@@ -415,7 +415,8 @@ class Reader:
         leaks: dict[str, Fraction | int] = {}
         actions: dict[str, None] = {}
         names: dict[str, str | None] = {}
-        slots: list[str | None] | None = []
+        # What is only right on average, since its period is too long to follow, has no sequence.
+        slots: list[str | None] | None = None if walk.twice else []
         order: dict[str, int] = {}
         for place in stream:
             if len(place) != 1:
