@@ -210,7 +210,11 @@ class Walk:
                 self.returned[meaning.rule.line] = took
             stream = self._act(meaning, taken, left, there)
             if sum(map(len, stream)) > MOST_STATES:
-                raise TooMuch
+                if len(stream) == 1:
+                    raise TooMuch
+                # As for a counter whose period would be too long.
+                self.long = True
+                stream = _mean(stream)
             if act is Act.JUMP:
                 came = _mass(stream)
             elif act is not Act.MARK and act is not Act.GO_ON:
