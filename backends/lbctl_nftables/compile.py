@@ -192,7 +192,9 @@ class _Shared:
                 layout.HAIRPIN,
                 # Our own clients may have chosen a source that the endpoint cannot answer.
                 'oif != "lo" fib saddr type local masquerade fully-random',
-                # Back out where it came in: the endpoint would answer the client without us.
+                # Back out where it came in: the endpoint would answer the client without us. Two registers
+                # cannot be compared, so a set of pairs (x, x) stands for "the same link".
+                f"update @{layout.LINKS} {{ iif . iif }}",
                 f"iif . oif @{layout.LINKS} masquerade fully-random",
             )
         if layout.MASQUERADE in self._needs:
@@ -284,9 +286,6 @@ class _Service:
             yield f"{self._word} saddr != @{layout.networks(service.name)} return"
         if not self._slots:
             return
-        if self._source_chain == layout.HAIRPIN:
-            # Two registers cannot be compared, so a set of pairs (x, x) stands for "the same link".
-            yield f"update @{layout.LINKS} {{ iif . iif }}"
         if self._keeping:
             yield from affinity.placing(service, self._family)
         yield from self._picks()
