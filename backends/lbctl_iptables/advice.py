@@ -6,7 +6,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lbctl_iptables import drivers, layout
-from lbctl_iptables.apply import interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -23,17 +22,7 @@ _DEFAULT_SIZE = 100
 
 def advise(host: Host, plan: Plan, intent: Intent) -> tuple[str, ...]:
     """See `lbctl.spi.Advising`."""
-    return (*_unfinished(host, plan), *_restarts(host, plan), *_short_lists(host, plan, intent))
-
-
-def _unfinished(host: Host, plan: Plan) -> Iterator[str]:
-    """A crash between two families has left one as it was, which then is among the changes of this plan."""
-    words = interrupted(host, plan.driver, plan.after.owner)
-    if words:
-        yield (
-            f"an earlier change of {' and '.join(words)} was interrupted and may hold in one of them alone: "
-            "this one completes it."
-        )
+    return (*_restarts(host, plan), *_short_lists(host, plan, intent))
 
 
 def _restarts(host: Host, plan: Plan) -> Iterator[str]:

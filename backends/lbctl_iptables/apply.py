@@ -5,8 +5,8 @@ so before the nat table lets them pass untranslated, and until it translates the
 first gets what it has and what it will have, then the nat table changes, and last the filter table loses what
 is no longer wanted.
 
-Two families are two programs and two calls. What is about to be done is kept beside the lock until both are
-done, so that a command after a crash between them can say what it finishes.
+Two families are two programs and two calls. A crash between them leaves one as it was, which the next plan
+finds among its changes.
 """
 
 from __future__ import annotations
@@ -39,9 +39,6 @@ def apply(host: Host, plan: Plan) -> Program:
     for word in list(needed)[1:]:
         # What the kernel would refuse of a later family is found before the first one is touched.
         drivers.load(host, plan.driver, word, needed[word].checkable, check=True)
-    journal = _journal(plan.driver, owner)
-    if len(needed) > 1:
-        host.remember(journal, " ".join(needed))
     done: list[str] = []
     for word, written in needed.items():
         try:
@@ -49,20 +46,9 @@ def apply(host: Host, plan: Plan) -> Program:
         except ApplyFailed as error:
             for attempted in (*done, word):
                 _undo(host, plan, attempted, error)
-            host.remember(journal, None)
             raise
         done.append(word)
-    host.remember(journal, None)
     return observe(host, plan.driver, owner)
-
-
-def interrupted(host: Host, driver: str, owner: str) -> tuple[str, ...]:
-    """The families that an earlier `apply` was about to change together, where it did not come to its end."""
-    return tuple((host.recall(_journal(driver, owner)) or "").split())
-
-
-def _journal(driver: str, owner: str) -> str:
-    return f"{owner}.{drivers.ALL[driver].store}.journal"
 
 
 def _undo(host: Host, plan: Plan, word: str, cause: ApplyFailed) -> None:

@@ -108,21 +108,42 @@ def test_rules_that_were_there_before_the_history_cannot_be_rolled_back_to() -> 
         desk.rollback()
 
 
-def test_a_full_disk_keeps_no_apply_from_its_work_and_says_so() -> None:
+def test_nothing_is_changed_that_a_full_disk_cannot_note() -> None:
     desk = Desk()
     desk.apply(over(1))
     desk.host.no_room = "No space left on device"
-    [note] = desk.apply(over(1, 2))
-    assert "rollback cannot return here" in note
-    assert "No space left" in note
-    assert desk.held == ["1", "2"]
-    # What the history has last is not what holds: going back to before it would be two steps.
-    with pytest.raises(Stale, match="does not hold what the history has last"):
+    with pytest.raises(ApplyFailed, match=r"nothing was changed, .* No space left on device") as caught:
+        desk.apply(over(1, 2))
+    assert caught.value.exit_code == 5
+    assert (desk.held, desk.actions) == (["1"], [(1, "apply", 0)])
+    with pytest.raises(ApplyFailed):
         desk.rollback()
-    assert desk.apply(over(1, 2)) == ()
+    # There is nothing to do, so that there is nothing to note.
+    assert desk.apply(over(1)) == ()
     desk.host.no_room = None
     desk.apply(over(1, 2))
     assert (desk.rollback(), desk.held) == (1, ["1"])
+
+
+def test_what_holds_but_is_not_on_record_is_noted_as_soon_as_it_can_be() -> None:
+    desk = Desk()
+    session = desk.session
+    engine.apply(session, (engine.plan(session, over(1)),))
+    desk.host.no_room = "No space left on device"
+    assert (desk.apply(over(1)), desk.actions) == ((), [])
+    desk.host.no_room = None
+    desk.apply(over(1))
+    assert desk.actions == [(1, "apply", None)]
+
+
+def test_what_the_history_did_not_see_is_not_taken_back() -> None:
+    desk = Desk()
+    desk.apply(over(1))
+    desk.apply(over(1, 2))
+    session = desk.session
+    engine.apply(session, (engine.plan(session, over(3)),))
+    with pytest.raises(Stale, match="does not hold what the history has last"):
+        desk.rollback()
 
 
 def test_a_read_only_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,8 +153,8 @@ def test_a_read_only_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(LocalHost, "may_change_network", lambda _: True)
     session = engine.open_session(host, installed=[Paper()])
     monkeypatch.setattr(LocalHost, "_shelf", lambda _: tmp_path / "lib")
-    [note] = engine.apply(session, (engine.plan(session, over(1)),), record=True)
-    assert f"cannot write {tmp_path}" in note
+    with pytest.raises(ApplyFailed, match=f"cannot write {tmp_path}"):
+        engine.apply(session, (engine.plan(session, over(1)),), record=True)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def apply(
     from lbctl import engine
     from lbctl.cli.output import plan_document, print_json, say, show_plans
     from lbctl.cli.progress import stages
-    from lbctl.cli.work import confirmed, read_intent, session_for
+    from lbctl.cli.work import confirmed, read_intent, session_for, settle_interrupted
 
     if trial is not None and not 1 <= trial <= _LONGEST_TRIAL:
         raise IntentError("a trial takes between a second and a day")
@@ -80,6 +80,7 @@ def apply(
             intent = read_intent(config)
             next_stage()
             session = session_for(backend, driver, allow_remap=allow_remap, patience=wait)
+            settle_interrupted(intent.owner, patience=wait)
             made = engine.plan(session, intent)
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
     applied = made.changed and confirmed("Apply this?", yes=yes)
@@ -114,9 +115,10 @@ def _planned(
 ) -> tuple[Session, Plan]:
     """The plan of a file, and the session that it is for."""
     from lbctl import engine
-    from lbctl.cli.work import session_for
+    from lbctl.cli.work import session_for, settle_interrupted
 
     found = engine.read_plan(path)
     next_stage()
     session = session_for(found.backend, found.driver, allow_remap=found.allow_remap, patience=wait)
+    settle_interrupted(found.intent.owner, patience=wait)
     return session, engine.resume(session, found, (config,) if config is not None else ())

@@ -19,10 +19,11 @@ def rollback(
     """
     from lbctl import engine
     from lbctl.cli.output import plan_document, print_json, say, show_plans
-    from lbctl.cli.work import confirmed, owner_of, session_for
+    from lbctl.cli.work import confirmed, owner_of, session_for, settle_interrupted
     from lbctl.host import LocalHost
 
     whose = owner_of(owner, config)
+    settle_interrupted(whose, patience=wait)
     target = engine.restorable(LocalHost(), whose)
     session = session_for(target.backend, target.driver, allow_remap=target.allow_remap, patience=wait)
     made, target = engine.roll_back(session, whose)

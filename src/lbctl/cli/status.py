@@ -29,17 +29,18 @@ def status(
     """
     from lbctl import engine
     from lbctl.cli.output import Style, print_json
-    from lbctl.cli.work import read_intent, session_for
+    from lbctl.cli.work import mention_interrupted, read_intent, session_for
 
     intent = read_intent(config)
     # What was applied by consent is there by consent.
     session = session_for(backend, driver, allow_remap=True)
     if backend == "auto" and driver is None:
         session = session.where_held(intent.owner)
+    interrupted = mention_interrupted(intent.owner)
     while True:
         now = engine.status(session, intent)
         if output is Format.JSON:
-            print_json(_document(now), one_line=watch)
+            print_json(_document(now) | {"interrupted": interrupted}, one_line=watch)
         else:
             print(("\x1b[H\x1b[J" if watch else "") + _text(now, Style(color)), flush=True)
         if not watch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lbctl.errors import IntentError
 
@@ -38,6 +38,33 @@ def session_for(
     return open_session(
         LocalHost(), backend=backend, driver=driver, allow_remap=allow_remap, patience=patience
     )
+
+
+def settle_interrupted(owner: str, *, patience: float) -> None:
+    """Finish or take back what an earlier lbctl was interrupted in, and say so."""
+    from lbctl import engine
+    from lbctl.cli.output import say
+    from lbctl.host import LocalHost
+
+    if engine.pending(LocalHost(), owner):
+        for note in engine.recover(session_for("auto", None, patience=patience), owner):
+            say(note)
+
+
+def mention_interrupted(owner: str) -> dict[str, Any] | None:
+    """Say what an earlier lbctl was interrupted in, and what becomes of it; returns it for JSON."""
+    from lbctl import engine
+    from lbctl.cli.output import say
+    from lbctl.host import LocalHost
+
+    found = engine.interrupted(LocalHost(), owner)
+    if found is None:
+        return None
+    say(
+        f"Interrupted: {found.action} number {found.number}, of {found.time} by {found.user}. "
+        "The next command that changes something first finishes it, or takes it back."
+    )
+    return {field: getattr(found, field) for field in ("number", "action", "time", "user")}
 
 
 def confirmed(question: str, *, yes: bool) -> bool:

@@ -1,8 +1,9 @@
 """The use cases. They neither print nor read arguments; the command line and tests call them alike."""
 
 from lbctl.engine.change import apply, describe, plan, removal, roll_back
-from lbctl.engine.history import Entry, entries, restorable
+from lbctl.engine.history import Entry, entries, pending, restorable
 from lbctl.engine.planfile import PlanFile, read_plan, resume, write_plan
+from lbctl.engine.recovery import interrupted, recover
 from lbctl.engine.reverter import await_end, try_out, watch
 from lbctl.engine.session import Session, compile_for, open_session
 from lbctl.engine.status import EndpointStatus, ServiceStatus, Status, status
@@ -22,10 +23,13 @@ __all__ = [
     "confirm",
     "describe",
     "entries",
+    "interrupted",
     "open_session",
+    "pending",
     "plan",
     "read_plan",
     "read_trial",
+    "recover",
     "removal",
     "restorable",
     "resume",

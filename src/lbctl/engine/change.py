@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ def plan(session: Session, intent: Intent) -> Plan:
     if not session.remembers(before):
         # Once looked at is enough: while this store holds rules, lbctl puts none into another.
         _refuse_other_stores(session, intent.owner)
-    made = _plan(session.host, session.backend, session.driver, before, after, intent)
+    made = way(session.host, session.backend, session.driver, before, after, intent)
     if not made.changed:
         session.memory.keep(session.choice.driver.store, after.at(before.generation))
     return made
@@ -64,7 +65,7 @@ def removal(session: Session, owner: str, *, everywhere: bool) -> tuple[Plan, ..
             capabilities = next(c.probe.capabilities for c in session.candidates if c.backend is backend)
             after = backend.compile(nothing, capabilities)
             before = backend.observe(session.host, driver.name, owner)
-            plans.append(_plan(session.host, backend, driver.name, before, after, nothing))
+            plans.append(way(session.host, backend, driver.name, before, after, nothing))
     return tuple(plans)
 
 
@@ -97,16 +98,18 @@ def apply(
     With `record`, each is noted in the history, `back_to` being what a rollback returns to. A plan that
     changes nothing is noted too where the history has another intent: that is what then holds. A program that
     changes much and often does without: noting a state writes its whole intent. Rollback then refuses to take
-    back what it did not see.
+    back what it did not see, and a change that a crash cuts in two is a difference that the next plan finds.
 
-    Raises `Stale` where the kernel moved since the plan, or another lbctl holds the lock; `ApplyFailed` where
-    nothing was changed; `StateUnknown` where the kernel does not hold afterwards what was planned.
+    Raises `Stale` where the kernel moved since the plan, another lbctl holds the lock, or one was interrupted
+    (`recover`); `ApplyFailed` where nothing was changed, as for want of room to note it; `StateUnknown` where
+    the kernel does not hold afterwards what was planned.
     """
     notes: list[str] = []
     for each in plans:
         if each.changed or (record and not history.knows(session, each)):
             owner = each.after.owner
             with session.host.lock(owner, patience=session.patience):
+                history.ensure_settled(session.host, owner)
                 running = trial.running(session.host, owner)
                 if running and back_to is None:
                     raise Stale(
@@ -120,27 +123,57 @@ def apply(
 
 
 def carry_out(
-    session: Session, plan: Plan, *, record: bool = True, back_to: Entry | None = None
+    session: Session,
+    plan: Plan,
+    *,
+    record: bool = True,
+    back_to: Entry | None = None,
+    in_any_case: bool = False,
 ) -> list[str]:
-    """As `apply`, of one plan, by who holds the lock."""
-    notes = []
-    if plan.changed:
-        _apply(session, plan)
-        # Only now: with the old rules in place, the next datagram would make the same flow again.
-        if not forget_flows(session.host, plan.stale):
-            flows = ", ".join(map(str, plan.stale))
-            notes.append(f"UDP flows stay where they were, since there is no conntrack here: {flows}")
+    """As `apply`, of one plan, by who holds the lock.
+
+    `in_any_case` has it done where it cannot be noted too, and whatever is pending: that is over with it.
+    """
     if not record:
+        return perform(session, plan)
+    host, owner = session.host, plan.after.owner
+    entry = None
+    try:
+        entry = history.upcoming(session, plan, back_to)
+        if entry is None and plan.changed:
+            entry = history.repaired(session, plan)
+        if entry is not None:
+            history.begin(host, owner, entry)
+    except (ApplyFailed, PermissionDenied):
+        if plan.changed and not in_any_case:
+            raise
+        entry = None
+    try:
+        notes = perform(session, plan)
+    except (ApplyFailed, Stale):
+        if not in_any_case:
+            _drop(host, owner)
+        raise
+    if entry is None:
+        _drop(host, owner)
         return notes
     try:
-        history.note(session, plan, back_to)
+        history.settle(host, owner, entry)
     except (ApplyFailed, PermissionDenied) as error:
-        if plan.changed:
-            notes.append(f"The history does not have this, and rollback cannot return here: {error.message}")
+        notes.append(f"The history does not have this yet: {error.message}")
     return notes
 
 
-def _apply(session: Session, plan: Plan) -> None:
+def _drop(host: Host, owner: str) -> None:
+    # Where that fails, the next command finds out that nothing of it holds.
+    with suppress(ApplyFailed):
+        history.drop(host, owner)
+
+
+def perform(session: Session, plan: Plan) -> list[str]:
+    """Have the kernel hold what a plan leads to, if it does not; returns what the user should know."""
+    if not plan.changed:
+        return []
     backend = next(c.backend for c in session.candidates if c.backend.name == plan.backend)
     held = backend.apply(session.host, plan)
     left = diff(held, plan.after)
@@ -149,11 +182,24 @@ def _apply(session: Session, plan: Plan) -> None:
             f"the kernel took the rules, but reads back otherwise: {' '.join(left[0].key)}",
             hint="lbctl plan --rules shows the difference",
         )
-    store = next(d.store for b, d in session.stores() if b is backend and d.name == plan.driver)
+    store = session.store(plan.backend, plan.driver)
     session.memory.keep(store, plan.after.at(held.generation))
+    return end_flows(session, plan)
 
 
-def _plan(host: Host, backend: Backend, driver: str, before: Program, after: Program, intent: Intent) -> Plan:
+def end_flows(session: Session, plan: Plan) -> list[str]:
+    """Forget the flows that a plan ends; returns what the user should know.
+
+    Once the kernel holds it: with the old rules in place, the next datagram would make the same flow again.
+    """
+    if forget_flows(session.host, plan.stale):
+        return []
+    flows = ", ".join(map(str, plan.stale))
+    return [f"UDP flows stay where they were, since there is no conntrack here: {flows}"]
+
+
+def way(host: Host, backend: Backend, driver: str, before: Program, after: Program, intent: Intent) -> Plan:
+    """The plan from one program to another, which is that of an intent."""
     changes = diff(before, after)
     concerned = touched(changes)
     was, will = backend.lift(before.only(concerned)), backend.lift(after.only(concerned))

@@ -1,7 +1,11 @@
 """What was applied here, by whom and when: one small file a state, its intent in full.
 
 A state knows the one before it (`parent`). Going back makes a new state that has the parent of the one it
-returns to, so that going back twice goes back two applies, and no file is ever changed.
+returns to, so that going back twice goes back two applies.
+
+The history is written ahead. `begin` writes a state down as pending before the kernel changes, while a full
+disk can still stop it, and `settle` gives that very file its number once the kernel holds the state. What is
+pending while nobody is at work was interrupted: `lbctl.engine.recovery` finishes it or takes it back.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from lbctl.config import dump, loads
-from lbctl.errors import ApplyFailed, PermissionDenied
+from lbctl.errors import ApplyFailed, PermissionDenied, Stale
 from lbctl.model import Intent
 
 if TYPE_CHECKING:
@@ -44,6 +48,8 @@ class Entry:
     digest: str
     #: The intent, as `lbctl.config.dump` writes it.
     text: str
+    #: The network namespace and start of the host that it was brought about in, as `Host.namespace` names it.
+    namespace: str | None = None
 
     @property
     def intent(self) -> Intent:
@@ -133,19 +139,53 @@ def upcoming(session: Session, plan: Plan, back_to: Entry | None = None) -> Entr
         services=len(plan.intent.services),
         digest=digest_of(text),
         text=text,
+        namespace=session.host.namespace(),
     )
 
 
-def note(session: Session, plan: Plan, back_to: Entry | None = None) -> None:
-    """Add what a plan led to; raises `ApplyFailed` where it cannot be written."""
-    entry = upcoming(session, plan, back_to)
-    if entry is None:
-        return
-    owner = plan.after.owner
-    session.host.save(_name(owner, entry.number), to_text(entry))
-    for number in _numbers(session.host, owner):
+def repaired(session: Session, plan: Plan) -> Entry | None:
+    """The last state once more, as a plan brings it about that the kernel no longer holds it."""
+    last = last_of(session.host, plan.after.owner) if plan.intent is not None else None
+    return last and replace(last, driver=plan.driver, namespace=session.host.namespace())
+
+
+def begin(host: Host, owner: str, entry: Entry) -> None:
+    """Write down what is about to be brought about; raises `ApplyFailed` where it cannot be."""
+    try:
+        host.save(_pending(owner), to_text(entry))
+    except ApplyFailed as error:
+        raise ApplyFailed(
+            f"nothing was changed, since it could not be written down first: {error.message}",
+            hint="make room there, or have LBCTL_STATE_DIR name a directory that can be written",
+        ) from error
+
+
+def settle(host: Host, owner: str, entry: Entry) -> None:
+    """Add what is pending to the history, now that the kernel holds it; raises `ApplyFailed`."""
+    host.rename(_pending(owner), _name(owner, entry.number))
+    for number in _numbers(host, owner):
         if number <= entry.number - KEPT:
-            session.host.save(_name(owner, number), None)
+            host.save(_name(owner, number), None)
+
+
+def drop(host: Host, owner: str) -> None:
+    """Have nothing be pending, now that the kernel holds nothing of it; raises `ApplyFailed`."""
+    host.save(_pending(owner), None)
+
+
+def pending(host: Host, owner: str) -> Entry | None:
+    """What somebody is about to bring about, or was interrupted in; None for nothing."""
+    return from_text(host.saved(_pending(owner)) or "")
+
+
+def ensure_settled(host: Host, owner: str) -> None:
+    """Raise `Stale` where something is pending; called by who holds the lock, before another change."""
+    found = pending(host, owner)
+    if found is not None:
+        raise Stale(
+            f"{found.action} number {found.number} of owner {owner} was interrupted",
+            hint="the next lbctl apply, rollback or remove first finishes it, or takes it back",
+        )
 
 
 def to_text(entry: Entry) -> str:
@@ -179,3 +219,7 @@ def _numbers(host: Host, owner: str) -> list[int]:
 
 def _name(owner: str, number: int) -> str:
     return f"{owner}.{number:06}"
+
+
+def _pending(owner: str) -> str:
+    return f"{owner}.pending"

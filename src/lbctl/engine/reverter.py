@@ -40,6 +40,7 @@ def try_out(session: Session, plan: Plan, seconds: float) -> tuple[Trial, list[s
     """
     host, owner = session.host, plan.after.owner
     with host.lock(owner, patience=session.patience):
+        history.ensure_settled(host, owner)
         if trial.running(host, owner):
             raise Stale(
                 f'a trial of owner "{owner}" is running',
@@ -141,7 +142,7 @@ def revert(session: Session, tried: Trial) -> None:
 
 def _go_back(session: Session, tried: Trial) -> None:
     made = plan(session, tried.before.intent)
-    carry_out(session, made, back_to=tried.before)
+    carry_out(session, made, back_to=tried.before, in_any_case=True)
     # Read from the kernel, whatever is believed of it.
     if diff(session.observe(tried.owner), made.after):
         raise StateUnknown("what was reverted reads back otherwise")

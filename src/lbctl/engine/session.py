@@ -7,12 +7,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from lbctl.engine.memory import Memory
-from lbctl.errors import PermissionDenied
+from lbctl.errors import NoBackend, PermissionDenied
 from lbctl.spi import AUTO, Choice, Refining, backends, select, survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from lbctl.engine.history import Entry
     from lbctl.host import Host
     from lbctl.model import Intent, Program
     from lbctl.spi import Backend, Candidate, Capabilities, Driver
@@ -98,6 +99,26 @@ class Session:
                 choice = Choice(backend=backend, driver=driver, probe=probe, reason="it holds the rules")
                 return replace(self, choice=choice)
         return self
+
+    def store(self, backend: str, driver: str) -> str:
+        """The store that a driver reaches, or would reach if it were usable; "" for an unknown one."""
+        drivers = (d for c in self.candidates if c.backend.name == backend for d in c.probe.drivers)
+        return next((d.store for d in drivers if d.name == driver), "")
+
+    def like(self, entry: Entry) -> Session:
+        """A session as the one that brought about a state: on its store, by its driver if that can be used.
+
+        Raises `NoBackend` where nothing reaches that store any more.
+        """
+        store = self.store(entry.backend, entry.driver)
+        for candidate in self.candidates:
+            for driver in sorted(candidate.probe.usable, key=lambda driver: driver.name != entry.driver):
+                if driver.store == store:
+                    choice = Choice(
+                        backend=candidate.backend, driver=driver, probe=candidate.probe, reason="as before"
+                    )
+                    return replace(self, choice=choice, allow_remap=entry.allow_remap)
+        raise NoBackend(f"{entry.backend} (driver {entry.driver}) can no longer be used here")
 
     def need_privilege(self) -> None:
         """Raise `PermissionDenied` where the kernel would refuse even to show us its rules."""

@@ -184,6 +184,10 @@ class FakeHost:
         if text is not None:
             self.shelf[name] = text
 
+    def rename(self, name: str, new: str) -> None:
+        """See `Host`."""
+        self.shelf[new] = self.shelf.pop(name)
+
     def saved(self, name: str) -> str | None:
         """See `Host`."""
         return self.shelf.get(name)

@@ -103,6 +103,12 @@ class Host(Protocol):
         saved before is still there.
         """
 
+    def rename(self, name: str, new: str) -> None:
+        """Have what is saved under `name` be saved under `new`, in one step that takes no room.
+
+        Raises `ApplyFailed`, and what was saved is still there under `name`.
+        """
+
     def saved(self, name: str) -> str | None:
         """What was saved under `name`; None where nothing was, or where others could have written it."""
 
@@ -307,9 +313,20 @@ class LocalHost:
                 path.unlink(missing_ok=True)
                 return
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # What a process left that was killed while it wrote this.
+            for left in path.parent.glob(f".{name}.*.new"):
+                left.unlink(missing_ok=True)
         except OSError as error:
             raise ApplyFailed(f"cannot write {path}: {error.strerror}") from error
         write_whole(path, text)
+
+    def rename(self, name: str, new: str) -> None:
+        """See `Host`."""
+        path = self._shelf() / name
+        try:
+            path.rename(path.with_name(new))
+        except OSError as error:
+            raise ApplyFailed(f"cannot rename {path} to {new}: {error.strerror}") from error
 
     def saved(self, name: str) -> str | None:
         """See `Host`."""

@@ -107,6 +107,9 @@ class PrivateHost(LocalHost):
     def save(self, name: str, text: str | None) -> None:
         """See `Host`."""
 
+    def rename(self, name: str, new: str) -> None:
+        """See `Host`."""
+
     def saved_names(self) -> tuple[str, ...]:
         """See `Host`."""
         return ()

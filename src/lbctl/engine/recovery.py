@@ -1,0 +1,110 @@
+"""After a crash: what an lbctl that is gone left pending is finished, taken back, or found to be done.
+
+Each command that changes something begins with `recover`. So nobody plans from a kernel that is between two
+states, and the history again ends with what the kernel holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lbctl.engine import history
+from lbctl.engine.change import end_flows, perform, way
+from lbctl.errors import LbctlError, NoBackend, Stale, StateUnknown, Unsupported
+from lbctl.model import diff
+
+if TYPE_CHECKING:
+    from lbctl.engine.history import Entry
+    from lbctl.engine.session import Session
+    from lbctl.host import Host
+    from lbctl.model import Plan, Program
+
+
+def interrupted(host: Host, owner: str) -> Entry | None:
+    """What an lbctl that is gone was about to bring about; None for nothing, or while it works."""
+    if history.pending(host, owner) is None:
+        return None
+    try:
+        with host.lock(owner):
+            return history.pending(host, owner)
+    except Stale:
+        return None
+
+
+def recover(session: Session, owner: str) -> tuple[str, ...]:
+    """Finish or take back what an lbctl was interrupted in, if one was; returns what the user should know.
+
+    Raises `StateUnknown` where neither can be done, and `Stale` where another lbctl is at work.
+    """
+    host = session.host
+    if history.pending(host, owner) is None:
+        return ()
+    session.need_privilege()
+    with host.lock(owner, patience=session.patience):
+        found = history.pending(host, owner)
+        if found is None:
+            return ()
+        if found.namespace != host.namespace():
+            history.drop(host, owner)
+            how = "by a restart of this host, which took its rules as well"
+        else:
+            how = _recover(session, owner, found)
+        session.memory.save()
+    return (f"Interrupted, {how}: {found.action} number {found.number}, of {found.time} by {found.user}.",)
+
+
+def _recover(session: Session, owner: str, found: Entry) -> str:
+    try:
+        session = session.like(found)
+        new = session.compile(found.intent)
+    except (NoBackend, Unsupported) as error:
+        history.drop(session.host, owner)
+        return f"and nobody can say how far it came: {error.message}"
+    held, old = session.observe(owner), _old(session, owner, found)
+    plan = _way(session, found, held, new)
+    if plan.changed and old is not None and not diff(held, old):
+        history.drop(session.host, owner)
+        return "before it changed anything"
+    try:
+        perform(session, plan)
+    except LbctlError as error:
+        _take_back(session, owner, found, old, error)
+        return f"and taken back now, since it cannot be finished: {error.message}"
+    if old is not None:
+        end_flows(session, _way(session, found, old, new))
+    history.settle(session.host, owner, found)
+    return "and finished now" if plan.changed else "when all of it was done"
+
+
+def _take_back(session: Session, owner: str, found: Entry, old: Program | None, cause: LbctlError) -> None:
+    try:
+        if old is None:
+            raise cause
+        perform(session, _way(session, found, session.observe(owner), old))
+    except LbctlError as error:
+        raise StateUnknown(
+            f"{found.action} number {found.number} was interrupted half way, and cannot be finished: "
+            f"{cause.message}; nor taken back: {error.message}",
+            hint="lbctl plan --rules shows what the kernel holds",
+        ) from error
+    history.drop(session.host, owner)
+
+
+def _old(session: Session, owner: str, found: Entry) -> Program | None:
+    """What the store of an interrupted state held before that; None where nobody knows."""
+    last = history.last_of(session.host, owner) or history.before(session.host, found)
+    if last is None or last.number == found.number:
+        # There were rules before the history, or the last state was being repaired.
+        return None
+    if session.store(last.backend, last.driver) != session.choice.driver.store:
+        # That one has been empty since, as no two stores may hold rules of one owner.
+        last = history.nothing(last, owner)
+    try:
+        return replace(session, allow_remap=last.allow_remap).compile(last.intent)
+    except Unsupported:
+        return None
+
+
+def _way(session: Session, found: Entry, before: Program, after: Program) -> Plan:
+    return way(session.host, session.backend, session.driver, before, after, found.intent)
