@@ -8,6 +8,8 @@ import json
 import os
 import re
 import struct
+import subprocess
+import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -484,6 +486,26 @@ def test_a_real_lock(tmp_path: Path) -> None:
     with host.lock("lbctl"):
         assert file.read_text().split() == [str(os.getpid())]
     with held(file), pytest.raises(Stale), host.lock("lbctl"):
+        pass
+
+
+def test_a_lock_ends_with_its_process_and_what_that_runs(tmp_path: Path) -> None:
+    """Rules that a program is still loading for an lbctl that was killed are no state to plan from."""
+    work = (
+        "import sys; from pathlib import Path; from lbctl.host import LocalHost\n"
+        "host = LocalHost(Path(sys.argv[1]))\n"
+        "with host.lock('lbctl'): host.run(['/bin/sh', '-c', 'echo > \"$1\"; sleep 1', 'sh', sys.argv[2]])"
+    )
+    started = tmp_path / "started"
+    process = subprocess.Popen([sys.executable, "-c", work, str(tmp_path), str(started)])
+    while not started.exists():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    host = LocalHost(tmp_path)
+    with pytest.raises(Stale, match=f"process {process.pid}, or a program that it ran"), host.lock("lbctl"):
+        pass
+    with host.lock("lbctl", patience=10):
         pass
 
 

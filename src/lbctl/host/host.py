@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
@@ -149,6 +149,13 @@ class _Kept(threading.local):
         self.things: dict[str, Any] = {}
 
 
+class _Held(threading.local):
+    """The files of the locks that one thread holds."""
+
+    def __init__(self) -> None:
+        self.handles: list[int] = []
+
+
 class LocalHost:
     """This host, and the network namespace that this process is in."""
 
@@ -160,6 +167,7 @@ class LocalHost:
         self._run_dir = Path(override) / "run" if override else Path("/run/lbctl")
         self._lib_dir = Path(override) / "lib" if override else Path("/var/lib/lbctl")
         self._kept = _Kept()
+        self._held = _Held()
         #: What leads another lbctl to the same state.
         self._state = {"LBCTL_STATE_DIR": str(Path(override).absolute())} if override else {}
 
@@ -168,7 +176,10 @@ class LocalHost:
         return shutil.which(program)
 
     def run(self, argv: Sequence[str], *, stdin: str = "") -> Completed:
-        """See `Host`. Undecodable bytes survive a round trip (surrogateescape)."""
+        """See `Host`. Undecodable bytes survive a round trip (surrogateescape).
+
+        A program holds our locks too: should we be killed, the next lbctl waits for what it still does.
+        """
         # A pipe takes a few KB at a time, which is a sixth of what it costs to load a long script.
         with os.fdopen(os.memfd_create("stdin"), "w+b") as file:
             file.write(stdin.encode("utf-8", "surrogateescape"))
@@ -179,6 +190,7 @@ class LocalHost:
                 capture_output=True,
                 check=False,
                 env={**os.environ, **self.environment},
+                pass_fds=self._held.handles,
             )
         return Completed(
             code=done.returncode,
@@ -213,7 +225,7 @@ class LocalHost:
 
     @contextmanager
     def lock(self, name: str, *, patience: float = 0.0) -> Iterator[None]:
-        """See `Host`. The file stays; the lock ends with the process, however that ends."""
+        """See `Host`. The file stays; the lock ends with this process and what it runs, however they end."""
         path = self._path(name, "lock")
         try:
             self._run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -234,8 +246,13 @@ class LocalHost:
                     )
                 time.sleep(_LOCK_PAUSE)
             # Always as wide: a disk takes milliseconds to cut a file, and none to write over a line.
-            os.pwrite(handle, f"{os.getpid():<{_HOLDER - 1}}\n".encode(), 0)
-            yield
+            with suppress(OSError):  # a disk that is full keeps nobody from holding a lock
+                os.pwrite(handle, f"{os.getpid():<{_HOLDER - 1}}\n".encode(), 0)
+            self._held.handles.append(handle)
+            try:
+                yield
+            finally:
+                self._held.handles.remove(handle)
         finally:
             os.close(handle)
 
@@ -245,7 +262,7 @@ class LocalHost:
             return "of unknown number"
         words = (self.read(f"/proc/{number}/cmdline") or "").split("\0")
         known = " ".join([w.rpartition("/")[2] for w in words if w.isprintable()]).strip()
-        return f"process {number}: {known}" if known else f"process {number}"
+        return f"process {number}: {known}" if known else f"process {number}, or a program that it ran"
 
     def namespace(self) -> str | None:
         """See `Host`. The cookie is of Linux 5.12, and counts from the start of the host."""
