@@ -1,0 +1,134 @@
+"""kill -9: each family is then old or new, and the next command leaves nothing in between."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from itertools import count, cycle
+from pathlib import Path
+
+import pytest
+
+from lbctl import engine
+from lbctl.config import loads
+from lbctl.model import Family, Intent, Program, diff
+from lbctl.spi import backends
+from support.crash import Killed, Killer, MortalHost, Scene
+from support.network import intent, service
+
+REMOTE4 = ["10.0.0.1:80", "10.0.0.2:80"]
+REMOTE6 = ["[2001:db8:2::1]:80", "[2001:db8:2::2]:80"]
+BOTH = ["192.0.2.1:443/tcp", "[2001:db8::1]:443/tcp"]
+FIRST = intent(service("web", "80/tcp", "8001"))
+OLD = intent(
+    service("web", "80/tcp", "8001", "8002", allow=["198.51.100.0/24"]),
+    service("api", BOTH, REMOTE4[0], REMOTE6[0]),
+    service("gone", "53/udp", "5301"),
+)
+NEW = intent(
+    service("web", "80/tcp", "8001", "8002", "8003", allow=["198.51.100.0/24", "2001:db8:9::/48"]),
+    service("api", BOTH, *REMOTE4, *REMOTE6),
+    service("come", "54/tcp", "5401", allow=["203.0.113.7/32"]),
+)
+OLD_INTENT, NEW_INTENT = loads(OLD, "old"), loads(NEW, "new")
+#: How often lbctl is killed on each way to the kernel.
+KILLS = int(os.environ.get("LBCTL_KILLS", "4"))
+
+
+@pytest.fixture
+def scene(tmp_path: Path, way: tuple[str, ...]) -> Iterator[Scene]:
+    made = Scene(tmp_path, way)
+    made.apply(FIRST)
+    made.apply(OLD)
+    yield made
+    made.close()
+
+
+def balanced(scene: Scene, program: Program, family: Family) -> object:
+    """How the services of a family are balanced."""
+    [backend] = (each for each in backends() if each.name == scene.way[1])
+    lifted = backend.lift(program)
+    assert lifted.unsupported == ()
+    return {(s.name, s.listener): s for s in lifted.services if s.family is family}
+
+
+def is_old_or_new(scene: Scene, old: Intent, new: Intent) -> None:
+    """Each family balances as one of two intents says, and nobody else's rules have changed."""
+    held, was, will = scene.held, scene.compiled(old), scene.compiled(new)
+    for family in Family:
+        assert balanced(scene, held, family) in [balanced(scene, it, family) for it in (was, will)]
+    known = {item.key for program in (was, will) for item in program.items}
+    assert {item.key for item in held.items} <= known
+    assert scene.foreign() == scene.others
+
+
+def is_whole(scene: Scene, wanted: Intent) -> None:
+    """The kernel holds an intent, and the history knows."""
+    assert diff(scene.held, scene.compiled(wanted)) == ()
+    assert (scene.on_record, scene.is_pending) == (wanted, False)
+    assert scene.foreign() == scene.others
+
+
+def go_on(scene: Scene, command: str) -> Intent:
+    """The next command after a crash: it succeeds, and what it leads to is what then holds."""
+    options = ("--yes", "--wait", "20s")
+    if command == "rollback":
+        done = scene.lbctl("rollback", *options)
+        wanted = scene.on_record
+    else:
+        text = {"the same": NEW, "another": OLD}[command]
+        done = scene.lbctl("apply", *options, *scene.way, config=text)
+        wanted = loads(text, "intent")
+    assert done.code == 0, done.err
+    is_whole(scene, wanted)
+    return wanted
+
+
+@pytest.mark.parametrize("work", ["apply", "rollback"])
+def test_a_kill_at_each_step(scene: Scene, work: str) -> None:
+    nexts = cycle(["the same", "another", "rollback"])
+    before, after = (OLD_INTENT, NEW_INTENT) if work == "apply" else (NEW_INTENT, OLD_INTENT)
+    said = set()
+    for effects in count():
+        scene.apply(OLD)
+        if work == "rollback":
+            scene.apply(NEW)
+        with scene.namespace.entered():
+            session = scene.session(MortalHost(scene.folder, effects))
+            try:
+                if work == "apply":
+                    engine.apply(session, (engine.plan(session, NEW_INTENT),), record=True)
+                else:
+                    plan, target = engine.roll_back(session, "lbctl")
+                    engine.apply(session, (plan,), record=True, back_to=target)
+                session.memory.save()
+            except Killed:
+                pass
+            else:
+                break
+        is_old_or_new(scene, before, after)
+        plan_now = scene.lbctl("plan", "--output", "json", *scene.way, config=OLD)
+        assert (plan_now.json["interrupted"] is not None) == scene.is_pending
+        said.add("Interrupted: " in plan_now.err)
+        go_on(scene, next(nexts))
+    assert effects > 4
+    assert said == {True, False}
+
+
+def test_a_kill_at_any_moment(scene: Scene) -> None:
+    killer = Killer(scene, random.Random(f"{scene.way}"))
+    nexts = cycle(["the same", "another", "rollback"])
+    words = ("apply", "--yes", "--wait", "20s", *scene.way)
+    killer.measure(lambda: scene.start(*words, config=NEW))
+    done, texts = 0, cycle([(OLD, OLD_INTENT), (NEW, NEW_INTENT)])
+    present = NEW_INTENT
+    between = 0
+    while done < KILLS:
+        text, wanted = next(texts)
+        if killer.kill(scene.start(*words, config=text)):
+            done += 1
+        is_old_or_new(scene, present, wanted)
+        between += scene.is_pending
+        present = go_on(scene, next(nexts))
+    print(f"{' '.join(scene.way)}: {done} kills, of which {between} left something pending")
