@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -113,7 +113,6 @@ class Scene:
 
     folder: Path
     way: tuple[str, ...]
-    namespace: Namespace = field(init=False)
 
     def __post_init__(self) -> None:
         self.namespace = Namespace(LocalHost(self.folder))
@@ -124,6 +123,8 @@ class Scene:
             for flavour in ("legacy", "nft"):
                 run(f"{word}-{flavour}-restore", "--noflush", stdin=FOREIGN_IPTABLES)
         self.others = self.foreign()
+        with self.namespace.entered():
+            self.reader = self.session()
 
     def session(self, host: LocalHost | None = None) -> Session:
         return engine.open_session(host or LocalHost(self.folder), backend=self.way[1], driver=self.way[3])
@@ -142,8 +143,8 @@ class Scene:
     def apply(self, text: str) -> None:
         """Bring an intent about that is then on record, without a process."""
         with self.namespace.entered():
-            session = self.session()
-            engine.apply(session, (engine.plan(session, loads(text, "intent")),), record=True)
+            plan = engine.plan(self.reader, loads(text, "intent"))
+            engine.apply(self.reader, (plan,), record=True)
 
     def lbctl(self, *words: str, config: str | None = None) -> Result:
         """Run the real program, in this process."""
@@ -172,14 +173,12 @@ class Scene:
     @property
     def held(self) -> Program:
         """What the kernel holds once nobody is at work."""
-        with self.namespace.entered():
-            session = self.session()
-            with session.host.lock("lbctl", patience=20):
-                return session.observe("lbctl")
+        with self.namespace.entered(), self.reader.host.lock("lbctl", patience=20):
+            return self.reader.observe("lbctl")
 
     def compiled(self, intent: Intent) -> Program:
         with self.namespace.entered():
-            return self.session().compile(intent)
+            return self.reader.compile(intent)
 
     @property
     def on_record(self) -> Intent:
@@ -201,7 +200,7 @@ class Killer:
 
     scene: Scene
     dice: random.Random
-    #: Seconds that a command takes, and of these to change the kernel.
+    #: Seconds that a command takes, and of these from writing down what it changes until that is done.
     whole: float = 1.0
     critical: float = 0.1
 
@@ -209,17 +208,19 @@ class Killer:
         """Learn from one command how long it takes."""
         began = time.monotonic()
         process = start()
-        wrote = self._await_change(process)
+        self._await(process, pending=True)
+        wrote = time.monotonic()
+        self._await(process, pending=False)
+        self.critical = time.monotonic() - wrote
         assert process.wait() == 0
-        ended = time.monotonic()
-        self.whole, self.critical = ended - began, ended - wrote
+        self.whole = time.monotonic() - began
 
     def kill(self, process: subprocess.Popen[bytes]) -> bool:
         """Kill a process and all that it started, or at times it alone; False where it was done before."""
         if self.dice.random() < 0.5:
             time.sleep(self.dice.uniform(0, self.whole))
         else:
-            self._await_change(process)
+            self._await(process, pending=True)
             time.sleep(self.dice.uniform(0, self.critical))
         running = process.poll() is None
         if self.dice.random() < 0.25:
@@ -230,8 +231,7 @@ class Killer:
         process.wait()
         return running
 
-    def _await_change(self, process: subprocess.Popen[bytes]) -> float:
-        """The moment in which a process has written down what it is about to change."""
-        while process.poll() is None and not any(self.scene.folder.glob("**/lbctl.pending")):
-            time.sleep(0.002)
-        return time.monotonic()
+    def _await(self, process: subprocess.Popen[bytes], *, pending: bool) -> None:
+        """Wait until something is pending, or nothing is, or a process is over."""
+        while process.poll() is None and pending != any(self.scene.folder.glob("run/*/lbctl.pending")):
+            time.sleep(0.001)
