@@ -200,6 +200,20 @@ def test_the_files_are_for_root_alone_and_others_are_not_believed(tmp_path: Path
     assert (host.saved_names(), host.saved("lbctl.000001")) == ((), None)
 
 
+def test_what_a_killed_process_was_writing_goes_with_the_next_write(tmp_path: Path) -> None:
+    host = LocalHost(tmp_path)
+    host.save("lbctl.pending", "whole\n")
+    [file] = tmp_path.rglob("lbctl.pending")
+    for name in (".lbctl.pending.1.new", ".blue.pending.1.new"):
+        file.with_name(name).write_text("ha")
+    host.save("lbctl.pending", "whole again\n")
+    host.rename("lbctl.pending", "lbctl.000001")
+    assert host.saved_names() == (".blue.pending.1.new", "lbctl.000001")
+    assert host.saved("lbctl.000001") == "whole again\n"
+    with pytest.raises(ApplyFailed, match="cannot rename"):
+        host.rename("lbctl.pending", "lbctl.000002")
+
+
 def test_who_used_sudo_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("os.getuid", lambda: 0)
     monkeypatch.setenv("SUDO_USER", "ann")
