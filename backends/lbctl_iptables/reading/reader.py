@@ -15,21 +15,10 @@ from typing import TYPE_CHECKING
 from lbctl.model import MAX_SLOTS, Kept, ReadService, ReadShare, Severity
 from lbctl_iptables.reading import findings
 from lbctl_iptables.reading import where as w
-from lbctl_iptables.reading.flow import (
-    DEEPEST,
-    MOST_TURNS,
-    START,
-    Budget,
-    Place,
-    Program,
-    State,
-    Stream,
-    TooMuch,
-    Walk,
-    ratio,
-)
+from lbctl_iptables.reading.flow import MOST_TURNS, Budget, Program, TooMuch, Walk
 from lbctl_iptables.reading.meaning import Act, Marked, Meaning, Understanding
 from lbctl_iptables.reading.ruleset import BUILTIN
+from lbctl_iptables.reading.stream import START, Out, State, Stream, ratio
 from lbctl_iptables.reading.where import EVERYTHING, LOCAL, Where
 
 if TYPE_CHECKING:
@@ -310,11 +299,10 @@ class Reader:
             Severity.ERROR,
             rule.line if rule else 0,
             rule.text if rule else "",
-            f"chain {findings.shown(program.name)}: chains that lead more than {DEEPEST} deep, or on too "
-            "many ways, are not followed",
+            f"chain {findings.shown(program.name)}: chains that lead on too many ways are not followed",
         )
         if program.meanings:
-            self._lose(program.meanings[0], "chains", "too many ways through them, or too deep")
+            self._lose(program.meanings[0], "chains", "too many ways through them")
 
     # -- one selector
 
@@ -341,7 +329,7 @@ class Reader:
             self.movers.setdefault(meaning, {})[selector.where] = None
         for meaning in whole.unread:
             self._cannot(meaning)
-        mapped = any(state.out is not None and state.out.kind == "to" for place in stream for state in place)
+        mapped = any(state.out is not None and state.out.kind == "to" for state in stream.states)
         by_mark = any(
             findings.asks_mark(visit.meaning) for visit in whole.visits if visit.meaning.act is Act.TO
         )
@@ -380,16 +368,16 @@ class Reader:
         """A period in which connections ask a counter more than once; None where it is not to be followed."""
         single = Walk(walk.programs, walk.given, walk.bits, self._budget)
         single.turns = {}
-        stream: Stream = []
+        states: list[State] = []
         seen: dict[frozenset[object], int] = {}
-        while walk.modes == {"nth"} and len(stream) < MOST_TURNS:
-            state = frozenset((key, turn) for key, turn in single.turns.items() if turn)
-            first = seen.setdefault(state, len(stream))
-            if first < len(stream):
+        while walk.modes == {"nth"} and len(states) < MOST_TURNS:
+            turns = frozenset((key, turn) for key, turn in single.turns.items() if turn)
+            first = seen.setdefault(turns, len(states))
+            if first < len(states):
                 # What comes once, before the period, is in no share.
-                walk.starts = stream[:first]
-                return stream[first:]
-            stream += _through(single, passed, programs)
+                walk.starts = states[:first]
+                return Stream.of(states[first:])
+            states += _through(single, passed, programs).states
         walk.twice = True
         return None
 
@@ -410,32 +398,24 @@ class Reader:
         self, family: Family, hooks: list[str], selector: Selector, walk: Walk, stream: Stream, kind: str
     ) -> ReadService | None:
         label = _marked if kind == "mark" else _mapped
-        length = len(stream)
+        length = stream.length
         shares: dict[str, Fraction | int] = {}
         leaks: dict[str, Fraction | int] = {}
         actions: dict[str, None] = {}
         names: dict[str, str | None] = {}
-        # What is only right on average, since its period is too long to follow, has no sequence.
-        slots: list[str | None] | None = None if walk.twice else []
         order: dict[str, int] = {}
-        for place in stream:
-            if len(place) != 1:
-                slots = None
-            for state, part in place.items():
-                to, action, words, meaning = label(state)
-                if to == "local" and selector.where.dport is not None:
-                    # Only the address is rewritten.
-                    to = w.show_ports(selector.where.dport)
-                if to is None:
-                    leaks[words] = leaks.get(words, 0) + part
-                else:
-                    shares[to] = shares.get(to, 0) + part
-                    actions[action] = None
-                    if meaning is not None:
-                        names.setdefault(to, meaning.rule.spec.comment)
-                        order.setdefault(to, meaning.rule.line)
-                if slots is not None:
-                    slots.append(to)
+        for state, chance, places in stream.parts():
+            found, action, words, meaning = label(state)
+            part = chance * places.bit_count()
+            to = _endpoint(found, selector)
+            if to is None:
+                leaks[words] = leaks.get(words, 0) + part
+                continue
+            shares[to] = shares.get(to, 0) + part
+            actions[action] = None
+            if meaning is not None:
+                names.setdefault(to, meaning.rule.spec.comment)
+                order.setdefault(to, meaning.rule.line)
         if kind == "mark" and not walk.modes:
             return None
         if not shares and kind != "nothing":
@@ -444,7 +424,10 @@ class Reader:
             return None
         mode = _mode(walk, shares)
         seed = None
-        made: tuple[str | None, ...] = tuple(slots) if slots is not None else ()
+        made: tuple[str | None, ...] = ()
+        if not walk.twice:
+            # What is only right on average, since its period is too long to follow, has no sequence.
+            made = tuple(_endpoint(label(state)[0], selector) for state in stream.sequence())
         if mode == "hash" and len(walk.seeds) == 1:
             (key, total), *_ = walk.seeds.items()
             made = _hash_slots(stream, key, total, label)
@@ -484,7 +467,7 @@ class Reader:
             affinity=_kept(walk, mode),
             when=when or None,
             name=selector.name,
-            slots=_from_start(made, [label(next(iter(place)))[0] for place in walk.starts]),
+            slots=_from_start(made, [_endpoint(label(state)[0], selector) for state in walk.starts]),
             hash_seed=seed,
             lines=tuple(lines),
             picking=tuple(
@@ -503,14 +486,32 @@ def _through(
     walk: Walk, passed: Sequence[tuple[str, str]], programs: dict[str, dict[str, Program]]
 ) -> Stream:
     """New connections through the tables of a hook."""
-    stream: Stream = [{START: 1}]
+    on = Stream(states={START: {1: 1}})
     for name, chain in passed:
         walk.programs = programs[name]
+        on = walk.chain(programs[name][chain], on)
         policy = programs[name][chain].policy
-        stream = [
-            _passed(place, name, policy) for place in walk.chain(programs[name][chain], stream, EVERYTHING)
-        ]
-    return stream
+        if policy is not None and policy not in {"ACCEPT", "-"}:
+            walk.end(on, Out("leak", f"policy {findings.shown(policy)}", None))
+            on = Stream()
+        if name != "nat":
+            # Behind an ACCEPT, the next table is asked.
+            on.add(walk.accepted())
+    on.add(walk.ended)
+    walk.ended = Stream()
+    return on
+
+
+@dataclass(slots=True)
+class _Way:
+    """A chain on the way to endpoints, and what led there."""
+
+    rules: Iterator[Meaning]
+    path: Where
+    name: str | None
+    picked: bool
+    #: True where an endpoint was picked in table nat.
+    mapping: bool
 
 
 class _Seek:
@@ -526,69 +527,69 @@ class _Seek:
 
     def chain(self, programs: dict[str, Program], table: str, chain: str, leading: set[str]) -> None:
         """Everything that a chain leads to."""
-        self._chain(programs, table, chain, leading, EVERYTHING, None, picked=False, depth=0)
+        way = [self._enter(programs[chain], table, EVERYTHING)]
+        while way:
+            step = way[-1]
+            for meaning in step.rules:
+                inner = self._rule(meaning, step, programs, table, leading)
+                if inner is not None:
+                    way.append(inner)
+                    break
+            else:
+                way.pop()
 
-    def _chain(
+    def _enter(
         self,
-        programs: dict[str, Program],
+        program: Program,
         table: str,
-        chain: str,
-        leading: set[str],
         path: Where,
-        name: str | None,
+        name: str | None = None,
         *,
-        picked: bool,
+        picked: bool = False,
         mapping: bool = False,
-        depth: int,
-    ) -> None:
-        if depth >= DEEPEST:
-            raise TooMuch
-        self._reached.add((table, chain))
-        for meaning in programs[chain].meanings:
-            self._reader._budget.spend()
-            act = meaning.act
-            follows = (act is Act.JUMP or act is Act.GOTO) and meaning.target in leading
-            if not follows and act is not Act.TO and act is not Act.MARK:
-                continue
-            if meaning.unclear is not None:
-                if act is not Act.MARK or meaning.picks:
-                    self._reader._cannot(meaning)
-                continue
-            whole = meaning.whole(self._bits) if meaning.steps else meaning.where
-            here = None if whole is None else w.meet(path, whole, self._bits)
-            if here is None:
-                continue
-            comment = meaning.rule.spec.comment
-            chosen = picked or meaning.picks
-            if follows:
-                # What leads to a service names it; what leads to an endpoint names that.
-                known = name if chosen or comment is None else comment
-                self._chain(
-                    programs,
-                    table,
-                    meaning.target,
-                    leading,
-                    here,
-                    known,
-                    picked=chosen,
-                    mapping=mapping or (chosen and table == "nat"),
-                    depth=depth + 1,
-                )
-                continue
-            if act is Act.MARK and (not chosen or (mapping and not meaning.picks)):
-                # Where an endpoint was picked, a mark is a note about it.
-                continue
-            if act is Act.TO and meaning.action == "snat" and not chosen and len(meaning.to) < 2:
-                continue
-            if act is Act.MARK and meaning.marking is not None and meaning.marking[1] in {"save", "restore"}:
-                continue
-            selector = self._selectors.get(here)
-            if selector is None:
-                selector = self._selectors[here] = Selector(here, name)
-            if selector.name is None:
-                selector.name = name or (comment if not chosen else None)
-            selector.kinds.add("nat" if act is Act.TO else "mark")
-            selector.leaves.append(meaning)
+    ) -> _Way:
+        self._reader._budget.spend(1 + len(program.meanings))
+        self._reached.add((table, program.name))
+        return _Way(iter(program.meanings), path, name, picked, mapping)
+
+    def _rule(
+        self, meaning: Meaning, way: _Way, programs: dict[str, Program], table: str, leading: set[str]
+    ) -> _Way | None:
+        """One rule, and the chain that it leads to."""
+        act = meaning.act
+        follows = (act is Act.JUMP or act is Act.GOTO) and meaning.target in leading
+        if not follows and act is not Act.TO and act is not Act.MARK:
+            return None
+        if meaning.unclear is not None:
+            if act is not Act.MARK or meaning.picks:
+                self._reader._cannot(meaning)
+            return None
+        whole = meaning.whole(self._bits) if meaning.steps else meaning.where
+        here = None if whole is None else w.meet(way.path, whole, self._bits)
+        if here is None:
+            return None
+        comment = meaning.rule.spec.comment
+        chosen = way.picked or meaning.picks
+        if follows:
+            # What leads to a service names it; what leads to an endpoint names that.
+            name = way.name if chosen or comment is None else comment
+            mapping = way.mapping or (chosen and table == "nat")
+            return self._enter(programs[meaning.target], table, here, name, picked=chosen, mapping=mapping)
+        if act is Act.MARK and (not chosen or (way.mapping and not meaning.picks)):
+            # Where an endpoint was picked, a mark is a note about it.
+            return None
+        if act is Act.TO and meaning.action == "snat" and not chosen and len(meaning.to) < 2:
+            return None
+        if act is Act.MARK and meaning.marking is not None and meaning.marking[1] in {"save", "restore"}:
+            return None
+        selector = self._selectors.get(here)
+        if selector is None:
+            selector = self._selectors[here] = Selector(here, way.name)
+        if selector.name is None:
+            selector.name = way.name or (comment if not chosen else None)
+        selector.kinds.add("nat" if act is Act.TO else "mark")
+        selector.leaves.append(meaning)
+        return None
 
 
 def _leading(meanings: dict[str, list[Meaning]]) -> set[str]:
@@ -608,21 +609,6 @@ def _leading(meanings: dict[str, list[Meaning]]) -> set[str]:
                 found.add(chain)
                 waiting.append(chain)
     return found
-
-
-def _passed(place: Place, table: str, policy: str | None) -> Place:
-    """What a place holds behind a table: its policy applies, and an ACCEPT is only for that table."""
-    now: Place = {}
-    for state, part in place.items():
-        out = state.out
-        if out is None and policy is not None and policy not in {"ACCEPT", "-"}:
-            from lbctl_iptables.reading.flow import Out
-
-            state = state._replace(out=Out("leak", f"policy {findings.shown(policy)}", None))
-        elif table != "nat" and out is not None and out.kind == "leak" and out.text.startswith("ACCEPT "):
-            state = state._replace(out=None)
-        now[state] = now[state] + part if state in now else part
-    return now
 
 
 def _mapped(state: State) -> tuple[str | None, str, str, Meaning | None]:
@@ -649,8 +635,8 @@ def _marked(state: State) -> tuple[str | None, str, str, Meaning | None]:
 def _falls_through(stream: Stream, kind: str) -> bool:
     """True where some connections come to the end of the rules."""
     if kind == "mark":
-        return any(_marked(state)[0] is None and state.out is None for place in stream for state in place)
-    return any(state.out is None for place in stream for state in place)
+        return any(_marked(state)[0] is None and state.out is None for state in stream.states)
+    return any(state.out is None for state in stream.states)
 
 
 def _nothing(selector: Selector) -> str:
@@ -688,13 +674,12 @@ def _when(where: Where, walk: Walk) -> dict[str, str]:
 def _hash_slots(stream: Stream, key: tuple[str, int], total: int, label: object) -> tuple[str | None, ...]:
     """Where the clients of each slot go; empty where they do not all go to one place."""
     spans: list[tuple[Fraction, Fraction, str | None]] = []
-    for place in stream:
-        for state in place:
-            to = label(state)[0]  # type: ignore[operator]
-            span = next(((low, high) for k, low, high in state.nodes if k == key), None)
-            if span is None:
-                span = (Fraction(0), Fraction(1))
-            spans.append((*span, to))
+    for state in stream.states:
+        to = label(state)[0]  # type: ignore[operator]
+        span = next(((low, high) for k, low, high in state.nodes if k == key), None)
+        if span is None:
+            span = (Fraction(0), Fraction(1))
+        spans.append((*span, to))
     size = total
     for low, high, _ in spans:
         size = lcm(size, low.denominator, high.denominator)
@@ -717,6 +702,13 @@ def _from_start(slots: tuple[str | None, ...], starts: Sequence[str | None]) -> 
     first = -len(starts) % count
     whole = (*slots[first:], *slots[:first])
     return whole if all(each == whole[i % count] for i, each in enumerate(starts)) else ()
+
+
+def _endpoint(to: str | None, selector: Selector) -> str | None:
+    """An endpoint as it is shown: where only the address is rewritten, the port is that of the listener."""
+    if to == "local" and selector.where.dport is not None:
+        return w.show_ports(selector.where.dport)
+    return to
 
 
 def _endpoint_name(comment: str | None, service: str | None) -> str | None:

@@ -1,0 +1,195 @@
+"""One period of connections, in the order in which they come, and the states that each of them may be in.
+
+The connections that share a state are the bits of one number, so that a rule costs as much as there are
+different states, and not as there are connections.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+from math import lcm
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lbctl_iptables.reading.meaning import Meaning
+
+#: A whole number where nothing is left to chance: it is much faster.
+Odds: TypeAlias = "Fraction | int"
+
+
+class Out(NamedTuple):
+    """Where a connection ends: `to`, or `leak` with the words for it."""
+
+    kind: str
+    text: str
+    meaning: Meaning | None
+
+
+class State(NamedTuple):
+    """A connection on its way. `nodes` says which parts of which hashes its client is in."""
+
+    out: Out | None = None
+    mark: int = 0
+    connmark: int = 0
+    #: Who set the mark, and the connection's mark, last.
+    by: Meaning | None = None
+    connection_by: Meaning | None = None
+    nodes: tuple[tuple[tuple[str, int], Fraction, Fraction], ...] = ()
+
+
+START = State()
+
+
+@dataclass(slots=True)
+class Stream:
+    """State → chance → the places of the period that have this chance of it, as bits."""
+
+    length: int = 1
+    states: dict[State, dict[Odds, int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, sequence: Sequence[State]) -> Stream:
+        """A period of these states."""
+        made = cls(len(sequence))
+        for i, state in enumerate(sequence):
+            made.put(state, 1, 1 << i)
+        return made
+
+    def __bool__(self) -> bool:
+        return bool(self.states)
+
+    def parts(self) -> Iterator[tuple[State, Odds, int]]:
+        """Every state with a chance and its places."""
+        for state, chances in self.states.items():
+            for chance, places in chances.items():
+                yield state, chance, places
+
+    def put(self, state: State, chance: Odds, places: int) -> None:
+        """Connections at these places have one more chance of a state."""
+        known = self.states.get(state)
+        if known is None:
+            self.states[state] = {chance: places}
+            return
+        for other, theirs in list(known.items()):
+            if both := theirs & places:
+                known[other] ^= both
+                if not known[other]:
+                    del known[other]
+                known[other + chance] = known.get(other + chance, 0) | both
+                places ^= both
+        if places:
+            known[chance] = known.get(chance, 0) | places
+
+    def add(self, other: Stream) -> None:
+        """Take in what else the same connections may be; the shorter period is repeated."""
+        if not other:
+            return
+        if not self:
+            self.length, self.states = other.length, other.states
+            return
+        if self.length != other.length:
+            length = lcm(self.length, other.length)
+            self.repeat(length // self.length)
+            other.repeat(length // other.length)
+        for part in other.parts():
+            self.put(*part)
+
+    def repeat(self, times: int) -> None:
+        """The same period so many times."""
+        if times > 1:
+            every = repeated(self.length, times)
+            for chances in self.states.values():
+                for chance in chances:
+                    chances[chance] *= every
+            self.length *= times
+
+    def split(self, places: int) -> Stream:
+        """Those at these places, which leave this stream."""
+        taken = Stream(self.length)
+        for state, chances in list(self.states.items()):
+            mine = {chance: found for chance, bits in chances.items() if (found := bits & places)}
+            if mine:
+                taken.states[state] = mine
+                rest = {chance: found for chance, bits in chances.items() if (found := bits & ~places)}
+                if rest:
+                    self.states[state] = rest
+                else:
+                    del self.states[state]
+        return taken
+
+    def part(self, share: Fraction) -> Stream:
+        """A share of each, which leaves this stream."""
+        taken = Stream(self.length)
+        rest = 1 - share
+        for state, chances in self.states.items():
+            taken.states[state] = {chance * share: places for chance, places in chances.items()}
+            self.states[state] = {chance * rest: places for chance, places in chances.items()}
+        return taken
+
+    def mean(self) -> None:
+        """Make it a period of one place, with what its places have on average."""
+        for state, chances in self.states.items():
+            total = sum(chance * places.bit_count() for chance, places in chances.items())
+            self.states[state] = {Fraction(total, self.length): 1}
+        self.length = 1
+
+    def mass(self) -> Fraction:
+        """How much of all connections it is."""
+        total: Odds = 0
+        for chances in self.states.values():
+            for chance, places in chances.items():
+                total += chance * places.bit_count()
+        return ratio(total, self.length)
+
+    def masses(self) -> dict[Odds, int]:
+        """How much of a connection is here → the places where it is that much."""
+        found = Stream(self.length)
+        for _, chance, places in self.parts():
+            found.put(START, chance, places)
+        return found.states.get(START, {})
+
+    def sequence(self) -> list[State]:
+        """The state of each connection; empty where some may be in several."""
+        if self.size() != self.length:
+            return []
+        found = [START] * self.length
+        for state, chance, places in self.parts():
+            if chance != 1:
+                return []
+            for i in bits(places):
+                found[i] = state
+        return found
+
+    def size(self) -> int:
+        """How many states its connections may be in, in all."""
+        return sum(places.bit_count() for chances in self.states.values() for places in chances.values())
+
+
+def turns(places: int, length: int, rounds: int, every: int, turn: int) -> int:
+    """Of those at some places of a period, one of `every` through so many rounds: the one at its `turn`."""
+    order = bits(places)
+    found = 0
+    for number in range(turn, len(order) * rounds, every):
+        done, i = divmod(number, len(order))
+        found |= 1 << done * length + order[i]
+    return found
+
+
+def bits(places: int) -> list[int]:
+    """Places as numbers."""
+    return [i for i, bit in enumerate(bin(places)[:1:-1]) if bit == "1"]
+
+
+def repeated(length: int, times: int) -> int:
+    """What makes of the places of a period those of so many periods, by multiplication."""
+    return ((1 << length * times) - 1) // ((1 << length) - 1)
+
+
+@lru_cache(maxsize=1 << 14)
+def ratio(part: Odds, of: int) -> Fraction:
+    """A fraction; services have few different ones, and each costs as much as following a rule."""
+    return Fraction(part, of)
