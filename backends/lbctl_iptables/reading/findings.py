@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from lbctl.model import Severity
@@ -94,7 +95,7 @@ def of_rules(
         for remark in meaning.remarks:
             _remark(remark, meaning, id(rule) in lost, (rule.family, rule.table) in fragments, log)
         if rule.table in {"nat", "mangle"} and meaning.act not in {Act.GO_ON, Act.UNKNOWN}:
-            key = (rule.family, rule.table, rule.chain, rule.spec.source, rule.spec.destination, *rule.words)
+            key = (rule.family, rule.table, rule.chain, rule.spec.source, rule.spec.destination, rule.words)
             first = seen.setdefault(key, rule.line)
             if first != rule.line:
                 log.find(
@@ -251,6 +252,7 @@ def _chance(step: Chance, rule: Rule, log: Log) -> None:
         )
 
 
+@lru_cache(maxsize=1 << 12)
 def _meant(step: Chance) -> Fraction | None:
     """The fraction that was cut to some decimals, where its cut is off by enough to matter."""
     digits = len(step.written.partition(".")[2])
@@ -293,7 +295,7 @@ def _differs(step: Nth, meaning: Meaning, before: Meaning | None, log: Log) -> N
 # -- rules as connections meet them
 
 
-def of_services(found: Sequence[Found], movers: dict[Meaning, dict[Where, None]], log: Log) -> None:
+def of_services(found: Sequence[Found], movers: dict[Meaning, list[Where]], log: Log) -> None:
     """What can be said when it is known who comes to a rule, and in which shares."""
     reached = {visit.meaning for each in found for walk in each.walks for visit in walk.visits if visit.came}
     said: set[tuple[str, int]] = set()
@@ -476,20 +478,20 @@ def _unreachable(found: Found, reached: set[Meaning], said: set[tuple[str, int]]
 def _shared(
     found: Found,
     walk: Walk,
-    movers: dict[Meaning, dict[Where, None]],
+    movers: dict[Meaning, list[Where]],
     said: set[tuple[str, int]],
     log: Log,
 ) -> None:
     ports = found.selector.where.dport
     many = ports is not None and (len(ports) > 1 or ports[0][0] != ports[0][1])
     for meaning, _ in walk.counters:
-        others = [where for where in movers[meaning] if where != found.selector.where]
+        others = len(movers[meaning]) - 1
         before = any(isinstance(step, Asked) for step in meaning.steps)
         wide = meaning in walk.wide and not before
         if not (others or many or wide) or not _once(said, "shared-counter", meaning):
             continue
         if others:
-            each = [words(where, found.family) for where in list(movers[meaning])[:4]]
+            each = [words(where, found.family) for where in movers[meaning][:4]]
             listed = f"{len(movers[meaning])} listeners: {'; '.join(each)}"
         elif many:
             listed = f"ports {w.show_ports(ports or ())}"
@@ -642,7 +644,7 @@ def _without_statistic(given: Sequence[str]) -> tuple[list[str], list[str]]:
     i = 0
     while i < len(given):
         word = given[i]
-        if word == "-m" and given[i + 1 : i + 2] == ["statistic"]:
+        if word == "-m" and i + 1 < len(given) and given[i + 1] == "statistic":
             i += 2
             continue
         name = word[2:].partition("=")[0] if word[:2] == "--" else ""

@@ -139,7 +139,6 @@ class Walk:
         #: Counters in the order in which they were asked: a rule, and which of its matches.
         self.counters: list[tuple[Meaning, int]] = []
         self.except_: set[tuple[str, str]] = set()
-        self.unclear: list[Meaning] = []
         self.long = False
         #: True where connections ask one counter more than once, and it is not known what that does.
         self.twice = False

@@ -8,6 +8,7 @@ The rest is reported, and so is every rule that stands inside a loop or a condit
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -227,6 +228,8 @@ class _Lines:
         else:
             try:
                 words = text.split() if '"' not in text and "'" not in text else quoted(text)
+                # Rules have few different words: what is kept of a text is much less than the text.
+                words = list(map(sys.intern, words))
             except ValueError as error:
                 yield self._problem("unparsable-line", number, str(error), text, lost=True)
                 return

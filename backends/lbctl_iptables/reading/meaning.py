@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 from functools import lru_cache
@@ -17,7 +17,7 @@ from lbctl_iptables.reading.options import REMOVED, TARGETS
 from lbctl_iptables.reading.where import LOCAL, NOT, Unclear, Where
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from lbctl_iptables.reading.options import Match, Spec
     from lbctl_iptables.reading.ruleset import Rule
@@ -34,6 +34,9 @@ class Act(Enum):
     MARK = "mark"
     GO_ON = "go on"
     UNKNOWN = "unknown"
+
+    # Each is there once; that of Enum hashes its name, and is asked several times a rule.
+    __hash__ = object.__hash__
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,8 @@ class Meaning:
     where: Where
     steps: tuple[Step, ...]
     act: Act
+    #: True where a counter, a draw or a hash is asked.
+    picks: bool
     #: Chain that it leads to, or the word of a verdict.
     target: str = ""
     action: str = ""
@@ -120,11 +125,6 @@ class Meaning:
     unclear: tuple[str, str] | None = None
     #: What a finding should say about it: codes.
     remarks: tuple[str, ...] = ()
-
-    @property
-    def picks(self) -> bool:
-        """True where a counter, a draw or a hash is asked."""
-        return any(isinstance(step, Nth | Chance | Nodes) for step in self.steps)
 
     def whole(self, bits: int) -> Where | None:
         """All conditions, also those behind a counter; None where they exclude each other."""
@@ -202,7 +202,7 @@ class _Reader:
 
     def add(self, found: Where) -> None:
         """One more condition."""
-        if self.steps and any(isinstance(step, Nth | Chance | Nodes) for step in self.steps):
+        if _picks(self.steps):
             self.steps.append(Asked(found))
             return
         met = w.meet(self.where, found, self.bits)
@@ -485,8 +485,20 @@ _READERS: Mapping[str, Callable[[_Reader, Match], None]] = {
 }
 
 
-#: Conditions of rules that differ only in addresses, comments and targets.
-_Conditions: TypeAlias = "tuple[Where, tuple[Step, ...], bool, tuple[str, str] | None, tuple[str, ...]]"
+def _picks(steps: Iterable[Step]) -> bool:
+    return any(isinstance(step, Nth | Chance | Nodes) for step in steps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Conditions:
+    """What rules ask that differ only in comments and targets."""
+
+    where: Where
+    steps: tuple[Step, ...]
+    picks: bool
+    possible: bool
+    unclear: tuple[str, str] | None
+    remarks: tuple[str, ...]
 
 
 class Understanding:
@@ -494,54 +506,60 @@ class Understanding:
 
     def __init__(self, *, marks: bool) -> None:
         self._marks = marks
-        self._known: dict[object, tuple[_Conditions, list[Match]]] = {}
+        #: By all but the destination, the conditions of each destination; and the matches themselves, so that
+        #: no others can have the same identity.
+        self._known: dict[object, tuple[dict[str, _Conditions], list[Match]]] = {}
 
     def rule(self, rule: Rule, chains: Collection[str]) -> Meaning:
         """What a rule means."""
         spec = rule.spec
-        plain = "destination" not in spec.inverted and not spec.source and not spec.obsolete
-        conditions = None
-        if plain:
-            key = (
-                spec.protocol,
-                spec.incoming,
-                spec.outgoing,
-                spec.fragment,
-                frozenset(spec.inverted),
-                *map(id, spec.matches),
-            )
-            found = self._known.get(key)
-            if found is None:
-                conditions = self._conditions(rule, destination=False)
-                # The matches are kept, so that no other can have the same identity.
-                self._known[key] = (conditions, spec.matches)
-            else:
-                conditions = found[0]
-            if spec.destination:
-                conditions = self._with_destination(rule, conditions)
-        if conditions is None:
+        if spec.source or spec.inverted or spec.obsolete:
             conditions = self._conditions(rule, destination=True)
-        where, steps, possible, unclear, remarks = conditions
-        meaning = Meaning(rule, where, steps, Act.GO_ON, possible=possible, unclear=unclear, remarks=remarks)
+        else:
+            key = (spec.protocol, spec.incoming, spec.outgoing, spec.fragment, *map(id, spec.matches))
+            known = self._known.get(key)
+            if known is None:
+                known = self._known[key] = ({}, spec.matches)
+            found = known[0].get(spec.destination)
+            if found is None:
+                found = known[0][spec.destination] = self._with_destination(rule, known[0])
+            conditions = found
+        meaning = Meaning(
+            rule,
+            conditions.where,
+            conditions.steps,
+            Act.GO_ON,
+            conditions.picks,
+            possible=conditions.possible,
+            unclear=conditions.unclear,
+            remarks=conditions.remarks,
+        )
         _target(meaning, chains)
         return meaning
 
-    def _with_destination(self, rule: Rule, conditions: _Conditions) -> _Conditions | None:
-        where, *rest = conditions
-        if where.dst is not None:
-            return None
-        try:
-            found = w.net(rule.spec.destination, rule.family)
-        except Unclear:
-            return None
-        return (where._replace(dst=found), *rest)  # type: ignore[return-value]
+    def _with_destination(self, rule: Rule, known: dict[str, _Conditions]) -> _Conditions:
+        """The conditions of a rule, made of those without a destination where they are the same otherwise."""
+        without = known.get("")
+        if without is None:
+            without = known[""] = self._conditions(rule, destination=False)
+        if without.where.dst is None:
+            try:
+                found = w.net(rule.spec.destination, rule.family)
+            except Unclear:
+                pass
+            else:
+                return replace(without, where=without.where._replace(dst=found))
+        return self._conditions(rule, destination=True)
 
     def _conditions(self, rule: Rule, *, destination: bool) -> _Conditions:
         reader = _Reader(rule, marks=self._marks)
         reader.header(destination=destination)
         for match in rule.spec.matches:
             reader.match(match)
-        return reader.where, tuple(reader.steps), reader.possible, reader.unclear, tuple(reader.remarks)
+        steps = tuple(reader.steps)
+        return _Conditions(
+            reader.where, steps, _picks(steps), reader.possible, reader.unclear, tuple(reader.remarks)
+        )
 
 
 def _target(meaning: Meaning, chains: Collection[str]) -> None:

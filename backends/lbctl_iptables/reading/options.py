@@ -307,12 +307,12 @@ class Spec:
     command: str = ""
     chain: str = ""
     #: The words behind the chain: a position, a policy, a new name.
-    words: list[str] = field(default_factory=list)
+    words: Sequence[str] = ()
     table: str | None = None
     family: str | None = None
     protocol: str = ""
     #: Option of the header → inverted.
-    inverted: set[str] = field(default_factory=set)
+    inverted: frozenset[str] = frozenset()
     source: str = ""
     destination: str = ""
     incoming: str = ""
@@ -323,7 +323,7 @@ class Spec:
     goto: bool = False
     values: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
     #: Options with `!` before the value, as it no longer may stand.
-    obsolete: list[str] = field(default_factory=list)
+    obsolete: tuple[str, ...] = ()
     #: The place of `-j` or `-g` among the words.
     comment: str | None = None
 
@@ -366,7 +366,7 @@ def _canonical(words: Sequence[str]) -> Spec | None:
         if value[:1] == "!" or getattr(spec, name):
             return None
         if invert:
-            spec.inverted.add(_NAMES[word])
+            spec.inverted |= {_NAMES[word]}
             invert = False
         setattr(spec, name, protocol(value) if name == "protocol" else value)
         i += 2
@@ -579,7 +579,7 @@ class _Parser:
         word = self._words[self._at]
         if word == "!":
             self._at += 1
-            self.spec.obsolete.append(name)
+            self.spec.obsolete += (name,)
             return True
         return False
 
@@ -632,7 +632,7 @@ class _Parser:
             and name in {"protocol", "source", "destination", "in-interface", "out-interface"}
         ):
             self._invert, value = True, value[1:]
-            spec.obsolete.append(name)
+            spec.obsolete += (name,)
         match name:
             case "protocol":
                 self._once(spec.protocol, name)
@@ -666,7 +666,7 @@ class _Parser:
 
     def _flag(self, name: str) -> None:
         if self._invert:
-            self.spec.inverted.add(name)
+            self.spec.inverted |= {name}
             self._invert = False
 
     def _no_invert(self, name: str) -> None:

@@ -37,6 +37,8 @@ _HOOKS = {
 _SNAT = frozenset({"snat"})
 #: More hidden combinations than this are not worth their memory.
 _MOST_SERVICES = 200_000
+#: Reasons why a service depends on others that are said.
+_MOST_REASONS = 3
 
 
 @dataclass(slots=True)
@@ -72,7 +74,8 @@ class Reader:
         self._log = log
         self._budget = Budget.of(ruleset.rules)
         self.found: list[Found] = []
-        self.movers: dict[Meaning, dict[Where, None]] = {}
+        #: Counters, and who moves them.
+        self.movers: dict[Meaning, list[Where]] = {}
         self.meanings: list[Meaning] = []
         self._touched: set[int] = set()
         self._lost: set[int] = set()
@@ -92,6 +95,9 @@ class Reader:
             self._family(family, tables)
         fragments = {key for key, table in self._ruleset.tables.items() if table.fragment and not table.whole}
         findings.of_rules(self.meanings, self._lost, fragments, self._log)
+        for wheres in self.movers.values():
+            if len(wheres) > 1:
+                wheres[:] = dict.fromkeys(wheres)
         services = [self._finished(found) for found in self.found]
         findings.of_services(self.found, self.movers, self._log)
         return tuple(services)
@@ -107,18 +113,23 @@ class Reader:
             if walk.twice:
                 reasons.append("the turn of a counter that one connection asks more than once")
             for meaning, _ in walk.counters:
+                if len(reasons) >= _MOST_REASONS:
+                    break
                 line = meaning.rule.line
                 if meaning in walk.wide:
                     more = findings.words(walk.wide[meaning], found.family)
                     reasons.append(f"all of {more}, which move the counter of line {line}")
-                others = [where for where in self.movers[meaning] if where != found.selector.where]
-                if others:
-                    more = findings.words(others[0], found.family)
-                    rest = f" and {len(others) - 1} more" if len(others) > 1 else ""
+                movers = self.movers[meaning]
+                if len(movers) > 1:
+                    other = movers[0] if movers[0] != found.selector.where else movers[1]
+                    more = findings.words(other, found.family)
+                    rest = f" and {len(movers) - 2} more" if len(movers) > 2 else ""
                     reasons.append(f"{more}{rest}, which move the counter of line {line} too")
         if reasons:
             found.service = replace(
-                found.service, exact=False, depends_on="; ".join(dict.fromkeys(reasons[:3]))
+                found.service,
+                exact=False,
+                depends_on="; ".join(dict.fromkeys(reasons[:_MOST_REASONS])),
             )
         return found.service
 
@@ -270,8 +281,9 @@ class Reader:
                     selector.where,
                     service.action,
                     service.mode,
-                    service.backends,
-                    service.leak,
+                    # A fraction takes longer to be hashed than its two numbers.
+                    tuple((each.to, each.name, *each.share.as_integer_ratio()) for each in service.backends),
+                    service.leak.as_integer_ratio(),
                     service.affinity,
                     service.slots,
                     tuple((service.when or {}).items()),
@@ -326,7 +338,7 @@ class Reader:
             self._refuse(programs[passed[0][0]][passed[0][1]])
             return
         for meaning, _ in whole.counters:
-            self.movers.setdefault(meaning, {})[selector.where] = None
+            self.movers.setdefault(meaning, []).append(selector.where)
         for meaning in whole.unread:
             self._cannot(meaning)
         mapped = any(state.out is not None and state.out.kind == "to" for state in stream.states)
@@ -438,15 +450,15 @@ class Reader:
             for to, part in sorted(shares.items(), key=lambda pair: order.get(pair[0], 0))
         )
         leak = ratio(sum(leaks.values()), length)
-        lines = sorted(
-            {
-                visit.meaning.rule.line
-                for visit in walk.visits
-                if visit.took
-                and (visit.meaning.act is not Act.GO_ON)
-                and (visit.meaning.act is not Act.MARK or kind == "mark")
-            }
-        )
+        lines: set[int] = set()
+        picking: set[int] = set()
+        for visit in walk.visits:
+            if visit.took:
+                act = visit.meaning.act
+                if act is not Act.GO_ON and (act is not Act.MARK or kind == "mark"):
+                    lines.add(visit.meaning.rule.line)
+                if visit.meaning.picks or act is Act.TO:
+                    picking.add(visit.meaning.rule.line)
         when = _when(where, walk)
         action = next(iter(actions)) if len(actions) == 1 else ("mixed" if actions else _nothing(selector))
         return ReadService(
@@ -469,16 +481,8 @@ class Reader:
             name=selector.name,
             slots=_from_start(made, [_endpoint(label(state)[0], selector) for state in walk.starts]),
             hash_seed=seed,
-            lines=tuple(lines),
-            picking=tuple(
-                sorted(
-                    {
-                        v.meaning.rule.line
-                        for v in walk.visits
-                        if v.took and (v.meaning.picks or v.meaning.act is Act.TO)
-                    }
-                )
-            ),
+            lines=tuple(sorted(lines)),
+            picking=tuple(sorted(picking)),
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
@@ -32,20 +31,19 @@ _MOST = 1000
 _NAT_TARGETS = frozenset({"DNAT", "REDIRECT", "SNAT", "MASQUERADE", "NETMAP", "SAME", "BALANCE"})
 
 
-@dataclass(eq=False)
+@dataclass(slots=True, eq=False)
 class Rule:
     """One rule of a chain."""
 
     line: int
     #: Verbatim, as the text has it.
     text: str
-    words: list[str]
+    words: tuple[str, ...]
     spec: Spec
     table: str
     chain: str
     family: Family
 
-    @cached_property
     def key(self) -> object:
         """What a rule must have in common with another to be deleted in its stead."""
         spec = self.spec
@@ -57,7 +55,7 @@ class Rule:
             spec.outgoing,
             spec.target,
             spec.goto,
-            frozenset(spec.inverted),
+            spec.inverted,
             tuple((match.name, tuple(match.options)) for match in spec.matches),
             tuple(sorted(spec.values.items())),
         )
@@ -395,9 +393,10 @@ class Ruleset:
     def _expanded(self, line: Line, spec: Spec, family: Family, table: str, chain: str) -> Iterable[Rule]:
         """One rule for each pair of the addresses that it lists, as iptables makes them."""
         if "," not in spec.destination and "," not in spec.source:
-            return (Rule(line.number, line.text, line.words, spec, table, chain, family),)
+            return (Rule(line.number, line.text, tuple(line.words), spec, table, chain, family),)
         from dataclasses import replace
 
+        words = tuple(line.words)
         sources, destinations = spec.source.split(","), spec.destination.split(",")
         if len(sources) * len(destinations) > 4096:
             self._unparsable(line, "a rule for more than 4096 pairs of addresses")
@@ -406,7 +405,7 @@ class Ruleset:
             Rule(
                 line.number,
                 line.text,
-                line.words,
+                words,
                 replace(spec, source=source, destination=destination),
                 table,
                 chain,
@@ -439,9 +438,9 @@ class Ruleset:
                     return
                 chain.rules[position - 1] = rule
             case _:
-                same = rule.key
+                same = rule.key()
                 for i, other in enumerate(chain.rules):
-                    if other.key == same:
+                    if other.key() == same:
                         del chain.rules[i]
                         self.rules -= 1
                         break
