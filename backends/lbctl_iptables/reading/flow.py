@@ -20,9 +20,10 @@ from lbctl_iptables.reading.stream import Out, State, Stream, turns
 from lbctl_iptables.reading.where import EVERYTHING, LOCAL, NOT, Where
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from lbctl_iptables.reading.meaning import Meaning
+    from lbctl_iptables.reading.program import Program
 
 #: Longest period that is followed.
 LONGEST = 1 << 14
@@ -52,59 +53,6 @@ class Visit:
     way: int
     #: All that was asked of them until here.
     path: Where
-
-
-class Program:
-    """The rules of one chain, found by what they ask for."""
-
-    def __init__(self, name: str, meanings: Sequence[Meaning], bits: int, policy: str | None) -> None:
-        self.name = name
-        self.meanings = [m for m in meanings if m.possible]
-        self.policy = policy
-        self._bits = bits
-        self._index: dict[tuple[w.Net | None, int | None], list[int]] | None = None
-        self._wide: list[int] = []
-        self._lengths: list[int] = []
-        if len(self.meanings) > 24:
-            self._build()
-
-    def _build(self) -> None:
-        index: dict[tuple[w.Net | None, int | None], list[int]] = {}
-        lengths = set()
-        for i, meaning in enumerate(self.meanings):
-            where = meaning.where
-            if where.dport is None:
-                index.setdefault((where.dst, None), []).append(i)
-            elif sum(b - a + 1 for a, b in where.dport) <= 32:
-                for a, b in where.dport:
-                    for port in range(a, b + 1):
-                        index.setdefault((where.dst, port), []).append(i)
-            else:
-                self._wide.append(i)
-                continue
-            if where.dst is not None:
-                lengths.add(where.dst[1])
-        self._index = index
-        self._lengths = sorted(lengths)
-
-    def candidates(self, given: Where) -> Sequence[Meaning]:
-        """The rules that can be for these connections, in their order; some of them are not."""
-        if self._index is None:
-            return self.meanings
-        nets: list[w.Net | None] = [None]
-        if given.dst is not None:
-            value, length = given.dst
-            for each in self._lengths:
-                if each <= length:
-                    shift = self._bits - each
-                    nets.append((value >> shift << shift, each))
-        ports: tuple[int | None, ...] = (None,) if given.dport is None else (None, given.dport[0][0])
-        found = list(self._wide)
-        for net in nets:
-            for port in ports:
-                found += self._index.get((net, port), ())
-        found.sort()
-        return [self.meanings[i] for i in found]
 
 
 @dataclass(slots=True)
@@ -243,7 +191,7 @@ class Walk:
 
     def _exception(self, meaning: Meaning) -> None:
         """A rule for some of the connections, by something that services are not told apart by."""
-        if meaning.act not in {Act.END, Act.RETURN} or meaning.steps or meaning.unclear is not None:
+        if not meaning.excepts:
             return
         bare = meaning.where._replace(extra=())
         if w.covers(bare, self.given, self.bits) is not True:

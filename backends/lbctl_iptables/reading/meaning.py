@@ -126,6 +126,11 @@ class Meaning:
     #: What a finding should say about it: codes.
     remarks: tuple[str, ...] = ()
 
+    @property
+    def excepts(self) -> bool:
+        """True where it sends all that it sees past the rules behind it."""
+        return (self.act is Act.END or self.act is Act.RETURN) and not self.steps and self.unclear is None
+
     def whole(self, bits: int) -> Where | None:
         """All conditions, also those behind a counter; None where they exclude each other."""
         found: Where | None = self.where

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from lbctl.model import MAX_SLOTS, Kept, ReadService, ReadShare, Severity
 from lbctl_iptables.reading import findings
 from lbctl_iptables.reading import where as w
-from lbctl_iptables.reading.flow import MOST_TURNS, Budget, Program, TooMuch, Walk
+from lbctl_iptables.reading.flow import MOST_TURNS, Budget, TooMuch, Walk
 from lbctl_iptables.reading.meaning import Act, Marked, Meaning, Understanding
+from lbctl_iptables.reading.program import Program
 from lbctl_iptables.reading.ruleset import BUILTIN
 from lbctl_iptables.reading.stream import START, Out, State, Stream, ratio
 from lbctl_iptables.reading.where import EVERYTHING, LOCAL, Where
@@ -425,9 +426,9 @@ class Reader:
                 continue
             shares[to] = shares.get(to, 0) + part
             actions[action] = None
-            if meaning is not None:
-                names.setdefault(to, meaning.rule.spec.comment)
-                order.setdefault(to, meaning.rule.line)
+            if meaning is not None and meaning.rule.line < order.get(to, meaning.rule.line + 1):
+                # Of several rules for one endpoint, the first one names it.
+                order[to], names[to] = meaning.rule.line, meaning.rule.spec.comment
         if kind == "mark" and not walk.modes:
             return None
         if not shares and kind != "nothing":

@@ -260,6 +260,35 @@ def _interfaces(rule: str, given: str, rule_not: bool, given_not: bool) -> bool 
     return None
 
 
+def exact(pair: tuple[str, str], bits: int) -> tuple[str, str | Net] | None:
+    """A condition that only those meet who have the very same one, or a network inside; None for others."""
+    name, value = pair
+    if value.startswith(NOT) or name in _PORTS or "+" in value:
+        return None
+    if name not in _NETS:
+        return name, value
+    if "-" in value:
+        # A range may stand beside a network.
+        return f"{name} range", value
+    found = net(value, Family.IPV4 if bits == 32 else Family.IPV6)
+    return None if found is None else (name, found)
+
+
+def alone(name: str, value: str | Net | None, bits: int) -> bool:
+    """True where whoever has this value of a condition can have no part that has another."""
+    if isinstance(value, tuple):
+        return value[1] == bits
+    return value is not None and name in _SINGLE - {"dst-type", "src-type"} and not set("/,") & set(value)
+
+
+def around(net_: Net | None, length: int | None, bits: int) -> Net | None:
+    """The network of this length that a network is in."""
+    if net_ is None or length is None or net_[1] < length:
+        return None
+    shift = bits - length
+    return net_[0] >> shift << shift, length
+
+
 def meet(one: Where, other: Where, bits: int) -> Where | None:
     """Connections that are in both; None where there is none."""
     if other is EVERYTHING:
@@ -291,7 +320,10 @@ def meet(one: Where, other: Where, bits: int) -> Where | None:
             if merged is None:
                 return None
             extra = merged
-    return Where(one.protocol or other.protocol, dst, dport, extra)
+    protocol = one.protocol or other.protocol
+    if protocol == one.protocol and dst is one.dst and dport is one.dport and extra is one.extra:
+        return one
+    return Where(protocol, dst, dport, extra)
 
 
 def _merged(
