@@ -309,7 +309,10 @@ def test_hand_edits_are_seen_and_repaired(network: Network, way: tuple[str, ...]
         else:
             network.tool(command, "-t", "nat", *edit.split(" "))
         assert network.lbctl("plan", "--exit-code", *way, config=path).code == 1, edit
-        assert network.lbctl("status", "--output", "json", *way, config=path).json["in_sync"] is False, edit
+        drift = network.lbctl("status", "--brief", "--exit-code", "--output", "json", *way, config=path)
+        assert (drift.code, drift.json["in_sync"], bool(drift.json["drift"]["rules"])) == (1, False, True), (
+            edit
+        )
         assert network.lbctl("apply", "--yes", *way, config=path).code == 0
         assert network.rules() == clean, edit
         assert network.lbctl("plan", "--exit-code", *way, config=path).code == 0, edit

@@ -135,6 +135,22 @@ def test_what_somebody_changed_is_read_again(host: Watched, again: bool) -> None
     assert now.observe("lbctl").by_key == now.compile(BOTH).by_key
 
 
+def test_looking_for_drift_reads_what_may_have_changed_and_once(host: Watched) -> None:
+    apply(session(host), BOTH)
+
+    def drifted() -> tuple[bool, int]:
+        now, read = session(host), host.readings
+        found = engine.drift(now, BOTH, follow=True)
+        now.memory.save()
+        return not found.in_sync, host.readings - read
+
+    assert drifted() == (False, 0)
+    nft(host, "add", "table", "ip", "others")
+    assert [drifted(), drifted()] == [(False, 1), (False, 0)]
+    nft(host, "flush", "chain", "ip", "lbctl", "service-web")
+    assert [drifted(), drifted()] == [(True, 1), (True, 1)]
+
+
 def test_a_change_between_plan_and_apply_is_seen(host: Watched) -> None:
     here = session(host)
     apply(here, BOTH)

@@ -6,10 +6,11 @@ from lbctl.engine.planfile import PlanFile, read_plan, resume, write_plan
 from lbctl.engine.recovery import interrupted, recover
 from lbctl.engine.reverter import await_end, try_out, watch
 from lbctl.engine.session import Session, compile_for, open_session
-from lbctl.engine.status import EndpointStatus, ServiceStatus, Status, status
+from lbctl.engine.status import Drift, EndpointStatus, ServiceStatus, Status, drift, status
 from lbctl.engine.trial import Trial, confirm, read_trial
 
 __all__ = [
+    "Drift",
     "EndpointStatus",
     "Entry",
     "PlanFile",
@@ -22,6 +23,7 @@ __all__ = [
     "compile_for",
     "confirm",
     "describe",
+    "drift",
     "entries",
     "interrupted",
     "open_session",

@@ -29,6 +29,8 @@ class Memory:
         self._host = host
         self._held: dict[tuple[str, str], Program] = {}
         self._unsaved: set[tuple[str, str]] = set()
+        #: The generation that the file has of each; of one generation there is only one truth.
+        self._saved: dict[tuple[str, str], str | None] = {}
 
     def recall(self, store: str, owner: str, generation: str | None) -> Program | None:
         """What this session itself knows that `store` holds of `owner` at `generation`; None for nothing."""
@@ -49,14 +51,17 @@ class Memory:
             parts = [known.get(line) or _part(json.loads(line)) for line in body.splitlines()]
         except (ValueError, TypeError):
             return None
+        self._saved[store, owner] = generation
         return Program(owner, parts=parts, generation=generation)
 
     def keep(self, store: str, program: Program) -> None:
         """Remember what the kernel holds, for this session and for `save`."""
         if program.generation is None:
             return
-        self._held[store, program.owner] = program
-        self._unsaved.add((store, program.owner))
+        place = (store, program.owner)
+        self._held[place] = program
+        if self._saved.get(place) != program.generation:
+            self._unsaved.add(place)
 
     def save(self) -> None:
         """Have later processes know what was kept."""
@@ -64,6 +69,7 @@ class Memory:
             held = self._held[store, owner]
             lines = [_head(held.generation), *map(_line, held.parts)]
             self._host.remember(_name(store, owner), "\n".join(lines) + "\n" if held.parts else None)
+            self._saved[store, owner] = held.generation
         self._unsaved.clear()
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from lbctl.engine.memory import Memory
-from lbctl.errors import NoBackend, PermissionDenied
+from lbctl.errors import ApplyFailed, NoBackend, PermissionDenied
 from lbctl.spi import AUTO, Choice, Refining, backends, select, survey
 
 if TYPE_CHECKING:
@@ -89,16 +89,16 @@ class Session:
                     seen.add(driver.store)
                     yield candidate.backend, driver
 
-    def where_held(self, owner: str) -> Session:
-        """A session on the store that holds an owner's rules; this one where no other does."""
+    def elsewhere(self, owner: str) -> tuple[Session, ...]:
+        """A session on each other store that holds rules of an owner, as far as it can be read."""
         self.need_privilege()
-        by_name = {candidate.backend.name: candidate for candidate in self.candidates}
-        for backend, driver in self.stores():
-            if backend.observe(self.host, driver.name, owner):
-                probe = by_name[backend.name].probe
-                choice = Choice(backend=backend, driver=driver, probe=probe, reason="it holds the rules")
-                return replace(self, choice=choice)
-        return self
+        probes = {candidate.backend.name: candidate.probe for candidate in self.candidates}
+        choices = (
+            Choice(backend=backend, driver=driver, probe=probes[backend.name], reason="it holds the rules")
+            for backend, driver in self.stores()
+            if driver.store != self.choice.driver.store and _holds(self.host, backend, driver, owner)
+        )
+        return tuple(replace(self, choice=choice) for choice in choices)
 
     def store(self, backend: str, driver: str) -> str:
         """The store that a driver reaches, or would reach if it were usable; "" for an unknown one."""
@@ -127,6 +127,13 @@ class Session:
                 "the kernel shows and changes rules only for processes with CAP_NET_ADMIN",
                 hint="run lbctl as root (sudo), or give it the capability CAP_NET_ADMIN",
             )
+
+
+def _holds(host: Host, backend: Backend, driver: Driver, owner: str) -> bool:
+    try:
+        return bool(backend.observe(host, driver.name, owner))
+    except ApplyFailed:
+        return False
 
 
 def open_session(

@@ -1,4 +1,8 @@
-"""What the kernel does, held against what the intent wants."""
+"""What the kernel does, held against what the intent wants.
+
+Whether the two differ is cheap to say, as often as one likes: where the kernel's generation is the one that
+lbctl last knew, no rule is read. What the kernel counted has to be read.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from lbctl.host import translated_connections
-from lbctl.model import diff
+from lbctl.model import Action, diff, diff_services, touched
 from lbctl.spi import census
 
 if TYPE_CHECKING:
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
 
     from lbctl.engine.session import Session
     from lbctl.host import TrackedConnection
-    from lbctl.model import Endpoint, Intent, Service, State
+    from lbctl.model import Change, Endpoint, Intent, Service, ServiceChange, State
     from lbctl.spi import Census, Count
 
 
@@ -57,30 +61,72 @@ class ServiceStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """`in_sync` is False where `lbctl apply` would change something."""
+class Drift:
+    """Where the kernel differs from an intent; what counts connections is no difference."""
 
     backend: str
     driver: str
-    in_sync: bool
+    #: What to change to make the kernel hold the intent, and the services concerned.
+    changes: tuple[Change, ...]
+    services: tuple[ServiceChange, ...]
+    #: Other stores that hold rules of the same owner: they balance the same connections too.
+    elsewhere: tuple[str, ...]
+
+    @property
+    def in_sync(self) -> bool:
+        """False where `lbctl apply` would change something, or refuse to."""
+        return not self.changes and not self.elsewhere
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Every service of an intent, as it is in the kernel."""
+
+    drift: Drift
     #: What every place of this host holds, whoever put it there.
     stores: tuple[Census, ...]
     services: tuple[ServiceStatus, ...]
 
 
-def status(session: Session, intent: Intent) -> Status:
-    """Read the kernel's counters and connections for every service of an intent."""
+def drift(session: Session, intent: Intent, *, follow: bool = False) -> Drift:
+    """Where the kernel differs from an intent. Changes nothing.
+
+    With `follow`, the rules are looked for in other stores where the chosen one has none.
+    """
+    return _drift(session, intent, follow=follow)[1]
+
+
+def _drift(session: Session, intent: Intent, *, follow: bool) -> tuple[Session, Drift]:
+    """The session of the store that was looked at, and what was found."""
     wanted = session.compile(intent)
-    in_sync = not diff(session.held(intent.owner, like=wanted), wanted)
+    held = session.held(intent.owner, like=wanted)
+    others = session.elsewhere(intent.owner)
+    if follow and others and not held:
+        return _drift(others[0], intent, follow=False)
+    changes = diff(held, wanted)
+    if not changes:
+        session.memory.keep(session.choice.driver.store, wanted.at(held.generation))
+    concerned = touched(changes)
+    was, will = session.backend.lift(held.only(concerned)), session.backend.lift(wanted.only(concerned))
+    return session, Drift(
+        backend=session.backend.name,
+        driver=session.driver,
+        changes=changes,
+        services=tuple(s for s in diff_services(was, will, changes) if s.action is not Action.NONE),
+        elsewhere=tuple(other.choice.driver.store for other in others),
+    )
+
+
+def status(session: Session, intent: Intent, *, follow: bool = False) -> Status:
+    """Read the kernel's counters and connections for every service of an intent; see `drift`."""
+    session, found = _drift(session, intent, follow=follow)
     counts = session.backend.stats(session.host, session.driver, intent.owner)
     counted: dict[str, dict[str, Count]] = {}
     for count in counts:
         counted.setdefault(count.service, {})[count.to] = count
     connections = translated_connections(session.host)
     return Status(
-        backend=session.backend.name,
-        driver=session.driver,
-        in_sync=in_sync,
+        drift=found,
         stores=census(session.host, session.candidates),
         services=tuple(_service(s, counted.get(s.name, {}), connections) for s in intent.services),
     )

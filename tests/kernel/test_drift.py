@@ -1,0 +1,126 @@
+"""`status` says whether, and where, the kernel differs from the intent file; a timer may ask it often."""
+
+from typing import Any
+
+import pytest
+
+from lbctl.conformance.network import HOST4
+from support.network import Network, Result, intent, service
+
+WEB, API = service("web", "80/tcp", "8001", "8002"), service("api", "81/tcp", "8003")
+BOTH = intent(WEB, API)
+
+
+def look(network: Network, way: tuple[str, ...] = (), config: str = BOTH) -> tuple[int, Any]:
+    found = network.lbctl("status", "--brief", "--exit-code", "--output", "json", *way, config=config)
+    assert found.err == ""
+    return found.code, found.json["drift"]
+
+
+def words(network: Network, way: tuple[str, ...] = (), config: str = BOTH) -> Result:
+    return network.lbctl("status", "--brief", "--exit-code", *way, config=config)
+
+
+def wipe(network: Network) -> None:
+    """What a reload of somebody's firewall does."""
+    network.tool("nft", "flush", "ruleset")
+    for command in ("iptables-legacy", "ip6tables-legacy"):
+        network.tool(command, "-t", "nat", "-F")
+        network.tool(command, "-t", "nat", "-X")
+
+
+def test_connections_are_no_drift(network: Network, way: tuple[str, ...]) -> None:
+    network.local_endpoints((8001, 8002, 8003))
+    assert network.lbctl("apply", "--yes", *way, config=BOTH).code == 0
+    for _ in range(2):
+        network.ask(network.client, HOST4, 80, 3)
+        assert look(network, way) == (0, {"services": [], "rules": [], "elsewhere": []})
+    shown = words(network, way)
+    assert (shown.code, shown.out) == (0, f"{way[1]} (driver {way[3]}), in sync with the intent\n")
+    # All that status shows comes with the same exit code.
+    assert network.lbctl("status", "--exit-code", *way, config=BOTH).code == 0
+
+
+def test_rules_that_are_gone_are_missing(network: Network, way: tuple[str, ...]) -> None:
+    assert network.lbctl("apply", "--yes", *way, config=BOTH).code == 0
+    wipe(network)
+    code, drift = look(network, way)
+    assert (code, [(s["name"], s["action"]) for s in drift["services"]]) == (
+        1,
+        [("web", "add"), ("api", "add")],
+    )
+    assert words(network, way).out.splitlines()[1:3] == ["  web is missing", "  api is missing"]
+    assert network.lbctl("status", "--exit-code", *way, config=BOTH).code == 1
+    assert network.lbctl("apply", "--yes", *way, config=BOTH).code == 0
+    assert look(network, way)[0] == 0
+
+
+def test_what_differs_is_named(network: Network, way: tuple[str, ...]) -> None:
+    old = service("old", "82/tcp", "8004")
+    assert network.lbctl("apply", "--yes", *way, config=intent(WEB, old)).code == 0
+    code, drift = look(network, way, intent(service("web", "80/tcp", "8001", "8002", "8005"), API))
+    assert code == 1
+    assert drift["services"][:2] == [
+        {
+            "name": "web",
+            "action": "change",
+            "endpoints": [
+                {"to": "8001", "held": "1/2", "wanted": "1/3"},
+                {"to": "8002", "held": "1/2", "wanted": "1/3"},
+                {"to": "8005", "held": "0/1", "wanted": "1/3"},
+            ],
+        },
+        {"name": "api", "action": "add", "endpoints": [{"to": "8003", "held": "0/1", "wanted": "1/1"}]},
+    ]
+    assert (drift["services"][2]["name"], drift["services"][2]["action"]) == ("old", "remove")
+    assert {rule["service"] for rule in drift["rules"]} >= {"web", "api", "old"}
+    lines = words(
+        network, way, intent(service("web", "80/tcp", "8001", "8002", "8005"), API)
+    ).out.splitlines()
+    assert lines[1].startswith(
+        "  web differs: 8001 has 1/2, not 1/3, 8002 has 1/2, not 1/3, 8005 has 0, not 1/3, "
+    )
+    assert lines[2:4] == ["  api is missing", "  old is not in the intent"]
+
+
+def test_many_differences_are_counted(network: Network, options: tuple[str, ...]) -> None:
+    many = intent(*(service(f"s{n}", f"{n}/tcp", "8001") for n in range(100, 125)))
+    shown = words(network, options, many)
+    assert (shown.code, shown.out.count("is missing")) == (1, 20)
+    assert "  and 5 services more\n" in shown.out
+
+
+@pytest.mark.parametrize(("tool", "jump"), [("iptables-legacy", "legacy"), ("iptables-nft", "nf_tables")])
+def test_rules_that_nothing_leads_to_any_more(network: Network, tool: str, jump: str) -> None:
+    way = ("--backend", "iptables", "--driver", jump)
+    assert network.lbctl("apply", "--yes", *way, config=BOTH).code == 0
+    network.tool(tool, "-t", "nat", "-D", "PREROUTING", "1")
+    missing = [{"service": None, "rule": "iptables jump nat PREROUTING"}]
+    assert look(network, way) == (1, {"services": [], "rules": missing, "elsewhere": []})
+    assert words(network, way).out.splitlines()[1:] == ["  rules of no service: iptables jump nat PREROUTING"]
+
+
+def test_rules_of_another_store_are_followed_and_told(network: Network) -> None:
+    # As a host is before it moves to nftables.
+    assert (
+        network.lbctl("apply", "--yes", "--backend", "iptables", "--driver", "legacy", config=BOTH).code == 0
+    )
+    assert words(network).out == "iptables (driver legacy), in sync with the intent\n"
+    # Old rules that come back beside the new ones, as a saved dump is loaded when a host starts.
+    saved = network.tool("iptables-legacy-save", "-t", "nat")
+    wipe(network)
+    assert network.lbctl("apply", "--yes", config=BOTH).code == 0
+    assert look(network)[0] == 0
+    network.tool("iptables-legacy-restore", "--noflush", stdin=saved)
+    assert look(network) == (1, {"services": [], "rules": [], "elsewhere": ["iptables-legacy"]})
+    assert "iptables-legacy holds rules of this owner too" in words(network).out
+    # That others have rules there is nobody's drift.
+    wipe(network)
+    assert network.lbctl("apply", "--yes", config=BOTH).code == 0
+    network.tool("iptables-legacy", "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "-j", "RETURN")
+    assert look(network)[0] == 0
+
+
+def test_a_watch_has_no_exit_code(network: Network) -> None:
+    refused = network.lbctl("status", "--watch", "--exit-code", config=BOTH)
+    assert (refused.code, refused.out) == (2, "")
