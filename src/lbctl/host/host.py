@@ -308,7 +308,8 @@ class LocalHost:
     def remember(self, name: str, text: str | None) -> None:
         """See `Host`."""
         path = self._path(name, "known")
-        fresh = path.with_suffix(".new")
+        # One of each process: who writes at the same time would hand out what another has half written.
+        fresh = path.with_suffix(f".{os.getpid()}.new")
         try:
             path.unlink(missing_ok=True)
             if text is not None:
