@@ -9,10 +9,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
 # python-iptables is built from source: hence the compiler and the headers.
-PACKAGES := ca-certificates conntrack gcc iproute2 iptables libc6-dev nftables python3-dev python3-nftables \
-            python3-venv
+# systemd and libseccomp2 test the units of examples/systemd, which takes no running systemd.
+PACKAGES := ca-certificates conntrack gcc iproute2 iptables libc6-dev libseccomp2 nftables python3-dev \
+            python3-nftables python3-venv systemd
 # What these packages bring, for systems that name them otherwise.
-COMMANDS := conntrack gcc ip iptables-restore nft
+COMMANDS := conntrack gcc ip iptables-restore nft systemd-analyze
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 

@@ -1,0 +1,159 @@
+"""The units of examples/systemd: systemd takes them, and what they run works in their sandbox."""
+
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lbctl.conformance.network import HOST4
+from support.network import Network, intent, service
+from support.sandbox import Sandbox, read_service
+
+UNITS = Path(__file__).parents[2] / "examples" / "systemd"
+SERVICE, DRIFT = UNITS / "lbctl.service", UNITS / "lbctl-drift.service"
+LEGACY, REPAIR = UNITS / "iptables-legacy.conf", UNITS / "repair.conf"
+PROGRAM = "/usr/local/bin/lbctl"
+HERE = str(Path(sys.executable).parent / "lbctl")
+WEB = intent(service("web", "80/tcp", "8001", "8002"), service("dns", "53/udp", "5301", "5302"))
+
+
+def analyze(*words: str) -> None:
+    done = subprocess.run(["systemd-analyze", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    if words[0] == "verify":
+        assert done.stderr == ""
+
+
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    for file in UNITS.glob("lbctl*.*"):
+        (tmp_path / file.name).write_text(file.read_text().replace(PROGRAM, HERE))
+    for unit in ("lbctl.service", "lbctl-drift.service"):
+        (tmp_path / f"{unit}.d").mkdir()
+        for drop_in in (LEGACY, REPAIR) if unit == "lbctl-drift.service" else (LEGACY,):
+            (tmp_path / f"{unit}.d" / drop_in.name).write_text(drop_in.read_text().replace(PROGRAM, HERE))
+    units = sorted(str(file) for file in tmp_path.glob("lbctl*.*") if file.is_file())
+    assert len(units) == 3
+    analyze("verify", "--man=no", *units)
+
+
+@pytest.mark.parametrize("unit", [SERVICE, DRIFT], ids=lambda unit: unit.name)
+def test_little_is_exposed(unit: Path) -> None:
+    # Of 100; what is left is what it is for: root, the network's rules, reading /proc.
+    analyze("security", "--offline=true", "--threshold=26", "--no-pager", str(unit))
+
+
+def test_both_units_have_one_sandbox() -> None:
+    one, other = (read_service(unit) for unit in (SERVICE, DRIFT))
+    assert {key for key in {*one, *other} if one.get(key) != other.get(key)} == {
+        "ExecStart",
+        "ExecReload",
+        "RemainAfterExit",
+    }
+
+
+class Machine:
+    """The host of a network, with the units."""
+
+    def __init__(self, network: Network, way: tuple[str, ...]) -> None:
+        self.network, self.way = network, way
+        self.drop_ins = (LEGACY,) if "legacy" in way else ()
+        (network.folder / "lbctl.toml").write_text(WEB)
+
+    def run(self, key: str, *files: Path, without: str = "") -> subprocess.CompletedProcess[str]:
+        """Do what a unit's `key` says, with its drop-ins, in its sandbox less one capability."""
+        unit = read_service(*files, *self.drop_ins)
+        sandbox = Sandbox.of(unit, str(self.network.folder))
+        sandbox = replace(sandbox, capabilities=[c for c in sandbox.capabilities if c != without])
+        [line] = unit[key]
+        program, *words = shlex.split(line)
+        assert program == PROGRAM
+        state = {
+            "LBCTL_STATE_DIR": str(self.network.folder),
+            "LBCTL_CONFIG": str(self.network.folder / "lbctl.toml"),
+        }
+        with self.network.host.entered():
+            return subprocess.run(
+                sandbox.command(HERE, *words, *self.way),
+                capture_output=True,
+                text=True,
+                cwd="/",
+                env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **state},
+            )
+
+    def wipe(self) -> None:
+        """As `systemctl restart nftables` does, or a reload of what loads iptables."""
+        self.network.tool("nft", "flush", "ruleset")
+        for command in ("iptables-legacy", "ip6tables-legacy"):
+            self.network.tool(command, "-t", "nat", "-F")
+
+
+ESCAPES = """\
+import errno, mmap, os, socket
+def tried(what, *words):
+    try:
+        what(*words)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return "done"
+print(
+    tried(open, "/etc/lbctl-escape", "w"),
+    tried(open, "{folder}/inside", "w"),
+    tried(socket.socket, socket.AF_PACKET, socket.SOCK_RAW),
+    tried(socket.socket, socket.AF_INET, socket.SOCK_DGRAM),
+    tried(lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)),
+    tried(os.chroot, "/"),
+    tried(os.setpriority, os.PRIO_PROCESS, 0, -1),
+    [line.split()[1].lstrip("0") for line in open("/proc/self/status") if line.startswith("CapEff")],
+)
+"""
+
+
+def test_the_sandbox_is_one(tmp_path: Path) -> None:
+    command = Sandbox.of(read_service(SERVICE), str(tmp_path)).command(
+        sys.executable, "-c", ESCAPES.format(folder=tmp_path)
+    )
+    told = subprocess.run(command, capture_output=True, text=True)
+    assert told.stdout == "EROFS done EPERM done EPERM EPERM EPERM ['3000']\n", told.stderr
+
+
+def test_the_units_do_their_work_in_their_sandbox(network: Network, way: tuple[str, ...]) -> None:
+    network.local_endpoints((8001, 8002))
+    machine = Machine(network, way)
+    started = machine.run("ExecStart", SERVICE)
+    assert (started.returncode, started.stderr) == (0, "Applied.\n")
+    assert network.ask(network.client, HOST4, 80, 2) == ["8001", "8002"]
+    calm = machine.run("ExecStart", DRIFT)
+    assert (calm.returncode, calm.stderr) == (0, "")
+    machine.wipe()
+    drifted = machine.run("ExecStart", DRIFT)
+    assert (drifted.returncode, drifted.stderr) == (1, "")
+    assert "web is missing" in drifted.stdout
+    reloaded = machine.run("ExecReload", SERVICE)
+    assert (reloaded.returncode, reloaded.stderr) == (0, "Applied.\n")
+    assert network.ask(network.client, HOST4, 80, 2) == ["8001", "8002"]
+    # A command from a shell finds the same, and the state was noted: the host's own, as far as the unit can see.
+    assert network.lbctl("status", "--exit-code", *way, config=WEB).code == 0
+    assert list((network.folder / "lib").iterdir())
+
+
+def test_a_timer_that_repairs(network: Network) -> None:
+    machine = Machine(network, ())
+    assert machine.run("ExecStart", SERVICE).returncode == 0
+    machine.wipe()
+    repaired = machine.run("ExecStart", DRIFT, REPAIR)
+    assert (repaired.returncode, repaired.stderr) == (0, "Applied.\n")
+    again = machine.run("ExecStart", DRIFT, REPAIR)
+    assert (again.returncode, again.stdout.startswith("Nothing to change")) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("way", "capability"),
+    [((), "CAP_NET_ADMIN"), (("--backend", "iptables", "--driver", "legacy"), "CAP_NET_RAW")],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else value,
+)
+def test_no_capability_is_there_for_nothing(network: Network, way: tuple[str, ...], capability: str) -> None:
+    refused = Machine(network, way).run("ExecStart", SERVICE, without=capability)
+    assert refused.returncode in {3, 4, 5}, refused.stdout
