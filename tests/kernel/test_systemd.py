@@ -134,7 +134,7 @@ def test_the_units_do_their_work_in_their_sandbox(network: Network, way: tuple[s
     reloaded = machine.run("ExecReload", SERVICE)
     assert (reloaded.returncode, reloaded.stderr) == (0, "Applied.\n")
     assert network.ask(network.client, HOST4, 80, 2) == ["8001", "8002"]
-    # A command from a shell finds the same. What was noted is the host's own state, as far as the unit can see.
+    # A command from a shell finds the same, and the unit has noted what it applied.
     assert network.lbctl("status", "--exit-code", *way, config=WEB).code == 0
     assert list((network.folder / "lib").iterdir())
 
