@@ -204,6 +204,10 @@ class Killer:
     whole: float = 1.0
     critical: float = 0.1
 
+    def __post_init__(self) -> None:
+        [first] = self.scene.folder.rglob("lbctl.000001")
+        self._file = first.with_name("lbctl.pending")
+
     def measure(self, start: Callable[[], subprocess.Popen[bytes]]) -> None:
         """Learn from one command how long it takes."""
         began = time.monotonic()
@@ -233,5 +237,5 @@ class Killer:
 
     def _await(self, process: subprocess.Popen[bytes], *, pending: bool) -> None:
         """Wait until something is pending, or nothing is, or a process is over."""
-        while process.poll() is None and pending != any(self.scene.folder.glob("run/*/lbctl.pending")):
-            time.sleep(0.001)
+        while process.poll() is None and pending != self._file.exists():
+            time.sleep(0.0002)

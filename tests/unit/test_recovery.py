@@ -261,7 +261,7 @@ def test_a_restart_of_the_host_took_all_of_it() -> None:
     desk.host.shelf["lbctl.pending"] = pending.replace('"fake"', '"before"')
     desk.paper.held.clear()
     [note] = desk.recover()
-    assert "by a restart of this host" in note
+    assert "before this host, or its network namespace, started anew" in note
     assert (desk.holds, desk.on_record) == (Intent(), OLD)
 
 

@@ -47,7 +47,7 @@ def recover(session: Session, owner: str) -> tuple[str, ...]:
             return ()
         if found.namespace != host.namespace():
             history.drop(host, owner)
-            how = "by a restart of this host, which took its rules as well"
+            how = "before this host, or its network namespace, started anew and without its rules"
         else:
             how = _recover(session, owner, found)
         session.memory.save()
