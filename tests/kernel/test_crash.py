@@ -140,3 +140,23 @@ def test_a_kill_at_any_moment(scene: Scene) -> None:
         pending += scene.is_pending
         present = go_on(scene, next(nexts))
     print(f"{' '.join(scene.way)}: {done} kills, {pending} of them while the kernel was changed")
+
+
+@pytest.mark.parametrize("way", [("--backend", "iptables", "--driver", "legacy")])
+def test_a_trial_that_is_killed_between_the_families_is_reverted(scene: Scene) -> None:
+    """After the trial and what is pending were written, and three of six tables were changed."""
+    with scene.namespace.entered():
+        session = scene.session(MortalHost(scene.folder, 6))
+        with pytest.raises(Killed):
+            engine.try_out(session, engine.plan(session, NEW_INTENT), 1)
+        tried = engine.read_trial(session.host, "lbctl")
+        assert tried is not None
+    is_old_or_new(scene, OLD_INTENT, NEW_INTENT)
+    v4, v6 = (
+        balanced(scene, scene.held, family) == balanced(scene, scene.compiled(NEW_INTENT), family)
+        for family in Family
+    )
+    assert (v4, v6) == (True, False)
+    while not session.host.clock() > tried.deadline + 2:
+        session.host.sleep(0.05)
+    is_whole(scene, OLD_INTENT)

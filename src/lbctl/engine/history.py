@@ -146,7 +146,12 @@ def upcoming(session: Session, plan: Plan, back_to: Entry | None = None) -> Entr
 def repaired(session: Session, plan: Plan) -> Entry | None:
     """The last state once more, as a plan brings it about that the kernel no longer holds it."""
     last = last_of(session.host, plan.after.owner) if plan.intent is not None else None
-    return last and replace(last, driver=plan.driver, namespace=session.host.namespace())
+    return last and replace(
+        last,
+        driver=plan.driver,
+        allow_remap=session.allow_remap,
+        namespace=session.host.namespace(),
+    )
 
 
 def begin(host: Host, owner: str, entry: Entry) -> None:
