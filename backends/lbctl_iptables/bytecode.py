@@ -18,6 +18,8 @@ from lbctl.model import Family
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from lbctl.model import Address
+
 #: Where the words of the source address stand in a packet, in bytes.
 _WORDS: Mapping[Family, range] = {Family.IPV4: range(12, 16, 4), Family.IPV6: range(8, 24, 4)}
 _LOAD, _LOAD_WORD, _TO_INDEX, _RETURN = 0x00, 0x20, 0x07, 0x06
@@ -63,6 +65,20 @@ def _mixed(factor: int, bits: int) -> Iterator[tuple[int, int, int, int]]:
     yield _TO_INDEX, 0, 0, 0
     yield _SHIFT_RIGHT, 0, 0, bits
     yield _XOR_INDEX, 0, 0, 0
+
+
+def slot_of(client: Address, slots: int, seed: int) -> int:
+    """What the program computes: which of so many slots a client has, counted from 0."""
+    found = seed
+    for at in range(0, len(client.packed), 4):
+        found = _fold(found ^ int.from_bytes(client.packed[at : at + 4], "big"), _FACTORS[0], 15)
+    return _fold(_fold(found, _FACTORS[1], 13), _FACTORS[2], 16) % slots
+
+
+def _fold(value: int, factor: int, bits: int) -> int:
+    """As `_mixed`."""
+    value = value * factor & 0xFFFFFFFF
+    return value ^ value >> bits
 
 
 def slots_of(program: str, family: Family) -> Slots | None:

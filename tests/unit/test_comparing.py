@@ -112,10 +112,3 @@ def test_what_is_not_understood_leaves_a_doubt() -> None:
     assert not compare(a, b).equal
     assert compare(b, b).equal
     assert not compare(a, replace(a, accept=False)).equal
-
-
-def test_who_connects_from_here_is_left_out_in_two_ways() -> None:
-    places = service("a", hooks=("prerouting",))
-    conditions = service("a", hooks=("prerouting", "output"), when={"src-type": "! LOCAL"})
-    [pair] = compare(reading(places), reading(conditions)).pairs
-    assert (pair.verdict, pair.hooks) == (Verdict.IDENTICAL, ("prerouting",))

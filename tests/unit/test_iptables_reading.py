@@ -88,3 +88,36 @@ def test_a_counter_asked_twice_with_too_long_a_period_has_no_sequence() -> None:
     [service] = [each for each in reading.services if each.action == "redirect"]
     assert not service.exact
     assert service.slots == ()
+
+
+def test_a_hook_settles_whose_source_it_sees() -> None:
+    for rules in (
+        # A chain that sends this host's own connections back, and a rule that does not take them.
+        ["-m addrtype --src-type LOCAL -j RETURN", "-j REDIRECT --to-ports 8001"],
+        ["-m addrtype ! --src-type LOCAL -j REDIRECT --to-ports 8001"],
+    ):
+        reading = nat(
+            ":web - [0:0]",
+            *(f"-A {hook} -p tcp --dport 80 -j web" for hook in ("PREROUTING", "OUTPUT")),
+            *(f"-A web -p tcp {rule}" for rule in rules),
+            *(
+                f"-A {hook} -p tcp --dport 81 -j REDIRECT --to-ports 8001"
+                for hook in ("PREROUTING", "OUTPUT")
+            ),
+        )
+        [web, _] = reading.services
+        assert (web.hooks, web.when, web.exact, shares(web)) == (("prerouting",), None, True, {"8001": "1"})
+        assert "prerouting-only" not in codes(reading)
+
+
+def test_own_connections_may_have_endpoints_of_their_own() -> None:
+    reading = nat(
+        ":web - [0:0]",
+        *(f"-A {hook} -p tcp --dport 80 -j web" for hook in ("PREROUTING", "OUTPUT")),
+        "-A web -p tcp -m addrtype --src-type LOCAL -j REDIRECT --to-ports 8001",
+        "-A web -p tcp -j REDIRECT --to-ports 8002",
+    )
+    assert {each.hooks: shares(each) for each in reading.services} == {
+        ("prerouting",): {"8002": "1"},
+        ("output",): {"8001": "1"},
+    }

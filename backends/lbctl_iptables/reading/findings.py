@@ -573,6 +573,7 @@ def _outward(
         or service.hooks != ("prerouting",)
         or service.action not in {"redirect", "dnat"}
         or (service.proto, service.dport) in outward
+        or found.left_out
         or not found.selector.leaves
     ):
         return

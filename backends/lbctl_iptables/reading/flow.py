@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from math import gcd
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl_iptables.pick import DRAW
 from lbctl_iptables.reading import where as w
-from lbctl_iptables.reading.meaning import Act, Asked, Chance, Marked, Nodes, Nth, Recent
+from lbctl_iptables.reading.meaning import Act, Asked, Chance, Marked, Nodes, Nth, Recent, marked
 from lbctl_iptables.reading.stream import Out, State, Stream, turns
 from lbctl_iptables.reading.where import EVERYTHING, LOCAL, NOT, Where
 
@@ -42,8 +42,7 @@ class TooMuch(Exception):
 _ONE = Fraction(1)
 
 
-@dataclass(slots=True)
-class Visit:
+class Visit(NamedTuple):
     """One rule that connections came to: how many of all came, and how many it took."""
 
     meaning: Meaning
@@ -99,6 +98,8 @@ class Walk:
         self.returned: dict[int, Fraction] = {}
         #: Where connections are followed one by one: the place of each counter.
         self.turns: dict[tuple[Meaning, int], int] | None = None
+        #: What connections meet on average that were followed one by one.
+        self.met: list[Visit] = []
         #: What became of those that are no longer on their way.
         self.ended = Stream()
         self._frames: list[_Frame] = []
@@ -305,11 +306,11 @@ class Walk:
             case Act.RETURN:
                 frame.back.add(taken)
             case Act.MARK:
-                marked = Stream(taken.length)
+                changed = Stream(taken.length)
                 for state, chance, places in taken.parts():
                     part = Fraction(chance * places.bit_count(), taken.length)
-                    marked.put(self._marked(meaning, state, part), chance, places)
-                frame.on.add(marked)
+                    changed.put(self._marked(meaning, state, part), chance, places)
+                frame.on.add(changed)
             case _:
                 frame.on.add(taken)
 
@@ -333,25 +334,20 @@ class Walk:
         return found
 
     def _marked(self, meaning: Meaning, state: State, part: Fraction) -> State:
-        connection, operation, value, mask = meaning.marking or (False, "xset", 0, 0)
+        connection, operation, _, mask = marking = meaning.marking or (False, "xset", 0, 0)
+        packet_after, connection_after = marked(marking, state.mark, state.connmark)
         if operation == "save":
-            return state._replace(
-                connmark=(state.connmark & ~mask) | (state.mark & mask),
-                connection_by=state.by or state.connection_by,
-            )
+            return state._replace(connmark=connection_after, connection_by=state.by or state.connection_by)
         if operation == "restore":
-            return state._replace(
-                mark=(state.mark & ~mask) | (state.connmark & mask), by=state.connection_by or state.by
-            )
-        before = state.connmark if connection else state.mark
-        after = (before & ~mask) | value if operation == "set" else (before & ~mask) ^ value
+            return state._replace(mark=packet_after, by=state.connection_by or state.by)
+        before, after = (state.connmark, connection_after) if connection else (state.mark, packet_after)
         who = state.connection_by if connection else state.by
         same_bits = who is not None and who.marking is not None and bool(who.marking[3] & mask)
         if who is not None and who is not meaning and before != after and who.picks and same_bits:
             self.overwritten.append((who, meaning, part))
         if connection:
-            return state._replace(connmark=after & 0xFFFFFFFF, connection_by=meaning)
-        return state._replace(mark=after & 0xFFFFFFFF, by=meaning)
+            return state._replace(connmark=after, connection_by=meaning)
+        return state._replace(mark=after, by=meaning)
 
 
 def _all(stream: Stream, taken: bool) -> tuple[Stream, Stream]:

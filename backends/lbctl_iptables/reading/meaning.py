@@ -97,8 +97,10 @@ class Asked:
 
 
 Step: TypeAlias = "Nth | Chance | Nodes | Marked | Recent | Asked"
-#: What a target does to a mark: (connection, operation, value, mask).
+#: What a target does to a mark: (connection, operation, value, mask). Where one mark is copied to the other,
+#: the bits of the packet's mark that take part are in the place of the value, the connection's in the mask.
 Marking: TypeAlias = "tuple[bool, str, int, int]"
+_MASKS = ("nfmask", "ctmask")
 
 
 @dataclass(slots=True, eq=False)
@@ -125,6 +127,15 @@ class Meaning:
     unclear: tuple[str, str] | None = None
     #: What a finding should say about it: codes.
     remarks: tuple[str, ...] = ()
+    #: True where one of its conditions always holds, at the hook that this is about.
+    settled: bool = False
+
+    def without(self, condition: tuple[str, str]) -> Meaning:
+        """The same rule where a condition always holds."""
+        if condition not in self.where.extra:
+            return self
+        extra = tuple(pair for pair in self.where.extra if pair != condition)
+        return replace(self, where=self.where._replace(extra=extra), settled=True)
 
     @property
     def excepts(self) -> bool:
@@ -459,7 +470,7 @@ class _Reader:
             return
         inverted = match.options[0][1]
         part = (Fraction(found.first, found.total), Fraction(found.end, found.total))
-        self.steps.append(Nodes(("bpf", found.seed), found.total, (part,), inverted))
+        self.steps.append(Nodes((f"bpf {found.total}", found.seed), found.total, (part,), inverted))
 
     def nothing(self, match: Match) -> None:
         """A comment, or a type of ICMP."""
@@ -743,14 +754,26 @@ def _marking(meaning: Meaning, target: str) -> None:
                 case "xor-mark":
                     meaning.marking = (connection, "xset", _bits(text), 0)
                 case "save-mark" | "restore-mark":
-                    masks = [values[name][0][0] for name in ("mask", "nfmask", "ctmask") if name in values]
-                    mask = _bits(masks[0]) if masks else whole
-                    meaning.marking = (connection, option.partition("-")[0], 0, mask)
+                    both = values["mask"][0][0] if "mask" in values else f"{whole:#x}"
+                    of = {name: _bits(values[name][0][0] if name in values else both) for name in _MASKS}
+                    meaning.marking = (connection, option.partition("-")[0], of["nfmask"], of["ctmask"])
     except (ValueError, IndexError):
         _unknown(meaning, "unparsable-line", target, "a mark that is no number")
     if meaning.marking is None and meaning.unclear is None:
         meaning.act = Act.UNKNOWN
         _unknown(meaning, "unsupported-target", target, "what it does to the mark is not modelled")
+
+
+def marked(marking: Marking, packet: int, connection: int) -> tuple[int, int]:
+    """The packet's mark and the connection's, behind a rule that sets one of them."""
+    of_connection, operation, value, mask = marking
+    if operation == "save":
+        return packet, (connection & ~mask) ^ (packet & value)
+    if operation == "restore":
+        return (packet & ~value) ^ (connection & mask), connection
+    before = connection if of_connection else packet
+    after = ((before & ~mask) | value if operation == "set" else (before & ~mask) ^ value) & 0xFFFFFFFF
+    return (packet, after) if of_connection else (after, connection)
 
 
 def _masked(text: str) -> tuple[int, int]:

@@ -34,7 +34,7 @@ class Program:
         self.name = name
         self.meanings = [m for m in meanings if m.possible]
         self.policy = policy
-        self._bits = bits
+        self.bits = bits
         self._index: dict[_Key, list[int]] = {}
         #: Each with what rules of this shape except by, or None for what they are for.
         self._shapes: set[tuple[_Shape, str | None]] = set()
@@ -49,7 +49,7 @@ class Program:
         if where.dport is not None and sum(b - a + 1 for a, b in where.dport) <= 32:
             ports = [port for a, b in where.dport for port in range(a, b + 1)]
         shape = _Shape(where.dst[1] if where.dst else None, ports[0] is not None, None)
-        extra = next(filter(None, (w.exact(pair, self._bits) for pair in where.extra)), None)
+        extra = next(filter(None, (w.exact(pair, self.bits) for pair in where.extra)), None)
         if extra is not None:
             name, value = extra
             if meaning.excepts:
@@ -66,10 +66,10 @@ class Program:
         """The rules that can be for these connections, or except some of them, in their order, and others."""
         if not self._index:
             return self.meanings
-        extras = dict(filter(None, (w.exact(pair, self._bits) for pair in given.extra)))
+        extras = dict(filter(None, (w.exact(pair, self.bits) for pair in given.extra)))
         found: set[int] = set()
         for shape, excepting in self._shapes:
-            net = w.around(given.dst, shape.dst, self._bits)
+            net = w.around(given.dst, shape.dst, self.bits)
             if shape.dst is not None and net is None:
                 continue
             if shape.port and given.dport is None:
@@ -77,14 +77,14 @@ class Program:
             port = given.dport[0][0] if shape.port and given.dport else None
             extra: tuple[str, str | w.Net] | None = None
             if excepting is not None:
-                if w.alone(excepting, extras.get(excepting), self._bits):
+                if w.alone(excepting, extras.get(excepting), self.bits):
                     continue
                 extra = (excepting, "")
             elif shape.extra is not None:
                 name, length = shape.extra
                 value = extras.get(name)
                 if isinstance(value, tuple):
-                    value = w.around(value, length, self._bits)
+                    value = w.around(value, length, self.bits)
                 if value is None:
                     continue
                 extra = (name, value)

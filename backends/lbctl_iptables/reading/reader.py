@@ -7,25 +7,26 @@ for all of them; a rule that is for some of them only is another selector's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import lcm
 from typing import TYPE_CHECKING
 
-from lbctl.model import MAX_SLOTS, Kept, ReadService, ReadShare, Severity
+from lbctl.model import MAX_SLOTS, Family, Kept, ReadService, ReadShare, Severity, Step, jenkins
+from lbctl_iptables import bytecode, layout
 from lbctl_iptables.reading import findings
 from lbctl_iptables.reading import where as w
-from lbctl_iptables.reading.flow import MOST_TURNS, Budget, TooMuch, Walk
+from lbctl_iptables.reading.flow import MOST_TURNS, Budget, TooMuch, Visit, Walk
+from lbctl_iptables.reading.later import Later
 from lbctl_iptables.reading.meaning import Act, Marked, Meaning, Understanding
 from lbctl_iptables.reading.program import Program
 from lbctl_iptables.reading.ruleset import BUILTIN
 from lbctl_iptables.reading.stream import START, Out, State, Stream, ratio
-from lbctl_iptables.reading.where import EVERYTHING, LOCAL, Where
+from lbctl_iptables.reading.where import EVERYTHING, LOCAL, LOCAL_SOURCE, REMOTE_SOURCE, Where
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lbctl.model import Family
     from lbctl_iptables.reading.ruleset import Log, Ruleset, Table
 
 #: Hook → the tables that a new connection passes there, in their order.
@@ -36,6 +37,13 @@ _HOOKS = {
     "postrouting": ("mangle", "nat"),
 }
 _SNAT = frozenset({"snat"})
+#: Match and family → how it places a client.
+_PLACINGS = {
+    ("cluster", Family.IPV4): jenkins.slot_of,
+    ("cluster", Family.IPV6): jenkins.slot_of_first_word,
+    ("bpf", Family.IPV4): bytecode.slot_of,
+    ("bpf", Family.IPV6): bytecode.slot_of,
+}
 #: More hidden combinations than this are not worth their memory.
 _MOST_SERVICES = 200_000
 #: Reasons why a service depends on others that are said.
@@ -65,6 +73,8 @@ class Found:
     #: True where rules say by themselves that some connections are not to be balanced.
     explicit_leak: bool = False
     per_packet: bool = False
+    #: True where rules say by themselves that this host's own connections are not to be balanced.
+    left_out: bool = False
 
 
 class Reader:
@@ -82,6 +92,8 @@ class Reader:
         self._lost: set[int] = set()
         #: Families of which packets of known connections leave the chains early.
         self._only_new: set[Family] = set()
+        #: Selectors that a rule for connections of one origin keeps from all endpoints of a hook.
+        self._left_out: set[tuple[Family, Where]] = set()
 
     @property
     def untouched(self) -> int:
@@ -99,14 +111,15 @@ class Reader:
         for wheres in self.movers.values():
             if len(wheres) > 1:
                 wheres[:] = dict.fromkeys(wheres)
+        for found in self.found:
+            asked = any(visit.meaning.settled for walk in found.walks for visit in walk.visits)
+            found.left_out = asked or (found.family, found.selector.where) in self._left_out
         services = [self._finished(found) for found in self.found]
         findings.of_services(self.found, self.movers, self._log)
         return tuple(services)
 
     def _finished(self, found: Found) -> ReadService:
         """With the word on whether other traffic moves its counters."""
-        from dataclasses import replace
-
         reasons: list[str] = []
         for walk in found.walks:
             if walk.long and any(findings.asks_mark(visit.meaning) for visit in walk.visits):
@@ -232,9 +245,13 @@ class Reader:
     ) -> None:
         results: dict[object, Found] = {}
         reached: set[tuple[str, str]] = set()
+        nat = tables.get("nat")
+        whole = nat is not None and nat.whole and "POSTROUTING" in nat.chains
+        self._later = Later(family, programs, self._ruleset.rules, whole=whole)
         for hook, names in _HOOKS.items():
             passed = [(name, hook.upper()) for name in names if hook.upper() in programs.get(name, {})]
-            self._hook(family, [hook], passed, programs, leading, bits, results, reached)
+            here = {name: _settled(programs[name], hook) for name, _ in passed}
+            self._hook(family, [hook], passed, here, leading, bits, results, reached)
         for name, table in tables.items():
             entered_here = any(table.chains[c].rules for c in BUILTIN[name] if c in table.chains)
             if table.whole or entered_here or not table.fragment or name not in programs:
@@ -297,11 +314,10 @@ class Reader:
                     self._merge(same, found)
 
     def _merge(self, one: Found, other: Found) -> None:
-        from dataclasses import replace
-
         hooks = tuple(hook for hook in _HOOKS if hook in {*one.service.hooks, *other.service.hooks})
         lines = tuple(sorted({*one.service.lines, *other.service.lines}))
-        one.service = replace(one.service, hooks=hooks, lines=lines)
+        path = one.service.path + other.service.path
+        one.service = replace(one.service, hooks=hooks, lines=lines, path=path)
         one.walks.append(other.walk)
 
     def _refuse(self, program: Program) -> None:
@@ -335,6 +351,9 @@ class Reader:
             stream = _through(whole, passed, programs)
             if len(set(whole.counters)) < len(whole.counters):
                 stream = self._one_by_one(whole, passed, programs) or stream
+            stream = self._later.refused(stream, selector.where, hooks[0] if hooks else "")
+            ours = any(layout.is_somebodys(visit.meaning.rule.chain) for visit in whole.visits)
+            source_nat = self._later.source_nat(stream, selector.where, ours=ours)
         except TooMuch:
             self._refuse(programs[passed[0][0]][passed[0][1]])
             return
@@ -350,12 +369,17 @@ class Reader:
         if mapped and ("nat" in selector.kinds or by_mark):
             kinds.append("nat")
         elif "nat" in selector.kinds and not mapped:
-            kinds.append("nothing")
+            if any(visit.took and visit.meaning.settled for visit in whole.visits):
+                self._left_out.add((family, selector.where))
+            else:
+                kinds.append("nothing")
         if "mark" in selector.kinds and not (mapped and by_mark):
             kinds.append("mark")
         for kind in kinds:
             made = self._service(family, hooks, selector, whole, stream, kind)
             if made is not None:
+                if kind == "nat" and source_nat is not None:
+                    made = replace(made, source_nat=source_nat)
                 self._touch(whole, kind)
                 found = Found(made, whole, selector, family, hooks, [whole])
                 returned = sum(whole.returned.values(), Fraction(0))
@@ -382,6 +406,7 @@ class Reader:
         single = Walk(walk.programs, walk.given, walk.bits, self._budget)
         single.turns = {}
         states: list[State] = []
+        ends = [0]
         seen: dict[frozenset[object], int] = {}
         while walk.modes == {"nth"} and len(states) < MOST_TURNS:
             turns = frozenset((key, turn) for key, turn in single.turns.items() if turn)
@@ -389,8 +414,10 @@ class Reader:
             if first < len(states):
                 # What comes once, before the period, is in no share.
                 walk.starts = states[:first]
+                walk.met = _averaged(single.visits[ends[first] :], len(states) - first)
                 return Stream.of(states[first:])
             states += _through(single, passed, programs).states
+            ends.append(len(single.visits))
         walk.twice = True
         return None
 
@@ -437,6 +464,7 @@ class Reader:
             return None
         mode = _mode(walk, shares)
         seed = None
+        placing = None
         made: tuple[str | None, ...] = ()
         if not walk.twice:
             # What is only right on average, since its period is too long to follow, has no sequence.
@@ -445,6 +473,7 @@ class Reader:
             (key, total), *_ = walk.seeds.items()
             made = _hash_slots(stream, key, total, label)
             seed = key[1]
+            placing = _PLACINGS[key[0].partition(" ")[0], family]
         where = selector.where
         backends = tuple(
             ReadShare(to=to, share=ratio(part, length), name=_endpoint_name(names.get(to), selector.name))
@@ -482,9 +511,36 @@ class Reader:
             name=selector.name,
             slots=_from_start(made, [_endpoint(label(state)[0], selector) for state in walk.starts]),
             hash_seed=seed,
+            placing=placing,
+            path=_path(walk, hooks),
             lines=tuple(sorted(lines)),
             picking=tuple(sorted(picking)),
         )
+
+
+def _averaged(visits: Sequence[Visit], turns: int) -> list[Visit]:
+    """What so many connections met, each followed by itself, as what one meets on average."""
+    made: dict[Meaning, Visit] = {}
+    for visit in visits:
+        one = made.setdefault(visit.meaning, visit._replace(came=Fraction(0), took=Fraction(0)))
+        came, took = one.came + visit.came / turns, one.took + visit.took / turns
+        made[visit.meaning] = one._replace(came=came, took=took)
+    return list(made.values())
+
+
+def _path(walk: Walk, hooks: Sequence[str]) -> tuple[Step, ...]:
+    """The rules that connections meet: which part of them comes to each, and which it takes."""
+    hook = hooks[0] if hooks else ""
+    steps: list[Step] = []
+    for visit in walk.met or walk.visits:
+        meaning = visit.meaning
+        if visit.came and meaning.act is not Act.GO_ON:
+            rule = meaning.rule
+            where = f"{hook}: {rule.table} {rule.chain}" if hook else f"{rule.table} {rule.chain}"
+            # The masses of a counter that is asked twice are known where its connections were followed.
+            came, took = (None, None) if walk.twice else (visit.came, visit.took)
+            steps.append(Step(where, rule.line, rule.text, came, took, hook))
+    return tuple(steps)
 
 
 def _through(
@@ -595,6 +651,24 @@ class _Seek:
         selector.kinds.add("nat" if act is Act.TO else "mark")
         selector.leaves.append(meaning)
         return None
+
+
+def _settled(programs: dict[str, Program], hook: str) -> dict[str, Program]:
+    """The chains of a table as a hook has them.
+
+    What this host sends has an address of its own, and what comes in from elsewhere has not.
+    """
+    if hook not in {"prerouting", "output"}:
+        return programs
+    here, there = (LOCAL_SOURCE, REMOTE_SOURCE) if hook == "output" else (REMOTE_SOURCE, LOCAL_SOURCE)
+    made = dict(programs)
+    for name, program in programs.items():
+        if any({here, there} & set(meaning.where.extra) for meaning in program.meanings):
+            meanings = [
+                meaning.without(here) for meaning in program.meanings if there not in meaning.where.extra
+            ]
+            made[name] = Program(name, meanings, program.bits, program.policy)
+    return made
 
 
 def _leading(meanings: dict[str, list[Meaning]]) -> set[str]:

@@ -19,6 +19,7 @@ Ports: TypeAlias = tuple[tuple[int, int], ...]
 BITS = {Family.IPV4: 32, Family.IPV6: 128}
 NOT = "! "
 LOCAL = ("dst-type", "LOCAL")
+LOCAL_SOURCE, REMOTE_SOURCE = ("src-type", "LOCAL"), ("src-type", NOT + "LOCAL")
 
 #: Services that old texts name. A reader looks nothing up on the host that it runs on.
 _SERVICES = {
@@ -205,8 +206,8 @@ def _extras(rule: tuple[tuple[str, str], ...], given: tuple[tuple[str, str], ...
 _SINGLE = frozenset(
     {"iif", "oif", "proto", "mark", "connmark", "mac", "fragment", "uid", "dst-type", "src-type"}
 )
-_NETS = frozenset({"src", "dst"})
-_PORTS = frozenset({"sport"})
+_NETS = frozenset({"src", "dst", "ctorigdst"})
+_PORTS = frozenset({"sport", "dport", "ctorigdstport"})
 
 
 def _one(name: str, rule: str, given: str, bits: int) -> bool | None:

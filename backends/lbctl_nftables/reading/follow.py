@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from lbctl.model import Family
 from lbctl_nftables.reading import grammar, select
@@ -50,6 +50,7 @@ _BUDGET, _PER_WORD = 150_000, 50
 _NODES = 20_000
 _WIDEST = 4096
 _FEW = 16
+T = TypeVar("T")
 #: All that a hash can be, as a part of its range.
 _ALL = Fraction(0), Fraction(1)
 _GUARDS = ("dst", "dport")
@@ -131,6 +132,8 @@ class Node:
     pick: Pick | None = None
     rule: Rule | None = None
     cases: list[tuple[int, int, Place | End]] = field(default_factory=list)
+    #: Numbers, where connections with them go on, and where their ways part again or end.
+    onward: list[tuple[int, int, Place, Place | End]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -138,10 +141,21 @@ class Followed:
     """All ways of a selector's connections."""
 
     start: Place | End
+    #: Where connections come in, and where their ways part first.
+    begin: Place
+    first: Place | End
     nodes: dict[Place, Node] = field(default_factory=dict)
-    #: The rules that take part, in the order of their discovery; those that all connections meet.
+    #: The rules that take part, in the order of their discovery.
     used: dict[int, Rule] = field(default_factory=dict)
-    first: frozenset[int] = frozenset()
+    #: From where connections go on → the rules that they meet before their ways part again.
+    trails: dict[Place, tuple[int, ...]] = field(default_factory=dict)
+    #: All points where the way parts, also those behind which all ways are one.
+    partings: dict[Place, Node] = field(default_factory=dict)
+    #: The rules that take others, of which the selected traffic is what they leave.
+    spared: set[int] = field(default_factory=set)
+    #: Rule → what a look-up by fields has for the connections.
+    looked: dict[int, str] = field(default_factory=dict)
+    _trail: list[int] = field(default_factory=list)
     #: Rule, and the numbers at which its condition holds, for conditions on picked numbers.
     drawn: dict[int, tuple[Rule, Chain, Drawn]] = field(default_factory=dict)
     #: What ended the way of a part of the selected traffic: the field, and the values that are left.
@@ -154,6 +168,17 @@ class Followed:
     strange: dict[int, Rule] = field(default_factory=dict)
     #: The part of the connections that comes to each place, once that was asked for.
     weighed: Mapping[Place | End, Fraction] = field(default_factory=dict)
+
+    def use(self, rule: Rule) -> None:
+        """A rule takes part."""
+        self.used.setdefault(id(rule), rule)
+        self._trail.append(id(rule))
+
+    def trail(self) -> tuple[int, ...]:
+        """The rules that took part since this was asked for."""
+        made = tuple(self._trail)
+        self._trail.clear()
+        return made
 
 
 class Step(NamedTuple):
@@ -441,9 +466,8 @@ class Hook:
     def follow(self, selector: Selector) -> Followed:
         """All ways of a selector's connections; raises `Undecided`."""
         start = Place(0, self._entered(0), 0, None, None)
-        followed = Followed(start)
+        followed = Followed(start, start, start)
         followed.start = self._advance(selector, start, followed)
-        followed.first = frozenset(followed.used)
         work: list[Place | End] = [followed.start]
         while work:
             place = work.pop()
@@ -454,6 +478,7 @@ class Hook:
             node = followed.nodes[place] = self._part(selector, place, followed)
             node.rule = self._rule_at(selector, place)
             work += [after for _, _, after in reversed(node.cases)]
+        followed.first, followed.partings = followed.start, dict(followed.nodes)
         _straighten(followed)
         return followed
 
@@ -479,7 +504,9 @@ class Hook:
     def _advance(self, selector: Selector, place: Place, followed: Followed) -> Place | End:
         """Go on to the next place where a number is picked, or to the end."""
         followed.passed.clear()
+        followed.trail()
         to = self._gone(selector, place, followed)
+        followed.trails[place] = followed.trail()
         if isinstance(to, Place) or to.to:
             # What is left out of a leak leaks as well.
             followed.but |= followed.passed
@@ -525,6 +552,7 @@ class Hook:
                         element = self._element(meant, selector)
                         if element is None or not isinstance(element.data, Verdict):
                             return Step("next", place)
+                        followed.looked[id(rule)] = _element_text(element)
                         return self._verdict(element.data, chain, rule, place, followed)
                     if not self._holds(meant, selector, place, rule, followed):
                         return Step("next", place)
@@ -551,7 +579,7 @@ class Hook:
                     followed.passed.setdefault("limit", text)
                 case Unknown():
                     return self._stuck(rule, place, followed)
-        followed.used.setdefault(id(rule), rule)
+        followed.use(rule)
         return Step("next", place)
 
     def _stuck(self, rule: Rule, place: Place, followed: Followed) -> Step:
@@ -617,10 +645,11 @@ class Hook:
             followed.passed[what] = found.rest(what, self.family).written(what, self.family)
         else:
             followed.passed["not"] = rule.text
-        followed.used.setdefault(id(rule), rule)
+        followed.use(rule)
+        followed.spared.add(id(rule))
 
     def _verdict(self, verdict: Verdict, chain: Chain, rule: Rule, place: Place, followed: Followed) -> Step:
-        followed.used.setdefault(id(rule), rule)
+        followed.use(rule)
         if verdict.kind == "drop":
             return Step("go", End("", "", f"drop in chain {chain.name}"))
         if verdict.kind == "accept":
@@ -645,7 +674,7 @@ class Hook:
             raise Undecided(rule, "mark", f"{strange} is no number") from strange
         before = place.ct if where == "ct" else place.meta
         if self.marking:
-            followed.used.setdefault(id(rule), rule)
+            followed.use(rule)
             if before and before != mark:
                 place = place._replace(over=rule.line)
         return place._replace(ct=mark) if where == "ct" else place._replace(meta=mark)
@@ -655,7 +684,7 @@ class Hook:
     ) -> Step:
         """The end of a connection that is translated, unless a number is picked for it."""
         if nat.kind == "masquerade":
-            followed.used.setdefault(id(rule), rule)
+            followed.use(rule)
             return Step("go", End("", "", "masquerade"))
         parts: list[Key | None] = []
         for operand in (nat.address, nat.port):
@@ -681,7 +710,7 @@ class Hook:
                 parts.append(operand)
         if self._range(nat, parts) is not None:
             return Step("part", place)
-        followed.used.setdefault(id(rule), rule)
+        followed.use(rule)
         return Step("go", self._endpoint(nat, parts, selector, rule, followed))
 
     def _range(self, nat: Nat, parts: Sequence[Key | None]) -> tuple[str, int, int] | None:
@@ -909,6 +938,7 @@ class Hook:
                     after = after._replace(hashes=hashed)
                 if after not in known:
                     known[after] = self._advance(selector, after, followed)
+                node.onward.append((low, high, after, known[after]))
                 after = known[after]
             elif narrowed and _hashed(place, pick, low, high) is None:
                 continue
@@ -1011,7 +1041,7 @@ class _Guarded:
 def _straighten(followed: Followed) -> None:
     """Take out the partings behind which all ways are one: a number is picked there that changes nothing."""
     beyond: dict[Place, Place | End] = {}
-    for place in reversed(_in_order(followed)):
+    for place in reversed(_order(followed)):
         node = followed.nodes[place]
         node.cases = [(low, high, _beyond(beyond, after)) for low, high, after in node.cases]
         [only, *others] = {after for _, _, after in node.cases}
@@ -1030,22 +1060,40 @@ def shares(followed: Followed) -> dict[End, Fraction]:
     return {place: share for place, share in _weighed(followed).items() if isinstance(place, End)}
 
 
-def weights(followed: Followed) -> dict[int, Fraction]:
-    """The part of the connections that comes to each rule that picks, by the rule's identity."""
-    met: dict[int, Fraction] = {}
-    for place, share in _weighed(followed).items():
-        rule = followed.nodes[place].rule if isinstance(place, Place) else None
-        if rule is not None:
-            met[id(rule)] = met.get(id(rule), Fraction(0)) + share
-    return met
+def weights(followed: Followed) -> dict[int, tuple[Fraction, Fraction]]:
+    """By the identity of a rule: the part of the connections that comes to it, and the part that it takes."""
+    came: dict[int, Fraction] = dict.fromkeys(followed.trails[followed.begin], _ALL[1])
+    left: dict[int, Fraction] = {}
+    at: dict[Place | End, Fraction] = {followed.first: _ALL[1]}
+    for place in _in_order(followed.first, {place: _next(node) for place, node in followed.partings.items()}):
+        node, weight, missed = followed.partings[place], at[place], _next_rule(place)
+        rule = id(node.rule)
+        came[rule] = came.get(rule, Fraction(0)) + weight
+        known = {onward: to for _, _, onward, to in node.onward}
+        for part, onward in _parts([(low, high, go) for low, high, go, _ in node.onward], node.pick, place):
+            share = part if weight == 1 else weight * part
+            # Where a rule goes on behind its pick, it is no other one.
+            same = onward.frames == place.frames and onward.statement > 0
+            for number in followed.trails[onward]:
+                if not (same and number == rule):
+                    came[number] = came.get(number, Fraction(0)) + share
+            if onward.frames == missed.frames and not onward.statement:
+                left[rule] = left.get(rule, Fraction(0)) + share
+            at[known[onward]] = at.get(known[onward], Fraction(0)) + share
+    left |= {number: share for number, share in came.items() if number in followed.spared}
+    return {number: (share, share - left.get(number, 0)) for number, share in came.items()}
+
+
+def _next(node: Node) -> list[Place]:
+    return [to for _, _, _, to in node.onward if isinstance(to, Place)]
 
 
 def _weighed(followed: Followed) -> Mapping[Place | End, Fraction]:
     if not followed.weighed:
         met: dict[Place | End, Fraction] = {followed.start: _ALL[1]}
-        for place in _in_order(followed):
+        for place in _order(followed):
             weight = met[place]
-            for part, after in parts(followed.nodes[place], place):
+            for part, after in _parts(followed.nodes[place].cases, followed.nodes[place].pick, place):
                 # Most connections come to one picking rule, all of them: fractions cost.
                 share = part if weight == 1 else weight * part
                 met[after] = met[after] + share if after in met else share
@@ -1053,20 +1101,19 @@ def _weighed(followed: Followed) -> Mapping[Place | End, Fraction]:
     return followed.weighed
 
 
-def parts(node: Node, place: Place) -> list[tuple[Fraction, Place | End]]:
+def _parts(cases: Sequence[tuple[int, int, T]], pick: Pick | None, place: Place) -> list[tuple[Fraction, T]]:
     """What part of the connections at a parting goes where, in the order of the numbers."""
-    pick = node.pick
     if pick is None:
         return []
     low, high = _known(place, pick)
     if (low, high) == _ALL:
         # Counted in whole numbers: a table of a hash may have 65,521.
-        numbers: dict[Place | End, int] = {}
-        for first, last, after in node.cases:
+        numbers: dict[T, int] = {}
+        for first, last, after in cases:
             numbers[after] = numbers.get(after, 0) + last - first + 1
         return [(_fraction(count, pick.modulus), after) for after, count in numbers.items()]
-    counted: dict[Place | End, Fraction] = {}
-    for first, last, after in node.cases:
+    counted: dict[T, Fraction] = {}
+    for first, last, after in cases:
         met = min(high, Fraction(last + 1, pick.modulus)) - max(low, Fraction(first, pick.modulus))
         counted[after] = counted.get(after, Fraction(0)) + met / (high - low)
     return [(part, after) for after, part in counted.items()]
@@ -1077,13 +1124,21 @@ def _fraction(count: int, of: int) -> Fraction:
     return Fraction(count, of)
 
 
-def _in_order(followed: Followed) -> list[Place]:
+def _order(followed: Followed) -> list[Place]:
+    ways = {
+        place: [after for _, _, after in node.cases if isinstance(after, Place)]
+        for place, node in followed.nodes.items()
+    }
+    return _in_order(followed.start, ways)
+
+
+def _in_order(start: Place | End, ways: Mapping[Place, Sequence[Place]]) -> list[Place]:
     """The partings, each before those that it leads to."""
-    if isinstance(followed.start, End):
+    if isinstance(start, End):
         return []
     done: set[Place] = set()
     order: list[Place] = []
-    work: list[tuple[Place, bool]] = [(followed.start, False)]
+    work: list[tuple[Place, bool]] = [(start, False)]
     while work:
         place, left = work.pop()
         if left:
@@ -1093,7 +1148,7 @@ def _in_order(followed: Followed) -> list[Place]:
             continue
         done.add(place)
         work.append((place, True))
-        work += [(after, False) for _, _, after in followed.nodes[place].cases if isinstance(after, Place)]
+        work += [(after, False) for after in ways[place]]
     order.reverse()
     return order
 
@@ -1198,6 +1253,13 @@ def sets_marks(chain: Chain, table: Table) -> bool:
 def _next_rule(place: Place) -> Place:
     number, index = place.frames[-1]
     return place._replace(frames=(*place.frames[:-1], (number, index + 1)), statement=0)
+
+
+def _element_text(element: Element) -> str:
+    """An element of a map of verdicts, as it is written."""
+    verdict = element.data
+    target = f" {verdict.target}" if isinstance(verdict, Verdict) and verdict.target else ""
+    return f"{' . '.join(element.key)} : {verdict.kind if isinstance(verdict, Verdict) else ''}{target}"
 
 
 def _is_new(statement: grammar.Statement) -> bool:

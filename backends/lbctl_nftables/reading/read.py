@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.model import Family, Finding, Kept, Reading, ReadService, ReadShare, Severity, Step
 from lbctl.model import shares as parts_of
+from lbctl.model.jenkins import slot_of
 from lbctl_nftables.reading import judge, own
 from lbctl_nftables.reading.document import Document, read_text
 from lbctl_nftables.reading.follow import (
@@ -224,8 +225,7 @@ class _Reader:
         """The shares, and one period where there is a sequence, or the slots of a hash."""
         picks = _picks(followed)
         kinds = {pick.kind for pick in picks}
-        met = [pick.ident for pick in picks if pick.kind == "inc"]
-        tangled = len(met) > len(set(met))
+        tangled = _tangled(followed)
         if kinds == {"inc"}:
             longest = max(pick.modulus for pick in picks)
             limit = min(_LONGEST, self._turns)
@@ -309,9 +309,12 @@ class _Reader:
             name=found.name,
             slots=tuple(end.to or None for end in slots),
             hash_seed=next(iter(hashes)).seed if len(hashes) == 1 and slots else None,
+            placing=slot_of if len(hashes) == 1 and slots else None,
             lines=tuple(lines),
             picking=self._picking(found, followed),
-            source_nat=self._source_nats.get((family, own.key(selector) or ())) if served else None,
+            source_nat=self._source_nats.get((family, own.key(selector) or ()))
+            if any(end.action == "dnat" for end in served)
+            else None,
             path=self._path(hook, followed),
         )
 
@@ -333,13 +336,15 @@ class _Reader:
 
     def _path(self, hook: Hook, followed: Followed) -> tuple[Step, ...]:
         """The rules that take part, in the order in which they are met."""
-        met = weights(followed)
+        # Of counters that are met on several ways only the ends are exact.
+        met = {} if _tangled(followed) else weights(followed)
         steps = []
         for number, rule in followed.used.items():
             chain = self._chains_of[number]
-            share = met.get(number) if number in met else Fraction(1) if number in followed.first else None
             where = f"{hook.name}: {chain.family} {chain.table} {chain.name}"
-            steps.append(Step(where=where, line=rule.line, rule=rule.text, share=share))
+            share, taken = met.get(number, (None, None))
+            looked = followed.looked.get(number)
+            steps.append(Step(where, rule.line, rule.text, share, taken, hook.name, looked))
         return tuple(steps)
 
     def _depends(self, hook: Hook, selector: Selector, followed: Followed) -> str | None:
@@ -378,6 +383,7 @@ class _Reader:
                 made[key] = replace(
                     other,
                     hooks=(*other.hooks, *(hook for hook in service.hooks if hook not in other.hooks)),
+                    path=other.path + service.path,
                     lines=tuple(sorted({*other.lines, *service.lines})),
                 )
         return tuple(made.values())
@@ -385,6 +391,12 @@ class _Reader:
 
 def _picks(followed: Followed) -> list[Pick]:
     return [node.pick for node in followed.nodes.values() if node.pick is not None]
+
+
+def _tangled(followed: Followed) -> bool:
+    """True where a counter is met on several ways."""
+    met = [pick.ident for pick in _picks(followed) if pick.kind == "inc"]
+    return len(met) > len(set(met))
 
 
 def _mode(followed: Followed, ends: Mapping[End, Fraction]) -> str:

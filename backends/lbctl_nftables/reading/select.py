@@ -80,7 +80,7 @@ class Values:
             these, those = (other, self) if self.but else (self, other)
             names, but = these.names - those.names, False
         made = Values(None, names, but, "")
-        text = self.text if made == self else other.text if made == other else ", ".join(sorted(names))
+        text = self.text if made == self else other.text if made == other else ",".join(sorted(names))
         return Values(None, names, but, text)
 
     def rest(self, what: str, family: Family) -> Values:

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 #: Parts of a hash that are held against each other one by one; beyond, only shares are.
 _FINEST = 1 << 20
-#: Where connections that this host makes itself meet rules, and conditions that hold for all others.
-_OWN = "output"
-_OUTSIDE = {("src-type", "! LOCAL"), ("src-type", "!= local")}
 
 
 class Verdict(StrEnum):
@@ -112,19 +109,10 @@ def _by_place(reading: Reading) -> dict[tuple[object, str, str], ReadService]:
     """What selects connections, where, and for what → the service."""
     places: dict[tuple[object, str, str], ReadService] = {}
     for service in reading.services:
-        *what, when = service.selector
-        outside = [condition for condition in when if condition in _OUTSIDE]
         for hook in service.hooks:
-            if outside and hook == _OWN:
-                continue
-            selector = (*what, tuple(condition for condition in when if condition not in outside))
-            # Translating and marking do not stand in each other's way; of two alike, the first acts.
-            places.setdefault((selector, hook, _kind(service)), service)
+            # Translating and marking do not stand in each other's way.
+            places.setdefault((service.selector, hook, service.changes), service)
     return places
-
-
-def _kind(service: ReadService) -> str:
-    return {"mark": "mark", "connmark": "mark", "snat": "source"}.get(service.action, "destination")
 
 
 def _pair(a: ReadService | None, b: ReadService | None, hooks: tuple[str, ...]) -> Pair:
@@ -157,7 +145,9 @@ def _alike(a: ReadService, b: ReadService) -> Verdict:
 
 def _same_clients(a: ReadService, b: ReadService) -> bool:
     """True where a hash is known to send each client to the same endpoint on both sides."""
-    if None in {a.hash_seed, b.hash_seed} or a.hash_seed != b.hash_seed or not a.slots or not b.slots:
+    if None in {a.hash_seed, b.hash_seed} or a.hash_seed != b.hash_seed or a.placing is not b.placing:
+        return False
+    if not a.slots or not b.slots:
         return False
     if a.slots == b.slots:
         return True

@@ -159,6 +159,7 @@ def service_document(service: ReadService) -> dict[str, object]:
         "depends_on": service.depends_on,
         "when": dict(service.when) if service.when else None,
         "name": service.name,
+        "source_nat": None if service.source_nat is None else str(service.source_nat),
         "lines": list(service.lines),
     }
 
@@ -251,8 +252,6 @@ def _service(group: Sequence[ReadService], made: Mapping[str, Service]) -> tuple
         for name, value in (each.when or {}).items():
             if name == "src" and "!" not in value and "-" not in value and "@" not in value:
                 clients = {ip_network(part.strip()) for part in value.split(",")}
-            elif (name, value) == ("src-type", "! LOCAL"):
-                local = False
             else:
                 raise _CannotHold(f"only where {name} is {value}")
         # Rules may tell a listener's clients one by one.
@@ -279,11 +278,19 @@ def _service(group: Sequence[ReadService], made: Mapping[str, Service]) -> tuple
         local_clients=local,
         seed=seed if seed != default_seed(name) else None,
         affinity=seconds,
-        source_nat=first.source_nat or SourceNat.HAIRPIN,
+        source_nat=_source_nat(group, remarks),
         allow=tuple(allow),
     )
     _check_order(service, group, remarks)
     return service, remarks
+
+
+def _source_nat(group: Sequence[ReadService], remarks: list[str]) -> SourceNat:
+    """When the client's address is replaced; the default where rules do not say."""
+    told = {each.source_nat: None for each in group if each.source_nat is not None}
+    if len(told) > 1:
+        remarks.append(f"the client's address is replaced in several ways ({', '.join(told)})")
+    return next(iter(told), SourceNat.HAIRPIN)
 
 
 def _check_order(service: Service, group: Sequence[ReadService], remarks: list[str]) -> None:

@@ -31,6 +31,11 @@ def slot_of(client: Address, slots: int, seed: int) -> int:
     return jenkins(client.packed, seed) * slots >> 32
 
 
+def slot_of_first_word(client: Address, slots: int, seed: int) -> int:
+    """As `slot_of`, where a kernel looks at the first 32 bits of an address alone."""
+    return jenkins(client.packed[:4], seed) * slots >> 32
+
+
 def _word(data: bytes) -> int:
     return int.from_bytes(data, "little")
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from fractions import Fraction
 
-    from lbctl.model.intent import Family, SourceNat
+    from lbctl.model.intent import Address, Family, SourceNat
 
 
 class Severity(StrEnum):
@@ -67,19 +67,26 @@ class ReadShare:
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A rule that connections of a service meet, where it stands, and the share of them that comes there.
+class Step(NamedTuple):
+    """A rule that connections of a service meet, and where it stands.
 
-    `share` is None where it was not worked out.
+    `share` of them come there, and `taken` of them it takes: it ends their way, or leads them elsewhere. Both
+    are None where they were not worked out.
     """
 
     where: str
     line: int
     rule: str
     share: Fraction | None = None
+    taken: Fraction | None = None
+    #: Which of the service's hooks it is at.
+    hook: str = ""
+    #: What a look-up by fields of the packet has for them.
+    element: str | None = None
 
 
+#: Which of so many slots a client has, by a seed; counted from 0.
+Placing: TypeAlias = "Callable[[Address, int, int], int]"
 #: The fields of `ReadService` that say which connections it is about, beside `when`.
 SELECTOR = ("family", "proto", "dst", "dport")
 
@@ -89,7 +96,8 @@ class ReadService:
     """What new connections of one selector get. Shares and leak add up to 1.
 
     `slots` is one full period, where there is a sequence: where the 1st, 2nd, … connection goes, None for
-    one that leaks; for a hash, where the clients of each slot go, by `hash_seed`.
+    one that leaks; for a hash, where the clients of each slot go, by `hash_seed` and `placing`. Of the values
+    of `when`, those with commas mean one of several, those with a comma and a blank mean all of several.
     """
 
     family: Family
@@ -109,13 +117,14 @@ class ReadService:
     name: str | None = None
     slots: tuple[str | None, ...] = ()
     hash_seed: int | None = None
+    placing: Placing | None = None
     #: The lines that it was read from, for comments in what is made of it.
     lines: tuple[int, ...] = ()
     #: Those of them that pick an endpoint: listeners with the same ones share their turns.
     picking: tuple[int, ...] = ()
     #: When the client's address is replaced; None where the rules read do not say.
     source_nat: SourceNat | None = None
-    #: What new connections pass on their way to an endpoint, in order, for people.
+    #: What new connections pass on their way to an endpoint, in order, hook by hook.
     path: tuple[Step, ...] = ()
 
     @property
@@ -123,6 +132,11 @@ class ReadService:
         """What tells this service from others: family, protocol, address, port, further conditions."""
         when = tuple(sorted((self.when or {}).items()))
         return self.family, self.proto, self.dst, self.dport, when
+
+    @property
+    def changes(self) -> str:
+        """What of connections it changes: `destination`, `source` or `mark`; of two alike, the first acts."""
+        return {"mark": "mark", "connmark": "mark", "snat": "source"}.get(self.action, "destination")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
