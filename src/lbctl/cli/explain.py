@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lbctl.cli.options import Color, Colors, Format, Output
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from lbctl.cli.output import Style
-    from lbctl.engine.explaining import Way
-    from lbctl.model import Address, Listener, Reading
+    from lbctl.engine.explaining import Connection, Way
+    from lbctl.model import Address, Listener, Reading, Step
 
 #: Turns, and rules, that are told one by one.
 _TOLD = 24
@@ -22,6 +24,13 @@ class Graph(StrEnum):
     """The languages that a graph can be printed in."""
 
     MERMAID = "mermaid"
+    SVG = "svg"
+
+
+#: When the client's address is replaced, where it ever is.
+_SOURCE = {"always": "", "hairpin": ", where replies would bypass this host"}
+#: Condition → the option that decides it.
+_DECIDING = {"src": "--client", "sport": "--source-port", "iif": "--in"}
 
 
 def explain(
@@ -32,6 +41,19 @@ def explain(
         str | None,
         typer.Option("--client", metavar="ADDRESS", help="Whose connection it is.", show_default=False),
     ] = None,
+    source_port: Annotated[
+        int | None,
+        typer.Option(
+            "--source-port", metavar="PORT", min=0, max=65535, help="Its port there.", show_default=False
+        ),
+    ] = None,
+    interface: Annotated[
+        str | None,
+        typer.Option("--in", metavar="INTERFACE", help="Where it comes in.", show_default=False),
+    ] = None,
+    own: Annotated[
+        bool, typer.Option("--local", help="It is made on this host itself: it comes in nowhere.")
+    ] = False,
     source: Annotated[
         str | None,
         typer.Option(
@@ -42,56 +64,108 @@ def explain(
         ),
     ] = None,
     graph: Annotated[
-        Graph | None, typer.Option("--graph", help="Print a graph of the way instead.", show_default=False)
+        Graph | None,
+        typer.Option(
+            "--graph", help="Print a graph of the way instead; svg needs graphviz.", show_default=False
+        ),
     ] = None,
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
     """Show the way of a new connection through the rules, and who gets it with what probability.
 
-    For a client and a hash of addresses: the very endpoint. Changes nothing.
+    For a client and a hash of addresses: the very endpoint. Rules ask for more than the listener: what is
+    known of the connection decides, and the rest is told. Changes nothing.
     """
-    from lbctl.cli.output import Style, print_json, say, share
+    from lbctl.cli.output import Style, print_json, say
     from lbctl.config.values import escape
     from lbctl.engine.explaining import explain as explained
-    from lbctl.engine.importing import service_document
     from lbctl.errors import IntentError
 
-    where, who = _listener(listener), _address(client)
+    connection = _connection(listener, client, source_port, interface, own)
     readings = _readings(source)
     refused = [name for name, reading in readings.items() if not reading.accept]
-    ways = explained(where, readings, who)
-    if graph is Graph.MERMAID:
-        print(_mermaid(ways, listener))
+    ways = explained(connection, readings)
+    if graph is not None:
+        print(_graph(graph, listener, ways))
     elif output is Format.JSON:
-        services = [
-            {
-                "source": way.source,
-                **service_document(way.service),
-                "path": [
-                    {
-                        "where": step.where,
-                        "line": step.line,
-                        "rule": step.rule,
-                        "share": None if step.share is None else share(step.share),
-                    }
-                    for step in way.service.path
-                ],
-                "slot": way.slot,
-                "slots": len(way.service.slots) if way.service.mode == "hash" else None,
-                "chosen": way.chosen,
-            }
-            for way in ways
-        ]
-        print_json({"listener": str(where), "client": str(who) if who else None, "services": services})
+        print_json(_document(connection, ways))
     else:
-        print("\n\n".join(_text(way, who is not None, Style(color)) for way in ways) or "no rule balances it")
+        print("\n\n".join(_text(way, connection, Style(color)) for way in ways) or "no rule balances it")
     for name in refused:
         say(f"lbctl: {escape(name)} cannot be trusted as a ruleset; see lbctl import")
     if refused:
         raise typer.Exit(IntentError.exit_code)
     if not ways:
         raise typer.Exit(1)
+
+
+def _connection(
+    listener: str, client: str | None, source_port: int | None, interface: str | None, own: bool
+) -> Connection:
+    from lbctl.engine.explaining import Connection
+    from lbctl.errors import IntentError
+
+    address = _address(client)
+    own = own or (address is not None and address.is_loopback)
+    if own and interface is not None:
+        raise IntentError(
+            "a connection that this host makes itself comes in nowhere",
+            hint="leave out --in, or --local and a --client of this host",
+        )
+    return Connection(
+        listener=_listener(listener),
+        client=address,
+        source_port=source_port,
+        interface=interface,
+        own=own,
+    )
+
+
+def _graph(graph: Graph, listener: str, ways: Sequence[Way]) -> str:
+    from lbctl.cli.graph import mermaid, svg
+    from lbctl.host import LocalHost
+
+    return mermaid(listener, ways) if graph is Graph.MERMAID else svg(LocalHost(), listener, ways)
+
+
+def _document(connection: Connection, ways: Sequence[Way]) -> dict[str, Any]:
+    from lbctl.engine.importing import service_document
+
+    services = [
+        {
+            "source": way.source,
+            **service_document(way.service),
+            "path": [_step(step) for step in way.path],
+            "open": dict(way.open),
+            "slot": way.slot,
+            "slots": len(way.service.slots) if way.service.mode == "hash" else None,
+            "chosen": way.chosen,
+        }
+        for way in ways
+    ]
+    return {
+        "listener": str(connection.listener),
+        "client": str(connection.client) if connection.client else None,
+        "source_port": connection.source_port,
+        "in": connection.interface,
+        "local": connection.own,
+        "services": services,
+    }
+
+
+def _step(step: Step) -> dict[str, Any]:
+    from lbctl.cli.output import share
+
+    return {
+        "where": step.where,
+        "hook": step.hook,
+        "line": step.line,
+        "rule": step.rule,
+        "element": step.element,
+        "share": None if step.share is None else share(step.share),
+        "taken": None if step.taken is None else share(step.taken),
+    }
 
 
 def _listener(text: str) -> Listener:
@@ -122,7 +196,7 @@ def _readings(source: str | None) -> dict[str, Reading]:
     return {source: read_rules_of(source)} if source is not None else read_stores()
 
 
-def _text(way: Way, asked: bool, style: Style) -> str:
+def _text(way: Way, connection: Connection, style: Style) -> str:
     from lbctl.cli.compare import selected
     from lbctl.cli.output import share_text, table
     from lbctl.config.values import escape
@@ -130,14 +204,7 @@ def _text(way: Way, asked: bool, style: Style) -> str:
     service = way.service
     name = f"  {escape(service.name)}" if service.name else ""
     lines = [style(f"{escape(selected(service))}{name}", "bold") + f"  ({escape(way.source)})"]
-    steps = service.path[:_TOLD]
-    for step in steps:
-        share = "" if step.share is None else share_text(step.share)
-        lines.append(f"  {share:>8}  line {step.line}, {escape(step.where)}: {escape(step.rule)}")
-    if len(service.path) > len(steps):
-        lines.append(f"            and {len(service.path) - len(steps)} more rules")
-    if not steps:
-        lines.append(f"  at {', '.join(service.hooks)}, lines {', '.join(map(str, service.lines[:_TOLD]))}")
+    lines += _path(way)
     how = {
         "nth": "in turn",
         "random": "by chance",
@@ -159,11 +226,35 @@ def _text(way: Way, asked: bool, style: Style) -> str:
     if service.leak:
         rows.append(("", f"no endpoint ({escape(service.leak_to or '')})", share_text(service.leak)))
     lines.append(table(rows, right=frozenset({2}), indent="    "))
-    if asked:
+    if service.source_nat is not None and service.source_nat in _SOURCE:
+        lines.append(f"  the client's address is replaced by this host's{_SOURCE[service.source_nat]}")
+    if connection.client is not None:
         lines.append("  " + _chosen(way))
+    for name, value in way.open:
+        option = f" ({_DECIDING[name]} says it)" if name in _DECIDING else ""
+        lines.append(f"  only where {escape(name)} is {escape(value)}{option}")
     if not service.exact:
         lines.append(f"  shares depend on {escape(service.depends_on or '')}")
     return "\n".join(lines)
+
+
+def _path(way: Way) -> Iterator[str]:
+    """The rules in their order: how many connections come to each, and how many it takes."""
+    from lbctl.cli.output import share_text
+    from lbctl.config.values import escape
+
+    service = way.service
+    if not way.path:
+        yield f"  at {', '.join(service.hooks)}, lines {', '.join(map(str, service.lines[:_TOLD]))}"
+        return
+    yield f"  {'comes':>8}  {'taken':>8}"
+    for step in way.path[:_TOLD]:
+        came, took = ("" if part is None else share_text(part) for part in (step.share, step.taken))
+        looked = "" if step.element is None else f"  →  {escape(step.element)}"
+        where = f"line {step.line}, {escape(step.where)}"
+        yield f"  {came:>8}  {took:>8}  {where}: {escape(step.rule)}{looked}"
+    if len(way.path) > _TOLD:
+        yield f"{'':22}and {len(way.path) - _TOLD} more rules"
 
 
 def _chosen(way: Way) -> str:
@@ -175,26 +266,3 @@ def _chosen(way: Way) -> str:
     if way.slot is not None:
         return f"this client gets no endpoint: slot {way.slot} of {len(way.service.slots)} is empty"
     return "which one this client gets is not decided by its address"
-
-
-def _mermaid(ways: tuple[Way, ...], listener: str) -> str:
-    """A flow chart. A label is a quoted string, in which what could end it is a number."""
-    lines = ["flowchart LR", f'    listener(["{_label(listener)}"])']
-    for number, way in enumerate(ways):
-        service, last = way.service, "listener"
-        for place, step in enumerate(service.path[:_TOLD]):
-            this = f"s{number}r{place}"
-            lines.append(f'    {this}["{_label(f"{step.where}: {step.rule}")}"]')
-            share = "" if step.share is None else f'|"{step.share}"|'
-            lines.append(f"    {last} -->{share} {this}")
-            last = this
-        for place, each in enumerate(service.backends):
-            arrow = "==>" if way.chosen == each.to else "-->"
-            lines.append(f'    {last} {arrow}|"{each.share}"| s{number}e{place}(["{_label(each.to)}"])')
-        if service.leak:
-            lines.append(f'    {last} -.->|"{service.leak}"| s{number}leak["no endpoint"]')
-    return "\n".join(lines)
-
-
-def _label(text: str) -> str:
-    return "".join(c if c.isascii() and (c.isalnum() or c in " .:/-@,_") else f"#{ord(c)};" for c in text)

@@ -1,4 +1,10 @@
-"""The way of a new connection through rules: which services take it, by what rules, and to whom."""
+"""The way of a new connection through rules: which services take it, by what rules, and to whom.
+
+Rules ask for more than the listener. What is known of the connection decides these conditions; one that
+stays open is told with the way that depends on it. Of ways for which the same is changed, one for fewer
+connections stands for itself, and a wider one for what it leaves: where a narrow one takes the connection in
+any case, the wider ones are not its way.
+"""
 
 from __future__ import annotations
 
@@ -7,53 +13,100 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from lbctl.model import Family
-from lbctl.model.jenkins import slot_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lbctl.model import Address, Listener, Reading, ReadService
+    from lbctl.model import Address, Listener, Reading, ReadService, Step
+
+#: Where connections that this host makes itself come in.
+_OWN = "output"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """A new connection, as far as it is known. `own` is one that this host makes itself."""
+
+    listener: Listener
+    client: Address | None = None
+    source_port: int | None = None
+    interface: str | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """A service that takes connections to a listener, and what is known of one client's.
+    """A service that takes a connection, and what is known of its end.
 
-    `source` is where its rules are. `slot` is the client's number in a hash, `chosen` the endpoint that it
-    gets: None where chance or turn decides, or where the connection leaks.
+    `source` is where its rules are; `open` are the conditions on which it depends whether the service takes
+    the connection. `slot` is the client's number in a hash, `chosen` the endpoint that it gets: None where
+    chance or turn decides, or where the connection leaks.
     """
 
     source: str
     service: ReadService
+    path: tuple[Step, ...]
+    open: tuple[tuple[str, str], ...] = ()
     slot: int | None = None
     chosen: str | None = None
 
 
-def explain(
-    listener: Listener, readings: Mapping[str, Reading], client: Address | None = None
-) -> tuple[Way, ...]:
-    """The ways of connections to a listener, those for fewer addresses first in each source."""
+def explain(connection: Connection, readings: Mapping[str, Reading]) -> tuple[Way, ...]:
+    """The ways of a connection, those for fewer addresses first in each source."""
     ways: list[Way] = []
     for source, reading in readings.items():
-        taking = [each for each in reading.services if _takes(each, listener, client)]
-        ways += [_way(source, service, client) for service in sorted(taking, key=_breadth)]
+        sure: list[ReadService] = []
+        for service in sorted(reading.services, key=_breadth):
+            undecided = _open(service, connection)
+            if undecided is None or any(_stands_before(one, service) for one in sure):
+                continue
+            if not undecided:
+                sure.append(service)
+            ways.append(_way(source, service, undecided, connection))
     return tuple(ways)
 
 
-def _way(source: str, service: ReadService, client: Address | None) -> Way:
-    if client is None or (service.affinity is not None and service.affinity.kind != "hash"):
-        return Way(source=source, service=service)
+def _way(
+    source: str, service: ReadService, undecided: tuple[tuple[str, str], ...], connection: Connection
+) -> Way:
+    slot, chosen = _chosen(service, connection.client)
+    hooks = dict.fromkeys(step.hook for step in service.path)
+    wanted = next((hook for hook in hooks if (hook == _OWN) is connection.own), None)
+    path = tuple(step for step in service.path if wanted is None or step.hook == wanted)
+    return Way(source=source, service=service, path=path, open=undecided, slot=slot, chosen=chosen)
+
+
+def _chosen(service: ReadService, client: Address | None) -> tuple[int | None, str | None]:
+    """The slot and the endpoint of a client."""
+    if service.affinity is not None and service.affinity.kind != "hash":
+        return None, None
     if len(service.backends) == 1 and not service.leak:
-        return Way(source=source, service=service, chosen=service.backends[0].to)
-    hashed = service.mode == "hash" and service.affinity is not None and service.hash_seed is not None
-    if not hashed or not service.slots or service.hash_seed is None:
-        return Way(source=source, service=service)
-    slot = slot_of(client, len(service.slots), service.hash_seed)
-    return Way(source=source, service=service, slot=slot, chosen=service.slots[slot])
+        return None, service.backends[0].to
+    placing, seed = service.placing, service.hash_seed
+    if client is None or service.mode != "hash" or not service.slots or placing is None or seed is None:
+        return None, None
+    slot = placing(client, len(service.slots), seed)
+    return slot, service.slots[slot]
 
 
-def _takes(service: ReadService, listener: Listener, client: Address | None) -> bool:
+def _open(service: ReadService, connection: Connection) -> tuple[tuple[str, str], ...] | None:
+    """The conditions that nobody knows of; None where a connection is none of a service's."""
+    if not _takes(service, connection):
+        return None
+    address = connection.listener.address
+    undecided = [("dst", service.dst)] if service.dst == "local" and address is not None else []
+    for name, value in (service.when or {}).items():
+        answer = _holds(name, value, connection)
+        if answer is False:
+            return None
+        if answer is None:
+            undecided.append((name, value))
+    return tuple(undecided)
+
+
+def _takes(service: ReadService, connection: Connection) -> bool:
     """True where connections to a listener, of a client where one is named, may be a service's."""
+    listener, client = connection.listener, connection.client
     family, proto, dst, ports, _ = service.selector
     if client is not None and family != Family.of(client):
         return False
@@ -61,18 +114,66 @@ def _takes(service: ReadService, listener: Listener, client: Address | None) -> 
         return False
     if ports != "any" and not any(_within(part, listener.port) for part in ports.split(",")):
         return False
-    if listener.address is not None:
-        if family != Family.of(listener.address):
-            return False
-        if dst not in {"local", "any"} and not _among(dst, listener.address):
-            return False
-    elif dst not in {"local", "any"}:
+    if connection.own and _OWN not in service.hooks and service.changes != "source":
         return False
-    sources = (service.when or {}).get("src")
-    if client is None or sources is None:
-        return True
-    but = sources.startswith("!")
-    return _among(sources.lstrip("!= "), client) is not but
+    if connection.interface is not None and service.hooks == (_OWN,):
+        return False
+    if listener.address is not None:
+        there = dst in {"local", "any"} or _among(dst, listener.address) is not False
+        return family == Family.of(listener.address) and there
+    return dst in {"local", "any"}
+
+
+def _holds(name: str, value: str, connection: Connection) -> bool | None:
+    """Whether a condition holds for a connection; None where it is not known."""
+    answers = [_one(name, part.strip(), connection) for part in value.split(", ")]
+    return False if False in answers else None if None in answers else True
+
+
+def _one(name: str, value: str, connection: Connection) -> bool | None:
+    wanted = value.lstrip("!= ")
+    answer: bool | None = None
+    match name:
+        case "src" if connection.client is not None:
+            answer = _among(wanted, connection.client)
+        case "sport" if connection.source_port is not None:
+            answer = any(_within(part, connection.source_port) for part in wanted.split(","))
+        case "iif" if connection.own:
+            # It does not come in at all.
+            answer = False
+        case "iif" if connection.interface is not None:
+            answer = any(_matches(part, connection.interface) for part in wanted.split(","))
+        case "src-type" if connection.own and wanted.lower() == "local":
+            answer = True
+    return answer if answer is None or wanted == value else not answer
+
+
+def _matches(written: str, interface: str) -> bool:
+    """True where a name of an interface, or the beginning of one, is that of an interface."""
+    written = written.strip().strip('"')
+    return interface.startswith(written[:-1]) if written[-1:] in {"+", "*"} else interface == written
+
+
+def _stands_before(one: ReadService, other: ReadService) -> bool:
+    """True where what a service takes is taken by another, narrower one, at all hooks of it."""
+    family, proto, dst, ports, when = one.selector
+    wide_family, wide_proto, wide_dst, wide_ports, wide_when = other.selector
+    return (
+        one.changes == other.changes
+        and family == wide_family
+        and set(other.hooks) <= set(one.hooks)
+        and wide_proto in {proto, "any"}
+        and wide_ports in {ports, "any"}
+        and (wide_dst in {dst, "any"} or _in_network(dst, wide_dst))
+        and set(wide_when) <= set(when)
+    )
+
+
+def _in_network(one: str, other: str) -> bool:
+    try:
+        return ip_network(one).subnet_of(ip_network(other))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
 
 
 def _within(part: str, port: int) -> bool:
@@ -82,8 +183,8 @@ def _within(part: str, port: int) -> bool:
     return int(first) <= port <= int(last if dash else first)
 
 
-def _among(written: str, address: Address) -> bool:
-    """True for an address in a list of addresses, networks and ranges; unknown ones hold for all."""
+def _among(written: str, address: Address) -> bool | None:
+    """Whether an address is among addresses, networks and ranges; None where these are not told."""
     for part in written.split(","):
         first, dash, last = part.strip().partition("-")
         try:
@@ -94,7 +195,7 @@ def _among(written: str, address: Address) -> bool:
             elif address in ip_network(first, strict=False):
                 return True
         except ValueError:
-            return True
+            return None
     return False
 
 
