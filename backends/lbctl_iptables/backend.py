@@ -3,13 +3,15 @@
 from lbctl_iptables.advice import advise
 from lbctl_iptables.apply import apply, check
 from lbctl_iptables.census import census
+from lbctl_iptables.clients import clients, remember
 from lbctl_iptables.compile import compile_intent as compile
 from lbctl_iptables.layout import NAME as name
 from lbctl_iptables.lift import lift
 from lbctl_iptables.observe import generation, observe
+from lbctl_iptables.others import others
 from lbctl_iptables.probe import probe
 from lbctl_iptables.reading import dump, read, recognizes
-from lbctl_iptables.script import render
+from lbctl_iptables.script import render, withdrawal
 from lbctl_iptables.stats import stats
 
 preference: int | None = 20
@@ -19,16 +21,20 @@ __all__ = [
     "apply",
     "census",
     "check",
+    "clients",
     "compile",
     "dump",
     "generation",
     "lift",
     "name",
     "observe",
+    "others",
     "preference",
     "probe",
     "read",
     "recognizes",
+    "remember",
     "render",
     "stats",
+    "withdrawal",
 ]

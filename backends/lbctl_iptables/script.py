@@ -38,6 +38,31 @@ def render(program: Program) -> str:
     return _HEADER + text
 
 
+def withdrawal(program: Program) -> str:
+    """See `lbctl.spi.Moving`: the jumps go, then what they led to."""
+    if not program:
+        return ""
+    text = ""
+    for table in layout.TABLES:
+        lines: dict[str, list[str]] = {}
+        for item in program.items:
+            word, kind, where, name, *_ = item.key
+            if where == table:
+                line = f"-D {name} {item.text}" if kind == "jump" else f"-F {name}"
+                lines.setdefault(line, []).append(word)
+                if kind == "chain":
+                    lines.setdefault(f"-X {name}", []).append(word)
+        ordered = sorted(lines, key=lambda line: "DFX".index(line[1]))
+        if ordered:
+            text += _section(table, (_option(lines[line]) + line for line in ordered))
+    return _HEADER + text
+
+
+def _option(words: Sequence[str]) -> str:
+    """What has one family's tool alone take a line; nothing for a line of both."""
+    return "" if len(words) == len(layout.WORD) else _OPTION[words[0]]
+
+
 def _rendered(
     keys: Sequence[tuple[str, ...]], families: Mapping[str, Mapping[tuple[str, ...], Item]]
 ) -> Iterator[str]:

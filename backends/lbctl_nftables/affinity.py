@@ -50,6 +50,7 @@ class Entry(NamedTuple):
     client: str
     endpoint: str
     seconds: int
+    expires: bool = True
 
 
 def keeps(service: Service, family: Family) -> bool:
@@ -177,27 +178,36 @@ def stale_maps(word: str, objects: Iterable[Json]) -> Iterator[Item]:
     }
     for name, value in named.items():
         if layout.is_affinity(name):
-            places = named.get(layout.endpoints_of_affinity(name), {})
-            found = (spell.element_key(_bare(element)) for element in places.get("elem", []))
-            wanted = {layout.kept(word, place) for place in found}
+            wanted = {
+                layout.kept(word, place)
+                for place in places(named.get(layout.endpoints_of_affinity(name), {}))
+            }
             if strangers(value, wanted):
                 text = "entries of clients that lead to no endpoint of the service"
                 yield Item((word, STALE, name), text, layout.service_of_set(name))
 
 
 def strangers(clients: Json, wanted: Collection[str]) -> list[Entry]:
-    """The entries of a map of clients, as nft lists it, that lead elsewhere or would never expire.
+    """The entries of a map of clients that lead elsewhere or never expire, those that last longest first."""
+    found = [entry for entry in entries(clients) if entry.endpoint not in wanted or not entry.expires]
+    return sorted(found, key=lambda entry: entry.seconds, reverse=True)
 
-    Those that last longest come first. While clients come and go, the kernel lists some of them twice.
-    """
+
+def entries(clients: Json) -> Collection[Entry]:
+    """The entries of a map of clients, as nft lists it: while they come and go, some of them twice."""
     found: dict[str, Entry] = {}
     for pair in clients.get("elem", []):
         key, data = pair
         carried = key.get("elem", {}) if isinstance(key, dict) else {}
-        entry = Entry(spell.element_key(_bare(key)), spell.element_key(data), carried.get("expires", 0))
-        if entry.endpoint not in wanted or "timeout" not in carried:
-            found[entry.client] = entry
-    return sorted(found.values(), key=lambda entry: entry.seconds, reverse=True)
+        client = spell.element_key(_bare(key))
+        seconds = carried.get("expires", 0)
+        found[client] = Entry(client, spell.element_key(data), seconds, expires="timeout" in carried)
+    return found.values()
+
+
+def places(endpoints: Json) -> list[str]:
+    """The elements of a set of endpoints, as nft lists it."""
+    return [spell.element_key(_bare(element)) for element in endpoints.get("elem", [])]
 
 
 def _bare(element: Json) -> Json:

@@ -32,6 +32,8 @@ def apply(host: Host, plan: Plan) -> Program:
     ensure_fresh(plan, None if before is None else str(before), lambda: observe(host, plan.driver, owner))
     preparing, doing, clearing = script.transactions(owner, plan.changes, plan.after)
     ours = _load(host, plan.driver, preparing)
+    # In one transaction with the rules: no client meets these before they know it.
+    doing += script.remember(owner, plan.clients, plan.after)
     prepared = "the old rules are in force, and beside them what nothing leads to yet" if ours else ""
     ours += _load(host, plan.driver, doing, in_force=prepared)
     for sweep in affinity.sweeps(plan.changes, plan.after):

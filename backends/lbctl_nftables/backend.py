@@ -2,15 +2,17 @@
 
 from lbctl_nftables.apply import apply, check
 from lbctl_nftables.census import census
+from lbctl_nftables.clients import clients, remember
 from lbctl_nftables.compile import compile_intent as compile
 from lbctl_nftables.dialect import refine
 from lbctl_nftables.generation import generation
 from lbctl_nftables.layout import NAME as name
 from lbctl_nftables.lift import lift
 from lbctl_nftables.observe import observe
+from lbctl_nftables.others import others
 from lbctl_nftables.probe import probe
 from lbctl_nftables.reading import dump, read, recognizes
-from lbctl_nftables.script import render
+from lbctl_nftables.script import render, withdrawal
 from lbctl_nftables.stats import stats
 
 preference: int | None = 10
@@ -19,17 +21,21 @@ __all__ = [
     "apply",
     "census",
     "check",
+    "clients",
     "compile",
     "dump",
     "generation",
     "lift",
     "name",
     "observe",
+    "others",
     "preference",
     "probe",
     "read",
     "recognizes",
     "refine",
+    "remember",
     "render",
     "stats",
+    "withdrawal",
 ]

@@ -10,7 +10,7 @@ from lbctl_nftables import layout
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from lbctl.model import Change, Item, Program
+    from lbctl.model import Change, Item, Program, Remembered
     from lbctl_nftables.affinity import Entry
 
 
@@ -23,6 +23,17 @@ def render(program: Program) -> str:
         lines += [f"table {word} {table}", f"delete table {word} {table}"]
         lines += _block(word, table, list(items))
     return _text(lines)
+
+
+def withdrawal(program: Program) -> str:
+    """See `lbctl.spi.Moving`. Loading it on a host that has nothing of it changes nothing."""
+    table = layout.table(program.owner)
+    words = dict.fromkeys(item.key[0] for item in program.items)
+    return (
+        _text(line for w in words for line in (f"table {w} {table}", f"delete table {w} {table}"))
+        if words
+        else ""
+    )
 
 
 def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple[str, str, str]:
@@ -83,6 +94,23 @@ def _is_page_going(change: Change) -> bool:
     """True for a slot that goes, and for a page that goes with all its slots."""
     _, kind, *names = change.key
     return change.after is None and kind in {"element", "map"} and layout.is_page(names[0])
+
+
+def remember(owner: str, clients: Iterable[Remembered], program: Program) -> str:
+    """The script that adds clients to the maps of a program, those whose endpoints it has."""
+    maps: dict[tuple[str, str], list[str]] = {}
+    for each in clients:
+        word = layout.WORD[each.family]
+        address, colon, port = each.to.rpartition(":")
+        place = f"{address.strip('[]')} . {port}" if colon else port
+        name = layout.affinity(each.service, remote=bool(colon))
+        if (word, "element", layout.endpoints_of_affinity(name), place) in program.by_key:
+            entry = f"\t{each.client} timeout {each.seconds}s : {layout.kept(word, place)},"
+            maps.setdefault((word, name), []).append(entry)
+    lines: list[str] = []
+    for (word, name), entries in maps.items():
+        lines += [f"add element {word} {layout.table(owner)} {name} {{", *entries, "}"]
+    return _text(lines) if lines else ""
 
 
 def forget(owner: str, word: str, name: str, entries: Sequence[Entry]) -> str:

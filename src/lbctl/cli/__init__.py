@@ -23,6 +23,7 @@ from lbctl.cli.explain import explain
 from lbctl.cli.history import history
 from lbctl.cli.import_ import import_
 from lbctl.cli.init import init
+from lbctl.cli.migrate import migrate
 from lbctl.cli.plan import plan
 from lbctl.cli.remove import remove
 from lbctl.cli.render import render
@@ -77,6 +78,7 @@ for _command, _panel in (
     (apply, CHANGE),
     (confirm, CHANGE),
     (rollback, CHANGE),
+    (migrate, CHANGE),
     (remove, CHANGE),
     (status, LOOK),
     (history, LOOK),

@@ -16,19 +16,17 @@ from lbctl.cli.options import (
     DriverName,
     Format,
     Output,
+    TrialTime,
     Wait,
     Yes,
-    seconds,
 )
-from lbctl.errors import IntentError, Reverted, StateUnknown
+from lbctl.errors import IntentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lbctl.engine import Session
     from lbctl.model import Plan
-
-_LONGEST_TRIAL = 24 * 3600
 
 
 def apply(
@@ -41,17 +39,7 @@ def apply(
         ),
     ] = None,
     config: Config = None,
-    trial: Annotated[
-        float | None,
-        typer.Option(
-            "--trial",
-            metavar="TIME",
-            parser=seconds,
-            help="Take it back after this time, as 60s, unless lbctl confirm comes first: also when this "
-            "terminal or lbctl itself is gone.",
-            show_default=False,
-        ),
-    ] = None,
+    trial: TrialTime = None,
     yes: Yes = False,
     wait: Wait = 0.0,
     backend: BackendName = "auto",
@@ -67,10 +55,16 @@ def apply(
     from lbctl import engine
     from lbctl.cli.output import plan_document, print_json, say, show_plans
     from lbctl.cli.progress import stages
-    from lbctl.cli.work import confirmed, read_intent, session_for, settle_interrupted
+    from lbctl.cli.work import (
+        confirmed,
+        ended,
+        ensure_trial,
+        read_intent,
+        session_for,
+        settle_interrupted,
+    )
 
-    if trial is not None and not 1 <= trial <= _LONGEST_TRIAL:
-        raise IntentError("a trial takes between a second and a day")
+    ensure_trial(trial)
     with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
         if plan_file is not None:
             if backend != "auto" or driver is not None or allow_remap:
@@ -104,10 +98,7 @@ def apply(
         say("Confirmed.")
     elif made.changed and tried is None:
         say("Applied." if applied else "Nothing was changed.")
-    if tried is not None and tried.state == "reverted":
-        raise Reverted(tried.report or "the trial was reverted by lbctl rollback")
-    if tried is not None and tried.state == "failed":
-        raise StateUnknown(tried.report, hint="lbctl status shows what holds")
+    ended(tried)
 
 
 def _planned(

@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lbctl.cli.options import Color, Colors, Format, Output
+from lbctl.cli.options import Color, Colors, Format, Output, complete_store
 
 if TYPE_CHECKING:
     from lbctl.cli.output import Style
     from lbctl.model import Reading
-
-
-def _complete_store(incomplete: str) -> list[str]:
-    stores = ("iptables-legacy", "iptables-nft", "nftables")
-    return [name for name in stores if name.startswith(incomplete)]
 
 
 def import_(
@@ -30,7 +25,7 @@ def import_(
             "--from",
             metavar="STORE",
             help="Read this host's own rules instead: iptables-legacy, iptables-nft or nftables.",
-            autocompletion=_complete_store,
+            autocompletion=complete_store,
             show_default=False,
         ),
     ] = None,

@@ -46,6 +46,12 @@ def _complete_driver(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def complete_store(incomplete: str) -> list[str]:
+    """The stores of the built-in backends that begin like a word."""
+    stores = ("iptables-legacy", "iptables-nft", "nftables")
+    return [name for name in stores if name.startswith(incomplete)]
+
+
 def seconds(text: str | float) -> float:
     """Seconds of `2s`, `1.5m` or `1h`."""
     if not isinstance(text, str):
@@ -117,6 +123,17 @@ Wait = Annotated[
         metavar="TIME",
         parser=seconds,
         help="Wait so long for another lbctl that is at work, as 30s.",
+        show_default=False,
+    ),
+]
+TrialTime = Annotated[
+    float | None,
+    typer.Option(
+        "--trial",
+        metavar="TIME",
+        parser=seconds,
+        help="Take it back after this time, as 60s, unless lbctl confirm comes first: also when this "
+        "terminal or lbctl itself is gone.",
         show_default=False,
     ),
 ]

@@ -192,6 +192,11 @@ def rules_diff(before: str, after: str, style: Style) -> str:
     """The rules on both sides as a unified diff."""
     from difflib import unified_diff
 
-    paint = {"+": "green", "-": "red", "@": "cyan"}
     lines = unified_diff(before.splitlines(), after.splitlines(), "kernel", "intent", lineterm="", n=3)
+    return painted_diff(lines, style)
+
+
+def painted_diff(lines: Iterable[str], style: Style) -> str:
+    """A unified diff in colours."""
+    paint = {"+": "green", "-": "red", "@": "cyan"}
     return "\n".join(style(line, paint[line[0]]) if line[:1] in paint else line for line in lines)

@@ -18,6 +18,7 @@ def rollback(
     The intent of that state is applied like any other: what does not differ is not touched.
     """
     from lbctl import engine
+    from lbctl.cli.migrate import migration_document, show_migration
     from lbctl.cli.output import plan_document, print_json, say, show_plans
     from lbctl.cli.work import confirmed, owner_of, session_for, settle_interrupted
     from lbctl.host import LocalHost
@@ -27,14 +28,21 @@ def rollback(
     target = engine.restorable(LocalHost(), whose)
     session = session_for(target.backend, target.driver, allow_remap=target.allow_remap, patience=wait)
     made, target = engine.roll_back(session, whose)
-    show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
+    asking = made.changed and not yes
+    if isinstance(made, engine.Migration):
+        show_migration(made, data=output is Format.JSON, asking=asking, color=color)
+    else:
+        show_plans([made], data=output is Format.JSON, asking=asking, color=color)
     agreed = not made.changed or confirmed("Go back to this?", yes=yes)
     if agreed:
-        for note in engine.apply(session, (made,), record=True, back_to=target):
+        for note in engine.go_back(session, made, target):
             say(note)
         session.memory.save()
     if output is Format.JSON:
-        document = plan_document(made, engine.describe(session, made), session.backend.render)
+        if isinstance(made, engine.Migration):
+            document = migration_document(made)
+        else:
+            document = plan_document(made, engine.describe(session, made), session.backend.render)
         print_json(document | {"applied": agreed and made.changed, "to": target.number})
     elif agreed:
         where = f"number {target.number}, of {target.time}" if target.number else "before the first apply"

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lbctl.errors import IntentError
+from lbctl.errors import IntentError, Reverted, StateUnknown
 
 if TYPE_CHECKING:
-    from lbctl.engine import Session
+    from lbctl.engine import Session, Trial
     from lbctl.model import Intent, Reading
+
+_LONGEST_TRIAL = 24 * 3600
 
 
 def read_intent(config: Path | None) -> Intent:
@@ -77,6 +79,40 @@ def confirmed(question: str, *, yes: bool) -> bool:
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
+def ensure_trial(seconds: float | None) -> None:
+    """Raise `IntentError` for a time that no trial takes."""
+    if seconds is not None and not 1 <= seconds <= _LONGEST_TRIAL:
+        raise IntentError("a trial takes between a second and a day")
+
+
+def ended(tried: Trial | None) -> None:
+    """Say how a trial ended, and raise what makes the exit code where it was not confirmed."""
+    if tried is None:
+        return
+    if tried.state == "reverted":
+        raise Reverted(tried.report or "the trial was reverted by lbctl rollback")
+    if tried.state == "failed":
+        raise StateUnknown(tried.report, hint="lbctl status shows what holds")
+
+
+def intent_if_any(config: Path | None) -> Intent | None:
+    """As `read_intent`; None where there is no file and none was named."""
+    from lbctl.config import load_merged
+
+    paths = files_if_any(config)
+    return load_merged(paths) if paths else None
+
+
+def files_if_any(config: Path | None) -> tuple[Path, ...]:
+    """As `intent_files`; () where there is no file and none was named."""
+    try:
+        return intent_files(config)
+    except IntentError:
+        if config is not None:
+            raise
+        return ()
+
+
 def owner_of(owner: str | None, config: Path | None) -> str:
     """The owner that was named, else that of the intent file, else the default where there is no file."""
     from lbctl.config import load_merged
@@ -87,14 +123,9 @@ def owner_of(owner: str | None, config: Path | None) -> str:
             return check_owner(owner)
         except ValueError as error:
             raise IntentError(str(error), hint="small letters, digits and dashes, at most 12") from error
+    paths = files_if_any(config)
     try:
-        paths = intent_files(config)
-    except IntentError:
-        if config is not None:
-            raise
-        return DEFAULT_OWNER
-    try:
-        return load_merged(paths).owner
+        return load_merged(paths).owner if paths else DEFAULT_OWNER
     except IntentError as error:
         error.hint = "--owner NAME works without reading the file"
         raise

@@ -1,9 +1,11 @@
 """The use cases. They neither print nor read arguments; the command line and tests call them alike."""
 
-from lbctl.engine.change import apply, describe, plan, removal, roll_back
+from lbctl.engine.change import apply, describe, plan, removal
 from lbctl.engine.history import Entry, entries, pending, restorable
+from lbctl.engine.migrating import Migration, migrate, migration
 from lbctl.engine.planfile import PlanFile, read_plan, resume, write_plan
 from lbctl.engine.recovery import interrupted, recover
+from lbctl.engine.returning import go_back, roll_back
 from lbctl.engine.reverter import await_end, try_out, watch
 from lbctl.engine.session import Session, compile_for, open_session
 from lbctl.engine.status import Drift, EndpointStatus, ServiceStatus, Status, drift, status
@@ -13,6 +15,7 @@ __all__ = [
     "Drift",
     "EndpointStatus",
     "Entry",
+    "Migration",
     "PlanFile",
     "ServiceStatus",
     "Session",
@@ -25,7 +28,10 @@ __all__ = [
     "describe",
     "drift",
     "entries",
+    "go_back",
     "interrupted",
+    "migrate",
+    "migration",
     "open_session",
     "pending",
     "plan",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ from lbctl.model import Action, Intent, Plan, diff, diff_services, stale_flows, 
 from lbctl.spi import Advising
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lbctl.engine.history import Entry
     from lbctl.engine.session import Session
     from lbctl.host import Host
@@ -26,20 +28,29 @@ def plan(session: Session, intent: Intent) -> Plan:
     Raises `ApplyFailed` where another backend still holds rules of the same owner: both would balance the
     same connections.
     """
+    return _plan_from(session, intent, alone=True)
+
+
+def plan_beside(session: Session, intent: Intent) -> Plan:
+    """As `plan`, whatever other stores hold: for who takes that out himself."""
+    return _plan_from(session, intent, alone=False)
+
+
+def _plan_from(session: Session, intent: Intent, *, alone: bool) -> Plan:
     after = session.compile(intent)
     before = session.held(intent.owner, like=after)
-    if not session.remembers(before):
+    if alone and not session.remembers(before):
         # Once looked at is enough: while this store holds rules, lbctl puts none into another.
         _refuse_other_stores(session, intent.owner)
     made = way(session.host, session.backend, session.driver, before, after, intent)
     if not made.changed:
-        session.memory.keep(session.choice.driver.store, after.at(before.generation))
+        session.memory.keep(session.place, after.at(before.generation))
     return made
 
 
 def _refuse_other_stores(session: Session, owner: str) -> None:
     for backend, driver in session.stores():
-        if driver.store == session.choice.driver.store:
+        if driver.store == session.place:
             continue
         if backend.observe(session.host, driver.name, owner):
             raise ApplyFailed(
@@ -62,28 +73,16 @@ def removal(session: Session, owner: str, *, everywhere: bool) -> tuple[Plan, ..
     plans = []
     for backend, driver in session.stores():
         if everywhere or driver.name == session.driver:
-            capabilities = next(c.probe.capabilities for c in session.candidates if c.backend is backend)
-            after = backend.compile(nothing, capabilities)
-            before = backend.observe(session.host, driver.name, owner)
+            there = session.at(backend, driver, "to be emptied")
+            before, after = there.observe(owner), there.compile(nothing)
             plans.append(way(session.host, backend, driver.name, before, after, nothing))
     return tuple(plans)
-
-
-def roll_back(session: Session, owner: str) -> tuple[Plan, Entry]:
-    """The plan that returns to the state before the last apply, and that state.
-
-    Raises `ApplyFailed` where there is no such state on record, and `Stale` where the kernel does not hold
-    what the history has last: then something else than that would be taken back.
-    """
-    target = history.restorable(session.host, owner)
-    ensure_last_holds(session, owner)
-    return plan(session, target.intent), target
 
 
 def ensure_last_holds(session: Session, owner: str) -> None:
     """Raise `Stale` where the kernel does not hold what the history has last."""
     last = history.last_of(session.host, owner)
-    if last and plan(session, last.intent).changed:
+    if last and plan(session.like(last), last.intent).changed:
         raise Stale(
             f"the kernel does not hold what the history has last, which is number {last.number}",
             hint="lbctl plan shows what differs; what lbctl apply then makes, rollback can take back",
@@ -108,18 +107,28 @@ def apply(
     for each in plans:
         if each.changed or (record and not history.knows(session, each)):
             owner = each.after.owner
-            with session.host.lock(owner, patience=session.patience):
-                history.ensure_settled(session.host, owner)
-                running = trial.running(session.host, owner)
-                if running and back_to is None:
-                    raise Stale(
-                        f'a trial of owner "{owner}" is running, for {running.left(session.host):.0f} s more',
-                        hint="lbctl confirm keeps it, lbctl rollback takes it back",
-                    )
+            with changing(session, owner, back_to):
                 notes += carry_out(session, each, record=record, back_to=back_to)
-                if running:
-                    trial.end(session.host, running, trial.State.REVERTED)
     return tuple(notes)
+
+
+@contextmanager
+def changing(session: Session, owner: str, back_to: Entry | None) -> Iterator[None]:
+    """Hold the lock of an owner, to change its rules.
+
+    Raises `Stale` while a trial runs; going back ends it.
+    """
+    with session.host.lock(owner, patience=session.patience):
+        history.ensure_settled(session.host, owner)
+        running = trial.running(session.host, owner)
+        if running and back_to is None:
+            raise Stale(
+                f'a trial of owner "{owner}" is running, for {running.left(session.host):.0f} s more',
+                hint="lbctl confirm keeps it, lbctl rollback takes it back",
+            )
+        yield
+        if running:
+            trial.end(session.host, running, trial.State.REVERTED)
 
 
 def carry_out(

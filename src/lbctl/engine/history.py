@@ -35,7 +35,7 @@ class Entry:
     """One state that lbctl brought about. Number 0 is the host without rules of its owner."""
 
     number: int
-    #: When, as ISO 8601 in UTC; who; and by what: `apply`, `remove` or `rollback`.
+    #: When, as ISO 8601 in UTC; who; and by what: `apply`, `remove`, `migrate` or `rollback`.
     time: str
     user: str
     action: str
@@ -50,6 +50,8 @@ class Entry:
     text: str
     #: The network namespace and start of the host that it was brought about in, as `Host.namespace` names it.
     namespace: str | None = None
+    #: The rules of others that went to reach this state, as the backend that took them out puts them back.
+    retired: str = ""
 
     @property
     def intent(self) -> Intent:
@@ -99,7 +101,7 @@ def before(host: Host, entry: Entry) -> Entry | None:
 def nothing(entry: Entry, owner: str) -> Entry:
     """The state without rules, in the place where another one has its own."""
     text = dump(Intent(owner=owner))
-    return replace(entry, number=0, parent=None, services=0, text=text, digest=digest_of(text))
+    return replace(entry, number=0, parent=None, services=0, text=text, digest=digest_of(text), retired="")
 
 
 def knows(session: Session, plan: Plan) -> bool:
@@ -110,16 +112,19 @@ def knows(session: Session, plan: Plan) -> bool:
         return True
 
 
-def upcoming(session: Session, plan: Plan, back_to: Entry | None = None) -> Entry | None:
+def upcoming(
+    session: Session, plan: Plan, back_to: Entry | None = None, *, moved: str | None = None
+) -> Entry | None:
     """The state that a plan leads to; None where it is the last one already.
 
-    Applying an intent again, be it after a restart of the host, is a repair and no state of its own.
+    Applying an intent again, be it after a restart of the host, is a repair and no state of its own. What
+    came in for rules of another place is one; `moved` then is the new state's `retired`.
     """
     if plan.intent is None:
         return None
     text = dump(plan.intent)
     last = last_of(session.host, plan.intent.owner)
-    if last is not None and (last.digest, last.backend) == (digest_of(text), plan.backend):
+    if moved is None and last is not None and (last.digest, last.backend) == (digest_of(text), plan.backend):
         return None
     if back_to is not None:
         parent = back_to.parent
@@ -127,11 +132,12 @@ def upcoming(session: Session, plan: Plan, back_to: Entry | None = None) -> Entr
         parent = last.number
     else:
         parent = None if plan.before else 0
+    action = "migrate" if moved is not None else "apply" if plan.intent.services else "remove"
     return Entry(
         number=last.number + 1 if last else 1,
         time=datetime.fromtimestamp(session.host.now(), UTC).isoformat(timespec="seconds"),
         user=session.host.user(),
-        action="rollback" if back_to else "apply" if plan.intent.services else "remove",
+        action="rollback" if back_to else action,
         backend=plan.backend,
         driver=plan.driver,
         allow_remap=session.allow_remap,
@@ -139,6 +145,7 @@ def upcoming(session: Session, plan: Plan, back_to: Entry | None = None) -> Entr
         services=len(plan.intent.services),
         digest=digest_of(text),
         text=text,
+        retired=back_to.retired if back_to else moved or "",
         namespace=session.host.namespace(),
     )
 
@@ -163,6 +170,12 @@ def begin(host: Host, owner: str, entry: Entry) -> None:
             f"nothing was changed, since it could not be written down first: {error.message}",
             hint="make room there, or have LBCTL_STATE_DIR name a directory that can be written",
         ) from error
+
+
+def add(host: Host, owner: str, entry: Entry) -> None:
+    """Have the history know a state that the kernel holds already; raises `ApplyFailed`."""
+    begin(host, owner, entry)
+    settle(host, owner, entry)
 
 
 def settle(host: Host, owner: str, entry: Entry) -> None:

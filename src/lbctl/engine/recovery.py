@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl.engine import history
-from lbctl.engine.change import end_flows, perform, way
+from lbctl.engine.change import end_flows, perform, plan_beside, way
+from lbctl.engine.migrating import removal_of
 from lbctl.errors import LbctlError, NoBackend, Stale, StateUnknown, Unsupported
 from lbctl.model import diff
 
@@ -61,6 +62,9 @@ def _recover(session: Session, owner: str, found: Entry) -> str:
     except (NoBackend, Unsupported) as error:
         history.drop(session.host, owner)
         return f"and nobody can say how far it came: {error.message}"
+    others = session.elsewhere(owner)
+    if others:
+        return _recover_move(session, others[0], owner, found, new)
     held, old = session.observe(owner), _old(session, owner, found)
     plan = _way(session, found, held, new)
     if plan.changed and old is not None and not diff(held, old):
@@ -75,6 +79,26 @@ def _recover(session: Session, owner: str, found: Entry) -> str:
         end_flows(session, _way(session, found, old, new))
     history.settle(session.host, owner, found)
     return "and finished now" if plan.changed else "when all of it was done"
+
+
+def _recover_move(session: Session, source: Session, owner: str, found: Entry, new: Program) -> str:
+    """Old rules that stand in full may do so since the new ones were not proved: then these go."""
+    last = history.last_of(session.host, owner)
+    whole = last is not None and not plan_beside(session.like(last), last.intent).changed
+    try:
+        if whole:
+            perform(session, removal_of(session, owner))
+            history.drop(session.host, owner)
+            return "and taken back now, since the old rules were all there"
+        perform(session, _way(session, found, session.observe(owner), new))
+        perform(source, removal_of(source, owner))
+    except LbctlError as error:
+        raise StateUnknown(
+            f"{found.action} number {found.number} was interrupted half way: {error.message}",
+            hint="lbctl plan --rules shows what the kernel holds",
+        ) from error
+    history.settle(session.host, owner, found)
+    return "and finished now"
 
 
 def _take_back(session: Session, owner: str, found: Entry, old: Program | None, cause: LbctlError) -> None:

@@ -13,14 +13,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl.engine import history, trial
-from lbctl.engine.change import carry_out, ensure_last_holds, plan
+from lbctl.engine.change import ensure_last_holds
+from lbctl.engine.migrating import Migration, record_start
+from lbctl.engine.returning import Way, go, way_back
 from lbctl.engine.trial import State, Trial
 from lbctl.errors import ApplyFailed, LbctlError, Stale, StateUnknown
-from lbctl.model import diff
+from lbctl.model import Plan, diff
 
 if TYPE_CHECKING:
     from lbctl.engine.session import Session
-    from lbctl.model import Plan
 
 #: Seconds between two looks at what others did.
 _PAUSE = 0.1
@@ -32,13 +33,13 @@ _LOCK_PATIENCE = 30.0
 _ATTEMPTS = 20
 
 
-def try_out(session: Session, plan: Plan, seconds: float) -> tuple[Trial, list[str]]:
-    """Carry out a plan that is taken back after `seconds` unless `confirm` comes first.
+def try_out(session: Session, way: Way, seconds: float) -> tuple[Trial, list[str]]:
+    """Carry out a plan or a migration that is taken back after `seconds` unless `confirm` comes first.
 
     Returns at once, with what the user should know. Raises as `apply` does, and `ApplyFailed` where there is
     no state on record to return to, or no reverter comes up.
     """
-    host, owner = session.host, plan.after.owner
+    host, owner = session.host, way.owner
     with host.lock(owner, patience=session.patience):
         history.ensure_settled(host, owner)
         if trial.running(host, owner):
@@ -52,7 +53,7 @@ def try_out(session: Session, plan: Plan, seconds: float) -> tuple[Trial, list[s
             deadline=host.clock() + _STARTING + seconds,
             namespace=host.namespace(),
             owner=owner,
-            before=_before(session, plan),
+            before=_before(session, way),
         )
         trial.save(host, tried)
         try:
@@ -60,7 +61,7 @@ def try_out(session: Session, plan: Plan, seconds: float) -> tuple[Trial, list[s
             # From here on it is reverted even if this process dies at once.
             tried = replace(tried, deadline=host.clock() + seconds)
             trial.save(host, tried)
-            notes = carry_out(session, plan)
+            notes = go(session, way)
         except (ApplyFailed, Stale):
             trial.forget(host, owner)
             raise
@@ -73,14 +74,18 @@ def try_out(session: Session, plan: Plan, seconds: float) -> tuple[Trial, list[s
     return tried, notes
 
 
-def _before(session: Session, plan: Plan) -> history.Entry:
-    entry = history.upcoming(session, plan)
+def _before(session: Session, way: Way) -> history.Entry:
+    if isinstance(way, Migration):
+        record_start(way)
+        entry = history.upcoming(way.target, way.come, moved="")
+    else:
+        entry = history.upcoming(session, way)
     found = history.before(session.host, entry) if entry else None
-    if found is None or found.backend != plan.backend:
+    if found is None:
         raise ApplyFailed(
             "no state on record that a trial could return to", hint="apply once without --trial, or remove"
         )
-    ensure_last_holds(session, plan.after.owner)
+    ensure_last_holds(session, way.owner)
     return found
 
 
@@ -141,10 +146,10 @@ def revert(session: Session, tried: Trial) -> None:
 
 
 def _go_back(session: Session, tried: Trial) -> None:
-    made = plan(session, tried.before.intent)
-    carry_out(session, made, back_to=tried.before, in_any_case=True)
+    way = way_back(session, tried.before, tried.retired)
+    go(session, way, back_to=tried.before, in_any_case=True)
     # Read from the kernel, whatever is believed of it.
-    if diff(session.observe(tried.owner), made.after):
+    if isinstance(way, Plan) and diff(session.observe(tried.owner), way.after):
         raise StateUnknown("what was reverted reads back otherwise")
     session.memory.save()
 

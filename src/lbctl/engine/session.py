@@ -38,6 +38,11 @@ class Session:
         return self.choice.backend
 
     @property
+    def place(self) -> str:
+        """The store that the chosen driver reaches."""
+        return self.choice.driver.store
+
+    @property
     def driver(self) -> str:
         """The name of the chosen driver."""
         return self.choice.driver.name
@@ -65,14 +70,14 @@ class Session:
         `like` is what it is about to be compared with.
         """
         self.need_privilege()
-        store = self.choice.driver.store
+        store = self.place
         generation = self.backend.generation(self.host, self.driver)
         known = self.memory.recall(store, owner, generation)
         return known or self.memory.load(store, owner, generation, like) or self.observe(owner)
 
     def remembers(self, held: Program) -> bool:
         """True for rules that this session itself has seen or written before."""
-        return self.memory.recall(self.choice.driver.store, held.owner, held.generation) is held
+        return self.memory.recall(self.place, held.owner, held.generation) is held
 
     def check(self, program: Program) -> None:
         """Have the kernel check a program without applying it."""
@@ -81,7 +86,7 @@ class Session:
 
     def stores(self) -> Iterator[tuple[Backend, Driver]]:
         """One usable driver for each place that can hold our rules, the chosen one first."""
-        seen = {self.choice.driver.store}
+        seen = {self.place}
         yield self.backend, self.choice.driver
         for candidate in self.candidates:
             for driver in candidate.probe.usable:
@@ -89,16 +94,19 @@ class Session:
                     seen.add(driver.store)
                     yield candidate.backend, driver
 
+    def at(self, backend: Backend, driver: Driver, reason: str) -> Session:
+        """This session with another backend and driver of this host."""
+        probe = next(candidate.probe for candidate in self.candidates if candidate.backend is backend)
+        return replace(self, choice=Choice(backend=backend, driver=driver, probe=probe, reason=reason))
+
     def elsewhere(self, owner: str) -> tuple[Session, ...]:
         """A session on each other store that holds rules of an owner, as far as it can be read."""
         self.need_privilege()
-        probes = {candidate.backend.name: candidate.probe for candidate in self.candidates}
-        choices = (
-            Choice(backend=backend, driver=driver, probe=probes[backend.name], reason="it holds the rules")
+        return tuple(
+            self.at(backend, driver, "it holds the rules")
             for backend, driver in self.stores()
-            if driver.store != self.choice.driver.store and _holds(self.host, backend, driver, owner)
+            if driver.store != self.place and _holds(self.host, backend, driver, owner)
         )
-        return tuple(replace(self, choice=choice) for choice in choices)
 
     def store(self, backend: str, driver: str) -> str:
         """The store that a driver reaches, or would reach if it were usable; "" for an unknown one."""
@@ -114,10 +122,8 @@ class Session:
         for candidate in self.candidates:
             for driver in sorted(candidate.probe.usable, key=lambda driver: driver.name != entry.driver):
                 if driver.store == store:
-                    choice = Choice(
-                        backend=candidate.backend, driver=driver, probe=candidate.probe, reason="as before"
-                    )
-                    return replace(self, choice=choice, allow_remap=entry.allow_remap)
+                    session = self.at(candidate.backend, driver, "as before")
+                    return replace(session, allow_remap=entry.allow_remap)
         raise NoBackend(f"{entry.backend} (driver {entry.driver}) can no longer be used here")
 
     def need_privilege(self) -> None:

@@ -46,6 +46,8 @@ class Trial:
     #: The state to return to, and its owner.
     owner: str
     before: Entry
+    #: The rules of others that went, as `Entry.retired`.
+    retired: str = ""
     #: What the reverter did, in words.
     report: str = ""
 
@@ -87,7 +89,7 @@ def end(host: Host, trial: Trial, state: State, report: str = "") -> None:
 
 def save(host: Host, trial: Trial) -> None:
     """Write down a trial; raises `ApplyFailed`."""
-    fields = ("ident", "state", "deadline", "namespace", "owner", "report")
+    fields = ("ident", "state", "deadline", "namespace", "owner", "retired", "report")
     document = {field: getattr(trial, field) for field in fields}
     host.save(_name(trial.owner), json.dumps(document | {"before": history.to_text(trial.before)}) + "\n")
 

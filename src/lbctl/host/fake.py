@@ -68,6 +68,8 @@ class FakeHost:
         self.privileged = privileged
         #: Everything that was run, first to last.
         self.ran: list[Ran] = []
+        #: What was handed to kernel files, first to last.
+        self.written: list[tuple[str, str]] = []
         #: The names of locks that somebody else holds, and of those that lbctl held.
         self.busy: set[str] = set()
         self.locked: list[str] = []
@@ -128,6 +130,12 @@ class FakeHost:
     def read(self, path: str) -> str | None:
         """See `Host`."""
         return self.files.get(path)
+
+    def write(self, path: str, text: str) -> bool:
+        """See `Host`. What is written is kept in `written`; a file that is not there takes nothing."""
+        if path in self.files:
+            self.written.append((path, text))
+        return path in self.files
 
     def exists(self, path: str) -> bool:
         """See `Host`."""
@@ -207,6 +215,10 @@ class FakeHost:
     def clock(self) -> float:
         """See `Host`."""
         return self.uptime
+
+    def ticks(self) -> tuple[float, int]:
+        """See `Host`."""
+        return self.uptime * 100, 100
 
     def sleep(self, seconds: float) -> None:
         """See `Host`. Takes no time."""

@@ -32,6 +32,9 @@ T = TypeVar("T")
 CAP_NET_ADMIN = 12
 _SO_NETNS_COOKIE = 71
 _NETLINK_SECONDS = 5.0
+_CLOCK_MONOTONIC_COARSE = 6
+#: INITIAL_JIFFIES of linux/jiffies.h: ticks begin so many seconds before they would fill 32 bits.
+_FIRST_OVERFLOW = 300
 #: Bytes that name the process that holds a lock.
 _HOLDER = 16
 _LOCK_PAUSE = 0.02
@@ -57,6 +60,9 @@ class Host(Protocol):
 
     def read(self, path: str) -> str | None:
         """The text of a (kernel) file, or None where it cannot be read."""
+
+    def write(self, path: str, text: str) -> bool:
+        """Hand a text to a kernel file, in one write; False where it is not taken."""
 
     def exists(self, path: str) -> bool:
         """True where there is a file, be it readable or not."""
@@ -123,6 +129,9 @@ class Host(Protocol):
 
     def clock(self) -> float:
         """Seconds since this host started, asleep or not: nobody sets this clock."""
+
+    def ticks(self) -> tuple[float, int]:
+        """The kernel's tick of now, as its files tell it on a machine of 64 bits, and ticks of a second."""
 
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
@@ -204,6 +213,17 @@ class LocalHost:
             return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
         except OSError:
             return None
+
+    def write(self, path: str, text: str) -> bool:
+        """See `Host`."""
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                return os.write(handle, text.encode()) == len(text)
+            finally:
+                os.close(handle)
+        except OSError:
+            return False
 
     def exists(self, path: str) -> bool:
         """See `Host`."""
@@ -376,6 +396,11 @@ class LocalHost:
     def clock(self) -> float:
         """See `Host`."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def ticks(self) -> tuple[float, int]:
+        """See `Host`. The coarse clock moves once a tick; the count is to overflow soon after the start."""
+        second = round(1 / time.clock_getres(_CLOCK_MONOTONIC_COARSE))
+        return (1 << 32) + (time.monotonic() - _FIRST_OVERFLOW) * second, second
 
     def sleep(self, seconds: float) -> None:
         """See `Host`."""

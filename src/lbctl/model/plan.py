@@ -88,6 +88,16 @@ class StaleFlow:
         return f"{self.listener} {self.family} → {self.to or 'itself'}"
 
 
+class Remembered(NamedTuple):
+    """A client that keeps its endpoint (`Endpoint.to`) of a service for so many seconds more."""
+
+    service: str
+    family: Family
+    client: str
+    to: str
+    seconds: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """How to get from the program `before`, which the kernel holds, to the program `after`."""
@@ -103,8 +113,15 @@ class Plan:
     stale: tuple[StaleFlow, ...] = ()
     #: What the user should know before agreeing, each a sentence or two in words.
     notes: tuple[str, ...] = ()
+    #: Clients that other rules kept until now, and that `after` shall keep from its first connection on.
+    clients: tuple[Remembered, ...] = ()
     #: What `after` was compiled from; None for a plan that was not made from an intent.
     intent: Intent | None = None
+
+    @property
+    def owner(self) -> str:
+        """Whose rules it changes."""
+        return self.after.owner
 
     @property
     def changed(self) -> bool:

@@ -13,6 +13,7 @@ from lbctl.spi.backend import (
     tally,
 )
 from lbctl.spi.census import census
+from lbctl.spi.moving import Moving
 from lbctl.spi.reading import Reader
 from lbctl.spi.registry import GROUP, backends
 from lbctl.spi.require import ensure_fresh, require, require_service
@@ -30,6 +31,7 @@ __all__ = [
     "Count",
     "Counting",
     "Driver",
+    "Moving",
     "Probe",
     "Reader",
     "Refining",

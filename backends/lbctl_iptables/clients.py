@@ -1,0 +1,98 @@
+"""The clients of services with affinity, as they come from other rules and go to others.
+
+The lists of `recent` are files: reading one lists its clients with the tick of their last new connection, and
+a line written to it notes a client as of now. So a client that comes from elsewhere is kept for the whole
+time of its service again.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, NamedTuple
+
+from lbctl.model import Family, Remembered
+from lbctl_iptables import layout
+from lbctl_iptables.observe import observe, service_of
+from lbctl_iptables.rules import rules_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lbctl.host import Host
+    from lbctl_iptables.rules import Rule
+
+_ENTRY = re.compile(r"src=(\S+) ttl: \d+ last_seen: (\d+)")
+
+
+class _List(NamedTuple):
+    """Where the clients of one endpoint are, and how long they stay there."""
+
+    path: str
+    service: str
+    family: Family
+    to: str
+    seconds: int
+
+
+def clients(host: Host, driver: str, owner: str) -> tuple[Remembered, ...]:
+    """See `lbctl.spi.Moving`."""
+    now, second = host.ticks()
+    latest: dict[tuple[str, Family, str], tuple[int, Remembered]] = {}
+    for each in _lists(host, driver, owner):
+        for client, seen in _entries(host, each):
+            left = each.seconds - int((now - seen) / second)
+            key = each.service, each.family, client
+            # A client that was forgotten and placed anew is still on its first list.
+            if left > 0 and seen >= latest.get(key, (0,))[0]:
+                kept = min(left, each.seconds)
+                latest[key] = seen, Remembered(each.service, each.family, client, each.to, kept)
+    return tuple(kept for _, kept in sorted(latest.values()))
+
+
+def remember(host: Host, driver: str, owner: str, clients: Sequence[Remembered]) -> None:
+    """See `lbctl.spi.Moving`. While others decide, these rules place nobody."""
+    lists = {(each.service, each.family, each.to): each for each in _lists(host, driver, owner)}
+    held = {
+        (each.service, each.family, client): each
+        for each in lists.values()
+        for client, _ in _entries(host, each)
+    }
+    # A list that is full forgets who was noted first.
+    for kept in sorted(clients, key=lambda kept: kept.seconds):
+        wanted = lists.get((kept.service, kept.family, kept.to))
+        before = held.get(kept[:3])
+        if wanted is None or wanted == before:
+            continue
+        if before is not None:
+            host.write(before.path, f"-{kept.client}\n")
+        host.write(wanted.path, f"+{kept.client}\n")
+
+
+def _entries(host: Host, of: _List) -> Iterator[tuple[str, int]]:
+    """Each client of a list, and the tick of its last new connection."""
+    for client, seen in _ENTRY.findall(host.read(of.path) or ""):
+        yield str(ip_address(client)), int(seen)
+
+
+def _lists(host: Host, driver: str, owner: str) -> Iterator[_List]:
+    families = {word: family for family, word in layout.WORD.items()}
+    seconds: dict[str, int] = {}
+    noting: dict[str, tuple[str, Family, Rule]] = {}
+    for item in observe(host, driver, owner).of_kind("chain"):
+        if " -m recent " not in f" {item.text}":
+            continue
+        for rule in rules_of(item.text):
+            name = rule.option("--name")
+            if name is None:
+                continue
+            if (time := rule.option("--seconds")) is not None and time.isdecimal():
+                seconds[name] = int(time)
+            elif rule.endpoint is not None:
+                service = service_of(owner, item.key[3], item.text)
+                if service is not None:
+                    noting[name] = service, families[item.key[0]], rule
+    for name, (service, family, rule) in noting.items():
+        if name in seconds and rule.endpoint is not None and "/" not in name:
+            path = f"/proc/thread-self/net/xt_recent/{name}"
+            yield _List(path, service, family, rule.endpoint, seconds[name])

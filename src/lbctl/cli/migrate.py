@@ -1,0 +1,229 @@
+"""`lbctl migrate`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lbctl.cli.options import (
+    AllowRemap,
+    Color,
+    Colors,
+    Config,
+    DriverName,
+    Format,
+    Output,
+    Owner,
+    TrialTime,
+    Wait,
+    Yes,
+    complete_store,
+)
+
+if TYPE_CHECKING:
+    from lbctl.cli.output import Style
+    from lbctl.engine import Migration, Session
+    from lbctl.engine.comparing import Pair
+    from lbctl.model import ReadService
+
+#: Lines of what stays that are shown.
+_FEW = 20
+
+
+def migrate(
+    to: Annotated[
+        str, typer.Option("--to", metavar="BACKEND", help="Where the services go: nftables or iptables.")
+    ],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="STORE",
+            help="Where they come from: iptables-legacy, iptables-nft or nftables; else, where they are.",
+            autocompletion=complete_store,
+            show_default=False,
+        ),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what goes and what comes, and end.")] = False,
+    rules: Annotated[
+        bool,
+        typer.Option(
+            "--rules", help="Show the rules too: as a diff, and as scripts for a host without lbctl."
+        ),
+    ] = False,
+    config: Config = None,
+    owner: Owner = None,
+    trial: TrialTime = None,
+    yes: Yes = False,
+    wait: Wait = 0.0,
+    driver: DriverName = None,
+    allow_remap: AllowRemap = False,
+    output: Output = Format.TEXT,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Move services between nftables and iptables, without losing a connection.
+
+    Shows what goes and what comes, and asks. Then the new rules come in, are proved, and the old ones go;
+    where a step fails, everything is as it was.
+    """
+    from lbctl import engine
+    from lbctl.cli.output import print_json, say
+    from lbctl.cli.progress import stages
+    from lbctl.cli.work import (
+        confirmed,
+        ended,
+        ensure_trial,
+        intent_if_any,
+        mention_interrupted,
+        owner_of,
+        session_for,
+        settle_interrupted,
+    )
+    from lbctl.errors import IntentError
+
+    ensure_trial(trial)
+    if to == "auto":
+        raise IntentError("auto is no place to move to", hint="--to nftables, or --to iptables")
+    with stages("Reading both sides"):
+        whose = owner_of(owner, config)
+        meant = intent_if_any(config)
+        session = session_for(to, driver, allow_remap=allow_remap, patience=wait)
+        if plan:
+            mention_interrupted(whose)
+        else:
+            settle_interrupted(whose, patience=wait)
+        made = engine.migration(
+            session, whose, source=source, intent=meant if meant and meant.owner == whose else None
+        )
+    data = output is Format.JSON
+    if made is None:
+        say(f"Nothing to move: {session.place} holds the rules.")
+        if data:
+            print_json({"changed": False, "applied": False})
+        return
+    show_migration(made, data=data, asking=not (plan or yes), color=color, rules=rules)
+    applied = not plan and confirmed("Move this?", yes=yes)
+    tried = None
+    if applied:
+        with stages("Moving"):
+            if trial is not None:
+                tried, notes = engine.try_out(session, made, trial)
+            else:
+                notes = list(engine.migrate(session, made))
+            session.memory.save()
+        for note in notes:
+            say(note)
+        if tried is not None:
+            say(f"Moved on trial: taken back in {trial:g} s unless lbctl confirm comes first.")
+            tried = engine.await_end(session, tried)
+    if data:
+        print_json(migration_document(made) | {"applied": applied, "trial": tried and tried.state})
+    elif tried is None and not plan:
+        say("Moved." if applied else "Nothing was changed.")
+    ended(tried)
+
+
+def show_migration(made: Migration, *, data: bool, asking: bool, color: Color, rules: bool = False) -> None:
+    """A migration in words: on stdout, or before a question on stderr where stdout is for data."""
+    import sys
+
+    from lbctl.cli.output import Style
+
+    stream = sys.stderr if data else sys.stdout
+    if asking or not data:
+        print(_text(made, Style(color, stream=stream), rules=rules), file=stream, flush=True)
+
+
+def migration_document(made: Migration) -> dict[str, Any]:
+    """The JSON of a migration."""
+    from lbctl.cli.output import share
+    from lbctl.config import dump
+    from lbctl.model import SELECTOR
+
+    return {
+        "from": _place(made.source),
+        "to": _place(made.target),
+        "changed": made.changed,
+        "intent": dump(made.intent),
+        "intent_from": made.origin,
+        "services": [
+            {
+                "name": (pair.b or pair.service).name,
+                **{name: str(getattr(pair.service, name)) for name in SELECTOR},
+                "when": dict(pair.service.when) if pair.service.when else None,
+                "hooks": list(pair.hooks),
+                "verdict": str(pair.verdict),
+                "backends": [
+                    {"to": to, "before": share(before), "after": share(after)}
+                    for to, (before, after) in pair.shares.items()
+                ],
+                "leak": {"before": share(pair.leak[0]), "after": share(pair.leak[1])},
+                "notes": list(pair.notes),
+            }
+            for pair in made.pairs
+        ],
+        "untouched": list(made.untouched),
+        "notes": list(made.notes),
+        "rules": {
+            "diff": "".join(f"{line}\n" for diff in made.diffs for line in diff),
+            "scripts": [{"store": store, "text": text} for store, text in made.scripts],
+        },
+    }
+
+
+def _place(session: Session) -> dict[str, str]:
+    return {"backend": session.backend.name, "driver": session.driver, "store": session.place}
+
+
+def _text(made: Migration, style: Style, *, rules: bool) -> str:
+    from lbctl.cli.output import count, painted_diff
+    from lbctl.config.values import escape
+
+    services = dict.fromkeys((pair.b or pair.service).name for pair in made.pairs)
+    head = f"{made.source.place} (driver {made.source.driver}) → {made.target.place} "
+    head += f"(driver {made.target.driver}): {count(len(services), 'service')}, as {made.origin} has them"
+    lines = [style(head, "bold"), ""]
+    lines += _columns(made, style)
+    kept = [line for line in made.untouched if line.strip()]
+    lines += ["", f"Stays in {made.source.place} as it is: {count(len(kept), 'line') if kept else 'nothing'}"]
+    lines += [f"    {escape(line)}" for line in kept[:_FEW]]
+    lines += [f"    … and {len(kept) - _FEW} more"] if len(kept) > _FEW else []
+    for note in made.notes:
+        lines += ["", f"{style('Note:', 'yellow')} {note}"]
+    if rules:
+        for diff in made.diffs:
+            lines += ["", painted_diff(diff, style)]
+        for number, (store, text) in enumerate(made.scripts, 1):
+            lines += ["", style(f"# Step {number}, in {store}:", "bold"), text.rstrip()]
+    return "\n".join(lines)
+
+
+def _columns(made: Migration, style: Style) -> list[str]:
+    """What goes beside what comes, one block for each service at each place where rules act on it."""
+    from lbctl.cli.compare import selected
+    from lbctl.config.values import escape
+
+    blocks = [(pair, _side(pair, pair.a, 0), _side(pair, pair.b, 1)) for pair in made.pairs]
+    heads = f"goes: {made.source.place}", f"comes: {made.target.place}"
+    width = max([len(heads[0]), *(len(line) for _, left, _ in blocks for line in left)])
+    lines = [style(f"    {heads[0]:<{width}} | {heads[1]}", "dim")]
+    for pair, left, right in blocks:
+        name = (pair.b or pair.service).name or ""
+        told = f"{name}  {selected(pair.service)} ({', '.join(pair.hooks)})".strip()
+        paint = "green" if pair.verdict.equal else "yellow"
+        lines += ["", f"{style(escape(told), 'bold')}: {style(str(pair.verdict), paint)}"]
+        lines += [f"    {one:<{width}} | {other}".rstrip() for one, other in zip(left, right, strict=True)]
+        lines += [f"    {escape(note)}" for note in pair.notes]
+    return lines
+
+
+def _side(pair: Pair, service: ReadService | None, side: int) -> list[str]:
+    from lbctl.cli.output import share_text
+    from lbctl.config.values import escape
+
+    rows = [(to, shares[side]) for to, shares in pair.shares.items()]
+    rows += [("no endpoint", pair.leak[side])] if any(pair.leak) else []
+    width = max((len(escape(to)) for to, _ in rows), default=0)
+    lines = [f"{escape(to):<{width}}  {share_text(value)}" if value else "" for to, value in rows]
+    return [service.mode if service else "", *lines]
