@@ -80,7 +80,7 @@ def _lists(host: Host, driver: str, owner: str) -> Iterator[_List]:
     seconds: dict[str, int] = {}
     noting: dict[str, tuple[str, Family, Rule]] = {}
     for item in observe(host, driver, owner).of_kind("chain"):
-        if " -m recent " not in f" {item.text}":
+        if "-m recent " not in item.text:
             continue
         for rule in rules_of(item.text):
             name = rule.option("--name")

@@ -1,11 +1,7 @@
 """Changes while connections keep coming: not one is refused, reset or sent to nobody."""
 
-import json
 import math
-import mmap
 import random
-import subprocess
-import sys
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -14,7 +10,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from itertools import count
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -22,17 +18,16 @@ from lbctl import engine
 from lbctl.conformance.network import HOST4, HOST6, SERVERS4, SERVERS6
 from lbctl.errors import StateUnknown
 from lbctl.host import Completed, LocalHost
-from lbctl.host.netns import Namespace
 from lbctl.model import Address, Endpoint, Family, Intent, Listener, Protocol, Scheduler, Service, State
 from lbctl.spi import Backend
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
 from support import storm
 from support.network import Network
+from support.waves import KNOCKERS, Knock, Storm, family_of, reported
 
 PORTS = range(8001, 8007)
-#: Processes that knock at once, and how many clients of each family each of them is.
-KNOCKERS = 2
+#: How many clients of each family each knocker is.
 CLIENTS = 4
 
 
@@ -175,81 +170,19 @@ class Reign:
     done: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Knock:
-    """One connection: the kernel chose its endpoint somewhere between `begin` and `end`."""
-
-    begin: float
-    end: float
-    client: str
-    port: int
-    answer: str
-
-    @property
-    def family(self) -> Family:
-        return family_of(self.client)
-
-
-class Storm:
-    """Processes that serve and knock while the rules change."""
-
-    def __init__(self, network: Network) -> None:
-        self._network = network
-        self._processes: list[subprocess.Popen[str]] = []
-        self._counted: list[mmap.mmap] = []
-        local, remote = (
-            [
-                name(endpoint, family)
-                for endpoint in (Endpoint(address=address, port=port) for address, port in PLACES[service])
-                for family in Family
-                if endpoint.serves(family)
-            ]
-            for service in ("web", "api")
-        )
-        for namespace, places in ((network.host, local), (network.server, remote)):
-            server = self._start(namespace, "serve", *places)
-            assert server.stdout
-            assert server.stdout.readline() == "ready\n"
-
-    def _start(self, namespace: Namespace, *words: str) -> subprocess.Popen[str]:
-        with namespace.entered():
-            process = subprocess.Popen(
-                [sys.executable, storm.__file__, *words],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        self._processes.append(process)
-        return process
-
-    def begin(self) -> None:
-        targets = [f"{host}:{port}" for port in (80, 81) * 4 + (82,) for host in (HOST4, f"[{HOST6}]")]
-        for number in range(KNOCKERS):
-            numbers = range(100 + number * CLIENTS, 100 + (number + 1) * CLIENTS)
-            for client in numbers:
-                self._network.client.address("uplink", f"192.0.2.{client}/24", f"2001:db8:1::{client}/64")
-            sources = ",".join(a for n in numbers for a in (f"192.0.2.{n}", f"2001:db8:1::{n}"))
-            path = self._network.folder / f"knocker-{number}"
-            path.write_bytes(bytes(8))
-            with path.open("r+b") as file:
-                self._counted.append(mmap.mmap(file.fileno(), 8))
-            self._start(self._network.client, "knock", str(path), sources, *targets)
-
-    def count(self) -> int:
-        """The connections so far."""
-        assert all(process.poll() is None for process in self._processes)
-        return sum(int.from_bytes(counted[:], sys.byteorder) for counted in self._counted)
-
-    def end(self) -> list[dict[str, Any]]:
-        """What each knocker reports."""
-        reports = [json.loads(p.communicate(timeout=30)[0]) for p in self._processes[2:]]
-        self.close()
-        return reports
-
-    def close(self) -> None:
-        for process in self._processes:
-            if process.poll() is None:
-                process.communicate(timeout=30)
+def storm_over(network: Network) -> Storm:
+    """Endpoints at all the places, and knockers at all the listeners."""
+    local, remote = (
+        [
+            name(endpoint, family)
+            for endpoint in (Endpoint(address=address, port=port) for address, port in PLACES[service])
+            for family in Family
+            if endpoint.serves(family)
+        ]
+        for service in ("web", "api")
+    )
+    targets = [f"{host}:{port}" for port in (80, 81) * 4 + (82,) for host in (HOST4, f"[{HOST6}]")]
+    return Storm(network, [(network.host, local), (network.server, remote)], targets, clients=CLIENTS)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +207,7 @@ def test_the_storm(
     # The seeds are some with which Maglev, whose tables take long to be read back, has a short part.
     dice = random.Random(seed)
     host = LocalHost(network.folder)
-    waves = Storm(network)
+    waves = storm_over(network)
     try:
         with network.host.entered():
             # Alone: to ask the other backend each time whether it holds our rules too takes long.
@@ -294,11 +227,7 @@ def test_the_storm(
         waves.close()
     assert set(kinds) == set(KINDS)
     assert {s.scheduler for r in reigns for s in r.intent.services} == set(Scheduler)
-    found = [
-        Knock(begin=begin, end=end, client=client, port=int(target.rpartition(":")[2]), answer=answer)
-        for report in reports
-        for begin, end, client, target, answer in report["connections"]
-    ]
+    found = reported(reports)
     echoes = sum(report["echoes"] for report in reports)
     counted, kept = hold_against(reigns, found)
     print(
@@ -456,10 +385,6 @@ def name(endpoint: Endpoint, family: Family) -> str:
     if endpoint.address is None:
         return f"{HOST4 if family is Family.IPV4 else f'[{HOST6}]'}:{endpoint.port}"
     return endpoint.to
-
-
-def family_of(client: str) -> Family:
-    return Family.IPV6 if ":" in client else Family.IPV4
 
 
 def turns(slots: list[str], to: str, count: int) -> tuple[int, int]:
