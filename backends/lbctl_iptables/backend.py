@@ -11,6 +11,7 @@ from lbctl_iptables.observe import generation, observe
 from lbctl_iptables.others import others
 from lbctl_iptables.probe import probe
 from lbctl_iptables.reading import dump, read, recognizes
+from lbctl_iptables.retire import departure, keeper, put_back, retire, standing, take_out
 from lbctl_iptables.script import render, withdrawal
 from lbctl_iptables.stats import stats
 
@@ -23,18 +24,24 @@ __all__ = [
     "check",
     "clients",
     "compile",
+    "departure",
     "dump",
     "generation",
+    "keeper",
     "lift",
     "name",
     "observe",
     "others",
     "preference",
     "probe",
+    "put_back",
     "read",
     "recognizes",
     "remember",
     "render",
+    "retire",
+    "standing",
     "stats",
+    "take_out",
     "withdrawal",
 ]

@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
-from lbctl_iptables import drivers, layout
+from lbctl_iptables import layout
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from lbctl.host import Host
-
-_COUNTERS = re.compile(r"^(:\S+ \S+) \[\d+:\d+\]$|^\[\d+:\d+\] ")
+_COUNTERS = re.compile(r"^(:\S+ \S+) \[\d+:\d+\]$")
 
 
-def others(host: Host, driver: str, owner: str) -> str:
-    """See `lbctl.spi.Moving`."""
-    dumps = (drivers.save(host, driver, word) for word in layout.WORD.values())
-    return "".join(f"{line}\n" for dump in dumps for line in lines(dump, owner))
-
-
-def lines(dump: str, owner: str) -> Iterator[str]:
-    """The lines of a dump that are not of an owner, without counters. Turns do not show in a dump."""
-    for line in dump.splitlines():
-        bare = _COUNTERS.sub(lambda found: found[1] or "", line)
-        if bare and not bare.startswith("#") and not _is_of(owner, bare):
-            yield bare
+def others(text: str, owner: str) -> str:
+    """See `lbctl.spi.Moving`. Turns do not show in a dump."""
+    bare = (_COUNTERS.sub(lambda found: found[1], line) for line in text.splitlines())
+    return "".join(f"{x}\n" for x in bare if x and not x.startswith("#") and not _is_of(owner, x))
 
 
 def _is_of(owner: str, line: str) -> bool:

@@ -34,7 +34,7 @@ def render(program: Program) -> str:
     for table in layout.TABLES:
         mine = [key for key in keys if key[1] == table]
         if mine:
-            text += _section(table, _rendered(mine, families))
+            text += plain_section(table, _rendered(mine, families))
     return _HEADER + text
 
 
@@ -54,7 +54,7 @@ def withdrawal(program: Program) -> str:
                     lines.setdefault(f"-X {name}", []).append(word)
         ordered = sorted(lines, key=lambda line: "DFX".index(line[1]))
         if ordered:
-            text += _section(table, (_option(lines[line]) + line for line in ordered))
+            text += plain_section(table, (_option(lines[line]) + line for line in ordered))
     return _HEADER + text
 
 
@@ -99,8 +99,8 @@ def section(table: str, changes: Iterable[Change], chains: Mapping[str, Chain]) 
     # Behind --noflush, naming a chain makes it, or empties it where it is there already.
     lines = [f":{name} - [0:0]" for name in (*chains, *gone)]
     for name, chain in chains.items():
-        lines += map(_accepted, chain.script(name))
-    return _section(table, (*lines, *jumps, *(f"-X {chain}" for chain in gone)))
+        lines += map(accepted, chain.script(name))
+    return plain_section(table, (*lines, *jumps, *(f"-X {chain}" for chain in gone)))
 
 
 def _add(key: tuple[str, ...], text: str) -> list[str]:
@@ -108,15 +108,16 @@ def _add(key: tuple[str, ...], text: str) -> list[str]:
     if kind == "jump":
         # First in its chain: a declared listener wins over what stood there.
         return [f"-I {chain} 1 {text}"]
-    return [f"-A {chain} {_accepted(line)}" for line in text.split("\n") if line]
+    return [f"-A {chain} {accepted(line)}" for line in text.split("\n") if line]
 
 
-def _accepted(text: str) -> str:
+def accepted(text: str) -> str:
     """Rules as iptables-restore takes them, where that is not as iptables-save prints them."""
     if "--cluster-local-nodemask" not in text:
         return text
     return _NODE.sub(lambda found: f"--cluster-local-node {int(found[1], 16).bit_length()} ", text)
 
 
-def _section(table: str, lines: Iterable[str]) -> str:
+def plain_section(table: str, lines: Iterable[str]) -> str:
+    """Lines as one transaction of a table."""
     return "".join(line + "\n" for line in (f"*{table}", *lines, "COMMIT"))

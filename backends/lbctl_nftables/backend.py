@@ -12,6 +12,7 @@ from lbctl_nftables.observe import observe
 from lbctl_nftables.others import others
 from lbctl_nftables.probe import probe
 from lbctl_nftables.reading import dump, read, recognizes
+from lbctl_nftables.retire import departure, keeper, put_back, retire, standing, take_out
 from lbctl_nftables.script import render, withdrawal
 from lbctl_nftables.stats import stats
 
@@ -23,19 +24,25 @@ __all__ = [
     "check",
     "clients",
     "compile",
+    "departure",
     "dump",
     "generation",
+    "keeper",
     "lift",
     "name",
     "observe",
     "others",
     "preference",
     "probe",
+    "put_back",
     "read",
     "recognizes",
     "refine",
     "remember",
     "render",
+    "retire",
+    "standing",
     "stats",
+    "take_out",
     "withdrawal",
 ]

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from lbctl_nftables import layout
-from lbctl_nftables.reading import dump
-
-if TYPE_CHECKING:
-    from lbctl.host import Host
 
 _COUNTED = re.compile(r"\b(packets|bytes) \d+|\b(expires) \S+")
 _TABLE = re.compile(r"^table (\S+) (\S+) \{.*?^\}\n", re.MULTILINE | re.DOTALL)
@@ -17,10 +12,9 @@ _TABLE = re.compile(r"^table (\S+) (\S+) \{.*?^\}\n", re.MULTILINE | re.DOTALL)
 _DYNAMIC = re.compile(r"(flags [^\n]*\b(?:dynamic|timeout)\b[^}]*?)\n\s*elements = \{[^}]*\}")
 
 
-def others(host: Host, driver: str, owner: str) -> str:
+def others(text: str, owner: str) -> str:
     """See `lbctl.spi.Moving`."""
-    ours = layout.table(owner), layout.WORD.values()
-    text = _TABLE.sub(
-        lambda found: "" if found[2] == ours[0] and found[1] in ours[1] else found[0], dump(host, driver)
-    )
+    name, words = layout.table(owner), set(layout.WORD.values())
+    text = _TABLE.sub(lambda t: "" if t[2] == name and t[1] in words else t[0], text)
+    text = "\n".join(line for line in text.split("\n") if line.strip())
     return _COUNTED.sub(lambda found: found[1] or found[2], _DYNAMIC.sub(lambda found: found[1], text))

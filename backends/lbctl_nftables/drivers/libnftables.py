@@ -36,13 +36,15 @@ def find(host: Host) -> tuple[str | None, str]:
     return None, ""
 
 
-def read(host: Host, *words: str, json: bool) -> Completed:
+def read(host: Host, *words: str, json: bool, handles: bool = False) -> Completed:
     """Run one listing command."""
     context = _context(host)
     if json:
         context.set_json_output(True)
     else:
         context.set_numeric_prio_output(True)
+    if handles:
+        context.set_handle_output(True)
     with _quiet():
         return _run(context, " ".join(words))
 

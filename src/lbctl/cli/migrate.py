@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -55,6 +56,25 @@ def migrate(
     config: Config = None,
     owner: Owner = None,
     trial: TrialTime = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            metavar="NAME",
+            help="A service or rule of others, as shown, that stays.",
+            show_default=False,
+        ),
+    ] = None,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Where shares are not what was meant: the same for each endpoint.")
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Where shares are not what was meant: exactly those, leaks too.")
+    ] = False,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", metavar="FILE", help="Write the intent file, once moved.", show_default=False),
+    ] = None,
     yes: Yes = False,
     wait: Wait = 0.0,
     driver: DriverName = None,
@@ -79,10 +99,15 @@ def migrate(
         owner_of,
         session_for,
         settle_interrupted,
+        write_new,
     )
     from lbctl.errors import IntentError
 
     ensure_trial(trial)
+    if fix and keep:
+        raise IntentError("--fix gives other shares, and --keep the same: one of them")
+    if save is not None and save.exists():
+        raise IntentError(f"{save} is there already, and is not overwritten", hint="another name")
     if to == "auto":
         raise IntentError("auto is no place to move to", hint="--to nftables, or --to iptables")
     with stages("Reading both sides"):
@@ -94,7 +119,12 @@ def migrate(
         else:
             settle_interrupted(whose, patience=wait)
         made = engine.migration(
-            session, whose, source=source, intent=meant if meant and meant.owner == whose else None
+            session,
+            whose,
+            source=source,
+            intent=meant if meant and meant.owner == whose else None,
+            exclude=exclude or (),
+            cure=engine.Cure.FIX if fix else engine.Cure.KEEP if keep else None,
         )
     data = output is Format.JSON
     if made is None:
@@ -112,6 +142,8 @@ def migrate(
             else:
                 notes = list(engine.migrate(session, made))
             session.memory.save()
+        if save is not None:
+            write_new(save, intent_text(made))
         for note in notes:
             say(note)
         if tried is not None:
@@ -138,14 +170,13 @@ def show_migration(made: Migration, *, data: bool, asking: bool, color: Color, r
 def migration_document(made: Migration) -> dict[str, Any]:
     """The JSON of a migration."""
     from lbctl.cli.output import share
-    from lbctl.config import dump
     from lbctl.model import SELECTOR
 
     return {
         "from": _place(made.source),
         "to": _place(made.target),
         "changed": made.changed,
-        "intent": dump(made.intent),
+        "intent": intent_text(made),
         "intent_from": made.origin,
         "services": [
             {
@@ -163,6 +194,18 @@ def migration_document(made: Migration) -> dict[str, Any]:
             }
             for pair in made.pairs
         ],
+        "stays": [
+            {"name": stay.name, "rules": list(stay.rules), "reason": stay.reason} for stay in made.stays
+        ],
+        "findings": [
+            {
+                "code": found.code,
+                "severity": str(found.severity),
+                "rule": found.rule,
+                "message": found.message,
+            }
+            for found in made.findings
+        ],
         "untouched": list(made.untouched),
         "notes": list(made.notes),
         "rules": {
@@ -170,6 +213,13 @@ def migration_document(made: Migration) -> dict[str, Any]:
             "scripts": [{"store": store, "text": text} for store, text in made.scripts],
         },
     }
+
+
+def intent_text(made: Migration) -> str:
+    """The intent file of what holds afterwards."""
+    from lbctl.config import dump
+
+    return dump(made.intent, made.comments)
 
 
 def _place(session: Session) -> dict[str, str]:
@@ -181,10 +231,22 @@ def _text(made: Migration, style: Style, *, rules: bool) -> str:
     from lbctl.config.values import escape
 
     services = dict.fromkeys((pair.b or pair.service).name for pair in made.pairs)
-    head = f"{made.source.place} (driver {made.source.driver}) → {made.target.place} "
-    head += f"(driver {made.target.driver}): {count(len(services), 'service')}, as {made.origin} has them"
-    lines = [style(head, "bold"), ""]
-    lines += _columns(made, style)
+    places = (f"{at.place} (driver {at.driver})" for at in (made.source, made.target))
+    head = " → ".join(places) + (f": {count(len(services), 'service')}" if services else "")
+    lines = [style(head, "bold"), f"What moves is what {made.origin} says."]
+    lines += ["", *_columns(made, style)] if made.pairs else []
+    for found in made.findings:
+        paint = "red" if found.severity == "error" else "yellow"
+        lines += ["", f"{style(f'{found.severity}: {found.code}', paint)}: {escape(found.message)}"]
+    for stay in made.stays:
+        lines += ["", f"Stays: {style(escape(stay.name), 'bold')}: {escape(stay.reason)}"]
+        lines += [f"    {escape(rule)}" for rule in stay.rules]
+    if made.lift is not None:
+        lines += [
+            "",
+            "The intent, which --save FILE keeps:",
+            *(f"    {x}" for x in intent_text(made).splitlines()),
+        ]
     kept = [line for line in made.untouched if line.strip()]
     lines += ["", f"Stays in {made.source.place} as it is: {count(len(kept), 'line') if kept else 'nothing'}"]
     lines += [f"    {escape(line)}" for line in kept[:_FEW]]
@@ -212,7 +274,8 @@ def _columns(made: Migration, style: Style) -> list[str]:
         name = (pair.b or pair.service).name or ""
         told = f"{name}  {selected(pair.service)} ({', '.join(pair.hooks)})".strip()
         paint = "green" if pair.verdict.equal else "yellow"
-        lines += ["", f"{style(escape(told), 'bold')}: {style(str(pair.verdict), paint)}"]
+        verdict = str(pair.verdict) if pair.a is not None else "comes in addition"
+        lines += ["", f"{style(escape(told), 'bold')}: {style(verdict, paint)}"]
         lines += [f"    {one:<{width}} | {other}".rstrip() for one, other in zip(left, right, strict=True)]
         lines += [f"    {escape(note)}" for note in pair.notes]
     return lines

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lbctl.errors import IntentError, Reverted, StateUnknown
+from lbctl.errors import ApplyFailed, IntentError, Reverted, StateUnknown
 
 if TYPE_CHECKING:
     from lbctl.engine import Session, Trial
@@ -141,6 +141,15 @@ def read_rules_of(source: str) -> Reading:
     if kind == "live" and colon:
         return read_live(LocalHost(), store, backends())
     return read_rules(bytes_of(source), backends())
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a file that is not there yet; raises `ApplyFailed`."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ApplyFailed(f"{path} cannot be written: {error.strerror}") from error
 
 
 def bytes_of(source: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from lbctl.engine.change import apply, describe, plan, removal
 from lbctl.engine.history import Entry, entries, pending, restorable
+from lbctl.engine.lifting import Cure
 from lbctl.engine.migrating import Migration, migrate, migration
 from lbctl.engine.planfile import PlanFile, read_plan, resume, write_plan
 from lbctl.engine.recovery import interrupted, recover
@@ -13,6 +14,7 @@ from lbctl.engine.trial import Trial, confirm, read_trial
 
 __all__ = [
     "Drift",
+    "Cure",
     "EndpointStatus",
     "Entry",
     "Migration",

@@ -175,6 +175,10 @@ class Imported:
     intent: Intent
     comments: Mapping[str, Sequence[str]]
     notes: tuple[str, ...]
+    #: The lines that each service was read from.
+    lines: Mapping[str, tuple[int, ...]]
+    #: The services that are not in the intent, each with the reason.
+    lost: tuple[tuple[ReadService, str], ...]
 
 
 def imported(reading: Reading, source: Sequence[str] = ()) -> Imported:
@@ -182,12 +186,14 @@ def imported(reading: Reading, source: Sequence[str] = ()) -> Imported:
     notes: list[str] = []
     made: dict[str, Service] = {}
     comments: dict[str, list[str]] = {}
+    numbers: dict[str, tuple[int, ...]] = {}
+    lost: list[tuple[ReadService, str]] = []
     taken: dict[Listener, str] = {}
     for group in _groups(reading.services):
         try:
             service, remarks = _service(group, made)
         except _CannotHold as reason:
-            notes += [f"{_shown(each)}: {reason}" for each in group]
+            lost += [(each, str(reason)) for each in group]
             continue
         clash = (
             next((x for x in service.listeners for other in taken if x.overlaps(other)), None)
@@ -195,17 +201,25 @@ def imported(reading: Reading, source: Sequence[str] = ()) -> Imported:
             else next((x for x in service.listeners if x in taken), None)
         )
         if clash is not None:
-            notes.append(f"{_shown(group[0])}: another service of the text listens on {clash} too")
+            lost += [(each, f"another service of the text listens on {clash} too") for each in group]
             continue
         taken |= dict.fromkeys(service.listeners, service.name)
         made[service.name] = service
         notes += [f"{service.name}: {remark}" for remark in remarks]
-        lines = dict.fromkeys(line for each in group for line in each.lines)
+        lines = tuple(dict.fromkeys(line for each in group for line in each.lines))
+        numbers[service.name] = lines
         comments[service.name] = [
             f"line {line}: {source[line - 1].strip()}" for line in lines if 0 < line <= len(source)
         ]
-    notes += [f"line {lost.line}: {lost.what}: {lost.reason}" for lost in reading.unsupported]
-    return Imported(intent=Intent(services=tuple(made.values())), comments=comments, notes=tuple(notes))
+    notes += [f"{shown(each)}: {reason}" for each, reason in lost]
+    notes += [f"line {each.line}: {each.what}: {each.reason}" for each in reading.unsupported]
+    return Imported(
+        intent=Intent(services=tuple(made.values())),
+        comments=comments,
+        notes=tuple(notes),
+        lines=numbers,
+        lost=tuple(lost),
+    )
 
 
 class _CannotHold(Exception):
@@ -453,7 +467,8 @@ def _name(service: ReadService, made: Mapping[str, Service]) -> str:
     return name
 
 
-def _shown(service: ReadService) -> str:
+def shown(service: ReadService) -> str:
+    """A service in a sentence."""
     return f"{service.dst}:{service.dport}/{service.proto} ({service.family})"
 
 

@@ -9,6 +9,7 @@ migration back.
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import unified_diff
@@ -17,21 +18,40 @@ from typing import TYPE_CHECKING, TypeAlias
 from lbctl.engine import history
 from lbctl.engine.change import changing, perform, plan_beside, way
 from lbctl.engine.comparing import Verdict, compare
-from lbctl.engine.importing import imported, read_live
-from lbctl.errors import ApplyFailed, IntentError, PermissionDenied, Stale, StateUnknown
+from lbctl.engine.importing import imported
+from lbctl.engine.lifting import Cure, Lifting, lift, movable
+from lbctl.errors import ApplyFailed, IntentError, NoBackend, PermissionDenied, Stale, StateUnknown
 from lbctl.model import Intent, Plan, diff
-from lbctl.spi import Moving, Reader
+from lbctl.spi import Moving, Reader, Retiring
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from lbctl.engine.comparing import Comparison, Pair
     from lbctl.engine.history import Entry
+    from lbctl.engine.lifting import Lift, Stay
     from lbctl.engine.session import Session
-    from lbctl.model import Program, Reading, Remembered
+    from lbctl.model import Finding, Program, Reading, Remembered, Service
     from lbctl.spi import Backend
 
-Step: TypeAlias = Plan
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retire:
+    """Rules of others that leave their places, or come `back` there; see `lbctl.spi.Retiring`."""
+
+    record: str
+    #: What the store holds of others before and after.
+    before: str = ""
+    after: str = ""
+    back: bool = False
+
+    @property
+    def changed(self) -> bool:
+        """Nobody makes one that changes nothing."""
+        return True
+
+
+Step: TypeAlias = Plan | Retire
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +63,15 @@ class Migration:
     target: Session
     come: Step
     go: Step
-    #: The source as it is, which is worth a place in the history.
-    start: Plan | None = None
     #: What holds afterwards, and where that is from, in words.
     intent: Intent
     origin: str
+    #: The source as it is, which is worth a place in the history.
+    start: Plan | None = None
     #: What the services that move select: family, protocol, address, port.
     selectors: frozenset[tuple[str, ...]] = frozenset()
+    #: What moves where it is rules of others.
+    lift: Lift | None = None
     #: The rules that go, and those that come, service by service; None for a way back, which is only proved.
     comparison: Comparison | None = None
 
@@ -66,52 +88,95 @@ class Migration:
     @property
     def untouched(self) -> tuple[str, ...]:
         """What stays where the old rules are."""
-        return tuple(_others(self.source, self.owner).splitlines())
+        left = self.go.after if isinstance(self.go, Retire) else _others(self.source, self.owner)
+        return tuple(left.splitlines())
 
     @property
     def diffs(self) -> tuple[tuple[str, ...], ...]:
         """The rules of each store before and after, as unified diffs."""
+        sides = ((self.target, self.come), (self.source, self.go))
         return tuple(
-            tuple(unified_diff(before, after, f"{store} now", f"{store} then", lineterm=""))
-            for store, before, after in (
-                (each.place, _lines(each, step.before), _lines(each, step.after))
-                for each, step in ((self.target, self.come), (self.source, self.go))
-            )
+            tuple(unified_diff(*_sides(at, step), f"{at.place} now", f"{at.place} then", lineterm=""))
+            for at, step in sides
         )
 
     @property
     def scripts(self) -> tuple[tuple[str, str], ...]:
         """The two steps, as the tools of each store do them on a host without lbctl."""
-        backend = self.source.backend
-        going = backend.withdrawal(self.go.before) if isinstance(backend, Moving) else ""
-        coming = self.target.backend.render(self.come.after)
-        return (self.target.place, coming), (self.source.place, going)
+        sides = ((self.target, self.come, True), (self.source, self.go, False))
+        return tuple((at.place, _script(at, step, coming=coming)) for at, step, coming in sides)
+
+    @property
+    def stays(self) -> tuple[Stay, ...]:
+        """Rules of others that balance and stay."""
+        return self.lift.stays if self.lift else ()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong with rules of others that move."""
+        return self.lift.findings if self.lift else ()
+
+    @property
+    def comments(self) -> Mapping[str, Sequence[str]]:
+        """Service → the rules of others that it was read from."""
+        return self.lift.comments if self.lift else {}
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know before agreeing."""
-        return self.come.notes
+        come = self.come.notes if isinstance(self.come, Plan) else ()
+        new = (pair.service.selector[:4] for pair in self.pairs if pair.a is None)
+        added = (f"{' '.join(each)}: balanced from then on, but not now" for each in new)
+        return (*come, *(self.lift.notes if self.lift else ()), *added)
+
+    @property
+    def plan(self) -> tuple[Session, Plan]:
+        """The step with the rules of lbctl that hold afterwards, and where."""
+        for session, step in ((self.target, self.come), (self.source, self.go)):
+            if isinstance(step, Plan):
+                return session, step
+        raise ValueError("a migration without rules of lbctl")
+
+    @property
+    def retired(self) -> str:
+        """What has to be known to put back rules of others that go; "" for none."""
+        if not isinstance(self.go, Retire):
+            return ""
+        return json.dumps({"store": self.source.place, "record": self.go.record})
 
 
 def migration(
-    session: Session, owner: str, *, source: str | None = None, intent: Intent | None = None
+    session: Session,
+    owner: str,
+    *,
+    source: str | None = None,
+    intent: Intent | None = None,
+    exclude: Collection[str] = (),
+    cure: Cure | None = None,
 ) -> Migration | None:
-    """The migration of an owner's rules to the store of a session; None where they are there already.
+    """The migration of services to the store of a session; None where there are none elsewhere.
 
-    They come from the store `source`, or from where they are. `intent` is what a file says: the kernel must
-    hold it. Without one, it is the last state of the history, else what the rules themselves say.
+    They come from the store `source`, or from where they are: rules of an owner as they stand, else rules of
+    others that balance, without those that `exclude` names. `intent` is what a file says: the kernel must
+    hold it. Without one, it is the last state of the history, else what the rules themselves say. Changes
+    nothing. Raises `IntentError` where the user has to say which, and `ApplyFailed` where they cannot move.
     """
     session.need_privilege()
     there = _source(session, owner, source)
     if there is None:
         return None
+    if not there.observe(owner):
+        return _lifting(session, there, owner, intent, exclude, cure)
+    if exclude or cure:
+        raise IntentError(
+            f"the rules in {there.place} are those of lbctl, and move as they are",
+            hint="--exclude, --fix and --keep are for rules of others",
+        )
     start, origin = _start(there, owner, intent)
     meant = start.intent or Intent(owner=owner)
     come = replace(plan_beside(session, meant), stale=())
     coming = _reader(session.backend).read(session.backend.render(come.after))
-    selectors = frozenset(service.selector[:4] for service in coming.services)
-    going = _live(there, selectors)
-    return Migration(
+    made = Migration(
         owner=owner,
         source=there,
         target=session,
@@ -120,31 +185,99 @@ def migration(
         intent=meant,
         start=start,
         origin=origin,
-        selectors=selectors,
-        comparison=_ensure_alike(compare(going, coming), session),
+        selectors=frozenset(service.selector[:4] for service in coming.services),
     )
+    return replace(made, comparison=_agreeable(made, coming))
 
 
 def _source(session: Session, owner: str, name: str | None) -> Session | None:
     """The session on the store that services are to come from; None where all are where they are to go."""
-    stores = list(session.stores())
+    stores = [(backend, driver) for backend, driver in session.stores() if driver.store != session.place]
     if name == session.place:
         raise IntentError(f"{name} is where the rules are to go, and cannot be where they come from")
     if name is not None:
-        found = next(((b, d) for b, d in stores if d.store == name), None)
+        found = next((place for place in stores if place[1].store == name), None)
         if found is None:
             names = ", ".join(driver.store for _, driver in stores)
-            raise IntentError(f'"{name}" is no store of rules that this host can use', hint=f"one of {names}")
+            raise IntentError(f'"{name}" is no store of rules that can be used here', hint=f"one of {names}")
         return session.at(*found, "asked for")
     holding = session.elsewhere(owner)
+    if not holding:
+        others = [session.at(backend, driver, "it is another one") for backend, driver in stores]
+        holding = tuple(other for other in others if _has_services(other))
     if len(holding) > 1:
         names = " and ".join(other.place for other in holding)
-        raise IntentError(f'{names} hold rules of owner "{owner}"', hint="--from says which of them go")
-    if not holding and session.observe(owner):
-        return None
-    if not holding:
-        raise ApplyFailed(f'there is nothing to move: no other store holds rules of owner "{owner}"')
-    return holding[0]
+        raise IntentError(f"{names} hold rules that balance", hint="--from says which of them go")
+    if holding or session.observe(owner):
+        return holding[0] if holding else None
+    raise ApplyFailed("there is nothing to move: no other store holds rules that balance")
+
+
+def _has_services(session: Session) -> bool:
+    backend = session.backend
+    return isinstance(backend, Lifting) and movable(backend, backend.dump(session.host, session.driver))
+
+
+def _lifting(
+    session: Session,
+    there: Session,
+    owner: str,
+    given: Intent | None,
+    exclude: Collection[str],
+    cure: Cure | None,
+) -> Migration:
+    """The migration of rules of others."""
+    backend = there.backend
+    if not isinstance(backend, Lifting) or not isinstance(backend, Moving):
+        raise ApplyFailed(f"backend {backend.name} cannot take out rules of others")
+    text = backend.dump(there.host, there.driver)
+    found = lift(backend, text, exclude, cure)
+    meant = _merged(session, owner, given, found)
+    come = replace(plan_beside(session, meant), stale=())
+    going = found.retirement
+    made = Migration(
+        owner=owner,
+        source=there,
+        target=session,
+        come=come,
+        go=Retire(
+            record=going.record,
+            before=backend.others(text, owner),
+            after=backend.others(going.after, owner),
+        ),
+        intent=meant,
+        origin="reading the rules",
+        lift=found,
+    )
+    coming = _reader(session.backend).read(session.backend.render(come.after))
+    return replace(made, comparison=_agreeable(made, coming))
+
+
+def _merged(session: Session, owner: str, given: Intent | None, found: Lift) -> Intent:
+    """What comes, beside what the target has already."""
+    base = Intent(owner=owner)
+    if session.observe(owner):
+        base = _start(session, owner, given)[0].intent or base
+    taken = {service.name for service in base.services}
+    services = list(base.services)
+    for service in found.services:
+        clash = next((s for s in base.services if _overlap(s, service)), None)
+        if clash is not None:
+            raise ApplyFailed(
+                f'service "{clash.name}" of lbctl listens where the rules of {service.name} do',
+                hint=f'--exclude "{service.name}" leaves those where they are',
+            )
+        if service.name in taken:
+            raise ApplyFailed(
+                f'there is a service "{service.name}" in {session.place} already',
+                hint=f'--exclude "{service.name}" leaves the other one where it is',
+            )
+        services.append(service)
+    return replace(base, services=tuple(services))
+
+
+def _overlap(one: Service, other: Service) -> bool:
+    return any(x.overlaps(y) for x in one.listeners for y in other.listeners)
 
 
 def _start(source: Session, owner: str, given: Intent | None) -> tuple[Plan, str]:
@@ -161,7 +294,7 @@ def _start(source: Session, owner: str, given: Intent | None) -> tuple[Plan, str
     if last is not None:
         found = plan_beside(source, last.intent)
         if not found.changed:
-            return found, f"number {last.number} of the history"
+            return found, f"the history (number {last.number})"
     text = source.backend.render(source.observe(owner))
     read = imported(_reader(source.backend).read(text))
     found = plan_beside(source, replace(read.intent, owner=owner))
@@ -169,7 +302,7 @@ def _start(source: Session, owner: str, given: Intent | None) -> tuple[Plan, str
         raise ApplyFailed(
             f"no intent is known that gives the rules in {source.place}", hint="--config names its file"
         )
-    return found, f"the rules in {source.place}"
+    return found, "reading the rules"
 
 
 def removal_of(session: Session, owner: str) -> Plan:
@@ -182,6 +315,23 @@ def _between(session: Session, before: Program, after: Program, intent: Intent) 
     """A plan of a migration: what flows there are belongs to the rules of both sides."""
     made = way(session.host, session.backend, session.driver, before, after, intent)
     return replace(made, stale=(), notes=())
+
+
+def migration_returning(target: Session, intent: Intent, retired: str) -> Migration:
+    """The migration that has rules of others hold again, and an intent of before where they went to."""
+    data = json.loads(retired)
+    there = next((target.at(b, d, "asked for") for b, d in target.stores() if d.store == data["store"]), None)
+    if there is None:
+        raise NoBackend(f"{data['store']} can no longer be reached here")
+    return Migration(
+        owner=intent.owner,
+        source=target,
+        target=there,
+        come=Retire(record=data["record"], back=True),
+        go=replace(plan_beside(target, intent), stale=(), notes=()),
+        intent=intent,
+        origin="the history",
+    )
 
 
 def migration_back(target: Session, source: Session, intent: Intent) -> Migration:
@@ -213,12 +363,14 @@ def move(made: Migration, *, back_to: Entry | None = None, in_any_case: bool = F
     source, target = made.source, made.target
     entry, notes = _begin(made, back_to, in_any_case=in_any_case)
     try:
-        _do(target, replace(made.come, clients=_clients(source, made.owner)))
+        _do(target, _with_clients(made))
         _prove(made)
         _follow_up(made)
         others = _others(source, made.owner)
+        if isinstance(made.go, Retire) and others != made.go.before:
+            raise Stale(f"rules of others in {source.place} changed since the plan", hint="plan again")
         _do(source, made.go)
-        _prove_gone(made, others)
+        _prove_gone(made, made.go.after if isinstance(made.go, Retire) else others)
     except BaseException as cause:
         _return(made, cause)
         raise
@@ -234,7 +386,7 @@ def _begin(made: Migration, back_to: Entry | None, *, in_any_case: bool) -> tupl
     """Write down what is about to be brought about."""
     try:
         record_start(made)
-        entry = history.upcoming(made.target, made.come, back_to, moved="")
+        entry = upcoming(made, back_to)
         if entry is not None:
             history.begin(made.target.host, made.owner, entry)
     except (ApplyFailed, PermissionDenied) as error:
@@ -244,14 +396,27 @@ def _begin(made: Migration, back_to: Entry | None, *, in_any_case: bool) -> tupl
     return entry, []
 
 
+def upcoming(made: Migration, back_to: Entry | None = None) -> Entry | None:
+    """The state that a migration leads to."""
+    session, plan = made.plan
+    return history.upcoming(session, plan, back_to, moved=made.retired)
+
+
 def _do(session: Session, step: Step) -> None:
-    perform(session, step)
+    if isinstance(step, Plan):
+        perform(session, step)
+    elif step.back:
+        _retiring(session).put_back(session.host, session.driver, step.record)
+    else:
+        _retiring(session).take_out(session.host, session.driver, step.record)
 
 
 def _undo(session: Session, step: Step) -> None:
-    now = session.backend.observe(session.host, session.driver, step.before.owner)
-    if diff(now, step.before):
-        perform(session, _between(session, now, step.before, Intent(owner=step.before.owner)))
+    if isinstance(step, Retire):
+        _do(session, replace(step, back=not step.back))
+        return
+    now = session.backend.observe(session.host, session.driver, step.owner)
+    perform(session, _between(session, now, step.before, Intent(owner=step.owner)))
 
 
 def _return(made: Migration, cause: BaseException) -> None:
@@ -273,13 +438,17 @@ def _return(made: Migration, cause: BaseException) -> None:
 def _prove(made: Migration) -> None:
     """Raise `ApplyFailed` unless the live kernel shows what the migration said."""
     step, target = made.come, made.target
+    if isinstance(step, Retire):
+        if not _retiring(target).standing(target.host, target.driver, step.record):
+            raise ApplyFailed(f"the rules of before are not all back in {target.place}")
+        return
     left = diff(target.backend.observe(target.host, target.driver, made.owner), step.after)
     if left:
         raise ApplyFailed(f"what came in reads back otherwise: {' '.join(left[0].key)}")
     if made.comparison is None:
         return
     shown = {_told(pair) for pair in made.comparison.pairs}
-    live = compare(_live(made.source, made.selectors), _live(target, made.selectors))
+    live = compare(_going(made, _live(made.source)), _coming(made, _live(target)))
     odd = [pair for pair in live.pairs if _told(pair) not in shown]
     if odd or len(live.pairs) != len(made.comparison.pairs):
         raise ApplyFailed(
@@ -292,34 +461,56 @@ def _prove(made: Migration) -> None:
 def _prove_gone(made: Migration, others: str) -> None:
     """Raise `ApplyFailed` unless what should go has gone, and nothing else."""
     source = made.source
-    left = diff(source.backend.observe(source.host, source.driver, made.owner), made.go.after)
-    if left:
-        raise ApplyFailed(f"what should have gone is still there: {' '.join(left[0].key)}")
+    if isinstance(made.go, Plan):
+        left = diff(source.backend.observe(source.host, source.driver, made.owner), made.go.after)
+        if left:
+            raise ApplyFailed(f"what should have gone is still there: {' '.join(left[0].key)}")
     if _others(source, made.owner) != others:
         raise ApplyFailed(
             f"rules of others in {source.place} changed meanwhile", hint="lbctl migrate tries again"
         )
 
 
-def _ensure_alike(found: Comparison, target: Session) -> Comparison:
-    """Raise `ApplyFailed` where a move would change what connections get."""
-    odd = [pair for pair in found.pairs if not pair.verdict.equal]
+def _agreeable(made: Migration, coming: Reading) -> Comparison:
+    """What goes held against what comes; raises `ApplyFailed` where that changes what connections get."""
+    found = compare(_going(made, _live(made.source)), _coming(made, coming))
+    fixed = made.lift.fixed_selectors if made.lift else frozenset()
+    odd = [
+        pair
+        for pair in found.pairs
+        # Rules of others are of one family, where a port of lbctl is of both.
+        if not pair.verdict.equal
+        and not (made.lift and pair.a is None)
+        and not (pair.a is not None and pair.a.selector in fixed)
+    ]
     if odd:
-        raise ApplyFailed(f"{target.place} would not do the same: {_names(odd)}")
+        raise ApplyFailed(f"{made.target.place} would not do the same: {_names(odd)}")
     remapped = [pair for pair in found.pairs if pair.verdict is Verdict.OTHER_CLIENTS]
-    if remapped and not target.allow_remap:
+    if remapped and not made.target.allow_remap:
         raise ApplyFailed(
             f"clients would change their endpoints: {_names(remapped)}", hint="--allow-remap lets them"
         )
     return found
 
 
-def _live(session: Session, selectors: Collection[tuple[str, ...]]) -> Reading:
-    """What the live rules of a store do for some services."""
-    backends = (candidate.backend for candidate in session.candidates)
-    reading = read_live(session.host, session.place, backends)
+def _going(made: Migration, reading: Reading) -> Reading:
+    """The services that move, of a reading of their source."""
+    return made.lift.seen(reading) if made.lift else _only(reading, made.selectors)
+
+
+def _coming(made: Migration, reading: Reading) -> Reading:
+    """The services that move, of a reading of their target."""
+    return made.lift.arrived(reading) if made.lift else _only(reading, made.selectors)
+
+
+def _only(reading: Reading, selectors: Collection[tuple[str, ...]]) -> Reading:
     services = tuple(s for s in reading.services if s.selector[:4] in selectors)
     return replace(reading, services=services, findings=(), unsupported=())
+
+
+def _live(session: Session) -> Reading:
+    backend = _reader(session.backend)
+    return backend.read(backend.dump(session.host, session.driver))
 
 
 def _told(pair: Pair) -> object:
@@ -332,26 +523,54 @@ def _names(pairs: Iterable[Pair]) -> str:
     return ", ".join(dict.fromkeys(named))
 
 
-def _clients(source: Session, owner: str) -> tuple[Remembered, ...]:
-    backend = source.backend
-    return backend.clients(source.host, source.driver, owner) if isinstance(backend, Moving) else ()
+def _with_clients(made: Migration) -> Step:
+    """What comes, with the clients that are known where it comes from."""
+    return replace(made.come, clients=_clients(made)) if isinstance(made.come, Plan) else made.come
+
+
+def _clients(made: Migration) -> tuple[Remembered, ...]:
+    source = made.source
+    if not isinstance(source.backend, Moving) or not isinstance(made.go, Plan):
+        return ()
+    return source.backend.clients(source.host, source.driver, made.owner)
 
 
 def _follow_up(made: Migration) -> None:
     """Bring in the clients that came while the rules did."""
     target = made.target
-    if isinstance(target.backend, Moving):
-        clients = _clients(made.source, made.owner)
-        target.backend.remember(target.host, target.driver, made.owner, clients)
+    if isinstance(target.backend, Moving) and isinstance(made.come, Plan):
+        target.backend.remember(target.host, target.driver, made.owner, _clients(made))
 
 
 def _others(session: Session, owner: str) -> str:
     backend = session.backend
-    return backend.others(session.host, session.driver, owner) if isinstance(backend, Moving) else ""
+    if not isinstance(backend, Moving) or not isinstance(backend, Reader):
+        return ""
+    return backend.others(backend.dump(session.host, session.driver), owner)
 
 
-def _lines(session: Session, program: Program) -> list[str]:
-    return session.backend.render(program).splitlines()
+def _sides(session: Session, step: Step) -> tuple[list[str], list[str]]:
+    """The rules of a store before and after a step, as lines."""
+    if isinstance(step, Retire):
+        return step.before.splitlines(), step.after.splitlines()
+    before, after = (session.backend.render(program).splitlines() for program in (step.before, step.after))
+    return before, after
+
+
+def _script(session: Session, step: Step, *, coming: bool) -> str:
+    backend = session.backend
+    if isinstance(step, Retire):
+        retiring = _retiring(session)
+        return "" if step.back else retiring.departure(session.host, session.driver, step.record)
+    if coming:
+        return backend.render(step.after)
+    return backend.withdrawal(step.before) if isinstance(backend, Moving) else ""
+
+
+def _retiring(session: Session) -> Retiring:
+    if not isinstance(session.backend, Retiring):
+        raise ApplyFailed(f"backend {session.backend.name} cannot take out rules of others")
+    return session.backend
 
 
 def _reader(backend: Backend) -> Reader:

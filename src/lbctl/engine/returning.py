@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.engine import history
 from lbctl.engine.change import apply, carry_out, ensure_last_holds, plan
-from lbctl.engine.migrating import Migration, migrate, migration_back, move
+from lbctl.engine.migrating import Migration, migrate, migration_back, migration_returning, move
 from lbctl.model import Plan
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def roll_back(session: Session, owner: str) -> tuple[Way, Entry]:
 def way_back(session: Session, target: Entry, retired: str = "") -> Way:
     """The way to a state on record; `retired` are the rules of others that went when it was left."""
     there = session.like(target)
+    if retired:
+        return migration_returning(there, target.intent, retired)
     others = there.elsewhere(target.intent.owner)
     return migration_back(there, others[0], target.intent) if others else plan(there, target.intent)
 

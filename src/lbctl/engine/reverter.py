@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine import history, trial
 from lbctl.engine.change import ensure_last_holds
-from lbctl.engine.migrating import Migration, record_start
+from lbctl.engine.migrating import Migration, record_start, upcoming
 from lbctl.engine.returning import Way, go, way_back
 from lbctl.engine.trial import State, Trial
 from lbctl.errors import ApplyFailed, LbctlError, Stale, StateUnknown
@@ -54,6 +54,7 @@ def try_out(session: Session, way: Way, seconds: float) -> tuple[Trial, list[str
             namespace=host.namespace(),
             owner=owner,
             before=_before(session, way),
+            retired=way.retired if isinstance(way, Migration) else "",
         )
         trial.save(host, tried)
         try:
@@ -77,7 +78,7 @@ def try_out(session: Session, way: Way, seconds: float) -> tuple[Trial, list[str
 def _before(session: Session, way: Way) -> history.Entry:
     if isinstance(way, Migration):
         record_start(way)
-        entry = history.upcoming(way.target, way.come, moved="")
+        entry = upcoming(way)
     else:
         entry = history.upcoming(session, way)
     found = history.before(session.host, entry) if entry else None

@@ -17,6 +17,7 @@ from lbctl.spi.moving import Moving
 from lbctl.spi.reading import Reader
 from lbctl.spi.registry import GROUP, backends
 from lbctl.spi.require import ensure_fresh, require, require_service
+from lbctl.spi.retiring import Retirement, Retiring, missing, present
 from lbctl.spi.selection import AUTO, Candidate, Choice, select, survey
 
 __all__ = [
@@ -35,9 +36,13 @@ __all__ = [
     "Probe",
     "Reader",
     "Refining",
+    "Retirement",
+    "Retiring",
     "backends",
     "census",
     "ensure_fresh",
+    "missing",
+    "present",
     "require",
     "require_service",
     "select",

@@ -21,8 +21,8 @@ class Moving(Protocol):
     def clients(self, host: Host, driver: str, owner: str) -> tuple[Remembered, ...]:
         """The clients that the kernel keeps for services with affinity. Changes nothing."""
 
-    def others(self, host: Host, driver: str, owner: str) -> str:
-        """What the store of a driver holds of everybody else, spelled alike as long as nobody changes it.
+    def others(self, text: str, owner: str) -> str:
+        """What a dump holds of everybody else, spelled alike as long as nobody changes it. Pure.
 
         Without what packets change: counters, turns of others' ladders, entries that expire.
         """

@@ -1,0 +1,324 @@
+"""Rules of anybody that balance: which of them can move, as which services, and what goes with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from fractions import Fraction
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from lbctl.engine.importing import imported, shown
+from lbctl.errors import ApplyFailed, IntentError
+from lbctl.model import ReadShare, Severity
+from lbctl.spi import Reader, Retiring
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from lbctl.model import Finding, Reading, ReadService, Service
+    from lbctl.spi import Retirement
+
+#: What balances connections over endpoints, and not marks or addresses of clients.
+_TO_ENDPOINTS = {"redirect", "dnat"}
+_BALANCING = {"nth", "random", "hash", "mixed"}
+
+
+@runtime_checkable
+class Lifting(Reader, Retiring, Protocol):
+    """A backend whose rules of anybody can move."""
+
+
+class Cure(StrEnum):
+    """What becomes of shares that nobody meant."""
+
+    FIX = "fix"
+    KEEP = "keep"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stay:
+    """Rules that stay where they are, by which name they can be told to, and why."""
+
+    name: str
+    rules: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lift:
+    """What moves of a store's rules of others, and what does not."""
+
+    services: tuple[Service, ...]
+    #: Above each service in a file: the rules that it was read from.
+    comments: Mapping[str, Sequence[str]]
+    #: The services as they were read.
+    read: tuple[ReadService, ...]
+    #: Those of them that get other shares, as nobody meant the ones they have.
+    fixed: frozenset[object]
+    #: Those whose leak goes where it went, by an endpoint of its own.
+    kept: frozenset[object]
+    findings: tuple[Finding, ...]
+    stays: tuple[Stay, ...]
+    retirement: Retirement
+    notes: tuple[str, ...]
+
+    @property
+    def fixed_selectors(self) -> frozenset[object]:
+        """What those select that get other shares, as `seen` has it."""
+        return frozenset(_as_selected(each).selector for each in self.read if each.selector in self.fixed)
+
+    def seen(self, reading: Reading) -> Reading:
+        """The services that move, of a reading of where they come from, as an intent selects them."""
+        selectors = {each.selector for each in self.read}
+        services = tuple(_as_selected(s) for s in reading.services if s.selector in selectors)
+        return replace(reading, services=services, findings=(), unsupported=())
+
+    def arrived(self, reading: Reading) -> Reading:
+        """As `seen`, of a reading of where they go."""
+        selectors = {_as_selected(each).selector[1:4] for each in self.read}
+        leaking = {_as_selected(each).selector[1:4] for each in self.read if each.selector in self.kept}
+        services = tuple(
+            _leak_again(s) if s.selector[1:4] in leaking else s
+            for s in reading.services
+            if s.selector[1:4] in selectors
+        )
+        return replace(reading, services=services, findings=(), unsupported=())
+
+
+def is_liftable(service: ReadService) -> bool:
+    """True for what an intent could be about: connections that are spread over endpoints."""
+    return service.mode in _BALANCING and len(service.backends) > (0 if service.leak else 1)
+
+
+def movable(backend: Lifting, text: str) -> bool:
+    """True where some rules of a dump balance, and nobody else would write them again."""
+    reading = backend.read(text)
+    return bool(_parted(backend, text, reading)[0]) or any(map(_is_ladder_of_marks, reading.services))
+
+
+def lift(backend: Lifting, text: str, exclude: Collection[str] = (), cure: Cure | None = None) -> Lift:
+    """What moves of the rules in a dump. Pure.
+
+    Raises `IntentError` where the user has to say what becomes of something, and `ApplyFailed` where
+    it cannot move.
+    """
+    lines = text.split("\n")
+    reading = backend.read(text)
+    moving, stays = _parted(backend, text, reading)
+    shares = {each.selector: _cured(each, reading, cure) for each in moving}
+    found = imported(replace(reading, services=tuple(shares.values()), unsupported=()), lines)
+    lost = [_Lost(_line_name(s.lines), _rules(lines, s.lines), reason) for s, reason in found.lost]
+    lost += [
+        _Lost(_line_name(each.picking), _rules(lines, each.lines), _no_endpoints(each))
+        for each in reading.services
+        if _is_ladder_of_marks(each)
+    ]
+    lost += [
+        _Lost(_line_name((x.line,)), (x.rule,), f"{x.what}: {x.reason}")
+        for x in reading.unsupported
+        if backend.keeper(text, (x.line,)) is None
+    ]
+    lifted = {service.name for service in found.intent.services}
+    known = lifted | {each.name for each in lost}
+    for name in exclude:
+        if _plain(name) not in known:
+            raise IntentError(
+                f'--exclude: there is no "{name}" here', hint=f"one of {', '.join(sorted(known))}"
+            )
+    out = {_plain(name) for name in exclude}
+    if refused := [each for each in lost if each.name not in out]:
+        raise ApplyFailed(
+            "; ".join(f"{each.name} cannot move: {each.reason}" for each in refused),
+            hint=" ".join(f'--exclude "{each.name}"' for each in refused) + " leaves it where it is",
+        )
+    stays += [Stay(name=x.name, rules=x.rules, reason="excluded") for x in lost]
+    services = tuple(s for s in found.intent.services if s.name not in out)
+    if not services:
+        raise ApplyFailed("there is nothing to move: no rules balance but those that stay")
+    mine = {line for s in services for line in found.lines[s.name]}
+    going = tuple(s for s in moving if set(s.picking) <= mine)
+    stays += [
+        Stay(name=n, rules=_rules(lines, found.lines[n]), reason="excluded") for n in lifted if n in out
+    ]
+    odd = [each for each in going if _is_odd(each, reading)]
+    if odd and cure is None:
+        raise IntentError(
+            "; ".join(_what_is_wrong(each, reading) for each in odd),
+            hint="--fix gives each endpoint the same share; --keep gives exactly the shares of now, "
+            "and lets pass what reaches no endpoint",
+        )
+    notes = tuple(note for note in found.notes if note.partition(":")[0] in {s.name for s in services})
+    return Lift(
+        services=services,
+        comments=found.comments,
+        read=going,
+        fixed=frozenset(s.selector for s in odd) if cure is Cure.FIX else frozenset(),
+        kept=frozenset(s.selector for s in odd if s.leak) if cure is Cure.KEEP else frozenset(),
+        findings=tuple(x for x in reading.findings if x.line in mine),
+        stays=tuple(stays),
+        retirement=_retirement(backend, text, reading, going),
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """What an intent cannot hold."""
+
+    name: str
+    rules: tuple[str, ...]
+    reason: str
+
+
+def _parted(backend: Lifting, text: str, reading: Reading) -> tuple[list[ReadService], list[Stay]]:
+    """The services that may move, and those that other programs write again."""
+    moving: list[ReadService] = []
+    stays: list[Stay] = []
+    lines = text.split("\n")
+    for service in reading.services:
+        if service.action not in _TO_ENDPOINTS or not is_liftable(service):
+            continue
+        keeper = backend.keeper(text, service.lines)
+        if keeper is None:
+            moving.append(service)
+        else:
+            name = service.name or _line_name(service.picking)
+            reason = f"{keeper} writes these rules, and would do so again"
+            stays.append(Stay(name=name, rules=_rules(lines, service.picking), reason=reason))
+    return moving, stays
+
+
+def _retirement(backend: Lifting, text: str, reading: Reading, going: Sequence[ReadService]) -> Retirement:
+    """All rules of these services; raises `ApplyFailed` where some serve others too."""
+    selectors = {each.selector for each in going}
+    staying = [s for s in reading.services if s.selector not in selectors]
+    shared = {line for each in staying for line in each.lines}
+    for each in going:
+        other = next((s for s in staying if set(s.picking) & set(each.picking)), None)
+        if other is not None:
+            raise ApplyFailed(f"the rules of {shown(each)} serve {shown(other)} too, which is to stay")
+    lines = {line for each in going for line in each.lines} - shared
+    for _ in range(len(text)):
+        made = backend.retire(text, lines)
+        left = [s for s in backend.read(made.after).services if s.selector in selectors]
+        if not left:
+            break
+        # Rules that keep clients are told with none of the lines of those that pick.
+        back = _numbers(text, made.lines)
+        more = {back[line - 1] for each in left for line in each.lines} - shared
+        if more <= lines:
+            raise ApplyFailed(f"the rules of {shown(left[0])} cannot be taken out whole")
+        lines |= more
+    still = {_identity(s) for s in backend.read(made.after).services}
+    for each in staying:
+        if _identity(each) not in still:
+            raise ApplyFailed(f"{shown(each)} would not be what it is without the rules that go")
+    return made
+
+
+def _numbers(text: str, gone: Collection[int]) -> list[int]:
+    """The numbers that the lines had which are left."""
+    out = set(gone)
+    return [number for number in range(1, text.count("\n") + 2) if number not in out]
+
+
+def _identity(service: ReadService) -> object:
+    return (*service.selector, service.hooks, service.mode, service.backends, service.leak, service.slots)
+
+
+def _is_odd(service: ReadService, reading: Reading) -> bool:
+    """True where the shares are not what was meant."""
+    return bool(service.leak) or not service.exact or any(_errors(service, reading))
+
+
+def _errors(service: ReadService, reading: Reading) -> Iterator[Finding]:
+    return (x for x in reading.findings if x.severity is Severity.ERROR and x.line in service.lines)
+
+
+def _what_is_wrong(service: ReadService, reading: Reading) -> str:
+    told = [f"{found.code} (line {found.line}): {found.message}" for found in _errors(service, reading)]
+    if not told and not service.exact:
+        told = [f"its shares depend on {service.depends_on}"]
+    if not told:
+        told = [f"{service.leak} of its connections reach no endpoint"]
+    return f"{shown(service)}: {'; '.join(told)}"
+
+
+def _cured(service: ReadService, reading: Reading, cure: Cure | None) -> ReadService:
+    """The service with the shares that it is to have."""
+    if not _is_odd(service, reading):
+        return service
+    if cure is Cure.KEEP:
+        if not service.exact:
+            raise ApplyFailed(
+                f"{shown(service)}: nobody can keep shares that depend on {service.depends_on}",
+                hint="--fix gives each endpoint the same share, or --exclude leaves it",
+            )
+        return _let_leak(service) if service.leak else service
+    count = len(service.backends)
+    return replace(
+        service,
+        backends=tuple(replace(each, share=Fraction(1, count)) for each in service.backends),
+        slots=tuple(each.to for each in service.backends),
+        mode="random" if service.mode == "random" else "nth",
+        leak=Fraction(0),
+        exact=True,
+    )
+
+
+def _let_leak(service: ReadService) -> ReadService:
+    """The service with an endpoint that is the listener itself: who is sent there is sent nowhere else."""
+    own = _own(service)
+    return replace(
+        service,
+        backends=(*service.backends, ReadShare(to=own, share=service.leak)),
+        slots=tuple(slot or own for slot in service.slots),
+        leak=Fraction(0),
+    )
+
+
+def _leak_again(service: ReadService) -> ReadService:
+    """The other way round, for what is held against the rules of before."""
+    own = _own(service)
+    return replace(
+        service,
+        backends=tuple(each for each in service.backends if each.to != own),
+        slots=tuple(None if slot == own else slot for slot in service.slots),
+        leak=service.leak + sum((x.share for x in service.backends if x.to == own), start=Fraction(0)),
+    )
+
+
+def _own(service: ReadService) -> str:
+    """The listener as an endpoint."""
+    if service.action == "redirect" or service.dst in {"any", "local"}:
+        return service.dport
+    return f"[{service.dst}]:{service.dport}" if ":" in service.dst else f"{service.dst}:{service.dport}"
+
+
+def _as_selected(service: ReadService) -> ReadService:
+    """A service as lbctl selects it: a port alone is one of this host's own addresses."""
+    return replace(service, dst="local") if service.dst == "any" else service
+
+
+def _no_endpoints(service: ReadService) -> str:
+    return f"it chooses by {service.action}, and an intent sends connections to endpoints"
+
+
+def _is_ladder_of_marks(service: ReadService) -> bool:
+    """True for what balances, but not over endpoints."""
+    balances = service.mode in _BALANCING and len(service.backends) > 1
+    return balances and service.action not in _TO_ENDPOINTS
+
+
+def _line_name(lines: Sequence[int]) -> str:
+    return f"line {min(lines, default=0)}"
+
+
+def _plain(name: str) -> str:
+    """A name as it is shown: `line 4` for `4` and `line-4` too."""
+    number = name.lower().removeprefix("line").strip(" -")
+    return f"line {number}" if number.isdecimal() else name
+
+
+def _rules(lines: Sequence[str], numbers: Sequence[int]) -> tuple[str, ...]:
+    return tuple(lines[n - 1].strip() for n in numbers if 0 < n <= len(lines))

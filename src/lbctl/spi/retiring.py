@@ -1,0 +1,77 @@
+"""What a backend adds to `Reader` where rules of anybody can be taken out, and put back in their places."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from lbctl.host import Host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retirement:
+    """Rules of a dump that are to go, with what nothing else leads to then."""
+
+    #: The dump without them.
+    after: str
+    #: The lines of the dump that go.
+    lines: tuple[int, ...]
+    #: What `take_out` and `put_back` need to know, as a text to keep.
+    record: str
+
+
+@runtime_checkable
+class Retiring(Protocol):
+    """Takes out rules of anybody, exactly those, and puts them back.
+
+    A `record` is that of a `Retirement`. What was done already is not done again, so that both can be
+    repeated after an interruption; each is atomic per family.
+    """
+
+    def retire(self, text: str, lines: Collection[int]) -> Retirement:
+        """Find what goes with some lines of a dump: chains and maps that only these lead to. Pure."""
+
+    def keeper(self, text: str, lines: Collection[int]) -> str | None:
+        """The program that writes these rules of a dump itself, and would do so again; None for nobody."""
+
+    def standing(self, host: Host, driver: str, record: str) -> bool:
+        """True where all that is to be retired is in the kernel."""
+
+    def departure(self, host: Host, driver: str, record: str) -> str:
+        """What takes out what is still there, for the host's own tools."""
+
+    def take_out(self, host: Host, driver: str, record: str) -> None:
+        """Take out what is still there; raises `ApplyFailed`."""
+
+    def put_back(self, host: Host, driver: str, record: str) -> None:
+        """Put back what is not there, each rule behind those that were before it; raises `ApplyFailed`."""
+
+
+def missing(old: Sequence[tuple[str, bool]], now: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Where rules are to be put back among those of now: before which one, and the rule.
+
+    `old` are the rules of before, each with whether it was to go.
+    """
+    place = 0
+    found = _found([text for text, _ in old], now)
+    for number, (text, goes) in enumerate(old):
+        if number in found:
+            place = found[number] + 1
+        elif goes:
+            yield place, text
+
+
+def present(old: Sequence[tuple[str, bool]], now: Sequence[str]) -> list[int]:
+    """The places among the rules of now of those that are to go."""
+    found = _found([text for text, _ in old], now)
+    return [found[number] for number, (_, goes) in enumerate(old) if goes and number in found]
+
+
+def _found(old: Sequence[str], now: Sequence[str]) -> dict[int, int]:
+    """The rules of before that are there now: number → number."""
+    blocks = SequenceMatcher(None, old, now, autojunk=False).get_matching_blocks()
+    return {block.a + n: block.b + n for block in blocks for n in range(block.size)}

@@ -1,0 +1,199 @@
+"""Moving services out of rules that people wrote: what goes, what stays, and the way back."""
+
+import re
+from collections import Counter
+from fractions import Fraction
+
+import pytest
+
+from lbctl.conformance.network import HOST4, SERVERS4
+from support.network import Network, Result
+
+#: As Docker leaves them, and rules of the host around them.
+SURROUNDINGS = """\
+*nat
+:DOCKER - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+-A PREROUTING -p tcp -m tcp --dport 2222 -j DNAT --to-destination 10.0.0.12:22
+{rules}-A PREROUTING -p tcp -m tcp --dport 2223 -j DNAT --to-destination 10.0.0.12:22
+-A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER
+-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+-A DOCKER -i docker0 -j RETURN
+-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80
+COMMIT
+*filter
+:DOCKER-USER - [0:0]
+-A FORWARD -j DOCKER-USER
+-A DOCKER-USER -j RETURN
+COMMIT
+"""
+#: The six lines of a host with one process a port, as its tool prints them today.
+ORIGIN = "".join(
+    f"-A PREROUTING -p tcp -m tcp --dport {port} {turn}-j REDIRECT --to-ports {to}\n"
+    for port, first in ((80, 8001), (443, 8101))
+    for to, turn in (
+        (first, "-m statistic --mode nth --every 3 --packet 0 "),
+        (first + 1, "-m statistic --mode nth --every 2 --packet 0 "),
+        (first + 2, ""),
+    )
+)
+EVERY_THREE = "".join(
+    f"-A PREROUTING -p tcp -m tcp --dport 80 -m statistic --mode nth --every 3 --packet {n} "
+    f"-j REDIRECT --to-ports {8001 + n}\n"
+    for n in range(3)
+)
+UPLINKS = """\
+*mangle
+-A PREROUTING -i inside -m conntrack --ctstate NEW -m statistic --mode nth --every 2 --packet 0 -j MARK --set-xmark 0x1/0xffffffff
+-A PREROUTING -i inside -m conntrack --ctstate NEW -m statistic --mode nth --every 2 --packet 1 -j MARK --set-xmark 0x2/0xffffffff
+COMMIT
+"""
+TABLE = """\
+table ip lb {
+	map hosts {
+		typeof numgen inc mod 2 : ip daddr . tcp dport
+		elements = { 0 : 10.0.0.11 . 80, 1 : 10.0.0.12 . 80, 2 : 10.0.0.13 . 80 }
+	}
+	chain svc {
+		meta l4proto tcp dnat ip to numgen inc mod 3 map @hosts
+	}
+	chain pre {
+		type nat hook prerouting priority -100; policy accept;
+		tcp dport 2222 dnat to 10.0.0.12:22
+		ip daddr 192.0.2.1 tcp dport 80 jump svc
+		tcp dport 2223 dnat to 10.0.0.12:22
+	}
+}
+"""
+
+
+class Host:
+    """A host with rules in one store, and what that holds."""
+
+    def __init__(self, network: Network, flavour: str) -> None:
+        self.network, self.flavour = network, flavour
+        network.local_endpoints((80, 8001, 8002, 8003, 8101, 8102, 8103))
+
+    def load(self, rules: str) -> None:
+        self.network.tool(f"iptables-{self.flavour}-restore", "--noflush", stdin=rules)
+
+    @property
+    def rules(self) -> list[str]:
+        saved = self.network.tool(f"iptables-{self.flavour}-save").splitlines()
+        # Tables that are only looked at come into being.
+        kept = [line for line in saved if line.startswith("-") or re.match(r":\S+ - ", line)]
+        return [line.split(" [")[0] for line in kept]
+
+    def migrate(self, *words: str) -> Result:
+        store = f"iptables-{self.flavour}"
+        return self.network.lbctl("migrate", "--to", "nftables", "--from", store, *words)
+
+    def ask(self, port: int, count: int) -> list[str]:
+        return self.network.ask(self.network.client, HOST4, port, count)
+
+
+@pytest.fixture(params=["legacy", "nft"])
+def host(network: Network, request: pytest.FixtureRequest) -> Host:
+    return Host(network, request.param)
+
+
+def test_the_origins_six_lines_go_and_their_surroundings_stay(host: Host) -> None:
+    host.load(SURROUNDINGS.format(rules=ORIGIN))
+    before = host.rules
+    planned = host.migrate("--plan", "--rules")
+    assert planned.code == 0, planned.err
+    assert planned.out.count("identical") == 2
+    assert "+++ nftables then" in planned.out
+    assert "-D PREROUTING -p tcp -m tcp --dport 443 -m statistic" in planned.out
+    assert host.rules == before
+    file = host.network.folder / "made.toml"
+    moved = host.migrate("--yes", "--save", str(file))
+    assert (moved.code, moved.err) == (0, "Moved.\n"), moved.err
+    assert host.rules == [line for line in before if line not in ORIGIN.splitlines()]
+    assert host.ask(80, 6) == ["8001", "8002", "8003"] * 2
+    assert host.ask(443, 6) == ["8101", "8102", "8103"] * 2
+    # From now on they are services like any other.
+    assert host.network.lbctl("plan", "--exit-code", config=file).code == 0
+    back = host.network.lbctl("rollback", "--yes", config=file)
+    assert back.code == 0, back.err
+    assert host.rules == before
+    assert "lbctl" not in host.network.tool("nft", "list", "tables")
+    assert Counter(host.ask(80, 6)) == {"8001": 2, "8002": 2, "8003": 2}
+
+
+def test_who_is_excluded_stays(host: Host) -> None:
+    host.load(SURROUNDINGS.format(rules=ORIGIN))
+    before = host.rules
+    moved = host.migrate("--yes", "--exclude", "tcp-443")
+    assert moved.code == 0, moved.err
+    gone = [line for line in ORIGIN.splitlines() if "--dport 80 " in line]
+    assert host.rules == [line for line in before if line not in gone]
+    # The rest follows, beside what is there.
+    assert host.migrate("--yes").code == 0
+    assert host.rules == [line for line in before if line not in ORIGIN.splitlines()]
+    assert sorted(host.ask(80, 3) + host.ask(443, 3)) == ["8001", "8002", "8003", "8101", "8102", "8103"]
+    for _ in range(2):
+        assert host.network.lbctl("rollback", "--yes").code == 0
+    assert host.rules == before
+    unknown = host.migrate("--yes", "--exclude", "tcp-444")
+    assert (unknown.code, "one of tcp-443, tcp-80" in unknown.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("cure", "shares"),
+    [
+        ("--fix", {"8001": Fraction(1, 3), "8002": Fraction(1, 3), "8003": Fraction(1, 3)}),
+        (
+            "--keep",
+            {"8001": Fraction(1, 3), "8002": Fraction(2, 9), "8003": Fraction(4, 27), "80": Fraction(8, 27)},
+        ),
+    ],
+)
+def test_shares_that_nobody_meant(host: Host, cure: str, shares: dict[str, Fraction]) -> None:
+    host.load(SURROUNDINGS.format(rules=EVERY_THREE))
+    before = host.rules
+    refused = host.migrate("--yes")
+    assert refused.code == 2
+    assert "every-n-on-each-line" in refused.err
+    assert "--fix" in refused.err
+    assert "--keep" in refused.err
+    assert host.rules == before
+    now = Counter(host.ask(80, 27))
+    assert {to: Fraction(n, 27) for to, n in now.items()}["80"] == Fraction(8, 27)
+    moved = host.migrate("--yes", cure)
+    assert moved.code == 0, moved.err
+    assert {to: Fraction(n, 27) for to, n in Counter(host.ask(80, 27)).items()} == shares
+    assert host.network.lbctl("rollback", "--yes").code == 0
+    assert host.rules == before
+
+
+def test_a_ladder_of_marks_is_refused_with_the_reason(host: Host) -> None:
+    host.load(UPLINKS)
+    before = host.rules
+    refused = host.migrate("--yes")
+    assert refused.code == 5
+    assert "it chooses by mark, and an intent sends connections to endpoints" in refused.err
+    host.load(SURROUNDINGS.format(rules=ORIGIN))
+    [name] = re.findall(r'--exclude "(line \d+)"', host.migrate("--yes").err)
+    assert host.migrate("--yes", "--exclude", name).code == 0
+    assert [line for line in host.rules if "MARK" in line] == before
+
+
+def test_a_table_of_nft_goes_to_iptables_and_returns(network: Network) -> None:
+    network.remote_endpoints(80)
+    network.tool("nft", "-f", "-", stdin=TABLE)
+    before = network.tool("nft", "list", "table", "ip", "lb")
+    moved = network.lbctl("migrate", "--to", "iptables", "--driver", "legacy", "--yes")
+    assert moved.code == 0, moved.err
+    left = network.tool("nft", "list", "table", "ip", "lb")
+    assert "svc" not in left
+    assert "hosts" not in left
+    assert re.findall(r"dport (\d+)", left) == ["2222", "2223"]
+    assert sorted(network.ask(network.client, HOST4, 80, 3)) == list(SERVERS4)
+    back = network.lbctl("rollback", "--yes")
+    assert back.code == 0, back.err
+    after = network.tool("nft", "list", "table", "ip", "lb")
+    # A chain that comes back is the last of its table.
+    assert sorted(after.splitlines()) == sorted(before.splitlines())
+    assert re.findall(r"dport (\d+)", after) == ["2222", "80", "2223"]
+    assert sorted(network.ask(network.client, HOST4, 80, 3)) == list(SERVERS4)
