@@ -13,8 +13,8 @@ from lbctl.engine.status import Drift, EndpointStatus, ServiceStatus, Status, dr
 from lbctl.engine.trial import Trial, confirm, read_trial
 
 __all__ = [
-    "Drift",
     "Cure",
+    "Drift",
     "EndpointStatus",
     "Entry",
     "Migration",
