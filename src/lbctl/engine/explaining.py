@@ -9,10 +9,10 @@ any case, the wider ones are not its way.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from lbctl.model import Family
+from lbctl.model import Family, among, takes, within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,22 +106,13 @@ def _open(service: ReadService, connection: Connection) -> tuple[tuple[str, str]
 
 def _takes(service: ReadService, connection: Connection) -> bool:
     """True where connections to a listener, of a client where one is named, may be a service's."""
-    listener, client = connection.listener, connection.client
-    family, proto, dst, ports, _ = service.selector
-    if client is not None and family != Family.of(client):
-        return False
-    if proto != "any" and listener.protocol not in proto.split(","):
-        return False
-    if ports != "any" and not any(_within(part, listener.port) for part in ports.split(",")):
+    if connection.client is not None and service.family != Family.of(connection.client):
         return False
     if connection.own and _OWN not in service.hooks and service.changes != "source":
         return False
     if connection.interface is not None and service.hooks == (_OWN,):
         return False
-    if listener.address is not None:
-        there = dst in {"local", "any"} or _among(dst, listener.address) is not False
-        return family == Family.of(listener.address) and there
-    return dst in {"local", "any"}
+    return takes(service, connection.listener)
 
 
 def _holds(name: str, value: str, connection: Connection) -> bool | None:
@@ -135,9 +126,9 @@ def _one(name: str, value: str, connection: Connection) -> bool | None:
     answer: bool | None = None
     match name:
         case "src" if connection.client is not None:
-            answer = _among(wanted, connection.client)
+            answer = among(wanted, connection.client)
         case "sport" if connection.source_port is not None:
-            answer = any(_within(part, connection.source_port) for part in wanted.split(","))
+            answer = any(within(part, connection.source_port) for part in wanted.split(","))
         case "iif" if connection.own:
             # It does not come in at all.
             answer = False
@@ -174,29 +165,6 @@ def _in_network(one: str, other: str) -> bool:
         return ip_network(one).subnet_of(ip_network(other))  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return False
-
-
-def _within(part: str, port: int) -> bool:
-    first, dash, last = part.partition("-")
-    if not first.isdecimal() or not (last if dash else first).isdecimal():
-        return False
-    return int(first) <= port <= int(last if dash else first)
-
-
-def _among(written: str, address: Address) -> bool | None:
-    """Whether an address is among addresses, networks and ranges; None where these are not told."""
-    for part in written.split(","):
-        first, dash, last = part.strip().partition("-")
-        try:
-            if dash:
-                low, high = ip_address(first), ip_address(last)
-                if low.version == address.version and int(low) <= int(address) <= int(high):
-                    return True
-            elif address in ip_network(first, strict=False):
-                return True
-        except ValueError:
-            return None
-    return False
 
 
 def _breadth(service: ReadService) -> tuple[int, bool, int, str]:

@@ -47,6 +47,9 @@ from lbctl.model.reading import (
     ReadShare,
     Severity,
     Step,
+    among,
+    takes,
+    within,
 )
 from lbctl.model.schedule import schedule, shares, slot_count
 
@@ -90,6 +93,7 @@ __all__ = [
     "StaleFlow",
     "State",
     "Step",
+    "among",
     "check_mark",
     "check_owner",
     "default_seed",
@@ -99,5 +103,7 @@ __all__ = [
     "shares",
     "slot_count",
     "stale_flows",
+    "takes",
     "touched",
+    "within",
 ]

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from lbctl.model.intent import Family
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from fractions import Fraction
 
-    from lbctl.model.intent import Address, Family, SourceNat
+    from lbctl.model.intent import Address, Listener, SourceNat
 
 
 class Severity(StrEnum):
@@ -151,3 +154,40 @@ class Reading:
     untouched_rules: int = 0
     #: Facts for people who look closer, by name.
     notes: Mapping[str, str] = field(default_factory=dict)
+
+
+def takes(service: ReadService, listener: Listener) -> bool:
+    """True where connections to a listener may be a service's; further conditions are not looked at."""
+    family, proto, dst, ports, _ = service.selector
+    if proto != "any" and listener.protocol not in proto.split(","):
+        return False
+    if ports != "any" and not any(within(part, listener.port) for part in ports.split(",")):
+        return False
+    if listener.address is not None:
+        there = dst in {"local", "any"} or among(dst, listener.address) is not False
+        return family == Family.of(listener.address) and there
+    return dst in {"local", "any"}
+
+
+def within(part: str, port: int) -> bool:
+    """True for a port that is the one, or among those, of `80` or `8000-8003`."""
+    first, dash, last = part.partition("-")
+    if not first.isdecimal() or not (last if dash else first).isdecimal():
+        return False
+    return int(first) <= port <= int(last if dash else first)
+
+
+def among(written: str, address: Address) -> bool | None:
+    """Whether an address is among addresses, networks and ranges; None where these are not told."""
+    for part in written.split(","):
+        first, dash, last = part.strip().partition("-")
+        try:
+            if dash:
+                low, high = ip_address(first), ip_address(last)
+                if low.version == address.version and int(low) <= int(address) <= int(high):
+                    return True
+            elif address in ip_network(first, strict=False):
+                return True
+        except ValueError:
+            return None
+    return False
