@@ -1,14 +1,19 @@
-"""Plan → notes: what a change does beyond its own rules, and what the kernel keeps too little of."""
+"""Plan → notes: what a change does beyond its own rules, and what the kernel keeps too little of.
+
+What is so whether something changes or not is a trap, which `diagnose` tells too.
+"""
 
 from __future__ import annotations
 
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from lbctl.model import Severity
+from lbctl.spi import Trap
 from lbctl_iptables import drivers, layout
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from lbctl.host import Host
     from lbctl.model import Intent, Plan
@@ -22,7 +27,7 @@ _DEFAULT_SIZE = 100
 
 def advise(host: Host, plan: Plan, intent: Intent) -> tuple[str, ...]:
     """See `lbctl.spi.Advising`."""
-    return (*_restarts(host, plan), *_short_lists(host, plan, intent))
+    return (*_restarts(host, plan), *_forgotten(host, plan, intent))
 
 
 def _restarts(host: Host, plan: Plan) -> Iterator[str]:
@@ -56,20 +61,32 @@ def _others_counters(dump: str, tables: Collection[str], owner: str) -> int:
     return count
 
 
-def _short_lists(host: Host, plan: Plan, intent: Intent) -> Iterator[str]:
-    """A list that is full forgets the client whose last new connection is longest ago."""
+def _forgotten(host: Host, plan: Plan, intent: Intent) -> Iterator[str]:
     changed = {service.name for service in plan.services}
     names = [s.name for s in intent.services if s.name in changed and s.affinity is not None]
+    for trap in short_lists(host, names):
+        yield f"{trap.message}. For more: {trap.remedy}."
+
+
+def short_lists(host: Host, names: Sequence[str]) -> Iterator[Trap]:
+    """A list that is full forgets the client whose last new connection is longest ago.
+
+    `names` are services with affinity.
+    """
     text = host.read(LIST_SIZE)
     size = int(text) if text is not None else _DEFAULT_SIZE
     if not names or size >= ENOUGH_CLIENTS:
         return
     # Nobody can say what a module will be told that is not loaded yet.
     unless = " (unless the options of the module say otherwise)" if text is None else ""
-    yield (
-        f"affinity of {', '.join(names)}: the kernel remembers {size:,} clients of each endpoint{unless}, "
-        "others are balanced as new ones. For more: "
-        f"`options xt_recent ip_list_tot={ENOUGH_CLIENTS}` in a file of /etc/modprobe.d, then reload "
+    yield Trap(
+        code="affinity-list-short",
+        severity=Severity.WARNING,
+        service=names[0] if len(names) == 1 else None,
+        message=f"affinity of {', '.join(names)}: the kernel remembers {size:,} clients of each "
+        f"endpoint{unless}, others are balanced as new ones",
+        evidence=f"{LIST_SIZE}: {'not readable' if text is None else text.strip()}",
+        remedy=f"`options xt_recent ip_list_tot={ENOUGH_CLIENTS}` in a file of /etc/modprobe.d, then reload "
         "the module xt_recent while no rule uses it; or the kernel parameter "
-        f"xt_recent.ip_list_tot={ENOUGH_CLIENTS}."
+        f"xt_recent.ip_list_tot={ENOUGH_CLIENTS}",
     )

@@ -5,6 +5,7 @@ from lbctl_iptables.apply import apply, check
 from lbctl_iptables.census import census
 from lbctl_iptables.clients import clients, remember
 from lbctl_iptables.compile import compile_intent as compile
+from lbctl_iptables.diagnose import diagnose, precedence
 from lbctl_iptables.layout import NAME as name
 from lbctl_iptables.lift import lift
 from lbctl_iptables.observe import generation, observe
@@ -25,6 +26,7 @@ __all__ = [
     "clients",
     "compile",
     "departure",
+    "diagnose",
     "dump",
     "generation",
     "keeper",
@@ -32,6 +34,7 @@ __all__ = [
     "name",
     "observe",
     "others",
+    "precedence",
     "preference",
     "probe",
     "put_back",

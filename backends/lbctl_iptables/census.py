@@ -27,4 +27,4 @@ def _is_ours(rule: str) -> bool:
     """True for a rule in a chain of some owner, and for one that leads into such a chain."""
     _, _, chain, *tokens = layout.split(rule)
     targets = (value for option, value in pairwise(tokens) if option in {"-j", "-g"})
-    return any(map(layout.is_somebodys, (chain, *targets)))
+    return any(map(layout.owner_of, (chain, *targets)))

@@ -127,10 +127,13 @@ def owns(owner: str, chain_name: str) -> bool:
     return chain_name == prefix(owner) or chain_name.startswith(_stem(owner))
 
 
-def is_somebodys(chain_name: str) -> bool:
-    """True for a name of a chain of whatever owner."""
+def owner_of(chain_name: str) -> str | None:
+    """The owner whose chain this is; None for a chain of nobody's."""
     default = prefix(DEFAULT_OWNER)
-    return chain_name == default or chain_name.startswith((f"{default}-", f"{default}."))
+    if chain_name == default or chain_name.startswith(f"{default}-"):
+        return DEFAULT_OWNER
+    head, dot, rest = chain_name.partition(".")
+    return (rest.partition(".")[0] or None) if dot and head == default else None
 
 
 def is_shared(owner: str, chain_name: str) -> bool:

@@ -4,6 +4,7 @@ from lbctl_nftables.apply import apply, check
 from lbctl_nftables.census import census
 from lbctl_nftables.clients import clients, remember
 from lbctl_nftables.compile import compile_intent as compile
+from lbctl_nftables.diagnose import diagnose, precedence
 from lbctl_nftables.dialect import refine
 from lbctl_nftables.generation import generation
 from lbctl_nftables.layout import NAME as name
@@ -25,6 +26,7 @@ __all__ = [
     "clients",
     "compile",
     "departure",
+    "diagnose",
     "dump",
     "generation",
     "keeper",
@@ -32,6 +34,7 @@ __all__ = [
     "name",
     "observe",
     "others",
+    "precedence",
     "preference",
     "probe",
     "put_back",

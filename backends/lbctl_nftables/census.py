@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lbctl.host import ModuleState, kernel_module
-from lbctl.model import DEFAULT_OWNER
 from lbctl.spi import Census
 from lbctl_nftables import drivers, layout
 
@@ -20,12 +19,6 @@ def census(host: Host, driver: str) -> Census:
     ours = 0
     for entry in drivers.read(host, driver, "list", "tables"):
         match entry:
-            case {"table": {"family": str(word), "name": str(name)}} if _is_ours(word, name):
+            case {"table": {"family": str(word), "name": str(name)}} if layout.owner_of(word, name):
                 ours += sum("rule" in x for x in drivers.read(host, driver, "list", "table", word, name))
     return Census(store=layout.NAME, ours=ours, others=None)
-
-
-def _is_ours(word: str, name: str) -> bool:
-    """True for a table of some owner."""
-    first = layout.table(DEFAULT_OWNER)
-    return word in layout.WORD.values() and (name == first or name.startswith(f"{first}-"))

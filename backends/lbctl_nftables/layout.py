@@ -108,6 +108,14 @@ def table(owner: str) -> str:
     return owner if owner == DEFAULT_OWNER else f"{DEFAULT_OWNER}-{owner}"
 
 
+def owner_of(family: str, name: str) -> str | None:
+    """The owner whose table this is; None for a table of nobody's."""
+    first, dash, owner = name.partition("-")
+    if family not in WORD.values() or first != DEFAULT_OWNER or (dash and not owner):
+        return None
+    return owner or DEFAULT_OWNER
+
+
 def chain(service: str) -> str:
     """The name of a service's chain. The prefix keeps words of the rule language out of names."""
     return _CHAIN_PREFIX + service

@@ -12,34 +12,16 @@ import pytest
 from lbctl.config import load
 from lbctl.conformance.network import HOST4, HOST6
 from lbctl.model import Family, Intent
+from support.examples import EXAMPLES, FILES, furnish
 from support.network import Network
 
 pytestmark = pytest.mark.kernel
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-FILES = sorted(EXAMPLES.glob("*/lbctl.toml"))
 HOST = {Family.IPV4: HOST4, Family.IPV6: HOST6}
 
 
 def test_each_story_is_found() -> None:
     assert [file.parent.name for file in FILES] == ["dual_stack", "minimal", "origin", "weighted"]
-
-
-def furnish(network: Network, intent: Intent) -> None:
-    """Give the hosts the addresses that an example listens on, and start its endpoints."""
-    here, there = network.responder(network.host), network.responder(network.server)
-    for service in intent.services:
-        for listener in service.listeners:
-            if listener.address is not None:
-                prefix = 24 if listener.address.version == 4 else 64
-                network.host.address("outside", f"{listener.address}/{prefix}")
-        for endpoint in service.endpoints:
-            if endpoint.address is None:
-                here.listen(endpoint.port, name=endpoint.to)
-            else:
-                there.listen(endpoint.port, address=str(endpoint.address), name=endpoint.to)
-    here.start()
-    there.start()
 
 
 def ways_in(intent: Intent) -> list[tuple[str, int, list[str]]]:

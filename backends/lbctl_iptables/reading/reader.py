@@ -352,7 +352,7 @@ class Reader:
             if len(set(whole.counters)) < len(whole.counters):
                 stream = self._one_by_one(whole, passed, programs) or stream
             stream = self._later.refused(stream, selector.where, hooks[0] if hooks else "")
-            ours = any(layout.is_somebodys(visit.meaning.rule.chain) for visit in whole.visits)
+            ours = any(layout.owner_of(visit.meaning.rule.chain) for visit in whole.visits)
             source_nat = self._later.source_nat(stream, selector.where, ours=ours)
         except TooMuch:
             self._refuse(programs[passed[0][0]][passed[0][1]])

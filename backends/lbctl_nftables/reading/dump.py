@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.errors import ApplyFailed
 from lbctl_nftables import drivers
 from lbctl_nftables.drivers import nft
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from lbctl.host import Host
 
 #: nft's own words for a table that iptables-nft made.
@@ -16,23 +18,39 @@ _FOREIGN = " is managed by iptables-nft, do not touch!"
 _FAMILIES = {"ip", "ip6", "inet"}
 
 
+class Listed(NamedTuple):
+    """A table and its text; where nft cannot list it, the command that would."""
+
+    family: str
+    name: str
+    text: str
+
+
 def dump(host: Host, driver: str) -> str:
-    """See `lbctl.spi.Reader`.
+    """See `lbctl.spi.Reader`."""
+    return "".join(table.text for table in listed(host, driver))
+
+
+def listed(
+    host: Host, driver: str, *, but: Callable[[str, str], bool] = lambda *_: False, handles: bool = False
+) -> Iterator[Listed]:
+    """The tables of a live kernel `but` those of some family and name; with the handles of their rules.
 
     The command reads wherever there is one: to list a table of others has crashed nft 1.0.6, and the library
-    would take this process with it. A table that cannot be listed stays in the text as the command that
-    would list it, which the reader reports. Tables of iptables-nft are another store, with its own reader.
+    would take this process with it. A table that cannot be listed stays as the command that would list it,
+    which a reader reports. Tables of iptables-nft are another store, with its own reader.
     """
     by = nft if host.which("nft") else drivers.ALL[driver]
     tables = by.read(host, "list", "tables", json=False)
     if tables.code:
         raise ApplyFailed(f"nft refused: {drivers.explain('list tables', tables.err)}")
-    texts = []
+    # The library has an option for it, which nobody has needed yet.
+    option = ("--handle",) if handles and by is nft else ()
     for line in tables.out.splitlines():
         match line.split():
-            case ["table", family, name] if family in _FAMILIES:
-                listed = by.read(host, "list", "table", family, name, json=False)
-                if _FOREIGN in listed.err or _FOREIGN in listed.out:
+            case ["table", family, name] if family in _FAMILIES and not but(family, name):
+                found = by.read(host, *option, "list", "table", family, name, json=False)
+                if _FOREIGN in found.err or _FOREIGN in found.out:
                     continue
-                texts.append(listed.out if not listed.code else f"list table {family} {name}\n")
-    return "".join(texts)
+                text = found.out if not found.code else f"list table {family} {name}\n"
+                yield Listed(family, name, text)

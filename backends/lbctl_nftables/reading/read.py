@@ -83,7 +83,12 @@ def read(text: str, *, family: Family | None = None) -> Reading:
         )
         return Reading(format=FORMAT, accept=False, findings=(finding,))
     document = read_json(text) if _JSON.match(text) else read_text(text)
-    return _Reader(document, Purse(len(text) // 5)).reading()
+    return read_document(document, len(text))
+
+
+def read_document(document: Document, size: int) -> Reading:
+    """What the rules of a document do; `size` is that of its text, which bounds the work."""
+    return _Reader(document, Purse(size // 5)).reading()
 
 
 @dataclass(slots=True)

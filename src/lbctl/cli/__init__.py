@@ -19,6 +19,7 @@ from lbctl.cli.check import check
 from lbctl.cli.compare import compare
 from lbctl.cli.confirm import confirm, watch_trial
 from lbctl.cli.demo import demo
+from lbctl.cli.doctor import doctor
 from lbctl.cli.explain import explain
 from lbctl.cli.history import history
 from lbctl.cli.import_ import import_
@@ -84,6 +85,7 @@ for _command, _panel in (
     (history, LOOK),
     (render, LOOK),
     (backends, LOOK),
+    (doctor, LOOK),
     (compare, LOOK),
     (explain, LOOK),
     (schema, LOOK),

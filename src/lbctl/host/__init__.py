@@ -1,19 +1,29 @@
 """Every effect of lbctl: running programs, reading files, importing bindings, locks and namespaces."""
 
-from lbctl.host.conntrack import TrackedConnection, forget_flows, translated_connections
+from lbctl.host.conntrack import TrackedConnection, forget_flows, local_addresses, translated_connections
 from lbctl.host.files import write_whole
 from lbctl.host.host import Completed, Host, LocalHost
 from lbctl.host.kernel import ModuleState, has_ipv6, kernel_module
+from lbctl.host.routes import Route, has_routes, links_back, links_in, route_to
+from lbctl.host.sockets import Listening, listening
 
 __all__ = [
     "Completed",
     "Host",
+    "Listening",
     "LocalHost",
     "ModuleState",
+    "Route",
     "TrackedConnection",
     "forget_flows",
     "has_ipv6",
+    "has_routes",
     "kernel_module",
+    "links_back",
+    "links_in",
+    "listening",
+    "local_addresses",
+    "route_to",
     "translated_connections",
     "write_whole",
 ]

@@ -56,7 +56,7 @@ def forget_flows(host: Host, flows: Collection[StaleFlow]) -> bool:
         for flow in flows:
             if flow.family is family:
                 by_port.setdefault(flow.listener.port, []).append(flow)
-        own = _local_addresses(host, family)
+        own = local_addresses(host, family)
         listed = host.run([path, "-L", "-f", family, "-p", Protocol.UDP]).out
         for entry in set(_parse(listed.splitlines())):
             if any(_is_of(entry, flow, own) for flow in by_port.get(entry.port, ())):
@@ -77,7 +77,7 @@ def _is_of(entry: TrackedConnection, flow: StaleFlow, own: Collection[str]) -> b
     return there and str(entry.endpoint_port) == port
 
 
-def _local_addresses(host: Host, family: Family) -> Collection[str]:
+def local_addresses(host: Host, family: Family) -> Collection[str]:
     """The addresses of this network namespace."""
     if family is Family.IPV4:
         return set(_LOCAL.findall(host.read("/proc/thread-self/net/fib_trie") or ""))

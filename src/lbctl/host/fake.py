@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from typing import TYPE_CHECKING, TypeVar
 
 from lbctl.errors import ApplyFailed, Stale
@@ -140,6 +141,10 @@ class FakeHost:
     def exists(self, path: str) -> bool:
         """See `Host`."""
         return self.read(path) is not None
+
+    def glob(self, pattern: str) -> tuple[str, ...]:
+        """See `Host`."""
+        return tuple(sorted(path for path in self.files if fnmatch(path, pattern)))
 
     def module(self, name: str) -> ModuleType | None:
         """See `Host`."""

@@ -6,6 +6,7 @@ Tests put a `FakeHost` here to see faults that a real host seldom shows.
 from __future__ import annotations
 
 import fcntl
+import glob
 import importlib
 import os
 import pwd
@@ -66,6 +67,9 @@ class Host(Protocol):
 
     def exists(self, path: str) -> bool:
         """True where there is a file, be it readable or not."""
+
+    def glob(self, pattern: str) -> tuple[str, ...]:
+        """The paths of the files that a pattern with `*` and `?` in names fits, in order."""
 
     def module(self, name: str) -> ModuleType | None:
         """A Python module that the distribution may have installed, or None."""
@@ -228,6 +232,10 @@ class LocalHost:
     def exists(self, path: str) -> bool:
         """See `Host`."""
         return Path(path).exists()
+
+    def glob(self, pattern: str) -> tuple[str, ...]:
+        """See `Host`."""
+        return tuple(sorted(glob.glob(pattern)))  # noqa: PTH207 (a pattern that begins at the root)
 
     def module(self, name: str) -> ModuleType | None:
         """See `Host`. A module that is there but broken counts as missing."""

@@ -21,6 +21,7 @@ from lbctl.model.intent import (
     check_mark,
     check_owner,
     default_seed,
+    join,
 )
 from lbctl.model.lifted import Lifted, LiftedService
 from lbctl.model.plan import (
@@ -99,6 +100,7 @@ __all__ = [
     "default_seed",
     "diff",
     "diff_services",
+    "join",
     "schedule",
     "shares",
     "slot_count",

@@ -13,6 +13,7 @@ from lbctl.spi.backend import (
     tally,
 )
 from lbctl.spi.census import census
+from lbctl.spi.diagnosis import Case, Diagnosing, Passage, Rival, Trap, dropped, leftovers, taken
 from lbctl.spi.moving import Moving
 from lbctl.spi.reading import Reader
 from lbctl.spi.registry import GROUP, backends
@@ -27,25 +28,33 @@ __all__ = [
     "Backend",
     "Candidate",
     "Capabilities",
+    "Case",
     "Census",
     "Choice",
     "Count",
     "Counting",
+    "Diagnosing",
     "Driver",
     "Moving",
+    "Passage",
     "Probe",
     "Reader",
     "Refining",
     "Retirement",
     "Retiring",
+    "Rival",
+    "Trap",
     "backends",
     "census",
+    "dropped",
     "ensure_fresh",
+    "leftovers",
     "missing",
     "present",
     "require",
     "require_service",
     "select",
     "survey",
+    "taken",
     "tally",
 ]

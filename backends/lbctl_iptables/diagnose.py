@@ -1,0 +1,313 @@
+"""Host → what bites: rules ahead of ours or against them, flavours, files that wipe ours, short lists."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import TYPE_CHECKING, NamedTuple
+
+from lbctl.model import Family, ReadService, Severity
+from lbctl.spi import Rival, Trap, dropped, leftovers, taken
+from lbctl_iptables import drivers, layout
+from lbctl_iptables.advice import short_lists
+from lbctl_iptables.drivers.restore import legacy_kernel
+from lbctl_iptables.reading import where as w
+from lbctl_iptables.reading.meaning import Act, Understanding
+from lbctl_iptables.reading.reader import Reader
+from lbctl_iptables.reading.ruleset import Log, Ruleset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from lbctl.host import Host
+    from lbctl.spi import Case, Passage
+    from lbctl_iptables.reading.meaning import Meaning
+    from lbctl_iptables.reading.ruleset import Rule, Table
+
+#: The priority of table nat where destinations are translated, in both flavours.
+PRECEDENCE = -100
+#: The first kernel whose old interface is an option of its own (NETFILTER_XTABLES_LEGACY), off by default.
+_LEAVING = (6, 17)
+_HOOK = {"PREROUTING": "prerouting", "OUTPUT": "output"}
+#: What the unit of a distribution loads when it starts: each table in it is replaced as a whole.
+_FILES = (
+    ("/etc/iptables/rules.v4", "netfilter-persistent"),
+    ("/etc/iptables/rules.v6", "netfilter-persistent"),
+    ("/etc/sysconfig/iptables", "iptables"),
+    ("/etc/sysconfig/ip6tables", "ip6tables"),
+    ("/etc/iptables/iptables.rules", "iptables"),
+    ("/etc/iptables/ip6tables.rules", "ip6tables"),
+)
+_DEEPEST = 100
+#: Rules and chains that are told as evidence.
+_SHOWN = 3
+_COUNTERS = re.compile(r"^\[\d+:\d+\] ")
+
+
+def precedence(driver: str) -> int:  # noqa: ARG001 (the same in both flavours)
+    """See `lbctl.spi.Diagnosing`."""
+    return PRECEDENCE
+
+
+def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
+    """See `lbctl.spi.Diagnosing`."""
+    store = drivers.ALL[driver].store
+    ours = store == case.store
+    if ours:
+        for service in case.services:
+            if service.affinity is not None:
+                yield from short_lists(host, (service.name,))
+        yield from _restored(host)
+    yield from _legacy(host, store, ours)
+    if not host.may_change_network() or drivers.ALL[driver].find(host)[1]:
+        return
+    owners: dict[str, list[str]] = {}
+    for family, word in layout.WORD.items():
+        text = drivers.save(host, driver, word)
+        places = _Places(store.replace("iptables", word), Ruleset(text, family, Log()))
+        for owner, chain in _owned(places):
+            owners.setdefault(owner, []).append(chain)
+        yield from dropped(_drops(places, family, (p for p in case.passages if p.family is family)))
+        if case.intent is not None and case.precedence >= PRECEDENCE:
+            yield from taken(case, _rivals(places, family, case.intent.owner, store, ours=ours))
+    shown = {owner: f"{store}: {', '.join(chains[:_SHOWN])}" for owner, chains in owners.items()}
+    yield from leftovers(case, store, driver, shown)
+
+
+class _Places:
+    """The rules of one family in one store, and where each stands. `command` shows and changes them."""
+
+    def __init__(self, command: str, ruleset: Ruleset) -> None:
+        self.command = command
+        self.ruleset = ruleset
+        self._numbers = {
+            id(rule): number
+            for table in ruleset.tables.values()
+            for chain in table.chains.values()
+            for number, rule in enumerate(chain.rules, 1)
+        }
+        self.rules = {
+            rule.line: rule
+            for table in ruleset.tables.values()
+            for chain in table.chains.values()
+            for rule in chain.rules
+        }
+
+    def table(self, family: Family, name: str) -> Table | None:
+        """A table that exists."""
+        return self.ruleset.tables.get((family, name))
+
+    def evidence(self, rule: Rule) -> str:
+        """A rule with its place."""
+        place = f"{self.command}, table {rule.table}, {rule.chain} rule {self._numbers[id(rule)]}"
+        return f"{place}: {_COUNTERS.sub('', rule.text)}"
+
+    def removal(self, rule: Rule) -> str:
+        """The command that deletes a rule."""
+        return f"{self.command} -t {rule.table} -D {rule.chain} {self._numbers[id(rule)]}"
+
+
+# -- who decides before us
+
+
+def _rivals(places: _Places, family: Family, owner: str, store: str, *, ours: bool) -> Iterator[Rival]:
+    """The rules of others that translate what comes to the hooks before ours do.
+
+    Where ours stand in the same table, those in front of the jump to them; else all, by the same priority.
+    """
+    nat = places.table(family, layout.NAT)
+    if nat is None:
+        return
+    let_through: list[Meaning] = []
+    understanding = Understanding(marks=False)
+    for name in _HOOK:
+        chain = nat.chains.get(name)
+        if chain is None:
+            continue
+        jump = next((i for i, r in enumerate(chain.rules) if layout.owns(owner, r.spec.target)), None)
+        if ours:
+            # Where there is none yet, it will be the first.
+            chain.rules = chain.rules[: jump or 0]
+            meanings = [understanding.rule(rule, nat.chains) for rule in chain.rules]
+            let_through += [m for m in meanings if m.possible and m.act in {Act.END, Act.RETURN}]
+        else:
+            chain.rules = [rule for rule in chain.rules if not layout.owns(owner, rule.spec.target)]
+    # Tables that come before decide nothing here.
+    for other in [key for key in places.ruleset.tables if key != (family, layout.NAT)]:
+        del places.ruleset.tables[other]
+    for service in Reader(places.ruleset, Log()).read():
+        if service.backends and set(service.hooks) & set(_HOOK.values()):
+            rules = [places.rules[line] for line in (service.picking or service.lines)[:_SHOWN]]
+            yield _rival(service, rules, places, store, certain=ours)
+    for meaning in let_through:
+        yield _rival(_unbalanced(meaning, family), [meaning.rule], places, store, certain=True)
+
+
+def _rival(
+    service: ReadService, rules: Sequence[Rule], places: _Places, store: str, *, certain: bool
+) -> Rival:
+    deletions = "; ".join(places.removal(rule) for rule in reversed(rules))
+    return Rival(
+        service=service,
+        source=store,
+        rules=tuple(map(places.evidence, rules)),
+        remedy=f"take the listener out of the intent, or that rule out of the kernel: {deletions}",
+        certain=certain,
+    )
+
+
+def _unbalanced(meaning: Meaning, family: Family) -> ReadService:
+    """What a rule lets through as it is."""
+    where = meaning.where
+    local = w.LOCAL in where.extra
+    return ReadService(
+        family=family,
+        proto=where.protocol or "any",
+        dst=w.show_net(where.dst, family) if where.dst else "local" if local else "any",
+        dport=w.show_ports(where.dport) if where.dport else "any",
+        hooks=(_HOOK[meaning.rule.chain],),
+        action="none",
+        mode="none",
+        backends=(),
+        leak=Fraction(1),
+        when=dict(pair for pair in where.extra if pair != w.LOCAL) or None,
+    )
+
+
+# -- what is dropped on its way
+
+
+class _Verdict(NamedTuple):
+    """What becomes of a connection: let through, dropped by a rule, or one cannot say."""
+
+    what: str
+    rule: Rule | None = None
+
+
+_MAYBE = _Verdict("maybe")
+
+
+def _drops(places: _Places, family: Family, passages: Iterable[Passage]) -> Iterator[tuple[Passage, str]]:
+    """The passages that surely are dropped, and by what."""
+    table = places.table(family, layout.FILTER)
+    if table is None:
+        return
+    understanding = Understanding(marks=False)
+    meanings = {
+        chain.name: [understanding.rule(rule, table.chains) for rule in chain.rules]
+        for chain in table.chains.values()
+    }
+    for passage in passages:
+        name = "FORWARD" if passage.outgoing else "INPUT"
+        verdict = _walk(meanings, name, _where(passage), w.BITS[family])
+        if verdict is None and name in table.chains and table.chains[name].policy == "DROP":
+            yield passage, f"{places.command}, table filter: the policy of {name} is DROP, no rule accepts"
+        elif verdict is not None and verdict.rule is not None:
+            yield passage, places.evidence(verdict.rule)
+
+
+def _where(passage: Passage) -> w.Where:
+    """The first packet of a passage, translated already, as conditions."""
+    extra = [("ctstate", "DNAT"), ("ctstatus", "DNAT"), ("iif", passage.incoming or f"{w.NOT}lo")]
+    extra += [("oif", passage.outgoing)] if passage.outgoing else []
+    return w.Where(
+        protocol=passage.protocol,
+        dst=(int(passage.address), w.BITS[passage.family]) if passage.address else None,
+        dport=((passage.port, passage.port),),
+        extra=w.extras(extra),
+    )
+
+
+def _walk(
+    meanings: Mapping[str, Sequence[Meaning]], chain: str, given: w.Where, bits: int, depth: int = 0
+) -> _Verdict | None:
+    """What the rules of a chain do to all connections of a kind; None where they come to its end.
+
+    A rule that is for some of them only, or that is not understood, makes no verdict sure but a drop: only
+    an accept could save a connection, so that what may be accepted is no certain loss.
+    """
+    if depth > _DEEPEST:
+        return _MAYBE
+    for meaning in meanings.get(chain, ()):
+        hit = w.covers(meaning.where, given, bits) if meaning.possible else False
+        if hit is False or layout.owner_of(meaning.target):
+            continue
+        sure = hit is True and not meaning.steps and meaning.unclear is None
+        match meaning.act:
+            case Act.END if meaning.target in {"DROP", "REJECT"}:
+                if sure:
+                    return _Verdict("drop", meaning.rule)
+            case Act.END:
+                return _Verdict("accept") if sure else _MAYBE
+            case Act.RETURN:
+                return None if sure else _MAYBE
+            case Act.JUMP | Act.GOTO:
+                inner = _walk(meanings, meaning.target, given, bits, depth + 1)
+                if inner is not None and (sure or inner.what != "drop"):
+                    return inner if sure else _MAYBE
+                if meaning.act is Act.GOTO:
+                    return None if sure else _MAYBE
+            case Act.GO_ON | Act.MARK:
+                pass
+            case _:
+                return _MAYBE
+    return None
+
+
+# -- what is ours and should not be, and what wipes ours
+
+
+def _owned(places: _Places) -> Iterator[tuple[str, str]]:
+    """The owner of each chain of ours, with where that chain is."""
+    for (_, table), held in places.ruleset.tables.items():
+        for name in held.chains:
+            owner = layout.owner_of(name)
+            if owner is not None:
+                yield owner, f"chain {name} of {places.command} -t {table}"
+
+
+def _restored(host: Host) -> Iterator[Trap]:
+    """Files that replace the table that ours are in, whenever their unit starts."""
+    for path, unit in _FILES:
+        text = host.read(path) or ""
+        enabled = host.glob(f"/etc/systemd/system/*.wants/{unit}.service")
+        if not enabled or not re.search(r"(?m)^\*nat\b", text):
+            continue
+        if any(layout.owner_of(line[1:].split(" ")[0]) for line in text.splitlines() if line[:1] == ":"):
+            continue
+        yield Trap(
+            code="restore-wipes",
+            severity=Severity.WARNING,
+            message=f"{unit}.service replaces all of table nat when it starts or reloads, lbctl's rules too",
+            evidence=f"{path} has a section *nat and none of lbctl's chains; {enabled[0]}",
+            remedy=f"have lbctl apply --yes run after it, by a unit with PartOf={unit}.service and "
+            f"After={unit}.service; or take *nat out of that file",
+        )
+
+
+def _legacy(host: Host, store: str, ours: bool) -> Iterator[Trap]:
+    """The old interface: not in this kernel, though its tools are the host's; or about to go."""
+    if store != drivers.ALL["legacy"].store:
+        return
+    release = (host.read("/proc/sys/kernel/osrelease") or "").strip()
+    number = tuple(map(int, re.findall(r"\d+", release)[:2]))
+    if legacy_kernel(host):
+        plain = host.which("iptables")
+        version = host.run([plain, "--version"]).out.strip() if plain else ""
+        if plain and "(nf_tables)" not in version:
+            yield Trap(
+                code="legacy-missing",
+                severity=Severity.WARNING,
+                message="iptables on this host is the legacy flavour, and its kernel has no such tables: "
+                "what other programs do with it fails",
+                evidence=f"{plain} --version: {version}; {legacy_kernel(host)} ({release})",
+                remedy="choose the other flavour: on Debian, update-alternatives --config iptables",
+            )
+    elif ours and number >= _LEAVING:
+        yield Trap(
+            code="legacy-leaving",
+            severity=Severity.WARNING,
+            message="lbctl's rules are in legacy tables, which kernels leave out by default since Linux 6.17",
+            evidence=f"kernel {release}",
+            remedy="use nftables, or the driver nf_tables of iptables",
+        )

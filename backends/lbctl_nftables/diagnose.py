@@ -1,0 +1,175 @@
+"""Host → what bites: rules ahead of ours or against them, files that wipe ours, maps that are full."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from lbctl.host import ModuleState, kernel_module
+from lbctl.model import Severity
+from lbctl.spi import Rival, Trap, dropped, leftovers, taken
+from lbctl_nftables import drivers, layout, observe
+from lbctl_nftables.passing import Filters
+from lbctl_nftables.reading.document import read_text
+from lbctl_nftables.reading.dump import listed
+from lbctl_nftables.reading.read import read_document
+from lbctl_nftables.wiping import wiping
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from lbctl.host import Host
+    from lbctl.model import Intent
+    from lbctl.spi import Case, Passage
+    from lbctl_nftables.reading.document import Chain, Document, Rule, Table
+
+#: Where new connections are translated: at arrival, and on their way out of this host.
+_HOOKS = {"prerouting", "output"}
+#: The stores that live in nf_tables: what flushes all of it takes both.
+_IN_NF_TABLES = {layout.NAME, "iptables-nft"}
+#: The tables of iptables-nft, whose base chains are in capitals.
+_IPTABLES = {"raw", "mangle", "nat", "filter", "security"}
+#: Rules that are told as evidence.
+_SHOWN = 3
+#: A map of clients that is filled to this part is as good as full.
+_FULL = 0.9
+_HANDLE = re.compile(r"# handle (\d+)\s*\Z")
+
+
+def precedence(driver: str) -> int:  # noqa: ARG001 (one store)
+    """See `lbctl.spi.Diagnosing`."""
+    return layout.DESTINATION_PRIORITY
+
+
+def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
+    """See `lbctl.spi.Diagnosing`."""
+    if case.store in _IN_NF_TABLES:
+        yield from wiping(host)
+    if not host.may_change_network() or drivers.ALL[driver].find(host)[1]:
+        return
+    if kernel_module(host, "nf_tables") is ModuleState.LOADABLE:
+        # To ask for tables would load it.
+        return
+    owners: dict[str, list[str]] = {}
+
+    def is_ours(family: str, name: str) -> bool:
+        owner = layout.owner_of(family, name)
+        if owner is not None:
+            owners.setdefault(owner, []).append(f"table {family} {name}")
+        # To list ours may take long, and there is nothing in it that is asked for here.
+        return case.intent is not None and owner == case.intent.owner
+
+    text = "".join(table.text for table in listed(host, driver, but=is_ours, handles=True))
+    shown = {owner: f"nft list tables: {', '.join(tables)}" for owner, tables in owners.items()}
+    yield from leftovers(case, layout.NAME, driver, shown)
+    places = _Places(text, shared=host.which("iptables-nft-save") is not None)
+    yield from dropped(places.drops(case.passages))
+    if case.intent is not None:
+        yield from taken(case, places.rivals(case.precedence))
+    if case.store == layout.NAME and case.intent is not None:
+        yield from _full_maps(host, driver, case.intent)
+
+
+class _Places:
+    """The rules of a listing, and where each stands."""
+
+    def __init__(self, text: str, *, shared: bool) -> None:
+        self._text = text
+        #: True where another store's own reader looks after the tables of iptables-nft.
+        self._shared = shared
+        self._lines = text.split("\n")
+
+    def drops(self, passages: Iterable[Passage]) -> Iterator[tuple[Passage, str]]:
+        """The passages that surely are dropped, and by what."""
+        document = read_text(self._text)
+        if self._shared:
+            document.tables = {k: t for k, t in document.tables.items() if not _is_of_iptables(t)}
+        filters = Filters(document)
+        for passage in passages:
+            found = filters.drop_of(passage)
+            if found is None:
+                continue
+            chain = found.chain
+            where = f"nft table {chain.family} {chain.table}, chain {chain.name}"
+            if found.rule is None:
+                yield passage, f"{where}: policy drop, and no rule accepts"
+            else:
+                yield passage, self._evidence(chain, found.rule)
+
+    def rivals(self, precedence: int) -> Iterator[Rival]:
+        """Rules that translate before ours, and those that do at the same point."""
+        yield from self._rivals(lambda priority: priority < precedence, certain=True)
+        yield from self._rivals(lambda priority: priority == precedence, certain=False)
+
+    def _rivals(self, acts: Callable[[int], bool], *, certain: bool) -> Iterator[Rival]:
+        document = read_text(self._text)
+        for chain in _chains(document):
+            if chain.kind == "nat" and not (chain.hook in _HOOKS and acts(chain.priority)):
+                # Still there for those that jump to it, but the kernel does not call it.
+                chain.kind = chain.hook = ""
+        by_line = {rule.line: (chain, rule) for chain in _chains(document) for rule in chain.rules}
+        for service in read_document(document, len(self._text)).services:
+            if not service.backends or service.action not in {"dnat", "redirect", "mixed"}:
+                continue
+            rules = [by_line[line] for line in (service.picking or service.lines)[:_SHOWN]]
+            deletions = "; ".join(filter(None, (self._deletion(*each) for each in rules)))
+            remedy = "take the listener out of the intent, or that rule out of the kernel"
+            yield Rival(
+                service=service,
+                source=layout.NAME,
+                rules=tuple(self._evidence(*each) for each in rules),
+                remedy=f"{remedy}: {deletions}" if deletions else remedy,
+                certain=certain,
+            )
+
+    def _evidence(self, chain: Chain, rule: Rule) -> str:
+        hook = f" (hook {chain.hook}, priority {chain.priority})" if chain.hook else ""
+        handle = self._handle(rule)
+        where = f"nft table {chain.family} {chain.table}, chain {chain.name}{hook}"
+        return f"{where}{f', handle {handle}' if handle else ''}: {rule.text}"
+
+    def _deletion(self, chain: Chain, rule: Rule) -> str | None:
+        handle = self._handle(rule)
+        return (
+            f"nft delete rule {chain.family} {chain.table} {chain.name} handle {handle}" if handle else None
+        )
+
+    def _handle(self, rule: Rule) -> str | None:
+        found = _HANDLE.search(self._lines[rule.line - 1])
+        return found[1] if found else None
+
+
+def _is_of_iptables(table: Table) -> bool:
+    """True for a table that iptables-nft takes for its own. nft 1.0.6 says so of some alone."""
+    bases = [chain.name for chain in table.chains.values() if chain.hook]
+    return table.name in _IPTABLES and bool(bases) and all(name.isupper() for name in bases)
+
+
+def _chains(document: Document) -> Iterator[Chain]:
+    return (chain for table in document.tables.values() for chain in table.chains.values())
+
+
+def _full_maps(host: Host, driver: str, intent: Intent) -> Iterator[Trap]:
+    """A map of clients that is full places further ones as without affinity."""
+    kept = {layout.affinity(s.name, remote=s.remote): s.name for s in intent.services if s.affinity}
+    for word, objects in observe.read_tables(host, driver, intent.owner) if kept else ():
+        for entry in objects:
+            match entry:
+                case {"map": {"name": str(name), "elem": list(clients)}} if (
+                    name in kept and len(clients) >= layout.AFFINITY_SIZE * _FULL
+                ):
+                    where = f"map {name} in table {word} {layout.table(intent.owner)}"
+                    yield _full_map(kept[name], f"{where}: {len(clients):,} clients")
+
+
+def _full_map(service: str, evidence: str) -> Trap:
+    most = f"{layout.AFFINITY_SIZE:,}"
+    return Trap(
+        code="affinity-map-full",
+        severity=Severity.WARNING,
+        service=service,
+        message=f"this service has nearly all of the {most} clients that the kernel remembers for one: "
+        "others are balanced as new ones",
+        evidence=evidence,
+        remedy="a shorter affinity forgets clients sooner; the scheduler source-hash needs no memory",
+    )

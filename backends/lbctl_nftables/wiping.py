@@ -1,0 +1,94 @@
+"""Files of the distribution that take out every table of the kernel, ours too, when a unit loads them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from lbctl.model import Severity
+from lbctl.spi import Trap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lbctl.host import Host
+
+UNIT = "nftables.service"
+#: Where systemd looks for units, first to last.
+_FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+#: What the unit loads on Debian and Arch, and on Fedora, where no unit says more.
+_FILES = ("/etc/nftables.conf", "/etc/sysconfig/nftables.conf")
+_COMMAND = re.compile(r"(?m)^\s*Exec(Start|Reload|Stop)\w*\s*=\s*[-@:+!]*(\S*/)?nft\b(.*)$")
+_LOADED = re.compile(r"(?:-f|--file)[ =]?(\S+)")
+_FLUSH = re.compile(r"(?m)^[^#\n\"]*?\bflush[ \t]+ruleset\b")
+_INCLUDE = re.compile(r'(?m)^\s*include\s+"([^"\n]+)"')
+_AGAIN = re.compile(r"(?m)^\s*ExecStart\w*\s*=.*\blbctl\b.*\bapply\b")
+_TIED = re.compile(rf"(?m)^\s*(?:PartOf|BindsTo|Requires|ReloadPropagatedFrom)\s*=.*\b{re.escape(UNIT)}")
+#: Files that include each other are read once each, and so many.
+_MOST = 64
+
+
+def wiping(host: Host) -> Iterator[Trap]:
+    """A reload or restart of the unit that wipes our rules, where nothing applies them again."""
+    unit = _unit(host)
+    if unit is None or _applied_again(host):
+        return
+    wipes = [f"{path}, line {line}: {text}" for path, line, text in _flushes(host, unit[1])]
+    stop = re.search(r"(?m)^\s*ExecStop\s*=.*\bflush[ \t]+ruleset\b.*$", unit[1])
+    if stop is not None:
+        wipes.append(f"{unit[0]}: {stop[0].strip()}")
+    if not wipes:
+        return
+    wanted = host.glob(f"/etc/systemd/system/*.wants/{UNIT}")
+    yield Trap(
+        code="flush-ruleset",
+        severity=Severity.WARNING,
+        message=f"a reload, restart or stop of {UNIT} takes out every table of nf_tables, lbctl's too"
+        + ("" if wanted else "; it is not enabled, but may be reloaded by hand"),
+        evidence="; ".join(wipes),
+        remedy=f"a unit that applies again: PartOf={UNIT}, After={UNIT}, ExecStart=lbctl apply --yes, and "
+        f"ReloadPropagatedFrom={UNIT} with the same ExecReload; or take `flush ruleset` out of that file",
+    )
+
+
+def _unit(host: Host) -> tuple[str, str] | None:
+    """The unit's file and text; the first folder that has it decides."""
+    for folder in _FOLDERS:
+        path = f"{folder}/{UNIT}"
+        text = host.read(path)
+        if text is not None:
+            return path, text
+    return None
+
+
+def _applied_again(host: Host) -> bool:
+    """True where a unit that follows ours, or an addition to it, runs lbctl apply."""
+    for folder in _FOLDERS:
+        for path in host.glob(f"{folder}/{UNIT}.d/*.conf"):
+            if _AGAIN.search(host.read(path) or ""):
+                return True
+        for path in host.glob(f"{folder}/*.service"):
+            text = host.read(path) or ""
+            if _AGAIN.search(text) and _TIED.search(text):
+                return True
+    return False
+
+
+def _flushes(host: Host, unit: str) -> Iterator[tuple[str, int, str]]:
+    """The lines that flush everything, in the files that the unit loads and in those that they include."""
+    named = [loaded[1] for _, _, rest in _COMMAND.findall(unit) if (loaded := _LOADED.search(rest))]
+    waiting = list(dict.fromkeys(named or _FILES))
+    seen: set[str] = set()
+    while waiting and len(seen) < _MOST:
+        path = waiting.pop(0)
+        if path in seen:
+            continue
+        seen.add(path)
+        text = host.read(path) or ""
+        for found in _FLUSH.finditer(text):
+            line = text.count("\n", 0, found.end()) + 1
+            yield path, line, text.split("\n")[line - 1].strip()
+        for name in _INCLUDE.findall(text):
+            # A relative name is looked for in /etc, as the distributions' nft is built.
+            whole = name if name.startswith("/") else f"/etc/{name}"
+            waiting += host.glob(whole) if set(whole) & set("*?[") else [whole]

@@ -1,0 +1,107 @@
+"""`lbctl doctor`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from lbctl.cli.options import BackendName, Color, Colors, Config, DriverName, Format, Output
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lbctl.cli.output import Style
+    from lbctl.engine.doctor import Diagnosis
+    from lbctl.model import Intent
+    from lbctl.spi import Trap
+
+
+def doctor(
+    config: Config = None,
+    backend: BackendName = "auto",
+    driver: DriverName = None,
+    output: Output = Format.TEXT,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Say what on this host will bite: each trap with its evidence and what helps.
+
+    Only looks. Without an intent file, and without privilege, as far as that goes. Exits with 1 where
+    connections are lost as things are; warnings alone leave 0.
+    """
+    from lbctl.cli.output import Style, print_json
+    from lbctl.engine.doctor import examine
+    from lbctl.host import LocalHost
+    from lbctl.model import Severity
+
+    intent = _intent(config)
+    found = examine(LocalHost(), intent, backend=backend, driver=driver)
+    if output is Format.JSON:
+        print_json(
+            {
+                "backend": found.backend,
+                "driver": found.driver,
+                "services": None if intent is None else [service.name for service in intent.services],
+                "problems": [
+                    {
+                        "code": trap.code,
+                        "severity": str(trap.severity),
+                        "service": trap.service,
+                        "message": trap.message,
+                        "evidence": trap.evidence,
+                        "remedy": trap.remedy,
+                    }
+                    for trap in found.traps
+                ],
+                "not_examined": [{"what": each.what, "reason": each.reason} for each in found.unseen],
+            }
+        )
+    else:
+        print(_text(found, intent, Style(color)))
+    if found.of(Severity.ERROR):
+        raise typer.Exit(1)
+
+
+def _intent(config: Path | None) -> Intent | None:
+    """The intent; None where no file was named and there is none."""
+    from lbctl.cli.work import intent_files, read_intent
+    from lbctl.errors import IntentError
+
+    try:
+        intent_files(config)
+    except IntentError:
+        if config is not None:
+            raise
+        return None
+    return read_intent(config)
+
+
+def _text(found: Diagnosis, intent: Intent | None, style: Style) -> str:
+    from lbctl.cli.output import count
+    from lbctl.model import Severity
+
+    errors, warnings = found.of(Severity.ERROR), found.of(Severity.WARNING)
+    about = count(len(intent.services), "service") if intent else "no intent file: general checks only"
+    how = f"{found.backend} (driver {found.driver})" if found.backend else "no usable backend"
+    verdict = f"{count(len(errors), 'problem')}, {count(len(warnings), 'warning')}"
+    paint = "red" if errors else "yellow" if warnings else "green"
+    blocks = [f"{how}, {about}: {style(verdict, paint)}"]
+    blocks += [_trap(trap, style("problem", "red"), style) for trap in errors]
+    blocks += [_trap(trap, style("warning", "yellow"), style) for trap in warnings]
+    if found.unseen:
+        lines = [f"    {each.what}: {each.reason}" for each in found.unseen]
+        blocks.append("\n".join(["Not looked at:", *lines]))
+    return "\n\n".join(blocks)
+
+
+def _trap(trap: Trap, kind: str, style: Style) -> str:
+    from lbctl.config.values import escape
+
+    whose = f'service "{trap.service}": ' if trap.service else ""
+    return "\n".join(
+        [
+            f"{kind} {style(trap.code, 'bold')}: {whose}{escape(trap.message)}",
+            f"    evidence: {escape(trap.evidence)}",
+            f"    remedy:   {escape(trap.remedy)}",
+        ]
+    )

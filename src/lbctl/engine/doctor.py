@@ -1,0 +1,154 @@
+"""What on this host will bite: what loses connections although the rules are right.
+
+Only looks: changes nothing and loads no module. What cannot be looked at is said, and is no problem by that.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from lbctl.engine.session import Session, open_session
+from lbctl.engine.surroundings import Unseen, connection_table, forwarding, processes, ways
+from lbctl.errors import ApplyFailed, NoBackend
+from lbctl.host import local_addresses
+from lbctl.model import Family, Severity
+from lbctl.spi import AUTO, Case, Diagnosing, Trap, census, survey
+from lbctl.spi import backends as installed_backends
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lbctl.engine.surroundings import Seen
+    from lbctl.host import Host
+    from lbctl.model import Address, Intent
+    from lbctl.spi import Backend, Candidate, Driver, Passage
+
+#: Before which nothing decides: that of a backend which does not say when its rules do.
+_FIRST = -sys.maxsize
+_UNPRIVILEGED = "the kernel shows its rules only to processes with CAP_NET_ADMIN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """All traps, errors first; and what was not looked at. No `backend` where none is usable."""
+
+    backend: str | None
+    driver: str | None
+    traps: tuple[Trap, ...]
+    unseen: tuple[Unseen, ...]
+
+    def of(self, severity: Severity) -> tuple[Trap, ...]:
+        """The traps of one severity."""
+        return tuple(trap for trap in self.traps if trap.severity is severity)
+
+
+def examine(
+    host: Host,
+    intent: Intent | None,
+    *,
+    backend: str = AUTO,
+    driver: str | None = None,
+    installed: Sequence[Backend] | None = None,
+) -> Diagnosis:
+    """Look for traps on a host: for the services of an intent, or without one only for what every one meets.
+
+    Raises `IntentError` for a backend or driver that does not exist.
+    """
+    known = installed_backends() if installed is None else installed
+    seen: list[Seen] = []
+    session: Session | None = None
+    try:
+        session = open_session(host, backend=backend, driver=driver, installed=known)
+        if backend == AUTO and driver is None and intent is not None and host.may_change_network():
+            session = session.where_held(intent.owner)
+    except NoBackend as error:
+        seen.append(_no_backend(error))
+    except ApplyFailed as error:
+        seen.append(Unseen(what="where the rules of the intent are", reason=error.message))
+    seen += connection_table(host, intent)
+    addresses = tuple(ip_address(text) for family in Family for text in local_addresses(host, family))
+    passages: tuple[Passage, ...] = ()
+    if intent is not None:
+        seen += processes(host, intent, addresses)
+        passages, met = ways(host, intent)
+        seen += [*met, *forwarding(host, intent, passages)]
+    candidates = session.candidates if session else survey(host, known)
+    seen += _in_stores(host, candidates, _case(session, intent, addresses, passages))
+    seen += _mixed(host, candidates)
+    traps = dict.fromkeys(each for each in seen if isinstance(each, Trap))
+    return Diagnosis(
+        backend=session.backend.name if session else None,
+        driver=session.driver if session else None,
+        traps=tuple(sorted(traps, key=lambda trap: list(Severity).index(trap.severity))),
+        unseen=tuple(dict.fromkeys(each for each in seen if isinstance(each, Unseen))),
+    )
+
+
+def _no_backend(error: NoBackend) -> Trap:
+    return Trap(
+        code="no-backend",
+        severity=Severity.ERROR,
+        message="nothing on this host can balance connections",
+        evidence=error.message,
+        remedy=error.hint or "lbctl backends says what is missing",
+    )
+
+
+def _case(
+    session: Session | None,
+    intent: Intent | None,
+    addresses: tuple[Address, ...],
+    passages: tuple[Passage, ...],
+) -> Case:
+    precedence = _FIRST
+    if session is not None and isinstance(session.backend, Diagnosing):
+        precedence = session.backend.precedence(session.driver)
+    return Case(
+        intent=intent,
+        store=session.choice.driver.store if session else None,
+        precedence=precedence,
+        addresses=addresses,
+        passages=passages,
+    )
+
+
+def _in_stores(host: Host, candidates: Sequence[Candidate], case: Case) -> Iterator[Seen]:
+    """What the backends know of each place that can hold rules, be it ours or another."""
+    for backend, driver in _stores(candidates):
+        if not isinstance(backend, Diagnosing):
+            continue
+        try:
+            yield from backend.diagnose(host, driver.name, case)
+        except ApplyFailed as error:
+            yield Unseen(what=f"rules of {driver.store}", reason=error.message)
+        if driver.usable and not host.may_change_network():
+            yield Unseen(what=f"rules of {driver.store}", reason=_UNPRIVILEGED)
+
+
+def _stores(candidates: Sequence[Candidate]) -> Iterator[tuple[Backend, Driver]]:
+    """One driver for each place, a usable one where there is one."""
+    seen: set[str] = set()
+    for candidate in candidates:
+        for driver in sorted(candidate.probe.drivers, key=lambda each: not each.usable):
+            if driver.store not in seen:
+                seen.add(driver.store)
+                yield candidate.backend, driver
+
+
+def _mixed(host: Host, candidates: Sequence[Candidate]) -> Iterator[Trap]:
+    """Places of one backend that hold rules together: their tools have the same names, and show one alone."""
+    counts = {each.store: (each.ours or 0) + (each.others or 0) for each in census(host, candidates)}
+    for candidate in candidates:
+        stores = dict.fromkeys(driver.store for driver in candidate.probe.drivers)
+        held = {store: counts[store] for store in stores if counts[store]}
+        if len(held) > 1:
+            yield Trap(
+                code="flavours-mixed",
+                severity=Severity.WARNING,
+                message=f"{' and '.join(held)} hold rules, and the kernel runs both: each tool shows its own",
+                evidence="; ".join(f"{store}: {number} rules" for store, number in held.items()),
+                remedy="have all programs of this host use one of them, and take the rules out of the other",
+            )

@@ -1,0 +1,197 @@
+"""What a backend adds to `Backend` where it knows what will bite on a host.
+
+The engine looks at what no backend owns: processes, routes, forwarding, the connection table. A backend looks
+at what is written in its own language: rules of others that act before ours, rules that drop what ours let
+in, files that wipe ours. What several backends have to say is said here, in one way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from lbctl.model import Family, Severity, join, takes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from lbctl.host import Host
+    from lbctl.model import Address, Intent, Listener, ReadService, Service
+    from lbctl.model import Protocol as Transport
+
+#: Where connections that this host makes itself meet rules.
+_OWN = {"output"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trap:
+    """Something on a host that bites, or may: what happens, what shows it, and what helps.
+
+    An error loses connections as things are; a warning does so when something else happens.
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    evidence: str
+    remedy: str
+    service: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """Connections that a host has to let through once they are translated: to an endpoint, from outside.
+
+    `outgoing` is the link that they leave by, None for a process on the host, which has no `address` either.
+    `incoming` is None where nobody can say by which link clients come.
+    """
+
+    service: str
+    family: Family
+    protocol: Transport
+    address: Address | None
+    port: int
+    outgoing: str | None
+    incoming: str | None
+
+    def __str__(self) -> str:
+        return f"{join(self.address, self.port)}/{self.protocol}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What a host is examined for.
+
+    `store` is where the rules of the intent are, or would be; `precedence` is `Diagnosing.precedence` there.
+    """
+
+    intent: Intent | None
+    store: str | None
+    precedence: int
+    #: This host's own.
+    addresses: tuple[Address, ...] = ()
+    passages: tuple[Passage, ...] = ()
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        """Those of the intent; none without one."""
+        return self.intent.services if self.intent else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rival:
+    """Connections that rules of others decide about before ours.
+
+    `rules` are those that decide, each with its place. Where it is not `certain`, both act at the same point,
+    and who was loaded last decides.
+    """
+
+    service: ReadService
+    source: str
+    rules: tuple[str, ...]
+    remedy: str
+    certain: bool = True
+
+
+@runtime_checkable
+class Diagnosing(Protocol):
+    """What a backend adds to `Backend` to say what bites on a host. Changes nothing and loads nothing."""
+
+    def precedence(self, driver: str) -> int:
+        """When the rules of a driver's store decide about a new connection: the smallest comes first."""
+
+    def diagnose(self, host: Host, driver: str, case: Case) -> Iterable[Trap]:
+        """What bites in the store of a driver, be it ours or another; may raise `ApplyFailed` on the way.
+
+        Called without privilege too: then it tells what files tell.
+        """
+
+
+def taken(case: Case, rivals: Iterable[Rival]) -> Iterator[Trap]:
+    """The listeners that rivals take connections of."""
+    for rival in rivals:
+        for service in case.services:
+            if set(rival.service.hooks) <= _OWN and not service.local_clients:
+                continue
+            if rival.service.family not in service.families:
+                continue
+            caught = [
+                listener
+                for listener in service.listeners_of(rival.service.family)
+                if _meets(rival.service, listener, case.addresses)
+            ]
+            if caught:
+                yield Trap(
+                    code="listener-taken",
+                    severity=Severity.ERROR if rival.certain else Severity.WARNING,
+                    service=service.name,
+                    message=_taken(rival, caught),
+                    evidence="; ".join(rival.rules),
+                    remedy=rival.remedy,
+                )
+
+
+def _meets(service: ReadService, listener: Listener, own: Sequence[Address]) -> bool:
+    """True where some connection to a listener is one of a service's; without an address, to any of ours."""
+    if listener.address is not None:
+        return takes(service, listener)
+    return any(takes(service, replace(listener, address=address)) for address in (None, *own))
+
+
+def _taken(rival: Rival, caught: Sequence[Listener]) -> str:
+    service = rival.service
+    places = " and ".join([each.to for each in service.backends][:4])
+    goes = f"to {places}" if places else "on without being balanced"
+    who = "this host's own connections" if set(service.hooks) <= _OWN else "new connections"
+    when = "".join(f", with {name} {value}" for name, value in (service.when or {}).items())
+    what = f"{who} to {', '.join(map(str, caught))} ({service.family}{when})"
+    if rival.certain:
+        return f"{what} go {goes}: a rule of {rival.source} decides before lbctl"
+    return (
+        f"{what} may go {goes}: a rule of {rival.source} acts at the same point as lbctl's, and the kernel "
+        "asks first what was loaded last"
+    )
+
+
+def leftovers(case: Case, store: str, driver: str, owners: Mapping[str, str]) -> Iterator[Trap]:
+    """Our rules that nobody asks for: owners found in a driver's store, each with what shows it."""
+    for owner, evidence in owners.items():
+        if case.intent is not None and owner == case.intent.owner:
+            if store != case.store:
+                yield Trap(
+                    code="leftover-rules",
+                    severity=Severity.ERROR,
+                    message=f'{store} still holds rules of owner "{owner}" beside those of {case.store}: the '
+                    "kernel runs both",
+                    evidence=evidence,
+                    remedy=f"lbctl remove --driver {driver}, after a look at lbctl status",
+                )
+            continue
+        known = f'the intent file names "{case.intent.owner}"' if case.intent else "there is no intent file"
+        yield Trap(
+            code="leftover-owner",
+            severity=Severity.WARNING,
+            message=f'{store} holds rules of owner "{owner}", and {known}',
+            evidence=evidence,
+            remedy=f"if no other intent file of this host is theirs: lbctl remove --owner {owner}",
+        )
+
+
+def dropped(found: Iterable[tuple[Passage, str]]) -> Iterator[Trap]:
+    """Passages that a host does not let through, each with the rule or policy that drops it."""
+    by_rule: dict[tuple[str, bool, str], list[Passage]] = {}
+    for passage, rule in found:
+        by_rule.setdefault((passage.service, passage.outgoing is None, rule), []).append(passage)
+    for (service, here, rule), passages in by_rule.items():
+        endpoints = ", ".join(dict.fromkeys(map(str, passages)))
+        links = [f"from {p.incoming or 'elsewhere'} to {p.outgoing or 'this host'}" for p in passages]
+        yield Trap(
+            code="input-drop" if here else "forward-drop",
+            severity=Severity.ERROR,
+            service=service,
+            message=f"new connections {' and '.join(dict.fromkeys(links))} are dropped on their way to "
+            f"{endpoints}: no rule of lbctl can override that",
+            evidence=rule,
+            remedy="let new connections to these endpoints pass there; those that came for another port have "
+            "the state DNAT",
+        )
