@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from lbctl.host import Host
+    from lbctl.model import Intent
     from lbctl.spi import Case, Passage
     from lbctl_iptables.reading.meaning import Meaning
     from lbctl_iptables.reading.ruleset import Rule, Table
@@ -41,6 +42,7 @@ _FILES = (
 _DEEPEST = 100
 #: Rules and chains that are told as evidence.
 _SHOWN = 3
+_MARKING = {"MARK", "CONNMARK"}
 _COUNTERS = re.compile(r"^\[\d+:\d+\] ")
 
 
@@ -68,6 +70,8 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
         for owner, chain in _owned(places):
             owners.setdefault(owner, []).append(chain)
         yield from dropped(_drops(places, family, (p for p in case.passages if p.family is family)))
+        if case.store in {each.store for each in drivers.ALL.values()} and case.intent is not None:
+            yield from _marked(places, case.intent)
         if case.intent is not None and case.precedence >= PRECEDENCE:
             yield from taken(case, _rivals(places, family, case.intent.owner, store, ours=ours))
     shown = {owner: f"{store}: {', '.join(chains[:_SHOWN])}" for owner, chains in owners.items()}
@@ -252,6 +256,34 @@ def _walk(
             case _:
                 return _MAYBE
     return None
+
+
+# -- who writes to our bits of the mark
+
+
+def _marked(places: _Places, intent: Intent) -> Iterator[Trap]:
+    """Rules of others that change the bits by which later chains of ours know what earlier ones decided."""
+    if not any(service.remote or service.allow for service in intent.services):
+        return
+    understanding = Understanding(marks=True)
+    for rule in places.rules.values():
+        if rule.spec.target not in _MARKING or layout.owner_of(rule.chain):
+            continue
+        marking = understanding.rule(rule, ()).marking
+        if marking is None:
+            continue
+        connection, operation, value, mask = marking
+        # A connection's mark comes to the packet by a rule that restores it.
+        if not (connection and operation != "restore") and (value | mask) & intent.mark:
+            yield Trap(
+                code="mark-shared",
+                severity=Severity.WARNING,
+                message=f"a rule of others writes to the bits {intent.mark:#x} of the packet's mark, which tell "
+                "lbctl whose source address to replace and who is served",
+                evidence=places.evidence(rule),
+                remedy="mark = 0x… in the intent file, two bits that nobody uses; or a mask in that rule, as "
+                "--set-mark 0x1/0xff",
+            )
 
 
 # -- what is ours and should not be, and what wipes ours

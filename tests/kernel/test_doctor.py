@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lbctl.config import load
+from lbctl_nftables import layout
 from support.examples import FILES, furnish
 from support.network import Network, Result, intent, service
 
@@ -370,6 +371,50 @@ def test_our_own_refusals_are_no_trap(served: Network, way: tuple[str, ...]) -> 
     assert traps(served, closed, *way) == {}
 
 
+def test_a_mark_that_others_write_to(network: Network) -> None:
+    network.tool("iptables-legacy", "-t", "mangle", "-A", "PREROUTING", "-j", "MARK", "--set-mark", "1")
+    trap = only(traps(network, API, *LEGACY), "mark-shared")
+    assert trap["evidence"].startswith(
+        "iptables-legacy, table mangle, PREROUTING rule 1: -A PREROUTING -j MARK"
+    )
+    assert traps(network, API, *NFTABLES) == {}
+    network.tool("iptables-legacy", "-t", "mangle", "-F")
+    for harmless in ("MARK --set-mark 1/0xff", "CONNMARK --save-mark"):
+        network.tool("iptables-legacy", "-t", "mangle", "-A", "PREROUTING", "-j", *harmless.split())
+    assert traps(network, API, *LEGACY) == {}
+
+
+# -- what the kernel remembers
+
+
+def test_lists_of_clients_in_iptables(served: Network) -> None:
+    sticky = intent(service("web", "80/tcp", "8001", "8002", affinity="1h"))
+    assert served.lbctl("apply", "--yes", *LEGACY, config=sticky).code == 0
+    trap = only(traps(served, sticky, *LEGACY), "affinity-list-short")
+    assert (trap["severity"], trap["service"]) == ("warning", "web")
+    assert trap["evidence"] == "/sys/module/xt_recent/parameters/ip_list_tot: 100"
+    assert "xt_recent.ip_list_tot=65536" in trap["remedy"]
+    # A plan says the same.
+    grown = sticky.replace('"8002"', '"8001"').replace('"8001", "8001"', '"8001"')
+    (note,) = served.lbctl("plan", "--output", "json", *LEGACY, config=grown).json["notes"]
+    assert note == f"{trap['message']}. For more: {trap['remedy']}."
+    served.lbctl("remove", "--yes", config=sticky)
+    assert traps(served, sticky, *NFTABLES) == {}
+
+
+def test_a_map_of_clients_in_nftables(served: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    sticky = intent(service("web", "192.0.2.1:80/tcp", "8001", "8002", affinity="1h"))
+    assert served.lbctl("apply", "--yes", *NFTABLES, config=sticky).code == 0
+    # To fill the whole map takes nft too long.
+    monkeypatch.setattr(layout, "AFFINITY_SIZE", 100)
+    elements = ", ".join(f"10.0.{n}.1 : 8001" for n in range(90))
+    served.tool("nft", "-f", "-", stdin=f"add element ip lbctl local-affinity-web {{ {elements} }}\n")
+    trap = only(traps(served, sticky), "affinity-map-full")
+    assert trap["evidence"] == "map local-affinity-web in table ip lbctl: 90 clients"
+    served.tool("nft", "flush", "map", "ip", "lbctl", "local-affinity-web")
+    assert traps(served, sticky) == {}
+
+
 # -- leftovers
 
 
@@ -379,12 +424,12 @@ def test_rules_that_nobody_asks_for(served: Network) -> None:
         assert served.lbctl("apply", "--yes", *way, config=other).code == 0
     served.lbctl("apply", "--yes", *NFTABLES, config=WEB)
     found = traps(served, WEB)
+    chains = ("green of iptables-legacy", "green.web of iptables-legacy", "green of ip6tables-legacy")
     assert list(found) == ["leftover-owner"]
     assert [trap["severity"] for trap in found["leftover-owner"]] == ["warning", "warning"]
     assert [trap["evidence"] for trap in found["leftover-owner"]] == [
         "nft list tables: table ip lbctl-blue, table ip6 lbctl-blue",
-        "iptables-legacy: chain LBCTL.green of iptables-legacy -t nat, "
-        "chain LBCTL.green.web of iptables-legacy -t nat, chain LBCTL.green of ip6tables-legacy -t nat",
+        "iptables-legacy: " + ", ".join(f"chain LBCTL.{chain} -t nat" for chain in chains),
     ]
     # Without an intent file, nobody names ours either.
     assert len(traps(served, None)["leftover-owner"]) == 3
@@ -416,7 +461,9 @@ def test_without_an_intent_file(network: Network) -> None:
         "format_version": 1,
         "services": None,
     }
-    assert "no intent file: general checks only" in network.lbctl("doctor").out
+    (unseen,) = result.json["not_examined"]
+    assert unseen["reason"].startswith("no intent file")
+    assert ", general checks only: 0 problems, " in network.lbctl("doctor").out
     assert network.lbctl("doctor", config=network.folder / "none.toml").code == 2
     assert network.lbctl("doctor", config="schema = 2\n").code == 2
     assert network.lbctl("doctor", "--backend", "paper").code == 2

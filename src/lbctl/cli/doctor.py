@@ -9,6 +9,7 @@ import typer
 from lbctl.cli.options import BackendName, Color, Colors, Config, DriverName, Format, Output
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from lbctl.cli.output import Style
@@ -34,8 +35,11 @@ def doctor(
     from lbctl.host import LocalHost
     from lbctl.model import Severity
 
-    intent = _intent(config)
+    intent, missing = _intent(config)
     found = examine(LocalHost(), intent, backend=backend, driver=driver)
+    unseen = [(each.what, each.reason) for each in found.unseen]
+    if missing:
+        unseen.insert(0, ("the services of an intent file", missing))
     if output is Format.JSON:
         print_json(
             {
@@ -53,43 +57,42 @@ def doctor(
                     }
                     for trap in found.traps
                 ],
-                "not_examined": [{"what": each.what, "reason": each.reason} for each in found.unseen],
+                "not_examined": [{"what": what, "reason": reason} for what, reason in unseen],
             }
         )
     else:
-        print(_text(found, intent, Style(color)))
+        print(_text(found, intent, unseen, Style(color)))
     if found.of(Severity.ERROR):
         raise typer.Exit(1)
 
 
-def _intent(config: Path | None) -> Intent | None:
-    """The intent; None where no file was named and there is none."""
+def _intent(config: Path | None) -> tuple[Intent | None, str]:
+    """The intent; or, where no file was named, why there is none to be read."""
     from lbctl.cli.work import intent_files, read_intent
     from lbctl.errors import IntentError
 
     try:
         intent_files(config)
-    except IntentError:
-        if config is not None:
-            raise
-        return None
-    return read_intent(config)
+    except IntentError as error:
+        return None, error.message
+    return read_intent(config), ""
 
 
-def _text(found: Diagnosis, intent: Intent | None, style: Style) -> str:
+def _text(found: Diagnosis, intent: Intent | None, unseen: Sequence[tuple[str, str]], style: Style) -> str:
     from lbctl.cli.output import count
+    from lbctl.config.values import escape
     from lbctl.model import Severity
 
     errors, warnings = found.of(Severity.ERROR), found.of(Severity.WARNING)
-    about = count(len(intent.services), "service") if intent else "no intent file: general checks only"
+    about = count(len(intent.services), "service") if intent else "general checks only"
     how = f"{found.backend} (driver {found.driver})" if found.backend else "no usable backend"
     verdict = f"{count(len(errors), 'problem')}, {count(len(warnings), 'warning')}"
     paint = "red" if errors else "yellow" if warnings else "green"
     blocks = [f"{how}, {about}: {style(verdict, paint)}"]
     blocks += [_trap(trap, style("problem", "red"), style) for trap in errors]
     blocks += [_trap(trap, style("warning", "yellow"), style) for trap in warnings]
-    if found.unseen:
-        lines = [f"    {each.what}: {each.reason}" for each in found.unseen]
+    if unseen:
+        lines = [f"    {what}: {escape(reason)}" for what, reason in unseen]
         blocks.append("\n".join(["Not looked at:", *lines]))
     return "\n\n".join(blocks)
 

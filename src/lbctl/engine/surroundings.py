@@ -18,7 +18,7 @@ from lbctl.model import Family, Protocol, Severity, SourceNat, State
 from lbctl.spi import Passage, Trap
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from lbctl.host import Host, Listening, Route
     from lbctl.model import Address, Endpoint, Intent, Service
@@ -55,20 +55,28 @@ def processes(host: Host, intent: Intent, addresses: Collection[Address]) -> Ite
 
     `addresses` are this host's own.
     """
-    known: dict[Protocol, tuple[Listening, ...] | None] = {}
+    known: dict[Protocol, dict[int, list[Listening]] | None] = {}
     for service, endpoint in _taking(intent):
         address = endpoint.address
         if address is not None and not address.is_loopback and address not in addresses:
             continue
         for protocol in dict.fromkeys(listener.protocol for listener in service.listeners):
             if protocol not in known:
-                known[protocol] = listening(host, protocol)
+                known[protocol] = _by_port(listening(host, protocol))
                 if known[protocol] is None:
                     yield Unseen(what=f"who listens for {protocol}", reason="the kernel has no list of it")
             sockets = known[protocol]
             if sockets is not None:
-                here = [each for each in sockets if each.port == endpoint.port]
-                yield from _process(host, service, endpoint, protocol, here)
+                yield from _process(host, service, endpoint, protocol, sockets.get(endpoint.port, []))
+
+
+def _by_port(sockets: Iterable[Listening] | None) -> dict[int, list[Listening]] | None:
+    if sockets is None:
+        return None
+    found: dict[int, list[Listening]] = {}
+    for each in sockets:
+        found.setdefault(each.port, []).append(each)
+    return found
 
 
 def _taking(intent: Intent) -> Iterator[tuple[Service, Endpoint]]:
@@ -304,7 +312,8 @@ def connection_table(host: Host, intent: Intent | None) -> Iterator[Seen]:
             yield Unseen(what="the connection table", reason=f"{_TRACKED}max cannot be read")
         return
     evidence = f"nf_conntrack_count={count}, nf_conntrack_max={most}"
-    if count >= most * _FULL:
+    # 0 is no limit.
+    if most and count >= most * _FULL:
         yield Trap(
             code="conntrack-full",
             severity=Severity.ERROR,
@@ -312,7 +321,7 @@ def connection_table(host: Host, intent: Intent | None) -> Iterator[Seen]:
             evidence=evidence,
             remedy=_raise(max(2 * most, ENOUGH_CONNECTIONS)),
         )
-    elif most < ENOUGH_CONNECTIONS:
+    elif 0 < most < ENOUGH_CONNECTIONS:
         wait = _number(host, f"{_TRACKED}tcp_timeout_time_wait") or 120
         yield Trap(
             code="conntrack-small",

@@ -109,33 +109,37 @@ class Diagnosing(Protocol):
 
 def taken(case: Case, rivals: Iterable[Rival]) -> Iterator[Trap]:
     """The listeners that rivals take connections of."""
+    by_port: dict[int, list[tuple[Service, Listener]]] = {}
+    for service in case.services:
+        for listener in service.listeners:
+            by_port.setdefault(listener.port, []).append((service, listener))
     for rival in rivals:
-        for service in case.services:
-            if set(rival.service.hooks) <= _OWN and not service.local_clients:
-                continue
-            if rival.service.family not in service.families:
-                continue
-            caught = [
-                listener
-                for listener in service.listeners_of(rival.service.family)
-                if _meets(rival.service, listener, case.addresses)
-            ]
-            if caught:
-                yield Trap(
-                    code="listener-taken",
-                    severity=Severity.ERROR if rival.certain else Severity.WARNING,
-                    service=service.name,
-                    message=_taken(rival, caught),
-                    evidence="; ".join(rival.rules),
-                    remedy=rival.remedy,
-                )
+        caught: dict[str, list[Listener]] = {}
+        *_, written, _ = rival.service.selector
+        ports = written.split(",")
+        plain = [int(port) for port in ports if port.isdecimal()]
+        for port in plain if len(plain) == len(ports) else by_port:
+            for service, listener in by_port.get(port, ()):
+                if _meets(rival.service, service, listener, case.addresses):
+                    caught.setdefault(service.name, []).append(listener)
+        for name, listeners in caught.items():
+            yield Trap(
+                code="listener-taken",
+                severity=Severity.ERROR if rival.certain else Severity.WARNING,
+                service=name,
+                message=_taken(rival, listeners),
+                evidence="; ".join(rival.rules),
+                remedy=rival.remedy,
+            )
 
 
-def _meets(service: ReadService, listener: Listener, own: Sequence[Address]) -> bool:
-    """True where some connection to a listener is one of a service's; without an address, to any of ours."""
+def _meets(rival: ReadService, service: Service, listener: Listener, own: Sequence[Address]) -> bool:
+    """True where some connection to a listener is a rival's; to any of ours, where it has no address."""
+    if rival.family not in service.families or (set(rival.hooks) <= _OWN and not service.local_clients):
+        return False
     if listener.address is not None:
-        return takes(service, listener)
-    return any(takes(service, replace(listener, address=address)) for address in (None, *own))
+        return takes(rival, listener)
+    return any(takes(rival, replace(listener, address=address)) for address in (None, *own))
 
 
 def _taken(rival: Rival, caught: Sequence[Listener]) -> str:

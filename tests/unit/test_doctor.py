@@ -1,0 +1,371 @@
+"""What bites, on hosts in memory: faults, files and numbers that a real host seldom shows."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from lbctl.cli import app
+from lbctl.engine.doctor import Diagnosis, examine
+from lbctl.host import LocalHost, listening, route_to
+from lbctl.host.fake import FakeHost
+from lbctl.model import Endpoint, Family, Intent, Listener, Protocol, Service, Severity, State
+from lbctl.spi import Capabilities, Case, Driver, Probe, Trap
+from lbctl_iptables import backend as iptables
+from lbctl_nftables import backend as nftables
+from support.backends import Paper, install
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from lbctl.host import Host
+
+NET = "/proc/thread-self/net"
+HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+#: Sockets as a little-endian kernel prints them.
+TCP = (
+    f"{HEAD}   0: 0100007F:1F41 00000000:0000 0A 0:0 0:0 0 0 0 1\n   1: 0100007F:1F42 0100007F:0050 01 0:0\n"
+)
+TCP6 = f"{HEAD}   0: 00000000000000000000000000000000:1F42 {'0' * 32}:0000 0A 0:0 0:0 0 0 0 1\n"
+MAPPED = f"{HEAD}   0: 0000000000000000FFFF000001020A0A:1F42 {'0' * 32}:0000 0A 0:0 0:0 0 0 0 1\n"
+WEB = Service(
+    name="web",
+    listeners=(Listener(protocol=Protocol.TCP, port=80),),
+    endpoints=(Endpoint(port=8002),),
+)
+TRACKED = {
+    "/proc/sys/net/netfilter/nf_conntrack_count": "10\n",
+    "/proc/sys/net/netfilter/nf_conntrack_max": "262144\n",
+}
+
+
+def host(files: dict[str, str] | None = None, **options: Any) -> FakeHost:
+    """A host where a process listens on port 8002, and nothing is wrong."""
+    made = FakeHost(files={f"{NET}/tcp": HEAD, f"{NET}/tcp6": TCP6, **TRACKED, **(files or {})}, **options)
+    made.answer("ip", "-o", "route", "show", "default")
+    made.answer("ip", "-o", "address", "show")
+    return made
+
+
+def found(made: FakeHost, intent: Intent | None = None, *backends: Any) -> Diagnosis:
+    return examine(made, intent, installed=backends or (Paper(),))
+
+
+def codes(diagnosis: Diagnosis) -> list[str]:
+    return [trap.code for trap in diagnosis.traps]
+
+
+# -- who listens
+
+
+def test_who_listens_for_each_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.byteorder", "little")
+    seen = listening(host({f"{NET}/tcp": TCP}), Protocol.TCP) or ()
+    assert [(str(each), each.family) for each in seen] == [
+        ("127.0.0.1:8001", Family.IPV4),
+        ("[::]:8002", Family.IPV6),
+        ("[::]:8002", Family.IPV4),
+    ]
+    seen = listening(host({"/proc/sys/net/ipv6/bindv6only": "1\n"}), Protocol.TCP) or ()
+    assert [each.family for each in seen] == [Family.IPV6]
+    seen = listening(host({f"{NET}/tcp6": MAPPED}), Protocol.TCP) or ()
+    assert [(str(each), each.family) for each in seen] == [("10.10.2.1:8002", Family.IPV4)]
+    assert listening(FakeHost(), Protocol.TCP) is None
+
+
+def test_who_listens_for_sctp() -> None:
+    head = " ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS\n"
+    text = f"{head}ffff8800 ffff8801 2   10  29   8002    0 1234 10.0.0.1 *10.0.0.2 2001:db8::1 \n"
+    text += "ffff8800 ffff8802 2   7   29   9    0 1234 0.0.0.0 \n"
+    seen = listening(FakeHost(files={f"{NET}/sctp/eps": text}), Protocol.SCTP) or ()
+    assert [str(each) for each in seen] == ["10.0.0.1:8002", "10.0.0.2:8002", "[2001:db8::1]:8002"]
+    sctp = Intent(
+        services=(
+            Service(name="s", listeners=(Listener(protocol=Protocol.SCTP, port=9),), endpoints=WEB.endpoints),
+        )
+    )
+    # No list: not said to be missing.
+    diagnosis = found(host(), sctp)
+    assert (codes(diagnosis), [each.what for each in diagnosis.unseen]) == ([], ["who listens for sctp"])
+
+
+@pytest.mark.parametrize(
+    ("state", "severity"), [(State.ACTIVE, "error"), (State.BACKUP, "warning"), (State.DRAIN, None)]
+)
+def test_who_has_to_listen(state: State, severity: str | None) -> None:
+    endpoints = (Endpoint(port=8002), Endpoint(port=8003, state=state))
+    service = Service(name="web", listeners=WEB.listeners, endpoints=endpoints)
+    diagnosis = found(host(), Intent(services=(service,)))
+    assert [(trap.code, trap.severity) for trap in diagnosis.traps] == (
+        [("not-listening", severity)] if severity else []
+    )
+
+
+def test_a_family_that_nobody_outside_can_use_is_no_trap() -> None:
+    only4 = f"{HEAD}   0: 00000000:1F42 00000000:0000 0A 0:0 0:0 0 0 0 1\n"
+    files = {f"{NET}/tcp": only4, f"{NET}/tcp6": HEAD, f"{NET}/if_inet6": f"{1:032x} 01 80 10 80       lo\n"}
+    assert codes(found(host(files), Intent(services=(WEB,)))) == []
+    files[f"{NET}/if_inet6"] += f"{5:032x} 02 40 00 80     eth0\n"
+    diagnosis = found(host(files), Intent(services=(WEB,)))
+    assert [(trap.code, trap.severity) for trap in diagnosis.traps] == [("not-listening", Severity.WARNING)]
+
+
+# -- routes
+
+
+@pytest.mark.parametrize(
+    ("code", "out", "err", "device", "local"),
+    [
+        (0, "10.0.0.1 via 192.0.2.1 dev eth0 src 192.0.2.2 uid 0 \\    cache \n", "", "eth0", False),
+        (0, "local 10.0.0.1 dev lo src 10.0.0.1 uid 0 \\    cache <local> \n", "", "lo", True),
+        (0, "unreachable 10.0.0.1 from :: dev lo table unspec\n", "", None, False),
+        (2, "", "RTNETLINK answers: Network is unreachable\n", None, False),
+        (0, "", "", None, False),
+    ],
+)
+def test_routes(code: int, out: str, err: str, device: str | None, local: bool) -> None:
+    from ipaddress import ip_address
+
+    made = FakeHost()
+    made.answer("ip", "route", "get", code=code, out=out, err=err)
+    route = route_to(made, ip_address("10.0.0.1"))
+    assert (route.device, route.local) == (device, local)
+
+
+def test_without_ip_nothing_is_said_of_routes() -> None:
+    made = FakeHost(files={f"{NET}/tcp": HEAD, f"{NET}/tcp6": TCP6, **TRACKED})
+    diagnosis = found(made, Intent(services=(WEB,)))
+    assert [(each.what, each.reason) for each in diagnosis.unseen] == [
+        ("links and routes", "there is no ip command in PATH")
+    ]
+
+
+# -- the connection table
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "expected"),
+    [
+        ("10", "262144", []),
+        ("10", "65536", []),
+        ("10", "8192", [("conntrack-small", "warning")]),
+        ("7373", "8192", [("conntrack-full", "error")]),
+        ("235930", "262144", [("conntrack-full", "error")]),
+        # No limit.
+        ("9", "0", []),
+    ],
+)
+def test_the_connection_table(count: str, most: str, expected: list[tuple[str, str]]) -> None:
+    files = dict(zip(TRACKED, (f"{count}\n", f"{most}\n"), strict=True))
+    diagnosis = found(host(files))
+    assert [(trap.code, str(trap.severity)) for trap in diagnosis.traps] == expected
+    for trap in diagnosis.traps:
+        assert trap.evidence == f"nf_conntrack_count={count}, nf_conntrack_max={most}"
+        assert "nf_conntrack_max=" in trap.remedy
+
+
+def test_a_kernel_without_connection_tracking() -> None:
+    release = {"/proc/sys/kernel/osrelease": "6.1.0\n"}
+    missing = FakeHost(files={**release, "/lib/modules/6.1.0/modules.dep": "kernel/x.ko:\n"})
+    assert codes(found(missing)) == ["conntrack-absent"]
+    later = FakeHost(files={**release, "/lib/modules/6.1.0/modules.dep": "net/nf_conntrack.ko:\n"})
+    assert (codes(found(later)), found(later).unseen) == ([], ())
+    unknown = found(FakeHost())
+    assert (codes(unknown), [each.what for each in unknown.unseen]) == ([], ["the connection table"])
+
+
+def test_udp_without_the_tool_that_forgets_flows() -> None:
+    dns = Service(name="dns", listeners=(Listener(protocol=Protocol.UDP, port=53),), endpoints=WEB.endpoints)
+    sockets = {f"{NET}/udp": HEAD, f"{NET}/udp6": TCP6.replace(" 0A ", " 07 ")}
+    assert codes(found(host(sockets), Intent(services=(dns,)))) == ["conntrack-tool"]
+    assert codes(found(host(sockets, programs=("conntrack",)), Intent(services=(dns,)))) == []
+
+
+# -- files that wipe ours
+
+UNIT = "/lib/systemd/system/nftables.service"
+LOADS = "[Service]\n" + "".join(f"Exec{x}=/usr/sbin/nft -f /etc/nftables.conf\n" for x in ("Start", "Reload"))
+WIPES = {
+    UNIT: LOADS,
+    "/etc/nftables.conf": "#!/usr/sbin/nft -f\n# flush ruleset\n\nflush ruleset\ntable inet f { }\n",
+}
+WANTED = {"/etc/systemd/system/sysinit.target.wants/nftables.service": ""}
+
+
+def wiped(files: dict[str, str], *, store: str = "nftables") -> list[Trap]:
+    case = Case(intent=None, store=store, precedence=0)
+    return list(nftables.diagnose(FakeHost(files=files, privileged=False), "nft", case))
+
+
+def test_a_reload_that_flushes_everything() -> None:
+    (trap,) = wiped(WIPES)
+    assert (trap.code, trap.severity) == ("flush-ruleset", Severity.WARNING)
+    assert trap.evidence == "/etc/nftables.conf, line 4: flush ruleset"
+    assert "it is not enabled" in trap.message
+    assert "it is not enabled" not in wiped(WIPES | WANTED)[0].message
+    assert wiped(WIPES, store="iptables-nft")
+    # The old tables are elsewhere.
+    assert wiped(WIPES, store="iptables-legacy") == []
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"/etc/nftables.conf": "flush ruleset\n"},
+        {UNIT: LOADS},
+        {UNIT: LOADS, "/etc/nftables.conf": "# flush ruleset\nflush table inet f\n"},
+        # The first folder's unit is the one, and it loads something else.
+        {**WIPES, "/etc/systemd/system/nftables.service": LOADS.replace("/etc/nft", "/srv/nft")},
+    ],
+)
+def test_files_that_flush_nothing_of_ours(files: dict[str, str]) -> None:
+    assert wiped(files) == []
+
+
+def test_files_that_are_included() -> None:
+    main = {UNIT: LOADS.replace("/etc/nftables.conf", "/etc/sysconfig/nftables.conf")}
+    main["/etc/sysconfig/nftables.conf"] = (
+        'include "/etc/nftables/*.nft"\ninclude "/etc/sysconfig/nftables.conf"\n'
+    )
+    assert wiped(main) == []
+    (trap,) = wiped({**main, "/etc/nftables/b.nft": "table ip a { }; flush  ruleset ip\n"})
+    assert trap.evidence == "/etc/nftables/b.nft, line 1: table ip a { }; flush  ruleset ip"
+    relative = {UNIT: LOADS, "/etc/nftables.conf": 'include "nft.d/x"\n', "/etc/nft.d/x": "flush ruleset\n"}
+    assert len(wiped(relative)) == 1
+    stops = {UNIT: f"{LOADS}ExecStop=/usr/sbin/nft flush ruleset\n"}
+    assert wiped(stops)[0].evidence == f"{UNIT}: ExecStop=/usr/sbin/nft flush ruleset"
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "silent"),
+    [
+        (
+            "/etc/systemd/system/lbctl.service",
+            "[Unit]\nPartOf=nftables.service\n[Service]\nExecStart=/usr/bin/lbctl apply --yes\n",
+            True,
+        ),
+        (
+            "/etc/systemd/system/nftables.service.d/lbctl.conf",
+            "[Service]\nExecStartPost=lbctl apply --yes\n",
+            True,
+        ),
+        ("/etc/systemd/system/lbctl.service", "[Service]\nExecStart=/usr/bin/lbctl apply --yes\n", False),
+        ("/etc/systemd/system/lbctl.service", "[Unit]\nPartOf=nftables.service\n", False),
+    ],
+)
+def test_a_unit_that_applies_again(path: str, text: str, silent: bool) -> None:
+    assert bool(wiped({**WIPES, path: text})) is not silent
+
+
+NAMES = f"{NET}/ip_tables_names"
+
+
+def tables(
+    files: dict[str, str], driver: str = "legacy", store: str = "iptables-legacy", *, present: bool = True
+) -> list[Trap]:
+    case = Case(intent=None, store=store, precedence=-100)
+    made = FakeHost(
+        files={NAMES: "", **files} if present else files, privileged=False, programs=("iptables",)
+    )
+    made.answer("iptables", "--version", out="iptables v1.8.7 (legacy)\n")
+    return list(iptables.diagnose(made, driver, case))
+
+
+def test_a_unit_that_restores_whole_tables() -> None:
+    enabled = {"/etc/systemd/system/multi-user.target.wants/netfilter-persistent.service": ""}
+    rules = {"/etc/iptables/rules.v4": "*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n"}
+    (trap,) = tables({**enabled, **rules})
+    assert (trap.code, "/etc/iptables/rules.v4" in trap.evidence) == ("restore-wipes", True)
+    assert tables(rules) == []
+    assert tables({**enabled, "/etc/iptables/rules.v4": "*filter\nCOMMIT\n"}) == []
+    assert tables({**enabled, "/etc/iptables/rules.v4": "*nat\n:LBCTL - [0:0]\nCOMMIT\n"}) == []
+
+
+def test_the_old_interface_goes() -> None:
+    new = {"/proc/sys/kernel/osrelease": "6.17.3-1\n"}
+    assert [trap.code for trap in tables(new)] == ["legacy-leaving"]
+    assert tables(new, driver="nf_tables", store="iptables-nft") == []
+    assert tables({"/proc/sys/kernel/osrelease": "6.1.0-13-amd64\n"}) == []
+    gone = {**new, "/lib/modules/6.17.3-1/modules.dep": "net/nf_tables.ko:\n"}
+    (trap,) = tables(gone, store="nftables", present=False)
+    assert (trap.code, "v1.8.7 (legacy)" in trap.evidence) == ("legacy-missing", True)
+
+
+# -- backends that say much, little or nothing
+
+
+class Talkative(Paper):
+    """A backend that knows of a trap, and then fails."""
+
+    name = "talkative"
+    store = "air"
+
+    def precedence(self, driver: str) -> int:
+        return 7
+
+    def diagnose(self, host: Host, driver: str, case: Case) -> Iterator[Trap]:
+        from lbctl.errors import ApplyFailed
+
+        assert (driver, case.store, case.precedence) == ("pencil", "air", 7)
+        trap = Trap(code="x", severity=Severity.WARNING, message="m", evidence="e", remedy="r")
+        yield trap
+        yield trap
+        if host.may_change_network():
+            raise ApplyFailed("the pencil broke")
+
+
+def test_what_a_backend_told_before_it_failed() -> None:
+    diagnosis = found(host(), None, Talkative())
+    assert codes(diagnosis) == ["x"]
+    assert [(each.what, each.reason) for each in diagnosis.unseen] == [("rules of air", "the pencil broke")]
+
+
+def test_without_privilege_rules_are_not_looked_at() -> None:
+    diagnosis = found(host(privileged=False), Intent(services=(WEB,)), Talkative(), Paper())
+    assert codes(diagnosis) == ["x"]
+    assert [each.what for each in diagnosis.unseen] == ["rules of air"]
+    assert "CAP_NET_ADMIN" in diagnosis.unseen[0].reason
+
+
+class Broken(Paper):
+    """A backend that this host lacks something for."""
+
+    def probe(self, host: Host) -> Probe:
+        driver = Driver(name="pencil", store="paper", usable=False, reason="no pencil")
+        return Probe(drivers=(driver,), capabilities=Capabilities(), remedy="buy a pencil")
+
+
+def test_no_backend_is_a_problem_among_others() -> None:
+    diagnosis = found(host(), Intent(services=(WEB,)), Broken())
+    assert (codes(diagnosis), diagnosis.backend) == (["no-backend"], None)
+    assert diagnosis.traps[0].remedy == "buy a pencil"
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, tmp_path, Talkative())
+    monkeypatch.setattr(LocalHost, "may_change_network", lambda _: False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LBCTL_CONFIG", raising=False)
+    result = CliRunner().invoke(app, ["doctor", "--output", "json"])
+    document = json.loads(result.stdout)
+    trap = next(each for each in document["problems"] if each["code"] == "x")
+    assert trap == {
+        "code": "x",
+        "severity": "warning",
+        "service": None,
+        "message": "m",
+        "evidence": "e",
+        "remedy": "r",
+    }
+    assert (document["format_version"], document["backend"], document["driver"]) == (1, "talkative", "pencil")
+    assert {"what": "rules of air", "reason": document["not_examined"][-1]["reason"]} in document[
+        "not_examined"
+    ]
+    text = CliRunner().invoke(app, ["doctor"]).stdout
+    assert "warning x: m\n    evidence: e\n    remedy:   r" in text
+    assert "Not looked at:\n" in text
