@@ -303,6 +303,14 @@ def test_services_by_map() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "head", ["counter", "ct state { new, untracked }", "limit rate 9/second", "meta mark 0"]
+)
+def test_a_rule_may_begin_as_a_block_does(head: str) -> None:
+    service = only(read(chain(f"{head} tcp dport {{ 80 }} dnat to numgen inc mod 3 map {MAP}", "accept")))
+    assert (service.dport, shares(service)) == ("80", THREE)
+
+
 def test_both_families_of_inet() -> None:
     reading = read(chain("tcp dport 80 redirect to :1", family="inet"))
     assert [service.family for service in reading.services] == ["ipv4", "ipv6"]

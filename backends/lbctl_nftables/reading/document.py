@@ -255,8 +255,11 @@ class _Text:
             "unparsable-line", line, self._words.verbatim(begin, end), f"nft has no such statement: {why}"
         )
 
-    def _statements(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
-        """What stands between line ends and semicolons outside of braces; a block ends with its brace."""
+    def _statements(self, begin: int, end: int, *, blocks: bool = True) -> Iterator[tuple[int, int]]:
+        """What stands between line ends and semicolons outside of braces; a block ends with its brace.
+
+        In a chain or set there are no `blocks`: `counter tcp dport { 80, 81 } accept` is one rule.
+        """
         words = self._words.words
         start, depth, place, block = begin, 0, begin, False
         while place < end:
@@ -278,7 +281,7 @@ class _Text:
                 start = place + 1
             if place == start:
                 ahead = words[place + 1] if place + 1 < end else ""
-                block = word in _BLOCKS or (word in _MAKING and ahead in _BLOCKS)
+                block = blocks and (word in _BLOCKS or (word in _MAKING and ahead in _BLOCKS))
             place += 1
         if depth:
             self._unparsable(start, min(start + 8, end), "a brace without its other one")
@@ -383,7 +386,7 @@ class _Text:
         chain = self._document.chain(table, self._name(place, end), self._words.lines[place])
         chain.declared = True
         inside = self._inside(place + 1, end)
-        for begin, last in self._statements(*inside) if inside else ():
+        for begin, last in self._statements(*inside, blocks=False) if inside else ():
             words = self._leaf(begin, last)
             if words and not self._document.declare(chain, words):
                 text = self._words.verbatim(begin, last)
@@ -393,7 +396,7 @@ class _Text:
         name = self._name(place, end)
         made = table.members.setdefault(name, Members(name))
         inside = self._inside(place + 1, end)
-        for begin, last in self._statements(*inside) if inside else ():
+        for begin, last in self._statements(*inside, blocks=False) if inside else ():
             match self._words.words[begin : begin + 2]:
                 case ["elements", "="]:
                     made.elements += grammar.elements(self._leaf(begin + 2, last))
