@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from lbctl.model import Family, ReadService, Severity
-from lbctl.spi import Rival, Trap, dropped, leftovers, taken
+from lbctl.spi import ACCEPTED, OPEN, Fate, Rival, Trap, dropped, either, leftovers, taken
 from lbctl_iptables import drivers, layout
 from lbctl_iptables.advice import short_lists
 from lbctl_iptables.drivers.restore import legacy_kernel
@@ -39,7 +39,6 @@ _FILES = (
     ("/etc/iptables/iptables.rules", "iptables"),
     ("/etc/iptables/ip6tables.rules", "ip6tables"),
 )
-_DEEPEST = 100
 #: Rules and chains that are told as evidence.
 _SHOWN = 3
 _MARKING = {"MARK", "CONNMARK"}
@@ -181,16 +180,6 @@ def _unbalanced(meaning: Meaning, family: Family) -> ReadService:
 # -- what is dropped on its way
 
 
-class _Verdict(NamedTuple):
-    """What becomes of a connection: let through, dropped by a rule, or one cannot say."""
-
-    what: str
-    rule: Rule | None = None
-
-
-_MAYBE = _Verdict("maybe")
-
-
 def _drops(places: _Places, family: Family, passages: Iterable[Passage]) -> Iterator[tuple[Passage, str]]:
     """The passages that surely are dropped, and by what."""
     table = places.table(family, layout.FILTER)
@@ -203,11 +192,12 @@ def _drops(places: _Places, family: Family, passages: Iterable[Passage]) -> Iter
     }
     for passage in passages:
         name = "FORWARD" if passage.outgoing else "INPUT"
-        verdict = _walk(meanings, name, _where(passage), w.BITS[family])
-        if verdict is None and name in table.chains and table.chains[name].policy == "DROP":
-            yield passage, f"{places.command}, table filter: the policy of {name} is DROP, no rule accepts"
-        elif verdict is not None and verdict.rule is not None:
-            yield passage, places.evidence(verdict.rule)
+        policy = table.chains[name].policy if name in table.chains else None
+        by = f"{places.command}, table filter: the policy of {name} is DROP, no rule accepts"
+        end = Fate("drop", by) if policy == "DROP" else ACCEPTED
+        fate = _Way(places, meanings, _where(passage), w.BITS[family]).through(name, end)
+        if fate is not None and fate.what == "drop":
+            yield passage, fate.by
 
 
 def _where(passage: Passage) -> w.Where:
@@ -222,40 +212,54 @@ def _where(passage: Passage) -> w.Where:
     )
 
 
-def _walk(
-    meanings: Mapping[str, Sequence[Meaning]], chain: str, given: w.Where, bits: int, depth: int = 0
-) -> _Verdict | None:
-    """What the rules of a chain do to all connections of a kind; None where they come to its end.
+class _Way:
+    """Connections of one kind on their way through the chains of a table."""
 
-    A rule that is for some of them only, or that is not understood, makes no verdict sure but a drop: only
-    an accept could save a connection, so that what may be accepted is no certain loss.
-    """
-    if depth > _DEEPEST:
-        return _MAYBE
-    for meaning in meanings.get(chain, ()):
-        hit = w.covers(meaning.where, given, bits) if meaning.possible else False
-        if hit is False or layout.owner_of(meaning.target):
-            continue
-        sure = hit is True and not meaning.steps and meaning.unclear is None
+    def __init__(
+        self, places: _Places, meanings: Mapping[str, Sequence[Meaning]], given: w.Where, bits: int
+    ) -> None:
+        self._places = places
+        self._meanings = meanings
+        self._given = given
+        self._bits = bits
+        self._known: dict[str, Fate | None] = {}
+
+    def through(self, chain: str, end: Fate | None = None) -> Fate | None:
+        """What becomes of them in a chain, from its `end` back to its first rule."""
+        if chain in self._known:
+            return self._known[chain]
+        # Of a chain that leads to itself, nothing is said.
+        self._known[chain] = OPEN
+        fate = end
+        for meaning in reversed(self._meanings.get(chain, ())):
+            # Our own rules refuse what is not served, and that alone.
+            if not meaning.possible or layout.owner_of(meaning.target):
+                continue
+            hit = w.covers(meaning.where, self._given, self._bits)
+            if hit is not False:
+                sure = hit is True and not meaning.steps and meaning.unclear is None
+                taken = self._taken(meaning, fate, end)
+                fate = taken if sure else either(taken, fate)
+        self._known[chain] = fate
+        return fate
+
+    def _taken(self, meaning: Meaning, behind: Fate | None, end: Fate | None) -> Fate | None:
+        """What becomes of those that a rule takes; `behind` it and at the `end` of its chain, of others."""
         match meaning.act:
             case Act.END if meaning.target in {"DROP", "REJECT"}:
-                if sure:
-                    return _Verdict("drop", meaning.rule)
+                return Fate("drop", self._places.evidence(meaning.rule))
             case Act.END:
-                return _Verdict("accept") if sure else _MAYBE
+                return ACCEPTED
             case Act.RETURN:
-                return None if sure else _MAYBE
-            case Act.JUMP | Act.GOTO:
-                inner = _walk(meanings, meaning.target, given, bits, depth + 1)
-                if inner is not None and (sure or inner.what != "drop"):
-                    return inner if sure else _MAYBE
-                if meaning.act is Act.GOTO:
-                    return None if sure else _MAYBE
+                return end
+            case Act.JUMP:
+                return self.through(meaning.target) or behind
+            case Act.GOTO:
+                return self.through(meaning.target) or end
             case Act.GO_ON | Act.MARK:
-                pass
+                return behind
             case _:
-                return _MAYBE
-    return None
+                return OPEN
 
 
 # -- who writes to our bits of the mark
@@ -278,7 +282,7 @@ def _marked(places: _Places, intent: Intent) -> Iterator[Trap]:
             yield Trap(
                 code="mark-shared",
                 severity=Severity.WARNING,
-                message=f"a rule of others writes to the bits {intent.mark:#x} of the packet's mark, which tell "
+                message=f"a rule of others writes to bits {intent.mark:#x} of the packet's mark, which tell "
                 "lbctl whose source address to replace and who is served",
                 evidence=places.evidence(rule),
                 remedy="mark = 0x… in the intent file, two bits that nobody uses; or a mask in that rule, as "

@@ -84,17 +84,9 @@ class _Places:
         document = read_text(self._text)
         if self._shared:
             document.tables = {k: t for k, t in document.tables.items() if not _is_of_iptables(t)}
-        filters = Filters(document)
-        for passage in passages:
-            found = filters.drop_of(passage)
-            if found is None:
-                continue
-            chain = found.chain
-            where = f"nft table {chain.family} {chain.table}, chain {chain.name}"
-            if found.rule is None:
-                yield passage, f"{where}: policy drop, and no rule accepts"
-            else:
-                yield passage, self._evidence(chain, found.rule)
+        filters = Filters(document, self._evidence)
+        found = ((passage, filters.drops(passage)) for passage in passages)
+        yield from ((passage, by) for passage, by in found if by is not None)
 
     def rivals(self, precedence: int) -> Iterator[Rival]:
         """Rules that translate before ours, and those that do at the same point."""
@@ -122,10 +114,13 @@ class _Places:
                 certain=certain,
             )
 
-    def _evidence(self, chain: Chain, rule: Rule) -> str:
+    def _evidence(self, chain: Chain, rule: Rule | None) -> str:
+        """A rule with its place, or a base chain's policy."""
         hook = f" (hook {chain.hook}, priority {chain.priority})" if chain.hook else ""
-        handle = self._handle(rule)
         where = f"nft table {chain.family} {chain.table}, chain {chain.name}{hook}"
+        if rule is None:
+            return f"{where}: policy {chain.policy}, and no rule accepts"
+        handle = self._handle(rule)
         return f"{where}{f', handle {handle}' if handle else ''}: {rule.text}"
 
     def _deletion(self, chain: Chain, rule: Rule) -> str | None:

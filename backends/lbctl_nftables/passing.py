@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from lbctl.model import Family
+from lbctl.spi import ACCEPTED, OPEN, Fate, either
 from lbctl_nftables import layout
 from lbctl_nftables.reading import select
 from lbctl_nftables.reading.grammar import Limit, Match, Nat, Strange, Unknown, Verdict, Vmap
 from lbctl_nftables.reading.meaning import All, Keyed, Meaning, Never
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lbctl.spi import Passage
     from lbctl_nftables.reading.document import Chain, Document, Rule, Table
     from lbctl_nftables.reading.meaning import Conditions
     from lbctl_nftables.reading.select import Selector
 
 _WORDS = {Family.IPV4: {"ip", "inet"}, Family.IPV6: {"ip6", "inet"}}
-_DEEPEST = 16
 _LOOPBACK = "lo"
-
-
-class Drop(NamedTuple):
-    """What drops a connection: a rule, or the policy of a base chain where `rule` is None."""
-
-    chain: Chain
-    rule: Rule | None
-
-
-class _Outcome(NamedTuple):
-    """`accept`, `drop`, `return`, or `maybe` where one cannot say."""
-
-    what: str
-    drop: Drop | None = None
-
-
-_MAYBE = _Outcome("maybe")
 
 
 class Filters:
     """The base chains of a document that let connections in, or through."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, evidence: Callable[[Chain, Rule | None], str]) -> None:
+        self._evidence = evidence
         self._bases: dict[tuple[Family, str], list[tuple[Chain, Table, Meaning]]] = {}
         for family, words in _WORDS.items():
             for table in document.tables.values():
@@ -53,19 +39,18 @@ class Filters:
                     bases = [chain for chain in table.chains.values() if chain.hook == hook]
                     self._bases.setdefault((family, hook), []).extend((c, table, meaning) for c in bases)
 
-    def drop_of(self, passage: Passage) -> Drop | None:
+    def drops(self, passage: Passage) -> str | None:
         """What surely drops a connection; None where nothing does, or one cannot say.
 
         Each base chain decides by itself, and an accept in one overrides no drop in another.
         """
-        bases = self._bases.get((passage.family, "forward" if passage.outgoing else "input"), [])
         selector = _selector(passage)
-        for chain, table, meaning in bases:
-            outcome = _Walk(table, meaning, selector).chain(chain, 0)
-            if outcome is None and chain.policy == "drop":
-                return Drop(chain, None)
-            if outcome is not None and outcome.drop is not None:
-                return outcome.drop
+        hook = "forward" if passage.outgoing else "input"
+        for chain, table, meaning in self._bases.get((passage.family, hook), ()):
+            end = Fate("drop", self._evidence(chain, None)) if chain.policy == "drop" else ACCEPTED
+            fate = _Way(table, meaning, selector, self._evidence).through(chain, end)
+            if fate is not None and fate.what == "drop":
+                return fate.by
         return None
 
 
@@ -91,90 +76,95 @@ def _selector(passage: Passage) -> Selector:
     return selector
 
 
-class _Walk:
-    """One connection through the chains of a table.
+class _Way:
+    """A connection on its way through the chains of a table."""
 
-    A rule that may be for it, or not, settles nothing if it drops, and leaves everything open if it accepts:
-    only what is surely dropped is worth a word.
-    """
-
-    def __init__(self, table: Table, meaning: Meaning, selector: Selector) -> None:
+    def __init__(
+        self,
+        table: Table,
+        meaning: Meaning,
+        selector: Selector,
+        evidence: Callable[[Chain, Rule | None], str],
+    ) -> None:
         self._table = table
         self._meaning = meaning
         self._selector = selector
+        self._evidence = evidence
+        self._known: dict[str, Fate | None] = {}
 
-    def chain(self, chain: Chain, depth: int) -> _Outcome | None:
-        """What becomes of it in a chain; None where it comes to the end."""
-        if depth > _DEEPEST:
-            return _MAYBE
-        for rule in chain.rules:
-            outcome = self._rule(chain, rule, depth)
-            if outcome is not None:
-                return None if outcome.what == "return" else outcome
-        return None
+    def through(self, chain: Chain, end: Fate | None = None) -> Fate | None:
+        """What becomes of it in a chain, from its `end` back to its first rule."""
+        if chain.name in self._known:
+            return self._known[chain.name]
+        # Of a chain that leads to itself, nothing is said.
+        self._known[chain.name] = OPEN
+        fate = end
+        for rule in reversed(chain.rules):
+            fate = self._met(chain, rule, fate, end)
+        self._known[chain.name] = fate
+        return fate
 
-    def _rule(self, chain: Chain, rule: Rule, depth: int) -> _Outcome | None:
-        """What a rule decides; None where the next one is asked."""
+    def _met(self, chain: Chain, rule: Rule, behind: Fate | None, end: Fate | None) -> Fate | None:
+        """What becomes of it from a rule on; `behind` it, if the rule does nothing, and at the `end`."""
         sure = True
         for statement in rule.statements:
             match statement:
                 case Match():
                     holds = self._holds(statement)
                     if holds is False:
-                        return None
+                        return behind
                     sure = sure and holds is True
-                case Vmap():
-                    return self._dispatched(chain, rule, statement, sure=sure, depth=depth)
-                case Verdict():
-                    outcome = self._verdict(chain, rule, statement, sure=sure, depth=depth)
-                    if outcome is not None or statement.kind != "continue":
-                        return outcome
                 case Limit():
                     sure = False
+                case Vmap():
+                    taken = self._dispatched(chain, rule, statement, behind, end)
+                    return taken if sure else either(taken, behind)
+                case Verdict(kind="continue"):
+                    continue
+                case Verdict():
+                    taken = self._taken(chain, rule, statement, behind, end)
+                    return taken if sure else either(taken, behind)
                 case Unknown() | Nat():
-                    return _MAYBE
+                    return OPEN
                 case _:
                     continue
-        return None
+        return behind
 
-    def _verdict(
-        self, chain: Chain, rule: Rule, verdict: Verdict, *, sure: bool, depth: int
-    ) -> _Outcome | None:
+    def _taken(
+        self, chain: Chain, rule: Rule, verdict: Verdict, behind: Fate | None, end: Fate | None
+    ) -> Fate | None:
+        called = self._table.chains.get(verdict.target)
         match verdict.kind:
             case "drop":
-                return _Outcome("drop", Drop(chain, rule)) if sure else None
-            case "accept" | "return" as what:
-                return _Outcome(what) if sure else _MAYBE
-            case "jump" | "goto":
-                called = self._table.chains.get(verdict.target)
-                inner = self.chain(called, depth + 1) if called else None
-                if inner is None:
-                    # Behind a goto, the calling chain does not go on.
-                    return None if verdict.kind == "jump" else _Outcome("return") if sure else _MAYBE
-                if sure:
-                    return inner
-                return None if inner.what == "drop" and verdict.kind == "jump" else _MAYBE
+                return Fate("drop", self._evidence(chain, rule))
+            case "accept":
+                return ACCEPTED
+            case "jump" if called:
+                return self.through(called) or behind
+            case "goto" if called:
+                return self.through(called) or end
+            case "return":
+                return end
             case _:
-                return None
+                return OPEN
 
     def _dispatched(
-        self, chain: Chain, rule: Rule, statement: Vmap, *, sure: bool, depth: int
-    ) -> _Outcome | None:
+        self, chain: Chain, rule: Rule, statement: Vmap, behind: Fate | None, end: Fate | None
+    ) -> Fate | None:
+        """What becomes of it by the verdict that a map has for it."""
         try:
             meant = self._meaning.of(statement)
         except Strange:
-            return _MAYBE
+            return OPEN
         if not isinstance(meant, Keyed):
-            return None if isinstance(meant, Never) else _MAYBE
-        for conditions, element in meant.of(self._selector):
+            return behind if isinstance(meant, Never) else OPEN
+        fate = behind
+        for conditions, element in reversed(meant.of(self._selector)):
             holds = self._all((*meant.implied, *conditions))
-            if holds is False or not isinstance(element.data, Verdict):
-                continue
-            sure = sure and holds is True
-            outcome = self._verdict(chain, rule, element.data, sure=sure, depth=depth)
-            if outcome is not None or sure:
-                return outcome
-        return None
+            if holds is not False and isinstance(element.data, Verdict):
+                taken = self._taken(chain, rule, element.data, behind, end)
+                fate = taken if holds else either(taken, fate)
+        return fate
 
     def _holds(self, match: Match) -> bool | None:
         """True where a condition holds, False where it does not, None where one cannot say."""

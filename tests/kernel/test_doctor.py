@@ -276,6 +276,11 @@ DROPS = [
     "ip daddr 10.0.0.13 accept",
     "udp dport 8443 accept",
     "ct state vmap { established : accept, invalid : drop }",
+    "counter ct state { established, related } accept",
+    "limit rate 9/second jump nothing",
+    "ip saddr 192.0.2.0/24 goto nothing",
+    "ip saddr 192.0.2.0/24 return",
+    "ip saddr vmap { 192.0.2.2 : goto nothing, 192.0.2.3 : drop }",
 ]
 
 
@@ -290,6 +295,8 @@ def nft_filter(network: Network, hook: str, *rules: str, policy: str = "drop") -
             table inet fw {{
             chain more {{ accept
             }}
+            chain nothing {{ udp dport 9 accept
+            }}
             chain base {{ type filter hook {hook} priority 0; policy {policy}
             {lines}
             }}
@@ -303,10 +310,11 @@ def test_what_nft_drops_on_its_way(network: Network) -> None:
     for passes in PASSES:
         nft_filter(network, "forward", passes, "ct state established accept")
         assert (passes, traps(network, API, *NFTABLES)) == (passes, {})
+    base = "nft table inet fw, chain base (hook forward, priority 0)"
     for misses in DROPS:
         nft_filter(network, "forward", misses)
         trap = only(traps(network, API, *NFTABLES), "forward-drop")
-        assert trap["evidence"] == "nft table inet fw, chain base: policy drop, and no rule accepts", misses
+        assert trap["evidence"] == f"{base}: policy drop, and no rule accepts", misses
         assert "10.0.0.11:8443/tcp, 10.0.0.12:8443/tcp" in trap["message"]
     assert network.ask(network.client, "192.0.2.1", 443, timeout=0.2) == ["timeout"]
     nft_filter(network, "forward", "ip daddr 10.0.0.12 reject", policy="accept")
@@ -331,6 +339,9 @@ IPTABLES_DROPS = [
     "-o outside -j ACCEPT",
     "-d 10.0.0.13 -j ACCEPT",
     "-p udp --dport 8443 -j ACCEPT",
+    "-s 192.0.2.0/24 -j RETURN",
+    "-s 192.0.2.0/24 -g NOTHING",
+    "-m limit --limit 9/second -j NOTHING",
 ]
 
 
@@ -341,12 +352,14 @@ def test_what_iptables_drops_on_its_way(network: Network, command: str) -> None:
         network.tool(command, "-A", "FORWARD", *text.split())
         assert (text, traps(network, API)) == (text, {})
         network.tool(command, "-F", "FORWARD")
+    network.tool(command, "-N", "NOTHING")
     for text in IPTABLES_DROPS:
         network.tool(command, "-A", "FORWARD", *text.split())
         trap = only(traps(network, API), "forward-drop")
         assert trap["evidence"] == f"{command}, table filter: the policy of FORWARD is DROP, no rule accepts"
     network.tool(command, "-P", "FORWARD", "ACCEPT")
     assert traps(network, API) == {}
+    network.tool(command, "-F", "FORWARD")
     network.tool(command, "-N", "DEEP")
     network.tool(command, "-A", "DEEP", "-p", "tcp", "-j", "REJECT")
     network.tool(command, "-A", "FORWARD", "-o", "inside", "-j", "DEEP")

@@ -13,7 +13,20 @@ from lbctl.spi.backend import (
     tally,
 )
 from lbctl.spi.census import census
-from lbctl.spi.diagnosis import Case, Diagnosing, Passage, Rival, Trap, dropped, leftovers, taken
+from lbctl.spi.diagnosis import (
+    ACCEPTED,
+    OPEN,
+    Case,
+    Diagnosing,
+    Fate,
+    Passage,
+    Rival,
+    Trap,
+    dropped,
+    either,
+    leftovers,
+    taken,
+)
 from lbctl.spi.moving import Moving
 from lbctl.spi.reading import Reader
 from lbctl.spi.registry import GROUP, backends
@@ -22,8 +35,10 @@ from lbctl.spi.retiring import Retirement, Retiring, missing, present
 from lbctl.spi.selection import AUTO, Candidate, Choice, select, survey
 
 __all__ = [
+    "ACCEPTED",
     "AUTO",
     "GROUP",
+    "OPEN",
     "Advising",
     "Backend",
     "Candidate",
@@ -35,6 +50,7 @@ __all__ = [
     "Counting",
     "Diagnosing",
     "Driver",
+    "Fate",
     "Moving",
     "Passage",
     "Probe",
@@ -47,6 +63,7 @@ __all__ = [
     "backends",
     "census",
     "dropped",
+    "either",
     "ensure_fresh",
     "leftovers",
     "missing",
