@@ -79,12 +79,15 @@ class _Places:
         self._shared = shared
         self._lines = text.split("\n")
 
-    def drops(self, passages: Iterable[Passage]) -> Iterator[tuple[Passage, str]]:
-        """The passages that surely are dropped, and by what."""
+    def _document(self) -> Document:
         document = read_text(self._text)
         if self._shared:
             document.tables = {k: t for k, t in document.tables.items() if not _is_of_iptables(t)}
-        filters = Filters(document, self._evidence)
+        return document
+
+    def drops(self, passages: Iterable[Passage]) -> Iterator[tuple[Passage, str]]:
+        """The passages that surely are dropped, and by what."""
+        filters = Filters(self._document(), self._evidence)
         found = ((passage, filters.drops(passage)) for passage in passages)
         yield from ((passage, by) for passage, by in found if by is not None)
 
@@ -94,7 +97,7 @@ class _Places:
         yield from self._rivals(lambda priority: priority == precedence, certain=False)
 
     def _rivals(self, acts: Callable[[int], bool], *, certain: bool) -> Iterator[Rival]:
-        document = read_text(self._text)
+        document = self._document()
         for chain in _chains(document):
             if chain.kind == "nat" and not (chain.hook in _HOOKS and acts(chain.priority)):
                 # Still there for those that jump to it, but the kernel does not call it.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,10 +22,13 @@ from support.backends import Paper, install
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from lbctl.host import Host
 
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
+#: A trap's code in the source, one of two where it depends; and in the table of the reference.
+CODE = re.compile(r'"([a-z]+(?:-[a-z]+)+)"')
+CODE_TOLD = re.compile(r"`([a-z]+(?:-[a-z]+)+)`")
 NET = "/proc/thread-self/net"
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 #: Sockets as a little-endian kernel prints them.
@@ -260,6 +265,31 @@ def test_files_that_are_included() -> None:
 )
 def test_a_unit_that_applies_again(path: str, text: str, silent: bool) -> None:
     assert bool(wiped({**WIPES, path: text})) is not silent
+
+
+def test_the_unit_of_the_reference_applies_again() -> None:
+    (unit,) = re.findall(r"```ini\n(.*?)```", REFERENCE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert wiped({**WIPES, "/etc/systemd/system/lbctl.service": unit}) == []
+
+
+def test_the_reference_names_every_code() -> None:
+    root = REFERENCE.parents[1]
+    sources = [*(root / "src").rglob("*.py"), *(root / "backends").rglob("diagnose.py")]
+    sources += [*(root / "backends").rglob("wiping.py"), *(root / "backends").rglob("advice.py")]
+    text = "".join(path.read_text(encoding="utf-8") for path in sources)
+    made = {
+        code
+        for trap in re.findall(r"Trap\((.*?)message=", text, flags=re.DOTALL)
+        for code in CODE.findall(trap)
+    }
+    section = REFERENCE.read_text(encoding="utf-8").partition("\n## Doctor\n")[2].partition("\n## ")[0]
+    told = {
+        code
+        for line in section.splitlines()
+        if line.startswith("| `")
+        for code in CODE_TOLD.findall(line.split("|")[1])
+    }
+    assert made - {"x"} == told
 
 
 NAMES = f"{NET}/ip_tables_names"
