@@ -10,6 +10,7 @@ from lbctl_nftables import layout
 from lbctl_nftables.reading import select
 from lbctl_nftables.reading.grammar import Limit, Match, Nat, Strange, Unknown, Verdict, Vmap
 from lbctl_nftables.reading.meaning import All, Keyed, Meaning, Never
+from lbctl_nftables.reading.select import Selector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from lbctl.spi import Passage
     from lbctl_nftables.reading.document import Chain, Document, Rule, Table
     from lbctl_nftables.reading.meaning import Conditions
-    from lbctl_nftables.reading.select import Selector
 
 _WORDS = {Family.IPV4: {"ip", "inet"}, Family.IPV6: {"ip6", "inet"}}
 _LOOPBACK = "lo"
@@ -44,9 +44,9 @@ class Filters:
 
         Each base chain decides by itself, and an accept in one overrides no drop in another.
         """
-        selector = _selector(passage)
-        hook = "forward" if passage.outgoing else "input"
-        for chain, table, meaning in self._bases.get((passage.family, hook), ()):
+        bases = self._bases.get((passage.family, "forward" if passage.outgoing else "input"))
+        selector = _selector(passage) if bases else Selector()
+        for chain, table, meaning in bases or ():
             end = Fate("drop", self._evidence(chain, None)) if chain.policy == "drop" else ACCEPTED
             fate = _Way(table, meaning, selector, self._evidence).through(chain, end)
             if fate is not None and fate.what == "drop":
@@ -66,7 +66,7 @@ def _selector(passage: Passage) -> Selector:
         "ct status": "dnat",
         "ct direction": "original",
     }
-    selector = select.Selector()
+    selector = Selector()
     for what, word in found.items():
         values = select.values(what, [word], passage.family) if word else None
         if values is not None and word == _LOOPBACK:

@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 UNIT = "nftables.service"
 #: Where systemd looks for units, first to last.
 _FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
-#: What the unit loads on Debian and Arch, and on Fedora, where no unit says more.
-_FILES = ("/etc/nftables.conf", "/etc/sysconfig/nftables.conf")
-_COMMAND = re.compile(r"(?m)^\s*Exec(Start|Reload|Stop)\w*\s*=\s*[-@:+!]*(\S*/)?nft\b(.*)$")
+_COMMAND = re.compile(r"(?m)^\s*Exec\w+\s*=.*\bnft\b.*$")
 _LOADED = re.compile(r"(?:-f|--file)[ =]?(\S+)")
+_FLUSHING = re.compile(r"\bflush[ \t]+ruleset\b")
 _FLUSH = re.compile(r"(?m)^[^#\n\"]*?\bflush[ \t]+ruleset\b")
 _INCLUDE = re.compile(r'(?m)^\s*include\s+"([^"\n]+)"')
 _AGAIN = re.compile(r"(?m)^\s*ExecStart\w*\s*=.*\blbctl\b.*\bapply\b")
@@ -34,9 +33,7 @@ def wiping(host: Host) -> Iterator[Trap]:
     if unit is None or _applied_again(host):
         return
     wipes = [f"{path}, line {line}: {text}" for path, line, text in _flushes(host, unit[1])]
-    stop = re.search(r"(?m)^\s*ExecStop\s*=.*\bflush[ \t]+ruleset\b.*$", unit[1])
-    if stop is not None:
-        wipes.append(f"{unit[0]}: {stop[0].strip()}")
+    wipes += [f"{unit[0]}: {c.strip()}" for c in _COMMAND.findall(unit[1]) if _FLUSHING.search(c)]
     if not wipes:
         return
     wanted = host.glob(f"/etc/systemd/system/*.wants/{UNIT}")
@@ -76,8 +73,7 @@ def _applied_again(host: Host) -> bool:
 
 def _flushes(host: Host, unit: str) -> Iterator[tuple[str, int, str]]:
     """The lines that flush everything, in the files that the unit loads and in those that they include."""
-    named = [loaded[1] for _, _, rest in _COMMAND.findall(unit) if (loaded := _LOADED.search(rest))]
-    waiting = list(dict.fromkeys(named or _FILES))
+    waiting = [found[1] for command in _COMMAND.findall(unit) if (found := _LOADED.search(command))]
     seen: set[str] = set()
     while waiting and len(seen) < _MOST:
         path = waiting.pop(0)

@@ -54,9 +54,14 @@ def served(network: Network) -> Network:
     return network
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.parent.name)
-def test_a_right_host_has_no_problem(network: Network, way: tuple[str, ...], file: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "driver"),
+    list(zip(FILES, ("libnftables", "nft", "legacy", "nf_tables"), strict=True)),
+    ids=lambda value: value if isinstance(value, str) else value.parent.name,
+)
+def test_a_right_host_has_no_problem(network: Network, file: Path, driver: str) -> None:
     furnish(network, load(file))
+    way = ("--driver", driver)
     assert network.lbctl("apply", "--yes", *way, config=file).code == 0
     assert traps(network, file, *way) == {}
     assert traps(network, file) == {}

@@ -223,6 +223,8 @@ def test_a_reload_that_flushes_everything() -> None:
         {},
         {"/etc/nftables.conf": "flush ruleset\n"},
         {UNIT: LOADS},
+        # Masked.
+        {**WIPES, "/etc/systemd/system/nftables.service": ""},
         {UNIT: LOADS, "/etc/nftables.conf": "# flush ruleset\nflush table inet f\n"},
         # The first folder's unit is the one, and it loads something else.
         {**WIPES, "/etc/systemd/system/nftables.service": LOADS.replace("/etc/nft", "/srv/nft")},
@@ -244,6 +246,8 @@ def test_files_that_are_included() -> None:
     assert len(wiped(relative)) == 1
     stops = {UNIT: f"{LOADS}ExecStop=/usr/sbin/nft flush ruleset\n"}
     assert wiped(stops)[0].evidence == f"{UNIT}: ExecStop=/usr/sbin/nft flush ruleset"
+    fedora = {UNIT: "ExecReload=/sbin/nft 'flush ruleset; include \"/etc/sysconfig/nftables.conf\";'\n"}
+    assert len(wiped(fedora)) == 1
 
 
 @pytest.mark.parametrize(
@@ -360,6 +364,20 @@ def test_without_privilege_rules_are_not_looked_at() -> None:
     assert codes(diagnosis) == ["x"]
     assert [each.what for each in diagnosis.unseen] == ["rules of air"]
     assert "CAP_NET_ADMIN" in diagnosis.unseen[0].reason
+
+
+def test_tools_that_refuse_leave_the_rest_to_be_looked_at() -> None:
+    made = host({"/proc/modules": "nf_tables 1 0 - Live 0x0\n", f"{NET}/ip_tables_names": "nat\n"})
+    made.answer("nft", code=1, err="Error: Operation not permitted\n")
+    made.answer("nft", "--version", out="nftables v1.0.6 (Lester Gooch #5)\n")
+    for suffix in ("save", "restore"):
+        made.answer(f"iptables-legacy-{suffix}", code=3, err="iptables-legacy-save: Permission denied\n")
+    missing = Service(name="api", listeners=WEB.listeners, endpoints=(Endpoint(port=9),))
+    diagnosis = found(made, Intent(services=(missing,)), nftables, iptables)
+    assert codes(diagnosis) == ["not-listening"]
+    assert {each.what for each in diagnosis.unseen} >= {"rules of nftables", "rules of iptables-legacy"}
+    assert all(each.reason for each in diagnosis.unseen)
+    assert made.writes == []
 
 
 class Broken(Paper):

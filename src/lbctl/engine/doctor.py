@@ -140,10 +140,11 @@ def _stores(candidates: Sequence[Candidate]) -> Iterator[tuple[Backend, Driver]]
 
 def _mixed(host: Host, candidates: Sequence[Candidate]) -> Iterator[Trap]:
     """Places of one backend that hold rules together: their tools have the same names, and show one alone."""
-    counts = {each.store: (each.ours or 0) + (each.others or 0) for each in census(host, candidates)}
     for candidate in candidates:
-        stores = dict.fromkeys(driver.store for driver in candidate.probe.drivers)
-        held = {store: counts[store] for store in stores if counts[store]}
+        if len({driver.store for driver in candidate.probe.drivers}) < 2:
+            continue
+        counts = {each.store: (each.ours or 0) + (each.others or 0) for each in census(host, [candidate])}
+        held = {store: number for store, number in counts.items() if number}
         if len(held) > 1:
             yield Trap(
                 code="flavours-mixed",
