@@ -6,6 +6,7 @@ import re
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from lbctl.host import applies_again, enabled
 from lbctl.model import Family, ReadService, Severity
 from lbctl.spi import ACCEPTED, OPEN, Fate, Rival, Trap, dropped, either, leftovers, taken
 from lbctl_iptables import drivers, layout
@@ -304,20 +305,20 @@ def _owned(places: _Places) -> Iterator[tuple[str, str]]:
 
 def _restored(host: Host) -> Iterator[Trap]:
     """Files that replace the table that ours are in, whenever their unit starts."""
-    for path, unit in _FILES:
-        text = host.read(path) or ""
-        enabled = host.glob(f"/etc/systemd/system/*.wants/{unit}.service")
-        if not enabled or not re.search(r"(?m)^\*nat\b", text):
+    for path, name in _FILES:
+        text, unit = host.read(path) or "", f"{name}.service"
+        wanted = enabled(host, unit)
+        if wanted is None or not re.search(r"(?m)^\*nat\b", text) or applies_again(host, unit):
             continue
         if any(layout.owner_of(line[1:].split(" ")[0]) for line in text.splitlines() if line[:1] == ":"):
             continue
         yield Trap(
             code="restore-wipes",
             severity=Severity.WARNING,
-            message=f"{unit}.service replaces all of table nat when it starts or reloads, lbctl's rules too",
-            evidence=f"{path} has a section *nat and none of lbctl's chains; {enabled[0]}",
-            remedy=f"have lbctl apply --yes run after it, by a unit with PartOf={unit}.service and "
-            f"After={unit}.service; or take *nat out of that file",
+            message=f"{unit} replaces all of table nat when it starts or reloads, lbctl's rules too",
+            evidence=f"{path} has a section *nat and none of lbctl's chains; {wanted}",
+            remedy=f"a unit as examples/systemd/lbctl.service, enabled and with PartOf={unit}, applies again "
+            "after it; or take *nat out of that file",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from lbctl.host import applies_again, enabled, unit_file
 from lbctl.model import Severity
 from lbctl.spi import Trap
 
@@ -14,61 +15,33 @@ if TYPE_CHECKING:
     from lbctl.host import Host
 
 UNIT = "nftables.service"
-#: Where systemd looks for units, first to last.
-_FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 _COMMAND = re.compile(r"(?m)^\s*Exec\w+\s*=.*\bnft\b.*$")
 _LOADED = re.compile(r"(?:-f|--file)[ =]?(\S+)")
 _FLUSHING = re.compile(r"\bflush[ \t]+ruleset\b")
 _FLUSH = re.compile(r"(?m)^[^#\n\"]*?\bflush[ \t]+ruleset\b")
 _INCLUDE = re.compile(r'(?m)^\s*include\s+"([^"\n]+)"')
-_AGAIN = re.compile(r"(?m)^\s*ExecStart\w*\s*=.*\blbctl\b.*\bapply\b")
-_TIED = re.compile(rf"(?m)^\s*(?:PartOf|BindsTo|Requires|ReloadPropagatedFrom)\s*=.*\b{re.escape(UNIT)}")
 #: Files that include each other are read once each, and so many.
 _MOST = 64
 
 
 def wiping(host: Host) -> Iterator[Trap]:
     """A reload or restart of the unit that wipes our rules, where nothing applies them again."""
-    unit = _unit(host)
-    if unit is None or _applied_again(host):
+    unit = unit_file(host, UNIT)
+    if unit is None or applies_again(host, UNIT):
         return
     wipes = [f"{path}, line {line}: {text}" for path, line, text in _flushes(host, unit[1])]
     wipes += [f"{unit[0]}: {c.strip()}" for c in _COMMAND.findall(unit[1]) if _FLUSHING.search(c)]
     if not wipes:
         return
-    wanted = host.glob(f"/etc/systemd/system/*.wants/{UNIT}")
     yield Trap(
         code="flush-ruleset",
         severity=Severity.WARNING,
         message=f"a reload, restart or stop of {UNIT} takes out every table of nf_tables, lbctl's too"
-        + ("" if wanted else "; it is not enabled, but may be reloaded by hand"),
+        + ("" if enabled(host, UNIT) else "; it is not enabled, but may be reloaded by hand"),
         evidence="; ".join(wipes),
-        remedy=f"a unit that applies again: PartOf={UNIT}, After={UNIT}, ExecStart=lbctl apply --yes, and "
-        f"ReloadPropagatedFrom={UNIT} with the same ExecReload; or take `flush ruleset` out of that file",
+        remedy="the unit examples/systemd/lbctl.service, enabled, applies again after it; or take "
+        "`flush ruleset` out of that file",
     )
-
-
-def _unit(host: Host) -> tuple[str, str] | None:
-    """The unit's file and text; the first folder that has it decides."""
-    for folder in _FOLDERS:
-        path = f"{folder}/{UNIT}"
-        text = host.read(path)
-        if text is not None:
-            return path, text
-    return None
-
-
-def _applied_again(host: Host) -> bool:
-    """True where a unit that follows ours, or an addition to it, runs lbctl apply."""
-    for folder in _FOLDERS:
-        for path in host.glob(f"{folder}/{UNIT}.d/*.conf"):
-            if _AGAIN.search(host.read(path) or ""):
-                return True
-        for path in host.glob(f"{folder}/*.service"):
-            text = host.read(path) or ""
-            if _AGAIN.search(text) and _TIED.search(text):
-                return True
-    return False
 
 
 def _flushes(host: Host, unit: str) -> Iterator[tuple[str, int, str]]:

@@ -250,30 +250,24 @@ def test_files_that_are_included() -> None:
     assert len(wiped(fedora)) == 1
 
 
+OURS = (REFERENCE.parents[1] / "examples" / "systemd" / "lbctl.service").read_text(encoding="utf-8")
+LINK = {"/etc/systemd/system/nftables.service.wants/lbctl.service": ""}
+
+
 @pytest.mark.parametrize(
-    ("path", "text", "silent"),
+    ("files", "silent"),
     [
-        (
-            "/etc/systemd/system/lbctl.service",
-            "[Unit]\nPartOf=nftables.service\n[Service]\nExecStart=/usr/bin/lbctl apply --yes\n",
-            True,
-        ),
-        (
-            "/etc/systemd/system/nftables.service.d/lbctl.conf",
-            "[Service]\nExecStartPost=lbctl apply --yes\n",
-            True,
-        ),
-        ("/etc/systemd/system/lbctl.service", "[Service]\nExecStart=/usr/bin/lbctl apply --yes\n", False),
-        ("/etc/systemd/system/lbctl.service", "[Unit]\nPartOf=nftables.service\n", False),
+        ({"/etc/systemd/system/lbctl.service": OURS, **LINK}, True),
+        ({"/usr/lib/systemd/system/lbctl.service": OURS, **LINK}, True),
+        ({"/etc/systemd/system/nftables.service.d/x.conf": "ExecStartPost=lbctl apply --yes\n"}, True),
+        # Not enabled; not tied to it; nothing is applied.
+        ({"/etc/systemd/system/lbctl.service": OURS}, False),
+        ({"/etc/systemd/system/lbctl.service": "ExecStart=/usr/bin/lbctl apply --yes\n", **LINK}, False),
+        ({"/etc/systemd/system/lbctl.service": "PartOf=nftables.service\n", **LINK}, False),
     ],
 )
-def test_a_unit_that_applies_again(path: str, text: str, silent: bool) -> None:
-    assert bool(wiped({**WIPES, path: text})) is not silent
-
-
-def test_the_unit_of_the_reference_applies_again() -> None:
-    (unit,) = re.findall(r"```ini\n(.*?)```", REFERENCE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert wiped({**WIPES, "/etc/systemd/system/lbctl.service": unit}) == []
+def test_a_unit_that_applies_again(files: dict[str, str], silent: bool) -> None:
+    assert bool(wiped(WIPES | files)) is not silent
 
 
 def test_the_reference_names_every_code() -> None:
@@ -316,6 +310,7 @@ def test_a_unit_that_restores_whole_tables() -> None:
     (trap,) = tables({**enabled, **rules})
     assert (trap.code, "/etc/iptables/rules.v4" in trap.evidence) == ("restore-wipes", True)
     assert tables(rules) == []
+    assert tables({**enabled, **rules, "/etc/systemd/system/lbctl.service": OURS, **LINK}) == []
     assert tables({**enabled, "/etc/iptables/rules.v4": "*filter\nCOMMIT\n"}) == []
     assert tables({**enabled, "/etc/iptables/rules.v4": "*nat\n:LBCTL - [0:0]\nCOMMIT\n"}) == []
 

@@ -63,7 +63,9 @@ def examine(
     try:
         session = open_session(host, backend=backend, driver=driver, installed=known)
         if backend == AUTO and driver is None and intent is not None and host.may_change_network():
-            session = session.where_held(intent.owner)
+            others = session.elsewhere(intent.owner)
+            if others and not session.observe(intent.owner):
+                session = others[0]
     except NoBackend as error:
         seen.append(_no_backend(error))
     except ApplyFailed as error:

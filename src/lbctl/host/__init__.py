@@ -6,6 +6,7 @@ from lbctl.host.host import Completed, Host, LocalHost
 from lbctl.host.kernel import ModuleState, has_ipv6, kernel_module
 from lbctl.host.routes import Route, has_routes, links_back, links_in, route_to
 from lbctl.host.sockets import Listening, listening
+from lbctl.host.units import applies_again, enabled, unit_file
 
 __all__ = [
     "Completed",
@@ -15,6 +16,8 @@ __all__ = [
     "ModuleState",
     "Route",
     "TrackedConnection",
+    "applies_again",
+    "enabled",
     "forget_flows",
     "has_ipv6",
     "has_routes",
@@ -25,5 +28,6 @@ __all__ = [
     "local_addresses",
     "route_to",
     "translated_connections",
+    "unit_file",
     "write_whole",
 ]

@@ -1,0 +1,45 @@
+"""What systemd would start here, from the files of its units alone: asking it needs a running one."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lbctl.host.host import Host
+
+_ADMINISTRATOR = "/etc/systemd/system"
+#: Where systemd looks for units, first to last.
+_FOLDERS = (_ADMINISTRATOR, "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+_APPLIES = re.compile(r"(?m)^\s*ExecStart\w*\s*=.*\blbctl\b.*\bapply\b")
+
+
+def unit_file(host: Host, unit: str) -> tuple[str, str] | None:
+    """The path and the text of a unit; the first folder that has it decides."""
+    for folder in _FOLDERS:
+        path = f"{folder}/{unit}"
+        text = host.read(path)
+        if text is not None:
+            return path, text
+    return None
+
+
+def enabled(host: Host, unit: str) -> str | None:
+    """The link by which another unit starts this one; None where there is none."""
+    return next(iter(host.glob(f"{_ADMINISTRATOR}/*.wants/{unit}")), None)
+
+
+def applies_again(host: Host, unit: str) -> bool:
+    """True where lbctl applies again whenever a unit was started or loaded anew.
+
+    By an addition to that unit, or by one of its own that is enabled and follows it.
+    """
+    tied = re.compile(rf"(?m)^\s*(?:PartOf|BindsTo|ReloadPropagatedFrom)\s*=.*\b{re.escape(unit)}")
+    for folder in _FOLDERS:
+        if any(_APPLIES.search(host.read(path) or "") for path in host.glob(f"{folder}/{unit}.d/*.conf")):
+            return True
+        for path in host.glob(f"{folder}/*.service"):
+            text = host.read(path) or ""
+            if _APPLIES.search(text) and tied.search(text) and enabled(host, path.rpartition("/")[2]):
+                return True
+    return False
