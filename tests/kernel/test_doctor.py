@@ -215,6 +215,14 @@ def test_an_endpoint_on_a_loopback_address(network: Network, sockets: list[socke
     only(traps(network, config), "not-listening")
 
 
+def test_listeners_for_this_host_alone(network: Network, sockets: list[socket.socket]) -> None:
+    sockets.append(listener(network, "127.0.0.1", 8001))
+    assert traps(network, intent(service("web", "127.0.0.1:80/tcp", "8001"))) == {}
+    assert traps(network, intent(service("web", "127.0.0.1:80/tcp", "127.0.0.1:8001"))) == {}
+    network.host.write("/proc/sys/net/ipv4/ip_forward", "0")
+    assert traps(network, intent(service("api", "127.0.0.1:80/tcp", "10.0.0.11:8443"))) == {}
+
+
 # -- the way to endpoints elsewhere
 
 
@@ -357,6 +365,11 @@ def test_what_iptables_drops_on_its_way(network: Network, command: str) -> None:
         network.tool(command, "-A", "FORWARD", *text.split())
         assert (text, traps(network, API)) == (text, {})
         network.tool(command, "-F", "FORWARD")
+    # An address of its own, which may be reached by any link.
+    network.host.address("inside", "203.0.113.9/32")
+    network.tool(command, "-A", "FORWARD", "-i", "outside", "-j", "ACCEPT")
+    assert traps(network, API.replace("192.0.2.1", "203.0.113.9")) == {}
+    network.tool(command, "-F", "FORWARD")
     network.tool(command, "-N", "NOTHING")
     for text in IPTABLES_DROPS:
         network.tool(command, "-A", "FORWARD", *text.split())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from lbctl.host import Host, Listening, Route
-    from lbctl.model import Address, Endpoint, Intent, Service
+    from lbctl.model import Address, Endpoint, Intent, Listener, Service
 
 #: Addresses of endpoints whose way is asked for; each takes a program or two.
 _MOST_ADDRESSES = 1000
@@ -77,6 +77,12 @@ def _by_port(sockets: Iterable[Listening] | None) -> dict[int, list[Listening]] 
     for each in sockets:
         found.setdefault(each.port, []).append(each)
     return found
+
+
+def _outside(service: Service, family: Family) -> list[Listener]:
+    """The listeners that connections from outside can reach: none of a loopback address."""
+    listeners = service.listeners_of(family)
+    return [x for x in listeners if x.address is None or not x.address.is_loopback]
 
 
 def _taking(intent: Intent) -> Iterator[tuple[Service, Endpoint]]:
@@ -141,6 +147,8 @@ def _bound(
     where = ", ".join(map(str, bound))
     loopback = [each for each in bound if each.address.is_loopback]
     only = len(loopback) == len(bound)
+    if only and not _outside(service, family):
+        return
     what = f"endpoint {endpoint.to}/{protocol} listens on {'the loopback address' if only else where} only"
     if only:
         bites = "connections from outside arrive at the address of the link that they come in by"
@@ -203,8 +211,8 @@ def _passages(
     links: Mapping[Family, Mapping[Address | None, str]],
 ) -> Iterator[Passage]:
     for family in filter(endpoint.serves, service.families):
-        listeners = service.listeners_of(family)
-        for protocol, link in dict.fromkeys((x.protocol, links[family].get(x.address)) for x in listeners):
+        outside = _outside(service, family)
+        for protocol, link in dict.fromkeys((x.protocol, links[family].get(x.address)) for x in outside):
             yield Passage(
                 service=service.name,
                 family=family,
@@ -272,8 +280,9 @@ def forwarding(host: Host, intent: Intent, passages: Sequence[Passage]) -> Itera
                 remedy=_set(name, 1),
             )
     for service, endpoint in _taking(intent):
-        if endpoint.address is not None and endpoint.address.is_loopback:
-            yield from _loopback(host, service, endpoint, endpoint.address)
+        address = endpoint.address
+        if address is not None and address.is_loopback and _outside(service, Family.of(address)):
+            yield from _loopback(host, service, endpoint, address)
 
 
 def _loopback(host: Host, service: Service, endpoint: Endpoint, address: Address) -> Iterator[Trap]:

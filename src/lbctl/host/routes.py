@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING
 
 from lbctl.model import Family
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lbctl.model import Address
 
 _DEVICE = re.compile(r"\bdev (\S+)")
-_HELD = re.compile(r"(?m)^\d+: (\S+) +inet6? ([0-9a-fA-F:.]+)")
+_HELD = re.compile(r"(?m)^\d+: (\S+) +inet6? ([0-9a-fA-F:./]+)")
 _OPTION = {Family.IPV4: "-4", Family.IPV6: "-6"}
 #: Kinds of routes by which nothing is sent.
 _REFUSING = {"unreachable", "blackhole", "prohibit", "throw"}
@@ -64,15 +64,15 @@ def links_back(host: Host, address: Address) -> tuple[str, ...]:
 def links_in(host: Host, family: Family) -> Mapping[Address | None, str]:
     """This host's addresses, each with the link that connections to it come in by; None: the default route's.
 
-    What is addressed to the loopback link from outside comes by the default route's.
+    An address without a network, as one of the loopback link, may be reached by any link: it is not told.
     """
     ip, option = _ip(host), _OPTION[family]
     default = _DEVICE.search(host.run([ip, "-o", option, "route", "show", "default"]).out)
     found: dict[Address | None, str] = {None: default[1]} if default else {}
-    for link, address in _HELD.findall(host.run([ip, "-o", option, "address", "show"]).out):
-        name = link.partition("@")[0]
-        if name != "lo" or default is not None:
-            found[ip_address(address)] = found[None] if name == "lo" else name
+    for link, text in _HELD.findall(host.run([ip, "-o", option, "address", "show"]).out):
+        held = ip_interface(text)
+        if link != "lo" and held.network.num_addresses > 1:
+            found[held.ip] = link.partition("@")[0]
     return found
 
 
