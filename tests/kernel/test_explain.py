@@ -7,8 +7,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from lbctl.conformance.network import HOST4, HOST6
 from lbctl.config.values import listener
+from lbctl.conformance.network import HOST4, HOST6, INSIDE4, SERVERS4
 from lbctl.engine.explaining import Connection, explain
 from lbctl.engine.importing import read_live
 from lbctl.host import LocalHost
@@ -87,8 +87,8 @@ def counters(network: Network) -> dict[str, int]:
 MARKED = """\
 *mangle
 :PREROUTING ACCEPT [0:0]
--A PREROUTING -p tcp -m tcp --dport 80 -m conntrack --ctstate NEW -m statistic --mode nth --every 3 --packet 0 \
--j MARK --set-xmark 0x1/0xffffffff
+-A PREROUTING -p tcp -m tcp --dport 80 -m conntrack --ctstate NEW \
+-m statistic --mode nth --every 3 --packet 0 -j MARK --set-xmark 0x1/0xffffffff
 -A PREROUTING -p tcp -m tcp --dport 80 -m mark --mark 0x0 -j MARK --set-xmark 0x2/0xffffffff
 -A PREROUTING -j CONNMARK --save-mark --nfmask 0x3 --ctmask 0xff
 COMMIT
@@ -116,3 +116,37 @@ def test_marks_are_carried_from_table_to_table(network: Network) -> None:
     assert asked == [slot or "refused" for slot in found.slots * 4]
     assert {each.to: str(each.share) for each in found.backends} == {"8001": "1/3", "8002": "1/3"}
     assert (str(found.leak), (found.leak_to or "")[:6]) == ("1/3", "REJECT")
+
+
+OTHER = "10.77.0.1"
+SOURCES = f"""\
+*mangle
+:PREROUTING ACCEPT [0:0]
+-A PREROUTING -i outside -m conntrack --ctstate NEW -m statistic --mode nth --every 3 --packet 0 \
+-j MARK --set-xmark 0x1/0xffffffff
+-A PREROUTING -i outside -m mark --mark 0x1 -j ACCEPT
+-A PREROUTING -i outside -j CONNMARK --set-xmark 0x5/0xffffffff
+COMMIT
+*nat
+:PREROUTING ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+-A PREROUTING -i outside -j ACCEPT
+-A POSTROUTING -m mark --mark 0x1 -j SNAT --to-source {INSIDE4}
+-A POSTROUTING -m connmark --mark 0x4/0x4 -j SNAT --to-source {OTHER}
+COMMIT
+"""
+
+
+def test_a_mark_chooses_the_source_behind_the_routing(network: Network) -> None:
+    network.host.address("lo", f"{OTHER}/32")
+    network.server.ip("route", "add", OTHER, "via", INSIDE4)
+    server = network.remote_endpoints(9000)
+    network.tool("iptables-legacy-restore", stdin=SOURCES)
+    found = next(each for each in live(network, "legacy").services if each.action == "snat")
+    assert (found.hooks, found.slots) == (("postrouting",), (INSIDE4, OTHER, OTHER))
+    network.ask(network.client, SERVERS4[0], 9000, 6)
+    assert server.peers == list(found.slots * 2)
+    said = network.lbctl(
+        "explain", f"{SERVERS4[0]}:9000/tcp", "--in", "outside", "--from", "live:iptables-legacy"
+    )
+    assert "postrouting: nat POSTROUTING" in said.out

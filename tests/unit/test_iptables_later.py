@@ -117,3 +117,26 @@ def test_who_is_refused_for_a_mark_has_no_endpoint() -> None:
     ):
         reading = read(tables(mangle=MARKED, nat=LADDER, filter=(harmless,)))
         assert [str(s.leak) for s in reading.services if s.action == "dnat"] == ["0"], harmless
+
+
+def test_a_source_is_chosen_by_the_mark_of_an_earlier_hook() -> None:
+    picking = "-A PREROUTING -i eth1 -m statistic --mode nth --every 3 --packet 0 -j MARK --set-xmark 0x1/0xf"
+    kept = "-A PREROUTING -i eth1 -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff"
+    sources = (
+        "-A POSTROUTING -m connmark --mark 0x1 -j SNAT --to-source 192.0.2.1",
+        "-A POSTROUTING -m mark --mark 0x0/0xf -j SNAT --to-source 192.0.2.2",
+    )
+    reading = read(tables(mangle=(picking, kept), nat=("-A PREROUTING -j ACCEPT", *sources)))
+    found = next(service for service in reading.services if service.action == "snat")
+    assert (found.hooks, found.when, found.mode) == (("postrouting",), {"iif": "eth1"}, "nth")
+    assert found.slots == ("192.0.2.1", "192.0.2.2", "192.0.2.2")
+    assert [(step.where.partition(":")[0], str(step.share), str(step.taken)) for step in found.path] == [
+        ("prerouting", "1", "1/3"),
+        ("prerouting", "1", "1"),
+        ("prerouting", "1", "1"),
+        ("postrouting", "1", "1/3"),
+        ("postrouting", "2/3", "2/3"),
+    ]
+    # One source for all is no choice.
+    reading = read(tables(mangle=(picking, kept), nat=("-A POSTROUTING -j MASQUERADE", *sources)))
+    assert "snat" not in {service.action for service in reading.services}

@@ -98,6 +98,8 @@ class Walk:
         self.returned: dict[int, Fraction] = {}
         #: Where connections are followed one by one: the place of each counter.
         self.turns: dict[tuple[Meaning, int], int] | None = None
+        #: Before which of the visits connections came into a chain of the kernel.
+        self.entered: list[tuple[int, str]] = []
         #: What connections meet on average that were followed one by one.
         self.met: list[Visit] = []
         #: What became of those that are no longer on their way.

@@ -252,6 +252,7 @@ class Reader:
             passed = [(name, hook.upper()) for name in names if hook.upper() in programs.get(name, {})]
             here = {name: _settled(programs[name], hook) for name, _ in passed}
             self._hook(family, [hook], passed, here, leading, bits, results, reached)
+        self._by_mark(family, programs, bits, results)
         for name, table in tables.items():
             entered_here = any(table.chains[c].rules for c in BUILTIN[name] if c in table.chains)
             if table.whole or entered_here or not table.fragment or name not in programs:
@@ -293,25 +294,56 @@ class Reader:
             if len(self.found) > _MOST_SERVICES:
                 break
             for found in self._follow(family, hooks, passed, programs, bits, selector):
-                service = found.service
-                key = (
-                    family,
-                    selector.where,
-                    service.action,
-                    service.mode,
-                    # A fraction takes longer to be hashed than its two numbers.
-                    tuple((each.to, each.name, *each.share.as_integer_ratio()) for each in service.backends),
-                    service.leak.as_integer_ratio(),
-                    service.affinity,
-                    service.slots,
-                    tuple((service.when or {}).items()),
-                )
-                same = results.get(key)
-                if same is None:
-                    results[key] = found
-                    self.found.append(found)
-                else:
-                    self._merge(same, found)
+                self._keep(found, results)
+
+    def _by_mark(
+        self,
+        family: Family,
+        programs: dict[str, dict[str, Program]],
+        bits: int,
+        results: dict[object, Found],
+    ) -> None:
+        """Sources that are chosen behind the routing by a mark, for connections whose marks are balanced."""
+        behind = [
+            (name, "POSTROUTING") for name in _HOOKS["postrouting"] if "POSTROUTING" in programs.get(name, {})
+        ]
+        if not any(findings.asks_mark(m) for p in programs.get("nat", {}).values() for m in p.meanings):
+            return
+        for found in list(self.found):
+            if found.family is not family or "mark" not in found.selector.kinds:
+                continue
+            hook = found.service.hooks[0] if found.service.hooks else ""
+            if hook not in {"prerouting", "output"}:
+                continue
+            here = {name: _settled(chains, hook) for name, chains in programs.items()}
+            passed = [(name, hook.upper()) for name in _HOOKS[hook] if hook.upper() in here.get(name, {})]
+            for chosen in self._follow(
+                family, ["postrouting"], [*passed, *behind], here, bits, found.selector
+            ):
+                if chosen.service.action == "snat" and len(chosen.service.backends) > 1:
+                    self._keep(chosen, results)
+
+    def _keep(self, found: Found, results: dict[object, Found]) -> None:
+        """A service; one that is the same at another hook takes it in."""
+        service = found.service
+        key = (
+            found.family,
+            found.selector.where,
+            service.action,
+            service.mode,
+            # A fraction takes longer to be hashed than its two numbers.
+            tuple((each.to, each.name, *each.share.as_integer_ratio()) for each in service.backends),
+            service.leak.as_integer_ratio(),
+            service.affinity,
+            service.slots,
+            tuple((service.when or {}).items()),
+        )
+        same = results.get(key)
+        if same is None:
+            results[key] = found
+            self.found.append(found)
+        else:
+            self._merge(same, found)
 
     def _merge(self, one: Found, other: Found) -> None:
         hooks = tuple(hook for hook in _HOOKS if hook in {*one.service.hooks, *other.service.hooks})
@@ -532,11 +564,14 @@ def _path(walk: Walk, hooks: Sequence[str]) -> tuple[Step, ...]:
     """The rules that connections meet: which part of them comes to each, and which it takes."""
     hook = hooks[0] if hooks else ""
     steps: list[Step] = []
-    for visit in walk.met or walk.visits:
+    entered = dict(walk.entered if not walk.met else [(0, hook)])
+    at = hook
+    for number, visit in enumerate(walk.met or walk.visits):
         meaning = visit.meaning
+        at = entered.get(number, at).lower() if hook else ""
         if visit.came and meaning.act is not Act.GO_ON:
             rule = meaning.rule
-            where = f"{hook}: {rule.table} {rule.chain}" if hook else f"{rule.table} {rule.chain}"
+            where = f"{at}: {rule.table} {rule.chain}" if at else f"{rule.table} {rule.chain}"
             # The masses of a counter that is asked twice are known where its connections were followed.
             came, took = (None, None) if walk.twice else (visit.came, visit.took)
             steps.append(Step(where, rule.line, rule.text, came, took, hook))
@@ -550,12 +585,13 @@ def _through(
     on = Stream(states={START: {1: 1}})
     for name, chain in passed:
         walk.programs = programs[name]
+        walk.entered.append((len(walk.visits), chain))
         on = walk.chain(programs[name][chain], on)
         policy = programs[name][chain].policy
         if policy is not None and policy not in {"ACCEPT", "-"}:
             walk.end(on, Out("leak", f"policy {findings.shown(policy)}", None))
             on = Stream()
-        if name != "nat":
+        if name != "nat" or (name, chain) != passed[-1]:
             # Behind an ACCEPT, the next table is asked.
             on.add(walk.accepted())
     on.add(walk.ended)
