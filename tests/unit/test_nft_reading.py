@@ -480,3 +480,61 @@ def test_many_services_take_time_in_proportion() -> None:
 def test_counted() -> None:
     reading = read(chain("tcp dport 80 redirect to :1", "tcp dport 22 accept"))
     assert reading.untouched_rules == 1
+
+
+FOUR_OR_FIVE = {
+    "a map": (["tcp dport 80 redirect to :numgen inc mod 2 map { 0 : 1, 1 : 2 }"], {"ipv4", "ipv6"}),
+    # The kernel picks a number first, and only then sees that it is for the other family.
+    "of one family": (
+        ["tcp dport 80 dnat ip to numgen inc mod 2 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }"],
+        {"ipv4"},
+    ),
+    "a ladder": (
+        ["tcp dport 80 numgen inc mod 2 0 dnat ip to 10.0.0.1", "tcp dport 80 dnat ip to 10.0.0.2"],
+        {"ipv4"},
+    ),
+    "by nfproto": (
+        ["meta nfproto ipv4 tcp dport 80 redirect to :numgen inc mod 2 map { 0 : 1, 1 : 2 }"],
+        set(),
+    ),
+    "by an address": (
+        ["ip daddr 192.0.2.1 tcp dport 80 dnat ip to numgen inc mod 2 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }"],
+        set(),
+    ),
+    "behind an end": (
+        ["meta nfproto ipv6 return", "tcp dport 80 redirect to :numgen inc mod 2 map { 0 : 1, 1 : 2 }"],
+        set(),
+    ),
+    "behind endpoints": (
+        [
+            "meta nfproto ipv6 tcp dport 80 redirect to :9",
+            "tcp dport 80 redirect to :numgen inc mod 2 map { 0 : 1, 1 : 2 }",
+        ],
+        set(),
+    ),
+}
+
+
+@pytest.mark.parametrize(("rules", "inexact"), FOUR_OR_FIVE.values(), ids=FOUR_OR_FIVE)
+def test_families_share_a_counter_where_both_move_it(rules: list[str], inexact: set[str]) -> None:
+    reading = read(chain(*rules, family="inet"))
+    assert {str(each.family) for each in reading.services if not each.exact} == inexact
+    for each in reading.services:
+        other = "ipv6" if each.family == "ipv4" else "ipv4"
+        assert each.depends_on == (None if each.exact else f"connections of {other} any tcp 80")
+
+
+def test_the_rungs_of_a_ladder_ask_for_the_same() -> None:
+    differing = chain(
+        "tcp dport 80 numgen inc mod 3 0 redirect to :8001",
+        "tcp dport 81 numgen inc mod 2 0 redirect to :8002",
+        "tcp dport 80 redirect to :8003",
+    )
+    found = next(each for each in read(differing).findings if each.code == "selectors-differ")
+    assert "tcp dport 81 where line 4 asks for tcp dport 80" in found.message
+    for rules in (
+        RIGHT["a ladder"][0],
+        # Two ladders, one behind the other.
+        [rule.replace("dport 80", f"dport {port}") for port in (80, 81) for rule in RIGHT["a ladder"][0]],
+    ):
+        assert "selectors-differ" not in codes(read(chain(*rules)))

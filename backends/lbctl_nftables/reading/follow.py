@@ -151,6 +151,8 @@ class Followed:
     trails: dict[Place, tuple[int, ...]] = field(default_factory=dict)
     #: All points where the way parts, also those behind which all ways are one.
     partings: dict[Place, Node] = field(default_factory=dict)
+    #: Numbers that are picked for nothing.
+    idle: set[int] = field(default_factory=set)
     #: The rules that take others, of which the selected traffic is what they leave.
     spared: set[int] = field(default_factory=set)
     #: Rule → what a look-up by fields has for the connections.
@@ -173,6 +175,11 @@ class Followed:
         """A rule takes part."""
         self.used.setdefault(id(rule), rule)
         self._trail.append(id(rule))
+
+    @property
+    def met(self) -> set[int]:
+        """All numbers that are picked for some of the connections."""
+        return self.idle | {node.pick.ident for node in self.partings.values() if node.pick is not None}
 
     def trail(self) -> tuple[int, ...]:
         """The rules that took part since this was asked for."""
@@ -267,6 +274,9 @@ class Hook:
                     case Match() | Vmap():
                         meant = meaning.of(statement)
                     case Nat() if not self._is_for(chain, statement):
+                        # The kernel picks first, and only then sees that it is for the other family.
+                        for pick in _idle(statement):
+                            self._note_moved(chain, rule, pick, selectors)
                         return
                     case Nat(kind=kind) if kind in TRANSLATING and not self.marking:
                         if kind == "snat" and not (picked or here or self._balances(statement)):
@@ -561,6 +571,7 @@ class Hook:
                 case Verdict():
                     return self._verdict(statement, chain, rule, place, followed)
                 case Nat() if not self._is_for(chain, statement):
+                    followed.idle.update(pick.ident for pick in _idle(statement))
                     return Step("next", place)
                 case Nat() if self.marking:
                     return Step("go", self._over(place, "translated"))
@@ -1268,6 +1279,12 @@ def _is_new(statement: grammar.Statement) -> bool:
 
 def _picks(lookup: Lookup) -> bool:
     return isinstance(lookup.key, Pick)
+
+
+def _idle(nat: Nat) -> Iterator[Pick]:
+    for operand in (nat.address, nat.port):
+        if isinstance(operand, Lookup) and isinstance(operand.key, Pick):
+            yield operand.key
 
 
 def _number_span(key: tuple[str, ...], pick: Pick, rule: Rule | None) -> tuple[int, int]:

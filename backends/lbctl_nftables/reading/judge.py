@@ -29,13 +29,36 @@ def document(found: Document) -> None:
     for table in found.tables.values():
         for chain in table.chains.values():
             seen: dict[str, Rule] = {}
+            before: Rule | None = None
             for rule in chain.rules:
                 _place_of(found, chain, rule)
+                _differs(found, before, rule)
+                before = rule
                 if any(isinstance(s, (Nat, SetMark)) for s in rule.statements):
                     if rule.text in seen:
                         message = f"the same rule stands in line {seen[rule.text].line}"
                         found.find("duplicate-rules", Severity.WARNING, rule.line, rule.text, message)
                     seen.setdefault(rule.text, rule)
+
+
+def _differs(found: Document, before: Rule | None, rule: Rule) -> None:
+    """A ladder's next rung that asks for something else."""
+    if before is None or not all(any(isinstance(s, Nat) for s in each.statements) for each in (before, rule)):
+        return
+    (above, wide), (here, narrow) = _rung(before), _rung(rule)
+    if above is None or here is None or above.modulus != here.modulus + 1 or wide == narrow:
+        return
+    message = f"one of {here.modulus} behind one of {above.modulus} in line {before.line}, but it asks for "
+    message += f"{' '.join(narrow) or 'everything'} where line {before.line} asks for "
+    message += f"{' '.join(wide) or 'everything'}: they share nothing"
+    found.find("selectors-differ", Severity.ERROR, rule.line, rule.text, message)
+
+
+def _rung(rule: Rule) -> tuple[Pick | None, list[str]]:
+    """The turn that a rule of a ladder waits for, and what it asks beside it."""
+    matches = [s for s in rule.statements if isinstance(s, Match)]
+    turns = [s.key for s in matches if isinstance(s.key, Pick) and s.key.kind == "inc"]
+    return turns[0] if len(turns) == 1 else None, [s.text for s in matches if not isinstance(s.key, Pick)]
 
 
 def _place_of(found: Document, chain: Chain, rule: Rule) -> None:

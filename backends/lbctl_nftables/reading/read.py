@@ -119,7 +119,9 @@ class _Reader:
             for chain in table.chains.values()
             for rule in chain.rules
         }
-        self._moved: dict[tuple[bool, int], set[tuple[Family, Selector]]] = {}
+        #: By counter, whose connections may move it, and at which hooks.
+        self._moved: dict[tuple[bool, int], dict[tuple[Family, Selector], list[Hook]]] = {}
+        self._met: dict[tuple[Hook, Selector], set[int] | None] = {}
 
     def reading(self) -> Reading:
         """What the document does."""
@@ -187,9 +189,9 @@ class _Reader:
                         self._hooks.append(hook)
         for hook in self._hooks:
             for ident, selectors in hook.moved.items():
-                self._moved.setdefault((hook.marking, ident), set()).update(
-                    (hook.family, each) for each in selectors
-                )
+                movers = self._moved.setdefault((hook.marking, ident), {})
+                for each in selectors:
+                    movers.setdefault((hook.family, each), []).append(hook)
         for hook in self._hooks:
             for selector, found in hook.found.items():
                 self._one(hook, selector, found)
@@ -357,8 +359,12 @@ class _Reader:
         others: list[str] = []
         for pick in _picks(followed):
             if pick.kind == "inc" and pick.modulus > 1:
-                here = self._moved.get((hook.marking, pick.ident), set())
-                others += [_described(f, s) for f, s in here if (f, s) != (hook.family, selector)]
+                others += [
+                    _described(family, other)
+                    for (family, other), hooks in self._moved.get((hook.marking, pick.ident), {}).items()
+                    if (family, other) != (hook.family, selector)
+                    and any(self._moves(at, other, pick.ident) for at in hooks)
+                ]
         if any(pick.ident in hook.packets for pick in _picks(followed)):
             return "packets of connections that are there already"
         if others:
@@ -370,6 +376,17 @@ class _Reader:
             line = min(rule.line for rule in followed.strange.values())
             return f"a rule that is not understood (line {line})"
         return None
+
+    def _moves(self, hook: Hook, selector: Selector, ident: int) -> bool:
+        """True where connections come to a counter: rules before it may have ended the way of them all."""
+        key = hook, selector
+        if key not in self._met:
+            try:
+                self._met[key] = hook.follow(selector).met
+            except Undecided:
+                self._met[key] = None
+        met = self._met[key]
+        return met is None or ident in met
 
     def _merged(self) -> tuple[ReadService, ...]:
         """The services, those that are the same at several hooks as one."""
