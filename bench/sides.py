@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
 
 import lbctl_iptables.apply
 import lbctl_iptables.drivers
 import lbctl_nftables.drivers
 import lbctl_nftables.script
 from lbctl.host import LocalHost
-from lbctl.model import Intent, Program
+from lbctl.model import Endpoint, Intent, Program
 from lbctl.spi import Backend
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
@@ -64,3 +65,12 @@ def intent_text(services: int, *, endpoints: int = ENDPOINTS, protocol: str = "t
         targets = ", ".join(f'"10.1.{i // 256 % 256}.{j + 1}:{8000 + i % 1000}"' for j in range(endpoints))
         lines += ["[[service]]", f'name = "s{i}"', f'listen = "{listen}"', f"endpoints = [{targets}]"]
     return "\n".join(lines) + "\n"
+
+
+def moved(intent: Intent, number: int) -> Intent:
+    """The intent with another address for one endpoint of one service."""
+    at = number * 7919 % len(intent.services)
+    service = intent.services[at]
+    there = Endpoint(address=IPv4Address(f"10.3.{number // 250}.{number % 250 + 1}"), port=8000)
+    changed = replace(service, endpoints=(there, *service.endpoints[1:]))
+    return replace(intent, services=(*intent.services[:at], changed, *intent.services[at + 1 :]))

@@ -1,0 +1,258 @@
+"""The ways of writing many services as rules: ours, kube-proxy's two, the list of blog posts, and IPVS.
+
+Each serves port 80/udp of so many addresses from `FIRST_SERVICE` on, with `ENDPOINTS` endpoints each, as text
+for one tool. Of kube-proxy, what a new connection meets is kept: its chains, picks and NAT
+rules, without marks for masquerading and comments of its own (which would cost it more).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from sides import ENDPOINTS, SIDES, intent_text
+
+from lbctl.config import loads
+from lbctl.host import LocalHost
+from lbctl.model import Intent
+
+FIRST_SERVICE = IPv4Address("10.100.0.0")
+ENDPOINT = IPv4Address("10.1.0.1")
+#: Where a changed endpoint goes.
+ELSEWHERE = IPv4Address("10.1.99.1")
+LADDER = 64
+OURS, KUBE, LIST, IPVS = "lbctl", "kube-proxy", "list", "IPVS"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """A way of writing services, and the tool that takes it."""
+
+    name: str
+    #: Whose rules these are, in words.
+    about: str
+    #: Number of services → text.
+    text: Callable[[int], str]
+    #: The tool's commands that load a text from standard input, and that list the rules.
+    load: tuple[str, ...]
+    list: tuple[str, ...]
+    #: Number of a service and the list of all rules → the text that moves its first endpoint `ELSEWHERE`;
+    #: None for ours: lbctl finds out by itself.
+    change: Callable[[int, str], str] | None = None
+
+
+def address(service: int) -> IPv4Address:
+    return FIRST_SERVICE + service
+
+
+def targets(first: IPv4Address = ENDPOINT) -> list[str]:
+    """Every endpoint of a service, the first one as given."""
+    return [f"{at}:8000" for at in (first, *(ENDPOINT + i for i in range(1, ENDPOINTS)))]
+
+
+def intent(services: int, endpoints: int = ENDPOINTS) -> Intent:
+    return loads(intent_text(services, endpoints=endpoints, protocol="udp"))
+
+
+def ours(backend: str, services: int, endpoints: int = ENDPOINTS) -> str:
+    """The text that `lbctl apply` loads."""
+    return SIDES[backend].script(LocalHost(), intent(services, endpoints))
+
+
+def nft_kube_service(number: int, generation: int, first: IPv4Address) -> list[str]:
+    """A chain for each endpoint, and one that picks from an anonymous map."""
+    ends = [f"endpoint-{number}-{j}" for j in range(ENDPOINTS)]
+    ends[0] += f"-{generation}"
+    picks = ", ".join(f"{j} : goto {end}" for j, end in enumerate(ends))
+    return [
+        *(
+            f"\tchain {end} {{\n\t\tmeta l4proto udp dnat to {to}\n\t}}"
+            for end, to in zip(ends, targets(first), strict=True)
+            if not generation or end == ends[0]
+        ),
+        f"\tchain service-{number} {{\n\t\tnumgen random mod {ENDPOINTS} vmap {{ {picks} }}\n\t}}",
+    ]
+
+
+def nft_kube(services: int) -> str:
+    elements = ", ".join(f"{address(i)} . udp . 80 : goto service-{i}" for i in range(services))
+    return "\n".join(
+        [
+            "table ip kube-proxy {",
+            "\tmap service-ips {",
+            "\t\ttype ipv4_addr . inet_proto . inet_service : verdict",
+            f"\t\telements = {{ {elements} }}",
+            "\t}",
+            *(line for i in range(services) for line in nft_kube_service(i, 0, ENDPOINT)),
+            "\tchain services {\n\t\tip daddr . meta l4proto . th dport vmap @service-ips\n\t}",
+            "\tchain nat-prerouting {\n\t\ttype nat hook prerouting priority -100\n\t\tjump services\n\t}",
+            "}\n",
+        ]
+    )
+
+
+def nft_kube_change(number: int, _: str) -> str:
+    return "\n".join(
+        [
+            f"flush chain ip kube-proxy service-{number}",
+            "table ip kube-proxy {",
+            *nft_kube_service(number, 1, ELSEWHERE),
+            "}",
+            f"delete chain ip kube-proxy endpoint-{number}-0-0\n",
+        ]
+    )
+
+
+def nft_list_rule(number: int, first: IPv4Address = ENDPOINT) -> str:
+    picks = ", ".join(f"{i} : {to.replace(':', ' . ')}" for i, to in enumerate(targets(first)))
+    return f"ip daddr {address(number)} udp dport 80 dnat to numgen inc mod {ENDPOINTS} map {{ {picks} }}"
+
+
+def nft_list(services: int) -> str:
+    hook = "type nat hook prerouting priority -100"
+    rules = "".join(f"\t\t{nft_list_rule(i)}\n" for i in range(services))
+    return f"table ip flat {{\n\tchain prerouting {{\n\t\t{hook}\n{rules}\t}}\n}}\n"
+
+
+def nft_list_change(number: int, rules: str) -> str:
+    [handle] = re.findall(rf"ip daddr {re.escape(str(address(number)))} .*# handle (\d+)", rules)
+    return f"replace rule ip flat prerouting handle {handle} {nft_list_rule(number, ELSEWHERE)}\n"
+
+
+def iptables_kube_service(number: int, generation: int, first: IPv4Address) -> tuple[list[str], list[str]]:
+    """The chains of a service and its endpoints, and their rules: each endpoint is drawn by a probability."""
+    service, name = f"KUBE-SVC-{number:016}", f"default/s{number}:dns"
+    chains, rules = [service], []
+    for j, to in enumerate(targets(first)):
+        end = f"KUBE-SEP-{number:09}{generation if j == 0 else 0}{j:06}"
+        chance = f"-m statistic --mode random --probability {1 / (ENDPOINTS - j):.11f} "
+        chance = chance if j < ENDPOINTS - 1 else ""
+        rules.append(f"-A {service} -m comment --comment {name}->{to} {chance}-j {end}")
+        if not generation or j == 0:
+            rules.append(f"-A {end} -p udp -m comment --comment {name} -m udp -j DNAT --to-destination {to}")
+            chains.append(end)
+    return chains, rules
+
+
+def restore(chains: list[str], rules: list[str]) -> str:
+    return "\n".join(["*nat", *(f":{chain} - [0:0]" for chain in chains), *rules, "COMMIT\n"])
+
+
+def iptables_kube(services: int) -> str:
+    chains, rules = ["KUBE-SERVICES"], ["-A PREROUTING -j KUBE-SERVICES"]
+    for i in range(services):
+        asked = f"-d {address(i)}/32 -p udp -m comment --comment default/s{i}:dns -m udp --dport 80"
+        rules.append(f"-A KUBE-SERVICES {asked} -j KUBE-SVC-{i:016}")
+        its_chains, its_rules = iptables_kube_service(i, 0, ENDPOINT)
+        chains += its_chains
+        rules += its_rules
+    return restore(chains, rules)
+
+
+def iptables_kube_change(number: int, _: str) -> str:
+    chains, rules = iptables_kube_service(number, 1, ELSEWHERE)
+    old = f"KUBE-SEP-{number:09}{0:07}"
+    return restore([*chains, old], [*rules, f"-X {old}"])
+
+
+def iptables_list_rule(number: int, endpoint: int, to: str) -> str:
+    left = ENDPOINTS - endpoint
+    every = f"-m statistic --mode nth --every {left} --packet 0 " if left > 1 else ""
+    return f"-d {address(number)}/32 -p udp -m udp --dport 80 {every}-j DNAT --to-destination {to}"
+
+
+def iptables_list(services: int) -> str:
+    return restore(
+        [],
+        [
+            f"-A PREROUTING {iptables_list_rule(i, j, to)}"
+            for i in range(services)
+            for j, to in enumerate(targets())
+        ],
+    )
+
+
+def iptables_list_change(number: int, _: str) -> str:
+    rule = iptables_list_rule(number, 0, targets(ELSEWHERE)[0])
+    return restore([], [f"-R PREROUTING {number * ENDPOINTS + 1} {rule}"])
+
+
+def iptables_ladder() -> str:
+    """One service with many endpoints in one chain, one rule after the other."""
+    rules = [f"-A PREROUTING -d {FIRST_SERVICE}/32 -p udp -m udp --dport 80 -j LADDER"]
+    for i in range(LADDER):
+        every = f"-m statistic --mode nth --every {LADDER - i} --packet 0"
+        rules.append(f"-A LADDER -p udp {every} -j DNAT --to-destination {ENDPOINT + i}:8000")
+    return restore(["LADDER"], rules)
+
+
+def ipvs(services: int) -> str:
+    return "".join(
+        f"-A -u {address(i)}:80 -s rr\n"
+        + "".join(f"-a -u {address(i)}:80 -r {to} -m -w 1\n" for to in targets())
+        for i in range(services)
+    )
+
+
+def ipvs_change(number: int, _: str) -> str:
+    service = f"-u {address(number)}:80"
+    old, new = (targets(first)[0] for first in (ENDPOINT, ELSEWHERE))
+    return f"-a {service} -r {new} -m -w 1\n-d {service} -r {old}\n"
+
+
+def has_ipvs() -> bool:
+    """True where the kernel has IPVS ready; its module is not loaded for this."""
+    return Path("/proc/net/ip_vs").exists()
+
+
+NFT = {"load": ("nft", "-f", "-"), "list": ("nft", "-a", "list", "ruleset")}
+RESTORE = {"load": ("iptables-legacy-restore", "--noflush"), "list": ("iptables-legacy-save", "-t", "nat")}
+LAYOUTS = {
+    "nftables": (
+        Layout(name=OURS, about="slot pages", text=lambda n: ours("nftables", n), **NFT),
+        Layout(
+            name=KUBE,
+            about="verdict map, an anonymous map per service, a chain per endpoint",
+            text=nft_kube,
+            change=nft_kube_change,
+            **NFT,
+        ),
+        Layout(
+            name=LIST,
+            about="one rule with an anonymous map per service, as in blog posts",
+            text=nft_list,
+            change=nft_list_change,
+            **NFT,
+        ),
+    ),
+    "iptables": (
+        Layout(name=OURS, about="trees of chains", text=lambda n: ours("iptables", n), **RESTORE),
+        Layout(
+            name=KUBE,
+            about="a chain and a ladder of probabilities per service, a chain per endpoint",
+            text=iptables_kube,
+            change=iptables_kube_change,
+            **RESTORE,
+        ),
+        Layout(
+            name=LIST,
+            about="a rule per endpoint in one chain, as in blog posts",
+            text=iptables_list,
+            change=iptables_list_change,
+            **RESTORE,
+        ),
+    ),
+    "ipvs": (
+        Layout(
+            name=IPVS,
+            about="the kernel's own balancer, round robin, masquerading",
+            text=ipvs,
+            change=ipvs_change,
+            load=("ipvsadm", "--restore"),
+            list=("ipvsadm", "--save", "--numeric"),
+        ),
+    ),
+}

@@ -1,0 +1,115 @@
+"""The programs of the bench: our own in C, and other people's, installed or unpacked beside the environment.
+
+The Makefile unpacks Debian's packages of proxies instead of installing them: an installed one starts a daemon
+that takes port 80, now and after every boot.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lbctl.host.netns import Namespace
+
+SOURCES = Path(__file__).parent
+UNPACKED = Path(sys.prefix) / "debian"
+PATIENCE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """Paths of our own programs."""
+
+    sender: Path
+    client: Path
+    server: Path
+
+
+def compiled(folder: Path) -> Programs:
+    """Our programs in C, compiled."""
+    made = Programs(*(folder / name for name in ("sender", "client", "server")))
+    for path in (made.sender, made.client, made.server):
+        source = SOURCES / f"{path.name}.c"
+        subprocess.run(["cc", "-O2", "-o", str(path), str(source)], check=True)
+    return made
+
+
+def use_unpacked() -> None:
+    """Have unpacked programs found where none is installed, and their libraries with them."""
+    os.environ["PATH"] += "".join(f":{UNPACKED}{folder}" for folder in ("/usr/sbin", "/usr/bin", "/sbin"))
+    libraries = {str(path.parent) for path in UNPACKED.glob("**/*.so.*")}
+    given = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    os.environ["LD_LIBRARY_PATH"] = ":".join(filter(None, [*given, *sorted(libraries)]))
+
+
+def nginx_stream() -> Path | None:
+    """The module with which nginx balances connections."""
+    for root in (UNPACKED, Path("/")):
+        path = root / "usr/lib/nginx/modules/ngx_stream_module.so"
+        if path.exists():
+            return path
+    return None
+
+
+def version(*argv: str) -> str | None:
+    """The version that a program says it has, or None where it is not there."""
+    if not shutil.which(argv[0]):
+        return None
+    done = subprocess.run(argv, capture_output=True, text=True)
+    found = re.search(r"\d+(\.\d+)+", done.stdout + done.stderr)
+    return found[0] if found else None
+
+
+@contextmanager
+def running(
+    namespace: Namespace,
+    argv: Sequence[str],
+    *,
+    ready: Callable[[], bool] | None = None,
+    log: Path | None = None,
+) -> Iterator[subprocess.Popen[str]]:
+    """A program in a namespace, until the end of the block; it ends with this process too.
+
+    Without `ready` it has to print a line once it is.
+    """
+    with namespace.entered():
+        process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "TERM", *argv],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log.open("a") if log else None,
+            text=True,
+            # Out of reach of the terminal's Ctrl-C: this process ends it.
+            start_new_session=True,
+        )
+        try:
+            wait_until(ready or (lambda: bool(process.stdout and process.stdout.readline())), process, log)
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+
+
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str], log: Path | None) -> None:
+    """Wait for a program; raises `OSError` where it ends before, or takes too long."""
+    end = time.monotonic() + PATIENCE
+    while not ready():
+        if process.poll() is not None or time.monotonic() > end:
+            raise OSError(f"{process.args!r} did not start: {log.read_text() if log else ''}")
+        time.sleep(0.01)

@@ -1,0 +1,154 @@
+"""What balancing costs where connections are made: lbctl, HAProxy, nginx, Node's cluster, and none.
+
+Three backend processes on a host, clients in another namespace, one for each processor, all on the same two
+processors. Traffic of three kinds:
+
+- new: a connection for each request, as many as can be;
+- keep-alive: requests over connections that stay, as many as can be;
+- paced: a connection for each request, the same number a second for all, for latencies that can be compared.
+
+All cases take turns, each round in another order. The processor's time is that of all processes that take
+part, and of interrupts where the kernel counts them apart; what balancing costs is the difference to `direct`:
+there clients ask the backends themselves, in turn. That each request had a connection of its own is checked
+against the kernel's counters: of connections that the clients' kernel opened, that the host's tracked (one
+per request by lbctl, none by others) and that the host's opened (one per request by proxies).
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from programs import SOURCES, Programs, running
+from timing import descendants, own_memory
+from traffic import BACKENDS, PORT, Load, Site, Traffic, targets
+from ways import HAPROXY, LBCTL_IPTABLES, LBCTL_NFTABLES, NGINX, Balancer, Way
+
+if TYPE_CHECKING:
+    from sizes import Size
+
+NODE = ("node", str(SOURCES / "node_server.js"))
+NEW, KEEP, PACED = "new", "keep-alive", "paced"
+
+
+@contextmanager
+def nobody(_: Site, __: Sequence[int]) -> Iterator[Balancer]:
+    """No balancing."""
+    yield Balancer(change=lambda _: None)
+
+
+@contextmanager
+def cluster(site: Site, ports: Sequence[int]) -> Iterator[Balancer]:
+    """Node's own balancing: one process accepts and hands connections to its children, the backends."""
+    with running(site.host, [*NODE, str(PORT), *map(str, ports)]) as process:
+        yield Balancer(change=lambda _: None, pids=lambda: descendants(process.pid))
+
+
+DIRECT = Way(name="direct", changed_by="", start=nobody)
+CLUSTER = Way(name="cluster", changed_by="", start=cluster)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A way, and who answers."""
+
+    way: Way
+    #: The command of each backend; empty for our own.
+    backend: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"Node.js, {self.way.name}" if self.backend else self.way.name
+
+    @property
+    def targets(self) -> Sequence[str]:
+        return targets(BACKENDS) if self.way is DIRECT else targets()
+
+    @property
+    def balances_in(self) -> str:
+        """Where the work is done."""
+        if self.way in (LBCTL_NFTABLES, LBCTL_IPTABLES):
+            return "kernel"
+        return "nowhere" if self.way is DIRECT else "process"
+
+
+CASES = (
+    *(Case(way=way) for way in (DIRECT, LBCTL_NFTABLES, LBCTL_IPTABLES, HAPROXY, NGINX)),
+    *(Case(way=way, backend=NODE) for way in (DIRECT, LBCTL_NFTABLES, CLUSTER)),
+)
+
+
+def missing(case: Case) -> str | None:
+    if case.backend and not shutil.which(case.backend[0]):
+        return f"{case.backend[0]} is not installed"
+    return case.way.missing()
+
+
+def measure(site: Site, case: Case, loads: dict[str, Load]) -> dict[str, Any]:
+    """One round of one case: kind of traffic → figures."""
+    found: dict[str, Any] = {}
+    backends = () if case.way is CLUSTER else BACKENDS
+    with site.backends(backends, *case.backend) as serving, case.way.start(site, BACKENDS) as balancer:
+        for kind, load in loads.items():
+            site.forget()
+            opened = site.opened(site.client), site.opened(site.host)
+            pids = balancer.pids()
+            traffic = site.run(load, case.targets, serving, pids)
+            tracked = site.tracked()
+            opens = site.opened(site.client) - opened[0], site.opened(site.host) - opened[1]
+            check(case, traffic, opens, tracked)
+            found[kind] = {
+                "per_second": round(traffic.counts["completed"] / traffic.elapsed),
+                "p50_us": round(traffic.latency(0.5) * 1e6),
+                "p99_us": round(traffic.latency(0.99) * 1e6),
+                "cpu_us": round(traffic.cpu / traffic.counts["completed"] * 1e6, 2),
+                "balancer_cpu_us": round(traffic.balancer_cpu / traffic.counts["completed"] * 1e6, 2),
+                "lost": traffic.lost,
+                "tracked": tracked,
+            }
+            if kind == NEW:
+                found["memory"] = own_memory(pids) if pids else tracked * conntrack_entry()
+    return found
+
+
+def check(case: Case, traffic: Traffic, opens: tuple[int, int], tracked: int) -> None:
+    """Ends the bench where the kernel's counters deny what a run is said to be."""
+    opened = traffic.counts["opened"]
+    by_proxy = opened if case.balances_in == "process" and case.way is not CLUSTER else 0
+    # The kernel may try a port again at once where the last connection with it is not over yet.
+    seen = {"opened by clients": (opens[0], opened), "opened by proxies": (opens[1], by_proxy)}
+    seen["tracked"] = (tracked, opened if case.balances_in == "kernel" else 0)
+    for what, (number, wanted) in seen.items():
+        if not 0.98 * wanted <= number <= 1.02 * wanted:
+            sys.exit(f"{case.name}: {number} connections {what}, not {wanted}")
+
+
+def conntrack_entry() -> int:
+    """Bytes of the kernel's entry for a connection."""
+    found = re.search(r"(?m)^nf_conntrack +\d+ +\d+ +(\d+)", Path("/proc/slabinfo").read_text())
+    return int(found[1]) if found else 0
+
+
+def part(size: Size, programs: Programs, folder: Path) -> dict[str, Any]:
+    """Case → its rounds."""
+    loads = {
+        NEW: Load(milliseconds=size.traffic_milliseconds, requests=100_000),
+        KEEP: Load(milliseconds=size.traffic_milliseconds, keep=True),
+        PACED: Load(milliseconds=size.traffic_milliseconds, rate=size.rate, concurrency=1_000),
+    }
+    absent = {case.name: why for case in CASES if (why := missing(case))}
+    there = [case for case in CASES if case.name not in absent]
+    cases: dict[str, Any] = {case.name: {"where": case.balances_in, "rounds": []} for case in there}
+    for _ in range(size.rounds):
+        for case in random.sample(there, len(there)):
+            # A namespace once balanced in keeps tracking connections.
+            with Site(programs, folder) as site:
+                cases[case.name]["rounds"].append(measure(site, case, loads))
+    return {"cases": cases, "absent": absent, "rate": size.rate, "concurrency": loads[NEW].concurrency}

@@ -1,0 +1,78 @@
+"""How much is measured: all of it in ten minutes, a glance, or just enough to see that the bench works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """Numbers for every part."""
+
+    #: lbctl itself: how many services, and how often each thing is done.
+    services: int
+    load_runs: int
+    #: Layouts of rules: numbers of services, seconds that one load may take (what would take longer is left
+    #: out), seconds after which no load is repeated, and runs, flows and milliseconds for a new flow's cost.
+    scales: tuple[int, ...]
+    load_limit: float
+    load_enough: float
+    flow_runs: int
+    flows: int
+    flow_milliseconds: int
+    #: Proxies: how often all take turns, and milliseconds of traffic of each kind.
+    rounds: int
+    traffic_milliseconds: int
+    #: Shares: connections. Changes under load: how many, and new connections a second.
+    connections: int
+    changes: int
+    rate: int
+
+
+SIZES = {
+    "full": Size(
+        services=10_000,
+        load_runs=3,
+        scales=(1, 10, 100, 1_000, 10_000),
+        load_limit=40,
+        load_enough=1.0,
+        flow_runs=15,
+        flows=4_000,
+        flow_milliseconds=150,
+        rounds=5,
+        traffic_milliseconds=1_500,
+        connections=10_000,
+        changes=100,
+        rate=2_000,
+    ),
+    "quick": Size(
+        services=1_000,
+        load_runs=1,
+        scales=(1, 100, 1_000),
+        load_limit=4,
+        load_enough=0.1,
+        flow_runs=5,
+        flows=2_000,
+        flow_milliseconds=50,
+        rounds=2,
+        traffic_milliseconds=500,
+        connections=3_000,
+        changes=20,
+        rate=1_000,
+    ),
+    "tiny": Size(
+        services=10,
+        load_runs=1,
+        scales=(1, 10),
+        load_limit=1,
+        load_enough=0,
+        flow_runs=1,
+        flows=100,
+        flow_milliseconds=20,
+        rounds=1,
+        traffic_milliseconds=100,
+        connections=60,
+        changes=2,
+        rate=500,
+    ),
+}

@@ -1,0 +1,162 @@
+"""What work costs: seconds that pass, seconds of the processor, memory."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lbctl.host import LocalHost
+from lbctl.host.netns import Namespace
+
+#: A process' clock by its number, as clock_getcpuclockid makes it: exact to the nanosecond, for others' too.
+_SCHED_CLOCK = 2
+
+
+@dataclass(slots=True)
+class Spent:
+    """What was measured of one thing: seconds, seconds of the processor, and the highest peak in MB."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    peak: int = 0
+
+    def note(self, wall: float, cpu: float, peak: int = 0) -> None:
+        self.wall.append(wall)
+        self.cpu.append(cpu)
+        self.peak = max(self.peak, peak)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"wall": rounded(self.wall), "cpu": rounded(self.cpu), "peak_mb": self.peak}
+
+
+def rounded(values: Iterable[float]) -> list[float]:
+    """As exact as any of this is: five digits."""
+    return [float(f"{value:.5g}") for value in values]
+
+
+def median_ratio(over: Sequence[float], under: Sequence[float]) -> float:
+    """The median of the rounds' ratios: where the machine is slower for a while, that hits both sides."""
+    return statistics.median(a / b for a, b in zip(over, under, strict=True))
+
+
+def run(
+    spent: Spent, *argv: str, env: Mapping[str, str] | None = None, stdin: Path = Path(os.devnull)
+) -> None:
+    """Measure a whole process and its children."""
+    start = time.perf_counter()
+    with stdin.open() as text:
+        process = subprocess.Popen(
+            argv, stdin=text, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env
+        )
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{argv} ended with {process.returncode}")
+    spent.note(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024)
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of a call in this process, and the processor's in it and in the processes that it starts."""
+    start, before = time.perf_counter(), _used()
+    work()
+    return time.perf_counter() - start, _used() - before
+
+
+def _used() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + usage.ru_utime + usage.ru_stime
+
+
+def processor(pids: Iterable[int]) -> float:
+    """Seconds of the processor that processes have used so far, all of their threads."""
+    return sum(time.clock_gettime(~pid << 3 | _SCHED_CLOCK) for pid in pids)
+
+
+def interrupts() -> float:
+    """Seconds of all processors in the kernel's own work that no process' clock has.
+
+    That is what threads named ksoftirqd do, and, on kernels that count interrupts apart, all of them
+    (`IRQ_TIME_ACCOUNTING`): there a process that sends a packet is not charged for what that sets off.
+    """
+    total = processor(_SOFTIRQD)
+    if _COUNTED_APART:
+        [line] = re.findall(r"(?m)^cpu .*$", Path("/proc/stat").read_text())
+        total += sum(map(int, line.split()[6:8])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def kernel_config() -> str:
+    """How the running kernel was built; empty where it does not say."""
+    boot = Path(f"/boot/config-{os.uname().release}")
+    if boot.exists():
+        return boot.read_text()
+    here = Path("/proc/config.gz")
+    if not here.exists():
+        return ""
+    return gzip.decompress(here.read_bytes()).decode()
+
+
+_COUNTED_APART = "CONFIG_IRQ_TIME_ACCOUNTING=y" in kernel_config()
+_SOFTIRQD = tuple(
+    int(path.parent.name)
+    for path in Path("/proc").glob("[0-9]*/comm")
+    if path.read_text().startswith("ksoftirqd/")
+)
+
+
+def descendants(pid: int) -> tuple[int, ...]:
+    """A process and all processes below it."""
+    parents: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue  # It has ended meanwhile.
+        parents.setdefault(parent, []).append(int(path.parent.name))
+    found = [pid]
+    for one in found:
+        found += parents.get(one, [])
+    return tuple(found)
+
+
+def own_memory(pids: Iterable[int]) -> int:
+    """Bytes of memory of processes, each shared page counted once."""
+    texts = (Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids)
+    return sum(int(re.findall(r"(?m)^Pss: +(\d+)", text)[0]) * 1024 for text in texts)
+
+
+def kernel_memory() -> int:
+    """Bytes of the kernel's own memory, once it has settled: namespaces end a while after their use."""
+    last = -1
+    for _ in range(50):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+        now = sum(sizes.get(name, 0) for name in ("Slab", "Percpu", "VmallocUsed")) * 1024
+        if abs(now - last) < 1 << 16:
+            break
+        last = now
+        time.sleep(0.05)
+    return now
+
+
+@contextmanager
+def fresh(host: LocalHost) -> Iterator[Namespace]:
+    """A network namespace of its own."""
+    namespace = Namespace(host)
+    try:
+        with namespace.entered():
+            yield namespace
+    finally:
+        namespace.close()
