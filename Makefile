@@ -28,7 +28,7 @@ unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help deps venv demo test check bench-startup bench-load bench-datapath clean
+.PHONY: help deps venv demo test check bench bench-deps bench-startup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,17 +93,35 @@ check: venv ## lint, formatting, types, and who may import whom
 bench-startup: venv ## the time that lbctl takes to start, held against a trivial Typer program
 	$(BIN)/python bench/startup.py
 
-# Both work in private network namespaces, hence as root, who leaves no byte code behind in a user's folders.
-bench-load: venv ## the time that many services take to load, held against nft and iptables-restore alone
-	$(call both,bench/load.py)
+# How much of it: full (about ten minutes), quick or tiny; and which parts: see bench/__main__.py.
+BENCH := full
+PARTS :=
+FIGURES := $(VENV)/bench.json
 
-bench-datapath: venv ## the cost of a new flow with many services, held against conntrack alone
-	$(call both,bench/datapath.py)
+# What root measures, the user turns into tables, and all of a full run into the documents of this project.
+bench: bench-deps ## measure lbctl, proxies and other layouts of rules; BENCH=quick for a glance
+	@: > $(FIGURES)
+	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python bench --size $(BENCH) --output $(FIGURES) $(PARTS)
+	$(BIN)/python bench/report.py $(FIGURES) $(if $(filter full,$(BENCH)$(PARTS)),--publish)
 
-# A bar that is missed on one backend does not keep the other from being measured.
-both = for backend in nftables iptables; do \
-    $(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python $(1) --backend $$backend || failed=yes; \
-done; test -z "$$failed"
+# Proxies are unpacked, not installed: an installed one is a daemon on port 80, now and after every boot.
+PROXIES := haproxy ipvsadm libnginx-mod-stream nginx
+UNPACKED := $(VENV)/debian
+FETCH := apt-get install --download-only --yes --quiet --no-install-recommends --option Debug::NoLocking=true \
+         --option Dir::Cache::archives=$(CURDIR)/$(UNPACKED)/archives $(PROXIES)
+
+bench-deps: $(VENV)/.bench
+
+$(VENV)/.bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --group bench
+	@if command -v apt-get >/dev/null; then \
+	    mkdir -p $(UNPACKED)/archives/partial && \
+	    { $(FETCH) >/dev/null 2>&1 || { $(SUDO) apt-get update --quiet=2 && $(FETCH); } } && \
+	    for archive in $(UNPACKED)/archives/*.deb; do \
+	        test ! -e "$$archive" || dpkg --extract "$$archive" $(UNPACKED) || exit 1; \
+	    done; \
+	else echo "Proxies are measured where they are installed: $(PROXIES)"; fi
+	@touch $@
 
 clean: ## remove all that these targets made, .venv included
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -2,9 +2,9 @@
 
 Shares: so many connections to one port over three backends; the deviation is that of the backend which is
 farthest from a third. Changes: the third backend and a spare one take turns, while new connections come at a
-steady rate; lost is who was refused, reset, had no answer within five seconds, or never saw its connection end
-(while a host has no NAT rule at all, if only for a moment, its kernel translates nothing). Proxies are told to
-reload, as after a change of their file (HAProxy and nginx's commercial edition take some changes without).
+steady rate; lost is who was refused, reset, got no answer in five seconds, or never saw its connection end
+(while a host has no NAT rule at all, if only for a moment, its kernel translates nothing). Proxies are told
+to reload, as after a change of their file (HAProxy and nginx's commercial edition take some changes without).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ ENDPOINT = IPv4Address("10.1.0.1")
 #: Where a changed endpoint goes.
 ELSEWHERE = IPv4Address("10.1.99.1")
 LADDER = 64
-OURS, KUBE, LIST, IPVS = "lbctl", "kube-proxy", "list", "IPVS"
+OURS, ANONYMOUS, KUBE, LIST, IPVS = "lbctl", "anonymous maps", "kube-proxy", "list", "IPVS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,21 +77,45 @@ def nft_kube_service(number: int, generation: int, first: IPv4Address) -> list[s
     ]
 
 
-def nft_kube(services: int) -> str:
+def nft_picks(first: IPv4Address) -> str:
+    """A pick from an anonymous map of addresses and ports."""
+    slots = ", ".join(f"{i} : {to.replace(':', ' . ')}" for i, to in enumerate(targets(first)))
+    return f"dnat to numgen inc mod {ENDPOINTS} map {{ {slots} }}"
+
+
+def nft_anonymous_service(number: int, first: IPv4Address) -> list[str]:
+    return [f"\tchain service-{number} {{\n\t\tmeta l4proto udp {nft_picks(first)}\n\t}}"]
+
+
+def nft_anonymous(services: int) -> str:
+    return nft_table("anonymous", services, lambda number: nft_anonymous_service(number, ENDPOINT))
+
+
+def nft_anonymous_change(number: int, _: str) -> str:
+    [chain] = nft_anonymous_service(number, ELSEWHERE)
+    return f"flush chain ip anonymous service-{number}\ntable ip anonymous {{\n{chain}\n}}\n"
+
+
+def nft_table(name: str, services: int, service: Callable[[int], list[str]]) -> str:
+    """A verdict map, and the chains of each service."""
     elements = ", ".join(f"{address(i)} . udp . 80 : goto service-{i}" for i in range(services))
     return "\n".join(
         [
-            "table ip kube-proxy {",
+            f"table ip {name} {{",
             "\tmap service-ips {",
             "\t\ttype ipv4_addr . inet_proto . inet_service : verdict",
             f"\t\telements = {{ {elements} }}",
             "\t}",
-            *(line for i in range(services) for line in nft_kube_service(i, 0, ENDPOINT)),
+            *(line for i in range(services) for line in service(i)),
             "\tchain services {\n\t\tip daddr . meta l4proto . th dport vmap @service-ips\n\t}",
             "\tchain nat-prerouting {\n\t\ttype nat hook prerouting priority -100\n\t\tjump services\n\t}",
             "}\n",
         ]
     )
+
+
+def nft_kube(services: int) -> str:
+    return nft_table("kube-proxy", services, lambda number: nft_kube_service(number, 0, ENDPOINT))
 
 
 def nft_kube_change(number: int, _: str) -> str:
@@ -107,8 +131,7 @@ def nft_kube_change(number: int, _: str) -> str:
 
 
 def nft_list_rule(number: int, first: IPv4Address = ENDPOINT) -> str:
-    picks = ", ".join(f"{i} : {to.replace(':', ' . ')}" for i, to in enumerate(targets(first)))
-    return f"ip daddr {address(number)} udp dport 80 dnat to numgen inc mod {ENDPOINTS} map {{ {picks} }}"
+    return f"ip daddr {address(number)} udp dport 80 {nft_picks(first)}"
 
 
 def nft_list(services: int) -> str:
@@ -213,6 +236,13 @@ RESTORE = {"load": ("iptables-legacy-restore", "--noflush"), "list": ("iptables-
 LAYOUTS = {
     "nftables": (
         Layout(name=OURS, about="slot pages", text=lambda n: ours("nftables", n), **NFT),
+        Layout(
+            name=ANONYMOUS,
+            about="verdict map, an anonymous map per service",
+            text=nft_anonymous,
+            change=nft_anonymous_change,
+            **NFT,
+        ),
         Layout(
             name=KUBE,
             about="verdict map, an anonymous map per service, a chain per endpoint",

@@ -8,10 +8,10 @@ processors. Traffic of three kinds:
 - paced: a connection for each request, the same number a second for all, for latencies that can be compared.
 
 All cases take turns, each round in another order. The processor's time is that of all processes that take
-part, and of interrupts where the kernel counts them apart; what balancing costs is the difference to `direct`:
-there clients ask the backends themselves, in turn. That each request had a connection of its own is checked
-against the kernel's counters: of connections that the clients' kernel opened, that the host's tracked (one
-per request by lbctl, none by others) and that the host's opened (one per request by proxies).
+part, and of interrupts where the kernel counts them apart; what balancing costs is what it takes more than
+`direct`, where clients ask the backends themselves, in turn. That each request had a connection of its own is
+checked against the kernel's counters: of connections that the clients' kernel opened, that the host's tracked
+(one per request by lbctl, none by others) and that the host's opened (one per request by proxies).
 """
 
 from __future__ import annotations
@@ -68,6 +68,11 @@ class Case:
         return f"Node.js, {self.way.name}" if self.backend else self.way.name
 
     @property
+    def base(self) -> Case:
+        """The same backends without balancing."""
+        return Case(way=DIRECT, backend=self.backend)
+
+    @property
     def targets(self) -> Sequence[str]:
         return targets(BACKENDS) if self.way is DIRECT else targets()
 
@@ -83,6 +88,7 @@ CASES = (
     *(Case(way=way) for way in (DIRECT, LBCTL_NFTABLES, LBCTL_IPTABLES, HAPROXY, NGINX)),
     *(Case(way=way, backend=NODE) for way in (DIRECT, LBCTL_NFTABLES, CLUSTER)),
 )
+CASES_BY_NAME = {case.name: case for case in CASES}
 
 
 def missing(case: Case) -> str | None:

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from programs import nginx_stream, running
+from programs import nginx_stream, running, wait_until
 from timing import descendants
 from traffic import PORT, Site
 
@@ -22,8 +22,8 @@ from lbctl import engine
 from lbctl.host.netns import Namespace, PrivateHost
 from lbctl.model import Endpoint, Intent, Listener, Protocol, Service
 
-#: Seconds after which a proxy that was told to reload has a new process at work.
-RELOAD = 0.1
+#: Seconds that a proxy's new process gets before the next change.
+RELOAD = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +195,9 @@ def proxy(
 
             def change(ports: Sequence[int]) -> None:
                 file.write_text(config(ports, site.folder))
+                before = set(descendants(process.pid))
                 process.send_signal(reload)
+                wait_until(lambda: not before.issuperset(descendants(process.pid)), process, log)
                 time.sleep(RELOAD)
 
             yield Balancer(change=change, pids=lambda: descendants(process.pid))

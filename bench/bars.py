@@ -1,0 +1,145 @@
+"""What the figures are held to: ratios of one run, and a few limits of what lbctl may take."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import growth
+import load
+import proxies
+from layouts import ANONYMOUS, KUBE, OURS
+from timing import median_ratio
+from ways import HAPROXY, LBCTL_IPTABLES, LBCTL_NFTABLES, NGINX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    title: str
+    value: float
+    limit: float
+    at_least: bool = False
+    unit: str = ""
+
+    @property
+    def met(self) -> bool:
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    @property
+    def words(self) -> str:
+        return f"at {'least' if self.at_least else 'most'} {self.limit:g}{self.unit}"
+
+
+def column(part: dict[str, Any], case: str, kind: str, what: str) -> list[float]:
+    """A figure of each round of a case of the proxies."""
+    return [one[kind][what] for one in part["cases"][case]["rounds"]]
+
+
+def balancing(part: dict[str, Any], case: str, kind: str) -> float:
+    """Microseconds of the processor for each request that a case takes more than without balancing."""
+    base = proxies.CASES_BY_NAME[case].base.name
+    pairs = zip(column(part, case, kind, "cpu_us"), column(part, base, kind, "cpu_us"), strict=True)
+    return statistics.median(mine - other for mine, other in pairs)
+
+
+def of_proxies(part: dict[str, Any]) -> Iterator[Bar]:
+    ours, new = LBCTL_NFTABLES.name, proxies.NEW
+    rate = {case: column(part, case, new, "per_second") for case in part["cases"]}
+    for other, limit in ((proxies.DIRECT, 0.9), (HAPROXY, 1.8), (NGINX, 1.8)):
+        if other.name in rate:
+            yield Bar(
+                title=f"new connections a second: {ours} / {other.name}",
+                value=median_ratio(rate[ours], rate[other.name]),
+                limit=limit,
+                at_least=True,
+            )
+    for other in (HAPROXY, NGINX):
+        if other.name in rate:
+            yield Bar(
+                title=f"processor's time of balancing a connection: {ours} / {other.name}",
+                value=balancing(part, ours, new) / balancing(part, other.name, new),
+                limit=0.15,
+            )
+
+
+def of_changes(part: dict[str, Any]) -> Iterator[Bar]:
+    for way in (LBCTL_NFTABLES, LBCTL_IPTABLES):
+        found = part["changes"][way.name]
+        title = f"connections lost in {found['changes']} changes: {way.name}"
+        yield Bar(title=title, value=sum(found["lost"].values()), limit=0)
+
+
+def of_load(part: dict[str, Any]) -> Iterator[Bar]:
+    def ratio(backend: str, over: str, under: str) -> float:
+        rows = part["backends"][backend]
+        return median_ratio(rows[over]["cpu"], rows[under]["cpu"])
+
+    for backend, over, under, limit in (
+        ("nftables", load.KERNEL, load.TOOL, 1.3),
+        ("nftables", load.FIRST, load.KERNEL, 3),
+        ("nftables", load.DELTA, load.FIRST, 0.8),
+        ("nftables", load.SAME, load.READING, 1),
+        ("iptables", load.KERNEL, load.TOOL, 1.3),
+        ("iptables", load.FIRST, load.TOOL, 4),
+    ):
+        value = ratio(backend, over, under)
+        yield Bar(title=f"{backend}, {part['services']} services: {over} / {under}", value=value, limit=limit)
+    seconds = statistics.median(part["backends"]["nftables"][load.IN_MEMORY]["cpu"])
+    yield Bar(
+        title=f"nftables, {part['services']} services: {load.IN_MEMORY}",
+        value=seconds * 1000,
+        limit=40,
+        unit=" ms",
+    )
+
+
+def rows_of(part: dict[str, Any], backend: str, what: str) -> dict[int, dict[str, Any]]:
+    """Number of services → a row."""
+    rows = part["backends"][backend]["rows"]
+    return {row["services"]: row for row in rows if row["what"] == what}
+
+
+def of_growth(part: dict[str, Any]) -> Iterator[Bar]:
+    ours = {backend: rows_of(part, backend, OURS) for backend in ("nftables", "iptables")}
+    most = max(ours["nftables"])
+    anonymous = rows_of(part, "nftables", ANONYMOUS)
+    at = max(anonymous)
+    yield Bar(
+        title=f"nftables, {at} services: load of an anonymous map per service / {OURS}",
+        value=statistics.median(anonymous[at]["load"]["cpu"])
+        / statistics.median(ours["nftables"][at]["load"]["cpu"]),
+        limit=10,
+        at_least=True,
+    )
+    for backend, limit in (("nftables", 1.5), ("iptables", 2.5)):
+        value = median_ratio(ours[backend][most]["flow_ns"], ours[backend][1]["flow_ns"])
+        yield Bar(title=f"{backend}: a new flow with {most} services / one", value=value, limit=limit)
+    kube = rows_of(part, "iptables", KUBE)
+    at = max(kube)
+    yield Bar(
+        title=f"iptables, {at} services: a new flow through kube-proxy's list / {OURS}",
+        value=median_ratio(kube[at]["flow_ns"], ours["iptables"][at]["flow_ns"]),
+        limit=3.5,
+        at_least=True,
+    )
+    many, few = (rows_of(part, "iptables", what)[1]["flow_ns"] for what in (growth.MANY, growth.FEW))
+    yield Bar(title="iptables: a new flow over 64 endpoints / 4", value=median_ratio(many, few), limit=1.3)
+
+
+OF_PARTS = {"proxies": of_proxies, "changes": of_changes, "load": of_load, "growth": of_growth}
+
+
+def bars(results: dict[str, Any]) -> list[Bar]:
+    """Every bar of the parts that were measured."""
+    return [bar for name, part in results["parts"].items() for bar in OF_PARTS[name](part)]
+
+
+def exponent(points: Sequence[tuple[float, float]]) -> float | None:
+    """The power of its size with which a thing grows: least squares over the logarithms of the last three."""
+    logs = [(math.log(x), math.log(y)) for x, y in points[-3:]]
+    if len(logs) < 2:
+        return None
+    return statistics.linear_regression([x for x, _ in logs], [y for _, y in logs]).slope

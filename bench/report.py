@@ -1,0 +1,338 @@
+"""Figures as tables and charts: on the terminal, and in the documents of this project.
+
+    python bench/report.py FILE             prints what is in a JSON document of the bench
+    python bench/report.py FILE --publish   makes it the document that README.md and docs/bench tell of
+    python bench/report.py --check          exits with 1 where they say something else than that document
+
+In README.md and docs/bench/README.md, what stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` is
+written by this program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import growth
+import load
+import proxies
+from bars import balancing, bars, column, exponent, rows_of
+from layouts import KUBE, LIST, OURS
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs/bench/results.json"
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs/bench/README.md")
+REGION = re.compile(r"(?s)(<!-- bench:([a-z]+) -->\n).*?(<!-- /bench:\2 -->)")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines).replace("|  |", "| |")
+
+    def plain(self) -> str:
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
+        return "".join(
+            "  ".join(
+                cell.rjust(width) if i else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            + "\n"
+            for line in lines
+        )
+
+
+def number(value: float) -> str:
+    """Two or three digits, thousands apart."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 100:
+        digits = 10 ** (len(f"{abs(value):.0f}") - 3)
+        return f"{round(value / digits) * digits:,.0f}"
+    return f"{value:.2g}" if abs(value) < 10 else f"{value:.0f}"
+
+
+def seconds(value: float) -> str:
+    if value >= 1:
+        return f"{number(value)} s"
+    return f"{number(value * 1e3)} ms" if value >= 1e-3 else f"{number(value * 1e6)} µs"
+
+
+def size(value: float) -> str:
+    return f"{max(value, 0) / (1 << 20):.1f} MB"
+
+
+def median(row: dict[str, Any], what: str) -> float:
+    """Seconds of the processor, which other work on the machine changes less than those that pass."""
+    return statistics.median(row[what]["cpu"])
+
+
+def ratio(value: float) -> str:
+    return f"{value:.2f}" if value < 9.95 else f"{value:.0f}"
+
+
+def machine_words(results: dict[str, Any]) -> str:
+    """On what, with what, and how all of this was measured."""
+    machine, versions = results["machine"], results["versions"]
+    command = "make bench" if results["size"] == "full" else f"make bench BENCH={results['size']}"
+    where = "a virtual machine with" if machine["virtual"] else "a machine with"
+    processors = f"{machine['processors']} processors ({machine['cpu']})"
+    used = f", of which the bench uses {machine['processors_used']}," if machine["processors"] > 2 else ""
+    others = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "lbctl")
+    return (
+        f"One run of `{command}` on {where} {processors}{used} and {machine['memory_gb']} GB of memory: "
+        f"{others}.\n"
+    )
+
+
+def proxies_table(part: dict[str, Any]) -> Table:
+    rows = []
+    for name in part["cases"]:
+        base = proxies.CASES_BY_NAME[name].base.name
+        rate, cost = statistics.median(column(part, name, proxies.NEW, "per_second")), "—"
+        if name != base:
+            cost = f"{balancing(part, name, proxies.NEW) / 10:.2f} s"
+        memory = statistics.median(one["memory"] for one in part["cases"][name]["rounds"])
+        rows.append(
+            [
+                name,
+                number(rate),
+                ratio(rate / statistics.median(column(part, base, proxies.NEW, "per_second"))),
+                cost,
+                *(
+                    seconds(statistics.median(column(part, name, proxies.PACED, what)) / 1e6)
+                    for what in ("p50_us", "p99_us")
+                ),
+                number(statistics.median(column(part, name, proxies.KEEP, "per_second"))),
+                size(memory) if name != base else "—",
+            ]
+        )
+    rows += [[name, why, *[""] * 6] for name, why in part["absent"].items()]
+    return Table(
+        (
+            "three backends on one host",
+            "new connections a second",
+            "of direct",
+            "processor's time of balancing 100,000",
+            f"latency at {part['rate']:,} a second: median",
+            "99 of 100",
+            "requests a second, keep-alive",
+            "memory",
+        ),
+        rows,
+    )
+
+
+def changes_table(part: dict[str, Any]) -> Table:
+    rows = []
+    for name, found in part["changes"].items():
+        lost = sum(found["lost"].values())
+        kinds = ", ".join(f"{count:,} {how}" for how, count in found["lost"].items())
+        rows.append(
+            [
+                name,
+                found["changed_by"],
+                f"{found['connections']:,}",
+                f"{lost:,}" + (f" ({kinds})" if lost else ""),
+                f"{100 * found['deviation']:.2f} %",
+            ]
+        )
+    some = next(iter(part["changes"].values()))
+    return Table(
+        (
+            f"{some['changes']} changes at {part['rate']:,} new connections a second",
+            "changed by",
+            "connections",
+            "lost",
+            "farthest from a third by",
+        ),
+        rows,
+    )
+
+
+def shares_table(part: dict[str, Any]) -> Table:
+    rows = []
+    for name, found in part["shares"].items():
+        answers = " ".join(f"{count:,}" for count in found["answers"].values())
+        lost = sum(found["lost"].values())
+        rows.append([name, answers, f"{lost:,}", f"{100 * found['deviation']:.2f} %"])
+    some = next(iter(part["shares"].values()))
+    return Table(
+        (f"{some['connections']:,} connections over three", "answers", "lost", "farthest from a third by"),
+        rows,
+    )
+
+
+def load_table(part: dict[str, Any]) -> Table:
+    rows = []
+    for words, what in (
+        ("the tool alone loads the text (`nft -f`, `iptables-legacy-restore`)", load.TOOL),
+        ("lbctl has the kernel load it", load.KERNEL),
+        ("`lbctl apply`, all of it: read, check, compile, plan, load, prove", load.FIRST),
+        ("the same with one endpoint changed", load.DELTA),
+        ("the same with nothing changed", load.SAME),
+        ("one endpoint changed through the Python API, session kept", load.IN_MEMORY),
+    ):
+        row = [words]
+        for found in part["backends"].values():
+            cells = ["", ""]
+            if what in found:
+                value, least = median(found, what), median(found, load.TOOL)
+                cells = [seconds(value), ratio(value / least)]
+            row += cells
+        rows.append(row)
+    head = f"{part['services']:,} services of {part['endpoints']} endpoints"
+    return Table((head, "nftables", "of the tool", "iptables (legacy)", "of the tool"), rows)
+
+
+def flow(row: dict[str, Any]) -> float:
+    return statistics.median(row["flow_ns"])
+
+
+def flow_table(part: dict[str, Any]) -> Table:
+    def against(backend: str, over: tuple[str, int], under: tuple[str, int]) -> str:
+        rows = [rows_of(part, backend, what).get(services) for what, services in (over, under)]
+        return ratio(flow(rows[0]) / flow(rows[1])) if all(rows) else ""
+
+    backends = ("nftables", "iptables")
+    most = max(rows_of(part, "nftables", OURS))
+    lines = [
+        ("one service, against tracking the connection alone", (OURS, 1), (growth.TRACKED, 0)),
+        (f"{most:,} services, against one", (OURS, most), (OURS, 1)),
+        (
+            f"flows scattered over all {most:,}, against one service",
+            (growth.SCATTERED, most),
+            (OURS, 1),
+        ),
+        (f"a list of {most:,} services, as in blog posts, against ours of one", (LIST, most), (OURS, 1)),
+        (f"kube-proxy's rules for {most:,} services, against ours of one", (KUBE, most), (OURS, 1)),
+        ("a service of 64 endpoints, against one of 4", (growth.MANY, 1), (growth.FEW, 1)),
+    ]
+    rows = [[words, *(against(backend, over, under) for backend in backends)] for words, over, under in lines]
+    return Table(("a new flow through a router", "nftables", "iptables (legacy)"), rows)
+
+
+def growth_table(part: dict[str, Any]) -> Table:
+    """Each layout at the most services that were tried."""
+    rows = []
+    for backend, found in part["backends"].items():
+        base = flow(rows_of(part, backend, growth.TRACKED)[0])
+        for layout in found["layouts"]:
+            by_size = rows_of(part, backend, layout)
+            most = max(by_size)
+            row = by_size[most]
+            cells = [f"{backend}: {layout}", f"{most:,}"]
+            for what in ("load", "change", "list"):
+                power = exponent([(n, median(r, what)) for n, r in by_size.items()])
+                cells.append(seconds(median(row, what)) + (f" (n^{power:.1f})" if power is not None else ""))
+            cells += [size(row["memory"]), f"{flow(row) / 1000:.1f} µs", ratio(flow(row) / base)]
+            rows.append(cells)
+    head = ("layout", "services", "load", "change of one endpoint", "list", "memory of the kernel")
+    return Table((*head, "a new flow", "against tracking alone"), rows)
+
+
+def layouts_words(part: dict[str, Any]) -> str:
+    """What the layouts are, and what was not measured."""
+    lines = [
+        f"- {backend}: {layout}: {about}."
+        + (f" Not measured: {found['left_out'][layout]}." if layout in found["left_out"] else "")
+        for backend, found in part["backends"].items()
+        for layout, about in found["layouts"].items()
+    ]
+    if not part["ipvs"]:
+        lines.append("- IPVS: not measured, this kernel has no IPVS (or its module is not loaded).")
+    return "\n".join(lines) + "\n"
+
+
+def bars_table(results: dict[str, Any]) -> Table:
+    rows = [
+        [bar.title, ratio(bar.value) + bar.unit, bar.words, "met" if bar.met else "MISSED"]
+        for bar in bars(results)
+    ]
+    return Table(("bar", "measured", "wanted", ""), rows)
+
+
+#: Name → the part that it tells of, and how.
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
+    "proxies": ("proxies", proxies_table),
+    "changes": ("changes", changes_table),
+    "shares": ("changes", shares_table),
+    "load": ("load", load_table),
+    "flow": ("growth", flow_table),
+    "growth": ("growth", growth_table),
+}
+
+
+def print_all(results: dict[str, Any]) -> None:
+    print(machine_words(results))
+    for part, table in TABLES.values():
+        if part in results["parts"]:
+            print(table(results["parts"][part]).plain().replace("`", ""))
+    if "growth" in results["parts"]:
+        print(layouts_words(results["parts"]["growth"]))
+    print(bars_table(results).plain(), end="")
+
+
+def region(name: str, results: dict[str, Any]) -> str:
+    if name == "machine":
+        return machine_words(results)
+    if name == "layouts":
+        return layouts_words(results["parts"]["growth"])
+    if name == "bars":
+        return bars_table(results).markdown()
+    part, table = TABLES[name]
+    return table(results["parts"][part]).markdown()
+
+
+def written(text: str, results: dict[str, Any]) -> str:
+    """A document with its regions as the results have them."""
+    return REGION.sub(lambda found: f"{found[1]}{region(found[2], results)}{found[3]}", text)
+
+
+def publish(results: dict[str, Any]) -> None:
+    from plots import draw
+
+    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    for path in DOCUMENTS:
+        path.write_text(written(path.read_text(), results))
+    draw(results, RESULTS.parent)
+
+
+def check() -> int:
+    results = json.loads(RESULTS.read_text())
+    stale = [path for path in DOCUMENTS if written(path.read_text(), results) != path.read_text()]
+    for path in stale:
+        where = path.relative_to(ROOT)
+        print(f"{where} is not what {RESULTS.relative_to(ROOT)} says: python bench/report.py --publish")
+    return 1 if stale else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("file", metavar="FILE", type=Path, nargs="?", default=RESULTS)
+    parser.add_argument("--publish", action="store_true")
+    parser.add_argument("--check", action="store_true")
+    given = parser.parse_args()
+    if given.check:
+        return check()
+    results = json.loads(given.file.read_text())
+    print_all(results)
+    if given.publish:
+        publish(results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
