@@ -15,6 +15,9 @@ from layouts import ANONYMOUS, KUBE, OURS
 from timing import median_ratio
 from ways import HAPROXY, LBCTL_IPTABLES, LBCTL_NFTABLES, NGINX
 
+#: What several bars are about.
+MANY = 10_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
@@ -23,10 +26,16 @@ class Bar:
     limit: float
     at_least: bool = False
     unit: str = ""
+    #: The size that the bar is meant for, where it was not reached.
+    meant_for: str = ""
 
     @property
     def met(self) -> bool:
         return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    @property
+    def verdict(self) -> str:
+        return self.meant_for or ("met" if self.met else "MISSED")
 
     @property
     def words(self) -> str:
@@ -72,6 +81,10 @@ def of_changes(part: dict[str, Any]) -> Iterator[Bar]:
         yield Bar(title=title, value=sum(found["lost"].values()), limit=0)
 
 
+def meant_for(services: int) -> str:
+    return "" if services >= MANY else f"meant for {MANY:,} services"
+
+
 def of_load(part: dict[str, Any]) -> Iterator[Bar]:
     def ratio(backend: str, over: str, under: str) -> float:
         rows = part["backends"][backend]
@@ -85,14 +98,19 @@ def of_load(part: dict[str, Any]) -> Iterator[Bar]:
         ("iptables", load.KERNEL, load.TOOL, 1.3),
         ("iptables", load.FIRST, load.TOOL, 4),
     ):
-        value = ratio(backend, over, under)
-        yield Bar(title=f"{backend}, {part['services']} services: {over} / {under}", value=value, limit=limit)
+        yield Bar(
+            title=f"{backend}, {part['services']:,} services: {over} / {under}",
+            value=ratio(backend, over, under),
+            limit=limit,
+            meant_for=meant_for(part["services"]),
+        )
     seconds = statistics.median(part["backends"]["nftables"][load.IN_MEMORY]["cpu"])
     yield Bar(
-        title=f"nftables, {part['services']} services: {load.IN_MEMORY}",
+        title=f"nftables, {part['services']:,} services: {load.IN_MEMORY}",
         value=seconds * 1000,
         limit=40,
         unit=" ms",
+        meant_for=meant_for(part["services"]),
     )
 
 
@@ -108,22 +126,29 @@ def of_growth(part: dict[str, Any]) -> Iterator[Bar]:
     anonymous = rows_of(part, "nftables", ANONYMOUS)
     at = max(anonymous)
     yield Bar(
-        title=f"nftables, {at} services: load of an anonymous map per service / {OURS}",
+        title=f"nftables, {at:,} services: load of an anonymous map per service / {OURS}",
         value=statistics.median(anonymous[at]["load"]["cpu"])
         / statistics.median(ours["nftables"][at]["load"]["cpu"]),
         limit=10,
         at_least=True,
+        meant_for=meant_for(at),
     )
     for backend, limit in (("nftables", 1.5), ("iptables", 2.5)):
         value = median_ratio(ours[backend][most]["flow_ns"], ours[backend][1]["flow_ns"])
-        yield Bar(title=f"{backend}: a new flow with {most} services / one", value=value, limit=limit)
+        yield Bar(
+            title=f"{backend}: a new flow with {most:,} services / one",
+            value=value,
+            limit=limit,
+            meant_for=meant_for(most),
+        )
     kube = rows_of(part, "iptables", KUBE)
     at = max(kube)
     yield Bar(
-        title=f"iptables, {at} services: a new flow through kube-proxy's list / {OURS}",
+        title=f"iptables, {at:,} services: a new flow through kube-proxy's list / {OURS}",
         value=median_ratio(kube[at]["flow_ns"], ours["iptables"][at]["flow_ns"]),
         limit=3.5,
         at_least=True,
+        meant_for=meant_for(at),
     )
     many, few = (rows_of(part, "iptables", what)[1]["flow_ns"] for what in (growth.MANY, growth.FEW))
     yield Bar(title="iptables: a new flow over 64 endpoints / 4", value=median_ratio(many, few), limit=1.3)
@@ -137,9 +162,10 @@ def bars(results: dict[str, Any]) -> list[Bar]:
     return [bar for name, part in results["parts"].items() for bar in OF_PARTS[name](part)]
 
 
-def exponent(points: Sequence[tuple[float, float]]) -> float | None:
+def power(points: Sequence[tuple[float, float]]) -> str:
     """The power of its size with which a thing grows: least squares over the logarithms of the last three."""
     logs = [(math.log(x), math.log(y)) for x, y in points[-3:]]
     if len(logs) < 2:
-        return None
-    return statistics.linear_regression([x for x, _ in logs], [y for _, y in logs]).slope
+        return ""
+    slope = statistics.linear_regression([x for x, _ in logs], [y for _, y in logs]).slope
+    return f"(n^{round(slope, 1) + 0.0:.1f})"

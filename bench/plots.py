@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from bars import balancing, column, exponent, rows_of
-from layouts import OURS
+from bars import balancing, column, power, rows_of
+from layouts import ANONYMOUS, KUBE, LIST, OURS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from proxies import CASES_BY_NAME, NEW
 
-OURS_COLOUR, OTHERS = "#0b6e4f", ("#9aa5b1", "#6b7785", "#c98b2b", "#a63d40", "#5b5f97")
+GREEN, GREY = "#0b6e4f", "#9aa5b1"
+COLOURS = {OURS: GREEN, ANONYMOUS: "#5b5f97", KUBE: "#c98b2b", LIST: "#a63d40"}
 
 
 def draw(results: dict[str, Any], folder: Path) -> None:
@@ -34,10 +35,10 @@ def connections(part: dict[str, Any]) -> Figure:
     costs = [max(balancing(part, name, NEW) / 10, 0) for name in names]
     figure = Figure(figsize=(9, 2.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    colours = [OURS_COLOUR if name.startswith(OURS) else OTHERS[0] for name in names]
+    colours = [GREEN if name.startswith(OURS) else GREY for name in names]
     for axes, values, title, form in (
         (left, rates, "new connections a second", "{:,.0f}"),
-        (right, costs, "processor's seconds of balancing 100,000 of them", "{:.2f}"),
+        (right, costs, "processor's seconds to balance 100,000", "{:.2f}"),
     ):
         bars = axes.barh(names, values, color=colours)
         axes.bar_label(bars, labels=[form.format(value) for value in values], padding=3)
@@ -53,23 +54,21 @@ def growth(part: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(9, 6.4), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
     for at, backend in enumerate(("nftables", "iptables")):
-        for number, layout in enumerate(part["backends"][backend]["layouts"]):
+        for layout in part["backends"][backend]["layouts"]:
             rows = rows_of(part, backend, layout)
-            colour = OURS_COLOUR if layout == OURS else OTHERS[number]
             load = [(n, statistics.median(row["load"]["cpu"])) for n, row in rows.items()]
             flow = [(n, statistics.median(row["flow_ns"]) / 1000) for n, row in rows.items()]
             for chart, points in ((axes[0][at], load), (axes[1][at], flow)):
-                line(chart, layout, points, colour)
+                line(chart, layout, points)
         label(axes[0][at], f"{backend}: load, processor's seconds")
         label(axes[1][at], f"{backend}: a new flow, µs")
         axes[1][at].set_xlabel("services of ten endpoints")
     return figure
 
 
-def line(axes: Axes, name: str, points: list[tuple[float, float]], colour: str) -> None:
-    power = exponent(points)
-    words = name if power is None else f"{name} (n^{power:.1f})"
-    axes.loglog(*zip(*points, strict=True), marker="o", markersize=3, color=colour, label=words)
+def line(axes: Axes, name: str, points: list[tuple[float, float]]) -> None:
+    words = f"{name} {power(points)}"
+    axes.loglog(*zip(*points, strict=True), marker="o", markersize=3, color=COLOURS[name], label=words)
 
 
 def label(axes: Axes, title: str) -> None:

@@ -23,8 +23,9 @@ from typing import Any
 import growth
 import load
 import proxies
-from bars import balancing, bars, column, exponent, rows_of
+from bars import balancing, bars, column, power, rows_of
 from layouts import KUBE, LIST, OURS
+from timing import median_ratio
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/bench/results.json"
@@ -39,7 +40,7 @@ class Table:
 
     def markdown(self) -> str:
         lines = [self.header, ["---"] * len(self.header), *self.rows]
-        return "".join(f"| {' | '.join(line)} |\n" for line in lines).replace("|  |", "| |")
+        return "".join(f"|{'|'.join(f' {cell} ' if cell else ' ' for cell in line)}|\n" for line in lines)
 
     def plain(self) -> str:
         lines = [self.header, *self.rows]
@@ -101,15 +102,15 @@ def proxies_table(part: dict[str, Any]) -> Table:
     rows = []
     for name in part["cases"]:
         base = proxies.CASES_BY_NAME[name].base.name
-        rate, cost = statistics.median(column(part, name, proxies.NEW, "per_second")), "—"
+        rates, cost = column(part, name, proxies.NEW, "per_second"), "—"
         if name != base:
             cost = f"{balancing(part, name, proxies.NEW) / 10:.2f} s"
         memory = statistics.median(one["memory"] for one in part["cases"][name]["rounds"])
         rows.append(
             [
                 name,
-                number(rate),
-                ratio(rate / statistics.median(column(part, base, proxies.NEW, "per_second"))),
+                number(statistics.median(rates)),
+                ratio(median_ratio(rates, column(part, base, proxies.NEW, "per_second"))),
                 cost,
                 *(
                     seconds(statistics.median(column(part, name, proxies.PACED, what)) / 1e6)
@@ -197,14 +198,10 @@ def load_table(part: dict[str, Any]) -> Table:
     return Table((head, "nftables", "of the tool", "iptables (legacy)", "of the tool"), rows)
 
 
-def flow(row: dict[str, Any]) -> float:
-    return statistics.median(row["flow_ns"])
-
-
 def flow_table(part: dict[str, Any]) -> Table:
     def against(backend: str, over: tuple[str, int], under: tuple[str, int]) -> str:
         rows = [rows_of(part, backend, what).get(services) for what, services in (over, under)]
-        return ratio(flow(rows[0]) / flow(rows[1])) if all(rows) else ""
+        return ratio(median_ratio(*(row["flow_ns"] for row in rows if row))) if all(rows) else ""
 
     backends = ("nftables", "iptables")
     most = max(rows_of(part, "nftables", OURS))
@@ -228,16 +225,17 @@ def growth_table(part: dict[str, Any]) -> Table:
     """Each layout at the most services that were tried."""
     rows = []
     for backend, found in part["backends"].items():
-        base = flow(rows_of(part, backend, growth.TRACKED)[0])
+        base = rows_of(part, backend, growth.TRACKED)[0]["flow_ns"]
         for layout in found["layouts"]:
             by_size = rows_of(part, backend, layout)
             most = max(by_size)
             row = by_size[most]
             cells = [f"{backend}: {layout}", f"{most:,}"]
             for what in ("load", "change", "list"):
-                power = exponent([(n, median(r, what)) for n, r in by_size.items()])
-                cells.append(seconds(median(row, what)) + (f" (n^{power:.1f})" if power is not None else ""))
-            cells += [size(row["memory"]), f"{flow(row) / 1000:.1f} µs", ratio(flow(row) / base)]
+                points = [(n, median(r, what)) for n, r in by_size.items()]
+                cells.append(f"{seconds(median(row, what))} {power(points)}".rstrip())
+            cells += [size(row["memory"]), f"{statistics.median(row['flow_ns']) / 1000:.1f} µs"]
+            cells.append(ratio(median_ratio(row["flow_ns"], base)))
             rows.append(cells)
     head = ("layout", "services", "load", "change of one endpoint", "list", "memory of the kernel")
     return Table((*head, "a new flow", "against tracking alone"), rows)
@@ -257,10 +255,7 @@ def layouts_words(part: dict[str, Any]) -> str:
 
 
 def bars_table(results: dict[str, Any]) -> Table:
-    rows = [
-        [bar.title, ratio(bar.value) + bar.unit, bar.words, "met" if bar.met else "MISSED"]
-        for bar in bars(results)
-    ]
+    rows = [[bar.title, ratio(bar.value) + bar.unit, bar.words, bar.verdict] for bar in bars(results)]
     return Table(("bar", "measured", "wanted", ""), rows)
 
 
