@@ -30,6 +30,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,12 +41,14 @@ from programs import Programs
 from sides import ENDPOINTS, SIDES, moved
 from timing import Spent, fresh, kernel_memory, rounded, run, timed
 
-from lbctl.engine import apply, open_session, plan
+from lbctl.engine import Session, apply, open_session, plan
 from lbctl.host import LocalHost
 from lbctl.host.netns import Namespace, PrivateHost
 
 if TYPE_CHECKING:
     from sizes import Size
+
+    from lbctl.model import Intent
 
 # Short, so that few batches meet the end of a time slice on a busy machine.
 BATCH = 25
@@ -147,6 +150,10 @@ def measure(row: Row, sender: Path, size: Size) -> float:
     return statistics.median(nanoseconds / packets for packets, nanoseconds in batches)
 
 
+def applied(session: Session, intent: Intent) -> None:
+    apply(session, (plan(session, intent),))
+
+
 @dataclass(slots=True, kw_only=True)
 class Bench:
     """The rows of one backend, as they come to be."""
@@ -173,12 +180,12 @@ class Bench:
     def plain_rows(self) -> None:
         """What layouts are held against."""
         for what, text in ((FORWARDING, ""), (TRACKED, TRACKING[self.backend])):
-            road = build(self.host, lambda text=text: self.load_text(text))
+            road = build(self.host, partial(self.load_text, text))
             self.add(what, 0, road, ENDPOINT, tracked=bool(text))
         if self.backend == "iptables":
             texts = {FEW: layouts.ours("iptables", 1, 4), MANY: layouts.ours("iptables", 1, LADDER)}
             for what, text in {**texts, LADDERED: layouts.iptables_ladder()}.items():
-                self.add(what, 1, build(self.host, lambda text=text: self.load_text(text)), FIRST_SERVICE)
+                self.add(what, 1, build(self.host, partial(self.load_text, text)), FIRST_SERVICE)
 
     def layout_rows(self, layout: Layout) -> None:
         """One layout at all sizes, until one would take too long."""
@@ -203,15 +210,15 @@ class Bench:
         def timed_load() -> None:
             nonlocal weight
             before = kernel_memory()
-            run(load, *layout.load, stdin=file)
+            run(load, *layout.tool.load, stdin=file)
             weight = kernel_memory() - before
 
         road = build(self.host, timed_load)
         while sum(load.wall) < self.size.load_enough and len(load.wall) < RUNS_OF_A_LOAD:
             with fresh(self.host):
-                run(load, *layout.load, stdin=file)
+                run(load, *layout.tool.load, stdin=file)
         with road.router.entered():
-            run(listing, *layout.list)
+            run(listing, *layout.tool.list)
         if layout.name == IPVS:
             road.router.ip("route", "add", "local", f"{FIRST_SERVICE}/16", "dev", "lo")
         at = services // 2 if layout.name == OURS else services - 1
@@ -232,13 +239,13 @@ class Bench:
                     sys.exit(f"{self.backend}, {row.services}: what was loaded is not what lbctl would apply")
                 for number in range(len(numbers)):
                     intent = moved(intent, number)
-                    spent.note(*timed(lambda intent=intent: apply(session, (plan(session, intent),))))
+                    spent.note(*timed(partial(applied, session, intent)))
             else:
-                listed = subprocess.run(layout.list, check=True, capture_output=True, text=True).stdout
+                listed = subprocess.run(layout.tool.list, check=True, capture_output=True, text=True).stdout
                 file = self.folder / "change"
                 for number in numbers:
                     file.write_text(layout.change(number, listed))
-                    run(spent, *layout.load, stdin=file)
+                    run(spent, *layout.tool.load, stdin=file)
         row.costs["change"] = spent.as_json()
 
     def measure(self) -> dict[str, Any]:

@@ -27,18 +27,24 @@ LADDER = 64
 OURS, ANONYMOUS, KUBE, LIST, IPVS = "lbctl", "anonymous maps", "kube-proxy", "list", "IPVS"
 
 
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """The commands that load a text from standard input, and that list the rules."""
+
+    load: tuple[str, ...]
+    list: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """A way of writing services, and the tool that takes it."""
+    """A way of writing services."""
 
     name: str
     #: Whose rules these are, in words.
     about: str
     #: Number of services → text.
     text: Callable[[int], str]
-    #: The tool's commands that load a text from standard input, and that list the rules.
-    load: tuple[str, ...]
-    list: tuple[str, ...]
+    tool: Tool
     #: Number of a service and the list of all rules → the text that moves its first endpoint `ELSEWHERE`;
     #: None for ours: lbctl finds out by itself.
     change: Callable[[int, str], str] | None = None
@@ -231,48 +237,49 @@ def has_ipvs() -> bool:
     return Path("/proc/net/ip_vs").exists()
 
 
-NFT = {"load": ("nft", "-f", "-"), "list": ("nft", "-a", "list", "ruleset")}
-RESTORE = {"load": ("iptables-legacy-restore", "--noflush"), "list": ("iptables-legacy-save", "-t", "nat")}
+NFT = Tool(("nft", "-f", "-"), ("nft", "-a", "list", "ruleset"))
+RESTORE = Tool(("iptables-legacy-restore", "--noflush"), ("iptables-legacy-save", "-t", "nat"))
+IPVSADM = Tool(("ipvsadm", "--restore"), ("ipvsadm", "--save", "--numeric"))
 LAYOUTS = {
     "nftables": (
-        Layout(name=OURS, about="slot pages", text=lambda n: ours("nftables", n), **NFT),
+        Layout(name=OURS, about="slot pages", text=lambda n: ours("nftables", n), tool=NFT),
         Layout(
             name=ANONYMOUS,
             about="verdict map, an anonymous map per service",
             text=nft_anonymous,
             change=nft_anonymous_change,
-            **NFT,
+            tool=NFT,
         ),
         Layout(
             name=KUBE,
             about="verdict map, an anonymous map per service, a chain per endpoint",
             text=nft_kube,
             change=nft_kube_change,
-            **NFT,
+            tool=NFT,
         ),
         Layout(
             name=LIST,
             about="one rule with an anonymous map per service, as in blog posts",
             text=nft_list,
             change=nft_list_change,
-            **NFT,
+            tool=NFT,
         ),
     ),
     "iptables": (
-        Layout(name=OURS, about="trees of chains", text=lambda n: ours("iptables", n), **RESTORE),
+        Layout(name=OURS, about="trees of chains", text=lambda n: ours("iptables", n), tool=RESTORE),
         Layout(
             name=KUBE,
             about="a chain and a ladder of probabilities per service, a chain per endpoint",
             text=iptables_kube,
             change=iptables_kube_change,
-            **RESTORE,
+            tool=RESTORE,
         ),
         Layout(
             name=LIST,
             about="a rule per endpoint in one chain, as in blog posts",
             text=iptables_list,
             change=iptables_list_change,
-            **RESTORE,
+            tool=RESTORE,
         ),
     ),
     "ipvs": (
@@ -281,8 +288,7 @@ LAYOUTS = {
             about="the kernel's own balancer, round robin, masquerading",
             text=ipvs,
             change=ipvs_change,
-            load=("ipvsadm", "--restore"),
-            list=("ipvsadm", "--save", "--numeric"),
+            tool=IPVSADM,
         ),
     ),
 }

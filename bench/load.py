@@ -113,8 +113,8 @@ def measure(side: Side, services: int, runs: int, folder: Path) -> Mapping[str, 
         return timed(lambda: side.load(LocalHost(), text))
 
     unwritable = refusing(folder / "refusing")
-    lbctl = (sys.executable, "-m", "lbctl", "apply", "--yes", "--backend", side.backend.name)
-    lbctl += ("--driver", side.driver, "--config")
+    options = ("--yes", "--backend", side.backend.name, "--driver", side.driver, "--config")
+    lbctl = (sys.executable, "-m", "lbctl", "apply", *options)
     for _ in range(runs):
         with fresh(host):
             rows[KERNEL].note(*apart(kernel_part))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def growth(part: dict[str, Any]) -> Figure:
     return figure
 
 
-def line(axes: Axes, name: str, points: list[tuple[float, float]]) -> None:
+def line(axes: Axes, name: str, points: Sequence[tuple[float, float]]) -> None:
     words = f"{name} {power(points)}"
     axes.loglog(*zip(*points, strict=True), marker="o", markersize=3, color=COLOURS[name], label=words)
 

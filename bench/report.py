@@ -77,7 +77,8 @@ def size(value: float) -> str:
 
 def median(row: dict[str, Any], what: str) -> float:
     """Seconds of the processor, which other work on the machine changes less than those that pass."""
-    return statistics.median(row[what]["cpu"])
+    values: list[float] = row[what]["cpu"]
+    return statistics.median(values)
 
 
 def ratio(value: float) -> str:

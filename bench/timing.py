@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,8 @@ def interrupts() -> float:
     That is what threads named ksoftirqd do, and, on kernels that count interrupts apart, all of them
     (`IRQ_TIME_ACCOUNTING`): there a process that sends a packet is not charged for what that sets off.
     """
-    total = processor(_SOFTIRQD)
-    if _COUNTED_APART:
+    total = processor(softirq_threads())
+    if counted_apart():
         [line] = re.findall(r"(?m)^cpu .*$", Path("/proc/stat").read_text())
         total += sum(map(int, line.split()[6:8])) / os.sysconf("SC_CLK_TCK")
     return total
@@ -108,23 +109,32 @@ def kernel_config() -> str:
     return gzip.decompress(here.read_bytes()).decode()
 
 
-_COUNTED_APART = "CONFIG_IRQ_TIME_ACCOUNTING=y" in kernel_config()
-_SOFTIRQD = tuple(
-    int(path.parent.name)
-    for path in Path("/proc").glob("[0-9]*/comm")
-    if path.read_text().startswith("ksoftirqd/")
-)
+@cache
+def counted_apart() -> bool:
+    """True where no process is charged for interrupts."""
+    return "CONFIG_IRQ_TIME_ACCOUNTING=y" in kernel_config()
+
+
+@cache
+def softirq_threads() -> tuple[int, ...]:
+    comms = Path("/proc").glob("[0-9]*/comm")
+    return tuple(int(path.parent.name) for path in comms if _text(path).startswith("ksoftirqd/"))
+
+
+def _text(path: Path) -> str:
+    """What a file of a process says; nothing where the process has ended meanwhile."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def descendants(pid: int) -> tuple[int, ...]:
     """A process and all processes below it."""
     parents: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue  # It has ended meanwhile.
-        parents.setdefault(parent, []).append(int(path.parent.name))
+        if rest := _text(path).rpartition(")")[2].split():
+            parents.setdefault(int(rest[1]), []).append(int(path.parent.name))
     found = [pid]
     for one in found:
         found += parents.get(one, [])
@@ -133,8 +143,8 @@ def descendants(pid: int) -> tuple[int, ...]:
 
 def own_memory(pids: Iterable[int]) -> int:
     """Bytes of memory of processes, each shared page counted once."""
-    texts = (Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids)
-    return sum(int(re.findall(r"(?m)^Pss: +(\d+)", text)[0]) * 1024 for text in texts)
+    text = "\n".join(_text(Path(f"/proc/{pid}/smaps_rollup")) for pid in pids)
+    return 1024 * sum(map(int, re.findall(r"(?m)^Pss: +(\d+)", text)))
 
 
 def kernel_memory() -> int:
