@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 NODE = ("node", str(SOURCES / "node_server.js"))
 NEW, KEEP, PACED = "new", "keep-alive", "paced"
+#: Connections that the kernel of a machine with a gigabyte of memory tracks at once, and some less.
+TRACKABLE = 60_000
 
 
 @contextmanager
@@ -145,7 +147,7 @@ def conntrack_entry() -> int:
 def part(size: Size, programs: Programs, folder: Path) -> dict[str, Any]:
     """Case → its rounds."""
     loads = {
-        NEW: Load(milliseconds=size.traffic_milliseconds, requests=100_000),
+        NEW: Load(milliseconds=size.traffic_milliseconds, requests=TRACKABLE),
         KEEP: Load(milliseconds=size.traffic_milliseconds, keep=True),
         PACED: Load(milliseconds=size.traffic_milliseconds, rate=size.rate, concurrency=1_000),
     }

@@ -251,7 +251,7 @@ def layouts_words(part: dict[str, Any]) -> str:
         for layout, about in found["layouts"].items()
     ]
     if not part["ipvs"]:
-        lines.append("- IPVS: not measured, this kernel has no IPVS (or its module is not loaded).")
+        lines.append("- IPVS: not measured: this kernel has it not, or not loaded (`modprobe ip_vs`).")
     return "\n".join(lines) + "\n"
 
 
