@@ -44,8 +44,10 @@ EVERY_THREE = "".join(
 )
 UPLINKS = """\
 *mangle
--A PREROUTING -i inside -m conntrack --ctstate NEW -m statistic --mode nth --every 2 --packet 0 -j MARK --set-xmark 0x1/0xffffffff
--A PREROUTING -i inside -m conntrack --ctstate NEW -m statistic --mode nth --every 2 --packet 1 -j MARK --set-xmark 0x2/0xffffffff
+-A PREROUTING -i inside -m conntrack --ctstate NEW \
+-m statistic --mode nth --every 2 --packet 0 -j MARK --set-xmark 0x1/0xffffffff
+-A PREROUTING -i inside -m conntrack --ctstate NEW \
+-m statistic --mode nth --every 2 --packet 1 -j MARK --set-xmark 0x2/0xffffffff
 COMMIT
 """
 TABLE = """\
