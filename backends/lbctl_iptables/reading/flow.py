@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lbctl_iptables.pick import DRAW
 from lbctl_iptables.reading import where as w
 from lbctl_iptables.reading.meaning import Act, Asked, Chance, Marked, Nodes, Nth, Recent, marked
-from lbctl_iptables.reading.stream import Out, State, Stream, turns
+from lbctl_iptables.reading.stream import EXACT_BITS, Out, State, Stream, turns
 from lbctl_iptables.reading.where import EVERYTHING, LOCAL, NOT, Where
 
 if TYPE_CHECKING:
@@ -144,6 +144,8 @@ class Walk:
                 # As for a counter whose period would be too long.
                 self._average(frame.on)
         frame.came = frame.on.mass()
+        if frame.came.denominator.bit_length() > 3 * EXACT_BITS:
+            raise TooMuch
 
     def _average(self, *streams: Stream) -> None:
         """Follow the period no further: these connections, and those that left the same chain, on average."""
@@ -256,7 +258,7 @@ class Walk:
             whole = masses[1].bit_count()
             rounds = every // gcd(whole, every)
             if rounds * taken.length <= LONGEST:
-                self.budget.spend(rounds * taken.length // 8)
+                self.budget.spend(rounds * taken.length >> 5)
                 places = turns(masses[1], taken.length, rounds, every, step.packet)
                 taken.repeat(rounds)
                 found = taken.split(places)

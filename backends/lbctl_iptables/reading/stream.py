@@ -42,6 +42,8 @@ class State(NamedTuple):
 
 
 START = State()
+#: Bits of a denominator beyond which a share is rounded: those of 130 draws in a row.
+EXACT_BITS = 1 << 12
 
 
 @dataclass(slots=True)
@@ -124,10 +126,14 @@ class Stream:
     def part(self, share: Fraction) -> Stream:
         """A share of each, which leaves this stream."""
         taken = Stream(self.length)
-        rest = 1 - share
         for state, chances in self.states.items():
-            taken.states[state] = {chance * share: places for chance, places in chances.items()}
-            self.states[state] = {chance * rest: places for chance, places in chances.items()}
+            mine: dict[Odds, int] = {}
+            rest: dict[Odds, int] = {}
+            for chance, places in chances.items():
+                part = _rounded(chance * share)
+                mine[part] = mine.get(part, 0) | places
+                rest[chance - part] = rest.get(chance - part, 0) | places
+            taken.states[state], self.states[state] = mine, rest
         return taken
 
     def mean(self) -> None:
@@ -179,8 +185,22 @@ def turns(places: int, length: int, rounds: int, every: int, turn: int) -> int:
     return found
 
 
+def _rounded(share: Fraction) -> Fraction:
+    """A share that many draws in a row made is exact to so many bits, and what is left of it all the rest."""
+    if share.denominator.bit_length() <= EXACT_BITS:
+        return share
+    return Fraction(round(share * (1 << EXACT_BITS)), 1 << EXACT_BITS)
+
+
 def bits(places: int) -> list[int]:
     """Places as numbers."""
+    if places.bit_count() < places.bit_length() >> 4:
+        found = []
+        while places:
+            lowest = places & -places
+            found.append(lowest.bit_length() - 1)
+            places ^= lowest
+        return found
     return [i for i, bit in enumerate(bin(places)[:1:-1]) if bit == "1"]
 
 
