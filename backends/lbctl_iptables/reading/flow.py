@@ -32,7 +32,7 @@ MOST_STATES = 1 << 15
 #: Connections that are followed one by one.
 MOST_TURNS = 1024
 #: Rules asked for all services of a text, for each rule of it, and at least.
-_WORK, _LEAST_WORK = 60, 2_000_000
+_WORK, _LEAST_WORK = 60, 300_000
 
 
 class TooMuch(Exception):
@@ -137,7 +137,7 @@ class Walk:
     def _settle(self, frame: _Frame) -> None:
         """After a rule took some, or changed them."""
         if len(frame.on.states) > 1:
-            self.budget.spend(len(frame.on.states))
+            self.budget.spend(len(frame.on.states) * (1 + (frame.on.length >> 11)))
             if frame.on.size() > MOST_STATES:
                 if frame.on.length == 1:
                     raise TooMuch
@@ -284,7 +284,7 @@ class Walk:
             for a, b in step.parts:
                 cuts |= {cut for cut in (a, b) if low < cut < high}
             ends = sorted(cuts)
-            self.budget.spend(len(ends))
+            self.budget.spend(len(ends) * (1 + len(known)))
             for a, b in pairwise(ends):
                 inside = any(first <= a and b <= last for first, last in step.parts)
                 known[step.key] = (a, b)

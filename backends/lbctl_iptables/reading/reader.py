@@ -261,7 +261,7 @@ class Reader:
             for chain in table.chains.values():
                 root = chain.name not in entered and chain.name not in BUILTIN[name]
                 if root and chain.name in leading[name] and (name, chain.name) not in reached:
-                    first = chain.rules[0] if chain.rules else None
+                    first = next(iter(chain.rules), None)
                     self._log.find(
                         "partial-dump",
                         Severity.INFO,

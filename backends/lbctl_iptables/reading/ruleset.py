@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lbctl.model import Family, Finding, NotRead, Severity
 from lbctl_iptables.reading import lines, options
 from lbctl_iptables.reading.lines import Kind
+from lbctl_iptables.reading.sequence import Sequence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,6 +29,10 @@ _ANYWHERE = frozenset(name for names in BUILTIN.values() for name in names)
 _FAMILIES = {"iptables": Family.IPV4, "ip6tables": Family.IPV6}
 #: Findings of one kind that are listed; what is beyond is counted.
 _MOST = 1000
+#: Pairs of addresses of one rule; a text may make one more for so many bytes, as a list of addresses does.
+_MOST_PAIRS, _PAIR = 4096, 8
+#: Chains and rules that commands for whole tables go through, and for each byte of a text.
+_MOST_VISITS, _VISITS = 2_000_000, 4
 _NAT_TARGETS = frozenset({"DNAT", "REDIRECT", "SNAT", "MASQUERADE", "NETMAP", "SAME", "BALANCE"})
 
 
@@ -57,7 +62,7 @@ class Rule:
             spec.goto,
             spec.inverted,
             tuple((match.name, tuple(match.options)) for match in spec.matches),
-            tuple(sorted(spec.values.items())),
+            tuple(sorted((name, tuple(given)) for name, given in spec.values.items())),
         )
 
 
@@ -66,7 +71,7 @@ class Chain:
     """The rules of a chain; `policy` for one of the kernel's own."""
 
     name: str
-    rules: list[Rule] = field(default_factory=list)
+    rules: Sequence = field(default_factory=Sequence)
     policy: str | None = None
     line: int = 0
     #: False for a chain that was only written to.
@@ -149,13 +154,15 @@ class Ruleset:
     def __init__(self, text: str, family: Family | None, log: Log) -> None:
         self.log = log
         self.tables: dict[tuple[Family, str], Table] = {}
-        self.rules = 0
         self.saved = False
         self._family = family
         self._open: tuple[str, int, str] | None = None
         self._flavours: dict[str, int] = {}
         self._both = False
         self._mixed = False
+        #: Chains and rules that commands for whole tables may go through, and pairs that lists may make.
+        self._visits = _MOST_VISITS + _VISITS * len(text)
+        self._pairs = _MOST_PAIRS + len(text) // _PAIR
         pending: list[tuple[Line, Spec]] = []
         for line in lines.read(text):
             self._line(line, pending)
@@ -164,6 +171,9 @@ class Ruleset:
             # Words that a shell might know, and not one rule.
             log.accept = False
         self._fragments(pending)
+        self.rules = sum(
+            len(chain.rules) for table in self.tables.values() for chain in table.chains.values()
+        )
 
     # -- lines
 
@@ -367,11 +377,11 @@ class Ruleset:
             else:
                 table.chains[name] = Chain(name, line=line.number)
         elif command == "flush":
-            for chain in (
-                [table.chains[name]] if name in table.chains else [] if name else table.chains.values()
-            ):
-                chain.rules.clear()
-        elif command == "delete-chain":
+            chains = [table.chains[name]] if name in table.chains else [] if name else table.chains.values()
+            if name or self._may_visit(len(chains), line):
+                for chain in chains:
+                    chain.rules.clear()
+        elif command == "delete-chain" and (name or self._may_visit(len(table.chains), line)):
             gone = [name] if name else [n for n, c in table.chains.items() if not c.rules]
             for each in gone:
                 chain_gone = table.chains.get(each)
@@ -382,13 +392,22 @@ class Ruleset:
             chain.policy = spec.words[0] if spec.words else "ACCEPT"
             table.whole |= line.program is None and not line.restored
         elif command == "rename-chain" and spec.words and name in table.chains:
-            chain = table.chains.pop(name)
-            chain.name = spec.words[0]
-            table.chains[chain.name] = chain
-            for other in table.chains.values():
-                for rule in other.rules:
-                    if rule.spec.target == name:
-                        rule.spec.target = chain.name
+            rules = sum(len(chain.rules) for chain in table.chains.values())
+            if self._may_visit(len(table.chains) + rules, line):
+                chain = table.chains.pop(name)
+                chain.name = spec.words[0]
+                table.chains[chain.name] = chain
+                for other in table.chains.values():
+                    for rule in other.rules:
+                        if rule.spec.target == name:
+                            rule.spec.target = chain.name
+
+    def _may_visit(self, count: int, line: Line) -> bool:
+        """False where commands have gone through all chains of a table too many times."""
+        self._visits -= count
+        if self._visits < 0:
+            self._unparsable(line, "too many commands that go through all chains of a table")
+        return self._visits >= 0
 
     def _expanded(self, line: Line, spec: Spec, family: Family, table: str, chain: str) -> Iterable[Rule]:
         """One rule for each pair of the addresses that it lists, as iptables makes them."""
@@ -398,8 +417,13 @@ class Ruleset:
 
         words = tuple(line.words)
         sources, destinations = spec.source.split(","), spec.destination.split(",")
-        if len(sources) * len(destinations) > 4096:
-            self._unparsable(line, "a rule for more than 4096 pairs of addresses")
+        pairs = len(sources) * len(destinations)
+        if pairs > _MOST_PAIRS:
+            self._unparsable(line, f"a rule for more than {_MOST_PAIRS} pairs of addresses")
+            return ()
+        self._pairs -= pairs
+        if self._pairs < 0:
+            self._unparsable(line, "more pairs of addresses in all than a text of this length may make")
             return ()
         return tuple(
             Rule(
@@ -425,26 +449,19 @@ class Ruleset:
         match spec.command:
             case "append":
                 chain.rules.append(rule)
-                self.rules += 1
             case "insert":
                 if not 1 <= position <= len(chain.rules) + 1:
                     self._unparsable(line, f"position {position} is beyond the end of the chain")
                     return
                 chain.rules.insert(position - 1, rule)
-                self.rules += 1
             case "replace":
                 if not spec.words or not 1 <= position <= len(chain.rules):
                     self._unparsable(line, "there is no rule at that position")
                     return
-                chain.rules[position - 1] = rule
+                chain.rules.replace(position - 1, rule)
             case _:
-                same = rule.key()
-                for i, other in enumerate(chain.rules):
-                    if other.key() == same:
-                        del chain.rules[i]
-                        self.rules -= 1
-                        break
                 # Scripts delete what may not be there; the text alone cannot tell.
+                chain.rules.delete_like(rule)
 
     def _delete_at(self, chain: Chain, spec: Spec, line: Line) -> None:
         word = spec.words[0]
@@ -452,8 +469,7 @@ class Ruleset:
             if chain.rules or not word.isdigit():
                 self._unparsable(line, "there is no rule at that position")
             return
-        del chain.rules[int(word[:9]) - 1]
-        self.rules -= 1
+        chain.rules.delete(int(word[:9]) - 1)
 
 
 def _inferred(pending: Iterable[tuple[Line, Spec]]) -> Family:
