@@ -137,7 +137,8 @@ class Walk:
     def _settle(self, frame: _Frame) -> None:
         """After a rule took some, or changed them."""
         if len(frame.on.states) > 1:
-            self.budget.spend(len(frame.on.states) * (1 + (frame.on.length >> 11)))
+            # Each costs as much as several rules.
+            self.budget.spend(len(frame.on.states) * (4 + (frame.on.length >> 9)))
             if frame.on.size() > MOST_STATES:
                 if frame.on.length == 1:
                     raise TooMuch
@@ -258,7 +259,7 @@ class Walk:
             whole = masses[1].bit_count()
             rounds = every // gcd(whole, every)
             if rounds * taken.length <= LONGEST:
-                self.budget.spend(rounds * taken.length >> 5)
+                self.budget.spend(rounds * taken.length >> 7)
                 places = turns(masses[1], taken.length, rounds, every, step.packet)
                 taken.repeat(rounds)
                 found = taken.split(places)

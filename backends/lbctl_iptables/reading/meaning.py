@@ -151,6 +151,8 @@ class Meaning:
         return found
 
 
+#: Endpoints that the ranges of a text may make in all.
+_MOST_RANGED = 1 << 16
 _ENDS = frozenset({"ACCEPT", "DROP", "QUEUE", "NFQUEUE", "REJECT", "TPROXY", "MIRROR"})
 #: Targets behind which the next rule is asked, and which change no share.
 _PASSING = frozenset(
@@ -522,6 +524,7 @@ class Understanding:
 
     def __init__(self, *, marks: bool) -> None:
         self._marks = marks
+        self._room = _MOST_RANGED
         #: By all but the destination, the conditions of each destination; and the matches themselves, so that
         #: no others can have the same identity.
         self._known: dict[object, tuple[dict[str, _Conditions], list[Match]]] = {}
@@ -550,7 +553,9 @@ class Understanding:
             unclear=conditions.unclear,
             remarks=conditions.remarks,
         )
-        _target(meaning, chains)
+        _target(meaning, chains, self._room)
+        if len(meaning.to) > 1:
+            self._room -= len(meaning.to)
         return meaning
 
     def _with_destination(self, rule: Rule, known: dict[str, _Conditions]) -> _Conditions:
@@ -578,7 +583,7 @@ class Understanding:
         )
 
 
-def _target(meaning: Meaning, chains: Collection[str]) -> None:
+def _target(meaning: Meaning, chains: Collection[str], room: int) -> None:
     rule = meaning.rule
     target = rule.spec.target
     meaning.target = target
@@ -589,7 +594,7 @@ def _target(meaning: Meaning, chains: Collection[str]) -> None:
     elif target == "RETURN":
         meaning.act = Act.RETURN
     elif target in {"DNAT", "REDIRECT", "SNAT", "MASQUERADE", "BALANCE", "SAME"}:
-        _nat(meaning, target)
+        _nat(meaning, target, room)
     elif target in {"MARK", "CONNMARK"}:
         _marking(meaning, target)
     elif target in _ENDS:
@@ -609,7 +614,7 @@ def _unknown(meaning: Meaning, code: str, what: str, reason: str) -> None:
     meaning.unclear = meaning.unclear or (what, reason)
 
 
-def _nat(meaning: Meaning, target: str) -> None:
+def _nat(meaning: Meaning, target: str, room: int) -> None:
     values = meaning.rule.spec.values
     meaning.act = Act.TO
     if target in {"BALANCE", "SAME"}:
@@ -617,6 +622,11 @@ def _nat(meaning: Meaning, target: str) -> None:
         return
     meaning.action = {"REDIRECT": "redirect", "DNAT": "dnat"}.get(target, "snat")
     random = "random" in values
+    if room <= 0 and any("-" in word for given in values.values() for words in given for word in words):
+        _unknown(
+            meaning, "unsupported-target", target, f"ranges of more than {_MOST_RANGED} endpoints in all"
+        )
+        return
     if target in {"REDIRECT", "MASQUERADE"}:
         given = values.get("to-ports") or [("",)]
         text = given[0][0]
@@ -685,6 +695,12 @@ def _address(meaning: Meaning, text: str, random: bool) -> None:
         shown = f"[{host}]" if ":" in host else host
         _ports(meaning, f"{shown}:", port, random)
         pairs += [(to, part / max(1, len(hosts))) for to, part in meaning.to]
+        if len(meaning.to) * len(hosts) > MAX_SLOTS:
+            _unknown(
+                meaning, "unsupported-target", meaning.target, f"a range of more than {MAX_SLOTS} endpoints"
+            )
+            meaning.to = ()
+            return
     meaning.to = tuple(pairs)
 
 
