@@ -1,9 +1,10 @@
 """How long the rules of a large cluster take to be read: seconds at 10,000, 30,000 and 100,000 rules.
 
-    python bench/importing.py
+    python bench/importing.py [KIND …]
 
 Prints the time and the peak of memory of each, and the exponent of time over size between the first and the
-last (1 is linear). Flat rules, as scripts write them, and chains, as kube-proxy does; 9 rules a service.
+last (1 is linear). Flat rules, as scripts write them, and chains, as kube-proxy does, with 9 rules a service;
+then one port with rules for many clients, and rules that are each inserted before all others.
 """
 
 import gc
@@ -63,8 +64,31 @@ def chains(services: int) -> Iterator[str]:
     yield "COMMIT"
 
 
+def clients(services: int) -> Iterator[str]:
+    yield "*nat"
+    yield ":PREROUTING ACCEPT [0:0]"
+    for i in range(services):
+        for left in range(RULES, 0, -1):
+            pick = f"-m statistic --mode nth --every {left} --packet 0 " if left > 1 else ""
+            yield (
+                f"-A PREROUTING -s {address(i)}/32 -p tcp -m tcp --dport 80 {pick}"
+                f"-j DNAT --to-destination 192.168.{i >> 8}.{left}:80"
+            )
+    yield "COMMIT"
+
+
+def inserted(services: int) -> Iterator[str]:
+    table, chain, *rules, commit = flat(services)
+    yield from (table, chain)
+    yield from (rule.replace("-A PREROUTING", "-I PREROUTING 1") for rule in reversed(rules))
+    yield commit
+
+
+KINDS = {"flat": flat, "chains": chains, "clients": clients, "inserted": inserted}
+
+
 def measure(kind: str, rules: int) -> None:
-    text = "\n".join({"flat": flat, "chains": chains}[kind](rules // RULES)) + "\n"
+    text = "\n".join(KINDS[kind](rules // RULES)) + "\n"
     from lbctl_iptables.reading import read
 
     # As the program does; and the time of this process alone, whatever else runs.
@@ -78,10 +102,10 @@ def measure(kind: str, rules: int) -> None:
 
 
 def main() -> None:
-    if len(sys.argv) > 2:
+    if sys.argv[2:] and sys.argv[2].isdigit():
         measure(sys.argv[1], int(sys.argv[2]))
         return
-    for kind in ("flat", "chains"):
+    for kind in sys.argv[1:] or KINDS:
         times = []
         for size in SIZES:
             command = (sys.executable, __file__, kind, str(size))
