@@ -16,6 +16,7 @@ from lbctl_iptables.reading import where as w
 from lbctl_iptables.reading.meaning import Act, Understanding
 from lbctl_iptables.reading.reader import Reader
 from lbctl_iptables.reading.ruleset import Log, Ruleset
+from lbctl_iptables.reading.sequence import Rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -131,11 +132,11 @@ def _rivals(places: _Places, family: Family, owner: str, store: str, *, ours: bo
         jump = next((i for i, r in enumerate(chain.rules) if layout.owns(owner, r.spec.target)), None)
         if ours:
             # Where there is none yet, it will be the first.
-            chain.rules = chain.rules[: jump or 0]
+            chain.rules = Rules(list(chain.rules)[: jump or 0])
             meanings = [understanding.rule(rule, nat.chains) for rule in chain.rules]
             let_through += [m for m in meanings if m.possible and m.act in {Act.END, Act.RETURN}]
         else:
-            chain.rules = [rule for rule in chain.rules if not layout.owns(owner, rule.spec.target)]
+            chain.rules = Rules(rule for rule in chain.rules if not layout.owns(owner, rule.spec.target))
     # Tables that come before decide nothing here.
     for other in [key for key in places.ruleset.tables if key != (family, layout.NAT)]:
         del places.ruleset.tables[other]

@@ -12,7 +12,7 @@ from lbctl.model import Family
 from lbctl_iptables.reading import read
 from lbctl_iptables.reading.options import Spec
 from lbctl_iptables.reading.ruleset import Rule
-from lbctl_iptables.reading.sequence import Sequence
+from lbctl_iptables.reading.sequence import Rules
 from lbctl_iptables.reading.stream import EXACT_BITS, START, Stream, bits, turns
 
 
@@ -108,7 +108,7 @@ COMMANDS = st.lists(st.tuples(st.sampled_from("aaiird="), st.integers(0, 99)), m
 
 @given(commands=COMMANDS)
 def test_a_sequence_is_a_list(commands: list[tuple[str, int]]) -> None:
-    sequence, wanted = Sequence(), [rule(i) for i in range(2040)]
+    sequence, wanted = Rules(), [rule(i) for i in range(2040)]
     for each in wanted:
         sequence.append(each)
     for number, (command, at) in enumerate(commands):

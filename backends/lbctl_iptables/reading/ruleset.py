@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lbctl.model import Family, Finding, NotRead, Severity
 from lbctl_iptables.reading import lines, options
 from lbctl_iptables.reading.lines import Kind
-from lbctl_iptables.reading.sequence import Sequence
+from lbctl_iptables.reading.sequence import Rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -71,7 +71,7 @@ class Chain:
     """The rules of a chain; `policy` for one of the kernel's own."""
 
     name: str
-    rules: Sequence = field(default_factory=Sequence)
+    rules: Rules = field(default_factory=Rules)
     policy: str | None = None
     line: int = 0
     #: False for a chain that was only written to.

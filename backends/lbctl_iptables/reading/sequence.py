@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from lbctl_iptables.reading.ruleset import Rule
 
@@ -43,13 +43,15 @@ class _Block:
         return self.keys.index(key) if self.counts.get(key) else None
 
 
-class Sequence:
+class Rules:
     """Rules in their order; positions count from 0."""
 
     __slots__ = ("_blocks", "_count", "_keys")
 
-    def __init__(self) -> None:
+    def __init__(self, rules: Iterable[Rule] = ()) -> None:
         self.clear()
+        for rule in rules:
+            self.append(rule)
 
     def clear(self) -> None:
         """Delete all."""
