@@ -121,3 +121,22 @@ def test_own_connections_may_have_endpoints_of_their_own() -> None:
         ("prerouting",): {"8002": "1"},
         ("output",): {"8001": "1"},
     }
+
+
+def test_the_path_of_connections_that_ask_a_counter_twice() -> None:
+    reading = nat(
+        ":web - [0:0]",
+        "-A PREROUTING -p tcp --dport 80 -j web",
+        "-A PREROUTING -p tcp --dport 80 -j web",
+        "-A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 8002",
+        "-A web -p tcp -m statistic --mode nth --every 3 --packet 0 -j REDIRECT --to-ports 8001",
+    )
+    [web] = reading.services
+    # 8001 takes every third question, and those that it does not take ask again.
+    assert (web.slots, shares(web)) == (("8001", "8002"), {"8001": "1/2", "8002": "1/2"})
+    assert [(step.line, str(step.share), str(step.taken)) for step in web.path] == [
+        (6, "1", "1"),
+        (9, "1", "1/2"),
+        (7, "1/2", "1/2"),
+        (8, "1/2", "1/2"),
+    ]

@@ -7,8 +7,10 @@ for all of them; a rule that is for some of them only is another selector's.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import pairwise
 from math import lcm
 from typing import TYPE_CHECKING
 
@@ -446,7 +448,7 @@ class Reader:
             if first < len(states):
                 # What comes once, before the period, is in no share.
                 walk.starts = states[:first]
-                walk.met = _averaged(single.visits[ends[first] :], len(states) - first)
+                walk.met = _averaged([single.visits[a:b] for a, b in pairwise(ends[first:])])
                 return Stream.of(states[first:])
             states += _through(single, passed, programs).states
             ends.append(len(single.visits))
@@ -550,14 +552,21 @@ class Reader:
         )
 
 
-def _averaged(visits: Sequence[Visit], turns: int) -> list[Visit]:
-    """What so many connections met, each followed by itself, as what one meets on average."""
-    made: dict[Meaning, Visit] = {}
-    for visit in visits:
-        one = made.setdefault(visit.meaning, visit._replace(came=Fraction(0), took=Fraction(0)))
-        came, took = one.came + visit.came / turns, one.took + visit.took / turns
-        made[visit.meaning] = one._replace(came=came, took=took)
-    return list(made.values())
+def _averaged(turns: Sequence[Sequence[Visit]]) -> list[Visit]:
+    """What connections met that were followed one by one, as what one of them meets on average."""
+    first: dict[Meaning, Visit] = {}
+    came: Counter[Meaning] = Counter()
+    took: Counter[Meaning] = Counter()
+    for visits in turns:
+        first |= {visit.meaning: visit for visit in visits if visit.came and visit.meaning not in first}
+        # A rule that one connection meets twice is met by one connection.
+        came.update({visit.meaning for visit in visits if visit.came})
+        took.update({visit.meaning for visit in visits if visit.took})
+    count = len(turns)
+    return [
+        visit._replace(came=ratio(came[meaning], count), took=ratio(took[meaning], count))
+        for meaning, visit in first.items()
+    ]
 
 
 def _path(walk: Walk, hooks: Sequence[str]) -> tuple[Step, ...]:
