@@ -142,14 +142,15 @@ class Later:
                     met = self._met(state, given, _BEHIND) if self._replaces else ()
                 except TooMuch:
                     return None
-                answers.add(self._answer(met, _endpoint(out.text, given, self._family)))
+                answers.add(self._answer(met, out.text, given) if met else SourceNat.NEVER)
         if answers == {SourceNat.NEVER}:
             return SourceNat.NEVER if ours or self._whole else None
         if SourceNat.HAIRPIN in answers:
             answers.discard(SourceNat.NEVER)
         return answers.pop() if len(answers) == 1 else None
 
-    def _answer(self, met: Sequence[Met], endpoint: Where) -> SourceNat | None:
+    def _answer(self, met: Sequence[Met], to: str, given: Where) -> SourceNat | None:
+        endpoint = _endpoint(to, given, self._family)
         kinds = {self._kind(each.conditions, endpoint) for each in met if each.meaning.act is not Act.END}
         if SourceNat.ALWAYS in kinds or not kinds:
             return SourceNat.ALWAYS if kinds else SourceNat.NEVER

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 from math import lcm
 from typing import TYPE_CHECKING
@@ -569,6 +570,11 @@ def _averaged(turns: Sequence[Sequence[Visit]]) -> list[Visit]:
     ]
 
 
+@lru_cache(maxsize=1 << 14)
+def _stands(hook: str, table: str, chain: str) -> str:
+    return f"{hook}: {table} {chain}" if hook else f"{table} {chain}"
+
+
 def _path(walk: Walk, hooks: Sequence[str]) -> tuple[Step, ...]:
     """The rules that connections meet: which part of them comes to each, and which it takes."""
     hook = hooks[0] if hooks else ""
@@ -580,7 +586,7 @@ def _path(walk: Walk, hooks: Sequence[str]) -> tuple[Step, ...]:
         at = entered.get(number, at).lower() if hook else ""
         if visit.came and meaning.act is not Act.GO_ON:
             rule = meaning.rule
-            where = f"{at}: {rule.table} {rule.chain}" if at else f"{rule.table} {rule.chain}"
+            where = _stands(at, rule.table, rule.chain)
             # The masses of a counter that is asked twice are known where its connections were followed.
             came, took = (None, None) if walk.twice else (visit.came, visit.took)
             steps.append(Step(where, rule.line, rule.text, came, took, hook))
