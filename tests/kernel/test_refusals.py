@@ -131,6 +131,7 @@ def test_a_disk_that_is_full_or_read_only(scene: Scene, box: Box) -> None:
     box.run("mount", "-o", "remount,ro", str(run))
     assert f"cannot open the lock {run}" in box.lbctl(*change, config=NEW, code=5)
     is_as_before(scene)
+    box.lbctl("plan", *scene.way, config=NEW, code=0)
     box.run("mount", "-o", "remount,rw", str(run))
     # What is only kept for speed, and the name of who holds the lock, can be done without.
     box.run("dd", "if=/dev/zero", f"of={run}/fill", code=1)

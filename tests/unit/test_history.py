@@ -204,14 +204,22 @@ def test_what_a_killed_process_was_writing_goes_with_the_next_write(tmp_path: Pa
     host = LocalHost(tmp_path)
     host.save("lbctl.pending", "whole\n")
     [file] = tmp_path.rglob("lbctl.pending")
-    for name in (".lbctl.pending.1.new", ".blue.pending.1.new"):
+    # The second one is of a process that lives.
+    left = [f".{owner}.pending.{pid}.new" for owner in ("lbctl", "blue") for pid in (4_200_000, 1)]
+    for name in left:
         file.with_name(name).write_text("ha")
     host.save("lbctl.pending", "whole again\n")
     host.rename("lbctl.pending", "lbctl.000001")
-    assert host.saved_names() == (".blue.pending.1.new", "lbctl.000001")
+    assert host.saved_names() == (*sorted(left[1:]), "lbctl.000001")
     assert host.saved("lbctl.000001") == "whole again\n"
     with pytest.raises(ApplyFailed, match="cannot rename"):
         host.rename("lbctl.pending", "lbctl.000002")
+    with host.lock("lbctl"):
+        host.remember("known", "text")
+    [known] = tmp_path.rglob("known.*.known")
+    known.with_suffix(".4200000.new").write_text("ha")
+    host.remember("known", "text")
+    assert [path.name for path in known.parent.glob("known.*")] == [known.name]
 
 
 def test_who_used_sudo_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

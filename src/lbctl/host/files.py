@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from lbctl.errors import ApplyFailed
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -34,6 +31,13 @@ def write_whole(path: Path, text: str) -> None:
             _forget(fresh)
         reason = error.strerror if isinstance(error, OSError) else error
         raise ApplyFailed(f"cannot write {path}: {reason}") from error
+
+
+def sweep(folder: Path, name: str) -> None:
+    """Remove what processes left that were killed while they wrote `NAME.PID.new`; raises `OSError`."""
+    for left in folder.glob(f"{name}.*.new"):
+        if not Path("/proc", left.suffixes[-2][1:]).exists():
+            left.unlink(missing_ok=True)
 
 
 def _forget(path: Path) -> None:

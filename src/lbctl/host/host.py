@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale
-from lbctl.host.files import write_whole
+from lbctl.host.files import sweep, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -340,6 +340,7 @@ class LocalHost:
         fresh = path.with_suffix(f".{os.getpid()}.new")
         try:
             path.unlink(missing_ok=True)
+            sweep(path.parent, path.stem)
             if text is not None:
                 fresh.unlink(missing_ok=True)
                 handle = os.open(
@@ -349,7 +350,8 @@ class LocalHost:
                     file.write(text)
                 fresh.rename(path)
         except OSError:
-            fresh.unlink(missing_ok=True)
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
 
     def save(self, name: str, text: str | None) -> None:
         """See `Host`."""
@@ -359,9 +361,7 @@ class LocalHost:
                 path.unlink(missing_ok=True)
                 return
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # What a process left that was killed while it wrote this.
-            for left in path.parent.glob(f".{name}.*.new"):
-                left.unlink(missing_ok=True)
+            sweep(path.parent, f".{name}")
         except OSError as error:
             raise ApplyFailed(f"cannot write {path}: {error.strerror}") from error
         write_whole(path, text)
