@@ -202,6 +202,19 @@ def test_a_trial_that_was_cut_at_any_step_is_reverted_to_what_was_before() -> No
     assert effects > 5
 
 
+def test_a_trial_that_was_cut_in_half_is_finished_by_who_confirms_it() -> None:
+    desk = Desk()
+    # The trial twice, who watches it, what is pending, and the first of two rules.
+    assert desk.killed_after(5, desk.try_out)
+    tried = engine.read_trial(desk.host, "lbctl")
+    assert tried is not None
+    assert desk.holds is None
+    assert "finished now" in desk.recover()[0]
+    engine.confirm(desk.host, "lbctl")
+    engine.watch(desk.session, "lbctl", tried.ident)
+    assert (desk.holds, desk.on_record) == (NEW, NEW)
+
+
 def test_a_revert_that_is_cut_at_any_step_is_finished() -> None:
     for effects in range(100):
         desk = Desk()
