@@ -160,3 +160,54 @@ def test_a_trial_that_is_killed_between_the_families_is_reverted(scene: Scene) -
     while not session.host.clock() > tried.deadline + 2:
         session.host.sleep(0.05)
     is_whole(scene, OLD_INTENT)
+
+
+@pytest.mark.parametrize(
+    "way", [("--backend", "iptables", "--driver", each) for each in ("legacy", "nf_tables")]
+)
+def test_a_migration_is_killed_at_any_moment(scene: Scene) -> None:
+    """There and back: each family is whole in one place at least, and then all is in one alone."""
+    ways = {"iptables": scene.way, "nftables": ("--backend", "nftables", "--driver", "libnftables")}
+    sides = {name: scene.by(way) for name, way in ways.items()}
+    other = {"iptables": "nftables", "nftables": "iptables"}
+    killer = Killer(scene, random.Random(f"migrate {scene.way}"))
+    nexts = cycle(["migrate", "apply", "rollback"])
+
+    def move(to: str) -> tuple[str, ...]:
+        return ("migrate", "--to", to, "--yes", "--wait", "20s", "--driver", ways[to][3])
+
+    def places() -> set[str]:
+        return {name for name, side in sides.items() if side.held}
+
+    killer.measure(lambda: scene.start(*move("nftables"), config=OLD))
+    done = pending = 0
+    while done < KILLS:
+        for side in sides.values():
+            if side.held:
+                side.apply(OLD)
+        [at] = places()
+        done += killer.kill(scene.start(*move(other[at]), config=OLD))
+        for family in Family:
+            found = [balanced(side, side.held, family) for side in sides.values()]
+            wanted = [balanced(side, side.compiled(OLD_INTENT), family) for side in sides.values()]
+            assert all(f in ({}, w) for f, w in zip(found, wanted, strict=True))
+            assert any(found)
+        pending += scene.is_pending
+        match next(nexts):
+            case "migrate":
+                ended = scene.lbctl(*move(other[at]), config=OLD)
+            case "apply":
+                ended = scene.lbctl("apply", "--yes", "--wait", "20s", *ways[at], config=NEW)
+                if ended.code == 5:
+                    # It was finished: the rules are in the other place, which the error names.
+                    assert "still holds the rules" in ended.err
+                    ended = scene.lbctl("apply", "--yes", *ways[other[at]], config=NEW)
+            case _:
+                ended = scene.lbctl("rollback", "--yes", "--wait", "20s")
+        assert ended.code == 0, ended.err
+        for name in places() or {at}:
+            is_whole(sides[name], scene.on_record)
+        assert len(places()) == (1 if scene.on_record.services else 0)
+        if not places():
+            sides[at].apply(OLD)
+    print(f"migrate, {scene.way[3]}: {done} kills, {pending} of them while the kernel was changed")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -125,6 +126,14 @@ class Scene:
         self.others = self.foreign()
         with self.namespace.entered():
             self.reader = self.session()
+
+    def by(self, way: tuple[str, ...]) -> Scene:
+        """The same host by another way."""
+        same = copy(self)
+        same.way = way
+        with same.namespace.entered():
+            same.reader = same.session()
+        return same
 
     def session(self, host: LocalHost | None = None) -> Session:
         return engine.open_session(host or LocalHost(self.folder), backend=self.way[1], driver=self.way[3])
