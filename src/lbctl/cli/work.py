@@ -62,10 +62,7 @@ def mention_interrupted(owner: str) -> dict[str, Any] | None:
     found = engine.interrupted(LocalHost(), owner)
     if found is None:
         return None
-    say(
-        f"Interrupted: {found.action} number {found.number}, of {found.time} by {found.user}. "
-        "The next command that changes something first finishes it, or takes it back."
-    )
+    say(f"Interrupted: {found}. The next command that changes something first finishes it, or takes it back.")
     return {field: getattr(found, field) for field in ("number", "action", "time", "user")}
 
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from lbctl.engine.recovery import interrupted
 from lbctl.engine.session import Session, open_session
 from lbctl.engine.surroundings import Unseen, connection_table, forwarding, processes, ways
 from lbctl.errors import ApplyFailed, NoBackend
 from lbctl.host import local_addresses
-from lbctl.model import Family, Severity
+from lbctl.model import DEFAULT_OWNER, Family, Severity
 from lbctl.spi import AUTO, Case, Diagnosing, Trap, census, survey
 from lbctl.spi import backends as installed_backends
 
@@ -70,6 +71,7 @@ def examine(
         seen.append(_no_backend(error))
     except ApplyFailed as error:
         seen.append(Unseen(what="where the rules of the intent are", reason=error.message))
+    seen += _interrupted(host, intent.owner if intent else DEFAULT_OWNER)
     seen += connection_table(host, intent)
     addresses = tuple(ip_address(text) for family in Family for text in local_addresses(host, family))
     passages: tuple[Passage, ...] = ()
@@ -97,6 +99,18 @@ def _no_backend(error: NoBackend) -> Trap:
         evidence=error.message,
         remedy=error.hint or "lbctl backends says what is missing",
     )
+
+
+def _interrupted(host: Host, owner: str) -> Iterator[Trap]:
+    found = interrupted(host, owner)
+    if found is not None:
+        yield Trap(
+            code="interrupted-change",
+            severity=Severity.WARNING,
+            message="a change was cut short, and may hold in one of two families alone",
+            evidence=str(found),
+            remedy="lbctl apply, like any command that changes something, first finishes it or takes it back",
+        )
 
 
 def _case(

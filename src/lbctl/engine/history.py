@@ -53,6 +53,9 @@ class Entry:
     #: The rules of others that went to reach this state, as the backend that took them out puts them back.
     retired: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.action} number {self.number}, of {self.time} by {self.user}"
+
     @property
     def intent(self) -> Intent:
         """What was applied."""

@@ -52,7 +52,7 @@ def recover(session: Session, owner: str) -> tuple[str, ...]:
         else:
             how = _recover(session, owner, found)
         session.memory.save()
-    return (f"Interrupted, {how}: {found.action} number {found.number}, of {found.time} by {found.user}.",)
+    return (f"Interrupted, {how}: {found}.",)
 
 
 def _recover(session: Session, owner: str, found: Entry) -> str:
