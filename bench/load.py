@@ -56,7 +56,7 @@ IN_MEMORY = "delta in memory"
 
 
 def apart(work: Callable[[], T]) -> T:
-    """The result of a call in a process of its own: a process has at least the peak of who started it."""
+    """The result of a call in a process of its own, which leaves nothing behind in this one."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=lambda: sender.send(work()))

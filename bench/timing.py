@@ -26,19 +26,17 @@ _SCHED_CLOCK = 2
 
 @dataclass(slots=True)
 class Spent:
-    """What was measured of one thing: seconds, seconds of the processor, and the highest peak in MB."""
+    """What was measured of one thing, for each run: seconds that passed, and seconds of the processor."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
-    peak: int = 0
 
-    def note(self, wall: float, cpu: float, peak: int = 0) -> None:
+    def note(self, wall: float, cpu: float) -> None:
         self.wall.append(wall)
         self.cpu.append(cpu)
-        self.peak = max(self.peak, peak)
 
     def as_json(self) -> dict[str, Any]:
-        return {"wall": rounded(self.wall), "cpu": rounded(self.cpu), "peak_mb": self.peak}
+        return {"wall": rounded(self.wall), "cpu": rounded(self.cpu)}
 
 
 def rounded(values: Iterable[float]) -> list[float]:
@@ -65,7 +63,7 @@ def run(
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{argv} ended with {process.returncode}")
-    spent.note(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024)
+    spent.note(seconds, usage.ru_utime + usage.ru_stime)
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
