@@ -106,10 +106,17 @@ def running(
                 process.communicate()
 
 
-def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str], log: Path | None) -> None:
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str], log: Path | None = None) -> None:
     """Wait for a program; raises `OSError` where it ends before, or takes too long."""
-    end = time.monotonic() + PATIENCE
+    if not comes(ready, process, PATIENCE):
+        raise OSError(f"{process.args!r} is not ready: {log.read_text() if log else ''}")
+
+
+def comes(ready: Callable[[], bool], process: subprocess.Popen[str], patience: float) -> bool:
+    """True once it is ready, False where the program ends before, or after so many seconds."""
+    end = time.monotonic() + patience
     while not ready():
         if process.poll() is not None or time.monotonic() > end:
-            raise OSError(f"{process.args!r} did not start: {log.read_text() if log else ''}")
+            return False
         time.sleep(0.01)
+    return True

@@ -82,7 +82,7 @@ def median(row: dict[str, Any], what: str) -> float:
 
 
 def ratio(value: float) -> str:
-    return f"{value:.2f}" if value < 9.95 else f"{value:.0f}"
+    return f"{value:.2f}" if value < 9.95 else f"{value:,.0f}"
 
 
 def machine_words(results: dict[str, Any]) -> str:
@@ -235,7 +235,7 @@ def growth_table(part: dict[str, Any]) -> Table:
             for what in ("load", "change", "list"):
                 points = [(n, median(r, what)) for n, r in by_size.items()]
                 cells.append(f"{seconds(median(row, what))} {power(points)}".rstrip())
-            cells += [size(row["memory"]), f"{statistics.median(row['flow_ns']) / 1000:.1f} µs"]
+            cells += [size(row["memory"]), seconds(statistics.median(row["flow_ns"]) / 1e9)]
             cells.append(ratio(median_ratio(row["flow_ns"], base)))
             rows.append(cells)
     head = ("layout", "services", "load", "change of one endpoint", "list", "memory of the kernel")

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from programs import nginx_stream, running, wait_until
+from programs import comes, nginx_stream, running, wait_until
 from timing import descendants
 from traffic import PORT, Site
 
@@ -196,8 +196,13 @@ def proxy(
             def change(ports: Sequence[int]) -> None:
                 file.write_text(config(ports, site.folder))
                 before = set(descendants(process.pid))
-                process.send_signal(reload)
-                wait_until(lambda: not before.issuperset(descendants(process.pid)), process, log)
+
+                def reloaded() -> bool:
+                    # One that has just started may not hear its signal.
+                    process.send_signal(reload)
+                    return comes(lambda: not before.issuperset(descendants(process.pid)), process, 1.0)
+
+                wait_until(reloaded, process, log)
                 time.sleep(RELOAD)
 
             yield Balancer(change=change, pids=lambda: descendants(process.pid))
