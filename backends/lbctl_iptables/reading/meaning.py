@@ -183,6 +183,8 @@ _PASSING = frozenset(
         "HMARK",
     ]
 )
+#: Nodes that match cluster knows.
+_MOST_NODES = 32
 _NEW = "NEW"
 _STATES = frozenset({"INVALID", "ESTABLISHED", "NEW", "RELATED", "UNTRACKED"})
 #: Matches with a memory or a look into the packet that no share can be told from.
@@ -445,12 +447,12 @@ class _Reader:
                 mask = int(text, 0)
             else:
                 inverted, text = given["cluster-local-node"]
-                mask = 1 << int(text, 0) - 1
+                mask = 1 << min(int(text, 0), _MOST_NODES + 1) - 1
         except (KeyError, ValueError):
             self.cannot("cluster", "its nodes are no numbers")
             return
-        if not 1 <= total <= 32 or mask >> total or mask < 0:
-            self.cannot("cluster", "nodes beyond the total, of which there are at most 32")
+        if not 1 <= total <= _MOST_NODES or mask >> total or mask < 0:
+            self.cannot("cluster", f"nodes beyond the total, of which there are at most {_MOST_NODES}")
             return
         parts: list[tuple[Fraction, Fraction]] = []
         start: int | None = None

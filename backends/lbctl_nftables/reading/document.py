@@ -40,7 +40,7 @@ _MAKING = {"add", "create", "insert", "replace"}
 _TAKING = {"delete", "destroy", "flush", "reset"}
 _SHOWING = {"list", "monitor", "describe", "export"}
 _SHELL_LINE = re.compile(
-    r"(?m)^\s*(?:[%$]\s+)?(?:(?:/[\w/]*/)?sudo\s+)?(?:/[\w/]*/)?nft\s+(?!-f\b|--file\b)(.+)"
+    r"(?m)^[ \t]*(?:[%$][ \t]+)?(?:(?:/[\w/]*/)?sudo[ \t]+)?(?:/[\w/]*/)?nft[ \t]+(?!-f\b|--file\b)(.+)"
 )
 _ASSIGNED = re.compile(r"\s*(?:(?:export|readonly|local)\s+)?(\w+)=([\"']?)([\w./:-]+)\2\s*\Z")
 #: Words that variables may bring in, in one text: a few lines could name more than a memory holds.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from lbctl.host import Host
-    from lbctl.model import Kept, Network, ReadService
+    from lbctl.model import Address, Kept, Network, ReadService
     from lbctl.spi import Backend
 
 #: Listeners that the ports of one selector become at most.
@@ -333,23 +333,37 @@ def _listeners(service: ReadService, remarks: list[str]) -> Iterator[Listener]:
         raise _CannotHold(f"{_share(service.leak)} of its connections reach no endpoint")
     if service.dport == "any":
         raise _CannotHold("all ports")
+    if service.dst == "any":
+        remarks.append("its rules take connections that are only forwarded too; the intent does not")
+    for address in _addresses(service.dst):
+        for port in _ports(service.dport):
+            yield Listener(protocol=Protocol(service.proto), port=port, address=address)
+
+
+def _ports(text: str) -> list[int]:
     ports: list[int] = []
-    for part in service.dport.split(","):
-        low, _, high = part.partition("-")
+    for part in text.split(","):
+        low, _, high = part.strip().partition("-")
+        if not low.isdecimal() or not (high or low).isdecimal():
+            raise _CannotHold(f"ports {text}")
         if int(high or low) - int(low) + len(ports) >= _MOST_PORTS:
             raise _CannotHold(f"more than {_MOST_PORTS} ports")
         ports += range(int(low), int(high or low) + 1)
-    address = None
-    if service.dst not in {"local", "any"}:
-        if "/" in service.dst:
-            raise _CannotHold(f"a whole network, {service.dst}")
-        address = ip_address(service.dst)
-    elif service.dst == "any":
-        remarks.append("its rules take connections that are only forwarded too; the intent does not")
-    for port in ports:
-        if port == 0:
-            raise _CannotHold("port 0")
-        yield Listener(protocol=Protocol(service.proto), port=port, address=address)
+    if 0 in ports:
+        raise _CannotHold("port 0")
+    return ports
+
+
+def _addresses(text: str) -> list[Address | None]:
+    """The addresses of listeners; None is any of this host."""
+    if text in {"local", "any"}:
+        return [None]
+    if "/" in text:
+        raise _CannotHold(f"a whole network, {text}")
+    try:
+        return [ip_address(part.strip()) for part in text.split(",")]
+    except ValueError:
+        raise _CannotHold(f"addresses {text}") from None
 
 
 def _picked(
