@@ -689,6 +689,8 @@ def _address(meaning: Meaning, text: str, random: bool) -> None:
         meaning.by = "source address" if persistent else "source and destination address"
         meaning.remarks += ("dnat-range" if meaning.target == "DNAT" else "snat-pool",)
     if not port:
+        if not hosts:
+            _unknown(meaning, "unparsable-line", meaning.target, "no address")
         meaning.to = tuple((host, Fraction(1, len(hosts))) for host in hosts)
         return
     port = port.partition("/")[0]

@@ -7,6 +7,7 @@ stands before the value, as it did before iptables 1.4.3.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -288,6 +289,7 @@ _COMMANDS = frozenset(
 )
 #: Protocols by what people call them; the match that each brings with it.
 _PROTOCOLS = {"6": "tcp", "17": "udp", "132": "sctp", "1": "icmp", "58": "ipv6-icmp", "33": "dccp"}
+_PROTOCOL = re.compile(r"[a-z0-9.+-]+")
 _PROTOCOLS |= {"icmpv6": "ipv6-icmp", "0": "all", "136": "udplite"}
 
 
@@ -710,6 +712,8 @@ class _Parser:
 def protocol(text: str) -> str:
     """A protocol as this reader calls it; "" for all of them."""
     name = text.lower()
+    if not _PROTOCOL.fullmatch(name):
+        raise Unparsable(f"`{_cut(text)}` is no protocol")
     name = _PROTOCOLS.get(name, name)
     return "" if name == "all" else name
 

@@ -361,7 +361,7 @@ class Reader:
         self._log.find(
             "unsupported-target",
             Severity.ERROR,
-            rule.line if rule else 0,
+            rule.line if rule else 1,
             rule.text if rule else "",
             f"chain {findings.shown(program.name)}: chains that lead on too many ways are not followed",
         )
@@ -390,7 +390,8 @@ class Reader:
             ours = any(layout.owner_of(visit.meaning.rule.chain) for visit in whole.visits)
             source_nat = self._later.source_nat(stream, selector.where, ours=ours)
         except TooMuch:
-            self._refuse(programs[passed[0][0]][passed[0][1]])
+            entered = [programs[name][chain] for name, chain in passed]
+            self._refuse(next((program for program in entered if program.meanings), entered[0]))
             return
         for meaning, _ in whole.counters:
             self.movers.setdefault(meaning, []).append(selector.where)

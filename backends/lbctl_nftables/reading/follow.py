@@ -754,6 +754,8 @@ class Hook:
                 found = select.values("dst", [address], self.family)
                 if found is None or found.empty:
                     raise Undecided(rule, "family-mismatch", f"{address} is no address of {self.family}")
+                if found.single is None:
+                    raise Undecided(rule, "target", f"{address} is more than one address")
                 address = found.written("dst", self.family)
             if port is not None:
                 span = select.values("dport", [port], self.family)

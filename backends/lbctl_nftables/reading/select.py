@@ -6,6 +6,7 @@ wrote it, for as long as nothing was taken away from it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
@@ -39,6 +40,9 @@ PROTOCOLS = {
     "1": "icmp",
     "58": "ipv6-icmp",
 }
+
+
+_PROTOCOL = re.compile(r"[A-Za-z0-9.+-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +115,13 @@ def values(what: str, keys: Iterable[str], family: Family, text: str = "") -> Va
             if span is not None:
                 spans.append(span)
         return Values(_merged(spans), frozenset(), False, text)
-    names = frozenset(PROTOCOLS.get(word, word) if what == "proto" else word for word in written)
-    return Values(None, names, False, text if what != "proto" else ",".join(sorted(names)))
+    if what != "proto":
+        return Values(None, frozenset(written), False, text)
+    names = frozenset(PROTOCOLS.get(word, word) for word in written)
+    for name in names:
+        if not _PROTOCOL.fullmatch(name):
+            raise Strange(name)
+    return Values(None, names, False, ",".join(sorted(names)))
 
 
 def compared(what: str, op: str, word: str, family: Family) -> Values:
