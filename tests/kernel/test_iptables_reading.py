@@ -1,6 +1,7 @@
 """What the reader says of rules is what the kernel does with them, connection by connection."""
 
 import select
+import shlex
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from lbctl.host import LocalHost
 from lbctl.host.netns import Namespace
 from lbctl_iptables.reading import read
+from support.findings import CASES, corrected_text
 
 ENDPOINTS = range(9001, 9006)
 LISTENERS = range(7001, 7009)
@@ -134,3 +136,19 @@ def test_the_computed_sequence_is_what_connections_get(
             continue
         got = [receivers.gets(port) for _ in range(min(len(slots), LONGEST))]
         assert got == list(slots[:LONGEST]), "\n".join(x for x in text.split("\n") if str(port) in x)
+
+
+@pytest.mark.parametrize("flavour", ["legacy", "nft"])
+def test_corrected_rules_load(host: tuple[Namespace, Receivers], flavour: str) -> None:
+    namespace, _ = host
+    for _, has, _ in CASES:
+        for found in read(has).findings:
+            if not found.corrected:
+                continue
+            text = corrected_text(has, found)
+            if text.startswith("*"):
+                namespace.run(f"iptables-{flavour}-restore", "--test", stdin=text)
+                continue
+            for line in text.splitlines():
+                program, *words = shlex.split(line)
+                namespace.run(f"{program}-{flavour}", *words)

@@ -15,7 +15,7 @@ _ODD = (
     "\u0661", "\U000e0001", "\n\n", " ",
 )  # fmt: skip
 _BYTES = (
-    b"\0", b"\xef\xbb\xbf", b"\xff\xfe", b"\xc3", b"\xed\xa0\x80", b"\r\n", b"\r", b"\x1b", b"\n", b'"', 
+    b"\0", b"\xef\xbb\xbf", b"\xff\xfe", b"\xc3", b"\xed\xa0\x80", b"\r\n", b"\r", b"\x1b", b"\n", b'"',
     b"\\", b"\x7f", b"\x80",
 )  # fmt: skip
 _NUMBERS = (0, 1, 2, 3, 16, 255, 256, 65535, 65536, 1 << 31, (1 << 32) - 1, 1 << 32, 10**20, -1)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from lbctl.model import Severity
 from lbctl_iptables import layout
 from lbctl_iptables.pick import DRAW
+from lbctl_iptables.reading import right
 from lbctl_iptables.reading import where as w
-from lbctl_iptables.reading.meaning import Act, Asked, Chance, Marked, Nth
-from lbctl_iptables.reading.options import MATCHES, TARGETS
+from lbctl_iptables.reading.meaning import Act, Asked, Chance, Marked, Nth, Recent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from lbctl.model import Family, ReadService
     from lbctl_iptables.reading.flow import Visit, Walk
@@ -32,6 +32,10 @@ _SMALL = tuple(
     {Fraction(1, below) for below in range(3, 17)}
     | {Fraction(above, below) for below in range(3, 8) for above in range(1, below)}
 )
+#: What becomes of connections by a rule that iptables refuses.
+_REFUSED = "iptables refuses the rule, so that 0 % of connections meet it"
+#: What is known of connections to a rule that is not understood.
+_UNKNOWN = "it may take anything from 0 % to 100 % of connections"
 #: Clients that a list of `recent` keeps unless the module was told otherwise.
 _LIST = 100
 
@@ -66,21 +70,26 @@ def asks_mark(meaning: Meaning) -> bool:
 # -- one rule by itself
 
 
-def misplaced(meaning: Meaning) -> str | None:
-    """Why iptables refuses the target of a rule where it stands; None where it does not."""
+def misplaced(meaning: Meaning) -> tuple[str, tuple[str, ...]] | None:
+    """Why iptables refuses the target of a rule where it stands, and where it may; None where it does not."""
     rule, target = meaning.rule, meaning.target
     if target in {"DNAT", "REDIRECT"}:
-        good = {"PREROUTING", "OUTPUT"}
+        good = ["PREROUTING", "OUTPUT"]
     elif target == "SNAT":
-        good = {"POSTROUTING", "INPUT"}
+        good = ["POSTROUTING", "INPUT"]
     elif target == "MASQUERADE":
-        good = {"POSTROUTING"}
+        good = ["POSTROUTING"]
     else:
         return None
+    wrong = rule.chain in layout.HOOKS and rule.chain not in good
+    corrected = right.elsewhere(rule, "nat", good[0] if wrong else rule.chain)
     if rule.table != "nat":
-        return f"{target} is for table nat alone, and this is table {rule.table}: iptables refuses it"
-    if rule.chain in layout.HOOKS - good:
-        return f"{target} is not possible in {rule.chain}, only in {' and '.join(sorted(good))}"
+        return f"{target} is for table nat alone, and this is table {rule.table}: {_REFUSED}", corrected
+    if wrong:
+        return (
+            f"{target} is not possible in {rule.chain}, only in {' and '.join(good)}: {_REFUSED}",
+            corrected,
+        )
     return None
 
 
@@ -90,10 +99,17 @@ def of_rules(
     """What can be said of a rule without knowing who comes to it."""
     seen: dict[object, int] = {}
     before: Meaning | None = None
+    old: dict[object, list[Rule]] = {}
+    for meaning in meanings:
+        if "removed-match" in meaning.remarks:
+            rule = meaning.rule
+            old.setdefault((rule.family, rule.table, rule.chain), []).append(rule)
     for meaning in meanings:
         rule = meaning.rule
         for remark in meaning.remarks:
-            _remark(remark, meaning, id(rule) in lost, (rule.family, rule.table) in fragments, log)
+            chain = (rule.family, rule.table, rule.chain)
+            fragment = (rule.family, rule.table) in fragments
+            _remark(remark, meaning, id(rule) in lost, fragment, old.get(chain, ()), log)
         if rule.table in {"nat", "mangle"} and meaning.act not in {Act.GO_ON, Act.UNKNOWN}:
             key = (rule.family, rule.table, rule.chain, rule.spec.source, rule.spec.destination, rule.words)
             first = seen.setdefault(key, rule.line)
@@ -103,7 +119,8 @@ def of_rules(
                     WARNING,
                     rule.line,
                     rule.text,
-                    f"the same rule as in line {first}: a script may have run twice",
+                    f"the same rule as in line {first}: 2 rules where 1 is meant; did a script run twice?",
+                    right.lines(right.own([rule])),
                 )
         if meaning.steps:
             _steps(meaning, before, log)
@@ -113,12 +130,13 @@ def of_rules(
                 WARNING,
                 rule.line,
                 rule.text,
-                "no new connection matches it, and table nat sees nothing else",
+                "0 % of connections come to it: no new one matches, and table nat sees nothing else",
+                right.for_new(rule),
             )
         before = meaning
 
 
-def _remark(code: str, meaning: Meaning, lost: bool, fragment: bool, log: Log) -> None:
+def _remark(code: str, meaning: Meaning, lost: bool, fragment: bool, old: Sequence[Rule], log: Log) -> None:
     rule = meaning.rule
     what, reason = meaning.unclear or ("", "")
     match code:
@@ -128,8 +146,8 @@ def _remark(code: str, meaning: Meaning, lost: bool, fragment: bool, log: Log) -
                 WARNING,
                 rule.line,
                 rule.text,
-                "--every without --packet: older releases took it as 0, iptables 1.8 refuses the rule",
-                _rewritten((rule,), lambda _, own: own if "--packet" in own else [*own, "--packet", "0"]),
+                f"--every without --packet: older releases took it as 0; of today {_REFUSED}",
+                right.restated(rule, "packet", "0"),
             )
         case "packet-out-of-range":
             step = next(step for step in meaning.steps if isinstance(step, Nth))
@@ -138,9 +156,8 @@ def _remark(code: str, meaning: Meaning, lost: bool, fragment: bool, log: Log) -
                 ERROR,
                 rule.line,
                 rule.text,
-                f"--packet {step.packet} is not below --every {step.every}: iptables refuses the rule, and "
-                "0 % "
-                "of connections match it",
+                f"--packet {step.packet} is not below --every {step.every}: {_REFUSED}",
+                right.restated(rule, "packet", str(step.packet % step.every)),
             )
         case "obsolete-negation":
             log.find(
@@ -149,15 +166,22 @@ def _remark(code: str, meaning: Meaning, lost: bool, fragment: bool, log: Log) -
                 rule.line,
                 rule.text,
                 f"`!` stands before the option since iptables 1.4.3: `! --{rule.spec.obsolete[0]} …`; "
-                "behind it, "
-                "iptables refuses the rule",
+                f"behind it, {_REFUSED}",
+                right.lines(right.own([rule])),
             )
         case "removed-match":
-            log.find(code, ERROR, rule.line, rule.text, reason)
+            log.find(
+                code,
+                ERROR,
+                rule.line,
+                rule.text,
+                f"{reason}: {_REFUSED}",
+                right.without_old_matches(old, rule),
+            )
         case "unsupported-match" if lost:
-            log.find(code, WARNING, rule.line, rule.text, f"match {shown(what)}: {reason}")
+            log.find(code, WARNING, rule.line, rule.text, f"match {shown(what)}: {reason}; {_UNKNOWN}")
         case "unsupported-target" if rule.table == "nat" or lost:
-            log.find(code, WARNING, rule.line, rule.text, f"target {shown(what)}: {reason}")
+            log.find(code, WARNING, rule.line, rule.text, f"target {shown(what)}: {reason}; {_UNKNOWN}")
         case "undefined-chain":
             log.find(
                 code,
@@ -165,10 +189,11 @@ def _remark(code: str, meaning: Meaning, lost: bool, fragment: bool, log: Log) -
                 rule.line,
                 rule.text,
                 f"{shown(meaning.target)} is no target and no chain of table {rule.table} in this text; what "
-                "connections meet there is not known",
+                "connections meet there is not known, and without it iptables loads 0 rules of the table",
+                right.declared(rule, meaning.target),
             )
         case "family-mismatch":
-            log.find(code, ERROR, rule.line, rule.text, f"{reason}: iptables refuses it")
+            log.find(code, ERROR, rule.line, rule.text, f"{reason}: {_REFUSED}", right.other_family(rule))
         case "unparsable-line":
             log.accept = False
             log.find(code, ERROR, rule.line, rule.text, reason)
@@ -180,10 +205,9 @@ def _remark(code: str, meaning: Meaning, lost: bool, fragment: bool, log: Log) -
                 rule.line,
                 rule.text,
                 reason
-                if reason
-                else f"DNAT to {count} addresses hashes {meaning.by}: a client has the same one each time, "
-                "and "
-                "no connections take turns",
+                or f"DNAT to {count} addresses hashes {meaning.by}: 100 % of a client's connections go to "
+                "the same one, and none take turns",
+                right.each_in_turn(rule, "to-destination", _targets(meaning, "to-destination")),
             )
         case "snat-pool":
             log.find(
@@ -191,7 +215,10 @@ def _remark(code: str, meaning: Meaning, lost: bool, fragment: bool, log: Log) -
                 INFO,
                 rule.line,
                 rule.text,
-                reason or f"SNAT to {len(meaning.to)} addresses hashes {meaning.by}: it takes no turns",
+                reason
+                or f"SNAT to {len(meaning.to)} addresses hashes {meaning.by}: 100 % of a client's "
+                "connections leave from the same one, and none take turns",
+                right.each_in_turn(rule, "to-source", _targets(meaning, "to-source")),
             )
         case "port-range-target":
             log.find(
@@ -200,9 +227,15 @@ def _remark(code: str, meaning: Meaning, lost: bool, fragment: bool, log: Log) -
                 rule.line,
                 rule.text,
                 f"a range of ports without --random: 100 % of connections go to {shown(meaning.to[0][0])}, "
-                "the "
-                "first one",
+                "the first one",
+                right.random_port(rule),
             )
+
+
+def _targets(meaning: Meaning, option: str) -> list[str]:
+    """The addresses that a target chooses from, one by one."""
+    given = meaning.rule.spec.values.get(option, [])
+    return [values[0] for values in given] if len(given) > 1 else [to for to, _ in meaning.to]
 
 
 def _steps(meaning: Meaning, before: Meaning | None, log: Log) -> None:
@@ -222,9 +255,9 @@ def _steps(meaning: Meaning, before: Meaning | None, log: Log) -> None:
                 rule.line,
                 rule.text,
                 "matches are asked in their order: the statistic counts "
-                f"{words(meaning.where, rule.family)}, and "
-                f"only then the rule asks for {words(step.where, rule.family)}; shares depend on all of them",
-                _rewritten((rule,), lambda _, own: own),
+                f"100 % of {words(meaning.where, rule.family)}, and only then the rule asks for "
+                f"{words(step.where, rule.family)}, whose shares may be anything from 0 % to 100 %",
+                right.behind(rule),
             )
             return
 
@@ -237,6 +270,7 @@ def _chance(step: Chance, rule: Rule, log: Log) -> None:
             rule.line,
             rule.text,
             f"--probability {shown(step.written)} is stored as 0 of 2^31: 0 % of connections match",
+            right.restated(rule, "probability", right.SMALLEST) if _is_positive(step.written) else (),
         )
         return
     meant = _meant(step)
@@ -247,9 +281,13 @@ def _chance(step: Chance, rule: Rule, log: Log) -> None:
             rule.line,
             rule.text,
             f"--probability {shown(step.written)} is {step.stored}/2147483648 and not {meant}: "
-            f"{percent(Fraction(step.stored, DRAW))} of connections, not {percent(meant)}",
-            _rewritten((rule,), lambda *_: ["--mode", "random", "--probability", f"{float(meant):.11f}"]),
+            f"{float(step.stored * 100 / DRAW):.6g} % of connections, not {float(meant * 100):.6g} %",
+            right.restated(rule, "probability", f"{float(meant):.11f}"),
         )
+
+
+def _is_positive(text: str) -> bool:
+    return float(text) > 0
 
 
 @lru_cache(maxsize=1 << 12)
@@ -288,7 +326,8 @@ def _differs(step: Nth, meaning: Meaning, before: Meaning | None, log: Log) -> N
             rule.text,
             f"one of {step.every} behind one of {above.every} in line {other.line}, but it asks for "
             f"{words(meaning.where, rule.family)} where line {other.line} asks for "
-            f"{words(before.where, rule.family)}: they share nothing",
+            f"{words(before.where, rule.family)}: of those, 0 % come to this rule",
+            right.alike([other, rule]),
         )
 
 
@@ -380,17 +419,20 @@ def _ladders(found: Found, walk: Walk, said: set[tuple[str, int]], log: Log) -> 
                     ERROR,
                     last.meaning.rule.line,
                     last.meaning.rule.text,
-                    "the rules of one ladder ask for different connections: "
-                    + "; ".join(words(where, found.family) for where in list(selectors)[:4]),
+                    f"the {len(rungs)} rules of one ladder ask for different connections: "
+                    + "; ".join(words(where, found.family) for where in list(selectors)[:4])
+                    + f"; they give {_got(rungs)}",
+                    right.alike([visit.meaning.rule for visit in rungs]),
                 )
         for every, visits in nth.items():
             packets = {step.packet for v in visits for step in v.meaning.steps if isinstance(step, Nth)}
             if _repeated(every, len(visits), leak, bare, apart=len(packets) > 1):
-                _same_on_each(found, "every-n-on-each-line", f"one of {every}", visits, bare, said, log)
+                what = f"one of {every}"
+                _same_on_each(found, "every-n-on-each-line", what, visits, rungs, said, log)
         for stored, visits in chance.items():
             if _repeated(round(DRAW / stored), len(visits), leak, bare, apart=False):
                 what = f"a chance of {percent(Fraction(stored, DRAW))}"
-                _same_on_each(found, "equal-probability-on-each-line", what, visits, bare, said, log)
+                _same_on_each(found, "equal-probability-on-each-line", what, visits, rungs, said, log)
 
 
 def _repeated(every: int, count: int, leak: Fraction, bare: bool, *, apart: bool) -> bool:
@@ -408,7 +450,7 @@ def _same_on_each(
     code: str,
     what: str,
     visits: Sequence[Visit],
-    bare: bool,
+    rungs: Sequence[Visit],
     said: set[tuple[str, int]],
     log: Log,
 ) -> None:
@@ -416,30 +458,23 @@ def _same_on_each(
     if not _once(said, code, first):
         return
     service = found.service
-    got = ", ".join(percent(visit.took) for visit in visits[:8])
     leak = f", and {percent(service.leak)} reach no endpoint" if service.leak else ""
-    rules = [visit.meaning.rule for visit in visits]
-    count = len(rules) + bare
-    nth = code == "every-n-on-each-line"
-
-    def condition(i: int, _: list[str]) -> list[str]:
-        left = count - i
-        if left == 1:
-            return []
-        if nth:
-            return ["--mode", "nth", "--every", str(left), "--packet", "0"]
-        return ["--mode", "random", "--probability", f"{1 / left:.11f}"]
-
+    bare = [visit for visit in rungs if not visit.meaning.picks][:1]
+    rules = right.own(visit.meaning.rule for visit in [*visits, *bare])
     log.find(
         code,
         ERROR,
         first.rule.line,
         first.rule.text,
         f"{what} on each of {len(visits)} lines (to line {visits[-1].meaning.rule.line}), of which each "
-        "sees only "
-        f"what the ones before it left: they get {got}{leak}",
-        _rewritten(rules, condition),
+        f"sees only what the ones before it left: they get {_got(visits)}{leak}",
+        right.ladder(rules, by_chance=code == "equal-probability-on-each-line"),
     )
+
+
+def _got(visits: Sequence[Visit]) -> str:
+    """What rules take, in words."""
+    return ", ".join(percent(visit.took) for visit in visits[:8])
 
 
 def _leak(found: Found, said: set[tuple[str, int]], log: Log) -> None:
@@ -450,6 +485,9 @@ def _leak(found: Found, said: set[tuple[str, int]], log: Log) -> None:
     if not picking:
         return
     last = picking[-1].meaning
+    rungs = [
+        v for v in found.walk.visits if v.meaning.picks and v.came and v.meaning.rule.chain == last.rule.chain
+    ]
     if not _once(said, "no-catch-all", last):
         return
     several = len(service.backends) > 1
@@ -460,7 +498,17 @@ def _leak(found: Found, said: set[tuple[str, int]], log: Log) -> None:
         last.rule.text,
         f"{percent(service.leak)} of new connections ({service.leak}) reach no endpoint: "
         f"{service.leak_to}; the last rule of a ladder has no statistic",
+        _caught(rungs),
     )
+
+
+def _caught(rungs: Sequence[Visit]) -> tuple[str, ...]:
+    """The rungs of a ladder, the last one with all that is left; equal parts, if they were equal."""
+    rules = right.own(rung.meaning.rule for rung in rungs)
+    if len({rung.took for rung in rungs}) == 1:
+        by_chance = any(isinstance(step, Chance) for rung in rungs for step in rung.meaning.steps)
+        return right.ladder(rules, by_chance=by_chance)
+    return right.lines([*rules[:-1], *((rule, right.picked(spec, None)) for rule, spec in rules[-1:])])
 
 
 def _unreachable(found: Found, reached: set[Meaning], said: set[tuple[str, int]], log: Log) -> None:
@@ -472,7 +520,27 @@ def _unreachable(found: Found, reached: set[Meaning], said: set[tuple[str, int]]
                 meaning.rule.line,
                 meaning.rule.text,
                 "0 % of connections come to it: rules before it take them all",
+                _reached(found, meaning),
             )
+
+
+def _reached(found: Found, meaning: Meaning) -> tuple[str, ...]:
+    """A rule so that connections come to it: a rung as the others are, or ahead of a rule for more."""
+    rule = meaning.rule
+    taking = [
+        visit.meaning.rule
+        for visit in found.walk.visits
+        if visit.took and visit.meaning.act is Act.TO and visit.meaning.rule.chain == rule.chain
+    ]
+    rungs = [each for each in found.selector.leaves if each.act is Act.TO and each.rule.chain == rule.chain]
+    if not taking:
+        return ()
+    if taking[-1] not in [rung.rule for rung in rungs] or any(rung.where != meaning.where for rung in rungs):
+        return right.lines(right.own([rule, taking[-1]]))
+    targets: dict[object, Rule] = {}
+    for rung in rungs:
+        targets.setdefault((rung.target, str(rung.rule.spec.values)), rung.rule)
+    return right.ladder(right.own(targets.values()))
 
 
 def _shared(
@@ -497,16 +565,36 @@ def _shared(
             listed = f"ports {w.show_ports(ports or ())}"
         else:
             listed = words(walk.wide[meaning], found.family)
+        listeners = list(movers[meaning]) if others else [found.selector.where]
+        if many and not others:
+            listeners = [
+                found.selector.where._replace(dport=((port, port),))
+                for low, high in ports or ()
+                for port in range(low, min(high, low + _LIST) + 1)
+            ]
         # A whole ladder that is shared is exact over all who share it.
         log.find(
             "shared-counter",
             INFO if not wide else WARNING,
             meaning.rule.line,
             meaning.rule.text,
-            f"one counter serves {listed}; shares are exact over all of them, and those of each depend on "
-            "the "
-            "order in which connections come",
+            f"one counter serves {listed}; shares are exact over all of them, and those of each may be "
+            "anything from 0 % to 100 %, by the order in which connections come",
+            _apart(found, walk, meaning, listeners),
         )
+
+
+def _apart(found: Found, walk: Walk, meaning: Meaning, listeners: Sequence[Where]) -> tuple[str, ...]:
+    """A ladder for each listener; nothing where more than a ladder of endpoints is shared."""
+    way = next((visit.way for visit in walk.visits if visit.meaning is meaning), None)
+    rungs = [visit.meaning for visit in walk.visits if visit.way == way]
+    plain = all(
+        rung.act is Act.TO and not any(isinstance(step, Marked | Recent) for step in rung.steps)
+        for rung in rungs
+    )
+    if not plain or not found.hooks or walk.recent:
+        return ()
+    return right.apart([rung.rule for rung in rungs], listeners, found.hooks[0].upper())
 
 
 def _marks(found: Found, walk: Walk, said: set[tuple[str, int]], log: Log) -> None:
@@ -524,9 +612,10 @@ def _marks(found: Found, walk: Walk, said: set[tuple[str, int]], log: Log) -> No
                 by.rule.line,
                 by.rule.text,
                 f"a mark does not end a chain: {percent(part)} of connections, which line {who.rule.line} "
-                "marked, "
-                "get this mark instead",
+                "marked, get this mark instead",
+                _guarded_rules(found, by),
             )
+    shares = found.service.backends
     if found.per_packet:
         for visit in walk.visits:
             meaning = visit.meaning
@@ -537,11 +626,31 @@ def _marks(found: Found, walk: Walk, said: set[tuple[str, int]], log: Log) -> No
                         ERROR,
                         meaning.rule.line,
                         meaning.rule.text,
-                        f"table {meaning.rule.table} sees every packet: without a match for new "
-                        "connections, and "
-                        "CONNMARK to remember what they got, the packets of one connection are spread",
+                        f"table {meaning.rule.table} sees every packet: without a match for new connections, "
+                        "and CONNMARK to remember what they got, 100 % of connections have their packets "
+                        f"spread ({', '.join(f'{each.to} {percent(each.share)}' for each in shares[:8])})",
+                        _remembered(walk, meaning),
                     )
                 return
+
+
+def _guarded_rules(found: Found, by: Meaning) -> tuple[str, ...]:
+    """The rules that mark, of which the later one leaves alone what is marked."""
+    if by.marking is None:
+        return ()
+    connection, _, _, mask = by.marking
+    before = [v.meaning for v in found.walk.visits if v.meaning.act is Act.MARK and v.took]
+    before = before[: before.index(by)] if by in before else []
+    same = [each.rule for each in before if each.rule.chain == by.rule.chain]
+    return right.unmarked(same, by.rule, mask, connection=connection)
+
+
+def _remembered(walk: Walk, meaning: Meaning) -> tuple[str, ...]:
+    """The rules that pick, for new connections alone, and their marks kept."""
+    chain = [v.meaning for v in walk.visits if v.meaning.rule.chain == meaning.rule.chain and v.came]
+    if any(each.act is not Act.MARK or each.action == "connmark" for each in chain):
+        return ()
+    return right.remembered([each.rule for each in chain])
 
 
 def _recent(walk: Walk, said: set[tuple[str, int]], log: Log) -> None:
@@ -584,78 +693,15 @@ def _outward(
             WARNING,
             first.rule.line,
             first.rule.text,
-            "connections made on this host pass OUTPUT and not PREROUTING: other services of this text are "
-            "balanced there too, this one is not",
-        )
-
-
-# -- right rules
-
-
-def _rewritten(rules: Sequence[Rule], condition: Callable[[int, list[str]], list[str]]) -> Iterable[str]:
-    """The rules with another condition of `statistic`, last of the matches; none that cannot be quoted."""
-    made: list[str] = []
-    try:
-        for i, rule in enumerate(rules):
-            rest, own = _without_statistic(rule.words)
-            new = condition(i, own)
-            if new:
-                at = next(
-                    (j for j, word in enumerate(rest) if word in {"-j", "-g", "--jump", "--goto"}), len(rest)
-                )
-                rest = [
-                    *_behind(rest, at),
-                    "-m",
-                    "statistic",
-                    *new,
-                    *rest[at : at + 2],
-                    *_target_words(rest, at),
+            "connections made on this host pass OUTPUT and not PREROUTING: 0 % of them are balanced, and "
+            "those to other services of this text are",
+            right.outward(
+                [
+                    visit.meaning.rule
+                    for visit in found.walk.visits
+                    if visit.took
+                    and visit.meaning.rule.chain == "PREROUTING"
+                    and visit.meaning.rule.table == "nat"
                 ]
-            made.append(layout.join(rest))
-    except ValueError:
-        return ()
-    return tuple(made)
-
-
-def _behind(rest: list[str], at: int) -> list[str]:
-    """The words before the target, and matches that stand behind it."""
-    own = 2 + len(_target_words(rest, at))
-    return [*rest[:at], *rest[at + own :]]
-
-
-def _target_words(rest: list[str], at: int) -> list[str]:
-    """The words of the target's own options."""
-    if at + 1 >= len(rest):
-        return []
-    known = TARGETS.get(rest[at + 1], {})
-    end = at + 2
-    while end < len(rest) and rest[end][:2] == "--":
-        name = rest[end][2:].partition("=")[0]
-        full = [option for option in known if option.startswith(name)]
-        if not full:
-            break
-        end += 1 + (0 if "=" in rest[end] else known[full[0]])
-    return rest[at + 2 : end]
-
-
-def _without_statistic(given: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A rule's words without those of match statistic, and those."""
-    rest: list[str] = []
-    own: list[str] = []
-    i = 0
-    while i < len(given):
-        word = given[i]
-        if word == "-m" and i + 1 < len(given) and given[i + 1] == "statistic":
-            i += 2
-            continue
-        name = word[2:].partition("=")[0] if word[:2] == "--" else ""
-        if name in MATCHES["statistic"]:
-            size = 1 if "=" in word else 2
-            if rest and rest[-1] == "!":
-                own.append(rest.pop())
-            own += given[i : i + size]
-            i += size
-            continue
-        rest.append(word)
-        i += 1
-    return rest, own
+            ),
+        )

@@ -186,9 +186,10 @@ class Reader:
     def _place(self, meaning: Meaning) -> None:
         """Take out what iptables refuses where it stands, and what is not understood at all."""
         rule = meaning.rule
-        reason = findings.misplaced(meaning)
-        if reason is not None:
-            self._log.find("wrong-table", Severity.ERROR, rule.line, rule.text, reason)
+        misplaced = findings.misplaced(meaning)
+        if misplaced is not None:
+            reason, corrected = misplaced
+            self._log.find("wrong-table", Severity.ERROR, rule.line, rule.text, reason, corrected)
             self._lose(meaning, "wrong-table", reason)
             meaning.act = Act.GO_ON
         elif (
@@ -221,7 +222,7 @@ class Reader:
                             meaning.rule.line,
                             meaning.rule.text,
                             f"chain {findings.shown(meaning.target)} leads back to itself here: iptables "
-                            "refuses the whole table",
+                            "refuses the whole table, and loads 0 of its rules",
                         )
                         self._lose(meaning, "chain-loop", "it closes a circle of chains")
                         meaning.act = Act.GO_ON
@@ -270,7 +271,8 @@ class Reader:
                         Severity.INFO,
                         first.line if first else chain.line,
                         first.text if first else "",
-                        f"nothing in the text leads into chain {findings.shown(chain.name)}",
+                        f"nothing in the text leads into chain {findings.shown(chain.name)}: by this text "
+                        "alone, 0 % of connections come to it",
                     )
                     self._hook(family, [], [(name, chain.name)], programs, leading, bits, results, reached)
 

@@ -7,12 +7,12 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from lbctl.model import Family, Finding, NotRead, Severity
-from lbctl_iptables.reading import lines, options
+from lbctl_iptables.reading import lines, options, right
 from lbctl_iptables.reading.lines import Kind
 from lbctl_iptables.reading.sequence import Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from lbctl_iptables.reading.lines import Line
     from lbctl_iptables.reading.options import Spec
@@ -33,6 +33,8 @@ _MOST = 1000
 _MOST_PAIRS, _PAIR = 4096, 8
 #: Chains and rules that commands for whole tables go through, and for each byte of a text.
 _MOST_VISITS, _VISITS = 2_000_000, 4
+#: Lines of a table that are shown with its end.
+_MOST_SHOWN = 64
 _NAT_TARGETS = frozenset({"DNAT", "REDIRECT", "SNAT", "MASQUERADE", "NETMAP", "SAME", "BALANCE"})
 
 
@@ -48,6 +50,8 @@ class Rule:
     table: str
     chain: str
     family: Family
+    #: `iptables` or `ip6tables` for a command; None for a line of iptables-restore.
+    program: str | None = None
 
     def key(self) -> object:
         """What a rule must have in common with another to be deleted in its stead."""
@@ -166,7 +170,7 @@ class Ruleset:
         pending: list[tuple[Line, Spec]] = []
         for line in lines.read(text):
             self._line(line, pending)
-        self._end()
+        self._end(pending)
         if not pending and log.findings:
             # Words that a shell might know, and not one rule.
             log.accept = False
@@ -177,10 +181,10 @@ class Ruleset:
 
     # -- lines
 
-    def _end(self) -> None:
+    def _end(self, pending: Sequence[tuple[Line, Spec]]) -> None:
         """A table that is still open where the text ends, or another table begins."""
         if self._open is not None:
-            self._missing_commit()
+            self._missing_commit(pending)
 
     def _line(self, line: Line, pending: list[tuple[Line, Spec]]) -> None:
         if line.flavour:
@@ -192,7 +196,7 @@ class Ruleset:
                 self._both |= "both" in line.words
             case Kind.TABLE:
                 self.saved = True
-                self._end()
+                self._end(pending)
                 name = line.words[0]
                 self._open = (name, line.number, line.text)
                 if name not in BUILTIN:
@@ -234,16 +238,18 @@ class Ruleset:
             chain.policy = policy
             table.whole = True
 
-    def _missing_commit(self) -> None:
+    def _missing_commit(self, pending: Sequence[tuple[Line, Spec]]) -> None:
         name, number, text = self._open or ("", 0, "")
+        inside = [line.text for line, _ in pending if line.number > number]
         self.log.accept = False
         self.log.find(
             "missing-commit",
             Severity.ERROR,
             number,
             text,
-            f"table {_shown(name)} has no COMMIT: iptables-restore would load none of its rules, and the "
-            "text may have been cut off",
+            f"table {_shown(name)} has no COMMIT: iptables-restore would load 0 of its {len(inside)} lines, "
+            "and the text may have been cut off",
+            (text, *inside, "COMMIT") if len(inside) <= _MOST_SHOWN else (),
         )
         self._open = None
 
@@ -321,32 +327,42 @@ class Ruleset:
     def _chain(self, table: Table, line: Line, name: str) -> Chain:
         """The chain that a command names; made where the text does not have it."""
         chain = table.chains.get(name)
-        if chain is None and name in _ANYWHERE and name not in BUILTIN[table.name]:
+        if chain is not None:
+            return chain
+        builtin = name in BUILTIN.get(table.name, ())
+        chain = table.chains[name] = Chain(name, declared=builtin, line=line.number)
+        if builtin:
+            chain.policy = "ACCEPT"
+        return chain
+
+    def _check_chain(self, table: Table, line: Line, rule: Rule) -> None:
+        """Say where a rule goes into a chain that is not there."""
+        name = rule.chain
+        if name in table.chains or name in BUILTIN[table.name]:
+            return
+        adds = rule.spec.command in {"append", "insert"}
+        if name in _ANYWHERE:
+            right_table = "mangle" if rule.spec.target in {"MARK", "CONNMARK"} else "nat"
             self.log.find(
                 "wrong-table",
                 Severity.ERROR,
                 line.number,
                 line.text,
-                f"table {table.name} has no chain {name}; rules that rewrite addresses go with `-t nat`",
+                f"table {table.name} has no chain {name}, so that iptables refuses the rule and 0 % of "
+                "connections meet it; rules that rewrite addresses go with `-t nat`",
+                right.elsewhere(rule, right_table, name) if adds and name in BUILTIN[right_table] else (),
             )
-        if chain is None:
-            builtin = name in BUILTIN.get(table.name, ())
-            chain = table.chains[name] = Chain(name, declared=builtin, line=line.number)
-            if builtin:
-                chain.policy = "ACCEPT"
-            else:
-                wrong = name in _ANYWHERE
-                code = "partial-dump" if line.program is None or line.restored else "undefined-chain"
-                severity = Severity.WARNING if code == "partial-dump" else Severity.ERROR
-                if not wrong:
-                    self.log.find(
-                        code,
-                        severity,
-                        line.number,
-                        line.text,
-                        f"chain {_shown(name)} of table {_shown(table.name)} is made nowhere in the text",
-                    )
-        return chain
+            return
+        partial = line.program is None or line.restored
+        self.log.find(
+            "partial-dump" if partial else "undefined-chain",
+            Severity.WARNING if partial else Severity.ERROR,
+            line.number,
+            line.text,
+            f"chain {_shown(name)} of table {_shown(table.name)} is made nowhere in the text"
+            + ("" if partial else ": iptables refuses the rule, and 0 % of connections meet it"),
+            right.declared(rule, name) if adds and not partial else (),
+        )
 
     def _run(self, line: Line, spec: Spec, family: Family, table_name: str) -> None:
         command = spec.command
@@ -358,12 +374,16 @@ class Ruleset:
         table = self._table(family, table_name)
         table.fragment |= line.restored or line.program is None
         name = spec.chain
-        if command in {"append", "insert", "replace"} or (command == "delete" and not spec.words):
+        if command in {"append", "insert", "replace", "delete"}:
+            rules = self._expanded(line, spec, family, table_name, name)
+            for rule in rules:
+                self._check_chain(table, line, rule)
             chain = self._chain(table, line, name)
-            for rule in self._expanded(line, spec, family, table_name, name):
+            if command == "delete" and spec.words:
+                self._delete_at(chain, spec, line)
+                return
+            for rule in rules:
                 self._place(chain, rule, spec, line)
-        elif command == "delete":
-            self._delete_at(self._chain(table, line, name), spec, line)
         elif command == "new-chain":
             if name in table.chains and table.chains[name].declared:
                 if not line.restored:
@@ -409,10 +429,11 @@ class Ruleset:
             self._unparsable(line, "too many commands that go through all chains of a table")
         return self._visits >= 0
 
-    def _expanded(self, line: Line, spec: Spec, family: Family, table: str, chain: str) -> Iterable[Rule]:
+    def _expanded(self, line: Line, spec: Spec, family: Family, table: str, chain: str) -> tuple[Rule, ...]:
         """One rule for each pair of the addresses that it lists, as iptables makes them."""
+        program = None if line.restored else line.program
         if "," not in spec.destination and "," not in spec.source:
-            return (Rule(line.number, line.text, tuple(line.words), spec, table, chain, family),)
+            return (Rule(line.number, line.text, tuple(line.words), spec, table, chain, family, program),)
         from dataclasses import replace
 
         words = tuple(line.words)
@@ -434,6 +455,7 @@ class Ruleset:
                 table,
                 chain,
                 family,
+                program,
             )
             for source in sources
             for destination in destinations

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 FORMAT = "nft"
 _LOOKS = re.compile(
     r"(?m)^[ \t]*(?:#!.*\bnft\b|(?:(?:add|create|insert)[ \t]+)?(?:table|chain|rule)[ \t]+"
-    r"(?:(?:ip6?|inet|arp|bridge|netdev)[ \t]+)?[\w\"]|flush[ \t]+ruleset|(?:\S*/)?(?:sudo[ \t]+(?:\S*/)?)?nft\s)"
+    r"(?:(?:ip6?|inet|arp|bridge|netdev)[ \t]+)?[\w\"]"
+    r"|flush[ \t]+ruleset|(?:\S*/)?(?:sudo[ \t]+(?:\S*/)?)?nft\s)"
 )
 _JSON = re.compile(r'\s*\{\s*"nftables"\s*:')
 #: Where a chain that is only named would be hooked by its name, as in rules for a table of another text.
