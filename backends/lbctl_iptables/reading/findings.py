@@ -15,7 +15,7 @@ from lbctl_iptables.reading import where as w
 from lbctl_iptables.reading.meaning import Act, Asked, Chance, Marked, Nth, Recent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lbctl.model import Family, ReadService
     from lbctl_iptables.reading.flow import Visit, Walk
@@ -102,14 +102,12 @@ def of_rules(
     old: dict[object, list[Rule]] = {}
     for meaning in meanings:
         if "removed-match" in meaning.remarks:
-            rule = meaning.rule
-            old.setdefault((rule.family, rule.table, rule.chain), []).append(rule)
+            old.setdefault(right.counter(meaning.rule), []).append(meaning.rule)
     for meaning in meanings:
         rule = meaning.rule
         for remark in meaning.remarks:
-            chain = (rule.family, rule.table, rule.chain)
             fragment = (rule.family, rule.table) in fragments
-            _remark(remark, meaning, id(rule) in lost, fragment, old.get(chain, ()), log)
+            _remark(remark, meaning, id(rule) in lost, fragment, old, log)
         if rule.table in {"nat", "mangle"} and meaning.act not in {Act.GO_ON, Act.UNKNOWN}:
             key = (rule.family, rule.table, rule.chain, rule.spec.source, rule.spec.destination, rule.words)
             first = seen.setdefault(key, rule.line)
@@ -136,7 +134,9 @@ def of_rules(
         before = meaning
 
 
-def _remark(code: str, meaning: Meaning, lost: bool, fragment: bool, old: Sequence[Rule], log: Log) -> None:
+def _remark(
+    code: str, meaning: Meaning, lost: bool, fragment: bool, old: Mapping[object, list[Rule]], log: Log
+) -> None:
     rule = meaning.rule
     what, reason = meaning.unclear or ("", "")
     match code:
@@ -176,7 +176,7 @@ def _remark(code: str, meaning: Meaning, lost: bool, fragment: bool, old: Sequen
                 rule.line,
                 rule.text,
                 f"{reason}: {_REFUSED}",
-                right.without_old_matches(old, rule),
+                right.without_old_matches(old[right.counter(rule)], rule),
             )
         case "unsupported-match" if lost:
             log.find(code, WARNING, rule.line, rule.text, f"match {shown(what)}: {reason}; {_UNKNOWN}")

@@ -336,7 +336,7 @@ def parse(words: Sequence[str]) -> Spec:
 
 
 #: Matches and targets as iptables-save writes them, by their words: large dumps repeat them endlessly.
-_SEEN: dict[tuple[str, ...], Match | dict[str, list[tuple[str, ...]]]] = {}
+_SEEN: dict[tuple[bool, tuple[str, ...]], Match | dict[str, list[tuple[str, ...]]]] = {}
 _MOST_SEEN = 1 << 15
 _HEADER = {
     "-d": "destination",
@@ -416,7 +416,8 @@ def _part(
     words: tuple[str, ...], table: Mapping[str, Mapping[str, int]]
 ) -> Match | dict[str, list[tuple[str, ...]]] | None:
     """A match or a target with its options, each spelled in full."""
-    found = _SEEN.get(words)
+    # A match and a target may have one name in texts that are none of iptables.
+    found = _SEEN.get((table is TARGETS, words))
     if found is not None:
         return found
     known = table.get(words[0])
@@ -450,7 +451,7 @@ def _part(
             values.setdefault(name, []).append(each)
         made = values
     if len(_SEEN) < _MOST_SEEN:
-        _SEEN[words] = made
+        _SEEN[table is TARGETS, words] = made
     return made
 
 

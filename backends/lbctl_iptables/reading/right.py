@@ -318,8 +318,8 @@ def other_family(rule: Rule) -> Lines:
     return lines([(replace(rule, family=other, program=layout.WORD[other]), spec)])
 
 
-def without_old_matches(rules: Sequence[Rule], rule: Rule) -> Lines:
-    """A rule with what came in the place of a match that is gone; `rules` are those of its chain with one."""
+def without_old_matches(group: Sequence[Rule], rule: Rule) -> Lines:
+    """A rule with what came in the place of a match that is gone. `group` are those of its `counter`."""
     spec = rule.spec
     old = next((match for match in spec.matches if match.name in {"nth", "random", "mport", "unclean"}), None)
     if old is None:
@@ -327,10 +327,8 @@ def without_old_matches(rules: Sequence[Rule], rule: Rule) -> Lines:
     given = {name: values[0] for name, _, values in old.options if values}
     match old.name:
         case "nth":
-            group = [each for each in rules if _counter(each) == _counter(rule)]
             every = int(given["every"]) if given.get("every", "").isdigit() else 0
-            packets = {_options(each, "nth").get("packet") for each in group}
-            if "packet" in given and 1 < len(group) == len(packets) <= every <= _MOST:
+            if "packet" in given and 1 < len(group) <= every <= _MOST and _is_apart(group):
                 # Rules of one counter took turns; since each has its own, they are rungs.
                 turns = [
                     (each, picked(each.spec, nth(every - i) if i + 1 < every else None))
@@ -360,7 +358,11 @@ def _options(rule: Rule, name: str) -> dict[str, str]:
     return {option: values[0] for option, _, values in found.options if values} if found else {}
 
 
-def _counter(rule: Rule) -> object:
+def _is_apart(group: Sequence[Rule]) -> bool:
+    return len({_options(each, "nth").get("packet") for each in group}) == len(group)
+
+
+def counter(rule: Rule) -> object:
     """What rules of the old match nth that share a counter have in common."""
     given = _options(rule, "nth")
-    return (rule.chain, given.get("counter"), given.get("every")) if given else None
+    return (rule.family, rule.table, rule.chain, given.get("counter"), given.get("every")) if given else None

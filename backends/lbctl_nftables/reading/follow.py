@@ -228,7 +228,7 @@ class Hook:
         #: Counters that packets move, and not only connections.
         self.packets: dict[int, Rule] = {}
         self.strange: dict[int, tuple[Rule, str, str]] = {}
-        self.undefined: dict[int, tuple[Rule, str]] = {}
+        self.undefined: dict[int, tuple[Chain, Rule, str]] = {}
 
     # Which connections are told apart
 
@@ -964,7 +964,7 @@ class Hook:
         table = self._document.tables[chain.family, chain.table]
         called = table.chains.get(target)
         if called is None:
-            self.undefined[id(rule)] = rule, target
+            self.undefined[id(rule)] = chain, rule, target
         return called
 
     def _number(self, chain: Chain) -> int:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from lbctl.model import Severity
+from lbctl_nftables.reading import right
 from lbctl_nftables.reading.grammar import Lookup, Match, Nat, Pick, SetMark, Verdict, Vmap
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 #: What makes a selector undecided, and is a finding of its own.
 CODES = {"family-mismatch", "chain-loop"}
 _DESTINATION, _SOURCE = {"dnat", "redirect"}, {"snat", "masquerade"}
-_RIGHT_HOOKS = {True: {"prerouting", "output"}, False: {"postrouting", "input"}}
+_RIGHT_HOOKS = {True: ("prerouting", "output"), False: ("postrouting", "input")}
+#: What becomes of connections by a rule that nft refuses.
+_REFUSED = "the kernel refuses the rule, so that 0 % of connections meet it"
 
 
 def document(found: Document) -> None:
@@ -36,8 +39,10 @@ def document(found: Document) -> None:
                 before = rule
                 if any(isinstance(s, (Nat, SetMark)) for s in rule.statements):
                     if rule.text in seen:
-                        message = f"the same rule stands in line {seen[rule.text].line}"
-                        found.find("duplicate-rules", Severity.WARNING, rule.line, rule.text, message)
+                        message = f"the same rule as in line {seen[rule.text].line}: 2 rules where 1 is meant"
+                        found.find(
+                            "duplicate-rules", Severity.WARNING, rule.line, rule.text, message, rule.text
+                        )
                     seen.setdefault(rule.text, rule)
 
 
@@ -65,19 +70,24 @@ def _place_of(found: Document, chain: Chain, rule: Rule) -> None:
     nat = next((s for s in rule.statements if isinstance(s, Nat)), None)
     if nat is None or not chain.hook:
         return
+    places = _RIGHT_HOOKS[nat.kind in _DESTINATION]
     if chain.kind != "nat":
-        message = f"{nat.kind} in a chain of type {chain.kind}; the kernel takes it in type nat only"
-        found.find("wrong-table", Severity.ERROR, rule.line, rule.text, message)
-    elif chain.hook not in _RIGHT_HOOKS[nat.kind in _DESTINATION]:
-        message = f"{nat.kind} at hook {chain.hook}; the kernel refuses that"
-        found.find("wrong-table", Severity.ERROR, rule.line, rule.text, message)
+        message = f"{nat.kind} in a chain of type {chain.kind}, and not nat: {_REFUSED}"
+    elif chain.hook not in places:
+        message = f"{nat.kind} at hook {chain.hook}: {_REFUSED}"
+    else:
+        return
+    place = chain.hook if chain.hook in places else places[0]
+    corrected = right.chained(chain, place, [rule])
+    found.find("wrong-table", Severity.ERROR, rule.line, rule.text, message, *corrected)
 
 
 def hook(found: Document, at: Hook) -> None:
     """What turned up while selectors were found."""
-    for rule, target in at.undefined.values():
-        message = f"chain {target} is not in this text"
-        found.find("undefined-chain", Severity.ERROR, rule.line, rule.text, message)
+    for chain, rule, target in at.undefined.values():
+        message = f"chain {target} is not in this text: without it, nft loads 0 of its rules"
+        corrected = right.chained(chain, chain.hook, [rule], empty=target)
+        found.find("undefined-chain", Severity.ERROR, rule.line, rule.text, message, *corrected)
     for rule, code, text in at.strange.values():
         foreign = text.split(" ")[0] == "xt"
         what = "xt" if foreign else text.split(" ")[0][:40]
@@ -87,22 +97,25 @@ def hook(found: Document, at: Hook) -> None:
             else f"not understood from here on: {text[:80]}"
         )
         found.skip(rule.line, rule.text, what, reason)
-        found.find(code, Severity.WARNING, rule.line, rule.text, reason)
+        message = f"{reason}; it may take anything from 0 % to 100 % of connections"
+        found.find(code, Severity.WARNING, rule.line, rule.text, message)
         if foreign:
             message = "rules of iptables-nft among native ones: read its tables with iptables-nft-save"
             found.find("mixed-backends", Severity.WARNING, rule.line, rule.text, message)
 
 
-def services(found: Document, seen: Sequence[Seen], hooks: Sequence[Hook]) -> None:
-    """What following showed."""
+def services(
+    found: Document, seen: Sequence[Seen], hooks: Sequence[Hook], chains: Mapping[int, Chain]
+) -> None:
+    """What following showed. `chains` has the chain of each rule, by its identity."""
     told: set[int] = set()
     for each in seen:
         _ladders(found, each)
         _leak(found, each)
-        _counters(found, each, told)
+        _counters(found, each, seen, told)
         _notes(found, each)
         _marks(found, each)
-    _local(found, seen, hooks)
+    _local(found, seen, hooks, chains)
 
 
 def picks(rule: Rule) -> bool:
@@ -115,18 +128,35 @@ def picks(rule: Rule) -> bool:
     )
 
 
+def translates(rule: Rule) -> bool:
+    """True for a rule that rewrites an address or a port."""
+    return any(isinstance(s, Nat) for s in rule.statements)
+
+
 def _picked(operand: Operand | None) -> bool:
     return isinstance(operand.key if isinstance(operand, Lookup) else operand, Pick)
 
 
-def behind(found: Document, seen: Sequence[Seen], rules: Mapping[int, Rule]) -> None:
+def behind(found: Document, seen: Sequence[Seen], rules: Mapping[int, tuple[Rule, Sequence[Rule]]]) -> None:
     """The rules to which no connection comes, since others have an endpoint for it before."""
     used = {number for each in seen for number in each.followed.used}
     skipped = {(each.line, each.rule) for each in found.unsupported}
-    for number, rule in rules.items():
+    for number, (rule, taking) in rules.items():
         if number not in used and (rule.line, rule.text[:400]) not in skipped:
-            message = "no connection comes here: rules before it take all that it selects"
-            found.find("unreachable-rule", Severity.WARNING, rule.line, rule.text, message)
+            message = "0 % of connections come here: rules before it take all that it selects"
+            corrected = _reached(rule, taking, [each for each, _ in rules.values()])
+            found.find("unreachable-rule", Severity.WARNING, rule.line, rule.text, message, *corrected)
+
+
+def _reached(rule: Rule, taking: Sequence[Rule], unreached: Sequence[Rule]) -> tuple[str, ...]:
+    """A rule so that connections come to it: a rung as the others are, or ahead of a rule for more."""
+    if not taking:
+        return ()
+    asked = right.conditions(rule)
+    if right.conditions(taking[-1]) != asked:
+        return right.own([rule, taking[-1]])
+    rungs = [each for each in (*taking, *unreached) if right.conditions(each) == asked]
+    return right.ladder(list({each.text: each for each in rungs}.values()))
 
 
 def _percent(share: Fraction) -> str:
@@ -164,42 +194,12 @@ def _ladders(found: Document, each: Seen) -> None:
         if kind == "random" and not (leak or (len(rules) + 1) * share == 1):
             continue
         code = "every-n-on-each-line" if kind == "inc" else "equal-probability-on-each-line"
-        got = ", ".join(f"{b.to} {b.share}" for b in each.service.backends)
-        message = f"each line sees only what the lines before it left: {got}; {leak} reach no endpoint"
+        got = ", ".join(f"{b.to} {_percent(b.share)}" for b in each.service.backends)
+        message = f"each line sees only what the lines before it left: {got}; "
+        message += f"{_percent(leak)} ({leak}) reach no endpoint"
         rule = rules[0][0]
-        corrected = _corrected(each, kind)
+        corrected = right.one_rule(each.service, kind, equal=True)
         found.find(code, Severity.ERROR, rule.line, rule.text, message, *corrected)
-
-
-def _corrected(each: Seen, kind: str) -> tuple[str, ...]:
-    """One rule that gives every endpoint the same share."""
-    service = each.service
-    to = [backend.to for backend in service.backends]
-    if service.action not in _DESTINATION or not to or service.proto in {"any"}:
-        return ()
-    word = "ip" if service.family.value == "ipv4" else "ip6"
-    head = []
-    if service.dst == "local":
-        head.append("fib daddr type local")
-    elif service.dst != "any":
-        head.append(f"{word} daddr {service.dst}")
-    ports = f"{{ {service.dport} }}" if "," in service.dport else service.dport
-    head.append(
-        f"{service.proto} dport {ports}" if service.dport != "any" else f"meta l4proto {service.proto}"
-    )
-    data = [_data(one) for one in to]
-    pairs = ", ".join(f"{number} : {one}" for number, one in enumerate(data))
-    statement = "redirect to :" if service.action == "redirect" else f"dnat {word} to "
-    return (f"{' '.join(head)} {statement}numgen {kind} mod {len(to)} map {{ {pairs} }}",)
-
-
-def _data(to: str) -> str:
-    if to.isdecimal():
-        return to
-    address, colon, port = to.rpartition(":")
-    if to.startswith("[") or (colon and "." in address):
-        return f"{address.strip('[]')} . {port}"
-    return to
 
 
 def _leak(found: Document, each: Seen) -> None:
@@ -209,10 +209,11 @@ def _leak(found: Document, each: Seen) -> None:
         rule = _first(each)
         message = f"{_percent(leak)} of new connections to {_where(each)} reach no endpoint ({leak}): "
         message += str(each.service.leak_to)
-        found.find("no-catch-all", Severity.ERROR, rule.line, rule.text, message)
+        corrected = right.one_rule(each.service, right.kind_of(each.service))
+        found.find("no-catch-all", Severity.ERROR, rule.line, rule.text, message, *corrected)
 
 
-def _counters(found: Document, each: Seen, told: set[int]) -> None:
+def _counters(found: Document, each: Seen, seen: Sequence[Seen], told: set[int]) -> None:
     if each.service.depends_on is None:
         return
     for node in each.followed.nodes.values():
@@ -221,14 +222,15 @@ def _counters(found: Document, each: Seen, told: set[int]) -> None:
             continue
         early = each.hook.early.get(pick.ident)
         if early is not None:
-            message = "the counter runs before the rest of the rule selects: shares depend on what else comes"
+            message = "the counter runs before the rest of the rule selects: "
+            message += "by what else comes, shares may be anything from 0 % to 100 %"
             found.find(
                 "statistic-before-selector",
                 Severity.WARNING,
                 early.line,
                 early.text,
                 message,
-                *_reordered(early),
+                *right.behind(early),
             )
             return
     moved = [rule for by in each.hook.moved.values() if len(by) > 1 for rule in by.values()]
@@ -237,49 +239,42 @@ def _counters(found: Document, each: Seen, told: set[int]) -> None:
         if id(rule) in picking and id(rule) not in told:
             told.add(id(rule))
             message = f"one counter serves several listeners: the sequence of {_where(each)} depends on "
-            message += str(each.service.depends_on)
-            found.find("shared-counter", Severity.INFO, rule.line, rule.text, message)
+            message += f"{each.service.depends_on}, and may give anything from 0 % to 100 %"
+            corrected = _apart(each, rule, seen)
+            found.find("shared-counter", Severity.INFO, rule.line, rule.text, message, *corrected)
             return
 
 
-def _reordered(rule: Rule) -> tuple[str, ...]:
-    """The rule with its counters behind all other conditions."""
-    matches = [s for s in rule.statements if isinstance(s, Match)]
-    if not all(each.text in rule.text for each in matches):
-        return ()
-    text = rule.text
-    picks = [each.text for each in matches if isinstance(each.key, Pick)]
-    others = [each.text for each in matches if not isinstance(each.key, Pick)]
-    rest = text
-    for each in matches:
-        rest = rest.replace(each.text, "", 1)
-    return (" ".join([*others, *picks, *rest.split()]),)
+def _apart(each: Seen, rule: Rule, seen: Sequence[Seen]) -> tuple[str, ...]:
+    """One rule for each service that shares the counters of this one; nothing where one has no words."""
+    sharing = [other for other in seen if other.hook is each.hook and id(rule) in other.followed.used]
+    made = [right.one_rule(other.service, right.kind_of(other.service)) for other in sharing]
+    return tuple(line for lines in made for line in lines) if all(made) else ()
 
 
 def _notes(found: Document, each: Seen) -> None:
+    alone = len(each.followed.nodes) == 1
     for (code, _), (rule, text) in each.followed.notes.items():
-        message, severity = {
-            "dnat-range": (
-                f"{text}: the kernel chooses by a hash of the addresses, not in turn",
-                Severity.WARNING,
-            ),
-            "snat-pool": (f"{text}: the kernel chooses the source by a hash of the addresses", Severity.INFO),
-            "port-range-target": (
-                f"{text}: every connection goes to the first port of the range",
-                Severity.WARNING,
-            ),
-            "packet-out-of-range": (
-                f"the map has keys that a number below {text} never is",
-                Severity.WARNING,
-            ),
-        }[code]
-        found.find(code, severity, rule.line, rule.text, message)
+        severity, corrected = Severity.WARNING, tuple[str, ...]()
+        match code:
+            case "dnat-range" | "snat-pool":
+                severity = Severity.WARNING if code == "dnat-range" else Severity.INFO
+                message = f"{text}: the kernel chooses by a hash of the addresses, and not in turn: "
+                message += "100 % of a client's connections get the same one"
+                corrected = right.one_rule(each.service, "inc") if alone else ()
+            case "port-range-target":
+                message = f"{text}: 100 % of connections go to the first port of the range"
+                corrected = right.random_port(rule)
+            case _:
+                message = f"the map has keys that a number below {text} never is: 0 % of connections get them"
+                corrected = right.larger(rule)
+        found.find(code, severity, rule.line, rule.text, message, *corrected)
     for rule, _, drawn in each.followed.drawn.values():
         if not drawn.spans:
             random = drawn.pick.kind == "random"
             code = "probability-zero" if random else "packet-out-of-range"
-            message = "no connection ever matches: the number is never one of these"
-            found.find(code, Severity.ERROR, rule.line, rule.text, message)
+            message = "0 % of connections match: the number is never one of these"
+            found.find(code, Severity.ERROR, rule.line, rule.text, message, *right.reachable(rule))
 
 
 def _marks(found: Document, each: Seen) -> None:
@@ -287,17 +282,27 @@ def _marks(found: Document, each: Seen) -> None:
         return
     rule = _first(each)
     again = {end.over for end in each.ends if end.over}
-    for later in (used for used in each.followed.used.values() if used.line in again):
-        message = "a mark that was set before is set again, and the last one stays"
-        found.find("last-mark-wins", Severity.WARNING, later.line, later.text, message)
+    marking = [
+        each for each in each.followed.used.values() if any(isinstance(s, SetMark) for s in each.statements)
+    ]
+    for later in (used for used in marking if used.line in again):
+        share = sum((part for end, part in each.ends.items() if end.over == later.line), start=Fraction(0))
+        message = f"{_percent(share)} of connections have a mark by then, and get this one instead: "
+        message += "the last one stays"
+        corrected = right.unmarked(marking[: marking.index(later)], later)
+        found.find("last-mark-wins", Severity.WARNING, later.line, later.text, message, *corrected)
     known = {what for what, _ in each.selector.fields}
     if not known & {"state", "connmark"} and each.service.action == "mark":
-        message = "every packet is balanced anew, not every connection: select ct state new, "
-        message += "and keep the mark in ct mark"
-        found.find("per-packet-balancing", Severity.WARNING, rule.line, rule.text, message)
+        got = ", ".join(f"{b.to} {_percent(b.share)}" for b in each.service.backends[:8])
+        message = (
+            "every packet is balanced anew, and not every connection, so that 100 % of connections have "
+        )
+        message += f"their packets spread ({got}): select ct state new, and keep the mark in ct mark"
+        corrected = right.remembered(marking)
+        found.find("per-packet-balancing", Severity.WARNING, rule.line, rule.text, message, *corrected)
 
 
-def _local(found: Document, seen: Iterable[Seen], hooks: Sequence[Hook]) -> None:
+def _local(found: Document, seen: Iterable[Seen], hooks: Sequence[Hook], chains: Mapping[int, Chain]) -> None:
     """This host's own clients, where other services of the text think of them."""
     everywhere = [each for each in seen if not each.hook.marking and each.service.action in _DESTINATION]
     met: dict[object, set[str]] = {}
@@ -317,6 +322,11 @@ def _local(found: Document, seen: Iterable[Seen], hooks: Sequence[Hook]) -> None
                 # They come to the same rules, which leave them out.
                 continue
             rule = _first(each)
-            message = f"connections to {_where(each)} that this host makes itself are not balanced; "
+            message = f"of the connections to {_where(each)} that this host makes itself, 0 % are balanced; "
             message += "those to others are"
-            found.find("prerouting-only", Severity.WARNING, rule.line, rule.text, message)
+            used = each.followed.used
+            # Rules of several chains are not told in one.
+            together = len({id(chains[number]) for number in used}) == 1
+            rules = list(used.values()) if together else []
+            corrected = right.chained(chains[id(rule)], "output", rules, local=True)
+            found.find("prerouting-only", Severity.WARNING, rule.line, rule.text, message, *corrected)

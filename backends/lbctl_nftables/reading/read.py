@@ -111,7 +111,8 @@ class _Reader:
         self._purse = purse
         self._hooks: list[Hook] = []
         self._seen: list[Seen] = []
-        self._behind: dict[int, Rule] = {}
+        #: Rules that are not come to, each with those that take all before it.
+        self._behind: dict[int, tuple[Rule, list[Rule]]] = {}
         self._turns = _TURNS
         self._source_nats = own.source_nats(document)
         self._chains_of = {
@@ -144,7 +145,7 @@ class _Reader:
         judge.document(document)
         for hook in self._hooks:
             judge.hook(document, hook)
-        judge.services(document, self._seen, self._hooks)
+        judge.services(document, self._seen, self._hooks, self._chains_of)
         judge.behind(document, self._seen, self._behind)
         services = self._merged()
         used = {number for seen in self._seen for number in seen.followed.used}
@@ -216,7 +217,8 @@ class _Reader:
             if found.rules and not any(id(rule) in followed.used for rule in found.rules):
                 if any(end.to for end in shares(followed)):
                     # Other rules, before these, have endpoints for all of it.
-                    self._behind.update((id(rule), rule) for rule in found.rules)
+                    taking = [rule for rule in followed.used.values() if judge.translates(rule)]
+                    self._behind.update((id(rule), (rule, taking)) for rule in found.rules)
                 return
             ends, slots = self._weighed(followed, found)
         except Undecided as undecided:

@@ -1,0 +1,223 @@
+"""The rules that would be right: one rule with a map, or the rule that was read, changed in one thing.
+
+A correction is a list of lines: rules for the chain of the rule itself, or where that is no place for them a
+whole `table`, as `nft -f` takes it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from math import gcd, lcm
+from typing import TYPE_CHECKING
+
+from lbctl.model import schedule
+from lbctl_nftables import layout
+from lbctl_nftables.reading.grammar import Lookup, Match, Nat, Pick, SetMark, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from lbctl.model import ReadService
+    from lbctl_nftables.reading.document import Chain, Rule
+
+#: Slots of a map, and rules, that are spelled for one finding: more tell nobody anything.
+_MOST = 64
+_SHARED = {"inc": "numgen inc", "random": "numgen random"}
+_KINDS = {"nth": "inc", "random": "random"}
+_PLAIN = re.compile(r"[\w.:/ -]+")
+_ACTS = re.compile(r"(?:^|(?<=\s))(?:dnat|redirect|snat|masquerade|jump|goto)\b")
+_PRIORITIES = {"prerouting": -100, "output": -100, "postrouting": 100, "input": 100}
+
+Lines = tuple[str, ...]
+
+
+def kind_of(service: ReadService) -> str | None:
+    """How a service picks, where it picks in one way."""
+    return _KINDS.get(service.mode)
+
+
+def one_rule(service: ReadService, kind: str | None, *, equal: bool = False) -> Lines:
+    """One rule that gives each endpoint its part of what all of them get, or the same part.
+
+    Nothing where the service has conditions, or endpoints, that have no words here.
+    """
+    to = [backend.to for backend in service.backends]
+    shares = [backend.share for backend in service.backends]
+    whole = lcm(*(share.denominator for share in shares)) if shares else 1
+    weights = [1] * len(to) if equal else [int(share * whole) for share in shares]
+    if kind is None or not to or sum(weights) // gcd(*weights) > _MOST:
+        return ()
+    head, word = _head(service), layout.WORD[service.family]
+    slots = [to[index] for index in schedule(tuple(weights))]
+    data = [_data(each, service.action) for each in slots]
+    if head is None or None in data or len({each and each.count(" . ") for each in data}) > 1:
+        return ()
+    if any(" . " in (each or "") for each in data) and service.proto == "any":
+        return ()
+    statement = "redirect to :" if service.action == "redirect" else f"{service.action} {word} to "
+    if len(slots) == 1:
+        target = to[0]
+    else:
+        pairs = ", ".join(f"{number} : {each}" for number, each in enumerate(data))
+        target = f"{_SHARED[kind]} mod {len(slots)} map {{ {pairs} }}"
+    return (" ".join([*head, statement]) + target if head else statement + target,)
+
+
+def _head(service: ReadService) -> list[str] | None:
+    """The conditions of a service; None where one has no words here."""
+    if service.action not in {"dnat", "redirect", "snat"} or "," in service.proto:
+        return None
+    word = layout.WORD[service.family]
+    said = [("fib daddr type", "local")] if service.dst == "local" else []
+    if service.dst not in {"local", "any"}:
+        said.append((f"{word} daddr", service.dst))
+    for what, value in (service.when or {}).items():
+        name = {"src": f"{word} saddr", "iif": "iifname", "oif": "oifname"}.get(what)
+        if name is None:
+            return None
+        said.append((name, value))
+    if service.proto != "any":
+        said.append(
+            ("meta l4proto", service.proto)
+            if service.dport == "any"
+            else (f"{service.proto} dport", service.dport)
+        )
+    elif service.dport != "any":
+        return None
+    words = []
+    for name, value in said:
+        operator, text = ("!= ", value[3:]) if value.startswith("!= ") else ("", value)
+        parts = [part.strip().strip('"') for part in text.split(",")]
+        if not all(_PLAIN.fullmatch(part) for part in parts):
+            return None
+        if name.endswith("ifname"):
+            parts = [f'"{part}"' for part in parts]
+        words.append(f"{name} {operator}" + (f"{{ {', '.join(parts)} }}" if len(parts) > 1 else parts[0]))
+    return words
+
+
+def _data(to: str, action: str) -> str | None:
+    """An endpoint as data of a map; None for one that only has a part."""
+    if to.isdecimal():
+        return to if action == "redirect" else None
+    address, colon, port = to.rpartition(":")
+    if to.startswith("[") or (colon and "." in address):
+        return f"{address.strip('[]')} . {port}"
+    return to if _PLAIN.fullmatch(to) and not to.startswith(":") else None
+
+
+def own(rules: Iterable[Rule]) -> Lines:
+    """Rules as they are; none where there are too many."""
+    found = tuple(rule.text for rule in rules)
+    return found if len(found) <= _MOST else ()
+
+
+def ladder(rules: Sequence[Rule]) -> Lines:
+    """Rules that take equal parts, each of what those before it left, and the last one all of it."""
+    made = []
+    for number, rule in enumerate(rules):
+        left = len(rules) - number
+        if not _ACTS.search(rule.text) or len(rules) > _MOST:
+            return ()
+        pick = f"numgen inc mod {left} 0 " if left > 1 else ""
+        made.append(_ACTS.sub(rf"{pick}\g<0>", rule.text, 1))
+    return tuple(made)
+
+
+def conditions(rule: Rule) -> tuple[object, ...]:
+    """What a rule asks, whatever it then does."""
+    return tuple(
+        replace(s, text="") if isinstance(s, Match) else s for s in rule.statements if not isinstance(s, Nat)
+    )
+
+
+def behind(rule: Rule) -> Lines:
+    """The rule with its counters behind all other conditions."""
+    matches = [s for s in rule.statements if isinstance(s, Match)]
+    if not all(each.text in rule.text for each in matches):
+        return ()
+    picks = [each.text for each in matches if isinstance(each.key, Pick)]
+    others = [each.text for each in matches if not isinstance(each.key, Pick)]
+    rest = rule.text
+    for each in matches:
+        rest = rest.replace(each.text, "", 1)
+    return (" ".join([*others, *picks, *rest.split()]),)
+
+
+def larger(rule: Rule) -> Lines:
+    """With a number that reaches all keys of its map."""
+    for statement in rule.statements:
+        operands = [statement.address, statement.port] if isinstance(statement, Nat) else []
+        operands += [statement.value] if isinstance(statement, SetMark) else []
+        for operand in operands:
+            if (
+                isinstance(operand, Lookup)
+                and isinstance(operand.key, Pick)
+                and isinstance(operand.members, tuple)
+            ):
+                keys = [part for element in operand.members for part in element.key[0].split("-")]
+                if all(key.isdecimal() for key in keys):
+                    needed = max(map(int, keys)) - operand.key.offset + 1
+                    return _once(rf"\bmod\s+{operand.key.modulus}\b", f"mod {needed}", rule.text)
+    return ()
+
+
+def reachable(rule: Rule) -> Lines:
+    """With a number that is one of those that can be picked."""
+    for statement in rule.statements:
+        if not isinstance(statement, Match) or statement.text not in rule.text:
+            continue
+        found = re.search(r"(\d+)\s*\Z", statement.text)
+        if found is None:
+            continue
+        modulus = statement.key.modulus if isinstance(statement.key, Pick) else 0
+        value = (
+            1 if statement.op == "<" and int(found[1]) == 0 else int(found[1]) % modulus if modulus else None
+        )
+        if value is not None:
+            return (rule.text.replace(statement.text, statement.text[: found.start()] + str(value), 1),)
+    return ()
+
+
+def random_port(rule: Rule) -> Lines:
+    """With any port of a range, and not the first free one."""
+    return _once(r":\s*\d+\s*-\s*\d+", r"\g<0> random", rule.text)
+
+
+def _once(pattern: str, by: str, text: str) -> Lines:
+    made, count = re.subn(pattern, by, text)
+    return (made,) if count == 1 else ()
+
+
+def unmarked(before: Sequence[Rule], rule: Rule) -> Lines:
+    """A rule behind others that mark, for what none of them has marked."""
+    where = next((s.where for s in rule.statements if isinstance(s, SetMark)), "meta")
+    return (*own(before), f"{where} mark 0 {rule.text}")
+
+
+def remembered(rules: Sequence[Rule]) -> Lines:
+    """Rules that mark new connections alone, between those that fetch a connection's mark and keep it."""
+    new = [f"ct state new {text}" for text in own(rules)]
+    return ("meta mark set ct mark", *new, "ct mark set meta mark") if new else ()
+
+
+def chained(chain: Chain, hook: str, rules: Sequence[Rule], *, local: bool = False, empty: str = "") -> Lines:
+    """Rules in a chain of NAT at a hook, with a chain that they lead to where it is nowhere else.
+
+    `local` leaves what goes to other hosts alone. Nothing where the rules lead to more than that.
+    """
+    targets = {s.target for rule in rules for s in rule.statements if isinstance(s, Verdict) and s.target}
+    if not rules or targets - {empty} or len(rules) > _MOST or hook not in _PRIORITIES:
+        return ()
+    guard = "fib daddr type local "
+    texts = [(guard if local and " daddr " not in f" {rule.text}" else "") + rule.text for rule in rules]
+    return (
+        f"table {chain.family} {chain.table} {{",
+        *((f"chain {empty} {{", "}") if empty else ()),
+        f"chain {chain.name if empty else f'{hook}_nat'} {{",
+        f"type nat hook {hook} priority {_PRIORITIES[hook]}; policy accept;",
+        *texts,
+        "}",
+        "}",
+    )
