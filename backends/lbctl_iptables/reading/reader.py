@@ -21,7 +21,7 @@ from lbctl_iptables.reading import findings
 from lbctl_iptables.reading import where as w
 from lbctl_iptables.reading.flow import MOST_TURNS, Budget, TooMuch, Visit, Walk
 from lbctl_iptables.reading.later import Later
-from lbctl_iptables.reading.meaning import Act, Marked, Meaning, Understanding
+from lbctl_iptables.reading.meaning import Act, Marked, Meaning, Recent, Understanding
 from lbctl_iptables.reading.program import Program
 from lbctl_iptables.reading.ruleset import BUILTIN
 from lbctl_iptables.reading.stream import START, Out, State, Stream, ratio
@@ -469,7 +469,8 @@ class Reader:
             act = meaning.act
             if act is Act.MARK and kind != "mark" and not meaning.picks:
                 continue
-            if act is Act.TO or meaning.steps or (visit.took and act is not Act.GO_ON):
+            remembers = any(isinstance(step, Recent) for step in meaning.steps)
+            if act is Act.TO or remembers or (visit.took and act is not Act.GO_ON):
                 self._touched.add(id(meaning.rule))
 
     def _service(
@@ -521,12 +522,12 @@ class Reader:
         lines: set[int] = set()
         picking: set[int] = set()
         for visit in walk.visits:
-            if visit.took:
-                act = visit.meaning.act
+            act = visit.meaning.act
+            if visit.took or (visit.came and act is Act.TO):
                 if act is not Act.GO_ON and (act is not Act.MARK or kind == "mark"):
                     lines.add(visit.meaning.rule.line)
-                if visit.meaning.picks or act is Act.TO:
-                    picking.add(visit.meaning.rule.line)
+            if visit.took and (visit.meaning.picks or act is Act.TO):
+                picking.add(visit.meaning.rule.line)
         when = _when(where, walk)
         action = next(iter(actions)) if len(actions) == 1 else ("mixed" if actions else _nothing(selector))
         return ReadService(

@@ -252,7 +252,8 @@ class _Reader:
             )
         if isinstance(followed.start, End):
             return shares(followed), (followed.start,) if followed.start.to else ()
-        if len(picks) == 1 and picks[0].of in _SOURCE and picks[0].seed is not None:
+        short = len(picks) == 1 and picks[0].modulus <= _LONGEST
+        if short and picks[0].of in _SOURCE and picks[0].seed is not None:
             [node] = followed.nodes.values()
             if all(isinstance(after, End) for _, _, after in node.cases):
                 slots = [after for low, high, after in node.cases for _ in range(low, high + 1)]

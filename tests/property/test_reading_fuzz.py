@@ -1,0 +1,49 @@
+"""Whatever bytes come in, every reader ends soon, fails only in words, drops nothing and says nothing false.
+
+LBCTL_FUZZ_SECONDS is the processor time that is spent, LBCTL_FUZZ_FROM the number of the first text: a number
+alone names a text, and a failure tells it.
+"""
+
+import os
+from random import Random
+from time import process_time
+
+import pytest
+
+from support.breaks import SEEDS
+from support.fuzz import Maker, judged, judged_intent
+
+SECONDS = float(os.environ.get("LBCTL_FUZZ_SECONDS", "20"))
+FROM = int(os.environ.get("LBCTL_FUZZ_FROM", "0"))
+
+
+@pytest.mark.parametrize("data", SEEDS)
+def test_real_shapes(data: bytes) -> None:
+    judged(data)
+    judged_intent(data)
+
+
+@pytest.mark.timeout(60 + 10 * SECONDS)
+def test_broken_texts() -> None:
+    begin, number = process_time(), FROM
+    while process_time() - begin < SECONDS:
+        data = Maker(Random(number)).data()
+        try:
+            judged(data)
+            judged_intent(data)
+        except Exception as error:
+            raise AssertionError(f"text {number}, {data[:2000]!r}: {error!r}") from error
+        number += 1
+
+
+def test_every_rule_is_somewhere() -> None:
+    """Of texts with one rule a line: in a service, counted, or listed as not understood or wrong."""
+    for number in range(300):
+        text = Maker(Random(number)).saved()
+        reading = judged(text.encode())
+        rules = {line for line, rule in enumerate(text.split("\n"), 1) if rule.startswith("-A ")}
+        told = {line for service in reading.services for line in service.lines}
+        told |= {each.line for each in (*reading.unsupported, *reading.findings)}
+        # What only remembers clients is a part of a service, and takes none.
+        told |= {line for line in rules if "-m recent" in text.split("\n")[line - 1]}
+        assert len(rules - told) <= reading.untouched_rules, text
