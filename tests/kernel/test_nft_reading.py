@@ -17,6 +17,7 @@ from lbctl.model.jenkins import slot_of
 from lbctl_nftables import backend as nftables
 from support.intents import intents
 from support.network import Network, intent, service
+from support.nft_findings import CASES, corrected_text
 from support.reading import assert_same
 
 PATIENT = settings(deadline=None, max_examples=6, suppress_health_check=list(HealthCheck))
@@ -215,3 +216,14 @@ def test_families_of_inet_move_one_counter(network: Network, guard: str) -> None
     assert [asked[0], asked[2]] == ([one, other] if found.exact else [one, one])
     assert found.exact is bool(guard)
     assert found.exact or "ipv6" in (found.depends_on or "")
+
+
+@pytest.mark.usefixtures("inside")
+def test_corrected_rules_load(folder: Path) -> None:
+    host = LocalHost(folder)
+    for _, has, _ in CASES:
+        for found in nftables.read(has).findings:
+            if found.corrected:
+                text = corrected_text(has, found)
+                done = host.run(["nft", "--check", "--file", "-"], stdin=text)
+                assert done.code == 0, (text, done.err)

@@ -278,7 +278,7 @@ def _notes(found: Document, each: Seen) -> None:
 
 
 def _marks(found: Document, each: Seen) -> None:
-    if not each.hook.marking or each.service.mode in {"single", "none"}:
+    if not each.hook.marking or each.service.mode == "none":
         return
     rule = _first(each)
     again = {end.over for end in each.ends if end.over}
@@ -289,10 +289,15 @@ def _marks(found: Document, each: Seen) -> None:
         share = sum((part for end, part in each.ends.items() if end.over == later.line), start=Fraction(0))
         message = f"{_percent(share)} of connections have a mark by then, and get this one instead: "
         message += "the last one stays"
-        corrected = right.unmarked(marking[: marking.index(later)], later)
+        before = marking[: marking.index(later)]
+        if not any(map(picks, before)):
+            # A mark for all, and another one for some of them.
+            continue
+        corrected = right.unmarked(before, later)
         found.find("last-mark-wins", Severity.WARNING, later.line, later.text, message, *corrected)
     known = {what for what, _ in each.selector.fields}
-    if not known & {"state", "connmark"} and each.service.action == "mark":
+    several = each.service.mode != "single"
+    if several and not known & {"state", "connmark"} and each.service.action == "mark":
         got = ", ".join(f"{b.to} {_percent(b.share)}" for b in each.service.backends[:8])
         message = (
             "every packet is balanced anew, and not every connection, so that 100 % of connections have "

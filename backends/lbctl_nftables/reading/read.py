@@ -214,11 +214,12 @@ class _Reader:
     def _one(self, hook: Hook, selector: Selector, found: Found) -> None:
         try:
             followed = hook.follow(selector)
-            if found.rules and not any(id(rule) in followed.used for rule in found.rules):
-                if any(end.to for end in shares(followed)):
-                    # Other rules, before these, have endpoints for all of it.
-                    taking = [rule for rule in followed.used.values() if judge.translates(rule)]
-                    self._behind.update((id(rule), (rule, taking)) for rule in found.rules)
+            unmet = [rule for rule in found.rules if id(rule) not in followed.used]
+            if unmet and any(end.to for end in shares(followed)):
+                # Other rules, before these, have endpoints for all of it.
+                taking = [rule for rule in followed.used.values() if judge.translates(rule)]
+                self._behind.update((id(rule), (rule, taking)) for rule in unmet)
+            if unmet and len(unmet) == len(found.rules):
                 return
             ends, slots = self._weighed(followed, found)
         except Undecided as undecided:

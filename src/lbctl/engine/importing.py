@@ -286,7 +286,10 @@ def _service(group: Sequence[ReadService], made: Mapping[str, Service]) -> tuple
     seconds = min(kept.seconds or 30 * 86400, 30 * 86400) if kept else None
     service = Service(
         name=name,
-        listeners=tuple(listeners),
+        # One for every address of this host holds for each of them.
+        listeners=tuple(
+            x for x in listeners if x.address is None or replace(x, address=None) not in listeners
+        ),
         endpoints=endpoints,
         scheduler=scheduler,
         local_clients=local,
