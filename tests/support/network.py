@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -98,7 +98,9 @@ def run_lbctl(*words: str, stdin: str = "", env: dict[str, str] | None = None) -
         unset = {key: value for key, value in os.environ.items() if key != "LBCTL_CONFIG"}
         stack.enter_context(patch.dict(os.environ, {**unset, **(env or {})}, clear=True))
         stack.enter_context(patch.object(sys, "argv", ["lbctl", *words]))
-        stack.enter_context(patch.object(sys, "stdin", StringIO(stdin)))
+        stack.enter_context(
+            patch.object(sys, "stdin", TextIOWrapper(BytesIO(stdin.encode("utf-8", "surrogateescape"))))
+        )
         stack.enter_context(redirect_stdout(out))
         stack.enter_context(redirect_stderr(err))
         # The program turns it off for its short life.

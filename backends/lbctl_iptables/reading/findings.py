@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from lbctl.model import Severity
+from lbctl.model import Severity, brief
 from lbctl_iptables import layout
 from lbctl_iptables.pick import DRAW
 from lbctl_iptables.reading import right
@@ -496,7 +496,7 @@ def _leak(found: Found, said: set[tuple[str, int]], log: Log) -> None:
         ERROR if several else WARNING,
         last.rule.line,
         last.rule.text,
-        f"{percent(service.leak)} of new connections ({service.leak}) reach no endpoint: "
+        f"{percent(service.leak)} of new connections ({brief(service.leak)}) reach no endpoint: "
         f"{service.leak_to}; the last rule of a ladder has no statistic",
         _caught(rungs),
     )

@@ -6,7 +6,7 @@ from collections import Counter
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from lbctl.model import Severity
+from lbctl.model import Severity, brief
 from lbctl_nftables.reading import right
 from lbctl_nftables.reading.grammar import Lookup, Match, Nat, Pick, SetMark, Verdict, Vmap
 
@@ -196,7 +196,7 @@ def _ladders(found: Document, each: Seen) -> None:
         code = "every-n-on-each-line" if kind == "inc" else "equal-probability-on-each-line"
         got = ", ".join(f"{b.to} {_percent(b.share)}" for b in each.service.backends)
         message = f"each line sees only what the lines before it left: {got}; "
-        message += f"{_percent(leak)} ({leak}) reach no endpoint"
+        message += f"{_percent(leak)} ({brief(leak)}) reach no endpoint"
         rule = rules[0][0]
         corrected = right.one_rule(each.service, kind, equal=True)
         found.find(code, Severity.ERROR, rule.line, rule.text, message, *corrected)
@@ -207,7 +207,7 @@ def _leak(found: Document, each: Seen) -> None:
     # No mark is a mark like another.
     if 0 < leak < 1 and not each.hook.marking:
         rule = _first(each)
-        message = f"{_percent(leak)} of new connections to {_where(each)} reach no endpoint ({leak}): "
+        message = f"{_percent(leak)} of new connections to {_where(each)} reach no endpoint ({brief(leak)}): "
         message += str(each.service.leak_to)
         corrected = right.one_rule(each.service, right.kind_of(each.service))
         found.find("no-catch-all", Severity.ERROR, rule.line, rule.text, message, *corrected)

@@ -67,21 +67,20 @@ def import_(
 
 def _report(reading: Reading, notes: tuple[str, ...], name: str, style: Style) -> None:
     """The findings, and what an intent cannot hold, on stderr. Whatever the text holds, a line stays one."""
-    from lbctl.cli.output import count, say
-    from lbctl.config.values import escape
+    from lbctl.cli.output import count, inert, say
 
     paint = {"error": "red", "warning": "yellow", "info": "cyan"}
     for found in reading.findings:
         head = style(f"{found.severity}: {found.code}", paint[found.severity])
-        say(f"{escape(name)}:{found.line}: {head}: {escape(found.message)}")
+        say(f"{inert(name)}:{found.line}: {head}: {inert(found.message)}")
         if found.rule:
-            say(f"    {escape(found.rule)}")
+            say(f"    {inert(found.rule)}")
         if found.corrected:
             say("  right would be:")
             for rule in found.corrected:
-                say(f"    {escape(rule)}")
+                say(f"    {inert(rule)}")
     for note in notes:
-        say(f"{style('not in the intent', 'yellow')}: {escape(note)}")
+        say(f"{style('not in the intent', 'yellow')}: {inert(note)}")
     say(
         f"{count(len(reading.services), 'service')} read, "
         f"{count(reading.untouched_rules, 'rule')} without a part in balancing"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lbctl.cli import options
 from lbctl.cli.options import Color
 from lbctl.errors import IntentError, LbctlError
-from lbctl.model import Action
+from lbctl.model import Action, brief, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -53,16 +53,27 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def inert(text: str) -> str:
+    """`text` on one line, with nothing that a terminal would act on."""
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(letter: str) -> str:
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+
+
 def report(error: LbctlError) -> None:
     """Everything that an error has to say, on stderr."""
     style = Style(options.chosen_color, stream=sys.stderr)
     for problem in getattr(error, "problems", ()) if isinstance(error, IntentError) else ():
-        say(style(str(problem), "red"))
+        say(style(inert(str(problem)), "red"))
         if problem.hint:
-            say(f"    hint: {problem.hint}")
-    say(style(f"lbctl: {error.message}", "bold"))
+            say(f"    hint: {inert(problem.hint)}")
+    # What other programs said may have several lines.
+    first, *more = [inert(line) for line in error.message.splitlines() or [""]]
+    say("\n".join([style(f"lbctl: {first}", "bold"), *more]))
     if error.hint:
-        say(f"    hint: {error.hint}")
+        say(f"    hint: {inert(error.hint)}")
 
 
 def count(number: int, noun: str) -> str:
@@ -72,12 +83,12 @@ def count(number: int, noun: str) -> str:
 
 def share(value: Fraction) -> str:
     """A share in JSON: "p/q" in lowest terms."""
-    return f"{value.numerator}/{value.denominator}"
+    return written(value)
 
 
 def share_text(value: Fraction) -> str:
-    """A share for people: 0, 1/3, 1."""
-    return str(value)
+    """A share for people."""
+    return brief(value)
 
 
 def deviation_text(slots: Iterable[int], deviation: Fraction) -> str:

@@ -25,9 +25,11 @@ from lbctl.model import (
     Service,
     Severity,
     SourceNat,
+    brief,
     default_seed,
     schedule,
     slot_count,
+    written,
 )
 from lbctl.spi import Reader
 
@@ -151,8 +153,8 @@ def service_document(service: ReadService) -> dict[str, object]:
         "hooks": list(service.hooks),
         "action": service.action,
         "mode": service.mode,
-        "backends": [{"to": backend.to, "share": _share(backend.share)} for backend in service.backends],
-        "leak": _share(service.leak),
+        "backends": [{"to": backend.to, "share": written(backend.share)} for backend in service.backends],
+        "leak": written(service.leak),
         "leak_to": service.leak_to,
         "affinity": {"kind": kept.kind, "by": kept.by, "seconds": kept.seconds} if kept else None,
         "exact": service.exact,
@@ -162,10 +164,6 @@ def service_document(service: ReadService) -> dict[str, object]:
         "source_nat": None if service.source_nat is None else str(service.source_nat),
         "lines": list(service.lines),
     }
-
-
-def _share(value: Fraction) -> str:
-    return f"{value.numerator}/{value.denominator}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,19 +293,23 @@ def _service(group: Sequence[ReadService], made: Mapping[str, Service]) -> tuple
         local_clients=local,
         seed=seed if seed != default_seed(name) else None,
         affinity=seconds,
-        source_nat=_source_nat(group, remarks),
+        source_nat=_source_nat(group, endpoints, remarks),
         allow=tuple(allow),
     )
     _check_order(service, group, remarks)
     return service, remarks
 
 
-def _source_nat(group: Sequence[ReadService], remarks: list[str]) -> SourceNat:
-    """When the client's address is replaced; the default where rules do not say."""
+def _source_nat(
+    group: Sequence[ReadService], endpoints: Sequence[Endpoint], remarks: list[str]
+) -> SourceNat:
+    """When the client's address is replaced; the default where rules do not say, or where nothing needs it."""
     told = {each.source_nat: None for each in group if each.source_nat is not None}
     if len(told) > 1:
         remarks.append(f"the client's address is replaced in several ways ({', '.join(told)})")
-    return next(iter(told), SourceNat.HAIRPIN)
+    local = not any(endpoint.address for endpoint in endpoints)
+    found = next(iter(told), SourceNat.HAIRPIN)
+    return SourceNat.HAIRPIN if local and found is SourceNat.NEVER else found
 
 
 def _check_order(service: Service, group: Sequence[ReadService], remarks: list[str]) -> None:
@@ -333,7 +335,7 @@ def _listeners(service: ReadService, remarks: list[str]) -> Iterator[Listener]:
     if service.proto not in set(Protocol):
         raise _CannotHold(f"protocol {service.proto}")
     if service.leak:
-        raise _CannotHold(f"{_share(service.leak)} of its connections reach no endpoint")
+        raise _CannotHold(f"{brief(service.leak)} of its connections reach no endpoint")
     if service.dport == "any":
         raise _CannotHold("all ports")
     if service.dst == "any":

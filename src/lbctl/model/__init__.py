@@ -49,8 +49,10 @@ from lbctl.model.reading import (
     Severity,
     Step,
     among,
+    brief,
     takes,
     within,
+    written,
 )
 from lbctl.model.schedule import schedule, shares, slot_count
 
@@ -95,6 +97,7 @@ __all__ = [
     "State",
     "Step",
     "among",
+    "brief",
     "check_mark",
     "check_owner",
     "default_seed",
@@ -108,4 +111,5 @@ __all__ = [
     "takes",
     "touched",
     "within",
+    "written",
 ]

@@ -7,6 +7,7 @@ that it read is dropped in silence: a rule is a part of a service, or counted as
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -90,6 +91,21 @@ class Step(NamedTuple):
 
 #: Which of so many slots a client has, by a seed; counted from 0.
 Placing: TypeAlias = "Callable[[Address, int, int], int]"
+
+
+def written(share: Fraction) -> str:
+    """A share as "p/q" in lowest terms, of any length: a chain of draws makes long ones.
+
+    By way of decimals, since Python writes no integer of more than 4300 digits.
+    """
+    return f"{Decimal(share.numerator)}/{Decimal(share.denominator)}"
+
+
+def brief(share: Fraction) -> str:
+    """A share for people: 0, 1/3, 1; and decimals where a fraction would be long."""
+    return str(share) if share.denominator < 10**12 else f"{float(share):.9f}"
+
+
 #: The fields of `ReadService` that say which connections it is about, beside `when`.
 SELECTOR = ("family", "proto", "dst", "dport")
 
