@@ -523,9 +523,9 @@ class Reader:
         picking: set[int] = set()
         for visit in walk.visits:
             act = visit.meaning.act
-            if visit.took or (visit.came and act is Act.TO):
-                if act is not Act.GO_ON and (act is not Act.MARK or kind == "mark"):
-                    lines.add(visit.meaning.rule.line)
+            part = visit.took and act is not Act.GO_ON and (act is not Act.MARK or kind == "mark")
+            if part or (visit.came and act is Act.TO):
+                lines.add(visit.meaning.rule.line)
             if visit.took and (visit.meaning.picks or act is Act.TO):
                 picking.add(visit.meaning.rule.line)
         when = _when(where, walk)

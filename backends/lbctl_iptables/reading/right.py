@@ -202,7 +202,7 @@ def remembered(rules: Sequence[Rule]) -> Lines:
 def _bare(spec: Spec) -> Spec:
     return replace(
         spec, source="", destination="", incoming="", outgoing="", protocol="", fragment=False,
-        inverted=set(), matches=[], comment=None, goto=False, values={},
+        inverted=frozenset(), matches=[], comment=None, goto=False, values={},
     )  # fmt: skip
 
 
@@ -266,7 +266,7 @@ def _asked(listener: Where, rule: Rule) -> Spec | None:
             case _:
                 return None
         if inverted:
-            spec.inverted.add(option)
+            spec.inverted |= {option}
     return spec
 
 

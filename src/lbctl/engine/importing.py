@@ -300,10 +300,8 @@ def _service(group: Sequence[ReadService], made: Mapping[str, Service]) -> tuple
     return service, remarks
 
 
-def _source_nat(
-    group: Sequence[ReadService], endpoints: Sequence[Endpoint], remarks: list[str]
-) -> SourceNat:
-    """When the client's address is replaced; the default where rules do not say, or where nothing needs it."""
+def _source_nat(group: Sequence[ReadService], endpoints: Sequence[Endpoint], remarks: list[str]) -> SourceNat:
+    """When the client's address is replaced; the default where rules do not say, or nothing needs it."""
     told = {each.source_nat: None for each in group if each.source_nat is not None}
     if len(told) > 1:
         remarks.append(f"the client's address is replaced in several ways ({', '.join(told)})")
