@@ -94,7 +94,7 @@ Placing: TypeAlias = "Callable[[Address, int, int], int]"
 
 
 def written(share: Fraction) -> str:
-    """A share as "p/q" in lowest terms, of any length: a chain of draws makes long ones.
+    """A share as "p/q" in lowest terms, of any length: many draws in a row make long ones.
 
     By way of decimals, since Python writes no integer of more than 4300 digits.
     """
