@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from lbctl.engine.importing import imported, shown
 from lbctl.errors import ApplyFailed, IntentError
-from lbctl.model import ReadShare, Severity
+from lbctl.model import ReadShare, Severity, brief
 from lbctl.spi import Reader, Retiring
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def _what_is_wrong(service: ReadService, reading: Reading) -> str:
     if not told and not service.exact:
         told = [f"its shares depend on {service.depends_on}"]
     if not told:
-        told = [f"{service.leak} of its connections reach no endpoint"]
+        told = [f"{brief(service.leak)} of its connections reach no endpoint"]
     return f"{shown(service)}: {'; '.join(told)}"
 
 
