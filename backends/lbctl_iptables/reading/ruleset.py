@@ -412,8 +412,8 @@ class Ruleset:
             chain.policy = spec.words[0] if spec.words else "ACCEPT"
             table.whole |= line.program is None and not line.restored
         elif command == "rename-chain" and spec.words and name in table.chains:
-            rules = sum(len(chain.rules) for chain in table.chains.values())
-            if self._may_visit(len(table.chains) + rules, line):
+            count = sum(len(chain.rules) for chain in table.chains.values())
+            if self._may_visit(len(table.chains) + count, line):
                 chain = table.chains.pop(name)
                 chain.name = spec.words[0]
                 table.chains[chain.name] = chain
