@@ -317,17 +317,28 @@ def _between(session: Session, before: Program, after: Program, intent: Intent) 
     return replace(made, stale=(), notes=())
 
 
+def returning(session: Session, retired: str) -> tuple[Session, Retire]:
+    """Where rules of others were, and the step that puts them back; see `Migration.retired`."""
+    data = json.loads(retired)
+    for backend, driver in session.stores():
+        if driver.store == data["store"]:
+            return session.at(backend, driver, "they were here"), Retire(record=data["record"], back=True)
+    raise NoBackend(f"{data['store']} can no longer be reached here")
+
+
+def is_standing(session: Session, step: Retire) -> bool:
+    """True where all rules of others are in their places."""
+    return _retiring(session).standing(session.host, session.driver, step.record)
+
+
 def migration_returning(target: Session, intent: Intent, retired: str) -> Migration:
     """The migration that has rules of others hold again, and an intent of before where they went to."""
-    data = json.loads(retired)
-    there = next((target.at(b, d, "asked for") for b, d in target.stores() if d.store == data["store"]), None)
-    if there is None:
-        raise NoBackend(f"{data['store']} can no longer be reached here")
+    there, come = returning(target, retired)
     return Migration(
         owner=intent.owner,
         source=target,
         target=there,
-        come=Retire(record=data["record"], back=True),
+        come=come,
         go=replace(plan_beside(target, intent), stale=(), notes=()),
         intent=intent,
         origin="the history",
@@ -363,13 +374,13 @@ def move(made: Migration, *, back_to: Entry | None = None, in_any_case: bool = F
     source, target = made.source, made.target
     entry, notes = _begin(made, back_to, in_any_case=in_any_case)
     try:
-        _do(target, _with_clients(made))
+        do(target, _with_clients(made))
         _prove(made)
         _follow_up(made)
         others = _others(source, made.owner)
         if isinstance(made.go, Retire) and others != made.go.before:
             raise Stale(f"rules of others in {source.place} changed since the plan", hint="plan again")
-        _do(source, made.go)
+        do(source, made.go)
         _prove_gone(made, made.go.after if isinstance(made.go, Retire) else others)
     except BaseException as cause:
         _return(made, cause)
@@ -402,7 +413,8 @@ def upcoming(made: Migration, back_to: Entry | None = None) -> Entry | None:
     return history.upcoming(session, plan, back_to, moved=made.retired)
 
 
-def _do(session: Session, step: Step) -> None:
+def do(session: Session, step: Step) -> None:
+    """Carry out one step."""
     if isinstance(step, Plan):
         perform(session, step)
     elif step.back:
@@ -413,7 +425,7 @@ def _do(session: Session, step: Step) -> None:
 
 def _undo(session: Session, step: Step) -> None:
     if isinstance(step, Retire):
-        _do(session, replace(step, back=not step.back))
+        do(session, replace(step, back=not step.back))
         return
     now = session.backend.observe(session.host, session.driver, step.owner)
     perform(session, _between(session, now, step.before, Intent(owner=step.owner)))
@@ -439,7 +451,7 @@ def _prove(made: Migration) -> None:
     """Raise `ApplyFailed` unless the live kernel shows what the migration said."""
     step, target = made.come, made.target
     if isinstance(step, Retire):
-        if not _retiring(target).standing(target.host, target.driver, step.record):
+        if not is_standing(target, step):
             raise ApplyFailed(f"the rules of before are not all back in {target.place}")
         return
     left = diff(target.backend.observe(target.host, target.driver, made.owner), step.after)

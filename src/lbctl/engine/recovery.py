@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine import history
 from lbctl.engine.change import end_flows, perform, plan_beside, way
-from lbctl.engine.migrating import removal_of
+from lbctl.engine.migrating import do, is_standing, removal_of, returning
 from lbctl.errors import LbctlError, NoBackend, Stale, StateUnknown, Unsupported
 from lbctl.model import diff
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from lbctl.engine.history import Entry
+    from lbctl.engine.migrating import Step
     from lbctl.engine.session import Session
     from lbctl.host import Host
     from lbctl.model import Plan, Program
@@ -65,6 +68,11 @@ def _recover(session: Session, owner: str, found: Entry) -> str:
     others = session.elsewhere(owner)
     if others:
         return _recover_move(session, others[0], owner, found, new)
+    last = history.last_of(session.host, owner)
+    if found.action == "migrate" and found.retired:
+        return _recover_retirement(session, owner, found, new)
+    if found.action == "rollback" and last is not None and last.retired:
+        return _recover_return(session, owner, found, new, last.retired)
     held, old = session.observe(owner), _old(session, owner, found)
     plan = _way(session, found, held, new)
     if plan.changed and old is not None and not diff(held, old):
@@ -82,21 +90,49 @@ def _recover(session: Session, owner: str, found: Entry) -> str:
 
 
 def _recover_move(session: Session, source: Session, owner: str, found: Entry, new: Program) -> str:
-    """Old rules that stand in full may do so since the new ones were not proved: then these go."""
+    """A move of rules of lbctl. Old rules that stand in full may do so as the new ones were not proved."""
     last = history.last_of(session.host, owner)
     whole = last is not None and not plan_beside(session.like(last), last.intent).changed
+    back = [(session, removal_of(session, owner))]
+    on = [(session, _way(session, found, session.observe(owner), new)), (source, removal_of(source, owner))]
+    return _end_move(session, owner, found, back if whole else on, whole=whole)
+
+
+def _recover_retirement(session: Session, owner: str, found: Entry, new: Program) -> str:
+    """As `_recover_move`, where the old rules are those of others."""
+    source, step = returning(session, found.retired)
+    whole, held, old = is_standing(source, step), session.observe(owner), _old(session, owner, found)
+    if whole and old is not None:
+        return _end_move(session, owner, found, [(session, _way(session, found, held, old))], whole=True)
+    on: list[tuple[Session, Step]] = [(session, _way(session, found, held, new))]
+    return _end_move(session, owner, found, [*on, (source, replace(step, back=False))], whole=False)
+
+
+def _recover_return(session: Session, owner: str, found: Entry, new: Program, retired: str) -> str:
+    """As `_recover_move`, where the rules of others are those that come."""
+    there, step = returning(session, retired)
+    held, old = session.observe(owner), _old(session, owner, found)
+    whole = old is not None and not diff(held, old)
+    on: list[tuple[Session, Step]] = [(there, step), (session, _way(session, found, held, new))]
+    return _end_move(
+        session, owner, found, [(there, replace(step, back=False))] if whole else on, whole=whole
+    )
+
+
+def _end_move(
+    session: Session, owner: str, found: Entry, steps: Iterable[tuple[Session, Step]], *, whole: bool
+) -> str:
     try:
-        if whole:
-            perform(session, removal_of(session, owner))
-            history.drop(session.host, owner)
-            return "and taken back now, since the old rules were all there"
-        perform(session, _way(session, found, session.observe(owner), new))
-        perform(source, removal_of(source, owner))
+        for where, step in steps:
+            do(where, step)
     except LbctlError as error:
         raise StateUnknown(
             f"{found.action} number {found.number} was interrupted half way: {error.message}",
             hint="lbctl plan --rules shows what the kernel holds",
         ) from error
+    if whole:
+        history.drop(session.host, owner)
+        return "and taken back now, since the old rules were all there"
     history.settle(session.host, owner, found)
     return "and finished now"
 

@@ -1,0 +1,164 @@
+"""A move that fails, or is killed, at each of its steps: what holds then, and what the next command does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from lbctl import engine
+from lbctl.errors import ApplyFailed, LbctlError
+from lbctl.host import Completed, LocalHost
+from support.crash import Killed, MortalHost
+from support.network import Network, Result, intent, service
+
+OWN = intent(
+    service("web", ["80/tcp", "[2001:db8:1::1]:81/tcp"], "8001", "8002", "8003"),
+    service("api", "82/tcp", "10.0.0.11:80", "10.0.0.12:80", affinity="1h", allow=["192.0.2.0/24"]),
+)
+#: Between others, and in both a hook and a chain of their own.
+WRITTEN = """\
+*nat
+:SVC - [0:0]
+-A PREROUTING -p tcp -m tcp --dport 2222 -j DNAT --to-destination 10.0.0.12:22
+-A PREROUTING -d 192.0.2.1/32 -p tcp -m tcp --dport 80 -j SVC
+-A PREROUTING -p tcp -m tcp --dport 2223 -j DNAT --to-destination 10.0.0.12:22
+-A SVC -p tcp -m statistic --mode nth --every 2 --packet 0 -j REDIRECT --to-ports 8001
+-A SVC -p tcp -j REDIRECT --to-ports 8002
+COMMIT
+"""
+DRIVERS = {"nftables": "nft", "iptables": "legacy"}
+
+
+class FaultyHost(LocalHost):
+    """A host on which one write fails: a program's, or that of a file."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        super().__init__(folder)
+        self.left = number
+
+    def _fails(self) -> bool:
+        self.left -= 1
+        return self.left == -1
+
+    def run(self, argv: Sequence[str], *, stdin: str = "") -> Completed:
+        if stdin and "--test" not in argv and "--check" not in argv and self._fails():
+            return Completed(code=1, out="", err="it does not work")
+        return super().run(argv, stdin=stdin)
+
+    def save(self, name: str, text: str | None) -> None:
+        if self._fails():
+            raise ApplyFailed("the disk is full")
+        super().save(name, text)
+
+    def rename(self, name: str, new: str) -> None:
+        if self._fails():
+            raise ApplyFailed("the disk is full")
+        super().rename(name, new)
+
+
+class Move:
+    """A host that holds rules in one backend, and their move to the other one."""
+
+    def __init__(self, network: Network, source: str) -> None:
+        self.network, self.source = network, source
+        self.to = {"iptables": "nftables", "nftables": "iptables", "written": "nftables"}[source]
+        if source == "written":
+            network.tool("iptables-legacy-restore", "--noflush", stdin=WRITTEN)
+        else:
+            done = network.lbctl("apply", "--yes", "--driver", DRIVERS[source], config=OWN)
+            assert done.code == 0, done.err
+        self.old = self.rules
+        assert self.again().code == 0
+        self.new = self.rules
+        assert self.back().code == 0
+        assert self.rules == self.old
+
+    @property
+    def rules(self) -> list[str]:
+        tables = self.network.tool("nft", "list", "tables").splitlines()
+        texts = [self.network.tool("nft", "-s", "list", *t.split()) for t in sorted(tables) if "lbctl" in t]
+        texts += [self.network.tool(f"{word}-legacy-save") for word in ("iptables", "ip6tables")]
+        lines = [line.split(" [")[0] for text in texts for line in text.splitlines()]
+        # Tables that are looked at come into being; a chain that comes back is the last of its table.
+        return [x for x in lines if not re.match(r"[#*]|COMMIT|:[A-Z]+ ACCEPT", x)]
+
+    def again(self) -> Result:
+        return self.network.lbctl("migrate", "--to", self.to, "--driver", DRIVERS[self.to], "--yes")
+
+    def back(self) -> Result:
+        return self.network.lbctl("rollback", "--yes")
+
+    def by(self, host: LocalHost) -> None:
+        """Move, on this host."""
+        with self.network.host.entered():
+            session = engine.open_session(host, backend=self.to, driver=DRIVERS[self.to])
+            made = engine.migration(session, "lbctl")
+            assert made is not None
+            engine.migrate(session, made)
+
+
+@pytest.fixture(params=["iptables", "nftables", "written"])
+def move(network: Network, request: pytest.FixtureRequest) -> Move:
+    return Move(network, request.param)
+
+
+def test_whatever_fails_everything_is_as_it_was(move: Move) -> None:
+    failures = 0
+    for number in count():
+        host = FaultyHost(move.network.folder, number)
+        caught = None
+        try:
+            move.by(host)
+        except LbctlError as error:
+            caught = error
+        if caught is not None:
+            assert (caught.exit_code, move.rules) == (5, move.old), caught.message
+            failures += 1
+            continue
+        assert move.rules == move.new
+        if host.left >= 0:
+            break
+        # What could not be noted is noted by the next command.
+        assert move.back().code == 0
+        assert move.rules == move.old
+    assert failures >= 3
+
+
+def test_a_killed_move_is_finished_or_taken_back(move: Move) -> None:
+    said = ""
+    for effects in count():
+        try:
+            move.by(MortalHost(move.network.folder, effects))
+        except Killed:
+            again = move.again()
+            assert (again.code, move.rules) == (0, move.new), again.err
+            said += again.err
+            back = move.back()
+            assert (back.code, move.rules) == (0, move.old), back.err
+        else:
+            break
+    assert effects >= 4
+    assert "Interrupted, and taken back now" in said
+    assert re.search("Interrupted, (and finished now|when all of it was done)", said)
+
+
+def test_a_killed_way_back_is_finished_or_taken_back(move: Move) -> None:
+    for effects in count():
+        assert move.again().code == 0
+        try:
+            with move.network.host.entered():
+                host = MortalHost(move.network.folder, effects)
+                session = engine.open_session(host, backend=move.to, driver=DRIVERS[move.to])
+                way, target = engine.roll_back(session, "lbctl")
+                engine.go_back(session, way, target)
+        except Killed:
+            again = move.again()
+            assert (again.code, move.rules) == (0, move.new), again.err
+        else:
+            break
+    assert effects >= 4
+    assert move.rules == move.old
