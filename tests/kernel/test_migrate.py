@@ -1,7 +1,9 @@
 """Moving services between backends: what is said, what is done, and that it can be undone."""
 
+import json
 import math
 import os
+import subprocess
 import time
 from collections import Counter
 from itertools import permutations
@@ -11,6 +13,7 @@ import pytest
 from lbctl.conformance.network import HOST4, HOST6, SERVERS4
 from lbctl.model import Family
 from support import storm
+from support.crash import LBCTL
 from support.network import Network, intent, service
 from support.waves import KNOCKERS, Storm, reported
 
@@ -127,3 +130,74 @@ def test_no_connection_is_lost_and_shares_stay_exact(network: Network) -> None:
 def _await(waves: Storm, count: int) -> None:
     while waves.count() < count:
         time.sleep(0.002)
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+def test_a_move_on_trial(network: Network, confirmed: bool) -> None:
+    network.local_endpoints((8001, 8002, 8003))
+    config = intent(WEB)
+    assert network.lbctl("apply", "--yes", "--driver", "legacy", config=config).code == 0
+    before = rules(network)
+    words = ["migrate", "--to", "nftables", "--trial", "2s", "--yes", "--output", "json"]
+    with network.host.entered():
+        moving = subprocess.Popen(
+            [LBCTL, *words, "--config", str(network.folder / "lbctl.toml")],
+            env={**os.environ, "LBCTL_STATE_DIR": str(network.folder)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    try:
+        while any("LBCTL" in line for line in network.tool("iptables-legacy-save").splitlines()):
+            assert moving.poll() is None
+            time.sleep(0.05)
+        assert sorted(network.ask(network.client, HOST4, 80, 3)) == ["8001", "8002", "8003"]
+        if confirmed:
+            assert network.lbctl("confirm", "--wait", "5s").code == 0
+        out, err = moving.communicate(timeout=30)
+    finally:
+        moving.kill()
+    ended = (0, "confirmed") if confirmed else (8, "reverted")
+    assert (moving.returncode, json.loads(out)["trial"]) == ended, err
+    assert (rules(network) == before) != confirmed
+    assert sorted(network.ask(network.client, HOST4, 80, 3)) == ["8001", "8002", "8003"]
+
+
+def test_usual_mistakes(network: Network) -> None:
+    config = intent(WEB)
+    empty = network.lbctl("migrate", "--to", "nftables", "--yes", config=config)
+    assert (empty.code, "there is nothing to move" in empty.err) == (5, True)
+    assert network.lbctl("apply", "--yes", "--driver", "legacy", config=config).code == 0
+    for words, code, said in (
+        (("--yes",), 2, "--to"),
+        (("--to", "auto"), 2, "auto is no place to move to"),
+        (("--to", "nftable"), 2, 'there is no backend "nftable"'),
+        (("--to", "nftables", "--from", "nftables"), 2, "cannot be where they come from"),
+        (("--to", "nftables", "--from", "iptables"), 2, "is no store of rules"),
+        (("--to", "nftables", "--driver", "legacy"), 2, 'there is no driver "legacy"'),
+        (("--to", "nftables", "--fix", "--keep"), 2, "one of them"),
+        (("--to", "nftables", "--fix", "--yes"), 2, "are those of lbctl"),
+        (("--to", "nftables", "--trial", "0s"), 2, "between a second and a day"),
+        (("--to", "nftables", "--save", str(network.folder)), 2, "is not overwritten"),
+        (("--to", "nftables"), 2, "--yes goes ahead"),
+    ):
+        done = network.lbctl("migrate", *words, config=config)
+        assert (done.code, said in done.err) == (code, True), (words, done.err)
+    other = network.lbctl("migrate", "--to", "nftables", "--yes", config=config.replace("8003", "8004"))
+    assert (other.code, "does not hold what the intent file says" in other.err) == (5, True)
+    assert "lbctl" not in network.tool("nft", "list", "tables")
+
+
+def test_without_a_file_or_a_history_the_rules_say_what_they_do(network: Network) -> None:
+    network.local_endpoints((8001, 8002, 8003))
+    assert network.lbctl("apply", "--yes", "--driver", "legacy", config=intent(WEB, API)).code == 0
+    for state in network.folder.rglob("lbctl.0*"):
+        state.unlink()
+    moved = network.lbctl("migrate", "--to", "nftables", "--yes", "--output", "json")
+    assert moved.code == 0, moved.err
+    assert moved.json["intent_from"] == "reading the rules"
+    assert {each["verdict"] for each in moved.json["services"]} == {"identical"}
+    assert sorted(network.ask(network.client, HOST4, 80, 3)) == ["8001", "8002", "8003"]
+    (network.folder / "said.toml").write_text(moved.json["intent"])
+    planned = network.lbctl("plan", "--exit-code", config=network.folder / "said.toml")
+    assert planned.code == 0, planned.out
