@@ -98,3 +98,28 @@ def fetch(network: Network, address: str, port: int) -> str:
             return connection.getresponse().read().decode().strip()
         finally:
             connection.close()
+
+
+def test_old_rules_move_as_the_example_says(network: Network) -> None:
+    rules = (EXAMPLES / "migrate" / "iptables.rules").read_text()
+    network.tool("iptables-legacy-restore", "--noflush", stdin=rules)
+    network.local_endpoints((80, 443, 8001, 8002, 8003, 8101, 8102, 8103))
+    words = ("migrate", "--to", "nftables")
+    asked = network.lbctl(*words, "--plan")
+    assert (asked.code, "--fix" in asked.err) == (2, True)
+    assert "8/27" in network.lbctl(*words, "--plan", "--keep").out
+    file = network.folder / "lbctl.toml"
+    moved = network.lbctl(*words, "--fix", "--yes", "--save", str(file))
+    assert moved.code == 0, moved.err
+    left = [line for line in network.tool("iptables-legacy-save").splitlines() if line.startswith("-A")]
+    assert left == [line for line in rules.splitlines() if "2222" in line]
+    assert network.ask(network.client, HOST4, 443, 6) == ["8101", "8102", "8103"] * 2
+    assert network.lbctl("status", "--exit-code", config=file).code == 0
+    there = network.lbctl("migrate", "--to", "iptables", "--driver", "legacy", "--yes", config=file)
+    assert there.code == 0, there.err
+    assert network.ask(network.client, HOST4, 80, 6) == ["8001", "8002", "8003"] * 2
+    for _ in range(2):
+        back = network.lbctl("rollback", "--yes", config=file)
+        assert back.code == 0, back.err
+    saved = network.tool("iptables-legacy-save").splitlines()
+    assert [line for line in saved if line.startswith("-A")] == rules.splitlines()[1:-1]

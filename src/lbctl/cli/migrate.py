@@ -23,11 +23,15 @@ from lbctl.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from lbctl.cli.output import Style
     from lbctl.engine import Migration, Session
     from lbctl.engine.comparing import Pair
     from lbctl.model import ReadService
 
+#: Shares with denominators from here on are shown as decimals; JSON has them exact.
+_LONG = 1_000_000
 #: Lines of what stays that are shown.
 _FEW = 20
 
@@ -184,7 +188,7 @@ def migration_document(made: Migration) -> dict[str, Any]:
                 **{name: str(getattr(pair.service, name)) for name in SELECTOR},
                 "when": dict(pair.service.when) if pair.service.when else None,
                 "hooks": list(pair.hooks),
-                "verdict": str(pair.verdict),
+                "verdict": made.told(pair),
                 "backends": [
                     {"to": to, "before": share(before), "after": share(after)}
                     for to, (before, after) in pair.shares.items()
@@ -274,7 +278,7 @@ def _columns(made: Migration, style: Style) -> list[str]:
         name = (pair.b or pair.service).name or ""
         told = f"{name}  {selected(pair.service)} ({', '.join(pair.hooks)})".strip()
         paint = "green" if pair.verdict.equal else "yellow"
-        verdict = str(pair.verdict) if pair.a is not None else "comes in addition"
+        verdict = made.told(pair) or str(pair.verdict)
         lines += ["", f"{style(escape(told), 'bold')}: {style(verdict, paint)}"]
         lines += [f"    {one:<{width}} | {other}".rstrip() for one, other in zip(left, right, strict=True)]
         lines += [f"    {escape(note)}" for note in pair.notes]
@@ -282,11 +286,15 @@ def _columns(made: Migration, style: Style) -> list[str]:
 
 
 def _side(pair: Pair, service: ReadService | None, side: int) -> list[str]:
-    from lbctl.cli.output import share_text
     from lbctl.config.values import escape
 
     rows = [(to, shares[side]) for to, shares in pair.shares.items()]
     rows += [("no endpoint", pair.leak[side])] if any(pair.leak) else []
     width = max((len(escape(to)) for to, _ in rows), default=0)
-    lines = [f"{escape(to):<{width}}  {share_text(value)}" if value else "" for to, value in rows]
+    lines = [f"{escape(to):<{width}}  {_short(value)}" if value else "" for to, value in rows]
     return [service.mode if service else "", *lines]
+
+
+def _short(value: Fraction) -> str:
+    """A share; of chances that are products of many draws, what can be read of it."""
+    return str(value) if value.denominator < _LONG else f"{float(value):.9f}"

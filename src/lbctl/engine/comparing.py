@@ -61,6 +61,11 @@ class Pair:
         return _leak(self.a), _leak(self.b)
 
     @property
+    def distance(self) -> Fraction:
+        """The largest difference of a share."""
+        return max(abs(one - other) for one, other in (*self.shares.values(), self.leak))
+
+    @property
     def service(self) -> ReadService:
         """The service of one of the sides, for what both select."""
         service = self.a or self.b

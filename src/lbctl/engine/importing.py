@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 #: Listeners that the ports of one selector become at most.
 _MOST_PORTS = 64
 #: What draws give is off from the fraction that was meant by less than this.
-_ROUNDED = Fraction(1, 1 << 26)
+ROUNDED = Fraction(1, 1 << 26)
 #: Slots times endpoints for which the order of the endpoints is worked out.
 _MOST_SLOTS = 1 << 18
 _EVERYBODY = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}
@@ -436,7 +436,7 @@ def _weights(service: ReadService) -> dict[str, int]:
     shares = {backend.to: backend.share for backend in service.backends}
     if service.mode == "random":
         near = {to: share.limit_denominator(MAX_SLOTS) for to, share in shares.items()}
-        is_near = all(near[to] and abs(near[to] - shares[to]) < _ROUNDED for to in shares)
+        is_near = all(near[to] and abs(near[to] - shares[to]) < ROUNDED for to in shares)
         if is_near and sum(near.values()) == 1:
             shares = near
     whole = lcm(*(share.denominator for share in shares.values()))

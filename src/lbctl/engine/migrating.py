@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from lbctl.engine import history
 from lbctl.engine.change import changing, perform, plan_beside, way
 from lbctl.engine.comparing import Verdict, compare
-from lbctl.engine.importing import imported
+from lbctl.engine.importing import ROUNDED, imported
 from lbctl.engine.lifting import Cure, Lifting, lift, movable
 from lbctl.errors import ApplyFailed, IntentError, NoBackend, PermissionDenied, Stale, StateUnknown
 from lbctl.model import Intent, Plan, diff
@@ -84,6 +84,22 @@ class Migration:
     def pairs(self) -> tuple[Pair, ...]:
         """What goes and what comes, service by service."""
         return self.comparison.pairs if self.comparison else ()
+
+    def told(self, pair: Pair) -> str | None:
+        """How a service that comes relates to the one that goes; None where it is not what was agreed to."""
+        if pair.verdict.equal:
+            return str(pair.verdict)
+        if pair.a is None and self.lift is not None:
+            # Rules of others are of one family, where a port of lbctl is of both.
+            return "comes in addition"
+        if pair.a is None or pair.b is None or pair.a.action != pair.b.action:
+            return None
+        if self.lift is not None and pair.a.selector in self.lift.fixed_selectors:
+            return "equal shares instead"
+        # Draws are of 31 bits; a Maglev table is off from the weights, which is what others get it by.
+        meant = next((s for s in self.intent.services if s.name == pair.b.name), None)
+        near = ROUNDED + (meant.deviation() if meant is not None and self.target.allow_remap else 0)
+        return f"same shares within {float(pair.distance):.1g}" if pair.distance < near else None
 
     @property
     def untouched(self) -> tuple[str, ...]:
@@ -165,6 +181,8 @@ def migration(
     there = _source(session, owner, source)
     if there is None:
         return None
+    # What is there by consent stays what it is.
+    there = replace(there, allow_remap=True)
     if not there.observe(owner):
         return _lifting(session, there, owner, intent, exclude, cure)
     if exclude or cure:
@@ -187,7 +205,7 @@ def migration(
         origin=origin,
         selectors=frozenset(service.selector[:4] for service in coming.services),
     )
-    return replace(made, comparison=_agreeable(made, coming))
+    return _agreeable(made, coming)
 
 
 def _source(session: Session, owner: str, name: str | None) -> Session | None:
@@ -250,7 +268,7 @@ def _lifting(
         lift=found,
     )
     coming = _reader(session.backend).read(session.backend.render(come.after))
-    return replace(made, comparison=_agreeable(made, coming))
+    return _agreeable(made, coming)
 
 
 def _merged(session: Session, owner: str, given: Intent | None, found: Lift) -> Intent:
@@ -483,26 +501,22 @@ def _prove_gone(made: Migration, others: str) -> None:
         )
 
 
-def _agreeable(made: Migration, coming: Reading) -> Comparison:
-    """What goes held against what comes; raises `ApplyFailed` where that changes what connections get."""
-    found = compare(_going(made, _live(made.source)), _coming(made, coming))
-    fixed = made.lift.fixed_selectors if made.lift else frozenset()
-    odd = [
-        pair
-        for pair in found.pairs
-        # Rules of others are of one family, where a port of lbctl is of both.
-        if not pair.verdict.equal
-        and not (made.lift and pair.a is None)
-        and not (pair.a is not None and pair.a.selector in fixed)
-    ]
+def _agreeable(made: Migration, coming: Reading) -> Migration:
+    """With what goes held against what comes; raises `ApplyFailed` where connections would get another."""
+    made = replace(made, comparison=compare(_going(made, _live(made.source)), _coming(made, coming)))
+    odd = [pair for pair in made.pairs if made.told(pair) is None]
     if odd:
-        raise ApplyFailed(f"{made.target.place} would not do the same: {_names(odd)}")
-    remapped = [pair for pair in found.pairs if pair.verdict is Verdict.OTHER_CLIENTS]
+        hashed = all(pair.a and pair.b and pair.a.mode == pair.b.mode == "hash" for pair in odd)
+        raise ApplyFailed(
+            f"{made.target.place} would not do the same: {_names(odd)}",
+            hint="--allow-remap lets clients change their endpoints" if hashed else None,
+        )
+    remapped = [pair for pair in made.pairs if pair.verdict is Verdict.OTHER_CLIENTS]
     if remapped and not made.target.allow_remap:
         raise ApplyFailed(
             f"clients would change their endpoints: {_names(remapped)}", hint="--allow-remap lets them"
         )
-    return found
+    return made
 
 
 def _going(made: Migration, reading: Reading) -> Reading:
