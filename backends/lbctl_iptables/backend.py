@@ -3,7 +3,7 @@
 from lbctl_iptables.advice import advise
 from lbctl_iptables.apply import apply, check
 from lbctl_iptables.census import census
-from lbctl_iptables.clients import clients, remember
+from lbctl_iptables.clients import clients, clients_of, remember
 from lbctl_iptables.compile import compile_intent as compile
 from lbctl_iptables.diagnose import diagnose, precedence
 from lbctl_iptables.layout import NAME as name
@@ -24,6 +24,7 @@ __all__ = [
     "census",
     "check",
     "clients",
+    "clients_of",
     "compile",
     "departure",
     "diagnose",

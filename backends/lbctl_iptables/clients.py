@@ -12,12 +12,12 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.model import Family, Remembered
-from lbctl_iptables import layout
+from lbctl_iptables import layout, retire
 from lbctl_iptables.observe import observe, service_of
 from lbctl_iptables.rules import rules_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from lbctl.host import Host
     from lbctl_iptables.rules import Rule
@@ -37,9 +37,32 @@ class _List(NamedTuple):
 
 def clients(host: Host, driver: str, owner: str) -> tuple[Remembered, ...]:
     """See `lbctl.spi.Moving`."""
+    return _kept(host, _lists(host, driver, owner))
+
+
+def clients_of(host: Host, text: str, services: Mapping[str, Collection[int]]) -> tuple[Remembered, ...]:
+    """See `lbctl.spi.Retiring`."""
+    families = {word: family for family, word in layout.WORD.items()}
+    seconds: dict[str, int] = {}
+    noting: dict[str, tuple[str, Family, Rule]] = {}
+    for number, (word, _, _), rule in retire.rules_of(text):
+        name = rule.option("--name")
+        if "-m recent " not in rule.text or name is None:
+            continue
+        if (time := rule.option("--seconds")) is not None and time.isdecimal():
+            seconds[name] = int(time)
+        elif rule.endpoint is not None:
+            service = next((service for service, lines in services.items() if number in lines), None)
+            if service is not None:
+                noting[name] = service, families[word], rule
+    return _kept(host, _joined(seconds, noting))
+
+
+def _kept(host: Host, lists: Iterable[_List]) -> tuple[Remembered, ...]:
+    """The clients of lists, each with its last endpoint."""
     now, second = host.ticks()
     latest: dict[tuple[str, Family, str], tuple[int, Remembered]] = {}
-    for each in _lists(host, driver, owner):
+    for each in lists:
         for client, seen in _entries(host, each):
             left = each.seconds - int((now - seen) / second)
             key = each.service, each.family, client
@@ -92,6 +115,11 @@ def _lists(host: Host, driver: str, owner: str) -> Iterator[_List]:
                 service = service_of(owner, item.key[3], item.text)
                 if service is not None:
                     noting[name] = service, families[item.key[0]], rule
+    return _joined(seconds, noting)
+
+
+def _joined(seconds: Mapping[str, int], noting: Mapping[str, tuple[str, Family, Rule]]) -> Iterator[_List]:
+    """The lists that some rule looks into and another one writes."""
     for name, (service, family, rule) in noting.items():
         if name in seconds and rule.endpoint is not None and "/" not in name:
             path = f"/proc/thread-self/net/xt_recent/{name}"

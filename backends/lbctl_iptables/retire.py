@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.spi import Retirement, missing, present
 from lbctl_iptables import drivers, layout, script
+from lbctl_iptables.rules import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -101,6 +102,11 @@ def _let_go(dump: _Dump, goes: Collection[int], gone: Collection[Place]) -> list
         if (target := rule.leads_to) in dump.chains:
             entered.setdefault(target, []).append(rule.number)
     return [p for p, numbers in entered.items() if p not in gone and all(n in goes for n in numbers)]
+
+
+def rules_of(text: str) -> Iterator[tuple[int, Place, Rule]]:
+    """The rules of a dump, with their lines and places."""
+    return ((rule.number, rule.place, Rule(rule.text)) for rule in _Dump(text).rules)
 
 
 def keeper(text: str, lines: Collection[int]) -> str | None:

@@ -2,7 +2,7 @@
 
 from lbctl_nftables.apply import apply, check
 from lbctl_nftables.census import census
-from lbctl_nftables.clients import clients, remember
+from lbctl_nftables.clients import clients, clients_of, remember
 from lbctl_nftables.compile import compile_intent as compile
 from lbctl_nftables.diagnose import diagnose, precedence
 from lbctl_nftables.dialect import refine
@@ -24,6 +24,7 @@ __all__ = [
     "census",
     "check",
     "clients",
+    "clients_of",
     "compile",
     "departure",
     "diagnose",

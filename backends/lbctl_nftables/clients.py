@@ -10,7 +10,7 @@ from lbctl_nftables import affinity, drivers, layout, script
 from lbctl_nftables.observe import observe, read_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from lbctl.host import Host
 
@@ -45,6 +45,15 @@ def _known(host: Host, driver: str, owner: str) -> list[Remembered]:
                 if entry.endpoint in leads
             ]
     return found
+
+
+def clients_of(
+    host: Host,
+    text: str,
+    services: Mapping[str, Collection[int]],  # noqa: ARG001 (the protocol's)
+) -> tuple[Remembered, ...]:
+    """See `lbctl.spi.Retiring`. Who writes such maps by hand has no common way to."""
+    return ()
 
 
 def remember(host: Host, driver: str, owner: str, clients: Sequence[Remembered]) -> None:

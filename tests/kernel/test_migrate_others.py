@@ -199,3 +199,38 @@ def test_a_table_of_nft_goes_to_iptables_and_returns(network: Network) -> None:
     assert sorted(after.splitlines()) == sorted(before.splitlines())
     assert re.findall(r"dport (\d+)", after) == ["2222", "80", "2223"]
     assert sorted(network.ask(network.client, HOST4, 80, 3)) == list(SERVERS4)
+
+
+def test_clients_on_lists_of_their_own_keep_their_endpoints(host: Host) -> None:
+    host.network.remote_endpoints(80)
+    sources = [f"192.0.2.{n}" for n in range(100, 106)]
+    host.network.client.address("uplink", *(f"{source}/24" for source in sources))
+    lists = {f"EP{n}": address for n, address in enumerate(SERVERS4)}
+    look = "-m recent --rcheck --seconds 3600 --reap --rsource --name"
+    rules = [
+        "*nat",
+        *(f":{name} -" for name in ("SVC", *lists)),
+        "-A PREROUTING -d 192.0.2.1/32 -p tcp -m tcp --dport 80 -j SVC",
+        *(f"-A SVC {look} {name} -j {name}" for name in lists),
+        "-A SVC -m statistic --mode nth --every 3 --packet 0 -j EP0",
+        "-A SVC -m statistic --mode nth --every 2 --packet 0 -j EP1",
+        "-A SVC -j EP2",
+        *(
+            f"-A {name} -p tcp -m recent --set --rsource --name {name} -j DNAT --to-destination {address}:80"
+            for name, address in lists.items()
+        ),
+        "COMMIT",
+    ]
+    host.load("\n".join(rules) + "\n")
+
+    def answers() -> list[str]:
+        return [host.network.ask(host.network.client, HOST4, 80, source=source)[0] for source in sources]
+
+    # Not by chance: a fresh ladder would give it to the first endpoint.
+    first = [*answers()[1:], host.network.ask(host.network.client, HOST4, 80, source=sources[0])[0]]
+    moved = host.migrate("--yes")
+    assert moved.code == 0, moved.err
+    assert not host.rules
+    sources = [*sources[1:], sources[0]]
+    assert answers() == first
+    assert first[0] != SERVERS4[0]

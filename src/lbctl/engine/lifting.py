@@ -49,6 +49,9 @@ class Lift:
     """What moves of a store's rules of others, and what does not."""
 
     services: tuple[Service, ...]
+    #: The dump, and the lines of it that each service was read from.
+    text: str
+    lines: Mapping[str, Collection[int]]
     #: Above each service in a file: the rules that it was read from.
     comments: Mapping[str, Sequence[str]]
     #: The services as they were read.
@@ -150,6 +153,8 @@ def lift(backend: Lifting, text: str, exclude: Collection[str] = (), cure: Cure 
     notes = tuple(note for note in found.notes if note.partition(":")[0] in {s.name for s in services})
     return Lift(
         services=services,
+        text=text,
+        lines={service.name: found.lines[service.name] for service in services},
         comments=found.comments,
         read=going,
         fixed=frozenset(s.selector for s in odd) if cure is Cure.FIX else frozenset(),

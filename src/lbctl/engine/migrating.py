@@ -556,6 +556,8 @@ def _with_clients(made: Migration) -> Step:
 
 def _clients(made: Migration) -> tuple[Remembered, ...]:
     source = made.source
+    if made.lift is not None:
+        return _retiring(source).clients_of(source.host, made.lift.text, made.lift.lines)
     if not isinstance(source.backend, Moving) or not isinstance(made.go, Plan):
         return ()
     return source.backend.clients(source.host, source.driver, made.owner)

@@ -7,9 +7,10 @@ from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from lbctl.host import Host
+    from lbctl.model import Remembered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,11 @@ class Retiring(Protocol):
 
     def put_back(self, host: Host, driver: str, record: str) -> None:
         """Put back what is not there, each rule behind those that were before it; raises `ApplyFailed`."""
+
+    def clients_of(
+        self, host: Host, text: str, services: Mapping[str, Collection[int]]
+    ) -> tuple[Remembered, ...]:
+        """The clients that rules of a dump keep; `services` are the lines of each that moves."""
 
 
 def missing(old: Sequence[tuple[str, bool]], now: Sequence[str]) -> Iterator[tuple[int, str]]:
