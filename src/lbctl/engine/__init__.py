@@ -3,7 +3,8 @@
 from lbctl.engine.change import apply, describe, plan, removal
 from lbctl.engine.history import Entry, entries, pending, restorable
 from lbctl.engine.lifting import Cure
-from lbctl.engine.migrating import Migration, migrate, migration
+from lbctl.engine.migrating import Migration, migration
+from lbctl.engine.moving import migrate
 from lbctl.engine.planfile import PlanFile, read_plan, resume, write_plan
 from lbctl.engine.recovery import interrupted, recover
 from lbctl.engine.returning import go_back, roll_back

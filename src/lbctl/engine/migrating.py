@@ -10,48 +10,27 @@ migration back.
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import unified_diff
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from lbctl.engine import history
-from lbctl.engine.change import changing, perform, plan_beside, way
+from lbctl.engine.change import plan_beside
 from lbctl.engine.comparing import Verdict, compare
 from lbctl.engine.importing import ROUNDED, imported
 from lbctl.engine.lifting import Cure, Lifting, lift, movable
-from lbctl.errors import ApplyFailed, IntentError, NoBackend, PermissionDenied, Stale, StateUnknown
-from lbctl.model import Intent, Plan, diff
-from lbctl.spi import Moving, Reader, Retiring
+from lbctl.engine.steps import Retire, Step, others_of, reader, removal_of, returning, rules_of, script
+from lbctl.errors import ApplyFailed, IntentError
+from lbctl.model import Intent, Plan
+from lbctl.spi import Moving
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from lbctl.engine.comparing import Comparison, Pair
-    from lbctl.engine.history import Entry
     from lbctl.engine.lifting import Lift, Stay
     from lbctl.engine.session import Session
-    from lbctl.model import Finding, Program, Reading, Remembered, Service
-    from lbctl.spi import Backend
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retire:
-    """Rules of others that leave their places, or come `back` there; see `lbctl.spi.Retiring`."""
-
-    record: str
-    #: What the store holds of others before and after.
-    before: str = ""
-    after: str = ""
-    back: bool = False
-
-    @property
-    def changed(self) -> bool:
-        """Nobody makes one that changes nothing."""
-        return True
-
-
-Step: TypeAlias = Plan | Retire
+    from lbctl.model import Finding, Reading, Service
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +83,7 @@ class Migration:
     @property
     def untouched(self) -> tuple[str, ...]:
         """What stays where the old rules are."""
-        left = self.go.after if isinstance(self.go, Retire) else _others(self.source, self.owner)
+        left = self.go.after if isinstance(self.go, Retire) else others_of(self.source, self.owner)
         return tuple(left.splitlines())
 
     @property
@@ -112,7 +91,7 @@ class Migration:
         """The rules of each store before and after, as unified diffs."""
         sides = ((self.target, self.come), (self.source, self.go))
         return tuple(
-            tuple(unified_diff(*_sides(at, step), f"{at.place} now", f"{at.place} then", lineterm=""))
+            tuple(unified_diff(*rules_of(at, step), f"{at.place} now", f"{at.place} then", lineterm=""))
             for at, step in sides
         )
 
@@ -120,7 +99,7 @@ class Migration:
     def scripts(self) -> tuple[tuple[str, str], ...]:
         """The two steps, as the tools of each store do them on a host without lbctl."""
         sides = ((self.target, self.come, True), (self.source, self.go, False))
-        return tuple((at.place, _script(at, step, coming=coming)) for at, step, coming in sides)
+        return tuple((at.place, script(at, step, coming=coming)) for at, step, coming in sides)
 
     @property
     def stays(self) -> tuple[Stay, ...]:
@@ -193,7 +172,7 @@ def migration(
     start, origin = _start(there, owner, intent)
     meant = start.intent or Intent(owner=owner)
     come = replace(plan_beside(session, meant), stale=())
-    coming = _reader(session.backend).read(session.backend.render(come.after))
+    coming = reader(session.backend).read(session.backend.render(come.after))
     made = Migration(
         owner=owner,
         source=there,
@@ -267,7 +246,7 @@ def _lifting(
         origin="reading the rules",
         lift=found,
     )
-    coming = _reader(session.backend).read(session.backend.render(come.after))
+    coming = reader(session.backend).read(session.backend.render(come.after))
     return _agreeable(made, coming)
 
 
@@ -314,39 +293,13 @@ def _start(source: Session, owner: str, given: Intent | None) -> tuple[Plan, str
         if not found.changed:
             return found, f"the history (number {last.number})"
     text = source.backend.render(source.observe(owner))
-    read = imported(_reader(source.backend).read(text))
+    read = imported(reader(source.backend).read(text))
     found = plan_beside(source, replace(read.intent, owner=owner))
     if read.notes or found.changed:
         raise ApplyFailed(
             f"no intent is known that gives the rules in {source.place}", hint="--config names its file"
         )
     return found, "reading the rules"
-
-
-def removal_of(session: Session, owner: str) -> Plan:
-    """The plan that takes an owner's rules out of one store."""
-    nothing = Intent(owner=owner)
-    return _between(session, session.observe(owner), session.compile(nothing), nothing)
-
-
-def _between(session: Session, before: Program, after: Program, intent: Intent) -> Plan:
-    """A plan of a migration: what flows there are belongs to the rules of both sides."""
-    made = way(session.host, session.backend, session.driver, before, after, intent)
-    return replace(made, stale=(), notes=())
-
-
-def returning(session: Session, retired: str) -> tuple[Session, Retire]:
-    """Where rules of others were, and the step that puts them back; see `Migration.retired`."""
-    data = json.loads(retired)
-    for backend, driver in session.stores():
-        if driver.store == data["store"]:
-            return session.at(backend, driver, "they were here"), Retire(record=data["record"], back=True)
-    raise NoBackend(f"{data['store']} can no longer be reached here")
-
-
-def is_standing(session: Session, step: Retire) -> bool:
-    """True where all rules of others are in their places."""
-    return _retiring(session).standing(session.host, session.driver, step.record)
 
 
 def migration_returning(target: Session, intent: Intent, retired: str) -> Migration:
@@ -378,153 +331,30 @@ def migration_back(target: Session, source: Session, intent: Intent) -> Migratio
     )
 
 
-def migrate(session: Session, made: Migration, *, back_to: Entry | None = None) -> tuple[str, ...]:
-    """Carry out a migration under the lock of its owner; returns what the user should know.
-
-    Raises as `apply` does. Whatever fails, the kernel is as it was before, but for `StateUnknown`.
-    """
-    with changing(session, made.owner, back_to):
-        return tuple(move(made, back_to=back_to))
-
-
-def move(made: Migration, *, back_to: Entry | None = None, in_any_case: bool = False) -> list[str]:
-    """As `migrate`, by who holds the lock; `in_any_case` as in `carry_out`."""
-    source, target = made.source, made.target
-    entry, notes = _begin(made, back_to, in_any_case=in_any_case)
-    try:
-        do(target, _with_clients(made))
-        _prove(made)
-        _follow_up(made)
-        others = _others(source, made.owner)
-        if isinstance(made.go, Retire) and others != made.go.before:
-            raise Stale(f"rules of others in {source.place} changed since the plan", hint="plan again")
-        do(source, made.go)
-        _prove_gone(made, made.go.after if isinstance(made.go, Retire) else others)
-    except BaseException as cause:
-        _return(made, cause)
-        raise
-    try:
-        if entry is not None:
-            history.settle(target.host, made.owner, entry)
-    except (ApplyFailed, PermissionDenied) as error:
-        notes.append(f"The history does not have this yet: {error.message}")
-    return notes
-
-
-def _begin(made: Migration, back_to: Entry | None, *, in_any_case: bool) -> tuple[Entry | None, list[str]]:
-    """Write down what is about to be brought about."""
-    try:
-        record_start(made)
-        entry = upcoming(made, back_to)
-        if entry is not None:
-            history.begin(made.target.host, made.owner, entry)
-    except (ApplyFailed, PermissionDenied) as error:
-        if not in_any_case:
-            raise
-        return None, [f"The history does not have this: {error.message}"]
-    return entry, []
-
-
-def upcoming(made: Migration, back_to: Entry | None = None) -> Entry | None:
-    """The state that a migration leads to."""
-    session, plan = made.plan
-    return history.upcoming(session, plan, back_to, moved=made.retired)
-
-
-def do(session: Session, step: Step) -> None:
-    """Carry out one step."""
-    if isinstance(step, Plan):
-        perform(session, step)
-    elif step.back:
-        _retiring(session).put_back(session.host, session.driver, step.record)
-    else:
-        _retiring(session).take_out(session.host, session.driver, step.record)
-
-
-def _undo(session: Session, step: Step) -> None:
-    if isinstance(step, Retire):
-        do(session, replace(step, back=not step.back))
-        return
-    now = session.backend.observe(session.host, session.driver, step.owner)
-    perform(session, _between(session, now, step.before, Intent(owner=step.owner)))
-
-
-def _return(made: Migration, cause: BaseException) -> None:
-    """Undo what was done, the last first; raises what is to be said instead of `cause`."""
-    try:
-        _undo(made.source, made.go)
-        _undo(made.target, made.come)
-    except (ApplyFailed, Stale, StateUnknown) as error:
-        raise StateUnknown(
-            f"{cause}; then the way back failed: {error.message}",
-            hint="lbctl plan shows what the kernel holds; lbctl migrate begins again",
-        ) from error
-    with suppress(ApplyFailed):
-        history.drop(made.target.host, made.owner)
-    if isinstance(cause, StateUnknown):
-        raise ApplyFailed(f"{cause.message}; everything is as it was", hint=cause.hint) from cause
-
-
-def _prove(made: Migration) -> None:
-    """Raise `ApplyFailed` unless the live kernel shows what the migration said."""
-    step, target = made.come, made.target
-    if isinstance(step, Retire):
-        if not is_standing(target, step):
-            raise ApplyFailed(f"the rules of before are not all back in {target.place}")
-        return
-    left = diff(target.backend.observe(target.host, target.driver, made.owner), step.after)
-    if left:
-        raise ApplyFailed(f"what came in reads back otherwise: {' '.join(left[0].key)}")
-    if made.comparison is None:
-        return
-    shown = {_told(pair) for pair in made.comparison.pairs}
-    live = compare(_going(made, _live(made.source)), _coming(made, _live(target)))
-    odd = [pair for pair in live.pairs if _told(pair) not in shown]
-    if odd or len(live.pairs) != len(made.comparison.pairs):
-        raise ApplyFailed(
-            f"the live kernel does not do what was planned: {_names(odd) or 'a service'}",
-            hint="other rules of this host may act on it first: see lbctl compare "
-            f"live:{made.source.place} live:{target.place}",
-        )
-
-
-def _prove_gone(made: Migration, others: str) -> None:
-    """Raise `ApplyFailed` unless what should go has gone, and nothing else."""
-    source = made.source
-    if isinstance(made.go, Plan):
-        left = diff(source.backend.observe(source.host, source.driver, made.owner), made.go.after)
-        if left:
-            raise ApplyFailed(f"what should have gone is still there: {' '.join(left[0].key)}")
-    if _others(source, made.owner) != others:
-        raise ApplyFailed(
-            f"rules of others in {source.place} changed meanwhile", hint="lbctl migrate tries again"
-        )
-
-
-def _agreeable(made: Migration, coming: Reading) -> Migration:
+def _agreeable(made: Migration, reading: Reading) -> Migration:
     """With what goes held against what comes; raises `ApplyFailed` where connections would get another."""
-    made = replace(made, comparison=compare(_going(made, _live(made.source)), _coming(made, coming)))
+    made = replace(made, comparison=compare(going(made, live(made.source)), coming(made, reading)))
     odd = [pair for pair in made.pairs if made.told(pair) is None]
     if odd:
         hashed = all(pair.a and pair.b and pair.a.mode == pair.b.mode == "hash" for pair in odd)
         raise ApplyFailed(
-            f"{made.target.place} would not do the same: {_names(odd)}",
+            f"{made.target.place} would not do the same: {names(odd)}",
             hint="--allow-remap lets clients change their endpoints" if hashed else None,
         )
     remapped = [pair for pair in made.pairs if pair.verdict is Verdict.OTHER_CLIENTS]
     if remapped and not made.target.allow_remap:
         raise ApplyFailed(
-            f"clients would change their endpoints: {_names(remapped)}", hint="--allow-remap lets them"
+            f"clients would change their endpoints: {names(remapped)}", hint="--allow-remap lets them"
         )
     return made
 
 
-def _going(made: Migration, reading: Reading) -> Reading:
+def going(made: Migration, reading: Reading) -> Reading:
     """The services that move, of a reading of their source."""
     return made.lift.seen(reading) if made.lift else _only(reading, made.selectors)
 
 
-def _coming(made: Migration, reading: Reading) -> Reading:
+def coming(made: Migration, reading: Reading) -> Reading:
     """The services that move, of a reading of their target."""
     return made.lift.arrived(reading) if made.lift else _only(reading, made.selectors)
 
@@ -534,81 +364,11 @@ def _only(reading: Reading, selectors: Collection[tuple[str, ...]]) -> Reading:
     return replace(reading, services=services, findings=(), unsupported=())
 
 
-def _live(session: Session) -> Reading:
-    backend = _reader(session.backend)
+def live(session: Session) -> Reading:
+    backend = reader(session.backend)
     return backend.read(backend.dump(session.host, session.driver))
 
 
-def _told(pair: Pair) -> object:
-    """What was said of a service: all that the user agreed to."""
-    return pair.service.selector, pair.hooks, pair.verdict, tuple(pair.shares.items()), pair.leak
-
-
-def _names(pairs: Iterable[Pair]) -> str:
+def names(pairs: Iterable[Pair]) -> str:
     named = (" ".join((*pair.service.selector[:4], f"({pair.verdict})")) for pair in pairs)
     return ", ".join(dict.fromkeys(named))
-
-
-def _with_clients(made: Migration) -> Step:
-    """What comes, with the clients that are known where it comes from."""
-    return replace(made.come, clients=_clients(made)) if isinstance(made.come, Plan) else made.come
-
-
-def _clients(made: Migration) -> tuple[Remembered, ...]:
-    source = made.source
-    if made.lift is not None:
-        return _retiring(source).clients_of(source.host, made.lift.text, made.lift.lines)
-    if not isinstance(source.backend, Moving) or not isinstance(made.go, Plan):
-        return ()
-    return source.backend.clients(source.host, source.driver, made.owner)
-
-
-def _follow_up(made: Migration) -> None:
-    """Bring in the clients that came while the rules did."""
-    target = made.target
-    if isinstance(target.backend, Moving) and isinstance(made.come, Plan):
-        target.backend.remember(target.host, target.driver, made.owner, _clients(made))
-
-
-def _others(session: Session, owner: str) -> str:
-    backend = session.backend
-    if not isinstance(backend, Moving) or not isinstance(backend, Reader):
-        return ""
-    return backend.others(backend.dump(session.host, session.driver), owner)
-
-
-def _sides(session: Session, step: Step) -> tuple[list[str], list[str]]:
-    """The rules of a store before and after a step, as lines."""
-    if isinstance(step, Retire):
-        return step.before.splitlines(), step.after.splitlines()
-    before, after = (session.backend.render(program).splitlines() for program in (step.before, step.after))
-    return before, after
-
-
-def _script(session: Session, step: Step, *, coming: bool) -> str:
-    backend = session.backend
-    if isinstance(step, Retire):
-        retiring = _retiring(session)
-        return "" if step.back else retiring.departure(session.host, session.driver, step.record)
-    if coming:
-        return backend.render(step.after)
-    return backend.withdrawal(step.before) if isinstance(backend, Moving) else ""
-
-
-def _retiring(session: Session) -> Retiring:
-    if not isinstance(session.backend, Retiring):
-        raise ApplyFailed(f"backend {session.backend.name} cannot take out rules of others")
-    return session.backend
-
-
-def _reader(backend: Backend) -> Reader:
-    if not isinstance(backend, Reader):
-        raise ApplyFailed(f"backend {backend.name} cannot read rules, and so cannot prove what they do")
-    return backend
-
-
-def record_start(made: Migration) -> None:
-    """Have the history know the state that a migration leaves; raises `ApplyFailed`."""
-    entry = history.upcoming(made.source, made.start) if made.start is not None else None
-    if entry is not None:
-        history.add(made.source.host, made.owner, entry)

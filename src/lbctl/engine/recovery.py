@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine import history
 from lbctl.engine.change import end_flows, perform, plan_beside, way
-from lbctl.engine.migrating import do, is_standing, removal_of, returning
+from lbctl.engine.steps import do, is_standing, removal_of, returning
 from lbctl.errors import LbctlError, NoBackend, Stale, StateUnknown, Unsupported
 from lbctl.model import diff
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lbctl.engine.history import Entry
-    from lbctl.engine.migrating import Step
     from lbctl.engine.session import Session
+    from lbctl.engine.steps import Step
     from lbctl.host import Host
     from lbctl.model import Plan, Program
 

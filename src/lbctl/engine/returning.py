@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.engine import history
 from lbctl.engine.change import apply, carry_out, ensure_last_holds, plan
-from lbctl.engine.migrating import Migration, migrate, migration_back, migration_returning, move
+from lbctl.engine.migrating import Migration, migration_back, migration_returning
+from lbctl.engine.moving import migrate, move
 from lbctl.model import Plan
 
 if TYPE_CHECKING:

@@ -1,0 +1,122 @@
+"""The steps that a migration is made of: each changes one store, proves itself, and can be undone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from lbctl.engine.change import perform, way
+from lbctl.errors import ApplyFailed, NoBackend
+from lbctl.model import Intent, Plan
+from lbctl.spi import Moving, Reader, Retiring
+
+if TYPE_CHECKING:
+    from lbctl.engine.session import Session
+    from lbctl.model import Program
+    from lbctl.spi import Backend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retire:
+    """Rules of others that leave their places, or come `back` there; see `lbctl.spi.Retiring`."""
+
+    record: str
+    #: What the store holds of others before and after.
+    before: str = ""
+    after: str = ""
+    back: bool = False
+
+    @property
+    def changed(self) -> bool:
+        """Nobody makes one that changes nothing."""
+        return True
+
+
+Step: TypeAlias = Plan | Retire
+
+
+def removal_of(session: Session, owner: str) -> Plan:
+    """The plan that takes an owner's rules out of one store."""
+    nothing = Intent(owner=owner)
+    return between(session, session.observe(owner), session.compile(nothing), nothing)
+
+
+def between(session: Session, before: Program, after: Program, intent: Intent) -> Plan:
+    """A plan of a migration: what flows there are belongs to the rules of both sides."""
+    made = way(session.host, session.backend, session.driver, before, after, intent)
+    return replace(made, stale=(), notes=())
+
+
+def returning(session: Session, retired: str) -> tuple[Session, Retire]:
+    """Where rules of others were, and the step that puts them back; see `Migration.retired`."""
+    data = json.loads(retired)
+    for backend, driver in session.stores():
+        if driver.store == data["store"]:
+            return session.at(backend, driver, "they were here"), Retire(record=data["record"], back=True)
+    raise NoBackend(f"{data['store']} can no longer be reached here")
+
+
+def is_standing(session: Session, step: Retire) -> bool:
+    """True where all rules of others are in their places."""
+    return retirer(session).standing(session.host, session.driver, step.record)
+
+
+def do(session: Session, step: Step) -> None:
+    """Carry out one step."""
+    if isinstance(step, Plan):
+        perform(session, step)
+    elif step.back:
+        retirer(session).put_back(session.host, session.driver, step.record)
+    else:
+        retirer(session).take_out(session.host, session.driver, step.record)
+
+
+def undo(session: Session, step: Step) -> None:
+    """Have a store be as it was before a step, whatever part of that was done."""
+    if isinstance(step, Retire):
+        do(session, replace(step, back=not step.back))
+        return
+    now = session.backend.observe(session.host, session.driver, step.owner)
+    perform(session, between(session, now, step.before, Intent(owner=step.owner)))
+
+
+def others_of(session: Session, owner: str) -> str:
+    """What the store of a session holds of everybody else, spelled alike as long as nobody changes it."""
+    backend = session.backend
+    if not isinstance(backend, Moving) or not isinstance(backend, Reader):
+        return ""
+    return backend.others(backend.dump(session.host, session.driver), owner)
+
+
+def rules_of(session: Session, step: Step) -> tuple[list[str], list[str]]:
+    """The rules of a store before and after a step, as lines."""
+    if isinstance(step, Retire):
+        return step.before.splitlines(), step.after.splitlines()
+    before, after = (session.backend.render(program).splitlines() for program in (step.before, step.after))
+    return before, after
+
+
+def script(session: Session, step: Step, *, coming: bool) -> str:
+    """A step as the tools of its store do it on a host without lbctl."""
+    backend = session.backend
+    if isinstance(step, Retire):
+        by = retirer(session)
+        return "" if step.back else by.departure(session.host, session.driver, step.record)
+    if coming:
+        return backend.render(step.after)
+    return backend.withdrawal(step.before) if isinstance(backend, Moving) else ""
+
+
+def retirer(session: Session) -> Retiring:
+    """The backend of a session; raises `ApplyFailed` for one that cannot take out rules of others."""
+    if not isinstance(session.backend, Retiring):
+        raise ApplyFailed(f"backend {session.backend.name} cannot take out rules of others")
+    return session.backend
+
+
+def reader(backend: Backend) -> Reader:
+    """The backend itself; raises `ApplyFailed` for one that cannot say what rules do."""
+    if not isinstance(backend, Reader):
+        raise ApplyFailed(f"backend {backend.name} cannot read rules, and so cannot prove what they do")
+    return backend
