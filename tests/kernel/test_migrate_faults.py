@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lbctl import engine
-from lbctl.errors import ApplyFailed, LbctlError
+from lbctl.errors import ApplyFailed, LbctlError, Stale
 from lbctl.host import Completed, LocalHost
 from support.crash import Killed, MortalHost
 from support.network import Network, Result, intent, service
@@ -162,3 +162,31 @@ def test_a_killed_way_back_is_finished_or_taken_back(move: Move) -> None:
             break
     assert effects >= 4
     assert move.rules == move.old
+
+
+class Meddler(LocalHost):
+    """A host on which somebody else adds a rule once the new ones are in."""
+
+    def run(self, argv: Sequence[str], *, stdin: str = "") -> Completed:
+        done = super().run(argv, stdin=stdin)
+        if argv[0].endswith("nft") and stdin:
+            super().run(["iptables-legacy", *_added(9)])
+        return done
+
+
+def test_rules_that_somebody_adds_meanwhile_stay(network: Network) -> None:
+    move = Move(network, "written")
+    with pytest.raises(Stale, match="rules of others in iptables-legacy changed since the plan"):
+        move.by(Meddler(network.folder))
+    assert [line for line in move.rules if "--dport 9 " not in line] == move.old
+    assert any("--dport 9 " in line for line in move.rules)
+    assert move.again().code == 0
+    assert [line for line in move.rules if "--dport 9 " not in line] == move.new
+    # The rules of before come back to their places among those of now.
+    network.tool("iptables-legacy", *_added(7))
+    assert move.back().code == 0
+    assert [line for line in move.rules if not re.search("--dport [79] ", line)] == move.old
+
+
+def _added(port: int) -> list[str]:
+    return f"-t nat -I PREROUTING -p tcp --dport {port} -j ACCEPT".split()

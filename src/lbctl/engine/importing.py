@@ -484,6 +484,13 @@ def _name(service: ReadService, made: Mapping[str, Service]) -> str:
     return name
 
 
+def own_endpoint(service: ReadService) -> str:
+    """The listener of a service as an endpoint of it: who is sent there goes where he went without."""
+    if service.action == "redirect" or service.dst in {"any", "local"}:
+        return service.dport
+    return f"[{service.dst}]:{service.dport}" if ":" in service.dst else f"{service.dst}:{service.dport}"
+
+
 def shown(service: ReadService) -> str:
     """A service in a sentence."""
     return f"{service.dst}:{service.dport}/{service.proto} ({service.family})"

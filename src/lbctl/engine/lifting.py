@@ -7,7 +7,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from lbctl.engine.importing import imported, shown
+from lbctl.engine.importing import imported, own_endpoint, shown
 from lbctl.errors import ApplyFailed, IntentError
 from lbctl.model import ReadShare, Severity, brief
 from lbctl.spi import Reader, Retiring
@@ -273,7 +273,7 @@ def _cured(service: ReadService, reading: Reading, cure: Cure | None) -> ReadSer
 
 def _let_leak(service: ReadService) -> ReadService:
     """The service with an endpoint that is the listener itself: who is sent there is sent nowhere else."""
-    own = _own(service)
+    own = own_endpoint(service)
     return replace(
         service,
         backends=(*service.backends, ReadShare(to=own, share=service.leak)),
@@ -284,20 +284,13 @@ def _let_leak(service: ReadService) -> ReadService:
 
 def _leak_again(service: ReadService) -> ReadService:
     """The other way round, for what is held against the rules of before."""
-    own = _own(service)
+    own = own_endpoint(service)
     return replace(
         service,
         backends=tuple(each for each in service.backends if each.to != own),
         slots=tuple(None if slot == own else slot for slot in service.slots),
         leak=service.leak + sum((x.share for x in service.backends if x.to == own), start=Fraction(0)),
     )
-
-
-def _own(service: ReadService) -> str:
-    """The listener as an endpoint."""
-    if service.action == "redirect" or service.dst in {"any", "local"}:
-        return service.dport
-    return f"[{service.dst}]:{service.dport}" if ":" in service.dst else f"{service.dst}:{service.dport}"
 
 
 def _as_selected(service: ReadService) -> ReadService:

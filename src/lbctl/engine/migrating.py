@@ -119,10 +119,10 @@ class Migration:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know before agreeing."""
-        come = self.come.notes if isinstance(self.come, Plan) else ()
+        notes = [note for step in (self.come, self.go) if isinstance(step, Plan) for note in step.notes]
         new = (pair.service.selector[:4] for pair in self.pairs if pair.a is None)
         added = (f"{' '.join(each)}: balanced from then on, but not now" for each in new)
-        return (*come, *(self.lift.notes if self.lift else ()), *added)
+        return (*dict.fromkeys(notes), *(self.lift.notes if self.lift else ()), *added)
 
     @property
     def plan(self) -> tuple[Session, Plan]:
@@ -365,10 +365,12 @@ def _only(reading: Reading, selectors: Collection[tuple[str, ...]]) -> Reading:
 
 
 def live(session: Session) -> Reading:
+    """What all rules of a store do in the live kernel."""
     backend = reader(session.backend)
     return backend.read(backend.dump(session.host, session.driver))
 
 
 def names(pairs: Iterable[Pair]) -> str:
+    """Services in a sentence."""
     named = (" ".join((*pair.service.selector[:4], f"({pair.verdict})")) for pair in pairs)
     return ", ".join(dict.fromkeys(named))

@@ -16,6 +16,8 @@ from lbctl.model import Plan, diff
 from lbctl.spi import Moving
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lbctl.engine.comparing import Pair
     from lbctl.engine.history import Entry
     from lbctl.engine.migrating import Migration
@@ -36,17 +38,18 @@ def move(made: Migration, *, back_to: Entry | None = None, in_any_case: bool = F
     """As `migrate`, by who holds the lock; `in_any_case` as in `carry_out`."""
     source, target = made.source, made.target
     entry, notes = _begin(made, back_to, in_any_case=in_any_case)
+    begun: list[tuple[Session, Step]] = []
     try:
-        do(target, _with_clients(made))
+        _attempt(begun, target, _with_clients(made))
         _prove(made)
         _follow_up(made)
         others = others_of(source, made.owner)
         if isinstance(made.go, Retire) and others != made.go.before:
             raise Stale(f"rules of others in {source.place} changed since the plan", hint="plan again")
-        do(source, made.go)
+        _attempt(begun, source, made.go)
         _prove_gone(made, made.go.after if isinstance(made.go, Retire) else others)
     except BaseException as cause:
-        _return(made, cause)
+        _return(made, begun, cause)
         raise
     try:
         if entry is not None:
@@ -54,6 +57,17 @@ def move(made: Migration, *, back_to: Entry | None = None, in_any_case: bool = F
     except (ApplyFailed, PermissionDenied) as error:
         notes.append(f"The history does not have this yet: {error.message}")
     return notes
+
+
+def _attempt(begun: list[tuple[Session, Step]], session: Session, step: Step) -> None:
+    """Carry out a step, which then is one to undo: unless it is refused as a whole."""
+    begun.append((session, step))
+    try:
+        do(session, step)
+    except (ApplyFailed, Stale):
+        if isinstance(step, Plan):
+            begun.pop()
+        raise
 
 
 def _begin(made: Migration, back_to: Entry | None, *, in_any_case: bool) -> tuple[Entry | None, list[str]]:
@@ -76,11 +90,11 @@ def upcoming(made: Migration, back_to: Entry | None = None) -> Entry | None:
     return history.upcoming(session, plan, back_to, moved=made.retired)
 
 
-def _return(made: Migration, cause: BaseException) -> None:
+def _return(made: Migration, begun: Sequence[tuple[Session, Step]], cause: BaseException) -> None:
     """Undo what was done, the last first; raises what is to be said instead of `cause`."""
     try:
-        undo(made.source, made.go)
-        undo(made.target, made.come)
+        for session, step in reversed(begun):
+            undo(session, step)
     except (ApplyFailed, Stale, StateUnknown) as error:
         raise StateUnknown(
             f"{cause}; then the way back failed: {error.message}",

@@ -45,7 +45,7 @@ def removal_of(session: Session, owner: str) -> Plan:
 def between(session: Session, before: Program, after: Program, intent: Intent) -> Plan:
     """A plan of a migration: what flows there are belongs to the rules of both sides."""
     made = way(session.host, session.backend, session.driver, before, after, intent)
-    return replace(made, stale=(), notes=())
+    return replace(made, stale=())
 
 
 def returning(session: Session, retired: str) -> tuple[Session, Retire]:
