@@ -1,6 +1,7 @@
 """Moving services out of rules that people wrote: what goes, what stays, and the way back."""
 
 import re
+import time
 from collections import Counter
 from fractions import Fraction
 
@@ -8,6 +9,7 @@ import pytest
 
 from lbctl.conformance.network import HOST4, SERVERS4
 from support.network import Network, Result
+from support.waves import KNOCKERS, Storm, reported
 
 #: As Docker leaves them, and rules of the host around them.
 SURROUNDINGS = """\
@@ -199,6 +201,40 @@ def test_a_table_of_nft_goes_to_iptables_and_returns(network: Network) -> None:
     assert sorted(after.splitlines()) == sorted(before.splitlines())
     assert re.findall(r"dport (\d+)", after) == ["2222", "80", "2223"]
     assert sorted(network.ask(network.client, HOST4, 80, 3)) == list(SERVERS4)
+
+
+def test_a_table_that_is_left_empty_goes_and_returns(network: Network) -> None:
+    network.remote_endpoints(80)
+    network.tool("nft", "-f", "-", stdin="".join(x for x in TABLE.splitlines(True) if "dport 22" not in x))
+    before = network.tool("nft", "list", "table", "ip", "lb")
+    assert network.lbctl("migrate", "--to", "iptables", "--driver", "legacy", "--yes").code == 0
+    assert network.tool("nft", "list", "tables") == ""
+    assert network.lbctl("rollback", "--yes").code == 0
+    assert sorted(network.tool("nft", "list", "table", "ip", "lb").splitlines()) == sorted(
+        before.splitlines()
+    )
+    assert sorted(network.ask(network.client, HOST4, 80, 3)) == list(SERVERS4)
+
+
+def test_rules_of_others_move_under_load(host: Host) -> None:
+    network = host.network
+    host.load(SURROUNDINGS.format(rules=ORIGIN.replace("--to-ports 8", "--to-ports 9")))
+    ports = [port for first in (9001, 9101) for port in range(first, first + 3)]
+    waves = Storm(
+        network, [(network.host, [f"{HOST4}:{p}" for p in ports])], [f"{HOST4}:80", f"{HOST4}:443"], clients=4
+    )
+    try:
+        waves.begin()
+        for number, words in enumerate((("migrate", "--to", "nftables"), ("rollback",)), 1):
+            while waves.count() < number * 1000:
+                time.sleep(0.002)
+            assert network.lbctl(*words, "--yes").code == 0
+        reports = waves.end()
+    finally:
+        waves.close()
+    answers = Counter(knock.answer for knock in reported(reports))
+    assert set(answers) == {f"{HOST4}:{port}" for port in ports}
+    assert [report["broken"] for report in reports] == [[]] * KNOCKERS
 
 
 def test_clients_on_lists_of_their_own_keep_their_endpoints(host: Host) -> None:

@@ -132,7 +132,7 @@ def migrate(
         )
     data = output is Format.JSON
     if made is None:
-        say(f"Nothing to move: {session.place} holds the rules.")
+        say(f"Nothing to move: rules that balance are in {session.place}, or in no place.")
         if data:
             print_json({"changed": False, "applied": False})
         return

@@ -99,8 +99,8 @@ def movable(backend: Lifting, text: str) -> bool:
     return bool(_parted(backend, text, reading)[0]) or any(map(_is_ladder_of_marks, reading.services))
 
 
-def lift(backend: Lifting, text: str, exclude: Collection[str] = (), cure: Cure | None = None) -> Lift:
-    """What moves of the rules in a dump. Pure.
+def lift(backend: Lifting, text: str, exclude: Collection[str] = (), cure: Cure | None = None) -> Lift | None:
+    """What moves of the rules in a dump; None for nothing. Pure.
 
     Raises `IntentError` where the user has to say what becomes of something, and `ApplyFailed` where
     it cannot move.
@@ -137,7 +137,7 @@ def lift(backend: Lifting, text: str, exclude: Collection[str] = (), cure: Cure 
     stays += [Stay(name=x.name, rules=x.rules, reason="excluded") for x in lost]
     services = tuple(s for s in found.intent.services if s.name not in out)
     if not services:
-        raise ApplyFailed("there is nothing to move: no rules balance but those that stay")
+        return None
     mine = {line for s in services for line in found.lines[s.name]}
     going = tuple(s for s in moving if set(s.picking) <= mine)
     stays += [

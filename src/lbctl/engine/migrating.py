@@ -188,7 +188,7 @@ def migration(
 
 
 def _source(session: Session, owner: str, name: str | None) -> Session | None:
-    """The session on the store that services are to come from; None where all are where they are to go."""
+    """The session on the store that services are to come from; None where there are none elsewhere."""
     stores = [(backend, driver) for backend, driver in session.stores() if driver.store != session.place]
     if name == session.place:
         raise IntentError(f"{name} is where the rules are to go, and cannot be where they come from")
@@ -205,9 +205,7 @@ def _source(session: Session, owner: str, name: str | None) -> Session | None:
     if len(holding) > 1:
         names = " and ".join(other.place for other in holding)
         raise IntentError(f"{names} hold rules that balance", hint="--from says which of them go")
-    if holding or session.observe(owner):
-        return holding[0] if holding else None
-    raise ApplyFailed("there is nothing to move: no other store holds rules that balance")
+    return holding[0] if holding else None
 
 
 def _has_services(session: Session) -> bool:
@@ -222,13 +220,15 @@ def _lifting(
     given: Intent | None,
     exclude: Collection[str],
     cure: Cure | None,
-) -> Migration:
-    """The migration of rules of others."""
+) -> Migration | None:
+    """The migration of rules of others; None where there are none that could move."""
     backend = there.backend
     if not isinstance(backend, Lifting) or not isinstance(backend, Moving):
         raise ApplyFailed(f"backend {backend.name} cannot take out rules of others")
     text = backend.dump(there.host, there.driver)
     found = lift(backend, text, exclude, cure)
+    if found is None:
+        return None
     meant = _merged(session, owner, given, found)
     come = replace(plan_beside(session, meant), stale=())
     going = found.retirement

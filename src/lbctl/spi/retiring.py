@@ -63,7 +63,7 @@ def missing(old: Sequence[tuple[str, bool]], now: Sequence[str]) -> Iterator[tup
     `old` are the rules of before, each with whether it was to go.
     """
     place = 0
-    found = _found([text for text, _ in old], now)
+    found = _found(old, now)
     for number, (text, goes) in enumerate(old):
         if number in found:
             place = found[number] + 1
@@ -73,11 +73,19 @@ def missing(old: Sequence[tuple[str, bool]], now: Sequence[str]) -> Iterator[tup
 
 def present(old: Sequence[tuple[str, bool]], now: Sequence[str]) -> list[int]:
     """The places among the rules of now of those that are to go."""
-    found = _found([text for text, _ in old], now)
+    found = _found(old, now)
     return [found[number] for number, (_, goes) in enumerate(old) if goes and number in found]
 
 
-def _found(old: Sequence[str], now: Sequence[str]) -> dict[int, int]:
+def _found(old: Sequence[tuple[str, bool]], now: Sequence[str]) -> dict[int, int]:
     """The rules of before that are there now: number → number."""
-    blocks = SequenceMatcher(None, old, now, autojunk=False).get_matching_blocks()
-    return {block.a + n: block.b + n for block in blocks for n in range(block.size)}
+    texts = [text for text, _ in old]
+    blocks = SequenceMatcher(None, texts, now, autojunk=False).get_matching_blocks()
+    found = {block.a + n: block.b + n for block in blocks for n in range(block.size)}
+    for number, (text, goes) in enumerate(old):
+        if not goes and number not in found:
+            # Of rules that are alike, the one that is there is the one that was to stay.
+            twin = next((n for n in found if old[n] == (text, True)), None)
+            if twin is not None:
+                found[number] = found.pop(twin)
+    return found
