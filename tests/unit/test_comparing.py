@@ -73,6 +73,22 @@ def test_verdicts(a: ReadService, b: ReadService, verdict: Verdict) -> None:
     assert [each.verdict for each in compare(reading(b), reading(a)).pairs] == [verdict]
 
 
+@pytest.mark.parametrize("hooks", [("prerouting",), ("prerouting", "output")])
+def test_rules_for_any_address_are_held_against_what_this_host_gets(hooks: tuple[str, ...]) -> None:
+    both, own = service("a", "b", dst="any", hooks=hooks), service("a", "b", hooks=hooks)
+    forwarded, here = compare(reading(both), reading(own)).pairs
+    assert (forwarded.service.dst, forwarded.verdict, forwarded.hooks) == ("any", Verdict.ONLY_A, hooks)
+    assert (here.service.dst, here.verdict, here.hooks) == ("local", Verdict.IDENTICAL, hooks)
+    here, forwarded = compare(reading(own), reading(both)).pairs
+    assert (forwarded.verdict, here.verdict) == (Verdict.ONLY_B, Verdict.IDENTICAL)
+    # Where a side says something of its own for this host, that holds.
+    pairs = compare(reading(both, replace(own, leak=Fraction(1), backends=())), reading(own)).pairs
+    assert [pair.verdict for pair in pairs] == [Verdict.ONLY_A, Verdict.DIFFERENT]
+    # And a port of its own is another service.
+    [one, other] = compare(reading(both), reading(replace(own, dport="81"))).pairs
+    assert (one.verdict, other.verdict) == (Verdict.ONLY_A, Verdict.ONLY_B)
+
+
 def test_numbers() -> None:
     [pair] = compare(reading(service("a", "b")), reading(service("a", "c", None))).pairs
     third, half, none = Fraction(1, 3), Fraction(1, 2), Fraction(0)

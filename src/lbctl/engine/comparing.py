@@ -1,16 +1,18 @@
 """Two readings held against each other: service by service, share by share.
 
 Services are the same where they select the same connections. At each place where rules act on them, what the
-one side does is held against what the other does; places where both do the same are told together.
+one side does is held against what the other does; places where both do the same are told together. Where only
+one side tells connections to this host from those that it forwards, each of the two is held against what the
+other side does with both.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
 from math import lcm
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
 #: Parts of a hash that are held against each other one by one; beyond, only shares are.
 _FINEST = 1 << 20
+
+
+#: What selects connections, the hook, and what the rules change.
+_Place: TypeAlias = tuple[tuple[Any, ...], str, str]
 
 
 class Verdict(StrEnum):
@@ -90,6 +96,7 @@ class Comparison:
 def compare(a: Reading, b: Reading) -> Comparison:
     """Hold two readings against each other."""
     one, other = _by_place(a), _by_place(b)
+    one, other = one | _also_local(one, other), other | _also_local(other, one)
     met: dict[tuple[int, int], list[str]] = {}
     sides: dict[tuple[int, int], tuple[ReadService | None, ReadService | None]] = {}
     for place in dict.fromkeys([*one, *other]):
@@ -110,14 +117,28 @@ def _doubts(a: Reading, b: Reading) -> Iterator[str]:
             yield f"{name} cannot be trusted as a ruleset"
 
 
-def _by_place(reading: Reading) -> dict[tuple[object, str, str], ReadService]:
-    """What selects connections, where, and for what → the service."""
-    places: dict[tuple[object, str, str], ReadService] = {}
+def _by_place(reading: Reading) -> dict[_Place, ReadService]:
+    """The service at each place."""
+    places: dict[_Place, ReadService] = {}
     for service in reading.services:
         for hook in service.hooks:
             # Translating and marking do not stand in each other's way.
             places.setdefault((service.selector, hook, service.changes), service)
     return places
+
+
+def _also_local(
+    mine: Mapping[_Place, ReadService], theirs: Mapping[_Place, ReadService]
+) -> dict[_Place, ReadService]:
+    """What services of any address do with connections to this host that the other side tells apart."""
+    local = {id(service): replace(service, dst="local") for service in mine.values() if service.dst == "any"}
+    found: dict[_Place, ReadService] = {}
+    for place in theirs:
+        (family, proto, dst, *rest), hook, kind = place
+        whole = mine.get(((family, proto, "any", *rest), hook, kind)) if dst == "local" else None
+        if whole is not None and place not in mine:
+            found[place] = local[id(whole)]
+    return found
 
 
 def _pair(a: ReadService | None, b: ReadService | None, hooks: tuple[str, ...]) -> Pair:
