@@ -20,7 +20,11 @@ from pathlib import Path
 from lbctl.host.netns import Namespace
 
 #: What each run prints otherwise.
-VOLATILE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d|\d+(?= s before its end)")
+VOLATILE = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
+    r"|[\d.]+(?= s (before its end|after its time))"
+    r"|(?<=iptables-restore v)[\d.]+"
+)
 _BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", flags=re.DOTALL | re.MULTILINE)
 _PROMPT = re.compile(r"([a-z]*)\$ (.*)")
 #: Ends the output of a command, before its exit code.

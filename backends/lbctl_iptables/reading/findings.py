@@ -497,7 +497,7 @@ def _leak(found: Found, said: set[tuple[str, int]], log: Log) -> None:
         last.rule.line,
         last.rule.text,
         f"{percent(service.leak)} of new connections ({brief(service.leak)}) reach no endpoint: "
-        f"{service.leak_to}; the last rule of a ladder has no statistic",
+        f"{service.leak_to}; without a statistic, the last rule would take them",
         _caught(rungs),
     )
 

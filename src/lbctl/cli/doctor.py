@@ -39,7 +39,7 @@ def doctor(
     found = examine(LocalHost(), intent, backend=backend, driver=driver)
     unseen = [(each.what, each.reason) for each in found.unseen]
     if missing:
-        unseen.insert(0, ("the services of an intent file", missing))
+        unseen.insert(0, ("services", missing))
     if output is Format.JSON:
         print_json(
             {

@@ -337,7 +337,7 @@ def _listeners(service: ReadService, remarks: list[str]) -> Iterator[Listener]:
     if service.dport == "any":
         raise _CannotHold("all ports")
     if service.dst == "any":
-        remarks.append("its rules take connections that are only forwarded too; the intent does not")
+        remarks.append("its rules also take connections that are only forwarded; the intent does not")
     for address in _addresses(service.dst):
         for port in _ports(service.dport):
             yield Listener(protocol=Protocol(service.proto), port=port, address=address)
