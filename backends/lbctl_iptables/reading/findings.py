@@ -146,7 +146,7 @@ def _remark(
                 WARNING,
                 rule.line,
                 rule.text,
-                f"--every without --packet: older releases took it as 0; of today {_REFUSED}",
+                f"--every without --packet: older releases took it as 0; today's {_REFUSED}",
                 right.restated(rule, "packet", "0"),
             )
         case "packet-out-of-range":

@@ -169,13 +169,13 @@ def _step(step: Step) -> dict[str, Any]:
 
 
 def _listener(text: str) -> Listener:
-    from lbctl.config.values import listener
+    from lbctl.config.values import Mistake, listener
     from lbctl.errors import IntentError
 
     try:
         return listener(text)
-    except ValueError as error:
-        raise IntentError(f"listener {error}", hint="as 80/tcp or 192.0.2.1:443/tcp") from error
+    except Mistake as error:
+        raise IntentError(error.message, hint=error.hint) from error
 
 
 def _address(text: str | None) -> Address | None:

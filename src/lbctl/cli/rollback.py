@@ -45,7 +45,6 @@ def rollback(
             document = plan_document(made, engine.describe(session, made), session.backend.render)
         print_json(document | {"applied": agreed and made.changed, "to": target.number})
     elif agreed:
-        where = f"number {target.number}, of {target.time}" if target.number else "before the first apply"
-        say(f"Back at the state {where}.")
+        say(f"Back at {target.state}.")
     else:
         say("Nothing was changed.")

@@ -57,6 +57,11 @@ class Entry:
         return f"{self.action} number {self.number}, of {self.time} by {self.user}"
 
     @property
+    def state(self) -> str:
+        """What it is to return to, in words."""
+        return f"state {self.number}, of {self.time}" if self.number else "the state before the first apply"
+
+    @property
     def intent(self) -> Intent:
         """What was applied."""
         return loads(self.text, f"history {self.number}")

@@ -112,7 +112,7 @@ def read_live(host: Host, store: str, backends: Iterable[Backend]) -> Reading:
             reasons.append(f"{driver.name}: {driver.reason}")
     if store not in stores:
         raise IntentError(
-            f'there are no rules of "{store}" on any host', hint=f"one of {', '.join(dict.fromkeys(stores))}"
+            f'"{store}" is no store of rules', hint=f"one of {', '.join(dict.fromkeys(stores))}"
         )
     raise NoBackend(f"the rules of {store} cannot be read: {'; '.join(reasons)}")
 

@@ -158,9 +158,10 @@ def _go_back(session: Session, tried: Trial) -> None:
 
 def _report(session: Session, tried: Trial) -> str:
     late = session.host.clock() - tried.deadline
-    number = tried.before.number
-    where = f"state {number}, of {tried.before.time}" if number else "the state before the first apply"
-    return f"the trial was not confirmed and was reverted to {where}, {late:.1f} s after its time; read back"
+    return (
+        f"the trial was not confirmed and was reverted to {tried.before.state}, "
+        f"{late:.1f} s after its time; read back"
+    )
 
 
 def _current(session: Session, owner: str, ident: str) -> Trial | None:
