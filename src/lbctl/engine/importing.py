@@ -265,7 +265,7 @@ def _service(group: Sequence[ReadService], made: Mapping[str, Service]) -> tuple
             if name == "src" and "!" not in value and "-" not in value and "@" not in value:
                 clients = {ip_network(part.strip()) for part in value.split(",")}
             else:
-                raise _CannotHold(f"only where {name} is {value}")
+                raise _CannotHold(f"it acts only where {name} is {value}, and an intent cannot ask for that")
         # Rules may tell a listener's clients one by one.
         allowed.setdefault(each.family, {}).setdefault(each.selector[:4], set()).update(clients)
     if any(len({frozenset(found) for found in by.values()}) > 1 for by in allowed.values()):
