@@ -156,18 +156,6 @@ def _endpoints(service: Service, family: Family) -> dict[str, Endpoint]:
     return places
 
 
-def is_intact(declared: Json) -> bool:
-    """True for a map of clients whose size and flags are ours. nft 1.0.6 leaves `dynamic` out of its JSON."""
-    flags = declared.get("flags", [])
-    flags = set(flags) if isinstance(flags, list) else {flags}
-    return (
-        declared.get("size") == layout.AFFINITY_SIZE
-        and "timeout" in flags
-        and flags <= {"timeout", "dynamic"}
-        and not {"timeout", "gc-interval"} & declared.keys()
-    )
-
-
 def stale_maps(word: str, objects: Iterable[Json]) -> Iterator[Item]:
     """An item for each map of clients that has entries which lead to no endpoint of its service."""
     named = {

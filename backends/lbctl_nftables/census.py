@@ -1,4 +1,4 @@
-"""Kernel → how many rules are in the tables of lbctl. To list those of others has crashed nft."""
+"""Kernel → how many rules are in the tables of lbctl; to list those of others has crashed nft."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ def census(host: Host, driver: str) -> Census:
     if kernel_module(host, "nf_tables") is ModuleState.LOADABLE:
         return Census(store=layout.NAME, ours=0, others=None)
     ours = 0
-    for entry in drivers.read(host, driver, "list", "tables"):
-        match entry:
-            case {"table": {"family": str(word), "name": str(name)}} if layout.owner_of(word, name):
-                ours += sum("rule" in x for x in drivers.read(host, driver, "list", "table", word, name))
+    for word, name in drivers.tables(host, driver):
+        if layout.owner_of(word, name):
+            ours += sum("rule" in entry for entry in drivers.read_table(host, driver, word, name))
     return Census(store=layout.NAME, ours=ours, others=None)

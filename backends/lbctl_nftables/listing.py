@@ -49,8 +49,9 @@ def objects(text: str) -> list[Json]:
     for statement in _statements(_WORD.findall(text)):
         match statement:
             case ["table", family, name, *body]:
-                found.append({"table": {"family": family, "name": name}})
-                found += _table(_inside(body)) if body else []
+                table: dict[str, Json] = {"family": family, "name": name}
+                found.append({"table": table})
+                found += _table(table, _inside(body)) if body else []
             case _:
                 found.append(_foreign(statement))
     return found
@@ -61,9 +62,12 @@ def type_of(expression: str) -> str:
     return _TYPES.get(expression) or _TYPES.get(expression.split(" ")[0], expression)
 
 
-def _table(words: list[str]) -> Iterator[Json]:
+def _table(table: dict[str, Json], words: list[str]) -> Iterator[Json]:
+    """The objects in a table; its flags go to `table`."""
     for statement in _statements(words):
         match statement:
+            case ["flags", *flags]:
+                table["flags"] = _flags(flags)
             case ["set" | "map" as kind, name, "{", *_]:
                 yield {kind: {"name": name, **_set(_inside(statement[2:]))}}
             case ["chain", name, "{", *_]:
@@ -85,7 +89,7 @@ def _set(words: list[str]) -> dict[str, Json]:
             case ["counter", *_]:
                 made["stmt"] = [{"counter": None}]
             case ["flags", *flags]:
-                made["flags"] = [flag for flag in flags if flag != ","]
+                made["flags"] = _flags(flags)
             case ["elements", "=", *body]:
                 made["elem"] = [_element(each) for each in _listed(_inside(body))]
             case [key, value]:
@@ -93,6 +97,10 @@ def _set(words: list[str]) -> dict[str, Json]:
             case _:
                 made[_line(statement)] = True
     return made
+
+
+def _flags(words: list[str]) -> list[str]:
+    return [word for word in words if word != ","]
 
 
 def _types(word: str, words: list[str]) -> list[str]:

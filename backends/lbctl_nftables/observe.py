@@ -14,10 +14,13 @@ from lbctl_nftables import affinity, drivers, layout, listing, spell
 from lbctl_nftables.generation import generation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from lbctl.host import Host
     from lbctl_nftables.spell import Json
+
+#: The size of what was declared without: none, or what some versions of nft fill in.
+_UNSIZED = frozenset({None, 65535})
 
 
 def observe(host: Host, driver: str, owner: str) -> Program:
@@ -33,12 +36,10 @@ def observe(host: Host, driver: str, owner: str) -> Program:
 def read_tables(host: Host, driver: str, owner: str) -> Iterator[tuple[str, list[Json]]]:
     """Each of the owner's tables that exists: its family's word and nft's objects."""
     name = layout.table(owner)
-    # Names only: to list what other tools keep in their tables has crashed nft before.
-    listed = drivers.read(host, driver, "list", "tables")
-    present = {(t.get("family"), t.get("name")) for o in listed if isinstance(t := o.get("table"), dict)}
+    present = set(drivers.tables(host, driver))
     for word in layout.WORD.values():
         if (word, name) in present:
-            yield word, drivers.read(host, driver, "list", "table", word, name)
+            yield word, drivers.read_table(host, driver, word, name)
 
 
 def read_map(host: Host, driver: str, word: str, owner: str, name: str) -> Json:
@@ -70,6 +71,9 @@ def _items(word: str, objects: list[Json]) -> Iterator[Item]:
                 rules.setdefault(name, [])
             case {"rule": {"chain": str(chain), "expr": list(expressions)}}:
                 rules.setdefault(chain, []).append(spell.rule(expressions))
+            case {"table": dict(value)} if "dormant" in _flags(value):
+                # Somebody has put it to sleep: the kernel holds it all and acts on nothing of it.
+                yield Item((word, "flags", "dormant"), "")
             case {"metainfo": _} | {"table": _}:
                 pass
             case _:
@@ -95,7 +99,10 @@ def _set(word: str, kind: str, name: str, value: Json) -> Item:
 def _fixed_elements(value: Json) -> Iterator[tuple[str, Json, Json]]:
     """The elements that a program tells, not those that packets add."""
     name = value["name"]
-    if "dynamic" not in _flags(value) and name != layout.LINKS and not layout.is_affinity(name):
+    if name == layout.LINKS:
+        # Packets add pairs of one link with itself.
+        yield from (each for each in elements(value) if len(set(_element(each[1])[0].split(" . "))) > 1)
+    elif "dynamic" not in _flags(value) and not layout.is_affinity(name):
         yield from elements(value)
 
 
@@ -157,12 +164,22 @@ def _declaration(word: str, kind: str, value: Json) -> str:
     kind_of_map = layout.shapes(word).get(shape)
     if kind_of_map == "page-addresses":
         kind_of_map = layout.kind_of_page(value["name"])
-    if kind_of_map in {"affinity", "local-affinity"} and not affinity.is_intact(value):
-        kind_of_map = None
     declared = layout.declarations(word).get(kind_of_map or "")
-    if declared is not None:
+    if declared is not None and _is_intact(declared, value):
         return "\n".join(declared)
     return json.dumps({k: v for k, v in value.items() if k not in {"elem", "handle"}}, sort_keys=True)
+
+
+def _is_intact(declared: Iterable[str], value: Json) -> bool:
+    """True for a set or map with the size, the flags and the times that it was declared with."""
+    said = {word: rest for word, _, rest in (line.partition(" ") for line in declared)}
+    flags = {*said.get("flags", "").split(",")} - {""}
+    # nft 1.0.6 leaves `dynamic` out of its JSON.
+    return (
+        value.get("size") in ({int(said["size"])} if "size" in said else _UNSIZED)
+        and flags - {"dynamic"} <= {*_flags(value)} <= flags
+        and not {"timeout", "gc-interval", "auto-merge"} & value.keys()
+    )
 
 
 def _types(types: Json) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from lbctl_nftables import layout
@@ -18,10 +17,13 @@ def render(program: Program) -> str:
     """A program as a script. Loading it twice gives the same as loading it once."""
     table = layout.table(program.owner)
     lines: list[str] = []
-    for word, items in groupby(program.items, key=lambda item: item.key[0]):
+    by_word: dict[str, list[Item]] = {}
+    for item in program.items:
+        by_word.setdefault(item.key[0], []).append(item)
+    for word, items in by_word.items():
         # Declared first, so that deleting it succeeds on a host that does not have it yet.
         lines += [f"table {word} {table}", f"delete table {word} {table}"]
-        lines += _block(word, table, list(items))
+        lines += _block(word, table, items)
     return _text(lines)
 
 
@@ -57,7 +59,7 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
             doing += _block(word, table, added)
         elif (word, "table") in {change.key for change in mine if change.after is None}:
             doing.append(f"delete table {word} {table}")
-        elif any(_rebuilds(change) for change in mine):
+        elif any(_rebuilds(change) for change in mine) or _wakes_with_hooks(mine):
             doing += [f"table {word} {table}", f"delete table {word} {table}"]
             doing += _block(word, table, [item for item in after.items if item.key[0] == word])
         else:
@@ -139,9 +141,18 @@ def _rebuilds(change: Change) -> bool:
     return kind in {"map", "set", "chain"} and change.before is not None and change.after is not None
 
 
+def _wakes_with_hooks(changes: Sequence[Change]) -> bool:
+    """True where a table wakes while chains of hooks come or go, which kernels refuse in one transaction."""
+    kinds = {change.key[1] for change in changes if change.key[1] != "chain" or change.item.text}
+    return {"flags", "chain"} <= kinds
+
+
 def _removals(word: str, table: str, changes: Sequence[Change]) -> Iterator[str]:
     """What goes, and what makes room for another text. Order: no object goes before its last user."""
     leaving = [change.before.key for change in changes if change.before is not None]
+    if any(key[1] == "flags" for key in leaving):
+        # Declared without flags it has none, and all else in it stays.
+        yield f"table {word} {table}"
     elements: dict[str, list[str]] = {}
     for key in leaving:
         if key[1] == "element":
@@ -164,8 +175,11 @@ def _block(word: str, table: str, items: Iterable[Item]) -> Iterator[str]:
     sets: dict[str, list[str]] = {}
     chains: dict[str, list[str]] = {}
     elements: dict[str, list[str]] = {}
+    flags: list[str] = []
     for item in items:
         match item.key:
+            case _, "flags", flag:
+                flags.append(f"\tflags {flag}")
             case _, "element", name, key:
                 elements.setdefault(name, []).append(f"\t{key} {item.text}," if item.text else f"\t{key},")
             case _, "chain", name:
@@ -174,8 +188,9 @@ def _block(word: str, table: str, items: Iterable[Item]) -> Iterator[str]:
                 chains.setdefault(name, []).extend(item.text.split("\n") if item.text else [])
             case _, ("map" | "set") as kind, name:
                 sets[f"{kind} {name}"] = item.text.split("\n")
-    if sets or chains:
+    if flags or sets or chains:
         yield f"table {word} {table} {{"
+        yield from flags
         for name, lines in (*sets.items(), *((f"chain {name}", lines) for name, lines in chains.items())):
             yield f"\t{name} {{"
             yield from (f"\t\t{line}" for line in lines)

@@ -265,60 +265,6 @@ def test_remove_leaves_no_trace(network: Network, way: tuple[str, ...], apply: C
     assert (again.code, again.json["changed"]) == (0, False)
 
 
-def rung(number: int, *, every: int, packet: int, comment: int, to: int) -> str:
-    nth = f"-m statistic --mode nth --every {every} --packet {packet}"
-    note = f"-m comment --comment web/{comment}"
-    return f"-R LBCTL-web {number} -p tcp {nth} {note} -j REDIRECT --to-ports {to}"
-
-
-HAND_EDITS = {
-    "nftables": [
-        "add rule ip lbctl service-web accept",
-        "flush chain ip lbctl prerouting",
-        "add chain ip lbctl mine; add rule ip lbctl mine drop",
-        "add element ip lbctl ports { tcp . 99 : goto service-web }",
-        "delete element ip lbctl ports { tcp . 80 }",
-        "delete table ip lbctl",
-        "add map ip lbctl extra { type inet_service : verdict; }",
-        "add counter ip lbctl some",
-        "add chain ip lbctl forward { type filter hook forward priority 0; policy drop; }",
-        "insert rule ip lbctl output tcp dport 80 drop",
-    ],
-    "iptables": [
-        "-A LBCTL-web -j ACCEPT",
-        "-F LBCTL",
-        "-D PREROUTING 1",
-        "-N LBCTL-mine",
-        rung(1, every=3, packet=0, comment=8001, to=9999),
-        rung(1, every=4, packet=0, comment=8001, to=8001),
-        rung(2, every=2, packet=1, comment=8002, to=8002),
-        "-I OUTPUT 1 -j LBCTL",
-    ],
-}
-
-
-def test_hand_edits_are_seen_and_repaired(network: Network, way: tuple[str, ...]) -> None:
-    network.local_endpoints((8001, 8002, 8003))
-    assert network.lbctl("apply", "--yes", *way, config=intent(WEB)).code == 0
-    clean = network.rules()
-    path = network.folder / "lbctl.toml"
-    command = {"nf_tables": "iptables-nft"}.get(way[3], "iptables-legacy")
-    for edit in HAND_EDITS[way[1]]:
-        if way[1] == "nftables":
-            network.tool("nft", *edit.split(" "))
-        else:
-            network.tool(command, "-t", "nat", *edit.split(" "))
-        assert network.lbctl("plan", "--exit-code", *way, config=path).code == 1, edit
-        drift = network.lbctl("status", "--brief", "--exit-code", "--output", "json", *way, config=path)
-        assert (drift.code, drift.json["in_sync"], bool(drift.json["drift"]["rules"])) == (1, False, True), (
-            edit
-        )
-        assert network.lbctl("apply", "--yes", *way, config=path).code == 0
-        assert network.rules() == clean, edit
-        assert network.lbctl("plan", "--exit-code", *way, config=path).code == 0, edit
-    assert network.ask(network.client, HOST4, 80, 3) == rounds(3)
-
-
 KEEPER = """\
 table ip keeper {
 	chain in {

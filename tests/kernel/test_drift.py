@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from lbctl.conformance.network import HOST4
+from lbctl.conformance.network import HOST4, HOST6
+from support.network import BOTH as FOR_BOTH
 from support.network import Network, Result, intent, service
 
 WEB, API = service("web", "80/tcp", "8001", "8002"), service("api", "81/tcp", "8003")
@@ -81,6 +82,33 @@ def test_what_differs_is_named(network: Network, way: tuple[str, ...]) -> None:
         "  web differs: 8001 has 1/2, not 1/3, 8002 has 1/2, not 1/3, 8005 has 0, not 1/3, "
     )
     assert lines[2:4] == ["  api is missing", "  old is not in the intent"]
+
+
+@pytest.mark.parametrize(("family", "host"), [("ip", HOST4), ("ip6", HOST6)])
+@FOR_BOTH
+def test_a_table_that_was_put_to_sleep_wakes_as_it_was(
+    network: Network, options: tuple[str, ...], family: str, host: str
+) -> None:
+    network.local_endpoints((80, 8001, 8002, 8003))
+    assert network.lbctl("apply", "--yes", *options, config=BOTH).code == 0
+    assert network.ask(network.client, host, 80, 3) == ["8001", "8002", "8001"]
+    network.tool("nft", "add", "table", family, "lbctl", "{ flags dormant; }")
+    # nft 1.0.6 shows these as JSON from memory that it never wrote.
+    network.tool("nft", "add", "table", "ip", "somebody", "{ flags dormant; }")
+    assert network.ask(network.client, host, 80) == ["80"]
+    asleep = [{"service": None, "rule": f"{family} flags dormant"}]
+    assert look(network, options) == (1, {"services": [], "rules": asleep, "elsewhere": []})
+    shown = network.lbctl("plan", "--exit-code", "--rules", *options, config=BOTH)
+    assert shown.code == 1
+    assert [line for line in shown.out.splitlines() if line.startswith(("-", "+"))][2:] == [
+        "-\tflags dormant"
+    ]
+    assert network.lbctl("apply", "--yes", *options, config=BOTH).code == 0
+    assert look(network, options)[0] == 0
+    # The turn goes on where it was, and so do the counters.
+    assert network.ask(network.client, host, 80, 2) == ["8002", "8001"]
+    web = network.lbctl("status", "--output", "json", *options, config=BOTH).json["services"][0]
+    assert [endpoint["connections"] for endpoint in web["endpoints"]] == [3, 2]
 
 
 def test_many_differences_are_counted(network: Network, options: tuple[str, ...]) -> None:

@@ -156,12 +156,10 @@ def test_another_lbctl_is_at_work(scene: Scene) -> None:
     is_as_before(scene)
 
 
-def test_the_kernel_refuses(tmp_path: Path) -> None:
-    """A table of our name that belongs to somebody who is still there.
-
-    Only the command: libnftables 1.0.6 corrupts its memory when it lists such a table twice as JSON.
-    """
-    scene = Scene(tmp_path, NFT)
+@pytest.mark.parametrize("driver", ["nft", "libnftables"])
+def test_the_kernel_refuses(tmp_path: Path, driver: str) -> None:
+    """A table of our name that belongs to somebody who is still there."""
+    scene = Scene(tmp_path, (*NFT[:3], driver))
     with scene.namespace.entered():
         owner = subprocess.Popen(
             ["nft", "--interactive"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -77,9 +77,8 @@ def test_a_plain_command_counts_its_own_flavour(version: str) -> None:
 
 def test_only_our_own_tables_of_nftables_are_listed() -> None:
     names = [("ip", "lbctl"), ("ip6", "lbctl-blue"), ("inet", "lbctl"), ("ip", "lbctlx"), ("ip", "nat")]
-    tables = [{"table": {"family": family, "name": name}} for family, name in names]
     host = FakeHost()
-    host.answer("nft", "list", "tables", out=json.dumps({"nftables": tables}))
+    host.answer("nft", "list", "tables", out="".join(f"table {family} {name}\n" for family, name in names))
     rules: list[Any] = [{"chain": {}}, {"rule": {}}, {"rule": {}}, {"map": {}}]
     host.answer("nft", "list", "table", "ip", "lbctl", out=json.dumps({"nftables": rules}))
     host.answer("nft", "list", "table", "ip6", "lbctl-blue", out=json.dumps({"nftables": rules[:2]}))

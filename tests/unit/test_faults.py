@@ -59,7 +59,7 @@ def nft_host(**options: Any) -> FakeHost:
     host = FakeHost(files=MODULES, **options)
     host.answer("nft", "--file")
     host.answer("nft", "--version", out="nftables v1.0.6 (Lester Gooch #5)\n")
-    host.answer("nft", "--json", out=NO_TABLES)
+    host.answer("nft", "list", "tables")
     return host
 
 
@@ -199,6 +199,7 @@ def test_nft_refuses_without_a_line_of_ours(err: str, message: str) -> None:
 @pytest.mark.parametrize("text", ["{}", "[]", "null", '{"nftables": {}}'])
 def test_nft_that_prints_other_json(text: str) -> None:
     host = nft_host()
+    host.answer("nft", "list", "tables", out="table ip lbctl\n")
     host.answer("nft", "--json", out=text)
     with pytest.raises(ApplyFailed) as caught:
         plan(host, nftables, "nft")
@@ -212,11 +213,12 @@ def test_nft_that_prints_other_json(text: str) -> None:
 )
 def test_nft_that_prints_no_json_prints_text(code: int, out: str, err: str) -> None:
     host = nft_host()
-    host.answer("nft", "--json", code=code, out=out, err=err)
-    host.answer("nft", "--numeric-priority", out="table ip filter\ntable inet lbctl\n")
+    host.answer("nft", "list", "tables", out="table ip filter\ntable inet lbctl\n")
     assert plan(host, nftables, "nft").before == Program("lbctl")
+    host.answer("nft", "list", "tables", out="table ip filter\ntable ip lbctl\n")
     table = "table ip lbctl {\n\tchain service-web {\n\t\taccept\n\t}\n}\n"
-    host.answer("nft", "--numeric-priority", out=table)
+    host.answer("nft", "--numeric-priority", "table", out=table)
+    host.answer("nft", "--json", code=code, out=out, err=err)
     before = plan(host, nftables, "nft").before
     assert before.by_key["ip", "rules", "service-web"].text == "accept"
 
@@ -224,8 +226,7 @@ def test_nft_that_prints_no_json_prints_text(code: int, out: str, err: str) -> N
 def test_nft_that_cannot_list() -> None:
     host = nft_host()
     err = "netlink: Error: cache initialization failed: Invalid argument\n"
-    for option in ("--json", "--numeric-priority"):
-        host.answer("nft", option, code=1, err=err)
+    host.answer("nft", "list", "tables", code=1, err=err)
     with pytest.raises(ApplyFailed, match=re.escape("cache initialization failed")):
         plan(host, nftables, "nft")
 
@@ -234,6 +235,7 @@ def test_another_table_came_between_plan_and_apply() -> None:
     host = nft_host()
     made = plan(host, nftables, "nft")
     table = {"family": "ip", "name": "lbctl", "handle": 1}
+    host.answer("nft", "list", "tables", out="table ip lbctl\n")
     host.answer("nft", "--json", out=json.dumps({"nftables": [{"table": table}]}))
     with pytest.raises(Stale) as caught:
         engine.apply(session(host, nftables, "nft"), (made,))
@@ -683,7 +685,7 @@ def test_the_other_store_holds_our_rules() -> None:
     host = legacy_host()
     host.answer("nft", "--version", out="nftables v1.0.6 (Lester Gooch #5)\n")
     host.answer("nft", "--check")
-    host.answer("nft", "--json", out=NO_TABLES)
+    host.answer("nft", "list", "tables")
     jump = "[0:0] -A PREROUTING -m comment --comment lbctl -j LBCTL\n"
     host.answer("iptables-legacy-save", out=f"*nat\n:LBCTL - [0:0]\n{jump}COMMIT\n")
     both = [cast("Backend", nftables), cast("Backend", iptables)]

@@ -50,12 +50,14 @@ def without_json(text: str) -> FakeHost:
     host = FakeHost()
     host.answer("nft", "--json", code=1, err="JSON support not compiled-in\n")
     host.answer("nft", "--numeric-priority", out=text)
+    host.answer("nft", "list", "tables", out="table ip lbctl\n")
     return host
 
 
 def with_json(*objects: Any) -> FakeHost:
     host = FakeHost()
     host.answer("nft", "--json", out=json.dumps({"nftables": objects}))
+    host.answer("nft", "list", "tables", out="table ip lbctl\n")
     return host
 
 
@@ -186,7 +188,7 @@ COUNTER = {"counter": {"packets": 3, "bytes": 180}}
     "page",
     [
         {**VALUE, **COUNTED},
-        {**VALUE, **COUNTED, "handle": 4, "new-key": {"x": 1}, "flags": "constant"},
+        {**VALUE, **COUNTED, "handle": 4, "new-key": {"x": 1}, "flags": []},
         {**VALUE, "stmt": {"counter": None}},
         {**VALUE, **COUNTED, "type": ["integer"], "map": ["inet_service"]},
         {**VALUE, **COUNTED, "type": {"typeof": {"numgen": {"mode": "inc", "mod": 2, "offset": 0}}}},

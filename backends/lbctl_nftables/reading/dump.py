@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from lbctl.errors import ApplyFailed
 from lbctl_nftables import drivers
 from lbctl_nftables.drivers import nft
 
@@ -41,16 +40,12 @@ def listed(
     which a reader reports. Tables of iptables-nft are another store, with its own reader.
     """
     by = nft if host.which("nft") else drivers.ALL[driver]
-    tables = by.read(host, "list", "tables", json=False)
-    if tables.code:
-        raise ApplyFailed(f"nft refused: {drivers.explain('list tables', tables.err)}")
     # The library has an option for it, which nobody has needed yet.
     option = ("--handle",) if handles and by is nft else ()
-    for line in tables.out.splitlines():
-        match line.split():
-            case ["table", family, name] if family in _FAMILIES and not but(family, name):
-                found = by.read(host, *option, "list", "table", family, name, json=False)
-                if _FOREIGN in found.err or _FOREIGN in found.out:
-                    continue
-                text = found.out if not found.code else f"list table {family} {name}\n"
-                yield Listed(family, name, text)
+    for family, name in drivers.tables(host, by.NAME):
+        if family in _FAMILIES and not but(family, name):
+            found = by.read(host, *option, "list", "table", family, name, json=False)
+            if _FOREIGN in found.err or _FOREIGN in found.out:
+                continue
+            text = found.out if not found.code else f"list table {family} {name}\n"
+            yield Listed(family, name, text)
