@@ -5,7 +5,6 @@ What is so whether something changes or not is a trap, which `diagnose` tells to
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lbctl.model import Severity
@@ -13,7 +12,7 @@ from lbctl.spi import Trap
 from lbctl_iptables import drivers, layout
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from lbctl.host import Host
     from lbctl.model import Intent, Plan
@@ -27,38 +26,22 @@ _DEFAULT_SIZE = 100
 
 def advise(host: Host, plan: Plan, intent: Intent) -> tuple[str, ...]:
     """See `lbctl.spi.Advising`."""
-    return (*_restarts(host, plan), *_forgotten(host, plan, intent))
+    return (*_restarts(plan), *_forgotten(host, plan, intent))
 
 
-def _restarts(host: Host, plan: Plan) -> Iterator[str]:
+def _restarts(plan: Plan) -> Iterator[str]:
     """Ladders of others lose their turn: a legacy table is replaced as a whole. Ours are carried over."""
     if not drivers.ALL[plan.driver].restarts:
         return
     for word in layout.WORD.values():
         tables = {change.key[2] for change in plan.changes if change.key[0] == word}
-        if tables:
-            count = _others_counters(drivers.save(host, plan.driver, word), tables, plan.after.owner)
-            if count:
-                rules = f"{count} rule{'' if count == 1 else 's'} of others"
-                yield (
-                    f"any change of {word} has the kernel start all nth counters of the table anew: "
-                    f"lbctl's own keep their turn, those of {rules} start over."
-                )
-
-
-def _others_counters(dump: str, tables: Collection[str], owner: str) -> int:
-    """The rules of some tables of a dump that pick the nth connection and are not the owner's."""
-    count = 0
-    table = ""
-    for line in dump.splitlines():
-        table = line[1:] if line.startswith("*") else table
-        if table not in tables or "nth" not in line:
-            continue
-        match line.split(" ", 3):
-            case [_, "-A", chain, rule] if not layout.owns(owner, chain):
-                tokens = layout.split(rule)
-                count += ("--mode", "nth") in pairwise(tokens)
-    return count
+        count = sum(plan.before.beside.get((word, table), 0) for table in tables)
+        if count:
+            rules = f"{count} rule{'' if count == 1 else 's'} of others"
+            yield (
+                f"any change of {word} has the kernel start all nth counters of the table anew: "
+                f"lbctl's own keep their turn, those of {rules} start over."
+            )
 
 
 def _forgotten(host: Host, plan: Plan, intent: Intent) -> Iterator[str]:

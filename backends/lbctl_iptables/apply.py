@@ -75,7 +75,7 @@ def check(host: Host, driver: str, program: Program) -> None:
 def scripts(program: Program) -> dict[str, Script]:
     """What brings a program into a kernel that has nothing of it: the script of each family that it is of."""
     changes = diff(Program(program.owner), program)
-    nothing = Dump({}, {})
+    nothing = Dump({}, {}, {})
     every = {w: _sections(w, changes, program.owner, nothing, restarts=False) for w in layout.WORD.values()}
     return {word: written for word, written in every.items() if written.text}
 

@@ -35,7 +35,11 @@ def dumps(host: Host, driver: str, owner: str) -> dict[str, Dump]:
 
 def program(owner: str, dumps: Mapping[str, Dump]) -> Program:
     """What dumps hold of an owner."""
-    return Program(owner, tuple(item for word, dump in dumps.items() for item in _items(word, owner, dump)))
+    return Program(
+        owner,
+        tuple(item for word, dump in dumps.items() for item in _items(word, owner, dump)),
+        beside={(word, table): count for word, dump in dumps.items() for table, count in dump.turns.items()},
+    )
 
 
 def _items(word: str, owner: str, dump: Dump) -> Iterator[Item]:

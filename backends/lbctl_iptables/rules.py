@@ -17,6 +17,7 @@ Place: TypeAlias = tuple[str, str]
 
 #: The counters of a rule that nothing has matched.
 _IDLE = "[0:0]"
+_NTH = " --mode nth "
 #: The target is the last of a rule: what looks like one before, in a comment, ends with quotes.
 _SENT = re.compile(r' -j (\S+) --to-(?:destination|ports) ([^ "]+)(?: [^"]*)?\Z')
 
@@ -102,16 +103,21 @@ def rules_of(text: str) -> list[Rule]:
 
 @dataclass(frozen=True, slots=True)
 class Dump:
-    """What a dump of one family has of an owner: the chains, and the rules of hooks that enter them."""
+    """What a dump of one family has of an owner: the chains, and the rules of hooks that enter them.
+
+    `turns` is how many rules of others in each table pick the nth connection.
+    """
 
     chains: Mapping[Place, Chain]
     jumps: Mapping[Place, list[Rule]]
+    turns: Mapping[str, int]
 
 
 def parse(dump: str, owner: str) -> Dump:
     """A dump with counters → what it has of an owner."""
     found: dict[Place, tuple[list[str], list[str]]] = {}
     jumps: dict[Place, list[Rule]] = {}
+    turns = dict.fromkeys(layout.TABLES, 0)
     entering = f" {layout.prefix(owner)}"
     table = ""
     for line in dump.split("\n"):
@@ -129,11 +135,13 @@ def parse(dump: str, owner: str) -> Dump:
                 rule = Rule(_spelled(text))
                 if layout.owns(owner, rule.option("-j", "-g") or ""):
                     jumps.setdefault((table, chain), []).append(rule)
+            elif _NTH in text and ("--mode", "nth") in pairwise(layout.split(text)):
+                turns[table] += 1
         elif line.startswith(":"):
             chain = line[1:].partition(" ")[0]
             if layout.owns(owner, chain):
                 found[table, chain] = [], []
-    return Dump({place: _chain(*rules) for place, rules in found.items()}, jumps)
+    return Dump({place: _chain(*rules) for place, rules in found.items()}, jumps, turns)
 
 
 def _chain(texts: list[str], counters: list[str]) -> Chain:

@@ -26,6 +26,7 @@ from lbctl.model import (
     ServiceChange,
 )
 from lbctl_iptables import advice
+from lbctl_iptables.observe import observe
 from support.backends import Paper, install
 
 if TYPE_CHECKING:
@@ -85,13 +86,15 @@ def test_notes_are_shown_with_the_plan(tmp_path: Path, monkeypatch: pytest.Monke
         assert "\n\nNote: Pencils break.\n" in text
 
 
-def plan(driver: str, *words: str, services: tuple[str, ...] = ("web",)) -> Plan:
-    """A plan of iptables that writes a chain in some families."""
+def plan(
+    driver: str, *words: str, services: tuple[str, ...] = ("web",), host: FakeHost | None = None
+) -> Plan:
+    """A plan of iptables that writes a chain in some families, of a host or of none."""
     items = tuple(Item((word, "chain", "nat", "LBCTL-web"), "", "web") for word in words)
     return Plan(
         backend="iptables",
         driver=driver,
-        before=Program("lbctl"),
+        before=observe(host, driver, "lbctl") if host else Program("lbctl"),
         after=Program("lbctl", items),
         changes=tuple(Change(None, item) for item in items),
         services=tuple(
@@ -118,8 +121,12 @@ def legacy(tables: str = "nat", **dumps: str) -> FakeHost:
     host = FakeHost(files=files)
     for word in ("iptables", "ip6tables"):
         rules = dumps.get(word, "")
-        host.answer(f"{word}-legacy-save", out=f"*nat\n:PREROUTING ACCEPT [0:0]\n{rules}COMMIT\n")
+        host.answer(f"{word}-legacy-save", out=f"*nat\n:PREROUTING ACCEPT [0:0]\n:LBCTL-web - [0:0]\n{rules}COMMIT\n")
     return host
+
+
+def restarts(host: FakeHost, *words: str) -> tuple[str, ...]:
+    return advice.advise(host, plan("legacy", *words, host=host), Intent())
 
 
 @pytest.mark.parametrize(
@@ -131,8 +138,7 @@ def legacy(tables: str = "nat", **dumps: str) -> FakeHost:
     ],
 )
 def test_counters_of_others_start_over_in_a_legacy_table(rules: str, whose: str | None) -> None:
-    made = plan("legacy", "iptables")
-    notes = advice.advise(legacy(iptables=rules), made, Intent(services=(WEB,)))
+    notes = restarts(legacy(iptables=rules), "iptables")
     expected = (
         "any change of iptables has the kernel start all nth counters of the table anew: "
         f"lbctl's own keep their turn, {whose}"
@@ -141,21 +147,24 @@ def test_counters_of_others_start_over_in_a_legacy_table(rules: str, whose: str 
 
 
 def test_only_tables_that_are_written_start_over() -> None:
-    assert advice.advise(legacy(ip6tables=OTHERS), plan("legacy", "iptables"), Intent()) == ()
-    both = advice.advise(
-        legacy(iptables=OTHERS, ip6tables=OTHERS), plan("legacy", "iptables", "ip6tables"), Intent()
-    )
+    assert restarts(legacy(ip6tables=OTHERS), "iptables") == ()
+    both = restarts(legacy(iptables=OTHERS, ip6tables=OTHERS), "iptables", "ip6tables")
     assert [note.split(" has ")[0] for note in both] == [
         "any change of iptables",
         "any change of ip6tables",
     ]
     # Reading a table that is not there yet would make it.
     host = legacy(tables="", iptables=OTHERS)
-    assert advice.advise(host, plan("legacy", "iptables"), Intent()) == ()
+    assert restarts(host, "iptables") == ()
     assert host.ran == []
     # A ladder in a table that is not written goes on.
-    host = legacy(iptables=f"COMMIT\n*mangle\n{OTHERS}")
-    assert advice.advise(host, plan("legacy", "iptables"), Intent()) == ()
+    assert restarts(legacy(iptables=f"COMMIT\n*mangle\n{OTHERS}"), "iptables") == ()
+
+
+def test_a_plan_reads_each_family_once() -> None:
+    host = legacy(iptables=OTHERS, ip6tables=OTHERS)
+    assert len(restarts(host, "iptables", "ip6tables")) == 2
+    assert [ran.program for ran in host.ran] == ["iptables-legacy-save", "ip6tables-legacy-save"]
 
 
 def test_the_other_flavour_keeps_counters() -> None:
