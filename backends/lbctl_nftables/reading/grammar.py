@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 #: A value, or the parts of a concatenation, as written: addresses, numbers, ranges `a-b`, names.
 Key: TypeAlias = tuple[str, ...]
@@ -581,3 +581,10 @@ class _Parser:
             self.at += 1
             return f"{first}-{unquoted(self.take()).strip('[]')}"
         return first
+
+
+def idle_picks(nat: Nat) -> Iterator[Pick]:
+    """The numbers that a translation picks before anything else of it is looked at."""
+    for operand in (nat.address, nat.port):
+        if isinstance(operand, Lookup) and isinstance(operand.key, Pick):
+            yield operand.key

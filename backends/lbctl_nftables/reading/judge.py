@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from lbctl_nftables.reading.document import Chain, Document, Rule
-    from lbctl_nftables.reading.follow import Hook
     from lbctl_nftables.reading.grammar import Operand
+    from lbctl_nftables.reading.hook import Hook
     from lbctl_nftables.reading.meaning import Drawn
     from lbctl_nftables.reading.read import Seen
 

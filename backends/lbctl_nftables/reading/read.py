@@ -11,28 +11,19 @@ from lbctl.model import Family, Finding, Kept, Reading, ReadService, ReadShare, 
 from lbctl.model import shares as parts_of
 from lbctl.model.jenkins import slot_of
 from lbctl_nftables.reading import judge, own
+from lbctl_nftables.reading.apart import SERVICE, tell_apart
 from lbctl_nftables.reading.document import Document, read_text
-from lbctl_nftables.reading.follow import (
-    SERVICE,
-    End,
-    Found,
-    Hook,
-    Purse,
-    TooMuch,
-    Undecided,
-    sequence,
-    sets_marks,
-    shares,
-    weights,
-)
+from lbctl_nftables.reading.follow import Undecided, follow
 from lbctl_nftables.reading.grammar import Pick, Verdict, Vmap
+from lbctl_nftables.reading.graph import End, sequence, shares, weights
+from lbctl_nftables.reading.hook import Found, Hook, Purse, TooMuch, sets_marks
 from lbctl_nftables.reading.listed import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from lbctl_nftables.reading.document import Chain, Rule
-    from lbctl_nftables.reading.follow import Followed
+    from lbctl_nftables.reading.graph import Followed
     from lbctl_nftables.reading.select import Selector
 
 FORMAT = "nft"
@@ -187,7 +178,7 @@ class _Reader:
                     chains = self._chains(family, name, marking=marking)
                     if chains:
                         hook = Hook(self._document, family, name, chains, marking=marking, purse=self._purse)
-                        hook.enumerate()
+                        tell_apart(hook)
                         self._hooks.append(hook)
         for hook in self._hooks:
             for ident, selectors in hook.moved.items():
@@ -213,7 +204,7 @@ class _Reader:
 
     def _one(self, hook: Hook, selector: Selector, found: Found) -> None:
         try:
-            followed = hook.follow(selector)
+            followed = follow(hook, selector)
             unmet = [rule for rule in found.rules if id(rule) not in followed.used]
             if unmet and any(end.to for end in shares(followed)):
                 # Other rules, before these, have endpoints for all of it.
@@ -387,7 +378,7 @@ class _Reader:
         key = hook, selector
         if key not in self._met:
             try:
-                self._met[key] = hook.follow(selector).met
+                self._met[key] = follow(hook, selector).met
             except Undecided:
                 self._met[key] = None
         met = self._met[key]
