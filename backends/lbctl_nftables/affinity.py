@@ -158,12 +158,7 @@ def _endpoints(service: Service, family: Family) -> dict[str, Endpoint]:
 
 def stale_maps(word: str, objects: Iterable[Json]) -> Iterator[Item]:
     """An item for each map of clients that has entries which lead to no endpoint of its service."""
-    named = {
-        value["name"]: value
-        for entry in objects
-        for value in (entry.get("map") or entry.get("set"),)
-        if isinstance(value, dict) and "name" in value
-    }
+    named = sets(objects)
     for name, value in named.items():
         if layout.is_affinity(name):
             wanted = {
@@ -173,6 +168,12 @@ def stale_maps(word: str, objects: Iterable[Json]) -> Iterator[Item]:
             if strangers(value, wanted):
                 text = "entries of clients that lead to no endpoint of the service"
                 yield Item((word, STALE, name), text, layout.service_of_set(name))
+
+
+def sets(objects: Iterable[Json]) -> dict[str, Json]:
+    """The maps and sets among nft's objects, by their names."""
+    found = (entry.get("map") or entry.get("set") for entry in objects)
+    return {value["name"]: value for value in found if isinstance(value, dict) and "name" in value}
 
 
 def strangers(clients: Json, wanted: Collection[str]) -> list[Entry]:

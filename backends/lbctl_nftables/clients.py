@@ -27,12 +27,7 @@ def _known(host: Host, driver: str, owner: str) -> list[Remembered]:
     found: list[Remembered] = []
     for word, objects in read_tables(host, driver, owner):
         family = next(family for family, name in layout.WORD.items() if name == word)
-        named = {
-            value["name"]: value
-            for entry in objects
-            for value in (entry.get("map") or entry.get("set"),)
-            if isinstance(value, dict) and "name" in value
-        }
+        named = affinity.sets(objects)
         for name, value in named.items():
             service = layout.service_of_set(name)
             if not layout.is_affinity(name) or service is None:

@@ -25,7 +25,6 @@ _PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "securi
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 0}
 _DURATION = re.compile(r"(?:\d+(?:ms|[dhms]))+\Z")
 _VERDICTS = {"accept", "drop", "return", "continue"}
-_ATTRIBUTES = {"counter", "comment", "timeout", "expires"}
 _TYPES = {
     "numgen": "integer",
     "jhash": "integer",

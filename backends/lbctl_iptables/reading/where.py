@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.model import Family
@@ -355,18 +355,3 @@ def _merged(
 def extras(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     """Conditions in their one order."""
     return tuple(sorted(set(pairs)))
-
-
-def show_range(text: str) -> tuple[str, ...]:
-    """Networks of a range of addresses are not listed: a range is shown as it stands."""
-    return (text,)
-
-
-def normal(text: str, family: Family) -> str:
-    """An address or network in its one spelling. Raises `Unclear`."""
-    value = net(text, family)
-    return (
-        show_net(value, family)
-        if value is not None
-        else str(ip_network("0.0.0.0/0" if family is Family.IPV4 else "::/0"))
-    )
