@@ -13,10 +13,11 @@ from lbctl_iptables import drivers, layout
 from lbctl_iptables.advice import short_lists
 from lbctl_iptables.drivers.restore import legacy_kernel
 from lbctl_iptables.reading import where as w
-from lbctl_iptables.reading.meaning import Act, Understanding
+from lbctl_iptables.reading.meaning import Act
 from lbctl_iptables.reading.reader import Reader
 from lbctl_iptables.reading.ruleset import Log, Ruleset
 from lbctl_iptables.reading.sequence import Rules
+from lbctl_iptables.reading.understanding import Understanding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -21,10 +21,11 @@ from lbctl_iptables.reading import findings
 from lbctl_iptables.reading import where as w
 from lbctl_iptables.reading.flow import MOST_TURNS, Budget, TooMuch, Visit, Walk
 from lbctl_iptables.reading.later import Later
-from lbctl_iptables.reading.meaning import Act, Marked, Meaning, Recent, Understanding
+from lbctl_iptables.reading.meaning import Act, Marked, Meaning, Recent
 from lbctl_iptables.reading.program import Program
 from lbctl_iptables.reading.ruleset import BUILTIN
 from lbctl_iptables.reading.stream import START, Out, State, Stream, ratio
+from lbctl_iptables.reading.understanding import Understanding
 from lbctl_iptables.reading.where import EVERYTHING, LOCAL, LOCAL_SOURCE, REMOTE_SOURCE, Where
 
 if TYPE_CHECKING:
