@@ -81,11 +81,12 @@ def retire(text: str, lines: Collection[int]) -> Retirement:
     """See `lbctl.spi.Retiring`."""
     dump = _Dump(text)
     goes = {rule.number for rule in dump.rules if rule.number in lines}
-    gone: dict[Place, None] = {}
-    while more := _let_go(dump, goes, gone):
-        gone |= dict.fromkeys(more)
-        goes |= {rule.number for place in more for rule in dump.of(place)}
-    places = dict.fromkeys([rule.place for rule in dump.rules if rule.number in goes] + list(gone))
+    targets = {rule.number: rule.leads_to for rule in dump.rules}
+    gone: set[Place] = set()
+    while more := {place for place in dump.chains if _is_emptied(dump, place, goes)} - gone:
+        gone |= more
+        goes |= {number for number, target in targets.items() if target in gone}
+    places = dict.fromkeys(rule.place for rule in dump.rules if rule.number in goes)
     record = [
         [list(place), place in gone, [[rule.text, rule.number in goes] for rule in dump.of(place)]]
         for place in places
@@ -95,13 +96,10 @@ def retire(text: str, lines: Collection[int]) -> Retirement:
     return Retirement(after=after, lines=tuple(sorted(numbers)), record=json.dumps(record))
 
 
-def _let_go(dump: _Dump, goes: Collection[int], gone: Collection[Place]) -> list[Place]:
-    """The chains that only rules lead to which go."""
-    entered: dict[Place, list[int]] = {}
-    for rule in dump.rules:
-        if (target := rule.leads_to) in dump.chains:
-            entered.setdefault(target, []).append(rule.number)
-    return [p for p, numbers in entered.items() if p not in gone and all(n in goes for n in numbers)]
+def _is_emptied(dump: _Dump, place: Place, goes: Collection[int]) -> bool:
+    """True for a chain that is left without a rule."""
+    rules = dump.of(place)
+    return bool(rules) and all(rule.number in goes for rule in rules)
 
 
 def rules_of(text: str) -> Iterator[tuple[int, Place, Rule]]:

@@ -95,10 +95,9 @@ def retire(text: str, lines: Collection[int]) -> Retirement:
     """See `lbctl.spi.Retiring`."""
     dump = _Dump(text)
     goes = {n for each in dump.objects.values() for n, _, _ in each.rules if n in lines}
-    gone: dict[Place, None] = {}
-    while more := _let_go(dump, goes, gone):
-        gone |= dict.fromkeys(more)
-        goes |= {number for place in more for number, _, _ in dump.of(place)}
+    while more := _idle(dump, goes) - goes:
+        goes |= more
+    gone = _unused(dump, goes)
     empty = [
         table
         for table in dump.tables
@@ -128,28 +127,51 @@ def retire(text: str, lines: Collection[int]) -> Retirement:
     return Retirement(after=after, lines=tuple(sorted(numbers)), record=record)
 
 
-def _let_go(dump: _Dump, goes: Collection[int], gone: Collection[Place]) -> list[Place]:
-    """What only rules and maps lead to that go, and hooks that are left without a rule."""
+def _idle(dump: _Dump, goes: Collection[int]) -> set[int]:
+    """The rules that only lead to chains which are left without a rule."""
+    emptied = _emptied(dump, goes)
+    found = set()
+    for place, each in dump.objects.items():
+        for number, text, _ in each.rules:
+            targets = set(_called(place, text))
+            for member in _used(dump, place, text):
+                targets |= {to for line in dump.objects[member].head for to in _called(member, line)}
+            if targets and targets <= emptied:
+                found.add(number)
+    return found
+
+
+def _emptied(dump: _Dump, goes: Collection[int]) -> set[Place]:
+    return {p for p, o in dump.objects.items() if o.rules and all(number in goes for number, _, _ in o.rules)}
+
+
+def _unused(dump: _Dump, goes: Collection[int]) -> set[Place]:
+    """The sets and maps that only such rules use, and the chains without a rule that nothing leads to."""
     users: dict[Place, list[bool]] = {}
     for place, each in dump.objects.items():
-        for number, text in [(0, line) for line in each.head] + [(n, rule) for n, rule, _ in each.rules]:
-            going = number in goes or place in gone
-            for target in _led_to(dump, place, text):
-                users.setdefault(target, []).append(going)
-    left = [
-        place
+        for number, text, _ in each.rules:
+            for member in _used(dump, place, text):
+                users.setdefault(member, []).append(number in goes)
+    gone = {member for member, by in users.items() if all(by)}
+    led_to = {
+        target
         for place, each in dump.objects.items()
-        if each.is_base and each.rules and all(number in goes for number, _, _ in each.rules)
-    ]
-    return [p for p in [*left, *(p for p, by in users.items() if all(by))] if p not in gone]
+        if place not in gone
+        for text in (*each.head, *(rule for number, rule, _ in each.rules if number not in goes))
+        for target in _called(place, text)
+    }
+    return gone | (_emptied(dump, goes) - led_to)
 
 
-def _led_to(dump: _Dump, place: Place, text: str) -> Iterator[Place]:
-    family, table, *_ = place
-    for name in _CALLS.findall(text):
-        yield (family, table, "chain", name)
-    for name in _USES.findall(text):
-        yield from (p for kind in ("map", "set") if (p := (family, table, kind, name)) in dump.objects)
+def _called(place: Place, text: str) -> Iterator[Place]:
+    """The chains that a line of an object leads to."""
+    return ((*place[:2], "chain", name) for name in _CALLS.findall(text))
+
+
+def _used(dump: _Dump, place: Place, text: str) -> Iterator[Place]:
+    """The sets and maps that a rule looks into."""
+    every = ((*place[:2], kind, name) for name in _USES.findall(text) for kind in ("map", "set"))
+    return (member for member in every if member in dump.objects)
 
 
 def keeper(text: str, lines: Collection[int]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lbctl.engine.lifting import lift
 from lbctl.spi import missing, present
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
@@ -17,13 +18,17 @@ CHAINS = """\
 :ONE - [0:0]
 :BOTH - [0:0]
 :IDLE - [0:0]
+:LOGS - [0:0]
+-A PREROUTING -p tcp -j LOGS
 -A PREROUTING -p tcp -m tcp --dport 80 -j SVC
 -A PREROUTING -p tcp -m tcp --dport 81 -j BOTH
--A SVC -m statistic --mode nth --every 2 --packet 0 -j ONE
--A SVC -j BOTH
--A ONE -j REDIRECT --to-ports 8001
--A BOTH -j REDIRECT --to-ports 8002
+-A SVC -m recent --rcheck --seconds 60 --name ONE --mask 255.255.255.255 --rsource -j ONE
+-A SVC -p tcp -m statistic --mode nth --every 2 --packet 0 -j ONE
+-A SVC -p tcp -j REDIRECT --to-ports 8002
+-A ONE -p tcp -m recent --set --name ONE --mask 255.255.255.255 --rsource -j REDIRECT --to-ports 8001
+-A BOTH -p tcp -j REDIRECT --to-ports 8003
 -A IDLE -j ACCEPT
+-A LOGS -j LOG
 COMMIT
 """
 TABLE = """\
@@ -54,27 +59,48 @@ def left(text: str, numbers: tuple[int, ...]) -> list[str]:
     return [line for number, line in enumerate(text.split("\n"), 1) if number not in numbers]
 
 
-def test_chains_go_that_nothing_else_leads_to() -> None:
-    made = iptables.retire(CHAINS, {8})
-    gone = "SVC", "ONE"
+def test_chains_go_that_are_left_without_a_rule_and_what_leads_there() -> None:
+    made = iptables.retire(CHAINS, {13, 14, 15})
     assert made.after.split("\n") == left(CHAINS, made.lines)
-    assert not any(name in made.after for name in gone)
-    assert made.after.count("BOTH") == 3
-    assert "IDLE" in made.after
+    assert not any(name in made.after for name in ("SVC", "ONE"))
+    assert [made.after.count(name) for name in ("BOTH", "IDLE", "LOGS")] == [3, 2, 3]
 
 
 def test_a_hook_without_a_rule_goes_and_a_map_that_others_use_stays() -> None:
-    made = nftables.retire(TABLE, {13, 14})
+    made = nftables.retire(TABLE, {9, 14})
     assert made.after.split("\n") == left(TABLE, made.lines)
     assert not any(word in made.after for word in ("mine", "inner", "prerouting"))
     assert "map shared" in made.after
-    everything = nftables.retire(TABLE, {13, 14, 18})
+    everything = nftables.retire(TABLE, {9, 14, 18})
     assert everything.after.strip() == ""
 
 
+def test_a_chain_stays_that_a_map_for_others_leads_to() -> None:
+    table = TABLE.replace("tcp dport 80 jump inner", "tcp dport vmap { 80 : jump inner, 82 : jump more }")
+    table = table.replace("\tchain pre", "\tchain more {\n\t\tlog\n\t}\n\tchain pre")
+    made = nftables.retire(table, {9})
+    assert "jump inner" in made.after
+    assert "chain inner {\n\t}" in made.after
+    assert "map mine" not in made.after
+
+
+def test_only_what_picks_goes_where_others_pass_too() -> None:
+    found = lift(iptables, CHAINS)
+    assert found is not None
+    assert found.retirement.after == iptables.retire(CHAINS, {13, 14, 15}).after
+    logged = CHAINS.replace("-A SVC -m recent", "-A SVC -j LOG\n-A SVC -m recent")
+    kept = lift(iptables, logged)
+    assert kept is not None
+    assert [line for line in kept.retirement.after.split("\n") if "SVC" in line] == [
+        ":SVC - [0:0]",
+        "-A PREROUTING -p tcp -m tcp --dport 80 -j SVC",
+        "-A SVC -j LOG",
+    ]
+
+
 def test_rules_that_other_programs_write_are_known() -> None:
-    assert iptables.keeper(CHAINS, {8}) is None
-    assert iptables.keeper(CHAINS.replace("SVC", "KUBE-SVC-X"), {10}) == "kube-proxy"
+    assert iptables.keeper(CHAINS, {13}) is None
+    assert iptables.keeper(CHAINS.replace("SVC", "KUBE-SVC-X"), {13}) == "kube-proxy"
     assert nftables.keeper(TABLE.replace("table ip lb", "table ip docker-bridges"), {13}) == "Docker"
 
 

@@ -40,7 +40,7 @@ def rollback(
         session.memory.save()
     if output is Format.JSON:
         if isinstance(made, engine.Migration):
-            document = migration_document(made)
+            document = {"changed": made.changed, "migration": migration_document(made)}
         else:
             document = plan_document(made, engine.describe(session, made), session.backend.render)
         print_json(document | {"applied": agreed and made.changed, "to": target.number})

@@ -183,7 +183,7 @@ def _parted(backend: Lifting, text: str, reading: Reading) -> tuple[list[ReadSer
     for service in reading.services:
         if service.action not in _TO_ENDPOINTS or not is_liftable(service):
             continue
-        keeper = backend.keeper(text, service.lines)
+        keeper = backend.keeper(text, service.picking)
         if keeper is None:
             moving.append(service)
         else:
@@ -197,12 +197,12 @@ def _retirement(backend: Lifting, text: str, reading: Reading, going: Sequence[R
     """All rules of these services; raises `ApplyFailed` where some serve others too."""
     selectors = {each.selector for each in going}
     staying = [s for s in reading.services if s.selector not in selectors]
-    shared = {line for each in staying for line in each.lines}
     for each in going:
         other = next((s for s in staying if set(s.picking) & set(each.picking)), None)
         if other is not None:
             raise ApplyFailed(f"the rules of {shown(each)} serve {shown(other)} too, which is to stay")
-    lines = {line for each in going for line in each.lines} - shared
+    # What picks goes, and what then leads to nothing: connections of others may pass the rest too.
+    lines = {line for each in going for line in each.picking}
     for _ in range(len(text)):
         made = backend.retire(text, lines)
         left = [s for s in backend.read(made.after).services if s.selector in selectors]
@@ -210,7 +210,7 @@ def _retirement(backend: Lifting, text: str, reading: Reading, going: Sequence[R
             break
         # Rules that keep clients are told with none of the lines of those that pick.
         back = _numbers(text, made.lines)
-        more = {back[line - 1] for each in left for line in each.lines} - shared
+        more = {back[line - 1] for each in left for line in each.picking}
         if more <= lines:
             raise ApplyFailed(f"the rules of {shown(left[0])} cannot be taken out whole")
         lines |= more

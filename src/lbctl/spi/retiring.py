@@ -34,7 +34,7 @@ class Retiring(Protocol):
     """
 
     def retire(self, text: str, lines: Collection[int]) -> Retirement:
-        """Find what goes with some lines of a dump: whatever only these lead to. Pure."""
+        """Find what goes with some lines of a dump: what then leads to nothing, or has no user. Pure."""
 
     def keeper(self, text: str, lines: Collection[int]) -> str | None:
         """The program that writes these rules of a dump itself, and would do so again; None for nobody."""
