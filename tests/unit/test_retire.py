@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.engine.lifting import lift
+from lbctl.engine.lifting import Cure, lift
 from lbctl.spi import missing, present
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
@@ -96,6 +96,35 @@ def test_only_what_picks_goes_where_others_pass_too() -> None:
         "-A PREROUTING -p tcp -m tcp --dport 80 -j SVC",
         "-A SVC -j LOG",
     ]
+
+
+def test_rules_go_that_bring_clients_back_and_those_of_another_hook() -> None:
+    rules = [
+        f"-A {hook} -p tcp -m tcp --dport 80 {asks}-j REDIRECT --to-ports {port}"
+        for hook, asks, port in (
+            (
+                "PREROUTING",
+                "-m recent --rcheck --seconds 60 --name A --mask 255.255.255.255 --rsource ",
+                8001,
+            ),
+            ("PREROUTING", "-m statistic --mode nth --every 2 --packet 0 ", 8001),
+            ("PREROUTING", "-m recent --set --name B --mask 255.255.255.255 --rsource ", 8002),
+            ("OUTPUT", "-m statistic --mode nth --every 2 --packet 0 ", 8001),
+            ("OUTPUT", "", 8002),
+        )
+    ]
+    head = "*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n-A PREROUTING -p tcp -j LOG\n"
+    for some in (
+        rules[:3],
+        [
+            rules[1],
+            rules[2].replace("-m recent --set --name B --mask 255.255.255.255 --rsource ", ""),
+            *rules[3:],
+        ],
+    ):
+        found = lift(iptables, head + "\n".join(some) + "\nCOMMIT\n", cure=Cure.FIX)
+        assert found is not None
+        assert found.retirement.after == head + "COMMIT\n"
 
 
 def test_rules_that_other_programs_write_are_known() -> None:

@@ -72,8 +72,8 @@ class Lift:
 
     def seen(self, reading: Reading) -> Reading:
         """The services that move, of a reading of where they come from, as an intent selects them."""
-        selectors = {each.selector for each in self.read}
-        services = tuple(_as_selected(s) for s in reading.services if s.selector in selectors)
+        moving = {_place(each) for each in self.read}
+        services = tuple(_as_selected(s) for s in reading.services if _place(s) in moving)
         return replace(reading, services=services, findings=(), unsupported=())
 
     def arrived(self, reading: Reading) -> Reading:
@@ -108,8 +108,8 @@ def lift(backend: Lifting, text: str, exclude: Collection[str] = (), cure: Cure 
     lines = text.split("\n")
     reading = backend.read(text)
     moving, stays = _parted(backend, text, reading)
-    shares = {each.selector: _cured(each, reading, cure) for each in moving}
-    found = imported(replace(reading, services=tuple(shares.values()), unsupported=()), lines)
+    cured = tuple(_cured(each, reading, cure) for each in moving)
+    found = imported(replace(reading, services=cured, unsupported=()), lines)
     lost = [_Lost(_line_name(s.lines), _rules(lines, s.lines), reason) for s, reason in found.lost]
     lost += [
         _Lost(_line_name(each.picking), _rules(lines, each.lines), _no_endpoints(each))
@@ -195,8 +195,8 @@ def _parted(backend: Lifting, text: str, reading: Reading) -> tuple[list[ReadSer
 
 def _retirement(backend: Lifting, text: str, reading: Reading, going: Sequence[ReadService]) -> Retirement:
     """All rules of these services; raises `ApplyFailed` where some serve others too."""
-    selectors = {each.selector for each in going}
-    staying = [s for s in reading.services if s.selector not in selectors]
+    places = {_place(each) for each in going}
+    staying = [s for s in reading.services if _place(s) not in places]
     for each in going:
         other = next((s for s in staying if set(s.picking) & set(each.picking)), None)
         if other is not None:
@@ -205,12 +205,15 @@ def _retirement(backend: Lifting, text: str, reading: Reading, going: Sequence[R
     lines = {line for each in going for line in each.picking}
     for _ in range(len(text)):
         made = backend.retire(text, lines)
-        left = [s for s in backend.read(made.after).services if s.selector in selectors]
+        hooks = {(selector, hook) for selector, at in places for hook in at}
+        now = backend.read(made.after).services
+        left = [s for s in now if any((s.selector, hook) in hooks for hook in s.hooks)]
         if not left:
             break
-        # Rules that keep clients are told with none of the lines of those that pick.
+        # Rules that only bring clients back pick nobody, and those of another hook are told with the first.
         back = _numbers(text, made.lines)
-        more = {back[line - 1] for each in left for line in each.picking}
+        met = {n for each in left for n in each.picking or [step.line for step in each.path]}
+        more = {back[line - 1] for line in met}
         if more <= lines:
             raise ApplyFailed(f"the rules of {shown(left[0])} cannot be taken out whole")
         lines |= more
@@ -225,6 +228,11 @@ def _numbers(text: str, gone: Collection[int]) -> list[int]:
     """The numbers that the lines had which are left."""
     out = set(gone)
     return [number for number in range(1, text.count("\n") + 2) if number not in out]
+
+
+def _place(service: ReadService) -> tuple[tuple[object, ...], tuple[str, ...]]:
+    """What tells a service from all others: at each hook, rules may do something else."""
+    return service.selector, service.hooks
 
 
 def _identity(service: ReadService) -> object:
