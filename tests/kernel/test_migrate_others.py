@@ -125,6 +125,27 @@ def test_the_origins_six_lines_go_and_their_surroundings_stay(host: Host) -> Non
     assert Counter(host.ask(80, 6)) == {"8001": 2, "8002": 2, "8003": 2}
 
 
+def test_a_move_on_trial_brings_them_back(host: Host) -> None:
+    host.load(SURROUNDINGS.format(rules=ORIGIN))
+    before = host.rules
+    tried = host.migrate("--yes", "--trial", "1s", "--output", "json")
+    assert (tried.code, tried.json["applied"], tried.json["trial"]) == (8, True, "reverted"), tried.err
+    assert host.rules == before
+    assert "lbctl" not in host.network.tool("nft", "list", "tables")
+    assert host.migrate("--yes").code == 0
+    back = host.network.lbctl("rollback", "--yes", "--output", "json")
+    assert (back.code, back.json["applied"], back.json["migration"]["to"]["backend"]) == (0, True, "iptables")
+    assert host.rules == before
+
+
+def test_clients_that_rules_leave_out_are_told(host: Host) -> None:
+    rules = ORIGIN.replace("-A PREROUTING -p", "-A PREROUTING -s 192.0.2.0/24 -p")
+    host.load(SURROUNDINGS.format(rules=rules))
+    planned = host.migrate("--plan")
+    assert planned.code == 0, planned.err
+    assert "tcp-80: other clients than those of allow, whom the rules let pass, are refused" in planned.out
+
+
 def test_who_is_excluded_stays(host: Host) -> None:
     host.load(SURROUNDINGS.format(rules=ORIGIN))
     before = host.rules

@@ -150,7 +150,11 @@ def lift(backend: Lifting, text: str, exclude: Collection[str] = (), cure: Cure 
             hint="--fix gives each endpoint the same share; --keep gives exactly the shares of now, "
             "and lets pass what reaches no endpoint",
         )
-    notes = tuple(note for note in found.notes if note.partition(":")[0] in {s.name for s in services})
+    notes = tuple(
+        f"{service.name}: other clients than those of allow, whom the rules let pass, are refused"
+        for service in services
+        if service.allow
+    ) + tuple(note for note in found.notes if note.partition(":")[0] in {s.name for s in services})
     return Lift(
         services=services,
         text=text,
