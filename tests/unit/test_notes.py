@@ -121,7 +121,9 @@ def legacy(tables: str = "nat", **dumps: str) -> FakeHost:
     host = FakeHost(files=files)
     for word in ("iptables", "ip6tables"):
         rules = dumps.get(word, "")
-        host.answer(f"{word}-legacy-save", out=f"*nat\n:PREROUTING ACCEPT [0:0]\n:LBCTL-web - [0:0]\n{rules}COMMIT\n")
+        host.answer(
+            f"{word}-legacy-save", out=f"*nat\n:PREROUTING ACCEPT [0:0]\n:LBCTL-web - [0:0]\n{rules}COMMIT\n"
+        )
     return host
 
 
