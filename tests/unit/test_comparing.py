@@ -78,6 +78,7 @@ def test_rules_for_any_address_are_held_against_what_this_host_gets(hooks: tuple
     both, own = service("a", "b", dst="any", hooks=hooks), service("a", "b", hooks=hooks)
     forwarded, here = compare(reading(both), reading(own)).pairs
     assert (forwarded.service.dst, forwarded.verdict, forwarded.hooks) == ("any", Verdict.ONLY_A, hooks)
+    assert forwarded.notes == ("not counting connections to this host itself",)
     assert (here.service.dst, here.verdict, here.hooks) == ("local", Verdict.IDENTICAL, hooks)
     here, forwarded = compare(reading(own), reading(both)).pairs
     assert (forwarded.verdict, here.verdict) == (Verdict.ONLY_B, Verdict.IDENTICAL)

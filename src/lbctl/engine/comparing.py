@@ -15,7 +15,7 @@ from math import lcm
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lbctl.model import Reading, ReadService
 
@@ -105,7 +105,23 @@ def compare(a: Reading, b: Reading) -> Comparison:
         sides[key] = mine, theirs
         met.setdefault(key, []).append(place[1])
     pairs = tuple(_pair(*sides[key], tuple(dict.fromkeys(hooks))) for key, hooks in met.items())
-    return Comparison(pairs=pairs, doubts=tuple(_doubts(a, b)))
+    return Comparison(pairs=tuple(_noted(pairs)), doubts=tuple(_doubts(a, b)))
+
+
+def _noted(pairs: Sequence[Pair]) -> Iterator[Pair]:
+    """Say what a service of any address is not about, where a side lacks it."""
+    local = {_but_address(pair.service) for pair in pairs if pair.service.dst == "local"}
+    for pair in pairs:
+        lacking = pair.verdict in {Verdict.ONLY_A, Verdict.ONLY_B}
+        if lacking and pair.service.dst == "any" and _but_address(pair.service) in local:
+            yield replace(pair, notes=(*pair.notes, "not counting connections to this host itself"))
+        else:
+            yield pair
+
+
+def _but_address(service: ReadService) -> tuple[object, ...]:
+    family, proto, _, *rest = service.selector
+    return (family, proto, *rest)
 
 
 def _doubts(a: Reading, b: Reading) -> Iterator[str]:
