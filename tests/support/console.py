@@ -81,9 +81,9 @@ class Shell:
         return lines
 
     def close(self) -> None:
-        """End the shell."""
-        self._bash.kill()
-        self._bash.communicate()
+        """End the shell, and wait for nothing that it started."""
+        with self._bash:
+            self._bash.kill()
 
 
 @contextmanager
