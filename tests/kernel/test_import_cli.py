@@ -116,6 +116,9 @@ def test_wrong_words(network: Network) -> None:
     for words in (["import"], ["import", "x", "--from", "nftables"], ["import", "--from", "ipvs"]):
         done = network.lbctl(*words)
         assert (done.code, done.out) == (2, ""), words
+    assert '"ipvs" is no store of rules' in done.err
+    done = network.lbctl("explain", "80", "--from", "-", stdin=RULES)
+    assert (done.code, done.err) == (2, 'lbctl: listener "80" has no protocol\n    hint: write "80/tcp"\n')
     missing = network.lbctl("import", "/nowhere/\x1b[31m\u202e")
     assert missing.code == 2
     assert not ACTING.search(missing.err)
