@@ -15,6 +15,7 @@ from lbctl.spi import Reader, Retiring
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from lbctl.engine.importing import Imported
     from lbctl.model import Finding, Reading, ReadService, Service
     from lbctl.spi import Retirement
 
@@ -96,7 +97,9 @@ def is_liftable(service: ReadService) -> bool:
 def movable(backend: Lifting, text: str) -> bool:
     """True where some rules of a dump balance, and nobody else would write them again."""
     reading = backend.read(text)
-    return bool(_parted(backend, text, reading)[0]) or any(map(_is_ladder_of_marks, reading.services))
+    return bool(_parted(backend, text, reading)[0]) or any(
+        _is_ladder_of_marks(each) and backend.keeper(text, each.picking) is None for each in reading.services
+    )
 
 
 def lift(backend: Lifting, text: str, exclude: Collection[str] = (), cure: Cure | None = None) -> Lift | None:
@@ -110,25 +113,9 @@ def lift(backend: Lifting, text: str, exclude: Collection[str] = (), cure: Cure 
     moving, stays = _parted(backend, text, reading)
     cured = tuple(_cured(each, reading, cure) for each in moving)
     found = imported(replace(reading, services=cured, unsupported=()), lines)
-    lost = [_Lost(_line_name(s.lines), _rules(lines, s.lines), reason) for s, reason in found.lost]
-    lost += [
-        _Lost(_line_name(each.picking), _rules(lines, each.lines), _no_endpoints(each))
-        for each in reading.services
-        if _is_ladder_of_marks(each)
-    ]
-    lost += [
-        _Lost(_line_name((x.line,)), (x.rule,), f"{x.what}: {x.reason}")
-        for x in reading.unsupported
-        if backend.keeper(text, (x.line,)) is None
-    ]
+    lost = list(_lost(backend, text, reading, found))
     lifted = {service.name for service in found.intent.services}
-    known = lifted | {each.name for each in lost}
-    for name in exclude:
-        if _plain(name) not in known:
-            raise IntentError(
-                f'--exclude: there is no "{name}" here', hint=f"one of {', '.join(sorted(known))}"
-            )
-    out = {_plain(name) for name in exclude}
+    out = _excluded(exclude, lifted | {each.name for each in lost})
     if refused := [each for each in lost if each.name not in out]:
         raise ApplyFailed(
             "; ".join(f"{each.name} cannot move: {each.reason}" for each in refused),
@@ -139,7 +126,8 @@ def lift(backend: Lifting, text: str, exclude: Collection[str] = (), cure: Cure 
     if not services:
         return None
     mine = {line for s in services for line in found.lines[s.name]}
-    going = tuple(s for s in moving if set(s.picking) <= mine)
+    left = {_place(service) for service, _ in found.lost}
+    going = tuple(s for s in moving if set(s.picking) <= mine and _place(s) not in left)
     stays += [
         Stay(name=n, rules=_rules(lines, found.lines[n]), reason="excluded") for n in lifted if n in out
     ]
@@ -150,11 +138,6 @@ def lift(backend: Lifting, text: str, exclude: Collection[str] = (), cure: Cure 
             hint="--fix gives each endpoint the same share; --keep gives exactly the shares of now, "
             "and lets pass what reaches no endpoint",
         )
-    notes = tuple(
-        f"{service.name}: other clients than those of allow, whom the rules let pass, are refused"
-        for service in services
-        if service.allow
-    ) + tuple(note for note in found.notes if note.partition(":")[0] in {s.name for s in services})
     return Lift(
         services=services,
         text=text,
@@ -166,7 +149,7 @@ def lift(backend: Lifting, text: str, exclude: Collection[str] = (), cure: Cure 
         findings=tuple(x for x in reading.findings if x.line in mine),
         stays=tuple(stays),
         retirement=_retirement(backend, text, reading, going),
-        notes=notes,
+        notes=tuple(_notes(services, found)),
     )
 
 
@@ -177,6 +160,35 @@ class _Lost:
     name: str
     rules: tuple[str, ...]
     reason: str
+
+
+def _lost(backend: Lifting, text: str, reading: Reading, found: Imported) -> Iterator[_Lost]:
+    lines = text.split("\n")
+    for service, reason in found.lost:
+        yield _Lost(_line_name(service.picking), _rules(lines, service.lines), reason)
+    for service in reading.services:
+        if _is_ladder_of_marks(service) and backend.keeper(text, service.picking) is None:
+            yield _Lost(_line_name(service.picking), _rules(lines, service.lines), _no_endpoints(service))
+    for each in reading.unsupported:
+        if backend.keeper(text, (each.line,)) is None:
+            yield _Lost(_line_name((each.line,)), (each.rule,), f"{each.what}: {each.reason}")
+
+
+def _excluded(names: Collection[str], known: Collection[str]) -> set[str]:
+    """The names that are to stay, as they are shown; raises `IntentError` for one that nothing has."""
+    out = {_plain(name) for name in names}
+    for name in out:
+        if name not in known:
+            hint = f"one of {', '.join(sorted(known))}" if known else None
+            raise IntentError(f'--exclude: there is no "{name}" here', hint=hint)
+    return out
+
+
+def _notes(services: Sequence[Service], found: Imported) -> Iterator[str]:
+    for service in services:
+        if service.allow:
+            yield f"{service.name}: other clients than those of allow, whom the rules let pass, are refused"
+        yield from (note for note in found.notes if note.startswith(f"{service.name}: "))
 
 
 def _parted(backend: Lifting, text: str, reading: Reading) -> tuple[list[ReadService], list[Stay]]:
