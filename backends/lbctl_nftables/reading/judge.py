@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -141,22 +141,28 @@ def behind(found: Document, seen: Sequence[Seen], rules: Mapping[int, tuple[Rule
     """The rules to which no connection comes, since others have an endpoint for it before."""
     used = {number for each in seen for number in each.followed.used}
     skipped = {(each.line, each.rule) for each in found.unsupported}
+    # What rules ask → those that ask it, each of a text once.
+    alike: dict[object, dict[str, Rule]] = defaultdict(dict)
+    for rule, _ in rules.values():
+        alike[right.conditions(rule)].setdefault(rule.text, rule)
     for number, (rule, taking) in rules.items():
         if number not in used and (rule.line, rule.text[:400]) not in skipped:
             message = "0 % of connections come here: rules before it take all that it selects"
-            corrected = _reached(rule, taking, [each for each, _ in rules.values()])
+            corrected = _reached(rule, taking, alike[right.conditions(rule)])
             found.find("unreachable-rule", Severity.WARNING, rule.line, rule.text, message, *corrected)
 
 
-def _reached(rule: Rule, taking: Sequence[Rule], unreached: Sequence[Rule]) -> tuple[str, ...]:
+def _reached(rule: Rule, taking: Sequence[Rule], alike: Mapping[str, Rule]) -> tuple[str, ...]:
     """A rule so that connections come to it: a rung as the others are, or ahead of a rule for more."""
     if not taking:
         return ()
     asked = right.conditions(rule)
     if right.conditions(taking[-1]) != asked:
         return right.own([rule, taking[-1]])
-    rungs = [each for each in (*taking, *unreached) if right.conditions(each) == asked]
-    return right.ladder(list({each.text: each for each in rungs}.values()))
+    if len(taking) + len(alike) > right.MOST:
+        return ()
+    rungs = {each.text: each for each in taking if right.conditions(each) == asked}
+    return right.ladder(list((rungs | dict(alike)).values()))
 
 
 def _percent(share: Fraction) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lbctl_nftables.reading.document import Chain, Rule
 
 #: Slots of a map, and rules, that are spelled for one finding: more tell nobody anything.
-_MOST = 64
+MOST = 64
 _SHARED = {"inc": "numgen inc", "random": "numgen random"}
 _KINDS = {"nth": "inc", "random": "random"}
 _PLAIN = re.compile(r"[\w.:/ -]+")
@@ -46,7 +46,7 @@ def one_rule(service: ReadService, kind: str | None, *, equal: bool = False) -> 
     shares = [backend.share for backend in service.backends]
     whole = lcm(*(share.denominator for share in shares)) if shares else 1
     weights = [1] * len(to) if equal else [int(share * whole) for share in shares]
-    if kind is None or not to or sum(weights) // gcd(*weights) > _MOST:
+    if kind is None or not to or sum(weights) // gcd(*weights) > MOST:
         return ()
     head, word = _head(service), layout.WORD[service.family]
     slots = [to[index] for index in schedule(tuple(weights))]
@@ -110,7 +110,7 @@ def _data(to: str, action: str) -> str | None:
 def own(rules: Iterable[Rule]) -> Lines:
     """Rules as they are; none where there are too many."""
     found = tuple(rule.text for rule in rules)
-    return found if len(found) <= _MOST else ()
+    return found if len(found) <= MOST else ()
 
 
 def ladder(rules: Sequence[Rule]) -> Lines:
@@ -118,7 +118,7 @@ def ladder(rules: Sequence[Rule]) -> Lines:
     made = []
     for number, rule in enumerate(rules):
         left = len(rules) - number
-        if not _ACTS.search(rule.text) or len(rules) > _MOST:
+        if not _ACTS.search(rule.text) or len(rules) > MOST:
             return ()
         pick = f"numgen inc mod {left} 0 " if left > 1 else ""
         made.append(_ACTS.sub(rf"{pick}\g<0>", rule.text, 1))
@@ -208,7 +208,7 @@ def chained(chain: Chain, hook: str, rules: Sequence[Rule], *, local: bool = Fal
     `local` leaves what goes to other hosts alone. Nothing where the rules lead to more than that.
     """
     targets = {s.target for rule in rules for s in rule.statements if isinstance(s, Verdict) and s.target}
-    if not rules or targets - {empty} or len(rules) > _MOST or hook not in _PRIORITIES:
+    if not rules or targets - {empty} or len(rules) > MOST or hook not in _PRIORITIES:
         return ()
     guard = "fib daddr type local "
     texts = [(guard if local and " daddr " not in f" {rule.text}" else "") + rule.text for rule in rules]
