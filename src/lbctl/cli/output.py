@@ -179,10 +179,8 @@ def plan_text(plan: Plan, style: Style) -> str:
         lines += ["", f"{style('Note:', 'yellow')} {note}"]
     shared = sum(change.service is None for change in plan.changes)
     if shared and not plan.services:
-        lines += [
-            "",
-            f"The {shared} rules that all services share differ from what lbctl wrote; apply repairs them.",
-        ]
+        rules = count(shared, "rule")
+        lines += ["", f"What all services share differs from what lbctl wrote ({rules}): apply repairs it."]
     return "\n".join(lines)
 
 
