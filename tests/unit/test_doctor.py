@@ -19,16 +19,16 @@ from lbctl.spi import Capabilities, Case, Driver, Probe, Trap
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
 from support.backends import Paper, install
+from support.reference import documented_codes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lbctl.host import Host
 
-REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
 #: A trap's code in the source, one of two where it depends; and in the table of the reference.
+ROOT = Path(__file__).parents[2]
 CODE = re.compile(r'"([a-z]+(?:-[a-z]+)+)"')
-CODE_TOLD = re.compile(r"`([a-z]+(?:-[a-z]+)+)`")
 NET = "/proc/thread-self/net"
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 #: Sockets as a little-endian kernel prints them.
@@ -250,7 +250,7 @@ def test_files_that_are_included() -> None:
     assert len(wiped(fedora)) == 1
 
 
-OURS = (REFERENCE.parents[1] / "examples" / "systemd" / "lbctl.service").read_text(encoding="utf-8")
+OURS = (ROOT / "examples" / "systemd" / "lbctl.service").read_text(encoding="utf-8")
 LINK = {"/etc/systemd/system/nftables.service.wants/lbctl.service": ""}
 
 
@@ -271,23 +271,15 @@ def test_a_unit_that_applies_again(files: dict[str, str], silent: bool) -> None:
 
 
 def test_the_reference_names_every_code() -> None:
-    root = REFERENCE.parents[1]
-    sources = [*(root / "src").rglob("*.py"), *(root / "backends").rglob("diagnose.py")]
-    sources += [*(root / "backends").rglob("wiping.py"), *(root / "backends").rglob("advice.py")]
+    sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "backends").rglob("diagnose.py")]
+    sources += [*(ROOT / "backends").rglob("wiping.py"), *(ROOT / "backends").rglob("advice.py")]
     text = "".join(path.read_text(encoding="utf-8") for path in sources)
     made = {
         code
         for trap in re.findall(r"Trap\((.*?)message=", text, flags=re.DOTALL)
         for code in CODE.findall(trap)
     }
-    section = REFERENCE.read_text(encoding="utf-8").partition("\n## Doctor\n")[2].partition("\n## ")[0]
-    told = {
-        code
-        for line in section.splitlines()
-        if line.startswith("| `")
-        for code in CODE_TOLD.findall(line.split("|")[1])
-    }
-    assert made - {"x"} == told
+    assert made - {"x"} == documented_codes("Doctor")
 
 
 NAMES = f"{NET}/ip_tables_names"

@@ -4,7 +4,9 @@ import pytest
 
 from lbctl.model import Reading
 from lbctl_iptables.reading import read
+from support import nft_findings
 from support.findings import CASES, GOOD, NEW, ONE, TCP, A, B, C, chance, corrected_text, mangle, nth, table
+from support.reference import documented_codes
 
 
 def codes(reading: Reading) -> set[str]:
@@ -23,6 +25,11 @@ def test_a_finding_and_its_neighbour(code: str, has: str, near: str) -> None:
     for each in found:
         if each.corrected:
             assert code not in codes(read(corrected_text(has, each))), each.corrected
+
+
+def test_each_documented_code_has_a_case() -> None:
+    cases = {code for code, _, _ in (*CASES, *nft_findings.CASES)}
+    assert cases == documented_codes("Import")
 
 
 #: Of these, nobody can say by a rule what was meant, or nothing is wrong.
