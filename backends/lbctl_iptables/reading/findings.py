@@ -82,15 +82,13 @@ def misplaced(meaning: Meaning) -> tuple[str, tuple[str, ...]] | None:
     else:
         return None
     wrong = rule.chain in layout.HOOKS and rule.chain not in good
-    corrected = right.elsewhere(rule, "nat", good[0] if wrong else rule.chain)
     if rule.table != "nat":
-        return f"{target} is for table nat alone, and this is table {rule.table}: {_REFUSED}", corrected
-    if wrong:
-        return (
-            f"{target} is not possible in {rule.chain}, only in {' and '.join(good)}: {_REFUSED}",
-            corrected,
-        )
-    return None
+        reason = f"{target} is for table nat alone, and this is table {rule.table}: {_REFUSED}"
+    elif wrong:
+        reason = f"{target} is not possible in {rule.chain}, only in {' and '.join(good)}: {_REFUSED}"
+    else:
+        return None
+    return reason, right.elsewhere(rule, "nat", good[0] if wrong else rule.chain)
 
 
 def of_rules(
