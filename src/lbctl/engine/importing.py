@@ -186,22 +186,19 @@ def imported(reading: Reading, source: Sequence[str] = ()) -> Imported:
     comments: dict[str, list[str]] = {}
     numbers: dict[str, tuple[int, ...]] = {}
     lost: list[tuple[ReadService, str]] = []
-    taken: dict[Listener, str] = {}
+    taken: dict[tuple[Protocol, int], set[Address | None]] = {}
     for group in _groups(reading.services):
         try:
             service, remarks = _service(group, made)
         except _CannotHold as reason:
             lost += [(each, str(reason)) for each in group]
             continue
-        clash = (
-            next((x for x in service.listeners for other in taken if x.overlaps(other)), None)
-            if len(taken) < 2000
-            else next((x for x in service.listeners if x in taken), None)
-        )
+        clash = next((x for x in service.listeners if _is_taken(x, taken)), None)
         if clash is not None:
             lost += [(each, f"another service of the text listens on {clash} too") for each in group]
             continue
-        taken |= dict.fromkeys(service.listeners, service.name)
+        for listener in service.listeners:
+            taken.setdefault((listener.protocol, listener.port), set()).add(listener.address)
         made[service.name] = service
         notes += [f"{service.name}: {remark}" for remark in remarks]
         lines = tuple(dict.fromkeys(line for each in group for line in each.lines))
@@ -218,6 +215,12 @@ def imported(reading: Reading, source: Sequence[str] = ()) -> Imported:
         lines=numbers,
         lost=tuple(lost),
     )
+
+
+def _is_taken(listener: Listener, taken: Mapping[tuple[Protocol, int], set[Address | None]]) -> bool:
+    """True where some connection would reach another listener as well; see `Listener.overlaps`."""
+    there = taken.get((listener.protocol, listener.port), set())
+    return bool(there) and (listener.address is None or not there.isdisjoint({None, listener.address}))
 
 
 class _CannotHold(Exception):
