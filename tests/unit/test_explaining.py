@@ -162,7 +162,7 @@ def test_a_narrow_way_that_is_sure_leaves_no_other() -> None:
 
 def test_connections_of_this_host_have_their_own_way() -> None:
     path = tuple(Step(f"{hook}: t", line, "", hook=hook) for hook, line in (("prerouting", 1), ("output", 2)))
-    both = service("a", hooks=("prerouting", "output"), path=path)
+    both = service("a", hooks=("prerouting", "output"), way=lambda: path)
     outside = service("a", dport="80-81")
     iif = service("a", when={"iif": "eth0"}, hooks=("output",))
     assert [(way.service, way.path) for way in explained("80/tcp", both, outside, iif, own=True)] == [

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from math import lcm
 from typing import TYPE_CHECKING
@@ -354,8 +354,8 @@ class Reader:
     def _merge(self, one: Found, other: Found) -> None:
         hooks = tuple(hook for hook in _HOOKS if hook in {*one.service.hooks, *other.service.hooks})
         lines = tuple(sorted({*one.service.lines, *other.service.lines}))
-        path = one.service.path + other.service.path
-        one.service = replace(one.service, hooks=hooks, lines=lines, path=path)
+        way = partial(_joined, one.service, other.service)
+        one.service = replace(one.service, hooks=hooks, lines=lines, way=way)
         one.walks.append(other.walk)
 
     def _refuse(self, program: Program) -> None:
@@ -552,7 +552,7 @@ class Reader:
             slots=_from_start(made, [_endpoint(label(state)[0], selector) for state in walk.starts]),
             hash_seed=seed,
             placing=placing,
-            path=_path(walk, hooks),
+            way=partial(_path, walk, hooks),
             lines=tuple(sorted(lines)),
             picking=tuple(sorted(picking)),
         )
@@ -596,6 +596,10 @@ def _path(walk: Walk, hooks: Sequence[str]) -> tuple[Step, ...]:
             came, took = (None, None) if walk.twice else (visit.came, visit.took)
             steps.append(Step(where, rule.line, rule.text, came, took, hook))
     return tuple(steps)
+
+
+def _joined(one: ReadService, other: ReadService) -> tuple[Step, ...]:
+    return one.path + other.path
 
 
 def _through(

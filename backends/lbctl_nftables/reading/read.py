@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lbctl.model import Family, Finding, Kept, Reading, ReadService, ReadShare, Severity, Step
@@ -318,7 +319,7 @@ class _Reader:
             source_nat=self._source_nats.get((family, own.key(selector) or ()))
             if any(end.action == "dnat" for end in served)
             else None,
-            path=self._path(hook, followed),
+            way=partial(self._path, hook, followed),
         )
 
     def _picking(self, found: Found, followed: Followed) -> tuple[int, ...]:
@@ -401,10 +402,14 @@ class _Reader:
                 made[key] = replace(
                     other,
                     hooks=(*other.hooks, *(hook for hook in service.hooks if hook not in other.hooks)),
-                    path=other.path + service.path,
+                    way=partial(_joined, other, service),
                     lines=tuple(sorted({*other.lines, *service.lines})),
                 )
         return tuple(made.values())
+
+
+def _joined(one: ReadService, other: ReadService) -> tuple[Step, ...]:
+    return one.path + other.path
 
 
 def _picks(followed: Followed) -> list[Pick]:

@@ -70,9 +70,10 @@ def _way(
     source: str, service: ReadService, undecided: tuple[tuple[str, str], ...], connection: Connection
 ) -> Way:
     slot, chosen = _chosen(service, connection.client)
-    hooks = dict.fromkeys(step.hook for step in service.path)
+    steps = service.path
+    hooks = dict.fromkeys(step.hook for step in steps)
     wanted = next((hook for hook in hooks if (hook == _OWN) is connection.own), None)
-    path = tuple(step for step in service.path if wanted is None or step.hook == wanted)
+    path = tuple(step for step in steps if wanted is None or step.hook == wanted)
     return Way(source=source, service=service, path=path, open=undecided, slot=slot, chosen=chosen)
 
 

@@ -143,8 +143,13 @@ class ReadService:
     picking: tuple[int, ...] = ()
     #: When the client's address is replaced; None where the rules read do not say.
     source_nat: SourceNat | None = None
-    #: What new connections pass on their way to an endpoint, in order, hook by hook.
-    path: tuple[Step, ...] = ()
+    #: Works `path` out: of thousands of services, somebody asks for that of a few.
+    way: Callable[[], tuple[Step, ...]] = field(default=tuple, repr=False, compare=False)
+
+    @property
+    def path(self) -> tuple[Step, ...]:
+        """What new connections pass on their way to an endpoint, in order, hook by hook."""
+        return self.way()
 
     @property
     def selector(self) -> tuple[str, str, str, str, tuple[tuple[str, str], ...]]:
