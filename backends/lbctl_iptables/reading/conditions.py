@@ -50,6 +50,7 @@ class Conditions:
     where: Where
     steps: tuple[Step, ...]
     picks: bool
+    asks_mark: bool
     possible: bool
     unclear: tuple[str, str] | None
     remarks: tuple[str, ...]
@@ -63,7 +64,13 @@ def conditions(rule: Rule, *, marks: bool, destination: bool = True) -> Conditio
         reader.match(match)
     steps = tuple(reader.steps)
     return Conditions(
-        reader.where, steps, _picks(steps), reader.possible, reader.unclear, tuple(reader.remarks)
+        reader.where,
+        steps,
+        _picks(steps),
+        any(isinstance(step, Marked) for step in steps),
+        reader.possible,
+        reader.unclear,
+        tuple(reader.remarks),
     )
 
 

@@ -62,11 +62,6 @@ def words(where: Where, family: Family) -> str:
     return " ".join(parts)
 
 
-def asks_mark(meaning: Meaning) -> bool:
-    """True for a rule that is for connections of one mark."""
-    return any(isinstance(step, Marked) for step in meaning.steps)
-
-
 # -- one rule by itself
 
 
@@ -600,7 +595,7 @@ def _marks(found: Found, walk: Walk, said: set[tuple[str, int]], log: Log) -> No
         return
     lost: dict[tuple[Meaning, Meaning], Fraction] = {}
     for who, by, part in walk.overwritten:
-        if not asks_mark(by) or not by.picks:
+        if not by.asks_mark or not by.picks:
             lost[who, by] = lost.get((who, by), Fraction(0)) + part
     for (who, by), part in lost.items():
         if _once(said, "last-mark-wins", by):

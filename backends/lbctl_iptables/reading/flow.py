@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from lbctl_iptables.reading.meaning import Meaning
     from lbctl_iptables.reading.program import Program
+    from lbctl_iptables.reading.stream import Odds
 
 #: Longest period that is followed.
 LONGEST = 1 << 14
@@ -299,7 +300,10 @@ class Walk:
     def _act(self, meaning: Meaning, taken: Stream, frame: _Frame) -> None:
         match meaning.act:
             case Act.TO:
-                if len(meaning.to) > 1:
+                if len(meaning.to) == 1:
+                    self.end(taken, Out("to", meaning.to[0][0], meaning))
+                    return
+                if meaning.to:
                     self.modes.add(meaning.own_mode or "random")
                 for to, part in meaning.to:
                     self.end(taken, Out("to", to, meaning), part)
@@ -319,11 +323,11 @@ class Walk:
             case _:
                 frame.on.add(taken)
 
-    def end(self, stream: Stream, out: Out, share: Fraction = _ONE) -> None:
+    def end(self, stream: Stream, out: Out, share: Odds = 1) -> None:
         """A share of all connections of a stream ends in one way."""
         ended = Stream(stream.length)
         for state, chance, places in stream.parts():
-            ended.put(state._replace(out=out), chance if share == 1 else chance * share, places)
+            ended.put(State(out, *state[1:]), chance if share == 1 else chance * share, places)
         self.ended.add(ended)
 
     def accepted(self) -> Stream:

@@ -65,7 +65,9 @@ class Later:
         behind = [meaning for table, chain in _BEHIND for meaning in self._reach(table, chain)]
         self._replaces = any(meaning.action == "snat" for meaning in behind)
         told = {chain: list(self._reach("filter", chain)) for chain in ("INPUT", "FORWARD", "OUTPUT")}
-        self._refuses = {chain: any(map(_asks_mark, meanings)) for chain, meanings in told.items()}
+        self._refuses = {
+            chain: any(meaning.asks_mark for meaning in meanings) for chain, meanings in told.items()
+        }
         for chain, refuses in self._refuses.items():
             behind += told[chain] if refuses else ()
         wheres = [where for meaning in behind for where in _wheres(meaning)]
@@ -122,7 +124,7 @@ class Later:
             return None
         for met in self._met(state, given, (("filter", chain),)):
             if not met.conditions:
-                return met.meaning if met.meaning.target in _REFUSING and _asks_mark(met.meaning) else None
+                return met.meaning if met.meaning.target in _REFUSING and met.meaning.asks_mark else None
         return None
 
     # -- another source
@@ -270,10 +272,6 @@ class _Walk:
                 if not w.covers(where._replace(extra=()), self._given, self._bits):
                     found.add(_MORE)
         return frozenset(found)
-
-
-def _asks_mark(meaning: Meaning) -> bool:
-    return any(isinstance(step, Marked) for step in meaning.steps)
 
 
 def _wheres(meaning: Meaning) -> Iterator[Where]:

@@ -104,6 +104,8 @@ class Meaning:
     act: Act
     #: True where a counter, a draw or a hash is asked.
     picks: bool
+    #: True where a mark is asked for.
+    asks_mark: bool
     #: Chain that it leads to, or the word of a verdict.
     target: str = ""
     action: str = ""

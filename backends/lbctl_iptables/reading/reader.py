@@ -126,7 +126,7 @@ class Reader:
         """With the word on whether other traffic moves its counters."""
         reasons: list[str] = []
         for walk in found.walks:
-            if walk.long and any(findings.asks_mark(visit.meaning) for visit in walk.visits):
+            if walk.long and any(visit.meaning.asks_mark for visit in walk.visits):
                 reasons.append("counters that come round together after too long a time to be followed")
             if walk.twice:
                 reasons.append("the turn of a counter that one connection asks more than once")
@@ -313,7 +313,7 @@ class Reader:
         behind = [
             (name, "POSTROUTING") for name in _HOOKS["postrouting"] if "POSTROUTING" in programs.get(name, {})
         ]
-        if not any(findings.asks_mark(m) for p in programs.get("nat", {}).values() for m in p.meanings):
+        if not any(m.asks_mark for p in programs.get("nat", {}).values() for m in p.meanings):
             return
         for found in list(self.found):
             if found.family is not family or "mark" not in found.selector.kinds:
@@ -401,9 +401,7 @@ class Reader:
         for meaning in whole.unread:
             self._cannot(meaning)
         mapped = any(state.out is not None and state.out.kind == "to" for state in stream.states)
-        by_mark = any(
-            findings.asks_mark(visit.meaning) for visit in whole.visits if visit.meaning.act is Act.TO
-        )
+        by_mark = any(visit.meaning.asks_mark for visit in whole.visits if visit.meaning.act is Act.TO)
         kinds: list[str] = []
         if mapped and ("nat" in selector.kinds or by_mark):
             kinds.append("nat")
@@ -434,7 +432,7 @@ class Reader:
         if "first-packets" in remarks or family in self._only_new:
             return False
         restores = any(v.meaning.marking and v.meaning.marking[1] == "restore" for v in walk.visits)
-        return not (restores and any(findings.asks_mark(v.meaning) for v in walk.visits)) and not any(
+        return not (restores and any(v.meaning.asks_mark for v in walk.visits)) and not any(
             isinstance(step, Marked) and step.connection for v in walk.visits for step in v.meaning.steps
         )
 
@@ -470,8 +468,11 @@ class Reader:
             act = meaning.act
             if act is Act.MARK and kind != "mark" and not meaning.picks:
                 continue
-            remembers = any(isinstance(step, Recent) for step in meaning.steps)
-            if act is Act.TO or remembers or (visit.took and act is not Act.GO_ON):
+            if (
+                act is Act.TO
+                or (act is not Act.GO_ON and visit.took)
+                or any(isinstance(step, Recent) for step in meaning.steps)
+            ):
                 self._touched.add(id(meaning.rule))
 
     def _service(

@@ -153,6 +153,8 @@ class Stream:
 
     def masses(self) -> dict[Odds, int]:
         """How much of a connection is here → the places where it is that much."""
+        if len(self.states) == 1:
+            return next(iter(self.states.values()))
         found = Stream(self.length)
         for _, chance, places in self.parts():
             found.put(START, chance, places)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 #: Endpoints that the ranges of a text may make in all.
 MOST_RANGED = 1 << 16
 _MASKS = ("nfmask", "ctmask")
+_WHOLE = Fraction(1)
 _ENDS = frozenset({"ACCEPT", "DROP", "QUEUE", "NFQUEUE", "REJECT", "TPROXY", "MIRROR"})
 #: Targets behind which the next rule is asked, and which change no share.
 _PASSING = frozenset(
@@ -100,11 +101,11 @@ def _nat(meaning: Meaning, target: str, room: int) -> None:
         given = values.get("to-ports") or [("",)]
         text = given[0][0]
         if target == "MASQUERADE":
-            meaning.to = (("masquerade", Fraction(1)),)
+            meaning.to = (("masquerade", _WHOLE),)
             return
         if not text:
             # The address is this host's, the port stays.
-            meaning.to = (("local", Fraction(1)),)
+            meaning.to = (("local", _WHOLE),)
             return
         _ports(meaning, "", text, random)
         return
@@ -165,7 +166,7 @@ def _address(meaning: Meaning, text: str, random: bool) -> None:
     for host in hosts or ("",):
         shown = f"[{host}]" if ":" in host else host
         _ports(meaning, f"{shown}:", port, random)
-        pairs += [(to, part / max(1, len(hosts))) for to, part in meaning.to]
+        pairs += [(to, part / len(hosts)) for to, part in meaning.to] if len(hosts) > 1 else meaning.to
         if len(meaning.to) * len(hosts) > MAX_SLOTS:
             _unknown(
                 meaning, "unsupported-target", meaning.target, f"a range of more than {MAX_SLOTS} endpoints"
@@ -188,6 +189,9 @@ def _hosts(text: str, family: Family) -> tuple[str, ...]:
     if last[0] < first[0]:
         raise Unclear("a range of addresses that runs backwards")
     count = last[0] - first[0] + 1
+    if count == 1 and family is Family.IPV4:
+        # Which has one spelling.
+        return (low,)
     if count > MAX_SLOTS:
         raise Unclear(f"a range of {count} addresses, more than {MAX_SLOTS}")
     make = IPv4Address if family is Family.IPV4 else IPv6Address
@@ -210,14 +214,14 @@ def _ports(meaning: Meaning, head: str, text: str, random: bool) -> None:
         _unknown(meaning, "unparsable-line", meaning.target, "a range of ports that cannot be")
         return
     if a == b:
-        meaning.to = ((f"{head}{a}", Fraction(1)),)
+        meaning.to = ((f"{head}{a}", _WHOLE),)
     elif random:
         meaning.own_mode = meaning.own_mode or "random"
         meaning.to = tuple((f"{head}{port}", Fraction(1, b - a + 1)) for port in range(a, b + 1))
     else:
         if "port-range-target" not in meaning.remarks:
             meaning.remarks += ("port-range-target",)
-        meaning.to = ((f"{head}{a}", Fraction(1)),)
+        meaning.to = ((f"{head}{a}", _WHOLE),)
 
 
 def _marking(meaning: Meaning, target: str) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl_iptables.reading import targets
 from lbctl_iptables.reading import where as w
-from lbctl_iptables.reading.conditions import conditions
+from lbctl_iptables.reading.conditions import Conditions, conditions
 from lbctl_iptables.reading.meaning import Act, Meaning
-from lbctl_iptables.reading.where import Unclear
+from lbctl_iptables.reading.where import Unclear, Where
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from lbctl_iptables.reading.conditions import Conditions
     from lbctl_iptables.reading.options import Match
     from lbctl_iptables.reading.ruleset import Rule
 
@@ -49,6 +47,7 @@ class Understanding:
             asked.steps,
             Act.GO_ON,
             asked.picks,
+            asked.asks_mark,
             possible=asked.possible,
             unclear=asked.unclear,
             remarks=asked.remarks,
@@ -69,5 +68,15 @@ class Understanding:
             except Unclear:
                 pass
             else:
-                return replace(without, where=without.where._replace(dst=found))
+                # Dumps have one of these a rule: both kinds of `replace` take longer than all that they copy.
+                protocol, _, dport, extra = without.where
+                return Conditions(
+                    Where(protocol, found, dport, extra),
+                    without.steps,
+                    without.picks,
+                    without.asks_mark,
+                    without.possible,
+                    without.unclear,
+                    without.remarks,
+                )
         return conditions(rule, marks=self._marks)
