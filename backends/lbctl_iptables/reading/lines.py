@@ -158,13 +158,15 @@ class _Lines:
                 line = line[:-1]
             self._at += 1
             if self._inside:
-                yield from self._restored(line, self._at)
+                if (made := self._restored(line, self._at)) is not None:
+                    yield made
                 continue
             stripped = line.strip()
             if not stripped:
                 continue
             if stripped[0] == "#":
-                yield from self._header(stripped, self._at)
+                if (made := self._header(stripped, self._at)) is not None:
+                    yield made
                 continue
             if stripped[0] == "*" and (found := _TABLE.match(stripped)):
                 self._inside = True
@@ -187,72 +189,64 @@ class _Lines:
         else:
             yield Line(Kind.DECLARE, number, text, text[1:].split(), self._program, restored=True)
 
-    def _header(self, text: str, number: int) -> Iterator[Line]:
+    def _header(self, text: str, number: int) -> Line | None:
         if found := _GENERATED.match(text):
             self._program = found[1]
             nft = bool(found[2]) or "nf_tables" in found[4]
             self._flavour = "nft" if nft else "legacy"
-            yield Line(Kind.HEADER, number, text, [], self._program, self._flavour)
-        elif _BOTH.match(text):
-            yield Line(Kind.HEADER, number, text, ["both"])
-        elif _OTHERS.match(text):
+            return Line(Kind.HEADER, number, text, [], self._program, self._flavour)
+        if _BOTH.match(text):
+            return Line(Kind.HEADER, number, text, ["both"])
+        if _OTHERS.match(text):
             message = (
                 "the host also holds iptables-legacy tables, which are not in this text; the kernel runs both"
             )
-            yield self._problem("mixed-backends", number, message, text)
-        elif _FORMER.match(text):
-            yield self._problem("mixed-backends", number, "a table that this flavour cannot show", text)
+            return self._problem("mixed-backends", number, message, text)
+        if _FORMER.match(text):
+            return self._problem("mixed-backends", number, "a table that this flavour cannot show", text)
+        return None
 
-    def _restored(self, line: str, number: int) -> Iterator[Line]:
+    def _restored(self, line: str, number: int) -> Line | None:
         """A line of iptables-restore."""
         text = line.strip()
         if self._ends is not None and text == self._ends:
             self._inside, self._ends = False, None
-            return
+            return None
         if not text:
-            return
+            return None
         first = text[0]
         if first == "#":
-            yield from self._header(text, number)
-        elif text == "COMMIT":
+            return self._header(text, number)
+        if text == "COMMIT":
             self._inside = self._ends is not None
-            yield Line(Kind.COMMIT, number, text, program=self._program)
-        elif first == "*":
-            found = _TABLE.match(text)
-            if found:
-                yield Line(Kind.TABLE, number, text, [found[1]], self._program, self._flavour, True)
-            else:
-                yield self._problem("unparsable-line", number, "no table has such a name", text, lost=True)
-        elif first == ":":
-            yield Line(Kind.DECLARE, number, text, text[1:].split(), self._program, restored=True)
-        else:
-            try:
-                words = text.split() if '"' not in text and "'" not in text else quoted(text)
-                # Rules have few different words: what is kept of a text is much less than the text.
-                words = list(map(sys.intern, words))
-            except ValueError as error:
-                yield self._problem("unparsable-line", number, str(error), text, lost=True)
-                return
-            if _COUNTERS.match(words[0]):
-                del words[0]
-            if not words:
-                yield self._problem("unparsable-line", number, "counters without a rule", text, lost=True)
-                return
-            if words[0][:1] != "-":
-                shell = any(mark in text for mark in ("$", "`", "iptables"))
-                code = "shell-construct" if shell else "unparsable-line"
-                yield self._problem(code, number, "no line of iptables-restore", text, lost=True)
-                return
-            if "$" in text and (variable := _variable(words)):
-                yield self._problem(
-                    "unexpanded-variable",
-                    number,
-                    f"`{variable}` is nothing that iptables-restore replaces",
-                    text,
-                    lost=True,
-                )
-                return
-            yield Line(Kind.RULE, number, text, words, self._program, self._flavour, True)
+            return Line(Kind.COMMIT, number, text, program=self._program)
+        if first == "*":
+            if found := _TABLE.match(text):
+                return Line(Kind.TABLE, number, text, [found[1]], self._program, self._flavour, True)
+            return self._problem("unparsable-line", number, "no table has such a name", text, lost=True)
+        if first == ":":
+            return Line(Kind.DECLARE, number, text, text[1:].split(), self._program, restored=True)
+        return self._restored_rule(text, number)
+
+    def _restored_rule(self, text: str, number: int) -> Line:
+        try:
+            words = text.split() if '"' not in text and "'" not in text else quoted(text)
+        except ValueError as error:
+            return self._problem("unparsable-line", number, str(error), text, lost=True)
+        # Rules have few different words: what is kept of a text is much less than the text.
+        words = list(map(sys.intern, words))
+        if words[0][:1] == "[" and _COUNTERS.match(words[0]):
+            del words[0]
+        if not words:
+            return self._problem("unparsable-line", number, "counters without a rule", text, lost=True)
+        if words[0][:1] != "-":
+            shell = any(mark in text for mark in ("$", "`", "iptables"))
+            code = "shell-construct" if shell else "unparsable-line"
+            return self._problem(code, number, "no line of iptables-restore", text, lost=True)
+        if "$" in text and (variable := _variable(words)):
+            message = f"`{variable}` is nothing that iptables-restore replaces"
+            return self._problem("unexpanded-variable", number, message, text, lost=True)
+        return Line(Kind.RULE, number, text, words, self._program, self._flavour, True)
 
     def _shell(self, line: str, number: int, shown: str | None) -> Iterator[Line]:
         """A logical line of a shell: with its continuations, parted at `;`, `&&`, `||`, `|` and `&`."""

@@ -710,6 +710,7 @@ class _Parser:
             raise Unparsable(f"--{name} without a chain")
 
 
+@lru_cache(maxsize=256)
 def protocol(text: str) -> str:
     """A protocol as this reader calls it; "" for all of them."""
     name = text.lower()
