@@ -585,9 +585,9 @@ def _apart(found: Found, walk: Walk, meaning: Meaning, listeners: Sequence[Where
         rung.act is Act.TO and not any(isinstance(step, Marked | Recent) for step in rung.steps)
         for rung in rungs
     )
-    if not plain or not found.hooks or walk.recent:
+    if not plain or not found.hook.name or walk.recent:
         return ()
-    return right.apart([rung.rule for rung in rungs], listeners, found.hooks[0].upper())
+    return right.apart([rung.rule for rung in rungs], listeners, found.hook.name.upper())
 
 
 def _marks(found: Found, walk: Walk, said: set[tuple[str, int]], log: Log) -> None:

@@ -7,11 +7,9 @@ for all of them; a rule that is for some of them only is another selector's.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import lru_cache, partial
-from itertools import pairwise
+from functools import partial
 from math import lcm
 from typing import TYPE_CHECKING
 
@@ -19,18 +17,20 @@ from lbctl.model import MAX_SLOTS, Family, Kept, ReadService, ReadShare, Severit
 from lbctl_iptables import bytecode, layout
 from lbctl_iptables.reading import findings
 from lbctl_iptables.reading import where as w
-from lbctl_iptables.reading.flow import MOST_TURNS, Budget, TooMuch, Visit, Walk
+from lbctl_iptables.reading.flow import Budget, TooMuch
+from lbctl_iptables.reading.hook import Hook
 from lbctl_iptables.reading.later import Later
 from lbctl_iptables.reading.meaning import Act, Marked, Meaning, Recent
 from lbctl_iptables.reading.program import Program
 from lbctl_iptables.reading.ruleset import BUILTIN
-from lbctl_iptables.reading.stream import START, Out, State, Stream, ratio
+from lbctl_iptables.reading.stream import State, Stream, ratio
 from lbctl_iptables.reading.understanding import Understanding
 from lbctl_iptables.reading.where import EVERYTHING, LOCAL, LOCAL_SOURCE, REMOTE_SOURCE, Where
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from lbctl_iptables.reading.flow import Walk
     from lbctl_iptables.reading.ruleset import Log, Ruleset, Table
 
 #: Hook → the tables that a new connection passes there, in their order.
@@ -72,7 +72,7 @@ class Found:
     walk: Walk
     selector: Selector
     family: Family
-    hooks: list[str]
+    hook: Hook
     walks: list[Walk]
     #: True where rules say by themselves that some connections are not to be balanced.
     explicit_leak: bool = False
@@ -253,10 +253,11 @@ class Reader:
         nat = tables.get("nat")
         whole = nat is not None and nat.whole and "POSTROUTING" in nat.chains
         self._later = Later(family, programs, self._ruleset.rules, whole=whole)
-        for hook, names in _HOOKS.items():
-            passed = [(name, hook.upper()) for name in names if hook.upper() in programs.get(name, {})]
-            here = {name: _settled(programs[name], hook) for name, _ in passed}
-            self._hook(family, [hook], passed, here, leading, bits, results, reached)
+        rules = self._ruleset.rules
+        for name, tables_of in _HOOKS.items():
+            passed = [(table, name.upper()) for table in tables_of if name.upper() in programs.get(table, {})]
+            here = {table: _settled(programs[table], name) for table, _ in passed}
+            self._hook(family, Hook(name, passed, here, bits, rules), leading, results, reached)
         self._by_mark(family, programs, bits, results)
         for name, table in tables.items():
             entered_here = any(table.chains[c].rules for c in BUILTIN[name] if c in table.chains)
@@ -275,31 +276,29 @@ class Reader:
                         f"nothing in the text leads into chain {findings.shown(chain.name)}: by this text "
                         "alone, 0 % of connections come to it",
                     )
-                    self._hook(family, [], [(name, chain.name)], programs, leading, bits, results, reached)
+                    hook = Hook("", [(name, chain.name)], programs, bits, rules)
+                    self._hook(family, hook, leading, results, reached)
 
     def _hook(
         self,
         family: Family,
-        hooks: list[str],
-        passed: Sequence[tuple[str, str]],
-        programs: dict[str, dict[str, Program]],
+        hook: Hook,
         leading: dict[str, set[str]],
-        bits: int,
         results: dict[object, Found],
         reached: set[tuple[str, str]],
     ) -> None:
         selectors: dict[Where, Selector] = {}
-        seek = _Seek(self, bits, selectors, reached)
-        for name, chain in passed:
+        seek = _Seek(self, hook.bits, selectors, reached)
+        for name, chain in hook.passed:
             if chain in leading[name]:
                 try:
-                    seek.chain(programs[name], name, chain, leading[name])
+                    seek.chain(hook.programs[name], name, chain, leading[name])
                 except TooMuch:
-                    self._refuse(programs[name][chain])
+                    self._refuse(hook.programs[name][chain])
         for selector in selectors.values():
             if len(self.found) > _MOST_SERVICES:
                 break
-            for found in self._follow(family, hooks, passed, programs, bits, selector):
+            for found in self._follow(family, hook, selector):
                 self._keep(found, results)
 
     def _by_mark(
@@ -318,14 +317,13 @@ class Reader:
         for found in list(self.found):
             if found.family is not family or "mark" not in found.selector.kinds:
                 continue
-            hook = found.service.hooks[0] if found.service.hooks else ""
-            if hook not in {"prerouting", "output"}:
+            first = found.service.hooks[0] if found.service.hooks else ""
+            if first not in {"prerouting", "output"}:
                 continue
-            here = {name: _settled(chains, hook) for name, chains in programs.items()}
-            passed = [(name, hook.upper()) for name in _HOOKS[hook] if hook.upper() in here.get(name, {})]
-            for chosen in self._follow(
-                family, ["postrouting"], [*passed, *behind], here, bits, found.selector
-            ):
+            here = {name: _settled(chains, first) for name, chains in programs.items()}
+            passed = [(name, first.upper()) for name in _HOOKS[first] if first.upper() in here.get(name, {})]
+            hook = Hook("postrouting", [*passed, *behind], here, bits, self._ruleset.rules)
+            for chosen in self._follow(family, hook, found.selector):
                 if chosen.service.action == "snat" and len(chosen.service.backends) > 1:
                     self._keep(chosen, results)
 
@@ -373,27 +371,16 @@ class Reader:
 
     # -- one selector
 
-    def _follow(
-        self,
-        family: Family,
-        hooks: list[str],
-        passed: Sequence[tuple[str, str]],
-        programs: dict[str, dict[str, Program]],
-        bits: int,
-        selector: Selector,
-    ) -> Iterator[Found]:
-        if not passed:
+    def _follow(self, family: Family, hook: Hook, selector: Selector) -> Iterator[Found]:
+        if not hook.passed:
             return
-        whole = Walk(programs.get("nat", {}), selector.where, bits, self._budget)
         try:
-            stream = _through(whole, passed, programs)
-            if len(set(whole.counters)) < len(whole.counters):
-                stream = self._one_by_one(whole, passed, programs) or stream
-            stream = self._later.refused(stream, selector.where, hooks[0] if hooks else "")
+            whole, stream = hook.walked(selector.where, self._budget)
+            stream = self._later.refused(stream, selector.where, hook.name)
             ours = any(layout.owner_of(visit.meaning.rule.chain) for visit in whole.visits)
             source_nat = self._later.source_nat(stream, selector.where, ours=ours)
         except TooMuch:
-            entered = [programs[name][chain] for name, chain in passed]
+            entered = [hook.programs[name][chain] for name, chain in hook.passed]
             self._refuse(next((program for program in entered if program.meanings), entered[0]))
             return
         for meaning, _ in whole.counters:
@@ -413,12 +400,12 @@ class Reader:
         if "mark" in selector.kinds and not (mapped and by_mark):
             kinds.append("mark")
         for kind in kinds:
-            made = self._service(family, hooks, selector, whole, stream, kind)
+            made = self._service(family, hook, selector, whole, stream, kind)
             if made is not None:
                 if kind == "nat" and source_nat is not None:
                     made = replace(made, source_nat=source_nat)
                 self._touch(whole, kind)
-                found = Found(made, whole, selector, family, hooks, [whole])
+                found = Found(made, whole, selector, family, hook, [whole])
                 returned = sum(whole.returned.values(), Fraction(0))
                 found.explicit_leak = bool(made.leak) and (
                     returned == made.leak or not _falls_through(stream, kind)
@@ -435,28 +422,6 @@ class Reader:
         return not (restores and any(v.meaning.asks_mark for v in walk.visits)) and not any(
             isinstance(step, Marked) and step.connection for v in walk.visits for step in v.meaning.steps
         )
-
-    def _one_by_one(
-        self, walk: Walk, passed: Sequence[tuple[str, str]], programs: dict[str, dict[str, Program]]
-    ) -> Stream | None:
-        """A period in which connections ask a counter more than once; None where it is not to be followed."""
-        single = Walk(walk.programs, walk.given, walk.bits, self._budget)
-        single.turns = {}
-        states: list[State] = []
-        ends = [0]
-        seen: dict[frozenset[object], int] = {}
-        while walk.modes == {"nth"} and len(states) < MOST_TURNS:
-            turns = frozenset((key, turn) for key, turn in single.turns.items() if turn)
-            first = seen.setdefault(turns, len(states))
-            if first < len(states):
-                # What comes once, before the period, is in no share.
-                walk.starts = states[:first]
-                walk.met = _averaged([single.visits[a:b] for a, b in pairwise(ends[first:])])
-                return Stream.of(states[first:])
-            states += _through(single, passed, programs).states
-            ends.append(len(single.visits))
-        walk.twice = True
-        return None
 
     def _cannot(self, meaning: Meaning) -> None:
         if meaning.unclear and (meaning.picks or meaning.act not in {Act.MARK, Act.GO_ON}):
@@ -476,7 +441,7 @@ class Reader:
                 self._touched.add(id(meaning.rule))
 
     def _service(
-        self, family: Family, hooks: list[str], selector: Selector, walk: Walk, stream: Stream, kind: str
+        self, family: Family, hook: Hook, selector: Selector, walk: Walk, stream: Stream, kind: str
     ) -> ReadService | None:
         label = _marked if kind == "mark" else _mapped
         length = stream.length
@@ -541,7 +506,7 @@ class Reader:
             if LOCAL in where.extra
             else "any",
             dport=w.show_ports(where.dport) if where.dport is not None else "any",
-            hooks=tuple(hooks),
+            hooks=hook.names,
             action=action,
             mode=mode,
             backends=backends,
@@ -553,75 +518,14 @@ class Reader:
             slots=_from_start(made, [_endpoint(label(state)[0], selector) for state in walk.starts]),
             hash_seed=seed,
             placing=placing,
-            way=partial(_path, walk, hooks),
+            way=partial(hook.way, where),
             lines=tuple(sorted(lines)),
             picking=tuple(sorted(picking)),
         )
 
 
-def _averaged(turns: Sequence[Sequence[Visit]]) -> list[Visit]:
-    """What connections met that were followed one by one, as what one of them meets on average."""
-    first: dict[Meaning, Visit] = {}
-    came: Counter[Meaning] = Counter()
-    took: Counter[Meaning] = Counter()
-    for visits in turns:
-        first |= {visit.meaning: visit for visit in visits if visit.came and visit.meaning not in first}
-        # A rule that one connection meets twice is met by one connection.
-        came.update({visit.meaning for visit in visits if visit.came})
-        took.update({visit.meaning for visit in visits if visit.took})
-    count = len(turns)
-    return [
-        visit._replace(came=ratio(came[meaning], count), took=ratio(took[meaning], count))
-        for meaning, visit in first.items()
-    ]
-
-
-@lru_cache(maxsize=1 << 14)
-def _stands(hook: str, table: str, chain: str) -> str:
-    return f"{hook}: {table} {chain}" if hook else f"{table} {chain}"
-
-
-def _path(walk: Walk, hooks: Sequence[str]) -> tuple[Step, ...]:
-    """The rules that connections meet: which part of them comes to each, and which it takes."""
-    hook = hooks[0] if hooks else ""
-    steps: list[Step] = []
-    entered = dict(walk.entered if not walk.met else [(0, hook)])
-    at = hook
-    for number, visit in enumerate(walk.met or walk.visits):
-        meaning = visit.meaning
-        at = entered.get(number, at).lower() if hook else ""
-        if visit.came and meaning.act is not Act.GO_ON:
-            rule = meaning.rule
-            where = _stands(at, rule.table, rule.chain)
-            # The masses of a counter that is asked twice are known where its connections were followed.
-            came, took = (None, None) if walk.twice else (visit.came, visit.took)
-            steps.append(Step(where, rule.line, rule.text, came, took, hook))
-    return tuple(steps)
-
-
 def _joined(one: ReadService, other: ReadService) -> tuple[Step, ...]:
     return one.path + other.path
-
-
-def _through(
-    walk: Walk, passed: Sequence[tuple[str, str]], programs: dict[str, dict[str, Program]]
-) -> Stream:
-    """New connections through the tables of a hook."""
-    on = Stream(states={START: {1: 1}})
-    for name, chain in passed:
-        walk.programs = programs[name]
-        walk.entered.append((len(walk.visits), chain))
-        on = walk.chain(programs[name][chain], on)
-        policy = programs[name][chain].policy
-        if policy is not None and policy not in {"ACCEPT", "-"}:
-            walk.end(on, Out("leak", f"policy {findings.shown(policy)}", None))
-            on = Stream()
-        if name != "nat" or (name, chain) != passed[-1]:
-            # Behind an ACCEPT, the next table is asked.
-            on.add(walk.accepted())
-    on.add(walk.ended)
-    walk.ended = Stream()
-    return on
 
 
 @dataclass(slots=True)
