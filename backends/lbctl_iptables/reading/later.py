@@ -70,6 +70,8 @@ class Later:
         }
         for chain, refuses in self._refuses.items():
             behind += told[chain] if refuses else ()
+        #: True where what becomes of connections depends on the chain of table filter that they pass.
+        self.refuses = any(self._refuses.values())
         wheres = [where for meaning in behind for where in _wheres(meaning)]
         extra = {pair for where in wheres for pair in where.extra}
         self._nets = {where.dst for where in wheres if where.dst is not None}
@@ -102,7 +104,7 @@ class Later:
 
         Raises `TooMuch`.
         """
-        if not any(self._refuses.values()):
+        if not self.refuses:
             return stream
         made = Stream(stream.length)
         for state, chance, places in stream.parts():

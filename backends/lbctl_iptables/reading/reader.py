@@ -18,7 +18,7 @@ from lbctl_iptables import bytecode, layout
 from lbctl_iptables.reading import findings
 from lbctl_iptables.reading import where as w
 from lbctl_iptables.reading.flow import Budget, TooMuch
-from lbctl_iptables.reading.hook import Hook
+from lbctl_iptables.reading.hook import Hook, Leads
 from lbctl_iptables.reading.later import Later
 from lbctl_iptables.reading.meaning import Act, Marked, Meaning, Recent
 from lbctl_iptables.reading.program import Program
@@ -28,7 +28,7 @@ from lbctl_iptables.reading.understanding import Understanding
 from lbctl_iptables.reading.where import EVERYTHING, LOCAL, LOCAL_SOURCE, REMOTE_SOURCE, Where
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from lbctl_iptables.reading.flow import Walk
     from lbctl_iptables.reading.ruleset import Log, Ruleset, Table
@@ -79,6 +79,17 @@ class Found:
     per_packet: bool = False
     #: True where rules say by themselves that this host's own connections are not to be balanced.
     left_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    """What was found of a selector's connections at a hook that only leads them on."""
+
+    hook: Hook
+    leads: Leads
+    selector: Selector
+    walk: Walk
+    found: Sequence[Found]
 
 
 class Reader:
@@ -254,10 +265,11 @@ class Reader:
         whole = nat is not None and nat.whole and "POSTROUTING" in nat.chains
         self._later = Later(family, programs, self._ruleset.rules, whole=whole)
         rules = self._ruleset.rules
+        followed: dict[Where, _Followed] = {}
         for name, tables_of in _HOOKS.items():
             passed = [(table, name.upper()) for table in tables_of if name.upper() in programs.get(table, {})]
             here = {table: _settled(programs[table], name) for table, _ in passed}
-            self._hook(family, Hook(name, passed, here, bits, rules), leading, results, reached)
+            self._hook(family, Hook(name, passed, here, bits, rules), leading, results, reached, followed)
         self._by_mark(family, programs, bits, results)
         for name, table in tables.items():
             entered_here = any(table.chains[c].rules for c in BUILTIN[name] if c in table.chains)
@@ -277,7 +289,7 @@ class Reader:
                         "alone, 0 % of connections come to it",
                     )
                     hook = Hook("", [(name, chain.name)], programs, bits, rules)
-                    self._hook(family, hook, leading, results, reached)
+                    self._hook(family, hook, leading, results, reached, {})
 
     def _hook(
         self,
@@ -286,6 +298,7 @@ class Reader:
         leading: dict[str, set[str]],
         results: dict[object, Found],
         reached: set[tuple[str, str]],
+        followed: dict[Where, _Followed],
     ) -> None:
         selectors: dict[Where, Selector] = {}
         seek = _Seek(self, hook.bits, selectors, reached)
@@ -298,8 +311,36 @@ class Reader:
         for selector in selectors.values():
             if len(self.found) > _MOST_SERVICES:
                 break
-            for found in self._follow(family, hook, selector):
-                self._keep(found, results)
+            leads = hook.leads(selector.where)
+            known = followed.get(selector.where)
+            if leads is not None and known is not None and self._is_same(known, hook, selector, leads):
+                self._also(known, hook, selector, leads)
+                continue
+            kept = [
+                (found.walk, self._keep(found, results)) for found in self._follow(family, hook, selector)
+            ]
+            if leads is not None and kept:
+                services = [found for _, found in kept]
+                followed[selector.where] = _Followed(hook, leads, selector, kept[0][0], services)
+
+    def _is_same(self, known: _Followed, hook: Hook, selector: Selector, leads: Leads) -> bool:
+        """True where connections get at this hook what they get at a known one."""
+        other = known.selector
+        return (
+            leads.alike == known.leads.alike
+            and (selector.name, selector.kinds, selector.leaves) == (other.name, other.kinds, other.leaves)
+            and hook.leads_as(known.hook, known.walk)
+            and not self._later.refuses
+        )
+
+    def _also(self, known: _Followed, hook: Hook, selector: Selector, leads: Leads) -> None:
+        """The services that were found at another hook are there at this one too."""
+        took = {visit.meaning for visit in known.walk.visits if visit.took}
+        pairs = zip(known.leads.meanings, leads.meanings, strict=True)
+        rules = [here.rule for there, here in pairs if there in took]
+        self._touched.update(map(id, rules))
+        for found in known.found:
+            _merge(found, hook.names, [rule.line for rule in rules], partial(hook.way, selector.where))
 
     def _by_mark(
         self,
@@ -327,8 +368,8 @@ class Reader:
                 if chosen.service.action == "snat" and len(chosen.service.backends) > 1:
                     self._keep(chosen, results)
 
-    def _keep(self, found: Found, results: dict[object, Found]) -> None:
-        """A service; one that is the same at another hook takes it in."""
+    def _keep(self, found: Found, results: dict[object, Found]) -> Found:
+        """A service; one that is the same at another hook takes it in, and is returned."""
         service = found.service
         key = (
             found.family,
@@ -346,15 +387,10 @@ class Reader:
         if same is None:
             results[key] = found
             self.found.append(found)
-        else:
-            self._merge(same, found)
-
-    def _merge(self, one: Found, other: Found) -> None:
-        hooks = tuple(hook for hook in _HOOKS if hook in {*one.service.hooks, *other.service.hooks})
-        lines = tuple(sorted({*one.service.lines, *other.service.lines}))
-        way = partial(_joined, one.service, other.service)
-        one.service = replace(one.service, hooks=hooks, lines=lines, way=way)
-        one.walks.append(other.walk)
+            return found
+        _merge(same, service.hooks, service.lines, service.way)
+        same.walks.append(found.walk)
+        return same
 
     def _refuse(self, program: Program) -> None:
         rule = program.meanings[0].rule if program.meanings else None
@@ -524,8 +560,21 @@ class Reader:
         )
 
 
-def _joined(one: ReadService, other: ReadService) -> tuple[Step, ...]:
-    return one.path + other.path
+def _merge(
+    found: Found, hooks: Sequence[str], lines: Sequence[int], way: Callable[[], tuple[Step, ...]]
+) -> None:
+    """A service that is the same at more hooks."""
+    service = found.service
+    found.service = replace(
+        service,
+        hooks=tuple(hook for hook in _HOOKS if hook in {*service.hooks, *hooks}),
+        lines=tuple(sorted({*service.lines, *lines})),
+        way=partial(_joined, service.way, way),
+    )
+
+
+def _joined(one: Callable[[], tuple[Step, ...]], other: Callable[[], tuple[Step, ...]]) -> tuple[Step, ...]:
+    return one() + other()
 
 
 @dataclass(slots=True)
