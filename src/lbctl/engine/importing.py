@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from math import gcd, lcm
 from typing import TYPE_CHECKING
@@ -44,9 +45,17 @@ if TYPE_CHECKING:
 _MOST_PORTS = 64
 #: What draws give is off from the fraction that was meant by less than this.
 ROUNDED = Fraction(1, 1 << 26)
+#: An address in brackets with a port, or a port alone.
+_PORT = re.compile(r"(?:\]|\A):\d+\Z")
+#: Endpoints of several services are often on one host, and an address takes long to read.
+_address = lru_cache(maxsize=1 << 14)(ip_address)
 #: Slots times endpoints for which the order of the endpoints is worked out.
 _MOST_SLOTS = 1 << 18
-_EVERYBODY = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}
+_EVERYBODY: Mapping[Family, Network] = {
+    Family.IPV4: ip_network("0.0.0.0/0"),
+    Family.IPV6: ip_network("::/0"),
+}
+_PROTOCOLS = frozenset(Protocol)
 _SCHEDULERS = {
     "nth": Scheduler.ROUND_ROBIN,
     "single": Scheduler.ROUND_ROBIN,
@@ -263,7 +272,7 @@ def _service(group: Sequence[ReadService], made: Mapping[str, Service]) -> tuple
     local = "output" in first.hooks
     for each in group:
         listeners |= dict.fromkeys(_listeners(each, remarks))
-        clients: set[Network] = {ip_network(_EVERYBODY[each.family])}
+        clients = {_EVERYBODY[each.family]}
         for name, value in (each.when or {}).items():
             if name == "src" and "!" not in value and "-" not in value and "@" not in value:
                 clients = {ip_network(part.strip()) for part in value.split(",")}
@@ -275,8 +284,9 @@ def _service(group: Sequence[ReadService], made: Mapping[str, Service]) -> tuple
         raise _CannotHold("its listeners let in different clients")
     networks = {network for by in allowed.values() for found in by.values() for network in found}
     # Everybody of each family is no condition.
-    some = any(str(network) not in _EVERYBODY.values() for network in networks)
+    some = any(network not in _EVERYBODY.values() for network in networks)
     allow = sorted(networks, key=lambda network: (network.version, network)) if some else ()
+    anywhere = {(x.protocol, x.port) for x in listeners if x.address is None}
     name = _name(first, made)
     scheduler, endpoints, seed = _picked(group)
     kept = _remembered(first)
@@ -288,13 +298,11 @@ def _service(group: Sequence[ReadService], made: Mapping[str, Service]) -> tuple
     service = Service(
         name=name,
         # One for every address of this host holds for each of them.
-        listeners=tuple(
-            x for x in listeners if x.address is None or replace(x, address=None) not in listeners
-        ),
+        listeners=tuple(x for x in listeners if x.address is None or (x.protocol, x.port) not in anywhere),
         endpoints=endpoints,
         scheduler=scheduler,
         local_clients=local,
-        seed=seed if seed != default_seed(name) else None,
+        seed=None if seed is None or seed == default_seed(name) else seed,
         affinity=seconds,
         source_nat=_source_nat(group, endpoints, remarks),
         allow=tuple(allow),
@@ -333,7 +341,7 @@ def _check_order(service: Service, group: Sequence[ReadService], remarks: list[s
 def _listeners(service: ReadService, remarks: list[str]) -> Iterator[Listener]:
     if service.action not in {"redirect", "dnat"}:
         raise _CannotHold(f"it chooses by {service.action}, and an intent sends connections to endpoints")
-    if service.proto not in set(Protocol):
+    if service.proto not in _PROTOCOLS:
         raise _CannotHold(f"protocol {service.proto}")
     if service.leak:
         raise _CannotHold(f"{brief(service.leak)} of its connections reach no endpoint")
@@ -367,7 +375,7 @@ def _addresses(text: str) -> list[Address | None]:
     if "/" in text:
         raise _CannotHold(f"a whole network, {text}")
     try:
-        return [ip_address(part.strip()) for part in text.split(",")]
+        return [_address(part.strip()) for part in text.split(",")]
     except ValueError:
         raise _CannotHold(f"addresses {text}") from None
 
@@ -412,6 +420,9 @@ def _order(slots: Sequence[str], weights: Mapping[str, int]) -> list[str]:
     """The order in which endpoints have these slots: of two that are due at once, the first is taken."""
     seen = list(dict.fromkeys(slots)) or list(weights)
     total = sum(weights.values())
+    if len(seen) == total:
+        # Each has one slot of them.
+        return seen
     if len(slots) % total or len(slots) * len(seen) > _MOST_SLOTS:
         return seen
     before: dict[str, set[str]] = {to: set() for to in seen}
@@ -438,12 +449,11 @@ def _order(slots: Sequence[str], weights: Mapping[str, int]) -> list[str]:
 def _weights(service: ReadService) -> dict[str, int]:
     shares = {backend.to: backend.share for backend in service.backends}
     if service.mode == "random":
-        near = {to: share.limit_denominator(MAX_SLOTS) for to, share in shares.items()}
-        is_near = all(near[to] and abs(near[to] - shares[to]) < ROUNDED for to in shares)
-        if is_near and sum(near.values()) == 1:
+        near = {to: _near(share) for to, share in shares.items()}
+        if all(near.values()) and sum(near.values()) == 1:
             shares = near
     whole = lcm(*(share.denominator for share in shares.values()))
-    numbers = {to: int(share * whole) for to, share in shares.items()}
+    numbers = {to: share.numerator * (whole // share.denominator) for to, share in shares.items()}
     divisor = gcd(*numbers.values())
     weights = {to: number // divisor for to, number in numbers.items()}
     if max(weights.values()) > MAX_WEIGHT or sum(weights.values()) > MAX_SLOTS:
@@ -451,13 +461,19 @@ def _weights(service: ReadService) -> dict[str, int]:
     return weights
 
 
+@lru_cache(maxsize=1 << 12)
+def _near(share: Fraction) -> Fraction:
+    """The fraction that a draw stands for; 0 where there is none near."""
+    near = share.limit_denominator(MAX_SLOTS)
+    return near if abs(near - share) < ROUNDED else Fraction(0)
+
+
 def _endpoint_text(to: str | None, service: ReadService) -> str:
     """An endpoint as an intent writes it: with a port, which may be that of the listener."""
     if to is None:
         return ""
-    if to.isdigit() or re.search(r"\]:\d+\Z", to) or (to.count(":") == 1 and not to.startswith(":")):
-        return to
-    if to.startswith(":") and to[1:].isdigit():
+    colons = to.count(":")
+    if (colons == 1 and to[0] != ":") or to.isdigit() or (colons and _PORT.search(to)):
         return to
     if service.dport.isdigit():
         return f"[{to}]:{service.dport}" if ":" in to else f"{to}:{service.dport}"
@@ -470,7 +486,7 @@ def _endpoint(text: str, weight: int, name: str | None) -> Endpoint:
         raise _CannotHold(f"endpoint {text} without a port of its own")
     if not head and ":" in text:
         raise _CannotHold("only the port is rewritten, and the address stays")
-    address = ip_address(head.strip("[]")) if head else None
+    address = _address(head.strip("[]")) if head else None
     given = name if name and NAME.match(name) else ""
     return Endpoint(port=int(port), address=address, weight=weight, name=given)
 
