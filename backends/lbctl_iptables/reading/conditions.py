@@ -41,6 +41,7 @@ _UNCLEAR: Mapping[str, str] = {
     "socket": "it depends on the sockets of this host",
     "ipvs": "it depends on IPVS",
 }
+_PICKING = (Nth, Chance, Nodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +376,7 @@ _READERS: Mapping[str, Callable[[_Reader, Match], None]] = {
 
 
 def _picks(steps: Iterable[Step]) -> bool:
-    return any(isinstance(step, Nth | Chance | Nodes) for step in steps)
+    return any(isinstance(step, _PICKING) for step in steps)
 
 
 def _number(text: str) -> int | None:

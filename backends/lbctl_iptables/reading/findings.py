@@ -12,7 +12,7 @@ from lbctl_iptables import layout
 from lbctl_iptables.pick import DRAW
 from lbctl_iptables.reading import right
 from lbctl_iptables.reading import where as w
-from lbctl_iptables.reading.meaning import Act, Asked, Chance, Marked, Nth, Recent
+from lbctl_iptables.reading.meaning import LEADING, Act, Asked, Chance, Marked, Nth, Recent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +36,11 @@ _SMALL = tuple(
 _REFUSED = "iptables refuses the rule, so that 0 % of connections meet it"
 #: What is known of connections to a rule that is not understood.
 _UNKNOWN = "it may take anything from 0 % to 100 % of connections"
+#: Rules that decide nothing of a connection, and those that keep what they take.
+_IDLE = frozenset({Act.GO_ON, Act.UNKNOWN})
+_KEEPING = frozenset({Act.TO, Act.END, Act.RETURN})
+#: What the rules of a ladder ask.
+_RUNGS = (Nth, Chance)
 #: Clients that a list of `recent` keeps unless the module was told otherwise.
 _LIST = 100
 
@@ -101,7 +106,7 @@ def of_rules(
         for remark in meaning.remarks:
             fragment = (rule.family, rule.table) in fragments
             _remark(remark, meaning, id(rule) in lost, fragment, old, log)
-        if rule.table in {"nat", "mangle"} and meaning.act not in {Act.GO_ON, Act.UNKNOWN}:
+        if rule.table in {"nat", "mangle"} and meaning.act not in _IDLE:
             key = (rule.family, rule.table, rule.chain, rule.spec.source, rule.spec.destination, rule.words)
             first = seen.setdefault(key, rule.line)
             if first != rule.line:
@@ -367,9 +372,9 @@ def _rungs(walk: Walk) -> Iterator[list[Visit]]:
         kept: list[Visit] = []
         for i, visit in enumerate(visits):
             if (
-                visit.meaning.act in {Act.TO, Act.END, Act.RETURN}
+                visit.meaning.act in _KEEPING
                 or (i + 1 < len(visits) and visit.took and visits[i + 1].came == visit.came - visit.took)
-                or (i + 1 == len(visits) and visit.meaning.act in {Act.JUMP, Act.GOTO})
+                or (i + 1 == len(visits) and visit.meaning.act in LEADING)
                 or (visit.meaning.act is Act.MARK and _guarded(visit.meaning))
             ):
                 kept.append(visit)
@@ -381,7 +386,7 @@ def _guarded(meaning: Meaning) -> bool:
     for step in meaning.steps:
         if isinstance(step, Marked):
             return True
-        if isinstance(step, Nth | Chance):
+        if isinstance(step, _RUNGS):
             return False
     return False
 
@@ -395,7 +400,7 @@ def _ladders(found: Found, walk: Walk, said: set[tuple[str, int]], log: Log) -> 
         selectors: dict[Where, Visit] = {}
         for visit in rungs:
             meaning = visit.meaning
-            picks = [step for step in meaning.steps if isinstance(step, Nth | Chance)]
+            picks = [step for step in meaning.steps if isinstance(step, _RUNGS)]
             bare |= not meaning.picks
             if len(picks) != 1:
                 continue
@@ -547,8 +552,7 @@ def _shared(
     many = ports is not None and (len(ports) > 1 or ports[0][0] != ports[0][1])
     for meaning, _ in walk.counters:
         others = len(movers[meaning]) - 1
-        before = any(isinstance(step, Asked) for step in meaning.steps)
-        wide = meaning in walk.wide and not before
+        wide = meaning in walk.wide and not any(isinstance(step, Asked) for step in meaning.steps)
         if not (others or many or wide) or not _once(said, "shared-counter", meaning):
             continue
         if others:

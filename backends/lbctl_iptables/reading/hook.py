@@ -12,7 +12,7 @@ from lbctl.model import Step
 from lbctl_iptables.reading import where as w
 from lbctl_iptables.reading.findings import shown
 from lbctl_iptables.reading.flow import MOST_TURNS, Budget, Visit, Walk
-from lbctl_iptables.reading.meaning import Act
+from lbctl_iptables.reading.meaning import LEADING, Act
 from lbctl_iptables.reading.stream import START, Out, State, Stream, ratio
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Hook:
                     if sees is None and meaning.excepts:
                         return None
                     continue
-                if meaning.steps or meaning.unclear or meaning.act not in {Act.JUMP, Act.GOTO}:
+                if meaning.steps or meaning.unclear or meaning.act not in LEADING:
                     return None
                 alike.append((meaning.where, meaning.act, meaning.target, meaning.remarks, meaning.settled))
                 meanings.append(meaning)

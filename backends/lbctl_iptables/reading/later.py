@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from lbctl.model import SourceNat
 from lbctl_iptables.reading import where as w
 from lbctl_iptables.reading.flow import Budget, TooMuch
-from lbctl_iptables.reading.meaning import Act, Asked, Marked, marked
+from lbctl_iptables.reading.meaning import LEADING, Act, Asked, Marked, marked
 from lbctl_iptables.reading.stream import Out, Stream
 from lbctl_iptables.reading.where import LOCAL_SOURCE, Where
 
@@ -93,7 +93,7 @@ class Later:
         while waiting:
             for meaning in programs[waiting.pop()].meanings:
                 yield meaning
-                if meaning.act in {Act.JUMP, Act.GOTO} and meaning.target not in seen:
+                if meaning.act in LEADING and meaning.target not in seen:
                     seen.add(meaning.target)
                     waiting.append(meaning.target)
 
@@ -228,7 +228,7 @@ class _Walk:
             if asked is None:
                 continue
             here, before, act = under | asked, self._marks, meaning.act
-            leads = act in {Act.JUMP, Act.GOTO}
+            leads = act in LEADING
             if act is Act.UNKNOWN or (leads and self._depth >= _DEEPEST):
                 # It may do anything.
                 self.met.append(Met(meaning, here | {_MORE}))

@@ -31,6 +31,10 @@ class Act(Enum):
     __hash__ = object.__hash__
 
 
+#: Those of rules that lead into another chain.
+LEADING = frozenset({Act.JUMP, Act.GOTO})
+
+
 @dataclass(frozen=True, slots=True)
 class Nth:
     """One of `every`, the one at place `packet`; or all others."""

@@ -20,7 +20,7 @@ from lbctl_iptables.reading import where as w
 from lbctl_iptables.reading.flow import Budget, TooMuch
 from lbctl_iptables.reading.hook import Hook, Leads
 from lbctl_iptables.reading.later import Later
-from lbctl_iptables.reading.meaning import Act, Marked, Meaning, Recent
+from lbctl_iptables.reading.meaning import LEADING, Act, Marked, Meaning, Recent
 from lbctl_iptables.reading.program import Program
 from lbctl_iptables.reading.ruleset import BUILTIN
 from lbctl_iptables.reading.stream import State, Stream, ratio
@@ -208,8 +208,12 @@ class Reader:
             meaning.unclear and {"removed-match", "family-mismatch", "unparsable-line"} & set(meaning.remarks)
         ) or (meaning.unclear and meaning.act is Act.UNKNOWN and rule.table == "nat"):
             self._lose(meaning, *meaning.unclear)
-        leaves = meaning.act in {Act.END, Act.RETURN, Act.GOTO}
-        if leaves and not meaning.possible and "later-packets" in meaning.remarks and rule.table == "mangle":
+        if (
+            not meaning.possible
+            and rule.table == "mangle"
+            and "later-packets" in meaning.remarks
+            and meaning.act in {Act.END, Act.RETURN, Act.GOTO}
+        ):
             self._only_new.add(rule.family)
 
     def _loops(self, meanings: dict[str, list[Meaning]]) -> None:
@@ -223,7 +227,7 @@ class Reader:
             while stack:
                 chain, rules = stack[-1]
                 for meaning in rules:
-                    if meaning.act not in {Act.JUMP, Act.GOTO}:
+                    if meaning.act not in LEADING:
                         continue
                     state = done.get(meaning.target, 0)
                     if state == 1:
@@ -413,7 +417,7 @@ class Reader:
         try:
             whole, stream = hook.walked(selector.where, self._budget)
             stream = self._later.refused(stream, selector.where, hook.name)
-            ours = any(layout.owner_of(visit.meaning.rule.chain) for visit in whole.visits)
+            ours = any(map(layout.owner_of, {visit.meaning.rule.chain for visit in whole.visits}))
             source_nat = self._later.source_nat(stream, selector.where, ours=ours)
         except TooMuch:
             entered = [hook.programs[name][chain] for name, chain in hook.passed]
@@ -424,7 +428,7 @@ class Reader:
         for meaning in whole.unread:
             self._cannot(meaning)
         mapped = any(state.out is not None and state.out.kind == "to" for state in stream.states)
-        by_mark = any(visit.meaning.asks_mark for visit in whole.visits if visit.meaning.act is Act.TO)
+        by_mark = any(visit.meaning.asks_mark and visit.meaning.act is Act.TO for visit in whole.visits)
         kinds: list[str] = []
         if mapped and ("nat" in selector.kinds or by_mark):
             kinds.append("nat")
@@ -677,7 +681,11 @@ def _settled(programs: dict[str, Program], hook: str) -> dict[str, Program]:
     here, there = (LOCAL_SOURCE, REMOTE_SOURCE) if hook == "output" else (REMOTE_SOURCE, LOCAL_SOURCE)
     made = dict(programs)
     for name, program in programs.items():
-        if any({here, there} & set(meaning.where.extra) for meaning in program.meanings):
+        if any(
+            here in meaning.where.extra or there in meaning.where.extra
+            for meaning in program.meanings
+            if meaning.where.extra
+        ):
             meanings = [
                 meaning.without(here) for meaning in program.meanings if there not in meaning.where.extra
             ]
@@ -690,10 +698,10 @@ def _leading(meanings: dict[str, list[Meaning]]) -> set[str]:
     back: dict[str, set[str]] = {}
     waiting: list[str] = []
     for chain, rules in meanings.items():
-        if any(m.act in {Act.TO, Act.MARK} for m in rules):
+        if any(m.act is Act.TO or m.act is Act.MARK for m in rules):
             waiting.append(chain)
         for meaning in rules:
-            if meaning.act in {Act.JUMP, Act.GOTO}:
+            if meaning.act in LEADING:
                 back.setdefault(meaning.target, set()).add(chain)
     found = set(waiting)
     while waiting:
