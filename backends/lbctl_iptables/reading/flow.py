@@ -325,10 +325,14 @@ class Walk:
 
     def end(self, stream: Stream, out: Out, share: Odds = 1) -> None:
         """A share of all connections of a stream ends in one way."""
-        ended = Stream(stream.length)
+        ended = self.ended
+        if ended and ended.length != stream.length:
+            ended = Stream()
+        ended.length = stream.length
         for state, chance, places in stream.parts():
             ended.put(State(out, *state[1:]), chance if share == 1 else chance * share, places)
-        self.ended.add(ended)
+        if ended is not self.ended:
+            self.ended.add(ended)
 
     def accepted(self) -> Stream:
         """Those that an ACCEPT sent past the rest of a table, which are on their way to the next one."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _TABLE = re.compile(r"\*([A-Za-z0-9_-]+)\s*\Z")
 _COUNTERS = re.compile(r"\[\d+:\d+\]\Z")
@@ -121,7 +121,7 @@ class Line:
     kind: Kind
     number: int
     text: str
-    words: list[str] = field(default_factory=list)
+    words: Sequence[str] = ()
     #: `iptables`, `ip6tables`, or None where a line does not say.
     program: str | None = None
     flavour: str | None = None
@@ -230,13 +230,13 @@ class _Lines:
 
     def _restored_rule(self, text: str, number: int) -> Line:
         try:
-            words = text.split() if '"' not in text and "'" not in text else quoted(text)
+            words: Sequence[str] = text.split() if '"' not in text and "'" not in text else quoted(text)
         except ValueError as error:
             return self._problem("unparsable-line", number, str(error), text, lost=True)
         # Rules have few different words: what is kept of a text is much less than the text.
-        words = list(map(sys.intern, words))
+        words = tuple(map(sys.intern, words))
         if words[0][:1] == "[" and _COUNTERS.match(words[0]):
-            del words[0]
+            words = words[1:]
         if not words:
             return self._problem("unparsable-line", number, "counters without a rule", text, lost=True)
         if words[0][:1] != "-":
@@ -462,20 +462,22 @@ class _Lines:
         return Line(Kind.PROBLEM, number, text, code=code, message=message, lost=lost, program=self._program)
 
 
+_BLANK = frozenset({" ", ""})
+
+
 def quoted(text: str) -> list[str]:
     """The words of a line of iptables-restore. Raises ValueError where a quote is not closed."""
     if "\\" not in text and "'" not in text:
         parts = text.split('"')
-        if len(parts) % 2 and all(
-            parts[i - 1][-1:] in {" ", ""} and parts[i + 1][:1] in {" ", ""} for i in range(1, len(parts), 2)
-        ):
-            found: list[str] = []
-            for i, part in enumerate(parts):
-                if i % 2:
-                    found.append(part)
-                else:
-                    found += part.split()
-            return found
+        found = parts[0].split()
+        for before, inside, behind in zip(parts[::2], parts[1::2], parts[2::2], strict=False):
+            if before[-1:] not in _BLANK or behind[:1] not in _BLANK:
+                break
+            found.append(inside)
+            found += behind.split()
+        else:
+            if len(parts) % 2:
+                return found
     words: list[str] = []
     now: list[str] = []
     started = False
@@ -625,7 +627,7 @@ def _named(word: str, i: int) -> tuple[str | None, int]:
 _TEXTS = frozenset({"--comment", "--log-prefix"})
 
 
-def _variable(words: list[str]) -> str | None:
+def _variable(words: Sequence[str]) -> str | None:
     for before, word in zip(["", *words], words, strict=False):
         found = re.search(r"\$(?:\{[^}]*\}|[A-Za-z_]\w*|\(|[@*0-9])", word)
         # In a comment, and in any text of several words, a dollar is only a dollar.

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from lbctl_iptables.reading.flow import Walk
     from lbctl_iptables.reading.ruleset import Log, Ruleset, Table
+    from lbctl_iptables.reading.stream import Odds
 
 #: Hook → the tables that a new connection passes there, in their order.
 _HOOKS = {
@@ -485,15 +486,18 @@ class Reader:
     ) -> ReadService | None:
         label = _marked if kind == "mark" else _mapped
         length = stream.length
-        shares: dict[str, Fraction | int] = {}
-        leaks: dict[str, Fraction | int] = {}
+        shares: dict[str, Odds] = {}
+        leaks: dict[str, Odds] = {}
         actions: dict[str, None] = {}
         names: dict[str, str | None] = {}
         order: dict[str, int] = {}
-        for state, chance, places in stream.parts():
+        ends: dict[State, str | None] = {}
+        for state, chances in stream.states.items():
             found, action, words, meaning = label(state)
-            part = chance * places.bit_count()
-            to = _endpoint(found, selector)
+            part: Odds = 0
+            for chance, places in chances.items():
+                part += chance * places.bit_count()
+            to = ends[state] = _endpoint(found, selector)
             if to is None:
                 leaks[words] = leaks.get(words, 0) + part
                 continue
@@ -514,7 +518,7 @@ class Reader:
         made: tuple[str | None, ...] = ()
         if not walk.twice:
             # What is only right on average, since its period is too long to follow, has no sequence.
-            made = tuple(_endpoint(label(state)[0], selector) for state in stream.sequence())
+            made = tuple([ends[state] for state in stream.sequence()])
         if mode == "hash" and len(walk.seeds) == 1:
             (key, total), *_ = walk.seeds.items()
             made = _hash_slots(stream, key, total, label)
