@@ -46,10 +46,12 @@ class Program:
         where = meaning.where
         ports: list[int | None] = [None]
         # A rule for many ports is asked by those of all ports.
-        if where.dport is not None and sum(b - a + 1 for a, b in where.dport) <= 32:
+        if where.dport is not None and sum([b - a + 1 for a, b in where.dport]) <= 32:
             ports = [port for a, b in where.dport for port in range(a, b + 1)]
         shape = _Shape(where.dst[1] if where.dst else None, ports[0] is not None, None)
-        extra = next(filter(None, (w.exact(pair, self.bits) for pair in where.extra)), None)
+        extra = None
+        if where.extra:
+            extra = next(filter(None, (w.exact(pair, self.bits) for pair in where.extra)), None)
         if extra is not None:
             name, value = extra
             if meaning.excepts:

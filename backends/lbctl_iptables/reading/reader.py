@@ -270,11 +270,15 @@ class Reader:
         whole = nat is not None and nat.whole and "POSTROUTING" in nat.chains
         self._later = Later(family, programs, self._ruleset.rules, whole=whole)
         rules = self._ruleset.rules
-        followed: dict[Where, _Followed] = {}
+        hooks: list[Hook] = []
         for name, tables_of in _HOOKS.items():
             passed = [(table, name.upper()) for table in tables_of if name.upper() in programs.get(table, {})]
             here = {table: _settled(programs[table], name) for table, _ in passed}
-            self._hook(family, Hook(name, passed, here, bits, rules), leading, results, reached, followed)
+            hooks.append(Hook(name, passed, here, bits, rules))
+        leads = [hook for hook in hooks if any(chain in leading[table] for table, chain in hook.passed)]
+        followed: dict[Where, _Followed] | None = {} if len(leads) > 1 else None
+        for hook in leads:
+            self._hook(family, hook, leading, results, reached, followed)
         self._by_mark(family, programs, bits, results)
         for name, table in tables.items():
             entered_here = any(table.chains[c].rules for c in BUILTIN[name] if c in table.chains)
@@ -294,7 +298,7 @@ class Reader:
                         "alone, 0 % of connections come to it",
                     )
                     hook = Hook("", [(name, chain.name)], programs, bits, rules)
-                    self._hook(family, hook, leading, results, reached, {})
+                    self._hook(family, hook, leading, results, reached, None)
 
     def _hook(
         self,
@@ -303,8 +307,9 @@ class Reader:
         leading: dict[str, set[str]],
         results: dict[object, Found],
         reached: set[tuple[str, str]],
-        followed: dict[Where, _Followed],
+        followed: dict[Where, _Followed] | None,
     ) -> None:
+        """The services of a hook. `followed` is what was found at others; None where no other has any."""
         selectors: dict[Where, Selector] = {}
         seek = _Seek(self, hook.bits, selectors, reached)
         for name, chain in hook.passed:
@@ -316,17 +321,15 @@ class Reader:
         for selector in selectors.values():
             if len(self.found) > _MOST_SERVICES:
                 break
-            leads = hook.leads(selector.where)
-            known = followed.get(selector.where)
-            if leads is not None and known is not None and self._is_same(known, hook, selector, leads):
+            leads = None if followed is None else hook.leads(selector.where)
+            known = followed.get(selector.where) if followed is not None and leads is not None else None
+            if known is not None and leads is not None and self._is_same(known, hook, selector, leads):
                 self._also(known, hook, selector, leads)
                 continue
-            kept = [
-                (found.walk, self._keep(found, results)) for found in self._follow(family, hook, selector)
-            ]
-            if leads is not None and kept:
-                services = [found for _, found in kept]
-                followed[selector.where] = _Followed(hook, leads, selector, kept[0][0], services)
+            found = list(self._follow(family, hook, selector))
+            kept = [self._keep(each, results) for each in found]
+            if found and followed is not None and leads is not None:
+                followed[selector.where] = _Followed(hook, leads, selector, found[0].walk, kept)
 
     def _is_same(self, known: _Followed, hook: Hook, selector: Selector, leads: Leads) -> bool:
         """True where connections get at this hook what they get at a known one."""

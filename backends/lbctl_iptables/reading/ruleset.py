@@ -190,6 +190,8 @@ class Ruleset:
         if line.flavour:
             self._flavour(line)
         match line.kind:
+            case Kind.RULE:
+                self._rule(line, pending)
             case Kind.PROBLEM:
                 self._problem(line)
             case Kind.HEADER:
@@ -212,8 +214,6 @@ class Ruleset:
                     self._unparsable(line, "a chain without a name")
                 else:
                     pending.append((line, options.Spec(table=self._open[0])))
-            case Kind.RULE:
-                self._rule(line, pending)
 
     def _rule(self, line: Line, pending: list[tuple[Line, Spec]]) -> None:
         try:
