@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from lbctl_iptables.reading.where import Where
 
 
+#: Policies of chains behind which connections are still on their way.
+_GOES_ON = frozenset({"ACCEPT", "-"})
+
+
 class Leads(NamedTuple):
     """The rules of a hook's own chains for some connections, where they do no more than to lead on."""
 
@@ -79,7 +83,8 @@ class Hook:
         meanings: list[Meaning] = []
         for table, chain in self.passed:
             program = self.programs[table][chain]
-            alike.append((table, program.policy))
+            if program.policy is not None and program.policy not in _GOES_ON:
+                alike.append((table, program.policy))
             for meaning in program.candidates(where):
                 sees = w.covers(meaning.where, where, self.bits)
                 if not sees:
@@ -88,7 +93,8 @@ class Hook:
                     continue
                 if meaning.steps or meaning.unclear or meaning.act not in LEADING:
                     return None
-                alike.append((meaning.where, meaning.act, meaning.target, meaning.remarks, meaning.settled))
+                found = (meaning.where, meaning.act, meaning.target, meaning.remarks, meaning.settled)
+                alike.append((table, *found))
                 meanings.append(meaning)
         return Leads(alike, meanings)
 
@@ -108,7 +114,7 @@ class Hook:
             walk.entered.append((len(walk.visits), chain))
             on = walk.chain(self.programs[name][chain], on)
             policy = self.programs[name][chain].policy
-            if policy is not None and policy not in {"ACCEPT", "-"}:
+            if policy is not None and policy not in _GOES_ON:
                 walk.end(on, Out("leak", f"policy {shown(policy)}", None))
                 on = Stream()
             if name != "nat" or (name, chain) != self.passed[-1]:
