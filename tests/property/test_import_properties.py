@@ -111,3 +111,15 @@ def test_the_way_of_connections_adds_up(backend: ModuleType, intent: Intent) -> 
                 for each in service.backends
             }
             assert ended == {each.to: each.share for each in service.backends}
+
+
+def test_listeners_that_meet_are_told_however_many_there_are() -> None:
+    head = ["*nat", ":PREROUTING ACCEPT [0:0]"]
+    rules = [
+        f"-A PREROUTING -d 10.0.{i >> 8}.{i & 255}/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8001"
+        for i in range(2001)
+    ]
+    last = "-A PREROUTING -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8002"
+    made = imported(iptables.read("\n".join([*head, *rules, last, "COMMIT", ""])))
+    assert len(made.intent.services) == len(rules)
+    assert [reason for _, reason in made.lost] == ["another service of the text listens on 80/tcp too"]

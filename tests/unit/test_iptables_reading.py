@@ -123,6 +123,30 @@ def test_own_connections_may_have_endpoints_of_their_own() -> None:
     }
 
 
+def test_hooks_that_lead_to_the_same_chains_have_one_service_and_a_path_each() -> None:
+    web = (
+        "-A web -p tcp --dport 80 -m statistic --mode nth --every 2 --packet 0 -j REDIRECT --to-ports 8001",
+        "-A web -p tcp --dport 80 -j REDIRECT --to-ports 8002",
+    )
+    chains = (":web - [0:0]", ":more - [0:0]")
+    for output in ("-A OUTPUT -j web", "-A OUTPUT -p tcp -j web", "-A OUTPUT -j more"):
+        reading = nat(*chains, "-A PREROUTING -j web", output, "-A more -j web", *web)
+        [found] = reading.services
+        more = (9,) if output.endswith("more") else ()
+        assert (found.hooks, found.slots, found.exact) == (("prerouting", "output"), ("8001", "8002"), True)
+        assert found.lines == (7, 8, *more, 10, 11)
+        assert [(step.hook, step.where.rpartition(" ")[2], step.line) for step in found.path] == [
+            ("prerouting", "PREROUTING", 7),
+            ("prerouting", "web", 10),
+            ("prerouting", "web", 11),
+            ("output", "OUTPUT", 8),
+            *(("output", "more", line) for line in more),
+            ("output", "web", 10),
+            ("output", "web", 11),
+        ]
+        assert reading.untouched_rules == 1 - len(more)
+
+
 def test_the_path_of_connections_that_ask_a_counter_twice() -> None:
     reading = nat(
         ":web - [0:0]",
