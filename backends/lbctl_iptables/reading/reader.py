@@ -30,6 +30,7 @@ from lbctl_iptables.reading.where import EVERYTHING, LOCAL, LOCAL_SOURCE, REMOTE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from lbctl.model import SourceNat
     from lbctl_iptables.reading.flow import Walk
     from lbctl_iptables.reading.ruleset import Log, Ruleset, Table
     from lbctl_iptables.reading.stream import Odds
@@ -444,10 +445,8 @@ class Reader:
         if "mark" in selector.kinds and not (mapped and by_mark):
             kinds.append("mark")
         for kind in kinds:
-            made = self._service(family, hook, selector, whole, stream, kind)
+            made = self._service(family, hook, selector, whole, stream, kind, source_nat)
             if made is not None:
-                if kind == "nat" and source_nat is not None:
-                    made = replace(made, source_nat=source_nat)
                 self._touch(whole, kind)
                 found = Found(made, whole, selector, family, hook, [whole])
                 returned = sum(whole.returned.values(), Fraction(0))
@@ -485,7 +484,14 @@ class Reader:
                 self._touched.add(id(meaning.rule))
 
     def _service(
-        self, family: Family, hook: Hook, selector: Selector, walk: Walk, stream: Stream, kind: str
+        self,
+        family: Family,
+        hook: Hook,
+        selector: Selector,
+        walk: Walk,
+        stream: Stream,
+        kind: str,
+        source_nat: SourceNat | None,
     ) -> ReadService | None:
         label = _marked if kind == "mark" else _mapped
         length = stream.length
@@ -565,6 +571,7 @@ class Reader:
             slots=_from_start(made, [_endpoint(label(state)[0], selector) for state in walk.starts]),
             hash_seed=seed,
             placing=placing,
+            source_nat=source_nat if kind == "nat" else None,
             way=partial(hook.way, where),
             lines=tuple(sorted(lines)),
             picking=tuple(sorted(picking)),
