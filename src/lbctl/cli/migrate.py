@@ -155,6 +155,8 @@ def migrate(
             tried = engine.await_end(session, tried)
     if data:
         print_json(migration_document(made) | {"applied": applied, "trial": tried and tried.state})
+    elif tried is not None and tried.state == "confirmed":
+        say("Confirmed.")
     elif tried is None and not plan:
         say("Moved." if applied else "Nothing was changed.")
     ended(tried)
