@@ -251,7 +251,7 @@ def _text(made: Migration, style: Style, *, rules: bool) -> str:
         lines += [
             "",
             "The intent, which --save FILE keeps:",
-            *(f"    {x}" for x in intent_text(made).splitlines()),
+            *(f"    {x}".rstrip() for x in intent_text(made).splitlines()),
         ]
     kept = [line for line in made.untouched if line.strip()]
     lines += ["", f"Stays in {made.source.place} as it is: {count(len(kept), 'line') if kept else 'nothing'}"]
