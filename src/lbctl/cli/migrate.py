@@ -291,7 +291,9 @@ def _side(pair: Pair, service: ReadService | None, side: int) -> list[str]:
     from lbctl.config.values import escape
 
     rows = [(to, shares[side]) for to, shares in pair.shares.items()]
-    rows += [("no endpoint", pair.leak[side])] if any(pair.leak) else []
+    # A side without the service balances nothing: that is no leak.
+    leaks = any(leak for each, leak in zip((pair.a, pair.b), pair.leak, strict=True) if each)
+    rows += [("no endpoint", pair.leak[side])] if leaks else []
     width = max((len(escape(to)) for to, _ in rows), default=0)
     lines = [f"{escape(to):<{width}}  {_short(value)}" if value else "" for to, value in rows]
     return [service.mode if service else "", *lines]

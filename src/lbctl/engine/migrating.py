@@ -25,7 +25,7 @@ from lbctl.model import Intent, Plan
 from lbctl.spi import Moving
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from lbctl.engine.comparing import Comparison, Pair
     from lbctl.engine.lifting import Lift, Stay
@@ -120,9 +120,16 @@ class Migration:
     def notes(self) -> tuple[str, ...]:
         """What the user should know before agreeing."""
         notes = [note for step in (self.come, self.go) if isinstance(step, Plan) for note in step.notes]
-        new = (pair.service.selector[:4] for pair in self.pairs if pair.a is None)
-        added = (f"{' '.join(each)}: balanced from then on, but not now" for each in new)
-        return (*dict.fromkeys(notes), *(self.lift.notes if self.lift else ()), *added)
+        return (*dict.fromkeys(notes), *(self.lift.notes if self.lift else ()), *self._additions())
+
+    def _additions(self) -> Iterator[str]:
+        """What is balanced then, and is not now; a family of which nothing is, as a whole."""
+        now = {pair.service.family for pair in self.pairs if pair.a is not None}
+        added = [pair.service for pair in self.pairs if pair.a is None]
+        for family in dict.fromkeys(each.family for each in added if each.family not in now):
+            yield f"{family.replace('ip', 'IP')} is balanced too, from then on"
+        for each in dict.fromkeys(each.selector[:4] for each in added if each.family in now):
+            yield f"{' '.join(each)}: balanced from then on, but not now"
 
     @property
     def plan(self) -> tuple[Session, Plan]:
