@@ -170,8 +170,8 @@ def test_usual_mistakes(network: Network) -> None:
     assert network.lbctl("apply", "--yes", "--driver", "legacy", config=config).code == 0
     for words, code, said in (
         (("--yes",), 2, "--to"),
-        (("--to", "auto"), 2, "auto is no place to move to"),
-        (("--to", "nftable"), 2, 'there is no backend "nftable"'),
+        (("--to", "auto"), 2, 'there is no backend "auto" to move to'),
+        (("--to", "nftable"), 2, "hint: one of nftables, iptables\n"),
         (("--to", "nftables", "--from", "nftables"), 2, "cannot be where they come from"),
         (("--to", "nftables", "--from", "iptables"), 2, "is no store of rules"),
         (("--to", "nftables", "--driver", "legacy"), 2, 'there is no driver "legacy"'),

@@ -106,14 +106,16 @@ def migrate(
         write_new,
     )
     from lbctl.errors import IntentError
+    from lbctl.spi import backends
 
     ensure_trial(trial)
     if fix and keep:
         raise IntentError("--fix gives other shares, and --keep the same: one of them")
     if save is not None and save.exists():
         raise IntentError(f"{save} is there already, and is not overwritten", hint="another name")
-    if to == "auto":
-        raise IntentError("auto is no place to move to", hint="--to nftables, or --to iptables")
+    places = [backend.name for backend in backends()]
+    if to not in places:
+        raise IntentError(f'there is no backend "{to}" to move to', hint=f"one of {', '.join(places)}")
     with stages("Reading both sides"):
         whose = owner_of(owner, config)
         meant = intent_if_any(config)
