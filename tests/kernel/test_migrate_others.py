@@ -151,6 +151,7 @@ def test_who_is_excluded_stays(host: Host) -> None:
     before = host.rules
     moved = host.migrate("--yes", "--exclude", "tcp-443")
     assert moved.code == 0, moved.err
+    assert "lbctl import --from nftables > lbctl.toml writes it" in moved.err
     gone = [line for line in ORIGIN.splitlines() if "--dport 80 " in line]
     assert host.rules == [line for line in before if line not in gone]
     # The rest follows, beside what is there.

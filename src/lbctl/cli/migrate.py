@@ -162,6 +162,8 @@ def migrate(
     elif tried is None and not plan:
         say("Moved." if applied else "Nothing was changed.")
     ended(tried)
+    if applied and save is None and meant is None and not data:
+        say(f"No intent file says this yet: lbctl import --from {session.place} > lbctl.toml writes it.")
 
 
 def show_migration(made: Migration, *, data: bool, asking: bool, color: Color, rules: bool = False) -> None:
