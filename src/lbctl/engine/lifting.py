@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: What balances connections over endpoints, and not marks or addresses of clients.
 _TO_ENDPOINTS = {"redirect", "dnat"}
 _BALANCING = {"nth", "random", "hash", "mixed"}
+#: Rules of what cannot move that are shown.
+_FEW = 4
 
 
 @runtime_checkable
@@ -105,8 +107,8 @@ def movable(backend: Lifting, text: str) -> bool:
 def lift(backend: Lifting, text: str, exclude: Collection[str] = (), cure: Cure | None = None) -> Lift | None:
     """What moves of the rules in a dump; None for nothing. Pure.
 
-    Raises `IntentError` where the user has to say what becomes of something, and `ApplyFailed` where
-    it cannot move.
+    Raises `IntentError` where the user has to say what becomes of something, as of what cannot move, and
+    `ApplyFailed` where what moves cannot be told from what stays.
     """
     lines = text.split("\n")
     reading = backend.read(text)
@@ -115,11 +117,13 @@ def lift(backend: Lifting, text: str, exclude: Collection[str] = (), cure: Cure 
     found = imported(replace(reading, services=cured, unsupported=()), lines)
     lost = list(_lost(backend, text, reading, found))
     lifted = {service.name for service in found.intent.services}
-    out = _excluded(exclude, lifted | {each.name for each in lost})
+    names = {name: name for name in lifted} | {alias: x.name for x in lost for alias in (x.place, x.name)}
+    out = _excluded(exclude, names)
     if refused := [each for each in lost if each.name not in out]:
-        raise ApplyFailed(
-            "; ".join(f"{each.name} cannot move: {each.reason}" for each in refused),
-            hint=" ".join(f'--exclude "{each.name}"' for each in refused) + " leaves it where it is",
+        words = dict.fromkeys(f'--exclude "{each.name}"' for each in refused)
+        raise IntentError(
+            "\n".join(line for each in refused for line in each.told()),
+            hint=f"{' '.join(words)} leaves {'it where it is' if len(refused) == 1 else 'them there'}",
         )
     stays += [Stay(name=x.name, rules=x.rules, reason="excluded") for x in lost]
     services = tuple(s for s in found.intent.services if s.name not in out)
@@ -158,30 +162,44 @@ class _Lost:
     """What an intent cannot hold."""
 
     name: str
+    #: Another name: which line of the dump it begins with.
+    place: str
     rules: tuple[str, ...]
     reason: str
+
+    def told(self) -> Iterator[str]:
+        """That it cannot move, and which rules that are."""
+        yield f"{self.name} cannot move: {self.reason}"
+        yield from (f"    {rule}" for rule in self.rules[:_FEW])
+        if len(self.rules) > _FEW:
+            yield f"    … and {len(self.rules) - _FEW} more"
 
 
 def _lost(backend: Lifting, text: str, reading: Reading, found: Imported) -> Iterator[_Lost]:
     lines = text.split("\n")
     for service, reason in found.lost:
-        yield _Lost(_line_name(service.picking), _rules(lines, service.lines), reason)
+        place = _line_name(service.picking)
+        yield _Lost(shown(service), place, _rules(lines, service.lines), reason)
     for service in reading.services:
         if _is_ladder_of_marks(service) and backend.keeper(text, service.picking) is None:
-            yield _Lost(_line_name(service.picking), _rules(lines, service.lines), _no_endpoints(service))
+            name, place = service.backends[0].to, _line_name(service.picking)
+            yield _Lost(name, place, _rules(lines, service.lines), _no_endpoints(service))
     for each in reading.unsupported:
         if backend.keeper(text, (each.line,)) is None:
-            yield _Lost(_line_name((each.line,)), (each.rule,), f"{each.what}: {each.reason}")
+            place = _line_name((each.line,))
+            yield _Lost(place, place, (each.rule,), f"{each.what}: {each.reason}")
 
 
-def _excluded(names: Collection[str], known: Collection[str]) -> set[str]:
-    """The names that are to stay, as they are shown; raises `IntentError` for one that nothing has."""
-    out = {_plain(name) for name in names}
-    for name in out:
-        if name not in known:
-            hint = f"one of {', '.join(sorted(known))}" if known else None
+def _excluded(names: Collection[str], known: Mapping[str, str]) -> set[str]:
+    """The names that are to stay, as they are shown; raises `IntentError` for one that nothing has.
+
+    `known` are all names, and those as which they are shown.
+    """
+    for name in names:
+        if _plain(name) not in known:
+            hint = f"one of {', '.join(sorted(set(known.values())))}" if known else None
             raise IntentError(f'--exclude: there is no "{name}" here', hint=hint)
-    return out
+    return {known[_plain(name)] for name in names}
 
 
 def _notes(services: Sequence[Service], found: Imported) -> Iterator[str]:
@@ -279,7 +297,7 @@ def _cured(service: ReadService, reading: Reading, cure: Cure | None) -> ReadSer
         return service
     if cure is Cure.KEEP:
         if not service.exact:
-            raise ApplyFailed(
+            raise IntentError(
                 f"{shown(service)}: nobody can keep shares that depend on {service.depends_on}",
                 hint="--fix gives each endpoint the same share, or --exclude leaves it",
             )

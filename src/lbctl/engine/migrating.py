@@ -267,12 +267,12 @@ def _merged(session: Session, owner: str, given: Intent | None, found: Lift) -> 
     for service in found.services:
         clash = next((s for s in base.services if _overlap(s, service)), None)
         if clash is not None:
-            raise ApplyFailed(
+            raise IntentError(
                 f'service "{clash.name}" of lbctl listens where the rules of {service.name} do',
                 hint=f'--exclude "{service.name}" leaves those where they are',
             )
         if service.name in taken:
-            raise ApplyFailed(
+            raise IntentError(
                 f'there is a service "{service.name}" in {session.place} already',
                 hint=f'--exclude "{service.name}" leaves the other one where it is',
             )
