@@ -37,11 +37,19 @@ def _restarts(plan: Plan) -> Iterator[str]:
         tables = {change.key[2] for change in plan.changes if change.key[0] == word}
         count = sum(plan.before.beside.get((word, table), 0) for table in tables)
         if count:
-            rules = f"{count} rule{'' if count == 1 else 's'} of others"
-            yield (
-                f"any change of {word} has the kernel start all nth counters of the table anew: "
-                f"lbctl's own keep their turn, those of {rules} start over."
-            )
+            yield started_anew(word, f"lbctl's own keep their turn, those of {counted(count)} of others")
+
+
+def counted(rules: int) -> str:
+    """`1 rule`, `2 rules`."""
+    return f"{rules} rule{'' if rules == 1 else 's'}"
+
+
+def started_anew(word: str, whose: str) -> str:
+    """The note that a legacy table is replaced."""
+    return (
+        f"any change of {word} has the kernel start all nth counters of the table anew: {whose} start over."
+    )
 
 
 def _forgotten(host: Host, plan: Plan, intent: Intent) -> Iterator[str]:

@@ -12,7 +12,7 @@ from lbctl_iptables.observe import generation, observe
 from lbctl_iptables.others import others
 from lbctl_iptables.probe import probe
 from lbctl_iptables.reading import dump, read, recognizes
-from lbctl_iptables.retire import departure, keeper, put_back, retire, standing, take_out
+from lbctl_iptables.retire import departure, keeper, put_back, retire, side_effects, standing, take_out
 from lbctl_iptables.script import render, withdrawal
 from lbctl_iptables.stats import stats
 
@@ -44,6 +44,7 @@ __all__ = [
     "remember",
     "render",
     "retire",
+    "side_effects",
     "standing",
     "stats",
     "take_out",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.spi import Retirement, missing, present
-from lbctl_iptables import drivers, layout, script
+from lbctl_iptables import advice, drivers, layout, script
 from lbctl_iptables.rules import Rule
 
 if TYPE_CHECKING:
@@ -141,6 +142,19 @@ def standing(host: Host, driver: str, record: str) -> bool:
         [*missing(chain.rules, [rule.text for rule in now.of(chain.place)])]
         or (chain.goes and chain.place not in now.chains)
         for chain in chains
+    )
+
+
+def side_effects(driver: str, text: str, record: str) -> tuple[str, ...]:
+    """See `lbctl.spi.Retiring`. Turns of lbctl's own ladders are not carried over here."""
+    if not drivers.ALL[driver].restarts:
+        return ()
+    turns = Counter(place[:2] for _, place, rule in rules_of(text) if rule.takes_turns)
+    tables = dict.fromkeys(chain.place[:2] for chain in _chains(record))
+    return tuple(
+        advice.started_anew(word, f"those of {advice.counted(turns[word, table])} that stay")
+        for word, table in tables
+        if turns[word, table]
     )
 
 

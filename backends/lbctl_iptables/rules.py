@@ -38,6 +38,11 @@ class Rule(NamedTuple):
         return behind.partition(" ")[0] or None
 
     @property
+    def takes_turns(self) -> bool:
+        """True for a rule that picks the nth connection."""
+        return _NTH in self.text and ("--mode", "nth") in pairwise(layout.split(self.text))
+
+    @property
     def sent(self) -> tuple[str, str] | None:
         """By which target the rule sends a connection, and where, as `Endpoint.to`; None for nowhere."""
         found = _SENT.search(f" {self.text}")
@@ -135,7 +140,7 @@ def parse(dump: str, owner: str) -> Dump:
                 rule = Rule(_spelled(text))
                 if layout.owns(owner, rule.option("-j", "-g") or ""):
                     jumps.setdefault((table, chain), []).append(rule)
-            elif _NTH in text and ("--mode", "nth") in pairwise(layout.split(text)):
+            elif Rule(text).takes_turns:
                 turns[table] += 1
         elif line.startswith(":"):
             chain = line[1:].partition(" ")[0]

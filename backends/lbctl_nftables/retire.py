@@ -224,6 +224,11 @@ def standing(host: Host, driver: str, record: str) -> bool:
     )
 
 
+def side_effects(driver: str, text: str, record: str) -> tuple[str, ...]:  # noqa: ARG001 (the protocol's)
+    """See `lbctl.spi.Retiring`. A rule of nft comes and goes by itself."""
+    return ()
+
+
 def departure(host: Host, driver: str, record: str) -> str:
     """See `lbctl.spi.Retiring`."""
     tables, objects = _kept(record)

@@ -119,8 +119,8 @@ class Migration:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know before agreeing."""
-        notes = [note for step in (self.come, self.go) if isinstance(step, Plan) for note in step.notes]
-        return (*dict.fromkeys(notes), *(self.lift.notes if self.lift else ()), *self._additions())
+        notes = dict.fromkeys((*self.come.notes, *self.go.notes))
+        return (*notes, *(self.lift.notes if self.lift else ()), *self._additions())
 
     def _additions(self) -> Iterator[str]:
         """What is balanced then, and is not now; a family of which nothing is, as a whole."""
@@ -248,6 +248,7 @@ def _lifting(
             record=going.record,
             before=backend.others(text, owner),
             after=backend.others(going.after, owner),
+            notes=backend.side_effects(there.driver, going.after, going.record),
         ),
         intent=meant,
         origin="reading the rules",

@@ -26,6 +26,8 @@ class Retire:
     before: str = ""
     after: str = ""
     back: bool = False
+    #: What the user should know.
+    notes: tuple[str, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -53,8 +55,14 @@ def returning(session: Session, retired: str) -> tuple[Session, Retire]:
     data = json.loads(retired)
     for backend, driver in session.stores():
         if driver.store == data["store"]:
-            return session.at(backend, driver, "they were here"), Retire(record=data["record"], back=True)
+            there = session.at(backend, driver, "they were here")
+            return there, Retire(record=data["record"], back=True, notes=_notes(there, data["record"]))
     raise NoBackend(f"{data['store']} can no longer be reached here")
+
+
+def _notes(session: Session, record: str) -> tuple[str, ...]:
+    text = reader(session.backend).dump(session.host, session.driver)
+    return retirer(session).side_effects(session.driver, text, record)
 
 
 def is_standing(session: Session, step: Retire) -> bool:

@@ -42,6 +42,9 @@ class Retiring(Protocol):
     def standing(self, host: Host, driver: str, record: str) -> bool:
         """True where all that is to be retired is in the kernel."""
 
+    def side_effects(self, driver: str, text: str, record: str) -> tuple[str, ...]:
+        """What taking out or putting back rules does to those that a dump has beside them, in words. Pure."""
+
     def departure(self, host: Host, driver: str, record: str) -> str:
         """What takes out what is still there, for the host's own tools."""
 
