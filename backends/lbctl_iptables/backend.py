@@ -9,7 +9,7 @@ from lbctl_iptables.diagnose import diagnose, precedence
 from lbctl_iptables.layout import NAME as name
 from lbctl_iptables.lift import lift
 from lbctl_iptables.observe import generation, observe
-from lbctl_iptables.others import others
+from lbctl_iptables.others import others, rules_in
 from lbctl_iptables.probe import probe
 from lbctl_iptables.reading import dump, read, recognizes
 from lbctl_iptables.retire import departure, keeper, put_back, retire, side_effects, standing, take_out
@@ -44,6 +44,7 @@ __all__ = [
     "remember",
     "render",
     "retire",
+    "rules_in",
     "side_effects",
     "standing",
     "stats",

@@ -9,11 +9,19 @@ from lbctl_iptables import layout
 
 _COUNTERS = re.compile(r"^(:\S+ \S+) \[\d+:\d+\]$")
 
+#: A chain that does not accept what no rule takes; one of people's own has no policy.
+_POLICY = re.compile(r":\S+ (?!ACCEPT|-)")
+
 
 def others(text: str, owner: str) -> str:
     """See `lbctl.spi.Moving`. Turns do not show in a dump."""
     bare = (_COUNTERS.sub(lambda found: found[1], line) for line in text.splitlines())
     return "".join(f"{x}\n" for x in bare if x and not x.startswith("#") and not _is_of(owner, x))
+
+
+def rules_in(text: str) -> tuple[str, ...]:
+    """See `lbctl.spi.Moving`."""
+    return tuple(line for line in text.splitlines() if line.startswith("-A ") or _POLICY.match(line))
 
 
 def _is_of(owner: str, line: str) -> bool:

@@ -10,7 +10,7 @@ from lbctl_nftables.generation import generation
 from lbctl_nftables.layout import NAME as name
 from lbctl_nftables.lift import lift
 from lbctl_nftables.observe import observe
-from lbctl_nftables.others import others
+from lbctl_nftables.others import others, rules_in
 from lbctl_nftables.probe import probe
 from lbctl_nftables.reading import dump, read, recognizes
 from lbctl_nftables.retire import departure, keeper, put_back, retire, side_effects, standing, take_out
@@ -45,6 +45,7 @@ __all__ = [
     "remember",
     "render",
     "retire",
+    "rules_in",
     "side_effects",
     "standing",
     "stats",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from lbctl_nftables import layout
+from lbctl_nftables.retire import rules_of
 
 _COUNTED = re.compile(r"\b(packets|bytes) \d+|\b(expires) \S+")
 _TABLE = re.compile(r"^table (\S+) (\S+) \{.*?^\}\n", re.MULTILINE | re.DOTALL)
@@ -18,3 +19,8 @@ def others(text: str, owner: str) -> str:
     text = _TABLE.sub(lambda t: "" if t[2] == name and t[1] in words else t[0], text)
     text = "\n".join(line for line in text.split("\n") if line.strip())
     return _COUNTED.sub(lambda found: found[1] or found[2], _DYNAMIC.sub(lambda found: found[1], text))
+
+
+def rules_in(text: str) -> tuple[str, ...]:
+    """See `lbctl.spi.Moving`."""
+    return tuple(rules_of(text))

@@ -127,6 +127,14 @@ def retire(text: str, lines: Collection[int]) -> Retirement:
     return Retirement(after=after, lines=tuple(sorted(numbers)), record=record)
 
 
+def rules_of(text: str) -> Iterator[str]:
+    """The rules of a dump, and policies that do not accept."""
+    for place, each in _Dump(text).objects.items():
+        if place[2] == "chain":
+            yield from (line for line in each.head if line.endswith("policy drop;"))
+            yield from (rule for _, rule, _ in each.rules)
+
+
 def _idle(dump: _Dump, goes: Collection[int]) -> set[int]:
     """The rules that only lead to chains which are left without a rule."""
     emptied = _emptied(dump, goes)

@@ -107,6 +107,7 @@ def test_the_origins_six_lines_go_and_their_surroundings_stay(host: Host) -> Non
     planned = host.migrate("--plan", "--rules")
     assert planned.code == 0, planned.err
     assert planned.out.count("identical") == 2
+    assert f"Stays in iptables-{host.flavour} as it is: 9 rules" in planned.out
     assert "+++ nftables then" in planned.out
     assert "-D PREROUTING -p tcp -m tcp --dport 443 -m statistic" in planned.out
     assert host.rules == before

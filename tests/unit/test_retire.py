@@ -59,6 +59,19 @@ def left(text: str, numbers: tuple[int, ...]) -> list[str]:
     return [line for number, line in enumerate(text.split("\n"), 1) if number not in numbers]
 
 
+def test_only_what_decides_is_told_of_what_stays() -> None:
+    empty = "*nat\n:PREROUTING ACCEPT\n:MINE -\nCOMMIT\n"
+    assert iptables.rules_in(empty) == ()
+    assert iptables.rules_in(empty.replace("ACCEPT", "DROP")) == (":PREROUTING DROP",)
+    assert iptables.rules_in(CHAINS) == tuple(x for x in CHAINS.splitlines() if x.startswith("-A "))
+    assert nftables.rules_in(TABLE) == tuple(
+        x.strip() for x in TABLE.splitlines() if "redirect" in x or "jump" in x
+    )
+    assert nftables.rules_in(
+        "table ip lb {\n\tchain pre {\n\t\ttype nat hook input priority 0; policy drop;\n\t}\n}\n"
+    ) == ("type nat hook input priority 0; policy drop;",)
+
+
 def test_chains_go_that_are_left_without_a_rule_and_what_leads_there() -> None:
     made = iptables.retire(CHAINS, {13, 14, 15})
     assert made.after.split("\n") == left(CHAINS, made.lines)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 #: Shares with denominators from here on are shown as decimals; JSON has them exact.
 _LONG = 1_000_000
-#: Lines of what stays that are shown.
+#: Rules of what stays that are shown.
 _FEW = 20
 
 
@@ -257,8 +257,8 @@ def _text(made: Migration, style: Style, *, rules: bool) -> str:
             "The intent, which --save FILE keeps:",
             *(f"    {x}".rstrip() for x in intent_text(made).splitlines()),
         ]
-    kept = [line for line in made.untouched if line.strip()]
-    lines += ["", f"Stays in {made.source.place} as it is: {count(len(kept), 'line') if kept else 'nothing'}"]
+    kept = made.left
+    lines += ["", f"Stays in {made.source.place} as it is: {count(len(kept), 'rule') if kept else 'nothing'}"]
     lines += [f"    {escape(line)}" for line in kept[:_FEW]]
     lines += [f"    … and {len(kept) - _FEW} more"] if len(kept) > _FEW else []
     for note in made.notes:

@@ -87,6 +87,12 @@ class Migration:
         return tuple(left.splitlines())
 
     @property
+    def left(self) -> tuple[str, ...]:
+        """The rules among what is untouched."""
+        backend = self.source.backend
+        return backend.rules_in("\n".join(self.untouched)) if isinstance(backend, Moving) else ()
+
+    @property
     def diffs(self) -> tuple[tuple[str, ...], ...]:
         """The rules of each store before and after, as unified diffs."""
         sides = ((self.target, self.come), (self.source, self.go))

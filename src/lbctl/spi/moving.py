@@ -27,6 +27,9 @@ class Moving(Protocol):
         Without what packets change: counters, turns of others' ladders, entries that expire.
         """
 
+    def rules_in(self, text: str) -> tuple[str, ...]:
+        """What decides in a text of `others`: its rules, and policies that do not accept. Pure."""
+
     def remember(self, host: Host, driver: str, owner: str, clients: Sequence[Remembered]) -> None:
         """Have the rules in the kernel keep clients, but for those that they have placed themselves.
 
