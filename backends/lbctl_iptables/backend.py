@@ -12,7 +12,16 @@ from lbctl_iptables.observe import generation, observe
 from lbctl_iptables.others import others, rules_in
 from lbctl_iptables.probe import probe
 from lbctl_iptables.reading import dump, read, recognizes
-from lbctl_iptables.retire import departure, keeper, put_back, retire, side_effects, standing, take_out
+from lbctl_iptables.retire import (
+    departure,
+    keeper,
+    put_back,
+    retire,
+    retired,
+    side_effects,
+    standing,
+    take_out,
+)
 from lbctl_iptables.script import render, withdrawal
 from lbctl_iptables.stats import stats
 
@@ -44,6 +53,7 @@ __all__ = [
     "remember",
     "render",
     "retire",
+    "retired",
     "rules_in",
     "side_effects",
     "standing",

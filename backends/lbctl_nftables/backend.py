@@ -13,7 +13,16 @@ from lbctl_nftables.observe import observe
 from lbctl_nftables.others import others, rules_in
 from lbctl_nftables.probe import probe
 from lbctl_nftables.reading import dump, read, recognizes
-from lbctl_nftables.retire import departure, keeper, put_back, retire, side_effects, standing, take_out
+from lbctl_nftables.retire import (
+    departure,
+    keeper,
+    put_back,
+    retire,
+    retired,
+    side_effects,
+    standing,
+    take_out,
+)
 from lbctl_nftables.script import render, withdrawal
 from lbctl_nftables.stats import stats
 
@@ -45,6 +54,7 @@ __all__ = [
     "remember",
     "render",
     "retire",
+    "retired",
     "rules_in",
     "side_effects",
     "standing",

@@ -221,6 +221,11 @@ def _now(host: Host, driver: str, objects: Iterable[_Kept]) -> _Dump:
     return _Dump("".join(texts))
 
 
+def retired(record: str) -> tuple[str, ...]:
+    """See `lbctl.spi.Retiring`."""
+    return tuple(text for each in _kept(record)[1] for text, goes in each.rules if goes)
+
+
 def standing(host: Host, driver: str, record: str) -> bool:
     """See `lbctl.spi.Retiring`."""
     _, objects = _kept(record)

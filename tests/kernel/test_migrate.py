@@ -63,6 +63,8 @@ def test_services_move_and_return(network: Network, source: str, target: str) ->
     assert (again.code, "Nothing to move" in again.err) == (0, True)
     back = network.lbctl("rollback", "--yes", config=config)
     assert back.code == 0, back.err
+    assert "+ web  80/tcp\n" in back.out
+    assert "- web  80/tcp\n" in back.out
     assert rules(network) == before
 
 

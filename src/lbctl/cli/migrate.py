@@ -23,6 +23,7 @@ from lbctl.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from fractions import Fraction
 
     from lbctl.cli.output import Style
@@ -204,6 +205,7 @@ def migration_document(made: Migration) -> dict[str, Any]:
             }
             for pair in made.pairs
         ],
+        "returns": list(made.returns),
         "stays": [
             {"name": stay.name, "rules": list(stay.rules), "reason": stay.reason} for stay in made.stays
         ],
@@ -245,6 +247,7 @@ def _text(made: Migration, style: Style, *, rules: bool) -> str:
     head = " → ".join(places) + (f": {count(len(services), 'service')}" if services else "")
     lines = [style(head, "bold"), f"What moves is what {made.origin} says."]
     lines += ["", *_columns(made, style)] if made.pairs else []
+    lines += _way_back(made, style) if made.comparison is None else []
     for found in made.findings:
         paint = "red" if found.severity == "error" else "yellow"
         lines += ["", f"{style(f'{found.severity}: {found.code}', paint)}: {escape(found.message)}"]
@@ -257,10 +260,7 @@ def _text(made: Migration, style: Style, *, rules: bool) -> str:
             "The intent, which --save FILE keeps:",
             *(f"    {x}".rstrip() for x in intent_text(made).splitlines()),
         ]
-    kept = made.left
-    lines += ["", f"Stays in {made.source.place} as it is: {count(len(kept), 'rule') if kept else 'nothing'}"]
-    lines += [f"    {escape(line)}" for line in kept[:_FEW]]
-    lines += [f"    … and {len(kept) - _FEW} more"] if len(kept) > _FEW else []
+    lines += _rules(f"Stays in {made.source.place} as it is", made.left)
     for note in made.notes:
         lines += ["", f"{style('Note:', 'yellow')} {note}"]
     if rules:
@@ -269,6 +269,31 @@ def _text(made: Migration, style: Style, *, rules: bool) -> str:
         for number, (store, text) in enumerate(made.scripts, 1):
             lines += ["", style(f"# Step {number}, in {store}:", "bold"), text.rstrip()]
     return "\n".join(lines)
+
+
+def _rules(head: str, rules: Sequence[str]) -> list[str]:
+    """How many rules there are, and the first of them."""
+    from lbctl.cli.output import count
+    from lbctl.config.values import escape
+
+    lines = ["", f"{head}: {count(len(rules), 'rule') if rules else 'nothing'}"]
+    lines += [f"    {escape(rule)}" for rule in rules[:_FEW]]
+    return lines + ([f"    … and {len(rules) - _FEW} more"] if len(rules) > _FEW else [])
+
+
+def _way_back(made: Migration, style: Style) -> list[str]:
+    """What comes back and what goes, each in its place."""
+    from dataclasses import replace
+
+    from lbctl.cli.output import plan_text
+    from lbctl.model import Plan
+
+    lines = _rules(f"Comes back in {made.target.place}", made.returns) if made.returns else []
+    for step in (made.come, made.go):
+        if isinstance(step, Plan) and step.changed:
+            # Notes are told once, below.
+            lines += ["", plan_text(replace(step, notes=()), style)]
+    return lines
 
 
 def _columns(made: Migration, style: Style) -> list[str]:

@@ -19,7 +19,17 @@ from lbctl.engine.change import plan_beside
 from lbctl.engine.comparing import Verdict, compare
 from lbctl.engine.importing import ROUNDED, imported
 from lbctl.engine.lifting import Cure, Lifting, lift, movable
-from lbctl.engine.steps import Retire, Step, others_of, reader, removal_of, returning, rules_of, script
+from lbctl.engine.steps import (
+    Retire,
+    Step,
+    others_of,
+    reader,
+    removal_of,
+    retirer,
+    returning,
+    rules_of,
+    script,
+)
 from lbctl.errors import ApplyFailed, IntentError
 from lbctl.model import Intent, Plan
 from lbctl.spi import Moving
@@ -85,6 +95,11 @@ class Migration:
         """What stays where the old rules are."""
         left = self.go.after if isinstance(self.go, Retire) else others_of(self.source, self.owner)
         return tuple(left.splitlines())
+
+    @property
+    def returns(self) -> tuple[str, ...]:
+        """The rules of others that come back."""
+        return retirer(self.target).retired(self.come.record) if isinstance(self.come, Retire) else ()
 
     @property
     def left(self) -> tuple[str, ...]:

@@ -39,6 +39,9 @@ class Retiring(Protocol):
     def keeper(self, text: str, lines: Collection[int]) -> str | None:
         """The program that writes these rules of a dump itself, and would do so again; None for nobody."""
 
+    def retired(self, record: str) -> tuple[str, ...]:
+        """The rules of a record that go, as a dump has them. Pure."""
+
     def standing(self, host: Host, driver: str, record: str) -> bool:
         """True where all that is to be retired is in the kernel."""
 
