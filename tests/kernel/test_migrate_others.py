@@ -172,6 +172,36 @@ def test_who_is_excluded_stays(host: Host) -> None:
     assert (unknown.code, "one of tcp-443, tcp-80" in unknown.err) == (2, True)
 
 
+def test_rules_that_came_back_go_where_lbctl_does_the_same(host: Host) -> None:
+    host.load(SURROUNDINGS.format(rules=ORIGIN))
+    file = host.network.folder / "made.toml"
+    assert host.migrate("--yes", "--save", str(file)).code == 0
+    left = host.rules
+    nft = host.network.tool("nft", "-s", "list", "table", "ip", "lbctl")
+    host.ask(80, 1)
+    host.load(f"*nat\n{ORIGIN}COMMIT\n")
+    back = host.rules
+    # Under another name too.
+    file.write_text(file.read_text().replace('"tcp-80"', '"web"'))
+    assert host.network.lbctl("apply", "--yes", config=file).code == 0
+    gone = host.network.lbctl("migrate", "--to", "nftables", "--yes", config=file)
+    assert gone.code == 0, gone.err
+    assert "Note: web of lbctl does what the rules of tcp-80 do: they only go\n" in gone.out
+    assert "comes in addition" not in gone.out
+    assert host.rules == left
+    assert host.network.tool("nft", "-s", "list", "table", "ip", "lbctl").count("8001") == nft.count("8001")
+    assert host.network.lbctl("plan", "--exit-code", config=file).code == 0
+    assert host.network.lbctl("rollback", "--yes", config=file).code == 0
+    assert host.rules == back
+    # What does something else stays, until somebody says so.
+    file.write_text(file.read_text().replace('"8003"', '"8003", "8004"'))
+    assert host.network.lbctl("apply", "--yes", config=file).code == 0
+    refused = host.network.lbctl("migrate", "--to", "nftables", "--yes", config=file)
+    assert refused.code == 2, refused.err
+    assert '"web" of lbctl and the rules of tcp-80' in refused.err
+    assert host.rules == back
+
+
 @pytest.mark.parametrize(
     ("cure", "shares"),
     [

@@ -10,7 +10,7 @@ migration back.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import unified_diff
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,8 @@ class Migration:
     selectors: frozenset[tuple[str, ...]] = frozenset()
     #: What moves where it is rules of others.
     lift: Lift | None = None
+    #: Services of it that listen where lbctl has one already, and that one: their rules only go.
+    twins: Mapping[str, str] = field(default_factory=dict)
     #: The rules that go, and those that come, service by service; None for a way back, which is only proved.
     comparison: Comparison | None = None
 
@@ -80,15 +82,19 @@ class Migration:
             return str(pair.verdict)
         if pair.a is None and self.lift is not None:
             # Rules of others are of one family, where a port of lbctl is of both.
-            return "comes in addition"
+            return "comes in addition" if self.comes(pair) else "is there already"
         if pair.a is None or pair.b is None or pair.a.action != pair.b.action:
             return None
-        if self.lift is not None and pair.a.selector in self.lift.fixed_selectors:
+        if self.lift is not None and pair.a.selector in self.lift.fixed_selectors and self.comes(pair):
             return "equal shares instead"
         # Draws are of 31 bits; a Maglev table is off from the weights, which is what others get it by.
         meant = next((s for s in self.intent.services if s.name == pair.b.name), None)
         near = ROUNDED + (meant.deviation() if meant is not None and self.target.allow_remap else 0)
         return f"same shares within {float(pair.distance):.1g}" if pair.distance < near else None
+
+    def comes(self, pair: Pair) -> bool:
+        """False for a service that the target has already."""
+        return pair.b is None or pair.b.name not in self.twins.values()
 
     @property
     def untouched(self) -> tuple[str, ...]:
@@ -141,12 +147,15 @@ class Migration:
     def notes(self) -> tuple[str, ...]:
         """What the user should know before agreeing."""
         notes = dict.fromkeys((*self.come.notes, *self.go.notes))
-        return (*notes, *(self.lift.notes if self.lift else ()), *self._additions())
+        twins = (
+            f"{mine} of lbctl does what the rules of {x} do: they only go" for x, mine in self.twins.items()
+        )
+        return (*notes, *(self.lift.notes if self.lift else ()), *self._additions(), *twins)
 
     def _additions(self) -> Iterator[str]:
         """What is balanced then, and is not now; a family of which nothing is, as a whole."""
         now = {pair.service.family for pair in self.pairs if pair.a is not None}
-        added = [pair.service for pair in self.pairs if pair.a is None]
+        added = [pair.service for pair in self.pairs if pair.a is None and self.comes(pair)]
         for family in dict.fromkeys(each.family for each in added if each.family not in now):
             yield f"{family.replace('ip', 'IP')} is balanced too, from then on"
         for each in dict.fromkeys(each.selector[:4] for each in added if each.family in now):
@@ -257,7 +266,7 @@ def _lifting(
     found = lift(backend, text, exclude, cure)
     if found is None:
         return None
-    meant = _merged(session, owner, given, found)
+    meant, twins = _merged(session, owner, given, found)
     come = replace(plan_beside(session, meant), stale=())
     going = found.retirement
     made = Migration(
@@ -273,33 +282,35 @@ def _lifting(
         ),
         intent=meant,
         origin="reading the rules",
-        lift=found,
+        lift=replace(found, lines={name: at for name, at in found.lines.items() if name not in twins}),
+        twins=twins,
     )
     coming = reader(session.backend).read(session.backend.render(come.after))
     return _agreeable(made, coming)
 
 
-def _merged(session: Session, owner: str, given: Intent | None, found: Lift) -> Intent:
-    """What comes, beside what the target has already."""
+def _merged(
+    session: Session, owner: str, given: Intent | None, found: Lift
+) -> tuple[Intent, Mapping[str, str]]:
+    """What holds then, with what the target has already; and `Migration.twins`."""
     base = Intent(owner=owner)
     if session.observe(owner):
         base = _start(session, owner, given)[0].intent or base
     taken = {service.name for service in base.services}
     services = list(base.services)
+    twins: dict[str, str] = {}
     for service in found.services:
-        clash = next((s for s in base.services if _overlap(s, service)), None)
-        if clash is not None:
-            raise IntentError(
-                f'service "{clash.name}" of lbctl listens where the rules of {service.name} do',
-                hint=f'--exclude "{service.name}" leaves those where they are',
-            )
+        twin = next((s for s in base.services if _overlap(s, service)), None)
+        if twin is not None:
+            twins[service.name] = twin.name
+            continue
         if service.name in taken:
             raise IntentError(
                 f'there is a service "{service.name}" in {session.place} already',
                 hint=f'--exclude "{service.name}" leaves the other one where it is',
             )
         services.append(service)
-    return replace(base, services=tuple(services))
+    return replace(base, services=tuple(services)), twins
 
 
 def _overlap(one: Service, other: Service) -> bool:
@@ -364,6 +375,12 @@ def _agreeable(made: Migration, reading: Reading) -> Migration:
     """With what goes held against what comes; raises `ApplyFailed` where connections would get another."""
     made = replace(made, comparison=compare(going(made, live(made.source)), coming(made, reading)))
     odd = [pair for pair in made.pairs if made.told(pair) is None]
+    if made.twins and any(pair.b is None or not made.comes(pair) for pair in odd):
+        both = (f'"{mine}" of lbctl and the rules of {theirs}' for theirs, mine in made.twins.items())
+        raise IntentError(
+            f"{', '.join(both)} listen in the same place and do not do the same: {names(odd)}",
+            hint=" ".join(f'--exclude "{name}"' for name in made.twins) + " leaves those where they are",
+        )
     if odd:
         hashed = all(pair.a and pair.b and pair.a.mode == pair.b.mode == "hash" for pair in odd)
         raise ApplyFailed(
