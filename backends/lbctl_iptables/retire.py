@@ -167,8 +167,7 @@ def side_effects(driver: str, text: str, record: str) -> tuple[str, ...]:
 def departure(host: Host, driver: str, record: str) -> str:
     """See `lbctl.spi.Retiring`."""
     chains = _chains(record)
-    scripts = _takes_out(chains, _now(host, driver, chains))
-    return "".join(f"# Load with: {word}-restore --noflush FILE\n{text}" for word, text in scripts)
+    return script.joined(dict(_takes_out(chains, _now(host, driver, chains))))
 
 
 def take_out(host: Host, driver: str, record: str) -> None:

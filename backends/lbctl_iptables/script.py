@@ -58,6 +58,16 @@ def withdrawal(program: Program) -> str:
     return _HEADER + text
 
 
+def joined(scripts: Mapping[str, str]) -> str:
+    """The scripts of each family as one text, which the tools of both can load."""
+    if len(scripts) < len(layout.WORD):
+        return "".join(
+            f"# Load with: {word}-restore --noflush FILE\n{text}" for word, text in scripts.items()
+        )
+    lines = ((_OPTION[word], line) for word, text in scripts.items() for line in text.splitlines())
+    return _HEADER + "".join(f"{option if line[0] == '-' else ''}{line}\n" for option, line in lines)
+
+
 def _option(words: Sequence[str]) -> str:
     """What has one family's tool alone take a line; nothing for a line of both."""
     return "" if len(words) == len(layout.WORD) else _OPTION[words[0]]

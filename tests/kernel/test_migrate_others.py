@@ -141,6 +141,22 @@ def test_a_move_on_trial_brings_them_back(host: Host) -> None:
     assert host.rules == before
 
 
+def test_the_steps_of_both_families_are_files_for_their_tools(host: Host) -> None:
+    saved, tools = f"-{host.flavour}-save", {"iptables": "80", "ip6tables": "443"}
+    for tool, port in tools.items():
+        rules = "".join(line for line in ORIGIN.splitlines(True) if f"--dport {port} " in line)
+        host.network.tool(f"{tool}-{host.flavour}-restore", stdin=f"*nat\n{rules}COMMIT\n")
+    planned = host.migrate("--plan", "--output", "json")
+    assert planned.code == 0, planned.err
+    come, go = (script["text"] for script in planned.json["rules"]["scripts"])
+    host.network.tool("nft", "-f", "-", stdin=come)
+    for tool in tools:
+        assert "REDIRECT" in host.network.tool(tool + saved)
+        host.network.tool(f"{tool}-{host.flavour}-restore", "--noflush", stdin=go)
+        assert "REDIRECT" not in host.network.tool(tool + saved)
+    assert sorted(host.ask(80, 3)) == ["8001", "8002", "8003"]
+
+
 def test_clients_that_rules_leave_out_are_told(host: Host) -> None:
     rules = ORIGIN.replace("-A PREROUTING -p", "-A PREROUTING -s 192.0.2.0/24 -p")
     host.load(SURROUNDINGS.format(rules=rules))
