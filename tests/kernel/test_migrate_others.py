@@ -146,9 +146,12 @@ def test_the_steps_of_both_families_are_files_for_their_tools(host: Host) -> Non
     for tool, port in tools.items():
         rules = "".join(line for line in ORIGIN.splitlines(True) if f"--dport {port} " in line)
         host.network.tool(f"{tool}-{host.flavour}-restore", stdin=f"*nat\n{rules}COMMIT\n")
-    planned = host.migrate("--plan", "--output", "json")
+    folder = host.network.folder
+    planned = host.migrate("--plan", "--scripts", str(folder))
     assert planned.code == 0, planned.err
-    come, go = (script["text"] for script in planned.json["rules"]["scripts"])
+    come, go = ((folder / f"{n}.rules").read_text() for n in ("1-nftables", f"2-iptables-{host.flavour}"))
+    again = host.migrate("--plan", "--scripts", str(folder))
+    assert (again.code, "1-nftables.rules cannot be written: File exists" in again.err) == (5, True)
     host.network.tool("nft", "-f", "-", stdin=come)
     for tool in tools:
         assert "REDIRECT" in host.network.tool(tool + saved)

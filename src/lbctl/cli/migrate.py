@@ -58,6 +58,15 @@ def migrate(
             "--rules", help="Show the rules too: as a diff, and as scripts for a host without lbctl."
         ),
     ] = False,
+    scripts: Annotated[
+        Path | None,
+        typer.Option(
+            "--scripts",
+            metavar="DIR",
+            help="Write these scripts to files of a directory, in the order of the steps.",
+            show_default=False,
+        ),
+    ] = None,
     config: Config = None,
     owner: Owner = None,
     trial: TrialTime = None,
@@ -139,6 +148,9 @@ def migrate(
         if data:
             print_json({"changed": False, "applied": False})
         return
+    if scripts is not None:
+        for number, (store, text) in enumerate(made.scripts, 1):
+            write_new(scripts / f"{number}-{store}.rules", text)
     show_migration(made, data=data, asking=not (plan or yes), color=color, rules=rules)
     applied = not plan and confirmed("Move this?", yes=yes)
     tried = None
