@@ -123,3 +123,47 @@ def test_listeners_that_meet_are_told_however_many_there_are() -> None:
     made = imported(iptables.read("\n".join([*head, *rules, last, "COMMIT", ""])))
     assert len(made.intent.services) == len(rules)
     assert [reason for _, reason in made.lost] == ["another service of the text listens on 80/tcp too"]
+
+
+PORT = "iptables -t nat -A PREROUTING -p tcp --dport 80"
+HALF = "-m statistic --mode nth --every 2 --packet 0 -j REDIRECT --to-ports 8001"
+HALVES = f"{PORT} {HALF}\n{PORT} -j REDIRECT --to-ports 8002\n"
+ONE_OF_TWO = f"{PORT} -j DNAT --to-destination 10.0.0.1:80\n"
+
+
+@pytest.mark.parametrize(
+    ("ipv4", "ipv6", "services"),
+    [
+        (HALVES, HALVES.replace("iptables", "ip6tables"), 1),
+        (ONE_OF_TWO, ONE_OF_TWO.replace("iptables", "ip6tables").replace("10.0.0.1", "[2001:db8::1]"), 1),
+        # Other shares of the same ports, and other ports, are no one service.
+        (HALVES, HALVES.replace("iptables", "ip6tables").replace("every 2", "every 3"), 1),
+        (HALVES, HALVES.replace("iptables", "ip6tables").replace("8002", "8003"), 1),
+        (HALVES, HALVES.replace("iptables", "ip6tables").replace("dport 80", "dport 81"), 2),
+    ],
+)
+def test_rules_of_both_families_for_a_port_are_one_service(ipv4: str, ipv6: str, services: int) -> None:
+    made = imported(iptables.read(ipv4 + ipv6))
+    assert len(made.intent.services) == services
+    alike = ipv6.replace("ip6tables", "iptables").replace("[2001:db8::1]", "10.0.0.1") == ipv4
+    whole = alike or services == 2
+    assert bool(made.lost) is not whole
+    assert sum(map(len, made.lines.values())) == (ipv4 + ipv6).count("\n") - (0 if whole else 2)
+
+
+def test_many_services_of_one_port_have_names_in_order() -> None:
+    rule = "-A PREROUTING -d 10.0.{}.{}/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.1.0.1:80"
+    rules = [rule.format(i >> 8, i & 255) for i in range(1500)]
+    made = imported(iptables.read("\n".join(["*nat", *rules, "COMMIT", ""])))
+    names = [service.name for service in made.intent.services]
+    assert names == ["tcp-80", *(f"tcp-80-{number}" for number in range(2, 1501))]
+
+
+def test_a_hash_to_the_listeners_own_port_has_it_as_its_endpoint() -> None:
+    rules = [
+        f"-A OUTPUT -p udp --dport 80 -m cluster --cluster-total-nodes 2 --cluster-local-node {node} "
+        "--cluster-hash-seed 5 -j REDIRECT"
+        for node in (1, 2)
+    ]
+    [service] = iptables.read("\n".join(["*nat", *rules, "COMMIT", ""])).services
+    assert (service.mode, service.slots) == ("hash", ("80", "80"))

@@ -94,6 +94,7 @@ def _consistent(reading: Reading, lines: int) -> None:
         assert len({backend.to for backend in service.backends}) == len(parts)
         assert service.mode in {"nth", "random", "hash", "mixed", "single", "none"}
         assert service.exact is (service.depends_on is None)
+        assert set(service.slots) <= {None, *(backend.to for backend in service.backends)}
         if service.slots and service.mode != "hash":
             for backend in service.backends:
                 assert Fraction(service.slots.count(backend.to), len(service.slots)) == backend.share

@@ -5,6 +5,7 @@ No clock: the reader counts its own work, and refuses what takes more than rules
 
 from fractions import Fraction
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,7 +67,9 @@ def test_chains_that_double_their_ways_are_refused() -> None:
         nat("-A PREROUTING -j c0", *doubled, "-A c40 -p tcp -j REDIRECT --to-ports 8001", chains=41)
     )
     assert not reading.accept
-    assert [lost.reason for lost in reading.unsupported] == ["too many ways through them"]
+    assert [lost.reason for lost in reading.unsupported] == [
+        "chain PREROUTING: chains that lead on too many ways are not followed"
+    ]
 
 
 def test_shares_of_many_draws_stay_small_and_complete() -> None:
@@ -150,3 +153,13 @@ def test_states_of_one_connection_add_up() -> None:
     assert stream.states[START] == {1: 0b1111}
     assert stream.mass() == Fraction(3, 2)
     assert Stream.of([START, other, START]).sequence() == [START, other, START]
+
+
+def test_services_beyond_the_bound_are_refused_with_their_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lbctl_iptables.reading.reader._MOST_SERVICES", 3)
+    rule = "-A PREROUTING -d 10.0.0.{0}/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.1.0.1:80\n"
+    rules = [rule.format(number) for number in range(1, 6)]
+    assert read(f"*nat\n{''.join(rules[:3])}COMMIT\n").accept
+    reading = read(f"*nat\n{''.join(rules)}COMMIT\n")
+    assert (reading.accept, len(reading.services)) == (False, 3)
+    assert [lost.line for lost in reading.unsupported] == [5]

@@ -318,9 +318,10 @@ class Reader:
                 try:
                     seek.chain(hook.programs[name], name, chain, leading[name])
                 except TooMuch:
-                    self._refuse(hook.programs[name][chain])
+                    self._too_much(hook.programs[name][chain])
         for selector in selectors.values():
-            if len(self.found) > _MOST_SERVICES:
+            if len(self.found) >= _MOST_SERVICES:
+                self._refuse(selector.leaves, f"more than {_MOST_SERVICES} services")
                 break
             leads = None if followed is None else hook.leads(selector.where)
             known = followed.get(selector.where) if followed is not None and leads is not None else None
@@ -401,18 +402,23 @@ class Reader:
         same.walks.append(found.walk)
         return same
 
-    def _refuse(self, program: Program) -> None:
-        rule = program.meanings[0].rule if program.meanings else None
+    def _too_much(self, program: Program) -> None:
+        about = f"chain {findings.shown(program.name)}: chains that lead on too many ways"
+        self._refuse(program.meanings, about)
+
+    def _refuse(self, meanings: Sequence[Meaning], what: str) -> None:
+        """Have the text not be trusted, for what is not followed from some rules on."""
+        rule = meanings[0].rule if meanings else None
         self._log.accept = False
         self._log.find(
             "unsupported-target",
             Severity.ERROR,
             rule.line if rule else 1,
             rule.text if rule else "",
-            f"chain {findings.shown(program.name)}: chains that lead on too many ways are not followed",
+            f"{what} are not followed",
         )
-        if program.meanings:
-            self._lose(program.meanings[0], "chains", "too many ways through them")
+        if meanings:
+            self._lose(meanings[0], "rules", f"{what} are not followed")
 
     # -- one selector
 
@@ -426,7 +432,7 @@ class Reader:
             source_nat = self._later.source_nat(stream, selector.where, ours=ours)
         except TooMuch:
             entered = [hook.programs[name][chain] for name, chain in hook.passed]
-            self._refuse(next((program for program in entered if program.meanings), entered[0]))
+            self._too_much(next((program for program in entered if program.meanings), entered[0]))
             return
         for meaning, _ in whole.counters:
             self.movers.setdefault(meaning, []).append(selector.where)
@@ -530,7 +536,7 @@ class Reader:
             made = tuple([ends[state] for state in stream.sequence()])
         if mode == "hash" and len(walk.seeds) == 1:
             (key, total), *_ = walk.seeds.items()
-            made = _hash_slots(stream, key, total, label)
+            made = tuple([_endpoint(to, selector) for to in _hash_slots(stream, key, total, label)])
             seed = key[1]
             placing = _PLACINGS[key[0].partition(" ")[0], family]
         where = selector.where

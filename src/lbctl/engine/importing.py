@@ -51,6 +51,8 @@ _PORT = re.compile(r"(?:\]|\A):\d+\Z")
 _address = lru_cache(maxsize=1 << 14)(ip_address)
 #: Slots times endpoints for which the order of the endpoints is worked out.
 _MOST_SLOTS = 1 << 18
+#: What a listener without an address is read from.
+_ANYWHERE = {"any", "local"}
 _EVERYBODY: Mapping[Family, Network] = {
     Family.IPV4: ip_network("0.0.0.0/0"),
     Family.IPV6: ip_network("::/0"),
@@ -196,9 +198,10 @@ def imported(reading: Reading, source: Sequence[str] = ()) -> Imported:
     numbers: dict[str, tuple[int, ...]] = {}
     lost: list[tuple[ReadService, str]] = []
     taken: dict[tuple[Protocol, int], set[Address | None]] = {}
+    last: dict[str, int] = {}
     for group in _groups(reading.services):
         try:
-            service, remarks = _service(group, made)
+            service, remarks = _service(group, made, last)
         except _CannotHold as reason:
             lost += [(each, str(reason)) for each in group]
             continue
@@ -245,7 +248,30 @@ def _groups(services: Iterable[ReadService]) -> Iterable[list[ReadService]]:
         if key is None or not all(_alike(service, other) for other in others):
             key = (service.family, service.name, service.picking, service.hooks)
         groups.setdefault(key, []).append(service)
-    return groups.values()
+    return _of_both_families(groups.values())
+
+
+def _of_both_families(groups: Iterable[list[ReadService]]) -> list[list[ReadService]]:
+    """Services without a name that balance a port of every address, for IPv4 and for IPv6, as one."""
+    found: list[list[ReadService]] = []
+    lone: dict[object, list[ReadService]] = {}
+    for group in groups:
+        service = group[0]
+        if service.name is None and len(group) == 1 and service.dst in _ANYWHERE:
+            other = lone.setdefault((service.proto, service.dport), group)
+            if len(other) == 1 and other is not group and _same_in_both(other[0], service):
+                other.append(service)
+                continue
+        found.append(group)
+    return found
+
+
+def _same_in_both(one: ReadService, other: ReadService) -> bool:
+    """True for services of the two families that one service of an intent can be."""
+    if one.family is other.family or not _alike(one, other) or one.hash_seed != other.hash_seed:
+        return False
+    # Ports of this host serve both families, by the same weights.
+    return one.action != "redirect" or (one.backends, one.slots) == (other.backends, other.slots)
 
 
 def _alike(one: ReadService, other: ReadService) -> bool:
@@ -264,7 +290,9 @@ def _remembered(service: ReadService) -> Kept | None:
     return service.affinity if service.affinity and service.affinity.kind != "hash" else None
 
 
-def _service(group: Sequence[ReadService], made: Mapping[str, Service]) -> tuple[Service, list[str]]:
+def _service(
+    group: Sequence[ReadService], made: Mapping[str, Service], last: dict[str, int]
+) -> tuple[Service, list[str]]:
     remarks: list[str] = []
     first = group[0]
     listeners: dict[Listener, None] = {}
@@ -287,7 +315,7 @@ def _service(group: Sequence[ReadService], made: Mapping[str, Service]) -> tuple
     some = any(network not in _EVERYBODY.values() for network in networks)
     allow = sorted(networks, key=lambda network: (network.version, network)) if some else ()
     anywhere = {(x.protocol, x.port) for x in listeners if x.address is None}
-    name = _name(first, made)
+    name = _name(first, made, last)
     scheduler, endpoints, seed = _picked(group)
     kept = _remembered(first)
     if kept and kept.by != "source address":
@@ -370,7 +398,7 @@ def _ports(text: str) -> list[int]:
 
 def _addresses(text: str) -> list[Address | None]:
     """The addresses of listeners; None is any of this host."""
-    if text in {"local", "any"}:
+    if text in _ANYWHERE:
         return [None]
     if "/" in text:
         raise _CannotHold(f"a whole network, {text}")
@@ -491,21 +519,24 @@ def _endpoint(text: str, weight: int, name: str | None) -> Endpoint:
     return Endpoint(port=int(port), address=address, weight=weight, name=given)
 
 
-def _name(service: ReadService, made: Mapping[str, Service]) -> str:
-    """A name for the service: that of its comments as far as it can be one."""
+def _name(service: ReadService, made: Mapping[str, Service], last: dict[str, int]) -> str:
+    """A name for the service: that of its comments as far as it can be one.
+
+    `last` are the numbers that names have had.
+    """
     tidy = re.sub(r"[^a-z0-9]+", "-", (service.name or "").lower()).strip("-")[:50].strip("-")
     base = service.name if service.name and NAME.match(service.name) else tidy
     base = base or f"{service.proto}-{re.sub(r'[^0-9]+', '-', service.dport)}"
-    name, number = base, 2
+    name = base
     while name in made:
+        last[base] = number = last.get(base, 1) + 1
         name = f"{base[:55]}-{number}"
-        number += 1
     return name
 
 
 def own_endpoint(service: ReadService) -> str:
     """The listener of a service as an endpoint of it: who is sent there goes where he went without."""
-    if service.action == "redirect" or service.dst in {"any", "local"}:
+    if service.action == "redirect" or service.dst in _ANYWHERE:
         return service.dport
     return f"[{service.dst}]:{service.dport}" if ":" in service.dst else f"{service.dst}:{service.dport}"
 
