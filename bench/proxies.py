@@ -130,11 +130,16 @@ def check(case: Case, traffic: Traffic, opens: tuple[int, int], tracked: int) ->
     """Ends the bench where the kernel's counters deny what a run is said to be."""
     opened = traffic.counts["opened"]
     by_proxy = opened if case.balances_in == "process" and case.way is not CLUSTER else 0
-    # The kernel may try a port again at once where the last connection with it is not over yet.
-    seen = {"opened by clients": (opens[0], opened), "opened by proxies": (opens[1], by_proxy)}
-    seen["tracked"] = (tracked, opened if case.balances_in == "kernel" else 0)
-    for what, (number, wanted) in seen.items():
-        if not 0.98 * wanted <= number <= 1.02 * wanted:
+    by_kernel = opened if case.balances_in == "kernel" else 0
+    # The kernel may try a port again at once where the last connection with it is not over yet; and a port
+    # that had a connection before has the same entry in the connection table for the next one.
+    seen = (
+        ("opened by clients", opens[0], opened, 0.98),
+        ("opened by proxies", opens[1], by_proxy, 0.98),
+        ("tracked", tracked, by_kernel, 0.8),
+    )
+    for what, number, wanted, least in seen:
+        if not least * wanted <= number <= 1.02 * wanted:
             sys.exit(f"{case.name}: {number} connections {what}, not {wanted}")
 
 
