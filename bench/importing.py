@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 SIZES = (10_000, 30_000, 100_000)
@@ -28,14 +28,23 @@ def address(number: int) -> str:
 
 
 def flat(services: int) -> Iterator[str]:
+    return ladders(services, "-d", lambda i: f'-m comment --comment "service {i}" ')
+
+
+def clients(services: int) -> Iterator[str]:
+    return ladders(services, "-s", lambda _: "")
+
+
+def ladders(services: int, side: str, about: Callable[[int], str]) -> Iterator[str]:
+    """A ladder for each address, which is on one side of its connections."""
     yield "*nat"
     yield ":PREROUTING ACCEPT [0:0]"
     for i in range(services):
         for left in range(RULES, 0, -1):
             pick = f"-m statistic --mode nth --every {left} --packet 0 " if left > 1 else ""
             yield (
-                f"-A PREROUTING -d {address(i)}/32 -p tcp -m tcp --dport 80 {pick}"
-                f'-m comment --comment "service {i}" -j DNAT --to-destination 192.168.{i >> 8}.{left}:80'
+                f"-A PREROUTING {side} {address(i)}/32 -p tcp -m tcp --dport 80 {pick}{about(i)}"
+                f"-j DNAT --to-destination 192.168.{i >> 8}.{left}:80"
             )
     yield "COMMIT"
 
@@ -65,19 +74,6 @@ def chains(services: int) -> Iterator[str]:
             yield f"-A SEP-{i}-{j} -p tcp {about} -m tcp -j DNAT --to-destination 10.244.{i >> 8}.{j}:8080"
             if j:
                 yield f"-A SEP-{i}-{j} -p udp {about} -j RETURN"
-    yield "COMMIT"
-
-
-def clients(services: int) -> Iterator[str]:
-    yield "*nat"
-    yield ":PREROUTING ACCEPT [0:0]"
-    for i in range(services):
-        for left in range(RULES, 0, -1):
-            pick = f"-m statistic --mode nth --every {left} --packet 0 " if left > 1 else ""
-            yield (
-                f"-A PREROUTING -s {address(i)}/32 -p tcp -m tcp --dport 80 {pick}"
-                f"-j DNAT --to-destination 192.168.{i >> 8}.{left}:80"
-            )
     yield "COMMIT"
 
 

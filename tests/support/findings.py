@@ -1,6 +1,8 @@
 """Every finding of the reader of iptables rules: a text that has it, and one near it that has it not."""
 
-from lbctl.model import Finding
+from collections.abc import Callable
+
+from lbctl.model import Finding, Reading
 
 A, B, C = (f"-j DNAT --to-destination 10.0.0.{i}:80" for i in (1, 2, 3))
 TCP = "-A PREROUTING -p tcp -m tcp --dport 80"
@@ -240,3 +242,22 @@ def corrected_text(has: str, found: Finding) -> str:
         return "\n".join([*found.corrected, ""])
     above = [line[1:] for line in has.split("\n")[: found.line] if line.startswith("*")]
     return "\n".join([f"*{above[-1]}", *found.corrected, "COMMIT", ""])
+
+
+def codes(reading: Reading) -> set[str]:
+    return {found.code for found in reading.findings}
+
+
+def told_apart(
+    read: Callable[[str], Reading], correct: Callable[[str, Finding], str], code: str, has: str, near: str
+) -> list[Finding]:
+    """The findings of a code in a text that has it; its neighbour and its corrected rules have it not."""
+    reading = read(has)
+    found = [each for each in reading.findings if each.code == code]
+    assert found, codes(reading)
+    assert all(1 <= each.line <= has.count("\n") + 1 and each.message for each in found)
+    assert code not in codes(read(near))
+    for each in found:
+        if each.corrected:
+            assert code not in codes(read(correct(has, each))), each.corrected
+    return found

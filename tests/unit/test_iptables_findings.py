@@ -2,29 +2,32 @@
 
 import pytest
 
-from lbctl.model import Reading
 from lbctl_iptables.reading import read
 from support import nft_findings
-from support.findings import CASES, GOOD, NEW, ONE, TCP, A, B, C, chance, corrected_text, mangle, nth, table
+from support.findings import (
+    CASES,
+    GOOD,
+    NEW,
+    ONE,
+    TCP,
+    A,
+    B,
+    C,
+    chance,
+    corrected_text,
+    mangle,
+    nth,
+    table,
+    told_apart,
+)
 from support.reference import documented_codes
-
-
-def codes(reading: Reading) -> set[str]:
-    return {found.code for found in reading.findings}
 
 
 @pytest.mark.parametrize(
     ("code", "has", "near"), CASES, ids=[f"{i}-{case[0]}" for i, case in enumerate(CASES)]
 )
 def test_a_finding_and_its_neighbour(code: str, has: str, near: str) -> None:
-    reading = read(has)
-    found = [each for each in reading.findings if each.code == code]
-    assert found, codes(reading)
-    assert all(1 <= each.line <= has.count("\n") + 1 and each.message for each in found)
-    assert code not in codes(read(near))
-    for each in found:
-        if each.corrected:
-            assert code not in codes(read(corrected_text(has, each))), each.corrected
+    assert told_apart(read, corrected_text, code, has, near)
 
 
 def test_each_documented_code_has_a_case() -> None:

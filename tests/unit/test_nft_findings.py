@@ -2,8 +2,8 @@
 
 import pytest
 
-from lbctl.model import Reading
 from lbctl_nftables.reading import read
+from support.findings import told_apart
 from support.nft_findings import CASES, corrected_text
 
 #: Of these, nobody can say by a rule what was meant.
@@ -20,23 +20,12 @@ NO_CORRECTION = {
 }
 
 
-def codes(reading: Reading) -> set[str]:
-    return {found.code for found in reading.findings}
-
-
 @pytest.mark.parametrize(
     ("code", "has", "near"), CASES, ids=[f"{i}-{case[0]}" for i, case in enumerate(CASES)]
 )
 def test_a_finding_and_its_neighbour(code: str, has: str, near: str) -> None:
-    reading = read(has)
-    found = [each for each in reading.findings if each.code == code]
-    assert found, codes(reading)
-    assert all(1 <= each.line <= has.count("\n") + 1 and each.message for each in found)
-    assert code not in codes(read(near))
-    for each in found:
+    for each in told_apart(read, corrected_text, code, has, near):
         assert bool(each.corrected) is (code not in NO_CORRECTION)
-        if each.corrected:
-            assert code not in codes(read(corrected_text(has, each))), each.corrected
 
 
 @pytest.mark.parametrize(

@@ -69,14 +69,18 @@ def describe(session: Session, plan: Plan) -> tuple[ServiceChange, ...]:
 def removal(session: Session, owner: str, *, everywhere: bool) -> tuple[Plan, ...]:
     """The plans that take out everything of an owner: in the chosen store, or in every one."""
     session.need_privilege()
+    return tuple(
+        removal_here(session.at(backend, driver, "to be emptied"), owner)
+        for backend, driver in session.stores()
+        if everywhere or driver.name == session.driver
+    )
+
+
+def removal_here(session: Session, owner: str) -> Plan:
+    """The plan that takes everything of an owner out of the store of a session."""
     nothing = Intent(owner=owner)
-    plans = []
-    for backend, driver in session.stores():
-        if everywhere or driver.name == session.driver:
-            there = session.at(backend, driver, "to be emptied")
-            before, after = there.observe(owner), there.compile(nothing)
-            plans.append(way(session.host, backend, driver.name, before, after, nothing))
-    return tuple(plans)
+    before, after = session.observe(owner), session.compile(nothing)
+    return way(session.host, session.backend, session.driver, before, after, nothing)
 
 
 def ensure_last_holds(session: Session, owner: str) -> None:

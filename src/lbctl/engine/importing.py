@@ -28,7 +28,6 @@ from lbctl.model import (
     SourceNat,
     brief,
     default_seed,
-    schedule,
     slot_count,
     written,
 )
@@ -435,13 +434,8 @@ def _picked(
     if len({e.address is None for e in endpoints.values()}) > 1:
         raise _CannotHold("endpoints of this host and addresses in one")
     if len({e.name for e in endpoints.values()}) < len(endpoints):
-        endpoints = {to: replace_name(e) for to, e in endpoints.items()}
+        endpoints = {to: replace(e, name=e.to) for to, e in endpoints.items()}
     return _SCHEDULERS[mode], tuple(endpoints.values()), seed
-
-
-def replace_name(endpoint: Endpoint) -> Endpoint:
-    """The endpoint without a name of its own."""
-    return replace(endpoint, name=endpoint.to)
 
 
 def _order(slots: Sequence[str], weights: Mapping[str, int]) -> list[str]:
@@ -546,4 +540,4 @@ def shown(service: ReadService) -> str:
     return f"{service.dst}:{service.dport}/{service.proto} ({service.family})"
 
 
-__all__ = ["Imported", "decode", "document", "imported", "read_live", "read_rules", "schedule"]
+__all__ = ["Imported", "decode", "document", "imported", "read_live", "read_rules"]

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl.engine import history, trial
-from lbctl.engine.change import ensure_last_holds
+from lbctl.engine.change import changing, ensure_last_holds
 from lbctl.engine.migrating import Migration
 from lbctl.engine.moving import record_start, upcoming
 from lbctl.engine.returning import Way, go, way_back
@@ -41,13 +41,7 @@ def try_out(session: Session, way: Way, seconds: float) -> tuple[Trial, list[str
     no state on record to return to, or no reverter comes up.
     """
     host, owner = session.host, way.owner
-    with host.lock(owner, patience=session.patience):
-        history.ensure_settled(host, owner)
-        if trial.running(host, owner):
-            raise Stale(
-                f'a trial of owner "{owner}" is running',
-                hint="lbctl confirm keeps it, lbctl rollback takes it back",
-            )
+    with changing(session, owner, None):
         tried = Trial(
             ident=f"{os.getpid()}.{host.clock():.6f}",
             state=State.RUNNING,

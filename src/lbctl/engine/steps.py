@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from lbctl.engine.change import perform, way
+from lbctl.engine.change import perform, removal_here, way
 from lbctl.errors import ApplyFailed, NoBackend
 from lbctl.model import Intent, Plan
 from lbctl.spi import Moving, Reader, Retiring
@@ -39,13 +39,12 @@ Step: TypeAlias = Plan | Retire
 
 
 def removal_of(session: Session, owner: str) -> Plan:
-    """The plan that takes an owner's rules out of one store."""
-    nothing = Intent(owner=owner)
-    return between(session, session.observe(owner), session.compile(nothing), nothing)
+    """As `removal_here`, of a migration: what flows there are belongs to the rules of both sides."""
+    return replace(removal_here(session, owner), stale=())
 
 
 def between(session: Session, before: Program, after: Program, intent: Intent) -> Plan:
-    """A plan of a migration: what flows there are belongs to the rules of both sides."""
+    """As `way`, of a migration."""
     made = way(session.host, session.backend, session.driver, before, after, intent)
     return replace(made, stale=())
 
