@@ -17,9 +17,11 @@ from timing import interrupts, processor
 from lbctl.host import LocalHost
 from lbctl.host.netns import Namespace
 
-#: Several, so that no run needs the same pair of ports twice while its last use is remembered.
-HOSTS = ("192.0.2.1", "192.0.2.2", "192.0.2.3")
-CLIENT = "192.0.2.100"
+#: The host's addresses, each on a link of its own: the host's, and the client's next to it. Several, so that no run
+#: needs the same pair of ports twice while its last use is remembered; and links apart, since a redirect leads to the
+#: first address of the link: were they on one, a client's port would meet the memory of what it did elsewhere.
+LINKS = {"192.0.2.1": "192.0.2.2", "192.0.2.5": "192.0.2.6", "192.0.2.9": "192.0.2.10"}
+HOSTS = tuple(LINKS)
 PORT = 80
 BACKENDS = (8001, 8002, 8003)
 #: Takes the place of the last one in changes.
@@ -95,9 +97,10 @@ class Site:
             self._stack.callback(namespace.close)
             # Proxies connect from here too; one that has only half of the ports waits for them.
             namespace.write("/proc/sys/net/ipv4/ip_local_port_range", "10000 65535")
-        self.host.connect("uplink", self.client, "uplink")
-        self.host.address("uplink", *(f"{address}/24" for address in HOSTS))
-        self.client.address("uplink", f"{CLIENT}/24")
+        for number, addresses in enumerate(LINKS.items()):
+            self.host.connect(f"link{number}", self.client, f"link{number}")
+            for namespace, address in zip((self.host, self.client), addresses, strict=True):
+                namespace.address(f"link{number}", f"{address}/30")
         return self
 
     def __exit__(self, *_: object) -> None:
