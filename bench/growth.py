@@ -55,13 +55,6 @@ BATCH = 25
 NOBODY = "02:00:00:00:00:99"
 FORWARDING, TRACKED, SCATTERED = "forwarding", "conntrack", "lbctl, scattered"
 FEW, MANY, LADDERED = "lbctl, 4 endpoints", f"lbctl, {LADDER} endpoints", f"ladder of {LADDER}"
-#: Has each flow tracked, and nothing else.
-TRACKING = {
-    "nftables": "table ip plain {\n\tchain prerouting {\n\t\ttype filter hook prerouting priority -100\n"
-    "\t\tct state new\n\t}\n}\n",
-    "iptables": "*mangle\n-A PREROUTING -m conntrack --ctstate NEW\nCOMMIT\n",
-    "ipvs": "",
-}
 RUNS_OF_A_LOAD = 5
 
 
@@ -179,7 +172,7 @@ class Bench:
 
     def plain_rows(self) -> None:
         """What layouts are held against."""
-        for what, text in ((FORWARDING, ""), (TRACKED, TRACKING[self.backend])):
+        for what, text in ((FORWARDING, ""), (TRACKED, layouts.TRACKING[self.backend])):
             road = build(self.host, partial(self.load_text, text))
             self.add(what, 0, road, ENDPOINT, tracked=bool(text))
         if self.backend == "iptables":

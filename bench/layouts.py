@@ -25,6 +25,13 @@ ENDPOINT = IPv4Address("10.1.0.1")
 ELSEWHERE = IPv4Address("10.1.99.1")
 LADDER = 64
 OURS, ANONYMOUS, KUBE, LIST, IPVS = "lbctl", "anonymous maps", "kube-proxy", "list", "IPVS"
+#: Has each flow tracked, and nothing else.
+TRACKING = {
+    "nftables": "table ip plain {\n\tchain prerouting {\n\t\ttype filter hook prerouting priority -100\n"
+    "\t\tct state new\n\t}\n}\n",
+    "iptables": "*mangle\n-A PREROUTING -m conntrack --ctstate NEW\nCOMMIT\n",
+    "ipvs": "",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ class Size:
     flow_runs: int
     flows: int
     flow_milliseconds: int
-    #: Proxies: how often all take turns, and milliseconds of traffic of each kind.
+    #: Proxies: how often all take turns, and milliseconds of traffic of each kind (half of it where
+    #: connections stay).
     rounds: int
     traffic_milliseconds: int
     #: Shares: connections. Changes under load: how many, and new connections a second.
@@ -39,8 +40,8 @@ SIZES = {
         flow_runs=11,
         flows=4_000,
         flow_milliseconds=150,
-        rounds=4,
-        traffic_milliseconds=1_500,
+        rounds=9,
+        traffic_milliseconds=1_000,
         connections=10_000,
         changes=100,
         rate=2_000,

@@ -17,9 +17,10 @@ from timing import interrupts, processor
 from lbctl.host import LocalHost
 from lbctl.host.netns import Namespace
 
-#: The host's addresses, each on a link of its own: the host's, and the client's next to it. Several, so that no run
-#: needs the same pair of ports twice while its last use is remembered; and links apart, since a redirect leads to the
-#: first address of the link: were they on one, a client's port would meet the memory of what it did elsewhere.
+#: The host's addresses, each on a link of its own, and the client's at its other end. Several, so that no run
+#: needs the same pair of ports twice while its last use is remembered. Links apart, since a redirect leads to
+#: the first address of a link: with all on one, a client's port meets the memory of its use with another
+#: address, whose timestamps differ, and its first packet is dropped.
 LINKS = {"192.0.2.1": "192.0.2.2", "192.0.2.5": "192.0.2.6", "192.0.2.9": "192.0.2.10"}
 HOSTS = tuple(LINKS)
 PORT = 80

@@ -15,7 +15,7 @@ def test_connections(tmp_path: Path) -> None:
     found, said = bench(tmp_path, "proxies", "changes")
     cases = found["proxies"]["cases"]
     changes, shares = found["changes"]["changes"], found["changes"]["shares"]
-    assert {"direct", *OURS} <= set(cases)
+    assert {"direct", "direct, tracked", *OURS} <= set(cases)
     assert not any(r[kind]["lost"] for c in cases.values() for r in c["rounds"] for kind in ("new", "paced"))
     for way in OURS:
         assert changes[way]["lost"] == {}
