@@ -164,3 +164,42 @@ def test_the_path_of_connections_that_ask_a_counter_twice() -> None:
         (7, "1/2", "1/2"),
         (8, "1/2", "1/2"),
     ]
+
+
+def test_equal_chances_among_others_are_weights() -> None:
+    # 2:1:1:2
+    rules = [
+        f"-m statistic --mode random --probability {p} -j REDIRECT --to-ports {i}"
+        for i, p in enumerate(("0.33333333349", "0.25", "0.33333333349"), 1)
+    ]
+    reading = nat(
+        *(f"-A PREROUTING -p tcp --dport 80 {rule}" for rule in (*rules, "-j REDIRECT --to-ports 4"))
+    )
+    assert codes(reading) == set()
+
+
+def test_equal_chances_of_lbctl_are_weights() -> None:
+    # 3:2:4
+    rules = [
+        f"-p tcp -m statistic --mode random --probability 0.33333333349 -j REDIRECT --to-ports {i}"
+        for i in (1, 2)
+    ]
+    body = "".join(f"-A LBCTL-web {rule}\n" for rule in (*rules, "-p tcp -j REDIRECT --to-ports 3"))
+    text = (
+        "*nat\n:PREROUTING ACCEPT [0:0]\n:LBCTL-web - [0:0]\n-A PREROUTING -p tcp --dport 80 -j LBCTL-web\n"
+    )
+    assert codes(read(f"{text}{body}COMMIT\n")) == set()
+    assert codes(read(f"{text}{body}COMMIT\n".replace("LBCTL", "OTHER"))) == {
+        "equal-probability-on-each-line"
+    }
+
+
+def test_a_document_in_a_script_has_its_variables_replaced() -> None:
+    rules = "*nat\n-A PREROUTING -p tcp --dport $PORT -j REDIRECT --to-ports 8001\nCOMMIT\n"
+    for call in ("iptables-restore -n <<EOF", "cat << EOF | sudo iptables-restore"):
+        reading = read(f"PORT=80\n{call}\n{rules}EOF\n")
+        assert [service.dport for service in reading.services] == ["80"], call
+        assert codes(reading) == set(), call
+    assert "unexpanded-variable" in codes(read(f"PORT=80\niptables-restore <<'EOF'\n{rules}EOF\n"))
+    inside = read(f"PORT=80\nif true; then iptables-restore <<EOF\n{rules}EOF\nfi\n")
+    assert (inside.services, codes(inside)) == ((), {"shell-construct"})

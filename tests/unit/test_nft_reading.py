@@ -340,6 +340,17 @@ def test_a_counter_is_early_only_where_the_rest_selects() -> None:
     assert only(reading).exact
 
 
+def test_equal_chances_among_others_are_weights() -> None:
+    # 2:1:1:2
+    chances = ("3 0", "4 0", "3 0")
+    rules = [
+        f"tcp dport 80 numgen random mod {chance} redirect to :{i}" for i, chance in enumerate(chances, 1)
+    ]
+    reading = read(chain(*rules, "tcp dport 80 redirect to :4"))
+    assert shares(only(reading)) == {"1": "1/3", "2": "1/6", "3": "1/6", "4": "1/3"}
+    assert codes(reading) == []
+
+
 def test_a_hash_of_more_than_the_client_tells_no_map() -> None:
     pairs = "{ 0 : 10.0.0.1, 1 : 10.0.0.2 }"
     service = only(read(chain(f"tcp dport 80 dnat to jhash ip saddr . tcp sport mod 2 seed 1 map {pairs}")))
@@ -364,6 +375,62 @@ def test_a_shell_script() -> None:
     service = only(reading)
     assert (service.dst, shares(service)) == ("192.0.2.1", {"10.0.0.1": "1/2", "10.0.0.2": "1/2"})
     assert [(f.code, f.line) for f in reading.findings] == [("shell-construct", 2)]
+
+
+PICK = "numgen inc mod 2 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }"
+TABLE = f"""\
+table ip nat {{
+    chain prerouting {{
+        type nat hook prerouting priority dstnat;
+        iifname "$LAN" tcp dport 80 dnat to {PICK}
+    }}
+}}"""
+CHAIN = "nft add table nat\nnft add chain nat p '{ type nat hook prerouting priority -100; }'\n"
+
+
+def test_a_document_in_a_script() -> None:
+    for call in ("nft -f - <<EOF", "ip netns exec lb nft -f /dev/stdin << EOF", "cat <<EOF | sudo nft -f -"):
+        reading = read(f"LAN=br-lan\n{call}\n{TABLE}\nEOF\n")
+        assert only(reading).when == {"iif": "br-lan"}, call
+        assert (codes(reading), only(reading).lines) == ([], (6,)), call
+    # As it is, "$LAN" is a name like another.
+    assert only(read(f"LAN=br-lan\nnft -f - <<'EOF'\n{TABLE}\nEOF\n")).when == {"iif": "$LAN"}
+
+
+def test_a_script_of_many_shapes() -> None:
+    script = (
+        "NFT='sudo nft'\nPORT=80\n"
+        "$NFT add table nat; $NFT add chain nat p { type nat hook prerouting priority -100\\; }\n"
+        f'$NFT "add rule nat p tcp dport ${{PORT}}80 dnat to {PICK}"\n'
+        f"nft 'add rule nat p tcp dport 81 redirect to :1\nadd rule nat p tcp dport 82 redirect to :2'\n"
+    )
+    reading = read(script)
+    assert recognizes(script)
+    assert [(each.dport, each.lines) for each in reading.services] == [
+        ("8080", (4,)),
+        ("81", (5,)),
+        ("82", (6,)),
+    ]
+    assert codes(reading) == []
+
+
+def test_what_only_a_shell_can_follow_is_no_rule() -> None:
+    rule = f"nft add rule nat p tcp dport 80 dnat to {PICK}"
+    for lines in (
+        f"for x in 1 2; do\n{rule}\ndone",
+        f"if true; then {rule}; fi",
+        f"start() {{\n{rule}\n}}",
+        f"if true; then nft -f - <<EOF\n{TABLE}\nEOF\nfi",
+    ):
+        reading = read(CHAIN + lines)
+        assert reading.services == (), lines
+        assert "shell-construct" in codes(reading), lines
+        assert reading.unsupported, lines
+    reading = read(CHAIN + rule.replace("80", "$PORT"))
+    assert (reading.services, codes(reading)) == ((), ["unexpanded-variable"])
+    assert [each.what for each in reading.unsupported] == ["$PORT"]
+    for elsewhere in ("nft -f rules.nft", "echo add table x | nft -f -"):
+        assert "shell-construct" in codes(read(CHAIN + elsewhere)), elsewhere
 
 
 def test_variables_and_includes() -> None:

@@ -397,11 +397,15 @@ def _ladders(found: Found, walk: Walk, said: set[tuple[str, int]], log: Log) -> 
         nth: dict[int, list[Visit]] = {}
         chance: dict[int, list[Visit]] = {}
         bare = False
+        # lbctl writes ladders of weights, where equal chances may well be wanted.
+        weighted = any(layout.owner_of(visit.meaning.rule.chain) for visit in rungs)
+        picking = 0
         selectors: dict[Where, Visit] = {}
         for visit in rungs:
             meaning = visit.meaning
             picks = [step for step in meaning.steps if isinstance(step, _RUNGS)]
             bare |= not meaning.picks
+            picking += bool(meaning.picks)
             if len(picks) != 1:
                 continue
             selectors.setdefault(visit.path, visit)
@@ -424,23 +428,28 @@ def _ladders(found: Found, walk: Walk, said: set[tuple[str, int]], log: Log) -> 
                 )
         for every, visits in nth.items():
             packets = {step.packet for v in visits for step in v.meaning.steps if isinstance(step, Nth)}
-            if _repeated(every, len(visits), leak, bare, apart=len(packets) > 1):
+            alone = len(visits) == picking and not weighted
+            if _repeated(every, len(visits), leak, bare, apart=len(packets) > 1, alone=alone):
                 what = f"one of {every}"
                 _same_on_each(found, "every-n-on-each-line", what, visits, rungs, said, log)
         for stored, visits in chance.items():
-            if _repeated(round(DRAW / stored), len(visits), leak, bare, apart=False):
+            alone = len(visits) == picking and not weighted
+            if _repeated(round(DRAW / stored), len(visits), leak, bare, apart=False, alone=alone):
                 what = f"a chance of {percent(Fraction(stored, DRAW))}"
                 _same_on_each(found, "equal-probability-on-each-line", what, visits, rungs, said, log)
 
 
-def _repeated(every: int, count: int, leak: Fraction, bare: bool, *, apart: bool) -> bool:
-    """True where so many rules with one of `every` are no ladder that anybody would want."""
+def _repeated(every: int, count: int, leak: Fraction, bare: bool, *, apart: bool, alone: bool) -> bool:
+    """True where so many rules with one of `every` are no ladder that anybody would want.
+
+    Where they are not `alone`, others pick too: two equal ones among these may come from weights.
+    """
     if count < 2:
         return False
     if leak and not bare:
         return True
     # One of 2, one of 2 and the rest is 2:1:1, and right.
-    return (apart and count == every) or (every > 2 and count in {every - 1, every})
+    return (apart and count == every) or (alone and every > 2 and count in {every - 1, every})
 
 
 def _same_on_each(

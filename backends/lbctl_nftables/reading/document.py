@@ -7,11 +7,11 @@ Nothing is run, resolved or opened: an `include` is reported, a variable is what
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lbctl.model import Finding, NotRead, Severity
+from lbctl.spi.shell import HARMLESS, Script, Trouble, program_at, without_redirections
 from lbctl_nftables.reading import grammar
 from lbctl_nftables.reading.grammar import Strange
 from lbctl_nftables.reading.words import LIMIT, Words, split
@@ -19,6 +19,7 @@ from lbctl_nftables.reading.words import LIMIT, Words, split
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from lbctl.spi.shell import Command, Here
     from lbctl_nftables.reading.grammar import Element, Statement
 
 FAMILIES = {"ip", "ip6", "inet", "arp", "bridge", "netdev"}
@@ -39,10 +40,16 @@ _BLOCKS = {
 _MAKING = {"add", "create", "insert", "replace"}
 _TAKING = {"delete", "destroy", "flush", "reset"}
 _SHOWING = {"list", "monitor", "describe", "export"}
-_SHELL_LINE = re.compile(
-    r"(?m)^[ \t]*(?:[%$][ \t]+)?(?:(?:/[\w/]*/)?sudo[ \t]+)?(?:/[\w/]*/)?nft[ \t]+(?!-f\b|--file\b)(.+)"
+#: A command of a shell that calls nft, or names it for later: no line of nft's own language is like that.
+_SCRIPT = re.compile(
+    r"(?m)(?:^[ \t]*(?:[%$][ \t]+)?|[|;&][ \t]*)"
+    r"(?:(?:(?:/[\w/]*/)?(?:sudo|doas)|ip[ \t]+netns[ \t]+exec[ \t]+\S+)[ \t]+(?:-\S+[ \t]+){0,4})?"
+    r"(?:/[\w/]*/)?nft[ \t]"
+    r"|^[ \t]*(?:\w+[ \t]+)?\w+=[\"']?(?:sudo[ \t]+)?(?:/[\w/]*/)?nft[\"']?[ \t]*$"
 )
-_ASSIGNED = re.compile(r"\s*(?:(?:export|readonly|local)\s+)?(\w+)=([\"']?)([\w./:-]+)\2\s*\Z")
+_PROGRAM = re.compile("nft")
+#: Options of nft with a value of their own.
+_VALUED = {"-f", "--file", "-D", "--define", "-I", "--includepath"}
 #: Words that variables may bring in, in one text: a few lines could name more than a memory holds.
 _EXPANDED = 2_000_000
 _LONGEST = 400
@@ -175,7 +182,8 @@ def priority(words: Sequence[str]) -> int:
 def read_text(source: str) -> Document:
     """The document of a text."""
     document = Document()
-    source, shell = _without_shell(source, document)
+    if shell := is_script(source):
+        source = _without_shell(source, document)
     words = split(source)
     if len(words.words) > LIMIT:
         document.refuse("input-not-text", 1, "", f"more than {LIMIT} words")
@@ -184,51 +192,86 @@ def read_text(source: str) -> Document:
     return document
 
 
-def _without_shell(source: str, document: Document) -> tuple[str, bool]:
-    """Lines that call nft become what they tell it; a shell would take their quotes away.
+def is_script(source: str) -> bool:
+    """True for a shell's script that calls nft."""
+    return "nft" in source and _SCRIPT.search(source) is not None
 
-    The other lines of a script are no rules: plain assignments are variables, the rest is reported.
-    """
-    if "nft" not in source or not _SHELL_LINE.search(source):
-        return source, False
+
+def _without_shell(source: str, document: Document) -> str:
+    """What the commands of a script tell nft, each in its line; what they tell others is reported."""
+    script = Script(source)
     read: list[str] = []
-    lines = source.split("\n")
-    here_document = "<<" in source
-    for number, line in enumerate(lines, 1):
-        if len(read) >= number:
-            # Read with the line that it continues.
+    here: Here | None = None
+    told = True
+    while (line := script.take()) is not None:
+        if here is not None:
+            ends = here.ends(line)
+            read.append(script.replaced(line, here) if told and not ends else "")
+            here = None if ends else here
             continue
-        call = _SHELL_LINE.match(line)
-        assigned = _ASSIGNED.match(line)
-        if call is not None:
-            more = number
-            command = call[1]
-            while command.endswith("\\") and more < len(lines):
-                command = command[:-1] + lines[more]
-                more += 1
-            read.append(_told(command, number, document))
-            read += [""] * (more - number)
-        elif assigned is not None:
-            read.append(f"define {assigned[1]} = {assigned[3]}")
-        elif here_document or not line.strip() or line.lstrip().startswith("#"):
-            read.append(line)
-        else:
-            message = "no rule: what a shell would do with this is not known"
-            document.find("shell-construct", Severity.WARNING, number, line.strip(), message)
-            read.append("")
-    return "\n".join(read), True
+        said = []
+        for each in script.commands(line) if line.strip() else ():
+            if isinstance(each, Trouble):
+                _trouble(each, document)
+                continue
+            said.append(_told(each, document))
+            if each.here is not None:
+                here, told = each.here, each.inside is None
+        read += "; ".join(filter(None, said)).split("\n")
+        # What goes on over several lines is told in the first one.
+        read += [""] * (script.number - len(read))
+    for each in script.unclosed():
+        _trouble(each, document)
+    return "\n".join(read)
 
 
-def _told(command: str, line: int, document: Document) -> str:
-    """What nft gets of the words behind its name, as a shell splits them."""
-    lexer = shlex.shlex(command, posix=True, punctuation_chars=False)
-    lexer.whitespace_split = True
-    try:
-        parts = list(lexer)
-    except ValueError:
-        document.refuse("shell-construct", line, command, "a quote without its other one")
+def _told(command: Command, document: Document) -> str:
+    """What nft gets of a command's words; nothing where another program gets them."""
+    words, number, text = command.words, command.number, command.text
+    at = program_at(words, _PROGRAM.fullmatch)
+    lost = ""
+    if command.missing is not None and (at is not None or "nft" in text):
+        document.find(
+            "unexpanded-variable", Severity.ERROR, number, text, f"`{command.missing}` is set nowhere"
+        )
+        document.skip(number, text, command.missing, "what a variable stands for is not in the text")
         return ""
-    return " ".join(part for part in parts if not re.fullmatch(r"-{1,2}[a-z-]+", part)).replace("\n", " ")
+    if at is None:
+        name = words[0].rpartition("/")[2]
+        if name in HARMLESS:
+            lost = f"`{name}` is no rule"
+        elif command.here is None:
+            lost = "no rule: what a shell would do with this is not known"
+    elif command.inside is not None:
+        word, opened = command.inside
+        lost = f"a rule inside `{word}` of line {opened}, which only a shell can follow"
+        document.skip(number, text, word, "which rules a shell would make of it is not known")
+    else:
+        options, told = _options(without_redirections(words[at + 1 :]))
+        if told or command.here is not None:
+            return " ".join(told)
+        if options:
+            lost = (
+                f"rules {'that another command writes' if command.piped else 'of another file'} are not read"
+            )
+    if lost:
+        document.find("shell-construct", Severity.WARNING, number, text, lost)
+    return ""
+
+
+def _options(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options of nft, with the file that it is to read, and what else it is told."""
+    at = 0
+    while at < len(words) and words[at][:1] == "-":
+        at += 2 if words[at] in _VALUED else 1
+    return list(words[:at]), list(words[at:])
+
+
+def _trouble(found: Trouble, document: Document) -> None:
+    if found.code == "unparsable-line":
+        document.refuse(found.code, found.number, found.text, found.message)
+    else:
+        document.find(found.code, Severity.WARNING, found.number, found.text, found.message)
 
 
 class _Text:

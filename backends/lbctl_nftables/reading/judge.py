@@ -190,14 +190,16 @@ def _ladders(found: Document, each: Seen) -> None:
         if drawn.pick.kind in {"inc", "random"} and 0 < taken < drawn.pick.modulus:
             share = Fraction(taken, drawn.pick.modulus)
             lines.setdefault((chain.name, drawn.pick.kind, share), []).append((rule, drawn))
-    for (_, kind, share), rules in lines.items():
+    for (name, kind, share), rules in lines.items():
         if len(rules) < 2:
             continue
+        # Where others pick too, equal ones among them may come from weights.
+        alone = sum(chain == name for chain, _, _ in lines) == 1
         leak = each.service.leak
         apart = len({drawn.spans for _, drawn in rules}) == len(rules)
         if kind == "inc" and not (leak or apart):
             continue
-        if kind == "random" and not (leak or (len(rules) + 1) * share == 1):
+        if kind == "random" and not (leak or (alone and (len(rules) + 1) * share == 1)):
             continue
         code = "every-n-on-each-line" if kind == "inc" else "equal-probability-on-each-line"
         got = ", ".join(f"{b.to} {_percent(b.share)}" for b in each.service.backends)

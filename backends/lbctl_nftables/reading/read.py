@@ -13,7 +13,7 @@ from lbctl.model import shares as parts_of
 from lbctl.model.jenkins import slot_of
 from lbctl_nftables.reading import judge, own
 from lbctl_nftables.reading.apart import SERVICE, tell_apart
-from lbctl_nftables.reading.document import Document, read_text
+from lbctl_nftables.reading.document import Document, is_script, read_text
 from lbctl_nftables.reading.follow import Undecided, follow
 from lbctl_nftables.reading.grammar import Pick, Verdict, Vmap
 from lbctl_nftables.reading.graph import End, sequence, shares, weights
@@ -31,7 +31,7 @@ FORMAT = "nft"
 _LOOKS = re.compile(
     r"(?m)^[ \t]*(?:#!.*\bnft\b|(?:(?:add|create|insert)[ \t]+)?(?:table|chain|rule)[ \t]+"
     r"(?:(?:ip6?|inet|arp|bridge|netdev)[ \t]+)?[\w\"]"
-    r"|flush[ \t]+ruleset|(?:\S*/)?(?:sudo[ \t]+(?:\S*/)?)?nft\s)"
+    r"|flush[ \t]+ruleset)"
 )
 _JSON = re.compile(r'\s*\{\s*"nftables"\s*:')
 #: Where a chain that is only named would be hooked by its name, as in rules for a table of another text.
@@ -56,7 +56,7 @@ _SHOWN = {"family", "proto", "dst", "dport", "dst-type", "state"}
 
 def recognizes(text: str) -> bool:
     """See `lbctl.spi.Reader`."""
-    return bool(_JSON.match(text) or _LOOKS.search(text))
+    return bool(_JSON.match(text) or _LOOKS.search(text) or is_script(text))
 
 
 def read(text: str, *, family: Family | None = None) -> Reading:

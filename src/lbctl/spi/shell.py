@@ -1,0 +1,487 @@
+"""A shell's script → its commands, as their programs would be called, without running anything.
+
+Of all that a shell does, assignments of plain values are followed, quotes, continued lines and documents in
+the text ("here-documents"). What only a shell can follow is said: loops, conditions and functions with the
+commands inside of them, substitutions, and variables that the text does not set.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterator, Sequence
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ASSIGNED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.DOTALL)
+_HERE = re.compile(r"\d*<<(-?)(?!<)(.*)\Z", re.DOTALL)
+_REDIRECTION = re.compile(r"(?:\d|&)?(?:>>|>|<)(&\d|.*)\Z", re.DOTALL)
+
+#: Words that open and close what only a shell can follow.
+_OPEN = frozenset({"for", "while", "until", "if", "case", "select"})
+_CLOSE = frozenset({"done", "fi", "esac", "}"})
+_BETWEEN = frozenset({"then", "do", "else", "elif", "{", "!", "(", ")", ";;", "in"})
+_PROMPTS = frozenset({"$", "%", "#"})
+_DECLARING = frozenset({"export", "readonly", "local", "declare"})
+#: What stands before a command without changing what it is.
+_BEFORE = frozenset({"sudo", "doas", "command", "exec", "nohup", "time", "nice", "builtin", "env"})
+#: Options of these with a value of their own.
+_VALUED = frozenset({"-u", "-g", "-n10"})
+#: Commands of scripts that do nothing to rules.
+HARMLESS = frozenset(
+    {":", "[", "cd", "date", "echo", "exit", "export", "local", "logger", "mkdir", "modprobe", "printf"}
+    | {
+        "readonly",
+        "return",
+        "set",
+        "shift",
+        "sleep",
+        "sysctl",
+        "test",
+        "touch",
+        "trap",
+        "true",
+        "umask",
+        "unset",
+    }
+)
+#: Longest value of a variable, each of which may be made of others, and what all uses in a text may bring in.
+_LONGEST = 1 << 16
+_BROUGHT = 1 << 24
+#: Lines that one command may go over, and times that a quote may open in one and close in a later one.
+_MOST_LINES = 1000
+_MOST_QUOTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """A document in the text, on the lines behind its command up to one that only says `end`."""
+
+    end: str
+    #: True where the shell takes it as it is; else it puts in what variables stand for.
+    quoted: bool
+    #: True where tabs at the beginning of its lines do not count.
+    indented: bool
+
+    def ends(self, line: str) -> bool:
+        """True for the line behind its last one. Blanks around it do not count: copied scripts have them."""
+        return line.strip() == self.end
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A simple command. `number` is that of its first line, from 1; `text` its lines, verbatim."""
+
+    words: Sequence[str]
+    number: int
+    text: str
+    #: A variable or substitution whose value the text does not say.
+    missing: str | None = None
+    #: The innermost loop, condition or function that it stands in, and the line where that begins.
+    inside: tuple[str, int] | None = None
+    here: Here | None = None
+    #: True where it reads what another command writes.
+    piped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What needs a shell, or is none's language: code and words of a finding."""
+
+    code: str
+    message: str
+    number: int
+    text: str
+    #: True where a command was lost with it.
+    lost: bool = False
+
+
+class Script:
+    """A script, line by line: what stands between commands is the caller's to read."""
+
+    def __init__(self, text: str) -> None:
+        self._lines = text.split("\n")
+        #: How many lines were taken: the number of the last one.
+        self.number = 0
+        self._variables: dict[str, str] = {}
+        self._brought = 0
+        #: What is open, and in which line it was opened.
+        self._open: list[tuple[str, int]] = []
+
+    def take(self) -> str | None:
+        """The next line, without its end; None after the last one."""
+        if self.number >= len(self._lines):
+            return None
+        line = self._lines[self.number]
+        self.number += 1
+        return line[:-1] if line[-1:] == "\r" else line
+
+    def commands(self, line: str, shown: str | None = None) -> Iterator[Command | Trouble]:
+        """The commands of the line that was just taken, with the lines that it goes on in.
+
+        They are parted at `;`, `&&`, `||`, `|` and `&`. `shown` is what the line is called, where not itself.
+        """
+        number = self.number
+        text = self._continued(line)
+        for _ in range(_MOST_QUOTES):
+            try:
+                parts = _parted(text)
+                break
+            except _Unfinished as unfinished:
+                more = self._until(unfinished.quote)
+                if more is None:
+                    yield Trouble("unparsable-line", str(unfinished), number, text.strip(), lost=True)
+                    return
+                text = f"{text}\n{more}"
+        else:
+            yield Trouble("unparsable-line", "quotes over too many lines", number, text, lost=True)
+            return
+        whole = (shown or text).strip()
+        poured: Here | None = None
+        for raw, piped in parts:
+            here = _here(raw)
+            if piped and here is None:
+                here, poured = poured, None
+            elif raw[:1] == ["cat"] and len(raw) == 1:
+                poured = here
+                continue
+            yield from self._command(raw, number, whole, here, piped=piped and here is None)
+        if poured is not None:
+            yield Command(["cat"], number, whole, here=poured)
+
+    def unclosed(self) -> Iterator[Trouble]:
+        """What was opened and never closed."""
+        for word, number in self._open:
+            yield Trouble("shell-construct", f"`{word}` without its end", number, word)
+
+    def _continued(self, line: str) -> str:
+        """A line with those that its last backslash joins to it."""
+        if line[-1:] != "\\":
+            return line
+        joined: list[str] = []
+        while (len(line) - len(line.rstrip("\\"))) % 2:
+            joined.append(line[:-1])
+            following = self.take() if len(joined) <= _MOST_LINES else None
+            if following is None:
+                line = ""
+                break
+            line = following
+        return "".join([*joined, line])
+
+    def _until(self, quote: str) -> str | None:
+        """The lines up to one that has a quote; None where there is none near."""
+        last = min(len(self._lines), self.number + _MOST_LINES)
+        for i in range(self.number, last):
+            if quote in self._lines[i]:
+                found = self._lines[self.number : i + 1]
+                self.number = i + 1
+                return "\n".join(line.removesuffix("\r") for line in found)
+        return None
+
+    def _command(
+        self, raw: list[str], number: int, text: str, here: Here | None, *, piped: bool
+    ) -> Iterator[Command | Trouble]:
+        """One simple command; its words still hold quotes and variables."""
+        words = list(raw)
+        if words and words[0] in _PROMPTS:
+            del words[0]  # a prompt that was copied along
+        while words and (words[0] in _BETWEEN or words[0] in _CLOSE or words[0] in _OPEN):
+            word = words.pop(0)
+            if word in _OPEN:
+                self._open.append((word, number))
+                yield Trouble("shell-construct", f"`{word}` needs a shell", number, text)
+                # What follows `for x in` and `case x in` is no command; a condition may be anything.
+                if word in {"for", "case", "select"}:
+                    return
+            elif word in _CLOSE:
+                if self._open:
+                    self._open.pop()
+            elif word == "{" and not self._open:
+                self._open.append((word, number))
+        if not words:
+            return
+        if words[0].endswith("()") or words[0] == "function" or (len(words) > 1 and words[1] == "()"):
+            self._open.append(("function", number))
+            yield Trouble("shell-construct", "a function needs a shell", number, text)
+            return
+        if words[0].endswith(")") and self._open and self._open[-1][0] == "case":
+            del words[0]
+        if words and words[0] in _DECLARING and len(words) > 1:
+            del words[0]
+        missing: str | None = None
+        expanded: list[str] = []
+        assigned = True
+        for word in words:
+            found = _ASSIGNED.match(word) if assigned else None
+            if found:
+                values, missing_here = self._expand(found[2])
+                value = " ".join(values)
+                if missing_here is not None or self._open:
+                    # Its value is known to a shell alone.
+                    self._variables.pop(found[1], None)
+                elif len(value) <= _LONGEST:
+                    self._variables[found[1]] = value
+                continue
+            assigned = False
+            values, missing_here = self._expand(word)
+            missing = missing or missing_here
+            expanded += values
+        if expanded:
+            inside = self._open[-1] if self._open else None
+            yield Command(expanded, number, text, missing, inside, here, piped)
+
+    def replaced(self, line: str, here: Here) -> str:
+        """A line of a document, with what its variables stand for; those that nobody set stay."""
+        if here.indented:
+            line = line.lstrip("\t")
+        if here.quoted or ("$" not in line and "\\" not in line):
+            return line
+        made: list[str] = []
+        i = 0
+        while i < len(line):
+            char = line[i]
+            i += 1
+            if char == "\\" and line[i : i + 1] in {"$", "\\", "`"}:
+                made.append(line[i])
+                i += 1
+                continue
+            name, behind = _named(line, i) if char == "$" else (None, i)
+            value = self._value(name) if name is not None else None
+            if value is None:
+                made.append(char)
+                continue
+            made.append(value)
+            i = behind
+        return "".join(made)
+
+    def _value(self, name: str) -> str | None:
+        value = self._variables.get(name)
+        if value is not None:
+            self._brought += len(value)
+        return value if self._brought <= _BROUGHT else None
+
+    def _expand(self, word: str) -> tuple[list[str], str | None]:
+        """A word → the words that it stands for, and a variable that nobody set."""
+        if not any(mark in word for mark in "'\"$\\`"):
+            return [word], None
+        words: list[str] = []
+        now: list[str] = []
+        started = False
+        missing: str | None = None
+        i, count, quote = 0, len(word), ""
+        while i < count:
+            char = word[i]
+            i += 1
+            if quote == "'":
+                if char == "'":
+                    quote = ""
+                else:
+                    now.append(char)
+                continue
+            if char == "'" and not quote:
+                quote, started = "'", True
+            elif char == '"':
+                quote, started = "" if quote else '"', True
+            elif char == "\\" and i < count:
+                if quote and word[i] not in '$`"\\':
+                    now.append(char)
+                now.append(word[i])
+                i += 1
+                started = True
+            elif char == "`" or (char == "$" and word[i : i + 1] == "("):
+                missing = missing or "$(…)"
+                break
+            elif char == "$":
+                name, i = _named(word, i)
+                if name is None:
+                    now.append(char)
+                    continue
+                value = self._value(name)
+                if value is None:
+                    missing = missing or f"${name[:40]}"
+                elif quote:
+                    now.append(value)
+                else:
+                    first, *rest = value.split(" ") if value else [""]
+                    now.append(first)
+                    for part in rest:
+                        if now != [""]:
+                            words.append("".join(now))
+                        now = [part]
+                if sum(map(len, now)) > _LONGEST:
+                    return [], f"${name[:40]}"
+            else:
+                now.append(char)
+        if now and (started or now != [""]):
+            words.append("".join(now))
+        elif started and not now:
+            words.append("")
+        return words, missing
+
+
+def program_at(
+    words: Sequence[str], is_program: Callable[[str], object], *, called_by: Container[str] = ()
+) -> int | None:
+    """Where a program's name stands in a command, behind `sudo -n`, `ip netns exec NAME` and the like.
+
+    None where the command calls something else. Names are asked for without their folders. `called_by` names
+    programs that may stand before these in particular.
+    """
+    i, count = 0, len(words)
+    while i < count:
+        base = words[i].rpartition("/")[2]
+        if is_program(base):
+            return i
+        if base in _BEFORE or base in called_by:
+            i += 1
+            while i < count and (words[i][:1] == "-" or _ASSIGNED.match(words[i])):
+                i += 2 if words[i] in _VALUED else 1
+        elif base == "ip" and list(words[i + 1 : i + 3]) == ["netns", "exec"]:
+            i += 4
+        else:
+            return None
+    return None
+
+
+def without_redirections(words: Sequence[str]) -> list[str]:
+    """Words that the program itself gets."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif found := _REDIRECTION.match(word):
+            skip = not found[1]
+        else:
+            kept.append(word)
+    return kept
+
+
+def _here(raw: list[str]) -> Here | None:
+    """The document that a command reads; its words are taken out."""
+    for i, word in enumerate(raw):
+        if found := _HERE.match(word):
+            end = found[2]
+            del raw[i]
+            if not end and i < len(raw):
+                end = raw.pop(i)
+            bare = re.sub(r"['\"\\]", "", end)
+            return Here(bare, quoted=bare != end, indented=bool(found[1])) if bare else None
+    return None
+
+
+class _Unfinished(Exception):
+    """A line that goes on in the next one."""
+
+    def __init__(self, quote: str) -> None:
+        super().__init__("a quote that is not closed")
+        self.quote = quote
+
+
+#: A run of a word that needs no look at its characters.
+_PLAIN = re.compile(r"[^\s'\"\\;&|#<>()`$]+")
+
+
+def _parted(text: str) -> list[tuple[list[str], bool]]:
+    """A line → simple commands: raw words, and True for those behind a pipe. Raises `_Unfinished`."""
+    commands: list[tuple[list[str], bool]] = []
+    words: list[str] = []
+    now: list[str] = []
+    i, count, piped = 0, len(text), False
+
+    def close() -> None:
+        if now:
+            words.append("".join(now))
+            now.clear()
+
+    def end() -> None:
+        close()
+        if words:
+            commands.append((words.copy(), piped))
+            words.clear()
+
+    while i < count:
+        if found := _PLAIN.match(text, i):
+            now.append(found[0])
+            i = found.end()
+            continue
+        char = text[i]
+        i += 1
+        if char == "\\":
+            now.append(text[i - 1 : i + 1])
+            i += 1
+        elif char == "'":
+            close_at = text.find("'", i)
+            if close_at < 0:
+                raise _Unfinished(char)
+            now.append(text[i - 1 : close_at + 1])
+            i = close_at + 1
+        elif char == '"':
+            start = i - 1
+            while i < count and text[i] != '"':
+                i += 2 if text[i] == "\\" else 1
+            if i >= count:
+                raise _Unfinished(char)
+            i += 1
+            now.append(text[start:i])
+        elif char.isspace():
+            close()
+        elif char == "#":
+            if not now:
+                break
+            now.append(char)
+        elif char in ";&|":
+            if char == "&" and (text[i : i + 1] == ">" or (now and now[-1][-1:] in "<>")):
+                now.append(char)
+                continue
+            end()
+            piped = char == "|" and text[i : i + 1] != "|" and text[i - 2 : i - 1] != "|"
+        elif char in "<>":
+            now.append(char)
+        elif char == "`" or (char == "$" and text[i : i + 1] == "("):
+            start = i - 1
+            i = _past(text, start)
+            now.append(text[start:i])
+        elif char == "(":
+            if text[i : i + 1] == ")":
+                i += 1
+                now.append("()")
+            else:
+                end()
+        elif char == ")":
+            if now:
+                now.append(")")
+            end()
+        else:
+            now.append(char)
+    end()
+    return commands
+
+
+def _past(text: str, start: int) -> int:
+    """Behind what `$(` or a backquote opens; the end of the text where nothing closes it."""
+    if text[start] == "`":
+        found = text.find("`", start + 1)
+        return len(text) if found < 0 else found + 1
+    depth = 0
+    for i in range(start + 1, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[i], 0)
+        if depth == 0:
+            return i + 1
+    return len(text)
+
+
+def _named(word: str, i: int) -> tuple[str | None, int]:
+    """The name of the variable behind a `$`, and where the text goes on."""
+    if word[i : i + 1] == "{":
+        end = word.find("}", i)
+        if end < 0:
+            return word[i:], len(word)
+        return word[i + 1 : end], end + 1
+    if found := _NAME.match(word, i):
+        return found[0], found.end()
+    if word[i : i + 1] and word[i] in "@*#?$!0123456789":
+        return word[i], i + 1
+    return None, i
