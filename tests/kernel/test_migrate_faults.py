@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lbctl import engine
+from lbctl.conformance.network import HOST6
 from lbctl.errors import ApplyFailed, LbctlError, Stale
 from lbctl.host import Completed, LocalHost
 from support.crash import Killed, MortalHost
@@ -29,6 +30,15 @@ WRITTEN = """\
 -A SVC -p tcp -m statistic --mode nth --every 2 --packet 0 -j REDIRECT --to-ports 8001
 -A SVC -p tcp -j REDIRECT --to-ports 8002
 COMMIT
+"""
+#: Of both families, so that taking out what lbctl then has for them is several steps.
+DATAGRAMS = """\
+table ip lb {
+	chain pre {
+		type nat hook prerouting priority -100;
+		fib daddr type local udp dport 53 redirect to numgen inc mod 2 map { 0 : 8001, 1 : 8002 }
+	}
+}
 """
 DRIVERS = {"nftables": "nft", "iptables": "legacy"}
 
@@ -162,6 +172,31 @@ def test_a_killed_way_back_is_finished_or_taken_back(move: Move) -> None:
             break
     assert effects >= 4
     assert move.rules == move.old
+
+
+def test_a_killed_way_back_ends_no_flow(network: Network) -> None:
+    """The rules that come back are for the flows of those that go."""
+    network.local_endpoints((8001, 8002), "udp")
+    network.tool("nft", "-f", "-", stdin=DATAGRAMS + DATAGRAMS.replace("ip lb", "ip6 lb"))
+    finished = 0
+    for effects in count():
+        moved = network.lbctl("migrate", "--to", "iptables", "--driver", "legacy", "--yes")
+        assert moved.code == 0, moved.err
+        flows = [network.flow(network.client, HOST6, 53) for _ in range(2)]
+        assert [flow.say() for flow in flows] == ["8001", "8002"]
+        with network.host.entered():
+            session = engine.open_session(MortalHost(network.folder, effects), driver="legacy")
+            way, target = engine.roll_back(session, "lbctl")
+            try:
+                engine.go_back(session, way, target)
+            except Killed:
+                notes = engine.recover(engine.open_session(LocalHost(network.folder)), "lbctl")
+                finished += any("finished now" in note for note in notes)
+            else:
+                break
+        # Whoever were placed anew would both be the first of the rules that came back.
+        assert [flow.say() for flow in flows] == ["8001", "8002"]
+    assert finished >= 2
 
 
 class Meddler(LocalHost):

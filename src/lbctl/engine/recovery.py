@@ -6,18 +6,16 @@ states, and the history again ends with what the kernel holds.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lbctl.engine import history
 from lbctl.engine.change import end_flows, perform, plan_beside, way
-from lbctl.engine.steps import do, is_standing, removal_of, returning
+from lbctl.engine.steps import Retire, between, do, is_standing, removal_of, returning
 from lbctl.errors import LbctlError, NoBackend, Stale, StateUnknown, Unsupported
 from lbctl.model import diff
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from lbctl.engine.history import Entry
     from lbctl.engine.session import Session
     from lbctl.engine.steps import Step
@@ -65,15 +63,10 @@ def _recover(session: Session, owner: str, found: Entry) -> str:
     except (NoBackend, Unsupported) as error:
         history.drop(session.host, owner)
         return f"and nobody can say how far it came: {error.message}"
-    others = session.elsewhere(owner)
-    if others:
-        return _recover_move(session, others[0], owner, found, new)
-    last = history.last_of(session.host, owner)
-    if found.action == "migrate" and found.retired:
-        return _recover_retirement(session, owner, found, new)
-    if found.action == "rollback" and last is not None and last.retired:
-        return _recover_return(session, owner, found, new, last.retired)
     held, old = session.observe(owner), _old(session, owner, found)
+    move = _move(session, owner, found, held, old, new)
+    if move is not None:
+        return _end(move, session.host, owner, found)
     plan = _way(session, found, held, new)
     if plan.changed and old is not None and not diff(held, old):
         history.drop(session.host, owner)
@@ -89,51 +82,59 @@ def _recover(session: Session, owner: str, found: Entry) -> str:
     return "and finished now" if plan.changed else "when all of it was done"
 
 
-def _recover_move(session: Session, source: Session, owner: str, found: Entry, new: Program) -> str:
-    """A move of rules of lbctl. Old rules that stand in full may do so as the new ones were not proved."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Move:
+    """What is left to do of a move that was cut: the steps that take it `back`, or those that finish it."""
+
+    steps: tuple[tuple[Session, Step], ...]
+    back: bool
+
+
+def _move(
+    session: Session, owner: str, found: Entry, held: Program, old: Program | None, new: Program
+) -> _Move | None:
+    """The move that was cut; None for a change of one store.
+
+    Old rules that stand in full may do so as the new ones were not proved: what came for them goes again.
+    """
+    come: tuple[Session, Step]
+    go: tuple[Session, Step]
+    here = session, between(session, held, new, found.intent)
     last = history.last_of(session.host, owner)
-    whole = last is not None and not plan_beside(session.like(last), last.intent).changed
-    back = [(session, removal_of(session, owner))]
-    on = [(session, _way(session, found, session.observe(owner), new)), (source, removal_of(source, owner))]
-    return _end_move(session, owner, found, back if whole else on, whole=whole)
+    others = session.elsewhere(owner)
+    if others:
+        come, go = here, (others[0], removal_of(others[0], owner))
+        whole = last is not None and not plan_beside(session.like(last), last.intent).changed
+    elif found.action == "migrate" and found.retired:
+        source, leaves = returning(session, found.retired)
+        come, go = here, (source, replace(leaves, back=False))
+        whole = is_standing(source, leaves)
+    elif found.action == "rollback" and last is not None and last.retired:
+        come, go = returning(session, last.retired), here
+        whole = old is not None and not diff(held, old)
+    else:
+        return None
+    if not whole or old is None:
+        return _Move(steps=(come, go), back=False)
+    where, step = come
+    if isinstance(step, Retire):
+        return _Move(steps=((where, replace(step, back=False)),), back=True)
+    return _Move(steps=((where, between(session, held, old, found.intent)),), back=True)
 
 
-def _recover_retirement(session: Session, owner: str, found: Entry, new: Program) -> str:
-    """As `_recover_move`, where the old rules are those of others."""
-    source, step = returning(session, found.retired)
-    whole, held, old = is_standing(source, step), session.observe(owner), _old(session, owner, found)
-    if whole and old is not None:
-        return _end_move(session, owner, found, [(session, _way(session, found, held, old))], whole=True)
-    on: list[tuple[Session, Step]] = [(session, _way(session, found, held, new))]
-    return _end_move(session, owner, found, [*on, (source, replace(step, back=False))], whole=False)
-
-
-def _recover_return(session: Session, owner: str, found: Entry, new: Program, retired: str) -> str:
-    """As `_recover_move`, where the rules of others are those that come."""
-    there, step = returning(session, retired)
-    held, old = session.observe(owner), _old(session, owner, found)
-    whole = old is not None and not diff(held, old)
-    on: list[tuple[Session, Step]] = [(there, step), (session, _way(session, found, held, new))]
-    return _end_move(
-        session, owner, found, [(there, replace(step, back=False))] if whole else on, whole=whole
-    )
-
-
-def _end_move(
-    session: Session, owner: str, found: Entry, steps: Iterable[tuple[Session, Step]], *, whole: bool
-) -> str:
+def _end(move: _Move, host: Host, owner: str, found: Entry) -> str:
     try:
-        for where, step in steps:
+        for where, step in move.steps:
             do(where, step)
     except LbctlError as error:
         raise StateUnknown(
             f"{found.action} number {found.number} was interrupted half way: {error.message}",
             hint="lbctl plan --rules shows what the kernel holds",
         ) from error
-    if whole:
-        history.drop(session.host, owner)
+    if move.back:
+        history.drop(host, owner)
         return "and taken back now, since the old rules were all there"
-    history.settle(session.host, owner, found)
+    history.settle(host, owner, found)
     return "and finished now"
 
 
