@@ -224,6 +224,16 @@ def test_a_user_may_look_but_not_touch(user: Machine) -> None:
             assert (refused.code, refused.out) == (4, ""), (words, refused.err)
             assert "CAP_NET_ADMIN" in refused.err
             assert "Traceback" not in refused.err
+    # In a legacy kernel's place there seems to be nothing at all.
+    live = [f"live:{store}" for store in ("nftables", "iptables-legacy")]
+    for words in (
+        *(("import", "--from", place.removeprefix("live:")) for place in live),
+        *(("compare", place, "-") for place in live),
+        ("explain", "80/tcp"),
+    ):
+        refused = user.lbctl(*words, before=UNPRIVILEGED)
+        assert (refused.code, refused.out) == (4, ""), (words, refused.err)
+        assert "CAP_NET_ADMIN" in refused.err
     assert user.network.rules() == full
     for words in (
         ("check",),

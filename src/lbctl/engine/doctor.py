@@ -14,7 +14,7 @@ from lbctl.engine.recovery import interrupted
 from lbctl.engine.session import Session, open_session
 from lbctl.engine.surroundings import Unseen, connection_table, forwarding, processes, ways
 from lbctl.errors import ApplyFailed, NoBackend
-from lbctl.host import local_addresses
+from lbctl.host import UNPRIVILEGED, local_addresses
 from lbctl.model import DEFAULT_OWNER, Family, Severity
 from lbctl.spi import AUTO, Case, Diagnosing, Trap, census, survey
 from lbctl.spi import backends as installed_backends
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 #: Before which nothing decides: that of a backend which does not say when its rules do.
 _FIRST = -sys.maxsize
-_UNPRIVILEGED = "the kernel shows its rules only to processes with CAP_NET_ADMIN"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +140,7 @@ def _in_stores(host: Host, candidates: Sequence[Candidate], case: Case) -> Itera
         except ApplyFailed as error:
             yield Unseen(what=f"rules of {driver.store}", reason=error.message)
         if driver.usable and not host.may_change_network():
-            yield Unseen(what=f"rules of {driver.store}", reason=_UNPRIVILEGED)
+            yield Unseen(what=f"rules of {driver.store}", reason=UNPRIVILEGED)
 
 
 def _stores(candidates: Sequence[Candidate]) -> Iterator[tuple[Backend, Driver]]:

@@ -11,6 +11,7 @@ from math import gcd, lcm
 from typing import TYPE_CHECKING
 
 from lbctl.errors import IntentError, NoBackend
+from lbctl.host import need_privilege
 from lbctl.model import (
     MAX_SLOTS,
     MAX_WEIGHT,
@@ -107,7 +108,11 @@ def decode(data: bytes) -> tuple[str, Finding | None]:
 
 
 def read_live(host: Host, store: str, backends: Iterable[Backend]) -> Reading:
-    """What the rules in a store of the live kernel do."""
+    """What the rules in a store of the live kernel do.
+
+    Raises `IntentError` for an unknown store, `NoBackend` for one that nothing here can read, and
+    `PermissionDenied`: without privilege, a legacy kernel shows no table instead of refusing.
+    """
     reasons: list[str] = []
     stores: list[str] = []
     for backend in backends:
@@ -118,6 +123,7 @@ def read_live(host: Host, store: str, backends: Iterable[Backend]) -> Reading:
             if driver.store != store:
                 continue
             if driver.usable:
+                need_privilege(host, otherwise="name a file of rules")
                 return backend.read(backend.dump(host, driver.name))
             reasons.append(f"{driver.name}: {driver.reason}")
     if store not in stores:

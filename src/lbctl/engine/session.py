@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from lbctl.engine.memory import Memory
-from lbctl.errors import ApplyFailed, NoBackend, PermissionDenied
+from lbctl.errors import ApplyFailed, NoBackend
+from lbctl.host import need_privilege
 from lbctl.spi import AUTO, Choice, Refining, backends, select, survey
 
 if TYPE_CHECKING:
@@ -128,11 +129,7 @@ class Session:
 
     def need_privilege(self) -> None:
         """Raise `PermissionDenied` where the kernel would refuse even to show us its rules."""
-        if not self.host.may_change_network():
-            raise PermissionDenied(
-                "the kernel shows and changes rules only for processes with CAP_NET_ADMIN",
-                hint="run lbctl as root (sudo), or give it the capability CAP_NET_ADMIN",
-            )
+        need_privilege(self.host)
 
 
 def _holds(host: Host, backend: Backend, driver: Driver, owner: str) -> bool:

@@ -4,11 +4,13 @@ from lbctl.host.conntrack import TrackedConnection, forget_flows, local_addresse
 from lbctl.host.files import write_whole
 from lbctl.host.host import Completed, Host, LocalHost
 from lbctl.host.kernel import ModuleState, has_ipv6, kernel_module
+from lbctl.host.privilege import UNPRIVILEGED, need_privilege
 from lbctl.host.routes import Route, has_routes, links_back, links_in, route_to
 from lbctl.host.sockets import Listening, listening
 from lbctl.host.units import applies_again, enabled, unit_file
 
 __all__ = [
+    "UNPRIVILEGED",
     "Completed",
     "Host",
     "Listening",
@@ -26,6 +28,7 @@ __all__ = [
     "links_in",
     "listening",
     "local_addresses",
+    "need_privilege",
     "route_to",
     "translated_connections",
     "unit_file",
