@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lbctl.model import Severity
-from lbctl.spi import Trap
+from lbctl.spi import Trap, sole
 from lbctl_iptables import drivers, layout
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def short_lists(host: Host, names: Sequence[str]) -> Iterator[Trap]:
     yield Trap(
         code="affinity-list-short",
         severity=Severity.WARNING,
-        service=names[0] if len(names) == 1 else None,
+        service=sole(names),
         message=f"affinity of {', '.join(names)}: the kernel remembers {size:,} clients of each "
         f"endpoint{unless}, others are balanced as new ones",
         evidence=f"{LIST_SIZE}: {'not readable' if text is None else text.strip()}",

@@ -15,7 +15,7 @@ from lbctl.host import (
     route_to,
 )
 from lbctl.model import Family, Protocol, Severity, SourceNat, State
-from lbctl.spi import Passage, Trap
+from lbctl.spi import Passage, Trap, sole
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -273,7 +273,7 @@ def forwarding(host: Host, intent: Intent, passages: Sequence[Passage]) -> Itera
             yield Trap(
                 code="forwarding-off",
                 severity=Severity.ERROR,
-                service=services[0] if len(services) == 1 else None,
+                service=sole(services),
                 message=f"this host does not forward {family}: connections from outside do not reach the "
                 f"endpoints of {_names(services)} on other hosts",
                 evidence=f"{name}={value}",
@@ -349,7 +349,7 @@ def connection_table(host: Host, intent: Intent | None) -> Iterator[Seen]:
         yield Trap(
             code="conntrack-tool",
             severity=Severity.WARNING,
-            service=datagrams[0] if len(datagrams) == 1 else None,
+            service=sole(datagrams),
             message=f"UDP flows of {_names(datagrams)} stay with an endpoint that goes, while they send",
             evidence="no command conntrack in PATH",
             remedy="install conntrack (Debian: apt install conntrack): lbctl then forgets those flows",

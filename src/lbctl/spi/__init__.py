@@ -25,6 +25,7 @@ from lbctl.spi.diagnosis import (
     dropped,
     either,
     leftovers,
+    sole,
     taken,
 )
 from lbctl.spi.moving import Moving
@@ -71,6 +72,7 @@ __all__ = [
     "require",
     "require_service",
     "select",
+    "sole",
     "survey",
     "taken",
     "tally",

@@ -38,6 +38,11 @@ class Trap:
     service: str | None = None
 
 
+def sole(services: Sequence[str]) -> str | None:
+    """The service that a trap is about, where it is one."""
+    return services[0] if len(services) == 1 else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
     """Connections that a host has to let through once they are translated: to an endpoint, from outside.
