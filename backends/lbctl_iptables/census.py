@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lbctl.model import DEFAULT_OWNER
@@ -26,5 +25,4 @@ def census(host: Host, driver: str) -> Census:
 def _is_ours(rule: str) -> bool:
     """True for a rule in a chain of some owner, and for one that leads into such a chain."""
     _, _, chain, *tokens = layout.split(rule)
-    targets = (value for option, value in pairwise(tokens) if option in {"-j", "-g"})
-    return any(map(layout.owner_of, (chain, *targets)))
+    return any(map(layout.owner_of, (chain, *layout.targets(tokens))))

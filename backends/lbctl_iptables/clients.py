@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl_iptables.rules import Rule
 
+_ASKED = "-m recent "
 _ENTRY = re.compile(r"src=(\S+) ttl: \d+ last_seen: (\d+)")
 
 
@@ -43,19 +44,12 @@ def clients(host: Host, driver: str, owner: str) -> tuple[Remembered, ...]:
 def clients_of(host: Host, text: str, services: Mapping[str, Collection[int]]) -> tuple[Remembered, ...]:
     """See `lbctl.spi.Retiring`."""
     families = {word: family for family, word in layout.WORD.items()}
-    seconds: dict[str, int] = {}
-    noting: dict[str, tuple[str, Family, Rule]] = {}
-    for number, (word, _, _), rule in retire.rules_of(text):
-        name = rule.option("--name")
-        if "-m recent " not in rule.text or name is None:
-            continue
-        if (time := rule.option("--seconds")) is not None and time.isdecimal():
-            seconds[name] = int(time)
-        elif rule.endpoint is not None:
-            service = next((service for service, lines in services.items() if number in lines), None)
-            if service is not None:
-                noting[name] = service, families[word], rule
-    return _kept(host, _joined(seconds, noting))
+    rules = (
+        (rule, families[word], next((s for s, lines in services.items() if number in lines), None))
+        for number, (word, _, _), rule in retire.rules_of(text)
+        if _ASKED in rule.text
+    )
+    return _kept(host, _joined(rules))
 
 
 def _kept(host: Host, lists: Iterable[_List]) -> tuple[Remembered, ...]:
@@ -100,27 +94,27 @@ def _entries(host: Host, of: _List) -> Iterator[tuple[str, int]]:
 
 def _lists(host: Host, driver: str, owner: str) -> Iterator[_List]:
     families = {word: family for family, word in layout.WORD.items()}
-    seconds: dict[str, int] = {}
-    noting: dict[str, tuple[str, Family, Rule]] = {}
-    for item in observe(host, driver, owner).of_kind("chain"):
-        if "-m recent " not in item.text:
-            continue
-        for rule in rules_of(item.text):
-            name = rule.option("--name")
-            if name is None:
-                continue
-            if (time := rule.option("--seconds")) is not None and time.isdecimal():
-                seconds[name] = int(time)
-            elif rule.endpoint is not None:
-                service = service_of(owner, item.key[3], item.text)
-                if service is not None:
-                    noting[name] = service, families[item.key[0]], rule
-    return _joined(seconds, noting)
+    chains = (item for item in observe(host, driver, owner).of_kind("chain") if _ASKED in item.text)
+    return _joined(
+        (rule, families[item.key[0]], service)
+        for item in chains
+        for service in (service_of(owner, item.key[3], item.text),)
+        for rule in rules_of(item.text)
+    )
 
 
-def _joined(seconds: Mapping[str, int], noting: Mapping[str, tuple[str, Family, Rule]]) -> Iterator[_List]:
+def _joined(rules: Iterable[tuple[Rule, Family, str | None]]) -> Iterator[_List]:
     """The lists that some rule looks into and another one writes."""
-    for name, (service, family, rule) in noting.items():
-        if name in seconds and rule.endpoint is not None and "/" not in name:
-            path = f"/proc/thread-self/net/xt_recent/{name}"
-            yield _List(path, service, family, rule.endpoint, seconds[name])
+    seconds: dict[str, int] = {}
+    noting: dict[str, tuple[str, Family, str]] = {}
+    for rule, family, service in rules:
+        name = rule.option("--name") if _ASKED in rule.text else None
+        if name is None:
+            continue
+        if (time := rule.option("--seconds")) is not None and time.isdecimal():
+            seconds[name] = int(time)
+        elif rule.endpoint is not None and service is not None:
+            noting[name] = service, family, rule.endpoint
+    for name, noted in noting.items():
+        if name in seconds and "/" not in name:
+            yield _List(f"/proc/thread-self/net/xt_recent/{name}", *noted, seconds[name])

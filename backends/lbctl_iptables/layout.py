@@ -35,12 +35,13 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lbctl.model import DEFAULT_OWNER, Family
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 NAME = "iptables"
 
@@ -186,6 +187,11 @@ def is_plain(text: str) -> bool:
         and not ("  " in text or " \n" in text or "\n " in text or "\n\n" in text)
         and text.strip(" \n") == text
     )
+
+
+def targets(tokens: Sequence[str]) -> Iterator[str]:
+    """What the tokens of a rule lead to: a target, or a chain."""
+    return (value for option, value in pairwise(tokens) if option in {"-j", "-g"})
 
 
 def split(text: str) -> list[str]:

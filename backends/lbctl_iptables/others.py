@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 
 from lbctl_iptables import layout
 
@@ -31,5 +30,4 @@ def _is_of(owner: str, line: str) -> bool:
     if not line.startswith("-A ") or layout.prefix(owner) not in line:
         return False
     _, chain, *tokens = layout.split(line)
-    targets = (value for option, value in pairwise(tokens) if option in {"-j", "-g"})
-    return any(layout.owns(owner, name) for name in (chain, *targets))
+    return any(layout.owns(owner, name) for name in (chain, *layout.targets(tokens)))

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from lbctl.spi import Retirement, missing, present
+from lbctl.spi import Retirement, keeper_of, missing, present
 from lbctl_nftables import drivers
 from lbctl_nftables.drivers import nft
 
@@ -30,16 +30,6 @@ _COUNTER = re.compile(r"\bcounter packets \d+ bytes \d+")
 _HEADER = re.compile(r"\t\t(?:type \S+ hook |policy |comment |devices? )")
 _CALLS = re.compile(r"\b(?:jump|goto) ([\w./\\-]+)")
 _USES = re.compile(r"@([\w./\\-]+)")
-#: Who writes tables or chains with such names, and would do so again.
-_KEEPERS = {
-    "docker": "Docker",
-    "kube-proxy": "kube-proxy",
-    "cni": "a CNI plugin",
-    "netavark": "Podman",
-    "libvirt": "libvirt",
-    "firewalld": "firewalld",
-    "cali": "Calico",
-}
 
 
 @dataclass(slots=True)
@@ -184,13 +174,12 @@ def _used(dump: _Dump, place: Place, text: str) -> Iterator[Place]:
 
 def keeper(text: str, lines: Collection[int]) -> str | None:
     """See `lbctl.spi.Retiring`."""
-    names = [
-        name.lower()
+    return keeper_of(
+        name
         for place, each in _Dump(text).objects.items()
         if any(number in lines for number, _, _ in each.rules)
         for name in (place[1], place[3])
-    ]
-    return next((who for name in names for start, who in _KEEPERS.items() if name.startswith(start)), None)
+    )
 
 
 @dataclass(frozen=True, slots=True)

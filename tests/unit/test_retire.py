@@ -144,6 +144,8 @@ def test_rules_that_other_programs_write_are_known() -> None:
     assert iptables.keeper(CHAINS, {13}) is None
     assert iptables.keeper(CHAINS.replace("SVC", "KUBE-SVC-X"), {13}) == "kube-proxy"
     assert nftables.keeper(TABLE.replace("table ip lb", "table ip docker-bridges"), {13}) == "Docker"
+    assert nftables.keeper(TABLE.replace("inner", "KUBE-SVC-X"), {9}) == "kube-proxy"
+    assert nftables.keeper(TABLE, {9}) is None
 
 
 RULES = st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=12)

@@ -32,7 +32,7 @@ from lbctl.spi.moving import Moving
 from lbctl.spi.reading import Reader
 from lbctl.spi.registry import GROUP, backends
 from lbctl.spi.require import ensure_fresh, require, require_service
-from lbctl.spi.retiring import Retirement, Retiring, missing, present
+from lbctl.spi.retiring import Retirement, Retiring, keeper_of, missing, present
 from lbctl.spi.selection import AUTO, Candidate, Choice, select, survey
 
 __all__ = [
@@ -66,6 +66,7 @@ __all__ = [
     "dropped",
     "either",
     "ensure_fresh",
+    "keeper_of",
     "leftovers",
     "missing",
     "present",

@@ -7,10 +7,24 @@ from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from lbctl.host import Host
     from lbctl.model import Remembered
+
+#: Whose rules are in places with names that begin so, in any case of letters: who would write them again.
+_KEEPERS: Mapping[str, str] = {
+    "cali": "Calico",
+    "cilium": "Cilium",
+    "cni": "a CNI plugin",
+    "docker": "Docker",
+    "firewalld": "firewalld",
+    "flannel": "flannel",
+    "istio": "Istio",
+    "kube-": "kube-proxy",
+    "libvirt": "libvirt",
+    "netavark": "Podman",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +75,12 @@ class Retiring(Protocol):
         self, host: Host, text: str, services: Mapping[str, Collection[int]]
     ) -> tuple[Remembered, ...]:
         """The clients that rules of a dump keep; `services` are the lines of each that moves."""
+
+
+def keeper_of(names: Iterable[str]) -> str | None:
+    """The program that keeps its rules in places of such names, and writes them again; None for nobody."""
+    lower = [name.lower() for name in names]
+    return next((who for name in lower for start, who in _KEEPERS.items() if name.startswith(start)), None)
 
 
 def missing(old: Sequence[tuple[str, bool]], now: Sequence[str]) -> Iterator[tuple[int, str]]:
