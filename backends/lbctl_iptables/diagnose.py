@@ -152,12 +152,12 @@ def _rivals(places: _Places, family: Family, owner: str, store: str, *, ours: bo
 def _rival(
     service: ReadService, rules: Sequence[Rule], places: _Places, store: str, *, certain: bool
 ) -> Rival:
-    deletions = "; ".join(places.removal(rule) for rule in reversed(rules))
     return Rival(
         service=service,
         source=store,
         rules=tuple(map(places.evidence, rules)),
-        remedy=f"take the listener out of the intent, or that rule out of the kernel: {deletions}",
+        # The last one first, as numbers move up.
+        deletions=tuple(places.removal(rule) for rule in reversed(rules)),
         certain=certain,
     )
 

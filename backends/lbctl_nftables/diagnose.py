@@ -107,13 +107,11 @@ class _Places:
             if not service.backends or service.action not in {"dnat", "redirect", "mixed"}:
                 continue
             rules = [by_line[line] for line in (service.picking or service.lines)[:_SHOWN]]
-            deletions = "; ".join(filter(None, (self._deletion(*each) for each in rules)))
-            remedy = "take the listener out of the intent, or that rule out of the kernel"
             yield Rival(
                 service=service,
                 source=layout.NAME,
                 rules=tuple(self._evidence(*each) for each in rules),
-                remedy=f"{remedy}: {deletions}" if deletions else remedy,
+                deletions=tuple(filter(None, (self._deletion(*each) for each in rules))),
                 certain=certain,
             )
 

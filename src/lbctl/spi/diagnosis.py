@@ -87,14 +87,14 @@ class Case:
 class Rival:
     """Connections that rules of others decide about before ours.
 
-    `rules` are those that decide, each with its place. Where it is not `certain`, both act at the same point,
-    and who was loaded last decides.
+    `rules` are those that decide, each with its place; `deletions` the commands that take them out, as far as
+    they are known. Where it is not `certain`, both act at the same point, and who was loaded last decides.
     """
 
     service: ReadService
     source: str
     rules: tuple[str, ...]
-    remedy: str
+    deletions: tuple[str, ...] = ()
     certain: bool = True
 
 
@@ -134,7 +134,7 @@ def taken(case: Case, rivals: Iterable[Rival]) -> Iterator[Trap]:
                 service=name,
                 message=_taken(rival, listeners),
                 evidence="; ".join(rival.rules),
-                remedy=rival.remedy,
+                remedy=_way_out(rival),
             )
 
 
@@ -160,6 +160,11 @@ def _taken(rival: Rival, caught: Sequence[Listener]) -> str:
         f"{what} may go {goes}: a rule of {rival.source} acts at the same point as lbctl's, and the kernel "
         "asks first what was loaded last"
     )
+
+
+def _way_out(rival: Rival) -> str:
+    remedy = "take the listener out of the intent, or that rule out of the kernel"
+    return f"{remedy}: {'; '.join(rival.deletions)}" if rival.deletions else remedy
 
 
 def leftovers(case: Case, store: str, driver: str, owners: Mapping[str, str]) -> Iterator[Trap]:
