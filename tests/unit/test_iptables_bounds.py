@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lbctl.model import Family
 from lbctl_iptables.reading import read
-from lbctl_iptables.reading.options import Spec
+from lbctl_iptables.reading.grammar import Spec
 from lbctl_iptables.reading.ruleset import Rule
 from lbctl_iptables.reading.sequence import Rules
 from lbctl_iptables.reading.stream import EXACT_BITS, START, Stream, bits, turns

@@ -17,8 +17,8 @@ from lbctl_iptables.reading.where import NOT, Unclear, Where
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from lbctl_iptables.reading.grammar import Match, Spec
     from lbctl_iptables.reading.meaning import Step
-    from lbctl_iptables.reading.options import Match, Spec
     from lbctl_iptables.reading.ruleset import Rule
 
 #: Nodes that match cluster knows.

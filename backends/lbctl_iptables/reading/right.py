@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from lbctl.model import Family
 from lbctl_iptables import layout
 from lbctl_iptables.reading import where as w
-from lbctl_iptables.reading.options import Match
+from lbctl_iptables.reading.grammar import Match
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lbctl_iptables.reading.options import Spec
+    from lbctl_iptables.reading.grammar import Spec
     from lbctl_iptables.reading.ruleset import Rule
     from lbctl_iptables.reading.where import Where
 

@@ -7,15 +7,15 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from lbctl.model import Family, Finding, NotRead, Severity
-from lbctl_iptables.reading import lines, options, right
+from lbctl_iptables.reading import grammar, lines, right
 from lbctl_iptables.reading.lines import Kind
 from lbctl_iptables.reading.sequence import Rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from lbctl_iptables.reading.grammar import Spec
     from lbctl_iptables.reading.lines import Line
-    from lbctl_iptables.reading.options import Spec
 
 #: Table → the chains of the kernel itself.
 BUILTIN: Mapping[str, tuple[str, ...]] = {
@@ -213,12 +213,12 @@ class Ruleset:
                 elif not line.words:
                     self._unparsable(line, "a chain without a name")
                 else:
-                    pending.append((line, options.Spec(table=self._open[0])))
+                    pending.append((line, grammar.Spec(table=self._open[0])))
 
     def _rule(self, line: Line, pending: list[tuple[Line, Spec]]) -> None:
         try:
-            spec = options.parse(line.words)
-        except options.Unparsable as error:
+            spec = grammar.parse(line.words)
+        except grammar.Unparsable as error:
             self._unparsable(line, str(error))
             return
         if spec.family and line.restored:

@@ -13,7 +13,7 @@ from lbctl_iptables.reading.where import Unclear, Where
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from lbctl_iptables.reading.options import Match
+    from lbctl_iptables.reading.grammar import Match
     from lbctl_iptables.reading.ruleset import Rule
 
 
