@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.model import Step
 from lbctl_iptables.reading import where as w
-from lbctl_iptables.reading.findings import shown
 from lbctl_iptables.reading.flow import MOST_TURNS, Budget, Visit, Walk
 from lbctl_iptables.reading.meaning import LEADING, Act
 from lbctl_iptables.reading.stream import START, Out, State, Stream, ratio
+from lbctl_iptables.reading.words import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.model import MAX_SLOTS, Family, Kept, ReadService, ReadShare, Severity, Step, jenkins
 from lbctl_iptables import bytecode, layout
-from lbctl_iptables.reading import findings
+from lbctl_iptables.reading import findings, remarks
 from lbctl_iptables.reading import where as w
 from lbctl_iptables.reading.flow import Budget, TooMuch
 from lbctl_iptables.reading.hook import Hook, Leads
@@ -26,6 +26,7 @@ from lbctl_iptables.reading.ruleset import BUILTIN
 from lbctl_iptables.reading.stream import State, Stream, ratio
 from lbctl_iptables.reading.understanding import Understanding
 from lbctl_iptables.reading.where import EVERYTHING, LOCAL, LOCAL_SOURCE, REMOTE_SOURCE, Where
+from lbctl_iptables.reading.words import shown, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -124,7 +125,7 @@ class Reader:
             tables = {name: table for (f, name), table in self._ruleset.tables.items() if f is family}
             self._family(family, tables)
         fragments = {key for key, table in self._ruleset.tables.items() if table.fragment and not table.whole}
-        findings.of_rules(self.meanings, self._lost, fragments, self._log)
+        remarks.of_rules(self.meanings, self._lost, fragments, self._log)
         for wheres in self.movers.values():
             if len(wheres) > 1:
                 wheres[:] = dict.fromkeys(wheres)
@@ -148,12 +149,12 @@ class Reader:
                     break
                 line = meaning.rule.line
                 if meaning in walk.wide:
-                    more = findings.words(walk.wide[meaning], found.family)
+                    more = words(walk.wide[meaning], found.family)
                     reasons.append(f"all of {more}, which move the counter of line {line}")
                 movers = self.movers[meaning]
                 if len(movers) > 1:
                     other = movers[0] if movers[0] != found.selector.where else movers[1]
-                    more = findings.words(other, found.family)
+                    more = words(other, found.family)
                     rest = f" and {len(movers) - 2} more" if len(movers) > 2 else ""
                     reasons.append(f"{more}{rest}, which move the counter of line {line} too")
         if reasons:
@@ -200,7 +201,7 @@ class Reader:
     def _place(self, meaning: Meaning) -> None:
         """Take out what iptables refuses where it stands, and what is not understood at all."""
         rule = meaning.rule
-        misplaced = findings.misplaced(meaning)
+        misplaced = remarks.misplaced(meaning)
         if misplaced is not None:
             reason, corrected = misplaced
             self._log.find("wrong-table", Severity.ERROR, rule.line, rule.text, reason, corrected)
@@ -239,7 +240,7 @@ class Reader:
                             Severity.ERROR,
                             meaning.rule.line,
                             meaning.rule.text,
-                            f"chain {findings.shown(meaning.target)} leads back to itself here: iptables "
+                            f"chain {shown(meaning.target)} leads back to itself here: iptables "
                             "refuses the whole table, and loads 0 of its rules",
                         )
                         self._lose(meaning, "chain-loop", "it closes a circle of chains")
@@ -295,7 +296,7 @@ class Reader:
                         Severity.INFO,
                         first.line if first else chain.line,
                         first.text if first else "",
-                        f"nothing in the text leads into chain {findings.shown(chain.name)}: by this text "
+                        f"nothing in the text leads into chain {shown(chain.name)}: by this text "
                         "alone, 0 % of connections come to it",
                     )
                     hook = Hook("", [(name, chain.name)], programs, bits, rules)
@@ -403,7 +404,7 @@ class Reader:
         return same
 
     def _too_much(self, program: Program) -> None:
-        about = f"chain {findings.shown(program.name)}: chains that lead on too many ways"
+        about = f"chain {shown(program.name)}: chains that lead on too many ways"
         self._refuse(program.meanings, about)
 
     def _refuse(self, meanings: Sequence[Meaning], what: str) -> None:
