@@ -21,6 +21,7 @@ from lbctl_iptables.reading.options import (
     SHORT,
     TARGETS,
 )
+from lbctl_iptables.reading.words import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -216,7 +217,7 @@ class _Parser:
             elif word[:1] == "-" and len(word) > 1:
                 self._short(word)
             else:
-                raise Unparsable(f"`{_cut(word)}` belongs to no option")
+                raise Unparsable(f"`{shown(word)}` belongs to no option")
         if self._invert:
             raise Unparsable("`!` with nothing behind it")
         spec.comment = _comment(spec)
@@ -245,7 +246,7 @@ class _Parser:
     def _short(self, word: str) -> None:
         core = SHORT.get(word[1])
         if core is None:
-            raise Unparsable(f"`{_cut(word)}` is no option")
+            raise Unparsable(f"`{shown(word)}` is no option")
         rest = word[2:]
         if rest and core in FLAGS:
             self._core(core, None)
@@ -291,8 +292,8 @@ class _Parser:
             later = self._later(name)
             if later is not None:
                 return None
-            raise Unparsable(f"`--{_cut(name)}` is an option of nothing that the rule names")
-        raise Unparsable(f"`--{_cut(name)}` could be several options")
+            raise Unparsable(f"`--{shown(name)}` is an option of nothing that the rule names")
+        raise Unparsable(f"`--{shown(name)}` could be several options")
 
     def _later(self, name: str) -> str | None:
         """Takes an option of a target that is named further on."""
@@ -454,7 +455,7 @@ def protocol(text: str) -> str:
     """A protocol as this reader calls it; "" for all of them."""
     name = text.lower()
     if not _PROTOCOL.fullmatch(name):
-        raise Unparsable(f"`{_cut(text)}` is no protocol")
+        raise Unparsable(f"`{shown(text)}` is no protocol")
     name = PROTOCOLS.get(name, name)
     return "" if name == "all" else name
 
@@ -465,9 +466,3 @@ def _comment(spec: Spec) -> str | None:
             for _, _, values in match.options:
                 return values[0]
     return None
-
-
-@lru_cache(maxsize=256)
-def _cut(text: str) -> str:
-    shown = text.encode("unicode_escape").decode("ascii")
-    return shown if len(shown) <= 60 else shown[:57] + "..."

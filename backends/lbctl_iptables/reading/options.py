@@ -102,7 +102,6 @@ REMOVED: Mapping[str, str] = {
     "account": "nfacct",
 }
 
-_NAT = "to-ports=1 random random-fully persistent"
 #: Target → its options.
 TARGETS: Mapping[str, Mapping[str, int]] = {
     name: _table(text)
@@ -114,7 +113,7 @@ TARGETS: Mapping[str, Mapping[str, int]] = {
         "REDIRECT": "to-ports=1 random random-fully persistent",
         "DNAT": "to-destination=1 random random-fully persistent",
         "SNAT": "to-source=1 random random-fully persistent",
-        "MASQUERADE": _NAT,
+        "MASQUERADE": "to-ports=1 random random-fully persistent",
         "NETMAP": "to=1",
         "MARK": "set-xmark=1 set-mark=1 and-mark=1 or-mark=1 xor-mark=1",
         "CONNMARK": "set-xmark=1 set-mark=1 and-mark=1 or-mark=1 xor-mark=1 save-mark restore-mark mask=1 "
@@ -279,5 +278,14 @@ COMMANDS = frozenset(
     ]
 )
 #: Protocols by what people call them; the match that each brings with it.
-PROTOCOLS = {"6": "tcp", "17": "udp", "132": "sctp", "1": "icmp", "58": "ipv6-icmp", "33": "dccp"}
-PROTOCOLS |= {"icmpv6": "ipv6-icmp", "0": "all", "136": "udplite"}
+PROTOCOLS = {
+    "0": "all",
+    "1": "icmp",
+    "6": "tcp",
+    "17": "udp",
+    "33": "dccp",
+    "58": "ipv6-icmp",
+    "132": "sctp",
+    "136": "udplite",
+    "icmpv6": "ipv6-icmp",
+}

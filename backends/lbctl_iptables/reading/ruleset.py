@@ -10,6 +10,7 @@ from lbctl.model import Family, Finding, NotRead, Severity
 from lbctl_iptables.reading import grammar, lines, right
 from lbctl_iptables.reading.lines import Kind
 from lbctl_iptables.reading.sequence import Rules
+from lbctl_iptables.reading.words import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -247,7 +248,7 @@ class Ruleset:
             Severity.ERROR,
             number,
             text,
-            f"table {_shown(name)} has no COMMIT: iptables-restore would load 0 of its {len(inside)} lines, "
+            f"table {shown(name)} has no COMMIT: iptables-restore would load 0 of its {len(inside)} lines, "
             "and the text may have been cut off",
             (text, *inside, "COMMIT") if len(inside) <= _MOST_SHOWN else (),
         )
@@ -310,7 +311,7 @@ class Ruleset:
             table_name = spec.table or (bare if line.program is None else "filter")
             if table_name not in BUILTIN:
                 if not line.restored:
-                    self._unparsable(line, f"there is no table {_shown(table_name)}")
+                    self._unparsable(line, f"there is no table {shown(table_name)}")
                 continue
             for family in self._families(line, spec):
                 if line.kind is Kind.DECLARE:
@@ -359,7 +360,7 @@ class Ruleset:
             Severity.WARNING if partial else Severity.ERROR,
             line.number,
             line.text,
-            f"chain {_shown(name)} of table {_shown(table.name)} is made nowhere in the text"
+            f"chain {shown(name)} of table {shown(table.name)} is made nowhere in the text"
             + ("" if partial else ": iptables refuses the rule, and 0 % of connections meet it"),
             right.declared(rule, name) if adds and not partial else (),
         )
@@ -392,7 +393,7 @@ class Ruleset:
                         Severity.INFO,
                         line.number,
                         line.text,
-                        f"chain {_shown(name)} is there already",
+                        f"chain {shown(name)} is there already",
                     )
             else:
                 table.chains[name] = Chain(name, line=line.number)
@@ -541,8 +542,3 @@ def _inferred_table(pending: Iterable[tuple[Line, Spec]]) -> str:
         elif spec.chain in {"PREROUTING", "POSTROUTING"} and found == "filter":
             found = "nat"
     return found
-
-
-def _shown(text: str) -> str:
-    shown = text.encode("unicode_escape").decode("ascii")
-    return shown if len(shown) <= 60 else shown[:57] + "..."

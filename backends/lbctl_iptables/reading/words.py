@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from lbctl_iptables.reading import where as w
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from lbctl_iptables.reading.where import Where
 
 
+@lru_cache(maxsize=256)
 def shown(text: str) -> str:
     """A name of the text for a sentence: printable, and cut."""
     made = text.encode("unicode_escape").decode("ascii")
