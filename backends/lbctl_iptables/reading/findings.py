@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from lbctl.model import ReadService
     from lbctl_iptables.reading.flow import Visit, Walk
     from lbctl_iptables.reading.meaning import Meaning
-    from lbctl_iptables.reading.reader import Found
     from lbctl_iptables.reading.ruleset import Log, Rule
+    from lbctl_iptables.reading.services import Found
     from lbctl_iptables.reading.where import Where
 
 ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO

@@ -7,14 +7,13 @@ for all of them; a rule that is for some of them only is another selector's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from math import lcm
 from typing import TYPE_CHECKING
 
-from lbctl.model import MAX_SLOTS, Family, Kept, ReadService, ReadShare, Severity, Step, jenkins
-from lbctl_iptables import bytecode, layout
+from lbctl.model import Family, ReadService, Severity, Step
+from lbctl_iptables import layout
 from lbctl_iptables.reading import findings, remarks
 from lbctl_iptables.reading import where as w
 from lbctl_iptables.reading.flow import Budget, TooMuch
@@ -23,18 +22,17 @@ from lbctl_iptables.reading.later import Later
 from lbctl_iptables.reading.meaning import LEADING, Act, Marked, Meaning, Recent
 from lbctl_iptables.reading.program import Program
 from lbctl_iptables.reading.ruleset import BUILTIN
-from lbctl_iptables.reading.stream import State, Stream, ratio
+from lbctl_iptables.reading.selectors import Seek, Selector, leading_chains
+from lbctl_iptables.reading.services import Found, falls_through, service_of
 from lbctl_iptables.reading.understanding import Understanding
-from lbctl_iptables.reading.where import EVERYTHING, LOCAL, LOCAL_SOURCE, REMOTE_SOURCE, Where
+from lbctl_iptables.reading.where import LOCAL_SOURCE, REMOTE_SOURCE, Where
 from lbctl_iptables.reading.words import shown, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from lbctl.model import SourceNat
     from lbctl_iptables.reading.flow import Walk
     from lbctl_iptables.reading.ruleset import Log, Ruleset, Table
-    from lbctl_iptables.reading.stream import Odds
 
 #: Hook → the tables that a new connection passes there, in their order.
 _HOOKS = {
@@ -43,45 +41,10 @@ _HOOKS = {
     "output": ("raw", "mangle", "nat"),
     "postrouting": ("mangle", "nat"),
 }
-_SNAT = frozenset({"snat"})
-#: Match and family → how it places a client.
-_PLACINGS = {
-    ("cluster", Family.IPV4): jenkins.slot_of,
-    ("cluster", Family.IPV6): jenkins.slot_of_first_word,
-    ("bpf", Family.IPV4): bytecode.slot_of,
-    ("bpf", Family.IPV6): bytecode.slot_of,
-}
 #: More hidden combinations than this are not worth their memory.
 _MOST_SERVICES = 200_000
 #: Reasons why a service depends on others that are said.
 _MOST_REASONS = 3
-
-
-@dataclass(slots=True)
-class Selector:
-    """Connections that some rule leads somewhere, and what the rules on the way say of them."""
-
-    where: Where
-    name: str | None = None
-    kinds: set[str] = field(default_factory=set)
-    leaves: list[Meaning] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Found:
-    """A service with all that was seen on the way of its connections."""
-
-    service: ReadService
-    walk: Walk
-    selector: Selector
-    family: Family
-    hook: Hook
-    walks: list[Walk]
-    #: True where rules say by themselves that some connections are not to be balanced.
-    explicit_leak: bool = False
-    per_packet: bool = False
-    #: True where rules say by themselves that this host's own connections are not to be balanced.
-    left_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +158,7 @@ class Reader:
                 chain.name: Program(chain.name, meanings[chain.name], bits, chain.policy)
                 for chain in table.chains.values()
             }
-            leading[name] = _leading(meanings)
+            leading[name] = leading_chains(meanings)
         self._hooks(family, tables, programs, leading, bits)
 
     def _place(self, meaning: Meaning) -> None:
@@ -313,7 +276,7 @@ class Reader:
     ) -> None:
         """The services of a hook. `followed` is what was found at others; None where no other has any."""
         selectors: dict[Where, Selector] = {}
-        seek = _Seek(self, hook.bits, selectors, reached)
+        seek = Seek(self._budget, self._cannot, hook.bits, selectors, reached)
         for name, chain in hook.passed:
             if chain in leading[name]:
                 try:
@@ -452,13 +415,13 @@ class Reader:
         if "mark" in selector.kinds and not (mapped and by_mark):
             kinds.append("mark")
         for kind in kinds:
-            made = self._service(family, hook, selector, whole, stream, kind, source_nat)
+            made = service_of(family, hook, selector, whole, stream, kind, source_nat)
             if made is not None:
                 self._touch(whole, kind)
                 found = Found(made, whole, selector, family, hook, [whole])
                 returned = sum(whole.returned.values(), Fraction(0))
                 found.explicit_leak = bool(made.leak) and (
-                    returned == made.leak or not _falls_through(stream, kind)
+                    returned == made.leak or not falls_through(stream, kind)
                 )
                 found.per_packet = kind == "mark" and self._per_packet(family, whole)
                 yield found
@@ -490,100 +453,6 @@ class Reader:
             ):
                 self._touched.add(id(meaning.rule))
 
-    def _service(
-        self,
-        family: Family,
-        hook: Hook,
-        selector: Selector,
-        walk: Walk,
-        stream: Stream,
-        kind: str,
-        source_nat: SourceNat | None,
-    ) -> ReadService | None:
-        label = _marked if kind == "mark" else _mapped
-        length = stream.length
-        shares: dict[str, Odds] = {}
-        leaks: dict[str, Odds] = {}
-        actions: dict[str, None] = {}
-        names: dict[str, str | None] = {}
-        order: dict[str, int] = {}
-        ends: dict[State, str | None] = {}
-        for state, chances in stream.states.items():
-            found, action, words, meaning = label(state)
-            part: Odds = 0
-            for chance, places in chances.items():
-                part += chance * places.bit_count()
-            to = ends[state] = _endpoint(found, selector)
-            if to is None:
-                leaks[words] = leaks.get(words, 0) + part
-                continue
-            shares[to] = shares.get(to, 0) + part
-            actions[action] = None
-            if meaning is not None and meaning.rule.line < order.get(to, meaning.rule.line + 1):
-                # Of several rules for one endpoint, the first one names it.
-                order[to], names[to] = meaning.rule.line, meaning.rule.spec.comment
-        if kind == "mark" and not walk.modes:
-            return None
-        if not shares and kind != "nothing":
-            return None
-        if kind == "nat" and set(actions) <= _SNAT and not walk.modes:
-            return None
-        mode = _mode(walk, shares)
-        seed = None
-        placing = None
-        made: tuple[str | None, ...] = ()
-        if not walk.twice:
-            # What is only right on average, since its period is too long to follow, has no sequence.
-            made = tuple([ends[state] for state in stream.sequence()])
-        if mode == "hash" and len(walk.seeds) == 1:
-            (key, total), *_ = walk.seeds.items()
-            made = tuple([_endpoint(to, selector) for to in _hash_slots(stream, key, total, label)])
-            seed = key[1]
-            placing = _PLACINGS[key[0].partition(" ")[0], family]
-        where = selector.where
-        backends = tuple(
-            ReadShare(to=to, share=ratio(part, length), name=_endpoint_name(names.get(to), selector.name))
-            for to, part in sorted(shares.items(), key=lambda pair: order.get(pair[0], 0))
-        )
-        leak = ratio(sum(leaks.values()), length)
-        lines: set[int] = set()
-        picking: set[int] = set()
-        for visit in walk.visits:
-            act = visit.meaning.act
-            part = visit.took and act is not Act.GO_ON and (act is not Act.MARK or kind == "mark")
-            if part or (visit.came and act is Act.TO):
-                lines.add(visit.meaning.rule.line)
-            if visit.took and (visit.meaning.picks or act is Act.TO):
-                picking.add(visit.meaning.rule.line)
-        when = _when(where, walk)
-        action = next(iter(actions)) if len(actions) == 1 else ("mixed" if actions else _nothing(selector))
-        return ReadService(
-            family=family,
-            proto=where.protocol or "any",
-            dst=w.show_net(where.dst, family)
-            if where.dst is not None
-            else "local"
-            if LOCAL in where.extra
-            else "any",
-            dport=w.show_ports(where.dport) if where.dport is not None else "any",
-            hooks=hook.names,
-            action=action,
-            mode=mode,
-            backends=backends,
-            leak=leak,
-            leak_to="; ".join(leaks) or None,
-            affinity=_kept(walk, mode),
-            when=when or None,
-            name=selector.name,
-            slots=_from_start(made, [_endpoint(label(state)[0], selector) for state in walk.starts]),
-            hash_seed=seed,
-            placing=placing,
-            source_nat=source_nat if kind == "nat" else None,
-            way=partial(hook.way, where),
-            lines=tuple(sorted(lines)),
-            picking=tuple(sorted(picking)),
-        )
-
 
 def _merge(
     found: Found, hooks: Sequence[str], lines: Sequence[int], way: Callable[[], tuple[Step, ...]]
@@ -600,96 +469,6 @@ def _merge(
 
 def _joined(one: Callable[[], tuple[Step, ...]], other: Callable[[], tuple[Step, ...]]) -> tuple[Step, ...]:
     return one() + other()
-
-
-@dataclass(slots=True)
-class _Way:
-    """A chain on the way to endpoints, and what led there."""
-
-    rules: Iterator[Meaning]
-    path: Where
-    name: str | None
-    picked: bool
-    #: True where an endpoint was picked in table nat.
-    mapping: bool
-
-
-class _Seek:
-    """Finds the selectors of a hook."""
-
-    def __init__(
-        self, reader: Reader, bits: int, selectors: dict[Where, Selector], reached: set[tuple[str, str]]
-    ) -> None:
-        self._reader = reader
-        self._bits = bits
-        self._selectors = selectors
-        self._reached = reached
-
-    def chain(self, programs: dict[str, Program], table: str, chain: str, leading: set[str]) -> None:
-        """Everything that a chain leads to."""
-        way = [self._enter(programs[chain], table, EVERYTHING)]
-        while way:
-            step = way[-1]
-            for meaning in step.rules:
-                inner = self._rule(meaning, step, programs, table, leading)
-                if inner is not None:
-                    way.append(inner)
-                    break
-            else:
-                way.pop()
-
-    def _enter(
-        self,
-        program: Program,
-        table: str,
-        path: Where,
-        name: str | None = None,
-        *,
-        picked: bool = False,
-        mapping: bool = False,
-    ) -> _Way:
-        self._reader._budget.spend(1 + len(program.meanings))
-        self._reached.add((table, program.name))
-        return _Way(iter(program.meanings), path, name, picked, mapping)
-
-    def _rule(
-        self, meaning: Meaning, way: _Way, programs: dict[str, Program], table: str, leading: set[str]
-    ) -> _Way | None:
-        """One rule, and the chain that it leads to."""
-        act = meaning.act
-        follows = (act is Act.JUMP or act is Act.GOTO) and meaning.target in leading
-        if not follows and act is not Act.TO and act is not Act.MARK:
-            return None
-        if meaning.unclear is not None:
-            if act is not Act.MARK or meaning.picks:
-                self._reader._cannot(meaning)
-            return None
-        whole = meaning.whole(self._bits) if meaning.steps else meaning.where
-        here = None if whole is None else w.meet(way.path, whole, self._bits)
-        if here is None:
-            return None
-        comment = meaning.rule.spec.comment
-        chosen = way.picked or meaning.picks
-        if follows:
-            # What leads to a service names it; what leads to an endpoint names that.
-            name = way.name if chosen or comment is None else comment
-            mapping = way.mapping or (chosen and table == "nat")
-            return self._enter(programs[meaning.target], table, here, name, picked=chosen, mapping=mapping)
-        if act is Act.MARK and (not chosen or (way.mapping and not meaning.picks)):
-            # Where an endpoint was picked, a mark is a note about it.
-            return None
-        if act is Act.TO and meaning.action == "snat" and not chosen and len(meaning.to) < 2:
-            return None
-        if act is Act.MARK and meaning.marking is not None and meaning.marking[1] in {"save", "restore"}:
-            return None
-        selector = self._selectors.get(here)
-        if selector is None:
-            selector = self._selectors[here] = Selector(here, way.name)
-        if selector.name is None:
-            selector.name = way.name or (comment if not chosen else None)
-        selector.kinds.add("nat" if act is Act.TO else "mark")
-        selector.leaves.append(meaning)
-        return None
 
 
 def _settled(programs: dict[str, Program], hook: str) -> dict[str, Program]:
@@ -712,128 +491,3 @@ def _settled(programs: dict[str, Program], hook: str) -> dict[str, Program]:
             ]
             made[name] = Program(name, meanings, program.bits, program.policy)
     return made
-
-
-def _leading(meanings: dict[str, list[Meaning]]) -> set[str]:
-    """The chains that lead to an endpoint or a mark."""
-    back: dict[str, set[str]] = {}
-    waiting: list[str] = []
-    for chain, rules in meanings.items():
-        if any(m.act is Act.TO or m.act is Act.MARK for m in rules):
-            waiting.append(chain)
-        for meaning in rules:
-            if meaning.act in LEADING:
-                back.setdefault(meaning.target, set()).add(chain)
-    found = set(waiting)
-    while waiting:
-        for chain in back.get(waiting.pop(), ()):
-            if chain not in found:
-                found.add(chain)
-                waiting.append(chain)
-    return found
-
-
-def _mapped(state: State) -> tuple[str | None, str, str, Meaning | None]:
-    """Endpoint, action, where it leaks to, and who decided."""
-    out = state.out
-    if out is None:
-        return None, "", "policy ACCEPT: the original destination", None
-    if out.kind == "to":
-        return out.text, out.meaning.action if out.meaning else "", "", out.meaning
-    return None, "", out.text, out.meaning
-
-
-def _marked(state: State) -> tuple[str | None, str, str, Meaning | None]:
-    out = state.out
-    if out is not None and out.kind == "leak" and not out.text.startswith("ACCEPT "):
-        return None, "", out.text, out.meaning
-    if state.by is not None and state.mark:
-        return f"mark {state.mark:#x}", "mark", "", state.by
-    if state.connection_by is not None and state.connmark:
-        return f"mark {state.connmark:#x}", "connmark", "", state.connection_by
-    return None, "", "no mark", None
-
-
-def _falls_through(stream: Stream, kind: str) -> bool:
-    """True where some connections come to the end of the rules."""
-    if kind == "mark":
-        return any(_marked(state)[0] is None and state.out is None for state in stream.states)
-    return any(state.out is None for state in stream.states)
-
-
-def _nothing(selector: Selector) -> str:
-    return selector.leaves[0].action or "none"
-
-
-def _mode(walk: Walk, shares: dict[str, Fraction | int]) -> str:
-    if not shares:
-        return "none"
-    if not walk.modes:
-        return "single"
-    return walk.modes.copy().pop() if len(walk.modes) == 1 else "mixed"
-
-
-def _kept(walk: Walk, mode: str) -> Kept | None:
-    for recent, meaning in walk.recent:
-        if not recent.inverted and meaning.act in {Act.TO, Act.JUMP, Act.GOTO}:
-            return Kept(kind="recent", by=recent.by, seconds=recent.seconds)
-    if mode == "hash":
-        by = next((v.meaning.by for v in walk.visits if v.meaning.by), "source address")
-        return Kept(kind="hash", by=by, seconds=None)
-    return None
-
-
-def _when(where: Where, walk: Walk) -> dict[str, str]:
-    when: dict[str, list[str]] = {}
-    for name, value in where.extra:
-        if (name, value) != LOCAL or where.dst is not None:
-            when.setdefault(name, []).append(value)
-    for name, value in sorted(walk.except_):
-        when.setdefault(name, []).append(value)
-    return {name: ", ".join(dict.fromkeys(values)) for name, values in when.items()}
-
-
-def _hash_slots(stream: Stream, key: tuple[str, int], total: int, label: object) -> tuple[str | None, ...]:
-    """Where the clients of each slot go; empty where they do not all go to one place."""
-    spans: list[tuple[Fraction, Fraction, str | None]] = []
-    for state in stream.states:
-        to = label(state)[0]  # type: ignore[operator]
-        span = next(((low, high) for k, low, high in state.nodes if k == key), None)
-        if span is None:
-            span = (Fraction(0), Fraction(1))
-        spans.append((*span, to))
-    size = total
-    for low, high, _ in spans:
-        size = lcm(size, low.denominator, high.denominator)
-        if size > MAX_SLOTS:
-            return ()
-    slots: list[str | None] = [None] * size
-    taken = [0] * size
-    for low, high, to in spans:
-        for i in range(int(low * size), int(high * size)):
-            taken[i] += 1
-            slots[i] = to
-    return tuple(slots) if max(taken) == 1 else ()
-
-
-def _from_start(slots: tuple[str | None, ...], starts: Sequence[str | None]) -> tuple[str | None, ...]:
-    """A period as it is for the very first connection; empty where what comes before it is no part of it."""
-    if not starts or not slots:
-        return slots
-    count = len(slots)
-    first = -len(starts) % count
-    whole = (*slots[first:], *slots[:first])
-    return whole if all(each == whole[i % count] for i, each in enumerate(starts)) else ()
-
-
-def _endpoint(to: str | None, selector: Selector) -> str | None:
-    """An endpoint as it is shown: where only the address is rewritten, the port is that of the listener."""
-    if to == "local" and selector.where.dport is not None:
-        return w.show_ports(selector.where.dport)
-    return to
-
-
-def _endpoint_name(comment: str | None, service: str | None) -> str | None:
-    if comment and service and comment.startswith(f"{service}/"):
-        return comment[len(service) + 1 :]
-    return None
