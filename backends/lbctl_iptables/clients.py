@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl_iptables.rules import Rule
 
-_ASKED = "-m recent "
+_RECENT = "-m recent "
 _ENTRY = re.compile(r"src=(\S+) ttl: \d+ last_seen: (\d+)")
 
 
@@ -43,11 +43,10 @@ def clients(host: Host, driver: str, owner: str) -> tuple[Remembered, ...]:
 
 def clients_of(host: Host, text: str, services: Mapping[str, Collection[int]]) -> tuple[Remembered, ...]:
     """See `lbctl.spi.Retiring`."""
-    families = {word: family for family, word in layout.WORD.items()}
     rules = (
-        (rule, families[word], next((s for s, lines in services.items() if number in lines), None))
+        (rule, layout.FAMILY[word], next((s for s, lines in services.items() if number in lines), None))
         for number, (word, _, _), rule in retire.rules_of(text)
-        if _ASKED in rule.text
+        if _RECENT in rule.text
     )
     return _kept(host, _joined(rules))
 
@@ -93,10 +92,9 @@ def _entries(host: Host, of: _List) -> Iterator[tuple[str, int]]:
 
 
 def _lists(host: Host, driver: str, owner: str) -> Iterator[_List]:
-    families = {word: family for family, word in layout.WORD.items()}
-    chains = (item for item in observe(host, driver, owner).of_kind("chain") if _ASKED in item.text)
+    chains = (item for item in observe(host, driver, owner).of_kind("chain") if _RECENT in item.text)
     return _joined(
-        (rule, families[item.key[0]], service)
+        (rule, layout.FAMILY[item.key[0]], service)
         for item in chains
         for service in (service_of(owner, item.key[3], item.text),)
         for rule in rules_of(item.text)
@@ -108,7 +106,7 @@ def _joined(rules: Iterable[tuple[Rule, Family, str | None]]) -> Iterator[_List]
     seconds: dict[str, int] = {}
     noting: dict[str, tuple[str, Family, str]] = {}
     for rule, family, service in rules:
-        name = rule.option("--name") if _ASKED in rule.text else None
+        name = rule.option("--name") if _RECENT in rule.text else None
         if name is None:
             continue
         if (time := rule.option("--seconds")) is not None and time.isdecimal():

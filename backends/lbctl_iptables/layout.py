@@ -47,6 +47,7 @@ NAME = "iptables"
 
 #: Family → the word that begins the names of its commands.
 WORD: Mapping[Family, str] = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
+FAMILY: Mapping[str, Family] = {word: family for family, word in WORD.items()}
 
 NAT = "nat"
 FILTER = "filter"

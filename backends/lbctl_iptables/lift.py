@@ -100,7 +100,7 @@ def _found(chains: Mapping[str, str], owner: str) -> Iterator[tuple[Rule, str, b
 def _service(
     word: str, listener: Listener, name: str, entry: str, chains: Mapping[str, str]
 ) -> LiftedService:
-    family = next(f for f in Family if layout.WORD[f] == word)
+    family = layout.FAMILY[word]
     walk = _Walk(chains, family, listener.protocol)
     picked = walk.chain(entry)
     single = len(picked.slots) == 1

@@ -26,7 +26,7 @@ def clients(host: Host, driver: str, owner: str) -> tuple[Remembered, ...]:
 def _known(host: Host, driver: str, owner: str) -> list[Remembered]:
     found: list[Remembered] = []
     for word, objects in read_tables(host, driver, owner):
-        family = next(family for family, name in layout.WORD.items() if name == word)
+        family = layout.FAMILY[word]
         named = affinity.sets(objects)
         for name, value in named.items():
             service = layout.service_of_set(name)

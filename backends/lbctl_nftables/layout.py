@@ -45,6 +45,7 @@ NAME = "nftables"
 
 #: Family → the word for it, in tables and in nat statements.
 WORD: Mapping[Family, str] = {Family.IPV4: "ip", Family.IPV6: "ip6"}
+FAMILY: Mapping[str, Family] = {word: family for family, word in WORD.items()}
 
 #: Ahead of the priority of both iptables flavours (-100 and 100), whatever was registered first.
 DESTINATION_PRIORITY = -101

@@ -34,7 +34,6 @@ _MODES = {
     "jhash ip saddr": "hash",
     "jhash ip6 saddr": "hash",
 }
-_FAMILY = {word: family for family, word in layout.WORD.items()}
 _DATA = re.compile(r"(?:comment \"[^\"]*\" )?: (?:(?P<address>\S+) \. )?(?P<port>\d+)\Z")
 
 
@@ -73,7 +72,7 @@ def _service(program: Program, word: str, name: str, listener: Listener, body: I
             slots, mode, action = _by_chains(program, word, body.text.split("\n"), listener.protocol)
             break
     return LiftedService(
-        name=name, family=_FAMILY[word], listener=listener, mode=mode, slots=slots, action=action
+        name=name, family=layout.FAMILY[word], listener=listener, mode=mode, slots=slots, action=action
     )
 
 
