@@ -188,11 +188,7 @@ def _drops(places: _Places, family: Family, passages: Iterable[Passage]) -> Iter
     table = places.table(family, layout.FILTER)
     if table is None:
         return
-    understanding = Understanding(marks=False)
-    meanings = {
-        chain.name: [understanding.rule(rule, table.chains) for rule in chain.rules]
-        for chain in table.chains.values()
-    }
+    meanings = Understanding(marks=False).chains(table)
     for passage in passages:
         name = "FORWARD" if passage.outgoing else "INPUT"
         policy = table.chains[name].policy if name in table.chains else None

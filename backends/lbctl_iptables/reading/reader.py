@@ -145,10 +145,7 @@ class Reader:
             table = tables.get(name)
             if table is None:
                 continue
-            meanings = {
-                chain.name: [understanding.rule(rule, table.chains) for rule in chain.rules]
-                for chain in table.chains.values()
-            }
+            meanings = understanding.chains(table)
             for each in meanings.values():
                 for meaning in each:
                     self._place(meaning)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from lbctl_iptables.reading.grammar import Match
-    from lbctl_iptables.reading.ruleset import Rule
+    from lbctl_iptables.reading.ruleset import Rule, Table
 
 
 class Understanding:
@@ -26,6 +26,13 @@ class Understanding:
         #: By all but the destination, the conditions of each destination; and the matches themselves, so that
         #: no others can have the same identity.
         self._known: dict[object, tuple[dict[str, Conditions], list[Match]]] = {}
+
+    def chains(self, table: Table) -> dict[str, list[Meaning]]:
+        """Chain → what its rules mean."""
+        return {
+            chain.name: [self.rule(rule, table.chains) for rule in chain.rules]
+            for chain in table.chains.values()
+        }
 
     def rule(self, rule: Rule, chains: Collection[str]) -> Meaning:
         """What a rule means."""
