@@ -61,6 +61,10 @@ def behind(*rules: str) -> SourceNat | None:
         (("-s 10.0.0.0/24 -j RETURN", "-j MASQUERADE"), None),
         (("-d 10.0.0.0/8 -j ACCEPT", "-j MASQUERADE"), NEVER),
         (("-d 10.0.0.1/32 -j MASQUERADE",), None),
+        (("-s 10.0.0.0/24 -j ACCEPT", "-j MASQUERADE"), None),
+        # A mark that only some have.
+        (("-s 10.0.0.0/24 -j MARK --set-xmark 0x1/0xff", "-m mark --mark 0x1 -j MASQUERADE"), None),
+        (("-s 10.0.0.0/24 -j MARK --set-xmark 0x1/0xff", "-m mark --mark 0x2 -j RETURN"), NEVER),
         (("-m statistic --mode nth --every 2 --packet 0 -j MASQUERADE",), None),
     ],
 )
@@ -72,6 +76,8 @@ def test_chains_and_marks_lead_to_it() -> None:
     chains = (":a - [0:0]", ":b - [0:0]", "-A POSTROUTING -j a", "-A b -s 10.0.0.0/24 -j MASQUERADE")
     assert behind(*chains, "-A a -g b", "-A a -j MASQUERADE") is HAIRPIN
     assert behind(*chains, "-A a -j b", "-A a -j MASQUERADE") is ALWAYS
+    leaving = (":c - [0:0]", "-A c -s 198.51.100.0/24 -j ACCEPT", "-A POSTROUTING -j MASQUERADE")
+    assert behind(leaving[0], "-A POSTROUTING -j c", *leaving[1:]) is None
     marking = WEB + " -j MARK --set-xmark 0x{}/0xff"
     asking = ("-A POSTROUTING -m mark ! --mark 0x4/0x4 -j RETURN", "-A POSTROUTING -j MASQUERADE")
     for mark, found in (("4", ALWAYS), ("6", ALWAYS), ("3", NEVER)):
@@ -95,6 +101,13 @@ def test_an_intent_has_it() -> None:
     reading = read(tables(nat=(*LADDER, "-A POSTROUTING -j MASQUERADE")))
     [service] = imported(reading).intent.services
     assert service.source_nat is ALWAYS
+
+
+def test_what_an_intent_cannot_hold_is_listed() -> None:
+    reading = read(tables(nat=(*LADDER, "-A POSTROUTING -o eth0 -j MASQUERADE")))
+    assert [(each.source_nat, each.source_lines) for each in reading.services] == [(None, (8,))]
+    notes = [note for note in imported(reading).notes if "replaced" in note]
+    assert notes == ["tcp-80: the client's address is replaced for some connections only (line 8)"]
 
 
 MARKED = tuple(

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from lbctl.model import Family
-    from lbctl_iptables.reading.meaning import Meaning
+    from lbctl_iptables.reading.meaning import Marking, Meaning
     from lbctl_iptables.reading.program import Program
     from lbctl_iptables.reading.stream import State
 
 #: Conditions under which a rule is for connections, beyond what is known of them.
 Conditions: TypeAlias = frozenset[tuple[str, str]]
+#: The packet's mark and the connection's; None where some have another one.
+_Marks: TypeAlias = tuple[int | None, int | None]
 _REFUSING = frozenset({"DROP", "REJECT"})
 _BEHIND = (("mangle", "POSTROUTING"), ("nat", "POSTROUTING"))
 #: Not through the loopback interface, as a condition of connections that this host makes.
@@ -131,9 +133,15 @@ class Later:
 
     # -- another source
 
-    def source_nat(self, stream: Stream, given: Where, *, ours: bool) -> SourceNat | None:
-        """When the client's address is replaced; None where rules do not say. `ours` are lbctl's rules."""
+    def source_nat(
+        self, stream: Stream, given: Where, *, ours: bool
+    ) -> tuple[SourceNat | None, tuple[int, ...]]:
+        """When the client's address is replaced; None where rules do not say, or there is no word for it.
+
+        The lines are of the rules for which there is none. `ours` are lbctl's rules.
+        """
         answers: set[SourceNat | None] = set()
+        lines: set[int] = set()
         told: set[object] = set()
         for state in stream.states:
             out = state.out
@@ -145,13 +153,15 @@ class Later:
                 try:
                     met = self._met(state, given, _BEHIND) if self._replaces else ()
                 except TooMuch:
-                    return None
+                    return None, ()
+                lines |= {each.meaning.rule.line for each in met if each.meaning.act is not Act.END}
                 answers.add(self._answer(met, out.text, given) if met else SourceNat.NEVER)
         if answers == {SourceNat.NEVER}:
-            return SourceNat.NEVER if ours or self._whole else None
+            return SourceNat.NEVER if ours or self._whole else None, ()
         if SourceNat.HAIRPIN in answers:
             answers.discard(SourceNat.NEVER)
-        return answers.pop() if len(answers) == 1 else None
+        answer = answers.pop() if len(answers) == 1 else None
+        return answer, () if answer else tuple(sorted(lines))
 
     def _answer(self, met: Sequence[Met], to: str, given: Where) -> SourceNat | None:
         endpoint = _endpoint(to, given, self._family)
@@ -208,7 +218,9 @@ class _Walk:
         self._given = given
         self._bits = bits
         self._budget = budget
-        self._marks = marks
+        self._marks: _Marks = marks
+        #: True where table nat let some go with the source that they have.
+        self._spared = False
         self._depth = 0
         self.met: list[Met] = []
 
@@ -235,13 +247,19 @@ class _Walk:
                 under |= {_MORE}
                 continue
             came = self.chain(programs, meaning.target, here) if leads else act is Act.RETURN
-            if act in {Act.TO, Act.END}:
+            if act is Act.TO:
+                self.met.append(Met(meaning, here | {_MORE} if self._spared else here))
+            elif act is Act.END:
                 self.met.append(Met(meaning, here))
+                self._spared |= bool(here) and meaning.rule.table == "nat"
             elif act is Act.MARK and meaning.marking is not None:
-                self._marks = marked(meaning.marking, *before)
-            if act in {Act.GO_ON, Act.MARK} or (act is Act.JUMP and came):
+                self._marks = _set(meaning.marking, before)
+            if asked and act is not Act.GOTO:
                 # What some have met is not known of the others.
-                self._marks = before if asked else self._marks
+                same = zip(self._marks, before, strict=True)
+                packet, connection = (mark if mark == other else None for mark, other in same)
+                self._marks = packet, connection
+            if act in {Act.GO_ON, Act.MARK} or (act is Act.JUMP and came):
                 continue
             back |= came and act is not Act.JUMP
             if not asked:
@@ -258,7 +276,9 @@ class _Walk:
             match step:
                 case Marked():
                     mark = self._marks[step.connection]
-                    if ((mark & step.mask) == step.value) == step.inverted:
+                    if mark is None:
+                        found.add(_MORE)
+                    elif ((mark & step.mask) == step.value) == step.inverted:
                         return None
                 case Asked():
                     pass
@@ -274,6 +294,18 @@ class _Walk:
                 if not w.covers(where._replace(extra=()), self._given, self._bits):
                     found.add(_MORE)
         return frozenset(found)
+
+
+def _set(marking: Marking, marks: _Marks) -> _Marks:
+    """The marks behind a rule that sets one of them."""
+    of_connection, operation, *_ = marking
+    copies = operation in {"save", "restore"}
+    packet, connection = marks
+    known = None not in (marks if copies else (marks[of_connection],))
+    after = marked(marking, packet or 0, connection or 0) if known else (None, None)
+    if operation == "save" or (of_connection and not copies):
+        return packet, after[1]
+    return after[0], connection
 
 
 def _wheres(meaning: Meaning) -> Iterator[Where]:

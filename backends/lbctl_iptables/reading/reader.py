@@ -390,7 +390,7 @@ class Reader:
             whole, stream = hook.walked(selector.where, self._budget)
             stream = self._later.refused(stream, selector.where, hook.name)
             ours = any(map(layout.owner_of, {visit.meaning.rule.chain for visit in whole.visits}))
-            source_nat = self._later.source_nat(stream, selector.where, ours=ours)
+            source = self._later.source_nat(stream, selector.where, ours=ours)
         except TooMuch:
             entered = [hook.programs[name][chain] for name, chain in hook.passed]
             self._too_much(next((program for program in entered if program.meanings), entered[0]))
@@ -412,7 +412,7 @@ class Reader:
         if "mark" in selector.kinds and not (mapped and by_mark):
             kinds.append("mark")
         for kind in kinds:
-            made = service_of(family, hook, selector, whole, stream, kind, source_nat)
+            made = service_of(family, hook, selector, whole, stream, kind, source)
             if made is not None:
                 self._touch(whole, kind)
                 found = Found(made, whole, selector, family, hook, [whole])

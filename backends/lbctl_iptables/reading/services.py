@@ -60,7 +60,7 @@ def service_of(
     walk: Walk,
     stream: Stream,
     kind: str,
-    source_nat: SourceNat | None,
+    source: tuple[SourceNat | None, tuple[int, ...]],
 ) -> ReadService | None:
     label = _marked if kind == "mark" else _mapped
     length = stream.length
@@ -140,7 +140,8 @@ def service_of(
         slots=_from_start(made, [_endpoint(label(state)[0], selector) for state in walk.starts]),
         hash_seed=seed,
         placing=placing,
-        source_nat=source_nat if kind == "nat" else None,
+        source_nat=source[0] if kind == "nat" else None,
+        source_lines=source[1] if kind == "nat" else (),
         way=partial(hook.way, where),
         lines=tuple(sorted(lines)),
         picking=tuple(sorted(picking)),

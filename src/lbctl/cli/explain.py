@@ -228,6 +228,9 @@ def _text(way: Way, connection: Connection, style: Style) -> str:
     lines.append(table(rows, right=frozenset({2}), indent="    "))
     if service.source_nat is not None and service.source_nat in _SOURCE:
         lines.append(f"  the client's address is replaced by this host's{_SOURCE[service.source_nat]}")
+    if service.source_lines:
+        told = ", ".join(map(str, service.source_lines))
+        lines.append(f"  the client's address is replaced for some connections only, by line {told}")
     if connection.client is not None:
         lines.append("  " + _chosen(way))
     for name, value in way.open:

@@ -225,6 +225,9 @@ def _notes(a: ReadService, b: ReadService) -> Iterator[str]:
         yield f"{a.action} in A, {b.action} in B"
     if a.mode != b.mode:
         yield f"{a.mode} in A, {b.mode} in B"
+    sources = _source(a), _source(b)
+    if None not in sources and sources[0] != sources[1]:
+        yield f"the client's address is replaced: {sources[0]} in A, {sources[1]} in B"
     one, other = _keeping(a), _keeping(b)
     if one != other:
         told = [
@@ -234,6 +237,11 @@ def _notes(a: ReadService, b: ReadService) -> Iterator[str]:
     for name, service in (("A", a), ("B", b)):
         if not service.exact:
             yield f"{name} depends on {service.depends_on}"
+
+
+def _source(service: ReadService) -> str | None:
+    """When the client's address is replaced; None where the rules do not say."""
+    return str(service.source_nat) if service.source_nat else "sometimes" if service.source_lines else None
 
 
 def _shares(service: ReadService | None) -> dict[str, Fraction]:

@@ -178,6 +178,7 @@ def service_document(service: ReadService) -> dict[str, object]:
         "when": dict(service.when) if service.when else None,
         "name": service.name,
         "source_nat": None if service.source_nat is None else str(service.source_nat),
+        "source_lines": list(service.source_lines),
         "lines": list(service.lines),
     }
 
@@ -349,6 +350,10 @@ def _source_nat(group: Sequence[ReadService], endpoints: Sequence[Endpoint], rem
     told = {each.source_nat: None for each in group if each.source_nat is not None}
     if len(told) > 1:
         remarks.append(f"the client's address is replaced in several ways ({', '.join(told)})")
+    lines = sorted({line for each in group for line in each.source_lines})
+    if lines:
+        told_by = f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines))}"
+        remarks.append(f"the client's address is replaced for some connections only ({told_by})")
     local = not any(endpoint.address for endpoint in endpoints)
     found = next(iter(told), SourceNat.HAIRPIN)
     return SourceNat.HAIRPIN if local and found is SourceNat.NEVER else found

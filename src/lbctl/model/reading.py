@@ -143,6 +143,8 @@ class ReadService:
     picking: tuple[int, ...] = ()
     #: When the client's address is replaced; None where the rules read do not say.
     source_nat: SourceNat | None = None
+    #: The lines of rules that replace it for some connections, where an intent has no word for which ones.
+    source_lines: tuple[int, ...] = ()
     #: Works `path` out: of thousands of services, somebody asks for that of a few.
     way: Callable[[], tuple[Step, ...]] = field(default=tuple, repr=False, compare=False)
 
