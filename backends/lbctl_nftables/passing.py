@@ -159,7 +159,7 @@ class _Way:
         if not isinstance(meant, Keyed):
             return behind if isinstance(meant, Never) else OPEN
         fate = behind
-        for conditions, element in reversed(meant.of(self._selector)):
+        for conditions, element in reversed(meant.of(self._selector.get)):
             holds = self._all((*meant.implied, *conditions))
             if holds is not False and isinstance(element.data, Verdict):
                 taken = self._taken(chain, rule, element.data, behind, end)
@@ -178,7 +178,7 @@ class _Way:
             case All(conditions=conditions):
                 return self._all(conditions)
             case Keyed():
-                answers = [self._all((*meant.implied, *c)) for c, _ in meant.of(self._selector)]
+                answers = [self._all((*meant.implied, *c)) for c, _ in meant.of(self._selector.get)]
                 return True if True in answers else None if None in answers else False
             case _:
                 return None

@@ -178,15 +178,58 @@ RULES = st.lists(
 )
 
 
-def table(rules: list[str], others: list[str], last: list[str]) -> str:
-    def block(name: str, lines: list[str], head: str = "") -> str:
-        return f"chain {name} {{\n{head}" + "\n".join(lines) + "\n}\n"
+MARKING = st.lists(
+    st.sampled_from(
+        [
+            "meta mark set numgen inc mod 3 offset 1",
+            "tcp dport 80 ct state new ct mark set numgen random mod 2 map { 0 : 1, 1 : 0x12 }",
+            "meta mark set ct mark",
+            "ct mark set meta mark & 0xf",
+            "meta mark set meta mark << 1",
+            "meta mark set ct mark map { 1 : 2, 2 : 3 }",
+            "meta mark set ip saddr map { 10.0.0.1 : 7 }",
+            "meta mark != 0 accept",
+            "meta mark & 0x2 == 0x2 jump d",
+            "ct mark vmap { 1 : goto d, 2 : accept, 3 : drop }",
+            "ct state vmap { established : accept, new : jump e }",
+            "ip saddr 10.0.0.0/8 meta mark set 2",
+        ]
+    ),
+    max_size=6,
+)
+BEHIND = st.lists(
+    st.sampled_from(
+        [
+            "masquerade",
+            "oifname eth0 masquerade",
+            "ip saddr 10.0.0.0/24 ip daddr 10.0.0.0/24 masquerade",
+            "meta mark 1 snat to 192.0.2.1",
+            "ct mark & 0x2 == 0x2 snat to 192.0.2.2",
+            "snat to meta mark map { 1 : 192.0.2.1, 2 : 192.0.2.2 }",
+            "update @links { iif . iif }",
+            "iif . oif @links masquerade",
+            "ct original ip daddr . ct original proto-dst { 10.0.0.1 . 80 } masquerade",
+            "meta mark 3 return",
+            "ip daddr vmap { 10.0.0.1 : jump e, 10.0.0.0/8 : accept }",
+            "jump e",
+        ]
+    ),
+    max_size=6,
+)
 
-    hook = "type nat hook prerouting priority 0; policy accept;\n"
+
+def block(name: str, lines: list[str], hook: str = "") -> str:
+    head = f"type {hook}; policy accept;\n" if hook else ""
+    return f"chain {name} {{\n{head}" + "\n".join(lines) + "\n}\n"
+
+
+def table(
+    rules: list[str], others: list[str], last: list[str], more: str = "", hook: str = "prerouting"
+) -> str:
     return (
         "table ip t {\nmap m {\ntype inet_proto . inet_service : verdict\n"
         "elements = { tcp . 80 : goto d, udp . 53 : jump e }\n}\n"
-        f"{block('e', last)}{block('d', others)}{block('c', rules, hook)}}}\n"
+        f"{more}{block('e', last)}{block('d', others)}{block('c', rules, f'nat hook {hook} priority 0')}}}\n"
     )
 
 
@@ -240,6 +283,20 @@ def test_any_text(text: str) -> None:
 def test_rules_that_nft_would_take(rules: list[str], others: list[str], last: list[str]) -> None:
     reading = judged(table(rules, others, last))
     assert reading.accept or "chain-loop" in {found.code for found in reading.findings}
+
+
+@FUZZ
+@given(MARKING, RULES | MARKING, BEHIND | MARKING, BEHIND, st.sampled_from(["prerouting", "output"]))
+def test_marks_from_hook_to_hook(
+    marking: list[str], rules: list[str], last: list[str], behind: list[str], hook: str
+) -> None:
+    more = "set links {\ntypeof iif . oif\nsize 9\nflags dynamic\n}\n"
+    more += block("f", marking, f"filter hook {hook} priority -150")
+    more += block("b", behind, "nat hook postrouting priority 100")
+    by_mark = ["tcp dport 80 meta mark 1 dnat to 10.0.0.1", "tcp dport 80 dnat to 10.0.0.2", *rules]
+    reading = judged(table(by_mark, last, last[:2], more, hook))
+    for service in reading.services:
+        assert not (service.source_nat and service.source_lines)
 
 
 @FUZZ

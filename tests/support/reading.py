@@ -77,6 +77,7 @@ def check(found: ReadService, service: Service, family: Family) -> None:
     assert shares(found) == {to: service.shares()[to] for to in set(slots)}
     assert found.hooks == (("prerouting", "output") if service.local_clients else ("prerouting",))
     assert found.action == ("dnat" if service.remote else "redirect")
+    assert found.source_nat == (service.source_nat if service.remote else None)
     if service.affinity:
         assert found.affinity is not None
         assert found.affinity.kind == "map"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl_nftables.reading import grammar
 from lbctl_nftables.reading.grammar import (
+    Computed,
     Limit,
     Lookup,
     Match,
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
 #: Statements that end a packet's way, or copy it, in ways that are not followed.
 _TARGETS = {"target", "tproxy", "queue", "dup", "fwd", "flow", "synproxy", "dnat", "snat", "redirect"}
-_TRANSLATING = {"dnat", "redirect", "snat"}
+_TRANSLATING = {"dnat", "redirect", "snat", "masquerade"}
+_SOURCE = {"snat", "masquerade"}
 #: How chains of one service are called, by lbctl and by kube-proxy.
 SERVICE = "service-"
 
@@ -97,12 +99,20 @@ class _Walk:
                             self._note_moved(chain, rule, pick, selectors)
                         return
                     case Nat(kind=kind) if kind in _TRANSLATING and not self._hook.marking:
-                        if kind == "snat" and not (picked or here or self._balances(statement)):
+                        if kind in _SOURCE and not (picked or here or self._balances(statement)):
                             return
                         for each in selectors:
                             yield from self._translated(meaning, chain, rule, statement, each, name)
                         return
-                    case SetMark(value=value) if self._hook.marking and value is not None:
+                    case SetMark(value=value) if not self._hook.marking:
+                        picked_by = value.key if isinstance(value, Lookup) else value
+                        if isinstance(picked_by, Pick):
+                            self._note_moved(chain, rule, picked_by, selectors)
+                        continue
+                    case SetMark(where=where, value=Computed(of=of)) if where != of:
+                        # A mark that is kept, or comes back.
+                        continue
+                    case SetMark(value=value) if value is not None:
                         if here or isinstance(value, (Lookup, Pick)) or (picked and not self._is_nat(chain)):
                             for each in selectors:
                                 yield from self._marked(meaning, chain, rule, value, each, name)
@@ -150,7 +160,7 @@ class _Walk:
         if isinstance(meant, All):
             ways = [meant.conditions]
         else:
-            ways = [(*meant.implied, *conditions) for conditions, _ in meant.of(selector)]
+            ways = [(*meant.implied, *conditions) for conditions, _ in meant.of(selector.get)]
         for conditions in ways:
             narrowed = self._narrow(selector, conditions)
             if narrowed is not None:
@@ -202,7 +212,7 @@ class _Walk:
         if not isinstance(meant, Keyed):
             return
         for selector in selectors:
-            for conditions, element in meant.of(selector):
+            for conditions, element in meant.of(selector.get):
                 self._hook.purse.spend()
                 narrowed = self._narrow(selector, (*meant.implied, *conditions))
                 if narrowed is None or not isinstance(element.data, Verdict) or not element.data.target:
@@ -235,7 +245,13 @@ class _Walk:
             self._note(each, rule, name)
 
     def _marked(
-        self, meaning: Meaning, chain: Chain, rule: Rule, value: Operand, selector: Selector, name: str | None
+        self,
+        meaning: Meaning,
+        chain: Chain,
+        rule: Rule,
+        value: Operand | Computed,
+        selector: Selector,
+        name: str | None,
     ) -> Iterator[_Entry]:
         yield from ()
         if isinstance(value, Lookup):

@@ -8,10 +8,12 @@ its own. Where it ends the way of that part without an endpoint, the rest is wha
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl_nftables.reading import grammar, select
 from lbctl_nftables.reading.grammar import (
+    Computed,
     Limit,
     Lookup,
     Match,
@@ -28,6 +30,7 @@ from lbctl_nftables.reading.grammar import (
 )
 from lbctl_nftables.reading.graph import (
     ALL,
+    UNTOLD,
     End,
     Followed,
     Node,
@@ -37,7 +40,7 @@ from lbctl_nftables.reading.graph import (
     next_rule,
     straighten,
 )
-from lbctl_nftables.reading.hook import ENDING, WIDEST, TooMuch
+from lbctl_nftables.reading.hook import ENDING, MARK, WIDEST, TooMuch
 from lbctl_nftables.reading.meaning import All, Drawn, Keyed, Learned, Meaning, one
 from lbctl_nftables.reading.select import Selector, joined
 
@@ -45,10 +48,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lbctl_nftables.reading.document import Chain, Members, Rule
-    from lbctl_nftables.reading.grammar import Element, Key
+    from lbctl_nftables.reading.grammar import Element, Key, Operand
     from lbctl_nftables.reading.graph import Frames
     from lbctl_nftables.reading.hook import Hook
     from lbctl_nftables.reading.meaning import Meant
+    from lbctl_nftables.reading.select import Values
 
 #: The kernel's own limit of nested jumps.
 _JUMPS = 16
@@ -75,12 +79,23 @@ def follow(hook: Hook, selector: Selector) -> Followed:
     return _Ways(hook, selector).all()
 
 
+def follow_again(hook: Hook, selector: Selector, mark: int | None) -> Followed:
+    """All ways of such connections' later packets, with the mark that was kept; raises `Undecided`."""
+    return _Ways(hook, selector, again=True, mark=mark).all()
+
+
 class _Ways:
     """Those of one selector's connections at one hook."""
 
-    def __init__(self, hook: Hook, selector: Selector) -> None:
-        self._hook, self._selector = hook, selector
-        start = Place(0, self._entered(0), 0, None, None)
+    def __init__(
+        self, hook: Hook, selector: Selector, *, again: bool = False, mark: int | None = None
+    ) -> None:
+        self._hook, self._selector, self._again = hook, selector, again
+        #: True where the rule in question is for some of the connections, whichever these are.
+        self._partial = False
+        #: The rules that set marks to what nobody can say.
+        self._telling_nothing: list[Rule] = []
+        start = Place(0, self._entered(0), 0, None, mark)
         self._followed = Followed(start, start, start)
 
     def all(self) -> Followed:
@@ -102,7 +117,11 @@ class _Ways:
         return followed
 
     def _entered(self, base: int) -> Frames:
-        return ((self._hook.number(self._hook.bases[base]), 0),) if base < len(self._hook.bases) else ()
+        bases = self._hook.bases
+        if base >= len(bases) or (self._again and bases[base].kind == "nat"):
+            # Chains of NAT see first packets alone.
+            return ()
+        return ((self._hook.number(bases[base]), 0),)
 
     def _over(self, place: Place, verdict: str) -> Place | End:
         """After a base chain gave its verdict: what the next chain does, or the end."""
@@ -114,18 +133,22 @@ class _Ways:
         return self._outcome(place, verdict)
 
     def _outcome(self, place: Place, verdict: str) -> End:
-        if self._hook.marking and place.ct:
-            return End("connmark", f"mark {place.ct:#x}", over=place.over)
-        if self._hook.marking and place.meta:
-            return End("mark", f"mark {place.meta:#x}", over=place.over)
+        self._followed.keep.add(place.ct)
+        if self._hook.marking:
+            for action, mark in (("mark", place.meta), ("connmark", place.ct)):
+                if mark == UNTOLD:
+                    rule = self._telling_nothing[-1]
+                    raise Undecided(rule, "mark", "what it sets the mark to depends on more than the rules")
+                if mark:
+                    return End(action, f"mark {mark:#x}", over=place.over)
         return End("", "", verdict)
 
     def _advance(self, place: Place) -> Place | End:
         """Go on to the next place where a number is picked, or to the end."""
         self._followed.passed.clear()
-        self._followed.trail()
+        self._followed.begin_trail()
         to = self._gone(place)
-        self._followed.trails[place] = self._followed.trail()
+        self._followed.end_trail(place)
         if isinstance(to, Place) or to.to:
             # What is left out of a leak leaks as well.
             self._followed.but |= self._followed.passed
@@ -151,8 +174,14 @@ class _Ways:
                 return to
             place = next_rule(to) if what == "next" else to
 
+    def _use(self, rule: Rule, place: Place) -> None:
+        """A rule takes part."""
+        self._followed.use(rule)
+        self._followed.bases.setdefault(id(rule), place.base)
+
     def _rule(self, chain: Chain, rule: Rule, place: Place) -> Step:
         meaning = self._hook.meaning(chain)
+        self._partial = False
         for number in range(place.statement, len(rule.statements)):
             statement = rule.statements[number]
             place = place._replace(statement=number)
@@ -168,13 +197,13 @@ class _Ways:
                         self._remember(meaning, meant.name)
                         return Step("next", place)
                     if isinstance(statement, Vmap):
-                        element = self._element(meant)
+                        element = self._element(meant, place, rule)
                         if element is None or not isinstance(element.data, Verdict):
-                            return Step("next", place)
+                            return Step("next", self._passed_by(chain, rule, place))
                         self._followed.looked[id(rule)] = _element_text(element)
                         return self._verdict(element.data, chain, rule, place)
                     if not self._holds(meant, place, rule):
-                        return Step("next", place)
+                        return Step("next", self._passed_by(chain, rule, place))
                 case Verdict(kind="continue") | Update():
                     continue
                 case Verdict():
@@ -188,19 +217,27 @@ class _Ways:
                     return self._nat(meaning, rule, statement, place)
                 case SetMark(value=Pick()):
                     return Step("part", place)
-                case SetMark(value=Lookup() as value):
-                    if _picks(value):
-                        return Step("part", place)
-                case SetMark(where=where, value=tuple() as value):
-                    place = self._with_mark(place, where, value, rule)
-                case SetMark():
-                    continue
+                case SetMark(value=Lookup() as value) if _picks(value):
+                    return Step("part", place)
+                case SetMark(where=where, value=value):
+                    marked = self._marked(meaning, rule, where, value, place)
+                    if marked is None:
+                        return Step("next", place)
+                    place = marked
                 case Limit(text=text):
                     self._followed.passed.setdefault("limit", text)
                 case Unknown():
                     return self._stuck(rule, place)
-        self._followed.use(rule)
+        self._use(rule, place)
         return Step("next", place)
+
+    def _passed_by(self, chain: Chain, rule: Rule, place: Place) -> Place:
+        """Behind a rule that is not for all of the connections: the marks of some may be what it sets."""
+        if self._partial and not self._hook.marking:
+            for where, name in MARK.items():
+                if self._hook.sets(name) and name in self._hook.may_set(chain, rule):
+                    place = _with_mark(place, where, UNTOLD)
+        return place
 
     def _stuck(self, rule: Rule, place: Place) -> Step:
         if id(rule) in self._hook.strange:
@@ -211,67 +248,90 @@ class _Ways:
         self._followed.keeps = True
         self._followed.kept = meaning.learned.get(name) or self._followed.kept
 
-    def _element(self, meant: Meant) -> Element | None:
+    def _known(self, what: str, place: Place, rule: Rule, asked: Values | None = None) -> Values | None:
+        """What is known of a field; None where it may have any value. `asked` is what a rule asks of it."""
+        if what == "state" and (self._again or not self._hook.marking):
+            # NAT sees first packets alone.
+            return select.named("established" if self._again else "new")
+        mine, bits = self._selector.get(what), select.bits_of(what)
+        if bits is None:
+            return mine
+        name, mask = bits
+        mark = place.ct if name == "connmark" else place.meta
+        if mark is None and (mine or (asked is not None and not self._hook.is_carried(what, asked))):
+            return mine
+        if mark is None and name in self._hook.marked and not self._hook.sets(name):
+            return None
+        mark = self._mark_of(name, place)
+        if mark == UNTOLD:
+            raise Undecided(rule, what, "what it was set to before depends on more than the rules here")
+        return select.exactly(mark & mask)
+
+    def _element(self, meant: Meant, place: Place, rule: Rule) -> Element | None:
         """What a look-up by fields has for all the connections; None for a part or nothing."""
         if not isinstance(meant, Keyed):
             return None
-        if not all(self._implied(what, found) for what, found in meant.implied):
+        if not all(self._implied(what, found, place, rule) for what, found in meant.implied):
             return None
-        for conditions, element in meant.covering(self._selector):
+        known = partial(self._known, place=place, rule=rule)
+        for conditions, element in meant.covering(known):
             self._hook.purse.spend()
-            if all(self._implied(what, found) for what, found in conditions):
+            if all(self._implied(what, found, place, rule) for what, found in conditions):
                 return element
+        open_ = next((name for name in meant.names if known(name) is None), None)
+        if any(map(select.bits_of, meant.names)):
+            self._followed.miss(rule)
+        if open_ is not None:
+            self._partial = True
+            self._followed.partly.setdefault(id(rule), (rule, open_))
         return None
 
-    def _implied(self, what: str, found: select.Values) -> bool:
-        mine = self._selector.get(what)
+    def _implied(self, what: str, found: Values, place: Place, rule: Rule) -> bool:
+        mine = self._known(what, place, rule)
         return mine is not None and mine.within(found)
 
     def _holds(self, meant: Meant, place: Place, rule: Rule) -> bool:
         """True where a condition holds for all the connections."""
         if isinstance(meant, Keyed):
-            return self._element(meant) is not None
+            return self._element(meant, place, rule) is not None
         if not isinstance(meant, All):
             return False
         partly = []
         for what, found in meant.conditions:
-            set_before = place.meta if what == "mark" else place.ct if what == "connmark" else None
-            if set_before is not None or self._hook.is_carried(what, found):
-                value = set_before or 0
-                if not any(low <= value <= high for low, high in found.spans or ()):
-                    return False
-                continue
-            if what == "state" and not self._hook.marking:
-                if "new" in found.names and not found.but:
-                    continue
-                return False
-            mine = self._selector.get(what) or select.everything(what, self._hook.family)
+            mine = self._known(what, place, rule, found) or select.everything(what, self._hook.family)
             if mine.within(found):
                 continue
             if mine.meet(found).empty:
+                if select.bits_of(what):
+                    self._followed.miss(rule)
                 return False
             partly.append((what, found))
         if not partly:
             return True
         last = rule.statements[-1]
         if isinstance(last, Verdict) and last.kind in ENDING:
-            self._except(partly, rule, place.statement)
+            self._except(partly, rule, place)
+            return False
+        self._partial = True
+        if not isinstance(last, SetMark):
+            self._followed.partly.setdefault(id(rule), (rule, partly[0][0]))
         return False
 
-    def _except(self, partly: list[tuple[str, select.Values]], rule: Rule, number: int) -> None:
+    def _except(self, partly: list[tuple[str, Values]], rule: Rule, place: Place) -> None:
         """Note that a part of the selected traffic ends here."""
         if any(isinstance(s, Match) and isinstance(s.key, Pick) for s in rule.statements):
             return
-        if len(partly) == 1 and not any(isinstance(s, Match) for s in rule.statements[number + 1 :]):
+        behind = rule.statements[place.statement + 1 :]
+        if len(partly) == 1 and not any(isinstance(s, Match) for s in behind):
             [(what, found)] = partly
             self._followed.passed[what] = found.rest(what, self._hook.family).written(what, self._hook.family)
         else:
             self._followed.passed["not"] = rule.text
-        self._followed.use(rule)
+        self._use(rule, place)
         self._followed.spared.add(id(rule))
 
     def _verdict(self, verdict: Verdict, chain: Chain, rule: Rule, place: Place) -> Step:
-        self._followed.use(rule)
+        self._use(rule, place)
         if verdict.kind == "drop":
             return Step("go", End("", "", f"drop in chain {chain.name}"))
         if verdict.kind == "accept":
@@ -287,23 +347,74 @@ class _Ways:
             raise Undecided(rule, "chain-loop", "more nested jumps than the kernel takes")
         return Step("go", place._replace(frames=(*outer, (self._hook.number(called), 0)), statement=0))
 
-    def _with_mark(self, place: Place, where: str, value: Sequence[str], rule: Rule) -> Place:
+    def _marked(
+        self, meaning: Meaning, rule: Rule, where: str, value: Operand | Computed | None, place: Place
+    ) -> Place | None:
+        """Behind a statement that sets a mark; None where a look-up ends the rule, since it has nothing."""
+        match value:
+            case Computed(of=of):
+                before = self._mark_of(MARK[of], place)
+                if before == UNTOLD:
+                    return self._untold(place, where, rule)
+                if self._hook.marking:
+                    self._use(rule, place)
+                return _with_mark(place, where, value.value(before))
+            case Lookup():
+                return self._looked_up(meaning, rule, where, value, place)
+            case tuple():
+                return self._with_number(place, where, value, rule)
+            case _:
+                return self._untold(place, where, rule)
+
+    def _looked_up(
+        self, meaning: Meaning, rule: Rule, where: str, lookup: Lookup, place: Place
+    ) -> Place | None:
+        try:
+            meant = meaning.of(lookup)
+        except Strange as strange:
+            raise Undecided(rule, "map", f"not understood: {strange}") from strange
+        element = self._element(meant, place, rule)
+        if element is not None and isinstance(element.data, tuple):
+            return self._with_number(place, where, element.data, rule)
+        known = partial(self._known, place=place, rule=rule)
+        possible = not isinstance(meant, Keyed) or any(
+            all((mine := known(what)) is None or not mine.meet(found).empty for what, found in conditions)
+            for conditions, _ in meant.of(known)
+        )
+        return self._untold(place, where, rule) if possible else None
+
+    def _mark_of(self, name: str, place: Place) -> int:
+        """The mark that a place comes with; `UNTOLD` where nobody can say."""
+        mark = place.ct if name == "connmark" else place.meta
+        if mark is not None:
+            return mark
+        asked = self._selector.get(name)
+        if asked is not None and isinstance(asked.single, int):
+            return asked.single
+        bits = (select.bits_of(what) for what, _ in self._selector.fields)
+        return UNTOLD if name in self._hook.marked or any(each and each[0] == name for each in bits) else 0
+
+    def _untold(self, place: Place, where: str, rule: Rule) -> Place:
+        self._telling_nothing.append(rule)
+        return _with_mark(place, where, UNTOLD)
+
+    def _with_number(self, place: Place, where: str, value: Sequence[str], rule: Rule) -> Place:
         try:
             mark = grammar.number(one(tuple(value)))
         except Strange as strange:
             raise Undecided(rule, "mark", f"{strange} is no number") from strange
         before = place.ct if where == "ct" else place.meta
         if self._hook.marking:
-            self._followed.use(rule)
+            self._use(rule, place)
             if before and before != mark:
                 place = place._replace(over=rule.line)
-        return place._replace(ct=mark) if where == "ct" else place._replace(meta=mark)
+        return _with_mark(place, where, mark)
 
     def _nat(self, meaning: Meaning, rule: Rule, nat: Nat, place: Place) -> Step:
         """The end of a connection that is translated, unless a number is picked for it."""
         if nat.kind == "masquerade":
-            self._followed.use(rule)
-            return Step("go", End("", "", "masquerade"))
+            self._use(rule, place)
+            return Step("go", End("snat", "masquerade"))
         parts: list[Key | None] = []
         for operand in (nat.address, nat.port):
             if isinstance(operand, Pick):
@@ -320,7 +431,7 @@ class _Ways:
                 if isinstance(meant, Learned):
                     self._remember(meaning, meant.name)
                     return Step("next", place)
-                element = self._element(meant)
+                element = self._element(meant, place, rule)
                 if element is None or not isinstance(element.data, tuple):
                     return Step("next", place)
                 parts.append(element.data)
@@ -328,8 +439,8 @@ class _Ways:
                 parts.append(operand)
         if self._range(nat, parts) is not None:
             return Step("part", place)
-        self._followed.use(rule)
-        return Step("go", self._endpoint(nat, parts, rule))
+        self._use(rule, place)
+        return Step("go", self._endpoint(nat, parts, rule, place))
 
     def _range(self, nat: Nat, parts: Sequence[Key | None]) -> tuple[str, int, int] | None:
         """What the kernel chooses from by itself: what of, first and last; None where nothing is chosen."""
@@ -347,7 +458,7 @@ class _Ways:
                 return (what, *span.spans[0])
         return None
 
-    def _endpoint(self, nat: Nat, parts: Sequence[Key | None], rule: Rule) -> End:
+    def _endpoint(self, nat: Nat, parts: Sequence[Key | None], rule: Rule, place: Place) -> End:
         address, port = _address_and_port(nat, parts)
         try:
             if address is not None:
@@ -370,7 +481,10 @@ class _Ways:
         if address is None and port is None:
             mine = self._selector.get("dport")
             port = mine.written("dport", self._hook.family) if mine else "any"
-        return End(nat.kind, joined(address, port))
+        end = End(nat.kind, joined(address, port))
+        self._followed.keep.add(place.ct)
+        self._followed.left.setdefault((end.action, end.to), set()).add((place.meta, place.ct, place.base))
+        return end
 
     def _part(self, place: Place) -> Node:
         """The ways that part where a number is picked."""
@@ -379,6 +493,7 @@ class _Ways:
         statement = rule.statements[place.statement]
         meaning = self._hook.meaning(chain)
         self._followed.used.setdefault(id(rule), rule)
+        self._followed.bases.setdefault(id(rule), place.base)
         missed = next_rule(place)
         match statement:
             case Match():
@@ -400,7 +515,7 @@ class _Ways:
                 for low, high, element in self._numbered(meaning, pick, members, rule):
                     after = place._replace(statement=place.statement + 1)
                     if isinstance(element.data, tuple):
-                        after = self._with_mark(after, where, element.data, rule)
+                        after = self._with_number(after, where, element.data, rule)
                     cases.append((low, high, after))
                 return self._node(place, pick, cases, missed)
             case SetMark(where=where, value=Pick() as pick):
@@ -408,7 +523,7 @@ class _Ways:
                     raise Undecided(rule, "mark", f"{pick.modulus} marks")
                 after = place._replace(statement=place.statement + 1)
                 cases = [
-                    (n, n, self._with_mark(after, where, [str(n + pick.offset)], rule))
+                    (n, n, self._with_number(after, where, [str(n + pick.offset)], rule))
                     for n in range(pick.modulus)
                 ]
                 return self._node(place, pick, cases, missed)
@@ -437,7 +552,7 @@ class _Ways:
                 chosen_one = select.Values(((first + n, first + n),), frozenset(), False, "")
                 text = (chosen_one.written(what, self._hook.family),)
                 pair = [text, plain[1]] if what == "dst" else [plain[0], text]
-                cases.append((n, n, self._endpoint(nat, pair, rule)))
+                cases.append((n, n, self._endpoint(nat, pair, rule, place)))
             kind = "jhash" if what == "dst" else "random"
             pick = Pick(kind, len(cases), of="addresses", ident=-id(rule))
             return self._node(place, pick, cases, missed)
@@ -454,7 +569,7 @@ class _Ways:
                 element.data if each is lookup else each if isinstance(each, tuple) else None
                 for each in (nat.address, nat.port)
             ]
-            end = self._endpoint(nat, parts, rule)
+            end = self._endpoint(nat, parts, rule, place)
             cases.append((low, high, end._replace(name=element.comment.rpartition("/")[2])))
         return self._node(place, picked, cases, missed)
 
@@ -554,6 +669,10 @@ def _element_text(element: Element) -> str:
     verdict = element.data
     target = f" {verdict.target}" if isinstance(verdict, Verdict) and verdict.target else ""
     return f"{' . '.join(element.key)} : {verdict.kind if isinstance(verdict, Verdict) else ''}{target}"
+
+
+def _with_mark(place: Place, where: str, mark: int) -> Place:
+    return place._replace(ct=mark) if where == "ct" else place._replace(meta=mark)
 
 
 def _picks(lookup: Lookup) -> bool:

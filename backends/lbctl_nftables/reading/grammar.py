@@ -94,6 +94,19 @@ Operand: TypeAlias = Key | Lookup | Pick
 
 
 @dataclass(frozen=True, slots=True)
+class Computed:
+    """A mark made of the packet's (`meta`) or the connection's (`ct`): some of its bits, some turned over."""
+
+    of: str
+    mask: int
+    flip: int
+
+    def value(self, mark: int) -> int:
+        """What it makes of a mark."""
+        return (mark & self.mask) ^ self.flip
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """A condition. `op` is `==`, `!=`, `<`, `>`, `<=` or `>=`."""
 
@@ -127,12 +140,12 @@ class SetMark:
     """`where` is `meta` or `ct`. No value: one that depends on the packet."""
 
     where: str
-    value: Operand | None
+    value: Operand | Computed | None
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """A packet adds its own element to a set or map."""
+    """A packet adds its own element to a set or map. `key` names fields, as `iif . iif`."""
 
     name: str
     key: str
@@ -182,8 +195,11 @@ _PLAIN = {"accept", "drop", "return", "continue"}
 _NAT = {"dnat", "snat", "redirect", "masquerade"}
 _AFTER_FAMILY = {"to", "addr", "prefix", "interval"}
 _FLAGS = {"random", "fully-random", "persistent"}
+#: Operators on bits, the tightest first.
+_BITWISE = {"&": 0, "and": 0, "^": 1, "xor": 1, "|": 2, "or": 2}
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _BITS = 32
+_EVERY_BIT = (1 << _BITS) - 1
 _idents = count(1)
 
 
@@ -359,8 +375,10 @@ class _Parser:
 
     def _updated(self) -> tuple[str, int | None]:
         begin = self.at
-        self._source()
-        key = " ".join(self._words[begin : self.at])
+        source = self._source()
+        fields = source.parts if isinstance(source, Concat) else (source,)
+        named = [each.name for each in fields if isinstance(each, Field)]
+        key = " . ".join(named) if len(named) == len(fields) else " ".join(self._words[begin : self.at])
         timeout = seconds(self.take()) if self.taken("timeout") else None
         while self.word() in {"counter", "limit", "ct"}:
             # Each client's own statement.
@@ -396,18 +414,44 @@ class _Parser:
             return None
         where = "ct" if field.name == "ct mark" else "meta"
         begin = self.at
+        value: Operand | Computed | None
         try:
-            value = self._operand()
+            value = self._computed()
+            if value is None:
+                self.at = begin
+                value = self._operand()
         except Strange:
             value = None
         else:
-            if self.word() not in {"|", "&", "^", "<<", ">>"}:
+            if self.word() not in {*_BITWISE, "<<", ">>"}:
                 return SetMark(where, value)
-        # Computed from what the packet or connection has.
+        # Computed in another way from what the packet or connection has.
         self.at = max(begin, self.at)
         while self.more() and self.word() not in _PLAIN | {"jump", "goto", "counter", "comment", "log"}:
             self.at += 1
         return SetMark(where, None)
+
+    def _computed(self) -> Computed | None:
+        """A mark made of a mark and of numbers; None for anything else."""
+        if self.word() not in {"meta", "mark", "ct"}:
+            return None
+        field = self._field()
+        mask, flip, loosest = _EVERY_BIT, 0, 0
+        while self.word() in _BITWISE:
+            operator = _BITWISE[self.take()]
+            if operator < loosest:
+                # It binds tighter than the one before it.
+                raise Strange(self.word())
+            loosest, bits = operator, number(self.take())
+            if operator == 0:
+                mask, flip = mask & bits, flip & bits
+            elif operator == 1:
+                flip ^= bits
+            else:
+                mask, flip = mask & ~bits, flip | bits
+        if field.name not in {"mark", "ct mark"} or self.word() in {"map", "."}:
+            return None
+        return Computed("ct" if field.name == "ct mark" else "meta", mask, flip)
 
     def _nat(self, kind: str) -> Nat:
         family = self.take() if self.word() in {"ip", "ip6"} and self.word(1) in _AFTER_FAMILY else ""

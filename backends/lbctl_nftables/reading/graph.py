@@ -33,8 +33,16 @@ class End(NamedTuple):
     over: int = 0
 
 
+#: A mark that depends on more than rules say.
+UNTOLD = -1
+
+
 class Place(NamedTuple):
-    """Where a connection is, and what it carries. `hashes` are the spans that its hash is known to lie in."""
+    """Where a connection is, and what it carries. `hashes` are the spans that its hash is known to lie in.
+
+    Of a packet's mark (`meta`) and a connection's (`ct`), None is one that no rule on the way has set, and
+    `UNTOLD` one of which nobody can say what it was set to.
+    """
 
     base: int
     frames: Frames
@@ -69,6 +77,8 @@ class Followed:
     used: dict[int, Rule] = field(default_factory=dict)
     #: From where connections go on → the rules that they meet before their ways part again.
     trails: dict[Place, tuple[int, ...]] = field(default_factory=dict)
+    #: From where connections go on → the rules that they come to, and that are for other marks than theirs.
+    misses: dict[Place, tuple[int, ...]] = field(default_factory=dict)
     #: All points where the way parts, also those behind which all ways are one.
     partings: dict[Place, Node] = field(default_factory=dict)
     #: Numbers that are picked for nothing.
@@ -78,6 +88,7 @@ class Followed:
     #: Rule → what a look-up by fields has for the connections.
     looked: dict[int, str] = field(default_factory=dict)
     _trail: list[int] = field(default_factory=list)
+    _missed: list[int] = field(default_factory=list)
     #: Rule, and the numbers at which its condition holds, for conditions on picked numbers.
     drawn: dict[int, tuple[Rule, Chain, Drawn]] = field(default_factory=dict)
     #: What ended the way of a part of the selected traffic: the field, and the values that are left.
@@ -86,6 +97,15 @@ class Followed:
     kept: int | None = None
     keeps: bool = False
     notes: dict[tuple[str, int], tuple[Rule, str]] = field(default_factory=dict)
+    #: Endpoint → the marks with which connections go there, the packet's and the connection's, and from which
+    #: of the hook's chains.
+    left: dict[tuple[str, str], set[tuple[int | None, int | None, int]]] = field(default_factory=dict)
+    #: The marks that connections keep.
+    keep: set[int | None] = field(default_factory=set)
+    #: Rules for some of the connections, by what is not known of them.
+    partly: dict[int, tuple[Rule, str]] = field(default_factory=dict)
+    #: By the identity of a rule, from which of the hook's chains it was come to.
+    bases: dict[int, int] = field(default_factory=dict)
     #: The rules on the way that are not understood.
     strange: dict[int, Rule] = field(default_factory=dict)
     #: The part of the connections that comes to each place, once that was asked for.
@@ -101,24 +121,51 @@ class Followed:
         """All numbers that are picked for some of the connections."""
         return self.idle | {node.pick.ident for node in self.partings.values() if node.pick is not None}
 
-    def trail(self) -> tuple[int, ...]:
-        """The rules that took part since this was asked for."""
-        made = tuple(self._trail)
+    def miss(self, rule: Rule) -> None:
+        """A rule is for another mark."""
+        self._missed.append(id(rule))
+
+    def begin_trail(self) -> None:
+        """From here on, note what takes part, and what is missed."""
         self._trail.clear()
-        return made
+        self._missed.clear()
+
+    def end_trail(self, place: Place) -> None:
+        """What was noted is what connections meet from a place on."""
+        self.trails[place] = tuple(self._trail)
+        self.misses[place] = tuple(self._missed)
 
 
 def straighten(followed: Followed) -> None:
-    """Take out the partings behind which all ways are one: a number is picked there that changes nothing."""
-    beyond: dict[Place, Place | End] = {}
-    for place in reversed(_order(followed)):
-        node = followed.nodes[place]
-        node.cases = [(low, high, _beyond(beyond, after)) for low, high, after in node.cases]
-        [only, *others] = {after for _, _, after in node.cases}
-        if not others:
-            beyond[place] = only
+    """Take out the partings behind which all ways are one: a number is picked there that changes nothing.
+
+    A counter that changes something at another parting moves on at all of them.
+    """
+    order = _order(followed)
+    counting: set[int] = set()
+    while True:
+        beyond: dict[Place, Place | End] = {}
+        cases: dict[Place, list[tuple[int, int, Place | End]]] = {}
+        for place in reversed(order):
+            node = followed.nodes[place]
+            cases[place] = [(low, high, _beyond(beyond, after)) for low, high, after in node.cases]
+            [only, *others] = {after for _, _, after in cases[place]}
+            if not others and _counter(node) not in counting:
+                beyond[place] = only
+        left = {_counter(followed.nodes[place]) for place in order if place not in beyond}
+        kept = left & {_counter(followed.nodes[place]) for place in beyond} - {None}
+        if not kept:
+            break
+        counting |= {ident for ident in kept if ident is not None}
     followed.start = _beyond(beyond, followed.start)
     followed.nodes = {place: node for place, node in followed.nodes.items() if place not in beyond}
+    for place, node in followed.nodes.items():
+        node.cases = cases[place]
+
+
+def _counter(node: Node) -> int | None:
+    """Which counter a parting moves."""
+    return node.pick.ident if node.pick is not None and node.pick.kind == "inc" else None
 
 
 def _beyond(beyond: dict[Place, Place | End], after: Place | End) -> Place | End:
@@ -134,6 +181,8 @@ def weights(followed: Followed) -> dict[int, tuple[Fraction, Fraction]]:
     """By the identity of a rule: the part of the connections that comes to it, and the part that it takes."""
     came: dict[int, Fraction] = dict.fromkeys(followed.trails[followed.begin], ALL[1])
     left: dict[int, Fraction] = {}
+    for number in followed.misses[followed.begin]:
+        came[number] = left[number] = ALL[1]
     at: dict[Place | End, Fraction] = {followed.first: ALL[1]}
     for place in _in_order(followed.first, {place: _next(node) for place, node in followed.partings.items()}):
         node, weight, missed = followed.partings[place], at[place], next_rule(place)
@@ -147,6 +196,10 @@ def weights(followed: Followed) -> dict[int, tuple[Fraction, Fraction]]:
             for number in followed.trails[onward]:
                 if not (same and number == rule):
                     came[number] = came.get(number, Fraction(0)) + share
+            for number in followed.misses[onward]:
+                if not (same and number == rule):
+                    came[number] = came.get(number, Fraction(0)) + share
+                left[number] = left.get(number, Fraction(0)) + share
             if onward.frames == missed.frames and not onward.statement:
                 left[rule] = left.get(rule, Fraction(0)) + share
             at[known[onward]] = at.get(known[onward], Fraction(0)) + share

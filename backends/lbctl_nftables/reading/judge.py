@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from lbctl_nftables.reading.document import Chain, Document, Rule
-    from lbctl_nftables.reading.grammar import Operand
+    from lbctl_nftables.reading.grammar import Computed, Operand
     from lbctl_nftables.reading.hook import Hook
     from lbctl_nftables.reading.meaning import Drawn
     from lbctl_nftables.reading.read import Seen
@@ -133,7 +133,7 @@ def translates(rule: Rule) -> bool:
     return any(isinstance(s, Nat) for s in rule.statements)
 
 
-def _picked(operand: Operand | None) -> bool:
+def _picked(operand: Operand | Computed | None) -> bool:
     return isinstance(operand.key if isinstance(operand, Lookup) else operand, Pick)
 
 
@@ -304,8 +304,8 @@ def _marks(found: Document, each: Seen) -> None:
         corrected = right.unmarked(before, later)
         found.find("last-mark-wins", Severity.WARNING, later.line, later.text, message, *corrected)
     known = {what for what, _ in each.selector.fields}
-    several = each.service.mode != "single"
-    if several and not known & {"state", "connmark"} and each.service.action == "mark":
+    anew = each.again & {node.pick.ident for node in each.followed.nodes.values() if node.pick is not None}
+    if anew and each.service.mode != "single" and "connmark" not in known and each.service.action == "mark":
         got = ", ".join(f"{b.to} {_percent(b.share)}" for b in each.service.backends[:8])
         message = (
             "every packet is balanced anew, and not every connection, so that 100 % of connections have "

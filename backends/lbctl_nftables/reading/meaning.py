@@ -22,22 +22,25 @@ from lbctl_nftables.reading.grammar import (
     Vmap,
     number,
 )
-from lbctl_nftables.reading.select import Selector, Values
+from lbctl_nftables.reading.select import Values
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from lbctl_nftables.reading.document import Members, Table
 
 Conditions: TypeAlias = tuple[tuple[str, Values], ...]
 Spans: TypeAlias = tuple[tuple[int, int], ...]
+#: What is known of a field of some traffic; None where it may have any value.
+Known: TypeAlias = "Callable[[str], Values | None]"
 
 _NAMES = {
     "ip daddr": "dst", "ip6 daddr": "dst", "ip saddr": "src", "ip6 saddr": "src", "th dport": "dport",
     "th sport": "sport", "meta l4proto": "proto", "ip protocol": "proto", "ip6 nexthdr": "proto",
     "iif": "iif", "iifname": "iif", "oif": "oif", "oifname": "oif", "fib daddr type": "dst-type",
     "fib saddr type": "src-type", "ct mark": "connmark", "ct state": "state", "meta nfproto": "family",
-    "meta protocol": "family",
+    "meta protocol": "family", "ct original ip daddr": "ctorigdst", "ct original ip6 daddr": "ctorigdst",
+    "ct original daddr": "ctorigdst", "ct original proto-dst": "ctorigdstport",
 }  # fmt: skip
 _TRANSPORTS = ("tcp", "udp", "sctp", "dccp", "udplite")
 _FAMILY_WORDS = {
@@ -85,19 +88,35 @@ class Keyed:
     exact: dict[tuple[int | str | None, ...], tuple[Conditions, Element]] = field(default_factory=dict)
     wide: list[tuple[Conditions, Element]] = field(default_factory=list)
     every: list[tuple[Conditions, Element]] = field(default_factory=list)
+    #: Which of the fields are known → their values → the elements with these.
+    _sorted: dict[tuple[int, ...], dict[object, list[tuple[Conditions, Element]]]] = field(
+        default_factory=dict
+    )
 
-    def of(self, selector: Selector) -> list[tuple[Conditions, Element]]:
-        """The elements that some of the selected traffic may meet."""
-        singles = self._singles(selector)
+    def of(self, known: Known) -> list[tuple[Conditions, Element]]:
+        """The elements that some of the traffic may meet of which that much is known."""
+        singles = self._singles(known)
         return self.every if None in singles else self._hit(singles)
 
-    def covering(self, selector: Selector) -> list[tuple[Conditions, Element]]:
-        """The elements that all of the selected traffic may meet."""
-        singles = self._singles(selector)
+    def covering(self, known: Known) -> list[tuple[Conditions, Element]]:
+        """The elements that all of that traffic may meet."""
+        singles = self._singles(known)
         return self.wide if None in singles else self._hit(singles)
 
-    def _singles(self, selector: Selector) -> tuple[int | str | None, ...]:
-        return tuple(found.single if (found := selector.get(name)) else None for name in self.names)
+    def near(self, known: Known) -> list[tuple[Conditions, Element]]:
+        """As `of`, without those that the fields of which one value is known leave out."""
+        singles = self._singles(known)
+        told = tuple(place for place, single in enumerate(singles) if single is not None)
+        if len(told) == len(singles):
+            return self._hit(singles)
+        if told not in self._sorted:
+            made = self._sorted[told] = {}
+            for key, entry in self.exact.items():
+                made.setdefault(tuple(key[place] for place in told), []).append(entry)
+        return [*self._sorted[told].get(tuple(singles[place] for place in told), ()), *self.wide]
+
+    def _singles(self, known: Known) -> tuple[int | str | None, ...]:
+        return tuple(found.single if (found := known(name)) else None for name in self.names)
 
     def _hit(self, singles: tuple[int | str | None, ...]) -> list[tuple[Conditions, Element]]:
         hit = self.exact.get(singles)

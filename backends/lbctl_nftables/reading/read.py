@@ -11,21 +11,23 @@ from typing import TYPE_CHECKING
 from lbctl.model import Family, Finding, Kept, Reading, ReadService, ReadShare, Severity, Step
 from lbctl.model import shares as parts_of
 from lbctl.model.jenkins import slot_of
-from lbctl_nftables.reading import judge, own
+from lbctl_nftables import layout
+from lbctl_nftables.reading import judge
 from lbctl_nftables.reading.apart import SERVICE, tell_apart
 from lbctl_nftables.reading.document import Document, is_script, read_text
-from lbctl_nftables.reading.follow import Undecided, follow
-from lbctl_nftables.reading.grammar import Pick, Verdict, Vmap
+from lbctl_nftables.reading.follow import Undecided, follow, follow_again
 from lbctl_nftables.reading.graph import End, sequence, shares, weights
-from lbctl_nftables.reading.hook import Found, Hook, Purse, TooMuch, sets_marks
+from lbctl_nftables.reading.hook import Found, Hook, Purse, TooMuch, asks_marks, calls, marks_set, sets_marks
+from lbctl_nftables.reading.later import Later
 from lbctl_nftables.reading.listed import read_json
+from lbctl_nftables.reading.select import Selector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from lbctl_nftables.reading.document import Chain, Rule
+    from lbctl_nftables.reading.grammar import Pick
     from lbctl_nftables.reading.graph import Followed
-    from lbctl_nftables.reading.select import Selector
 
 FORMAT = "nft"
 _LOOKS = re.compile(
@@ -43,6 +45,13 @@ _BY_NAME = {
 _HOOKS = {
     False: ("prerouting", "output", "postrouting", "input"),
     True: ("prerouting", "input", "forward", "output", "postrouting"),
+}
+#: Where connections come in, and what they pass before they come to any other hook.
+_COMING = ("prerouting", "output")
+_BEFORE = {
+    "input": ("prerouting",),
+    "forward": ("prerouting",),
+    "postrouting": ("prerouting", "output", "forward"),
 }
 _WORDS = {Family.IPV4: {"ip", "inet"}, Family.IPV6: {"ip6", "inet"}}
 #: The longest sequence that is told; shares are exact all the same.
@@ -81,7 +90,7 @@ def read(text: str, *, family: Family | None = None) -> Reading:
 
 def read_document(document: Document, size: int) -> Reading:
     """What the rules of a document do; `size` is that of its text, which bounds the work."""
-    return _Reader(document, Purse(size // 5)).reading()
+    return _Reader(document, size).reading()
 
 
 @dataclass(slots=True)
@@ -95,18 +104,21 @@ class Seen:
     ends: Mapping[End, Fraction]
     slots: tuple[End, ...]
     service: ReadService
+    #: Numbers that are picked anew for packets behind the first one of a connection.
+    again: frozenset[int] = frozenset()
 
 
 class _Reader:
-    def __init__(self, document: Document, purse: Purse) -> None:
+    def __init__(self, document: Document, size: int) -> None:
         self._document = document
-        self._purse = purse
+        self._words = size // 5
+        self._purse = Purse(self._words)
         self._hooks: list[Hook] = []
         self._seen: list[Seen] = []
         #: Rules that are not come to, each with those that take all before it.
         self._behind: dict[int, tuple[Rule, list[Rule]]] = {}
         self._turns = _TURNS
-        self._source_nats = own.source_nats(document)
+        self._later: dict[Family, Later] = {}
         self._chains_of = {
             id(rule): chain
             for table in document.tables.values()
@@ -115,6 +127,8 @@ class _Reader:
         }
         #: By counter, whose connections may move it, and at which hooks.
         self._moved: dict[tuple[bool, int], dict[tuple[Family, Selector], list[Hook]]] = {}
+        #: By family and the hook where connections come in, what they pass up to where they leave.
+        self._throughs: dict[tuple[Family, str], Hook | None] = {}
         self._met: dict[tuple[Hook, Selector], set[int] | None] = {}
 
     def reading(self) -> Reading:
@@ -174,11 +188,21 @@ class _Reader:
 
     def _follow(self) -> None:
         for family in Family:
+            # With a purse of its own: what comes later is no reason to leave the rest untold.
+            self._later[family] = Later(self._document, family, self._bases, Purse(self._words))
             for marking in (False, True):
                 for name in _HOOKS[marking]:
                     chains = self._chains(family, name, marking=marking)
                     if chains:
-                        hook = Hook(self._document, family, name, chains, marking=marking, purse=self._purse)
+                        hook = Hook(
+                            self._document,
+                            family,
+                            name,
+                            chains,
+                            marking=marking,
+                            purse=self._purse,
+                            marked=self._marked(family, name),
+                        )
                         tell_apart(hook)
                         self._hooks.append(hook)
         for hook in self._hooks:
@@ -190,18 +214,110 @@ class _Reader:
             for selector, found in hook.found.items():
                 self._one(hook, selector, found)
 
+        for seen in [each for each in self._seen if each.hook.marking and each.hook.name in _COMING]:
+            self._by_mark(seen)
+
     def _chains(self, family: Family, hook: str, *, marking: bool) -> list[Chain]:
-        """The base chains of a hook in the order of their calls."""
+        """The base chains of a hook in the order of their calls; of a `marking` one, all of them."""
+        chains = [
+            chain
+            for chain in self._bases(family, hook)
+            if marking or chain.kind == "nat" or self._sets(chain)
+        ]
+        if not marking and not any(chain.kind == "nat" for chain in chains):
+            return []
+        return chains
+
+    def _bases(self, family: Family, *hooks: str) -> list[Chain]:
+        """All base chains of some hooks, one hook after another."""
         chains = [
             chain
             for table in self._document.tables.values()
             if table.family in _WORDS[family]
             for chain in table.chains.values()
-            if chain.hook == hook and (marking or chain.kind == "nat" or sets_marks(chain, table))
+            if chain.hook in hooks
         ]
-        if not marking and not any(chain.kind == "nat" for chain in chains):
-            return []
-        return sorted(chains, key=lambda chain: chain.priority)
+        return sorted(chains, key=lambda chain: (hooks.index(chain.hook), chain.priority))
+
+    def _sets(self, chain: Chain) -> bool:
+        return sets_marks(chain, self._document.tables[chain.family, chain.table])
+
+    def _marked(self, family: Family, hook: str) -> frozenset[str]:
+        """The marks that connections may have when they come to a hook."""
+        before = _BEFORE.get(hook, ())
+        return marks_set(self._document, self._bases(family, *before)) if before else frozenset()
+
+    def _by_mark(self, seen: Seen) -> None:
+        """Sources that are chosen behind the routing by a mark, for connections whose marks are balanced."""
+        hook = self._through(seen.hook.family, seen.hook.name)
+        if hook is None:
+            return
+        asked = Selector(tuple(pair for pair in seen.selector.fields if pair[0] != "state"))
+        try:
+            followed = follow(hook, asked)
+            ends, slots = self._weighed(followed, seen.found)
+        except Undecided as undecided:
+            self._undecided(undecided)
+            return
+        served = {end.to: end.action for end in ends if end.to}
+        if len(served) < 2 or set(served.values()) != {"snat"}:
+            return
+        for rule, what in followed.partly.values():
+            if self._chains_of[id(rule)].hook not in _COMING:
+                reason = f"it is for some of the connections whose mark is balanced, by {what}: the way out "
+                reason += "may depend on the mark"
+                self._document.skip(rule.line, rule.text, what, reason)
+                return
+        depends = self._depends(seen.hook, seen.selector, followed, seen.again)
+        service = self._service(hook, asked, seen.found, followed, ends, slots, depends)
+        if service is not None:
+            self._seen.append(Seen(hook, asked, seen.found, followed, ends, slots, service))
+
+    def _through(self, family: Family, first: str) -> Hook | None:
+        """What connections pass from where they come in to where they leave; None where no mark is asked."""
+        key = family, first
+        if key not in self._throughs:
+            between = ("forward",) if first == "prerouting" else ()
+            chains = [
+                chain
+                for chain in self._bases(family, first, *between, "postrouting")
+                if chain.kind == "nat" or self._sets(chain)
+            ]
+            behind = [chain for chain in chains if chain.kind == "nat" and chain.hook == "postrouting"]
+            self._throughs[key] = hook = None
+            if asks_marks(self._document, behind):
+                hook = Hook(
+                    self._document,
+                    family,
+                    "postrouting",
+                    chains,
+                    marking=False,
+                    purse=self._purse,
+                    first=first,
+                )
+                for each in self._hooks:
+                    hook.strange |= each.strange
+                self._throughs[key] = hook
+        return self._throughs[key]
+
+    def _undecided(self, undecided: Undecided) -> None:
+        rule = undecided.rule
+        self._document.skip(rule.line, rule.text, undecided.what, undecided.reason)
+        if undecided.what in judge.CODES:
+            self._document.find(undecided.what, Severity.ERROR, rule.line, rule.text, undecided.reason)
+
+    def _packets(self, hook: Hook, selector: Selector, followed: Followed) -> frozenset[int]:
+        """The numbers that are picked anew for packets behind the first one of connections."""
+        picks = {pick.ident for pick in _picks(followed)}
+        if not picks or not (hook.marking or picks & hook.packets.keys()):
+            return frozenset()
+        again: set[int] = set()
+        for mark in followed.keep:
+            try:
+                again |= follow_again(hook, selector, mark).met
+            except Undecided:
+                return frozenset(picks)
+        return frozenset(again)
 
     def _one(self, hook: Hook, selector: Selector, found: Found) -> None:
         try:
@@ -215,14 +331,14 @@ class _Reader:
                 return
             ends, slots = self._weighed(followed, found)
         except Undecided as undecided:
-            rule = undecided.rule
-            self._document.skip(rule.line, rule.text, undecided.what, undecided.reason)
-            if undecided.what in judge.CODES:
-                self._document.find(undecided.what, Severity.ERROR, rule.line, rule.text, undecided.reason)
+            self._undecided(undecided)
             return
-        service = self._service(hook, selector, found, followed, ends, slots)
+        again = self._packets(hook, selector, followed)
+        # That packets are balanced, where marks are, is a finding.
+        depends = self._depends(hook, selector, followed, frozenset() if hook.marking else again)
+        service = self._service(hook, selector, found, followed, ends, slots, depends)
         if service is not None:
-            self._seen.append(Seen(hook, selector, found, followed, ends, slots, service))
+            self._seen.append(Seen(hook, selector, found, followed, ends, slots, service, again))
 
     def _weighed(self, followed: Followed, found: Found) -> tuple[Mapping[End, Fraction], tuple[End, ...]]:
         """The shares, and one period where there is a sequence, or the slots of a hash."""
@@ -261,10 +377,11 @@ class _Reader:
         followed: Followed,
         ends: Mapping[End, Fraction],
         slots: tuple[End, ...],
+        depends: str | None,
     ) -> ReadService | None:
         order = dict.fromkeys([*slots, *ends])
         served = [end for end in order if end.to]
-        if hook.marking and len({end.to for end in served}) < 2 and not slots:
+        if hook.marking and len({end.to for end in served}) < (1 if slots else 2):
             return None
         parts: dict[str, Fraction] = {}
         for end in served:
@@ -278,7 +395,6 @@ class _Reader:
             affinity = Kept(kind="map", by="source address", seconds=followed.kept)
         elif mode == "hash" and hashes and all(pick.of in _SOURCE for pick in hashes):
             affinity = Kept(kind="hash", by="source address", seconds=None)
-        depends = self._depends(hook, selector, followed)
         family = hook.family
         when = {
             what: values.written(what, family)
@@ -293,6 +409,8 @@ class _Reader:
         proto, dport = selector.get("proto"), selector.get("dport")
         lines = sorted({rule.line for rule in followed.used.values()})
         names = {end.to: end.name for end in reversed(served) if end.name != end.to}
+        ours = any(self._is_ours(number) for number in followed.used)
+        source_nat, source_lines = self._later[family].source_nat(hook, selector, followed, ours=ours)
         return ReadService(
             family=family,
             proto=proto.text if proto else "any",
@@ -316,11 +434,15 @@ class _Reader:
             placing=slot_of if len(hashes) == 1 and slots else None,
             lines=tuple(lines),
             picking=self._picking(found, followed),
-            source_nat=self._source_nats.get((family, own.key(selector) or ()))
-            if any(end.action == "dnat" for end in served)
-            else None,
+            source_nat=source_nat,
+            source_lines=source_lines,
             way=partial(self._path, hook, followed),
         )
+
+    def _is_ours(self, number: int) -> bool:
+        """True for a rule of a table of lbctl, by its identity."""
+        chain = self._chains_of[number]
+        return layout.owner_of(chain.family, chain.table) is not None
 
     def _picking(self, found: Found, followed: Followed) -> tuple[int, ...]:
         """The lines of the rules that pick; those of all protocols where one chain is one service's."""
@@ -345,14 +467,17 @@ class _Reader:
         steps = []
         for number, rule in followed.used.items():
             chain = self._chains_of[number]
-            where = f"{hook.name}: {chain.family} {chain.table} {chain.name}"
+            at = hook.bases[followed.bases[number]].hook
+            where = f"{at}: {chain.family} {chain.table} {chain.name}"
             share, taken = met.get(number, (None, None))
             looked = followed.looked.get(number)
             steps.append(Step(where, rule.line, rule.text, share, taken, hook.name, looked))
         return tuple(steps)
 
-    def _depends(self, hook: Hook, selector: Selector, followed: Followed) -> str | None:
-        """What else moves the counters of a service."""
+    def _depends(
+        self, hook: Hook, selector: Selector, followed: Followed, again: frozenset[int]
+    ) -> str | None:
+        """What else moves the counters of a service. `again` are those that its later packets move."""
         others: list[str] = []
         for pick in _picks(followed):
             if pick.kind == "inc" and pick.modulus > 1:
@@ -362,7 +487,7 @@ class _Reader:
                     if (family, other) != (hook.family, selector)
                     and any(self._moves(at, other, pick.ident) for at in hooks)
                 ]
-        if any(pick.ident in hook.packets for pick in _picks(followed)):
+        if any(pick.ident in again and pick.kind == "inc" for pick in _picks(followed)):
             return "packets of connections that are there already"
         if others:
             few = sorted(set(others))
@@ -449,33 +574,16 @@ def _loops(document: Document) -> list[tuple[Rule, str]]:
         for first in table.chains:
             if first in done:
                 continue
-            path: dict[str, Iterator[tuple[Rule, str]]] = {first: _calls(table.chains[first], document)}
+            path: dict[str, Iterator[tuple[Rule, str]]] = {first: calls(table.chains[first], document)}
             while path:
                 name = next(reversed(path))
                 for rule, target in path[name]:
                     if target in path:
                         found.append((rule, target))
                     elif target in table.chains and target not in done:
-                        path[target] = _calls(table.chains[target], document)
+                        path[target] = calls(table.chains[target], document)
                         break
                 else:
                     del path[name]
                     done.add(name)
     return found
-
-
-def _calls(chain: Chain, document: Document) -> Iterator[tuple[Rule, str]]:
-    members = document.tables[chain.family, chain.table].members
-    for rule in chain.rules:
-        for statement in rule.statements:
-            if isinstance(statement, Verdict) and statement.target:
-                yield rule, statement.target
-            elif isinstance(statement, Vmap):
-                declared = statement.members
-                elements = (
-                    declared
-                    if isinstance(declared, tuple)
-                    else (members[declared.name].elements if declared.name in members else ())
-                )
-                targets = (e.data.target for e in elements if isinstance(e.data, Verdict) and e.data.target)
-                yield from ((rule, target) for target in dict.fromkeys(targets))

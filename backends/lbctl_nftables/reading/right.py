@@ -99,6 +99,8 @@ def _head(service: ReadService) -> list[str] | None:
 
 def _data(to: str, action: str) -> str | None:
     """An endpoint as data of a map; None for one that only has a part."""
+    if to == "masquerade":
+        return None
     if to.isdecimal():
         return to if action == "redirect" else None
     address, colon, port = to.rpartition(":")
@@ -148,8 +150,11 @@ def behind(rule: Rule) -> Lines:
 def larger(rule: Rule) -> Lines:
     """With a number that reaches all keys of its map."""
     for statement in rule.statements:
-        operands = [statement.address, statement.port] if isinstance(statement, Nat) else []
-        operands += [statement.value] if isinstance(statement, SetMark) else []
+        operands: list[object] = []
+        if isinstance(statement, Nat):
+            operands = [statement.address, statement.port]
+        elif isinstance(statement, SetMark):
+            operands = [statement.value]
         for operand in operands:
             if (
                 isinstance(operand, Lookup)

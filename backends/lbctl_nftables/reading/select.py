@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 Spans: TypeAlias = tuple[tuple[int, int], ...]
 
-ADDRESSES = {"dst", "src"}
-PORTS = {"dport", "sport"}
+ADDRESSES = {"dst", "src", "ctorigdst"}
+PORTS = {"dport", "sport", "ctorigdstport"}
 MARKS = {"mark", "connmark"}
+_EVERY_BIT = 0xFFFFFFFF
 #: What nft's own tables of names have; a host's /etc/services is never read.
 _PORT_NAMES = {
     "ftp": 21, "ssh": 22, "telnet": 23, "smtp": 25, "domain": 53, "tftp": 69, "http": 80, "pop3": 110,
@@ -108,7 +109,7 @@ def values(what: str, keys: Iterable[str], family: Family, text: str = "") -> Va
     if what in PORTS:
         written = [str(_PORT_NAMES.get(word, word)) for word in written]
     text = text or ",".join(written)
-    if what in ADDRESSES | PORTS | MARKS:
+    if _is_number(what):
         spans: list[tuple[int, int]] = []
         for word in written:
             span = _span(what, word, family)
@@ -126,7 +127,7 @@ def values(what: str, keys: Iterable[str], family: Family, text: str = "") -> Va
 
 def compared(what: str, op: str, word: str, family: Family) -> Values:
     """The values that stand in a relation to one; raises `Strange` for fields that have no order."""
-    span = _span(what, word, family) if what in ADDRESSES | PORTS | MARKS else None
+    span = _span(what, word, family) if _is_number(what) else None
     if span is None:
         raise Strange(op)
     first, last, top = *span, _top(what, family)
@@ -137,9 +138,36 @@ def compared(what: str, op: str, word: str, family: Family) -> Values:
 
 def everything(what: str, family: Family) -> Values:
     """All values of a field."""
-    if what in ADDRESSES | PORTS | MARKS:
+    if _is_number(what):
         return Values(((0, _top(what, family)),), frozenset(), False, "")
     return Values(None, frozenset(), True, "")
+
+
+def exactly(value: int) -> Values:
+    """One number."""
+    return Values(((value, value),), frozenset(), False, "")
+
+
+def named(*names: str) -> Values:
+    """Some words."""
+    return Values(None, frozenset(names), False, ",".join(names))
+
+
+@lru_cache(maxsize=1 << 10)
+def bits_of(what: str) -> tuple[str, int] | None:
+    """Which of the marks a field is, and which bits of it, as of `mark & 0xf`; None for any other field."""
+    name, _, bits = what.partition(" & ")
+    if name not in MARKS:
+        return None
+    try:
+        return name, int(bits, 16) if bits else _EVERY_BIT
+    except ValueError:
+        # Names of bits.
+        return None
+
+
+def _is_number(what: str) -> bool:
+    return what in ADDRESSES or what in PORTS or bits_of(what) is not None
 
 
 @lru_cache(maxsize=1 << 16)
