@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING
 
 from lbctl.model import Item, Program
-from lbctl_nftables import affinity, drivers, layout, listing, spell
+from lbctl_nftables import affinity, drivers, layout, listing, netlink, spell
 from lbctl_nftables.generation import generation
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def observe(host: Host, driver: str, owner: str) -> Program:
 def read_tables(host: Host, driver: str, owner: str) -> Iterator[tuple[str, list[Json]]]:
     """Each of the owner's tables that exists: its family's word and nft's objects."""
     name = layout.table(owner)
-    present = set(drivers.tables(host, driver))
+    present = netlink.tables(host)
     for word in layout.WORD.values():
         if (word, name) in present:
             yield word, drivers.read_table(host, driver, word, name)

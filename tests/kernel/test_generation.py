@@ -12,7 +12,7 @@ from lbctl.errors import ApplyFailed, Stale, StateUnknown
 from lbctl.host import Completed, LocalHost
 from lbctl.host.netns import Namespace
 from lbctl.model import Endpoint, Intent, Listener, Protocol, Service
-from lbctl_nftables import drivers, generation
+from lbctl_nftables import drivers, generation, netlink
 from lbctl_nftables import observe as reader
 
 
@@ -81,6 +81,17 @@ def test_each_transaction_moves_the_generation_on_by_one(host: Watched) -> None:
     assert generation.read(host) == before.after(1)
     assert host.run(["iptables-nft", "-t", "nat", "-N", "others"]).code == 0
     assert generation.read(host) != before.after(1)
+
+
+def test_the_kernel_tells_its_tables_however_many(host: Watched) -> None:
+    assert netlink.tables(host) == {}
+    names = [(family, f"{'x' * 60}{number}") for number in range(300) for family in ("ip", "ip6", "inet")]
+    drivers.load(host, "nft", "".join(f"add table {family} {name}\n" for family, name in names))
+    nft(host, "add", "table", "ip", "asleep", "{ flags dormant; }")
+    assert netlink.tables(host) == {**dict.fromkeys(names, 0), ("ip", "asleep"): 1}
+    # An answer that was read to its end leaves nothing for the next question.
+    assert generation.read(host) == generation.read(host)
+    assert len(netlink.tables(host)) == 901
 
 
 def test_another_namespace_has_another_mark(host: Watched) -> None:

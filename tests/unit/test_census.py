@@ -14,6 +14,7 @@ from lbctl.spi import Candidate, Census, Driver, census, select
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
 from support.backends import Paper
+from support.netlink import has_tables
 
 if TYPE_CHECKING:
     from lbctl.host import Host
@@ -78,7 +79,7 @@ def test_a_plain_command_counts_its_own_flavour(version: str) -> None:
 def test_only_our_own_tables_of_nftables_are_listed() -> None:
     names = [("ip", "lbctl"), ("ip6", "lbctl-blue"), ("inet", "lbctl"), ("ip", "lbctlx"), ("ip", "nat")]
     host = FakeHost()
-    host.answer("nft", "list", "tables", out="".join(f"table {family} {name}\n" for family, name in names))
+    has_tables(host, *names)
     rules: list[Any] = [{"chain": {}}, {"rule": {}}, {"rule": {}}, {"map": {}}]
     host.answer("nft", "list", "table", "ip", "lbctl", out=json.dumps({"nftables": rules}))
     host.answer("nft", "list", "table", "ip6", "lbctl-blue", out=json.dumps({"nftables": rules[:2]}))

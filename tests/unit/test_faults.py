@@ -32,6 +32,7 @@ from lbctl.spi import Backend, Choice, Driver
 from lbctl.spi.selection import Candidate
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
+from support.netlink import DUMP, GENERATION, attribute, done, has_tables, message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +60,7 @@ def nft_host(**options: Any) -> FakeHost:
     host = FakeHost(files=MODULES, **options)
     host.answer("nft", "--file")
     host.answer("nft", "--version", out="nftables v1.0.6 (Lester Gooch #5)\n")
-    host.answer("nft", "list", "tables")
+    has_tables(host)
     return host
 
 
@@ -199,7 +200,7 @@ def test_nft_refuses_without_a_line_of_ours(err: str, message: str) -> None:
 @pytest.mark.parametrize("text", ["{}", "[]", "null", '{"nftables": {}}'])
 def test_nft_that_prints_other_json(text: str) -> None:
     host = nft_host()
-    host.answer("nft", "list", "tables", out="table ip lbctl\n")
+    has_tables(host, ("ip", "lbctl"))
     host.answer("nft", "--json", out=text)
     with pytest.raises(ApplyFailed) as caught:
         plan(host, nftables, "nft")
@@ -213,9 +214,9 @@ def test_nft_that_prints_other_json(text: str) -> None:
 )
 def test_nft_that_prints_no_json_prints_text(code: int, out: str, err: str) -> None:
     host = nft_host()
-    host.answer("nft", "list", "tables", out="table ip filter\ntable inet lbctl\n")
+    has_tables(host, ("ip", "filter"), ("inet", "lbctl"))
     assert plan(host, nftables, "nft").before == Program("lbctl")
-    host.answer("nft", "list", "tables", out="table ip filter\ntable ip lbctl\n")
+    has_tables(host, ("ip", "filter"), ("ip", "lbctl"))
     table = "table ip lbctl {\n\tchain service-web {\n\t\taccept\n\t}\n}\n"
     host.answer("nft", "--numeric-priority", "table", out=table)
     host.answer("nft", "--json", code=code, out=out, err=err)
@@ -225,8 +226,9 @@ def test_nft_that_prints_no_json_prints_text(code: int, out: str, err: str) -> N
 
 def test_nft_that_cannot_list() -> None:
     host = nft_host()
+    has_tables(host, ("ip", "lbctl"))
     err = "netlink: Error: cache initialization failed: Invalid argument\n"
-    host.answer("nft", "list", "tables", code=1, err=err)
+    host.answer("nft", "list", "table", code=1, err=err)
     with pytest.raises(ApplyFailed, match=re.escape("cache initialization failed")):
         plan(host, nftables, "nft")
 
@@ -235,7 +237,7 @@ def test_another_table_came_between_plan_and_apply() -> None:
     host = nft_host()
     made = plan(host, nftables, "nft")
     table = {"family": "ip", "name": "lbctl", "handle": 1}
-    host.answer("nft", "list", "tables", out="table ip lbctl\n")
+    has_tables(host, ("ip", "lbctl"))
     host.answer("nft", "--json", out=json.dumps({"nftables": [{"table": table}]}))
     with pytest.raises(Stale) as caught:
         engine.apply(session(host, nftables, "nft"), (made,))
@@ -256,6 +258,7 @@ def test_nft_takes_the_rules_but_lists_others() -> None:
 
 def test_the_binding_went_away() -> None:
     host = FakeHost(files=MODULES)
+    has_tables(host, ("ip", "lbctl"))
     with pytest.raises(ApplyFailed, match="went away"):
         plan(host, nftables, "libnftables")
 
@@ -288,9 +291,10 @@ class Binding:
 def test_the_binding_refuses() -> None:
     binding = Binding(-1, "", "<cmdline>:1:1-5: Error: syntax error\n")
     host = FakeHost(files=MODULES, modules={"nftables": binding.module()})
+    has_tables(host, ("ip", "lbctl"))
     with pytest.raises(ApplyFailed) as caught:
         plan(host, nftables, "libnftables")
-    assert caught.value.message == "nft refused: Error: syntax error in line 1: list tables"
+    assert caught.value.message == "nft refused: Error: syntax error in line 1: list table ip lbctl"
 
 
 def test_a_check_of_the_binding_is_a_dry_run() -> None:
@@ -685,7 +689,7 @@ def test_the_other_store_holds_our_rules() -> None:
     host = legacy_host()
     host.answer("nft", "--version", out="nftables v1.0.6 (Lester Gooch #5)\n")
     host.answer("nft", "--check")
-    host.answer("nft", "list", "tables")
+    has_tables(host)
     jump = "[0:0] -A PREROUTING -m comment --comment lbctl -j LBCTL\n"
     host.answer("iptables-legacy-save", out=f"*nat\n:LBCTL - [0:0]\n{jump}COMMIT\n")
     both = [cast("Backend", nftables), cast("Backend", iptables)]
@@ -705,8 +709,9 @@ def counting_host() -> tuple[FakeHost, list[bytes]]:
 
     def answer(_: int, request: bytes) -> bytes:
         asked.append(request)
-        number = len(loads(host)).to_bytes(4, "big")
-        return struct.pack("=IHHIIBBHHH", 28, 10 << 8 | 15, 0, 1, 0, 0, 0, 0, 8, 1) + number
+        if struct.unpack_from("=IHH", request)[2] & DUMP:
+            return done()
+        return message(GENERATION, attribute(1, len(loads(host)).to_bytes(4, "big")))
 
     host.asked = answer
     return host, asked
@@ -716,8 +721,8 @@ def test_what_is_remembered_costs_one_question() -> None:
     host, asked = counting_host()
     kept = session(host, nftables, "nft")
     assert engine.plan(kept, INTENT).changed
-    # Once to look for what is known, once for what is then read.
-    assert len(asked) == 2
+    # Once to look for what is known, once for what is then read, and for the tables that there are.
+    assert len(asked) == 3
     engine.apply(kept, (engine.plan(kept, INTENT),))
     kept.memory.save()
     for each in (kept, session(host, nftables, "nft")):

@@ -11,6 +11,7 @@ from lbctl.model import Program
 from lbctl.spi import Count
 from lbctl_nftables import backend as nftables
 from lbctl_nftables import layout, listing
+from support.netlink import has_tables
 
 PAGE = """
 table ip lbctl { # handle 3
@@ -50,14 +51,14 @@ def without_json(text: str) -> FakeHost:
     host = FakeHost()
     host.answer("nft", "--json", code=1, err="JSON support not compiled-in\n")
     host.answer("nft", "--numeric-priority", out=text)
-    host.answer("nft", "list", "tables", out="table ip lbctl\n")
+    has_tables(host, ("ip", "lbctl"))
     return host
 
 
 def with_json(*objects: Any) -> FakeHost:
     host = FakeHost()
     host.answer("nft", "--json", out=json.dumps({"nftables": objects}))
-    host.answer("nft", "list", "tables", out="table ip lbctl\n")
+    has_tables(host, ("ip", "lbctl"))
     return host
 
 

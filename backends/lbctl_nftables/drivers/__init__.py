@@ -14,30 +14,16 @@ from lbctl_nftables import listing, netlink
 from lbctl_nftables.drivers import libnftables, nft
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from lbctl.host import Completed, Host
 
 #: In the order of preference: the binding saves the start of a process.
 ALL = {libnftables.NAME: libnftables, nft.NAME: nft}
 
 
-def tables(host: Host, driver: str) -> Iterator[tuple[str, str]]:
-    """Family and name of every table of this host; raises `ApplyFailed` with nft's words.
-
-    Names only: to list what other tools keep in their tables has crashed nft. And as text: where a table has
-    flags, the JSON of nft 1.0.6 shows whatever its memory holds.
-    """
-    for line in _text(host, driver, "list", "tables").splitlines():
-        match line.split():
-            case ["table", family, name]:
-                yield family, name
-
-
 def read_table(host: Host, driver: str, family: str, name: str) -> list[Any]:
-    """As `read`, all of a table; as text where it has flags (see `tables`)."""
+    """As `read`, all of a table; as text where it has flags (see `netlink.tables`)."""
     words = ("list", "table", family, name)
-    if netlink.table_flags(host, family, name):
+    if netlink.tables(host).get((family, name)):
         return listing.objects(_text(host, driver, *words))
     return read(host, driver, *words)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from lbctl_nftables import drivers
+from lbctl_nftables import drivers, netlink
 from lbctl_nftables.drivers import nft
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def listed(
     by = nft if host.which("nft") else drivers.ALL[driver]
     # The library has an option for it, which nobody has needed yet.
     option = ("--handle",) if handles and by is nft else ()
-    for family, name in drivers.tables(host, by.NAME):
+    for family, name in netlink.tables(host):
         if family in _FAMILIES and not but(family, name):
             found = by.read(host, *option, "list", "table", family, name, json=False)
             if _FOREIGN in found.err or _FOREIGN in found.out:

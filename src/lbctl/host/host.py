@@ -12,6 +12,7 @@ import os
 import pwd
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -33,6 +34,11 @@ T = TypeVar("T")
 CAP_NET_ADMIN = 12
 _SO_NETNS_COOKIE = 71
 _NETLINK_SECONDS = 5.0
+#: More than the kernel sends at once.
+_NETLINK_PART = 1 << 16
+#: struct nlmsghdr of linux/netlink.h: length, type, flags; NLM_F_MULTI and NLMSG_DONE.
+_NETLINK_HEADER = struct.Struct("=IHH8x")
+_NETLINK_MULTI, _NETLINK_DONE = 0x2, 3
 _CLOCK_MONOTONIC_COARSE = 6
 #: INITIAL_JIFFIES of linux/jiffies.h: ticks begin so many seconds before they would fill 32 bits.
 _FIRST_OVERFLOW = 300
@@ -87,7 +93,10 @@ class Host(Protocol):
         """What names this network namespace and no other, before or after; None where the kernel is older."""
 
     def netlink(self, protocol: int, request: bytes) -> bytes | None:
-        """The kernel's answer to a netlink message that has one; None where it cannot be asked."""
+        """The kernel's answer to a netlink message that has one; None where it cannot be asked.
+
+        Of a dump, all parts of the answer behind one another.
+        """
 
     def kept(self, name: str, make: Callable[[], T]) -> AbstractContextManager[T]:
         """What `make` makes, kept under `name` for the next time; where the work with it raises, it is not.
@@ -313,7 +322,10 @@ class LocalHost:
         try:
             with self.kept(f"netlink {protocol}", opened) as kernel:
                 kernel.send(request)
-                return kernel.recv(65536)
+                parts = [kernel.recv(_NETLINK_PART)]
+                while _goes_on(parts[-1]):
+                    parts.append(kernel.recv(_NETLINK_PART))
+                return b"".join(parts)
         except OSError:
             return None
 
@@ -444,6 +456,16 @@ class LocalHost:
     def _path(self, name: str, kind: str) -> Path:
         """A file about this network namespace. Two on one host are two kernels to us."""
         return self._run_dir / f"{name}.{_network()}.{kind}"
+
+
+def _goes_on(part: bytes) -> bool:
+    """True for a part of an answer by netlink behind which another one comes."""
+    place, goes_on = 0, False
+    while place + _NETLINK_HEADER.size <= len(part):
+        length, kind, flags = _NETLINK_HEADER.unpack_from(part, place)
+        goes_on = bool(flags & _NETLINK_MULTI) and kind != _NETLINK_DONE
+        place += max((length + 3) & ~3, _NETLINK_HEADER.size)
+    return goes_on
 
 
 def _read_own(path: Path) -> str | None:
