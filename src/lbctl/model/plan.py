@@ -172,11 +172,13 @@ def stale_flows(before: Lifted, after: Lifted, wanted: Iterable[Service]) -> tup
     `wanted` are the services of `after` as the intent has them.
     """
     was = [service for service in before.services if service.listener.protocol is Protocol.UDP]
+    concerned = {service.listener for service in was}
+    # Of many services few change, and only with theirs can a flow be kept.
     kept = {
         (listener, endpoint.to)
         for service in (wanted if was else ())
         for listener in service.listeners
-        if listener.protocol is Protocol.UDP
+        if listener in concerned
         for endpoint in service.endpoints
     }
     gone = [
