@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.host import translated_connections
 from lbctl.model import Action, diff, diff_services, touched
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
     from lbctl.engine.session import Session
     from lbctl.host import TrackedConnection
-    from lbctl.model import Change, Endpoint, Intent, Service, ServiceChange, State
+    from lbctl.model import Address, Change, Endpoint, Intent, Service, ServiceChange, State
     from lbctl.spi import Census, Count
+
+#: The address and port of an endpoint → the connections that it answers, and how many there are of each.
+_Established: TypeAlias = "dict[tuple[Address | None, int], list[tuple[TrackedConnection, int]]]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +127,8 @@ def status(session: Session, intent: Intent, *, follow: bool = False) -> Status:
     counted: dict[str, dict[str, Count]] = {}
     for count in counts:
         counted.setdefault(count.service, {})[count.to] = count
-    connections = translated_connections(session.host)
+    translated = translated_connections(session.host)
+    connections = None if translated is None else _by_endpoint(translated)
     return Status(
         drift=found,
         stores=census(session.host, session.candidates),
@@ -132,9 +136,7 @@ def status(session: Session, intent: Intent, *, follow: bool = False) -> Status:
     )
 
 
-def _service(
-    service: Service, own: Mapping[str, Count], connections: tuple[TrackedConnection, ...] | None
-) -> ServiceStatus:
+def _service(service: Service, own: Mapping[str, Count], connections: _Established | None) -> ServiceStatus:
     total = sum(count.connections for count in own.values())
     wanted, by_weight = service.shares(), service.by_weight()
     endpoints = []
@@ -167,15 +169,23 @@ def _service(
     )
 
 
-def _established(service: Service, endpoint: Endpoint, connections: tuple[TrackedConnection, ...]) -> int:
+def _by_endpoint(connections: Mapping[TrackedConnection, int]) -> _Established:
+    found: _Established = {}
+    for connection, count in connections.items():
+        # An endpoint without an address is any of this host.
+        for address in (connection.endpoint, None):
+            found.setdefault((address, connection.endpoint_port), []).append((connection, count))
+    return found
+
+
+def _established(service: Service, endpoint: Endpoint, connections: _Established) -> int:
     return sum(
-        connection.endpoint_port == endpoint.port
-        and endpoint.address in (None, connection.endpoint)
-        and any(
+        count
+        for connection, count in connections.get((endpoint.address, endpoint.port), ())
+        if any(
             listener.protocol == connection.protocol
             and listener.port == connection.port
             and listener.address in (None, connection.address)
             for listener in service.listeners
         )
-        for connection in connections
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
@@ -10,18 +11,19 @@ from typing import TYPE_CHECKING
 from lbctl.model import Family, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Mapping
 
     from lbctl.host.host import Host
     from lbctl.model import StaleFlow
 
 _LOCAL = re.compile(r"\|-- (\S+)\n +/32 host LOCAL")
-_FIELD = re.compile(r"(src|dst|sport|dport)=(\S+)")
+#: What a line tells of an entry: the protocol, where its client sent it, and who answers. Its ports, if any.
+_ENTRY = re.compile(r"^(\S+) .*? dst=(\S+) sport=\d+ dport=(\d+) .*?src=(\S+) dst=\S+ sport=(\d+) ", re.M)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackedConnection:
-    """Where a connection was sent by its client, and who answers it."""
+    """Where connections were sent by their clients, and who answers them."""
 
     protocol: str
     address: IPv4Address | IPv6Address
@@ -30,20 +32,20 @@ class TrackedConnection:
     endpoint_port: int
 
 
-def translated_connections(host: Host) -> tuple[TrackedConnection, ...] | None:
-    """The established ones of both families; None where the host has no `conntrack` to list them."""
+def translated_connections(host: Host) -> Mapping[TrackedConnection, int] | None:
+    """How many are established, of both families; None where the host has no `conntrack` to list them."""
     path = host.which("conntrack")
     if path is None:
         return None
-    found: list[TrackedConnection] = []
+    found: Counter[TrackedConnection] = Counter()
     for family in ("ipv4", "ipv6"):
         done = host.run([path, "-L", "-f", family, "--dst-nat"])
         if done.code:
             return None
         # A connection that is opening or closing, or a datagram without an answer, is not established.
-        answered = (line for line in done.out.splitlines() if "[UNREPLIED]" not in line)
-        found += _parse(x for x in answered if x.startswith("udp") or " ESTABLISHED " in x)
-    return tuple(found)
+        answered = [line for line in done.out.splitlines() if "[UNREPLIED]" not in line]
+        found += _parse("\n".join([x for x in answered if x.startswith("udp") or " ESTABLISHED " in x]))
+    return found
 
 
 def forget_flows(host: Host, flows: Collection[StaleFlow]) -> bool:
@@ -58,7 +60,7 @@ def forget_flows(host: Host, flows: Collection[StaleFlow]) -> bool:
                 by_port.setdefault(flow.listener.port, []).append(flow)
         own = local_addresses(host, family)
         listed = host.run([path, "-L", "-f", family, "-p", Protocol.UDP]).out
-        for entry in set(_parse(listed.splitlines())):
+        for entry in _parse(listed):
             if any(_is_of(entry, flow, own) for flow in by_port.get(entry.port, ())):
                 asked = ["--orig-dst", str(entry.address), "--orig-port-dst", str(entry.port)]
                 answer = ["--reply-src", str(entry.endpoint), "--reply-port-src", str(entry.endpoint_port)]
@@ -85,17 +87,18 @@ def local_addresses(host: Host, family: Family) -> Collection[str]:
     return [str(IPv6Address(int(line.split()[0], 16))) for line in lines]
 
 
-def _parse(lines: Iterable[str]) -> Iterator[TrackedConnection]:
-    for line in lines:
-        protocol = line.split(" ", 1)[0]
-        fields = _FIELD.findall(line)
-        if len(fields) != 8:
-            continue
-        asked, answer = dict(fields[:4]), dict(fields[4:])
-        yield TrackedConnection(
-            protocol=protocol,
-            address=ip_address(asked["dst"]),
-            port=int(asked["dport"]),
-            endpoint=ip_address(answer["src"]),
-            endpoint_port=int(answer["sport"]),
-        )
+def _parse(listed: str) -> Counter[TrackedConnection]:
+    """The entries of a list, and how many there are of each: they are few, however many clients they have."""
+    found = Counter(_ENTRY.findall(listed))
+    return Counter(
+        {
+            TrackedConnection(
+                protocol=protocol,
+                address=ip_address(address),
+                port=int(port),
+                endpoint=ip_address(endpoint),
+                endpoint_port=int(endpoint_port),
+            ): count
+            for (protocol, address, port, endpoint, endpoint_port), count in found.items()
+        }
+    )
