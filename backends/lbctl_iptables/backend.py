@@ -1,17 +1,23 @@
-"""The iptables backend: this module itself is a `lbctl.spi.Backend`, each member the work of one room."""
+"""The iptables backend: this module itself is a `lbctl.spi.Backend`, each member the work of one room.
+
+The rooms that read rules of anybody are the largest, and few commands need them: they are entered when they
+are called. With them, all others would start a sixth later.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from lbctl_iptables.advice import advise
 from lbctl_iptables.apply import apply, check
 from lbctl_iptables.census import census
 from lbctl_iptables.clients import clients, clients_of, remember
 from lbctl_iptables.compile import compile_intent as compile
-from lbctl_iptables.diagnose import diagnose, precedence
 from lbctl_iptables.layout import NAME as name
 from lbctl_iptables.lift import lift
 from lbctl_iptables.observe import generation, observe
 from lbctl_iptables.others import others, rules_in
 from lbctl_iptables.probe import probe
-from lbctl_iptables.reading import dump, read, recognizes
 from lbctl_iptables.retire import (
     departure,
     keeper,
@@ -24,6 +30,13 @@ from lbctl_iptables.retire import (
 )
 from lbctl_iptables.script import render, withdrawal
 from lbctl_iptables.stats import stats
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lbctl.host import Host
+    from lbctl.model import Family, Reading
+    from lbctl.spi import Case, Trap
 
 preference: int | None = 20
 
@@ -61,3 +74,38 @@ __all__ = [
     "take_out",
     "withdrawal",
 ]
+
+
+def precedence(driver: str) -> int:
+    """See `lbctl.spi.Diagnosing`."""
+    from lbctl_iptables import diagnose
+
+    return diagnose.precedence(driver)
+
+
+def diagnose(host: Host, driver: str, case: Case) -> Iterable[Trap]:
+    """See `lbctl.spi.Diagnosing`."""
+    from lbctl_iptables import diagnose
+
+    return diagnose.diagnose(host, driver, case)
+
+
+def recognizes(text: str) -> bool:
+    """See `lbctl.spi.Reader`."""
+    from lbctl_iptables import reading
+
+    return reading.recognizes(text)
+
+
+def read(text: str, *, family: Family | None = None) -> Reading:
+    """See `lbctl.spi.Reader`."""
+    from lbctl_iptables import reading
+
+    return reading.read(text, family=family)
+
+
+def dump(host: Host, driver: str) -> str:
+    """See `lbctl.spi.Reader`."""
+    from lbctl_iptables import reading
+
+    return reading.dump(host, driver)

@@ -30,6 +30,10 @@ NEVER = {
 NEVER_FOR_CHECK = {"logging", "pygments", "rich"}
 #: Files are not read, and values not made, to print help.
 NEVER_FOR_HELP = {"json", "lbctl.config", "lbctl.model", "tomllib"}
+#: Where no rules of others are read, the rooms that read them are not entered.
+NEVER_FOR_RENDER = {
+    f"lbctl_{name}.{room}" for name in ("nftables", "iptables") for room in ("reading", "diagnose")
+}
 #: What reading a file takes. All else that `check` imports, a Typer program without a task imports too; gc
 #: and atexit are built into the interpreter.
 CHECK_BRINGS = {"_json", "atexit", "encodings", "gc", "json", "lbctl", "tomllib"}
@@ -87,6 +91,14 @@ def test_help_imports_nothing_that_it_does_not_print(help_: set[str]) -> None:
 
 def test_check_imports_no_backend_and_no_drawing(check: set[str]) -> None:
     assert within(check, NEVER | NEVER_FOR_CHECK) == set()
+
+
+def test_render_imports_no_reader_of_rules(tmp_path: Path) -> None:
+    intent = tmp_path / "lbctl.toml"
+    intent.write_text(INTENT)
+    brought = modules(LBCTL, "render", "--backend", "nftables", "--config", str(intent))
+    assert {"lbctl_nftables.compile", "lbctl_iptables.compile"} <= brought
+    assert within(brought, NEVER_FOR_RENDER) == set()
 
 
 def test_help_brings_nothing_but_its_own_modules(help_: set[str]) -> None:
