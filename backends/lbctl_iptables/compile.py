@@ -35,7 +35,7 @@ def compile_intent(intent: Intent, capabilities: Capabilities) -> Program:
     for service in intent.services:
         _require(service, able)
     for family in Family:
-        services = [s for s in intent.services if family in s.families]
+        services = [s for s in intent.services if s.listeners_of(family)]
         if services and family in capabilities.families:
             own = [_service(s, family, intent.owner, marks) for s in services]
             # The first chain of a service is where its connections come to: nobody is there to take them.

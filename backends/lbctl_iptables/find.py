@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from itertools import groupby
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.model import Family, Protocol
 from lbctl_iptables import layout
@@ -35,8 +35,7 @@ _BITS: Mapping[Family, int] = {Family.IPV4: 32, Family.IPV6: 128}
 _LOCAL = ("-m", "addrtype", "--dst-type", "LOCAL")
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     """A rule and how it is found: by the first `length` bits of `key`."""
 
     key: int

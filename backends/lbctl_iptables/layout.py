@@ -101,6 +101,7 @@ def prefix(owner: str) -> str:
     return "LBCTL" if owner == DEFAULT_OWNER else f"LBCTL.{owner}"
 
 
+@lru_cache(maxsize=8)
 def _stem(owner: str) -> str:
     """What an owner's other chains begin with. An owner's name may end in what looks like a service's."""
     return f"{prefix(owner)}-" if owner == DEFAULT_OWNER else f"{prefix(owner)}."

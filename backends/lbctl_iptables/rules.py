@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -18,6 +19,12 @@ Place: TypeAlias = tuple[str, str]
 #: The counters of a rule that nothing has matched.
 _IDLE = "[0:0]"
 _NTH = " --mode nth "
+#: What a dump has of a table: its name, a chain that it declares, rules of one chain behind one another.
+_PIECE = re.compile(
+    r"^(?:\*(?P<table>\S+)|:(?P<declared>\S+) .*"
+    r"|\[\d+:\d+\] -A (?P<chain>\S+)(?: .*)?(?:\n\[\d+:\d+\] -A (?P=chain)(?: .*)?$)*)$",
+    re.M,
+)
 #: The target is the last of a rule: what looks like one before, in a comment, ends with quotes.
 _SENT = re.compile(r' -j (\S+) --to-(?:destination|ports) ([^ "]+)(?: [^"]*)?\Z')
 
@@ -120,40 +127,56 @@ class Dump:
 
 def parse(dump: str, owner: str) -> Dump:
     """A dump with counters → what it has of an owner."""
-    found: dict[Place, tuple[list[str], list[str]]] = {}
+    found: dict[Place, list[str]] = {}
     jumps: dict[Place, list[Rule]] = {}
     turns = dict.fromkeys(layout.TABLES, 0)
     entering = f" {layout.prefix(owner)}"
     table = ""
-    for line in dump.split("\n"):
-        if line.startswith("*"):
-            table = line[1:]
+    for piece in _PIECE.finditer(dump):
+        kind, name = piece.lastgroup, piece[piece.lastgroup or 0]
+        if kind == "table":
+            table = name
         elif table not in layout.TABLES:
             continue
-        elif line.startswith("["):
-            counters, _, rest = line.split(" ", 2)
-            chain, _, text = rest.partition(" ")
-            if (rules := found.get((table, chain))) is not None:
-                rules[0].append(text)
-                rules[1].append(counters)
-            elif chain in layout.HOOKS and entering in text:
-                rule = Rule(_spelled(text))
-                if layout.owns(owner, rule.option("-j", "-g") or ""):
-                    jumps.setdefault((table, chain), []).append(rule)
-            elif Rule(text).takes_turns:
-                turns[table] += 1
-        elif line.startswith(":"):
-            chain = line[1:].partition(" ")[0]
-            if layout.owns(owner, chain):
-                found[table, chain] = [], []
-    return Dump({place: _chain(*rules) for place, rules in found.items()}, jumps, turns)
+        elif kind == "declared":
+            if layout.owns(owner, name):
+                found[table, name] = []
+        elif (rules := found.get((table, name))) is not None:
+            rules.append(piece[0])
+        else:
+            for _, text in _rows(name, piece[0]):
+                if name in layout.HOOKS and entering in text:
+                    rule = Rule(_spelled(text))
+                    if layout.owns(owner, rule.option("-j", "-g") or ""):
+                        jumps.setdefault((table, name), []).append(rule)
+                elif Rule(text).takes_turns:
+                    turns[table] += 1
+    return Dump({place: _chain(place[1], "\n".join(rules)) for place, rules in found.items()}, jumps, turns)
 
 
-def _chain(texts: list[str], counters: list[str]) -> Chain:
-    text = layout.unquoted("\n".join(texts))
-    if not layout.is_plain(text):
-        text = "\n".join(map(_spelled, texts))
-    return Chain(text, () if counters.count(_IDLE) == len(counters) else counters)
+def _rows(chain: str, lines: str) -> list[tuple[str, str]]:
+    """The counters and the text of each rule."""
+    rows = [line.partition(f" -A {chain}") for line in lines.split("\n")]
+    return [(counters, text[1:]) for counters, _, text in rows]
+
+
+# A change reads all chains three times, and few of them are another time: what is known is not read again.
+@lru_cache(maxsize=1 << 15)
+def _chain(name: str, lines: str) -> Chain:
+    if not lines:
+        return Chain("")
+    begin, counters = f"\n{_IDLE} -A {name} ", ()
+    text = f"\n{lines}"
+    if text.count(begin) == text.count("\n"):
+        # Nearly always: nothing has come since the rules were written, and no rule need be looked at alone.
+        text = text.replace(begin, "\n")[1:]
+    else:
+        counters, texts = zip(*_rows(name, lines), strict=True)
+        text = "\n".join(texts)
+    plain = layout.unquoted(text)
+    if not layout.is_plain(plain):
+        plain = "\n".join(map(_spelled, text.split("\n")))
+    return Chain(plain, () if counters.count(_IDLE) == len(counters) else counters)
 
 
 def _spelled(text: str) -> str:

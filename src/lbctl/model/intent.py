@@ -191,9 +191,11 @@ class Service:
     def listeners_of(self, family: Family) -> tuple[Listener, ...]:
         """The listeners that connections of `family` reach."""
         return tuple(
-            x
-            for x in self.listeners
-            if (self._served(family) if x.address is None else Family.of(x.address) is family)
+            [
+                x
+                for x in self.listeners
+                if (self._served(family) if x.address is None else Family.of(x.address) is family)
+            ]
         )
 
     def _served(self, family: Family) -> bool:
