@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _RUN = 8
 _WIDTH = 100
 
+_SPECIAL = re.compile(r'[\x00-\x1f"\\\x7f]')
 _SHORT = {"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
 
 
@@ -44,7 +45,11 @@ def dump(intent: Intent, comments: Mapping[str, Sequence[str]] | None = None) ->
 
 def quote(text: str) -> str:
     """`text` as a basic string of TOML."""
-    return '"' + re.sub(r'[\x00-\x1f"\\\x7f]', lambda m: _SHORT.get(m[0], f"\\u{ord(m[0]):04x}"), text) + '"'
+    return f'"{_SPECIAL.sub(_escaped, text)}"'
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return _SHORT.get(found[0], f"\\u{ord(found[0]):04x}")
 
 
 def _service(service: Service) -> Iterator[str]:
@@ -94,8 +99,9 @@ def _runs(endpoints: Iterable[Endpoint]) -> Iterator[str]:
         if endpoint.address is None and row and endpoint.port == row[-1] + 1 and len(row) < MAX_RANGE:
             row.append(endpoint.port)
             continue
-        yield from _row(row)
-        row = []
+        if row:
+            yield from _row(row)
+            row = []
         if endpoint.address is None:
             row = [endpoint.port]
         else:
