@@ -566,6 +566,8 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("schema = 1\n\nservice = " + "[" * 20000 + "]" * 20000, 3),
         ("schema = 1\nservice = " + "{a=" * 20000 + "1" + "}" * 20000, 2),
         ("schema = 1\n" + "a." * 100_000 + "b = 1\n", 2),
+        ("schema = 1\n" + "a." * 20_000 + "b = 1\n", 2),
+        ("schema = 1\n" + r'"\"".' * 20_000 + "b = 1\n", 2),
         ("schema = 1\n[" + "a . " * 100_000 + "b]\n", 2),
         ('{"schema": 1,\n"service": ' + "[" * 200_000 + "]" * 200_000 + "}", 2),
         ('{"schema": 1,\n"service": ' + '{"a":' * 200_000 + "1" + "}" * 200_000 + "}", 2),
