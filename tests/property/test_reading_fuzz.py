@@ -17,6 +17,27 @@ SECONDS = float(os.environ.get("LBCTL_FUZZ_SECONDS", "20"))
 FROM = int(os.environ.get("LBCTL_FUZZ_FROM", "0"))
 
 
+HALF = "-p tcp -m statistic --mode nth --every 2 --packet 0"
+#: Found by the tests below: what was done for each part of them once went through all parts.
+LONG = {
+    "rules that nobody comes to": ["*nat", *["-A OUTPUT -p tcp -j REDIRECT --to-ports 1"] * 2500, "COMMIT"],
+    "commands in one line": ["iptables x -t nat -N C;" * 8000],
+    "words in one line, none of them iptables": ["*raw", "COMMIT", "a;" * 80_000],
+    "a rule many times in a chain of draws": [
+        "*nat",
+        "-A OUTPUT -j C0",
+        *(f"-A C{i} {HALF} -j C{i + 1}" for i in range(300) for _ in range(300 if i == 68 else 1)),
+        "-A C300 -p tcp -j REDIRECT --to-ports 1",
+        "COMMIT",
+    ],
+}
+
+
+@pytest.mark.parametrize("lines", LONG.values(), ids=LONG)
+def test_long_texts(lines: list[str]) -> None:
+    judged("\n".join(lines).encode())
+
+
 @pytest.mark.parametrize("data", SEEDS)
 def test_real_shapes(data: bytes) -> None:
     judged(data)

@@ -42,10 +42,10 @@ def judged(data: bytes) -> Reading:
     source = text.split("\n")
     made = imported(reading, source)
     printed = dump(made.intent, made.comments)
+    json.dumps(document(reading))
     _in_time(begin, data)
     _consistent(reading, data.count(b"\n") + 1)
     _inert(reading)
-    json.dumps(document(reading))
     assert reading.accept or reading.findings
     assert compare(reading, reading).equal is reading.accept
     _same_intent(printed, made.intent)

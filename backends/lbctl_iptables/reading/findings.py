@@ -47,10 +47,10 @@ def of_services(found: Sequence[Found], movers: dict[Meaning, list[Where]], log:
     for each in found:
         for walk in each.walks:
             _ladders(each, walk, said, log)
-            _unreachable(each, reached, said, log)
             _shared(each, walk, movers, said, log)
             _marks(each, walk, said, log)
             _recent(walk, said, log)
+        _unreachable(each, reached, said, log)
         _leak(each, said, log)
         _outward(each.service, outward, each, said, log)
 
@@ -222,35 +222,44 @@ def _caught(rungs: Sequence[Visit]) -> tuple[str, ...]:
 
 
 def _unreachable(found: Found, reached: set[Meaning], said: set[tuple[str, int]], log: Log) -> None:
+    chains: dict[str, tuple[Rule | None, right.Lines | None]] = {}
     for meaning in found.selector.leaves:
         if meaning.act is Act.TO and meaning not in reached and _once(said, "unreachable-rule", meaning):
+            rule = meaning.rule
+            if rule.chain not in chains:
+                chains[rule.chain] = _taking(found, rule.chain)
+            last, ladder = chains[rule.chain]
+            if last is not None and ladder is None:
+                ladder = right.lines(right.own([rule, last]))
             log.find(
                 "unreachable-rule",
                 WARNING,
-                meaning.rule.line,
-                meaning.rule.text,
+                rule.line,
+                rule.text,
                 "0 % of connections come to it: rules before it take them all",
-                _reached(found, meaning),
+                ladder or (),
             )
 
 
-def _reached(found: Found, meaning: Meaning) -> tuple[str, ...]:
-    """A rule so that connections come to it: a rung as the others are, or ahead of a rule for more."""
-    rule = meaning.rule
+def _taking(found: Found, chain: str) -> tuple[Rule | None, right.Lines | None]:
+    """The last rule of a chain that takes connections, and all its rules as the rungs that they should be.
+
+    None for the rungs where rules ask for different connections: one belongs ahead of a rule for more.
+    """
     taking = [
         visit.meaning.rule
         for visit in found.walk.visits
-        if visit.took and visit.meaning.act is Act.TO and visit.meaning.rule.chain == rule.chain
+        if visit.took and visit.meaning.act is Act.TO and visit.meaning.rule.chain == chain
     ]
-    rungs = [each for each in found.selector.leaves if each.act is Act.TO and each.rule.chain == rule.chain]
     if not taking:
-        return ()
-    if taking[-1] not in [rung.rule for rung in rungs] or any(rung.where != meaning.where for rung in rungs):
-        return right.lines(right.own([rule, taking[-1]]))
+        return None, None
+    rungs = [each for each in found.selector.leaves if each.act is Act.TO and each.rule.chain == chain]
+    if taking[-1] not in [rung.rule for rung in rungs] or len({rung.where for rung in rungs}) > 1:
+        return taking[-1], None
     targets: dict[object, Rule] = {}
     for rung in rungs:
         targets.setdefault((rung.target, str(rung.rule.spec.values)), rung.rule)
-    return right.ladder(right.own(targets.values()))
+    return taking[-1], right.ladder(right.own(targets.values()))
 
 
 def _shared(

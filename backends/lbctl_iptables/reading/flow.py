@@ -146,6 +146,8 @@ class Walk:
                 # As for a counter whose period would be too long.
                 self._average(frame.on)
         frame.came = frame.on.mass()
+        # Long fractions too: what is done to one takes many times what is done to a short one.
+        self.budget.spend(frame.came.denominator.bit_length() >> 7)
         if frame.came.denominator.bit_length() > 3 * EXACT_BITS:
             raise TooMuch
 

@@ -126,13 +126,17 @@ class Stream:
     def part(self, share: Fraction) -> Stream:
         """A share of each, which leaves this stream."""
         taken = Stream(self.length)
+        other = 1 - share
         for state, chances in self.states.items():
             mine: dict[Odds, int] = {}
             rest: dict[Odds, int] = {}
             for chance, places in chances.items():
-                part = _rounded(chance * share)
+                exact = chance * share
+                part = _rounded(exact)
+                # To subtract one long fraction from another takes ten times longer.
+                left = chance * other if part is exact else chance - part
                 mine[part] = mine.get(part, 0) | places
-                rest[chance - part] = rest.get(chance - part, 0) | places
+                rest[left] = rest.get(left, 0) | places
             taken.states[state], self.states[state] = mine, rest
         return taken
 
@@ -145,6 +149,13 @@ class Stream:
 
     def mass(self) -> Fraction:
         """How much of all connections it is."""
+        if self.length == 1:
+            # Long fractions are, mostly, of one place and one chance: that one is the sum as it stands.
+            first, *others = [chance for chances in self.states.values() for chance in chances] or [0]
+            mass = first if isinstance(first, Fraction) else Fraction(first)
+            for chance in others:
+                mass += chance
+            return mass
         total: Odds = 0
         for chances in self.states.values():
             for chance, places in chances.items():

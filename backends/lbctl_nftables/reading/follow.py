@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 #: The kernel's own limit of nested jumps.
 _JUMPS = 16
 _NODES = 20_000
+#: Steps that each way of a parting takes.
+_PARTING = 16
 
 
 class Undecided(Exception):
@@ -95,6 +97,8 @@ class _Ways:
         self._partial = False
         #: The rules that set marks to what nobody can say.
         self._telling_nothing: list[Rule] = []
+        #: Those of each chain that was met that select these connections.
+        self._rules: dict[int, Sequence[Rule]] = {}
         start = Place(0, self._entered(0), 0, None, mark)
         self._followed = Followed(start, start, start)
 
@@ -145,6 +149,8 @@ class _Ways:
 
     def _advance(self, place: Place) -> Place | End:
         """Go on to the next place where a number is picked, or to the end."""
+        # A way that parts costs as much as several rules on one way.
+        self._hook.purse.spend(_PARTING)
         self._followed.passed.clear()
         self._followed.begin_trail()
         to = self._gone(place)
@@ -164,8 +170,7 @@ class _Ways:
                 place = after
                 continue
             number, index = place.frames[-1]
-            chain = self._hook.chains[number]
-            rules = self._hook.guards(chain).covering(self._selector)
+            chain, rules = self._hook.chains[number], self._rules_of(number)
             if index >= len(rules):
                 place = place._replace(frames=place.frames[:-1], statement=0)
                 continue
@@ -184,7 +189,8 @@ class _Ways:
         self._partial = False
         for number in range(place.statement, len(rule.statements)):
             statement = rule.statements[number]
-            place = place._replace(statement=number)
+            if number != place.statement:
+                place = place._replace(statement=number)
             match statement:
                 case Match() | Vmap():
                     try:
@@ -533,7 +539,14 @@ class _Ways:
 
     def _rule_at(self, place: Place) -> Rule:
         number, index = place.frames[-1]
-        return self._hook.guards(self._hook.chains[number]).covering(self._selector)[index]
+        return self._rules_of(number)[index]
+
+    def _rules_of(self, number: int) -> Sequence[Rule]:
+        found = self._rules.get(number)
+        if found is None:
+            guards = self._hook.guards(self._hook.chains[number])
+            found = self._rules[number] = guards.covering(self._selector)
+        return found
 
     def _nat_node(self, place: Place, rule: Rule, nat: Nat, meaning: Meaning, missed: Place) -> Node:
         picking = [each for each in (nat.address, nat.port) if isinstance(each, Lookup)]

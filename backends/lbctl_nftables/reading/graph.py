@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: All that a hash can be, as a part of its range.
 ALL = Fraction(0), Fraction(1)
+#: What is known of a hash: which one, and the span that it lies in. Each end is numerator and denominator:
+#: a fraction takes longer to be hashed.
+Hashed: TypeAlias = tuple[object, tuple[int, int], tuple[int, int]]
 #: Chains that called each other, the innermost last, each with the index among its rules in question.
 Frames: TypeAlias = tuple[tuple[int, int], ...]
 
@@ -50,7 +53,7 @@ class Place(NamedTuple):
     meta: int | None
     ct: int | None
     over: int = 0
-    hashes: tuple[tuple[object, Fraction, Fraction], ...] = ()
+    hashes: tuple[Hashed, ...] = ()
 
 
 @dataclass(slots=True)
@@ -315,8 +318,10 @@ def _case(node: Node, value: int) -> Place | End:
 
 
 def next_rule(place: Place) -> Place:
-    number, index = place.frames[-1]
-    return place._replace(frames=(*place.frames[:-1], (number, index + 1)), statement=0)
+    """The place at the next rule. Asked for at each one, and `_replace` would take several times as long."""
+    base, frames, _, meta, ct, over, hashes = place
+    number, index = frames[-1]
+    return Place(base, (*frames[:-1], (number, index + 1)), 0, meta, ct, over, hashes)
 
 
 def hash_key(pick: Pick) -> object:
@@ -328,16 +333,17 @@ def hash_key(pick: Pick) -> object:
 
 def known_hash(place: Place, pick: Pick) -> tuple[Fraction, Fraction]:
     key = hash_key(pick)
-    return next(((low, high) for known, low, high in place.hashes if known == key), ALL)
+    return next(
+        ((_fraction(*low), _fraction(*high)) for known, low, high in place.hashes if known == key), ALL
+    )
 
 
-def narrowed_hash(
-    place: Place, pick: Pick, low: int, high: int
-) -> tuple[tuple[object, Fraction, Fraction], ...] | None:
+def narrowed_hash(place: Place, pick: Pick, low: int, high: int) -> tuple[Hashed, ...] | None:
     """What is known of a connection's hashes after one lay between two numbers; None where it cannot."""
     key = hash_key(pick)
     first, last = known_hash(place, pick)
-    first, last = max(first, Fraction(low, pick.modulus)), min(last, Fraction(high + 1, pick.modulus))
+    first, last = max(first, _fraction(low, pick.modulus)), min(last, _fraction(high + 1, pick.modulus))
     if first >= last:
         return None
-    return (*(each for each in place.hashes if each[0] != key), (key, first, last))
+    here = key, first.as_integer_ratio(), last.as_integer_ratio()
+    return (*(each for each in place.hashes if each[0] != key), here)

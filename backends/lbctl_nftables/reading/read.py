@@ -454,10 +454,9 @@ class _Reader:
         return tuple(sorted({rule.line for rule in rules.values()}))
 
     def _parting(self, followed: Followed) -> dict[int, Rule]:
+        parting = {id(node.rule) for node in followed.nodes.values()}
         return {
-            number: rule
-            for number, rule in followed.used.items()
-            if judge.picks(rule) and any(node.rule is rule for node in followed.nodes.values())
+            number: rule for number, rule in followed.used.items() if number in parting and judge.picks(rule)
         }
 
     def _path(self, hook: Hook, followed: Followed) -> tuple[Step, ...]:

@@ -138,9 +138,10 @@ class Script:
         else:
             yield Trouble("unparsable-line", "quotes over too many lines", number, text, lost=True)
             return
-        whole = (shown or text).strip()
         poured: Here | None = None
-        for raw, piped in parts:
+        for raw, part, piped in parts:
+            # Of several, each has its own part of the line: as much is told as stands there.
+            whole = part if len(parts) > 1 else (shown or text).strip()
             here = _here(raw)
             if piped and here is None:
                 here, poured = poured, None
@@ -149,7 +150,7 @@ class Script:
                 continue
             yield from self._command(raw, number, whole, here, piped=piped and here is None)
         if poured is not None:
-            yield Command(["cat"], number, whole, here=poured)
+            yield Command(["cat"], number, text.strip(), here=poured)
 
     def unclosed(self) -> Iterator[Trouble]:
         """What was opened and never closed."""
@@ -184,11 +185,9 @@ class Script:
         self, raw: list[str], number: int, text: str, here: Here | None, *, piped: bool
     ) -> Iterator[Command | Trouble]:
         """One simple command; its words still hold quotes and variables."""
-        words = list(raw)
-        if words and words[0] in _PROMPTS:
-            del words[0]  # a prompt that was copied along
-        while words and (words[0] in _BETWEEN or words[0] in _CLOSE or words[0] in _OPEN):
-            word = words.pop(0)
+        begin = int(raw[:1] != [] and raw[0] in _PROMPTS)  # a prompt that was copied along
+        while begin < len(raw) and ((word := raw[begin]) in _BETWEEN or word in _CLOSE or word in _OPEN):
+            begin += 1
             if word in _OPEN:
                 self._open.append((word, number))
                 yield Trouble("shell-construct", f"`{word}` needs a shell", number, text)
@@ -200,6 +199,7 @@ class Script:
                     self._open.pop()
             elif word == "{" and not self._open:
                 self._open.append((word, number))
+        words = raw[begin:]
         if not words:
             return
         if words[0].endswith("()") or words[0] == "function" or (len(words) > 1 and words[1] == "()"):
@@ -384,23 +384,28 @@ class _Unfinished(Exception):
 _PLAIN = re.compile(r"[^\s'\"\\;&|#<>()`$]+")
 
 
-def _parted(text: str) -> list[tuple[list[str], bool]]:
-    """A line → simple commands: raw words, and True for those behind a pipe. Raises `_Unfinished`."""
-    commands: list[tuple[list[str], bool]] = []
+def _parted(text: str) -> list[tuple[list[str], str, bool]]:
+    """A line → simple commands: raw words, as it stands, and True for those behind a pipe.
+
+    Raises `_Unfinished`.
+    """
+    commands: list[tuple[list[str], str, bool]] = []
     words: list[str] = []
     now: list[str] = []
-    i, count, piped = 0, len(text), False
+    i, begin, count, piped = 0, 0, len(text), False
 
     def close() -> None:
         if now:
             words.append("".join(now))
             now.clear()
 
-    def end() -> None:
+    def end(at: int) -> None:
+        nonlocal begin
         close()
         if words:
-            commands.append((words.copy(), piped))
+            commands.append((words.copy(), text[begin:at].strip(), piped))
             words.clear()
+        begin = i
 
     while i < count:
         if found := _PLAIN.match(text, i):
@@ -430,13 +435,14 @@ def _parted(text: str) -> list[tuple[list[str], bool]]:
             close()
         elif char == "#":
             if not now:
+                i -= 1
                 break
             now.append(char)
         elif char in ";&|":
             if char == "&" and (text[i : i + 1] == ">" or (now and now[-1][-1:] in "<>")):
                 now.append(char)
                 continue
-            end()
+            end(i - 1)
             piped = char == "|" and text[i : i + 1] != "|" and text[i - 2 : i - 1] != "|"
         elif char in "<>":
             now.append(char)
@@ -449,14 +455,14 @@ def _parted(text: str) -> list[tuple[list[str], bool]]:
                 i += 1
                 now.append("()")
             else:
-                end()
+                end(i - 1)
         elif char == ")":
             if now:
                 now.append(")")
-            end()
+            end(i)
         else:
             now.append(char)
-    end()
+    end(i)
     return commands
 
 
