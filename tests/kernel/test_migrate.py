@@ -15,7 +15,7 @@ from lbctl.model import Family
 from support import storm
 from support.crash import LBCTL
 from support.network import Network, intent, service
-from support.waves import KNOCKERS, Storm, reported
+from support.waves import KNOCKERS, Storm, reported, size
 
 #: Driver → its backend and its store.
 PLACES = {
@@ -68,8 +68,7 @@ def test_services_move_and_return(network: Network, source: str, target: str) ->
     assert rules(network) == before
 
 
-#: Connections of the storm in all. The full size is 60000.
-STORM = int(os.environ.get("LBCTL_STORM", "8000"))
+STORM = size(8000)
 STAGES = ("legacy", "nft", "legacy", "nf_tables", "nft")
 
 
@@ -90,20 +89,20 @@ def test_no_connection_is_lost_and_shares_stay_exact(network: Network) -> None:
         waves.begin()
         started = time.monotonic()
         for number, driver in enumerate(STAGES[1:], 1):
-            _await(waves, number * STORM // len(STAGES))
+            waves.wait(number * STORM // len(STAGES))
             begun = time.monotonic()
             moved = network.lbctl(
                 "migrate", "--to", PLACES[driver][0], "--driver", driver, "--yes", config=config
             )
             times.append((begun, time.monotonic()))
             assert moved.code == 0, moved.err
-        _await(waves, STORM)
+        waves.wait(STORM)
         took = time.monotonic() - started
         reports = waves.end()
     finally:
         waves.close()
     found = reported(reports)
-    failed = [knock for knock in found if not knock.answer[:1].isdigit() and not knock.answer.startswith("[")]
+    failed = [knock for knock in found if knock.failed]
     echoes = sum(report["echoes"] for report in reports)
     print(
         f"{len(found)} connections in {took:.0f} s, {len(failed)} failed; {echoes} echoes of "
@@ -127,11 +126,6 @@ def test_no_connection_is_lost_and_shares_stay_exact(network: Network) -> None:
     for port in (81, 82):
         placed = {(k.client, k.answer) for k in found if k.port == port}
         assert len(placed) == len({client for client, _ in placed}), f"clients of {port} changed endpoint"
-
-
-def _await(waves: Storm, count: int) -> None:
-    while waves.count() < count:
-        time.sleep(0.002)
 
 
 @pytest.mark.parametrize("confirmed", [True, False])

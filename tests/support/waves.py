@@ -2,8 +2,10 @@
 
 import json
 import mmap
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,13 @@ from support.network import Network
 
 #: Processes that knock at once.
 KNOCKERS = 2
+#: Connections of each storm in all, at the least, in place of a test's own number. The full size is 60000.
+_SIZE = os.environ.get("LBCTL_STORM")
+
+
+def size(usual: int) -> int:
+    """How many connections a storm is to have where `usual` are enough for every day."""
+    return int(_SIZE) if _SIZE else usual
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +39,11 @@ class Knock:
     @property
     def family(self) -> Family:
         return family_of(self.client)
+
+    @property
+    def failed(self) -> bool:
+        """True where no endpoint said its name, ADDRESS:PORT."""
+        return ":" not in self.answer
 
 
 def family_of(address: str) -> Family:
@@ -99,6 +113,11 @@ class Storm:
         """The connections so far."""
         assert all(process.poll() is None for process in self._processes)
         return sum(int.from_bytes(counted[:], sys.byteorder) for counted in self._counted)
+
+    def wait(self, count: int) -> None:
+        """Until there were so many connections."""
+        while self.count() < count:
+            time.sleep(0.002)
 
     def end(self) -> list[dict[str, Any]]:
         """What each knocker reports."""
