@@ -287,6 +287,17 @@ def test_marks_that_nobody_can_tell_are_said(rule: str, what: str) -> None:
     assert service(read(text.replace("meta mark 1 ", "")), "redirect").mode == "single"
 
 
+def test_a_mark_that_only_others_set_leaves_those_known_that_have_none() -> None:
+    text = table(
+        chain("filter", "prerouting", "meta mark set 1", "ct mark 3 meta mark set 2"),
+        chain("nat", "prerouting", "tcp dport 80 meta mark 1 redirect to :1", "tcp dport 80 redirect to :2"),
+    )
+    reading = read(text)
+    assert reading.unsupported == ()
+    found = service(reading, "redirect")
+    assert (found.when, [each.to for each in found.backends]) == (None, ["1"])
+
+
 def test_a_look_up_of_marks_that_has_nothing_ends_its_rule() -> None:
     rules = "meta mark set ct mark map { 1 : 2 } accept", "tcp dport 80 meta mark set 7"
     text = table(

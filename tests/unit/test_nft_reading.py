@@ -351,6 +351,39 @@ def test_equal_chances_among_others_are_weights() -> None:
     assert codes(reading) == []
 
 
+def test_marks_that_no_translation_asks_for_narrow_nothing() -> None:
+    nat_chain = chain(f"tcp dport 80 dnat to {PICK}")
+    marking = (
+        "table inet m {{\n\tchain p {{\n\t\ttype filter hook prerouting priority mangle; policy accept;\n"
+        '\t\tiifname "lan" ip daddr 10.0.0.0/8 accept\n\t\tiifname "lan" meta mark set {}\n\t}}\n}}\n'
+    )
+    assert only(read(nat_chain + marking.format(1))).when is None
+    asking = nat_chain.replace("tcp dport 80", "meta mark 1 tcp dport 80")
+    assert all(service.when for service in read(asking + marking.format(1)).services)
+
+
+def test_what_a_chain_of_marks_lets_on_is_translated_like_the_rest() -> None:
+    def text(rule: str) -> str:
+        post = "chain post {\ntype nat hook postrouting priority srcnat\nmeta mark 1 masquerade\n}\n"
+        marks = "chain m {\ntype filter hook prerouting priority mangle\nip saddr 10.0.0.0/8 accept\n"
+        return chain(f"tcp dport 80 dnat to {PICK}", more=f"{post}{marks}{rule}\n}}\n")
+
+    service = only(read(text("meta mark set 1")))
+    assert (service.when, service.source_nat, service.leak) == (None, None, 0)
+    assert (
+        only(read(text("meta mark set 1").replace("ip saddr 10.0.0.0/8 accept", ""))).source_nat == "always"
+    )
+    # Some are translated, others dropped: no one service.
+    dropped = read(text("meta mark set 1\ntcp dport 80 drop"))
+    assert (dropped.services, [each.what for each in dropped.unsupported]) == ((), ["accept"])
+
+
+def test_what_follows_a_computed_mark_is_read() -> None:
+    for value in ("meta mark", "ct mark & 0xff | 0x100", "ct mark << 2"):
+        service = only(read(chain(f"tcp dport 80 ct mark set {value} dnat to {PICK}")))
+        assert shares(service) == {"10.0.0.1": "1/2", "10.0.0.2": "1/2"}, value
+
+
 def test_a_hash_of_more_than_the_client_tells_no_map() -> None:
     pairs = "{ 0 : 10.0.0.1, 1 : 10.0.0.2 }"
     service = only(read(chain(f"tcp dport 80 dnat to jhash ip saddr . tcp sport mod 2 seed 1 map {pairs}")))

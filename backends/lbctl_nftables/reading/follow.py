@@ -95,6 +95,9 @@ class _Ways:
         self._hook, self._selector, self._again = hook, selector, again
         #: True where the rule in question is for some of the connections, whichever these are.
         self._partial = False
+        #: By base chain that does not translate, where it accepts a part: that goes on in the next one, and
+        #: what the rest of the chain does is for the others only.
+        self._let_on: dict[int, Rule] = {}
         #: The rules that set marks to what nobody can say.
         self._telling_nothing: list[Rule] = []
         #: Those of each chain that was met that select these connections.
@@ -130,6 +133,9 @@ class _Ways:
     def _over(self, place: Place, verdict: str) -> Place | End:
         """After a base chain gave its verdict: what the next chain does, or the end."""
         if verdict.startswith("drop"):
+            if place.base in self._let_on:
+                reason = f"what it accepts goes on to the next chain, and the rest does not ({verdict})"
+                raise Undecided(self._let_on[place.base], "accept", reason)
             return End("", "", verdict)
         following = place.base + 1
         if following < len(self._hook.bases):
@@ -316,9 +322,18 @@ class _Ways:
             return True
         last = rule.statements[-1]
         if isinstance(last, Verdict) and last.kind in ENDING:
-            self._except(partly, rule, place)
+            if (
+                last.kind == "accept"
+                and self._hook.bases[place.base].kind != "nat"
+                and not self._hook.marking
+            ):
+                self._let_on.setdefault(place.base, rule)
+            else:
+                self._except(partly, rule, place)
             return False
-        self._partial = True
+        # A mark that no rule here sets is nobody's, as far as the rules say.
+        marks = [bits[0] for what, _ in partly if (bits := select.bits_of(what))]
+        self._partial = all(name in self._hook.marked for name in marks)
         if not isinstance(last, SetMark):
             self._followed.partly.setdefault(id(rule), (rule, partly[0][0]))
         return False
@@ -338,10 +353,8 @@ class _Ways:
 
     def _verdict(self, verdict: Verdict, chain: Chain, rule: Rule, place: Place) -> Step:
         self._use(rule, place)
-        if verdict.kind == "drop":
-            return Step("go", End("", "", f"drop in chain {chain.name}"))
-        if verdict.kind == "accept":
-            return Step("go", self._over(place, f"accept in chain {chain.name}"))
+        if verdict.kind in {"drop", "accept"}:
+            return Step("go", self._over(place, f"{verdict.kind} in chain {chain.name}"))
         frames = place.frames
         if verdict.kind == "return":
             return Step("go", place._replace(frames=frames[:-1], statement=0))
@@ -357,6 +370,8 @@ class _Ways:
         self, meaning: Meaning, rule: Rule, where: str, value: Operand | Computed | None, place: Place
     ) -> Place | None:
         """Behind a statement that sets a mark; None where a look-up ends the rule, since it has nothing."""
+        if place.base in self._let_on:
+            return self._untold(place, where, rule)
         match value:
             case Computed(of=of):
                 before = self._mark_of(MARK[of], place)

@@ -427,7 +427,13 @@ class _Parser:
                 return SetMark(where, value)
         # Computed in another way from what the packet or connection has.
         self.at = max(begin, self.at)
-        while self.more() and self.word() not in _PLAIN | {"jump", "goto", "counter", "comment", "log"}:
+        while self.more() and self.word() not in _PLAIN | _NAT | {
+            "jump",
+            "goto",
+            "counter",
+            "comment",
+            "log",
+        }:
             self.at += 1
         return SetMark(where, None)
 

@@ -218,15 +218,19 @@ class _Reader:
             self._by_mark(seen)
 
     def _chains(self, family: Family, hook: str, *, marking: bool) -> list[Chain]:
-        """The base chains of a hook in the order of their calls; of a `marking` one, all of them."""
-        chains = [
-            chain
-            for chain in self._bases(family, hook)
-            if marking or chain.kind == "nat" or self._sets(chain)
-        ]
-        if not marking and not any(chain.kind == "nat" for chain in chains):
+        """The base chains of a hook in the order of their calls; of a `marking` one, all of them.
+
+        Else those that translate, and those that set marks where one that translates, here or at a later
+        hook, asks for them.
+        """
+        chains = self._bases(family, hook)
+        if marking:
+            return chains
+        if not any(chain.kind == "nat" for chain in chains):
             return []
-        return chains
+        nat = [chain for chain in self._bases(family, *_HOOKS[False]) if chain.kind == "nat"]
+        asked = asks_marks(self._document, nat)
+        return [chain for chain in chains if chain.kind == "nat" or (asked and self._sets(chain))]
 
     def _bases(self, family: Family, *hooks: str) -> list[Chain]:
         """All base chains of some hooks, one hook after another."""
