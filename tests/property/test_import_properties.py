@@ -113,6 +113,13 @@ def test_the_way_of_connections_adds_up(backend: ModuleType, intent: Intent) -> 
             assert ended == {each.to: each.share for each in service.backends}
 
 
+def test_a_network_of_clients_may_be_written_with_any_address_of_it() -> None:
+    rule = "ip saddr 10.0.0.1/24 tcp dport 80 redirect to :8001"
+    text = f"table ip t {{\nchain c {{\ntype nat hook prerouting priority 0;\n{rule}\n}}\n}}\n"
+    [service] = imported(nftables.read(text)).intent.services
+    assert [str(network) for network in service.allow] == ["10.0.0.0/24"]
+
+
 def test_listeners_that_meet_are_told_however_many_there_are() -> None:
     head = ["*nat", ":PREROUTING ACCEPT [0:0]"]
     rules = [

@@ -281,6 +281,8 @@ def test_who_is_let_in() -> None:
     [
         ('iifname "eth0"', {"iif": "eth0"}),
         ("ip saddr 10.0.0.0/8", {"src": "10.0.0.0/8"}),
+        ("ip saddr { 10.0.0.1/24, 192.0.2.1 }", {"src": "10.0.0.0/24,192.0.2.1"}),
+        ("ip saddr { 10.0.0.1, * }", None),
         ("tcp sport 1000-2000", {"sport": "1000-2000"}),
         ("meta skuid 1000", {"skuid": "1000"}),
         ("limit rate 10/second", {"limit": "rate 10 / second"}),
@@ -540,6 +542,7 @@ def test_what_is_no_ruleset(text: str, code: str) -> None:
 #: Rules that would matter and cannot be told, and what is said of them.
 UNTOLD = {
     "tcp dport 80 xt match statistic redirect to :1": ("xt", "unsupported-match"),
+    "tcp dport 80 ip saddr * redirect to :1": ("ip", "unsupported-match"),
     "tcp dport 80 osf name Linux redirect to :1": ("osf", "unsupported-match"),
     "tcp dport 80 jump { redirect to :1; }": ("jump", "unsupported-match"),
     "tcp dport 80 tproxy to :1": ("tproxy", "unsupported-target"),

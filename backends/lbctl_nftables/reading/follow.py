@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl_nftables.reading import grammar, select
 from lbctl_nftables.reading.grammar import (
+    ANYTHING,
     Computed,
     Limit,
     Lookup,
@@ -709,7 +710,7 @@ def _picks(lookup: Lookup) -> bool:
 
 def _number_span(key: tuple[str, ...], pick: Pick, rule: Rule | None) -> tuple[int, int]:
     if len(key) == 1:
-        if key[0] == "*":
+        if key == ANYTHING:
             return 0, pick.modulus - 1
         first, dash, last = key[0].partition("-")
         try:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: A value, or the parts of a concatenation, as written: addresses, numbers, ranges `a-b`, names.
 Key: TypeAlias = tuple[str, ...]
+#: The element of a set or map for all that no other one is for. It stands for no value anywhere else.
+ANYTHING: Key = ("*",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -587,7 +589,7 @@ class _Parser:
         return tuple(made)
 
     def _element(self) -> Element:
-        key = self._key()
+        key = ANYTHING if self.taken("*") else self._key()
         comment, timeout = "", None
         while True:
             if self.taken("counter"):
@@ -624,9 +626,11 @@ class _Parser:
 
     def _value(self) -> str:
         word = self.take()
-        if not (word[0].isalnum() or word[0] in '"[:_*') or word == ":" or word in {"set", "map", "vmap"}:
+        if not (word[0].isalnum() or word[0] in '"[:_') or word == ":" or word in {"set", "map", "vmap"}:
             raise Strange(word)
         first = unquoted(word).strip("[]")
+        if first == "*":
+            raise Strange(word)
         if self.word() == "-" and (self.word(1)[:1].isalnum() or ":" in self.word(1)):
             self.at += 1
             return f"{first}-{unquoted(self.take()).strip('[]')}"

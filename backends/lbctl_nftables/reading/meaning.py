@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from lbctl.model import Family
 from lbctl_nftables.reading import select
 from lbctl_nftables.reading.grammar import (
+    ANYTHING,
     Concat,
     Element,
     Field,
@@ -188,6 +189,8 @@ class Meaning:
             return self._settled(
                 names[0], select.compared(names[0], match.op, words[0], self.family), implied
             )
+        if ANYTHING in keys:
+            return Never() if match.op == "!=" else All(implied)
         found = select.values(names[0], words, self.family, text)
         if found is None:
             return Never()
@@ -228,7 +231,7 @@ class Meaning:
     def _table_of(self, names: tuple[str, ...], implied: Conditions, elements: Sequence[Element]) -> Meant:
         made = Keyed(names, implied)
         for element in elements:
-            if element.key == ("*",):
+            if element.key == ANYTHING:
                 raise Strange("*")
             conditions = select.key_values(names, element.key, self.family)
             if conditions is None:

@@ -108,6 +108,8 @@ def values(what: str, keys: Iterable[str], family: Family, text: str = "") -> Va
     written = list(keys)
     if what in PORTS:
         written = [str(_PORT_NAMES.get(word, word)) for word in written]
+    if what in ADDRESSES:
+        written = [_without_host_bits(word) for word in written]
     text = text or ",".join(written)
     if _is_number(what):
         spans: list[tuple[int, int]] = []
@@ -173,8 +175,6 @@ def _is_number(what: str) -> bool:
 @lru_cache(maxsize=1 << 16)
 def _span(what: str, word: str, family: Family) -> tuple[int, int] | None:
     """The first and last number that a word stands for; None for an address of the other family."""
-    if word == "*":
-        return 0, _top(what, family)
     first, dash, last = word.partition("-")
     if dash and not first.isdecimal() and what in PORTS and word in _PORT_NAMES:
         dash = ""
@@ -194,6 +194,16 @@ def _span(what: str, word: str, family: Family) -> tuple[int, int] | None:
         else number(word, bits=16 if what in PORTS else 32)
     )
     return value, value
+
+
+def _without_host_bits(word: str) -> str:
+    """A network as it is listed: nft takes 10.0.0.1/8 for 10.0.0.0/8."""
+    if "/" not in word or "-" in word:
+        return word
+    try:
+        return str(ip_network(word, strict=False))
+    except ValueError:
+        raise Strange(word) from None
 
 
 def _addresses(word: str, family: Family) -> tuple[int, int] | None:
@@ -306,7 +316,7 @@ def key_values(names: Sequence[str], key: Key, family: Family) -> list[tuple[str
         raise Strange(" . ".join(key))
     made = []
     for name, word in zip(names, key, strict=True):
-        found = everything(name, family) if word == "*" else values(name, [word], family)
+        found = values(name, [word], family)
         if found is None or found.empty:
             return None
         made.append((name, found))
