@@ -431,31 +431,36 @@ def drawn_sources(draw: random.Random) -> list[str]:
 def test_drawn_rules_replace_the_sources_that_are_told(network: Network) -> None:
     responder = network.remote_endpoints(9000)
 
-    def seen(asking: Namespace, source: str | None = None) -> set[str | None]:
+    def seen(asking: Namespace, timeout: float, source: str | None = None) -> set[str | None]:
         """Whom each endpoint sees; None where it answers somebody who knows nothing of it."""
         found: set[str | None] = set()
         for _ in SERVERS4:
-            [answer] = network.ask(asking, INSIDE4, 80, source=source, timeout=0.2)
+            [answer] = network.ask(asking, INSIDE4, 80, source=source, timeout=timeout)
             found.add(None if answer == "timeout" else responder.peers[-1])
         return found
+
+    def is_so(told: str | None, timeout: float) -> bool:
+        outside, near = seen(network.client, timeout), seen(network.server, timeout, NEIGHBOUR4)
+        match told:
+            case "always":
+                return (outside, near) == ({INSIDE4}, {INSIDE4})
+            case "hairpin":
+                # Some endpoints may lack it: what the intent adds is what did not work.
+                return (outside, near - {None}) == ({CLIENT4}, {INSIDE4})
+            case "never":
+                return (outside, near) == ({CLIENT4}, {None})
+        return True
 
     draw = random.Random(221)
     told = {"always": 0, "hairpin": 0, "never": 0, None: 0}
     for _ in range(60):
         text = replacing(*drawn_sources(draw))
         network.tool("nft", "-f", "-", stdin=text)
-        outside, near = seen(network.client), seen(network.server, NEIGHBOUR4)
-        network.tool("nft", "delete", "table", "ip", "t")
         [found] = [each for each in nftables.read(text).services if each.action == "dnat"]
         told[found.source_nat] += 1
-        match found.source_nat:
-            case "always":
-                assert (outside, near) == ({INSIDE4}, {INSIDE4}), text
-            case "hairpin":
-                # Some endpoints may lack it: what the intent adds is what did not work.
-                assert (outside, near - {None}) == ({CLIENT4}, {INSIDE4}), text
-            case "never":
-                assert (outside, near) == ({CLIENT4}, {None}), text
+        # Who is late on a busy machine is asked again, with more patience.
+        assert is_so(found.source_nat, 0.2) or is_so(found.source_nat, 2.0), text
+        network.tool("nft", "delete", "table", "ip", "t")
     assert min(told.values()) > 3, told
 
 
