@@ -9,6 +9,7 @@ for many clients, and rules that are each inserted before all others. Exits with
 first two takes more than it may.
 """
 
+import argparse
 import math
 import os
 import subprocess
@@ -124,8 +125,15 @@ def held(kind: str, folder: Path) -> bool:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "kinds", metavar="KIND", nargs="*", help=f"of the rules: {', '.join(KINDS)}; without any, all"
+    )
+    given = parser.parse_args().kinds
+    if unknown := set(given) - set(KINDS):
+        parser.error(f"no such kind: {', '.join(sorted(unknown))}")
     with tempfile.TemporaryDirectory() as name:
-        missed = [kind for kind in sys.argv[1:] or KINDS if not held(kind, Path(name))]
+        missed = [kind for kind in given or KINDS if not held(kind, Path(name))]
     return 1 if missed else 0
 
 
