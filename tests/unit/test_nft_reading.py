@@ -380,6 +380,12 @@ def test_what_a_chain_of_marks_lets_on_is_translated_like_the_rest() -> None:
     assert (dropped.services, [each.what for each in dropped.unsupported]) == ((), ["accept"])
 
 
+def test_the_kernel_masquerades_behind_the_routing_only() -> None:
+    assert read(chain("tcp dport 80 masquerade")).services == ()
+    reading = read(chain(f"tcp dport 80 numgen inc mod 2 0 dnat to {PICK}", "masquerade"))
+    assert (reading.services, [each.what for each in reading.unsupported]) == ((), ["masquerade"])
+
+
 def test_what_follows_a_computed_mark_is_read() -> None:
     for value in ("meta mark", "ct mark & 0xff | 0x100", "ct mark << 2"):
         service = only(read(chain(f"tcp dport 80 ct mark set {value} dnat to {PICK}")))

@@ -435,6 +435,10 @@ class _Ways:
     def _nat(self, meaning: Meaning, rule: Rule, nat: Nat, place: Place) -> Step:
         """The end of a connection that is translated, unless a number is picked for it."""
         if nat.kind == "masquerade":
+            if self._hook.name != "postrouting":
+                raise Undecided(
+                    rule, "masquerade", "the kernel takes it behind the routing only, in postrouting"
+                )
             self._use(rule, place)
             return Step("go", End("snat", "masquerade"))
         parts: list[Key | None] = []
