@@ -386,6 +386,17 @@ def test_the_kernel_masquerades_behind_the_routing_only() -> None:
     assert (reading.services, [each.what for each in reading.unsupported]) == ((), ["masquerade"])
 
 
+def test_a_kept_mark_that_nobody_can_tell_leaves_the_other_mark_told() -> None:
+    rules = (
+        "meta mark set meta mark << 1",
+        "ct mark set meta mark & 0xf",
+        "meta mark set numgen inc mod 2 offset 1",
+    )
+    reading = read(chain(*rules, kind="filter"))
+    assert shares(only(reading)) == {"mark 0x1": "1/2", "mark 0x2": "1/2"}
+    assert codes(reading) == ["per-packet-balancing"]
+
+
 def test_what_follows_a_computed_mark_is_read() -> None:
     for value in ("meta mark", "ct mark & 0xff | 0x100", "ct mark << 2"):
         service = only(read(chain(f"tcp dport 80 ct mark set {value} dnat to {PICK}")))

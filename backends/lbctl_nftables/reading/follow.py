@@ -145,7 +145,8 @@ class _Ways:
 
     def _outcome(self, place: Place, verdict: str) -> End:
         self._followed.keep.add(place.ct)
-        if self._hook.marking:
+        # Of later packets only the numbers that they pick matter.
+        if self._hook.marking and not self._again:
             for action, mark in (("mark", place.meta), ("connmark", place.ct)):
                 if mark == UNTOLD:
                     rule = self._telling_nothing[-1]
