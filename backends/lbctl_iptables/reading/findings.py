@@ -100,15 +100,14 @@ def _ladders(found: Found, walk: Walk, said: set[tuple[str, int]], log: Log) -> 
         nth: dict[int, list[Visit]] = {}
         chance: dict[int, list[Visit]] = {}
         bare = False
-        # lbctl writes ladders of weights, where equal chances may well be wanted.
+        # lbctl writes ladders of weights, where equal chances may well be wanted: no number is all of these.
         weighted = any(layout.owner_of(visit.meaning.rule.chain) for visit in rungs)
-        picking = 0
+        picking = 0 if weighted else sum(bool(visit.meaning.picks) for visit in rungs)
         selectors: dict[Where, Visit] = {}
         for visit in rungs:
             meaning = visit.meaning
             picks = [step for step in meaning.steps if isinstance(step, _RUNGS)]
             bare |= not meaning.picks
-            picking += bool(meaning.picks)
             if len(picks) != 1:
                 continue
             selectors.setdefault(visit.path, visit)
@@ -131,13 +130,15 @@ def _ladders(found: Found, walk: Walk, said: set[tuple[str, int]], log: Log) -> 
                 )
         for every, visits in nth.items():
             packets = {step.packet for v in visits for step in v.meaning.steps if isinstance(step, Nth)}
-            alone = len(visits) == picking and not weighted
-            if _repeated(every, len(visits), leak, bare, apart=len(packets) > 1, alone=alone):
+            if _repeated(
+                every, len(visits), leak, bare, apart=len(packets) > 1, alone=len(visits) == picking
+            ):
                 what = f"one of {every}"
                 _same_on_each(found, "every-n-on-each-line", what, visits, rungs, said, log)
         for stored, visits in chance.items():
-            alone = len(visits) == picking and not weighted
-            if _repeated(round(DRAW / stored), len(visits), leak, bare, apart=False, alone=alone):
+            if _repeated(
+                round(DRAW / stored), len(visits), leak, bare, apart=False, alone=len(visits) == picking
+            ):
                 what = f"a chance of {percent(Fraction(stored, DRAW))}"
                 _same_on_each(found, "equal-probability-on-each-line", what, visits, rungs, said, log)
 

@@ -47,6 +47,7 @@ _SCRIPT = re.compile(
     r"(?:/[\w/]*/)?nft[ \t]"
     r"|^[ \t]*(?:\w+[ \t]+)?\w+=[\"']?(?:sudo[ \t]+)?(?:/[\w/]*/)?nft[\"']?[ \t]*$"
 )
+_NO_RULE = "no rule: what a shell would do with this is not known"
 _PROGRAM = re.compile("nft")
 #: Options of nft with a value of their own.
 _VALUED = {"-f", "--file", "-D", "--define", "-I", "--includepath"}
@@ -241,7 +242,7 @@ def _told(command: Command, document: Document) -> str:
         if name in HARMLESS:
             lost = f"`{name}` is no rule"
         elif command.here is None:
-            lost = "no rule: what a shell would do with this is not known"
+            lost = _NO_RULE
     elif command.inside is not None:
         word, opened = command.inside
         lost = f"a rule inside `{word}` of line {opened}, which only a shell can follow"
@@ -383,8 +384,7 @@ class _Text:
             # `chain ip t c { … }` is short for `add chain …`.
             self._object("add", begin, end)
         elif self._shell:
-            message = "no rule: what a shell would do with this is not known"
-            self._document.find("shell-construct", Severity.WARNING, line, text, message)
+            self._document.find("shell-construct", Severity.WARNING, line, text, _NO_RULE)
         else:
             self._unparsable(begin, end, f"{head[:40]!r} is not expected here")
 

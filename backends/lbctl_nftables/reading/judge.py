@@ -190,11 +190,12 @@ def _ladders(found: Document, each: Seen) -> None:
         if drawn.pick.kind in {"inc", "random"} and 0 < taken < drawn.pick.modulus:
             share = Fraction(taken, drawn.pick.modulus)
             lines.setdefault((chain.name, drawn.pick.kind, share), []).append((rule, drawn))
+    sorts = Counter(name for name, _, _ in lines)
     for (name, kind, share), rules in lines.items():
         if len(rules) < 2:
             continue
         # Where others pick too, equal ones among them may come from weights.
-        alone = sum(chain == name for chain, _, _ in lines) == 1
+        alone = sorts[name] == 1
         leak = each.service.leak
         apart = len({drawn.spans for _, drawn in rules}) == len(rules)
         if kind == "inc" and not (leak or apart):
