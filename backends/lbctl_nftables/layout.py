@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,24 @@ if TYPE_CHECKING:
     from lbctl.model import Listener
 
 NAME = "nftables"
+
+
+class Dialect(StrEnum):
+    """A way to write rules; see `lbctl_nftables.dialect`. In the order of preference."""
+
+    MODERN = "modern"
+    MARK = "mark"
+    CLASSIC = "classic"
+
+
+#: Prefix of a kind of slot page → how its maps declare their keys, 32-bit numbers in host order.
+_MARK_KIND = "mark-"
+_PAGE_KEYS: Mapping[str, str] = {"": "numgen inc mod 2", _MARK_KIND: "meta mark"}
+#: What `shapes` calls a page of addresses, whose protocol only its name tells → the dialect that it is of.
+ADDRESS_PAGES: Mapping[str, str] = {
+    "page-addresses": Dialect.MODERN,
+    f"{_MARK_KIND}page-addresses": Dialect.MARK,
+}
 
 #: Family → the word for it, in tables and in nat statements.
 WORD: Mapping[Family, str] = {Family.IPV4: "ip", Family.IPV6: "ip6"}
@@ -167,9 +186,9 @@ def is_page(name: str) -> bool:
     return _PAGE.match(name) is not None
 
 
-def kind_of_page(name: str) -> str:
-    """The kind of declaration that a page of this name has."""
-    return f"page-{name.rpartition('-')[0]}"
+def kind_of_page(name: str, dialect: str = Dialect.MODERN) -> str:
+    """The kind of declaration that a page of this name has in a dialect."""
+    return f"{_MARK_KIND if dialect == Dialect.MARK else ''}page-{name.rpartition('-')[0]}"
 
 
 def service_of_set(name: str) -> str | None:
@@ -263,14 +282,12 @@ def declarations(word: str) -> Mapping[str, tuple[str, ...]]:
     return {
         SERVICES: (f"type {_address(word)} . inet_proto . inet_service : verdict",),
         PORTS: ("type inet_proto . inet_service : verdict",),
-        "page-ports": ("typeof numgen inc mod 2 : th dport", "counter"),
+        **{f"{kind}page-ports": (f"typeof {key} : th dport", "counter") for kind, key in _PAGE_KEYS.items()},
         # A concatenation must name the protocol of the rules that use it: nft 1.0.6 takes `th` in a script
         # that makes the map, but not once the map is in the kernel.
         **{
-            f"page-addresses-{protocol}": (
-                f"typeof numgen inc mod 2 : {word} daddr . {protocol} dport",
-                "counter",
-            )
+            f"{kind}page-addresses-{protocol}": (f"typeof {key} : {word} daddr . {protocol} dport", "counter")
+            for kind, key in _PAGE_KEYS.items()
             for protocol in Protocol
         },
         NETWORKS: (f"type {_address(word)}", "flags interval"),
@@ -294,6 +311,8 @@ def shapes(word: str) -> dict[tuple[str, tuple[str, ...], str, bool], str]:
         ("map", ("inet_proto", "inet_service"), "verdict", False): PORTS,
         ("map", ("integer",), "inet_service", True): "page-ports",
         ("map", ("integer",), f"{address} . inet_service", True): "page-addresses",
+        ("map", ("mark",), "inet_service", True): "mark-page-ports",
+        ("map", ("mark",), f"{address} . inet_service", True): "mark-page-addresses",
         ("set", ("iface_index", "iface_index"), "", False): LINKS,
         ("set", (address,), "", False): NETWORKS,
         ("map", (address,), _kept(word), False): "affinity",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from lbctl.host import Host
+    from lbctl.model.program import Key
     from lbctl_nftables.spell import Json
 
 #: The size of what was declared without: none, or what some versions of nft fill in.
@@ -162,8 +163,8 @@ def _declaration(word: str, kind: str, value: Json) -> str:
     counted = any("counter" in s for s in (statements if isinstance(statements, list) else [statements]))
     shape = (kind, _types(value["type"]), " . ".join(_types(value.get("map", ""))), counted)
     kind_of_map = layout.shapes(word).get(shape)
-    if kind_of_map == "page-addresses":
-        kind_of_map = layout.kind_of_page(value["name"])
+    if kind_of_map is not None and kind_of_map in layout.ADDRESS_PAGES:
+        kind_of_map = layout.kind_of_page(value["name"], layout.ADDRESS_PAGES[kind_of_map])
     declared = layout.declarations(word).get(kind_of_map or "")
     if declared is not None and _is_intact(declared, value):
         return "\n".join(declared)
@@ -198,3 +199,9 @@ def _types(types: Json) -> tuple[str, ...]:
 def _flags(value: Json) -> list[str]:
     flags = value.get("flags", [])
     return flags if isinstance(flags, list) else [flags]
+
+
+def touched(host: Host, owner: str, keys: Iterable[Key]) -> dict[Key, Item | None]:
+    """What the kernel holds at each of some keys; None for nothing."""
+    held = observe(host, "nft", owner).by_key
+    return {key: held.get(key) for key in keys}
