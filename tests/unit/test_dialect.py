@@ -121,7 +121,10 @@ def test_the_library_is_asked_too() -> None:
 
 def test_what_is_checked_is_what_is_written() -> None:
     """Each kind of line of a program that one dialect needs stands in its check."""
-    for name, text in ((dialect.Dialect.MODERN, dialect.modern()), (dialect.Dialect.CLASSIC, dialect.classic())):
+    for name, text in (
+        (dialect.Dialect.MODERN, dialect.modern()),
+        (dialect.Dialect.CLASSIC, dialect.classic()),
+    ):
         can = dialect.speaking(nftables.probe(host()).capabilities, name)
         written = {line.strip() for line in script.render(nftables.compile(INTENT, can)).splitlines()}
         checked = {line.strip() for line in text.splitlines()}
