@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.liars import Liar
+from support.faulty import FaultyTool
 from support.network import Network, Result, intent, service
 
 WEB = service("web", "80/tcp", "8001", "8002", "8003")
@@ -27,28 +27,28 @@ TOOLS = {
 
 @dataclass
 class Bench:
-    """A host whose tool lies when it is told to."""
+    """A host with a tool that does what it is told, until it does not."""
 
     network: Network
-    liar: Liar
+    tool: FaultyTool
     driver: str
 
     def lbctl(self, *words: str, config: str = FIRST) -> Result:
         backend = "nftables" if self.driver == "nft" else "iptables"
         way = ("--backend", backend, "--driver", self.driver)
-        return self.network.lbctl(*words, *way, config=config, env=self.liar.env)
+        return self.network.lbctl(*words, *way, config=config, env=self.tool.env)
 
     def apply(self, config: str = FIRST) -> Result:
         return self.lbctl("apply", "--yes", config=config)
 
     def holds(self, config: str) -> bool:
-        """True if a truthful plan has nothing to change."""
+        """True if a plan has nothing to change."""
         return self.lbctl("plan", "--exit-code", config=config).code == 0
 
 
 @pytest.fixture(params=list(TOOLS))
 def bench(request: pytest.FixtureRequest, network: Network, tmp_path: Path) -> Iterator[Bench]:
-    return Bench(network, Liar(tmp_path, *TOOLS[request.param]), request.param)
+    return Bench(network, FaultyTool(tmp_path, *TOOLS[request.param]), request.param)
 
 
 def is_undone(done: Result) -> None:
@@ -60,7 +60,7 @@ def is_undone(done: Result) -> None:
 @pytest.mark.parametrize("mode", ["swap", "swap always"])
 def test_a_first_apply_that_comes_back_wrong_is_undone(bench: Bench, mode: str) -> None:
     before = bench.network.rules()
-    bench.liar.tell(mode)
+    bench.tool.behave(mode)
     # What swaps the keys of a probe is used in the classic dialect, which has no such keys, and no affinity.
     config = intent(WEB) if mode == "swap always" else FIRST
     if (mode, bench.driver) == ("swap always", "nft"):
@@ -76,7 +76,7 @@ def test_a_first_apply_that_comes_back_wrong_is_undone(bench: Bench, mode: str) 
         status = bench.lbctl("status", "--exit-code")
         assert status.code == 1
         assert ", in sync" not in status.out
-    bench.liar.tell("truth")
+    bench.tool.behave("right")
     assert bench.apply().code == 0
     assert bench.holds(FIRST)
     assert bench.lbctl("status", "--exit-code").code == 0
@@ -88,7 +88,7 @@ def test_a_delta_that_comes_back_wrong_is_undone_or_reported(bench: Bench, secon
     assert bench.apply(THIRD).code == 0
     assert bench.apply().code == 0
     before = bench.network.rules()
-    bench.liar.tell("swap")
+    bench.tool.behave("swap")
     for _ in range(2):
         done = bench.apply(second)
         assert done.code in {5, 6}, done
@@ -98,7 +98,7 @@ def test_a_delta_that_comes_back_wrong_is_undone_or_reported(bench: Bench, secon
         else:
             assert "the state before could not be restored" in done.err or "interrupted half way" in done.err
         assert bench.lbctl("status", "--exit-code", config=second).code == 1
-    bench.liar.tell("truth")
+    bench.tool.behave("right")
     assert bench.apply(second).code == 0
     assert bench.holds(second)
     assert bench.apply().code == 0
@@ -108,12 +108,12 @@ def test_a_delta_that_comes_back_wrong_is_undone_or_reported(bench: Bench, secon
 def test_a_tool_that_dies_before_it_wrote_changes_nothing(bench: Bench) -> None:
     assert bench.apply().code == 0
     before = bench.network.rules()
-    bench.liar.tell("die before")
+    bench.tool.behave("die before")
     done = bench.apply(SECOND)
     assert done.code == 5, done
     assert "signal 11 (SIGSEGV)" in done.err
     assert bench.network.rules() == before
-    bench.liar.tell("truth")
+    bench.tool.behave("right")
     assert bench.apply(SECOND).code == 0
 
 
@@ -121,10 +121,10 @@ def test_a_tool_that_dies_once_it_wrote_has_applied_or_is_undone(bench: Bench) -
     """What the kernel holds counts, whatever became of the tool."""
     assert bench.apply().code == 0
     before = bench.network.rules()
-    bench.liar.tell("die after")
+    bench.tool.behave("die after")
     done = bench.apply(SECOND)
     assert "signal 11 (SIGSEGV)" in done.err + done.out
-    bench.liar.tell("truth")
+    bench.tool.behave("right")
     if done.code == 0:
         assert bench.holds(SECOND)
     else:
