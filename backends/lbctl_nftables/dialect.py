@@ -112,12 +112,12 @@ def ask(host: Host, driver: str) -> Choice | None:
     _sweep(host, driver)
     wrong: list[str] = []
     for name in Dialect:
-        fault = _fault(host, driver, name)
-        if fault is None:
+        wrong_with = fault(host, driver, name)
+        if wrong_with is None:
             found = Choice(name=name, reason=wrong[0] if wrong else "what nft wrote was read back")
             tool.keep(host, driver, tool.Record(dialect=found.name, reason=found.reason))
             return found
-        wrong.append(fault)
+        wrong.append(wrong_with)
     return None
 
 
@@ -143,7 +143,7 @@ def program(name: str, owner: str = _OWNER) -> Program:
     return Program(owner, [i._replace(text="") if i.key[1] == "chain" else i for i in compiled.items])
 
 
-def _fault(host: Host, driver: str, name: str) -> str | None:
+def fault(host: Host, driver: str, name: str) -> str | None:
     """What is wrong with a dialect here: what the tool says, or what it wrote; None if it is right."""
     meant = program(name, f"{_OWNER}{threading.get_native_id()}")
     try:
