@@ -131,7 +131,7 @@ class TableReader:
         yield from self._foreign()
 
     def _contents(self, named: Iterable[Set]) -> Iterator[Item]:
-        """The elements of all sets and maps. Those of maps that lead to services tell whose the others are."""
+        """The elements of all sets and maps: first of those that lead to services, and tell whose others are."""
         owners: dict[tuple[str, str], str] = {}
         for declared in sorted(named, key=lambda each: each.name not in layout.DISPATCH):
             if layout.is_affinity(declared.name):
@@ -148,7 +148,7 @@ class TableReader:
         """Return the item under a key that is no element's; None if there is none."""
         match key:
             case (_, "table"):
-                present = tuple(self._table) in netlink.tables(self._host)
+                present = (self._word, self._table.name) in netlink.tables(self._host)
                 return Item(key, "") if present else None
             case (_, "flags", _):
                 return next((item for item in self._dormant() if item.key == key), None)
@@ -205,7 +205,7 @@ class TableReader:
 
     def _dormant(self) -> Iterator[Item]:
         # Some process has put the table to sleep: the kernel holds it all and acts on nothing of it.
-        if netlink.tables(self._host).get(tuple(self._table), 0) & objects.DORMANT:
+        if netlink.tables(self._host).get((self._word, self._table.name), 0) & objects.DORMANT:
             yield Item((self._word, "flags", "dormant"), "")
 
     def _set(self, declared: Set) -> Item:
@@ -236,13 +236,15 @@ class TableReader:
         """The items of elements, but for those that packets add."""
         word, name = self._word, declared.name
         of_set = layout.service_of_set(name)
-        twins = bool(owners) and name in _TWINNED
+        leading, twins = name in layout.DISPATCH, name in _TWINNED
         for key, text, comment in spelled(declared, found):
             if name == layout.LINKS and len(set(key.split(" . "))) == 1:
                 # Packets add pairs of one link with itself.
                 continue
             service = comment.partition("/")[0] if comment else of_set
-            if twins:
+            if leading:
+                service = _service_behind(text)
+            elif twins:
                 service = owners.get((name, key), service)
             yield Item((word, "element", name, key), text, service)
 
@@ -256,11 +258,16 @@ def _owners(name: str, leading: Iterable[Item]) -> dict[tuple[str, str], str]:
     """(map, key) → service, for the keys of elements that lead to services' chains."""
     owners: dict[tuple[str, str], str] = {}
     for item in leading:
-        chain = layout.verdict(item.text)
-        service = layout.service_of_chain(chain) if chain else None
+        service = _service_behind(item.text)
         if service is not None:
-            owners |= {(twin, item.key[3]): service for twin in (name, *_TWINS[name])}
+            owners |= {(twin, item.key[3]): service for twin in _TWINS[name]}
     return owners
+
+
+def _service_behind(text: str) -> str | None:
+    """The service whose chain an element leads to."""
+    chain = layout.verdict(text)
+    return layout.service_of_chain(chain) if chain else None
 
 
 def _declaration(word: str, declared: Set) -> tuple[str, ...]:

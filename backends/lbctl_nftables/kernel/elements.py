@@ -58,7 +58,8 @@ class Element(NamedTuple):
     code: bytes
     #: With its terminating zeros, as `comment`.
     chain: bytes
-    bytes: bytes
+    #: Of its counter.
+    octets: bytes
     packets: bytes
     flags: bytes
     #: Milliseconds.
@@ -128,7 +129,8 @@ def _walk(region: bytes) -> Iterator[Element]:
                 found[field] = value
             else:
                 more.append(field)
-        yield Element(*(found.get(field, b"") for field in Element._fields[:-1]), " ".join(more).encode())
+        found["more"] = " ".join(more).encode()
+        yield Element._make(found.get(field, b"") for field in Element._fields)
 
 
 def _leaves(body: bytes, tree: Mapping[int, _Node]) -> Iterator[tuple[str, bytes]]:
@@ -191,12 +193,12 @@ def _layout(member: bytes) -> _Layout | None:
         source.append(pattern)
     source.append(b"()" * (len(Element._fields) - done))
     strings = tuple(field for field in order if field in _STRINGS)
-    pattern = re.compile(b"".join(source), re.DOTALL)
-    found = pattern.match(member)
+    whole = re.compile(b"".join(source), re.DOTALL)
+    found = whole.match(member)
     if found is None or found.end() != len(member):
         return None
     fixed = len(member) - sum(len(found[field + 1]) for field in strings)
-    return _Layout(pattern, fixed, strings)
+    return _Layout(whole, fixed, strings)
 
 
 def _pieces(body: bytes, tree: Mapping[int, _Node]) -> Iterator[_Piece]:
@@ -220,11 +222,8 @@ def _pieces(body: bytes, tree: Mapping[int, _Node]) -> Iterator[_Piece]:
                     (_Piece(rb"\0."), _Piece(rb"([ -~]*\0+)", _PLACES["comment"])) if simple else (_UNKNOWN,)
                 )
             case str(field):
-                yield from (
-                    exact,
-                    _Piece(b"(.{%d})" % len(value), _PLACES[field]),
-                    _Piece(re.escape(padding)),
-                )
+                yield exact
+                yield _Piece(b"(.{%d})%s" % (len(value), re.escape(padding)), _PLACES[field])
             case members:
                 inner = list(_pieces(value, members))
                 varies = any(piece.field in _STRINGS for piece in inner)
@@ -236,7 +235,7 @@ _UNKNOWN = _Piece(b"")
 _PLACES = {field: place for place, field in enumerate(Element._fields)}
 _STRINGS = {_PLACES["chain"], _PLACES["comment"]}
 _Node: TypeAlias = "str | bytes | Mapping[int, _Node]"
-_COUNTED: _Node = {_NAME: _COUNTER, _BODY: {_BYTES: "bytes", _PACKETS: "packets"}}
+_COUNTED: _Node = {_NAME: _COUNTER, _BODY: {_BYTES: "octets", _PACKETS: "packets"}}
 _TREE: Mapping[int, _Node] = {
     _KEY: {_VALUE: "key"},
     _KEY_END: {_VALUE: "key_end"},

@@ -1,4 +1,4 @@
-"""What a table of nf_tables holds, but for the elements of its sets: chains, rules, sets and other objects."""
+"""What a table of nf_tables holds, but for elements: its chains, rules, sets and other objects."""
 
 from __future__ import annotations
 

@@ -33,9 +33,9 @@ def spelled(declared: Set, elements: Iterable[Element]) -> Iterator[Spelled]:
         for key, element in _intervals(declared, elements):
             yield Spelled(key, *_behind(element, data))
         return
-    key = datatypes.speller(declared.key_types, declared.key_size)
+    spell = datatypes.speller(declared.key_types, declared.key_size)
     for element in elements:
-        yield Spelled(key(element[0]), *_behind(element, data))
+        yield Spelled(spell(element[0]), *_behind(element, data))
 
 
 def _behind(element: Element, data: Callable[[bytes], str]) -> tuple[str, str]:
