@@ -24,16 +24,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.errors import Unsupported
 from lbctl.model import Family, Item, Protocol
-from lbctl_nftables import layout, spell
+from lbctl_nftables import layout
+from lbctl_nftables.kernel import datatypes, netlink
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from lbctl.model import Change, Endpoint, Program, Service
-    from lbctl_nftables.spell import Json
+    from lbctl_nftables.kernel.elements import Element
+    from lbctl_nftables.kernel.objects import Set
 
 #: An item of this kind stands for entries of a map that lead to endpoints that take no clients.
 STALE = "stale"
+STALE_TEXT = "entries of clients that lead to no endpoint of the service"
+_SECOND = 1000
 
 
 class Sweep(NamedTuple):
@@ -156,51 +160,40 @@ def _endpoints(service: Service, family: Family) -> dict[str, Endpoint]:
     return places
 
 
-def stale_maps(word: str, objects: Iterable[Json]) -> Iterator[Item]:
-    """An item for each map of clients that has entries which lead to no endpoint of its service."""
-    named = sets(objects)
-    for name, value in named.items():
-        if layout.is_affinity(name):
-            wanted = {
-                layout.kept(word, place)
-                for place in places(named.get(layout.endpoints_of_affinity(name), {}))
-            }
-            if strangers(value, wanted):
-                text = "entries of clients that lead to no endpoint of the service"
-                yield Item((word, STALE, name), text, layout.service_of_set(name))
+def has_strangers(clients: Sequence[Element], places: Sequence[Element]) -> bool:
+    """True if an entry of a map of clients leads to none of these endpoints, or never expires."""
+    # An entry has an endpoint's key, or the part of it before the port; see `layout.kept`.
+    size = len(clients[0].value) if clients else 0
+    wanted = {place.key[:size] for place in places}
+    return any(entry.value not in wanted or not any(entry.timeout) for entry in clients)
 
 
-def sets(objects: Iterable[Json]) -> dict[str, Json]:
-    """The maps and sets among nft's objects, by their names."""
-    found = (entry.get("map") or entry.get("set") for entry in objects)
-    return {value["name"]: value for value in found if isinstance(value, dict) and "name" in value}
-
-
-def strangers(clients: Json, wanted: Collection[str]) -> list[Entry]:
-    """The entries of a map of clients that lead elsewhere or never expire, those that last longest first."""
-    found = [entry for entry in entries(clients) if entry.endpoint not in wanted or not entry.expires]
+def strangers(clients: Iterable[Entry], wanted: Collection[str]) -> list[Entry]:
+    """The entries that lead elsewhere or never expire, those that last longest first."""
+    found = [entry for entry in clients if entry.endpoint not in wanted or not entry.expires]
     return sorted(found, key=lambda entry: entry.seconds, reverse=True)
 
 
-def entries(clients: Json) -> Collection[Entry]:
-    """The entries of a map of clients, as nft lists it: while they come and go, some of them twice."""
-    found: dict[str, Entry] = {}
-    for pair in clients.get("elem", []):
-        key, data = pair
-        carried = key.get("elem", {}) if isinstance(key, dict) else {}
-        client = spell.element_key(_bare(key))
-        seconds = carried.get("expires", 0)
-        found[client] = Entry(client, spell.element_key(data), seconds, expires="timeout" in carried)
-    return found.values()
+def entries(declared: Set, clients: Iterable[Element]) -> Sequence[Entry]:
+    """The entries of a map of clients. While they come and go, the kernel may list one twice."""
+    client = datatypes.speller(declared.key_types, declared.key_size)
+    endpoint = datatypes.speller(declared.data_types, declared.data_size)
+    found = {
+        each.key: Entry(
+            client(each.key),
+            endpoint(each.value),
+            netlink.number(each.expiration) // _SECOND,
+            expires=any(each.timeout),
+        )
+        for each in clients
+    }
+    return tuple(found.values())
 
 
-def places(endpoints: Json) -> list[str]:
-    """The elements of a set of endpoints, as nft lists it."""
-    return [spell.element_key(_bare(element)) for element in endpoints.get("elem", [])]
-
-
-def _bare(element: Json) -> Json:
-    return element["elem"]["val"] if isinstance(element, dict) and "elem" in element else element
+def places(declared: Set, endpoints: Iterable[Element]) -> list[str]:
+    """The elements of a set of endpoints."""
+    spell = datatypes.speller(declared.key_types, declared.key_size)
+    return [spell(each.key) for each in endpoints]
 
 
 def sweeps(changes: Sequence[Change], after: Program) -> tuple[Sweep, ...]:

@@ -1,4 +1,4 @@
-"""Kernel → how many rules are in the tables of lbctl; to list those of others has crashed nft."""
+"""Kernel → how many rules are in the tables of lbctl."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING
 
 from lbctl.host import ModuleState, kernel_module
 from lbctl.spi import Census
-from lbctl_nftables import drivers, layout, netlink
+from lbctl_nftables import layout
+from lbctl_nftables.kernel import netlink, objects
 
 if TYPE_CHECKING:
     from lbctl.host import Host
 
 
-def census(host: Host, driver: str) -> Census:
+def census(host: Host, driver: str) -> Census:  # noqa: ARG001 (the protocol's)
     """See `lbctl.spi.Counting`. Elements of maps are no rules."""
     if kernel_module(host, "nf_tables") is ModuleState.LOADABLE:
         return Census(store=layout.NAME, ours=0, others=None)
-    ours = 0
-    for word, name in netlink.tables(host):
-        if layout.owner_of(word, name):
-            ours += sum("rule" in entry for entry in drivers.read_table(host, driver, word, name))
+    ours = sum(
+        sum(1 for _ in objects.rules(host, objects.Table(word, name)))
+        for word, name in netlink.tables(host)
+        if layout.owner_of(word, name)
+    )
     return Census(store=layout.NAME, ours=ours, others=None)

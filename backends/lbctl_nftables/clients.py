@@ -7,39 +7,45 @@ from typing import TYPE_CHECKING
 from lbctl.errors import ApplyFailed
 from lbctl.model import Family, Remembered
 from lbctl_nftables import affinity, drivers, layout, script
-from lbctl_nftables.observe import observe, read_tables
+from lbctl_nftables.kernel import elements, objects
+from lbctl_nftables.observe import observe, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from lbctl.host import Host
+    from lbctl_nftables.kernel.objects import Set, Table
 
 #: How often clients are brought in; each time, some others may have been placed meanwhile.
 _TRIES = 5
 
 
-def clients(host: Host, driver: str, owner: str) -> tuple[Remembered, ...]:
+def clients(host: Host, driver: str, owner: str) -> tuple[Remembered, ...]:  # noqa: ARG001 (the protocol's)
     """See `lbctl.spi.Moving`."""
-    return tuple(_known(host, driver, owner))
+    return tuple(_known(host, owner))
 
 
-def _known(host: Host, driver: str, owner: str) -> list[Remembered]:
+def _known(host: Host, owner: str) -> list[Remembered]:
     found: list[Remembered] = []
-    for word, objects in read_tables(host, driver, owner):
-        family = layout.FAMILY[word]
-        named = affinity.sets(objects)
-        for name, value in named.items():
-            service = layout.service_of_set(name)
-            if not layout.is_affinity(name) or service is None:
-                continue
-            places = affinity.places(named.get(layout.endpoints_of_affinity(name), {}))
-            leads = {layout.kept(word, place): _shown(place, family) for place in places}
-            found += [
-                Remembered(service, family, entry.client, leads[entry.endpoint], max(1, entry.seconds))
-                for entry in affinity.entries(value)
-                if entry.endpoint in leads
-            ]
+    for table in tables(host, owner):
+        declared = objects.sets(host, table)
+        for name in filter(layout.is_affinity, declared):
+            found += _remembered(host, table, declared, name)
     return found
+
+
+def _remembered(host: Host, table: Table, declared: Mapping[str, Set], name: str) -> Iterator[Remembered]:
+    """The entries of one map of clients that lead to endpoints of its service."""
+    family, service = layout.FAMILY[table.family], layout.service_of_set(name)
+    endpoints = declared.get(layout.endpoints_of_affinity(name))
+    if service is None or endpoints is None:
+        return
+    places = affinity.places(endpoints, elements.elements(host, table, endpoints.name))
+    leads = {layout.kept(table.family, place): _shown(place, family) for place in places}
+    for entry in affinity.entries(declared[name], elements.elements(host, table, name)):
+        if entry.endpoint in leads:
+            to = leads[entry.endpoint]
+            yield Remembered(service, family, entry.client, to, max(1, entry.seconds))
 
 
 def clients_of(host: Host, text: str, services: Mapping[str, Collection[int]]) -> tuple[Remembered, ...]:
@@ -54,7 +60,7 @@ def remember(host: Host, driver: str, owner: str, clients: Sequence[Remembered])
         return
     held = observe(host, driver, owner)
     for _ in range(_TRIES):
-        known = {each[:3] for each in _known(host, driver, owner)}
+        known = {each[:3] for each in _known(host, owner)}
         text = script.remember(owner, [each for each in clients if each[:3] not in known], held)
         if not text:
             return

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from lbctl.host import ModuleState, kernel_module
 from lbctl.model import Severity
 from lbctl.spi import Rival, Trap, dropped, leftovers, taken
-from lbctl_nftables import drivers, layout, observe
+from lbctl_nftables import drivers, layout
+from lbctl_nftables.kernel import elements, objects
+from lbctl_nftables.observe import tables
 from lbctl_nftables.passing import Filters
 from lbctl_nftables.reading.document import read_text
 from lbctl_nftables.reading.dump import listed
@@ -67,7 +69,7 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
     if case.intent is not None:
         yield from taken(case, places.rivals(case.precedence))
     if case.store == layout.NAME and case.intent is not None:
-        yield from _full_maps(host, driver, case.intent)
+        yield from _full_maps(host, case.intent)
 
 
 class _Places:
@@ -145,17 +147,15 @@ def _chains(document: Document) -> Iterator[Chain]:
     return (chain for table in document.tables.values() for chain in table.chains.values())
 
 
-def _full_maps(host: Host, driver: str, intent: Intent) -> Iterator[Trap]:
+def _full_maps(host: Host, intent: Intent) -> Iterator[Trap]:
     """A map of clients that is full places further ones as without affinity."""
     kept = {layout.affinity(s.name, remote=s.remote): s.name for s in intent.services if s.affinity}
-    for word, objects in observe.read_tables(host, driver, intent.owner) if kept else ():
-        for entry in objects:
-            match entry:
-                case {"map": {"name": str(name), "elem": list(clients)}} if (
-                    name in kept and len(clients) >= layout.AFFINITY_SIZE * _FULL
-                ):
-                    where = f"map {name} in table {word} {layout.table(intent.owner)}"
-                    yield _full_map(kept[name], f"{where}: {len(clients):,} clients")
+    for table in tables(host, intent.owner) if kept else ():
+        for name in objects.sets(host, table).keys() & kept.keys():
+            clients = len(elements.elements(host, table, name))
+            if clients >= layout.AFFINITY_SIZE * _FULL:
+                where = f"map {name} in table {table.family} {table.name}"
+                yield _full_map(kept[name], f"{where}: {clients:,} clients")
 
 
 def _full_map(service: str, evidence: str) -> Trap:

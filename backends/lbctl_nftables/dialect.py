@@ -34,8 +34,9 @@ from lbctl.model import (
     diff,
 )
 from lbctl.spi import Capabilities
-from lbctl_nftables import drivers, layout, netlink, script, tool
+from lbctl_nftables import drivers, layout, script, tool
 from lbctl_nftables.compile import compile_intent
+from lbctl_nftables.kernel import netlink
 from lbctl_nftables.layout import Dialect
 from lbctl_nftables.observe import observe
 

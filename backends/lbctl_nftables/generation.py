@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lbctl_nftables import netlink
+from lbctl_nftables.kernel import netlink
 
 if TYPE_CHECKING:
     from lbctl.host import Host

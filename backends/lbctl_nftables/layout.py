@@ -56,12 +56,6 @@ class Dialect(StrEnum):
 #: Prefix of a kind of slot page → how its maps declare their keys, 32-bit numbers in host order.
 _MARK_KIND = "mark-"
 _PAGE_KEYS: Mapping[str, str] = {"": "numgen inc mod 2", _MARK_KIND: "meta mark"}
-#: What `shapes` calls a page of addresses, whose protocol only its name tells → the dialect that it is of.
-ADDRESS_PAGES: Mapping[str, str] = {
-    "page-addresses": Dialect.MODERN,
-    f"{_MARK_KIND}page-addresses": Dialect.MARK,
-}
-
 #: Family → the word for it, in tables and in nat statements.
 WORD: Mapping[Family, str] = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 FAMILY: Mapping[str, Family] = {word: family for family, word in WORD.items()}
@@ -296,29 +290,6 @@ def declarations(word: str) -> Mapping[str, tuple[str, ...]]:
         "local-affinity": (f"type {_address(word)} : inet_service", *_CLIENTS),
         "endpoints": (f"type {_address(word)} . inet_service", "counter"),
         "local-endpoints": ("type inet_service", "counter"),
-    }
-
-
-def shapes(word: str) -> dict[tuple[str, tuple[str, ...], str, bool], str]:
-    """(set or map, key types, data types, counted) as the kernel reports them → kind of declaration.
-
-    Lists lose `typeof`; the types behind it identify our few declarations all the same, but for the protocol,
-    which is in the name.
-    """
-    address = _address(word)
-    return {
-        ("map", (address, "inet_proto", "inet_service"), "verdict", False): SERVICES,
-        ("map", ("inet_proto", "inet_service"), "verdict", False): PORTS,
-        ("map", ("integer",), "inet_service", True): "page-ports",
-        ("map", ("integer",), f"{address} . inet_service", True): "page-addresses",
-        ("map", ("mark",), "inet_service", True): "mark-page-ports",
-        ("map", ("mark",), f"{address} . inet_service", True): "mark-page-addresses",
-        ("set", ("iface_index", "iface_index"), "", False): LINKS,
-        ("set", (address,), "", False): NETWORKS,
-        ("map", (address,), _kept(word), False): "affinity",
-        ("map", (address,), "inet_service", False): "local-affinity",
-        ("set", (address, "inet_service"), "", True): "endpoints",
-        ("set", ("inet_service",), "", True): "local-endpoints",
     }
 
 

@@ -1,207 +1,311 @@
-"""Kernel → program: our tables only, as the objects of nft's JSON.
+"""Kernel → program: the tables of one owner, read by netlink (see `lbctl_nftables.kernel`).
 
-Their shape changes between versions of nft. Keys that we do not know are passed over; a kind of object that
-we do not know is reported as foreign, and so is one that lacks what it needs.
+What is in our tables becomes an item, whoever put it there: what `compile` writes is spelled as it writes it,
+and all else differs from everything that it can write.
 """
 
 from __future__ import annotations
 
-import json
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from lbctl.errors import ApplyFailed
 from lbctl.model import Item, Program
-from lbctl_nftables import affinity, drivers, layout, listing, netlink, spell
+from lbctl_nftables import affinity, layout
 from lbctl_nftables.generation import generation
+from lbctl_nftables.kernel import datatypes, elements, expressions, netlink, objects
+from lbctl_nftables.kernel.objects import Table
+from lbctl_nftables.kernel.spelling import spelled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from lbctl.host import Host
-    from lbctl.model.program import Key
-    from lbctl_nftables.spell import Json
+    from lbctl.model import Key
+    from lbctl_nftables.kernel.elements import Element
+    from lbctl_nftables.kernel.objects import Chain, Rule, Set
 
-#: The size of what was declared without: none, or what some versions of nft fill in.
-_UNSIZED = frozenset({None, 65535})
+#: How often all is read again because a transaction came between two parts of it.
+_TRIES = 10
+#: More elements of one set than this are found sooner in a list of all of them.
+_MANY = 64
+
+#: The map that leads to services → those with the same keys.
+_TWINS: Mapping[str, tuple[str, ...]] = {
+    layout.SERVICES: (layout.SOURCES, layout.REFUSED, layout.LEARNED),
+    layout.PORTS: (layout.SOURCE_PORTS, layout.REFUSED_PORTS, layout.LEARNED_PORTS),
+}
+_TWINNED = frozenset(name for names in _TWINS.values() for name in names)
 
 
 def observe(host: Host, driver: str, owner: str) -> Program:
     """See `lbctl.spi.Backend.observe`."""
-    # Before the rules are read: what changes meanwhile makes the mark old, never wrong.
-    mark = generation(host, driver)
-    items: list[Item] = []
-    for word, objects in read_tables(host, driver, owner):
-        items += _items(word, objects)
-    return Program(owner, items, generation=mark)
-
-
-def read_tables(host: Host, driver: str, owner: str) -> Iterator[tuple[str, list[Json]]]:
-    """Each of the owner's tables that exists: its family's word and nft's objects."""
-    name = layout.table(owner)
-    present = netlink.tables(host)
-    for word in layout.WORD.values():
-        if (word, name) in present:
-            yield word, drivers.read_table(host, driver, word, name)
-
-
-def read_map(host: Host, driver: str, word: str, owner: str, name: str) -> Json:
-    """One map of the owner's table, with its elements, as nft shows it."""
-    listed = drivers.read(host, driver, "list", "map", word, layout.table(owner), name)
-    return next((o["map"] for o in listed if isinstance(o.get("map"), dict)), {})
-
-
-def _items(word: str, objects: list[Json]) -> Iterator[Item]:
-    yield Item((word, "table"), "")
-    rules: dict[str, list[str]] = {}
-    listed: list[tuple[str, Json, Json]] = []
-    foreign: list[Json] = []
-    owners = _element_owners(objects)
-    for entry in objects:
-        match entry:
-            case {"map": {"name": str(name), "type": _} as value}:
-                yield _set(word, "map", name, value)
-                listed += _fixed_elements(value)
-            case {"set": {"name": str(name), "type": _} as value}:
-                yield _set(word, "set", name, value)
-                listed += _fixed_elements(value)
-            case {"chain": {"name": str(name)} as value}:
-                text = ""
-                if "hook" in value:
-                    text = layout.base_chain(str(value.get("type")), str(value["hook"]), value.get("prio", 0))
-                    text = text if value.get("policy") == "accept" else spell.rule([value])
-                yield Item((word, "chain", name), text, layout.service_of_chain(name))
-                rules.setdefault(name, [])
-            case {"rule": {"chain": str(chain), "expr": list(expressions)}}:
-                rules.setdefault(chain, []).append(spell.rule(expressions))
-            case {"table": dict(value)} if "dormant" in _flags(value):
-                # Somebody has put it to sleep: the kernel holds it all and acts on nothing of it.
-                yield Item((word, "flags", "dormant"), "")
-            case {"metainfo": _} | {"table": _}:
-                pass
-            case _:
-                foreign.append(entry)
-    for chain, texts in rules.items():
-        yield Item((word, "rules", chain), "\n".join(texts), layout.service_of_chain(chain))
-    yield from affinity.stale_maps(word, objects)
-    for name, key, data in listed:
-        spelled, comment = _element(key)
-        parts = [f"comment {layout.quote(comment)}"] if comment is not None else []
-        parts += [f": {spell.element_key(data)}"] if data != "" else []
-        text = " ".join(parts)
-        owner = comment.split("/")[0] if comment is not None else owners.get((name, spelled))
-        owner = owner or layout.service_of_set(name)
-        yield Item((word, "element", name, spelled), text, owner)
-    yield from _foreign(word, foreign)
-
-
-def _set(word: str, kind: str, name: str, value: Json) -> Item:
-    return Item((word, kind, name), _declaration(word, kind, value), layout.service_of_set(name))
-
-
-def _fixed_elements(value: Json) -> Iterator[tuple[str, Json, Json]]:
-    """The elements that a program tells, not those that packets add."""
-    name = value["name"]
-    if name == layout.LINKS:
-        # Packets add pairs of one link with itself.
-        yield from (each for each in elements(value) if len(set(_element(each[1])[0].split(" . "))) > 1)
-    elif "dynamic" not in _flags(value) and not layout.is_affinity(name):
-        yield from elements(value)
-
-
-def _foreign(word: str, entries: list[Json]) -> Iterator[Item]:
-    """What has no place in our tables; it needs no name, and two may share one."""
-    seen: dict[tuple[str, str], int] = {}
-    for entry in entries:
-        kind = next(iter(entry), "nothing")
-        value = entry.get(kind)
-        name = str(value.get("name")) if isinstance(value, dict) else "None"
-        seen[kind, name] = number = seen.get((kind, name), 0) + 1
-        text = json.dumps({kind: value}, sort_keys=True)
-        yield Item((word, "foreign", kind, name if number == 1 else f"{name} {number}"), text)
-
-
-def _element(value: Json) -> tuple[str, str | None]:
-    """An element's key as `compile` spells it, and its comment."""
-    comment = None
-    if isinstance(value, dict) and "elem" in value:
-        comment = value["elem"].get("comment")
-        value = value["elem"].get("val", "")
-    return spell.element_key(value), comment
-
-
-def elements(value: Json) -> Iterator[tuple[str, Json, Json]]:
-    """The name of a set or map with the key and the data of each of its elements; "" for no data."""
-    found = value.get("elem", [])
-    for pair in found if isinstance(found, list) else []:
-        key, data = pair if isinstance(pair, list) and len(pair) == 2 else (pair, "")
-        yield value["name"], key, data
-
-
-def _element_owners(objects: list[Json]) -> dict[tuple[str, str], str]:
-    """(map, key) → service, for the elements of the dispatch maps and of those with the same keys."""
-    twins = {
-        layout.SERVICES: (layout.SOURCES, layout.REFUSED, layout.LEARNED),
-        layout.PORTS: (layout.SOURCE_PORTS, layout.REFUSED_PORTS, layout.LEARNED_PORTS),
-    }
-    owners: dict[tuple[str, str], str] = {}
-    for entry in objects:
-        value = entry.get("map")
-        if isinstance(value, dict) and value.get("name") in twins:
-            for name, key, data in elements(value):
-                match data:
-                    case {"goto": {"target": str(target)}}:
-                        service = layout.service_of_chain(target)
-                    case _:
-                        service = None
-                if service is not None:
-                    spelled, _ = _element(key)
-                    owners.update(dict.fromkeys([(n, spelled) for n in (name, *twins[name])], service))
-    return owners
-
-
-def _declaration(word: str, kind: str, value: Json) -> str:
-    statements = value.get("stmt", [])
-    counted = any("counter" in s for s in (statements if isinstance(statements, list) else [statements]))
-    shape = (kind, _types(value["type"]), " . ".join(_types(value.get("map", ""))), counted)
-    kind_of_map = layout.shapes(word).get(shape)
-    if kind_of_map is not None and kind_of_map in layout.ADDRESS_PAGES:
-        kind_of_map = layout.kind_of_page(value["name"], layout.ADDRESS_PAGES[kind_of_map])
-    declared = layout.declarations(word).get(kind_of_map or "")
-    if declared is not None and _is_intact(declared, value):
-        return "\n".join(declared)
-    return json.dumps({k: v for k, v in value.items() if k not in {"elem", "handle"}}, sort_keys=True)
-
-
-def _is_intact(declared: Iterable[str], value: Json) -> bool:
-    """True for a set or map with the size, the flags and the times that it was declared with."""
-    said = {word: rest for word, _, rest in (line.partition(" ") for line in declared)}
-    flags = {*said.get("flags", "").split(",")} - {""}
-    # nft 1.0.6 leaves `dynamic` out of its JSON.
-    return (
-        value.get("size") in ({int(said["size"])} if "size" in said else _UNSIZED)
-        and flags - {"dynamic"} <= {*_flags(value)} <= flags
-        and not {"timeout", "gc-interval", "auto-merge"} & value.keys()
+    for _ in range(_TRIES):
+        mark = generation(host, driver)
+        items = [item for table in tables(host, owner) for item in TableReader(host, table).items()]
+        if generation(host, driver) == mark:
+            return Program(owner, items, generation=mark)
+    raise ApplyFailed(
+        "the rules of nf_tables cannot be read as one state: other processes keep changing them",
+        hint="try again; nft monitor shows what changes",
     )
 
 
-def _types(types: Json) -> tuple[str, ...]:
-    """The names of types, however JSON tells them: nft 1.1 names what stood behind `typeof`."""
-    match types:
-        case {"typeof": {"concat": list(parts)}}:
-            return tuple(listing.type_of(spell.element_key(part)) for part in parts)
-        case {"typeof": one}:
-            return (listing.type_of(spell.element_key(one)),)
-        case list():
-            return tuple(map(str, types))
-        case _:
-            return (str(types),)
-
-
-def _flags(value: Json) -> list[str]:
-    flags = value.get("flags", [])
-    return flags if isinstance(flags, list) else [flags]
+def tables(host: Host, owner: str) -> Iterator[Table]:
+    """Yield the owner's tables that exist."""
+    present = netlink.tables(host)
+    for word in layout.WORD.values():
+        if (word, layout.table(owner)) in present:
+            yield Table(word, layout.table(owner))
 
 
 def touched(host: Host, owner: str, keys: Iterable[Key]) -> dict[Key, Item | None]:
-    """What the kernel holds at each of some keys; None for nothing."""
-    held = observe(host, "nft", owner).by_key
-    return {key: held.get(key) for key in keys}
+    """Return what the kernel holds now under each of these keys of items; None for nothing.
+
+    It costs as much as these have parts, however large the tables are. Raises `ApplyFailed`.
+    """
+    readers = {word: TableReader(host, Table(word, layout.table(owner))) for word in layout.WORD.values()}
+    by_set: dict[tuple[str, str], list[Key]] = {}
+    found: dict[Key, Item | None] = {}
+    for key in keys:
+        if key[1] == "element":
+            by_set.setdefault((key[0], key[2]), []).append(key)
+        else:
+            found[key] = readers[key[0]].item(key)
+    for (word, name), wanted in by_set.items():
+        found |= readers[word].elements_of(name, wanted)
+    return found
+
+
+def read_map(host: Host, driver: str, word: str, owner: str, name: str) -> Sequence[affinity.Entry]:  # noqa: ARG001
+    """Return the entries of a map of clients."""
+    table = Table(word, layout.table(owner))
+    declared = objects.declaration(host, table, name)
+    return affinity.entries(declared, elements.elements(host, table, name)) if declared else ()
+
+
+class TableReader:
+    """Reads one table, of which it keeps the declarations of sets."""
+
+    def __init__(self, host: Host, table: Table) -> None:
+        self._host = host
+        self._table = table
+        self._word = table.family
+        self._sets: dict[str, Set | None] = {}
+
+    # for rules, see `expressions.Sets`
+
+    def declaration(self, name: str) -> Set | None:
+        """Return a set's declaration."""
+        if name not in self._sets:
+            self._sets[name] = objects.declaration(self._host, self._table, name)
+        return self._sets[name]
+
+    def anonymous(self, name: str) -> str:
+        """Return the elements of an anonymous set or map in braces, in the order of their keys."""
+        declared = self.declaration(name)
+        found = spelled(declared, self._elements(name)) if declared else ()
+        pairs = sorted((_order(key), f"{key} {text}" if text else key) for key, text, _ in found)
+        return f"{{ {', '.join(pair for _, pair in pairs)} }}"
+
+    # all of a table
+
+    def items(self) -> Iterator[Item]:
+        """Yield all that the table holds."""
+        word = self._word
+        yield Item((word, "table"), "")
+        yield from self._dormant()
+        self._sets |= objects.sets(self._host, self._table)
+        named = [each for each in self._sets.values() if each and not each.is_anonymous]
+        for declared in named:
+            yield self._set(declared)
+        rules: dict[str, list[Rule]] = {}
+        for chain in objects.chains(self._host, self._table):
+            rules[chain.name] = []
+            yield self._chain(chain)
+        for rule in objects.rules(self._host, self._table):
+            rules.setdefault(rule.chain, []).append(rule)
+        for name, mine in rules.items():
+            yield self._body(name, mine)
+        yield from self._contents(named)
+        yield from self._foreign()
+
+    def _contents(self, named: Iterable[Set]) -> Iterator[Item]:
+        """The elements of all sets and maps; those that lead to services come first, and say whose others are."""
+        owners: dict[tuple[str, str], str] = {}
+        for declared in sorted(named, key=lambda each: each.name not in layout.DISPATCH):
+            if layout.is_affinity(declared.name):
+                yield from self._stale(declared)
+            elif not declared.is_dynamic or declared.name == layout.LINKS:
+                mine = list(self._items_of(declared, self._elements(declared.name), owners))
+                if declared.name in layout.DISPATCH:
+                    owners |= _owners(declared.name, mine)
+                yield from mine
+
+    # single items
+
+    def item(self, key: Key) -> Item | None:
+        """Return the item under a key that is no element's; None if there is none."""
+        match key:
+            case (_, "table"):
+                present = (self._word, self._table.name) in netlink.tables(self._host)
+                return Item(key, "") if present else None
+            case (_, "flags", _):
+                return next((item for item in self._dormant() if item.key == key), None)
+            case (_, "chain", name):
+                chain = objects.chain(self._host, self._table, name)
+                return self._chain(chain) if chain else None
+            case (_, "rules", name):
+                if objects.chain(self._host, self._table, name) is None:
+                    return None
+                return self._body(name, objects.rules(self._host, self._table, name))
+            case (_, ("map" | "set"), name):
+                declared = self.declaration(name)
+                item = self._set(declared) if declared else None
+                return item if item and item.key == key else None
+            case (_, affinity.STALE, name):
+                declared = self.declaration(name)
+                return next(self._stale(declared), None) if declared else None
+            case _:
+                return next((item for item in self._foreign() if item.key == key), None)
+
+    def elements_of(self, name: str, keys: Sequence[Key]) -> dict[Key, Item | None]:
+        """Return the elements of a set or map under these keys of items; None where there is none."""
+        declared = self.declaration(name)
+        found: dict[Key, Item | None] = dict.fromkeys(keys)
+        if declared is None:
+            return found
+        if declared.is_interval or len(keys) > _MANY:
+            present = self._elements(name)
+        else:
+            wanted = (datatypes.encode(declared.key_types, key[3]) for key in keys)
+            asked = [self._element(name, each) for each in wanted if each is not None]
+            present = [each for each in asked if each is not None]
+        owners = self._twin_owners(name, keys)
+        for item in self._items_of(declared, present, owners):
+            if item.key in found:
+                found[item.key] = item
+        return found
+
+    def _twin_owners(self, name: str, keys: Sequence[Key]) -> Mapping[tuple[str, str], str]:
+        """Whose these elements are, by those with the same keys in the map that leads to services."""
+        twin = next((twin for twin, names in _TWINS.items() if name in names), None)
+        if twin is None:
+            return {}
+        leading = self.elements_of(twin, [(key[0], key[1], twin, key[3]) for key in keys])
+        return _owners(twin, [item for item in leading.values() if item is not None])
+
+    # parts of both
+
+    def _elements(self, name: str) -> list[Element]:
+        return elements.elements(self._host, self._table, name)
+
+    def _element(self, name: str, key: bytes) -> Element | None:
+        return elements.element(self._host, self._table, name, key)
+
+    def _dormant(self) -> Iterator[Item]:
+        # Some process has put the table to sleep: the kernel holds it all and acts on nothing of it.
+        if netlink.tables(self._host).get((self._word, self._table.name), 0) & objects.DORMANT:
+            yield Item((self._word, "flags", "dormant"), "")
+
+    def _set(self, declared: Set) -> Item:
+        text = "\n".join(_declaration(self._word, declared))
+        return Item((self._word, declared.kind, declared.name), text, layout.service_of_set(declared.name))
+
+    def _chain(self, chain: Chain) -> Item:
+        text = ""
+        if (hook := chain.hook) is not None:
+            text = layout.base_chain(hook.kind, hook.name, hook.priority)
+            if hook.policy != "accept" or hook.more:
+                text += f" policy {hook.policy}; {hook.more}"
+        return Item((self._word, "chain", chain.name), text, layout.service_of_chain(chain.name))
+
+    def _body(self, chain: str, rules: Iterable[Rule]) -> Item:
+        texts = [expressions.spell(self._word, rule.expressions, self) for rule in rules]
+        return Item((self._word, "rules", chain), "\n".join(texts), layout.service_of_chain(chain))
+
+    def _stale(self, declared: Set) -> Iterator[Item]:
+        name = declared.name
+        places = self._elements(layout.endpoints_of_affinity(name))
+        if affinity.has_strangers(self._elements(name), places):
+            yield Item((self._word, affinity.STALE, name), affinity.STALE_TEXT, layout.service_of_set(name))
+
+    def _items_of(
+        self, declared: Set, found: Iterable[Element], owners: Mapping[tuple[str, str], str]
+    ) -> Iterator[Item]:
+        """The items of elements, but for those that packets add."""
+        word, name = self._word, declared.name
+        of_set = layout.service_of_set(name)
+        leading, twins = name in layout.DISPATCH, name in _TWINNED
+        for key, text, comment in spelled(declared, found):
+            if name == layout.LINKS and len(set(key.split(" . "))) == 1:
+                # Packets add pairs of one link with itself.
+                continue
+            service = comment.partition("/")[0] if comment else of_set
+            if leading:
+                service = _service_behind(text)
+            elif twins:
+                service = owners.get((name, key), service)
+            yield Item((word, "element", name, key), text, service)
+
+    def _foreign(self) -> Iterator[Item]:
+        """What has no place in our tables."""
+        for kind, name in objects.others(self._host, self._table):
+            yield Item((self._word, "foreign", kind, name), f"{kind} {name}")
+
+
+def _owners(name: str, leading: Iterable[Item]) -> dict[tuple[str, str], str]:
+    """(map, key) → service, for the keys of elements that lead to services' chains."""
+    owners: dict[tuple[str, str], str] = {}
+    for item in leading:
+        service = _service_behind(item.text)
+        if service is not None:
+            owners |= {(twin, item.key[3]): service for twin in _TWINS[name]}
+    return owners
+
+
+def _service_behind(text: str) -> str | None:
+    """The service whose chain an element leads to."""
+    chain = layout.verdict(text)
+    return layout.service_of_chain(chain) if chain else None
+
+
+def _declaration(word: str, declared: Set) -> tuple[str, ...]:
+    """The declaration as `compile` writes it, if it is one of these."""
+    lines = declared.lines()
+    kinds = _kinds(word).get(_canonical(lines), ())
+    if declared.has_sizes_of_types and kinds:
+        of_page = {layout.kind_of_page(declared.name, dialect) for dialect in layout.Dialect}
+        return layout.declarations(word)[next((kind for kind in kinds if kind in of_page), kinds[0])]
+    return lines
+
+
+@lru_cache(maxsize=2)
+def _kinds(word: str) -> Mapping[frozenset[str], tuple[str, ...]]:
+    """Canonical declaration → the kinds of our declarations that are this in the kernel."""
+    kinds: dict[frozenset[str], tuple[str, ...]] = {}
+    for kind, lines in layout.declarations(word).items():
+        canonical = _canonical(lines)
+        kinds[canonical] = (*kinds.get(canonical, ()), kind)
+    return kinds
+
+
+def _canonical(lines: Sequence[str]) -> frozenset[str]:
+    """A declaration without `typeof`, and with its flags in order."""
+    return frozenset(map(_canonical_line, lines))
+
+
+@lru_cache(maxsize=256)
+def _canonical_line(line: str) -> str:
+    word, _, rest = line.partition(" ")
+    if word == "flags":
+        return f"flags {','.join(sorted(rest.split(',')))}"
+    if word in {"type", "typeof"}:
+        key, colon, data = rest.partition(" : ")
+        types = datatypes.declared(f"{word} {key}"), datatypes.declared(f"{word} {data}") if data else ()
+        return f"type {' . '.join(types[0])}{colon}{' . '.join(types[1])}"
+    return line
+
+
+def _order(key: str) -> tuple[int, int, str]:
+    return (0, int(key), "") if key.isdecimal() else (1, 0, key)

@@ -1,63 +1,68 @@
 """Kernel → counts. The counters of the slot pages count new connections; their comments name endpoints.
 
-Clients of a service with affinity pass the pages once only, so its set of endpoints counts instead.
+Clients of a service with affinity pass the pages once only, so its set of endpoints counts instead. The
+classic dialect counts in the rules of the endpoints' chains.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.spi import tally
-from lbctl_nftables import layout, lift, spell
-from lbctl_nftables.observe import elements, read_tables
+from lbctl_nftables import layout, lift
+from lbctl_nftables.kernel import elements, expressions, netlink, objects
+from lbctl_nftables.kernel.spelling import spelled
+from lbctl_nftables.observe import TableReader, tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lbctl.host import Host
     from lbctl.spi import Count
-    from lbctl_nftables.spell import Json
+    from lbctl_nftables.kernel.objects import Rule, Set, Table
 
 
-def stats(host: Host, driver: str, owner: str) -> tuple[Count, ...]:
+class _Row(NamedTuple):
+    """What one counter of a service counted for one endpoint."""
+
+    service: str
+    to: str
+    packets: int
+    size: int
+
+
+def stats(host: Host, driver: str, owner: str) -> tuple[Count, ...]:  # noqa: ARG001 (the protocol's)
     """See `lbctl.spi.Backend.stats`."""
-    tables = read_tables(host, driver, owner)
-    return tally(row for _, objects in tables for row in _table(objects))
+    return tally(row for table in tables(host, owner) for row in _table(host, table))
 
 
-def _table(objects: list[Json]) -> Iterator[tuple[str, str, int, int]]:
-    sets = [
-        value for entry in objects if layout.is_endpoints((value := entry.get("set", {})).get("name", ""))
-    ]
-    counted = {layout.service_of_set(value["name"]) for value in sets}
-    for value in sets:
-        yield from _rows(value)
-    for entry in objects:
-        yield from (row for row in _counted(entry) if row[0] not in counted)
+def _table(host: Host, table: Table) -> Iterator[_Row]:
+    named = [declared for declared in objects.sets(host, table).values() if not declared.is_anonymous]
+    keeping = [declared for declared in named if layout.is_endpoints(declared.name)]
+    counted = {layout.service_of_set(declared.name) for declared in keeping}
+    for declared in keeping:
+        yield from _rows(host, table, declared)
+    for declared in named:
+        if layout.is_page(declared.name):
+            yield from (row for row in _rows(host, table, declared) if row.service not in counted)
+    reader = TableReader(host, table)
+    for rule in objects.rules(host, table):
+        service = layout.service_of_chain(rule.chain)
+        if service and layout.is_endpoint_chain(rule.chain) and service not in counted:
+            yield from _of_rule(reader, table, rule, service)
 
 
-def _counted(entry: Json) -> Iterator[tuple[str, str, int, int]]:
-    match entry:
-        case {"map": dict(page)}:
-            yield from _rows(page)
-        case {"rule": {"chain": str(chain), "expr": list(statements)}} if layout.is_endpoint_chain(chain):
-            service = layout.service_of_chain(chain)
-            to = lift.destination(spell.rule(statements))
-            for statement in statements:
-                match statement:
-                    case {"counter": {"packets": int(packets), "bytes": int(size)}} if service and to:
-                        yield service, to, packets, size
-
-
-def _rows(page: Json) -> Iterator[tuple[str, str, int, int]]:
-    for _, key, data in elements(page):
-        body = key.get("elem", {}) if isinstance(key, dict) else {}
+def _rows(host: Host, table: Table, declared: Set) -> Iterator[_Row]:
+    found = elements.elements(host, table, declared.name)
+    for element, (key, text, comment) in zip(found, spelled(declared, found), strict=True):
         # A set has the endpoint in its key, a page in its data.
-        place = data if data != "" else body.get("val")
-        comment, to = body.get("comment"), lift.to(f": {spell.element_key(place)}")
-        # Some versions list what an element carries as statements of it.
-        statements = body.get("stmt")
-        for statement in (body, *(statements if isinstance(statements, list) else [])):
-            match statement:
-                case {"counter": {"packets": int(packets), "bytes": int(size)}} if comment and to:
-                    yield comment.split("/")[0], to, packets, size
+        to = lift.to(text if declared.data_types else f": {key}")
+        if comment and to and element.packets:
+            counts = netlink.number(element.packets), netlink.number(element.octets)
+            yield _Row(comment.partition("/")[0], to, *counts)
+
+
+def _of_rule(reader: TableReader, table: Table, rule: Rule, service: str) -> Iterator[_Row]:
+    to = lift.destination(expressions.spell(table.family, rule.expressions, reader))
+    for packets, size in expressions.counters(rule.expressions) if to else ():
+        yield _Row(service, str(to), packets, size)

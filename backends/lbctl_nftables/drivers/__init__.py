@@ -10,8 +10,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from lbctl.errors import ApplyFailed, ToolCrashed
-from lbctl_nftables import listing, netlink
+from lbctl_nftables import listing
 from lbctl_nftables.drivers import libnftables, nft
+from lbctl_nftables.kernel import netlink
 
 if TYPE_CHECKING:
     from lbctl.host import Completed, Host

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from lbctl_nftables import drivers, netlink
+from lbctl_nftables import drivers
 from lbctl_nftables.drivers import nft
+from lbctl_nftables.kernel import netlink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

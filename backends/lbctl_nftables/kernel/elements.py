@@ -1,0 +1,249 @@
+"""The elements of a set or map.
+
+A large table has a hundred thousand of them, nearly all of one layout. So the first element of an answer is
+walked attribute by attribute, which gives a pattern for its whole layout; the pattern then splits all that
+follow in one pass. An answer that the pattern does not cover to the last byte is walked as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from lbctl_nftables.kernel import netlink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from lbctl.host import Host
+    from lbctl_nftables.kernel.objects import Table
+
+#: NFTA_SET_ELEM_LIST_…
+_TABLE, _SET, _ELEMENTS, _MEMBER = 1, 2, 3, 1
+#: NFTA_SET_ELEM_…
+_KEY, _DATA, _FLAGS, _TIMEOUT, _EXPIRATION, _USERDATA, _EXPRESSION = 1, 2, 3, 4, 5, 6, 7
+_KEY_END, _EXPRESSIONS = 10, 11
+#: NFTA_DATA_…, NFTA_VERDICT_…
+_VALUE, _VERDICT, _CODE, _CHAIN = 1, 2, 1, 2
+#: NFTA_EXPR_…, NFTA_COUNTER_…
+_NAME, _BODY, _BYTES, _PACKETS = 1, 2, 1, 2
+_COUNTER = b"counter\0"
+#: NFTNL_UDATA_SET_ELEM_COMMENT of nft's own data about an element: type and length, a byte each.
+_COMMENT = 0
+#: NFT_SET_ELEM_INTERVAL_END of an element's flags: its key is the first behind an interval.
+_INTERVAL_END = 0x1
+#: Fewer elements than this are walked sooner than a pattern is made.
+_FEW = 8
+_VERDICTS: Mapping[int, str] = {
+    0: "drop",
+    1: "accept",
+    3: "queue",
+    -1 & 0xFFFFFFFF: "continue",
+    -2 & 0xFFFFFFFF: "break",
+    -3 & 0xFFFFFFFF: "jump",
+    -4 & 0xFFFFFFFF: "goto",
+    -5 & 0xFFFFFFFF: "return",
+}
+
+
+class Element(NamedTuple):
+    """An element as the kernel holds it; what it lacks is empty. The order is the kernel's of attributes."""
+
+    key: bytes
+    #: The last key, of a range of concatenations.
+    key_end: bytes
+    value: bytes
+    code: bytes
+    #: With its terminating zeros, as `comment`.
+    chain: bytes
+    #: Of its counter.
+    octets: bytes
+    packets: bytes
+    flags: bytes
+    #: Milliseconds.
+    timeout: bytes
+    expiration: bytes
+    comment: bytes
+    #: The names or numbers of what else it has.
+    more: bytes = b""
+
+    @property
+    def ends_interval(self) -> bool:
+        return bool(netlink.number(self.flags) & _INTERVAL_END)
+
+    @property
+    def verdict(self) -> str:
+        """The verdict that a map of verdicts gives, with its chain; empty for other data."""
+        return verdict(self.code, self.chain) if self.code else ""
+
+
+def verdict(code: bytes, chain: bytes) -> str:
+    """Return the text of a verdict."""
+    number = netlink.number(code)
+    word = _VERDICTS.get(number, f"verdict-{number:#x}")
+    return f"{word} {netlink.text(chain)}" if chain else word
+
+
+def elements(host: Host, table: Table, name: str) -> list[Element]:
+    """Return the elements of a set or map, in no order; a set that does not exist has none."""
+    filters = netlink.name(_TABLE, table.name) + netlink.name(_SET, name)
+    found: list[Element] = []
+    for message in netlink.dump(host, netlink.GET_ELEMENTS, netlink.NEW_ELEMENTS, table.family, filters):
+        found += _split(netlink.attributes(message.body).get(_ELEMENTS, b""))
+    return found
+
+
+def element(host: Host, table: Table, name: str, key: bytes) -> Element | None:
+    """Return the element of a set or map, none with intervals, that has this key; None if there is none."""
+    wanted = netlink.nest(_MEMBER, netlink.nest(_KEY, netlink.attribute(_VALUE, key)))
+    filters = netlink.name(_TABLE, table.name) + netlink.name(_SET, name) + netlink.nest(_ELEMENTS, wanted)
+    found = netlink.get(host, netlink.GET_ELEMENTS, netlink.NEW_ELEMENTS, table.family, filters)
+    if found is None:
+        return None
+    return next(_walk(netlink.attributes(found.body).get(_ELEMENTS, b"")), None)
+
+
+def _split(region: bytes) -> Iterable[Element]:
+    """The elements of one part of an answer."""
+    if not region:
+        return ()
+    size = int.from_bytes(region[:2], sys.byteorder)
+    if len(region) < _FEW * size:
+        return _walk(region)
+    layout = _layout(region[: (size + 3) & ~3])
+    rows = layout.pattern.findall(region) if layout else []
+    if layout and layout.covers(rows, len(region)):
+        return map(Element._make, rows)
+    return _walk(region)
+
+
+def _walk(region: bytes) -> Iterator[Element]:
+    """The elements one by one, attribute by attribute."""
+    for _, body in netlink.each(region):
+        found: dict[str, bytes] = {}
+        more: list[str] = []
+        for field, value in _leaves(body, _TREE):
+            if field in Element._fields:
+                found[field] = value
+            else:
+                more.append(field)
+        found["more"] = " ".join(more).encode()
+        yield Element._make(found.get(field, b"") for field in Element._fields)
+
+
+def _leaves(body: bytes, tree: Mapping[int, _Node]) -> Iterator[tuple[str, bytes]]:
+    """The fields of an element with their values; what is no field of it has its number."""
+    for kind, value in netlink.each(body):
+        match tree.get(kind, f"attribute-{kind}"):
+            case "comment":
+                comment = _comment(value)
+                yield ("userdata", value) if comment is None else ("comment", comment)
+            case str(field):
+                yield field, value
+            case bytes(literal) if literal != value:
+                yield netlink.text(value), value
+            case bytes():
+                pass
+            case members:
+                yield from _leaves(value, members)
+
+
+def _comment(userdata: bytes) -> bytes | None:
+    """The comment that nft's own data hold, if they hold nothing else."""
+    kind, size = userdata[:2] if len(userdata) > 1 else (None, 0)
+    return userdata[2:] if kind == _COMMENT and size == len(userdata) - 2 else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """The pattern of elements of one layout, with a group for each field of `Element`."""
+
+    pattern: re.Pattern[bytes]
+    #: The size of an element without its strings.
+    fixed: int
+    #: The fields that are strings: their lengths vary.
+    strings: tuple[int, ...]
+
+    def covers(self, rows: list[tuple[bytes, ...]], size: int) -> bool:
+        """True if these rows are all there is: each begins where the one before it ends."""
+        varying = sum(len(row[place]) for place in self.strings for row in rows)
+        return len(rows) * self.fixed + varying == size
+
+
+class _Piece(NamedTuple):
+    """A part of a pattern, and which field its group holds."""
+
+    pattern: bytes
+    field: int | None = None
+
+
+def _layout(member: bytes) -> _Layout | None:
+    """The layout of an element; None for one with more than the fields of `Element`, or in another order."""
+    pieces = list(_pieces(member, {_MEMBER: _TREE}))
+    order = [piece.field for piece in pieces if piece.field is not None]
+    if any(piece is _UNKNOWN for piece in pieces) or order != sorted(set(order)):
+        return None
+    source, done = [], 0
+    for pattern, field in pieces:
+        if field is not None:
+            source.append(b"()" * (field - done))
+            done = field + 1
+        source.append(pattern)
+    source.append(b"()" * (len(Element._fields) - done))
+    strings = tuple(field for field in order if field in _STRINGS)
+    whole = re.compile(b"".join(source), re.DOTALL)
+    found = whole.match(member)
+    if found is None or found.end() != len(member):
+        return None
+    fixed = len(member) - sum(len(found[field + 1]) for field in strings)
+    return _Layout(whole, fixed, strings)
+
+
+def _pieces(body: bytes, tree: Mapping[int, _Node]) -> Iterator[_Piece]:
+    """The pattern of attributes that a tree of fields describes, piece by piece."""
+    for head, kind, value in netlink.headed(body):
+        padding = b"\0" * (-len(value) % 4)
+        exact = _Piece(re.escape(head))
+        # A string's length is in the headers of all that hold it.
+        varying = _Piece(b".." + re.escape(head[2:]))
+        match tree.get(kind):
+            case None:
+                yield _UNKNOWN
+            case bytes(literal):
+                yield _Piece(re.escape(head + literal + padding)) if value == literal else _UNKNOWN
+            case "chain":
+                yield from (varying, _Piece(rb"([^\0]+\0+)", _PLACES["chain"]))
+            case "comment":
+                simple = _comment(value) is not None
+                yield varying
+                yield from (
+                    (_Piece(rb"\0."), _Piece(rb"([ -~]*\0+)", _PLACES["comment"])) if simple else (_UNKNOWN,)
+                )
+            case str(field):
+                yield exact
+                yield _Piece(b"(.{%d})%s" % (len(value), re.escape(padding)), _PLACES[field])
+            case members:
+                inner = list(_pieces(value, members))
+                varies = any(piece.field in _STRINGS for piece in inner)
+                yield varying if varies else exact
+                yield from inner
+
+
+_UNKNOWN = _Piece(b"")
+_PLACES = {field: place for place, field in enumerate(Element._fields)}
+_STRINGS = {_PLACES["chain"], _PLACES["comment"]}
+_Node: TypeAlias = "str | bytes | Mapping[int, _Node]"
+_COUNTED: _Node = {_NAME: _COUNTER, _BODY: {_BYTES: "octets", _PACKETS: "packets"}}
+_TREE: Mapping[int, _Node] = {
+    _KEY: {_VALUE: "key"},
+    _KEY_END: {_VALUE: "key_end"},
+    _DATA: {_VALUE: "value", _VERDICT: {_CODE: "code", _CHAIN: "chain"}},
+    _EXPRESSION: _COUNTED,
+    _EXPRESSIONS: {_MEMBER: _COUNTED},
+    _FLAGS: "flags",
+    _TIMEOUT: "timeout",
+    _EXPIRATION: "expiration",
+    _USERDATA: "comment",
+}

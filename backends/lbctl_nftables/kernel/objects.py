@@ -1,0 +1,279 @@
+"""What a table of nf_tables holds, but for elements: its chains, rules, sets and other objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from lbctl_nftables.kernel import datatypes, netlink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from lbctl.host import Host
+
+#: NFT_TABLE_F_…
+DORMANT = 0x1
+#: NFT_SET_…
+ANONYMOUS, CONSTANT, INTERVAL, MAP, TIMEOUT, DYNAMIC, _OBJECTS = 0x1, 0x2, 0x4, 0x8, 0x10, 0x20, 0x40
+_FLAGS: Mapping[int, str] = {
+    CONSTANT: "constant",
+    INTERVAL: "interval",
+    TIMEOUT: "timeout",
+    DYNAMIC: "dynamic",
+    _OBJECTS: "objects",
+}
+#: Of nft's sizes: what it fills in for a dynamic set that is declared without one.
+_UNSIZED = {0, 65535}
+_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
+_POLICIES = {0: "drop", 1: "accept"}
+#: NFT_CHAIN_BASE of a chain's flags; another one would be for a chain of hardware or a nameless one.
+_BASE = 0x1
+#: NFT_OBJECT_…
+_OBJECT_KINDS: Mapping[int, str] = {
+    1: "counter",
+    2: "quota",
+    3: "ct helper",
+    4: "limit",
+    5: "connlimit",
+    6: "tunnel",
+    7: "ct timeout",
+    8: "secmark",
+    9: "ct expectation",
+    10: "synproxy",
+}
+
+#: NFTA_CHAIN_…, NFTA_HOOK_…
+_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE, _CHAIN_FLAGS = 1, 3, 4, 5, 7, 10
+_HOOK_NUMBER, _HOOK_PRIORITY, _HOOK_DEVICE, _HOOK_DEVICES = 1, 2, 3, 4
+#: NFTA_RULE_…
+_RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS = 1, 2, 3, 4
+#: NFTA_SET_…, NFTA_SET_DESC_SIZE, NFTA_LIST_ELEM, NFTA_EXPR_NAME
+_SET_TABLE, _SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_SIZE, _SET_DATA_TYPE, _SET_DATA_SIZE = range(1, 8)
+_SET_POLICY, _SET_DESCRIPTION, _SET_TIMEOUT, _SET_INTERVAL, _SET_EXPRESSION, _SET_EXPRESSIONS = (
+    8,
+    9,
+    11,
+    12,
+    17,
+    18,
+)
+_DESCRIPTION_SIZE, _LIST_MEMBER, _EXPRESSION_NAME = 1, 1, 1
+#: NFTA_OBJ_…, NFTA_FLOWTABLE_…
+_OBJECT_TABLE, _OBJECT_NAME, _OBJECT_TYPE = 1, 2, 3
+_FLOWTABLE_TABLE, _FLOWTABLE_NAME = 1, 2
+
+
+class Table(NamedTuple):
+    """The family and the name of a table."""
+
+    family: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """Where the kernel calls a chain. A policy, a hook or a flag without a name has its number."""
+
+    kind: str
+    name: str
+    priority: int
+    policy: str
+    #: What else the chain has: its devices, and flags that say more than that it has a hook.
+    more: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """A chain; without `hook` only rules and elements lead to it."""
+
+    name: str
+    hook: Hook | None
+
+
+class Rule(NamedTuple):
+    """One rule of a chain: its attribute NFTA_RULE_EXPRESSIONS as it is."""
+
+    chain: str
+    handle: int
+    expressions: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Set:
+    """The declaration of a set or map. Sizes of keys and data are in bytes, times in milliseconds."""
+
+    name: str
+    flags: int
+    key_types: tuple[str, ...]
+    key_size: int
+    #: Empty for a set and for a map of verdicts.
+    data_types: tuple[str, ...]
+    data_size: int
+    is_verdict_map: bool
+    size: int
+    policy: int
+    timeout: int
+    interval: int
+    #: The names of the expressions that each element carries.
+    statements: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        return "map" if self.flags & MAP else "set"
+
+    @property
+    def is_anonymous(self) -> bool:
+        return bool(self.flags & ANONYMOUS)
+
+    @property
+    def is_dynamic(self) -> bool:
+        return bool(self.flags & DYNAMIC)
+
+    @property
+    def is_interval(self) -> bool:
+        return bool(self.flags & INTERVAL)
+
+    def lines(self) -> tuple[str, ...]:
+        """The declaration in nft's syntax, with `type` for what may have been `typeof`."""
+        return tuple(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        data = "verdict" if self.is_verdict_map else " . ".join(self.data_types)
+        yield f"type {' . '.join(self.key_types)}{f' : {data}' if self.flags & MAP else ''}"
+        if not self.has_sizes_of_types:
+            yield f"bytes {self.key_size} : {self.data_size}"
+        yield from self.statements
+        if self.size not in _UNSIZED:
+            yield f"size {self.size}"
+        flags = [word for bit, word in _FLAGS.items() if self.flags & bit]
+        if flags:
+            yield f"flags {','.join(flags)}"
+        if self.timeout:
+            yield f"timeout {self.timeout}ms"
+        if self.interval:
+            yield f"gc-interval {self.interval}ms"
+        if self.policy:
+            yield "policy memory"
+
+    @property
+    def has_sizes_of_types(self) -> bool:
+        """True if keys and data are as long as their types say."""
+        data = not self.flags & MAP or self.is_verdict_map or datatypes.size_of(self.data_types)
+        return datatypes.size_of(self.key_types) == self.key_size and data in {True, self.data_size}
+
+
+def chains(host: Host, table: Table) -> Iterator[Chain]:
+    """Yield the chains of a table in the kernel's order."""
+    # No kernel up to 6.18 filters chains by their table.
+    for message in netlink.dump(host, netlink.GET_CHAIN, netlink.NEW_CHAIN, table.family):
+        fields = netlink.attributes(message.body)
+        if message.family == table.family and netlink.text(fields[_CHAIN_TABLE]) == table.name:
+            yield _chain(fields)
+
+
+def chain(host: Host, table: Table, name: str) -> Chain | None:
+    """Return one chain; None if there is none."""
+    filters = netlink.name(_CHAIN_TABLE, table.name) + netlink.name(_CHAIN_NAME, name)
+    found = netlink.get(host, netlink.GET_CHAIN, netlink.NEW_CHAIN, table.family, filters)
+    return _chain(netlink.attributes(found.body)) if found else None
+
+
+def _chain(fields: Mapping[int, bytes]) -> Chain:
+    hook = _hook(fields) if _CHAIN_HOOK in fields else None
+    return Chain(name=netlink.text(fields[_CHAIN_NAME]), hook=hook)
+
+
+def _hook(fields: Mapping[int, bytes]) -> Hook:
+    place = netlink.attributes(fields[_CHAIN_HOOK])
+    number = netlink.number(place.get(_HOOK_NUMBER, b""))
+    devices = netlink.attributes(place.get(_HOOK_DEVICES, b"")) | {0: place.get(_HOOK_DEVICE, b"")}
+    more = [netlink.text(device) for device in devices.values() if device]
+    flags = netlink.number(fields.get(_CHAIN_FLAGS, b"")) & ~_BASE
+    more += [f"flags {flags:#x}"] if flags else []
+    policy = netlink.number(fields.get(_CHAIN_POLICY, b""))
+    return Hook(
+        kind=netlink.text(fields.get(_CHAIN_TYPE, b"")),
+        name=_HOOKS[number] if number < len(_HOOKS) else str(number),
+        priority=int.from_bytes(place.get(_HOOK_PRIORITY, b""), "big", signed=True),
+        policy=_POLICIES.get(policy, str(policy)),
+        more=" ".join(more),
+    )
+
+
+def rules(host: Host, table: Table, chain: str | None = None) -> Iterator[Rule]:
+    """Yield the rules of a table, or of one of its chains, in order."""
+    filters = netlink.name(_RULE_TABLE, table.name)
+    filters += netlink.name(_RULE_CHAIN, chain) if chain is not None else b""
+    for message in netlink.dump(host, netlink.GET_RULE, netlink.NEW_RULE, table.family, filters):
+        fields = netlink.attributes(message.body)
+        mine = netlink.text(fields[_RULE_CHAIN])
+        # Old kernels do not filter.
+        if netlink.text(fields[_RULE_TABLE]) == table.name and chain in {None, mine}:
+            handle = netlink.number(fields[_RULE_HANDLE])
+            yield Rule(mine, handle, fields.get(_RULE_EXPRESSIONS, b""))
+
+
+def sets(host: Host, table: Table) -> dict[str, Set]:
+    """Return the declarations of a table's sets and maps, anonymous ones too, by name."""
+    filters = netlink.name(_SET_TABLE, table.name)
+    messages = netlink.dump(host, netlink.GET_SET, netlink.NEW_SET, table.family, filters)
+    found = [netlink.attributes(message.body) for message in messages]
+    declared = [_set(fields) for fields in found if netlink.text(fields[_SET_TABLE]) == table.name]
+    return {each.name: each for each in declared}
+
+
+def declaration(host: Host, table: Table, name: str) -> Set | None:
+    """Return the declaration of one set or map; None if there is none."""
+    filters = netlink.name(_SET_TABLE, table.name) + netlink.name(_SET_NAME, name)
+    found = netlink.get(host, netlink.GET_SET, netlink.NEW_SET, table.family, filters)
+    return _set(netlink.attributes(found.body)) if found else None
+
+
+def _set(fields: Mapping[int, bytes]) -> Set:
+    def number(attribute: int) -> int:
+        return netlink.number(fields.get(attribute, b""))
+
+    flags, data_type = number(_SET_FLAGS), number(_SET_DATA_TYPE)
+    is_verdict_map = bool(flags & MAP) and data_type == datatypes.VERDICT
+    description = netlink.attributes(fields.get(_SET_DESCRIPTION, b""))
+    return Set(
+        name=netlink.text(fields[_SET_NAME]),
+        flags=flags,
+        key_types=datatypes.names(number(_SET_KEY_TYPE)),
+        key_size=number(_SET_KEY_SIZE),
+        data_types=datatypes.names(data_type) if flags & MAP and not is_verdict_map else (),
+        data_size=number(_SET_DATA_SIZE),
+        is_verdict_map=is_verdict_map,
+        size=netlink.number(description.get(_DESCRIPTION_SIZE, b"")),
+        policy=number(_SET_POLICY),
+        timeout=number(_SET_TIMEOUT),
+        interval=number(_SET_INTERVAL),
+        statements=tuple(_statements(fields)),
+    )
+
+
+def _statements(fields: Mapping[int, bytes]) -> Iterator[str]:
+    """The names of the expressions that a set has for its elements: one, or a list of several."""
+    several = [
+        value for kind, value in netlink.each(fields.get(_SET_EXPRESSIONS, b"")) if kind == _LIST_MEMBER
+    ]
+    for expression in (fields.get(_SET_EXPRESSION, b""), *several):
+        found = netlink.attributes(expression).get(_EXPRESSION_NAME)
+        if found:
+            yield netlink.text(found)
+
+
+def others(host: Host, table: Table) -> Iterator[tuple[str, str]]:
+    """Yield the kind and the name of each object of a table that is no chain, rule, set or map."""
+    filters = netlink.name(_OBJECT_TABLE, table.name)
+    for message in netlink.dump(host, netlink.GET_OBJECT, netlink.NEW_OBJECT, table.family, filters):
+        fields = netlink.attributes(message.body)
+        if netlink.text(fields[_OBJECT_TABLE]) == table.name:
+            kind = netlink.number(fields.get(_OBJECT_TYPE, b""))
+            yield _OBJECT_KINDS.get(kind, f"object-{kind}"), netlink.text(fields[_OBJECT_NAME])
+    filters = netlink.name(_FLOWTABLE_TABLE, table.name)
+    for message in netlink.dump(host, netlink.GET_FLOWTABLE, netlink.NEW_FLOWTABLE, table.family, filters):
+        fields = netlink.attributes(message.body)
+        if netlink.text(fields[_FLOWTABLE_TABLE]) == table.name:
+            yield "flowtable", netlink.text(fields[_FLOWTABLE_NAME])
