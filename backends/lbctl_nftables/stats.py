@@ -58,7 +58,7 @@ def _rows(host: Host, table: Table, declared: Set) -> Iterator[_Row]:
         # A set has the endpoint in its key, a page in its data.
         to = lift.to(text if declared.data_types else f": {key}")
         if comment and to and element.packets:
-            counts = netlink.number(element.packets), netlink.number(element.bytes)
+            counts = netlink.number(element.packets), netlink.number(element.octets)
             yield _Row(comment.partition("/")[0], to, *counts)
 
 

@@ -218,9 +218,8 @@ def _pieces(body: bytes, tree: Mapping[int, _Node]) -> Iterator[_Piece]:
             case "comment":
                 simple = _comment(value) is not None
                 yield varying
-                yield from (
-                    (_Piece(rb"\0."), _Piece(rb"([ -~]*\0+)", _PLACES["comment"])) if simple else (_UNKNOWN,)
-                )
+                yield _Piece(rb"\0.") if simple else _UNKNOWN
+                yield _Piece(rb"([ -~]*\0+)", _PLACES["comment"])
             case str(field):
                 yield exact
                 yield _Piece(b"(.{%d})%s" % (len(value), re.escape(padding)), _PLACES[field])
