@@ -8,7 +8,8 @@ of small and large machines can be compared. Writes one JSON document, from whic
 - proxies: new connections and requests by lbctl, HAProxy, nginx, Node's cluster, and without balancing;
 - changes: exactness of shares, and connections lost while backends change;
 - load: what lbctl takes to bring many services into the kernel and to change them;
-- growth: layouts of rules, by the number of services: load, change, list, memory, a new flow.
+- growth: layouts of rules, by the number of services: load, change, list, memory, a new flow;
+- dialects (only if named): the same for each way in which this backend can write rules for the nft in PATH.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import changes
+import dialects
 import growth
 import load
 import machine
@@ -37,7 +39,10 @@ PARTS: dict[str, Callable[[Size, Programs, Path], dict[str, Any]]] = {
     "changes": changes.part,
     "load": load.part,
     "growth": growth.part,
+    "dialects": dialects.part,
 }
+#: Measured only if they are named: they decide something once, and are no figures of lbctl.
+ON_REQUEST = {"dialects"}
 
 
 def prepare(folder: Path) -> None:
@@ -67,7 +72,7 @@ def main() -> None:
         prepare(folder)
         results |= {"machine": machine.machine(), "versions": machine.versions(), "parts": {}}
         programs = compiled(folder)
-        for part in given.parts or PARTS:
+        for part in given.parts or [name for name in PARTS if name not in ON_REQUEST]:
             start = time.monotonic()
             print(f"{part} ...", file=sys.stderr, flush=True)
             own = folder / part

@@ -28,7 +28,7 @@ import random
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Address
@@ -159,6 +159,11 @@ class Bench:
     rows: list[Row] = field(default_factory=list)
     #: Layout → why a number of services was not tried.
     left_out: dict[str, str] = field(default_factory=dict)
+    #: Those of the backend, if none are named.
+    layouts: Sequence[Layout] = ()
+
+    def __post_init__(self) -> None:
+        self.layouts = self.layouts or LAYOUTS[self.backend]
 
     def load_text(self, text: str) -> None:
         """Load rules that are not measured, in the current namespace."""
@@ -245,19 +250,19 @@ class Bench:
 
     def measure(self) -> dict[str, Any]:
         self.plain_rows()
-        for layout in LAYOUTS[self.backend]:
+        for layout in self.layouts:
             self.layout_rows(layout)
         for _ in range(self.size.flow_runs):
             for row in random.sample(self.rows, len(self.rows)):
                 row.runs.append(measure(row, self.sender, self.size))
-        by_name = {layout.name: layout for layout in LAYOUTS[self.backend]}
+        by_name = {layout.name: layout for layout in self.layouts}
         for row in self.rows:
             if row.what in by_name:
                 self.change(by_name[row.what], row)
         for road in {id(row.road): row.road for row in self.rows}.values():
             road.close()
         return {
-            "layouts": {layout.name: layout.about for layout in LAYOUTS[self.backend]},
+            "layouts": {layout.name: layout.about for layout in self.layouts},
             "left_out": self.left_out,
             "rows": [row.as_json() for row in self.rows],
         }

@@ -48,7 +48,10 @@ def apply(host: Host, plan: Plan) -> Program:
                 _undo(host, plan, attempted, error)
             raise
         done.append(word)
-    return observe(host, plan.driver, owner)
+    try:
+        return observe(host, plan.driver, owner)
+    except ApplyFailed as error:
+        raise StateUnknown(f"the rules were written, but cannot be read back: {error.message}") from error
 
 
 def _undo(host: Host, plan: Plan, word: str, cause: ApplyFailed) -> None:

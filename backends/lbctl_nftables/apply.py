@@ -8,58 +8,93 @@ takes no more are forgotten; who they are is known only then, since nobody can b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from lbctl.errors import ApplyFailed, StateUnknown
+from lbctl.model import diff
 from lbctl.spi import ensure_fresh
-from lbctl_nftables import affinity, drivers, generation, layout, script
-from lbctl_nftables.observe import observe, read_map
+from lbctl_nftables import affinity, drivers, generation, layout, script, tool
+from lbctl_nftables.observe import observe, read_map, touched
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from lbctl.host import Host
-    from lbctl.model import Plan, Program
+    from lbctl.model import Item, Plan, Program
 
 #: How often a map of clients is looked through before apply gives up; twice is the rule, to see and be sure.
 _TRIES = 10
+#: So many items are asked for one by one; beyond that, reading everything costs less.
+_FEW = 1000
 
 
 def apply(host: Host, plan: Plan) -> Program:
     """See `lbctl.spi.Backend.apply`."""
     owner = plan.after.owner
     before = generation.read(host)
-    ensure_fresh(plan, None if before is None else str(before), lambda: observe(host, plan.driver, owner))
+    mark = None if before is None else str(before)
+    ensure_fresh(plan, mark, lambda: observe(host, plan.driver, owner))
+    record = tool.recall(host, plan.driver)
+    trusted = record is not None and mark is not None and record.generation == mark
+    load = partial(drivers.load, host, plan.driver, trusted=trusted)
     preparing, doing, clearing = script.transactions(owner, plan.changes, plan.after)
-    ours = _load(host, plan.driver, preparing)
+    ours = _run(load, preparing)
     # In one transaction with the rules: no client meets these before they know it.
     doing += script.remember(owner, plan.clients, plan.after)
     prepared = "the old rules are in force, and beside them what nothing leads to yet" if ours else ""
-    ours += _load(host, plan.driver, doing, in_force=prepared)
+    ours += _run(load, doing, in_force=prepared)
     for sweep in affinity.sweeps(plan.changes, plan.after):
-        ours += _sweep(host, plan.driver, owner, sweep)
-    ours += _load(
-        host,
-        plan.driver,
-        clearing,
-        in_force="the new rules are in force, but unused slots could not be taken out",
-    )
-    now = generation.read(host)
-    if before is not None and now == before.after(ours):
-        # Atomic transactions on a known state, and nobody else's among them: there is nothing to read back.
-        return plan.after.at(str(now))
-    return observe(host, plan.driver, owner)
+        ours += _sweep(load, lambda s: read_map(host, plan.driver, s.word, owner, s.name), owner, sweep)
+    ours += _run(load, clearing, in_force="the new rules are in force, but unused slots could not be removed")
+    try:
+        return _read_back(host, plan, record, None if before is None else before.after(ours))
+    except ApplyFailed as error:
+        raise StateUnknown(f"the rules were written, but cannot be read back: {error.message}") from error
 
 
-def _load(host: Host, driver: str, text: str, *, in_force: str = "") -> int:
+def _read_back(
+    host: Host, plan: Plan, record: tool.Record | None, expected: generation.Generation | None
+) -> Program:
+    """What the kernel holds after the plan's transactions.
+
+    Whatever the tool said, what it wrote is read: what the plan touched, if the tool is known to write
+    rightly and no other program wrote since (the generation is the `expected` one); else everything.
+    """
+    held = None
+    if record is not None and record.verified and expected is not None and _is_small(plan):
+        found = touched(host, plan.after.owner, [change.key for change in plan.changes])
+        as_planned = all(_text(found[change.key]) == _text(change.after) for change in plan.changes)
+        if as_planned and generation.read(host) == expected:
+            held = plan.after.at(str(expected))
+    if held is None:
+        held = observe(host, plan.driver, plan.after.owner)
+    if record is not None:
+        right = not diff(held, plan.after)
+        now = held.generation if right else None
+        tool.keep(host, plan.driver, replace(record, verified=right, generation=now))
+    return held
+
+
+def _is_small(plan: Plan) -> bool:
+    """True for a plan that leaves each table in place, and touches few enough items to ask for each."""
+    return len(plan.changes) <= _FEW and script.is_delta(plan.changes)
+
+
+def _text(item: Item | None) -> str | None:
+    return None if item is None else item.text
+
+
+def _run(load: Callable[[str], None], text: str, *, in_force: str = "") -> int:
     """Run a script, if there is one; returns how many transactions that took.
 
-    `in_force` says what else than before the kernel holds where this one fails.
+    `in_force` says what the kernel holds that it did not hold before, if this script fails.
     """
     if not text:
         return 0
     try:
-        drivers.load(host, driver, text)
+        load(text)
     except ApplyFailed as error:
         if not in_force:
             raise
@@ -69,16 +104,17 @@ def _load(host: Host, driver: str, text: str, *, in_force: str = "") -> int:
     return 1
 
 
-def _sweep(host: Host, driver: str, owner: str, sweep: affinity.Sweep) -> int:
-    """Take out entries until there are none to take out; returns how many transactions that took."""
+def _sweep(
+    load: Callable[[str], None], read: Callable[[affinity.Sweep], Any], owner: str, sweep: affinity.Sweep
+) -> int:
+    """Remove entries until none is left to remove; returns how many transactions that took."""
     reason, transactions = "they change too fast", 0
     for _ in range(_TRIES):
         try:
-            listed = read_map(host, driver, sweep.word, owner, sweep.name)
-            entries = affinity.strangers(listed, sweep.wanted)
+            entries = affinity.strangers(read(sweep), sweep.wanted)
             if not entries:
                 return transactions
-            _forget(host, driver, owner, sweep, entries)
+            _forget(load, owner, sweep, entries)
             transactions += 1
         except ApplyFailed as error:
             # A client whose entry expired meanwhile may have been placed anew: look again.
@@ -90,7 +126,7 @@ def _sweep(host: Host, driver: str, owner: str, sweep: affinity.Sweep) -> int:
 
 
 def _forget(
-    host: Host, driver: str, owner: str, sweep: affinity.Sweep, entries: Sequence[affinity.Entry]
+    load: Callable[[str], None], owner: str, sweep: affinity.Sweep, entries: Sequence[affinity.Entry]
 ) -> None:
     """Take out entries, of which the first last longest, or as many of these as can be.
 
@@ -98,11 +134,11 @@ def _forget(
     one, but hardly among those that last.
     """
     try:
-        drivers.load(host, driver, script.forget(owner, sweep.word, sweep.name, entries))
+        load(script.forget(owner, sweep.word, sweep.name, entries))
     except ApplyFailed:
         if len(entries) == 1:
             raise
-        _forget(host, driver, owner, sweep, entries[: len(entries) // 2])
+        _forget(load, owner, sweep, entries[: len(entries) // 2])
 
 
 def check(host: Host, driver: str, program: Program) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from lbctl.model import Family, Item, Program, Protocol, Scheduler
 from lbctl.spi import require_service
-from lbctl_nftables import affinity, classic, dialect, layout
+from lbctl_nftables import affinity, classic, layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -64,7 +64,8 @@ class _Compiler:
         for family, compiled in zip(self._families, now.compiled, strict=True):
             mine = [each for each in compiled if each is not None]
             if mine:
-                parts.append(_shared(family, frozenset().union(*{each.needs for each in mine})))
+                needs = frozenset().union(*{each.needs for each in mine})
+                parts.append(_shared(family, needs, self._capabilities.dialect))
                 parts += [each.part for each in mine]
         return Program(intent.owner, parts=parts)
 
@@ -88,7 +89,7 @@ class _Compiler:
         """A service in each family of the host; None where it has no listener."""
         require_service(service, self._capabilities, backend=layout.NAME)
         affinity.refuse_mixed_ports(service)
-        speaks_classic = self._capabilities.dialect == dialect.CLASSIC
+        speaks_classic = self._capabilities.dialect == layout.Dialect.CLASSIC
         kind = _ClassicService if speaks_classic else _Service
         return tuple(
             kind(service, family, listeners, page, place).compiled() if listeners else None
@@ -108,16 +109,17 @@ def _same(needs: frozenset[str]) -> frozenset[str]:
 
 
 @lru_cache(maxsize=64)
-def _shared(family: Family, needs: frozenset[str]) -> Part:
+def _shared(family: Family, needs: frozenset[str], dialect: str) -> Part:
     """What all services of a family share, as far as one of them needs it."""
-    return tuple(_Shared(family, needs).items())
+    return tuple(_Shared(family, needs, dialect).items())
 
 
 class _Shared:
     """The table of one family, and what in it belongs to no service."""
 
-    def __init__(self, family: Family, needs: frozenset[str]) -> None:
+    def __init__(self, family: Family, needs: frozenset[str], dialect: str) -> None:
         self._family = family
+        self._dialect = dialect
         self._word = layout.WORD[family]
         self._needs = needs
         self._translating = bool(needs & {layout.HAIRPIN, layout.MASQUERADE})
@@ -138,7 +140,8 @@ class _Shared:
             names |= {layout.LINKS: layout.LINKS}
         if layout.REFUSE in self._needs:
             names |= {layout.REFUSED: layout.SERVICES, layout.REFUSED_PORTS: layout.PORTS}
-        names |= {name: layout.kind_of_page(name) for name in sorted(self._needs) if layout.is_page(name)}
+        pages = [name for name in sorted(self._needs) if layout.is_page(name)]
+        names |= {name: layout.kind_of_page(name, self._dialect) for name in pages}
         for name, kind in names.items():
             yield _set(self._word, "set" if kind == layout.LINKS else "map", name, kind)
 

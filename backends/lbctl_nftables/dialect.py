@@ -1,67 +1,124 @@
-"""Which of two ways of writing rules this host understands, and how lbctl knows.
+"""Which way of writing rules is right on this host, and how lbctl knows.
 
 *Modern*: slot pages, that is, maps declared with `typeof`, counted and commented, whose data are an address
-and a port (see `layout`). *Classic*: none of these, for nft 0.9.2 and Linux 4.18 onwards (see `classic`).
+and a port (see `layout`). *Mark*: the same, with the keys of pages declared as marks. nft 1.1.7 writes the
+keys of maps declared `typeof numgen` in the other byte order; nft 1.0.6 refuses marks as these keys; nft
+1.1.3 does both rightly. *Classic*: none of these, for nft 0.9.2 and Linux 4.18 onwards (see `classic`).
 
 Two answers, since looking must leave no trace: `hint` reads versions and serves everything that only looks
 at files or works without privilege. Versions mislead, though: distributions carry features back, and a new
-nft may run on an old kernel. So `ask` has the kernel check the very expressions once lbctl is about to look
-at its rules anyway. `probe` does not, since even a check loads the modules behind the expressions. What is
-checked has no hook, so no packet ever meets it.
+nft may run on an old kernel. So `ask` loads a small program into a table without hooks, which no packet ever
+meets, reads back what became of it, and removes it. That happens once for each tool (`lbctl_nftables.tool`).
 """
 
 from __future__ import annotations
 
 import re
+import threading
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from lbctl.errors import ApplyFailed
-from lbctl_nftables import drivers, layout
+from lbctl.errors import ApplyFailed, StateUnknown
+from lbctl.model import (
+    Endpoint,
+    Family,
+    Intent,
+    Listener,
+    Program,
+    Protocol,
+    Scheduler,
+    Service,
+    SourceNat,
+    State,
+    diff,
+)
+from lbctl.spi import Capabilities
+from lbctl_nftables import drivers, layout, script, tool
+from lbctl_nftables.compile import compile_intent
+from lbctl_nftables.kernel import netlink
+from lbctl_nftables.layout import Dialect
+from lbctl_nftables.observe import observe
 
 if TYPE_CHECKING:
     from lbctl.host import Host
-    from lbctl.spi import Capabilities
 
-MODERN = "modern"
-CLASSIC = "classic"
-
-#: No owner's table can have this name.
-_TABLE = "lbctl.dialect"
-#: First releases with counters on the elements of a declared set; the other features are older.
-_NFT = (0, 9, 5)
+#: What nftables can express; a dialect or a host may take from it.
+CAPABILITIES = Capabilities(
+    protocols=frozenset(Protocol),
+    schedulers=frozenset(Scheduler),
+    states=frozenset(State),
+    source_nat=frozenset(SourceNat),
+    affinity=True,
+    allow=True,
+)
+#: No owner of an intent can have such a name. What follows is the thread that the table is for.
+_OWNER = ".probe-"
+#: Dialect → the first nft that writes it rightly, newest first. 1.1.4 to 1.1.6 are not known: 1.1.3 and 1.1.7
+#: both write marks rightly. 0.9.8 takes no counter in a map.
+_SINCE = ((Dialect.MARK, (1, 1, 4)), (Dialect.MODERN, (1, 0, 0)), (Dialect.CLASSIC, (0, 0)))
+#: The first kernel with counters on the elements of a declared set; the other features are older.
 _KERNEL = (5, 7)
+#: What needs everything that one dialect writes and another one does not.
+_SERVICES = (
+    Service(
+        name="local",
+        listeners=(Listener(protocol=Protocol.TCP, port=80),),
+        endpoints=(Endpoint(port=8001), Endpoint(port=8002)),
+    ),
+    Service(
+        name="remote",
+        listeners=(Listener(protocol=Protocol.UDP, port=53, address=ip_address("192.0.2.1")),),
+        endpoints=tuple(Endpoint(address=ip_address(f"192.0.2.{n}"), port=53) for n in (2, 3)),
+        scheduler=Scheduler.SOURCE_HASH,
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dialect:
-    """The way to write rules, and why this one."""
+class Choice:
+    """The dialect to write, and why this one."""
 
     name: str
     reason: str
 
 
-def hint(nft: str | None, kernel: str) -> Dialect:
-    """What the versions suggest; what is not known counts as new."""
+def hint(nft: str | None, kernel: str) -> Choice:
+    """What the versions suggest; an unknown version counts as one that distributions ship today."""
     known = [text for text in (f"nft {nft}" if nft else "", f"Linux {kernel}" if kernel else "") if text]
-    if nft and _numbers(nft) < _NFT:
-        return Dialect(name=CLASSIC, reason=f"nft {nft} is older than {_dotted(_NFT)}")
     if kernel and _numbers(kernel) < _KERNEL:
-        return Dialect(name=CLASSIC, reason=f"Linux {kernel} is older than {_dotted(_KERNEL)}")
-    return Dialect(name=MODERN, reason=", ".join(known) or "no version is known")
+        return Choice(name=Dialect.CLASSIC, reason=f"Linux {kernel} is older than {_dotted(_KERNEL)}")
+    if nft is None:
+        return Choice(name=Dialect.MODERN, reason=", ".join(known) or "no version is known")
+    name = for_version(nft)
+    if name is Dialect.CLASSIC:
+        return Choice(name=name, reason=f"nft {nft} is older than {_dotted(_SINCE[1][1])}")
+    return Choice(name=name, reason=", ".join(known))
 
 
-def ask(host: Host, driver: str) -> Dialect | None:
-    """What the kernel and nft take; None where they take neither, which says nothing about dialects.
+def for_version(nft: str) -> Dialect:
+    """The dialect that this version of nft writes rightly, on a kernel that is no older than nft."""
+    return next(name for name, since in _SINCE if _numbers(nft) >= since)
 
-    A failure that has other reasons must not turn all rules round: classic is the answer only where its own
-    expressions pass.
+
+def ask(host: Host, driver: str) -> Choice | None:
+    """The dialect that this host's tool writes rightly; None if it writes none, which says nothing about it.
+
+    A failure that has other reasons must not change all rules: a dialect is the answer only if its own
+    program was read back as it was written.
     """
-    refusal = _refusal(host, driver, modern())
-    if not refusal:
-        return Dialect(name=MODERN, reason="the kernel and nft take it")
-    if not _refusal(host, driver, classic()):
-        return Dialect(name=CLASSIC, reason=refusal)
+    known = tool.recall(host, driver)
+    if known is not None:
+        return Choice(name=known.dialect, reason=known.reason)
+    _sweep(host, driver)
+    wrong: list[str] = []
+    for name in Dialect:
+        wrong_with = fault(host, driver, name)
+        if wrong_with is None:
+            found = Choice(name=name, reason=wrong[0] if wrong else "what nft wrote was read back")
+            tool.keep(host, driver, tool.Record(dialect=found.name, reason=found.reason))
+            return found
+        wrong.append(wrong_with)
     return None
 
 
@@ -73,45 +130,43 @@ def refine(host: Host, driver: str, capabilities: Capabilities) -> Capabilities:
 
 def speaking(capabilities: Capabilities, name: str) -> Capabilities:
     """The capabilities in a dialect. A map that keeps a client's endpoint holds an address and a port."""
-    return replace(capabilities, dialect=name, affinity=capabilities.affinity and name == MODERN)
+    affinity = capabilities.affinity and name != Dialect.CLASSIC
+    return replace(capabilities, dialect=name, affinity=affinity)
 
 
-def modern() -> str:
-    """A script of what the modern dialect needs beyond the classic one."""
-    return _script(
-        (
-            "map page {",
-            *layout.declarations("ip")["page-addresses-tcp"],
-            'elements = { 0 comment "web/10.0.0.1:80" : 10.0.0.1 . 80 }',
-            "}",
-        ),
-        ("chain pick {", "meta l4proto tcp dnat ip to numgen inc mod 1 offset 0 map @page", "}"),
-    )
+def program(name: str, owner: str = _OWNER) -> Program:
+    """What a tool has to write rightly in a dialect: a small program without hooks."""
+    services: tuple[Service, ...] = _SERVICES
+    can = speaking(replace(CAPABILITIES, families=frozenset({Family.IPV4})), name)
+    if can.affinity:
+        services = tuple(replace(service, affinity=60) for service in services)
+    compiled = compile_intent(Intent(services=services), can)
+    return Program(owner, [i._replace(text="") if i.key[1] == "chain" else i for i in compiled.items])
 
 
-def classic() -> str:
-    """A script of what the classic dialect needs."""
-    return _script(
-        ("chain endpoint-web/10.0.0.1_80 {", "meta l4proto tcp counter dnat to 10.0.0.1:80", "}"),
-        (
-            "chain pick {",
-            "meta l4proto tcp numgen inc mod 1 offset 0 vmap { 0 : goto endpoint-web/10.0.0.1_80 }",
-            "}",
-        ),
-    )
-
-
-def _script(*blocks: tuple[str, ...]) -> str:
-    lines = [line for block in blocks for line in block]
-    return "\n".join([f"table ip {_TABLE} {{", *lines, "}"]) + "\n"
-
-
-def _refusal(host: Host, driver: str, script: str) -> str:
+def fault(host: Host, driver: str, name: str) -> str | None:
+    """What is wrong with a dialect here: what the tool says, or what it wrote; None if it is right."""
+    meant = program(name, f"{_OWNER}{threading.get_native_id()}")
     try:
-        drivers.load(host, driver, script, check=True)
+        drivers.load(host, driver, script.render(meant))
+    except (ApplyFailed, StateUnknown) as error:
+        return error.message
+    try:
+        wrong = diff(observe(host, driver, meant.owner), meant)
     except ApplyFailed as error:
         return error.message
-    return ""
+    finally:
+        drivers.load(host, driver, script.withdrawal(meant))
+    return f"nft writes something else than it is told: {' '.join(wrong[0].key)}" if wrong else None
+
+
+def _sweep(host: Host, driver: str) -> None:
+    """Remove the tables of probes that were killed."""
+    for family, name in netlink.tables(host):
+        owner = layout.owner_of(family, name) or ""
+        thread = owner.removeprefix(_OWNER)
+        if owner.startswith(_OWNER) and not host.exists(f"/proc/{thread}"):
+            drivers.load(host, driver, f"delete table {family} {name}\n")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,18 @@ if TYPE_CHECKING:
 
 NAME = "nftables"
 
+
+class Dialect(StrEnum):
+    """A way to write rules; see `lbctl_nftables.dialect`. In the order of preference."""
+
+    MODERN = "modern"
+    MARK = "mark"
+    CLASSIC = "classic"
+
+
+#: Prefix of a kind of slot page → how its maps declare their keys, 32-bit numbers in host order.
+_MARK_KIND = "mark-"
+_PAGE_KEYS: Mapping[str, str] = {"": "numgen inc mod 2", _MARK_KIND: "meta mark"}
 #: Family → the word for it, in tables and in nat statements.
 WORD: Mapping[Family, str] = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 FAMILY: Mapping[str, Family] = {word: family for family, word in WORD.items()}
@@ -167,9 +180,9 @@ def is_page(name: str) -> bool:
     return _PAGE.match(name) is not None
 
 
-def kind_of_page(name: str) -> str:
-    """The kind of declaration that a page of this name has."""
-    return f"page-{name.rpartition('-')[0]}"
+def kind_of_page(name: str, dialect: str = Dialect.MODERN) -> str:
+    """The kind of declaration that a page of this name has in a dialect."""
+    return f"{_MARK_KIND if dialect == Dialect.MARK else ''}page-{name.rpartition('-')[0]}"
 
 
 def service_of_set(name: str) -> str | None:
@@ -263,14 +276,12 @@ def declarations(word: str) -> Mapping[str, tuple[str, ...]]:
     return {
         SERVICES: (f"type {_address(word)} . inet_proto . inet_service : verdict",),
         PORTS: ("type inet_proto . inet_service : verdict",),
-        "page-ports": ("typeof numgen inc mod 2 : th dport", "counter"),
+        **{f"{kind}page-ports": (f"typeof {key} : th dport", "counter") for kind, key in _PAGE_KEYS.items()},
         # A concatenation must name the protocol of the rules that use it: nft 1.0.6 takes `th` in a script
         # that makes the map, but not once the map is in the kernel.
         **{
-            f"page-addresses-{protocol}": (
-                f"typeof numgen inc mod 2 : {word} daddr . {protocol} dport",
-                "counter",
-            )
+            f"{kind}page-addresses-{protocol}": (f"typeof {key} : {word} daddr . {protocol} dport", "counter")
+            for kind, key in _PAGE_KEYS.items()
             for protocol in Protocol
         },
         NETWORKS: (f"type {_address(word)}", "flags interval"),
@@ -279,27 +290,6 @@ def declarations(word: str) -> Mapping[str, tuple[str, ...]]:
         "local-affinity": (f"type {_address(word)} : inet_service", *_CLIENTS),
         "endpoints": (f"type {_address(word)} . inet_service", "counter"),
         "local-endpoints": ("type inet_service", "counter"),
-    }
-
-
-def shapes(word: str) -> dict[tuple[str, tuple[str, ...], str, bool], str]:
-    """(set or map, key types, data types, counted) as the kernel reports them → kind of declaration.
-
-    Lists lose `typeof`; the types behind it identify our few declarations all the same, but for the protocol,
-    which is in the name.
-    """
-    address = _address(word)
-    return {
-        ("map", (address, "inet_proto", "inet_service"), "verdict", False): SERVICES,
-        ("map", ("inet_proto", "inet_service"), "verdict", False): PORTS,
-        ("map", ("integer",), "inet_service", True): "page-ports",
-        ("map", ("integer",), f"{address} . inet_service", True): "page-addresses",
-        ("set", ("iface_index", "iface_index"), "", False): LINKS,
-        ("set", (address,), "", False): NETWORKS,
-        ("map", (address,), _kept(word), False): "affinity",
-        ("map", (address,), "inet_service", False): "local-affinity",
-        ("set", (address, "inet_service"), "", True): "endpoints",
-        ("set", ("inet_service",), "", True): "local-endpoints",
     }
 
 

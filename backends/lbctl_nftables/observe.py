@@ -131,7 +131,7 @@ class TableReader:
         yield from self._foreign()
 
     def _contents(self, named: Iterable[Set]) -> Iterator[Item]:
-        """The elements of all sets and maps: first of those that tell whose the others are."""
+        """The elements of all sets and maps. Those that lead to services come first: they name owners."""
         owners: dict[tuple[str, str], str] = {}
         for declared in sorted(named, key=lambda each: each.name not in layout.DISPATCH):
             if layout.is_affinity(declared.name):
@@ -275,8 +275,8 @@ def _declaration(word: str, declared: Set) -> tuple[str, ...]:
     lines = declared.lines()
     kinds = _kinds(word).get(_canonical(lines), ())
     if declared.has_sizes_of_types and kinds:
-        kind = layout.kind_of_page(declared.name)
-        return layout.declarations(word)[kind if kind in kinds else kinds[0]]
+        of_page = {layout.kind_of_page(declared.name, dialect) for dialect in layout.Dialect}
+        return layout.declarations(word)[next((kind for kind in kinds if kind in of_page), kinds[0])]
     return lines
 
 

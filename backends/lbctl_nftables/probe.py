@@ -10,21 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl.host import ModuleState, has_ipv6, kernel_module
-from lbctl.model import Family, Protocol, Scheduler, SourceNat, State
-from lbctl.spi import Capabilities, Driver, Probe
+from lbctl.model import Family
+from lbctl.spi import Driver, Probe
 from lbctl_nftables import dialect, drivers, layout
 
 if TYPE_CHECKING:
     from lbctl.host import Host
 
-CAPABILITIES = Capabilities(
-    protocols=frozenset(Protocol),
-    schedulers=frozenset(Scheduler),
-    states=frozenset(State),
-    source_nat=frozenset(SourceNat),
-    affinity=True,
-    allow=True,
-)
 _IPV4_ONLY = frozenset({Family.IPV4})
 REMEDY = "install nftables (Debian: apt install nftables python3-nftables)"
 
@@ -49,7 +41,7 @@ def probe(host: Host) -> Probe:
         )
     # The library behind the binding comes from the same source as the command.
     hinted = dialect.hint(next((each.version for each in found if each.version), None), release)
-    can = CAPABILITIES if has_ipv6(host) else replace(CAPABILITIES, families=_IPV4_ONLY)
+    can = dialect.CAPABILITIES if has_ipv6(host) else replace(dialect.CAPABILITIES, families=_IPV4_ONLY)
     return Probe(
         drivers=tuple(found),
         capabilities=dialect.speaking(can, hinted.name),
@@ -57,6 +49,6 @@ def probe(host: Host) -> Probe:
         facts={
             "kernel": release,
             "nf_tables": kernel,
-            "dialect": f"{hinted.name} ({hinted.reason}); the kernel is asked before its rules are read",
+            "dialect": f"{hinted.name} ({hinted.reason}); what nft writes is read back at its first use",
         },
     )

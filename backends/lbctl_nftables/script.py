@@ -59,7 +59,7 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
             doing += _block(word, table, added)
         elif (word, "table") in {change.key for change in mine if change.after is None}:
             doing.append(f"delete table {word} {table}")
-        elif any(_rebuilds(change) for change in mine) or _wakes_with_hooks(mine):
+        elif _is_rebuilt(mine):
             doing += [f"table {word} {table}", f"delete table {word} {table}"]
             doing += _block(word, table, [item for item in after.items if item.key[0] == word])
         else:
@@ -74,6 +74,21 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
             doing += _block(word, table, [change.after for change in now if change.after is not None])
             clearing += _removals(word, table, later)
     return _text(preparing), _text(doing), _text(clearing)
+
+
+def is_delta(changes: Iterable[Change]) -> bool:
+    """True if what `transactions` makes of `changes` leaves each table in place, but for what they name."""
+    by_word: dict[str, list[Change]] = {}
+    for change in changes:
+        by_word.setdefault(change.key[0], []).append(change)
+    return not any(
+        (word, "table") in {c.key for c in mine} or _is_rebuilt(mine) for word, mine in by_word.items()
+    )
+
+
+def _is_rebuilt(mine: Sequence[Change]) -> bool:
+    """True if the changes of one family cannot be made in the table as it is."""
+    return any(_rebuilds(change) for change in mine) or _wakes_with_hooks(mine)
 
 
 def _moves(change: Change) -> bool:

@@ -9,7 +9,8 @@ An error carries a message for the person, a hint for the next step, and the exi
       PermissionDenied   4  the kernel would refuse us
       ApplyFailed        5  nothing was changed
       StateUnknown       6  a write was interrupted; what the kernel holds is not known
-      Stale              7  the kernel, or another lbctl, moved in between
+        ToolCrashed      6  a tool was ended by a signal; reading back settles what the kernel holds
+      Stale              7  the kernel changed since the plan, or another lbctl holds the lock
       Reverted           8  a trial was not confirmed
 """
 
@@ -87,6 +88,10 @@ class StateUnknown(LbctlError):
     """The change was interrupted; part of it may be in the kernel."""
 
     exit_code = 6
+
+
+class ToolCrashed(StateUnknown):
+    """A tool that was writing rules was ended by a signal: the kernel may hold the old or the new rules."""
 
 
 class Stale(LbctlError):

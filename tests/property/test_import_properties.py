@@ -97,7 +97,11 @@ def test_import_gives_back_what_was_rendered(backend: ModuleType, intent: Intent
 @given(intent=intents(everything=True, max_services=2))
 def test_the_way_of_connections_adds_up(backend: ModuleType, intent: Intent) -> None:
     # The classic dialect has a rule for each endpoint, as iptables has.
-    can = dialect.speaking(CAN[backend.name], dialect.CLASSIC) if backend is nftables else CAN[backend.name]
+    can = (
+        dialect.speaking(CAN[backend.name], dialect.Dialect.CLASSIC)
+        if backend is nftables
+        else CAN[backend.name]
+    )
     intent = forgetful(intent) if backend is nftables else intent
     for service in backend.read(backend.render(backend.compile(intent, can))).services:
         for hook in service.hooks:

@@ -73,8 +73,8 @@ MODES = {
 }
 
 
-CLASSIC = dialect.speaking(CAPABILITIES[nftables.name], dialect.CLASSIC)
-MODERN = dialect.speaking(CAPABILITIES[nftables.name], dialect.MODERN)
+CLASSIC = dialect.speaking(CAPABILITIES[nftables.name], dialect.Dialect.CLASSIC)
+MODERN = dialect.speaking(CAPABILITIES[nftables.name], dialect.Dialect.MODERN)
 
 
 #: A Maglev table is large, and a busy machine slow.

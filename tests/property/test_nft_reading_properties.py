@@ -16,8 +16,8 @@ from support.reading import assert_same, lets_in
 
 #: A Maglev table is large, and a busy machine slow.
 PATIENT = settings(deadline=None, max_examples=20)
-MODERN = dialect.speaking(CAPABILITIES, dialect.MODERN)
-CLASSIC = dialect.speaking(CAPABILITIES, dialect.CLASSIC)
+MODERN = dialect.speaking(CAPABILITIES, dialect.Dialect.MODERN)
+CLASSIC = dialect.speaking(CAPABILITIES, dialect.Dialect.CLASSIC)
 
 
 @pytest.mark.parametrize("can", [MODERN, CLASSIC], ids=lambda can: can.dialect)

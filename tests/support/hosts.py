@@ -5,6 +5,9 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from lbctl.host import Completed, LocalHost
+from lbctl.host.fake import FakeHost
+from lbctl_nftables import tool
+from lbctl_nftables.layout import Dialect
 
 #: Words that nft 0.9.3 does not know, or not in these places.
 NEW = ("typeof", " comment ", " map @")
@@ -14,11 +17,18 @@ NO_JSON = "JSON support not compiled-in\n"
 Answer = tuple[int, str, str]
 
 
+def knows_nft(host: FakeHost, dialect: str = Dialect.MODERN, **fields: Any) -> None:
+    """Have the host's nft, or the binding, be one whose dialect was found before: it is not probed."""
+    for driver in ("nft", "libnftables"):
+        tool.keep(host, driver, tool.Record(dialect=dialect, reason="as recorded", **fields))
+
+
 class OldHost(LocalHost):
     """An nft and a library that are too old for the modern dialect."""
 
     def run(self, argv: Sequence[str], *, stdin: str = "") -> Completed:
-        if argv[0].endswith("nft") and any(word in stdin for word in NEW):
+        by_nft = argv[0].endswith("nft") or "lbctl_nftables.drivers.libnftables_child" in argv
+        if by_nft and any(word in stdin for word in NEW):
             return Completed(code=1, out="", err=REFUSAL)
         return super().run(argv, stdin=stdin)
 

@@ -121,12 +121,15 @@ def test_the_library_is_asked_too() -> None:
 
 def test_what_is_checked_is_what_is_written() -> None:
     """Each kind of line of a program that one dialect needs stands in its check."""
-    for name, text in ((dialect.MODERN, dialect.modern()), (dialect.CLASSIC, dialect.classic())):
+    for name, text in (
+        (dialect.Dialect.MODERN, dialect.modern()),
+        (dialect.Dialect.CLASSIC, dialect.classic()),
+    ):
         can = dialect.speaking(nftables.probe(host()).capabilities, name)
         written = {line.strip() for line in script.render(nftables.compile(INTENT, can)).splitlines()}
         checked = {line.strip() for line in text.splitlines()}
         assert "hook" not in text
-        if name == dialect.MODERN:
+        if name == dialect.Dialect.MODERN:
             assert set(layout.declarations("ip")["page-addresses-tcp"]) <= checked & written
             pick = "meta l4proto tcp dnat ip to numgen inc mod 1 offset "
             for lines in (checked, written):
@@ -143,4 +146,4 @@ def test_the_classic_dialect_refuses_affinity_by_name() -> None:
     can = replace(nftables.probe(host()).capabilities, affinity=True)
     kept = replace(WEB, affinity=60)
     with pytest.raises(Unsupported, match="affinity"):
-        nftables.compile(Intent(services=(kept,)), dialect.speaking(can, dialect.CLASSIC))
+        nftables.compile(Intent(services=(kept,)), dialect.speaking(can, dialect.Dialect.CLASSIC))

@@ -32,6 +32,7 @@ from lbctl.spi import Backend, Choice, Driver
 from lbctl.spi.selection import Candidate
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
+from support.hosts import knows_nft
 from support.netlink import DUMP, GENERATION, attribute, done, has_tables, message
 
 if TYPE_CHECKING:
@@ -61,11 +62,12 @@ def nft_host(**options: Any) -> FakeHost:
     host.answer("nft", "--file")
     host.answer("nft", "--version", out="nftables v1.0.6 (Lester Gooch #5)\n")
     has_tables(host)
+    knows_nft(host)
     return host
 
 
 def loads(host: FakeHost) -> list[Ran]:
-    """The writes that were no checks: nft is asked what it takes before anything is compiled."""
+    """The writes that were no checks."""
     return [ran for ran in host.writes if "--check" not in ran.argv]
 
 

@@ -44,7 +44,9 @@ def program(backend: ModuleType, intent: Intent) -> Program:
 
 def classic(intent: Intent) -> Program:
     """For an older nft or kernel."""
-    return nftables.compile(intent, dialect.speaking(nftables.probe(HOST).capabilities, dialect.CLASSIC))
+    return nftables.compile(
+        intent, dialect.speaking(nftables.probe(HOST).capabilities, dialect.Dialect.CLASSIC)
+    )
 
 
 def plan(backend: ModuleType, driver: str, intent: Intent) -> str:

@@ -255,11 +255,11 @@ def test_a_counter_moves_on_where_it_changes_nothing() -> None:
 def test_marks_of_an_earlier_hook_are_conditions_where_nobody_balances_them() -> None:
     post = chain("nat", "postrouting", "meta mark 1 snat to 192.0.2.1-192.0.2.2", priority=100)
     pre = chain("filter", "prerouting", "iifname eth1 meta mark set 1")
-    assert service(read(table(pre, post)), "snat").when == {"mark": "1"}
+    assert service(read(table(pre, post)), "snat").when == {"mark": "0x1"}
     # The mark of a chain that comes first is 0 where nobody set it.
     nobody = chain("nat", "postrouting", "meta mark 0 snat to 192.0.2.1-192.0.2.2", priority=100)
     assert service(read(table(nobody)), "snat").when is None
-    assert service(read(table(pre, nobody)), "snat").when == {"mark": "0"}
+    assert service(read(table(pre, nobody)), "snat").when == {"mark": "0x0"}
 
 
 UNTOLD = {
@@ -311,4 +311,4 @@ def test_the_other_family_has_marks_of_its_own() -> None:
     text = table(chain("filter", "prerouting", "meta mark set 1"), family="ip6") + table(
         chain("nat", "prerouting", "tcp dport 80 meta mark 1 redirect to :1")
     )
-    assert service(read(text), "redirect").when == {"mark": "1"}
+    assert service(read(text), "redirect").when == {"mark": "0x1"}

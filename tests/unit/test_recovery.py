@@ -69,8 +69,8 @@ class Halves(Paper):
         #: Ends, as `Endpoint.to`, that it takes no rule with, once it is asked for it.
         self.refused: set[str] = set()
         self.inexpressible: set[str] = set()
-        #: Reads back what it held before.
-        self.misread = False
+        #: Cannot say what it holds after a change.
+        self.blind = False
 
     def compile(self, intent: Intent, capabilities: Any) -> Program:
         for service in intent.services:
@@ -89,7 +89,9 @@ class Halves(Paper):
                     raise ApplyFailed("refused")
                 texts[change.key] = change.after
             self.held[owner] = Program(owner, tuple(texts.values()))
-        return plan.before if self.misread else self.observe(host, "", owner)
+        if self.blind:
+            raise StateUnknown("the rules cannot be read back")
+        return self.observe(host, "", owner)
 
 
 class Desk:
@@ -310,8 +312,8 @@ def test_who_looks_is_told_unless_somebody_is_at_work() -> None:
 
 def test_a_state_that_was_kept_while_it_was_unknown_is_looked_at_again() -> None:
     desk = Desk()
-    desk.paper.misread = True
-    with pytest.raises(StateUnknown, match="reads back otherwise"):
+    desk.paper.blind = True
+    with pytest.raises(StateUnknown, match="cannot be read back"):
         desk.apply(NEW)
     [note] = desk.recover()
     assert "when all of it was done" in note

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from lbctl.errors import ApplyFailed
+from lbctl.errors import ApplyFailed, ToolCrashed
 from lbctl_iptables.drivers.iptc import Iptc
 from lbctl_iptables.drivers.restore import Legacy, NfTables
 
@@ -48,8 +48,14 @@ def save(host: Host, driver: str, word: str) -> str:
 
 
 def load(host: Host, driver: str, word: str, script: str, *, check: bool = False) -> None:
-    """Run a script, or have it checked; raises `ApplyFailed` with the tool's words."""
+    """Run a script, or have it checked.
+
+    Raises `ApplyFailed` with the tool's message, and `ToolCrashed` if the tool did not end by itself.
+    """
     done = ALL[driver].load(host, word, script, check=check)
+    if done.ended_by is not None:
+        kind = ApplyFailed if check else ToolCrashed
+        raise kind(f"{word} (driver {driver}) was ended by {done.ended_by}")
     if done.code:
         raise ApplyFailed(f"{word} refused: {_explain(script, done.err)}")
 

@@ -1,7 +1,7 @@
 """The two ways to reach nftables. Both take the same text and print the same listings.
 
 A driver is a module with `NAME`, `find(host)` → its version and the reason why it cannot be used ("" where it
-can), and `read` and `load`, which return how nft ended.
+can), `files(host)`, and `read` and `load`, which return how nft ended.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from lbctl.errors import ApplyFailed
+from lbctl.errors import ApplyFailed, ToolCrashed
 from lbctl_nftables import listing
 from lbctl_nftables.drivers import libnftables, nft
 from lbctl_nftables.kernel import netlink
 
 if TYPE_CHECKING:
     from lbctl.host import Completed, Host
+
+_OTHER_VERSION = "another version of nft may have written rules that this one cannot read: use one version"
 
 #: In the order of preference: the binding saves the start of a process.
 ALL = {libnftables.NAME: libnftables, nft.NAME: nft}
@@ -63,9 +65,19 @@ def _objects(answer: Any, text: str) -> list[Any]:
     return [entry for entry in found if isinstance(entry, dict)]
 
 
-def load(host: Host, driver: str, script: str, *, check: bool = False) -> None:
-    """Run a script as one transaction, or have it checked; raises `ApplyFailed` with nft's words."""
-    done = ALL[driver].load(host, script, check=check)
+def load(host: Host, driver: str, script: str, *, check: bool = False, trusted: bool = False) -> None:
+    """Run a script as one transaction, or have it checked.
+
+    `trusted`: nothing but this tool wrote rules since they were last verified, so that its library may run
+    in this process. Raises `ApplyFailed` with nft's message, and `ToolCrashed` if nft did not end by itself.
+    """
+    done = ALL[driver].load(host, script, check=check, trusted=trusted)
+    if done.ended_by is not None:
+        version, _ = nft.find(host)
+        message = f"nft {version or '(version unknown)'} (driver {driver}) was ended by {done.ended_by}"
+        if check:
+            raise ApplyFailed(message, hint=_OTHER_VERSION)
+        raise ToolCrashed(message, hint=_OTHER_VERSION)
     if done.code:
         raise ApplyFailed(f"nft refused: {explain(script, done.err)}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 NAME = "libnftables"
 _MODULE = "nftables"
 _STDERR = 2
+#: -P: with -m alone, the current directory would be the first place where root looks for modules.
+_CHILD = ("-P", "-m", "lbctl_nftables.drivers.libnftables_child")
 
 
 def find(host: Host) -> tuple[str | None, str]:
@@ -49,8 +52,16 @@ def read(host: Host, *words: str, json: bool, handles: bool = False) -> Complete
         return _run(context, " ".join(words))
 
 
-def load(host: Host, script: str, *, check: bool) -> Completed:
-    """Run a script as one transaction, or have it checked only."""
+def files(host: Host) -> tuple[str, ...]:
+    """The files, besides the library, that decide what this driver writes."""
+    module = host.module(_MODULE)
+    return (str(module.__file__),) if module is not None and getattr(module, "__file__", None) else ()
+
+
+def load(host: Host, script: str, *, check: bool, trusted: bool) -> Completed:
+    """Run a script as one transaction, or have it checked only; in this process if that is `trusted`."""
+    if not trusted:
+        return host.run([sys.executable, *_CHILD, "check" if check else "load"], stdin=script)
     with host.kept(NAME, lambda: _context(host)) as context:
         context.set_dry_run(check)
         return _run(context, script)

@@ -26,7 +26,12 @@ def read(host: Host, *words: str, json: bool, handles: bool = False) -> Complete
     return host.run([_path(host), *options, *words])
 
 
-def load(host: Host, script: str, *, check: bool) -> Completed:
+def files(host: Host) -> tuple[str, ...]:
+    """The files, besides the library, that decide what this driver writes."""
+    return (_path(host),)
+
+
+def load(host: Host, script: str, *, check: bool, trusted: bool) -> Completed:  # noqa: ARG001 (a process of its own)
     """Run a script as one transaction, or have it checked only."""
     return host.run([_path(host), *(["--check"] if check else []), "--file", "-"], stdin=script)
 

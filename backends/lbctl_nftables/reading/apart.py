@@ -172,7 +172,7 @@ class _Walk:
             if self._hook.is_carried(what, found):
                 continue
             if what == "state":
-                if "new" not in found.names or found.but:
+                if ("new" in found.names) is found.but:
                     return None
                 if not self._hook.marking:
                     # NAT sees first packets alone.

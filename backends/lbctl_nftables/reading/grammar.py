@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, TypeAlias
 
+from lbctl_nftables.reading import symbols
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -404,6 +406,8 @@ class _Parser:
             members = (Element((self._inside(),)),)
         else:
             members = self._members() if self.word() in {"{", "@"} else self._listed()
+        if self.word() == "/":
+            source, members = self._flags(source, members)
         text = " ".join(self._words[begin : self.at])
         if self.word() in {"/", "|", "&", "^"}:
             raise Strange(self.word())
@@ -505,10 +509,28 @@ class _Parser:
             return Concat(tuple(parts))
         field = parts[0]
         if self.taken("&", "and"):
-            if self.word() == "(":
-                return Field(f"{field.name} & {self._inside()}")
-            return Masked(field, number(self.take()))
+            return self._masked(field)
         return field
+
+    def _masked(self, field: Field) -> Source:
+        """A field of which only some bits count, by their numbers or names."""
+        is_group = self.word() == "("
+        text = self._inside() if is_group else self.take()
+        mask = symbols.mask(field.name, text)
+        if mask is not None:
+            return Masked(field, mask)
+        return Field(f"{field.name} & {text}") if is_group else Masked(field, number(text))
+
+    def _flags(self, field: Source, members: Members) -> tuple[Masked, Members]:
+        """What `tcp flags syn / syn,ack` compares: `tcp flags & (syn|ack) == syn`."""
+        self.take("/")
+        bits = self._listed()
+        if not isinstance(field, Field) or isinstance(members, Ref):
+            raise Strange("/")
+        mask = symbols.mask(field.name, _joined(bits))
+        if mask is None:
+            raise Strange("/")
+        return Masked(field, mask), (Element((_joined(members),)),)
 
     def _inside(self) -> str:
         """What stands in parentheses, as text: names of bits."""
@@ -572,10 +594,16 @@ class _Parser:
 
     def _listed(self) -> tuple[Element, ...]:
         """One value, or some with commas between: any of them will do."""
-        made = [Element(self._key())]
+        made = [Element(self._bits(self._key()))]
         while self.taken(","):
-            made.append(Element(self._key()))
+            made.append(Element(self._bits(self._key())))
         return tuple(made)
+
+    def _bits(self, key: Key) -> Key:
+        """A key, or with `|` behind it all of these bits together, as `syn | ack`."""
+        while self.taken("|"):
+            key = (*key[:-1], f"{key[-1]}|{self._value()}")
+        return key
 
     def braces(self) -> tuple[Element, ...]:
         """An anonymous set or map."""
@@ -589,7 +617,7 @@ class _Parser:
         return tuple(made)
 
     def _element(self) -> Element:
-        key = ANYTHING if self.taken("*") else self._key()
+        key = ANYTHING if self.taken("*") else self._bits(self._key())
         comment, timeout = "", None
         while True:
             if self.taken("counter"):
@@ -635,6 +663,13 @@ class _Parser:
             self.at += 1
             return f"{first}-{unquoted(self.take()).strip('[]')}"
         return first
+
+
+def _joined(elements: Sequence[Element]) -> str:
+    """Some bits together; raises `Strange` for a concatenation."""
+    if any(len(each.key) != 1 for each in elements):
+        raise Strange(".")
+    return "|".join(each.key[0] for each in elements)
 
 
 def idle_picks(nat: Nat) -> Iterator[Pick]:

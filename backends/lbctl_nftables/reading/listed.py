@@ -138,7 +138,7 @@ def _statement(statement: Json, depth: int) -> Iterator[str]:
             op = rest.get("op", "==")
             if op != "in":
                 yield str(op)
-            yield from _value(right, depth)
+            yield from _bits(right, depth) if isinstance(left, dict) and "&" in left else _value(right, depth)
         case {"vmap": {"key": key, "data": data}}:
             yield from _value(key, depth)
             yield "vmap"
@@ -262,7 +262,7 @@ def _value(value: Json, depth: int) -> Iterator[str]:
         case {"symhash": {"mod": modulus, **rest}}:
             yield from ("symhash", "mod", str(modulus), *_number("offset", rest))
         case {"&": [left, right]}:
-            yield from (*_value(left, depth), "&", *_value(right, depth))
+            yield from (*_value(left, depth), "&", *_bits(right, depth))
         case {"|": parts} | {"^": parts} | {"<<": parts} | {">>": parts} if isinstance(parts, list):
             for number, part in enumerate(parts):
                 if number:
@@ -270,6 +270,19 @@ def _value(value: Json, depth: int) -> Iterator[str]:
                 yield from _value(part, depth)
         case _:
             yield from ("?", json.dumps(value, sort_keys=True))
+
+
+def _bits(value: Json, depth: int) -> Iterator[str]:
+    """The words of a mask, or of what is left by one: a list is all of its bits together."""
+    if not isinstance(value, list):
+        yield from _value(value, depth)
+        return
+    yield "("
+    for number, each in enumerate(value):
+        if number:
+            yield "|"
+        yield from _value(each, depth)
+    yield ")"
 
 
 def _number(name: str, rest: dict[Any, Json]) -> tuple[str, ...]:

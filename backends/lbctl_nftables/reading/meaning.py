@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.model import Family
-from lbctl_nftables.reading import select
+from lbctl_nftables.reading import select, symbols
 from lbctl_nftables.reading.grammar import (
     ANYTHING,
     Concat,
@@ -45,8 +45,8 @@ _NAMES = {
 }  # fmt: skip
 _TRANSPORTS = ("tcp", "udp", "sctp", "dccp", "udplite")
 _FAMILY_WORDS = {
-    Family.IPV4: {"ipv4", "ip", "2", "0x0800"},
-    Family.IPV6: {"ipv6", "ip6", "10", "0x86dd"},
+    Family.IPV4: {"ipv4", "ip"},
+    Family.IPV6: {"ipv6", "ip6"},
 }
 _RANDOM = "meta random"
 #: Elements of a set that are told one by one; a larger one is told by its name.
@@ -248,7 +248,7 @@ class Meaning:
     def _names(self, key: Source) -> tuple[tuple[str, ...] | None, Conditions]:
         """The names of the fields of a key, and what they say by themselves; None for the other family."""
         if isinstance(key, Masked):
-            return (f"{_NAMES.get(key.field.name, key.field.name)} & {key.mask:#x}",), ()
+            return (symbols.masked(_NAMES.get(key.field.name, key.field.name), key.mask),), ()
         if isinstance(key, Pick):
             raise Strange(key.kind)
         names, implied = [], []

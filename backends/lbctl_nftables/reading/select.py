@@ -13,7 +13,8 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.model import Family
-from lbctl_nftables.reading.grammar import Strange, number
+from lbctl_nftables.reading import symbols
+from lbctl_nftables.reading.grammar import Strange, number, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,23 +27,7 @@ ADDRESSES = {"dst", "src", "ctorigdst"}
 PORTS = {"dport", "sport", "ctorigdstport"}
 MARKS = {"mark", "connmark"}
 _EVERY_BIT = 0xFFFFFFFF
-#: What nft's own tables of names have; a host's /etc/services is never read.
-_PORT_NAMES = {
-    "ftp": 21, "ssh": 22, "telnet": 23, "smtp": 25, "domain": 53, "tftp": 69, "http": 80, "pop3": 110,
-    "ntp": 123, "imap2": 143, "imap": 143, "snmp": 161, "ldap": 389, "https": 443, "submission": 587,
-    "ldaps": 636, "imaps": 993, "pop3s": 995, "mysql": 3306, "postgresql": 5432, "http-alt": 8080,
-}  # fmt: skip
-PROTOCOLS = {
-    "6": "tcp",
-    "17": "udp",
-    "132": "sctp",
-    "33": "dccp",
-    "136": "udplite",
-    "1": "icmp",
-    "58": "ipv6-icmp",
-}
-
-
+#: What a protocol may be called.
 _PROTOCOL = re.compile(r"[A-Za-z0-9.+-]+")
 
 
@@ -105,9 +90,7 @@ class Values:
 
 def values(what: str, keys: Iterable[str], family: Family, text: str = "") -> Values | None:
     """The values that some words stand for; None where they are none of this family. Raises `Strange`."""
-    written = list(keys)
-    if what in PORTS:
-        written = [str(_PORT_NAMES.get(word, word)) for word in written]
+    written = [_canonical(what, word) for word in keys]
     if what in ADDRESSES:
         written = [_without_host_bits(word) for word in written]
     text = text or ",".join(written)
@@ -118,9 +101,9 @@ def values(what: str, keys: Iterable[str], family: Family, text: str = "") -> Va
             if span is not None:
                 spans.append(span)
         return Values(_merged(spans), frozenset(), False, text)
+    names = frozenset(written)
     if what != "proto":
-        return Values(None, frozenset(written), False, text)
-    names = frozenset(PROTOCOLS.get(word, word) for word in written)
+        return Values(None, names, False, text)
     for name in names:
         if not _PROTOCOL.fullmatch(name):
             raise Strange(name)
@@ -129,7 +112,7 @@ def values(what: str, keys: Iterable[str], family: Family, text: str = "") -> Va
 
 def compared(what: str, op: str, word: str, family: Family) -> Values:
     """The values that stand in a relation to one; raises `Strange` for fields that have no order."""
-    span = _span(what, word, family) if _is_number(what) else None
+    span = _span(what, _canonical(what, word), family) if _is_number(what) else None
     if span is None:
         raise Strange(op)
     first, last, top = *span, _top(what, family)
@@ -176,9 +159,6 @@ def _is_number(what: str) -> bool:
 def _span(what: str, word: str, family: Family) -> tuple[int, int] | None:
     """The first and last number that a word stands for; None for an address of the other family."""
     first, dash, last = word.partition("-")
-    if dash and not first.isdecimal() and what in PORTS and word in _PORT_NAMES:
-        dash = ""
-        first = word
     if dash:
         low, high = _span(what, first, family), _span(what, last, family)
         if low is None or high is None:
@@ -188,12 +168,16 @@ def _span(what: str, word: str, family: Family) -> tuple[int, int] | None:
         return low[0], high[1]
     if what in ADDRESSES:
         return _addresses(word, family)
-    value = (
-        _PORT_NAMES[word]
-        if what in PORTS and word in _PORT_NAMES
-        else number(word, bits=16 if what in PORTS else 32)
-    )
+    value = number(word, bits=16 if what in PORTS else 32)
     return value, value
+
+
+def _canonical(what: str, word: str) -> str:
+    """The one spelling of a value of a field, whichever options nft listed it with."""
+    if what == "ct expiration":
+        time = seconds(word)
+        return word if time is None else str(time)
+    return symbols.canonical(what, word)
 
 
 def _without_host_bits(word: str) -> str:

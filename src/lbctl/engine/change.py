@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from lbctl.engine import history, trial
-from lbctl.errors import ApplyFailed, PermissionDenied, Stale, StateUnknown
+from lbctl.errors import ApplyFailed, LbctlError, PermissionDenied, Stale, StateUnknown, ToolCrashed
 from lbctl.host import forget_flows
 from lbctl.model import Action, Intent, Plan, diff, diff_services, stale_flows, touched
 from lbctl.spi import Advising
@@ -184,20 +184,54 @@ def _drop(host: Host, owner: str) -> None:
 
 
 def perform(session: Session, plan: Plan) -> list[str]:
-    """Have the kernel hold what a plan leads to, if it does not; returns what the user should know."""
+    """Have the kernel hold what a plan leads to, if it does not; returns what the user should know.
+
+    What was written is verified. Raises `ApplyFailed` if the kernel holds what it held before: nothing was
+    changed, or what was written came back wrong and was undone; `StateUnknown` if neither can be verified.
+    """
     if not plan.changed:
         return []
     backend = next(c.backend for c in session.candidates if c.backend.name == plan.backend)
-    held = backend.apply(session.host, plan)
-    left = diff(held, plan.after)
-    if left:
-        raise StateUnknown(
-            f"the kernel took the rules, but reads back otherwise: {' '.join(left[0].key)}",
-            hint="lbctl plan --rules shows the difference",
-        )
+    notes: list[str] = []
+    try:
+        held = backend.apply(session.host, plan)
+        fault = "the kernel holds something else than what was written"
+    except ToolCrashed as crash:
+        held, fault = _after_crash(session, backend, plan, crash), crash.message
+        notes = [f"{fault}, but all of the change is in the kernel."]
+    if wrong := diff(held, plan.after):
+        _undo(session, backend, plan, held, f"{fault}: {' '.join(wrong[0].key)}")
     store = session.store(plan.backend, plan.driver)
     session.memory.keep(store, plan.after.at(held.generation))
-    return end_flows(session, plan)
+    return notes + end_flows(session, plan)
+
+
+def _after_crash(session: Session, backend: Backend, plan: Plan, crash: ToolCrashed) -> Program:
+    """What the kernel holds after a tool was ended by a signal while it wrote."""
+    try:
+        return backend.observe(session.host, plan.driver, plan.after.owner)
+    except LbctlError as error:
+        message = f"{crash.message}; then the kernel could not be read: {error.message}"
+        raise StateUnknown(message, hint=crash.hint) from crash
+
+
+def _undo(session: Session, backend: Backend, plan: Plan, held: Program, fault: str) -> NoReturn:
+    """Return from what the kernel holds to what it held before a plan, verify that, and report the fault."""
+    hint = "lbctl backends shows the tool; another version of it, another driver or --backend may be right"
+    if not diff(held, plan.before):
+        raise ApplyFailed(f"{fault}; the kernel holds the rules from before", hint=hint)
+    try:
+        back = way(session.host, backend, plan.driver, held, plan.before, Intent(owner=plan.after.owner))
+        left = diff(backend.apply(session.host, back), plan.before)
+        reason = f"the kernel then holds {' '.join(left[0].key)} otherwise" if left else ""
+    except LbctlError as error:
+        reason = error.message
+    if reason:
+        raise StateUnknown(
+            f"{fault}; the state before could not be restored: {reason}",
+            hint="lbctl plan --rules shows what the kernel holds",
+        )
+    raise ApplyFailed(f"{fault}; the state before is restored and verified", hint=hint)
 
 
 def end_flows(session: Session, plan: Plan) -> list[str]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lbctl.model import Part
 
 
+#: What 0.1 remembered was not always read back from the kernel.
+_FORMAT = 2
 #: A part as one line of the file.
 _line = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
@@ -78,7 +80,7 @@ def _name(store: str, owner: str) -> str:
 
 
 def _head(generation: str | None) -> str:
-    return json.dumps([__version__, generation])
+    return json.dumps([__version__, _FORMAT, generation])
 
 
 def _part(rows: Any) -> Part:

@@ -57,6 +57,8 @@ class Migration:
     origin: str
     #: The source as it is, which is worth a place in the history.
     start: Plan | None = None
+    #: Services that the source does not hold as they were applied: what comes is what was applied.
+    drifted: frozenset[str] = frozenset()
     #: What the services that move select: family, protocol, address, port.
     selectors: frozenset[tuple[str, ...]] = frozenset()
     #: What moves where it is rules of others.
@@ -80,6 +82,8 @@ class Migration:
         """How a service that comes relates to the one that goes; None where it is not what was agreed to."""
         if pair.verdict.equal:
             return str(pair.verdict)
+        if pair.b is not None and pair.b.name in self.drifted:
+            return "restored as it was applied"
         if pair.a is None and self.lift is not None:
             # Rules of others are of one family, where a port of lbctl is of both.
             return "comes in addition" if self.comes(pair) else "is there already"
@@ -147,6 +151,11 @@ class Migration:
     def notes(self) -> tuple[str, ...]:
         """What the user should know before agreeing."""
         notes = dict.fromkeys((*self.come.notes, *self.go.notes))
+        if self.drifted:
+            services = ", ".join(sorted(self.drifted))
+            notes[
+                f"{self.source.place} does not hold {services} as applied: what comes is what was applied"
+            ] = None
         twins = (
             f"{mine} of lbctl does what the rules of {x} do: they only go" for x, mine in self.twins.items()
         )
@@ -208,6 +217,7 @@ def migration(
         )
     start, origin = _start(there, owner, intent)
     meant = start.intent or Intent(owner=owner)
+    drifted = _drifted(start)
     come = replace(plan_beside(session, meant), stale=())
     coming = reader(session.backend).read(session.backend.render(come.after))
     made = Migration(
@@ -217,7 +227,8 @@ def migration(
         come=come,
         go=removal_of(there, owner),
         intent=meant,
-        start=start,
+        start=None if drifted else start,
+        drifted=drifted,
         origin=origin,
         selectors=frozenset(service.selector[:4] for service in coming.services),
     )
@@ -318,20 +329,29 @@ def _overlap(one: Service, other: Service) -> bool:
 
 
 def _start(source: Session, owner: str, given: Intent | None) -> tuple[Plan, str]:
-    """The plan that changes nothing: the intent that an owner's rules in a store were made from."""
+    """The plan that leads to the intent that an owner's rules in a store were made from, and its origin.
+
+    It changes nothing, unless the kernel does not hold what was applied: then that is what is meant.
+    """
+    last = history.last_of(source.host, owner)
+    applied = last is not None and source.store(last.backend, last.driver) == source.place
     if given is not None:
         found = plan_beside(source, given)
-        if found.changed:
+        if found.changed and not (applied and last is not None and last.intent == given):
             raise ApplyFailed(
                 f"{source.place} does not hold what the intent file says",
                 hint=f"lbctl plan --driver {source.driver} shows the difference; apply it there first",
             )
         return found, "the intent file"
-    last = history.last_of(source.host, owner)
     if last is not None:
         found = plan_beside(source, last.intent)
-        if not found.changed:
+        if not found.changed or (applied and not _is_explained(source, owner)):
             return found, f"the history (number {last.number})"
+    return _explained(source, owner)
+
+
+def _explained(source: Session, owner: str) -> tuple[Plan, str]:
+    """As `_start`, from what the rules themselves say; raises `ApplyFailed` if no intent says it."""
     text = source.backend.render(source.observe(owner))
     read = imported(reader(source.backend).read(text))
     found = plan_beside(source, replace(read.intent, owner=owner))
@@ -340,6 +360,24 @@ def _start(source: Session, owner: str, given: Intent | None) -> tuple[Plan, str
             f"no intent is known that gives the rules in {source.place}", hint="--config names its file"
         )
     return found, "reading the rules"
+
+
+def _is_explained(source: Session, owner: str) -> bool:
+    """True if some other intent than the last applied one gives exactly the rules in the kernel."""
+    try:
+        _explained(source, owner)
+    except ApplyFailed:
+        return False
+    return True
+
+
+def _drifted(start: Plan) -> frozenset[str]:
+    """The services that the kernel does not hold as a plan's intent says."""
+    if not start.changed:
+        return frozenset()
+    names = {change.service for change in start.changes}
+    every = start.intent.services if start.intent else ()
+    return frozenset(each.name for each in every if None in names or each.name in names)
 
 
 def migration_returning(target: Session, intent: Intent, retired: str) -> Migration:

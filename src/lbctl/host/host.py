@@ -11,6 +11,7 @@ import importlib
 import os
 import pwd
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -55,6 +56,18 @@ class Completed:
     out: str
     err: str
 
+    @property
+    def ended_by(self) -> str | None:
+        """The signal that ended it, e.g. "signal 11 (SIGSEGV)"; None if it ended by itself.
+
+        A shell that ran the program reports 128 and the signal; no tool of ours ends so by itself.
+        """
+        number = -self.code if self.code < 0 else self.code - 128
+        if number <= 0:
+            return None
+        known = {int(each): each.name for each in signal.Signals}
+        return f"signal {number} ({known[number]})" if number in known else f"signal {number}"
+
 
 class Host(Protocol):
     """What lbctl needs of the machine that it runs on."""
@@ -73,6 +86,9 @@ class Host(Protocol):
 
     def exists(self, path: str) -> bool:
         """True where there is a file, be it readable or not."""
+
+    def fingerprint(self, path: str) -> str | None:
+        """What tells the file at `path` from any that replaces it, links followed; None if there is none."""
 
     def glob(self, pattern: str) -> tuple[str, ...]:
         """The paths of the files that a pattern with `*` and `?` in names fits, in order."""
@@ -242,6 +258,15 @@ class LocalHost:
         """See `Host`."""
         return Path(path).exists()
 
+    def fingerprint(self, path: str) -> str | None:
+        """See `Host`. Not the content: the file that counts is the one that is executed next."""
+        try:
+            real = Path(path).resolve(strict=True)
+            about = real.stat()
+        except (OSError, RuntimeError):
+            return None
+        return f"{real}:{about.st_dev}:{about.st_ino}:{about.st_size}:{about.st_mtime_ns}"
+
     def glob(self, pattern: str) -> tuple[str, ...]:
         """See `Host`."""
         return tuple(sorted(glob.glob(pattern)))  # noqa: PTH207 (a pattern that begins at the root)
@@ -351,6 +376,7 @@ class LocalHost:
         # One of each process: who writes at the same time would hand out what another has half written.
         fresh = path.with_suffix(f".{os.getpid()}.new")
         try:
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
             sweep(path.parent, path.stem)
             if text is not None:

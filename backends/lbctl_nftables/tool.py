@@ -1,0 +1,67 @@
+"""What is known of the tool that writes our rules: the dialect that it writes rightly, and what it proved.
+
+A tool that accepts a text need not write what the text says: nft 1.1.7 writes the keys of maps declared
+`typeof numgen` in the other byte order, and the kernel then finds none of them. So what a tool writes is read
+back: everything at its first use, what a change touched at every later one (`lbctl_nftables.apply`).
+
+The record of a tool lasts until this host starts again, and only while its files are the same ones.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from lbctl import __version__
+from lbctl_nftables import drivers
+
+if TYPE_CHECKING:
+    from lbctl.host import Host
+
+#: Where distributions keep the library that does the work of either driver.
+_LIBRARIES = (
+    "/usr/lib/*/libnftables.so.1*",
+    "/usr/lib*/libnftables.so.1*",
+    "/usr/local/lib/libnftables.so.1*",
+    "/lib/*/libnftables.so.1*",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is known of one tool on this host."""
+
+    dialect: str
+    #: Why this dialect.
+    reason: str
+    #: True once everything that it wrote was read back and was right.
+    verified: bool = False
+    #: The kernel's generation after its last verified write: nothing but its own rules was written since.
+    generation: str | None = None
+
+
+def recall(host: Host, driver: str) -> Record | None:
+    """The record of the tool behind a driver; None for a tool that was not used yet, or was replaced."""
+    try:
+        identity, fields = json.loads(host.recall(_name(driver)) or "[null, null]")
+        return Record(**fields) if identity == _identity(host, driver) else None
+    except (ValueError, TypeError):
+        return None
+
+
+def keep(host: Host, driver: str, record: Record) -> None:
+    """Remember a record. Best effort: without one, the next use of the tool counts as its first."""
+    host.remember(_name(driver), json.dumps([_identity(host, driver), asdict(record)]))
+
+
+def _name(driver: str) -> str:
+    return f"tool.{driver}"
+
+
+def _identity(host: Host, driver: str) -> list[str]:
+    """What changes when the tool, its library, the kernel or lbctl does."""
+    kernel = (host.read("/proc/sys/kernel/osrelease") or "").strip()
+    libraries = {path for pattern in _LIBRARIES for path in host.glob(pattern)}
+    files = [*drivers.ALL[driver].files(host), *sorted(libraries)]
+    return [__version__, kernel, *sorted({found for path in files if (found := host.fingerprint(path))})]
