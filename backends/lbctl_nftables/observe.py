@@ -131,7 +131,7 @@ class TableReader:
         yield from self._foreign()
 
     def _contents(self, named: Iterable[Set]) -> Iterator[Item]:
-        """The elements of all sets and maps; those that lead to services come first, and say whose others are."""
+        """The elements of all sets and maps. Those that lead to services come first: they name owners."""
         owners: dict[tuple[str, str], str] = {}
         for declared in sorted(named, key=lambda each: each.name not in layout.DISPATCH):
             if layout.is_affinity(declared.name):

@@ -138,8 +138,7 @@ def _leaves(body: bytes, tree: Mapping[int, _Node]) -> Iterator[tuple[str, bytes
     for kind, value in netlink.each(body):
         match tree.get(kind, f"attribute-{kind}"):
             case "comment":
-                comment = _comment(value)
-                yield ("userdata", value) if comment is None else ("comment", comment)
+                yield "comment", _comment(value)
             case str(field):
                 yield field, value
             case bytes(literal) if literal != value:
@@ -150,10 +149,15 @@ def _leaves(body: bytes, tree: Mapping[int, _Node]) -> Iterator[tuple[str, bytes
                 yield from _leaves(value, members)
 
 
-def _comment(userdata: bytes) -> bytes | None:
-    """The comment that nft's own data hold, if they hold nothing else."""
-    kind, size = userdata[:2] if len(userdata) > 1 else (None, 0)
-    return userdata[2:] if kind == _COMMENT and size == len(userdata) - 2 else None
+def _comment(userdata: bytes) -> bytes:
+    """The comment among nft's own data; empty if there is none. The rest concerns nft's listings only."""
+    place = 0
+    while place + 2 <= len(userdata):
+        kind, size = userdata[place], userdata[place + 1]
+        if kind == _COMMENT:
+            return userdata[place + 2 : place + 2 + size]
+        place += 2 + size
+    return b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +220,9 @@ def _pieces(body: bytes, tree: Mapping[int, _Node]) -> Iterator[_Piece]:
             case "chain":
                 yield from (varying, _Piece(rb"([^\0]+\0+)", _PLACES["chain"]))
             case "comment":
-                simple = _comment(value) is not None
                 yield varying
-                yield from (
-                    (_Piece(rb"\0."), _Piece(rb"([ -~]*\0+)", _PLACES["comment"])) if simple else (_UNKNOWN,)
-                )
+                yield _Piece(rb"\0.") if value[:1] == bytes([_COMMENT]) else _UNKNOWN
+                yield _Piece(rb"([ -~]*\0+)", _PLACES["comment"])
             case str(field):
                 yield exact
                 yield _Piece(b"(.{%d})%s" % (len(value), re.escape(padding)), _PLACES[field])
