@@ -93,7 +93,7 @@ def placing(service: Service, family: Family) -> Iterator[str]:
 def shared(family: Family) -> Iterator[Item]:
     """What all services with affinity share."""
     word = layout.WORD[family]
-    declarations = layout.declarations(word)
+    declarations = layout.declarations(word, layout.Dialect.MODERN)
     for name, kind in ((layout.LEARNED, layout.SERVICES), (layout.LEARNED_PORTS, layout.PORTS)):
         yield Item((word, "map", name), "\n".join(declarations[kind]))
     rules: dict[str, list[str]] = {chain: [] for chain in layout.LEARNING}
@@ -120,7 +120,7 @@ def of_service(service: Service, family: Family) -> Iterator[Item]:
     word, name = layout.WORD[family], service.name
     clients = layout.affinity(name, remote=service.remote)
     places = layout.endpoints(name, remote=service.remote)
-    declarations = layout.declarations(word)
+    declarations = layout.declarations(word, layout.Dialect.MODERN)
     for what, made in (("map", clients), ("set", places)):
         kind = layout.kind_of_set(made) or ""
         yield Item((word, what, made), "\n".join(declarations[kind]), name)

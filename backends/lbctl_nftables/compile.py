@@ -141,9 +141,10 @@ class _Shared:
         if layout.REFUSE in self._needs:
             names |= {layout.REFUSED: layout.SERVICES, layout.REFUSED_PORTS: layout.PORTS}
         pages = [name for name in sorted(self._needs) if layout.is_page(name)]
-        names |= {name: layout.kind_of_page(name, self._dialect) for name in pages}
+        names |= {name: layout.kind_of_page(name) for name in pages}
         for name, kind in names.items():
-            yield _set(self._word, "set" if kind == layout.LINKS else "map", name, kind)
+            what = "set" if kind == layout.LINKS else "map"
+            yield _set(self._word, self._dialect, what, name, kind)
 
     def _chains(self) -> Iterator[Item]:
         for hook in (layout.PREROUTING, layout.OUTPUT):
@@ -218,6 +219,9 @@ class _Shared:
 class _Service:
     """The items of one service in one family, in the order in which the kernel can create them."""
 
+    #: What the dialects with slot pages declare apart is not of one service.
+    _dialect = layout.Dialect.MODERN
+
     def __init__(
         self, service: Service, family: Family, listeners: Iterable[Listener], page: int, place: int
     ) -> None:
@@ -248,7 +252,7 @@ class _Service:
     def _items(self) -> Iterator[Item]:
         service, name = self._service, self._service.name
         if service.allow:
-            yield _set(self._word, "set", layout.networks(name), layout.NETWORKS, name)
+            yield _set(self._word, self._dialect, "set", layout.networks(name), layout.NETWORKS, name)
         yield self._chain(layout.chain(name))
         if self._selecting:
             yield self._chain(layout.allowed_chain(name))
@@ -360,6 +364,8 @@ class _Service:
 class _ClassicService(_Service):
     """The same in the classic dialect: no pages, a chain per endpoint."""
 
+    _dialect = layout.Dialect.CLASSIC
+
     def __init__(
         self, service: Service, family: Family, listeners: Iterable[Listener], page: int, place: int
     ) -> None:
@@ -378,9 +384,9 @@ class _ClassicService(_Service):
             yield self._body(name, *rules)
 
 
-def _set(word: str, what: str, name: str, kind: str, service: str | None = None) -> Item:
+def _set(word: str, dialect: str, what: str, name: str, kind: str, service: str | None = None) -> Item:
     """The declaration of a set or map, of the kind that `layout.declarations` has."""
-    return Item((word, what, name), "\n".join(layout.declarations(word)[kind]), service)
+    return Item((word, what, name), "\n".join(layout.declarations(word, dialect)[kind]), service)
 
 
 def _homes(services: Iterable[Service]) -> dict[str, tuple[int, int]]:

@@ -53,9 +53,9 @@ class Dialect(StrEnum):
     CLASSIC = "classic"
 
 
-#: Prefix of a kind of slot page → how its maps declare their keys, 32-bit numbers in host order.
-_MARK_KIND = "mark-"
-_PAGE_KEYS: Mapping[str, str] = {"": "numgen inc mod 2", _MARK_KIND: "meta mark"}
+#: Dialect → how the maps of slot pages declare their keys, 32-bit numbers in host order.
+_PAGE_KEYS: Mapping[str, str] = {Dialect.MODERN: "numgen inc mod 2", Dialect.MARK: "meta mark"}
+
 #: Family → the word for it, in tables and in nat statements.
 WORD: Mapping[Family, str] = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 FAMILY: Mapping[str, Family] = {word: family for family, word in WORD.items()}
@@ -115,6 +115,7 @@ _LONGEST = 128
 _RANGE = 1 << 16
 _RANGES = 1 << 15
 _CLIENTS = (f"size {AFFINITY_SIZE}", "flags dynamic,timeout")
+_LINK_PAIRS = ("size 1024", "flags dynamic")
 
 
 def table(owner: str) -> str:
@@ -180,9 +181,9 @@ def is_page(name: str) -> bool:
     return _PAGE.match(name) is not None
 
 
-def kind_of_page(name: str, dialect: str = Dialect.MODERN) -> str:
-    """The kind of declaration that a page of this name has in a dialect."""
-    return f"{_MARK_KIND if dialect == Dialect.MARK else ''}page-{name.rpartition('-')[0]}"
+def kind_of_page(name: str) -> str:
+    """The kind of declaration that a page of this name has."""
+    return f"page-{name.rpartition('-')[0]}"
 
 
 def service_of_set(name: str) -> str | None:
@@ -270,26 +271,38 @@ def next_range(range_number: int) -> int:
     return (range_number + 1) % _RANGES
 
 
-@lru_cache(maxsize=2)
-def declarations(word: str) -> Mapping[str, tuple[str, ...]]:
-    """Kind of set or map → the statements that declare it in family `word`."""
+@lru_cache(maxsize=8)
+def declarations(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
+    """Kind of set or map → the statements that declare it in family `word` in a dialect.
+
+    Newer nft notes an expression for each `type` too, in a form that makes nft 1.0.6 crash when it reads the
+    table; with the notes that `typeof` leaves, every version gets on. `typeof` is of nft 0.9.4.
+    """
+    if dialect == Dialect.CLASSIC:
+        address = "ipv4_addr" if word == "ip" else "ipv6_addr"
+        return {
+            SERVICES: (f"type {address} . inet_proto . inet_service : verdict",),
+            PORTS: ("type inet_proto . inet_service : verdict",),
+            NETWORKS: (f"type {address}", "flags interval"),
+            LINKS: ("type iface_index . iface_index", *_LINK_PAIRS),
+        }
+    key = _PAGE_KEYS[dialect]
     return {
-        SERVICES: (f"type {_address(word)} . inet_proto . inet_service : verdict",),
-        PORTS: ("type inet_proto . inet_service : verdict",),
-        **{f"{kind}page-ports": (f"typeof {key} : th dport", "counter") for kind, key in _PAGE_KEYS.items()},
+        SERVICES: (f"typeof {word} daddr . meta l4proto . th dport : verdict",),
+        PORTS: ("typeof meta l4proto . th dport : verdict",),
+        "page-ports": (f"typeof {key} : th dport", "counter"),
         # A concatenation must name the protocol of the rules that use it: nft 1.0.6 takes `th` in a script
         # that makes the map, but not once the map is in the kernel.
         **{
-            f"{kind}page-addresses-{protocol}": (f"typeof {key} : {word} daddr . {protocol} dport", "counter")
-            for kind, key in _PAGE_KEYS.items()
+            f"page-addresses-{protocol}": (f"typeof {key} : {word} daddr . {protocol} dport", "counter")
             for protocol in Protocol
         },
-        NETWORKS: (f"type {_address(word)}", "flags interval"),
-        LINKS: ("type iface_index . iface_index", "size 1024", "flags dynamic"),
-        "affinity": (f"type {_address(word)} : {_kept(word)}", *_CLIENTS),
-        "local-affinity": (f"type {_address(word)} : inet_service", *_CLIENTS),
-        "endpoints": (f"type {_address(word)} . inet_service", "counter"),
-        "local-endpoints": ("type inet_service", "counter"),
+        NETWORKS: (f"typeof {word} saddr", "flags interval"),
+        LINKS: ("typeof iif . oif", *_LINK_PAIRS),
+        "affinity": (f"typeof {word} saddr : {_kept(word)}", *_CLIENTS),
+        "local-affinity": (f"typeof {word} saddr : th dport", *_CLIENTS),
+        "endpoints": (f"typeof {word} daddr . th dport", "counter"),
+        "local-endpoints": ("typeof th dport", "counter"),
     }
 
 
@@ -310,8 +323,4 @@ def kept(word: str, place: str) -> str:
 
 def _kept(word: str) -> str:
     # An update writes 16 bytes of data at most: with an IPv6 address and a port, nft 1.0.6 aborts.
-    return "ipv6_addr" if word == "ip6" else "ipv4_addr . inet_service"
-
-
-def _address(word: str) -> str:
-    return "ipv4_addr" if word == "ip" else "ipv6_addr"
+    return "ip6 daddr" if word == "ip6" else "ip daddr . th dport"

@@ -6,7 +6,7 @@ and all else differs from everything that it can write.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from lbctl.errors import ApplyFailed
@@ -16,6 +16,7 @@ from lbctl_nftables.generation import generation
 from lbctl_nftables.kernel import datatypes, elements, expressions, netlink, objects
 from lbctl_nftables.kernel.objects import Table
 from lbctl_nftables.kernel.spelling import spelled
+from lbctl_nftables.layout import Dialect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -197,6 +198,14 @@ class TableReader:
 
     # parts of both
 
+    @cached_property
+    def _dialects(self) -> tuple[Dialect, ...]:
+        """The dialects that the table may be written in: only the classic one has no slot pages."""
+        if not any(map(layout.is_page, self._sets)):
+            self._sets = {**objects.sets(self._host, self._table), **self._sets}
+        classic = not any(map(layout.is_page, self._sets))
+        return (Dialect.CLASSIC,) if classic else (Dialect.MODERN, Dialect.MARK)
+
     def _elements(self, name: str) -> list[Element]:
         return elements.elements(self._host, self._table, name)
 
@@ -209,7 +218,7 @@ class TableReader:
             yield Item((self._word, "flags", "dormant"), "")
 
     def _set(self, declared: Set) -> Item:
-        text = "\n".join(_declaration(self._word, declared))
+        text = "\n".join(_declaration(self._word, declared, self._dialects))
         return Item((self._word, declared.kind, declared.name), text, layout.service_of_set(declared.name))
 
     def _chain(self, chain: Chain) -> Item:
@@ -270,21 +279,22 @@ def _service_behind(text: str) -> str | None:
     return layout.service_of_chain(chain) if chain else None
 
 
-def _declaration(word: str, declared: Set) -> tuple[str, ...]:
-    """The declaration as `compile` writes it, if it is one of these."""
+def _declaration(word: str, declared: Set, dialects: Sequence[Dialect]) -> tuple[str, ...]:
+    """The declaration as `compile` writes it in one of these dialects, if it is one of these."""
     lines = declared.lines()
-    kinds = _kinds(word).get(_canonical(lines), ())
-    if declared.has_sizes_of_types and kinds:
-        of_page = {layout.kind_of_page(declared.name, dialect) for dialect in layout.Dialect}
-        return layout.declarations(word)[next((kind for kind in kinds if kind in of_page), kinds[0])]
+    for dialect in dialects if declared.has_sizes_of_types else ():
+        kinds = _kinds(word, dialect).get(_canonical(lines), ())
+        if kinds:
+            of_page = layout.kind_of_page(declared.name)
+            return layout.declarations(word, dialect)[of_page if of_page in kinds else kinds[0]]
     return lines
 
 
-@lru_cache(maxsize=2)
-def _kinds(word: str) -> Mapping[frozenset[str], tuple[str, ...]]:
+@lru_cache(maxsize=8)
+def _kinds(word: str, dialect: Dialect) -> Mapping[frozenset[str], tuple[str, ...]]:
     """Canonical declaration → the kinds of our declarations that are this in the kernel."""
     kinds: dict[frozenset[str], tuple[str, ...]] = {}
-    for kind, lines in layout.declarations(word).items():
+    for kind, lines in layout.declarations(word, dialect).items():
         canonical = _canonical(lines)
         kinds[canonical] = (*kinds.get(canonical, ()), kind)
     return kinds

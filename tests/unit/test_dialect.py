@@ -216,8 +216,9 @@ def test_the_program_of_a_probe_has_all_that_a_dialect_writes(monkeypatch: pytes
         assert ("@affinity-remote" in text) == (name is not Dialect.CLASSIC)
         can = dialect.speaking(dialect.CAPABILITIES, name)
         written = {line.strip() for line in script.render(nftables.compile(INTENT, can)).splitlines()}
-        declared = {line for line in written if line.startswith("typeof")}
-        assert declared <= {line for kind in layout.declarations("ip").values() for line in kind}
+        declared = {line for line in written if line.startswith("type") and " hook " not in line}
+        assert declared
+        assert declared <= {line for kind in layout.declarations("ip", name).values() for line in kind}
 
 
 def test_the_classic_dialect_refuses_affinity_by_name() -> None:
