@@ -9,7 +9,7 @@ from lbctl.host.fake import FakeHost
 from lbctl.model import Family, Intent, Scheduler, SourceNat
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
-from lbctl_nftables.probe import CAPABILITIES as NFTABLES
+from lbctl_nftables.dialect import CAPABILITIES as NFTABLES
 from support.intents import intents
 
 IPTABLES = replace(iptables.probe(FakeHost()).capabilities, families=frozenset(Family))

@@ -10,7 +10,7 @@ from lbctl.model import DEFAULT_OWNER, Endpoint, Intent, Scheduler, Service
 from lbctl.spi import Capabilities
 from lbctl_nftables import backend as nftables
 from lbctl_nftables import dialect
-from lbctl_nftables.probe import CAPABILITIES
+from lbctl_nftables.dialect import CAPABILITIES
 from support.intents import forgetful, intents
 from support.reading import assert_same, lets_in
 
