@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.spi import Retirement, keeper_of, missing, present
 from lbctl_nftables import drivers
-from lbctl_nftables.drivers import nft
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -201,10 +200,9 @@ def _kept(record: str) -> tuple[list[tuple[str, str]], list[_Kept]]:
 
 
 def _now(host: Host, driver: str, objects: Iterable[_Kept]) -> _Dump:
-    by = nft if host.which("nft") else drivers.ALL[driver]
     texts = []
     for family, table in dict.fromkeys(each.place[:2] for each in objects):
-        done = by.read(host, "list", "table", family, table, json=False, handles=True)
+        done = drivers.list_table(host, driver, family, table, handles=True)
         # One that is not there has nothing to be taken out.
         texts.append(done.out if not done.code else "")
     return _Dump("".join(texts))

@@ -7,7 +7,7 @@ import pytest
 
 from lbctl.errors import ApplyFailed
 from lbctl.host.fake import FakeHost
-from lbctl_nftables import netlink
+from lbctl_nftables.kernel import netlink
 from support.netlink import GENERATION, TABLE, attribute, done, failure, message, table
 
 NUMBER = attribute(1, (77).to_bytes(4, "big"))

@@ -1,4 +1,4 @@
-"""The two ways to reach nftables. Both take the same text and print the same listings.
+"""The two ways to write nftables, and to list foreign tables. Both take and print the same text.
 
 A driver is a module with `NAME`, `find(host)` → its version and the reason why it cannot be used ("" where it
 can), `files(host)`, and `read` and `load`, which return how nft ended.
@@ -6,13 +6,10 @@ can), `files(host)`, and `read` and `load`, which return how nft ended.
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lbctl.errors import ApplyFailed, ToolCrashed
-from lbctl_nftables import listing
 from lbctl_nftables.drivers import libnftables, nft
-from lbctl_nftables.kernel import netlink
 
 if TYPE_CHECKING:
     from lbctl.host import Completed, Host
@@ -23,46 +20,17 @@ _OTHER_VERSION = "another version of nft may have written rules that this one ca
 ALL = {libnftables.NAME: libnftables, nft.NAME: nft}
 
 
-def read_table(host: Host, driver: str, family: str, name: str) -> list[Any]:
-    """As `read`, all of a table; as text where it has flags (see `netlink.tables`)."""
-    words = ("list", "table", family, name)
-    if netlink.tables(host).get((family, name)):
-        return listing.objects(_text(host, driver, *words))
-    return read(host, driver, *words)
+def list_table(host: Host, driver: str, family: str, name: str, *, handles: bool = False) -> Completed:
+    """Return how nft lists one table, with the handles of its rules if asked.
 
-
-def read(host: Host, driver: str, *words: str) -> list[Any]:
-    """Run one listing command and return the objects of its JSON; raises `ApplyFailed` with nft's words.
-
-    An nft that was built without JSON ends with an error ("JSON support not compiled-in"), the library
-    without a word. Then the text listing is read; where that fails too, the reason was another one.
+    The command lists if there is one, whatever the driver; a library would load slower. Raises `ApplyFailed`
+    if nft is ended by a signal: nft 1.0.6 crashes on some tables that nft 1.1.3 wrote.
     """
-    done = ALL[driver].read(host, *words, json=True)
-    if not done.code:
-        try:
-            answer = json.loads(done.out)
-        except ValueError:
-            pass
-        else:
-            return _objects(answer, done.out)
-    return listing.objects(_text(host, driver, *words))
-
-
-def _text(host: Host, driver: str, *words: str) -> str:
-    done: Completed = ALL[driver].read(host, *words, json=False)
-    if done.code:
-        raise ApplyFailed(f"nft refused: {explain(' '.join(words), done.err)}")
-    return done.out
-
-
-def _objects(answer: Any, text: str) -> list[Any]:
-    found = answer.get("nftables") if isinstance(answer, dict) else None
-    if not isinstance(found, list):
-        raise ApplyFailed(
-            f"nft answered something that is no list of objects: {text[:80]!r}",
-            hint="does nft list tables work on this host?",
-        )
-    return [entry for entry in found if isinstance(entry, dict)]
+    by = nft if host.which("nft") else ALL[driver]
+    done: Completed = by.read(host, "list", "table", family, name, handles=handles)
+    if done.ended_by is not None:
+        raise ApplyFailed(_ended(host, by.NAME, done), hint=_OTHER_VERSION)
+    return done
 
 
 def load(host: Host, driver: str, script: str, *, check: bool = False, trusted: bool = False) -> None:
@@ -73,13 +41,16 @@ def load(host: Host, driver: str, script: str, *, check: bool = False, trusted: 
     """
     done = ALL[driver].load(host, script, check=check, trusted=trusted)
     if done.ended_by is not None:
-        version, _ = nft.find(host)
-        message = f"nft {version or '(version unknown)'} (driver {driver}) was ended by {done.ended_by}"
-        if check:
-            raise ApplyFailed(message, hint=_OTHER_VERSION)
-        raise ToolCrashed(message, hint=_OTHER_VERSION)
+        crash = ApplyFailed if check else ToolCrashed
+        raise crash(_ended(host, driver, done), hint=_OTHER_VERSION)
     if done.code:
         raise ApplyFailed(f"nft refused: {explain(script, done.err)}")
+
+
+def _ended(host: Host, driver: str, done: Completed) -> str:
+    """Which tool a signal ended."""
+    version, _ = nft.find(host)
+    return f"nft {version or '(version unknown)'} (driver {driver}) was ended by {done.ended_by}"
 
 
 def explain(script: str, message: str) -> str:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lbctl.errors import ApplyFailed
 from lbctl.host import Completed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from lbctl.host import Host
 
 NAME = "libnftables"
 _MODULE = "nftables"
-_STDERR = 2
 #: -P: with -m alone, the current directory would be the first place where root looks for modules.
 _CHILD = ("-P", "-m", "lbctl_nftables.drivers.libnftables_child")
 
@@ -39,17 +34,10 @@ def find(host: Host) -> tuple[str | None, str]:
     return None, ""
 
 
-def read(host: Host, *words: str, json: bool, handles: bool = False) -> Completed:
-    """Run one listing command."""
-    context = _context(host)
-    if json:
-        context.set_json_output(True)
-    else:
-        context.set_numeric_prio_output(True)
-    if handles:
-        context.set_handle_output(True)
-    with _quiet():
-        return _run(context, " ".join(words))
+def read(host: Host, *words: str, handles: bool = False) -> Completed:
+    """Run one listing command, in a process of its own: foreign tables may crash the library."""
+    option = ("--handle",) if handles else ()
+    return host.run([sys.executable, *_CHILD, *option, *words])
 
 
 def files(host: Host) -> tuple[str, ...]:
@@ -65,28 +53,6 @@ def load(host: Host, script: str, *, check: bool, trusted: bool) -> Completed:
     with host.kept(NAME, lambda: _context(host)) as context:
         context.set_dry_run(check)
         return _run(context, script)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Nothing goes to standard error: errors come as text, but 1.0.6 writes warnings there itself.
-
-    It has no JSON for an update of a map, says so for each one, and lists it as text.
-    """
-    try:
-        before = os.dup(_STDERR)
-    except OSError:
-        # Closed: nobody is disturbed.
-        yield
-        return
-    try:
-        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        os.dup2(nowhere, _STDERR)
-        os.close(nowhere)
-        yield
-    finally:
-        os.dup2(before, _STDERR)
-        os.close(before)
 
 
 def _run(context: Any, text: str) -> Completed:

@@ -20,10 +20,9 @@ def find(host: Host) -> tuple[str | None, str]:
     return (found[1], "") if found else (None, f"{path} does not tell its version")
 
 
-def read(host: Host, *words: str, json: bool, handles: bool = False) -> Completed:
-    """Run one listing command. Given as arguments: from a file, nft 1.0.6 prints no JSON."""
-    options = ["--json" if json else "--numeric-priority", *(["--handle"] if handles else [])]
-    return host.run([_path(host), *options, *words])
+def read(host: Host, *words: str, handles: bool = False) -> Completed:
+    """Run one listing command."""
+    return host.run([_path(host), "--numeric-priority", *(["--handle"] if handles else []), *words])
 
 
 def files(host: Host) -> tuple[str, ...]:

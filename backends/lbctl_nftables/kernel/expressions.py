@@ -60,7 +60,7 @@ _FIB: Mapping[int, str] = {1: "saddr", 2: "daddr", 4: "mark", 8: "iif", 16: "oif
 _FIB_TYPE = 3
 #: NFT_CMP_… and NFT_RANGE_…: how the value stands to what is compared.
 _RELATIONS = (" ", " != ", " < ", " <= ", " > ", " >= ")
-_EQUAL, _UNEQUAL = 0, 1
+_EQUAL, _UNEQUAL, _AT_MOST, _AT_LEAST = 0, 1, 3, 5
 #: NF_NAT_RANGE_…: those that follow from the registers, and those that nft writes.
 _MAP_ADDRESSES, _MAP_PORTS = 0x1, 0x2
 _NAT_FLAGS: Mapping[int, str] = {4: "random", 8: "persistent", 16: "fully-random"}
@@ -257,6 +257,11 @@ class _Rule:
         relation = netlink.number(fields[2])
         value = self._take(fields[1], len(constant))
         text = _compared(value, relation, constant)
+        begun = f"{value.text}{_RELATIONS[_AT_LEAST]}"
+        if relation == _AT_MOST and self._statements and self._statements[-1].startswith(begun):
+            # A range, which nft writes as two comparisons.
+            first = self._statements.pop().removeprefix(begun)
+            text = f"{value.text} {first}-{text.removeprefix(f'{value.text}{_RELATIONS[_AT_MOST]}')}"
         if value.text == "meta l4proto" and relation == _EQUAL and not value.mask:
             self._protocol = datatypes.spell(value.types, constant), len(self._statements)
         self._statements.append(text)

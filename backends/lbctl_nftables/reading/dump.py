@@ -1,12 +1,13 @@
-"""A live kernel → a text for `read`. Table by table: one that nft cannot list must not hide the others."""
+"""A live kernel → a text for `read`, table by table: one that cannot be read must not hide the others."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from lbctl_nftables import drivers
-from lbctl_nftables.drivers import nft
+from lbctl.errors import ApplyFailed
+from lbctl_nftables import drivers, layout, listing
 from lbctl_nftables.kernel import netlink
+from lbctl_nftables.kernel.objects import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ _FAMILIES = {"ip", "ip6", "inet"}
 
 
 class Listed(NamedTuple):
-    """A table and its text; where nft cannot list it, the command that would."""
+    """A table and its text; if it cannot be read, the command that would list it, with the reason."""
 
     family: str
     name: str
@@ -34,19 +35,24 @@ def dump(host: Host, driver: str) -> str:
 def listed(
     host: Host, driver: str, *, but: Callable[[str, str], bool] = lambda *_: False, handles: bool = False
 ) -> Iterator[Listed]:
-    """The tables of a live kernel `but` those of some family and name; with the handles of their rules.
+    """Yield the tables of a live kernel `but` those of some family and name, with the handles of their rules.
 
-    The command reads wherever there is one: to list a table of others has crashed nft 1.0.6, and the library
-    would take this process with it. A table that cannot be listed stays as the command that would list it,
-    which a reader reports. Tables of iptables-nft are another store, with its own reader.
+    Tables managed by lbctl are read by netlink, whichever nft wrote them; foreign ones are listed by nft. A
+    table that cannot be listed stays as the command that would list it, which a reader reports. Tables of
+    iptables-nft are another store, with its own reader.
     """
-    by = nft if host.which("nft") else drivers.ALL[driver]
-    # The library has an option for it, which nobody has needed yet.
-    option = ("--handle",) if handles and by is nft else ()
     for family, name in netlink.tables(host):
-        if family in _FAMILIES and not but(family, name):
-            found = by.read(host, *option, "list", "table", family, name, json=False)
-            if _FOREIGN in found.err or _FOREIGN in found.out:
-                continue
-            text = found.out if not found.code else f"list table {family} {name}\n"
-            yield Listed(family, name, text)
+        if family not in _FAMILIES or but(family, name):
+            continue
+        if layout.owner_of(family, name) is not None:
+            yield Listed(family, name, listing.text_of(host, Table(family, name), handles=handles))
+            continue
+        done, reason = None, ""
+        try:
+            done = drivers.list_table(host, driver, family, name, handles=handles)
+        except ApplyFailed as error:
+            reason = f" # {error.message}"
+        if done is not None and _FOREIGN in done.err + done.out:
+            continue
+        text = f"list table {family} {name}{reason}\n" if done is None or done.code else done.out
+        yield Listed(family, name, text)
