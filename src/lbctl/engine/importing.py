@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 #: Listeners that the ports of one selector become at most.
 _MOST_PORTS = 64
+#: Letters of the ports in a service's name.
+_MOST_LETTERS = 40
 #: What draws give is off from the fraction that was meant by less than this.
 ROUNDED = Fraction(1, 1 << 26)
 #: An address in brackets with a port, or a port alone.
@@ -80,10 +82,8 @@ def read_rules(data: bytes, backends: Iterable[Backend]) -> Reading:
     kept = extract(text)
     if kept is None:
         return _read(text, backends)
-    if kept.refused:
-        reading = Reading(format="commands", accept=False)
-    else:
-        reading = _read(kept.text, backends)
+    refused = Reading(format="commands", accept=False)
+    reading = refused if kept.refused else _read(kept.text, backends)
     findings = sorted([*kept.findings, *reading.findings], key=lambda each: each.line)
     unsupported = (*kept.unsupported, *reading.unsupported)
     return replace(reading, findings=tuple(findings), unsupported=unsupported)
@@ -417,12 +417,8 @@ def _listeners(service: ReadService, remarks: list[str]) -> Iterator[Listener]:
         raise _CannotHold(f"protocol {service.proto}")
     if service.leak:
         raise _CannotHold(
-            f"{brief(service.leak)} of its connections reach no endpoint; --fix gives each endpoint the same share, "
-            "--keep these shares, with the listener itself as one more endpoint"
-        )
-    if not service.exact:
-        raise _CannotHold(
-            f"its shares depend on {service.depends_on}; --fix gives each endpoint the same share"
+            f"{brief(service.leak)} of its connections reach no endpoint; --fix gives each endpoint the same "
+            "share, --keep these shares, with the listener itself as one more endpoint"
         )
     if service.dport == "any":
         raise _CannotHold("all ports")
@@ -574,12 +570,19 @@ def _name(service: ReadService, made: Mapping[str, Service], last: dict[str, int
     """
     tidy = re.sub(r"[^a-z0-9]+", "-", (service.name or "").lower()).strip("-")[:50].strip("-")
     base = service.name if service.name and NAME.match(service.name) else tidy
-    base = base or f"{service.proto}-{re.sub(r'[^0-9]+', '-', service.dport)}"
+    base = base or f"{service.proto}-{_short_ports(service.dport)}"
     name = base
     while name in made:
         last[base] = number = last.get(base, 1) + 1
         name = f"{base[:55]}-{number}"
     return name
+
+
+def _short_ports(text: str) -> str:
+    """Ports as a part of a name: all of them, or the first and how many parts follow."""
+    parts = re.findall(r"[0-9-]+", text)
+    joined = "-".join(parts)
+    return joined if len(joined) <= _MOST_LETTERS else f"{parts[0]}-and-{len(parts) - 1}-more"
 
 
 def own_endpoint(service: ReadService) -> str:

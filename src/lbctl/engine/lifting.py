@@ -91,15 +91,13 @@ class Lift:
 
 
 def cured(reading: Reading, cure: Cure) -> Reading:
-    """Return what was read with the shares that each service is to have; those that `cure` cannot give stay."""
-    services = tuple(
-        each
-        if each.action not in _TO_ENDPOINTS
-        or not is_balancing(each)
-        or (cure is Cure.KEEP and not each.exact)
-        else _cured(each, reading, cure)
-        for each in reading.services
-    )
+    """Return what was read with the shares that `cure` gives each service; unchanged if it cannot."""
+
+    def can(service: ReadService) -> bool:
+        kept = service.exact or cure is Cure.FIX
+        return kept and service.action in _TO_ENDPOINTS and is_balancing(service)
+
+    services = tuple(_cured(x, reading, cure) if can(x) else x for x in reading.services)
     return replace(reading, services=services)
 
 

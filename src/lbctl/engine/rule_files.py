@@ -1,9 +1,9 @@
 """Files in which people keep rules → the commands in them, each on the line where it stands.
 
-A unit of systemd, a file of wg-quick, `/etc/network/interfaces`, firewalld's direct rules and OpenWrt's fragments hold
-commands or rules, in a form of their own. `extract` knows the form and returns a text that a `Reader` understands:
-as many lines as the file, on each of them the command that this line of the file runs, or nothing. What a file holds
-and does not run, or what its form leaves open, is a finding. Rules themselves are not understood here.
+A unit of systemd, a file of wg-quick, `/etc/network/interfaces`, firewalld's direct rules and OpenWrt's
+fragments hold commands or rules in a form of their own. `extract` knows the form and returns a text that a
+`Reader` understands: as many lines as the file, on each of them the command that this line runs, or nothing.
+What a file holds and does not run, or what its form leaves open, is a finding. Rules are not understood here.
 """
 
 from __future__ import annotations
@@ -341,7 +341,8 @@ def _fragment(lines: Sequence[str], found: Extracted, first: int) -> None:
     """A file of `/etc/nftables.d`, which fw4 includes inside its table."""
     found.commands = list(lines)
     found.commands[first - 1] = f"table inet fw4 {{ {lines[first - 1]}"
-    found.commands[-1] += "\n}"
+    # The brace stands behind the last line, which ends without a comment.
+    found.commands[-1] = f"{found.commands[-1].partition('#')[0]} }}"
     found.note(first, "", "read as a part of `table inet fw4`, without what fw4 adds to that")
 
 
@@ -360,8 +361,8 @@ _LISTED = (
     "`lbctl import --from iptables-legacy` (or iptables-nft) on that host"
 )
 _IPVS = (
-    "services of IPVS, which are no packet filter rules: write each with `lbctl init --listen ADDRESS:PORT/tcp "
-    "--to REAL-SERVER:PORT,…`"
+    "services of IPVS, which are no packet filter rules: write each with "
+    "`lbctl init --listen ADDRESS:PORT/tcp --to REAL-SERVER:PORT,…`"
 )
 
 #: What a file is, how its first line begins, what else it must hold, and what takes its commands.

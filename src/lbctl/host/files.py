@@ -1,4 +1,4 @@
-"""Files: written so that they are whole or as before, whatever happens; read up to a limit, never from a device."""
+"""Files: written so that they are whole or as before; read up to a limit, and never from a device."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_bounded(source: str, limit: int = DEFAULT_LIMIT) -> bytes:
         if source == "-":
             return _read(0, name, limit)
         # Opening a device can have an effect: its kind is asked first.
-        _check_kind(os.stat(source), name)
+        _check_kind(Path(source).stat(), name)
         handle = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
         try:
             return _read(handle, name, limit)

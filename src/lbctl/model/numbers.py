@@ -1,7 +1,7 @@
 """Numbers in untrusted text.
 
 `str.isdigit` is true for digits that `int` refuses (superscripts), `str.isdecimal` for the digits of every
-script, and `int` refuses more than 4,300 digits: this function is what ports, marks, positions and lengths are read by.
+script, and `int` refuses more than 4,300 digits. Ports, marks, positions and lengths are read here instead.
 """
 
 from __future__ import annotations
