@@ -163,7 +163,7 @@ def test_the_interface_is_the_stanzas() -> None:
 
 REFUSED = {
     "list": (
-        "Chain PREROUTING (policy ACCEPT)\ntarget prot opt source destination\nDNAT tcp -- anywhere anywhere\n",
+        "Chain PREROUTING (policy ACCEPT)\ntarget prot opt source destination\nDNAT tcp -- any any\n",
         "iptables-save",
     ),
     "ipvsadm": ("-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r 10.0.1.1:80 -m -w 1\n", "lbctl init"),
