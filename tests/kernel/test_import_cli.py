@@ -88,7 +88,7 @@ def test_import_of_our_own_rules(network: Network, backend: str) -> None:
 
 def test_findings_are_talk_and_tell_what_is_right(network: Network) -> None:
     done = network.lbctl("import", "-", stdin=LADDER)
-    assert done.code == 0
+    assert done.code == 1
     assert "[[service]]" not in done.out
     assert "standard input:5: error: every-n-on-each-line" in done.err
     assert "50 %, 25 %" in done.err
@@ -195,3 +195,56 @@ def test_an_intent_cannot_say_anything_else(network: Network, evil: str) -> None
             done = network.lbctl(*words, config=text)
             assert (done.code, done.out) == (2, ""), (key, words)
             assert not ACTING.search(done.err), done.err
+
+
+def test_the_exit_code_says_whether_all_that_balances_is_in_the_intent(network: Network) -> None:
+    assert network.lbctl("import", "-", stdin=RULES).code == 0
+    # A ladder that leaks, one of marks, and a rule that is not understood in front of a choice.
+    marks = mangle(
+        f"-p tcp --dport 80 {nth(2)} -j MARK --set-mark 1",
+        "-p tcp --dport 80 -m mark --mark 0 -j MARK --set-mark 2",
+    )
+    unread = table(f"{TCP} -m u32 --u32 0=1 {nth(2)} {A}", f"{TCP} {B}")
+    for text in (LADDER, marks, unread):
+        done = network.lbctl("import", "-", stdin=text)
+        assert done.code == 1, done.err
+        assert network.lbctl("import", "-", "--output", "json", stdin=text).code == 1
+    # What forwards and does not balance is no loss, whatever an intent cannot hold of it.
+    forwards = table(f"-A PREROUTING -i eth0 -p tcp --dport 80 {A}")
+    done = network.lbctl("import", "-", stdin=forwards)
+    assert (done.code, "[[service]]" in done.out) == (0, False)
+
+
+def test_fix_and_keep_give_an_intent_for_shares_that_were_not_meant(network: Network) -> None:
+    leaking = RULES.replace("-A WEB -p tcp -j", f"-A WEB -p tcp {nth(3)} -j")
+    assert network.lbctl("import", "-", stdin=leaking).code == 1
+    fixed = network.lbctl("import", "-", "--fix", stdin=leaking)
+    assert fixed.code == 0
+    [service] = loads(fixed.out).services
+    assert {endpoint.to: endpoint.weight for endpoint in service.endpoints} == {
+        "8001": 1,
+        "8002": 1,
+        "8003": 1,
+    }
+    kept = network.lbctl("import", "-", "--keep", stdin=leaking)
+    assert kept.code == 0
+    [service] = loads(kept.out).services
+    # 1/3, 1/2 of the rest, 1/3 of that rest; what is left goes to the listener itself.
+    assert {endpoint.to: endpoint.weight for endpoint in service.endpoints} == {
+        "8001": 3,
+        "8002": 3,
+        "8003": 1,
+        "80": 2,
+    }
+    assert network.lbctl("import", "-", "--fix", "--keep", stdin=leaking).code == 2
+
+
+def test_a_text_has_a_size(network: Network, tmp_path: Path) -> None:
+    path = tmp_path / "rules"
+    path.write_text(RULES)
+    for command in (["import", str(path)], ["compare", str(path), str(path)]):
+        assert network.lbctl(*command, "--max-size", "1M").code == 0
+        done = network.lbctl(*command, "--max-size", "100")
+        assert (done.code, done.out) == (2, "")
+        assert f"{path} is larger than 100 bytes" in done.err
+        assert network.lbctl(*command, "--max-size", "x").code == 2

@@ -7,6 +7,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from lbctl.model import decimal
 from lbctl_iptables.bytecode import slots_of
 from lbctl_iptables.pick import DRAW
 from lbctl_iptables.reading import where as w
@@ -270,7 +271,7 @@ class _Reader:
                 name=given["name"][1][0] if "name" in given else "DEFAULT",
                 asks=verb != "set",
                 inverted=given[verb][0],
-                seconds=int(seconds) if seconds.isdigit() and len(seconds) < 12 else None,
+                seconds=decimal(seconds, 11),
                 by=by,
             )
         )
@@ -380,10 +381,8 @@ def _picks(steps: Iterable[Step]) -> bool:
 
 
 def _number(text: str) -> int | None:
-    if not text.isascii() or not text.isdigit() or len(text) > 10:
-        return None
-    number = int(text)
-    return number if number <= 0xFFFFFFFF else None
+    found = decimal(text)
+    return found if found is not None and found <= 0xFFFFFFFF else None
 
 
 @lru_cache(maxsize=1 << 12)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from lbctl.model import decimal
 from lbctl_iptables.reading.options import (
     COMMANDS,
     FLAGS,
@@ -348,7 +349,7 @@ class _Parser:
             self._command(name, given)
             return
         if name in {"wait", "wait-interval"}:
-            if not given and self._at < len(self._words) and self._words[self._at].isdigit():
+            if not given and self._at < len(self._words) and decimal(self._words[self._at]) is not None:
                 self._at += 1
             return
         if name in FLAGS:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from lbctl.model import SourceNat
+from lbctl.model import SourceNat, decimal
 from lbctl_iptables.reading import where as w
 from lbctl_iptables.reading.flow import Budget, TooMuch
 from lbctl_iptables.reading.meaning import LEADING, Act, Asked, Marked, marked
@@ -321,7 +321,7 @@ def _network(name: str, value: str, family: Family) -> w.Net | None:
 @lru_cache(maxsize=1 << 16)
 def _place(to: str, family: Family) -> tuple[w.Net | None, w.Ports | None]:
     """The address and the port of an endpoint, where it has them."""
-    if to.isdigit():
+    if decimal(to, 5) is not None:
         return None, w.ports(to)
     host, colon, port = to.rpartition(":") if to.count(":") == 1 or to.startswith("[") else (to, "", "")
     return w.net(host.strip("[]"), family) if host not in {"", "local"} else None, w.ports(

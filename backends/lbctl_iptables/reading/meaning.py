@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
+from lbctl.model import decimal
 from lbctl_iptables.reading import where as w
 
 if TYPE_CHECKING:
@@ -170,7 +171,8 @@ def bits_of(text: str) -> int:
     """A mark, as written. Raises `ValueError`."""
     if len(text) > 12:
         raise ValueError(text[:12])
-    number = int(text, 8) if len(text) > 1 and text[0] == "0" and text.isdigit() else int(text, 0)
-    if not 0 <= number <= 0xFFFFFFFF:
+    octal = len(text) > 1 and text[0] == "0" and decimal(text, 12) is not None
+    found = int(text, 8 if octal else 0)
+    if not text.isascii() or not 0 <= found <= 0xFFFFFFFF:
         raise ValueError(text)
-    return number
+    return found

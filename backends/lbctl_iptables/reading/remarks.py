@@ -259,7 +259,7 @@ def _is_positive(text: str) -> bool:
 def _meant(step: Chance) -> Fraction | None:
     """The fraction that was cut to some decimals, where its cut is off by enough to matter."""
     digits = len(step.written.partition(".")[2])
-    if not 2 <= digits <= 11 or not re.fullmatch(r"0?\.\d+", step.written):
+    if not 2 <= digits <= 11 or not re.fullmatch(r"0?\.[0-9]+", step.written):
         return None
     value, scale = Fraction(step.written), 10**digits
     for fraction in _SMALL:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lbctl.model import Family
+from lbctl.model import Family, decimal
 from lbctl_iptables import layout
 from lbctl_iptables.reading import where as w
 from lbctl_iptables.reading.grammar import Match
@@ -327,7 +327,7 @@ def without_old_matches(group: Sequence[Rule], rule: Rule) -> Lines:
     given = {name: values[0] for name, _, values in old.options if values}
     match old.name:
         case "nth":
-            every = int(given["every"]) if given.get("every", "").isdigit() else 0
+            every = decimal(given.get("every", "")) or 0
             if "packet" in given and 1 < len(group) <= every <= _MOST and _is_apart(group):
                 # Rules of one counter took turns; since each has its own, they are rungs.
                 turns = [
@@ -337,13 +337,13 @@ def without_old_matches(group: Sequence[Rule], rule: Rule) -> Lines:
                 return lines(turns)
             if not every:
                 return ()
-            condition = nth(every, int(given.get("packet", "0")) if given.get("packet", "0").isdigit() else 0)
+            condition = nth(every, decimal(given.get("packet", "0")) or 0)
             return lines([(rule, picked(spec, condition))])
         case "random":
-            percent = given.get("average", "")
-            if not percent.isdigit() or not 0 < int(percent) <= 100:
+            percent = decimal(given.get("average", ""), 3)
+            if percent is None or not 0 < percent <= 100:
                 return ()
-            return lines([(rule, picked(spec, chance(f"{int(percent) / 100:.11f}")))])
+            return lines([(rule, picked(spec, chance(f"{percent / 100:.11f}")))])
         case "mport":
             matches = [Match("multiport", match.options) if match is old else match for match in spec.matches]
             return lines([(rule, replace(spec, matches=matches))])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
-from lbctl.model import Family, Finding, NotRead, Severity
+from lbctl.model import Family, Finding, NotRead, Severity, decimal
 from lbctl_iptables.reading import grammar, lines, right
 from lbctl_iptables.reading.lines import Kind
 from lbctl_iptables.reading.sequence import Rules
@@ -465,10 +465,11 @@ class Ruleset:
     def _place(self, chain: Chain, rule: Rule, spec: Spec, line: Line) -> None:
         position = 1
         if spec.words:
-            if not spec.words[0].isdigit() or len(spec.words[0]) > 9:
+            found = decimal(spec.words[0])
+            if found is None:
                 self._unparsable(line, "the position is no number")
                 return
-            position = int(spec.words[0])
+            position = found
         match spec.command:
             case "append":
                 chain.rules.append(rule)
@@ -487,12 +488,12 @@ class Ruleset:
                 chain.rules.delete_like(rule)
 
     def _delete_at(self, chain: Chain, spec: Spec, line: Line) -> None:
-        word = spec.words[0]
-        if not word.isdigit() or not 1 <= int(word[:9]) <= len(chain.rules):
-            if chain.rules or not word.isdigit():
+        position = decimal(spec.words[0])
+        if position is None or not 1 <= position <= len(chain.rules):
+            if chain.rules or position is None:
                 self._unparsable(line, "there is no rule at that position")
             return
-        chain.rules.delete(int(word[:9]) - 1)
+        chain.rules.delete(position - 1)
 
 
 def _inferred(pending: Iterable[tuple[Line, Spec]]) -> Family:

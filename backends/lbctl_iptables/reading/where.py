@@ -7,7 +7,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from lbctl.model import Family
+from lbctl.model import Family, decimal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -85,8 +85,8 @@ def net(text: str, family: Family) -> Net | None:
         value = int.from_bytes(socket.inet_pton(kind, head), "big")
         length = bits
         if slash:
-            if tail.isdigit():
-                length = int(tail)
+            if (found := decimal(tail)) is not None:
+                length = found
                 if length > bits:
                     raise Unclear(f"/{length} is longer than an address")
             else:
@@ -129,8 +129,8 @@ def ports(text: str) -> Ports | None:
 
 
 def _port(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535:
-        return int(text)
+    if (found := decimal(text, 5)) is not None and found <= 65535:
+        return found
     if (known := _SERVICES.get(text.lower())) is not None:
         return known
     raise Unclear("a port by a name that is not known here")

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lbctl.model import Finding, NotRead, Severity
+from lbctl.model import Finding, NotRead, Severity, decimal
 from lbctl.spi.shell import HARMLESS, Script, Trouble, program_at, without_redirections
 from lbctl_nftables.reading import grammar
 from lbctl_nftables.reading.grammar import Strange
@@ -175,9 +175,9 @@ class Document:
 def priority(words: Sequence[str]) -> int:
     """`-100`, `dstnat`, `filter + 7`; 0 for what is none."""
     names = [word for word in words if word in _PRIORITIES]
-    numbers = [word for word in words if word.isdecimal() and len(word) < 10]
+    numbers = [found for word in words if (found := decimal(word)) is not None]
     base = _PRIORITIES[names[0]] if names else 0
-    return base + (int(numbers[0]) * (-1 if "-" in words else 1) if numbers else 0)
+    return base + (numbers[0] * (-1 if "-" in words else 1) if numbers else 0)
 
 
 def read_text(source: str) -> Document:
@@ -489,7 +489,7 @@ class _Text:
         words = self._leaf(place + 2, end)
         at = 0 if verb == "insert" else None
         if words[:1] in (["position"], ["handle"], ["index"]):
-            index = int(words[1]) if words[1:2] and words[1].isdecimal() and len(words[1]) < 9 else 0
+            index = decimal(words[1]) or 0 if words[1:2] else 0
             if words[0] != "index" or verb == "replace":
                 self._document.skip(line, text, words[0], "which rule has this number is not in the text")
                 return

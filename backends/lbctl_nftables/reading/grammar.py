@@ -5,10 +5,12 @@ Only the shape is read here; what names stand for is looked up when rules are fo
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, TypeAlias
 
+from lbctl.model import decimal
 from lbctl_nftables.reading import symbols
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 #: A value, or the parts of a concatenation, as written: addresses, numbers, ranges `a-b`, names.
 Key: TypeAlias = tuple[str, ...]
+_HEXADECIMAL = re.compile(r"0[xX][0-9A-Fa-f]{1,18}")
 #: The element of a set or map for all that no other one is for. It stands for no value anywhere else.
 ANYTHING: Key = ("*",)
 
@@ -253,13 +256,8 @@ def seconds(text: str) -> int | None:
 
 def number(text: str, *, bits: int = _BITS) -> int:
     """A decimal or hexadecimal number of so many bits; raises `Strange`."""
-    try:
-        if len(text) > 20 or not text[:1].isdigit() or not text.isascii() or "_" in text:
-            raise Strange(text)
-        value = int(text, 16) if text[:2].lower() == "0x" else int(text)
-    except ValueError:
-        raise Strange(text) from None
-    if value >> bits:
+    value = int(text, 16) if _HEXADECIMAL.fullmatch(text) else decimal(text, 20)
+    if value is None or value >> bits:
         raise Strange(text)
     return value
 

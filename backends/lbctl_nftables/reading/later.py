@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from lbctl.model import SourceNat
+from lbctl.model import SourceNat, decimal
 from lbctl_nftables.reading import grammar, select
 from lbctl_nftables.reading.grammar import (
     Computed,
@@ -404,7 +404,7 @@ def _endpoint(to: str, selector: Selector, family: Family) -> Mapping[str, Value
 def _place(to: str) -> tuple[str, str]:
     """The address and the port of an endpoint; "" for what stays as it was."""
     if not set(to) & {".", ":"}:
-        return "", to if to.isdigit() else ""
+        return "", to if decimal(to, 5) is not None else ""
     if to.count(":") == 1 or to.startswith("["):
         host, _, port = to.rpartition(":")
         return host.strip("[]"), port

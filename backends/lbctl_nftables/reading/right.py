@@ -11,7 +11,7 @@ from dataclasses import replace
 from math import gcd, lcm
 from typing import TYPE_CHECKING
 
-from lbctl.model import schedule
+from lbctl.model import decimal, schedule
 from lbctl_nftables import layout
 from lbctl_nftables.reading.grammar import Lookup, Match, Nat, Pick, SetMark, Verdict
 
@@ -101,7 +101,7 @@ def _data(to: str, action: str) -> str | None:
     """An endpoint as data of a map; None for one that only has a part."""
     if to == "masquerade":
         return None
-    if to.isdecimal():
+    if decimal(to, 5) is not None:
         return to if action == "redirect" else None
     address, colon, port = to.rpartition(":")
     if to.startswith("[") or (colon and "." in address):
@@ -162,8 +162,9 @@ def larger(rule: Rule) -> Lines:
                 and isinstance(operand.members, tuple)
             ):
                 keys = [part for element in operand.members for part in element.key[0].split("-")]
-                if all(key.isdecimal() for key in keys):
-                    needed = max(map(int, keys)) - operand.key.offset + 1
+                numbers = [decimal(key) for key in keys]
+                if None not in numbers:
+                    needed = max(filter(None, numbers), default=0) - operand.key.offset + 1
                     return _once(rf"\bmod\s+{operand.key.modulus}\b", f"mod {needed}", rule.text)
     return ()
 
@@ -173,7 +174,7 @@ def reachable(rule: Rule) -> Lines:
     for statement in rule.statements:
         if not isinstance(statement, Match) or statement.text not in rule.text:
             continue
-        found = re.search(r"(\d+)\s*\Z", statement.text)
+        found = re.search(r"([0-9]{1,10})\s*\Z", statement.text)
         if found is None:
             continue
         modulus = statement.key.modulus if isinstance(statement.key, Pick) else 0

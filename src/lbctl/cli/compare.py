@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lbctl.cli.options import Color, Colors, Format, Output
+from lbctl.cli.options import Color, Colors, Format, MaxSize, Output
 
 if TYPE_CHECKING:
     from lbctl.cli.output import Style
@@ -21,6 +21,7 @@ def compare(
         str, typer.Argument(metavar="A", help=f"Rules: {_SOURCE} (live:nftables, live:iptables-legacy).")
     ],
     b: Annotated[str, typer.Argument(metavar="B", help=f"Rules to hold against them: {_SOURCE}.")],
+    max_size: MaxSize = None,
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -37,7 +38,7 @@ def compare(
 
     if a == b == "-":
         raise IntentError("standard input can be read once only", hint="name a file for one side")
-    one, other = read_rules_of(a), read_rules_of(b)
+    one, other = read_rules_of(a, max_size), read_rules_of(b, max_size)
     found = held(one, other)
     if output is Format.JSON:
         print_json({"equal": found.equal, **_document(found), "a": document(one), "b": document(other)})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lbctl.cli.options import Color, Colors, Format, Output, complete_store
+from lbctl.cli.options import Color, Colors, Format, MaxSize, Output, complete_store
 
 if TYPE_CHECKING:
     from lbctl.cli.output import Style
@@ -29,21 +29,39 @@ def import_(
             show_default=False,
         ),
     ] = None,
+    fix: Annotated[
+        bool,
+        typer.Option("--fix", help="If shares are not what was meant: the same share for each endpoint."),
+    ] = False,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep", help="If shares are not what was meant: exactly these, with the unmatched traffic."
+        ),
+    ] = False,
+    max_size: MaxSize = None,
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Say exactly what balancing rules of anybody do, and print the intent file that does the same.
+    """Report exactly what existing balancing rules do, and print the intent file that does the same.
 
-    Reads iptables-save, scripts of iptables commands, and nft. Nothing that a text says is run or looked up.
+    Reads iptables-save, scripts of iptables commands and nft; also such rules in systemd units, wg-quick
+    files, /etc/network/interfaces, firewalld's direct rules and OpenWrt's nftables fragments. Nothing that a
+    text says is run or looked up. Exits with 1 if a service that balances is not in the intent, with 2 if the
+    text cannot be trusted as a rule set.
     """
     from lbctl.cli.output import Style, print_json
-    from lbctl.cli.work import bytes_of
     from lbctl.config import dump
+    from lbctl.engine import Cure
     from lbctl.engine.importing import decode, document, imported, read_live, read_rules
+    from lbctl.engine.lifting import cured
     from lbctl.errors import IntentError
     from lbctl.host import LocalHost
+    from lbctl.host.files import DEFAULT_LIMIT, read_bounded
     from lbctl.spi import backends
 
+    if fix and keep:
+        raise IntentError("--fix gives other shares, and --keep the same: use one of them")
     if (file is None) == (live is None):
         raise IntentError("name a file of rules, - for standard input, or a store with --from")
     source: list[str] = []
@@ -51,18 +69,20 @@ def import_(
     if live is not None:
         reading = read_live(LocalHost(), live, backends())
     else:
-        data = bytes_of(str(file))
+        data = read_bounded(str(file), max_size or DEFAULT_LIMIT)
         reading = read_rules(data, backends())
         source = decode(data)[0].split("\n")
+    made = imported(cured(reading, Cure.FIX if fix else Cure.KEEP) if fix or keep else reading, source)
     if output is Format.JSON:
         print_json(document(reading))
     else:
-        made = imported(reading, source)
         _report(reading, made.notes, name, Style(color, stream=sys.stderr))
         if reading.accept:
             print(dump(made.intent, made.comments), end="")
     if not reading.accept:
         raise typer.Exit(IntentError.exit_code)
+    if not made.complete:
+        raise typer.Exit(1)
 
 
 def _report(reading: Reading, notes: tuple[str, ...], name: str, style: Style) -> None:

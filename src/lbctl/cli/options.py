@@ -62,6 +62,26 @@ def seconds(text: str | float) -> float:
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
+def size(text: str | int) -> int:
+    """Return the bytes of `64M`, `1G`, `512K` or `1048576`."""
+    if not isinstance(text, str):
+        return text  # the default
+    found = re.fullmatch(r"([0-9]{1,9})([KMG]?)(?:i?B)?", text)
+    if found is None or not int(found[1]):
+        raise typer.BadParameter(f"{text!r} is not a size such as 64M or 1G")
+    return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2]]
+
+
+MaxSize = Annotated[
+    int | None,
+    typer.Option(
+        "--max-size",
+        metavar="SIZE",
+        parser=size,
+        help="Refuse a text that is larger, e.g. 256M. The default is 64M.",
+        show_default=False,
+    ),
+]
 Config = Annotated[
     Path | None,
     typer.Option(

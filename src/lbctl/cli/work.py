@@ -128,16 +128,20 @@ def owner_of(owner: str | None, config: Path | None) -> str:
         raise
 
 
-def read_rules_of(source: str) -> Reading:
-    """What rules do that are named as a file, `-` for standard input, or `live:STORE` of this host."""
+def read_rules_of(source: str, limit: int | None = None) -> Reading:
+    """Return what the rules in a file, in standard input (`-`) or in `live:STORE` of this host do.
+
+    Raises `IntentError` for text of more than `limit` bytes; see `lbctl.host.files.read_bounded`.
+    """
     from lbctl.engine.importing import read_live, read_rules
     from lbctl.host import LocalHost
+    from lbctl.host.files import DEFAULT_LIMIT, read_bounded
     from lbctl.spi import backends
 
     kind, colon, store = source.partition(":")
     if kind == "live" and colon:
         return read_live(LocalHost(), store, backends())
-    return read_rules(bytes_of(source), backends())
+    return read_rules(read_bounded(source, limit or DEFAULT_LIMIT), backends())
 
 
 def write_new(path: Path, text: str) -> None:
@@ -147,14 +151,6 @@ def write_new(path: Path, text: str) -> None:
             file.write(text)
     except OSError as error:
         raise ApplyFailed(f"{path} cannot be written: {error.strerror}") from error
-
-
-def bytes_of(source: str) -> bytes:
-    """What a file holds, or standard input where that is `-`; raises `IntentError`."""
-    try:
-        return sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-    except OSError as error:
-        raise IntentError(f"{source} cannot be read: {error.strerror}") from error
 
 
 def read_stores() -> dict[str, Reading]:

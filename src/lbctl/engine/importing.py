@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 from math import gcd, lcm
 from typing import TYPE_CHECKING
 
+from lbctl.engine.rule_files import extract
 from lbctl.errors import IntentError, NoBackend
 from lbctl.host import need_privilege
 from lbctl.model import (
@@ -28,6 +29,7 @@ from lbctl.model import (
     Severity,
     SourceNat,
     brief,
+    decimal,
     default_seed,
     slot_count,
     written,
@@ -38,15 +40,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from lbctl.host import Host
-    from lbctl.model import Address, Kept, Network, ReadService
+    from lbctl.model import Address, Kept, Network, NotRead, ReadService
     from lbctl.spi import Backend
 
 #: Listeners that the ports of one selector become at most.
 _MOST_PORTS = 64
+#: Letters of the ports in a service's name.
+_MOST_LETTERS = 40
 #: What draws give is off from the fraction that was meant by less than this.
 ROUNDED = Fraction(1, 1 << 26)
 #: An address in brackets with a port, or a port alone.
-_PORT = re.compile(r"(?:\]|\A):\d+\Z")
+_PORT = re.compile(r"(?:\]|\A):[0-9]+\Z")
 #: Endpoints of several services are often on one host, and an address takes long to read.
 _address = lru_cache(maxsize=1 << 14)(ip_address)
 #: Slots times endpoints for which the order of the endpoints is worked out.
@@ -58,6 +62,7 @@ _EVERYBODY: Mapping[Family, Network] = {
     Family.IPV6: ip_network("::/0"),
 }
 _PROTOCOLS = frozenset(Protocol)
+_BALANCING = {"nth", "random", "hash", "mixed"}
 _SCHEDULERS = {
     "nth": Scheduler.ROUND_ROBIN,
     "single": Scheduler.ROUND_ROBIN,
@@ -67,10 +72,24 @@ _SCHEDULERS = {
 
 
 def read_rules(data: bytes, backends: Iterable[Backend]) -> Reading:
-    """What the rules of a text do, by the first reader that knows its language."""
+    """Return what the rules of a text do, by the first reader that knows its language.
+
+    The text may also be a file in which commands for rules are kept; see `lbctl.engine.rule_files`.
+    """
     text, found = decode(data)
     if found is not None:
         return Reading(format="commands", accept=False, findings=(found,))
+    kept = extract(text)
+    if kept is None:
+        return _read(text, backends)
+    refused = Reading(format="commands", accept=False)
+    reading = refused if kept.refused else _read(kept.text, backends)
+    findings = sorted([*kept.findings, *reading.findings], key=lambda each: each.line)
+    unsupported = (*kept.unsupported, *reading.unsupported)
+    return replace(reading, findings=tuple(findings), unsupported=unsupported)
+
+
+def _read(text: str, backends: Iterable[Backend]) -> Reading:
     readers = [backend for backend in backends if isinstance(backend, Reader) and backend.recognizes(text)]
     readings = [reader.read(text) for reader in readers]
     if not readings:
@@ -79,7 +98,9 @@ def read_rules(data: bytes, backends: Iterable[Backend]) -> Reading:
             severity=Severity.ERROR,
             line=1,
             rule="",
-            message="nothing in the text looks like a rule of a language that is known here",
+            message="nothing in the text looks like a rule of a language that is known here: iptables-save, "
+            "scripts of iptables or nft commands, `nft list ruleset`; `lbctl import --from STORE` reads the "
+            "rules of this host",
         )
         return Reading(format="commands", accept=False, findings=(empty,))
     # A script may speak several languages: the one that most services are written in.
@@ -194,6 +215,18 @@ class Imported:
     lines: Mapping[str, tuple[int, ...]]
     #: The services that are not in the intent, each with the reason.
     lost: tuple[tuple[ReadService, str], ...]
+    #: The rules that may balance and are not understood.
+    unread: tuple[NotRead, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """True if the intent holds every service that balances, and each rule was understood."""
+        return not self.unread and not any(is_balancing(service) for service, _ in self.lost)
+
+
+def is_balancing(service: ReadService) -> bool:
+    """Return True for a service that spreads its connections over several endpoints, or leaves some out."""
+    return service.mode in _BALANCING and len(service.backends) > (0 if service.leak else 1)
 
 
 def imported(reading: Reading, source: Sequence[str] = ()) -> Imported:
@@ -232,6 +265,7 @@ def imported(reading: Reading, source: Sequence[str] = ()) -> Imported:
         notes=tuple(notes),
         lines=numbers,
         lost=tuple(lost),
+        unread=reading.unsupported,
     )
 
 
@@ -382,7 +416,10 @@ def _listeners(service: ReadService, remarks: list[str]) -> Iterator[Listener]:
     if service.proto not in _PROTOCOLS:
         raise _CannotHold(f"protocol {service.proto}")
     if service.leak:
-        raise _CannotHold(f"{brief(service.leak)} of its connections reach no endpoint")
+        raise _CannotHold(
+            f"{brief(service.leak)} of its connections reach no endpoint; --fix gives each endpoint the same "
+            "share, --keep these shares, with the listener itself as one more endpoint"
+        )
     if service.dport == "any":
         raise _CannotHold("all ports")
     if service.dst == "any":
@@ -395,12 +432,13 @@ def _listeners(service: ReadService, remarks: list[str]) -> Iterator[Listener]:
 def _ports(text: str) -> list[int]:
     ports: list[int] = []
     for part in text.split(","):
-        low, _, high = part.strip().partition("-")
-        if not low.isdecimal() or not (high or low).isdecimal():
+        first, _, last = part.strip().partition("-")
+        low, high = decimal(first, 5), decimal(last or first, 5)
+        if low is None or high is None:
             raise _CannotHold(f"ports {text}")
-        if int(high or low) - int(low) + len(ports) >= _MOST_PORTS:
+        if high - low + len(ports) >= _MOST_PORTS:
             raise _CannotHold(f"more than {_MOST_PORTS} ports")
-        ports += range(int(low), int(high or low) + 1)
+        ports += range(low, high + 1)
     if 0 in ports:
         raise _CannotHold("port 0")
     return ports
@@ -506,22 +544,23 @@ def _endpoint_text(to: str | None, service: ReadService) -> str:
     if to is None:
         return ""
     colons = to.count(":")
-    if (colons == 1 and to[0] != ":") or to.isdigit() or (colons and _PORT.search(to)):
+    if (colons == 1 and to[0] != ":") or decimal(to, 5) is not None or (colons and _PORT.search(to)):
         return to
-    if service.dport.isdigit():
+    if decimal(service.dport, 5) is not None:
         return f"[{to}]:{service.dport}" if ":" in to else f"{to}:{service.dport}"
     return to
 
 
 def _endpoint(text: str, weight: int, name: str | None) -> Endpoint:
     head, _, port = text.rpartition(":")
-    if not port.isdigit() or not 1 <= int(port) <= 65535:
+    known = decimal(port, 5)
+    if known is None or not 1 <= known <= 65535:
         raise _CannotHold(f"endpoint {text} without a port of its own")
     if not head and ":" in text:
         raise _CannotHold("only the port is rewritten, and the address stays")
     address = _address(head.strip("[]")) if head else None
     given = name if name and NAME.match(name) else ""
-    return Endpoint(port=int(port), address=address, weight=weight, name=given)
+    return Endpoint(port=known, address=address, weight=weight, name=given)
 
 
 def _name(service: ReadService, made: Mapping[str, Service], last: dict[str, int]) -> str:
@@ -531,12 +570,19 @@ def _name(service: ReadService, made: Mapping[str, Service], last: dict[str, int
     """
     tidy = re.sub(r"[^a-z0-9]+", "-", (service.name or "").lower()).strip("-")[:50].strip("-")
     base = service.name if service.name and NAME.match(service.name) else tidy
-    base = base or f"{service.proto}-{re.sub(r'[^0-9]+', '-', service.dport)}"
+    base = base or f"{service.proto}-{_short_ports(service.dport)}"
     name = base
     while name in made:
         last[base] = number = last.get(base, 1) + 1
         name = f"{base[:55]}-{number}"
     return name
+
+
+def _short_ports(text: str) -> str:
+    """Ports as a part of a name: all of them, or the first and how many parts follow."""
+    parts = re.findall(r"[0-9-]+", text)
+    joined = "-".join(parts)
+    return joined if len(joined) <= _MOST_LETTERS else f"{parts[0]}-and-{len(parts) - 1}-more"
 
 
 def own_endpoint(service: ReadService) -> str:

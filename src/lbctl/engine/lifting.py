@@ -7,9 +7,9 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from lbctl.engine.importing import imported, own_endpoint, shown
+from lbctl.engine.importing import imported, is_balancing, own_endpoint, shown
 from lbctl.errors import ApplyFailed, IntentError
-from lbctl.model import ReadShare, Severity, brief
+from lbctl.model import ReadShare, Severity, brief, decimal
 from lbctl.spi import Reader, Retiring
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 #: What balances connections over endpoints, and not marks or addresses of clients.
 _TO_ENDPOINTS = {"redirect", "dnat"}
-_BALANCING = {"nth", "random", "hash", "mixed"}
 #: Rules of what cannot move that are shown.
 _FEW = 4
 
@@ -91,9 +90,15 @@ class Lift:
         return replace(reading, services=services, findings=(), unsupported=())
 
 
-def is_liftable(service: ReadService) -> bool:
-    """True for what an intent could be about: connections that are spread over endpoints."""
-    return service.mode in _BALANCING and len(service.backends) > (0 if service.leak else 1)
+def cured(reading: Reading, cure: Cure) -> Reading:
+    """Return what was read with the shares that `cure` gives each service; unchanged if it cannot."""
+
+    def can(service: ReadService) -> bool:
+        kept = service.exact or cure is Cure.FIX
+        return kept and service.action in _TO_ENDPOINTS and is_balancing(service)
+
+    services = tuple(_cured(x, reading, cure) if can(x) else x for x in reading.services)
+    return replace(reading, services=services)
 
 
 def movable(backend: Lifting, text: str) -> bool:
@@ -215,7 +220,7 @@ def _parted(backend: Lifting, text: str, reading: Reading) -> tuple[list[ReadSer
     stays: list[Stay] = []
     lines = text.split("\n")
     for service in reading.services:
-        if service.action not in _TO_ENDPOINTS or not is_liftable(service):
+        if service.action not in _TO_ENDPOINTS or not is_balancing(service):
             continue
         keeper = backend.keeper(text, service.picking)
         if keeper is None:
@@ -346,7 +351,7 @@ def _no_endpoints(service: ReadService) -> str:
 
 def _is_ladder_of_marks(service: ReadService) -> bool:
     """True for what balances, but not over endpoints."""
-    balances = service.mode in _BALANCING and len(service.backends) > 1
+    balances = is_balancing(service) and len(service.backends) > 1
     return balances and service.action not in _TO_ENDPOINTS
 
 
@@ -356,8 +361,8 @@ def _line_name(lines: Sequence[int]) -> str:
 
 def _plain(name: str) -> str:
     """A name as it is shown: `line 4` for `4` and `line-4` too."""
-    number = name.lower().removeprefix("line").strip(" -")
-    return f"line {number}" if number.isdecimal() else name
+    line = decimal(name.lower().removeprefix("line").strip(" -"))
+    return name if line is None else f"line {line}"
 
 
 def _rules(lines: Sequence[str], numbers: Sequence[int]) -> tuple[str, ...]:

@@ -1,11 +1,74 @@
-"""Writing a file so that it is there whole or as it was, whatever happens in between."""
+"""Files: written so that they are whole or as before; read up to a limit, and never from a device."""
 
 from __future__ import annotations
 
+import io
 import os
+import stat
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lbctl.errors import ApplyFailed
+from lbctl.errors import ApplyFailed, IntentError
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+#: What the kernel's own tools would not load in one transaction is larger.
+DEFAULT_LIMIT = 64 << 20
+#: /dev/null: the empty file, by convention.
+_NULL = os.makedev(1, 3)
+
+
+def read_bounded(source: str, limit: int = DEFAULT_LIMIT) -> bytes:
+    """Return the bytes of a regular file or a pipe, or of standard input where `source` is "-".
+
+    Standard input may be a terminal or a socket too, and /dev/null is an empty file. Raises `IntentError` for
+    any other kind of file before a byte of it is read, and for more than `limit` bytes.
+    """
+    name = "standard input" if source == "-" else source
+    try:
+        if source == "-":
+            if sys.stdin is None:
+                raise IntentError("standard input is closed")
+            return _read(sys.stdin.buffer, name, limit, own=True)
+        # Opening a device can have an effect: its kind is asked first.
+        _check_kind(Path(source).stat(), name)
+        with Path(source).open("rb") as stream:
+            return _read(stream, name, limit)
+    except OSError as error:
+        raise IntentError(f"{name} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise IntentError(f"{name!r} cannot be read: {error}") from error
+
+
+def _read(stream: BinaryIO, name: str, limit: int, *, own: bool = False) -> bytes:
+    try:
+        handle = stream.fileno()
+    except io.UnsupportedOperation:
+        pass  # held in memory
+    else:
+        _check_kind(os.fstat(handle), name, own=own, terminal=os.isatty(handle))
+    data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise IntentError(
+            f"{name} is larger than {_size(limit)}", hint="--max-size 256M reads as much; is this a rule set?"
+        )
+    return data
+
+
+def _check_kind(found: os.stat_result, name: str, *, own: bool = False, terminal: bool = False) -> None:
+    mode = found.st_mode
+    if stat.S_ISCHR(mode) and found.st_rdev == _NULL:
+        return
+    if stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or (own and (terminal or stat.S_ISSOCK(mode))):
+        return
+    kind = "a directory" if stat.S_ISDIR(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+    raise IntentError(f"{name} is {kind}", hint="name a regular file or a pipe")
+
+
+def _size(limit: int) -> str:
+    return f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit} bytes"
 
 
 def write_whole(path: Path, text: str) -> None:

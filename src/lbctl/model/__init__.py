@@ -24,6 +24,7 @@ from lbctl.model.intent import (
     join,
 )
 from lbctl.model.lifted import Lifted, LiftedService
+from lbctl.model.numbers import decimal
 from lbctl.model.plan import (
     Action,
     Change,
@@ -100,6 +101,7 @@ __all__ = [
     "brief",
     "check_mark",
     "check_owner",
+    "decimal",
     "default_seed",
     "diff",
     "diff_services",

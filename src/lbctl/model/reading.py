@@ -13,6 +13,7 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.model.intent import Family
+from lbctl.model.numbers import decimal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -195,9 +196,8 @@ def takes(service: ReadService, listener: Listener) -> bool:
 def within(part: str, port: int) -> bool:
     """True for a port that is the one, or among those, of `80` or `8000-8003`."""
     first, dash, last = part.partition("-")
-    if not first.isdecimal() or not (last if dash else first).isdecimal():
-        return False
-    return int(first) <= port <= int(last if dash else first)
+    low, high = decimal(first, 5), decimal(last if dash else first, 5)
+    return low is not None and high is not None and low <= port <= high
 
 
 def among(written: str, address: Address) -> bool | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
-from lbctl.model import Family, Severity, join, takes
+from lbctl.model import Family, Severity, decimal, join, takes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -122,7 +122,7 @@ def taken(case: Case, rivals: Iterable[Rival]) -> Iterator[Trap]:
         caught: dict[str, list[Listener]] = {}
         *_, written, _ = rival.service.selector
         ports = written.split(",")
-        plain = [int(port) for port in ports if port.isdecimal()]
+        plain = [found for port in ports if (found := decimal(port, 5)) is not None]
         for port in plain if len(plain) == len(ports) else by_port:
             for service, listener in by_port.get(port, ()):
                 if _meets(rival.service, service, listener, case.addresses):
