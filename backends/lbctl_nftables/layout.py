@@ -299,7 +299,7 @@ def declarations(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
         },
         NETWORKS: (f"typeof {word} saddr", "flags interval"),
         LINKS: ("typeof iif . oif", *_LINK_PAIRS),
-        "affinity": (f"typeof {word} saddr : {_kept(word)}", *_CLIENTS),
+        "affinity": (_kept(word), *_CLIENTS),
         "local-affinity": (f"typeof {word} saddr : th dport", *_CLIENTS),
         "endpoints": (f"typeof {word} daddr . th dport", "counter"),
         "local-endpoints": ("typeof th dport", "counter"),
@@ -322,5 +322,6 @@ def kept(word: str, place: str) -> str:
 
 
 def _kept(word: str) -> str:
-    # An update writes 16 bytes of data at most: with an IPv6 address and a port, nft 1.0.6 aborts.
-    return "ip6 daddr" if word == "ip6" else "ip daddr . th dport"
+    # An update writes 16 bytes of data at most: with an IPv6 address and a port, nft 1.0.6 aborts. No `typeof`
+    # fits rules of several protocols: nft 1.0.6 then refuses a delta ("conflicting protocols specified").
+    return "typeof ip6 saddr : ip6 daddr" if word == "ip6" else "type ipv4_addr : ipv4_addr . inet_service"

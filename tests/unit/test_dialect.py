@@ -201,7 +201,7 @@ def test_the_reason_is_what_nft_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found is not None
     assert found.name == "classic"
     assert found.reason.startswith("nft refused: Error: syntax error, unexpected string in line ")
-    assert ": typeof numgen inc mod 2 : " in found.reason
+    assert ": typeof ip daddr . meta l4proto . th dport" in found.reason
 
 
 def test_the_program_of_a_probe_has_all_that_a_dialect_writes(monkeypatch: pytest.MonkeyPatch) -> None:
