@@ -231,7 +231,7 @@ def learned(world: Network, options: tuple[str, ...]) -> Network:
 
 
 def test_an_apply_that_ended_early_is_made_good(learned: Network, options: tuple[str, ...]) -> None:
-    host = Meddler(learned.folder, "list map", interrupt)
+    host = Meddler(learned.folder, "delete element ip lbctl affinity-api", interrupt)
     with pytest.raises(Interrupted):
         apply_here(learned, host, intent(AFTER))
     assert set(known(learned, "affinity-api")) == set(MORE4[:2])

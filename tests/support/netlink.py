@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lbctl.host.fake import FakeHost
 
-GENERATION, TABLE, ERROR, DONE = 10 << 8 | 15, 10 << 8, 2, 3
+GENERATION, TABLE, RULE, ERROR, DONE = 10 << 8 | 15, 10 << 8, 10 << 8 | 6, 2, 3
 FAMILIES = {"inet": 1, "ip": 2, "ip6": 10}
 DUMP, MULTI = 0x300, 2
 
@@ -42,11 +42,29 @@ def done(errno: int = 0) -> bytes:
     return struct.pack("=IHHIIi", 20, DONE, MULTI, 1, 0, -errno)
 
 
-def has_tables(host: FakeHost, *tables: tuple[str, str]) -> None:
-    """Have the kernel say that it has these tables of nf_tables, by family and name, and no generation."""
+def rule(family: str, table: str) -> bytes:
+    """A part of a dump: a rule without expressions."""
+    about = (
+        attribute(1, table.encode() + b"\0"),
+        attribute(2, b"chain\0"),
+        attribute(3, (7).to_bytes(8, "big")),
+    )
+    return message(RULE, *about, family=FAMILIES[family], flags=MULTI)
+
+
+def has_tables(host: FakeHost, *tables: tuple[str, str], rules: int = 0) -> None:
+    """Have the kernel report these tables of nf_tables, by family and name, and no generation.
+
+    Each has so many rules. Kernels before 4.10 send those of all tables, whichever is asked for.
+    """
 
     def answer(_: int, request: bytes) -> bytes | None:
-        flags = struct.unpack_from("=IHH", request)[2]
-        return b"".join([*(table(*each) for each in tables), done()]) if flags & DUMP else None
+        _, kind, flags = struct.unpack_from("=IHH", request)
+        if not flags & DUMP:
+            return None
+        if kind == RULE + 1:
+            mine = [each for each in tables if FAMILIES[each[0]] == request[16]]
+            return b"".join([*(rule(*each) for each in mine for _ in range(rules)), done()])
+        return b"".join([*(table(*each) for each in tables), done()])
 
     host.asked = answer

@@ -14,9 +14,10 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from errno import EPERM
 from ipaddress import ip_address
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -27,13 +28,14 @@ from lbctl.engine.memory import Memory
 from lbctl.errors import ApplyFailed, LbctlError, NoBackend, PermissionDenied, Stale, StateUnknown
 from lbctl.host import Completed, Host, LocalHost, ModuleState, kernel_module
 from lbctl.host.fake import FakeHost, Ran
-from lbctl.model import Endpoint, Intent, Listener, Plan, Program, Protocol, Service
+from lbctl.model import Endpoint, Intent, Listener, Plan, Protocol, Service
 from lbctl.spi import Backend, Choice, Driver
 from lbctl.spi.selection import Candidate
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
+from lbctl_nftables import drivers
 from support.hosts import knows_nft
-from support.netlink import DUMP, GENERATION, attribute, done, has_tables, message
+from support.netlink import DUMP, GENERATION, MULTI, TABLE, attribute, done, failure, has_tables, message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +55,6 @@ LEGACY_TABLES = {
     "/proc/thread-self/net/ip6_tables_names": "nat\n",
 }
 EMPTY_DUMP = "*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
-NO_TABLES = json.dumps({"nftables": [{"metainfo": {"json_schema_version": 1}}]})
 
 
 def nft_host(**options: Any) -> FakeHost:
@@ -199,48 +200,32 @@ def test_nft_refuses_without_a_line_of_ours(err: str, message: str) -> None:
     assert caught.value.message == message
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", "null", '{"nftables": {}}'])
-def test_nft_that_prints_other_json(text: str) -> None:
+@pytest.mark.parametrize("answer", [None, failure(EPERM)])
+def test_a_kernel_that_does_not_report_its_rules(answer: bytes | None) -> None:
     host = nft_host()
-    has_tables(host, ("ip", "lbctl"))
-    host.answer("nft", "--json", out=text)
-    with pytest.raises(ApplyFailed) as caught:
+    host.asked = lambda _, __: answer
+    with pytest.raises(ApplyFailed, match=r"the kernel (cannot be asked for|does not report) its rules"):
         plan(host, nftables, "nft")
-    assert "no list of objects" in caught.value.message
     assert loads(host) == []
 
 
-@pytest.mark.parametrize(
-    ("code", "out", "err"),
-    [(1, "", "JSON support not compiled-in\n"), (0, "table ip lbctl\n", ""), (0, "", "")],
-)
-def test_nft_that_prints_no_json_prints_text(code: int, out: str, err: str) -> None:
-    host = nft_host()
-    has_tables(host, ("ip", "filter"), ("inet", "lbctl"))
-    assert plan(host, nftables, "nft").before == Program("lbctl")
-    has_tables(host, ("ip", "filter"), ("ip", "lbctl"))
-    table = "table ip lbctl {\n\tchain service-web {\n\t\taccept\n\t}\n}\n"
-    host.answer("nft", "--numeric-priority", "table", out=table)
-    host.answer("nft", "--json", code=code, out=out, err=err)
-    before = plan(host, nftables, "nft").before
-    assert before.by_key["ip", "rules", "service-web"].text == "accept"
+def test_rules_that_never_keep_still() -> None:
+    host, asked = nft_host(), []
 
+    def answer(_: int, request: bytes) -> bytes:
+        asked.append(request)
+        return message(TABLE, attribute(1, b"lbctl\0"), family=2, flags=MULTI | 0x10) + done()
 
-def test_nft_that_cannot_list() -> None:
-    host = nft_host()
-    has_tables(host, ("ip", "lbctl"))
-    err = "netlink: Error: cache initialization failed: Invalid argument\n"
-    host.answer("nft", "list", "table", code=1, err=err)
-    with pytest.raises(ApplyFailed, match=re.escape("cache initialization failed")):
+    host.asked = answer
+    with pytest.raises(ApplyFailed, match="other processes keep changing them"):
         plan(host, nftables, "nft")
+    assert len(asked) < 100
 
 
 def test_another_table_came_between_plan_and_apply() -> None:
     host = nft_host()
     made = plan(host, nftables, "nft")
-    table = {"family": "ip", "name": "lbctl", "handle": 1}
     has_tables(host, ("ip", "lbctl"))
-    host.answer("nft", "--json", out=json.dumps({"nftables": [{"table": table}]}))
     with pytest.raises(Stale) as caught:
         engine.apply(session(host, nftables, "nft"), (made,))
     assert caught.value.exit_code == 7
@@ -258,52 +243,36 @@ def test_nft_takes_the_rules_but_lists_others() -> None:
     assert len(loads(host)) == 1
 
 
-def test_the_binding_went_away() -> None:
-    host = FakeHost(files=MODULES)
-    has_tables(host, ("ip", "lbctl"))
-    with pytest.raises(ApplyFailed, match="went away"):
-        plan(host, nftables, "libnftables")
+CHILD = (Path(sys.executable).name, "-P", "-m", "lbctl_nftables.drivers.libnftables_child")
 
 
-class Binding:
-    """The Python binding of libnftables, as far as lbctl uses it."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.answer = code, out, err
-        self.commands: list[tuple[str, bool]] = []
-
-    def module(self) -> ModuleType:
-        made = ModuleType("nftables")
-        made.Nftables = lambda: SimpleNamespace(  # type: ignore[attr-defined]
-            cmd=self.cmd,
-            set_json_output=lambda on: None,
-            set_numeric_prio_output=lambda on: None,
-            set_dry_run=self.set_dry_run,
-        )
-        return made
-
-    def set_dry_run(self, on: bool) -> None:
-        self.dry = on
-
-    def cmd(self, text: str) -> tuple[int, str, str]:
-        self.commands.append((text, getattr(self, "dry", False)))
-        return self.answer
+def test_the_library_refuses_in_a_process_of_its_own() -> None:
+    host = FakeHost(files=MODULES, modules={"nftables": ModuleType("nftables")})
+    host.answer(*CHILD, "check", code=1, err="<cmdline>:1:1-5: Error: syntax error\n")
+    with pytest.raises(ApplyFailed, match=re.escape("nft refused: Error: syntax error in line 1: a")):
+        drivers.load(host, "libnftables", "a\nb\n", check=True)
+    assert [(ran.argv[1:], ran.stdin) for ran in host.ran] == [((*CHILD[1:], "check"), "a\nb\n")]
 
 
-def test_the_binding_refuses() -> None:
-    binding = Binding(-1, "", "<cmdline>:1:1-5: Error: syntax error\n")
-    host = FakeHost(files=MODULES, modules={"nftables": binding.module()})
-    has_tables(host, ("ip", "lbctl"))
-    with pytest.raises(ApplyFailed) as caught:
-        plan(host, nftables, "libnftables")
-    assert caught.value.message == "nft refused: Error: syntax error in line 1: list table ip lbctl"
-
-
-def test_a_check_of_the_binding_is_a_dry_run() -> None:
-    binding = Binding(0, NO_TABLES, "")
-    host = FakeHost(files=MODULES, modules={"nftables": binding.module()})
-    session(host, nftables, "libnftables").check(nftables.compile(INTENT, nftables.probe(host).capabilities))
-    assert [dry for _, dry in binding.commands] == [True]
+@pytest.mark.parametrize("driver", ["nft", "libnftables"])
+def test_a_table_that_crashes_what_lists_it(driver: str) -> None:
+    host = FakeHost(files=MODULES, programs=[])
+    has_tables(host, ("ip", "bad"), ("ip", "good"))
+    lister = ("nft", "--numeric-priority") if driver == "nft" else CHILD
+    if driver == "nft":
+        host.answer("nft", "--version", out="nftables v1.0.6 (Lester Gooch #5)\n")
+    host.answer(*lister, "list", "table", "ip", "bad", code=-11)
+    host.answer(*lister, "list", "table", "ip", "good", out="table ip good {\n}\n")
+    text = nftables.dump(host, driver)
+    tool = "nft 1.0.6 (driver nft)" if driver == "nft" else "nft (version unknown) (driver libnftables)"
+    assert text == f"list table ip bad # {tool} was ended by signal 11 (SIGSEGV)\ntable ip good {{\n}}\n"
+    [found] = nftables.read(text).findings
+    assert (found.code, found.rule) == ("partial-dump", "list table ip bad")
+    # What is to be removed must be known: a table that cannot be listed is not one without rules.
+    record = json.dumps({"tables": [], "objects": [[["ip", "bad", "chain", "c"], True, [], []]]})
+    with pytest.raises(ApplyFailed, match="was ended by signal 11") as caught:
+        nftables.departure(host, driver, record)
+    assert "another version of nft" in (caught.value.hint or "")
 
 
 # iptables: one transaction per family
@@ -723,8 +692,8 @@ def test_what_is_remembered_costs_one_question() -> None:
     host, asked = counting_host()
     kept = session(host, nftables, "nft")
     assert engine.plan(kept, INTENT).changed
-    # Once to look for what is known, once for what is then read, and for the tables that there are.
-    assert len(asked) == 3
+    # To look for what is known, before and after what is then read, and for the tables that there are.
+    assert len(asked) == 4
     engine.apply(kept, (engine.plan(kept, INTENT),))
     kept.memory.save()
     for each in (kept, session(host, nftables, "nft")):
