@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lbctl.errors import ApplyFailed
 from lbctl.host import Completed
+from lbctl_nftables.drivers import binding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from lbctl.host import Host
 
 NAME = "libnftables"
-_MODULE = "nftables"
 _STDERR = 2
 
 
@@ -26,9 +26,9 @@ def find(host: Host) -> tuple[str | None, str]:
     The binding's own number says nothing about the library, and the library tells it only in a listing. No
     context is made, since that opens a netlink socket, which may load a kernel module.
     """
-    module = host.module(_MODULE)
+    module = host.module(binding.MODULE)
     if module is None or not hasattr(module, "Nftables"):
-        return None, "Python module nftables cannot be imported"
+        return None, binding.why_missing(host)
     try:
         ctypes.CDLL("libnftables.so.1")
     except OSError:
@@ -85,7 +85,7 @@ def _run(context: Any, text: str) -> Completed:
 
 def _context(host: Host) -> Any:
     # A context holds a netlink socket, which belongs to the network namespace that it was opened in.
-    module = host.module(_MODULE)
+    module = host.module(binding.MODULE)
     if module is None:
         raise ApplyFailed("the Python module nftables went away")
     return module.Nftables()

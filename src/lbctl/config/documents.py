@@ -217,7 +217,7 @@ def _check_regular(mode: int, file: str) -> None:
 
 
 def _json_mistake(error: json.JSONDecodeError) -> tuple[int, str]:
-    """The line of a mistake and what it is: one answer for a trailing comma, which Python knows since 3.13."""
+    """The line of a mistake and what it is. Python itself names a trailing comma since 3.13 only."""
     at = error.pos + (error.doc[error.pos : error.pos + 1] == ",")
     before, behind = error.doc[:at].rstrip(), error.doc[at:].lstrip()
     if before.endswith(",") and behind[:1] in {"}", "]"}:
