@@ -88,6 +88,23 @@ def test_its_metadata_says_what_the_project_says(wheel):
     assert metadata.get_payload().strip() == (ROOT / "README.md").read_text().strip()
 
 
+def test_every_python_that_is_promised_is_tested(wheel):
+    """Classifiers, the forge's matrix and the oldest Python that pip takes name the same versions."""
+    prefix = "Programming Language :: Python :: 3."
+    promised = [each.removeprefix(prefix) for each in PROJECT["classifiers"] if each.startswith(prefix)]
+    workflow = (ROOT / ".github/workflows/test.yml").read_text()
+    [matrix] = re.findall(r"python: \[(.*)\]", workflow)
+    assert matrix == ", ".join(f'"3.{minor}"' for minor in promised)
+    assert PROJECT["requires-python"] == f">=3.{promised[0]}"
+
+
+def test_the_workflow_calls_make_and_nothing_else():
+    workflow = (ROOT / ".github/workflows/test.yml").read_text()
+    commands = re.findall(r"run: (.*)", workflow)
+    assert commands
+    assert all(each.startswith("make ") for each in commands)
+
+
 def test_it_carries_the_licence(wheel):
     assert read(wheel, "licenses/LICENSE") == (ROOT / "LICENSE").read_text()
 
