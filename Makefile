@@ -1,7 +1,7 @@
 # Everything that this project can do from a fresh clone. Needs no more than Debian's base system, git and make.
 
-# Always the distribution's Python: only it sees the distribution's nftables binding, and another one may
-# stand first in PATH.
+# The distribution's Python: only it sees the distribution's nftables binding, and another one may stand first
+# in PATH. For the tests that need no kernel any other will do: make test-fast SYSTEM_PYTHON=/opt/bin/python3.
 SYSTEM_PYTHON := /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,7 +28,7 @@ unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help deps venv demo test check bench bench-deps bench-startup clean
+.PHONY: help deps venv demo test test-fast check bench bench-deps bench-startup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ $(STAMP): pyproject.toml | deps
 
 demo: venv ## watch lbctl balance real connections in a private network
 	$(BIN)/lbctl demo
+
+test-fast: venv ## run the tests that need neither the kernel nor root
+	$(BIN)/pytest --numprocesses $$(nproc) -m "not kernel"
 
 # The kernel tests make network namespaces, and fail without root; they are never left out in silence.
 test: venv ## run all tests; as a user, those of the kernel through sudo

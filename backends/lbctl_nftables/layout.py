@@ -322,6 +322,6 @@ def kept(word: str, place: str) -> str:
 
 
 def _kept(word: str) -> str:
-    # An update writes 16 bytes of data at most: with an IPv6 address and a port, nft 1.0.6 aborts. No `typeof`
-    # fits rules of several protocols: nft 1.0.6 then refuses a delta ("conflicting protocols specified").
+    # An update writes 16 bytes of data at most: with an IPv6 address and a port, nft 1.0.6 aborts. And no
+    # `typeof` fits rules of several protocols: it then refuses a delta ("conflicting protocols specified").
     return "typeof ip6 saddr : ip6 daddr" if word == "ip6" else "type ipv4_addr : ipv4_addr . inet_service"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -253,3 +254,72 @@ def test_without_the_ip_command(demo: Demo) -> None:
     assert "Traceback" not in err
     assert process.returncode == 3
     assert "iproute2" in err
+
+
+def altered(demo: Demo, customization: str) -> dict[str, str]:
+    """The environment of a host whose Pythons run a text when they start, with a folder first in PATH."""
+    folder = demo.folder / "altered"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(customization)
+    path = f"{folder}:{os.environ['PATH']}:/usr/sbin"
+    return {"PATH": path, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def verdicts(err: str) -> list[str]:
+    assert "Traceback" not in err
+    return [line.removeprefix("lbctl: demo failed: ") for line in err.splitlines()]
+
+
+def test_an_nft_that_writes_another_key_is_found_out(demo: Demo) -> None:
+    env = altered(
+        demo,
+        "from importlib.machinery import PathFinder\n"
+        "find = PathFinder.find_spec\n"
+        "PathFinder.find_spec = lambda name, *where: None if name == 'nftables' else find(name, *where)\n",
+    )
+    nft = demo.folder / "altered" / "nft"
+    real = shutil.which("nft", path=env["PATH"])
+    nft.write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in *-f*) sed -E \'s,[0-9]+( comment "http/8002"),7\\1,\' | {real} "$@" ;;\n'
+        f'*) exec {real} "$@" ;; esac\n'
+    )
+    nft.chmod(0o755)
+    with demo.leaves_nothing():
+        process = demo.start("--connections", str(CONNECTIONS), **env)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    [verdict] = verdicts(err)
+    assert verdict.startswith("nftables (driver nft)")
+    assert "refused" in verdict or "reads back" in verdict
+    shown = halves(out)
+    assert "exact" not in shown["nftables"].partition("192.0.2.1:443")[0]
+    shows_exact_shares(shown["iptables"])
+
+
+def test_an_endpoint_that_refuses_is_counted(demo: Demo) -> None:
+    env = altered(
+        demo,
+        "import os, sys\n"
+        "if sys.orig_argv[-2:] == ['lbctl.demo.endpoint', '8002']:\n"
+        "    print('listening', flush=True)\n"
+        "    sys.stdin.read()\n"
+        "    os._exit(0)\n",
+    )
+    with demo.leaves_nothing():
+        process = demo.start("--connections", str(CONNECTIONS), **env)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    for verdict, driver in zip(verdicts(err), ("nftables (driver ", "iptables (driver "), strict=True):
+        assert verdict.startswith(driver)
+        assert verdict.endswith("port 80: of 300 connections: 100 refused, 200 answered")
+    assert out.count("exact: round robin") == 2
+
+
+def test_an_endpoint_that_does_not_start_ends_it_with_a_message(demo: Demo) -> None:
+    env = altered(demo, "import sys\nif sys.orig_argv[-1] == '8002': sys.exit(3)\n")
+    with demo.leaves_nothing():
+        process = demo.start("--connections", str(CONNECTIONS), **env)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "lbctl: the demo's endpoint on port 8002 did not start" in err

@@ -26,6 +26,10 @@ NAMED = [
     *("icmp type", "icmp code", "icmpv6 type", "icmpv6 code", "tcp flags", "ip dscp", "ip6 dscp", "ip ecn"),
     *("fib daddr type", "fib saddr type", "fib daddr . iif type"),
 ]
+CODES = {
+    "icmp code": ["net-unreachable", "host-unreachable", "prot-unreachable", "port-unreachable"],
+    "icmpv6 code": ["no-route", "admin-prohibited", "addr-unreachable", "port-unreachable", "policy-fail"],
+}
 #: Values that nft prints in another form with some options, and values in sets, ranges and bits.
 OTHERS = [
     "fib daddr type != local",
@@ -92,10 +96,10 @@ def balanced(conditions: list[str]) -> str:
 def constants(host: LocalHost, expression: str) -> list[str]:
     """The names that nft itself has for the values of an expression."""
     told = host.run(["nft", "describe", *expression.split()])
-    assert told.code == 0, told.err
     names = re.findall(r"(?m)^\t(\S+) +\t? *(?:0x)?[0-9a-f]+$", told.out)
-    assert names
-    return names
+    # nft 1.1 has names of codes, but does not list them.
+    names = names or CODES[expression]
+    return [f'"{name}"' for name in names]
 
 
 def listed(host: LocalHost, option: str | None = None) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import configparser
+import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -86,6 +88,23 @@ def test_its_metadata_says_what_the_project_says(wheel):
     assert metadata.get_payload().strip() == (ROOT / "README.md").read_text().strip()
 
 
+def test_every_python_that_is_promised_is_tested(wheel):
+    """Classifiers, the forge's matrix and the oldest Python that pip takes name the same versions."""
+    prefix = "Programming Language :: Python :: 3."
+    promised = [each.removeprefix(prefix) for each in PROJECT["classifiers"] if each.startswith(prefix)]
+    workflow = (ROOT / ".github/workflows/test.yml").read_text()
+    [matrix] = re.findall(r"python: \[(.*)\]", workflow)
+    assert matrix == ", ".join(f'"3.{minor}"' for minor in promised)
+    assert PROJECT["requires-python"] == f">=3.{promised[0]}"
+
+
+def test_the_workflow_calls_make_and_nothing_else():
+    workflow = (ROOT / ".github/workflows/test.yml").read_text()
+    commands = re.findall(r"run: (.*)", workflow)
+    assert commands
+    assert all(each.startswith("make ") for each in commands)
+
+
 def test_it_carries_the_licence(wheel):
     assert read(wheel, "licenses/LICENSE") == (ROOT / "LICENSE").read_text()
 
@@ -122,3 +141,20 @@ def test_installed_it_finds_both_backends_and_renders(site, tmp_path):
     for backend in ("nftables", "iptables"):
         rules = run(site, "-m", "lbctl", "render", "--backend", backend, "--config", str(intent))
         assert "8003" in rules
+
+
+def test_in_an_environment_without_the_binding_the_reason_has_the_remedy(site, tmp_path):
+    """`make deps` installs the binding for the distribution's Python; an environment of its own hides it."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    dependencies = [path for path in sys.path if path.endswith("site-packages")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *dependencies])}
+    lbctl_backends = [tmp_path / "bare/bin/python", "-P", "-m", "lbctl", "backends", "--output", "json"]
+    done = subprocess.run(lbctl_backends, env=environment, capture_output=True, text=True)
+    found = {each["name"]: each["drivers"] for each in json.loads(done.stdout)["backends"]}
+    [library] = [driver for driver in found["nftables"] if driver["name"] == "libnftables"]
+    assert not library["usable"]
+    told = re.fullmatch(r".* does not see: (/usr/bin/\S+) -m venv (\S+) DIR && .*", library["reason"])
+    assert told, library["reason"]
+    python, option = told.groups()
+    subprocess.run([python, "-m", "venv", "--without-pip", option, tmp_path / "wide"], check=True)
+    subprocess.run([tmp_path / "wide/bin/python", "-c", "import nftables"], check=True)

@@ -5,7 +5,6 @@ LBCTL_FUZZ_EXAMPLES sets how many texts of each kind are tried.
 
 import json
 import os
-import time
 from fractions import Fraction
 
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +14,7 @@ from lbctl.engine.comparing import compare
 from lbctl.engine.importing import document, imported
 from lbctl.model import Reading
 from lbctl_nftables.reading import read, recognizes
+from support.effort import cpu_seconds
 
 FUZZ = settings(
     deadline=None,
@@ -235,10 +235,9 @@ def table(
 
 def judged(text: str) -> Reading:
     recognizes(text)
-    begin = time.monotonic()
-    reading = read(text)
-    # Two seconds for each 100 kB; a busy machine gets more.
-    assert time.monotonic() - begin < 10
+    # Two seconds for each 100 kB.
+    with cpu_seconds(10):
+        reading = read(text)
     lines = text.count("\n") + 1
     for service in reading.services:
         parts = [backend.share for backend in service.backends]

@@ -594,7 +594,7 @@ def reasons(backend: Any, host: Host) -> dict[str, str]:
 def test_tools_that_are_missing_are_named() -> None:
     host = FakeHost(files=MODULES)
     assert reasons(nftables, host) == {
-        "libnftables": "Python module nftables cannot be imported",
+        "libnftables": "Python module nftables is not installed",
         "nft": "command nft is not in PATH",
     }
     found = reasons(iptables, host)
@@ -604,7 +604,7 @@ def test_tools_that_are_missing_are_named() -> None:
         engine.open_session(host, installed=[cast("Backend", nftables)])
     assert caught.value.exit_code == 3
     assert caught.value.message == (
-        "no usable backend: nftables (libnftables): Python module nftables cannot be imported; "
+        "no usable backend: nftables (libnftables): Python module nftables is not installed; "
         "nftables (nft): command nft is not in PATH"
     )
     assert caught.value.hint == "install nftables (Debian: apt install nftables python3-nftables)"

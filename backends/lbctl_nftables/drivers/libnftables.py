@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from lbctl.errors import ApplyFailed
 from lbctl.host import Completed
+from lbctl_nftables.drivers import binding
 
 if TYPE_CHECKING:
     from lbctl.host import Host
 
 NAME = "libnftables"
-_MODULE = "nftables"
 #: -P: with -m alone, the current directory would be the first place where root looks for modules.
 _CHILD = ("-P", "-m", "lbctl_nftables.drivers.libnftables_child")
 
@@ -24,9 +24,9 @@ def find(host: Host) -> tuple[str | None, str]:
     The binding's own number says nothing about the library, and the library tells it only in a listing. No
     context is made, since that opens a netlink socket, which may load a kernel module.
     """
-    module = host.module(_MODULE)
+    module = host.module(binding.MODULE)
     if module is None or not hasattr(module, "Nftables"):
-        return None, "Python module nftables cannot be imported"
+        return None, binding.why_missing(host)
     try:
         ctypes.CDLL("libnftables.so.1")
     except OSError:
@@ -42,7 +42,7 @@ def read(host: Host, *words: str, handles: bool = False) -> Completed:
 
 def files(host: Host) -> tuple[str, ...]:
     """The files, besides the library, that decide what this driver writes."""
-    module = host.module(_MODULE)
+    module = host.module(binding.MODULE)
     return (str(module.__file__),) if module is not None and getattr(module, "__file__", None) else ()
 
 
@@ -62,7 +62,7 @@ def _run(context: Any, text: str) -> Completed:
 
 def _context(host: Host) -> Any:
     # A context holds a netlink socket, which belongs to the network namespace that it was opened in.
-    module = host.module(_MODULE)
+    module = host.module(binding.MODULE)
     if module is None:
         raise ApplyFailed("the Python module nftables went away")
     return module.Nftables()

@@ -352,10 +352,12 @@ class _Parser:
             pass
         self.take("/")
         self.take("second", "minute", "hour", "day", "week")
+        words = list(self._words[begin + 1 : self.at])
         if self.taken("burst"):
-            self.take()
-            self.take("packets", "bytes", "kbytes", "mbytes")
-        return Limit(" ".join(self._words[begin + 1 : self.at]))
+            burst = ["burst", self.take(), self.take("packets", "bytes", "kbytes", "mbytes")]
+            # The default, which nft prints since 1.1 only.
+            words += burst if burst != ["burst", "5", "packets"] else []
+        return Limit(" ".join(words))
 
     def _update(self) -> Statement:
         # `set update ip saddr @name` is how nft wrote it before 0.9.

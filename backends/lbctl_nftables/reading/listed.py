@@ -170,9 +170,12 @@ def _statement(statement: Json, depth: int) -> Iterator[str]:
             yield "notrack"
         case {"reject": _}:
             yield "reject"
-        case {"limit": {"rate": rate, "per": per}}:
-            yield from ("limit", "rate", *(["over"] if statement["limit"].get("inv") else []))
-            yield from (str(rate), "/", str(per))
+        case {"limit": {"rate": rate, "per": per, **rest}}:
+            unit, burst_unit = rest.get("rate_unit", "packets"), rest.get("burst_unit", "packets")
+            yield from ("limit", "rate", *(["over"] if rest.get("inv") else []), str(rate))
+            yield from (*(() if unit == "packets" else (str(unit),)), "/", str(per))
+            if rest.get("burst"):
+                yield from ("burst", str(rest["burst"]), str(burst_unit))
         case {"comment": str(text)}:
             yield from ("comment", f'"{text}"')
         case {"accept": _} | {"drop": _} | {"return": _} | {"continue": _}:
@@ -273,16 +276,17 @@ def _value(value: Json, depth: int) -> Iterator[str]:
 
 
 def _bits(value: Json, depth: int) -> Iterator[str]:
-    """The words of a mask, or of what is left by one: a list is all of its bits together."""
-    if not isinstance(value, list):
-        yield from _value(value, depth)
-        return
-    yield "("
-    for number, each in enumerate(value):
-        if number:
-            yield "|"
-        yield from _value(each, depth)
-    yield ")"
+    """The words of a mask, or of a value under one: several bits are a list in nft 1.0.6, `|` later."""
+    match value:
+        case list(parts) | {"|": list(parts)}:
+            yield "("
+            for number, each in enumerate(parts):
+                if number:
+                    yield "|"
+                yield from _value(each, depth)
+            yield ")"
+        case _:
+            yield from _value(value, depth)
 
 
 def _number(name: str, rest: dict[Any, Json]) -> tuple[str, ...]:

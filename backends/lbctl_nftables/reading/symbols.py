@@ -51,6 +51,8 @@ def _symbols(text: str, *, bits: bool = False, shown: bool = True) -> _Symbols:
     """The table of `name=number …`. Of several names of a number, or numbers of a name, the first counts."""
     pairs = [(name, int(number, 0)) for name, _, number in (each.rpartition("=") for each in text.split())]
     words = {number: name for name, number in reversed(pairs)} if shown else {}
+    if bits:
+        words = {number: name for number, name in words.items() if number.bit_count() == 1}
     return _Symbols(dict(reversed(pairs)), words, bits)
 
 
@@ -64,7 +66,14 @@ _ETHER_TYPES = """
 """
 _FAMILIES = "ipv4=2 ipv6=10"
 _STATES = _symbols("invalid=1 established=2 related=4 new=8 untracked=64", bits=True)
-_STATUS = _symbols("expected=1 seen-reply=2 assured=4 confirmed=8 snat=0x10 dnat=0x20 dying=0x200", bits=True)
+#: The last three stand in nft 1.1.7 with the numbers of their bits.
+_STATUS = _symbols(
+    """
+    expected=1 seen-reply=2 assured=4 confirmed=8 snat=0x10 dnat=0x20 seq-adjust=0x40 snat-done=0x80
+    dnat-done=0x100 dying=0x200 fixed-timeout=0x400 helper=0xd offload=0xe hw-offload=0xf
+    """,
+    bits=True,
+)
 _TCP_FLAGS = _symbols("fin=1 syn=2 rst=4 psh=8 ack=0x10 urg=0x20 ecn=0x40 cwr=0x80", bits=True)
 _DSCP = _symbols("""
     cs0=0x00 cs1=0x08 cs2=0x10 cs3=0x18 cs4=0x20 cs5=0x28 cs6=0x30 cs7=0x38 df=0x00 be=0x00 lephb=0x01

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lbctl.cli.options import Color, Colors
-from lbctl.errors import NoBackend, PermissionDenied
+from lbctl.errors import LbctlError, NoBackend, PermissionDenied
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from fractions import Fraction
+
     from lbctl.cli.output import Style
     from lbctl.demo import Run, World
+    from lbctl.host import Host
     from lbctl.spi import Driver
 
 _BAR = 40
@@ -27,11 +31,13 @@ def demo(
     """Watch it work: a private network, real processes, real connections, both backends.
 
     Touches nothing outside the network namespaces that it makes, and leaves nothing behind. Without root it
-    runs the nftables half in a user namespace.
+    runs the nftables half in a user namespace. Exits with 1 if a backend does not balance as planned, and
+    says which and what was seen.
     """
-    from lbctl.cli.output import Style, say
+    from lbctl.cli.output import Style, inert, say
     from lbctl.demo import World, private
     from lbctl.host import LocalHost
+    from lbctl.host.netns import PrivateHost
 
     # Whatever ends the demo takes the way of Ctrl-C, through every clean-up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -51,21 +57,24 @@ def demo(
         ) from error
     if rootless:
         say("Not root: running in a user namespace, nftables only; the legacy iptables half is left out.")
-    exact = True
-    with World() as world:
-        for backend, driver in _halves(world, rootless=rootless):
-            exact &= _half(world, backend, driver, connections, style)
-    if not exact:
+    faults: list[str] = []
+    for backend, driver in _halves(PrivateHost(), rootless=rootless):
+        # A world for each: what one backend could not remove does not reach the next one.
+        with World() as world:
+            faults += _half(world, backend, driver, connections, style)
+    for fault in faults:
+        say(style(f"lbctl: demo failed: {inert(fault)}", "bold"))
+    if faults:
         raise typer.Exit(1)
 
 
-def _halves(world: World, *, rootless: bool) -> list[tuple[str, Driver]]:
+def _halves(host: Host, *, rootless: bool) -> list[tuple[str, Driver]]:
     """One driver of nftables and one of iptables, legacy first; what is missing is said."""
     from lbctl import spi
     from lbctl.cli.output import say
 
     halves = []
-    for candidate in spi.survey(world.host, spi.backends()):
+    for candidate in spi.survey(host, spi.backends()):
         name, usable = candidate.backend.name, candidate.probe.usable
         if name not in {"nftables", "iptables"} or (rootless and name != "nftables"):
             continue
@@ -79,29 +88,55 @@ def _halves(world: World, *, rootless: bool) -> list[tuple[str, Driver]]:
     return halves
 
 
-def _half(world: World, backend: str, driver: Driver, connections: int, style: Style) -> bool:
+def _half(world: World, backend: str, driver: Driver, connections: int, style: Style) -> list[str]:
+    """Show one backend, and return what went wrong, one line each."""
     from lbctl.cli.output import plan_text
-    from lbctl.demo import HOST_ADDRESS, demo_intent
+    from lbctl.demo import demo_intent
 
     wanted = {service.listeners[0].port: service.shares() for service in demo_intent().services}
-    exact = True
+    what = f"{backend} (driver {driver.name})"
+    faults = []
     print(style(f"== {backend}, driver {driver.name} {driver.version or ''}".rstrip(), "bold", "cyan"))
-    with world.applied(backend, driver.name) as (_, plan):
-        print(plan_text(plan, style))
-        for port, shares in wanted.items():
-            run = world.connections(port, connections)
-            fair = all(abs(run.counts.get(to, 0) - share * connections) < 1 for to, share in shares.items())
-            exact &= fair
-            rate = f"{connections / run.seconds:,.0f} connections/s"
-            print(f"\n{connections} connections to {HOST_ADDRESS}:{port} from another host, {rate}")
-            print(_bars(run, connections, style))
-            print(style("  exact: round robin" if fair else "  NOT the shares that were planned", "bold"))
+    try:
+        with world.applied(backend, driver.name) as (_, plan):
+            print(plan_text(plan, style))
+            for port, shares in wanted.items():
+                run = world.connections(port, connections)
+                fault = _fault(run, shares, connections)
+                _show(run, fault, style)
+                if fault:
+                    faults.append(f"{what}, port {port}: {fault}")
+    except LbctlError as error:
+        # The other backend is shown all the same.
+        faults.append(f"{what}: {error}")
     print()
-    return exact
+    return faults
 
 
-def _bars(run: Run, connections: int, style: Style) -> str:
+def _fault(run: Run, shares: Mapping[str, Fraction], connections: int) -> str:
+    """What was seen instead of the planned shares; empty if they are exact."""
+    if run.failures:
+        seen = ", ".join(f"{number} {what}" for what, number in run.failures.items())
+        return f"of {run.made} connections: {seen}, {run.answered} answered"
+    if run.counts.keys() - shares.keys() or any(
+        abs(run.counts.get(to, 0) - share * connections) >= 1 for to, share in shares.items()
+    ):
+        return "not the planned shares: " + ", ".join(f"{to} {n}" for to, n in run.counts.items())
+    return ""
+
+
+def _show(run: Run, fault: str, style: Style) -> None:
+    from lbctl.demo import HOST_ADDRESS
+
+    rate = f"{run.made / run.seconds:,.0f} connections/s"
+    print(f"\n{run.made} connections to {HOST_ADDRESS}:{run.port} from another host, {rate}")
+    if run.counts:
+        print(_bars(run, style))
+    print(style(f"  FAILED: {fault}" if fault else "  exact: round robin", "bold"))
+
+
+def _bars(run: Run, style: Style) -> str:
     return "\n".join(
-        f"  {to:>5} {style('█' * round(_BAR * n / connections), 'green')} {n} ({n / connections:.1%})"
+        f"  {to:>5} {style('█' * round(_BAR * n / run.made), 'green')} {n} ({n / run.made:.1%})"
         for to, n in run.counts.items()
     )

@@ -118,7 +118,8 @@ class Source:
         try:
             data = json.loads(self.text, object_pairs_hook=table)
         except json.JSONDecodeError as error:
-            self.fail(error.lineno, f"not valid JSON: {_tidy(error.msg)}", _JSON_HINT)
+            line, message = _json_mistake(error)
+            self.fail(line, f"not valid JSON: {message}", _JSON_HINT)
         except ValueError:
             self._too_long()
         if repeated or self._odd_numbers:
@@ -213,6 +214,15 @@ def _check_regular(mode: int, file: str) -> None:
     )
     kind = next((name for test, name in kinds if test(mode)), "something else")
     raise _failure(file, 1, f"{kind}, not a regular file", "give the path of an intent file")
+
+
+def _json_mistake(error: json.JSONDecodeError) -> tuple[int, str]:
+    """The line of a mistake and what it is. Python itself names a trailing comma since 3.13 only."""
+    at = error.pos + (error.doc[error.pos : error.pos + 1] == ",")
+    before, behind = error.doc[:at].rstrip(), error.doc[at:].lstrip()
+    if before.endswith(",") and behind[:1] in {"}", "]"}:
+        return before.count("\n") + 1, f"no comma may stand before the closing {behind[0]}"
+    return error.lineno, _tidy(error.msg)
 
 
 def _tidy(message: str) -> str:

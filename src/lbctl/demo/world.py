@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lbctl import engine
+from lbctl.errors import LbctlError
 from lbctl.host import LocalHost
 from lbctl.host.netns import Namespace, PrivateHost, become_root_of_user_namespace
 from lbctl.model import Endpoint, Intent, Listener, Protocol, Service
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 HOST_ADDRESS = "192.0.2.1"
 CLIENT_ADDRESS = "192.0.2.2"
 _TIMEOUT = 5.0
+#: Connections that may run into the time limit before no more are made.
+_PATIENCE = 2
 
 
 def demo_intent() -> Intent:
@@ -45,11 +48,25 @@ def demo_intent() -> Intent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What came of some connections to one port: endpoint → connections, and how long they took."""
+    """What came of some connections to one port, and how long they took.
+
+    `counts` is endpoint → connections that it answered, `failures` what went wrong → connections.
+    """
 
     port: int
     counts: Mapping[str, int]
+    failures: Mapping[str, int]
     seconds: float
+
+    @property
+    def made(self) -> int:
+        """All connections that were tried."""
+        return self.answered + sum(self.failures.values())
+
+    @property
+    def answered(self) -> int:
+        """The connections that an endpoint answered."""
+        return sum(self.counts.values())
 
 
 def private() -> bool:
@@ -102,15 +119,27 @@ class World:
                 engine.apply(session, engine.removal(session, demo_intent().owner, everywhere=False))
 
     def connections(self, port: int, count: int) -> Run:
-        """Make connections from the client, one after the other, and note who answers."""
+        """Make connections from the client, one after the other, and note who answers or what goes wrong.
+
+        Ends early if connections keep running into the time limit.
+        """
         counts: Counter[str] = Counter()
+        failures: Counter[str] = Counter()
         with self._client.entered():
             start = time.perf_counter()
             for _ in range(count):
-                with socket.create_connection((HOST_ADDRESS, port), timeout=_TIMEOUT) as connection:
-                    counts[connection.recv(16).decode()] += 1
+                try:
+                    counts[_answer(port)] += 1
+                except TimeoutError:
+                    failures["timed out"] += 1
+                    if failures["timed out"] == _PATIENCE:
+                        break
+                except ConnectionRefusedError:
+                    failures["refused"] += 1
+                except OSError as error:
+                    failures[f"ended with: {error.strerror or error}"] += 1
             seconds = time.perf_counter() - start
-        return Run(port=port, counts=dict(sorted(counts.items())), seconds=seconds)
+        return Run(port=port, counts=dict(sorted(counts.items())), failures=dict(failures), seconds=seconds)
 
     @contextmanager
     def _process(self, port: int) -> Iterator[None]:
@@ -124,7 +153,7 @@ class World:
             )
         try:
             if process.stdout and not process.stdout.readline():
-                raise OSError(f"the endpoint on port {port} did not start")
+                raise LbctlError(f"the demo's endpoint on port {port} did not start")
             yield
         finally:
             try:
@@ -133,3 +162,12 @@ class World:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
+
+
+def _answer(port: int) -> str:
+    """Who answers one connection to a port. Raises `OSError` if no endpoint does."""
+    with socket.create_connection((HOST_ADDRESS, port), timeout=_TIMEOUT) as connection:
+        answer = connection.recv(16)
+    if not answer:
+        raise ConnectionError("no answer")
+    return answer.decode()
