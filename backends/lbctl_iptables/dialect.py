@@ -104,6 +104,11 @@ def numbers(version: str) -> Version:
     return tuple(map(int, version.split(".")))
 
 
+def since(feature: Feature) -> str:
+    """Return the first release of the older flavour that has a feature."""
+    return ".".join(map(str, SINCE[feature][Flavour.LEGACY]))
+
+
 def word(lacks: Collection[Feature]) -> str:
     """Return what is lacking as the text of `Capabilities.dialect`: empty for an iptables of today."""
     return _SEPARATOR.join(sorted(lacks))

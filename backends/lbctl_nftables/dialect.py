@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lbctl.errors import ApplyFailed
+from lbctl.errors import ApplyFailed, NoBackend
 from lbctl_nftables import drivers, layout
 
 if TYPE_CHECKING:
@@ -120,3 +120,26 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
+
+
+#: The first and the last release of nft that were run with the modern dialect and were right. 0.9.8 refuses
+#: it (`counter` in a map is of 1.0.0, a map of concatenated data behind `dnat` of 1.0.1); 1.1.7 writes the
+#: keys of named maps `typeof numgen` in the wrong byte order. A release that is not known to be right counts
+#: as old: the classic dialect is right on all of them.
+_MODERN_SINCE, _MODERN_UNTIL = (1, 0, 6), (1, 1, 3)
+#: What the classic dialect needs.
+_OLDEST = (0, 9, 2)
+
+
+def for_version(version: str) -> str:
+    """Return the dialect to write for an nft that cannot be asked, by its version.
+
+    Raises `ValueError` for what is no version, and `NoBackend` for a release before 0.9.2.
+    """
+    if not re.fullmatch(r"\d+(\.\d+)+", version):
+        raise ValueError(f"{version!r} is no version such as {_dotted(_MODERN_SINCE)}")
+    if _numbers(version) < _OLDEST:
+        raise NoBackend(
+            f"lbctl writes no rules for nft {version}", hint=f"the oldest is nft={_dotted(_OLDEST)}"
+        )
+    return MODERN if _MODERN_SINCE <= _numbers(version) <= _MODERN_UNTIL else CLASSIC

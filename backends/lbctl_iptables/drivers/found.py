@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lbctl.model import Family
-from lbctl_iptables.dialect import Feature
+
+if TYPE_CHECKING:
+    from lbctl_iptables.dialect import Feature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

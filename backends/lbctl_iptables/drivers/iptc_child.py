@@ -29,6 +29,7 @@ import warnings
 from contextlib import contextmanager
 from functools import cache
 from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lbctl.model import Family
@@ -129,7 +130,7 @@ def _options_layout() -> Any:
 def _names(address: int, size: int) -> list[bytes]:
     """The names in a table of options that take `size` bytes each; those before the first that is none."""
     names: list[bytes] = []
-    with open("/proc/self/mem", "rb", buffering=0) as memory:
+    with Path("/proc/self/mem").open("rb", buffering=0) as memory:
         while len(names) <= len(_KNOWN_OPTIONS):
             try:
                 pointer = os.pread(memory.fileno(), _POINTER, address + len(names) * size)

@@ -23,7 +23,10 @@ _FIRST, *_OTHERS = layout.WORD.values()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Tool:
-    """A command of the right flavour. `release` is None where its name alone says that it is of 1.8 or later."""
+    """A command of the right flavour.
+
+    `release` is None for a command that was not asked: a name with a flavour in it is of 1.8 or later.
+    """
 
     path: str
     release: Release | None = None
