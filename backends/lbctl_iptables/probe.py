@@ -10,13 +10,13 @@ from lbctl.host import has_ipv6
 from lbctl.model import Family
 from lbctl.spi import Driver, Probe
 from lbctl_iptables import dialect, drivers
+from lbctl_iptables.drivers.found import Found
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from lbctl.host import Host
     from lbctl.model import Network
-    from lbctl_iptables.drivers.found import Found
 
 REMEDY = "install iptables (Debian: apt install iptables)"
 
@@ -40,13 +40,18 @@ def probe(host: Host) -> Probe:
         # The host's own choice goes first: its other rules are most likely there.
         offered.sort(key=lambda d: d.name != "nf_tables")
     usable = [found[each.name] for each in offered if each.usable]
-    can = dialect.capabilities(usable[0].lacks if usable else ())
-    families = can.families & _families(host, usable)
+    # The first one is the one that is chosen, unless another is named.
+    best = usable[0] if usable else Found()
+    can = dialect.capabilities(best.lacks)
+    here = frozenset(Family if has_ipv6(host) else {Family.IPV4})
+    families = can.families & best.families & here
     facts = {"kernel": (host.read("/proc/sys/kernel/osrelease") or "").strip()}
-    if note := families_note(host, families):
+    if note := _families_note(host, families):
         facts["families"] = note
-    if lacks := "; ".join(filter(None, (*dialect.lacking(can.dialect), *(each.note for each in usable)))):
-        facts["lacks"] = lacks
+    if best.lacks:
+        facts["lacks"] = dialect.word(best.lacks)
+    if best.note:
+        facts["note"] = best.note
     return Probe(
         drivers=tuple(offered),
         capabilities=replace(can, families=families, networks=(*_networks4(host), *_networks6(host))),
@@ -55,13 +60,7 @@ def probe(host: Host) -> Probe:
     )
 
 
-def _families(host: Host, usable: Collection[Found]) -> frozenset[Family]:
-    """The families of this host; those that a driver has the tool for, where there is one at all."""
-    here = frozenset(Family if has_ipv6(host) else {Family.IPV4})
-    return here & frozenset().union(*(each.families for each in usable)) if usable else here
-
-
-def families_note(host: Host, families: Collection[Family]) -> str:
+def _families_note(host: Host, families: Collection[Family]) -> str:
     """Say why a host that has IPv6 gets rules for IPv4 alone; empty where that is not so."""
     if Family.IPV6 in families or not has_ipv6(host):
         return ""

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from lbctl.host import Completed, LocalHost
 from lbctl.host.fake import FakeHost
@@ -91,8 +91,8 @@ class OldIptables(LocalHost):
     lbctl records of them.
     """
 
-    #: Options of iptables-restore that came after 1.4.21, and targets' options.
-    since = {"--version": (1, 6, 2), "--wait": (1, 6, 2), "--random-fully": (1, 6, 2)}
+    #: Options of iptables-restore and of targets that came after 1.4.21.
+    since: ClassVar = {"--version": (1, 6, 2), "--wait": (1, 6, 2), "--random-fully": (1, 6, 2)}
 
     def __init__(self, state: Path, version: str, *, carried_back: Sequence[str] = ()) -> None:
         super().__init__(state)
@@ -110,7 +110,7 @@ class OldIptables(LocalHost):
         if name in {"iptables", "ip6tables"}:
             assert list(argv[1:]) == ["--version"]
             return Completed(code=0, out=f"{name} v{self.version}\n", err="")
-        word, dash, suffix = name.partition("-")
+        word, _, suffix = name.partition("-")
         if word not in {"iptables", "ip6tables"} or suffix not in {"restore", "save"}:
             return super().run(argv, stdin=stdin)
         complaints = [f"{name}: unrecognized option '{x}'\n" for x in argv[1:] if x in self.unknown]
@@ -121,9 +121,8 @@ class OldIptables(LocalHost):
             return Completed(code=0, out=f"{name} v{self.version}\n", err="")
         # An option that is not known is passed over; what stood behind it is the name of a file.
         if "--wait" in argv and complaints:
-            return Completed(
-                code=1, out="", err=f"{''.join(complaints)}Can't open {argv[-1]}: No such file\n"
-            )
+            err = f"{''.join(complaints)}Can't open {argv[-1]}: No such file\n"
+            return Completed(code=1, out="", err=err)
         for number, line in enumerate(stdin.splitlines(), 1):
             if lost := next((x for x in self.unknown if f" {x}" in line), None):
                 err = f'{name} v{self.version}: unknown option "{lost}"\nError occurred at line: {number}\n'
@@ -131,10 +130,10 @@ class OldIptables(LocalHost):
         real = super().which(f"{word}-legacy-{suffix}") or ""
         known = [x for x in argv[1:] if x not in self.unknown]
         done = super().run([real, *known], stdin=stdin)
-        out = "".join(line.replace(" --random-fully", "") + "\n" for line in done.out.splitlines())
-        return Completed(
-            code=done.code, out=out if self.unknown else done.out, err="".join(complaints) + done.err
-        )
+        out = done.out
+        if "--random-fully" in self.unknown:
+            out = out.replace(" --random-fully", "")
+        return Completed(code=done.code, out=out, err="".join(complaints) + done.err)
 
 
 class WithoutIp6tables(LocalHost):

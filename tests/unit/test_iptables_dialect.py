@@ -110,9 +110,5 @@ def test_options_are_read_in_the_layout_that_the_library_has(layout: type[ctypes
     table = (layout * 5)(*((name, rest) for name in names), (None, rest))
     address = ctypes.addressof(table)
     assert ctypes.sizeof(_Narrow) != ctypes.sizeof(_Wide)
-    right = [
-        size
-        for size in map(ctypes.sizeof, (_Narrow, _Wide))
-        if iptc_child._names(address, size) == sorted(names)
-    ]
-    assert right == [ctypes.sizeof(layout)]
+    found = {size: iptc_child._names(address, size) for size in map(ctypes.sizeof, (_Narrow, _Wide))}
+    assert [size for size, read in found.items() if read == sorted(names)] == [ctypes.sizeof(layout)]
