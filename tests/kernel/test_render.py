@@ -66,7 +66,8 @@ def run(*argv: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
 
 
 def restore(word: str, flavour: str, text: str) -> int:
-    return run(f"{word}-{flavour}-restore", "--noflush", stdin=text).returncode
+    # Other tests hold the lock of all namespaces now and then.
+    return run(f"{word}-{flavour}-restore", "--noflush", "--wait", "20", stdin=text).returncode
 
 
 def saved(word: str, flavour: str) -> list[str]:
