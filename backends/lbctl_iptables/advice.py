@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lbctl.model import Severity
+from lbctl.host import has_ipv6
+from lbctl.model import Family, Severity
 from lbctl.spi import Trap, sole
 from lbctl_iptables import drivers, layout
 
@@ -26,7 +27,7 @@ _DEFAULT_SIZE = 100
 
 def advise(host: Host, plan: Plan, intent: Intent) -> tuple[str, ...]:
     """See `lbctl.spi.Advising`."""
-    return (*_restarts(plan), *_forgotten(host, plan, intent))
+    return (*_restarts(plan), *_forgotten(host, plan, intent), *_left_out(host, plan, intent))
 
 
 def _restarts(plan: Plan) -> Iterator[str]:
@@ -38,6 +39,14 @@ def _restarts(plan: Plan) -> Iterator[str]:
         count = sum(plan.before.beside.get((word, table), 0) for table in tables)
         if count:
             yield started_anew(word, f"lbctl's own keep their turn, those of {counted(count)} of others")
+
+
+def _left_out(host: Host, plan: Plan, intent: Intent) -> Iterator[str]:
+    """A listener on any address is balanced for the families that there is a tool for."""
+    names = [service.name for service in intent.services if service.listeners_of(Family.IPV6)]
+    six = any(item.key[0] == layout.WORD[Family.IPV6] for item in plan.after.items)
+    if names and not six and has_ipv6(host):
+        yield f"IPv6 connections to {', '.join(names)} are not balanced: ip6tables is not installed."
 
 
 def counted(rules: int) -> str:

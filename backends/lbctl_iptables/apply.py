@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from lbctl.model import Plan
     from lbctl_iptables.rules import Rule
 
+_FULLY = " ".join(layout.MASQUERADING)
+
 
 def apply(host: Host, plan: Plan) -> Program:
     """See `lbctl.spi.Backend.apply`."""
@@ -38,11 +40,11 @@ def apply(host: Host, plan: Plan) -> Program:
     needed = {word: written for word, written in every.items() if written.text}
     for word in list(needed)[1:]:
         # What the kernel would refuse of a later family is found before the first one is touched.
-        drivers.load(host, plan.driver, word, needed[word].checkable, check=True)
+        _load(host, plan.driver, word, needed[word].checkable, check=True)
     done: list[str] = []
     for word, written in needed.items():
         try:
-            drivers.load(host, plan.driver, word, written.text)
+            _load(host, plan.driver, word, written.text)
         except ApplyFailed as error:
             for attempted in (*done, word):
                 _undo(host, plan, attempted, error)
@@ -61,7 +63,7 @@ def _undo(host: Host, plan: Plan, word: str, cause: ApplyFailed) -> None:
         held = program(plan.after.owner, {word: now})
         back = diff(held, Program(plan.after.owner, [i for i in plan.before.items if i.key[0] == word]))
         if text := _script(word, plan, now, back).text:
-            drivers.load(host, plan.driver, word, text)
+            _load(host, plan.driver, word, text)
     except ApplyFailed as error:
         raise StateUnknown(
             f"{cause.message}; then {word} could not be taken back: {error.message}",
@@ -72,7 +74,14 @@ def _undo(host: Host, plan: Plan, word: str, cause: ApplyFailed) -> None:
 def check(host: Host, driver: str, program: Program) -> None:
     """See `lbctl.spi.Backend.check`."""
     for word, written in scripts(program).items():
-        drivers.load(host, driver, word, written.checkable, check=True)
+        _load(host, driver, word, written.checkable, check=True)
+
+
+def _load(host: Host, driver: str, word: str, text: str, *, check: bool = False) -> None:
+    """Have a driver load a script, without what its iptables lacks: that is asked only where it matters."""
+    if _FULLY in text:
+        text = script.accepted(text, drivers.ALL[driver].find(host).lacks)
+    drivers.load(host, driver, word, text, check=check)
 
 
 def scripts(program: Program) -> dict[str, Script]:

@@ -30,6 +30,7 @@ from lbctl_iptables.retire import (
 )
 from lbctl_iptables.script import render, withdrawal
 from lbctl_iptables.stats import stats
+from lbctl_iptables.target import capabilities_for, notes_for, render_for, tools
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,6 +44,7 @@ preference: int | None = 20
 __all__ = [
     "advise",
     "apply",
+    "capabilities_for",
     "census",
     "check",
     "clients",
@@ -55,6 +57,7 @@ __all__ = [
     "keeper",
     "lift",
     "name",
+    "notes_for",
     "observe",
     "others",
     "precedence",
@@ -65,6 +68,7 @@ __all__ = [
     "recognizes",
     "remember",
     "render",
+    "render_for",
     "retire",
     "retired",
     "rules_in",
@@ -72,6 +76,7 @@ __all__ = [
     "standing",
     "stats",
     "take_out",
+    "tools",
     "withdrawal",
 ]
 

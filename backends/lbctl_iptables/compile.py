@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from lbctl.errors import Unsupported
 from lbctl.model import Family, Item, Program, Scheduler, SourceNat, slot_count
 from lbctl.spi import require_service
-from lbctl_iptables import find, layout, pick, recent
+from lbctl_iptables import dialect, find, layout, pick, recent
+from lbctl_iptables.dialect import Feature
 from lbctl_iptables.find import comment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from lbctl.model import Endpoint, Intent, Network, Part, Protocol, Service
     from lbctl.spi import Capabilities
@@ -46,6 +47,7 @@ def compile_intent(intent: Intent, capabilities: Capabilities) -> Program:
 
 
 def _require(service: Service, capabilities: Capabilities) -> None:
+    _require_release(service, dialect.lacking(capabilities.dialect), remap=capabilities.remap)
     if service.scheduler is Scheduler.MAGLEV and not capabilities.remap:
         raise _unsupported(service, "scheduler maglev")
     if service.scheduler is Scheduler.SOURCE_HASH and not capabilities.remap:
@@ -53,6 +55,24 @@ def _require(service: Service, capabilities: Capabilities) -> None:
             if not pick.has_same_hash(service, family):
                 raise _unsupported(service, f"scheduler source-hash {_beyond(service, family)}")
     require_service(service, capabilities, backend=layout.NAME)
+
+
+def _require_release(service: Service, lacks: Collection[Feature], *, remap: bool) -> None:
+    """Raise `Unsupported` for what the iptables lacks that would be told to it."""
+    wanted: list[tuple[str, Feature]] = []
+    six = [listener for listener in service.listeners if listener.address and listener.address.version == 6]
+    wanted += [(f"IPv6 (listener {listener})", Feature.IPV6_NAT) for listener in six]
+    if service.affinity is not None:
+        wanted.append(("affinity", Feature.RECENT_MASK))
+    if remap and service.scheduler in {Scheduler.SOURCE_HASH, Scheduler.MAGLEV}:
+        hashed = [f for f in service.families if not pick.has_same_hash(service, f)]
+        wanted += [(f"scheduler {service.scheduler} of {f} clients", Feature.BYTECODE) for f in hashed]
+    for what, feature in wanted:
+        if feature in lacks:
+            first = dialect.since(feature)
+            raise Unsupported(
+                backend=layout.NAME, service=service.name, feature=what, needs=f"iptables {first} ({feature})"
+            )
 
 
 def _beyond(service: Service, family: Family) -> str:
@@ -234,7 +254,7 @@ class _Shared:
             ),
         )
         yield self._chain(layout.NAT, hairpin, (*self._bypassing(("-g", masquerade)), unmark))
-        yield self._chain(layout.NAT, masquerade, (unmark, (*about, "-j", "MASQUERADE", "--random-fully")))
+        yield self._chain(layout.NAT, masquerade, (unmark, (*about, *layout.MASQUERADING)))
 
     def _bypassing(self, target: Rule) -> Iterator[Rule]:
         """The connections whose replies would not come back through this host, or could not."""
@@ -256,13 +276,14 @@ class _Shared:
         owner = self._owner
         refuse = layout.chain(owner, layout.REFUSE)
 
-        def target(service: Service) -> Rule:
-            outside = () if service.local_clients else ("-m", "addrtype", "!", "--src-type", "LOCAL")
-            return (*outside, "-g", refuse)
+        def source(service: Service) -> Rule:
+            return () if service.local_clients else find.FROM_ELSEWHERE
 
         # With -j, a range that does not have the listener leaves it to the rules behind: so apply can have
         # the rules of before and after in one chain for a moment.
-        for name, rules in find.listeners(self._family, owner, self._refusing, "-j", target):
+        for name, rules in find.listeners(
+            self._family, owner, self._refusing, "-j", lambda _: ("-g", refuse), source
+        ):
             yield self._chain(layout.FILTER, name, rules)
         about = comment(owner)
         answers = (

@@ -63,7 +63,7 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
                 yield from short_lists(host, (service.name,))
         yield from _restored(host)
     yield from _legacy(host, store, ours)
-    if not host.may_change_network() or drivers.ALL[driver].find(host)[1]:
+    if not host.may_change_network() or drivers.ALL[driver].find(host).reason:
         return
     owners: dict[str, list[str]] = {}
     for family, word in layout.WORD.items():

@@ -32,7 +32,8 @@ FEW = 8
 _STRIDE = 3
 _PORT_BITS = 16
 _BITS: Mapping[Family, int] = {Family.IPV4: 32, Family.IPV6: 128}
-_LOCAL = ("-m", "addrtype", "--dst-type", "LOCAL")
+_TO_LOCAL = ("--dst-type", "LOCAL")
+FROM_ELSEWHERE = ("!", "--src-type", "LOCAL")
 
 
 class _Entry(NamedTuple):
@@ -80,27 +81,39 @@ class _Keys:
 
 
 def listeners(
-    family: Family, owner: str, services: Iterable[Service], verdict: str, target: Callable[[Service], Rule]
+    family: Family,
+    owner: str,
+    services: Iterable[Service],
+    verdict: str,
+    target: Callable[[Service], Rule],
+    source: Callable[[Service], Rule] = lambda _: (),
 ) -> Chains:
     """The chains that lead a connection to `target` of its service.
 
-    `verdict` is -g, or -j where a connection that is not found in a range shall be looked for on.
+    `verdict` is -g, or -j where a connection that is not found in a range shall be looked for on. `source`
+    gives the options of `addrtype` that the source of a service's connections must meet.
     """
     found = [(listener, service) for service in services for listener in service.listeners_of(family)]
     found.sort(key=lambda pair: _order(pair[0]))
     # A listener on any local address needs a guard, here or above its range: else connections that are only
     # forwarded through this host would match.
     if len(found) <= FEW:
-        rules = [(*_asked(x), *(() if x.address else _LOCAL), *comment(s.name), *target(s)) for x, s in found]
+        rules = [
+            (*_asked(x), *_addrtype(*source(s), *_to_local(x)), *comment(s.name), *target(s))
+            for x, s in found
+        ]
         yield layout.prefix(owner), rules
         return
     top: list[Rule] = []
     for (anywhere, protocol), mine in groupby(found, lambda pair: _order(pair[0])[:2]):
         keys = _Keys(family, protocol, 0 if anywhere else _BITS[family], _PORT_BITS, "-d")
-        entries = [_Entry(_key(x), keys.bits, (*_asked(x), *comment(s.name), *target(s))) for x, s in mine]
+        entries = [
+            _Entry(_key(x), keys.bits, (*_asked(x), *_addrtype(*source(s)), *comment(s.name), *target(s)))
+            for x, s in mine
+        ]
         names = (protocol.upper(), *(["LOCAL"] if anywhere else []))
         yield from _parted(owner, names, "", entries, keys, verdict)
-        guard = _LOCAL if anywhere else ()
+        guard = _addrtype(*_TO_LOCAL) if anywhere else ()
         top.append(("-p", protocol, *guard, "-j", layout.chain(owner, *names)))
     yield layout.prefix(owner), top
 
@@ -121,6 +134,15 @@ def clients(
 def comment(text: str) -> Rule:
     """A rule's comment."""
     return ("-m", "comment", "--comment", text)
+
+
+def _to_local(listener: Listener) -> Rule:
+    return () if listener.address else _TO_LOCAL
+
+
+def _addrtype(*options: str) -> Rule:
+    """One match for all: iptables-nft 1.8.2 does not give back two of one name in a rule as they were."""
+    return ("-m", "addrtype", *options) if options else ()
 
 
 def _parted(

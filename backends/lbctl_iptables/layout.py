@@ -66,6 +66,9 @@ SOURCE = "SOURCE"
 HAIRPIN = "HAIRPIN"
 MASQUERADE = "MASQUERADE"
 REFUSE = "REFUSE"
+#: The target of that chain, and as an iptables writes and prints it that has no such option.
+MASQUERADING = ("-j", "MASQUERADE", "--random-fully")
+PLAIN_MASQUERADING = MASQUERADING[:2]
 CLIENTS = "CLIENTS"
 SERVED = "SERVED"
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from lbctl.host import Host
 
+_PLAIN = " ".join(layout.PLAIN_MASQUERADING)
+_FULLY = " ".join(layout.MASQUERADING).removeprefix(_PLAIN)
 _COMMENT = re.compile(r"--comment ([a-z0-9-]+)[ /]")
 
 
@@ -43,11 +45,16 @@ def program(owner: str, dumps: Mapping[str, Dump]) -> Program:
 
 
 def _items(word: str, owner: str, dump: Dump) -> Iterator[Item]:
+    masquerading = layout.chain(owner, layout.MASQUERADE)
     for (table, name), chain in dump.chains.items():
         text = chain.text
         if chain.turned and table == layout.NAT:
             # Whose turn it is is no part of what was asked for.
             text = "\n".join([rule.text for rule in at_start(chain.rules)])
+        if name == masquerading:
+            # Older releases cannot write the option, or print it. A host whose iptables is upgraded, or that
+            # loaded a text which was rendered for an older one, is not out of date for that.
+            text = re.sub(rf"{_PLAIN}$", f"{_PLAIN}{_FULLY}", text, flags=re.M)
         service = None if layout.is_shared(owner, name) else service_of(owner, name, text)
         yield Item((word, "chain", table, name), text, service)
     for (table, hook), jumps in dump.jumps.items():

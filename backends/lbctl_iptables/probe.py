@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
 from lbctl.host import has_ipv6
-from lbctl.model import Family, Protocol, Scheduler, SourceNat, State
-from lbctl.spi import Capabilities, Driver, Probe
-from lbctl_iptables import drivers
+from lbctl.model import Family
+from lbctl.spi import Driver, Probe
+from lbctl_iptables import dialect, drivers
+from lbctl_iptables.drivers.found import Found
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from lbctl.host import Host
     from lbctl.model import Network
@@ -21,44 +23,48 @@ REMEDY = "install iptables (Debian: apt install iptables)"
 
 def probe(host: Host) -> Probe:
     """See `lbctl.spi.Backend.probe`."""
-    found = []
-    for name, driver in drivers.ALL.items():
-        version, reason = driver.find(host)
-        found.append(
-            Driver(
-                name=name,
-                store=driver.store,
-                usable=not reason,
-                reason=reason or "usable",
-                version=version,
-            )
+    found = {name: driver.find(host) for name, driver in drivers.ALL.items()}
+    offered = [
+        Driver(
+            name=name,
+            store=drivers.ALL[name].store,
+            usable=not each.reason,
+            reason=each.reason or "usable",
+            version=each.version,
         )
+        for name, each in found.items()
+    ]
     plain = host.which("iptables-restore")
     default = host.run([plain, "--version"]).out if plain else ""
     if "(nf_tables)" in default:
         # The host's own choice goes first: its other rules are most likely there.
-        found.sort(key=lambda d: d.name != "nf_tables")
+        offered.sort(key=lambda d: d.name != "nf_tables")
+    usable = [found[each.name] for each in offered if each.usable]
+    # The first one is the one that is chosen, unless another is named.
+    best = usable[0] if usable else Found()
+    can = dialect.capabilities(best.lacks)
+    here = frozenset(Family if has_ipv6(host) else {Family.IPV4})
+    families = can.families & best.families & here
+    facts = {"kernel": (host.read("/proc/sys/kernel/osrelease") or "").strip()}
+    if note := _families_note(host, families):
+        facts["families"] = note
+    if best.lacks:
+        facts["lacks"] = dialect.word(best.lacks)
+    if best.note:
+        facts["note"] = best.note
     return Probe(
-        drivers=tuple(found),
-        capabilities=Capabilities(
-            families=frozenset(Family) if _ipv6(host) else frozenset({Family.IPV4}),
-            protocols=frozenset(Protocol),
-            schedulers=frozenset(Scheduler) - {Scheduler.MAGLEV},
-            states=frozenset(State),
-            source_nat=frozenset(SourceNat),
-            affinity=True,
-            allow=True,
-            networks=(*_networks4(host), *_networks6(host)),
-        ),
+        drivers=tuple(offered),
+        capabilities=replace(can, families=families, networks=(*_networks4(host), *_networks6(host))),
         remedy=REMEDY,
-        facts={"kernel": (host.read("/proc/sys/kernel/osrelease") or "").strip()},
+        facts=facts,
     )
 
 
-def _ipv6(host: Host) -> bool:
-    """True where this host has IPv6 and the commands for it: some systems pack them apart."""
-    words = [f"ip6tables{infix}-restore" for infix in ("", "-legacy", "-nft")]
-    return has_ipv6(host) and any(map(host.which, words))
+def _families_note(host: Host, families: Collection[Family]) -> str:
+    """Say why a host that has IPv6 gets rules for IPv4 alone; empty where that is not so."""
+    if Family.IPV6 in families or not has_ipv6(host):
+        return ""
+    return "IPv4 only: there is no ip6tables-restore and ip6tables-save that can do it"
 
 
 def _networks4(host: Host) -> Iterator[Network]:

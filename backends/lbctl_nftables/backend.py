@@ -31,6 +31,7 @@ from lbctl_nftables.retire import (
 )
 from lbctl_nftables.script import render, withdrawal
 from lbctl_nftables.stats import stats
+from lbctl_nftables.target import capabilities_for, notes_for, render_for, tools
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,6 +44,7 @@ preference: int | None = 10
 
 __all__ = [
     "apply",
+    "capabilities_for",
     "census",
     "check",
     "clients",
@@ -55,6 +57,7 @@ __all__ = [
     "keeper",
     "lift",
     "name",
+    "notes_for",
     "observe",
     "others",
     "precedence",
@@ -66,6 +69,7 @@ __all__ = [
     "refine",
     "remember",
     "render",
+    "render_for",
     "retire",
     "retired",
     "rules_in",
@@ -73,6 +77,7 @@ __all__ = [
     "standing",
     "stats",
     "take_out",
+    "tools",
     "withdrawal",
 ]
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from lbctl.errors import ApplyFailed, StateUnknown
+from lbctl.errors import ApplyFailed, NoBackend, StateUnknown
 from lbctl.model import (
     Endpoint,
     Family,
@@ -54,9 +54,10 @@ CAPABILITIES = Capabilities(
 )
 #: No owner of an intent can have such a name. What follows is the thread that the table is for.
 _OWNER = ".probe-"
-#: Dialect → the first nft that writes it rightly, newest first. 1.1.4 to 1.1.6 are not known: 1.1.3 and 1.1.7
-#: both write marks rightly. 0.9.8 takes no counter in a map.
-_SINCE = ((Dialect.MARK, (1, 1, 4)), (Dialect.MODERN, (1, 0, 0)), (Dialect.CLASSIC, (0, 0)))
+#: Dialect → the first nft that is known to write it rightly, newest first; what is not known counts as old.
+#: 0.9.8 refuses the modern one: `counter` in a map is of 1.0.0, a map of concatenated data behind `dnat` of
+#: 1.0.1. 1.1.4 to 1.1.6 were not run: marks are right in 1.1.3 and in 1.1.7.
+_SINCE = ((Dialect.MARK, (1, 1, 4)), (Dialect.MODERN, (1, 0, 6)), (Dialect.CLASSIC, (0, 9, 2)))
 #: The first kernel with counters on the elements of a declared set; the other features are older.
 _KERNEL = (5, 7)
 #: What needs everything that one dialect writes and another one does not.
@@ -90,15 +91,24 @@ def hint(nft: str | None, kernel: str) -> Choice:
         return Choice(name=Dialect.CLASSIC, reason=f"Linux {kernel} is older than {_dotted(_KERNEL)}")
     if nft is None:
         return Choice(name=Dialect.MODERN, reason=", ".join(known) or "no version is known")
-    name = for_version(nft)
+    name = next((name for name, since in _SINCE if _numbers(nft) >= since), Dialect.CLASSIC)
     if name is Dialect.CLASSIC:
         return Choice(name=name, reason=f"nft {nft} is older than {_dotted(_SINCE[1][1])}")
     return Choice(name=name, reason=", ".join(known))
 
 
 def for_version(nft: str) -> Dialect:
-    """The dialect that this version of nft writes rightly, on a kernel that is no older than nft."""
-    return next(name for name, since in _SINCE if _numbers(nft) >= since)
+    """Return the dialect to write for an nft that cannot be asked, by its version.
+
+    Raises `ValueError` for what is no version, and `NoBackend` for a release that is too old for any.
+    """
+    if not re.fullmatch(r"\d{1,4}(\.\d{1,4}){1,3}", nft, re.ASCII):
+        raise ValueError(f"{nft!r} is no version such as 1.0.6")
+    found = next((name for name, since in _SINCE if _numbers(nft) >= since), None)
+    if found is None:
+        oldest = _dotted(_SINCE[-1][1])
+        raise NoBackend(f"lbctl writes no rules for nft {nft}", hint=f"the oldest is nft={oldest}")
+    return found
 
 
 def ask(host: Host, driver: str) -> Choice | None:

@@ -29,13 +29,14 @@ def render(program: Program) -> str:
 
 def withdrawal(program: Program) -> str:
     """See `lbctl.spi.Moving`. Loading it on a host that has nothing of it changes nothing."""
-    table = layout.table(program.owner)
-    words = dict.fromkeys(item.key[0] for item in program.items)
-    return (
-        _text(line for w in words for line in (f"table {w} {table}", f"delete table {w} {table}"))
-        if words
-        else ""
-    )
+    return removal(program.owner, list(dict.fromkeys(item.key[0] for item in program.items)))
+
+
+def removal(owner: str, words: Sequence[str]) -> str:
+    """Return the script that deletes an owner's tables of some families, whether they are there or not."""
+    table = layout.table(owner)
+    lines = [line for w in words for line in (f"table {w} {table}", f"delete table {w} {table}")]
+    return _text(lines) if lines else ""
 
 
 def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple[str, str, str]:

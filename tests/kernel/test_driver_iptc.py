@@ -440,10 +440,10 @@ def test_the_lock_is_not_waited_for_without_end(tmp_path: Path, monkeypatch: pyt
 
 
 def test_finding_it_imports_nothing() -> None:
-    version, reason = drivers.ALL["iptc"].find(HOST)
-    assert reason == ""
-    assert version is not None
-    assert version.startswith("1.")
+    found = drivers.ALL["iptc"].find(HOST)
+    assert found.reason == ""
+    assert found.version is not None
+    assert found.version.startswith("1.")
     assert not any(name == "iptc" or name.startswith("iptc.") for name in sys.modules)
 
 

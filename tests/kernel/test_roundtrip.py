@@ -236,7 +236,8 @@ def test_a_rendered_text_is_the_program_for_the_plain_tools(
 ) -> None:
     program = kernel.compile(driver, intent)
     text = BACKEND[driver].render(program)
-    assert (text, BACKEND[driver].name) == engine.compile_for(kernel.host, intent, driver=driver)[::-1]
+    found = engine.render(kernel.host, intent, driver=driver)
+    assert (found.rules, found.backend) == (text, BACKEND[driver].name)
     try:
         kernel.load(driver, text)
         if BACKEND[driver] is nftables:

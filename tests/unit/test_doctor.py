@@ -19,6 +19,7 @@ from lbctl.spi import Capabilities, Case, Driver, Probe, Trap
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
 from support.backends import Paper, install
+from support.hosts import with_iptc
 from support.reference import documented_codes
 
 if TYPE_CHECKING:
@@ -355,6 +356,7 @@ def test_without_privilege_rules_are_not_looked_at() -> None:
 
 def test_tools_that_refuse_leave_the_rest_to_be_looked_at() -> None:
     made = host({"/proc/modules": "nf_tables 1 0 - Live 0x0\n", f"{NET}/ip_tables_names": "nat\n"})
+    with_iptc(made)
     made.answer("nft", code=1, err="Error: Operation not permitted\n")
     made.answer("nft", "--version", out="nftables v1.0.6 (Lester Gooch #5)\n")
     for suffix in ("save", "restore"):

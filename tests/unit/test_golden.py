@@ -13,8 +13,9 @@ import pytest
 from lbctl.cli.options import Color
 from lbctl.cli.output import Style, plan_text
 from lbctl.config import load
+from lbctl.engine import render
 from lbctl.host.fake import FakeHost
-from lbctl.model import Intent, Plan, Program, diff, diff_services
+from lbctl.model import Family, Intent, Plan, Program, diff, diff_services
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
 from lbctl_nftables import dialect
@@ -23,6 +24,12 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 #: Stories that are told in the dialect of older hosts as well.
 CLASSIC = {"minimal", "weighted", "dual-stack", "source-nat"}
 STORIES = sorted(folder.name for folder in GOLDEN.iterdir())
+#: Story → texts for tools that are not here: the file's name without its end, and the family it is for.
+TARGETS: dict[str, dict[str, Family | None]] = {
+    "minimal": {"iptables=1.4.21": None, "nft=0.9.8": None, "nft=1.1.7": None},
+    "source-nat": {"iptables=1.4.21": None, "iptables=1.6.1": None, "iptables-nft=1.8.2": None},
+    "dual-stack": {"iptables=1.6.1": None, "iptables-nft=1.8.2": Family.IPV6, "nft=0.9.8": Family.IPV4},
+}
 #: What the classic dialect does not do.
 REFUSED = {"affinity"}
 #: A host with IPv6, all commands, and one link to the endpoints' network: 10.0.0.0/24, 2001:db8:2::/64.
@@ -47,6 +54,22 @@ def classic(intent: Intent) -> Program:
     return nftables.compile(
         intent, dialect.speaking(nftables.probe(HOST).capabilities, dialect.Dialect.CLASSIC)
     )
+
+
+def targeted(intent: Intent, target: str, family: Family | None) -> dict[str, str]:
+    """What adds the rules for another host's tool, and what removes them: a host with one link."""
+    name = f"{target}-{family}" if family else target
+    return {
+        f"{name}{end}": render(
+            FakeHost(),
+            intent,
+            target=target,
+            family=family,
+            remove=remove,
+            networks=[ip_network("10.0.0.0/24")],
+        ).rules
+        for end, remove in ((".txt", False), ("-remove.txt", True))
+    }
 
 
 def plan(backend: ModuleType, driver: str, intent: Intent) -> str:
@@ -81,6 +104,8 @@ def test_story(story: str) -> None:
     }
     if story in CLASSIC:
         texts["nftables-classic.nft"] = nftables.render(classic(intent))
+    for target, family in TARGETS.get(story, {}).items():
+        texts |= targeted(intent, target, family)
     for name, text in texts.items():
         path = folder / name
         if os.environ.get("UPDATE_GOLDEN"):
@@ -100,6 +125,8 @@ def test_no_file_is_left_over() -> None:
     names = {"lbctl.toml", "nftables.nft", "iptables.rules", "plan.txt"}
     for story in STORIES:
         more = {"nftables-classic.nft"} if story in CLASSIC else set()
+        for target, family in TARGETS.get(story, {}).items():
+            more |= targeted(load(GOLDEN / story / "lbctl.toml"), target, family).keys()
         assert {path.name for path in (GOLDEN / story).iterdir()} == names | more
 
 

@@ -1,7 +1,7 @@
 """The ways to reach iptables. All take the text of iptables-restore and print that of iptables-save.
 
-A driver is a module or object with `name`, `store`, `find(host)` → its version or the reason why it cannot
-be used, `save(host, word)` → all tables with counters, and `load(host, word, script, check)`.
+A driver is a module or object with `name`, `store`, `find(host)` → whether it can be used and what its
+iptables lacks, `save(host, word)` → all tables with counters, and `load(host, word, script, check)`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lbctl.host import Completed, Host
+    from lbctl_iptables.drivers.found import Found
 
 
 class Driver(Protocol):
@@ -26,11 +27,14 @@ class Driver(Protocol):
     #: True where any write to the table starts the nth counters of all its rules anew.
     restarts: bool
 
-    def find(self, host: Host) -> tuple[str | None, str]:
-        """(version, "") where the driver can be used, else (None, the reason)."""
+    def find(self, host: Host) -> Found:
+        """Return what there is on a host, found without touching the kernel."""
 
     def save(self, host: Host, word: str) -> Completed:
-        """All tables of one family as iptables-save prints them, with counters. Makes none."""
+        """Return all tables of one family as iptables-save prints them, with counters. Makes none.
+
+        A family that there is no tool for has no tables.
+        """
 
     def load(self, host: Host, word: str, script: str, *, check: bool) -> Completed:
         """Run a script of one family, each of its sections as one transaction, or have it checked only."""

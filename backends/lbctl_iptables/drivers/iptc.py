@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lbctl.host import Completed
+from lbctl_iptables import dialect
+from lbctl_iptables.drivers.found import Found
 from lbctl_iptables.drivers.restore import legacy_kernel, legacy_tables
 
 if TYPE_CHECKING:
     from lbctl.host import Host
+    from lbctl_iptables.dialect import Feature
 
 #: -P, since with -m alone the current directory would be the first place where a process of root looks for
 #: modules. Not -I: an lbctl that was found through PYTHONPATH has a child that must be found there as well.
@@ -28,6 +31,8 @@ _LIBRARIES = (
     ("libxtables.so.12", "libxtables.so.11", "libxtables.so.10"),
     ("libip4tc.so.2", "libip4tc.so.0"),
 )
+#: What the answer of a child is kept under, see `_able`.
+_KNOWN = "iptc"
 _VERSION = re.compile(r"""^__version__\s*=\s*["'](?P<version>[\w.]+)["']""", re.MULTILINE)
 
 
@@ -38,19 +43,22 @@ class Iptc:
     store = "iptables-legacy"
     restarts = True
 
-    def find(self, host: Host) -> tuple[str | None, str]:
+    def find(self, host: Host) -> Found:
         """See `Driver`. Looks for the module without importing it."""
         spec = find_spec("iptc")
         if spec is None or spec.origin is None:
-            return None, "Python module iptc is not installed (pip install 'lbctl[iptc]')"
+            return Found(reason="Python module iptc is not installed (pip install 'lbctl[iptc]')")
         for names in _LIBRARIES:
             if not any(map(_loads, names)):
-                return None, f"{names[0]}, which Python module iptc needs, cannot be loaded"
+                return Found(reason=f"{names[0]}, which Python module iptc needs, cannot be loaded")
         reason = legacy_kernel(host)
         if reason:
-            return None, reason
+            return Found(reason=reason)
+        lacks, reason = _able(host, Path(spec.origin))
+        if reason:
+            return Found(reason=reason)
         found = _VERSION.search(host.read(str(Path(spec.origin).with_name("version.py"))) or "")
-        return found["version"] if found else "unknown", ""
+        return Found(version=found["version"] if found else "unknown", lacks=lacks)
 
     def save(self, host: Host, word: str) -> Completed:
         """See `Driver`."""
@@ -60,6 +68,39 @@ class Iptc:
     def load(self, host: Host, word: str, script: str, *, check: bool) -> Completed:
         """See `Driver`."""
         return _run(host, "check" if check else "load", word, stdin=script)
+
+
+def _able(host: Host, binding: Path) -> tuple[frozenset[Feature], str]:
+    """What the libraries lack, and why the binding cannot read their options; empty where it can.
+
+    A child has to say it, which takes 0.1 s. So the answer is kept for as long as the same libraries and the
+    same binding are here.
+    """
+    identity = " ".join(map(_identity, (binding, *_mapped())))
+    known, _, answer = (host.recall(_KNOWN) or "").partition("\n")
+    if known != identity:
+        done = _run(host, "features")
+        answer = f"lacks {done.out.strip()}" if done.code == 0 else f"not usable: {done.err.strip()}"
+        host.remember(_KNOWN, f"{identity}\n{answer}")
+    word, _, rest = answer.partition(" ")
+    return (dialect.lacking(rest), "") if word == "lacks" else (frozenset(), rest.partition(" ")[2])
+
+
+def _mapped() -> list[Path]:
+    """The files of the libraries that `_loads` has loaded."""
+    stems = tuple(names[0].partition(".")[0] for names in _LIBRARIES)
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    paths = {Path(line.split(maxsplit=5)[5]) for line in maps if line.count(" ") > 5 and "/" in line}
+    return sorted(path for path in paths if path.name.startswith(stems))
+
+
+def _identity(path: Path) -> str:
+    """What changes whenever a file does."""
+    try:
+        found = path.stat()
+    except OSError:
+        return f"{path}:gone"
+    return f"{path}:{found.st_ino}:{found.st_mtime_ns}"
 
 
 def _run(host: Host, *arguments: str, stdin: str = "") -> Completed:

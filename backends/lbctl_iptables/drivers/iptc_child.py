@@ -2,12 +2,16 @@
 
     python -P -m lbctl_iptables.drivers.iptc_child save iptables|ip6tables TABLE…
     python -P -m lbctl_iptables.drivers.iptc_child load|check iptables|ip6tables
+    python -P -m lbctl_iptables.drivers.iptc_child features
 
 Of python-iptables (1.2.0) this uses the tables, and the extensions with their C parsers and printers; entries
 are filled and read here, since its rules are not fit for it: a `Rule` asks every table of the family whether
 it has a chain, which makes those tables; `Rule6` writes masks of interfaces with 1 in place of 0xff, does not
 mask addresses and loses the protocol of a negated `-p`; a value that begins with `!` is taken for a negation;
 adding a rule prints and parses all of its options once more, through a buffer of 1,024 bytes.
+
+The binding's layout of struct xt_option_entry is that of iptables before 1.8.11, which gave it one field more
+under the same version of the library. So `_options_layout` finds out which one the library has.
 """
 
 from __future__ import annotations
@@ -23,10 +27,14 @@ import sys
 import time
 import warnings
 from contextlib import contextmanager
+from functools import cache
+from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lbctl.model import Family
-from lbctl_iptables import layout
+from lbctl_iptables import dialect, layout
+from lbctl_iptables.dialect import Feature
 from lbctl_iptables.drivers.restore import LOCK_SECONDS
 
 if TYPE_CHECKING:
@@ -34,6 +42,10 @@ if TYPE_CHECKING:
 
 _LOCK = "/run/xtables.lock"
 _NAME_SIZE = 16
+#: What the layout of options is recognized by.
+_KNOWN_MATCH = b"statistic"
+_KNOWN_OPTIONS = [b"every", b"mode", b"packet", b"probability"]
+_POINTER = ctypes.sizeof(ctypes.c_void_p)
 
 #: The protocols that iptables spells by name whatever /etc/protocols holds.
 _PROTOCOLS = {
@@ -64,6 +76,7 @@ class Refused(Exception):
     """Something in the script, or in the kernel, that stops it."""
 
 
+@cache
 def _binding() -> tuple[Any, Any]:
     """Modules iptc and iptc.xtables.
 
@@ -77,10 +90,82 @@ def _binding() -> tuple[Any, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # their sources are of Python 2, and said to be so by newer ones
-            return importlib.import_module("iptc"), importlib.import_module("iptc.xtables")
+            iptc, low = importlib.import_module("iptc"), importlib.import_module("iptc.xtables")
     finally:
         ctypes.util.find_library = look_up
         del sys.modules["distutils"]
+    # The binding leaves C through a Python function, by longjmp: no Python survives that for sure.
+    low._xt_globals.exit_err = ctypes.cast(low._throw, low._EXIT_FN)
+    # The binding steps through the options by its own layout.
+    low.xtables._option_lookup = lambda _, entries, name: next(
+        (entry for entry in _entries(entries) if entry.name == name), None
+    )
+    # `_finish` checks all of it, and more.
+    low.xtables._options_fcheck = lambda *_: None
+    return iptc, low
+
+
+@cache
+def _options_layout() -> Any:
+    """Return the layout of an option that the library has; raise `Refused` where none is right.
+
+    The evidence: with one of them, the options of a match that has had the same ones since iptables 1.4.11
+    have their names. What a wrong layout takes for a pointer must not be followed, so the memory is read by
+    the kernel, which refuses what is not there.
+    """
+    _, low = _binding()
+    match = low.xtables(low.NFPROTO_IPV4).find_match(_KNOWN_MATCH)
+    table = match and getattr(match[0], "x6_options", None)
+    if not table:
+        raise Refused(f"the options of {_KNOWN_MATCH.decode()} cannot be found")
+    #: Since iptables 1.8.11 (commit f7056d0f), with the base of a number.
+    grown = type("xt_option_entry", (low.xt_option_entry,), {"_fields_": (("base", ctypes.c_uint),)})
+    address = ctypes.cast(table, ctypes.c_void_p).value or 0
+    for layout_ in (low.xt_option_entry, grown):
+        if _names(address, ctypes.sizeof(layout_)) == _KNOWN_OPTIONS:
+            return layout_
+    raise Refused("python-iptables does not know how this libxtables lays out its options")
+
+
+def _names(address: int, size: int) -> list[bytes]:
+    """The names in a table of options that take `size` bytes each; those before the first that is none."""
+    names: list[bytes] = []
+    with Path("/proc/self/mem").open("rb", buffering=0) as memory:
+        while len(names) <= len(_KNOWN_OPTIONS):
+            try:
+                pointer = os.pread(memory.fileno(), _POINTER, address + len(names) * size)
+                where = int.from_bytes(pointer, sys.byteorder)
+                name = os.pread(memory.fileno(), _NAME_SIZE, where) if where else b""
+            except (OSError, OverflowError):
+                return []
+            if not name:
+                break
+            names.append(name.partition(b"\0")[0])
+    return sorted(names)
+
+
+def _entries(table: Any) -> Iterator[Any]:
+    """The options of an extension, one after another."""
+    address = ctypes.cast(table, ctypes.c_void_p).value
+    size, kind = ctypes.sizeof(_options_layout()), table._type_
+    while address and (entry := kind.from_address(address)).name:
+        yield entry
+        address += size
+
+
+def _features() -> str:
+    """What the library lacks, as the text of a dialect; raise `Refused` where its options cannot be read."""
+    _, low = _binding()
+    lacks = set()
+    for feature, find, name, option in (
+        (Feature.RANDOM_FULLY, "find_target", b"MASQUERADE", b"random-fully"),
+        (Feature.RECENT_MASK, "find_match", b"recent", b"mask"),
+        (Feature.BYTECODE, "find_match", b"bpf", b"bytecode"),
+    ):
+        found = getattr(low.xtables(low.NFPROTO_IPV4), find)(name)
+        if not found or all(entry.name != option for entry in _entries(found[0].x6_options)):
+            lacks.add(feature)
+    return dialect.word(lacks)
 
 
 class Table:
@@ -89,8 +174,6 @@ class Table:
     def __init__(self, word: str, name: str) -> None:
         self.six = word == layout.WORD[Family.IPV6]
         self._iptc, self._low = _binding()
-        # The binding leaves C through a Python function, by longjmp: no Python survives that for sure.
-        self._low._xt_globals.exit_err = ctypes.cast(self._low._throw, self._low._EXIT_FN)
         self._xtables = self._low.xtables(self._low.NFPROTO_IPV6 if self.six else self._low.NFPROTO_IPV4)
         try:
             self.table = (self._iptc.Table6 if self.six else self._iptc.Table)(name, autocommit=False)
@@ -369,12 +452,9 @@ class Table:
         """Whether an extension's options are of the interface that iptables has since 1.4.11, and they."""
         module = extension._module
         table = extension._orig_options or getattr(module, "x6_options", None)
-        options = []
-        for entry in table or module.extra_opts or ():
-            if not entry.name:
-                break
-            options.append(entry)
-        return bool(table), options
+        if table:
+            return True, list(_entries(table))
+        return False, list(takewhile(lambda entry: entry.name, module.extra_opts or ()))
 
     def _flags(self, extension: Any) -> int:
         """The options that an extension was given so far, as bits."""
@@ -585,6 +665,8 @@ def main(arguments: Sequence[str]) -> int:
             pass
         case [("load" | "check") as verb, word] if word in layout.WORD.values():
             pass
+        case ["features" as verb]:
+            word = ""
         case _:
             print(__doc__, file=sys.stderr)  # noqa: T201 (a command)
             return 2
@@ -592,6 +674,8 @@ def main(arguments: Sequence[str]) -> int:
         if verb == "save":
             for table in tables:
                 sys.stdout.buffer.write(Table(word, table).dump())
+        elif verb == "features":
+            print(_features())  # noqa: T201 (a command)
         else:
             script = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
             load(word, script, check=verb == "check")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lbctl.host import Completed, ModuleState, kernel_module
+from lbctl_iptables import layout
+from lbctl_iptables.dialect import Feature, Release
+from lbctl_iptables.drivers.found import Found
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,8 +17,23 @@ if TYPE_CHECKING:
 
 #: Seconds to wait for another program that holds the xtables lock.
 LOCK_SECONDS = 10
+_SUFFIXES = ("restore", "save")
+_FIRST, *_OTHERS = layout.WORD.values()
 
-_VERSION = re.compile(r"v(?P<version>\d+(?:\.\d+)+)(?: \((?P<flavour>legacy|nf_tables)\))?")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tool:
+    """A command of the right flavour.
+
+    `release` is None for a command that was not asked: a name with a flavour in it is of 1.8 or later.
+    """
+
+    path: str
+    release: Release | None = None
+
+    def lacks(self, feature: Feature) -> bool:
+        """Return True for a feature that this release does not have."""
+        return self.release is not None and feature in self.release.lacks
 
 
 class _Restore:
@@ -24,47 +42,63 @@ class _Restore:
     restarts: bool
     _infix: str
 
-    def find(self, host: Host) -> tuple[str | None, str]:
+    def find(self, host: Host) -> Found:
         """See `Driver`."""
-        paths = {suffix: self._path(host, "iptables", suffix) for suffix in ("restore", "save")}
-        for suffix, path in paths.items():
-            if path is None:
-                return None, f"no iptables-{suffix} of flavour {self.name} is in PATH"
-        reason = self._kernel(host)
-        if reason:
-            return None, reason
-        found = _VERSION.search(host.run([paths["restore"] or "", "--version"]).out)
-        return (found["version"] if found else "unknown"), ""
+        tools = {suffix: self._tool(host, _FIRST, suffix) for suffix in _SUFFIXES}
+        for suffix, tool in tools.items():
+            if tool is None:
+                return Found(reason=f"no {_FIRST}-{suffix} of flavour {self.name} is in PATH")
+        if reason := self._kernel(host):
+            return Found(reason=reason)
+        tool = tools["restore"]
+        release = (tool and tool.release) or _release(host, _FIRST, tool.path if tool else "")
+        families = frozenset(layout.FAMILY[word] for word in layout.WORD.values() if self._has(host, word))
+        if release is None:
+            return Found(version="unknown", families=families)
+        lacks = release.lacks
+        if tool is not None and Feature.WAIT in lacks and _waits(host, tool):
+            lacks -= {Feature.WAIT}
+        note = f"iptables-restore {release.text} takes no lock" if Feature.WAIT in lacks else ""
+        return Found(version=release.text, lacks=lacks, families=families, note=note)
 
     def save(self, host: Host, word: str) -> Completed:
         """See `Driver`."""
         if not self._has_tables(host, word):
             return Completed(code=0, out="", err="")
-        path = self._path(host, word, "save")
-        if path is None:
-            return Completed(code=1, out="", err=f"no {word}-save of flavour {self.name} is in PATH")
-        return host.run([path, "--counters"])
+        tool = self._tool(host, word, "save")
+        if tool is None:
+            # Some systems pack ip6tables apart: without it lbctl writes no IPv6 rule and reads none.
+            code, err = int(word not in _OTHERS), f"no {word}-save of flavour {self.name} is in PATH"
+            return Completed(code=code, out="", err=err)
+        return host.run([tool.path, "--counters"])
 
     def load(self, host: Host, word: str, script: str, *, check: bool) -> Completed:
         """See `Driver`."""
-        path = self._path(host, word, "restore")
-        if path is None:
+        tool = self._tool(host, word, "restore")
+        if tool is None:
             return Completed(code=1, out="", err=f"no {word}-restore of flavour {self.name} is in PATH")
-        options = ["--noflush", "--counters", "--wait", str(LOCK_SECONDS), *(["--test"] if check else [])]
-        return host.run([path, *options], stdin=script)
+        wait = ["--wait", str(LOCK_SECONDS)] if _waits(host, tool) else []
+        return host.run(
+            [tool.path, "--noflush", "--counters", *wait, *(["--test"] if check else [])], stdin=script
+        )
 
-    def _path(self, host: Host, word: str, suffix: str) -> str | None:
+    def _tool(self, host: Host, word: str, suffix: str) -> _Tool | None:
         """The command of our flavour: by its own name, else the plain one where that is of our flavour."""
         exact = host.which(f"{word}-{self._infix}-{suffix}")
         if exact is not None:
-            return exact
+            return _Tool(path=exact)
         plain = host.which(f"{word}-{suffix}")
         if plain is None:
             return None
-        # Before 1.8 there was one flavour, and its version named none.
-        found = _VERSION.search(host.run([plain, "--version"]).out)
-        flavour = (found["flavour"] or "legacy") if found else None
-        return plain if flavour == self.name else None
+        release = _release(host, word, plain)
+        return _Tool(path=plain, release=release) if release and release.flavour == self.name else None
+
+    def _has(self, host: Host, word: str) -> bool:
+        """True where there are commands for a family, as far as names say it."""
+        return all(
+            host.which(f"{word}-{self._infix}-{suffix}") or host.which(f"{word}-{suffix}")
+            for suffix in _SUFFIXES
+        )
 
     def _kernel(self, host: Host) -> str:
         """Why the kernel cannot take this flavour; empty where it can."""
@@ -104,6 +138,21 @@ class NfTables(_Restore):
 
     def _has_tables(self, host: Host, word: str) -> bool:  # noqa: ARG002 (one module serves both families)
         return kernel_module(host, "nf_tables") is not ModuleState.LOADABLE
+
+
+def _release(host: Host, word: str, path: str) -> Release | None:
+    """The release of a command. Before 1.6.2, only `iptables` itself answers (`RESTORE_VERSION`)."""
+    release = Release.answering(host.run([path, "--version"]).out)
+    main = host.which(word) if release is None else None
+    return Release.answering(host.run([main, "--version"]).out) if main else release
+
+
+def _waits(host: Host, tool: _Tool) -> bool:
+    """True for an iptables-restore that waits for the lock. Distributions carried that back: it is asked."""
+    if not tool.lacks(Feature.WAIT):
+        return True
+    usage = host.run([tool.path, "--help"])
+    return "--wait" in usage.out + usage.err
 
 
 def legacy_kernel(host: Host) -> str:

@@ -11,6 +11,7 @@ from lbctl.model import decimal
 from lbctl_iptables.bytecode import slots_of
 from lbctl_iptables.pick import DRAW
 from lbctl_iptables.reading import where as w
+from lbctl_iptables.reading.grammar import UNPRINTED_REASON
 from lbctl_iptables.reading.meaning import Asked, Chance, Marked, Nodes, Nth, Recent, masked
 from lbctl_iptables.reading.options import REMOVED
 from lbctl_iptables.reading.where import NOT, Unclear, Where
@@ -174,6 +175,10 @@ class _Reader:
         if not match.known:
             self.remarks.append("unsupported-match")
             self.cannot(name, "match of an unknown name")
+            return
+        if match.unprinted:
+            self.remarks.append("unsupported-match")
+            self.cannot(name, UNPRINTED_REASON)
             return
         reader = _READERS.get(name)
         if reader is not None:

@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 
 _PROTOCOL = re.compile(r"[a-z0-9.+-]+")
 
+#: What iptables-save prints in place of options whose layout it does not know, since another release, or
+#: another program, wrote the rule.
+UNPRINTED = ("[unsupported", "revision]")
+#: What is said of it.
+UNPRINTED_REASON = (
+    "another release of iptables wrote this rule, and the iptables-save of that one has to print it"
+)
+
 
 class Unparsable(ValueError):
     """A rule that is no rule of iptables."""
@@ -41,6 +49,8 @@ class Match:
     name: str
     options: list[tuple[str, bool, tuple[str, ...]]] = field(default_factory=list)
     known: bool = True
+    #: True where the text has `UNPRINTED` in place of the options.
+    unprinted: bool = False
 
 
 @dataclass(slots=True)
@@ -65,6 +75,8 @@ class Spec:
     target: str = ""
     goto: bool = False
     values: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
+    #: True where the text has `UNPRINTED` in place of the target's options.
+    unprinted: bool = False
     #: Options with `!` before the value, as it no longer may stand.
     obsolete: tuple[str, ...] = ()
     #: The place of `-j` or `-g` among the words.
@@ -217,6 +229,8 @@ class _Parser:
                 self._long(word[2:])
             elif word[:1] == "-" and len(word) > 1:
                 self._short(word)
+            elif (word, *words[self._at : self._at + 1]) == UNPRINTED and not self._invert:
+                self._unprinted()
             else:
                 raise Unparsable(f"`{shown(word)}` belongs to no option")
         if self._invert:
@@ -224,6 +238,16 @@ class _Parser:
         spec.comment = _comment(spec)
         # It says nothing about connections.
         spec.matches = [match for match in spec.matches if match.name != "comment"]
+
+    def _unprinted(self) -> None:
+        """Options that are not in the text: those of the target, or of the match named last."""
+        self._at += 1
+        if self.spec.target:
+            self.spec.unprinted = True
+        elif self.spec.matches:
+            self.spec.matches[-1].unprinted = True
+        else:
+            raise Unparsable(f"`{' '.join(UNPRINTED)}` belongs to no match and no target")
 
     def _long(self, word: str) -> None:
         name, glued, value = word.partition("=")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lbctl.model import Family, decimal
 from lbctl_iptables import layout
 from lbctl_iptables.reading import where as w
-from lbctl_iptables.reading.grammar import Match
+from lbctl_iptables.reading.grammar import UNPRINTED, Match
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -75,6 +75,8 @@ def _words(spec: Spec) -> list[str]:
         words += ["-m", match.name]
         for option, inverted, values in match.options:
             words += [*(["!"] if inverted else []), f"--{option}", *values]
+        # So that nobody loads a rule that has lost its options.
+        words += UNPRINTED if match.unprinted else ()
     if spec.comment is not None:
         words += ["-m", "comment", "--comment", spec.comment]
     if spec.target:
@@ -82,7 +84,7 @@ def _words(spec: Spec) -> list[str]:
     for option, given in spec.values.items():
         for values in given:
             words += [f"--{option}", *values]
-    return words
+    return [*words, *(UNPRINTED if spec.unprinted else ())]
 
 
 # -- changing one thing

@@ -66,7 +66,8 @@ class Rule:
             spec.target,
             spec.goto,
             spec.inverted,
-            tuple((match.name, tuple(match.options)) for match in spec.matches),
+            tuple((match.name, match.unprinted, tuple(match.options)) for match in spec.matches),
+            spec.unprinted,
             tuple(sorted((name, tuple(given)) for name, given in spec.values.items())),
         )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.model import MAX_SLOTS, Family
 from lbctl_iptables.reading import where as w
+from lbctl_iptables.reading.grammar import UNPRINTED_REASON
 from lbctl_iptables.reading.meaning import Act, bits_of, masked
 from lbctl_iptables.reading.options import TARGETS
 from lbctl_iptables.reading.where import Unclear
@@ -67,6 +68,9 @@ def understand(meaning: Meaning, chains: Collection[str], room: int) -> None:
         meaning.act = Act.RETURN
     elif target in {"DNAT", "REDIRECT", "SNAT", "MASQUERADE", "BALANCE", "SAME"}:
         _nat(meaning, target, room)
+    elif meaning.rule.spec.unprinted and target not in _ENDS | _PASSING:
+        meaning.act = Act.UNKNOWN
+        _unknown(meaning, "unsupported-target", target, UNPRINTED_REASON)
     elif target in {"MARK", "CONNMARK"}:
         _marking(meaning, target)
     elif target in _ENDS:
@@ -93,6 +97,9 @@ def _nat(meaning: Meaning, target: str, room: int) -> None:
         _unknown(meaning, "unsupported-target", target, "no longer in iptables")
         return
     meaning.action = {"REDIRECT": "redirect", "DNAT": "dnat"}.get(target, "snat")
+    if meaning.rule.spec.unprinted:
+        _unknown(meaning, "unsupported-target", target, UNPRINTED_REASON)
+        return
     random = "random" in values
     if room <= 0 and any("-" in word for given in values.values() for words in given for word in words):
         _unknown(meaning, "unsupported-target", target, f"ranges of more than {MOST_RANGED} endpoints in all")

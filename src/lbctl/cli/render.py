@@ -2,28 +2,103 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
 from lbctl.cli.options import AllowRemap, BackendName, Config, DriverName, Format, Output
+
+if TYPE_CHECKING:
+    from lbctl.model import Network
+
+
+class FamilyName(StrEnum):
+    """The families, without what it takes to import the model."""
+
+    IPV4 = "ipv4"
+    IPV6 = "ipv6"
+
+
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="TOOL=VERSION",
+        help="Write for another host, by the tool that it has: nft=0.9.8, iptables=1.4.21 (legacy), "
+        "iptables-nft=1.8.2. Nothing of this host is looked at.",
+        show_default=False,
+    ),
+]
+OneFamily = Annotated[
+    FamilyName | None,
+    typer.Option("--family", help="Only the rules of one family.", show_default=False),
+]
+Remove = Annotated[bool, typer.Option("--remove", help="Print what removes these rules.")]
+Networks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--network",
+        metavar="NETWORK",
+        help="A network on a link of that host, e.g. 10.0.0.0/24; once for each. iptables needs them for "
+        "source-nat = hairpin.",
+        show_default=False,
+    ),
+]
+
+
+def _network(text: str) -> Network:
+    from ipaddress import ip_network
+
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--network") from None
 
 
 def render(
     config: Config = None,
     backend: BackendName = "auto",
     driver: DriverName = None,
+    target: Target = None,
+    family: OneFamily = None,
+    remove: Remove = False,
+    network: Networks = None,
     allow_remap: AllowRemap = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Print the rules that apply would load, for nft -f or iptables-restore --noflush.
 
-    A host without lbctl can load them. Needs no privilege and reads nothing from the kernel's rules.
+    A host without lbctl can load them: a text for nft as often as wanted, one for iptables once, until it is
+    removed by what --remove prints. Needs no privilege and reads nothing from the kernel's rules.
     """
-    from lbctl.cli.output import print_json
+    from lbctl import engine
+    from lbctl.cli.output import print_json, say
     from lbctl.cli.work import read_intent
-    from lbctl.engine import compile_for
     from lbctl.host import LocalHost
+    from lbctl.model import Family
 
-    intent = read_intent(config)
-    name, rules = compile_for(LocalHost(), intent, backend=backend, driver=driver, allow_remap=allow_remap)
+    found = engine.render(
+        LocalHost(),
+        read_intent(config),
+        backend=backend,
+        driver=driver,
+        target=target,
+        family=None if family is None else Family(family),
+        remove=remove,
+        networks=[_network(text) for text in network or ()],
+        allow_remap=allow_remap,
+    )
+    for note in found.notes:
+        say(f"Note: {note}")
     if output is Format.JSON:
-        print_json({"backend": name, "rules": rules})
+        given = {"for": target, "family": family}
+        print_json(
+            {
+                "backend": found.backend,
+                "rules": found.rules,
+                **{name: value for name, value in given.items() if value is not None},
+            }
+        )
     else:
-        print(rules, end="")
+        print(found.rules, end="")

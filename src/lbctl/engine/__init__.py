@@ -7,9 +7,10 @@ from lbctl.engine.migrating import Migration, migration
 from lbctl.engine.moving import migrate
 from lbctl.engine.planfile import PlanFile, read_plan, resume, write_plan
 from lbctl.engine.recovery import interrupted, recover
+from lbctl.engine.rendering import Rendering, render
 from lbctl.engine.returning import go_back, roll_back
 from lbctl.engine.reverter import await_end, try_out, watch
-from lbctl.engine.session import Session, compile_for, open_session
+from lbctl.engine.session import Session, open_session
 from lbctl.engine.status import Drift, EndpointStatus, ServiceStatus, Status, drift, status
 from lbctl.engine.trial import Trial, confirm, read_trial
 
@@ -20,13 +21,13 @@ __all__ = [
     "Entry",
     "Migration",
     "PlanFile",
+    "Rendering",
     "ServiceStatus",
     "Session",
     "Status",
     "Trial",
     "apply",
     "await_end",
-    "compile_for",
     "confirm",
     "describe",
     "drift",
@@ -42,6 +43,7 @@ __all__ = [
     "read_trial",
     "recover",
     "removal",
+    "render",
     "restorable",
     "resume",
     "roll_back",

@@ -159,17 +159,3 @@ def open_session(
         allow_remap=allow_remap,
         patience=patience,
     )
-
-
-def compile_for(
-    host: Host, intent: Intent, *, backend: str = AUTO, driver: str | None = None, allow_remap: bool = False
-) -> tuple[str, str]:
-    """The chosen backend's name and its rules for an intent, as text.
-
-    A backend that is named need not be usable here: the text may be for another host.
-    """
-    candidates = survey(host, backends())
-    found = next((c for c in candidates if c.backend.name == backend and driver is None), None)
-    chosen = found or select(candidates, backend=backend, driver=driver)
-    program = chosen.backend.compile(intent, replace(chosen.probe.capabilities, remap=allow_remap))
-    return chosen.backend.name, chosen.backend.render(program)

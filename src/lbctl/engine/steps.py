@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from lbctl.engine.change import perform, removal_here, way
 from lbctl.errors import ApplyFailed, NoBackend
 from lbctl.model import Intent, Plan
-from lbctl.spi import Moving, Reader, Retiring
+from lbctl.spi import Moving, Reader, Retiring, Targeting
 
 if TYPE_CHECKING:
     from lbctl.engine.session import Session
@@ -110,6 +110,8 @@ def script(session: Session, step: Step, *, coming: bool) -> str:
     if isinstance(step, Retire):
         by = retirer(session)
         return "" if step.back else by.departure(session.host, session.driver, step.record)
+    if coming and isinstance(backend, Targeting):
+        return backend.render_for(step.after, session.capabilities, family=None, remove=False)
     if coming:
         return backend.render(step.after)
     return backend.withdrawal(step.before) if isinstance(backend, Moving) else ""

@@ -34,6 +34,7 @@ from lbctl.spi.registry import GROUP, backends
 from lbctl.spi.require import ensure_fresh, require, require_service
 from lbctl.spi.retiring import Retirement, Retiring, keeper_of, missing, present
 from lbctl.spi.selection import AUTO, Candidate, Choice, select, survey
+from lbctl.spi.target import Targeting
 
 __all__ = [
     "ACCEPTED",
@@ -60,6 +61,7 @@ __all__ = [
     "Retirement",
     "Retiring",
     "Rival",
+    "Targeting",
     "Trap",
     "backends",
     "census",
