@@ -258,6 +258,53 @@ def test_rendered_rules_load_without_lbctl(
     assert same.code == 0, same.out
 
 
+def test_rules_for_another_host(network: Network, web: Path) -> None:
+    old = ("render", "--for", "iptables=1.4.21", "--family", "ipv4")
+    text, document = run(network, *old), run(network, *old, "--output", "json").json
+    assert (text.code, text.err) == (0, "")
+    assert document == {
+        "format_version": 1,
+        "backend": "iptables",
+        "rules": text.out,
+        "for": "iptables=1.4.21",
+        "family": "ipv4",
+    }
+    network.tool("iptables-legacy-restore", "--noflush", stdin=text.out)
+    network.tool("iptables-legacy-restore", "--noflush", stdin=run(network, *old, "--remove").out)
+    assert "LBCTL" not in network.tool("iptables-legacy-save")
+    only4 = web.with_name("only4.toml")
+    only4.write_text(
+        'schema = 1\n[[service]]\nname = "a"\nlisten = "192.0.2.1:80/tcp"\nendpoints = ["8001"]\n'
+    )
+    six = ("--family", "ipv6", "--config", str(only4))
+    nothing = run(network, "render", "--for", "iptables=1.4.21", *six)
+    assert (nothing.code, nothing.out) == (0, "")
+    assert nothing.err == "Note: no service of this intent is balanced for ipv6\n"
+    # The whole host is not looked at: there is nothing on it.
+    assert run(network, "render", "--for", "nft=0.9.8", env={"PATH": "/nonexistent"}).code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--for", "ipfw=1.0"), 2, "one of iptables, iptables-nft, nft"),
+        (("--for", "nft"), 2, "TOOL=VERSION"),
+        (("--for", "nft=new"), 2, "'new' is no version"),
+        (("--for", "iptables=1.8", "--backend", "iptables"), 2, "--for names the tool"),
+        (("--for", "iptables=1.4.3"), 3, "the oldest is iptables=1.4.4"),
+        (("--for", "nft=0.8"), 3, "the oldest is nft=0.9.2"),
+        (("--family", "ipv5"), 2, "ipv4"),
+        (("--network", "10.0.0.1/8"), 2, "host bits"),
+    ],
+)
+def test_a_host_that_nothing_is_written_for(
+    network: Network, web: Path, words: tuple[str, ...], code: int, said: str
+) -> None:
+    refused = run(network, "render", *words)
+    assert (refused.code, refused.out) == (code, "")
+    assert said in refused.err
+
+
 def test_plan_json_and_exit_code(network: Network, web: Path) -> None:
     clean = network.rules()
     made = run(network, "plan", "--output", "json")

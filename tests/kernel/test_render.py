@@ -138,7 +138,7 @@ def test_a_text_of_nft_is_loaded_as_often_as_wanted(
     wanted = {"ip" if f is Family.IPV4 else "ip6" for each in families for f in ([each] if each else Family)}
     assert {line.split()[1] for line in tables.splitlines() if line.endswith(" lbctl")} == wanted
     if target == "nft=1.0.6" and len(wanted) == 2:
-        session = engine.open_session(LocalHost(tmp_path), backend="nftables")
+        session = engine.open_session(LocalHost(tmp_path), driver="nft")
         assert not engine.plan(session, meant).changed
     for _ in range(2):
         for family in families:

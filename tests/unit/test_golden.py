@@ -14,6 +14,7 @@ from lbctl.cli.options import Color
 from lbctl.cli.output import Style, plan_text
 from lbctl.config import load
 from lbctl.engine import render
+from lbctl.errors import NoBackend, Unsupported
 from lbctl.host.fake import FakeHost
 from lbctl.model import Family, Intent, Plan, Program, diff, diff_services
 from lbctl_iptables import backend as iptables
@@ -119,6 +120,40 @@ def test_a_plan_reads_the_same_on_every_backend(story: str) -> None:
     one, other = plan(nftables, "x", intent), plan(iptables, "x", intent)
     assert sorted(one.splitlines()[1:]) == sorted(other.splitlines()[1:])
     assert one.replace("nftables", "iptables", 1).splitlines()[0] == other.splitlines()[0]
+
+
+#: What the manuals of some releases do not have, as it begins or stands in a line.
+NEWER = {
+    "iptables=1.4.21": (" --random-fully",),
+    "iptables=1.6.1": (" --random-fully",),
+    "iptables-nft=1.8.2": ("\n-4 ", "\n-6 "),
+    "nft=0.9.8": ("\tcounter\n", "typeof", " map @", " comment "),
+    # Its parser has all of it, and writes the keys of a page in the wrong order.
+    "nft=1.1.7": ("typeof numgen",),
+}
+
+
+@pytest.mark.parametrize("story", STORIES)
+@pytest.mark.parametrize("target", NEWER)
+def test_a_text_for_a_release_has_nothing_that_it_does_not_know(target: str, story: str) -> None:
+    intent = load(GOLDEN / story / "lbctl.toml")
+    if target.startswith("nft") and story in REFUSED:
+        with pytest.raises(Unsupported):
+            targeted(intent, target, None)
+        return
+    families = tuple(Family) if target == "iptables-nft=1.8.2" else (None,)
+    text = "".join(text for family in families for text in targeted(intent, target, family).values())
+    assert [word for word in NEWER[target] if word in text] == []
+    assert text.count("\n") > 1
+
+
+@pytest.mark.parametrize("story", ["dual-stack", "affinity"])
+def test_one_text_cannot_be_for_both_families_where_neither_skips_the_other(story: str) -> None:
+    intent = load(GOLDEN / story / "lbctl.toml")
+    with pytest.raises(NoBackend, match="one text cannot have both") as caught:
+        targeted(intent, "iptables-nft=1.8.2", None)
+    assert caught.value.exit_code == 3
+    assert "--family ipv4, and --family ipv6" in (caught.value.hint or "")
 
 
 def test_no_file_is_left_over() -> None:

@@ -1,7 +1,9 @@
 """What an iptables of some release understands, by its version and by asking it."""
 
 import ctypes
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,7 @@ from lbctl.host.fake import FakeHost
 from lbctl_iptables import dialect, target
 from lbctl_iptables.dialect import Feature, Flavour, Release
 from lbctl_iptables.drivers import iptc_child
+from lbctl_iptables.drivers.iptc import Iptc
 from lbctl_iptables.drivers.restore import Legacy, NfTables
 from support.hosts import OldIptables
 
@@ -112,3 +115,38 @@ def test_options_are_read_in_the_layout_that_the_library_has(layout: type[ctypes
     assert ctypes.sizeof(_Narrow) != ctypes.sizeof(_Wide)
     found = {size: iptc_child._names(address, size) for size in map(ctypes.sizeof, (_Narrow, _Wide))}
     assert [size for size, read in found.items() if read == sorted(names)] == [ctypes.sizeof(layout)]
+
+
+class _Reads(FakeHost):
+    """A host whose kernel has the older interface, and whose python-iptables answers as it is told."""
+
+    def __init__(self, **answer: Any) -> None:
+        super().__init__(files=LEGACY_TABLES)
+        self.says(**answer)
+
+    def says(self, **answer: Any) -> None:
+        self.answer(Path(sys.executable).name, "features", **answer)
+
+
+def test_a_binding_that_cannot_read_options_is_not_usable() -> None:
+    host = _Reads(code=1, err="python-iptables does not know how this libxtables lays out its options\n")
+    found = Iptc().find(host)
+    assert found.reason == "python-iptables does not know how this libxtables lays out its options"
+    assert found.version is None
+    assert Iptc().find(_Reads(code=-11)).reason == "python-iptables was ended by signal 11"
+
+
+def test_a_binding_is_asked_once_for_each_library() -> None:
+    host = _Reads(out="MASQUERADE --random-fully; bpf --bytecode\n")
+    for _ in range(2):
+        assert Iptc().find(host).lacks == {Feature.RANDOM_FULLY, Feature.BYTECODE}
+    assert len(host.ran) == 1
+    # An upgrade of the library is another one.
+    host.remember("iptc", f"another {host.recall('iptc')}")
+    host.says(out="\n")
+    assert Iptc().find(host).lacks == frozenset()
+    assert len(host.ran) == 2
+    # So is a failure: nothing is believed for longer than what it was said of.
+    host.remember("iptc", None)
+    host.says(code=1, err="no\n")
+    assert [Iptc().find(host).reason for _ in range(2)] == ["no", "no"]

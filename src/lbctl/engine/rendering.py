@@ -62,7 +62,9 @@ def render(
     else:
         text = chosen.render(program)
     notes: tuple[str, ...] = ()
-    if target is not None and isinstance(chosen, Targeting) and not remove:
+    if family is not None and not text:
+        notes = (f"no service of this intent is balanced for {family}",)
+    elif target is not None and isinstance(chosen, Targeting) and not remove:
         notes = chosen.notes_for(intent, capabilities)
     return Rendering(backend=chosen.name, rules=text, notes=notes)
 
