@@ -57,11 +57,15 @@ DRIVERS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """A Debian release. `python` is its Python's version: (major, minor)."""
+    """A Debian release. `python` is its Python's version: (major, minor).
+
+    `tests` if lbctl's unit and property tests are run on that Python, which is not the one of `make test`.
+    """
 
     name: str
     title: str
     python: tuple[int, int]
+    tests: bool
 
     def __str__(self) -> str:
         return self.title
@@ -83,10 +87,10 @@ class Release:
 
 
 RELEASES = (
-    Release(name="bullseye", title="Debian 11", python=(3, 9)),
-    Release(name="bookworm", title="Debian 12", python=(3, 11)),
-    Release(name="trixie", title="Debian 13", python=(3, 13)),
-    Release(name="forky", title="Debian testing", python=(3, 14)),
+    Release(name="bullseye", title="Debian 11", python=(3, 9), tests=False),
+    Release(name="bookworm", title="Debian 12", python=(3, 11), tests=False),
+    Release(name="trixie", title="Debian 13", python=(3, 13), tests=True),
+    Release(name="forky", title="Debian testing", python=(3, 14), tests=True),
 )
 #: Of the quick run: the oldest nft and the newest.
 QUICK = ("bullseye", "forky")

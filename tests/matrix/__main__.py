@@ -1,0 +1,80 @@
+"""`make matrix`: see the package. Exits with 1 if anything is wrong, and with 0 if the archive cannot be reached."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from matrix import platforms, proofs, quick, result, table
+from matrix.archive import UnreachableError
+from matrix.releases import QUICK, RELEASES, Release
+from matrix.result import PlatformResult, Verdict
+from matrix.roots import Root, unpacked
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m matrix", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the oldest and the newest nft only, in a minute")
+    parser.add_argument("releases", nargs="*", metavar="RELEASE", help=", ".join(each.name for each in RELEASES))
+    given = parser.parse_args(arguments)
+    if unknown := set(given.releases) - {release.name for release in RELEASES}:
+        parser.error(f"unknown release: {', '.join(sorted(unknown))}")
+    if os.geteuid():
+        parser.error("needs root, for network namespaces and chroot")
+    names = given.releases or (QUICK if given.quick else [release.name for release in RELEASES])
+    chosen = [release for release in RELEASES if release.name in names]
+    try:
+        if given.quick:
+            return _quick(chosen)
+        return _whole(chosen)
+    except UnreachableError as error:
+        _say(f"\n*** make matrix: NOTHING WAS TESTED. The Debian archive cannot be reached. ***\n{error}\n")
+        return 0
+
+
+def _quick(releases: Sequence[Release]) -> int:
+    roots = [_root(release, quick.PACKAGES) for release in releases]
+    outcomes = [quick.proved(root) for root in roots]
+    for release, outcome in zip(releases, outcomes, strict=True):
+        print(f"{release}, nftables nft: {outcome.verdict} {outcome.reason}".rstrip())
+    return int(any(outcome.verdict is Verdict.FAILED for outcome in outcomes))
+
+
+def _whole(releases: Sequence[Release]) -> int:
+    # Two at once: a run waits for connections and for the archive half of its time.
+    with ThreadPoolExecutor(2) as pool:
+        found = tuple(pool.map(_platform, releases))
+    whole = proofs.result(found)
+    if list(releases) == list(RELEASES):
+        result.write(whole)
+        table.DOCUMENT.write_text(table.document(whole), encoding="utf-8")
+    print(table.document(whole))
+    return int(any(line for platform in found for line in result.failures(platform)))
+
+
+def _platform(release: Release) -> PlatformResult:
+    start = time.monotonic()
+    proved = proofs.proved(platforms.prepared(_root(release, release.packages)))
+    wrong = len(list(result.failures(proved)))
+    _say(f"{release}: {time.monotonic() - start:.0f} s, {wrong} wrong")
+    return proved
+
+
+def _root(release: Release, packages: Sequence[str]) -> Root:
+    root, note = unpacked(release, packages)
+    if note:
+        _say(note)
+    return root
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

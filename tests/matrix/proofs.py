@@ -1,0 +1,108 @@
+"""What is held against a platform: conformance, dumps, the README's tour, and lbctl's own tests on its Python."""
+
+from __future__ import annotations
+
+import json
+import platform as machine
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+import lbctl
+from matrix.platforms import Platform
+from matrix.releases import Driver
+from matrix.result import DriverResult, Outcome, PlatformResult, Result, Verdict, outcome, outcomes
+
+_VERSION = re.compile(r"v?(\d+(?:\.\d+)+)")
+#: Tests that need no kernel. What they find is read from the report in pytest's JUnit format.
+_TESTS = ("-m", "pytest", "-p", "no:cacheprovider", "--quiet", "--numprocesses", "2", "tests/unit", "tests/property")
+
+
+def proved(platform: Platform) -> PlatformResult:
+    """Run everything on a platform."""
+    offered = _offered(platform)
+    return PlatformResult(
+        release=platform.release.name,
+        nft=_version(platform.tool("nft", "--version")),
+        iptables=_version(platform.tool("iptables-nft", "--version")),
+        python=_version(platform.tool(str(platform.python), "--version")),
+        own_python=platform.release.hosts_lbctl,
+        drivers=tuple(_driver(platform, driver, offered) for driver in platform.release.drivers),
+        tour=outcome_of(platform, "-m", "matrix.tour"),
+        tests=_tests(platform) if platform.release.tests else None,
+    )
+
+
+def result(platforms: tuple[PlatformResult, ...]) -> Result:
+    """The result of a whole run on this machine."""
+    return Result(lbctl=lbctl.__version__, kernel=machine.release(), platforms=platforms)
+
+
+def _version(text: str) -> str:
+    found = _VERSION.search(text)
+    assert found, text
+    return found[1]
+
+
+def _offered(platform: Platform) -> dict[tuple[str, str], str]:
+    """(backend, driver) → why lbctl cannot use it there, empty if it can."""
+    document = _json(platform, "-m", "lbctl", "backends", "--output", "json")
+    return {
+        (backend["name"], driver["name"]): "" if driver["usable"] else driver["reason"]
+        for backend in document["backends"]
+        for driver in backend["drivers"]
+    }
+
+
+def _driver(platform: Platform, driver: Driver, offered: dict[tuple[str, str], str]) -> DriverResult:
+    reason = offered.get((driver.backend, driver.name), "not offered")
+    features: dict[str, Outcome] = {}
+    dumps: dict[str, Outcome] = {}
+    if not reason:
+        words = ("--backend", driver.backend, "--driver", driver.name, "--output", "json")
+        features = _conformance(_json(platform, "-m", "lbctl.conformance", *words))
+        dumps = outcomes(_json(platform, "-m", "matrix.dumps", driver.backend, driver.name))
+    return DriverResult(
+        backend=driver.backend, driver=driver.name, unusable=reason, features=features, dumps=dumps
+    )
+
+
+def _conformance(document: dict[str, Any]) -> dict[str, Outcome]:
+    """Check → its outcome, of the suite's document for one driver."""
+    verdicts = {verdict.lower(): verdict for verdict in Verdict}
+    return {
+        check["name"]: Outcome(verdict=verdicts[found["verdict"]], reason=found["reason"] or "")
+        for check in document["checks"]
+        for found in check["outcomes"]
+    }
+
+
+def outcome_of(platform: Platform, *words: str) -> Outcome:
+    """The outcome that a program on a platform prints."""
+    return outcome(_json(platform, *words))
+
+
+def _tests(platform: Platform) -> Outcome:
+    done = platform.run(*_TESTS, "--junit-xml", "/dev/stderr")
+    try:
+        suite = next(iter(ElementTree.fromstring(done.stderr)))
+    except (ElementTree.ParseError, StopIteration):
+        return Outcome.of(f"pytest ended with {done.returncode}: {done.stdout}{done.stderr}")
+    failed = [
+        f"{case.get('classname')}::{case.get('name')}"
+        for case in suite.iter("testcase")
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
+    if failed or done.returncode:
+        return Outcome.of(", ".join(failed) or f"pytest ended with {done.returncode}")
+    return Outcome(verdict=Verdict.YES, reason=f"{suite.get('tests')} tests")
+
+
+def _json(platform: Platform, *words: str) -> Any:
+    done = platform.run(*words)
+    try:
+        return json.loads(done.stdout)
+    except ValueError as error:
+        raise RuntimeError(
+            f"{platform.release}: python {' '.join(words)} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        ) from error

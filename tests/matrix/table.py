@@ -1,0 +1,116 @@
+"""docs/matrix.md, made of the recorded result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from matrix.releases import DRIVERS, RELEASES
+from matrix.result import DriverResult, Outcome, PlatformResult, Result, Verdict, failures
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "matrix.md"
+
+_TITLES = {release.name: release.title for release in RELEASES}
+_HEAD = """\
+# Platforms
+
+`make matrix` runs lbctl with the tools of other Debian releases and writes this page. The tools are unpacked, not
+installed, and run on one kernel in private network namespaces; what an older kernel does is not part of it. lbctl runs
+on each release's own Python, where that is new enough, with all drivers; else on this machine's Python with the
+release's commands. *refused* means that lbctl names the feature and changes nothing (exit code 3).
+"""
+_DRIVERS = """\
+## Drivers
+
+*Features* counts the checks of the conformance suite (`python -m lbctl.conformance`, real connections): done and
+refused by name. *Own dumps* counts the ways in which the tools list lbctl's rules (`nft -a -s -n -nn -j list ruleset`,
+`iptables-save`, `iptables-save -c`) that `lbctl compare` reads as equal to the live rules.
+"""
+_FEATURES = """\
+## Features
+
+*yes*, *refused* or *FAIL* on each release that has the driver; a release that differs is named.
+"""
+
+
+def document(result: Result) -> str:
+    """Return the text of the page."""
+    parts = [
+        _HEAD,
+        f"Recorded with lbctl {result.lbctl} on Linux {result.kernel.partition('-')[0]}.\n",
+        _table(_platforms(result.platforms)),
+        _DRIVERS,
+        _table(_drivers(result.platforms)),
+        _FEATURES,
+        _table(_features(result.platforms)),
+    ]
+    if wrong := [line for platform in result.platforms for line in failures(platform)]:
+        parts += ["## Failures\n", "".join(f"- {_one_line(line)}\n" for line in wrong)]
+    return "\n".join(parts)
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    head, *body = rows
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *body))
+
+
+def _one_line(text: str, limit: int = 300) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[:limit]} …"
+
+
+def _platforms(platforms: Sequence[PlatformResult]) -> Iterator[Sequence[str]]:
+    yield "platform", "nft", "iptables", "Python", "README's tour", "unit and property tests"
+    for each in platforms:
+        python = each.python if each.own_python else f"{each.python}, not its own"
+        tests = _cell(each.tests) if each.tests else "by `make test`"
+        yield _TITLES[each.release], each.nft, each.iptables, python, _cell(each.tour), tests
+
+
+def _cell(outcome: Outcome) -> str:
+    if outcome.verdict is Verdict.YES and outcome.reason:
+        return f"{outcome.verdict} ({outcome.reason})"
+    return str(outcome.verdict)
+
+
+def _drivers(platforms: Sequence[PlatformResult]) -> Iterator[Sequence[str]]:
+    yield "platform", "driver", "features", "own dumps"
+    for platform in platforms:
+        for driver in platform.drivers:
+            title = _TITLES[platform.release]
+            if driver.unusable:
+                yield title, str(driver), f"not used: {driver.unusable}", ""
+            else:
+                yield title, str(driver), _counts(driver.features.values()), _counts(driver.dumps.values())
+
+
+def _counts(outcomes: Iterable[Outcome]) -> str:
+    """How many of each verdict, as `35 yes, 2 refused`."""
+    found = [outcome.verdict for outcome in outcomes]
+    return ", ".join(f"{found.count(verdict)} {verdict}" for verdict in Verdict if verdict in found)
+
+
+def _features(platforms: Sequence[PlatformResult]) -> Iterator[Sequence[str]]:
+    yield "feature", *map(str, DRIVERS)
+    names = dict.fromkeys(name for each in platforms for driver in each.drivers for name in driver.features)
+    for name in names:
+        yield name, *(_where(name, str(driver), platforms) for driver in DRIVERS)
+
+
+def _where(feature: str, driver: str, platforms: Sequence[PlatformResult]) -> str:
+    """The verdict of all releases that have a driver, and behind it each one that differs."""
+    found = {
+        _TITLES[platform.release]: _verdict(each, feature)
+        for platform in platforms
+        for each in platform.drivers
+        if str(each) == driver
+    }
+    if not found:
+        return ""
+    verdicts = list(found.values())
+    most = max(verdicts, key=verdicts.count)
+    return "; ".join([most, *(f"{title}: {verdict}" for title, verdict in found.items() if verdict != most)])
+
+
+def _verdict(driver: DriverResult, feature: str) -> str:
+    return "not used" if driver.unusable else driver.features[feature].verdict
