@@ -1,4 +1,4 @@
-"""`make matrix`: see the package. Exits with 1 if anything is wrong, and with 0 if the archive cannot be reached."""
+"""`make matrix`: see the package. Exits with 1 if anything is wrong; with 0 if no archive can be reached."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from matrix import platforms, proofs, quick, result, table
+from matrix import platforms, quick, result, table, verification
 from matrix.archive import UnreachableError
 from matrix.releases import QUICK, RELEASES, Release
 from matrix.result import PlatformResult, Verdict
@@ -19,15 +19,18 @@ from matrix.roots import Root, unpacked
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m matrix", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the oldest and the newest nft only, in a minute")
-    parser.add_argument("releases", nargs="*", metavar="RELEASE", help=", ".join(each.name for each in RELEASES))
+    parser.add_argument(
+        "--quick", action="store_true", help="only the oldest nft and the newest, in a minute"
+    )
+    names = [release.name for release in RELEASES]
+    parser.add_argument("releases", nargs="*", metavar="RELEASE", help=", ".join(names))
     given = parser.parse_args(arguments)
-    if unknown := set(given.releases) - {release.name for release in RELEASES}:
+    if unknown := set(given.releases) - set(names):
         parser.error(f"unknown release: {', '.join(sorted(unknown))}")
     if os.geteuid():
         parser.error("needs root, for network namespaces and chroot")
-    names = given.releases or (QUICK if given.quick else [release.name for release in RELEASES])
-    chosen = [release for release in RELEASES if release.name in names]
+    wanted = given.releases or (QUICK if given.quick else names)
+    chosen = [release for release in RELEASES if release.name in wanted]
     try:
         if given.quick:
             return _quick(chosen)
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _quick(releases: Sequence[Release]) -> int:
     roots = [_root(release, quick.PACKAGES) for release in releases]
-    outcomes = [quick.proved(root) for root in roots]
+    outcomes = [quick.verify(root) for root in roots]
     for release, outcome in zip(releases, outcomes, strict=True):
         print(f"{release}, nftables nft: {outcome.verdict} {outcome.reason}".rstrip())
     return int(any(outcome.verdict is Verdict.FAILED for outcome in outcomes))
@@ -49,7 +52,7 @@ def _whole(releases: Sequence[Release]) -> int:
     # Two at once: a run waits for connections and for the archive half of its time.
     with ThreadPoolExecutor(2) as pool:
         found = tuple(pool.map(_platform, releases))
-    whole = proofs.result(found)
+    whole = verification.result(found)
     if list(releases) == list(RELEASES):
         result.write(whole)
         table.DOCUMENT.write_text(table.document(whole), encoding="utf-8")
@@ -59,10 +62,10 @@ def _whole(releases: Sequence[Release]) -> int:
 
 def _platform(release: Release) -> PlatformResult:
     start = time.monotonic()
-    proved = proofs.proved(platforms.prepared(_root(release, release.packages)))
-    wrong = len(list(result.failures(proved)))
+    verified = verification.verify(platforms.prepared(_root(release, release.packages)))
+    wrong = len(list(result.failures(verified)))
     _say(f"{release}: {time.monotonic() - start:.0f} s, {wrong} wrong")
-    return proved
+    return verified
 
 
 def _root(release: Release, packages: Sequence[str]) -> Root:

@@ -1,7 +1,7 @@
 """Packages of any Debian release, fetched by this machine's apt with configuration and state of its own.
 
 apt resolves dependencies as on an empty system, so what it fetches is complete, and verifies signatures with
-the keys of this machine's Debian. How the archive is reached (mirror, proxy) is taken from the machine's own apt.
+the keys of this machine's Debian. Mirror and proxy are those of the machine's own apt.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from matrix.releases import Release
 #: Names another archive, e.g. on a machine that is not Debian but has apt.
 VARIABLE = "MATRIX_MIRROR"
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-#: apt's configuration beyond the machine's `Acquire` part. The sandbox user of apt cannot read a user's clone.
+#: apt's configuration beyond the machine's `Acquire` part. apt's sandbox user cannot read a user's clone.
 _CONFIGURATION = """\
 Dir::State "{folder}/state";
 Dir::State::status "{folder}/state/status";
@@ -50,8 +50,8 @@ class UnreachableError(Exception):
 def fetch(release: Release, packages: Sequence[str], folder: Path) -> tuple[Path, ...]:
     """Return the archives (.deb) of packages and of all that they depend on, below `folder`.
 
-    What an earlier run fetched is used again. Raises `UnreachableError`; `RuntimeError` if the release lacks a
-    package.
+    What an earlier run fetched is used again. Raises `UnreachableError`, and `RuntimeError` if the release
+    lacks a package.
     """
     _configure(release, folder)
     _fetching(folder, "--error-on=any", "update")
@@ -60,10 +60,10 @@ def fetch(release: Release, packages: Sequence[str], folder: Path) -> tuple[Path
     # Deletes what the release does not have any more.
     _apt(folder, "autoclean")
     archives = folder / "cache" / "archives"
-    return tuple(archives / _file_name(line) for line in planned.splitlines() if line.startswith("Inst "))
+    return tuple(archives / file_name(line) for line in planned.splitlines() if line.startswith("Inst "))
 
 
-def _file_name(planned: str) -> str:
+def file_name(planned: str) -> str:
     """The archive's name, of apt's line `Inst NAME (VERSION ORIGIN [ARCHITECTURE])`, with more behind it."""
     _, name, version, *rest = planned.split(" ")
     architecture = next(word for word in rest if word.startswith("["))

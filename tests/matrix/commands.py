@@ -1,7 +1,7 @@
 """The commands of a root as commands of this machine: one folder for PATH.
 
-Each is a wrapper that runs the root's program by the root's own loader and libraries, so it needs no chroot and
-sees this machine's files.
+Each is a wrapper that runs the root's program by the root's own loader and libraries, so it needs no chroot
+and sees this machine's files.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from pathlib import Path
 
 from matrix.roots import CACHE, Root
 
-_WORDS = tuple(f"{word}{suffix}" for word in ("iptables", "ip6tables") for suffix in ("", "-save", "-restore"))
+_SUFFIXES = ("", "-save", "-restore")
+_WORDS = tuple(f"{word}{suffix}" for word in ("iptables", "ip6tables") for suffix in _SUFFIXES)
 #: Of Debian's two flavours, the one that plain names mean.
 _FLAVOUR = "nft"
 

@@ -1,9 +1,9 @@
-"""Run on a platform: what its tools list of lbctl's rules reads back as those rules, in every spelling.
+"""Run on a platform: lbctl reads what the tools list of its rules as equal to the live rules.
 
     python -m matrix.dumps BACKEND DRIVER
 
-Prints the outcome of each spelling as JSON. Each story of the golden tests is applied in a network namespace of its
-own, listed by the tools, and compared with the live rules.
+Prints the outcome of each spelling as JSON. Each story of the golden tests is applied in a network namespace
+of its own, listed in all spellings, and each listing compared with the live rules.
 """
 
 from __future__ import annotations
@@ -21,27 +21,29 @@ from matrix.result import Outcome, Verdict
 from support.network import run_lbctl
 
 STORIES = sorted((Path(__file__).parents[1] / "golden").glob("*/lbctl.toml"))
-_RULES = ("list", "ruleset")
 
 
 def spellings(backend: str, driver: str) -> Mapping[str, tuple[tuple[str, ...], ...]]:
     """Spelling → the commands whose output, one after the other, is a whole dump."""
     if backend == "nftables":
         options = ("", "-a", "-s", "-n", "-nn", "-j", "-a -s -n", "-j -a -s -nn")
-        return {" ".join(("nft", *given.split(), *_RULES)): (("nft", *given.split(), *_RULES),) for given in options}
-    flavour = "nft" if driver == "nf_tables" else "legacy"
-    words = [f"{word}-{flavour}-save" for word in ("iptables", "ip6tables")]
+        commands = [("nft", *given.split(), "list", "ruleset") for given in options]
+        return {" ".join(argv): (argv,) for argv in commands}
+    words = [f"{word}-{_flavour(driver)}-save" for word in ("iptables", "ip6tables")]
     return {
-        " ".join((f"iptables-{flavour}-save", *options)): tuple((word, *options) for word in words)
-        for options in ((), ("-c",))
+        " ".join((words[0], *options)): tuple((word, *options) for word in words) for options in ((), ("-c",))
     }
+
+
+def _flavour(driver: str) -> str:
+    return "nft" if driver == "nf_tables" else "legacy"
 
 
 def main(backend: str, driver: str) -> None:
     """See the module."""
     found: dict[str, list[Outcome]] = {}
     for story in STORIES:
-        for spelling, outcome in _told(story, backend, driver):
+        for spelling, outcome in _outcomes(story, backend, driver):
             found.setdefault(spelling, []).append(outcome)
     print(json.dumps({spelling: asdict(_worst(outcomes)) for spelling, outcomes in found.items()}))
 
@@ -52,7 +54,7 @@ def _worst(outcomes: list[Outcome]) -> Outcome:
     return failed[0] if failed else Outcome(verdict=Verdict.YES)
 
 
-def _told(story: Path, backend: str, driver: str) -> Iterator[tuple[str, Outcome]]:
+def _outcomes(story: Path, backend: str, driver: str) -> Iterator[tuple[str, Outcome]]:
     """The outcome of each spelling for one story; none for a story that the driver refuses by name."""
     namespace = Namespace(PrivateHost())
     with namespace.entered(), tempfile.TemporaryDirectory() as folder:
@@ -61,7 +63,7 @@ def _told(story: Path, backend: str, driver: str) -> Iterator[tuple[str, Outcome
         applied = run_lbctl("apply", "--yes", *words, env=environment)
         if applied.code == Unsupported.exit_code:
             return
-        store = backend if backend == "nftables" else f"iptables-{'nft' if driver == 'nf_tables' else 'legacy'}"
+        store = backend if backend == "nftables" else f"{backend}-{_flavour(driver)}"
         for spelling, commands in spellings(backend, driver).items():
             if applied.code:
                 yield spelling, Outcome.of(f"{story.parent.name}: apply: {applied.err.strip()}")

@@ -2,8 +2,8 @@
 
     python enter.py ROOT [FOLDER…] -- PROGRAM [WORD…]
 
-Each FOLDER (or file) is bound at the same path in the root. The mounts are in a mount namespace of their own and end
-with the program, however it ends; nothing is unmounted by hand. Network namespaces are kept.
+Each FOLDER (or file) is bound at the same path in the root. The mounts are in a mount namespace of their own
+and end with the program, however it ends. The network namespace is the caller's.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ from pathlib import Path
 _CLONE_NEWNS = 0x00020000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
 #: What any program needs of the running system. /run holds the lock of iptables.
-SYSTEM = ("/dev", "/proc", "/sys", "/run", "/tmp")  # noqa: S108 (the machine's own folder, bound as a whole)
+SYSTEM = ("/dev", "/proc", "/sys", "/run", "/tmp")
 
 
 def main(arguments: Sequence[str]) -> None:

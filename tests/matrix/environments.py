@@ -1,4 +1,4 @@
-"""Environments with lbctl and what its tests take: in each root one of the root's Python, and one of this machine's."""
+"""Python environments with lbctl and what its tests take: one in each root, and one outside."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
     python -m matrix.origin BACKEND DRIVER
 
-Prints the outcome as JSON. Each step is a command of lbctl, and real connections that must arrive in exact turn.
+Prints the outcome as JSON. Each step is a command of lbctl, and real connections that must arrive in exact
+round robin.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from matrix.result import Outcome
 from support.network import Network, intent, service
 
 HTTP, HTTPS = ("8001", "8002", "8003"), ("8101", "8102", "8103")
-#: An endpoint that comes later.
+#: With the endpoint that the change adds.
 MORE = (*HTTP, "8004")
 
 

@@ -1,4 +1,7 @@
-"""A release as a place to run lbctl in: its tools, and a Python that is its own or, if that is too old, this machine's."""
+"""A release as a place to run lbctl in: its tools, and a Python.
+
+The Python is the release's own or, if that is too old for lbctl, this machine's.
+"""
 
 from __future__ import annotations
 

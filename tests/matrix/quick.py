@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from matrix import commands, platforms
-from matrix.proofs import outcome_of
+from matrix import platforms
 from matrix.releases import TOOLS
 from matrix.result import Outcome
 from matrix.roots import Root
+from matrix.verification import outcome_of
 
 #: All that is unpacked for it.
 PACKAGES = TOOLS
 
 
-def proved(root: Root) -> Outcome:
+def verify(root: Root) -> Outcome:
     """Return what came of it."""
     return outcome_of(platforms.outside(root), "-m", "matrix.origin", "nftables", "nft")

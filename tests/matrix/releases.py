@@ -36,11 +36,15 @@ _SYSTEM = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Driver:
-    """One way from lbctl to the kernel. `in_process` if it is a library in lbctl's own Python."""
+    """One way from lbctl to the kernel. `in_process` if it is a library in lbctl's own Python.
+
+    `optional` if lbctl may find it unusable on a release, and say why.
+    """
 
     backend: str
     name: str
     in_process: bool
+    optional: bool = False
 
     def __str__(self) -> str:
         return f"{self.backend} {self.name}"
@@ -51,7 +55,8 @@ DRIVERS = (
     Driver(backend="nftables", name="nft", in_process=False),
     Driver(backend="iptables", name="nf_tables", in_process=False),
     Driver(backend="iptables", name="legacy", in_process=False),
-    Driver(backend="iptables", name="iptc", in_process=True),
+    # python-iptables reads the memory of libraries, whose layout changes with releases of iptables.
+    Driver(backend="iptables", name="iptc", in_process=True, optional=True),
 )
 
 

@@ -9,7 +9,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from matrix.releases import DRIVERS
+
 FORMAT_VERSION = 1
+_OPTIONAL = frozenset(str(driver) for driver in DRIVERS if driver.optional)
 RECORDED = Path(__file__).with_name("recorded.json")
 
 
@@ -78,6 +81,8 @@ def failures(platform: PlatformResult) -> Iterator[str]:
     """Everything that is wrong on a platform, a line each."""
     named = {"README": platform.tour, "unit and property tests": platform.tests}
     for driver in platform.drivers:
+        if driver.unusable and str(driver) not in _OPTIONAL:
+            yield f"{platform.release}: {driver}: not usable: {driver.unusable}"
         if not driver.unusable and not (driver.features and driver.dumps):
             yield f"{platform.release}: {driver}: nothing was tested"
         named |= {f"{driver}: {name}": outcome for name, outcome in driver.features.items()}

@@ -76,7 +76,7 @@ def unpacked(release: Release, packages: Sequence[str]) -> tuple[Root, str]:
         archives = archive.fetch(release, packages, CACHE / f"apt-{release.name}")
     except archive.UnreachableError as error:
         if {name.partition("_")[0] for name in held} >= set(packages):
-            return root, f"{release}: packages of an earlier run, since the archive cannot be reached: {error}"
+            return root, f"{release}: as fetched earlier, since the archive cannot be reached: {error}"
         raise
     if not held >= {file.name for file in archives}:
         _unpack(archives, root.path)

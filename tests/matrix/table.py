@@ -14,22 +14,24 @@ _TITLES = {release.name: release.title for release in RELEASES}
 _HEAD = """\
 # Platforms
 
-`make matrix` runs lbctl with the tools of other Debian releases and writes this page. The tools are unpacked, not
-installed, and run on one kernel in private network namespaces; what an older kernel does is not part of it. lbctl runs
-on each release's own Python, where that is new enough, with all drivers; else on this machine's Python with the
-release's commands. *refused* means that lbctl names the feature and changes nothing (exit code 3).
+`make matrix` runs lbctl with the tools of other Debian releases and writes this page. The tools are unpacked,
+not installed, and run on one kernel in private network namespaces; an older kernel may do otherwise. If a
+release's own Python is new enough for lbctl, that is what runs it, with all drivers; if not, this machine's
+Python does, with the release's commands. *refused* means that lbctl names the feature and changes nothing
+(exit code 3).
 """
 _DRIVERS = """\
 ## Drivers
 
-*Features* counts the checks of the conformance suite (`python -m lbctl.conformance`, real connections): done and
-refused by name. *Own dumps* counts the ways in which the tools list lbctl's rules (`nft -a -s -n -nn -j list ruleset`,
-`iptables-save`, `iptables-save -c`) that `lbctl compare` reads as equal to the live rules.
+*Features* counts the checks of the conformance suite (`python -m lbctl.conformance`, real connections) by
+their outcome. *Own dumps* counts the ways in which the tools list the rules (`nft list ruleset` with `-a`,
+`-s`, `-n`, `-nn`, `-j`; `iptables-save` with and without `-c`): *yes* if `lbctl compare` finds a listing
+equal to the live rules.
 """
 _FEATURES = """\
 ## Features
 
-*yes*, *refused* or *FAIL* on each release that has the driver; a release that differs is named.
+The outcome on all releases that offer the driver; a release that differs is named.
 """
 
 

@@ -2,7 +2,7 @@
 
     python -m matrix.tour
 
-Prints the outcome as JSON. The name of the driver that lbctl chooses, and the number of rules that it needs, are the
+Prints the outcome as JSON. The name of the driver that lbctl chooses, and the number of its rules, are the
 platform's own.
 """
 
@@ -46,8 +46,8 @@ def main() -> None:
 
 def _difference(wanted: str, printed: str) -> str:
     """The lines that differ, without what is a platform's own."""
-    texts = (_OWN.sub("…", text).splitlines() for text in (wanted, printed))
-    return "\n".join(unified_diff(*texts, "README", "printed", n=0, lineterm=""))
+    before, after = (_OWN.sub("…", text).splitlines() for text in (wanted, printed))
+    return "\n".join(unified_diff(before, after, "README", "printed", n=0, lineterm=""))
 
 
 if __name__ == "__main__":

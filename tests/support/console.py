@@ -88,9 +88,7 @@ class Shell:
 
 
 @contextmanager
-def shells(
-    folder: Path, hosts: Mapping[str, Namespace], path: str = PATH
-) -> Iterator[dict[str, Shell]]:
+def shells(folder: Path, hosts: Mapping[str, Namespace], path: str = PATH) -> Iterator[dict[str, Shell]]:
     """A shell for each host, all in one folder; what lbctl knows of a host is that host's own."""
     opened = {name: Shell(host, folder, folder / f"state-{name}", path) for name, host in hosts.items()}
     try:

@@ -1,10 +1,11 @@
-"""What is held against a platform: conformance, dumps, the README's tour, and lbctl's own tests on its Python."""
+"""Verify lbctl on a platform: conformance, dumps, the README's tour, and lbctl's own tests on its Python."""
 
 from __future__ import annotations
 
 import json
 import platform as machine
 import re
+import tempfile
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,10 +16,10 @@ from matrix.result import DriverResult, Outcome, PlatformResult, Result, Verdict
 
 _VERSION = re.compile(r"v?(\d+(?:\.\d+)+)")
 #: Tests that need no kernel. What they find is read from the report in pytest's JUnit format.
-_TESTS = ("-m", "pytest", "-p", "no:cacheprovider", "--quiet", "--numprocesses", "2", "tests/unit", "tests/property")
+_TESTS = ("-m", "pytest", "-p", "no:cacheprovider", "--numprocesses", "2", "tests/unit", "tests/property")
 
 
-def proved(platform: Platform) -> PlatformResult:
+def verify(platform: Platform) -> PlatformResult:
     """Run everything on a platform."""
     offered = _offered(platform)
     return PlatformResult(
@@ -83,11 +84,13 @@ def outcome_of(platform: Platform, *words: str) -> Outcome:
 
 
 def _tests(platform: Platform) -> Outcome:
-    done = platform.run(*_TESTS, "--junit-xml", "/dev/stderr")
-    try:
-        suite = next(iter(ElementTree.fromstring(done.stderr)))
-    except (ElementTree.ParseError, StopIteration):
-        return Outcome.of(f"pytest ended with {done.returncode}: {done.stdout}{done.stderr}")
+    # A platform has this machine's folder of temporary files.
+    with tempfile.NamedTemporaryFile() as report:
+        done = platform.run(*_TESTS, "--junit-xml", report.name)
+        try:
+            suite = next(ElementTree.parse(report.name).iter("testsuite"))
+        except (ElementTree.ParseError, StopIteration):
+            return Outcome.of(f"pytest ended with {done.returncode}: {done.stdout}{done.stderr}")
     failed = [
         f"{case.get('classname')}::{case.get('name')}"
         for case in suite.iter("testcase")
@@ -103,6 +106,5 @@ def _json(platform: Platform, *words: str) -> Any:
     try:
         return json.loads(done.stdout)
     except ValueError as error:
-        raise RuntimeError(
-            f"{platform.release}: python {' '.join(words)} ended with {done.returncode}: {done.stdout}{done.stderr}"
-        ) from error
+        how = f"python {' '.join(words)} ended with {done.returncode}"
+        raise RuntimeError(f"{platform.release}: {how}: {done.stdout}{done.stderr}") from error
