@@ -29,7 +29,8 @@ Dir::Etc::preferencesparts "/dev/null";
 Dir::Etc::sourcelist "/dev/null";
 Dir::Etc::sourceparts "{folder}/sources";
 Acquire::Languages "none";
-Acquire::Retries "2";
+Acquire::Retries "1";
+Acquire::http::Timeout "15";
 APT::Install-Recommends "false";
 APT::Sandbox::User "root";
 Debug::NoLocking "true";
@@ -98,7 +99,7 @@ def _mirror() -> str:
 def _acquire() -> str:
     """The machine's settings of how to fetch (proxies, timeouts), without what to fetch."""
     lines = _run("apt-config", "dump", "Acquire").splitlines(keepends=True)
-    other = ("Acquire::IndexTargets", "Acquire::Languages", "Acquire::Retries")
+    other = ("Acquire::IndexTargets", "Acquire::Languages")
     return "".join(line for line in lines if not line.startswith(other))
 
 

@@ -44,12 +44,12 @@ def _life(network: Network, options: Sequence[str]) -> None:
     """Raise `Failed` at the first step that goes wrong."""
     network.local_endpoints(map(int, (*MORE, *HTTPS)))
     before = network.rules()
-    _command(network, "apply", "--yes", *options, config=_intent(HTTP))
+    _command(network, "apply", "--yes", *options, config=text(HTTP))
     _in_sync(network, options, HTTP)
     for address in (HOST4, HOST6):
         expect(_ask(network, address, 80, 6), [*HTTP, *HTTP], f"port 80 of {address}")
         expect(_ask(network, address, 443, 4), [*HTTPS, HTTPS[0]], f"port 443 of {address}")
-    _command(network, "apply", "--yes", *options, config=_intent(MORE))
+    _command(network, "apply", "--yes", *options, config=text(MORE))
     _in_sync(network, options, MORE)
     for address in (HOST4, HOST6):
         expect(Counter(_ask(network, address, 80, 8)), Counter(MORE * 2), f"port 80 of {address}, changed")
@@ -59,12 +59,13 @@ def _life(network: Network, options: Sequence[str]) -> None:
     expect(_ask(network, HOST4, 80, 1), ["refused"], "port 80 after the removal")
 
 
-def _intent(http: Sequence[str]) -> str:
+def text(http: Sequence[str]) -> str:
+    """The intent file, with the endpoints of port 80."""
     return intent(service("http", "80/tcp", *http), service("https", "443/tcp", *HTTPS))
 
 
 def _in_sync(network: Network, options: Sequence[str], http: Sequence[str]) -> None:
-    _command(network, "status", "--exit-code", *options, config=_intent(http))
+    _command(network, "status", "--exit-code", *options, config=text(http))
 
 
 def _command(network: Network, *words: str, config: str | None = None) -> None:

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from matrix import commands, environments
 from matrix.releases import Release
@@ -32,9 +33,11 @@ class Platform:
     chroot: Root | None
     environment: Mapping[str, str] = field(repr=False)
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run Python with some words, from this repository's folder."""
-        return self._run(str(self.python), *words)
+    def run(
+        self, *words: str, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Python with some words and variables, from this repository's folder."""
+        return self._run(str(self.python), *words, environment=environment or {})
 
     def tool(self, *argv: str) -> str:
         """What a tool of the release prints; raises `CalledProcessError` if it fails."""
@@ -42,11 +45,13 @@ class Platform:
         done.check_returncode()
         return done.stdout
 
-    def _run(self, *argv: str) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, *argv: str, environment: Mapping[str, str] = MappingProxyType({})
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.chroot.command(*argv) if self.chroot else argv,
             cwd=REPOSITORY,
-            env=dict(self.environment),
+            env={**self.environment, **environment},
             capture_output=True,
             text=True,
             timeout=_PATIENCE,

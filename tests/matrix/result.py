@@ -41,7 +41,8 @@ class Outcome:
 class DriverResult:
     """One driver on one platform. `unusable` is lbctl's reason not to use it; nothing else is known then.
 
-    `features` and `dumps` by the check of the conformance suite, and by the spelling of the tool's own dump.
+    `features` by the check of the conformance suite, `dumps` by the spelling of the tool's own dump, `foreign`
+    by the release that wrote the tables, of drivers of nftables only.
     """
 
     backend: str
@@ -49,6 +50,7 @@ class DriverResult:
     unusable: str
     features: Mapping[str, Outcome]
     dumps: Mapping[str, Outcome]
+    foreign: Mapping[str, Outcome]
 
     def __str__(self) -> str:
         return f"{self.backend} {self.driver}"
@@ -87,6 +89,7 @@ def failures(platform: PlatformResult) -> Iterator[str]:
             yield f"{platform.release}: {driver}: nothing was tested"
         named |= {f"{driver}: {name}": outcome for name, outcome in driver.features.items()}
         named |= {f"{driver}: dump {name}": outcome for name, outcome in driver.dumps.items()}
+        named |= {f"{driver}: tables of {name}": outcome for name, outcome in driver.foreign.items()}
     for name, outcome in named.items():
         if outcome and outcome.verdict is Verdict.FAILED:
             yield f"{platform.release}: {name}: {outcome.reason}"
@@ -121,7 +124,7 @@ def _platform(document: dict[str, Any]) -> PlatformResult:
 
 
 def _driver(document: dict[str, Any]) -> DriverResult:
-    parts = {key: outcomes(document[key]) for key in ("features", "dumps")}
+    parts = {key: outcomes(document[key]) for key in ("features", "dumps", "foreign")}
     return DriverResult(**{**document, **parts})
 
 

@@ -28,6 +28,12 @@ their outcome. *Own dumps* counts the ways in which the tools list the rules (`n
 `-s`, `-n`, `-nn`, `-j`; `iptables-save` with and without `-c`): *yes* if `lbctl compare` finds a listing
 equal to the live rules.
 """
+_FOREIGN = """\
+## Tables of another release
+
+lbctl with the tools of a platform reads, checks, migrates and removes what lbctl with another platform's nft
+wrote, in one network namespace and without its state.
+"""
 _FEATURES = """\
 ## Features
 
@@ -43,6 +49,8 @@ def document(result: Result) -> str:
         _table(_platforms(result.platforms)),
         _DRIVERS,
         _table(_drivers(result.platforms)),
+        _FOREIGN,
+        _table(_foreign(result.platforms)),
         _FEATURES,
         _table(_features(result.platforms)),
     ]
@@ -84,6 +92,19 @@ def _drivers(platforms: Sequence[PlatformResult]) -> Iterator[Sequence[str]]:
                 yield title, str(driver), f"not used: {driver.unusable}", ""
             else:
                 yield title, str(driver), _counts(driver.features.values()), _counts(driver.dumps.values())
+
+
+def _foreign(platforms: Sequence[PlatformResult]) -> Iterator[Sequence[str]]:
+    yield "platform", "driver", *(f"tables of {_TITLES[each.release]}" for each in platforms)
+    for platform in platforms:
+        for driver in platform.drivers:
+            if driver.foreign:
+                found = (driver.foreign.get(writer.release) for writer in platforms)
+                yield (
+                    _TITLES[platform.release],
+                    str(driver),
+                    *(str(each.verdict) if each else "" for each in found),
+                )
 
 
 def _counts(outcomes: Iterable[Outcome]) -> str:

@@ -6,10 +6,12 @@ import json
 import platform as machine
 import re
 import tempfile
+from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
 import lbctl
+from matrix import foreign
 from matrix.platforms import Platform
 from matrix.releases import Driver
 from matrix.result import DriverResult, Outcome, PlatformResult, Result, Verdict, outcome, outcomes
@@ -19,16 +21,17 @@ _VERSION = re.compile(r"v?(\d+(?:\.\d+)+)")
 _TESTS = ("-m", "pytest", "-p", "no:cacheprovider", "--numprocesses", "2", "tests/unit", "tests/property")
 
 
-def verify(platform: Platform) -> PlatformResult:
-    """Run everything on a platform."""
+def verify(platform: Platform, platforms: Sequence[Platform]) -> PlatformResult:
+    """Run everything on one of some platforms."""
     offered = _offered(platform)
+    others = [other for other in platforms if other is not platform]
     return PlatformResult(
         release=platform.release.name,
         nft=_version(platform.tool("nft", "--version")),
         iptables=_version(platform.tool("iptables-nft", "--version")),
         python=_version(platform.tool(str(platform.python), "--version")),
         own_python=platform.release.hosts_lbctl,
-        drivers=tuple(_driver(platform, driver, offered) for driver in platform.release.drivers),
+        drivers=tuple(_driver(platform, driver, offered, others) for driver in platform.release.drivers),
         tour=outcome_of(platform, "-m", "matrix.tour"),
         tests=_tests(platform) if platform.release.tests else None,
     )
@@ -55,16 +58,26 @@ def _offered(platform: Platform) -> dict[tuple[str, str], str]:
     }
 
 
-def _driver(platform: Platform, driver: Driver, offered: dict[tuple[str, str], str]) -> DriverResult:
+def _driver(
+    platform: Platform, driver: Driver, offered: Mapping[tuple[str, str], str], others: Sequence[Platform]
+) -> DriverResult:
     reason = offered.get((driver.backend, driver.name), "not offered")
     features: dict[str, Outcome] = {}
     dumps: dict[str, Outcome] = {}
+    over: dict[str, Outcome] = {}
     if not reason:
         words = ("--backend", driver.backend, "--driver", driver.name, "--output", "json")
         features = _conformance(_json(platform, "-m", "lbctl.conformance", *words))
         dumps = outcomes(_json(platform, "-m", "matrix.dumps", driver.backend, driver.name))
+        if driver.backend == "nftables":
+            over = {other.release.name: foreign.verify(other, platform, driver.name) for other in others}
     return DriverResult(
-        backend=driver.backend, driver=driver.name, unusable=reason, features=features, dumps=dumps
+        backend=driver.backend,
+        driver=driver.name,
+        unusable=reason,
+        features=features,
+        dumps=dumps,
+        foreign=over,
     )
 
 

@@ -36,9 +36,23 @@ def test_every_driver_has_the_same_checks_and_every_backend_the_same_dumps(recor
         assert counts > {0}
 
 
+def test_every_driver_of_nftables_works_over_the_tables_of_every_other_release(
+    recorded: result.Result,
+) -> None:
+    for platform in recorded.platforms:
+        others = {release.name for release in RELEASES} - {platform.release}
+        for driver in platform.drivers:
+            assert set(driver.foreign) == (others if driver.backend == "nftables" else set())
+
+
 YES, WRONG = Outcome.of(""), Outcome.of("no answer")
 NFT = DriverResult(
-    backend="nftables", driver="nft", unusable="", features={"tcp": YES}, dumps={"nft list ruleset": YES}
+    backend="nftables",
+    driver="nft",
+    unusable="",
+    features={"tcp": YES},
+    dumps={"nft list ruleset": YES},
+    foreign={"forky": YES},
 )
 
 
@@ -48,6 +62,7 @@ NFT = DriverResult(
         (NFT, ""),
         (replace(NFT, features={"tcp": WRONG}), "nftables nft: tcp: no answer"),
         (replace(NFT, dumps={"nft list ruleset": WRONG}), "nftables nft: dump nft list ruleset: no answer"),
+        (replace(NFT, foreign={"forky": WRONG}), "nftables nft: tables of forky: no answer"),
         (replace(NFT, features={}), "nftables nft: nothing was tested"),
         (replace(NFT, dumps={}), "nftables nft: nothing was tested"),
         (replace(NFT, unusable="not installed"), "nftables nft: not usable: not installed"),
