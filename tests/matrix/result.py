@@ -41,8 +41,8 @@ class Outcome:
 class DriverResult:
     """One driver on one platform. `unusable` is lbctl's reason not to use it; nothing else is known then.
 
-    `features` by the check of the conformance suite, `dumps` by the spelling of the tool's own dump, `foreign`
-    by the release that wrote the tables, of drivers of nftables only.
+    `features` by the check of the conformance suite, `dumps` by the spelling of the tools' dump, `foreign`
+    by the release that wrote the tables (drivers of nftables only).
     """
 
     backend: str
