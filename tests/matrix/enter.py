@@ -9,7 +9,6 @@ and end with the program, however it ends. The network namespace is the caller's
 import ctypes
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 _CLONE_NEWNS = 0x00020000
@@ -18,7 +17,7 @@ _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
 SYSTEM = ("/dev", "/proc", "/sys", "/run", "/tmp")
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: list[str]) -> None:
     """See the module. Does not return: the program replaces this one."""
     end = arguments.index("--")
     root, *folders = arguments[:end]

@@ -6,7 +6,6 @@ error of its own what it cannot do; no command may die of a library's crash.
 
 from __future__ import annotations
 
-import re
 import subprocess
 import tempfile
 from collections import Counter
@@ -20,9 +19,8 @@ from matrix.platforms import Platform
 from matrix.result import Outcome, Verdict
 from support.network import Network
 
-#: Exit codes of an error that says what cannot be done. 0 is success, all else a fault.
+#: Exit codes of an error that says what cannot be done, provided that it names the nft that cannot do it.
 _REFUSALS = frozenset(error.exit_code for error in (Unsupported, ApplyFailed, StateUnknown))
-_VERSION = re.compile(r"\d+\.\d+")
 
 
 class _RefusedError(Exception):
@@ -63,7 +61,7 @@ class _Host:
                 *("-m", "lbctl", command, "--config", str(self._config), *words),
                 environment={"LBCTL_STATE_DIR": str(self._state)},
             )
-        if done.returncode in _REFUSALS and _VERSION.search(done.stderr):
+        if done.returncode in _REFUSALS and self._platform.version("nft") in done.stderr:
             raise _RefusedError(f"{command}: {done.stderr.strip()}")
         expect(done.returncode, 0, f"exit code of lbctl {command}: {_last(done)}")
 

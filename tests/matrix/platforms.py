@@ -6,6 +6,7 @@ The Python is the release's own or, if that is too old for lbctl, this machine's
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from matrix.releases import Release
 from matrix.roots import REPOSITORY, Root
 
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_VERSION = re.compile(r"\d+(\.\d+)+")
 #: More than the longest of what is run takes on a busy machine, in seconds.
 _PATIENCE = 1800.0
 
@@ -44,6 +46,12 @@ class Platform:
         done = self._run(*argv)
         done.check_returncode()
         return done.stdout
+
+    def version(self, program: str) -> str:
+        """The version that a program prints for `--version`, e.g. 1.0.6."""
+        found = _VERSION.search(self.tool(program, "--version"))
+        assert found
+        return found[0]
 
     def _run(
         self, *argv: str, environment: Mapping[str, str] = MappingProxyType({})

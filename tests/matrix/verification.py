@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import platform as machine
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -16,7 +16,6 @@ from matrix.platforms import Platform
 from matrix.releases import Driver
 from matrix.result import DriverResult, Outcome, PlatformResult, Result, Verdict, outcome, outcomes
 
-_VERSION = re.compile(r"v?(\d+(?:\.\d+)+)")
 #: Tests that need no kernel. What they find is read from the report in pytest's JUnit format.
 _TESTS = ("-m", "pytest", "-p", "no:cacheprovider", "--numprocesses", "2", "tests/unit", "tests/property")
 
@@ -27,9 +26,9 @@ def verify(platform: Platform, platforms: Sequence[Platform]) -> PlatformResult:
     others = [other for other in platforms if other is not platform]
     return PlatformResult(
         release=platform.release.name,
-        nft=_version(platform.tool("nft", "--version")),
-        iptables=_version(platform.tool("iptables-nft", "--version")),
-        python=_version(platform.tool(str(platform.python), "--version")),
+        nft=platform.version("nft"),
+        iptables=platform.version("iptables-nft"),
+        python=platform.version(str(platform.python)),
         own_python=platform.release.hosts_lbctl,
         drivers=tuple(_driver(platform, driver, offered, others) for driver in platform.release.drivers),
         tour=outcome_of(platform, "-m", "matrix.tour"),
@@ -40,12 +39,6 @@ def verify(platform: Platform, platforms: Sequence[Platform]) -> PlatformResult:
 def result(platforms: tuple[PlatformResult, ...]) -> Result:
     """The result of a whole run on this machine."""
     return Result(lbctl=lbctl.__version__, kernel=machine.release(), platforms=platforms)
-
-
-def _version(text: str) -> str:
-    found = _VERSION.search(text)
-    assert found, text
-    return found[1]
 
 
 def _offered(platform: Platform) -> dict[tuple[str, str], str]:
@@ -61,23 +54,23 @@ def _offered(platform: Platform) -> dict[tuple[str, str], str]:
 def _driver(
     platform: Platform, driver: Driver, offered: Mapping[tuple[str, str], str], others: Sequence[Platform]
 ) -> DriverResult:
-    reason = offered.get((driver.backend, driver.name), "not offered")
-    features: dict[str, Outcome] = {}
-    dumps: dict[str, Outcome] = {}
-    over: dict[str, Outcome] = {}
-    if not reason:
-        words = ("--backend", driver.backend, "--driver", driver.name, "--output", "json")
-        features = _conformance(_json(platform, "-m", "lbctl.conformance", *words))
-        dumps = outcomes(_json(platform, "-m", "matrix.dumps", driver.backend, driver.name))
-        if driver.backend == "nftables":
-            over = {other.release.name: foreign.verify(other, platform, driver.name) for other in others}
-    return DriverResult(
+    found = DriverResult(
         backend=driver.backend,
         driver=driver.name,
-        unusable=reason,
-        features=features,
-        dumps=dumps,
-        foreign=over,
+        unusable=offered.get((driver.backend, driver.name), "not offered"),
+        features={},
+        dumps={},
+        foreign={},
+    )
+    if found.unusable:
+        return found
+    words = ("--backend", driver.backend, "--driver", driver.name, "--output", "json")
+    writers = others if driver.backend == "nftables" else ()
+    return replace(
+        found,
+        features=_conformance(_json(platform, "-m", "lbctl.conformance", *words)),
+        dumps=outcomes(_json(platform, "-m", "matrix.dumps", driver.backend, driver.name)),
+        foreign={other.release.name: foreign.verify(other, platform, driver.name) for other in writers},
     )
 
 
