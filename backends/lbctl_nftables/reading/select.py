@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -90,9 +90,8 @@ class Values:
 
 def values(what: str, keys: Iterable[str], family: Family, text: str = "") -> Values | None:
     """The values that some words stand for; None where they are none of this family. Raises `Strange`."""
-    written = [_canonical(what, word) for word in keys]
-    if what in ADDRESSES:
-        written = [_without_host_bits(word) for word in written]
+    spelled = _without_host_bits if what in ADDRESSES else partial(_canonical, what)
+    written = [spelled(word) for word in keys]
     text = text or ",".join(written)
     if _is_number(what):
         spans: list[tuple[int, int]] = []
