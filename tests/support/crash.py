@@ -21,6 +21,7 @@ from lbctl.config import loads
 from lbctl.host import Completed, LocalHost
 from lbctl.host.netns import Namespace
 from lbctl.model import Intent, Program
+from lbctl_iptables.drivers import iptc
 from support.network import Result, run_lbctl
 
 if TYPE_CHECKING:
@@ -104,7 +105,9 @@ class MortalHost(LocalHost):
         super().rename(name, new)
 
     def remember(self, name: str, text: str | None) -> None:
-        self._spend()
+        # What a probe found of a library belongs to no change.
+        if name != iptc.KNOWN:
+            self._spend()
         super().remember(name, text)
 
 

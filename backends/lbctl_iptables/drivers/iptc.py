@@ -32,7 +32,7 @@ _LIBRARIES = (
     ("libip4tc.so.2", "libip4tc.so.0"),
 )
 #: What the answer of a child is kept under, see `_able`.
-_KNOWN = "iptc"
+KNOWN = "iptc"
 _VERSION = re.compile(r"""^__version__\s*=\s*["'](?P<version>[\w.]+)["']""", re.MULTILINE)
 
 
@@ -77,11 +77,11 @@ def _able(host: Host, binding: Path) -> tuple[frozenset[Feature], str]:
     same binding are here.
     """
     identity = " ".join(map(_identity, (binding, *_mapped())))
-    known, _, answer = (host.recall(_KNOWN) or "").partition("\n")
+    known, _, answer = (host.recall(KNOWN) or "").partition("\n")
     if known != identity:
         done = _run(host, "features")
         answer = f"lacks {done.out.strip()}" if done.code == 0 else f"not usable: {done.err.strip()}"
-        host.remember(_KNOWN, f"{identity}\n{answer}")
+        host.remember(KNOWN, f"{identity}\n{answer}")
     word, _, rest = answer.partition(" ")
     return (dialect.lacking(rest), "") if word == "lacks" else (frozenset(), rest.partition(" ")[2])
 
