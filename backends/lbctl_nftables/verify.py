@@ -1,79 +1,76 @@
-"""Whether the kernel holds exactly a program, to the last byte of each slot.
+"""Whether the kernel holds exactly a program, to the last slot.
 
 `observe` spells out what the kernel holds, to compare and to show it. Of 10,000 services that takes a third
-of the time of a first apply, and most of it goes to their 100,000 slots. To say yes or no, it is enough to
-write down the bytes that each slot must have and to look for them among those that the kernel has.
+of the time of a first apply, and most of it goes to their 100,000 slots. To say yes or no, all slots of a
+page are spelled out at once, and compared as sets.
 """
 
 from __future__ import annotations
 
-import socket
-import sys
+import struct
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl_nftables import layout
-from lbctl_nftables.kernel import elements
+from lbctl_nftables.kernel import datatypes, elements
 from lbctl_nftables.observe import TableReader, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from lbctl.host import Host
-    from lbctl.model import Item, Key, Program
+    from lbctl.model import Key, Program
     from lbctl_nftables.kernel.objects import Table
 
-#: The key, the data and the comment of an element, as the kernel has them.
-_Slot: TypeAlias = tuple[bytes, bytes, bytes]
+#: The key and the text of an element.
+_Slot: TypeAlias = tuple[int, str]
 
 
 def holds(host: Host, program: Program) -> bool:
     """True if the kernel holds this program, and nothing else in the tables of its owner."""
-    slots: dict[tuple[str, str], list[Item]] = {}
+    pages = {item.key[2] for item in program.of_kind("map") if layout.is_page(item.key[2])}
+    slots: dict[tuple[str, ...], set[_Slot]] = {}
     rest: dict[Key, str] = {}
-    for item in program.items:
-        word, kind, *names = item.key
-        if kind == "element" and layout.is_page(names[0]):
-            slots.setdefault((word, names[0]), []).append(item)
+    for key, text, _ in program.items:
+        if key[1] == "element" and key[2] in pages:
+            slots.setdefault(key[:3], set()).add((int(key[3]), text))
         else:
-            rest[item.key] = item.text
+            rest[key] = text
     for table in tables(host, program.owner):
         for item in TableReader(host, table).items(slots=False):
             if rest.pop(item.key, None) != item.text:
                 return False
-            if item.key[1] == "map" and layout.is_page(item.key[2]):
-                wanted = slots.pop((table.family, item.key[2]), [])
-                if _slots(host, table, item.key[2]) != _meant(wanted):
-                    return False
+        for name in pages:
+            if _slots(host, table, name) != slots.pop((table.family, "element", name), set()):
+                return False
     return not rest and not slots
 
 
 def _slots(host: Host, table: Table, page: str) -> set[_Slot] | None:
     """The slots of a page; None if one has something that no slot has."""
     found = elements.elements(host, table, page)
-    if any(each.key_end or each.code or each.timeout or each.more for each in found):
+    if not found:
+        return set()
+    # By columns: what is done for each element in turn takes three times as long.
+    key, key_end, value, code, _, _, _, _, timeout, _, comment, more = zip(*found, strict=True)
+    sizes = {*map(len, key), *map(len, value)} - {4}
+    if any(key_end) or any(code) or any(timeout) or any(more) or len(sizes) != 1:
         return None
-    return {(each[0], each[2], each[10].rstrip(b"\0")) for each in found}
-
-
-def _meant(items: Iterable[Item]) -> set[_Slot]:
-    """The slots that items of a page are in the kernel: keys in host order, all else in network order."""
-    known: dict[str, bytes] = {}
-    meant: set[_Slot] = set()
-    for item in items:
-        comment, _, data = item.text.removeprefix('comment "').partition('" : ')
-        value = known.get(data)
-        if value is None:
-            value = known[data] = _value(data)
-        meant.add((int(item.key[3]).to_bytes(4, sys.byteorder), value, comment.encode()))
-    return meant
-
-
-def _value(data: str) -> bytes:
-    """A port, or an address and a port in four bytes more."""
-    address, _, port = data.rpartition(" . ")
-    number = int(port).to_bytes(2, "big")
-    if not address:
-        return number
-    return (
-        socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address) + number + bytes(2)
-    )
+    keys = struct.unpack(f"={len(key)}I", b"".join(key))
+    named = [each.rstrip(b"\0") for each in comment]
+    match sizes.pop():
+        case 2:
+            ports = struct.unpack(f">{len(value)}H", b"".join(value))
+            texts = [b'comment "%b" : %d' % each for each in zip(named, ports, strict=True)]
+        case 8:
+            places = struct.iter_unpack(">4BHxx", b"".join(value))
+            texts = [
+                b'comment "%b" : %d.%d.%d.%d . %d' % (name, *place)
+                for name, place in zip(named, places, strict=True)
+            ]
+        case 20:
+            data = datatypes.speller(("ipv6_addr", "inet_service"), 20)
+            pairs = zip(named, value, strict=True)
+            texts = [b'comment "%b" : %b' % (name, data(place).encode()) for name, place in pairs]
+        case _:
+            return None
+    decoded = b"\n".join(texts).decode(errors="replace").split("\n")
+    # A comment of another program may have lines.
+    return set(zip(keys, decoded, strict=True)) if len(decoded) == len(keys) else None
