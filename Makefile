@@ -28,7 +28,7 @@ unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help deps venv demo test test-fast check bench bench-deps bench-startup clean
+.PHONY: help deps venv demo test test-fast check matrix bench bench-deps bench-startup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,6 +93,13 @@ check: venv ## lint, formatting, types, and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# QUICK=1: the oldest nft and the newest, in a minute. RELEASES="trixie forky": only these, not recorded.
+QUICK :=
+RELEASES :=
+
+matrix: venv ## run lbctl with the tools and Pythons of other Debian releases, fetched from the archive
+	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests $(BIN)/python -m matrix $(if $(QUICK),--quick) $(RELEASES)
+
 bench-startup: venv ## the time that lbctl takes to start, held against a trivial Typer program
 	$(BIN)/python bench/startup.py
 
@@ -127,5 +134,6 @@ $(VENV)/.bench: $(STAMP)
 	@touch $@
 
 clean: ## remove all that these targets made, .venv included
+	$(if $(wildcard .matrix),$(SUDO) rm -rf .matrix)
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

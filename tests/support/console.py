@@ -27,6 +27,8 @@ VOLATILE = re.compile(
 )
 _BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", flags=re.DOTALL | re.MULTILINE)
 _PROMPT = re.compile(r"([a-z]*)\$ (.*)")
+#: Where a host's programs are.
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 #: Ends the output of a command, before its exit code.
 _END = "\x01"
 
@@ -46,13 +48,12 @@ class Command:
 class Shell:
     """Bash on a host, with this environment's lbctl."""
 
-    def __init__(self, namespace: Namespace, folder: Path, state: Path) -> None:
-        path = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+    def __init__(self, namespace: Namespace, folder: Path, state: Path, path: str = PATH) -> None:
         with namespace.entered():
             self._bash = subprocess.Popen(
                 ["/bin/bash", "--noprofile", "--norc"],
                 cwd=folder,
-                env={"PATH": path, "LBCTL_STATE_DIR": str(state)},
+                env={"PATH": f"{Path(sys.executable).parent}:{path}", "LBCTL_STATE_DIR": str(state)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -87,9 +88,9 @@ class Shell:
 
 
 @contextmanager
-def shells(folder: Path, hosts: Mapping[str, Namespace]) -> Iterator[dict[str, Shell]]:
+def shells(folder: Path, hosts: Mapping[str, Namespace], path: str = PATH) -> Iterator[dict[str, Shell]]:
     """A shell for each host, all in one folder; what lbctl knows of a host is that host's own."""
-    opened = {name: Shell(host, folder, folder / f"state-{name}") for name, host in hosts.items()}
+    opened = {name: Shell(host, folder, folder / f"state-{name}", path) for name, host in hosts.items()}
     try:
         yield opened
     finally:
