@@ -75,11 +75,6 @@ class Element(NamedTuple):
     def ends_interval(self) -> bool:
         return bool(netlink.number(self.flags) & _INTERVAL_END)
 
-    @property
-    def verdict(self) -> str:
-        """The verdict that a map of verdicts gives, with its chain; empty for other data."""
-        return verdict(self.code, self.chain) if self.code else ""
-
 
 def verdict(code: bytes, chain: bytes) -> str:
     """Return the text of a verdict."""
