@@ -85,7 +85,7 @@ def verdict(code: bytes, chain: bytes) -> str:
 
 def elements(host: Host, table: Table, declared: Set) -> list[Element]:
     """Return the elements of a set or map, in no order; a set that is no longer there has none."""
-    if declared.count == 0:
+    if declared.count == 0 and not declared.is_interval:
         # The kernel finds a set by walking through all of them: with thousands, that takes longest.
         return []
     filters = netlink.name(_TABLE, table.name) + netlink.name(_SET, declared.name)

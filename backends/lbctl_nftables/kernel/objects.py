@@ -118,7 +118,8 @@ class Set:
     interval: int
     #: The names of the expressions that each element carries.
     statements: tuple[str, ...]
-    #: How many elements the kernel counts; None before Linux 6.17.
+    #: How many elements the kernel counts; None before Linux 6.17. Intervals are two elements each, so that
+    #: one without an end, as of 0.0.0.0/0, is none.
     count: int | None = None
 
     @property
