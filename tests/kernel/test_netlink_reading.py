@@ -105,6 +105,7 @@ RULES = {
     "ip saddr @seen accept": None,
     "ip saddr . tcp dport @pairs accept": None,
     "ip saddr . udp dport != @pairs accept": None,
+    "ip saddr . tcp dport { 10.0.0.0/8 . 80-90, 192.0.2.1 . 443 } accept": None,
 }
 NAT_RULES = {
     "dnat to 10.0.0.1": None,
@@ -211,6 +212,11 @@ def test_elements_with_strings_of_every_length(kernel: Kernel) -> None:
         ("ipv6_addr", "::/0", ["::/0"]),
         ("ipv6_addr", "2001:db8::/32, ff00::/8", ["2001:db8::/32", "ff00::/8"]),
         ("inet_service", "80, 90-99, 1024-65535", ["80", "90-99", "1024-65535"]),
+        (
+            "ipv4_addr . inet_service",
+            "10.0.0.0/8 . 80-90, 192.0.2.1 . 443",
+            ["10.0.0.0/8 . 80-90", "192.0.2.1 . 443"],
+        ),
     ],
 )
 def test_intervals(kernel: Kernel, declared: str, written: str, read: list[str]) -> None:
