@@ -17,6 +17,7 @@ from lbctl.model import diff
 from lbctl.spi import ensure_fresh
 from lbctl_nftables import affinity, drivers, generation, layout, script, tool
 from lbctl_nftables.observe import observe, read_map, touched
+from lbctl_nftables.verify import holds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,16 +63,17 @@ def _read_back(
     Whatever the tool said, what it wrote is read: what the plan touched, if the tool is known to write
     rightly and no other program wrote since (the generation is the `expected` one); else everything.
     """
-    held = None
-    if record is not None and record.verified and expected is not None and _is_small(plan):
+    mark = generation.read(host)
+    if record is not None and record.verified and mark == expected is not None and _is_small(plan):
         found = touched(host, plan.after.owner, [change.key for change in plan.changes])
-        as_planned = all(_text(found[change.key]) == _text(change.after) for change in plan.changes)
-        if as_planned and generation.read(host) == expected:
-            held = plan.after.at(str(expected))
-    if held is None:
+        right = all(_text(found[change.key]) == _text(change.after) for change in plan.changes)
+    else:
+        right = holds(host, plan.after)
+    held = plan.after.at(None if mark is None else str(mark))
+    if not right or generation.read(host) != mark:
         held = observe(host, plan.driver, plan.after.owner)
-    if record is not None:
         right = not diff(held, plan.after)
+    if record is not None:
         now = held.generation if right else None
         tool.keep(host, plan.driver, replace(record, verified=right, generation=now))
     return held

@@ -6,6 +6,8 @@ and all else differs from everything that it can write.
 
 from __future__ import annotations
 
+import re
+import sys
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
 _TRIES = 10
 #: More elements of one set than this are found sooner in a list of all of them.
 _MANY = 64
+
+#: The attribute NFTA_NG_OFFSET behind the name of the expression that it is of.
+_FIRST_SLOT = re.compile(
+    rb"numgen\0.{1,48}?\x08\0\x04\0(.{4})" if sys.byteorder == "little" else rb"(?!)", re.DOTALL
+)
+_AT_ZERO = " offset 0 "
 
 #: The map that leads to services → those with the same keys.
 _TWINS: Mapping[str, tuple[str, ...]] = {
@@ -93,6 +101,8 @@ class TableReader:
         self._table = table
         self._word = table.family
         self._sets: dict[str, Set | None] = {}
+        #: Rules whose pickers begin at slot 0 → their texts: services of one page differ by that alone.
+        self._from_zero: dict[bytes, str] = {}
 
     # for rules, see `expressions.Sets`
 
@@ -111,8 +121,8 @@ class TableReader:
 
     # all of a table
 
-    def items(self) -> Iterator[Item]:
-        """Yield all that the table holds."""
+    def items(self, *, slots: bool = True) -> Iterator[Item]:
+        """Yield all that the table holds, if asked so without what its slot pages hold."""
         word = self._word
         yield Item((word, "table"), "")
         yield from self._dormant()
@@ -128,7 +138,7 @@ class TableReader:
             rules.setdefault(rule.chain, []).append(rule)
         for name, mine in rules.items():
             yield self._body(name, mine)
-        yield from self._contents(named)
+        yield from self._contents([each for each in named if slots or not layout.is_page(each.name)])
         yield from self._foreign()
 
     def _contents(self, named: Iterable[Set]) -> Iterator[Item]:
@@ -230,8 +240,21 @@ class TableReader:
         return Item((self._word, "chain", chain.name), text, layout.service_of_chain(chain.name))
 
     def _body(self, chain: str, rules: Iterable[Rule]) -> Item:
-        texts = [expressions.spell(self._word, rule.expressions, self) for rule in rules]
+        texts = [self._spelled(rule.expressions) for rule in rules]
         return Item((self._word, "rules", chain), "\n".join(texts), layout.service_of_chain(chain))
+
+    def _spelled(self, rule: bytes) -> str:
+        """The text of a rule, taken from that of another one that differs in its first slot alone."""
+        found = _FIRST_SLOT.search(rule)
+        if found is None:
+            return expressions.spell(self._word, rule, self)
+        from_zero = rule[: found.start(1)] + bytes(4) + rule[found.end(1) :]
+        text = self._from_zero.get(from_zero)
+        if text is None:
+            text = self._from_zero[from_zero] = expressions.spell(self._word, from_zero, self)
+        if text.count(_AT_ZERO) != 1:
+            return expressions.spell(self._word, rule, self)
+        return text.replace(_AT_ZERO, f" offset {int.from_bytes(found[1], 'big')} ")
 
     def _stale(self, declared: Set) -> Iterator[Item]:
         name = declared.name

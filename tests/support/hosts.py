@@ -26,7 +26,7 @@ class OldHost(LocalHost):
     """An nft and a library that are too old for the modern dialect."""
 
     def run(self, argv: Sequence[str], *, stdin: str = "") -> Completed:
-        by_nft = argv[0].endswith("nft") or "lbctl_nftables.drivers.libnftables_child" in argv
+        by_nft = argv[0].endswith("nft") or any(word.endswith("/libnftables_child.py") for word in argv)
         if by_nft and any(word in stdin for word in NEW):
             return Completed(code=1, out="", err=REFUSAL)
         return super().run(argv, stdin=stdin)

@@ -245,7 +245,13 @@ def test_nft_takes_the_rules_but_lists_others() -> None:
     assert len(loads(host)) == 1
 
 
-CHILD = (Path(sys.executable).name, "-P", "-m", "lbctl_nftables.drivers.libnftables_child")
+CHILD = (
+    Path(sys.executable).name,
+    "-S",
+    "-P",
+    str(Path(drivers.__file__).with_name("libnftables_child.py")),
+    "",
+)
 
 
 def test_the_library_refuses_in_a_process_of_its_own() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lbctl.errors import ApplyFailed
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
     from lbctl.host import Host
 
 NAME = "libnftables"
-#: -P: with -m alone, the current directory would be the first place where root looks for modules.
-_CHILD = ("-P", "-m", "lbctl_nftables.drivers.libnftables_child")
+_CHILD = str(Path(__file__).with_name("libnftables_child.py"))
 
 
 def find(host: Host) -> tuple[str | None, str]:
@@ -36,8 +36,7 @@ def find(host: Host) -> tuple[str | None, str]:
 
 def read(host: Host, *words: str, handles: bool = False) -> Completed:
     """Run one listing command, in a process of its own: foreign tables may crash the library."""
-    option = ("--handle",) if handles else ()
-    return host.run([sys.executable, *_CHILD, *option, *words])
+    return _in_child(host, *(("--handle",) if handles else ()), *words)
 
 
 def files(host: Host) -> tuple[str, ...]:
@@ -49,10 +48,15 @@ def files(host: Host) -> tuple[str, ...]:
 def load(host: Host, script: str, *, check: bool, trusted: bool) -> Completed:
     """Run a script as one transaction, or have it checked only; in this process if that is `trusted`."""
     if not trusted:
-        return host.run([sys.executable, *_CHILD, "check" if check else "load"], stdin=script)
+        return _in_child(host, "check" if check else "load", stdin=script)
     with host.kept(NAME, lambda: _context(host)) as context:
         context.set_dry_run(check)
         return _run(context, script)
+
+
+def _in_child(host: Host, *words: str, stdin: str = "") -> Completed:
+    folder = [str(Path(path).parent.parent) for path in files(host)]
+    return host.run([sys.executable, "-S", "-P", _CHILD, *(folder or [""]), *words], stdin=stdin)
 
 
 def _run(context: Any, text: str) -> Completed:
