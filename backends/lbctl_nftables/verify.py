@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lbctl.host import Host
     from lbctl.model import Item, Key, Program
-    from lbctl_nftables.kernel.objects import Table
+    from lbctl_nftables.kernel.objects import Set, Table
 
 #: The key, the data and the comment of an element, as the kernel has them.
 _Slot: TypeAlias = tuple[bytes, bytes, bytes]
@@ -37,17 +37,19 @@ def holds(host: Host, program: Program) -> bool:
         else:
             rest[item.key] = item.text
     for table in tables(host, program.owner):
-        for item in TableReader(host, table).items(slots=False):
+        reader = TableReader(host, table)
+        for item in reader.items(slots=False):
             if rest.pop(item.key, None) != item.text:
                 return False
             if item.key[1] == "map" and layout.is_page(item.key[2]):
                 wanted = slots.pop((table.family, item.key[2]), [])
-                if _slots(host, table, item.key[2]) != _meant(wanted):
+                page = reader.declaration(item.key[2])
+                if page is None or _slots(host, table, page) != _meant(wanted):
                     return False
     return not rest and not slots
 
 
-def _slots(host: Host, table: Table, page: str) -> set[_Slot] | None:
+def _slots(host: Host, table: Table, page: Set) -> set[_Slot] | None:
     """The slots of a page; None if one has something that no slot has."""
     found = elements.elements(host, table, page)
     if any(each.key_end or each.code or each.timeout or each.more for each in found):
