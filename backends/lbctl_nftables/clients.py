@@ -40,9 +40,9 @@ def _remembered(host: Host, table: Table, declared: Mapping[str, Set], name: str
     endpoints = declared.get(layout.endpoints_of_affinity(name))
     if service is None or endpoints is None:
         return
-    places = affinity.places(endpoints, elements.elements(host, table, endpoints.name))
+    places = affinity.places(endpoints, elements.elements(host, table, endpoints))
     leads = {layout.kept(table.family, place): _shown(place, family) for place in places}
-    for entry in affinity.entries(declared[name], elements.elements(host, table, name)):
+    for entry in affinity.entries(declared[name], elements.elements(host, table, declared[name])):
         if entry.endpoint in leads:
             to = leads[entry.endpoint]
             yield Remembered(service, family, entry.client, to, max(1, entry.seconds))

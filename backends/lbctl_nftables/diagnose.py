@@ -151,8 +151,8 @@ def _full_maps(host: Host, intent: Intent) -> Iterator[Trap]:
     """A map of clients that is full places further ones as without affinity."""
     kept = {layout.affinity(s.name, remote=s.remote): s.name for s in intent.services if s.affinity}
     for table in tables(host, intent.owner) if kept else ():
-        for name in objects.sets(host, table).keys() & kept.keys():
-            clients = len(elements.elements(host, table, name))
+        for name, declared in objects.sets(host, table).items():
+            clients = len(elements.elements(host, table, declared)) if name in kept else 0
             if clients >= layout.AFFINITY_SIZE * _FULL:
                 where = f"map {name} in table {table.family} {table.name}"
                 yield _full_map(kept[name], f"{where}: {clients:,} clients")

@@ -90,7 +90,7 @@ def read_map(host: Host, driver: str, word: str, owner: str, name: str) -> Seque
     """Return the entries of a map of clients."""
     table = Table(word, layout.table(owner))
     declared = objects.declaration(host, table, name)
-    return affinity.entries(declared, elements.elements(host, table, name)) if declared else ()
+    return affinity.entries(declared, elements.elements(host, table, declared)) if declared else ()
 
 
 class TableReader:
@@ -115,7 +115,7 @@ class TableReader:
     def anonymous(self, name: str) -> str:
         """Return the elements of an anonymous set or map in braces, in the order of their keys."""
         declared = self.declaration(name)
-        found = spelled(declared, self._elements(name)) if declared else ()
+        found = spelled(declared, self._elements(declared)) if declared else ()
         pairs = sorted((_order(key), f"{key} {text}" if text else key) for key, text, _ in found)
         return f"{{ {', '.join(pair for _, pair in pairs)} }}"
 
@@ -148,7 +148,7 @@ class TableReader:
             if layout.is_affinity(declared.name):
                 yield from self._stale(declared)
             elif not declared.is_dynamic or declared.name == layout.LINKS:
-                mine = list(self._items_of(declared, self._elements(declared.name), owners))
+                mine = list(self._items_of(declared, self._elements(declared), owners))
                 if declared.name in layout.DISPATCH:
                     owners |= _owners(declared.name, mine)
                 yield from mine
@@ -187,7 +187,7 @@ class TableReader:
         if declared is None:
             return found
         if declared.is_interval or len(keys) > _MANY:
-            present = self._elements(name)
+            present = self._elements(declared)
         else:
             wanted = (datatypes.encode(declared.key_types, key[3]) for key in keys)
             asked = [self._element(name, each) for each in wanted if each is not None]
@@ -216,8 +216,8 @@ class TableReader:
         classic = not any(map(layout.is_page, self._sets))
         return (Dialect.CLASSIC,) if classic else (Dialect.MODERN, Dialect.MARK)
 
-    def _elements(self, name: str) -> list[Element]:
-        return elements.elements(self._host, self._table, name)
+    def _elements(self, declared: Set) -> list[Element]:
+        return elements.elements(self._host, self._table, declared)
 
     def _element(self, name: str, key: bytes) -> Element | None:
         return elements.element(self._host, self._table, name, key)
@@ -258,8 +258,9 @@ class TableReader:
 
     def _stale(self, declared: Set) -> Iterator[Item]:
         name = declared.name
-        places = self._elements(layout.endpoints_of_affinity(name))
-        if affinity.has_strangers(self._elements(name), places):
+        clients = self._elements(declared)
+        endpoints = self.declaration(layout.endpoints_of_affinity(name)) if clients else None
+        if affinity.has_strangers(clients, self._elements(endpoints) if endpoints else ()):
             yield Item((self._word, affinity.STALE, name), affinity.STALE_TEXT, layout.service_of_set(name))
 
     def _items_of(

@@ -53,7 +53,7 @@ def _table(host: Host, table: Table) -> Iterator[_Row]:
 
 
 def _rows(host: Host, table: Table, declared: Set) -> Iterator[_Row]:
-    found = elements.elements(host, table, declared.name)
+    found = elements.elements(host, table, declared)
     for element, (key, text, comment) in zip(found, spelled(declared, found), strict=True):
         # A set has the endpoint in its key, a page in its data.
         to = lift.to(text if declared.data_types else f": {key}")

@@ -17,7 +17,7 @@ from lbctl_nftables.observe import TableReader, tables
 if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Key, Program
-    from lbctl_nftables.kernel.objects import Table
+    from lbctl_nftables.kernel.objects import Set, Table
 
 #: The key and the text of an element.
 _Slot: TypeAlias = tuple[int, str]
@@ -34,16 +34,18 @@ def holds(host: Host, program: Program) -> bool:
         else:
             rest[key] = text
     for table in tables(host, program.owner):
-        for item in TableReader(host, table).items(slots=False):
+        reader = TableReader(host, table)
+        for item in reader.items(slots=False):
             if rest.pop(item.key, None) != item.text:
                 return False
         for name in pages:
-            if _slots(host, table, name) != slots.pop((table.family, "element", name), set()):
+            page, wanted = reader.declaration(name), slots.pop((table.family, "element", name), set())
+            if page is not None and _slots(host, table, page) != wanted:
                 return False
     return not rest and not slots
 
 
-def _slots(host: Host, table: Table, page: str) -> set[_Slot] | None:
+def _slots(host: Host, table: Table, page: Set) -> set[_Slot] | None:
     """The slots of a page; None if one has something that no slot has."""
     found = elements.elements(host, table, page)
     if not found:

@@ -24,6 +24,7 @@ from support.written import differences
 
 PATIENT = settings(deadline=None, suppress_health_check=list(HealthCheck))
 TABLE = objects.Table("ip", "lbctl")
+SPEAKING = dialect.speaking(dialect.CAPABILITIES, Dialect.MODERN)
 
 
 class Kernel:
@@ -104,6 +105,7 @@ RULES = {
     "ip saddr @seen accept": None,
     "ip saddr . tcp dport @pairs accept": None,
     "ip saddr . udp dport != @pairs accept": None,
+    "ip saddr . tcp dport { 10.0.0.0/8 . 80-90, 192.0.2.1 . 443 } accept": None,
 }
 NAT_RULES = {
     "dnat to 10.0.0.1": None,
@@ -210,6 +212,11 @@ def test_elements_with_strings_of_every_length(kernel: Kernel) -> None:
         ("ipv6_addr", "::/0", ["::/0"]),
         ("ipv6_addr", "2001:db8::/32, ff00::/8", ["2001:db8::/32", "ff00::/8"]),
         ("inet_service", "80, 90-99, 1024-65535", ["80", "90-99", "1024-65535"]),
+        (
+            "ipv4_addr . inet_service",
+            "10.0.0.0/8 . 80-90, 192.0.2.1 . 443",
+            ["10.0.0.0/8 . 80-90", "192.0.2.1 . 443"],
+        ),
     ],
 )
 def test_intervals(kernel: Kernel, declared: str, written: str, read: list[str]) -> None:
@@ -241,7 +248,7 @@ WEB = Intent(
 
 
 def test_what_is_touched_is_found_by_its_key(kernel: Kernel) -> None:
-    program = nftables.compile(WEB, dialect.CAPABILITIES)
+    program = nftables.compile(WEB, SPEAKING)
     kernel.nft(nftables.render(program))
     kernel.nft("add element ip lbctl affinity-api { 192.0.2.9 timeout 1h : 10.0.0.77 . 80 }\n")
     kernel.nft("flush chain ip lbctl service-web\nadd chain ip lbctl mine\nadd counter ip lbctl some\n")
@@ -274,7 +281,7 @@ def test_what_is_touched_is_found_by_its_key(kernel: Kernel) -> None:
 
 
 def test_sets_of_packets_are_no_items(kernel: Kernel) -> None:
-    kernel.nft(nftables.render(nftables.compile(WEB, dialect.CAPABILITIES)))
+    kernel.nft(nftables.render(nftables.compile(WEB, SPEAKING)))
     before = kernel.held()
     kernel.nft("add element ip lbctl affinity-api { 192.0.2.9 timeout 1h : 10.0.0.1 . 80 }\n")
     assert kernel.held() == before
@@ -287,7 +294,7 @@ def unplaced(service: ReadService) -> ReadService:
 
 def test_a_table_as_nft_lists_it(kernel: Kernel) -> None:
     """The text of our own tables, made without nft, is read as nft's listing is."""
-    kernel.nft(nftables.render(nftables.compile(WEB, dialect.CAPABILITIES)))
+    kernel.nft(nftables.render(nftables.compile(WEB, SPEAKING)))
     kernel.nft("add counter ip lbctl some\nadd set ip lbctl s { type ipv4_addr; flags interval; }\n")
     text = listing.text_of(kernel.host, TABLE, handles=True)
     listed = kernel.host.run(["nft", "--handle", "list", "table", "ip", "lbctl"]).out

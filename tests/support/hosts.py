@@ -1,9 +1,9 @@
 """This host with tools that lack something: all else goes to the real ones."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any, ClassVar
 
 from lbctl.host import Completed, LocalHost
@@ -14,9 +14,6 @@ from lbctl_nftables.layout import Dialect
 #: Words that nft 0.9.3 does not know, or not in these places.
 NEW = ("typeof", " comment ", " map @")
 REFUSAL = "/dev/stdin:1:1-5: Error: syntax error, unexpected string\n"
-NO_JSON = "JSON support not compiled-in\n"
-
-Answer = tuple[int, str, str]
 
 
 def knows_nft(host: FakeHost, dialect: str = Dialect.MODERN, **fields: Any) -> None:
@@ -34,57 +31,29 @@ class OldHost(LocalHost):
             return Completed(code=1, out="", err=REFUSAL)
         return super().run(argv, stdin=stdin)
 
-    def module(self, name: str) -> ModuleType | None:
-        def refuse(text: str, _: bool) -> Answer | None:
-            return (-1, "", REFUSAL) if any(word in text for word in NEW) else None
-
-        return _changed(super().module(name), name, refuse)
-
-
-class HostWithoutJson(LocalHost):
-    """An nft and a library that were built without JSON: the library says nothing of it."""
-
-    def run(self, argv: Sequence[str], *, stdin: str = "") -> Completed:
-        if argv[0].endswith("nft") and "--json" in argv:
-            return Completed(code=1, out="", err=NO_JSON)
-        return super().run(argv, stdin=stdin)
+    def fingerprint(self, path: str) -> str | None:
+        # Not the files of the real tools: what is known of those says nothing about these.
+        found = super().fingerprint(path)
+        return f"old {found}" if found else None
 
     def module(self, name: str) -> ModuleType | None:
-        return _changed(super().module(name), name, lambda _, json: (-1, "", "") if json else None)
+        real = super().module(name)
+        if name != "nftables" or real is None:
+            return real
+        made = ModuleType(name)
+        made.Nftables = lambda: _OldLibrary(real.Nftables())  # type: ignore[attr-defined]
+        return made
 
 
-class OldHostWithoutJson(HostWithoutJson, OldHost):
-    """Both."""
+class _OldLibrary:
+    """A context of the binding, as far as lbctl uses it."""
 
+    def __init__(self, real: Any) -> None:
+        self.set_dry_run = real.set_dry_run
+        self._cmd = real.cmd
 
-def _changed(
-    real: ModuleType | None, name: str, refuse: Callable[[str, bool], Answer | None]
-) -> ModuleType | None:
-    if name != "nftables" or real is None:
-        return real
-    made = ModuleType(name)
-    made.Nftables = lambda: _Context(real.Nftables(), refuse).namespace()  # type: ignore[attr-defined]
-    return made
-
-
-class _Context:
-    def __init__(self, real: Any, refuse: Callable[[str, bool], Answer | None]) -> None:
-        self.real = real
-        self.refuse = refuse
-        self.json = False
-
-    def namespace(self) -> SimpleNamespace:
-        names = [name for name in dir(self.real) if name.startswith("set_")]
-        options = {name: getattr(self.real, name) for name in names}
-        return SimpleNamespace(**{**options, "cmd": self.cmd, "set_json_output": self.set_json_output})
-
-    def set_json_output(self, on: bool) -> None:
-        self.json = on
-        self.real.set_json_output(on)
-
-    def cmd(self, text: str) -> Answer:
-        answer: Answer = self.refuse(text, self.json) or self.real.cmd(text)
-        return answer
+    def cmd(self, text: str) -> Any:
+        return (-1, "", REFUSAL) if any(word in text for word in NEW) else self._cmd(text)
 
 
 def with_iptc(host: FakeHost) -> FakeHost:

@@ -126,16 +126,23 @@ def size_of(types: Sequence[str]) -> int:
     return sum((size + 3) & ~3 for size in sizes) if all(sizes) else 0
 
 
+def places(types: Sequence[str]) -> list[tuple[int, int]]:
+    """Return where the value of each type begins and ends; nothing if a type's size is not known."""
+    found: list[tuple[int, int]] = []
+    begin = 0
+    for word in types if size_of(types) else ():
+        found.append((begin, begin + _SIZES[word]))
+        begin = (found[-1][1] + 3) & ~3
+    return found
+
+
 @lru_cache(maxsize=256)
 def speller(types: tuple[str, ...], size: int) -> Speller:
     """Return the function that spells a value of these types and of this size."""
     if size_of(types) != size or not types:
         return _hexadecimal
-    parts: list[tuple[Speller, int, int]] = []
-    place = 0
-    for word in types:
-        parts.append((_SPELLERS.get(word, _hexadecimal), place, place + _SIZES[word]))
-        place = (parts[-1][2] + 3) & ~3
+    spellers = [_SPELLERS.get(word, _hexadecimal) for word in types]
+    parts = [(spell, *place) for spell, place in zip(spellers, places(types), strict=True)]
     match parts:
         case [(only, _, _)]:
             return only

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from lbctl.host import Host
-    from lbctl_nftables.kernel.objects import Table
+    from lbctl_nftables.kernel.objects import Set, Table
 
 #: NFTA_SET_ELEM_LIST_…
 _TABLE, _SET, _ELEMENTS, _MEMBER = 1, 2, 3, 1
@@ -36,6 +36,8 @@ _COMMENT = 0
 _INTERVAL_END = 0x1
 #: Fewer elements than this are walked sooner than a pattern is made.
 _FEW = 8
+#: Patterns that are kept.
+_KEPT = 16
 _VERDICTS: Mapping[int, str] = {
     0: "drop",
     1: "accept",
@@ -73,11 +75,6 @@ class Element(NamedTuple):
     def ends_interval(self) -> bool:
         return bool(netlink.number(self.flags) & _INTERVAL_END)
 
-    @property
-    def verdict(self) -> str:
-        """The verdict that a map of verdicts gives, with its chain; empty for other data."""
-        return verdict(self.code, self.chain) if self.code else ""
-
 
 def verdict(code: bytes, chain: bytes) -> str:
     """Return the text of a verdict."""
@@ -86,9 +83,12 @@ def verdict(code: bytes, chain: bytes) -> str:
     return f"{word} {netlink.text(chain)}" if chain else word
 
 
-def elements(host: Host, table: Table, name: str) -> list[Element]:
-    """Return the elements of a set or map, in no order; a set that does not exist has none."""
-    filters = netlink.name(_TABLE, table.name) + netlink.name(_SET, name)
+def elements(host: Host, table: Table, declared: Set) -> list[Element]:
+    """Return the elements of a set or map, in no order; a set that is no longer there has none."""
+    if declared.count == 0 and not declared.is_interval:
+        # The kernel finds a set by walking through all of them: with thousands, that takes longest.
+        return []
+    filters = netlink.name(_TABLE, table.name) + netlink.name(_SET, declared.name)
     found: list[Element] = []
     for message in netlink.dump(host, netlink.GET_ELEMENTS, netlink.NEW_ELEMENTS, table.family, filters):
         found += _split(netlink.attributes(message.body).get(_ELEMENTS, b""))
@@ -112,7 +112,7 @@ def _split(region: bytes) -> Iterable[Element]:
     size = int.from_bytes(region[:2], sys.byteorder)
     if len(region) < _FEW * size:
         return _walk(region)
-    layout = _layout(region[: (size + 3) & ~3])
+    layout = _LAYOUTS.of(region[: (size + 3) & ~3])
     rows = layout.pattern.findall(region) if layout else []
     if layout and layout.covers(rows, len(region)):
         return map(Element._make, rows)
@@ -176,6 +176,24 @@ class _Layout:
         return len(rows) * self.fixed + varying == size
 
 
+class _Layouts:
+    """The layouts met last. All large sets together have a handful."""
+
+    def __init__(self) -> None:
+        self._known: tuple[_Layout, ...] = ()
+
+    def of(self, member: bytes) -> _Layout | None:
+        """The layout of an element; None for one that has no pattern."""
+        for layout in self._known:
+            found = layout.pattern.match(member)
+            if found is not None and found.end() == len(member):
+                return layout
+        made = _layout(member)
+        if made is not None:
+            self._known = (made, *self._known[: _KEPT - 1])
+        return made
+
+
 class _Piece(NamedTuple):
     """A part of a pattern, and which field its group holds."""
 
@@ -233,6 +251,7 @@ def _pieces(body: bytes, tree: Mapping[int, _Node]) -> Iterator[_Piece]:
                 yield from inner
 
 
+_LAYOUTS = _Layouts()
 _UNKNOWN = _Piece(b"")
 _PLACES = {field: place for place, field in enumerate(Element._fields)}
 _STRINGS = {_PLACES["chain"], _PLACES["comment"]}

@@ -58,6 +58,7 @@ _SET_POLICY, _SET_DESCRIPTION, _SET_TIMEOUT, _SET_INTERVAL, _SET_EXPRESSION, _SE
     17,
     18,
 )
+_SET_COUNT = 20
 _DESCRIPTION_SIZE, _LIST_MEMBER, _EXPRESSION_NAME = 1, 1, 1
 #: NFTA_OBJ_…, NFTA_FLOWTABLE_…
 _OBJECT_TABLE, _OBJECT_NAME, _OBJECT_TYPE = 1, 2, 3
@@ -117,6 +118,9 @@ class Set:
     interval: int
     #: The names of the expressions that each element carries.
     statements: tuple[str, ...]
+    #: How many elements the kernel counts; None before Linux 6.17. Intervals are two elements each, so that
+    #: one without an end, as of 0.0.0.0/0, is none.
+    count: int | None = None
 
     @property
     def kind(self) -> str:
@@ -250,6 +254,7 @@ def _set(fields: Mapping[int, bytes]) -> Set:
         timeout=number(_SET_TIMEOUT),
         interval=number(_SET_INTERVAL),
         statements=tuple(_statements(fields)),
+        count=number(_SET_COUNT) if _SET_COUNT in fields else None,
     )
 
 

@@ -65,6 +65,10 @@ def _intervals(declared: Set, elements: Iterable[Element]) -> Iterator[tuple[str
     """The intervals behind elements of which some begin one and others are the first behind it."""
     begun: Element | None = None
     for element in sorted(elements, key=lambda each: (each.key, not each.ends_interval)):
+        if element.key_end:
+            # Of a concatenation: one element has both ends.
+            yield _interval(declared, element.key, element.key_end), element._replace(key_end=b"")
+            continue
         if begun is not None:
             yield _interval(declared, begun.key, _before(element.key)), begun
         begun = None if element.ends_interval else element
@@ -78,11 +82,19 @@ def _before(key: bytes) -> bytes:
 
 
 def _interval(declared: Set, first: bytes, last: bytes) -> str:
-    """An interval: a network, a single key, or both ends."""
-    if len(declared.key_types) == 1 and declared.key_types[0] in _ADDRESSES:
-        begin, end = ip_address(first), ip_address(last)
-        networks = list(summarize_address_range(begin, end))
-        if len(networks) == 1 and first != last:
+    """An interval, of a concatenation in each of its parts."""
+    places = datatypes.places(declared.key_types)
+    if len(first) != declared.key_size or not places:
+        return f"0x{first.hex()}-0x{last.hex()}"
+    parts = zip(declared.key_types, places, strict=True)
+    return " . ".join([_part(kind, first[a:b], last[a:b]) for kind, (a, b) in parts])
+
+
+def _part(kind: str, first: bytes, last: bytes) -> str:
+    """A network, a single value, or both ends."""
+    if kind in _ADDRESSES and first != last:
+        networks = list(summarize_address_range(ip_address(first), ip_address(last)))
+        if len(networks) == 1:
             return str(networks[0])
-    ends = [datatypes.spell(declared.key_types, each) for each in (first, last)]
+    ends = [datatypes.spell((kind,), each) for each in (first, last)]
     return ends[0] if first == last else "-".join(ends)

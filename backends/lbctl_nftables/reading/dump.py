@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lbctl.host import Host
 
 #: nft's own words for a table that iptables-nft made.
-_FOREIGN = " is managed by iptables-nft, do not touch!"
+_OF_IPTABLES = " is managed by iptables-nft, do not touch!"
 _FAMILIES = {"ip", "ip6", "inet"}
 
 
@@ -45,14 +45,20 @@ def listed(
         if family not in _FAMILIES or but(family, name):
             continue
         if layout.owner_of(family, name) is not None:
-            yield Listed(family, name, listing.text_of(host, Table(family, name), handles=handles))
-            continue
-        done, reason = None, ""
-        try:
-            done = drivers.list_table(host, driver, family, name, handles=handles)
-        except ApplyFailed as error:
-            reason = f" # {error.message}"
-        if done is not None and _FOREIGN in done.err + done.out:
-            continue
-        text = f"list table {family} {name}{reason}\n" if done is None or done.code else done.out
-        yield Listed(family, name, text)
+            text: str | None = listing.text_of(host, Table(family, name), handles=handles)
+        else:
+            text = _foreign(host, driver, Table(family, name), handles=handles)
+        if text is not None:
+            yield Listed(family, name, text)
+
+
+def _foreign(host: Host, driver: str, table: Table, *, handles: bool) -> str | None:
+    """The text of a foreign table; None for one of iptables-nft."""
+    instead = f"list table {table.family} {table.name}"
+    try:
+        done = drivers.list_table(host, driver, *table, handles=handles)
+    except ApplyFailed as error:
+        return f"{instead} # {error.message}\n"
+    if _OF_IPTABLES in done.err + done.out:
+        return None
+    return f"{instead}\n" if done.code else done.out
