@@ -74,6 +74,7 @@ def _targets(name: str, *texts: str, **more: object) -> Iterator[Sample]:
         yield Sample(name, f"-j {name} {text}".strip(), target=True, **more)  # type: ignore[arg-type]
 
 
+TCP = "-p tcp -m tcp --dport 80"
 #: A rule without a protocol of its own, for matches that bring one.
 BARE = ""
 OTHER = {"proto": BARE}
