@@ -4,8 +4,9 @@ from collections import Counter
 
 import pytest
 
-from support.field_cases import CASES, HOST, LOCAL, ONE, OTHER_CLIENT, PORTS, THREE, TWO, VIP, Ask, Case
+from support.field_cases import CASES, ONE, TWO, VIP, Ask, Case
 from support.network import Network
+from support.places import answering
 
 LOADED = [
     (name, how)
@@ -17,16 +18,7 @@ LOADED = [
 
 @pytest.fixture
 def places(network: Network) -> Network:
-    """The hosts of the cases; each port of each of them answers with its address and port."""
-    for address in sorted(LOCAL - {HOST}):
-        network.host.address("outside", f"{address}/32")
-    network.client.address("uplink", f"{OTHER_CLIENT}/24")
-    for namespace, addresses in ((network.host, sorted(LOCAL)), (network.server, (ONE, TWO, THREE))):
-        responder = network.responder(namespace)
-        for address in addresses:
-            for port in PORTS:
-                responder.listen(port, address=address, name=f"{address}:{port}")
-        responder.start()
+    answering(network)
     return network
 
 

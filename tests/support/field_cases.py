@@ -5,6 +5,7 @@ Each case says who answers, for connections that a test of the kernel makes and 
 client 192.0.2.2, .3 → host 192.0.2.1, 203.0.113.10, .11 → server 10.0.0.11, .12, .13
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -44,6 +45,7 @@ class Ask:
     shares: Mapping[str, Fraction]
     count: int = 12
     source: str = CLIENT
+    link: str = "outside"
 
     @property
     def untouched(self) -> str:
@@ -433,7 +435,7 @@ DIFFERENT: dict[str, tuple[str, str]] = {
 
 def answer(reading: Reading, ask: Ask) -> tuple[dict[str, Fraction], list[ReadService]]:
     """The share of each endpoint that a reading gives a connection, and the services that say so."""
-    taken = [each for each in reading.services if each.changes == "destination" and _takes(each, ask)]
+    taken = [each for each in reading.services if each.changes == "destination" and takes(each, ask)]
     # Of two that take it, the first rule acts: the one that is read from the earliest line.
     taken = sorted(taken, key=lambda each: min(each.lines, default=0))[:1]
     shares: dict[str, Fraction] = {}
@@ -455,7 +457,7 @@ def _completed(to: str, ask: Ask) -> str:
     return f"{host or ask.to}:{ask.port if inside else low}"
 
 
-def _takes(service: ReadService, ask: Ask) -> bool:
+def takes(service: ReadService, ask: Ask) -> bool:
     """True if a service takes a connection, by the spelling of conditions that is documented."""
     given = {"dst": service.dst, "dport": service.dport}
     if service.proto not in {"tcp", "any"} or "prerouting" not in service.hooks:
@@ -479,8 +481,12 @@ def _holds(name: str, value: str, ask: Ask) -> bool:
             number = ask.port if name == "dport" else 40000
             spans = [part.partition("-") for part in wanted.split(",")]
             found = any(int(low) <= number <= int(high or low) for low, _, high in spans)
+        case "not":
+            # Several conditions at once, of which not all may hold: `dport 81 src ! 192.0.2.2`.
+            words = re.findall(r"([a-z-]+) ((?:! )?\S+)", value)
+            return not all(_holds(field, wanted, ask) for field, wanted in words)
         case "iif":
-            found = wanted == "outside"
+            found = wanted == ask.link
         case "mark":
             found = wanted in {"0", "0x0"}
         case _:

@@ -31,6 +31,7 @@ NOT_YET: frozenset[str] = frozenset(
         "exempt: a client, nft",
         "exempt: a link, nft",
         "exempt: a set, nft",
+        "exempt: an address and another port, nft",
         "exempt: an address and the port, iptables",
         "exempt: an address and the port, nft",
         "exempt: an address, accept, iptables",
