@@ -248,3 +248,14 @@ def test_a_text_has_a_size(network: Network, tmp_path: Path) -> None:
         assert (done.code, done.out) == (2, "")
         assert f"{path} is larger than 100 bytes" in done.err
         assert network.lbctl(*command, "--max-size", "x").code == 2
+
+
+def test_the_beginning_of_a_stores_name_is_enough(network: Network) -> None:
+    load(network, "nftables")
+    done = network.lbctl("import", "--from", "nft")
+    assert done.code == 0
+    assert [service.name for service in loads(done.out).services] == ["tcp-80"]
+    done = network.lbctl("import", "--from", "iptables")
+    assert (done.code, done.out) == (2, "")
+    assert '"iptables" is the name of several stores' in done.err
+    assert "one of iptables-nft, iptables-legacy" in done.err

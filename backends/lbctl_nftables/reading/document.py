@@ -37,6 +37,8 @@ _BLOCKS = {
     "synproxy",
     "ct",
 }
+#: What may stand in each block, too.
+_ANYWHERE = {"define", "redefine", "undefine", "include"}
 _MAKING = {"add", "create", "insert", "replace"}
 _TAKING = {"delete", "destroy", "flush", "reset"}
 _SHOWING = {"list", "monitor", "describe", "export"}
@@ -411,6 +413,8 @@ class _Text:
                 self._chain(table, first + 1, last)
             elif head in {"set", "map"}:
                 self._set(table, first + 1, last)
+            elif head in _ANYWHERE:
+                self._top(first, last)
             elif head not in _BLOCKS | {"comment", "flags"}:
                 self._unparsable(first, last, f"{head[:40]!r} is nothing that a table holds")
 
@@ -430,6 +434,9 @@ class _Text:
         chain.declared = True
         inside = self._inside(place + 1, end)
         for begin, last in self._statements(*inside, blocks=False) if inside else ():
+            if self._words.words[begin] in _ANYWHERE:
+                self._top(begin, last)
+                continue
             words = self._leaf(begin, last)
             if words and not self._document.declare(chain, words):
                 text = self._words.verbatim(begin, last)
@@ -441,6 +448,8 @@ class _Text:
         inside = self._inside(place + 1, end)
         for begin, last in self._statements(*inside, blocks=False) if inside else ():
             match self._words.words[begin : begin + 2]:
+                case [head, _] if head in _ANYWHERE:
+                    self._top(begin, last)
                 case ["elements", "="]:
                     made.elements += grammar.elements(self._leaf(begin + 2, last))
                 case ["flags", _]:

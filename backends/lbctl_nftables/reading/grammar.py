@@ -474,7 +474,7 @@ class _Parser:
             pass
         address: Operand | None = None
         port: Operand | None = None
-        if self.taken("to"):
+        if self._leads(kind):
             if self.word() != ":":
                 address = self._operand()
             if self.taken(":"):
@@ -483,6 +483,12 @@ class _Parser:
         while self.word() in _FLAGS | {","}:
             flags.add(self.take())
         return Nat(kind, address, port, family, frozenset(flags - {","}))
+
+    def _leads(self, kind: str) -> bool:
+        """True if an endpoint follows; nft takes `dnat 10.0.0.1:80` and `redirect :80` without `to` too."""
+        if self.taken("to") or self.word() == ":":
+            return True
+        return kind in {"dnat", "snat"} and self.more() and self.word() not in _FLAGS | {"comment"}
 
     def _operand(self) -> Operand:
         """A value, a look-up, or a number that is picked."""

@@ -129,29 +129,27 @@ def decode(data: bytes) -> tuple[str, Finding | None]:
 
 
 def read_live(host: Host, store: str, backends: Iterable[Backend]) -> Reading:
-    """What the rules in a store of the live kernel do.
+    """Return what the rules in a store of the live kernel do; the beginning of one store's name is enough.
 
     Raises `IntentError` for an unknown store, `NoBackend` for one that nothing here can read, and
     `PermissionDenied`: without privilege, a legacy kernel shows no table instead of refusing.
     """
-    reasons: list[str] = []
-    stores: list[str] = []
-    for backend in backends:
-        if not isinstance(backend, Reader):
+    readers = [backend for backend in backends if isinstance(backend, Reader)]
+    drivers = [(reader, driver) for reader in readers for driver in reader.probe(host).drivers]
+    stores = list(dict.fromkeys(driver.store for _, driver in drivers))
+    named = [store] if store in stores else [each for each in stores if store and each.startswith(store)]
+    if len(named) != 1:
+        which = "the name of several stores" if named else "no store of rules"
+        raise IntentError(f'"{store}" is {which}', hint=f"one of {', '.join(named or stores)}")
+    reasons = []
+    for reader, driver in drivers:
+        if driver.store != named[0]:
             continue
-        for driver in backend.probe(host).drivers:
-            stores.append(driver.store)
-            if driver.store != store:
-                continue
-            if driver.usable:
-                need_privilege(host, otherwise="name a file of rules")
-                return backend.read(backend.dump(host, driver.name))
-            reasons.append(f"{driver.name}: {driver.reason}")
-    if store not in stores:
-        raise IntentError(
-            f'"{store}" is no store of rules', hint=f"one of {', '.join(dict.fromkeys(stores))}"
-        )
-    raise NoBackend(f"the rules of {store} cannot be read: {'; '.join(reasons)}")
+        if driver.usable:
+            need_privilege(host, otherwise="name a file of rules")
+            return reader.read(reader.dump(host, driver.name))
+        reasons.append(f"{driver.name}: {driver.reason}")
+    raise NoBackend(f"the rules of {named[0]} cannot be read: {'; '.join(reasons)}")
 
 
 def document(reading: Reading) -> dict[str, object]:
