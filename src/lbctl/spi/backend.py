@@ -156,8 +156,9 @@ class Backend(Protocol):
         """Carry out a plan, atomically per family; returns what the kernel then holds.
 
         Raises `Stale` where the kernel is not as the plan has it (`ensure_fresh`), `ApplyFailed` where
-        nothing was changed, and `StateUnknown` where that cannot be said. What is returned was read back, or
-        is proved by `generation`: nobody else changed anything.
+        nothing was changed, `ToolCrashed` where a tool was ended by a signal, and `StateUnknown` where it
+        cannot be said what the kernel holds. What is returned was read back, as far as the plan touched it;
+        where it is not what was planned, the caller undoes it.
         """
 
     def lift(self, program: Program) -> Lifted:
