@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,3 +134,49 @@ def test_a_tool_that_dies_once_it_wrote_has_applied_or_is_undone(bench: Bench) -
             assert bench.network.rules() == before
     assert bench.apply(SECOND).code == 0
     assert bench.holds(SECOND)
+
+
+@pytest.fixture
+def wrong(network: Network) -> Network:
+    """A host as 0.1 left it with nft 1.1.7: applied, and the keys of all slots in the other byte order."""
+    config = intent(WEB)
+    assert network.lbctl("apply", "--yes", "--backend", "nftables", config=config).code == 0
+    for word in ("ip", "ip6"):
+        [page] = {
+            line.split()[1]
+            for line in network.tool("nft", "list", "table", word, "lbctl").splitlines()
+            if line.startswith("\tmap ports-")
+        }
+        listed = network.tool("nft", "list", "map", word, "lbctl", page)
+        slots = re.findall(r"(\d+) counter packets \d+ bytes \d+ comment (\S+) : (\d+)", listed)
+        assert len(slots) == 3
+        turned = [(int.from_bytes(int(key).to_bytes(4, "little"), "big"), *rest) for key, *rest in slots]
+        old = ", ".join(key for key, *_ in slots)
+        new = ", ".join(f"{key} comment {comment} : {port}" for key, comment, port in turned)
+        network.tool("nft", "delete", "element", word, "lbctl", page, f"{{ {old} }}")
+        network.tool("nft", "add", "element", word, "lbctl", page, f"{{ {new} }}")
+    return network
+
+
+def test_what_the_kernel_holds_otherwise_is_seen_and_repaired(wrong: Network) -> None:
+    config = intent(WEB)
+    status = wrong.lbctl("status", "--exit-code", config=config)
+    assert (status.code, ", in sync" in status.out) == (1, False)
+    assert "8001 has 0, not 1/3" in status.out
+    assert wrong.lbctl("plan", "--exit-code", config=config).code == 1
+    repaired = wrong.lbctl("apply", "--yes", config=config)
+    assert (repaired.code, "Nothing to change" in repaired.out) == (0, False)
+    assert wrong.lbctl("status", "--exit-code", config=config).code == 0
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["with-the-file", "by-the-history"])
+def test_migrate_leads_away_from_what_the_kernel_holds_otherwise(wrong: Network, named: bool) -> None:
+    config = intent(WEB) if named else None
+    planned = wrong.lbctl("migrate", "--to", "iptables", "--plan", config=config)
+    assert planned.code in {0, 1}, planned
+    assert "restored as it was applied" in planned.out
+    assert "nftables does not hold web as applied" in planned.out + planned.err
+    moved = wrong.lbctl("migrate", "--to", "iptables", "--yes", config=config)
+    assert moved.code == 0, moved
+    assert "lbctl" not in wrong.tool("nft", "list", "tables")
+    assert wrong.lbctl("status", "--exit-code", "--backend", "iptables", config=intent(WEB)).code == 0

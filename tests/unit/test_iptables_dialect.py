@@ -133,7 +133,7 @@ def test_a_binding_that_cannot_read_options_is_not_usable() -> None:
     found = Iptc().find(host)
     assert found.reason == "python-iptables does not know how this libxtables lays out its options"
     assert found.version is None
-    assert Iptc().find(_Reads(code=-11)).reason == "python-iptables was ended by signal 11"
+    assert Iptc().find(_Reads(code=-11)).reason == "python-iptables was ended by signal 11 (SIGSEGV)"
 
 
 def test_a_binding_is_asked_once_for_each_library() -> None:

@@ -47,7 +47,8 @@ def save(host: Host, driver: str, word: str) -> str:
     """All tables of one family with counters; raises `ApplyFailed` with the tool's words."""
     done = ALL[driver].save(host, word)
     if done.code:
-        raise ApplyFailed(f"{word} cannot be read: {_explain('', done.err)}")
+        reason = f"the tool was ended by {done.ended_by}" if done.ended_by else _explain("", done.err)
+        raise ApplyFailed(f"{word} cannot be read: {reason}")
     return done.out
 
 

@@ -80,7 +80,9 @@ def _able(host: Host, binding: Path) -> tuple[frozenset[Feature], str]:
     known, _, answer = (host.recall(KNOWN) or "").partition("\n")
     if known != identity:
         done = _run(host, "features")
-        answer = f"lacks {done.out.strip()}" if done.code == 0 else f"not usable: {done.err.strip()}"
+        # The binding calls C through hand-written layouts: where those are wrong, a signal ends it.
+        fault = f"python-iptables was ended by {done.ended_by}" if done.ended_by else done.err.strip()
+        answer = f"not usable: {fault}" if done.code else f"lacks {done.out.strip()}"
         host.remember(KNOWN, f"{identity}\n{answer}")
     word, _, rest = answer.partition(" ")
     return (dialect.lacking(rest), "") if word == "lacks" else (frozenset(), rest.partition(" ")[2])
@@ -104,11 +106,7 @@ def _identity(path: Path) -> str:
 
 
 def _run(host: Host, *arguments: str, stdin: str = "") -> Completed:
-    done = host.run([sys.executable, *_CHILD, *arguments], stdin=stdin)
-    if done.code >= 0:
-        return done
-    # The binding calls C through hand-written layouts: where those are wrong, there are no last words.
-    return Completed(code=1, out="", err=f"python-iptables was ended by signal {-done.code}")
+    return host.run([sys.executable, *_CHILD, *arguments], stdin=stdin)
 
 
 def _loads(library: str) -> bool:
