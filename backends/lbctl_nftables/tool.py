@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from lbctl import __version__
+from lbctl.host import TOOL
 from lbctl_nftables import drivers
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def keep(host: Host, driver: str, record: Record) -> None:
 
 
 def _name(driver: str) -> str:
-    return f"tool.{driver}"
+    return f"{TOOL}{driver}"
 
 
 def _identity(host: Host, driver: str) -> list[str]:

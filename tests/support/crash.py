@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from lbctl import engine
 from lbctl.config import loads
-from lbctl.host import Completed, LocalHost
+from lbctl.host import TOOL, Completed, LocalHost
 from lbctl.host.netns import Namespace
 from lbctl.model import Intent, Program
-from lbctl_iptables.drivers import iptc
 from support.network import Result, run_lbctl
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ class MortalHost(LocalHost):
 
     def remember(self, name: str, text: str | None) -> None:
         # What a probe found of a library belongs to no change.
-        if name != iptc.KNOWN:
+        if not name.startswith(TOOL):
             self._spend()
         super().remember(name, text)
 

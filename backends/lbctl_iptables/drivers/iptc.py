@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lbctl.host import Completed
+from lbctl.host import TOOL, Completed
 from lbctl_iptables import dialect
 from lbctl_iptables.drivers.found import Found
 from lbctl_iptables.drivers.restore import legacy_kernel, legacy_tables
@@ -32,7 +32,7 @@ _LIBRARIES = (
     ("libip4tc.so.2", "libip4tc.so.0"),
 )
 #: What the answer of a child is kept under, see `_able`.
-KNOWN = "iptc"
+KNOWN = f"{TOOL}iptc"
 _VERSION = re.compile(r"""^__version__\s*=\s*["'](?P<version>[\w.]+)["']""", re.MULTILINE)
 
 

@@ -2,7 +2,7 @@
 
 from lbctl.host.conntrack import TrackedConnection, forget_flows, local_addresses, translated_connections
 from lbctl.host.files import write_whole
-from lbctl.host.host import Completed, Host, LocalHost
+from lbctl.host.host import TOOL, Completed, Host, LocalHost
 from lbctl.host.kernel import ModuleState, has_ipv6, kernel_module
 from lbctl.host.privilege import UNPRIVILEGED, need_privilege
 from lbctl.host.routes import Route, has_routes, links_back, links_in, route_to
@@ -10,6 +10,7 @@ from lbctl.host.sockets import Listening, listening
 from lbctl.host.units import applies_again, enabled, unit_file
 
 __all__ = [
+    "TOOL",
     "UNPRIVILEGED",
     "Completed",
     "Host",

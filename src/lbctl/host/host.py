@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CAP_NET_ADMIN = 12
+#: Names for `Host.remember` that begin with it are for what is known of a tool, and not of the network.
+TOOL = "tool."
 _SO_NETNS_COOKIE = 71
 _NETLINK_SECONDS = 5.0
 #: More than the kernel sends at once.

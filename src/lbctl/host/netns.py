@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from lbctl.errors import ApplyFailed
-from lbctl.host.host import LocalHost
+from lbctl.host.host import TOOL, LocalHost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -87,7 +87,13 @@ class Namespace:
 
 
 class PrivateHost(LocalHost):
-    """This host seen from inside a private namespace: nobody else can be at work there, nothing is kept."""
+    """This host seen from inside a private namespace: no other process is at work there, and nothing is kept.
+
+    But for what is known of the host's tools: they are the same inside.
+    """
+
+    #: For the life of this process, by name.
+    _tools: ClassVar[dict[str, str]] = {}
 
     #: The lock of iptables guards the real host's tables.
     environment: ClassVar[Mapping[str, str]] = {**LocalHost.environment, "XTABLES_LOCKFILE": os.devnull}
@@ -97,12 +103,14 @@ class PrivateHost(LocalHost):
         """See `Host`."""
         yield
 
-    def recall(self, name: str) -> str | None:  # noqa: ARG002
+    def recall(self, name: str) -> str | None:
         """See `Host`."""
-        return None
+        return self._tools.get(name)
 
     def remember(self, name: str, text: str | None) -> None:
         """See `Host`."""
+        if name.startswith(TOOL) and text is not None:
+            self._tools[name] = text
 
     def save(self, name: str, text: str | None) -> None:
         """See `Host`."""
