@@ -83,6 +83,7 @@ class MortalHost(LocalHost):
         if name != "nftables" or real is None:
             return real
         made = ModuleType(name)
+        made.__file__ = real.__file__
         made.Nftables = lambda: self._library(real.Nftables())  # type: ignore[attr-defined]
         return made
 

@@ -299,6 +299,8 @@ class Table:
                 case ["-D", chain, *rule]:
                     entry = self._rule(rule)
                     self.table.delete_entry(_chain(chain), entry.rule, entry.mask)
+                case ["-N", chain]:
+                    self.table.create_chain(_chain(chain))
                 case ["-X", chain]:
                     self.table.delete_chain(_chain(chain))
                 case _:
