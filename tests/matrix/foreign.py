@@ -30,7 +30,7 @@ class _RefusedError(Exception):
 
 
 def verify(writer: Platform, reader: Platform, driver: str) -> Outcome:
-    """Have a driver of nftables of `reader` work over the tables of `writer`: the worst of what came of it."""
+    """Have a driver of nftables of `reader` work over the tables of `writer`, stage by stage."""
     outcomes = [_verify(stage, writer, reader, driver) for stage in (_look, _apply, _migrate, _remove)]
     for verdict in (Verdict.FAILED, Verdict.REFUSED):
         if found := [outcome.reason for outcome in outcomes if outcome.verdict is verdict]:
@@ -68,14 +68,21 @@ class _Host:
 
     def lbctl(self, command: str, *words: str) -> None:
         """Run a command; raises `Failed` or `_RefusedError` if it does not succeed."""
-        with self._network.host.entered():
-            done = self._platform.run(
-                *("-m", "lbctl", command, "--config", str(self._config), *words),
-                environment={"LBCTL_STATE_DIR": str(self._state)},
-            )
+        done = self._run(command, *words)
         if done.returncode in _REFUSALS and self._platform.version("nft") in done.stderr:
             raise _RefusedError(f"{command}: {done.stderr.strip()}")
         expect(done.returncode, 0, f"exit code of lbctl {command}: {_last(done)}")
+
+    def in_sync(self, *words: str) -> bool:
+        """True if status finds the kernel as the intent says."""
+        return self._run("status", "--exit-code", *words).returncode == 0
+
+    def _run(self, command: str, *words: str) -> subprocess.CompletedProcess[str]:
+        with self._network.host.entered():
+            return self._platform.run(
+                *("-m", "lbctl", command, "--config", str(self._config), *words),
+                environment={"LBCTL_STATE_DIR": str(self._state)},
+            )
 
     def clean(self) -> None:
         """Raise `Failed` if a table of lbctl is left."""
@@ -110,6 +117,9 @@ def _apply(host: _Host, options: Sequence[str]) -> None:
 
 
 def _migrate(host: _Host, options: Sequence[str]) -> None:
+    # Another dialect of nftables, of an older or newer nft, is applied before it is migrated.
+    if not host.in_sync(*options):
+        host.lbctl("apply", "--yes", *options)
     host.lbctl("migrate", "--to", "iptables", "--yes")
     host.balances()
     host.clean()
