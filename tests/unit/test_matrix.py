@@ -34,7 +34,7 @@ def test_every_driver_has_the_same_checks_and_every_backend_the_same_dumps(recor
     for backend in ("nftables", "iptables"):
         counts = {len(driver.dumps) for driver in drivers if driver.backend == backend}
         assert len(counts) == 1
-        assert counts > {0}
+        assert 0 not in counts
 
 
 def test_every_driver_of_nftables_works_over_the_tables_of_every_other_release(
