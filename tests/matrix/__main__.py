@@ -73,8 +73,9 @@ def _prepared(release: Release) -> Platform:
 def _verified(platform: Platform, prepared: Sequence[Platform]) -> PlatformResult:
     start = time.monotonic()
     verified = verification.verify(platform, prepared)
-    wrong = len(list(result.failures(verified)))
-    _say(f"{platform.release}: {time.monotonic() - start:.0f} s, {wrong} wrong")
+    wrong = list(result.failures(verified))
+    # At once: a whole run takes its time.
+    _say("\n".join([f"{platform.release}: {time.monotonic() - start:.0f} s, {len(wrong)} wrong", *wrong]))
     return verified
 
 

@@ -12,7 +12,6 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from lbctl.errors import Unsupported
@@ -45,7 +44,7 @@ def main(backend: str, driver: str) -> None:
     for story in STORIES:
         for spelling, outcome in _outcomes(story, backend, driver):
             found.setdefault(spelling, []).append(outcome)
-    print(json.dumps({spelling: asdict(_worst(outcomes)) for spelling, outcomes in found.items()}))
+    print(json.dumps({spelling: str(_worst(outcomes)) for spelling, outcomes in found.items()}))
 
 
 def _worst(outcomes: list[Outcome]) -> Outcome:

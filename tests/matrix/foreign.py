@@ -9,7 +9,9 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from lbctl.conformance.network import HOST4
 from lbctl.conformance.site import Failed, expect
@@ -28,14 +30,24 @@ class _RefusedError(Exception):
 
 
 def verify(writer: Platform, reader: Platform, driver: str) -> Outcome:
-    """Have a driver of nftables of `reader` work over the tables of `writer`."""
+    """Have a driver of nftables of `reader` work over the tables of `writer`, stage by stage."""
+    outcomes = [_verify(stage, writer, reader, driver) for stage in (_look, _apply, _migrate, _remove)]
+    for verdict in (Verdict.FAILED, Verdict.REFUSED):
+        if found := [outcome.reason for outcome in outcomes if outcome.verdict is verdict]:
+            return Outcome(verdict=verdict, reason="; ".join(found))
+    return Outcome(verdict=Verdict.YES)
+
+
+def _verify(stage: _Stage, writer: Platform, reader: Platform, driver: str) -> Outcome:
+    """Run one stage, over tables that are freshly written."""
     with tempfile.TemporaryDirectory() as folder:
         network = Network(Path(folder))
         network.local_endpoints(map(int, (*origin.HTTP, *origin.HTTPS)))
         config = Path(folder, "origin.toml")
         config.write_text(origin.text(origin.HTTP), encoding="utf-8")
         try:
-            _life(_Host(network, writer, config), _Host(network, reader, config), driver)
+            _Host(network, writer, config).lbctl("apply", "--yes", "--backend", "nftables")
+            stage(_Host(network, reader, config), ("--backend", "nftables", "--driver", driver))
         except Failed as error:
             return Outcome.of(str(error))
         except _RefusedError as error:
@@ -56,14 +68,21 @@ class _Host:
 
     def lbctl(self, command: str, *words: str) -> None:
         """Run a command; raises `Failed` or `_RefusedError` if it does not succeed."""
-        with self._network.host.entered():
-            done = self._platform.run(
-                *("-m", "lbctl", command, "--config", str(self._config), *words),
-                environment={"LBCTL_STATE_DIR": str(self._state)},
-            )
+        done = self._run(command, *words)
         if done.returncode in _REFUSALS and self._platform.version("nft") in done.stderr:
             raise _RefusedError(f"{command}: {done.stderr.strip()}")
         expect(done.returncode, 0, f"exit code of lbctl {command}: {_last(done)}")
+
+    def in_sync(self, *words: str) -> bool:
+        """True if status finds the kernel as the intent says."""
+        return self._run("status", "--exit-code", *words).returncode == 0
+
+    def _run(self, command: str, *words: str) -> subprocess.CompletedProcess[str]:
+        with self._network.host.entered():
+            return self._platform.run(
+                *("-m", "lbctl", command, "--config", str(self._config), *words),
+                environment={"LBCTL_STATE_DIR": str(self._state)},
+            )
 
     def clean(self) -> None:
         """Raise `Failed` if a table of lbctl is left."""
@@ -82,18 +101,30 @@ def _last(done: subprocess.CompletedProcess[str]) -> str:
     return "\n".join((done.stderr or done.stdout).strip().splitlines()[-2:])
 
 
-def _life(writer: _Host, reader: _Host, driver: str) -> None:
-    options = ("--backend", "nftables", "--driver", driver)
-    writer.lbctl("apply", "--yes", "--backend", "nftables")
-    for looking in ("status", "plan", "doctor"):
-        reader.lbctl(looking, *options)
-    reader.lbctl("apply", "--yes", *options)
-    reader.lbctl("status", "--exit-code", *options)
-    reader.balances()
-    reader.lbctl("migrate", "--to", "iptables", "--yes")
-    reader.balances()
-    # Tables of the other release again, for the removal.
-    reader.lbctl("remove", "--yes")
-    writer.lbctl("apply", "--yes", "--backend", "nftables")
-    reader.lbctl("remove", "--yes", *options)
-    reader.clean()
+#: What is done on a host with some options that choose a driver. Raises `Failed` or `_RefusedError`.
+_Stage: TypeAlias = Callable[[_Host, Sequence[str]], None]
+
+
+def _look(host: _Host, options: Sequence[str]) -> None:
+    for command in ("status", "plan", "doctor"):
+        host.lbctl(command, *options)
+
+
+def _apply(host: _Host, options: Sequence[str]) -> None:
+    host.lbctl("apply", "--yes", *options)
+    host.lbctl("status", "--exit-code", *options)
+    host.balances()
+
+
+def _migrate(host: _Host, options: Sequence[str]) -> None:
+    # Another dialect of nftables, of an older or newer nft, is applied before it is migrated.
+    if not host.in_sync(*options):
+        host.lbctl("apply", "--yes", *options)
+    host.lbctl("migrate", "--to", "iptables", "--yes")
+    host.balances()
+    host.clean()
+
+
+def _remove(host: _Host, options: Sequence[str]) -> None:
+    host.lbctl("remove", "--yes", *options)
+    host.clean()

@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from lbctl.conformance.network import HOST4, HOST6
@@ -37,7 +36,7 @@ def main(backend: str, driver: str) -> None:
         except Failed as error:
             wrong = str(error)
         network.close()
-    print(json.dumps(asdict(Outcome.of(wrong))))
+    print(json.dumps(str(Outcome.of(wrong))))
 
 
 def _life(network: Network, options: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,15 @@ class Outcome:
 
     verdict: Verdict
     reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verdict}: {self.reason}" if self.reason else str(self.verdict)
+
+    @classmethod
+    def parse(cls, text: str) -> Outcome:
+        """The outcome whose text this is."""
+        verdict, _, reason = text.partition(": ")
+        return cls(verdict=Verdict(verdict), reason=reason)
 
     @classmethod
     def of(cls, wrong: str) -> Outcome:
@@ -97,28 +106,40 @@ def failures(platform: PlatformResult) -> Iterator[str]:
 
 def write(result: Result, path: Path = RECORDED) -> None:
     """Record a result."""
-    document = {"format_version": FORMAT_VERSION, **asdict(result)}
+    document = {"format_version": FORMAT_VERSION, **_plain(result)}
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _plain(value: object) -> Any:
+    """The value as JSON has it. An outcome is one text, so that the difference of two records is short."""
+    match value:
+        case Outcome():
+            return str(value)
+        case PlatformResult() | DriverResult() | Result():
+            return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+        case Mapping():
+            return {name: _plain(each) for name, each in value.items()}
+        case tuple():
+            return [_plain(each) for each in value]
+        case _:
+            return value
 
 
 def read(path: Path = RECORDED) -> Result:
     """Return the recorded result."""
     document = json.loads(path.read_text(encoding="utf-8"))
-    assert document["format_version"] == FORMAT_VERSION
-    return Result(
-        lbctl=document["lbctl"],
-        kernel=document["kernel"],
-        platforms=tuple(_platform(each) for each in document["platforms"]),
-    )
+    assert document.pop("format_version") == FORMAT_VERSION
+    return Result(**{**document, "platforms": tuple(map(_platform, document["platforms"]))})
 
 
 def _platform(document: dict[str, Any]) -> PlatformResult:
+    tests = document["tests"]
     return PlatformResult(
         **{
             **document,
-            "drivers": tuple(_driver(each) for each in document["drivers"]),
-            "tour": outcome(document["tour"]),
-            "tests": outcome(document["tests"]) if document["tests"] else None,
+            "drivers": tuple(map(_driver, document["drivers"])),
+            "tour": Outcome.parse(document["tour"]),
+            "tests": tests if tests is None else Outcome.parse(tests),
         }
     )
 
@@ -128,11 +149,6 @@ def _driver(document: dict[str, Any]) -> DriverResult:
     return DriverResult(**{**document, **parts})
 
 
-def outcomes(document: Mapping[str, dict[str, str]]) -> dict[str, Outcome]:
-    """Name → outcome, of a JSON document."""
-    return {name: outcome(each) for name, each in document.items()}
-
-
-def outcome(document: Mapping[str, str]) -> Outcome:
-    """An outcome, of a JSON document."""
-    return Outcome(verdict=Verdict(document["verdict"]), reason=document["reason"])
+def outcomes(document: Mapping[str, str]) -> dict[str, Outcome]:
+    """Name → outcome, of name → its text."""
+    return {name: Outcome.parse(text) for name, text in document.items()}

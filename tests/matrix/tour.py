@@ -12,7 +12,6 @@ import json
 import os
 import re
 import tempfile
-from dataclasses import asdict
 from difflib import unified_diff
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def main() -> None:
             except AssertionError as error:
                 wrong = str(error)
     network.close()
-    print(json.dumps(asdict(Outcome.of(wrong))))
+    print(json.dumps(str(Outcome.of(wrong))))
 
 
 def _difference(wanted: str, printed: str) -> str:

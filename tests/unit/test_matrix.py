@@ -1,6 +1,7 @@
 """The page of platforms is what `make matrix` recorded, which names every platform and driver."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_every_driver_has_the_same_checks_and_every_backend_the_same_dumps(recor
     for backend in ("nftables", "iptables"):
         counts = {len(driver.dumps) for driver in drivers if driver.backend == backend}
         assert len(counts) == 1
-        assert counts > {0}
+        assert 0 not in counts
 
 
 def test_every_driver_of_nftables_works_over_the_tables_of_every_other_release(
@@ -73,6 +74,18 @@ def test_what_counts_as_a_failure(recorded: result.Result, driver: DriverResult,
     platform = replace(recorded.platforms[0], drivers=(driver,), tour=YES, tests=None)
     wanted = [f"{platform.release}: {failure}"] if failure else []
     assert list(result.failures(platform)) == wanted
+
+
+@pytest.mark.parametrize("outcome", [YES, WRONG, Outcome.parse("refused: scheduler maglev: no map")])
+def test_an_outcome_is_read_as_it_was_written(outcome: Outcome) -> None:
+    assert Outcome.parse(str(outcome)) == outcome
+
+
+def test_a_result_is_read_as_it_was_written(recorded: result.Result, tmp_path: Path) -> None:
+    platform = replace(recorded.platforms[0], drivers=(NFT,), tour=WRONG, tests=YES)
+    written = replace(recorded, platforms=(platform,))
+    result.write(written, tmp_path / "recorded.json")
+    assert result.read(tmp_path / "recorded.json") == written
 
 
 @pytest.mark.parametrize("part", ["tour", "tests"])
