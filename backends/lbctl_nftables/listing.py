@@ -32,6 +32,9 @@ def _body(items: Sequence[Item], handles: dict[str, list[int]]) -> Iterator[str]
         by_kind.setdefault(item.key[1], []).append(item)
         if item.key[1] == "element":
             elements.setdefault(item.key[2], []).append(f"{item.key[3]} {item.text}".rstrip())
+    for texts in elements.values():
+        # The kernel has them in the order of their hashes; nft sorts them too.
+        texts.sort(key=_in_order)
     for item in by_kind.get("flags", ()):
         yield f"\tflags {item.key[2]}"
     for item in by_kind.get("foreign", ()):
@@ -52,6 +55,11 @@ def _block(item: Item, lines: Sequence[str]) -> Iterator[str]:
     yield f"\t{item.key[1]} {item.key[2]} {{"
     yield from (f"\t\t{line}" for line in lines)
     yield "\t}"
+
+
+def _in_order(text: str) -> tuple[tuple[int, int, str], ...]:
+    """What sorts the keys of elements: numbers by their value, and before other words."""
+    return tuple((0, int(word), "") if word.isdecimal() else (1, 0, word) for word in text.split())
 
 
 def _elements(texts: Sequence[str]) -> Iterator[str]:

@@ -41,7 +41,7 @@ class OldHost(LocalHost):
         if name != "nftables" or real is None:
             return real
         made = ModuleType(name)
-    made.__file__ = real.__file__
+        made.__file__ = real.__file__
         made.Nftables = lambda: _OldLibrary(real.Nftables())  # type: ignore[attr-defined]
         return made
 
