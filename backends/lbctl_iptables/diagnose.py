@@ -8,25 +8,28 @@ from typing import TYPE_CHECKING
 
 from lbctl.host import applies_again, enabled
 from lbctl.model import Family, ReadService, Severity
-from lbctl.spi import ACCEPTED, OPEN, Fate, Rival, Trap, dropped, either, leftovers, taken
+from lbctl.spi import Rival, Trap, dropped, leftovers, taken
 from lbctl_iptables import drivers, layout
 from lbctl_iptables.advice import short_lists
 from lbctl_iptables.drivers.restore import legacy_kernel
-from lbctl_iptables.reading import where as w
-from lbctl_iptables.reading.meaning import Act
-from lbctl_iptables.reading.reader import Reader
-from lbctl_iptables.reading.ruleset import Log, Ruleset
+from lbctl_iptables.reading import read_ruleset
+from lbctl_iptables.reading.corrections import read_of
+from lbctl_iptables.reading.lower import Lowering
+from lbctl_iptables.reading.ruleset import Ruleset
 from lbctl_iptables.reading.sequence import Rules
-from lbctl_iptables.reading.understanding import Understanding
+from lbctl_netfilter import filters
+from lbctl_netfilter.conditions import BITS, LOCAL, spelled, when
+from lbctl_netfilter.ir import ENDS
+from lbctl_netfilter.log import Log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from lbctl.host import Host
     from lbctl.model import Intent
     from lbctl.spi import Case, Passage
-    from lbctl_iptables.reading.meaning import Meaning
     from lbctl_iptables.reading.ruleset import Rule, Table
+    from lbctl_netfilter import ir
 
 #: The priority of table nat where destinations are translated, in both flavours.
 PRECEDENCE = -100
@@ -124,8 +127,9 @@ def _rivals(places: _Places, family: Family, owner: str, store: str, *, ours: bo
     nat = places.table(family, layout.NAT)
     if nat is None:
         return
-    let_through: list[Meaning] = []
-    understanding = Understanding(marks=False)
+    let_through: list[ir.Rule] = []
+    lowering = Lowering()
+    chains = {name: f"nat {name}" for name in nat.chains}
     for name in _HOOK:
         chain = nat.chains.get(name)
         if chain is None:
@@ -134,19 +138,19 @@ def _rivals(places: _Places, family: Family, owner: str, store: str, *, ours: bo
         if ours:
             # Where there is none yet, it will be the first.
             chain.rules = Rules(list(chain.rules)[: jump or 0])
-            meanings = [understanding.rule(rule, nat.chains) for rule in chain.rules]
-            let_through += [m for m in meanings if m.possible and m.act in {Act.END, Act.RETURN}]
+            lowered = [lowering.rule(rule, chains) for rule in chain.rules]
+            let_through += [rule for rule in lowered if rule.first and rule.act in ENDS]
         else:
             chain.rules = Rules(rule for rule in chain.rules if not layout.owns(owner, rule.spec.target))
     # Tables that come before decide nothing here.
     for other in [key for key in places.ruleset.tables if key != (family, layout.NAT)]:
         del places.ruleset.tables[other]
-    for service in Reader(places.ruleset, Log()).read():
+    for service in read_ruleset(places.ruleset, Log()).services:
         if service.backends and set(service.hooks) & set(_HOOK.values()):
             rules = [places.rules[line] for line in (service.picking or service.lines)[:_SHOWN]]
             yield _rival(service, rules, places, store, certain=ours)
-    for meaning in let_through:
-        yield _rival(_unbalanced(meaning, family), [meaning.rule], places, store, certain=True)
+    for rule in let_through:
+        yield _rival(_unbalanced(rule, family), [read_of(rule)], places, store, certain=True)
 
 
 def _rival(
@@ -162,21 +166,23 @@ def _rival(
     )
 
 
-def _unbalanced(meaning: Meaning, family: Family) -> ReadService:
+def _unbalanced(rule: ir.Rule, family: Family) -> ReadService:
     """What a rule lets through as it is."""
-    where = meaning.where
-    local = w.LOCAL in where.extra
+    where, bits = rule.where, BITS[family]
+    local = LOCAL in where.extra
+    asked = {field: spelled(field, values, bits) for field, values in where.conditions}
+    extra = [pair for pair in where.extra if pair != LOCAL]
     return ReadService(
         family=family,
-        proto=where.protocol or "any",
-        dst=w.show_net(where.dst, family) if where.dst else "local" if local else "any",
-        dport=w.show_ports(where.dport) if where.dport else "any",
-        hooks=(_HOOK[meaning.rule.chain],),
+        proto=asked.get("proto", "any"),
+        dst=asked.get("dst", "local" if local else "any"),
+        dport=asked.get("dport", "any"),
+        hooks=(_HOOK[read_of(rule).chain],),
         action="none",
         mode="none",
         backends=(),
         leak=Fraction(1),
-        when=dict(pair for pair in where.extra if pair != w.LOCAL) or None,
+        when=when(extra, bits) or None,
     )
 
 
@@ -188,77 +194,23 @@ def _drops(places: _Places, family: Family, passages: Iterable[Passage]) -> Iter
     table = places.table(family, layout.FILTER)
     if table is None:
         return
-    meanings = Understanding(marks=False).chains(table)
+    program = Lowering().program(family, {layout.FILTER: table}, 0)
     for passage in passages:
-        name = "FORWARD" if passage.outgoing else "INPUT"
-        policy = table.chains[name].policy if name in table.chains else None
-        by = f"{places.command}, table filter: the policy of {name} is DROP, no rule accepts"
-        end = Fate("drop", by) if policy == "DROP" else ACCEPTED
-        fate = _Way(places, meanings, _where(passage), w.BITS[family]).through(name, end)
-        if fate is not None and fate.what == "drop":
-            yield passage, fate.by
-
-
-def _where(passage: Passage) -> w.Where:
-    """The first packet of a passage, translated already, as conditions."""
-    extra = [("ctstate", "DNAT"), ("ctstatus", "DNAT"), ("iif", passage.incoming or f"{w.NOT}lo")]
-    extra += [("oif", passage.outgoing)] if passage.outgoing else []
-    return w.Where(
-        protocol=passage.protocol,
-        dst=(int(passage.address), w.BITS[passage.family]) if passage.address else None,
-        dport=((passage.port, passage.port),),
-        extra=w.extras(extra),
-    )
-
-
-class _Way:
-    """Connections of one kind on their way through the chains of a table."""
-
-    def __init__(
-        self, places: _Places, meanings: Mapping[str, Sequence[Meaning]], given: w.Where, bits: int
-    ) -> None:
-        self._places = places
-        self._meanings = meanings
-        self._given = given
-        self._bits = bits
-        self._known: dict[str, Fate | None] = {}
-
-    def through(self, chain: str, end: Fate | None = None) -> Fate | None:
-        """What becomes of them in a chain, from its `end` back to its first rule."""
-        if chain in self._known:
-            return self._known[chain]
-        # Of a chain that leads to itself, nothing is said.
-        self._known[chain] = OPEN
-        fate = end
-        for meaning in reversed(self._meanings.get(chain, ())):
-            # Our own rules refuse what is not served, and that alone.
-            if not meaning.possible or layout.owner_of(meaning.target):
-                continue
-            hit = w.covers(meaning.where, self._given, self._bits)
-            if hit is not False:
-                sure = hit is True and not meaning.steps and meaning.unclear is None
-                taken = self._taken(meaning, fate, end)
-                fate = taken if sure else either(taken, fate)
-        self._known[chain] = fate
-        return fate
-
-    def _taken(self, meaning: Meaning, behind: Fate | None, end: Fate | None) -> Fate | None:
-        """What becomes of those that a rule takes; `behind` it and at the `end` of its chain, of others."""
-        match meaning.act:
-            case Act.END if meaning.target in {"DROP", "REJECT"}:
-                return Fate("drop", self._places.evidence(meaning.rule))
-            case Act.END:
-                return ACCEPTED
-            case Act.RETURN:
-                return end
-            case Act.JUMP:
-                return self.through(meaning.target) or behind
-            case Act.GOTO:
-                return self.through(meaning.target) or end
-            case Act.GO_ON | Act.MARK:
-                return behind
-            case _:
-                return OPEN
+        given = filters.packet(
+            family,
+            passage.protocol,
+            passage.address,
+            passage.port,
+            passage.incoming,
+            passage.outgoing,
+        )
+        hook = "forward" if passage.outgoing else "input"
+        found = filters.dropped(program, given, hook)
+        if found is not None and found.rule is not None:
+            yield passage, places.evidence(read_of(found.rule))
+        elif found is not None:
+            by = f"the policy of {hook.upper()} is DROP, no rule accepts"
+            yield passage, f"{places.command}, table filter: {by}"
 
 
 # -- who writes to our bits of the mark
@@ -268,16 +220,13 @@ def _marked(places: _Places, intent: Intent) -> Iterator[Trap]:
     """Rules of others that change the bits by which later chains of ours know what earlier ones decided."""
     if not any(service.remote or service.allow for service in intent.services):
         return
-    understanding = Understanding(marks=True)
+    lowering = Lowering()
     for rule in places.rules.values():
         if rule.spec.target not in _MARKING or layout.owner_of(rule.chain):
             continue
-        marking = understanding.rule(rule, ()).marking
-        if marking is None:
-            continue
-        connection, operation, value, mask = marking
+        markings = lowering.rule(rule, {}).markings
         # A connection's mark comes to the packet by a rule that restores it.
-        if not (connection and operation != "restore") and (value | mask) & intent.mark:
+        if any(not each.connection and each.written & intent.mark for each in markings):
             yield Trap(
                 code="mark-shared",
                 severity=Severity.WARNING,

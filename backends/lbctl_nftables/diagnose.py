@@ -6,14 +6,16 @@ import re
 from typing import TYPE_CHECKING
 
 from lbctl.host import ModuleState, kernel_module
-from lbctl.model import Severity
+from lbctl.model import Family, Severity
 from lbctl.spi import Rival, Trap, dropped, leftovers, taken
+from lbctl_netfilter import filters
 from lbctl_nftables import drivers, layout
 from lbctl_nftables.kernel import elements, objects
 from lbctl_nftables.observe import tables
-from lbctl_nftables.passing import Filters
+from lbctl_nftables.reading.corrections import read_of
 from lbctl_nftables.reading.document import read_text
 from lbctl_nftables.reading.dump import listed
+from lbctl_nftables.reading.lower import program
 from lbctl_nftables.reading.read import read_document
 from lbctl_nftables.wiping import wiping
 
@@ -89,9 +91,24 @@ class _Places:
 
     def drops(self, passages: Iterable[Passage]) -> Iterator[tuple[Passage, str]]:
         """The passages that surely are dropped, and by what."""
-        filters = Filters(self._document(), self._evidence)
-        found = ((passage, filters.drops(passage)) for passage in passages)
-        yield from ((passage, by) for passage, by in found if by is not None)
+        document = self._document()
+        programs = {family: program(document, family, 0) for family in Family}
+        chains = {chain.place: chain for chain in _chains(document)}
+        for passage in passages:
+            given = filters.packet(
+                passage.family,
+                passage.protocol,
+                passage.address,
+                passage.port,
+                passage.incoming,
+                passage.outgoing,
+            )
+            hook = "forward" if passage.outgoing else "input"
+            found = filters.dropped(programs[passage.family], given, hook)
+            if found is not None:
+                rule = read_of(found.rule) if found.rule is not None else None
+                place = rule.place if rule is not None else found.base.chain
+                yield passage, self._evidence(chains[place], rule)
 
     def rivals(self, precedence: int) -> Iterator[Rival]:
         """Rules that translate before ours, and those that do at the same point."""

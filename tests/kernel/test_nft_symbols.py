@@ -74,7 +74,6 @@ OTHERS = [
     "ip ttl 64",
     "ip saddr 10.0.0.0/8 ip daddr != 10.1.0.0/16",
     "ip6 hoplimit 4",
-    "limit rate 10/second",
 ]
 SETS = """
     set protocols { type inet_proto; elements = { tcp, udp, 47 }; }
@@ -109,8 +108,8 @@ def listed(host: LocalHost, option: str | None = None) -> str:
 
 
 def said(reading: Reading) -> dict[str, Any]:
-    """All that the reader says of a text, without quotations of its lines."""
-    told: dict[str, Any] = json.loads(json.dumps(document(reading)))
+    """All that the reader says of a text, without quotations of its lines and their numbers."""
+    told: dict[str, Any] = json.loads(re.sub(r"\bline [0-9]+", "line", json.dumps(document(reading))))
     for kind in ("services", "findings", "unsupported"):
         for each in told[kind]:
             for quotation in ("lines", "source_lines", "line", "rule", "corrected"):

@@ -19,7 +19,8 @@ import lbctl
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-ROOTS = {"lbctl": "src", "lbctl_nftables": "backends", "lbctl_iptables": "backends"}
+BACKENDS = ("lbctl_netfilter", "lbctl_nftables", "lbctl_iptables")
+ROOTS = {"lbctl": "src", **dict.fromkeys(BACKENDS, "backends")}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_it_runs_on_every_python_3_and_platform(wheel):
     assert wheel.name == f"lbctl-{lbctl.__version__}-py3-none-any.whl"
 
 
-def test_it_holds_every_module_of_the_three_packages_and_nothing_else(names):
+def test_it_holds_every_module_of_its_packages_and_nothing_else(names):
     sources = {
         str(path.relative_to(ROOT / root))
         for package, root in ROOTS.items()

@@ -177,4 +177,4 @@ def test_a_hash_to_the_listeners_own_port_has_it_as_its_endpoint() -> None:
         for node in (1, 2)
     ]
     [service] = iptables.read("\n".join(["*nat", *rules, "COMMIT", ""])).services
-    assert (service.mode, service.slots) == ("hash", ("80", "80"))
+    assert (service.mode, service.slots) == ("single", ("80",))

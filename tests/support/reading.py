@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from fractions import Fraction
-from ipaddress import collapse_addresses
+from ipaddress import collapse_addresses, ip_address, summarize_address_range
 
 from lbctl.model import Family, Intent, Listener, Reading, ReadService, Scheduler, Service
 
@@ -54,7 +54,17 @@ def assert_same(reading: Reading, intent: Intent) -> None:
 
 
 def narrowed(found: ReadService) -> set[str]:
-    return set(found.when["src"].split(",")) if found.when else set()
+    """The clients that a service has, as single addresses and networks; ranges as the networks in them."""
+    made: set[str] = set()
+    for part in (found.when or {}).get("src", "").split(","):
+        first, dash, last = part.partition("-")
+        if dash:
+            inside = summarize_address_range(ip_address(first), ip_address(last))  # type: ignore[type-var]
+            made |= {str(n.network_address) if n.num_addresses == 1 else str(n) for n in inside}
+        elif part:
+            made.add(part)
+    assert set(found.when or {}) <= {"src"}
+    return made
 
 
 def collapsed(service: Service, family: Family) -> set[str]:

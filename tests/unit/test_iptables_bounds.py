@@ -14,7 +14,7 @@ from lbctl_iptables.reading import read
 from lbctl_iptables.reading.grammar import Spec
 from lbctl_iptables.reading.ruleset import Rule
 from lbctl_iptables.reading.sequence import Rules
-from lbctl_iptables.reading.stream import EXACT_BITS, START, Stream, bits, turns
+from lbctl_netfilter.population import EXACT_BITS, START, Population, bits, turns
 
 
 def nat(*rules: str, chains: int = 0) -> str:
@@ -47,7 +47,8 @@ def test_a_source_that_is_sent_past_a_service_is_found_among_many_rules() -> Non
         "-A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 3",
     ]
     services = {service.backends[0].to: service for service in read(nat(*rules)).services}
-    assert services["3"].when == {"src": "! 10.9.9.9"}
+    # Other clients have an endpoint of their own, in a rule before it.
+    assert services["3"].when == {"src": "! 10.9.9.9, ! 10.0.0.0/8"}
     assert services["2"].when == {"src": "10.0.0.0/8, ! 10.9.9.9"}
 
 
@@ -68,7 +69,7 @@ def test_chains_that_double_their_ways_are_refused() -> None:
     )
     assert not reading.accept
     assert [lost.reason for lost in reading.unsupported] == [
-        "chain PREROUTING: chains that lead on too many ways are not followed"
+        "chain PREROUTING: chains that lead on too many paths are not followed"
     ]
 
 
@@ -138,13 +139,15 @@ def test_a_sequence_is_a_list(commands: list[tuple[str, int]]) -> None:
 
 def test_a_counter_takes_its_turns_among_the_places_that_come_to_it() -> None:
     # Of three places the first and the last come: in three rounds, the first, third and fifth of six.
-    assert bits(turns(0b101, length=3, rounds=3, every=2, turn=0)) == [0, 3, 6]
-    assert bits(turns(0b111, length=3, rounds=2, every=6, turn=4)) == [4]
+    assert [bits(each) for each in turns(0b101, length=3, rounds=3, every=2, groups=(((0, 0),),))] == [
+        [0, 3, 6]
+    ]
+    assert [bits(each) for each in turns(0b111, 3, 2, 6, (((4, 4),),))] == [[4]]
 
 
 def test_states_of_one_connection_add_up() -> None:
     other = START._replace(mark=1)
-    stream = Stream(2, {START: {1: 0b11}})
+    stream = Population(2, {START: {1: 0b11}})
     half = stream.part(Fraction(1, 2))
     stream.put(other, Fraction(1, 2), 0b11)
     assert stream.sequence() == []
@@ -152,11 +155,11 @@ def test_states_of_one_connection_add_up() -> None:
     stream.add(half)
     assert stream.states[START] == {1: 0b1111}
     assert stream.mass() == Fraction(3, 2)
-    assert Stream.of([START, other, START]).sequence() == [START, other, START]
+    assert Population.of([START, other, START]).sequence() == [START, other, START]
 
 
 def test_services_beyond_the_bound_are_refused_with_their_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lbctl_iptables.reading.reader._MOST_SERVICES", 3)
+    monkeypatch.setattr("lbctl_netfilter.analyse.MOST_SERVICES", 3)
     rule = "-A PREROUTING -d 10.0.0.{0}/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.1.0.1:80\n"
     rules = [rule.format(number) for number in range(1, 6)]
     assert read(f"*nat\n{''.join(rules[:3])}COMMIT\n").accept

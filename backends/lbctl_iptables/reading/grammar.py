@@ -22,7 +22,7 @@ from lbctl_iptables.reading.options import (
     SHORT,
     TARGETS,
 )
-from lbctl_iptables.reading.words import shown
+from lbctl_netfilter.log import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

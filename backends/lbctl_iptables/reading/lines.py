@@ -64,6 +64,11 @@ class Line:
     message: str = ""
     lost: bool = False
 
+    @property
+    def tool(self) -> str | None:
+        """The program as a script calls it, such as `iptables-legacy`."""
+        return f"{self.program}-{self.flavour}" if self.program and self.flavour else self.program
+
 
 def read(text: str) -> Iterator[Line]:
     """The commands and problems of a text."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
-from lbctl.model import Family, Finding, NotRead, Severity, decimal
-from lbctl_iptables.reading import grammar, lines, right
+from lbctl.model import Family, Severity, decimal
+from lbctl_iptables.reading import corrections, grammar, lines
 from lbctl_iptables.reading.lines import Kind
 from lbctl_iptables.reading.sequence import Rules
-from lbctl_iptables.reading.words import shown
+from lbctl_iptables.reading.values import family_of
+from lbctl_netfilter.log import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from lbctl_iptables.reading.grammar import Spec
     from lbctl_iptables.reading.lines import Line
+    from lbctl_netfilter.log import Log
 
 #: Table → the chains of the kernel itself.
 BUILTIN: Mapping[str, tuple[str, ...]] = {
@@ -28,8 +29,6 @@ BUILTIN: Mapping[str, tuple[str, ...]] = {
 }
 _ANYWHERE = frozenset(name for names in BUILTIN.values() for name in names)
 _FAMILIES = {"iptables": Family.IPV4, "ip6tables": Family.IPV6}
-#: Findings of one kind that are listed; what is beyond is counted.
-_MOST = 1000
 #: Pairs of addresses of one rule; a text may make one more for so many bytes, as a list of addresses does.
 _MOST_PAIRS, _PAIR = 4096, 8
 #: Chains and rules that commands for whole tables go through, and for each byte of a text.
@@ -53,6 +52,16 @@ class Rule:
     family: Family
     #: `iptables` or `ip6tables` for a command; None for a line of iptables-restore.
     program: str | None = None
+
+    @property
+    def place(self) -> str:
+        """The chain that it is in, as the engine has it."""
+        return f"{self.table} {self.chain}"
+
+    @property
+    def comment(self) -> str | None:
+        """What a person called it."""
+        return self.spec.comment
 
     def key(self) -> object:
         """What a rule must have in common with another to be deleted in its stead."""
@@ -94,64 +103,6 @@ class Table:
     whole: bool = False
     #: True where lines without a program's name made it: others may lead into its chains.
     fragment: bool = False
-
-
-class Log:
-    """Findings and rules that were not understood, in the order of the text, and never without an end."""
-
-    def __init__(self) -> None:
-        self.findings: list[Finding] = []
-        self.unsupported: list[NotRead] = []
-        self.accept = True
-        self._counts: dict[str, int] = {}
-        self._last: dict[str, Finding] = {}
-        self._said: set[tuple[str, int, str]] = set()
-
-    def find(
-        self,
-        code: str,
-        severity: Severity,
-        line: int,
-        rule: str,
-        message: str,
-        corrected: Iterable[str] = (),
-    ) -> None:
-        """A finding; that of a line which serves both families once."""
-        if (code, line, message) in self._said:
-            return
-        self._said.add((code, line, message))
-        count = self._counts[code] = self._counts.get(code, 0) + 1
-        if count <= _MOST:
-            found = Finding(
-                code=code,
-                severity=severity,
-                line=line,
-                rule=rule,
-                message=message,
-                corrected=tuple(corrected),
-            )
-            self.findings.append(found)
-            self._last[code] = found
-
-    def cannot(self, line: int, rule: str, what: str, reason: str) -> None:
-        """A rule that would matter and is not understood."""
-        self.unsupported.append(NotRead(line=line, rule=rule, what=what, reason=reason))
-
-    def finish(self) -> tuple[Finding, ...]:
-        """All findings by line; those that were only counted as one more."""
-        for code, count in self._counts.items():
-            if count > _MOST:
-                last = self._last[code]
-                self.findings.append(
-                    Finding(
-                        code=code,
-                        severity=last.severity,
-                        line=last.line,
-                        rule=last.rule,
-                        message=f"and {count - _MOST} more of these",
-                    )
-                )
-        return tuple(sorted(self.findings, key=lambda found: found.line))
 
 
 class Ruleset:
@@ -276,7 +227,6 @@ class Ruleset:
         self._flavours.setdefault(line.flavour or "", line.number)
         if len(self._flavours) > 1 and not self._mixed:
             self._mixed = True
-            self.log.accept = False
             self.log.find(
                 "mixed-backends",
                 Severity.ERROR,
@@ -352,7 +302,9 @@ class Ruleset:
                 line.text,
                 f"table {table.name} has no chain {name}, so that iptables refuses the rule and 0 % of "
                 "connections meet it; rules that rewrite addresses go with `-t nat`",
-                right.elsewhere(rule, right_table, name) if adds and name in BUILTIN[right_table] else (),
+                corrections.elsewhere(rule, right_table, name)
+                if adds and name in BUILTIN[right_table]
+                else (),
             )
             return
         partial = line.program is None or line.restored
@@ -363,7 +315,7 @@ class Ruleset:
             line.text,
             f"chain {shown(name)} of table {shown(table.name)} is made nowhere in the text"
             + ("" if partial else ": iptables refuses the rule, and 0 % of connections meet it"),
-            right.declared(rule, name) if adds and not partial else (),
+            corrections.declared(rule, name) if adds and not partial else (),
         )
 
     def _run(self, line: Line, spec: Spec, family: Family, table_name: str) -> None:
@@ -433,7 +385,7 @@ class Ruleset:
 
     def _expanded(self, line: Line, spec: Spec, family: Family, table: str, chain: str) -> tuple[Rule, ...]:
         """One rule for each pair of the addresses that it lists, as iptables makes them."""
-        program = None if line.restored else line.program
+        program = None if line.restored else line.tool
         if "," not in spec.destination and "," not in spec.source:
             return (Rule(line.number, line.text, tuple(line.words), spec, table, chain, family, program),)
         from dataclasses import replace
@@ -508,27 +460,6 @@ def _inferred(pending: Iterable[tuple[Line, Spec]]) -> Family:
                 return Family.IPV4
             six |= family is Family.IPV6
     return Family.IPV6 if six else Family.IPV4
-
-
-def family_of(text: str) -> Family | None:
-    """The family of an address or network, with a port or not; None for anything else."""
-    head = text.partition("/")[0].partition(",")[0]
-    if head.startswith("["):
-        head = head[1:].partition("]")[0]
-    if head.count(":") >= 2:
-        try:
-            IPv6Address(head.partition("-")[0])
-        except AddressValueError:
-            return None
-        return Family.IPV6
-    head = head.partition(":")[0].partition("-")[0]
-    if head.count(".") == 3:
-        try:
-            IPv4Address(head)
-        except AddressValueError:
-            return None
-        return Family.IPV4
-    return None
 
 
 def _inferred_table(pending: Iterable[tuple[Line, Spec]]) -> str:

@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lbctl.model import Finding, NotRead, Severity, decimal
+from lbctl.model import Severity, decimal
 from lbctl.spi.shell import HARMLESS, Script, Trouble, program_at, without_redirections
+from lbctl_netfilter.log import Log
 from lbctl_nftables.reading import grammar
 from lbctl_nftables.reading.grammar import Strange
 from lbctl_nftables.reading.words import LIMIT, Words, split
@@ -55,16 +56,17 @@ _PROGRAM = re.compile("nft")
 _VALUED = {"-f", "--file", "-D", "--define", "-I", "--includepath"}
 #: Words that variables may bring in, in one text: a few lines could name more than a memory holds.
 _EXPANDED = 2_000_000
-_LONGEST = 400
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rule:
     """One rule, where it stands, and what it says."""
 
     statements: tuple[Statement, ...]
     line: int
     text: str
+    #: The chain that it is in, as the engine has it.
+    place: str
     comment: str = ""
 
 
@@ -82,6 +84,11 @@ class Chain:
     priority: int = 0
     policy: str = "accept"
     declared: bool = False
+
+    @property
+    def place(self) -> str:
+        """Its family, table and name."""
+        return f"{self.family} {self.table} {self.name}"
 
 
 @dataclass(slots=True)
@@ -109,33 +116,21 @@ class Document:
     """What a text says, and what it should not."""
 
     tables: dict[tuple[str, str], Table] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-    unsupported: list[NotRead] = field(default_factory=list)
-    accept: bool = True
+    log: Log = field(default_factory=Log)
 
     def find(
         self, code: str, severity: Severity, line: int, rule: str, message: str, *corrected: str
     ) -> None:
         """Note something that a person should know."""
-        self.findings.append(
-            Finding(
-                code=code,
-                severity=severity,
-                line=line,
-                rule=rule[:_LONGEST],
-                message=message,
-                corrected=corrected,
-            )
-        )
+        self.log.find(code, severity, line, rule, message, corrected)
 
     def refuse(self, code: str, line: int, rule: str, message: str) -> None:
         """Note that the text as a whole is none to trust."""
-        self.accept = False
-        self.find(code, Severity.ERROR, line, rule, message)
+        self.log.refuse(code, line, rule, message)
 
     def skip(self, line: int, rule: str, what: str, reason: str) -> None:
         """Note a rule that would matter and is not understood."""
-        self.unsupported.append(NotRead(line=line, rule=rule[:_LONGEST], what=what, reason=reason))
+        self.log.cannot(line, rule, what, reason)
 
     def table(self, family: str, name: str) -> Table:
         """The table of this name, made where it is new."""
@@ -151,7 +146,7 @@ class Document:
     def place(self, chain: Chain, words: Sequence[str], line: int, text: str, at: int | None = None) -> None:
         """Put a rule into a chain, at its end or before the rule at a place."""
         statements, comment = grammar.rule(words)
-        made = Rule(statements, line, text, comment)
+        made = Rule(statements, line, text, chain.place, comment)
         if at is None:
             chain.rules.append(made)
         else:

@@ -157,6 +157,8 @@ class Update:
     name: str
     key: str
     timeout: int | None
+    #: A rate or a number of connections beyond which it does not match.
+    limited: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,20 +269,29 @@ def unquoted(word: str) -> str:
     return word[1:-1] if len(word) > 1 and word[0] == word[-1] == '"' else word
 
 
+#: Conditions of so many words, by these: rules repeat them endlessly.
+_SEEN: dict[Sequence[str], Match] = {}
+_LENGTHS = (2, 3)
+_MOST_SEEN = 1 << 14
+#: Words behind which a condition goes on.
+_GOES_ON = frozenset({",", ".", "-", "/", "map", "vmap", "set", "<<", ">>", *_BITWISE, *_RELATIONS})
+
+
 class _Parser:
     """A place in the words of one rule or element list."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        self._words = words
+        self._words = tuple(words)
+        self._count = len(self._words)
         self.at = 0
         self.comment = ""
 
     def more(self) -> bool:
-        return self.at < len(self._words)
+        return self.at < self._count
 
     def word(self, ahead: int = 0) -> str:
         place = self.at + ahead
-        return self._words[place] if place < len(self._words) else ""
+        return self._words[place] if place < self._count else ""
 
     def take(self, *wanted: str) -> str:
         """The next word, which is one of `wanted` where some are given."""
@@ -292,7 +303,8 @@ class _Parser:
 
     def taken(self, *wanted: str) -> bool:
         """True where the next word was one of these, and is taken."""
-        if self.word() in wanted and self.more():
+        at = self.at
+        if at < self._count and self._words[at] in wanted:
             self.at += 1
             return True
         return False
@@ -364,33 +376,53 @@ class _Parser:
         verb = self.take()
         if verb == "set":
             self.take("update", "add")
-            key, timeout = self._updated()
+            key, timeout, limited = self._updated()
             self.take("@")
-            return Update(unquoted(self.take()), key, timeout)
+            return Update(unquoted(self.take()), key, timeout, limited)
         self.taken("@")
         name = unquoted(self.take())
         self.take("{")
-        key, timeout = self._updated()
+        key, timeout, limited = self._updated()
         if self.taken(":"):
             while self.word() not in {"}", ""}:
                 self.at += 1
         self.take("}")
-        return Update(name, key, timeout)
+        return Update(name, key, timeout, limited)
 
-    def _updated(self) -> tuple[str, int | None]:
+    def _updated(self) -> tuple[str, int | None, str]:
+        """The key of an element, how long it stays, and what its own statement lets through."""
         begin = self.at
         source = self._source()
         fields = source.parts if isinstance(source, Concat) else (source,)
         named = [each.name for each in fields if isinstance(each, Field)]
         key = " . ".join(named) if len(named) == len(fields) else " ".join(self._words[begin : self.at])
         timeout = seconds(self.take()) if self.taken("timeout") else None
-        while self.word() in {"counter", "limit", "ct"}:
+        limited = ""
+        while self.word() in {"counter", "limit", "ct", "quota"}:
+            begin = self.at
             # Each client's own statement.
             while self.word() not in {":", "}", "@", ""}:
                 self.at += 1
-        return key, timeout
+            if self._words[begin] != "counter":
+                limited = " ".join(self._words[begin : self.at])
+        return key, timeout, limited
 
     def _about_packet(self) -> Statement | None:
+        for length in _LENGTHS:
+            known = _SEEN.get(self._words[self.at : self.at + length])
+            if known is not None and self.word(length) not in _GOES_ON:
+                self.at += length
+                return known
+        begin = self.at
+        made = self._match()
+        length = self.at - begin
+        if isinstance(made, Match) and isinstance(made.key, Field) and length in _LENGTHS:
+            if len(_SEEN) >= _MOST_SEEN:
+                _SEEN.clear()
+            _SEEN[self._words[begin : self.at]] = made
+        return made
+
+    def _match(self) -> Statement | None:
         begin = self.at
         source = self._source()
         if isinstance(source, Field) and self.taken("set"):
@@ -416,7 +448,10 @@ class _Parser:
     def _assignment(self, field: Field) -> SetMark | None:
         if field.name not in {"mark", "ct mark"}:
             # Another part of the packet is written: of no meaning here, but where it ends is known.
-            self._operand()
+            operand = self._operand()
+            if isinstance(operand, Pick) or (isinstance(operand, Lookup) and isinstance(operand.key, Pick)):
+                # It balances packets, which no connection tracking follows.
+                raise Strange(field.name)
             return None
         where = "ct" if field.name == "ct mark" else "meta"
         begin = self.at

@@ -239,3 +239,9 @@ def _bits(symbols: _Symbols, text: str) -> int | None:
             return None
         total |= number
     return total
+
+
+def number(field: str, word: str) -> int | None:
+    """The number that a name of a field stands for; None for a word that is no name here."""
+    symbols = _symbols_of(field)
+    return symbols.names.get(word) if symbols is not None else None

@@ -14,6 +14,8 @@ from fractions import Fraction
 from math import lcm
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from lbctl.model import with_port
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -125,7 +127,11 @@ def _but_address(service: ReadService) -> tuple[object, ...]:
 
 
 def _doubts(a: Reading, b: Reading) -> Iterator[str]:
-    lost = [sorted((each.what, each.rule) for each in reading.unsupported) for reading in (a, b)]
+    # Rules of two syntaxes are never the same text.
+    texts = a.format == b.format
+    lost = [
+        sorted((each.what, each.rule if texts else "") for each in reading.unsupported) for reading in (a, b)
+    ]
     if lost[0] != lost[1]:
         yield f"rules that would matter are not understood: {len(lost[0])} in A, {len(lost[1])} in B"
     for name, reading in (("A", a), ("B", b)):
@@ -181,7 +187,7 @@ def _alike(a: ReadService, b: ReadService) -> Verdict:
         return Verdict.IDENTICAL if a.mode == b.mode and _same_clients(a, b) else Verdict.OTHER_CLIENTS
     if a.mode == b.mode == "random":
         return Verdict.IDENTICAL
-    same = a.mode == b.mode and bool(a.slots) and _period(a.slots) == _period(b.slots)
+    same = a.mode == b.mode and bool(a.slots) and _period(_slots(a)) == _period(_slots(b))
     return Verdict.IDENTICAL if same else Verdict.OTHER_ORDER
 
 
@@ -191,14 +197,15 @@ def _same_clients(a: ReadService, b: ReadService) -> bool:
         return False
     if not a.slots or not b.slots:
         return False
-    if a.slots == b.slots:
+    one_side, other_side = _slots(a), _slots(b)
+    if one_side == other_side:
         return True
     # A hash is scaled to the number of slots, so that slots are spans of it.
     parts = lcm(len(a.slots), len(b.slots))
     if parts > _FINEST:
         return False
     one, other = parts // len(a.slots), parts // len(b.slots)
-    return all(a.slots[n // one] == b.slots[n // other] for n in range(parts))
+    return all(one_side[n // one] == other_side[n // other] for n in range(parts))
 
 
 def _period(slots: tuple[str | None, ...]) -> tuple[str | None, ...]:
@@ -245,7 +252,14 @@ def _source(service: ReadService) -> str | None:
 
 
 def _shares(service: ReadService | None) -> dict[str, Fraction]:
-    return {backend.to: backend.share for backend in service.backends} if service else {}
+    """Endpoint → share, each with the port that its connections come to."""
+    if service is None:
+        return {}
+    return {with_port(backend.to, service) or "": backend.share for backend in service.backends}
+
+
+def _slots(service: ReadService) -> tuple[str | None, ...]:
+    return tuple(with_port(slot, service) for slot in service.slots)
 
 
 def _leak(service: ReadService | None) -> Fraction:

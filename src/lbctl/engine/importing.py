@@ -32,6 +32,7 @@ from lbctl.model import (
     decimal,
     default_seed,
     slot_count,
+    with_port,
     written,
 )
 from lbctl.spi import Reader
@@ -49,8 +50,6 @@ _MOST_PORTS = 64
 _MOST_LETTERS = 40
 #: What draws give is off from the fraction that was meant by less than this.
 ROUNDED = Fraction(1, 1 << 26)
-#: An address in brackets with a port, or a port alone.
-_PORT = re.compile(r"(?:\]|\A):[0-9]+\Z")
 #: Endpoints of several services are often on one host, and an address takes long to read.
 _address = lru_cache(maxsize=1 << 14)(ip_address)
 #: Slots times endpoints for which the order of the endpoints is worked out.
@@ -400,7 +399,7 @@ def _check_order(service: Service, group: Sequence[ReadService], remarks: list[s
             raise _CannotHold(f"more than {MAX_SLOTS} slots")
         slots = [e.to for e in service.slots(each.family)]
         count = len(slots)
-        read = [_endpoint_text(slot, each) for slot in each.slots]
+        read = [with_port(slot, each) or "" for slot in each.slots]
         same = len(read) % count == 0 and all(read[i] == slots[i % count] for i in range(len(read)))
         if not same:
             what = "in another order" if each.mode == "nth" else "for other clients"
@@ -472,7 +471,7 @@ def _picked(
         order = _order([slot for slot in each.slots if slot], weights)
         names = {backend.to: backend.name for backend in each.backends}
         for to in order:
-            text = _endpoint_text(to, each)
+            text = with_port(to, each) or ""
             made = _endpoint(text, weights[to], names.get(to))
             known = endpoints.get(text)
             if known is not None and known.weight != made.weight:
@@ -535,18 +534,6 @@ def _near(share: Fraction) -> Fraction:
     """The fraction that a draw stands for; 0 where there is none near."""
     near = share.limit_denominator(MAX_SLOTS)
     return near if abs(near - share) < ROUNDED else Fraction(0)
-
-
-def _endpoint_text(to: str | None, service: ReadService) -> str:
-    """An endpoint as an intent writes it: with a port, which may be that of the listener."""
-    if to is None:
-        return ""
-    colons = to.count(":")
-    if (colons == 1 and to[0] != ":") or decimal(to, 5) is not None or (colons and _PORT.search(to)):
-        return to
-    if decimal(service.dport, 5) is not None:
-        return f"[{to}]:{service.dport}" if ":" in to else f"{to}:{service.dport}"
-    return to
 
 
 def _endpoint(text: str, weight: int, name: str | None) -> Endpoint:

@@ -52,6 +52,7 @@ from lbctl.model.reading import (
     among,
     brief,
     takes,
+    with_port,
     within,
     written,
 )
@@ -112,6 +113,7 @@ __all__ = [
     "stale_flows",
     "takes",
     "touched",
+    "with_port",
     "within",
     "written",
 ]

@@ -6,6 +6,7 @@ that it read is dropped in silence: a rule is a part of a service, or counted as
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -107,6 +108,8 @@ def brief(share: Fraction) -> str:
     return str(share) if share.denominator < 10**12 else f"{float(share):.9f}"
 
 
+#: An address in brackets with a port, or a port alone.
+_PORT = re.compile(r"(?:\]|\A):[0-9]+\Z")
 #: The fields of `ReadService` that say which connections it is about, beside `when`.
 SELECTOR = ("family", "proto", "dst", "dport")
 
@@ -178,6 +181,19 @@ class Reading:
     untouched_rules: int = 0
     #: Facts for people who look closer, by name.
     notes: Mapping[str, str] = field(default_factory=dict)
+
+
+def with_port(to: str | None, service: ReadService) -> str | None:
+    """An endpoint of a service with its port, which may be that of the listener."""
+    if to is None:
+        return None
+    colons = to.count(":")
+    if (colons == 1 and to[0] != ":") or decimal(to, 5) is not None or (colons and _PORT.search(to)):
+        return to
+    address = "." in to or ":" in to
+    if address and decimal(service.dport, 5) is not None and service.changes == "destination":
+        return f"[{to}]:{service.dport}" if ":" in to else f"{to}:{service.dport}"
+    return to
 
 
 def takes(service: ReadService, listener: Listener) -> bool:

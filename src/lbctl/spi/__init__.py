@@ -14,16 +14,12 @@ from lbctl.spi.backend import (
 )
 from lbctl.spi.census import census
 from lbctl.spi.diagnosis import (
-    ACCEPTED,
-    OPEN,
     Case,
     Diagnosing,
-    Fate,
     Passage,
     Rival,
     Trap,
     dropped,
-    either,
     leftovers,
     sole,
     taken,
@@ -37,10 +33,8 @@ from lbctl.spi.selection import AUTO, Candidate, Choice, select, survey
 from lbctl.spi.target import Targeting
 
 __all__ = [
-    "ACCEPTED",
     "AUTO",
     "GROUP",
-    "OPEN",
     "Advising",
     "Backend",
     "Candidate",
@@ -52,7 +46,6 @@ __all__ = [
     "Counting",
     "Diagnosing",
     "Driver",
-    "Fate",
     "Moving",
     "Passage",
     "Probe",
@@ -66,7 +59,6 @@ __all__ = [
     "backends",
     "census",
     "dropped",
-    "either",
     "ensure_fresh",
     "keeper_of",
     "leftovers",

@@ -8,7 +8,7 @@ in, files that wipe ours. What several backends have to say is said here, in one
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from lbctl.model import Family, Severity, decimal, join, takes
 
@@ -189,26 +189,6 @@ def leftovers(case: Case, store: str, driver: str, owners: Mapping[str, str]) ->
             evidence=evidence,
             remedy=f"if no other intent file of this host is theirs: lbctl remove --owner {owner}",
         )
-
-
-class Fate(NamedTuple):
-    """What rules do to a connection of which not all is known: accept, drop, or `open`; `by` is the rule.
-
-    None instead of a fate stands for a connection that comes to the end of the rules.
-    """
-
-    what: str
-    by: str = ""
-
-
-ACCEPTED, OPEN = Fate("accept"), Fate("open")
-
-
-def either(taken: Fate | None, passed: Fate | None) -> Fate | None:
-    """The fate behind a rule that may take a connection, or let it pass."""
-    if taken is None or passed is None:
-        return None if taken is passed else OPEN
-    return passed if taken.what == passed.what else OPEN
 
 
 def dropped(found: Iterable[tuple[Passage, str]]) -> Iterator[Trap]:

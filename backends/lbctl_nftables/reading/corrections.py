@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lbctl.model import ReadService
-    from lbctl_nftables.reading.document import Chain, Rule
+    from lbctl_netfilter import ir
+    from lbctl_netfilter.conditions import Selector
+    from lbctl_nftables.reading.document import Chain, Document, Rule
 
-#: Slots of a map, and rules, that are spelled for one finding: more tell nobody anything.
+#: Slots of a map, and rules, that are spelled for one finding: a longer list helps no reader.
 MOST = 64
 _SHARED = {"inc": "numgen inc", "random": "numgen random"}
 _KINDS = {"nth": "inc", "random": "random"}
-_PLAIN = re.compile(r"[\w.:/ -]+")
+_PLAIN = re.compile(r"[\w.:/ *-]+")
 _ACTS = re.compile(r"(?:^|(?<=\s))(?:dnat|redirect|snat|masquerade|jump|goto)\b")
 _PRIORITIES = {"prerouting": -100, "output": -100, "postrouting": 100, "input": 100}
 
@@ -73,7 +75,13 @@ def _head(service: ReadService) -> list[str] | None:
     if service.dst not in {"local", "any"}:
         said.append((f"{word} daddr", service.dst))
     for what, value in (service.when or {}).items():
-        name = {"src": f"{word} saddr", "iif": "iifname", "oif": "oifname"}.get(what)
+        name = {
+            "src": f"{word} saddr",
+            "dst": f"{word} daddr",
+            "dst-type": "fib daddr type",
+            "iif": "iifname",
+            "oif": "oifname",
+        }.get(what)
         if name is None:
             return None
         said.append((name, value))
@@ -87,7 +95,9 @@ def _head(service: ReadService) -> list[str] | None:
         return None
     words = []
     for name, value in said:
-        operator, text = ("!= ", value[3:]) if value.startswith("!= ") else ("", value)
+        if ", " in value:
+            return None
+        operator, text = ("!= ", value[2:]) if value.startswith("! ") else ("", value)
         parts = [part.strip().strip('"') for part in text.split(",")]
         if not all(_PLAIN.fullmatch(part) for part in parts):
             return None
@@ -104,6 +114,8 @@ def _data(to: str, action: str) -> str | None:
     if decimal(to, 5) is not None:
         return to if action == "redirect" else None
     address, colon, port = to.rpartition(":")
+    if colon and not address:
+        return None
     if to.startswith("[") or (colon and "." in address):
         return f"{address.strip('[]')} . {port}"
     return to if _PLAIN.fullmatch(to) and not to.startswith(":") else None
@@ -202,6 +214,15 @@ def unmarked(before: Sequence[Rule], rule: Rule) -> Lines:
     return (*own(before), f"{where} mark 0 {rule.text}")
 
 
+def in_turn(rule: Rule, texts: Sequence[str]) -> Lines:
+    """With one address of a range after the other, instead of a hash of addresses."""
+    if len(texts) > MOST:
+        return ()
+    pairs = ", ".join(f"{number} : {text}" for number, text in enumerate(texts))
+    picked = f"numgen inc mod {len(texts)} map {{ {pairs} }}"
+    return _once(r"\bto\s+[0-9A-Fa-f.:]+\s*-\s*[0-9A-Fa-f.:]+(?=\s|$)", f"to {picked}", rule.text)
+
+
 def remembered(rules: Sequence[Rule]) -> Lines:
     """Rules that mark new connections alone, between those that fetch a connection's mark and keep it."""
     new = [f"ct state new {text}" for text in own(rules)]
@@ -227,3 +248,67 @@ def chained(chain: Chain, hook: str, rules: Sequence[Rule], *, local: bool = Fal
         "}",
         "}",
     )
+
+
+class Corrections:
+    """See `lbctl_netfilter.corrections.Corrections`."""
+
+    def __init__(self, found: Document) -> None:
+        self._chains = {
+            chain.place: chain for table in found.tables.values() for chain in table.chains.values()
+        }
+
+    def own(self, rules: Sequence[ir.Rule]) -> Lines:
+        """The rules as they are."""
+        return own(map(read_of, rules))
+
+    def equal(self, rules: Sequence[ir.Rule], service: ReadService | None, *, by_chance: bool) -> Lines:
+        """One rule that gives each endpoint the same part; without a service, the rules as a ladder."""
+        if service is None:
+            return ladder([read_of(rule) for rule in rules])
+        return one_rule(service, "random" if by_chance else "inc", equal=True)
+
+    def caught(self, rules: Sequence[ir.Rule], service: ReadService, *, by_chance: bool) -> Lines:
+        """One rule that gives each endpoint its part of what all of them get."""
+        del rules, by_chance
+        return one_rule(service, kind_of(service))
+
+    def alike(self, rules: Sequence[ir.Rule]) -> Lines:
+        """Nothing: rules have no one place for what they ask."""
+        del rules
+        return ()
+
+    def behind(self, rule: ir.Rule) -> Lines:
+        """The rule with its pick behind all other conditions."""
+        return behind(read_of(rule))
+
+    def apart(
+        self,
+        rules: Sequence[ir.Rule],
+        listeners: Sequence[Selector],
+        hook: str,
+        services: Sequence[ReadService],
+    ) -> Lines:
+        """One rule for each of the services that share one."""
+        del rules, listeners, hook
+        made = [one_rule(service, kind_of(service)) for service in services]
+        return tuple(line for lines in made for line in lines) if all(made) else ()
+
+    def unmarked(self, before: Sequence[ir.Rule], rule: ir.Rule) -> Lines:
+        """Rules that mark, and one behind them for what none of them has marked."""
+        return unmarked([read_of(each) for each in before], read_of(rule))
+
+    def remembered(self, rules: Sequence[ir.Rule]) -> Lines:
+        """Rules that mark new connections alone, between those that restore a mark and save it."""
+        return remembered([read_of(rule) for rule in rules])
+
+    def outward(self, rules: Sequence[ir.Rule]) -> Lines:
+        """A chain at hook output with these rules, for what goes to this host."""
+        chain = self._chains.get(rules[0].place) if rules else None
+        read = list(dict.fromkeys(read_of(rule) for rule in rules))
+        return chained(chain, "output", read, local=True) if chain is not None else ()
+
+
+def read_of(rule: ir.Rule) -> Rule:
+    """The rule of the text that a rule of the engine comes from."""
+    return rule.origin  # type: ignore[return-value]

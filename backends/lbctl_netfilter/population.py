@@ -1,4 +1,4 @@
-"""One period of connections, in the order in which they come, and the states that each of them may be in.
+"""The population: one period of connections in the order of their arrival, and the states of each.
 
 The connections that share a state are the bits of one number, so that a rule costs as much as there are
 different states, and not as there are connections.
@@ -7,6 +7,7 @@ different states, and not as there are connections.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from fractions import Fraction
 from functools import lru_cache
 from math import lcm
@@ -15,30 +16,46 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lbctl_iptables.reading.meaning import Meaning
+    from lbctl_netfilter.conditions import Spans
+    from lbctl_netfilter.ir import Rule
 
 #: A whole number where nothing is left to chance: it is much faster.
 Odds: TypeAlias = "Fraction | int"
 
 
-class Out(NamedTuple):
-    """Where a connection ends: `to`, or `leak` with the words for it."""
+class End(Enum):
+    """How a connection leaves the rules."""
 
-    kind: str
+    ENDPOINT = "endpoint"
+    ACCEPTED = "accepted"
+    LOST = "lost"
+
+    __hash__ = object.__hash__
+
+
+class Out(NamedTuple):
+    """Where a connection ends: at an endpoint, or elsewhere, with the words for it."""
+
+    end: End
     text: str
-    meaning: Meaning | None
+    rule: Rule | None
+    #: What a comment calls the endpoint.
+    name: str | None = None
 
 
 class State(NamedTuple):
-    """A connection on its way. `nodes` says which parts of which hashes its client is in."""
+    """A connection on its path. `nodes` says which parts of which hashes its client is in.
+
+    A mark is None where the rules do not say what it is.
+    """
 
     out: Out | None = None
-    mark: int = 0
-    connmark: int = 0
-    #: Who set the mark, and the connection's mark, last.
-    by: Meaning | None = None
-    connection_by: Meaning | None = None
-    nodes: tuple[tuple[tuple[str, int], Fraction, Fraction], ...] = ()
+    mark: int | None = 0
+    connmark: int | None = 0
+    #: The rules that set the mark, and the connection's mark, last.
+    by: Rule | None = None
+    connection_by: Rule | None = None
+    nodes: tuple[tuple[object, Fraction, Fraction], ...] = ()
 
 
 START = State()
@@ -47,14 +64,14 @@ EXACT_BITS = 1 << 12
 
 
 @dataclass(slots=True)
-class Stream:
+class Population:
     """State → chance → the places of the period that have this chance of it, as bits."""
 
     length: int = 1
     states: dict[State, dict[Odds, int]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, sequence: Sequence[State]) -> Stream:
+    def of(cls, sequence: Sequence[State]) -> Population:
         """A period of these states."""
         made = cls(len(sequence))
         for i, state in enumerate(sequence):
@@ -86,7 +103,7 @@ class Stream:
         if places:
             known[chance] = known.get(chance, 0) | places
 
-    def add(self, other: Stream) -> None:
+    def add(self, other: Population) -> None:
         """Take in what else the same connections may be; the shorter period is repeated."""
         if not other:
             return
@@ -109,9 +126,9 @@ class Stream:
                     chances[chance] *= every
             self.length *= times
 
-    def split(self, places: int) -> Stream:
+    def split(self, places: int) -> Population:
         """Those at these places, which leave this stream."""
-        taken = Stream(self.length)
+        taken = Population(self.length)
         for state, chances in list(self.states.items()):
             mine = {chance: found for chance, bits in chances.items() if (found := bits & places)}
             if mine:
@@ -123,9 +140,9 @@ class Stream:
                     del self.states[state]
         return taken
 
-    def part(self, share: Fraction) -> Stream:
+    def part(self, share: Fraction) -> Population:
         """A share of each, which leaves this stream."""
-        taken = Stream(self.length)
+        taken = Population(self.length)
         other = 1 - share
         for state, chances in self.states.items():
             mine: dict[Odds, int] = {}
@@ -166,7 +183,7 @@ class Stream:
         """How much of a connection is here → the places where it is that much."""
         if len(self.states) == 1:
             return next(iter(self.states.values()))
-        found = Stream(self.length)
+        found = Population(self.length)
         for _, chance, places in self.parts():
             found.put(START, chance, places)
         return found.states.get(START, {})
@@ -188,14 +205,49 @@ class Stream:
         return sum(places.bit_count() for chances in self.states.values() for places in chances.values())
 
 
-def turns(places: int, length: int, rounds: int, every: int, turn: int) -> int:
-    """Of those at some places of a period, one of `every` through so many rounds: the one at its `turn`."""
+#: Longest period of which what a counter does is remembered: most ladders have a few shapes.
+_SHORT = 1 << 10
+
+
+def turns(places: int, length: int, rounds: int, every: int, groups: tuple[Spans, ...]) -> Sequence[int]:
+    """Of those at some places of a period, through so many rounds: which get the numbers of each group.
+
+    One after another gets the numbers from 0 to `every` - 1, again and again.
+    """
+    if rounds * length <= _SHORT:
+        return _known_turns(places, length, rounds, every, groups)
+    return _turns(places, length, rounds, every, groups)
+
+
+def _turns(places: int, length: int, rounds: int, every: int, groups: tuple[Spans, ...]) -> list[int]:
     order = bits(places)
-    found = 0
-    for number in range(turn, len(order) * rounds, every):
-        done, i = divmod(number, len(order))
-        found |= 1 << done * length + order[i]
+    found = []
+    for spans in groups:
+        at: list[int] = []
+        for low, high in spans:
+            for turn in range(low, high + 1):
+                for number in range(turn, len(order) * rounds, every):
+                    done, i = divmod(number, len(order))
+                    at.append(done * length + order[i])
+        found.append(placed(at, length * rounds))
     return found
+
+
+_known_turns = lru_cache(maxsize=1 << 12)(_turns)
+
+
+def placed(numbers: Sequence[int], length: int) -> int:
+    """Numbers below `length` as places."""
+    if len(numbers) < 32:
+        found = 0
+        for number in numbers:
+            found |= 1 << number
+        return found
+    # To set one bit of a long number after another takes the square of its length.
+    made = bytearray((length >> 3) + 1)
+    for number in numbers:
+        made[number >> 3] |= 1 << (number & 7)
+    return int.from_bytes(made, "little")
 
 
 def _rounded(share: Fraction) -> Fraction:
@@ -205,8 +257,12 @@ def _rounded(share: Fraction) -> Fraction:
     return Fraction(round(share * (1 << EXACT_BITS)), 1 << EXACT_BITS)
 
 
-def bits(places: int) -> list[int]:
+def bits(places: int) -> Sequence[int]:
     """Places as numbers."""
+    return _known_bits(places) if places >> _SHORT == 0 else _bits(places)
+
+
+def _bits(places: int) -> list[int]:
     if places.bit_count() < places.bit_length() >> 4:
         found = []
         while places:
@@ -215,6 +271,9 @@ def bits(places: int) -> list[int]:
             places ^= lowest
         return found
     return [i for i, bit in enumerate(bin(places)[:1:-1]) if bit == "1"]
+
+
+_known_bits = lru_cache(maxsize=1 << 12)(_bits)
 
 
 def repeated(length: int, times: int) -> int:

@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING
 from lbctl.model import Severity
 from lbctl_iptables import layout
 from lbctl_iptables.pick import DRAW
-from lbctl_iptables.reading import right
-from lbctl_iptables.reading.meaning import Act, Asked, Chance, Nth
-from lbctl_iptables.reading.words import shown, words
+from lbctl_iptables.reading import corrections
+from lbctl_iptables.reading.corrections import read_of
+from lbctl_iptables.reading.values import number, stored_chance
+from lbctl_netfilter.conditions import BITS, described
+from lbctl_netfilter.ir import Act, Draw, PickKind
+from lbctl_netfilter.log import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from lbctl.model import Family
-    from lbctl_iptables.reading.meaning import Meaning
-    from lbctl_iptables.reading.ruleset import Log, Rule
+    from lbctl_iptables.reading.ruleset import Rule
+    from lbctl_netfilter import ir
+    from lbctl_netfilter.log import Log
 
 ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
 #: Decimals that are nearer to a fraction than this are that fraction's, stored.
@@ -37,9 +41,9 @@ _UNKNOWN = "it may take anything from 0 % to 100 % of connections"
 _IDLE = frozenset({Act.GO_ON, Act.UNKNOWN})
 
 
-def misplaced(meaning: Meaning) -> tuple[str, tuple[str, ...]] | None:
+def misplaced(meaning: ir.Rule) -> tuple[str, tuple[str, ...]] | None:
     """Why iptables refuses the target of a rule where it stands, and where it may; None where it does not."""
-    rule, target = meaning.rule, meaning.target
+    rule, target = read_of(meaning), meaning.target
     if target in {"DNAT", "REDIRECT"}:
         good = ["PREROUTING", "OUTPUT"]
     elif target == "SNAT":
@@ -55,25 +59,25 @@ def misplaced(meaning: Meaning) -> tuple[str, tuple[str, ...]] | None:
         reason = f"{target} is not possible in {rule.chain}, only in {' and '.join(good)}: {_REFUSED}"
     else:
         return None
-    return reason, right.elsewhere(rule, "nat", good[0] if wrong else rule.chain)
+    return reason, corrections.elsewhere(rule, "nat", good[0] if wrong else rule.chain)
 
 
 def of_rules(
-    meanings: Sequence[Meaning], lost: set[int], fragments: set[tuple[Family, str]], log: Log
+    rules: Sequence[ir.Rule], is_lost: Callable[[Rule], bool], fragments: set[tuple[Family, str]], log: Log
 ) -> None:
     """What can be said of a rule without knowing who comes to it."""
     seen: dict[object, int] = {}
-    before: Meaning | None = None
+    before: ir.Rule | None = None
     old: dict[object, list[Rule]] = {}
-    for meaning in meanings:
-        if "removed-match" in meaning.remarks:
-            old.setdefault(right.counter(meaning.rule), []).append(meaning.rule)
-    for meaning in meanings:
-        rule = meaning.rule
-        for remark in meaning.remarks:
+    for each in rules:
+        if "removed-match" in each.remarks:
+            old.setdefault(corrections.counter(read_of(each)), []).append(read_of(each))
+    for each in rules:
+        rule = read_of(each)
+        for remark in each.remarks:
             fragment = (rule.family, rule.table) in fragments
-            _remark(remark, meaning, id(rule) in lost, fragment, old, log)
-        if rule.table in {"nat", "mangle"} and meaning.act not in _IDLE:
+            _remark(remark, each, is_lost(rule), fragment, old, log)
+        if rule.table in {"nat", "mangle"} and (each.marks or each.act not in _IDLE):
             key = (rule.family, rule.table, rule.chain, rule.spec.source, rule.spec.destination, rule.words)
             first = seen.setdefault(key, rule.line)
             if first != rule.line:
@@ -83,27 +87,27 @@ def of_rules(
                     rule.line,
                     rule.text,
                     f"the same rule as in line {first}: 2 rules where 1 is meant; did a script run twice?",
-                    right.lines(right.own([rule])),
+                    corrections.lines(corrections.own([rule])),
                 )
-        if meaning.steps:
-            _steps(meaning, before, log)
-        if not meaning.possible and meaning.act is Act.TO and rule.table == "nat":
+        if each.steps:
+            _steps(each, before, log)
+        if not each.first and not each.refused and each.act is Act.TO and rule.table == "nat":
             log.find(
                 "unreachable-rule",
                 WARNING,
                 rule.line,
                 rule.text,
                 "0 % of connections come to it: no new one matches, and table nat sees nothing else",
-                right.for_new(rule),
+                corrections.for_new(rule),
             )
-        before = meaning
+        before = each
 
 
 def _remark(
-    code: str, meaning: Meaning, lost: bool, fragment: bool, old: Mapping[object, list[Rule]], log: Log
+    code: str, meaning: ir.Rule, lost: bool, fragment: bool, old: Mapping[object, list[Rule]], log: Log
 ) -> None:
-    rule = meaning.rule
-    what, reason = meaning.unclear or ("", "")
+    rule = read_of(meaning)
+    what, reason = meaning.opaque or ("", "")
     match code:
         case "nth-missing-packet":
             log.find(
@@ -112,17 +116,17 @@ def _remark(
                 rule.line,
                 rule.text,
                 f"--every without --packet: older releases took it as 0; today's {_REFUSED}",
-                right.restated(rule, "packet", "0"),
+                corrections.restated(rule, "packet", "0"),
             )
         case "packet-out-of-range":
-            step = next(step for step in meaning.steps if isinstance(step, Nth))
+            packet, every = (number(_statistic(rule, name)) or 0 for name in ("packet", "every"))
             log.find(
                 code,
                 ERROR,
                 rule.line,
                 rule.text,
-                f"--packet {step.packet} is not below --every {step.every}: {_REFUSED}",
-                right.restated(rule, "packet", str(step.packet % step.every)),
+                f"--packet {packet} is not below --every {every}: {_REFUSED}",
+                corrections.restated(rule, "packet", str(packet % max(every, 1))),
             )
         case "obsolete-negation":
             log.find(
@@ -132,7 +136,7 @@ def _remark(
                 rule.text,
                 f"`!` stands before the option since iptables 1.4.3: `! --{rule.spec.obsolete[0]} …`; "
                 f"behind it, {_REFUSED}",
-                right.lines(right.own([rule])),
+                corrections.lines(corrections.own([rule])),
             )
         case "removed-match":
             log.find(
@@ -141,7 +145,7 @@ def _remark(
                 rule.line,
                 rule.text,
                 f"{reason}: {_REFUSED}",
-                right.without_old_matches(old[right.counter(rule)], rule),
+                corrections.without_old_matches(old[corrections.counter(rule)], rule),
             )
         case "unsupported-match" if lost:
             log.find(code, WARNING, rule.line, rule.text, f"match {shown(what)}: {reason}; {_UNKNOWN}")
@@ -155,10 +159,12 @@ def _remark(
                 rule.text,
                 f"{shown(meaning.target)} is no target and no chain of table {rule.table} in this text; what "
                 "connections meet there is not known, and without it iptables loads 0 rules of the table",
-                right.declared(rule, meaning.target),
+                corrections.declared(rule, meaning.target),
             )
         case "family-mismatch":
-            log.find(code, ERROR, rule.line, rule.text, f"{reason}: {_REFUSED}", right.other_family(rule))
+            log.find(
+                code, ERROR, rule.line, rule.text, f"{reason}: {_REFUSED}", corrections.other_family(rule)
+            )
         case "unparsable-line":
             log.accept = False
             log.find(code, ERROR, rule.line, rule.text, reason)
@@ -172,7 +178,7 @@ def _remark(
                 reason
                 or f"DNAT to {count} addresses hashes {meaning.by}: 100 % of a client's connections go to "
                 "the same one, and none take turns",
-                right.each_in_turn(rule, "to-destination", _targets(meaning, "to-destination")),
+                corrections.each_in_turn(rule, "to-destination", _targets(meaning, "to-destination")),
             )
         case "snat-pool":
             log.find(
@@ -183,7 +189,7 @@ def _remark(
                 reason
                 or f"SNAT to {len(meaning.to)} addresses hashes {meaning.by}: 100 % of a client's "
                 "connections leave from the same one, and none take turns",
-                right.each_in_turn(rule, "to-source", _targets(meaning, "to-source")),
+                corrections.each_in_turn(rule, "to-source", _targets(meaning, "to-source")),
             )
         case "port-range-target":
             log.find(
@@ -193,104 +199,101 @@ def _remark(
                 rule.text,
                 f"a range of ports without --random: 100 % of connections go to {shown(meaning.to[0][0])}, "
                 "the first one",
-                right.random_port(rule),
+                corrections.random_port(rule),
             )
 
 
-def _targets(meaning: Meaning, option: str) -> list[str]:
+def _targets(meaning: ir.Rule, option: str) -> list[str]:
     """The addresses that a target chooses from, one by one."""
-    given = meaning.rule.spec.values.get(option, [])
+    given = read_of(meaning).spec.values.get(option, [])
     return [values[0] for values in given] if len(given) > 1 else [to for to, _ in meaning.to]
 
 
-def _steps(meaning: Meaning, before: Meaning | None, log: Log) -> None:
-    rule = meaning.rule
-    picked = False
+def _statistic(rule: Rule, option: str) -> str:
+    """What an option of match statistic has in a rule."""
+    return next(
+        (
+            values[0]
+            for match in rule.spec.matches
+            if match.name == "statistic"
+            for name, _, values in match.options
+            if name == option and values
+        ),
+        "",
+    )
+
+
+def _steps(meaning: ir.Rule, before: ir.Rule | None, log: Log) -> None:
     for step in meaning.steps:
-        if isinstance(step, Chance):
-            picked = True
-            _chance(step, rule, log)
-        elif isinstance(step, Nth):
-            picked = True
+        if isinstance(step, Draw) and step.pick.kind is PickKind.DICE:
+            _chance(_statistic(read_of(meaning), "probability"), read_of(meaning), log)
+        elif isinstance(step, Draw) and step.pick.kind is PickKind.COUNTER:
             _differs(step, meaning, before, log)
-        elif picked and isinstance(step, Asked):
-            log.find(
-                "statistic-before-selector",
-                ERROR,
-                rule.line,
-                rule.text,
-                "matches are asked in their order: the statistic counts "
-                f"100 % of {words(meaning.where, rule.family)}, and only then the rule asks for "
-                f"{words(step.where, rule.family)}, whose shares may be anything from 0 % to 100 %",
-                right.behind(rule),
-            )
-            return
 
 
-def _chance(step: Chance, rule: Rule, log: Log) -> None:
-    if step.stored == 0:
+def _chance(written: str, rule: Rule, log: Log) -> None:
+    stored = stored_chance(written) or 0
+    if stored == 0:
         log.find(
             "probability-zero",
             WARNING,
             rule.line,
             rule.text,
-            f"--probability {shown(step.written)} is stored as 0 of 2^31: 0 % of connections match",
-            right.restated(rule, "probability", right.SMALLEST) if _is_positive(step.written) else (),
+            f"--probability {shown(written)} is stored as 0 of 2^31: 0 % of connections match",
+            corrections.restated(rule, "probability", corrections.SMALLEST) if float(written) > 0 else (),
         )
         return
-    meant = _meant(step)
+    meant = _meant(written, stored)
     if meant is not None:
         log.find(
             "probability-rounding",
             WARNING,
             rule.line,
             rule.text,
-            f"--probability {shown(step.written)} is {step.stored}/2147483648 and not {meant}: "
-            f"{float(step.stored * 100 / DRAW):.6g} % of connections, not {float(meant * 100):.6g} %",
-            right.restated(rule, "probability", f"{float(meant):.11f}"),
+            f"--probability {shown(written)} is {stored}/2147483648 and not {meant}: "
+            f"{float(stored * 100 / DRAW):.6g} % of connections, not {float(meant * 100):.6g} %",
+            corrections.restated(rule, "probability", f"{float(meant):.11f}"),
         )
 
 
-def _is_positive(text: str) -> bool:
-    return float(text) > 0
-
-
 @lru_cache(maxsize=1 << 12)
-def _meant(step: Chance) -> Fraction | None:
+def _meant(written: str, stored: int) -> Fraction | None:
     """The fraction that was cut to some decimals, where its cut is off by enough to matter."""
-    digits = len(step.written.partition(".")[2])
-    if not 2 <= digits <= 11 or not re.fullmatch(r"0?\.[0-9]+", step.written):
+    digits = len(written.partition(".")[2])
+    if not 2 <= digits <= 11 or not re.fullmatch(r"0?\.[0-9]+", written):
         return None
-    value, scale = Fraction(step.written), 10**digits
+    value, scale = Fraction(written), 10**digits
     for fraction in _SMALL:
         # One that has an end is written in full.
         if (fraction * 10**6).denominator == 1:
             continue
         cut, rounded = int(fraction * scale), int(fraction * scale + Fraction(1, 2))
-        if value * scale in {cut, rounded} and abs(Fraction(step.stored, DRAW) - fraction) >= _NEAR:
+        if value * scale in {cut, rounded} and abs(Fraction(stored, DRAW) - fraction) >= _NEAR:
             return fraction
     return None
 
 
-def _differs(step: Nth, meaning: Meaning, before: Meaning | None, log: Log) -> None:
+def _differs(step: Draw, meaning: ir.Rule, before: ir.Rule | None, log: Log) -> None:
     """A ladder's next rung that asks for something else."""
     if before is None or before.act is not Act.TO or meaning.act is not Act.TO:
         return
-    above = next((x for x in before.steps if isinstance(x, Nth)), None)
-    rule, other = meaning.rule, before.rule
+    above = next((x for x in before.steps if isinstance(x, Draw) and x.pick.kind is PickKind.COUNTER), None)
+    rule, other = read_of(meaning), read_of(before)
+    every = step.pick.modulus
     if (
         above is not None
-        and above.every == step.every + 1
+        and above.pick.modulus == every + 1
         and before.where != meaning.where
         and (rule.table, rule.chain, rule.family) == (other.table, other.chain, other.family)
     ):
+        bits = BITS[rule.family]
         log.find(
             "selectors-differ",
             ERROR,
             rule.line,
             rule.text,
-            f"one of {step.every} behind one of {above.every} in line {other.line}, but it asks for "
-            f"{words(meaning.where, rule.family)} where line {other.line} asks for "
-            f"{words(before.where, rule.family)}: of those, 0 % come to this rule",
-            right.alike([other, rule]),
+            f"one of {every} behind one of {above.pick.modulus} in line {other.line}, but it asks for "
+            f"{described(meaning.where, bits)} where line {other.line} asks for "
+            f"{described(before.where, bits)}: of those, 0 % come to this rule",
+            corrections.alike([other, rule]),
         )

@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING
 
 from lbctl.model import Family, decimal
 from lbctl_iptables import layout
-from lbctl_iptables.reading import where as w
 from lbctl_iptables.reading.grammar import UNPRINTED, Match
+from lbctl_iptables.reading.values import family_of
+from lbctl_netfilter.conditions import BITS, Words, is_negative, name_of, spans_rest, spelled, top_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from lbctl.model import ReadService
     from lbctl_iptables.reading.grammar import Spec
     from lbctl_iptables.reading.ruleset import Rule
-    from lbctl_iptables.reading.where import Where
+    from lbctl_netfilter import ir
+    from lbctl_netfilter.conditions import Selector, Values
 
-#: Rules that are spelled for one finding: a longer list tells nobody anything.
+#: Rules that are spelled for one finding: a longer list helps no reader.
 _MOST = 64
 _PICKING = frozenset({"statistic", "nth", "random"})
 _STATES = frozenset({"state", "conntrack"})
@@ -37,7 +40,7 @@ Lines = tuple[str, ...]
 # -- spelling
 
 
-def spelled(rule: Rule, spec: Spec | None = None, *, table: str | None = None) -> str:
+def line_of(rule: Rule, spec: Spec | None = None, *, table: str | None = None) -> str:
     """A rule, changed to `spec`, in one line. Raises ValueError for what cannot be quoted."""
     return _line(rule, ["-A", rule.chain, *_words(spec or rule.spec)], table)
 
@@ -48,7 +51,7 @@ def lines(rules: Iterable[tuple[Rule, Spec]]) -> Lines:
     if len(pairs) > _MOST:
         return ()
     try:
-        return tuple(spelled(rule, spec) for rule, spec in pairs)
+        return tuple(line_of(rule, spec) for rule, spec in pairs)
     except ValueError:
         return ()
 
@@ -224,8 +227,8 @@ def outward(rules: Sequence[Rule]) -> Lines:
     return lines(made)
 
 
-def apart(rules: Sequence[Rule], listeners: Sequence[Where], chain: str) -> Lines:
-    """The rules of a shared ladder for each listener anew; nothing where a condition has no words here."""
+def apart(rules: Sequence[Rule], listeners: Sequence[Selector], chain: str) -> Lines:
+    """The rules of a shared ladder for each listener anew; nothing where a condition cannot be spelled."""
     made = []
     for listener in listeners:
         for rule in rules:
@@ -237,39 +240,45 @@ def apart(rules: Sequence[Rule], listeners: Sequence[Where], chain: str) -> Line
     return lines(made)
 
 
-def _asked(listener: Where, rule: Rule) -> Spec | None:
+def _asked(listener: Selector, rule: Rule) -> Spec | None:
     """A rule's target for connections to a listener."""
     spec = _bare(rule.spec)
     spec.target, spec.goto, spec.values = rule.spec.target, rule.spec.goto, rule.spec.values
-    spec.protocol = listener.protocol
-    if listener.dst is not None:
-        spec.destination = w.show_net(listener.dst, rule.family)
-    if listener.dport is not None:
-        ports = w.show_ports(listener.dport).replace("-", ":")
-        if not listener.protocol:
+    for field, values in listener.conditions:
+        if not _ask(spec, field, values, rule.family):
             return None
-        if "," in ports:
-            spec.matches.append(Match("multiport", [("dports", False, (ports,))]))
-        else:
-            spec.matches.append(Match(listener.protocol, [("dport", False, (ports,))]))
-    for name, value in listener.extra:
-        inverted = value.startswith(w.NOT)
-        text = value.removeprefix(w.NOT)
-        match name:
-            case "iif" if not spec.incoming:
-                spec.incoming, option = text, "in-interface"
-            case "oif" if not spec.outgoing:
-                spec.outgoing, option = text, "out-interface"
-            case "src" if not spec.source and "-" not in text:
-                spec.source, option = text, "source"
-            case "dst-type" | "src-type":
-                spec.matches.append(Match("addrtype", [(name, inverted, (text,))]))
-                continue
-            case _:
-                return None
-        if inverted:
-            spec.inverted |= {option}
     return spec
+
+
+def _ask(spec: Spec, field: str, values: Values, family: Family) -> bool:
+    """Have a rule ask for a condition; False where that cannot be spelled."""
+    bits = BITS[family]
+    inverted = is_negative(field, values, bits)
+    positive: Values = values
+    if inverted:
+        positive = Words(values.but) if isinstance(values, Words) else spans_rest(values, top_of(field, bits))
+    text = spelled(field, positive, bits)
+    name = name_of(field)
+    header = {
+        "proto": "protocol",
+        "dst": "destination",
+        "src": "source",
+        "iif": "incoming",
+        "oif": "outgoing",
+    }
+    option = {**header, "iif": "in-interface", "oif": "out-interface"}
+    if name in header and "," not in text and "-" not in text:
+        setattr(spec, header[name], f"{text[:-1]}+" if text.endswith("*") else text)
+        spec.inverted |= {option[name]} if inverted else frozenset()
+    elif name in {"dport", "sport"} and spec.protocol and "protocol" not in spec.inverted:
+        ports = text.replace("-", ":")
+        several = Match("multiport", [(f"{name}s", inverted, (ports,))])
+        spec.matches.append(several if "," in ports else Match(spec.protocol, [(name, inverted, (ports,))]))
+    elif name in {"dst-type", "src-type"}:
+        spec.matches.append(Match("addrtype", [(name, inverted, (text.upper(),))]))
+    else:
+        return False
+    return True
 
 
 def elsewhere(rule: Rule, table: str, chain: str) -> Lines:
@@ -280,7 +289,7 @@ def elsewhere(rule: Rule, table: str, chain: str) -> Lines:
         outgoing="" if chain in _NO_OUTGOING else rule.spec.outgoing,
     )
     try:
-        line = spelled(replace(rule, chain=chain), spec, table=table)
+        line = line_of(replace(rule, chain=chain), spec, table=table)
     except ValueError:
         return ()
     if rule.program or rule.table == table:
@@ -305,8 +314,6 @@ def _declared(rule: Rule, chain: str, table: str) -> Lines:
 
 def other_family(rule: Rule) -> Lines:
     """The command of the other family, where all addresses are of that one."""
-    from lbctl_iptables.reading.ruleset import family_of
-
     other = Family.IPV6 if rule.family is Family.IPV4 else Family.IPV4
     spec = rule.spec
     given = [
@@ -317,7 +324,8 @@ def other_family(rule: Rule) -> Lines:
     families = {family for text in given if (family := family_of(text)) is not None}
     if rule.program is None or families != {other}:
         return ()
-    return lines([(replace(rule, family=other, program=layout.WORD[other]), spec)])
+    program = rule.program.replace(layout.WORD[rule.family], layout.WORD[other], 1)
+    return lines([(replace(rule, family=other, program=program), spec)])
 
 
 def without_old_matches(group: Sequence[Rule], rule: Rule) -> Lines:
@@ -368,3 +376,62 @@ def counter(rule: Rule) -> object:
     """What rules of the old match nth that share a counter have in common."""
     given = _options(rule, "nth")
     return (rule.family, rule.table, rule.chain, given.get("counter"), given.get("every")) if given else None
+
+
+class Corrections:
+    """See `lbctl_netfilter.corrections.Corrections`."""
+
+    def own(self, rules: Sequence[ir.Rule]) -> Lines:
+        """The rules as they are."""
+        return lines(own(map(read_of, rules)))
+
+    def equal(self, rules: Sequence[ir.Rule], service: ReadService | None, *, by_chance: bool) -> Lines:
+        """The rules as a ladder of equal parts."""
+        del service
+        return ladder(own(map(read_of, rules)), by_chance=by_chance)
+
+    def caught(self, rules: Sequence[ir.Rule], service: ReadService, *, by_chance: bool) -> Lines:
+        """The rules of a ladder, the last one without its pick."""
+        del service, by_chance
+        *first, last = own(map(read_of, rules))
+        return lines([*first, (last[0], picked(last[1], None))])
+
+    def alike(self, rules: Sequence[ir.Rule]) -> Lines:
+        """The rules with what the first one asks for."""
+        return alike([read_of(rule) for rule in rules])
+
+    def behind(self, rule: ir.Rule) -> Lines:
+        """The rule with its pick behind all other conditions."""
+        return behind(read_of(rule))
+
+    def apart(
+        self,
+        rules: Sequence[ir.Rule],
+        listeners: Sequence[Selector],
+        hook: str,
+        services: Sequence[ReadService],
+    ) -> Lines:
+        """A ladder for each of the listeners that share one."""
+        del services
+        return apart([read_of(rule) for rule in rules], listeners, hook.upper())
+
+    def unmarked(self, before: Sequence[ir.Rule], rule: ir.Rule) -> Lines:
+        """Rules that mark, and one behind them for what none of them has marked."""
+        marking = next(rule.markings, None)
+        if marking is None:
+            return ()
+        first = [read_of(each) for each in before]
+        return unmarked(first, read_of(rule), marking.written, connection=marking.connection)
+
+    def remembered(self, rules: Sequence[ir.Rule]) -> Lines:
+        """Rules that mark new connections alone, between those that restore a mark and save it."""
+        return remembered([read_of(rule) for rule in rules])
+
+    def outward(self, rules: Sequence[ir.Rule]) -> Lines:
+        """Rules for what comes in, and the same for connections that this host makes to itself."""
+        return outward([read_of(rule) for rule in rules])
+
+
+def read_of(rule: ir.Rule) -> Rule:
+    """The rule of the text that a rule of the engine comes from."""
+    return rule.origin  # type: ignore[return-value]

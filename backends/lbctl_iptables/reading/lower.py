@@ -1,0 +1,151 @@
+"""The tables of one family → a program of the engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lbctl_iptables import layout
+from lbctl_iptables.reading import targets
+from lbctl_iptables.reading.matches import Conditions, conditions
+from lbctl_iptables.reading.ruleset import BUILTIN
+from lbctl_iptables.reading.values import BadValue, addresses
+from lbctl_netfilter.ir import Act, Base, Chain, Program, Rule
+from lbctl_netfilter.log import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from lbctl.model import Family
+    from lbctl_iptables.reading import ruleset
+    from lbctl_iptables.reading.grammar import Match
+    from lbctl_iptables.reading.ruleset import Table
+
+#: Table → its priority at each hook, where it is called.
+PRIORITIES: Mapping[str, int] = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
+#: What table nat does behind the routing, it does after all others.
+_SOURCE_PRIORITY = 100
+#: What a rule that is not understood is called, where iptables does not load it.
+_REFUSED = frozenset({"removed-match", "family-mismatch", "unparsable-line"})
+
+
+class Lowering:
+    """Lowers the rules of one family."""
+
+    def __init__(self) -> None:
+        self._room = targets.MOST_RANGED
+        #: By all but the destination, the conditions of each destination; and the matches themselves, so that
+        #: no others can have the same identity.
+        self._known: dict[object, tuple[dict[str, Conditions], list[Match]]] = {}
+
+    def program(self, family: Family, tables: Mapping[str, Table], rules: int) -> Program:
+        """What the tables of a family say. `rules` is how many the text has."""
+        chains: dict[str, Chain] = {}
+        bases: list[Base] = []
+        for table in tables.values():
+            names = {name: f"{table.name} {name}" for name in table.chains}
+            for read in table.chains.values():
+                chains[names[read.name]] = self._chain(read, names)
+            bases += [_base(table.name, name) for name in BUILTIN[table.name] if name in table.chains]
+        nat = tables.get("nat")
+        return Program(
+            family,
+            bases,
+            chains,
+            whole=nat is not None and nat.whole and "POSTROUTING" in nat.chains,
+            rules=rules,
+            fragments=list(_fragments(tables, chains)),
+        )
+
+    def _chain(self, read: ruleset.Chain, names: Mapping[str, str]) -> Chain:
+        policy = Act.ACCEPT if read.policy in {None, "ACCEPT", "-"} else Act.DROP
+        return Chain(
+            names[read.name],
+            [self.rule(rule, names) for rule in read.rules],
+            policy,
+            f"policy {shown(read.policy)}" if read.policy else "",
+            read.line,
+            own=layout.owner_of(read.name) is not None,
+        )
+
+    def rule(self, read: ruleset.Rule, chains: Mapping[str, str]) -> Rule:
+        """A rule as the engine has it. `chains` are the names of its table's chains."""
+        asked = self._conditions(read)
+        rule = Rule(
+            read,
+            asked.where,
+            Act.GO_ON,
+            asked.steps,
+            picks=asked.picks,
+            asks_mark=asked.asks_mark,
+            first=asked.first,
+            later=asked.later,
+            opaque=asked.opaque,
+            remarks=asked.remarks,
+        )
+        targets.lower(rule, read, chains, self._room)
+        rule.refused = rule.opaque is not None and not _REFUSED.isdisjoint(rule.remarks)
+        if len(rule.to) > 1:
+            self._room -= len(rule.to)
+        return rule
+
+    def _conditions(self, read: ruleset.Rule) -> Conditions:
+        spec = read.spec
+        if spec.source or spec.inverted or spec.obsolete:
+            return conditions(read)
+        key = (spec.protocol, spec.incoming, spec.outgoing, spec.fragment, *map(id, spec.matches))
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = ({}, spec.matches)
+        found = known[0].get(spec.destination)
+        if found is None:
+            found = known[0][spec.destination] = self._with_destination(read, known[0])
+        return found
+
+    def _with_destination(self, read: ruleset.Rule, known: dict[str, Conditions]) -> Conditions:
+        """The conditions of a rule, made of those without a destination where they are the same otherwise."""
+        without = known.get("")
+        if without is None:
+            without = known[""] = conditions(read, destination=False)
+        if without.where.dst is None:
+            try:
+                found = addresses(read.spec.destination, read.family) if read.spec.destination else None
+            except BadValue:
+                pass
+            else:
+                # Dumps have one of these a rule: both kinds of `replace` take longer than all that they copy.
+                return Conditions(
+                    without.where._replace(dst=found) if found is not None else without.where,
+                    without.steps,
+                    without.picks,
+                    without.asks_mark,
+                    without.first,
+                    without.later,
+                    without.opaque,
+                    without.remarks,
+                )
+        return conditions(read)
+
+
+def _base(table: str, chain: str) -> Base:
+    kind = "nat" if table == "nat" else "filter" if table in {"filter", "security"} else "route"
+    source = table == "nat" and chain in {"POSTROUTING", "INPUT"}
+    priority = _SOURCE_PRIORITY if source else PRIORITIES[table]
+    return Base(chain.lower(), priority, kind, f"{table} {chain}", table)
+
+
+def _fragments(tables: Mapping[str, Table], chains: Mapping[str, Chain]) -> Iterator[Base]:
+    """The chains of parts of tables that nothing in the text leads to."""
+    for name, table in tables.items():
+        entered_here = any(table.chains[c].rules for c in BUILTIN[name] if c in table.chains)
+        if table.whole or entered_here or not table.fragment:
+            continue
+        entered = {
+            target
+            for each in table.chains
+            for rule in chains[f"{name} {each}"].rules
+            for target in rule.targets
+        }
+        for each in table.chains:
+            place = f"{name} {each}"
+            if place not in entered and each not in BUILTIN[name]:
+                yield Base("", 0, "nat" if name == "nat" else "route", place, name)

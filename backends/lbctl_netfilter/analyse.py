@@ -1,0 +1,502 @@
+"""Programs → what their rules do: every selector that leads to an endpoint or a mark, followed to its end.
+
+The rules are first searched for selectors: what all conditions on the way to an endpoint have in common. Then
+the connections of each selector are sent through all chains of their hook, where they meet every rule that is
+for all of them; a rule that is for some of them only is another selector's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from typing import TYPE_CHECKING
+
+from lbctl_netfilter.budget import Budget, BudgetExceeded
+from lbctl_netfilter.conditions import BITS, EVERYTHING, described, mark_field, narrowed, unmarked
+from lbctl_netfilter.findings import SEVERITIES, Findings, Movers
+from lbctl_netfilter.hooks import BEFORE, ENTRIES, Hook, bases, hooks, settled
+from lbctl_netfilter.index import index
+from lbctl_netfilter.ir import JUMPS, Act, MarkIs, link
+from lbctl_netfilter.log import shown
+from lbctl_netfilter.marks import possible
+from lbctl_netfilter.population import End
+from lbctl_netfilter.selectors import Found, Kind, Search, leading_chains
+from lbctl_netfilter.services import Followed, falls_through, identity, merge, service_of
+from lbctl_netfilter.source_nat import Behind
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from lbctl.model import Family, ReadService
+    from lbctl_netfilter.conditions import Selector
+    from lbctl_netfilter.corrections import Corrections
+    from lbctl_netfilter.follow import Walk
+    from lbctl_netfilter.hooks import Leads
+    from lbctl_netfilter.index import ChainIndex
+    from lbctl_netfilter.ir import Base, Origin, Program, Rule
+    from lbctl_netfilter.log import Log
+    from lbctl_netfilter.population import Population
+
+#: More hidden combinations than this are not worth their memory.
+MOST_SERVICES = 200_000
+#: Reasons why a service depends on others that are listed.
+_MOST_REASONS = 3
+#: Marks of connections whose later packets are followed.
+_MOST_MARKS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was found of a selector's connections at a hook that only leads them on."""
+
+    hook: Hook
+    leads: Leads
+    selector: Found
+    walk: Walk
+    found: Sequence[Followed]
+
+
+class Analysis:
+    """What the rules of a text do. `rules` is how many it has; `work`, for how many it may take its time."""
+
+    def __init__(self, log: Log, corrections: Corrections, rules: int, *, work: int | None = None) -> None:
+        self._log = log
+        self._corrections = corrections
+        self._rules = rules
+        self._budget = Budget.of(work or rules)
+        self._families: list[_Family] = []
+        self._touched: set[int] = set()
+        self._lost: set[int] = set()
+        #: Counters, and the connections that move each.
+        self.movers: dict[object, dict[tuple[Family, Selector], None]] = {}
+
+    @property
+    def untouched(self) -> int:
+        """Rules that are understood and are no balancing."""
+        return self._rules - len(self._touched | self._lost)
+
+    @property
+    def services(self) -> tuple[ReadService, ...]:
+        """All services."""
+        return tuple(found.service for family in self._families for found in family.found)
+
+    def is_lost(self, origin: Origin) -> bool:
+        """True for a rule that is reported as not understood."""
+        return id(origin) in self._lost
+
+    def lose(self, rule: Rule, what: str, reason: str) -> None:
+        """Report a rule that would matter and is not understood."""
+        if id(rule.origin) not in self._lost:
+            self._lost.add(id(rule.origin))
+            self._log.cannot(rule.line, rule.text, what, reason)
+
+    def add(self, program: Program) -> None:
+        """Analyse the rules of one family."""
+        self._cut_loops(program)
+        link(program.chains)
+        family = _Family(self, program, self._log, self._corrections, self._budget)
+        self._families.append(family)
+        family.follow()
+
+    def finish(self) -> None:
+        """Say what can be said when all families are known: rules of both may move one counter."""
+        movers = {counter: list(selectors) for counter, selectors in self.movers.items()}
+        for family in self._families:
+            family.finish(movers)
+
+    def touch(self, rule: Rule) -> None:
+        """Note a rule that is a part of a service."""
+        self._touched.add(id(rule.origin))
+
+    def _cut_loops(self, program: Program) -> None:
+        """Chains that lead back to themselves: the rule that closes the circle leads nowhere."""
+        chains = program.chains
+        done: dict[str, bool] = {}
+        for start in chains:
+            if start in done:
+                continue
+            stack: list[tuple[str, Iterator[tuple[Rule, str]]]] = [(start, _calls(chains[start].rules))]
+            done[start] = False
+            while stack:
+                chain, calls = stack[-1]
+                for rule, target in calls:
+                    if target not in chains or rule.act is Act.GO_ON:
+                        continue
+                    if target not in done:
+                        done[target] = False
+                        stack.append((target, _calls(chains[target].rules)))
+                        break
+                    if not done[target]:
+                        self._log.refuse(
+                            "chain-loop",
+                            rule.line,
+                            rule.text,
+                            f"chain {shown(target)} leads back to itself here: the kernel "
+                            "refuses the whole table, and loads 0 of its rules",
+                        )
+                        self.lose(rule, "chain-loop", "it closes a circle of chains")
+                        rule.act, rule.switch = Act.GO_ON, None
+                else:
+                    done[chain] = True
+                    stack.pop()
+
+
+def _calls(rules: Sequence[Rule]) -> Iterator[tuple[Rule, str]]:
+    for rule in rules:
+        if rule.act in JUMPS or rule.act is Act.SWITCH:
+            for target in list(rule.targets):
+                yield rule, target
+
+
+def _external(program: Program, hook: Hook) -> dict[Rule, Selector]:
+    """What rules ask of marks that no rule sets before them: conditions on what comes in."""
+    chains = program.chains
+    here = {name for name in leading_from(program, hook.passed) if name in chains}
+    rules = [rule for name in here for rule in hook.chains[name].rules]
+    asking = [rule for rule in rules if rule.asks_mark]
+    if not asking:
+        return {}
+    known = possible({marking for rule in rules if rule.marks for marking in rule.markings})
+    if known is None:
+        return {}
+    before = leading_from(program, bases(program, *BEFORE.get(hook.name, ())))
+    for rule in (rule for name in before - here for rule in chains[name].rules if rule.marks):
+        for marking in rule.markings:
+            # It may be set, and nothing says for whom.
+            known[marking.connection].discard(0)
+    bits = BITS[program.family]
+    external: dict[Rule, Selector] = {}
+    for rule in asking:
+        found: Selector | None = EVERYTHING
+        for step in rule.steps:
+            if not isinstance(step, MarkIs):
+                continue
+            marks = {mark & step.mask for mark in known[step.connection]}
+            if not any(low <= mark <= high for mark in marks for low, high in step.values):
+                field = mark_field(connection=step.connection, mask=step.mask)
+                found = found and narrowed(found, field, step.values, bits)
+        if found is not None and found is not EVERYTHING:
+            external[rule] = found
+    return external
+
+
+class _Family:
+    """The services of one family."""
+
+    def __init__(
+        self, analysis: Analysis, program: Program, log: Log, corrections: Corrections, budget: Budget
+    ) -> None:
+        self._analysis = analysis
+        self._program = program
+        self._log = log
+        self._budget = budget
+        self._bits = BITS[program.family]
+        self._findings = Findings(
+            log, corrections, self._bits, frozenset(name for name, each in program.chains.items() if each.own)
+        )
+        self.found: list[Followed] = []
+        self._results: dict[object, Followed] = {}
+        #: Selectors that a rule for connections of one origin keeps from all endpoints of a hook.
+        self._left_out: set[Selector] = set()
+        self._behind = Behind(program)
+
+    def follow(self) -> None:
+        """Find all services."""
+        nat = [base for base in self._program.bases if base.kind == "nat"]
+        serving = leading_from(self._program, nat)
+        leading = leading_chains(self._program.chains.values(), serving)
+        reached: set[str] = set()
+        at = hooks(self._program, self._bits, leading)
+        followed: dict[Selector, _Known] | None = {} if len(at) > 1 else None
+        for hook in at:
+            self._hook(hook, leading, reached, followed)
+        self._by_mark()
+        self._fragments(leading, reached)
+
+    def finish(self, movers: Movers) -> None:
+        """Say what shares depend on, and what is wrong."""
+        for found in self.found:
+            asked = any(visit.rule.settled for walk in found.walks for visit in walk.visits)
+            found.left_out = asked or found.selector.where in self._left_out
+            found.service = self._finished(found, movers)
+        self._findings.of_services(self.found, movers)
+
+    def _finished(self, found: Followed, movers: Movers) -> ReadService:
+        """The service, with what its shares depend on beside its rules."""
+        reasons = [reason for walk in found.walks for reason in self._reasons(found, walk, movers)]
+        if not reasons:
+            return found.service
+        few = "; ".join(dict.fromkeys(reasons[:_MOST_REASONS]))
+        return replace(found.service, exact=False, depends_on=few)
+
+    def _reasons(self, found: Followed, walk: Walk, movers: Movers) -> Iterator[str]:
+        for rule in walk.doubts:
+            what = rule.opaque.what if rule.opaque else "mark" if rule.asks_mark else rule.target.lower()
+            yield f"line {rule.line}, which may match or not ({what})"
+        if found.service.mode in {"single", "none"}:
+            return
+        if walk.long and any(visit.rule.asks_mark for visit in walk.visits):
+            yield "counters that come round together after too long a time to be followed"
+        if walk.twice:
+            yield "the turn of a counter that one connection asks more than once"
+        if found.kind is Kind.NAT and found.anew:
+            yield "packets of connections that are there already"
+        for counter, rule in walk.counters:
+            line = rule.line
+            if rule in walk.wide:
+                more = described(walk.wide[rule], self._bits)
+                yield f"all of {more}, which move the counter of line {line}"
+            mine = found.family, found.selector.where
+            # What has a mark that no rule sets has it from elsewhere, and is a part of these connections.
+            others = [
+                each for each in movers[counter] if each != mine and (each[0], unmarked(each[1])) != mine
+            ]
+            if others:
+                family, other = others[0]
+                rest = f" and {len(others) - 1} more" if len(others) > 1 else ""
+                more = described(other, BITS[family])
+                prefix = "" if family is found.family else f"{family} "
+                yield f"{prefix}{more}{rest}, which move the counter of line {line} too"
+
+    # -- hooks
+
+    def _hook(
+        self,
+        hook: Hook,
+        leading: set[str],
+        reached: set[str],
+        followed: dict[Selector, _Known] | None,
+    ) -> None:
+        """The services of a hook. `followed` is what was found at others; None where no other has any."""
+        selectors: dict[Selector, Found] = {}
+        external = _external(self._program, hook)
+        search = Search(self._budget, self._cannot, hook.bits, selectors, reached, external)
+        for base in hook.passed:
+            if base.chain in leading:
+                try:
+                    search.base(hook.chains, base, leading)
+                except BudgetExceeded:
+                    self._too_much(hook.chains[base.chain])
+        waiting = deque(selectors.values())
+        while waiting:
+            selector = waiting.popleft()
+            if len(self.found) >= MOST_SERVICES:
+                self._refuse(selector.leaves, f"more than {MOST_SERVICES} services")
+                break
+            leads = None if followed is None else hook.leads(selector.where)
+            known = followed.get(selector.where) if followed is not None and leads is not None else None
+            if known is not None and leads is not None and self._is_same(known, hook, selector, leads):
+                self._also(known, hook, selector, leads)
+                continue
+            found = list(self._follow(hook, selector))
+            if found and selector.narrower:
+                waiting += self._derived(found[0].walk, selector, selectors)
+            kept = [self._keep(each) for each in found]
+            if found and followed is not None and leads is not None:
+                followed[selector.where] = _Known(hook, leads, selector, found[0].walk, kept)
+
+    def _derived(self, walk: Walk, selector: Found, selectors: dict[Selector, Found]) -> Iterator[Found]:
+        """Those connections of a selector for which rules behind a pick do something else."""
+        for where, rule in walk.derived:
+            if where not in selectors:
+                leaves = [*selector.leaves, rule] if rule.maps else list(selector.leaves)
+                selectors[where] = Found(where, selector.name, set(selector.kinds), leaves, narrower=False)
+                yield selectors[where]
+
+    def _is_same(self, known: _Known, hook: Hook, selector: Found, leads: Leads) -> bool:
+        """True where connections get at this hook what they get at a known one."""
+        other = known.selector
+        return (
+            leads.alike == known.leads.alike
+            and (selector.name, selector.kinds, selector.leaves) == (other.name, other.kinds, other.leaves)
+            and hook.leads_as(known.hook, known.walk)
+            and not self._behind.refuses
+        )
+
+    def _also(self, known: _Known, hook: Hook, selector: Found, leads: Leads) -> None:
+        """The services that were found at another hook are there at this one too."""
+        took = {visit.rule for visit in known.walk.visits if visit.matched}
+        pairs = zip(known.leads.rules, leads.rules, strict=True)
+        rules = [here for there, here in pairs if there in took]
+        for rule in rules:
+            self._analysis.touch(rule)
+        for found in known.found:
+            merge(found, hook.names, [rule.line for rule in rules], partial(hook.path, selector.where))
+
+    def _by_mark(self) -> None:
+        """Sources that are chosen behind the routing by a mark, for connections whose marks are balanced."""
+        program = self._program
+        behind = bases(program, "postrouting")
+        entered = leading_from(program, [base for base in behind if base.kind == "nat"])
+        if not any(rule.asks_mark for name in entered for rule in program.chains[name].rules):
+            return
+        plain = index({name: chain.rules for name, chain in program.chains.items()}, program.chains)
+        for found in list(self.found):
+            first = found.service.hooks[0] if found.service.hooks else ""
+            if found.kind is not Kind.MARK or first not in ENTRIES:
+                continue
+            between = bases(program, "forward") if first == "prerouting" else []
+            marking = [base for base in between if plain[base.chain].written]
+            passed = [*bases(program, first), *marking, *behind]
+            here = settled(plain, program.chains, first)
+            hook = Hook("postrouting", passed, here, self._bits, program.rules)
+            for chosen in self._follow(hook, found.selector):
+                if chosen.service.action != "snat" or len(chosen.service.backends) < 2:
+                    continue
+                if not self._depends_on_more(chosen.walk, behind):
+                    self._keep(chosen)
+
+    def _depends_on_more(self, walk: Walk, behind: Sequence[Base]) -> bool:
+        """True where a rule behind the routing is for some of the connections whose mark is balanced."""
+        entered = leading_from(self._program, behind)
+        for rule, conditions in walk.partly.items():
+            if rule.place in entered:
+                what = conditions[0][0]
+                reason = f"it is for some of the connections whose mark is balanced, by {what}: the way out "
+                self._analysis.lose(rule, what, reason + "may depend on the mark")
+                return True
+        return False
+
+    def _fragments(self, leading: set[str], reached: Collection[str]) -> None:
+        """Chains of a part of a table, into which nothing of the text leads."""
+        if not self._program.fragments:
+            return
+        plain = index({name: c.rules for name, c in self._program.chains.items()}, self._program.chains)
+        for base in self._program.fragments:
+            if base.chain not in leading or base.chain in reached:
+                continue
+            chain = self._program.chains[base.chain]
+            first = next(iter(chain.rules), None)
+            self._log.find(
+                "partial-dump",
+                SEVERITIES["shared-counter"],
+                first.line if first else chain.line,
+                first.text if first else "",
+                f"nothing in the text leads into chain {shown(chain.name.rpartition(' ')[2])}: by this text "
+                "alone, 0 % of connections come to it",
+            )
+            hook = Hook("", [base], plain, self._bits, self._program.rules)
+            self._hook(hook, leading, set(reached), None)
+
+    def _keep(self, found: Followed) -> Followed:
+        """A service; one that is the same at another hook takes it in, and is returned."""
+        key = identity(found)
+        same = self._results.get(key)
+        if same is None:
+            self._results[key] = found
+            self.found.append(found)
+            return found
+        service = found.service
+        merge(same, service.hooks, service.lines, service.way)
+        same.walks.append(found.walk)
+        return same
+
+    def _too_much(self, chain: ChainIndex) -> None:
+        name = chain.chain.name.rpartition(" ")[2]
+        self._refuse(chain.rules, f"chain {shown(name)}: chains that lead on too many paths")
+
+    def _refuse(self, rules: Sequence[Rule], what: str) -> None:
+        """Have the text not be trusted, for what is not followed from some rules on."""
+        rule = rules[0] if rules else None
+        self._log.refuse(
+            "unsupported-target",
+            rule.line if rule else 1,
+            rule.text if rule else "",
+            f"{what} are not followed",
+        )
+        if rule:
+            self._analysis.lose(rule, "rules", f"{what} are not followed")
+
+    # -- one selector
+
+    def _follow(self, hook: Hook, selector: Found) -> Iterator[Followed]:
+        if not hook.passed:
+            return
+        try:
+            walk, population = hook.followed(selector.where, self._budget)
+            population = self._behind.refused(population, walk, hook.name)
+            own = any(self._program.chains[visit.rule.place].own for visit in walk.visits)
+            source = self._behind.source_nat(population, walk, hook.name, own=own)
+            anew = self._anew(hook, selector, walk, population)
+        except BudgetExceeded:
+            entered = [hook.chains[base.chain] for base in hook.passed]
+            self._too_much(next((chain for chain in entered if chain.rules), entered[0]))
+            return
+        for counter in walk.met:
+            mine = self._program.family, selector.where
+            self._analysis.movers.setdefault(counter, {})[mine] = None
+        for rule in walk.doubts:
+            self._cannot(rule)
+        for kind in self._kinds(selector, walk, population):
+            made = service_of(self._program.family, hook, selector, walk, population, kind, source)
+            if made is None:
+                continue
+            self._touch(walk, kind)
+            found = Followed(made, kind, walk, selector, self._program.family, hook, [walk])
+            returned = sum(walk.returned.values(), Fraction(0))
+            found.explicit_leak = bool(made.leak) and (
+                returned == made.leak or not falls_through(population, kind)
+            )
+            found.anew = anew
+            yield found
+
+    def _kinds(self, selector: Found, walk: Walk, population: Population) -> Iterator[Kind]:
+        mapped = any(state.out is not None and state.out.end is End.ENDPOINT for state in population.states)
+        by_mark = any(visit.rule.asks_mark and visit.rule.maps for visit in walk.visits)
+        if mapped and (Kind.NAT in selector.kinds or by_mark):
+            yield Kind.NAT
+        elif Kind.NAT in selector.kinds and not mapped and not walk.doubts:
+            met = {visit.rule for visit in walk.visits if visit.arriving}
+            own = any(self._program.chains[rule.place].own for rule in selector.leaves)
+            if any(visit.matched and visit.rule.settled for visit in walk.visits):
+                self._left_out.add(selector.where)
+            elif not all(rule.asks_mark for rule in selector.leaves) and (
+                not own or not met.isdisjoint(selector.leaves)
+            ):
+                # Rules of lbctl that no connection comes to are for clients that are let in nowhere.
+                yield Kind.NOTHING
+        if Kind.MARK in selector.kinds and not (mapped and by_mark):
+            yield Kind.MARK
+
+    def _anew(self, hook: Hook, selector: Found, walk: Walk, population: Population) -> frozenset[object]:
+        """The picks that are made again for packets behind the first one of a connection."""
+        if not walk.of_packets:
+            return frozenset()
+        marks = dict.fromkeys(state.connmark for state in population.states)
+        again: set[object] = set()
+        for mark in list(marks)[:_MOST_MARKS]:
+            again.update(hook.later(selector.where, self._budget, mark).met)
+        return frozenset(again & walk.of_packets)
+
+    def _cannot(self, rule: Rule) -> None:
+        if rule.opaque and (rule.picks or rule.act is not Act.GO_ON):
+            self._analysis.lose(rule, *rule.opaque)
+        elif rule.asks_mark:
+            self._analysis.lose(rule, "mark", "what it was set to before depends on more than the rules")
+        elif not rule.opaque:
+            reason = "what it lets through goes on to the next chain, and the rest may not"
+            self._analysis.lose(rule, rule.target.lower(), reason)
+
+    def _touch(self, walk: Walk, kind: Kind) -> None:
+        for visit in walk.visits:
+            rule = visit.rule
+            if rule.marks and rule.act is Act.GO_ON and kind is not Kind.MARK and not rule.picks:
+                continue
+            taking = visit.matched and (rule.act is not Act.GO_ON or rule.marks)
+            if rule.maps or taking or any(rule is asked for _, asked in walk.memories):
+                self._analysis.touch(rule)
+
+
+def leading_from(program: Program, entered: Sequence[Base]) -> set[str]:
+    """The chains that some base chains lead to, these too."""
+    found = {base.chain for base in entered}
+    waiting = list(found)
+    while waiting:
+        for rule in program.chains[waiting.pop()].rules:
+            for target in rule.targets:
+                if target in program.chains and target not in found:
+                    found.add(target)
+                    waiting.append(target)
+    return found

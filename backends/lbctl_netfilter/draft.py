@@ -1,0 +1,115 @@
+"""One rule while a front end lowers it: what it asks so far, in the order in which the kernel asks it."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import TYPE_CHECKING
+
+from lbctl_netfilter.conditions import BITS, EVERYTHING, Words, fact, narrowed, of, rest
+from lbctl_netfilter.ir import Draw, DrawMark, MarkIs, Match, Opaque, Rule, SetMark, Switch
+
+if TYPE_CHECKING:
+    from lbctl.model import Family
+    from lbctl_netfilter.conditions import Selector, Values
+    from lbctl_netfilter.ir import Act, Origin, Step
+
+
+class Draft:
+    """The conditions and steps of a rule."""
+
+    __slots__ = (
+        "bits",
+        "element",
+        "family",
+        "first",
+        "later",
+        "opaque",
+        "picks",
+        "remarks",
+        "steps",
+        "where",
+    )
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.bits = BITS[family]
+        self.where: Selector = EVERYTHING
+        self.steps: tuple[Step, ...] = ()
+        #: True where a number is picked.
+        self.picks = False
+        #: True where the first packet of a connection may match, and where later ones may.
+        self.first = self.later = True
+        self.opaque: Opaque | None = None
+        self.remarks: tuple[str, ...] = ()
+        self.element: str | None = None
+
+    @property
+    def possible(self) -> bool:
+        """False where no packet matches."""
+        return self.first or self.later
+
+    def fork(self) -> Draft:
+        """The same so far."""
+        return copy(self)
+
+    def add(self, field: str, values: Values, inverted: bool = False) -> None:
+        """Ask for one more condition."""
+        if inverted:
+            others = rest(field, values, self.bits)
+            if others is None or not (isinstance(others, Words) or others):
+                self.never()
+                return
+            values = others
+        if not self.steps or not (self.picks or any(isinstance(step, SetMark) for step in self.steps)):
+            met = narrowed(self.where, field, values, self.bits)
+            if met is None:
+                self.never()
+            else:
+                self.where = met
+            return
+        found = of((field, values), bits=self.bits)
+        if found is None:
+            self.never()
+        else:
+            self.step(Match(found))
+
+    def fact(self, name: str, value: str, inverted: bool = False) -> None:
+        """Ask for a condition of which nothing but its truth is known."""
+        self.add(*fact(name, value, inverted=inverted))
+
+    def step(self, step: Step) -> None:
+        """Do one more step."""
+        self.steps += (step,)
+        self.picks |= isinstance(step, (Draw, DrawMark))
+
+    def never(self) -> None:
+        """No packet matches."""
+        self.first = self.later = False
+
+    def packets(self, *, first: bool, later: bool) -> None:
+        """Note whether the first packet of a connection may match, and whether others may."""
+        self.first &= first
+        self.later &= later
+
+    def cannot(self, what: str, reason: str) -> None:
+        """Note the first thing that is not understood."""
+        self.opaque = self.opaque or Opaque(what, reason)
+
+    def rule(self, origin: Origin, act: Act, target: str = "", switch: Switch | None = None) -> Rule:
+        """The rule, which does something to what matches."""
+        return Rule(
+            origin,
+            self.where,
+            act,
+            self.steps,
+            target,
+            switch=switch,
+            picks=self.picks or switch is not None,
+            asks_mark=any(isinstance(step, MarkIs) for step in self.steps),
+            marks=any(isinstance(step, (SetMark, DrawMark)) for step in self.steps),
+            first=self.first,
+            later=self.later,
+            opaque=self.opaque,
+            element=self.element,
+            remarks=self.remarks,
+        )

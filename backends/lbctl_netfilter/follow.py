@@ -1,0 +1,652 @@
+"""New connections through chains: counters as automata, draws and hashes as parts, marks as they change.
+
+A counter that sees whole connections is followed through the period, which grows until it comes round; one
+that sees parts of them is in each of its positions equally often in the long run, as it is where its period
+would be too long.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import gcd
+from typing import TYPE_CHECKING, NamedTuple
+
+from lbctl_netfilter.budget import BudgetExceeded
+from lbctl_netfilter.conditions import (
+    ALL,
+    EVERYTHING,
+    SOME,
+    covered,
+    covers,
+    mark_field,
+    meet,
+    place_of,
+    size,
+    spans_rest,
+    unmet,
+)
+from lbctl_netfilter.index import written_by
+from lbctl_netfilter.ir import Act, Draw, DrawMark, MarkIs, Match, Memory, PickKind, SetMark
+from lbctl_netfilter.population import EXACT_BITS, START, End, Out, Population, ratio, turns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from lbctl_netfilter.budget import Budget
+    from lbctl_netfilter.conditions import Condition, Selector, Spans
+    from lbctl_netfilter.index import ChainIndex
+    from lbctl_netfilter.ir import Pick, Rule, Switch, Target
+    from lbctl_netfilter.marks import Marking
+    from lbctl_netfilter.population import Odds, State
+
+#: Longest period that is followed.
+LONGEST = 1 << 16
+#: States that connections of one period may be in, in all: each draw on a mark may double them.
+MOST_STATES = 1 << 15
+_ONE = Fraction(1)
+#: What a listener is told apart by: of two, the narrower one stands for itself.
+_LISTENER = frozenset({"proto", "dst", "dport", "dst-type"})
+#: Narrower selectors that following one brings up.
+_MOST_DERIVED = 16
+
+
+class Visit(NamedTuple):
+    """A rule that connections arrived at: how many of all, and how many it matched (None: unknown)."""
+
+    rule: Rule
+    arriving: Fraction
+    matched: Fraction | None
+    #: A number for the frame in which they came: rules of one chain that were met one after another.
+    frame: int
+    #: All that was asked of them until here.
+    path: Selector
+
+
+@dataclass(slots=True)
+class _Frame:
+    """A chain that connections are in."""
+
+    chain: str
+    rules: Iterator[Rule]
+    #: Those on their path, and those that a rule sent back to where they came from.
+    on: Population
+    back: Population
+    #: How much of all connections is on its path.
+    arriving: Fraction
+    #: The `frame` and `path` of its visits.
+    number: int
+    path: Selector
+    #: Where those that come out of it go on; None for a base chain.
+    outer: _Frame | None
+    #: True where they go on behind the chain that `outer` is, and not in it.
+    goto: bool
+
+
+class Exemption(NamedTuple):
+    """Some of the connections that a rule sends past others, and in what kind of chain it does that."""
+
+    conditions: tuple[Condition, ...]
+    rule: Rule
+    nat: bool
+    #: How many rules were met before.
+    at: int
+
+
+class Walk:
+    """The path of the connections of one selector through the chains of one hook."""
+
+    def __init__(
+        self,
+        chains: Mapping[str, ChainIndex],
+        given: Selector,
+        bits: int,
+        budget: Budget,
+        *,
+        later: bool = False,
+    ) -> None:
+        self.chains = chains
+        self.given = given
+        self.bits = bits
+        self.budget = budget
+        #: True for packets behind the first one of a connection.
+        self.later = later
+        #: True in a chain of kind `nat`.
+        self.nat = False
+        self.visits: list[Visit] = []
+        self.modes: set[str] = set()
+        self.memories: list[tuple[Memory, Rule]] = []
+        self.wide: dict[Rule, Selector] = {}
+        #: Counters in the order in which they were asked, each with a rule that asks it.
+        self.counters: list[tuple[object, Rule]] = []
+        #: Picks that were made for connections, whether or not that changes anything.
+        self.met: dict[object, Rule] = {}
+        #: Those of them that are not made in a chain of NAT, which sees first packets alone.
+        self.of_packets: set[object] = set()
+        self.exemptions: list[Exemption] = []
+        #: Rules that give some of the connections an endpoint, by what these are told apart.
+        self.partly: dict[Rule, tuple[Condition, ...]] = {}
+        #: Some of the connections, for which rules behind a pick do something else, with the first of these.
+        self.derived: list[tuple[Selector, Rule]] = []
+        #: Rules of which it is not known whether they match.
+        self.doubts: dict[Rule, None] = {}
+        #: Bits of the packet's mark that rules for some of the connections may set.
+        self.partial_marks: dict[Rule, int] = {}
+        #: The rule of this base chain, no one of NAT, that accepts some: they go on to the next chain, and
+        #: what the rest of this one does is for the others only.
+        self.let_on: Rule | None = None
+        #: Rules of which a counter counts before the rest of the rule selects, with what it counts.
+        self.early: dict[Rule, Selector] = {}
+        self.long = False
+        #: True where connections ask one counter more than once, and it is not known what that does.
+        self.twice = False
+        #: What the first connections meet, before the period begins.
+        self.starts: list[State] = []
+        self.hashes: dict[object, Pick] = {}
+        #: A hash by which all connections get their endpoints at once, and these.
+        self.table: Switch | None = None
+        self.overwritten: list[tuple[Rule, Rule, Fraction]] = []
+        #: Connections that a rule of the hook's own chain sends past all others.
+        self.returned: dict[int, Fraction] = {}
+        #: Where connections are followed one by one: the position of each counter.
+        self.turns: dict[object, int] | None = None
+        #: Before which of the visits connections came into a base chain.
+        self.entered: list[tuple[int, str]] = []
+        #: What connections meet on average that were followed one by one.
+        self.averaged: list[Visit] = []
+        #: What became of those that are no longer on their path.
+        self.ended = Population()
+        self._frames: list[_Frame] = []
+        self._numbers = 0
+
+    def chain(self, name: str, stream: Population) -> Population:
+        """What of a population is still on its path behind a chain's last rule. Raise `BudgetExceeded`."""
+        frames = self._frames = [self._frame(name, stream, stream.mass(), EVERYTHING)]
+        while True:
+            frame = frames[-1]
+            for rule in frame.rules:
+                inner = self._rule(rule, frame)
+                if inner:
+                    frames += reversed(inner)
+                    break
+            else:
+                frames.pop()
+                frame.on.add(frame.back)
+                outer = frame.outer
+                if outer is None:
+                    return frame.on
+                (outer.back if frame.goto else outer.on).add(frame.on)
+                self._settle(outer)
+
+    def _frame(
+        self,
+        name: str,
+        on: Population,
+        arriving: Fraction,
+        path: Selector,
+        outer: _Frame | None = None,
+        *,
+        goto: bool = False,
+    ) -> _Frame:
+        rules = self.chains[name].candidates(self.given)
+        self.budget.spend(1 + len(rules))
+        self._numbers += 1
+        return _Frame(name, iter(rules), on, Population(), arriving, self._numbers, path, outer, goto)
+
+    def _settle(self, frame: _Frame) -> None:
+        """After a rule took some, or changed them."""
+        if len(frame.on.states) > 1:
+            # Each costs as much as several rules.
+            self.budget.spend(len(frame.on.states) * (4 + (frame.on.length >> 9)))
+            if frame.on.size() > MOST_STATES:
+                if frame.on.length == 1:
+                    raise BudgetExceeded
+                # As for a counter whose period would be too long.
+                self._average(frame.on)
+        frame.arriving = frame.on.mass()
+        # Long fractions too: what is done to one takes many times what is done to a short one.
+        self.budget.spend(frame.arriving.denominator.bit_length() >> 7)
+        if frame.arriving.denominator.bit_length() > 3 * EXACT_BITS:
+            raise BudgetExceeded
+
+    def _average(self, *streams: Population) -> None:
+        """Follow the period no further: these connections, and those that left the same chain, on average."""
+        self.long = True
+        for stream in (*streams, self._frames[-1].back, self.ended):
+            stream.mean()
+
+    def _rule(self, rule: Rule, frame: _Frame) -> list[_Frame]:
+        """One rule, and the chains that it leads to."""
+        if not (rule.later if self.later else rule.first) or rule.refused:
+            return []
+        coverage = covers(rule.where, self.given)
+        if coverage is not ALL:
+            if coverage is SOME and frame.arriving:
+                self._narrow(rule, frame)
+            return []
+        act = rule.act
+        if act is Act.GO_ON and not rule.steps:
+            return []
+        if rule.opaque is not None:
+            self._doubt(rule, frame)
+            return []
+        if act is Act.JUMP and rule.target not in self.chains:
+            return []
+        there = meet(frame.path, rule.where, self.bits)
+        if there is None:
+            return []
+        arriving = frame.arriving
+        if not arriving:
+            # Nothing comes here any more; endpoints that no connection reaches are worth a finding.
+            if rule.maps:
+                self.visits.append(Visit(rule, arriving, arriving, frame.number, there))
+            return []
+        if rule.steps:
+            if not self._may_match(rule, there):
+                return []
+            matching, frame.on = self._asked(rule, frame.on, there)
+            matched = matching.mass()
+        else:
+            matching, frame.on = frame.on, Population()
+            matched = arriving
+        if act is Act.SWITCH and rule.switch is not None and matched:
+            return self._switched(rule, rule.switch, matching, frame, arriving, there)
+        self.visits.append(Visit(rule, arriving, matched, frame.number, there))
+        if not matched:
+            return []
+        if act is Act.RETURN and frame.outer is None:
+            self.returned[rule.line] = matched
+        if (act is Act.JUMP or act is Act.GOTO) and rule.target in self.chains:
+            return [self._frame(rule.target, matching, matched, there, frame, goto=act is Act.GOTO)]
+        self._act(rule, matching, frame)
+        self._settle(frame)
+        return []
+
+    def _doubt(self, rule: Rule, frame: _Frame) -> None:
+        """A rule that may or may not match: the others go on."""
+        if not frame.arriving or not self.matters(rule):
+            return
+        self.doubts[rule] = None
+        self.visits.append(Visit(rule, frame.arriving, None, frame.number, frame.path))
+
+    def matters(self, rule: Rule) -> bool:
+        """True where it makes a difference whether a rule matches."""
+        if rule.act is Act.JUMP or rule.act is Act.GOTO:
+            return rule.target not in self.chains or not self.chains[rule.target].idle
+        return rule.act is not Act.GO_ON or rule.marks
+
+    def _narrow(self, rule: Rule, frame: _Frame) -> None:
+        """A rule for some of the connections: those it sends past others are none of this service."""
+        conditions = tuple(unmet(rule.where, self.given))
+        listeners = all(field in _LISTENER for field, _ in conditions)
+        if (rule.exempts and self._hold(rule, frame.on)) or (rule.act is Act.GOTO and not listeners):
+            self.exemptions.append(Exemption(conditions, rule, self.nat, len(self.visits)))
+            if not self.nat and rule.act is not Act.DROP:
+                self.let_on = self.let_on or rule
+        elif rule.maps:
+            self.partly[rule] = conditions
+            if rule.act is Act.TO and self.nat:
+                self.exemptions.append(Exemption(conditions, rule, self.nat, len(self.visits)))
+        else:
+            conditions = ()
+        if conditions and frame.arriving < 1 and len(self.derived) < _MOST_DERIVED:
+            # What was picked before is theirs, too.
+            narrower = meet(self.given, rule.where, self.bits)
+            if narrower is not None:
+                self.derived.append((narrower, rule))
+        written = self.chains[rule.target].written if rule.target in self.chains else written_by(rule)
+        if written:
+            self.partial_marks[rule] = written
+
+    def _hold(self, rule: Rule, stream: Population) -> bool:
+        """True where the marks that a rule asks for are those of all connections."""
+        for step in rule.steps:
+            if isinstance(step, MarkIs):
+                for state in stream.states:
+                    mark = state.connmark if step.connection else state.mark
+                    if mark is None or not any(low <= mark & step.mask <= high for low, high in step.values):
+                        return False
+        return True
+
+    def _may_match(self, rule: Rule, there: Selector) -> bool:
+        """False where conditions behind a counter are not met: it counts, and that is all."""
+        may = True
+        for step in rule.steps:
+            if isinstance(step, Match):
+                may &= covers(step.where, self.given) is ALL
+                if covers(step.where, there) is not ALL:
+                    self.early[rule] = there
+        if not may:
+            for number, each in enumerate(rule.steps):
+                if isinstance(each, Draw):
+                    self._meet(_identity(each.pick, rule, number), rule)
+        return may
+
+    def _meet(self, identity: object, rule: Rule) -> None:
+        self.met[identity] = rule
+        if not self.nat:
+            self.of_packets.add(identity)
+
+    # -- steps: each gives those that match, and the others
+
+    def _asked(self, rule: Rule, stream: Population, there: Selector) -> tuple[Population, Population]:
+        taken, left = stream, Population()
+        for number, step in enumerate(rule.steps):
+            if not taken:
+                break
+            match step:
+                case Draw():
+                    found, others = self._drawn(step, number, rule, taken, left, there)
+                case MarkIs():
+                    found, others = self._with_mark(step, rule, taken)
+                case SetMark():
+                    found, others = self._set(rule, step.marking, taken), Population()
+                case DrawMark():
+                    found, others = self._marked_by(step, number, rule, taken, left, there)
+                case Memory():
+                    if step.asks:
+                        self.memories.append((step, rule))
+                    # A client that is new is in no list.
+                    found, others = _all(taken, step.asks == step.inverted)
+                case Match():
+                    found, others = taken, Population()
+            left.add(others)
+            taken = found
+        return taken, left
+
+    def _drawn(
+        self, step: Draw, number: int, rule: Rule, taken: Population, left: Population, there: Selector
+    ) -> tuple[Population, Population]:
+        hits = size(step.hits)
+        if hits in {0, step.pick.modulus}:
+            self._meet(_identity(step.pick, rule, number), rule)
+            return _all(taken, hits > 0)
+        found = self._parted(step.pick, [step.hits], number, rule, taken, left, there)
+        return found[0], found[1]
+
+    def _marked_by(
+        self, step: DrawMark, number: int, rule: Rule, taken: Population, left: Population, there: Selector
+    ) -> tuple[Population, Population]:
+        *parts, others = self._parted(
+            step.pick, [spans for spans, _ in step.cases], number, rule, taken, left, there
+        )
+        found = Population(others.length)
+        for part, (_, marking) in zip(parts, step.cases, strict=True):
+            found.add(self._set(rule, marking, part))
+        return found, others
+
+    def _parted(
+        self,
+        pick: Pick,
+        groups: Sequence[Spans],
+        number: int,
+        rule: Rule,
+        taken: Population,
+        left: Population,
+        there: Selector,
+    ) -> list[Population]:
+        """Those that get a number of each group, and at last all others."""
+        identity = _identity(pick, rule, number)
+        self._meet(identity, rule)
+        if pick.modulus == 1:
+            at = next((i for i, spans in enumerate(groups) if spans), len(groups))
+            return [taken if i == at else Population(taken.length) for i in range(len(groups) + 1)]
+        match pick.kind:
+            case PickKind.COUNTER:
+                return self._counted(pick, identity, groups, rule, taken, left, there)
+            case PickKind.DICE:
+                self.modes.add(pick.kind.value)
+                return _shared(pick, groups, taken)
+            case PickKind.HASH:
+                self.modes.add(pick.kind.value)
+                return self._hashed(pick, identity, groups, taken)
+
+    def _counted(
+        self,
+        pick: Pick,
+        identity: object,
+        groups: Sequence[Spans],
+        rule: Rule,
+        taken: Population,
+        left: Population,
+        there: Selector,
+    ) -> list[Population]:
+        every = pick.modulus
+        if self.turns is not None:
+            # The counter asked by one connection.
+            turn = self.turns.get(identity, 0)
+            self.turns[identity] = (turn + 1) % every
+            at = next(
+                (i for i, spans in enumerate(groups) if any(low <= turn <= high for low, high in spans)),
+                len(groups),
+            )
+            return [taken if i == at else Population(taken.length) for i in range(len(groups) + 1)]
+        self.modes.add(pick.kind.value)
+        self.counters.append((identity, rule))
+        if there != self.given:
+            self.wide[rule] = there
+        masses = taken.masses()
+        if masses.keys() == {1}:
+            whole = masses[1].bit_count()
+            rounds = every // gcd(whole, every)
+            if rounds * taken.length <= LONGEST:
+                self.budget.spend(rounds * taken.length >> 7)
+                places = turns(masses[1], taken.length, rounds, every, tuple(groups))
+                taken.repeat(rounds)
+                return [*(taken.split(each) for each in places), taken]
+            self._average(taken, left)
+        return _shared(pick, groups, taken)
+
+    def _hashed(
+        self, pick: Pick, identity: object, groups: Sequence[Spans], taken: Population
+    ) -> list[Population]:
+        known_pick = self.hashes.get(identity)
+        if known_pick is None or known_pick.modulus < pick.modulus:
+            self.hashes[identity] = pick
+        total = pick.modulus
+        rest = spans_rest(tuple(sorted(span for spans in groups for span in spans)), total - 1)
+        found = [Population(taken.length) for _ in range(len(groups) + 1)]
+        pieces = sorted(
+            (Fraction(low, total), Fraction(high + 1, total), i)
+            for i, spans in enumerate([*groups, rest])
+            for low, high in spans
+        )
+        for state, chance, places in taken.parts():
+            known = {key: (low, high) for key, low, high in state.nodes}
+            low, high = known.get(identity, (Fraction(0), _ONE))
+            self.budget.spend(len(pieces) * (1 + len(known)))
+            for a, b, i in pieces:
+                first, last = max(a, low), min(b, high)
+                if first >= last:
+                    continue
+                known[identity] = (first, last)
+                nodes = tuple(sorted(((key, *span) for key, span in known.items()), key=repr))
+                found[i].put(state._replace(nodes=nodes), chance * (last - first) / (high - low), places)
+        return found
+
+    def _with_mark(self, step: MarkIs, rule: Rule, stream: Population) -> tuple[Population, Population]:
+        found, others = Population(stream.length), Population(stream.length)
+        if not step.connection:
+            partial = any(bits & step.mask for bits in self.partial_marks.values())
+            if partial and self.matters(rule):
+                self.doubts[rule] = None
+        asked = self.given.get(mark_field(connection=step.connection, mask=step.mask))
+        if asked is not None and all(
+            (state.connection_by if step.connection else state.by) is None for state in stream.states
+        ):
+            return _all(stream, covered(step.values, asked) is ALL)
+        for state, chances in stream.states.items():
+            mark = state.connmark if step.connection else state.mark
+            if mark is None:
+                self.doubts[rule] = None
+            met = mark is not None and any(low <= mark & step.mask <= high for low, high in step.values)
+            (found if met else others).states[state] = chances
+        return found, others
+
+    def _set(self, rule: Rule, marking: Marking, stream: Population) -> Population:
+        changed = Population(stream.length)
+        if self.let_on is not None and not marking.connection:
+            self.partial_marks[self.let_on] = self.partial_marks.get(self.let_on, 0) | marking.written
+        for state, chance, places in stream.parts():
+            mass = chance * places.bit_count()
+            changed.put(self._marked(rule, marking, state, mass, stream.length), chance, places)
+        return changed
+
+    def _marked(self, rule: Rule, marking: Marking, state: State, mass: Odds, of: int) -> State:
+        packet, connection = marking.apply(state.mark, state.connmark)
+        if marking.copies:
+            if marking.connection:
+                return state._replace(connmark=connection, connection_by=state.by or state.connection_by)
+            return state._replace(mark=packet, by=state.connection_by or state.by)
+        before, after = (state.connmark, connection) if marking.connection else (state.mark, packet)
+        who = state.connection_by if marking.connection else state.by
+        if who is not None and who is not rule and before != after and who.picks:
+            same_bits = any(each.written & marking.written for each in who.markings)
+            if same_bits:
+                self.overwritten.append((who, rule, Fraction(mass, of)))
+        if marking.connection:
+            return state._replace(connmark=connection, connection_by=rule)
+        return state._replace(mark=packet, by=rule)
+
+    # -- targets
+
+    def _switched(
+        self,
+        rule: Rule,
+        switch: Switch,
+        matching: Population,
+        frame: _Frame,
+        arriving: Fraction,
+        there: Selector,
+    ) -> list[_Frame]:
+        """Those that a picked number sends to one target or another."""
+        pick, cases = switch
+        identity = _identity(pick, rule, -1)
+        at_once = pick.kind is PickKind.HASH and all(target.act is Act.TO for _, target in cases)
+        at_once &= all(key != identity for state in matching.states for key, _, _ in state.nodes)
+        if at_once and len(cases) > 1:
+            # Nothing else asks for the places of clients: parts are enough.
+            self._meet(identity, rule)
+            self.modes.add(pick.kind.value)
+            self.hashes[identity] = pick
+            if arriving == 1 and matching.states.keys() == {START}:
+                self.table = switch
+            *parts, missed = _shared(pick, [spans for spans, _ in cases], matching)
+        else:
+            *parts, missed = self._parted(
+                pick, [spans for spans, _ in cases], -1, rule, matching, frame.on, there
+            )
+        on = missed.mass()
+        self.visits.append(Visit(rule, arriving, arriving - on - frame.on.mass(), frame.number, there))
+        frame.on.add(missed)
+        frames: list[_Frame] = []
+        for part, (_, target) in zip(parts, cases, strict=True):
+            if part:
+                frames += self._targeted(rule, target, part, frame, there)
+        self._settle(frame)
+        return frames
+
+    def _targeted(
+        self, rule: Rule, target: Target, part: Population, frame: _Frame, there: Selector
+    ) -> list[_Frame]:
+        match target.act:
+            case Act.TO:
+                self.end(part, Out(End.ENDPOINT, target.to, rule, target.name))
+            case Act.JUMP | Act.GOTO if target.to in self.chains:
+                goto = target.act is Act.GOTO
+                return [self._frame(target.to, part, part.mass(), there, frame, goto=goto)]
+            case Act.RETURN:
+                frame.back.add(part)
+            case Act.ACCEPT | Act.DROP:
+                end = End.ACCEPTED if target.act is Act.ACCEPT else End.LOST
+                self.end(part, Out(end, f"{target.to} in line {rule.line}", rule))
+            case _:
+                frame.on.add(part)
+        return []
+
+    def _act(self, rule: Rule, taken: Population, frame: _Frame) -> None:
+        match rule.act:
+            case Act.TO:
+                if len(rule.to) == 1:
+                    self.end(taken, Out(End.ENDPOINT, self._endpoint(rule, rule.to[0][0]), rule))
+                    return
+                if rule.to:
+                    self.modes.add(rule.own_mode or "random")
+                for to, part in rule.to:
+                    self.end(taken, Out(End.ENDPOINT, to, rule), part)
+            case Act.ACCEPT:
+                self.end(taken, Out(End.ACCEPTED, f"{rule.target} in line {rule.line}", rule))
+            case Act.DROP:
+                if self.let_on is not None:
+                    self.doubts[self.let_on] = None
+                self.end(taken, Out(End.LOST, f"{rule.target} in line {rule.line}", rule))
+            case Act.UNKNOWN:
+                words = f"{rule.target} in line {rule.line}, which is not in the text"
+                self.end(taken, Out(End.LOST, words, rule))
+            case Act.RETURN:
+                frame.back.add(taken)
+            case _:
+                frame.on.add(taken)
+
+    def _endpoint(self, rule: Rule, to: str) -> str:
+        """An endpoint, without a port where that of the connection lies in the range and stays."""
+        if rule.ports is None or self.given.dport is None:
+            return to
+        low, high = rule.ports
+        if not all(low <= first and last <= high for first, last in self.given.dport):
+            return to
+        host = to.rpartition(":")[0] if place_of(to, self.bits)[0] is not None else ""
+        return host.strip("[]") or "local"
+
+    def end(self, stream: Population, out: Out, share: Odds = 1) -> None:
+        """A share of all connections of a population ends in one way."""
+        ended = self.ended
+        if ended and ended.length != stream.length:
+            ended = Population()
+        ended.length = stream.length
+        for state, chance, places in stream.parts():
+            ended.put(state._replace(out=out), chance if share == 1 else chance * share, places)
+        if ended is not self.ended:
+            self.ended.add(ended)
+
+    def accepted(self) -> Population:
+        """Those that were accepted in a base chain, which are on their way to the next one."""
+        ended, self.ended = self.ended, Population(self.ended.length)
+        found = Population(ended.length)
+        for state, chance, places in ended.parts():
+            if state.out is not None and state.out.end is End.ACCEPTED:
+                found.put(state._replace(out=None), chance, places)
+            else:
+                self.ended.put(state, chance, places)
+        return found
+
+
+def _identity(pick: Pick, rule: Rule, number: int) -> object:
+    return (rule, number) if pick.key is None else pick.key
+
+
+def _all(stream: Population, taken: bool) -> tuple[Population, Population]:
+    return (stream, Population()) if taken else (Population(), stream)
+
+
+def _shared(pick: Pick, groups: Sequence[Spans], taken: Population) -> list[Population]:
+    """Parts of each connection, by how many numbers each group has."""
+    found, left = [], pick.modulus
+    for spans in groups:
+        count = size(spans)
+        if count == left:
+            part, taken = taken, Population(taken.length)
+        else:
+            part = taken.part(ratio(count, left)) if count else Population(taken.length)
+        found.append(part)
+        left -= count
+    return [*found, taken]
+
+
+def numbers_of(switch: Switch) -> list[Target | None]:
+    """The target of each number."""
+    made: list[Target | None] = [None] * switch.pick.modulus
+    for spans, target in switch.cases:
+        for low, high in spans:
+            made[low : high + 1] = [target] * (high - low + 1)
+    return made

@@ -1,0 +1,392 @@
+"""What becomes of the connections of a selector → the service that they are of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import partial
+from math import lcm
+from typing import TYPE_CHECKING, NamedTuple
+
+from lbctl.model import MAX_SLOTS, Kept, ReadService, ReadShare
+from lbctl_netfilter.conditions import LOCAL, YES, is_negative, rest, spelled, when
+from lbctl_netfilter.follow import numbers_of
+from lbctl_netfilter.hooks import HOOKS
+from lbctl_netfilter.ir import Act
+from lbctl_netfilter.population import End, ratio
+from lbctl_netfilter.selectors import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from lbctl.model import Family, SourceNat, Step
+    from lbctl_netfilter.conditions import Condition, Selector
+    from lbctl_netfilter.follow import Exemption, Walk
+    from lbctl_netfilter.hooks import Hook
+    from lbctl_netfilter.ir import Pick, Rule
+    from lbctl_netfilter.population import Odds, Population, State
+    from lbctl_netfilter.selectors import Found
+
+_SNAT = frozenset({"snat"})
+#: The longest table of a hash that is shown slot by slot.
+_LONGEST = 1 << 16
+#: Exemptions that are told one by one.
+_MOST_EXEMPTIONS = 256
+_ORIGINAL = "policy ACCEPT: the original destination"
+
+
+@dataclass(slots=True)
+class Followed:
+    """A service with all that was seen on the path of its connections."""
+
+    service: ReadService
+    kind: Kind
+    walk: Walk
+    selector: Found
+    family: Family
+    hook: Hook
+    walks: list[Walk] = field(default_factory=list)
+    #: True where rules say by themselves that some connections are not to be balanced.
+    explicit_leak: bool = False
+    #: Picks that are made anew for packets behind the first one of a connection.
+    anew: frozenset[object] = frozenset()
+    #: True where rules say by themselves that this host's own connections are not to be balanced.
+    left_out: bool = False
+
+
+class _Label(NamedTuple):
+    """What a service calls the end of some connections."""
+
+    to: str | None
+    action: str
+    why: str
+    rule: Rule | None
+    name: str | None = None
+
+
+class _Parts:
+    """The parts of all connections that go to each endpoint, and elsewhere."""
+
+    def __init__(self, population: Population, selector: Found, kind: Kind, bits: int) -> None:
+        self.shares: dict[str, Odds] = {}
+        self.leaks: dict[str, Odds] = {}
+        self.actions: dict[str, None] = {}
+        self.names: dict[str, str | None] = {}
+        self.order: dict[str, int] = {}
+        self.ends: dict[State, str | None] = {}
+        label = label_of(kind)
+        for state, chances in population.states.items():
+            found = label(state)
+            part: Odds = 0
+            for chance, places in chances.items():
+                part += chance * places.bit_count()
+            to = self.ends[state] = _shown(found.to, selector, bits)
+            if to is None:
+                self.leaks[found.why] = self.leaks.get(found.why, 0) + part
+                continue
+            self.shares[to] = self.shares.get(to, 0) + part
+            self.actions[found.action] = None
+            rule = found.rule
+            if rule is not None and rule.line < self.order.get(to, rule.line + 1):
+                # Of several rules for one endpoint, the first one names it.
+                self.order[to] = rule.line
+                self.names[to] = found.name or rule.origin.comment
+
+
+def service_of(
+    family: Family,
+    hook: Hook,
+    selector: Found,
+    walk: Walk,
+    population: Population,
+    kind: Kind,
+    source: tuple[SourceNat | None, tuple[int, ...]],
+) -> ReadService | None:
+    """The service, or None where the connections are not balanced."""
+    bits, where = hook.bits, selector.where
+    parts = _Parts(population, selector, kind, bits)
+    if kind is Kind.MARK and not walk.modes:
+        return None
+    if not parts.shares and kind is not Kind.NOTHING:
+        return None
+    if kind is Kind.NAT and set(parts.actions) <= _SNAT and not walk.modes:
+        return None
+    mode = _mode(walk, parts)
+    slots, pick = _slots(walk, population, selector, kind, parts, mode, bits)
+    length = population.length
+    order = _order(slots, parts)
+    lines, picking = _lines(walk, kind)
+    several = "mark" if kind is Kind.MARK else "mixed"
+    action = next(iter(parts.actions)) if len(parts.actions) == 1 else (several if parts.actions else "")
+    return ReadService(
+        family=family,
+        proto=_positive("proto", where, bits),
+        dst=_positive("dst", where, bits, "local" if LOCAL in where.extra else "any"),
+        dport=_positive("dport", where, bits),
+        hooks=hook.names,
+        action=action or selector.leaves[0].action or "none",
+        mode=mode,
+        backends=tuple(
+            ReadShare(
+                to=to,
+                share=ratio(parts.shares[to], length),
+                name=_endpoint_name(parts.names.get(to), selector.name),
+            )
+            for to in order
+        ),
+        leak=ratio(sum(parts.leaks.values()), length),
+        leak_to="; ".join(parts.leaks) or None,
+        affinity=_affinity(walk, mode),
+        when=when(_when(where, walk, kind), bits) or None,
+        name=selector.name,
+        slots=slots,
+        hash_seed=pick.seed if pick else None,
+        placing=pick.placing if pick else None,
+        source_nat=source[0] if kind is Kind.NAT else None,
+        source_lines=source[1] if kind is Kind.NAT else (),
+        way=partial(hook.path, where),
+        lines=lines,
+        picking=picking,
+    )
+
+
+def _positive(name: str, where: Selector, bits: int, otherwise: str = "any") -> str:
+    """A field as a service has it: negations stand among the other conditions."""
+    values = where.get(name)
+    if values is None or is_negative(name, values, bits):
+        return otherwise
+    return spelled(name, values, bits)
+
+
+def _mode(walk: Walk, parts: _Parts) -> str:
+    if not parts.shares:
+        return "none"
+    if not walk.modes or (len(parts.shares) == 1 and not parts.leaks):
+        return "single"
+    return next(iter(walk.modes)) if len(walk.modes) == 1 else "mixed"
+
+
+def _slots(
+    walk: Walk,
+    population: Population,
+    selector: Found,
+    kind: Kind,
+    parts: _Parts,
+    mode: str,
+    bits: int,
+) -> tuple[tuple[str | None, ...], Pick | None]:
+    """One period, or the slots of a hash and what picks them; nothing where it is not known."""
+    if mode == "single":
+        return tuple(parts.shares), None
+    if mode == "hash":
+        if len(walk.hashes) != 1:
+            return (), None
+        [pick] = walk.hashes.values()
+        if pick.placing is None or pick.modulus > _LONGEST:
+            return (), None
+        if walk.table is not None:
+            targets = numbers_of(walk.table)
+            return tuple([_shown(each.to, selector, bits) if each else None for each in targets]), pick
+        label = label_of(kind)
+        found = _hash_slots(population, pick, lambda state: _shown(label(state).to, selector, bits))
+        return (found, pick) if found else ((), None)
+    if walk.twice or walk.doubts:
+        # What is only right on average, since its period is too long to follow, has no sequence.
+        return (), None
+    made = tuple([parts.ends[state] for state in population.sequence()])
+    label = label_of(kind)
+    return _from_start(made, [_shown(label(state).to, selector, bits) for state in walk.starts]), None
+
+
+def _order(slots: Sequence[str | None], parts: _Parts) -> list[str]:
+    """Endpoints in the order of the rules; those of one rule as they get their turns."""
+    seen = {to: number for number, to in reversed(list(enumerate(slots[:MAX_SLOTS])))}
+    return sorted(parts.shares, key=lambda to: (parts.order.get(to, 0), seen.get(to, MAX_SLOTS)))
+
+
+def _lines(walk: Walk, kind: Kind) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The lines of the rules that take part, and of those that pick."""
+    lines: set[int] = set()
+    picking: set[int] = set()
+    for visit in walk.visits:
+        rule = visit.rule
+        if rule.opaque is not None:
+            continue
+        part = visit.matched and (rule.act is not Act.GO_ON or (rule.marks and kind is Kind.MARK))
+        if part or (visit.arriving and rule.maps):
+            lines.add(rule.line)
+        if visit.matched and (rule.picks or rule.maps):
+            picking.add(rule.line)
+    return tuple(sorted(lines)), tuple(sorted(picking))
+
+
+def label_of(kind: Kind) -> Callable[[State], _Label]:
+    """What tells the end of a connection, for a kind of service."""
+    return _marked if kind is Kind.MARK else _mapped
+
+
+def _mapped(state: State) -> _Label:
+    out = state.out
+    if out is None:
+        return _Label(None, "", _ORIGINAL, None)
+    if out.end is End.ENDPOINT:
+        return _Label(out.text, out.rule.action if out.rule else "", "", out.rule, out.name)
+    return _Label(None, "", out.text, out.rule)
+
+
+def _marked(state: State) -> _Label:
+    out = state.out
+    if out is not None and out.end is End.LOST:
+        return _Label(None, "", out.text, out.rule)
+    if state.by is not None and state.mark:
+        return _Label(f"mark {state.mark:#x}", "mark", "", state.by)
+    if state.connection_by is not None and state.connmark:
+        return _Label(f"mark {state.connmark:#x}", "connmark", "", state.connection_by)
+    return _Label(None, "", "no mark", None)
+
+
+def falls_through(population: Population, kind: Kind) -> bool:
+    """True where some connections come to the end of the rules."""
+    if kind is Kind.MARK:
+        return any(_marked(state).to is None and state.out is None for state in population.states)
+    return any(state.out is None for state in population.states)
+
+
+def _affinity(walk: Walk, mode: str) -> Kept | None:
+    for memory, rule in walk.memories:
+        leads = memory.kind == "map" or rule.maps or rule.act in {Act.JUMP, Act.GOTO}
+        if not memory.inverted and leads:
+            return Kept(kind=memory.kind, by=memory.by, seconds=memory.seconds)
+    if mode == "hash":
+        by = {pick.by for pick in walk.hashes.values()} | {visit.rule.by for visit in walk.visits}
+        by.discard("")
+        if len(by) == 1 and all(pick.by for pick in walk.hashes.values()):
+            return Kept(kind="hash", by=by.pop(), seconds=None)
+    return None
+
+
+def _when(where: Selector, walk: Walk, kind: Kind) -> list[Condition]:
+    """The conditions beside protocol, address and port, and what rules in front leave of each field."""
+    bits = walk.bits
+    made: list[Condition] = [
+        pair for pair in where.conditions[:3] if pair[0] in _HEAD and is_negative(*pair, bits)
+    ]
+    made += [pair for pair in where.extra if pair != LOCAL or where.dst is not None]
+    marked = max((i for i, visit in enumerate(walk.visits) if visit.rule.marks), default=-1)
+    past = [exemption for exemption in walk.exemptions if _is_past(exemption, kind, marked)]
+    if len(past) > _MOST_EXEMPTIONS:
+        made.append((f"not={len(past)} rules from line {past[0].rule.line} on", YES))
+    for exemption in past if len(past) <= _MOST_EXEMPTIONS else ():
+        if len(exemption.conditions) == 1:
+            [(name, values)] = exemption.conditions
+            others = rest(name, values, bits)
+            if others is not None:
+                made.append((name, others))
+                continue
+        text = " ".join(f"{name} {text}" for name, text in when(exemption.conditions, bits).items())
+        made.append((f"not={text}", YES))
+    return made
+
+
+_HEAD = frozenset({"proto", "dst", "dport"})
+
+
+def _is_past(exemption: Exemption, kind: Kind, marked: int) -> bool:
+    """True where an exemption keeps connections from what a service is about.
+
+    `marked` is which of the rules that were met is the last one that marks.
+    """
+    if kind is Kind.MARK:
+        return not exemption.nat and exemption.at <= marked
+    return exemption.nat or exemption.rule.act is Act.DROP
+
+
+def _hash_slots(
+    population: Population, pick: Pick, to_of: Callable[[State], str | None]
+) -> tuple[str | None, ...]:
+    """Where the clients of each slot go; empty where they do not all go to one place."""
+    spans: list[tuple[Fraction, Fraction, str | None]] = []
+    for state in population.states:
+        span = next(((low, high) for key, low, high in state.nodes), None)
+        spans.append((*(span or (Fraction(0), Fraction(1))), to_of(state)))
+    size = pick.modulus
+    for low, high, _ in spans:
+        size = lcm(size, low.denominator, high.denominator)
+        if size > MAX_SLOTS:
+            return ()
+    slots: list[str | None] = [None] * size
+    taken = [0] * size
+    for low, high, to in spans:
+        for i in range(int(low * size), int(high * size)):
+            taken[i] += 1
+            slots[i] = to
+    return tuple(slots) if max(taken) == 1 else ()
+
+
+def _from_start(slots: tuple[str | None, ...], starts: Sequence[str | None]) -> tuple[str | None, ...]:
+    """A period as it is for the very first connection; empty where what comes before it is no part of it."""
+    if not starts or not slots:
+        return slots
+    count = len(slots)
+    first = -len(starts) % count
+    whole = (*slots[first:], *slots[:first])
+    return whole if all(each == whole[i % count] for i, each in enumerate(starts)) else ()
+
+
+def _shown(to: str | None, selector: Found, bits: int) -> str | None:
+    """An endpoint as it is shown: where only the address is rewritten, the port is that of the listener."""
+    if to == "local" and selector.where.dport is not None:
+        return spelled("dport", selector.where.dport, bits)
+    return to
+
+
+def _endpoint_name(comment: str | None, service: str | None) -> str | None:
+    if comment and service and comment.startswith(f"{service}/"):
+        return comment[len(service) + 1 :]
+    return None
+
+
+# -- the same at several hooks
+
+
+def identity(found: Followed) -> object:
+    """What services have in common that are the same at several hooks."""
+    service = found.service
+    return (
+        found.family,
+        found.selector.where,
+        service.action,
+        service.mode,
+        # A fraction takes longer to be hashed than its two numbers.
+        tuple((each.to, each.name, *each.share.as_integer_ratio()) for each in service.backends),
+        service.leak.as_integer_ratio(),
+        service.affinity,
+        service.hash_seed,
+        service.slots,
+        tuple((service.when or {}).items()),
+    )
+
+
+def merge(
+    found: Followed, hooks: Sequence[str], lines: Sequence[int], way: Callable[[], tuple[Step, ...]]
+) -> None:
+    """Have a service be at more hooks, where it is the same."""
+    service = found.service
+    found.service = replace(
+        service,
+        hooks=tuple(hook for hook in HOOKS if hook in {*service.hooks, *hooks}),
+        lines=tuple(sorted({*service.lines, *lines})),
+        way=partial(_both, service.way, way),
+    )
+
+
+def _both(one: Callable[[], tuple[Step, ...]], other: Callable[[], tuple[Step, ...]]) -> tuple[Step, ...]:
+    return one() + other()
+
+
+def rules_met(found: Followed) -> Iterator[Rule]:
+    """All rules that its connections arrive at."""
+    for walk in found.walks:
+        for visit in walk.visits:
+            if visit.arriving:
+                yield visit.rule
