@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from lbctl_netfilter.budget import Budget, BudgetExceeded
 from lbctl_netfilter.conditions import BITS, EVERYTHING, described, mark_field, narrowed, unmarked
-from lbctl_netfilter.findings import SEVERITIES, Findings, Movers
+from lbctl_netfilter.findings import CURED, SEVERITIES, Findings, Movers
 from lbctl_netfilter.hooks import BEFORE, ENTRIES, Hook, bases, hooks, settled
 from lbctl_netfilter.index import index
 from lbctl_netfilter.ir import JUMPS, Act, MarkIs, link
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from lbctl.model import Family, ReadService
     from lbctl_netfilter.conditions import Selector
-    from lbctl_netfilter.corrections import Corrections
+    from lbctl_netfilter.corrections import Corrections, Lines
     from lbctl_netfilter.follow import Walk
     from lbctl_netfilter.hooks import Leads
     from lbctl_netfilter.index import ChainIndex
@@ -105,6 +105,17 @@ class Analysis:
         movers = {counter: list(selectors) for counter, selectors in self.movers.items()}
         for family in self._families:
             family.finish(movers)
+
+    def correct(self) -> None:
+        """Give all findings of a ladder its one correction; the last thing to do."""
+        cures: dict[int, Lines] = {}
+        for family in self._families:
+            cures = family.cures() | cures
+        findings = self._log.findings
+        for number, found in enumerate(findings):
+            cure = cures.get(found.line)
+            if cure and found.code in CURED and found.corrected:
+                findings[number] = replace(found, corrected=cure)
 
     def touch(self, rule: Rule) -> None:
         """Note a rule that is a part of a service."""
@@ -222,6 +233,10 @@ class _Family:
             found.left_out = asked or found.selector.where in self._left_out
             found.service = self._finished(found, movers)
         self._findings.of_services(self.found, movers)
+
+    def cures(self) -> dict[int, Lines]:
+        """By the line of a rung, the one correction of its ladder."""
+        return self._findings.ladders(self.found)
 
     def _finished(self, found: Followed, movers: Movers) -> ReadService:
         """The service, with what its shares depend on beside its rules."""

@@ -62,6 +62,21 @@ SEVERITIES: Mapping[str, Severity] = {
 Movers: TypeAlias = "Mapping[object, Sequence[tuple[Family, Selector]]]"
 #: Rules that keep what they match.
 _KEEPING = frozenset({Act.TO, Act.ACCEPT, Act.DROP, Act.RETURN})
+#: Findings that one correction of the whole ladder mends.
+CURED = frozenset(
+    {
+        "equal-probability-on-each-line",
+        "every-n-on-each-line",
+        "no-catch-all",
+        "nth-missing-packet",
+        "packet-out-of-range",
+        "probability-rounding",
+        "probability-zero",
+        "statistic-before-selector",
+    }
+)
+#: How many times the part of another one a rung takes at most, that was to take the same.
+_EVEN = Fraction(11, 10)
 #: Clients that a list of `recent` keeps unless the module was told otherwise.
 _LIST = 100
 
@@ -139,6 +154,26 @@ class Findings:
                         "100 %",
                         self._corrections.behind(rule),
                     )
+
+    # -- one correction for each ladder
+
+    def ladders(self, found: Sequence[Followed]) -> dict[int, Lines]:
+        """By the line of a rung, the one correction of its ladder, with all that is to be mended in it."""
+        cures: dict[int, Lines] = {}
+        for each in found:
+            if each.kind is Kind.MARK:
+                continue
+            for rungs in _rungs(each.walk):
+                if not any(_is_rung(step) for visit in rungs for step in visit.rule.steps):
+                    continue
+                rules = [visit.rule for visit in rungs]
+                lines = self._cures.get(rules[0].place)
+                if lines is None and _is_even(rungs):
+                    by_chance = _by_chance(rules)
+                    lines = self._corrections.equal(rules, each.service, by_chance=by_chance)
+                for rule in rules if lines else ():
+                    cures.setdefault(rule.line, lines or ())
+        return cures
 
     # -- ladders
 
@@ -250,11 +285,7 @@ class Findings:
     def _caught(self, rungs: Sequence[Visit], service: ReadService) -> Lines:
         """The rungs of a ladder, the last one with all that is left; equal parts, if they were equal."""
         rules = [rung.rule for rung in rungs]
-        by_chance = any(
-            isinstance(step, Draw) and step.pick.kind is PickKind.DICE
-            for rule in rules
-            for step in rule.steps
-        )
+        by_chance = _by_chance(rules)
         if len({rung.matched for rung in rungs}) == 1:
             return self._corrections.equal(rules, service, by_chance=by_chance)
         return self._corrections.caught(rules, service, by_chance=by_chance)
@@ -482,6 +513,19 @@ def _rungs(walk: Walk) -> Iterator[list[Visit]]:
             ):
                 kept.append(visit)
         yield kept
+
+
+def _by_chance(rules: Sequence[Rule]) -> bool:
+    """True for a ladder of draws."""
+    return any(
+        isinstance(step, Draw) and step.pick.kind is PickKind.DICE for rule in rules for step in rule.steps
+    )
+
+
+def _is_even(rungs: Sequence[Visit]) -> bool:
+    """True where rungs take about the same, as far as they take anything."""
+    taken = [visit.matched for visit in rungs if visit.matched]
+    return bool(taken) and min(taken) * _EVEN >= max(taken)
 
 
 def _is_guarded(rule: Rule) -> bool:

@@ -73,6 +73,7 @@ def read_ruleset(ruleset: Ruleset, log: Log) -> Reading:
     analysis.finish()
     fragments = {key for key, table in ruleset.tables.items() if table.fragment and not table.whole}
     checks.of_rules(rules, analysis.is_lost, fragments, log)
+    analysis.correct()
     return Reading(
         format="iptables-save" if ruleset.saved else "commands",
         accept=log.accept,

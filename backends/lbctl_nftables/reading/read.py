@@ -83,6 +83,7 @@ def read_document(document: Document, size: int) -> Reading:
     analysis.finish()
     checks.of_others(document)
     checks.of_rules(document, rules, chains, analysis.is_lost)
+    analysis.correct()
     return Reading(
         format=FORMAT,
         accept=document.log.accept,
