@@ -28,7 +28,8 @@ ADDRESSES = frozenset({"dst", "src", "ctorigdst", "ctorigsrc"})
 PORTS = frozenset({"dport", "sport", "ctorigdstport", "ctorigsrcport"})
 MARKS = frozenset({"mark", "connmark"})
 #: Fields with other numbers, which are spelled in decimals.
-COUNTS = frozenset({"uid", "gid", "dscp", "length", "ttl", "iifgroup", "oifgroup", "priority", "zone"})
+COUNTS = frozenset({"uid", "gid", "dscp", "length", "ttl", "iifgroup", "oifgroup", "icmp-type"})
+_TOPS = {"ttl": 255, "dscp": 63, "icmp-type": 255, "length": 0xFFFF}
 #: Spans that are spelled one by one.
 _MANY = 256
 
@@ -230,7 +231,7 @@ def top_of(field: str, bits: int) -> int:
     """The largest number of a field. `bits` are those of an address."""
     if field in ADDRESSES:
         return (1 << bits) - 1
-    return 0xFFFF if field in PORTS else EVERY_BIT
+    return 0xFFFF if field in PORTS else _TOPS.get(field, EVERY_BIT)
 
 
 # -- words

@@ -9,7 +9,7 @@ from lbctl.model import Family, decimal, jenkins
 from lbctl_iptables import bytecode
 from lbctl_iptables.pick import DRAW
 from lbctl_iptables.reading.grammar import UNPRINTED_REASON
-from lbctl_iptables.reading.options import REMOVED
+from lbctl_iptables.reading.options import PROTOCOLS, REMOVED
 from lbctl_iptables.reading.values import (
     BadValue,
     addresses,
@@ -61,6 +61,10 @@ _OPAQUE: Mapping[str, str] = {
     "osf": "it guesses the client's system from the packet",
     "time": "it depends on the time of day",
 }
+_ICMP_TYPES = {
+    "echo-reply": 0, "pong": 0, "destination-unreachable": 3, "source-quench": 4, "redirect": 5,
+    "echo-request": 8, "ping": 8, "time-exceeded": 11, "parameter-problem": 12,
+}  # fmt: skip
 _DSCP_CLASSES = {
     **{f"CS{i}": i * 8 for i in range(8)},
     **{f"AF{i}{j}": i * 8 + j * 2 for i in range(1, 5) for j in range(1, 4)},
@@ -195,6 +199,8 @@ def _other(draft: Draft, match: str, option: str, inverted: bool, values: tuple[
         if option == "dscp-class":
             number_ = _DSCP_CLASSES.get(text.upper())
             spans = None if number_ is None else ((number_, number_),)
+        elif text in _ICMP_TYPES:
+            spans = ((_ICMP_TYPES[text],) * 2,)
         elif spans is not None and option.endswith("-gt"):
             spans = ((spans[0][0] + 1, 255),)
         elif spans is not None and option.endswith("-lt"):
@@ -208,6 +214,7 @@ def _other(draft: Draft, match: str, option: str, inverted: bool, values: tuple[
             draft.add(field, spans, inverted)
     elif (name := _WORDS.get(option)) is not None:
         word = text.lower() if name in {"mac", "pkttype"} else text
+        word = "host" if name == "pkttype" and word == "unicast" else word
         if name.startswith("bridge") and word.endswith("+"):
             word = f"{word[:-1]}*"
         draft.add(name, words(word), inverted)
@@ -257,7 +264,7 @@ def _state(draft: Draft, match: grammar.Match) -> None:
         elif option == "ctstatus":
             draft.fact("ctstatus", text.lower(), inverted)
         elif option == "ctproto":
-            draft.add("proto", words(text.lower()), inverted)
+            draft.add("ctproto", words(PROTOCOLS.get(text, text.lower())), inverted)
         else:
             draft.fact(option, text, inverted)
 
@@ -408,6 +415,8 @@ _COUNTS: Mapping[tuple[str, str], str] = {
     ("hl", "hl-eq"): "ttl",
     ("hl", "hl-gt"): "ttl",
     ("hl", "hl-lt"): "ttl",
+    ("icmp", "icmp-type"): "icmp-type",
+    ("icmp6", "icmpv6-type"): "icmp-type",
     ("devgroup", "src-group"): "iifgroup",
     ("devgroup", "dst-group"): "oifgroup",
 }

@@ -88,6 +88,7 @@ SERVICE = "service-"
 _KINDS = {"inc": PickKind.COUNTER, "random": PickKind.DICE, "jhash": PickKind.HASH, "symhash": PickKind.HASH}
 _SOURCES = frozenset({"ip saddr", "ip6 saddr"})
 _RANDOM = "meta random"
+_TIMES = frozenset({"meta day", "meta hour", "meta time"})
 _VERDICTS = {"accept": Act.ACCEPT, "drop": Act.DROP, "return": Act.RETURN, "continue": Act.GO_ON}
 _VERDICTS |= {"jump": Act.JUMP, "goto": Act.GOTO}
 #: Statements that end the path of a packet, or copy it, in ways that are not followed.
@@ -420,6 +421,11 @@ class _Rule:
         memory = self._table.memory(match.members)
         if memory is not None:
             draft.step(memory._replace(inverted=match.op == "!="))
+            yield draft
+            return
+        if isinstance(key, Field) and key.name in _TIMES:
+            draft.remarks += ("unsupported-match",)
+            draft.cannot("time", "it depends on the time of day")
             yield draft
             return
         asked = self._table.key(key)

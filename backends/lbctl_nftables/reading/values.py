@@ -39,6 +39,7 @@ _NAMES: Mapping[str, str] = {
     "ct original proto-dst": "ctorigdstport", "ct original proto-src": "ctorigsrcport",
     "ct status": "ctstatus", "ct direction": "ctdir", "ct helper": "helper", "skuid": "uid", "skgid": "gid",
     "ip dscp": "dscp", "ip6 dscp": "dscp", "ip ttl": "ttl", "ip6 hoplimit": "ttl", "meta length": "length",
+    "icmp type": "icmp-type", "icmpv6 type": "icmp-type", "ct original protocol": "ctproto",
     "ether saddr": "mac", "ibrname": "bridge-iif", "obrname": "bridge-oif",
 }  # fmt: skip
 _TRANSPORTS = frozenset({"tcp", "udp", "sctp", "dccp", "udplite"})
@@ -49,7 +50,8 @@ _FAMILY_WORDS: Mapping[Family, frozenset[str]] = {
 #: Field of the engine → that by whose table of names nft reads its values.
 _SYMBOLS: Mapping[str, str] = {
     "ctorigsrcport": "sport", "ctstatus": "ct status", "ctdir": "ct direction", "uid": "skuid",
-    "gid": "skgid", "dscp": "ip dscp", "ttl": "ip ttl", "length": "meta length",
+    "icmp-type": "icmp type", "ctproto": "proto", "gid": "skgid", "dscp": "ip dscp", "ttl": "ip ttl",
+    "length": "meta length",
 }  # fmt: skip
 
 
@@ -61,6 +63,8 @@ def field_of(name: str, family: Family) -> tuple[str, str | None] | None:
         return None
     if header in _TRANSPORTS and what in {"dport", "sport"}:
         return what, header
+    if name in {"icmp type", "icmpv6 type"}:
+        return "icmp-type", "icmp" if header == "icmp" else "ipv6-icmp"
     return _NAMES.get(name, name), None
 
 
