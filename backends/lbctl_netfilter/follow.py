@@ -24,6 +24,7 @@ from lbctl_netfilter.conditions import (
     place_of,
     size,
     spans_rest,
+    unmarked,
     unmet,
 )
 from lbctl_netfilter.index import written_by
@@ -423,7 +424,7 @@ class Walk:
             return [taken if i == at else Population(taken.length) for i in range(len(groups) + 1)]
         self.modes.add(pick.kind.value)
         self.counters.append((identity, rule))
-        if there != self.given:
+        if there != self.given and there != unmarked(self.given):
             self.wide[rule] = there
         masses = taken.masses()
         if masses.keys() == {1}:
