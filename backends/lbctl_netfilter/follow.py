@@ -286,7 +286,7 @@ class Walk:
                 self.let_on = self.let_on or rule
         elif rule.maps:
             self.partly[rule] = conditions
-            if rule.act is Act.TO and self.nat:
+            if rule.act is Act.TO and self.nat and (not listeners or frame.arriving < 1):
                 self.exemptions.append(Exemption(conditions, rule, self.nat, len(self.visits)))
         else:
             conditions = ()

@@ -87,7 +87,7 @@ def test_ports(ports: str, takes: bool) -> None:
     ("sources", "takes"),
     [
         ("10.0.0.0/8", True),
-        ("!= 10.0.0.0/8", False),
+        ("! 10.0.0.0/8", False),
         ("192.0.2.1,10.0.0.1-10.0.0.9", True),
         ("192.0.2.1", False),
     ],

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from lbctl.model import Family, among, takes, within
+from lbctl.model import Family, among, conditions, takes, within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lbctl.model import Address, Listener, Reading, ReadService, Step
+    from lbctl.model import Address, Condition, Listener, Reading, ReadService, Step
 
 #: Where connections that this host makes itself come in.
 _OWN = "output"
@@ -58,7 +58,7 @@ def explain(connection: Connection, readings: Mapping[str, Reading]) -> tuple[Wa
         sure: list[ReadService] = []
         for service in sorted(reading.services, key=_breadth):
             undecided = _open(service, connection)
-            if undecided is None or any(_stands_before(one, service) for one in sure):
+            if undecided is None or any(stands_before(one, service) for one in sure):
                 continue
             if not undecided:
                 sure.append(service)
@@ -96,12 +96,14 @@ def _open(service: ReadService, connection: Connection) -> tuple[tuple[str, str]
         return None
     address = connection.listener.address
     undecided = [("dst", service.dst)] if service.dst == "local" and address is not None else []
-    for name, value in (service.when or {}).items():
-        answer = _holds(name, value, connection)
-        if answer is False:
+    answers: dict[str, list[bool | None]] = {}
+    for condition in conditions(service):
+        answers.setdefault(condition.name, []).append(_holds(condition, connection))
+    for name, found in answers.items():
+        if False in found:
             return None
-        if answer is None:
-            undecided.append((name, value))
+        if None in found:
+            undecided.append((name, (service.when or {})[name]))
     return tuple(undecided)
 
 
@@ -116,28 +118,27 @@ def _takes(service: ReadService, connection: Connection) -> bool:
     return takes(service, connection.listener)
 
 
-def _holds(name: str, value: str, connection: Connection) -> bool | None:
+def _holds(condition: Condition, connection: Connection) -> bool | None:
     """Whether a condition holds for a connection; None where it is not known."""
-    answers = [_one(name, part.strip(), connection) for part in value.split(", ")]
-    return False if False in answers else None if None in answers else True
-
-
-def _one(name: str, value: str, connection: Connection) -> bool | None:
-    wanted = value.lstrip("!= ")
+    values = condition.values
     answer: bool | None = None
-    match name:
+    match condition.name:
         case "src" if connection.client is not None:
-            answer = among(wanted, connection.client)
+            answer = among(",".join(values), connection.client)
+        case "dst" if connection.listener.address is not None:
+            answer = among(",".join(values), connection.listener.address)
+        case "dport":
+            answer = any(within(part, connection.listener.port) for part in values)
         case "sport" if connection.source_port is not None:
-            answer = any(within(part, connection.source_port) for part in wanted.split(","))
+            answer = any(within(part, connection.source_port) for part in values)
         case "iif" if connection.own:
             # It does not come in at all.
             answer = False
         case "iif" if connection.interface is not None:
-            answer = any(_matches(part, connection.interface) for part in wanted.split(","))
-        case "src-type" if connection.own and wanted.lower() == "local":
+            answer = any(_matches(part, connection.interface) for part in values)
+        case "src-type" if connection.own and values == ("local",):
             answer = True
-    return answer if answer is None or wanted == value else not answer
+    return answer if answer is None or not condition.inverted else not answer
 
 
 def _matches(written: str, interface: str) -> bool:
@@ -146,7 +147,7 @@ def _matches(written: str, interface: str) -> bool:
     return interface.startswith(written[:-1]) if written[-1:] in {"+", "*"} else interface == written
 
 
-def _stands_before(one: ReadService, other: ReadService) -> bool:
+def stands_before(one: ReadService, other: ReadService) -> bool:
     """True where what a service takes is taken by another, narrower one, at all hooks of it."""
     family, proto, dst, ports, when = one.selector
     wide_family, wide_proto, wide_dst, wide_ports, wide_when = other.selector

@@ -29,6 +29,7 @@ from lbctl.model import (
     Severity,
     SourceNat,
     brief,
+    conditions,
     decimal,
     default_seed,
     slot_count,
@@ -338,11 +339,14 @@ def _service(
     for each in group:
         listeners |= dict.fromkeys(_listeners(each, remarks))
         clients = {_EVERYBODY[each.family]}
-        for name, value in (each.when or {}).items():
-            if name == "src" and "!" not in value and "-" not in value and "@" not in value:
-                clients = {ip_network(part.strip()) for part in value.split(",")}
-            else:
-                raise _CannotHold(f"it acts only where {name} is {value}, and an intent cannot ask for that")
+        for condition in conditions(each):
+            wanted = condition.networks() if condition.name == "src" else None
+            if wanted is None:
+                value = (each.when or {})[condition.name]
+                raise _CannotHold(
+                    f"it acts only where {condition.name} is {value}, and an intent cannot ask for that"
+                )
+            clients = set(wanted)
         # Rules may tell a listener's clients one by one.
         allowed.setdefault(each.family, {}).setdefault(each.selector[:4], set()).update(clients)
     if any(len({frozenset(found) for found in by.values()}) > 1 for by in allowed.values()):

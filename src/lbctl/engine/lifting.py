@@ -7,6 +7,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from lbctl.engine.explaining import stands_before
 from lbctl.engine.importing import imported, is_balancing, own_endpoint, shown
 from lbctl.errors import ApplyFailed, IntentError
 from lbctl.model import ReadShare, Severity, brief, decimal
@@ -219,11 +220,18 @@ def _parted(backend: Lifting, text: str, reading: Reading) -> tuple[list[ReadSer
     moving: list[ReadService] = []
     stays: list[Stay] = []
     lines = text.split("\n")
+    single = [each for each in reading.services if each.action in _TO_ENDPOINTS and not is_balancing(each)]
     for service in reading.services:
         if service.action not in _TO_ENDPOINTS or not is_balancing(service):
             continue
         keeper = backend.keeper(text, service.picking)
-        if keeper is None:
+        # What takes some of its connections first, and does not migrate.
+        narrower = next((each for each in single if stands_before(each, service)), None)
+        if keeper is None and narrower is not None:
+            name = service.name or _line_name(service.picking)
+            reason = f"{shown(narrower)} stays, whose rules come first: lbctl would take its connections"
+            stays.append(Stay(name=name, rules=_rules(lines, service.picking), reason=reason))
+        elif keeper is None:
             moving.append(service)
         else:
             name = service.name or _line_name(service.picking)

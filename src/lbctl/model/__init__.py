@@ -41,6 +41,7 @@ from lbctl.model.plan import (
 from lbctl.model.program import Item, Key, Part, Program
 from lbctl.model.reading import (
     SELECTOR,
+    Condition,
     Finding,
     Kept,
     NotRead,
@@ -51,6 +52,7 @@ from lbctl.model.reading import (
     Step,
     among,
     brief,
+    conditions,
     takes,
     with_port,
     within,
@@ -69,6 +71,7 @@ __all__ = [
     "Action",
     "Address",
     "Change",
+    "Condition",
     "Endpoint",
     "EndpointChange",
     "Family",
@@ -102,6 +105,7 @@ __all__ = [
     "brief",
     "check_mark",
     "check_owner",
+    "conditions",
     "decimal",
     "default_seed",
     "diff",

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_network, summarize_address_range
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.model.intent import Family
@@ -19,6 +19,7 @@ from lbctl.model.numbers import decimal
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from fractions import Fraction
+    from ipaddress import IPv4Network, IPv6Network
 
     from lbctl.model.intent import Address, Listener, SourceNat
 
@@ -181,6 +182,40 @@ class Reading:
     untouched_rules: int = 0
     #: Facts for people who look closer, by name.
     notes: Mapping[str, str] = field(default_factory=dict)
+
+
+class Condition(NamedTuple):
+    """One condition of `when`: any of these values of a field, or none of them."""
+
+    name: str
+    values: tuple[str, ...]
+    inverted: bool
+
+    def networks(self) -> tuple[IPv4Network | IPv6Network, ...] | None:
+        """The addresses that it is for; None for others than some, or values that are no addresses."""
+        if self.inverted:
+            return None
+        found: list[IPv4Network | IPv6Network] = []
+        for value in self.values:
+            first, dash, last = value.partition("-")
+            try:
+                if dash:
+                    low, high = ip_address(first), ip_address(last)
+                    found += summarize_address_range(low, high)
+                else:
+                    found.append(ip_network(value))
+            except (TypeError, ValueError):
+                return None
+        return tuple(found)
+
+
+def conditions(service: ReadService) -> tuple[Condition, ...]:
+    """The conditions of a service beside its listener, all of which hold together."""
+    return tuple(
+        Condition(name, tuple(each.strip() for each in text.removeprefix("! ").split(",")), text[:2] == "! ")
+        for name, value in (service.when or {}).items()
+        for text in value.split(", ")
+    )
 
 
 def with_port(to: str | None, service: ReadService) -> str | None:
