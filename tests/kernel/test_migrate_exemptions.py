@@ -10,22 +10,7 @@ NAMES = [
     name for name in CASES if name.startswith(("exempt:", "negated:")) and "iptables" in CASES[name].texts
 ]
 #: Exemptions that migrate does not yet keep. One that it does must leave this list.
-NOT_YET: frozenset[str] = frozenset(
-    {
-        "legacy-exempt: an address and the port",
-        "legacy-exempt: an address with an endpoint of its own",
-        "legacy-exempt: an address, accept",
-        "legacy-exempt: an address, return",
-        "legacy-exempt: in a chain of its own",
-        "legacy-exempt: this host",
-        "nft-exempt: an address and the port",
-        "nft-exempt: an address with an endpoint of its own",
-        "nft-exempt: an address, accept",
-        "nft-exempt: an address, return",
-        "nft-exempt: in a chain of its own",
-        "nft-exempt: this host",
-    }
-)
+NOT_YET: frozenset[str] = frozenset()
 
 
 @pytest.mark.parametrize("name", NAMES)
