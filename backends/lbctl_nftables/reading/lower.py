@@ -573,24 +573,26 @@ class _Rule:
                     if 0 <= value - pick.offset < pick.modulus:
                         yield value - pick.offset, value - pick.offset, element
             return
-        for element in sorted(members, key=lambda each: each.key == ANYTHING):
+        inside: list[tuple[int, int, int, Element]] = []
+        others: list[Element] = []
+        for number_, element in enumerate(members):
             low, high = _numbers(element.key, pick.modulus, pick.offset)
-            if high < 0 or low >= pick.modulus:
+            if element.key == ANYTHING:
+                others.append(element)
+            elif high < 0 or low >= pick.modulus:
                 if "packet-out-of-range" not in draft.remarks:
                     draft.remarks += ("packet-out-of-range",)
-                continue
-            if element.key == ANYTHING:
-                left = spans_rest(merged(self._keys(members, pick)), pick.modulus - 1)
-                yield from ((first, last, element) for first, last in left)
-                continue
-            yield max(low, 0), min(high, pick.modulus - 1), element
-
-    def _keys(self, members: Sequence[Element], pick: grammar.Pick) -> Iterator[Span]:
-        for element in members:
-            if element.key != ANYTHING:
-                low, high = _numbers(element.key, pick.modulus, pick.offset)
-                if high >= 0:
-                    yield max(low, 0), high
+            else:
+                inside.append((max(low, 0), min(high, pick.modulus - 1), number_, element))
+        begin = 0
+        for low, high, _, element in sorted(inside, key=lambda entry: entry[:3]):
+            # nft takes no two elements for one number.
+            if max(low, begin) <= high:
+                yield max(low, begin), high, element
+                begin = high + 1
+        left = spans_rest(merged((low, high) for low, high, _, _ in inside), pick.modulus - 1)
+        for element in others[:1]:
+            yield from ((low, high, element) for low, high in left)
 
     # -- marks
 
