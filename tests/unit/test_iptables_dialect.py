@@ -12,7 +12,7 @@ from lbctl.host.fake import FakeHost
 from lbctl_iptables import dialect, target
 from lbctl_iptables.dialect import Feature, Flavour, Release
 from lbctl_iptables.drivers import iptc_child
-from lbctl_iptables.drivers.iptc import Iptc
+from lbctl_iptables.drivers.iptc import KNOWN, Iptc
 from lbctl_iptables.drivers.restore import Legacy, NfTables
 from support.hosts import OldIptables
 
@@ -142,11 +142,11 @@ def test_a_binding_is_asked_once_for_each_library() -> None:
         assert Iptc().find(host).lacks == {Feature.RANDOM_FULLY, Feature.BYTECODE}
     assert len(host.ran) == 1
     # An upgrade of the library is another one.
-    host.remember("iptc", f"another {host.recall('iptc')}")
+    host.remember(KNOWN, f"another {host.recall(KNOWN)}")
     host.says(out="\n")
     assert Iptc().find(host).lacks == frozenset()
     assert len(host.ran) == 2
     # So is a failure: nothing is believed for longer than what it was said of.
-    host.remember("iptc", None)
+    host.remember(KNOWN, None)
     host.says(code=1, err="no\n")
     assert [Iptc().find(host).reason for _ in range(2)] == ["no", "no"]
