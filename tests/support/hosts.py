@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from lbctl.host import Completed, LocalHost
 from lbctl.host.fake import FakeHost
+from lbctl_iptables.drivers import iptc_binding
 from lbctl_nftables import tool
 from lbctl_nftables.layout import Dialect
 
@@ -59,7 +60,7 @@ class _OldLibrary:
 
 def with_iptc(host: FakeHost) -> FakeHost:
     """The host, with a python-iptables that reads the options of its library."""
-    host.answer(Path(sys.executable).name, "features", out="\n")
+    host.answer(Path(sys.executable).name, iptc_binding.__file__, out="\n")
     return host
 
 

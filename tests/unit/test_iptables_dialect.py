@@ -11,7 +11,7 @@ from lbctl.errors import NoBackend
 from lbctl.host.fake import FakeHost
 from lbctl_iptables import dialect, target
 from lbctl_iptables.dialect import Feature, Flavour, Release
-from lbctl_iptables.drivers import iptc_child
+from lbctl_iptables.drivers import iptc_binding
 from lbctl_iptables.drivers.iptc import KNOWN, Iptc
 from lbctl_iptables.drivers.restore import Legacy, NfTables
 from support.hosts import OldIptables
@@ -113,7 +113,7 @@ def test_options_are_read_in_the_layout_that_the_library_has(layout: type[ctypes
     table = (layout * 5)(*((name, rest) for name in names), (None, rest))
     address = ctypes.addressof(table)
     assert ctypes.sizeof(_Narrow) != ctypes.sizeof(_Wide)
-    found = {size: iptc_child._names(address, size) for size in map(ctypes.sizeof, (_Narrow, _Wide))}
+    found = {size: iptc_binding.names(address, size) for size in map(ctypes.sizeof, (_Narrow, _Wide))}
     assert [size for size, read in found.items() if read == sorted(names)] == [ctypes.sizeof(layout)]
 
 
@@ -125,7 +125,7 @@ class _Reads(FakeHost):
         self.says(**answer)
 
     def says(self, **answer: Any) -> None:
-        self.answer(Path(sys.executable).name, "features", **answer)
+        self.answer(Path(sys.executable).name, iptc_binding.__file__, **answer)
 
 
 def test_a_binding_that_cannot_read_options_is_not_usable() -> None:

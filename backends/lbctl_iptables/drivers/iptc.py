@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 from lbctl.host import TOOL, Completed
 from lbctl_iptables import dialect
+from lbctl_iptables.dialect import Feature
+from lbctl_iptables.drivers import iptc_binding
 from lbctl_iptables.drivers.found import Found
 from lbctl_iptables.drivers.restore import legacy_kernel, legacy_tables
 
 if TYPE_CHECKING:
     from lbctl.host import Host
-    from lbctl_iptables.dialect import Feature
 
 #: -P, since with -m alone the current directory would be the first place where a process of root looks for
 #: modules. Not -I: an lbctl that was found through PYTHONPATH has a child that must be found there as well.
@@ -73,13 +74,15 @@ class Iptc:
 def _able(host: Host, binding: Path) -> tuple[frozenset[Feature], str]:
     """What the libraries lack, and why the binding cannot read their options; empty where it can.
 
-    A child has to say it, which takes 0.1 s. So the answer is kept for as long as the same libraries and the
+    A process of its own has to say it. So the answer is kept for as long as the same libraries and the
     same binding are here.
     """
     identity = " ".join(map(_identity, (binding, *_mapped())))
     known, _, answer = (host.recall(KNOWN) or "").partition("\n")
     if known != identity:
-        done = _run(host, "features")
+        wanted = [str(feature) for feature in (Feature.RANDOM_FULLY, Feature.RECENT_MASK, Feature.BYTECODE)]
+        folder = str(binding.parent.parent)
+        done = host.run([sys.executable, "-S", "-P", iptc_binding.__file__, folder, *wanted])
         # The binding calls C through hand-written layouts: where those are wrong, a signal ends it.
         fault = f"python-iptables was ended by {done.ended_by}" if done.ended_by else done.err.strip()
         answer = f"not usable: {fault}" if done.code else f"lacks {done.out.strip()}"

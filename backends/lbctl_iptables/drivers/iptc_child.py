@@ -2,7 +2,6 @@
 
     python -P -m lbctl_iptables.drivers.iptc_child save iptables|ip6tables TABLE…
     python -P -m lbctl_iptables.drivers.iptc_child load|check iptables|ip6tables
-    python -P -m lbctl_iptables.drivers.iptc_child features
 
 Of python-iptables (1.2.0) this uses the tables, and the extensions with their C parsers and printers; entries
 are filled and read here, since its rules are not fit for it: a `Rule` asks every table of the family whether
@@ -10,8 +9,6 @@ it has a chain, which makes those tables; `Rule6` writes masks of interfaces wit
 mask addresses and loses the protocol of a negated `-p`; a value that begins with `!` is taken for a negation;
 adding a rule prints and parses all of its options once more, through a buffer of 1,024 bytes.
 
-The binding's layout of struct xt_option_entry is that of iptables before 1.8.11, which gave it one field more
-under the same version of the library. So `_options_layout` finds out which one the library has.
 """
 
 from __future__ import annotations
@@ -19,22 +16,18 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import fcntl
-import importlib
 import os
 import re
 import socket
 import sys
 import time
-import warnings
 from contextlib import contextmanager
-from functools import cache
 from itertools import takewhile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lbctl.model import Family
-from lbctl_iptables import dialect, layout
-from lbctl_iptables.dialect import Feature
+from lbctl_iptables import layout
+from lbctl_iptables.drivers.iptc_binding import Refused, binding, entries, reason
 from lbctl_iptables.drivers.restore import LOCK_SECONDS
 
 if TYPE_CHECKING:
@@ -42,11 +35,6 @@ if TYPE_CHECKING:
 
 _LOCK = "/run/xtables.lock"
 _NAME_SIZE = 16
-#: What the layout of options is recognized by.
-_KNOWN_MATCH = b"statistic"
-_KNOWN_OPTIONS = [b"every", b"mode", b"packet", b"probability"]
-_POINTER = ctypes.sizeof(ctypes.c_void_p)
-
 #: The protocols that iptables spells by name whatever /etc/protocols holds.
 _PROTOCOLS = {
     6: "tcp",
@@ -72,108 +60,12 @@ _COUNTED = re.compile(r"\[(?P<packets>\d{1,20}):(?P<bytes>\d{1,20})\] (?P<rest>-
 _DECLARED = re.compile(r":(?P<chain>\S+) - \[0:0\]\Z")
 
 
-class Refused(Exception):
-    """Something in the script, or in the kernel, that stops it."""
-
-
-@cache
-def _binding() -> tuple[Any, Any]:
-    """Modules iptc and iptc.xtables.
-
-    They look for their own wrapper library as for one of the system, which has ctypes run gcc several times
-    before they find it beside themselves; and where setuptools is installed, they import it for one path.
-    Without either this takes 0.02 s, not 0.3.
-    """
-    look_up = ctypes.util.find_library
-    ctypes.util.find_library = lambda name: None if "xtwrapper" in name else look_up(name)
-    sys.modules["distutils"] = None  # type: ignore[assignment]  # Python's word for "not installed"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # their sources are of Python 2, and said to be so by newer ones
-            iptc, low = importlib.import_module("iptc"), importlib.import_module("iptc.xtables")
-    finally:
-        ctypes.util.find_library = look_up
-        del sys.modules["distutils"]
-    # The binding leaves C through a Python function, by longjmp: no Python survives that for sure.
-    low._xt_globals.exit_err = ctypes.cast(low._throw, low._EXIT_FN)
-    # The binding steps through the options by its own layout.
-    low.xtables._option_lookup = lambda _, entries, name: next(
-        (entry for entry in _entries(entries) if entry.name == name), None
-    )
-    # `_finish` checks all of it, and more.
-    low.xtables._options_fcheck = lambda *_: None
-    return iptc, low
-
-
-@cache
-def _options_layout() -> Any:
-    """Return the layout of an option that the library has; raise `Refused` where none is right.
-
-    The evidence: with one of them, the options of a match that has had the same ones since iptables 1.4.11
-    have their names. What a wrong layout takes for a pointer must not be followed, so the memory is read by
-    the kernel, which refuses what is not there.
-    """
-    _, low = _binding()
-    match = low.xtables(low.NFPROTO_IPV4).find_match(_KNOWN_MATCH)
-    table = match and getattr(match[0], "x6_options", None)
-    if not table:
-        raise Refused(f"the options of {_KNOWN_MATCH.decode()} cannot be found")
-    #: Since iptables 1.8.11 (commit f7056d0f), with the base of a number.
-    grown = type("xt_option_entry", (low.xt_option_entry,), {"_fields_": (("base", ctypes.c_uint),)})
-    address = ctypes.cast(table, ctypes.c_void_p).value or 0
-    for layout_ in (low.xt_option_entry, grown):
-        if _names(address, ctypes.sizeof(layout_)) == _KNOWN_OPTIONS:
-            return layout_
-    raise Refused("python-iptables does not know how this libxtables lays out its options")
-
-
-def _names(address: int, size: int) -> list[bytes]:
-    """The names in a table of options that take `size` bytes each; those before the first that is none."""
-    names: list[bytes] = []
-    with Path("/proc/self/mem").open("rb", buffering=0) as memory:
-        while len(names) <= len(_KNOWN_OPTIONS):
-            try:
-                pointer = os.pread(memory.fileno(), _POINTER, address + len(names) * size)
-                where = int.from_bytes(pointer, sys.byteorder)
-                name = os.pread(memory.fileno(), _NAME_SIZE, where) if where else b""
-            except (OSError, OverflowError):
-                return []
-            if not name:
-                break
-            names.append(name.partition(b"\0")[0])
-    return sorted(names)
-
-
-def _entries(table: Any) -> Iterator[Any]:
-    """The options of an extension, one after another."""
-    address = ctypes.cast(table, ctypes.c_void_p).value
-    size, kind = ctypes.sizeof(_options_layout()), table._type_
-    while address and (entry := kind.from_address(address)).name:
-        yield entry
-        address += size
-
-
-def _features() -> str:
-    """What the library lacks, as the text of a dialect; raise `Refused` where its options cannot be read."""
-    _, low = _binding()
-    lacks = set()
-    for feature, find, name, option in (
-        (Feature.RANDOM_FULLY, "find_target", b"MASQUERADE", b"random-fully"),
-        (Feature.RECENT_MASK, "find_match", b"recent", b"mask"),
-        (Feature.BYTECODE, "find_match", b"bpf", b"bytecode"),
-    ):
-        found = getattr(low.xtables(low.NFPROTO_IPV4), find)(name)
-        if not found or all(entry.name != option for entry in _entries(found[0].x6_options)):
-            lacks.add(feature)
-    return dialect.word(lacks)
-
-
 class Table:
     """A table of one family in this network namespace, as it was when this was made."""
 
     def __init__(self, word: str, name: str) -> None:
         self.six = word == layout.WORD[Family.IPV6]
-        self._iptc, self._low = _binding()
+        self._iptc, self._low = binding()
         self._xtables = self._low.xtables(self._low.NFPROTO_IPV6 if self.six else self._low.NFPROTO_IPV4)
         try:
             self.table = (self._iptc.Table6 if self.six else self._iptc.Table)(name, autocommit=False)
@@ -455,7 +347,7 @@ class Table:
         module = extension._module
         table = extension._orig_options or getattr(module, "x6_options", None)
         if table:
-            return True, list(_entries(table))
+            return True, list(entries(table))
         return False, list(takewhile(lambda entry: entry.name, module.extra_opts or ()))
 
     def _flags(self, extension: Any) -> int:
@@ -667,8 +559,6 @@ def main(arguments: Sequence[str]) -> int:
             pass
         case [("load" | "check") as verb, word] if word in layout.WORD.values():
             pass
-        case ["features" as verb]:
-            word = ""
         case _:
             print(__doc__, file=sys.stderr)  # noqa: T201 (a command)
             return 2
@@ -676,14 +566,11 @@ def main(arguments: Sequence[str]) -> int:
         if verb == "save":
             for table in tables:
                 sys.stdout.buffer.write(Table(word, table).dump())
-        elif verb == "features":
-            print(_features())  # noqa: T201 (a command)
         else:
             script = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
             load(word, script, check=verb == "check")
     except Exception as error:  # noqa: BLE001 (whatever the binding raises, our caller reads one line)
-        text = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
-        sys.stderr.buffer.write(" ".join(text.split()).encode("utf-8", "surrogateescape") + b"\n")
+        sys.stderr.buffer.write(reason(error).encode("utf-8", "surrogateescape") + b"\n")
         return 1
     return 0
 
