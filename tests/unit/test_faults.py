@@ -661,7 +661,7 @@ def test_probing_writes_nothing_and_needs_no_privilege() -> None:
     for host, backend in ((nft_host(privileged=False), nftables), (legacy_host(privileged=False), iptables)):
         assert any(d.usable for d in backend.probe(host).drivers)
         assert host.writes == []
-        assert {ran.argv[-1] for ran in host.ran} <= {"--version", "features"}
+        assert {ran.argv[-1] for ran in host.ran} <= {"--version", "bpf --bytecode"}
 
 
 def test_the_other_store_holds_our_rules() -> None:
