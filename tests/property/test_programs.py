@@ -24,13 +24,12 @@ NOT_YET: frozenset[str] = frozenset(
         "counters, as iptables",
         "counters, as nft",
         "draws, as the engine has them",
-        "both syntaxes",
     }
 )
 #: The same programs in each run: what is known to fail, fails.
 EXAMPLES = settings(
     deadline=None,
-    max_examples=100,
+    max_examples=300,
     derandomize=True,
     database=None,
     phases=[Phase.generate],

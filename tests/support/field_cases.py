@@ -129,6 +129,14 @@ CASES: dict[str, Case] = {
     "exempt: a mark that is not set": Case(
         both(pre(rule(("-m mark --mark 0x7", "meta mark 0x7"), RETURN), *AB)), (halves(),), exact=None
     ),
+    "exempt: every second connection to an address": Case(
+        both(pre(rule(DST, port(), nth(2), RETURN), rule(port(), A))),
+        (
+            all_to(f"{ONE}:80"),
+            Ask(OTHER_VIP, 80, {f"{OTHER_VIP}:80": Fraction(1, 2), f"{ONE}:80": Fraction(1, 2)}),
+        ),
+        exact=None,
+    ),
     "exempt: in a chain of its own": Case(
         both(
             pre(rule(port(), to_chain("LB"))),
@@ -170,10 +178,12 @@ CASES: dict[str, Case] = {
     "port kept: inside a range": Case(
         both(pre(rule(port("8001-8003"), dnat(f"{ONE}:8001-8003")))),
         tuple(all_to(f"{ONE}:{number}", port=number) for number in (8001, 8002, 8003)),
+        not_codes=frozenset({"port-range-target"}),
     ),
     "port kept: redirect to a range": Case(
         both(pre(rule(port("8001-8003"), ("-j REDIRECT --to-ports 8001-8003", "redirect to :8001-8003")))),
         tuple(Ask(HOST, number, {f"{HOST}:{number}": Fraction(1)}, 6) for number in (8001, 8003)),
+        not_codes=frozenset({"port-range-target"}),
     ),
     # A rate, or a condition that is not understood, ahead: what comes behind it is not exact.
     "opaque: connlimit": Case(
@@ -450,8 +460,8 @@ def answer(reading: Reading, ask: Ask) -> tuple[dict[str, Fraction], list[ReadSe
 
 def _completed(to: str, ask: Ask) -> str:
     host, colon, last = to.rpartition(":")
-    if not colon:
-        return f"{ask.to}:{to}" if to.isdigit() else f"{to}:{ask.port}"
+    if not colon and not to.replace("-", "").isdigit():
+        return f"{to}:{ask.port}"
     low, _, high = last.partition("-")
     inside = bool(high) and int(low) <= ask.port <= int(high)
     return f"{host or ask.to}:{ask.port if inside else low}"

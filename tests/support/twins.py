@@ -263,6 +263,8 @@ PAIRS: Mapping[str, tuple[Rules, ...]] = {
     "32 from a set": under(("-m set --match-set clients src", "ip saddr @clients")),
     "33 new datagrams": under(NEW, where=port("53", "udp")),
     "34 by DSCP": under(("-m dscp --dscp 0x2e", "ip dscp 0x2e")),
+    "37 not by a masked mark": under(("-m mark ! --mark 0x0/0x3", "meta mark & 0x3 != 0x0")),
+    "38 not by a mark": under(("-m connmark ! --mark 0x1", "ct mark != 0x1")),
     "35 a link let past": (pre(("-i eth1 -j RETURN", 'iifname "eth1" return'), *ladder(port())),),
     "36 masquerade of the endpoints": (
         pre(*ladder(port())),
