@@ -170,9 +170,10 @@ class Set:
 def chains(host: Host, table: Table) -> Iterator[Chain]:
     """Yield the chains of a table in the kernel's order."""
     # No kernel up to 6.18 filters chains by their table.
+    mine = table.name.encode(errors="surrogateescape") + b"\0"
     for message in netlink.dump(host, netlink.GET_CHAIN, netlink.NEW_CHAIN, table.family):
         fields = netlink.attributes(message.body)
-        if message.family == table.family and netlink.text(fields[_CHAIN_TABLE]) == table.name:
+        if message.family == table.family and fields[_CHAIN_TABLE] == mine:
             yield _chain(fields)
 
 
