@@ -280,7 +280,9 @@ class Walk:
         """A rule for some of the connections: those it sends past others are none of this service."""
         conditions = tuple(unmet(rule.where, self.given))
         listeners = all(field in _LISTENER for field, _ in conditions)
-        if (rule.exempts and self._hold(rule, frame.on)) or (rule.act is Act.GOTO and not listeners):
+        called = self.chains.get(rule.target) if rule.act is Act.GOTO else None
+        leaves = called is not None and (not listeners or not called.serves)
+        if (rule.exempts and self._hold(rule, frame.on)) or leaves:
             self.exemptions.append(Exemption(conditions, rule, self.nat, len(self.visits)))
             if not self.nat and rule.act is not Act.DROP:
                 self.let_on = self.let_on or rule

@@ -248,7 +248,8 @@ def settled(plain: Mapping[str, ChainIndex], chains: Mapping[str, Chain], hook: 
         return dict(plain)
     made = index(changed, chains)
     for name, each in made.items():
-        each.idle, each.written = plain[name].idle, plain[name].written
+        known = plain[name]
+        each.idle, each.serves, each.written = known.idle, known.serves, known.written
     return {**plain, **made}
 
 

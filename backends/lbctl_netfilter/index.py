@@ -41,6 +41,8 @@ class ChainIndex:
         self.rules = rules
         #: True where nothing that it leads to gives an endpoint, ends a path or sets a mark.
         self.idle = False
+        #: True where it leads to an endpoint that does not depend on a mark, or is a service without any.
+        self.serves = False
         #: The bits of the packet's mark that it may set, or a chain that it leads to.
         self.written = 0
         self._index: dict[_Key, list[int]] = {}
@@ -119,6 +121,11 @@ def index(chains: Mapping[str, Sequence[Rule]], of: Mapping[str, Chain]) -> dict
     made = {name: ChainIndex(of[name], rules) for name, rules in chains.items()}
     callers: dict[str, set[str]] = {}
     acting: list[str] = []
+    serving = [
+        name
+        for name, rules in chains.items()
+        if of[name].service or any(rule.maps and not rule.asks_mark for rule in rules)
+    ]
     marking: list[str] = []
     for name, rules in chains.items():
         acts = marks = False
@@ -135,6 +142,8 @@ def index(chains: Mapping[str, Sequence[Rule]], of: Mapping[str, Chain]) -> dict
             acting.append(name)
         if marks:
             marking.append(name)
+    for name in reach(serving, callers) & made.keys():
+        made[name].serves = True
     idle = made.keys() - reach(acting, callers)
     for name in idle:
         made[name].idle = True
