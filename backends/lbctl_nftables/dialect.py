@@ -51,6 +51,7 @@ CAPABILITIES = Capabilities(
     source_nat=frozenset(SourceNat),
     affinity=True,
     allow=True,
+    dialect=Dialect.MODERN,
 )
 #: No owner of an intent can have such a name. What follows is the thread that the table is for.
 _OWNER = ".probe-"
