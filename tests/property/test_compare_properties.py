@@ -1,4 +1,4 @@
-"""Two readers that know nothing of each other say the same of one intent's rules on both backends."""
+"""The rules of one intent are read alike on both backends."""
 
 from dataclasses import replace
 
@@ -9,10 +9,11 @@ from lbctl.host.fake import FakeHost
 from lbctl.model import Family, Intent, Scheduler, SourceNat
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
-from lbctl_nftables.dialect import CAPABILITIES as NFTABLES
+from lbctl_nftables import dialect
 from support.intents import intents
 
 IPTABLES = replace(iptables.probe(FakeHost()).capabilities, families=frozenset(Family))
+NFTABLES = dialect.speaking(dialect.CAPABILITIES, dialect.Dialect.MODERN)
 #: A Maglev table is large, and a busy machine slow.
 PATIENT = settings(deadline=None, max_examples=25)
 
