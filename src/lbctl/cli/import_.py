@@ -90,12 +90,14 @@ def _report(reading: Reading, notes: tuple[str, ...], name: str, style: Style) -
     from lbctl.cli.output import count, inert, say
 
     paint = {"error": "red", "warning": "yellow", "info": "cyan"}
-    for found in reading.findings:
+    # Each finding of a ladder has the correction of all of it: shown once, below the last of them.
+    last = {found.corrected: number for number, found in enumerate(reading.findings)}
+    for number, found in enumerate(reading.findings):
         head = style(f"{found.severity}: {found.code}", paint[found.severity])
         say(f"{inert(name)}:{found.line}: {head}: {inert(found.message)}")
         if found.rule:
             say(f"    {inert(found.rule)}")
-        if found.corrected:
+        if found.corrected and last[found.corrected] == number:
             say("  right would be:")
             for rule in found.corrected:
                 say(f"    {inert(rule)}")
