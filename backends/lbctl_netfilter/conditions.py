@@ -28,8 +28,10 @@ ADDRESSES = frozenset({"dst", "src", "ctorigdst", "ctorigsrc"})
 PORTS = frozenset({"dport", "sport", "ctorigdstport", "ctorigsrcport"})
 MARKS = frozenset({"mark", "connmark"})
 #: Fields with other numbers, which are spelled in decimals.
-COUNTS = frozenset({"uid", "gid", "dscp", "length", "ttl", "iifgroup", "oifgroup", "icmp-type"})
-_TOPS = {"ttl": 255, "dscp": 63, "icmp-type": 255, "length": 0xFFFF}
+COUNTS = frozenset(
+    {"uid", "gid", "dscp", "length", "ttl", "iifgroup", "oifgroup", "icmp-type", "icmpv6-type"}
+)
+_TOPS = {"ttl": 255, "dscp": 63, "icmp-type": 255, "icmpv6-type": 255, "length": 0xFFFF}
 #: Spans that are spelled one by one.
 _MANY = 256
 

@@ -416,7 +416,7 @@ _COUNTS: Mapping[tuple[str, str], str] = {
     ("hl", "hl-gt"): "ttl",
     ("hl", "hl-lt"): "ttl",
     ("icmp", "icmp-type"): "icmp-type",
-    ("icmp6", "icmpv6-type"): "icmp-type",
+    ("icmp6", "icmpv6-type"): "icmpv6-type",
     ("devgroup", "src-group"): "iifgroup",
     ("devgroup", "dst-group"): "oifgroup",
 }

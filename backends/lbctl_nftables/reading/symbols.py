@@ -241,7 +241,17 @@ def _bits(symbols: _Symbols, text: str) -> int | None:
     return total
 
 
-def number(field: str, word: str) -> int | None:
-    """The number that a name of a field stands for; None for a word that is no name here."""
+def span(field: str, word: str) -> tuple[int, int] | None:
+    """The numbers that a name of a field, or a range from one name to another, stands for; else None."""
     symbols = _symbols_of(field)
-    return symbols.names.get(word) if symbols is not None else None
+    if symbols is None:
+        return None
+    if word in symbols.names:
+        return symbols.names[word], symbols.names[word]
+    # Names have dashes too.
+    for place, letter in enumerate(word):
+        if letter == "-":
+            first, last = symbols.number(word[:place]), symbols.number(word[place + 1 :])
+            if first is not None and last is not None:
+                return first, last
+    return None

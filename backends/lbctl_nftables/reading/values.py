@@ -39,7 +39,7 @@ _NAMES: Mapping[str, str] = {
     "ct original proto-dst": "ctorigdstport", "ct original proto-src": "ctorigsrcport",
     "ct status": "ctstatus", "ct direction": "ctdir", "ct helper": "helper", "skuid": "uid", "skgid": "gid",
     "ip dscp": "dscp", "ip6 dscp": "dscp", "ip ttl": "ttl", "ip6 hoplimit": "ttl", "meta length": "length",
-    "icmp type": "icmp-type", "icmpv6 type": "icmp-type", "ct original protocol": "ctproto",
+    "icmp type": "icmp-type", "icmpv6 type": "icmpv6-type", "ct original protocol": "ctproto",
     "ether saddr": "mac", "ibrname": "bridge-iif", "obrname": "bridge-oif",
 }  # fmt: skip
 _TRANSPORTS = frozenset({"tcp", "udp", "sctp", "dccp", "udplite"})
@@ -50,7 +50,8 @@ _FAMILY_WORDS: Mapping[Family, frozenset[str]] = {
 #: Field of the engine → that by whose table of names nft reads its values.
 _SYMBOLS: Mapping[str, str] = {
     "ctorigsrcport": "sport", "ctstatus": "ct status", "ctdir": "ct direction", "uid": "skuid",
-    "icmp-type": "icmp type", "ctproto": "proto", "gid": "skgid", "dscp": "ip dscp", "ttl": "ip ttl",
+    "icmp-type": "icmp type", "icmpv6-type": "icmpv6 type", "ctproto": "proto", "gid": "skgid",
+    "dscp": "ip dscp", "ttl": "ip ttl",
     "length": "meta length",
 }  # fmt: skip
 
@@ -64,7 +65,7 @@ def field_of(name: str, family: Family) -> tuple[str, str | None] | None:
     if header in _TRANSPORTS and what in {"dport", "sport"}:
         return what, header
     if name in {"icmp type", "icmpv6 type"}:
-        return "icmp-type", "icmp" if header == "icmp" else "ipv6-icmp"
+        return _NAMES[name], "icmp" if header == "icmp" else "ipv6-icmp"
     return _NAMES.get(name, name), None
 
 
@@ -121,9 +122,9 @@ def _span(field: str, text: str, family: Family) -> Span | None:
     """The first and last number that a word stands for; None for an address of the other family."""
     if field not in ADDRESSES:
         text = symbols.canonical(_SYMBOLS.get(field, field), text)
-        known = symbols.number(_SYMBOLS.get(field, field), text)
-        if known is not None:
-            return known, known
+        known = symbols.span(_SYMBOLS.get(field, field), text)
+        if known is not None and known[0] <= known[1]:
+            return known
     first, dash, last = text.partition("-")
     if dash:
         low, high = _span(field, first, family), _span(field, last, family)
