@@ -30,7 +30,6 @@ NOT_YET: frozenset[str] = frozenset(
         "ecn: -m ecn --ecn-ip-ect 2",
         "ecn: -m ecn --ecn-tcp-cwr",
         "esp: -p esp -m esp --espspi 500:600",
-        "icmp6: -p ipv6-icmp -m icmp6 --icmpv6-type 128 (IPv6)",
         "multiport: -p tcp -m multiport --ports 80,443",
         "policy: -m policy --dir in --pol ipsec",
         "policy: -m policy --dir in --pol none",
