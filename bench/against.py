@@ -4,7 +4,8 @@
 
 CHECKOUT has an environment of its own (`make venv`). Each round has both sides do the same in a network
 namespace of their own: a first apply, an apply that changes nothing, and changes of one endpoint. Prints the
-medians of CPU seconds, the processes that lbctl starts included, and the ratio of this side to the other.
+medians of seconds and of CPU seconds, the processes that lbctl starts included, and the ratios of this side to
+the other one.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def main() -> None:
     parser.add_argument("--driver", default="libnftables")
     given = parser.parse_args()
     sides = (HERE, given.checkout.resolve())
-    found: dict[Path, defaultdict[str, list[float]]] = {side: defaultdict(list) for side in sides}
+    found: dict[Path, defaultdict[str, Spent]] = {side: defaultdict(Spent) for side in sides}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         text = intent_text(given.services)
@@ -59,11 +60,13 @@ def main() -> None:
         for number in range(given.runs):
             for side in sides if number % 2 else sides[::-1]:
                 for what, spent in measure(side, given.driver, folder).items():
-                    found[side][what].append(statistics.median(spent.cpu))
+                    found[side][what].note(statistics.median(spent.wall), statistics.median(spent.cpu))
             print(f"round {number + 1} of {given.runs}", file=sys.stderr, flush=True)
     for what in (FIRST, SAME, DELTA):
-        here, there = (statistics.median(found[side][what]) for side in sides)
-        print(f"{what}: {here:.2f} s, the other checkout {there:.2f} s, ratio {here / there:.2f}")
+        here, there = (found[side][what] for side in sides)
+        for kind, mine, other in (("seconds", here.wall, there.wall), ("CPU seconds", here.cpu, there.cpu)):
+            one, two = statistics.median(mine), statistics.median(other)
+            print(f"{what}, {kind}: {one:.2f}, the other checkout {two:.2f}, ratio {one / two:.2f}")
 
 
 if __name__ == "__main__":
