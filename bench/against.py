@@ -4,7 +4,7 @@
 
 CHECKOUT has an environment of its own (`make venv`). Each round has both sides do the same in a network
 namespace of their own: a first apply, an apply that changes nothing, and changes of one endpoint. Prints the
-medians of seconds and of CPU seconds, the processes that lbctl starts included, and the ratios of this side to
+medians of seconds and of CPU seconds, the processes that lbctl starts included, and the ratio of this side to
 the other one.
 """
 
