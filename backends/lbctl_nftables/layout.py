@@ -306,6 +306,13 @@ def declarations(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
     }
 
 
+def is_respelled(word: str, one: str, other: str) -> bool:
+    """True for two declarations that are one to the kernel: by `type` and by `typeof`."""
+    spelled = {one, other}
+    classic, modern = (declarations(word, dialect) for dialect in (Dialect.CLASSIC, Dialect.MODERN))
+    return any(spelled == {"\n".join(classic[kind]), "\n".join(modern[kind])} for kind in classic)
+
+
 def quote(text: str) -> str:
     """A string of the rule language. The one place where a name or comment becomes rule text.
 

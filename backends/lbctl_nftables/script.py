@@ -51,10 +51,7 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
     preparing: list[str] = []
     doing: list[str] = []
     clearing: list[str] = []
-    by_word: dict[str, list[Change]] = {word: [] for word in layout.WORD.values()}
-    for change in changes:
-        by_word[change.item.key[0]].append(change)
-    for word, mine in by_word.items():
+    for word, mine in _by_word(changes).items():
         added = [change.after for change in mine if change.before is None and change.after is not None]
         if len(added) == len(mine):
             doing += _block(word, table, added)
@@ -79,12 +76,26 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
 
 def is_delta(changes: Iterable[Change]) -> bool:
     """True if what `transactions` makes of `changes` leaves each table in place, but for what they name."""
-    by_word: dict[str, list[Change]] = {}
-    for change in changes:
-        by_word.setdefault(change.key[0], []).append(change)
     return not any(
-        (word, "table") in {c.key for c in mine} or _is_rebuilt(mine) for word, mine in by_word.items()
+        (word, "table") in {change.key for change in mine} or _is_rebuilt(mine)
+        for word, mine in _by_word(changes).items()
     )
+
+
+def _by_word(changes: Iterable[Change]) -> dict[str, list[Change]]:
+    """The changes of each family, without those that are none to the kernel."""
+    found: dict[str, list[Change]] = {word: [] for word in layout.WORD.values()}
+    for change in changes:
+        word, kind, *_ = change.key
+        before, after = change.before, change.after
+        if not (
+            kind in {"map", "set"}
+            and before is not None
+            and after is not None
+            and layout.is_respelled(word, before.text, after.text)
+        ):
+            found[word].append(change)
+    return found
 
 
 def _is_rebuilt(mine: Sequence[Change]) -> bool:

@@ -12,7 +12,7 @@ from lbctl.engine import Session, open_session
 from lbctl.errors import Unsupported
 from lbctl.host import Completed
 from lbctl.host.fake import FakeHost, Ran
-from lbctl.model import Endpoint, Intent, Listener, Program, Protocol, Service
+from lbctl.model import Endpoint, Intent, Listener, Program, Protocol, Service, diff
 from lbctl.spi import Backend, Refining
 from lbctl_nftables import backend as nftables
 from lbctl_nftables import dialect, layout, script, tool
@@ -226,3 +226,19 @@ def test_the_classic_dialect_refuses_affinity_by_name() -> None:
     kept = replace(WEB, affinity=60)
     with pytest.raises(Unsupported, match="affinity"):
         nftables.compile(Intent(services=(kept,)), dialect.speaking(can, Dialect.CLASSIC))
+
+
+def test_another_dialect_without_other_keys_rebuilds_no_table() -> None:
+    """A table that is made anew has a moment in which a connection finds nothing; a delta has none."""
+    programs = {
+        name: nftables.compile(INTENT, dialect.speaking(dialect.CAPABILITIES, name)) for name in Dialect
+    }
+    for one, other in ((Dialect.MODERN, Dialect.CLASSIC), (Dialect.CLASSIC, Dialect.MARK)):
+        changes = diff(programs[one], programs[other])
+        assert changes
+        assert script.is_delta(changes)
+        text = "".join(script.transactions("lbctl", changes, programs[other]))
+        assert "delete table" not in text
+        assert "map services" not in text
+    # The keys of the same pages, declared otherwise, are other maps to the kernel.
+    assert not script.is_delta(diff(programs[Dialect.MODERN], programs[Dialect.MARK]))
