@@ -41,13 +41,13 @@ NOT_YET: frozenset[str] = frozenset(
         "tcp: -m tcp --tcp-option 8",
         "tcpmss: -m tcpmss ! --mss 536",
         "tcpmss: -m tcpmss --mss 536:65535",
-        "udp: -p udp -m udp ! --dport 53",
     }
 )
 #: Translations that do not mean what the rule means, or that nft refuses, each with the reason.
 WRONG = {
     "conntrack: -m conntrack --ctstatus NONE": "nft takes no empty status",
     "TOS: -j TOS --set-tos 0x10/0xff": "nft 1.0.6 takes ip for ip6 here",
+    "udp: -p udp -m udp ! --dport 53": "the translator of iptables 1.8.9 loses the negation",
 }
 PLACES = [Path("/usr/lib", machine, "xtables") for machine in ("x86_64-linux-gnu", "aarch64-linux-gnu")]
 
