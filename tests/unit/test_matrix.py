@@ -105,3 +105,7 @@ def test_the_tour_and_the_tests_count(recorded: result.Result, part: str) -> Non
 )
 def test_the_archive_of_a_planned_package_is_found(planned: str, name: str) -> None:
     assert file_name(planned) == name
+
+
+def test_nothing_in_the_record_is_wrong(recorded: result.Result) -> None:
+    assert [line for platform in recorded.platforms for line in result.failures(platform)] == []
