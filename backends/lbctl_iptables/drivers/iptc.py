@@ -77,7 +77,8 @@ def _able(host: Host, binding: Path) -> tuple[frozenset[Feature], str]:
     A process of its own has to say it. So the answer is kept for as long as the same libraries and the
     same binding are here.
     """
-    identity = " ".join(map(_identity, (binding, *_mapped())))
+    files = (binding, *_mapped())
+    identity = " ".join(host.fingerprint(str(path)) or f"{path}:gone" for path in files)
     known, _, answer = (host.recall(KNOWN) or "").partition("\n")
     if known != identity:
         wanted = [str(feature) for feature in (Feature.RANDOM_FULLY, Feature.RECENT_MASK, Feature.BYTECODE)]
@@ -97,15 +98,6 @@ def _mapped() -> list[Path]:
     maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     paths = {Path(line.split(maxsplit=5)[5]) for line in maps if line.count(" ") > 5 and "/" in line}
     return sorted(path for path in paths if path.name.startswith(stems))
-
-
-def _identity(path: Path) -> str:
-    """What changes whenever a file does."""
-    try:
-        found = path.stat()
-    except OSError:
-        return f"{path}:gone"
-    return f"{path}:{found.st_ino}:{found.st_mtime_ns}"
 
 
 def _run(host: Host, *arguments: str, stdin: str = "") -> Completed:
