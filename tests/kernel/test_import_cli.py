@@ -92,7 +92,7 @@ def test_findings_are_talk_and_tell_what_is_right(network: Network) -> None:
     assert "[[service]]" not in done.out
     assert "standard input:5: error: every-n-on-each-line" in done.err
     assert "50 %, 25 %" in done.err
-    assert f"  right would be:\n    {TCP} {nth(2)} {A}\n    {TCP} {B}\n" in done.err
+    assert f"  suggested fix:\n    {TCP} {nth(2)} {A}\n    {TCP} {B}\n" in done.err
     found = network.lbctl("import", "-", "--output", "json", stdin=LADDER).json["findings"]
     assert [each["corrected"] for each in found if each["code"] == "every-n-on-each-line"] == [
         [f"{TCP} {nth(2)} {A}", f"{TCP} {B}"]

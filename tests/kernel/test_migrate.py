@@ -55,12 +55,12 @@ def test_services_move_and_return(network: Network, source: str, target: str) ->
     assert rules(network) == before
     moved = network.lbctl(*words, "--yes", config=config)
     assert moved.code == 0, moved.err
-    assert moved.err == "Moved.\n"
+    assert moved.err == "Migrated.\n"
     assert sorted(network.ask(network.client, HOST4, 80, 3)) == ["8001", "8002", "8003"]
     in_sync = network.lbctl("plan", "--exit-code", "--driver", target, config=config)
     assert in_sync.code == 0, in_sync.out + in_sync.err
     again = network.lbctl(*words, "--yes", config=config)
-    assert (again.code, "Nothing to move" in again.err) == (0, True)
+    assert (again.code, "Nothing to migrate" in again.err) == (0, True)
     back = network.lbctl("rollback", "--yes", config=config)
     assert back.code == 0, back.err
     assert "+ web  80/tcp\n" in back.out
@@ -163,11 +163,11 @@ def test_a_move_on_trial(network: Network, confirmed: bool) -> None:
 def test_usual_mistakes(network: Network) -> None:
     config = intent(WEB)
     empty = network.lbctl("migrate", "--to", "nftables", "--yes", config=config)
-    assert (empty.code, "Nothing to move" in empty.err) == (0, True)
+    assert (empty.code, "Nothing to migrate" in empty.err) == (0, True)
     assert network.lbctl("apply", "--yes", "--driver", "legacy", config=config).code == 0
     for words, code, said in (
         (("--yes",), 2, "--to"),
-        (("--to", "auto"), 2, 'there is no backend "auto" to move to'),
+        (("--to", "auto"), 2, 'there is no backend "auto"'),
         (("--to", "nftable"), 2, "hint: one of nftables, iptables\n"),
         (("--to", "nftables", "--from", "nftables"), 2, "cannot be where they come from"),
         (("--to", "nftables", "--from", "iptables"), 2, "is no store of rules"),

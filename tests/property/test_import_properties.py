@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
-from lbctl.engine.importing import imported
+from lbctl.engine.migrate.intent import imported
 from lbctl.host.fake import FakeHost
 from lbctl.model import Family, Intent, Scheduler, Service, SourceNat, State
 from lbctl_iptables import backend as iptables

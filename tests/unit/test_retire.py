@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.engine.lifting import Cure, lift
+from lbctl.engine.migrate.foreign import SharePolicy, foreign_rules
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
 from lbctl_rules.retirement import missing, present
@@ -98,11 +98,11 @@ def test_a_chain_stays_that_a_map_for_others_leads_to() -> None:
 
 
 def test_only_what_picks_goes_where_others_pass_too() -> None:
-    found = lift(iptables, CHAINS)
+    found = foreign_rules(iptables, CHAINS)
     assert found is not None
     assert found.retirement.after == iptables.retire(CHAINS, {13, 14, 15}).after
     logged = CHAINS.replace("-A SVC -m recent", "-A SVC -j LOG\n-A SVC -m recent")
-    kept = lift(iptables, logged)
+    kept = foreign_rules(iptables, logged)
     assert kept is not None
     assert [line for line in kept.retirement.after.split("\n") if "SVC" in line] == [
         ":SVC - [0:0]",
@@ -135,7 +135,7 @@ def test_rules_go_that_bring_clients_back_and_those_of_another_hook() -> None:
             *rules[3:],
         ],
     ):
-        found = lift(iptables, head + "\n".join(some) + "\nCOMMIT\n", cure=Cure.FIX)
+        found = foreign_rules(iptables, head + "\n".join(some) + "\nCOMMIT\n", policy=SharePolicy.FIX)
         assert found is not None
         assert found.retirement.after == head + "COMMIT\n"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,8 +32,8 @@ def compare(
     """
     from lbctl.cli.output import Style, print_json
     from lbctl.cli.work import read_rules_of
+    from lbctl.documents.comparison import comparison
     from lbctl.engine.comparing import compare as held
-    from lbctl.engine.importing import document
     from lbctl.errors import IntentError
 
     if a == b == "-":
@@ -41,38 +41,13 @@ def compare(
     one, other = read_rules_of(a, max_size), read_rules_of(b, max_size)
     found = held(one, other)
     if output is Format.JSON:
-        print_json({"equal": found.equal, **_document(found), "a": document(one), "b": document(other)})
+        print_json(comparison(found, one, other))
     else:
         print(_text(found, a, b, Style(color)))
     if not (one.accept and other.accept):
         raise typer.Exit(IntentError.exit_code)
     if not found.equal:
         raise typer.Exit(1)
-
-
-def _document(found: Comparison) -> dict[str, Any]:
-    from lbctl.cli.output import share
-    from lbctl.model import SELECTOR
-
-    return {
-        "doubts": list(found.doubts),
-        "services": [
-            {
-                **{name: str(getattr(pair.service, name)) for name in SELECTOR},
-                "when": dict(pair.service.when) if pair.service.when else None,
-                "hooks": list(pair.hooks),
-                "verdict": str(pair.verdict),
-                "equal": pair.verdict.equal,
-                "backends": [
-                    {"to": to, "a": share(mine), "b": share(theirs)}
-                    for to, (mine, theirs) in pair.shares.items()
-                ],
-                "leak": {"a": share(pair.leak[0]), "b": share(pair.leak[1])},
-                "notes": list(pair.notes),
-            }
-            for pair in found.pairs
-        ],
-    }
 
 
 def _text(found: Comparison, a: str, b: str, style: Style) -> str:

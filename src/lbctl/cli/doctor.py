@@ -31,6 +31,7 @@ def doctor(
     connections are lost as things are; warnings alone leave 0.
     """
     from lbctl.cli.output import Style, print_json
+    from lbctl.documents.diagnosis import diagnosis
     from lbctl.engine.doctor import examine
     from lbctl.host import LocalHost
     from lbctl.model import Severity
@@ -41,25 +42,7 @@ def doctor(
     if missing:
         unseen.insert(0, ("services", missing))
     if output is Format.JSON:
-        print_json(
-            {
-                "backend": found.backend,
-                "driver": found.driver,
-                "services": None if intent is None else [service.name for service in intent.services],
-                "problems": [
-                    {
-                        "code": trap.code,
-                        "severity": str(trap.severity),
-                        "service": trap.service,
-                        "message": trap.message,
-                        "evidence": trap.evidence,
-                        "remedy": trap.remedy,
-                    }
-                    for trap in found.traps
-                ],
-                "not_examined": [{"what": what, "reason": reason} for what, reason in unseen],
-            }
-        )
+        print_json(diagnosis(found, intent, unseen))
     else:
         print(_text(found, intent, unseen, Style(color)))
     if found.of(Severity.ERROR):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from lbctl.cli.output import Style
     from lbctl.engine.explaining import Connection, Way
-    from lbctl.model import Address, Listener, Reading, Step
+    from lbctl.model import Address, Listener, Reading
 
 #: Turns, and rules, that are told one by one.
 _TOLD = 24
@@ -79,6 +79,7 @@ def explain(
     """
     from lbctl.cli.output import Style, print_json, say
     from lbctl.config.values import escape
+    from lbctl.documents.explanation import explanation
     from lbctl.engine.explaining import explain as explained
     from lbctl.errors import IntentError
 
@@ -89,7 +90,7 @@ def explain(
     if graph is not None:
         print(_graph(graph, listener, ways))
     elif output is Format.JSON:
-        print_json(_document(connection, ways))
+        print_json(explanation(connection, ways))
     else:
         print("\n\n".join(_text(way, connection, Style(color)) for way in ways) or "no rule balances it")
     for name in refused:
@@ -127,45 +128,6 @@ def _graph(graph: Graph, listener: str, ways: Sequence[Way]) -> str:
     from lbctl.host import LocalHost
 
     return mermaid(listener, ways) if graph is Graph.MERMAID else svg(LocalHost(), listener, ways)
-
-
-def _document(connection: Connection, ways: Sequence[Way]) -> dict[str, Any]:
-    from lbctl.engine.importing import service_document
-
-    services = [
-        {
-            "source": way.source,
-            **service_document(way.service),
-            "path": [_step(step) for step in way.path],
-            "open": dict(way.open),
-            "slot": way.slot,
-            "slots": len(way.service.slots) if way.service.mode == "hash" else None,
-            "chosen": way.chosen,
-        }
-        for way in ways
-    ]
-    return {
-        "listener": str(connection.listener),
-        "client": str(connection.client) if connection.client else None,
-        "source_port": connection.source_port,
-        "in": connection.interface,
-        "local": connection.own,
-        "services": services,
-    }
-
-
-def _step(step: Step) -> dict[str, Any]:
-    from lbctl.cli.output import share
-
-    return {
-        "where": step.where,
-        "hook": step.hook,
-        "line": step.line,
-        "rule": step.rule,
-        "element": step.element,
-        "share": None if step.share is None else share(step.share),
-        "taken": None if step.taken is None else share(step.taken),
-    }
 
 
 def _listener(text: str) -> Listener:

@@ -158,3 +158,7 @@ TrialTime = Annotated[
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Fix = Annotated[bool, typer.Option("--fix", help="Give each endpoint the same share where shares are wrong.")]
+Keep = Annotated[
+    bool, typer.Option("--keep", help="Reproduce wrong shares as they are, including unmatched traffic.")
+]

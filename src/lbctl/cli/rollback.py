@@ -18,9 +18,10 @@ def rollback(
     The intent of that state is applied like any other: what does not differ is not touched.
     """
     from lbctl import engine
-    from lbctl.cli.migrate import migration_document, show_migration
+    from lbctl.cli.migration import show
     from lbctl.cli.output import plan_document, print_json, say, show_plans
     from lbctl.cli.work import confirmed, owner_of, session_for, settle_interrupted
+    from lbctl.documents.migration import document as migration_document
     from lbctl.host import LocalHost
 
     whose = owner_of(owner, config)
@@ -30,7 +31,7 @@ def rollback(
     made, target = engine.roll_back(session, whose)
     asking = made.changed and not yes
     if isinstance(made, engine.Migration):
-        show_migration(made, data=output is Format.JSON, asking=asking, color=color)
+        show(made, data=output is Format.JSON, asking=asking, color=color)
     else:
         show_plans([made], data=output is Format.JSON, asking=asking, color=color)
     agreed = not made.changed or confirmed("Go back to this?", yes=yes)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lbctl.errors import ApplyFailed, IntentError, Reverted, StateUnknown
 
 if TYPE_CHECKING:
-    from lbctl.engine import Session, Trial
+    from lbctl.engine import Entry, Session, SharePolicy, Trial
     from lbctl.model import Intent, Reading
 
 _LONGEST_TRIAL = 24 * 3600
@@ -53,17 +53,16 @@ def settle_interrupted(owner: str, *, patience: float) -> None:
             say(note)
 
 
-def mention_interrupted(owner: str) -> dict[str, Any] | None:
-    """Say what an earlier lbctl was interrupted in, and what becomes of it; returns it for JSON."""
+def mention_interrupted(owner: str) -> Entry | None:
+    """Say what an earlier lbctl was interrupted in, and what becomes of it; returns it."""
     from lbctl import engine
     from lbctl.cli.output import say
     from lbctl.host import LocalHost
 
     found = engine.interrupted(LocalHost(), owner)
-    if found is None:
-        return None
-    say(f"Interrupted: {found}. The next command that changes something first finishes it, or takes it back.")
-    return {field: getattr(found, field) for field in ("number", "action", "time", "user")}
+    if found is not None:
+        say(f"Interrupted: {found}. The next command that changes something first finishes or reverts it.")
+    return found
 
 
 def confirmed(question: str, *, yes: bool) -> bool:
@@ -80,6 +79,30 @@ def ensure_trial(seconds: float | None) -> None:
     """Raise `IntentError` for a time that no trial takes."""
     if seconds is not None and not 1 <= seconds <= _LONGEST_TRIAL:
         raise IntentError("a trial takes between a second and a day")
+
+
+def ensure_new(path: Path | None) -> None:
+    """Raise `IntentError` for a file that exists already."""
+    if path is not None and path.exists():
+        raise IntentError(f"{path} exists already, and is not overwritten", hint="choose another name")
+
+
+def ensure_backend(name: str) -> None:
+    """Raise `IntentError` for a backend that is not installed."""
+    from lbctl.spi import backends
+
+    names = [backend.name for backend in backends()]
+    if name not in names:
+        raise IntentError(f'there is no backend "{name}"', hint=f"one of {', '.join(names)}")
+
+
+def share_policy(*, fix: bool, keep: bool) -> SharePolicy | None:
+    """Return what becomes of wrong shares; raises `IntentError` for both options at once."""
+    from lbctl.engine import SharePolicy
+
+    if fix and keep:
+        raise IntentError("--fix gives equal shares and --keep the current ones: use one of them")
+    return SharePolicy.FIX if fix else SharePolicy.KEEP if keep else None
 
 
 def ended(tried: Trial | None) -> None:
@@ -133,7 +156,7 @@ def read_rules_of(source: str, limit: int | None = None) -> Reading:
 
     Raises `IntentError` for text of more than `limit` bytes; see `lbctl.host.files.read_bounded`.
     """
-    from lbctl.engine.importing import read_live, read_rules
+    from lbctl.engine.migrate.read import read_live, read_rules
     from lbctl.host import LocalHost
     from lbctl.host.files import DEFAULT_LIMIT, read_bounded
     from lbctl.spi import backends
@@ -155,7 +178,7 @@ def write_new(path: Path, text: str) -> None:
 
 def read_stores() -> dict[str, Reading]:
     """What the rules in each store of this host do that can be read, by `live:STORE`."""
-    from lbctl.engine.importing import read_live
+    from lbctl.engine.migrate.read import read_live
     from lbctl.host import LocalHost
     from lbctl.spi import Reader, backends
 

@@ -2,9 +2,10 @@
 
 from lbctl.engine.change import apply, describe, plan, removal
 from lbctl.engine.history import Entry, entries, pending, restorable
-from lbctl.engine.lifting import Cure
-from lbctl.engine.migrating import Migration, migration
-from lbctl.engine.moving import migrate
+from lbctl.engine.migrate.execute import migrate
+from lbctl.engine.migrate.foreign import SharePolicy
+from lbctl.engine.migrate.migration import Agreement, Migration
+from lbctl.engine.migrate.plan import plan_migration
 from lbctl.engine.planfile import PlanFile, read_plan, resume, write_plan
 from lbctl.engine.recovery import interrupted, recover
 from lbctl.engine.rendering import Rendering, render
@@ -15,7 +16,7 @@ from lbctl.engine.status import Drift, EndpointStatus, ServiceStatus, Status, dr
 from lbctl.engine.trial import Trial, confirm, read_trial
 
 __all__ = [
-    "Cure",
+    "Agreement",
     "Drift",
     "EndpointStatus",
     "Entry",
@@ -24,6 +25,7 @@ __all__ = [
     "Rendering",
     "ServiceStatus",
     "Session",
+    "SharePolicy",
     "Status",
     "Trial",
     "apply",
@@ -35,10 +37,10 @@ __all__ = [
     "go_back",
     "interrupted",
     "migrate",
-    "migration",
     "open_session",
     "pending",
     "plan",
+    "plan_migration",
     "read_plan",
     "read_trial",
     "recover",

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine import history
 from lbctl.engine.change import end_flows, perform, plan_beside, way
-from lbctl.engine.steps import Retire, between, do, is_standing, removal_of, returning
+from lbctl.engine.migrate.steps import Retire, between, do, is_standing, removal_of, returning
 from lbctl.errors import LbctlError, NoBackend, Stale, StateUnknown, Unsupported
 from lbctl.model import diff
 
 if TYPE_CHECKING:
     from lbctl.engine.history import Entry
+    from lbctl.engine.migrate.steps import Step
     from lbctl.engine.session import Session
-    from lbctl.engine.steps import Step
     from lbctl.host import Host
     from lbctl.model import Plan, Program
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine import history, trial
 from lbctl.engine.change import changing, ensure_last_holds
-from lbctl.engine.migrating import Migration
-from lbctl.engine.moving import record_start, upcoming
+from lbctl.engine.migrate.execute import record_start, upcoming
+from lbctl.engine.migrate.migration import Migration
 from lbctl.engine.returning import Way, go, way_back
 from lbctl.engine.trial import State, Trial
 from lbctl.errors import ApplyFailed, LbctlError, Stale, StateUnknown

@@ -24,6 +24,11 @@ class Candidate:
     backend: Backend
     probe: Probe
 
+    def own(self, counts: Sequence[Census]) -> list[Census]:
+        """Return the counts of this backend's stores."""
+        stores = {driver.store for driver in self.probe.drivers}
+        return [count for count in counts if count.store in stores]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
