@@ -28,6 +28,8 @@ _REST = re.compile(r"meta l4proto (?P<protocol>\w+) goto (?P<chain>\S+)\Z")
 _LEAD = re.compile(
     r"meta l4proto (?P<protocol>\w+) counter (?P<action>redirect|dnat) to :?(?P<to>\d+|\S+:\d+)\Z"
 )
+#: What sends connections to endpoints, however it is written.
+_SENDS = re.compile(r"\b(?:dnat|redirect|vmap)\b")
 _MODES = {
     "numgen inc": "nth",
     "numgen random": "random",
@@ -70,6 +72,9 @@ def _service(program: Program, word: str, name: str, listener: Listener, body: I
         if _PICK_CHAIN.match(rule) and body:
             slots, mode, action = _by_chains(program, word, body.text.split("\n"), listener.protocol)
             break
+    else:
+        if body and _SENDS.search(body.text):
+            slots, mode = (), "unknown"
     return LiftedService(
         name=name, family=layout.FAMILY[word], listener=listener, mode=mode, slots=slots, action=action
     )

@@ -163,8 +163,8 @@ def _step(step: Step) -> dict[str, Any]:
         "line": step.line,
         "rule": step.rule,
         "element": step.element,
-        "share": None if step.share is None else share(step.share),
-        "taken": None if step.taken is None else share(step.taken),
+        "share": share(step.share),
+        "taken": share(step.taken),
     }
 
 
