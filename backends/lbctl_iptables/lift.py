@@ -61,6 +61,10 @@ def lift(program: Program) -> Lifted:
     services: list[LiftedService] = []
     unsupported: list[str] = []
     for word in layout.WORD.values():
+        # Without it, no connection from outside reaches a service.
+        entrance = (word, "jump", layout.NAT, "PREROUTING")
+        if not any(item.key[:4] == entrance for item in program.of_kind("jump")):
+            continue
         chains = {
             item.key[3]: item.text
             for item in program.of_kind("chain")

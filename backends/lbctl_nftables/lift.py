@@ -42,9 +42,10 @@ def lift(program: Program) -> Lifted:
     """See `lbctl.spi.Backend.lift`."""
     services: list[LiftedService] = []
     unsupported: list[str] = []
+    leading = {word: _leading(program, word) for word in layout.WORD.values()}
     for item in program.of_kind("element"):
         word, _, name, key = item.key
-        if name not in layout.DISPATCH:
+        if name not in layout.DISPATCH or name not in leading[word]:
             continue
         chain = layout.verdict(item.text)
         service = layout.service_of_chain(chain) if chain else None
@@ -55,6 +56,14 @@ def lift(program: Program) -> Lifted:
         body = program.by_key.get((word, "rules", str(chain)))
         services.append(_service(program, word, service, listener, body))
     return Lifted(services=tuple(services), unsupported=tuple(unsupported))
+
+
+def _leading(program: Program, word: str) -> frozenset[str]:
+    """The maps that new connections from outside are looked up in; none in a table that is dormant."""
+    body = program.by_key.get((word, "rules", layout.PREROUTING))
+    if body is None or (word, "flags", "dormant") in program.by_key:
+        return frozenset()
+    return frozenset(name for name in layout.DISPATCH if re.search(rf"@{name}$", body.text, re.M))
 
 
 def _service(program: Program, word: str, name: str, listener: Listener, body: Item | None) -> LiftedService:

@@ -129,7 +129,7 @@ def _difference(service: ServiceChange, rules: Sequence[str]) -> str:
         case Action.REMOVE:
             return "is not in the intent"
         case _:
-            return f"differs: {', '.join([*_differences(service), _few(rules)])}"
+            return f"differs: {', '.join([*_differences(service), *([_few(rules)] if rules else ())])}"
 
 
 def _differences(service: ServiceChange) -> Iterator[str]:

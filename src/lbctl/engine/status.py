@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, TypeAlias
 
+from lbctl.engine.change import changed_services, lift_sides
 from lbctl.host import translated_connections
-from lbctl.model import Action, Family, agreed, diff, diff_services, touched
+from lbctl.model import Family, agreed, diff
 from lbctl.spi import census
 
 if TYPE_CHECKING:
@@ -161,13 +162,12 @@ def _drift(session: Session, intent: Intent, *, follow: bool) -> tuple[Session, 
     changes = diff(held, wanted)
     if not changes:
         session.memory.keep(session.choice.driver.store, wanted.at(held.generation))
-    concerned = touched(changes)
-    was, will = session.backend.lift(held.only(concerned)), session.backend.lift(wanted.only(concerned))
+    was, will = lift_sides(session.backend, held, wanted, changes)
     return session, Drift(
         backend=session.backend.name,
         driver=session.driver,
         changes=changes,
-        services=tuple(s for s in diff_services(was, will, changes) if s.action is not Action.NONE),
+        services=changed_services(was, will, changes),
         elsewhere=tuple(other.choice.driver.store for other in others),
     )
 

@@ -286,7 +286,10 @@ def stale_flows(before: Lifted, after: Lifted, wanted: Iterable[Service]) -> tup
 
 
 def diff_services(before: Lifted, after: Lifted, changes: tuple[Change, ...]) -> tuple[ServiceChange, ...]:
-    """Return each service of either side with its shares; a service changes where one of its items does."""
+    """Return each service of either side with its shares.
+
+    A service changes where one of its items does, or where its shares do: what all share leads to it.
+    """
     old, new = _shares(before), _shares(after)
     # In a first plan all are added, and no service is looked up.
     concerned = touched(changes) if old else frozenset()
@@ -297,7 +300,8 @@ def diff_services(before: Lifted, after: Lifted, changes: tuple[Change, ...]) ->
         elif name not in new:
             action = Action.REMOVE
         else:
-            action = Action.CHANGE if name in concerned else Action.NONE
+            changed = name in concerned or old[name] != new[name]
+            action = Action.CHANGE if changed else Action.NONE
         result.append(
             ServiceChange(name=name, action=action, before=old.get(name, {}), after=new.get(name, {}))
         )
