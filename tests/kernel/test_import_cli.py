@@ -55,7 +55,7 @@ def test_import_of_right_rules(network: Network, tmp_path: Path, way: str) -> No
     words = ["--from", way] if way in STORES else [str(path) if way == "file" else "-"]
     done = network.lbctl("import", *words, stdin=RULES)
     assert done.code == 0
-    assert "1 service read" in done.err
+    assert "1 service found" in done.err
     # What is printed is a file that lbctl takes, and that renders to the same shares on each backend.
     made = tmp_path / "made.toml"
     made.write_text(done.out)

@@ -173,7 +173,7 @@ def test_usual_mistakes(network: Network) -> None:
         (("--to", "nftables", "--from", "iptables"), 2, "is no store of rules"),
         (("--to", "nftables", "--driver", "legacy"), 2, 'there is no driver "legacy"'),
         (("--to", "nftables", "--fix", "--keep"), 2, "one of them"),
-        (("--to", "nftables", "--fix", "--yes"), 2, "are those of lbctl"),
+        (("--to", "nftables", "--fix", "--yes"), 2, "are managed by lbctl"),
         (("--to", "nftables", "--trial", "0s"), 2, "between a second and a day"),
         (("--to", "nftables", "--save", str(network.folder)), 2, "is not overwritten"),
         (("--to", "nftables"), 2, "--yes goes ahead"),
@@ -192,7 +192,7 @@ def test_without_a_file_or_a_history_the_rules_say_what_they_do(network: Network
         state.unlink()
     moved = network.lbctl("migrate", "--to", "nftables", "--yes", "--output", "json")
     assert moved.code == 0, moved.err
-    assert moved.json["intent_from"] == "reading the rules"
+    assert moved.json["intent_from"] == "the existing rules"
     assert {each["verdict"] for each in moved.json["services"]} == {"identical"}
     assert sorted(network.ask(network.client, HOST4, 80, 3)) == ["8001", "8002", "8003"]
     (network.folder / "said.toml").write_text(moved.json["intent"])

@@ -98,9 +98,7 @@ def plan(
         before=observe(host, driver, "lbctl") if host else Program("lbctl"),
         after=Program("lbctl", items),
         changes=tuple(Change(None, item) for item in items),
-        services=tuple(
-            ServiceChange(name=name, action=Action.ADD, listeners=(), endpoints=()) for name in services
-        ),
+        services=tuple(ServiceChange(name=name, action=Action.ADD) for name in services),
     )
 
 

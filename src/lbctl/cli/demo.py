@@ -92,8 +92,10 @@ def _half(world: World, backend: str, driver: Driver, connections: int, style: S
     """Show one backend, and return what went wrong, one line each."""
     from lbctl.cli.output import plan_text
     from lbctl.demo import demo_intent
+    from lbctl.model import Family
 
-    wanted = {service.listeners[0].port: service.shares() for service in demo_intent().services}
+    # The demo's clients have IPv4 addresses.
+    wanted = {service.listeners[0].port: service.shares(Family.IPV4) for service in demo_intent().services}
     what = f"{backend} (driver {driver.name})"
     faults = []
     print(style(f"== {backend}, driver {driver.name} {driver.version or ''}".rstrip(), "bold", "cyan"))

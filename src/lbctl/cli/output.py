@@ -14,7 +14,7 @@ from lbctl.errors import IntentError, LbctlError
 from lbctl.model import Action, brief, written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from fractions import Fraction
 
     from lbctl.model import Plan, Program, ServiceChange
@@ -81,14 +81,14 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def share(value: Fraction) -> str:
-    """A share in JSON: "p/q" in lowest terms."""
-    return written(value)
+def share(value: Fraction | None) -> str | None:
+    """Return a share in JSON: "p/q" in lowest terms; None for one that is unknown, or not one for all."""
+    return None if value is None else written(value)
 
 
-def share_text(value: Fraction) -> str:
-    """A share for people."""
-    return brief(value)
+def share_text(value: Fraction | None) -> str:
+    """Return a share for people; "?" for an unknown one."""
+    return "?" if value is None else brief(value)
 
 
 def deviation_text(slots: Iterable[int], deviation: Fraction) -> str:
@@ -125,23 +125,14 @@ def plan_document(
     plan: Plan, services: Iterable[ServiceChange], render: Callable[[Program], str]
 ) -> dict[str, Any]:
     """The JSON of a plan: all its `services`, and its rules as `render` writes them."""
+    from lbctl.cli.shares import service_document
+
     before, after = plan_rules(plan, render)
     return {
         "backend": plan.backend,
         "driver": plan.driver,
         "changed": plan.changed,
-        "services": [
-            {
-                "name": service.name,
-                "action": str(service.action),
-                "listen": list(service.listeners),
-                "endpoints": [
-                    {"to": e.to, "before": share(e.before), "after": share(e.after)}
-                    for e in service.endpoints
-                ],
-            }
-            for service in services
-        ],
+        "services": [service_document(service, "before", "after") for service in services],
         "forget": [
             {"listen": str(flow.listener), "family": str(flow.family), "to": flow.to} for flow in plan.stale
         ],
@@ -168,11 +159,7 @@ def plan_text(plan: Plan, style: Style) -> str:
     for service in plan.services:
         head = f"{_SIGN[service.action]} {service.name}  {', '.join(service.listeners)}"
         lines += ["", style(head, _PAINT[service.action])]
-        rows = [(to, str(before), "→", str(after)) for to, before, after in service.endpoints]
-        if service.action is Action.CHANGE and all(e.before == e.after for e in service.endpoints):
-            lines.append(style("    same shares, other rules: see lbctl plan --rules", "dim"))
-        if rows:
-            lines.append(table(rows, right=frozenset({1}), indent="    "))
+        lines += _service_lines(service, style)
     if plan.stale:
         lines += ["", "UDP flows that end with it: " + ", ".join(map(str, plan.stale))]
     for note in plan.notes:
@@ -182,6 +169,29 @@ def plan_text(plan: Plan, style: Style) -> str:
         rules = count(shared, "rule")
         lines += ["", f"What all services share differs from what lbctl wrote ({rules}): apply repairs it."]
     return "\n".join(lines)
+
+
+def _service_lines(service: ServiceChange, style: Style) -> Iterator[str]:
+    """What changes for whom: the clients that are not balanced on one side, and the shares on both."""
+    from lbctl.cli.shares import clients, share_rows
+
+    rows = share_rows(service)
+    if service.action is Action.CHANGE:
+        now = ", ".join(clients(service.unbalanced_before, service.after))
+        then = ", ".join(clients(service.unbalanced_after, service.before))
+        if now:
+            yield style(f"    not balanced now: {now}", "red")
+        if then:
+            yield style(f"    no longer balanced: {then}", "yellow")
+        if not now and not then and all(row.before == row.after for row in rows):
+            yield style("    same shares, other rules: see lbctl plan --rules", "dim")
+    cells: list[tuple[str, ...]] = [
+        (row.to, row.where, share_text(row.before), "→", share_text(row.after)) for row in rows
+    ]
+    if not any(row.where for row in rows):
+        cells = [(to, *shares) for to, _, *shares in cells]
+    if cells:
+        yield table(cells, right=frozenset({len(cells[0]) - 3}), indent="    ")
 
 
 def show_plans(plans: Iterable[Plan], *, data: bool, asking: bool, color: Color) -> None:

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lbctl.cli.output import Style
-    from lbctl.engine import Drift, Status
+    from lbctl.engine import Drift, EndpointStatus, FamilyStatus, Status
     from lbctl.model import ServiceChange
 
 #: So many services, and so many rules of each, are named where they differ; JSON names all.
 _SERVICES, _RULES = 20, 4
+#: The actual share before the first connection.
+_NO_SHARE = "-"
 
 
 def status(
@@ -75,24 +77,14 @@ def status(
 
 
 def _drift_document(drift: Drift) -> dict[str, Any]:
-    from lbctl.cli.output import share
+    from lbctl.cli.shares import service_document
 
     return {
         "backend": drift.backend,
         "driver": drift.driver,
         "in_sync": drift.in_sync,
         "drift": {
-            "services": [
-                {
-                    "name": service.name,
-                    "action": str(service.action),
-                    "endpoints": [
-                        {"to": e.to, "held": share(e.before), "wanted": share(e.after)}
-                        for e in service.endpoints
-                    ],
-                }
-                for service in drift.services
-            ],
+            "services": [service_document(service, "held", "wanted") for service in drift.services],
             "rules": [
                 {"service": name, "rule": rule} for name, found in _rules(drift).items() for rule in found
             ],
@@ -137,8 +129,24 @@ def _difference(service: ServiceChange, rules: Sequence[str]) -> str:
         case Action.REMOVE:
             return "is not in the intent"
         case _:
-            shares = [f"{to} has {held}, not {due}" for to, held, due in service.endpoints if held != due]
-            return f"differs: {', '.join([*shares, _few(rules)])}"
+            return f"differs: {', '.join([*_differences(service), *([_few(rules)] if rules else ())])}"
+
+
+def _differences(service: ServiceChange) -> Iterator[str]:
+    """The clients that are not balanced as the intent says, and the endpoints that have another share."""
+    from lbctl.cli.output import share_text
+    from lbctl.cli.shares import clients, lost_families, share_rows
+
+    missing, extra = service.unbalanced_before, service.unbalanced_after
+    yield from (f"{who} are not balanced" for who in clients(missing, service.after))
+    yield from (f"{who} are balanced, against the intent" for who in clients(extra, service.before))
+    # Of these, that they are not balanced says it all.
+    lost = lost_families(missing, service.after) + lost_families(extra, service.before)
+    for row in share_rows(service):
+        if row.before == row.after or row.family in lost:
+            continue
+        where = f" {row.where}" if row.where else ""
+        yield f"{row.to}{where} has {share_text(row.before)}, not {share_text(row.after)}"
 
 
 def _few(rules: Sequence[str]) -> str:
@@ -164,13 +172,8 @@ def _document(status: Status) -> dict[str, Any]:
                         "to": e.to,
                         "state": str(e.state),
                         "weight": e.weight,
-                        "wanted": share(e.wanted),
-                        "by_weight": share(e.by_weight),
-                        "actual": share(e.actual),
-                        "connections": e.connections,
-                        "established": e.established,
-                        "packets": e.packets,
-                        "bytes": e.bytes,
+                        **_counted(e),
+                        "families": {str(family): _counted(own) for family, own in e.families.items()},
                     }
                     for e in service.endpoints
                 ],
@@ -180,43 +183,85 @@ def _document(status: Status) -> dict[str, Any]:
     }
 
 
+def _counted(of: EndpointStatus | FamilyStatus) -> dict[str, Any]:
+    """The fields that an endpoint has as a whole, and in each family."""
+    from lbctl.cli.output import share
+
+    return {
+        "wanted": share(of.wanted),
+        "by_weight": share(of.by_weight),
+        "actual": share(of.actual),
+        "connections": of.connections,
+        "established": of.established,
+        "packets": of.packets,
+        "bytes": of.bytes,
+    }
+
+
+#: The columns of the table; "by weight" is for Maglev tables only, "family" for families that disagree.
+_COLUMNS = (
+    "endpoint",
+    "family",
+    "state",
+    "weight",
+    "by weight",
+    "wanted",
+    "actual",
+    "connections",
+    "established",
+    "packets",
+    "bytes",
+)
+_WORDS = frozenset({"endpoint", "family", "state"})
+
+
 def _lines(status: Status, style: Style) -> Iterator[str]:
-    from lbctl.cli.output import deviation_text, share_text, stores_text, table
+    from lbctl.cli.output import deviation_text, stores_text, table
     from lbctl.model import Scheduler
 
     yield f"rules: {stores_text(status.stores)}"
-    head = (
-        "endpoint",
-        "state",
-        "weight",
-        "wanted",
-        "actual",
-        "connections",
-        "established",
-        "packets",
-        "bytes",
-    )
     for service in status.services:
         maglev = service.scheduler == Scheduler.MAGLEV
         yield ""
         yield style(f"{service.name}  {', '.join(service.listen)}  {service.scheduler}", "bold")
-        rows = [
-            (
-                e.name if e.name == e.to else f"{e.name} {e.to}",
-                str(e.state),
-                str(e.weight),
-                share_text(e.wanted),
-                f"{float(e.actual):.1%}" if service.connections else "-",
-                str(e.connections),
-                "?" if e.established is None else str(e.established),
-                str(e.packets),
-                str(e.bytes),
-            )
-            for e in service.endpoints
-        ]
-        shown: list[tuple[str, ...]] = [head, *rows]
         if maglev:
             yield f"  {deviation_text(service.slots, service.deviation)}"
-            meant = ("by weight", *(share_text(e.by_weight) for e in service.endpoints))
-            shown = [(*row[:3], cell, *row[3:]) for row, cell in zip(shown, meant, strict=True)]
-        yield table(shown, right=frozenset(range(2, len(shown[0]))), indent="  ")
+        rows = [row for endpoint in service.endpoints for row in _rows(endpoint)]
+        columns = [
+            name
+            for name in _COLUMNS
+            if (name != "by weight" or maglev) and (name != "family" or any(row["family"] for row in rows))
+        ]
+        right = frozenset(place for place, name in enumerate(columns) if name not in _WORDS)
+        shown = [columns, *([row[name] for name in columns] for row in rows)]
+        yield table(shown, right=right, indent="  ")
+
+
+def _rows(endpoint: EndpointStatus) -> list[dict[str, str]]:
+    """One row by column, or one for each family where these get other shares."""
+    families = [_cells(endpoint, own, str(family)) for family, own in endpoint.families.items()]
+    # As shown: 33.3 % is 33.3 %, and a family without connections has no share to differ by.
+    wanted = {row["wanted"] for row in families}
+    actual = {row["actual"] for row in families} - {_NO_SHARE}
+    if len(wanted) > 1 or len(actual) > 1:
+        return families
+    one = _cells(endpoint, endpoint, "")
+    return [one | {"actual": next(iter(actual), _NO_SHARE)}]
+
+
+def _cells(endpoint: EndpointStatus, of: EndpointStatus | FamilyStatus, family: str) -> dict[str, str]:
+    from lbctl.cli.output import share_text
+
+    return {
+        "endpoint": endpoint.name if endpoint.name == endpoint.to else f"{endpoint.name} {endpoint.to}",
+        "family": family,
+        "state": str(endpoint.state),
+        "weight": str(endpoint.weight),
+        "by weight": share_text(of.by_weight),
+        "wanted": share_text(of.wanted),
+        "actual": _NO_SHARE if of.actual is None else f"{float(of.actual):.1%}",
+        "connections": str(of.connections),
+        "established": "?" if of.established is None else str(of.established),
+        "packets": str(of.packets),
+        "bytes": str(of.bytes),
+    }

@@ -12,7 +12,7 @@ from lbctl.engine.rendering import Rendering, render
 from lbctl.engine.returning import go_back, roll_back
 from lbctl.engine.reverter import await_end, try_out, watch
 from lbctl.engine.session import Session, open_session
-from lbctl.engine.status import Drift, EndpointStatus, ServiceStatus, Status, drift, status
+from lbctl.engine.status import Drift, EndpointStatus, FamilyStatus, ServiceStatus, Status, drift, status
 from lbctl.engine.trial import Trial, confirm, read_trial
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Drift",
     "EndpointStatus",
     "Entry",
+    "FamilyStatus",
     "Migration",
     "PlanFile",
     "Rendering",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lbctl.engine.history import Entry
     from lbctl.engine.session import Session
     from lbctl.host import Host
-    from lbctl.model import Program, ServiceChange
+    from lbctl.model import Change, Lifted, Program, ServiceChange
     from lbctl.spi import Backend
 
 
@@ -244,12 +244,29 @@ def end_flows(session: Session, plan: Plan) -> list[str]:
     return [f"UDP flows stay where they were, since there is no conntrack here: {flows}"]
 
 
+def lift_sides(
+    backend: Backend, before: Program, after: Program, changes: tuple[Change, ...]
+) -> tuple[Lifted, Lifted]:
+    """Return the services of two programs that the changes between them may concern.
+
+    That is each service of which an item changes, and every one where an item changes that they share.
+    """
+    concerned = touched(changes)
+    if None in concerned:
+        return backend.lift(before), backend.lift(after)
+    return backend.lift(before.only(concerned)), backend.lift(after.only(concerned))
+
+
+def changed_services(before: Lifted, after: Lifted, changes: tuple[Change, ...]) -> tuple[ServiceChange, ...]:
+    """Return the services that changes add, change or remove."""
+    return tuple(s for s in diff_services(before, after, changes) if s.action is not Action.NONE)
+
+
 def way(host: Host, backend: Backend, driver: str, before: Program, after: Program, intent: Intent) -> Plan:
     """The plan from one program to another, which is that of an intent."""
     changes = diff(before, after)
-    concerned = touched(changes)
-    was, will = backend.lift(before.only(concerned)), backend.lift(after.only(concerned))
-    services = tuple(s for s in diff_services(was, will, changes) if s.action is not Action.NONE)
+    was, will = lift_sides(backend, before, after, changes)
+    services = changed_services(was, will, changes)
     made = Plan(
         backend=backend.name,
         driver=driver,

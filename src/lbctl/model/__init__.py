@@ -21,9 +21,10 @@ from lbctl.model.intent import (
     check_mark,
     check_owner,
     default_seed,
+    endpoint_family,
     join,
 )
-from lbctl.model.lifted import Lifted, LiftedService
+from lbctl.model.lifted import Frontend, Lifted, LiftedService
 from lbctl.model.numbers import decimal
 from lbctl.model.plan import (
     Action,
@@ -32,9 +33,12 @@ from lbctl.model.plan import (
     Plan,
     Remembered,
     ServiceChange,
+    Shares,
     StaleFlow,
+    agreed,
     diff,
     diff_services,
+    families_of,
     stale_flows,
     touched,
 )
@@ -76,6 +80,7 @@ __all__ = [
     "EndpointChange",
     "Family",
     "Finding",
+    "Frontend",
     "Intent",
     "Item",
     "Kept",
@@ -97,10 +102,12 @@ __all__ = [
     "Service",
     "ServiceChange",
     "Severity",
+    "Shares",
     "SourceNat",
     "StaleFlow",
     "State",
     "Step",
+    "agreed",
     "among",
     "brief",
     "check_mark",
@@ -110,6 +117,8 @@ __all__ = [
     "default_seed",
     "diff",
     "diff_services",
+    "endpoint_family",
+    "families_of",
     "join",
     "schedule",
     "shares",

@@ -85,28 +85,32 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """What the kernel counted for one endpoint of one service since its rules were loaded.
+    """What the kernel counted for one endpoint of one service in one family since its rules were loaded.
 
     `connections` are new connections; `packets` and `bytes` are what the balancing rules saw of them, that
     is, the first packet of each.
     """
 
     service: str
+    family: Family
     to: str
     connections: int
     packets: int
     bytes: int
 
 
-def tally(counted: Iterable[tuple[str, str, int, int]]) -> tuple[Count, ...]:
-    """Counts from rows of service, `Endpoint.to`, new connections seen as packets, and bytes, summed up."""
-    sums: dict[tuple[str, str], tuple[int, int]] = {}
-    for service, to, packets, size in counted:
-        before = sums.get((service, to), (0, 0))
-        sums[service, to] = before[0] + packets, before[1] + size
+def tally(counted: Iterable[tuple[str, Family, str, int, int]]) -> tuple[Count, ...]:
+    """Return counts, summed up from rows of service, family, `Endpoint.to`, packets, and bytes.
+
+    Packets are the new connections that were seen.
+    """
+    sums: dict[tuple[str, Family, str], tuple[int, int]] = {}
+    for service, family, to, packets, size in counted:
+        before = sums.get((service, family, to), (0, 0))
+        sums[service, family, to] = before[0] + packets, before[1] + size
     return tuple(
-        Count(service=service, to=to, connections=packets, packets=packets, bytes=size)
-        for (service, to), (packets, size) in sums.items()
+        Count(service=service, family=family, to=to, connections=packets, packets=packets, bytes=size)
+        for (service, family, to), (packets, size) in sums.items()
     )
 
 

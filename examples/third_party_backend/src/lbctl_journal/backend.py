@@ -140,8 +140,11 @@ class Journal:
     def stats(self, host: Host, driver: str, owner: str) -> tuple[Count, ...]:
         """Zeros: no connection ever comes through a file."""
         lifted = self.lift(self.observe(host, driver, owner))
-        pairs = dict.fromkeys((s.name, to) for s in lifted.services for to in s.shares)
-        return tuple(Count(service=name, to=to, connections=0, packets=0, bytes=0) for name, to in pairs)
+        every = dict.fromkeys((s.name, s.family, to) for s in lifted.services for to in s.shares)
+        return tuple(
+            Count(service=name, family=family, to=to, connections=0, packets=0, bytes=0)
+            for name, family, to in every
+        )
 
 
 def _path() -> Path:
