@@ -93,7 +93,7 @@ def apply(
         tried = engine.await_end(session, tried)
     if output is Format.JSON:
         document = plan_document(made, engine.describe(session, made), session.backend.render)
-        print_json(document | {"applied": applied, "trial": tried and tried.state})
+        print_json({**document, "applied": applied, "trial": tried and tried.state})
     elif tried is not None and tried.state == "confirmed":
         say("Confirmed.")
     elif made.changed and tried is None:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from lbctl.cli import options
 from lbctl.cli.options import Color
 from lbctl.errors import IntentError, LbctlError
-from lbctl.model import Action, brief, written
+from lbctl.model import Action, brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from fractions import Fraction
 
+    from lbctl.documents.change import ChangeDocument
     from lbctl.model import Plan, Program, ServiceChange
     from lbctl.spi import Census
 
@@ -81,11 +82,6 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def share(value: Fraction | None) -> str | None:
-    """Return a share in JSON: "p/q" in lowest terms; None for one that is unknown, or not one for all."""
-    return None if value is None else written(value)
-
-
 def share_text(value: Fraction | None) -> str:
     """Return a share for people; "?" for an unknown one."""
     return "?" if value is None else brief(value)
@@ -95,11 +91,6 @@ def deviation_text(slots: Iterable[int], deviation: Fraction) -> str:
     """How well Maglev tables of these sizes keep to the weights, rounded up so that it is never too good."""
     sizes = " and ".join(map(str, dict.fromkeys(slots)))
     return f"maglev: {sizes} slots, shares within {ceil(deviation * 10_000) / 100:.2f} % of the weights"
-
-
-def stores_document(stores: Iterable[Census]) -> list[dict[str, Any]]:
-    """The JSON of a census."""
-    return [{"store": each.store, "ours": each.ours, "others": each.others} for each in stores]
 
 
 def stores_text(stores: Iterable[Census]) -> str:
@@ -123,22 +114,11 @@ def table(rows: Iterable[Sequence[str]], *, right: frozenset[int] = frozenset(),
 
 def plan_document(
     plan: Plan, services: Iterable[ServiceChange], render: Callable[[Program], str]
-) -> dict[str, Any]:
-    """The JSON of a plan: all its `services`, and its rules as `render` writes them."""
-    from lbctl.cli.shares import service_document
+) -> ChangeDocument:
+    """Return the JSON of a plan: all its `services`, and its rules as `render` writes them."""
+    from lbctl.documents.change import change
 
-    before, after = plan_rules(plan, render)
-    return {
-        "backend": plan.backend,
-        "driver": plan.driver,
-        "changed": plan.changed,
-        "services": [service_document(service, "before", "after") for service in services],
-        "forget": [
-            {"listen": str(flow.listener), "family": str(flow.family), "to": flow.to} for flow in plan.stale
-        ],
-        "notes": list(plan.notes),
-        "rules": {"before": before, "after": after},
-    }
+    return change(plan, services, plan_rules(plan, render))
 
 
 def plan_text(plan: Plan, style: Style) -> str:

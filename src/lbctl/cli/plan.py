@@ -31,6 +31,7 @@ def plan(
     from lbctl.cli.output import Style, plan_document, plan_rules, plan_text, print_json, rules_diff
     from lbctl.cli.progress import stages
     from lbctl.cli.work import intent_files, mention_interrupted, read_intent, session_for
+    from lbctl.documents.history import interrupted as interrupted_document
 
     with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
         intent = read_intent(config)
@@ -42,7 +43,7 @@ def plan(
         engine.write_plan(session, made, intent, intent_files(config), out)
     if output is Format.JSON:
         document = plan_document(made, engine.describe(session, made), session.backend.render)
-        print_json(document | {"interrupted": interrupted})
+        print_json({**document, "interrupted": interrupted_document(interrupted)})
     else:
         style = Style(color)
         print(plan_text(made, style))

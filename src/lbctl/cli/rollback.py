@@ -40,11 +40,12 @@ def rollback(
             say(note)
         session.memory.save()
     if output is Format.JSON:
+        outcome = {"applied": agreed and made.changed, "to": target.number}
         if isinstance(made, engine.Migration):
-            document = {"changed": made.changed, "migration": migration_document(made)}
+            print_json({"changed": made.changed, "migration": migration_document(made), **outcome})
         else:
             document = plan_document(made, engine.describe(session, made), session.backend.render)
-        print_json(document | {"applied": agreed and made.changed, "to": target.number})
+            print_json({**document, **outcome})
     elif agreed:
         say(f"Back at {target.state}.")
     else:

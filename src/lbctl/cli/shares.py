@@ -1,11 +1,10 @@
-"""Shares on two sides, for people and for scripts: folded where all families and listeners agree."""
+"""Shares on two sides in words: folded where all families and listeners agree."""
 
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from lbctl.cli.output import share
 from lbctl.model import Family, agreed, families_of
 
 if TYPE_CHECKING:
@@ -82,34 +81,3 @@ def clients(missing: Sequence[Frontend], whole: Shares) -> Iterator[str]:
         elsewhere = any(each.listener == listener for each in whole.keys() - set(missing))
         only = f"{' and '.join(FAMILY_NAMES[family] for family in families)} " if elsewhere else ""
         yield f"{only}clients of {listener}"
-
-
-def service_document(service: ServiceChange, before: str, after: str) -> dict[str, Any]:
-    """Return the JSON of one service; `before` and `after` are the names of the fields with shares."""
-    return {
-        "name": service.name,
-        "action": str(service.action),
-        "listen": list(service.listeners),
-        "listeners": {
-            "added": _frontends(service.unbalanced_before),
-            "removed": _frontends(service.unbalanced_after),
-        },
-        "endpoints": [_endpoint(endpoint, before, after) for endpoint in service.endpoints],
-    }
-
-
-def _endpoint(endpoint: EndpointChange, before: str, after: str) -> dict[str, Any]:
-    both = {family: endpoint.in_family(family) for family in endpoint.families}
-    whole = tuple(agreed(values) for values in zip(*both.values(), strict=True))
-    return {
-        "to": endpoint.to,
-        **dict(zip((before, after), map(share, whole), strict=True)),
-        "families": {
-            str(family): dict(zip((before, after), map(share, shares), strict=True))
-            for family, shares in both.items()
-        },
-    }
-
-
-def _frontends(frontends: Iterable[Frontend]) -> list[dict[str, str]]:
-    return [{"listen": str(each.listener), "family": str(each.family)} for each in frontends]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -48,6 +48,7 @@ def status(
     from lbctl import engine
     from lbctl.cli.output import Style, print_json
     from lbctl.cli.work import mention_interrupted, read_intent, session_for
+    from lbctl.documents.status import status as document
 
     if watch and exit_code:
         raise IntentError("--watch has no end that an exit code could tell of")
@@ -61,8 +62,7 @@ def status(
         drift = now.drift if now else engine.drift(session, intent, follow=follow)
         session.memory.save()
         if output is Format.JSON:
-            document = _drift_document(drift) | (_document(now) if now else {})
-            print_json(document | {"interrupted": interrupted}, one_line=watch)
+            print_json(document(drift, now, interrupted), one_line=watch)
         else:
             style = Style(color)
             text = "\n".join([*_drift_lines(drift, style), *(_lines(now, style) if now else ())])
@@ -76,23 +76,6 @@ def status(
         time.sleep(1)
 
 
-def _drift_document(drift: Drift) -> dict[str, Any]:
-    from lbctl.cli.shares import service_document
-
-    return {
-        "backend": drift.backend,
-        "driver": drift.driver,
-        "in_sync": drift.in_sync,
-        "drift": {
-            "services": [service_document(service, "held", "wanted") for service in drift.services],
-            "rules": [
-                {"service": name, "rule": rule} for name, found in _rules(drift).items() for rule in found
-            ],
-            "elsewhere": list(drift.elsewhere),
-        },
-    }
-
-
 def _drift_lines(drift: Drift, style: Style) -> Iterator[str]:
     state = (
         style("in sync with the intent", "green")
@@ -100,7 +83,7 @@ def _drift_lines(drift: Drift, style: Style) -> Iterator[str]:
         else style("NOT in sync: the kernel differs from the intent, see lbctl plan", "red")
     )
     yield f"{drift.backend} (driver {drift.driver}), {state}"
-    rules = _rules(drift)
+    rules = drift.rules
     for service in drift.services[:_SERVICES]:
         yield f"  {service.name} {_difference(service, rules.get(service.name, ()))}"
     if (more := len(drift.services) - _SERVICES) > 0:
@@ -110,14 +93,6 @@ def _drift_lines(drift: Drift, style: Style) -> Iterator[str]:
         yield f"  rules of no service: {_few(others)}"
     for store in drift.elsewhere:
         yield f"  {store} holds rules of this owner too, which balance the same connections"
-
-
-def _rules(drift: Drift) -> dict[str | None, list[str]]:
-    """What differs, by the service that owns it."""
-    found: dict[str | None, list[str]] = {}
-    for change in drift.changes:
-        found.setdefault(change.service, []).append(" ".join(change.key))
-    return found
 
 
 def _difference(service: ServiceChange, rules: Sequence[str]) -> str:
@@ -152,50 +127,6 @@ def _differences(service: ServiceChange) -> Iterator[str]:
 def _few(rules: Sequence[str]) -> str:
     more = len(rules) - _RULES
     return ", ".join(rules[:_RULES]) + (f" and {more} more" if more > 0 else "")
-
-
-def _document(status: Status) -> dict[str, Any]:
-    from lbctl.cli.output import share, stores_document
-
-    return {
-        "stores": stores_document(status.stores),
-        "services": [
-            {
-                "name": service.name,
-                "listen": list(service.listen),
-                "scheduler": service.scheduler,
-                "deviation": share(service.deviation),
-                "connections": service.connections,
-                "endpoints": [
-                    {
-                        "name": e.name,
-                        "to": e.to,
-                        "state": str(e.state),
-                        "weight": e.weight,
-                        **_counted(e),
-                        "families": {str(family): _counted(own) for family, own in e.families.items()},
-                    }
-                    for e in service.endpoints
-                ],
-            }
-            for service in status.services
-        ],
-    }
-
-
-def _counted(of: EndpointStatus | FamilyStatus) -> dict[str, Any]:
-    """The fields that an endpoint has as a whole, and in each family."""
-    from lbctl.cli.output import share
-
-    return {
-        "wanted": share(of.wanted),
-        "by_weight": share(of.by_weight),
-        "actual": share(of.actual),
-        "connections": of.connections,
-        "established": of.established,
-        "packets": of.packets,
-        "bytes": of.bytes,
-    }
 
 
 #: The columns of the table; "by weight" is for Maglev tables only, "family" for families that disagree.

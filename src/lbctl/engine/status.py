@@ -16,7 +16,7 @@ from lbctl.model import Family, agreed, diff
 from lbctl.spi import census
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from lbctl.engine.session import Session
     from lbctl.host import TrackedConnection
@@ -132,6 +132,14 @@ class Drift:
     def in_sync(self) -> bool:
         """False where `lbctl apply` would change something, or refuse to."""
         return not self.changes and not self.elsewhere
+
+    @property
+    def rules(self) -> Mapping[str | None, Sequence[str]]:
+        """Service → the keys of its rules that differ; None → those of no service."""
+        found: dict[str | None, list[str]] = {}
+        for change in self.changes:
+            found.setdefault(change.service, []).append(" ".join(change.key))
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
