@@ -113,9 +113,9 @@ def migrate(
         owner_of,
         session_for,
         settle_interrupted,
-        write_new,
     )
     from lbctl.errors import IntentError
+    from lbctl.host.files import write_new
     from lbctl.spi import backends
 
     ensure_trial(trial)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lbctl.errors import ApplyFailed, IntentError, Reverted, StateUnknown
+from lbctl.errors import IntentError, Reverted, StateUnknown
 
 if TYPE_CHECKING:
     from lbctl.engine import Session, Trial
@@ -142,15 +142,6 @@ def read_rules_of(source: str, limit: int | None = None) -> Reading:
     if kind == "live" and colon:
         return read_live(LocalHost(), store, backends())
     return read_rules(read_bounded(source, limit or DEFAULT_LIMIT), backends())
-
-
-def write_new(path: Path, text: str) -> None:
-    """Write a file that is not there yet; raises `ApplyFailed`."""
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise ApplyFailed(f"{path} cannot be written: {error.strerror}") from error
 
 
 def read_stores() -> dict[str, Reading]:
