@@ -8,6 +8,7 @@ An error carries a message for the person, a hint for the next step, and the exi
       Unsupported        3  the backend cannot express a feature that the intent asks for
       PermissionDenied   4  the kernel would refuse us
       ApplyFailed        5  nothing was changed
+        Damaged          5  a record of lbctl's own state is not what was written
       StateUnknown       6  a write was interrupted; what the kernel holds is not known
         ToolCrashed      6  a tool was ended by a signal; reading back settles what the kernel holds
       Stale              7  the kernel changed since the plan, or another lbctl holds the lock
@@ -82,6 +83,10 @@ class ApplyFailed(LbctlError):
     """The change was refused as a whole; the kernel is as it was."""
 
     exit_code = 5
+
+
+class Damaged(ApplyFailed):
+    """A record of lbctl's own state is not what was written: its message names the place and the fault."""
 
 
 class StateUnknown(LbctlError):

@@ -61,7 +61,7 @@ def apply(
         ensure_trial,
         read_intent,
         session_for,
-        settle_interrupted,
+        settle,
     )
 
     ensure_trial(trial)
@@ -74,7 +74,7 @@ def apply(
             intent = read_intent(config)
             next_stage()
             session = session_for(backend, driver, allow_remap=allow_remap, patience=wait)
-            settle_interrupted(intent.owner, patience=wait)
+            settle(intent.owner, patience=wait)
             made = engine.plan(session, intent)
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
     applied = made.changed and confirmed("Apply this?", yes=yes)
@@ -106,10 +106,10 @@ def _planned(
 ) -> tuple[Session, Plan]:
     """The plan of a file, and the session that it is for."""
     from lbctl import engine
-    from lbctl.cli.work import session_for, settle_interrupted
+    from lbctl.cli.work import session_for, settle
 
     found = engine.read_plan(path)
     next_stage()
     session = session_for(found.backend, found.driver, allow_remap=found.allow_remap, patience=wait)
-    settle_interrupted(found.intent.owner, patience=wait)
+    settle(found.intent.owner, patience=wait)
     return session, engine.resume(session, found, (config,) if config is not None else ())

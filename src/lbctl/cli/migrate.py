@@ -109,10 +109,10 @@ def migrate(
         ended,
         ensure_trial,
         intent_if_any,
-        mention_interrupted,
+        mention_unsettled,
         owner_of,
         session_for,
-        settle_interrupted,
+        settle,
     )
     from lbctl.errors import IntentError
     from lbctl.host.files import write_new
@@ -131,9 +131,9 @@ def migrate(
         meant = intent_if_any(config)
         session = session_for(to, driver, allow_remap=allow_remap, patience=wait)
         if plan:
-            mention_interrupted(whose)
+            mention_unsettled(whose)
         else:
-            settle_interrupted(whose, patience=wait)
+            settle(whose, patience=wait)
         made = engine.migration(
             session,
             whose,

@@ -45,7 +45,7 @@ def status(
     """
     from lbctl import engine
     from lbctl.cli.output import Style, print_json
-    from lbctl.cli.work import mention_interrupted, read_intent, session_for
+    from lbctl.cli.work import mention_unsettled, read_intent, session_for
 
     if watch and exit_code:
         raise IntentError("--watch has no end that an exit code could tell of")
@@ -53,14 +53,14 @@ def status(
     # What was applied by consent is there by consent.
     session = session_for(backend, driver, allow_remap=True)
     follow = backend == "auto" and driver is None
-    interrupted = mention_interrupted(intent.owner)
+    unsettled = mention_unsettled(intent.owner)
     while True:
         now = None if brief else engine.status(session, intent, follow=follow)
         drift = now.drift if now else engine.drift(session, intent, follow=follow)
         session.memory.save()
         if output is Format.JSON:
             document = _drift_document(drift) | (_document(now) if now else {})
-            print_json(document | {"interrupted": interrupted}, one_line=watch)
+            print_json(document | unsettled, one_line=watch)
         else:
             style = Style(color)
             text = "\n".join([*_drift_lines(drift, style), *(_lines(now, style) if now else ())])

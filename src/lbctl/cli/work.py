@@ -42,28 +42,40 @@ def session_for(
     )
 
 
-def settle_interrupted(owner: str, *, patience: float) -> None:
-    """Finish or take back what an earlier lbctl was interrupted in, and say so."""
+def settle(owner: str, *, patience: float, trials: bool = True) -> None:
+    """Complete what processes that are gone left of a change, and report it; see `lbctl.engine.recover`."""
     from lbctl import engine
     from lbctl.cli.output import say
     from lbctl.host import LocalHost
 
-    if engine.pending(LocalHost(), owner):
-        for note in engine.recover(session_for("auto", None, patience=patience), owner):
+    if engine.unsettled(LocalHost(), owner).due:
+        for note in engine.recover(session_for("auto", None, patience=patience), owner, trials=trials):
             say(note)
 
 
-def mention_interrupted(owner: str) -> dict[str, Any] | None:
-    """Say what an earlier lbctl was interrupted in, and what becomes of it; returns it for JSON."""
+def mention_unsettled(owner: str) -> dict[str, Any]:
+    """Report what processes that are gone left of a change, and a trial; returns it for JSON."""
     from lbctl import engine
     from lbctl.cli.output import say
     from lbctl.host import LocalHost
 
-    found = engine.interrupted(LocalHost(), owner)
-    if found is None:
-        return None
-    say(f"Interrupted: {found}. The next command that changes something first finishes it, or takes it back.")
-    return {field: getattr(found, field) for field in ("number", "action", "time", "user")}
+    found = engine.unsettled(LocalHost(), owner)
+    for line in found.damaged:
+        say(f"{line}. The next command that changes something removes it.")
+    if found.entry is not None:
+        say(f"Interrupted: {found.entry}. The next command that changes something first ends or reverts it.")
+    if found.trial is not None:
+        say(str(found.trial))
+    return {
+        "interrupted": found.entry
+        and {field: getattr(found.entry, field) for field in ("number", "action", "time", "user")},
+        "trial": found.trial
+        and {
+            "state": found.trial.standing,
+            "left": round(found.trial.left, 3),
+            "deadline": found.trial.deadline,
+        },
+    }
 
 
 def confirmed(question: str, *, yes: bool) -> bool:

@@ -1,12 +1,12 @@
 """The use cases. They neither print nor read arguments; the command line and tests call them alike."""
 
 from lbctl.engine.change import apply, describe, plan, removal
-from lbctl.engine.history import Entry, entries, pending, restorable
+from lbctl.engine.history import Entry, damaged, entries, pending, restorable
 from lbctl.engine.lifting import Cure
 from lbctl.engine.migrating import Migration, migration
 from lbctl.engine.moving import migrate
 from lbctl.engine.planfile import PlanFile, read_plan, resume, write_plan
-from lbctl.engine.recovery import interrupted, recover
+from lbctl.engine.recovery import Unsettled, interrupted, recover, unsettled
 from lbctl.engine.rendering import Rendering, render
 from lbctl.engine.returning import go_back, roll_back
 from lbctl.engine.reverter import await_end, try_out, watch
@@ -26,9 +26,11 @@ __all__ = [
     "Session",
     "Status",
     "Trial",
+    "Unsettled",
     "apply",
     "await_end",
     "confirm",
+    "damaged",
     "describe",
     "drift",
     "entries",
@@ -49,6 +51,7 @@ __all__ = [
     "roll_back",
     "status",
     "try_out",
+    "unsettled",
     "watch",
     "write_plan",
 ]

@@ -58,6 +58,7 @@ from lbctl.model.reading import (
     within,
     written,
 )
+from lbctl.model.records import Shape, check_record, read_record
 from lbctl.model.schedule import schedule, shares, slot_count
 
 __all__ = [
@@ -97,6 +98,7 @@ __all__ = [
     "Service",
     "ServiceChange",
     "Severity",
+    "Shape",
     "SourceNat",
     "StaleFlow",
     "State",
@@ -105,12 +107,14 @@ __all__ = [
     "brief",
     "check_mark",
     "check_owner",
+    "check_record",
     "conditions",
     "decimal",
     "default_seed",
     "diff",
     "diff_services",
     "join",
+    "read_record",
     "schedule",
     "shares",
     "slot_count",
