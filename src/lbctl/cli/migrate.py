@@ -105,9 +105,12 @@ def migrate(
     from lbctl.cli.output import print_json, say
     from lbctl.cli.progress import stages
     from lbctl.cli.work import (
+        announce,
+        await_end,
         confirmed,
         ended,
         ensure_trial,
+        files_if_any,
         intent_if_any,
         mention_unsettled,
         owner_of,
@@ -129,6 +132,8 @@ def migrate(
     with stages("Reading both sides"):
         whose = owner_of(owner, config)
         meant = intent_if_any(config)
+        if owner is not None and meant and meant.owner == whose:
+            announce(files_if_any(config))
         session = session_for(to, driver, allow_remap=allow_remap, patience=wait)
         if plan:
             mention_unsettled(whose)
@@ -167,7 +172,7 @@ def migrate(
             say(note)
         if tried is not None:
             say(f"Moved on trial: taken back in {trial:g} s unless lbctl confirm comes first.")
-            tried = engine.await_end(session, tried)
+            tried = await_end(session, tried)
     if data:
         print_json(migration_document(made) | {"applied": applied, "trial": tried and tried.state})
     elif tried is not None and tried.state == "confirmed":
@@ -252,7 +257,7 @@ def _place(session: Session) -> dict[str, str]:
 
 def _text(made: Migration, style: Style, *, rules: bool) -> str:
     from lbctl.cli.output import count, painted_diff
-    from lbctl.config.values import escape
+    from lbctl.model import inert
 
     services = dict.fromkeys((pair.b or pair.service).name for pair in made.pairs)
     places = (f"{at.place} (driver {at.driver})" for at in (made.source, made.target))
@@ -262,10 +267,10 @@ def _text(made: Migration, style: Style, *, rules: bool) -> str:
     lines += _way_back(made, style) if made.comparison is None else []
     for found in made.findings:
         paint = "red" if found.severity == "error" else "yellow"
-        lines += ["", f"{style(f'{found.severity}: {found.code}', paint)}: {escape(found.message)}"]
+        lines += ["", f"{style(f'{found.severity}: {found.code}', paint)}: {inert(found.message)}"]
     for stay in made.stays:
-        lines += ["", f"Stays: {style(escape(stay.name), 'bold')}: {escape(stay.reason)}"]
-        lines += [f"    {escape(rule)}" for rule in stay.rules]
+        lines += ["", f"Stays: {style(inert(stay.name), 'bold')}: {inert(stay.reason)}"]
+        lines += [f"    {inert(rule)}" for rule in stay.rules]
     if made.lift is not None:
         lines += [
             "",
@@ -286,10 +291,10 @@ def _text(made: Migration, style: Style, *, rules: bool) -> str:
 def _rules(head: str, rules: Sequence[str]) -> list[str]:
     """How many rules there are, and the first of them."""
     from lbctl.cli.output import count
-    from lbctl.config.values import escape
+    from lbctl.model import inert
 
     lines = ["", f"{head}: {count(len(rules), 'rule') if rules else 'nothing'}"]
-    lines += [f"    {escape(rule)}" for rule in rules[:_FEW]]
+    lines += [f"    {inert(rule)}" for rule in rules[:_FEW]]
     return lines + ([f"    … and {len(rules) - _FEW} more"] if len(rules) > _FEW else [])
 
 
@@ -311,7 +316,7 @@ def _way_back(made: Migration, style: Style) -> list[str]:
 def _columns(made: Migration, style: Style) -> list[str]:
     """What goes beside what comes, one block for each service at each place where rules act on it."""
     from lbctl.cli.compare import selected
-    from lbctl.config.values import escape
+    from lbctl.model import inert
 
     blocks = [(pair, _side(pair, pair.a, 0), _side(pair, pair.b, 1)) for pair in made.pairs]
     heads = f"goes: {made.source.place}", f"comes: {made.target.place}"
@@ -322,21 +327,21 @@ def _columns(made: Migration, style: Style) -> list[str]:
         told = f"{name}  {selected(pair.service)} ({', '.join(pair.hooks)})".strip()
         paint = "green" if pair.verdict.equal else "yellow"
         verdict = made.told(pair) or str(pair.verdict)
-        lines += ["", f"{style(escape(told), 'bold')}: {style(verdict, paint)}"]
+        lines += ["", f"{style(inert(told), 'bold')}: {style(verdict, paint)}"]
         lines += [f"    {one:<{width}} | {other}".rstrip() for one, other in zip(left, right, strict=True)]
-        lines += [f"    {escape(note)}" for note in pair.notes]
+        lines += [f"    {inert(note)}" for note in pair.notes]
     return lines
 
 
 def _side(pair: Pair, service: ReadService | None, side: int) -> list[str]:
-    from lbctl.config.values import escape
+    from lbctl.model import inert
 
     rows = [(to, shares[side]) for to, shares in pair.shares.items()]
     # A side without the service balances nothing: that is no leak.
     leaks = any(leak for each, leak in zip((pair.a, pair.b), pair.leak, strict=True) if each)
     rows += [("no endpoint", pair.leak[side])] if leaks else []
-    width = max((len(escape(to)) for to, _ in rows), default=0)
-    lines = [f"{escape(to):<{width}}  {_short(value)}" if value else "" for to, value in rows]
+    width = max((len(inert(to)) for to, _ in rows), default=0)
+    lines = [f"{inert(to):<{width}}  {_short(value)}" if value else "" for to, value in rows]
     return [service.mode if service else "", *lines]
 
 

@@ -30,10 +30,10 @@ def plan(
     from lbctl import engine
     from lbctl.cli.output import Style, plan_document, plan_rules, plan_text, print_json, rules_diff
     from lbctl.cli.progress import stages
-    from lbctl.cli.work import intent_files, mention_unsettled, read_intent, session_for
+    from lbctl.cli.work import intent_files, mention_unsettled, read_announced, session_for
 
     with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
-        intent = read_intent(config)
+        intent = read_announced(config)
         next_stage()
         session = session_for(backend, driver, allow_remap=allow_remap)
         made = engine.plan(session, intent)

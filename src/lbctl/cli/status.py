@@ -54,24 +54,28 @@ def status(
     session = session_for(backend, driver, allow_remap=True)
     follow = backend == "auto" and driver is None
     unsettled = mention_unsettled(intent.owner)
-    while True:
-        now = None if brief else engine.status(session, intent, follow=follow)
-        drift = now.drift if now else engine.drift(session, intent, follow=follow)
-        session.memory.save()
-        if output is Format.JSON:
-            document = _drift_document(drift) | (_document(now) if now else {})
-            print_json(document | unsettled, one_line=watch)
-        else:
-            style = Style(color)
-            text = "\n".join([*_drift_lines(drift, style), *(_lines(now, style) if now else ())])
-            print(("\x1b[H\x1b[J" if watch else "") + text, flush=True)
-        if exit_code and not drift.in_sync:
-            raise typer.Exit(1)
+    try:
+        while True:
+            now = None if brief else engine.status(session, intent, follow=follow)
+            drift = now.drift if now else engine.drift(session, intent, follow=follow)
+            session.memory.save()
+            if output is Format.JSON:
+                document = _drift_document(drift) | (_document(now) if now else {})
+                print_json(document | unsettled, one_line=watch)
+            else:
+                style = Style(color)
+                text = "\n".join([*_drift_lines(drift, style), *(_lines(now, style) if now else ())])
+                print(("\x1b[H\x1b[J" if watch else "") + text, flush=True)
+            if exit_code and not drift.in_sync:
+                raise typer.Exit(1)
+            if not watch:
+                return
+            # The one command that may live long.
+            gc.collect()
+            time.sleep(1)
+    except KeyboardInterrupt:
         if not watch:
-            return
-        # The one command that may live long.
-        gc.collect()
-        time.sleep(1)
+            raise
 
 
 def _drift_document(drift: Drift) -> dict[str, Any]:

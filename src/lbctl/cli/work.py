@@ -7,13 +7,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lbctl.errors import IntentError, Reverted, StateUnknown
+from lbctl.errors import IntentError, NoIntentFile, Reverted, StateUnknown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lbctl.engine import Session, Trial
     from lbctl.model import Intent, Reading
 
 _LONGEST_TRIAL = 24 * 3600
+#: So many intent files are named.
+_FEW_FILES = 3
 
 
 def read_intent(config: Path | None) -> Intent:
@@ -23,11 +27,27 @@ def read_intent(config: Path | None) -> Intent:
     return load_merged(intent_files(config))
 
 
+def read_announced(config: Path | None) -> Intent:
+    """As `read_intent`, and name the files: for a command that changes something, or shows a change."""
+    announce(intent_files(config))
+    return read_intent(config)
+
+
 def intent_files(config: Path | None) -> tuple[Path, ...]:
     """The files of `read_intent`."""
     from lbctl.config import find
 
     return find(config, os.environ, Path())
+
+
+def announce(files: Sequence[Path]) -> None:
+    """Name the intent files that a command goes by: a few of many."""
+    from lbctl.cli.output import say
+
+    shown = [f"./{path}" if path == Path("lbctl.toml") else str(path) for path in files[:_FEW_FILES]]
+    more = [f"{len(files) - _FEW_FILES} more"] if len(files) > _FEW_FILES else []
+    if files:
+        say(f"Intent: {', '.join([*shown, *more])}")
 
 
 def session_for(
@@ -94,6 +114,18 @@ def ensure_trial(seconds: float | None) -> None:
         raise IntentError("a trial takes between a second and a day")
 
 
+def await_end(session: Session, tried: Trial) -> Trial:
+    """Wait for the end of a trial; see `lbctl.engine.await_end`."""
+    from lbctl import engine
+    from lbctl.cli.output import say
+
+    try:
+        return engine.await_end(session, tried)
+    except KeyboardInterrupt:
+        say("The trial goes on: lbctl confirm keeps the change, lbctl rollback reverts it now.")
+        raise
+
+
 def ended(tried: Trial | None) -> None:
     """Say how a trial ended, and raise what makes the exit code where it was not confirmed."""
     if tried is None:
@@ -116,14 +148,12 @@ def files_if_any(config: Path | None) -> tuple[Path, ...]:
     """As `intent_files`; () where there is no file and none was named."""
     try:
         return intent_files(config)
-    except IntentError:
-        if config is not None:
-            raise
+    except NoIntentFile:
         return ()
 
 
 def owner_of(owner: str | None, config: Path | None) -> str:
-    """The owner that was named, else that of the intent file, else the default where there is no file."""
+    """The owner that was named, else that of the intent file, which is announced, else the default."""
     from lbctl.config import load_merged
     from lbctl.model import DEFAULT_OWNER, check_owner
 
@@ -133,6 +163,7 @@ def owner_of(owner: str | None, config: Path | None) -> str:
         except ValueError as error:
             raise IntentError(str(error), hint="small letters, digits and dashes, at most 12") from error
     paths = files_if_any(config)
+    announce(paths)
     try:
         return load_merged(paths).owner if paths else DEFAULT_OWNER
     except IntentError as error:

@@ -60,6 +60,7 @@ from lbctl.model.reading import (
 )
 from lbctl.model.records import Shape, check_record, read_record
 from lbctl.model.schedule import schedule, shares, slot_count
+from lbctl.model.text import inert
 
 __all__ = [
     "DEFAULT_MARK",
@@ -113,6 +114,7 @@ __all__ = [
     "default_seed",
     "diff",
     "diff_services",
+    "inert",
     "join",
     "read_record",
     "schedule",
