@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from lbctl.model import Shape, read_record
 from lbctl.spi import Retirement
 from lbctl_iptables import advice, drivers, layout, script
 from lbctl_iptables.rules import Rule
@@ -99,6 +100,10 @@ def keeper(text: str, lines: Collection[int]) -> str | None:
     return keeper_of(rule.place[2] for rule in _Dump(text).rules if rule.number in lines)
 
 
+#: Chains by place, with whether each goes and its rules.
+_RECORD: Shape = [((str, str, str), bool, [(str, bool)])]
+
+
 class _Chain(NamedTuple):
     """A chain of a record: whether it goes itself, and its rules, each with whether it goes."""
 
@@ -108,9 +113,10 @@ class _Chain(NamedTuple):
 
 
 def _chains(record: str) -> list[_Chain]:
+    found = read_record(record, _RECORD, "the record of rules that were taken out")
     return [
         _Chain((word, table, chain), goes, [(text, out) for text, out in rules])
-        for (word, table, chain), goes, rules in json.loads(record)
+        for (word, table, chain), goes, rules in found
     ]
 
 

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from lbctl.model import Shape, read_record
 from lbctl.spi import Retirement
 from lbctl_nftables import drivers
 from lbctl_rules.retirement import keeper_of, missing, present
@@ -182,6 +183,13 @@ def keeper(text: str, lines: Collection[int]) -> str | None:
     )
 
 
+#: Tables by family and name; objects by place, with whether each goes, its head and its rules.
+_RECORD: Shape = {
+    "tables": [(str, str)],
+    "objects": [((str, str, str, str), bool, [str], [(str, bool)])],
+}
+
+
 @dataclass(frozen=True, slots=True)
 class _Kept:
     """An object of a record: whether it goes itself, its head, its rules, each with whether it goes."""
@@ -193,7 +201,7 @@ class _Kept:
 
 
 def _kept(record: str) -> tuple[list[tuple[str, str]], list[_Kept]]:
-    data = json.loads(record)
+    data = read_record(record, _RECORD, "the record of rules that were taken out")
     return [(family, name) for family, name in data["tables"]], [
         _Kept((family, table, kind, name), goes, head, [(text, out) for text, out in rules])
         for (family, table, kind, name), goes, head, rules in data["objects"]

@@ -52,12 +52,12 @@ def compare(
 
 def _text(found: Comparison, a: str, b: str, style: Style) -> str:
     from lbctl.cli.output import count
-    from lbctl.config.values import escape
+    from lbctl.model import inert
 
-    lines = [f"A: {escape(a)}", f"B: {escape(b)}"]
+    lines = [f"A: {inert(a)}", f"B: {inert(b)}"]
     for pair in found.pairs:
         lines += ["", *_pair_text(pair, style)]
-    lines += ["", *(style(f"in doubt: {escape(doubt)}", "yellow") for doubt in found.doubts)]
+    lines += ["", *(style(f"in doubt: {inert(doubt)}", "yellow") for doubt in found.doubts)]
     differing = sum(not pair.verdict.equal for pair in found.pairs)
     if found.equal:
         lines.append(
@@ -70,15 +70,15 @@ def _text(found: Comparison, a: str, b: str, style: Style) -> str:
 
 def _pair_text(pair: Pair, style: Style) -> list[str]:
     from lbctl.cli.output import share_text, table
-    from lbctl.config.values import escape
+    from lbctl.model import inert
 
-    head = style(escape(selected(pair.service)), "bold")
+    head = style(inert(selected(pair.service)), "bold")
     verdict = style(str(pair.verdict), "green" if pair.verdict.equal else "red")
-    lines = [f"{head}  ({', '.join(map(escape, pair.hooks))}): {verdict}"]
+    lines = [f"{head}  ({', '.join(map(inert, pair.hooks))}): {verdict}"]
     if not pair.verdict.equal:
         rows = [
             (
-                escape(to),
+                inert(to),
                 share_text(mine),
                 share_text(theirs),
                 "" if mine == theirs else f"{float(theirs - mine):+.2%}",
@@ -89,7 +89,7 @@ def _pair_text(pair: Pair, style: Style) -> list[str]:
             mine, theirs = pair.leak
             rows.append(("no endpoint", share_text(mine), share_text(theirs), f"{float(theirs - mine):+.2%}"))
         lines.append(table([("", "A", "B", ""), *rows], right=frozenset({1, 2, 3}), indent="    "))
-    lines += [f"    {escape(note)}" for note in pair.notes]
+    lines += [f"    {inert(note)}" for note in pair.notes]
     return lines
 
 

@@ -34,10 +34,11 @@ def demo(
     runs the nftables half in a user namespace. Exits with 1 if a backend does not balance as planned, and
     says which and what was seen.
     """
-    from lbctl.cli.output import Style, inert, say
+    from lbctl.cli.output import Style, say, say_styled
     from lbctl.demo import World, private
     from lbctl.host import LocalHost
     from lbctl.host.netns import PrivateHost
+    from lbctl.model import inert
 
     # Whatever ends the demo takes the way of Ctrl-C, through every clean-up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -63,7 +64,7 @@ def demo(
         with World() as world:
             faults += _half(world, backend, driver, connections, style)
     for fault in faults:
-        say(style(f"lbctl: demo failed: {inert(fault)}", "bold"))
+        say_styled(style(f"lbctl: demo failed: {inert(fault)}", "bold"))
     if faults:
         raise typer.Exit(1)
 

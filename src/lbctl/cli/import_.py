@@ -80,25 +80,26 @@ def import_(
 
 def _report(reading: Reading, notes: tuple[str, ...], name: str, style: Style) -> None:
     """The findings, and what an intent cannot hold, on stderr. Whatever the text holds, a line stays one."""
-    from lbctl.cli.output import count, inert, say
+    from lbctl.cli.output import count, say, say_styled
+    from lbctl.model import inert
 
     paint = {"error": "red", "warning": "yellow", "info": "cyan"}
     # Each finding of a ladder has the correction of all of it: shown once, below the last of them.
     last = {found.corrected: number for number, found in enumerate(reading.findings)}
     for number, found in enumerate(reading.findings):
         head = style(f"{found.severity}: {found.code}", paint[found.severity])
-        say(f"{inert(name)}:{found.line}: {head}: {inert(found.message)}")
+        say_styled(f"{inert(name)}:{found.line}: {head}: {inert(found.message)}")
         if found.rule:
-            say(f"    {inert(found.rule)}")
+            say(f"    {found.rule}")
         if found.corrected and last[found.corrected] == number:
             say("  suggested fix:")
             for rule in found.corrected:
-                say(f"    {inert(rule)}")
+                say(f"    {rule}")
     for note in notes:
-        say(f"{style('not in the intent', 'yellow')}: {inert(note)}")
+        say_styled(f"{style('not in the intent', 'yellow')}: {inert(note)}")
     say(
         f"{count(len(reading.services), 'service')} found, "
         f"{count(reading.untouched_rules, 'unrelated rule')} ignored"
     )
     if not reading.accept:
-        say(style("lbctl: this text cannot be trusted as a ruleset; no intent is printed", "bold"))
+        say_styled(style("lbctl: this text cannot be trusted as a ruleset; no intent is printed", "bold"))

@@ -100,11 +100,13 @@ def migrate(
     with stages("Reading both sides"):
         whose = work.owner_of(owner, config)
         intent = work.intent_if_any(config)
+        if owner is not None and intent and intent.owner == whose:
+            work.announce(work.files_if_any(config))
         session = work.session_for(to, driver, allow_remap=allow_remap, patience=wait)
         if plan:
-            work.mention_interrupted(whose)
+            work.mention_unsettled(whose)
         else:
-            work.settle_interrupted(whose, patience=wait)
+            work.settle(whose, patience=wait)
         given = intent if intent and intent.owner == whose else None
         migration = engine.plan_migration(
             session, whose, source=source, intent=given, exclude=exclude or (), policy=policy

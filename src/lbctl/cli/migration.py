@@ -10,11 +10,11 @@ from lbctl import engine
 from lbctl.cli.compare import selected
 from lbctl.cli.output import Style, count, painted_diff, plan_text, print_json, say
 from lbctl.cli.progress import stages
-from lbctl.cli.work import ended, write_new
-from lbctl.config.values import escape
+from lbctl.cli.work import await_end, ended
 from lbctl.documents.migration import agreement_text, document, intent_text
 from lbctl.engine.migrate import view
-from lbctl.model import Plan
+from lbctl.host.files import write_new
+from lbctl.model import Plan, inert
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,7 @@ def carry_out(
             say(note)
         if tried is not None:
             say(f"Migrated on trial; reverting in {trial:g} s unless you run `lbctl confirm`.")
-            tried = engine.await_end(session, tried)
+            tried = await_end(session, tried)
     if data:
         print_json({**document(migration), "applied": applied, "trial": tried and tried.state})
     elif tried is not None and tried.state == "confirmed":
@@ -91,10 +91,10 @@ def _text(migration: Migration, style: Style, *, rules: bool) -> str:
     if migration.foreign is not None:
         for found in migration.foreign.findings:
             paint = "red" if found.severity == "error" else "yellow"
-            lines += ["", f"{style(f'{found.severity}: {found.code}', paint)}: {escape(found.message)}"]
+            lines += ["", f"{style(f'{found.severity}: {found.code}', paint)}: {inert(found.message)}"]
         for each in migration.foreign.retained:
-            lines += ["", f"Not migrated: {style(escape(each.name), 'bold')}: {escape(each.reason)}"]
-            lines += [f"    {escape(rule)}" for rule in each.rules]
+            lines += ["", f"Not migrated: {style(inert(each.name), 'bold')}: {inert(each.reason)}"]
+            lines += [f"    {inert(rule)}" for rule in each.rules]
         lines += ["", "The intent file, which --save FILE writes:"]
         lines += [f"    {line}".rstrip() for line in intent_text(migration).splitlines()]
     lines += _rules(f"Unchanged in {migration.source.place}", view.untouched_rules(migration))
@@ -111,7 +111,7 @@ def _text(migration: Migration, style: Style, *, rules: bool) -> str:
 def _rules(head: str, rules: Sequence[str]) -> list[str]:
     """How many rules there are, and the first of them."""
     lines = ["", f"{head}: {count(len(rules), 'rule') if rules else 'nothing'}"]
-    lines += [f"    {escape(rule)}" for rule in rules[:_FEW]]
+    lines += [f"    {inert(rule)}" for rule in rules[:_FEW]]
     return lines + ([f"    … and {len(rules) - _FEW} more"] if len(rules) > _FEW else [])
 
 
@@ -137,9 +137,9 @@ def _columns(migration: Migration, style: Style) -> list[str]:
         title = f"{name}  {selected(pair.service)} ({', '.join(pair.hooks)})".strip()
         paint = "green" if pair.verdict.equal else "yellow"
         verdict = agreement_text(migration, pair) or str(pair.verdict)
-        lines += ["", f"{style(escape(title), 'bold')}: {style(verdict, paint)}"]
+        lines += ["", f"{style(inert(title), 'bold')}: {style(verdict, paint)}"]
         lines += [f"    {one:<{width}} | {other}".rstrip() for one, other in zip(left, right, strict=True)]
-        lines += [f"    {escape(note)}" for note in pair.notes]
+        lines += [f"    {inert(note)}" for note in pair.notes]
     return lines
 
 
@@ -148,8 +148,8 @@ def _side(pair: Pair, service: ReadService | None, side: int) -> list[str]:
     # A side without the service balances nothing: that is no unmatched traffic.
     leaks = any(leak for each, leak in zip((pair.a, pair.b), pair.leak, strict=True) if each)
     rows += [("no endpoint", pair.leak[side])] if leaks else []
-    width = max((len(escape(to)) for to, _ in rows), default=0)
-    lines = [f"{escape(to):<{width}}  {_short(value)}" if value else "" for to, value in rows]
+    width = max((len(inert(to)) for to, _ in rows), default=0)
+    lines = [f"{inert(to):<{width}}  {_short(value)}" if value else "" for to, value in rows]
     return [service.mode if service else "", *lines]
 
 

@@ -27,6 +27,8 @@ class Color(StrEnum):
 
 #: The last `--color`, for complaints, which are printed after the command is over.
 chosen_color = Color.AUTO
+#: True once a command has printed a document: an error behind it gets none, for there is one a command.
+document_printed = False
 
 
 def _remember(value: Color) -> Color:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lbctl.cli import options
 from lbctl.cli.options import Color
 from lbctl.errors import IntentError, LbctlError
-from lbctl.model import Action, brief
+from lbctl.model import Action, brief, inert
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from lbctl.documents.change import ChangeDocument
     from lbctl.model import Plan, Program, ServiceChange
     from lbctl.spi import Census
-
-FORMAT_VERSION = 1
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 _SIGN = {Action.ADD: "+", Action.CHANGE: "~", Action.REMOVE: "-", Action.NONE: " "}
@@ -45,36 +43,35 @@ class Style:
 
 def print_json(document: Mapping[str, Any], *, one_line: bool = False) -> None:
     """One JSON object on stdout."""
+    options.document_printed = True
+    from lbctl.documents import FORMAT_VERSION
+
     whole = {"format_version": FORMAT_VERSION, **document}
     print(json.dumps(whole, indent=None if one_line else 2), flush=one_line)
 
 
 def say(text: str) -> None:
-    """A line of talk."""
+    """A message on stderr, whatever stands in it."""
+    say_styled("\n".join(map(inert, text.splitlines())))
+
+
+def say_styled(text: str) -> None:
+    """As `say`, of a text that has been made inert already, and has styles."""
     print(text, file=sys.stderr)
-
-
-def inert(text: str) -> str:
-    """`text` on one line, with nothing that a terminal would act on."""
-    return text if text.isprintable() else "".join(map(_shown, text))
-
-
-def _shown(letter: str) -> str:
-    return letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
 
 
 def report(error: LbctlError) -> None:
     """Everything that an error has to say, on stderr."""
     style = Style(options.chosen_color, stream=sys.stderr)
     for problem in getattr(error, "problems", ()) if isinstance(error, IntentError) else ():
-        say(style(inert(str(problem)), "red"))
+        say_styled(style(inert(str(problem)), "red"))
         if problem.hint:
-            say(f"    hint: {inert(problem.hint)}")
+            say(f"    hint: {problem.hint}")
     # What other programs said may have several lines.
     first, *more = [inert(line) for line in error.message.splitlines() or [""]]
-    say("\n".join([style(f"lbctl: {first}", "bold"), *more]))
+    say_styled("\n".join([style(f"lbctl: {first}", "bold"), *more]))
     if error.hint:
-        say(f"    hint: {inert(error.hint)}")
+        say(f"    hint: {error.hint}")
 
 
 def count(number: int, noun: str) -> str:
@@ -107,6 +104,7 @@ def table(rows: Iterable[Sequence[str]], *, right: frozenset[int] = frozenset(),
     """Rows in aligned columns; the columns in `right` are aligned to the right."""
     columns = []
     for number, column in enumerate(zip(*rows, strict=True)):
+        column = tuple(map(inert, column))
         width = max(map(len, column))
         columns.append([cell.rjust(width) if number in right else cell.ljust(width) for cell in column])
     return "\n".join([(indent + "  ".join(line)).rstrip() for line in zip(*columns, strict=True)])
@@ -143,7 +141,7 @@ def plan_text(plan: Plan, style: Style) -> str:
     if plan.stale:
         lines += ["", "UDP flows that end with it: " + ", ".join(map(str, plan.stale))]
     for note in plan.notes:
-        lines += ["", f"{style('Note:', 'yellow')} {note}"]
+        lines += ["", f"{style('Note:', 'yellow')} {inert(note)}"]
     shared = sum(change.service is None for change in plan.changes)
     if shared and not plan.services:
         rules = count(shared, "rule")

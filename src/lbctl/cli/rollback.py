@@ -20,12 +20,13 @@ def rollback(
     from lbctl import engine
     from lbctl.cli.migration import show
     from lbctl.cli.output import plan_document, print_json, say, show_plans
-    from lbctl.cli.work import confirmed, owner_of, session_for, settle_interrupted
+    from lbctl.cli.work import confirmed, owner_of, session_for, settle
     from lbctl.documents.migration import document as migration_document
     from lbctl.host import LocalHost
 
     whose = owner_of(owner, config)
-    settle_interrupted(whose, patience=wait)
+    # An abandoned trial is what is gone back from.
+    settle(whose, patience=wait, trials=False)
     target = engine.restorable(LocalHost(), whose)
     session = session_for(target.backend, target.driver, allow_remap=target.allow_remap, patience=wait)
     made, target = engine.roll_back(session, whose)

@@ -47,7 +47,7 @@ def status(
     """
     from lbctl import engine
     from lbctl.cli.output import Style, print_json
-    from lbctl.cli.work import mention_interrupted, read_intent, session_for
+    from lbctl.cli.work import mention_unsettled, read_intent, session_for
     from lbctl.documents.status import status as document
 
     if watch and exit_code:
@@ -56,24 +56,28 @@ def status(
     # What was applied by consent is there by consent.
     session = session_for(backend, driver, allow_remap=True)
     follow = backend == "auto" and driver is None
-    interrupted = mention_interrupted(intent.owner)
-    while True:
-        now = None if brief else engine.status(session, intent, follow=follow)
-        drift = now.drift if now else engine.drift(session, intent, follow=follow)
-        session.memory.save()
-        if output is Format.JSON:
-            print_json(document(drift, now, interrupted), one_line=watch)
-        else:
-            style = Style(color)
-            text = "\n".join([*_drift_lines(drift, style), *(_lines(now, style) if now else ())])
-            print(("\x1b[H\x1b[J" if watch else "") + text, flush=True)
-        if exit_code and not drift.in_sync:
-            raise typer.Exit(1)
+    unsettled = mention_unsettled(intent.owner)
+    try:
+        while True:
+            now = None if brief else engine.status(session, intent, follow=follow)
+            drift = now.drift if now else engine.drift(session, intent, follow=follow)
+            session.memory.save()
+            if output is Format.JSON:
+                print_json(document(drift, now, unsettled), one_line=watch)
+            else:
+                style = Style(color)
+                text = "\n".join([*_drift_lines(drift, style), *(_lines(now, style) if now else ())])
+                print(("\x1b[H\x1b[J" if watch else "") + text, flush=True)
+            if exit_code and not drift.in_sync:
+                raise typer.Exit(1)
+            if not watch:
+                return
+            # The one command that may live long.
+            gc.collect()
+            time.sleep(1)
+    except KeyboardInterrupt:
         if not watch:
-            return
-        # The one command that may live long.
-        gc.collect()
-        time.sleep(1)
+            raise
 
 
 def _drift_lines(drift: Drift, style: Style) -> Iterator[str]:

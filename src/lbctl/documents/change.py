@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NotRequired
 
 from typing_extensions import TypedDict
 
-from lbctl.documents.history import InterruptedDocument
+from lbctl.documents.history import UnsettledDocument
 from lbctl.documents.migration import MigrationDocument
 from lbctl.documents.shares import ChangedServiceDocument, changed_service
 
@@ -43,10 +43,8 @@ class ChangeDocument(TypedDict):
     rules: RulesDocument
 
 
-class PlanDocument(ChangeDocument):
+class PlanDocument(ChangeDocument, UnsettledDocument):
     """What `plan` prints."""
-
-    interrupted: InterruptedDocument | None
 
 
 class ApplyDocument(ChangeDocument):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NotRequired
 from typing_extensions import TypedDict
 
 if TYPE_CHECKING:
-    from lbctl.errors import IntentError
+    from lbctl.errors import IntentError, Problem
 
 
 class ProblemDocument(TypedDict):
@@ -34,9 +34,13 @@ RenderDocument = TypedDict(
 )
 
 
+def problem(found: Problem) -> ProblemDocument:
+    """Return the document of a mistake."""
+    return ProblemDocument(file=found.file, line=found.line, message=found.message, hint=found.hint)
+
+
 def problems(error: IntentError) -> list[ProblemDocument]:
     """Return all mistakes that an error reports; the error itself if it is about no file."""
-    return [
-        ProblemDocument(file=each.file, line=each.line, message=each.message, hint=each.hint)
-        for each in error.problems
-    ] or [ProblemDocument(file=None, line=None, message=error.message, hint=error.hint)]
+    return [problem(each) for each in error.problems] or [
+        ProblemDocument(file=None, line=None, message=error.message, hint=error.hint)
+    ]

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import TypedDict
 
-from lbctl.documents.check import ProblemDocument, problems
-from lbctl.errors import IntentError
+from lbctl.documents.check import ProblemDocument, problem
 
 if TYPE_CHECKING:
-    from lbctl.errors import LbctlError
+    from collections.abc import Sequence
+
+    from lbctl.errors import Problem
 
 
 class FailureDocument(TypedDict):
@@ -29,14 +30,12 @@ class ErrorDocument(TypedDict):
     error: FailureDocument
 
 
-def error(failure: LbctlError) -> ErrorDocument:
-    """Return the document of an error."""
+def error(
+    code: str, exit_code: int, message: str, hint: str | None = None, found: Sequence[Problem] = ()
+) -> ErrorDocument:
+    """Return the document of an error; `found` are all mistakes of an intent file."""
     return ErrorDocument(
         error=FailureDocument(
-            code=failure.code,
-            exit=failure.exit_code,
-            message=failure.message,
-            hint=failure.hint,
-            errors=problems(failure) if isinstance(failure, IntentError) and failure.problems else [],
+            code=code, exit=exit_code, message=message, hint=hint, errors=[problem(each) for each in found]
         )
     )

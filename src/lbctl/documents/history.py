@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lbctl.engine import Entry
+    from lbctl.engine import Entry, Unsettled
 
 
 class InterruptedDocument(TypedDict):
@@ -31,26 +31,45 @@ class EntryDocument(InterruptedDocument):
     digest: str
 
 
-class HistoryDocument(TypedDict):
+class TrialDocument(TypedDict):
+    """A trial that was not confirmed yet; `left` are seconds, `deadline` is its end, in UTC."""
+
+    state: str
+    left: float
+    deadline: str
+
+
+class UnsettledDocument(TypedDict):
+    """What processes that are gone left of a change, and a trial; null for none."""
+
+    interrupted: InterruptedDocument | None
+    trial: TrialDocument | None
+
+
+class HistoryDocument(UnsettledDocument):
     """The states of an owner, oldest first."""
 
     owner: str
     history: list[EntryDocument]
-    interrupted: InterruptedDocument | None
 
 
-def history(owner: str, entries: Iterable[Entry], pending: Entry | None) -> HistoryDocument:
+def history(owner: str, entries: Iterable[Entry], left: Unsettled) -> HistoryDocument:
     """Return the document of the history of an owner."""
-    return HistoryDocument(
-        owner=owner, history=[_entry(entry) for entry in entries], interrupted=interrupted(pending)
-    )
+    return HistoryDocument(owner=owner, history=[_entry(entry) for entry in entries], **unsettled(left))
 
 
-def interrupted(entry: Entry | None) -> InterruptedDocument | None:
-    """Return the document of a change that was interrupted, if one was."""
-    if entry is None:
-        return None
-    return InterruptedDocument(number=entry.number, action=entry.action, time=entry.time, user=entry.user)
+def unsettled(left: Unsettled) -> UnsettledDocument:
+    """Return the document of what is unsettled."""
+    document = UnsettledDocument(interrupted=None, trial=None)
+    if (entry := left.entry) is not None:
+        document["interrupted"] = InterruptedDocument(
+            number=entry.number, action=entry.action, time=entry.time, user=entry.user
+        )
+    if (trial := left.trial) is not None:
+        document["trial"] = TrialDocument(
+            state=trial.standing, left=round(trial.left, 3), deadline=trial.deadline
+        )
+    return document
 
 
 def _entry(entry: Entry) -> EntryDocument:

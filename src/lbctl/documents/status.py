@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, NotRequired
 from typing_extensions import TypedDict
 
 from lbctl.documents.backends import StoreDocument, stores
-from lbctl.documents.history import InterruptedDocument, interrupted
+from lbctl.documents.history import UnsettledDocument, unsettled
 from lbctl.documents.shares import DriftServiceDocument, drifted_service, share
 from lbctl.model import written
 
 if TYPE_CHECKING:
-    from lbctl.engine import Drift, EndpointStatus, Entry, FamilyStatus, ServiceStatus, Status
+    from lbctl.engine import Drift, EndpointStatus, FamilyStatus, ServiceStatus, Status, Unsettled
 
 
 class CountedDocument(TypedDict):
@@ -67,7 +67,7 @@ class DriftDocument(TypedDict):
     elsewhere: list[str]
 
 
-class StatusDocument(TypedDict):
+class StatusDocument(UnsettledDocument):
     """What `status` prints; `stores` and `services` are missing with `--brief`."""
 
     backend: str
@@ -76,30 +76,35 @@ class StatusDocument(TypedDict):
     drift: DriftDocument
     stores: NotRequired[list[StoreDocument]]
     services: NotRequired[list[StatusServiceDocument]]
-    interrupted: InterruptedDocument | None
 
 
-def status(drift: Drift, counted: Status | None, pending: Entry | None) -> StatusDocument:
+def status(drift: Drift, counted: Status | None, left: Unsettled) -> StatusDocument:
     """Return the document of a status; `counted` is None if nothing was counted."""
+    pending = unsettled(left)
     document = StatusDocument(
         backend=drift.backend,
         driver=drift.driver,
         in_sync=drift.in_sync,
-        drift=DriftDocument(
-            services=[drifted_service(service) for service in drift.services],
-            rules=[
-                DriftRuleDocument(service=name, rule=rule)
-                for name, rules in drift.rules.items()
-                for rule in rules
-            ],
-            elsewhere=list(drift.elsewhere),
-        ),
-        interrupted=interrupted(pending),
+        drift=_drift(drift),
+        interrupted=pending["interrupted"],
+        trial=pending["trial"],
     )
     if counted is not None:
         document["stores"] = stores(counted.stores)
         document["services"] = [_service(service) for service in counted.services]
     return document
+
+
+def _drift(drift: Drift) -> DriftDocument:
+    return DriftDocument(
+        services=[drifted_service(service) for service in drift.services],
+        rules=[
+            DriftRuleDocument(service=name, rule=rule)
+            for name, rules in drift.rules.items()
+            for rule in rules
+        ],
+        elsewhere=list(drift.elsewhere),
+    )
 
 
 def _service(service: ServiceStatus) -> StatusServiceDocument:

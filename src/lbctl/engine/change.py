@@ -119,19 +119,16 @@ def apply(
 def changing(session: Session, owner: str, back_to: Entry | None) -> Iterator[None]:
     """Hold the lock of an owner, to change its rules.
 
-    Raises `Stale` while a trial runs; going back ends it.
+    Raises `Stale` while a trial runs; going back ends it. Any change ends one that could not be reverted.
     """
     with session.host.lock(owner, patience=session.patience):
         history.ensure_settled(session.host, owner)
-        running = trial.running(session.host, owner)
-        if running and back_to is None:
-            raise Stale(
-                f'a trial of owner "{owner}" is running, for {running.left(session.host):.0f} s more',
-                hint="lbctl confirm keeps it, lbctl rollback takes it back",
-            )
+        if back_to is None:
+            trial.ensure_none(session.host, owner)
+        found = trial.outlook(session.host, owner)
         yield
-        if running:
-            trial.end(session.host, running, trial.State.REVERTED)
+        if found is not None:
+            trial.end(session.host, found.trial, trial.State.REVERTED)
 
 
 def carry_out(

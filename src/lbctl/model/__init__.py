@@ -62,7 +62,9 @@ from lbctl.model.reading import (
     within,
     written,
 )
+from lbctl.model.records import Shape, check_record, read_record
 from lbctl.model.schedule import schedule, shares, slot_count
+from lbctl.model.text import inert
 
 __all__ = [
     "DEFAULT_MARK",
@@ -102,6 +104,7 @@ __all__ = [
     "Service",
     "ServiceChange",
     "Severity",
+    "Shape",
     "Shares",
     "SourceNat",
     "StaleFlow",
@@ -112,6 +115,7 @@ __all__ = [
     "brief",
     "check_mark",
     "check_owner",
+    "check_record",
     "conditions",
     "decimal",
     "default_seed",
@@ -119,7 +123,9 @@ __all__ = [
     "diff_services",
     "endpoint_family",
     "families_of",
+    "inert",
     "join",
+    "read_record",
     "schedule",
     "shares",
     "slot_count",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.engine.change import perform, removal_here, way
+from lbctl.engine.history import read_retired
 from lbctl.errors import ApplyFailed, NoBackend
 from lbctl.model import Intent, Plan
 from lbctl.spi import Migrator, Reader
@@ -51,12 +51,12 @@ def between(session: Session, before: Program, after: Program, intent: Intent) -
 
 def returning(session: Session, retired: str) -> tuple[Session, Retire]:
     """Where rules of others were, and the step that puts them back; see `Migration.retired`."""
-    data = json.loads(retired)
+    store, record = read_retired(retired)
     for backend, driver in session.stores():
-        if driver.store == data["store"]:
+        if driver.store == store:
             there = session.at(backend, driver, "they were here")
-            return there, Retire(record=data["record"], back=True, notes=_notes(there, data["record"]))
-    raise NoBackend(f"{data['store']} can no longer be reached here")
+            return there, Retire(record=record, back=True, notes=_notes(there, record))
+    raise NoBackend(f"{store} can no longer be reached here")
 
 
 def _notes(session: Session, record: str) -> tuple[str, ...]:
