@@ -53,7 +53,7 @@ def apply(
             owner = each.after.owner
             with changing(session, owner, back_to):
                 # Rules are removed in an emergency too: a full disk is one.
-                removes = each.intent is not None and not each.intent.services
+                removes = back_to is None and each.intent is not None and not each.intent.services
                 notes += carry_out(session, each, record=record, back_to=back_to, in_any_case=removes)
     return tuple(notes)
 
