@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import site
 import sys
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -103,6 +104,8 @@ def run_lbctl(*words: str, stdin: str = "", env: dict[str, str] | None = None) -
         )
         stack.enter_context(redirect_stdout(out))
         stack.enter_context(redirect_stderr(err))
+        # As the launcher has it.
+        stack.enter_context(patch.object(site, "ENABLE_USER_SITE", False))
         # The program turns it off for its short life.
         stack.callback(gc.enable)
         try:

@@ -56,8 +56,8 @@ def carry_out(
         for note in notes:
             say(note)
         if tried is not None:
-            say(f"Migrated on trial; reverting in {trial:g} s unless you run `lbctl confirm`.")
-            tried = await_end(session, tried)
+            begun = f"Migrated on trial; reverting in {trial:g} s unless you run `lbctl confirm`."
+            tried = await_end(session, tried, begun)
     if data:
         print_json({**document(migration), "applied": applied, "trial": tried and tried.state})
     elif tried is not None and tried.state == "confirmed":

@@ -129,12 +129,13 @@ def share_policy(*, fix: bool, keep: bool) -> SharePolicy | None:
     return SharePolicy.FIX if fix else SharePolicy.KEEP if keep else None
 
 
-def await_end(session: Session, tried: Trial) -> Trial:
-    """Wait for the end of a trial; see `lbctl.engine.await_end`."""
+def await_end(session: Session, tried: Trial, begun: str) -> Trial:
+    """Say that a trial has begun, and wait for its end; see `lbctl.engine.await_end`."""
     from lbctl import engine
     from lbctl.cli.output import say
 
     try:
+        say(begun)
         return engine.await_end(session, tried)
     except KeyboardInterrupt:
         say("The trial goes on: lbctl confirm keeps the change, lbctl rollback reverts it now.")

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from lbctl.config.documents import Place
 
 ETC = Path("/etc/lbctl")
+_ROOT = 0
+#: Digits of the largest number of a user.
+_LONGEST_USER = 10
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 #: What all files of an intent have in common, and how messages show it.
 _COMMON: Mapping[str, Callable[[object], str]] = {"owner": show, "mark": show_mark}
@@ -106,7 +109,9 @@ def _ensure_own(path: Path, environ: Mapping[str, str]) -> None:
     if os.geteuid():
         return
     caller = environ.get("SUDO_UID", "")
-    trusted = {0, int(caller)} if caller.isascii() and caller.isdecimal() and len(caller) < 11 else {0}
+    trusted = {_ROOT}
+    if caller.isascii() and caller.isdecimal() and len(caller) <= _LONGEST_USER:
+        trusted.add(int(caller))
     for place, user, writable in _deciding(path):
         if user in trusted and not writable:
             continue

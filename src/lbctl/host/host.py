@@ -12,6 +12,7 @@ import os
 import pwd
 import shutil
 import signal
+import site
 import socket
 import struct
 import subprocess
@@ -155,6 +156,9 @@ class Host(Protocol):
         As all that reads or writes what is saved, raises `PermissionDenied` where another user could have
         written it.
         """
+
+    def user_site(self) -> str | None:
+        """The directory of a user's own packages that this Python imports as root; None if it does not."""
 
     def now(self) -> float:
         """Seconds since 1970."""
@@ -400,6 +404,10 @@ class LocalHost:
     def saved_names(self) -> tuple[str, ...]:
         """See `Host`."""
         return self._shelf().names()
+
+    def user_site(self) -> str | None:
+        """See `Host`. `python -s` turns it off."""
+        return site.getusersitepackages() if site.ENABLE_USER_SITE and os.geteuid() == 0 else None
 
     def now(self) -> float:
         """See `Host`."""

@@ -42,16 +42,19 @@ def apply(
     changes much and often does without: noting a state writes its whole intent. Rollback then refuses to take
     back what it did not see, and a change that a crash cuts in two is a difference that the next plan finds.
 
-    Raises `Stale` where the kernel moved since the plan, another lbctl holds the lock, or one was interrupted
-    (`recover`); `ApplyFailed` where nothing was changed, as for want of room to note it; `StateUnknown` where
-    the kernel does not hold afterwards what was planned.
+    Raises `Stale` where the kernel changed since the plan, another lbctl holds the lock, or one was
+    interrupted (`recover`); `ApplyFailed` where nothing was changed, be it for want of room to write it down
+    (which keeps no rules from being removed); `StateUnknown` where the kernel does not hold afterwards what
+    was planned.
     """
     notes: list[str] = []
     for each in plans:
         if each.changed or (record and not history.knows(session.host, each)):
             owner = each.after.owner
             with changing(session, owner, back_to):
-                notes += carry_out(session, each, record=record, back_to=back_to)
+                # Rules are removed in an emergency too: a full disk is one.
+                removes = back_to is None and each.intent is not None and not each.intent.services
+                notes += carry_out(session, each, record=record, back_to=back_to, in_any_case=removes)
     return tuple(notes)
 
 
@@ -95,18 +98,21 @@ def carry_out(
         return perform(session, plan)
     host, owner = session.host, plan.after.owner
     entry = None
+    unnoted: list[str] = []
     try:
         entry = history.upcoming(host, plan, back_to, allow_remap=session.allow_remap)
         if entry is None and plan.changed:
             entry = history.repaired(host, plan, allow_remap=session.allow_remap)
         if entry is not None:
             history.begin(host, owner, entry)
-    except (ApplyFailed, PermissionDenied):
+    except (ApplyFailed, PermissionDenied) as error:
         if plan.changed and not in_any_case:
             raise
+        if plan.changed:
+            unnoted.append(f"The history does not have this: {error.message}")
         entry = None
     try:
-        notes = perform(session, plan)
+        notes = perform(session, plan) + unnoted
     except (ApplyFailed, Stale):
         if not in_any_case:
             _drop(host, owner)

@@ -70,6 +70,7 @@ def examine(
     except ApplyFailed as error:
         seen.append(Unseen(what="where the rules of the intent are", reason=error.message))
     seen += _unsettled(host, intent.owner if intent else DEFAULT_OWNER)
+    seen += _user_site(host)
     seen += connection_table(host, intent)
     addresses = tuple(ip_address(text) for family in Family for text in local_addresses(host, family))
     passages: tuple[Passage, ...] = ()
@@ -124,6 +125,18 @@ def _unsettled(host: Host, owner: str) -> Iterator[Trap]:
             message="a file of lbctl's own state cannot be read",
             evidence=line,
             remedy="check the disk; what is not believed is not used, and may be removed",
+        )
+
+
+def _user_site(host: Host) -> Iterator[Trap]:
+    found = host.user_site()
+    if found is not None:
+        yield Trap(
+            code="user-site",
+            severity=Severity.WARNING,
+            message="as root, lbctl runs code from a home directory: with sudo -E or su, another user's",
+            evidence=f"Python imports packages, and runs the .pth files, of {found}",
+            remedy="start lbctl by python -sP -m lbctl, or set PYTHONNOUSERSITE=1 for root",
         )
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.config import dump, loads
 from lbctl.errors import ApplyFailed, Damaged, PermissionDenied, Stale
-from lbctl.model import Intent, read_record
+from lbctl.model import Intent, inert, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,7 +71,7 @@ class Entry:
     retired: str = ""
 
     def __str__(self) -> str:
-        return f"{self.action} number {self.number}, of {self.time} by {self.user}"
+        return inert(f"{self.action} number {self.number}, of {self.time} by {self.user}")
 
     @property
     def state(self) -> str:

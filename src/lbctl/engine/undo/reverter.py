@@ -135,7 +135,8 @@ def revert(session: Session, tried: Trial, *, patience: float = _LOCK_PATIENCE) 
             if now is None or now.left(host):
                 return
             try:
-                _go_back(session, now)
+                # The rules may be elsewhere than a session of today would put them.
+                _go_back(session.like(now.before), now)
             except LbctlError as error:
                 failure = error.message
                 host.sleep(_PAUSE)
