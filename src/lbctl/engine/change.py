@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from lbctl.engine import history, trial
+from lbctl.engine.owners import overlap_notes
 from lbctl.errors import ApplyFailed, LbctlError, PermissionDenied, Stale, StateUnknown, ToolCrashed
 from lbctl.host import forget_flows
 from lbctl.model import Action, Intent, Plan, diff, diff_services, stale_flows, touched
@@ -44,7 +45,8 @@ def _plan_from(session: Session, intent: Intent, *, alone: bool) -> Plan:
     made = way(session.host, session.backend, session.driver, before, after, intent)
     if not made.changed:
         session.memory.keep(session.place, after.at(before.generation))
-    return made
+        return made
+    return replace(made, notes=(*made.notes, *overlap_notes(session, made, intent)))
 
 
 def _refuse_other_stores(session: Session, owner: str) -> None:
