@@ -166,8 +166,8 @@ def _trace(prefix: str, way: Way, families: str) -> Iterator[_Node | _Edge]:
 def _by_rule(way: Way) -> dict[int | None, dict[str | None, Fraction]]:
     """Place in the path → endpoint, or None for unmatched traffic → its share there.
 
-    Unmatched traffic that leaves between two rules leaves at the first of them. Where connections come back
-    from another chain, that is unknown: then it stands under None.
+    Unmatched traffic that leaves between two rules leaves at the first of them. If connections return from
+    other rules, that is unknown: then it stands under None.
     """
     path = way.path
     places = {step.line: place for place, step in reversed(list(enumerate(path)))}
