@@ -16,7 +16,6 @@ from lbctl_iptables.reading import read_ruleset
 from lbctl_iptables.reading.corrections import read_of
 from lbctl_iptables.reading.lower import Lowering
 from lbctl_iptables.reading.ruleset import Ruleset
-from lbctl_iptables.reading.sequence import Rules
 from lbctl_netfilter import filters
 from lbctl_netfilter.conditions import BITS, LOCAL, spelled, when
 from lbctl_netfilter.ir import ENDS
@@ -124,6 +123,7 @@ def _rivals(places: _Places, family: Family, owner: str, store: str, *, ours: bo
     let_through: list[ir.Rule] = []
     lowering = Lowering()
     chains = {name: f"nat {name}" for name in nat.chains}
+    theirs: dict[str, list[Rule]] = {}
     for name in _HOOK:
         chain = nat.chains.get(name)
         if chain is None:
@@ -131,15 +131,13 @@ def _rivals(places: _Places, family: Family, owner: str, store: str, *, ours: bo
         jump = next((i for i, r in enumerate(chain.rules) if layout.owns(owner, r.spec.target)), None)
         if ours:
             # Where there is none yet, it will be the first.
-            chain.rules = Rules(list(chain.rules)[: jump or 0])
-            lowered = [lowering.rule(rule, chains) for rule in chain.rules]
+            theirs[name] = list(chain.rules)[: jump or 0]
+            lowered = [lowering.rule(rule, chains) for rule in theirs[name]]
             let_through += [rule for rule in lowered if rule.first and rule.act in ENDS]
         else:
-            chain.rules = Rules(rule for rule in chain.rules if not layout.owns(owner, rule.spec.target))
+            theirs[name] = [rule for rule in chain.rules if not layout.owns(owner, rule.spec.target)]
     # Tables that come before decide nothing here.
-    for other in [key for key in places.ruleset.tables if key != (family, layout.NAT)]:
-        del places.ruleset.tables[other]
-    for service in read_ruleset(places.ruleset, Log()).services:
+    for service in read_ruleset(places.ruleset.only(family, layout.NAT, theirs), Log()).services:
         if service.backends and set(service.hooks) & set(_HOOK.values()):
             rules = [places.rules[line] for line in (service.picking or service.lines)[:_SHOWN]]
             yield _rival(service, rules, places, store, certain=ours)

@@ -48,7 +48,7 @@ def apply(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Make the kernel do what the intent file says: atomically, and only what differs.
+    """Make the kernel do what the intent file says, atomically.
 
     Shows the plan and asks first. Where nothing differs, nothing is touched.
     """

@@ -25,7 +25,7 @@ def compare(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Say whether two sets of rules balance alike: the exact share of each endpoint, side by side.
+    """Compare the exact shares of two sets of rules.
 
     Reads nft, iptables-save and scripts of commands, and this host's own rules. Exits with 0 where all
     shares are equal, with 1 where they are not.

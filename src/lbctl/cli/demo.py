@@ -28,7 +28,7 @@ def demo(
     ] = 3000,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Watch it work: a private network, real processes, real connections, both backends.
+    """Show real connections being balanced in a private network.
 
     Touches nothing outside the network namespaces that it makes, and leaves nothing behind. Without root it
     runs the nftables half in a user namespace. Exits with 1 if a backend does not balance as planned, and

@@ -25,10 +25,10 @@ def doctor(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Say what on this host will bite: each trap with its evidence and what helps.
+    """Check this host for problems that would break balancing.
 
-    Only looks. Without an intent file, and without privilege, as far as that goes. Exits with 1 where
-    connections are lost as things are; warnings alone leave 0.
+    Shows each problem with its evidence and a fix. Only looks. Without an intent file, and without privilege,
+    as far as that goes. Exits with 1 where connections are lost as things are; warnings alone leave 0.
     """
     from lbctl.cli.output import Style, print_json
     from lbctl.documents.diagnosis import diagnosis

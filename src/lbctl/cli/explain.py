@@ -72,10 +72,10 @@ def explain(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Show the way of a new connection through the rules, and who gets it with what probability.
+    """Trace a new connection through the rules to its endpoint.
 
-    For a client and a hash of addresses: the very endpoint. Rules ask for more than the listener: what is
-    known of the connection decides, and the rest is told. Changes nothing.
+    Shows the probability of each endpoint; for a client and a hash of addresses, its endpoint. Rules may
+    match more than the listener: conditions on what is unknown of the connection are listed. Read-only.
     """
     from lbctl.cli.output import Style, print_json, say
     from lbctl.documents.explanation import explanation

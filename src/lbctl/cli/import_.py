@@ -35,12 +35,12 @@ def import_(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Report exactly what existing balancing rules do, and print the intent file that does the same.
+    """Turn existing balancing rules into an intent file.
 
-    Reads iptables-save, scripts of iptables commands and nft; also such rules in systemd units, wg-quick
-    files, /etc/network/interfaces, firewalld's direct rules and OpenWrt's nftables fragments. Nothing that a
-    text says is run or looked up. Exits with 1 if a service that balances is not in the intent, with 2 if the
-    text cannot be trusted as a rule set.
+    Reports exactly what they do. Reads iptables-save, scripts of iptables commands and nft; also such rules
+    in systemd units, wg-quick files, /etc/network/interfaces, firewalld's direct rules and OpenWrt's nftables
+    fragments. Nothing that a text says is run or looked up. Exits with 1 if a service that balances is not in
+    the intent, with 2 if the text cannot be trusted as a rule set.
     """
     from lbctl.cli.output import Style, print_json
     from lbctl.cli.work import share_policy

@@ -41,7 +41,7 @@ def status(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Show each endpoint's wanted and actual share, its connections, packets and bytes.
+    """Show wanted and actual shares, connections and drift.
 
     Shares and counts are the kernel's own, of new connections since an endpoint's rules were loaded.
     """

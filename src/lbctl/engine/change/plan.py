@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lbctl.engine.change.apply.owners import overlap_notes
 from lbctl.errors import ApplyFailed
 from lbctl.model import Action, Intent, Plan, diff, diff_services, stale_flows, touched
 
@@ -37,7 +38,8 @@ def _plan_from(session: Session, intent: Intent, *, alone: bool) -> Plan:
     made = plan_between(session, before, after, intent)
     if not made.changed:
         session.memory.keep(session.place, after.at(before.generation))
-    return made
+        return made
+    return replace(made, notes=(*made.notes, *overlap_notes(session, made, intent)))
 
 
 def _refuse_other_stores(session: Session, owner: str) -> None:

@@ -95,6 +95,12 @@ def entries(host: Host, owner: str) -> tuple[Entry, ...]:
     return tuple([entry for number in numbers if (entry := _read(host, owner, number))])
 
 
+def owners(host: Host) -> tuple[str, ...]:
+    """Return the owners that states are on record of."""
+    pairs = (name.partition(".") for name in host.saved_names())
+    return tuple(dict.fromkeys(owner for owner, _, rest in pairs if rest.isascii() and rest.isdecimal()))
+
+
 def last_of(host: Host, owner: str) -> Entry | None:
     """The state that was reached last; None if none is on record, or its record is damaged."""
     numbers = _numbers(host, owner)
