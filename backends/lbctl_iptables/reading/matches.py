@@ -21,6 +21,8 @@ from lbctl_iptables.reading.values import (
     stored_chance,
 )
 from lbctl_netfilter.conditions import (
+    EVERY_BIT,
+    exactly,
     merged,
     spans_rest,
     words,
@@ -55,7 +57,6 @@ _OPAQUE: Mapping[str, str] = {
     "bpf": "it is a program over any bytes of the packet",
     "condition": "it is switched from outside",
     "connlabel": "it depends on labels that other programs set",
-    "rpfilter": "it depends on the routing of this host",
     "socket": "it depends on the sockets of this host",
     "ipvs": "it depends on IPVS",
     "osf": "it guesses the client's system from the packet",
@@ -65,6 +66,16 @@ _ICMP_TYPES = {
     "echo-reply": 0, "pong": 0, "destination-unreachable": 3, "source-quench": 4, "redirect": 5,
     "echo-request": 8, "ping": 8, "time-exceeded": 11, "parameter-problem": 12,
 }  # fmt: skip
+_TCP_FLAGS = {
+    **{name: 1 << bit for bit, name in enumerate(("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"))},
+    "ALL": 0x3F, "NONE": 0,
+}  # fmt: skip
+#: What `--syn` asks: SYN, of FIN, SYN, RST and ACK.
+_SYN = (0x17, (0x02,))
+#: Options of match ecn → the flag that they ask for.
+_ECN: Mapping[str, int] = {"ecn-tcp-ece": 0x40, "ecn-tcp-cwr": 0x80}
+#: Options of match rpfilter that change what it asks for → in words.
+_RPFILTER: Mapping[str, str] = {"validmark": "mark", "accept-local": "local"}
 _DSCP_CLASSES = {
     **{f"CS{i}": i * 8 for i in range(8)},
     **{f"AF{i}{j}": i * 8 + j * 2 for i in range(1, 5) for j in range(1, 4)},
@@ -228,13 +239,62 @@ def _transport(draft: Draft, match: grammar.Match) -> None:
     for option, inverted, values in match.options:
         if option in {"sport", "dport"}:
             _ports(draft, option, values[0], inverted)
-        elif option == "syn" or (
-            option == "tcp-flags" and values[1] == "SYN" and "SYN" in values[0].split(",")
-        ):
-            # The first packet of a connection is one.
-            draft.packets(first=not inverted, later=inverted)
+        elif option == "syn":
+            draft.tcp_flags(*_SYN, inverted)
+        elif option == "tcp-flags" and (flags := _flags(values)) is not None:
+            draft.tcp_flags(flags[0], flags[1:], inverted)
+        elif option == "dccp-types":
+            draft.add("dccp-type", words(*values[0].lower().split(",")), inverted)
         else:
             draft.fact(option, " ".join(values), inverted)
+
+
+def _flags(values: tuple[str, ...]) -> tuple[int, int] | None:
+    """A mask of TCP flags and what is set of it; None for words that are no flags."""
+    try:
+        mask, value = (sum({_TCP_FLAGS[word.upper()] for word in text.split(",")}) for text in values)
+    except KeyError:
+        return None
+    return mask, value
+
+
+def _ecn(draft: Draft, match: grammar.Match) -> None:
+    for option, inverted, values in match.options:
+        if option in _ECN:
+            draft.add("proto", words("tcp"))
+            draft.tcp_flags(_ECN[option], (_ECN[option],), inverted)
+        else:
+            _other(draft, match.name, option, inverted, values)
+
+
+def _realm(draft: Draft, match: grammar.Match) -> None:
+    for option, inverted, values in match.options:
+        try:
+            value, mask = masked(values[0])
+        except ValueError:
+            # A name of this host's.
+            draft.fact(option, values[0], inverted)
+            continue
+        if mask == EVERY_BIT:
+            draft.add("realm", exactly(value), inverted)
+        else:
+            draft.add(f"realm & {mask:#x}", words(str(value)), inverted)
+
+
+def _rpfilter(draft: Draft, match: grammar.Match) -> None:
+    given = {option for option, _, _ in match.options}
+    kind = ["loose" if "loose" in given else "strict"]
+    kind += [word for option, word in _RPFILTER.items() if option in given]
+    draft.fact("rpfilter", ",".join(kind), "invert" in given)
+
+
+def _policy(draft: Draft, match: grammar.Match) -> None:
+    given = {option: values[0] for option, _, values in match.options if values}
+    if given.keys() == {"dir", "pol"} and given["pol"] in {"none", "ipsec"}:
+        draft.fact("ipsec", given["dir"], given["pol"] == "none")
+        return
+    for option, inverted, values in match.options:
+        _other(draft, match.name, option, inverted, values)
 
 
 def _multiport(draft: Draft, match: grammar.Match) -> None:
@@ -263,6 +323,8 @@ def _state(draft: Draft, match: grammar.Match) -> None:
             _ports(draft, option, text, inverted)
         elif option == "ctstatus":
             draft.fact("ctstatus", text.lower(), inverted)
+        elif option == "ctexpire" and (spans := counts(text)) is not None:
+            draft.add("ctexpire", spans, inverted)
         elif option == "ctproto":
             draft.add("ctproto", words(PROTOCOLS.get(text, text.lower())), inverted)
         else:
@@ -270,11 +332,12 @@ def _state(draft: Draft, match: grammar.Match) -> None:
 
 
 def _addrtype(draft: Draft, match: grammar.Match) -> None:
+    given = {option for option, _, _ in match.options}
+    # The type that an address has for one link is another field.
+    link = "-iif" if "limit-iface-in" in given else "-oif" if "limit-iface-out" in given else ""
     for option, inverted, values in match.options:
         if option in {"dst-type", "src-type"}:
-            draft.add(option, words(*values[0].lower().split(",")), inverted)
-        else:
-            draft.fact(option, "yes", inverted)
+            draft.add(f"{option}{link}", words(*values[0].lower().split(",")), inverted)
 
 
 def _iprange(draft: Draft, match: grammar.Match) -> None:
@@ -417,6 +480,11 @@ _COUNTS: Mapping[tuple[str, str], str] = {
     ("hl", "hl-lt"): "ttl",
     ("icmp", "icmp-type"): "icmp-type",
     ("icmp6", "icmpv6-type"): "icmpv6-type",
+    ("ecn", "ecn-ip-ect"): "ecn",
+    ("tcpmss", "mss"): "mss",
+    ("ah", "ahspi"): "ahspi",
+    ("esp", "espspi"): "espspi",
+    ("ipcomp", "ipcompspi"): "ipcompspi",
     ("devgroup", "src-group"): "iifgroup",
     ("devgroup", "dst-group"): "oifgroup",
 }
@@ -432,6 +500,10 @@ _WORDS: Mapping[str, str] = {
 _FACTS: Mapping[str, str] = {"match-set": "set"}
 _READERS: Mapping[str, Callable[[Draft, grammar.Match], None]] = {
     **dict.fromkeys(("tcp", "udp", "sctp", "dccp", "udplite"), _transport),
+    "ecn": _ecn,
+    "realm": _realm,
+    "rpfilter": _rpfilter,
+    "policy": _policy,
     "multiport": _multiport,
     "state": _state,
     "conntrack": _state,

@@ -82,6 +82,7 @@ MATCHES: Mapping[str, Mapping[str, int]] = {
         "devgroup": "src-group=1 dst-group=1",
         "ah": "ahspi=1",
         "esp": "espspi=1",
+        "ipcomp": "ipcompspi=1 compres",
         "ipvs": "ipvs vproto=1 vaddr=1 vport=1 vdir=1 vmethod=1 vportctl=1",
         "geoip": "src-cc=1 source-country=1 dst-cc=1 destination-country=1",
         "condition": "condition=1",

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 MOST_RANGED = 1 << 16
 _MASKS = ("nfmask", "ctmask")
 _WHOLE = Fraction(1)
-_DROPS = frozenset({"DROP", "QUEUE", "REJECT", "MIRROR"})
+_DROPS = frozenset({"DROP", "REJECT", "MIRROR"})
 #: Targets that pick, or send connections elsewhere, in ways that are not followed.
 _PICKING: Mapping[str, str] = {
     "HMARK": "it marks by a hash of the packet",
     "CLUSTERIP": "it chooses a host of a cluster by a hash",
     "TPROXY": "it hands connections to a proxy of this host",
     "NFQUEUE": "it hands packets to a program",
+    "QUEUE": "it hands packets to a program",
     "TEE": "it sends a copy of packets elsewhere",
     "NETMAP": "it maps whole networks, address by address",
 }
@@ -86,13 +87,10 @@ def lower(rule: Rule, read: Read, chains: Mapping[str, str], room: int) -> None:
     elif target in _DROPS:
         rule.act = Act.DROP
     elif target in TARGETS:
-        rule.act = (
-            Act.DROP if target == "NFQUEUE" and "queue-balance" not in read.spec.values else Act.UNKNOWN
-        )
-        if rule.act is Act.UNKNOWN:
-            rule.remarks += ("elsewhere",) if target in _PICKING else ()
-            reason = _PICKING.get(target, "its effect on balancing is not modelled")
-            _unknown(rule, "unsupported-target", target, reason)
+        rule.act = Act.UNKNOWN
+        rule.remarks += ("elsewhere",) if target in _PICKING else ()
+        reason = _PICKING.get(target, "its effect on balancing is not modelled")
+        _unknown(rule, "unsupported-target", target, reason)
     else:
         rule.act = Act.UNKNOWN
         rule.remarks += ("undefined-chain",)
