@@ -182,22 +182,34 @@ _META = {
     "iifgroup", "oifgroup", "cgroup", "rtclassid", "ibrname", "obrname", "iifkind", "oifkind",
 }  # fmt: skip
 #: Keys that need the word `meta` in front.
-_ONLY_META = {"l4proto", "nfproto", "protocol", "length", "priority", "random", "time", "day", "hour"}
+_ONLY_META = {
+    "l4proto", "nfproto", "protocol", "length", "priority", "random", "time", "day", "hour", "ipsec",
+    "secpath",
+}  # fmt: skip
 _HEADERS = {
     "ip": {"saddr", "daddr", "protocol", "version", "dscp", "ecn", "length", "id", "frag-off", "ttl"},
-    "ip6": {"saddr", "daddr", "nexthdr", "version", "dscp", "flowlabel", "length", "hoplimit"},
+    "ip6": {"saddr", "daddr", "nexthdr", "version", "dscp", "ecn", "flowlabel", "length", "hoplimit"},
     "ether": {"saddr", "daddr", "type"},
     "vlan": {"id", "type"},
     "icmp": {"type", "code", "id"},
     "icmpv6": {"type", "code", "id"},
     "tcp": {"sport", "dport", "flags", "window"},
-    **{each: {"sport", "dport"} for each in ("udp", "udplite", "sctp", "dccp", "th")},
+    **{each: {"sport", "dport"} for each in ("udp", "udplite", "sctp", "th")},
+    "dccp": {"sport", "dport", "type"},
+    "ah": {"spi"},
+    "esp": {"spi"},
+    "comp": {"cpi"},
+    "rt": {"classid", "ipsec", "mtu"},
 }
+_OPTION_FIELDS = {"kind", "length", "size", "count", "left", "right", "tsval", "tsecr", "subtype"}
+#: The field whose bits nft compares in ways of their own, and all of these.
+FLAGS = "tcp flags"
+_EVERY_FLAG = 0xFF
 _CT = {"state", "status", "mark", "direction", "helper", "zone", "l3proto", "protocol", "expiration", "id"}
 _CT_WAYS = {"original", "reply"}
 _CT_WAY = {"saddr", "daddr", "proto-src", "proto-dst", "l3proto", "protocol", "zone", "packets", "bytes"}
 _RELATIONS = {"==": "==", "!=": "!=", "<": "<", ">": ">", "<=": "<=", ">=": ">="} | {
-    "eq": "==", "ne": "!=", "lt": "<", "gt": ">", "le": "<=", "ge": ">=",
+    "eq": "==", "ne": "!=", "lt": "<", "gt": ">", "le": "<=", "ge": ">=", "!": "!",
 }  # fmt: skip
 _LOG = {"prefix", "level", "group", "snaplen", "queue-threshold"}
 _PLAIN = {"accept", "drop", "return", "continue"}
@@ -440,6 +452,9 @@ class _Parser:
             members = self._members() if self.word() in {"{", "@"} else self._listed()
         if self.word() == "/":
             source, members = self._flags(source, members)
+        elif source == Field(FLAGS) and not isinstance(members, Ref):
+            source, op, members = _bits_compared(op, members, listed=self._words[self.at - 1] != "}")
+        op = "!=" if op == "!" else op
         text = " ".join(self._words[begin : self.at])
         if self.word() in {"/", "|", "&", "^"}:
             raise Strange(self.word())
@@ -448,6 +463,9 @@ class _Parser:
     def _assignment(self, field: Field) -> SetMark | None:
         if field.name not in {"mark", "ct mark"}:
             # Another part of the packet is written: of no meaning here, but where it ends is known.
+            if self.word() == "rt":
+                self._field()
+                return None
             operand = self._operand()
             if isinstance(operand, Pick) or (isinstance(operand, Lookup) and isinstance(operand.key, Pick)):
                 # It balances packets, which no connection tracking follows.
@@ -610,6 +628,9 @@ class _Parser:
                 return Field(f"meta {key}")
         elif word in _META:
             return Field(word)
+        elif word == "tcp" and self.taken("option"):
+            option = symbols.option(self.take())
+            return Field(f"tcp option {option}{f' {self.take()}' if self.word() in _OPTION_FIELDS else ''}")
         elif word in _HEADERS and self.word() in _HEADERS[word]:
             return Field(f"{word} {self.take()}")
         elif word == "ct":
@@ -711,6 +732,21 @@ def _joined(elements: Sequence[Element]) -> str:
     if any(len(each.key) != 1 for each in elements):
         raise Strange(".")
     return "|".join(each.key[0] for each in elements)
+
+
+def _bits_compared(
+    op: str, members: tuple[Element, ...], *, listed: bool
+) -> tuple[Masked, str, tuple[Element, ...]]:
+    """What a condition on flags compares: without `==` or `!=`, whether any of these bits is set."""
+    if not listed:
+        return Masked(Field(FLAGS), _EVERY_FLAG), op or "==", members
+    joined = _joined(members)
+    if op in {"==", "!="}:
+        return Masked(Field(FLAGS), _EVERY_FLAG), op, (Element((joined,)),)
+    bits = symbols.mask(FLAGS, joined)
+    if bits is None:
+        raise Strange(joined)
+    return Masked(Field(FLAGS), bits), "==" if op == "!" else "!=", (Element(("0",)),)
 
 
 def idle_picks(nat: Nat) -> Iterator[Pick]:

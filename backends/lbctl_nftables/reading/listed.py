@@ -250,6 +250,10 @@ def _value(value: Json, depth: int) -> Iterator[str]:
             yield from ("meta", key)
         case {"payload": {"protocol": str(protocol), "field": str(field)}}:
             yield from (protocol, field)
+        case {"tcp option": {"name": str(name), **rest}}:
+            yield from ("tcp", "option", name, *([str(rest["field"])] if "field" in rest else []))
+        case {"rt": {"key": str(key)}}:
+            yield from ("rt", key)
         case {"ct": {"key": str(key), **rest}}:
             direction = rest.get("dir")
             yield from ("ct", *([direction] if isinstance(direction, str) else []), *key.split(" "))

@@ -22,6 +22,7 @@ from lbctl_netfilter.conditions import (
     rest,
     spans_meet,
     spans_rest,
+    spelled,
     words,
 )
 from lbctl_netfilter.draft import Draft
@@ -105,6 +106,7 @@ _DECIDING = frozenset(
     }
 )  # fmt: skip
 _ONE = Fraction(1)
+_EVERY_PORT = ((0, 0xFFFF),)
 #: Fields of which nothing is decided before connections come.
 _PLAIN_FIELDS = frozenset({"dst", "dport", "src", "sport", "proto", "iif", "oif"})
 #: Elements of a look-up, each with what it asks, and in words.
@@ -428,13 +430,24 @@ class _Rule:
             draft.cannot("time", "it depends on the time of day")
             yield draft
             return
+        if isinstance(key, Masked) and key.field.name == grammar.FLAGS:
+            self._ask(draft, [("proto", words("tcp"))])
+            draft.tcp_flags(key.mask, self._flags(match), match.op == "!=")
+            yield draft
+            return
         asked = self._table.key(key)
         if asked is None:
             return
         if len(asked.fields) > 1:
+            entries = self._table.entries(asked, match.members)
+            if (either := _either_port(asked, entries)) is not None:
+                self._ask(draft, asked.implied)
+                draft.fact("port", spelled("dport", either, self._bits), match.op == "!=")
+                yield draft
+                return
             if match.op != "==":
                 raise Strange(match.op)
-            for conditions, _ in self._table.entries(asked, match.members):
+            for conditions, _ in entries:
                 made = draft.fork()
                 self._ask(made, conditions)
                 yield made
@@ -500,10 +513,18 @@ class _Rule:
             )
         elif field == "ctdir" and isinstance(values, Words):
             draft.first &= ("original" in (values.names or ())) is not inverted
-        elif field.startswith("tcp flags & ") and values == words("syn") and "syn" in field:
-            draft.packets(first=not inverted, later=inverted)
         else:
             draft.add(field, values, inverted)
+
+    def _flags(self, match: Match) -> Iterator[int]:
+        """The values that some bits are compared with; raise `Strange`."""
+        if match.op not in {"==", "!="}:
+            raise Strange(match.op)
+        for text in self._texts(match):
+            bits = symbols.mask(grammar.FLAGS, text)
+            if bits is None:
+                raise Strange(text)
+            yield bits
 
     def _texts(self, match: Match) -> list[str]:
         return [_only(element.key) for element in self._table.members(match.members)]
@@ -807,6 +828,25 @@ def _address_and_port(nat: Nat, parts: Sequence[Key | None]) -> tuple[str | None
     if host is not None and len(host) == 2 and port is None:
         return host[0], host[1]
     return host[0] if host else None, port[-1] if port else None
+
+
+def _either_port(key: _Key, entries: _Entries) -> Spans | None:
+    """The ports that a set of pairs has for the source, with any destination, and the other way round.
+
+    It is how iptables-translate writes `--ports`. The kernel asks such a set once, however many of its
+    elements overlap.
+    """
+    found: dict[str, list[Span]] = {"sport": [], "dport": []}
+    if set(key.fields) != found.keys():
+        return None
+    for conditions, _ in entries:
+        asked = {field: values for field, values in conditions if field in found and values != _EVERY_PORT}
+        if len(asked) != 1:
+            return None
+        [(field, values)] = asked.items()
+        found[field] += values  # type: ignore[arg-type]
+    sports, dports = merged(found["sport"]), merged(found["dport"])
+    return sports if sports == dports else None
 
 
 def _pick(pick: grammar.Pick) -> Pick:

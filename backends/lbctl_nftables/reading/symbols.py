@@ -93,6 +93,10 @@ _INTERFACE_TYPES = _symbols("ether=1 ppp=0x200 ipip=0x300 ipip6=0x301 loopback=0
 _USERS = _symbols("root=0", shown=False)
 _GROUPS = _symbols("default=0")
 _PLAIN = _symbols("")
+_OPTIONS = _symbols("""
+    eol=0 nop=1 noop=1 maxseg=2 window=3 sack-perm=4 sack-permitted=4 sack=5 timestamp=8 md5sig=19 mptcp=30
+    fastopen=34
+""")
 _MARKS = _Symbols({}, {}, digits="#x")
 _SERVICES = _symbols(
     """
@@ -152,11 +156,15 @@ _OF_FIELD: Mapping[str, _Symbols] = {
     "ct original l3proto": _symbols(_FAMILIES), "ct reply l3proto": _symbols(_FAMILIES),
     "ether type": _symbols(_ETHER_TYPES), "vlan type": _symbols(_ETHER_TYPES),
     "state": _STATES, "ct state": _STATES, "ct status": _STATUS, "tcp flags": _TCP_FLAGS,
+    "dccp type": _symbols(
+        "request=0 response=1 data=2 ack=3 dataack=4 closereq=5 close=6 reset=7 sync=8 syncack=9"
+    ),
     "ct direction": _symbols("original=0 reply=1"),
     "pkttype": _symbols("host=0 unicast=0 broadcast=1 multicast=2 other=3"),
     "iiftype": _INTERFACE_TYPES, "oiftype": _INTERFACE_TYPES, "iifgroup": _GROUPS, "oifgroup": _GROUPS,
     "skuid": _USERS, "skgid": _USERS, "rtclassid": _symbols("cosmos=0"),
-    "ip dscp": _DSCP, "ip6 dscp": _DSCP, "ip ecn": _symbols("not-ect=0 ect1=1 ect0=2 ce=3"),
+    "ip dscp": _DSCP, "ip6 dscp": _DSCP,
+    **dict.fromkeys(("ip ecn", "ip6 ecn"), _symbols("not-ect=0 ect1=1 ect0=2 ce=3")),
     "meta day": _symbols("Sunday=0 Monday=1 Tuesday=2 Wednesday=3 Thursday=4 Friday=5 Saturday=6"),
     "icmp type": _symbols("""
         echo-reply=0 destination-unreachable=3 source-quench=4 redirect=5 echo-request=8
@@ -207,6 +215,12 @@ def canonical(field: str, word: str) -> str:
             if first is not None and last is not None:
                 return f"{symbols.word(first)}-{symbols.word(last)}"
     return word
+
+
+def option(word: str) -> str:
+    """The number of a TCP option, in digits; what is not known stays as it is."""
+    number = _OPTIONS.number(word)
+    return word if number is None else str(number)
 
 
 def mask(field: str, text: str) -> int | None:

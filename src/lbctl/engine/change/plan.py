@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lbctl.engine.change.apply.owners import overlap_notes
+from lbctl.engine.change.owners import overlap_notes
 from lbctl.errors import ApplyFailed
 from lbctl.model import Action, Intent, Plan, diff, diff_services, stale_flows, touched
 
