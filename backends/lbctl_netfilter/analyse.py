@@ -8,28 +8,29 @@ for all of them; a rule that is for some of them only is another selector's.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl_netfilter.budget import Budget, BudgetExceeded
-from lbctl_netfilter.conditions import BITS, EVERYTHING, described, mark_field, narrowed, unmarked
+from lbctl_netfilter.conditions import BITS, EVERYTHING, described, mark_field, narrowed, unmarked, unmet
 from lbctl_netfilter.findings import CURED, SEVERITIES, Findings, Movers
 from lbctl_netfilter.hooks import BEFORE, ENTRIES, Hook, bases, hooks, settled
 from lbctl_netfilter.index import index
-from lbctl_netfilter.ir import JUMPS, Act, MarkIs, link
+from lbctl_netfilter.ir import JUMPS, Act, MarkIs
 from lbctl_netfilter.log import shown
 from lbctl_netfilter.marks import possible
+from lbctl_netfilter.parts import LISTENER
 from lbctl_netfilter.population import End
 from lbctl_netfilter.selectors import Found, Kind, Search, leading_chains
-from lbctl_netfilter.services import Followed, falls_through, identity, merge, service_of
+from lbctl_netfilter.services import Followed, Past, falls_through, identity, is_balanced, merge, service_of
 from lbctl_netfilter.source_nat import Behind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from lbctl.model import Family, ReadService
+    from lbctl.model import Family, ReadService, SourceNat
     from lbctl_netfilter.conditions import Selector
     from lbctl_netfilter.corrections import Corrections, Lines
     from lbctl_netfilter.follow import Walk
@@ -43,19 +44,36 @@ if TYPE_CHECKING:
 MOST_SERVICES = 200_000
 #: Reasons why a service depends on others that are listed.
 _MOST_REASONS = 3
+#: Parts of selectors that are followed in any text.
+_LEAST_PARTS = 1024
+#: Parts of parts, up to which it is known what a service is not about.
+_DEEPEST = 64
 #: Marks of connections whose later packets are followed.
 _MOST_MARKS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+@dataclass(slots=True)
+class _Result:
+    """What becomes of the connections of a selector at a hook."""
+
+    hook: Hook
+    selector: Found
+    walk: Walk
+    population: Population
+    source: tuple[SourceNat | None, tuple[int, ...]]
+    anew: frozenset[object]
+    #: The kinds of services that they are of, and what these are not about: those of marks, and others.
+    kinds: Sequence[Kind] = ()
+    past: dict[bool, list[Past]] = field(default_factory=dict)
+    found: Sequence[Followed] = ()
+
+
+class _Known(NamedTuple):
     """What was found of a selector's connections at a hook that only leads them on."""
 
     hook: Hook
     leads: Leads
-    selector: Found
-    walk: Walk
-    found: Sequence[Followed]
+    result: _Result
 
 
 class Analysis:
@@ -71,6 +89,8 @@ class Analysis:
         self._lost: set[int] = set()
         #: Counters, and the connections that move each.
         self.movers: dict[object, dict[tuple[Family, Selector], None]] = {}
+        #: All selectors that were followed: of these it is known which counters they move.
+        self.followed: set[tuple[Family, Selector]] = set()
 
     @property
     def untouched(self) -> int:
@@ -95,7 +115,6 @@ class Analysis:
     def add(self, program: Program) -> None:
         """Analyse the rules of one family."""
         self._cut_loops(program)
-        link(program.chains)
         family = _Family(self, program, self._log, self._corrections, self._budget)
         self._families.append(family)
         family.follow()
@@ -212,6 +231,9 @@ class _Family:
         #: Selectors that a rule for connections of one origin keeps from all endpoints of a hook.
         self._left_out: set[Selector] = set()
         self._behind = Behind(program)
+        #: How many parts of selectors are followed, and for how long.
+        self._left = max(_LEAST_PARTS, program.rules)
+        self._parts_budget = Budget.of(program.rules)
 
     def follow(self) -> None:
         """Find all services."""
@@ -260,8 +282,9 @@ class _Family:
             yield "packets of connections that are there already"
         for counter, rule in walk.counters:
             line = rule.line
-            if rule in walk.wide:
-                more = described(walk.wide[rule], self._bits)
+            wide = walk.wide.get(rule)
+            if wide is not None and (found.family, wide) not in self._analysis.followed:
+                more = described(wide, self._bits)
                 yield f"all of {more}, which move the counter of line {line}"
             mine = found.family, found.selector.where
             # What has a mark that no rule sets has it from elsewhere, and is a part of these connections.
@@ -295,49 +318,65 @@ class _Family:
                 except BudgetExceeded:
                     self._too_much(hook.chains[base.chain])
         waiting = deque(selectors.values())
+        results: dict[Selector, _Result] = {}
         while waiting:
             selector = waiting.popleft()
-            if len(self.found) >= MOST_SERVICES:
+            if len(self.found) + len(results) >= MOST_SERVICES:
                 self._refuse(selector.leaves, f"more than {MOST_SERVICES} services")
                 break
             leads = None if followed is None else hook.leads(selector.where)
             known = followed.get(selector.where) if followed is not None and leads is not None else None
             if known is not None and leads is not None and self._is_same(known, hook, selector, leads):
                 self._also(known, hook, selector, leads)
-                continue
-            found = list(self._follow(hook, selector))
-            if found and selector.narrower:
-                waiting += self._derived(found[0].walk, selector, selectors)
-            kept = [self._keep(each) for each in found]
-            if found and followed is not None and leads is not None:
-                followed[selector.where] = _Known(hook, leads, selector, found[0].walk, kept)
+                result = known.result
+            else:
+                found = self._followed(hook, selector)
+                if found is None:
+                    continue
+                result = found
+                if followed is not None and leads is not None:
+                    followed[selector.where] = _Known(hook, leads, result)
+            results[selector.where] = result
+            waiting += self._parts(result, selectors)
+        mine = [result for result in results.values() if result.hook is hook]
+        for result in mine:
+            result.kinds = self._kinds(result)
+        for result in mine:
+            result.found = [self._keep(each) for each in self._services(result, results)]
 
-    def _derived(self, walk: Walk, selector: Found, selectors: dict[Selector, Found]) -> Iterator[Found]:
-        """Those connections of a selector for which rules behind a pick do something else."""
-        for where, rule in walk.derived:
-            if where not in selectors:
-                leaves = [*selector.leaves, rule] if rule.maps else list(selector.leaves)
-                selectors[where] = Found(where, selector.name, set(selector.kinds), leaves, narrower=False)
+    def _parts(self, result: _Result, selectors: dict[Selector, Found]) -> Iterator[Found]:
+        """The parts of a selector's connections that are to be followed by themselves."""
+        selector, parts = result.selector, result.walk.parts
+        led = selector.kinds | selector.part_of
+        found = parts.mapped | parts.marked if Kind.MARK in led else parts.mapped
+        for where, part in found.items():
+            own = selectors.get(where)
+            if own is not None:
+                own.part_of |= led
+            elif not part.certain and self._left > 0:
+                self._left -= 1
+                leaves = [*selector.leaves, part.rule] if part.rule.maps else list(selector.leaves)
+                selectors[where] = Found(where, selector.name, leaves=leaves, part_of=set(led))
                 yield selectors[where]
 
     def _is_same(self, known: _Known, hook: Hook, selector: Found, leads: Leads) -> bool:
         """True where connections get at this hook what they get at a known one."""
-        other = known.selector
+        other = known.result.selector
         return (
             leads.alike == known.leads.alike
             and (selector.name, selector.kinds, selector.leaves) == (other.name, other.kinds, other.leaves)
-            and hook.leads_as(known.hook, known.walk)
+            and hook.leads_as(known.hook, known.result.walk)
             and not self._behind.refuses
         )
 
     def _also(self, known: _Known, hook: Hook, selector: Found, leads: Leads) -> None:
         """The services that were found at another hook are there at this one too."""
-        took = {visit.rule for visit in known.walk.visits if visit.matched}
+        took = {visit.rule for visit in known.result.walk.visits if visit.matched}
         pairs = zip(known.leads.rules, leads.rules, strict=True)
         rules = [here for there, here in pairs if there in took]
         for rule in rules:
             self._analysis.touch(rule)
-        for found in known.found:
+        for found in known.result.found:
             merge(found, hook.names, [rule.line for rule in rules], partial(hook.path, selector.where))
 
     def _by_mark(self) -> None:
@@ -357,7 +396,11 @@ class _Family:
             passed = [*bases(program, first), *marking, *behind]
             here = settled(plain, program.chains, first)
             hook = Hook("postrouting", passed, here, self._bits, program.rules)
-            for chosen in self._follow(hook, found.selector):
+            result = self._followed(hook, found.selector)
+            if result is None:
+                continue
+            result.kinds = self._kinds(result)
+            for chosen in self._services(result, {}):
                 if chosen.service.action != "snat" or len(chosen.service.backends) < 2:
                     continue
                 if not self._depends_on_more(chosen.walk, behind):
@@ -366,7 +409,7 @@ class _Family:
     def _depends_on_more(self, walk: Walk, behind: Sequence[Base]) -> bool:
         """True where a rule behind the routing is for some of the connections whose mark is balanced."""
         entered = leading_from(self._program, behind)
-        for rule, conditions in walk.partly.items():
+        for rule, conditions in walk.parts.mapping.items():
             if rule.place in entered:
                 what = conditions[0][0]
                 reason = f"it is for some of the connections whose mark is balanced, by {what}: the way out "
@@ -426,41 +469,83 @@ class _Family:
 
     # -- one selector
 
-    def _follow(self, hook: Hook, selector: Found) -> Iterator[Followed]:
+    def _followed(self, hook: Hook, selector: Found) -> _Result | None:
+        """What becomes of the connections of a selector; None where that takes too long."""
         if not hook.passed:
-            return
+            return None
         try:
-            walk, population = hook.followed(selector.where, self._budget)
+            walk, population = hook.followed(
+                selector.where, self._parts_budget if selector.is_part else self._budget
+            )
             population = self._behind.refused(population, walk, hook.name)
             own = any(self._program.chains[visit.rule.place].own for visit in walk.visits)
             source = self._behind.source_nat(population, walk, hook.name, own=own)
             anew = self._anew(hook, selector, walk, population)
         except BudgetExceeded:
-            entered = [hook.chains[base.chain] for base in hook.passed]
-            self._too_much(next((chain for chain in entered if chain.rules), entered[0]))
-            return
+            if not selector.is_part:
+                entered = [hook.chains[base.chain] for base in hook.passed]
+                self._too_much(next((chain for chain in entered if chain.rules), entered[0]))
+            return None
+        mine = self._program.family, selector.where
+        self._analysis.followed.add(mine)
         for counter in walk.met:
-            mine = self._program.family, selector.where
             self._analysis.movers.setdefault(counter, {})[mine] = None
-        for rule in walk.doubts:
-            self._cannot(rule)
-        for kind in self._kinds(selector, walk, population):
-            made = service_of(self._program.family, hook, selector, walk, population, kind, source)
-            if made is None:
-                continue
+        return _Result(hook, selector, walk, population, source, anew)
+
+    def _services(self, result: _Result, at: Mapping[Selector, _Result]) -> Iterator[Followed]:
+        """The services of a selector, when it is known which of its parts have their own."""
+        hook, selector, walk, population = result.hook, result.selector, result.walk, result.population
+        for kind in result.kinds:
+            past = self._past(result, kind, at)
+            family = self._program.family
+            made = service_of(family, hook, selector, walk, population, kind, result.source, past)
             self._touch(walk, kind)
-            found = Followed(made, kind, walk, selector, self._program.family, hook, [walk])
+            found = Followed(made, kind, walk, selector, family, hook, [walk])
             returned = sum(walk.returned.values(), Fraction(0))
             found.explicit_leak = bool(made.leak) and (
                 returned == made.leak or not falls_through(population, kind)
             )
-            found.anew = anew
+            found.anew = result.anew
             yield found
+        for rule in walk.doubts:
+            self._cannot(rule)
 
-    def _kinds(self, selector: Found, walk: Walk, population: Population) -> Iterator[Kind]:
+    def _past(
+        self, result: _Result, kind: Kind, at: Mapping[Selector, _Result], depth: int = 0
+    ) -> Sequence[Past]:
+        """What a service is not about: parts that are not, as a whole, the service of a narrower listener."""
+        marks = kind is Kind.MARK
+        known = result.past.get(marks)
+        if known is not None:
+            return known
+        walk = result.walk
+        found = result.past[marks] = []
+        for where, part in (walk.parts.marked if marks else walk.parts.mapped).items():
+            own = at.get(where)
+            if where == walk.given or (own is None and not part.certain):
+                walk.doubts[part.rule] = None
+                continue
+            conditions = unmet(where, walk.given)
+            whole = (
+                own is not None
+                and any((each is Kind.MARK) == marks for each in own.kinds)
+                and all(field in LISTENER for field, _ in conditions)
+                and (depth >= _DEEPEST or not self._past(own, kind, at, depth + 1))
+            )
+            if not whole:
+                found.append(Past(conditions, part.rule))
+        return found
+
+    def _kinds(self, result: _Result) -> tuple[Kind, ...]:
+        """The kinds of services that connections are of."""
+        found = self._led(result.selector, result.walk, result.population)
+        return tuple(kind for kind in found if is_balanced(result.walk, result.population, kind))
+
+    def _led(self, selector: Found, walk: Walk, population: Population) -> Iterator[Kind]:
         mapped = any(state.out is not None and state.out.end is End.ENDPOINT for state in population.states)
         by_mark = any(visit.rule.asks_mark and visit.rule.maps for visit in walk.visits)
-        if mapped and (Kind.NAT in selector.kinds or by_mark):
+        led = selector.kinds | selector.part_of
+        if mapped and (Kind.NAT in led or by_mark):
             yield Kind.NAT
         elif Kind.NAT in selector.kinds and not mapped and not walk.doubts:
             met = {visit.rule for visit in walk.visits if visit.arriving}
@@ -472,7 +557,7 @@ class _Family:
             ):
                 # Rules of lbctl that no connection comes to are for clients that are let in nowhere.
                 yield Kind.NOTHING
-        if Kind.MARK in selector.kinds and not (mapped and by_mark):
+        if Kind.MARK in led and not (mapped and by_mark):
             yield Kind.MARK
 
     def _anew(self, hook: Hook, selector: Found, walk: Walk, population: Population) -> frozenset[object]:

@@ -15,8 +15,6 @@ from support.field_cases import CASES, DIFFERENT, EQUAL, PICKING, answer, nft
 NOT_YET: frozenset[str] = frozenset(
     {
         "both flavours",
-        "exempt: every second connection to an address, iptables",
-        "exempt: every second connection to an address, nft",
         "port kept: inside a range, iptables",
         "port kept: inside a range, nft",
         "port kept: redirect to a range, iptables",
