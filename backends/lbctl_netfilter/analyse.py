@@ -324,35 +324,43 @@ class _Family:
             if len(self.found) + len(results) >= MOST_SERVICES:
                 self._refuse(selector.leaves, f"more than {MOST_SERVICES} services")
                 break
-            leads = None if followed is None else hook.leads(selector.where)
-            known = followed.get(selector.where) if followed is not None and leads is not None else None
-            if known is not None and leads is not None and self._is_same(known, hook, selector, leads):
-                self._also(known, hook, selector, leads)
-                result = known.result
-            else:
-                found = self._followed(hook, selector)
-                if found is None:
+            if selector.where not in results:
+                result = self._at(hook, selector, followed)
+                if result is None:
                     continue
-                result = found
-                if followed is not None and leads is not None:
-                    followed[selector.where] = _Known(hook, leads, result)
-            results[selector.where] = result
-            waiting += self._parts(result, selectors)
+                results[selector.where] = result
+            waiting += self._parts(results[selector.where], selectors)
         mine = [result for result in results.values() if result.hook is hook]
         for result in mine:
             result.kinds = self._kinds(result)
         for result in mine:
             result.found = [self._keep(each) for each in self._services(result, results)]
 
+    def _at(self, hook: Hook, selector: Found, followed: dict[Selector, _Known] | None) -> _Result | None:
+        """What becomes of the connections of a selector, which may be known from another hook."""
+        leads = None if followed is None else hook.leads(selector.where)
+        if followed is None or leads is None:
+            return self._followed(hook, selector)
+        known = followed.get(selector.where)
+        if known is not None and self._is_same(known, hook, selector, leads):
+            self._also(known, hook, selector, leads)
+            return known.result
+        result = self._followed(hook, selector)
+        if result is not None:
+            followed[selector.where] = _Known(hook, leads, result)
+        return result
+
     def _parts(self, result: _Result, selectors: dict[Selector, Found]) -> Iterator[Found]:
-        """The parts of a selector's connections that are to be followed by themselves."""
+        """Parts of a selector that are to be followed, or were for fewer reasons."""
         selector, parts = result.selector, result.walk.parts
         led = selector.kinds | selector.part_of
         found = parts.mapped | parts.marked if Kind.MARK in led else parts.mapped
         for where, part in found.items():
             own = selectors.get(where)
             if own is not None:
-                own.part_of |= led
+                if not led <= own.kinds | own.part_of:
+                    own.part_of |= led
+                    yield own
             elif not part.certain and self._left > 0:
                 self._left -= 1
                 leaves = [*selector.leaves, part.rule] if part.rule.maps else list(selector.leaves)
