@@ -44,8 +44,9 @@ if TYPE_CHECKING:
 MOST_SERVICES = 200_000
 #: Reasons why a service depends on others that are listed.
 _MOST_REASONS = 3
-#: Parts of selectors that are followed in any text.
-_LEAST_PARTS = 1024
+#: Parts that are followed: of one selector, and of all in any text; and the work for each of its rules.
+_MOST_PARTS, _LEAST_PARTS = 64, 1024
+_PART_WORK, _LEAST_PART_WORK = 30, 150_000
 #: Parts of parts, up to which it is known what a service is not about.
 _DEEPEST = 64
 #: Marks of connections whose later packets are followed.
@@ -232,8 +233,8 @@ class _Family:
         self._left_out: set[Selector] = set()
         self._behind = Behind(program)
         #: How many parts of selectors are followed, and for how long.
-        self._left = max(_LEAST_PARTS, program.rules)
-        self._parts_budget = Budget.of(program.rules)
+        self._left = max(_LEAST_PARTS, program.rules >> 3)
+        self._parts_budget = Budget.of(program.rules, work=_PART_WORK, least=_LEAST_PART_WORK)
 
     def follow(self) -> None:
         """Find all services."""
@@ -355,14 +356,16 @@ class _Family:
         selector, parts = result.selector, result.walk.parts
         led = selector.kinds | selector.part_of
         found = parts.mapped | parts.marked if Kind.MARK in led else parts.mapped
+        most = _MOST_PARTS
         for where, part in found.items():
             own = selectors.get(where)
             if own is not None:
                 if not led <= own.kinds | own.part_of:
                     own.part_of |= led
                     yield own
-            elif not part.certain and self._left > 0:
+            elif not part.certain and self._left and most:
                 self._left -= 1
+                most -= 1
                 leaves = [*selector.leaves, part.rule] if part.rule.maps else list(selector.leaves)
                 selectors[where] = Found(where, selector.name, leaves=leaves, part_of=set(led))
                 yield selectors[where]
@@ -584,8 +587,8 @@ class _Family:
         elif rule.asks_mark:
             self._analysis.lose(rule, "mark", "what it was set to before depends on more than the rules")
         elif not rule.opaque:
-            reason = "what it lets through goes on to the next chain, and the rest may not"
-            self._analysis.lose(rule, rule.target.lower(), reason)
+            reason = "it is for more parts of other rules' connections than are followed one by one"
+            self._analysis.lose(rule, rule.target.lower() or "part", reason)
 
     def _touch(self, walk: Walk, kind: Kind) -> None:
         for visit in walk.visits:

@@ -72,6 +72,8 @@ class Parts:
         self._bits = bits
         self._budget = budget
         self._pending: dict[Selector, _Pending] = {}
+        #: Those of them for whose marks no rule has asked that matters.
+        self._unasked: dict[Selector, _Pending] = {}
         self._marked: dict[Selector, Part] = {}
         #: True in a chain of kind `nat`.
         self.nat = False
@@ -186,13 +188,15 @@ class Parts:
     def asked(self, rule: Rule, step: MarkIs) -> None:
         """A rule asks for bits of a mark."""
         mask = step.mask * CONNECTION if step.connection else step.mask
-        for where, each in self._pending.items():
+        for where, each in list(self._unasked.items()):
             if not each.bits & mask:
                 continue
             if rule.act is Act.GO_ON:
                 each.bits |= written_by(rule)
-            else:
-                self._split(where, each.rule)
+                continue
+            self._split(where, each.rule)
+            if self.nat:
+                del self._unasked[where]
 
     def set(self, marking: Marking) -> None:
         """A rule sets a mark of all connections that are still here."""
@@ -217,7 +221,7 @@ class Parts:
     def _wait(self, where: Selector, rule: Rule, bits: int, *, absent: bool = False) -> None:
         known = self._pending.get(where)
         if known is None:
-            self._pending[where] = _Pending(rule, bits, absent)
+            self._pending[where] = self._unasked[where] = _Pending(rule, bits, absent)
         else:
             known.bits |= bits
             known.absent |= absent
