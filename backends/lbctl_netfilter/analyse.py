@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lbctl_netfilter.budget import Budget, BudgetExceeded
 from lbctl_netfilter.conditions import BITS, EVERYTHING, described, mark_field, narrowed, unmarked, unmet
 from lbctl_netfilter.findings import CURED, SEVERITIES, Findings, Movers
+from lbctl_netfilter.follow import keeps_port
 from lbctl_netfilter.hooks import BEFORE, ENTRIES, Hook, bases, hooks, settled
 from lbctl_netfilter.index import index
 from lbctl_netfilter.ir import JUMPS, Act, MarkIs
@@ -24,7 +25,16 @@ from lbctl_netfilter.marks import possible
 from lbctl_netfilter.parts import LISTENER
 from lbctl_netfilter.population import End
 from lbctl_netfilter.selectors import Found, Kind, Search, leading_chains
-from lbctl_netfilter.services import Followed, Past, falls_through, identity, is_balanced, merge, service_of
+from lbctl_netfilter.services import (
+    Followed,
+    Past,
+    falls_through,
+    identity,
+    is_balanced,
+    merge,
+    rules_met,
+    service_of,
+)
 from lbctl_netfilter.source_nat import Behind
 
 if TYPE_CHECKING:
@@ -256,6 +266,22 @@ class _Family:
             found.left_out = asked or found.selector.where in self._left_out
             found.service = self._finished(found, movers)
         self._findings.of_services(self.found, movers)
+        self._keep_ports()
+
+    def _keep_ports(self) -> None:
+        """Drop findings about ranges of ports that hold the port of each listener: it stays."""
+        kept: dict[int, bool] = {}
+        for found in self.found:
+            for rule in rules_met(found):
+                if rule.ports is not None:
+                    stays = keeps_port(rule, found.selector.where)
+                    kept[id(rule.origin)] = kept.get(id(rule.origin), True) and stays
+        if not any(kept.values()):
+            return
+        for chain in self._program.chains.values():
+            for rule in chain.rules:
+                if kept.get(id(rule.origin)):
+                    rule.remarks = tuple(each for each in rule.remarks if each != "port-range-target")
 
     def cures(self) -> dict[int, Lines]:
         """By the line of a rung, the one correction of its ladder."""

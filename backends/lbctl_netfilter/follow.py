@@ -537,10 +537,7 @@ class Walk:
 
     def _endpoint(self, rule: Rule, to: str) -> str:
         """An endpoint, without a port where that of the connection lies in the range and stays."""
-        if rule.ports is None or self.given.dport is None:
-            return to
-        low, high = rule.ports
-        if not all(low <= first and last <= high for first, last in self.given.dport):
+        if not keeps_port(rule, self.given):
             return to
         host = to.rpartition(":")[0] if place_of(to, self.bits)[0] is not None else ""
         return host.strip("[]") or "local"
@@ -566,6 +563,14 @@ class Walk:
             else:
                 self.ended.put(state, chance, places)
         return found
+
+
+def keeps_port(rule: Rule, given: Selector) -> bool:
+    """True where the ports of all connections lie in the range of a rule's endpoint, and stay."""
+    if rule.ports is None or given.dport is None:
+        return False
+    low, high = rule.ports
+    return all(low <= first and last <= high for first, last in given.dport)
 
 
 def _identity(pick: Pick, rule: Rule, number: int) -> object:

@@ -15,10 +15,6 @@ from support.field_cases import CASES, DIFFERENT, EQUAL, PICKING, answer, nft
 NOT_YET: frozenset[str] = frozenset(
     {
         "both flavours",
-        "port kept: inside a range, iptables",
-        "port kept: inside a range, nft",
-        "port kept: redirect to a range, iptables",
-        "port kept: redirect to a range, nft",
     }
 )
 
