@@ -14,7 +14,16 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl_netfilter.budget import Budget, BudgetExceeded
-from lbctl_netfilter.conditions import BITS, EVERYTHING, described, mark_field, narrowed, unmarked, unmet
+from lbctl_netfilter.conditions import (
+    BITS,
+    EVERYTHING,
+    described,
+    mark_field,
+    narrowed,
+    spans_meet,
+    unmarked,
+    unmet,
+)
 from lbctl_netfilter.findings import CURED, SEVERITIES, Findings, Movers
 from lbctl_netfilter.follow import keeps_port
 from lbctl_netfilter.hooks import BEFORE, ENTRIES, Hook, bases, hooks, settled
@@ -217,7 +226,8 @@ def _external(program: Program, hook: Hook) -> dict[Rule, Selector]:
             marks = {mark & step.mask for mark in known[step.connection]}
             if not any(low <= mark <= high for mark in marks for low, high in step.values):
                 field = mark_field(connection=step.connection, mask=step.mask)
-                found = found and narrowed(found, field, step.values, bits)
+                values = spans_meet(step.values, ((0, step.mask),))
+                found = found and narrowed(found, field, values, bits)
         if found is not None and found is not EVERYTHING:
             external[rule] = found
     return external
