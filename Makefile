@@ -67,6 +67,8 @@ $(STAMP): pyproject.toml | deps
 	else $(SYSTEM_PYTHON) -m venv --clear --system-site-packages $(VENV); fi
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --editable '.[iptc]' --group dev
+	@printf '#!/bin/sh\n# As root, no package of a home directory or the current one: -sP.\nexec "%s" -sP -m lbctl "$$@"\n' \
+	    '$(CURDIR)/$(BIN)/python' > $(BIN)/lbctl
 	@touch $@
 
 demo: venv ## watch lbctl balance real connections in a private network

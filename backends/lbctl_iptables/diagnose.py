@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.host import applies_again, enabled
 from lbctl.model import Family, ReadService, Severity
-from lbctl.spi import Rival, Trap, dropped, leftovers, taken
+from lbctl.spi import Trap
 from lbctl_iptables import drivers, layout
 from lbctl_iptables.advice import short_lists
 from lbctl_iptables.drivers.restore import legacy_kernel
@@ -16,11 +16,11 @@ from lbctl_iptables.reading import read_ruleset
 from lbctl_iptables.reading.corrections import read_of
 from lbctl_iptables.reading.lower import Lowering
 from lbctl_iptables.reading.ruleset import Ruleset
-from lbctl_iptables.reading.sequence import Rules
 from lbctl_netfilter import filters
 from lbctl_netfilter.conditions import BITS, LOCAL, spelled, when
 from lbctl_netfilter.ir import ENDS
 from lbctl_netfilter.log import Log
+from lbctl_rules.diagnosis import Rival, dropped, leftovers, taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from lbctl_iptables.reading.ruleset import Rule, Table
     from lbctl_netfilter import ir
 
-#: The priority of table nat where destinations are translated, in both flavours.
-PRECEDENCE = -100
 #: The first kernel whose old interface is an option of its own (NETFILTER_XTABLES_LEGACY), off by default.
 _LEAVING = (6, 17)
 _HOOK = {"PREROUTING": "prerouting", "OUTPUT": "output"}
@@ -51,13 +49,8 @@ _MARKING = {"MARK", "CONNMARK"}
 _COUNTERS = re.compile(r"^\[\d+:\d+\] ")
 
 
-def precedence(driver: str) -> int:  # noqa: ARG001 (the same in both flavours)
-    """See `lbctl.spi.Diagnosing`."""
-    return PRECEDENCE
-
-
 def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
-    """See `lbctl.spi.Diagnosing`."""
+    """See `lbctl.spi.Reader`."""
     store = drivers.ALL[driver].store
     ours = store == case.store
     if ours:
@@ -77,7 +70,7 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
         yield from dropped(_drops(places, family, (p for p in case.passages if p.family is family)))
         if case.store in {each.store for each in drivers.ALL.values()} and case.intent is not None:
             yield from _marked(places, case.intent)
-        if case.intent is not None and case.precedence >= PRECEDENCE:
+        if case.intent is not None and case.precedence >= layout.PRECEDENCE:
             yield from taken(case, _rivals(places, family, case.intent.owner, store, ours=ours))
     shown = {owner: f"{store}: {', '.join(chains[:_SHOWN])}" for owner, chains in owners.items()}
     yield from leftovers(case, store, driver, shown)
@@ -130,6 +123,7 @@ def _rivals(places: _Places, family: Family, owner: str, store: str, *, ours: bo
     let_through: list[ir.Rule] = []
     lowering = Lowering()
     chains = {name: f"nat {name}" for name in nat.chains}
+    theirs: dict[str, list[Rule]] = {}
     for name in _HOOK:
         chain = nat.chains.get(name)
         if chain is None:
@@ -137,15 +131,13 @@ def _rivals(places: _Places, family: Family, owner: str, store: str, *, ours: bo
         jump = next((i for i, r in enumerate(chain.rules) if layout.owns(owner, r.spec.target)), None)
         if ours:
             # Where there is none yet, it will be the first.
-            chain.rules = Rules(list(chain.rules)[: jump or 0])
-            lowered = [lowering.rule(rule, chains) for rule in chain.rules]
+            theirs[name] = list(chain.rules)[: jump or 0]
+            lowered = [lowering.rule(rule, chains) for rule in theirs[name]]
             let_through += [rule for rule in lowered if rule.first and rule.act in ENDS]
         else:
-            chain.rules = Rules(rule for rule in chain.rules if not layout.owns(owner, rule.spec.target))
+            theirs[name] = [rule for rule in chain.rules if not layout.owns(owner, rule.spec.target)]
     # Tables that come before decide nothing here.
-    for other in [key for key in places.ruleset.tables if key != (family, layout.NAT)]:
-        del places.ruleset.tables[other]
-    for service in read_ruleset(places.ruleset, Log()).services:
+    for service in read_ruleset(places.ruleset.only(family, layout.NAT, theirs), Log()).services:
         if service.backends and set(service.hooks) & set(_HOOK.values()):
             rules = [places.rules[line] for line in (service.picking or service.lines)[:_SHOWN]]
             yield _rival(service, rules, places, store, certain=ours)

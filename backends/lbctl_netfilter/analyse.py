@@ -494,7 +494,7 @@ class _Family:
             self.found.append(found)
             return found
         service = found.service
-        merge(same, service.hooks, service.lines, service.way)
+        merge(same, service.hooks, service.lines, service.way, service.outcomes)
         same.walks.append(found.walk)
         return same
 

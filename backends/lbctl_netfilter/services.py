@@ -8,7 +8,7 @@ from functools import partial
 from math import lcm
 from typing import TYPE_CHECKING, NamedTuple
 
-from lbctl.model import MAX_SLOTS, Kept, ReadService, ReadShare
+from lbctl.model import MAX_SLOTS, Kept, Outcome, ReadService, ReadShare
 from lbctl_netfilter.conditions import LOCAL, YES, is_negative, rest, spelled, when
 from lbctl_netfilter.follow import numbers_of
 from lbctl_netfilter.hooks import HOOKS
@@ -81,6 +81,7 @@ class _Parts:
         self.names: dict[str, str | None] = {}
         self.order: dict[str, int] = {}
         self.ends: dict[State, str | None] = {}
+        self.outcomes: dict[tuple[int | None, str | None, str], Odds] = {}
         label = label_of(kind)
         for state, chances in population.states.items():
             found = label(state)
@@ -88,6 +89,8 @@ class _Parts:
             for chance, places in chances.items():
                 part += chance * places.bit_count()
             to = self.ends[state] = _shown(found.to, selector, bits)
+            outcome = (found.rule.line if found.rule else None, to, found.why)
+            self.outcomes[outcome] = self.outcomes.get(outcome, 0) + part
             if to is None:
                 self.leaks[found.why] = self.leaks.get(found.why, 0) + part
                 continue
@@ -160,6 +163,9 @@ def service_of(
         way=partial(hook.path, where),
         lines=lines,
         picking=picking,
+        outcomes=tuple(
+            Outcome(line, to, ratio(part, length), why) for (line, to, why), part in parts.outcomes.items()
+        ),
     )
 
 
@@ -368,7 +374,11 @@ def identity(found: Followed) -> object:
 
 
 def merge(
-    found: Followed, hooks: Sequence[str], lines: Sequence[int], way: Callable[[], tuple[Step, ...]]
+    found: Followed,
+    hooks: Sequence[str],
+    lines: Sequence[int],
+    way: Callable[[], tuple[Step, ...]],
+    outcomes: Sequence[Outcome] = (),
 ) -> None:
     """Have a service be at more hooks, where it is the same."""
     service = found.service
@@ -377,6 +387,7 @@ def merge(
         hooks=tuple(hook for hook in HOOKS if hook in {*service.hooks, *hooks}),
         lines=tuple(sorted({*service.lines, *lines})),
         way=partial(_both, service.way, way),
+        outcomes=tuple(dict.fromkeys((*service.outcomes, *outcomes))),
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from lbctl import engine
 from lbctl.config import dump
 from lbctl.conformance.network import CLIENT4, HOST4, HOST6, INSIDE4, NEIGHBOUR4, SERVERS4
-from lbctl.engine.importing import imported
+from lbctl.engine.migrate.intent import imported
 from lbctl.host import LocalHost
 from lbctl.host.netns import Namespace
 from lbctl.model import Intent
@@ -45,7 +45,7 @@ def test_live_rules_of_ours_read_as_the_intent(folder: Path, wanted: Intent) -> 
         whole = {"nftables": [entry for entries in listed for entry in entries]}
         assert_same(nftables.read(json.dumps(whole)), wanted)
     finally:
-        engine.apply(session, engine.removal(session, "lbctl", everywhere=False))
+        engine.remove(session, "lbctl")
 
 
 def table(*rules: str, more: str = "") -> str:

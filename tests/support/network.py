@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import site
 import sys
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -96,19 +97,22 @@ def run_lbctl(*words: str, stdin: str = "", env: dict[str, str] | None = None) -
     code = 0
     with ExitStack() as stack:
         unset = {key: value for key, value in os.environ.items() if key != "LBCTL_CONFIG"}
-        stack.enter_context(patch.dict(os.environ, {**unset, **(env or {})}, clear=True))
+        stack.enter_context(patch.dict(os.environ, {**unset, "LBCTL_DEBUG": "1", **(env or {})}, clear=True))
         stack.enter_context(patch.object(sys, "argv", ["lbctl", *words]))
         stack.enter_context(
             patch.object(sys, "stdin", TextIOWrapper(BytesIO(stdin.encode("utf-8", "surrogateescape"))))
         )
         stack.enter_context(redirect_stdout(out))
         stack.enter_context(redirect_stderr(err))
+        # As the launcher has it.
+        stack.enter_context(patch.object(site, "ENABLE_USER_SITE", False))
         # The program turns it off for its short life.
         stack.callback(gc.enable)
         try:
             main()
         except SystemExit as end:
             code = int(end.code or 0)
+    assert code != 70, err.getvalue()
     return Result(code, out.getvalue(), err.getvalue())
 
 

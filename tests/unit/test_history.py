@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from lbctl import engine
-from lbctl.engine import Session, history
+from lbctl.config import dump
+from lbctl.engine import Session
+from lbctl.engine.record import history
 from lbctl.errors import ApplyFailed, Stale
 from lbctl.host import LocalHost
 from lbctl.host.fake import FakeHost
 from lbctl.model import Endpoint, Intent, Listener, Protocol, Service
-from support.backends import Paper
+from support.backends import Paper, install
 from support.network import run_lbctl
 
 TCP80 = Listener(protocol=Protocol.TCP, port=80)
@@ -41,7 +43,7 @@ class Desk:
 
     def remove(self) -> None:
         session = self.session
-        engine.apply(session, engine.removal(session, "lbctl", everywhere=True), record=True)
+        engine.remove(session, "lbctl", everywhere=True, record=True)
 
     def rollback(self) -> int:
         session = self.session
@@ -152,7 +154,7 @@ def test_a_read_only_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     host = LocalHost(tmp_path)
     monkeypatch.setattr(LocalHost, "may_change_network", lambda _: True)
     session = engine.open_session(host, installed=[Paper()])
-    monkeypatch.setattr(LocalHost, "_shelf", lambda _: tmp_path / "lib")
+    monkeypatch.setattr("lbctl.host.host._is_first_network", lambda: True)
     with pytest.raises(ApplyFailed, match=f"cannot write {tmp_path}"):
         engine.apply(session, (engine.plan(session, over(1)),), record=True)
 
@@ -217,9 +219,9 @@ def test_what_a_killed_process_was_writing_goes_with_the_next_write(tmp_path: Pa
     with host.lock("lbctl"):
         host.remember("known", "text")
     [known] = tmp_path.rglob("known.*.known")
-    known.with_suffix(".4200000.new").write_text("ha")
+    known.with_name(f".{known.name}.4200000.new").write_text("ha")
     host.remember("known", "text")
-    assert [path.name for path in known.parent.glob("known.*")] == [known.name]
+    assert [path.name for path in known.parent.glob("*known.*")] == [known.name]
 
 
 def test_who_used_sudo_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -236,7 +238,7 @@ def test_history_prints_what_is_there(tmp_path: Path, monkeypatch: pytest.Monkey
     host, session = LocalHost(tmp_path), Desk().session
     monkeypatch.setattr(LocalHost, "user", lambda _: "ann")
     plan = engine.plan(session, over(1))
-    entry = history.upcoming(session, plan)
+    entry = history.upcoming(session.host, plan)
     assert entry is not None
     host.save("lbctl.000001", history.to_text(entry))
     [_, row] = run_lbctl("history", "--owner", "lbctl", env=env).out.splitlines()
@@ -253,3 +255,51 @@ def test_a_program_leaves_no_history_unless_it_asks_for_it() -> None:
     assert desk.actions == []
     with pytest.raises(ApplyFailed, match="history of owner"):
         desk.rollback()
+
+
+def test_the_name_of_a_user_is_shown_inert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lbctl.host.host.os.getuid", lambda: 0)
+    monkeypatch.setenv("SUDO_USER", "\x1b[31mx\nFAKE  line\u202e")
+    install(monkeypatch, tmp_path, Paper())
+    config = tmp_path / "lbctl.toml"
+    env = {"LBCTL_STATE_DIR": str(tmp_path)}
+    config.write_text(dump(over(1)))
+    assert run_lbctl("apply", "--yes", "--config", str(config), env=env).code == 0
+    listed = run_lbctl("history", "--config", str(config), env=env)
+    assert "\\x1b[31mx\\nFAKE  line\\u202e" in listed.out
+    assert len(listed.out.splitlines()) == 2
+    assert not {"\x1b", "\u202e"} & set(listed.out)
+    # What was interrupted is named with the user too.
+    host = LocalHost(tmp_path)
+    host.rename("lbctl.000001", "lbctl.pending")
+    for words in (["history"], ["apply", "--yes"]):
+        said = run_lbctl(*words, "--config", str(config), env=env).err
+        assert "Interrupted" in said
+        assert "\\x1b[31mx\\nFAKE" in said
+        assert "\x1b" not in said
+
+
+def test_the_intent_file_is_named_by_what_changes_or_would_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, tmp_path, Paper())
+    monkeypatch.chdir(tmp_path)
+    env = {"LBCTL_STATE_DIR": str(tmp_path)}
+    Path("lbctl.toml").write_text(dump(over(1)))
+    for words in (
+        ["plan", "-o", "kept"],
+        ["apply", "--yes"],
+        ["confirm"],
+        ["rollback", "--yes"],
+        ["remove", "--yes"],
+    ):
+        assert run_lbctl(*words, env=env).err.startswith("Intent: ./lbctl.toml\n"), words
+    assert run_lbctl("plan", "--config", str(tmp_path / "lbctl.toml"), env=env).err.startswith(
+        f"Intent: {tmp_path}/lbctl.toml\n"
+    )
+    assert f"Intent: {tmp_path}/lbctl.toml" in run_lbctl("apply", "kept", "--yes", env=env).err
+    assert "Intent" not in run_lbctl("remove", "--yes", "--owner", "lbctl", env=env).err
+    parts = tuple(Path(f"/etc/lbctl/conf.d/{name}.toml") for name in "abcdef")
+    monkeypatch.setattr("lbctl.config.find", lambda *_: parts)
+    said = run_lbctl("plan", env=env).err.splitlines()[0]
+    assert said == f"Intent: {parts[0]}, {parts[1]}, {parts[2]}, 3 more"

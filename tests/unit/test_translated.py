@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lbctl.engine.comparing import compare
+from lbctl.engine.inspect.compare import compare
 from lbctl.model import Reading
 from lbctl_iptables.reading import read as read_saved
 from lbctl_nftables.reading import read as read_native

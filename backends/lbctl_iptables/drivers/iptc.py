@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: -P, since with -m alone the current directory would be the first place where a process of root looks for
 #: modules. Not -I: an lbctl that was found through PYTHONPATH has a child that must be found there as well.
-_CHILD = ("-P", "-m", "lbctl_iptables.drivers.iptc_child")
+_CHILD = ("-sP", "-m", "lbctl_iptables.drivers.iptc_child")
 #: What the binding loads: the libraries of the iptables package, here in the versions that it knows.
 _LIBRARIES = (
     ("libxtables.so.12", "libxtables.so.11", "libxtables.so.10"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lbctl.model import Family, Severity, decimal
@@ -131,6 +132,17 @@ class Ruleset:
         self.rules = sum(
             len(chain.rules) for table in self.tables.values() for chain in table.chains.values()
         )
+
+    def only(self, family: Family, name: str, rules: Mapping[str, Iterable[Rule]]) -> Ruleset:
+        """Return a view of one of the tables alone, with other rules in some of its chains."""
+        view = copy(self)
+        table = self.tables[family, name]
+        chains = {
+            key: replace(chain, rules=Rules(rules[key])) if key in rules else chain
+            for key, chain in table.chains.items()
+        }
+        view.tables = {(family, name): replace(table, chains=chains)}
+        return view
 
     # -- lines
 

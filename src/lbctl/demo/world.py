@@ -116,7 +116,7 @@ class World:
             yield session, plan
         finally:
             with self._server.entered():
-                engine.apply(session, engine.removal(session, demo_intent().owner, everywhere=False))
+                engine.remove(session, demo_intent().owner)
 
     def connections(self, port: int, count: int) -> Run:
         """Make connections from the client, one after the other, and note who answers or what goes wrong.
@@ -145,7 +145,7 @@ class World:
     def _process(self, port: int) -> Iterator[None]:
         with self._server.entered():
             process = subprocess.Popen(
-                [sys.executable, "-m", "lbctl.demo.endpoint", str(port)],
+                [sys.executable, "-sP", "-m", "lbctl.demo.endpoint", str(port)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 # Out of reach of the terminal's Ctrl-C: it ends with its standard input.

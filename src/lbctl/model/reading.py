@@ -92,6 +92,19 @@ class Step(NamedTuple):
     element: str | None = None
 
 
+class Outcome(NamedTuple):
+    """Where a part of the connections of a service ends, and the rule that sends it there.
+
+    `to` is an endpoint as `ReadShare.to`; None for unmatched traffic, with the words of `why`. `line` is None
+    where no rule of the text decides, but the end of the rules.
+    """
+
+    line: int | None
+    to: str | None
+    share: Fraction
+    why: str = ""
+
+
 #: Which of so many slots a client has, by a seed; counted from 0.
 Placing: TypeAlias = "Callable[[Address, int, int], int]"
 
@@ -146,6 +159,8 @@ class ReadService:
     lines: tuple[int, ...] = ()
     #: Those of them that pick an endpoint: listeners with the same ones share their turns.
     picking: tuple[int, ...] = ()
+    #: Each end of its connections, by the rule that they come from.
+    outcomes: tuple[Outcome, ...] = ()
     #: When the client's address is replaced; None where the rules read do not say.
     source_nat: SourceNat | None = None
     #: The lines of rules that replace it for some connections, where an intent has no word for which ones.

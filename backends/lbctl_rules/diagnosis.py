@@ -1,0 +1,136 @@
+"""Problems that both built-in backends find on a host, said in one way.
+
+A backend looks at what is written in its own language: foreign rules that act before those managed by lbctl,
+rules that drop what they let through. The engine looks at what belongs to no backend.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from lbctl.model import Severity, decimal, takes
+from lbctl.spi import Trap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from lbctl.model import Address, Listener, ReadService, Service
+    from lbctl.spi import Case, Passage
+
+#: Where local connections meet rules.
+_OWN = {"output"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rival:
+    """Connections that rules of others decide about before ours.
+
+    `rules` are those that decide, each with its place; `deletions` the commands that take them out, as far as
+    they are known. Where it is not `certain`, both act at the same point, and who was loaded last decides.
+    """
+
+    service: ReadService
+    source: str
+    rules: tuple[str, ...]
+    deletions: tuple[str, ...] = ()
+    certain: bool = True
+
+
+def taken(case: Case, rivals: Iterable[Rival]) -> Iterator[Trap]:
+    """The listeners that rivals take connections of."""
+    by_port: dict[int, list[tuple[Service, Listener]]] = {}
+    for service in case.services:
+        for listener in service.listeners:
+            by_port.setdefault(listener.port, []).append((service, listener))
+    for rival in rivals:
+        caught: dict[str, list[Listener]] = {}
+        *_, written, _ = rival.service.selector
+        ports = written.split(",")
+        plain = [found for port in ports if (found := decimal(port, 5)) is not None]
+        for port in plain if len(plain) == len(ports) else by_port:
+            for service, listener in by_port.get(port, ()):
+                if _meets(rival.service, service, listener, case.addresses):
+                    caught.setdefault(service.name, []).append(listener)
+        for name, listeners in caught.items():
+            yield Trap(
+                code="listener-taken",
+                severity=Severity.ERROR if rival.certain else Severity.WARNING,
+                service=name,
+                message=_taken(rival, listeners),
+                evidence="; ".join(rival.rules),
+                remedy=_way_out(rival),
+            )
+
+
+def _meets(rival: ReadService, service: Service, listener: Listener, own: Sequence[Address]) -> bool:
+    """True where some connection to a listener is a rival's; to any of ours, where it has no address."""
+    if rival.family not in service.families or (set(rival.hooks) <= _OWN and not service.local_clients):
+        return False
+    if listener.address is not None:
+        return takes(rival, listener)
+    return any(takes(rival, replace(listener, address=address)) for address in (None, *own))
+
+
+def _taken(rival: Rival, caught: Sequence[Listener]) -> str:
+    service = rival.service
+    places = " and ".join([each.to for each in service.backends][:4])
+    goes = f"to {places}" if places else "on without being balanced"
+    who = "this host's own connections" if set(service.hooks) <= _OWN else "new connections"
+    when = "".join(f", with {name} {value}" for name, value in (service.when or {}).items())
+    what = f"{who} to {', '.join(map(str, caught))} ({service.family}{when})"
+    if rival.certain:
+        return f"{what} go {goes}: a rule of {rival.source} decides before lbctl"
+    return (
+        f"{what} may go {goes}: a rule of {rival.source} acts at the same point as lbctl's, and the kernel "
+        "asks first what was loaded last"
+    )
+
+
+def _way_out(rival: Rival) -> str:
+    remedy = "take the listener out of the intent, or that rule out of the kernel"
+    return f"{remedy}: {'; '.join(rival.deletions)}" if rival.deletions else remedy
+
+
+def leftovers(case: Case, store: str, driver: str, owners: Mapping[str, str]) -> Iterator[Trap]:
+    """Our rules that nobody asks for: owners found in a driver's store, each with what shows it."""
+    for owner, evidence in owners.items():
+        if case.intent is not None and owner == case.intent.owner:
+            if store != case.store:
+                yield Trap(
+                    code="leftover-rules",
+                    severity=Severity.ERROR,
+                    message=f'{store} still holds rules of owner "{owner}" beside those of {case.store}: the '
+                    "kernel runs both",
+                    evidence=evidence,
+                    remedy=f"lbctl remove --driver {driver}, after a look at lbctl status",
+                )
+            continue
+        known = f'the intent file names "{case.intent.owner}"' if case.intent else "there is no intent file"
+        yield Trap(
+            code="leftover-owner",
+            severity=Severity.WARNING,
+            message=f'{store} holds rules of owner "{owner}", and {known}',
+            evidence=evidence,
+            remedy=f"if no other intent file of this host is theirs: lbctl remove --owner {owner}",
+        )
+
+
+def dropped(found: Iterable[tuple[Passage, str]]) -> Iterator[Trap]:
+    """Passages that a host does not let through, each with the rule or policy that drops it."""
+    by_rule: dict[tuple[str, bool, str], list[Passage]] = {}
+    for passage, rule in found:
+        by_rule.setdefault((passage.service, passage.outgoing is None, rule), []).append(passage)
+    for (service, here, rule), passages in by_rule.items():
+        endpoints = ", ".join(dict.fromkeys(map(str, passages)))
+        links = [f"from {p.incoming or 'elsewhere'} to {p.outgoing or 'this host'}" for p in passages]
+        yield Trap(
+            code="input-drop" if here else "forward-drop",
+            severity=Severity.ERROR,
+            service=service,
+            message=f"new connections {' and '.join(dict.fromkeys(links))} are dropped on their way to "
+            f"{endpoints}: no rule of lbctl can override that",
+            evidence=rule,
+            remedy="let new connections to these endpoints pass there; those that came for another port have "
+            "the state DNAT",
+        )

@@ -1,0 +1,161 @@
+"""A host together with the backend that was chosen for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from lbctl.engine.record.memory import Memory
+from lbctl.errors import ApplyFailed, NoBackend
+from lbctl.host import need_privilege
+from lbctl.spi import AUTO, Choice, backends, select, survey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lbctl.engine.record.history import Entry
+    from lbctl.host import Host
+    from lbctl.model import Intent, Program
+    from lbctl.spi import Backend, Candidate, Capabilities, Driver
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """Everything that a use case needs to know about where it works."""
+
+    host: Host
+    candidates: tuple[Candidate, ...]
+    choice: Choice
+    memory: Memory
+    #: See `Capabilities.remap`.
+    allow_remap: bool = False
+    #: Seconds to wait for another lbctl that holds the lock.
+    patience: float = 0.0
+
+    @property
+    def backend(self) -> Backend:
+        """The chosen backend."""
+        return self.choice.backend
+
+    @property
+    def place(self) -> str:
+        """The store that the chosen driver reaches."""
+        return self.choice.driver.store
+
+    @property
+    def driver(self) -> str:
+        """The name of the chosen driver."""
+        return self.choice.driver.name
+
+    def compile(self, intent: Intent) -> Program:
+        """The chosen backend's program for an intent."""
+        return self.backend.compile(intent, self.capabilities)
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """What the chosen backend can express: as it found, and as the kernel says where it may be asked."""
+        probe = self.choice.probe
+        if self.host.may_change_network():
+            probe = self.backend.probe(self.host, driver=self.driver)
+        return replace(probe.capabilities, remap=self.allow_remap)
+
+    def observe(self, owner: str) -> Program:
+        """What the chosen backend holds of an owner now, read from the kernel."""
+        self.need_privilege()
+        return self.backend.observe(self.host, self.driver, owner)
+
+    def held(self, owner: str, *, like: Program) -> Program:
+        """As `observe`, but not read again where nothing has changed since that was last known.
+
+        `like` is what it is about to be compared with.
+        """
+        self.need_privilege()
+        store = self.place
+        generation = self.backend.generation(self.host, self.driver)
+        known = self.memory.recall(store, owner, generation)
+        return known or self.memory.load(store, owner, generation, like) or self.observe(owner)
+
+    def remembers(self, held: Program) -> bool:
+        """True for rules that this session itself has seen or written before."""
+        return self.memory.recall(self.place, held.owner, held.generation) is held
+
+    def check(self, program: Program) -> None:
+        """Have the kernel check a program without applying it."""
+        self.need_privilege()
+        self.backend.check(self.host, self.driver, program)
+
+    def stores(self) -> Iterator[tuple[Backend, Driver]]:
+        """One usable driver for each place that can hold our rules, the chosen one first."""
+        seen = {self.place}
+        yield self.backend, self.choice.driver
+        for candidate in self.candidates:
+            for driver in candidate.probe.usable:
+                if driver.store not in seen:
+                    seen.add(driver.store)
+                    yield candidate.backend, driver
+
+    def at(self, backend: Backend, driver: Driver, reason: str) -> Session:
+        """This session with another backend and driver of this host."""
+        probe = next(candidate.probe for candidate in self.candidates if candidate.backend is backend)
+        return replace(self, choice=Choice(backend=backend, driver=driver, probe=probe, reason=reason))
+
+    def elsewhere(self, owner: str) -> tuple[Session, ...]:
+        """A session on each other store that holds rules of an owner, as far as it can be read."""
+        self.need_privilege()
+        return tuple(
+            self.at(backend, driver, "it holds the rules")
+            for backend, driver in self.stores()
+            if driver.store != self.place and _holds(self.host, backend, driver, owner)
+        )
+
+    def store(self, backend: str, driver: str) -> str:
+        """The store that a driver reaches, or would reach if it were usable; "" for an unknown one."""
+        drivers = (d for c in self.candidates if c.backend.name == backend for d in c.probe.drivers)
+        return next((d.store for d in drivers if d.name == driver), "")
+
+    def like(self, entry: Entry) -> Session:
+        """A session as the one that brought about a state: on its store, by its driver if that can be used.
+
+        Raises `NoBackend` where nothing reaches that store any more.
+        """
+        store = self.store(entry.backend, entry.driver)
+        for candidate in self.candidates:
+            for driver in sorted(candidate.probe.usable, key=lambda driver: driver.name != entry.driver):
+                if driver.store == store:
+                    session = self.at(candidate.backend, driver, "as before")
+                    return replace(session, allow_remap=entry.allow_remap)
+        raise NoBackend(f"{entry.backend} (driver {entry.driver}) can no longer be used here")
+
+    def need_privilege(self) -> None:
+        """Raise `PermissionDenied` where the kernel would refuse even to show us its rules."""
+        need_privilege(self.host)
+
+
+def _holds(host: Host, backend: Backend, driver: Driver, owner: str) -> bool:
+    try:
+        return bool(backend.observe(host, driver.name, owner))
+    except ApplyFailed:
+        return False
+
+
+def open_session(
+    host: Host,
+    *,
+    backend: str = AUTO,
+    driver: str | None = None,
+    allow_remap: bool = False,
+    patience: float = 0.0,
+    installed: Sequence[Backend] | None = None,
+) -> Session:
+    """Probe the installed backends, or those in `installed`, and choose one; raises `NoBackend`."""
+    candidates = survey(host, backends() if installed is None else installed)
+    choice = select(candidates, backend=backend, driver=driver)
+    return Session(
+        host=host,
+        candidates=candidates,
+        choice=choice,
+        memory=Memory(host),
+        allow_remap=allow_remap,
+        patience=patience,
+    )

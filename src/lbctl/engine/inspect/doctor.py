@@ -1,0 +1,196 @@
+"""What on this host will bite: what loses connections although the rules are right.
+
+Only looks: changes nothing and loads no module. What cannot be looked at is said, and is no problem by that.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from lbctl.engine.change.session import Session, open_session
+from lbctl.engine.inspect.surroundings import Unseen, connection_table, forwarding, processes, ways
+from lbctl.engine.record import history
+from lbctl.engine.record.trial import Standing
+from lbctl.engine.undo.recovery import unsettled
+from lbctl.errors import ApplyFailed, NoBackend
+from lbctl.host import UNPRIVILEGED, local_addresses
+from lbctl.model import DEFAULT_OWNER, Family, Severity
+from lbctl.spi import AUTO, Case, Reader, Trap, census, survey
+from lbctl.spi import backends as installed_backends
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lbctl.engine.inspect.surroundings import Seen
+    from lbctl.host import Host
+    from lbctl.model import Address, Intent
+    from lbctl.spi import Backend, Candidate, Driver, Passage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """All traps, errors first; and what was not looked at. No `backend` where none is usable."""
+
+    backend: str | None
+    driver: str | None
+    traps: tuple[Trap, ...]
+    unseen: tuple[Unseen, ...]
+
+    def of(self, severity: Severity) -> tuple[Trap, ...]:
+        """The traps of one severity."""
+        return tuple(trap for trap in self.traps if trap.severity is severity)
+
+
+def examine(
+    host: Host,
+    intent: Intent | None,
+    *,
+    backend: str = AUTO,
+    driver: str | None = None,
+    installed: Sequence[Backend] | None = None,
+) -> Diagnosis:
+    """Look for traps on a host: for the services of an intent, or without one only for what every one meets.
+
+    Raises `IntentError` for a backend or driver that does not exist.
+    """
+    known = installed_backends() if installed is None else installed
+    seen: list[Seen] = []
+    session: Session | None = None
+    try:
+        session = open_session(host, backend=backend, driver=driver, installed=known)
+        if backend == AUTO and driver is None and intent is not None and host.may_change_network():
+            others = session.elsewhere(intent.owner)
+            if others and not session.observe(intent.owner):
+                session = others[0]
+    except NoBackend as error:
+        seen.append(_no_backend(error))
+    except ApplyFailed as error:
+        seen.append(Unseen(what="where the rules of the intent are", reason=error.message))
+    seen += _unsettled(host, intent.owner if intent else DEFAULT_OWNER)
+    seen += _user_site(host)
+    seen += connection_table(host, intent)
+    addresses = tuple(ip_address(text) for family in Family for text in local_addresses(host, family))
+    passages: tuple[Passage, ...] = ()
+    if intent is not None:
+        seen += processes(host, intent, addresses)
+        passages, met = ways(host, intent)
+        seen += [*met, *forwarding(host, intent, passages)]
+    candidates = session.candidates if session else survey(host, known)
+    seen += _in_stores(host, candidates, _case(session, intent, addresses, passages))
+    seen += _mixed(host, candidates)
+    traps = dict.fromkeys(each for each in seen if isinstance(each, Trap))
+    return Diagnosis(
+        backend=session.backend.name if session else None,
+        driver=session.driver if session else None,
+        traps=tuple(sorted(traps, key=lambda trap: list(Severity).index(trap.severity))),
+        unseen=tuple(dict.fromkeys(each for each in seen if isinstance(each, Unseen))),
+    )
+
+
+def _no_backend(error: NoBackend) -> Trap:
+    return Trap(
+        code="no-backend",
+        severity=Severity.ERROR,
+        message="nothing on this host can balance connections",
+        evidence=error.message,
+        remedy=error.hint or "lbctl backends says what is missing",
+    )
+
+
+def _unsettled(host: Host, owner: str) -> Iterator[Trap]:
+    found = unsettled(host, owner)
+    if found.entry is not None:
+        yield Trap(
+            code="interrupted-change",
+            severity=Severity.WARNING,
+            message="a change was interrupted, and may hold in one of two families alone",
+            evidence=str(found.entry),
+            remedy="lbctl apply, like any command that changes something, first finishes or reverts it",
+        )
+    if found.trial is not None and found.trial.standing not in {Standing.RUNNING, Standing.REVERTING}:
+        yield Trap(
+            code="trial-unattended",
+            severity=Severity.WARNING,
+            message="no process reverts a change that is on trial",
+            evidence=str(found.trial),
+            remedy="lbctl rollback reverts it",
+        )
+    for line in found.damaged + history.damaged(host, owner):
+        yield Trap(
+            code="damaged-state",
+            severity=Severity.WARNING,
+            message="a file of lbctl's own state cannot be read",
+            evidence=line,
+            remedy="check the disk; what is not believed is not used, and may be removed",
+        )
+
+
+def _user_site(host: Host) -> Iterator[Trap]:
+    found = host.user_site()
+    if found is not None:
+        yield Trap(
+            code="user-site",
+            severity=Severity.WARNING,
+            message="as root, lbctl runs code from a home directory: with sudo -E or su, another user's",
+            evidence=f"Python imports packages, and runs the .pth files, of {found}",
+            remedy="start lbctl by python -sP -m lbctl, or set PYTHONNOUSERSITE=1 for root",
+        )
+
+
+def _case(
+    session: Session | None,
+    intent: Intent | None,
+    addresses: tuple[Address, ...],
+    passages: tuple[Passage, ...],
+) -> Case:
+    driver = session.choice.driver if session else None
+    return Case(
+        intent=intent,
+        store=driver.store if driver else None,
+        precedence=driver.precedence if driver else -sys.maxsize,
+        addresses=addresses,
+        passages=passages,
+    )
+
+
+def _in_stores(host: Host, candidates: Sequence[Candidate], case: Case) -> Iterator[Seen]:
+    """What the backends know of each place that can hold rules, be it ours or another."""
+    for backend, driver in _stores(candidates):
+        if not isinstance(backend, Reader):
+            continue
+        try:
+            yield from backend.diagnose(host, driver.name, case)
+        except ApplyFailed as error:
+            yield Unseen(what=f"rules of {driver.store}", reason=error.message)
+        if driver.usable and not host.may_change_network():
+            yield Unseen(what=f"rules of {driver.store}", reason=UNPRIVILEGED)
+
+
+def _stores(candidates: Sequence[Candidate]) -> Iterator[tuple[Backend, Driver]]:
+    """One driver for each place, a usable one where there is one."""
+    seen: set[str] = set()
+    for candidate in candidates:
+        for driver in sorted(candidate.probe.drivers, key=lambda each: not each.usable):
+            if driver.store not in seen:
+                seen.add(driver.store)
+                yield candidate.backend, driver
+
+
+def _mixed(host: Host, candidates: Sequence[Candidate]) -> Iterator[Trap]:
+    """Places of one backend that hold rules together: their tools have the same names, and show one alone."""
+    for candidate in candidates:
+        if len({driver.store for driver in candidate.probe.drivers}) < 2:
+            continue
+        counts = {each.store: (each.ours or 0) + (each.others or 0) for each in census(host, [candidate])}
+        held = {store: number for store, number in counts.items() if number}
+        if len(held) > 1:
+            yield Trap(
+                code="flavours-mixed",
+                severity=Severity.WARNING,
+                message=f"{' and '.join(held)} hold rules, and the kernel runs both: each tool shows its own",
+                evidence="; ".join(f"{store}: {number} rules" for store, number in held.items()),
+                remedy="have all programs of this host use one of them, and take the rules out of the other",
+            )

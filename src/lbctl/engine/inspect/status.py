@@ -1,0 +1,272 @@
+"""What the kernel does, held against what the intent wants.
+
+Whether the two differ is cheap to say, as often as one likes: where the kernel's generation is the one that
+lbctl last knew, no rule is read. What the kernel counted has to be read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, TypeAlias
+
+from lbctl.engine.change.plan import changed_services, lift_sides
+from lbctl.host import translated_connections
+from lbctl.model import Family, agreed, diff
+from lbctl.spi import census
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from lbctl.engine.change.session import Session
+    from lbctl.host import TrackedConnection
+    from lbctl.model import Address, Change, Endpoint, Intent, Service, ServiceChange, State
+    from lbctl.spi import Census, Count
+
+#: The address and port of an endpoint → the connections that it answers, and how many there are of each.
+_Established: TypeAlias = "dict[tuple[Address | None, int], list[tuple[TrackedConnection, int]]]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilyStatus:
+    """What one endpoint gets of the connections of one family.
+
+    `wanted` is the exact share of its slots, `by_weight` what its weight alone would give: two numbers for
+    Maglev tables, else the same. `actual` is the share of the connections that the service's endpoints took
+    in this family, None before the first. `established` is None where connections cannot be listed.
+    """
+
+    wanted: Fraction
+    by_weight: Fraction
+    actual: Fraction | None
+    connections: int
+    established: int | None
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointStatus:
+    """One endpoint, in each family in which it can get connections of its service."""
+
+    name: str
+    to: str
+    state: State
+    weight: int
+    families: Mapping[Family, FamilyStatus]
+
+    @property
+    def wanted(self) -> Fraction | None:
+        """The share of its slots in every family; None where families disagree."""
+        return self._agreed(each.wanted for each in self.families.values())
+
+    @property
+    def by_weight(self) -> Fraction | None:
+        """As `wanted`, by its weight alone."""
+        return self._agreed(each.by_weight for each in self.families.values())
+
+    @property
+    def actual(self) -> Fraction | None:
+        """Its share in each family that had connections, 0 before the first; None where they disagree."""
+        return self._agreed(each.actual for each in self.families.values() if each.actual is not None)
+
+    @staticmethod
+    def _agreed(shares: Iterable[Fraction]) -> Fraction | None:
+        return agreed(tuple(shares) or (Fraction(0),))
+
+    @property
+    def connections(self) -> int:
+        """New connections of all families."""
+        return sum(each.connections for each in self.families.values())
+
+    @property
+    def established(self) -> int | None:
+        """Established connections of all families; None where they cannot be listed."""
+        known = [each.established for each in self.families.values() if each.established is not None]
+        return sum(known) if len(known) == len(self.families) else None
+
+    @property
+    def packets(self) -> int:
+        """Packets of all families."""
+        return sum(each.packets for each in self.families.values())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all families."""
+        return sum(each.bytes for each in self.families.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceStatus:
+    """One service, with its endpoints since their rules were loaded.
+
+    `slots` has the number of slots in each family, `deviation` is `Service.deviation`.
+    """
+
+    name: str
+    listen: tuple[str, ...]
+    scheduler: str
+    slots: tuple[int, ...]
+    deviation: Fraction
+    endpoints: tuple[EndpointStatus, ...]
+
+    @property
+    def connections(self) -> int:
+        """New connections of all endpoints and families."""
+        return sum(endpoint.connections for endpoint in self.endpoints)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """Where the kernel differs from an intent; what counts connections is no difference."""
+
+    backend: str
+    driver: str
+    #: What to change to make the kernel hold the intent, and the services concerned.
+    changes: tuple[Change, ...]
+    services: tuple[ServiceChange, ...]
+    #: Other stores that hold rules of the same owner: they balance the same connections too.
+    elsewhere: tuple[str, ...]
+
+    @property
+    def in_sync(self) -> bool:
+        """False where `lbctl apply` would change something, or refuse to."""
+        return not self.changes and not self.elsewhere
+
+    @property
+    def rules(self) -> Mapping[str | None, Sequence[str]]:
+        """Service → the keys of its rules that differ; None → those of no service."""
+        found: dict[str | None, list[str]] = {}
+        for change in self.changes:
+            found.setdefault(change.service, []).append(" ".join(change.key))
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Every service of an intent, as it is in the kernel."""
+
+    drift: Drift
+    #: What every place of this host holds, whoever put it there.
+    stores: tuple[Census, ...]
+    services: tuple[ServiceStatus, ...]
+
+
+def drift(session: Session, intent: Intent, *, follow: bool = False) -> Drift:
+    """Where the kernel differs from an intent. Changes nothing.
+
+    With `follow`, the rules are looked for in other stores where the chosen one has none.
+    """
+    return _drift(session, intent, follow=follow)[1]
+
+
+def _drift(session: Session, intent: Intent, *, follow: bool) -> tuple[Session, Drift]:
+    """The session of the store that was looked at, and what was found."""
+    wanted = session.compile(intent)
+    held = session.held(intent.owner, like=wanted)
+    others = session.elsewhere(intent.owner)
+    if follow and others and not held:
+        return _drift(others[0], intent, follow=False)
+    changes = diff(held, wanted)
+    if not changes:
+        session.memory.keep(session.choice.driver.store, wanted.at(held.generation))
+    was, will = lift_sides(session.backend, held, wanted, changes)
+    return session, Drift(
+        backend=session.backend.name,
+        driver=session.driver,
+        changes=changes,
+        services=changed_services(was, will, changes),
+        elsewhere=tuple(other.choice.driver.store for other in others),
+    )
+
+
+def status(session: Session, intent: Intent, *, follow: bool = False) -> Status:
+    """Read the kernel's counters and connections for every service of an intent; see `drift`."""
+    session, found = _drift(session, intent, follow=follow)
+    counts = session.backend.stats(session.host, session.driver, intent.owner)
+    counted: dict[str, dict[tuple[Family, str], Count]] = {}
+    for count in counts:
+        counted.setdefault(count.service, {})[count.family, count.to] = count
+    translated = translated_connections(session.host)
+    connections = None if translated is None else _by_endpoint(translated)
+    return Status(
+        drift=found,
+        stores=census(session.host, session.candidates),
+        services=tuple(_service(s, counted.get(s.name, {}), connections) for s in intent.services),
+    )
+
+
+def _service(
+    service: Service, own: Mapping[tuple[Family, str], Count], connections: _Established | None
+) -> ServiceStatus:
+    families = {family: _family(service, family, own, connections) for family in service.families}
+    return ServiceStatus(
+        name=service.name,
+        listen=tuple(str(listener) for listener in service.listeners),
+        scheduler=service.scheduler,
+        slots=tuple(len(service.slots(family)) for family in service.families),
+        deviation=service.deviation(),
+        endpoints=tuple(
+            EndpointStatus(
+                name=endpoint.name,
+                to=endpoint.to,
+                state=endpoint.state,
+                weight=endpoint.weight,
+                families={
+                    family: found[endpoint.to] for family, found in families.items() if endpoint.to in found
+                },
+            )
+            for endpoint in service.endpoints
+        ),
+    )
+
+
+def _family(
+    service: Service,
+    family: Family,
+    own: Mapping[tuple[Family, str], Count],
+    connections: _Established | None,
+) -> Mapping[str, FamilyStatus]:
+    """`Endpoint.to` → what it gets of a family, for each endpoint that can serve it."""
+    # Of endpoints too that the intent no longer has, as long as the kernel counts for them.
+    total = sum(count.connections for (where, _), count in own.items() if where is family)
+    wanted, by_weight = service.shares(family), service.by_weight(family)
+    result = {}
+    for endpoint in service.endpoints:
+        if endpoint.to not in wanted:
+            continue
+        count = own.get((family, endpoint.to))
+        taken = count.connections if count else 0
+        result[endpoint.to] = FamilyStatus(
+            wanted=wanted[endpoint.to],
+            by_weight=by_weight[endpoint.to],
+            actual=Fraction(taken, total) if total else None,
+            connections=taken,
+            established=None if connections is None else _established(service, endpoint, family, connections),
+            packets=count.packets if count else 0,
+            bytes=count.bytes if count else 0,
+        )
+    return result
+
+
+def _by_endpoint(connections: Mapping[TrackedConnection, int]) -> _Established:
+    found: _Established = {}
+    for connection, count in connections.items():
+        # An endpoint without an address is any of this host.
+        for address in (connection.endpoint, None):
+            found.setdefault((address, connection.endpoint_port), []).append((connection, count))
+    return found
+
+
+def _established(service: Service, endpoint: Endpoint, family: Family, connections: _Established) -> int:
+    return sum(
+        count
+        for connection, count in connections.get((endpoint.address, endpoint.port), ())
+        if Family.of(connection.address) is family
+        and any(
+            listener.protocol == connection.protocol
+            and listener.port == connection.port
+            and listener.address in (None, connection.address)
+            for listener in service.listeners
+        )
+    )

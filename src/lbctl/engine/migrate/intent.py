@@ -1,0 +1,396 @@
+"""What existing rules do → the intent that does the same."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
+
+from lbctl.engine.migrate.weights import NotExpressible, order, weights_of
+from lbctl.model import (
+    MAX_SLOTS,
+    NAME,
+    Endpoint,
+    Family,
+    Intent,
+    Listener,
+    Protocol,
+    Reading,
+    Scheduler,
+    Service,
+    SourceNat,
+    brief,
+    conditions,
+    decimal,
+    default_seed,
+    slot_count,
+    with_port,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from lbctl.model import Address, Kept, Network, NotRead, ReadService
+
+#: Listeners that the ports of one selector become at most.
+_MOST_PORTS = 64
+#: Letters of the ports in a service's name.
+_MOST_LETTERS = 40
+#: Seconds of 30 days, the longest that an intent can say.
+_LONGEST_AFFINITY = 30 * 86400
+#: Endpoints of several services are often on one host, and an address takes long to read.
+_address = lru_cache(maxsize=1 << 14)(ip_address)
+#: What a listener without an address is read from.
+_ANYWHERE = {"any", "local"}
+_EVERYBODY: Mapping[Family, Network] = {
+    Family.IPV4: ip_network("0.0.0.0/0"),
+    Family.IPV6: ip_network("::/0"),
+}
+_PROTOCOLS = frozenset(Protocol)
+_BALANCING = {"nth", "random", "hash", "mixed"}
+_SCHEDULERS = {
+    "nth": Scheduler.ROUND_ROBIN,
+    "single": Scheduler.ROUND_ROBIN,
+    "random": Scheduler.RANDOM,
+    "hash": Scheduler.SOURCE_HASH,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """An intent, what stands above each of its services, and what it cannot hold."""
+
+    intent: Intent
+    comments: Mapping[str, Sequence[str]]
+    notes: tuple[str, ...]
+    #: The lines that each service was read from.
+    lines: Mapping[str, tuple[int, ...]]
+    #: The services that are not in the intent, each with the reason.
+    lost: tuple[tuple[ReadService, str], ...]
+    #: The rules that may balance and are not understood.
+    unread: tuple[NotRead, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """True if the intent holds every service that balances, and each rule was understood."""
+        return not self.unread and not any(is_balancing(service) for service, _ in self.lost)
+
+
+def is_balancing(service: ReadService) -> bool:
+    """Return True for a service that spreads its connections over several endpoints, or leaves some out."""
+    return service.mode in _BALANCING and len(service.backends) > (0 if service.leak else 1)
+
+
+def imported(reading: Reading, source: Sequence[str] = ()) -> Imported:
+    """The intent that does what was read. `source` are the lines of the text, for comments."""
+    notes: list[str] = []
+    made: dict[str, Service] = {}
+    comments: dict[str, list[str]] = {}
+    numbers: dict[str, tuple[int, ...]] = {}
+    lost: list[tuple[ReadService, str]] = []
+    taken: dict[tuple[Protocol, int], set[Address | None]] = {}
+    last: dict[str, int] = {}
+    for group in _groups(reading.services):
+        try:
+            service, remarks = _service(group, made, last)
+        except NotExpressible as reason:
+            lost += [(each, str(reason)) for each in group]
+            continue
+        clash = next((x for x in service.listeners if _is_taken(x, taken)), None)
+        if clash is not None:
+            lost += [(each, f"another service of the text listens on {clash} too") for each in group]
+            continue
+        for listener in service.listeners:
+            taken.setdefault((listener.protocol, listener.port), set()).add(listener.address)
+        made[service.name] = service
+        notes += [f"{service.name}: {remark}" for remark in remarks]
+        lines = tuple(dict.fromkeys(line for each in group for line in each.lines))
+        numbers[service.name] = lines
+        comments[service.name] = [
+            f"line {line}: {source[line - 1].strip()}" for line in lines if 0 < line <= len(source)
+        ]
+    notes += [f"{shown(each)}: {reason}" for each, reason in lost]
+    notes += [f"line {each.line}: {each.what}: {each.reason}" for each in reading.unsupported]
+    return Imported(
+        intent=Intent(services=tuple(made.values())),
+        comments=comments,
+        notes=tuple(notes),
+        lines=numbers,
+        lost=tuple(lost),
+        unread=reading.unsupported,
+    )
+
+
+def _is_taken(listener: Listener, taken: Mapping[tuple[Protocol, int], set[Address | None]]) -> bool:
+    """True where some connection would reach another listener as well; see `Listener.overlaps`."""
+    there = taken.get((listener.protocol, listener.port), set())
+    return bool(there) and (listener.address is None or not there.isdisjoint({None, listener.address}))
+
+
+def _groups(services: Iterable[ReadService]) -> Iterable[list[ReadService]]:
+    """The services that are one in an intent: of one name, or of no name and with the same turns."""
+    groups: dict[object, list[ReadService]] = {}
+    for service in services:
+        key: object = service.name
+        others = groups.get(key, ()) if key is not None else ()
+        if key is None or not all(_alike(service, other) for other in others):
+            key = (service.family, service.name, service.picking, service.hooks)
+        groups.setdefault(key, []).append(service)
+    return _of_both_families(groups.values())
+
+
+def _of_both_families(groups: Iterable[list[ReadService]]) -> list[list[ReadService]]:
+    """Services without a name that balance a port of every address, for IPv4 and for IPv6, as one."""
+    found: list[list[ReadService]] = []
+    lone: dict[object, list[ReadService]] = {}
+    for group in groups:
+        service = group[0]
+        if service.name is None and len(group) == 1 and service.dst in _ANYWHERE:
+            other = lone.setdefault((service.proto, service.dport), group)
+            if len(other) == 1 and other is not group and _same_in_both(other[0], service):
+                other.append(service)
+                continue
+        found.append(group)
+    return found
+
+
+def _same_in_both(one: ReadService, other: ReadService) -> bool:
+    """True for services of the two families that one service of an intent can be."""
+    if one.family is other.family or not _alike(one, other) or one.hash_seed != other.hash_seed:
+        return False
+    # Ports of this host serve both families, by the same weights.
+    return one.action != "redirect" or (one.backends, one.slots) == (other.backends, other.slots)
+
+
+def _alike(one: ReadService, other: ReadService) -> bool:
+    """True for what one service of an intent can be: it has turns for each family and protocol."""
+    if (one.hooks, _remembered(one), one.action) != (other.hooks, _remembered(other), other.action):
+        return False
+    if one.family is not other.family:
+        return one.mode == other.mode or "single" in {one.mode, other.mode}
+    return one.picking == other.picking or (
+        one.proto != other.proto and (one.backends, one.slots) == (other.backends, other.slots)
+    )
+
+
+def _remembered(service: ReadService) -> Kept | None:
+    """How clients are kept beyond what a hash does by itself."""
+    return service.affinity if service.affinity and service.affinity.kind != "hash" else None
+
+
+def _service(
+    group: Sequence[ReadService], made: Mapping[str, Service], last: dict[str, int]
+) -> tuple[Service, list[str]]:
+    remarks: list[str] = []
+    first = group[0]
+    listeners = dict.fromkeys(listener for each in group for listener in _listeners(each, remarks))
+    anywhere = {(x.protocol, x.port) for x in listeners if x.address is None}
+    allow = _allow(group)
+    name = _name(first, made, last)
+    scheduler, endpoints, seed = _picked(group)
+    service = Service(
+        name=name,
+        # One for every address of this host holds for each of them.
+        listeners=tuple(x for x in listeners if x.address is None or (x.protocol, x.port) not in anywhere),
+        endpoints=endpoints,
+        scheduler=scheduler,
+        local_clients="output" in first.hooks,
+        seed=None if seed is None or seed == default_seed(name) else seed,
+        affinity=_affinity(first, remarks),
+        source_nat=_source_nat(group, endpoints, remarks),
+        allow=allow,
+    )
+    _check_order(service, group, remarks)
+    return service, remarks
+
+
+def _allow(group: Sequence[ReadService]) -> tuple[Network, ...]:
+    """The clients that the rules of all listeners match; () for everybody."""
+    allowed: dict[Family, dict[object, set[Network]]] = {}
+    for each in group:
+        clients = {_EVERYBODY[each.family]}
+        for condition in conditions(each):
+            wanted = condition.networks() if condition.name == "src" else None
+            if wanted is None:
+                value = (each.when or {})[condition.name]
+                raise NotExpressible(
+                    f"it acts only where {condition.name} is {value}, and an intent cannot ask for that"
+                )
+            clients = set(wanted)
+        # Rules may name the clients of a listener one by one.
+        allowed.setdefault(each.family, {}).setdefault(each.selector[:4], set()).update(clients)
+    if any(len({frozenset(found) for found in by.values()}) > 1 for by in allowed.values()):
+        raise NotExpressible("its listeners let in different clients")
+    networks = {network for by in allowed.values() for found in by.values() for network in found}
+    # Everybody of each family is no condition.
+    if not networks - set(_EVERYBODY.values()):
+        return ()
+    return tuple(sorted(networks, key=lambda network: (network.version, network)))
+
+
+def _affinity(service: ReadService, remarks: list[str]) -> int | None:
+    """Seconds for which clients are kept; None for no affinity."""
+    kept = _remembered(service)
+    if kept is None:
+        return None
+    if kept.by != "source address":
+        raise NotExpressible(f"clients are kept by their {kept.by}")
+    if kept.seconds is None:
+        remarks.append("clients are kept without an end; the intent says 30 days")
+    return min(kept.seconds or _LONGEST_AFFINITY, _LONGEST_AFFINITY)
+
+
+def _source_nat(group: Sequence[ReadService], endpoints: Sequence[Endpoint], remarks: list[str]) -> SourceNat:
+    """When the client's address is replaced; the default where rules do not say, or nothing needs it."""
+    told = {each.source_nat: None for each in group if each.source_nat is not None}
+    if len(told) > 1:
+        remarks.append(f"the client's address is replaced in several ways ({', '.join(told)})")
+    lines = sorted({line for each in group for line in each.source_lines})
+    if lines:
+        told_by = f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines))}"
+        remarks.append(f"the client's address is replaced for some connections only ({told_by})")
+    local = not any(endpoint.address for endpoint in endpoints)
+    found = next(iter(told), SourceNat.HAIRPIN)
+    return SourceNat.HAIRPIN if local and found is SourceNat.NEVER else found
+
+
+def _check_order(service: Service, group: Sequence[ReadService], remarks: list[str]) -> None:
+    """Say where the intent gives the same shares in another way."""
+    for each in group:
+        if not each.slots or each.mode not in {"nth", "hash"}:
+            continue
+        if slot_count([e.weight for e in service.endpoints if e.serves(each.family)]) > MAX_SLOTS:
+            raise NotExpressible(f"more than {MAX_SLOTS} slots")
+        slots = [e.to for e in service.slots(each.family)]
+        count = len(slots)
+        read = [with_port(slot, each) or "" for slot in each.slots]
+        same = len(read) % count == 0 and all(read[i] == slots[i % count] for i in range(len(read)))
+        if not same:
+            what = "in another order" if each.mode == "nth" else "for other clients"
+            remarks.append(f"the same shares, {what}")
+            return
+
+
+def _listeners(service: ReadService, remarks: list[str]) -> Iterator[Listener]:
+    if service.action not in {"redirect", "dnat"}:
+        raise NotExpressible(f"it chooses by {service.action}, and an intent sends connections to endpoints")
+    if service.proto not in _PROTOCOLS:
+        raise NotExpressible(f"protocol {service.proto}")
+    if service.leak:
+        raise NotExpressible(
+            f"{brief(service.leak)} of its connections reach no endpoint; --fix gives each endpoint the same "
+            "share, --keep these shares, with the listener itself as one more endpoint"
+        )
+    if service.dport == "any":
+        raise NotExpressible("all ports")
+    if service.dst == "any":
+        remarks.append("its rules also take connections that are only forwarded; the intent does not")
+    for address in _addresses(service.dst):
+        for port in _ports(service.dport):
+            yield Listener(protocol=Protocol(service.proto), port=port, address=address)
+
+
+def _ports(text: str) -> list[int]:
+    ports: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        low, high = decimal(first, 5), decimal(last or first, 5)
+        if low is None or high is None:
+            raise NotExpressible(f"ports {text}")
+        if high - low + len(ports) >= _MOST_PORTS:
+            raise NotExpressible(f"more than {_MOST_PORTS} ports")
+        ports += range(low, high + 1)
+    if 0 in ports:
+        raise NotExpressible("port 0")
+    return ports
+
+
+def _addresses(text: str) -> list[Address | None]:
+    """The addresses of listeners; None is any of this host."""
+    if text in _ANYWHERE:
+        return [None]
+    if "/" in text:
+        raise NotExpressible(f"a whole network, {text}")
+    try:
+        return [_address(part.strip()) for part in text.split(",")]
+    except ValueError:
+        raise NotExpressible(f"addresses {text}") from None
+
+
+def _picked(
+    group: Sequence[ReadService],
+) -> tuple[Scheduler, tuple[Endpoint, ...], int | None]:
+    endpoints: dict[str, Endpoint] = {}
+    seed: int | None = None
+    modes = {each.mode for each in group} - {"single"} or {"single"}
+    if len(modes) > 1 or not modes <= _SCHEDULERS.keys():
+        raise NotExpressible(f"endpoints are picked in more than one way ({', '.join(sorted(modes))})")
+    mode = modes.pop()
+    for each in group:
+        if mode == "hash" and each.mode == "hash":
+            if each.affinity is None or each.affinity.by != "source address" or each.hash_seed is None:
+                raise NotExpressible("a hash that the intent does not have")
+            seed = each.hash_seed
+        weights = weights_of(each)
+        places = order([slot for slot in each.slots if slot], weights)
+        names = {backend.to: backend.name for backend in each.backends}
+        for to in places:
+            text = with_port(to, each) or ""
+            made = _endpoint(text, weights[to], names.get(to))
+            known = endpoints.get(text)
+            if known is not None and known.weight != made.weight:
+                raise NotExpressible("its listeners have different shares")
+            endpoints.setdefault(text, made)
+    if len({e.address is None for e in endpoints.values()}) > 1:
+        raise NotExpressible("endpoints of this host and addresses in one")
+    if len({e.name for e in endpoints.values()}) < len(endpoints):
+        endpoints = {to: replace(e, name=e.to) for to, e in endpoints.items()}
+    return _SCHEDULERS[mode], tuple(endpoints.values()), seed
+
+
+def _endpoint(text: str, weight: int, name: str | None) -> Endpoint:
+    head, _, port = text.rpartition(":")
+    known = decimal(port, 5)
+    if known is None or not 1 <= known <= 65535:
+        raise NotExpressible(f"endpoint {text} without a port of its own")
+    if not head and ":" in text:
+        raise NotExpressible("only the port is rewritten, and the address stays")
+    address = _address(head.strip("[]")) if head else None
+    given = name if name and NAME.match(name) else ""
+    return Endpoint(port=known, address=address, weight=weight, name=given)
+
+
+def _name(service: ReadService, made: Mapping[str, Service], last: dict[str, int]) -> str:
+    """A name for the service: that of its comments as far as it can be one.
+
+    `last` are the numbers that names have had.
+    """
+    tidy = re.sub(r"[^a-z0-9]+", "-", (service.name or "").lower()).strip("-")[:50].strip("-")
+    base = service.name if service.name and NAME.match(service.name) else tidy
+    base = base or f"{service.proto}-{_short_ports(service.dport)}"
+    name = base
+    while name in made:
+        last[base] = number = last.get(base, 1) + 1
+        name = f"{base[:55]}-{number}"
+    return name
+
+
+def _short_ports(text: str) -> str:
+    """Ports as a part of a name: all of them, or the first and how many parts follow."""
+    parts = re.findall(r"[0-9-]+", text)
+    joined = "-".join(parts)
+    return joined if len(joined) <= _MOST_LETTERS else f"{parts[0]}-and-{len(parts) - 1}-more"
+
+
+def own_endpoint(service: ReadService) -> str:
+    """The listener of a service as an endpoint of it: who is sent there goes where he went without."""
+    if service.action == "redirect" or service.dst in _ANYWHERE:
+        return service.dport
+    return f"[{service.dst}]:{service.dport}" if ":" in service.dst else f"{service.dst}:{service.dport}"
+
+
+def shown(service: ReadService) -> str:
+    """A service in a sentence."""
+    return f"{service.dst}:{service.dport}/{service.proto} ({service.family})"

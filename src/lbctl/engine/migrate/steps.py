@@ -1,0 +1,129 @@
+"""The steps that a migration is made of: each changes one store, proves itself, and can be undone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from lbctl.engine.change.apply import perform
+from lbctl.engine.change.plan import plan_between, removal_here
+from lbctl.engine.record.history import read_retired
+from lbctl.errors import ApplyFailed, NoBackend
+from lbctl.model import Intent, Plan
+from lbctl.spi import Migrator, Reader
+
+if TYPE_CHECKING:
+    from lbctl.engine.change.session import Session
+    from lbctl.model import Program
+    from lbctl.spi import Backend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retire:
+    """Rules of others that leave their places, or come `back` there; see `lbctl.spi.Migrator`."""
+
+    record: str
+    #: What the store holds of others before and after.
+    before: str = ""
+    after: str = ""
+    back: bool = False
+    #: What the user should know.
+    notes: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> bool:
+        """Nobody makes one that changes nothing."""
+        return True
+
+
+Step: TypeAlias = Plan | Retire
+
+
+def removal_of(session: Session, owner: str) -> Plan:
+    """As `removal_here`, of a migration: what flows there are belongs to the rules of both sides."""
+    return replace(removal_here(session, owner), stale=())
+
+
+def between(session: Session, before: Program, after: Program, intent: Intent) -> Plan:
+    """As `way`, of a migration."""
+    made = plan_between(session, before, after, intent)
+    return replace(made, stale=())
+
+
+def returning(session: Session, retired: str) -> tuple[Session, Retire]:
+    """Where rules of others were, and the step that puts them back; see `Migration.retired`."""
+    store, record = read_retired(retired)
+    for backend, driver in session.stores():
+        if driver.store == store:
+            there = session.at(backend, driver, "they were here")
+            return there, Retire(record=record, back=True, notes=_notes(there, record))
+    raise NoBackend(f"{store} can no longer be reached here")
+
+
+def _notes(session: Session, record: str) -> tuple[str, ...]:
+    text = reader(session.backend).dump(session.host, session.driver)
+    return retirer(session).side_effects(session.driver, text, record)
+
+
+def is_standing(session: Session, step: Retire) -> bool:
+    """True where all rules of others are in their places."""
+    return retirer(session).standing(session.host, session.driver, step.record)
+
+
+def do(session: Session, step: Step) -> None:
+    """Carry out one step."""
+    if isinstance(step, Plan):
+        perform(session, step)
+    elif step.back:
+        retirer(session).put_back(session.host, session.driver, step.record)
+    else:
+        retirer(session).take_out(session.host, session.driver, step.record)
+
+
+def undo(session: Session, step: Step) -> None:
+    """Have a store be as it was before a step, whatever part of that was done."""
+    if isinstance(step, Retire):
+        do(session, replace(step, back=not step.back))
+        return
+    now = session.backend.observe(session.host, session.driver, step.owner)
+    perform(session, between(session, now, step.before, Intent(owner=step.owner)))
+
+
+def others_of(session: Session, owner: str) -> str:
+    """What the store of a session holds of everybody else, spelled alike as long as nobody changes it."""
+    backend = session.backend
+    if not isinstance(backend, Migrator):
+        return ""
+    return backend.others(backend.dump(session.host, session.driver), owner)
+
+
+def rules_of(session: Session, step: Step) -> tuple[list[str], list[str]]:
+    """The rules of a store before and after a step, as lines."""
+    if isinstance(step, Retire):
+        return step.before.splitlines(), step.after.splitlines()
+    before, after = (session.backend.render(program).splitlines() for program in (step.before, step.after))
+    return before, after
+
+
+def script(session: Session, step: Step, *, coming: bool) -> str:
+    """A step as the tools of its store do it on a host without lbctl."""
+    backend = session.backend
+    if isinstance(step, Retire):
+        by = retirer(session)
+        return "" if step.back else by.departure(session.host, session.driver, step.record)
+    program = step.after if coming else step.before
+    return backend.render(program, dialect=session.capabilities.dialect, remove=not coming)
+
+
+def retirer(session: Session) -> Migrator:
+    """Return the backend of a session; raises `ApplyFailed` for one that cannot remove foreign rules."""
+    if not isinstance(session.backend, Migrator):
+        raise ApplyFailed(f"backend {session.backend.name} cannot take out rules of others")
+    return session.backend
+
+
+def reader(backend: Backend) -> Reader:
+    """The backend itself; raises `ApplyFailed` for one that cannot say what rules do."""
+    if not isinstance(backend, Reader):
+        raise ApplyFailed(f"backend {backend.name} cannot read rules, and so cannot prove what they do")
+    return backend

@@ -1,0 +1,168 @@
+"""Trying a change out, and taking it back by itself.
+
+The reverter is a process of its own, outside of the terminal that the change was made from: that is the one
+that may hang when the change was wrong. It is there, and has looked at the host, before anything changes, and
+it reverts by the same plan and apply as `rollback`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lbctl.engine.change.apply import changing, ensure_last_holds
+from lbctl.engine.migrate.execute import record_start, upcoming
+from lbctl.engine.migrate.migration import Migration
+from lbctl.engine.record import history, trial
+from lbctl.engine.record.trial import State, Trial
+from lbctl.engine.undo.rollback import Way, go, way_back
+from lbctl.errors import ApplyFailed, LbctlError, Stale, StateUnknown
+from lbctl.model import Plan, diff
+
+if TYPE_CHECKING:
+    from lbctl.engine.change.session import Session
+
+#: Seconds between two looks at what others did.
+_PAUSE = 0.1
+#: Seconds for the reverter to come up.
+_STARTING = 20.0
+#: Seconds that the waiting process leaves to the reverter before it reverts itself.
+_LATE = 5.0
+_LOCK_PATIENCE = 30.0
+_ATTEMPTS = 20
+
+
+def try_out(session: Session, way: Way, seconds: float) -> tuple[Trial, list[str]]:
+    """Carry out a plan or a migration that is taken back after `seconds` unless `confirm` comes first.
+
+    Returns at once, with what the user should know. Raises as `apply` does, and `ApplyFailed` where there is
+    no state on record to return to, or no reverter comes up.
+    """
+    host, owner = session.host, way.owner
+    with changing(session, owner, None):
+        tried = Trial(
+            ident=f"{os.getpid()}.{host.clock():.6f}",
+            state=State.RUNNING,
+            deadline=host.clock() + _STARTING + seconds,
+            namespace=host.namespace(),
+            owner=owner,
+            before=_before(session, way),
+            retired=way.retired if isinstance(way, Migration) else "",
+        )
+        trial.save(host, tried)
+        try:
+            _start_watch(session, tried)
+            # From here on it is reverted even if this process dies at once.
+            tried = replace(tried, deadline=host.clock() + seconds)
+            trial.save(host, tried)
+            notes = go(session, way)
+        except (ApplyFailed, Stale):
+            trial.forget(host, owner)
+            raise
+        tried = replace(tried, deadline=host.clock() + seconds)
+        try:
+            trial.save(host, tried)
+        except ApplyFailed as error:
+            notes.append(f"The trial ends earlier by the time that the change took: {error.message}")
+    session.memory.save()
+    return tried, notes
+
+
+def _before(session: Session, way: Way) -> history.Entry:
+    if isinstance(way, Migration):
+        record_start(way)
+        entry = upcoming(way)
+    else:
+        entry = history.upcoming(session.host, way, allow_remap=session.allow_remap)
+    found = history.before(session.host, entry) if entry else None
+    if found is None:
+        raise ApplyFailed(
+            "no state on record that a trial could return to", hint="apply once without --trial, or remove"
+        )
+    ensure_last_holds(session, way.owner)
+    return found
+
+
+def _start_watch(session: Session, tried: Trial) -> None:
+    host = session.host
+    host.detach([sys.executable, "-sP", "-m", "lbctl", "watch-trial", tried.owner, tried.ident])
+    until = host.clock() + _STARTING
+    while not trial.is_watched(host, tried):
+        if host.clock() >= until:
+            raise ApplyFailed("the process that would revert the trial did not come up; nothing was changed")
+        host.sleep(_PAUSE / 4)
+
+
+def watch(session: Session, owner: str, ident: str) -> None:
+    """Stand by until a trial is over, and revert it in time unless it was confirmed."""
+    host = session.host
+    with trial.guarding(host, owner):
+        trial.announce(host, owner, ident)
+        while (tried := _current(session, owner, ident)) is not None:
+            if tried.left(host):
+                host.sleep(min(tried.left(host), _PAUSE))
+            else:
+                try:
+                    revert(session, tried)
+                except Stale:
+                    host.sleep(_PAUSE)
+
+
+def await_end(session: Session, tried: Trial) -> Trial:
+    """The trial once it is over. Should its reverter be gone, it is reverted here."""
+    host = session.host
+    while (now := _current(session, tried.owner, tried.ident)) is not None:
+        if host.clock() > now.deadline + _LATE:
+            revert(session, now)
+        else:
+            host.sleep(_PAUSE)
+    found = trial.read_trial(host, tried.owner)
+    # Forgotten: that is how it ends on a full disk, and only unconfirmed.
+    return found if found and found.ident == tried.ident else replace(tried, state=State.REVERTED)
+
+
+def revert(session: Session, tried: Trial, *, patience: float = _LOCK_PATIENCE) -> None:
+    """Revert a trial whose time is over, unless it ended otherwise while the lock was waited for.
+
+    Raises `Stale` if another process holds the lock for longer than `patience`, in seconds.
+    """
+    host, owner = session.host, tried.owner
+    with host.lock(owner, patience=patience):
+        for _ in range(_ATTEMPTS):
+            now = _current(session, owner, tried.ident)
+            if now is None or now.left(host):
+                return
+            try:
+                # The rules may be elsewhere than a session of today would put them.
+                _go_back(session.like(now.before), now)
+            except LbctlError as error:
+                failure = error.message
+                host.sleep(_PAUSE)
+            else:
+                trial.end(host, now, State.REVERTED, _report(session, now))
+                return
+        trial.end(host, tried, State.FAILED, f"the trial could not be reverted: {failure}")
+
+
+def _go_back(session: Session, tried: Trial) -> None:
+    way = way_back(session, tried.before, tried.retired)
+    go(session, way, back_to=tried.before, in_any_case=True)
+    # Read from the kernel, whatever is believed of it.
+    if isinstance(way, Plan) and diff(session.observe(tried.owner), way.after):
+        raise StateUnknown("what was reverted reads back otherwise")
+    session.memory.save()
+
+
+def _report(session: Session, tried: Trial) -> str:
+    late = session.host.clock() - tried.deadline
+    return (
+        f"the trial was not confirmed and was reverted to {tried.before.state}, "
+        f"{late:.1f} s after its time; read back"
+    )
+
+
+def _current(session: Session, owner: str, ident: str) -> Trial | None:
+    found = trial.read_trial(session.host, owner)
+    return found if found and found.ident == ident and found.state is State.RUNNING else None
