@@ -250,6 +250,8 @@ def top_of(field: str, bits: int) -> int:
     """The largest number of a field. `bits` are those of an address."""
     if field in ADDRESSES:
         return (1 << bits) - 1
+    if (mark := mark_of(field)) is not None:
+        return mark[1]
     return 0xFFFF if field in PORTS else _TOPS.get(field, EVERY_BIT)
 
 
@@ -421,7 +423,10 @@ def is_negative(field: str, values: Values, bits: int) -> bool:
     """True for values that are best named by those that are left out."""
     if isinstance(values, Words):
         return values.names is None
-    return len(values) > 1 and values[0][0] == 0 and values[-1][1] == top_of(field, bits)
+    top = top_of(field, bits)
+    if mark_of(field) is not None:
+        return size(values) > 1 == size(spans_rest(values, top))
+    return len(values) > 1 and values[0][0] == 0 and values[-1][1] == top
 
 
 @lru_cache(maxsize=1 << 14)

@@ -254,7 +254,7 @@ class Findings:
             return
         last = picking[-1].rule
         rungs = [v for v in found.walk.visits if v.rule.picks and v.arriving and v.rule.place == last.place]
-        partly = [rule for rule in found.walk.partly if rule.place == last.place]
+        partly = [rule for rule in found.walk.parts.mapping if rule.place == last.place]
         if partly:
             # What these leave, others take in part.
             self._differs_from(found, last, partly[-1])

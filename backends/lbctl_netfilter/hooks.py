@@ -22,7 +22,7 @@ from lbctl_netfilter.conditions import (
     without,
 )
 from lbctl_netfilter.follow import Visit, Walk
-from lbctl_netfilter.index import ChainIndex, index
+from lbctl_netfilter.index import ChainIndex, index, matters
 from lbctl_netfilter.ir import JUMPS, Act
 from lbctl_netfilter.population import START, End, Out, Population, State, ratio
 
@@ -123,7 +123,7 @@ class Hook:
                     continue
                 covered = covers(rule.where, given)
                 if covered is not ALL:
-                    if covered is not NONE and rule.exempts:
+                    if covered is not NONE and matters(rule, self.chains):
                         return None
                     continue
                 if rule.steps or rule.opaque or rule.act not in JUMPS:
@@ -144,10 +144,11 @@ class Hook:
         on = Population(states={start: {1: 1}})
         for number, base in enumerate(self.passed):
             walk.entered.append((len(walk.visits), base.hook))
-            walk.nat, walk.let_on = base.kind == "nat", None
+            walk.enter(base)
             on = walk.chain(base.chain, on)
             chain = self.chains[base.chain].chain
             if chain.policy is Act.DROP:
+                walk.parts.dropped()
                 walk.end(on, Out(End.LOST, chain.policy_text, None))
                 on = Population()
             if not walk.nat or number + 1 < len(self.passed):
@@ -249,7 +250,7 @@ def settled(plain: Mapping[str, ChainIndex], chains: Mapping[str, Chain], hook: 
     made = index(changed, chains)
     for name, each in made.items():
         known = plain[name]
-        each.idle, each.serves, each.written = known.idle, known.serves, known.written
+        each.idle, each.maps_only, each.written = known.idle, known.maps_only, known.written
     return {**plain, **made}
 
 

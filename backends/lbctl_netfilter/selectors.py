@@ -38,8 +38,13 @@ class Found:
     name: str | None = None
     kinds: set[Kind] = field(default_factory=set)
     leaves: list[Rule] = field(default_factory=list)
-    #: True where narrower ones may come from following it.
-    narrower: bool = True
+    #: What the selectors lead to of which these connections are a part.
+    part_of: set[Kind] = field(default_factory=set)
+
+    @property
+    def is_part(self) -> bool:
+        """True where it is a part of another selector, and nothing else."""
+        return bool(self.part_of) and not self.kinds
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from lbctl.model import Family, SourceNat, Step
     from lbctl_netfilter.conditions import Condition, Selector
-    from lbctl_netfilter.follow import Exemption, Walk
+    from lbctl_netfilter.follow import Walk
     from lbctl_netfilter.hooks import Hook
     from lbctl_netfilter.ir import Pick, Rule
     from lbctl_netfilter.population import Odds, Population, State
@@ -52,6 +52,13 @@ class Followed:
     anew: frozenset[object] = frozenset()
     #: True where rules say by themselves that this host's own connections are not to be balanced.
     left_out: bool = False
+
+
+class Past(NamedTuple):
+    """Connections of a selector that a service is not about, and the rule that makes the difference."""
+
+    conditions: Sequence[Condition]
+    rule: Rule
 
 
 class _Label(NamedTuple):
@@ -96,6 +103,17 @@ class _Parts:
                 self.names[to] = found.name or rule.origin.comment
 
 
+def is_balanced(walk: Walk, population: Population, kind: Kind) -> bool:
+    """True where the connections are those of a service."""
+    if kind is Kind.NOTHING:
+        return True
+    label = label_of(kind)
+    actions = {found.action for found in map(label, population.states) if found.to is not None}
+    if kind is Kind.MARK:
+        return bool(actions and walk.modes)
+    return bool(actions and (walk.modes or not actions <= _SNAT))
+
+
 def service_of(
     family: Family,
     hook: Hook,
@@ -104,16 +122,11 @@ def service_of(
     population: Population,
     kind: Kind,
     source: tuple[SourceNat | None, tuple[int, ...]],
-) -> ReadService | None:
-    """The service, or None where the connections are not balanced."""
+    past: Sequence[Past],
+) -> ReadService:
+    """The service. `past` is what it is not about."""
     bits, where = hook.bits, selector.where
     parts = _Parts(population, selector, kind, bits)
-    if kind is Kind.MARK and not walk.modes:
-        return None
-    if not parts.shares and kind is not Kind.NOTHING:
-        return None
-    if kind is Kind.NAT and set(parts.actions) <= _SNAT and not walk.modes:
-        return None
     mode = _mode(walk, parts)
     slots, pick = _slots(walk, population, selector, kind, parts, mode, bits)
     length = population.length
@@ -140,7 +153,7 @@ def service_of(
         leak=ratio(sum(parts.leaks.values()), length),
         leak_to="; ".join(parts.leaks) or None,
         affinity=_affinity(walk, mode),
-        when=when(_when(where, walk, kind), bits) or None,
+        when=when(_when(where, past, bits), bits) or None,
         name=selector.name,
         slots=slots,
         hash_seed=pick.seed if pick else None,
@@ -271,40 +284,27 @@ def _affinity(walk: Walk, mode: str) -> Kept | None:
     return None
 
 
-def _when(where: Selector, walk: Walk, kind: Kind) -> list[Condition]:
+def _when(where: Selector, past: Sequence[Past], bits: int) -> list[Condition]:
     """The conditions beside protocol, address and port, and what rules in front leave of each field."""
-    bits = walk.bits
     made: list[Condition] = [
         pair for pair in where.conditions[:3] if pair[0] in _HEAD and is_negative(*pair, bits)
     ]
     made += [pair for pair in where.extra if pair != LOCAL or where.dst is not None]
-    marked = max((i for i, visit in enumerate(walk.visits) if visit.rule.marks), default=-1)
-    past = [exemption for exemption in walk.exemptions if _is_past(exemption, kind, marked)]
     if len(past) > _MOST_EXEMPTIONS:
         made.append((f"not={len(past)} rules from line {past[0].rule.line} on", YES))
-    for exemption in past if len(past) <= _MOST_EXEMPTIONS else ():
-        if len(exemption.conditions) == 1:
-            [(name, values)] = exemption.conditions
+    for each in past if len(past) <= _MOST_EXEMPTIONS else ():
+        if len(each.conditions) == 1:
+            [(name, values)] = each.conditions
             others = rest(name, values, bits)
             if others is not None:
                 made.append((name, others))
                 continue
-        text = " ".join(f"{name} {text}" for name, text in when(exemption.conditions, bits).items())
+        text = " ".join(f"{name} {text}" for name, text in when(each.conditions, bits).items())
         made.append((f"not={text}", YES))
     return made
 
 
 _HEAD = frozenset({"proto", "dst", "dport"})
-
-
-def _is_past(exemption: Exemption, kind: Kind, marked: int) -> bool:
-    """True where an exemption keeps connections from what a service is about.
-
-    `marked` is which of the rules that were met is the last one that marks.
-    """
-    if kind is Kind.MARK:
-        return not exemption.nat and exemption.at <= marked
-    return exemption.nat or exemption.rule.act is Act.DROP
 
 
 def _hash_slots(

@@ -241,9 +241,7 @@ class Behind:
         """The rules that matter to connections with an endpoint, in some base chains one after another."""
         known = self._endpoint(state.out.text if state.out else "", walk.given)
         # Bits that rules for some of the connections may have set.
-        unknown = 0
-        for bits in walk.partial_marks.values():
-            unknown |= bits
+        unknown = walk.parts.unknown_bits
         key = passed, state.mark, state.connmark, unknown, self._signature(known)
         found = self._known.get(key)
         if found is None:

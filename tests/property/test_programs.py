@@ -17,16 +17,7 @@ from support.interpreter import DROPPED, UNTOUCHED, Packet, chances, shares
 from support.programs import PACKETS, NoCorrections, answer, draws, native, programs, saved
 from support.twins import differences
 
-#: Laws that do not yet hold for all of the programs. One that does must leave this list.
-NOT_YET: frozenset[str] = frozenset(
-    {
-        "counters, as the engine has them",
-        "counters, as iptables",
-        "counters, as nft",
-        "draws, as the engine has them",
-    }
-)
-#: The same programs in each run: what is known to fail, fails.
+#: The same programs in each run.
 EXAMPLES = settings(
     deadline=None,
     max_examples=300,
@@ -94,11 +85,8 @@ def test_random_programs(law: str) -> None:
             failing.append((saved(program), found))
 
     run()
-    if law in NOT_YET:
-        assert failing, f"{law} holds: take it off the list"
-    else:
-        text, found = min(failing, key=lambda each: len(each[0]), default=("", []))
-        assert found == [], f"{len(failing)} programs fail; the smallest:\n{text}"
+    text, found = min(failing, key=lambda each: len(each[0]), default=("", []))
+    assert found == [], f"{len(failing)} programs fail; the smallest:\n{text}"
 
 
 def test_most_is_answered() -> None:

@@ -1,7 +1,7 @@
 """Random programs of the intermediate representation, and how each syntax writes them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from ipaddress import IPv4Address, IPv4Network, summarize_address_range
 from itertools import count, product
@@ -26,6 +26,16 @@ PACKETS = tuple(
     Packet(dst, port, src, link)
     for dst, port, src, link in product(
         (VIP, OTHER_VIP), (80, 81), (CLIENT, OTHER_CLIENT), ("outside", "inside")
+    )
+)
+#: Those, and others that no rule asks for.
+_OTHERS = tuple(
+    Packet(dst, port, src, link)
+    for dst, port, src, link in product(
+        (VIP, OTHER_VIP, "203.0.113.99"),
+        (80, 81, 99),
+        (CLIENT, OTHER_CLIENT, "192.0.2.99"),
+        ("outside", "inside", "elsewhere"),
     )
 )
 _MANGLE, _NAT = "mangle PREROUTING", "nat PREROUTING"
@@ -337,19 +347,25 @@ def _native_step(step: Step) -> str:
 def answer(reading: Reading, packet: Packet) -> dict[str, Fraction] | None:
     """The share of each endpoint for a connection, and what is left ("none"); None if that is not told.
 
-    A reading tells it by exact services. Of several that take it, the one that takes the fewest is asked.
+    A reading tells it by exact services. Of several that take it, that of the narrowest listener is asked; of
+    several of one listener, that which takes the fewest.
     """
     asked = _ask(packet)
     taken = [each for each in reading.services if each.changes == "destination" and takes(each, asked)]
     if not taken:
         return {"none": Fraction(1)}
-    sizes = [frozenset(other for other in PACKETS if takes(each, _ask(other))) for each in taken]
-    narrowest = [
-        each for each, mine in zip(taken, sizes, strict=True) if all(mine <= other for other in sizes)
-    ]
+    narrowest = _narrowest(_narrowest(taken, lambda each: replace(each, when=None)), lambda each: each)
     if len(narrowest) != 1 or not narrowest[0].exact:
         return None
     return _shares(narrowest[0])
+
+
+def _narrowest(
+    services: Sequence[ReadService], of: Callable[[ReadService], ReadService]
+) -> list[ReadService]:
+    """Those that take no more than any other does."""
+    sizes = [frozenset(other for other in _OTHERS if takes(of(each), _ask(other))) for each in services]
+    return [each for each, mine in zip(services, sizes, strict=True) if all(mine <= other for other in sizes)]
 
 
 def _ask(packet: Packet) -> Ask:

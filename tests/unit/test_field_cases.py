@@ -12,16 +12,7 @@ from support import findings
 from support.field_cases import CASES, DIFFERENT, EQUAL, PICKING, answer, nft
 
 #: Cases that the readers do not yet get right. One that they do must leave this list.
-NOT_YET: frozenset[str] = frozenset(
-    {
-        "exempt: every second connection to an address, iptables",
-        "exempt: every second connection to an address, nft",
-        "port kept: inside a range, iptables",
-        "port kept: inside a range, nft",
-        "port kept: redirect to a range, iptables",
-        "port kept: redirect to a range, nft",
-    }
-)
+NOT_YET: frozenset[str] = frozenset()
 
 SRCNAT = "type nat hook postrouting priority 100"
 READ = [(name, syntax) for name, case in CASES.items() for syntax in case.texts]
