@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lbctl.cli import app
-from lbctl.engine import planfile
+from lbctl.engine.change import planfile
 from lbctl.errors import ApplyFailed, IntentError, LbctlError, Stale
 from lbctl.host import LocalHost
 from support.backends import Paper, install
