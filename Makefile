@@ -77,8 +77,8 @@ demo: venv ## watch lbctl balance real connections in a private network
 test-fast: venv ## run the tests that need neither the kernel nor root
 	$(BIN)/pytest --numprocesses $$(nproc) -m "not kernel"
 
-coverage: venv ## the part of the engine that the tests without root run: at least 85 %
-	$(BIN)/pytest --numprocesses $$(nproc) --cov=lbctl.engine --cov-report=term --cov-fail-under=85 -m "not kernel"
+coverage: venv ## print how much of the engine the tests without root run
+	$(BIN)/pytest --numprocesses $$(nproc) --cov=lbctl.engine --cov-report=term -m "not kernel"
 
 # The kernel tests make network namespaces, and fail without root; they are never left out in silence.
 test: venv ## run all tests; as a user, those of the kernel through sudo
