@@ -1,248 +1,130 @@
-"""The words of one rule → what its statements mean. What is not known stays, as `Unknown`, with its text.
+"""The words of one rule → its statements. What is not known stays, as `Unknown`, with its text.
 
-Only the shape is read here; what names stand for is looked up when rules are followed.
+Only the shape is read here; what names stand for is looked up when rules are lowered.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar
 
 from lbctl.model import decimal
 from lbctl_nftables.reading import symbols
+from lbctl_nftables.reading.syntax import (
+    ANYTHING,
+    Computed,
+    Concat,
+    Element,
+    Field,
+    Limit,
+    Lookup,
+    Masked,
+    Match,
+    Nat,
+    Pick,
+    Ref,
+    SetMark,
+    Unknown,
+    UnsupportedSyntax,
+    Update,
+    Verdict,
+    Vmap,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-#: A value, or the parts of a concatenation, as written: addresses, numbers, ranges `a-b`, names.
-Key: TypeAlias = tuple[str, ...]
-_HEXADECIMAL = re.compile(r"0[xX][0-9A-Fa-f]{1,18}")
-#: The element of a set or map for all that no other one is for. It stands for no value anywhere else.
-ANYTHING: Key = ("*",)
+    from lbctl_nftables.reading.syntax import Key, Members, Operand, Source, Statement
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
-    """Something of a packet: `ip daddr`, `th dport`, `iifname`, `fib daddr type`."""
-
-    name: str
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
 
-@dataclass(frozen=True, slots=True)
-class Pick:
-    """A number from 0 to `modulus` - 1, plus `offset`, of a kind of its own for each place in the rules.
-
-    `kind` is `inc`, `random`, `jhash` or `symhash`; `of` is what is hashed. `ident` tells counters apart.
-    """
-
-    kind: str
-    modulus: int
-    offset: int = 0
-    of: str = ""
-    seed: int | None = None
-    ident: int = 0
+def _table(text: str) -> Mapping[str, frozenset[str]]:
+    """Return the words behind each word of `word: words`, a line each."""
+    lines = [line.partition(":") for line in text.strip().splitlines()]
+    return {head.strip(): frozenset(words.split()) for head, _, words in lines}
 
 
-@dataclass(frozen=True, slots=True)
-class Masked:
-    """Some bits of a field."""
-
-    field: Field
-    mask: int
-
-
-@dataclass(frozen=True, slots=True)
-class Concat:
-    """Several fields side by side."""
-
-    parts: tuple[Field, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """`accept`, `drop`, `return`, `continue`, or `jump` and `goto` with a chain's name."""
-
-    kind: str
-    target: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Element:
-    """A member of a set or map. `data` is None in a set."""
-
-    key: Key
-    data: Verdict | Key | None = None
-    comment: str = ""
-    timeout: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """A set or map that is declared elsewhere."""
-
-    name: str
-
-
-Members: TypeAlias = Ref | tuple[Element, ...]
-Source: TypeAlias = Field | Pick | Masked | Concat
-
-
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """What a map has for a key."""
-
-    key: Source
-    members: Members
-
-
-Operand: TypeAlias = Key | Lookup | Pick
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """A mark made of the packet's (`meta`) or the connection's (`ct`): some of its bits, some turned over."""
-
-    of: str
-    mask: int
-    flip: int
-
-    def value(self, mark: int) -> int:
-        """What it makes of a mark."""
-        return (mark & self.mask) ^ self.flip
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A condition. `op` is `==`, `!=`, `<`, `>`, `<=` or `>=`."""
-
-    key: Source
-    op: str
-    members: Members
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Vmap:
-    """A look-up whose data are verdicts."""
-
-    key: Source
-    members: Members
-
-
-@dataclass(frozen=True, slots=True)
-class Nat:
-    """`dnat`, `redirect`, `snat` or `masquerade`."""
-
-    kind: str
-    address: Operand | None = None
-    port: Operand | None = None
-    family: str = ""
-    flags: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class SetMark:
-    """`where` is `meta` or `ct`. No value: one that depends on the packet."""
-
-    where: str
-    value: Operand | Computed | None
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """A packet adds its own element to a set or map. `key` names fields, as `iif . iif`."""
-
-    name: str
-    key: str
-    timeout: int | None
-    #: A rate or a number of connections beyond which it does not match.
-    limited: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """A rate that narrows."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """The rest of a rule from a word on that is not known."""
-
-    text: str
-
-
-Statement: TypeAlias = Match | Vmap | Verdict | Nat | SetMark | Update | Limit | Unknown
-
-_META = {
-    "mark", "iif", "oif", "iifname", "oifname", "iiftype", "oiftype", "skuid", "skgid", "pkttype", "cpu",
-    "iifgroup", "oifgroup", "cgroup", "rtclassid", "ibrname", "obrname", "iifkind", "oifkind",
-}  # fmt: skip
-#: Keys that need the word `meta` in front.
-_ONLY_META = {"l4proto", "nfproto", "protocol", "length", "priority", "random", "time", "day", "hour"}
-_HEADERS = {
-    "ip": {"saddr", "daddr", "protocol", "version", "dscp", "ecn", "length", "id", "frag-off", "ttl"},
-    "ip6": {"saddr", "daddr", "nexthdr", "version", "dscp", "flowlabel", "length", "hoplimit"},
-    "ether": {"saddr", "daddr", "type"},
-    "vlan": {"id", "type"},
-    "icmp": {"type", "code", "id"},
-    "icmpv6": {"type", "code", "id"},
-    "tcp": {"sport", "dport", "flags", "window"},
-    **{each: {"sport", "dport"} for each in ("udp", "udplite", "sctp", "dccp", "th")},
-}
-_CT = {"state", "status", "mark", "direction", "helper", "zone", "l3proto", "protocol", "expiration", "id"}
-_CT_WAYS = {"original", "reply"}
-_CT_WAY = {"saddr", "daddr", "proto-src", "proto-dst", "l3proto", "protocol", "zone", "packets", "bytes"}
+#: Keys that may stand without the word `meta`, and those that may not.
+_META = _words("""
+    mark iif oif iifname oifname iiftype oiftype skuid skgid pkttype cpu iifgroup oifgroup cgroup rtclassid
+    ibrname obrname iifkind oifkind
+""")
+_ONLY_META = _words("""
+    l4proto nfproto protocol length priority random time day hour secpath ipsec secmark sdif sdifname ibrpvid
+    ibrvproto nftrace broute
+""")
+#: Headers and what else has fields of its own, with these fields.
+_HEADERS = _table("""
+    ip: saddr daddr protocol version hdrlength dscp ecn length id frag-off ttl checksum
+    ip6: saddr daddr nexthdr version dscp ecn flowlabel length hoplimit
+    ether: saddr daddr type
+    vlan: id type pcp dei cfi
+    arp: htype ptype hlen plen operation
+    icmp: type code id sequence mtu gateway checksum
+    icmpv6: type code id sequence mtu parameter-problem packet-too-big max-delay checksum
+    igmp: type mrt group checksum
+    tcp: sport dport flags window sequence ackseq doff reserved urgptr checksum
+    udp: sport dport length checksum
+    udplite: sport dport checksum
+    sctp: sport dport vtag checksum
+    dccp: sport dport type
+    th: sport dport
+    ah: spi nexthdr hdrlength reserved sequence
+    esp: spi sequence
+    comp: cpi nexthdr flags
+    gre: version protocol flags
+    hbh: nexthdr hdrlength
+    rt: classid nexthop mtu ipsec type nexthdr hdrlength seg-left
+    frag: id nexthdr frag-off more-fragments reserved reserved2
+    dst: nexthdr hdrlength
+    mh: type nexthdr hdrlength reserved checksum
+    srh: flags tag sid seg-left last-entry
+    socket: transparent mark wildcard cgroupv2
+    ct: state status mark direction helper zone l3proto protocol expiration id label bytes packets avgpkt
+""")
+#: Behind a direction of a connection.
+_CT_WAY = _words("saddr daddr proto-src proto-dst l3proto protocol zone packets bytes avgpkt label")
 _RELATIONS = {"==": "==", "!=": "!=", "<": "<", ">": ">", "<=": "<=", ">=": ">="} | {
     "eq": "==", "ne": "!=", "lt": "<", "gt": ">", "le": "<=", "ge": ">=",
 }  # fmt: skip
-_LOG = {"prefix", "level", "group", "snaplen", "queue-threshold"}
-_PLAIN = {"accept", "drop", "return", "continue"}
-_NAT = {"dnat", "snat", "redirect", "masquerade"}
+_LOG = frozenset({"prefix", "level", "group", "snaplen", "queue-threshold", "flags"})
+_PLAIN = frozenset({"accept", "drop", "return", "continue"})
+_NAT = frozenset({"dnat", "snat", "redirect", "masquerade"})
 _AFTER_FAMILY = {"to", "addr", "prefix", "interval"}
-_FLAGS = {"random", "fully-random", "persistent"}
+_FLAGS = frozenset({"random", "fully-random", "persistent"})
+#: Words of statements behind a mark that is computed in a way that is not known.
+_AHEAD = _PLAIN | _NAT | {"jump", "goto", "counter", "comment", "log", ""}
 #: Operators on bits, the tightest first.
 _BITWISE = {"&": 0, "and": 0, "^": 1, "xor": 1, "|": 2, "or": 2}
+_SHIFTS = frozenset({"<<", ">>", "lshift", "rshift"})
+_HEXADECIMAL = re.compile(r"0[xX][0-9A-Fa-f]{1,18}")
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _BITS = 32
 _EVERY_BIT = (1 << _BITS) - 1
-_idents = count(1)
+#: A condition of so many words is remembered: rules repeat them endlessly. How many are, at most.
+_LENGTHS = (2, 3)
+_MOST_SEEN = 1 << 14
+#: Words behind which a condition goes on.
+_GOES_ON = frozenset({",", ".", "-", "/", ":", "map", "vmap", "set", *_BITWISE, *_SHIFTS, *_RELATIONS})
 
 
-class Strange(ValueError):
-    """Something that the grammar here does not have."""
-
-
-def rule(words: Sequence[str]) -> tuple[tuple[Statement, ...], str]:
-    """The statements of a rule, and its comment."""
-    parser = _Parser(words)
-    made: list[Statement] = []
-    while parser.more():
-        begin = parser.at
-        try:
-            statement = parser.statement()
-        except Strange:
-            made.append(Unknown(" ".join(words[begin:])))
-            break
-        if statement is not None:
-            made.append(statement)
-    return tuple(made), parser.comment
-
-
-def elements(words: Sequence[str]) -> tuple[Element, ...]:
-    """The elements between two braces, which are a part of `words`; raises `Strange`."""
-    parser = _Parser(words)
-    made = parser.braces()
-    if parser.more():
-        raise Strange(parser.word())
-    return made
+_PICKING = frozenset({"numgen", "jhash", "symhash"})
+#: Words behind an option of a header that are no field of it.
+_NO_FIELD = frozenset({"exists", "missing", "set", "map", "vmap", *_RELATIONS})
+#: What an element may have beside its key and data.
+_EXTRAS = frozenset({"comment", "timeout", "expires", "counter", "limit", "quota", "last", "ct"})
+_NO_FLAGS: frozenset[str] = frozenset()
+_NO_BITS = (Element(("0",)),)
+_field = lru_cache(maxsize=1 << 8)(Field)
 
 
 def seconds(text: str) -> int | None:
-    """A time like `1d2h3m4s`, or a bare number of seconds; None for anything else."""
+    """Return the seconds of `1d2h3m4s`, or of a bare number of them; None for anything else."""
     total, digits = 0, ""
     for place, letter in enumerate(text):
         if letter in "0123456789":
@@ -257,464 +139,585 @@ def seconds(text: str) -> int | None:
 
 
 def number(text: str, *, bits: int = _BITS) -> int:
-    """A decimal or hexadecimal number of so many bits; raises `Strange`."""
+    """Return a decimal or hexadecimal number of so many bits; raise `UnsupportedSyntax`."""
     value = int(text, 16) if _HEXADECIMAL.fullmatch(text) else decimal(text, 20)
     if value is None or value >> bits:
-        raise Strange(text)
+        raise UnsupportedSyntax(text)
     return value
 
 
 def unquoted(word: str) -> str:
-    """A word without the quotes around it."""
+    """Return a word without the quotes around it."""
     return word[1:-1] if len(word) > 1 and word[0] == word[-1] == '"' else word
 
 
-#: Conditions of so many words, by these: rules repeat them endlessly.
-_SEEN: dict[Sequence[str], Match] = {}
-_LENGTHS = (2, 3)
-_MOST_SEEN = 1 << 14
-#: Words behind which a condition goes on.
-_GOES_ON = frozenset({",", ".", "-", "/", "map", "vmap", "set", "<<", ">>", *_BITWISE, *_RELATIONS})
+class Grammar:
+    """Reads rules and lists of elements, one after the other, each from its words."""
 
+    def __init__(self) -> None:
+        #: Those that are read, an empty one behind them, and the place of the next one.
+        self._words: Sequence[str] = ("",)
+        self._at = 0
+        self._comment = ""
+        self._seen: dict[Sequence[str], Match] = {}
+        self._idents = count(1)
 
-class _Parser:
-    """A place in the words of one rule or element list."""
+    def rule(self, words: Sequence[str]) -> tuple[tuple[Statement, ...], str]:
+        """Return the statements of a rule, and its comment."""
+        self._words, self._at, self._comment = (*words, ""), 0, ""
+        made: list[Statement] = []
+        while self._at < len(words):
+            begin = self._at
+            try:
+                word = words[begin]
+                read = self._STATEMENTS.get(word)
+                if read is None:
+                    statement = self._about_packet()
+                else:
+                    self._at += 1
+                    statement = read(self)
+            except UnsupportedSyntax:
+                made.append(Unknown(" ".join(words[begin:])))
+                break
+            if statement is not None:
+                made.append(statement)
+        return tuple(made), self._comment
 
-    def __init__(self, words: Sequence[str]) -> None:
-        self._words = tuple(words)
-        self._count = len(self._words)
-        self.at = 0
-        self.comment = ""
+    def elements(self, words: Sequence[str]) -> tuple[Element, ...]:
+        """Return the elements between two braces, which are all of `words`; raise `UnsupportedSyntax`."""
+        self._words, self._at = (*words, ""), 0
+        made = self._braces()
+        if self._at < len(words):
+            raise UnsupportedSyntax(self._word())
+        return made
 
-    def more(self) -> bool:
-        return self.at < self._count
+    # -- words
 
-    def word(self, ahead: int = 0) -> str:
-        place = self.at + ahead
-        return self._words[place] if place < self._count else ""
+    def _word(self, ahead: int = 0) -> str:
+        place = self._at + ahead
+        return self._words[place] if place < len(self._words) else ""
 
-    def take(self, *wanted: str) -> str:
-        """The next word, which is one of `wanted` where some are given."""
-        word = self.word()
-        if not word or (wanted and word not in wanted):
-            raise Strange(word)
-        self.at += 1
+    def _take(self) -> str:
+        """Take the next word."""
+        word = self._words[self._at]
+        if not word:
+            raise UnsupportedSyntax(word)
+        self._at += 1
         return word
 
-    def taken(self, *wanted: str) -> bool:
-        """True where the next word was one of these, and is taken."""
-        at = self.at
-        if at < self._count and self._words[at] in wanted:
-            self.at += 1
+    def _before(self) -> str:
+        """Return the word that was taken last."""
+        return self._words[self._at - 1]
+
+    def _expect(self, *wanted: str) -> str:
+        """Take the next word, which is one of `wanted`."""
+        word = self._words[self._at]
+        if word not in wanted or not word:
+            raise UnsupportedSyntax(word)
+        self._at += 1
+        return word
+
+    def _taken(self, *wanted: str) -> bool:
+        """Return True if the next word is one of these, and take it."""
+        if self._words[self._at] in wanted:
+            self._at += 1
             return True
         return False
 
-    def statement(self) -> Statement | None:
-        """The next statement; None for one that changes nothing here."""
-        word = self.word()
-        if word == "comment":
-            self.at += 1
-            self.comment = unquoted(self.take())
-            return None
-        if word in {"counter", "log", "notrack"}:
-            self.at += 1
-            self._passive(word)
-            return None
-        if word in _PLAIN:
-            self.at += 1
-            return Verdict(word)
-        if word in {"jump", "goto"} and self.word(1) != "{":
-            self.at += 1
-            return Verdict(word, unquoted(self.take()))
-        if word == "reject":
-            self.at = len(self._words)
-            return Verdict("drop")
-        if word == "limit":
-            return self._limit()
-        if word in _NAT:
-            self.at += 1
-            return self._nat(word)
-        if word in {"update", "add", "delete", "set"}:
-            return self._update()
-        return self._about_packet()
+    def _text(self, begin: int) -> str:
+        """Return the words that were taken from a place on."""
+        return " ".join(self._words[begin : self._at])
 
-    def _passive(self, word: str) -> None:
-        if word == "counter":
-            if self.taken("packets"):
-                self.take()
-                self.take("bytes")
-                self.take()
-            elif self.taken("name"):
-                self.take()
-        elif word == "log":
-            while self.word() in _LOG | {"flags"}:
-                if self.take() == "flags":
-                    while self.word() in {"all", "tcp", "ip", "ether", "skuid", "sequence", "options", ","}:
-                        self.take()
-                else:
-                    self.take()
+    def _skip_to(self, *ends: str) -> None:
+        """Take all words up to one of these, or to the end."""
+        while self._words[self._at] not in ends and self._words[self._at]:
+            self._at += 1
+
+    # -- statements; each begins behind its first word
+
+    def _named(self) -> None:
+        self._comment = unquoted(self._take())
+
+    def _counter(self) -> None:
+        if self._taken("packets"):
+            self._take()
+            self._expect("bytes")
+            self._take()
+        elif self._taken("name"):
+            self._operand()
+
+    def _log(self) -> None:
+        while self._word() in _LOG:
+            if self._take() == "flags" and self._word() in {"tcp", "ip"}:
+                self._at += 1
+            self._take()
+            while self._taken(","):
+                self._take()
+
+    def _last(self) -> None:
+        if self._taken("used"):
+            self._take()
+
+    def _reset(self) -> None:
+        self._at += 2
+        self._take()
+
+    def _nothing(self) -> None:
+        """A statement of one word that changes nothing here."""
+
+    def _verdict(self) -> Verdict:
+        return Verdict(self._before())
+
+    def _jump(self) -> Verdict:
+        kind = self._before()
+        if self._word() == "{":
+            raise UnsupportedSyntax("{")
+        return Verdict(kind, unquoted(self._take()))
+
+    def _reject(self) -> Verdict:
+        self._skip_to()
+        return Verdict("drop")
 
     def _limit(self) -> Limit:
-        begin = self.at
-        self.take("limit")
-        self.take("rate")
-        self.taken("over")
-        self.take()
-        if self.taken("kbytes", "mbytes", "bytes"):
-            pass
-        self.take("/")
-        self.take("second", "minute", "hour", "day", "week")
-        words = list(self._words[begin + 1 : self.at])
-        if self.taken("burst"):
-            burst = ["burst", self.take(), self.take("packets", "bytes", "kbytes", "mbytes")]
+        begin = self._at - 1
+        if self._taken("name"):
+            self._operand()
+            return Limit(self._text(begin))
+        self._expect("rate")
+        self._taken("over")
+        self._take()
+        self._taken("kbytes", "mbytes", "bytes")
+        self._expect("/")
+        self._expect("second", "minute", "hour", "day", "week")
+        text = self._text(begin)
+        if self._taken("burst"):
+            burst = f"{self._take()} {self._expect('packets', 'bytes', 'kbytes', 'mbytes')}"
             # The default, which nft prints since 1.1 only.
-            words += burst if burst != ["burst", "5", "packets"] else []
-        return Limit(" ".join(words))
+            text += f" burst {burst}" if burst != "5 packets" else ""
+        return Limit(text)
 
-    def _update(self) -> Statement:
-        # `set update ip saddr @name` is how nft wrote it before 0.9.
-        verb = self.take()
-        if verb == "set":
-            self.take("update", "add")
+    def _quota(self) -> Limit:
+        begin = self._at - 1
+        if self._taken("name"):
+            self._operand()
+        else:
+            self._taken("over", "until")
+            self._amount()
+            if self._taken("used"):
+                self._amount()
+        return Limit(self._text(begin))
+
+    def _amount(self) -> None:
+        self._take()
+        self._expect("bytes", "kbytes", "mbytes")
+
+    def _update(self) -> Update:
+        if self._before() == "set":
+            # `set update ip saddr @name` is how nft wrote it before 0.9.
+            self._expect("update", "add")
             key, timeout, limited = self._updated()
-            self.take("@")
-            return Update(unquoted(self.take()), key, timeout, limited)
-        self.taken("@")
-        name = unquoted(self.take())
-        self.take("{")
+            self._expect("@")
+            return Update(unquoted(self._take()), key, timeout, limited)
+        self._taken("@")
+        name = unquoted(self._take())
+        self._expect("{")
         key, timeout, limited = self._updated()
-        if self.taken(":"):
-            while self.word() not in {"}", ""}:
-                self.at += 1
-        self.take("}")
+        self._skip_to("}")
+        self._expect("}")
         return Update(name, key, timeout, limited)
 
     def _updated(self) -> tuple[str, int | None, str]:
-        """The key of an element, how long it stays, and what its own statement lets through."""
-        begin = self.at
+        """Return the key of an element, how long it stays, and what its own statements let through."""
+        begin = self._at
         source = self._source()
         fields = source.parts if isinstance(source, Concat) else (source,)
         named = [each.name for each in fields if isinstance(each, Field)]
-        key = " . ".join(named) if len(named) == len(fields) else " ".join(self._words[begin : self.at])
-        timeout = seconds(self.take()) if self.taken("timeout") else None
+        key = " . ".join(named) if len(named) == len(fields) else self._text(begin)
+        timeout = seconds(self._take()) if self._taken("timeout") else None
         limited = ""
-        while self.word() in {"counter", "limit", "ct", "quota"}:
-            begin = self.at
+        while self._word() in {"counter", "limit", "ct", "quota", "last"}:
+            begin = self._at
             # Each client's own statement.
-            while self.word() not in {":", "}", "@", ""}:
-                self.at += 1
-            if self._words[begin] != "counter":
-                limited = " ".join(self._words[begin : self.at])
+            self._skip_to(":", "}", "@")
+            if self._words[begin] not in {"counter", "last"}:
+                limited = self._text(begin)
         return key, timeout, limited
+
+    def _nat(self) -> Nat:
+        kind = self._before()
+        family = self._take() if self._word() in {"ip", "ip6"} and self._word(1) in _AFTER_FAMILY else ""
+        if self._taken("addr"):
+            self._expect(".")
+            self._expect("port")
+        else:
+            self._taken("prefix", "interval")
+        address: Operand | None = None
+        port: Operand | None = None
+        if self._leads(kind):
+            if self._word() != ":":
+                address = self._operand()
+            if self._taken(":"):
+                port = self._operand()
+        flags = set()
+        while self._word() in _FLAGS or self._word() == ",":
+            flags.add(self._take())
+        return Nat(kind, address, port, family, frozenset(flags - {","}) if flags else _NO_FLAGS)
+
+    def _leads(self, kind: str) -> bool:
+        """Return True if an endpoint follows; `dnat 10.0.0.1:80` and `redirect :80` need no `to`."""
+        if self._taken("to") or self._word() == ":":
+            return True
+        return kind in {"dnat", "snat"} and self._word() not in _FLAGS | {"comment", ""}
+
+    # -- conditions and assignments
 
     def _about_packet(self) -> Statement | None:
         for length in _LENGTHS:
-            known = _SEEN.get(self._words[self.at : self.at + length])
-            if known is not None and self.word(length) not in _GOES_ON:
-                self.at += length
+            known = self._seen.get(self._words[self._at : self._at + length])
+            if known is not None and self._word(length) not in _GOES_ON:
+                self._at += length
                 return known
-        begin = self.at
+        begin = self._at
         made = self._match()
-        length = self.at - begin
+        length = self._at - begin
         if isinstance(made, Match) and isinstance(made.key, Field) and length in _LENGTHS:
-            if len(_SEEN) >= _MOST_SEEN:
-                _SEEN.clear()
-            _SEEN[self._words[begin : self.at]] = made
+            if len(self._seen) >= _MOST_SEEN:
+                self._seen.clear()
+            self._seen[self._words[begin : self._at]] = made
         return made
 
     def _match(self) -> Statement | None:
-        begin = self.at
+        begin = self._at
+        if self._word() == "ct" and self._word(1) == "count":
+            self._at += 2
+            self._taken("over")
+            self._take()
+            return Limit(self._text(begin))
         source = self._source()
-        if isinstance(source, Field) and self.taken("set"):
+        if isinstance(source, Field) and self._taken("set"):
             return self._assignment(source)
-        if self.taken("vmap"):
+        if self._taken("vmap"):
             return Vmap(source, self._members())
-        if self.word() == "map":
-            raise Strange("map")
-        op = _RELATIONS.get(self.word(), "")
-        self.at += bool(op)
+        op = _RELATIONS.get(self._word(), "")
+        self._at += bool(op)
         members: Members
-        if self.word() == "(":
+        if self._word() in {"{", "@"}:
+            members = self._members()
+        elif self._taken("!"):
+            source, members = self._bits_of(source, self._listed()), _NO_BITS
+        elif self._word() == "(":
             members = (Element((self._inside(),)),)
         else:
-            members = self._members() if self.word() in {"{", "@"} else self._listed()
-        if self.word() == "/":
-            source, members = self._flags(source, members)
-        text = " ".join(self._words[begin : self.at])
-        if self.word() in {"/", "|", "&", "^"}:
-            raise Strange(self.word())
-        return Match(source, op or "==", members, text)
+            members = self._listed()
+        if self._taken("/"):
+            # What `tcp flags syn / syn,ack` compares: `tcp flags & (syn|ack) == syn`.
+            if isinstance(members, Ref):
+                raise UnsupportedSyntax("/")
+            source, members = self._bits_of(source, self._listed()), (Element((_joined(members),)),)
+        if self._is_computed() or self._word() in {"/", "map", ":"}:
+            raise UnsupportedSyntax(self._word())
+        return Match(source, op or "==", members, self._text(begin))
 
     def _assignment(self, field: Field) -> SetMark | None:
-        if field.name not in {"mark", "ct mark"}:
-            # Another part of the packet is written: of no meaning here, but where it ends is known.
-            operand = self._operand()
-            if isinstance(operand, Pick) or (isinstance(operand, Lookup) and isinstance(operand.key, Pick)):
-                # It balances packets, which no connection tracking follows.
-                raise Strange(field.name)
-            return None
-        where = "ct" if field.name == "ct mark" else "meta"
-        begin = self.at
+        begin = self._at
         value: Operand | Computed | None
         try:
             value = self._computed()
             if value is None:
-                self.at = begin
+                self._at = begin
                 value = self._operand()
-        except Strange:
-            value = None
-        else:
-            if self.word() not in {*_BITWISE, "<<", ">>"}:
-                return SetMark(where, value)
-        # Computed in another way from what the packet or connection has.
-        self.at = max(begin, self.at)
-        while self.more() and self.word() not in _PLAIN | _NAT | {
-            "jump",
-            "goto",
-            "counter",
-            "comment",
-            "log",
-        }:
-            self.at += 1
-        return SetMark(where, None)
+            while self._taken(",", ":"):
+                self._key()
+            is_whole = not self._is_computed()
+        except UnsupportedSyntax:
+            value, is_whole = None, False
+        if not is_whole:
+            # Computed in another way from what the packet or connection has.
+            self._at = max(begin, self._at)
+            self._skip_to(*_AHEAD)
+        if field.name in {"mark", "ct mark"}:
+            return SetMark("ct" if field.name == "ct mark" else "meta", value if is_whole else None)
+        # Another part of the packet is written. A choice would balance packets, which no connection tracking
+        # follows; all else has no meaning here.
+        if not _PICKING.isdisjoint(self._words[begin : self._at]):
+            raise UnsupportedSyntax(field.name)
+        return None
 
     def _computed(self) -> Computed | None:
-        """A mark made of a mark and of numbers; None for anything else."""
-        if self.word() not in {"meta", "mark", "ct"}:
+        """Return a mark made of a mark and of numbers; None for anything else."""
+        if self._word() not in {"meta", "mark", "ct"}:
             return None
         field = self._field()
         mask, flip, loosest = _EVERY_BIT, 0, 0
-        while self.word() in _BITWISE:
-            operator = _BITWISE[self.take()]
+        while self._word() in _BITWISE:
+            operator = _BITWISE[self._take()]
             if operator < loosest:
                 # It binds tighter than the one before it.
-                raise Strange(self.word())
-            loosest, bits = operator, number(self.take())
+                raise UnsupportedSyntax(self._word())
+            loosest, bits = operator, number(self._take())
             if operator == 0:
                 mask, flip = mask & bits, flip & bits
             elif operator == 1:
                 flip ^= bits
             else:
                 mask, flip = mask & ~bits, flip | bits
-        if field.name not in {"mark", "ct mark"} or self.word() in {"map", "."}:
+        if field.name not in {"mark", "ct mark"} or self._word() in {"map", "."}:
             return None
         return Computed("ct" if field.name == "ct mark" else "meta", mask, flip)
 
-    def _nat(self, kind: str) -> Nat:
-        family = self.take() if self.word() in {"ip", "ip6"} and self.word(1) in _AFTER_FAMILY else ""
-        if self.taken("addr"):
-            self.take(".")
-            self.take("port")
-        elif self.taken("prefix", "interval"):
-            pass
-        address: Operand | None = None
-        port: Operand | None = None
-        if self._leads(kind):
-            if self.word() != ":":
-                address = self._operand()
-            if self.taken(":"):
-                port = self._operand()
-        flags = set()
-        while self.word() in _FLAGS | {","}:
-            flags.add(self.take())
-        return Nat(kind, address, port, family, frozenset(flags - {","}))
-
-    def _leads(self, kind: str) -> bool:
-        """True if an endpoint follows; nft takes `dnat 10.0.0.1:80` and `redirect :80` without `to` too."""
-        if self.taken("to") or self.word() == ":":
-            return True
-        return kind in {"dnat", "snat"} and self.more() and self.word() not in _FLAGS | {"comment"}
+    # -- expressions
 
     def _operand(self) -> Operand:
-        """A value, a look-up, or a number that is picked."""
-        begin = self.at
+        """Read a value, a look-up, or a number that is picked."""
+        begin = self._at
+        if self._word()[:1].isdigit():
+            return self._key()
         try:
             source = self._source()
-        except Strange:
-            self.at = begin
+        except UnsupportedSyntax:
+            self._at = begin
             return self._key()
-        if self.taken("map"):
+        if self._taken("map"):
             return Lookup(source, self._members())
         if isinstance(source, Pick):
             return source
-        raise Strange(self.word())
+        raise UnsupportedSyntax(self._word())
 
     def _source(self) -> Source:
-        """What a statement is about: a field, some bits of it, several fields, or a picked number."""
-        if self.word() in {"numgen", "jhash", "symhash"}:
+        """Read what a statement is about: a field, some bits of it, several fields, or a picked number."""
+        if self._word() in {"numgen", "jhash", "symhash"}:
             return self._pick()
-        parts = [self._field()]
-        while self.taken("."):
-            parts.append(self._field())
-        if len(parts) > 1:
+        field = self._field()
+        if self._word() == ".":
+            parts = [field]
+            while self._taken("."):
+                parts.append(self._field())
             return Concat(tuple(parts))
-        field = parts[0]
-        if self.taken("&", "and"):
-            return self._masked(field)
-        return field
+        return self._masked(field) if self._is_computed() else field
 
     def _masked(self, field: Field) -> Source:
-        """A field of which only some bits count, by their numbers or names."""
-        is_group = self.word() == "("
-        text = self._inside() if is_group else self.take()
-        mask = symbols.mask(field.name, text)
-        if mask is not None:
-            return Masked(field, mask)
-        return Field(f"{field.name} & {text}") if is_group else Masked(field, number(text))
+        """Read the bits of a field that count, by their numbers or names; or what is computed, verbatim."""
+        begin = self._at
+        if self._taken("&", "and"):
+            text = self._inside() if self._word() == "(" else self._take()
+            if not self._is_computed():
+                bits = symbols.mask(field.name, text)
+                if bits is None and text[0] != "(" and "." not in text and ":" not in text:
+                    bits = number(text)
+                return Masked(field, bits) if bits is not None else Field(f"{field.name} & {text}")
+        if field.name in {"mark", "ct mark"}:
+            # No field of a packet: rules change it.
+            raise UnsupportedSyntax(self._word())
+        while self._is_computed():
+            self._at += 1
+            self._inside() if self._word() == "(" else self._take()
+        return Field(f"{field.name} {self._text(begin)}")
 
-    def _flags(self, field: Source, members: Members) -> tuple[Masked, Members]:
-        """What `tcp flags syn / syn,ack` compares: `tcp flags & (syn|ack) == syn`."""
-        self.take("/")
-        bits = self._listed()
-        if not isinstance(field, Field) or isinstance(members, Ref):
-            raise Strange("/")
-        mask = symbols.mask(field.name, _joined(bits))
-        if mask is None:
-            raise Strange("/")
-        return Masked(field, mask), (Element((_joined(members),)),)
+    def _is_computed(self) -> bool:
+        """Return True if an operator on bits follows."""
+        return self._word() in _BITWISE or self._word() in _SHIFTS
+
+    def _bits_of(self, field: Source, bits: Sequence[Element]) -> Masked:
+        """Return some bits of a field, by their names."""
+        mask = symbols.mask(field.name, _joined(bits)) if isinstance(field, Field) else None
+        if mask is None or not isinstance(field, Field):
+            raise UnsupportedSyntax("/")
+        return Masked(field, mask)
 
     def _inside(self) -> str:
-        """What stands in parentheses, as text: names of bits."""
-        begin = self.at
-        self.take("(")
-        while self.take() != ")":
-            pass
-        return "".join(self._words[begin : self.at])
+        """Read what stands in parentheses, as text: names of bits."""
+        begin = self._at
+        self._expect("(")
+        self._skip_to(")")
+        self._expect(")")
+        return "".join(self._words[begin : self._at])
 
     def _pick(self) -> Pick:
-        kind, of, seed, offset = self.take(), "", None, 0
+        kind, of, seed, offset = self._take(), "", None, 0
         if kind == "numgen":
-            kind = self.take("inc", "random")
+            kind = self._expect("inc", "random")
         elif kind == "jhash":
-            begin = self.at
+            begin = self._at
             self._source()
-            of = " ".join(self._words[begin : self.at])
-        self.take("mod")
-        modulus = number(self.take())
+            of = self._text(begin)
+        self._expect("mod")
+        modulus = number(self._take())
         if not modulus:
-            raise Strange("mod 0")
-        while self.word() in {"seed", "offset"}:
-            if self.take() == "seed":
-                seed = number(self.take())
+            raise UnsupportedSyntax("mod 0")
+        while self._word() in {"seed", "offset"}:
+            if self._take() == "seed":
+                seed = number(self._take())
             else:
-                offset = number(self.take())
-        return Pick(kind, modulus, offset, of, seed, next(_idents))
+                offset = number(self._take())
+        return Pick(kind, modulus, offset, of, seed, next(self._idents))
 
     def _field(self) -> Field:
-        word = self.take()
-        if word == "meta":
-            key = self.take()
-            if key in _META:
-                return Field(key)
-            if key in _ONLY_META:
-                return Field(f"meta {key}")
-        elif word in _META:
-            return Field(word)
-        elif word in _HEADERS and self.word() in _HEADERS[word]:
-            return Field(f"{word} {self.take()}")
-        elif word == "ct":
-            return Field(self._connection())
-        elif word == "fib":
-            flags = [self.take()]
-            while self.taken("."):
-                flags.append(self.take())
-            return Field(f"fib {' . '.join(flags)} {self.take('type', 'oif', 'oifname')}")
-        raise Strange(word)
+        word, key = self._take(), self._word()
+        if key in _HEADERS.get(word, ()):
+            self._at += 1
+            return _field(f"{word} {key}")
+        if word in _META:
+            return _field(word)
+        read = self._FIELDS.get(word)
+        if read is None:
+            raise UnsupportedSyntax(word)
+        return Field(read(self))
+
+    def _meta(self) -> str:
+        key = self._take()
+        if key not in _META and key not in _ONLY_META:
+            raise UnsupportedSyntax(key)
+        return key if key in _META else f"meta {key}"
+
+    def _fib(self) -> str:
+        flags = [self._take()]
+        while self._taken("."):
+            flags.append(self._take())
+        return f"fib {' . '.join(flags)} {self._expect('type', 'oif', 'oifname')}"
 
     def _connection(self) -> str:
-        if self.word() in _CT_WAYS:
-            way = self.take()
-            family = f" {self.take()}" if self.word() in {"ip", "ip6"} else ""
-            return f"ct {way}{family} {self.take(*_CT_WAY)}"
-        return f"ct {self.take(*_CT)}"
+        """Read something of one direction of a connection."""
+        way = self._expect("original", "reply")
+        family = f" {self._take()}" if self._word() in {"ip", "ip6"} else ""
+        return f"ct {way}{family} {self._expect(*_CT_WAY)}"
+
+    def _option(self) -> str:
+        """Read an option of a header, or one of its fields: `tcp option maxseg size`."""
+        word, kind = self._before(), self._expect("option", "chunk")
+        name = self._raw() if self._taken("@") else self._take()
+        has_field = self._word().islower() and self._word() not in _NO_FIELD
+        return f"{word} {kind} {name}{f' {self._take()}' if has_field else ''}"
+
+    def _exthdr(self) -> str:
+        return f"exthdr {self._take()}"
+
+    def _raw(self) -> str:
+        """Read a place in a packet, behind its `@`: `nh,0,4`."""
+        begin = self._at
+        for _ in range(2):
+            self._take()
+            self._expect(",")
+        self._take()
+        return f"@{''.join(self._words[begin : self._at])}"
+
+    def _osf(self) -> str:
+        if self._taken("ttl"):
+            self._take()
+        return f"osf {self._expect('name', 'version')}"
+
+    def _ipsec(self) -> str:
+        begin = self._at
+        self._expect("in", "out")
+        if self._taken("spnum"):
+            self._take()
+        self._taken("ip", "ip6")
+        self._expect("reqid", "spi", "saddr", "daddr")
+        return f"ipsec {self._text(begin)}"
+
+    # -- values, sets and maps
 
     def _members(self) -> Members:
-        if self.taken("@"):
-            return Ref(unquoted(self.take()))
-        return self.braces()
+        if self._taken("@"):
+            return Ref(unquoted(self._take()))
+        return self._braces()
 
     def _listed(self) -> tuple[Element, ...]:
-        """One value, or some with commas between: any of them will do."""
+        """Read one value, or some with commas between: any of them will do."""
         made = [Element(self._bits(self._key()))]
-        while self.taken(","):
+        while self._taken(","):
             made.append(Element(self._bits(self._key())))
         return tuple(made)
 
     def _bits(self, key: Key) -> Key:
-        """A key, or with `|` behind it all of these bits together, as `syn | ack`."""
-        while self.taken("|"):
+        """Read a key, or with `|` behind it all of these bits together, as `syn | ack`."""
+        while self._taken("|"):
             key = (*key[:-1], f"{key[-1]}|{self._value()}")
         return key
 
-    def braces(self) -> tuple[Element, ...]:
-        """An anonymous set or map."""
-        self.take("{")
+    def _braces(self) -> tuple[Element, ...]:
+        """Read an anonymous set or map."""
+        self._expect("{")
         made = []
-        while not self.taken("}"):
+        while not self._taken("}"):
             made.append(self._element())
-            if not self.taken(","):
-                self.take("}")
+            if not self._taken(","):
+                self._expect("}")
                 break
         return tuple(made)
 
     def _element(self) -> Element:
-        key = ANYTHING if self.taken("*") else self._bits(self._key())
-        comment, timeout = "", None
-        while True:
-            if self.taken("counter"):
-                self._passive("counter")
-            elif self.taken("comment"):
-                comment = unquoted(self.take())
-            elif self.taken("timeout"):
-                timeout = seconds(self.take())
-            elif self.taken("expires"):
-                self.take()
-            elif self.taken("limit"):
-                while self.word() not in {":", ",", "}", ""}:
-                    self.at += 1
+        key = ANYTHING if self._taken("*") else self._bits(self._key())
+        comment = self._extras()
+        data: Verdict | Key | None = None
+        if self._taken(":"):
+            word = self._word()
+            if word in _PLAIN:
+                data = Verdict(self._take())
+            elif word in {"jump", "goto"}:
+                self._at += 1
+                data = self._jump()
             else:
-                break
-        if not self.taken(":"):
-            return Element(key, None, comment, timeout)
-        data: Verdict | Key
-        if self.word() in _PLAIN:
-            data = Verdict(self.take())
-        elif self.word() in {"jump", "goto"}:
-            data = Verdict(self.take(), unquoted(self.take()))
-        else:
-            data = self._key()
-        if self.taken("comment"):
-            comment = unquoted(self.take())
-        return Element(key, data, comment, timeout)
+                data = self._key()
+            comment = self._extras() or comment
+        return Element(key, data, comment)
+
+    def _extras(self) -> str:
+        """Read what belongs to an element beside its key and data; return its comment."""
+        comment = ""
+        while (word := self._word()) in _EXTRAS:
+            self._at += 1
+            match word:
+                case "comment":
+                    comment = unquoted(self._take())
+                case "timeout" | "expires":
+                    self._take()
+                case "counter":
+                    self._counter()
+                case _:
+                    self._skip_to(":", ",", "}")
+        return comment
 
     def _key(self) -> Key:
-        parts = [self._value()]
-        while self.taken("."):
+        first = self._value()
+        if self._words[self._at] != ".":
+            return (first,)
+        parts = [first]
+        while self._taken("."):
             parts.append(self._value())
         return tuple(parts)
 
     def _value(self) -> str:
-        word = self.take()
+        word = self._take()
         if not (word[0].isalnum() or word[0] in '"[:_') or word == ":" or word in {"set", "map", "vmap"}:
-            raise Strange(word)
-        first = unquoted(word).strip("[]")
+            raise UnsupportedSyntax(word)
+        first = _bare(word)
         if first == "*":
-            raise Strange(word)
-        if self.word() == "-" and (self.word(1)[:1].isalnum() or ":" in self.word(1)):
-            self.at += 1
-            return f"{first}-{unquoted(self.take()).strip('[]')}"
+            raise UnsupportedSyntax(word)
+        if self._words[self._at] == "-" and (self._word(1)[:1].isalnum() or ":" in self._word(1)):
+            self._at += 1
+            return f"{first}-{_bare(self._take())}"
         return first
+
+    #: How statements are read, and fields, by their first word.
+    _STATEMENTS: ClassVar[Mapping[str, Callable[[Grammar], Statement | None]]] = {
+        "comment": _named, "counter": _counter, "log": _log, "last": _last, "notrack": _nothing,
+        "limit": _limit, "quota": _quota, "jump": _jump, "goto": _jump, "reject": _reject, "reset": _reset,
+        **dict.fromkeys(_PLAIN, _verdict), **dict.fromkeys(_NAT, _nat),
+        **dict.fromkeys(("update", "add", "delete", "set"), _update),
+    }  # fmt: skip
+    _FIELDS: ClassVar[Mapping[str, Callable[[Grammar], str]]] = {
+        "meta": _meta, "fib": _fib, "ct": _connection, "tcp": _option, "ip": _option, "sctp": _option,
+        "exthdr": _exthdr, "@": _raw, "osf": _osf, "ipsec": _ipsec,
+    }  # fmt: skip
+
+
+def _bare(word: str) -> str:
+    """Return a value without quotes or brackets."""
+    return word if word[0].isalnum() else unquoted(word).strip("[]")
 
 
 def _joined(elements: Sequence[Element]) -> str:
-    """Some bits together; raises `Strange` for a concatenation."""
+    """Return some bits together; raise `UnsupportedSyntax` for a concatenation."""
     if any(len(each.key) != 1 for each in elements):
-        raise Strange(".")
+        raise UnsupportedSyntax(".")
     return "|".join(each.key[0] for each in elements)
-
-
-def idle_picks(nat: Nat) -> Iterator[Pick]:
-    """The numbers that a translation picks before anything else of it is looked at."""
-    for operand in (nat.address, nat.port):
-        if isinstance(operand, Lookup) and isinstance(operand.key, Pick):
-            yield operand.key

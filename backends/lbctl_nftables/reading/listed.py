@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lbctl_nftables.reading import grammar
-from lbctl_nftables.reading.document import FAMILIES, Document, Members
-from lbctl_nftables.reading.grammar import Strange
+from lbctl_nftables.reading.document import FAMILIES, Document
+from lbctl_nftables.reading.syntax import UnsupportedSyntax
 from lbctl_nftables.reading.words import split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from lbctl_nftables.reading.syntax import Element
 
 Json: TypeAlias = Any
 
@@ -31,23 +32,23 @@ def read_json(source: str) -> Document:
     try:
         answer = json.loads(source)
     except (ValueError, RecursionError) as error:
-        document.refuse("unparsable-line", getattr(error, "lineno", 1), "", f"this is no JSON: {error}")
+        document.log.refuse("unparsable-line", getattr(error, "lineno", 1), "", f"this is no JSON: {error}")
         return document
     objects = answer.get("nftables") if isinstance(answer, dict) else None
     if not isinstance(objects, list):
-        document.refuse("unparsable-line", 1, "", 'there is no list "nftables" in this JSON')
+        document.log.refuse("unparsable-line", 1, "", 'there is no list "nftables" in this JSON')
         return document
     for entry in objects:
         try:
             _object(document, entry)
-        except (Strange, RecursionError) as strange:
-            document.refuse("unparsable-line", 1, json.dumps(entry)[:400], f"not understood: {strange}")
+        except (UnsupportedSyntax, RecursionError) as strange:
+            document.log.refuse("unparsable-line", 1, json.dumps(entry)[:400], f"not understood: {strange}")
     return document
 
 
 def _object(document: Document, entry: Json) -> None:
     if not isinstance(entry, dict) or len(entry) != 1:
-        raise Strange("an object with other than one kind")
+        raise UnsupportedSyntax("an object with other than one kind")
     [(kind, value)] = entry.items()
     if kind in _COMMANDS and isinstance(value, dict):
         _object(document, value)
@@ -56,16 +57,16 @@ def _object(document: Document, entry: Json) -> None:
         document.tables.clear()
         return
     if not isinstance(value, dict):
-        raise Strange(kind)
+        raise UnsupportedSyntax(kind)
     if kind == "metainfo":
         return
     family, table = value.get("family"), value.get("name" if kind == "table" else "table")
     if not isinstance(family, str) or family not in FAMILIES or not isinstance(table, str):
-        raise Strange(kind)
+        raise UnsupportedSyntax(kind)
     made = document.table(family, table)
     match kind:
         case "chain":
-            chain = document.chain(made, _name(value), 1)
+            chain = made.chain(_name(value), 1)
             chain.declared = True
             chain.kind, chain.hook = str(value.get("type", "")), str(value.get("hook", ""))
             chain.priority = value["prio"] if isinstance(value.get("prio"), int) else 0
@@ -74,37 +75,38 @@ def _object(document: Document, entry: Json) -> None:
             name = value.get("chain")
             expressions = value.get("expr", [])
             if not isinstance(name, str) or not isinstance(expressions, list):
-                raise Strange("rule")
+                raise UnsupportedSyntax("rule")
             words = [word for each in expressions for word in _statement(each, 0)]
             text = " ".join(words)
             if isinstance(value.get("comment"), str):
                 words += ["comment", f'"{value["comment"]}"']
-            document.place(document.chain(made, name, 1), words, 1, text)
+            chain = made.chain(name, 1)
+            chain.rules.append(document.rule(chain, words, 1, text))
         case "set" | "map":
-            members = made.members.setdefault(_name(value), Members(_name(value)))
+            members = made.set_or_map(_name(value))
             flags = value.get("flags", [])
             members.dynamic = "dynamic" in (flags if isinstance(flags, list) else [flags])
             members.timeout = value["timeout"] if isinstance(value.get("timeout"), int) else None
-            members.elements += _elements(value.get("elem", []))
+            members.elements += _elements(document, value.get("elem", []))
         case "element":
-            members = made.members.setdefault(_name(value), Members(_name(value)))
-            members.elements += _elements(value.get("elem", []))
+            members = made.set_or_map(_name(value))
+            members.elements += _elements(document, value.get("elem", []))
         case "table" | "counter" | "quota" | "limit" | "flowtable" | "ct helper" | "synproxy" | "secmark":
             pass
         case _:
-            raise Strange(kind)
+            raise UnsupportedSyntax(kind)
 
 
 def _name(value: Json) -> str:
     name = value.get("name")
     if not isinstance(name, str):
-        raise Strange("an object without a name")
+        raise UnsupportedSyntax("an object without a name")
     return name
 
 
-def _elements(listed: Json) -> tuple[grammar.Element, ...]:
+def _elements(document: Document, listed: Json) -> tuple[Element, ...]:
     entries = listed if isinstance(listed, list) else [listed]
-    return grammar.elements(list(_braces(entries, 0)))
+    return document.grammar.elements(list(_braces(entries, 0)))
 
 
 def _braces(entries: list[Json], depth: int) -> Iterator[str]:
@@ -131,7 +133,7 @@ def _data(value: Json, depth: int) -> Iterator[str]:
 def _statement(statement: Json, depth: int) -> Iterator[str]:
     """The words of one statement."""
     if depth > _DEEPEST:
-        raise Strange("deeply nested JSON")
+        raise UnsupportedSyntax("deeply nested JSON")
     match statement:
         case {"match": {"left": left, "right": right, **rest}}:
             yield from _value(left, depth)
@@ -182,7 +184,7 @@ def _statement(statement: Json, depth: int) -> Iterator[str]:
             yield next(iter(statement))
         case str():
             # A statement that nft 1.0.6 has no JSON for comes as text.
-            yield from (word for word in split(statement).words if word != "\n")
+            yield from split(statement)
         case _:
             yield from ("?", json.dumps(statement, sort_keys=True))
 
@@ -207,7 +209,7 @@ def _value(value: Json, depth: int) -> Iterator[str]:
     """The words of an expression."""
     depth += 1
     if depth > _DEEPEST:
-        raise Strange("deeply nested JSON")
+        raise UnsupportedSyntax("deeply nested JSON")
     match value:
         case bool():
             yield str(int(value))
