@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from itertools import count
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from lbctl.model import decimal
 from lbctl_nftables.reading import symbols
@@ -34,7 +34,7 @@ from lbctl_nftables.reading.syntax import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from lbctl_nftables.reading.syntax import Key, Members, Operand, Source, Statement
 
@@ -45,10 +45,18 @@ def _words(text: str) -> frozenset[str]:
 
 def _table(text: str) -> Mapping[str, frozenset[str]]:
     """Return the words behind each word of `word: words`, a line each."""
-    lines = [line.partition(":") for line in text.strip().splitlines()]
-    return {head.strip(): frozenset(words.split()) for head, _, words in lines}
+    lines = [line.partition(":") for line in re.sub(r"\n {8,}", " ", text.strip()).splitlines()]
+    return {head.strip(): _words(words) for head, _, words in lines}
 
 
+def _shape(text: str) -> re.Pattern[str]:
+    """Return what matches words, each with a line end behind it: `WORD` is any, the rest as in a pattern."""
+    plain = {"WORD": r"[^\n]+\n", "(": "(?:"}
+    parts = [plain.get(each, each if each in _OPERATORS else f"{each}\n") for each in text.split()]
+    return re.compile("".join(parts))
+
+
+_OPERATORS = frozenset({"(", ")", ")?", ")*", "|"})
 #: Keys that may stand without the word `meta`, and those that may not.
 _META = _words("""
     mark iif oif iifname oifname iiftype oiftype skuid skgid pkttype cpu iifgroup oifgroup cgroup rtclassid
@@ -59,7 +67,7 @@ _ONLY_META = _words("""
     ibrvproto nftrace broute
 """)
 #: Headers and what else has fields of its own, with these fields.
-_HEADERS = _table("""
+_FIELDS = _table("""
     ip: saddr daddr protocol version hdrlength dscp ecn length id frag-off ttl checksum
     ip6: saddr daddr nexthdr version dscp ecn flowlabel length hoplimit
     ether: saddr daddr type
@@ -85,57 +93,98 @@ _HEADERS = _table("""
     mh: type nexthdr hdrlength reserved checksum
     srh: flags tag sid seg-left last-entry
     socket: transparent mark wildcard cgroupv2
-    ct: state status mark direction helper zone l3proto protocol expiration id label bytes packets avgpkt
+    ct: state status mark direction helper zone l3proto protocol expiration id label event timeout
+        expectation secmark bytes packets avgpkt
 """)
-#: Behind a direction of a connection.
-_CT_WAY = _words("saddr daddr proto-src proto-dst l3proto protocol zone packets bytes avgpkt label")
+#: Fields of more words, by the first one.
+_LONG_FIELDS = {
+    "fib": _shape("fib WORD ( [.] WORD )* ( type | oif | oifname )"),
+    "ct": _shape("""ct ( original | reply ) ( ip | ip6 )? ( saddr | daddr | proto-src | proto-dst | l3proto |
+        protocol | zone | packets | bytes | avgpkt | label )"""),
+    "@": _shape("@ WORD , WORD , WORD"),
+    "osf": _shape("osf ( ttl WORD )? ( name | version )"),
+    "ipsec": _shape("ipsec ( in | out ) ( spnum WORD )? ( ip | ip6 )? ( reqid | spi | saddr | daddr )"),
+    "exthdr": _shape("exthdr WORD"),
+    **dict.fromkeys(
+        ("tcp", "ip", "sctp"),
+        _shape("""WORD ( option | chunk ) ( @ WORD , WORD , WORD | WORD (
+            (?!exists|missing|set|vmap|map|eq|ne|lt|gt|le|ge)[a-z][a-z-]* )? )"""),
+    ),
+}
+#: An object by its name, or by a map.
+_NAMED = r"name WORD ( ( WORD )? map ( @ WORD | \{ ( [^}\n]+ )* \} ) )?"
+#: Statements that change nothing here.
+_PASSIVE = {
+    "counter": _shape(f"counter ( packets WORD bytes WORD | {_NAMED} )?"),
+    "log": _shape("""log ( ( prefix | level | group | snaplen | queue-threshold ) WORD | flags (
+        all | skuid | ether | ip WORD | tcp WORD ( , WORD )* ) )*"""),
+    "last": _shape("last ( used WORD )?"),
+    "notrack": _shape("notrack"),
+    "reset": _shape("reset WORD option WORD"),
+}
+_AMOUNT = "WORD ( bytes | kbytes | mbytes )"
+_PER = "( second | minute | hour | day | week )"
+#: Statements of which the traffic decides whether they match.
+_LIMITS = {
+    "limit": _shape(
+        f"""limit ( {_NAMED} | rate ( over )? ( ( WORD | {_AMOUNT} ) / {_PER} | WORD [km]?bytes/[a-z]+ )
+        ( burst WORD ( packets | bytes | kbytes | mbytes ) )? )"""
+    ),
+    "quota": _shape(f"quota ( {_NAMED} | ( over | until )? {_AMOUNT} ( used {_AMOUNT} )? )"),
+    "ct": _shape("ct count ( over )? WORD"),
+}
+#: What an element may have beside its key and data.
+_EXTRA = re.compile(
+    "|".join(
+        each.pattern
+        for each in (
+            _shape("( timeout | expires ) WORD"),
+            _PASSIVE["counter"],
+            _PASSIVE["last"],
+            *_LIMITS.values(),
+        )
+    )
+)
+#: The burst that nft prints since 1.1 if none is given.
+_DEFAULT_BURST = " burst 5 packets"
 _RELATIONS = {"==": "==", "!=": "!=", "<": "<", ">": ">", "<=": "<=", ">=": ">="} | {
     "eq": "==", "ne": "!=", "lt": "<", "gt": ">", "le": "<=", "ge": ">=",
 }  # fmt: skip
-_LOG = frozenset({"prefix", "level", "group", "snaplen", "queue-threshold", "flags"})
 _PLAIN = frozenset({"accept", "drop", "return", "continue"})
+_JUMPS = frozenset({"jump", "goto"})
 _NAT = frozenset({"dnat", "snat", "redirect", "masquerade"})
+_UPDATES = frozenset({"update", "add", "delete", "set"})
 _AFTER_FAMILY = {"to", "addr", "prefix", "interval"}
+#: What stands behind an element that has nothing beside its key and data.
+_BEHIND_ELEMENT = frozenset({":", ",", "}"})
+_MARKS = frozenset({"mark", "ct mark"})
 _FLAGS = frozenset({"random", "fully-random", "persistent"})
+_NO_FLAGS: frozenset[str] = frozenset()
 #: Words of statements behind a mark that is computed in a way that is not known.
-_AHEAD = _PLAIN | _NAT | {"jump", "goto", "counter", "comment", "log", ""}
+_AHEAD = _PLAIN | _NAT | _JUMPS | {"counter", "comment", "log"}
+_PICKING = frozenset({"numgen", "jhash", "symhash"})
 #: Operators on bits, the tightest first.
 _BITWISE = {"&": 0, "and": 0, "^": 1, "xor": 1, "|": 2, "or": 2}
-_SHIFTS = frozenset({"<<", ">>", "lshift", "rshift"})
+_OPERATOR = frozenset({*_BITWISE, "<<", ">>", "lshift", "rshift"})
+_NO_BITS = (Element(("0",)),)
 _HEXADECIMAL = re.compile(r"0[xX][0-9A-Fa-f]{1,18}")
-_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_TIME = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m(?!s))?(?:(\d{1,9})s?)?(?:\d+ms)?", re.ASCII)
 _BITS = 32
 _EVERY_BIT = (1 << _BITS) - 1
 #: A condition of so many words is remembered: rules repeat them endlessly. How many are, at most.
 _LENGTHS = (2, 3)
 _MOST_SEEN = 1 << 14
 #: Words behind which a condition goes on.
-_GOES_ON = frozenset({",", ".", "-", "/", ":", "map", "vmap", "set", *_BITWISE, *_SHIFTS, *_RELATIONS})
-
-
-_PICKING = frozenset({"numgen", "jhash", "symhash"})
-#: Words behind an option of a header that are no field of it.
-_NO_FIELD = frozenset({"exists", "missing", "set", "map", "vmap", *_RELATIONS})
-#: What an element may have beside its key and data.
-_EXTRAS = frozenset({"comment", "timeout", "expires", "counter", "limit", "quota", "last", "ct"})
-_NO_FLAGS: frozenset[str] = frozenset()
-_NO_BITS = (Element(("0",)),)
+_GOES_ON = frozenset({",", ".", "-", "/", ":", "map", "vmap", "set", *_OPERATOR, *_RELATIONS})
 _field = lru_cache(maxsize=1 << 8)(Field)
 
 
 def seconds(text: str) -> int | None:
     """Return the seconds of `1d2h3m4s`, or of a bare number of them; None for anything else."""
-    total, digits = 0, ""
-    for place, letter in enumerate(text):
-        if letter in "0123456789":
-            digits += letter
-        elif letter in _UNITS and digits and len(digits) < 10 and text[place : place + 2] != "ms":
-            total, digits = total + int(digits) * _UNITS[letter], ""
-        elif text[place:] == "ms" and digits:
-            return total
-        else:
-            return None
-    return int(digits) if digits and not total and len(digits) < 10 else None if digits else total
+    found = _TIME.fullmatch(text)
+    if found is None:
+        return None
+    return sum(int(each or 0) * unit for each, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
 
 
 def number(text: str, *, bits: int = _BITS) -> int:
@@ -155,74 +204,79 @@ class Grammar:
     """Reads rules and lists of elements, one after the other, each from its words."""
 
     def __init__(self) -> None:
-        #: Those that are read, an empty one behind them, and the place of the next one.
-        self._words: Sequence[str] = ("",)
+        #: Those that are read, with an empty one behind them, the place of the next one, and that one.
+        self._words: tuple[str, ...] = ("",)
         self._at = 0
-        self._comment = ""
+        self._next = ""
         self._seen: dict[Sequence[str], Match] = {}
         self._idents = count(1)
 
     def rule(self, words: Sequence[str]) -> tuple[tuple[Statement, ...], str]:
         """Return the statements of a rule, and its comment."""
-        self._words, self._at, self._comment = (*words, ""), 0, ""
+        self._begin(words)
         made: list[Statement] = []
+        comment = ""
         while self._at < len(words):
             begin = self._at
             try:
-                word = words[begin]
-                read = self._STATEMENTS.get(word)
-                if read is None:
-                    statement = self._about_packet()
-                else:
-                    self._at += 1
-                    statement = read(self)
+                if self._next == "comment":
+                    self._take()
+                    comment = unquoted(self._take())
+                elif self._next not in _PASSIVE:
+                    statement = self._statement()
+                    if statement is not None:
+                        made.append(statement)
+                elif self._shaped(_PASSIVE[self._next]) is None:
+                    raise UnsupportedSyntax(self._next)
             except UnsupportedSyntax:
                 made.append(Unknown(" ".join(words[begin:])))
                 break
-            if statement is not None:
-                made.append(statement)
-        return tuple(made), self._comment
+        return tuple(made), comment
 
     def elements(self, words: Sequence[str]) -> tuple[Element, ...]:
         """Return the elements between two braces, which are all of `words`; raise `UnsupportedSyntax`."""
-        self._words, self._at = (*words, ""), 0
+        self._begin(words)
         made = self._braces()
         if self._at < len(words):
-            raise UnsupportedSyntax(self._word())
+            raise UnsupportedSyntax(self._next)
         return made
 
     # -- words
 
-    def _word(self, ahead: int = 0) -> str:
-        place = self._at + ahead
-        return self._words[place] if place < len(self._words) else ""
+    def _begin(self, words: Sequence[str]) -> None:
+        self._words = (*words, "")
+        self._go(0)
+
+    def _go(self, place: int) -> None:
+        self._at = place
+        self._next = self._words[place]
 
     def _take(self) -> str:
         """Take the next word."""
-        word = self._words[self._at]
+        word = self._next
         if not word:
             raise UnsupportedSyntax(word)
         self._at += 1
+        self._next = self._words[self._at]
         return word
-
-    def _before(self) -> str:
-        """Return the word that was taken last."""
-        return self._words[self._at - 1]
 
     def _expect(self, *wanted: str) -> str:
         """Take the next word, which is one of `wanted`."""
-        word = self._words[self._at]
-        if word not in wanted or not word:
-            raise UnsupportedSyntax(word)
-        self._at += 1
-        return word
+        if self._next not in wanted:
+            raise UnsupportedSyntax(self._next)
+        return self._take()
 
     def _taken(self, *wanted: str) -> bool:
         """Return True if the next word is one of these, and take it."""
-        if self._words[self._at] in wanted:
-            self._at += 1
-            return True
-        return False
+        if self._next not in wanted:
+            return False
+        self._at += 1
+        self._next = self._words[self._at]
+        return True
+
+    def _ahead(self, count: int = 1) -> str:
+        """Return the word behind the next ones."""
+        return "".join(self._words[self._at + count : self._at + count + 1])
 
     def _text(self, begin: int) -> str:
         """Return the words that were taken from a place on."""
@@ -230,89 +284,44 @@ class Grammar:
 
     def _skip_to(self, *ends: str) -> None:
         """Take all words up to one of these, or to the end."""
-        while self._words[self._at] not in ends and self._words[self._at]:
-            self._at += 1
-
-    # -- statements; each begins behind its first word
-
-    def _named(self) -> None:
-        self._comment = unquoted(self._take())
-
-    def _counter(self) -> None:
-        if self._taken("packets"):
-            self._take()
-            self._expect("bytes")
-            self._take()
-        elif self._taken("name"):
-            self._operand()
-
-    def _log(self) -> None:
-        while self._word() in _LOG:
-            if self._take() == "flags" and self._word() in {"tcp", "ip"}:
-                self._at += 1
-            self._take()
-            while self._taken(","):
-                self._take()
-
-    def _last(self) -> None:
-        if self._taken("used"):
+        while self._next and self._next not in ends:
             self._take()
 
-    def _reset(self) -> None:
-        self._at += 2
-        self._take()
+    def _shaped(self, shape: re.Pattern[str]) -> str | None:
+        """Take the words of a shape and return them; None if those ahead have another one."""
+        begin = self._at
+        found = shape.match("\n".join(self._words[begin:]))
+        if found is None:
+            return None
+        self._go(begin + found[0].count("\n"))
+        return self._text(begin)
 
-    def _nothing(self) -> None:
-        """A statement of one word that changes nothing here."""
+    # -- statements
+
+    def _statement(self) -> Statement | None:
+        """Read the next statement; None for one that changes nothing here."""
+        word = self._next
+        if word in _PLAIN or word in _JUMPS:
+            return self._verdict()
+        if word in _NAT:
+            return self._nat(self._take())
+        if word == "reject":
+            self._skip_to()
+            return Verdict("drop")
+        if word in _LIMITS and (text := self._shaped(_LIMITS[word])) is not None:
+            return Limit(text.removesuffix(_DEFAULT_BURST))
+        return self._update(self._take()) if word in _UPDATES else self._about_packet()
 
     def _verdict(self) -> Verdict:
-        return Verdict(self._before())
-
-    def _jump(self) -> Verdict:
-        kind = self._before()
-        if self._word() == "{":
+        kind = self._take()
+        if kind in _PLAIN:
+            return Verdict(kind)
+        if self._next == "{":
             raise UnsupportedSyntax("{")
         return Verdict(kind, unquoted(self._take()))
 
-    def _reject(self) -> Verdict:
-        self._skip_to()
-        return Verdict("drop")
-
-    def _limit(self) -> Limit:
-        begin = self._at - 1
-        if self._taken("name"):
-            self._operand()
-            return Limit(self._text(begin))
-        self._expect("rate")
-        self._taken("over")
-        self._take()
-        self._taken("kbytes", "mbytes", "bytes")
-        self._expect("/")
-        self._expect("second", "minute", "hour", "day", "week")
-        text = self._text(begin)
-        if self._taken("burst"):
-            burst = f"{self._take()} {self._expect('packets', 'bytes', 'kbytes', 'mbytes')}"
-            # The default, which nft prints since 1.1 only.
-            text += f" burst {burst}" if burst != "5 packets" else ""
-        return Limit(text)
-
-    def _quota(self) -> Limit:
-        begin = self._at - 1
-        if self._taken("name"):
-            self._operand()
-        else:
-            self._taken("over", "until")
-            self._amount()
-            if self._taken("used"):
-                self._amount()
-        return Limit(self._text(begin))
-
-    def _amount(self) -> None:
-        self._take()
-        self._expect("bytes", "kbytes", "mbytes")
-
-    def _update(self) -> Update:
-        if self._before() == "set":
+    def _update(self, verb: str) -> Update:
+        if verb == "set":
             # `set update ip saddr @name` is how nft wrote it before 0.9.
             self._expect("update", "add")
             key, timeout, limited = self._updated()
@@ -335,17 +344,16 @@ class Grammar:
         key = " . ".join(named) if len(named) == len(fields) else self._text(begin)
         timeout = seconds(self._take()) if self._taken("timeout") else None
         limited = ""
-        while self._word() in {"counter", "limit", "ct", "quota", "last"}:
-            begin = self._at
-            # Each client's own statement.
-            self._skip_to(":", "}", "@")
-            if self._words[begin] not in {"counter", "last"}:
-                limited = self._text(begin)
+        while self._next in _PASSIVE or self._next in _LIMITS:
+            is_limit = self._next in _LIMITS
+            text = self._shaped((_LIMITS if is_limit else _PASSIVE)[self._next])
+            if text is None:
+                raise UnsupportedSyntax(self._next)
+            limited = text if is_limit else limited
         return key, timeout, limited
 
-    def _nat(self) -> Nat:
-        kind = self._before()
-        family = self._take() if self._word() in {"ip", "ip6"} and self._word(1) in _AFTER_FAMILY else ""
+    def _nat(self, kind: str) -> Nat:
+        family = self._take() if self._next in {"ip", "ip6"} and self._ahead() in _AFTER_FAMILY else ""
         if self._taken("addr"):
             self._expect(".")
             self._expect("port")
@@ -354,30 +362,30 @@ class Grammar:
         address: Operand | None = None
         port: Operand | None = None
         if self._leads(kind):
-            if self._word() != ":":
+            if self._next != ":":
                 address = self._operand()
             if self._taken(":"):
                 port = self._operand()
         flags = set()
-        while self._word() in _FLAGS or self._word() == ",":
+        while self._next in _FLAGS or self._next == ",":
             flags.add(self._take())
         return Nat(kind, address, port, family, frozenset(flags - {","}) if flags else _NO_FLAGS)
 
     def _leads(self, kind: str) -> bool:
         """Return True if an endpoint follows; `dnat 10.0.0.1:80` and `redirect :80` need no `to`."""
-        if self._taken("to") or self._word() == ":":
+        if self._taken("to") or self._next == ":":
             return True
-        return kind in {"dnat", "snat"} and self._word() not in _FLAGS | {"comment", ""}
+        return kind in {"dnat", "snat"} and self._next not in _FLAGS | {"comment", ""}
 
     # -- conditions and assignments
 
     def _about_packet(self) -> Statement | None:
-        for length in _LENGTHS:
-            known = self._seen.get(self._words[self._at : self._at + length])
-            if known is not None and self._word(length) not in _GOES_ON:
-                self._at += length
-                return known
         begin = self._at
+        for length in _LENGTHS:
+            known = self._seen.get(self._words[begin : begin + length])
+            if known is not None and self._ahead(length) not in _GOES_ON:
+                self._go(begin + length)
+                return known
         made = self._match()
         length = self._at - begin
         if isinstance(made, Match) and isinstance(made.key, Field) and length in _LENGTHS:
@@ -388,35 +396,30 @@ class Grammar:
 
     def _match(self) -> Statement | None:
         begin = self._at
-        if self._word() == "ct" and self._word(1) == "count":
-            self._at += 2
-            self._taken("over")
-            self._take()
-            return Limit(self._text(begin))
         source = self._source()
         if isinstance(source, Field) and self._taken("set"):
             return self._assignment(source)
         if self._taken("vmap"):
             return Vmap(source, self._members())
-        op = _RELATIONS.get(self._word(), "")
-        self._at += bool(op)
+        op = "=="
+        if self._next in _RELATIONS:
+            op = _RELATIONS[self._take()]
         members: Members
-        if self._word() in {"{", "@"}:
+        if self._next in {"{", "@"}:
             members = self._members()
         elif self._taken("!"):
-            source, members = self._bits_of(source, self._listed()), _NO_BITS
-        elif self._word() == "(":
+            source, members = _bits_of(source, self._listed()), _NO_BITS
+        elif self._next == "(":
             members = (Element((self._inside(),)),)
         else:
             members = self._listed()
-        if self._taken("/"):
+        if self._next == "/" and not isinstance(members, Ref):
             # What `tcp flags syn / syn,ack` compares: `tcp flags & (syn|ack) == syn`.
-            if isinstance(members, Ref):
-                raise UnsupportedSyntax("/")
-            source, members = self._bits_of(source, self._listed()), (Element((_joined(members),)),)
-        if self._is_computed() or self._word() in {"/", "map", ":"}:
-            raise UnsupportedSyntax(self._word())
-        return Match(source, op or "==", members, self._text(begin))
+            self._take()
+            source, members = _bits_of(source, self._listed()), (Element((_joined(members),)),)
+        if self._next in _OPERATOR or self._next in {"/", "map", ":"}:
+            raise UnsupportedSyntax(self._next)
+        return Match(source, op, members, self._text(begin))
 
     def _assignment(self, field: Field) -> SetMark | None:
         begin = self._at
@@ -424,18 +427,17 @@ class Grammar:
         try:
             value = self._computed()
             if value is None:
-                self._at = begin
+                self._go(begin)
                 value = self._operand()
             while self._taken(",", ":"):
                 self._key()
-            is_whole = not self._is_computed()
+            is_whole = self._next not in _OPERATOR
         except UnsupportedSyntax:
             value, is_whole = None, False
         if not is_whole:
             # Computed in another way from what the packet or connection has.
-            self._at = max(begin, self._at)
             self._skip_to(*_AHEAD)
-        if field.name in {"mark", "ct mark"}:
+        if field.name in _MARKS:
             return SetMark("ct" if field.name == "ct mark" else "meta", value if is_whole else None)
         # Another part of the packet is written. A choice would balance packets, which no connection tracking
         # follows; all else has no meaning here.
@@ -445,15 +447,15 @@ class Grammar:
 
     def _computed(self) -> Computed | None:
         """Return a mark made of a mark and of numbers; None for anything else."""
-        if self._word() not in {"meta", "mark", "ct"}:
+        if self._next not in {"meta", "mark", "ct"}:
             return None
         field = self._field()
         mask, flip, loosest = _EVERY_BIT, 0, 0
-        while self._word() in _BITWISE:
+        while self._next in _BITWISE:
             operator = _BITWISE[self._take()]
             if operator < loosest:
                 # It binds tighter than the one before it.
-                raise UnsupportedSyntax(self._word())
+                raise UnsupportedSyntax(self._next)
             loosest, bits = operator, number(self._take())
             if operator == 0:
                 mask, flip = mask & bits, flip & bits
@@ -461,7 +463,7 @@ class Grammar:
                 flip ^= bits
             else:
                 mask, flip = mask & ~bits, flip | bits
-        if field.name not in {"mark", "ct mark"} or self._word() in {"map", "."}:
+        if field.name not in _MARKS or self._next in {"map", "."}:
             return None
         return Computed("ct" if field.name == "ct mark" else "meta", mask, flip)
 
@@ -470,64 +472,52 @@ class Grammar:
     def _operand(self) -> Operand:
         """Read a value, a look-up, or a number that is picked."""
         begin = self._at
-        if self._word()[:1].isdigit():
+        if self._next[:1].isdigit():
             return self._key()
         try:
             source = self._source()
         except UnsupportedSyntax:
-            self._at = begin
+            self._go(begin)
             return self._key()
         if self._taken("map"):
             return Lookup(source, self._members())
         if isinstance(source, Pick):
             return source
-        raise UnsupportedSyntax(self._word())
+        raise UnsupportedSyntax(self._next)
 
     def _source(self) -> Source:
         """Read what a statement is about: a field, some bits of it, several fields, or a picked number."""
-        if self._word() in {"numgen", "jhash", "symhash"}:
+        if self._next in _PICKING:
             return self._pick()
         field = self._field()
-        if self._word() == ".":
+        if self._next == ".":
             parts = [field]
             while self._taken("."):
                 parts.append(self._field())
             return Concat(tuple(parts))
-        return self._masked(field) if self._is_computed() else field
+        return self._masked(field) if self._next in _OPERATOR else field
 
     def _masked(self, field: Field) -> Source:
         """Read the bits of a field that count, by their numbers or names; or what is computed, verbatim."""
         begin = self._at
         if self._taken("&", "and"):
-            text = self._inside() if self._word() == "(" else self._take()
-            if not self._is_computed():
+            text = self._inside() if self._next == "(" else self._take()
+            if self._next not in _OPERATOR:
                 bits = symbols.mask(field.name, text)
                 if bits is None and text[0] != "(" and "." not in text and ":" not in text:
                     bits = number(text)
                 return Masked(field, bits) if bits is not None else Field(f"{field.name} & {text}")
-        if field.name in {"mark", "ct mark"}:
+        if field.name in _MARKS:
             # No field of a packet: rules change it.
-            raise UnsupportedSyntax(self._word())
-        while self._is_computed():
-            self._at += 1
-            self._inside() if self._word() == "(" else self._take()
+            raise UnsupportedSyntax(self._next)
+        while self._next in _OPERATOR:
+            self._take()
+            self._inside() if self._next == "(" else self._take()
         return Field(f"{field.name} {self._text(begin)}")
-
-    def _is_computed(self) -> bool:
-        """Return True if an operator on bits follows."""
-        return self._word() in _BITWISE or self._word() in _SHIFTS
-
-    def _bits_of(self, field: Source, bits: Sequence[Element]) -> Masked:
-        """Return some bits of a field, by their names."""
-        mask = symbols.mask(field.name, _joined(bits)) if isinstance(field, Field) else None
-        if mask is None or not isinstance(field, Field):
-            raise UnsupportedSyntax("/")
-        return Masked(field, mask)
 
     def _inside(self) -> str:
         """Read what stands in parentheses, as text: names of bits."""
         begin = self._at
-        self._expect("(")
         self._skip_to(")")
         self._expect(")")
         return "".join(self._words[begin : self._at])
@@ -544,7 +534,7 @@ class Grammar:
         modulus = number(self._take())
         if not modulus:
             raise UnsupportedSyntax("mod 0")
-        while self._word() in {"seed", "offset"}:
+        while self._next in {"seed", "offset"}:
             if self._take() == "seed":
                 seed = number(self._take())
             else:
@@ -552,67 +542,19 @@ class Grammar:
         return Pick(kind, modulus, offset, of, seed, next(self._idents))
 
     def _field(self) -> Field:
-        word, key = self._take(), self._word()
-        if key in _HEADERS.get(word, ()):
-            self._at += 1
+        word, key = self._next, self._ahead()
+        if key in _FIELDS.get(word, ()):
+            self._go(self._at + 2)
             return _field(f"{word} {key}")
         if word in _META:
-            return _field(word)
-        read = self._FIELDS.get(word)
-        if read is None:
+            return _field(self._take())
+        if word == "meta" and (key in _META or key in _ONLY_META):
+            self._go(self._at + 2)
+            return _field(key if key in _META else f"meta {key}")
+        text = self._shaped(_LONG_FIELDS[word]) if word in _LONG_FIELDS else None
+        if text is None:
             raise UnsupportedSyntax(word)
-        return Field(read(self))
-
-    def _meta(self) -> str:
-        key = self._take()
-        if key not in _META and key not in _ONLY_META:
-            raise UnsupportedSyntax(key)
-        return key if key in _META else f"meta {key}"
-
-    def _fib(self) -> str:
-        flags = [self._take()]
-        while self._taken("."):
-            flags.append(self._take())
-        return f"fib {' . '.join(flags)} {self._expect('type', 'oif', 'oifname')}"
-
-    def _connection(self) -> str:
-        """Read something of one direction of a connection."""
-        way = self._expect("original", "reply")
-        family = f" {self._take()}" if self._word() in {"ip", "ip6"} else ""
-        return f"ct {way}{family} {self._expect(*_CT_WAY)}"
-
-    def _option(self) -> str:
-        """Read an option of a header, or one of its fields: `tcp option maxseg size`."""
-        word, kind = self._before(), self._expect("option", "chunk")
-        name = self._raw() if self._taken("@") else self._take()
-        has_field = self._word().islower() and self._word() not in _NO_FIELD
-        return f"{word} {kind} {name}{f' {self._take()}' if has_field else ''}"
-
-    def _exthdr(self) -> str:
-        return f"exthdr {self._take()}"
-
-    def _raw(self) -> str:
-        """Read a place in a packet, behind its `@`: `nh,0,4`."""
-        begin = self._at
-        for _ in range(2):
-            self._take()
-            self._expect(",")
-        self._take()
-        return f"@{''.join(self._words[begin : self._at])}"
-
-    def _osf(self) -> str:
-        if self._taken("ttl"):
-            self._take()
-        return f"osf {self._expect('name', 'version')}"
-
-    def _ipsec(self) -> str:
-        begin = self._at
-        self._expect("in", "out")
-        if self._taken("spnum"):
-            self._take()
-        self._taken("ip", "ip6")
-        self._expect("reqid", "spi", "saddr", "daddr")
-        return f"ipsec {self._text(begin)}"
+        return Field(text)
 
     # -- values, sets and maps
 
@@ -648,38 +590,24 @@ class Grammar:
     def _element(self) -> Element:
         key = ANYTHING if self._taken("*") else self._bits(self._key())
         comment = self._extras()
-        data: Verdict | Key | None = None
-        if self._taken(":"):
-            word = self._word()
-            if word in _PLAIN:
-                data = Verdict(self._take())
-            elif word in {"jump", "goto"}:
-                self._at += 1
-                data = self._jump()
-            else:
-                data = self._key()
-            comment = self._extras() or comment
-        return Element(key, data, comment)
+        if not self._taken(":"):
+            return Element(key, None, comment)
+        data = self._verdict() if self._next in _PLAIN or self._next in _JUMPS else self._key()
+        return Element(key, data, self._extras() or comment)
 
     def _extras(self) -> str:
         """Read what belongs to an element beside its key and data; return its comment."""
         comment = ""
-        while (word := self._word()) in _EXTRAS:
-            self._at += 1
-            match word:
-                case "comment":
-                    comment = unquoted(self._take())
-                case "timeout" | "expires":
-                    self._take()
-                case "counter":
-                    self._counter()
-                case _:
-                    self._skip_to(":", ",", "}")
+        while self._next not in _BEHIND_ELEMENT:
+            if self._taken("comment"):
+                comment = unquoted(self._take())
+            elif self._shaped(_EXTRA) is None:
+                break
         return comment
 
     def _key(self) -> Key:
         first = self._value()
-        if self._words[self._at] != ".":
+        if self._next != ".":
             return (first,)
         parts = [first]
         while self._taken("."):
@@ -688,32 +616,28 @@ class Grammar:
 
     def _value(self) -> str:
         word = self._take()
-        if not (word[0].isalnum() or word[0] in '"[:_') or word == ":" or word in {"set", "map", "vmap"}:
+        if not (word[0].isalnum() or word[0] in '"[:_') or word in {":", "set", "map", "vmap"}:
             raise UnsupportedSyntax(word)
         first = _bare(word)
         if first == "*":
             raise UnsupportedSyntax(word)
-        if self._words[self._at] == "-" and (self._word(1)[:1].isalnum() or ":" in self._word(1)):
-            self._at += 1
+        if self._next == "-" and (self._ahead()[:1].isalnum() or ":" in self._ahead()):
+            self._take()
             return f"{first}-{_bare(self._take())}"
         return first
-
-    #: How statements are read, and fields, by their first word.
-    _STATEMENTS: ClassVar[Mapping[str, Callable[[Grammar], Statement | None]]] = {
-        "comment": _named, "counter": _counter, "log": _log, "last": _last, "notrack": _nothing,
-        "limit": _limit, "quota": _quota, "jump": _jump, "goto": _jump, "reject": _reject, "reset": _reset,
-        **dict.fromkeys(_PLAIN, _verdict), **dict.fromkeys(_NAT, _nat),
-        **dict.fromkeys(("update", "add", "delete", "set"), _update),
-    }  # fmt: skip
-    _FIELDS: ClassVar[Mapping[str, Callable[[Grammar], str]]] = {
-        "meta": _meta, "fib": _fib, "ct": _connection, "tcp": _option, "ip": _option, "sctp": _option,
-        "exthdr": _exthdr, "@": _raw, "osf": _osf, "ipsec": _ipsec,
-    }  # fmt: skip
 
 
 def _bare(word: str) -> str:
     """Return a value without quotes or brackets."""
     return word if word[0].isalnum() else unquoted(word).strip("[]")
+
+
+def _bits_of(field: Source, bits: Sequence[Element]) -> Masked:
+    """Return some bits of a field, by their names."""
+    mask = symbols.mask(field.name, _joined(bits)) if isinstance(field, Field) else None
+    if mask is None or not isinstance(field, Field):
+        raise UnsupportedSyntax("/")
+    return Masked(field, mask)
 
 
 def _joined(elements: Sequence[Element]) -> str:
