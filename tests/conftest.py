@@ -1,7 +1,15 @@
 """What holds for all tests."""
 
+import pytest
 from hypothesis import settings
+
+from support.documents import validate_what_is_printed
 
 # A time limit for each example measures what else this machine does. A test that hangs has `timeout`.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+@pytest.fixture(autouse=True)
+def _documents_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    validate_what_is_printed(monkeypatch)

@@ -61,24 +61,30 @@ def lift(program: Program) -> Lifted:
     services: list[LiftedService] = []
     unsupported: list[str] = []
     for word in layout.WORD.values():
+        # Without it, no connection from outside reaches a service.
+        entrance = (word, "jump", layout.NAT, "PREROUTING")
+        if not any(item.key[:4] == entrance for item in program.of_kind("jump")):
+            continue
         chains = {
             item.key[3]: item.text
             for item in program.of_kind("chain")
             if item.key[0] == word and item.key[2] == layout.NAT
         }
         for rule, target, local in _found(chains, program.owner):
+            led = target in chains and rule.text.endswith(f" -g {target}")
+            listener = _listener(rule, local=local) if led else None
+            name = rule.option("--comment") or ""
+            if listener is None:
+                unsupported.append(rule.text)
+                continue
+            # What clients get that are not allowed is no share.
+            served = layout.chain(program.owner, name, layout.SERVED)
+            entry = served if served in chains else target
             try:
-                led = target in chains and rule.text.endswith(f" -g {target}")
-                listener = _listener(rule, local=local) if led else None
-                if listener is None:
-                    raise _Lost
-                name = rule.option("--comment") or ""
-                # What clients get that are not allowed is no share.
-                served = layout.chain(program.owner, name, layout.SERVED)
-                entry = served if served in chains else target
                 services.append(_service(word, listener, name, entry, chains))
             except (_Lost, ValueError):
                 unsupported.append(rule.text)
+                services.append(_unknown(word, listener, name))
     return Lifted(services=tuple(services), unsupported=tuple(unsupported))
 
 
@@ -112,6 +118,12 @@ def _service(
         slots=picked.slots,
         odds=picked.odds,
         action=walk.action,
+    )
+
+
+def _unknown(word: str, listener: Listener, name: str) -> LiftedService:
+    return LiftedService(
+        name=name, family=layout.FAMILY[word], listener=listener, mode="unknown", slots=(), action="none"
     )
 
 

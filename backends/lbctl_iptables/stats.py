@@ -12,18 +12,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lbctl.host import Host
+    from lbctl.model import Family
     from lbctl.spi import Count
     from lbctl_iptables.rules import Dump
 
 
 def stats(host: Host, driver: str, owner: str) -> tuple[Count, ...]:
     """See `lbctl.spi.Backend.stats`."""
-    return tally(row for dump in dumps(host, driver, owner).values() for row in _rows(dump))
+    read = dumps(host, driver, owner)
+    return tally(row for word, dump in read.items() for row in _rows(layout.FAMILY[word], dump))
 
 
-def _rows(dump: Dump) -> Iterator[tuple[str, str, int, int]]:
+def _rows(family: Family, dump: Dump) -> Iterator[tuple[str, Family, str, int, int]]:
     for (table, _), chain in dump.chains.items():
         for rule in chain.rules if table == layout.NAT else ():
             to, comment = rule.endpoint, rule.option("--comment")
             if to and comment:
-                yield comment.partition("/")[0], to, rule.packets, rule.bytes
+                yield comment.partition("/")[0], family, to, rule.packets, rule.bytes

@@ -28,6 +28,8 @@ _REST = re.compile(r"meta l4proto (?P<protocol>\w+) goto (?P<chain>\S+)\Z")
 _LEAD = re.compile(
     r"meta l4proto (?P<protocol>\w+) counter (?P<action>redirect|dnat) to :?(?P<to>\d+|\S+:\d+)\Z"
 )
+#: What sends connections to endpoints, however it is written.
+_SENDS = re.compile(r"\b(?:dnat|redirect|vmap)\b")
 _MODES = {
     "numgen inc": "nth",
     "numgen random": "random",
@@ -40,9 +42,10 @@ def lift(program: Program) -> Lifted:
     """See `lbctl.spi.Backend.lift`."""
     services: list[LiftedService] = []
     unsupported: list[str] = []
+    leading = {word: _leading(program, word) for word in layout.WORD.values()}
     for item in program.of_kind("element"):
         word, _, name, key = item.key
-        if name not in layout.DISPATCH:
+        if name not in layout.DISPATCH or name not in leading[word]:
             continue
         chain = layout.verdict(item.text)
         service = layout.service_of_chain(chain) if chain else None
@@ -53,6 +56,14 @@ def lift(program: Program) -> Lifted:
         body = program.by_key.get((word, "rules", str(chain)))
         services.append(_service(program, word, service, listener, body))
     return Lifted(services=tuple(services), unsupported=tuple(unsupported))
+
+
+def _leading(program: Program, word: str) -> frozenset[str]:
+    """The maps that new connections from outside are looked up in; none in a table that is dormant."""
+    body = program.by_key.get((word, "rules", layout.PREROUTING))
+    if body is None or (word, "flags", "dormant") in program.by_key:
+        return frozenset()
+    return frozenset(name for name in layout.DISPATCH if re.search(rf"@{name}$", body.text, re.M))
 
 
 def _service(program: Program, word: str, name: str, listener: Listener, body: Item | None) -> LiftedService:
@@ -70,6 +81,9 @@ def _service(program: Program, word: str, name: str, listener: Listener, body: I
         if _PICK_CHAIN.match(rule) and body:
             slots, mode, action = _by_chains(program, word, body.text.split("\n"), listener.protocol)
             break
+    else:
+        if body and _SENDS.search(body.text):
+            slots, mode = (), "unknown"
     return LiftedService(
         name=name, family=layout.FAMILY[word], listener=listener, mode=mode, slots=slots, action=action
     )

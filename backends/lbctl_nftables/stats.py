@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lbctl.host import Host
+    from lbctl.model import Family
     from lbctl.spi import Count
     from lbctl_nftables.kernel.objects import Rule, Set, Table
 
 
 class _Row(NamedTuple):
-    """What one counter of a service counted for one endpoint."""
+    """What one counter of a service counted for one endpoint in one family."""
 
     service: str
+    family: Family
     to: str
     packets: int
     size: int
@@ -53,16 +55,17 @@ def _table(host: Host, table: Table) -> Iterator[_Row]:
 
 
 def _rows(host: Host, table: Table, declared: Set) -> Iterator[_Row]:
+    family = layout.FAMILY[table.family]
     found = elements.elements(host, table, declared)
     for element, (key, text, comment) in zip(found, spelled(declared, found), strict=True):
         # A set has the endpoint in its key, a page in its data.
         to = lift.to(text if declared.data_types else f": {key}")
         if comment and to and element.packets:
             counts = netlink.number(element.packets), netlink.number(element.octets)
-            yield _Row(comment.partition("/")[0], to, *counts)
+            yield _Row(comment.partition("/")[0], family, to, *counts)
 
 
 def _of_rule(reader: TableReader, table: Table, rule: Rule, service: str) -> Iterator[_Row]:
     to = lift.destination(expressions.spell(table.family, rule.expressions, reader))
     for packets, size in expressions.counters(rule.expressions) if to else ():
-        yield _Row(service, str(to), packets, size)
+        yield _Row(service, layout.FAMILY[table.family], str(to), packets, size)

@@ -14,7 +14,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from lbctl import __version__
+from lbctl.errors import Damaged
 from lbctl.host import TOOL
+from lbctl.model import Shape, read_record
 from lbctl_nftables import drivers
 
 if TYPE_CHECKING:
@@ -27,6 +29,10 @@ _LIBRARIES = (
     "/usr/local/lib/libnftables.so.1*",
     "/lib/*/libnftables.so.1*",
 )
+
+
+#: The identity of a tool, and the fields of its `Record`.
+_SHAPE: Shape = ([str], {"dialect": str, "reason": str, "verified": bool, "generation": str | None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +51,10 @@ class Record:
 def recall(host: Host, driver: str) -> Record | None:
     """The record of the tool behind a driver; None for a tool that was not used yet, or was replaced."""
     try:
-        identity, fields = json.loads(host.recall(_name(driver)) or "[null, null]")
-        return Record(**fields) if identity == _identity(host, driver) else None
-    except (ValueError, TypeError):
+        identity, fields = read_record(host.recall(_name(driver)) or "", _SHAPE)
+    except Damaged:
         return None
+    return Record(**fields) if identity == _identity(host, driver) else None
 
 
 def keep(host: Host, driver: str, record: Record) -> None:

@@ -1,5 +1,34 @@
-"""`python -m lbctl`."""
+"""The program `lbctl`, also as `python -m lbctl`: only what has to be there before the first import."""
 
-from lbctl.cli import main
+import os
+import signal
+import sys
+from types import FrameType
 
-main()
+#: 128 and the number of SIGINT, as a shell has it.
+_INTERRUPTED = 130
+
+
+def start() -> None:
+    """Run lbctl; Ctrl-C ends it with 130 and no traceback, be it while Python still imports."""
+    answers = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if answers:
+        signal.signal(signal.SIGINT, _leave)
+    from lbctl.cli import main
+
+    if answers:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        main()
+    finally:
+        # The exit code is known: nothing may come between it and the end.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    sys.stderr.flush()
+    os._exit(_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    start()

@@ -4,10 +4,12 @@ An error carries a message for the person, a hint for the next step, and the exi
 
     LbctlError
       IntentError        2  the intent file or the command line is wrong
+        NoIntentFile     2  none was named, and there is none
       NoBackend          3  no backend of this host can be used
       Unsupported        3  the backend cannot express a feature that the intent asks for
       PermissionDenied   4  the kernel would refuse us
       ApplyFailed        5  nothing was changed
+        Damaged          5  a record of lbctl's own state is not what was written
       StateUnknown       6  a write was interrupted; what the kernel holds is not known
         ToolCrashed      6  a tool was ended by a signal; reading back settles what the kernel holds
       Stale              7  the kernel changed since the plan, or another lbctl holds the lock
@@ -21,9 +23,10 @@ from typing import ClassVar
 
 
 class LbctlError(Exception):
-    """Base of all errors that lbctl reports: `message`, an optional `hint`, an `exit_code`."""
+    """Base of all errors that lbctl reports: `message`, `hint` or None, `exit_code`, and `code` in JSON."""
 
     exit_code: ClassVar[int] = 1
+    code: ClassVar[str] = "error"
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -48,22 +51,31 @@ class IntentError(LbctlError):
     """The intent cannot be used. `problems` holds every mistake that was found, in file order."""
 
     exit_code = 2
+    code = "invalid-input"
 
     def __init__(self, message: str, *, problems: tuple[Problem, ...] = (), hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.problems = problems
 
 
+class NoIntentFile(IntentError):
+    """No intent file was named, and there is none where lbctl looks for one."""
+
+    code = "no-intent-file"
+
+
 class NoBackend(LbctlError):
     """No backend, or not the one that was asked for, can be used on this host."""
 
     exit_code = 3
+    code = "no-backend"
 
 
 class Unsupported(LbctlError):
     """A backend cannot express a feature of a service, and refuses rather than rendering less."""
 
     exit_code = 3
+    code = "unsupported"
 
     def __init__(self, *, backend: str, service: str, feature: str, needs: str) -> None:
         super().__init__(f'service "{service}": backend {backend} does not support {feature}', hint=needs)
@@ -76,31 +88,44 @@ class PermissionDenied(LbctlError):
     """The kernel wants a capability that this process does not have."""
 
     exit_code = 4
+    code = "permission-denied"
 
 
 class ApplyFailed(LbctlError):
     """The change was refused as a whole; the kernel is as it was."""
 
     exit_code = 5
+    code = "apply-failed"
+
+
+class Damaged(ApplyFailed):
+    """A record of lbctl's own state is not what was written: its message names the place and the fault."""
+
+    code = "damaged-state"
 
 
 class StateUnknown(LbctlError):
     """The change was interrupted; part of it may be in the kernel."""
 
     exit_code = 6
+    code = "state-unknown"
 
 
 class ToolCrashed(StateUnknown):
     """A tool that was writing rules was ended by a signal: the kernel may hold the old or the new rules."""
+
+    code = "tool-crashed"
 
 
 class Stale(LbctlError):
     """What was planned against is no longer there, or another lbctl is at work."""
 
     exit_code = 7
+    code = "stale"
 
 
 class Reverted(LbctlError):
     """A trial ran out unconfirmed and was taken back."""
 
     exit_code = 8
+    code = "reverted"

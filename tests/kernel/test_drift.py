@@ -56,24 +56,28 @@ def test_rules_that_are_gone_are_missing(network: Network, way: tuple[str, ...])
     assert look(network, way)[0] == 0
 
 
+def endpoint(to: str, **shares: str) -> dict[str, Any]:
+    """An endpoint with the same shares in both families."""
+    return {"to": to, **shares, "families": {"ipv4": shares, "ipv6": shares}}
+
+
 def test_what_differs_is_named(network: Network, way: tuple[str, ...]) -> None:
     old = service("old", "82/tcp", "8004")
     assert network.lbctl("apply", "--yes", *way, config=intent(WEB, old)).code == 0
     code, drift = look(network, way, intent(service("web", "80/tcp", "8001", "8002", "8005"), API))
     assert code == 1
-    assert drift["services"][:2] == [
-        {
-            "name": "web",
-            "action": "change",
-            "endpoints": [
-                {"to": "8001", "held": "1/2", "wanted": "1/3"},
-                {"to": "8002", "held": "1/2", "wanted": "1/3"},
-                {"to": "8005", "held": "0/1", "wanted": "1/3"},
-            ],
-        },
-        {"name": "api", "action": "add", "endpoints": [{"to": "8003", "held": "0/1", "wanted": "1/1"}]},
+    assert [(each["name"], each["action"]) for each in drift["services"]] == [
+        ("web", "change"),
+        ("api", "add"),
+        ("old", "remove"),
     ]
-    assert (drift["services"][2]["name"], drift["services"][2]["action"]) == ("old", "remove")
+    web, api, _ = drift["services"]
+    assert web["endpoints"] == [
+        endpoint("8001", held="1/2", wanted="1/3"),
+        endpoint("8002", held="1/2", wanted="1/3"),
+        endpoint("8005", held="0/1", wanted="1/3"),
+    ]
+    assert api["endpoints"] == [endpoint("8003", held="0/1", wanted="1/1")]
     assert {rule["service"] for rule in drift["rules"]} >= {"web", "api", "old"}
     lines = words(
         network, way, intent(service("web", "80/tcp", "8001", "8002", "8005"), API)
@@ -96,8 +100,10 @@ def test_a_table_that_was_put_to_sleep_wakes_as_it_was(
     # nft 1.0.6 shows these as JSON from memory that it never wrote.
     network.tool("nft", "add", "table", "ip", "somebody", "{ flags dormant; }")
     assert network.ask(network.client, host, 80) == ["80"]
-    asleep = [{"service": None, "rule": f"{family} flags dormant"}]
-    assert look(network, options) == (1, {"services": [], "rules": asleep, "elsewhere": []})
+    code, drift = look(network, options)
+    assert (code, drift["rules"]) == (1, [{"service": None, "rule": f"{family} flags dormant"}])
+    asleep = {"listen": "80/tcp", "family": {"ip": "ipv4", "ip6": "ipv6"}[family]}
+    assert [s["listeners"]["added"] for s in drift["services"]] == [[asleep], [asleep | {"listen": "81/tcp"}]]
     shown = network.lbctl("plan", "--exit-code", "--rules", *options, config=BOTH)
     assert shown.code == 1
     assert [line for line in shown.out.splitlines() if line.startswith(("-", "+"))][2:] == [
@@ -123,9 +129,14 @@ def test_rules_that_nothing_leads_to_any_more(network: Network, tool: str, jump:
     way = ("--backend", "iptables", "--driver", jump)
     assert network.lbctl("apply", "--yes", *way, config=BOTH).code == 0
     network.tool(tool, "-t", "nat", "-D", "PREROUTING", "1")
+    code, drift = look(network, way)
     missing = [{"service": None, "rule": "iptables jump nat PREROUTING"}]
-    assert look(network, way) == (1, {"services": [], "rules": missing, "elsewhere": []})
-    assert words(network, way).out.splitlines()[1:] == ["  rules of no service: iptables jump nat PREROUTING"]
+    assert (code, drift["rules"], drift["elsewhere"]) == (1, missing, [])
+    assert words(network, way).out.splitlines()[1:] == [
+        "  web differs: IPv4 clients are not balanced",
+        "  api differs: IPv4 clients are not balanced",
+        "  rules of no service: iptables jump nat PREROUTING",
+    ]
 
 
 def test_rules_of_another_store_are_followed_and_told(network: Network) -> None:

@@ -55,7 +55,7 @@ def test_import_of_right_rules(network: Network, tmp_path: Path, way: str) -> No
     words = ["--from", way] if way in STORES else [str(path) if way == "file" else "-"]
     done = network.lbctl("import", *words, stdin=RULES)
     assert done.code == 0
-    assert "1 service read" in done.err
+    assert "1 service found" in done.err
     # What is printed is a file that lbctl takes, and that renders to the same shares on each backend.
     made = tmp_path / "made.toml"
     made.write_text(done.out)
@@ -92,7 +92,7 @@ def test_findings_are_talk_and_tell_what_is_right(network: Network) -> None:
     assert "[[service]]" not in done.out
     assert "standard input:5: error: every-n-on-each-line" in done.err
     assert "50 %, 25 %" in done.err
-    assert f"  right would be:\n    {TCP} {nth(2)} {A}\n    {TCP} {B}\n" in done.err
+    assert f"  suggested fix:\n    {TCP} {nth(2)} {A}\n    {TCP} {B}\n" in done.err
     found = network.lbctl("import", "-", "--output", "json", stdin=LADDER).json["findings"]
     assert [each["corrected"] for each in found if each["code"] == "every-n-on-each-line"] == [
         [f"{TCP} {nth(2)} {A}", f"{TCP} {B}"]

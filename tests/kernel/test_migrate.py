@@ -55,12 +55,12 @@ def test_services_move_and_return(network: Network, source: str, target: str) ->
     assert rules(network) == before
     moved = network.lbctl(*words, "--yes", config=config)
     assert moved.code == 0, moved.err
-    assert moved.err == "Moved.\n"
+    assert moved.err == "Migrated.\n"
     assert sorted(network.ask(network.client, HOST4, 80, 3)) == ["8001", "8002", "8003"]
     in_sync = network.lbctl("plan", "--exit-code", "--driver", target, config=config)
     assert in_sync.code == 0, in_sync.out + in_sync.err
     again = network.lbctl(*words, "--yes", config=config)
-    assert (again.code, "Nothing to move" in again.err) == (0, True)
+    assert (again.code, "Nothing to migrate" in again.err) == (0, True)
     back = network.lbctl("rollback", "--yes", config=config)
     assert back.code == 0, back.err
     assert "+ web  80/tcp\n" in back.out
@@ -163,17 +163,17 @@ def test_a_move_on_trial(network: Network, confirmed: bool) -> None:
 def test_usual_mistakes(network: Network) -> None:
     config = intent(WEB)
     empty = network.lbctl("migrate", "--to", "nftables", "--yes", config=config)
-    assert (empty.code, "Nothing to move" in empty.err) == (0, True)
+    assert (empty.code, "Nothing to migrate" in empty.err) == (0, True)
     assert network.lbctl("apply", "--yes", "--driver", "legacy", config=config).code == 0
     for words, code, said in (
         (("--yes",), 2, "--to"),
-        (("--to", "auto"), 2, 'there is no backend "auto" to move to'),
+        (("--to", "auto"), 2, 'there is no backend "auto"'),
         (("--to", "nftable"), 2, "hint: one of nftables, iptables\n"),
         (("--to", "nftables", "--from", "nftables"), 2, "cannot be where they come from"),
         (("--to", "nftables", "--from", "iptables"), 2, "is no store of rules"),
         (("--to", "nftables", "--driver", "legacy"), 2, 'there is no driver "legacy"'),
         (("--to", "nftables", "--fix", "--keep"), 2, "one of them"),
-        (("--to", "nftables", "--fix", "--yes"), 2, "are those of lbctl"),
+        (("--to", "nftables", "--fix", "--yes"), 2, "are managed by lbctl"),
         (("--to", "nftables", "--trial", "0s"), 2, "between a second and a day"),
         (("--to", "nftables", "--save", str(network.folder)), 2, "is not overwritten"),
         (("--to", "nftables"), 2, "--yes goes ahead"),
@@ -192,7 +192,7 @@ def test_without_a_file_or_a_history_the_rules_say_what_they_do(network: Network
         state.unlink()
     moved = network.lbctl("migrate", "--to", "nftables", "--yes", "--output", "json")
     assert moved.code == 0, moved.err
-    assert moved.json["intent_from"] == "reading the rules"
+    assert moved.json["intent_from"] == "the existing rules"
     assert {each["verdict"] for each in moved.json["services"]} == {"identical"}
     assert sorted(network.ask(network.client, HOST4, 80, 3)) == ["8001", "8002", "8003"]
     (network.folder / "said.toml").write_text(moved.json["intent"])

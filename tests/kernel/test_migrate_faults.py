@@ -106,7 +106,7 @@ class Move:
         """Move, on this host."""
         with self.network.host.entered():
             session = engine.open_session(host, backend=self.to, driver=DRIVERS[self.to])
-            made = engine.migration(session, "lbctl")
+            made = engine.plan_migration(session, "lbctl")
             assert made is not None
             engine.migrate(session, made)
 

@@ -107,13 +107,13 @@ def test_the_origins_six_lines_go_and_their_surroundings_stay(host: Host) -> Non
     planned = host.migrate("--plan", "--rules")
     assert planned.code == 0, planned.err
     assert planned.out.count("identical") == 2
-    assert f"Stays in iptables-{host.flavour} as it is: 9 rules" in planned.out
+    assert f"Unchanged in iptables-{host.flavour}: 9 rules" in planned.out
     assert "+++ nftables then" in planned.out
     assert "-D PREROUTING -p tcp -m tcp --dport 443 -m statistic" in planned.out
     assert host.rules == before
     file = host.network.folder / "made.toml"
     moved = host.migrate("--yes", "--save", str(file))
-    assert (moved.code, moved.err) == (0, "Moved.\n"), moved.err
+    assert (moved.code, moved.err) == (0, "Migrated.\n"), moved.err
     assert host.rules == [line for line in before if line not in ORIGIN.splitlines()]
     assert host.ask(80, 6) == ["8001", "8002", "8003"] * 2
     assert host.ask(443, 6) == ["8101", "8102", "8103"] * 2
@@ -121,7 +121,7 @@ def test_the_origins_six_lines_go_and_their_surroundings_stay(host: Host) -> Non
     assert host.network.lbctl("plan", "--exit-code", config=file).code == 0
     back = host.network.lbctl("rollback", "--yes", config=file)
     assert back.code == 0, back.err
-    assert f"Comes back in iptables-{host.flavour}: 6 rules\n    {ORIGIN.splitlines()[0]}\n" in back.out
+    assert f"Restored in iptables-{host.flavour}: 6 rules\n    {ORIGIN.splitlines()[0]}\n" in back.out
     assert "- tcp-443  443/tcp\n    8101  1/3  →  0\n" in back.out
     assert host.rules == before
     assert "lbctl" not in host.network.tool("nft", "list", "tables")
@@ -205,8 +205,8 @@ def test_rules_that_came_back_go_where_lbctl_does_the_same(host: Host) -> None:
     assert host.network.lbctl("apply", "--yes", config=file).code == 0
     gone = host.network.lbctl("migrate", "--to", "nftables", "--yes", config=file)
     assert gone.code == 0, gone.err
-    assert "Note: web of lbctl does what the rules of tcp-80 do: they only go\n" in gone.out
-    assert "comes in addition" not in gone.out
+    assert "Note: web of lbctl does what the rules of tcp-80 do: these are only removed\n" in gone.out
+    assert ": new" not in gone.out
     assert host.rules == left
     assert host.network.tool("nft", "-s", "list", "table", "ip", "lbctl").count("8001") == nft.count("8001")
     assert host.network.lbctl("plan", "--exit-code", config=file).code == 0
@@ -276,7 +276,7 @@ def test_a_table_of_nft_goes_to_iptables_and_returns(network: Network) -> None:
     assert sorted(network.ask(network.client, HOST4, 80, 3)) == list(SERVERS4)
     back = network.lbctl("rollback", "--yes")
     assert back.code == 0, back.err
-    assert "Comes back in nftables: 2 rules\n    meta l4proto tcp dnat ip to numgen" in back.out
+    assert "Restored in nftables: 2 rules\n    meta l4proto tcp dnat ip to numgen" in back.out
     after = network.tool("nft", "list", "table", "ip", "lb")
     # A chain that comes back is the last of its table.
     assert sorted(after.splitlines()) == sorted(before.splitlines())

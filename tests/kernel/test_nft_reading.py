@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from lbctl import engine
 from lbctl.config import dump
 from lbctl.conformance.network import CLIENT4, HOST4, HOST6, INSIDE4, NEIGHBOUR4, SERVERS4
-from lbctl.engine.importing import imported
+from lbctl.engine.migrate.intent import imported
 from lbctl.host import LocalHost
 from lbctl.host.netns import Namespace
 from lbctl.model import Intent

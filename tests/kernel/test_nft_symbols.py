@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from lbctl.documents.reading import document
 from lbctl.engine.comparing import compare
-from lbctl.engine.importing import document
 from lbctl.host import LocalHost
 from lbctl.model import Reading
 from lbctl_nftables.reading import read

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from lbctl.engine.importing import read_rules
+from lbctl.engine.migrate.read import read_rules
 from lbctl.errors import ApplyFailed
 from lbctl.model import Reading
 from lbctl.spi import backends

@@ -84,7 +84,7 @@ class Box:
         """Have a folder of the state be a disk of 64 KiB."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        self.run("mount", "-t", "tmpfs", "-o", "size=64k", "lbctl", str(folder))
+        self.run("mount", "-t", "tmpfs", "-o", "size=64k,mode=755", "lbctl", str(folder))
         return folder
 
     def close(self) -> None:

@@ -136,7 +136,7 @@ def test_the_units_do_their_work_in_their_sandbox(network: Network, way: tuple[s
     assert network.ask(network.client, HOST4, 80, 2) == ["8001", "8002"]
     # A command from a shell finds the same, and the unit has noted what it applied.
     assert network.lbctl("status", "--exit-code", *way, config=WEB).code == 0
-    assert list((network.folder / "lib").iterdir())
+    assert list(network.folder.rglob("lbctl.000001"))
 
 
 def test_a_timer_that_repairs(network: Network) -> None:

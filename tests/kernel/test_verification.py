@@ -174,7 +174,7 @@ def test_migrate_leads_away_from_what_the_kernel_holds_otherwise(wrong: Network,
     config = intent(WEB) if named else None
     planned = wrong.lbctl("migrate", "--to", "iptables", "--plan", config=config)
     assert planned.code in {0, 1}, planned
-    assert "restored as it was applied" in planned.out
+    assert "restored as applied" in planned.out
     assert "nftables does not hold web as applied" in planned.out + planned.err
     moved = wrong.lbctl("migrate", "--to", "iptables", "--yes", config=config)
     assert moved.code == 0, moved

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
-from lbctl.engine.importing import imported
+from lbctl.engine.migrate.intent import imported
 from lbctl.host.fake import FakeHost
 from lbctl.model import Family, Intent, Scheduler, Service, SourceNat, State
 from lbctl_iptables import backend as iptables
@@ -77,7 +77,7 @@ def test_import_gives_back_what_was_rendered(backend: ModuleType, intent: Intent
         assert mine.source_nat is (service.source_nat if service.remote else SourceNat.HAIRPIN)
         for family in served(service):
             assert set(mine.listeners_of(family)) >= set(service.listeners_of(family))
-            wanted, got = service.by_weight(), mine.by_weight()
+            wanted, got = service.by_weight(family), mine.by_weight(family)
             assert {e.to: wanted[e.to] for e in service.ready(family)} == {
                 e.to: got[e.to] for e in mine.ready(family)
             }

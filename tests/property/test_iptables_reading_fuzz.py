@@ -6,7 +6,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lbctl.config import dump
-from lbctl.engine.importing import document, imported, read_rules
+from lbctl.documents.reading import document
+from lbctl.engine.migrate.intent import imported
+from lbctl.engine.migrate.read import read_rules
 from lbctl_iptables import backend as iptables
 from lbctl_iptables.reading import read
 

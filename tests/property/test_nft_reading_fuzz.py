@@ -10,8 +10,9 @@ from fractions import Fraction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lbctl.documents.reading import document
 from lbctl.engine.comparing import compare
-from lbctl.engine.importing import document, imported
+from lbctl.engine.migrate.intent import imported
 from lbctl.model import Reading
 from lbctl_nftables.reading import read, recognizes
 from support.effort import cpu_seconds

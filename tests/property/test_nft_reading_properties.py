@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 
-from lbctl.engine.importing import imported
+from lbctl.engine.migrate.intent import imported
 from lbctl.model import DEFAULT_OWNER, Endpoint, Intent, Scheduler, Service
 from lbctl.spi import Capabilities
 from lbctl_nftables import backend as nftables

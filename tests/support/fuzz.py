@@ -13,8 +13,10 @@ from time import process_time
 from typing import TypeVar
 
 from lbctl.config import dump, loads
+from lbctl.documents.reading import document
 from lbctl.engine.comparing import compare
-from lbctl.engine.importing import decode, document, imported, read_rules
+from lbctl.engine.migrate.intent import imported
+from lbctl.engine.migrate.read import decode, read_rules
 from lbctl.errors import IntentError
 from lbctl.model import Intent, Reading
 from lbctl_iptables import backend as iptables

@@ -96,7 +96,7 @@ def run_lbctl(*words: str, stdin: str = "", env: dict[str, str] | None = None) -
     code = 0
     with ExitStack() as stack:
         unset = {key: value for key, value in os.environ.items() if key != "LBCTL_CONFIG"}
-        stack.enter_context(patch.dict(os.environ, {**unset, **(env or {})}, clear=True))
+        stack.enter_context(patch.dict(os.environ, {**unset, "LBCTL_DEBUG": "1", **(env or {})}, clear=True))
         stack.enter_context(patch.object(sys, "argv", ["lbctl", *words]))
         stack.enter_context(
             patch.object(sys, "stdin", TextIOWrapper(BytesIO(stdin.encode("utf-8", "surrogateescape"))))
@@ -109,6 +109,7 @@ def run_lbctl(*words: str, stdin: str = "", env: dict[str, str] | None = None) -
             main()
         except SystemExit as end:
             code = int(end.code or 0)
+    assert code != 70, err.getvalue()
     return Result(code, out.getvalue(), err.getvalue())
 
 

@@ -84,7 +84,7 @@ def check(found: ReadService, service: Service, family: Family) -> None:
         assert (found.mode, found.backends, found.leak) == ("none", (), 1)
         return
     assert found.leak == 0
-    assert shares(found) == {to: service.shares()[to] for to in set(slots)}
+    assert shares(found) == {to: service.shares(family)[to] for to in set(slots)}
     assert found.hooks == (("prerouting", "output") if service.local_clients else ("prerouting",))
     assert found.action == ("dnat" if service.remote else "redirect")
     assert found.source_nat == (service.source_nat if service.remote else None)

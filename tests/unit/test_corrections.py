@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from lbctl.engine.importing import read_rules
+from lbctl.engine.migrate.read import read_rules
 from lbctl.model import Reading, Severity
 from lbctl.spi import backends
 from support.mistakes import MISTAKES, OTHER, PORT, Mistake

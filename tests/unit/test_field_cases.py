@@ -5,7 +5,7 @@ import re
 import pytest
 
 from lbctl.engine.comparing import compare
-from lbctl.engine.importing import read_rules
+from lbctl.engine.migrate.read import read_rules
 from lbctl.model import Reading
 from lbctl.spi import backends
 from support import findings

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lbctl.cli.options import size
-from lbctl.engine.importing import imported, read_rules
+from lbctl.engine.migrate.intent import imported
+from lbctl.engine.migrate.read import read_rules
 from lbctl.errors import IntentError
 from lbctl.host.files import read_bounded
 from lbctl.model import NAME, decimal

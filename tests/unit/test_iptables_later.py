@@ -2,7 +2,7 @@
 
 import pytest
 
-from lbctl.engine.importing import imported
+from lbctl.engine.migrate.intent import imported
 from lbctl.model import SourceNat
 from lbctl_iptables.reading import read
 

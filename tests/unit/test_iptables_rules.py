@@ -84,6 +84,7 @@ def slots(*rules: str) -> tuple[str | None, ...]:
     find = "-p tcp -m tcp --dport 80 -m addrtype --dst-type LOCAL -m comment --comment web -g LBCTL-web"
     chains = {"LBCTL": find, "LBCTL-web": "\n".join(rules)}
     items = [Item(("iptables", "chain", "nat", name), text, "web") for name, text in chains.items()]
+    items.append(Item(("iptables", "jump", "nat", "PREROUTING"), "-j LBCTL"))
     [service] = lift(Program("lbctl", items)).services
     return service.slots
 

@@ -21,7 +21,7 @@ def test_maglev_tables_keep_to_the_weights(weights: tuple[int, ...]) -> None:
     made = maglev_service(*weights)
     for endpoint, weight in zip(made.endpoints, weights, strict=True):
         wanted = weight / sum(weights)
-        assert abs(float(made.shares()[endpoint.to]) - wanted) <= 0.01 * wanted
+        assert abs(float(made.shares(Family.IPV4)[endpoint.to]) - wanted) <= 0.01 * wanted
 
 
 @pytest.mark.parametrize("count", range(2, 20))

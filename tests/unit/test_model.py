@@ -116,12 +116,11 @@ def test_endpoints_elsewhere_serve_their_own_family() -> None:
     web = service(endpoint("10.0.0.1"), endpoint("10.0.0.2"), endpoint("2001:db8::1"))
     assert web.families == (V4, V6)
     assert [e.to for e in web.slots(V4)] == ["10.0.0.1:8000", "10.0.0.2:8000"]
-    assert web.shares() == {
-        "10.0.0.1:8000": Fraction(1, 2),
-        "10.0.0.2:8000": Fraction(1, 2),
-        "[2001:db8::1]:8000": Fraction(1),
-    }
-    assert service(endpoint("10.0.0.1")).families == (V4,)
+    assert web.shares(V4) == {"10.0.0.1:8000": Fraction(1, 2), "10.0.0.2:8000": Fraction(1, 2)}
+    assert web.shares(V6) == web.by_weight(V6) == {"[2001:db8::1]:8000": Fraction(1)}
+    only4 = service(endpoint("10.0.0.1"))
+    assert only4.families == (V4,)
+    assert only4.shares(V6) == {}
 
 
 def test_a_listener_with_an_address_is_of_that_family_only() -> None:
@@ -140,7 +139,11 @@ def test_who_takes_new_connections() -> None:
     assert service(active, spare, drained).slots(V4) == (active,)
     assert service(spare, drained).slots(V4) == (spare,)
     assert service(drained).slots(V4) == ()
-    assert service(active, spare, drained).shares() == {"1": Fraction(1), "2": Fraction(0), "3": Fraction(0)}
+    assert service(active, spare, drained).shares(V4) == {
+        "1": Fraction(1),
+        "2": Fraction(0),
+        "3": Fraction(0),
+    }
 
 
 def test_families_of_networks() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from lbctl.engine.comparing import compare
-from lbctl.engine.importing import imported
+from lbctl.engine.migrate.intent import imported
 from lbctl.model import Reading, ReadService, SourceNat
 from lbctl_iptables.reading import read as read_iptables
 from lbctl_nftables.reading import read

@@ -1,5 +1,6 @@
 """The one diff: what comes, what goes, in which order, and what that means for services."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -9,8 +10,8 @@ from hypothesis import strategies as st
 from lbctl.model import (
     Action,
     Change,
-    EndpointChange,
     Family,
+    Frontend,
     Item,
     Lifted,
     LiftedService,
@@ -19,6 +20,7 @@ from lbctl.model import (
     Plan,
     Program,
     Protocol,
+    ServiceChange,
     diff,
     diff_services,
     touched,
@@ -110,7 +112,7 @@ def test_what_was_read_is_followed_as_what_was_compiled(parts: list[Part], names
     assert list(program(*compiled.items).only(names).items) == wanted
 
 
-def lifted(name: str, *slots: str, port: int = 80, family: Family = Family.IPV4) -> LiftedService:
+def lifted(name: str, *slots: str | None, port: int = 80, family: Family = Family.IPV4) -> LiftedService:
     return LiftedService(
         name=name,
         family=family,
@@ -121,8 +123,16 @@ def lifted(name: str, *slots: str, port: int = 80, family: Family = Family.IPV4)
     )
 
 
-def half(to: str, before: int, after: int) -> EndpointChange:
-    return EndpointChange(to=to, before=Fraction(before, 2), after=Fraction(after, 2))
+V4, V6 = Family.IPV4, Family.IPV6
+
+
+def endpoint_rows(change: ServiceChange, family: Family = V4) -> dict[str, tuple[Fraction | None, ...]]:
+    """Endpoint → its share before and after, in halves."""
+    return {
+        each.to: tuple(None if share is None else 2 * share for share in each.in_family(family))
+        for each in change.endpoints
+        if family in each.families
+    }
 
 
 def test_what_happens_to_services() -> None:
@@ -136,11 +146,55 @@ def test_what_happens_to_services() -> None:
         ("a", Action.CHANGE),
         ("b", Action.REMOVE),
     ]
-    by_name = {s.name: s.endpoints for s in found}
-    assert by_name["d"] == (half("1", 0, 1), half("2", 0, 1))
-    assert by_name["a"] == (half("2", 1, 1), half("3", 0, 1), half("1", 1, 0))
-    assert by_name["b"] == (half("1", 2, 0),)
-    assert by_name["c"] == (half("1", 2, 2),)
+    by_name = {s.name: endpoint_rows(s) for s in found}
+    assert by_name["d"] == {"1": (0, 1), "2": (0, 1)}
+    assert list(by_name["a"].items()) == [("2", (1, 1)), ("3", (0, 1)), ("1", (1, 0))]
+    assert by_name["b"] == {"1": (2, 0)}
+    assert by_name["c"] == {"1": (2, 2)}
+
+
+def test_a_lost_family_is_lost_in_that_family_only() -> None:
+    both = (lifted("a", "1", "2"), lifted("a", "1", "2", family=V6))
+    [change] = diff_services(Lifted(services=both[1:]), Lifted(services=both), (Change(None, A),))
+    assert change.action is Action.CHANGE
+    assert change.unbalanced_before == (Frontend(V4, both[0].listener),)
+    assert change.unbalanced_after == ()
+    assert endpoint_rows(change, V4) == {"1": (0, 1), "2": (0, 1)}
+    assert endpoint_rows(change, V6) == {"1": (1, 1), "2": (1, 1)}
+
+
+def test_addresses_have_a_share_in_their_own_family_only() -> None:
+    both = (lifted("a", "10.0.0.1:80"), lifted("a", "[2001:db8::1]:80", "[2001:db8::2]:80", family=V6))
+    [change] = diff_services(Lifted(), Lifted(services=both), ())
+    assert endpoint_rows(change, V4) == {"10.0.0.1:80": (0, 2)}
+    assert endpoint_rows(change, V6) == {"[2001:db8::1]:80": (0, 1), "[2001:db8::2]:80": (0, 1)}
+
+
+def test_a_lost_listener_is_named_and_changes_no_share_of_the_others() -> None:
+    both = (lifted("a", "1", "2"), lifted("a", "1", "2", port=81))
+    for lost in ((), (lifted("a", None, port=81),)):
+        before = Lifted(services=(both[0], *lost))
+        [change] = diff_services(before, Lifted(services=both), (Change(None, A),))
+        assert change.unbalanced_before == (Frontend(V4, both[1].listener),)
+        assert endpoint_rows(change) == {"1": (1, 1), "2": (1, 1)}
+        [change] = diff_services(Lifted(services=both), before, (Change(A, None),))
+        assert change.unbalanced_after == (Frontend(V4, both[1].listener),)
+
+
+def test_listeners_that_disagree_have_no_common_share() -> None:
+    before = Lifted(services=(lifted("a", "1", "2"), lifted("a", "1", port=81)))
+    after = Lifted(services=(lifted("a", "1", "2"), lifted("a", "1", "2", port=81)))
+    [change] = diff_services(before, after, (Change(A, A),))
+    assert endpoint_rows(change) == {"1": (None, 1), "2": (None, 1)}
+
+
+def test_rules_that_are_not_understood_have_no_known_share() -> None:
+    lost = replace(lifted("a"), mode="unknown")
+    after = Lifted(services=(lifted("a", "1", "2"),))
+    [change] = diff_services(Lifted(services=(lost,)), after, (Change(A, A),))
+    # Perhaps they balance: who says that they do not would be inventing it.
+    assert change.unbalanced_before == ()
+    assert endpoint_rows(change) == {"1": (None, 1), "2": (None, 1)}
 
 
 def test_a_change_of_shared_items_is_nobodys() -> None:
@@ -159,7 +213,7 @@ def test_a_service_has_each_listener_once_though_it_is_lifted_in_two_families() 
     )
     [change] = diff_services(Lifted(), after, ())
     assert change.listeners == ("80/tcp", "81/tcp")
-    assert change.endpoints == (half("1", 0, 2),)
+    assert endpoint_rows(change, V4) == endpoint_rows(change, V6) == {"1": (0, 2)}
 
 
 def test_a_plan_without_changes_changes_nothing() -> None:

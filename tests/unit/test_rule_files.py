@@ -2,8 +2,8 @@
 
 import pytest
 
-from lbctl.engine.importing import read_rules
-from lbctl.engine.rule_files import extract
+from lbctl.engine.migrate.read import read_rules
+from lbctl.engine.migrate.rule_files import extract
 from lbctl.model import Reading
 from lbctl.spi import backends
 

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from lbctl import engine
+from lbctl.config import dump
 from lbctl.engine import Session, Trial, trial
-from lbctl.errors import ApplyFailed, Reverted, Stale
+from lbctl.errors import ApplyFailed, Reverted, Stale, StateUnknown
 from lbctl.host import Completed, LocalHost
 from lbctl.host.fake import FakeHost
 from lbctl.model import Endpoint, Intent, Listener, Plan, Program, Protocol, Service
-from support.backends import Paper
+from support.backends import Paper, install
+from support.network import Result, run_lbctl
 
 TCP80 = Listener(protocol=Protocol.TCP, port=80)
 
@@ -281,3 +283,117 @@ def test_a_trial_has_a_sensible_time(time: str, tmp_path: Path) -> None:
     from support.network import run_lbctl
 
     assert run_lbctl("apply", "--yes", "--trial", time, "--config", str(tmp_path / "no")).code == 2
+
+
+class Gone(Desk):
+    """A reverter that comes up, and is killed with lbctl before its time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.tried = self.try_out(60)
+        self.host.uptime += seconds
+
+    @property
+    def standing(self) -> str | None:
+        found = engine.unsettled(self.host, "lbctl").trial
+        return found and str(found.standing)
+
+
+def test_a_trial_is_seen_to_be_guarded_or_not() -> None:
+    desk = Gone(10)
+    assert desk.standing == "unguarded"
+    with trial.guarding(desk.host, "lbctl"):
+        assert desk.standing == "running"
+        desk.host.uptime += 60
+        assert desk.standing == "reverting"
+    assert desk.standing == "abandoned"
+
+
+def test_the_reverter_guards_as_long_as_the_trial_runs() -> None:
+    desk = Desk()
+    tried = desk.try_out()
+    seen = []
+    desk.host.events.append((30, lambda: seen.append(trial.is_guarded(desk.host, "lbctl"))))
+    desk.watch(tried)
+    assert (seen, trial.is_guarded(desk.host, "lbctl")) == ([True], False)
+    assert engine.unsettled(desk.host, "lbctl").trial is None
+
+
+@pytest.mark.parametrize("seconds", [61, 80, 100_000])
+def test_a_trial_whose_reverter_died_is_reverted_by_the_next_change(seconds: float) -> None:
+    desk = Gone(seconds)
+    assert desk.holds == NEW
+    [note] = engine.recover(desk.session, "lbctl")
+    assert "not confirmed in time, and is reverted now to state 1" in note
+    assert (desk.holds, desk.standing) == (OLD, None)
+    assert [e.action for e in engine.entries(desk.host, "lbctl")] == ["apply", "apply", "rollback"]
+    assert engine.recover(desk.session, "lbctl") == ()
+    with pytest.raises(Reverted, match="was not confirmed"):
+        engine.confirm(desk.host, "lbctl")
+
+
+def test_rollback_goes_back_from_an_abandoned_trial_and_no_further() -> None:
+    desk = Gone(61)
+    assert engine.recover(desk.session, "lbctl", trials=False) == ()
+    way, target = engine.roll_back(desk.session, "lbctl")
+    engine.go_back(desk.session, way, target)
+    assert (desk.holds, desk.standing) == (OLD, None)
+
+
+def test_nothing_is_applied_over_an_abandoned_trial_and_the_hint_is_what_works() -> None:
+    desk = Gone(61)
+    with pytest.raises(Stale, match="has not ended") as caught:
+        desk.apply(OLD)
+    assert caught.value.hint == "lbctl rollback reverts it"
+    assert desk.holds == NEW
+
+
+def test_a_trial_that_cannot_be_reverted_is_named_until_something_is_changed() -> None:
+    desk = Gone(61)
+    desk.paper.refusals = 100
+    with pytest.raises(StateUnknown, match="not undone: the trial could not be reverted: torn"):
+        engine.recover(desk.session, "lbctl")
+    assert (desk.holds, desk.standing) == (NEW, "failed")
+    desk.paper.refusals = 0
+    engine.recover(desk.session, "lbctl")
+    assert (desk.holds, desk.standing) == (NEW, "failed")
+    way, target = engine.roll_back(desk.session, "lbctl")
+    engine.go_back(desk.session, way, target)
+    assert (desk.holds, desk.standing) == (OLD, None)
+
+
+def test_every_command_names_or_reverts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paper = Torn()
+    install(monkeypatch, tmp_path, paper)
+    config = tmp_path / "lbctl.toml"
+    env = {"LBCTL_STATE_DIR": str(tmp_path)}
+
+    def lbctl(*words: str) -> Result:
+        return run_lbctl(*words, "--config", str(config), env=env)
+
+    def abandon() -> None:
+        host = LocalHost(tmp_path)
+        monkeypatch.setattr(LocalHost, "detach", lambda self, argv: trial.announce(self, *argv[-2:]))
+        session = engine.open_session(host, installed=[paper])
+        tried, _ = engine.try_out(session, engine.plan(session, NEW), 60)
+        trial.save(host, replace(tried, deadline=host.clock() - 1))
+
+    config.write_text(dump(OLD))
+    assert lbctl("apply", "--yes").code == 0
+    abandon()
+    for words in (["status"], ["status", "--brief"], ["plan"], ["history"]):
+        seen = lbctl(*words, "--output", "json")
+        assert (seen.code, seen.json["trial"]["state"]) == (0, "abandoned")
+        assert "the process that had to revert it is gone" in seen.err
+    problems = lbctl("doctor", "--output", "json").json["problems"]
+    assert "trial-unattended" in [problem["code"] for problem in problems]
+    assert "reverted now to state 1" in lbctl("apply", "--yes").err
+    for words, code in ((["remove", "--yes"], 0), (["confirm"], 8), (["apply", "--yes"], 0)):
+        paper.held.clear()
+        assert lbctl("apply", "--yes").code == 0
+        abandon()
+        done = lbctl(*words)
+        assert (done.code, "is reverted now to state" in done.err) == (code, True), done.err
+    abandon()
+    done = lbctl("rollback", "--yes")
+    assert (done.code, "Back at state" in done.err) == (0, True), done.err

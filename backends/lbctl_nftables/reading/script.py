@@ -6,11 +6,11 @@ import re
 from typing import TYPE_CHECKING
 
 from lbctl.model import Severity
-from lbctl.spi.shell import HARMLESS, Script, Trouble, program_at, without_redirections
+from lbctl_rules.shell import HARMLESS, Script, Trouble, program_at, without_redirections
 
 if TYPE_CHECKING:
-    from lbctl.spi.shell import Command, Here
     from lbctl_netfilter.log import Log
+    from lbctl_rules.shell import Command, Here
 
 NO_RULE = "no rule: what a shell would do with this is not known"
 #: A command of a shell that calls nft, or names it for later: no line of nft's own language is like that.

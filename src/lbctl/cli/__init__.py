@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import errno
 import gc
 import io
 import os
@@ -13,6 +12,7 @@ from typing import Annotated
 import typer
 
 from lbctl import __version__
+from lbctl.cli import options
 from lbctl.cli.apply import apply
 from lbctl.cli.backends import backends
 from lbctl.cli.check import check
@@ -31,18 +31,17 @@ from lbctl.cli.render import render
 from lbctl.cli.rollback import rollback
 from lbctl.cli.schema import schema
 from lbctl.cli.status import status
-from lbctl.errors import LbctlError
 
 _EXIT_CODES = (
     "Exit codes: 0 done, or nothing to do · 1 differences (plan --exit-code, compare) · "
     "2 wrong usage or invalid input · 3 no usable backend, or it cannot express a feature · "
     "4 permission · 5 apply failed, kernel unchanged · 6 apply failed, state unknown · "
-    "7 kernel or intent moved since the plan, or another lbctl holds the lock · "
-    "8 trial not confirmed, reverted"
+    "7 kernel or intent changed since the plan, or another lbctl holds the lock · "
+    "8 trial not confirmed, reverted · 70 a bug of lbctl · 130 interrupted"
 )
 
-#: sysexits.h: what had to be printed could not be written.
-EX_IOERR = 74
+#: As `lbctl.cli.ending` has it, which cannot be imported then.
+_OUT_OF_MEMORY = 70
 
 app = typer.Typer(
     name="lbctl",
@@ -96,9 +95,10 @@ app.command("watch-trial", hidden=True)(watch_trial)
 
 
 def main() -> None:
-    """The `lbctl` program."""
+    """The `lbctl` program: ends with `SystemExit`, whatever happens."""
     # A short life with up to a million values and no cycles: looking for cycles costs a quarter of the time,
     # and Python looks once more at its end, whatever it was told, but not at what is frozen.
+    options.document_printed = False
     gc.disable()
     atexit.register(gc.freeze)
     for stream in (sys.stdout, sys.stderr):
@@ -106,30 +106,20 @@ def main() -> None:
             # A terminal that knows no arrows gets question marks, not an error.
             stream.reconfigure(errors="replace")
     try:
+        app(prog_name="lbctl")
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (the last place to report it)
+        sys.exit(_ended_by(error))
+
+
+def _ended_by(error: BaseException) -> int:
+    """Report why a command ended, unless that was done, and return the exit code."""
+    try:
+        from lbctl.cli import ending
+
         try:
-            app()
-        except SystemExit as end:
-            if isinstance(end.__context__, BrokenPipeError):
-                raise end.__context__ from None
-            sys.stdout.flush()
-            raise
-    except LbctlError as error:
-        from lbctl.cli.output import report
-
-        report(error)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader went away, as in `lbctl render | head`, and wants no more.
-        _silence()
-        sys.exit(0)
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
-            raise
-        _silence()
-        print(f"lbctl: cannot write: {error.strerror}", file=sys.stderr)
-        sys.exit(EX_IOERR)
-
-
-def _silence() -> None:
-    """Keep Python from flushing what can no longer be written when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ending.report_end(error)
+        except BrokenPipeError as broken:
+            return ending.report_end(broken)
+    except MemoryError:
+        os.write(2, b"lbctl: out of memory\n")
+        return _OUT_OF_MEMORY

@@ -56,12 +56,13 @@ def apply(
     from lbctl.cli.output import plan_document, print_json, say, show_plans
     from lbctl.cli.progress import stages
     from lbctl.cli.work import (
+        await_end,
         confirmed,
         ended,
         ensure_trial,
-        read_intent,
+        read_announced,
         session_for,
-        settle_interrupted,
+        settle,
     )
 
     ensure_trial(trial)
@@ -71,10 +72,10 @@ def apply(
                 raise IntentError("a plan file names its own backend, driver and --allow-remap")
             session, made = _planned(plan_file, config, wait, next_stage)
         else:
-            intent = read_intent(config)
+            intent = read_announced(config)
             next_stage()
             session = session_for(backend, driver, allow_remap=allow_remap, patience=wait)
-            settle_interrupted(intent.owner, patience=wait)
+            settle(intent.owner, patience=wait)
             made = engine.plan(session, intent)
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
     applied = made.changed and confirmed("Apply this?", yes=yes)
@@ -90,10 +91,10 @@ def apply(
         say(note)
     if tried is not None:
         say(f"Applied on trial: taken back in {trial:g} s unless lbctl confirm comes first.")
-        tried = engine.await_end(session, tried)
+        tried = await_end(session, tried)
     if output is Format.JSON:
         document = plan_document(made, engine.describe(session, made), session.backend.render)
-        print_json(document | {"applied": applied, "trial": tried and tried.state})
+        print_json({**document, "applied": applied, "trial": tried and tried.state})
     elif tried is not None and tried.state == "confirmed":
         say("Confirmed.")
     elif made.changed and tried is None:
@@ -106,10 +107,11 @@ def _planned(
 ) -> tuple[Session, Plan]:
     """The plan of a file, and the session that it is for."""
     from lbctl import engine
-    from lbctl.cli.work import session_for, settle_interrupted
+    from lbctl.cli.work import announce, session_for, settle
 
     found = engine.read_plan(path)
+    announce((config,) if config is not None else found.sources)
     next_stage()
     session = session_for(found.backend, found.driver, allow_remap=found.allow_remap, patience=wait)
-    settle_interrupted(found.intent.owner, patience=wait)
+    settle(found.intent.owner, patience=wait)
     return session, engine.resume(session, found, (config,) if config is not None else ())

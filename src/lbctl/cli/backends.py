@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from lbctl.cli.options import BackendName, Color, Colors, DriverName, Format, Output
 from lbctl.errors import NoBackend
-
-if TYPE_CHECKING:
-    from lbctl.spi import Candidate, Census
 
 
 def backends(
@@ -24,6 +19,7 @@ def backends(
     """
     from lbctl import spi
     from lbctl.cli.output import Style, print_json, stores_text, table
+    from lbctl.documents.backends import backends as document
     from lbctl.host import LocalHost
 
     host = LocalHost()
@@ -35,14 +31,7 @@ def backends(
     except NoBackend as error:
         failure = error
     if output is Format.JSON:
-        print_json(
-            {
-                "chosen": choice.backend.name if choice else None,
-                "driver": choice.driver.name if choice else None,
-                "reason": choice.reason if choice else str(failure),
-                "backends": [_document(candidate, counts) for candidate in candidates],
-            }
-        )
+        print_json(document(candidates, counts, choice, str(failure)))
     else:
         style = Style(color)
         for candidate in candidates:
@@ -59,7 +48,7 @@ def backends(
                 for d in candidate.probe.drivers
             ]
             print(table(rows, indent="  "))
-            print(f"    rules: {stores_text(_own(candidate, counts))}")
+            print(f"    rules: {stores_text(candidate.own(counts))}")
             can = candidate.probe.capabilities
             print(f"    schedulers: {', '.join(sorted(can.schedulers))}")
             print(f"    protocols:  {', '.join(sorted(can.protocols))}")
@@ -70,36 +59,3 @@ def backends(
             print(f"chosen: {choice.backend.name} through {choice.driver.name} ({choice.reason})")
     if failure:
         raise failure
-
-
-def _own(candidate: Candidate, counts: tuple[Census, ...]) -> list[Census]:
-    """Those of the stores of one backend."""
-    stores = {driver.store for driver in candidate.probe.drivers}
-    return [count for count in counts if count.store in stores]
-
-
-def _document(candidate: Candidate, counts: tuple[Census, ...]) -> dict[str, Any]:
-    from lbctl.cli.output import stores_document
-
-    probe = candidate.probe
-    can = probe.capabilities
-    return {
-        "name": candidate.backend.name,
-        "usable": bool(probe.usable),
-        "reason": "usable" if probe.usable else "; ".join(f"{d.name}: {d.reason}" for d in probe.drivers),
-        "remedy": None if probe.usable else probe.remedy,
-        "drivers": [
-            {"name": d.name, "usable": d.usable, "reason": d.reason, "version": d.version, "store": d.store}
-            for d in probe.drivers
-        ],
-        "stores": stores_document(_own(candidate, counts)),
-        "facts": dict(probe.facts),
-        "capabilities": {
-            "schedulers": sorted(can.schedulers),
-            "protocols": sorted(can.protocols),
-            "states": sorted(can.states),
-            "source_nat": sorted(can.source_nat),
-            "affinity": can.affinity,
-            "allow": can.allow,
-        },
-    }

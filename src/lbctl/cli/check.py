@@ -24,23 +24,21 @@ def check(
     """Validate the intent file: every mistake with its line."""
     from lbctl.cli.output import Style, count, deviation_text, print_json
     from lbctl.cli.work import read_intent, session_for
+    from lbctl.documents.check import CheckDocument, problems
     from lbctl.model import Scheduler
 
     try:
         intent = read_intent(config)
     except IntentError as error:
         if output is Format.JSON:
-            problems: list[dict[str, object]] = [
-                {"file": p.file, "line": p.line, "message": p.message, "hint": p.hint} for p in error.problems
-            ] or [{"file": None, "line": None, "message": error.message, "hint": error.hint}]
-            print_json({"valid": False, "services": [], "errors": problems})
+            print_json(CheckDocument(valid=False, services=[], errors=problems(error)))
         raise
     if kernel:
         session = session_for(backend, driver, allow_remap=allow_remap)
         session.check(session.compile(intent))
     names = [service.name for service in intent.services]
     if output is Format.JSON:
-        print_json({"valid": True, "services": names, "errors": []})
+        print_json(CheckDocument(valid=True, services=names, errors=[]))
         return
     endpoints = sum(len(service.endpoints) for service in intent.services)
     verdict = "valid, and the kernel takes it" if kernel else "valid"

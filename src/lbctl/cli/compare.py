@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,8 +32,8 @@ def compare(
     """
     from lbctl.cli.output import Style, print_json
     from lbctl.cli.work import read_rules_of
+    from lbctl.documents.comparison import comparison
     from lbctl.engine.comparing import compare as held
-    from lbctl.engine.importing import document
     from lbctl.errors import IntentError
 
     if a == b == "-":
@@ -41,7 +41,7 @@ def compare(
     one, other = read_rules_of(a, max_size), read_rules_of(b, max_size)
     found = held(one, other)
     if output is Format.JSON:
-        print_json({"equal": found.equal, **_document(found), "a": document(one), "b": document(other)})
+        print_json(comparison(found, one, other))
     else:
         print(_text(found, a, b, Style(color)))
     if not (one.accept and other.accept):
@@ -50,39 +50,14 @@ def compare(
         raise typer.Exit(1)
 
 
-def _document(found: Comparison) -> dict[str, Any]:
-    from lbctl.cli.output import share
-    from lbctl.model import SELECTOR
-
-    return {
-        "doubts": list(found.doubts),
-        "services": [
-            {
-                **{name: str(getattr(pair.service, name)) for name in SELECTOR},
-                "when": dict(pair.service.when) if pair.service.when else None,
-                "hooks": list(pair.hooks),
-                "verdict": str(pair.verdict),
-                "equal": pair.verdict.equal,
-                "backends": [
-                    {"to": to, "a": share(mine), "b": share(theirs)}
-                    for to, (mine, theirs) in pair.shares.items()
-                ],
-                "leak": {"a": share(pair.leak[0]), "b": share(pair.leak[1])},
-                "notes": list(pair.notes),
-            }
-            for pair in found.pairs
-        ],
-    }
-
-
 def _text(found: Comparison, a: str, b: str, style: Style) -> str:
     from lbctl.cli.output import count
-    from lbctl.config.values import escape
+    from lbctl.model import inert
 
-    lines = [f"A: {escape(a)}", f"B: {escape(b)}"]
+    lines = [f"A: {inert(a)}", f"B: {inert(b)}"]
     for pair in found.pairs:
         lines += ["", *_pair_text(pair, style)]
-    lines += ["", *(style(f"in doubt: {escape(doubt)}", "yellow") for doubt in found.doubts)]
+    lines += ["", *(style(f"in doubt: {inert(doubt)}", "yellow") for doubt in found.doubts)]
     differing = sum(not pair.verdict.equal for pair in found.pairs)
     if found.equal:
         lines.append(
@@ -95,15 +70,15 @@ def _text(found: Comparison, a: str, b: str, style: Style) -> str:
 
 def _pair_text(pair: Pair, style: Style) -> list[str]:
     from lbctl.cli.output import share_text, table
-    from lbctl.config.values import escape
+    from lbctl.model import inert
 
-    head = style(escape(selected(pair.service)), "bold")
+    head = style(inert(selected(pair.service)), "bold")
     verdict = style(str(pair.verdict), "green" if pair.verdict.equal else "red")
-    lines = [f"{head}  ({', '.join(map(escape, pair.hooks))}): {verdict}"]
+    lines = [f"{head}  ({', '.join(map(inert, pair.hooks))}): {verdict}"]
     if not pair.verdict.equal:
         rows = [
             (
-                escape(to),
+                inert(to),
                 share_text(mine),
                 share_text(theirs),
                 "" if mine == theirs else f"{float(theirs - mine):+.2%}",
@@ -114,7 +89,7 @@ def _pair_text(pair: Pair, style: Style) -> list[str]:
             mine, theirs = pair.leak
             rows.append(("no endpoint", share_text(mine), share_text(theirs), f"{float(theirs - mine):+.2%}"))
         lines.append(table([("", "A", "B", ""), *rows], right=frozenset({1, 2, 3}), indent="    "))
-    lines += [f"    {escape(note)}" for note in pair.notes]
+    lines += [f"    {inert(note)}" for note in pair.notes]
     return lines
 
 

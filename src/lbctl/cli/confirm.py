@@ -15,12 +15,12 @@ def confirm(
     """Keep what lbctl apply --trial, or lbctl migrate --trial, changed."""
     from lbctl import engine
     from lbctl.cli.output import print_json, say
-    from lbctl.cli.work import owner_of, settle_interrupted
+    from lbctl.cli.work import owner_of, settle
     from lbctl.host import LocalHost
 
     whose = owner_of(owner, config)
     host = LocalHost()
-    settle_interrupted(whose, patience=wait)
+    settle(whose, patience=wait)
     left = engine.confirm(host, whose, patience=wait).left(host)
     if output is Format.JSON:
         print_json({"owner": whose, "confirmed": True, "left": round(left, 3)})

@@ -34,10 +34,11 @@ def demo(
     runs the nftables half in a user namespace. Exits with 1 if a backend does not balance as planned, and
     says which and what was seen.
     """
-    from lbctl.cli.output import Style, inert, say
+    from lbctl.cli.output import Style, say, say_styled
     from lbctl.demo import World, private
     from lbctl.host import LocalHost
     from lbctl.host.netns import PrivateHost
+    from lbctl.model import inert
 
     # Whatever ends the demo takes the way of Ctrl-C, through every clean-up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -63,7 +64,7 @@ def demo(
         with World() as world:
             faults += _half(world, backend, driver, connections, style)
     for fault in faults:
-        say(style(f"lbctl: demo failed: {inert(fault)}", "bold"))
+        say_styled(style(f"lbctl: demo failed: {inert(fault)}", "bold"))
     if faults:
         raise typer.Exit(1)
 
@@ -92,8 +93,10 @@ def _half(world: World, backend: str, driver: Driver, connections: int, style: S
     """Show one backend, and return what went wrong, one line each."""
     from lbctl.cli.output import plan_text
     from lbctl.demo import demo_intent
+    from lbctl.model import Family
 
-    wanted = {service.listeners[0].port: service.shares() for service in demo_intent().services}
+    # The demo's clients have IPv4 addresses.
+    wanted = {service.listeners[0].port: service.shares(Family.IPV4) for service in demo_intent().services}
     what = f"{backend} (driver {driver.name})"
     faults = []
     print(style(f"== {backend}, driver {driver.name} {driver.version or ''}".rstrip(), "bold", "cyan"))

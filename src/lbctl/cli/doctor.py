@@ -31,6 +31,7 @@ def doctor(
     connections are lost as things are; warnings alone leave 0.
     """
     from lbctl.cli.output import Style, print_json
+    from lbctl.documents.diagnosis import diagnosis
     from lbctl.engine.doctor import examine
     from lbctl.host import LocalHost
     from lbctl.model import Severity
@@ -41,25 +42,7 @@ def doctor(
     if missing:
         unseen.insert(0, ("services", missing))
     if output is Format.JSON:
-        print_json(
-            {
-                "backend": found.backend,
-                "driver": found.driver,
-                "services": None if intent is None else [service.name for service in intent.services],
-                "problems": [
-                    {
-                        "code": trap.code,
-                        "severity": str(trap.severity),
-                        "service": trap.service,
-                        "message": trap.message,
-                        "evidence": trap.evidence,
-                        "remedy": trap.remedy,
-                    }
-                    for trap in found.traps
-                ],
-                "not_examined": [{"what": what, "reason": reason} for what, reason in unseen],
-            }
-        )
+        print_json(diagnosis(found, intent, unseen))
     else:
         print(_text(found, intent, unseen, Style(color)))
     if found.of(Severity.ERROR):
@@ -69,19 +52,18 @@ def doctor(
 def _intent(config: Path | None) -> tuple[Intent | None, str]:
     """The intent; or, where no file was named, why there is none to be read."""
     from lbctl.cli.work import intent_files, read_intent
-    from lbctl.errors import IntentError
+    from lbctl.errors import NoIntentFile
 
     try:
         intent_files(config)
-    except IntentError as error:
+    except NoIntentFile as error:
         return None, error.message
     return read_intent(config), ""
 
 
 def _text(found: Diagnosis, intent: Intent | None, unseen: Sequence[tuple[str, str]], style: Style) -> str:
     from lbctl.cli.output import count
-    from lbctl.config.values import escape
-    from lbctl.model import Severity
+    from lbctl.model import Severity, inert
 
     errors, warnings = found.of(Severity.ERROR), found.of(Severity.WARNING)
     about = count(len(intent.services), "service") if intent else "general checks only"
@@ -92,19 +74,19 @@ def _text(found: Diagnosis, intent: Intent | None, unseen: Sequence[tuple[str, s
     blocks += [_trap(trap, style("problem", "red"), style) for trap in errors]
     blocks += [_trap(trap, style("warning", "yellow"), style) for trap in warnings]
     if unseen:
-        lines = [f"    {what}: {escape(reason)}" for what, reason in unseen]
+        lines = [f"    {what}: {inert(reason)}" for what, reason in unseen]
         blocks.append("\n".join(["Not looked at:", *lines]))
     return "\n\n".join(blocks)
 
 
 def _trap(trap: Trap, kind: str, style: Style) -> str:
-    from lbctl.config.values import escape
+    from lbctl.model import inert
 
     whose = f'service "{trap.service}": ' if trap.service else ""
     return "\n".join(
         [
-            f"{kind} {style(trap.code, 'bold')}: {whose}{escape(trap.message)}",
-            f"    evidence: {escape(trap.evidence)}",
-            f"    remedy:   {escape(trap.remedy)}",
+            f"{kind} {style(trap.code, 'bold')}: {whose}{inert(trap.message)}",
+            f"    evidence: {inert(trap.evidence)}",
+            f"    remedy:   {inert(trap.remedy)}",
         ]
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from lbctl.cli.output import Style
     from lbctl.engine.explaining import Connection, Way
-    from lbctl.model import Address, Listener, Reading, Step
+    from lbctl.model import Address, Listener, Reading
 
 #: Turns, and rules, that are told one by one.
 _TOLD = 24
@@ -78,9 +78,10 @@ def explain(
     known of the connection decides, and the rest is told. Changes nothing.
     """
     from lbctl.cli.output import Style, print_json, say
-    from lbctl.config.values import escape
+    from lbctl.documents.explanation import explanation
     from lbctl.engine.explaining import explain as explained
     from lbctl.errors import IntentError
+    from lbctl.model import inert
 
     connection = _connection(listener, client, source_port, interface, own)
     readings = _readings(source)
@@ -89,11 +90,11 @@ def explain(
     if graph is not None:
         print(_graph(graph, listener, ways))
     elif output is Format.JSON:
-        print_json(_document(connection, ways))
+        print_json(explanation(connection, ways))
     else:
         print("\n\n".join(_text(way, connection, Style(color)) for way in ways) or "no rule balances it")
     for name in refused:
-        say(f"lbctl: {escape(name)} cannot be trusted as a ruleset; see lbctl import")
+        say(f"lbctl: {inert(name)} cannot be trusted as a ruleset; see lbctl import")
     if refused:
         raise typer.Exit(IntentError.exit_code)
     if not ways:
@@ -129,45 +130,6 @@ def _graph(graph: Graph, listener: str, ways: Sequence[Way]) -> str:
     return mermaid(listener, ways) if graph is Graph.MERMAID else svg(LocalHost(), listener, ways)
 
 
-def _document(connection: Connection, ways: Sequence[Way]) -> dict[str, Any]:
-    from lbctl.engine.importing import service_document
-
-    services = [
-        {
-            "source": way.source,
-            **service_document(way.service),
-            "path": [_step(step) for step in way.path],
-            "open": dict(way.open),
-            "slot": way.slot,
-            "slots": len(way.service.slots) if way.service.mode == "hash" else None,
-            "chosen": way.chosen,
-        }
-        for way in ways
-    ]
-    return {
-        "listener": str(connection.listener),
-        "client": str(connection.client) if connection.client else None,
-        "source_port": connection.source_port,
-        "in": connection.interface,
-        "local": connection.own,
-        "services": services,
-    }
-
-
-def _step(step: Step) -> dict[str, Any]:
-    from lbctl.cli.output import share
-
-    return {
-        "where": step.where,
-        "hook": step.hook,
-        "line": step.line,
-        "rule": step.rule,
-        "element": step.element,
-        "share": None if step.share is None else share(step.share),
-        "taken": None if step.taken is None else share(step.taken),
-    }
-
-
 def _listener(text: str) -> Listener:
     from lbctl.config.values import Mistake, listener
     from lbctl.errors import IntentError
@@ -199,11 +161,11 @@ def _readings(source: str | None) -> dict[str, Reading]:
 def _text(way: Way, connection: Connection, style: Style) -> str:
     from lbctl.cli.compare import selected
     from lbctl.cli.output import share_text, table
-    from lbctl.config.values import escape
+    from lbctl.model import inert
 
     service = way.service
-    name = f"  {escape(service.name)}" if service.name else ""
-    lines = [style(f"{escape(selected(service))}{name}", "bold") + f"  ({escape(way.source)})"]
+    name = f"  {inert(service.name)}" if service.name else ""
+    lines = [style(f"{inert(selected(service))}{name}", "bold") + f"  ({inert(way.source)})"]
     lines += _path(way)
     how = {
         "nth": "in turn",
@@ -214,17 +176,17 @@ def _text(way: Way, connection: Connection, style: Style) -> str:
         "none": "nobody",
     }[service.mode]
     if service.mode == "nth" and 0 < len(service.slots) <= _TOLD:
-        how += ": " + " ".join(escape(slot or "(none)") for slot in service.slots)
+        how += ": " + " ".join(inert(slot or "(none)") for slot in service.slots)
     lines.append(f"  {service.action}, {how}")
     if service.affinity is not None and service.affinity.kind != "hash":
         kept = "" if service.affinity.seconds is None else f" for {service.affinity.seconds} s"
         lines.append(f"  a client that came before keeps its endpoint{kept}, by its {service.affinity.by}")
     rows = [
-        ("→" if way.chosen == each.to else "", escape(each.to), share_text(each.share))
+        ("→" if way.chosen == each.to else "", inert(each.to), share_text(each.share))
         for each in service.backends
     ]
     if service.leak:
-        rows.append(("", f"no endpoint ({escape(service.leak_to or '')})", share_text(service.leak)))
+        rows.append(("", f"no endpoint ({inert(service.leak_to or '')})", share_text(service.leak)))
     lines.append(table(rows, right=frozenset({2}), indent="    "))
     if service.source_nat is not None and service.source_nat in _SOURCE:
         lines.append(f"  the client's address is replaced by this host's{_SOURCE[service.source_nat]}")
@@ -235,16 +197,16 @@ def _text(way: Way, connection: Connection, style: Style) -> str:
         lines.append("  " + _chosen(way))
     for name, value in way.open:
         option = f" ({_DECIDING[name]} says it)" if name in _DECIDING else ""
-        lines.append(f"  only where {escape(name)} is {escape(value)}{option}")
+        lines.append(f"  only where {inert(name)} is {inert(value)}{option}")
     if not service.exact:
-        lines.append(f"  shares depend on {escape(service.depends_on or '')}")
+        lines.append(f"  shares depend on {inert(service.depends_on or '')}")
     return "\n".join(lines)
 
 
 def _path(way: Way) -> Iterator[str]:
     """The rules in their order: how many connections come to each, and how many it takes."""
     from lbctl.cli.output import share_text
-    from lbctl.config.values import escape
+    from lbctl.model import inert
 
     service = way.service
     if not way.path:
@@ -253,19 +215,19 @@ def _path(way: Way) -> Iterator[str]:
     yield f"  {'comes':>8}  {'taken':>8}"
     for step in way.path[:_TOLD]:
         came, took = ("" if part is None else share_text(part) for part in (step.share, step.taken))
-        looked = "" if step.element is None else f"  →  {escape(step.element)}"
-        where = f"line {step.line}, {escape(step.where)}"
-        yield f"  {came:>8}  {took:>8}  {where}: {escape(step.rule)}{looked}"
+        looked = "" if step.element is None else f"  →  {inert(step.element)}"
+        where = f"line {step.line}, {inert(step.where)}"
+        yield f"  {came:>8}  {took:>8}  {where}: {inert(step.rule)}{looked}"
     if len(way.path) > _TOLD:
         yield f"{'':22}and {len(way.path) - _TOLD} more rules"
 
 
 def _chosen(way: Way) -> str:
-    from lbctl.config.values import escape
+    from lbctl.model import inert
 
     if way.chosen is not None:
         slot = "" if way.slot is None else f", slot {way.slot} of {len(way.service.slots)}"
-        return f"this client gets {escape(way.chosen)}{slot}"
+        return f"this client gets {inert(way.chosen)}{slot}"
     if way.slot is not None:
         return f"this client gets no endpoint: slot {way.slot} of {len(way.service.slots)} is empty"
     return "which one this client gets is not decided by its address"

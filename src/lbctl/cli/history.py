@@ -8,17 +8,18 @@ from lbctl.cli.options import Config, Format, Output, Owner
 def history(config: Config = None, owner: Owner = None, output: Output = Format.TEXT) -> None:
     """List what was applied here: when, by whom, and what rollback returns to."""
     from lbctl import engine
-    from lbctl.cli.output import print_json, table
-    from lbctl.cli.work import mention_interrupted, owner_of
+    from lbctl.cli.output import print_json, say, table
+    from lbctl.cli.work import mention_unsettled, owner_of
+    from lbctl.documents.history import history as document
     from lbctl.host import LocalHost
 
     whose = owner_of(owner, config)
     found = engine.entries(LocalHost(), whose)
-    interrupted = mention_interrupted(whose)
+    unsettled = mention_unsettled(whose)
+    for line in engine.damaged(LocalHost(), whose):
+        say(f"{line}.")
     if output is Format.JSON:
-        fields = ("number", "time", "user", "action", "backend", "driver", "parent", "services", "digest")
-        states = [{field: getattr(entry, field) for field in fields} for entry in found]
-        print_json({"owner": whose, "history": states, "interrupted": interrupted})
+        print_json(document(whose, found, unsettled))
     elif found:
         head = ("number", "time", "user", "action", "backend", "services", "before", "digest")
         rows = [

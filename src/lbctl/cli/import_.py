@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lbctl.cli.options import Color, Colors, Format, MaxSize, Output, complete_store
+from lbctl.cli.options import Color, Colors, Fix, Format, Keep, MaxSize, Output, complete_store
 
 if TYPE_CHECKING:
     from lbctl.cli.output import Style
@@ -29,16 +29,8 @@ def import_(
             show_default=False,
         ),
     ] = None,
-    fix: Annotated[
-        bool,
-        typer.Option("--fix", help="If shares are not what was meant: the same share for each endpoint."),
-    ] = False,
-    keep: Annotated[
-        bool,
-        typer.Option(
-            "--keep", help="If shares are not what was meant: exactly these, with the unmatched traffic."
-        ),
-    ] = False,
+    fix: Fix = False,
+    keep: Keep = False,
     max_size: MaxSize = None,
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
@@ -51,17 +43,18 @@ def import_(
     text cannot be trusted as a rule set.
     """
     from lbctl.cli.output import Style, print_json
+    from lbctl.cli.work import share_policy
     from lbctl.config import dump
-    from lbctl.engine import Cure
-    from lbctl.engine.importing import decode, document, imported, read_live, read_rules
-    from lbctl.engine.lifting import cured
+    from lbctl.documents.reading import document
+    from lbctl.engine.migrate.foreign import with_policy
+    from lbctl.engine.migrate.intent import imported
+    from lbctl.engine.migrate.read import decode, read_live, read_rules
     from lbctl.errors import IntentError
     from lbctl.host import LocalHost
     from lbctl.host.files import DEFAULT_LIMIT, read_bounded
     from lbctl.spi import backends
 
-    if fix and keep:
-        raise IntentError("--fix gives other shares, and --keep the same: use one of them")
+    policy = share_policy(fix=fix, keep=keep)
     if (file is None) == (live is None):
         raise IntentError("name a file of rules, - for standard input, or a store with --from")
     source: list[str] = []
@@ -72,7 +65,7 @@ def import_(
         data = read_bounded(str(file), max_size or DEFAULT_LIMIT)
         reading = read_rules(data, backends())
         source = decode(data)[0].split("\n")
-    made = imported(cured(reading, Cure.FIX if fix else Cure.KEEP) if fix or keep else reading, source)
+    made = imported(with_policy(reading, policy) if policy else reading, source)
     if output is Format.JSON:
         print_json(document(reading))
     else:
@@ -87,25 +80,26 @@ def import_(
 
 def _report(reading: Reading, notes: tuple[str, ...], name: str, style: Style) -> None:
     """The findings, and what an intent cannot hold, on stderr. Whatever the text holds, a line stays one."""
-    from lbctl.cli.output import count, inert, say
+    from lbctl.cli.output import count, say, say_styled
+    from lbctl.model import inert
 
     paint = {"error": "red", "warning": "yellow", "info": "cyan"}
     # Each finding of a ladder has the correction of all of it: shown once, below the last of them.
     last = {found.corrected: number for number, found in enumerate(reading.findings)}
     for number, found in enumerate(reading.findings):
         head = style(f"{found.severity}: {found.code}", paint[found.severity])
-        say(f"{inert(name)}:{found.line}: {head}: {inert(found.message)}")
+        say_styled(f"{inert(name)}:{found.line}: {head}: {inert(found.message)}")
         if found.rule:
-            say(f"    {inert(found.rule)}")
+            say(f"    {found.rule}")
         if found.corrected and last[found.corrected] == number:
-            say("  right would be:")
+            say("  suggested fix:")
             for rule in found.corrected:
-                say(f"    {inert(rule)}")
+                say(f"    {rule}")
     for note in notes:
-        say(f"{style('not in the intent', 'yellow')}: {inert(note)}")
+        say_styled(f"{style('not in the intent', 'yellow')}: {inert(note)}")
     say(
-        f"{count(len(reading.services), 'service')} read, "
-        f"{count(reading.untouched_rules, 'rule')} without a part in balancing"
+        f"{count(len(reading.services), 'service')} found, "
+        f"{count(reading.untouched_rules, 'unrelated rule')} ignored"
     )
     if not reading.accept:
-        say(style("lbctl: this text cannot be trusted as a ruleset; no intent is printed", "bold"))
+        say_styled(style("lbctl: this text cannot be trusted as a ruleset; no intent is printed", "bold"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,7 +13,9 @@ from lbctl.cli.options import (
     Colors,
     Config,
     DriverName,
+    Fix,
     Format,
+    Keep,
     Output,
     Owner,
     TrialTime,
@@ -22,73 +24,57 @@ from lbctl.cli.options import (
     complete_store,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from fractions import Fraction
-
-    from lbctl.cli.output import Style
-    from lbctl.engine import Migration, Session
-    from lbctl.engine.comparing import Pair
-    from lbctl.model import ReadService
-
-#: Shares with denominators from here on are shown as decimals; JSON has them exact.
-_LONG = 1_000_000
-#: Rules of what stays that are shown.
-_FEW = 20
+To = Annotated[str, typer.Option("--to", metavar="BACKEND", help="Migrate to nftables or iptables.")]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="STORE",
+        help="Migrate from iptables-legacy, iptables-nft or nftables (default: where the rules are).",
+        autocompletion=complete_store,
+        show_default=False,
+    ),
+]
+PlanOnly = Annotated[bool, typer.Option("--plan", help="Print the migration plan and exit.")]
+Rules = Annotated[
+    bool, typer.Option("--rules", help="Show the rules: a diff, and scripts for a host without lbctl.")
+]
+Scripts = Annotated[
+    Path | None,
+    typer.Option(
+        "--scripts", metavar="DIR", help="Write these scripts to files in a directory.", show_default=False
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="NAME",
+        help="Leave this service or rule in place (repeatable).",
+        show_default=False,
+    ),
+]
+Save = Annotated[
+    Path | None,
+    typer.Option(
+        "--save", metavar="FILE", help="Write the intent file after the migration.", show_default=False
+    ),
+]
 
 
 def migrate(
-    to: Annotated[
-        str, typer.Option("--to", metavar="BACKEND", help="Where the services go: nftables or iptables.")
-    ],
-    source: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="STORE",
-            help="Where they come from: iptables-legacy, iptables-nft or nftables; else, where they are.",
-            autocompletion=complete_store,
-            show_default=False,
-        ),
-    ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Show what goes and what comes, and end.")] = False,
-    rules: Annotated[
-        bool,
-        typer.Option(
-            "--rules", help="Show the rules too: as a diff, and as scripts for a host without lbctl."
-        ),
-    ] = False,
-    scripts: Annotated[
-        Path | None,
-        typer.Option(
-            "--scripts",
-            metavar="DIR",
-            help="Write these scripts to files of a directory, in the order of the steps.",
-            show_default=False,
-        ),
-    ] = None,
+    to: To,
+    source: From = None,
+    plan: PlanOnly = False,
+    rules: Rules = False,
+    scripts: Scripts = None,
     config: Config = None,
     owner: Owner = None,
     trial: TrialTime = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--exclude",
-            metavar="NAME",
-            help="A service or rule of others, as shown, that stays.",
-            show_default=False,
-        ),
-    ] = None,
-    fix: Annotated[
-        bool, typer.Option("--fix", help="Where shares are not what was meant: the same for each endpoint.")
-    ] = False,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Where shares are not what was meant: exactly those, leaks too.")
-    ] = False,
-    save: Annotated[
-        Path | None,
-        typer.Option("--save", metavar="FILE", help="Write the intent file, once moved.", show_default=False),
-    ] = None,
+    exclude: Exclude = None,
+    fix: Fix = False,
+    keep: Keep = False,
+    save: Save = None,
     yes: Yes = False,
     wait: Wait = 0.0,
     driver: DriverName = None,
@@ -96,250 +82,45 @@ def migrate(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Move services between nftables and iptables, without losing a connection.
+    """Migrate services between nftables and iptables without losing a connection.
 
-    Shows what goes and what comes, and asks. Then the new rules come in, are proved, and the old ones go;
-    where a step fails, everything is as it was.
+    Shows the rules to remove and to add, asks, adds and verifies the new rules, then removes the old ones. If
+    a step fails, the state before is restored.
     """
     from lbctl import engine
+    from lbctl.cli import migration as shown
+    from lbctl.cli import work
     from lbctl.cli.output import print_json, say
     from lbctl.cli.progress import stages
-    from lbctl.cli.work import (
-        confirmed,
-        ended,
-        ensure_trial,
-        intent_if_any,
-        mention_interrupted,
-        owner_of,
-        session_for,
-        settle_interrupted,
-        write_new,
-    )
-    from lbctl.errors import IntentError
-    from lbctl.spi import backends
 
-    ensure_trial(trial)
-    if fix and keep:
-        raise IntentError("--fix gives other shares, and --keep the same: one of them")
-    if save is not None and save.exists():
-        raise IntentError(f"{save} is there already, and is not overwritten", hint="another name")
-    places = [backend.name for backend in backends()]
-    if to not in places:
-        raise IntentError(f'there is no backend "{to}" to move to', hint=f"one of {', '.join(places)}")
+    policy = work.share_policy(fix=fix, keep=keep)
+    work.ensure_trial(trial)
+    work.ensure_new(save)
+    work.ensure_backend(to)
     with stages("Reading both sides"):
-        whose = owner_of(owner, config)
-        meant = intent_if_any(config)
-        session = session_for(to, driver, allow_remap=allow_remap, patience=wait)
+        whose = work.owner_of(owner, config)
+        intent = work.intent_if_any(config)
+        if owner is not None and intent and intent.owner == whose:
+            work.announce(work.files_if_any(config))
+        session = work.session_for(to, driver, allow_remap=allow_remap, patience=wait)
         if plan:
-            mention_interrupted(whose)
+            work.mention_unsettled(whose)
         else:
-            settle_interrupted(whose, patience=wait)
-        made = engine.migration(
-            session,
-            whose,
-            source=source,
-            intent=meant if meant and meant.owner == whose else None,
-            exclude=exclude or (),
-            cure=engine.Cure.FIX if fix else engine.Cure.KEEP if keep else None,
+            work.settle(whose, patience=wait)
+        given = intent if intent and intent.owner == whose else None
+        migration = engine.plan_migration(
+            session, whose, source=source, intent=given, exclude=exclude or (), policy=policy
         )
     data = output is Format.JSON
-    if made is None:
-        say(f"Nothing to move: rules that balance are in {session.place}, or in no place.")
+    if migration is None:
+        say(f"Nothing to migrate: no balancing rules outside {session.place}.")
         if data:
             print_json({"changed": False, "applied": False})
         return
     if scripts is not None:
-        for number, (store, text) in enumerate(made.scripts, 1):
-            write_new(scripts / f"{number}-{store}.rules", text)
-    show_migration(made, data=data, asking=not (plan or yes), color=color, rules=rules)
-    applied = not plan and confirmed("Move this?", yes=yes)
-    tried = None
-    if applied:
-        with stages("Moving"):
-            if trial is not None:
-                tried, notes = engine.try_out(session, made, trial)
-            else:
-                notes = list(engine.migrate(session, made))
-            session.memory.save()
-        if save is not None:
-            write_new(save, intent_text(made))
-        for note in notes:
-            say(note)
-        if tried is not None:
-            say(f"Moved on trial: taken back in {trial:g} s unless lbctl confirm comes first.")
-            tried = engine.await_end(session, tried)
-    if data:
-        print_json(migration_document(made) | {"applied": applied, "trial": tried and tried.state})
-    elif tried is not None and tried.state == "confirmed":
-        say("Confirmed.")
-    elif tried is None and not plan:
-        say("Moved." if applied else "Nothing was changed.")
-    ended(tried)
-    if applied and save is None and meant is None and not data:
-        say(f"No intent file says this yet: lbctl import --from {session.place} > lbctl.toml writes it.")
-
-
-def show_migration(made: Migration, *, data: bool, asking: bool, color: Color, rules: bool = False) -> None:
-    """A migration in words: on stdout, or before a question on stderr where stdout is for data."""
-    import sys
-
-    from lbctl.cli.output import Style
-
-    stream = sys.stderr if data else sys.stdout
-    if asking or not data:
-        print(_text(made, Style(color, stream=stream), rules=rules), file=stream, flush=True)
-
-
-def migration_document(made: Migration) -> dict[str, Any]:
-    """The JSON of a migration."""
-    from lbctl.cli.output import share
-    from lbctl.model import SELECTOR
-
-    return {
-        "from": _place(made.source),
-        "to": _place(made.target),
-        "changed": made.changed,
-        "intent": intent_text(made),
-        "intent_from": made.origin,
-        "services": [
-            {
-                "name": (pair.b or pair.service).name,
-                **{name: str(getattr(pair.service, name)) for name in SELECTOR},
-                "when": dict(pair.service.when) if pair.service.when else None,
-                "hooks": list(pair.hooks),
-                "verdict": made.told(pair),
-                "backends": [
-                    {"to": to, "before": share(before), "after": share(after)}
-                    for to, (before, after) in pair.shares.items()
-                ],
-                "leak": {"before": share(pair.leak[0]), "after": share(pair.leak[1])},
-                "notes": list(pair.notes),
-            }
-            for pair in made.pairs
-        ],
-        "returns": list(made.returns),
-        "stays": [
-            {"name": stay.name, "rules": list(stay.rules), "reason": stay.reason} for stay in made.stays
-        ],
-        "findings": [
-            {
-                "code": found.code,
-                "severity": str(found.severity),
-                "rule": found.rule,
-                "message": found.message,
-            }
-            for found in made.findings
-        ],
-        "untouched": list(made.untouched),
-        "notes": list(made.notes),
-        "rules": {
-            "diff": "".join(f"{line}\n" for diff in made.diffs for line in diff),
-            "scripts": [{"store": store, "text": text} for store, text in made.scripts],
-        },
-    }
-
-
-def intent_text(made: Migration) -> str:
-    """The intent file of what holds afterwards."""
-    from lbctl.config import dump
-
-    return dump(made.intent, made.comments)
-
-
-def _place(session: Session) -> dict[str, str]:
-    return {"backend": session.backend.name, "driver": session.driver, "store": session.place}
-
-
-def _text(made: Migration, style: Style, *, rules: bool) -> str:
-    from lbctl.cli.output import count, painted_diff
-    from lbctl.config.values import escape
-
-    services = dict.fromkeys((pair.b or pair.service).name for pair in made.pairs)
-    places = (f"{at.place} (driver {at.driver})" for at in (made.source, made.target))
-    head = " → ".join(places) + (f": {count(len(services), 'service')}" if services else "")
-    lines = [style(head, "bold"), f"What moves is what {made.origin} says."]
-    lines += ["", *_columns(made, style)] if made.pairs else []
-    lines += _way_back(made, style) if made.comparison is None else []
-    for found in made.findings:
-        paint = "red" if found.severity == "error" else "yellow"
-        lines += ["", f"{style(f'{found.severity}: {found.code}', paint)}: {escape(found.message)}"]
-    for stay in made.stays:
-        lines += ["", f"Stays: {style(escape(stay.name), 'bold')}: {escape(stay.reason)}"]
-        lines += [f"    {escape(rule)}" for rule in stay.rules]
-    if made.lift is not None:
-        lines += [
-            "",
-            "The intent, which --save FILE keeps:",
-            *(f"    {x}".rstrip() for x in intent_text(made).splitlines()),
-        ]
-    lines += _rules(f"Stays in {made.source.place} as it is", made.left)
-    for note in made.notes:
-        lines += ["", f"{style('Note:', 'yellow')} {note}"]
-    if rules:
-        for diff in made.diffs:
-            lines += ["", painted_diff(diff, style)]
-        for number, (store, text) in enumerate(made.scripts, 1):
-            lines += ["", style(f"# Step {number}, in {store}:", "bold"), text.rstrip()]
-    return "\n".join(lines)
-
-
-def _rules(head: str, rules: Sequence[str]) -> list[str]:
-    """How many rules there are, and the first of them."""
-    from lbctl.cli.output import count
-    from lbctl.config.values import escape
-
-    lines = ["", f"{head}: {count(len(rules), 'rule') if rules else 'nothing'}"]
-    lines += [f"    {escape(rule)}" for rule in rules[:_FEW]]
-    return lines + ([f"    … and {len(rules) - _FEW} more"] if len(rules) > _FEW else [])
-
-
-def _way_back(made: Migration, style: Style) -> list[str]:
-    """What comes back and what goes, each in its place."""
-    from dataclasses import replace
-
-    from lbctl.cli.output import plan_text
-    from lbctl.model import Plan
-
-    lines = _rules(f"Comes back in {made.target.place}", made.returns) if made.returns else []
-    for step in (made.come, made.go):
-        if isinstance(step, Plan) and step.changed:
-            # Notes are told once, below.
-            lines += ["", plan_text(replace(step, notes=()), style)]
-    return lines
-
-
-def _columns(made: Migration, style: Style) -> list[str]:
-    """What goes beside what comes, one block for each service at each place where rules act on it."""
-    from lbctl.cli.compare import selected
-    from lbctl.config.values import escape
-
-    blocks = [(pair, _side(pair, pair.a, 0), _side(pair, pair.b, 1)) for pair in made.pairs]
-    heads = f"goes: {made.source.place}", f"comes: {made.target.place}"
-    width = max([len(heads[0]), *(len(line) for _, left, _ in blocks for line in left)])
-    lines = [style(f"    {heads[0]:<{width}} | {heads[1]}", "dim")]
-    for pair, left, right in blocks:
-        name = (pair.b or pair.service).name or ""
-        told = f"{name}  {selected(pair.service)} ({', '.join(pair.hooks)})".strip()
-        paint = "green" if pair.verdict.equal else "yellow"
-        verdict = made.told(pair) or str(pair.verdict)
-        lines += ["", f"{style(escape(told), 'bold')}: {style(verdict, paint)}"]
-        lines += [f"    {one:<{width}} | {other}".rstrip() for one, other in zip(left, right, strict=True)]
-        lines += [f"    {escape(note)}" for note in pair.notes]
-    return lines
-
-
-def _side(pair: Pair, service: ReadService | None, side: int) -> list[str]:
-    from lbctl.config.values import escape
-
-    rows = [(to, shares[side]) for to, shares in pair.shares.items()]
-    # A side without the service balances nothing: that is no leak.
-    leaks = any(leak for each, leak in zip((pair.a, pair.b), pair.leak, strict=True) if each)
-    rows += [("no endpoint", pair.leak[side])] if leaks else []
-    width = max((len(escape(to)) for to, _ in rows), default=0)
-    lines = [f"{escape(to):<{width}}  {_short(value)}" if value else "" for to, value in rows]
-    return [service.mode if service else "", *lines]
-
-
-def _short(value: Fraction) -> str:
-    """A share; of chances that are products of many draws, what can be read of it."""
-    return str(value) if value.denominator < _LONG else f"{float(value):.9f}"
+        shown.write_scripts(scripts, migration)
+    shown.show(migration, data=data, asking=not (plan or yes), color=color, rules=rules)
+    applied = not plan and work.confirmed("Migrate?", yes=yes)
+    shown.carry_out(session, migration, applied=applied, plan=plan, trial=trial, save=save, data=data)
+    if applied and save is None and intent is None and not data:
+        say(f"There is no intent file yet: lbctl import --from {session.place} > lbctl.toml writes it.")

@@ -27,6 +27,8 @@ class Color(StrEnum):
 
 #: The last `--color`, for complaints, which are printed after the command is over.
 chosen_color = Color.AUTO
+#: True once a command has printed a document: an error behind it gets none, for there is one a command.
+document_printed = False
 
 
 def _remember(value: Color) -> Color:
@@ -158,3 +160,7 @@ TrialTime = Annotated[
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Fix = Annotated[bool, typer.Option("--fix", help="Give each endpoint the same share where shares are wrong.")]
+Keep = Annotated[
+    bool, typer.Option("--keep", help="Reproduce wrong shares as they are, including unmatched traffic.")
+]

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 from lbctl.cli import options
 from lbctl.cli.options import Color
 from lbctl.errors import IntentError, LbctlError
-from lbctl.model import Action, brief, written
+from lbctl.model import Action, brief, inert
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from fractions import Fraction
 
+    from lbctl.documents.change import ChangeDocument
     from lbctl.model import Plan, Program, ServiceChange
     from lbctl.spi import Census
-
-FORMAT_VERSION = 1
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 _SIGN = {Action.ADD: "+", Action.CHANGE: "~", Action.REMOVE: "-", Action.NONE: " "}
@@ -44,36 +43,35 @@ class Style:
 
 def print_json(document: Mapping[str, Any], *, one_line: bool = False) -> None:
     """One JSON object on stdout."""
+    options.document_printed = True
+    from lbctl.documents import FORMAT_VERSION
+
     whole = {"format_version": FORMAT_VERSION, **document}
     print(json.dumps(whole, indent=None if one_line else 2), flush=one_line)
 
 
 def say(text: str) -> None:
-    """A line of talk."""
+    """A message on stderr, whatever stands in it."""
+    say_styled("\n".join(map(inert, text.splitlines())))
+
+
+def say_styled(text: str) -> None:
+    """As `say`, of a text that has been made inert already, and has styles."""
     print(text, file=sys.stderr)
-
-
-def inert(text: str) -> str:
-    """`text` on one line, with nothing that a terminal would act on."""
-    return text if text.isprintable() else "".join(map(_shown, text))
-
-
-def _shown(letter: str) -> str:
-    return letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
 
 
 def report(error: LbctlError) -> None:
     """Everything that an error has to say, on stderr."""
     style = Style(options.chosen_color, stream=sys.stderr)
     for problem in getattr(error, "problems", ()) if isinstance(error, IntentError) else ():
-        say(style(inert(str(problem)), "red"))
+        say_styled(style(inert(str(problem)), "red"))
         if problem.hint:
-            say(f"    hint: {inert(problem.hint)}")
+            say(f"    hint: {problem.hint}")
     # What other programs said may have several lines.
     first, *more = [inert(line) for line in error.message.splitlines() or [""]]
-    say("\n".join([style(f"lbctl: {first}", "bold"), *more]))
+    say_styled("\n".join([style(f"lbctl: {first}", "bold"), *more]))
     if error.hint:
-        say(f"    hint: {inert(error.hint)}")
+        say(f"    hint: {error.hint}")
 
 
 def count(number: int, noun: str) -> str:
@@ -81,25 +79,15 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def share(value: Fraction) -> str:
-    """A share in JSON: "p/q" in lowest terms."""
-    return written(value)
-
-
-def share_text(value: Fraction) -> str:
-    """A share for people."""
-    return brief(value)
+def share_text(value: Fraction | None) -> str:
+    """Return a share for people; "?" for an unknown one."""
+    return "?" if value is None else brief(value)
 
 
 def deviation_text(slots: Iterable[int], deviation: Fraction) -> str:
     """How well Maglev tables of these sizes keep to the weights, rounded up so that it is never too good."""
     sizes = " and ".join(map(str, dict.fromkeys(slots)))
     return f"maglev: {sizes} slots, shares within {ceil(deviation * 10_000) / 100:.2f} % of the weights"
-
-
-def stores_document(stores: Iterable[Census]) -> list[dict[str, Any]]:
-    """The JSON of a census."""
-    return [{"store": each.store, "ours": each.ours, "others": each.others} for each in stores]
 
 
 def stores_text(stores: Iterable[Census]) -> str:
@@ -116,6 +104,7 @@ def table(rows: Iterable[Sequence[str]], *, right: frozenset[int] = frozenset(),
     """Rows in aligned columns; the columns in `right` are aligned to the right."""
     columns = []
     for number, column in enumerate(zip(*rows, strict=True)):
+        column = tuple(map(inert, column))
         width = max(map(len, column))
         columns.append([cell.rjust(width) if number in right else cell.ljust(width) for cell in column])
     return "\n".join([(indent + "  ".join(line)).rstrip() for line in zip(*columns, strict=True)])
@@ -123,31 +112,11 @@ def table(rows: Iterable[Sequence[str]], *, right: frozenset[int] = frozenset(),
 
 def plan_document(
     plan: Plan, services: Iterable[ServiceChange], render: Callable[[Program], str]
-) -> dict[str, Any]:
-    """The JSON of a plan: all its `services`, and its rules as `render` writes them."""
-    before, after = plan_rules(plan, render)
-    return {
-        "backend": plan.backend,
-        "driver": plan.driver,
-        "changed": plan.changed,
-        "services": [
-            {
-                "name": service.name,
-                "action": str(service.action),
-                "listen": list(service.listeners),
-                "endpoints": [
-                    {"to": e.to, "before": share(e.before), "after": share(e.after)}
-                    for e in service.endpoints
-                ],
-            }
-            for service in services
-        ],
-        "forget": [
-            {"listen": str(flow.listener), "family": str(flow.family), "to": flow.to} for flow in plan.stale
-        ],
-        "notes": list(plan.notes),
-        "rules": {"before": before, "after": after},
-    }
+) -> ChangeDocument:
+    """Return the JSON of a plan: all its `services`, and its rules as `render` writes them."""
+    from lbctl.documents.change import change
+
+    return change(plan, services, plan_rules(plan, render))
 
 
 def plan_text(plan: Plan, style: Style) -> str:
@@ -168,20 +137,39 @@ def plan_text(plan: Plan, style: Style) -> str:
     for service in plan.services:
         head = f"{_SIGN[service.action]} {service.name}  {', '.join(service.listeners)}"
         lines += ["", style(head, _PAINT[service.action])]
-        rows = [(to, str(before), "→", str(after)) for to, before, after in service.endpoints]
-        if service.action is Action.CHANGE and all(e.before == e.after for e in service.endpoints):
-            lines.append(style("    same shares, other rules: see lbctl plan --rules", "dim"))
-        if rows:
-            lines.append(table(rows, right=frozenset({1}), indent="    "))
+        lines += _service_lines(service, style)
     if plan.stale:
         lines += ["", "UDP flows that end with it: " + ", ".join(map(str, plan.stale))]
     for note in plan.notes:
-        lines += ["", f"{style('Note:', 'yellow')} {note}"]
+        lines += ["", f"{style('Note:', 'yellow')} {inert(note)}"]
     shared = sum(change.service is None for change in plan.changes)
     if shared and not plan.services:
         rules = count(shared, "rule")
         lines += ["", f"What all services share differs from what lbctl wrote ({rules}): apply repairs it."]
     return "\n".join(lines)
+
+
+def _service_lines(service: ServiceChange, style: Style) -> Iterator[str]:
+    """What changes for whom: the clients that are not balanced on one side, and the shares on both."""
+    from lbctl.cli.shares import clients, share_rows
+
+    rows = share_rows(service)
+    if service.action is Action.CHANGE:
+        now = ", ".join(clients(service.unbalanced_before, service.after))
+        then = ", ".join(clients(service.unbalanced_after, service.before))
+        if now:
+            yield style(f"    not balanced now: {now}", "red")
+        if then:
+            yield style(f"    no longer balanced: {then}", "yellow")
+        if not now and not then and all(row.before == row.after for row in rows):
+            yield style("    same shares, other rules: see lbctl plan --rules", "dim")
+    cells: list[tuple[str, ...]] = [
+        (row.to, row.where, share_text(row.before), "→", share_text(row.after)) for row in rows
+    ]
+    if not any(row.where for row in rows):
+        cells = [(to, *shares) for to, _, *shares in cells]
+    if cells:
+        yield table(cells, right=frozenset({len(cells[0]) - 3}), indent="    ")
 
 
 def show_plans(plans: Iterable[Plan], *, data: bool, asking: bool, color: Color) -> None:

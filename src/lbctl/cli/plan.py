@@ -30,19 +30,20 @@ def plan(
     from lbctl import engine
     from lbctl.cli.output import Style, plan_document, plan_rules, plan_text, print_json, rules_diff
     from lbctl.cli.progress import stages
-    from lbctl.cli.work import intent_files, mention_interrupted, read_intent, session_for
+    from lbctl.cli.work import intent_files, mention_unsettled, read_announced, session_for
+    from lbctl.documents.history import unsettled as unsettled_document
 
     with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
-        intent = read_intent(config)
+        intent = read_announced(config)
         next_stage()
         session = session_for(backend, driver, allow_remap=allow_remap)
         made = engine.plan(session, intent)
-    interrupted = mention_interrupted(intent.owner)
+    unsettled = mention_unsettled(intent.owner)
     if out is not None:
         engine.write_plan(session, made, intent, intent_files(config), out)
     if output is Format.JSON:
         document = plan_document(made, engine.describe(session, made), session.backend.render)
-        print_json(document | {"interrupted": interrupted})
+        print_json({**document, **unsettled_document(unsettled)})
     else:
         style = Style(color)
         print(plan_text(made, style))

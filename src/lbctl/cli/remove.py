@@ -21,11 +21,11 @@ def remove(
     """
     from lbctl import engine
     from lbctl.cli.output import plan_document, print_json, say, show_plans
-    from lbctl.cli.work import confirmed, owner_of, session_for, settle_interrupted
+    from lbctl.cli.work import confirmed, owner_of, session_for, settle
 
     whose = owner_of(owner, config)
     session = session_for(backend, driver, patience=wait)
-    settle_interrupted(whose, patience=wait)
+    settle(whose, patience=wait)
     plans = engine.removal(session, whose, everywhere=backend == "auto" and driver is None)
     due = tuple(plan for plan in plans if plan.changed)
     show_plans(due, data=output is Format.JSON, asking=not yes, color=color)

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 
-def schema() -> None:
-    """Print the JSON Schema of the intent file, for editors and validators."""
+import typer
+
+
+def _names() -> list[str]:
+    from lbctl.documents import NAMES
+
+    return list(NAMES)
+
+
+def schema(
+    of: Annotated[
+        str | None,
+        typer.Option(
+            "--of",
+            metavar="NAME",
+            help="Print the schema of what a command prints with --output json, e.g. plan; or of error.",
+            autocompletion=_names,
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Print the JSON Schema of the intent file, or of a JSON document, for editors and validators."""
     import json
 
+    from lbctl import documents
     from lbctl.config import json_schema
+    from lbctl.errors import IntentError
 
-    print(json.dumps(json_schema(), indent=2))
+    if of is not None and of not in documents.NAMES:
+        raise IntentError(f'there is no document "{of}"', hint=f"one of {', '.join(documents.NAMES)}")
+    print(json.dumps(json_schema() if of is None else documents.schema(of), indent=2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lbctl.cli.output import Style
-    from lbctl.engine import Drift, Status
+    from lbctl.engine import Drift, EndpointStatus, FamilyStatus, Status
     from lbctl.model import ServiceChange
 
 #: So many services, and so many rules of each, are named where they differ; JSON names all.
 _SERVICES, _RULES = 20, 4
+#: The actual share before the first connection.
+_NO_SHARE = "-"
 
 
 def status(
@@ -45,7 +47,8 @@ def status(
     """
     from lbctl import engine
     from lbctl.cli.output import Style, print_json
-    from lbctl.cli.work import mention_interrupted, read_intent, session_for
+    from lbctl.cli.work import mention_unsettled, read_intent, session_for
+    from lbctl.documents.status import status as document
 
     if watch and exit_code:
         raise IntentError("--watch has no end that an exit code could tell of")
@@ -53,52 +56,28 @@ def status(
     # What was applied by consent is there by consent.
     session = session_for(backend, driver, allow_remap=True)
     follow = backend == "auto" and driver is None
-    interrupted = mention_interrupted(intent.owner)
-    while True:
-        now = None if brief else engine.status(session, intent, follow=follow)
-        drift = now.drift if now else engine.drift(session, intent, follow=follow)
-        session.memory.save()
-        if output is Format.JSON:
-            document = _drift_document(drift) | (_document(now) if now else {})
-            print_json(document | {"interrupted": interrupted}, one_line=watch)
-        else:
-            style = Style(color)
-            text = "\n".join([*_drift_lines(drift, style), *(_lines(now, style) if now else ())])
-            print(("\x1b[H\x1b[J" if watch else "") + text, flush=True)
-        if exit_code and not drift.in_sync:
-            raise typer.Exit(1)
+    unsettled = mention_unsettled(intent.owner)
+    try:
+        while True:
+            now = None if brief else engine.status(session, intent, follow=follow)
+            drift = now.drift if now else engine.drift(session, intent, follow=follow)
+            session.memory.save()
+            if output is Format.JSON:
+                print_json(document(drift, now, unsettled), one_line=watch)
+            else:
+                style = Style(color)
+                text = "\n".join([*_drift_lines(drift, style), *(_lines(now, style) if now else ())])
+                print(("\x1b[H\x1b[J" if watch else "") + text, flush=True)
+            if exit_code and not drift.in_sync:
+                raise typer.Exit(1)
+            if not watch:
+                return
+            # The one command that may live long.
+            gc.collect()
+            time.sleep(1)
+    except KeyboardInterrupt:
         if not watch:
-            return
-        # The one command that may live long.
-        gc.collect()
-        time.sleep(1)
-
-
-def _drift_document(drift: Drift) -> dict[str, Any]:
-    from lbctl.cli.output import share
-
-    return {
-        "backend": drift.backend,
-        "driver": drift.driver,
-        "in_sync": drift.in_sync,
-        "drift": {
-            "services": [
-                {
-                    "name": service.name,
-                    "action": str(service.action),
-                    "endpoints": [
-                        {"to": e.to, "held": share(e.before), "wanted": share(e.after)}
-                        for e in service.endpoints
-                    ],
-                }
-                for service in drift.services
-            ],
-            "rules": [
-                {"service": name, "rule": rule} for name, found in _rules(drift).items() for rule in found
-            ],
-            "elsewhere": list(drift.elsewhere),
-        },
-    }
+            raise
 
 
 def _drift_lines(drift: Drift, style: Style) -> Iterator[str]:
@@ -108,7 +87,7 @@ def _drift_lines(drift: Drift, style: Style) -> Iterator[str]:
         else style("NOT in sync: the kernel differs from the intent, see lbctl plan", "red")
     )
     yield f"{drift.backend} (driver {drift.driver}), {state}"
-    rules = _rules(drift)
+    rules = drift.rules
     for service in drift.services[:_SERVICES]:
         yield f"  {service.name} {_difference(service, rules.get(service.name, ()))}"
     if (more := len(drift.services) - _SERVICES) > 0:
@@ -120,14 +99,6 @@ def _drift_lines(drift: Drift, style: Style) -> Iterator[str]:
         yield f"  {store} holds rules of this owner too, which balance the same connections"
 
 
-def _rules(drift: Drift) -> dict[str | None, list[str]]:
-    """What differs, by the service that owns it."""
-    found: dict[str | None, list[str]] = {}
-    for change in drift.changes:
-        found.setdefault(change.service, []).append(" ".join(change.key))
-    return found
-
-
 def _difference(service: ServiceChange, rules: Sequence[str]) -> str:
     from lbctl.model import Action
 
@@ -137,8 +108,24 @@ def _difference(service: ServiceChange, rules: Sequence[str]) -> str:
         case Action.REMOVE:
             return "is not in the intent"
         case _:
-            shares = [f"{to} has {held}, not {due}" for to, held, due in service.endpoints if held != due]
-            return f"differs: {', '.join([*shares, _few(rules)])}"
+            return f"differs: {', '.join([*_differences(service), *([_few(rules)] if rules else ())])}"
+
+
+def _differences(service: ServiceChange) -> Iterator[str]:
+    """The clients that are not balanced as the intent says, and the endpoints that have another share."""
+    from lbctl.cli.output import share_text
+    from lbctl.cli.shares import clients, lost_families, share_rows
+
+    missing, extra = service.unbalanced_before, service.unbalanced_after
+    yield from (f"{who} are not balanced" for who in clients(missing, service.after))
+    yield from (f"{who} are balanced, against the intent" for who in clients(extra, service.before))
+    # Of these, that they are not balanced says it all.
+    lost = lost_families(missing, service.after) + lost_families(extra, service.before)
+    for row in share_rows(service):
+        if row.before == row.after or row.family in lost:
+            continue
+        where = f" {row.where}" if row.where else ""
+        yield f"{row.to}{where} has {share_text(row.before)}, not {share_text(row.after)}"
 
 
 def _few(rules: Sequence[str]) -> str:
@@ -146,77 +133,70 @@ def _few(rules: Sequence[str]) -> str:
     return ", ".join(rules[:_RULES]) + (f" and {more} more" if more > 0 else "")
 
 
-def _document(status: Status) -> dict[str, Any]:
-    from lbctl.cli.output import share, stores_document
-
-    return {
-        "stores": stores_document(status.stores),
-        "services": [
-            {
-                "name": service.name,
-                "listen": list(service.listen),
-                "scheduler": service.scheduler,
-                "deviation": share(service.deviation),
-                "connections": service.connections,
-                "endpoints": [
-                    {
-                        "name": e.name,
-                        "to": e.to,
-                        "state": str(e.state),
-                        "weight": e.weight,
-                        "wanted": share(e.wanted),
-                        "by_weight": share(e.by_weight),
-                        "actual": share(e.actual),
-                        "connections": e.connections,
-                        "established": e.established,
-                        "packets": e.packets,
-                        "bytes": e.bytes,
-                    }
-                    for e in service.endpoints
-                ],
-            }
-            for service in status.services
-        ],
-    }
+#: The columns of the table; "by weight" is for Maglev tables only, "family" for families that disagree.
+_COLUMNS = (
+    "endpoint",
+    "family",
+    "state",
+    "weight",
+    "by weight",
+    "wanted",
+    "actual",
+    "connections",
+    "established",
+    "packets",
+    "bytes",
+)
+_WORDS = frozenset({"endpoint", "family", "state"})
 
 
 def _lines(status: Status, style: Style) -> Iterator[str]:
-    from lbctl.cli.output import deviation_text, share_text, stores_text, table
+    from lbctl.cli.output import deviation_text, stores_text, table
     from lbctl.model import Scheduler
 
     yield f"rules: {stores_text(status.stores)}"
-    head = (
-        "endpoint",
-        "state",
-        "weight",
-        "wanted",
-        "actual",
-        "connections",
-        "established",
-        "packets",
-        "bytes",
-    )
     for service in status.services:
         maglev = service.scheduler == Scheduler.MAGLEV
         yield ""
         yield style(f"{service.name}  {', '.join(service.listen)}  {service.scheduler}", "bold")
-        rows = [
-            (
-                e.name if e.name == e.to else f"{e.name} {e.to}",
-                str(e.state),
-                str(e.weight),
-                share_text(e.wanted),
-                f"{float(e.actual):.1%}" if service.connections else "-",
-                str(e.connections),
-                "?" if e.established is None else str(e.established),
-                str(e.packets),
-                str(e.bytes),
-            )
-            for e in service.endpoints
-        ]
-        shown: list[tuple[str, ...]] = [head, *rows]
         if maglev:
             yield f"  {deviation_text(service.slots, service.deviation)}"
-            meant = ("by weight", *(share_text(e.by_weight) for e in service.endpoints))
-            shown = [(*row[:3], cell, *row[3:]) for row, cell in zip(shown, meant, strict=True)]
-        yield table(shown, right=frozenset(range(2, len(shown[0]))), indent="  ")
+        rows = [row for endpoint in service.endpoints for row in _rows(endpoint)]
+        columns = [
+            name
+            for name in _COLUMNS
+            if (name != "by weight" or maglev) and (name != "family" or any(row["family"] for row in rows))
+        ]
+        right = frozenset(place for place, name in enumerate(columns) if name not in _WORDS)
+        shown = [columns, *([row[name] for name in columns] for row in rows)]
+        yield table(shown, right=right, indent="  ")
+
+
+def _rows(endpoint: EndpointStatus) -> list[dict[str, str]]:
+    """One row by column, or one for each family where these get other shares."""
+    families = [_cells(endpoint, own, str(family)) for family, own in endpoint.families.items()]
+    # As shown: 33.3 % is 33.3 %, and a family without connections has no share to differ by.
+    wanted = {row["wanted"] for row in families}
+    actual = {row["actual"] for row in families} - {_NO_SHARE}
+    if len(wanted) > 1 or len(actual) > 1:
+        return families
+    one = _cells(endpoint, endpoint, "")
+    return [one | {"actual": next(iter(actual), _NO_SHARE)}]
+
+
+def _cells(endpoint: EndpointStatus, of: EndpointStatus | FamilyStatus, family: str) -> dict[str, str]:
+    from lbctl.cli.output import share_text
+
+    return {
+        "endpoint": endpoint.name if endpoint.name == endpoint.to else f"{endpoint.name} {endpoint.to}",
+        "family": family,
+        "state": str(endpoint.state),
+        "weight": str(endpoint.weight),
+        "by weight": share_text(of.by_weight),
+        "wanted": share_text(of.wanted),
+        "actual": _NO_SHARE if of.actual is None else f"{float(of.actual):.1%}",
+        "connections": str(of.connections),
+        "established": "?" if of.established is None else str(of.established),
+        "packets": str(of.packets),
+        "bytes": str(of.bytes),
+    }

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lbctl.errors import ApplyFailed, IntentError, Reverted, StateUnknown
+from lbctl.errors import IntentError, NoIntentFile, Reverted, StateUnknown
 
 if TYPE_CHECKING:
-    from lbctl.engine import Session, Trial
+    from collections.abc import Sequence
+
+    from lbctl.engine import Session, SharePolicy, Trial, Unsettled
     from lbctl.model import Intent, Reading
 
 _LONGEST_TRIAL = 24 * 3600
+#: So many intent files are named.
+_FEW_FILES = 3
 
 
 def read_intent(config: Path | None) -> Intent:
@@ -23,11 +27,27 @@ def read_intent(config: Path | None) -> Intent:
     return load_merged(intent_files(config))
 
 
+def read_announced(config: Path | None) -> Intent:
+    """As `read_intent`, and name the files: for a command that changes something, or shows a change."""
+    announce(intent_files(config))
+    return read_intent(config)
+
+
 def intent_files(config: Path | None) -> tuple[Path, ...]:
     """The files of `read_intent`."""
     from lbctl.config import find
 
     return find(config, os.environ, Path())
+
+
+def announce(files: Sequence[Path]) -> None:
+    """Name the intent files that a command goes by: a few of many."""
+    from lbctl.cli.output import say
+
+    shown = [f"./{path}" if path == Path("lbctl.toml") else str(path) for path in files[:_FEW_FILES]]
+    more = [f"{len(files) - _FEW_FILES} more"] if len(files) > _FEW_FILES else []
+    if files:
+        say(f"Intent: {', '.join([*shown, *more])}")
 
 
 def session_for(
@@ -42,28 +62,31 @@ def session_for(
     )
 
 
-def settle_interrupted(owner: str, *, patience: float) -> None:
-    """Finish or take back what an earlier lbctl was interrupted in, and say so."""
+def settle(owner: str, *, patience: float, trials: bool = True) -> None:
+    """Complete what processes that are gone left of a change, and report it; see `lbctl.engine.recover`."""
     from lbctl import engine
     from lbctl.cli.output import say
     from lbctl.host import LocalHost
 
-    if engine.pending(LocalHost(), owner):
-        for note in engine.recover(session_for("auto", None, patience=patience), owner):
+    if engine.unsettled(LocalHost(), owner).due:
+        for note in engine.recover(session_for("auto", None, patience=patience), owner, trials=trials):
             say(note)
 
 
-def mention_interrupted(owner: str) -> dict[str, Any] | None:
-    """Say what an earlier lbctl was interrupted in, and what becomes of it; returns it for JSON."""
+def mention_unsettled(owner: str) -> Unsettled:
+    """Report what processes that are gone left of a change, and a trial; returns it."""
     from lbctl import engine
     from lbctl.cli.output import say
     from lbctl.host import LocalHost
 
-    found = engine.interrupted(LocalHost(), owner)
-    if found is None:
-        return None
-    say(f"Interrupted: {found}. The next command that changes something first finishes it, or takes it back.")
-    return {field: getattr(found, field) for field in ("number", "action", "time", "user")}
+    found = engine.unsettled(LocalHost(), owner)
+    for line in found.damaged:
+        say(f"{line}. The next command that changes something removes it.")
+    if found.entry is not None:
+        say(f"Interrupted: {found.entry}. The next command that changes something first ends or reverts it.")
+    if found.trial is not None:
+        say(str(found.trial))
+    return found
 
 
 def confirmed(question: str, *, yes: bool) -> bool:
@@ -80,6 +103,42 @@ def ensure_trial(seconds: float | None) -> None:
     """Raise `IntentError` for a time that no trial takes."""
     if seconds is not None and not 1 <= seconds <= _LONGEST_TRIAL:
         raise IntentError("a trial takes between a second and a day")
+
+
+def ensure_new(path: Path | None) -> None:
+    """Raise `IntentError` for a file that exists already."""
+    if path is not None and path.exists():
+        raise IntentError(f"{path} exists already, and is not overwritten", hint="choose another name")
+
+
+def ensure_backend(name: str) -> None:
+    """Raise `IntentError` for a backend that is not installed."""
+    from lbctl.spi import backends
+
+    names = [backend.name for backend in backends()]
+    if name not in names:
+        raise IntentError(f'there is no backend "{name}"', hint=f"one of {', '.join(names)}")
+
+
+def share_policy(*, fix: bool, keep: bool) -> SharePolicy | None:
+    """Return what becomes of wrong shares; raises `IntentError` for both options at once."""
+    from lbctl.engine import SharePolicy
+
+    if fix and keep:
+        raise IntentError("--fix gives equal shares and --keep the current ones: use one of them")
+    return SharePolicy.FIX if fix else SharePolicy.KEEP if keep else None
+
+
+def await_end(session: Session, tried: Trial) -> Trial:
+    """Wait for the end of a trial; see `lbctl.engine.await_end`."""
+    from lbctl import engine
+    from lbctl.cli.output import say
+
+    try:
+        return engine.await_end(session, tried)
+    except KeyboardInterrupt:
+        say("The trial goes on: lbctl confirm keeps the change, lbctl rollback reverts it now.")
+        raise
 
 
 def ended(tried: Trial | None) -> None:
@@ -104,14 +163,12 @@ def files_if_any(config: Path | None) -> tuple[Path, ...]:
     """As `intent_files`; () where there is no file and none was named."""
     try:
         return intent_files(config)
-    except IntentError:
-        if config is not None:
-            raise
+    except NoIntentFile:
         return ()
 
 
 def owner_of(owner: str | None, config: Path | None) -> str:
-    """The owner that was named, else that of the intent file, else the default where there is no file."""
+    """The owner that was named, else that of the intent file, which is announced, else the default."""
     from lbctl.config import load_merged
     from lbctl.model import DEFAULT_OWNER, check_owner
 
@@ -121,6 +178,7 @@ def owner_of(owner: str | None, config: Path | None) -> str:
         except ValueError as error:
             raise IntentError(str(error), hint="small letters, digits and dashes, at most 12") from error
     paths = files_if_any(config)
+    announce(paths)
     try:
         return load_merged(paths).owner if paths else DEFAULT_OWNER
     except IntentError as error:
@@ -133,7 +191,7 @@ def read_rules_of(source: str, limit: int | None = None) -> Reading:
 
     Raises `IntentError` for text of more than `limit` bytes; see `lbctl.host.files.read_bounded`.
     """
-    from lbctl.engine.importing import read_live, read_rules
+    from lbctl.engine.migrate.read import read_live, read_rules
     from lbctl.host import LocalHost
     from lbctl.host.files import DEFAULT_LIMIT, read_bounded
     from lbctl.spi import backends
@@ -144,18 +202,9 @@ def read_rules_of(source: str, limit: int | None = None) -> Reading:
     return read_rules(read_bounded(source, limit or DEFAULT_LIMIT), backends())
 
 
-def write_new(path: Path, text: str) -> None:
-    """Write a file that is not there yet; raises `ApplyFailed`."""
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise ApplyFailed(f"{path} cannot be written: {error.strerror}") from error
-
-
 def read_stores() -> dict[str, Reading]:
     """What the rules in each store of this host do that can be read, by `live:STORE`."""
-    from lbctl.engine.importing import read_live
+    from lbctl.engine.migrate.read import read_live
     from lbctl.host import LocalHost
     from lbctl.spi import Reader, backends
 

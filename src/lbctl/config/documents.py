@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lbctl.config.values import escape, show
+from lbctl.config.values import show
 from lbctl.errors import IntentError, Problem
+from lbctl.model import inert
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -169,7 +170,7 @@ def source(text: str, file: str) -> Source:
 def name_of(path: Path) -> str:
     """`path` as messages show it: as given, unless it could not be printed."""
     text = str(path)
-    return text if text.isprintable() else escape(text)
+    return inert(text)
 
 
 def _read_bytes(path: Path, file: str, limit: int) -> bytes:
@@ -227,7 +228,7 @@ def _json_mistake(error: json.JSONDecodeError) -> tuple[int, str]:
 
 def _tidy(message: str) -> str:
     """A parser's message, which may quote the document, fit for a terminal."""
-    return escape(message)[:200].replace("\\\\", "\\")
+    return inert(message)[:200]
 
 
 def _failure(file: str, line: int, message: str, hint: str | None) -> IntentError:

@@ -6,7 +6,9 @@ A service with a mistake still takes part with what is right in it, so that one 
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import os
+import stat
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from pydantic import ValidationError
 from lbctl.config.documents import Source, name_of, read, source, summary
 from lbctl.config.schema import IntentTable, ServiceTable
 from lbctl.config.values import expand, show, show_mark
-from lbctl.errors import IntentError, Problem
+from lbctl.errors import IntentError, NoIntentFile, Problem
 from lbctl.model import (
     MAX_SLOTS,
     NAME,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from lbctl.config.documents import Place
 
 ETC = Path("/etc/lbctl")
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 #: What all files of an intent have in common, and how messages show it.
 _COMMON: Mapping[str, Callable[[object], str]] = {"owner": show, "mark": show_mark}
 _FAMILY = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
@@ -69,13 +72,15 @@ def find(config: Path | None, environ: Mapping[str, str], cwd: Path, etc: Path =
     """The files of the intent: `config`, else $LBCTL_CONFIG, else `cwd`/lbctl.toml, else those in `etc`.
 
     What was asked for by name is not looked at here: `load_merged` says what is wrong with it. In `etc`
-    it is lbctl.toml, where there is one, and conf.d/*.toml in name order. IntentError where nothing is.
+    it is lbctl.toml, where there is one, and conf.d/*.toml in name order. NoIntentFile where nothing is, and
+    IntentError for a file of `cwd` that root is not to follow unasked.
     """
     if config is not None:
         return (config,)
     if named := environ.get("LBCTL_CONFIG"):
         return (cwd / named,)
     if _exists(here := cwd / "lbctl.toml"):
+        _ensure_own(here, environ)
         return (here,)
     folder = etc / "conf.d"
     try:
@@ -87,10 +92,50 @@ def find(config: Path | None, environ: Mapping[str, str], cwd: Path, etc: Path =
     main = etc / "lbctl.toml"
     if found := ([main] if _exists(main) else []) + parts:
         return tuple(found)
-    raise IntentError(
+    raise NoIntentFile(
         f"no intent file: neither ./lbctl.toml nor {name_of(main)} is there",
         hint="write one with `lbctl init`, or name one with --config FILE or $LBCTL_CONFIG",
     )
+
+
+def _ensure_own(path: Path, environ: Mapping[str, str]) -> None:
+    """Raise `IntentError` if this is root, and another user can decide what a file of the directory says.
+
+    The user behind sudo may: what he writes there is what root was asked to apply.
+    """
+    if os.geteuid():
+        return
+    caller = environ.get("SUDO_UID", "")
+    trusted = {0, int(caller)} if caller.isascii() and caller.isdecimal() and len(caller) < 11 else {0}
+    for place, user, writable in _deciding(path):
+        if user in trusted and not writable:
+            continue
+        reason = "can be written by other users" if user in trusted else f"belongs to {_user(user)}"
+        raise IntentError(
+            f"./{path.name} is not used: {place} {reason}",
+            hint=f"if it is meant, name it: --config {path.name}",
+        )
+
+
+def _deciding(path: Path) -> Iterator[tuple[str, int, bool]]:
+    """What decides what a file of the current directory says: its name, its user, if others can write it."""
+    folder, link = path.parent.stat(), path.lstat()
+    # In a sticky directory, such as /tmp, users can only replace what is theirs.
+    open_to_all = bool(folder.st_mode & _OTHERS_WRITE and not folder.st_mode & stat.S_ISVTX)
+    yield "the current directory", folder.st_uid, open_to_all
+    yield "it", link.st_uid, not stat.S_ISLNK(link.st_mode) and bool(link.st_mode & _OTHERS_WRITE)
+    with suppress(OSError):  # who reads it reports a link to nothing
+        found = path.stat()
+        yield "it", found.st_uid, bool(found.st_mode & _OTHERS_WRITE)
+
+
+def _user(number: int) -> str:
+    import pwd  # only where there is something to report
+
+    try:
+        return f"user {pwd.getpwuid(number).pw_name}"
+    except KeyError:
+        return f"user {number}"
 
 
 def _exists(path: Path) -> bool:

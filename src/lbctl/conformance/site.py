@@ -178,11 +178,15 @@ class Site:
         """Who answers new connections of the host's own clients."""
         return self.network.ask(self.network.host, address, port, count, kind=kind)
 
-    def counts(self, service: Service) -> Mapping[str, int]:
-        """Endpoint → new connections of a service, as the kernel counted them."""
+    def counts(self, service: Service, family: Family = Family.IPV4) -> Mapping[str, int]:
+        """Return endpoint → new connections of a service in a family, as the kernel counted them."""
         with self.network.host.entered():
             found = self.session.backend.stats(self.session.host, self.session.driver, OWNER)
-        counted = {count.to: count.connections for count in found if count.service == service.name}
+        counted = {
+            count.to: count.connections
+            for count in found
+            if (count.service, count.family) == (service.name, family)
+        }
         return {endpoint.to: counted.get(endpoint.to, 0) for endpoint in service.endpoints}
 
 

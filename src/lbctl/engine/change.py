@@ -10,7 +10,6 @@ from lbctl.engine import history, trial
 from lbctl.errors import ApplyFailed, LbctlError, PermissionDenied, Stale, StateUnknown, ToolCrashed
 from lbctl.host import forget_flows
 from lbctl.model import Action, Intent, Plan, diff, diff_services, stale_flows, touched
-from lbctl.spi import Advising
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from lbctl.engine.history import Entry
     from lbctl.engine.session import Session
     from lbctl.host import Host
-    from lbctl.model import Program, ServiceChange
+    from lbctl.model import Change, Lifted, Program, ServiceChange
     from lbctl.spi import Backend
 
 
@@ -120,19 +119,16 @@ def apply(
 def changing(session: Session, owner: str, back_to: Entry | None) -> Iterator[None]:
     """Hold the lock of an owner, to change its rules.
 
-    Raises `Stale` while a trial runs; going back ends it.
+    Raises `Stale` while a trial runs; going back ends it. Any change ends one that could not be reverted.
     """
     with session.host.lock(owner, patience=session.patience):
         history.ensure_settled(session.host, owner)
-        running = trial.running(session.host, owner)
-        if running and back_to is None:
-            raise Stale(
-                f'a trial of owner "{owner}" is running, for {running.left(session.host):.0f} s more',
-                hint="lbctl confirm keeps it, lbctl rollback takes it back",
-            )
+        if back_to is None:
+            trial.ensure_none(session.host, owner)
+        found = trial.outlook(session.host, owner)
         yield
-        if running:
-            trial.end(session.host, running, trial.State.REVERTED)
+        if found is not None:
+            trial.end(session.host, found.trial, trial.State.REVERTED)
 
 
 def carry_out(
@@ -245,12 +241,29 @@ def end_flows(session: Session, plan: Plan) -> list[str]:
     return [f"UDP flows stay where they were, since there is no conntrack here: {flows}"]
 
 
+def lift_sides(
+    backend: Backend, before: Program, after: Program, changes: tuple[Change, ...]
+) -> tuple[Lifted, Lifted]:
+    """Return the services of two programs that the changes between them may concern.
+
+    That is each service of which an item changes, and every one where an item changes that they share.
+    """
+    concerned = touched(changes)
+    if None in concerned:
+        return backend.lift(before), backend.lift(after)
+    return backend.lift(before.only(concerned)), backend.lift(after.only(concerned))
+
+
+def changed_services(before: Lifted, after: Lifted, changes: tuple[Change, ...]) -> tuple[ServiceChange, ...]:
+    """Return the services that changes add, change or remove."""
+    return tuple(s for s in diff_services(before, after, changes) if s.action is not Action.NONE)
+
+
 def way(host: Host, backend: Backend, driver: str, before: Program, after: Program, intent: Intent) -> Plan:
     """The plan from one program to another, which is that of an intent."""
     changes = diff(before, after)
-    concerned = touched(changes)
-    was, will = backend.lift(before.only(concerned)), backend.lift(after.only(concerned))
-    services = tuple(s for s in diff_services(was, will, changes) if s.action is not Action.NONE)
+    was, will = lift_sides(backend, before, after, changes)
+    services = changed_services(was, will, changes)
     made = Plan(
         backend=backend.name,
         driver=driver,
@@ -261,6 +274,4 @@ def way(host: Host, backend: Backend, driver: str, before: Program, after: Progr
         stale=stale_flows(was, will, intent.services),
         intent=intent,
     )
-    if made.changed and isinstance(backend, Advising):
-        made = replace(made, notes=backend.advise(host, made, intent))
-    return made
+    return replace(made, notes=backend.notes(host, made)) if made.changed else made

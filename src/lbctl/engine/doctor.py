@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from lbctl.engine.recovery import interrupted
+from lbctl.engine import history
+from lbctl.engine.recovery import unsettled
 from lbctl.engine.session import Session, open_session
 from lbctl.engine.surroundings import Unseen, connection_table, forwarding, processes, ways
+from lbctl.engine.trial import Standing
 from lbctl.errors import ApplyFailed, NoBackend
 from lbctl.host import UNPRIVILEGED, local_addresses
 from lbctl.model import DEFAULT_OWNER, Family, Severity
-from lbctl.spi import AUTO, Case, Diagnosing, Trap, census, survey
+from lbctl.spi import AUTO, Case, Reader, Trap, census, survey
 from lbctl.spi import backends as installed_backends
 
 if TYPE_CHECKING:
@@ -26,9 +28,6 @@ if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Address, Intent
     from lbctl.spi import Backend, Candidate, Driver, Passage
-
-#: Before which nothing decides: that of a backend which does not say when its rules do.
-_FIRST = -sys.maxsize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +69,7 @@ def examine(
         seen.append(_no_backend(error))
     except ApplyFailed as error:
         seen.append(Unseen(what="where the rules of the intent are", reason=error.message))
-    seen += _interrupted(host, intent.owner if intent else DEFAULT_OWNER)
+    seen += _unsettled(host, intent.owner if intent else DEFAULT_OWNER)
     seen += connection_table(host, intent)
     addresses = tuple(ip_address(text) for family in Family for text in local_addresses(host, family))
     passages: tuple[Passage, ...] = ()
@@ -100,15 +99,31 @@ def _no_backend(error: NoBackend) -> Trap:
     )
 
 
-def _interrupted(host: Host, owner: str) -> Iterator[Trap]:
-    found = interrupted(host, owner)
-    if found is not None:
+def _unsettled(host: Host, owner: str) -> Iterator[Trap]:
+    found = unsettled(host, owner)
+    if found.entry is not None:
         yield Trap(
             code="interrupted-change",
             severity=Severity.WARNING,
-            message="a change was cut short, and may hold in one of two families alone",
-            evidence=str(found),
-            remedy="lbctl apply, like any command that changes something, first finishes it or takes it back",
+            message="a change was interrupted, and may hold in one of two families alone",
+            evidence=str(found.entry),
+            remedy="lbctl apply, like any command that changes something, first finishes or reverts it",
+        )
+    if found.trial is not None and found.trial.standing not in {Standing.RUNNING, Standing.REVERTING}:
+        yield Trap(
+            code="trial-unattended",
+            severity=Severity.WARNING,
+            message="no process reverts a change that is on trial",
+            evidence=str(found.trial),
+            remedy="lbctl rollback reverts it",
+        )
+    for line in found.damaged + history.damaged(host, owner):
+        yield Trap(
+            code="damaged-state",
+            severity=Severity.WARNING,
+            message="a file of lbctl's own state cannot be read",
+            evidence=line,
+            remedy="check the disk; what is not believed is not used, and may be removed",
         )
 
 
@@ -118,13 +133,11 @@ def _case(
     addresses: tuple[Address, ...],
     passages: tuple[Passage, ...],
 ) -> Case:
-    precedence = _FIRST
-    if session is not None and isinstance(session.backend, Diagnosing):
-        precedence = session.backend.precedence(session.driver)
+    driver = session.choice.driver if session else None
     return Case(
         intent=intent,
-        store=session.choice.driver.store if session else None,
-        precedence=precedence,
+        store=driver.store if driver else None,
+        precedence=driver.precedence if driver else -sys.maxsize,
         addresses=addresses,
         passages=passages,
     )
@@ -133,7 +146,7 @@ def _case(
 def _in_stores(host: Host, candidates: Sequence[Candidate], case: Case) -> Iterator[Seen]:
     """What the backends know of each place that can hold rules, be it ours or another."""
     for backend, driver in _stores(candidates):
-        if not isinstance(backend, Diagnosing):
+        if not isinstance(backend, Reader):
             continue
         try:
             yield from backend.diagnose(host, driver.name, case)

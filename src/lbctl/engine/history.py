@@ -14,18 +14,36 @@ import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lbctl.config import dump, loads
-from lbctl.errors import ApplyFailed, PermissionDenied, Stale
-from lbctl.model import Intent
+from lbctl.errors import ApplyFailed, Damaged, PermissionDenied, Stale
+from lbctl.model import Intent, read_record
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from lbctl.engine.session import Session
     from lbctl.host import Host
-    from lbctl.model import Plan
+    from lbctl.model import Plan, Shape
 
 VERSION = 1
+#: The first line of a state's file.
+_SHAPE: Shape = {
+    "format_version": int,
+    "number": int,
+    "time": str,
+    "user": str,
+    "action": str,
+    "backend": str,
+    "driver": str,
+    "allow_remap": bool,
+    "parent": int | None,
+    "services": int,
+    "digest": str,
+    "namespace": str | None,
+    "retired": str,
+}
 #: States that are kept of an owner.
 KEPT = 50
 
@@ -79,7 +97,7 @@ def entries(host: Host, owner: str) -> tuple[Entry, ...]:
 
 
 def last_of(host: Host, owner: str) -> Entry | None:
-    """The state that was reached last; None where none is on record."""
+    """The state that was reached last; None if none is on record, or its record is damaged."""
     numbers = _numbers(host, owner)
     return _read(host, owner, numbers[-1]) if numbers else None
 
@@ -142,7 +160,8 @@ def upcoming(
         parent = None if plan.before else 0
     action = "migrate" if moved is not None else "apply" if plan.intent.services else "remove"
     return Entry(
-        number=last.number + 1 if last else 1,
+        # Behind all that have one, those too that cannot be read any more.
+        number=max(_numbers(session.host, plan.intent.owner), default=0) + 1,
         time=datetime.fromtimestamp(session.host.now(), UTC).isoformat(timespec="seconds"),
         user=session.host.user(),
         action="rollback" if back_to else action,
@@ -201,7 +220,7 @@ def drop(host: Host, owner: str) -> None:
 
 def pending(host: Host, owner: str) -> Entry | None:
     """What somebody is about to bring about, or was interrupted in; None for nothing."""
-    return from_text(host.saved(_pending(owner)) or "")
+    return _believed(host.saved(_pending(owner)))
 
 
 def ensure_settled(host: Host, owner: str) -> None:
@@ -221,21 +240,59 @@ def to_text(entry: Entry) -> str:
     return f"{json.dumps(head)}\n{entry.text}"
 
 
-def from_text(text: str) -> Entry | None:
-    """The state in a text; None where it is damaged."""
+def from_text(text: str, *, first: int = 1) -> Entry:
+    """Return the state in a text, with a number of at least `first`; raises `Damaged`."""
     head, _, body = text.partition("\n")
-    try:
-        fields: dict[str, Any] = json.loads(head)
-        version = fields.pop("format_version")
-        entry = Entry(**fields, text=body)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
-    return entry if (version, entry.digest) == (VERSION, digest_of(body)) else None
+    fields = read_record(head, _SHAPE)
+    if fields.pop("format_version") != VERSION:
+        raise Damaged("format_version: of another lbctl")
+    if fields["number"] < first or (fields["parent"] or 0) < 0:
+        raise Damaged("number: not one that a state can have")
+    if fields["digest"] != digest_of(body):
+        raise Damaged("digest: not that of the intent")
+    if fields["retired"]:
+        read_retired(fields["retired"])
+    return Entry(**fields, text=body)
+
+
+def read_retired(text: str) -> tuple[str, str]:
+    """Return the store and the backend's record of an `Entry.retired`; raises `Damaged`."""
+    found = read_record(text, {"store": str, "record": str}, "the record of rules that were taken out")
+    return found["store"], found["record"]
+
+
+def damaged(host: Host, owner: str) -> tuple[str, ...]:
+    """What is wrong with the records of states of an owner that cannot be read, one line each."""
+    return _faults(host, [_name(owner, number) for number in _numbers(host, owner)])
+
+
+def damaged_pending(host: Host, owner: str) -> tuple[str, ...]:
+    """As `damaged`, of the change that is pending."""
+    return _faults(host, [_pending(owner)])
+
+
+def _faults(host: Host, names: Iterable[str]) -> tuple[str, ...]:
+    lines = []
+    for name in names:
+        try:
+            text = host.saved(name)
+            if text is not None:
+                from_text(text)
+        except Damaged as error:
+            lines.append(f"{name} is damaged, and is not believed: {error}")
+    return tuple(lines)
 
 
 def _read(host: Host, owner: str, number: int) -> Entry | None:
-    entry = from_text(host.saved(_name(owner, number)) or "")
+    entry = _believed(host.saved(_name(owner, number)))
     return entry if entry is not None and entry.number == number else None
+
+
+def _believed(text: str | None) -> Entry | None:
+    try:
+        return None if text is None else from_text(text)
+    except Damaged:
+        return None
 
 
 def _numbers(host: Host, owner: str) -> list[int]:

@@ -11,7 +11,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from lbctl import __version__
-from lbctl.model import Item, Program
+from lbctl.errors import Damaged
+from lbctl.model import Item, Program, check_record
 
 if TYPE_CHECKING:
     from lbctl.host import Host
@@ -51,7 +52,7 @@ class Memory:
         known = {_line(part): part for part in like.parts}
         try:
             parts = [known.get(line) or _part(json.loads(line)) for line in body.splitlines()]
-        except (ValueError, TypeError):
+        except (ValueError, RecursionError, Damaged):
             return None
         self._saved[store, owner] = generation
         return Program(owner, parts=parts, generation=generation)
@@ -84,4 +85,5 @@ def _head(generation: str | None) -> str:
 
 
 def _part(rows: Any) -> Part:
+    check_record(rows, [([str], str, str | None)])
     return tuple(Item(tuple(key), text, service) for key, text, service in rows)

@@ -8,6 +8,7 @@ can do nothing that an intent file could not do.
 from __future__ import annotations
 
 import json
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from lbctl import __version__
 from lbctl.config import dump, load_merged, loads
 from lbctl.config.documents import name_of, read
-from lbctl.config.values import escape, show
+from lbctl.config.values import show
 from lbctl.engine.change import plan
 from lbctl.engine.history import digest_of
 from lbctl.errors import IntentError, Stale
 from lbctl.host import write_whole
-from lbctl.model import Intent, Item, Program, diff, touched
+from lbctl.model import Intent, Item, Program, diff, inert, touched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 VERSION = 1
 #: Both sides of 10,000 services with ten endpoints are a tenth of it.
 _LIMIT = 512 * 1024 * 1024
+#: What a plan file begins with. What does not is only read up to a size, to say what is wrong with it.
+_HEAD = json.dumps({"format_version": VERSION, "kind": "plan"})[:-1].encode()
+_SMALL = 1024 * 1024
 _AGAIN = "run lbctl plan -o again, and look at what it shows"
 
 
@@ -74,6 +78,7 @@ def write_plan(session: Session, made: Plan, intent: Intent, sources: Sequence[P
 
 def read_plan(path: Path) -> PlanFile:
     """The plan file at `path`; raises `IntentError` where it is none, or does not fit together."""
+    _ensure_small_or_plan(path)
     source = read(path, _LIMIT)
     data = source.data()
     if data.get("kind") != "plan":
@@ -99,6 +104,20 @@ def read_plan(path: Path) -> PlanFile:
     if not agrees:
         source.fail(1, "the plan is damaged: its digest is not that of its intent", _AGAIN)
     return found
+
+
+def _ensure_small_or_plan(path: Path) -> None:
+    """Raise `IntentError` for a large file that is no plan: to parse 100 MB takes a minute and gigabytes."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size <= _SMALL:
+            return
+        with path.open("rb") as file:
+            head = file.read(len(_HEAD))
+    except (OSError, ValueError):
+        return  # `read` reports it
+    if head != _HEAD:
+        raise IntentError(f"{name_of(path)} is no plan of lbctl", hint="lbctl plan -o FILE writes one")
 
 
 def resume(session: Session, found: PlanFile, sources: Sequence[Path] = ()) -> Plan:
@@ -143,7 +162,7 @@ _FEW = 8
 
 def _names(services: frozenset[str | None]) -> str:
     """The services by name, a few of many; None are the rules that all share."""
-    named = sorted(f'service "{escape(name)}"' for name in services if name is not None)
+    named = sorted(f'service "{inert(name)}"' for name in services if name is not None)
     shared = ["rules that services share"] if None in services else []
     more = [f"{len(named) - _FEW} more"] if len(named) > _FEW else []
     return ", ".join([*named[:_FEW], *more, *shared]) or "the order of services"

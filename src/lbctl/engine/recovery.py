@@ -9,16 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lbctl.engine import history
+from lbctl.engine import history, trial
 from lbctl.engine.change import end_flows, perform, plan_beside, way
-from lbctl.engine.steps import Retire, between, do, is_standing, removal_of, returning
+from lbctl.engine.migrate.steps import Retire, between, do, is_standing, removal_of, returning
+from lbctl.engine.reverter import revert
 from lbctl.errors import LbctlError, NoBackend, Stale, StateUnknown, Unsupported
 from lbctl.model import diff
 
 if TYPE_CHECKING:
     from lbctl.engine.history import Entry
+    from lbctl.engine.migrate.steps import Step
     from lbctl.engine.session import Session
-    from lbctl.engine.steps import Step
     from lbctl.host import Host
     from lbctl.model import Plan, Program
 
@@ -34,11 +35,75 @@ def interrupted(host: Host, owner: str) -> Entry | None:
         return None
 
 
-def recover(session: Session, owner: str) -> tuple[str, ...]:
-    """Finish or take back what an lbctl was interrupted in, if one was; returns what the user should know.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsettled:
+    """What processes that are gone left of the changes of an owner."""
 
-    Raises `StateUnknown` where neither can be done, and `Stale` where another lbctl is at work.
+    #: The change that was interrupted.
+    entry: Entry | None
+    #: The trial that runs, or that was not reverted as it should have been.
+    trial: trial.Outlook | None
+    #: Records of the pending change or the trial that cannot be read, one line each.
+    damaged: tuple[str, ...]
+
+    @property
+    def due(self) -> bool:
+        """True if `recover` has something to do."""
+        abandoned = self.trial is not None and self.trial.standing is trial.Standing.ABANDONED
+        return self.entry is not None or abandoned or bool(self.damaged)
+
+
+def unsettled(host: Host, owner: str) -> Unsettled:
+    """Look for what was left behind. Changes nothing."""
+    return Unsettled(
+        entry=interrupted(host, owner),
+        trial=trial.outlook(host, owner),
+        damaged=history.damaged_pending(host, owner) + trial.damaged(host, owner),
+    )
+
+
+def recover(session: Session, owner: str, *, trials: bool = True) -> tuple[str, ...]:
+    """Complete what processes that are gone left of a change; returns what the user should know.
+
+    A change that was interrupted is finished or reverted. A trial that no process reverts any more is
+    reverted, unless the caller does that (not `trials`). Damaged records are dropped. Raises `StateUnknown`
+    if neither can be done, and `Stale` while another lbctl is at work.
     """
+    notes = _settle_pending(session, owner)
+    if trials:
+        notes += _revert_abandoned(session, owner)
+    return notes + _drop_damaged(session, owner)
+
+
+def _revert_abandoned(session: Session, owner: str) -> tuple[str, ...]:
+    host = session.host
+    found = trial.outlook(host, owner)
+    if found is None or found.standing is not trial.Standing.ABANDONED:
+        return ()
+    session.need_privilege()
+    revert(session, found.trial, patience=session.patience)
+    now = trial.outlook(host, owner)
+    if now is not None:
+        raise StateUnknown(str(now), hint="lbctl plan --rules shows what the kernel holds")
+    gone = "The process that had to revert a trial is gone: the change was not confirmed in time, and is"
+    return (f"{gone} reverted now to {found.trial.before.state}.",)
+
+
+def _drop_damaged(session: Session, owner: str) -> tuple[str, ...]:
+    """Drop the records that every command would report; those of the history stay for a repair."""
+    host = session.host
+    notes = []
+    for lines, drop in ((history.damaged_pending, history.drop), (trial.damaged, trial.forget)):
+        for line in lines(host, owner):
+            session.need_privilege()
+            with host.lock(owner, patience=session.patience):
+                drop(host, owner)
+            notes.append(f"{line}. It was removed; lbctl plan compares the kernel with the intent.")
+    return tuple(notes)
+
+
+def _settle_pending(session: Session, owner: str) -> tuple[str, ...]:
+    """Finish or revert the change that an lbctl was interrupted in."""
     host = session.host
     if history.pending(host, owner) is None:
         return ()

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.engine import history
 from lbctl.engine.change import apply, carry_out, ensure_last_holds, plan
-from lbctl.engine.migrating import Migration, migration_back, migration_returning
-from lbctl.engine.moving import migrate, move
+from lbctl.engine.migrate.execute import migrate, move
+from lbctl.engine.migrate.migration import Migration
+from lbctl.engine.migrate.plan import plan_back, plan_restoring
 from lbctl.model import Plan
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ def way_back(session: Session, target: Entry, retired: str = "") -> Way:
     """The way to a state on record; `retired` are the rules of others that went when it was left."""
     there = session.like(target)
     if retired:
-        return migration_returning(there, target.intent, retired)
+        return plan_restoring(there, target.intent, retired)
     others = there.elsewhere(target.intent.owner)
-    return migration_back(there, others[0], target.intent) if others else plan(there, target.intent)
+    return plan_back(there, others[0], target.intent) if others else plan(there, target.intent)
 
 
 def go_back(session: Session, way: Way, target: Entry) -> tuple[str, ...]:

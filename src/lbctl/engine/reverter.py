@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine import history, trial
 from lbctl.engine.change import changing, ensure_last_holds
-from lbctl.engine.migrating import Migration
-from lbctl.engine.moving import record_start, upcoming
+from lbctl.engine.migrate.execute import record_start, upcoming
+from lbctl.engine.migrate.migration import Migration
 from lbctl.engine.returning import Way, go, way_back
 from lbctl.engine.trial import State, Trial
 from lbctl.errors import ApplyFailed, LbctlError, Stale, StateUnknown
@@ -87,7 +87,7 @@ def _before(session: Session, way: Way) -> history.Entry:
 
 def _start_watch(session: Session, tried: Trial) -> None:
     host = session.host
-    host.detach([sys.executable, "-P", "-m", "lbctl", "watch-trial", tried.owner, tried.ident])
+    host.detach([sys.executable, "-sP", "-m", "lbctl", "watch-trial", tried.owner, tried.ident])
     until = host.clock() + _STARTING
     while not trial.is_watched(host, tried):
         if host.clock() >= until:
@@ -98,15 +98,16 @@ def _start_watch(session: Session, tried: Trial) -> None:
 def watch(session: Session, owner: str, ident: str) -> None:
     """Stand by until a trial is over, and revert it in time unless it was confirmed."""
     host = session.host
-    trial.announce(host, owner, ident)
-    while (tried := _current(session, owner, ident)) is not None:
-        if tried.left(host):
-            host.sleep(min(tried.left(host), _PAUSE))
-        else:
-            try:
-                revert(session, tried)
-            except Stale:
-                host.sleep(_PAUSE)
+    with trial.guarding(host, owner):
+        trial.announce(host, owner, ident)
+        while (tried := _current(session, owner, ident)) is not None:
+            if tried.left(host):
+                host.sleep(min(tried.left(host), _PAUSE))
+            else:
+                try:
+                    revert(session, tried)
+                except Stale:
+                    host.sleep(_PAUSE)
 
 
 def await_end(session: Session, tried: Trial) -> Trial:
@@ -122,10 +123,13 @@ def await_end(session: Session, tried: Trial) -> Trial:
     return found if found and found.ident == tried.ident else replace(tried, state=State.REVERTED)
 
 
-def revert(session: Session, tried: Trial) -> None:
-    """Take a trial back whose time is over, unless it ended otherwise while the lock was waited for."""
+def revert(session: Session, tried: Trial, *, patience: float = _LOCK_PATIENCE) -> None:
+    """Revert a trial whose time is over, unless it ended otherwise while the lock was waited for.
+
+    Raises `Stale` if another process holds the lock for longer than `patience`, in seconds.
+    """
     host, owner = session.host, tried.owner
-    with host.lock(owner, patience=_LOCK_PATIENCE):
+    with host.lock(owner, patience=patience):
         for _ in range(_ATTEMPTS):
             now = _current(session, owner, tried.ident)
             if now is None or now.left(host):

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, TypeAlias
 
+from lbctl.engine.change import changed_services, lift_sides
 from lbctl.host import translated_connections
-from lbctl.model import Action, diff, diff_services, touched
+from lbctl.model import Family, agreed, diff
 from lbctl.spi import census
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from lbctl.engine.session import Session
     from lbctl.host import TrackedConnection
@@ -27,20 +28,17 @@ _Established: TypeAlias = "dict[tuple[Address | None, int], list[tuple[TrackedCo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointStatus:
-    """One endpoint. `established` is None where connections cannot be listed on this host.
+class FamilyStatus:
+    """What one endpoint gets of the connections of one family.
 
     `wanted` is the exact share of its slots, `by_weight` what its weight alone would give: two numbers for
-    Maglev tables, else the same.
+    Maglev tables, else the same. `actual` is the share of the connections that the service's endpoints took
+    in this family, None before the first. `established` is None where connections cannot be listed.
     """
 
-    name: str
-    to: str
-    state: State
-    weight: int
     wanted: Fraction
     by_weight: Fraction
-    actual: Fraction
+    actual: Fraction | None
     connections: int
     established: int | None
     packets: int
@@ -48,8 +46,59 @@ class EndpointStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointStatus:
+    """One endpoint, in each family in which it can get connections of its service."""
+
+    name: str
+    to: str
+    state: State
+    weight: int
+    families: Mapping[Family, FamilyStatus]
+
+    @property
+    def wanted(self) -> Fraction | None:
+        """The share of its slots in every family; None where families disagree."""
+        return self._agreed(each.wanted for each in self.families.values())
+
+    @property
+    def by_weight(self) -> Fraction | None:
+        """As `wanted`, by its weight alone."""
+        return self._agreed(each.by_weight for each in self.families.values())
+
+    @property
+    def actual(self) -> Fraction | None:
+        """Its share in each family that had connections, 0 before the first; None where they disagree."""
+        return self._agreed(each.actual for each in self.families.values() if each.actual is not None)
+
+    @staticmethod
+    def _agreed(shares: Iterable[Fraction]) -> Fraction | None:
+        return agreed(tuple(shares) or (Fraction(0),))
+
+    @property
+    def connections(self) -> int:
+        """New connections of all families."""
+        return sum(each.connections for each in self.families.values())
+
+    @property
+    def established(self) -> int | None:
+        """Established connections of all families; None where they cannot be listed."""
+        known = [each.established for each in self.families.values() if each.established is not None]
+        return sum(known) if len(known) == len(self.families) else None
+
+    @property
+    def packets(self) -> int:
+        """Packets of all families."""
+        return sum(each.packets for each in self.families.values())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all families."""
+        return sum(each.bytes for each in self.families.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceStatus:
-    """One service; `connections` is the sum over its endpoints since their rules were loaded.
+    """One service, with its endpoints since their rules were loaded.
 
     `slots` has the number of slots in each family, `deviation` is `Service.deviation`.
     """
@@ -59,8 +108,12 @@ class ServiceStatus:
     scheduler: str
     slots: tuple[int, ...]
     deviation: Fraction
-    connections: int
     endpoints: tuple[EndpointStatus, ...]
+
+    @property
+    def connections(self) -> int:
+        """New connections of all endpoints and families."""
+        return sum(endpoint.connections for endpoint in self.endpoints)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +132,14 @@ class Drift:
     def in_sync(self) -> bool:
         """False where `lbctl apply` would change something, or refuse to."""
         return not self.changes and not self.elsewhere
+
+    @property
+    def rules(self) -> Mapping[str | None, Sequence[str]]:
+        """Service → the keys of its rules that differ; None → those of no service."""
+        found: dict[str | None, list[str]] = {}
+        for change in self.changes:
+            found.setdefault(change.service, []).append(" ".join(change.key))
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,13 +170,12 @@ def _drift(session: Session, intent: Intent, *, follow: bool) -> tuple[Session, 
     changes = diff(held, wanted)
     if not changes:
         session.memory.keep(session.choice.driver.store, wanted.at(held.generation))
-    concerned = touched(changes)
-    was, will = session.backend.lift(held.only(concerned)), session.backend.lift(wanted.only(concerned))
+    was, will = lift_sides(session.backend, held, wanted, changes)
     return session, Drift(
         backend=session.backend.name,
         driver=session.driver,
         changes=changes,
-        services=tuple(s for s in diff_services(was, will, changes) if s.action is not Action.NONE),
+        services=changed_services(was, will, changes),
         elsewhere=tuple(other.choice.driver.store for other in others),
     )
 
@@ -124,9 +184,9 @@ def status(session: Session, intent: Intent, *, follow: bool = False) -> Status:
     """Read the kernel's counters and connections for every service of an intent; see `drift`."""
     session, found = _drift(session, intent, follow=follow)
     counts = session.backend.stats(session.host, session.driver, intent.owner)
-    counted: dict[str, dict[str, Count]] = {}
+    counted: dict[str, dict[tuple[Family, str], Count]] = {}
     for count in counts:
-        counted.setdefault(count.service, {})[count.to] = count
+        counted.setdefault(count.service, {})[count.family, count.to] = count
     translated = translated_connections(session.host)
     connections = None if translated is None else _by_endpoint(translated)
     return Status(
@@ -136,37 +196,57 @@ def status(session: Session, intent: Intent, *, follow: bool = False) -> Status:
     )
 
 
-def _service(service: Service, own: Mapping[str, Count], connections: _Established | None) -> ServiceStatus:
-    total = sum(count.connections for count in own.values())
-    wanted, by_weight = service.shares(), service.by_weight()
-    endpoints = []
-    for endpoint in service.endpoints:
-        count = own.get(endpoint.to)
-        taken = count.connections if count else 0
-        endpoints.append(
-            EndpointStatus(
-                name=endpoint.name,
-                to=endpoint.to,
-                state=endpoint.state,
-                weight=endpoint.weight,
-                wanted=wanted[endpoint.to],
-                by_weight=by_weight[endpoint.to],
-                actual=Fraction(taken, total) if total else Fraction(0),
-                connections=taken,
-                established=None if connections is None else _established(service, endpoint, connections),
-                packets=count.packets if count else 0,
-                bytes=count.bytes if count else 0,
-            )
-        )
+def _service(
+    service: Service, own: Mapping[tuple[Family, str], Count], connections: _Established | None
+) -> ServiceStatus:
+    families = {family: _family(service, family, own, connections) for family in service.families}
     return ServiceStatus(
         name=service.name,
         listen=tuple(str(listener) for listener in service.listeners),
         scheduler=service.scheduler,
         slots=tuple(len(service.slots(family)) for family in service.families),
         deviation=service.deviation(),
-        connections=total,
-        endpoints=tuple(endpoints),
+        endpoints=tuple(
+            EndpointStatus(
+                name=endpoint.name,
+                to=endpoint.to,
+                state=endpoint.state,
+                weight=endpoint.weight,
+                families={
+                    family: found[endpoint.to] for family, found in families.items() if endpoint.to in found
+                },
+            )
+            for endpoint in service.endpoints
+        ),
     )
+
+
+def _family(
+    service: Service,
+    family: Family,
+    own: Mapping[tuple[Family, str], Count],
+    connections: _Established | None,
+) -> Mapping[str, FamilyStatus]:
+    """`Endpoint.to` → what it gets of a family, for each endpoint that can serve it."""
+    # Of endpoints too that the intent no longer has, as long as the kernel counts for them.
+    total = sum(count.connections for (where, _), count in own.items() if where is family)
+    wanted, by_weight = service.shares(family), service.by_weight(family)
+    result = {}
+    for endpoint in service.endpoints:
+        if endpoint.to not in wanted:
+            continue
+        count = own.get((family, endpoint.to))
+        taken = count.connections if count else 0
+        result[endpoint.to] = FamilyStatus(
+            wanted=wanted[endpoint.to],
+            by_weight=by_weight[endpoint.to],
+            actual=Fraction(taken, total) if total else None,
+            connections=taken,
+            established=None if connections is None else _established(service, endpoint, family, connections),
+            packets=count.packets if count else 0,
+            bytes=count.bytes if count else 0,
+        )
+    return result
 
 
 def _by_endpoint(connections: Mapping[TrackedConnection, int]) -> _Established:
@@ -178,11 +258,12 @@ def _by_endpoint(connections: Mapping[TrackedConnection, int]) -> _Established:
     return found
 
 
-def _established(service: Service, endpoint: Endpoint, connections: _Established) -> int:
+def _established(service: Service, endpoint: Endpoint, family: Family, connections: _Established) -> int:
     return sum(
         count
         for connection, count in connections.get((endpoint.address, endpoint.port), ())
-        if any(
+        if Family.of(connection.address) is family
+        and any(
             listener.protocol == connection.protocol
             and listener.port == connection.port
             and listener.address in (None, connection.address)

@@ -8,18 +8,34 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from math import ceil
+from typing import TYPE_CHECKING, assert_never
 
 from lbctl.engine import history
-from lbctl.errors import ApplyFailed, Reverted
+from lbctl.errors import ApplyFailed, Damaged, LbctlError, Reverted, Stale
+from lbctl.model import read_record
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from lbctl.engine.history import Entry
     from lbctl.host import Host
+    from lbctl.model import Shape
 
-#: Seconds after its time within which a trial is reverted; later, nobody is there to do it.
-GRACE = 30.0
+#: Seconds that a reverter waits for the one of the trial before, which may not have seen yet that it is over.
+_HANDOVER = 5.0
+_SHAPE: Shape = {
+    "ident": str,
+    "state": str,
+    "deadline": float,
+    "namespace": str | None,
+    "owner": str,
+    "retired": str,
+    "report": str,
+    "before": str,
+}
 
 
 class State(StrEnum):
@@ -34,7 +50,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """A change that is taken back unless somebody confirms it."""
+    """A change that is reverted unless it is confirmed."""
 
     #: Tells it from the trials before it.
     ident: str
@@ -56,12 +72,105 @@ class Trial:
         return max(0.0, self.deadline - host.clock())
 
 
+class Standing(StrEnum):
+    """What becomes of a trial that needs attention."""
+
+    RUNNING = "running"
+    #: Its time is over, and its reverter is at work.
+    REVERTING = "reverting"
+    #: It runs, but the process that would revert it is gone.
+    UNGUARDED = "unguarded"
+    #: Its time is over, and the process that should have reverted it is gone.
+    ABANDONED = "abandoned"
+    #: It could not be reverted.
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """A trial that is not over in every respect, and what becomes of it."""
+
+    trial: Trial
+    standing: Standing
+    #: Seconds until it is to be reverted.
+    left: float
+    #: When that is, as ISO 8601 in UTC, by the clock that the host has now.
+    deadline: str
+
+    def __str__(self) -> str:
+        left = f"{ceil(self.left)} s"
+        match self.standing:
+            case Standing.RUNNING:
+                return f"A trial runs: it is reverted in {left} unless lbctl confirm comes first."
+            case Standing.REVERTING:
+                return "The time of a trial is over: it is being reverted."
+            case Standing.UNGUARDED:
+                return (
+                    f"A trial runs for {left} more, but the process that would revert it is gone: "
+                    "lbctl confirm keeps the change, lbctl rollback reverts it."
+                )
+            case Standing.ABANDONED:
+                return (
+                    "A trial was not confirmed in time, and the process that had to revert it is gone: "
+                    "lbctl rollback reverts it, as does the next command that changes something."
+                )
+            case Standing.FAILED:
+                return f"A trial is over, but not undone: {self.trial.report}; lbctl rollback tries again."
+            case _:
+                assert_never(self.standing)
+
+
+def outlook(host: Host, owner: str) -> Outlook | None:
+    """What becomes of the trial of an owner; None if there is none that needs attention."""
+    found = read_trial(host, owner)
+    if found is None or found.namespace != host.namespace():
+        return None
+    left = found.left(host)
+    match found.state:
+        case State.RUNNING if is_guarded(host, owner):
+            standing = Standing.RUNNING if left else Standing.REVERTING
+        case State.RUNNING:
+            standing = Standing.UNGUARDED if left else Standing.ABANDONED
+        case State.FAILED:
+            standing = Standing.FAILED
+        case _:
+            return None
+    due = datetime.fromtimestamp(host.now() + found.deadline - host.clock(), UTC)
+    return Outlook(trial=found, standing=standing, left=left, deadline=due.isoformat(timespec="seconds"))
+
+
 def running(host: Host, owner: str) -> Trial | None:
-    """The trial of an owner that neither has ended nor was left behind."""
+    """The trial of an owner that has not ended, be its time over or not."""
     found = read_trial(host, owner)
     if found is None or found.state is not State.RUNNING or found.namespace != host.namespace():
         return None
-    return found if host.clock() < found.deadline + GRACE else None
+    return found
+
+
+def ensure_none(host: Host, owner: str) -> None:
+    """Raise `Stale` while a trial runs; called by the holder of the lock, before another change."""
+    found = outlook(host, owner)
+    if found is None or found.standing is Standing.FAILED:
+        return
+    hint = {
+        Standing.REVERTING: "try again in a moment; --wait 30s waits",
+        Standing.ABANDONED: "lbctl rollback reverts it",
+    }.get(found.standing, "lbctl confirm keeps it, lbctl rollback reverts it")
+    raise Stale(f'a trial of owner "{owner}" has not ended. {found}', hint=hint)
+
+
+def guarding(host: Host, owner: str) -> AbstractContextManager[None]:
+    """Be the process that reverts the trials of an owner, as `is_guarded` shows; see `Host.lock`."""
+    return host.lock(_guard(owner), patience=_HANDOVER)
+
+
+def is_guarded(host: Host, owner: str) -> bool:
+    """True while the process lives that reverts the trial of an owner, or if that cannot be known."""
+    try:
+        with host.lock(_guard(owner)):
+            return False
+    except LbctlError:
+        return True
 
 
 def confirm(host: Host, owner: str, *, patience: float = 0.0) -> Trial:
@@ -80,7 +189,7 @@ def confirm(host: Host, owner: str, *, patience: float = 0.0) -> Trial:
 
 
 def end(host: Host, trial: Trial, state: State, report: str = "") -> None:
-    """Note how a trial ended unconfirmed. On a full disk it is forgotten, which says the same."""
+    """Write down how a trial ended unconfirmed. On a full disk it is forgotten, which means the same."""
     try:
         save(host, replace(trial, state=state, report=report))
     except ApplyFailed:
@@ -95,14 +204,40 @@ def save(host: Host, trial: Trial) -> None:
 
 
 def read_trial(host: Host, owner: str) -> Trial | None:
-    """The last trial of an owner in this network namespace; None where there was none."""
+    """The last trial of an owner in this network namespace; None if there was none, or it cannot be read."""
     try:
-        fields: dict[str, Any] = json.loads(host.saved(_name(owner)) or "")
-        state, before = State(fields.pop("state")), history.from_text(fields.pop("before"))
-        found = Trial(**fields, state=state, before=before) if before else None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return _read(host, owner)
+    except Damaged:
         return None
-    return found if found is not None and found.owner == owner else None
+
+
+def damaged(host: Host, owner: str) -> tuple[str, ...]:
+    """What is wrong with the record of the last trial of an owner, in one line; () if it can be read."""
+    try:
+        _read(host, owner)
+    except Damaged as error:
+        return (f"{_name(owner)} is damaged, and is not believed: {error}",)
+    return ()
+
+
+def _read(host: Host, owner: str) -> Trial | None:
+    text = host.saved(_name(owner))
+    if text is None:
+        return None
+    fields = read_record(text, _SHAPE)
+    if fields["state"] not in list(State):
+        raise Damaged("state: not one of a trial")
+    if fields["owner"] != owner:
+        raise Damaged("owner: not the one whose trial it is")
+    if fields["retired"]:
+        history.read_retired(fields["retired"])
+    state, before = State(fields.pop("state")), _before(fields.pop("before"))
+    return Trial(**fields, state=state, before=before)
+
+
+def _before(text: str) -> Entry:
+    # Number 0 is the host without rules, which no file of the history stands for.
+    return history.from_text(text, first=0)
 
 
 def forget(host: Host, owner: str) -> None:
@@ -121,4 +256,8 @@ def is_watched(host: Host, trial: Trial) -> bool:
 
 
 def _name(owner: str) -> str:
+    return f"{owner}.trial"
+
+
+def _guard(owner: str) -> str:
     return f"{owner}.trial"

@@ -6,6 +6,7 @@ import io
 import os
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 #: What the kernel's own tools would not load in one transaction is larger.
 DEFAULT_LIMIT = 64 << 20
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 #: /dev/null: the empty file, by convention.
 _NULL = os.makedev(1, 3)
 
@@ -72,39 +74,57 @@ def _size(limit: int) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Have the file at `path` hold `text`, for its owner alone; raises `ApplyFailed` where it cannot.
+    """Have the file at `path` hold `text`, for its owner alone; raises `ApplyFailed` if it cannot.
 
-    A link is followed. What is there and no regular file is left alone: a device would be lost.
+    A link is followed: the user named it. What is there and no regular file is left alone: a device would be
+    lost.
     """
-    fresh = None
     try:
         target = path.resolve()
         if target.exists() and not target.is_file():
             raise ApplyFailed(f"cannot write {path}: it is not a regular file")
-        fresh = target.with_name(f".{target.name}.{os.getpid()}.new")
-        fresh.unlink(missing_ok=True)
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(handle)
-        fresh.rename(target)
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            replace_at(folder, target.name, text)
+        finally:
+            os.close(folder)
     except (OSError, ValueError) as error:
-        if fresh is not None:
-            _forget(fresh)
         reason = error.strerror if isinstance(error, OSError) else error
         raise ApplyFailed(f"cannot write {path}: {reason}") from error
 
 
-def sweep(folder: Path, name: str) -> None:
-    """Remove what processes left that were killed while they wrote `NAME.PID.new`; raises `OSError`."""
-    for left in folder.glob(f"{name}.*.new"):
-        if not Path("/proc", left.suffixes[-2][1:]).exists():
-            left.unlink(missing_ok=True)
-
-
-def _forget(path: Path) -> None:
+def write_new(path: Path, text: str) -> None:
+    """Write a file that is not there yet, for its owner alone; raises `ApplyFailed`."""
     try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return
+        _write(os.open(path, _NEW, 0o600), text)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ApplyFailed(f"{path} cannot be written: {reason}") from error
+
+
+def replace_at(folder: int, name: str, text: str, *, durable: bool = True) -> None:
+    """Have the file `name` of an open directory hold `text` in one step; raises `OSError` if it cannot.
+
+    A link of that name is replaced, not followed. A `durable` file is on the disk before it gets its name.
+    """
+    fresh = f".{name}.{os.getpid()}.new"
+    with suppress(FileNotFoundError):
+        os.unlink(fresh, dir_fd=folder)
+    handle = os.open(fresh, _NEW, 0o600, dir_fd=folder)
+    try:
+        _write(handle, text, durable=durable)
+        os.rename(fresh, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(fresh, dir_fd=folder)
+        raise
+
+
+def _write(handle: int, text: str, *, durable: bool = False) -> None:
+    """Write a text to a new file and close it; its mode is 0600 under every umask."""
+    with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+        os.fchmod(handle, 0o600)
+        file.write(text)
+        file.flush()
+        if durable:
+            os.fsync(handle)

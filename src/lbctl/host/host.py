@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale
-from lbctl.host.files import sweep, write_whole
+from lbctl.host.state import StateDir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -150,7 +150,11 @@ class Host(Protocol):
         """What was saved under `name`; None where nothing was, or where others could have written it."""
 
     def saved_names(self) -> tuple[str, ...]:
-        """The names under which something is saved, in order; raises `PermissionDenied`."""
+        """The names under which something is saved, in order.
+
+        As all that reads or writes what is saved, raises `PermissionDenied` where another user could have
+        written it.
+        """
 
     def now(self) -> float:
         """Seconds since 1970."""
@@ -204,12 +208,13 @@ class LocalHost:
 
     def __init__(self, state_dir: Path | None = None) -> None:
         override = state_dir or os.environ.get("LBCTL_STATE_DIR") or None
-        self._run_dir = Path(override) / "run" if override else Path("/run/lbctl")
-        self._lib_dir = Path(override) / "lib" if override else Path("/var/lib/lbctl")
+        base = Path(override).absolute() if override else None
+        self._run = StateDir(base / "run" if base else Path("/run/lbctl"), 0o755)
+        self._lib = StateDir(base / "lib" if base else Path("/var/lib/lbctl"), 0o700)
         self._kept = _Kept()
         self._held = _Held()
         #: What leads another lbctl to the same state.
-        self._state = {"LBCTL_STATE_DIR": str(Path(override).absolute())} if override else {}
+        self._state = {"LBCTL_STATE_DIR": str(base)} if base else {}
 
     def which(self, program: str) -> str | None:
         """See `Host`."""
@@ -290,16 +295,7 @@ class LocalHost:
     @contextmanager
     def lock(self, name: str, *, patience: float = 0.0) -> Iterator[None]:
         """See `Host`. The file stays; the lock ends with this process and what it runs, however they end."""
-        path = self._path(name, "lock")
-        try:
-            self._run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            kind = PermissionDenied if isinstance(error, PermissionError) else ApplyFailed
-            raise kind(
-                f"cannot open the lock {path}: {error.strerror}",
-                hint="run as root, or set LBCTL_STATE_DIR to a directory that you can write",
-            ) from error
+        handle = self._run.open_lock(_file(name, "lock"))
         try:
             until = time.monotonic() + patience
             while not _locked(handle):
@@ -321,8 +317,11 @@ class LocalHost:
             os.close(handle)
 
     def _holder(self, handle: int) -> str:
-        number = os.pread(handle, _HOLDER, 0).decode("ascii", "replace").strip()
-        if not number.isdecimal():
+        try:
+            number = os.pread(handle, _HOLDER, 0).decode("ascii", "replace").strip()
+        except IsADirectoryError:
+            number = ""
+        if not (number.isascii() and number.isdecimal()):
             return "of unknown number"
         words = (self.read(f"/proc/{number}/cmdline") or "").split("\0")
         known = " ".join([w.rpartition("/")[2] for w in words if w.isprintable()]).strip()
@@ -369,65 +368,38 @@ class LocalHost:
         things[name] = thing
 
     def recall(self, name: str) -> str | None:
-        """See `Host`. What somebody else may have written is not believed."""
-        return _read_own(self._path(name, "known"))
+        """See `Host`. What another user may have written is not believed."""
+        try:
+            return self._run.read(_file(name, "known"))
+        except PermissionDenied:
+            return None
 
     def remember(self, name: str, text: str | None) -> None:
         """See `Host`."""
-        path = self._path(name, "known")
-        # One of each process: who writes at the same time would hand out what another has half written.
-        fresh = path.with_suffix(f".{os.getpid()}.new")
-        try:
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
-            sweep(path.parent, path.stem)
+        with suppress(ApplyFailed, PermissionDenied):
+            # Before the new text: should that fail, nothing is remembered rather than what is over.
+            self._run.remove(_file(name, "known"))
             if text is not None:
-                fresh.unlink(missing_ok=True)
-                handle = os.open(
-                    fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-                )
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    file.write(text)
-                fresh.rename(path)
-        except OSError:
-            with suppress(OSError):
-                fresh.unlink(missing_ok=True)
+                self._run.write(_file(name, "known"), text, durable=False)
 
     def save(self, name: str, text: str | None) -> None:
         """See `Host`."""
-        path = self._shelf() / name
-        try:
-            if text is None:
-                path.unlink(missing_ok=True)
-                return
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            sweep(path.parent, f".{name}")
-        except OSError as error:
-            raise ApplyFailed(f"cannot write {path}: {error.strerror}") from error
-        write_whole(path, text)
+        if text is None:
+            self._shelf().remove(name)
+        else:
+            self._shelf().write(name, text)
 
     def rename(self, name: str, new: str) -> None:
         """See `Host`."""
-        path = self._shelf() / name
-        try:
-            path.rename(path.with_name(new))
-        except OSError as error:
-            raise ApplyFailed(f"cannot rename {path} to {new}: {error.strerror}") from error
+        self._shelf().rename(name, new)
 
     def saved(self, name: str) -> str | None:
         """See `Host`."""
-        return _read_own(self._shelf() / name)
+        return self._shelf().read(name)
 
     def saved_names(self) -> tuple[str, ...]:
         """See `Host`."""
-        try:
-            return tuple(sorted(path.name for path in self._shelf().iterdir()))
-        except PermissionError as error:
-            raise PermissionDenied(
-                f"{self._shelf()} is for root alone", hint="run lbctl as root (sudo)"
-            ) from error
-        except OSError:
-            return ()
+        return self._shelf().names()
 
     def now(self) -> float:
         """See `Host`."""
@@ -474,16 +446,17 @@ class LocalHost:
         except (OSError, subprocess.CalledProcessError) as error:
             raise ApplyFailed(f"cannot start {argv[0]}: {error}") from error
 
-    def _shelf(self) -> Path:
+    def _shelf(self) -> StateDir:
         """Where this network namespace's things are saved: one that is not the host's own dies before it."""
         if _is_first_network():
-            return self._lib_dir
+            return self._lib
         mark = (self.namespace() or str(_network())).replace("/", "-")
-        return self._run_dir / f"network-{mark}"
+        return StateDir(self._run.path / f"network-{mark}", 0o700)
 
-    def _path(self, name: str, kind: str) -> Path:
-        """A file about this network namespace. Two on one host are two kernels to us."""
-        return self._run_dir / f"{name}.{_network()}.{kind}"
+
+def _file(name: str, kind: str) -> str:
+    """The name of a file about this network namespace. Two on one host are two kernels to us."""
+    return f"{name}.{_network()}.{kind}"
 
 
 def _goes_on(part: bytes) -> bool:
@@ -494,22 +467,6 @@ def _goes_on(part: bytes) -> bool:
         goes_on = bool(flags & _NETLINK_MULTI) and kind != _NETLINK_DONE
         place += max((length + 3) & ~3, _NETLINK_HEADER.size)
     return goes_on
-
-
-def _read_own(path: Path) -> str | None:
-    """The text of a file that nobody but root and this user can have written."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return None
-    with os.fdopen(handle, encoding="utf-8") as file:
-        about = os.fstat(handle)
-        if about.st_uid not in {0, os.geteuid()} or about.st_mode & 0o022:
-            return None
-        try:
-            return file.read()
-        except (OSError, UnicodeDecodeError):
-            return None
 
 
 def _as_unit(systemd_run: str, environment: Mapping[str, str]) -> list[str]:
@@ -523,12 +480,16 @@ def _as_unit(systemd_run: str, environment: Mapping[str, str]) -> list[str]:
 
 
 def _is_first_network() -> bool:
-    """True in the network namespace of the host, or of the container, itself."""
+    """True in the network namespace of process 1: of the host, or of the container, itself.
+
+    Only who may trace process 1 sees its /proc/1/ns. But everyone may look into /proc/1/net, and its files
+    have numbers of their own in each network namespace (proc_create_net of the kernel makes them anew). Where
+    process 1 is hidden altogether, no namespace is taken for the first: state must never be shared.
+    """
     try:
-        return os.stat("/proc/1/ns/net").st_ino == _network()  # noqa: PTH116 (a magic link, not a path)
+        return os.stat("/proc/1/net/dev").st_ino == os.stat("/proc/thread-self/net/dev").st_ino  # noqa: PTH116
     except OSError:
-        # Only who may look into every process sees where the first one is.
-        return True
+        return False
 
 
 def _locked(handle: int) -> bool:

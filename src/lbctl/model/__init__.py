@@ -21,9 +21,10 @@ from lbctl.model.intent import (
     check_mark,
     check_owner,
     default_seed,
+    endpoint_family,
     join,
 )
-from lbctl.model.lifted import Lifted, LiftedService
+from lbctl.model.lifted import Frontend, Lifted, LiftedService
 from lbctl.model.numbers import decimal
 from lbctl.model.plan import (
     Action,
@@ -32,9 +33,12 @@ from lbctl.model.plan import (
     Plan,
     Remembered,
     ServiceChange,
+    Shares,
     StaleFlow,
+    agreed,
     diff,
     diff_services,
+    families_of,
     stale_flows,
     touched,
 )
@@ -58,7 +62,9 @@ from lbctl.model.reading import (
     within,
     written,
 )
+from lbctl.model.records import Shape, check_record, read_record
 from lbctl.model.schedule import schedule, shares, slot_count
+from lbctl.model.text import inert
 
 __all__ = [
     "DEFAULT_MARK",
@@ -76,6 +82,7 @@ __all__ = [
     "EndpointChange",
     "Family",
     "Finding",
+    "Frontend",
     "Intent",
     "Item",
     "Kept",
@@ -97,20 +104,28 @@ __all__ = [
     "Service",
     "ServiceChange",
     "Severity",
+    "Shape",
+    "Shares",
     "SourceNat",
     "StaleFlow",
     "State",
     "Step",
+    "agreed",
     "among",
     "brief",
     "check_mark",
     "check_owner",
+    "check_record",
     "conditions",
     "decimal",
     "default_seed",
     "diff",
     "diff_services",
+    "endpoint_family",
+    "families_of",
+    "inert",
     "join",
+    "read_record",
     "schedule",
     "shares",
     "slot_count",

@@ -226,26 +226,35 @@ class Service:
             return tuple(ready[i] for i in maglev(tuple(e.to for e in ready), weights, self.hash_seed))
         return tuple([ready[i] for i in schedule(weights)])
 
-    def shares(self) -> Mapping[str, Fraction]:
-        """`Endpoint.to` → the wanted share of new connections in its family, exact."""
-        wanted: dict[str, Fraction] = {}
-        for family in self.families:
-            wanted.update(shares(tuple(e.to for e in self.slots(family))))
-        return {e.to: wanted.get(e.to, Fraction(0)) for e in self.endpoints}
+    def shares(self, family: Family) -> Mapping[str, Fraction]:
+        """Return `Endpoint.to` → the wanted share of the new connections of a family, exact.
 
-    def by_weight(self) -> Mapping[str, Fraction]:
-        """`Endpoint.to` → the share in its family that the weights alone would give, exact."""
-        wanted: dict[str, Fraction] = {}
-        for family in self.families:
-            ready = self.ready(family)
-            parts = weight_shares([e.weight for e in ready])
-            wanted.update(zip((e.to for e in ready), parts, strict=True))
-        return {e.to: wanted.get(e.to, Fraction(0)) for e in self.endpoints}
+        Of all endpoints that can serve it; nothing for a family in which the service is not balanced.
+        """
+        wanted = shares(tuple(e.to for e in self.slots(family)))
+        return self._of_all(family, wanted)
+
+    def by_weight(self, family: Family) -> Mapping[str, Fraction]:
+        """As `shares`, but what the weights alone would give."""
+        ready = self.ready(family)
+        parts = weight_shares([e.weight for e in ready])
+        return self._of_all(family, dict(zip((e.to for e in ready), parts, strict=True)))
+
+    def _of_all(self, family: Family, wanted: Mapping[str, Fraction]) -> Mapping[str, Fraction]:
+        if family not in self.families:
+            return {}
+        return {e.to: wanted.get(e.to, Fraction(0)) for e in self.endpoints if e.serves(family)}
 
     def deviation(self) -> Fraction:
-        """The largest distance of `shares` from `by_weight`: 0 but for Maglev, whose module has the bound."""
-        meant = self.by_weight()
-        return max((abs(share - meant[to]) for to, share in self.shares().items()), default=Fraction(0))
+        """Return the largest distance of `shares` from `by_weight`: 0 for all but Maglev."""
+        distances = [
+            abs(share - meant)
+            for family in self.families
+            for share, meant in zip(
+                self.shares(family).values(), self.by_weight(family).values(), strict=True
+            )
+        ]
+        return max(distances, default=Fraction(0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,6 +299,13 @@ def join(address: Address | None, port: int) -> str:
     if address is None:
         return str(port)
     return f"{_host(address)}:{port}"
+
+
+def endpoint_family(to: str) -> Family | None:
+    """Return the family of an endpoint as `join` writes it; None for a port, which serves both."""
+    if ":" not in to:
+        return None
+    return Family.IPV6 if to.startswith("[") else Family.IPV4
 
 
 @lru_cache(maxsize=4096)  # a host often serves many services, and its address is slow to print

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.model.schedule import shares
 
@@ -14,13 +14,21 @@ if TYPE_CHECKING:
     from lbctl.model.intent import Family, Listener
 
 
+class Frontend(NamedTuple):
+    """Where connections come in: one listener in one family."""
+
+    family: Family
+    listener: Listener
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiftedService:
     """One listener in one family, as the kernel balances it.
 
     `slots` is one full period of the picker: where the 1st, 2nd, … new connection goes, None for a
     connection that no endpoint takes. Where rules draw lots that are no slots, `odds` has each one's chance
-    instead. `mode` is `nth`, `random`, `hash`, `mixed`, `single` or `none`.
+    instead. `mode` is `nth`, `random`, `hash`, `mixed`, `single`, `none`, or `unknown` for rules that are not
+    understood, which have neither.
     """
 
     name: str
@@ -30,6 +38,11 @@ class LiftedService:
     slots: tuple[str | None, ...]
     action: str
     odds: tuple[tuple[str | None, Fraction], ...] = ()
+
+    @property
+    def understood(self) -> bool:
+        """False where the shares are unknown."""
+        return self.mode != "unknown"
 
     @property
     def shares(self) -> Mapping[str, Fraction]:

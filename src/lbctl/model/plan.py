@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
-from lbctl.model.intent import Protocol
+from lbctl.model.intent import Family, Protocol, endpoint_family
+from lbctl.model.lifted import Frontend
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from lbctl.model.intent import Family, Intent, Listener, Service
+    from lbctl.model.intent import Intent, Listener, Service
     from lbctl.model.lifted import Lifted
     from lbctl.model.program import Item, Key, Part, Program
 
+T = TypeVar("T")
+
+#: Where connections come in → `Endpoint.to` → the share of them that it gets, exact; None where the rules are
+#: not understood.
+Shares: TypeAlias = Mapping[Frontend, Mapping[str, Fraction] | None]
 
 _NOTHING = Fraction(0)
 
@@ -55,21 +62,103 @@ class Change(NamedTuple):
 
 
 class EndpointChange(NamedTuple):
-    """The share of one endpoint on both sides of a plan."""
+    """The share of one endpoint on both sides of a plan, in each place that balances connections there.
+
+    A place where an endpoint of its kind cannot serve is left out; a share is None where it is unknown.
+    """
 
     to: str
-    before: Fraction
-    after: Fraction
+    before: Mapping[Frontend, Fraction | None]
+    after: Mapping[Frontend, Fraction | None]
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The families in which it can get connections on either side."""
+        return families_of((*self.before, *self.after))
+
+    def in_family(self, family: Family) -> tuple[Fraction | None, Fraction | None]:
+        """Return the share before and after of the connections of a family.
+
+        Listeners that a side does not balance are not looked at, and 0 is the share where it balances none of
+        them. None where its listeners disagree, or the share is unknown.
+        """
+        before, after = (
+            [share for frontend, share in side.items() if frontend.family is family]
+            for side in (self.before, self.after)
+        )
+        return agreed(before) if before else _NOTHING, agreed(after) if after else _NOTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceChange:
-    """What a plan does to one service."""
+    """What a plan does to one service, with its shares on both sides."""
 
     name: str
     action: Action
-    listeners: tuple[str, ...]
-    endpoints: tuple[EndpointChange, ...]
+    before: Shares = field(default_factory=dict)
+    after: Shares = field(default_factory=dict)
+
+    @property
+    def listeners(self) -> tuple[str, ...]:
+        """The listeners of both sides, each once, in one order: backends find them in different ones."""
+        found = dict.fromkeys(frontend.listener for frontend in (*self.before, *self.after))
+        return tuple(map(str, sorted(found, key=_order) if len(found) > 1 else found))
+
+    @property
+    def endpoints(self) -> tuple[EndpointChange, ...]:
+        """The endpoints that get connections on either side, those of `after` first."""
+        every = dict.fromkeys(
+            to for side in (self.after, self.before) for shares in side.values() for to in shares or ()
+        )
+        before, after = (
+            {frontend: shares for frontend, shares in side.items() if _may_reach(shares)}
+            for side in (self.before, self.after)
+        )
+        return tuple(EndpointChange(to, _shares_of(to, before), _shares_of(to, after)) for to in every)
+
+    @property
+    def unbalanced_before(self) -> tuple[Frontend, ...]:
+        """The places whose connections reach endpoints after, and none before."""
+        return _missing(self.before, self.after)
+
+    @property
+    def unbalanced_after(self) -> tuple[Frontend, ...]:
+        """The places whose connections reach endpoints before, and none after."""
+        return _missing(self.after, self.before)
+
+
+def agreed(values: Iterable[T]) -> T | None:
+    """Return the one value that all of them are; None where they differ."""
+    found = set(values)
+    return found.pop() if len(found) == 1 else None
+
+
+def families_of(frontends: Iterable[Frontend]) -> tuple[Family, ...]:
+    """Return the families of some places, each once, IPv4 first."""
+    found = {frontend.family for frontend in frontends}
+    return tuple(family for family in Family if family in found)
+
+
+def _shares_of(to: str, side: Shares) -> Mapping[Frontend, Fraction | None]:
+    own = endpoint_family(to)
+    return {
+        frontend: None if shares is None else shares.get(to, _NOTHING)
+        for frontend, shares in side.items()
+        if own is None or frontend.family is own or to in (shares or ())
+    }
+
+
+def _missing(side: Shares, other: Shares) -> tuple[Frontend, ...]:
+    """The places that surely get no endpoint on one side, though they may on the other."""
+    return tuple(
+        frontend
+        for frontend, shares in other.items()
+        if _may_reach(shares) and not _may_reach(side.get(frontend, {}))
+    )
+
+
+def _may_reach(shares: Mapping[str, Fraction] | None) -> bool:
+    return shares is None or bool(shares)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,10 +286,12 @@ def stale_flows(before: Lifted, after: Lifted, wanted: Iterable[Service]) -> tup
 
 
 def diff_services(before: Lifted, after: Lifted, changes: tuple[Change, ...]) -> tuple[ServiceChange, ...]:
-    """Each service of either side with its shares; a service is changed where one of its items is."""
+    """Return each service of either side with its shares.
+
+    A service changes where one of its items does, or where its shares do: what all share leads to it.
+    """
     old, new = _shares(before), _shares(after)
-    listeners = _listeners(before) | _listeners(after)
-    # In a first plan all are added, and none is asked for.
+    # In a first plan all are added, and no service is looked up.
     concerned = touched(changes) if old else frozenset()
     result = []
     for name in [*new, *(name for name in old if name not in new)]:
@@ -209,38 +300,20 @@ def diff_services(before: Lifted, after: Lifted, changes: tuple[Change, ...]) ->
         elif name not in new:
             action = Action.REMOVE
         else:
-            action = Action.CHANGE if name in concerned else Action.NONE
-        was, will = old.get(name, {}), new.get(name, {})
+            changed = name in concerned or old[name] != new[name]
+            action = Action.CHANGE if changed else Action.NONE
         result.append(
-            ServiceChange(
-                name=name,
-                action=action,
-                listeners=listeners[name],
-                endpoints=tuple(
-                    EndpointChange(to=to, before=was.get(to, _NOTHING), after=will.get(to, _NOTHING))
-                    for to in [*will, *(to for to in was if to not in will)]
-                ),
-            )
+            ServiceChange(name=name, action=action, before=old.get(name, {}), after=new.get(name, {}))
         )
     return tuple(result)
 
 
-def _shares(lifted: Lifted) -> Mapping[str, Mapping[str, Fraction]]:
-    result: dict[str, dict[str, Fraction]] = {}
+def _shares(lifted: Lifted) -> dict[str, dict[Frontend, Mapping[str, Fraction] | None]]:
+    result: dict[str, dict[Frontend, Mapping[str, Fraction] | None]] = {}
     for service in lifted.services:
-        result.setdefault(service.name, {}).update(service.shares)
+        shares = service.shares if service.understood else None
+        result.setdefault(service.name, {})[Frontend(service.family, service.listener)] = shares
     return result
-
-
-def _listeners(lifted: Lifted) -> dict[str, tuple[str, ...]]:
-    result: dict[str, dict[Listener, None]] = {}
-    for service in lifted.services:
-        result.setdefault(service.name, {})[service.listener] = None
-    # Backends look for listeners in different orders.
-    return {
-        name: tuple(map(str, sorted(found, key=_order) if len(found) > 1 else found))
-        for name, found in result.items()
-    }
 
 
 def _order(listener: Listener) -> tuple[int, int, Protocol, int]:

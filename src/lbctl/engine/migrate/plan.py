@@ -1,206 +1,46 @@
-"""Moving services from one place of rules to another one, without losing a connection.
-
-A migration is two steps and their proofs: the new rules come in, the old ones go. Nothing is in force between
-them that was not before or will not be after: where nftables takes part, it decides for each new connection
-while both are in, ahead of both flavours of iptables, so that a move to it takes effect when its rules come
-in, and a move from it when they go. Each step can be undone; undoing both, the last one first, is the
-migration back.
-"""
+"""Planning a migration: which services, from which store, and what the target would hold instead."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field, replace
-from difflib import unified_diff
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl.engine import history
 from lbctl.engine.change import plan_beside
 from lbctl.engine.comparing import Verdict, compare
-from lbctl.engine.importing import ROUNDED, imported
-from lbctl.engine.lifting import Cure, Lifting, lift, movable
-from lbctl.engine.steps import (
-    Retire,
-    Step,
-    others_of,
-    reader,
-    removal_of,
-    retirer,
-    returning,
-    rules_of,
-    script,
-)
+from lbctl.engine.migrate.foreign import SharePolicy, foreign_rules, has_services
+from lbctl.engine.migrate.intent import imported
+from lbctl.engine.migrate.migration import Agreement, Migration
+from lbctl.engine.migrate.steps import Retire, reader, removal_of, returning
 from lbctl.errors import ApplyFailed, IntentError
 from lbctl.model import Intent, Plan
-from lbctl.spi import Moving
+from lbctl.spi import Migrator
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping
 
-    from lbctl.engine.comparing import Comparison, Pair
-    from lbctl.engine.lifting import Lift, Stay
+    from lbctl.engine.comparing import Pair
+    from lbctl.engine.migrate.foreign import ForeignRules
     from lbctl.engine.session import Session
-    from lbctl.model import Finding, Reading, Service
+    from lbctl.model import Reading, Service
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Migration:
-    """The way from rules in one store to rules in another one that do the same."""
-
-    owner: str
-    source: Session
-    target: Session
-    come: Step
-    go: Step
-    #: What holds afterwards, and where that is from, in words.
-    intent: Intent
-    origin: str
-    #: The source as it is, which is worth a place in the history.
-    start: Plan | None = None
-    #: Services that the source does not hold as they were applied: what comes is what was applied.
-    drifted: frozenset[str] = frozenset()
-    #: What the services that move select: family, protocol, address, port.
-    selectors: frozenset[tuple[str, ...]] = frozenset()
-    #: What moves where it is rules of others.
-    lift: Lift | None = None
-    #: Services of it that listen where lbctl has one already, and that one: their rules only go.
-    twins: Mapping[str, str] = field(default_factory=dict)
-    #: The rules that go, and those that come, service by service; None for a way back, which is only proved.
-    comparison: Comparison | None = None
-
-    @property
-    def changed(self) -> bool:
-        """False where there is nothing to move."""
-        return self.come.changed or self.go.changed
-
-    @property
-    def pairs(self) -> tuple[Pair, ...]:
-        """What goes and what comes, service by service."""
-        return self.comparison.pairs if self.comparison else ()
-
-    def told(self, pair: Pair) -> str | None:
-        """How a service that comes relates to the one that goes; None where it is not what was agreed to."""
-        if pair.verdict.equal:
-            return str(pair.verdict)
-        if pair.b is not None and pair.b.name in self.drifted:
-            return "restored as it was applied"
-        if pair.a is None and self.lift is not None:
-            # Rules of others are of one family, where a port of lbctl is of both.
-            return "comes in addition" if self.comes(pair) else "is there already"
-        if pair.a is None or pair.b is None or pair.a.action != pair.b.action:
-            return None
-        if self.lift is not None and pair.a.selector in self.lift.fixed_selectors and self.comes(pair):
-            return "equal shares instead"
-        # Draws are of 31 bits; a Maglev table is off from the weights, which is what others get it by.
-        meant = next((s for s in self.intent.services if s.name == pair.b.name), None)
-        near = ROUNDED + (meant.deviation() if meant is not None and self.target.allow_remap else 0)
-        return f"same shares within {float(pair.distance):.1g}" if pair.distance < near else None
-
-    def comes(self, pair: Pair) -> bool:
-        """False for a service that the target has already."""
-        return pair.b is None or pair.b.name not in self.twins.values()
-
-    @property
-    def untouched(self) -> tuple[str, ...]:
-        """What stays where the old rules are."""
-        left = self.go.after if isinstance(self.go, Retire) else others_of(self.source, self.owner)
-        return tuple(left.splitlines())
-
-    @property
-    def returns(self) -> tuple[str, ...]:
-        """The rules of others that come back."""
-        return retirer(self.target).retired(self.come.record) if isinstance(self.come, Retire) else ()
-
-    @property
-    def left(self) -> tuple[str, ...]:
-        """The rules among what is untouched."""
-        backend = self.source.backend
-        return backend.rules_in("\n".join(self.untouched)) if isinstance(backend, Moving) else ()
-
-    @property
-    def diffs(self) -> tuple[tuple[str, ...], ...]:
-        """The rules of each store before and after, as unified diffs."""
-        sides = ((self.target, self.come), (self.source, self.go))
-        return tuple(
-            tuple(unified_diff(*rules_of(at, step), f"{at.place} now", f"{at.place} then", lineterm=""))
-            for at, step in sides
-        )
-
-    @property
-    def scripts(self) -> tuple[tuple[str, str], ...]:
-        """The two steps, as the tools of each store do them on a host without lbctl."""
-        sides = ((self.target, self.come, True), (self.source, self.go, False))
-        return tuple((at.place, script(at, step, coming=coming)) for at, step, coming in sides)
-
-    @property
-    def stays(self) -> tuple[Stay, ...]:
-        """Rules of others that balance and stay."""
-        return self.lift.stays if self.lift else ()
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """What is wrong with rules of others that move."""
-        return self.lift.findings if self.lift else ()
-
-    @property
-    def comments(self) -> Mapping[str, Sequence[str]]:
-        """Service → the rules of others that it was read from."""
-        return self.lift.comments if self.lift else {}
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the user should know before agreeing."""
-        notes = dict.fromkeys((*self.come.notes, *self.go.notes))
-        if self.drifted:
-            services = ", ".join(sorted(self.drifted))
-            notes[
-                f"{self.source.place} does not hold {services} as applied: what comes is what was applied"
-            ] = None
-        twins = (
-            f"{mine} of lbctl does what the rules of {x} do: they only go" for x, mine in self.twins.items()
-        )
-        return (*notes, *(self.lift.notes if self.lift else ()), *self._additions(), *twins)
-
-    def _additions(self) -> Iterator[str]:
-        """What is balanced then, and is not now; a family of which nothing is, as a whole."""
-        now = {pair.service.family for pair in self.pairs if pair.a is not None}
-        added = [pair.service for pair in self.pairs if pair.a is None and self.comes(pair)]
-        for family in dict.fromkeys(each.family for each in added if each.family not in now):
-            yield f"{family.replace('ip', 'IP')} is balanced too, from then on"
-        for each in dict.fromkeys(each.selector[:4] for each in added if each.family in now):
-            yield f"{' '.join(each)}: balanced from then on, but not now"
-
-    @property
-    def plan(self) -> tuple[Session, Plan]:
-        """The step with the rules of lbctl that hold afterwards, and where."""
-        for session, step in ((self.target, self.come), (self.source, self.go)):
-            if isinstance(step, Plan):
-                return session, step
-        raise ValueError("a migration without rules of lbctl")
-
-    @property
-    def retired(self) -> str:
-        """What has to be known to put back rules of others that go; "" for none."""
-        if not isinstance(self.go, Retire):
-            return ""
-        return json.dumps({"store": self.source.place, "record": self.go.record})
-
-
-def migration(
+def plan_migration(
     session: Session,
     owner: str,
     *,
     source: str | None = None,
     intent: Intent | None = None,
     exclude: Collection[str] = (),
-    cure: Cure | None = None,
+    policy: SharePolicy | None = None,
 ) -> Migration | None:
-    """The migration of services to the store of a session; None where there are none elsewhere.
+    """Return the migration of services to the store of a session; None if there are none elsewhere.
 
-    They come from the store `source`, or from where they are: rules of an owner as they stand, else rules of
-    others that balance, without those that `exclude` names. `intent` is what a file says: the kernel must
-    hold it. Without one, it is the last state of the history, else what the rules themselves say. Changes
-    nothing. Raises `IntentError` where the user has to say which, and `ApplyFailed` where they cannot move.
+    They are taken from the store `source`, or from where they are: rules of an owner as they stand, else
+    foreign rules that balance, without those that `exclude` names. `intent` is what a file says: the kernel
+    must hold it. Without one, it is the last state of the history, else what the rules themselves say.
+    Changes nothing. Raises `IntentError` if the user has to decide, and `ApplyFailed` if they cannot be
+    migrated.
     """
     session.need_privilege()
     there = _source(session, owner, source)
@@ -209,11 +49,11 @@ def migration(
     # What is there by consent stays what it is.
     there = replace(there, allow_remap=True)
     if not there.observe(owner):
-        return _lifting(session, there, owner, intent, exclude, cure)
-    if exclude or cure:
+        return _plan_foreign(session, there, owner, intent, exclude, policy)
+    if exclude or policy:
         raise IntentError(
-            f"the rules in {there.place} are those of lbctl, and move as they are",
-            hint="--exclude, --fix and --keep are for rules of others",
+            f"the rules in {there.place} are managed by lbctl, and are migrated as they are",
+            hint="--exclude, --fix and --keep are for foreign rules",
         )
     start, origin = _start(there, owner, intent)
     meant = start.intent or Intent(owner=owner)
@@ -258,23 +98,23 @@ def _source(session: Session, owner: str, name: str | None) -> Session | None:
 
 def _has_services(session: Session) -> bool:
     backend = session.backend
-    return isinstance(backend, Lifting) and movable(backend, backend.dump(session.host, session.driver))
+    return isinstance(backend, Migrator) and has_services(backend, backend.dump(session.host, session.driver))
 
 
-def _lifting(
+def _plan_foreign(
     session: Session,
     there: Session,
     owner: str,
     given: Intent | None,
     exclude: Collection[str],
-    cure: Cure | None,
+    policy: SharePolicy | None,
 ) -> Migration | None:
     """The migration of rules of others; None where there are none that could move."""
     backend = there.backend
-    if not isinstance(backend, Lifting) or not isinstance(backend, Moving):
-        raise ApplyFailed(f"backend {backend.name} cannot take out rules of others")
+    if not isinstance(backend, Migrator):
+        raise ApplyFailed(f"backend {backend.name} cannot remove foreign rules")
     text = backend.dump(there.host, there.driver)
-    found = lift(backend, text, exclude, cure)
+    found = foreign_rules(backend, text, exclude, policy)
     if found is None:
         return None
     meant, twins = _merged(session, owner, given, found)
@@ -292,8 +132,8 @@ def _lifting(
             notes=backend.side_effects(there.driver, going.after, going.record),
         ),
         intent=meant,
-        origin="reading the rules",
-        lift=replace(found, lines={name: at for name, at in found.lines.items() if name not in twins}),
+        origin="the existing rules",
+        foreign=replace(found, lines={name: at for name, at in found.lines.items() if name not in twins}),
         twins=twins,
     )
     coming = reader(session.backend).read(session.backend.render(come.after))
@@ -301,7 +141,7 @@ def _lifting(
 
 
 def _merged(
-    session: Session, owner: str, given: Intent | None, found: Lift
+    session: Session, owner: str, given: Intent | None, found: ForeignRules
 ) -> tuple[Intent, Mapping[str, str]]:
     """What holds then, with what the target has already; and `Migration.twins`."""
     base = Intent(owner=owner)
@@ -359,7 +199,7 @@ def _explained(source: Session, owner: str) -> tuple[Plan, str]:
         raise ApplyFailed(
             f"no intent is known that gives the rules in {source.place}", hint="--config names its file"
         )
-    return found, "reading the rules"
+    return found, "the existing rules"
 
 
 def _is_explained(source: Session, owner: str) -> bool:
@@ -380,7 +220,7 @@ def _drifted(start: Plan) -> frozenset[str]:
     return frozenset(each.name for each in every if None in names or each.name in names)
 
 
-def migration_returning(target: Session, intent: Intent, retired: str) -> Migration:
+def plan_restoring(target: Session, intent: Intent, retired: str) -> Migration:
     """The migration that has rules of others hold again, and an intent of before where they went to."""
     there, come = returning(target, retired)
     return Migration(
@@ -394,7 +234,7 @@ def migration_returning(target: Session, intent: Intent, retired: str) -> Migrat
     )
 
 
-def migration_back(target: Session, source: Session, intent: Intent) -> Migration:
+def plan_back(target: Session, source: Session, intent: Intent) -> Migration:
     """The migration that has an intent of before hold again in `target`."""
     owner = intent.owner
     come = replace(plan_beside(target, intent), stale=())
@@ -412,8 +252,8 @@ def migration_back(target: Session, source: Session, intent: Intent) -> Migratio
 def _agreeable(made: Migration, reading: Reading) -> Migration:
     """With what goes held against what comes; raises `ApplyFailed` where connections would get another."""
     made = replace(made, comparison=compare(going(made, live(made.source)), coming(made, reading)))
-    odd = [pair for pair in made.pairs if made.told(pair) is None]
-    if made.twins and any(pair.b is None or not made.comes(pair) for pair in odd):
+    odd = [pair for pair in made.pairs if made.agreement(pair) is Agreement.NONE]
+    if made.twins and any(pair.b is None or not made.adds(pair) for pair in odd):
         both = (f'"{mine}" of lbctl and the rules of {theirs}' for theirs, mine in made.twins.items())
         raise IntentError(
             f"{', '.join(both)} listen in the same place and do not do the same: {names(odd)}",
@@ -435,12 +275,12 @@ def _agreeable(made: Migration, reading: Reading) -> Migration:
 
 def going(made: Migration, reading: Reading) -> Reading:
     """The services that move, of a reading of their source."""
-    return made.lift.seen(reading) if made.lift else _only(reading, made.selectors)
+    return made.foreign.seen(reading) if made.foreign else _only(reading, made.selectors)
 
 
 def coming(made: Migration, reading: Reading) -> Reading:
     """The services that move, of a reading of their target."""
-    return made.lift.arrived(reading) if made.lift else _only(reading, made.selectors)
+    return made.foreign.arrived(reading) if made.foreign else _only(reading, made.selectors)
 
 
 def _only(reading: Reading, selectors: Collection[tuple[str, ...]]) -> Reading:

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 from lbctl.engine import history
 from lbctl.engine.change import changing
 from lbctl.engine.comparing import compare
-from lbctl.engine.migrating import coming, going, live, names
-from lbctl.engine.steps import Retire, Step, do, is_standing, others_of, retirer, undo
+from lbctl.engine.migrate.plan import coming, going, live, names
+from lbctl.engine.migrate.steps import Retire, Step, do, is_standing, others_of, retirer, undo
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale, StateUnknown
 from lbctl.model import Plan, diff
-from lbctl.spi import Moving
+from lbctl.spi import Migrator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lbctl.engine.comparing import Pair
     from lbctl.engine.history import Entry
-    from lbctl.engine.migrating import Migration
+    from lbctl.engine.migrate.migration import Migration
     from lbctl.engine.session import Session
     from lbctl.model import Remembered
 
@@ -154,9 +154,9 @@ def _with_clients(made: Migration) -> Step:
 
 def _clients(made: Migration) -> tuple[Remembered, ...]:
     source = made.source
-    if made.lift is not None:
-        return retirer(source).clients_of(source.host, made.lift.text, made.lift.lines)
-    if not isinstance(source.backend, Moving) or not isinstance(made.go, Plan):
+    if made.foreign is not None:
+        return retirer(source).clients_of(source.host, made.foreign.text, made.foreign.lines)
+    if not isinstance(source.backend, Migrator) or not isinstance(made.go, Plan):
         return ()
     return source.backend.clients(source.host, source.driver, made.owner)
 
@@ -164,7 +164,7 @@ def _clients(made: Migration) -> tuple[Remembered, ...]:
 def _follow_up(made: Migration) -> None:
     """Bring in the clients that came while the rules did."""
     target = made.target
-    if isinstance(target.backend, Moving) and isinstance(made.come, Plan):
+    if isinstance(target.backend, Migrator) and isinstance(made.come, Plan):
         target.backend.remember(target.host, target.driver, made.owner, _clients(made))
 
 

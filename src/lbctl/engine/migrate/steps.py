@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.engine.change import perform, removal_here, way
+from lbctl.engine.history import read_retired
 from lbctl.errors import ApplyFailed, NoBackend
 from lbctl.model import Intent, Plan
-from lbctl.spi import Moving, Reader, Retiring, Targeting
+from lbctl.spi import Migrator, Reader
 
 if TYPE_CHECKING:
     from lbctl.engine.session import Session
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retire:
-    """Rules of others that leave their places, or come `back` there; see `lbctl.spi.Retiring`."""
+    """Rules of others that leave their places, or come `back` there; see `lbctl.spi.Migrator`."""
 
     record: str
     #: What the store holds of others before and after.
@@ -51,12 +51,12 @@ def between(session: Session, before: Program, after: Program, intent: Intent) -
 
 def returning(session: Session, retired: str) -> tuple[Session, Retire]:
     """Where rules of others were, and the step that puts them back; see `Migration.retired`."""
-    data = json.loads(retired)
+    store, record = read_retired(retired)
     for backend, driver in session.stores():
-        if driver.store == data["store"]:
+        if driver.store == store:
             there = session.at(backend, driver, "they were here")
-            return there, Retire(record=data["record"], back=True, notes=_notes(there, data["record"]))
-    raise NoBackend(f"{data['store']} can no longer be reached here")
+            return there, Retire(record=record, back=True, notes=_notes(there, record))
+    raise NoBackend(f"{store} can no longer be reached here")
 
 
 def _notes(session: Session, record: str) -> tuple[str, ...]:
@@ -91,7 +91,7 @@ def undo(session: Session, step: Step) -> None:
 def others_of(session: Session, owner: str) -> str:
     """What the store of a session holds of everybody else, spelled alike as long as nobody changes it."""
     backend = session.backend
-    if not isinstance(backend, Moving) or not isinstance(backend, Reader):
+    if not isinstance(backend, Migrator):
         return ""
     return backend.others(backend.dump(session.host, session.driver), owner)
 
@@ -110,16 +110,13 @@ def script(session: Session, step: Step, *, coming: bool) -> str:
     if isinstance(step, Retire):
         by = retirer(session)
         return "" if step.back else by.departure(session.host, session.driver, step.record)
-    if coming and isinstance(backend, Targeting):
-        return backend.render_for(step.after, session.capabilities, family=None, remove=False)
-    if coming:
-        return backend.render(step.after)
-    return backend.withdrawal(step.before) if isinstance(backend, Moving) else ""
+    program = step.after if coming else step.before
+    return backend.render(program, dialect=session.capabilities.dialect, remove=not coming)
 
 
-def retirer(session: Session) -> Retiring:
-    """The backend of a session; raises `ApplyFailed` for one that cannot take out rules of others."""
-    if not isinstance(session.backend, Retiring):
+def retirer(session: Session) -> Migrator:
+    """Return the backend of a session; raises `ApplyFailed` for one that cannot remove foreign rules."""
+    if not isinstance(session.backend, Migrator):
         raise ApplyFailed(f"backend {session.backend.name} cannot take out rules of others")
     return session.backend
 

@@ -1,24 +1,23 @@
-"""Rules of anybody that balance: which of them can move, as which services, and what goes with them."""
+"""Foreign rules that balance: which of them can be migrated, as which services, and what goes with them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from lbctl.engine.explaining import stands_before
-from lbctl.engine.importing import imported, is_balancing, own_endpoint, shown
+from lbctl.engine.migrate.intent import imported, is_balancing, own_endpoint, shown
 from lbctl.errors import ApplyFailed, IntentError
 from lbctl.model import ReadShare, Severity, brief, decimal
-from lbctl.spi import Reader, Retiring
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from lbctl.engine.importing import Imported
+    from lbctl.engine.migrate.intent import Imported
     from lbctl.model import Finding, Reading, ReadService, Service
-    from lbctl.spi import Retirement
+    from lbctl.spi import Migrator, Retirement
 
 #: What balances connections over endpoints, and not marks or addresses of clients.
 _TO_ENDPOINTS = {"redirect", "dnat"}
@@ -26,21 +25,16 @@ _TO_ENDPOINTS = {"redirect", "dnat"}
 _FEW = 4
 
 
-@runtime_checkable
-class Lifting(Reader, Retiring, Protocol):
-    """A backend whose rules of anybody can move."""
-
-
-class Cure(StrEnum):
-    """What becomes of shares that nobody meant."""
+class SharePolicy(StrEnum):
+    """What becomes of shares that are not what the rules were meant to give."""
 
     FIX = "fix"
     KEEP = "keep"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stay:
-    """Rules that stay where they are, by which name they can be told to, and why."""
+class Retained:
+    """Rules that are not migrated: the name by which they are shown and excluded, and why."""
 
     name: str
     rules: tuple[str, ...]
@@ -48,8 +42,8 @@ class Stay:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lift:
-    """What moves of a store's rules of others, and what does not."""
+class ForeignRules:
+    """What is migrated of a store's foreign rules, and what is not."""
 
     services: tuple[Service, ...]
     #: The dump, and the lines of it that each service was read from.
@@ -59,28 +53,28 @@ class Lift:
     comments: Mapping[str, Sequence[str]]
     #: The services as they were read.
     read: tuple[ReadService, ...]
-    #: Those of them that get other shares, as nobody meant the ones they have.
+    #: Those of them that get equal shares, since theirs are not what was meant.
     fixed: frozenset[object]
-    #: Those whose leak goes where it went, by an endpoint of its own.
+    #: Those whose unmatched traffic goes where it went, by an endpoint of its own.
     kept: frozenset[object]
     findings: tuple[Finding, ...]
-    stays: tuple[Stay, ...]
+    retained: tuple[Retained, ...]
     retirement: Retirement
     notes: tuple[str, ...]
 
     @property
     def fixed_selectors(self) -> frozenset[object]:
-        """What those select that get other shares, as `seen` has it."""
+        """The selectors of `fixed`, as `seen` has them."""
         return frozenset(_as_selected(each).selector for each in self.read if each.selector in self.fixed)
 
     def seen(self, reading: Reading) -> Reading:
-        """The services that move, of a reading of where they come from, as an intent selects them."""
+        """Return the migrated services of a reading of their source, as an intent selects them."""
         moving = {_place(each) for each in self.read}
         services = tuple(_as_selected(s) for s in reading.services if _place(s) in moving)
         return replace(reading, services=services, findings=(), unsupported=())
 
     def arrived(self, reading: Reading) -> Reading:
-        """As `seen`, of a reading of where they go."""
+        """Return the migrated services of a reading of their target."""
         selectors = {_as_selected(each).selector[1:4] for each in self.read}
         leaking = {_as_selected(each).selector[1:4] for each in self.read if each.selector in self.kept}
         services = tuple(
@@ -91,76 +85,86 @@ class Lift:
         return replace(reading, services=services, findings=(), unsupported=())
 
 
-def cured(reading: Reading, cure: Cure) -> Reading:
-    """Return what was read with the shares that `cure` gives each service; unchanged if it cannot."""
+def with_policy(reading: Reading, policy: SharePolicy) -> Reading:
+    """Return what was read with the shares that a policy gives each service; unchanged if it cannot."""
 
     def can(service: ReadService) -> bool:
-        kept = service.exact or cure is Cure.FIX
+        kept = service.exact or policy is SharePolicy.FIX
         return kept and service.action in _TO_ENDPOINTS and is_balancing(service)
 
-    services = tuple(_cured(x, reading, cure) if can(x) else x for x in reading.services)
+    services = tuple(_corrected(x, reading, policy) if can(x) else x for x in reading.services)
     return replace(reading, services=services)
 
 
-def movable(backend: Lifting, text: str) -> bool:
-    """True where some rules of a dump balance, and nobody else would write them again."""
+def has_services(backend: Migrator, text: str) -> bool:
+    """Return True if some rules of a dump balance, and no other program would write them again."""
     reading = backend.read(text)
     return bool(_parted(backend, text, reading)[0]) or any(
         _is_ladder_of_marks(each) and backend.keeper(text, each.picking) is None for each in reading.services
     )
 
 
-def lift(backend: Lifting, text: str, exclude: Collection[str] = (), cure: Cure | None = None) -> Lift | None:
-    """What moves of the rules in a dump; None for nothing. Pure.
+def foreign_rules(
+    backend: Migrator, text: str, exclude: Collection[str] = (), policy: SharePolicy | None = None
+) -> ForeignRules | None:
+    """Return what is migrated of the rules in a dump; None for nothing. Pure.
 
-    Raises `IntentError` where the user has to say what becomes of something, as of what cannot move, and
-    `ApplyFailed` where what moves cannot be told from what stays.
+    Raises `IntentError` if the user has to decide about something, as about what cannot be migrated, and
+    `ApplyFailed` if what is migrated cannot be separated from what is not.
     """
     lines = text.split("\n")
     reading = backend.read(text)
-    moving, stays = _parted(backend, text, reading)
-    cured = tuple(_cured(each, reading, cure) for each in moving)
-    found = imported(replace(reading, services=cured, unsupported=()), lines)
+    moving, retained = _parted(backend, text, reading)
+    corrected = tuple(_corrected(each, reading, policy) for each in moving)
+    found = imported(replace(reading, services=corrected, unsupported=()), lines)
     lost = list(_lost(backend, text, reading, found))
-    lifted = {service.name for service in found.intent.services}
-    names = {name: name for name in lifted} | {alias: x.name for x in lost for alias in (x.place, x.name)}
-    out = _excluded(exclude, names)
-    if refused := [each for each in lost if each.name not in out]:
-        words = dict.fromkeys(f'--exclude "{each.name}"' for each in refused)
-        raise IntentError(
-            "\n".join(line for each in refused for line in each.told()),
-            hint=f"{' '.join(words)} leaves {'it where it is' if len(refused) == 1 else 'them there'}",
-        )
-    stays += [Stay(name=x.name, rules=x.rules, reason="excluded") for x in lost]
+    out = _out(found, lost, exclude)
+    retained += [Retained(name=x.name, rules=x.rules, reason="excluded") for x in lost]
     services = tuple(s for s in found.intent.services if s.name not in out)
     if not services:
         return None
+    retained += [
+        Retained(name=s.name, rules=_rules(lines, found.lines[s.name]), reason="excluded")
+        for s in found.intent.services
+        if s.name in out
+    ]
     mine = {line for s in services for line in found.lines[s.name]}
     left = {_place(service) for service, _ in found.lost}
     going = tuple(s for s in moving if set(s.picking) <= mine and _place(s) not in left)
-    stays += [
-        Stay(name=n, rules=_rules(lines, found.lines[n]), reason="excluded") for n in lifted if n in out
-    ]
-    odd = [each for each in going if _is_odd(each, reading)]
-    if odd and cure is None:
+    odd = [each for each in going if _needs_decision(each, reading)]
+    if odd and policy is None:
         raise IntentError(
             "; ".join(_what_is_wrong(each, reading) for each in odd),
-            hint="--fix gives each endpoint the same share; --keep gives exactly the shares of now, "
-            "and lets pass what reaches no endpoint",
+            hint="--fix gives each endpoint the same share; --keep reproduces the current shares, including "
+            "unmatched traffic",
         )
-    return Lift(
+    return ForeignRules(
         services=services,
         text=text,
         lines={service.name: found.lines[service.name] for service in services},
         comments=found.comments,
         read=going,
-        fixed=frozenset(s.selector for s in odd) if cure is Cure.FIX else frozenset(),
-        kept=frozenset(s.selector for s in odd if s.leak) if cure is Cure.KEEP else frozenset(),
+        fixed=frozenset(s.selector for s in odd) if policy is SharePolicy.FIX else frozenset(),
+        kept=frozenset(s.selector for s in odd if s.leak) if policy is SharePolicy.KEEP else frozenset(),
         findings=tuple(x for x in reading.findings if x.line in mine),
-        stays=tuple(stays),
+        retained=tuple(retained),
         retirement=_retirement(backend, text, reading, going),
         notes=tuple(_notes(services, found)),
     )
+
+
+def _out(found: Imported, lost: Sequence[_Lost], exclude: Collection[str]) -> set[str]:
+    """Return the names of what is excluded; raises `IntentError` for what must be and is not."""
+    names = {service.name: service.name for service in found.intent.services}
+    names |= {alias: each.name for each in lost for alias in (each.place, each.name)}
+    out = _excluded(exclude, names)
+    if refused := [each for each in lost if each.name not in out]:
+        words = dict.fromkeys(f'--exclude "{each.name}"' for each in refused)
+        raise IntentError(
+            "\n".join(line for each in refused for line in each.text()),
+            hint=f"{' '.join(words)} leaves {'it where it is' if len(refused) == 1 else 'them there'}",
+        )
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,15 +177,15 @@ class _Lost:
     rules: tuple[str, ...]
     reason: str
 
-    def told(self) -> Iterator[str]:
-        """That it cannot move, and which rules that are."""
-        yield f"{self.name} cannot move: {self.reason}"
+    def text(self) -> Iterator[str]:
+        """Lines that say that it cannot be migrated, and which rules it is."""
+        yield f"{self.name} cannot be migrated: {self.reason}"
         yield from (f"    {rule}" for rule in self.rules[:_FEW])
         if len(self.rules) > _FEW:
             yield f"    … and {len(self.rules) - _FEW} more"
 
 
-def _lost(backend: Lifting, text: str, reading: Reading, found: Imported) -> Iterator[_Lost]:
+def _lost(backend: Migrator, text: str, reading: Reading, found: Imported) -> Iterator[_Lost]:
     lines = text.split("\n")
     for service, reason in found.lost:
         place = _line_name(service.picking)
@@ -215,10 +219,10 @@ def _notes(services: Sequence[Service], found: Imported) -> Iterator[str]:
         yield from (note for note in found.notes if note.startswith(f"{service.name}: "))
 
 
-def _parted(backend: Lifting, text: str, reading: Reading) -> tuple[list[ReadService], list[Stay]]:
+def _parted(backend: Migrator, text: str, reading: Reading) -> tuple[list[ReadService], list[Retained]]:
     """The services that may move, and those that other programs write again."""
     moving: list[ReadService] = []
-    stays: list[Stay] = []
+    retained: list[Retained] = []
     lines = text.split("\n")
     single = [each for each in reading.services if each.action in _TO_ENDPOINTS and not is_balancing(each)]
     for service in reading.services:
@@ -230,17 +234,17 @@ def _parted(backend: Lifting, text: str, reading: Reading) -> tuple[list[ReadSer
         if keeper is None and narrower is not None:
             name = service.name or _line_name(service.picking)
             reason = f"{shown(narrower)} stays, whose rules come first: lbctl would take its connections"
-            stays.append(Stay(name=name, rules=_rules(lines, service.picking), reason=reason))
+            retained.append(Retained(name=name, rules=_rules(lines, service.picking), reason=reason))
         elif keeper is None:
             moving.append(service)
         else:
             name = service.name or _line_name(service.picking)
             reason = f"{keeper} writes these rules, and would do so again"
-            stays.append(Stay(name=name, rules=_rules(lines, service.picking), reason=reason))
-    return moving, stays
+            retained.append(Retained(name=name, rules=_rules(lines, service.picking), reason=reason))
+    return moving, retained
 
 
-def _retirement(backend: Lifting, text: str, reading: Reading, going: Sequence[ReadService]) -> Retirement:
+def _retirement(backend: Migrator, text: str, reading: Reading, going: Sequence[ReadService]) -> Retirement:
     """All rules of these services; raises `ApplyFailed` where some serve others too."""
     places = {_place(each) for each in going}
     staying = [s for s in reading.services if _place(s) not in places]
@@ -286,7 +290,7 @@ def _identity(service: ReadService) -> object:
     return (*service.selector, service.hooks, service.mode, service.backends, service.leak, service.slots)
 
 
-def _is_odd(service: ReadService, reading: Reading) -> bool:
+def _needs_decision(service: ReadService, reading: Reading) -> bool:
     """True where the shares are not what was meant."""
     return bool(service.leak) or not service.exact or any(_errors(service, reading))
 
@@ -304,14 +308,14 @@ def _what_is_wrong(service: ReadService, reading: Reading) -> str:
     return f"{shown(service)}: {'; '.join(told)}"
 
 
-def _cured(service: ReadService, reading: Reading, cure: Cure | None) -> ReadService:
+def _corrected(service: ReadService, reading: Reading, policy: SharePolicy | None) -> ReadService:
     """The service with the shares that it is to have."""
-    if not _is_odd(service, reading):
+    if not _needs_decision(service, reading):
         return service
-    if cure is Cure.KEEP:
+    if policy is SharePolicy.KEEP:
         if not service.exact:
             raise IntentError(
-                f"{shown(service)}: nobody can keep shares that depend on {service.depends_on}",
+                f"{shown(service)}: shares that depend on {service.depends_on} cannot be kept",
                 hint="--fix gives each endpoint the same share, or --exclude leaves it",
             )
         return _let_leak(service) if service.leak else service

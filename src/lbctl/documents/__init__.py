@@ -1,0 +1,47 @@
+"""The JSON documents of `--output json`: one module and one type for each, from which its JSON Schema comes.
+
+Within a format version, fields are only added. Shares are strings `"p/q"` in lowest terms.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORMAT_VERSION = 1
+
+#: Name of a document, which is that of its command → module and type.
+_TYPES: Mapping[str, tuple[str, str]] = {
+    "apply": ("change", "ApplyDocument"),
+    "backends": ("backends", "BackendsDocument"),
+    "check": ("check", "CheckDocument"),
+    "compare": ("comparison", "ComparisonDocument"),
+    "confirm": ("change", "ConfirmDocument"),
+    "doctor": ("diagnosis", "DiagnosisDocument"),
+    "error": ("error", "ErrorDocument"),
+    "explain": ("explanation", "ExplanationDocument"),
+    "history": ("history", "HistoryDocument"),
+    "import": ("reading", "ReadingDocument"),
+    "migrate": ("migration", "MigrateDocument"),
+    "plan": ("change", "PlanDocument"),
+    "remove": ("change", "RemoveDocument"),
+    "render": ("check", "RenderDocument"),
+    "rollback": ("change", "RollbackDocument"),
+    "status": ("status", "StatusDocument"),
+}
+NAMES = tuple(_TYPES)
+
+
+def schema(name: str) -> dict[str, Any]:
+    """Return the JSON Schema of a document; raises `KeyError` for a name that is not in `NAMES`."""
+    from pydantic import TypeAdapter
+
+    module, kind = _TYPES[name]
+    adapter: TypeAdapter[Any] = TypeAdapter(getattr(import_module(f"{__name__}.{module}"), kind))
+    made = adapter.json_schema()
+    made["properties"] = {"format_version": {"const": FORMAT_VERSION}, **made["properties"]}
+    made["required"] = ["format_version", *made.get("required", ())]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}

@@ -1,0 +1,46 @@
+"""What `check` and `render` print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NotRequired
+
+from typing_extensions import TypedDict
+
+if TYPE_CHECKING:
+    from lbctl.errors import IntentError, Problem
+
+
+class ProblemDocument(TypedDict):
+    """A mistake in an intent file."""
+
+    file: str | None
+    line: int | None
+    message: str
+    hint: str | None
+
+
+class CheckDocument(TypedDict):
+    """What `check` found."""
+
+    valid: bool
+    services: list[str]
+    errors: list[ProblemDocument]
+
+
+#: Rules as text; `for` and `family` as given. Its key `for` is a word of Python's.
+RenderDocument = TypedDict(
+    "RenderDocument",
+    {"backend": str, "rules": str, "for": NotRequired[str], "family": NotRequired[str]},
+)
+
+
+def problem(found: Problem) -> ProblemDocument:
+    """Return the document of a mistake."""
+    return ProblemDocument(file=found.file, line=found.line, message=found.message, hint=found.hint)
+
+
+def problems(error: IntentError) -> list[ProblemDocument]:
+    """Return all mistakes that an error reports; the error itself if it is about no file."""
+    return [problem(each) for each in error.problems] or [
+        ProblemDocument(file=None, line=None, message=error.message, hint=error.hint)
+    ]

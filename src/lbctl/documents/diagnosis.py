@@ -1,0 +1,64 @@
+"""What `doctor` prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from typing_extensions import TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lbctl.engine.doctor import Diagnosis
+    from lbctl.model import Intent
+
+
+class TrapDocument(TypedDict):
+    """A problem of the host, what shows it and what to do; `service` is null for several and for none."""
+
+    code: str
+    severity: str
+    service: str | None
+    message: str
+    evidence: str
+    remedy: str
+
+
+class NotExaminedDocument(TypedDict):
+    """What was not looked at, and why."""
+
+    what: str
+    reason: str
+
+
+class DiagnosisDocument(TypedDict):
+    """All problems, errors first; `backend` is null if none is usable, `services` without a file."""
+
+    backend: str | None
+    driver: str | None
+    services: list[str] | None
+    problems: list[TrapDocument]
+    not_examined: list[NotExaminedDocument]
+
+
+def diagnosis(
+    found: Diagnosis, intent: Intent | None, unseen: Sequence[tuple[str, str]]
+) -> DiagnosisDocument:
+    """Return the document of a diagnosis; `unseen` is what was not looked at, each with the reason."""
+    return DiagnosisDocument(
+        backend=found.backend,
+        driver=found.driver,
+        services=None if intent is None else [service.name for service in intent.services],
+        problems=[
+            TrapDocument(
+                code=trap.code,
+                severity=str(trap.severity),
+                service=trap.service,
+                message=trap.message,
+                evidence=trap.evidence,
+                remedy=trap.remedy,
+            )
+            for trap in found.traps
+        ],
+        not_examined=[NotExaminedDocument(what=what, reason=reason) for what, reason in unseen],
+    )
