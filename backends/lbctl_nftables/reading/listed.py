@@ -8,6 +8,7 @@ since 1.1.4 are taken.
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lbctl_nftables.reading.document import FAMILIES, Document
@@ -15,15 +16,13 @@ from lbctl_nftables.reading.syntax import UnsupportedSyntax
 from lbctl_nftables.reading.words import split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from lbctl_nftables.reading.syntax import Element
 
 Json: TypeAlias = Any
 
 _DEEPEST = 40
 _COMMANDS = {"add", "create", "insert"}
-_PLAIN = {"accept", "drop", "return", "continue"}
+_VERDICTS = {"accept", "drop", "return", "continue", "jump", "goto"}
 
 
 def read_json(source: str) -> Document:
@@ -105,191 +104,180 @@ def _name(value: Json) -> str:
 
 
 def _elements(document: Document, listed: Json) -> tuple[Element, ...]:
-    entries = listed if isinstance(listed, list) else [listed]
-    return document.grammar.elements(list(_braces(entries, 0)))
+    return document.grammar.elements(_braces(listed if isinstance(listed, list) else [listed], 0))
 
 
-def _braces(entries: list[Json], depth: int) -> Iterator[str]:
-    yield "{"
+def _braces(entries: list[Json], depth: int) -> list[str]:
+    made = ["{"]
     for number, entry in enumerate(entries):
-        if number:
-            yield ","
+        made += [","] if number else []
         if isinstance(entry, list) and len(entry) == 2:
-            yield from _value(entry[0], depth)
-            yield ":"
-            yield from _data(entry[1], depth)
+            made += [*_value(entry[0], depth), ":", *_data(entry[1], depth)]
         else:
-            yield from _value(entry, depth)
-    yield "}"
+            made += _value(entry, depth)
+    return [*made, "}"]
 
 
-def _data(value: Json, depth: int) -> Iterator[str]:
-    if isinstance(value, dict) and (_PLAIN | {"jump", "goto"}) & value.keys():
-        yield from _statement(value, depth)
-    else:
-        yield from _value(value, depth)
+def _data(value: Json, depth: int) -> list[str]:
+    is_verdict = isinstance(value, dict) and not _VERDICTS.isdisjoint(value)
+    return _statement(value, depth) if is_verdict else _value(value, depth)
 
 
-def _statement(statement: Json, depth: int) -> Iterator[str]:
-    """The words of one statement."""
-    if depth > _DEEPEST:
-        raise UnsupportedSyntax("deeply nested JSON")
+#: Statements and expressions by their name in JSON, and their words: `$name` is an expression, `%name` stands
+#: as it is; `?name` is a number, with its name in front, and `~name` a text, if they are there.
+_STATEMENTS = {
+    "vmap": "$key vmap $data", "jump": 'jump "%target"', "goto": 'goto "%target"', "mangle": "$key set $value",
+    "counter": "counter", "log": "log", "notrack": "notrack", "last": "last", "reject": "reject",
+    "comment": 'comment "%value"', "accept": "accept", "drop": "drop", "return": "return",
+    "continue": "continue", "reset": "reset $value", "ct count": "ct count $val",
+}  # fmt: skip
+_EXPRESSIONS = {
+    "map": "$key map $data", "meta": "meta %key", "payload": "%protocol %field", "ct": "ct ~dir %key",
+    "fib": "fib $flags %result", "numgen": "numgen %mode mod $mod ?offset",
+    "jhash": "jhash $expr mod $mod ?seed ?offset", "symhash": "symhash mod $mod ?offset",
+    "rt": "rt %key", "socket": "socket %key", "osf": "osf %key", "tcp option": "tcp option %name ~field",
+    "ip option": "ip option %name ~field", "sctp chunk": "sctp chunk %name ~field",
+    "exthdr": "exthdr %name", "ipsec": "ipsec %dir ?spnum ~family %key",
+}  # fmt: skip
+_PLACE = re.compile(r"[$%?~](\w+)")
+
+
+def _filled(template: str, values: dict[str, Json], depth: int) -> list[str]:
+    """Return the words of a template; raise `UnsupportedSyntax` if something for it is missing."""
+    made: list[str] = []
+    for part in template.split(" "):
+        found = _PLACE.search(part)
+        value = values.get(found[1]) if found else None
+        match found[0][0] if found else "":
+            case "":
+                made.append(part)
+            case "$" if value is not None:
+                made += _value(value, depth)
+            case "%" if isinstance(value, str):
+                made += [part.replace(f"%{found[1]}", value)] if part[0] == '"' else value.split(" ")  # type: ignore[index]
+            case "?":
+                made += [found[1], str(value)] if isinstance(value, int) else []  # type: ignore[index]
+            case "~":
+                made += value.split(" ") if isinstance(value, str) else []
+            case _:
+                raise UnsupportedSyntax(part)
+    return made
+
+
+def _named(table: dict[str, str], value: Json, depth: int) -> list[str] | None:
+    """Return the words of something by its name; None if it is not in the table, or is shaped otherwise."""
+    for name, inner in value.items() if isinstance(value, dict) and len(value) == 1 else ():
+        if name in table:
+            try:
+                return _filled(table[name], inner if isinstance(inner, dict) else {"value": inner}, depth)
+            except UnsupportedSyntax:
+                return None
+    return None
+
+
+def _unknown(value: Json) -> list[str]:
+    return ["?", json.dumps(value, sort_keys=True)]
+
+
+def _statement(statement: Json, depth: int) -> list[str]:
+    """Return the words of one statement."""
+    known = _named(_STATEMENTS, statement, depth)
+    if known is not None:
+        return known
     match statement:
         case {"match": {"left": left, "right": right, **rest}}:
-            yield from _value(left, depth)
-            op = rest.get("op", "==")
-            if op != "in":
-                yield str(op)
-            yield from _bits(right, depth) if isinstance(left, dict) and "&" in left else _value(right, depth)
-        case {"vmap": {"key": key, "data": data}}:
-            yield from _value(key, depth)
-            yield "vmap"
-            yield from _value(data, depth)
-        case {"jump": {"target": str(target)}} | {"goto": {"target": str(target)}}:
-            yield next(iter(statement))
-            yield f'"{target}"'
+            op = str(rest.get("op", "=="))
+            masked = isinstance(left, dict) and "&" in left
+            values = _bits(right, depth) if masked else _value(right, depth)
+            return [*_value(left, depth), *([] if op == "in" else [op]), *values]
         case {"dnat": value} | {"snat": value} | {"redirect": value} | {"masquerade": value}:
-            yield from _nat(next(iter(statement)), value if isinstance(value, dict) else {}, depth)
-        case {"mangle": {"key": key, "value": value}}:
-            yield from _value(key, depth)
-            yield "set"
-            yield from _value(value, depth)
-        case {"set": {"op": str(op), "elem": element, "set": str(name)}}:
-            yield from (op, "@", name.removeprefix("@"), "{")
-            yield from _value(element, depth)
-            yield "}"
+            return _nat(next(iter(statement)), value if isinstance(value, dict) else {}, depth)
+        case {"set": {"op": str(op), "elem": element, "set": str(name), **rest}}:
+            each = [word for inner in rest.get("stmt", ()) for word in _statement(inner, depth + 1)]
+            return [op, "@", name.removeprefix("@"), "{", *_value(element, depth), *each, "}"]
         case {"map": {"op": str(op), "elem": element, "data": data, "map": str(name)}}:
-            yield from (op, "@", name.removeprefix("@"), "{")
-            yield from _value(element, depth)
-            yield ":"
-            yield from _value(data, depth)
-            yield "}"
-        case {"counter": _}:
-            yield "counter"
-        case {"log": _}:
-            yield "log"
-        case {"notrack": _}:
-            yield "notrack"
-        case {"reject": _}:
-            yield "reject"
+            pair = [*_value(element, depth), ":", *_value(data, depth)]
+            return [op, "@", name.removeprefix("@"), "{", *pair, "}"]
         case {"limit": {"rate": rate, "per": per, **rest}}:
-            unit, burst_unit = rest.get("rate_unit", "packets"), rest.get("burst_unit", "packets")
-            yield from ("limit", "rate", *(["over"] if rest.get("inv") else []), str(rate))
-            yield from (*(() if unit == "packets" else (str(unit),)), "/", str(per))
-            if rest.get("burst"):
-                yield from ("burst", str(rest["burst"]), str(burst_unit))
-        case {"comment": str(text)}:
-            yield from ("comment", f'"{text}"')
-        case {"accept": _} | {"drop": _} | {"return": _} | {"continue": _}:
-            yield next(iter(statement))
+            return _limit(str(rate), str(per), rest)
+        case {"quota": {"val": value, "val_unit": str(unit), **rest}}:
+            return ["quota", *(["over"] if rest.get("inv") else []), str(value), unit]
         case str():
             # A statement that nft 1.0.6 has no JSON for comes as text.
-            yield from split(statement)
-        case _:
-            yield from ("?", json.dumps(statement, sort_keys=True))
+            return split(statement)
+    return _unknown(statement)
 
 
-def _nat(kind: str, value: dict[str, Json], depth: int) -> Iterator[str]:
-    yield kind
-    family = value.get("family")
-    if family in ("ip", "ip6"):
-        yield family
-    if "addr" in value or "port" in value:
-        yield "to"
+def _limit(rate: str, per: str, rest: dict[Any, Json]) -> list[str]:
+    unit, burst_unit = rest.get("rate_unit", "packets"), rest.get("burst_unit", "packets")
+    burst = ["burst", str(rest["burst"]), str(burst_unit)] if rest.get("burst") else []
+    amount = [rate] if unit == "packets" else [rate, str(unit)]
+    return ["limit", "rate", *(["over"] if rest.get("inv") else []), *amount, "/", per, *burst]
+
+
+def _nat(kind: str, value: dict[str, Json], depth: int) -> list[str]:
+    family = [value["family"]] if value.get("family") in ("ip", "ip6") else []
+    made = [kind, *family, *(["to"] if "addr" in value or "port" in value else [])]
     if "addr" in value:
-        yield from _value(value["addr"], depth)
+        made += _value(value["addr"], depth)
     if "port" in value:
-        yield ":"
-        yield from _value(value["port"], depth)
+        made += [":", *_value(value["port"], depth)]
     flags = value.get("flags", [])
-    yield from (flag for flag in (flags if isinstance(flags, list) else [flags]) if isinstance(flag, str))
+    return made + [flag for flag in (flags if isinstance(flags, list) else [flags]) if isinstance(flag, str)]
 
 
-def _value(value: Json, depth: int) -> Iterator[str]:
-    """The words of an expression."""
+def _value(value: Json, depth: int) -> list[str]:
+    """Return the words of an expression."""
     depth += 1
     if depth > _DEEPEST:
         raise UnsupportedSyntax("deeply nested JSON")
+    known = _named(_EXPRESSIONS, value, depth)
+    if known is not None:
+        return known
     match value:
-        case bool():
-            yield str(int(value))
-        case int():
-            yield str(value)
+        case bool() | int():
+            return [str(int(value))]
         case str() if value.startswith("@") and len(value) > 1:
-            yield from ("@", value[1:])
+            return ["@", value[1:]]
         case str():
             plain = value and all(letter.isalnum() or letter in "_./:-*" for letter in value)
-            yield value if plain else f'"{value}"'
-        case list():
-            for number, each in enumerate(value):
-                if number:
-                    yield ","
-                yield from _value(each, depth)
+            return [value if plain else f'"{value}"']
+        case list(parts):
+            return _between(",", parts, depth)
         case {"concat": list(parts)}:
-            for number, part in enumerate(parts):
-                if number:
-                    yield "."
-                yield from _value(part, depth)
+            return _between(".", parts, depth)
         case {"set": list(entries)}:
-            yield from _braces(entries, depth)
+            return _braces(entries, depth)
         case {"set": one}:
-            yield from _braces([one], depth) if not isinstance(one, str) else _value(one, depth)
+            return _value(one, depth) if isinstance(one, str) else _braces([one], depth)
         case {"range": [first, last]}:
-            yield from (*_value(first, depth), "-", *_value(last, depth))
+            return [*_value(first, depth), "-", *_value(last, depth)]
         case {"prefix": {"addr": str(address), "len": int(length)}}:
-            yield f"{address}/{length}"
+            return [f"{address}/{length}"]
         case {"elem": {"val": key, **rest}}:
-            yield from _value(key, depth)
-            if isinstance(rest.get("timeout"), int):
-                yield from ("timeout", f"{rest['timeout']}s")
-            if isinstance(rest.get("comment"), str):
-                yield from ("comment", f'"{rest["comment"]}"')
-        case {"map": {"key": key, "data": data}}:
-            yield from _value(key, depth)
-            yield "map"
-            yield from _value(data, depth)
-        case {"meta": {"key": str(key)}}:
-            yield from ("meta", key)
-        case {"payload": {"protocol": str(protocol), "field": str(field)}}:
-            yield from (protocol, field)
-        case {"ct": {"key": str(key), **rest}}:
-            direction = rest.get("dir")
-            yield from ("ct", *([direction] if isinstance(direction, str) else []), *key.split(" "))
-        case {"fib": {"result": str(result), "flags": flags}}:
-            names = [str(flag) for flag in (flags if isinstance(flags, list) else [flags])]
-            yield from ("fib", *" . ".join(names).split(" "), result)
-        case {"numgen": {"mode": str(mode), "mod": modulus, **rest}}:
-            yield from ("numgen", mode, "mod", str(modulus), *_number("offset", rest))
-        case {"jhash": {"mod": modulus, "expr": hashed, **rest}}:
-            yield "jhash"
-            yield from _value(hashed, depth)
-            yield from ("mod", str(modulus), *_number("seed", rest), *_number("offset", rest))
-        case {"symhash": {"mod": modulus, **rest}}:
-            yield from ("symhash", "mod", str(modulus), *_number("offset", rest))
+            timeout = ["timeout", f"{rest['timeout']}s"] if isinstance(rest.get("timeout"), int) else []
+            comment = ["comment", f'"{rest["comment"]}"'] if isinstance(rest.get("comment"), str) else []
+            return [*_value(key, depth), *timeout, *comment]
+        case {"payload": {"base": str(base), "offset": int(offset), "len": int(length)}}:
+            return ["@", base, ",", str(offset), ",", str(length)]
         case {"&": [left, right]}:
-            yield from (*_value(left, depth), "&", *_bits(right, depth))
-        case {"|": parts} | {"^": parts} | {"<<": parts} | {">>": parts} if isinstance(parts, list):
-            for number, part in enumerate(parts):
-                if number:
-                    yield next(iter(value))
-                yield from _value(part, depth)
-        case _:
-            yield from ("?", json.dumps(value, sort_keys=True))
+            return [*_value(left, depth), "&", *_bits(right, depth)]
+        case {"|": list(parts)} | {"^": list(parts)} | {"<<": list(parts)} | {">>": list(parts)}:
+            return _between(next(iter(value)), parts, depth)
+    return _unknown(value)
 
 
-def _bits(value: Json, depth: int) -> Iterator[str]:
-    """The words of a mask, or of a value under one: several bits are a list in nft 1.0.6, `|` later."""
+def _between(word: str, parts: list[Json], depth: int) -> list[str]:
+    """Return the words of several expressions with one between each two."""
+    made: list[str] = []
+    for part in parts:
+        made += [*([word] if made else []), *_value(part, depth)]
+    return made
+
+
+def _bits(value: Json, depth: int) -> list[str]:
+    """Return the words of a mask, or of a value under one: a list in nft 1.0.6, joined by `|` later."""
     match value:
         case list(parts) | {"|": list(parts)}:
-            yield "("
-            for number, each in enumerate(parts):
-                if number:
-                    yield "|"
-                yield from _value(each, depth)
-            yield ")"
-        case _:
-            yield from _value(value, depth)
-
-
-def _number(name: str, rest: dict[Any, Json]) -> tuple[str, ...]:
-    return (name, str(rest[name])) if isinstance(rest.get(name), int) else ()
+            return ["(", *_between("|", parts, depth), ")"]
+    return _value(value, depth)
