@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lbctl_nftables.reading.document import FAMILIES, Document
@@ -65,11 +66,11 @@ def _object(document: Document, entry: Json) -> None:
     made = document.table(family, table)
     match kind:
         case "chain":
-            chain = made.chain(_name(value), 1)
-            chain.declared = True
-            chain.kind, chain.hook = str(value.get("type", "")), str(value.get("hook", ""))
-            chain.priority = value["prio"] if isinstance(value.get("prio"), int) else 0
-            chain.policy = str(value.get("policy", "accept"))
+            base = made.chain(_name(value), 1)
+            base.declared = True
+            base.kind, base.hook = str(value.get("type", "")), str(value.get("hook", ""))
+            base.priority = value["prio"] if isinstance(value.get("prio"), int) else 0
+            base.policy = str(value.get("policy", "accept"))
         case "rule":
             name = value.get("chain")
             expressions = value.get("expr", [])
@@ -79,8 +80,8 @@ def _object(document: Document, entry: Json) -> None:
             text = " ".join(words)
             if isinstance(value.get("comment"), str):
                 words += ["comment", f'"{value["comment"]}"']
-            chain = made.chain(name, 1)
-            chain.rules.append(document.rule(chain, words, 1, text))
+            caller = made.chain(name, 1)
+            caller.rules.append(document.rule(caller, words, 1, text))
         case "set" | "map":
             members = made.set_or_map(_name(value))
             flags = value.get("flags", [])
@@ -126,8 +127,9 @@ def _data(value: Json, depth: int) -> list[str]:
 #: Statements and expressions by their name in JSON, and their words: `$name` is an expression, `%name` stands
 #: as it is; `?name` is a number, with its name in front, and `~name` a text, if they are there.
 _STATEMENTS = {
-    "vmap": "$key vmap $data", "jump": 'jump "%target"', "goto": 'goto "%target"', "mangle": "$key set $value",
-    "counter": "counter", "log": "log", "notrack": "notrack", "last": "last", "reject": "reject",
+    "vmap": "$key vmap $data", "jump": 'jump "%target"', "goto": 'goto "%target"',
+    "mangle": "$key set $value", "counter": "counter", "log": "log", "notrack": "notrack", "last": "last",
+    "reject": "reject",
     "comment": 'comment "%value"', "accept": "accept", "drop": "drop", "return": "return",
     "continue": "continue", "reset": "reset $value", "ct count": "ct count $val",
 }  # fmt: skip
@@ -193,8 +195,9 @@ def _statement(statement: Json, depth: int) -> list[str]:
         case {"dnat": value} | {"snat": value} | {"redirect": value} | {"masquerade": value}:
             return _nat(next(iter(statement)), value if isinstance(value, dict) else {}, depth)
         case {"set": {"op": str(op), "elem": element, "set": str(name), **rest}}:
-            each = [word for inner in rest.get("stmt", ()) for word in _statement(inner, depth + 1)]
-            return [op, "@", name.removeprefix("@"), "{", *_value(element, depth), *each, "}"]
+            inner = rest.get("stmt")
+            each = [_statement(one, depth + 1) for one in (inner if isinstance(inner, list) else ())]
+            return [op, "@", name.removeprefix("@"), "{", *_value(element, depth), *chain(*each), "}"]
         case {"map": {"op": str(op), "elem": element, "data": data, "map": str(name)}}:
             pair = [*_value(element, depth), ":", *_value(data, depth)]
             return [op, "@", name.removeprefix("@"), "{", *pair, "}"]

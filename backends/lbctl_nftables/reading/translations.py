@@ -87,6 +87,9 @@ class Translations:
     def _to_each(self, draft: Draft, nat: Nat, host: Operand | None, port: Operand | None) -> None:
         """Add a rule for each element of the look-ups by fields; look up by a picked number last."""
         lookups = [each for each in (host, port) if isinstance(each, Lookup)]
+        if not lookups:
+            self._to(draft, nat, *_host_and_port(nat, host, port))
+            return
         lookup = next((each for each in lookups if not isinstance(each.key, Pick)), None)
         if lookup is not None:
             memory = self._lookups.memory(lookup.members)
@@ -103,10 +106,8 @@ class Translations:
                         data = element.data
                         parts = [data if each is lookup else each for each in (host, port)]
                         self._to_each(made, nat, *parts)
-        elif lookups:
-            self._to_picked(draft, nat, lookups[0], host, port)
         else:
-            self._to(draft, nat, *_host_and_port(nat, host, port))
+            self._to_picked(draft, nat, lookups[0], host, port)
 
     def _to_picked(
         self, draft: Draft, nat: Nat, lookup: Lookup, host: Operand | None, port: Operand | None
