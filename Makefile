@@ -28,7 +28,7 @@ unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help deps venv demo test test-fast check matrix bench bench-deps bench-startup clean
+.PHONY: help deps venv demo test test-fast coverage check matrix bench bench-deps bench-startup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ demo: venv ## watch lbctl balance real connections in a private network
 
 test-fast: venv ## run the tests that need neither the kernel nor root
 	$(BIN)/pytest --numprocesses $$(nproc) -m "not kernel"
+
+coverage: venv ## print how much of the engine the tests without root run
+	$(BIN)/pytest --numprocesses $$(nproc) --cov=lbctl.engine --cov-report=term -m "not kernel"
 
 # The kernel tests make network namespaces, and fail without root; they are never left out in silence.
 test: venv ## run all tests; as a user, those of the kernel through sudo
@@ -137,5 +140,5 @@ $(VENV)/.bench: $(STAMP)
 
 clean: ## remove all that these targets made, .venv included
 	$(if $(wildcard .matrix),$(SUDO) rm -rf .matrix)
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) dist .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
