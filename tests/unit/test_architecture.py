@@ -84,3 +84,12 @@ def test_the_files_that_a_document_names_exist(document: str) -> None:
     named = {name for name in _FILE.findall(path.read_text("utf-8")) if not name.startswith("/")}
     lost = [name for name in sorted(named) if not any(any(folder.glob(name)) for folder in folders)]
     assert lost == []
+
+
+@pytest.mark.parametrize("backend", ["lbctl_iptables", "lbctl_netfilter", "lbctl_nftables"])
+def test_the_readme_of_a_backend_names_each_module(backend: str) -> None:
+    folder = ROOT / "backends" / backend
+    text = (folder / "README.md").read_text("utf-8")
+    found = [path.relative_to(folder) for path in (*folder.glob("*.py"), *folder.glob("reading/*.py"))]
+    named = [f"`{path}`" if backend != "lbctl_netfilter" else str(path) for path in found]
+    assert [name for name in named if "__init__.py" not in name and name not in text] == []
