@@ -108,7 +108,7 @@ def program(found: Document, family: Family, rules: int) -> Program:
         lowering = _Lowering(table, family)
         for chain in table.chains.values():
             chains[chain.place] = lowering.chain(chain)
-            if chain.hook:
+            if chain.hook and not table.dormant:
                 bases.append(Base(chain.hook, chain.priority, chain.kind, chain.place, table.name))
                 whole |= chain.hook == "postrouting" and chain.kind == "nat" and chain.declared
     return Program(family, bases, chains, whole=whole, rules=rules)
