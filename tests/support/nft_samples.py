@@ -91,7 +91,7 @@ SAMPLES: Sequence[Sample] = (
          "ether daddr & ff:ff:00:00:00:00 == 01:00:00:00:00:00", "meta mark | 0x1 == 0x3",
          "meta mark & 0xf0 & 0x30 == 0x10"),
     *_is("concatenation", "iifname . ip saddr { \"lo\" . 10.0.0.1, \"eth*\" . 10.0.0.0/8 }",
-         "meta mark . ip saddr { 1 . 10.0.0.1 }",
+         "tcp sport . tcp dport { 0-65535 . 80, 80 . 0-65535 }", "meta mark . ip saddr { 1 . 10.0.0.1 }",
          "ip saddr . ip daddr . tcp dport { 10.0.0.0/8 . 10.0.0.2 . 80-90 }",
          "ct original ip daddr . ct original proto-dst { 203.0.113.9 . 80 }",
          "ether saddr . ip saddr { 02:00:00:00:00:01 . 10.0.0.1 }"),

@@ -46,6 +46,7 @@ from lbctl_nftables.reading.syntax import (
     Update,
     Verdict,
     Vmap,
+    picks,
 )
 from lbctl_nftables.reading.translations import WIDEST, NoEndpoint, Translations
 from lbctl_nftables.reading.values import ask, compared, condition
@@ -288,6 +289,10 @@ class _Lowering:
         elif len(asked.fields) > 1:
             if match.op != "==":
                 raise UnsupportedSyntax(match.op)
+            if any(map(picks, self._rule.statements)) and self._lookups.overlap(key, members):
+                return self._opaque(
+                    draft, "overlap", "a packet that matches two elements picks once, not twice"
+                )
             return [_asking(draft, conditions) for conditions, _ in self._lookups.entries(key, members)]
         else:
             ask(draft, asked.implied)
