@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lbctl.host import has_ipv6
-from lbctl.model import Family, Severity
+from lbctl.model import Family, Intent, Severity
 from lbctl.spi import Trap, sole
 from lbctl_iptables import drivers, layout
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lbctl.host import Host
-    from lbctl.model import Intent, Plan
+    from lbctl.model import Plan
 
 #: Clients of an endpoint that nobody should have to think about; nftables keeps as many of a service.
 ENOUGH_CLIENTS = 65_536
@@ -25,8 +25,9 @@ LIST_SIZE = "/sys/module/xt_recent/parameters/ip_list_tot"
 _DEFAULT_SIZE = 100
 
 
-def advise(host: Host, plan: Plan, intent: Intent) -> tuple[str, ...]:
-    """See `lbctl.spi.Advising`."""
+def notes(host: Host, plan: Plan) -> tuple[str, ...]:
+    """See `lbctl.spi.Backend`."""
+    intent = plan.intent or Intent()
     return (*_restarts(plan), *_forgotten(host, plan, intent), *_left_out(host, plan, intent))
 
 

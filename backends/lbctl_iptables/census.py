@@ -15,7 +15,7 @@ _PREFIX = layout.prefix(DEFAULT_OWNER)
 
 
 def census(host: Host, driver: str) -> Census:
-    """See `lbctl.spi.Counting`."""
+    """See `lbctl.spi.Reader`."""
     dumps = (drivers.save(host, driver, word) for word in layout.WORD.values())
     rules = [line for dump in dumps for line in dump.splitlines() if line.startswith("[")]
     ours = sum(_PREFIX in rule and _is_ours(rule) for rule in rules)

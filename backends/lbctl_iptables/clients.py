@@ -37,12 +37,12 @@ class _List(NamedTuple):
 
 
 def clients(host: Host, driver: str, owner: str) -> tuple[Remembered, ...]:
-    """See `lbctl.spi.Moving`."""
+    """See `lbctl.spi.Migrator`."""
     return _kept(host, _lists(host, driver, owner))
 
 
 def clients_of(host: Host, text: str, services: Mapping[str, Collection[int]]) -> tuple[Remembered, ...]:
-    """See `lbctl.spi.Retiring`."""
+    """See `lbctl.spi.Migrator`."""
     rules = (
         (rule, layout.FAMILY[word], next((s for s, lines in services.items() if number in lines), None))
         for number, (word, _, _), rule in retire.rules_of(text)
@@ -67,7 +67,7 @@ def _kept(host: Host, lists: Iterable[_List]) -> tuple[Remembered, ...]:
 
 
 def remember(host: Host, driver: str, owner: str, clients: Sequence[Remembered]) -> None:
-    """See `lbctl.spi.Moving`. While others decide, these rules place nobody."""
+    """See `lbctl.spi.Migrator`. While others decide, these rules place nobody."""
     lists = {(each.service, each.family, each.to): each for each in _lists(host, driver, owner)}
     held = {
         (each.service, each.family, client): each

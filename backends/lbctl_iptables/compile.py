@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from lbctl.errors import Unsupported
 from lbctl.model import Family, Item, Program, Scheduler, SourceNat, slot_count
@@ -152,14 +152,23 @@ class _Service:
     def _marking(self) -> Iterator[Rule]:
         """What later chains must know: whether our source address is needed, or only that it is served."""
         service = self._service
-        decision = None
-        if service.remote and service.source_nat is not SourceNat.NEVER:
-            always = service.source_nat is SourceNat.ALWAYS
-            decision = self._marks.masquerade if always else self._marks.hairpin
-        elif service.allow:
+        decision = self._translating() if service.remote else None
+        if decision is None and service.allow:
             decision = self._marks.served
         if decision:
             yield (*self._comments, "-j", "MARK", "--set-xmark", decision)
+
+    def _translating(self) -> str | None:
+        """Return the mark by which a later chain replaces the client's address; None if none does."""
+        source_nat = self._service.source_nat
+        match source_nat:
+            case SourceNat.NEVER:
+                return None
+            case SourceNat.ALWAYS:
+                return self._marks.masquerade
+            case SourceNat.HAIRPIN:
+                return self._marks.hairpin
+        assert_never(source_nat)
 
     def _remembered(self) -> Iterator[Rule]:
         if self._service.affinity is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.host import applies_again, enabled
 from lbctl.model import Family, ReadService, Severity
-from lbctl.spi import Rival, Trap, dropped, leftovers, taken
+from lbctl.spi import Trap
 from lbctl_iptables import drivers, layout
 from lbctl_iptables.advice import short_lists
 from lbctl_iptables.drivers.restore import legacy_kernel
@@ -21,6 +21,7 @@ from lbctl_netfilter import filters
 from lbctl_netfilter.conditions import BITS, LOCAL, spelled, when
 from lbctl_netfilter.ir import ENDS
 from lbctl_netfilter.log import Log
+from lbctl_rules.diagnosis import Rival, dropped, leftovers, taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from lbctl_iptables.reading.ruleset import Rule, Table
     from lbctl_netfilter import ir
 
-#: The priority of table nat where destinations are translated, in both flavours.
-PRECEDENCE = -100
 #: The first kernel whose old interface is an option of its own (NETFILTER_XTABLES_LEGACY), off by default.
 _LEAVING = (6, 17)
 _HOOK = {"PREROUTING": "prerouting", "OUTPUT": "output"}
@@ -51,13 +50,8 @@ _MARKING = {"MARK", "CONNMARK"}
 _COUNTERS = re.compile(r"^\[\d+:\d+\] ")
 
 
-def precedence(driver: str) -> int:  # noqa: ARG001 (the same in both flavours)
-    """See `lbctl.spi.Diagnosing`."""
-    return PRECEDENCE
-
-
 def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
-    """See `lbctl.spi.Diagnosing`."""
+    """See `lbctl.spi.Reader`."""
     store = drivers.ALL[driver].store
     ours = store == case.store
     if ours:
@@ -77,7 +71,7 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
         yield from dropped(_drops(places, family, (p for p in case.passages if p.family is family)))
         if case.store in {each.store for each in drivers.ALL.values()} and case.intent is not None:
             yield from _marked(places, case.intent)
-        if case.intent is not None and case.precedence >= PRECEDENCE:
+        if case.intent is not None and case.precedence >= layout.PRECEDENCE:
             yield from taken(case, _rivals(places, family, case.intent.owner, store, ours=ours))
     shown = {owner: f"{store}: {', '.join(chains[:_SHOWN])}" for owner, chains in owners.items()}
     yield from leftovers(case, store, driver, shown)

@@ -123,10 +123,12 @@ def capabilities(lacks: Collection[Feature]) -> Capabilities:
     """Return what can be expressed for an iptables that lacks these."""
     return Capabilities(
         families=frozenset({Family.IPV4} if Feature.IPV6_NAT in lacks else Family),
-        protocols=frozenset(Protocol),
-        schedulers=frozenset(Scheduler) - {Scheduler.MAGLEV},
-        states=frozenset(State),
-        source_nat=frozenset(SourceNat),
+        # By name: what this backend does not know yet is refused, and never rendered as something else.
+        protocols=frozenset({Protocol.TCP, Protocol.UDP, Protocol.SCTP}),
+        schedulers=frozenset({Scheduler.ROUND_ROBIN, Scheduler.RANDOM, Scheduler.SOURCE_HASH}),
+        states=frozenset({State.ACTIVE, State.DRAIN, State.BACKUP}),
+        source_nat=frozenset({SourceNat.HAIRPIN, SourceNat.ALWAYS, SourceNat.NEVER}),
+        needs_networks=True,
         affinity=Feature.RECENT_MASK not in lacks,
         allow=True,
         dialect=word(lacks),

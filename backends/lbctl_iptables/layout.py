@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 NAME = "iptables"
+#: The priority of table nat where destinations are translated, in both flavours.
+PRECEDENCE = -100
 
 #: Family → the word that begins the names of its commands.
 WORD: Mapping[Family, str] = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}

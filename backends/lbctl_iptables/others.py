@@ -13,13 +13,13 @@ _POLICY = re.compile(r":\S+ (?!ACCEPT|-)")
 
 
 def others(text: str, owner: str) -> str:
-    """See `lbctl.spi.Moving`. Turns do not show in a dump."""
+    """See `lbctl.spi.Migrator`. Turns do not show in a dump."""
     bare = (_COUNTERS.sub(lambda found: found[1], line) for line in text.splitlines())
     return "".join(f"{x}\n" for x in bare if x and not x.startswith("#") and not _is_of(owner, x))
 
 
 def rules_in(text: str) -> tuple[str, ...]:
-    """See `lbctl.spi.Moving`."""
+    """See `lbctl.spi.Migrator`."""
     return tuple(line for line in text.splitlines() if line.startswith("-A ") or _POLICY.match(line))
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
 from math import gcd
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, assert_never
 
 from lbctl.model import Family, Scheduler, schedule, slot_count
 from lbctl_iptables import bytecode
@@ -65,6 +65,13 @@ def picker(service: Service, family: Family) -> Node | None:
             return _by_turns(tuple(ready[i] for i in schedule(weights)))
         case Scheduler.RANDOM:
             return _by_chance(tuple(zip(ready, weights, strict=True)))
+        case Scheduler.SOURCE_HASH | Scheduler.MAGLEV:
+            return _by_hash(service, family, ready, weights)
+    assert_never(service.scheduler)
+
+
+def _by_hash(service: Service, family: Family, ready: Sequence[Endpoint], weights: Sequence[int]) -> Node:
+    """With the same shares as nftables; with the same endpoint for each client if that can be expressed."""
     if has_same_hash(service, family):
         slots = schedule(weights)
         return _by_nodes([ready[i] for i in slots], 0, len(slots), service.hash_seed)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lbctl.host import has_ipv6
 from lbctl.model import Family
 from lbctl.spi import Driver, Probe
-from lbctl_iptables import dialect, drivers
+from lbctl_iptables import dialect, drivers, layout
 from lbctl_iptables.drivers.found import Found
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 REMEDY = "install iptables (Debian: apt install iptables)"
 
 
-def probe(host: Host) -> Probe:
+def probe(host: Host, *, driver: str | None = None) -> Probe:  # noqa: ARG001 (versions say what is lacking)
     """See `lbctl.spi.Backend.probe`."""
     found = {name: driver.find(host) for name, driver in drivers.ALL.items()}
     offered = [
@@ -31,6 +31,7 @@ def probe(host: Host) -> Probe:
             usable=not each.reason,
             reason=each.reason or "usable",
             version=each.version,
+            precedence=layout.PRECEDENCE,
         )
         for name, each in found.items()
     ]

@@ -7,9 +7,10 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from lbctl.spi import Retirement, keeper_of, missing, present
+from lbctl.spi import Retirement
 from lbctl_iptables import advice, drivers, layout, script
 from lbctl_iptables.rules import Rule
+from lbctl_rules.retirement import keeper_of, missing, present
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -64,7 +65,7 @@ class _Dump:
 
 
 def retire(text: str, lines: Collection[int]) -> Retirement:
-    """See `lbctl.spi.Retiring`."""
+    """See `lbctl.spi.Migrator`."""
     dump = _Dump(text)
     goes = {rule.number for rule in dump.rules if rule.number in lines}
     targets = {rule.number: rule.leads_to for rule in dump.rules}
@@ -94,7 +95,7 @@ def rules_of(text: str) -> Iterator[tuple[int, Place, Rule]]:
 
 
 def keeper(text: str, lines: Collection[int]) -> str | None:
-    """See `lbctl.spi.Retiring`."""
+    """See `lbctl.spi.Migrator`."""
     return keeper_of(rule.place[2] for rule in _Dump(text).rules if rule.number in lines)
 
 
@@ -119,13 +120,13 @@ def _now(host: Host, driver: str, chains: Collection[_Chain]) -> _Dump:
 
 
 def retired(record: str) -> tuple[str, ...]:
-    """See `lbctl.spi.Retiring`."""
+    """See `lbctl.spi.Migrator`."""
     chains = _chains(record)
     return tuple(f"-A {chain.place[2]} {text}" for chain in chains for text, goes in chain.rules if goes)
 
 
 def standing(host: Host, driver: str, record: str) -> bool:
-    """See `lbctl.spi.Retiring`."""
+    """See `lbctl.spi.Migrator`."""
     chains = _chains(record)
     now = _now(host, driver, chains)
     return not any(
@@ -136,7 +137,7 @@ def standing(host: Host, driver: str, record: str) -> bool:
 
 
 def side_effects(driver: str, text: str, record: str) -> tuple[str, ...]:
-    """See `lbctl.spi.Retiring`. Turns of lbctl's own ladders are not carried over here."""
+    """See `lbctl.spi.Migrator`. Turns of lbctl's own ladders are not carried over here."""
     if not drivers.ALL[driver].restarts:
         return ()
     turns = Counter(place[:2] for _, place, rule in rules_of(text) if rule.takes_turns)
@@ -149,20 +150,20 @@ def side_effects(driver: str, text: str, record: str) -> tuple[str, ...]:
 
 
 def departure(host: Host, driver: str, record: str) -> str:
-    """See `lbctl.spi.Retiring`."""
+    """See `lbctl.spi.Migrator`."""
     chains = _chains(record)
     return script.joined(dict(_takes_out(chains, _now(host, driver, chains))))
 
 
 def take_out(host: Host, driver: str, record: str) -> None:
-    """See `lbctl.spi.Retiring`."""
+    """See `lbctl.spi.Migrator`."""
     chains = _chains(record)
     for word, text in _takes_out(chains, _now(host, driver, chains)):
         drivers.load(host, driver, word, text)
 
 
 def put_back(host: Host, driver: str, record: str) -> None:
-    """See `lbctl.spi.Retiring`."""
+    """See `lbctl.spi.Migrator`."""
     chains = _chains(record)
     for word, text in _puts_back(chains, _now(host, driver, chains)):
         drivers.load(host, driver, word, text)

@@ -53,11 +53,6 @@ def written(
     return text
 
 
-def withdrawal(program: Program) -> str:
-    """See `lbctl.spi.Moving`."""
-    return removal(program)
-
-
 def removal(
     program: Program, *, family: Family | None = None, lacks: Collection[Feature] = frozenset()
 ) -> str:

@@ -1,18 +1,17 @@
-"""Rules for an iptables that is not here; see `lbctl.spi.Targeting`."""
+"""Rules as text, for this host's iptables or for one that is not here."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from lbctl.errors import NoBackend
-from lbctl.model import SourceNat
 from lbctl_iptables import dialect, script
-from lbctl_iptables.dialect import Flavour, Release
+from lbctl_iptables.dialect import Flavour, Release, lacking
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lbctl.model import Family, Intent, Program
+    from lbctl.model import Family, Program
     from lbctl.spi import Capabilities
 
 _FLAVOURS: Mapping[str, Flavour] = {"iptables": Flavour.LEGACY, "iptables-nft": Flavour.NF_TABLES}
@@ -24,7 +23,7 @@ tools = tuple(_FLAVOURS)
 
 
 def capabilities_for(tool: str, version: str) -> Capabilities:
-    """See `lbctl.spi.Targeting`."""
+    """See `lbctl.spi.Backend`."""
     release = Release(flavour=_FLAVOURS[tool], version=dialect.numbers(version))
     oldest = Release(flavour=release.flavour, version=_OLDEST[release.flavour])
     if release.version < oldest.version:
@@ -34,19 +33,7 @@ def capabilities_for(tool: str, version: str) -> Capabilities:
     return dialect.capabilities(release.lacks)
 
 
-def render_for(program: Program, capabilities: Capabilities, *, family: Family | None, remove: bool) -> str:
-    """See `lbctl.spi.Targeting`."""
+def render(program: Program, *, dialect: str = "", family: Family | None = None, remove: bool = False) -> str:
+    """See `lbctl.spi.Backend`."""
     make = script.removal if remove else script.written
-    return make(program, family=family, lacks=dialect.lacking(capabilities.dialect))
-
-
-def notes_for(intent: Intent, capabilities: Capabilities) -> tuple[str, ...]:
-    """See `lbctl.spi.Targeting`. The networks of the host's links stand in rules."""
-    names = [s.name for s in intent.services if s.remote and s.source_nat is SourceNat.HAIRPIN]
-    if capabilities.networks or not names:
-        return ()
-    note = (
-        f"source-nat hairpin of {', '.join(names)}: the networks of the target's links are unknown. A client "
-        "on the link of an endpoint keeps its source address, and gets no answer. --network names them."
-    )
-    return (note,)
+    return make(program, family=family, lacks=lacking(dialect))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def census(host: Host, driver: str) -> Census:  # noqa: ARG001 (the protocol's)
-    """See `lbctl.spi.Counting`. Elements of maps are no rules."""
+    """See `lbctl.spi.Reader`. Elements of maps are no rules."""
     if kernel_module(host, "nf_tables") is ModuleState.LOADABLE:
         return Census(store=layout.NAME, ours=0, others=None)
     ours = sum(

@@ -21,7 +21,7 @@ _TRIES = 5
 
 
 def clients(host: Host, driver: str, owner: str) -> tuple[Remembered, ...]:  # noqa: ARG001 (the protocol's)
-    """See `lbctl.spi.Moving`."""
+    """See `lbctl.spi.Migrator`."""
     return tuple(_known(host, owner))
 
 
@@ -49,13 +49,13 @@ def _remembered(host: Host, table: Table, declared: Mapping[str, Set], name: str
 
 
 def clients_of(host: Host, text: str, services: Mapping[str, Collection[int]]) -> tuple[Remembered, ...]:
-    """See `lbctl.spi.Retiring`. Maps that people write have no shape in common."""
+    """See `lbctl.spi.Migrator`. Maps that people write have no shape in common."""
     del host, text, services
     return ()
 
 
 def remember(host: Host, driver: str, owner: str, clients: Sequence[Remembered]) -> None:
-    """See `lbctl.spi.Moving`."""
+    """See `lbctl.spi.Migrator`."""
     if not clients:
         return
     held = observe(host, driver, owner)

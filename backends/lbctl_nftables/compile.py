@@ -233,7 +233,7 @@ class _Service:
         self._slots = service.slots(family)
         self._remote = service.remote
         #: The shared chain that may replace the client's address, for endpoints elsewhere.
-        self._source_chain = layout.SOURCE_CHAIN.get(service.source_nat) if self._remote else None
+        self._source_chain = layout.SOURCE_CHAIN[service.source_nat] if self._remote else None
         self._listeners = [(listener, layout.listener_key(listener)) for listener in listeners]
         self._pages = {listener.protocol: self._page(listener.protocol) for listener in listeners}
         self._refusing = bool(service.allow) or not self._slots

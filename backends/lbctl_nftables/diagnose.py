@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.host import ModuleState, kernel_module
 from lbctl.model import Family, Severity
-from lbctl.spi import Rival, Trap, dropped, leftovers, taken
+from lbctl.spi import Trap
 from lbctl_netfilter import filters
 from lbctl_nftables import drivers, layout
 from lbctl_nftables.kernel import elements, objects
@@ -18,6 +18,7 @@ from lbctl_nftables.reading.dump import listed
 from lbctl_nftables.reading.lower import program
 from lbctl_nftables.reading.read import read_document
 from lbctl_nftables.wiping import wiping
+from lbctl_rules.diagnosis import Rival, dropped, leftovers, taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -40,13 +41,8 @@ _FULL = 0.9
 _HANDLE = re.compile(r"# handle (\d+)\s*\Z")
 
 
-def precedence(driver: str) -> int:  # noqa: ARG001 (one store)
-    """See `lbctl.spi.Diagnosing`."""
-    return layout.DESTINATION_PRIORITY
-
-
 def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
-    """See `lbctl.spi.Diagnosing`."""
+    """See `lbctl.spi.Reader`."""
     if case.store in _IN_NF_TABLES:
         yield from wiping(host)
     if not host.may_change_network() or drivers.ALL[driver].find(host)[1]:

@@ -45,10 +45,11 @@ if TYPE_CHECKING:
 
 #: What nftables can express; a dialect or a host may take from it.
 CAPABILITIES = Capabilities(
-    protocols=frozenset(Protocol),
-    schedulers=frozenset(Scheduler),
-    states=frozenset(State),
-    source_nat=frozenset(SourceNat),
+    # By name: what this backend does not know yet is refused, and never rendered as something else.
+    protocols=frozenset({Protocol.TCP, Protocol.UDP, Protocol.SCTP}),
+    schedulers=frozenset({Scheduler.ROUND_ROBIN, Scheduler.RANDOM, Scheduler.SOURCE_HASH, Scheduler.MAGLEV}),
+    states=frozenset({State.ACTIVE, State.DRAIN, State.BACKUP}),
+    source_nat=frozenset({SourceNat.HAIRPIN, SourceNat.ALWAYS, SourceNat.NEVER}),
     affinity=True,
     allow=True,
     dialect=Dialect.MODERN,
@@ -131,12 +132,6 @@ def ask(host: Host, driver: str) -> Choice | None:
             return found
         wrong.append(wrong_with)
     return None
-
-
-def refine(host: Host, driver: str, capabilities: Capabilities) -> Capabilities:
-    """See `lbctl.spi.Refining.refine`."""
-    found = ask(host, driver)
-    return capabilities if found is None else speaking(capabilities, found.name)
 
 
 def speaking(capabilities: Capabilities, name: str) -> Capabilities:

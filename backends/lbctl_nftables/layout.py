@@ -82,7 +82,7 @@ NETWORKS = "networks"
 HAIRPIN = "source-hairpin"
 MASQUERADE = "source-always"
 #: Where a connection's source may be replaced, for the services that want it.
-SOURCE_CHAIN = {SourceNat.HAIRPIN: HAIRPIN, SourceNat.ALWAYS: MASQUERADE}
+SOURCE_CHAIN = {SourceNat.HAIRPIN: HAIRPIN, SourceNat.ALWAYS: MASQUERADE, SourceNat.NEVER: None}
 LEARNED = "learned"
 LEARNED_PORTS = "learned-ports"
 LEARNING_INPUT = "learning-input"

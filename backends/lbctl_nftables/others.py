@@ -14,7 +14,7 @@ _DYNAMIC = re.compile(r"(flags [^\n]*\b(?:dynamic|timeout)\b[^}]*?)\n\s*elements
 
 
 def others(text: str, owner: str) -> str:
-    """See `lbctl.spi.Moving`."""
+    """See `lbctl.spi.Migrator`."""
     name, words = layout.table(owner), set(layout.WORD.values())
     text = _TABLE.sub(lambda t: "" if t[2] == name and t[1] in words else t[0], text)
     text = "\n".join(line for line in text.split("\n") if line.strip())
@@ -22,5 +22,5 @@ def others(text: str, owner: str) -> str:
 
 
 def rules_in(text: str) -> tuple[str, ...]:
-    """See `lbctl.spi.Moving`."""
+    """See `lbctl.spi.Migrator`."""
     return tuple(rules_of(text))

@@ -21,13 +21,13 @@ _IPV4_ONLY = frozenset({Family.IPV4})
 REMEDY = "install nftables (Debian: apt install nftables python3-nftables)"
 
 
-def probe(host: Host) -> Probe:
+def probe(host: Host, *, driver: str | None = None) -> Probe:
     """See `lbctl.spi.Backend.probe`."""
     kernel = kernel_module(host, "nf_tables")
     release = (host.read("/proc/sys/kernel/osrelease") or "").strip()
     found = []
-    for name, driver in drivers.ALL.items():
-        version, reason = driver.find(host)
+    for name, module in drivers.ALL.items():
+        version, reason = module.find(host)
         if not reason and kernel is ModuleState.MISSING:
             reason = "this kernel has no nf_tables"
         found.append(
@@ -37,14 +37,16 @@ def probe(host: Host) -> Probe:
                 usable=not reason,
                 reason=reason or "usable",
                 version=version,
+                precedence=layout.DESTINATION_PRIORITY,
             )
         )
     # The library behind the binding comes from the same source as the command.
     hinted = dialect.hint(next((each.version for each in found if each.version), None), release)
+    asked = dialect.ask(host, driver) if driver is not None else None
     can = dialect.CAPABILITIES if has_ipv6(host) else replace(dialect.CAPABILITIES, families=_IPV4_ONLY)
     return Probe(
         drivers=tuple(found),
-        capabilities=dialect.speaking(can, hinted.name),
+        capabilities=dialect.speaking(can, asked.name if asked else hinted.name),
         remedy=REMEDY,
         facts={
             "kernel": release,

@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from lbctl.spi import Retirement, keeper_of, missing, present
+from lbctl.spi import Retirement
 from lbctl_nftables import drivers
+from lbctl_rules.retirement import keeper_of, missing, present
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -81,7 +82,7 @@ class _Dump:
 
 
 def retire(text: str, lines: Collection[int]) -> Retirement:
-    """See `lbctl.spi.Retiring`."""
+    """See `lbctl.spi.Migrator`."""
     dump = _Dump(text)
     goes = {n for each in dump.objects.values() for n, _, _ in each.rules if n in lines}
     while more := _idle(dump, goes) - goes:
@@ -172,7 +173,7 @@ def _used(dump: _Dump, place: Place, text: str) -> Iterator[Place]:
 
 
 def keeper(text: str, lines: Collection[int]) -> str | None:
-    """See `lbctl.spi.Retiring`."""
+    """See `lbctl.spi.Migrator`."""
     return keeper_of(
         name
         for place, each in _Dump(text).objects.items()
@@ -209,12 +210,12 @@ def _now(host: Host, driver: str, objects: Iterable[_Kept]) -> _Dump:
 
 
 def retired(record: str) -> tuple[str, ...]:
-    """See `lbctl.spi.Retiring`."""
+    """See `lbctl.spi.Migrator`."""
     return tuple(text for each in _kept(record)[1] for text, goes in each.rules if goes)
 
 
 def standing(host: Host, driver: str, record: str) -> bool:
-    """See `lbctl.spi.Retiring`."""
+    """See `lbctl.spi.Migrator`."""
     _, objects = _kept(record)
     now = _now(host, driver, objects)
     return not any(
@@ -225,12 +226,12 @@ def standing(host: Host, driver: str, record: str) -> bool:
 
 
 def side_effects(driver: str, text: str, record: str) -> tuple[str, ...]:  # noqa: ARG001 (the protocol's)
-    """See `lbctl.spi.Retiring`. A rule of nft comes and goes by itself."""
+    """See `lbctl.spi.Migrator`. A rule of nft comes and goes by itself."""
     return ()
 
 
 def departure(host: Host, driver: str, record: str) -> str:
-    """See `lbctl.spi.Retiring`."""
+    """See `lbctl.spi.Migrator`."""
     tables, objects = _kept(record)
     now = _now(host, driver, objects)
     rules: list[str] = []
@@ -257,13 +258,13 @@ def departure(host: Host, driver: str, record: str) -> str:
 
 
 def take_out(host: Host, driver: str, record: str) -> None:
-    """See `lbctl.spi.Retiring`."""
+    """See `lbctl.spi.Migrator`."""
     if text := departure(host, driver, record):
         drivers.load(host, driver, text)
 
 
 def put_back(host: Host, driver: str, record: str) -> None:
-    """See `lbctl.spi.Retiring`."""
+    """See `lbctl.spi.Migrator`."""
     _, objects = _kept(record)
     now = _now(host, driver, objects)
     lines: list[str] = []

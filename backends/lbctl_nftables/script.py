@@ -28,7 +28,7 @@ def render(program: Program) -> str:
 
 
 def withdrawal(program: Program) -> str:
-    """See `lbctl.spi.Moving`. Loading it on a host that has nothing of it changes nothing."""
+    """Return the script that deletes the tables of a program, whether they are there or not."""
     return removal(program.owner, list(dict.fromkeys(item.key[0] for item in program.items)))
 
 

@@ -1,4 +1,4 @@
-"""Rules for an nft that is not here; see `lbctl.spi.Targeting`."""
+"""Rules as text, for this host's nft or for one that is not here."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from lbctl.model import Family, Program
 from lbctl_nftables import dialect, layout, script
 
 if TYPE_CHECKING:
-    from lbctl.model import Intent
+    from lbctl.host import Host
+    from lbctl.model import Plan
     from lbctl.spi import Capabilities
 
 tools = ("nft",)
 
 
 def capabilities_for(tool: str, version: str) -> Capabilities:  # noqa: ARG001 (there is one)
-    """See `lbctl.spi.Targeting`."""
+    """See `lbctl.spi.Backend`."""
     return dialect.speaking(dialect.CAPABILITIES, dialect.for_version(version))
 
 
-def render_for(
+def render(
     program: Program,
-    capabilities: Capabilities,  # noqa: ARG001 (a program is compiled in its dialect)
     *,
-    family: Family | None,
-    remove: bool,
+    dialect: str = "",  # noqa: ARG001 (a program is compiled in its dialect)
+    family: Family | None = None,
+    remove: bool = False,
 ) -> str:
-    """See `lbctl.spi.Targeting`. Both texts can be loaded as often as wanted."""
+    """See `lbctl.spi.Backend`. Both texts can be loaded as often as wanted."""
     words = [layout.WORD[each] for each in Family if family in {None, each}]
     if remove:
         # Of both families, whatever this intent has: an earlier one may have had the other.
@@ -34,6 +35,6 @@ def render_for(
     return script.render(Program(program.owner, [i for i in program.items if i.key[0] in words]))
 
 
-def notes_for(intent: Intent, capabilities: Capabilities) -> tuple[str, ...]:  # noqa: ARG001 (the protocol's)
-    """See `lbctl.spi.Targeting`. The rules ask the kernel for all that is the host's."""
+def notes(host: Host, plan: Plan) -> tuple[str, ...]:  # noqa: ARG001 (the protocol's)
+    """See `lbctl.spi.Backend`. A change of nftables does what its plan shows, and no more."""
     return ()

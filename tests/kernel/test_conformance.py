@@ -163,20 +163,17 @@ def test_a_backend_that_does_less_fails(how: str, check: str) -> None:
 
 
 def test_a_capability_that_is_denied_must_be_refused() -> None:
-    def humble(host: Any) -> Any:
-        found = nftables.probe(host)
+    def humble(host: Any, *, driver: str | None = None) -> Any:
+        found = nftables.probe(host, driver=driver)
         return replace(found, capabilities=replace(found.capabilities, affinity=False))
-
-    def same(host: Any, driver: str, capabilities: Any) -> Any:
-        return capabilities
 
     def silent(intent: Intent, capabilities: Any) -> Any:
         return nftables.compile(intent, replace(capabilities, affinity=True))
 
-    way = liar(probe=humble, refine=same)
+    way = liar(probe=humble)
     outcome = run(BY_NAME["affinity"], way)
     assert (outcome.verdict, outcome.reason) == (Verdict.REFUSED, "affinity")
-    assert wrong("affinity", liar(probe=humble, refine=same, compile=silent)) == (
+    assert wrong("affinity", liar(probe=humble, compile=silent)) == (
         "compiles affinity, which its capabilities lack"
     )
 

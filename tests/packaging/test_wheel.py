@@ -19,7 +19,7 @@ import lbctl
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-BACKENDS = ("lbctl_netfilter", "lbctl_nftables", "lbctl_iptables")
+BACKENDS = ("lbctl_netfilter", "lbctl_rules", "lbctl_nftables", "lbctl_iptables")
 ROOTS = {"lbctl": "src", **dict.fromkeys(BACKENDS, "backends")}
 
 

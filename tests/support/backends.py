@@ -9,15 +9,17 @@ from lbctl.errors import Unsupported
 from lbctl.host import LocalHost
 from lbctl.model import Family, Item, Lifted, LiftedService, Program, Scheduler, SourceNat, State
 from lbctl.model import Protocol as Transport
-from lbctl.spi import Capabilities, Count, Driver, Probe, registry, require
+from lbctl.spi import Capabilities, Census, Count, Driver, Probe, registry, require
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     import pytest
 
     from lbctl.host import Host
-    from lbctl.model import Intent, Plan
+    from lbctl.model import Intent, Plan, Reading
+    from lbctl.spi import Case, Trap
 
 
 class Paper:
@@ -26,13 +28,17 @@ class Paper:
     name = "paper"
     preference: int | None = 1
     store = "paper"
+    tools = ()
+    precedence = 0
 
     def __init__(self) -> None:
         self.held: dict[str, Program] = {}
         self._lifted: dict[str, LiftedService] = {}
 
-    def probe(self, host: Host) -> Probe:
-        driver = Driver(name="pencil", store=self.store, usable=True, reason="usable")
+    def probe(self, host: Host, *, driver: str | None = None) -> Probe:
+        pencil = Driver(
+            name="pencil", store=self.store, usable=True, reason="usable", precedence=self.precedence
+        )
         can = Capabilities(
             protocols=frozenset(Transport),
             schedulers=frozenset(Scheduler),
@@ -41,7 +47,10 @@ class Paper:
             affinity=True,
             allow=True,
         )
-        return Probe(drivers=(driver,), capabilities=can, remedy="")
+        return Probe(drivers=(pencil,), capabilities=can, remedy="")
+
+    def capabilities_for(self, tool: str, version: str) -> Capabilities:
+        raise ValueError(f"{tool} {version}")
 
     def compile(self, intent: Intent, capabilities: Capabilities) -> Program:
         require(intent, capabilities, backend=self.name)
@@ -63,7 +72,9 @@ class Paper:
             )
         return Program(intent.owner, tuple(items))
 
-    def render(self, program: Program) -> str:
+    def render(
+        self, program: Program, *, dialect: str = "", family: Family | None = None, remove: bool = False
+    ) -> str:
         return "".join(f"{item.text}\n" for item in program.items)
 
     def check(self, host: Host, driver: str, program: Program) -> None:
@@ -75,6 +86,9 @@ class Paper:
     def generation(self, host: Host, driver: str) -> str | None:
         return None
 
+    def notes(self, host: Host, plan: Plan) -> tuple[str, ...]:
+        return ()
+
     def apply(self, host: Host, plan: Plan) -> Program:
         self.held[plan.after.owner] = plan.after
         return plan.after
@@ -83,6 +97,25 @@ class Paper:
         return Lifted(services=tuple(self._lifted[item.text] for item in program.items))
 
     def stats(self, host: Host, driver: str, owner: str) -> tuple[Count, ...]:
+        return ()
+
+
+class ReadingPaper(Paper):
+    """The same with an empty Reader, of which tests replace what they need."""
+
+    def recognizes(self, text: str) -> bool:
+        return False
+
+    def read(self, text: str, *, family: Family | None = None) -> Reading:
+        raise NotImplementedError
+
+    def dump(self, host: Host, driver: str) -> str:
+        return ""
+
+    def census(self, host: Host, driver: str) -> Census:
+        return Census(store=self.store)
+
+    def diagnose(self, host: Host, driver: str, case: Case) -> Iterable[Trap]:
         return ()
 
 

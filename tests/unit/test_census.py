@@ -12,7 +12,7 @@ from lbctl.host.fake import FakeHost
 from lbctl.spi import Candidate, Census, Driver, census, select
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
-from support.backends import Paper
+from support.backends import Paper, ReadingPaper
 from support.netlink import has_tables
 
 if TYPE_CHECKING:
@@ -83,10 +83,10 @@ def test_rules_of_our_own_tables_of_nftables_are_counted() -> None:
     assert host.ran == []
 
 
-class Counted(Paper):
+class Counted(ReadingPaper):
     """A backend with two stores, one of which cannot be read."""
 
-    def probe(self, host: Host) -> Any:
+    def probe(self, host: Host, *, driver: str | None = None) -> Any:
         ways = (("pen", "ink", False), ("brush", "ink", True), ("chisel", "stone", True))
         drivers = tuple(
             Driver(name=name, store=store, usable=usable, reason="") for name, store, usable in ways

@@ -18,7 +18,7 @@ from lbctl.model import Endpoint, Family, Intent, Listener, Protocol, Service, S
 from lbctl.spi import Capabilities, Case, Driver, Probe, Trap
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
-from support.backends import Paper, install
+from support.backends import Paper, ReadingPaper, install
 from support.hosts import with_iptc
 from support.reference import documented_codes
 
@@ -272,7 +272,7 @@ def test_a_unit_that_applies_again(files: dict[str, str], silent: bool) -> None:
 
 
 def test_the_reference_names_every_code() -> None:
-    sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "backends").rglob("diagnose.py")]
+    sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "backends").rglob("diagnos*.py")]
     sources += [*(ROOT / "backends").rglob("wiping.py"), *(ROOT / "backends").rglob("advice.py")]
     text = "".join(path.read_text(encoding="utf-8") for path in sources)
     made = {
@@ -321,14 +321,13 @@ def test_the_old_interface_goes() -> None:
 # -- backends that say much, little or nothing
 
 
-class Talkative(Paper):
+class Talkative(ReadingPaper):
     """A backend that knows of a trap, and then fails."""
 
     name = "talkative"
     store = "air"
 
-    def precedence(self, driver: str) -> int:
-        return 7
+    precedence = 7
 
     def diagnose(self, host: Host, driver: str, case: Case) -> Iterator[Trap]:
         from lbctl.errors import ApplyFailed

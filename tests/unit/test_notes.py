@@ -53,9 +53,10 @@ class Wordy(Paper):
 
     asked = 0
 
-    def advise(self, host: Host, plan: Plan, intent: Intent) -> tuple[str, ...]:
+    def notes(self, host: Host, plan: Plan) -> tuple[str, ...]:
         self.asked += 1
-        return (f"{plan.driver} has {len(intent.services)} services to write down.", "Pencils break.")
+        assert plan.intent is not None
+        return (f"{plan.driver} has {len(plan.intent.services)} services to write down.", "Pencils break.")
 
 
 def test_notes_come_with_changes_only() -> None:
@@ -128,7 +129,7 @@ def legacy(tables: str = "nat", **dumps: str) -> FakeHost:
 
 
 def restarts(host: FakeHost, *words: str) -> tuple[str, ...]:
-    return advice.advise(host, plan("legacy", *words, host=host), Intent())
+    return advice.notes(host, plan("legacy", *words, host=host))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_a_plan_reads_each_family_once() -> None:
 
 def test_the_other_flavour_keeps_counters() -> None:
     host = FakeHost()
-    assert advice.advise(host, plan("nf_tables", "iptables"), Intent()) == ()
+    assert advice.notes(host, plan("nf_tables", "iptables")) == ()
     assert host.ran == []
 
 
@@ -179,7 +180,9 @@ STICKY = Intent(services=(replace(WEB, affinity=60), replace(WEB, name="api", af
 
 
 def short_lists(files: dict[str, str], *services: str) -> tuple[str, ...]:
-    return advice.advise(FakeHost(files=files), plan("nf_tables", "iptables", services=services), STICKY)
+    return advice.notes(
+        FakeHost(files=files), replace(plan("nf_tables", "iptables", services=services), intent=STICKY)
+    )
 
 
 def test_clients_that_the_kernel_forgets() -> None:

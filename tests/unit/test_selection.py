@@ -44,8 +44,9 @@ class Fake:
     preference: int | None
     drivers: tuple[Driver, ...]
     remedy: str = ""
+    tools: tuple[str, ...] = ()
 
-    def probe(self, host: Any) -> Probe:
+    def probe(self, host: Any, *, driver: str | None = None) -> Probe:
         return Probe(
             drivers=self.drivers,
             capabilities=Capabilities(),
@@ -55,7 +56,9 @@ class Fake:
     def _unused(self, *_: Any) -> Any:
         raise NotImplementedError
 
-    compile = render = check = observe = generation = apply = lift = stats = _unused
+    compile = render = check = observe = generation = apply = lift = stats = notes = capabilities_for = (
+        _unused
+    )
 
 
 def driver(name: str, reason: str = "", *, store: str = "") -> Driver:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lbctl.spi.shell import Command, Here, Script, Trouble, program_at
+from lbctl_rules.shell import Command, Here, Script, Trouble, program_at
 
 
 def read(text: str) -> list[Command | Trouble]:

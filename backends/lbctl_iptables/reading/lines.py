@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from lbctl.spi.shell import HARMLESS, Script, Trouble, program_at, without_redirections
+from lbctl_rules.shell import HARMLESS, Script, Trouble, program_at, without_redirections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lbctl.spi.shell import Command, Here
+    from lbctl_rules.shell import Command, Here
 
 _TABLE = re.compile(r"\*([A-Za-z0-9_-]+)\s*\Z")
 _COUNTERS = re.compile(r"\[\d+:\d+\]\Z")

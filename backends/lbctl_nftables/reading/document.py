@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lbctl.model import Severity, decimal
-from lbctl.spi.shell import HARMLESS, Script, Trouble, program_at, without_redirections
 from lbctl_netfilter.log import Log
 from lbctl_nftables.reading import grammar
 from lbctl_nftables.reading.grammar import Strange
 from lbctl_nftables.reading.words import LIMIT, Words, split
+from lbctl_rules.shell import HARMLESS, Script, Trouble, program_at, without_redirections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lbctl.spi.shell import Command, Here
     from lbctl_nftables.reading.grammar import Element, Statement
+    from lbctl_rules.shell import Command, Here
 
 FAMILIES = {"ip", "ip6", "inet", "arp", "bridge", "netdev"}
 _PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}

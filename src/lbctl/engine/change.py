@@ -10,7 +10,6 @@ from lbctl.engine import history, trial
 from lbctl.errors import ApplyFailed, LbctlError, PermissionDenied, Stale, StateUnknown, ToolCrashed
 from lbctl.host import forget_flows
 from lbctl.model import Action, Intent, Plan, diff, diff_services, stale_flows, touched
-from lbctl.spi import Advising
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -261,6 +260,4 @@ def way(host: Host, backend: Backend, driver: str, before: Program, after: Progr
         stale=stale_flows(was, will, intent.services),
         intent=intent,
     )
-    if made.changed and isinstance(backend, Advising):
-        made = replace(made, notes=backend.advise(host, made, intent))
-    return made
+    return replace(made, notes=backend.notes(host, made)) if made.changed else made

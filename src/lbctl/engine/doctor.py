@@ -16,7 +16,7 @@ from lbctl.engine.surroundings import Unseen, connection_table, forwarding, proc
 from lbctl.errors import ApplyFailed, NoBackend
 from lbctl.host import UNPRIVILEGED, local_addresses
 from lbctl.model import DEFAULT_OWNER, Family, Severity
-from lbctl.spi import AUTO, Case, Diagnosing, Trap, census, survey
+from lbctl.spi import AUTO, Case, Reader, Trap, census, survey
 from lbctl.spi import backends as installed_backends
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Address, Intent
     from lbctl.spi import Backend, Candidate, Driver, Passage
-
-#: Before which nothing decides: that of a backend which does not say when its rules do.
-_FIRST = -sys.maxsize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,13 +115,11 @@ def _case(
     addresses: tuple[Address, ...],
     passages: tuple[Passage, ...],
 ) -> Case:
-    precedence = _FIRST
-    if session is not None and isinstance(session.backend, Diagnosing):
-        precedence = session.backend.precedence(session.driver)
+    driver = session.choice.driver if session else None
     return Case(
         intent=intent,
-        store=session.choice.driver.store if session else None,
-        precedence=precedence,
+        store=driver.store if driver else None,
+        precedence=driver.precedence if driver else -sys.maxsize,
         addresses=addresses,
         passages=passages,
     )
@@ -133,7 +128,7 @@ def _case(
 def _in_stores(host: Host, candidates: Sequence[Candidate], case: Case) -> Iterator[Seen]:
     """What the backends know of each place that can hold rules, be it ours or another."""
     for backend, driver in _stores(candidates):
-        if not isinstance(backend, Diagnosing):
+        if not isinstance(backend, Reader):
             continue
         try:
             yield from backend.diagnose(host, driver.name, case)

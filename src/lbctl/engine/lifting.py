@@ -5,30 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from lbctl.engine.explaining import stands_before
 from lbctl.engine.importing import imported, is_balancing, own_endpoint, shown
 from lbctl.errors import ApplyFailed, IntentError
 from lbctl.model import ReadShare, Severity, brief, decimal
-from lbctl.spi import Reader, Retiring
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from lbctl.engine.importing import Imported
     from lbctl.model import Finding, Reading, ReadService, Service
-    from lbctl.spi import Retirement
+    from lbctl.spi import Migrator, Retirement
 
 #: What balances connections over endpoints, and not marks or addresses of clients.
 _TO_ENDPOINTS = {"redirect", "dnat"}
 #: Rules of what cannot move that are shown.
 _FEW = 4
-
-
-@runtime_checkable
-class Lifting(Reader, Retiring, Protocol):
-    """A backend whose rules of anybody can move."""
 
 
 class Cure(StrEnum):
@@ -102,7 +96,7 @@ def cured(reading: Reading, cure: Cure) -> Reading:
     return replace(reading, services=services)
 
 
-def movable(backend: Lifting, text: str) -> bool:
+def movable(backend: Migrator, text: str) -> bool:
     """True where some rules of a dump balance, and nobody else would write them again."""
     reading = backend.read(text)
     return bool(_parted(backend, text, reading)[0]) or any(
@@ -110,7 +104,9 @@ def movable(backend: Lifting, text: str) -> bool:
     )
 
 
-def lift(backend: Lifting, text: str, exclude: Collection[str] = (), cure: Cure | None = None) -> Lift | None:
+def lift(
+    backend: Migrator, text: str, exclude: Collection[str] = (), cure: Cure | None = None
+) -> Lift | None:
     """What moves of the rules in a dump; None for nothing. Pure.
 
     Raises `IntentError` where the user has to say what becomes of something, as of what cannot move, and
@@ -181,7 +177,7 @@ class _Lost:
             yield f"    … and {len(self.rules) - _FEW} more"
 
 
-def _lost(backend: Lifting, text: str, reading: Reading, found: Imported) -> Iterator[_Lost]:
+def _lost(backend: Migrator, text: str, reading: Reading, found: Imported) -> Iterator[_Lost]:
     lines = text.split("\n")
     for service, reason in found.lost:
         place = _line_name(service.picking)
@@ -215,7 +211,7 @@ def _notes(services: Sequence[Service], found: Imported) -> Iterator[str]:
         yield from (note for note in found.notes if note.startswith(f"{service.name}: "))
 
 
-def _parted(backend: Lifting, text: str, reading: Reading) -> tuple[list[ReadService], list[Stay]]:
+def _parted(backend: Migrator, text: str, reading: Reading) -> tuple[list[ReadService], list[Stay]]:
     """The services that may move, and those that other programs write again."""
     moving: list[ReadService] = []
     stays: list[Stay] = []
@@ -240,7 +236,7 @@ def _parted(backend: Lifting, text: str, reading: Reading) -> tuple[list[ReadSer
     return moving, stays
 
 
-def _retirement(backend: Lifting, text: str, reading: Reading, going: Sequence[ReadService]) -> Retirement:
+def _retirement(backend: Migrator, text: str, reading: Reading, going: Sequence[ReadService]) -> Retirement:
     """All rules of these services; raises `ApplyFailed` where some serve others too."""
     places = {_place(each) for each in going}
     staying = [s for s in reading.services if _place(s) not in places]

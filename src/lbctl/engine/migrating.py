@@ -18,7 +18,7 @@ from lbctl.engine import history
 from lbctl.engine.change import plan_beside
 from lbctl.engine.comparing import Verdict, compare
 from lbctl.engine.importing import ROUNDED, imported
-from lbctl.engine.lifting import Cure, Lifting, lift, movable
+from lbctl.engine.lifting import Cure, lift, movable
 from lbctl.engine.steps import (
     Retire,
     Step,
@@ -32,7 +32,7 @@ from lbctl.engine.steps import (
 )
 from lbctl.errors import ApplyFailed, IntentError
 from lbctl.model import Intent, Plan
-from lbctl.spi import Moving
+from lbctl.spi import Migrator
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -115,7 +115,7 @@ class Migration:
     def left(self) -> tuple[str, ...]:
         """The rules among what is untouched."""
         backend = self.source.backend
-        return backend.rules_in("\n".join(self.untouched)) if isinstance(backend, Moving) else ()
+        return backend.rules_in("\n".join(self.untouched)) if isinstance(backend, Migrator) else ()
 
     @property
     def diffs(self) -> tuple[tuple[str, ...], ...]:
@@ -258,7 +258,7 @@ def _source(session: Session, owner: str, name: str | None) -> Session | None:
 
 def _has_services(session: Session) -> bool:
     backend = session.backend
-    return isinstance(backend, Lifting) and movable(backend, backend.dump(session.host, session.driver))
+    return isinstance(backend, Migrator) and movable(backend, backend.dump(session.host, session.driver))
 
 
 def _lifting(
@@ -271,7 +271,7 @@ def _lifting(
 ) -> Migration | None:
     """The migration of rules of others; None where there are none that could move."""
     backend = there.backend
-    if not isinstance(backend, Lifting) or not isinstance(backend, Moving):
+    if not isinstance(backend, Migrator):
         raise ApplyFailed(f"backend {backend.name} cannot take out rules of others")
     text = backend.dump(there.host, there.driver)
     found = lift(backend, text, exclude, cure)

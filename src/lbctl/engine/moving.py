@@ -13,7 +13,7 @@ from lbctl.engine.migrating import coming, going, live, names
 from lbctl.engine.steps import Retire, Step, do, is_standing, others_of, retirer, undo
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale, StateUnknown
 from lbctl.model import Plan, diff
-from lbctl.spi import Moving
+from lbctl.spi import Migrator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,7 +156,7 @@ def _clients(made: Migration) -> tuple[Remembered, ...]:
     source = made.source
     if made.lift is not None:
         return retirer(source).clients_of(source.host, made.lift.text, made.lift.lines)
-    if not isinstance(source.backend, Moving) or not isinstance(made.go, Plan):
+    if not isinstance(source.backend, Migrator) or not isinstance(made.go, Plan):
         return ()
     return source.backend.clients(source.host, source.driver, made.owner)
 
@@ -164,7 +164,7 @@ def _clients(made: Migration) -> tuple[Remembered, ...]:
 def _follow_up(made: Migration) -> None:
     """Bring in the clients that came while the rules did."""
     target = made.target
-    if isinstance(target.backend, Moving) and isinstance(made.come, Plan):
+    if isinstance(target.backend, Migrator) and isinstance(made.come, Plan):
         target.backend.remember(target.host, target.driver, made.owner, _clients(made))
 
 

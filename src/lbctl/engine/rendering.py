@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lbctl.errors import IntentError, NoBackend
-from lbctl.spi import AUTO, Targeting, backends, select, survey
+from lbctl.errors import IntentError
+from lbctl.model import SourceNat
+from lbctl.spi import AUTO, backends, select, survey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +46,6 @@ def render(
 
     Raises `IntentError` for a target that is none, `NoBackend` and `Unsupported` for what it cannot express.
     """
-    chosen: Backend
     if target is not None:
         if backend != AUTO or driver is not None:
             raise IntentError("--for names the tool, and with it the backend: --backend and --driver do not")
@@ -55,18 +55,24 @@ def render(
     if networks:
         capabilities = replace(capabilities, networks=tuple(networks))
     program = chosen.compile(intent, replace(capabilities, remap=allow_remap))
-    if isinstance(chosen, Targeting):
-        text = chosen.render_for(program, capabilities, family=family, remove=remove)
-    elif family is not None or remove:
-        raise NoBackend(f"backend {chosen.name} has no text for one family, or for removing rules")
-    else:
-        text = chosen.render(program)
+    text = chosen.render(program, dialect=capabilities.dialect, family=family, remove=remove)
     notes: tuple[str, ...] = ()
     if family is not None and not text:
         notes = (f"no service of this intent is balanced for {family}",)
-    elif target is not None and isinstance(chosen, Targeting) and not remove:
-        notes = chosen.notes_for(intent, capabilities)
+    elif not remove:
+        notes = _unknown_networks(intent, capabilities)
     return Rendering(backend=chosen.name, rules=text, notes=notes)
+
+
+def _unknown_networks(intent: Intent, capabilities: Capabilities) -> tuple[str, ...]:
+    names = [s.name for s in intent.services if s.remote and s.source_nat is SourceNat.HAIRPIN]
+    if not names or capabilities.networks or not capabilities.needs_networks:
+        return ()
+    note = (
+        f"source-nat hairpin of {', '.join(names)}: the networks of the target's links are unknown. A client "
+        "on the link of an endpoint keeps its source address, and gets no answer. --network names them."
+    )
+    return (note,)
 
 
 def _here(host: Host, backend: str, driver: str | None) -> tuple[Backend, Capabilities]:
@@ -76,10 +82,10 @@ def _here(host: Host, backend: str, driver: str | None) -> tuple[Backend, Capabi
     return chosen.backend, chosen.probe.capabilities
 
 
-def _targeted(target: str) -> tuple[Targeting, Capabilities]:
+def _targeted(target: str) -> tuple[Backend, Capabilities]:
     """The backend of a target, and what the release that it names can express."""
     tool, equals, version = target.partition("=")
-    by_tool = {each: b for b in backends() if isinstance(b, Targeting) for each in b.tools}
+    by_tool = {each: b for b in backends() for each in b.tools}
     hint = f"TOOL=VERSION, where TOOL is one of {', '.join(sorted(by_tool))}; for example nft=1.0.6"
     if not equals or tool not in by_tool:
         raise IntentError(f'--for "{target}" names no tool that lbctl writes rules for', hint=hint)

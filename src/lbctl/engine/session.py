@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lbctl.engine.memory import Memory
 from lbctl.errors import ApplyFailed, NoBackend
 from lbctl.host import need_privilege
-from lbctl.spi import AUTO, Choice, Refining, backends, select, survey
+from lbctl.spi import AUTO, Choice, backends, select, survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,10 +55,10 @@ class Session:
     @cached_property
     def capabilities(self) -> Capabilities:
         """What the chosen backend can express: as it found, and as the kernel says where it may be asked."""
-        found = replace(self.choice.probe.capabilities, remap=self.allow_remap)
-        if isinstance(self.backend, Refining) and self.host.may_change_network():
-            found = self.backend.refine(self.host, self.driver, found)
-        return found
+        probe = self.choice.probe
+        if self.host.may_change_network():
+            probe = self.backend.probe(self.host, driver=self.driver)
+        return replace(probe.capabilities, remap=self.allow_remap)
 
     def observe(self, owner: str) -> Program:
         """What the chosen backend holds of an owner now, read from the kernel."""

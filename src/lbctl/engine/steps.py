@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from lbctl.engine.change import perform, removal_here, way
 from lbctl.errors import ApplyFailed, NoBackend
 from lbctl.model import Intent, Plan
-from lbctl.spi import Moving, Reader, Retiring, Targeting
+from lbctl.spi import Migrator, Reader
 
 if TYPE_CHECKING:
     from lbctl.engine.session import Session
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retire:
-    """Rules of others that leave their places, or come `back` there; see `lbctl.spi.Retiring`."""
+    """Rules of others that leave their places, or come `back` there; see `lbctl.spi.Migrator`."""
 
     record: str
     #: What the store holds of others before and after.
@@ -91,7 +91,7 @@ def undo(session: Session, step: Step) -> None:
 def others_of(session: Session, owner: str) -> str:
     """What the store of a session holds of everybody else, spelled alike as long as nobody changes it."""
     backend = session.backend
-    if not isinstance(backend, Moving) or not isinstance(backend, Reader):
+    if not isinstance(backend, Migrator):
         return ""
     return backend.others(backend.dump(session.host, session.driver), owner)
 
@@ -110,16 +110,13 @@ def script(session: Session, step: Step, *, coming: bool) -> str:
     if isinstance(step, Retire):
         by = retirer(session)
         return "" if step.back else by.departure(session.host, session.driver, step.record)
-    if coming and isinstance(backend, Targeting):
-        return backend.render_for(step.after, session.capabilities, family=None, remove=False)
-    if coming:
-        return backend.render(step.after)
-    return backend.withdrawal(step.before) if isinstance(backend, Moving) else ""
+    program = step.after if coming else step.before
+    return backend.render(program, dialect=session.capabilities.dialect, remove=not coming)
 
 
-def retirer(session: Session) -> Retiring:
-    """The backend of a session; raises `ApplyFailed` for one that cannot take out rules of others."""
-    if not isinstance(session.backend, Retiring):
+def retirer(session: Session) -> Migrator:
+    """Return the backend of a session; raises `ApplyFailed` for one that cannot remove foreign rules."""
+    if not isinstance(session.backend, Migrator):
         raise ApplyFailed(f"backend {session.backend.name} cannot take out rules of others")
     return session.backend
 

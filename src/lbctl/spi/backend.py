@@ -5,11 +5,14 @@ A third-party backend implements `Backend` and declares it as an entry point:
     [project.entry-points."lbctl.backends"]
     mine = "my_package.backend"        # a module or object that satisfies Backend
 
-The built-in backends come in through the same door.
+The built-in backends are found in the same way. `Backend` is all that plan, apply, status and doctor need; a
+backend that also satisfies `lbctl.spi.Reader` understands existing rules, and one that satisfies
+`lbctl.spi.Migrator` can remove and restore them.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -17,7 +20,7 @@ from lbctl.model import Family, Scheduler, SourceNat, State
 from lbctl.model import Protocol as Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from lbctl.host import Host
     from lbctl.model import Intent, Lifted, Network, Plan, Program
@@ -38,9 +41,11 @@ class Capabilities:
     #: The user's consent, no finding of a probe: a backend that cannot give each client the endpoint that a
     #: hash scheduler names may give it another one, with the same shares. Without it `compile` refuses.
     remap: bool = False
-    #: Directly connected networks, for backends that must write them into rules; () where unknown.
+    #: Directly connected networks, for backends that must write them into rules; () if unknown.
     networks: tuple[Network, ...] = ()
-    #: The backend's own word for how it writes rules on this host; nobody else reads it.
+    #: True for a backend that must write the directly connected networks into rules (source-nat hairpin).
+    needs_networks: bool = False
+    #: The backend's own word for how it writes rules on this host; only the backend reads it.
     dialect: str = ""
 
 
@@ -57,6 +62,9 @@ class Driver:
     usable: bool
     reason: str
     version: str | None = None
+    #: When the rules of the store decide about a new connection: the smallest comes first. The default is for
+    #: a store of which that is unknown: nothing is reported to decide before it.
+    precedence: int = -sys.maxsize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,15 +98,6 @@ class Count:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Census:
-    """How many rules a store holds: those of lbctl, of whatever owner, and others; None where unknown."""
-
-    store: str
-    ours: int | None = None
-    others: int | None = None
-
-
 def tally(counted: Iterable[tuple[str, str, int, int]]) -> tuple[Count, ...]:
     """Counts from rows of service, `Endpoint.to`, new connections seen as packets, and bytes, summed up."""
     sums: dict[tuple[str, str], tuple[int, int]] = {}
@@ -113,90 +112,81 @@ def tally(counted: Iterable[tuple[str, str, int, int]]) -> tuple[Count, ...]:
 
 @runtime_checkable
 class Backend(Protocol):
-    """A way to have a kernel balance connections.
+    """Has a kernel balance connections.
 
-    `driver` is always the name of a usable driver of `probe`. Everything but `apply` leaves the kernel
-    alone; `compile`, `render` and `lift` are pure.
+    `driver` is always the name of a usable driver of `probe`. All methods leave the kernel alone but `apply`,
+    and `probe` with a driver; `compile`, `render` and `lift` are pure.
     """
 
     #: The name behind `--backend`.
     name: str
     #: Place in the choice of `auto`, smallest first; None for a backend that is used only when named.
     preference: int | None
+    #: The tools that `render --for TOOL=VERSION` may name, each belonging to one backend; () for none.
+    tools: Sequence[str]
 
-    def probe(self, host: Host) -> Probe:
-        """Say what this host offers. Passive: loads no module, changes no rule, needs no privilege."""
+    def probe(self, host: Host, *, driver: str | None = None) -> Probe:
+        """Return what this host offers.
+
+        Without a driver it is passive: loads no module, changes no rule, needs no privilege. With one, which
+        the caller has chosen and has the privilege to use, the capabilities are what that driver's tool and
+        this kernel accept: it may load modules and write a table of its own that no packet passes.
+        """
+
+    def capabilities_for(self, tool: str, version: str) -> Capabilities:
+        """Return what a release of one of `tools` can express; nothing is known of the host's links. Pure.
+
+        Raises `ValueError` for what is no version, and `NoBackend` for a release that is too old.
+        """
 
     def compile(self, intent: Intent, capabilities: Capabilities) -> Program:
-        """The program for an intent; the empty program for an intent without services.
+        """Return the program for an intent; the empty program for an intent without services.
 
         Raises `Unsupported` for a feature that `capabilities` lack.
         """
 
-    def render(self, program: Program) -> str:
-        """The program as a text that the host's own tools load on a host without lbctl."""
+    def render(
+        self, program: Program, *, dialect: str = "", family: Family | None = None, remove: bool = False
+    ) -> str:
+        """Return the text by which the host's own tools add a program, or with `remove` remove it.
+
+        `dialect` is that of the capabilities which the program was compiled with, "" for the newest; `family`
+        leaves out what the program has of the other one. Raises `NoBackend` if a dialect cannot do it.
+        """
 
     def check(self, host: Host, driver: str, program: Program) -> None:
         """Have the kernel check a program without applying it; raises `ApplyFailed` with its words."""
 
     def observe(self, host: Host, driver: str, owner: str) -> Program:
-        """What is `owner`'s in the kernel now. Something unknown in our places becomes an item as well.
+        """Return what is the owner's in the kernel now; what is unknown in the owner's places is an item too.
 
-        Marked with the generation that it was read in or after, where there is one.
+        Marked with the generation that it was read in or after, if there is one.
         """
 
     def generation(self, host: Host, driver: str) -> str | None:
-        """The kernel's mark of the state that its rules are in, this network namespace included.
+        """Return the kernel's mark of the state that its rules are in, this network namespace included.
 
-        Two marks are equal only where nobody changed a rule in between. None where the kernel has no such
-        mark: then nothing but reading the rules tells whether they changed.
+        Two marks are equal only if no rule changed in between. None if the kernel has no such mark: then only
+        reading the rules shows whether they changed.
+        """
+
+    def notes(self, host: Host, plan: Plan) -> tuple[str, ...]:
+        """Return what a user should know of a plan that its changes do not show: other effects, limits.
+
+        Called with privilege, for a plan that changes something.
         """
 
     def apply(self, host: Host, plan: Plan) -> Program:
         """Carry out a plan, atomically per family; returns what the kernel then holds.
 
-        Raises `Stale` where the kernel is not as the plan has it (`ensure_fresh`), `ApplyFailed` where
-        nothing was changed, `ToolCrashed` where a tool was ended by a signal, and `StateUnknown` where it
-        cannot be said what the kernel holds. What is returned was read back, as far as the plan touched it;
-        where it is not what was planned, the caller undoes it.
+        The caller holds the owner's lock. Raises `Stale` if the kernel is not as the plan has it
+        (`ensure_fresh`), `ApplyFailed` if nothing was changed, `ToolCrashed` if a tool was ended by a signal,
+        and `StateUnknown` if what the kernel holds is unknown. The result was read back, as far as the plan
+        touched it; the caller undoes a result that is not what was planned.
         """
 
     def lift(self, program: Program) -> Lifted:
-        """The services of a program with their exact shares, proved from its items alone."""
+        """Return the services of a program with their exact shares, derived from its items alone."""
 
     def stats(self, host: Host, driver: str, owner: str) -> tuple[Count, ...]:
-        """The counters of every endpoint in the kernel."""
-
-
-@runtime_checkable
-class Refining(Protocol):
-    """What a backend adds to `Backend` where looking at files cannot tell what the kernel accepts."""
-
-    def refine(self, host: Host, driver: str, capabilities: Capabilities) -> Capabilities:
-        """The capabilities of `probe` after asking the kernel; the same where it gives no answer.
-
-        Called with privilege, before a program is compiled to be held against the kernel's. May load the
-        modules that the rules need, but changes no rule.
-        """
-
-
-@runtime_checkable
-class Counting(Protocol):
-    """What a backend adds to `Backend` to show what else is where its rules are."""
-
-    def census(self, host: Host, driver: str) -> Census:
-        """The rules in the store of a driver; raises `ApplyFailed` where they cannot be read.
-
-        Called with privilege. Passive: loads no module, makes no table.
-        """
-
-
-@runtime_checkable
-class Advising(Protocol):
-    """What a backend adds to `Backend` where a change does more, or less, than its plan can show."""
-
-    def advise(self, host: Host, plan: Plan, intent: Intent) -> tuple[str, ...]:
-        """The notes of a plan that changes something: what bites on this host, and the remedy.
-
-        Called with privilege. Changes nothing.
-        """
+        """Return the counters of every endpoint in the kernel."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lbctl.errors import IntentError, NoBackend
+from lbctl.errors import ApplyFailed, IntentError, NoBackend
+from lbctl.spi.reader import Census, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lbctl.host import Host
-    from lbctl.spi.backend import Backend, Census, Driver, Probe
+    from lbctl.spi.backend import Backend, Driver, Probe
 
 AUTO = "auto"
 
@@ -37,6 +38,26 @@ class Choice:
 def survey(host: Host, backends: Sequence[Backend]) -> tuple[Candidate, ...]:
     """Probe all backends, in order of preference."""
     return tuple(Candidate(backend=backend, probe=backend.probe(host)) for backend in backends)
+
+
+def census(host: Host, candidates: Sequence[Candidate]) -> tuple[Census, ...]:
+    """Return one count for each store of the candidates, unknown if it cannot be read. Leaves no trace."""
+    counts: dict[str, Census] = {}
+    for candidate in candidates:
+        # The usable drivers first, each kind in the order of preference.
+        for driver in sorted(candidate.probe.drivers, key=lambda d: not d.usable):
+            if driver.store not in counts:
+                counts[driver.store] = _count(host, candidate.backend, driver)
+    return tuple(counts.values())
+
+
+def _count(host: Host, backend: Backend, driver: Driver) -> Census:
+    if driver.usable and isinstance(backend, Reader) and host.may_change_network():
+        try:
+            return backend.census(host, driver.name)
+        except ApplyFailed:
+            pass
+    return Census(store=driver.store)
 
 
 def select(

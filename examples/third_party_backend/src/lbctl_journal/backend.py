@@ -44,7 +44,10 @@ class Journal:
     #: Used only with `--backend journal`: no host should come to a journal by `auto`.
     preference: int | None = None
 
-    def probe(self, host: Host) -> Probe:  # noqa: ARG002 (the protocol hands it over; this one asks no host)
+    #: No release of a tool that `lbctl render --for` could name.
+    tools = ()
+
+    def probe(self, host: Host, *, driver: str | None = None) -> Probe:  # noqa: ARG002 (this one asks no host)
         """Usable where the environment names a file."""
         path = os.environ.get(VARIABLE)
         reason = "usable" if path else f"{VARIABLE} is not set"
@@ -60,6 +63,10 @@ class Journal:
             facts={"file": path} if path else {},
         )
 
+    def capabilities_for(self, tool: str, version: str) -> Capabilities:
+        """Never called: there is no tool."""
+        raise ValueError(f"{tool} {version} is no tool of this backend")
+
     def compile(self, intent: Intent, capabilities: Capabilities) -> Program:
         """One item for each listener and family. Its text is all that `lift` needs."""
         require(intent, capabilities, backend=self.name)
@@ -73,9 +80,18 @@ class Journal:
             ),
         )
 
-    def render(self, program: Program) -> str:
-        """The journal that would hold this program alone."""
-        return document.dump([program]) if program else ""
+    def render(
+        self,
+        program: Program,
+        *,
+        dialect: str = "",  # noqa: ARG002 (there is one)
+        family: Family | None = None,
+        remove: bool = False,
+    ) -> str:
+        """The journal that would hold this program alone, or what it has of a family."""
+        kept = [item for item in program.items if family in {None, item.key[0]}]
+        shown = Program(program.owner, () if remove else tuple(kept))
+        return document.dump([shown]) if program else ""
 
     def check(self, host: Host, driver: str, program: Program) -> None:  # noqa: ARG002
         """Whether the journal can be read and replaced."""
@@ -91,6 +107,10 @@ class Journal:
     def generation(self, host: Host, driver: str) -> str | None:  # noqa: ARG002
         """None: a file has no mark that moves with each of its changes."""
         return None
+
+    def notes(self, host: Host, plan: Plan) -> tuple[str, ...]:  # noqa: ARG002
+        """Nothing: a plan shows all that changes."""
+        return ()
 
     def apply(self, host: Host, plan: Plan) -> Program:  # noqa: ARG002
         """Replace one owner's program and no other; refuse when the journal moved since the plan."""

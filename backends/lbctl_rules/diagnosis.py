@@ -1,86 +1,25 @@
-"""What a backend adds to `Backend` where it knows what will bite on a host.
+"""Problems that both built-in backends find on a host, said in one way.
 
-The engine looks at what no backend owns: processes, routes, forwarding, the connection table. A backend looks
-at what is written in its own language: rules of others that act before ours, rules that drop what ours let
-in, files that wipe ours. What several backends have to say is said here, in one way.
+A backend looks at what is written in its own language: foreign rules that act before those managed by lbctl,
+rules that drop what they let through. The engine looks at what belongs to no backend.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
-from lbctl.model import Family, Severity, decimal, join, takes
+from lbctl.model import Severity, decimal, takes
+from lbctl.spi import Trap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.host import Host
-    from lbctl.model import Address, Intent, Listener, ReadService, Service
-    from lbctl.model import Protocol as Transport
+    from lbctl.model import Address, Listener, ReadService, Service
+    from lbctl.spi import Case, Passage
 
-#: Where connections that this host makes itself meet rules.
+#: Where local connections meet rules.
 _OWN = {"output"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trap:
-    """Something on a host that bites, or may: what happens, what shows it, and what helps.
-
-    An error loses connections as things are; a warning does so when something else happens.
-    """
-
-    code: str
-    severity: Severity
-    message: str
-    evidence: str
-    remedy: str
-    service: str | None = None
-
-
-def sole(services: Sequence[str]) -> str | None:
-    """The service that a trap is about, where it is one."""
-    return services[0] if len(services) == 1 else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Passage:
-    """Connections that a host has to let through once they are translated: to an endpoint, from outside.
-
-    `outgoing` is the link that they leave by, None for a process on the host, which has no `address` either.
-    `incoming` is None where nobody can say by which link clients come.
-    """
-
-    service: str
-    family: Family
-    protocol: Transport
-    address: Address | None
-    port: int
-    outgoing: str | None
-    incoming: str | None
-
-    def __str__(self) -> str:
-        return f"{join(self.address, self.port)}/{self.protocol}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """What a host is examined for.
-
-    `store` is where the rules of the intent are, or would be; `precedence` is `Diagnosing.precedence` there.
-    """
-
-    intent: Intent | None
-    store: str | None
-    precedence: int
-    #: This host's own.
-    addresses: tuple[Address, ...] = ()
-    passages: tuple[Passage, ...] = ()
-
-    @property
-    def services(self) -> tuple[Service, ...]:
-        """Those of the intent; none without one."""
-        return self.intent.services if self.intent else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,20 +35,6 @@ class Rival:
     rules: tuple[str, ...]
     deletions: tuple[str, ...] = ()
     certain: bool = True
-
-
-@runtime_checkable
-class Diagnosing(Protocol):
-    """What a backend adds to `Backend` to say what bites on a host. Changes nothing and loads nothing."""
-
-    def precedence(self, driver: str) -> int:
-        """When the rules of a driver's store decide about a new connection: the smallest comes first."""
-
-    def diagnose(self, host: Host, driver: str, case: Case) -> Iterable[Trap]:
-        """What bites in the store of a driver, be it ours or another; may raise `ApplyFailed` on the way.
-
-        Called without privilege too: then it tells what files tell.
-        """
 
 
 def taken(case: Case, rivals: Iterable[Rival]) -> Iterator[Trap]:
