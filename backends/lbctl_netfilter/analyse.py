@@ -147,10 +147,11 @@ class Analysis:
 
     def correct(self) -> None:
         """Give all findings of a ladder its one correction; the last thing to do."""
-        cures: dict[int, Lines] = {}
-        for family in self._families:
-            cures = family.cures() | cures
         findings = self._log.findings
+        wanted = {found.line for found in findings if found.code in CURED and found.corrected}
+        cures: dict[int, Lines] = {}
+        for family in self._families if wanted else ():
+            cures = family.cures(wanted) | cures
         for number, found in enumerate(findings):
             cure = cures.get(found.line)
             if cure and found.code in CURED and found.corrected:
@@ -293,9 +294,9 @@ class _Family:
                 if kept.get(id(rule.origin)):
                     rule.remarks = tuple(each for each in rule.remarks if each != "port-range-target")
 
-    def cures(self) -> dict[int, Lines]:
-        """By the line of a rung, the one correction of its ladder."""
-        return self._findings.ladders(self.found)
+    def cures(self, wanted: Collection[int]) -> dict[int, Lines]:
+        """By the line of a rung, the one correction of its ladder, for ladders with some of these lines."""
+        return self._findings.ladders(self.found, wanted)
 
     def _finished(self, found: Followed, movers: Movers) -> ReadService:
         """The service, with what its shares depend on beside its rules."""
