@@ -10,14 +10,13 @@ from lbctl_netfilter.ir import Draw, PickKind
 from lbctl_nftables.reading import corrections
 from lbctl_nftables.reading.corrections import read_of
 from lbctl_nftables.reading.lower import HOOKS_OF
-from lbctl_nftables.reading.syntax import Match, Nat, Pick, SetMark, Unknown
+from lbctl_nftables.reading.syntax import Match, Nat, Pick, SetMark, Unknown, picks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from lbctl_netfilter import ir
     from lbctl_nftables.reading.document import Chain, Document, Rule
-    from lbctl_nftables.reading.syntax import Statement
 
 _DESTINATION = {"dnat", "redirect"}
 #: What becomes of connections by a rule that nft refuses.
@@ -54,7 +53,7 @@ def of_others(found: Document) -> None:
         if chain.family in {"ip", "ip6", "inet"}:
             continue
         for rule in chain.rules:
-            if any(isinstance(each, Unknown) or _picks(each) for each in rule.statements):
+            if any(isinstance(each, Unknown) or picks(each) for each in rule.statements):
                 reason = f"rules of family {chain.family} are not followed"
                 found.log.cannot(rule.line, rule.text, chain.family, reason)
 
@@ -65,11 +64,6 @@ def _chains(found: Document) -> Iterator[Chain]:
 
 def _warn(found: Document, code: str, rule: Rule, message: str, *corrected: str) -> None:
     found.log.find(code, SEVERITIES[code], rule.line, rule.text, message, corrected)
-
-
-def _picks(statement: Statement) -> bool:
-    keys = [getattr(statement, name, None) for name in ("key", "value", "address", "port")]
-    return any(isinstance(getattr(key, "key", key), Pick) for key in keys)
 
 
 def _differs(found: Document, before: Rule, rule: Rule) -> None:

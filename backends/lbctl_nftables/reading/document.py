@@ -32,8 +32,8 @@ _BLOCKS = frozenset(
 #: What may stand in each block, too.
 _ANYWHERE = frozenset({"define", "redefine", "undefine", "include"})
 _MAKING = frozenset({"add", "create", "insert", "replace"})
-_TAKING = frozenset({"delete", "destroy", "flush", "reset"})
-_SHOWING = frozenset({"list", "monitor", "describe", "export"})
+_TAKING = frozenset({"delete", "destroy", "flush"})
+_SHOWING = frozenset({"list", "monitor", "describe", "export", "get"})
 _COMMAND = re.compile(r"^(?:(?:add|create|insert|replace)\s+)?(?:rule\s+)?")
 _BY_HANDLE = "which rule has this number is not in the text"
 #: Words that variables may bring in, in one text: a few lines could name more than a memory holds.
@@ -91,6 +91,8 @@ class Table:
     name: str
     chains: dict[str, Chain] = field(default_factory=dict)
     members: dict[str, Members] = field(default_factory=dict)
+    #: True if the kernel calls none of its chains.
+    dormant: bool = False
 
     def chain(self, name: str, line: int) -> Chain:
         """Return the chain of this name, made if it is new."""
@@ -203,7 +205,12 @@ class _Text:
                 self._take_out(head, words, statement)
             case _ if head in _MAKING:
                 self._put_in(head, words, statement)
-            case _ if head in _BLOCKS:
+            case "reset":
+                # What is counted begins anew.
+                return
+            case "rename":
+                self._partial(statement, "a chain keeps its first name here")
+            case _ if head in _BLOCKS or head in {"rule", "element"} or self._is_rule(statement.words):
                 # `chain ip t c { … }` is short for `add chain …`.
                 self._put_in("add", statement.words, statement)
             case _ if self._is_script:
@@ -214,7 +221,7 @@ class _Text:
 
     def _put_in(self, verb: str, words: list[str], statement: Statement) -> None:
         kind = words[0] if words else ""
-        if kind == "rule" or (kind in FAMILIES and verb in {"add", "insert"}):
+        if kind == "rule" or (verb in {"add", "insert"} and self._is_rule(words)):
             # `add ip t c …`: the word `rule` may be left out.
             self._rule(verb, words[kind == "rule" :], statement)
             return
@@ -236,6 +243,12 @@ class _Text:
             case _:
                 self._set(table, rest, statement)
 
+    def _is_rule(self, words: Sequence[str]) -> bool:
+        """Return True for the table and chain of a rule that begins with no more than them."""
+        family, *rest = words if words[:1] and words[0] in FAMILIES else ("ip", *words)
+        table = self._document.tables.get((family, rest[0])) if len(rest) > 1 else None
+        return table is not None and rest[1] in table.chains
+
     def _inside(self, words: list[str], block: Statement, *, blocks: bool = False) -> Iterator[Statement]:
         """Yield the statements of a block; raise `UnsupportedSyntax` for `words` ahead of it."""
         if words:
@@ -252,7 +265,9 @@ class _Text:
             self._set(table, rest, statement)
         elif head in _ANYWHERE:
             self._top(statement)
-        elif head not in _BLOCKS and head not in {"comment", "flags"}:
+        elif head == "flags":
+            table.dormant |= "dormant" in rest
+        elif head not in _BLOCKS and head != "comment":
             self._unparsable(statement, f"{head[:40]!r} is nothing that a table holds")
 
     def _chain(self, table: Table, words: list[str], statement: Statement) -> None:
@@ -311,7 +326,7 @@ class _Text:
         family, name, rest = _table_of(words[1:])
         table = tables.get((family, name))
         inner = _name(rest) if rest else ""
-        if table is None or verb == "reset":
+        if table is None:
             return
         chain, members = table.chains.get(inner), table.members.get(inner)
         match kind:

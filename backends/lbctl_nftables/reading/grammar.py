@@ -105,6 +105,7 @@ _LONG_FIELDS = {
     "osf": _shape("osf ( ttl WORD )? ( name | version )"),
     "ipsec": _shape("ipsec ( in | out ) ( spnum WORD )? ( ip | ip6 )? ( reqid | spi | saddr | daddr )"),
     "exthdr": _shape("exthdr WORD"),
+    "rt": _shape("rt ( ip | ip6 ) nexthop"),
     **dict.fromkeys(
         ("tcp", "ip", "sctp"),
         _shape("""WORD ( option | chunk ) ( @ WORD , WORD , WORD | WORD (
@@ -257,7 +258,7 @@ class Grammar:
         """Take the next word."""
         word = self._next
         if not word:
-            raise UnsupportedSyntax(word)
+            raise UnsupportedSyntax("the end")
         self._at += 1
         self._next = self._words[self._at]
         return word
@@ -265,7 +266,7 @@ class Grammar:
     def _expect(self, *wanted: str) -> str:
         """Take the next word, which is one of `wanted`."""
         if self._next not in wanted:
-            raise UnsupportedSyntax(self._next)
+            raise UnsupportedSyntax(self._next or "the end")
         return self._take()
 
     def _taken(self, *wanted: str) -> bool:

@@ -84,17 +84,23 @@ def _object(document: Document, entry: Json) -> None:
             caller.rules.append(document.rule(caller, words, 1, text))
         case "set" | "map":
             members = made.set_or_map(_name(value))
-            flags = value.get("flags", [])
-            members.dynamic = "dynamic" in (flags if isinstance(flags, list) else [flags])
+            members.dynamic = "dynamic" in _listed(value.get("flags"))
             members.timeout = value["timeout"] if isinstance(value.get("timeout"), int) else None
             members.elements += _elements(document, value.get("elem", []))
         case "element":
             members = made.set_or_map(_name(value))
             members.elements += _elements(document, value.get("elem", []))
-        case "table" | "counter" | "quota" | "limit" | "flowtable" | "ct helper" | "synproxy" | "secmark":
+        case "table":
+            made.dormant = "dormant" in _listed(value.get("flags"))
+        case "counter" | "quota" | "limit" | "flowtable" | "ct helper" | "synproxy" | "secmark":
             pass
         case _:
             raise UnsupportedSyntax(kind)
+
+
+def _listed(value: Json) -> list[Json]:
+    """Return a list as it is, and anything else in one."""
+    return value if isinstance(value, list) else [value]
 
 
 def _name(value: Json) -> str:
@@ -105,7 +111,7 @@ def _name(value: Json) -> str:
 
 
 def _elements(document: Document, listed: Json) -> tuple[Element, ...]:
-    return document.grammar.elements(_braces(listed if isinstance(listed, list) else [listed], 0))
+    return document.grammar.elements(_braces(_listed(listed), 0))
 
 
 def _braces(entries: list[Json], depth: int) -> list[str]:
@@ -228,8 +234,7 @@ def _nat(kind: str, value: dict[str, Json], depth: int) -> list[str]:
         made += _value(value["addr"], depth)
     if "port" in value:
         made += [":", *_value(value["port"], depth)]
-    flags = value.get("flags", [])
-    return made + [flag for flag in (flags if isinstance(flags, list) else [flags]) if isinstance(flag, str)]
+    return made + [flag for flag in _listed(value.get("flags")) if isinstance(flag, str)]
 
 
 def _value(value: Json, depth: int) -> list[str]:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.model import MAX_SLOTS
-from lbctl_netfilter.conditions import BITS, EVERY_BIT, Words, mark_of, merged, rest, spans_rest, words
+from lbctl_netfilter.conditions import (
+    BITS,
+    EVERY_BIT,
+    Words,
+    mark_of,
+    merged,
+    rest,
+    single,
+    spans_rest,
+    values_meet,
+    words,
+)
 from lbctl_netfilter.ir import Memory
 from lbctl_nftables.reading import symbols
 from lbctl_nftables.reading.grammar import number
@@ -37,6 +48,8 @@ Entry: TypeAlias = "tuple[tuple[Condition, ...], Element]"
 #: Picked numbers, from the first to the last, counted from 0, and the element that they lead to.
 Numbered: TypeAlias = "tuple[int, int, Element]"
 _EVERY_PORT = ((0, 0xFFFF),)
+#: Pairs of elements that are held against each other.
+_MOST_PAIRS = 1 << 16
 _LINKS = {"iif", "oif"}
 
 
@@ -158,6 +171,18 @@ class Lookups:
         others = rest(field, spans, BITS[self._family])
         return ((field, others),) if others is not None else ()
 
+    def overlap(self, key: Source, members: Members) -> bool:
+        """Return True if packets may match two elements: in concatenations, nft takes such intervals."""
+        entries = [conditions for conditions, _ in self.entries(key, members)]
+        wide = [each for each in entries if any(_is_wide(values) for _, values in each)]
+        if len(wide) * len(entries) > _MOST_PAIRS:
+            return True
+        return any(
+            one is not other and all(values_meet(a[1], b[1]) for a, b in zip(one, other, strict=True))
+            for one in wide
+            for other in entries
+        )
+
     def numbered(self, pick: Pick, members: Members) -> tuple[list[Numbered], bool]:
         """Return what a map has for the numbers that can be picked, and True if it has some for no number.
 
@@ -224,6 +249,10 @@ def either_port(asked: Asked, entries: Sequence[Entry]) -> Spans | None:
         found[field] += values  # type: ignore[arg-type]
     sports, dports = merged(found["sport"]), merged(found["dport"])
     return sports if sports == dports else None
+
+
+def _is_wide(values: Values) -> bool:
+    return single(values) is None
 
 
 def _masked(source: Masked, field: str) -> str:

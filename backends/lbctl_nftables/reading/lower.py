@@ -47,6 +47,7 @@ from lbctl_nftables.reading.syntax import (
     Update,
     Verdict,
     Vmap,
+    picks,
 )
 from lbctl_nftables.reading.translations import WIDEST, NoEndpoint, Translations
 from lbctl_nftables.reading.values import ask, compared, condition
@@ -109,7 +110,7 @@ def program(found: Document, family: Family, rules: int) -> Program:
         lowering = _Lowering(table, family)
         for chain in table.chains.values():
             chains[chain.place] = lowering.chain(chain)
-            if chain.hook:
+            if chain.hook and not table.dormant:
                 bases.append(Base(chain.hook, chain.priority, chain.kind, chain.place, table.name))
                 whole |= chain.hook == "postrouting" and chain.kind == "nat" and chain.declared
     return Program(family, bases, chains, whole=whole, rules=rules)
@@ -291,11 +292,15 @@ class _Lowering:
             either = either_port(asked, entries)
             if either is None and inverted:
                 raise UnsupportedSyntax(match.op)
-            if either is None:
+            if either is not None:
+                ports = fact("port", spelled("dport", either, draft.bits), inverted=inverted)
+                ask(draft, (*asked.implied, ports))
+            elif any(map(picks, self._rule.statements)) and self._lookups.overlap(key, members):
+                return self._opaque(
+                    draft, "overlap", "a packet that matches two elements picks once, not twice"
+                )
+            else:
                 return [_asking(draft, conditions) for conditions, _ in entries]
-            ask(
-                draft, (*asked.implied, fact("port", spelled("dport", either, draft.bits), inverted=inverted))
-            )
         else:
             ask(draft, asked.implied)
             if (bits := _flag_bits(key)) is not None:

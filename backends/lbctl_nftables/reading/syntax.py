@@ -177,3 +177,9 @@ class Unknown:
 
 
 Statement: TypeAlias = Match | Vmap | Verdict | Nat | SetMark | Update | Limit | Unknown
+
+
+def picks(statement: Statement) -> bool:
+    """Return True for a statement that picks a number."""
+    parts = [getattr(statement, name, None) for name in ("key", "value", "address", "port")]
+    return any(isinstance(getattr(part, "key", part), Pick) for part in parts)
