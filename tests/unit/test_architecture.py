@@ -77,11 +77,17 @@ def test_the_links_of_a_document_lead_to_files(document: str) -> None:
     assert lost == []
 
 
-@pytest.mark.parametrize("document", [name for name in DOCUMENTS if name not in {"README.md", "docs/tutorial.md"}])
+@pytest.mark.parametrize(
+    "document", [name for name in DOCUMENTS if name not in {"README.md", "docs/tutorial.md"}]
+)
 def test_the_files_that_a_document_names_exist(document: str) -> None:
     path = ROOT / document
     folders = [path.parent, *(ROOT / folder for folder in _FOLDERS)]
-    named = {name for name in _FILE.findall(path.read_text("utf-8")) if not name.startswith("/") and "NAME" not in name}
+    named = {
+        name
+        for name in _FILE.findall(path.read_text("utf-8"))
+        if not name.startswith("/") and "NAME" not in name
+    }
     lost = [name for name in sorted(named) if not any(any(folder.glob(name)) for folder in folders)]
     assert lost == []
 
