@@ -1,4 +1,4 @@
-"""The JSON documents as tables, for docs/reference.md: from the TypedDicts of `lbctl.documents`."""
+"""The JSON documents as tables: docs/json.md, from the TypedDicts of `lbctl.documents`."""
 
 from __future__ import annotations
 
@@ -11,18 +11,25 @@ from typing import Any, Literal, NotRequired, Union, get_args, get_origin
 
 from typing_extensions import is_typeddict
 
-from lbctl import documents
+from lbctl.documents import NAMES, document_type
 
 Names = Mapping[str, Any]
 
 
-def tables() -> str:
-    """Return the tables of all documents, then those of the objects in them."""
+_HEAD = """# JSON documents
+
+What `--output json` prints, generated from the types in `lbctl.documents`. Each document also has `format_version`, which is 1;
+within a version, fields are only added. Shares are strings `"p/q"` in lowest terms. [The reference](reference.md#json) has the rest.
+"""
+
+
+def page() -> str:
+    """Return the page: the tables of all documents, then those of the objects in them."""
     commands: dict[type, list[str]] = {}
-    for name in documents.NAMES:
-        commands.setdefault(document(name), []).append(name)
+    for name in NAMES:
+        commands.setdefault(document_type(name), []).append(name)
     inner: dict[type, None] = {}
-    parts = []
+    parts = [_HEAD]
     for each, names in commands.items():
         parts.append(_table(f"Document {_listed(names)}", each))
         for found in _objects(each):
@@ -31,17 +38,10 @@ def tables() -> str:
     return "\n".join(parts)
 
 
-def document(name: str) -> type:
-    """Return the type of a document."""
-    module, kind = documents._TYPES[name]
-    found: type = getattr(import_module(f"lbctl.documents.{module}"), kind)
-    return found
-
-
 def _table(title: str, each: type) -> str:
     doc = inspect.getdoc(each) or ""
     about = " ".join(doc.split()) if not doc.startswith("dict(") and "TypedDict" not in doc else ""
-    lines = [f"### {title}", "", *([about, ""] if about else []), "| field | type |", "|---|---|"]
+    lines = [f"## {title}", "", *([about, ""] if about else []), "| field | type |", "|---|---|"]
     for field, hint in _hints(each).items():
         optional = field not in each.__required_keys__  # type: ignore[attr-defined]
         lines.append(f"| `{field}`{' (optional)' if optional else ''} | {_spelled(hint)} |")
@@ -75,7 +75,7 @@ def _spelled(hint: Any) -> str:
     """A type in words of JSON."""
     origin, inner = get_origin(hint), get_args(hint)
     if is_typeddict(hint):
-        names = [name for name in documents.NAMES if document(name) is hint]
+        names = [name for name in NAMES if document_type(name) is hint]
         anchor = f"document-{'-'.join(names)}" if names else f"object-{_name(hint).lower()}"
         return f"[{_listed(names) if names else _name(hint)}](#{anchor})"
     if origin is NotRequired:
