@@ -18,8 +18,9 @@ Names = Mapping[str, Any]
 
 _HEAD = """# JSON documents
 
-What `--output json` prints, generated from the types in `lbctl.documents`. Each document also has `format_version`, which is 1;
-within a version, fields are only added. Shares are strings `"p/q"` in lowest terms. [The reference](reference.md#json) has the rest.
+What `--output json` prints, generated from the types in `lbctl.documents`. Each document also has
+`format_version`, which is 1; within a version, fields are only added. Shares are strings `"p/q"` in lowest
+terms. [The reference](reference.md#json) has the rest.
 """
 
 
