@@ -1,8 +1,8 @@
 """Backends in memory, for what the engine and the commands do with any backend.
 
 `Paper` is a `Backend` and no more, `ReadingPaper` a `Reader`, and `MigratingPaper` a `Migrator` too. Their
-rules are those of `support.paper_rules`. They keep the contract of `lbctl.spi`: a change is atomic per family,
-and what is refused has changed nothing.
+rules are those of `support.paper_rules`. They keep the contract of `lbctl.spi`: a change is atomic per
+family, and what is refused has changed nothing.
 """
 
 from __future__ import annotations

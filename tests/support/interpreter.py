@@ -121,10 +121,9 @@ class Kernel:
                         return False
                 case SetMark(marking):
                     self.mark, self.connmark = _known(*marking.apply(self.mark, self.connmark))
-                case Memory():
+                case Memory() if step.asks and not step.inverted:
                     # A new client is in no list.
-                    if step.asks and not step.inverted:
-                        return False
+                    return False
                 case Match(where):
                     if not _meets(where, packet):
                         return False
