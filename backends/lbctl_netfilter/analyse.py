@@ -411,7 +411,10 @@ class _Family:
         """Parts of a selector that are to be followed, or were for fewer reasons."""
         selector, parts = result.selector, result.walk.parts
         led = selector.led
-        found = parts.mapped | parts.marked if Kind.MARK in led else parts.mapped
+        # Another endpoint of a part is nothing to services of marks alone.
+        found = parts.mapped if led - {Kind.MARK} else {}
+        if Kind.MARK in led:
+            found = found | parts.marked
         most = _MOST_PARTS
         for where, part in found.items():
             own = selectors.get(where)
