@@ -1,7 +1,7 @@
 """Whatever bytes come in, every reader ends soon, fails only in words, drops nothing and says nothing false.
 
-A number names a text, and a failure shows it. LBCTL_FUZZ_FROM is the first one, LBCTL_FUZZ_TEXTS how many there
-are, and LBCTL_FUZZ_SECONDS the CPU time that is spent in any case: for long runs by hand.
+A number names a text, and a failure shows it. LBCTL_FUZZ_FROM is the first one, LBCTL_FUZZ_TEXTS how many
+there are, and LBCTL_FUZZ_SECONDS the CPU time that is spent in any case: for long runs by hand.
 """
 
 import os

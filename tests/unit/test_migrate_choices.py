@@ -139,9 +139,7 @@ def test_what_stands_behind_a_narrower_rule_stays() -> None:
 def test_rules_that_serve_what_stays_too_cannot_be_separated() -> None:
     shared = "ipv4 local:80/tcp,local:81/tcp nth to 8001 -"
     desk = holding(shared, "ipv4 local:80/tcp nth to 8002", "[docker] ipv4 local:81/tcp nth to 8003")
-    with pytest.raises(
-        ApplyFailed, match=r"of local:80/tcp \(ipv4\) serve local:81/tcp \(ipv4\) too"
-    ):
+    with pytest.raises(ApplyFailed, match=r"of local:80/tcp \(ipv4\) serve local:81/tcp \(ipv4\) too"):
         desk.plan("right")
 
 
