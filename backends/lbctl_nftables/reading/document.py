@@ -353,7 +353,13 @@ class _Text:
 
 def _is_block(words: Sequence[str]) -> bool:
     """Return True for `table …`, `add chain …` and their like."""
-    return words[0] in _BLOCKS or (words[0] in _MAKING and len(words) > 1 and words[1] in _BLOCKS)
+    match words:
+        case [verb, kind, *_] if verb in _MAKING:
+            return kind in _BLOCKS
+        case [kind, *_]:
+            return kind in _BLOCKS
+        case _:
+            return False
 
 
 def _table_of(words: Sequence[str]) -> tuple[str, str, list[str]]:
