@@ -6,13 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+
 from support.architecture import circles, mermaid, modules, packages, reduced
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "explanation" / "architecture.md"
 _FUNCTION = re.compile(r'\["(lbctl\w*(?:\.\w+)+)"\]')
 _LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
-#: Files and folders of the repository, as the documents for engineers name them: `src/lbctl/x.py`, `cli/x.py`.
+#: Files and folders as the documents for engineers name them: `src/lbctl/x.py`, `cli/x.py`, `reading/`.
 _FILE = re.compile(r"`([A-Za-z0-9_./*-]+(?:\.(?:py|md|toml|txt|yaml|json)|/))`")
 #: Where a name without its whole path is looked for.
 _FOLDERS = ("", "src/lbctl", "backends", "backends/lbctl_nftables", "backends/lbctl_iptables", "tests")
@@ -70,6 +71,10 @@ DOCUMENTS = [
 ]
 
 
+#: These name files of a user's host.
+FOR_USERS = {"README.md", "SECURITY.md", "docs/reference.md", "docs/tutorial.md"}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_the_links_of_a_document_lead_to_files(document: str) -> None:
     path = ROOT / document
@@ -77,11 +82,15 @@ def test_the_links_of_a_document_lead_to_files(document: str) -> None:
     assert lost == []
 
 
-@pytest.mark.parametrize("document", [name for name in DOCUMENTS if name not in {"README.md", "docs/tutorial.md"}])
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if name not in FOR_USERS])
 def test_the_files_that_a_document_names_exist(document: str) -> None:
     path = ROOT / document
     folders = [path.parent, *(ROOT / folder for folder in _FOLDERS)]
-    named = {name for name in _FILE.findall(path.read_text("utf-8")) if not name.startswith("/") and "NAME" not in name}
+    named = {
+        name
+        for name in _FILE.findall(path.read_text("utf-8"))
+        if not name.startswith("/") and "NAME" not in name
+    }
     lost = [name for name in sorted(named) if not any(any(folder.glob(name)) for folder in folders)]
     assert lost == []
 
