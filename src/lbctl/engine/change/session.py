@@ -14,7 +14,7 @@ from lbctl.spi import AUTO, Choice, backends, select, survey
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lbctl.engine.record.history import Entry
+    from lbctl.engine.record.history import HistoryEntry
     from lbctl.host import Host
     from lbctl.model import Intent, Program
     from lbctl.spi import Backend, Candidate, Capabilities, Driver
@@ -114,7 +114,7 @@ class Session:
         drivers = (d for c in self.candidates if c.backend.name == backend for d in c.probe.drivers)
         return next((d.store for d in drivers if d.name == driver), "")
 
-    def like(self, entry: Entry) -> Session:
+    def like(self, entry: HistoryEntry) -> Session:
         """A session as the one that brought about a state: on its store, by its driver if that can be used.
 
         Raises `NoBackend` where nothing reaches that store any more.

@@ -20,7 +20,7 @@ from lbctl.model import read_record
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from lbctl.engine.record.history import Entry
+    from lbctl.engine.record.history import HistoryEntry
     from lbctl.host import Host
     from lbctl.model import Shape
 
@@ -61,8 +61,8 @@ class Trial:
     namespace: str | None
     #: The state to return to, and its owner.
     owner: str
-    before: Entry
-    #: The rules of others that went, as `Entry.retired`.
+    before: HistoryEntry
+    #: The rules of others that went, as `HistoryEntry.retired`.
     retired: str = ""
     #: What the reverter did, in words.
     report: str = ""
@@ -235,7 +235,7 @@ def _read(host: Host, owner: str) -> Trial | None:
     return Trial(**fields, state=state, before=before)
 
 
-def _before(text: str) -> Entry:
+def _before(text: str) -> HistoryEntry:
     # Number 0 is the host without rules, which no file of the history stands for.
     return history.from_text(text, first=0)
 

@@ -70,7 +70,7 @@ def try_out(session: Session, way: Way, seconds: float) -> tuple[Trial, list[str
     return tried, notes
 
 
-def _before(session: Session, way: Way) -> history.Entry:
+def _before(session: Session, way: Way) -> history.HistoryEntry:
     if isinstance(way, Migration):
         record_start(way)
         entry = upcoming(way)
