@@ -79,13 +79,16 @@ class _Result:
     hook: Hook
     selector: Found
     walk: Walk
-    population: Population
+    #: None when the services were made.
+    population: Population | None
     source: tuple[SourceNat | None, tuple[int, ...]]
     anew: frozenset[object]
     #: The kinds of services that they are of, and what these are not about: those of marks, and others.
     kinds: Sequence[Kind] = ()
     past: dict[bool, list[Past]] = field(default_factory=dict)
     found: Sequence[Followed] = ()
+    #: What the selector was known to lead to when they were made.
+    led: frozenset[Kind] = frozenset()
 
 
 class _Known(NamedTuple):
@@ -147,10 +150,11 @@ class Analysis:
 
     def correct(self) -> None:
         """Give all findings of a ladder its one correction; the last thing to do."""
-        cures: dict[int, Lines] = {}
-        for family in self._families:
-            cures = family.cures() | cures
         findings = self._log.findings
+        wanted = {found.line for found in findings if found.code in CURED and found.corrected}
+        cures: dict[int, Lines] = {}
+        for family in self._families if wanted else ():
+            cures = family.cures(wanted) | cures
         for number, found in enumerate(findings):
             cure = cures.get(found.line)
             if cure and found.code in CURED and found.corrected:
@@ -293,9 +297,9 @@ class _Family:
                 if kept.get(id(rule.origin)):
                     rule.remarks = tuple(each for each in rule.remarks if each != "port-range-target")
 
-    def cures(self) -> dict[int, Lines]:
-        """By the line of a rung, the one correction of its ladder."""
-        return self._findings.ladders(self.found)
+    def cures(self, wanted: Collection[int]) -> dict[int, Lines]:
+        """By the line of a rung, the one correction of its ladder, for ladders with some of these lines."""
+        return self._findings.ladders(self.found, wanted)
 
     def _finished(self, found: Followed, movers: Movers) -> ReadService:
         """The service, with what its shares depend on beside its rules."""
@@ -361,17 +365,33 @@ class _Family:
             if len(self.found) + len(results) >= MOST_SERVICES:
                 self._refuse(selector.leaves, f"more than {MOST_SERVICES} services")
                 break
-            if selector.where not in results:
-                result = self._at(hook, selector, followed)
-                if result is None:
+            known = results.get(selector.where)
+            if known is None or (known.population is None and known.led != selector.led):
+                known = self._at(hook, selector, followed)
+                if known is None:
                     continue
-                results[selector.where] = result
-            waiting += self._parts(results[selector.where], selectors)
+                results[selector.where] = known
+                if known.hook is hook and not known.walk.parts.any:
+                    # The population of a service takes more memory than all else of it.
+                    self._build(known, {})
+            waiting += self._parts(known, selectors)
         mine = [result for result in results.values() if result.hook is hook]
+        whole = [result for result in mine if result.population is not None]
+        for result in whole:
+            result.kinds = self._kinds(result, result.population)
+        for result in whole:
+            self._build(result, results)
         for result in mine:
-            result.kinds = self._kinds(result)
-        for result in mine:
-            result.found = [self._keep(each) for each in self._services(result, results)]
+            result.found = [self._keep(each) for each in result.found]
+
+    def _build(self, result: _Result, at: Mapping[Selector, _Result]) -> None:
+        """Make the services of a selector."""
+        if result.population is None:
+            return
+        result.led = frozenset(result.selector.led)
+        result.kinds = self._kinds(result, result.population)
+        result.found = list(self._services(result, result.population, at))
+        result.population = None
 
     def _at(self, hook: Hook, selector: Found, followed: dict[Selector, _Known] | None) -> _Result | None:
         """What becomes of the connections of a selector, which may be known from another hook."""
@@ -390,7 +410,7 @@ class _Family:
     def _parts(self, result: _Result, selectors: dict[Selector, Found]) -> Iterator[Found]:
         """Parts of a selector that are to be followed, or were for fewer reasons."""
         selector, parts = result.selector, result.walk.parts
-        led = selector.kinds | selector.part_of
+        led = selector.led
         found = parts.mapped | parts.marked if Kind.MARK in led else parts.mapped
         most = _MOST_PARTS
         for where, part in found.items():
@@ -444,10 +464,10 @@ class _Family:
             here = settled(plain, program.chains, first)
             hook = Hook("postrouting", passed, here, self._bits, program.rules)
             result = self._followed(hook, found.selector)
-            if result is None:
+            if result is None or result.population is None:
                 continue
-            result.kinds = self._kinds(result)
-            for chosen in self._services(result, {}):
+            result.kinds = self._kinds(result, result.population)
+            for chosen in self._services(result, result.population, {}):
                 if chosen.service.action != "snat" or len(chosen.service.backends) < 2:
                     continue
                 if not self._depends_on_more(chosen.walk, behind):
@@ -539,9 +559,11 @@ class _Family:
             self._analysis.movers.setdefault(counter, {})[mine] = None
         return _Result(hook, selector, walk, population, source, anew)
 
-    def _services(self, result: _Result, at: Mapping[Selector, _Result]) -> Iterator[Followed]:
+    def _services(
+        self, result: _Result, population: Population, at: Mapping[Selector, _Result]
+    ) -> Iterator[Followed]:
         """The services of a selector, when it is known which of its parts have their own."""
-        hook, selector, walk, population = result.hook, result.selector, result.walk, result.population
+        hook, selector, walk = result.hook, result.selector, result.walk
         for kind in result.kinds:
             past = self._past(result, kind, at)
             family = self._program.family
@@ -583,15 +605,17 @@ class _Family:
                 found.append(Past(conditions, part.rule))
         return found
 
-    def _kinds(self, result: _Result) -> tuple[Kind, ...]:
+    def _kinds(self, result: _Result, population: Population | None) -> tuple[Kind, ...]:
         """The kinds of services that connections are of."""
-        found = self._led(result.selector, result.walk, result.population)
-        return tuple(kind for kind in found if is_balanced(result.walk, result.population, kind))
+        if population is None:
+            return ()
+        found = self._led(result.selector, result.walk, population)
+        return tuple(kind for kind in found if is_balanced(result.walk, population, kind))
 
     def _led(self, selector: Found, walk: Walk, population: Population) -> Iterator[Kind]:
         mapped = any(state.out is not None and state.out.end is End.ENDPOINT for state in population.states)
         by_mark = any(visit.rule.asks_mark and visit.rule.maps for visit in walk.visits)
-        led = selector.kinds | selector.part_of
+        led = selector.led
         if mapped and (Kind.NAT in led or by_mark):
             yield Kind.NAT
         elif Kind.NAT in selector.kinds and not mapped and not walk.doubts:

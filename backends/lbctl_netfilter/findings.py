@@ -15,7 +15,7 @@ from lbctl_netfilter.log import percent, shown
 from lbctl_netfilter.selectors import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from lbctl.model import Family, ReadService
     from lbctl_netfilter.conditions import Selector
@@ -157,11 +157,11 @@ class Findings:
 
     # -- one correction for each ladder
 
-    def ladders(self, found: Sequence[Followed]) -> dict[int, Lines]:
-        """By the line of a rung, the one correction of its ladder, with all that is to be mended in it."""
+    def ladders(self, found: Sequence[Followed], wanted: Collection[int]) -> dict[int, Lines]:
+        """By the line of a rung, the one correction of its ladder; of ladders with none wanted, nothing."""
         cures: dict[int, Lines] = {}
         for each in found:
-            if each.kind is Kind.MARK:
+            if each.kind is Kind.MARK or not any(visit.rule.line in wanted for visit in each.walk.visits):
                 continue
             for rungs in _rungs(each.walk):
                 if not any(_is_rung(step) for visit in rungs for step in visit.rule.steps):
@@ -504,10 +504,13 @@ def _rungs(walk: Walk) -> Iterator[list[Visit]]:
             continue
         kept: list[Visit] = []
         for i, visit in enumerate(visits):
-            left = visit.arriving - (visit.matched or 0)
             if (
                 visit.rule.act in _KEEPING
-                or (i + 1 < len(visits) and visit.matched and visits[i + 1].arriving == left)
+                or (
+                    i + 1 < len(visits)
+                    and visit.matched
+                    and visits[i + 1].arriving == visit.arriving - visit.matched
+                )
                 or (i + 1 == len(visits) and visit.rule.act in JUMPS)
                 or (visit.rule.marks and _is_guarded(visit.rule))
             ):

@@ -91,6 +91,11 @@ class Parts:
         return self._marked | pending
 
     @property
+    def any(self) -> bool:
+        """True where there are parts."""
+        return bool(self.mapped or self._marked or self._pending)
+
+    @property
     def unknown_bits(self) -> int:
         """The bits of the packet's mark that parts may have set."""
         bits = 0

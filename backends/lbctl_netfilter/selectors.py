@@ -42,6 +42,11 @@ class Found:
     part_of: set[Kind] = field(default_factory=set)
 
     @property
+    def led(self) -> set[Kind]:
+        """What they lead to, by themselves or as a part of others."""
+        return self.kinds | self.part_of
+
+    @property
     def is_part(self) -> bool:
         """True where it is a part of another selector, and nothing else."""
         return bool(self.part_of) and not self.kinds

@@ -67,6 +67,13 @@ def test_what_nft_takes_is_read(network: Network, sample: nft_samples.Sample) ->
         judged(f"nft: {sample}", network, fuzzed_rules.beside_native([rule]), "nft")
 
 
+@pytest.mark.parametrize("command", nft_samples.COMMANDS)
+def test_commands_that_nft_takes_are_read(network: Network, command: str) -> None:
+    text = f"{fuzzed_rules.beside_native([])}{command}\n"
+    assert loads(network, text, "nft")
+    assert wrong_with(text) == []
+
+
 @pytest.mark.parametrize("sample", extensions.SAMPLES, ids=str)
 def test_what_iptables_takes_is_read(network: Network, sample: extensions.Sample) -> None:
     tools = restores(sample.program)

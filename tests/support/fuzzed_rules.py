@@ -56,7 +56,7 @@ def beside_native(rules: Sequence[str]) -> str:
         f"tcp dport {BYSTANDER} dnat to 10.0.0.2:443",
     ]
     body = "\n".join([*rules, *ladder])
-    pre = f"chain pre {{\n{nft_samples.NAT}; policy accept;\n{body}\n}}\n"
+    pre = f"chain other {{ }}\nchain pre {{\n{nft_samples.NAT}; policy accept;\n{body}\n}}\n"
     return f"table ip t {{\n{nft_samples.OBJECTS}{pre}}}\n"
 
 

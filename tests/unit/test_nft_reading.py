@@ -672,3 +672,39 @@ def test_the_rungs_of_a_ladder_ask_for_the_same() -> None:
         [rule.replace("dport 80", f"dport {port}") for port in (80, 81) for rule in RIGHT["a ladder"][0]],
     ):
         assert "selectors-differ" not in codes(read(chain(*rules)))
+
+
+def test_elements_that_overlap_pick_once() -> None:
+    either = "tcp sport . tcp dport { 0-65535 . 80, 80 . 0-65535 }"
+    apart = "tcp sport . tcp dport { 0-65535 . 80, 80 . 81-90 }"
+    ends = ("numgen inc mod 2 0 dnat to 10.0.0.1", "dnat to 10.0.0.2")
+    overlapping, disjoint = (read(chain(*(f"{each} {end}" for end in ends))) for each in (either, apart))
+    assert only_inexact(overlapping)
+    assert {each.what for each in overlapping.unsupported} == {"overlap"}
+    assert disjoint.unsupported == ()
+
+
+def test_the_kernel_calls_no_chain_of_a_dormant_table() -> None:
+    rules = chain("tcp dport 80 dnat to 10.0.0.1")
+    assert len(read(rules).services) == 1
+    assert read(rules.replace("{", "{ flags dormant;", 1)).services == ()
+    table = {"table": {"family": "ip", "name": "t", "flags": ["dormant"]}}
+    base = {"family": "ip", "table": "t", "name": "c", "type": "nat", "hook": "prerouting", "prio": -100}
+    rule = {"family": "ip", "table": "t", "chain": "c", "expr": [{"dnat": {"addr": "10.0.0.1"}}]}
+    for objects, services in (([table, {"chain": base}], 0), ([{"chain": base}], 1)):
+        assert len(read(json.dumps({"nftables": [*objects, {"rule": rule}]})).services) == services
+
+
+@pytest.mark.parametrize("command", ["add t c", "add ip t c", "ip t c", "rule ip t c", "add rule ip t c"])
+def test_a_rule_needs_few_words(command: str) -> None:
+    rules = chain("tcp dport 443 dnat to 10.0.0.1")
+    found = read(f"{rules}{command} tcp dport 80 dnat to 10.0.0.2\n")
+    assert found.accept
+    assert {each.dport for each in found.services} == {"443", "80"}
+
+
+def test_a_statement_that_is_none_refuses_its_own_line() -> None:
+    rules = chain("tcp dport 443 dnat to 10.0.0.1", more="set s { elements = { 1 . }\n}\n")
+    found = read(rules)
+    assert [each.line for each in found.findings if each.code == "unparsable-line"] == [2]
+    assert [each.dport for each in found.services] == ["443"]

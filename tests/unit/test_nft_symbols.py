@@ -3,7 +3,8 @@
 import pytest
 
 from lbctl_nftables.reading import read, symbols
-from lbctl_nftables.reading.grammar import Field, Masked, Match, rule
+from lbctl_nftables.reading.grammar import Grammar
+from lbctl_nftables.reading.syntax import Field, Masked, Match
 
 #: Field, a value as nft prints it with some option, and the one spelling of it.
 SPELLINGS = [
@@ -63,7 +64,7 @@ def test_a_value_has_one_spelling(field: str, word: str, spelling: str) -> None:
     ],
 )
 def test_flags_under_a_mask_have_several_forms(text: str) -> None:
-    [match], _ = rule(
+    [match], _ = Grammar().rule(
         text.replace(",", " , ").replace("|", " | ").replace("(", "( ").replace(")", " )").split()
     )
     assert isinstance(match, Match)

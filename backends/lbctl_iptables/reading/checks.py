@@ -115,6 +115,7 @@ class _Checks:
         self._log.find(code, severity, rule.line, rule.text, message, corrected)
 
     def _remark(self, code: str, meaning: ir.Rule, rule: Rule) -> None:
+        self._log.accept &= code != "unparsable-line"
         found = self._found(code, meaning, rule)
         if found is not None:
             self._find(code, *found)
@@ -155,16 +156,15 @@ class _Checks:
             case "family-mismatch":
                 return ERROR, rule, f"{reason}: {_REFUSED}", corrections.other_family(rule)
             case "unparsable-line":
-                self._log.accept = False
                 return ERROR, rule, reason
-            case "dnat-range":
-                message = f"DNAT to {len(meaning.to)} addresses hashes {meaning.by}: 100 % of a client's "
-                message += "connections go to the same one, and none take turns"
-                return WARNING, rule, reason or message, _in_turn(meaning, rule, "to-destination")
-            case "snat-pool":
-                message = f"SNAT to {len(meaning.to)} addresses hashes {meaning.by}: 100 % of a client's "
-                message += "connections leave from the same one, and none take turns"
-                return INFO, rule, reason or message, _in_turn(meaning, rule, "to-source")
+            case "dnat-range" | "snat-pool":
+                side, verb = ("destination", "go to") if code == "dnat-range" else ("source", "leave from")
+                message = (
+                    f"{rule.spec.target} to {len(meaning.to)} addresses hashes {meaning.by}: 100 % of a "
+                )
+                message += f"client's connections {verb} the same one, and none take turns"
+                severity = WARNING if code == "dnat-range" else INFO
+                return severity, rule, reason or message, _in_turn(meaning, rule, f"to-{side}")
             case "port-range-target":
                 message = "a range of ports without --random: 100 % of connections go to "
                 message += f"{shown(meaning.to[0][0])}, the first one"

@@ -306,24 +306,24 @@ class _Run:
 
     def command(self, line: Line, spec: Spec, store: Store, name: str) -> None:
         """Carry out a command on a table."""
-        command = spec.command
-        if command in _IDLE:
+        if spec.command in _IDLE:
             return
-        if command == "":
+        if spec.command == "":
             _unparsable(self._log, line, "a rule without -A, -I, -R or -D")
             return
         table = self.stores[store].get(name) if store in self.stores else None
         if table is None:
             table = self.stores.setdefault(store, {})[name] = Table(name)
-        if command == "declare":
-            self._declare(line, spec, table)
-            return
-        table.fragment |= line.restored or line.program is None
-        if command in _WITH_RULE:
+        table.fragment |= spec.command != "declare" and (line.restored or line.program is None)
+        if spec.command in _WITH_RULE:
             self._with_rule(line, spec, store, table)
-            return
-        chain = table.chains.get(spec.chain)
-        match command:
+        else:
+            self._with_chain(line, spec, table)
+
+    def _with_chain(self, line: Line, spec: Spec, table: Table) -> None:
+        match spec.command:
+            case "declare":
+                self._declare(line, spec, table)
             case "new-chain":
                 self._new_chain(line, spec.chain, table)
             case "flush":
@@ -331,13 +331,13 @@ class _Run:
                     each.rules.clear()
             case "delete-chain":
                 for each in self._named(line, spec, table):
-                    if not each.rules and each.name not in BUILTIN[name]:
+                    if not each.rules and each.name not in BUILTIN[table.name]:
                         del table.chains[each.name]
             case "policy":
                 _chain(table, line, spec.chain).policy = spec.words[0] if spec.words else "ACCEPT"
                 table.whole |= line.program is None and not line.restored
-            case "rename-chain" if spec.words and chain is not None:
-                self._rename(line, chain, spec.words[0], table)
+            case "rename-chain" if spec.words and spec.chain in table.chains:
+                self._rename(line, table.chains[spec.chain], spec.words[0], table)
 
     def _named(self, line: Line, spec: Spec, table: Table) -> Collection[Chain]:
         """The chain that a command names, if it is there; all for a command that names none."""

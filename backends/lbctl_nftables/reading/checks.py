@@ -9,15 +9,14 @@ from lbctl_netfilter.findings import SEVERITIES
 from lbctl_netfilter.ir import Draw, PickKind
 from lbctl_nftables.reading import corrections
 from lbctl_nftables.reading.corrections import read_of
-from lbctl_nftables.reading.grammar import Match, Nat, Pick, SetMark, Unknown
 from lbctl_nftables.reading.lower import HOOKS_OF
+from lbctl_nftables.reading.syntax import Match, Nat, Pick, SetMark, Unknown, picks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from lbctl_netfilter import ir
     from lbctl_nftables.reading.document import Chain, Document, Rule
-    from lbctl_nftables.reading.grammar import Statement
 
 _DESTINATION = {"dnat", "redirect"}
 #: What becomes of connections by a rule that nft refuses.
@@ -25,65 +24,76 @@ _REFUSED = "the kernel refuses the rule, so that 0 % of connections meet it"
 
 
 def of_document(found: Document) -> None:
-    """What can be seen without following anything."""
-    for table in found.tables.values():
-        for chain in table.chains.values():
-            seen: dict[str, Rule] = {}
-            before: Rule | None = None
-            for rule in chain.rules:
-                _place_of(found, chain, rule)
+    """Report what can be seen without following connections."""
+    for chain in _chains(found):
+        seen: dict[str, Rule] = {}
+        before: Rule | None = None
+        for rule in chain.rules:
+            nat, marks = None, False
+            for statement in rule.statements:
+                if isinstance(statement, Nat):
+                    nat = nat or statement
+                else:
+                    marks |= isinstance(statement, SetMark)
+            if nat is not None and chain.hook:
+                _place_of(found, chain, rule, nat)
+            if nat is not None and before is not None:
                 _differs(found, before, rule)
-                before = rule
-                if any(isinstance(s, (Nat, SetMark)) for s in rule.statements):
-                    if rule.text in seen:
-                        message = f"the same rule as in line {seen[rule.text].line}: 2 rules where 1 is meant"
-                        found.find(
-                            "duplicate-rules", Severity.WARNING, rule.line, rule.text, message, rule.text
-                        )
-                    seen.setdefault(rule.text, rule)
+            before = rule if nat is not None else None
+            if nat is not None or marks:
+                first = seen.setdefault(rule.text, rule)
+                if first is not rule:
+                    message = f"the same rule as in line {first.line}: 2 rules where 1 is meant"
+                    _warn(found, "duplicate-rules", rule, message, rule.text)
 
 
 def of_others(found: Document) -> None:
-    """What tables of other families pick: they are not followed."""
-    for table in found.tables.values():
-        if table.family in {"ip", "ip6", "inet"}:
+    """Report what tables of other families pick: they are not followed."""
+    for chain in _chains(found):
+        if chain.family in {"ip", "ip6", "inet"}:
             continue
-        for chain in table.chains.values():
-            for rule in chain.rules:
-                if any(isinstance(s, Unknown) or _picks(s) for s in rule.statements):
-                    reason = f"rules of family {table.family} are not followed"
-                    found.skip(rule.line, rule.text, table.family, reason)
+        for rule in chain.rules:
+            if any(isinstance(each, Unknown) or picks(each) for each in rule.statements):
+                reason = f"rules of family {chain.family} are not followed"
+                found.log.cannot(rule.line, rule.text, chain.family, reason)
 
 
-def _picks(statement: Statement) -> bool:
-    keys = [getattr(statement, name, None) for name in ("key", "value", "address", "port")]
-    return any(isinstance(getattr(key, "key", key), Pick) for key in keys)
+def _chains(found: Document) -> Iterator[Chain]:
+    return (chain for table in found.tables.values() for chain in table.chains.values())
 
 
-def _differs(found: Document, before: Rule | None, rule: Rule) -> None:
-    """A ladder's next rung that asks for something else."""
-    if before is None or not all(any(isinstance(s, Nat) for s in each.statements) for each in (before, rule)):
+def _warn(found: Document, code: str, rule: Rule, message: str, *corrected: str) -> None:
+    found.log.find(code, SEVERITIES[code], rule.line, rule.text, message, corrected)
+
+
+def _differs(found: Document, before: Rule, rule: Rule) -> None:
+    """Report the next rung of a ladder if it asks for something else."""
+    above, here = _turn(before), _turn(rule)
+    if above is None or here is None or above.modulus != here.modulus + 1:
         return
-    (above, wide), (here, narrow) = _rung(before), _rung(rule)
-    if above is None or here is None or above.modulus != here.modulus + 1 or wide == narrow:
-        return
-    message = f"one of {here.modulus} behind one of {above.modulus} in line {before.line}, but it asks for "
-    message += f"{' '.join(narrow) or 'everything'} where line {before.line} asks for "
-    message += f"{' '.join(wide) or 'everything'}: they share nothing"
-    found.find("selectors-differ", Severity.ERROR, rule.line, rule.text, message)
+    wide, narrow = _asked(before), _asked(rule)
+    if wide != narrow:
+        message = f"one of {here.modulus} behind one of {above.modulus} in line {before.line}, but it asks "
+        message += f"for {' '.join(narrow) or 'everything'} where line {before.line} asks for "
+        message += f"{' '.join(wide) or 'everything'}: they share nothing"
+        _warn(found, "selectors-differ", rule, message)
 
 
-def _rung(rule: Rule) -> tuple[Pick | None, list[str]]:
-    """The turn that a rule of a ladder waits for, and what it asks beside it."""
-    matches = [s for s in rule.statements if isinstance(s, Match)]
-    turns = [s.key for s in matches if isinstance(s.key, Pick) and s.key.kind == "inc"]
-    return turns[0] if len(turns) == 1 else None, [s.text for s in matches if not isinstance(s.key, Pick)]
+def _turn(rule: Rule) -> Pick | None:
+    """Return the turn that a rule of a ladder waits for."""
+    keys = [each.key for each in rule.statements if isinstance(each, Match)]
+    turns = [key for key in keys if isinstance(key, Pick) and key.kind == "inc"]
+    return turns[0] if len(turns) == 1 else None
 
 
-def _place_of(found: Document, chain: Chain, rule: Rule) -> None:
-    nat = next((s for s in rule.statements if isinstance(s, Nat)), None)
-    if nat is None or not chain.hook:
-        return
+def _asked(rule: Rule) -> list[str]:
+    """Return what a rule asks beside a turn."""
+    return [
+        each.text for each in rule.statements if isinstance(each, Match) and not isinstance(each.key, Pick)
+    ]
+
+
+def _place_of(found: Document, chain: Chain, rule: Rule, nat: Nat) -> None:
     places = HOOKS_OF[nat.kind in _DESTINATION]
     if chain.kind != "nat":
         message = f"{nat.kind} in a chain of type {chain.kind}, and not nat: {_REFUSED}"
@@ -92,15 +102,14 @@ def _place_of(found: Document, chain: Chain, rule: Rule) -> None:
     else:
         return
     place = chain.hook if chain.hook in places else places[0]
-    corrected = corrections.chained(chain, place, [rule])
-    found.find("wrong-table", Severity.ERROR, rule.line, rule.text, message, *corrected)
+    _warn(found, "wrong-table", rule, message, *corrections.chained(chain, place, [rule]))
 
 
 def of_rules(
     found: Document, rules: Iterable[ir.Rule], chains: Mapping[str, ir.Chain], is_lost: Callable[[Rule], bool]
 ) -> None:
     """What turned up while rules were lowered and followed."""
-    of_place = {chain.place: chain for table in found.tables.values() for chain in table.chains.values()}
+    of_place = {chain.place: chain for chain in _chains(found)}
     for rule in rules:
         read = read_of(rule)
         for target in rule.targets:
@@ -109,7 +118,7 @@ def of_rules(
                 message = f"chain {name} is not in this text: without it, nft loads 0 of its rules"
                 place = of_place[read.place]
                 lines = corrections.chained(place, place.hook, [read], empty=name)
-                found.find("undefined-chain", Severity.ERROR, read.line, read.text, message, *lines)
+                found.log.find("undefined-chain", Severity.ERROR, read.line, read.text, message, lines)
         for step in rule.steps:
             if isinstance(step, Draw) and not step.hits:
                 _never(found, step, read)
@@ -121,7 +130,7 @@ def _never(found: Document, step: Draw, read: Rule) -> None:
     """A number that is never one of those that are asked for."""
     code = "probability-zero" if step.pick.kind is PickKind.DICE else "packet-out-of-range"
     message = "0 % of connections match: the number is never one of these"
-    found.find(code, SEVERITIES[code], read.line, read.text, message, *corrections.reachable(read))
+    _warn(found, code, read, message, *corrections.reachable(read))
 
 
 def _remark(found: Document, code: str, rule: ir.Rule, read: Rule, *, lost: bool) -> None:
@@ -151,4 +160,4 @@ def _remark(found: Document, code: str, rule: ir.Rule, read: Rule, *, lost: bool
             lines = corrections.larger(read)
         case _:
             return
-    found.find(code, SEVERITIES[code], read.line, read.text, message, *lines)
+    _warn(found, code, read, message, *lines)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.model import decimal, schedule
 from lbctl_nftables import layout
-from lbctl_nftables.reading.grammar import Lookup, Match, Nat, Pick, SetMark, Verdict
+from lbctl_nftables.reading.syntax import Lookup, Match, Nat, Pick, SetMark, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -12,48 +12,30 @@ from typing import TYPE_CHECKING
 
 from lbctl.model import Severity, decimal
 from lbctl_netfilter.log import Log
-from lbctl_nftables.reading import grammar
-from lbctl_nftables.reading.grammar import Strange
-from lbctl_nftables.reading.words import LIMIT, Words, split
-from lbctl_rules.shell import HARMLESS, Script, Trouble, program_at, without_redirections
+from lbctl_nftables.reading import script
+from lbctl_nftables.reading.grammar import Grammar, seconds, unquoted
+from lbctl_nftables.reading.syntax import UnsupportedSyntax
+from lbctl_nftables.reading.words import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from lbctl_nftables.reading.grammar import Element, Statement
-    from lbctl_rules.shell import Command, Here
+    from lbctl_nftables.reading import syntax
+    from lbctl_nftables.reading.syntax import Element
+    from lbctl_nftables.reading.words import Statement
 
-FAMILIES = {"ip", "ip6", "inet", "arp", "bridge", "netdev"}
+FAMILIES = frozenset({"ip", "ip6", "inet", "arp", "bridge", "netdev"})
 _PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
-_BLOCKS = {
-    "table",
-    "chain",
-    "set",
-    "map",
-    "flowtable",
-    "counter",
-    "quota",
-    "limit",
-    "secmark",
-    "synproxy",
-    "ct",
-}
-#: What may stand in each block, too.
-_ANYWHERE = {"define", "redefine", "undefine", "include"}
-_MAKING = {"add", "create", "insert", "replace"}
-_TAKING = {"delete", "destroy", "flush", "reset"}
-_SHOWING = {"list", "monitor", "describe", "export"}
-#: A command of a shell that calls nft, or names it for later: no line of nft's own language is like that.
-_SCRIPT = re.compile(
-    r"(?m)(?:^[ \t]*(?:[%$][ \t]+)?|[|;&][ \t]*)"
-    r"(?:(?:(?:/[\w/]*/)?(?:sudo|doas)|ip[ \t]+netns[ \t]+exec[ \t]+\S+)[ \t]+(?:-\S+[ \t]+){0,4})?"
-    r"(?:/[\w/]*/)?nft[ \t]"
-    r"|^[ \t]*(?:\w+[ \t]+)?\w+=[\"']?(?:sudo[ \t]+)?(?:/[\w/]*/)?nft[\"']?[ \t]*$"
+_BLOCKS = frozenset(
+    {"table", "chain", "set", "map", "flowtable", "counter", "quota", "limit", "secmark", "synproxy", "ct"}
 )
-_NO_RULE = "no rule: what a shell would do with this is not known"
-_PROGRAM = re.compile("nft")
-#: Options of nft with a value of their own.
-_VALUED = {"-f", "--file", "-D", "--define", "-I", "--includepath"}
+#: What may stand in each block, too.
+_ANYWHERE = frozenset({"define", "redefine", "undefine", "include"})
+_MAKING = frozenset({"add", "create", "insert", "replace"})
+_TAKING = frozenset({"delete", "destroy", "flush"})
+_SHOWING = frozenset({"list", "monitor", "describe", "export", "get"})
+_COMMAND = re.compile(r"^(?:(?:add|create|insert|replace)\s+)?(?:rule\s+)?")
+_BY_HANDLE = "which rule has this number is not in the text"
 #: Words that variables may bring in, in one text: a few lines could name more than a memory holds.
 _EXPANDED = 2_000_000
 
@@ -62,7 +44,7 @@ _EXPANDED = 2_000_000
 class Rule:
     """One rule, where it stands, and what it says."""
 
-    statements: tuple[Statement, ...]
+    statements: tuple[syntax.Statement, ...]
     line: int
     text: str
     #: The chain that it is in, as the engine has it.
@@ -72,7 +54,7 @@ class Rule:
 
 @dataclass(slots=True)
 class Chain:
-    """`hook` is empty for a chain that only others call. `declared` is False where only rules name it."""
+    """`hook` is empty for a chain that only others call. `declared` is False if only rules name it."""
 
     family: str
     table: str
@@ -84,11 +66,11 @@ class Chain:
     priority: int = 0
     policy: str = "accept"
     declared: bool = False
+    #: Its family, table and name.
+    place: str = ""
 
-    @property
-    def place(self) -> str:
-        """Its family, table and name."""
-        return f"{self.family} {self.table} {self.name}"
+    def __post_init__(self) -> None:
+        self.place = f"{self.family} {self.table} {self.name}"
 
 
 @dataclass(slots=True)
@@ -109,6 +91,19 @@ class Table:
     name: str
     chains: dict[str, Chain] = field(default_factory=dict)
     members: dict[str, Members] = field(default_factory=dict)
+    #: True if the kernel calls none of its chains.
+    dormant: bool = False
+
+    def chain(self, name: str, line: int) -> Chain:
+        """Return the chain of this name, made if it is new."""
+        made = self.chains.get(name)
+        if made is None:
+            made = self.chains[name] = Chain(self.family, self.name, name, line)
+        return made
+
+    def set_or_map(self, name: str) -> Members:
+        """Return the set or map of this name, made if it is new."""
+        return self.members.setdefault(name, Members(name))
 
 
 @dataclass(slots=True)
@@ -117,421 +112,282 @@ class Document:
 
     tables: dict[tuple[str, str], Table] = field(default_factory=dict)
     log: Log = field(default_factory=Log)
-
-    def find(
-        self, code: str, severity: Severity, line: int, rule: str, message: str, *corrected: str
-    ) -> None:
-        """Note something that a person should know."""
-        self.log.find(code, severity, line, rule, message, corrected)
-
-    def refuse(self, code: str, line: int, rule: str, message: str) -> None:
-        """Note that the text as a whole is none to trust."""
-        self.log.refuse(code, line, rule, message)
-
-    def skip(self, line: int, rule: str, what: str, reason: str) -> None:
-        """Note a rule that would matter and is not understood."""
-        self.log.cannot(line, rule, what, reason)
+    grammar: Grammar = field(default_factory=Grammar)
 
     def table(self, family: str, name: str) -> Table:
-        """The table of this name, made where it is new."""
+        """Return the table of this name, made if it is new."""
         return self.tables.setdefault((family, name), Table(family, name))
 
-    def chain(self, table: Table, name: str, line: int) -> Chain:
-        """The chain of this name in a table, made where it is new."""
-        made = table.chains.get(name)
-        if made is None:
-            made = table.chains[name] = Chain(table.family, table.name, name, line)
-        return made
-
-    def place(self, chain: Chain, words: Sequence[str], line: int, text: str, at: int | None = None) -> None:
-        """Put a rule into a chain, at its end or before the rule at a place."""
-        statements, comment = grammar.rule(words)
-        made = Rule(statements, line, text, chain.place, comment)
-        if at is None:
-            chain.rules.append(made)
-        else:
-            chain.rules.insert(at, made)
-
-    def declare(self, chain: Chain, words: Sequence[str]) -> bool:
-        """Take `type … hook … priority …`, `policy …`, `comment …` or a device; False for anything else."""
-        match list(words):
-            case ["type", kind, "hook", hook, *rest]:
-                if "priority" not in rest:
-                    return False
-                chain.kind, chain.hook = kind, hook
-                chain.priority = priority(rest[rest.index("priority") + 1 :])
-                return True
-            case ["policy", ("accept" | "drop") as policy]:
-                chain.policy = policy
-                return True
-            case ["comment", _] | ["flags", *_] | ["devices", *_]:
-                return True
-        return False
-
-
-def priority(words: Sequence[str]) -> int:
-    """`-100`, `dstnat`, `filter + 7`; 0 for what is none."""
-    names = [word for word in words if word in _PRIORITIES]
-    numbers = [found for word in words if (found := decimal(word)) is not None]
-    base = _PRIORITIES[names[0]] if names else 0
-    return base + (numbers[0] * (-1 if "-" in words else 1) if numbers else 0)
+    def rule(self, chain: Chain, words: Sequence[str], line: int, text: str) -> Rule:
+        """Return a rule of a chain, by its words."""
+        statements, comment = self.grammar.rule(words)
+        return Rule(statements, line, text, chain.place, comment)
 
 
 def read_text(source: str) -> Document:
-    """The document of a text."""
+    """Return the document of a text."""
     document = Document()
-    if shell := is_script(source):
-        source = _without_shell(source, document)
-    words = split(source)
-    if len(words.words) > LIMIT:
-        document.refuse("input-not-text", 1, "", f"more than {LIMIT} words")
-        return document
-    _Text(words, document, shell=shell).read()
+    is_script = script.is_script(source)
+    text = Source(script.nft_text(source, document.log) if is_script else source)
+    _Text(text, document, is_script=is_script).read()
     return document
 
 
-def is_script(source: str) -> bool:
-    """True for a shell's script that calls nft."""
-    return "nft" in source and _SCRIPT.search(source) is not None
-
-
-def _without_shell(source: str, document: Document) -> str:
-    """What the commands of a script tell nft, each in its line; what they tell others is reported."""
-    script = Script(source)
-    read: list[str] = []
-    here: Here | None = None
-    told = True
-    while (line := script.take()) is not None:
-        if here is not None:
-            ends = here.ends(line)
-            read.append(script.replaced(line, here) if told and not ends else "")
-            here = None if ends else here
-            continue
-        said = []
-        for each in script.commands(line) if line.strip() else ():
-            if isinstance(each, Trouble):
-                _trouble(each, document)
-                continue
-            said.append(_told(each, document))
-            if each.here is not None:
-                here, told = each.here, each.inside is None
-        read += "; ".join(filter(None, said)).split("\n")
-        # What goes on over several lines is told in the first one.
-        read += [""] * (script.number - len(read))
-    for each in script.unclosed():
-        _trouble(each, document)
-    return "\n".join(read)
-
-
-def _told(command: Command, document: Document) -> str:
-    """What nft gets of a command's words; nothing where another program gets them."""
-    words, number, text = command.words, command.number, command.text
-    at = program_at(words, _PROGRAM.fullmatch)
-    lost = ""
-    if command.missing is not None and (at is not None or "nft" in text):
-        document.find(
-            "unexpanded-variable", Severity.ERROR, number, text, f"`{command.missing}` is set nowhere"
-        )
-        document.skip(number, text, command.missing, "what a variable stands for is not in the text")
-        return ""
-    if at is None:
-        name = words[0].rpartition("/")[2]
-        if name in HARMLESS:
-            lost = f"`{name}` is no rule"
-        elif command.here is None:
-            lost = _NO_RULE
-    elif command.inside is not None:
-        word, opened = command.inside
-        lost = f"a rule inside `{word}` of line {opened}, which only a shell can follow"
-        document.skip(number, text, word, "which rules a shell would make of it is not known")
-    else:
-        options, told = _options(without_redirections(words[at + 1 :]))
-        if told or command.here is not None:
-            return " ".join(told)
-        if options:
-            lost = (
-                f"rules {'that another command writes' if command.piped else 'of another file'} are not read"
-            )
-    if lost:
-        document.find("shell-construct", Severity.WARNING, number, text, lost)
-    return ""
-
-
-def _options(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The options of nft, with the file that it is to read, and what else it is told."""
-    at = 0
-    while at < len(words) and words[at][:1] == "-":
-        at += 2 if words[at] in _VALUED else 1
-    return list(words[:at]), list(words[at:])
-
-
-def _trouble(found: Trouble, document: Document) -> None:
-    if found.code == "unparsable-line":
-        document.refuse(found.code, found.number, found.text, found.message)
-    else:
-        document.find(found.code, Severity.WARNING, found.number, found.text, found.message)
-
-
 class _Text:
-    """Reads the words of a text, a block within a block."""
+    """Reads the statements of a text, a block within a block."""
 
-    def __init__(self, words: Words, document: Document, *, shell: bool) -> None:
-        self._words = words
+    def __init__(self, source: Source, document: Document, *, is_script: bool) -> None:
+        self._source = source
         self._document = document
+        self._log = document.log
         self._defined: dict[str, list[str]] = {}
         self._expanded = 0
-        self._shell = shell
+        self._is_script = is_script
 
     def read(self) -> None:
         """Read all of it."""
-        for begin, end in self._statements(0, len(self._words.words)):
-            try:
-                self._top(begin, end)
-            except Strange as strange:
-                self._unparsable(begin, end, f"{strange} is not expected here")
+        for statement in self._source.statements(is_block=_is_block):
+            self._try(self._top, statement)
+        for line, text in self._source.unbalanced:
+            self._refuse(line, text, "a brace without its other one")
 
-    def _unparsable(self, begin: int, end: int, why: str) -> None:
-        line = self._words.lines[begin]
-        self._document.refuse(
-            "unparsable-line", line, self._words.verbatim(begin, end), f"nft has no such statement: {why}"
-        )
+    def _try(self, read: Callable[..., None], statement: Statement, *inside: Table | Chain | Members) -> None:
+        """Read a statement that stands inside of something, or note why that cannot be done."""
+        try:
+            read(statement, *inside)
+        except UnsupportedSyntax as unsupported:
+            self._unparsable(statement, f"{unsupported} is not expected here")
 
-    def _statements(self, begin: int, end: int, *, blocks: bool = True) -> Iterator[tuple[int, int]]:
-        """What stands between line ends and semicolons outside of braces; a block ends with its brace.
+    def _unparsable(self, statement: Statement, why: str) -> None:
+        self._refuse(statement.line, statement.text, why)
 
-        In a chain or set there are no `blocks`: `counter tcp dport { 80, 81 } accept` is one rule.
-        """
-        words = self._words.words
-        start, depth, place, block = begin, 0, begin, False
-        while place < end:
-            word = words[place]
-            if word == "{":
-                depth += 1
-            elif word == "}":
-                depth -= 1
-                if depth < 0:
-                    self._unparsable(place, place + 1, "a brace without its other one")
-                    depth = 0
-                    start = place + 1
-                elif not depth and block:
-                    yield start, place + 1
-                    start = place + 1
-            elif depth == 0 and word in {"\n", ";"}:
-                if start < place:
-                    yield start, place
-                start = place + 1
-            if place == start:
-                ahead = words[place + 1] if place + 1 < end else ""
-                block = blocks and (word in _BLOCKS or (word in _MAKING and ahead in _BLOCKS))
-            place += 1
-        if depth:
-            self._unparsable(start, min(start + 8, end), "a brace without its other one")
-        elif start < end:
-            yield start, end
+    def _refuse(self, line: int, text: str, why: str) -> None:
+        self._log.refuse("unparsable-line", line, text, f"nft has no such statement: {why}")
 
-    def _leaf(self, begin: int, end: int) -> list[str]:
-        """The words of a statement, with what its variables stand for."""
-        words = [word for word in self._words.words[begin:end] if word != "\n"]
+    def _partial(self, statement: Statement, message: str) -> None:
+        self._log.find("partial-dump", Severity.WARNING, statement.line, statement.text, message)
+
+    def _expand(self, words: list[str], statement: Statement) -> list[str]:
+        """Return words with what their variables stand for."""
         if "$" not in words:
             return words
         made: list[str] = []
-        place = 0
-        while place < len(words):
-            if words[place] != "$" or place + 1 == len(words):
-                made.append(words[place])
-                place += 1
+        names = iter(words)
+        for word in names:
+            name = next(names, None) if word == "$" else None
+            if name is None:
+                made.append(word)
                 continue
-            name = words[place + 1]
             value = self._defined.get(name)
             if value is None:
-                text, line = self._words.verbatim(begin, end), self._words.lines[begin]
-                self._document.find(
-                    "unexpanded-variable", Severity.ERROR, line, text, f"${name} is not defined in this text"
-                )
-                made.append("$")
-                made.append(name)
-            else:
-                self._expanded += len(value)
-                if self._expanded > _EXPANDED:
-                    raise Strange(f"${name}: the variables of this text are too large together")
-                made += value
-            place += 2
+                message = f"${name} is not defined in this text"
+                line, text = statement.line, statement.text
+                self._log.find("unexpanded-variable", Severity.ERROR, line, text, message)
+                value = ["$", name]
+            self._expanded += len(value)
+            if self._expanded > _EXPANDED:
+                raise UnsupportedSyntax(f"${name}: the variables of this text are too large together")
+            made += value
         return made
 
-    def _top(self, begin: int, end: int) -> None:
-        words = self._words.words
-        head = words[begin]
-        line = self._words.lines[begin]
-        text = self._words.verbatim(begin, end)
-        if head == "table":
-            self._table(begin, end)
-        elif head in {"define", "redefine"} and begin + 2 < end and words[begin + 2] == "=":
-            self._defined[words[begin + 1]] = self._leaf(begin + 3, end)
-        elif head == "undefine":
-            self._defined.pop(words[begin + 1] if begin + 1 < end else "", None)
-        elif head == "include":
-            message = "what this file would bring is not read"
-            self._document.find("partial-dump", Severity.WARNING, line, text, message)
-        elif head in _SHOWING:
-            message = "what this lists is not part of the text"
-            self._document.find("partial-dump", Severity.WARNING, line, text, message)
-        elif head in _MAKING or head in _TAKING:
-            self._command(begin, end)
-        elif head in _BLOCKS:
-            # `chain ip t c { … }` is short for `add chain …`.
-            self._object("add", begin, end)
-        elif self._shell:
-            self._document.find("shell-construct", Severity.WARNING, line, text, _NO_RULE)
-        else:
-            self._unparsable(begin, end, f"{head[:40]!r} is not expected here")
-
-    def _named(self, place: int, end: int) -> tuple[str, int]:
-        """A table's family, `ip` where none is said, and the place behind it."""
-        words = self._words.words
-        if place < end and words[place] in FAMILIES and place + 1 < end and words[place + 1] not in "{;\n":
-            return words[place], place + 1
-        return "ip", place
-
-    def _name(self, place: int, end: int) -> str:
-        words = self._words.words
-        if place >= end or not (words[place][0].isalnum() or words[place][0] in '"_.'):
-            raise Strange(words[place][:40] if place < end else "the end")
-        return grammar.unquoted(words[place])
-
-    def _table(self, begin: int, end: int) -> None:
-        family, place = self._named(begin + 1, end)
-        table = self._document.table(family, self._name(place, end))
-        inside = self._inside(place + 1, end)
-        for first, last in self._statements(*inside) if inside else ():
-            head = self._words.words[first]
-            if head == "chain":
-                self._chain(table, first + 1, last)
-            elif head in {"set", "map"}:
-                self._set(table, first + 1, last)
-            elif head in _ANYWHERE:
-                self._top(first, last)
-            elif head not in _BLOCKS | {"comment", "flags"}:
-                self._unparsable(first, last, f"{head[:40]!r} is nothing that a table holds")
-
-    def _inside(self, place: int, end: int) -> tuple[int, int] | None:
-        """The words between the braces that begin here; None where there are none."""
-        words = self._words.words
-        while place < end and words[place] == "\n":
-            place += 1
-        if place >= end:
-            return None
-        if words[place] != "{" or words[end - 1] != "}":
-            raise Strange(words[place][:40])
-        return place + 1, end - 1
-
-    def _chain(self, table: Table, place: int, end: int) -> None:
-        chain = self._document.chain(table, self._name(place, end), self._words.lines[place])
-        chain.declared = True
-        inside = self._inside(place + 1, end)
-        for begin, last in self._statements(*inside, blocks=False) if inside else ():
-            if self._words.words[begin] in _ANYWHERE:
-                self._top(begin, last)
-                continue
-            words = self._leaf(begin, last)
-            if words and not self._document.declare(chain, words):
-                text = self._words.verbatim(begin, last)
-                self._document.place(chain, words, self._words.lines[begin], text)
-
-    def _set(self, table: Table, place: int, end: int) -> None:
-        name = self._name(place, end)
-        made = table.members.setdefault(name, Members(name))
-        inside = self._inside(place + 1, end)
-        for begin, last in self._statements(*inside, blocks=False) if inside else ():
-            match self._words.words[begin : begin + 2]:
-                case [head, _] if head in _ANYWHERE:
-                    self._top(begin, last)
-                case ["elements", "="]:
-                    made.elements += grammar.elements(self._leaf(begin + 2, last))
-                case ["flags", _]:
-                    made.dynamic = made.dynamic or "dynamic" in self._words.words[begin:last]
-                case ["timeout", time]:
-                    made.timeout = grammar.seconds(time)
-
-    def _command(self, begin: int, end: int) -> None:
-        words = self._words.words
-        verb = words[begin]
-        kind = words[begin + 1] if begin + 1 < end else ""
-        if verb in _TAKING:
-            self._taking(verb, kind, begin + 2, end)
-        elif kind in {"rule", "element"} or kind in _BLOCKS:
-            self._object(verb, begin + 1, end)
-        elif kind in FAMILIES and verb in {"add", "insert"}:
-            # `add ip t c …`: the word `rule` may be left out.
-            self._rule(verb, begin + 1, end)
-        else:
-            raise Strange(kind[:40])
-
-    def _object(self, verb: str, begin: int, end: int) -> None:
-        kind = self._words.words[begin]
-        if kind == "table":
-            self._table(begin, end)
-        elif kind == "rule":
-            self._rule(verb, begin + 1, end)
-        elif kind in {"chain", "set", "map", "element"}:
-            family, place = self._named(begin + 1, end)
-            table = self._document.table(family, self._name(place, end))
-            if kind == "chain":
-                self._chain(table, place + 1, end)
-            elif kind == "element":
-                name = self._name(place + 1, end)
-                made = table.members.setdefault(name, Members(name))
-                made.elements += grammar.elements(self._leaf(place + 2, end))
-            else:
-                self._set(table, place + 1, end)
-
-    def _rule(self, verb: str, begin: int, end: int) -> None:
-        family, place = self._named(begin, end)
-        table = self._document.table(family, self._name(place, end))
-        name = self._name(place + 1, end)
-        line, text = self._words.lines[begin], self._words.verbatim(begin, end)
-        chain = self._document.chain(table, name, line)
-        words = self._leaf(place + 2, end)
-        at = 0 if verb == "insert" else None
-        if words[:1] in (["position"], ["handle"], ["index"]):
-            index = decimal(words[1]) or 0 if words[1:2] else 0
-            if words[0] != "index" or verb == "replace":
-                self._document.skip(line, text, words[0], "which rule has this number is not in the text")
+    def _top(self, statement: Statement) -> None:
+        head, *words = statement.words
+        match head:
+            case "define" | "redefine" if words[1:2] == ["="]:
+                self._defined[words[0]] = self._expand(words[2:], statement)
+            case "undefine":
+                self._defined.pop("".join(words[:1]), None)
+            case "include":
+                self._partial(statement, "what this file would bring is not read")
+            case _ if head in _SHOWING:
+                self._partial(statement, "what this lists is not part of the text")
+            case _ if head in _TAKING:
+                self._take_out(head, words, statement)
+            case _ if head in _MAKING:
+                self._put_in(head, words, statement)
+            case "reset":
+                # What is counted begins anew.
                 return
-            at = index if verb == "insert" else index + 1
-            words = words[2:]
-        self._document.place(chain, words, line, text, at)
+            case "rename":
+                self._partial(statement, "a chain keeps its first name here")
+            case _ if head in _BLOCKS or head in {"rule", "element"} or self._is_rule(statement.words):
+                # `chain ip t c { … }` is short for `add chain …`.
+                self._put_in("add", statement.words, statement)
+            case _ if self._is_script:
+                line, text = statement.line, statement.text
+                self._log.find("shell-construct", Severity.WARNING, line, text, script.NO_RULE)
+            case _:
+                self._unparsable(statement, f"{head[:40]!r} is not expected here")
 
-    def _taking(self, verb: str, kind: str, place: int, end: int) -> None:
+    def _put_in(self, verb: str, words: list[str], statement: Statement) -> None:
+        kind = words[0] if words else ""
+        if kind == "rule" or (verb in {"add", "insert"} and self._is_rule(words)):
+            # `add ip t c …`: the word `rule` may be left out.
+            self._rule(verb, words[kind == "rule" :], statement)
+            return
+        if kind not in _BLOCKS and kind != "element":
+            raise UnsupportedSyntax(kind[:40])
+        if kind not in {"table", "chain", "set", "map", "element"}:
+            return
+        family, name, rest = _table_of(words[1:])
+        table = self._document.table(family, name)
+        match kind:
+            case "table":
+                for each in self._inside(rest, statement, blocks=True):
+                    self._try(self._in_table, each, table)
+            case "chain":
+                self._chain(table, rest, statement)
+            case "element":
+                elements = self._document.grammar.elements(self._expand(rest[1:], statement))
+                table.set_or_map(_name(rest)).elements += elements
+            case _:
+                self._set(table, rest, statement)
+
+    def _is_rule(self, words: Sequence[str]) -> bool:
+        """Return True for the table and chain of a rule that begins with no more than them."""
+        family, *rest = words if words[:1] and words[0] in FAMILIES else ("ip", *words)
+        table = self._document.tables.get((family, rest[0])) if len(rest) > 1 else None
+        return table is not None and rest[1] in table.chains
+
+    def _inside(self, words: list[str], block: Statement, *, blocks: bool = False) -> Iterator[Statement]:
+        """Yield the statements of a block; raise `UnsupportedSyntax` for `words` ahead of it."""
+        if words:
+            raise UnsupportedSyntax(words[0][:40])
+        if block.block is None:
+            return iter(())
+        return self._source.statements(*block.block, is_block=_is_block if blocks else None)
+
+    def _in_table(self, statement: Statement, table: Table) -> None:
+        head, *rest = statement.words
+        if head == "chain":
+            self._chain(table, rest, statement)
+        elif head in {"set", "map"}:
+            self._set(table, rest, statement)
+        elif head in _ANYWHERE:
+            self._top(statement)
+        elif head == "flags":
+            table.dormant |= "dormant" in rest
+        elif head not in _BLOCKS and head != "comment":
+            self._unparsable(statement, f"{head[:40]!r} is nothing that a table holds")
+
+    def _chain(self, table: Table, words: list[str], statement: Statement) -> None:
+        chain = table.chain(_name(words), statement.line)
+        chain.declared = True
+        for each in self._inside(words[1:], statement):
+            self._try(self._in_chain, each, chain)
+
+    def _in_chain(self, statement: Statement, chain: Chain) -> None:
+        if statement.words[0] in _ANYWHERE:
+            self._top(statement)
+            return
+        words = self._expand(statement.words, statement)
+        if words and not _declare(chain, words):
+            chain.rules.append(self._document.rule(chain, words, statement.line, statement.text))
+
+    def _set(self, table: Table, words: list[str], statement: Statement) -> None:
+        members = table.set_or_map(_name(words))
+        for each in self._inside(words[1:], statement):
+            self._try(self._in_set, each, members)
+
+    def _in_set(self, statement: Statement, members: Members) -> None:
+        match statement.words:
+            case [head, *_] if head in _ANYWHERE:
+                self._top(statement)
+            case ["elements", "=", *elements]:
+                members.elements += self._document.grammar.elements(self._expand(elements, statement))
+            case ["flags", *flags]:
+                members.dynamic = members.dynamic or "dynamic" in flags
+            case ["timeout", time, *_]:
+                members.timeout = seconds(time)
+
+    def _rule(self, verb: str, words: list[str], statement: Statement) -> None:
+        family, name, rest = _table_of(words)
+        chain = self._document.table(family, name).chain(_name(rest), statement.line)
+        found = self._expand(rest[1:], statement)
+        at = 0 if verb == "insert" else len(chain.rules)
+        if found[:1] in (["position"], ["handle"], ["index"]):
+            if found[0] != "index" or verb == "replace":
+                self._log.cannot(statement.line, statement.text, found[0], _BY_HANDLE)
+                return
+            index = decimal(found[1]) or 0 if found[1:] else 0
+            at = index if verb == "insert" else index + 1
+            found = found[2:]
+        text = _COMMAND.sub("", statement.text, count=1)
+        chain.rules.insert(at, self._document.rule(chain, found, statement.line, text))
+
+    def _take_out(self, verb: str, words: list[str], statement: Statement) -> None:
+        kind = words[0] if words else ""
         tables = self._document.tables
         if kind == "ruleset":
             tables.clear()
             return
-        if kind not in _BLOCKS | {"rule", "element"}:
-            raise Strange(kind[:40])
-        family, place = self._named(place, end)
-        name = self._name(place, end)
+        if kind not in _BLOCKS and kind not in {"rule", "element"}:
+            raise UnsupportedSyntax(kind[:40])
+        family, name, rest = _table_of(words[1:])
         table = tables.get((family, name))
-        inner = self._name(place + 1, end) if place + 1 < end else ""
-        if table is None or verb == "reset":
+        inner = _name(rest) if rest else ""
+        if table is None:
             return
-        chain = table.chains.get(inner)
-        if kind == "table" and verb == "flush":
-            for each in table.chains.values():
-                each.rules.clear()
-        elif kind == "table":
-            del tables[family, name]
-        elif kind == "chain" and chain is not None:
-            chain.rules.clear()
-            if verb != "flush":
-                del table.chains[inner]
-        elif kind in {"set", "map"} and verb == "flush" and inner in table.members:
-            table.members[inner].elements.clear()
-        elif kind in {"set", "map"}:
-            table.members.pop(inner, None)
-        elif kind == "element" and inner in table.members:
-            gone = {each.key for each in grammar.elements(self._leaf(place + 2, end))}
-            kept = [each for each in table.members[inner].elements if each.key not in gone]
-            table.members[inner].elements[:] = kept
-        elif kind == "rule":
-            line, text = self._words.lines[place], self._words.verbatim(place, end)
-            self._document.skip(line, text, verb, "which rule has this number is not in the text")
+        chain, members = table.chains.get(inner), table.members.get(inner)
+        match kind:
+            case "table" if verb == "flush":
+                for each in table.chains.values():
+                    each.rules.clear()
+            case "table":
+                del tables[family, name]
+            case "chain" if chain is not None:
+                chain.rules.clear()
+                if verb != "flush":
+                    del table.chains[inner]
+            case "set" | "map" if members is not None and verb == "flush":
+                members.elements.clear()
+            case "set" | "map":
+                table.members.pop(inner, None)
+            case "element" if members is not None:
+                found = self._document.grammar.elements(self._expand(rest[1:], statement))
+                gone = {each.key for each in found}
+                members.elements[:] = [each for each in members.elements if each.key not in gone]
+            case "rule":
+                self._log.cannot(statement.line, statement.text, verb, _BY_HANDLE)
+
+
+def _is_block(words: Sequence[str]) -> bool:
+    """Return True for `table …`, `add chain …` and their like."""
+    return words[0] in _BLOCKS or (words[0] in _MAKING and len(words) > 1 and words[1] in _BLOCKS)
+
+
+def _table_of(words: Sequence[str]) -> tuple[str, str, list[str]]:
+    """Return a table's family, `ip` if none is given, its name, and the words behind it."""
+    family, rest = (
+        (words[0], words[1:]) if words[0:1] and words[0] in FAMILIES and words[1:] else ("ip", words)
+    )
+    return family, _name(rest), list(rest[1:])
+
+
+def _name(words: Sequence[str]) -> str:
+    word = words[0] if words else ""
+    if not word or not (word[0].isalnum() or word[0] in '"_.'):
+        raise UnsupportedSyntax(word[:40] or "the end")
+    return unquoted(word)
+
+
+def _declare(chain: Chain, words: Sequence[str]) -> bool:
+    """Take `type … hook … priority …`, `policy …`, `comment …` or a device; return False for a rule."""
+    match words:
+        case ["type", kind, "hook", hook, *rest] if "priority" in rest:
+            chain.kind, chain.hook = kind, hook
+            chain.priority = _priority(rest[rest.index("priority") + 1 :])
+        case ["policy", ("accept" | "drop") as policy]:
+            chain.policy = policy
+        case ["comment", _] | ["flags", *_] | ["devices", *_]:
+            pass
+        case _:
+            return False
+    return True
+
+
+def _priority(words: Sequence[str]) -> int:
+    """Return the number of `-100`, `dstnat`, `filter + 7`; 0 for what is none."""
+    base = next((_PRIORITIES[word] for word in words if word in _PRIORITIES), 0)
+    number = next((found for word in words if (found := decimal(word)) is not None), 0)
+    return base + (-number if "-" in words else number)

@@ -1,756 +1,658 @@
-"""The words of one rule → what its statements mean. What is not known stays, as `Unknown`, with its text.
+"""The words of one rule → its statements. What is not known stays, as `Unknown`, with its text.
 
-Only the shape is read here; what names stand for is looked up when rules are followed.
+Only the shape is read here; what names stand for is looked up when rules are lowered.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from lbctl.model import decimal
 from lbctl_nftables.reading import symbols
+from lbctl_nftables.reading.syntax import (
+    ANYTHING,
+    Computed,
+    Concat,
+    Element,
+    Field,
+    Limit,
+    Lookup,
+    Masked,
+    Match,
+    Nat,
+    Pick,
+    Ref,
+    SetMark,
+    Unknown,
+    UnsupportedSyntax,
+    Update,
+    Verdict,
+    Vmap,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping, Sequence
 
-#: A value, or the parts of a concatenation, as written: addresses, numbers, ranges `a-b`, names.
-Key: TypeAlias = tuple[str, ...]
-_HEXADECIMAL = re.compile(r"0[xX][0-9A-Fa-f]{1,18}")
-#: The element of a set or map for all that no other one is for. It stands for no value anywhere else.
-ANYTHING: Key = ("*",)
+    from lbctl_nftables.reading.syntax import Key, Members, Operand, Source, Statement
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
-    """Something of a packet: `ip daddr`, `th dport`, `iifname`, `fib daddr type`."""
-
-    name: str
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
 
-@dataclass(frozen=True, slots=True)
-class Pick:
-    """A number from 0 to `modulus` - 1, plus `offset`, of a kind of its own for each place in the rules.
-
-    `kind` is `inc`, `random`, `jhash` or `symhash`; `of` is what is hashed. `ident` tells counters apart.
-    """
-
-    kind: str
-    modulus: int
-    offset: int = 0
-    of: str = ""
-    seed: int | None = None
-    ident: int = 0
+def _table(text: str) -> Mapping[str, frozenset[str]]:
+    """Return the words behind each word of `word: words`, a line each."""
+    lines = [line.partition(":") for line in re.sub(r"\n {8,}", " ", text.strip()).splitlines()]
+    return {head.strip(): _words(words) for head, _, words in lines}
 
 
-@dataclass(frozen=True, slots=True)
-class Masked:
-    """Some bits of a field."""
-
-    field: Field
-    mask: int
-
-
-@dataclass(frozen=True, slots=True)
-class Concat:
-    """Several fields side by side."""
-
-    parts: tuple[Field, ...]
+def _shape(text: str) -> re.Pattern[str]:
+    """Return what matches words, each with a line end behind it: `WORD` is any, the rest as in a pattern."""
+    plain = {"WORD": r"[^\n]+\n", "(": "(?:"}
+    parts = [plain.get(each, each if each in _OPERATORS else f"{each}\n") for each in text.split()]
+    return re.compile("".join(parts))
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """`accept`, `drop`, `return`, `continue`, or `jump` and `goto` with a chain's name."""
-
-    kind: str
-    target: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Element:
-    """A member of a set or map. `data` is None in a set."""
-
-    key: Key
-    data: Verdict | Key | None = None
-    comment: str = ""
-    timeout: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """A set or map that is declared elsewhere."""
-
-    name: str
-
-
-Members: TypeAlias = Ref | tuple[Element, ...]
-Source: TypeAlias = Field | Pick | Masked | Concat
-
-
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """What a map has for a key."""
-
-    key: Source
-    members: Members
-
-
-Operand: TypeAlias = Key | Lookup | Pick
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """A mark made of the packet's (`meta`) or the connection's (`ct`): some of its bits, some turned over."""
-
-    of: str
-    mask: int
-    flip: int
-
-    def value(self, mark: int) -> int:
-        """What it makes of a mark."""
-        return (mark & self.mask) ^ self.flip
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A condition. `op` is `==`, `!=`, `<`, `>`, `<=` or `>=`."""
-
-    key: Source
-    op: str
-    members: Members
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Vmap:
-    """A look-up whose data are verdicts."""
-
-    key: Source
-    members: Members
-
-
-@dataclass(frozen=True, slots=True)
-class Nat:
-    """`dnat`, `redirect`, `snat` or `masquerade`."""
-
-    kind: str
-    address: Operand | None = None
-    port: Operand | None = None
-    family: str = ""
-    flags: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class SetMark:
-    """`where` is `meta` or `ct`. No value: one that depends on the packet."""
-
-    where: str
-    value: Operand | Computed | None
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """A packet adds its own element to a set or map. `key` names fields, as `iif . iif`."""
-
-    name: str
-    key: str
-    timeout: int | None
-    #: A rate or a number of connections beyond which it does not match.
-    limited: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """A rate that narrows."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """The rest of a rule from a word on that is not known."""
-
-    text: str
-
-
-Statement: TypeAlias = Match | Vmap | Verdict | Nat | SetMark | Update | Limit | Unknown
-
-_META = {
-    "mark", "iif", "oif", "iifname", "oifname", "iiftype", "oiftype", "skuid", "skgid", "pkttype", "cpu",
-    "iifgroup", "oifgroup", "cgroup", "rtclassid", "ibrname", "obrname", "iifkind", "oifkind",
-}  # fmt: skip
-#: Keys that need the word `meta` in front.
-_ONLY_META = {
-    "l4proto", "nfproto", "protocol", "length", "priority", "random", "time", "day", "hour", "ipsec",
-    "secpath",
-}  # fmt: skip
-_HEADERS = {
-    "ip": {"saddr", "daddr", "protocol", "version", "dscp", "ecn", "length", "id", "frag-off", "ttl"},
-    "ip6": {"saddr", "daddr", "nexthdr", "version", "dscp", "ecn", "flowlabel", "length", "hoplimit"},
-    "ether": {"saddr", "daddr", "type"},
-    "vlan": {"id", "type"},
-    "icmp": {"type", "code", "id"},
-    "icmpv6": {"type", "code", "id"},
-    "tcp": {"sport", "dport", "flags", "window"},
-    **{each: {"sport", "dport"} for each in ("udp", "udplite", "sctp", "th")},
-    "dccp": {"sport", "dport", "type"},
-    "ah": {"spi"},
-    "esp": {"spi"},
-    "comp": {"cpi"},
-    "rt": {"classid", "ipsec", "mtu"},
+_OPERATORS = frozenset({"(", ")", ")?", ")*", "|"})
+#: Keys that may stand without the word `meta`, and those that may not.
+_META = _words("""
+    mark iif oif iifname oifname iiftype oiftype skuid skgid pkttype cpu iifgroup oifgroup cgroup rtclassid
+    ibrname obrname iifkind oifkind
+""")
+_ONLY_META = _words("""
+    l4proto nfproto protocol length priority random time day hour secpath ipsec secmark sdif sdifname ibrpvid
+    ibrvproto nftrace broute
+""")
+#: Headers and what else has fields of its own, with these fields.
+_FIELDS = _table("""
+    ip: saddr daddr protocol version hdrlength dscp ecn length id frag-off ttl checksum
+    ip6: saddr daddr nexthdr version dscp ecn flowlabel length hoplimit
+    ether: saddr daddr type
+    vlan: id type pcp dei cfi
+    arp: htype ptype hlen plen operation
+    icmp: type code id sequence mtu gateway checksum
+    icmpv6: type code id sequence mtu parameter-problem packet-too-big max-delay checksum
+    igmp: type mrt group checksum
+    tcp: sport dport flags window sequence ackseq doff reserved urgptr checksum
+    udp: sport dport length checksum
+    udplite: sport dport checksum
+    sctp: sport dport vtag checksum
+    dccp: sport dport type
+    th: sport dport
+    ah: spi nexthdr hdrlength reserved sequence
+    esp: spi sequence
+    comp: cpi nexthdr flags
+    gre: version protocol flags
+    hbh: nexthdr hdrlength
+    rt: classid nexthop mtu ipsec type nexthdr hdrlength seg-left
+    frag: id nexthdr frag-off more-fragments reserved reserved2
+    dst: nexthdr hdrlength
+    mh: type nexthdr hdrlength reserved checksum
+    srh: flags tag sid seg-left last-entry
+    socket: transparent mark wildcard cgroupv2
+    ct: state status mark direction helper zone l3proto protocol expiration id label event timeout
+        expectation secmark bytes packets avgpkt
+""")
+#: Fields of more words, by the first one.
+_LONG_FIELDS = {
+    "fib": _shape("fib WORD ( [.] WORD )* ( type | oif | oifname )"),
+    "ct": _shape("""ct ( original | reply ) ( ip | ip6 )? ( saddr | daddr | proto-src | proto-dst | l3proto |
+        protocol | zone | packets | bytes | avgpkt | label )"""),
+    "@": _shape("@ WORD , WORD , WORD"),
+    "osf": _shape("osf ( ttl WORD )? ( name | version )"),
+    "ipsec": _shape("ipsec ( in | out ) ( spnum WORD )? ( ip | ip6 )? ( reqid | spi | saddr | daddr )"),
+    "exthdr": _shape("exthdr WORD"),
+    "rt": _shape("rt ( ip | ip6 ) nexthop"),
+    **dict.fromkeys(
+        ("tcp", "ip", "sctp"),
+        _shape("""WORD ( option | chunk ) ( @ WORD , WORD , WORD | WORD (
+            (?!exists|missing|set|vmap|map|eq|ne|lt|gt|le|ge)[a-z][a-z-]* )? )"""),
+    ),
 }
-_OPTION_FIELDS = {"kind", "length", "size", "count", "left", "right", "tsval", "tsecr", "subtype"}
-#: The field whose bits nft compares in ways of their own, and all of these.
-FLAGS = "tcp flags"
-_EVERY_FLAG = 0xFF
-_CT = {"state", "status", "mark", "direction", "helper", "zone", "l3proto", "protocol", "expiration", "id"}
-_CT_WAYS = {"original", "reply"}
-_CT_WAY = {"saddr", "daddr", "proto-src", "proto-dst", "l3proto", "protocol", "zone", "packets", "bytes"}
+#: An object by its name, or by a map.
+_NAMED = r"name WORD ( ( WORD )? map ( @ WORD | \{ ( [^}\n]+ )* \} ) )?"
+#: Statements that change nothing here.
+_PASSIVE = {
+    "counter": _shape(f"counter ( packets WORD bytes WORD | {_NAMED} )?"),
+    "log": _shape("""log ( ( prefix | level | group | snaplen | queue-threshold ) WORD | flags (
+        all | skuid | ether | ip WORD | tcp WORD ( , WORD )* ) )*"""),
+    "last": _shape("last ( used WORD )?"),
+    "notrack": _shape("notrack"),
+    "reset": _shape("reset WORD option WORD"),
+}
+_AMOUNT = "WORD ( bytes | kbytes | mbytes )"
+_PER = "( second | minute | hour | day | week )"
+#: Statements of which the traffic decides whether they match.
+_LIMITS = {
+    "limit": _shape(
+        f"""limit ( {_NAMED} | rate ( over )? ( ( WORD | {_AMOUNT} ) / {_PER} | WORD [km]?bytes/[a-z]+ )
+        ( burst WORD ( packets | bytes | kbytes | mbytes ) )? )"""
+    ),
+    "quota": _shape(f"quota ( {_NAMED} | ( over | until )? {_AMOUNT} ( used {_AMOUNT} )? )"),
+    "ct": _shape("ct count ( over )? WORD"),
+}
+#: What an element may have beside its key and data.
+_EXTRA = re.compile(
+    "|".join(
+        each.pattern
+        for each in (
+            _shape("( timeout | expires ) WORD"),
+            _PASSIVE["counter"],
+            _PASSIVE["last"],
+            *_LIMITS.values(),
+        )
+    )
+)
+#: The burst that nft prints since 1.1 if none is given.
+_DEFAULT_BURST = " burst 5 packets"
 _RELATIONS = {"==": "==", "!=": "!=", "<": "<", ">": ">", "<=": "<=", ">=": ">="} | {
-    "eq": "==", "ne": "!=", "lt": "<", "gt": ">", "le": "<=", "ge": ">=", "!": "!",
+    "eq": "==", "ne": "!=", "lt": "<", "gt": ">", "le": "<=", "ge": ">=",
 }  # fmt: skip
-_LOG = {"prefix", "level", "group", "snaplen", "queue-threshold"}
-_PLAIN = {"accept", "drop", "return", "continue"}
-_NAT = {"dnat", "snat", "redirect", "masquerade"}
+_PLAIN = frozenset({"accept", "drop", "return", "continue"})
+_JUMPS = frozenset({"jump", "goto"})
+_NAT = frozenset({"dnat", "snat", "redirect", "masquerade"})
+_UPDATES = frozenset({"update", "add", "delete", "set"})
 _AFTER_FAMILY = {"to", "addr", "prefix", "interval"}
-_FLAGS = {"random", "fully-random", "persistent"}
+#: What stands behind an element that has nothing beside its key and data.
+_BEHIND_ELEMENT = frozenset({":", ",", "}"})
+_MARKS = frozenset({"mark", "ct mark"})
+_FLAGS = frozenset({"random", "fully-random", "persistent"})
+_NO_FLAGS: frozenset[str] = frozenset()
+#: Words of statements behind a mark that is computed in a way that is not known.
+_AHEAD = _PLAIN | _NAT | _JUMPS | {"counter", "comment", "log"}
+_PICKING = frozenset({"numgen", "jhash", "symhash"})
 #: Operators on bits, the tightest first.
 _BITWISE = {"&": 0, "and": 0, "^": 1, "xor": 1, "|": 2, "or": 2}
-_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_OPERATOR = frozenset({*_BITWISE, "<<", ">>", "lshift", "rshift"})
+#: Fields of bits: a packet has one state and several flags.
+_STATE, FLAGS = Field("ct state"), Field("tcp flags")
+_NO_BITS = (Element(("0",)),)
+_HEXADECIMAL = re.compile(r"0[xX][0-9A-Fa-f]{1,18}")
+_TIME = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m(?!s))?(?:(\d{1,9})s?)?(?:\d+ms)?", re.ASCII)
 _BITS = 32
 _EVERY_BIT = (1 << _BITS) - 1
-_idents = count(1)
-
-
-class Strange(ValueError):
-    """Something that the grammar here does not have."""
-
-
-def rule(words: Sequence[str]) -> tuple[tuple[Statement, ...], str]:
-    """The statements of a rule, and its comment."""
-    parser = _Parser(words)
-    made: list[Statement] = []
-    while parser.more():
-        begin = parser.at
-        try:
-            statement = parser.statement()
-        except Strange:
-            made.append(Unknown(" ".join(words[begin:])))
-            break
-        if statement is not None:
-            made.append(statement)
-    return tuple(made), parser.comment
-
-
-def elements(words: Sequence[str]) -> tuple[Element, ...]:
-    """The elements between two braces, which are a part of `words`; raises `Strange`."""
-    parser = _Parser(words)
-    made = parser.braces()
-    if parser.more():
-        raise Strange(parser.word())
-    return made
+#: A condition of so many words is remembered: rules repeat them endlessly. How many are, at most.
+_LENGTHS = (2, 3)
+_MOST_SEEN = 1 << 14
+#: Words behind which a condition goes on.
+_GOES_ON = frozenset({",", ".", "-", "/", ":", "map", "vmap", "set", *_OPERATOR, *_RELATIONS})
+_field = lru_cache(maxsize=1 << 8)(Field)
 
 
 def seconds(text: str) -> int | None:
-    """A time like `1d2h3m4s`, or a bare number of seconds; None for anything else."""
-    total, digits = 0, ""
-    for place, letter in enumerate(text):
-        if letter in "0123456789":
-            digits += letter
-        elif letter in _UNITS and digits and len(digits) < 10 and text[place : place + 2] != "ms":
-            total, digits = total + int(digits) * _UNITS[letter], ""
-        elif text[place:] == "ms" and digits:
-            return total
-        else:
-            return None
-    return int(digits) if digits and not total and len(digits) < 10 else None if digits else total
+    """Return the seconds of `1d2h3m4s`, or of a bare number of them; None for anything else."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        return None
+    return sum(int(each or 0) * unit for each, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
 
 
 def number(text: str, *, bits: int = _BITS) -> int:
-    """A decimal or hexadecimal number of so many bits; raises `Strange`."""
+    """Return a decimal or hexadecimal number of so many bits; raise `UnsupportedSyntax`."""
     value = int(text, 16) if _HEXADECIMAL.fullmatch(text) else decimal(text, 20)
     if value is None or value >> bits:
-        raise Strange(text)
+        raise UnsupportedSyntax(text)
     return value
 
 
 def unquoted(word: str) -> str:
-    """A word without the quotes around it."""
+    """Return a word without the quotes around it."""
     return word[1:-1] if len(word) > 1 and word[0] == word[-1] == '"' else word
 
 
-#: Conditions of so many words, by these: rules repeat them endlessly.
-_SEEN: dict[Sequence[str], Match] = {}
-_LENGTHS = (2, 3)
-_MOST_SEEN = 1 << 14
-#: Words behind which a condition goes on.
-_GOES_ON = frozenset({",", ".", "-", "/", "map", "vmap", "set", "<<", ">>", *_BITWISE, *_RELATIONS})
+class Grammar:
+    """Reads rules and lists of elements, one after the other, each from its words."""
 
+    def __init__(self) -> None:
+        #: Those that are read, with an empty one behind them, the place of the next one, and that one.
+        self._words: tuple[str, ...] = ("",)
+        self._at = 0
+        self._next = ""
+        self._seen: dict[Sequence[str], Match] = {}
+        self._idents = count(1)
 
-class _Parser:
-    """A place in the words of one rule or element list."""
+    def rule(self, words: Sequence[str]) -> tuple[tuple[Statement, ...], str]:
+        """Return the statements of a rule, and its comment."""
+        self._begin(words)
+        made: list[Statement] = []
+        comment = ""
+        while self._at < len(words):
+            begin = self._at
+            try:
+                if self._next == "comment":
+                    self._take()
+                    comment = unquoted(self._take())
+                elif self._next not in _PASSIVE:
+                    statement = self._statement()
+                    if statement is not None:
+                        made.append(statement)
+                elif self._shaped(_PASSIVE[self._next]) is None:
+                    raise UnsupportedSyntax(self._next)
+            except UnsupportedSyntax:
+                made.append(Unknown(" ".join(words[begin:])))
+                break
+        return tuple(made), comment
 
-    def __init__(self, words: Sequence[str]) -> None:
-        self._words = tuple(words)
-        self._count = len(self._words)
-        self.at = 0
-        self.comment = ""
+    def elements(self, words: Sequence[str]) -> tuple[Element, ...]:
+        """Return the elements between two braces, which are all of `words`; raise `UnsupportedSyntax`."""
+        self._begin(words)
+        made = self._braces()
+        if self._at < len(words):
+            raise UnsupportedSyntax(self._next)
+        return made
 
-    def more(self) -> bool:
-        return self.at < self._count
+    # -- words
 
-    def word(self, ahead: int = 0) -> str:
-        place = self.at + ahead
-        return self._words[place] if place < self._count else ""
+    def _begin(self, words: Sequence[str]) -> None:
+        self._words = (*words, "")
+        self._go(0)
 
-    def take(self, *wanted: str) -> str:
-        """The next word, which is one of `wanted` where some are given."""
-        word = self.word()
-        if not word or (wanted and word not in wanted):
-            raise Strange(word)
-        self.at += 1
+    def _go(self, place: int) -> None:
+        self._at = place
+        self._next = self._words[place]
+
+    def _take(self) -> str:
+        """Take the next word."""
+        word = self._next
+        if not word:
+            raise UnsupportedSyntax("the end")
+        self._at += 1
+        self._next = self._words[self._at]
         return word
 
-    def taken(self, *wanted: str) -> bool:
-        """True where the next word was one of these, and is taken."""
-        at = self.at
-        if at < self._count and self._words[at] in wanted:
-            self.at += 1
-            return True
-        return False
+    def _expect(self, *wanted: str) -> str:
+        """Take the next word, which is one of `wanted`."""
+        if self._next not in wanted:
+            raise UnsupportedSyntax(self._next or "the end")
+        return self._take()
 
-    def statement(self) -> Statement | None:
-        """The next statement; None for one that changes nothing here."""
-        word = self.word()
-        if word == "comment":
-            self.at += 1
-            self.comment = unquoted(self.take())
+    def _taken(self, *wanted: str) -> bool:
+        """Return True if the next word is one of these, and take it."""
+        if self._next not in wanted:
+            return False
+        self._at += 1
+        self._next = self._words[self._at]
+        return True
+
+    def _ahead(self, count: int = 1) -> str:
+        """Return the word behind the next ones."""
+        return "".join(self._words[self._at + count : self._at + count + 1])
+
+    def _text(self, begin: int) -> str:
+        """Return the words that were taken from a place on."""
+        return " ".join(self._words[begin : self._at])
+
+    def _skip_to(self, *ends: str) -> None:
+        """Take all words up to one of these, or to the end."""
+        while self._next and self._next not in ends:
+            self._take()
+
+    def _shaped(self, shape: re.Pattern[str]) -> str | None:
+        """Take the words of a shape and return them; None if those ahead have another one."""
+        begin = self._at
+        found = shape.match("\n".join(self._words[begin:]))
+        if found is None:
             return None
-        if word in {"counter", "log", "notrack"}:
-            self.at += 1
-            self._passive(word)
-            return None
-        if word in _PLAIN:
-            self.at += 1
-            return Verdict(word)
-        if word in {"jump", "goto"} and self.word(1) != "{":
-            self.at += 1
-            return Verdict(word, unquoted(self.take()))
-        if word == "reject":
-            self.at = len(self._words)
-            return Verdict("drop")
-        if word == "limit":
-            return self._limit()
+        self._go(begin + found[0].count("\n"))
+        return self._text(begin)
+
+    # -- statements
+
+    def _statement(self) -> Statement | None:
+        """Read the next statement; None for one that changes nothing here."""
+        word = self._next
+        if word in _PLAIN or word in _JUMPS:
+            return self._verdict()
         if word in _NAT:
-            self.at += 1
-            return self._nat(word)
-        if word in {"update", "add", "delete", "set"}:
-            return self._update()
-        return self._about_packet()
+            return self._nat(self._take())
+        if word == "reject":
+            self._skip_to()
+            return Verdict("drop")
+        if word in _LIMITS and (text := self._shaped(_LIMITS[word])) is not None:
+            return Limit(text.removesuffix(_DEFAULT_BURST))
+        return self._update(self._take()) if word in _UPDATES else self._about_packet()
 
-    def _passive(self, word: str) -> None:
-        if word == "counter":
-            if self.taken("packets"):
-                self.take()
-                self.take("bytes")
-                self.take()
-            elif self.taken("name"):
-                self.take()
-        elif word == "log":
-            while self.word() in _LOG | {"flags"}:
-                if self.take() == "flags":
-                    while self.word() in {"all", "tcp", "ip", "ether", "skuid", "sequence", "options", ","}:
-                        self.take()
-                else:
-                    self.take()
+    def _verdict(self) -> Verdict:
+        kind = self._take()
+        if kind in _PLAIN:
+            return Verdict(kind)
+        if self._next == "{":
+            raise UnsupportedSyntax("{")
+        return Verdict(kind, unquoted(self._take()))
 
-    def _limit(self) -> Limit:
-        begin = self.at
-        self.take("limit")
-        self.take("rate")
-        self.taken("over")
-        self.take()
-        if self.taken("kbytes", "mbytes", "bytes"):
-            pass
-        self.take("/")
-        self.take("second", "minute", "hour", "day", "week")
-        words = list(self._words[begin + 1 : self.at])
-        if self.taken("burst"):
-            burst = ["burst", self.take(), self.take("packets", "bytes", "kbytes", "mbytes")]
-            # The default, which nft prints since 1.1 only.
-            words += burst if burst != ["burst", "5", "packets"] else []
-        return Limit(" ".join(words))
-
-    def _update(self) -> Statement:
-        # `set update ip saddr @name` is how nft wrote it before 0.9.
-        verb = self.take()
+    def _update(self, verb: str) -> Update:
         if verb == "set":
-            self.take("update", "add")
+            # `set update ip saddr @name` is how nft wrote it before 0.9.
+            self._expect("update", "add")
             key, timeout, limited = self._updated()
-            self.take("@")
-            return Update(unquoted(self.take()), key, timeout, limited)
-        self.taken("@")
-        name = unquoted(self.take())
-        self.take("{")
+            self._expect("@")
+            return Update(unquoted(self._take()), key, timeout, limited)
+        self._taken("@")
+        name = unquoted(self._take())
+        self._expect("{")
         key, timeout, limited = self._updated()
-        if self.taken(":"):
-            while self.word() not in {"}", ""}:
-                self.at += 1
-        self.take("}")
+        self._skip_to("}")
+        self._expect("}")
         return Update(name, key, timeout, limited)
 
     def _updated(self) -> tuple[str, int | None, str]:
-        """The key of an element, how long it stays, and what its own statement lets through."""
-        begin = self.at
+        """Return the key of an element, how long it stays, and what its own statements let through."""
+        begin = self._at
         source = self._source()
         fields = source.parts if isinstance(source, Concat) else (source,)
         named = [each.name for each in fields if isinstance(each, Field)]
-        key = " . ".join(named) if len(named) == len(fields) else " ".join(self._words[begin : self.at])
-        timeout = seconds(self.take()) if self.taken("timeout") else None
+        key = " . ".join(named) if len(named) == len(fields) else self._text(begin)
+        timeout = seconds(self._take()) if self._taken("timeout") else None
         limited = ""
-        while self.word() in {"counter", "limit", "ct", "quota"}:
-            begin = self.at
-            # Each client's own statement.
-            while self.word() not in {":", "}", "@", ""}:
-                self.at += 1
-            if self._words[begin] != "counter":
-                limited = " ".join(self._words[begin : self.at])
+        while self._next in _PASSIVE or self._next in _LIMITS:
+            is_limit = self._next in _LIMITS
+            text = self._shaped((_LIMITS if is_limit else _PASSIVE)[self._next])
+            if text is None:
+                raise UnsupportedSyntax(self._next)
+            limited = text if is_limit else limited
         return key, timeout, limited
 
+    def _nat(self, kind: str) -> Nat:
+        family = self._take() if self._next in {"ip", "ip6"} and self._ahead() in _AFTER_FAMILY else ""
+        if self._taken("addr"):
+            self._expect(".")
+            self._expect("port")
+        else:
+            self._taken("prefix", "interval")
+        address: Operand | None = None
+        port: Operand | None = None
+        if self._leads(kind):
+            if self._next != ":":
+                address = self._operand()
+            if self._taken(":"):
+                port = self._operand()
+        flags = set()
+        while self._next in _FLAGS or self._next == ",":
+            flags.add(self._take())
+        return Nat(kind, address, port, family, frozenset(flags - {","}) if flags else _NO_FLAGS)
+
+    def _leads(self, kind: str) -> bool:
+        """Return True if an endpoint follows; `dnat 10.0.0.1:80` and `redirect :80` need no `to`."""
+        if self._taken("to") or self._next == ":":
+            return True
+        return kind in {"dnat", "snat"} and self._next not in _FLAGS | {"comment", ""}
+
+    # -- conditions and assignments
+
     def _about_packet(self) -> Statement | None:
+        begin = self._at
         for length in _LENGTHS:
-            known = _SEEN.get(self._words[self.at : self.at + length])
-            if known is not None and self.word(length) not in _GOES_ON:
-                self.at += length
+            known = self._seen.get(self._words[begin : begin + length])
+            if known is not None and self._ahead(length) not in _GOES_ON:
+                self._go(begin + length)
                 return known
-        begin = self.at
         made = self._match()
-        length = self.at - begin
+        length = self._at - begin
         if isinstance(made, Match) and isinstance(made.key, Field) and length in _LENGTHS:
-            if len(_SEEN) >= _MOST_SEEN:
-                _SEEN.clear()
-            _SEEN[self._words[begin : self.at]] = made
+            if len(self._seen) >= _MOST_SEEN:
+                self._seen.clear()
+            self._seen[self._words[begin : self._at]] = made
         return made
 
     def _match(self) -> Statement | None:
-        begin = self.at
+        begin = self._at
         source = self._source()
-        if isinstance(source, Field) and self.taken("set"):
+        if isinstance(source, Field) and self._taken("set"):
             return self._assignment(source)
-        if self.taken("vmap"):
+        if self._taken("vmap"):
             return Vmap(source, self._members())
-        if self.word() == "map":
-            raise Strange("map")
-        op = _RELATIONS.get(self.word(), "")
-        self.at += bool(op)
+        op, relation = "==", self._next
+        if relation in _RELATIONS:
+            op = _RELATIONS[self._take()]
         members: Members
-        if self.word() == "(":
+        if self._next in {"{", "@"}:
+            members = self._members()
+        elif source == _STATE and self._taken("!"):
+            op, members = "!=", self._listed()
+        elif self._taken("!"):
+            source, members = _bits_of(source, self._listed()), _NO_BITS
+        elif self._next == "(":
             members = (Element((self._inside(),)),)
         else:
-            members = self._members() if self.word() in {"{", "@"} else self._listed()
-        if self.word() == "/":
-            source, members = self._flags(source, members)
-        elif source == Field(FLAGS) and not isinstance(members, Ref):
-            source, op, members = _bits_compared(op, members, listed=self._words[self.at - 1] != "}")
-        op = "!=" if op == "!" else op
-        text = " ".join(self._words[begin : self.at])
-        if self.word() in {"/", "|", "&", "^"}:
-            raise Strange(self.word())
-        return Match(source, op or "==", members, text)
+            members = self._listed()
+        if self._next == "/" and not isinstance(members, Ref):
+            # What `tcp flags syn / syn,ack` compares: `tcp flags & (syn|ack) == syn`.
+            self._take()
+            source, members = _bits_of(source, self._listed()), (Element((_joined(members),)),)
+        elif source == FLAGS and isinstance(members, tuple):
+            if relation in _RELATIONS and self._words[self._at - 1] != "}":
+                members = (Element((_joined(members),)),)
+            elif self._words[self._at - 1] != "}":
+                # Without `==`, it asks whether any of these bits is set.
+                source, op, members = _bits_of(source, members), "!=", _NO_BITS
+        if self._next in _OPERATOR or self._next in {"/", "map", ":"}:
+            raise UnsupportedSyntax(self._next)
+        return Match(source, op, members, self._text(begin))
 
     def _assignment(self, field: Field) -> SetMark | None:
-        if field.name not in {"mark", "ct mark"}:
-            # Another part of the packet is written: of no meaning here, but where it ends is known.
-            if self.word() == "rt":
-                self._field()
-                return None
-            operand = self._operand()
-            if isinstance(operand, Pick) or (isinstance(operand, Lookup) and isinstance(operand.key, Pick)):
-                # It balances packets, which no connection tracking follows.
-                raise Strange(field.name)
-            return None
-        where = "ct" if field.name == "ct mark" else "meta"
-        begin = self.at
+        begin = self._at
         value: Operand | Computed | None
         try:
             value = self._computed()
             if value is None:
-                self.at = begin
+                self._go(begin)
                 value = self._operand()
-        except Strange:
-            value = None
-        else:
-            if self.word() not in {*_BITWISE, "<<", ">>"}:
-                return SetMark(where, value)
-        # Computed in another way from what the packet or connection has.
-        self.at = max(begin, self.at)
-        while self.more() and self.word() not in _PLAIN | _NAT | {
-            "jump",
-            "goto",
-            "counter",
-            "comment",
-            "log",
-        }:
-            self.at += 1
-        return SetMark(where, None)
+            while self._taken(",", ":"):
+                self._key()
+            is_whole = self._next not in _OPERATOR
+        except UnsupportedSyntax:
+            value, is_whole = None, False
+        if not is_whole:
+            # Computed in another way from what the packet or connection has.
+            self._skip_to(*_AHEAD)
+        if field.name in _MARKS:
+            return SetMark("ct" if field.name == "ct mark" else "meta", value if is_whole else None)
+        # Another part of the packet is written. A choice would balance packets, which no connection tracking
+        # follows; all else has no meaning here.
+        if not _PICKING.isdisjoint(self._words[begin : self._at]):
+            raise UnsupportedSyntax(field.name)
+        return None
 
     def _computed(self) -> Computed | None:
-        """A mark made of a mark and of numbers; None for anything else."""
-        if self.word() not in {"meta", "mark", "ct"}:
+        """Return a mark made of a mark and of numbers; None for anything else."""
+        if self._next not in {"meta", "mark", "ct"}:
             return None
         field = self._field()
         mask, flip, loosest = _EVERY_BIT, 0, 0
-        while self.word() in _BITWISE:
-            operator = _BITWISE[self.take()]
+        while self._next in _BITWISE:
+            operator = _BITWISE[self._take()]
             if operator < loosest:
                 # It binds tighter than the one before it.
-                raise Strange(self.word())
-            loosest, bits = operator, number(self.take())
+                raise UnsupportedSyntax(self._next)
+            loosest, bits = operator, number(self._take())
             if operator == 0:
                 mask, flip = mask & bits, flip & bits
             elif operator == 1:
                 flip ^= bits
             else:
                 mask, flip = mask & ~bits, flip | bits
-        if field.name not in {"mark", "ct mark"} or self.word() in {"map", "."}:
+        if field.name not in _MARKS or self._next in {"map", "."}:
             return None
         return Computed("ct" if field.name == "ct mark" else "meta", mask, flip)
 
-    def _nat(self, kind: str) -> Nat:
-        family = self.take() if self.word() in {"ip", "ip6"} and self.word(1) in _AFTER_FAMILY else ""
-        if self.taken("addr"):
-            self.take(".")
-            self.take("port")
-        elif self.taken("prefix", "interval"):
-            pass
-        address: Operand | None = None
-        port: Operand | None = None
-        if self._leads(kind):
-            if self.word() != ":":
-                address = self._operand()
-            if self.taken(":"):
-                port = self._operand()
-        flags = set()
-        while self.word() in _FLAGS | {","}:
-            flags.add(self.take())
-        return Nat(kind, address, port, family, frozenset(flags - {","}))
-
-    def _leads(self, kind: str) -> bool:
-        """True if an endpoint follows; nft takes `dnat 10.0.0.1:80` and `redirect :80` without `to` too."""
-        if self.taken("to") or self.word() == ":":
-            return True
-        return kind in {"dnat", "snat"} and self.more() and self.word() not in _FLAGS | {"comment"}
+    # -- expressions
 
     def _operand(self) -> Operand:
-        """A value, a look-up, or a number that is picked."""
-        begin = self.at
+        """Read a value, a look-up, or a number that is picked."""
+        begin = self._at
+        if self._next[:1].isdigit():
+            return self._key()
         try:
             source = self._source()
-        except Strange:
-            self.at = begin
+        except UnsupportedSyntax:
+            self._go(begin)
             return self._key()
-        if self.taken("map"):
+        if self._taken("map"):
             return Lookup(source, self._members())
         if isinstance(source, Pick):
             return source
-        raise Strange(self.word())
+        raise UnsupportedSyntax(self._next)
 
     def _source(self) -> Source:
-        """What a statement is about: a field, some bits of it, several fields, or a picked number."""
-        if self.word() in {"numgen", "jhash", "symhash"}:
+        """Read what a statement is about: a field, some bits of it, several fields, or a picked number."""
+        if self._next in _PICKING:
             return self._pick()
-        parts = [self._field()]
-        while self.taken("."):
-            parts.append(self._field())
-        if len(parts) > 1:
+        field = self._field()
+        if self._next == ".":
+            parts = [field]
+            while self._taken("."):
+                parts.append(self._field())
             return Concat(tuple(parts))
-        field = parts[0]
-        if self.taken("&", "and"):
-            return self._masked(field)
-        return field
+        return self._masked(field) if self._next in _OPERATOR else field
 
     def _masked(self, field: Field) -> Source:
-        """A field of which only some bits count, by their numbers or names."""
-        is_group = self.word() == "("
-        text = self._inside() if is_group else self.take()
-        mask = symbols.mask(field.name, text)
-        if mask is not None:
-            return Masked(field, mask)
-        return Field(f"{field.name} & {text}") if is_group else Masked(field, number(text))
-
-    def _flags(self, field: Source, members: Members) -> tuple[Masked, Members]:
-        """What `tcp flags syn / syn,ack` compares: `tcp flags & (syn|ack) == syn`."""
-        self.take("/")
-        bits = self._listed()
-        if not isinstance(field, Field) or isinstance(members, Ref):
-            raise Strange("/")
-        mask = symbols.mask(field.name, _joined(bits))
-        if mask is None:
-            raise Strange("/")
-        return Masked(field, mask), (Element((_joined(members),)),)
+        """Read the bits of a field that count, by their numbers or names; or what is computed, verbatim."""
+        begin = self._at
+        if self._taken("&", "and"):
+            text = self._inside() if self._next == "(" else self._take()
+            if self._next not in _OPERATOR:
+                bits = symbols.mask(field.name, text)
+                if bits is None and text[0] != "(" and "." not in text and ":" not in text:
+                    bits = number(text)
+                return Masked(field, bits) if bits is not None else Field(f"{field.name} & {text}")
+        if field.name in _MARKS:
+            # No field of a packet: rules change it.
+            raise UnsupportedSyntax(self._next)
+        while self._next in _OPERATOR:
+            self._take()
+            self._inside() if self._next == "(" else self._take()
+        return Field(f"{field.name} {self._text(begin)}")
 
     def _inside(self) -> str:
-        """What stands in parentheses, as text: names of bits."""
-        begin = self.at
-        self.take("(")
-        while self.take() != ")":
-            pass
-        return "".join(self._words[begin : self.at])
+        """Read what stands in parentheses, as text: names of bits."""
+        begin = self._at
+        self._skip_to(")")
+        self._expect(")")
+        return "".join(self._words[begin : self._at])
 
     def _pick(self) -> Pick:
-        kind, of, seed, offset = self.take(), "", None, 0
+        kind, of, seed, offset = self._take(), "", None, 0
         if kind == "numgen":
-            kind = self.take("inc", "random")
+            kind = self._expect("inc", "random")
         elif kind == "jhash":
-            begin = self.at
+            begin = self._at
             self._source()
-            of = " ".join(self._words[begin : self.at])
-        self.take("mod")
-        modulus = number(self.take())
+            of = self._text(begin)
+        self._expect("mod")
+        modulus = number(self._take())
         if not modulus:
-            raise Strange("mod 0")
-        while self.word() in {"seed", "offset"}:
-            if self.take() == "seed":
-                seed = number(self.take())
+            raise UnsupportedSyntax("mod 0")
+        while self._next in {"seed", "offset"}:
+            if self._take() == "seed":
+                seed = number(self._take())
             else:
-                offset = number(self.take())
-        return Pick(kind, modulus, offset, of, seed, next(_idents))
+                offset = number(self._take())
+        return Pick(kind, modulus, offset, of, seed, next(self._idents))
 
     def _field(self) -> Field:
-        word = self.take()
-        if word == "meta":
-            key = self.take()
-            if key in _META:
-                return Field(key)
-            if key in _ONLY_META:
-                return Field(f"meta {key}")
-        elif word in _META:
-            return Field(word)
-        elif word == "tcp" and self.taken("option"):
-            option = symbols.option(self.take())
-            return Field(f"tcp option {option}{f' {self.take()}' if self.word() in _OPTION_FIELDS else ''}")
-        elif word in _HEADERS and self.word() in _HEADERS[word]:
-            return Field(f"{word} {self.take()}")
-        elif word == "ct":
-            return Field(self._connection())
-        elif word == "fib":
-            flags = [self.take()]
-            while self.taken("."):
-                flags.append(self.take())
-            return Field(f"fib {' . '.join(flags)} {self.take('type', 'oif', 'oifname')}")
-        raise Strange(word)
+        word, key = self._next, self._ahead()
+        if key in _FIELDS.get(word, ()):
+            self._go(self._at + 2)
+            return _field(f"{word} {key}")
+        if word in _META:
+            return _field(self._take())
+        if word == "meta" and (key in _META or key in _ONLY_META):
+            self._go(self._at + 2)
+            return _field(key if key in _META else f"meta {key}")
+        text = self._shaped(_LONG_FIELDS[word]) if word in _LONG_FIELDS else None
+        if text is None:
+            raise UnsupportedSyntax(word)
+        return Field(text)
 
-    def _connection(self) -> str:
-        if self.word() in _CT_WAYS:
-            way = self.take()
-            family = f" {self.take()}" if self.word() in {"ip", "ip6"} else ""
-            return f"ct {way}{family} {self.take(*_CT_WAY)}"
-        return f"ct {self.take(*_CT)}"
+    # -- values, sets and maps
 
     def _members(self) -> Members:
-        if self.taken("@"):
-            return Ref(unquoted(self.take()))
-        return self.braces()
+        if self._taken("@"):
+            return Ref(unquoted(self._take()))
+        return self._braces()
 
     def _listed(self) -> tuple[Element, ...]:
-        """One value, or some with commas between: any of them will do."""
+        """Read one value, or some with commas between: any of them will do."""
         made = [Element(self._bits(self._key()))]
-        while self.taken(","):
+        while self._taken(","):
             made.append(Element(self._bits(self._key())))
         return tuple(made)
 
     def _bits(self, key: Key) -> Key:
-        """A key, or with `|` behind it all of these bits together, as `syn | ack`."""
-        while self.taken("|"):
+        """Read a key, or with `|` behind it all of these bits together, as `syn | ack`."""
+        while self._taken("|"):
             key = (*key[:-1], f"{key[-1]}|{self._value()}")
         return key
 
-    def braces(self) -> tuple[Element, ...]:
-        """An anonymous set or map."""
-        self.take("{")
+    def _braces(self) -> tuple[Element, ...]:
+        """Read an anonymous set or map."""
+        self._expect("{")
         made = []
-        while not self.taken("}"):
+        while not self._taken("}"):
             made.append(self._element())
-            if not self.taken(","):
-                self.take("}")
+            if not self._taken(","):
+                self._expect("}")
                 break
         return tuple(made)
 
     def _element(self) -> Element:
-        key = ANYTHING if self.taken("*") else self._bits(self._key())
-        comment, timeout = "", None
-        while True:
-            if self.taken("counter"):
-                self._passive("counter")
-            elif self.taken("comment"):
-                comment = unquoted(self.take())
-            elif self.taken("timeout"):
-                timeout = seconds(self.take())
-            elif self.taken("expires"):
-                self.take()
-            elif self.taken("limit"):
-                while self.word() not in {":", ",", "}", ""}:
-                    self.at += 1
-            else:
+        key = ANYTHING if self._taken("*") else self._bits(self._key())
+        comment = self._extras()
+        if not self._taken(":"):
+            return Element(key, None, comment)
+        data = self._verdict() if self._next in _PLAIN or self._next in _JUMPS else self._key()
+        return Element(key, data, self._extras() or comment)
+
+    def _extras(self) -> str:
+        """Read what belongs to an element beside its key and data; return its comment."""
+        comment = ""
+        while self._next not in _BEHIND_ELEMENT:
+            if self._taken("comment"):
+                comment = unquoted(self._take())
+            elif self._shaped(_EXTRA) is None:
                 break
-        if not self.taken(":"):
-            return Element(key, None, comment, timeout)
-        data: Verdict | Key
-        if self.word() in _PLAIN:
-            data = Verdict(self.take())
-        elif self.word() in {"jump", "goto"}:
-            data = Verdict(self.take(), unquoted(self.take()))
-        else:
-            data = self._key()
-        if self.taken("comment"):
-            comment = unquoted(self.take())
-        return Element(key, data, comment, timeout)
+        return comment
 
     def _key(self) -> Key:
-        parts = [self._value()]
-        while self.taken("."):
+        first = self._value()
+        if self._next != ".":
+            return (first,)
+        parts = [first]
+        while self._taken("."):
             parts.append(self._value())
         return tuple(parts)
 
     def _value(self) -> str:
-        word = self.take()
-        if not (word[0].isalnum() or word[0] in '"[:_') or word == ":" or word in {"set", "map", "vmap"}:
-            raise Strange(word)
-        first = unquoted(word).strip("[]")
+        word = self._take()
+        if not (word[0].isalnum() or word[0] in '"[:_') or word in {":", "set", "map", "vmap"}:
+            raise UnsupportedSyntax(word)
+        first = _bare(word)
         if first == "*":
-            raise Strange(word)
-        if self.word() == "-" and (self.word(1)[:1].isalnum() or ":" in self.word(1)):
-            self.at += 1
-            return f"{first}-{unquoted(self.take()).strip('[]')}"
+            raise UnsupportedSyntax(word)
+        if self._next == "-" and (self._ahead()[:1].isalnum() or ":" in self._ahead()):
+            self._take()
+            return f"{first}-{_bare(self._take())}"
         return first
 
 
+def _bare(word: str) -> str:
+    """Return a value without quotes or brackets."""
+    return word if word[0].isalnum() else unquoted(word).strip("[]")
+
+
+def _bits_of(field: Source, bits: Sequence[Element]) -> Masked:
+    """Return some bits of a field, by their names."""
+    mask = symbols.mask(field.name, _joined(bits)) if isinstance(field, Field) else None
+    if mask is None or not isinstance(field, Field):
+        raise UnsupportedSyntax("/")
+    return Masked(field, mask)
+
+
 def _joined(elements: Sequence[Element]) -> str:
-    """Some bits together; raises `Strange` for a concatenation."""
+    """Return some bits together; raise `UnsupportedSyntax` for a concatenation."""
     if any(len(each.key) != 1 for each in elements):
-        raise Strange(".")
+        raise UnsupportedSyntax(".")
     return "|".join(each.key[0] for each in elements)
-
-
-def _bits_compared(
-    op: str, members: tuple[Element, ...], *, listed: bool
-) -> tuple[Masked, str, tuple[Element, ...]]:
-    """What a condition on flags compares: without `==` or `!=`, whether any of these bits is set."""
-    if not listed:
-        return Masked(Field(FLAGS), _EVERY_FLAG), op or "==", members
-    joined = _joined(members)
-    if op in {"==", "!="}:
-        return Masked(Field(FLAGS), _EVERY_FLAG), op, (Element((joined,)),)
-    bits = symbols.mask(FLAGS, joined)
-    if bits is None:
-        raise Strange(joined)
-    return Masked(Field(FLAGS), bits), "==" if op == "!" else "!=", (Element(("0",)),)
-
-
-def idle_picks(nat: Nat) -> Iterator[Pick]:
-    """The numbers that a translation picks before anything else of it is looked at."""
-    for operand in (nat.address, nat.port):
-        if isinstance(operand, Lookup) and isinstance(operand.key, Pick):
-            yield operand.key

@@ -8,21 +8,22 @@ since 1.1.4 are taken.
 from __future__ import annotations
 
 import json
+import re
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lbctl_nftables.reading import grammar
-from lbctl_nftables.reading.document import FAMILIES, Document, Members
-from lbctl_nftables.reading.grammar import Strange
+from lbctl_nftables.reading.document import FAMILIES, Document
+from lbctl_nftables.reading.syntax import UnsupportedSyntax
 from lbctl_nftables.reading.words import split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from lbctl_nftables.reading.syntax import Element
 
 Json: TypeAlias = Any
 
 _DEEPEST = 40
 _COMMANDS = {"add", "create", "insert"}
-_PLAIN = {"accept", "drop", "return", "continue"}
+_VERDICTS = {"accept", "drop", "return", "continue", "jump", "goto"}
 
 
 def read_json(source: str) -> Document:
@@ -31,23 +32,23 @@ def read_json(source: str) -> Document:
     try:
         answer = json.loads(source)
     except (ValueError, RecursionError) as error:
-        document.refuse("unparsable-line", getattr(error, "lineno", 1), "", f"this is no JSON: {error}")
+        document.log.refuse("unparsable-line", getattr(error, "lineno", 1), "", f"this is no JSON: {error}")
         return document
     objects = answer.get("nftables") if isinstance(answer, dict) else None
     if not isinstance(objects, list):
-        document.refuse("unparsable-line", 1, "", 'there is no list "nftables" in this JSON')
+        document.log.refuse("unparsable-line", 1, "", 'there is no list "nftables" in this JSON')
         return document
     for entry in objects:
         try:
             _object(document, entry)
-        except (Strange, RecursionError) as strange:
-            document.refuse("unparsable-line", 1, json.dumps(entry)[:400], f"not understood: {strange}")
+        except (UnsupportedSyntax, RecursionError) as strange:
+            document.log.refuse("unparsable-line", 1, json.dumps(entry)[:400], f"not understood: {strange}")
     return document
 
 
 def _object(document: Document, entry: Json) -> None:
     if not isinstance(entry, dict) or len(entry) != 1:
-        raise Strange("an object with other than one kind")
+        raise UnsupportedSyntax("an object with other than one kind")
     [(kind, value)] = entry.items()
     if kind in _COMMANDS and isinstance(value, dict):
         _object(document, value)
@@ -56,242 +57,238 @@ def _object(document: Document, entry: Json) -> None:
         document.tables.clear()
         return
     if not isinstance(value, dict):
-        raise Strange(kind)
+        raise UnsupportedSyntax(kind)
     if kind == "metainfo":
         return
     family, table = value.get("family"), value.get("name" if kind == "table" else "table")
     if not isinstance(family, str) or family not in FAMILIES or not isinstance(table, str):
-        raise Strange(kind)
+        raise UnsupportedSyntax(kind)
     made = document.table(family, table)
     match kind:
         case "chain":
-            chain = document.chain(made, _name(value), 1)
-            chain.declared = True
-            chain.kind, chain.hook = str(value.get("type", "")), str(value.get("hook", ""))
-            chain.priority = value["prio"] if isinstance(value.get("prio"), int) else 0
-            chain.policy = str(value.get("policy", "accept"))
+            base = made.chain(_name(value), 1)
+            base.declared = True
+            base.kind, base.hook = str(value.get("type", "")), str(value.get("hook", ""))
+            base.priority = value["prio"] if isinstance(value.get("prio"), int) else 0
+            base.policy = str(value.get("policy", "accept"))
         case "rule":
             name = value.get("chain")
             expressions = value.get("expr", [])
             if not isinstance(name, str) or not isinstance(expressions, list):
-                raise Strange("rule")
+                raise UnsupportedSyntax("rule")
             words = [word for each in expressions for word in _statement(each, 0)]
             text = " ".join(words)
             if isinstance(value.get("comment"), str):
                 words += ["comment", f'"{value["comment"]}"']
-            document.place(document.chain(made, name, 1), words, 1, text)
+            caller = made.chain(name, 1)
+            caller.rules.append(document.rule(caller, words, 1, text))
         case "set" | "map":
-            members = made.members.setdefault(_name(value), Members(_name(value)))
-            flags = value.get("flags", [])
-            members.dynamic = "dynamic" in (flags if isinstance(flags, list) else [flags])
+            members = made.set_or_map(_name(value))
+            members.dynamic = "dynamic" in _listed(value.get("flags"))
             members.timeout = value["timeout"] if isinstance(value.get("timeout"), int) else None
-            members.elements += _elements(value.get("elem", []))
+            members.elements += _elements(document, value.get("elem", []))
         case "element":
-            members = made.members.setdefault(_name(value), Members(_name(value)))
-            members.elements += _elements(value.get("elem", []))
-        case "table" | "counter" | "quota" | "limit" | "flowtable" | "ct helper" | "synproxy" | "secmark":
+            members = made.set_or_map(_name(value))
+            members.elements += _elements(document, value.get("elem", []))
+        case "table":
+            made.dormant = "dormant" in _listed(value.get("flags"))
+        case "counter" | "quota" | "limit" | "flowtable" | "ct helper" | "synproxy" | "secmark":
             pass
         case _:
-            raise Strange(kind)
+            raise UnsupportedSyntax(kind)
+
+
+def _listed(value: Json) -> list[Json]:
+    """Return a list as it is, and anything else in one."""
+    return value if isinstance(value, list) else [value]
 
 
 def _name(value: Json) -> str:
     name = value.get("name")
     if not isinstance(name, str):
-        raise Strange("an object without a name")
+        raise UnsupportedSyntax("an object without a name")
     return name
 
 
-def _elements(listed: Json) -> tuple[grammar.Element, ...]:
-    entries = listed if isinstance(listed, list) else [listed]
-    return grammar.elements(list(_braces(entries, 0)))
+def _elements(document: Document, listed: Json) -> tuple[Element, ...]:
+    return document.grammar.elements(_braces(_listed(listed), 0))
 
 
-def _braces(entries: list[Json], depth: int) -> Iterator[str]:
-    yield "{"
+def _braces(entries: list[Json], depth: int) -> list[str]:
+    made = ["{"]
     for number, entry in enumerate(entries):
-        if number:
-            yield ","
+        made += [","] if number else []
         if isinstance(entry, list) and len(entry) == 2:
-            yield from _value(entry[0], depth)
-            yield ":"
-            yield from _data(entry[1], depth)
+            made += [*_value(entry[0], depth), ":", *_data(entry[1], depth)]
         else:
-            yield from _value(entry, depth)
-    yield "}"
+            made += _value(entry, depth)
+    return [*made, "}"]
 
 
-def _data(value: Json, depth: int) -> Iterator[str]:
-    if isinstance(value, dict) and (_PLAIN | {"jump", "goto"}) & value.keys():
-        yield from _statement(value, depth)
-    else:
-        yield from _value(value, depth)
+def _data(value: Json, depth: int) -> list[str]:
+    is_verdict = isinstance(value, dict) and not _VERDICTS.isdisjoint(value)
+    return _statement(value, depth) if is_verdict else _value(value, depth)
 
 
-def _statement(statement: Json, depth: int) -> Iterator[str]:
-    """The words of one statement."""
-    if depth > _DEEPEST:
-        raise Strange("deeply nested JSON")
+#: Statements and expressions by their name in JSON, and their words: `$name` is an expression, `%name` stands
+#: as it is; `?name` is a number, with its name in front, and `~name` a text, if they are there; `+name` is a
+#: text, or several with dots between.
+_STATEMENTS = {
+    "vmap": "$key vmap $data", "jump": 'jump "%target"', "goto": 'goto "%target"',
+    "mangle": "$key set $value", "counter": "counter", "log": "log", "notrack": "notrack", "last": "last",
+    "reject": "reject",
+    "comment": 'comment "%value"', "accept": "accept", "drop": "drop", "return": "return",
+    "continue": "continue", "reset": "reset $value", "ct count": "ct count $val",
+}  # fmt: skip
+_EXPRESSIONS = {
+    "map": "$key map $data", "meta": "meta %key", "payload": "%protocol %field", "ct": "ct ~dir %key",
+    "fib": "fib +flags %result", "numgen": "numgen %mode mod $mod ?offset",
+    "jhash": "jhash $expr mod $mod ?seed ?offset", "symhash": "symhash mod $mod ?offset",
+    "rt": "rt %key", "socket": "socket %key", "osf": "osf %key", "tcp option": "tcp option %name ~field",
+    "ip option": "ip option %name ~field", "sctp chunk": "sctp chunk %name ~field",
+    "exthdr": "exthdr %name", "ipsec": "ipsec %dir ?spnum ~family %key",
+}  # fmt: skip
+_PLACE = re.compile(r"[$%?~+](\w+)")
+
+
+def _filled(template: str, values: dict[str, Json], depth: int) -> list[str]:
+    """Return the words of a template; raise `UnsupportedSyntax` if something for it is missing."""
+    made: list[str] = []
+    for part in template.split(" "):
+        found = _PLACE.search(part)
+        value = values.get(found[1]) if found else None
+        match found[0][0] if found else "":
+            case "":
+                made.append(part)
+            case "$" if value is not None:
+                made += _value(value, depth)
+            case "%" if isinstance(value, str):
+                made += [part.replace(f"%{found[1]}", value)] if part[0] == '"' else value.split(" ")  # type: ignore[index]
+            case "+":
+                made += " . ".join(map(str, value if isinstance(value, list) else [value])).split(" ")
+            case "?":
+                made += [found[1], str(value)] if isinstance(value, int) else []  # type: ignore[index]
+            case "~":
+                made += value.split(" ") if isinstance(value, str) else []
+            case _:
+                raise UnsupportedSyntax(part)
+    return made
+
+
+def _named(table: dict[str, str], value: Json, depth: int) -> list[str] | None:
+    """Return the words of something by its name; None if it is not in the table, or is shaped otherwise."""
+    for name, inner in value.items() if isinstance(value, dict) and len(value) == 1 else ():
+        if name in table:
+            try:
+                return _filled(table[name], inner if isinstance(inner, dict) else {"value": inner}, depth)
+            except UnsupportedSyntax:
+                return None
+    return None
+
+
+def _unknown(value: Json) -> list[str]:
+    return ["?", json.dumps(value, sort_keys=True)]
+
+
+def _statement(statement: Json, depth: int) -> list[str]:
+    """Return the words of one statement."""
+    known = _named(_STATEMENTS, statement, depth)
+    if known is not None:
+        return known
     match statement:
         case {"match": {"left": left, "right": right, **rest}}:
-            yield from _value(left, depth)
-            op = rest.get("op", "==")
-            if op != "in":
-                yield str(op)
-            yield from _bits(right, depth) if isinstance(left, dict) and "&" in left else _value(right, depth)
-        case {"vmap": {"key": key, "data": data}}:
-            yield from _value(key, depth)
-            yield "vmap"
-            yield from _value(data, depth)
-        case {"jump": {"target": str(target)}} | {"goto": {"target": str(target)}}:
-            yield next(iter(statement))
-            yield f'"{target}"'
+            op = str(rest.get("op", "=="))
+            masked = isinstance(left, dict) and "&" in left
+            values = _bits(right, depth) if masked else _value(right, depth)
+            return [*_value(left, depth), *([] if op == "in" else [op]), *values]
         case {"dnat": value} | {"snat": value} | {"redirect": value} | {"masquerade": value}:
-            yield from _nat(next(iter(statement)), value if isinstance(value, dict) else {}, depth)
-        case {"mangle": {"key": key, "value": value}}:
-            yield from _value(key, depth)
-            yield "set"
-            yield from _value(value, depth)
-        case {"set": {"op": str(op), "elem": element, "set": str(name)}}:
-            yield from (op, "@", name.removeprefix("@"), "{")
-            yield from _value(element, depth)
-            yield "}"
+            return _nat(next(iter(statement)), value if isinstance(value, dict) else {}, depth)
+        case {"set": {"op": str(op), "elem": element, "set": str(name), **rest}}:
+            inner = rest.get("stmt")
+            each = [_statement(one, depth + 1) for one in (inner if isinstance(inner, list) else ())]
+            return [op, "@", name.removeprefix("@"), "{", *_value(element, depth), *chain(*each), "}"]
         case {"map": {"op": str(op), "elem": element, "data": data, "map": str(name)}}:
-            yield from (op, "@", name.removeprefix("@"), "{")
-            yield from _value(element, depth)
-            yield ":"
-            yield from _value(data, depth)
-            yield "}"
-        case {"counter": _}:
-            yield "counter"
-        case {"log": _}:
-            yield "log"
-        case {"notrack": _}:
-            yield "notrack"
-        case {"reject": _}:
-            yield "reject"
+            pair = [*_value(element, depth), ":", *_value(data, depth)]
+            return [op, "@", name.removeprefix("@"), "{", *pair, "}"]
         case {"limit": {"rate": rate, "per": per, **rest}}:
-            unit, burst_unit = rest.get("rate_unit", "packets"), rest.get("burst_unit", "packets")
-            yield from ("limit", "rate", *(["over"] if rest.get("inv") else []), str(rate))
-            yield from (*(() if unit == "packets" else (str(unit),)), "/", str(per))
-            if rest.get("burst"):
-                yield from ("burst", str(rest["burst"]), str(burst_unit))
-        case {"comment": str(text)}:
-            yield from ("comment", f'"{text}"')
-        case {"accept": _} | {"drop": _} | {"return": _} | {"continue": _}:
-            yield next(iter(statement))
+            return _limit(str(rate), str(per), rest)
+        case {"quota": {"val": value, "val_unit": str(unit), **rest}}:
+            return ["quota", *(["over"] if rest.get("inv") else []), str(value), unit]
         case str():
             # A statement that nft 1.0.6 has no JSON for comes as text.
-            yield from (word for word in split(statement).words if word != "\n")
-        case _:
-            yield from ("?", json.dumps(statement, sort_keys=True))
+            return split(statement)
+    return _unknown(statement)
 
 
-def _nat(kind: str, value: dict[str, Json], depth: int) -> Iterator[str]:
-    yield kind
-    family = value.get("family")
-    if family in ("ip", "ip6"):
-        yield family
-    if "addr" in value or "port" in value:
-        yield "to"
+def _limit(rate: str, per: str, rest: dict[Any, Json]) -> list[str]:
+    unit, burst_unit = rest.get("rate_unit", "packets"), rest.get("burst_unit", "packets")
+    burst = ["burst", str(rest["burst"]), str(burst_unit)] if rest.get("burst") else []
+    amount = [rate] if unit == "packets" else [rate, str(unit)]
+    return ["limit", "rate", *(["over"] if rest.get("inv") else []), *amount, "/", per, *burst]
+
+
+def _nat(kind: str, value: dict[str, Json], depth: int) -> list[str]:
+    family = [value["family"]] if value.get("family") in ("ip", "ip6") else []
+    made = [kind, *family, *(["to"] if "addr" in value or "port" in value else [])]
     if "addr" in value:
-        yield from _value(value["addr"], depth)
+        made += _value(value["addr"], depth)
     if "port" in value:
-        yield ":"
-        yield from _value(value["port"], depth)
-    flags = value.get("flags", [])
-    yield from (flag for flag in (flags if isinstance(flags, list) else [flags]) if isinstance(flag, str))
+        made += [":", *_value(value["port"], depth)]
+    return made + [flag for flag in _listed(value.get("flags")) if isinstance(flag, str)]
 
 
-def _value(value: Json, depth: int) -> Iterator[str]:
-    """The words of an expression."""
+def _value(value: Json, depth: int) -> list[str]:
+    """Return the words of an expression."""
     depth += 1
     if depth > _DEEPEST:
-        raise Strange("deeply nested JSON")
+        raise UnsupportedSyntax("deeply nested JSON")
+    known = _named(_EXPRESSIONS, value, depth)
+    if known is not None:
+        return known
     match value:
-        case bool():
-            yield str(int(value))
-        case int():
-            yield str(value)
+        case bool() | int():
+            return [str(int(value))]
         case str() if value.startswith("@") and len(value) > 1:
-            yield from ("@", value[1:])
+            return ["@", value[1:]]
         case str():
             plain = value and all(letter.isalnum() or letter in "_./:-*" for letter in value)
-            yield value if plain else f'"{value}"'
-        case list():
-            for number, each in enumerate(value):
-                if number:
-                    yield ","
-                yield from _value(each, depth)
+            return [value if plain else f'"{value}"']
+        case list(parts):
+            return _between(",", parts, depth)
         case {"concat": list(parts)}:
-            for number, part in enumerate(parts):
-                if number:
-                    yield "."
-                yield from _value(part, depth)
+            return _between(".", parts, depth)
         case {"set": list(entries)}:
-            yield from _braces(entries, depth)
+            return _braces(entries, depth)
         case {"set": one}:
-            yield from _braces([one], depth) if not isinstance(one, str) else _value(one, depth)
+            return _value(one, depth) if isinstance(one, str) else _braces([one], depth)
         case {"range": [first, last]}:
-            yield from (*_value(first, depth), "-", *_value(last, depth))
+            return [*_value(first, depth), "-", *_value(last, depth)]
         case {"prefix": {"addr": str(address), "len": int(length)}}:
-            yield f"{address}/{length}"
+            return [f"{address}/{length}"]
         case {"elem": {"val": key, **rest}}:
-            yield from _value(key, depth)
-            if isinstance(rest.get("timeout"), int):
-                yield from ("timeout", f"{rest['timeout']}s")
-            if isinstance(rest.get("comment"), str):
-                yield from ("comment", f'"{rest["comment"]}"')
-        case {"map": {"key": key, "data": data}}:
-            yield from _value(key, depth)
-            yield "map"
-            yield from _value(data, depth)
-        case {"meta": {"key": str(key)}}:
-            yield from ("meta", key)
-        case {"payload": {"protocol": str(protocol), "field": str(field)}}:
-            yield from (protocol, field)
-        case {"tcp option": {"name": str(name), **rest}}:
-            yield from ("tcp", "option", name, *([str(rest["field"])] if "field" in rest else []))
-        case {"rt": {"key": str(key)}}:
-            yield from ("rt", key)
-        case {"ct": {"key": str(key), **rest}}:
-            direction = rest.get("dir")
-            yield from ("ct", *([direction] if isinstance(direction, str) else []), *key.split(" "))
-        case {"fib": {"result": str(result), "flags": flags}}:
-            names = [str(flag) for flag in (flags if isinstance(flags, list) else [flags])]
-            yield from ("fib", *" . ".join(names).split(" "), result)
-        case {"numgen": {"mode": str(mode), "mod": modulus, **rest}}:
-            yield from ("numgen", mode, "mod", str(modulus), *_number("offset", rest))
-        case {"jhash": {"mod": modulus, "expr": hashed, **rest}}:
-            yield "jhash"
-            yield from _value(hashed, depth)
-            yield from ("mod", str(modulus), *_number("seed", rest), *_number("offset", rest))
-        case {"symhash": {"mod": modulus, **rest}}:
-            yield from ("symhash", "mod", str(modulus), *_number("offset", rest))
+            timeout = ["timeout", f"{rest['timeout']}s"] if isinstance(rest.get("timeout"), int) else []
+            comment = ["comment", f'"{rest["comment"]}"'] if isinstance(rest.get("comment"), str) else []
+            return [*_value(key, depth), *timeout, *comment]
+        case {"payload": {"base": str(base), "offset": int(offset), "len": int(length)}}:
+            return ["@", base, ",", str(offset), ",", str(length)]
         case {"&": [left, right]}:
-            yield from (*_value(left, depth), "&", *_bits(right, depth))
-        case {"|": parts} | {"^": parts} | {"<<": parts} | {">>": parts} if isinstance(parts, list):
-            for number, part in enumerate(parts):
-                if number:
-                    yield next(iter(value))
-                yield from _value(part, depth)
-        case _:
-            yield from ("?", json.dumps(value, sort_keys=True))
+            return [*_value(left, depth), "&", *_bits(right, depth)]
+        case {"|": list(parts)} | {"^": list(parts)} | {"<<": list(parts)} | {">>": list(parts)}:
+            return _between(next(iter(value)), parts, depth)
+    return _unknown(value)
 
 
-def _bits(value: Json, depth: int) -> Iterator[str]:
-    """The words of a mask, or of a value under one: several bits are a list in nft 1.0.6, `|` later."""
+def _between(word: str, parts: list[Json], depth: int) -> list[str]:
+    """Return the words of several expressions with one between each two."""
+    made: list[str] = []
+    for part in parts:
+        made += [*([word] if made else []), *_value(part, depth)]
+    return made
+
+
+def _bits(value: Json, depth: int) -> list[str]:
+    """Return the words of a mask, or of a value under one: a list in nft 1.0.6, joined by `|` later."""
     match value:
         case list(parts) | {"|": list(parts)}:
-            yield "("
-            for number, each in enumerate(parts):
-                if number:
-                    yield "|"
-                yield from _value(each, depth)
-            yield ")"
-        case _:
-            yield from _value(value, depth)
-
-
-def _number(name: str, rest: dict[Any, Json]) -> tuple[str, ...]:
-    return (name, str(rest[name])) if isinstance(rest.get(name), int) else ()
+            return ["(", *_between("|", parts, depth), ")"]
+    return _value(value, depth)

@@ -10,9 +10,10 @@ from lbctl_netfilter.analyse import Analysis
 from lbctl_netfilter.budget import uncollected
 from lbctl_nftables.reading import checks
 from lbctl_nftables.reading.corrections import Corrections
-from lbctl_nftables.reading.document import is_script, read_text
+from lbctl_nftables.reading.document import read_text
 from lbctl_nftables.reading.listed import read_json
 from lbctl_nftables.reading.lower import misplaced, program
+from lbctl_nftables.reading.script import is_script
 
 if TYPE_CHECKING:
     from lbctl_netfilter import ir
@@ -104,4 +105,4 @@ def _suppose_hooks(document: Document) -> None:
                 message = f"chain {chain.name} is not declared in this text; "
                 message += f"taken for the {chain.hook} hook of NAT"
                 first = chain.rules[0]
-                document.find("partial-dump", Severity.WARNING, first.line, first.text, message)
+                document.log.find("partial-dump", Severity.WARNING, first.line, first.text, message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
+from socket import AF_INET, inet_pton
 from typing import TYPE_CHECKING
 
 from lbctl.model import Family
@@ -11,21 +12,27 @@ from lbctl_netfilter.conditions import (
     ADDRESSES,
     BITS,
     COUNTS,
+    EVERY_BIT,
     PORTS,
     Words,
+    address,
     fact,
     mark_of,
     merged,
+    spans_rest,
     top_of,
     words,
 )
+from lbctl_netfilter.ir import MarkIs
 from lbctl_nftables.reading import symbols
-from lbctl_nftables.reading.grammar import Strange, number, seconds
+from lbctl_nftables.reading.grammar import number, seconds
+from lbctl_nftables.reading.syntax import UnsupportedSyntax
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from lbctl_netfilter.conditions import Condition, Span, Values
+    from lbctl_netfilter.draft import Draft
 
 #: Field of nft → that of the engine, where it is called otherwise.
 _NAMES: Mapping[str, str] = {
@@ -50,6 +57,8 @@ _NAMES: Mapping[str, str] = {
         for link in ("iif", "oif")
     },
 }  # fmt: skip
+#: Fields of which nothing is decided before connections arrive.
+_PLAIN_FIELDS = frozenset({"dst", "dport", "src", "sport", "proto", "iif", "oif"})
 #: Header → the protocol that a condition on one of its fields implies.
 _IMPLIED: Mapping[str, str] = {
     **{name: name for name in ("tcp", "udp", "sctp", "dccp", "udplite", "ah", "esp", "icmp")},
@@ -64,6 +73,7 @@ _PRESENCE: Mapping[str, tuple[str, str]] = {
     "fib saddr . mark oif": ("rpfilter", "loose,mark"),
 }  # fmt: skip
 _IS_THERE: Mapping[str, bool] = {"exists": True, "1": True, "missing": False, "0": False}
+_OPTION = "tcp option "
 _FAMILY_WORDS: Mapping[Family, frozenset[str]] = {
     Family.IPV4: frozenset({"ipv4", "ip"}),
     Family.IPV6: frozenset({"ipv6", "ip6"}),
@@ -84,31 +94,63 @@ def field_of(name: str, family: Family) -> tuple[str, str | None] | None:
     header, _, what = name.partition(" ")
     if header in {"ip", "ip6"} and (header == "ip") != (family is Family.IPV4):
         return None
+    if name.startswith(_OPTION):
+        option, *rest = what.split(" ")[1:]
+        known = symbols.span("tcp option", option)
+        name = " ".join((_OPTION.strip(), option if known is None else str(known[0]), *rest))
     protocol = _IMPLIED.get(header)
     if protocol is not None and what in {"dport", "sport"}:
         return what, protocol
     return _NAMES.get(name, name), protocol
 
 
-def is_family(values: Words, family: Family) -> bool:
-    """True where a condition on the family of packets holds for one."""
-    mine = _FAMILY_WORDS[family]
-    return bool(values.names & mine) if values.names is not None else not values.but & mine
+def ask(draft: Draft, conditions: Iterable[Condition], *, inverted: bool = False) -> None:
+    """Have a draft ask for conditions, but for what the family or the state of connections decides."""
+    for field, values in conditions:
+        if field in _PLAIN_FIELDS:
+            draft.add(field, values, inverted)
+        elif not isinstance(values, Words):
+            marked = mark_of(field)
+            if marked is not None:
+                met = spans_rest(values, EVERY_BIT) if inverted else values
+                draft.step(MarkIs(*marked, met))
+            else:
+                draft.add(field, values, inverted)
+        else:
+            _ask_words(draft, field, values, inverted)
+
+
+def _ask_words(draft: Draft, field: str, values: Words, inverted: bool) -> None:
+    names = values.names or frozenset()
+    match field:
+        case "family":
+            mine = not names.isdisjoint(_FAMILY_WORDS[draft.family])
+            if mine is inverted:
+                draft.never()
+        case "state":
+            states = {part for name in names for part in name.split("|")}
+            draft.packets(
+                first=("new" in states) is not inverted, later=("established" in states) is not inverted
+            )
+        case "ctdir":
+            draft.first &= ("original" in names) is not inverted
+        case _:
+            draft.add(field, values, inverted)
 
 
 def condition(field: str, texts: Iterable[str], family: Family) -> Condition | None:
-    """Any of these values of a field; None where they are none of this family. Raise `Strange`."""
+    """Any of these values of a field; None where they are none of this family. Raise `UnsupportedSyntax`."""
     written = list(texts)
     if len(written) == 1 and (there := _IS_THERE.get(written[0])) is not None:
-        known = _PRESENCE.get(field)
-        if known is None and field.startswith("tcp option ") and " " not in field[11:]:
-            known = "tcp-option", field[11:]
+        option = field.removeprefix(_OPTION)
+        is_option = option != field and " " not in option
+        known = ("tcp-option", option) if is_option else _PRESENCE.get(field)
         if known is not None:
             return fact(*known, inverted=not there)
     if _is_number(field):
         try:
             spans = merged(span for text in written if (span := _span(field, text, family)) is not None)
-        except Strange:
+        except UnsupportedSyntax:
             if field not in COUNTS or len(written) != 1:
                 raise
             # A user's name, which is looked up by nobody here.
@@ -121,7 +163,7 @@ def condition(field: str, texts: Iterable[str], family: Family) -> Condition | N
 def _word(field: str, text: str) -> str:
     text = symbols.canonical(_SYMBOLS.get(field, field), text)
     if field == "proto" and not set(text) <= _PROTOCOL:
-        raise Strange(text)
+        raise UnsupportedSyntax(text)
     return text.lower() if field == "mac" else text
 
 
@@ -129,10 +171,10 @@ _PROTOCOL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234
 
 
 def compared(field: str, op: str, text: str, family: Family) -> Values:
-    """The values that stand in a relation to one; raise `Strange` for fields that have no order."""
+    """The values that stand in a relation to one; raise `UnsupportedSyntax` for fields that have no order."""
     span = _span(field, text, family) if _is_number(field) else None
     if span is None:
-        raise Strange(op)
+        raise UnsupportedSyntax(op)
     first, last, top = *span, top_of(field, BITS[family])
     low, high = {"<": (0, first - 1), "<=": (0, last), ">": (last + 1, top), ">=": (first, top)}[op]
     return ((low, high),) if low <= high else ()
@@ -156,7 +198,7 @@ def _span(field: str, text: str, family: Family) -> Span | None:
         if low is None or high is None:
             return None
         if low[0] > high[1]:
-            raise Strange(text)
+            raise UnsupportedSyntax(text)
         return low[0], high[1]
     if field in ADDRESSES:
         return _addresses(text, family)
@@ -166,16 +208,38 @@ def _span(field: str, text: str, family: Family) -> Span | None:
 
 
 def _addresses(text: str, family: Family) -> Span | None:
+    number = _number_of(text)
+    if number is not None:
+        return (number, number) if family is Family.IPV4 else None
     try:
         if "/" in text:
             network = ip_network(text, strict=False)
             span = int(network.network_address), int(network.broadcast_address)
             version = network.version
         else:
-            address = ip_address(text)
-            span = int(address), int(address)
-            version = address.version
+            single = ip_address(text)
+            span = int(single), int(single)
+            version = single.version
     except ValueError:
         # A host's name, which is never looked up.
-        raise Strange(text) from None
+        raise UnsupportedSyntax(text) from None
     return span if (version == 4) == (family is Family.IPV4) else None
+
+
+def _number_of(text: str) -> int | None:
+    """Return the number of an IPv4 address; None for anything else. `ip_address` takes four times as long."""
+    try:
+        return int.from_bytes(inet_pton(AF_INET, text))
+    except (OSError, ValueError):
+        return None
+
+
+def host_of(text: str, family: Family) -> str | None:
+    """Return an address as it is shown; None for one of the other family. Raise `UnsupportedSyntax`."""
+    if _number_of(text) is not None:
+        # Without leading zeros, which are refused.
+        return text if family is Family.IPV4 else None
+    span = _addresses(text, family)
+    if span is not None and span[0] != span[1]:
+        raise UnsupportedSyntax(text)
+    return None if span is None else str(address(span[0], BITS[family]))
