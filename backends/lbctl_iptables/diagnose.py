@@ -64,7 +64,7 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
     owners: dict[str, list[str]] = {}
     for family, word in layout.WORD.items():
         text = drivers.save(host, driver, word)
-        places = _Places(store.replace("iptables", word), read_tables(text, family, Log()))
+        places = _FamilyRules(store.replace("iptables", word), read_tables(text, family, Log()))
         for owner, chain in _owned(places):
             owners.setdefault(owner, []).append(chain)
         yield from dropped(_drops(places, family, (p for p in case.passages if p.family is family)))
@@ -76,7 +76,7 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
     yield from leftovers(case, store, driver, shown)
 
 
-class _Places:
+class _FamilyRules:
     """The rules of one family in one store, and where each stands. `command` shows and changes them."""
 
     def __init__(self, command: str, ruleset: Ruleset) -> None:
@@ -104,7 +104,7 @@ class _Places:
 # -- who decides before us
 
 
-def _rivals(places: _Places, family: Family, owner: str, store: str, *, ours: bool) -> Iterator[Rival]:
+def _rivals(places: _FamilyRules, family: Family, owner: str, store: str, *, ours: bool) -> Iterator[Rival]:
     """The rules of others that translate what comes to the hooks before ours do.
 
     Where ours stand in the same table, those in front of the jump to them; else all, by the same priority.
@@ -139,7 +139,7 @@ def _rivals(places: _Places, family: Family, owner: str, store: str, *, ours: bo
 
 
 def _rival(
-    service: ReadService, rules: Sequence[Rule], places: _Places, store: str, *, certain: bool
+    service: ReadService, rules: Sequence[Rule], places: _FamilyRules, store: str, *, certain: bool
 ) -> Rival:
     return Rival(
         service=service,
@@ -174,7 +174,9 @@ def _unbalanced(rule: ir.Rule, family: Family) -> ReadService:
 # -- what is dropped on its way
 
 
-def _drops(places: _Places, family: Family, passages: Iterable[Passage]) -> Iterator[tuple[Passage, str]]:
+def _drops(
+    places: _FamilyRules, family: Family, passages: Iterable[Passage]
+) -> Iterator[tuple[Passage, str]]:
     """The passages that surely are dropped, and by what."""
     table = places.table(family, layout.FILTER)
     if table is None:
@@ -201,7 +203,7 @@ def _drops(places: _Places, family: Family, passages: Iterable[Passage]) -> Iter
 # -- who writes to our bits of the mark
 
 
-def _marked(places: _Places, intent: Intent) -> Iterator[Trap]:
+def _marked(places: _FamilyRules, intent: Intent) -> Iterator[Trap]:
     """Rules of others that change the bits by which later chains of ours know what earlier ones decided."""
     if not any(service.remote or service.allow for service in intent.services):
         return
@@ -226,7 +228,7 @@ def _marked(places: _Places, intent: Intent) -> Iterator[Trap]:
 # -- what is ours and should not be, and what wipes ours
 
 
-def _owned(places: _Places) -> Iterator[tuple[str, str]]:
+def _owned(places: _FamilyRules) -> Iterator[tuple[str, str]]:
     """The owner of each chain of ours, with where that chain is."""
     for tables in places.ruleset.stores.values():
         for table in tables.values():

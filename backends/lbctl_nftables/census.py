@@ -18,7 +18,7 @@ def census(host: Host, driver: str) -> Census:  # noqa: ARG001 (the protocol's)
     if kernel_module(host, "nf_tables") is ModuleState.LOADABLE:
         return Census(store=layout.NAME, ours=0, others=None)
     ours = sum(
-        sum(1 for _ in objects.rules(host, objects.Table(word, name)))
+        sum(1 for _ in objects.rules(host, objects.KernelTable(word, name)))
         for word, name in netlink.tables(host)
         if layout.owner_of(word, name)
     )

@@ -62,7 +62,7 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
     text = "".join(table.text for table in listed(host, driver, but=is_ours, handles=True))
     shown = {owner: f"nft list tables: {', '.join(tables)}" for owner, tables in owners.items()}
     yield from leftovers(case, layout.NAME, driver, shown)
-    places = _Places(text, shared=host.which("iptables-nft-save") is not None)
+    places = _ListedRules(text, shared=host.which("iptables-nft-save") is not None)
     yield from dropped(places.drops(case.passages))
     if case.intent is not None:
         yield from taken(case, places.rivals(case.precedence))
@@ -70,7 +70,7 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
         yield from _full_maps(host, case.intent)
 
 
-class _Places:
+class _ListedRules:
     """The rules of a listing, and where each stands."""
 
     def __init__(self, text: str, *, shared: bool) -> None:

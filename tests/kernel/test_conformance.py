@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lbctl.conformance import CHECKS, Site, Verdict, Way, run, ways
+from lbctl.conformance import CHECKS, Site, Support, Way, run, ways
 from lbctl.conformance import __main__ as conformance
 from lbctl.conformance.checks import HASHED, HASHED6, TABLED, crowd, who_serves_whom
 from lbctl.conformance.test_conformance import *  # noqa: F403 (the suite itself)
@@ -52,7 +52,7 @@ def liar(**members: Any) -> Way:
 def wrong(check: str, way: Way) -> str:
     """What the check says is wrong."""
     outcome = run(BY_NAME[check], way)
-    assert outcome.verdict is Verdict.FAILED, check
+    assert outcome.verdict is Support.FAILED, check
     return outcome.reason
 
 
@@ -172,7 +172,7 @@ def test_a_capability_that_is_denied_must_be_refused() -> None:
 
     way = liar(probe=humble)
     outcome = run(BY_NAME["affinity"], way)
-    assert (outcome.verdict, outcome.reason) == (Verdict.REFUSED, "affinity")
+    assert (outcome.verdict, outcome.reason) == (Support.REFUSED, "affinity")
     assert wrong("affinity", liar(probe=humble, compile=silent)) == (
         "compiles affinity, which its capabilities lack"
     )

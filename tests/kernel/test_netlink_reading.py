@@ -23,7 +23,7 @@ from support.intents import intents
 from support.written import differences
 
 PATIENT = settings(deadline=None, suppress_health_check=list(HealthCheck))
-TABLE = objects.Table("ip", "lbctl")
+TABLE = objects.KernelTable("ip", "lbctl")
 SPEAKING = dialect.speaking(dialect.CAPABILITIES, Dialect.MODERN)
 
 
@@ -318,5 +318,7 @@ def test_foreign_tables_are_not_read(kernel: Kernel) -> None:
         ("ip", "chain", "c"): Item(("ip", "chain", "c"), ""),
         ("ip", "rules", "c"): Item(("ip", "rules", "c"), "drop"),
     }
-    assert [chain.name for chain in objects.chains(kernel.host, objects.Table("ip", "foreign"))] == ["c"]
+    assert [chain.name for chain in objects.chains(kernel.host, objects.KernelTable("ip", "foreign"))] == [
+        "c"
+    ]
     assert netlink.tables(kernel.host).keys() == {("ip", "foreign"), ("ip", "lbctl"), ("inet", "lbctl")}

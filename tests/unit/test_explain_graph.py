@@ -8,7 +8,7 @@ import pytest
 
 from lbctl.cli.graph import dot, mermaid, svg
 from lbctl.config.values import listener
-from lbctl.engine.inspect.explain import Connection, Way, explain
+from lbctl.engine.inspect.explain import Connection, Trace, explain
 from lbctl.errors import IntentError
 from lbctl.host import Completed
 from lbctl.host.fake import FakeHost
@@ -25,7 +25,7 @@ COMMIT
 """
 
 
-def ways(client: str | None = None) -> tuple[Way, ...]:
+def ways(client: str | None = None) -> tuple[Trace, ...]:
     connection = Connection(listener=listener("80/tcp"), client=ip_address(client) if client else None)
     return explain(connection, {"x": read(RULES)})
 
@@ -36,12 +36,12 @@ def test_both_languages_draw_the_same() -> None:
         assert all(word in text for word in ("8001", "8002", "no endpoint"))
 
 
-def traced(*readings: Reading) -> tuple[Way, ...]:
+def traced(*readings: Reading) -> tuple[Trace, ...]:
     services = tuple(service for reading in readings for service in reading.services)
     return explain(Connection(listener=listener("80/tcp")), {"x": replace(readings[0], services=services)})
 
 
-def drawn(found: tuple[Way, ...]) -> set[tuple[str, str, str]]:
+def drawn(found: tuple[Trace, ...]) -> set[tuple[str, str, str]]:
     """The edges of a graph by labels: from, share, to; a rule is called by its comment."""
     text = mermaid("80/tcp", found)
     labels = dict(re.findall(r'(\w+)\(?\[+"([^"]*)"', text))

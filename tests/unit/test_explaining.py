@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lbctl.config.values import listener
-from lbctl.engine.inspect.explain import Connection, Way, explain
+from lbctl.engine.inspect.explain import Connection, Trace, explain
 from lbctl.model import Family, Kept, Reading, ReadService, ReadShare, Step, shares
 from lbctl.model.jenkins import jenkins, slot_of
 
@@ -33,7 +33,7 @@ def service(*slots: str, **more: Any) -> ReadService:
     return ReadService(**{**values, **more})
 
 
-def explained(asked: str, *services: ReadService, client: str | None = None, **more: Any) -> list[Way]:
+def explained(asked: str, *services: ReadService, client: str | None = None, **more: Any) -> list[Trace]:
     connection = Connection(
         listener=listener(asked), client=None if client is None else ip_address(client), **more
     )

@@ -13,9 +13,9 @@ from lbctl.host.fake import FakeHost
 from lbctl.model import Endpoint, Family, Intent, Listener, Protocol, Service
 from lbctl_iptables import backend, layout
 from lbctl_iptables.carry import at_start, carry
-from lbctl_iptables.rules import Rule, rules_of
+from lbctl_iptables.rules import DumpedRule, rules_of
 
-Chains = Mapping[str, Sequence[Rule]]
+Chains = Mapping[str, Sequence[DumpedRule]]
 
 ENTRY = "LBCTL-web"
 WEIGHTS = st.lists(st.integers(1, 7), min_size=1, max_size=12).map(tuple)
@@ -32,7 +32,7 @@ def web(weights: Sequence[int], *, protocols: Sequence[Protocol] = (Protocol.TCP
     )
 
 
-def chains(service: Service) -> dict[str, list[Rule]]:
+def chains(service: Service) -> dict[str, list[DumpedRule]]:
     """The chains of a service, as they are compiled."""
     program = backend.compile(Intent(services=(service,)), backend.probe(FakeHost()).capabilities)
     return {
@@ -46,7 +46,7 @@ def texts(found: Chains) -> dict[str, list[str]]:
     return {name: [rule.text for rule in rules] for name, rules in found.items()}
 
 
-def started(found: Chains) -> dict[str, list[Rule]]:
+def started(found: Chains) -> dict[str, list[DumpedRule]]:
     return {name: at_start(rules) for name, rules in found.items()}
 
 
@@ -87,7 +87,9 @@ class Machine:
             hit = self._left[name, i] == 0
             self._left[name, i] = every - 1 if hit else self._left[name, i] - 1
             if hit:
-                self.chains[name][i] = Rule(text=rule.text, packets=rule.packets + 1, bytes=rule.bytes + 60)
+                self.chains[name][i] = DumpedRule(
+                    text=rule.text, packets=rule.packets + 1, bytes=rule.bytes + 60
+                )
                 return rule.endpoint or self._enter(str(rule.option("-g")), protocol)
         return None
 
@@ -133,7 +135,10 @@ def test_no_connection_is_forgotten_but_those_of_endpoints_that_go(
 ) -> None:
     numbers = cycle(counts)
     old = {
-        name: [Rule(text=rule.text, packets=n, bytes=60 * n) for rule, n in zip(rules, numbers, strict=False)]
+        name: [
+            DumpedRule(text=rule.text, packets=n, bytes=60 * n)
+            for rule, n in zip(rules, numbers, strict=False)
+        ]
         for name, rules in chains(web(before)).items()
     }
     new = chains(web(after))
@@ -178,7 +183,7 @@ def test_a_long_ladder_has_the_sequence_of_the_slots_and_few_rules_to_meet(slots
     assert most <= 16 if slots <= 64 else most <= 40
 
 
-def three() -> dict[str, list[Rule]]:
+def three() -> dict[str, list[DumpedRule]]:
     return chains(web((1, 1, 1)))
 
 

@@ -89,7 +89,7 @@ def _trial(host: LocalHost) -> tuple[str, str]:
     before = engine.entries(host, "lbctl")[0]
     tried = trial.Trial(
         ident="1.1",
-        state=trial.State.RUNNING,
+        state=trial.TrialState.RUNNING,
         deadline=host.clock() - 1,
         namespace=host.namespace(),
         owner="lbctl",

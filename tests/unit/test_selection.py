@@ -25,9 +25,9 @@ from lbctl.spi import (
     Backend,
     Candidate,
     Capabilities,
-    Choice,
     Driver,
     Probe,
+    Selection,
     backends,
     registry,
     require,
@@ -78,7 +78,7 @@ def rare(reason: str = "") -> Fake:
     return Fake("rare", None, (driver("special", reason),))
 
 
-def chosen(fakes: Sequence[Fake], **options: str) -> Choice:
+def chosen(fakes: Sequence[Fake], **options: str) -> Selection:
     return select(survey(FakeHost(), fakes), **options)  # type: ignore[arg-type]
 
 

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lbctl.spi import Candidate, Census, Choice
+    from lbctl.spi import Candidate, Census, Selection
 
 
 class StoreDocument(TypedDict):
@@ -69,7 +69,7 @@ def stores(counts: Iterable[Census]) -> list[StoreDocument]:
 
 
 def backends(
-    candidates: Iterable[Candidate], counts: Sequence[Census], choice: Choice | None, failure: str
+    candidates: Iterable[Candidate], counts: Sequence[Census], choice: Selection | None, failure: str
 ) -> BackendsDocument:
     """Return the document of what was found; `failure` says why no backend was chosen."""
     return BackendsDocument(

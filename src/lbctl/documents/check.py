@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NotRequired
 from typing_extensions import TypedDict
 
 if TYPE_CHECKING:
-    from lbctl.errors import IntentError, Problem
+    from lbctl.errors import ConfigProblem, IntentError
 
 
 class ProblemDocument(TypedDict):
@@ -34,7 +34,7 @@ RenderDocument = TypedDict(
 )
 
 
-def problem(found: Problem) -> ProblemDocument:
+def problem(found: ConfigProblem) -> ProblemDocument:
     """Return the document of a mistake."""
     return ProblemDocument(file=found.file, line=found.line, message=found.message, hint=found.hint)
 

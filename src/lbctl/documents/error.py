@@ -11,7 +11,7 @@ from lbctl.documents.check import ProblemDocument, problem
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lbctl.errors import Problem
+    from lbctl.errors import ConfigProblem
 
 
 class FailureDocument(TypedDict):
@@ -31,7 +31,7 @@ class ErrorDocument(TypedDict):
 
 
 def error(
-    code: str, exit_code: int, message: str, hint: str | None = None, found: Sequence[Problem] = ()
+    code: str, exit_code: int, message: str, hint: str | None = None, found: Sequence[ConfigProblem] = ()
 ) -> ErrorDocument:
     """Return the document of an error; `found` are all mistakes of an intent file."""
     return ErrorDocument(

@@ -5,7 +5,7 @@ from lbctl.spi.migrator import Migrator, Retirement
 from lbctl.spi.reader import Case, Census, Passage, Reader, Trap, sole
 from lbctl.spi.registry import GROUP, backends
 from lbctl.spi.require import ensure_fresh, require, require_service
-from lbctl.spi.selection import AUTO, Candidate, Choice, census, select, survey
+from lbctl.spi.selection import AUTO, Candidate, Selection, census, select, survey
 
 __all__ = [
     "AUTO",
@@ -15,7 +15,6 @@ __all__ = [
     "Capabilities",
     "Case",
     "Census",
-    "Choice",
     "Count",
     "Driver",
     "Migrator",
@@ -23,6 +22,7 @@ __all__ = [
     "Probe",
     "Reader",
     "Retirement",
+    "Selection",
     "Trap",
     "backends",
     "census",

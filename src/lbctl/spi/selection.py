@@ -31,7 +31,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Selection:
     """The backend and driver to work with."""
 
     backend: Backend
@@ -71,7 +71,7 @@ def select(
     backend: str = AUTO,
     driver: str | None = None,
     counts: Sequence[Census] = (),
-) -> Choice:
+) -> Selection:
     """The choice for the options `--backend` and `--driver`.
 
     With the `counts` of a census, the reason says where another store of the same backend holds rules.
@@ -98,7 +98,7 @@ def select(
                 asked = driver is not None or backend != AUTO
                 why = ["asked for"] if asked else [*passed, "first usable in order of preference"]
                 why += _beside(candidate, option, counts)
-                return Choice(
+                return Selection(
                     backend=candidate.backend, driver=option, probe=candidate.probe, reason="; ".join(why)
                 )
             passed.append(f"{candidate.backend.name} ({option.name}): {option.reason}")

@@ -79,7 +79,7 @@ def changing(session: Session, owner: str, back_to: HistoryEntry | None) -> Iter
         found = trial.outlook(session.host, owner)
         yield
         if found is not None:
-            trial.end(session.host, found.trial, trial.State.REVERTED)
+            trial.end(session.host, found.trial, trial.TrialState.REVERTED)
 
 
 def carry_out(

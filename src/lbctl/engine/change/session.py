@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from lbctl.engine.record.memory import Memory
+from lbctl.engine.record.memory import SessionMemory
 from lbctl.errors import ApplyFailed, NoBackend
 from lbctl.host import need_privilege
-from lbctl.spi import AUTO, Choice, backends, select, survey
+from lbctl.spi import AUTO, Selection, backends, select, survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,8 +26,8 @@ class Session:
 
     host: Host
     candidates: tuple[Candidate, ...]
-    choice: Choice
-    memory: Memory
+    choice: Selection
+    memory: SessionMemory
     #: See `Capabilities.remap`.
     allow_remap: bool = False
     #: Seconds to wait for another lbctl that holds the lock.
@@ -98,7 +98,7 @@ class Session:
     def at(self, backend: Backend, driver: Driver, reason: str) -> Session:
         """This session with another backend and driver of this host."""
         probe = next(candidate.probe for candidate in self.candidates if candidate.backend is backend)
-        return replace(self, choice=Choice(backend=backend, driver=driver, probe=probe, reason=reason))
+        return replace(self, choice=Selection(backend=backend, driver=driver, probe=probe, reason=reason))
 
     def elsewhere(self, owner: str) -> tuple[Session, ...]:
         """A session on each other store that holds rules of an owner, as far as it can be read."""
@@ -155,7 +155,7 @@ def open_session(
         host=host,
         candidates=candidates,
         choice=choice,
-        memory=Memory(host),
+        memory=SessionMemory(host),
         allow_remap=allow_remap,
         patience=patience,
     )

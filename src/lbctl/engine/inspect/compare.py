@@ -29,7 +29,7 @@ _FINEST = 1 << 20
 _Place: TypeAlias = tuple[tuple[Any, ...], str, str]
 
 
-class Verdict(StrEnum):
+class Relation(StrEnum):
     """How two services that select the same connections relate, and which side lacks one."""
 
     IDENTICAL = "identical"
@@ -42,7 +42,7 @@ class Verdict(StrEnum):
     @property
     def equal(self) -> bool:
         """True where every endpoint has the same share on both sides."""
-        return self in {Verdict.IDENTICAL, Verdict.OTHER_ORDER, Verdict.OTHER_CLIENTS}
+        return self in {Relation.IDENTICAL, Relation.OTHER_ORDER, Relation.OTHER_CLIENTS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class Pair:
     a: ReadService | None
     b: ReadService | None
     hooks: tuple[str, ...]
-    verdict: Verdict
+    verdict: Relation
     #: What differs besides, in words.
     notes: tuple[str, ...] = ()
 
@@ -114,7 +114,7 @@ def _noted(pairs: Sequence[Pair]) -> Iterator[Pair]:
     """Say what a service of any address is not about, where a side lacks it."""
     local = {_but_address(pair.service) for pair in pairs if pair.service.dst == "local"}
     for pair in pairs:
-        lacking = pair.verdict in {Verdict.ONLY_A, Verdict.ONLY_B}
+        lacking = pair.verdict in {Relation.ONLY_A, Relation.ONLY_B}
         if lacking and pair.service.dst == "any" and _but_address(pair.service) in local:
             yield replace(pair, notes=(*pair.notes, "not counting connections to this host itself"))
         else:
@@ -165,7 +165,7 @@ def _also_local(
 
 def _pair(a: ReadService | None, b: ReadService | None, hooks: tuple[str, ...]) -> Pair:
     if a is None or b is None:
-        verdict = Verdict.ONLY_B if a is None else Verdict.ONLY_A
+        verdict = Relation.ONLY_B if a is None else Relation.ONLY_A
         return Pair(a=a, b=b, hooks=hooks, verdict=verdict)
     notes = tuple(_notes(a, b))
     if (
@@ -173,22 +173,22 @@ def _pair(a: ReadService | None, b: ReadService | None, hooks: tuple[str, ...]) 
         or a.leak != b.leak
         or (a.action != b.action and "none" not in {a.mode, b.mode})
     ):
-        return Pair(a=a, b=b, hooks=hooks, verdict=Verdict.DIFFERENT, notes=notes)
+        return Pair(a=a, b=b, hooks=hooks, verdict=Relation.DIFFERENT, notes=notes)
     return Pair(a=a, b=b, hooks=hooks, verdict=_alike(a, b), notes=notes)
 
 
-def _alike(a: ReadService, b: ReadService) -> Verdict:
+def _alike(a: ReadService, b: ReadService) -> Relation:
     """How services with the same shares relate."""
     if _keeping(a) != _keeping(b):
-        return Verdict.OTHER_CLIENTS
+        return Relation.OTHER_CLIENTS
     if a.mode in {"single", "none"} and b.mode == a.mode:
-        return Verdict.IDENTICAL
+        return Relation.IDENTICAL
     if "hash" in {a.mode, b.mode} or "mixed" in {a.mode, b.mode}:
-        return Verdict.IDENTICAL if a.mode == b.mode and _same_clients(a, b) else Verdict.OTHER_CLIENTS
+        return Relation.IDENTICAL if a.mode == b.mode and _same_clients(a, b) else Relation.OTHER_CLIENTS
     if a.mode == b.mode == "random":
-        return Verdict.IDENTICAL
+        return Relation.IDENTICAL
     same = a.mode == b.mode and bool(a.slots) and _period(_slots(a)) == _period(_slots(b))
-    return Verdict.IDENTICAL if same else Verdict.OTHER_ORDER
+    return Relation.IDENTICAL if same else Relation.OTHER_ORDER
 
 
 def _same_clients(a: ReadService, b: ReadService) -> bool:

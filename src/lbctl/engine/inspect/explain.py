@@ -35,7 +35,7 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class Trace:
     """A service that takes a connection, and what is known of its end.
 
     `source` is where its rules are; `open` are the conditions on which it depends whether the service takes
@@ -51,9 +51,9 @@ class Way:
     chosen: str | None = None
 
 
-def explain(connection: Connection, readings: Mapping[str, Reading]) -> tuple[Way, ...]:
+def explain(connection: Connection, readings: Mapping[str, Reading]) -> tuple[Trace, ...]:
     """The ways of a connection, those for fewer addresses first in each source."""
-    ways: list[Way] = []
+    ways: list[Trace] = []
     for source, reading in readings.items():
         sure: list[ReadService] = []
         for service in sorted(reading.services, key=_breadth):
@@ -68,13 +68,13 @@ def explain(connection: Connection, readings: Mapping[str, Reading]) -> tuple[Wa
 
 def _way(
     source: str, service: ReadService, undecided: tuple[tuple[str, str], ...], connection: Connection
-) -> Way:
+) -> Trace:
     slot, chosen = _chosen(service, connection.client)
     steps = service.path
     hooks = dict.fromkeys(step.hook for step in steps)
     wanted = next((hook for hook in hooks if (hook == _OWN) is connection.own), None)
     path = tuple(step for step in steps if wanted is None or step.hook == wanted)
-    return Way(source=source, service=service, path=path, open=undecided, slot=slot, chosen=chosen)
+    return Trace(source=source, service=service, path=path, open=undecided, slot=slot, chosen=chosen)
 
 
 def _chosen(service: ReadService, client: Address | None) -> tuple[int | None, str | None]:

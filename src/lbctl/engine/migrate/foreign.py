@@ -153,7 +153,7 @@ def foreign_rules(
     )
 
 
-def _out(found: Imported, lost: Sequence[_Lost], exclude: Collection[str]) -> set[str]:
+def _out(found: Imported, lost: Sequence[_Unexpressed], exclude: Collection[str]) -> set[str]:
     """Return the names of what is excluded; raises `IntentError` for what must be and is not."""
     names = {service.name: service.name for service in found.intent.services}
     names |= {alias: each.name for each in lost for alias in (each.place, each.name)}
@@ -168,7 +168,7 @@ def _out(found: Imported, lost: Sequence[_Lost], exclude: Collection[str]) -> se
 
 
 @dataclass(frozen=True, slots=True)
-class _Lost:
+class _Unexpressed:
     """What an intent cannot hold."""
 
     name: str
@@ -185,19 +185,19 @@ class _Lost:
             yield f"    … and {len(self.rules) - _FEW} more"
 
 
-def _lost(backend: Migrator, text: str, reading: Reading, found: Imported) -> Iterator[_Lost]:
+def _lost(backend: Migrator, text: str, reading: Reading, found: Imported) -> Iterator[_Unexpressed]:
     lines = text.split("\n")
     for service, reason in found.lost:
         place = _line_name(service.picking)
-        yield _Lost(shown(service), place, _rules(lines, service.lines), reason)
+        yield _Unexpressed(shown(service), place, _rules(lines, service.lines), reason)
     for service in reading.services:
         if _is_ladder_of_marks(service) and backend.keeper(text, service.picking) is None:
             name, place = service.backends[0].to, _line_name(service.picking)
-            yield _Lost(name, place, _rules(lines, service.lines), _no_endpoints(service))
+            yield _Unexpressed(name, place, _rules(lines, service.lines), _no_endpoints(service))
     for each in reading.unsupported:
         if backend.keeper(text, (each.line,)) is None:
             place = _line_name((each.line,))
-            yield _Lost(place, place, (each.rule,), f"{each.what}: {each.reason}")
+            yield _Unexpressed(place, place, (each.rule,), f"{each.what}: {each.reason}")
 
 
 def _excluded(names: Collection[str], known: Mapping[str, str]) -> set[str]:

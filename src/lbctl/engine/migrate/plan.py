@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl.engine.change.plan import plan_beside
-from lbctl.engine.inspect.compare import Verdict, compare
+from lbctl.engine.inspect.compare import Relation, compare
 from lbctl.engine.migrate.foreign import SharePolicy, foreign_rules, has_services
 from lbctl.engine.migrate.intent import imported
 from lbctl.engine.migrate.migration import Agreement, Migration
@@ -265,7 +265,7 @@ def _agreeable(made: Migration, reading: Reading) -> Migration:
             f"{made.target.place} would not do the same: {names(odd)}",
             hint="--allow-remap lets clients change their endpoints" if hashed else None,
         )
-    remapped = [pair for pair in made.pairs if pair.verdict is Verdict.OTHER_CLIENTS]
+    remapped = [pair for pair in made.pairs if pair.verdict is Relation.OTHER_CLIENTS]
     if remapped and not made.target.allow_remap:
         raise ApplyFailed(
             f"clients would change their endpoints: {names(remapped)}", hint="--allow-remap lets them"
