@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from lbctl_iptables.advice import notes
 from lbctl_iptables.apply import apply, check
-from lbctl_iptables.census import census
 from lbctl_iptables.clients import clients, clients_of, remember
 from lbctl_iptables.compile import compile_intent as compile
 from lbctl_iptables.layout import NAME as name
@@ -22,6 +21,7 @@ from lbctl_iptables.retire import (
     standing,
     take_out,
 )
+from lbctl_iptables.rule_counts import count_rules
 from lbctl_iptables.stats import stats
 from lbctl_iptables.target import capabilities_for, render, tools
 from lbctl_rules import late

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.host import applies_again, enabled
 from lbctl.model import Family, ReadService, Severity
-from lbctl.spi import Trap
+from lbctl.spi import Problem
 from lbctl_iptables import drivers, layout
 from lbctl_iptables.advice import short_lists
 from lbctl_iptables.drivers.restore import legacy_kernel
@@ -49,7 +49,7 @@ _MARKING = {"MARK", "CONNMARK"}
 _COUNTERS = re.compile(r"^\[\d+:\d+\] ")
 
 
-def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
+def diagnose(host: Host, driver: str, case: Case) -> Iterator[Problem]:
     """See `lbctl.spi.Reader`."""
     store = drivers.ALL[driver].store
     ours = store == case.store
@@ -203,7 +203,7 @@ def _drops(
 # -- who writes to our bits of the mark
 
 
-def _marked(places: _FamilyRules, intent: Intent) -> Iterator[Trap]:
+def _marked(places: _FamilyRules, intent: Intent) -> Iterator[Problem]:
     """Rules of others that change the bits by which later chains of ours know what earlier ones decided."""
     if not any(service.remote or service.allow for service in intent.services):
         return
@@ -214,13 +214,13 @@ def _marked(places: _FamilyRules, intent: Intent) -> Iterator[Trap]:
         markings = lowering.rule(rule, {}).markings
         # A connection's mark comes to the packet by a rule that restores it.
         if any(not each.connection and each.written & intent.mark for each in markings):
-            yield Trap(
+            yield Problem(
                 code="mark-shared",
                 severity=Severity.WARNING,
                 message=f"a rule of others writes to bits {intent.mark:#x} of the packet's mark, which tell "
                 "lbctl whose source address to replace and who is served",
                 evidence=places.evidence(rule),
-                remedy="mark = 0x… in the intent file, two bits that nobody uses; or a mask in that rule, as "
+                fix="mark = 0x… in the intent file, two bits that nobody uses; or a mask in that rule, as "
                 "--set-mark 0x1/0xff",
             )
 
@@ -238,7 +238,7 @@ def _owned(places: _FamilyRules) -> Iterator[tuple[str, str]]:
                     yield owner, f"chain {name} of {places.command} -t {table.name}"
 
 
-def _restored(host: Host) -> Iterator[Trap]:
+def _restored(host: Host) -> Iterator[Problem]:
     """Files that replace the table that ours are in, whenever their unit starts."""
     for path, name in _FILES:
         text, unit = host.read(path) or "", f"{name}.service"
@@ -247,17 +247,17 @@ def _restored(host: Host) -> Iterator[Trap]:
             continue
         if any(layout.owner_of(line[1:].split(" ")[0]) for line in text.splitlines() if line[:1] == ":"):
             continue
-        yield Trap(
+        yield Problem(
             code="restore-wipes",
             severity=Severity.WARNING,
             message=f"{unit} replaces all of table nat when it starts or reloads, lbctl's rules too",
             evidence=f"{path} has a section *nat and none of lbctl's chains; {wanted}",
-            remedy=f"a unit as examples/systemd/lbctl.service, enabled and with PartOf={unit}, applies again "
+            fix=f"a unit as examples/systemd/lbctl.service, enabled and with PartOf={unit}, applies again "
             "after it; or take *nat out of that file",
         )
 
 
-def _legacy(host: Host, store: str, ours: bool) -> Iterator[Trap]:
+def _legacy(host: Host, store: str, ours: bool) -> Iterator[Problem]:
     """The old interface: not in this kernel, though its tools are the host's; or about to go."""
     if store != drivers.ALL["legacy"].store:
         return
@@ -267,19 +267,19 @@ def _legacy(host: Host, store: str, ours: bool) -> Iterator[Trap]:
         plain = host.which("iptables")
         version = host.run([plain, "--version"]).out.strip() if plain else ""
         if plain and "(nf_tables)" not in version:
-            yield Trap(
+            yield Problem(
                 code="legacy-missing",
                 severity=Severity.WARNING,
                 message="iptables on this host is the legacy flavour, and its kernel has no such tables: "
                 "what other programs do with it fails",
                 evidence=f"{plain} --version: {version}; {legacy_kernel(host)} ({release})",
-                remedy="choose the other flavour: on Debian, update-alternatives --config iptables",
+                fix="choose the other flavour: on Debian, update-alternatives --config iptables",
             )
     elif ours and number >= _LEAVING:
-        yield Trap(
+        yield Problem(
             code="legacy-leaving",
             severity=Severity.WARNING,
             message="lbctl's rules are in legacy tables, which kernels leave out by default since Linux 6.17",
             evidence=f"kernel {release}",
-            remedy="use nftables, or the driver nf_tables of iptables",
+            fix="use nftables, or the driver nf_tables of iptables",
         )

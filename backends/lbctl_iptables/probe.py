@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Network
 
-REMEDY = "install iptables (Debian: apt install iptables)"
+FIX = "install iptables (Debian: apt install iptables)"
 
 
 def probe(host: Host, *, driver: str | None = None) -> Probe:  # noqa: ARG001 (versions say what is lacking)
@@ -56,7 +56,7 @@ def probe(host: Host, *, driver: str | None = None) -> Probe:  # noqa: ARG001 (v
     return Probe(
         drivers=tuple(offered),
         capabilities=replace(can, families=families, networks=(*_networks4(host), *_networks6(host))),
-        remedy=REMEDY,
+        fix=FIX,
         facts=facts,
     )
 

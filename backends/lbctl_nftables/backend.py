@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from lbctl_nftables.apply import apply, check
-from lbctl_nftables.census import census
 from lbctl_nftables.clients import clients, clients_of, remember
 from lbctl_nftables.compile import compile_intent as compile
 from lbctl_nftables.generation import generation
@@ -22,6 +21,7 @@ from lbctl_nftables.retire import (
     standing,
     take_out,
 )
+from lbctl_nftables.rule_counts import count_rules
 from lbctl_nftables.stats import stats
 from lbctl_nftables.target import capabilities_for, notes, render, tools
 from lbctl_rules import late

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.host import ModuleState, kernel_module
 from lbctl.model import Family, Severity
-from lbctl.spi import Trap
+from lbctl.spi import Problem
 from lbctl_netfilter import filters
 from lbctl_nftables import drivers, layout
 from lbctl_nftables.kernel import elements, objects
@@ -41,7 +41,7 @@ _FULL = 0.9
 _HANDLE = re.compile(r"# handle (\d+)\s*\Z")
 
 
-def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
+def diagnose(host: Host, driver: str, case: Case) -> Iterator[Problem]:
     """See `lbctl.spi.Reader`."""
     if case.store in _IN_NF_TABLES:
         yield from wiping(host)
@@ -160,7 +160,7 @@ def _chains(document: Document) -> Iterator[Chain]:
     return (chain for table in document.tables.values() for chain in table.chains.values())
 
 
-def _full_maps(host: Host, intent: Intent) -> Iterator[Trap]:
+def _full_maps(host: Host, intent: Intent) -> Iterator[Problem]:
     """A map of clients that is full places further ones as without affinity."""
     kept = {layout.affinity(s.name, remote=s.remote): s.name for s in intent.services if s.affinity}
     for table in tables(host, intent.owner) if kept else ():
@@ -171,14 +171,14 @@ def _full_maps(host: Host, intent: Intent) -> Iterator[Trap]:
                 yield _full_map(kept[name], f"{where}: {clients:,} clients")
 
 
-def _full_map(service: str, evidence: str) -> Trap:
+def _full_map(service: str, evidence: str) -> Problem:
     most = f"{layout.AFFINITY_SIZE:,}"
-    return Trap(
+    return Problem(
         code="affinity-map-full",
         severity=Severity.WARNING,
         service=service,
         message=f"this service has nearly all of the {most} clients that the kernel remembers for one: "
         "others are balanced as new ones",
         evidence=evidence,
-        remedy="a shorter affinity forgets clients sooner; the scheduler source-hash needs no memory",
+        fix="a shorter affinity forgets clients sooner; the scheduler source-hash needs no memory",
     )

@@ -9,7 +9,7 @@ from lbctl.errors import Unsupported
 from lbctl.host import LocalHost
 from lbctl.model import Family, Item, Lifted, LiftedService, Program, Scheduler, SourceNat, State
 from lbctl.model import Protocol as Transport
-from lbctl.spi import Capabilities, Census, Count, Driver, Probe, registry, require
+from lbctl.spi import Capabilities, Count, Driver, Probe, RuleCounts, registry, require
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from lbctl.host import Host
     from lbctl.model import Intent, Plan, Reading
-    from lbctl.spi import Case, Trap
+    from lbctl.spi import Case, Problem
 
 
 class Paper:
@@ -47,7 +47,7 @@ class Paper:
             affinity=True,
             allow=True,
         )
-        return Probe(drivers=(pencil,), capabilities=can, remedy="")
+        return Probe(drivers=(pencil,), capabilities=can, fix="")
 
     def capabilities_for(self, tool: str, version: str) -> Capabilities:
         raise ValueError(f"{tool} {version}")
@@ -112,10 +112,10 @@ class ReadingPaper(Paper):
     def dump(self, host: Host, driver: str) -> str:
         return ""
 
-    def census(self, host: Host, driver: str) -> Census:
-        return Census(store=self.store)
+    def count_rules(self, host: Host, driver: str) -> RuleCounts:
+        return RuleCounts(store=self.store)
 
-    def diagnose(self, host: Host, driver: str, case: Case) -> Iterable[Trap]:
+    def diagnose(self, host: Host, driver: str, case: Case) -> Iterable[Problem]:
         return ()
 
 

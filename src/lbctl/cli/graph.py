@@ -101,13 +101,13 @@ def svg(host: Host, listener: str, ways: Sequence[Trace]) -> str:
     """The graph as a picture, drawn by graphviz; raises `IntentError` where that is not installed."""
     from lbctl.errors import IntentError
 
-    remedy = "install graphviz (Debian: apt install graphviz), or take --graph mermaid"
+    hint = "install graphviz (Debian: apt install graphviz), or take --graph mermaid"
     if host.which("dot") is None:
-        raise IntentError("--graph svg needs the program dot of graphviz, which is not in PATH", hint=remedy)
+        raise IntentError("--graph svg needs the program dot of graphviz, which is not in PATH", hint=hint)
     done = host.run(["dot", "-Tsvg"], stdin=dot(listener, ways))
     begin = done.out.find("<svg")
     if done.code or begin < 0:
-        raise IntentError(f"dot drew nothing: {done.err.strip() or f'exit code {done.code}'}", hint=remedy)
+        raise IntentError(f"dot drew nothing: {done.err.strip() or f'exit code {done.code}'}", hint=hint)
     # Without the reference to a document elsewhere that stands before it.
     return done.out[begin:].rstrip()
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import TypedDict
 
-from lbctl.documents.check import ProblemDocument, problem
+from lbctl.documents.check import ConfigProblemDocument, problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ class FailureDocument(TypedDict):
     exit: int
     message: str
     hint: str | None
-    errors: list[ProblemDocument]
+    errors: list[ConfigProblemDocument]
 
 
 class ErrorDocument(TypedDict):

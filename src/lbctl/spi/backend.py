@@ -74,7 +74,7 @@ class Probe:
     drivers: tuple[Driver, ...]
     capabilities: Capabilities
     #: What to install or do where no driver is usable.
-    remedy: str
+    fix: str
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Census:
+class RuleCounts:
     """How many rules a store holds: those managed by lbctl for any owner, and others; None if unknown."""
 
     store: str
-    ours: int | None = None
-    others: int | None = None
+    managed: int | None = None
+    foreign: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trap:
+class Problem:
     """A problem of a host: what happens, what shows it, and what helps.
 
     An error loses connections as things are; a warning does so when something else happens.
@@ -35,7 +35,7 @@ class Trap:
     severity: Severity
     message: str
     evidence: str
-    remedy: str
+    fix: str
     service: str | None = None
 
 
@@ -108,13 +108,13 @@ class Reader(Protocol):
         The caller has the privilege to read them. Raises `ApplyFailed`.
         """
 
-    def census(self, host: Host, driver: str) -> Census:
+    def count_rules(self, host: Host, driver: str) -> RuleCounts:
         """Count the rules in the store of a driver.
 
         The caller has the privilege to read them. Raises `ApplyFailed` if they cannot be read.
         """
 
-    def diagnose(self, host: Host, driver: str, case: Case) -> Iterable[Trap]:
+    def diagnose(self, host: Host, driver: str, case: Case) -> Iterable[Problem]:
         """Yield the problems in the store of a driver, be it the one that the intent uses or another.
 
         The caller may have no privilege: then only files are looked at. Raises `ApplyFailed` on the way.

@@ -59,7 +59,7 @@ class Journal:
                 states=frozenset(State),
                 source_nat=frozenset({SourceNat.NEVER}),
             ),
-            remedy=f"set {VARIABLE} to the path of a file that you can write",
+            fix=f"set {VARIABLE} to the path of a file that you can write",
             facts={"file": path} if path else {},
         )
 
