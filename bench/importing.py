@@ -4,9 +4,9 @@
 
 The whole command, from its start to the last line of the intent. Prints CPU time and peak memory at each
 size, and the exponent of time over size between the first and the last (1 is linear). Flat rules, as scripts
-write them, and chains, as kube-proxy does, with 9 rules a service, in both syntaxes; then one port with rules for
-many clients, and rules that are each inserted before all others. Exits with 1 if the largest of the first two
-exceeds its limit in either syntax.
+write them, and chains, as kube-proxy does, with 9 rules a service, in both syntaxes; then one port with rules
+for many clients, and rules that are each inserted before all others. Exits with 1 if the largest of the first
+two exceeds its limit in either syntax.
 
 CHECKOUT is another checkout of lbctl with an environment of its own (`make venv`): both read the same 10,000
 rules, in turns, and the ratio of the medians is printed.

@@ -15,7 +15,8 @@ from lbctl_iptables.drivers.restore import legacy_kernel
 from lbctl_iptables.reading import read_ruleset
 from lbctl_iptables.reading.corrections import read_of
 from lbctl_iptables.reading.lower import Lowering
-from lbctl_iptables.reading.ruleset import Store, read_tables
+from lbctl_iptables.reading.rule import Store
+from lbctl_iptables.reading.ruleset import read_tables
 from lbctl_netfilter import filters
 from lbctl_netfilter.conditions import BITS, LOCAL, spelled, when
 from lbctl_netfilter.ir import ENDS
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Intent
     from lbctl.spi import Case, Passage
-    from lbctl_iptables.reading.ruleset import Rule, Ruleset, Table
+    from lbctl_iptables.reading.rule import Rule
+    from lbctl_iptables.reading.ruleset import Ruleset, Table
     from lbctl_netfilter import ir
 
 #: The first kernel whose old interface is an option of its own (NETFILTER_XTABLES_LEGACY), off by default.

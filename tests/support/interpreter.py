@@ -113,24 +113,28 @@ class Kernel:
                 case Draw(pick, hits):
                     if not self._hits(pick, hits, (rule.line, number)):
                         return False
-                case DrawMark(pick, cases):
-                    picked = self._picked(pick, (rule.line, number))
-                    marking = next((made for spans, made in cases if _within(picked, spans)), None)
-                    if marking is None:
+                case DrawMark():
+                    if not self._draw_mark(step, (rule.line, number)):
                         return False
-                    self.mark, self.connmark = _known(*marking.apply(self.mark, self.connmark))
                 case MarkIs(connection, mask, values):
                     if not _within((self.connmark if connection else self.mark) & mask, values):
                         return False
                 case SetMark(marking):
                     self.mark, self.connmark = _known(*marking.apply(self.mark, self.connmark))
-                case Memory():
+                case Memory() if step.asks and not step.inverted:
                     # A new client is in no list.
-                    if step.asks and not step.inverted:
-                        return False
+                    return False
                 case Match(where):
                     if not _meets(where, packet):
                         return False
+        return True
+
+    def _draw_mark(self, step: DrawMark, place: object) -> bool:
+        picked = self._picked(step.pick, place)
+        marking = next((made for spans, made in step.cases if _within(picked, spans)), None)
+        if marking is None:
+            return False
+        self.mark, self.connmark = _known(*marking.apply(self.mark, self.connmark))
         return True
 
     def _hits(self, pick: Pick, hits: Spans, place: object) -> bool:

@@ -15,7 +15,7 @@ from lbctl.engine.record import history
 from lbctl.errors import ApplyFailed, Stale
 from lbctl.host import LocalHost
 from lbctl.host.fake import FakeHost
-from lbctl.model import Endpoint, Intent, Listener, Protocol, Service
+from lbctl.model import Endpoint, Family, Intent, Listener, Protocol, Service
 from support.backends import Paper, install
 from support.network import run_lbctl
 
@@ -54,7 +54,7 @@ class Desk:
     @property
     def held(self) -> list[str]:
         lifted = self.paper.lift(self.paper.held.get("lbctl") or self.session.compile(Intent()))
-        return [to for service in lifted.services for to in service.slots]
+        return [to for each in lifted.services if each.family is Family.IPV4 for to in each.slots]
 
     @property
     def actions(self) -> list[tuple[int, str, int | None]]:

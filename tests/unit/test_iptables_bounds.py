@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lbctl.model import Family
 from lbctl_iptables.reading import read
 from lbctl_iptables.reading.grammar import Spec
-from lbctl_iptables.reading.ruleset import Rule, Store
+from lbctl_iptables.reading.rule import Rule, Store
 from lbctl_iptables.reading.sequence import Rules
 from lbctl_netfilter.population import EXACT_BITS, START, Population, bits, turns
 

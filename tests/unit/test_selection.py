@@ -50,7 +50,7 @@ class Fake:
         return Probe(
             drivers=self.drivers,
             capabilities=Capabilities(),
-            remedy=self.fix or f"install {self.name}",
+            fix=self.fix or f"install {self.name}",
         )
 
     def _unused(self, *_: Any) -> Any:

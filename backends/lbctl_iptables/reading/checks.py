@@ -20,7 +20,7 @@ from lbctl_netfilter.log import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from lbctl_iptables.reading.ruleset import Rule, Store
+    from lbctl_iptables.reading.rule import Rule, Store
     from lbctl_netfilter import ir
     from lbctl_netfilter.corrections import Lines
     from lbctl_netfilter.log import Log

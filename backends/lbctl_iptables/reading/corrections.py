@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from lbctl.model import ReadService
     from lbctl_iptables.reading.grammar import Spec
-    from lbctl_iptables.reading.ruleset import Rule
+    from lbctl_iptables.reading.rule import Rule
     from lbctl_netfilter import ir
     from lbctl_netfilter.conditions import Selector, Values
     from lbctl_netfilter.corrections import Lines

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from lbctl.model import Family
-    from lbctl_iptables.reading import ruleset
     from lbctl_iptables.reading.grammar import Match
+    from lbctl_iptables.reading.rule import Rule as ReadRule
+    from lbctl_iptables.reading.ruleset import Chain as ReadChain
     from lbctl_iptables.reading.ruleset import Table
 
 #: Table → its priority at each hook, where it is called.
@@ -56,7 +57,7 @@ class Lowering:
             fragments=list(_fragments(tables, chains)),
         )
 
-    def _chain(self, read: ruleset.Chain, names: Mapping[str, str]) -> Chain:
+    def _chain(self, read: ReadChain, names: Mapping[str, str]) -> Chain:
         policy = Act.ACCEPT if read.policy in {None, "ACCEPT", "-"} else Act.DROP
         return Chain(
             names[read.name],
@@ -67,7 +68,7 @@ class Lowering:
             own=layout.owner_of(read.name) is not None,
         )
 
-    def rule(self, read: ruleset.Rule, chains: Mapping[str, str]) -> Rule:
+    def rule(self, read: ReadRule, chains: Mapping[str, str]) -> Rule:
         """A rule as the engine has it. `chains` are the names of its table's chains."""
         asked = self._conditions(read)
         rule = Rule(
@@ -88,7 +89,7 @@ class Lowering:
             self._room -= len(rule.to)
         return rule
 
-    def _conditions(self, read: ruleset.Rule) -> Conditions:
+    def _conditions(self, read: ReadRule) -> Conditions:
         spec, header = read.spec, read.spec.header
         if "source" in header or "fragment" in header or spec.inverted or spec.obsolete:
             return conditions(read)
@@ -103,7 +104,7 @@ class Lowering:
             found = known[0][destination] = self._with_destination(read, known[0])
         return found
 
-    def _with_destination(self, read: ruleset.Rule, known: dict[str, Conditions]) -> Conditions:
+    def _with_destination(self, read: ReadRule, known: dict[str, Conditions]) -> Conditions:
         """The conditions of a rule, made of those without a destination where they are the same otherwise."""
         without = known.get("")
         if without is None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lbctl_iptables.reading.grammar import Match, Spec
-    from lbctl_iptables.reading.ruleset import Rule
+    from lbctl_iptables.reading.rule import Rule
     from lbctl_netfilter.conditions import Selector, Spans
     from lbctl_netfilter.ir import Opaque, Step
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from lbctl.model import Family, Severity, decimal
 from lbctl_iptables.reading import corrections, grammar, lines
 from lbctl_iptables.reading.lines import Kind
+from lbctl_iptables.reading.rule import Rule, Store
 from lbctl_iptables.reading.sequence import Rules
 from lbctl_iptables.reading.values import family_of
 from lbctl_netfilter.log import shown
@@ -43,58 +44,6 @@ _IDLE = frozenset({"list", "list-rules", "zero", "check", "version", "help"})
 #: Commands with a rule, and those of them that add one.
 _WITH_RULE = frozenset({"append", "insert", "replace", "delete"})
 _ADDING = frozenset({"append", "insert"})
-
-
-class Store(NamedTuple):
-    """Tables that the kernel keeps apart from others: those of one family and flavour."""
-
-    family: Family
-    #: True for iptables-legacy, in texts with rules of both flavours.
-    legacy: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Rule:
-    """One rule of a chain."""
-
-    line: int
-    #: Verbatim, as the text has it.
-    text: str
-    words: tuple[str, ...]
-    spec: Spec
-    table: str
-    chain: str
-    store: Store
-    #: The tool of a command, such as `iptables-legacy`; None for a line of iptables-restore.
-    program: str | None = None
-
-    @property
-    def family(self) -> Family:
-        """The family of its connections."""
-        return self.store.family
-
-    @property
-    def place(self) -> str:
-        """The chain that it is in, as the engine has it."""
-        return f"{self.table} {self.chain}"
-
-    @property
-    def comment(self) -> str | None:
-        """What a person called it."""
-        return self.spec.comment
-
-    def key(self) -> object:
-        """What two rules have in common of which `-D` with either deletes the other."""
-        spec = self.spec
-        return (
-            tuple(sorted(spec.header.items())),
-            spec.target,
-            spec.goto,
-            spec.inverted,
-            tuple(spec.matches),
-            spec.unprinted,
-            tuple(sorted(spec.values.items())),
-        )
 
 
 @dataclass(slots=True)

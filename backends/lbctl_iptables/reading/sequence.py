@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from lbctl_iptables.reading.ruleset import Rule
+    from lbctl_iptables.reading.rule import Rule
 
 #: A block that has more is halved.
 _MOST = 2048

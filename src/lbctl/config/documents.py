@@ -14,7 +14,7 @@ import stat
 import tomllib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from lbctl.config.values import show
 from lbctl.errors import ConfigProblem, IntentError
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from lbctl.config.locate import Map
-
-#: Where something stands in a document: ("service", 3, "endpoint", 1, "weight"); counts from 0.
-Place: TypeAlias = tuple[str | int, ...]
+    from lbctl.config.values import Place
 
 LIMIT = 16 * 1024 * 1024
 

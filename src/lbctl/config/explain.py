@@ -14,7 +14,7 @@ from lbctl.model import MAX_WEIGHT
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-    from lbctl.config.documents import Place
+    from lbctl.config.values import Place
 
 _MISSING = {
     "schema": "write `schema = 1` on the first line",

@@ -36,7 +36,7 @@ from lbctl.model import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.config.documents import Place
+    from lbctl.config.values import Place
 
 ETC = Path("/etc/lbctl")
 _ROOT = 0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from lbctl.config.values import show_key
 
 if TYPE_CHECKING:
-    from lbctl.config.documents import Place
+    from lbctl.config.values import Place
 
 #: Nesting that no intent needs; the place to point at where a document nests too deeply to be read.
 DEEP = 64

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Choice = TypeVar("Choice", bound="StrEnum")
 
+#: Where something stands in a document: ("service", 3, "endpoint", 1, "weight"); counts from 0.
+Place: TypeAlias = tuple[str | int, ...]
+
 SCHEMA_VERSION = 1
 #: Ports that one "low-high" may stand for.
 MAX_RANGE = 1024

@@ -14,7 +14,7 @@ from lbctl.engine.change.session import Session, open_session
 from lbctl.engine.inspect.surroundings import Unseen, connection_table, forwarding, processes, ways
 from lbctl.engine.record import history
 from lbctl.engine.record.trial import Standing
-from lbctl.engine.undo.recovery import unsettled
+from lbctl.engine.record.unsettled import unsettled
 from lbctl.errors import ApplyFailed, NoBackend
 from lbctl.host import UNPRIVILEGED, local_addresses
 from lbctl.model import DEFAULT_OWNER, Family, Severity
