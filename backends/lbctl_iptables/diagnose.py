@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from lbctl.host import applies_again, enabled
-from lbctl.model import Family, ReadService, Severity
+from lbctl.model import AnalysedService, Family, Severity
 from lbctl.spi import Problem
 from lbctl_iptables import drivers, layout
 from lbctl_iptables.advice import short_lists
@@ -141,7 +141,7 @@ def _rivals(places: _FamilyRules, family: Family, owner: str, store: str, *, our
 
 
 def _rival(
-    service: ReadService, rules: Sequence[Rule], places: _FamilyRules, store: str, *, certain: bool
+    service: AnalysedService, rules: Sequence[Rule], places: _FamilyRules, store: str, *, certain: bool
 ) -> Rival:
     return Rival(
         service=service,
@@ -153,13 +153,13 @@ def _rival(
     )
 
 
-def _unbalanced(rule: ir.Rule, family: Family) -> ReadService:
+def _unbalanced(rule: ir.Rule, family: Family) -> AnalysedService:
     """What a rule lets through as it is."""
     where, bits = rule.where, BITS[family]
     local = LOCAL in where.extra
     asked = {field: spelled(field, values, bits) for field, values in where.conditions}
     extra = [pair for pair in where.extra if pair != LOCAL]
-    return ReadService(
+    return AnalysedService(
         family=family,
         proto=asked.get("proto", "any"),
         dst=asked.get("dst", "local" if local else "any"),

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from math import gcd, lcm
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from lbctl.model import MAX_SLOTS, Family, Lifted, LiftedService, Listener, Protocol, shares
+from lbctl.model import MAX_SLOTS, Family, LiftedProgram, LiftedService, Listener, Protocol, shares
 from lbctl_iptables import layout
 from lbctl_iptables.bytecode import Slots, slots_of
 from lbctl_iptables.pick import DRAW
@@ -56,7 +56,7 @@ class _NotUnderstood(Exception):
     """Rules that are not understood."""
 
 
-def lift(program: Program) -> Lifted:
+def lift(program: Program) -> LiftedProgram:
     """See `lbctl.spi.Backend.lift`."""
     services: list[LiftedService] = []
     unsupported: list[str] = []
@@ -85,7 +85,7 @@ def lift(program: Program) -> Lifted:
             except (_NotUnderstood, ValueError):
                 unsupported.append(rule.text)
                 services.append(_unknown(word, listener, name))
-    return Lifted(services=tuple(services), unsupported=tuple(unsupported))
+    return LiftedProgram(services=tuple(services), unsupported=tuple(unsupported))
 
 
 def _found(chains: Mapping[str, str], owner: str) -> Iterator[tuple[DumpedRule, str, bool]]:

@@ -49,7 +49,7 @@ from lbctl_netfilter.source_nat import Behind
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from lbctl.model import Family, ReadService, SourceNat
+    from lbctl.model import AnalysedService, Family, SourceNat
     from lbctl_netfilter.conditions import Selector
     from lbctl_netfilter.corrections import Corrections, Lines
     from lbctl_netfilter.follow import Walk
@@ -99,7 +99,7 @@ class _Known(NamedTuple):
     result: _Result
 
 
-class Analysis:
+class Analyser:
     """What the rules of a text do. `rules` is how many it has; `work`, for how many it may take its time."""
 
     def __init__(self, log: Log, corrections: Corrections, rules: int, *, work: int | None = None) -> None:
@@ -121,7 +121,7 @@ class Analysis:
         return self._rules - len(self._touched | self._lost)
 
     @property
-    def services(self) -> tuple[ReadService, ...]:
+    def services(self) -> tuple[AnalysedService, ...]:
         """All services."""
         return tuple(found.service for family in self._families for found in family.found)
 
@@ -241,7 +241,7 @@ class _Family:
     """The services of one family."""
 
     def __init__(
-        self, analysis: Analysis, program: Program, log: Log, corrections: Corrections, budget: Budget
+        self, analysis: Analyser, program: Program, log: Log, corrections: Corrections, budget: Budget
     ) -> None:
         self._analysis = analysis
         self._program = program
@@ -301,7 +301,7 @@ class _Family:
         """By the line of a rung, the one correction of its ladder, for ladders with some of these lines."""
         return self._findings.ladders(self.found, wanted)
 
-    def _finished(self, found: Followed, movers: Movers) -> ReadService:
+    def _finished(self, found: Followed, movers: Movers) -> AnalysedService:
         """The service, with what its shares depend on beside its rules."""
         reasons = [reason for walk in found.walks for reason in self._reasons(found, walk, movers)]
         if not reasons:

@@ -17,7 +17,7 @@ from lbctl_netfilter.selectors import Kind
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from lbctl.model import Family, ReadService
+    from lbctl.model import AnalysedService, Family
     from lbctl_netfilter.conditions import Selector
     from lbctl_netfilter.corrections import Corrections, Lines
     from lbctl_netfilter.follow import Visit, Walk
@@ -282,7 +282,7 @@ class Findings:
                 self._corrections.alike([last, other]),
             )
 
-    def _caught(self, rungs: Sequence[Visit], service: ReadService) -> Lines:
+    def _caught(self, rungs: Sequence[Visit], service: AnalysedService) -> Lines:
         """The rungs of a ladder, the last one with all that is left; equal parts, if they were equal."""
         rules = [rung.rule for rung in rungs]
         by_chance = _by_chance(rules)
@@ -464,7 +464,7 @@ class Findings:
 
     # -- local connections
 
-    def _outward(self, service: ReadService, outward: set[tuple[str, str]], found: Followed) -> None:
+    def _outward(self, service: AnalysedService, outward: set[tuple[str, str]], found: Followed) -> None:
         if (
             not outward
             or service.hooks != ("prerouting",)

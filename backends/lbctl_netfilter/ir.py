@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     from lbctl.model import Family
-    from lbctl.model.reading import Placing
+    from lbctl.model.analysis import Placing
     from lbctl_netfilter.marks import Marking
 
 

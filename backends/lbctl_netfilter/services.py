@@ -8,7 +8,7 @@ from functools import partial
 from math import lcm
 from typing import TYPE_CHECKING, NamedTuple
 
-from lbctl.model import MAX_SLOTS, Kept, Outcome, ReadService, ReadShare
+from lbctl.model import MAX_SLOTS, Affinity, AnalysedService, EndpointShare, Outcome
 from lbctl_netfilter.conditions import LOCAL, YES, is_negative, rest, spelled, when
 from lbctl_netfilter.follow import numbers_of
 from lbctl_netfilter.hooks import HOOKS
@@ -39,7 +39,7 @@ _ORIGINAL = "policy ACCEPT: the original destination"
 class Followed:
     """A service with all that was seen on the path of its connections."""
 
-    service: ReadService
+    service: AnalysedService
     kind: Kind
     walk: Walk
     selector: Found
@@ -123,7 +123,7 @@ def service_of(
     kind: Kind,
     source: tuple[SourceNat | None, tuple[int, ...]],
     past: Sequence[Past],
-) -> ReadService:
+) -> AnalysedService:
     """The service. `past` is what it is not about."""
     bits, where = hook.bits, selector.where
     parts = _Parts(population, selector, kind, bits)
@@ -134,7 +134,7 @@ def service_of(
     lines, picking = _lines(walk, kind)
     several = "mark" if kind is Kind.MARK else "mixed"
     action = next(iter(parts.actions)) if len(parts.actions) == 1 else (several if parts.actions else "")
-    return ReadService(
+    return AnalysedService(
         family=family,
         proto=_positive("proto", where, bits),
         dst=_positive("dst", where, bits, "local" if LOCAL in where.extra else "any"),
@@ -143,7 +143,7 @@ def service_of(
         action=action or selector.leaves[0].action or "none",
         mode=mode,
         backends=tuple(
-            ReadShare(
+            EndpointShare(
                 to=to,
                 share=ratio(parts.shares[to], length),
                 name=_endpoint_name(parts.names.get(to), selector.name),
@@ -271,16 +271,16 @@ def falls_through(population: Population, kind: Kind) -> bool:
     return any(state.out is None for state in population.states)
 
 
-def _affinity(walk: Walk, mode: str) -> Kept | None:
+def _affinity(walk: Walk, mode: str) -> Affinity | None:
     for memory, rule in walk.memories:
         leads = memory.kind == "map" or rule.maps or rule.act in {Act.JUMP, Act.GOTO}
         if not memory.inverted and leads:
-            return Kept(kind=memory.kind, by=memory.by, seconds=memory.seconds)
+            return Affinity(kind=memory.kind, by=memory.by, seconds=memory.seconds)
     if mode == "hash":
         by = {pick.by for pick in walk.hashes.values()} | {visit.rule.by for visit in walk.visits}
         by.discard("")
         if len(by) == 1 and all(pick.by for pick in walk.hashes.values()):
-            return Kept(kind="hash", by=by.pop(), seconds=None)
+            return Affinity(kind="hash", by=by.pop(), seconds=None)
     return None
 
 

@@ -15,7 +15,7 @@ from lbctl.spi import Problem
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.model import Address, Listener, ReadService, Service
+    from lbctl.model import Address, AnalysedService, Listener, Service
     from lbctl.spi import Case, Passage
 
 #: Where local connections meet rules.
@@ -30,7 +30,7 @@ class Rival:
     they are known. Where it is not `certain`, both act at the same point, and who was loaded last decides.
     """
 
-    service: ReadService
+    service: AnalysedService
     source: str
     rules: tuple[str, ...]
     deletions: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ def taken(case: Case, rivals: Iterable[Rival]) -> Iterator[Problem]:
             )
 
 
-def _meets(rival: ReadService, service: Service, listener: Listener, own: Sequence[Address]) -> bool:
+def _meets(rival: AnalysedService, service: Service, listener: Listener, own: Sequence[Address]) -> bool:
     """True where some connection to a listener is a rival's; to any of ours, where it has no address."""
     if rival.family not in service.families or (set(rival.hooks) <= _OWN and not service.local_clients):
         return False

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 
 from lbctl.host import LocalHost
 from lbctl.host.netns import Namespace
-from lbctl.model import Endpoint, Intent, Item, Listener, Protocol, ReadService, Service
+from lbctl.model import AnalysedService, Endpoint, Intent, Item, Listener, Protocol, Service
 from lbctl_nftables import backend as nftables
 from lbctl_nftables import dialect, listing
 from lbctl_nftables.kernel import elements, netlink, objects
@@ -287,7 +287,7 @@ def test_sets_of_packets_are_no_items(kernel: Kernel) -> None:
     assert kernel.held() == before
 
 
-def unplaced(service: ReadService) -> ReadService:
+def unplaced(service: AnalysedService) -> AnalysedService:
     """A service without the lines that it was read from: nft breaks lines elsewhere."""
     return replace(service, lines=(), picking=(), source_lines=())
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from lbctl.model import Reading
+from lbctl.model import Analysis
 from lbctl_iptables.reading import read as read_saved
-from lbctl_netfilter.analyse import Analysis
+from lbctl_netfilter.analyse import Analyser
 from lbctl_netfilter.ir import Program
 from lbctl_netfilter.log import Log
 from lbctl_nftables.reading import read as read_native
@@ -28,17 +28,17 @@ EXAMPLES = settings(
 )
 
 
-def analysed(program: Program) -> Reading:
+def analysed(program: Program) -> Analysis:
     log = Log()
-    analysis = Analysis(log, NoCorrections(), program.rules)
+    analysis = Analyser(log, NoCorrections(), program.rules)
     analysis.add(program)
-    return Reading(format="nft", services=analysis.services, unsupported=tuple(log.unsupported))
+    return Analysis(format="nft", services=analysis.services, unsupported=tuple(log.unsupported))
 
 
 Counting = Callable[[Program, Packet], dict[str, Fraction]]
 
 
-def disagreements(reading: Reading, program: Program, how: Counting) -> list[str]:
+def disagreements(reading: Analysis, program: Program, how: Counting) -> list[str]:
     """Where a reading says another share than is counted; what has no endpoint is one."""
     wrong = [] if reading.accept else ["refused"]
     for packet in PACKETS:

@@ -18,7 +18,7 @@ from lbctl.host import LocalHost
 from lbctl.model import (
     Family,
     Item,
-    Lifted,
+    LiftedProgram,
     LiftedService,
     Listener,
     Program,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     import pytest
 
     from lbctl.host import Host
-    from lbctl.model import Address, Intent, Plan, Reading
+    from lbctl.model import Address, Analysis, Intent, Plan
     from lbctl.spi import Case, Problem
 
 
@@ -174,8 +174,8 @@ class Paper:
             if self.refused & set(rule.slots):
                 raise ApplyFailed("refused")
 
-    def lift(self, program: Program) -> Lifted:
-        return Lifted(
+    def lift(self, program: Program) -> LiftedProgram:
+        return LiftedProgram(
             services=tuple(
                 LiftedService(
                     name=rule.service or "",
@@ -211,7 +211,7 @@ class ReadingPaper(Paper):
     def recognizes(self, text: str) -> bool:
         return bool(paper_rules.rules(text))
 
-    def read(self, text: str, *, family: Family | None = None) -> Reading:
+    def read(self, text: str, *, family: Family | None = None) -> Analysis:
         return paper_rules.read(text, other_slot_of if self.remaps else slot_of)
 
     def dump(self, host: Host, driver: str) -> str:

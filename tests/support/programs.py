@@ -8,7 +8,7 @@ from itertools import count, product
 
 from hypothesis import strategies as st
 
-from lbctl.model import Family, Reading, ReadService
+from lbctl.model import AnalysedService, Analysis, Family
 from lbctl_netfilter.conditions import EVERY_BIT, Selector, Spans, Words, exactly, of, spans_rest, words
 from lbctl_netfilter.corrections import Corrections, Lines
 from lbctl_netfilter.ir import Act, Base, Chain, Draw, MarkIs, Pick, PickKind, Program, Rule, SetMark, Step
@@ -344,7 +344,7 @@ def _native_step(step: Step) -> str:
 # -- asking a reading
 
 
-def answer(reading: Reading, packet: Packet) -> dict[str, Fraction] | None:
+def answer(reading: Analysis, packet: Packet) -> dict[str, Fraction] | None:
     """The share of each endpoint for a connection, and what is left ("none"); None if that is not told.
 
     A reading tells it by exact services. Of several that take it, that of the narrowest listener is asked; of
@@ -361,8 +361,8 @@ def answer(reading: Reading, packet: Packet) -> dict[str, Fraction] | None:
 
 
 def _narrowest(
-    services: Sequence[ReadService], of: Callable[[ReadService], ReadService]
-) -> list[ReadService]:
+    services: Sequence[AnalysedService], of: Callable[[AnalysedService], AnalysedService]
+) -> list[AnalysedService]:
     """Those that take no more than any other does."""
     sizes = [frozenset(other for other in _OTHERS if takes(of(each), _ask(other))) for each in services]
     return [each for each, mine in zip(services, sizes, strict=True) if all(mine <= other for other in sizes)]
@@ -372,6 +372,6 @@ def _ask(packet: Packet) -> Ask:
     return Ask(packet.dst, packet.dport, {}, source=packet.src, link=packet.iif)
 
 
-def _shares(service: ReadService) -> dict[str, Fraction]:
+def _shares(service: AnalysedService) -> dict[str, Fraction]:
     found = {each.to: each.share for each in service.backends if each.share}
     return found | ({"none": service.leak} if service.leak else {})

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from lbctl.engine.inspect.compare import Relation, compare
-from lbctl.model import Family, Kept, NotRead, Reading, ReadService, ReadShare, shares
+from lbctl.model import Affinity, AnalysedService, Analysis, EndpointShare, Family, UnsupportedRule, shares
 
 
-def service(*slots: str | None, mode: str = "nth", **more: Any) -> ReadService:
+def service(*slots: str | None, mode: str = "nth", **more: Any) -> AnalysedService:
     found = {to: share for to, share in shares(slots).items() if to is not None}
     values: dict[str, Any] = {
         "family": Family.IPV4,
@@ -20,24 +20,24 @@ def service(*slots: str | None, mode: str = "nth", **more: Any) -> ReadService:
         "hooks": ("prerouting",),
         "action": "redirect",
         "mode": mode,
-        "backends": tuple(ReadShare(to=to, share=share) for to, share in found.items()),
+        "backends": tuple(EndpointShare(to=to, share=share) for to, share in found.items()),
         "leak": 1 - sum(found.values(), start=Fraction(0)),
         "slots": slots,
     }
-    return ReadService(**{**values, **more})
+    return AnalysedService(**{**values, **more})
 
 
-def reading(*services: ReadService, **more: Any) -> Reading:
-    return Reading(format="nft", services=services, **more)
+def reading(*services: AnalysedService, **more: Any) -> Analysis:
+    return Analysis(format="nft", services=services, **more)
 
 
-def hashed(*slots: str, seed: int = 7) -> ReadService:
+def hashed(*slots: str, seed: int = 7) -> AnalysedService:
     return service(
-        *slots, mode="hash", hash_seed=seed, affinity=Kept(kind="hash", by="source address", seconds=None)
+        *slots, mode="hash", hash_seed=seed, affinity=Affinity(kind="hash", by="source address", seconds=None)
     )
 
 
-KEPT = Kept(kind="map", by="source address", seconds=60)
+KEPT = Affinity(kind="map", by="source address", seconds=60)
 CASES = {
     "the same": (service("a", "b"), service("a", "b"), Relation.IDENTICAL),
     "a period twice": (service("a", "b"), service("a", "b", "a", "b"), Relation.IDENTICAL),
@@ -65,7 +65,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("a", "b", "verdict"), CASES.values(), ids=CASES)
-def test_verdicts(a: ReadService, b: ReadService, verdict: Relation) -> None:
+def test_verdicts(a: AnalysedService, b: AnalysedService, verdict: Relation) -> None:
     found = compare(reading(a), reading(b))
     [pair] = found.pairs
     assert pair.verdict is verdict
@@ -124,7 +124,7 @@ def test_places_are_held_apart() -> None:
 
 
 def test_what_is_not_understood_leaves_a_doubt() -> None:
-    lost = NotRead(line=1, rule="x", what="x", reason="x")
+    lost = UnsupportedRule(line=1, rule="x", what="x", reason="x")
     a, b = reading(service("a")), reading(service("a"), unsupported=(lost,))
     assert not compare(a, b).equal
     assert compare(b, b).equal

@@ -19,7 +19,7 @@ from lbctl_netfilter.conditions import BITS, Words, is_negative, name_of, spans_
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lbctl.model import ReadService
+    from lbctl.model import AnalysedService
     from lbctl_iptables.reading.grammar import Spec
     from lbctl_iptables.reading.rule import Rule
     from lbctl_netfilter import ir
@@ -264,12 +264,12 @@ class Corrections:
         """The rules as they are."""
         return own(map(read_of, rules))
 
-    def equal(self, rules: Sequence[ir.Rule], service: ReadService | None, *, by_chance: bool) -> Lines:
+    def equal(self, rules: Sequence[ir.Rule], service: AnalysedService | None, *, by_chance: bool) -> Lines:
         """The rules as a ladder of equal parts."""
         del service
         return _ladder([(rule, rule.spec) for rule in map(read_of, rules)], by_chance=by_chance)
 
-    def caught(self, rules: Sequence[ir.Rule], service: ReadService, *, by_chance: bool) -> Lines:
+    def caught(self, rules: Sequence[ir.Rule], service: AnalysedService, *, by_chance: bool) -> Lines:
         """The rules of a ladder, the last one without its pick."""
         del service, by_chance
         *first, last = map(read_of, rules)
@@ -289,7 +289,7 @@ class Corrections:
         rules: Sequence[ir.Rule],
         listeners: Sequence[Selector],
         hook: str,
-        services: Sequence[ReadService],
+        services: Sequence[AnalysedService],
     ) -> Lines:
         """The rules of a shared ladder for each listener; nothing if a condition cannot be spelled."""
         del services

@@ -18,7 +18,7 @@ from lbctl_nftables.reading.syntax import Lookup, Match, Nat, Pick, SetMark, Ver
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lbctl.model import ReadService
+    from lbctl.model import AnalysedService
     from lbctl_netfilter import ir
     from lbctl_netfilter.conditions import Selector
     from lbctl_nftables.reading.document import Chain, Document, Rule
@@ -34,12 +34,12 @@ _PRIORITIES = {"prerouting": -100, "output": -100, "postrouting": 100, "input": 
 Lines = tuple[str, ...]
 
 
-def kind_of(service: ReadService) -> str | None:
+def kind_of(service: AnalysedService) -> str | None:
     """How a service picks, where it picks in one way."""
     return _KINDS.get(service.mode)
 
 
-def one_rule(service: ReadService, kind: str | None, *, equal: bool = False) -> Lines:
+def one_rule(service: AnalysedService, kind: str | None, *, equal: bool = False) -> Lines:
     """One rule that gives each endpoint its part of what all of them get, or the same part.
 
     Nothing where the service has conditions, or endpoints, that have no words here.
@@ -66,7 +66,7 @@ def one_rule(service: ReadService, kind: str | None, *, equal: bool = False) -> 
     return (" ".join([*head, statement]) + target if head else statement + target,)
 
 
-def _head(service: ReadService) -> list[str] | None:
+def _head(service: AnalysedService) -> list[str] | None:
     """The conditions of a service; None where one has no words here."""
     if service.action not in {"dnat", "redirect", "snat"} or "," in service.proto:
         return None
@@ -262,13 +262,13 @@ class Corrections:
         """The rules as they are."""
         return own(map(read_of, rules))
 
-    def equal(self, rules: Sequence[ir.Rule], service: ReadService | None, *, by_chance: bool) -> Lines:
+    def equal(self, rules: Sequence[ir.Rule], service: AnalysedService | None, *, by_chance: bool) -> Lines:
         """One rule that gives each endpoint the same part; without a service, the rules as a ladder."""
         if service is None:
             return ladder([read_of(rule) for rule in rules])
         return one_rule(service, "random" if by_chance else "inc", equal=True)
 
-    def caught(self, rules: Sequence[ir.Rule], service: ReadService, *, by_chance: bool) -> Lines:
+    def caught(self, rules: Sequence[ir.Rule], service: AnalysedService, *, by_chance: bool) -> Lines:
         """One rule that gives each endpoint its part of what all of them get."""
         del rules, by_chance
         return one_rule(service, kind_of(service))
@@ -287,7 +287,7 @@ class Corrections:
         rules: Sequence[ir.Rule],
         listeners: Sequence[Selector],
         hook: str,
-        services: Sequence[ReadService],
+        services: Sequence[AnalysedService],
     ) -> Lines:
         """One rule for each of the services that share one."""
         del rules, listeners, hook

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from lbctl.cli.output import Style
     from lbctl.engine.inspect.explain import Connection, Trace
-    from lbctl.model import Address, Listener, Reading
+    from lbctl.model import Address, Analysis, Listener
 
 #: Turns, and rules, that are told one by one.
 _TOLD = 24
@@ -151,7 +151,7 @@ def _address(text: str | None) -> Address | None:
         raise IntentError(f"client {text!r} is no address") from error
 
 
-def _readings(source: str | None) -> dict[str, Reading]:
+def _readings(source: str | None) -> dict[str, Analysis]:
     """What the rules do: those that are named, else those of each store of this host."""
     from lbctl.cli.work import read_rules_of, read_stores
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lbctl.host import Host
-    from lbctl.model import Address, Family, Intent, Reading, Service, Severity
+    from lbctl.model import Address, Analysis, Family, Intent, Service, Severity
     from lbctl.model import Protocol as Transport
 
 
@@ -89,14 +89,14 @@ class Reader(Protocol):
     """Reads existing rules of its language. It changes nothing, and loads no module of the kernel.
 
     A backend gets the meaning of rules by lowering them to the program of `lbctl_netfilter` and calling
-    `lbctl_netfilter.analyse`; any other way to a `Reading` is as good. Without a Reader, a backend has no
+    `lbctl_netfilter.analyse`; any other way to a `Analysis` is as good. Without a Reader, a backend has no
     import, compare, explain and migrate, and `doctor` examines what belongs to no backend.
     """
 
     def recognizes(self, text: str) -> bool:
         """Return True if a text looks like this backend's language, whatever else is in it. Pure."""
 
-    def read(self, text: str, *, family: Family | None = None) -> Reading:
+    def read(self, text: str, *, family: Family | None = None) -> Analysis:
         """Return what the rules of a text do; `family` is that of a dump that does not name its own.
 
         Pure: runs, resolves or looks up nothing that the text names. The caller bounds the size of the text.

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from lbctl.engine.change.session import Session, open_session
-from lbctl.engine.inspect.surroundings import Unseen, connection_table, forwarding, processes, ways
+from lbctl.engine.inspect.surroundings import NotExamined, connection_table, forwarding, processes, ways
 from lbctl.engine.record import history
 from lbctl.engine.record.trial import Standing
 from lbctl.engine.record.unsettled import unsettled
@@ -37,7 +37,7 @@ class Diagnosis:
     backend: str | None
     driver: str | None
     problems: tuple[Problem, ...]
-    unseen: tuple[Unseen, ...]
+    unseen: tuple[NotExamined, ...]
 
     def of(self, severity: Severity) -> tuple[Problem, ...]:
         """The problems of one severity."""
@@ -68,7 +68,7 @@ def examine(
     except NoBackend as error:
         seen.append(_no_backend(error))
     except ApplyFailed as error:
-        seen.append(Unseen(what="where the rules of the intent are", reason=error.message))
+        seen.append(NotExamined(what="where the rules of the intent are", reason=error.message))
     seen += _unsettled(host, intent.owner if intent else DEFAULT_OWNER)
     seen += _user_site(host)
     seen += connection_table(host, intent)
@@ -86,7 +86,7 @@ def examine(
         backend=session.backend.name if session else None,
         driver=session.driver if session else None,
         problems=tuple(sorted(problems, key=lambda problem: list(Severity).index(problem.severity))),
-        unseen=tuple(dict.fromkeys(each for each in seen if isinstance(each, Unseen))),
+        unseen=tuple(dict.fromkeys(each for each in seen if isinstance(each, NotExamined))),
     )
 
 
@@ -164,9 +164,9 @@ def _in_stores(host: Host, candidates: Sequence[Candidate], case: Case) -> Itera
         try:
             yield from backend.diagnose(host, driver.name, case)
         except ApplyFailed as error:
-            yield Unseen(what=f"rules of {driver.store}", reason=error.message)
+            yield NotExamined(what=f"rules of {driver.store}", reason=error.message)
         if driver.usable and not host.may_change_network():
-            yield Unseen(what=f"rules of {driver.store}", reason=UNPRIVILEGED)
+            yield NotExamined(what=f"rules of {driver.store}", reason=UNPRIVILEGED)
 
 
 def _stores(candidates: Sequence[Candidate]) -> Iterator[tuple[Backend, Driver]]:

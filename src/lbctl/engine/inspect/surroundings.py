@@ -40,14 +40,14 @@ _FORWARDING = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unseen:
+class NotExamined:
     """What could not be looked at, and why."""
 
     what: str
     reason: str
 
 
-Seen: TypeAlias = Problem | Unseen
+Seen: TypeAlias = Problem | NotExamined
 
 
 def processes(host: Host, intent: Intent, addresses: Collection[Address]) -> Iterator[Seen]:
@@ -64,7 +64,9 @@ def processes(host: Host, intent: Intent, addresses: Collection[Address]) -> Ite
             if protocol not in known:
                 known[protocol] = _by_port(listening(host, protocol))
                 if known[protocol] is None:
-                    yield Unseen(what=f"who listens for {protocol}", reason="the kernel has no list of it")
+                    yield NotExamined(
+                        what=f"who listens for {protocol}", reason="the kernel has no list of it"
+                    )
             sockets = known[protocol]
             if sockets is not None:
                 yield from _process(host, service, endpoint, protocol, sockets.get(endpoint.port, []))
@@ -171,11 +173,11 @@ def ways(host: Host, intent: Intent) -> tuple[tuple[Passage, ...], tuple[Seen, .
     endpoints = list(_taking(intent))
     addresses = list(dict.fromkeys(e.address for _, e in endpoints if e.address is not None))
     if not has_routes(host):
-        return (), (Unseen(what="links and routes", reason="there is no ip command in PATH"),)
+        return (), (NotExamined(what="links and routes", reason="there is no ip command in PATH"),)
     seen: list[Seen] = []
     if len(addresses) > _MOST_ADDRESSES:
         reason = f"only the first {_MOST_ADDRESSES} of {len(addresses)} addresses were asked for"
-        seen.append(Unseen(what="routes to endpoints", reason=reason))
+        seen.append(NotExamined(what="routes to endpoints", reason=reason))
     routes: dict[Address, Route] = {}
     for address in addresses[:_MOST_ADDRESSES]:
         routes[address] = route = route_to(host, address)
@@ -318,7 +320,7 @@ def connection_table(host: Host, intent: Intent | None) -> Iterator[Seen]:
                 fix="install the kernel's modules, or boot a kernel with CONFIG_NF_CONNTRACK",
             )
         elif kernel_module(host, "nf_conntrack") is not ModuleState.LOADABLE:
-            yield Unseen(what="the connection table", reason=f"{_TRACKED}max cannot be read")
+            yield NotExamined(what="the connection table", reason=f"{_TRACKED}max cannot be read")
         return
     evidence = f"nf_conntrack_count={count}, nf_conntrack_max={most}"
     # 0 is no limit.
