@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Intent
     from lbctl.spi import Case, Passage
-    from lbctl_iptables.reading.rule import Rule
-    from lbctl_iptables.reading.ruleset import Ruleset, Table
+    from lbctl_iptables.reading.rule import IptRule
+    from lbctl_iptables.reading.ruleset import IptTable, Ruleset
     from lbctl_netfilter import ir
 
 #: The first kernel whose old interface is an option of its own (NETFILTER_XTABLES_LEGACY), off by default.
@@ -89,16 +89,16 @@ class _FamilyRules:
         }
         self.rules = {rule.line: rule for chain in ruleset.chains for rule in chain.rules}
 
-    def table(self, family: Family, name: str) -> Table | None:
+    def table(self, family: Family, name: str) -> IptTable | None:
         """A table that exists."""
         return self.ruleset.stores.get(Store(family), {}).get(name)
 
-    def evidence(self, rule: Rule) -> str:
+    def evidence(self, rule: IptRule) -> str:
         """A rule with its place."""
         place = f"{self.command}, table {rule.table}, {rule.chain} rule {self._numbers[id(rule)]}"
         return f"{place}: {_COUNTERS.sub('', rule.text)}"
 
-    def removal(self, rule: Rule) -> str:
+    def removal(self, rule: IptRule) -> str:
         """The command that deletes a rule."""
         return f"{self.command} -t {rule.table} -D {rule.chain} {self._numbers[id(rule)]}"
 
@@ -117,7 +117,7 @@ def _rivals(places: _FamilyRules, family: Family, owner: str, store: str, *, our
     let_through: list[ir.Rule] = []
     lowering = Lowering()
     chains = {name: f"nat {name}" for name in nat.chains}
-    theirs: dict[str, list[Rule]] = {}
+    theirs: dict[str, list[IptRule]] = {}
     for name in _HOOK:
         chain = nat.chains.get(name)
         if chain is None:
@@ -141,7 +141,7 @@ def _rivals(places: _FamilyRules, family: Family, owner: str, store: str, *, our
 
 
 def _rival(
-    service: AnalysedService, rules: Sequence[Rule], places: _FamilyRules, store: str, *, certain: bool
+    service: AnalysedService, rules: Sequence[IptRule], places: _FamilyRules, store: str, *, certain: bool
 ) -> Rival:
     return Rival(
         service=service,

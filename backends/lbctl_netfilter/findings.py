@@ -12,7 +12,7 @@ from lbctl.model import Severity, brief
 from lbctl_netfilter.conditions import described, size, spelled, unmarked
 from lbctl_netfilter.ir import JUMPS, Act, Draw, MarkIs, Match, Memory, PickKind
 from lbctl_netfilter.log import percent, shown
-from lbctl_netfilter.selectors import Kind
+from lbctl_netfilter.selectors import SelectorKind
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -161,7 +161,9 @@ class Findings:
         """By the line of a rung, the one correction of its ladder; of ladders with none wanted, nothing."""
         cures: dict[int, Lines] = {}
         for each in found:
-            if each.kind is Kind.MARK or not any(visit.rule.line in wanted for visit in each.walk.visits):
+            if each.kind is SelectorKind.MARK or not any(
+                visit.rule.line in wanted for visit in each.walk.visits
+            ):
                 continue
             for rungs in _rungs(each.walk):
                 if not any(_is_rung(step) for visit in rungs for step in visit.rule.steps):
@@ -400,7 +402,7 @@ class Findings:
     # -- marks and memories
 
     def _marks(self, found: Followed, walk: Walk) -> None:
-        if found.kind is not Kind.MARK:
+        if found.kind is not SelectorKind.MARK:
             return
         lost: dict[tuple[Rule, Rule], Fraction] = {}
         for who, by, part in walk.overwritten:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Intent
     from lbctl.spi import Case, Passage
-    from lbctl_nftables.reading.document import Chain, Document, Rule, Table
+    from lbctl_nftables.reading.document import Document, NftChain, NftRule, NftTable
 
 #: Where new connections are translated: at arrival, and on their way out of this host.
 _HOOKS = {"prerouting", "output"}
@@ -130,7 +130,7 @@ class _ListedRules:
                 certain=certain,
             )
 
-    def _evidence(self, chain: Chain, rule: Rule | None) -> str:
+    def _evidence(self, chain: NftChain, rule: NftRule | None) -> str:
         """A rule with its place, or a base chain's policy."""
         hook = f" (hook {chain.hook}, priority {chain.priority})" if chain.hook else ""
         where = f"nft table {chain.family} {chain.table}, chain {chain.name}{hook}"
@@ -139,24 +139,24 @@ class _ListedRules:
         handle = self._handle(rule)
         return f"{where}{f', handle {handle}' if handle else ''}: {rule.text}"
 
-    def _deletion(self, chain: Chain, rule: Rule) -> str | None:
+    def _deletion(self, chain: NftChain, rule: NftRule) -> str | None:
         handle = self._handle(rule)
         return (
             f"nft delete rule {chain.family} {chain.table} {chain.name} handle {handle}" if handle else None
         )
 
-    def _handle(self, rule: Rule) -> str | None:
+    def _handle(self, rule: NftRule) -> str | None:
         found = _HANDLE.search(self._lines[rule.line - 1])
         return found[1] if found else None
 
 
-def _is_of_iptables(table: Table) -> bool:
+def _is_of_iptables(table: NftTable) -> bool:
     """True for a table that iptables-nft takes for its own. nft 1.0.6 says so of some alone."""
     bases = [chain.name for chain in table.chains.values() if chain.hook]
     return table.name in _IPTABLES and bool(bases) and all(name.isupper() for name in bases)
 
 
-def _chains(document: Document) -> Iterator[Chain]:
+def _chains(document: Document) -> Iterator[NftChain]:
     return (chain for table in document.tables.values() for chain in table.chains.values())
 
 

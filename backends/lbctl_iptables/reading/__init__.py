@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lbctl.model import Analysis, Finding, Severity
 from lbctl_iptables import drivers, layout
 from lbctl_iptables.reading import checks
-from lbctl_iptables.reading.corrections import Corrections
+from lbctl_iptables.reading.corrections import IptCorrections
 from lbctl_iptables.reading.lower import Lowering
 from lbctl_iptables.reading.ruleset import read_tables
 from lbctl_netfilter.analyse import Analyser
@@ -62,7 +62,7 @@ def read(text: str, *, family: Family | None = None) -> Analysis:
 def read_ruleset(ruleset: Ruleset, log: Log) -> Analysis:
     """What the rules of tables do."""
     count = ruleset.count
-    analysis = Analyser(log, Corrections(), count)
+    analysis = Analyser(log, IptCorrections(), count)
     rules: list[Rule] = []
     for store, tables in ruleset.stores.items():
         program = Lowering().program(store.family, tables, count)

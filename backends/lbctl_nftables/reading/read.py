@@ -9,7 +9,7 @@ from lbctl.model import Analysis, Family, Finding, Severity
 from lbctl_netfilter.analyse import Analyser
 from lbctl_netfilter.budget import uncollected
 from lbctl_nftables.reading import checks
-from lbctl_nftables.reading.corrections import Corrections
+from lbctl_nftables.reading.corrections import NftCorrections
 from lbctl_nftables.reading.document import read_text
 from lbctl_nftables.reading.listed import read_json
 from lbctl_nftables.reading.lower import misplaced, program
@@ -66,7 +66,7 @@ def read_document(document: Document, size: int) -> Analysis:
     """What the rules of a document do; `size` is that of its text, which bounds the work."""
     _suppose_hooks(document)
     count = sum(len(chain.rules) for table in document.tables.values() for chain in table.chains.values())
-    analysis = Analyser(document.log, Corrections(document), count, work=max(count, size // _LETTERS))
+    analysis = Analyser(document.log, NftCorrections(document), count, work=max(count, size // _LETTERS))
     checks.of_document(document)
     rules: list[ir.Rule] = []
     chains: dict[str, ir.Chain] = {}

@@ -95,8 +95,8 @@ class Step(NamedTuple):
 class Outcome(NamedTuple):
     """Where a part of the connections of a service ends, and the rule that sends it there.
 
-    `to` is an endpoint as `EndpointShare.to`; None for unmatched traffic, described by `why`. `line` is None if
-    no rule of the text decides, but the end of the rules.
+    `to` is an endpoint as `EndpointShare.to`; None for unmatched traffic, described by `why`. `line` is None
+    if no rule of the text decides, but the end of the rules.
     """
 
     line: int | None
