@@ -17,7 +17,7 @@ from lbctl.errors import ApplyFailed, StateUnknown
 from lbctl.model import Change, Program, diff
 from lbctl.spi import ensure_fresh
 from lbctl_iptables import drivers, layout, script
-from lbctl_iptables.carry import carry
+from lbctl_iptables.counters import restore_counters
 from lbctl_iptables.observe import dumps, observe, program, service_of
 from lbctl_iptables.rules import Dump, DumpedChain
 
@@ -177,7 +177,7 @@ def _written(changes: Sequence[Change], owner: str, dump: Dump, *, restarts: boo
     if not old:
         return written
     kept = {name: rules for name, rules in old.items() if name not in written and name not in gone}
-    carried = carry({name: chain.rules for name, chain in written.items()} | kept, old)
+    carried = restore_counters({name: chain.rules for name, chain in written.items()} | kept, old)
     return {
         name: DumpedChain.of(rules)
         for name, rules in carried.items()

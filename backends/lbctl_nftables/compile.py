@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from lbctl.model import Family, Item, Program, Protocol, Scheduler
 from lbctl.spi import require_service
-from lbctl_nftables import affinity, classic, layout
+from lbctl_nftables import affinity, layout, legacy_nft
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -376,10 +376,10 @@ class _ClassicService(_ServiceItems):
 
     def _picks(self) -> Iterator[str]:
         for protocol in self._protocols:
-            yield from classic.pick(self._service, self._family, protocol, self._picker())
+            yield from legacy_nft.pick(self._service, self._family, protocol, self._picker())
 
     def _slot_items(self) -> Iterable[Item]:
-        for name, rules in classic.chains(self._service, self._family):
+        for name, rules in legacy_nft.chains(self._service, self._family):
             yield self._chain(name)
             yield self._body(name, *rules)
 

@@ -10,6 +10,7 @@ from lbctl.model import Family, Severity
 from lbctl.spi import Problem
 from lbctl_netfilter import filters
 from lbctl_nftables import drivers, layout
+from lbctl_nftables.flush_hazard import flush_hazard
 from lbctl_nftables.kernel import elements, objects
 from lbctl_nftables.observe import tables
 from lbctl_nftables.reading.corrections import read_of
@@ -17,7 +18,6 @@ from lbctl_nftables.reading.document import read_text
 from lbctl_nftables.reading.dump import listed
 from lbctl_nftables.reading.lower import program
 from lbctl_nftables.reading.read import read_document
-from lbctl_nftables.wiping import wiping
 from lbctl_rules.diagnosis import Rival, dropped, leftovers, taken
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _HANDLE = re.compile(r"# handle (\d+)\s*\Z")
 def diagnose(host: Host, driver: str, case: Case) -> Iterator[Problem]:
     """See `lbctl.spi.Reader`."""
     if case.store in _IN_NF_TABLES:
-        yield from wiping(host)
+        yield from flush_hazard(host)
     if not host.may_change_network() or drivers.ALL[driver].find(host)[1]:
         return
     if kernel_module(host, "nf_tables") is ModuleState.LOADABLE:

@@ -173,7 +173,7 @@ def _used(dump: _Listing, place: Place, text: str) -> Iterator[Place]:
     return (member for member in every if member in dump.objects)
 
 
-def keeper(text: str, lines: Collection[int]) -> str | None:
+def managing_program(text: str, lines: Collection[int]) -> str | None:
     """See `lbctl.spi.Migrator`."""
     return keeper_of(
         name
@@ -217,12 +217,12 @@ def _now(host: Host, driver: str, objects: Iterable[_RecordedObject]) -> _Listin
     return _Listing("".join(texts))
 
 
-def retired(record: str) -> tuple[str, ...]:
+def removed_rules(record: str) -> tuple[str, ...]:
     """See `lbctl.spi.Migrator`."""
     return tuple(text for each in _kept(record)[1] for text, goes in each.rules if goes)
 
 
-def standing(host: Host, driver: str, record: str) -> bool:
+def is_present(host: Host, driver: str, record: str) -> bool:
     """See `lbctl.spi.Migrator`."""
     _, objects = _kept(record)
     now = _now(host, driver, objects)
@@ -238,7 +238,7 @@ def side_effects(driver: str, text: str, record: str) -> tuple[str, ...]:  # noq
     return ()
 
 
-def departure(host: Host, driver: str, record: str) -> str:
+def removal_text(host: Host, driver: str, record: str) -> str:
     """See `lbctl.spi.Migrator`."""
     tables, objects = _kept(record)
     now = _now(host, driver, objects)
@@ -265,13 +265,13 @@ def departure(host: Host, driver: str, record: str) -> str:
     return "".join(f"{line}\n" for line in [*rules, *flushes, *deletions])
 
 
-def take_out(host: Host, driver: str, record: str) -> None:
+def remove_rules(host: Host, driver: str, record: str) -> None:
     """See `lbctl.spi.Migrator`."""
-    if text := departure(host, driver, record):
+    if text := removal_text(host, driver, record):
         drivers.load(host, driver, text)
 
 
-def put_back(host: Host, driver: str, record: str) -> None:
+def restore_rules(host: Host, driver: str, record: str) -> None:
     """See `lbctl.spi.Migrator`."""
     _, objects = _kept(record)
     now = _now(host, driver, objects)

@@ -244,7 +244,7 @@ class MigratingPaper(ReadingPaper):
         self.remember(host, self.driver, plan.after.owner, plan.clients)
         return held
 
-    def others(self, text: str, owner: str) -> str:
+    def foreign_rules(self, text: str, owner: str) -> str:
         return "\n".join(line for line in text.split("\n") if not line.startswith(f"[{owner}/"))
 
     def rules_in(self, text: str) -> tuple[str, ...]:
@@ -257,39 +257,39 @@ class MigratingPaper(ReadingPaper):
         after = paper_rules.without(text, lines)
         return Retirement(after=after, lines=tuple(sorted(lines)), record=record)
 
-    def keeper(self, text: str, lines: Collection[int]) -> str | None:
+    def managing_program(self, text: str, lines: Collection[int]) -> str | None:
         writers = {rule.writer for rule in paper_rules.rules(text) if rule.line in lines}
         return next((writer for writer in sorted(writers) if writer), None)
 
-    def retired(self, record: str) -> tuple[str, ...]:
+    def removed_rules(self, record: str) -> tuple[str, ...]:
         return tuple(json.loads(record)["gone"])
 
     def side_effects(self, driver: str, text: str, record: str) -> tuple[str, ...]:
         return (f"{self.name} forgets the clients of rules that leave it",)
 
-    def standing(self, host: Host, driver: str, record: str) -> bool:
-        return set(self.retired(record)) <= set(self.foreign)
+    def is_present(self, host: Host, driver: str, record: str) -> bool:
+        return set(self.removed_rules(record)) <= set(self.foreign)
 
-    def departure(self, host: Host, driver: str, record: str) -> str:
-        return "".join(f"erase {line}\n" for line in self.retired(record) if line in self.foreign)
+    def removal_text(self, host: Host, driver: str, record: str) -> str:
+        return "".join(f"erase {line}\n" for line in self.removed_rules(record) if line in self.foreign)
 
-    def take_out(self, host: Host, driver: str, record: str) -> None:
+    def remove_rules(self, host: Host, driver: str, record: str) -> None:
         for family in Family:
             gone = {rule.text for rule in self._rules_of(record) if rule.family is family}
             if gone & set(self.foreign):
                 self._effects.spend()
                 self.foreign = [line for line in self.foreign if line not in gone]
 
-    def put_back(self, host: Host, driver: str, record: str) -> None:
+    def restore_rules(self, host: Host, driver: str, record: str) -> None:
         before = json.loads(record)["before"]
         for family in Family:
             gone = {rule.text for rule in self._rules_of(record) if rule.family is family}
             if gone - set(self.foreign):
                 self._effects.spend()
-                self.foreign = paper_rules.put_back(self.foreign, before, gone)
+                self.foreign = paper_rules.restore_rules(self.foreign, before, gone)
 
     def _rules_of(self, record: str) -> tuple[paper_rules.Rule, ...]:
-        return paper_rules.rules("\n".join(self.retired(record)))
+        return paper_rules.rules("\n".join(self.removed_rules(record)))
 
     def clients(self, host: Host, driver: str, owner: str) -> tuple[Remembered, ...]:
         rules = paper_rules.rules(self.dump(host, driver))

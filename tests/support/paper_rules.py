@@ -248,7 +248,7 @@ def without(text: str, lines: Collection[int]) -> str:
     return "\n".join(line for number, line in enumerate(text.split("\n"), 1) if number not in lines)
 
 
-def put_back(now: Iterable[str], before: Sequence[str], gone: Collection[str]) -> list[str]:
+def restore_rules(now: Iterable[str], before: Sequence[str], gone: Collection[str]) -> list[str]:
     """Return lines with those that are `gone` from `before`, each behind those that were before it."""
     lines = list(now)
     for number, line in enumerate(before):

@@ -275,7 +275,7 @@ def test_a_unit_that_applies_again(files: dict[str, str], silent: bool) -> None:
 
 def test_the_reference_names_every_code() -> None:
     sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "backends").rglob("diagnos*.py")]
-    sources += [*(ROOT / "backends").rglob("wiping.py"), *(ROOT / "backends").rglob("advice.py")]
+    sources += [*(ROOT / "backends").rglob("flush_hazard.py"), *(ROOT / "backends").rglob("advice.py")]
     text = "".join(path.read_text(encoding="utf-8") for path in sources)
     made = {
         code

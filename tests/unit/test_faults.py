@@ -279,7 +279,7 @@ def test_a_table_that_crashes_what_lists_it(driver: str) -> None:
     # What is to be removed must be known: a table that cannot be listed is not one without rules.
     record = json.dumps({"tables": [], "objects": [[["ip", "bad", "chain", "c"], True, [], []]]})
     with pytest.raises(ApplyFailed, match="was ended by signal 11") as caught:
-        nftables.departure(host, driver, record)
+        nftables.removal_text(host, driver, record)
     assert "another version of nft" in (caught.value.hint or "")
 
 

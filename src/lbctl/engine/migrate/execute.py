@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lbctl.engine.change.apply import changing
 from lbctl.engine.inspect.compare import compare
 from lbctl.engine.migrate.plan import coming, going, live, names
-from lbctl.engine.migrate.steps import Retire, Step, do, is_standing, others_of, retirer, undo
+from lbctl.engine.migrate.steps import Retire, Step, do, is_standing, migrator_of, others_of, undo
 from lbctl.engine.record import history
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale, StateUnknown
 from lbctl.model import Plan, diff
@@ -158,7 +158,7 @@ def _with_clients(made: Migration) -> Step:
 def _clients(made: Migration) -> tuple[Remembered, ...]:
     source = made.source
     if made.foreign is not None:
-        return retirer(source).clients_of(source.host, made.foreign.text, made.foreign.lines)
+        return migrator_of(source).clients_of(source.host, made.foreign.text, made.foreign.lines)
     if not isinstance(source.backend, Migrator) or not isinstance(made.go, Plan):
         return ()
     return source.backend.clients(source.host, source.driver, made.owner)

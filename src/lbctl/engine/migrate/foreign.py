@@ -100,7 +100,8 @@ def has_services(backend: Migrator, text: str) -> bool:
     """Return True if some rules of a dump balance, and no other program would write them again."""
     reading = backend.read(text)
     return bool(_parted(backend, text, reading)[0]) or any(
-        _is_ladder_of_marks(each) and backend.keeper(text, each.picking) is None for each in reading.services
+        _is_ladder_of_marks(each) and backend.managing_program(text, each.picking) is None
+        for each in reading.services
     )
 
 
@@ -191,11 +192,11 @@ def _lost(backend: Migrator, text: str, reading: Analysis, found: Imported) -> I
         place = _line_name(service.picking)
         yield _Unexpressed(shown(service), place, _rules(lines, service.lines), reason)
     for service in reading.services:
-        if _is_ladder_of_marks(service) and backend.keeper(text, service.picking) is None:
+        if _is_ladder_of_marks(service) and backend.managing_program(text, service.picking) is None:
             name, place = service.backends[0].to, _line_name(service.picking)
             yield _Unexpressed(name, place, _rules(lines, service.lines), _no_endpoints(service))
     for each in reading.unsupported:
-        if backend.keeper(text, (each.line,)) is None:
+        if backend.managing_program(text, (each.line,)) is None:
             place = _line_name((each.line,))
             yield _Unexpressed(place, place, (each.rule,), f"{each.what}: {each.reason}")
 
@@ -228,18 +229,18 @@ def _parted(backend: Migrator, text: str, reading: Analysis) -> tuple[list[Analy
     for service in reading.services:
         if service.action not in _TO_ENDPOINTS or not is_balancing(service):
             continue
-        keeper = backend.keeper(text, service.picking)
+        managing_program = backend.managing_program(text, service.picking)
         # What takes some of its connections first, and does not migrate.
         narrower = next((each for each in single if stands_before(each, service)), None)
-        if keeper is None and narrower is not None:
+        if managing_program is None and narrower is not None:
             name = service.name or _line_name(service.picking)
             reason = f"{shown(narrower)} stays, whose rules come first: lbctl would take its connections"
             retained.append(Retained(name=name, rules=_rules(lines, service.picking), reason=reason))
-        elif keeper is None:
+        elif managing_program is None:
             moving.append(service)
         else:
             name = service.name or _line_name(service.picking)
-            reason = f"{keeper} writes these rules, and would do so again"
+            reason = f"{managing_program} writes these rules, and would do so again"
             retained.append(Retained(name=name, rules=_rules(lines, service.picking), reason=reason))
     return moving, retained
 

@@ -127,8 +127,8 @@ def _plan_foreign(
         come=come,
         go=Retire(
             record=going.record,
-            before=backend.others(text, owner),
-            after=backend.others(going.after, owner),
+            before=backend.foreign_rules(text, owner),
+            after=backend.foreign_rules(going.after, owner),
             notes=backend.side_effects(there.driver, going.after, going.record),
         ),
         intent=meant,

@@ -24,7 +24,7 @@ _INCLUDE = re.compile(r'(?m)^\s*include\s+"([^"\n]+)"')
 _MOST = 64
 
 
-def wiping(host: Host) -> Iterator[Problem]:
+def flush_hazard(host: Host) -> Iterator[Problem]:
     """A reload or restart of the unit that wipes our rules, where nothing applies them again."""
     unit = unit_file(host, UNIT)
     if unit is None or applies_again(host, UNIT):

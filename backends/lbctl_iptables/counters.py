@@ -26,7 +26,7 @@ _Ladder: TypeAlias = "tuple[int, list[int], list[str | None]]"
 _Counts: TypeAlias = "dict[Hashable, tuple[int, int]]"
 
 
-def carry(
+def restore_counters(
     new: Mapping[str, Sequence[DumpedRule]], old: Mapping[str, Sequence[DumpedRule]]
 ) -> dict[str, list[DumpedRule]]:
     """The rules of the chains `new` with the counters of the same endpoints or rules in `old`, and turns.
