@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 
-from lbctl.model import Reading, ReadService
+from lbctl.model import AnalysedService, Analysis
 from lbctl_iptables.reading import read, recognizes
 
 ORIGIN = """\
@@ -15,7 +15,7 @@ ORIGIN = """\
 """
 
 
-def shares(service: ReadService) -> dict[str, str]:
+def shares(service: AnalysedService) -> dict[str, str]:
     """Where connections go, with the leak as `-`."""
     found = {backend.to: str(backend.share) for backend in service.backends}
     if service.leak:
@@ -25,11 +25,11 @@ def shares(service: ReadService) -> dict[str, str]:
     return found
 
 
-def codes(reading: Reading) -> set[str]:
+def codes(reading: Analysis) -> set[str]:
     return {found.code for found in reading.findings}
 
 
-def nat(*rules: str) -> Reading:
+def nat(*rules: str) -> Analysis:
     """What rules of the nat table do, as iptables-save would have them."""
     head = ["*nat", ":PREROUTING ACCEPT [0:0]", ":OUTPUT ACCEPT [0:0]", ":POSTROUTING ACCEPT [0:0]"]
     return read("\n".join([*head, *rules, "COMMIT", ""]))
