@@ -317,7 +317,9 @@ class _Text:
         text = _COMMAND.sub("", statement.text, count=1)
         chain.rules.insert(at, self._document.rule(chain, found, statement.line, text))
 
-    def _take_out(self, verb: str, words: list[str], statement: Statement) -> None:
+    def _take_out(  # noqa: C901 (a case for each kind of object)
+        self, verb: str, words: list[str], statement: Statement
+    ) -> None:
         kind = words[0] if words else ""
         tables = self._document.tables
         if kind == "ruleset":
