@@ -19,7 +19,7 @@ class Store(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class Rule:
+class IptRule:
     """One rule of a chain."""
 
     line: int

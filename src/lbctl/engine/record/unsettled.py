@@ -9,11 +9,11 @@ from lbctl.engine.record import history, trial
 from lbctl.errors import Stale
 
 if TYPE_CHECKING:
-    from lbctl.engine.record.history import Entry
+    from lbctl.engine.record.history import HistoryEntry
     from lbctl.host import Host
 
 
-def interrupted(host: Host, owner: str) -> Entry | None:
+def interrupted(host: Host, owner: str) -> HistoryEntry | None:
     """What an lbctl that is gone was about to bring about; None for nothing, or while it works."""
     if history.pending(host, owner) is None:
         return None
@@ -29,7 +29,7 @@ class Unsettled:
     """What processes that are gone left of the changes of an owner."""
 
     #: The change that was interrupted.
-    entry: Entry | None
+    entry: HistoryEntry | None
     #: The trial that runs, or that was not reverted as it should have been.
     trial: trial.Outlook | None
     #: Records of the pending change or the trial that cannot be read, one line each.

@@ -20,7 +20,7 @@ from lbctl.model import diff
 if TYPE_CHECKING:
     from lbctl.engine.change.session import Session
     from lbctl.engine.migrate.steps import Step
-    from lbctl.engine.record.history import Entry
+    from lbctl.engine.record.history import HistoryEntry
     from lbctl.host import Host
     from lbctl.model import Plan, Program
 
@@ -84,7 +84,7 @@ def _settle_pending(session: Session, owner: str) -> tuple[str, ...]:
     return (f"Interrupted, {how}: {found}.",)
 
 
-def _recover(session: Session, owner: str, found: Entry) -> str:
+def _recover(session: Session, owner: str, found: HistoryEntry) -> str:
     try:
         session = session.like(found)
         new = session.compile(found.intent)
@@ -119,7 +119,7 @@ class _Move:
 
 
 def _move(
-    session: Session, owner: str, found: Entry, held: Program, old: Program | None, new: Program
+    session: Session, owner: str, found: HistoryEntry, held: Program, old: Program | None, new: Program
 ) -> _Move | None:
     """The move that was cut; None for a change of one store.
 
@@ -150,7 +150,7 @@ def _move(
     return _Move(steps=((where, between(session, held, old, found.intent)),), back=True)
 
 
-def _end(move: _Move, host: Host, owner: str, found: Entry) -> str:
+def _end(move: _Move, host: Host, owner: str, found: HistoryEntry) -> str:
     try:
         for where, step in move.steps:
             do(where, step)
@@ -166,7 +166,9 @@ def _end(move: _Move, host: Host, owner: str, found: Entry) -> str:
     return "and finished now"
 
 
-def _take_back(session: Session, owner: str, found: Entry, old: Program | None, cause: LbctlError) -> None:
+def _take_back(
+    session: Session, owner: str, found: HistoryEntry, old: Program | None, cause: LbctlError
+) -> None:
     try:
         if old is None:
             raise cause
@@ -180,7 +182,7 @@ def _take_back(session: Session, owner: str, found: Entry, old: Program | None, 
     history.drop(session.host, owner)
 
 
-def _old(session: Session, owner: str, found: Entry) -> Program | None:
+def _old(session: Session, owner: str, found: HistoryEntry) -> Program | None:
     """What the store of an interrupted state held before that; None where nobody knows."""
     last = history.last_of(session.host, owner) or history.before(session.host, found)
     if last is None or last.number == found.number:
@@ -195,5 +197,5 @@ def _old(session: Session, owner: str, found: Entry) -> Program | None:
         return None
 
 
-def _way(session: Session, found: Entry, before: Program, after: Program) -> Plan:
+def _way(session: Session, found: HistoryEntry, before: Program, after: Program) -> Plan:
     return plan_between(session, before, after, found.intent)
