@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from lbctl.spi import Driver
 
 
 class Format(StrEnum):
@@ -44,14 +49,24 @@ def _complete_backend(incomplete: str) -> list[str]:
 
 
 def _complete_driver(incomplete: str) -> list[str]:
-    names = ("libnftables", "nft", "legacy", "nf_tables", "iptc")
-    return [name for name in names if name.startswith(incomplete)]
+    return _beginning_with(incomplete, (driver.name for driver in _drivers()))
 
 
 def complete_store(incomplete: str) -> list[str]:
-    """The stores of the built-in backends that begin like a word."""
-    stores = ("iptables-legacy", "iptables-nft", "nftables")
-    return [name for name in stores if name.startswith(incomplete)]
+    """Return the stores of all backends that begin with a text."""
+    return _beginning_with(incomplete, (driver.store for driver in _drivers()))
+
+
+def _drivers() -> Iterator[Driver]:
+    from lbctl.host import LocalHost
+    from lbctl.spi import backends
+
+    for backend in backends():
+        yield from backend.probe(LocalHost()).drivers
+
+
+def _beginning_with(incomplete: str, names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(name for name in names if name.startswith(incomplete)))
 
 
 def seconds(text: str | float) -> float:
