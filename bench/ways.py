@@ -62,7 +62,7 @@ def lbctl(backend: str, driver: str) -> Way:
         change(ports)
         yield Balancer(change=change)
         with site.host.entered():
-            engine.apply(session, engine.removal(session, Intent().owner, everywhere=False))
+            engine.remove(session, Intent().owner)
 
     return Way(name=f"lbctl, {backend}", changed_by="lbctl", start=start)
 

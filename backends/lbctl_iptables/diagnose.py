@@ -15,7 +15,7 @@ from lbctl_iptables.drivers.restore import legacy_kernel
 from lbctl_iptables.reading import read_ruleset
 from lbctl_iptables.reading.corrections import read_of
 from lbctl_iptables.reading.lower import Lowering
-from lbctl_iptables.reading.ruleset import Ruleset
+from lbctl_iptables.reading.ruleset import Store, read_tables
 from lbctl_iptables.reading.sequence import Rules
 from lbctl_netfilter import filters
 from lbctl_netfilter.conditions import BITS, LOCAL, spelled, when
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Intent
     from lbctl.spi import Case, Passage
-    from lbctl_iptables.reading.ruleset import Rule, Table
+    from lbctl_iptables.reading.ruleset import Rule, Ruleset, Table
     from lbctl_netfilter import ir
 
 #: The first kernel whose old interface is an option of its own (NETFILTER_XTABLES_LEGACY), off by default.
@@ -65,7 +65,7 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
     owners: dict[str, list[str]] = {}
     for family, word in layout.WORD.items():
         text = drivers.save(host, driver, word)
-        places = _Places(store.replace("iptables", word), Ruleset(text, family, Log()))
+        places = _Places(store.replace("iptables", word), read_tables(text, family, Log()))
         for owner, chain in _owned(places):
             owners.setdefault(owner, []).append(chain)
         yield from dropped(_drops(places, family, (p for p in case.passages if p.family is family)))
@@ -84,21 +84,13 @@ class _Places:
         self.command = command
         self.ruleset = ruleset
         self._numbers = {
-            id(rule): number
-            for table in ruleset.tables.values()
-            for chain in table.chains.values()
-            for number, rule in enumerate(chain.rules, 1)
+            id(rule): number for chain in ruleset.chains for number, rule in enumerate(chain.rules, 1)
         }
-        self.rules = {
-            rule.line: rule
-            for table in ruleset.tables.values()
-            for chain in table.chains.values()
-            for rule in chain.rules
-        }
+        self.rules = {rule.line: rule for chain in ruleset.chains for rule in chain.rules}
 
     def table(self, family: Family, name: str) -> Table | None:
         """A table that exists."""
-        return self.ruleset.tables.get((family, name))
+        return self.ruleset.stores.get(Store(family), {}).get(name)
 
     def evidence(self, rule: Rule) -> str:
         """A rule with its place."""
@@ -137,8 +129,7 @@ def _rivals(places: _Places, family: Family, owner: str, store: str, *, ours: bo
         else:
             chain.rules = Rules(rule for rule in chain.rules if not layout.owns(owner, rule.spec.target))
     # Tables that come before decide nothing here.
-    for other in [key for key in places.ruleset.tables if key != (family, layout.NAT)]:
-        del places.ruleset.tables[other]
+    places.ruleset.stores = {Store(family): {layout.NAT: nat}}
     for service in read_ruleset(places.ruleset, Log()).services:
         if service.backends and set(service.hooks) & set(_HOOK.values()):
             rules = [places.rules[line] for line in (service.picking or service.lines)[:_SHOWN]]
@@ -237,11 +228,12 @@ def _marked(places: _Places, intent: Intent) -> Iterator[Trap]:
 
 def _owned(places: _Places) -> Iterator[tuple[str, str]]:
     """The owner of each chain of ours, with where that chain is."""
-    for (_, table), held in places.ruleset.tables.items():
-        for name in held.chains:
-            owner = layout.owner_of(name)
-            if owner is not None:
-                yield owner, f"chain {name} of {places.command} -t {table}"
+    for tables in places.ruleset.stores.values():
+        for table in tables.values():
+            for name in table.chains:
+                owner = layout.owner_of(name)
+                if owner is not None:
+                    yield owner, f"chain {name} of {places.command} -t {table.name}"
 
 
 def _restored(host: Host) -> Iterator[Trap]:

@@ -24,14 +24,22 @@ Spans: TypeAlias = tuple[Span, ...]
 
 BITS = {Family.IPV4: 32, Family.IPV6: 128}
 EVERY_BIT = 0xFFFFFFFF
+EVERY_FLAG = 0xFF
 ADDRESSES = frozenset({"dst", "src", "ctorigdst", "ctorigsrc"})
 PORTS = frozenset({"dport", "sport", "ctorigdstport", "ctorigsrcport"})
 MARKS = frozenset({"mark", "connmark"})
 #: Fields with other numbers, which are spelled in decimals.
 COUNTS = frozenset(
-    {"uid", "gid", "dscp", "length", "ttl", "iifgroup", "oifgroup", "icmp-type", "icmpv6-type"}
-)
-_TOPS = {"ttl": 255, "dscp": 63, "icmp-type": 255, "icmpv6-type": 255, "length": 0xFFFF}
+    {
+        "uid", "gid", "dscp", "ecn", "length", "ttl", "iifgroup", "oifgroup", "icmp-type", "icmpv6-type",
+        "mss", "realm", "ctexpire", "ahspi", "espspi", "ipcompspi",
+    }
+)  # fmt: skip
+_TOPS = {
+    "ttl": 255, "dscp": 63, "ecn": 3, "icmp-type": 255, "icmpv6-type": 255, "length": 0xFFFF, "mss": 0xFFFF,
+    "ipcompspi": 0xFFFF,
+}  # fmt: skip
+_TCP_FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr")
 #: Spans that are spelled one by one.
 _MANY = 256
 
@@ -118,6 +126,15 @@ def mark_field(*, connection: bool, mask: int = EVERY_BIT) -> str:
     """The field of some bits of a mark."""
     name = "connmark" if connection else "mark"
     return name if mask == EVERY_BIT else f"{name}/{mask:#x}"
+
+
+@lru_cache(maxsize=1 << 10)
+def tcp_flags(mask: int, value: int) -> str:
+    """A value of some bits of the TCP flags, in the form of iptables: `syn/syn,ack`."""
+    names = [
+        ",".join(name for bit, name in enumerate(_TCP_FLAGS) if bits >> bit & 1) for bits in (value, mask)
+    ]
+    return f"{names[0] or 'none'}/{'all' if mask == EVERY_FLAG else names[1]}"
 
 
 @lru_cache(maxsize=1 << 12)

@@ -5,13 +5,28 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING
 
-from lbctl_netfilter.conditions import BITS, EVERYTHING, Words, fact, narrowed, of, rest
+from lbctl_netfilter.conditions import (
+    BITS,
+    EVERYTHING,
+    Words,
+    fact,
+    narrowed,
+    of,
+    rest,
+    tcp_flags,
+    words,
+)
 from lbctl_netfilter.ir import Draw, DrawMark, MarkIs, Match, Opaque, Rule, SetMark, Switch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from lbctl.model import Family
     from lbctl_netfilter.conditions import Selector, Values
     from lbctl_netfilter.ir import Act, Origin, Step
+
+#: FIN, SYN, RST and ACK, of which the first packet of a TCP connection has SYN alone.
+_OPENING, _SYN = 0x17, 0x02
 
 
 class Draft:
@@ -90,6 +105,25 @@ class Draft:
         """Note whether the first packet of a connection may match, and whether others may."""
         self.first &= first
         self.later &= later
+
+    def tcp_flags(self, mask: int, values: Iterable[int], inverted: bool = False) -> None:
+        """Ask for one of some values of the TCP flags in `mask`.
+
+        The first packet of a connection has SYN, and neither FIN, RST nor ACK; the client's later packets
+        have no SYN.
+        """
+        hits = frozenset(value for value in values if not value & ~mask)
+        opens = any((value ^ _SYN) & mask & _OPENING == 0 for value in hits)
+        if mask & ~_OPENING == 0:
+            follows = sum(not value & _SYN for value in hits)
+            others = (1 << (mask & ~_SYN).bit_count()) - follows
+            self.packets(first=opens is not inverted, later=bool(others if inverted else follows))
+            return
+        if not inverted:
+            self.first &= opens
+        if not mask & (mask - 1) and hits == {0}:
+            hits, inverted = frozenset({mask}), not inverted
+        self.add(f"tcp-flags/{mask:#x}", words(*(tcp_flags(mask, value) for value in hits)), inverted)
 
     def cannot(self, what: str, reason: str) -> None:
         """Note the first thing that is not understood."""

@@ -14,15 +14,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Sequence
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ASSIGNED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.DOTALL)
 _HERE = re.compile(r"\d*<<(-?)(?!<)(.*)\Z", re.DOTALL)
 _REDIRECTION = re.compile(r"(?:\d|&)?(?:>>|>|<)(&\d|.*)\Z", re.DOTALL)
+_VARIABLE = (
+    r"(?P<variable>\$(?:\{(?P<braced>[^}]*)\}|(?P<open>\{.*)|(?P<name>[A-Za-z_][A-Za-z0-9_]*|[@*#?$!0-9])))"
+)
+_IN_DOCUMENT = re.compile(rf"\\(?P<escaped>[$\\`])|{_VARIABLE}")
+#: A part of a word in single quotes, in double ones, or in none.
+_SEGMENT = re.compile(r"""'([^']*)'?|"((?:\\.|[^"\\])*)"?|((?:\\.|[^'"\\])+|\\)""", re.DOTALL)
+_PIECE = re.compile(rf"\\(?P<escaped>.)|(?P<command>`|\$\()|{_VARIABLE}|[^\\`$]+|.", re.DOTALL)
 
 #: Words that open and close what only a shell can follow.
 _OPEN = frozenset({"for", "while", "until", "if", "case", "select"})
 _CLOSE = frozenset({"done", "fi", "esac", "}"})
 _BETWEEN = frozenset({"then", "do", "else", "elif", "{", "!", "(", ")", ";;", "in"})
+_KEYWORDS = _OPEN | _CLOSE | _BETWEEN
+#: Those with a list of words behind them.
+_WITH_LIST = frozenset({"for", "case", "select"})
 _PROMPTS = frozenset({"$", "%", "#"})
 _DECLARING = frozenset({"export", "readonly", "local", "declare"})
 #: What stands before a command without changing what it is.
@@ -185,52 +194,55 @@ class Script:
         self, raw: list[str], number: int, text: str, here: Here | None, *, piped: bool
     ) -> Iterator[Command | Trouble]:
         """One simple command; its words still hold quotes and variables."""
-        begin = int(raw[:1] != [] and raw[0] in _PROMPTS)  # a prompt that was copied along
-        while begin < len(raw) and ((word := raw[begin]) in _BETWEEN or word in _CLOSE or word in _OPEN):
-            begin += 1
-            if word in _OPEN:
-                self._open.append((word, number))
-                yield Trouble("shell-construct", f"`{word}` needs a shell", number, text)
-                # What follows `for x in` and `case x in` is no command; a condition may be anything.
-                if word in {"for", "case", "select"}:
-                    return
-            elif word in _CLOSE:
-                if self._open:
-                    self._open.pop()
-            elif word == "{" and not self._open:
-                self._open.append((word, number))
+        begin, opened = self._enter(raw, number)
+        for word in opened:
+            yield Trouble("shell-construct", f"`{word}` needs a shell", number, text)
         words = raw[begin:]
-        if not words:
-            return
-        if words[0].endswith("()") or words[0] == "function" or (len(words) > 1 and words[1] == "()"):
+        if words and (words[0].endswith("()") or words[0] == "function" or words[1:2] == ["()"]):
             self._open.append(("function", number))
             yield Trouble("shell-construct", "a function needs a shell", number, text)
             return
-        if words[0].endswith(")") and self._open and self._open[-1][0] == "case":
+        if words and words[0].endswith(")") and self._open and self._open[-1][0] == "case":
             del words[0]
         if words and words[0] in _DECLARING and len(words) > 1:
             del words[0]
-        missing: str | None = None
-        expanded: list[str] = []
-        assigned = True
-        for word in words:
-            found = _ASSIGNED.match(word) if assigned else None
-            if found:
-                values, missing_here = self._expand(found[2])
-                value = " ".join(values)
-                if missing_here is not None or self._open:
-                    # Its value is known to a shell alone.
-                    self._variables.pop(found[1], None)
-                elif len(value) <= _LONGEST:
-                    self._variables[found[1]] = value
-                continue
-            assigned = False
-            values, missing_here = self._expand(word)
-            missing = missing or missing_here
-            expanded += values
-        if expanded:
+        while words and (found := _ASSIGNED.match(words[0])):
+            self._assign(found[1], found[2])
+            del words[0]
+        expanded = [self._expand(word) for word in words]
+        values = [value for found, _ in expanded for value in found]
+        if values:
+            missing = next((name for _, name in expanded if name is not None), None)
             inside = self._open[-1] if self._open else None
-            yield Command(expanded, number, text, missing, inside, here, piped)
+            yield Command(values, number, text, missing, inside, here, piped)
+
+    def _enter(self, raw: list[str], number: int) -> tuple[int, list[str]]:
+        """Follow the words that open and close loops and conditions.
+
+        Return where the command behind them begins, and those that open something.
+        """
+        begin = int(raw[:1] != [] and raw[0] in _PROMPTS)  # a prompt that was copied along
+        opened: list[str] = []
+        while begin < len(raw) and (word := raw[begin]) in _KEYWORDS:
+            begin += 1
+            if word in _OPEN:
+                opened.append(word)
+            if word in _OPEN or (word == "{" and not self._open):
+                self._open.append((word, number))
+            elif word in _CLOSE and self._open:
+                self._open.pop()
+            if word in _WITH_LIST:
+                # What follows `for x in` and `case x in` is no command; a condition may be anything.
+                return len(raw), opened
+        return begin, opened
+
+    def _assign(self, name: str, value: str) -> None:
+        values, missing = self._expand(value)
+        if missing is not None or self._open:
+            # Its value is known to a shell alone.
+            self._variables.pop(name, None)
+        elif sum(map(len, values)) <= _LONGEST:
+            self._variables[name] = " ".join(values)
 
     def replaced(self, line: str, here: Here) -> str:
         """A line of a document, with what its variables stand for; those that nobody set stay."""
@@ -238,23 +250,11 @@ class Script:
             line = line.lstrip("\t")
         if here.quoted or ("$" not in line and "\\" not in line):
             return line
-        made: list[str] = []
-        i = 0
-        while i < len(line):
-            char = line[i]
-            i += 1
-            if char == "\\" and line[i : i + 1] in {"$", "\\", "`"}:
-                made.append(line[i])
-                i += 1
-                continue
-            name, behind = _named(line, i) if char == "$" else (None, i)
-            value = self._value(name) if name is not None else None
-            if value is None:
-                made.append(char)
-                continue
-            made.append(value)
-            i = behind
-        return "".join(made)
+        return _IN_DOCUMENT.sub(self._in_document, line)
+
+    def _in_document(self, found: re.Match[str]) -> str:
+        value = None if found["escaped"] else self._value(_name_of(found))
+        return found["escaped"] or (found[0] if value is None else value)
 
     def _value(self, name: str) -> str | None:
         value = self._variables.get(name)
@@ -267,58 +267,32 @@ class Script:
         if not any(mark in word for mark in "'\"$\\`"):
             return [word], None
         words: list[str] = []
-        now: list[str] = []
-        started = False
+        #: The word that is being made; None if there is nothing of it yet, not even quotes.
+        now: str | None = None
         missing: str | None = None
-        i, count, quote = 0, len(word), ""
-        while i < count:
-            char = word[i]
-            i += 1
-            if quote == "'":
-                if char == "'":
-                    quote = ""
-                else:
-                    now.append(char)
-                continue
-            if char == "'" and not quote:
-                quote, started = "'", True
-            elif char == '"':
-                quote, started = "" if quote else '"', True
-            elif char == "\\" and i < count:
-                if quote and word[i] not in '$`"\\':
-                    now.append(char)
-                now.append(word[i])
-                i += 1
-                started = True
-            elif char == "`" or (char == "$" and word[i : i + 1] == "("):
-                missing = missing or "$(…)"
-                break
-            elif char == "$":
-                name, i = _named(word, i)
-                if name is None:
-                    now.append(char)
+        for segment in _SEGMENT.finditer(word):
+            single, double, bare = segment.groups()
+            if bare is None:
+                now = (now or "") + (single or "")
+            for piece in _PIECE.finditer(double or bare or ""):
+                if piece["command"]:
+                    return [*words, *([now] if now is not None else [])], missing or "$(…)"
+                if piece["variable"] is None:
+                    now = (now or "") + _literal(piece, quoted=bare is None)
                     continue
+                name = _name_of(piece)
                 value = self._value(name)
                 if value is None:
                     missing = missing or f"${name[:40]}"
-                elif quote:
-                    now.append(value)
-                else:
-                    first, *rest = value.split(" ") if value else [""]
-                    now.append(first)
-                    for part in rest:
-                        if now != [""]:
-                            words.append("".join(now))
-                        now = [part]
-                if sum(map(len, now)) > _LONGEST:
+                    continue
+                first, *others = [value] if bare is None else value.split(" ")
+                now = (now or "") + first if first or now is not None else None
+                for other in others:
+                    words += [now] if now is not None else []
+                    now = other or None
+                if len(now or "") > _LONGEST:
                     return [], f"${name[:40]}"
-            else:
-                now.append(char)
-        if now and (started or now != [""]):
-            words.append("".join(now))
-        elif started and not now:
-            words.append("")
-        return words, missing
+        return [*words, *([now] if now is not None else [])], missing
 
 
 def program_at(
@@ -372,6 +346,16 @@ def _here(raw: list[str]) -> Here | None:
     return None
 
 
+def _name_of(found: re.Match[str]) -> str:
+    return found["name"] or found["braced"] or found["open"] or ""
+
+
+def _literal(piece: re.Match[str], *, quoted: bool) -> str:
+    """What stands for itself; in double quotes, most backslashes do too."""
+    escaped = piece["escaped"]
+    return piece[0] if escaped is None or (quoted and escaped not in '$`"\\') else escaped
+
+
 class _Unfinished(Exception):
     """A line that goes on in the next one."""
 
@@ -380,90 +364,53 @@ class _Unfinished(Exception):
         self.quote = quote
 
 
-#: A run of a word that needs no look at its characters.
-_PLAIN = re.compile(r"[^\s'\"\\;&|#<>()`$]+")
+#: What goes into a word as it stands.
+_RAW = re.compile(
+    r"""[^\s'"\\;&|#<>()`$]+|\\.?|'[^']*'|"(?:\\.|[^"\\])*"|\(\)|[<>]|&(?=>)|(?<=[<>])&|\$(?!\()""", re.DOTALL
+)
 
 
 def _parted(text: str) -> list[tuple[list[str], str, bool]]:
     """A line → simple commands: raw words, as it stands, and True for those behind a pipe.
 
-    Raises `_Unfinished`.
+    Raise `_Unfinished`.
     """
     commands: list[tuple[list[str], str, bool]] = []
     words: list[str] = []
-    now: list[str] = []
-    i, begin, count, piped = 0, 0, len(text), False
-
-    def close() -> None:
-        if now:
-            words.append("".join(now))
-            now.clear()
-
-    def end(at: int) -> None:
-        nonlocal begin
-        close()
-        if words:
-            commands.append((words.copy(), text[begin:at].strip(), piped))
-            words.clear()
-        begin = i
-
-    while i < count:
-        if found := _PLAIN.match(text, i):
-            now.append(found[0])
-            i = found.end()
+    now = ""
+    at, begin, piped = 0, 0, False
+    while at <= len(text):
+        if found := _RAW.match(text, at):
+            now, at = now + found[0], found.end()
             continue
-        char = text[i]
-        i += 1
-        if char == "\\":
-            now.append(text[i - 1 : i + 1])
-            i += 1
-        elif char == "'":
-            close_at = text.find("'", i)
-            if close_at < 0:
-                raise _Unfinished(char)
-            now.append(text[i - 1 : close_at + 1])
-            i = close_at + 1
-        elif char == '"':
-            start = i - 1
-            while i < count and text[i] != '"':
-                i += 2 if text[i] == "\\" else 1
-            if i >= count:
-                raise _Unfinished(char)
-            i += 1
-            now.append(text[start:i])
-        elif char.isspace():
-            close()
-        elif char == "#":
-            if not now:
-                i -= 1
-                break
-            now.append(char)
-        elif char in ";&|":
-            if char == "&" and (text[i : i + 1] == ">" or (now and now[-1][-1:] in "<>")):
-                now.append(char)
-                continue
-            end(i - 1)
-            piped = char == "|" and text[i : i + 1] != "|" and text[i - 2 : i - 1] != "|"
-        elif char in "<>":
-            now.append(char)
-        elif char == "`" or (char == "$" and text[i : i + 1] == "("):
-            start = i - 1
-            i = _past(text, start)
-            now.append(text[start:i])
-        elif char == "(":
-            if text[i : i + 1] == ")":
-                i += 1
-                now.append("()")
-            else:
-                end(i - 1)
-        elif char == ")":
-            if now:
-                now.append(")")
-            end(i)
-        else:
-            now.append(char)
-    end(i)
+        char = text[at : at + 1]
+        if char and char in "'\"":
+            raise _Unfinished(char)
+        if char and char in "`$":
+            end = _past(text, at)
+            now, at = now + text[at:end], end
+            continue
+        if char == "#" and now:
+            now, at = now + char, at + 1
+            continue
+        now += char if char == ")" and now else ""
+        words += [now] if now else []
+        now = ""
+        if char in _ENDS:
+            # What closes a parenthesis belongs to the command before it.
+            end = at + 1 if char == ")" else at
+            commands += [(words, text[begin:end].strip(), piped)] if words else []
+            words, begin = [], at + 1
+            around = text[max(at - 1, 0) : at + 2]
+            piped = around.count("|") == 1 if char == "|" else piped and char in {"(", ")"}
+        if char == "#":
+            break
+        at += 1
     return commands
+
+
+#: What parts commands.
+_ENDS = frozenset({*";&|()#", ""})
 
 
 def _past(text: str, start: int) -> int:
@@ -477,17 +424,3 @@ def _past(text: str, start: int) -> int:
         if depth == 0:
             return i + 1
     return len(text)
-
-
-def _named(word: str, i: int) -> tuple[str | None, int]:
-    """The name of the variable behind a `$`, and where the text goes on."""
-    if word[i : i + 1] == "{":
-        end = word.find("}", i)
-        if end < 0:
-            return word[i:], len(word)
-        return word[i + 1 : end], end + 1
-    if found := _NAME.match(word, i):
-        return found[0], found.end()
-    if word[i : i + 1] and word[i] in "@*#?$!0123456789":
-        return word[i], i + 1
-    return None, i

@@ -9,7 +9,7 @@ import pytest
 
 from lbctl.config.values import listener
 from lbctl.conformance.network import HOST4, HOST6, INSIDE4, SERVERS4
-from lbctl.engine.explaining import Connection, explain
+from lbctl.engine.inspect.explain import Connection, explain
 from lbctl.engine.migrate.read import read_live
 from lbctl.host import LocalHost
 from lbctl.model import Reading

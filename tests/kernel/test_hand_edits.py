@@ -168,6 +168,6 @@ def test_every_hand_edit_is_seen_and_taken_back(scene: Scene, way: tuple[str, ..
         if not scene.is_seen_and_taken_back(way[3]):
             missed.append(what)
             scene.session = engine.open_session(scene.host, backend=way[1], driver=way[3])
-            engine.apply(scene.session, engine.removal(scene.session, "lbctl", everywhere=False))
+            engine.remove(scene.session, "lbctl")
             scene.apply()
     assert missed == []

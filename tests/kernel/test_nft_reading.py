@@ -45,7 +45,7 @@ def test_live_rules_of_ours_read_as_the_intent(folder: Path, wanted: Intent) -> 
         whole = {"nftables": [entry for entries in listed for entry in entries]}
         assert_same(nftables.read(json.dumps(whole)), wanted)
     finally:
-        engine.apply(session, engine.removal(session, "lbctl", everywhere=False))
+        engine.remove(session, "lbctl")
 
 
 def table(*rules: str, more: str = "") -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lbctl.documents.reading import document
-from lbctl.engine.comparing import compare
+from lbctl.engine.inspect.compare import compare
 from lbctl.host import LocalHost
 from lbctl.model import Reading
 from lbctl_nftables.reading import read
@@ -56,7 +56,25 @@ OTHERS = [
     "tcp flags & (fin | syn | rst | ack) == syn",
     "tcp flags & (syn | ack) != (syn | ack)",
     "tcp flags { syn, syn | ack }",
-    "tcp flags == syn | ack",
+    "tcp flags == syn | cwr",
+    "tcp flags cwr",
+    "tcp flags ! fin,rst",
+    "tcp flags != syn | ack",
+    "ct state ! invalid",
+    "tcp option timestamp exists",
+    "tcp option sack-perm missing",
+    "tcp option maxseg size 536-1460",
+    "dccp type { request, response }",
+    "ah spi 500",
+    "esp spi != 500-600",
+    "ip ecn ect0",
+    "meta ipsec missing",
+    "fib saddr . iif oif missing",
+    "fib saddr oif exists",
+    "fib daddr . iif type local",
+    "meta rtclassid & 0xff == 1",
+    "ct expiration 1m-2h",
+    "tcp sport . tcp dport { 0-65535 . 80, 80 . 0-65535 }",
     "ip dscp { af11, ef, 5 }",
     "ip dscp 8-10",
     "icmp type 3-8",

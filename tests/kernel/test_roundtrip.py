@@ -79,7 +79,7 @@ class Kernel:
 
     def clear(self, driver: str, owner: str) -> None:
         session = self.session(driver)
-        engine.apply(session, engine.removal(session, owner, everywhere=False))
+        engine.remove(session, owner)
 
     def load(self, driver: str, text: str) -> None:
         for argv in TOOLS[driver]:

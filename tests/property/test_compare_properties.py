@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 
-from lbctl.engine.comparing import Verdict, compare
+from lbctl.engine.inspect.compare import Verdict, compare
 from lbctl.host.fake import FakeHost
 from lbctl.model import Family, Intent, Scheduler, SourceNat
 from lbctl_iptables import backend as iptables

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lbctl.documents.reading import document
-from lbctl.engine.comparing import compare
+from lbctl.engine.inspect.compare import compare
 from lbctl.engine.migrate.intent import imported
 from lbctl.model import Reading
 from lbctl_nftables.reading import read, recognizes

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from lbctl.config import dump, loads
 from lbctl.documents.reading import document
-from lbctl.engine.comparing import compare
+from lbctl.engine.inspect.compare import compare
 from lbctl.engine.migrate.intent import imported
 from lbctl.engine.migrate.read import decode, read_rules
 from lbctl.errors import IntentError

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from lbctl.engine.comparing import compare
+from lbctl.engine.inspect.compare import compare
 from lbctl.model import Reading, ReadService
 
 #: Table of iptables → hook → what nft calls the same base chain.

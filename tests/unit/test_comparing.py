@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lbctl.engine.comparing import Verdict, compare
+from lbctl.engine.inspect.compare import Verdict, compare
 from lbctl.model import Family, Kept, NotRead, Reading, ReadService, ReadShare, shares
 
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lbctl.cli import app
-from lbctl.engine.doctor import Diagnosis, examine
+from lbctl.engine.inspect.doctor import Diagnosis, examine
 from lbctl.host import LocalHost, listening, route_to
 from lbctl.host.fake import FakeHost
 from lbctl.model import Endpoint, Family, Intent, Listener, Protocol, Service, Severity, State

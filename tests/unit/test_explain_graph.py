@@ -7,7 +7,7 @@ import pytest
 
 from lbctl.cli.graph import dot, mermaid, svg
 from lbctl.config.values import listener
-from lbctl.engine.explaining import Connection, Way, explain
+from lbctl.engine.inspect.explain import Connection, Way, explain
 from lbctl.errors import IntentError
 from lbctl.host import Completed
 from lbctl.host.fake import FakeHost

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lbctl.config.values import listener
-from lbctl.engine.explaining import Connection, Way, explain
+from lbctl.engine.inspect.explain import Connection, Way, explain
 from lbctl.model import Family, Kept, Reading, ReadService, ReadShare, Step, shares
 from lbctl.model.jenkins import jenkins, slot_of
 

@@ -25,7 +25,7 @@ import pytest
 import lbctl_nftables.apply
 from lbctl import engine
 from lbctl.engine import Session
-from lbctl.engine.memory import Memory
+from lbctl.engine.record.memory import Memory
 from lbctl.errors import ApplyFailed, LbctlError, NoBackend, PermissionDenied, Stale, StateUnknown
 from lbctl.host import Completed, Host, LocalHost, ModuleState, kernel_module
 from lbctl.host.fake import FakeHost, Ran

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from lbctl.engine.comparing import compare
+from lbctl.engine.inspect.compare import compare
 from lbctl.engine.migrate.read import read_rules
 from lbctl.model import Reading
 from lbctl.spi import backends
@@ -14,7 +14,6 @@ from support.field_cases import CASES, DIFFERENT, EQUAL, PICKING, answer, nft
 #: Cases that the readers do not yet get right. One that they do must leave this list.
 NOT_YET: frozenset[str] = frozenset(
     {
-        "both flavours",
         "exempt: every second connection to an address, iptables",
         "exempt: every second connection to an address, nft",
         "port kept: inside a range, iptables",

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from lbctl import engine
-from lbctl.engine import Session, history
+from lbctl.engine import Session
+from lbctl.engine.record import history
 from lbctl.errors import ApplyFailed, Stale
 from lbctl.host import LocalHost
 from lbctl.host.fake import FakeHost
@@ -41,7 +42,7 @@ class Desk:
 
     def remove(self) -> None:
         session = self.session
-        engine.apply(session, engine.removal(session, "lbctl", everywhere=True), record=True)
+        engine.remove(session, "lbctl", everywhere=True, record=True)
 
     def rollback(self) -> int:
         session = self.session
@@ -236,7 +237,7 @@ def test_history_prints_what_is_there(tmp_path: Path, monkeypatch: pytest.Monkey
     host, session = LocalHost(tmp_path), Desk().session
     monkeypatch.setattr(LocalHost, "user", lambda _: "ann")
     plan = engine.plan(session, over(1))
-    entry = history.upcoming(session, plan)
+    entry = history.upcoming(session.host, plan)
     assert entry is not None
     host.save("lbctl.000001", history.to_text(entry))
     [_, row] = run_lbctl("history", "--owner", "lbctl", env=env).out.splitlines()

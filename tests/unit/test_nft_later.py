@@ -2,7 +2,7 @@
 
 import pytest
 
-from lbctl.engine.comparing import compare
+from lbctl.engine.inspect.compare import compare
 from lbctl.engine.migrate.intent import imported
 from lbctl.model import Reading, ReadService, SourceNat
 from lbctl_iptables.reading import read as read_iptables

@@ -67,7 +67,7 @@ def test_notes_come_with_changes_only() -> None:
     engine.apply(session, (made,))
     assert engine.plan(session, Intent(services=(WEB,))).notes == ()
     assert wordy.asked == 1
-    assert [p.notes[0] for p in engine.removal(session, "lbctl", everywhere=True)] == [
+    assert [p.notes[0] for _, p in engine.removal(session, "lbctl", everywhere=True)] == [
         "pencil has 0 services to write down."
     ]
     assert engine.plan(engine.open_session(host, installed=[Paper()]), Intent(services=(WEB,))).notes == ()

@@ -11,7 +11,7 @@ import pytest
 
 from lbctl import engine
 from lbctl.config import dump
-from lbctl.engine import trial
+from lbctl.engine.record import trial
 from lbctl.errors import Damaged
 from lbctl.host import LocalHost
 from lbctl.model import Endpoint, Intent, Listener, Protocol, Service, check_record, read_record

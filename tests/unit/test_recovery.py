@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from lbctl import engine
-from lbctl.engine import Session, history, trial
-from lbctl.engine.doctor import examine
+from lbctl.engine import Session
+from lbctl.engine.inspect.doctor import examine
+from lbctl.engine.record import history, trial
 from lbctl.errors import ApplyFailed, Stale, StateUnknown, Unsupported
 from lbctl.host.fake import FakeHost
 from lbctl.model import Endpoint, Intent, Listener, Plan, Program, Protocol, Service
@@ -123,7 +124,7 @@ class Desk:
 
     def remove(self) -> None:
         session = self.session
-        engine.apply(session, engine.removal(session, "lbctl", everywhere=True), record=True)
+        engine.remove(session, "lbctl", everywhere=True, record=True)
 
     def try_out(self) -> None:
         session = self.session

@@ -10,7 +10,8 @@ import pytest
 
 from lbctl import engine
 from lbctl.config import dump
-from lbctl.engine import Session, Trial, trial
+from lbctl.engine import Session, Trial
+from lbctl.engine.record import trial
 from lbctl.errors import ApplyFailed, Reverted, Stale, StateUnknown
 from lbctl.host import Completed, LocalHost
 from lbctl.host.fake import FakeHost

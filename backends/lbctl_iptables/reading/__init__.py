@@ -13,7 +13,7 @@ from lbctl_iptables import drivers, layout
 from lbctl_iptables.reading import checks
 from lbctl_iptables.reading.corrections import Corrections
 from lbctl_iptables.reading.lower import Lowering
-from lbctl_iptables.reading.ruleset import Ruleset
+from lbctl_iptables.reading.ruleset import read_tables
 from lbctl_netfilter.analyse import Analysis
 from lbctl_netfilter.budget import uncollected
 from lbctl_netfilter.ir import Act
@@ -22,6 +22,7 @@ from lbctl_netfilter.log import Log
 if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Family
+    from lbctl_iptables.reading.ruleset import Ruleset
     from lbctl_netfilter.ir import Rule
 
 _OURS = re.compile(
@@ -55,23 +56,28 @@ def read(text: str, *, family: Family | None = None) -> Reading:
         return Reading(format="commands", accept=False, findings=(found,))
     with uncollected():
         log = Log()
-        return read_ruleset(Ruleset(text, family, log), log)
+        return read_ruleset(read_tables(text, family, log), log)
 
 
 def read_ruleset(ruleset: Ruleset, log: Log) -> Reading:
     """What the rules of tables do."""
-    analysis = Analysis(log, Corrections(), ruleset.rules)
+    count = ruleset.count
+    analysis = Analysis(log, Corrections(), count)
     rules: list[Rule] = []
-    for family in dict.fromkeys(family for family, _ in ruleset.tables):
-        tables = {name: table for (f, name), table in ruleset.tables.items() if f is family}
-        program = Lowering().program(family, tables, ruleset.rules)
+    for store, tables in ruleset.stores.items():
+        program = Lowering().program(store.family, tables, count)
         lowered = [rule for chain in program.chains.values() for rule in chain.rules]
         for rule in lowered:
             _place(rule, analysis, log)
         rules += lowered
         analysis.add(program)
     analysis.finish()
-    fragments = {key for key, table in ruleset.tables.items() if table.fragment and not table.whole}
+    fragments = {
+        (store, name)
+        for store, tables in ruleset.stores.items()
+        for name, table in tables.items()
+        if table.fragment and not table.whole
+    }
     checks.of_rules(rules, analysis.is_lost, fragments, log)
     analysis.correct()
     return Reading(

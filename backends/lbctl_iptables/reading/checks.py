@@ -1,4 +1,4 @@
-"""What is wrong with a rule by itself, whoever comes to it."""
+"""What is wrong with a rule by itself, whatever connections it sees."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from lbctl_netfilter.log import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from lbctl.model import Family
-    from lbctl_iptables.reading.ruleset import Rule
+    from lbctl_iptables.reading.ruleset import Rule, Store
     from lbctl_netfilter import ir
+    from lbctl_netfilter.corrections import Lines
     from lbctl_netfilter.log import Log
 
 ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
@@ -37,20 +37,21 @@ _SMALL = tuple(
 _REFUSED = "iptables refuses the rule, so that 0 % of connections meet it"
 #: What is known of connections to a rule that is not understood.
 _UNKNOWN = "it may take anything from 0 % to 100 % of connections"
+#: Target → the chains of table nat that may have it, or lead to it.
+_PLACES: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("DNAT", "REDIRECT"), ("PREROUTING", "OUTPUT")),
+    "SNAT": ("POSTROUTING", "INPUT"),
+    "MASQUERADE": ("POSTROUTING",),
+}
 #: Rules that decide nothing of a connection.
 _IDLE = frozenset({Act.GO_ON, Act.UNKNOWN})
 
 
-def misplaced(meaning: ir.Rule) -> tuple[str, tuple[str, ...]] | None:
-    """Why iptables refuses the target of a rule where it stands, and where it may; None where it does not."""
+def misplaced(meaning: ir.Rule) -> tuple[str, Lines] | None:
+    """Why iptables refuses the target of a rule where it stands, and where it may; None if it does not."""
     rule, target = read_of(meaning), meaning.target
-    if target in {"DNAT", "REDIRECT"}:
-        good = ["PREROUTING", "OUTPUT"]
-    elif target == "SNAT":
-        good = ["POSTROUTING", "INPUT"]
-    elif target == "MASQUERADE":
-        good = ["POSTROUTING"]
-    else:
+    good = _PLACES.get(target)
+    if good is None:
         return None
     wrong = rule.chain in layout.HOOKS and rule.chain not in good
     if rule.table != "nat":
@@ -63,197 +64,167 @@ def misplaced(meaning: ir.Rule) -> tuple[str, tuple[str, ...]] | None:
 
 
 def of_rules(
-    rules: Sequence[ir.Rule], is_lost: Callable[[Rule], bool], fragments: set[tuple[Family, str]], log: Log
+    rules: Sequence[ir.Rule], is_lost: Callable[[Rule], bool], fragments: set[tuple[Store, str]], log: Log
 ) -> None:
-    """What can be said of a rule without knowing who comes to it."""
-    seen: dict[object, int] = {}
-    before: ir.Rule | None = None
-    old: dict[object, list[Rule]] = {}
-    for each in rules:
-        if "removed-match" in each.remarks:
-            old.setdefault(corrections.counter(read_of(each)), []).append(read_of(each))
-    for each in rules:
-        rule = read_of(each)
-        for remark in each.remarks:
-            fragment = (rule.family, rule.table) in fragments
-            _remark(remark, each, is_lost(rule), fragment, old, log)
-        if rule.table in {"nat", "mangle"} and (each.marks or each.act not in _IDLE):
-            key = (rule.family, rule.table, rule.chain, rule.spec.source, rule.spec.destination, rule.words)
-            first = seen.setdefault(key, rule.line)
-            if first != rule.line:
-                log.find(
-                    "duplicate-rules",
-                    WARNING,
-                    rule.line,
-                    rule.text,
-                    f"the same rule as in line {first}: 2 rules where 1 is meant; did a script run twice?",
-                    corrections.lines(corrections.own([rule])),
+    """Report what can be said of a rule without knowing which connections it sees.
+
+    `fragments` are the tables of which the text may have a part only.
+    """
+    _Checks(rules, is_lost, fragments, log).run()
+
+
+class _Checks:
+    def __init__(
+        self,
+        rules: Sequence[ir.Rule],
+        is_lost: Callable[[Rule], bool],
+        fragments: set[tuple[Store, str]],
+        log: Log,
+    ) -> None:
+        self._rules = rules
+        self._is_lost = is_lost
+        self._fragments = fragments
+        self._log = log
+        #: Rules of the removed match nth, by the counter that they shared.
+        self._old: dict[object, list[Rule]] = {}
+        #: Where a rule was written first.
+        self._lines: dict[object, int] = {}
+
+    def run(self) -> None:
+        for each in self._rules:
+            if "removed-match" in each.remarks:
+                self._old.setdefault(corrections.counter(read_of(each)), []).append(read_of(each))
+        before: ir.Rule | None = None
+        for each in self._rules:
+            rule = read_of(each)
+            for remark in each.remarks:
+                self._remark(remark, each, rule)
+            if rule.table in {"nat", "mangle"} and (each.marks or each.act not in _IDLE):
+                self._duplicate(rule)
+            for step in each.steps:
+                if isinstance(step, Draw) and step.pick.kind is PickKind.DICE:
+                    self._chance(_statistic(rule, "probability"), rule)
+                elif isinstance(step, Draw) and step.pick.kind is PickKind.COUNTER and before is not None:
+                    self._differs(step, each, before)
+            if not each.first and not each.refused and each.act is Act.TO and rule.table == "nat":
+                message = "0 % of connections come to it: no new one matches, and table nat sees nothing else"
+                self._find("unreachable-rule", WARNING, rule, message, corrections.for_new(rule))
+            before = each
+
+    def _find(self, code: str, severity: Severity, rule: Rule, message: str, corrected: Lines = ()) -> None:
+        self._log.find(code, severity, rule.line, rule.text, message, corrected)
+
+    def _remark(self, code: str, meaning: ir.Rule, rule: Rule) -> None:
+        self._log.accept &= code != "unparsable-line"
+        found = self._found(code, meaning, rule)
+        if found is not None:
+            self._find(code, *found)
+
+    def _found(
+        self, code: str, meaning: ir.Rule, rule: Rule
+    ) -> tuple[Severity, Rule, str] | tuple[Severity, Rule, str, Lines] | None:
+        """What a remark on a rule means: severity, sentence, correction."""
+        what, reason = meaning.opaque or ("", "")
+        match code:
+            case "nth-missing-packet":
+                message = f"--every without --packet: older releases took it as 0; today's {_REFUSED}"
+                return WARNING, rule, message, corrections.restated(rule, "packet", "0")
+            case "packet-out-of-range":
+                packet, every = (number(_statistic(rule, name)) or 0 for name in ("packet", "every"))
+                message = f"--packet {packet} is not below --every {every}: {_REFUSED}"
+                return ERROR, rule, message, corrections.restated(rule, "packet", str(packet % max(every, 1)))
+            case "obsolete-negation":
+                message = "`!` stands before the option since iptables 1.4.3: "
+                message += f"`! --{rule.spec.obsolete[0]} …`; behind it, {_REFUSED}"
+                return WARNING, rule, message, corrections.own([rule])
+            case "removed-match":
+                group = self._old[corrections.counter(rule)]
+                return ERROR, rule, f"{reason}: {_REFUSED}", corrections.without_old_matches(group, rule)
+            case "unsupported-match" if self._is_lost(rule):
+                return WARNING, rule, f"match {shown(what)}: {reason}; {_UNKNOWN}"
+            case "unsupported-target" if rule.table == "nat" or self._is_lost(rule):
+                return WARNING, rule, f"target {shown(what)}: {reason}; {_UNKNOWN}"
+            case "undefined-chain":
+                severity = WARNING if (rule.store, rule.table) in self._fragments else ERROR
+                message = (
+                    f"{shown(meaning.target)} is no target and no chain of table {rule.table} in this text; "
                 )
-        if each.steps:
-            _steps(each, before, log)
-        if not each.first and not each.refused and each.act is Act.TO and rule.table == "nat":
-            log.find(
-                "unreachable-rule",
-                WARNING,
-                rule.line,
-                rule.text,
-                "0 % of connections come to it: no new one matches, and table nat sees nothing else",
-                corrections.for_new(rule),
+                message += (
+                    "what connections meet there is not known, and without it iptables loads 0 rules of "
+                )
+                return severity, rule, f"{message}the table", corrections.declared(rule, meaning.target)
+            case "family-mismatch":
+                return ERROR, rule, f"{reason}: {_REFUSED}", corrections.other_family(rule)
+            case "unparsable-line":
+                return ERROR, rule, reason
+            case "dnat-range" | "snat-pool":
+                side, verb = ("destination", "go to") if code == "dnat-range" else ("source", "leave from")
+                message = (
+                    f"{rule.spec.target} to {len(meaning.to)} addresses hashes {meaning.by}: 100 % of a "
+                )
+                message += f"client's connections {verb} the same one, and none take turns"
+                severity = WARNING if code == "dnat-range" else INFO
+                return severity, rule, reason or message, _in_turn(meaning, rule, f"to-{side}")
+            case "port-range-target":
+                message = "a range of ports without --random: 100 % of connections go to "
+                message += f"{shown(meaning.to[0][0])}, the first one"
+                return WARNING, rule, message, corrections.random_port(rule)
+        return None
+
+    def _duplicate(self, rule: Rule) -> None:
+        addresses = (rule.spec.get("source"), rule.spec.get("destination"))
+        first = self._lines.setdefault((rule.store, rule.place, addresses, rule.words), rule.line)
+        if first != rule.line:
+            message = f"the same rule as in line {first}: 2 rules where 1 is meant; did a script run twice?"
+            self._find("duplicate-rules", WARNING, rule, message, corrections.own([rule]))
+
+    def _chance(self, written: str, rule: Rule) -> None:
+        stored = stored_chance(written) or 0
+        if stored == 0:
+            message = f"--probability {shown(written)} is stored as 0 of 2^31: 0 % of connections match"
+            more = (
+                corrections.restated(rule, "probability", corrections.SMALLEST) if float(written) > 0 else ()
             )
-        before = each
+            self._find("probability-zero", WARNING, rule, message, more)
+            return
+        meant = _meant(written, stored)
+        if meant is not None:
+            message = f"--probability {shown(written)} is {stored}/2147483648 and not {meant}: "
+            message += f"{float(stored * 100 / DRAW):.6g} % of connections, not {float(meant * 100):.6g} %"
+            more = corrections.restated(rule, "probability", f"{float(meant):.11f}")
+            self._find("probability-rounding", WARNING, rule, message, more)
+
+    def _differs(self, step: Draw, meaning: ir.Rule, before: ir.Rule) -> None:
+        """Report a ladder's next rung that asks for something else."""
+        rule, other, every = read_of(meaning), read_of(before), step.pick.modulus
+        if before.act is not Act.TO or meaning.act is not Act.TO or before.where == meaning.where:
+            return
+        above = next(
+            (x for x in before.steps if isinstance(x, Draw) and x.pick.kind is PickKind.COUNTER), None
+        )
+        if (
+            above is None
+            or above.pick.modulus != every + 1
+            or (rule.store, rule.place) != (other.store, other.place)
+        ):
+            return
+        asked, above_asked = (described(each.where, BITS[rule.family]) for each in (meaning, before))
+        message = f"one of {every} behind one of {above.pick.modulus} in line {other.line}, but it asks for "
+        message += f"{asked} where line {other.line} asks for {above_asked}: of those, 0 % come to this rule"
+        self._find("selectors-differ", ERROR, rule, message, corrections.alike([other, rule]))
 
 
-def _remark(
-    code: str, meaning: ir.Rule, lost: bool, fragment: bool, old: Mapping[object, list[Rule]], log: Log
-) -> None:
-    rule = read_of(meaning)
-    what, reason = meaning.opaque or ("", "")
-    match code:
-        case "nth-missing-packet":
-            log.find(
-                code,
-                WARNING,
-                rule.line,
-                rule.text,
-                f"--every without --packet: older releases took it as 0; today's {_REFUSED}",
-                corrections.restated(rule, "packet", "0"),
-            )
-        case "packet-out-of-range":
-            packet, every = (number(_statistic(rule, name)) or 0 for name in ("packet", "every"))
-            log.find(
-                code,
-                ERROR,
-                rule.line,
-                rule.text,
-                f"--packet {packet} is not below --every {every}: {_REFUSED}",
-                corrections.restated(rule, "packet", str(packet % max(every, 1))),
-            )
-        case "obsolete-negation":
-            log.find(
-                code,
-                WARNING,
-                rule.line,
-                rule.text,
-                f"`!` stands before the option since iptables 1.4.3: `! --{rule.spec.obsolete[0]} …`; "
-                f"behind it, {_REFUSED}",
-                corrections.lines(corrections.own([rule])),
-            )
-        case "removed-match":
-            log.find(
-                code,
-                ERROR,
-                rule.line,
-                rule.text,
-                f"{reason}: {_REFUSED}",
-                corrections.without_old_matches(old[corrections.counter(rule)], rule),
-            )
-        case "unsupported-match" if lost:
-            log.find(code, WARNING, rule.line, rule.text, f"match {shown(what)}: {reason}; {_UNKNOWN}")
-        case "unsupported-target" if rule.table == "nat" or lost:
-            log.find(code, WARNING, rule.line, rule.text, f"target {shown(what)}: {reason}; {_UNKNOWN}")
-        case "undefined-chain":
-            log.find(
-                code,
-                WARNING if fragment else ERROR,
-                rule.line,
-                rule.text,
-                f"{shown(meaning.target)} is no target and no chain of table {rule.table} in this text; what "
-                "connections meet there is not known, and without it iptables loads 0 rules of the table",
-                corrections.declared(rule, meaning.target),
-            )
-        case "family-mismatch":
-            log.find(
-                code, ERROR, rule.line, rule.text, f"{reason}: {_REFUSED}", corrections.other_family(rule)
-            )
-        case "unparsable-line":
-            log.accept = False
-            log.find(code, ERROR, rule.line, rule.text, reason)
-        case "dnat-range":
-            count = len(meaning.to)
-            log.find(
-                code,
-                WARNING,
-                rule.line,
-                rule.text,
-                reason
-                or f"DNAT to {count} addresses hashes {meaning.by}: 100 % of a client's connections go to "
-                "the same one, and none take turns",
-                corrections.each_in_turn(rule, "to-destination", _targets(meaning, "to-destination")),
-            )
-        case "snat-pool":
-            log.find(
-                code,
-                INFO,
-                rule.line,
-                rule.text,
-                reason
-                or f"SNAT to {len(meaning.to)} addresses hashes {meaning.by}: 100 % of a client's "
-                "connections leave from the same one, and none take turns",
-                corrections.each_in_turn(rule, "to-source", _targets(meaning, "to-source")),
-            )
-        case "port-range-target":
-            log.find(
-                code,
-                WARNING,
-                rule.line,
-                rule.text,
-                f"a range of ports without --random: 100 % of connections go to {shown(meaning.to[0][0])}, "
-                "the first one",
-                corrections.random_port(rule),
-            )
-
-
-def _targets(meaning: ir.Rule, option: str) -> list[str]:
-    """The addresses that a target chooses from, one by one."""
-    given = read_of(meaning).spec.values.get(option, [])
-    return [values[0] for values in given] if len(given) > 1 else [to for to, _ in meaning.to]
+def _in_turn(meaning: ir.Rule, rule: Rule, option: str) -> Lines:
+    """A rule for each of the addresses that a target chooses from, in turn."""
+    given = rule.spec.values.get(option, ())
+    targets = [values[0] for values in given] if len(given) > 1 else [to for to, _ in meaning.to]
+    return corrections.each_in_turn(rule, option, targets)
 
 
 def _statistic(rule: Rule, option: str) -> str:
     """What an option of match statistic has in a rule."""
-    return next(
-        (
-            values[0]
-            for match in rule.spec.matches
-            if match.name == "statistic"
-            for name, _, values in match.options
-            if name == option and values
-        ),
-        "",
-    )
-
-
-def _steps(meaning: ir.Rule, before: ir.Rule | None, log: Log) -> None:
-    for step in meaning.steps:
-        if isinstance(step, Draw) and step.pick.kind is PickKind.DICE:
-            _chance(_statistic(read_of(meaning), "probability"), read_of(meaning), log)
-        elif isinstance(step, Draw) and step.pick.kind is PickKind.COUNTER:
-            _differs(step, meaning, before, log)
-
-
-def _chance(written: str, rule: Rule, log: Log) -> None:
-    stored = stored_chance(written) or 0
-    if stored == 0:
-        log.find(
-            "probability-zero",
-            WARNING,
-            rule.line,
-            rule.text,
-            f"--probability {shown(written)} is stored as 0 of 2^31: 0 % of connections match",
-            corrections.restated(rule, "probability", corrections.SMALLEST) if float(written) > 0 else (),
-        )
-        return
-    meant = _meant(written, stored)
-    if meant is not None:
-        log.find(
-            "probability-rounding",
-            WARNING,
-            rule.line,
-            rule.text,
-            f"--probability {shown(written)} is {stored}/2147483648 and not {meant}: "
-            f"{float(stored * 100 / DRAW):.6g} % of connections, not {float(meant * 100):.6g} %",
-            corrections.restated(rule, "probability", f"{float(meant):.11f}"),
-        )
+    options = [each for match in rule.spec.matches if match.name == "statistic" for each in match.options]
+    return next((values[0] for name, _, values in options if name == option and values), "")
 
 
 @lru_cache(maxsize=1 << 12)
@@ -271,29 +242,3 @@ def _meant(written: str, stored: int) -> Fraction | None:
         if value * scale in {cut, rounded} and abs(Fraction(stored, DRAW) - fraction) >= _NEAR:
             return fraction
     return None
-
-
-def _differs(step: Draw, meaning: ir.Rule, before: ir.Rule | None, log: Log) -> None:
-    """A ladder's next rung that asks for something else."""
-    if before is None or before.act is not Act.TO or meaning.act is not Act.TO:
-        return
-    above = next((x for x in before.steps if isinstance(x, Draw) and x.pick.kind is PickKind.COUNTER), None)
-    rule, other = read_of(meaning), read_of(before)
-    every = step.pick.modulus
-    if (
-        above is not None
-        and above.pick.modulus == every + 1
-        and before.where != meaning.where
-        and (rule.table, rule.chain, rule.family) == (other.table, other.chain, other.family)
-    ):
-        bits = BITS[rule.family]
-        log.find(
-            "selectors-differ",
-            ERROR,
-            rule.line,
-            rule.text,
-            f"one of {every} behind one of {above.pick.modulus} in line {other.line}, but it asks for "
-            f"{described(meaning.where, bits)} where line {other.line} asks for "
-            f"{described(before.where, bits)}: of those, 0 % come to this rule",
-            corrections.alike([other, rule]),
-        )

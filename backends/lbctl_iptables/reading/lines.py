@@ -55,19 +55,17 @@ class Line:
     number: int
     text: str
     words: Sequence[str] = ()
-    #: `iptables`, `ip6tables`, or None where a line does not say.
+    #: `iptables`, `ip6tables`, or None if a line does not say.
     program: str | None = None
+    #: `legacy` or `nft`, if that is known.
     flavour: str | None = None
+    #: True for a line of iptables-restore; else the tool as a script calls it, such as `iptables-legacy`.
     restored: bool = False
-    #: For a problem: the finding's code, and what is wrong; True where a rule was lost with it.
+    tool: str | None = None
+    #: For a problem: the finding's code, and what is wrong; True if a rule was lost with it.
     code: str = ""
     message: str = ""
     lost: bool = False
-
-    @property
-    def tool(self) -> str | None:
-        """The program as a script calls it, such as `iptables-legacy`."""
-        return f"{self.program}-{self.flavour}" if self.program and self.flavour else self.program
 
 
 def read(text: str) -> Iterator[Line]:
@@ -78,18 +76,20 @@ def read(text: str) -> Iterator[Line]:
 class _Lines:
     def __init__(self, text: str) -> None:
         self._script = Script(text)
+        #: True between `*table` and `COMMIT`, and in all that a script feeds to iptables-restore.
         self._inside = False
-        #: The document in a script that is being read; True where iptables-restore reads it, and where a
-        #: shell may do so or not.
+        #: The document in a script that is being read; true if iptables-restore reads it, and if a shell may
+        #: do so or not.
         self._here: Here | None = None
         self._fed = self._unsure = False
+        #: The program and flavour of lines that name none, and the flavour of plain `iptables`.
         self._program: str | None = None
         self._flavour: str | None = None
+        self._plain: str | None = None
 
     def lines(self) -> Iterator[Line]:
         script = self._script
         while (line := script.take()) is not None:
-            number = script.number
             if self._here is not None:
                 if self._here.ends(line):
                     self._here, self._inside = None, False
@@ -98,45 +98,41 @@ class _Lines:
                 if self._unsure:
                     continue
                 line = script.replaced(line, self._here)
+            text = line.strip()
+            if not text:
+                continue
+            if text[0] in "#*:C":
+                made = self._structure(text, script.number)
+                if made is not None:
+                    yield made
+                if made is not None or text[0] == "#":
+                    continue
             if self._inside:
-                if (made := self._restored(line, number)) is not None:
-                    yield made
-                continue
-            stripped = line.strip()
-            if not stripped:
-                continue
-            if stripped[0] == "#":
-                if (made := self._header(stripped, number)) is not None:
-                    yield made
-                continue
-            if stripped[0] == "*" and (found := _TABLE.match(stripped)):
-                self._inside = True
-                yield Line(Kind.TABLE, number, stripped, [found[1]], self._program, self._flavour, True)
-                continue
-            if stripped == "COMMIT" or (stripped[0] == ":" and len(stripped.split()) >= 2):
-                yield from self._outside(stripped, number)
-                continue
-            shown = None
-            if _COUNTERS.match(stripped.partition(" ")[0]):
-                line = shown = stripped.partition(" ")[2]
-            for each in script.commands(line, shown):
-                if isinstance(each, Trouble):
-                    yield self._trouble(each)
-                else:
-                    yield from self._command(each)
+                yield self._restored_rule(text, script.number)
+            else:
+                yield from self._commands(line, text)
         yield from map(self._trouble, script.unclosed())
 
-    def _outside(self, text: str, number: int) -> Iterator[Line]:
+    def _structure(self, text: str, number: int) -> Line | None:
+        """A comment that says something, `*table`, `:chain policy` or `COMMIT`; None for any other line."""
+        if text[0] == "#":
+            return self._header(text, number)
         if text == "COMMIT":
-            yield Line(Kind.COMMIT, number, text, program=self._program)
-        else:
-            yield Line(Kind.DECLARE, number, text, text[1:].split(), self._program, restored=True)
+            self._inside = self._fed
+            return Line(Kind.COMMIT, number, text, program=self._program)
+        if text[0] == "*" and (found := _TABLE.match(text)):
+            self._inside = True
+            return Line(Kind.TABLE, number, text, [found[1]], self._program, self._flavour, restored=True)
+        if text[0] == ":" and (self._inside or " " in text):
+            words = text[1:].split()
+            return Line(Kind.DECLARE, number, text, words, self._program, self._flavour, restored=True)
+        return None
 
     def _header(self, text: str, number: int) -> Line | None:
         if found := _GENERATED.match(text):
             self._program = found[1]
-            nft = bool(found[2]) or "nf_tables" in found[4]
-            self._flavour = "nft" if nft else "legacy"
+            self._flavour = "nft" if found[2] or "nf_tables" in found[4] else "legacy"
+            self._plain = self._plain if found[2] else self._flavour
             return Line(Kind.HEADER, number, text, [], self._program, self._flavour)
         if _BOTH.match(text):
             return Line(Kind.HEADER, number, text, ["both"])
@@ -152,24 +148,16 @@ class _Lines:
             return self._problem("mixed-backends", number, "a table that this flavour cannot show", text)
         return None
 
-    def _restored(self, line: str, number: int) -> Line | None:
-        """A line of iptables-restore."""
-        text = line.strip()
-        if not text:
-            return None
-        first = text[0]
-        if first == "#":
-            return self._header(text, number)
-        if text == "COMMIT":
-            self._inside = self._fed
-            return Line(Kind.COMMIT, number, text, program=self._program)
-        if first == "*":
-            if found := _TABLE.match(text):
-                return Line(Kind.TABLE, number, text, [found[1]], self._program, self._flavour, True)
-            return self._problem("unparsable-line", number, "no table has such a name", text, lost=True)
-        if first == ":":
-            return Line(Kind.DECLARE, number, text, text[1:].split(), self._program, restored=True)
-        return self._restored_rule(text, number)
+    def _commands(self, line: str, text: str) -> Iterator[Line]:
+        """The commands of a script's line."""
+        shown = None
+        if _COUNTERS.match(text.partition(" ")[0]):
+            line = shown = text.partition(" ")[2]
+        for each in self._script.commands(line, shown):
+            if isinstance(each, Trouble):
+                yield self._trouble(each)
+            else:
+                yield from self._command(each)
 
     def _restored_rule(self, text: str, number: int) -> Line:
         try:
@@ -180,16 +168,14 @@ class _Lines:
         words = tuple(map(sys.intern, words))
         if words[0][:1] == "[" and _COUNTERS.match(words[0]):
             words = words[1:]
-        if not words:
-            return self._problem("unparsable-line", number, "counters without a rule", text, lost=True)
-        if words[0][:1] != "-":
+        if not words or words[0][:1] != "-":
             shell = any(mark in text for mark in ("$", "`", "iptables"))
             code = "shell-construct" if shell else "unparsable-line"
             return self._problem(code, number, "no line of iptables-restore", text, lost=True)
         if "$" in text and (variable := _variable(words)):
             message = f"`{variable}` is nothing that iptables-restore replaces"
             return self._problem("unexpanded-variable", number, message, text, lost=True)
-        return Line(Kind.RULE, number, text, words, self._program, self._flavour, True)
+        return Line(Kind.RULE, number, text, words, self._program, self._flavour, restored=True)
 
     def _command(self, command: Command) -> Iterator[Line]:
         """One command of a script."""
@@ -201,7 +187,7 @@ class _Lines:
             base = name.rpartition("/")[2]
             if name[:1] == "-" and len(name) > 1:
                 # A line of which only the command's name was left out.
-                yield from self._call(command, None, None, words)
+                yield from self._call(command, None, words)
             elif command.missing is not None and any(_looks_like_rule(word) for word in words):
                 message = f"`{command.missing}` is set nowhere"
                 yield self._problem("unexpanded-variable", number, message, text, lost=True)
@@ -214,10 +200,10 @@ class _Lines:
             return
         base = words[at].rpartition("/")[2]
         if restore := _RESTORE.match(base):
-            self._program, self._flavour = restore[1], restore[2] or self._flavour
+            self._program, self._flavour = restore[1], restore[2] or self._plain
             if command.inside is not None:
                 self._unsure = command.here is not None
-                yield from self._call(command, None, None, words)
+                yield from self._call(command, None, words)
             elif command.here is not None:
                 self._inside = self._fed = True
             elif command.piped:
@@ -226,11 +212,10 @@ class _Lines:
             else:
                 yield self._problem("shell-construct", number, "rules of another file are not read", text)
         elif called := _PROGRAM.match(base):
-            yield from self._call(command, called[1], called[2], words[at + 1 :])
+            yield from self._call(command, called, words[at + 1 :])
 
-    def _call(
-        self, command: Command, program: str | None, flavour: str | None, words: Sequence[str]
-    ) -> Iterator[Line]:
+    def _call(self, command: Command, called: re.Match[str] | None, words: Sequence[str]) -> Iterator[Line]:
+        """A call of iptables; `called` is None for a line of which the program's name was left out."""
         words = without_redirections(words)
         number, text = command.number, command.text
         if command.inside is not None:
@@ -241,7 +226,10 @@ class _Lines:
             message = f"`{command.missing}` is set nowhere"
             yield self._problem("unexpanded-variable", number, message, text, lost=True)
         elif words:
-            yield Line(Kind.RULE, number, text, words, program or self._program, flavour)
+            program, flavour, tool = (
+                (called[1], called[2], called[0]) if called else (self._program, None, None)
+            )
+            yield Line(Kind.RULE, number, text, words, program, flavour or self._plain, tool=tool)
 
     def _trouble(self, found: Trouble) -> Line:
         return self._problem(found.code, found.number, found.message, found.text, lost=found.lost)
@@ -250,50 +238,32 @@ class _Lines:
         return Line(Kind.PROBLEM, number, text, code=code, message=message, lost=lost, program=self._program)
 
 
-_BLANK = frozenset({" ", ""})
+_WORD = re.compile(r"""(?:[^ \t"']+|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')+""")
+_QUOTED = re.compile(r"""(["'])((?:\\.|(?!\1).)*)\1""")
+_ESCAPED = re.compile(r"\\(.)")
 
 
 def quoted(text: str) -> list[str]:
-    """The words of a line of iptables-restore. Raises ValueError where a quote is not closed."""
-    if "\\" not in text and "'" not in text:
-        parts = text.split('"')
-        found = parts[0].split()
-        for before, inside, behind in zip(parts[::2], parts[1::2], parts[2::2], strict=False):
-            if before[-1:] not in _BLANK or behind[:1] not in _BLANK:
-                break
-            found.append(inside)
-            found += behind.split()
-        else:
-            if len(parts) % 2:
-                return found
+    """The words of a line of iptables-restore. Raise ValueError for a quote that is not closed."""
+    parts = text.split('"')
+    if (
+        len(parts) == 3
+        and parts[0][-1:] == " "
+        and parts[2][:1] == " "
+        and "\\" not in text
+        and "'" not in text
+    ):
+        # As iptables-save writes a comment.
+        return [*parts[0].split(), parts[1], *parts[2].split()]
     words: list[str] = []
-    now: list[str] = []
-    started = False
-    quote = ""
-    i, count = 0, len(text)
-    while i < count:
-        char = text[i]
-        i += 1
-        if quote:
-            if char == quote:
-                quote = ""
-            elif char == "\\" and i < count:
-                now.append(text[i])
-                i += 1
-            else:
-                now.append(char)
-        elif char in "\"'":
-            quote, started = char, True
-        elif char in " \t":
-            if now or started:
-                words.append("".join(now))
-                now, started = [], False
-        else:
-            now.append(char)
-    if quote:
+    end = 0
+    for word in _WORD.finditer(text):
+        if text[end : word.start()].strip(" \t"):
+            break
+        end = word.end()
+        words.append(_QUOTED.sub(lambda each: _ESCAPED.sub(r"\1", each[2]), word[0]))
+    if text[end:].strip(" \t"):
         raise ValueError("a quote that is not closed")
-    if now or started:
-        words.append("".join(now))
     return words
 
 

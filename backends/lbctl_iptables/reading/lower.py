@@ -89,16 +89,18 @@ class Lowering:
         return rule
 
     def _conditions(self, read: ruleset.Rule) -> Conditions:
-        spec = read.spec
-        if spec.source or spec.inverted or spec.obsolete:
+        spec, header = read.spec, read.spec.header
+        if "source" in header or "fragment" in header or spec.inverted or spec.obsolete:
             return conditions(read)
-        key = (spec.protocol, spec.incoming, spec.outgoing, spec.fragment, *map(id, spec.matches))
+        asked = (header.get("protocol"), header.get("in-interface"), header.get("out-interface"))
+        key = (asked, *map(id, spec.matches))
         known = self._known.get(key)
         if known is None:
             known = self._known[key] = ({}, spec.matches)
-        found = known[0].get(spec.destination)
+        destination = header.get("destination", "")
+        found = known[0].get(destination)
         if found is None:
-            found = known[0][spec.destination] = self._with_destination(read, known[0])
+            found = known[0][destination] = self._with_destination(read, known[0])
         return found
 
     def _with_destination(self, read: ruleset.Rule, known: dict[str, Conditions]) -> Conditions:
@@ -108,7 +110,8 @@ class Lowering:
             without = known[""] = conditions(read, destination=False)
         if without.where.dst is None:
             try:
-                found = addresses(read.spec.destination, read.family) if read.spec.destination else None
+                destination = read.spec.get("destination")
+                found = addresses(destination, read.family) if destination else None
             except BadValue:
                 pass
             else:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.model import Family, decimal, jenkins
 from lbctl_iptables import bytecode
 from lbctl_iptables.pick import DRAW
 from lbctl_iptables.reading.grammar import UNPRINTED_REASON
-from lbctl_iptables.reading.options import PROTOCOLS, REMOVED
+from lbctl_iptables.reading.options import MATCHES, PROTOCOLS, REMOVED
 from lbctl_iptables.reading.values import (
     BadValue,
     addresses,
@@ -20,55 +21,52 @@ from lbctl_iptables.reading.values import (
     ports,
     stored_chance,
 )
-from lbctl_netfilter.conditions import (
-    merged,
-    spans_rest,
-    words,
-)
+from lbctl_netfilter.conditions import EVERY_BIT, exactly, merged, spans_rest, spelled, words
 from lbctl_netfilter.draft import Draft
 from lbctl_netfilter.ir import Draw, MarkIs, Memory, Pick, PickKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from lbctl_iptables.reading import grammar
-    from lbctl_iptables.reading.grammar import Spec
+    from lbctl_iptables.reading.grammar import Match, Spec
     from lbctl_iptables.reading.ruleset import Rule
     from lbctl_netfilter.conditions import Selector, Spans
     from lbctl_netfilter.ir import Opaque, Step
 
 #: Nodes that match cluster knows.
 _MOST_NODES = 32
-_NEW = "NEW"
 _STATES = frozenset({"INVALID", "ESTABLISHED", "NEW", "RELATED", "UNTRACKED"})
-#: Matches with a memory or a look into the packet that no share can be told from.
+_OF_RATE = "how often it matches depends on the rate of the traffic"
+_OF_BYTES = "it looks at any bytes of the packet"
+#: Matches with a memory or a look into the packet of which no share is known.
 _OPAQUE: Mapping[str, str] = {
-    "limit": "how often it matches depends on the rate of the traffic",
-    "hashlimit": "how often it matches depends on the rate of the traffic",
-    "rateest": "how often it matches depends on the rate of the traffic",
+    **dict.fromkeys(("limit", "hashlimit", "rateest"), _OF_RATE),
+    **dict.fromkeys(("quota", "quota2"), "it depends on how many bytes have passed"),
+    **dict.fromkeys(("u32", "string"), _OF_BYTES),
     "connlimit": "it depends on how many connections a client has open",
-    "quota": "it depends on how many bytes have passed",
-    "quota2": "it depends on how many bytes have passed",
     "connbytes": "it depends on how much of the connection has passed",
-    "u32": "it looks at any bytes of the packet",
-    "string": "it looks at any bytes of the packet",
-    "bpf": "it is a program over any bytes of the packet",
     "condition": "it is switched from outside",
     "connlabel": "it depends on labels that other programs set",
-    "rpfilter": "it depends on the routing of this host",
     "socket": "it depends on the sockets of this host",
     "ipvs": "it depends on IPVS",
     "osf": "it guesses the client's system from the packet",
     "time": "it depends on the time of day",
 }
-_ICMP_TYPES = {
-    "echo-reply": 0, "pong": 0, "destination-unreachable": 3, "source-quench": 4, "redirect": 5,
-    "echo-request": 8, "ping": 8, "time-exceeded": 11, "parameter-problem": 12,
+#: Field → its values by name.
+_NAMES: Mapping[str, Mapping[str, int]] = {
+    "icmp-type": {
+        "echo-reply": 0, "pong": 0, "destination-unreachable": 3, "source-quench": 4, "redirect": 5,
+        "echo-request": 8, "ping": 8, "time-exceeded": 11, "parameter-problem": 12,
+    },
+    "dscp": {
+        **{f"cs{i}": i * 8 for i in range(8)},
+        **{f"af{i}{j}": i * 8 + j * 2 for i in range(1, 5) for j in range(1, 4)},
+        "be": 0, "ef": 46, "va": 44,
+    },
 }  # fmt: skip
-_DSCP_CLASSES = {
-    **{f"CS{i}": i * 8 for i in range(8)},
-    **{f"AF{i}{j}": i * 8 + j * 2 for i in range(1, 5) for j in range(1, 4)},
-    "BE": 0, "EF": 46, "VA": 44,
+_TCP_FLAGS = {
+    **{name: 1 << bit for bit, name in enumerate(("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"))},
+    "ALL": 0x3F, "NONE": 0,
 }  # fmt: skip
 
 
@@ -93,11 +91,12 @@ def conditions(rule: Rule, *, destination: bool = True) -> Conditions:
     _header(draft, rule.spec, destination=destination)
     for match in rule.spec.matches:
         _match(draft, match)
+    asks_mark = any(isinstance(step, MarkIs) for step in draft.steps)
     return Conditions(
         draft.where,
         draft.steps,
         draft.picks,
-        any(isinstance(step, MarkIs) for step in draft.steps),
+        asks_mark,
         draft.first,
         draft.later,
         draft.opaque,
@@ -106,31 +105,51 @@ def conditions(rule: Rule, *, destination: bool = True) -> Conditions:
 
 
 def _header(draft: Draft, spec: Spec, *, destination: bool) -> None:
-    inverted = spec.inverted
-    if spec.protocol:
-        draft.add("proto", words(spec.protocol), "protocol" in inverted)
-    elif "protocol" in inverted:
-        draft.never()
-    if spec.destination and destination:
-        _address(draft, "dst", spec.destination, "destination" in inverted)
-    if spec.source:
-        _address(draft, "src", spec.source, "source" in inverted)
-    for field, name, option in (
-        ("iif", spec.incoming, "in-interface"),
-        ("oif", spec.outgoing, "out-interface"),
-    ):
-        if name and name != "+":
-            _interface(draft, field, name, option in inverted)
-    if spec.fragment and "fragment" not in inverted:
-        # Connection tracking puts fragments together before any of these rules.
-        draft.never()
+    for option, reader in _HEADER.items():
+        if option in spec.header and (destination or option != "destination"):
+            reader(draft, spec.header[option], option in spec.inverted)
 
 
-def _interface(draft: Draft, field: str, name: str, inverted: bool) -> None:
-    draft.add(field, words(f"{name[:-1]}*" if name.endswith("+") else name), inverted)
+def _match(draft: Draft, match: Match) -> None:
+    name = match.name
+    if name in REMOVED:
+        draft.remarks += ("removed-match",)
+        draft.cannot(name, f"match {name} is no longer in iptables; today it is {REMOVED[name]}")
+    elif name not in MATCHES:
+        _unsupported(draft, name, "match of an unknown name")
+    elif match.unprinted:
+        _unsupported(draft, name, UNPRINTED_REASON)
+    elif name in _WHOLE:
+        _WHOLE[name](draft, match)
+    elif name in _OPAQUE:
+        _unsupported(draft, name, _OPAQUE[name])
+    else:
+        if name in _TRANSPORTS:
+            draft.add("proto", words(name))
+        for option, inverted, values in match.options:
+            text = " ".join(values)
+            if (reader := _OPTIONS.get(option)) is not None:
+                reader(draft, text, inverted)
+            else:
+                draft.fact(_FACTS.get(option, option), text or "yes", inverted)
 
 
-def _address(draft: Draft, field: str, text: str, inverted: bool) -> None:
+def _unsupported(draft: Draft, what: str, reason: str) -> None:
+    draft.remarks += ("unsupported-match",)
+    draft.cannot(what, reason)
+
+
+def _unparsable(draft: Draft, what: str, reason: str) -> None:
+    draft.remarks += ("unparsable-line",)
+    draft.cannot(what, reason)
+
+
+# -- options by themselves
+
+
+def _address(field: str, draft: Draft, text: str, inverted: bool) -> None:
+    if not text:
+        return
     try:
         found = addresses(text, draft.family)
     except BadValue as error:
@@ -153,175 +172,179 @@ def _some(draft: Draft, field: str, spans: Spans | None, inverted: bool) -> None
         draft.never()
 
 
-def _ports(draft: Draft, field: str, text: str, inverted: bool) -> None:
+def _ports(field: str, draft: Draft, text: str, inverted: bool) -> None:
     try:
         found = ports(text)
     except BadValue as error:
         draft.cannot("port", str(error))
         return
-    if field == "port":
-        if found is not None:
-            draft.fact("port", ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in found), inverted)
-        return
-    _some(draft, field, found, inverted)
+    if field != "port":
+        _some(draft, field, found, inverted)
+    elif found is not None:
+        draft.fact(field, spelled("dport", found, draft.bits), inverted)
 
 
-def _match(draft: Draft, match: grammar.Match) -> None:
-    name = match.name
-    if name in REMOVED:
-        draft.remarks += ("removed-match",)
-        draft.cannot(name, f"match {name} is no longer in iptables; today it is {REMOVED[name]}")
-        return
-    if not match.known:
-        draft.remarks += ("unsupported-match",)
-        draft.cannot(name, "match of an unknown name")
-        return
-    if match.unprinted:
-        draft.remarks += ("unsupported-match",)
-        draft.cannot(name, UNPRINTED_REASON)
-        return
-    reader = _READERS.get(name)
-    if reader is not None:
-        reader(draft, match)
-    elif name in _OPAQUE:
-        draft.remarks += ("unsupported-match",)
-        draft.cannot(name, _OPAQUE[name])
+def _interface(field: str, draft: Draft, text: str, inverted: bool) -> None:
+    if text and text != "+":
+        draft.add(field, words(f"{text[:-1]}*" if text.endswith("+") else text), inverted)
+
+
+def _count(field: str, draft: Draft, text: str, inverted: bool) -> None:
+    known = _NAMES.get(field, {}).get(text.lower())
+    spans = counts(text.replace("-", ":")) if known is None else exactly(known)
+    if spans is None:
+        # A user's name: nothing of this host is looked up.
+        draft.fact(field, text, inverted)
     else:
-        for option, inverted, values in match.options:
-            _other(draft, name, option, inverted, values)
+        draft.add(field, spans, inverted)
 
 
-def _other(draft: Draft, match: str, option: str, inverted: bool, values: tuple[str, ...]) -> None:
-    """A condition on a field that services are told apart by, and no more."""
-    text = " ".join(values)
-    if (field := _COUNTS.get((match, option))) is not None:
-        spans = counts(text.replace("-", ":"))
-        if option == "dscp-class":
-            number_ = _DSCP_CLASSES.get(text.upper())
-            spans = None if number_ is None else ((number_, number_),)
-        elif text in _ICMP_TYPES:
-            spans = ((_ICMP_TYPES[text],) * 2,)
-        elif spans is not None and option.endswith("-gt"):
-            spans = ((spans[0][0] + 1, 255),)
-        elif spans is not None and option.endswith("-lt"):
-            spans = ((0, spans[0][0] - 1),) if spans[0][0] else ()
-        if spans is None:
-            # A user's name, which is looked up by nobody here.
-            draft.fact(field, text, inverted)
-        elif not spans:
-            draft.never()
-        else:
-            draft.add(field, spans, inverted)
-    elif (name := _WORDS.get(option)) is not None:
-        word = text.lower() if name in {"mac", "pkttype"} else text
-        word = "host" if name == "pkttype" and word == "unicast" else word
-        if name.startswith("bridge") and word.endswith("+"):
-            word = f"{word[:-1]}*"
-        draft.add(name, words(word), inverted)
+def _beyond(field: str, draft: Draft, text: str, inverted: bool, *, above: bool) -> None:
+    limit = number(text)
+    if limit is None or (limit == 0 and not above):
+        draft.never()
     else:
-        draft.fact(_FACTS.get(option, option), text or "yes", inverted)
+        draft.add(field, ((limit + 1, 255),) if above else ((0, limit - 1),), inverted)
 
 
-def _transport(draft: Draft, match: grammar.Match) -> None:
-    """Match tcp, udp and the like."""
-    draft.add("proto", words(match.name))
-    for option, inverted, values in match.options:
-        if option in {"sport", "dport"}:
-            _ports(draft, option, values[0], inverted)
-        elif option == "syn" or (
-            option == "tcp-flags" and values[1] == "SYN" and "SYN" in values[0].split(",")
-        ):
-            # The first packet of a connection is one.
-            draft.packets(first=not inverted, later=inverted)
-        else:
-            draft.fact(option, " ".join(values), inverted)
+def _transport(draft: Draft, text: str, inverted: bool) -> None:
+    if text:
+        draft.add("proto", words(text), inverted)
+    elif inverted:
+        draft.never()
 
 
-def _multiport(draft: Draft, match: grammar.Match) -> None:
-    for option, inverted, values in match.options:
-        field = {"d": "dport", "s": "sport", "p": "port"}[option[0]]
-        _ports(draft, field, values[0], inverted)
+def _fragment(draft: Draft, text: str, inverted: bool) -> None:
+    del text
+    if not inverted:
+        # Connection tracking puts fragments together before any of these rules.
+        draft.never()
 
 
-def _state(draft: Draft, match: grammar.Match) -> None:
-    for option, inverted, values in match.options:
-        text = " ".join(values)
-        if option in {"state", "ctstate"}:
-            states = {word.upper() for word in values[0].split(",")}
-            if states <= {"DNAT", "SNAT"}:
-                draft.add("ctstatus", words(*(word.lower() for word in states)), inverted)
-                continue
-            if states - _STATES:
-                draft.fact("ctstate", ",".join(sorted(states)).lower(), inverted)
-                continue
-            draft.packets(first=(_NEW in states) != inverted, later=("ESTABLISHED" in states) != inverted)
-        elif option == "ctdir":
-            draft.first &= (values[0].upper() == "ORIGINAL") != inverted
-        elif option in {"ctorigdst", "ctorigsrc"}:
-            _address(draft, option, text, inverted)
-        elif option in {"ctorigdstport", "ctorigsrcport"}:
-            _ports(draft, option, text, inverted)
-        elif option == "ctstatus":
-            draft.fact("ctstatus", text.lower(), inverted)
-        elif option == "ctproto":
-            draft.add("ctproto", words(PROTOCOLS.get(text, text.lower())), inverted)
-        else:
-            draft.fact(option, text, inverted)
+def _word(field: str, draft: Draft, text: str, inverted: bool) -> None:
+    draft.add(field, words(*text.lower().split(",")), inverted)
 
 
-def _addrtype(draft: Draft, match: grammar.Match) -> None:
-    for option, inverted, values in match.options:
-        if option in {"dst-type", "src-type"}:
-            draft.add(option, words(*values[0].lower().split(",")), inverted)
-        else:
-            draft.fact(option, "yes", inverted)
+def _packet_type(draft: Draft, text: str, inverted: bool) -> None:
+    draft.add("pkttype", words("host" if text.lower() == "unicast" else text.lower()), inverted)
 
 
-def _iprange(draft: Draft, match: grammar.Match) -> None:
-    for option, inverted, values in match.options:
-        _address(draft, "dst" if option == "dst-range" else "src", values[0], inverted)
+def _flags(draft: Draft, text: str, inverted: bool) -> None:
+    try:
+        mask, value = (
+            sum({_TCP_FLAGS[word.upper()] for word in each.split(",")}) for each in text.split(" ")
+        )
+    except (KeyError, ValueError):
+        draft.cannot("tcp-flags", "no flags of TCP")
+    else:
+        draft.tcp_flags(mask, (value,), inverted)
 
 
-def _mark(draft: Draft, match: grammar.Match) -> None:
-    for _, inverted, values in match.options:
+def _flag(flag: int, draft: Draft, text: str, inverted: bool) -> None:
+    del text
+    draft.add("proto", words("tcp"))
+    draft.tcp_flags(flag, (flag,), inverted)
+
+
+def _opening(draft: Draft, text: str, inverted: bool) -> None:
+    _flags(draft, text or "FIN,SYN,RST,ACK SYN", inverted)
+
+
+def _realm(draft: Draft, text: str, inverted: bool) -> None:
+    try:
+        value, mask = masked(text)
+    except ValueError:
+        # A name of this host's.
+        draft.fact("realm", text, inverted)
+        return
+    if mask == EVERY_BIT:
+        draft.add("realm", exactly(value), inverted)
+    else:
+        draft.add(f"realm & {mask:#x}", words(str(value)), inverted)
+
+
+def _state(draft: Draft, text: str, inverted: bool) -> None:
+    states = set(text.upper().split(","))
+    if states <= {"DNAT", "SNAT"}:
+        draft.add("ctstatus", words(*(word.lower() for word in states)), inverted)
+    elif states - _STATES:
+        draft.fact("ctstate", ",".join(sorted(states)).lower(), inverted)
+    else:
+        draft.packets(first=("NEW" in states) != inverted, later=("ESTABLISHED" in states) != inverted)
+
+
+def _direction(draft: Draft, text: str, inverted: bool) -> None:
+    draft.first &= (text.upper() == "ORIGINAL") != inverted
+
+
+def _status(draft: Draft, text: str, inverted: bool) -> None:
+    draft.fact("ctstatus", text.lower(), inverted)
+
+
+def _protocol(draft: Draft, text: str, inverted: bool) -> None:
+    draft.add("ctproto", words(PROTOCOLS.get(text, text.lower())), inverted)
+
+
+# -- matches as a whole
+
+
+def _given(match: Match) -> dict[str, tuple[bool, str]]:
+    """The options of a match by name: whether it is inverted, and its words."""
+    return {option: (inverted, " ".join(values)) for option, inverted, values in match.options}
+
+
+def _addrtype(draft: Draft, match: Match) -> None:
+    given = _given(match)
+    # The type that an address has for one link is another field.
+    link = "-iif" if "limit-iface-in" in given else "-oif" if "limit-iface-out" in given else ""
+    for option in given.keys() & {"dst-type", "src-type"}:
+        _word(f"{option}{link}", draft, given[option][1], given[option][0])
+
+
+def _rpfilter(draft: Draft, match: Match) -> None:
+    given = _given(match)
+    kind = ["loose" if "loose" in given else "strict"]
+    kind += [word for option, word in (("validmark", "mark"), ("accept-local", "local")) if option in given]
+    draft.fact("rpfilter", ",".join(kind), "invert" in given)
+
+
+def _policy(draft: Draft, match: Match) -> None:
+    given = _given(match)
+    policy = given.get("pol", (False, ""))[1]
+    if given.keys() == {"dir", "pol"} and policy in {"none", "ipsec"}:
+        draft.fact("ipsec", given["dir"][1], policy == "none")
+        return
+    for option, (inverted, text) in given.items():
+        draft.fact(option, text or "yes", inverted)
+
+
+def _mark(connection: bool, draft: Draft, match: Match) -> None:
+    for inverted, text in _given(match).values():
         try:
-            value, mask = masked(values[0])
+            value, mask = masked(text)
         except ValueError:
             draft.cannot(match.name, "a mark that is no number")
             return
         spans: Spans = ((value, value),) if not value & ~mask else ()
-        if inverted:
-            spans = spans_rest(spans, mask)
-        if mask == 0 and not value:
-            continue
-        draft.step(MarkIs(match.name == "connmark", mask, spans))
+        if mask or value:
+            draft.step(MarkIs(connection, mask, spans_rest(spans, mask) if inverted else spans))
 
 
-def _recent(draft: Draft, match: grammar.Match) -> None:
-    given = {option: (inverted, values) for option, inverted, values in match.options}
+def _recent(draft: Draft, match: Match) -> None:
+    given = _given(match)
     verb = next((verb for verb in ("set", "rcheck", "update", "remove") if verb in given), None)
     if verb is None:
         draft.cannot("recent", "none of --set, --rcheck, --update and --remove")
-        return
-    if "hitcount" in given:
-        draft.remarks += ("unsupported-match",)
-        draft.cannot("recent", "how often it matches depends on the rate of the traffic")
-        return
-    seconds = given["seconds"][1][0] if "seconds" in given else ""
-    draft.step(
-        Memory(
-            "recent",
-            given["name"][1][0] if "name" in given else "DEFAULT",
-            asks=verb != "set",
-            inverted=given[verb][0],
-            seconds=decimal(seconds, 11),
-            by="destination address" if "rdest" in given else "source address",
-        )
-    )
+    elif "hitcount" in given:
+        _unsupported(draft, "recent", _OF_RATE)
+    else:
+        name, seconds = given.get("name", (False, "DEFAULT"))[1], given.get("seconds", (False, ""))[1]
+        by = "destination address" if "rdest" in given else "source address"
+        draft.step(Memory("recent", name, verb != "set", given[verb][0], decimal(seconds, 11), by))
 
 
-def _statistic(draft: Draft, match: grammar.Match) -> None:
-    given = {option: (inverted, values[0]) for option, inverted, values in match.options}
+def _statistic(draft: Draft, match: Match) -> None:
+    given = _given(match)
     mode = given.get("mode", (False, ""))[1]
     if mode == "nth" or (not mode and "every" in given):
         _nth(draft, given)
@@ -329,49 +352,42 @@ def _statistic(draft: Draft, match: grammar.Match) -> None:
         inverted, text = given.get("probability", (False, ""))
         stored = stored_chance(text)
         if stored is None:
-            draft.cannot("statistic", "--probability is no number from 0 to 1")
-            draft.remarks += ("unparsable-line",)
-            return
-        hits: Spans = ((0, stored - 1),) if stored else ()
-        hits = spans_rest(hits, DRAW - 1) if inverted else hits
-        draft.step(Draw(Pick(PickKind.DICE, DRAW), hits))
+            _unparsable(draft, "statistic", "--probability is no number from 0 to 1")
+        else:
+            hits: Spans = ((0, stored - 1),) if stored else ()
+            _draw(draft, Pick(PickKind.DICE, DRAW), hits, inverted)
     else:
-        draft.cannot("statistic", "a mode that is neither nth nor random")
-        draft.remarks += ("unparsable-line",)
+        _unparsable(draft, "statistic", "a mode that is neither nth nor random")
+
+
+def _draw(draft: Draft, pick: Pick, hits: Spans, inverted: bool) -> None:
+    draft.step(Draw(pick, spans_rest(hits, pick.modulus - 1) if inverted else hits))
 
 
 def _nth(draft: Draft, given: Mapping[str, tuple[bool, str]]) -> None:
     inverted, text = given.get("every", (False, ""))
-    every = number(text)
-    if every is None or every < 1:
-        draft.cannot("statistic", "nth without a number --every of 1 or more")
-        draft.remarks += ("unparsable-line",)
+    every, packet = number(text), number(given.get("packet", (False, "0"))[1])
+    if not every:
+        _unparsable(draft, "statistic", "nth without a number --every of 1 or more")
         return
-    if "packet" not in given:
-        draft.remarks += ("nth-missing-packet",)
-    packet = number(given.get("packet", (False, "0"))[1])
+    draft.remarks += () if "packet" in given else ("nth-missing-packet",)
     if packet is None:
-        draft.cannot("statistic", "--packet is no number")
-        draft.remarks += ("unparsable-line",)
+        _unparsable(draft, "statistic", "--packet is no number")
         return
     # A counter that starts behind its end comes round after 2^32 connections.
-    hits: Spans = ((packet, packet),) if packet < every else ()
-    if packet >= every:
-        draft.remarks += ("packet-out-of-range",)
-    draft.step(Draw(Pick(PickKind.COUNTER, every), spans_rest(hits, every - 1) if inverted else hits))
+    draft.remarks += () if packet < every else ("packet-out-of-range",)
+    _draw(draft, Pick(PickKind.COUNTER, every), exactly(packet) if packet < every else (), inverted)
 
 
-def _cluster(draft: Draft, match: grammar.Match) -> None:
-    given = {option: (inverted, values[0]) for option, inverted, values in match.options}
+def _cluster(draft: Draft, match: Match) -> None:
+    given = _given(match)
+    mask_given = "cluster-local-nodemask" in given
     try:
         total = int(given["cluster-total-nodes"][1][:12], 0)
         seed = int(given.get("cluster-hash-seed", (False, "0"))[1][:12], 0)
-        if "cluster-local-nodemask" in given:
-            inverted, text = given["cluster-local-nodemask"]
-            mask = int(text[:12], 0)
-        else:
-            inverted, text = given["cluster-local-node"]
-            mask = 1 << min(int(text[:12], 0), _MOST_NODES + 1) - 1
+        inverted, text = given["cluster-local-nodemask" if mask_given else "cluster-local-node"]
+        node = int(text[:12], 0)
+        mask = node if mask_given else 1 << min(node, _MOST_NODES + 1) - 1
     except (KeyError, ValueError):
         draft.cannot("cluster", "its nodes are no numbers")
         return
@@ -381,67 +397,83 @@ def _cluster(draft: Draft, match: grammar.Match) -> None:
     hits = merged((node, node) for node in range(total) if mask >> node & 1)
     placing = jenkins.slot_of if draft.family is Family.IPV4 else jenkins.slot_of_first_word
     pick = Pick(PickKind.HASH, total, ("cluster", seed), "source address", seed, placing)
-    draft.step(Draw(pick, spans_rest(hits, total - 1) if inverted else hits))
+    _draw(draft, pick, hits, inverted)
 
 
-def _bpf(draft: Draft, match: grammar.Match) -> None:
-    text = next((values[0] for option, _, values in match.options if option == "bytecode"), "")
+def _bpf(draft: Draft, match: Match) -> None:
+    inverted, text = _given(match).get("bytecode", (False, ""))
     found = bytecode.slots_of(text, draft.family)
     if found is None or found.total < 1:
-        draft.remarks += ("unsupported-match",)
-        draft.cannot("bpf", _OPAQUE["bpf"])
+        _unsupported(draft, "bpf", "it is a program over any bytes of the packet")
         return
     key = (f"bpf {found.total}", found.seed)
     pick = Pick(PickKind.HASH, found.total, key, "source address", found.seed, bytecode.slot_of)
-    hits: Spans = ((found.first, found.end - 1),) if found.first < found.end else ()
-    draft.step(Draw(pick, spans_rest(hits, found.total - 1) if match.options[0][1] else hits))
+    _draw(draft, pick, ((found.first, found.end - 1),) if found.first < found.end else (), inverted)
 
 
-def _nothing(draft: Draft, match: grammar.Match) -> None:
-    """A comment, or a type of ICMP."""
-
-
-#: Match and option → the field of numbers that they ask for.
-_COUNTS: Mapping[tuple[str, str], str] = {
-    ("owner", "uid-owner"): "uid",
-    ("owner", "gid-owner"): "gid",
-    ("dscp", "dscp"): "dscp",
-    ("dscp", "dscp-class"): "dscp",
-    ("length", "length"): "length",
-    ("ttl", "ttl-eq"): "ttl",
-    ("ttl", "ttl"): "ttl",
-    ("ttl", "ttl-gt"): "ttl",
-    ("ttl", "ttl-lt"): "ttl",
-    ("hl", "hl-eq"): "ttl",
-    ("hl", "hl-gt"): "ttl",
-    ("hl", "hl-lt"): "ttl",
-    ("icmp", "icmp-type"): "icmp-type",
-    ("icmp6", "icmpv6-type"): "icmpv6-type",
-    ("devgroup", "src-group"): "iifgroup",
-    ("devgroup", "dst-group"): "oifgroup",
+#: Matches that bring their protocol.
+_TRANSPORTS = frozenset({"tcp", "udp", "sctp", "dccp", "udplite"})
+_Reader: TypeAlias = "Callable[[Draft, str, bool], None]"
+#: Option of the header → what it asks.
+_HEADER: Mapping[str, _Reader] = {
+    "protocol": _transport,
+    "destination": partial(_address, "dst"),
+    "source": partial(_address, "src"),
+    "in-interface": partial(_interface, "iif"),
+    "out-interface": partial(_interface, "oif"),
+    "fragment": _fragment,
 }
-#: Option → the field of words that it asks for.
-_WORDS: Mapping[str, str] = {
-    "mac-source": "mac",
-    "pkt-type": "pkttype",
-    "physdev-in": "bridge-iif",
-    "physdev-out": "bridge-oif",
-    "helper": "helper",
+#: Option → what it asks, by its words and whether it is inverted; all others are facts.
+_OPTIONS: Mapping[str, _Reader] = {
+    **{name: partial(_ports, name) for name in ("sport", "dport")},
+    **{name: partial(_ports, name) for name in ("ctorigsrcport", "ctorigdstport")},
+    **{f"{name}s": partial(_ports, name) for name in ("sport", "dport", "port")},
+    **{name: partial(_address, name) for name in ("ctorigsrc", "ctorigdst")},
+    **{f"{name}-range": partial(_address, name) for name in ("src", "dst")},
+    **{
+        name: partial(_count, name)
+        for name in (
+            *("dscp", "length", "ttl", "icmp-type", "icmpv6-type", "mss", "ahspi", "espspi", "ipcompspi"),
+            "ctexpire",
+        )
+    },
+    "uid-owner": partial(_count, "uid"),
+    "gid-owner": partial(_count, "gid"),
+    "dscp-class": partial(_count, "dscp"),
+    "ecn-ip-ect": partial(_count, "ecn"),
+    "src-group": partial(_count, "iifgroup"),
+    "dst-group": partial(_count, "oifgroup"),
+    **{f"{name}-eq": partial(_count, "ttl") for name in ("ttl", "hl")},
+    **{f"{name}-gt": partial(_beyond, "ttl", above=True) for name in ("ttl", "hl")},
+    **{f"{name}-lt": partial(_beyond, "ttl", above=False) for name in ("ttl", "hl")},
+    "mac-source": partial(_word, "mac"),
+    "dccp-types": partial(_word, "dccp-type"),
+    "helper": lambda draft, text, inverted: draft.add("helper", words(text), inverted),
+    "pkt-type": _packet_type,
+    "physdev-in": partial(_interface, "bridge-iif"),
+    "physdev-out": partial(_interface, "bridge-oif"),
+    "syn": _opening,
+    "tcp-flags": _flags,
+    "ecn-tcp-ece": partial(_flag, 0x40),
+    "ecn-tcp-cwr": partial(_flag, 0x80),
+    "realm": _realm,
+    "state": _state,
+    "ctstate": _state,
+    "ctdir": _direction,
+    "ctstatus": _status,
+    "ctproto": _protocol,
 }
 #: Option → what the fact that it asks for is called.
 _FACTS: Mapping[str, str] = {"match-set": "set"}
-_READERS: Mapping[str, Callable[[Draft, grammar.Match], None]] = {
-    **dict.fromkeys(("tcp", "udp", "sctp", "dccp", "udplite"), _transport),
-    "multiport": _multiport,
-    "state": _state,
-    "conntrack": _state,
+#: Matches whose options are read together.
+_WHOLE: Mapping[str, Callable[[Draft, Match], None]] = {
     "addrtype": _addrtype,
-    "iprange": _iprange,
-    "mark": _mark,
-    "connmark": _mark,
+    "mark": partial(_mark, False),
+    "connmark": partial(_mark, True),
+    "policy": _policy,
     "recent": _recent,
+    "rpfilter": _rpfilter,
     "statistic": _statistic,
     "cluster": _cluster,
     "bpf": _bpf,
-    "comment": _nothing,
 }

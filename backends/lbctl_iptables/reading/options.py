@@ -82,6 +82,7 @@ MATCHES: Mapping[str, Mapping[str, int]] = {
         "devgroup": "src-group=1 dst-group=1",
         "ah": "ahspi=1",
         "esp": "espspi=1",
+        "ipcomp": "ipcompspi=1 compres",
         "ipvs": "ipvs vproto=1 vaddr=1 vport=1 vdir=1 vmethod=1 vportctl=1",
         "geoip": "src-cc=1 source-country=1 dst-cc=1 destination-country=1",
         "condition": "condition=1",
@@ -158,134 +159,39 @@ TARGETS: Mapping[str, Mapping[str, int]] = {
     }.items()
 }
 
-#: Options that stand for another.
-SAME = {
-    "source-port": "sport",
-    "destination-port": "dport",
-    "source-ports": "sports",
-    "destination-ports": "dports",
-    "source-country": "src-cc",
-    "destination-country": "dst-cc",
-}
 
-SHORT = {
-    "p": "protocol",
-    "s": "source",
-    "d": "destination",
-    "i": "in-interface",
-    "o": "out-interface",
-    "j": "jump",
-    "g": "goto",
-    "m": "match",
-    "t": "table",
-    "f": "fragment",
-    "c": "set-counters",
-    "n": "numeric",
-    "v": "verbose",
-    "x": "exact",
-    "w": "wait",
-    "W": "wait-interval",
-    "4": "ipv4",
-    "6": "ipv6",
-    "A": "append",
-    "I": "insert",
-    "R": "replace",
-    "D": "delete",
-    "N": "new-chain",
-    "X": "delete-chain",
-    "F": "flush",
-    "Z": "zero",
-    "P": "policy",
-    "E": "rename-chain",
-    "L": "list",
-    "S": "list-rules",
-    "C": "check",
-    "V": "version",
-    "h": "help",
-    "M": "modprobe",
-}
-LONG = {
-    "protocol": "protocol",
-    "proto": "protocol",
-    "source": "source",
-    "src": "source",
-    "destination": "destination",
-    "dst": "destination",
-    "in-interface": "in-interface",
-    "out-interface": "out-interface",
-    "jump": "jump",
-    "goto": "goto",
-    "match": "match",
-    "table": "table",
-    "fragments": "fragment",
-    "fragment": "fragment",
-    "set-counters": "set-counters",
-    "numeric": "numeric",
-    "verbose": "verbose",
-    "exact": "exact",
-    "wait": "wait",
-    "wait-interval": "wait-interval",
-    "ipv4": "ipv4",
-    "ipv6": "ipv6",
-    "line-numbers": "numeric",
-    "modprobe": "modprobe",
-    "append": "append",
-    "insert": "insert",
-    "replace": "replace",
-    "delete": "delete",
-    "new-chain": "new-chain",
-    "new": "new-chain",
-    "delete-chain": "delete-chain",
-    "flush": "flush",
-    "zero": "zero",
-    "policy": "policy",
-    "rename-chain": "rename-chain",
-    "list": "list",
-    "list-rules": "list-rules",
-    "check": "check",
-    "version": "version",
-    "help": "help",
-}
-FLAGS = frozenset(
-    {
-        "fragment",
-        "numeric",
-        "verbose",
-        "exact",
-        "ipv4",
-        "ipv6",
-        "version",
-        "help",
-    }
+def _words(text: str) -> Mapping[str, str]:
+    """`a b=c` → what each word stands for, which may be itself."""
+    return {name: other or name for name, _, other in (word.partition("=") for word in text.split())}
+
+
+#: Options that stand for another.
+SAME = _words(
+    "source-port=sport destination-port=dport source-ports=sports destination-ports=dports "
+    "source-country=src-cc destination-country=dst-cc"
 )
-COMMANDS = frozenset(
-    [
-        "append",
-        "insert",
-        "replace",
-        "delete",
-        "new-chain",
-        "delete-chain",
-        "flush",
-        "zero",
-        "policy",
-        "rename-chain",
-        "list",
-        "list-rules",
-        "check",
-        "version",
-        "help",
-    ]
+_SHORT = _words(
+    "p=protocol s=source d=destination i=in-interface o=out-interface j=jump g=goto m=match t=table "
+    "f=fragment c=set-counters n=numeric v=verbose x=exact w=wait W=wait-interval 4=ipv4 6=ipv6 A=append "
+    "I=insert R=replace D=delete N=new-chain X=delete-chain F=flush Z=zero P=policy E=rename-chain L=list "
+    "S=list-rules C=check V=version h=help M=modprobe"
 )
-#: Protocols by what people call them; the match that each brings with it.
-PROTOCOLS = {
-    "0": "all",
-    "1": "icmp",
-    "6": "tcp",
-    "17": "udp",
-    "33": "dccp",
-    "58": "ipv6-icmp",
-    "132": "sctp",
-    "136": "udplite",
-    "icmpv6": "ipv6-icmp",
-}
+#: The options of iptables itself in their long form: what each is called here.
+LONG = _words(
+    "protocol proto=protocol source src=source destination dst=destination in-interface out-interface jump "
+    "goto match table fragments=fragment fragment set-counters numeric verbose exact wait wait-interval ipv4 "
+    "ipv6 line-numbers=numeric modprobe append insert replace delete new-chain new=new-chain delete-chain "
+    "flush zero policy rename-chain list list-rules check version help"
+)
+#: Those options as a rule has them, with their dashes.
+OWN = {f"-{name}": option for name, option in _SHORT.items()}
+FLAGS = frozenset({"fragment", "numeric", "verbose", "exact", "ipv4", "ipv6", "version", "help"})
+#: Options that ask for fields of a packet, in iptables-save's order and spelling.
+HEADER = _words("source=-s destination=-d in-interface=-i out-interface=-o protocol=-p")
+#: Commands → how many words each takes at most.
+COMMANDS = _table(
+    "append=1 insert=2 replace=2 delete=2 new-chain=1 delete-chain=1 flush=1 zero=2 policy=2 rename-chain=2 "
+    "list=2 list-rules=2 check=1 version help"
+)
+#: Protocols by their numbers and other names; most bring a match of their own name.
+PROTOCOLS = _words("0=all 1=icmp 6=tcp 17=udp 33=dccp 58=ipv6-icmp 132=sctp 136=udplite icmpv6=ipv6-icmp")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.model import Family, Severity, decimal
 from lbctl_iptables.reading import corrections, grammar, lines
@@ -13,12 +13,13 @@ from lbctl_iptables.reading.values import family_of
 from lbctl_netfilter.log import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from lbctl_iptables.reading.grammar import Spec
     from lbctl_iptables.reading.lines import Line
     from lbctl_netfilter.log import Log
 
+ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
 #: Table → the chains of the kernel itself.
 BUILTIN: Mapping[str, tuple[str, ...]] = {
     "raw": ("PREROUTING", "OUTPUT"),
@@ -36,6 +37,20 @@ _MOST_VISITS, _VISITS = 2_000_000, 4
 #: Lines of a table that are shown with its end.
 _MOST_SHOWN = 64
 _NAT_TARGETS = frozenset({"DNAT", "REDIRECT", "SNAT", "MASQUERADE", "NETMAP", "SAME", "BALANCE"})
+_MARK_TARGETS = frozenset({"MARK", "CONNMARK"})
+#: Commands that change no rule.
+_IDLE = frozenset({"list", "list-rules", "zero", "check", "version", "help"})
+#: Commands with a rule, and those of them that add one.
+_WITH_RULE = frozenset({"append", "insert", "replace", "delete"})
+_ADDING = frozenset({"append", "insert"})
+
+
+class Store(NamedTuple):
+    """Tables that the kernel keeps apart from others: those of one family and flavour."""
+
+    family: Family
+    #: True for iptables-legacy, in texts with rules of both flavours.
+    legacy: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -49,9 +64,14 @@ class Rule:
     spec: Spec
     table: str
     chain: str
-    family: Family
-    #: `iptables` or `ip6tables` for a command; None for a line of iptables-restore.
+    store: Store
+    #: The tool of a command, such as `iptables-legacy`; None for a line of iptables-restore.
     program: str | None = None
+
+    @property
+    def family(self) -> Family:
+        """The family of its connections."""
+        return self.store.family
 
     @property
     def place(self) -> str:
@@ -64,20 +84,16 @@ class Rule:
         return self.spec.comment
 
     def key(self) -> object:
-        """What a rule must have in common with another to be deleted in its stead."""
+        """What two rules have in common of which `-D` with either deletes the other."""
         spec = self.spec
         return (
-            spec.destination,
-            spec.source,
-            spec.protocol,
-            spec.incoming,
-            spec.outgoing,
+            tuple(sorted(spec.header.items())),
             spec.target,
             spec.goto,
             spec.inverted,
-            tuple((match.name, match.unprinted, tuple(match.options)) for match in spec.matches),
+            tuple(spec.matches),
             spec.unprinted,
-            tuple(sorted((name, tuple(given)) for name, given in spec.values.items())),
+            tuple(sorted(spec.values.items())),
         )
 
 
@@ -99,205 +115,334 @@ class Table:
 
     name: str
     chains: dict[str, Chain] = field(default_factory=dict)
-    #: True where the text has the kernel's own chains: then nothing else leads into the others.
+    #: True if the text has the kernel's own chains: then nothing else leads into the others.
     whole: bool = False
-    #: True where lines without a program's name made it: others may lead into its chains.
+    #: True if lines without a program's name made it: others may lead into its chains.
     fragment: bool = False
 
 
+@dataclass(slots=True)
 class Ruleset:
-    """The tables of a text."""
+    """The tables of a text. `saved` is true for the form of iptables-save."""
 
-    def __init__(self, text: str, family: Family | None, log: Log) -> None:
-        self.log = log
-        self.tables: dict[tuple[Family, str], Table] = {}
-        self.saved = False
-        self._family = family
-        self._open: tuple[str, int, str] | None = None
-        self._flavours: dict[str, int] = {}
-        self._both = False
-        self._mixed = False
-        #: Chains and rules that commands for whole tables may go through, and pairs that lists may make.
-        self._visits = _MOST_VISITS + _VISITS * len(text)
-        self._pairs = _MOST_PAIRS + len(text) // _PAIR
-        pending: list[tuple[Line, Spec]] = []
-        for line in lines.read(text):
-            self._line(line, pending)
-        self._end(pending)
-        if not pending and log.findings:
-            # Words that a shell might know, and not one rule.
-            log.accept = False
-        self._fragments(pending)
-        self.rules = sum(
-            len(chain.rules) for table in self.tables.values() for chain in table.chains.values()
+    stores: dict[Store, dict[str, Table]] = field(default_factory=dict)
+    saved: bool = False
+
+    @property
+    def chains(self) -> Iterable[Chain]:
+        """All chains."""
+        return (
+            chain
+            for tables in self.stores.values()
+            for table in tables.values()
+            for chain in table.chains.values()
         )
 
-    # -- lines
+    @property
+    def count(self) -> int:
+        """How many rules there are."""
+        return sum(len(chain.rules) for chain in self.chains)
 
-    def _end(self, pending: Sequence[tuple[Line, Spec]]) -> None:
-        """A table that is still open where the text ends, or another table begins."""
-        if self._open is not None:
-            self._missing_commit(pending)
 
-    def _line(self, line: Line, pending: list[tuple[Line, Spec]]) -> None:
-        if line.flavour:
-            self._flavour(line)
+def read_tables(text: str, family: Family | None, log: Log) -> Ruleset:
+    """The tables of a text. `family` is that of rules which do not say theirs."""
+    commands = _Commands(log)
+    for line in lines.read(text):
+        commands.add(line)
+    commands.end()
+    pending = commands.pending
+    if not pending and log.findings:
+        # Words that a shell might know, and not one rule.
+        log.accept = False
+    default: tuple[Family, ...] = (family or Family.IPV4,)
+    if family is None and commands.both:
+        default = tuple(Family)
+    elif family is None and not any(line.program for line, _ in pending):
+        default = (_inferred(pending),)
+    bare = _inferred_table(pending)
+    mixed = commands.note_flavours()
+    run = _Run(log, len(text))
+    stores = {(each, legacy): Store(each, legacy) for each in Family for legacy in (False, True)}
+    for line, spec in pending:
+        name = spec.table or (bare if line.program is None else "filter")
+        if name not in BUILTIN:
+            if not line.restored:
+                _unparsable(log, line, f"there is no table {shown(name)}")
+            continue
+        families = default
+        if spec.family is not None:
+            families = (spec.family,)
+        elif line.program is not None:
+            families = (_FAMILIES[line.program],)
+        for each in families:
+            run.command(line, spec, stores[each, mixed and line.flavour == "legacy"], name)
+    return Ruleset(run.stores, commands.saved)
+
+
+def _unparsable(log: Log, line: Line, message: str) -> None:
+    log.refuse("unparsable-line", line.number, line.text, message)
+    log.cannot(line.number, line.text, "unparsable-line", message)
+
+
+class _Commands:
+    """The lines of a text as commands, and what is wrong with the text as a whole."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.pending: list[tuple[Line, Spec]] = []
+        self.saved = self.both = False
+        #: The line of the table that was begun and not committed.
+        self._open: Line | None = None
+        #: For iptables-legacy, and for the other flavour, the first line with a rule.
+        self._flavours: dict[bool, Line] = {}
+
+    def add(self, line: Line) -> None:
+        """Take the next line."""
         match line.kind:
             case Kind.RULE:
-                self._rule(line, pending)
+                self._rule(line)
             case Kind.PROBLEM:
                 self._problem(line)
             case Kind.HEADER:
-                self._both |= "both" in line.words
+                self.both |= "both" in line.words
             case Kind.TABLE:
                 self.saved = True
-                self._end(pending)
-                name = line.words[0]
-                self._open = (name, line.number, line.text)
-                if name not in BUILTIN:
-                    self._unparsable(line, f"there is no table {name[:40]}")
+                self.end()
+                self._open = line
+                if line.words[0] not in BUILTIN:
+                    _unparsable(self._log, line, f"there is no table {shown(line.words[0])}")
             case Kind.COMMIT:
                 if self._open is None:
                     self._partial(line, "COMMIT without a table before it")
                 self._open = None
             case Kind.DECLARE:
-                if self._open is None:
-                    self._partial(line, "a chain of an unknown table: the beginning is missing")
-                elif not line.words:
-                    self._unparsable(line, "a chain without a name")
-                else:
-                    pending.append((line, grammar.Spec(table=self._open[0])))
+                self._declare(line)
 
-    def _rule(self, line: Line, pending: list[tuple[Line, Spec]]) -> None:
+    def _rule(self, line: Line) -> None:
         try:
             spec = grammar.parse(line.words)
         except grammar.Unparsable as error:
-            self._unparsable(line, str(error))
+            _unparsable(self._log, line, str(error))
             return
-        if spec.family and line.restored:
-            self._both = True
-        if line.restored and self._open is not None:
-            spec.table = self._open[0]
-        pending.append((line, spec))
+        if line.restored:
+            self.both |= spec.family is not None
+            if self._open is not None:
+                spec.table = self._open.words[0]
+        self._flavours.setdefault(line.flavour == "legacy", line)
+        self.pending.append((line, spec))
 
-    def _declare(self, line: Line, table: Table) -> None:
-        name, policy = line.words[0], line.words[1] if len(line.words) > 1 else "-"
-        chain = table.chains.get(name)
-        builtin = name in BUILTIN[table.name]
-        if chain is None or not builtin:
-            # Naming a chain empties it.
-            table.chains[name] = chain = Chain(name, line=line.number)
-        if builtin:
-            chain.policy = policy
-            table.whole = True
+    def _declare(self, line: Line) -> None:
+        if self._open is None:
+            self._partial(line, "a chain of an unknown table: the beginning is missing")
+        elif not line.words:
+            _unparsable(self._log, line, "a chain without a name")
+        else:
+            name, *policy = line.words
+            self.pending.append((line, grammar.Spec("declare", name, policy, self._open.words[0])))
 
-    def _missing_commit(self, pending: Sequence[tuple[Line, Spec]]) -> None:
-        name, number, text = self._open or ("", 0, "")
-        inside = [line.text for line, _ in pending if line.number > number]
-        self.log.accept = False
-        self.log.find(
+    def end(self) -> None:
+        """Report a table that is still open where the text ends, or another table begins."""
+        begin, self._open = self._open, None
+        if begin is None:
+            return
+        inside = [line.text for line, _ in self.pending if line.number > begin.number]
+        self._log.accept = False
+        self._log.find(
             "missing-commit",
-            Severity.ERROR,
-            number,
-            text,
-            f"table {shown(name)} has no COMMIT: iptables-restore would load 0 of its {len(inside)} lines, "
-            "and the text may have been cut off",
-            (text, *inside, "COMMIT") if len(inside) <= _MOST_SHOWN else (),
+            ERROR,
+            begin.number,
+            begin.text,
+            f"table {shown(begin.words[0])} has no COMMIT: iptables-restore would load 0 of its "
+            f"{len(inside)} lines, and the text may have been cut off",
+            (begin.text, *inside, "COMMIT") if len(inside) <= _MOST_SHOWN else (),
         )
-        self._open = None
 
     def _problem(self, line: Line) -> None:
-        severity = Severity.ERROR if line.lost or line.code == "unparsable-line" else Severity.WARNING
+        severity = ERROR if line.lost or line.code == "unparsable-line" else WARNING
         if line.code == "shell-construct" and "is no rule" in line.message:
-            severity = Severity.INFO
-        self.log.find(line.code, severity, line.number, line.text, line.message)
+            severity = INFO
+        self._log.find(line.code, severity, line.number, line.text, line.message)
         if line.lost:
-            self.log.accept = False
-            self.log.cannot(line.number, line.text, line.code, line.message)
-
-    def _unparsable(self, line: Line, message: str) -> None:
-        self.log.accept = False
-        self.log.find("unparsable-line", Severity.ERROR, line.number, line.text, message)
-        self.log.cannot(line.number, line.text, "unparsable-line", message)
+            self._log.accept = False
+            self._log.cannot(line.number, line.text, line.code, line.message)
 
     def _partial(self, line: Line, message: str) -> None:
-        self.log.find("partial-dump", Severity.WARNING, line.number, line.text, message)
+        self._log.find("partial-dump", WARNING, line.number, line.text, message)
 
-    def _flavour(self, line: Line) -> None:
-        self._flavours.setdefault(line.flavour or "", line.number)
-        if len(self._flavours) > 1 and not self._mixed:
-            self._mixed = True
-            self.log.find(
-                "mixed-backends",
-                Severity.ERROR,
-                line.number,
-                line.text,
-                "rules of iptables-legacy and of iptables-nft in one text: the kernel runs both, and the "
-                "first NAT rule that maps a connection wins, in no order that a text tells; import each "
-                "alone",
-            )
+    def note_flavours(self) -> bool:
+        """True for rules of both flavours, which is reported."""
+        if len(self._flavours) < 2:
+            return False
+        line = max(self._flavours.values(), key=lambda line: line.number)
+        self._log.find(
+            "mixed-backends",
+            ERROR,
+            line.number,
+            line.text,
+            "rules of iptables-legacy and of iptables-nft, which plain iptables mostly is, in one text: the "
+            "kernel runs both, and no text says which of them maps a connection first; import each alone",
+        )
+        return True
+
+
+class _Run:
+    """Carries out commands. `size` is that of the text, which bounds what they may take."""
+
+    def __init__(self, log: Log, size: int) -> None:
+        self._log = log
+        self.stores: dict[Store, dict[str, Table]] = {}
+        #: Chains and rules that commands for whole tables may go through, and pairs that lists may make.
+        self._visits = _MOST_VISITS + _VISITS * size
+        self._pairs = _MOST_PAIRS + size // _PAIR
+
+    def command(self, line: Line, spec: Spec, store: Store, name: str) -> None:
+        """Carry out a command on a table."""
+        if spec.command in _IDLE:
+            return
+        if spec.command == "":
+            _unparsable(self._log, line, "a rule without -A, -I, -R or -D")
+            return
+        table = self.stores[store].get(name) if store in self.stores else None
+        if table is None:
+            table = self.stores.setdefault(store, {})[name] = Table(name)
+        table.fragment |= spec.command != "declare" and (line.restored or line.program is None)
+        if spec.command in _WITH_RULE:
+            self._with_rule(line, spec, store, table)
+        else:
+            self._with_chain(line, spec, table)
+
+    def _with_chain(self, line: Line, spec: Spec, table: Table) -> None:
+        match spec.command:
+            case "declare":
+                self._declare(line, spec, table)
+            case "new-chain":
+                self._new_chain(line, spec.chain, table)
+            case "flush":
+                for each in self._named(line, spec, table):
+                    each.rules.clear()
+            case "delete-chain":
+                for each in self._named(line, spec, table):
+                    if not each.rules and each.name not in BUILTIN[table.name]:
+                        del table.chains[each.name]
+            case "policy":
+                _chain(table, line, spec.chain).policy = spec.words[0] if spec.words else "ACCEPT"
+                table.whole |= line.program is None and not line.restored
+            case "rename-chain" if spec.words and spec.chain in table.chains:
+                self._rename(line, table.chains[spec.chain], spec.words[0], table)
+
+    def _named(self, line: Line, spec: Spec, table: Table) -> Collection[Chain]:
+        """The chain that a command names, if it is there; all for a command that names none."""
+        if spec.chain:
+            return [table.chains[spec.chain]] if spec.chain in table.chains else []
+        return list(table.chains.values()) if self._may_visit(len(table.chains), line) else []
+
+    def _may_visit(self, count: int, line: Line) -> bool:
+        """False if commands have gone through all chains of a table too many times."""
+        self._visits -= count
+        if self._visits < 0:
+            _unparsable(self._log, line, "too many commands that go through all chains of a table")
+        return self._visits >= 0
+
+    # -- chains
+
+    def _declare(self, line: Line, spec: Spec, table: Table) -> None:
+        builtin = spec.chain in BUILTIN[table.name]
+        chain = table.chains.get(spec.chain)
+        if chain is None or not builtin:
+            # Naming a chain empties it.
+            chain = table.chains[spec.chain] = Chain(spec.chain, line=line.number)
+        if builtin:
+            chain.policy = spec.words[0] if spec.words else "-"
+            table.whole = True
+
+    def _new_chain(self, line: Line, name: str, table: Table) -> None:
+        if name not in table.chains or not table.chains[name].declared:
+            table.chains[name] = Chain(name, line=line.number)
+        elif not line.restored:
+            message = f"chain {shown(name)} is there already"
+            self._log.find("duplicate-rules", INFO, line.number, line.text, message)
+
+    def _rename(self, line: Line, chain: Chain, name: str, table: Table) -> None:
+        count = sum(len(each.rules) for each in table.chains.values())
+        if not self._may_visit(len(table.chains) + count, line):
+            return
+        old, chain.name = chain.name, name
+        table.chains[name] = table.chains.pop(old)
+        for other in table.chains.values():
+            for rule in other.rules:
+                if rule.spec.target == old:
+                    rule.spec.target = name
 
     # -- rules
 
-    def _families(self, line: Line, spec: Spec | None) -> tuple[Family, ...]:
-        if spec is not None and spec.family is not None:
-            wanted = Family.IPV4 if spec.family == "ipv4" else Family.IPV6
-            return (wanted,)
-        if line.program is not None:
-            return (_FAMILIES[line.program],)
-        if self._family is not None:
-            return (self._family,)
-        return self._default
+    def _with_rule(self, line: Line, spec: Spec, store: Store, table: Table) -> None:
+        rules = self._rules(line, spec, store, table.name)
+        for rule in rules:
+            self._check_chain(table, line, rule)
+        found = _chain(table, line, spec.chain).rules
+        if spec.command == "delete" and spec.words:
+            # Scripts delete what may not be there; the text alone cannot say.
+            at = self._position(line, spec, len(found)) if found or decimal(spec.words[0]) is None else None
+            if at is not None:
+                found.delete(at)
+            return
+        for rule in rules:
+            match spec.command:
+                case "append":
+                    found.append(rule)
+                case "insert":
+                    if (at := self._position(line, spec, len(found) + 1)) is not None:
+                        found.insert(at, rule)
+                case "replace":
+                    if (at := self._position(line, spec, len(found))) is not None:
+                        found.replace(at, rule)
+                case _:
+                    found.delete_like(rule)
 
-    _default: tuple[Family, ...] = (Family.IPV4,)
+    def _position(self, line: Line, spec: Spec, most: int) -> int | None:
+        """The position of a command, from 0; None for none of those up to `most`, which is reported."""
+        text = spec.words[0] if spec.words else "1" if spec.command == "insert" else ""
+        position = decimal(text)
+        if position is not None and 1 <= position <= most:
+            return position - 1
+        reason = "the position is no number" if position is None else "there is no rule at that position"
+        _unparsable(self._log, line, reason)
+        return None
 
-    def _fragments(self, pending: list[tuple[Line, Spec]]) -> None:
-        """Carry out the commands: what a line leaves open is known when all have been read."""
-        if self._both:
-            self._default = tuple(Family)
-        elif self._family is None and not any(line.program for line, _ in pending):
-            self._default = (_inferred(pending),)
-        bare = _inferred_table(pending)
-        for line, spec in pending:
-            table_name = spec.table or (bare if line.program is None else "filter")
-            if table_name not in BUILTIN:
-                if not line.restored:
-                    self._unparsable(line, f"there is no table {shown(table_name)}")
-                continue
-            for family in self._families(line, spec):
-                if line.kind is Kind.DECLARE:
-                    self._declare(line, self._table(family, table_name))
-                else:
-                    self._run(line, spec, family, table_name)
-
-    def _table(self, family: Family, name: str) -> Table:
-        table = self.tables.get((family, name))
-        if table is None:
-            table = self.tables[family, name] = Table(name)
-        return table
-
-    def _chain(self, table: Table, line: Line, name: str) -> Chain:
-        """The chain that a command names; made where the text does not have it."""
-        chain = table.chains.get(name)
-        if chain is not None:
-            return chain
-        builtin = name in BUILTIN.get(table.name, ())
-        chain = table.chains[name] = Chain(name, declared=builtin, line=line.number)
-        if builtin:
-            chain.policy = "ACCEPT"
-        return chain
+    def _rules(self, line: Line, spec: Spec, store: Store, table: str) -> Sequence[Rule]:
+        """One rule for each pair of the addresses that it lists, as iptables makes them."""
+        program = None if line.restored else line.tool
+        source, destination = spec.get("source"), spec.get("destination")
+        if "," not in source and "," not in destination:
+            words = tuple(line.words)
+            return [Rule(line.number, line.text, words, spec, table, spec.chain, store, program)]
+        sources, destinations = source.split(","), destination.split(",")
+        pairs = len(sources) * len(destinations)
+        self._pairs -= pairs
+        if pairs > _MOST_PAIRS or self._pairs < 0:
+            most = f"{_MOST_PAIRS} pairs" if pairs > _MOST_PAIRS else "pairs than the text is long, in all,"
+            _unparsable(self._log, line, f"a rule for more than {most} of addresses")
+            return ()
+        headers = [{**spec.header, "source": s, "destination": d} for s in sources for d in destinations]
+        words = tuple(line.words)
+        return [
+            Rule(
+                line.number, line.text, words, replace(spec, header=header), table, spec.chain, store, program
+            )
+            for header in headers
+        ]
 
     def _check_chain(self, table: Table, line: Line, rule: Rule) -> None:
-        """Say where a rule goes into a chain that is not there."""
+        """Report a rule for a chain that is not there."""
         name = rule.chain
         if name in table.chains or name in BUILTIN[table.name]:
             return
-        adds = rule.spec.command in {"append", "insert"}
+        adds = rule.spec.command in _ADDING
         if name in _ANYWHERE:
-            right_table = "mangle" if rule.spec.target in {"MARK", "CONNMARK"} else "nat"
-            self.log.find(
+            right_table = "mangle" if rule.spec.target in _MARK_TARGETS else "nat"
+            self._log.find(
                 "wrong-table",
-                Severity.ERROR,
+                ERROR,
                 line.number,
                 line.text,
                 f"table {table.name} has no chain {name}, so that iptables refuses the rule and 0 % of "
@@ -308,9 +453,9 @@ class Ruleset:
             )
             return
         partial = line.program is None or line.restored
-        self.log.find(
+        self._log.find(
             "partial-dump" if partial else "undefined-chain",
-            Severity.WARNING if partial else Severity.ERROR,
+            WARNING if partial else ERROR,
             line.number,
             line.text,
             f"chain {shown(name)} of table {shown(table.name)} is made nowhere in the text"
@@ -318,143 +463,23 @@ class Ruleset:
             corrections.declared(rule, name) if adds and not partial else (),
         )
 
-    def _run(self, line: Line, spec: Spec, family: Family, table_name: str) -> None:
-        command = spec.command
-        if command in {"list", "list-rules", "zero", "check", "version", "help"}:
-            return
-        if command == "":
-            self._unparsable(line, "a rule without -A, -I, -R or -D")
-            return
-        table = self._table(family, table_name)
-        table.fragment |= line.restored or line.program is None
-        name = spec.chain
-        if command in {"append", "insert", "replace", "delete"}:
-            rules = self._expanded(line, spec, family, table_name, name)
-            for rule in rules:
-                self._check_chain(table, line, rule)
-            chain = self._chain(table, line, name)
-            if command == "delete" and spec.words:
-                self._delete_at(chain, spec, line)
-                return
-            for rule in rules:
-                self._place(chain, rule, spec, line)
-        elif command == "new-chain":
-            if name in table.chains and table.chains[name].declared:
-                if not line.restored:
-                    self.log.find(
-                        "duplicate-rules",
-                        Severity.INFO,
-                        line.number,
-                        line.text,
-                        f"chain {shown(name)} is there already",
-                    )
-            else:
-                table.chains[name] = Chain(name, line=line.number)
-        elif command == "flush":
-            chains = [table.chains[name]] if name in table.chains else [] if name else table.chains.values()
-            if name or self._may_visit(len(chains), line):
-                for chain in chains:
-                    chain.rules.clear()
-        elif command == "delete-chain" and (name or self._may_visit(len(table.chains), line)):
-            gone = [name] if name else [n for n, c in table.chains.items() if not c.rules]
-            for each in gone:
-                chain_gone = table.chains.get(each)
-                if chain_gone is not None and not chain_gone.rules and each not in BUILTIN[table_name]:
-                    del table.chains[each]
-        elif command == "policy":
-            chain = self._chain(table, line, name)
-            chain.policy = spec.words[0] if spec.words else "ACCEPT"
-            table.whole |= line.program is None and not line.restored
-        elif command == "rename-chain" and spec.words and name in table.chains:
-            count = sum(len(chain.rules) for chain in table.chains.values())
-            if self._may_visit(len(table.chains) + count, line):
-                chain = table.chains.pop(name)
-                chain.name = spec.words[0]
-                table.chains[chain.name] = chain
-                for other in table.chains.values():
-                    for rule in other.rules:
-                        if rule.spec.target == name:
-                            rule.spec.target = chain.name
 
-    def _may_visit(self, count: int, line: Line) -> bool:
-        """False where commands have gone through all chains of a table too many times."""
-        self._visits -= count
-        if self._visits < 0:
-            self._unparsable(line, "too many commands that go through all chains of a table")
-        return self._visits >= 0
-
-    def _expanded(self, line: Line, spec: Spec, family: Family, table: str, chain: str) -> tuple[Rule, ...]:
-        """One rule for each pair of the addresses that it lists, as iptables makes them."""
-        program = None if line.restored else line.tool
-        if "," not in spec.destination and "," not in spec.source:
-            return (Rule(line.number, line.text, tuple(line.words), spec, table, chain, family, program),)
-        from dataclasses import replace
-
-        words = tuple(line.words)
-        sources, destinations = spec.source.split(","), spec.destination.split(",")
-        pairs = len(sources) * len(destinations)
-        if pairs > _MOST_PAIRS:
-            self._unparsable(line, f"a rule for more than {_MOST_PAIRS} pairs of addresses")
-            return ()
-        self._pairs -= pairs
-        if self._pairs < 0:
-            self._unparsable(line, "more pairs of addresses in all than a text of this length may make")
-            return ()
-        return tuple(
-            Rule(
-                line.number,
-                line.text,
-                words,
-                replace(spec, source=source, destination=destination),
-                table,
-                chain,
-                family,
-                program,
-            )
-            for source in sources
-            for destination in destinations
-        )
-
-    def _place(self, chain: Chain, rule: Rule, spec: Spec, line: Line) -> None:
-        position = 1
-        if spec.words:
-            found = decimal(spec.words[0])
-            if found is None:
-                self._unparsable(line, "the position is no number")
-                return
-            position = found
-        match spec.command:
-            case "append":
-                chain.rules.append(rule)
-            case "insert":
-                if not 1 <= position <= len(chain.rules) + 1:
-                    self._unparsable(line, f"position {position} is beyond the end of the chain")
-                    return
-                chain.rules.insert(position - 1, rule)
-            case "replace":
-                if not spec.words or not 1 <= position <= len(chain.rules):
-                    self._unparsable(line, "there is no rule at that position")
-                    return
-                chain.rules.replace(position - 1, rule)
-            case _:
-                # Scripts delete what may not be there; the text alone cannot tell.
-                chain.rules.delete_like(rule)
-
-    def _delete_at(self, chain: Chain, spec: Spec, line: Line) -> None:
-        position = decimal(spec.words[0])
-        if position is None or not 1 <= position <= len(chain.rules):
-            if chain.rules or position is None:
-                self._unparsable(line, "there is no rule at that position")
-            return
-        chain.rules.delete(position - 1)
+def _chain(table: Table, line: Line, name: str) -> Chain:
+    """The chain that a command names; made if the text does not have it."""
+    chain = table.chains.get(name)
+    if chain is None:
+        builtin = name in BUILTIN[table.name]
+        policy = "ACCEPT" if builtin else None
+        chain = table.chains[name] = Chain(name, policy=policy, declared=builtin, line=line.number)
+    return chain
 
 
 def _inferred(pending: Iterable[tuple[Line, Spec]]) -> Family:
-    """The family of a text that does not say its own: IPv6 where all addresses are."""
+    """The family of a text that does not say its own: IPv6 if all addresses are."""
     six = False
     for _, spec in pending:
         values = (word for words in spec.values.values() for each in words for word in each)
-        for text in (spec.source, spec.destination, *values):
+        for text in (*spec.header.values(), *values):
             family = family_of(text)
             if family is Family.IPV4:
                 return Family.IPV4
@@ -470,7 +495,7 @@ def _inferred_table(pending: Iterable[tuple[Line, Spec]]) -> str:
             continue
         if spec.target in _NAT_TARGETS:
             return "nat"
-        if spec.target in {"MARK", "CONNMARK"}:
+        if spec.target in _MARK_TARGETS:
             found = "mangle"
         elif spec.chain in {"PREROUTING", "POSTROUTING"} and found == "filter":
             found = "nat"

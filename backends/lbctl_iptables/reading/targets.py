@@ -1,195 +1,165 @@
-"""What the target of one rule does to a connection that the rule takes."""
+"""What the target of one rule does to a connection that matches the rule."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from lbctl.model import MAX_SLOTS, Family
 from lbctl_iptables.reading.grammar import UNPRINTED_REASON
 from lbctl_iptables.reading.options import TARGETS
 from lbctl_iptables.reading.values import BadValue, addresses, bits_of, family_of, masked, ports
+from lbctl_netfilter.conditions import BITS, address
 from lbctl_netfilter.ir import Act, Opaque, SetMark
 from lbctl_netfilter.marks import EVERY_BIT, Marking
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from lbctl_iptables.reading.grammar import Values
     from lbctl_iptables.reading.ruleset import Rule as Read
     from lbctl_netfilter.ir import Rule
 
 #: Endpoints that the ranges of a text may make in all.
 MOST_RANGED = 1 << 16
-_MASKS = ("nfmask", "ctmask")
 _WHOLE = Fraction(1)
-_DROPS = frozenset({"DROP", "QUEUE", "REJECT", "MIRROR"})
+#: Targets that give connections another address or port, each with what it is called in a service.
+_NAT: Mapping[str, str] = {
+    "DNAT": "dnat", "REDIRECT": "redirect", "SNAT": "snat", "MASQUERADE": "snat", "BALANCE": "snat",
+    "SAME": "snat",
+}  # fmt: skip
+_REMOVED = frozenset({"BALANCE", "SAME"})
 #: Targets that pick, or send connections elsewhere, in ways that are not followed.
 _PICKING: Mapping[str, str] = {
     "HMARK": "it marks by a hash of the packet",
     "CLUSTERIP": "it chooses a host of a cluster by a hash",
     "TPROXY": "it hands connections to a proxy of this host",
     "NFQUEUE": "it hands packets to a program",
+    "QUEUE": "it hands packets to a program",
     "TEE": "it sends a copy of packets elsewhere",
     "NETMAP": "it maps whole networks, address by address",
 }
-#: Targets behind which the next rule is asked, and which change no share.
-_PASSING = frozenset(
-    [
-        "LOG",
-        "NFLOG",
-        "ULOG",
-        "TRACE",
-        "CT",
-        "NOTRACK",
-        "CHECKSUM",
-        "CLASSIFY",
-        "CONNSECMARK",
-        "SECMARK",
-        "DSCP",
-        "ECN",
-        "HL",
-        "LED",
-        "RATEEST",
-        "SET",
-        "TCPMSS",
-        "TCPOPTSTRIP",
-        "TOS",
-        "TTL",
-        "AUDIT",
-        "IDLETIMER",
-    ]
-)
+#: Targets that do not change what becomes of a connection.
+_PASSING = {
+    "LOG", "NFLOG", "ULOG", "TRACE", "CT", "NOTRACK", "CHECKSUM", "CLASSIFY", "CONNSECMARK", "SECMARK",
+    "DSCP", "ECN", "HL", "LED", "RATEEST", "SET", "TCPMSS", "TCPOPTSTRIP", "TOS", "TTL", "AUDIT", "IDLETIMER",
+}  # fmt: skip
+_VERDICTS: Mapping[str, Act] = {
+    **dict.fromkeys(("", *_PASSING), Act.GO_ON),
+    **dict.fromkeys(("DROP", "REJECT", "MIRROR"), Act.DROP),
+    "ACCEPT": Act.ACCEPT,
+    "RETURN": Act.RETURN,
+}
 
 
 def lower(rule: Rule, read: Read, chains: Mapping[str, str], room: int) -> None:
     """Set what a rule does. `chains` are its table's, by name; ranges may make `room` endpoints."""
-    target = read.spec.target
-    rule.target = target
+    target = rule.target = read.spec.target
     if target in chains:
         rule.act = Act.GOTO if read.spec.goto else Act.JUMP
         rule.target = chains[target]
-    elif target == "" or target in _PASSING:
-        rule.act = Act.GO_ON
-    elif target == "RETURN":
-        rule.act = Act.RETURN
-    elif target in {"DNAT", "REDIRECT", "SNAT", "MASQUERADE", "BALANCE", "SAME"}:
-        _nat(rule, read, target, room)
-    elif read.spec.unprinted and target not in _PASSING | _DROPS | {"ACCEPT"}:
-        rule.act = Act.UNKNOWN
-        _unknown(rule, "unsupported-target", target, UNPRINTED_REASON)
+    elif (verdict := _VERDICTS.get(target)) is not None:
+        rule.act = verdict
+    elif target in _NAT:
+        rule.act, rule.action = Act.TO, _NAT[target]
+        _nat(rule, read, room)
+    elif read.spec.unprinted:
+        _not_modelled(rule, UNPRINTED_REASON)
     elif target in {"MARK", "CONNMARK"}:
-        _marking(rule, read, target)
-    elif target == "ACCEPT":
-        rule.act = Act.ACCEPT
-    elif target in _DROPS:
-        rule.act = Act.DROP
+        _mark(rule, read)
     elif target in TARGETS:
-        rule.act = (
-            Act.DROP if target == "NFQUEUE" and "queue-balance" not in read.spec.values else Act.UNKNOWN
-        )
-        if rule.act is Act.UNKNOWN:
-            rule.remarks += ("elsewhere",) if target in _PICKING else ()
-            reason = _PICKING.get(target, "its effect on balancing is not modelled")
-            _unknown(rule, "unsupported-target", target, reason)
+        rule.remarks += ("elsewhere",) if target in _PICKING else ()
+        _not_modelled(rule, _PICKING.get(target, "its effect on balancing is not modelled"))
     else:
         rule.act = Act.UNKNOWN
         rule.remarks += ("undefined-chain",)
 
 
-def _unknown(rule: Rule, code: str, what: str, reason: str) -> None:
+def _not_modelled(rule: Rule, reason: str) -> None:
+    rule.act = Act.UNKNOWN
+    _unknown(rule, "unsupported-target", reason)
+
+
+def _unknown(rule: Rule, code: str, reason: str) -> None:
     rule.remarks += (code,)
-    rule.opaque = rule.opaque or Opaque(what, reason)
+    rule.opaque = rule.opaque or Opaque(rule.target, reason)
 
 
-def _nat(rule: Rule, read: Read, target: str, room: int) -> None:
-    values = read.spec.values
-    rule.act = Act.TO
-    if target in {"BALANCE", "SAME"}:
-        _unknown(rule, "unsupported-target", target, "no longer in iptables")
-        return
-    rule.action = {"REDIRECT": "redirect", "DNAT": "dnat"}.get(target, "snat")
-    if read.spec.unprinted:
-        _unknown(rule, "unsupported-target", target, UNPRINTED_REASON)
-        return
-    random = "random" in values
-    if room <= 0 and any("-" in word for given in values.values() for words in given for word in words):
-        _unknown(rule, "unsupported-target", target, f"ranges of more than {MOST_RANGED} endpoints in all")
-        return
-    if target in {"REDIRECT", "MASQUERADE"}:
-        given = values.get("to-ports") or [("",)]
-        text = given[0][0]
-        if target == "MASQUERADE":
-            rule.to = (("masquerade", _WHOLE),)
-            return
-        if not text:
-            # The address is this host's, the port stays.
-            rule.to = (("local", _WHOLE),)
-            return
-        _ports(rule, "", text, random)
-        return
-    option = "to-destination" if target == "DNAT" else "to-source"
-    given = values.get(option, [])
-    if not given:
-        _unknown(rule, "unparsable-line", target, f"--{option} is missing")
-        return
-    if len(given) > 1:
-        rule.remarks += ("dnat-range" if target == "DNAT" else "snat-pool",)
+# -- translations
+
+
+def _nat(rule: Rule, read: Read, room: int) -> None:
+    values, target = read.spec.values, rule.target
+    option = {"DNAT": "to-destination", "SNAT": "to-source"}.get(target, "to-ports")
+    given = values.get(option, ())
+    text = given[0][0] if given else ""
+    if target in _REMOVED:
+        _unknown(rule, "unsupported-target", "no longer in iptables")
+    elif read.spec.unprinted:
+        _unknown(rule, "unsupported-target", UNPRINTED_REASON)
+    elif room <= 0 and "-" in text:
+        _unknown(rule, "unsupported-target", f"ranges of more than {MOST_RANGED} endpoints in all")
+    elif target == "MASQUERADE":
+        rule.to = (("masquerade", _WHOLE),)
+    elif target == "REDIRECT":
+        # The address is this host's; without a port, the port stays.
+        rule.to = _with_ports(rule, [""], text, values) if text else (("local", _WHOLE),)
+    elif not given:
+        _unknown(rule, "unparsable-line", f"--{option} is missing")
+    elif len(given) > 1:
+        rule.remarks += (_RANGES[target],)
         rule.opaque = rule.opaque or Opaque(
             target, f"more than one --{option}: iptables takes one since Linux 2.6.11"
         )
-        return
-    _address(rule, read, given[0][0], random)
+    else:
+        _translated(rule, read, text)
 
 
-def _address(rule: Rule, read: Read, text: str, random: bool) -> None:
-    """`10.0.0.1`, `10.0.0.1:80`, `10.0.0.1-10.0.0.9:80-81`, `[2001:db8::1]:80`, `:80`."""
-    family = read.family
-    address, port = text, ""
+#: Target → what is found of one that chooses from several addresses.
+_RANGES = {"DNAT": "dnat-range", "SNAT": "snat-pool"}
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """The addresses and ports of `10.0.0.1-10.0.0.9:80-81`, `[2001:db8::1]:80` or `:80`."""
     if text.startswith("["):
-        address, _, rest = text[1:].partition("]")
-        last = ""
+        first, _, rest = text[1:].partition("]")
         if rest.startswith("-["):
             last, _, rest = rest[2:].partition("]")
-            address = f"{address}-{last}"
-        port = rest.removeprefix(":")
-    elif text.count(":") == 1:
+            first = f"{first}-{last}"
+        return first, rest.removeprefix(":")
+    if text.count(":") == 1:
         address, _, port = text.partition(":")
-    elif "." in text and text.count(":") > 1:
-        _unknown(rule, "unparsable-line", rule.target, "no address")
-        return
+        return address, port
+    return text, ""
+
+
+def _translated(rule: Rule, read: Read, text: str) -> None:
+    """What DNAT and SNAT do, with `text` behind their option."""
+    family, values = read.family, read.spec.values
+    address, port = _parts(text)
     try:
         hosts = _hosts(address, family)
     except BadValue as error:
         other = family_of(address)
         if other is not None and other is not family:
-            _unknown(rule, "family-mismatch", rule.target, f"an {other} address in a rule for {family}")
+            _unknown(rule, "family-mismatch", f"an {other} address in a rule for {family}")
         else:
-            _unknown(rule, "unparsable-line", rule.target, f"{error}; names are not resolved")
+            _unknown(rule, "unparsable-line", f"{error}; names are not resolved")
+        return
+    if not hosts and not port:
+        _unknown(rule, "unparsable-line", "no address")
         return
     if len(hosts) > 1:
         rule.own_mode = "hash"
-        persistent = "persistent" in read.spec.values
-        rule.by = "source address" if persistent else "source and destination address"
-        rule.remarks += ("dnat-range" if rule.target == "DNAT" else "snat-pool",)
+        rule.by = "source address" if "persistent" in values else "source and destination address"
+        rule.remarks += (_RANGES[rule.target],)
     if not port or (rule.action == "snat" and hosts):
         # Ports of sources are no endpoints.
-        if not hosts:
-            _unknown(rule, "unparsable-line", rule.target, "no address")
         rule.to = tuple((host, Fraction(1, len(hosts))) for host in hosts)
         return
-    port = port.partition("/")[0]
-    pairs: list[tuple[str, Fraction]] = []
-    for host in hosts or ("",):
-        shown = f"[{host}]" if ":" in host else host
-        _ports(rule, f"{shown}:", port, random)
-        pairs += [(to, part / len(hosts)) for to, part in rule.to] if len(hosts) > 1 else rule.to
-        if len(rule.to) * len(hosts) > MAX_SLOTS:
-            _unknown(rule, "unsupported-target", rule.target, f"a range of more than {MAX_SLOTS} endpoints")
-            rule.to = ()
-            return
-    rule.to = tuple(pairs)
+    heads = [f"[{host}]:" if ":" in host else f"{host}:" for host in hosts or ("",)]
+    rule.to = _with_ports(rule, heads, port.partition("/")[0], values)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -197,68 +167,65 @@ def _hosts(text: str, family: Family) -> tuple[str, ...]:
     """The addresses of a range. Raise `BadValue`."""
     if not text:
         return ()
-    low, dash, high = text.partition("-")
-    first = addresses(low, family) if "/" not in low else None
-    last = addresses(high, family) if dash and "/" not in high else first
-    if first is None or last is None:
+    if "/" in text or (found := addresses(text, family)) is None:
         raise BadValue("no address")
-    begin, end = first[0][0], last[0][0]
-    if end < begin:
-        raise BadValue("a range of addresses that runs backwards")
+    [(begin, end)] = found
     count = end - begin + 1
     if count == 1 and family is Family.IPV4:
         # Which has one spelling.
-        return (low,)
+        return (text.partition("-")[0],)
     if count > MAX_SLOTS:
         raise BadValue(f"a range of {count} addresses, more than {MAX_SLOTS}")
-    make = IPv4Address if family is Family.IPV4 else IPv6Address
-    return tuple(str(make(begin + i)) for i in range(count))
+    return tuple(str(address(begin + i, BITS[family])) for i in range(count))
 
 
-def _ports(rule: Rule, head: str, text: str, random: bool) -> None:
-    low, dash, high = text.partition("-")
+def _with_ports(
+    rule: Rule, heads: Sequence[str], text: str, values: Values
+) -> tuple[tuple[str, Fraction], ...]:
+    """Endpoints with a port of a range, each as likely as the others. Note what the kernel does with it."""
     try:
-        first = ports(low)
-        last = ports(high) if dash else first
+        spans = [ports(part) for part in text.split("-", 1)]
     except BadValue as error:
-        _unknown(rule, "unparsable-line", rule.target, str(error))
-        return
-    if first is None or last is None or ":" in text or "," in text:
-        _unknown(rule, "unparsable-line", rule.target, "no port")
-        return
-    a, b = first[0][0], last[0][0]
-    if a > b or b - a >= MAX_SLOTS:
-        _unknown(rule, "unparsable-line", rule.target, "a range of ports that cannot be")
-        return
-    if a == b:
-        rule.to = ((f"{head}{a}", _WHOLE),)
-    elif random:
+        _unknown(rule, "unparsable-line", str(error))
+        return ()
+    if None in spans or ":" in text or "," in text:
+        _unknown(rule, "unparsable-line", "no port")
+        return ()
+    low, high = spans[0][0][0], spans[-1][0][1]  # type: ignore[index]
+    if low > high or high - low >= MAX_SLOTS:
+        _unknown(rule, "unparsable-line", "a range of ports that cannot be")
+        return ()
+    if low < high and "random" not in values:
+        rule.remarks += ("port-range-target",)
+        rule.ports = (low, high)
+        high = low
+    elif low < high:
         rule.own_mode = rule.own_mode or "random"
-        rule.to = tuple((f"{head}{port}", Fraction(1, b - a + 1)) for port in range(a, b + 1))
-    else:
-        if "port-range-target" not in rule.remarks:
-            rule.remarks += ("port-range-target",)
-        rule.to = ((f"{head}{a}", _WHOLE),)
-        rule.ports = (a, b)
+    count = len(heads) * (high - low + 1)
+    if count > MAX_SLOTS:
+        _unknown(rule, "unsupported-target", f"a range of more than {MAX_SLOTS} endpoints")
+        return ()
+    return tuple((f"{head}{port}", Fraction(1, count)) for head in heads for port in range(low, high + 1))
 
 
-def _marking(rule: Rule, read: Read, target: str) -> None:
+# -- marks
+
+
+def _mark(rule: Rule, read: Read) -> None:
     rule.act = Act.GO_ON
-    values = read.spec.values
-    marking: Marking | None = None
     try:
-        marking = _marking_of(values, connection=target == "CONNMARK")
+        marking = _marking(read.spec.values, connection=rule.target == "CONNMARK")
     except (ValueError, IndexError):
-        _unknown(rule, "unparsable-line", target, "a mark that is no number")
-    if marking is not None:
+        _unknown(rule, "unparsable-line", "a mark that is no number")
+        return
+    if marking is None:
+        _not_modelled(rule, "what it does to the mark is not modelled")
+    else:
         rule.marks = True
         rule.steps = (*rule.steps, SetMark(marking))
-    elif rule.opaque is None:
-        rule.act = Act.UNKNOWN
-        _unknown(rule, "unsupported-target", target, "what it does to the mark is not modelled")
 
 
-def _marking_of(values: Mapping[str, list[tuple[str, ...]]], *, connection: bool) -> Marking | None:
+def _marking(values: Values, *, connection: bool) -> Marking | None:
     """What a target does to a mark. Raise `ValueError` or `IndexError`."""
     for option, given in values.items():
         text = given[0][0] if given[0] else ""
@@ -277,9 +244,14 @@ def _marking_of(values: Mapping[str, list[tuple[str, ...]]], *, connection: bool
             case "xor-mark":
                 return Marking.bits(EVERY_BIT, bits_of(text), connection=connection)
             case "save-mark" | "restore-mark":
-                both = values["mask"][0][0] if "mask" in values else f"{EVERY_BIT:#x}"
-                of = {name: bits_of(values[name][0][0] if name in values else both) for name in _MASKS}
+                nfmask, ctmask = (
+                    bits_of(next((values[name][0][0] for name in (own, "mask") if name in values), _EVERY))
+                    for own in ("nfmask", "ctmask")
+                )
                 if option == "save-mark":
-                    return Marking(True, of["nfmask"], EVERY_BIT & ~of["ctmask"], 0)
-                return Marking(False, EVERY_BIT & ~of["nfmask"], of["ctmask"], 0)
+                    return Marking(True, nfmask, EVERY_BIT & ~ctmask, 0)
+                return Marking(False, EVERY_BIT & ~nfmask, ctmask, 0)
     return None
+
+
+_EVERY = f"{EVERY_BIT:#x}"

@@ -167,6 +167,8 @@ _PICKING = frozenset({"numgen", "jhash", "symhash"})
 #: Operators on bits, the tightest first.
 _BITWISE = {"&": 0, "and": 0, "^": 1, "xor": 1, "|": 2, "or": 2}
 _OPERATOR = frozenset({*_BITWISE, "<<", ">>", "lshift", "rshift"})
+#: Fields of bits: a packet has one state and several flags.
+_STATE, FLAGS = Field("ct state"), Field("tcp flags")
 _NO_BITS = (Element(("0",)),)
 _HEXADECIMAL = re.compile(r"0[xX][0-9A-Fa-f]{1,18}")
 _TIME = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m(?!s))?(?:(\d{1,9})s?)?(?:\d+ms)?", re.ASCII)
@@ -402,12 +404,14 @@ class Grammar:
             return self._assignment(source)
         if self._taken("vmap"):
             return Vmap(source, self._members())
-        op = "=="
-        if self._next in _RELATIONS:
+        op, relation = "==", self._next
+        if relation in _RELATIONS:
             op = _RELATIONS[self._take()]
         members: Members
         if self._next in {"{", "@"}:
             members = self._members()
+        elif source == _STATE and self._taken("!"):
+            op, members = "!=", self._listed()
         elif self._taken("!"):
             source, members = _bits_of(source, self._listed()), _NO_BITS
         elif self._next == "(":
@@ -418,6 +422,12 @@ class Grammar:
             # What `tcp flags syn / syn,ack` compares: `tcp flags & (syn|ack) == syn`.
             self._take()
             source, members = _bits_of(source, self._listed()), (Element((_joined(members),)),)
+        elif source == FLAGS and isinstance(members, tuple):
+            if relation in _RELATIONS and self._words[self._at - 1] != "}":
+                members = (Element((_joined(members),)),)
+            elif self._words[self._at - 1] != "}":
+                # Without `==`, it asks whether any of these bits is set.
+                source, op, members = _bits_of(source, members), "!=", _NO_BITS
         if self._next in _OPERATOR or self._next in {"/", "map", ":"}:
             raise UnsupportedSyntax(self._next)
         return Match(source, op, members, self._text(begin))

@@ -131,7 +131,8 @@ def _data(value: Json, depth: int) -> list[str]:
 
 
 #: Statements and expressions by their name in JSON, and their words: `$name` is an expression, `%name` stands
-#: as it is; `?name` is a number, with its name in front, and `~name` a text, if they are there.
+#: as it is; `?name` is a number, with its name in front, and `~name` a text, if they are there; `+name` is a
+#: text, or several with dots between.
 _STATEMENTS = {
     "vmap": "$key vmap $data", "jump": 'jump "%target"', "goto": 'goto "%target"',
     "mangle": "$key set $value", "counter": "counter", "log": "log", "notrack": "notrack", "last": "last",
@@ -141,13 +142,13 @@ _STATEMENTS = {
 }  # fmt: skip
 _EXPRESSIONS = {
     "map": "$key map $data", "meta": "meta %key", "payload": "%protocol %field", "ct": "ct ~dir %key",
-    "fib": "fib $flags %result", "numgen": "numgen %mode mod $mod ?offset",
+    "fib": "fib +flags %result", "numgen": "numgen %mode mod $mod ?offset",
     "jhash": "jhash $expr mod $mod ?seed ?offset", "symhash": "symhash mod $mod ?offset",
     "rt": "rt %key", "socket": "socket %key", "osf": "osf %key", "tcp option": "tcp option %name ~field",
     "ip option": "ip option %name ~field", "sctp chunk": "sctp chunk %name ~field",
     "exthdr": "exthdr %name", "ipsec": "ipsec %dir ?spnum ~family %key",
 }  # fmt: skip
-_PLACE = re.compile(r"[$%?~](\w+)")
+_PLACE = re.compile(r"[$%?~+](\w+)")
 
 
 def _filled(template: str, values: dict[str, Json], depth: int) -> list[str]:
@@ -163,6 +164,8 @@ def _filled(template: str, values: dict[str, Json], depth: int) -> list[str]:
                 made += _value(value, depth)
             case "%" if isinstance(value, str):
                 made += [part.replace(f"%{found[1]}", value)] if part[0] == '"' else value.split(" ")  # type: ignore[index]
+            case "+":
+                made += " . ".join(map(str, value if isinstance(value, list) else [value])).split(" ")
             case "?":
                 made += [found[1], str(value)] if isinstance(value, int) else []  # type: ignore[index]
             case "~":

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lbctl.model import Family
-    from lbctl_netfilter.conditions import Condition, Span, Values
+    from lbctl_netfilter.conditions import Condition, Span, Spans, Values
     from lbctl_nftables.reading.document import Table
     from lbctl_nftables.reading.syntax import Key, Members, Source
 
@@ -49,6 +49,7 @@ Entry: TypeAlias = "tuple[tuple[Condition, ...], Element]"
 Numbered: TypeAlias = "tuple[int, int, Element]"
 #: Pairs of elements that are held against each other.
 _MOST_PAIRS = 1 << 16
+_EVERY_PORT = ((0, 0xFFFF),)
 _LINKS = {"iif", "oif"}
 
 
@@ -233,6 +234,25 @@ class Lookups:
 
 def _is_wide(values: Values) -> bool:
     return single(values) is None
+
+
+def either_port(asked: Asked, entries: Sequence[Entry]) -> Spans | None:
+    """Return the ports that a set of pairs has for the source, with any destination, and the other way round.
+
+    It is how iptables-translate writes `--ports`. The kernel asks such a set once, however many of its
+    elements overlap.
+    """
+    found: dict[str, list[Span]] = {"sport": [], "dport": []}
+    if set(asked.fields) != found.keys():
+        return None
+    for conditions, _ in entries:
+        ports = {field: values for field, values in conditions if field in found and values != _EVERY_PORT}
+        if len(ports) != 1:
+            return None
+        [(field, values)] = ports.items()
+        found[field] += values  # type: ignore[arg-type]
+    sports, dports = merged(found["sport"]), merged(found["dport"])
+    return sports if sports == dports else None
 
 
 def _masked(source: Masked, field: str) -> str:

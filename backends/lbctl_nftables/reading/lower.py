@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from lbctl_netfilter.conditions import EVERY_BIT, YES, mark_of, merged
+from lbctl_netfilter.conditions import EVERY_BIT, EVERY_FLAG, YES, fact, mark_of, merged, spelled
 from lbctl_netfilter.draft import Draft
 from lbctl_netfilter.index import reach
 from lbctl_netfilter.ir import (
@@ -27,9 +27,9 @@ from lbctl_netfilter.ir import (
 from lbctl_netfilter.marks import Marking
 from lbctl_netfilter.source_nat import BACK
 from lbctl_nftables import layout
-from lbctl_nftables.reading import syntax
-from lbctl_nftables.reading.grammar import number
-from lbctl_nftables.reading.lookups import Lookups, only
+from lbctl_nftables.reading import symbols, syntax
+from lbctl_nftables.reading.grammar import FLAGS, number
+from lbctl_nftables.reading.lookups import Lookups, either_port, only
 from lbctl_nftables.reading.picks import condition_pick, pick_of, within
 from lbctl_nftables.reading.syntax import (
     ANYTHING,
@@ -37,6 +37,7 @@ from lbctl_nftables.reading.syntax import (
     Field,
     Limit,
     Lookup,
+    Masked,
     Match,
     Nat,
     Pick,
@@ -77,7 +78,7 @@ _OPAQUE: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("meta day", "meta hour", "meta time"), ("time", "it depends on the time of day")),
     **{
         name: (name, "what this header holds is not followed")
-        for name in ("comp", "frag", "hbh", "dst", "mh", "srh", "exthdr", "rt type", "rt nexthdr")
+        for name in ("frag", "hbh", "dst", "mh", "srh", "exthdr", "rt type", "rt nexthdr")
     },
     "ct label": ("label", "which labels connections have is not followed"),
     "socket": ("socket", "it depends on the sockets of this host"),
@@ -287,15 +288,23 @@ class _Lowering:
         elif (asked := self._lookups.asked(key)) is None:
             return ()
         elif len(asked.fields) > 1:
-            if match.op != "==":
+            entries = self._lookups.entries(key, members)
+            either = either_port(asked, entries)
+            if either is None and inverted:
                 raise UnsupportedSyntax(match.op)
-            if any(map(picks, self._rule.statements)) and self._lookups.overlap(key, members):
-                return self._opaque(
-                    draft, "overlap", "a packet that matches two elements picks once, not twice"
-                )
-            return [_asking(draft, conditions) for conditions, _ in self._lookups.entries(key, members)]
+            if either is None:
+                if any(map(picks, self._rule.statements)) and self._lookups.overlap(key, members):
+                    why = "a packet that matches two elements picks once, not twice"
+                    return self._opaque(draft, "overlap", why)
+                return [_asking(draft, conditions) for conditions, _ in entries]
+            ask(
+                draft, (*asked.implied, fact("port", spelled("dport", either, draft.bits), inverted=inverted))
+            )
         else:
             ask(draft, asked.implied)
+            if (bits := _flag_bits(key)) is not None:
+                draft.tcp_flags(bits, self._flags(match), inverted)
+                return (draft,)
             return self._values(draft, match, asked.implied, *asked.fields)
         return (draft,)
 
@@ -320,6 +329,13 @@ class _Lowering:
             if not inverted and not isinstance(match.members, Ref):
                 self._known[match.text] = (*implied, found)
         return (draft,)
+
+    def _flags(self, match: Match) -> list[int]:
+        """Return the values that some flags of TCP are compared with."""
+        values = [symbols.mask(FLAGS.name, text) for text in self._texts(match)]
+        if match.op not in {"==", "!="} or None in values:
+            raise UnsupportedSyntax(match.text)
+        return [value for value in values if value is not None]
 
     def _texts(self, match: Match) -> list[str]:
         return [only(element.key) for element in self._lookups.members(match.members)]
@@ -422,6 +438,13 @@ def _asking(draft: Draft, conditions: Iterable[Condition]) -> Draft:
     made = draft.fork()
     ask(made, conditions)
     return made
+
+
+def _flag_bits(key: Source) -> int | None:
+    """Return the flags of TCP that a condition is about; None for any other."""
+    if key == FLAGS:
+        return EVERY_FLAG
+    return key.mask if isinstance(key, Masked) and key.field == FLAGS else None
 
 
 def _opaque_field(name: str) -> tuple[str, str] | None:

@@ -45,13 +45,35 @@ _NAMES: Mapping[str, str] = {
     "ct original ip6 saddr": "ctorigsrc", "ct original saddr": "ctorigsrc",
     "ct original proto-dst": "ctorigdstport", "ct original proto-src": "ctorigsrcport",
     "ct status": "ctstatus", "ct direction": "ctdir", "ct helper": "helper", "skuid": "uid", "skgid": "gid",
-    "ip dscp": "dscp", "ip6 dscp": "dscp", "ip ttl": "ttl", "ip6 hoplimit": "ttl", "meta length": "length",
+    "ip dscp": "dscp", "ip6 dscp": "dscp", "ip ecn": "ecn", "ip6 ecn": "ecn",
+    "ip ttl": "ttl", "ip6 hoplimit": "ttl", "meta length": "length",
     "icmp type": "icmp-type", "icmpv6 type": "icmpv6-type", "ct original protocol": "ctproto",
-    "ether saddr": "mac", "ibrname": "bridge-iif", "obrname": "bridge-oif",
+    "ether saddr": "mac", "ibrname": "bridge-iif", "obrname": "bridge-oif", "ct expiration": "ctexpire",
+    "rtclassid": "realm", "rt classid": "realm", "dccp type": "dccp-type", "ah spi": "ahspi",
+    "esp spi": "espspi", "comp cpi": "ipcompspi", "tcp option 2 size": "mss",
+    **{
+        f"fib {address}addr . {link} type": f"{name}-type-{link}"
+        for address, name in (("d", "dst"), ("s", "src"))
+        for link in ("iif", "oif")
+    },
 }  # fmt: skip
 #: Fields of which nothing is decided before connections arrive.
 _PLAIN_FIELDS = frozenset({"dst", "dport", "src", "sport", "proto", "iif", "oif"})
-_TRANSPORTS = frozenset({"tcp", "udp", "sctp", "dccp", "udplite"})
+#: Header → the protocol that a condition on one of its fields implies.
+_IMPLIED: Mapping[str, str] = {
+    **{name: name for name in ("tcp", "udp", "sctp", "dccp", "udplite", "ah", "esp", "icmp")},
+    "comp": "ipcomp",
+    "icmpv6": "ipv6-icmp",
+}
+#: Field of which nft asks whether it is there → the fact that this is.
+_PRESENCE: Mapping[str, tuple[str, str]] = {
+    "meta ipsec": ("ipsec", "in"), "meta secpath": ("ipsec", "in"), "rt ipsec": ("ipsec", "out"),
+    "fib saddr . iif oif": ("rpfilter", "strict"), "fib saddr oif": ("rpfilter", "loose"),
+    "fib saddr . mark . iif oif": ("rpfilter", "strict,mark"),
+    "fib saddr . mark oif": ("rpfilter", "loose,mark"),
+}  # fmt: skip
+_IS_THERE: Mapping[str, bool] = {"exists": True, "1": True, "missing": False, "0": False}
+_OPTION = "tcp option "
 _FAMILY_WORDS: Mapping[Family, frozenset[str]] = {
     Family.IPV4: frozenset({"ipv4", "ip"}),
     Family.IPV6: frozenset({"ipv6", "ip6"}),
@@ -60,8 +82,9 @@ _FAMILY_WORDS: Mapping[Family, frozenset[str]] = {
 _SYMBOLS: Mapping[str, str] = {
     "ctorigsrcport": "sport", "ctstatus": "ct status", "ctdir": "ct direction", "uid": "skuid",
     "icmp-type": "icmp type", "icmpv6-type": "icmpv6 type", "ctproto": "proto", "gid": "skgid",
-    "dscp": "ip dscp", "ttl": "ip ttl",
-    "length": "meta length",
+    "dscp": "ip dscp", "ecn": "ip ecn", "ttl": "ip ttl", "length": "meta length", "realm": "rtclassid",
+    "dccp-type": "dccp type",
+    **{f"{name}-type-{link}": "dst-type" for name in ("dst", "src") for link in ("iif", "oif")},
 }  # fmt: skip
 
 
@@ -71,11 +94,14 @@ def field_of(name: str, family: Family) -> tuple[str, str | None] | None:
     header, _, what = name.partition(" ")
     if header in {"ip", "ip6"} and (header == "ip") != (family is Family.IPV4):
         return None
-    if header in _TRANSPORTS and what in {"dport", "sport"}:
-        return what, header
-    if name in {"icmp type", "icmpv6 type"}:
-        return _NAMES[name], "icmp" if header == "icmp" else "ipv6-icmp"
-    return _NAMES.get(name, name), None
+    if name.startswith(_OPTION):
+        option, *rest = what.split(" ")[1:]
+        known = symbols.span("tcp option", option)
+        name = " ".join((_OPTION.strip(), option if known is None else str(known[0]), *rest))
+    protocol = _IMPLIED.get(header)
+    if protocol is not None and what in {"dport", "sport"}:
+        return what, protocol
+    return _NAMES.get(name, name), protocol
 
 
 def ask(draft: Draft, conditions: Iterable[Condition], *, inverted: bool = False) -> None:
@@ -108,8 +134,6 @@ def _ask_words(draft: Draft, field: str, values: Words, inverted: bool) -> None:
             )
         case "ctdir":
             draft.first &= ("original" in names) is not inverted
-        case _ if field.startswith("tcp flags & ") and names == {"syn"} and "syn" in field:
-            draft.packets(first=not inverted, later=inverted)
         case _:
             draft.add(field, values, inverted)
 
@@ -117,6 +141,12 @@ def _ask_words(draft: Draft, field: str, values: Words, inverted: bool) -> None:
 def condition(field: str, texts: Iterable[str], family: Family) -> Condition | None:
     """Any of these values of a field; None where they are none of this family. Raise `UnsupportedSyntax`."""
     written = list(texts)
+    if len(written) == 1 and (there := _IS_THERE.get(written[0])) is not None:
+        option = field.removeprefix(_OPTION)
+        is_option = option != field and " " not in option
+        known = ("tcp-option", option) if is_option else _PRESENCE.get(field)
+        if known is not None:
+            return fact(*known, inverted=not there)
     if _is_number(field):
         try:
             spans = merged(span for text in written if (span := _span(field, text, family)) is not None)
@@ -131,8 +161,6 @@ def condition(field: str, texts: Iterable[str], family: Family) -> Condition | N
 
 
 def _word(field: str, text: str) -> str:
-    if field == "ct expiration" and (time := seconds(text)) is not None:
-        return str(time)
     text = symbols.canonical(_SYMBOLS.get(field, field), text)
     if field == "proto" and not set(text) <= _PROTOCOL:
         raise UnsupportedSyntax(text)
@@ -174,7 +202,8 @@ def _span(field: str, text: str, family: Family) -> Span | None:
         return low[0], high[1]
     if field in ADDRESSES:
         return _addresses(text, family)
-    value = number(text, bits=16 if field in PORTS else 32)
+    time = seconds(text) if field == "ctexpire" else None
+    value = number(text, bits=16 if field in PORTS else 32) if time is None else time
     return value, value
 
 

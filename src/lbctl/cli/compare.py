@@ -10,7 +10,7 @@ from lbctl.cli.options import Color, Colors, Format, MaxSize, Output
 
 if TYPE_CHECKING:
     from lbctl.cli.output import Style
-    from lbctl.engine.comparing import Comparison, Pair
+    from lbctl.engine.inspect.compare import Comparison, Pair
     from lbctl.model import ReadService
 
 _SOURCE = "FILE, - or live:STORE"
@@ -33,7 +33,7 @@ def compare(
     from lbctl.cli.output import Style, print_json
     from lbctl.cli.work import read_rules_of
     from lbctl.documents.comparison import comparison
-    from lbctl.engine.comparing import compare as held
+    from lbctl.engine.inspect.compare import compare as held
     from lbctl.errors import IntentError
 
     if a == b == "-":

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lbctl.cli.output import Style
-    from lbctl.engine.doctor import Diagnosis
+    from lbctl.engine.inspect.doctor import Diagnosis
     from lbctl.model import Intent
     from lbctl.spi import Trap
 
@@ -32,7 +32,7 @@ def doctor(
     """
     from lbctl.cli.output import Style, print_json
     from lbctl.documents.diagnosis import diagnosis
-    from lbctl.engine.doctor import examine
+    from lbctl.engine.inspect.doctor import examine
     from lbctl.host import LocalHost
     from lbctl.model import Severity
 

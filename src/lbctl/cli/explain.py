@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lbctl.cli.output import Style
-    from lbctl.engine.explaining import Connection, Way
+    from lbctl.engine.inspect.explain import Connection, Way
     from lbctl.model import Address, Listener, Reading
 
 #: Turns, and rules, that are told one by one.
@@ -79,7 +79,7 @@ def explain(
     """
     from lbctl.cli.output import Style, print_json, say
     from lbctl.documents.explanation import explanation
-    from lbctl.engine.explaining import explain as explained
+    from lbctl.engine.inspect.explain import explain as explained
     from lbctl.errors import IntentError
     from lbctl.model import inert
 
@@ -104,7 +104,7 @@ def explain(
 def _connection(
     listener: str, client: str | None, source_port: int | None, interface: str | None, own: bool
 ) -> Connection:
-    from lbctl.engine.explaining import Connection
+    from lbctl.engine.inspect.explain import Connection
     from lbctl.errors import IntentError
 
     address = _address(client)

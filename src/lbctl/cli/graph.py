@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lbctl.engine.explaining import Way
+    from lbctl.engine.inspect.explain import Way
     from lbctl.host import Host
 
 #: Rules of one way that are drawn.

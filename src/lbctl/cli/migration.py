@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from lbctl.cli.options import Color
     from lbctl.engine import Migration, Session
-    from lbctl.engine.comparing import Pair
+    from lbctl.engine.inspect.compare import Pair
     from lbctl.model import ReadService
 
 #: Shares with denominators from here on are shown as decimals; JSON has them exact.

@@ -26,9 +26,9 @@ def remove(
     whose = owner_of(owner, config)
     session = session_for(backend, driver, patience=wait)
     settle(whose, patience=wait)
-    plans = engine.removal(session, whose, everywhere=backend == "auto" and driver is None)
-    due = tuple(plan for plan in plans if plan.changed)
-    show_plans(due, data=output is Format.JSON, asking=not yes, color=color)
+    changes = engine.removal(session, whose, everywhere=backend == "auto" and driver is None)
+    due = tuple((place, plan) for place, plan in changes if plan.changed)
+    show_plans((plan for _, plan in due), data=output is Format.JSON, asking=not yes, color=color)
     if not due and output is Format.TEXT:
         print(f'Nothing to remove: no backend holds rules of owner "{whose}".')
     if due:
@@ -36,12 +36,12 @@ def remove(
         say("Established connections live on only if other rules of this host use NAT.")
     removed = bool(due) and confirmed("Remove this?", yes=yes)
     if removed:
-        for note in engine.apply(session, due, record=True):
-            say(note)
+        for place, plan in due:
+            for note in engine.apply(place, (plan,), record=True):
+                say(note)
         session.memory.save()
     if output is Format.JSON:
-        renderer = {c.backend.name: c.backend.render for c in session.candidates}
-        documents = [plan_document(p, engine.describe(session, p), renderer[p.backend]) for p in due]
+        documents = [plan_document(p, engine.describe(at, p), at.backend.render) for at, p in due]
         print_json({"owner": whose, "changed": bool(due), "removed": removed, "plans": documents})
     elif due:
         say("Removed." if removed else "Nothing was changed.")

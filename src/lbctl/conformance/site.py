@@ -71,7 +71,7 @@ class Way:
 
 def _clear(session: engine.Session) -> None:
     for owner in (OWNER, NEIGHBOUR):
-        engine.apply(session, engine.removal(session, owner, everywhere=False))
+        engine.remove(session, owner)
 
 
 def ways(host: Host, backend: str | None = None, driver: str | None = None) -> tuple[Way, ...]:

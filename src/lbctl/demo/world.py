@@ -116,7 +116,7 @@ class World:
             yield session, plan
         finally:
             with self._server.entered():
-                engine.apply(session, engine.removal(session, demo_intent().owner, everywhere=False))
+                engine.remove(session, demo_intent().owner)
 
     def connections(self, port: int, count: int) -> Run:
         """Make connections from the client, one after the other, and note who answers or what goes wrong.

@@ -12,7 +12,7 @@ from lbctl.model import written
 if TYPE_CHECKING:
     from fractions import Fraction
 
-    from lbctl.engine.comparing import Comparison, Pair
+    from lbctl.engine.inspect.compare import Comparison, Pair
     from lbctl.model import Reading, ReadService
 
 

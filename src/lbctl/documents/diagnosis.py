@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lbctl.engine.doctor import Diagnosis
+    from lbctl.engine.inspect.doctor import Diagnosis
     from lbctl.model import Intent
 
 

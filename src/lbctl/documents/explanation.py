@@ -12,7 +12,7 @@ from lbctl.model import written
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lbctl.engine.explaining import Connection, Way
+    from lbctl.engine.inspect.explain import Connection, Way
     from lbctl.model import Step
 
 

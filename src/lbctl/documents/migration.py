@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     from lbctl.engine import Migration, Session
-    from lbctl.engine.comparing import Pair
+    from lbctl.engine.inspect.compare import Pair
 
 
 class PlaceDocument(TypedDict):

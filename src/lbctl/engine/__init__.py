@@ -1,19 +1,28 @@
 """The use cases. They neither print nor read arguments; the command line and tests call them alike."""
 
-from lbctl.engine.change import apply, describe, plan, removal
-from lbctl.engine.history import Entry, damaged, entries, pending, restorable
+from lbctl.engine.change.apply import apply, remove
+from lbctl.engine.change.plan import describe, plan, removal
+from lbctl.engine.change.planfile import PlanFile, read_plan, resume, write_plan
+from lbctl.engine.change.render import Rendering, render
+from lbctl.engine.change.session import Session, open_session
+from lbctl.engine.inspect.status import (
+    Drift,
+    EndpointStatus,
+    FamilyStatus,
+    ServiceStatus,
+    Status,
+    drift,
+    status,
+)
 from lbctl.engine.migrate.execute import migrate
 from lbctl.engine.migrate.foreign import SharePolicy
 from lbctl.engine.migrate.migration import Agreement, Migration
 from lbctl.engine.migrate.plan import plan_migration
-from lbctl.engine.planfile import PlanFile, read_plan, resume, write_plan
-from lbctl.engine.recovery import Unsettled, interrupted, recover, unsettled
-from lbctl.engine.rendering import Rendering, render
-from lbctl.engine.returning import go_back, roll_back
-from lbctl.engine.reverter import await_end, try_out, watch
-from lbctl.engine.session import Session, open_session
-from lbctl.engine.status import Drift, EndpointStatus, FamilyStatus, ServiceStatus, Status, drift, status
-from lbctl.engine.trial import Trial, confirm, read_trial
+from lbctl.engine.record.history import Entry, damaged, entries, pending, restorable
+from lbctl.engine.record.trial import Trial, confirm, read_trial
+from lbctl.engine.undo.recovery import Unsettled, interrupted, recover, unsettled
+from lbctl.engine.undo.reverter import await_end, try_out, watch
+from lbctl.engine.undo.rollback import go_back, roll_back
 
 __all__ = [
     "Agreement",
@@ -48,6 +57,7 @@ __all__ = [
     "read_trial",
     "recover",
     "removal",
+    "remove",
     "render",
     "restorable",
     "resume",

@@ -6,11 +6,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lbctl.engine import history
-from lbctl.engine.change import changing
-from lbctl.engine.comparing import compare
+from lbctl.engine.change.apply import changing
+from lbctl.engine.inspect.compare import compare
 from lbctl.engine.migrate.plan import coming, going, live, names
 from lbctl.engine.migrate.steps import Retire, Step, do, is_standing, others_of, retirer, undo
+from lbctl.engine.record import history
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale, StateUnknown
 from lbctl.model import Plan, diff
 from lbctl.spi import Migrator
@@ -18,10 +18,10 @@ from lbctl.spi import Migrator
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lbctl.engine.comparing import Pair
-    from lbctl.engine.history import Entry
+    from lbctl.engine.change.session import Session
+    from lbctl.engine.inspect.compare import Pair
     from lbctl.engine.migrate.migration import Migration
-    from lbctl.engine.session import Session
+    from lbctl.engine.record.history import Entry
     from lbctl.model import Remembered
 
 
@@ -87,7 +87,8 @@ def _begin(made: Migration, back_to: Entry | None, *, in_any_case: bool) -> tupl
 def upcoming(made: Migration, back_to: Entry | None = None) -> Entry | None:
     """The state that a migration leads to."""
     session, plan = made.plan
-    return history.upcoming(session, plan, back_to, moved=made.retired)
+    allow = session.allow_remap
+    return history.upcoming(session.host, plan, back_to, moved=made.retired, allow_remap=allow)
 
 
 def _return(made: Migration, begun: Sequence[tuple[Session, Step]], cause: BaseException) -> None:
@@ -170,6 +171,9 @@ def _follow_up(made: Migration) -> None:
 
 def record_start(made: Migration) -> None:
     """Have the history know the state that a migration leaves; raises `ApplyFailed`."""
-    entry = history.upcoming(made.source, made.start) if made.start is not None else None
+    source = made.source
+    if made.start is None:
+        return
+    entry = history.upcoming(source.host, made.start, allow_remap=source.allow_remap)
     if entry is not None:
-        history.add(made.source.host, made.owner, entry)
+        history.add(source.host, made.owner, entry)

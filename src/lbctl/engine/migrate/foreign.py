@@ -7,7 +7,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from lbctl.engine.explaining import stands_before
+from lbctl.engine.inspect.explain import stands_before
 from lbctl.engine.migrate.intent import imported, is_balancing, own_endpoint, shown
 from lbctl.errors import ApplyFailed, IntentError
 from lbctl.model import ReadShare, Severity, brief, decimal

@@ -21,9 +21,9 @@ from lbctl.model import Intent, Plan
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lbctl.engine.comparing import Comparison, Pair
+    from lbctl.engine.change.session import Session
+    from lbctl.engine.inspect.compare import Comparison, Pair
     from lbctl.engine.migrate.foreign import ForeignRules
-    from lbctl.engine.session import Session
 
 
 class Agreement(Enum):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lbctl.engine import history
-from lbctl.engine.change import plan_beside
-from lbctl.engine.comparing import Verdict, compare
+from lbctl.engine.change.plan import plan_beside
+from lbctl.engine.inspect.compare import Verdict, compare
 from lbctl.engine.migrate.foreign import SharePolicy, foreign_rules, has_services
 from lbctl.engine.migrate.intent import imported
 from lbctl.engine.migrate.migration import Agreement, Migration
 from lbctl.engine.migrate.steps import Retire, reader, removal_of, returning
+from lbctl.engine.record import history
 from lbctl.errors import ApplyFailed, IntentError
 from lbctl.model import Intent, Plan
 from lbctl.spi import Migrator
@@ -19,9 +19,9 @@ from lbctl.spi import Migrator
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from lbctl.engine.comparing import Pair
+    from lbctl.engine.change.session import Session
+    from lbctl.engine.inspect.compare import Pair
     from lbctl.engine.migrate.foreign import ForeignRules
-    from lbctl.engine.session import Session
     from lbctl.model import Reading, Service
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from lbctl.engine.change import perform, removal_here, way
-from lbctl.engine.history import read_retired
+from lbctl.engine.change.apply import perform
+from lbctl.engine.change.plan import plan_between, removal_here
+from lbctl.engine.record.history import read_retired
 from lbctl.errors import ApplyFailed, NoBackend
 from lbctl.model import Intent, Plan
 from lbctl.spi import Migrator, Reader
 
 if TYPE_CHECKING:
-    from lbctl.engine.session import Session
+    from lbctl.engine.change.session import Session
     from lbctl.model import Program
     from lbctl.spi import Backend
 
@@ -45,7 +46,7 @@ def removal_of(session: Session, owner: str) -> Plan:
 
 def between(session: Session, before: Program, after: Program, intent: Intent) -> Plan:
     """As `way`, of a migration."""
-    made = way(session.host, session.backend, session.driver, before, after, intent)
+    made = plan_between(session, before, after, intent)
     return replace(made, stale=())
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from lbctl.engine import history
-from lbctl.engine.change import apply, carry_out, ensure_last_holds, plan
+from lbctl.engine.change.apply import apply, carry_out, ensure_last_holds
+from lbctl.engine.change.plan import plan
 from lbctl.engine.migrate.execute import migrate, move
 from lbctl.engine.migrate.migration import Migration
 from lbctl.engine.migrate.plan import plan_back, plan_restoring
+from lbctl.engine.record import history
 from lbctl.model import Plan
 
 if TYPE_CHECKING:
-    from lbctl.engine.history import Entry
-    from lbctl.engine.session import Session
+    from lbctl.engine.change.session import Session
+    from lbctl.engine.record.history import Entry
 
 Way: TypeAlias = Plan | Migration
 
@@ -43,11 +44,12 @@ def go_back(session: Session, way: Way, target: Entry) -> tuple[str, ...]:
     """Carry out the way to a state on record; returns what the user should know. Raises as `apply` does."""
     if isinstance(way, Migration):
         return migrate(session, way, back_to=target)
-    return apply(session, (way,), record=True, back_to=target)
+    return apply(session.like(target), (way,), record=True, back_to=target)
 
 
 def go(session: Session, way: Way, *, back_to: Entry | None = None, in_any_case: bool = False) -> list[str]:
     """Carry out either, by who holds the lock of the owner; see `carry_out`."""
     if isinstance(way, Migration):
         return move(way, back_to=back_to, in_any_case=in_any_case)
-    return carry_out(session, way, back_to=back_to, in_any_case=in_any_case)
+    there = session.like(back_to) if back_to is not None else session
+    return carry_out(there, way, back_to=back_to, in_any_case=in_any_case)

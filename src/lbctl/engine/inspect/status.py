@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, TypeAlias
 
-from lbctl.engine.change import changed_services, lift_sides
+from lbctl.engine.change.plan import changed_services, lift_sides
 from lbctl.host import translated_connections
 from lbctl.model import Family, agreed, diff
 from lbctl.spi import census
@@ -18,7 +18,7 @@ from lbctl.spi import census
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from lbctl.engine.session import Session
+    from lbctl.engine.change.session import Session
     from lbctl.host import TrackedConnection
     from lbctl.model import Address, Change, Endpoint, Intent, Service, ServiceChange, State
     from lbctl.spi import Census, Count

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from lbctl.engine.memory import Memory
+from lbctl.engine.record.memory import Memory
 from lbctl.errors import ApplyFailed, NoBackend
 from lbctl.host import need_privilege
 from lbctl.spi import AUTO, Choice, backends, select, survey
@@ -14,7 +14,7 @@ from lbctl.spi import AUTO, Choice, backends, select, survey
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lbctl.engine.history import Entry
+    from lbctl.engine.record.history import Entry
     from lbctl.host import Host
     from lbctl.model import Intent, Program
     from lbctl.spi import Backend, Candidate, Capabilities, Driver

@@ -5,7 +5,7 @@ returns to, so that going back twice goes back two applies.
 
 The history is written ahead. `begin` writes a state down as pending before the kernel changes, while a full
 disk can still stop it, and `settle` gives that very file its number once the kernel holds the state. What is
-pending while nobody is at work was interrupted: `lbctl.engine.recovery` finishes it or takes it back.
+pending while nobody is at work was interrupted: `lbctl.engine.undo.recovery` finishes it or takes it back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from lbctl.model import Intent, read_record
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lbctl.engine.session import Session
     from lbctl.host import Host
     from lbctl.model import Plan, Shape
 
@@ -130,16 +129,21 @@ def nothing(entry: Entry, owner: str) -> Entry:
     return replace(entry, number=0, parent=None, services=0, text=text, digest=digest_of(text), retired="")
 
 
-def knows(session: Session, plan: Plan) -> bool:
+def knows(host: Host, plan: Plan) -> bool:
     """True where the last state of the history is what a plan leads to, or where nobody can say."""
     try:
-        return upcoming(session, plan) is None
+        return upcoming(host, plan) is None
     except PermissionDenied:
         return True
 
 
 def upcoming(
-    session: Session, plan: Plan, back_to: Entry | None = None, *, moved: str | None = None
+    host: Host,
+    plan: Plan,
+    back_to: Entry | None = None,
+    *,
+    moved: str | None = None,
+    allow_remap: bool = False,
 ) -> Entry | None:
     """The state that a plan leads to; None where it is the last one already.
 
@@ -149,7 +153,7 @@ def upcoming(
     if plan.intent is None:
         return None
     text = dump(plan.intent)
-    last = last_of(session.host, plan.intent.owner)
+    last = last_of(host, plan.intent.owner)
     if moved is None and last is not None and (last.digest, last.backend) == (digest_of(text), plan.backend):
         return None
     if back_to is not None:
@@ -161,30 +165,30 @@ def upcoming(
     action = "migrate" if moved is not None else "apply" if plan.intent.services else "remove"
     return Entry(
         # Behind all that have one, those too that cannot be read any more.
-        number=max(_numbers(session.host, plan.intent.owner), default=0) + 1,
-        time=datetime.fromtimestamp(session.host.now(), UTC).isoformat(timespec="seconds"),
-        user=session.host.user(),
+        number=max(_numbers(host, plan.intent.owner), default=0) + 1,
+        time=datetime.fromtimestamp(host.now(), UTC).isoformat(timespec="seconds"),
+        user=host.user(),
         action="rollback" if back_to else action,
         backend=plan.backend,
         driver=plan.driver,
-        allow_remap=session.allow_remap,
+        allow_remap=allow_remap,
         parent=parent,
         services=len(plan.intent.services),
         digest=digest_of(text),
         text=text,
         retired=back_to.retired if back_to else moved or "",
-        namespace=session.host.namespace(),
+        namespace=host.namespace(),
     )
 
 
-def repaired(session: Session, plan: Plan) -> Entry | None:
+def repaired(host: Host, plan: Plan, *, allow_remap: bool) -> Entry | None:
     """The last state once more, as a plan brings it about that the kernel no longer holds it."""
-    last = last_of(session.host, plan.after.owner) if plan.intent is not None else None
+    last = last_of(host, plan.after.owner) if plan.intent is not None else None
     return last and replace(
         last,
         driver=plan.driver,
-        allow_remap=session.allow_remap,
-        namespace=session.host.namespace(),
+        allow_remap=allow_remap,
+        namespace=host.namespace(),
     )
 
 

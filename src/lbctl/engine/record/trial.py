@@ -13,14 +13,14 @@ from enum import StrEnum
 from math import ceil
 from typing import TYPE_CHECKING, assert_never
 
-from lbctl.engine import history
+from lbctl.engine.record import history
 from lbctl.errors import ApplyFailed, Damaged, LbctlError, Reverted, Stale
 from lbctl.model import read_record
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from lbctl.engine.history import Entry
+    from lbctl.engine.record.history import Entry
     from lbctl.host import Host
     from lbctl.model import Shape
 

@@ -12,17 +12,17 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lbctl.engine import history, trial
-from lbctl.engine.change import changing, ensure_last_holds
+from lbctl.engine.change.apply import changing, ensure_last_holds
 from lbctl.engine.migrate.execute import record_start, upcoming
 from lbctl.engine.migrate.migration import Migration
-from lbctl.engine.returning import Way, go, way_back
-from lbctl.engine.trial import State, Trial
+from lbctl.engine.record import history, trial
+from lbctl.engine.record.trial import State, Trial
+from lbctl.engine.undo.rollback import Way, go, way_back
 from lbctl.errors import ApplyFailed, LbctlError, Stale, StateUnknown
 from lbctl.model import Plan, diff
 
 if TYPE_CHECKING:
-    from lbctl.engine.session import Session
+    from lbctl.engine.change.session import Session
 
 #: Seconds between two looks at what others did.
 _PAUSE = 0.1
@@ -75,7 +75,7 @@ def _before(session: Session, way: Way) -> history.Entry:
         record_start(way)
         entry = upcoming(way)
     else:
-        entry = history.upcoming(session, way)
+        entry = history.upcoming(session.host, way, allow_remap=session.allow_remap)
     found = history.before(session.host, entry) if entry else None
     if found is None:
         raise ApplyFailed(

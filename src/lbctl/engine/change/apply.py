@@ -1,85 +1,23 @@
-"""Plan and apply. Removing is applying the empty intent; there is no other way to change the kernel."""
+"""Carrying out plans: noted first, verified after."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
-from lbctl.engine import history, trial
+from lbctl.engine.change.plan import plan, plan_between, removal
+from lbctl.engine.record import history, trial
 from lbctl.errors import ApplyFailed, LbctlError, PermissionDenied, Stale, StateUnknown, ToolCrashed
 from lbctl.host import forget_flows
-from lbctl.model import Action, Intent, Plan, diff, diff_services, stale_flows, touched
+from lbctl.model import Intent, diff
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lbctl.engine.history import Entry
-    from lbctl.engine.session import Session
+    from lbctl.engine.change.session import Session
+    from lbctl.engine.record.history import Entry
     from lbctl.host import Host
-    from lbctl.model import Change, Lifted, Program, ServiceChange
-    from lbctl.spi import Backend
-
-
-def plan(session: Session, intent: Intent) -> Plan:
-    """What `apply` would change to make the kernel hold `intent`. Changes nothing.
-
-    Raises `ApplyFailed` where another backend still holds rules of the same owner: both would balance the
-    same connections.
-    """
-    return _plan_from(session, intent, alone=True)
-
-
-def plan_beside(session: Session, intent: Intent) -> Plan:
-    """As `plan`, whatever other stores hold: for who takes that out himself."""
-    return _plan_from(session, intent, alone=False)
-
-
-def _plan_from(session: Session, intent: Intent, *, alone: bool) -> Plan:
-    after = session.compile(intent)
-    before = session.held(intent.owner, like=after)
-    if alone and not session.remembers(before):
-        # Once looked at is enough: while this store holds rules, lbctl puts none into another.
-        _refuse_other_stores(session, intent.owner)
-    made = way(session.host, session.backend, session.driver, before, after, intent)
-    if not made.changed:
-        session.memory.keep(session.place, after.at(before.generation))
-    return made
-
-
-def _refuse_other_stores(session: Session, owner: str) -> None:
-    for backend, driver in session.stores():
-        if driver.store == session.place:
-            continue
-        if backend.observe(session.host, driver.name, owner):
-            raise ApplyFailed(
-                f'{driver.store} still holds the rules of owner "{owner}"',
-                hint=f"lbctl migrate --to {session.backend.name} moves them without losing a connection; "
-                f"or: lbctl remove --driver {driver.name}",
-            )
-
-
-def describe(session: Session, plan: Plan) -> tuple[ServiceChange, ...]:
-    """All services of both sides of a plan with their shares, those too that stay as they are."""
-    lift = next(c.backend.lift for c in session.candidates if c.backend.name == plan.backend)
-    return diff_services(lift(plan.before), lift(plan.after), plan.changes)
-
-
-def removal(session: Session, owner: str, *, everywhere: bool) -> tuple[Plan, ...]:
-    """The plans that take out everything of an owner: in the chosen store, or in every one."""
-    session.need_privilege()
-    return tuple(
-        removal_here(session.at(backend, driver, "to be emptied"), owner)
-        for backend, driver in session.stores()
-        if everywhere or driver.name == session.driver
-    )
-
-
-def removal_here(session: Session, owner: str) -> Plan:
-    """The plan that takes everything of an owner out of the store of a session."""
-    nothing = Intent(owner=owner)
-    before, after = session.observe(owner), session.compile(nothing)
-    return way(session.host, session.backend, session.driver, before, after, nothing)
+    from lbctl.model import Plan, Program
 
 
 def ensure_last_holds(session: Session, owner: str) -> None:
@@ -95,7 +33,9 @@ def ensure_last_holds(session: Session, owner: str) -> None:
 def apply(
     session: Session, plans: tuple[Plan, ...], *, record: bool = False, back_to: Entry | None = None
 ) -> tuple[str, ...]:
-    """Carry out plans, each atomically, under the lock of their owner; returns what the user should know.
+    """Carry out plans of this session, each atomically; returns what the user should know.
+
+    Each is carried out under the lock of its owner.
 
     With `record`, each is noted in the history, `back_to` being what a rollback returns to. A plan that
     changes nothing is noted too where the history has another intent: that is what then holds. A program that
@@ -108,11 +48,19 @@ def apply(
     """
     notes: list[str] = []
     for each in plans:
-        if each.changed or (record and not history.knows(session, each)):
+        if each.changed or (record and not history.knows(session.host, each)):
             owner = each.after.owner
             with changing(session, owner, back_to):
                 notes += carry_out(session, each, record=record, back_to=back_to)
     return tuple(notes)
+
+
+def remove(
+    session: Session, owner: str, *, everywhere: bool = False, record: bool = False
+) -> tuple[str, ...]:
+    """Remove everything of an owner, from the chosen store or from every one; raises as `apply` does."""
+    changes = removal(session, owner, everywhere=everywhere)
+    return tuple(note for place, plan in changes for note in apply(place, (plan,), record=record))
 
 
 @contextmanager
@@ -148,9 +96,9 @@ def carry_out(
     host, owner = session.host, plan.after.owner
     entry = None
     try:
-        entry = history.upcoming(session, plan, back_to)
+        entry = history.upcoming(host, plan, back_to, allow_remap=session.allow_remap)
         if entry is None and plan.changed:
-            entry = history.repaired(session, plan)
+            entry = history.repaired(host, plan, allow_remap=session.allow_remap)
         if entry is not None:
             history.begin(host, owner, entry)
     except (ApplyFailed, PermissionDenied):
@@ -187,38 +135,37 @@ def perform(session: Session, plan: Plan) -> list[str]:
     """
     if not plan.changed:
         return []
-    backend = next(c.backend for c in session.candidates if c.backend.name == plan.backend)
+    backend = session.backend
     notes: list[str] = []
     try:
         held = backend.apply(session.host, plan)
         fault = "the kernel holds something else than what was written"
     except ToolCrashed as crash:
-        held, fault = _after_crash(session, backend, plan, crash), crash.message
+        held, fault = _after_crash(session, plan, crash), crash.message
         notes = [f"{fault}, but all of the change is in the kernel."]
     if wrong := diff(held, plan.after):
-        _undo(session, backend, plan, held, f"{fault}: {' '.join(wrong[0].key)}")
-    store = session.store(plan.backend, plan.driver)
-    session.memory.keep(store, plan.after.at(held.generation))
+        _undo(session, plan, held, f"{fault}: {' '.join(wrong[0].key)}")
+    session.memory.keep(session.place, plan.after.at(held.generation))
     return notes + end_flows(session, plan)
 
 
-def _after_crash(session: Session, backend: Backend, plan: Plan, crash: ToolCrashed) -> Program:
+def _after_crash(session: Session, plan: Plan, crash: ToolCrashed) -> Program:
     """What the kernel holds after a tool was ended by a signal while it wrote."""
     try:
-        return backend.observe(session.host, plan.driver, plan.after.owner)
+        return session.backend.observe(session.host, session.driver, plan.after.owner)
     except LbctlError as error:
         message = f"{crash.message}; then the kernel could not be read: {error.message}"
         raise StateUnknown(message, hint=crash.hint) from crash
 
 
-def _undo(session: Session, backend: Backend, plan: Plan, held: Program, fault: str) -> NoReturn:
+def _undo(session: Session, plan: Plan, held: Program, fault: str) -> NoReturn:
     """Return from what the kernel holds to what it held before a plan, verify that, and report the fault."""
     hint = "lbctl backends shows the tool; another version of it, another driver or --backend may be right"
     if not diff(held, plan.before):
         raise ApplyFailed(f"{fault}; the kernel holds the rules from before", hint=hint)
     try:
-        back = way(session.host, backend, plan.driver, held, plan.before, Intent(owner=plan.after.owner))
-        left = diff(backend.apply(session.host, back), plan.before)
+        back = plan_between(session, held, plan.before, Intent(owner=plan.after.owner))
+        left = diff(session.backend.apply(session.host, back), plan.before)
         reason = f"the kernel then holds {' '.join(left[0].key)} otherwise" if left else ""
     except LbctlError as error:
         reason = error.message
@@ -239,39 +186,3 @@ def end_flows(session: Session, plan: Plan) -> list[str]:
         return []
     flows = ", ".join(map(str, plan.stale))
     return [f"UDP flows stay where they were, since there is no conntrack here: {flows}"]
-
-
-def lift_sides(
-    backend: Backend, before: Program, after: Program, changes: tuple[Change, ...]
-) -> tuple[Lifted, Lifted]:
-    """Return the services of two programs that the changes between them may concern.
-
-    That is each service of which an item changes, and every one where an item changes that they share.
-    """
-    concerned = touched(changes)
-    if None in concerned:
-        return backend.lift(before), backend.lift(after)
-    return backend.lift(before.only(concerned)), backend.lift(after.only(concerned))
-
-
-def changed_services(before: Lifted, after: Lifted, changes: tuple[Change, ...]) -> tuple[ServiceChange, ...]:
-    """Return the services that changes add, change or remove."""
-    return tuple(s for s in diff_services(before, after, changes) if s.action is not Action.NONE)
-
-
-def way(host: Host, backend: Backend, driver: str, before: Program, after: Program, intent: Intent) -> Plan:
-    """The plan from one program to another, which is that of an intent."""
-    changes = diff(before, after)
-    was, will = lift_sides(backend, before, after, changes)
-    services = changed_services(was, will, changes)
-    made = Plan(
-        backend=backend.name,
-        driver=driver,
-        before=before,
-        after=after,
-        changes=changes,
-        services=services,
-        stale=stale_flows(was, will, intent.services),
-        intent=intent,
-    )
-    return replace(made, notes=backend.notes(host, made)) if made.changed else made

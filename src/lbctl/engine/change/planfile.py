@@ -17,8 +17,8 @@ from lbctl import __version__
 from lbctl.config import dump, load_merged, loads
 from lbctl.config.documents import name_of, read
 from lbctl.config.values import show
-from lbctl.engine.change import plan
-from lbctl.engine.history import digest_of
+from lbctl.engine.change.plan import plan
+from lbctl.engine.record.history import digest_of
 from lbctl.errors import IntentError, Stale
 from lbctl.host import write_whole
 from lbctl.model import Intent, Item, Program, diff, inert, touched
@@ -26,7 +26,7 @@ from lbctl.model import Intent, Item, Program, diff, inert, touched
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lbctl.engine.session import Session
+    from lbctl.engine.change.session import Session
     from lbctl.model import Plan
 
 VERSION = 1

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from lbctl.engine import history
-from lbctl.engine.recovery import unsettled
-from lbctl.engine.session import Session, open_session
-from lbctl.engine.surroundings import Unseen, connection_table, forwarding, processes, ways
-from lbctl.engine.trial import Standing
+from lbctl.engine.change.session import Session, open_session
+from lbctl.engine.inspect.surroundings import Unseen, connection_table, forwarding, processes, ways
+from lbctl.engine.record import history
+from lbctl.engine.record.trial import Standing
+from lbctl.engine.undo.recovery import unsettled
 from lbctl.errors import ApplyFailed, NoBackend
 from lbctl.host import UNPRIVILEGED, local_addresses
 from lbctl.model import DEFAULT_OWNER, Family, Severity
@@ -24,7 +24,7 @@ from lbctl.spi import backends as installed_backends
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lbctl.engine.surroundings import Seen
+    from lbctl.engine.inspect.surroundings import Seen
     from lbctl.host import Host
     from lbctl.model import Address, Intent
     from lbctl.spi import Backend, Candidate, Driver, Passage

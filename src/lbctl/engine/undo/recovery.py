@@ -9,17 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lbctl.engine import history, trial
-from lbctl.engine.change import end_flows, perform, plan_beside, way
+from lbctl.engine.change.apply import end_flows, perform
+from lbctl.engine.change.plan import plan_beside, plan_between
 from lbctl.engine.migrate.steps import Retire, between, do, is_standing, removal_of, returning
-from lbctl.engine.reverter import revert
+from lbctl.engine.record import history, trial
+from lbctl.engine.undo.reverter import revert
 from lbctl.errors import LbctlError, NoBackend, Stale, StateUnknown, Unsupported
 from lbctl.model import diff
 
 if TYPE_CHECKING:
-    from lbctl.engine.history import Entry
+    from lbctl.engine.change.session import Session
     from lbctl.engine.migrate.steps import Step
-    from lbctl.engine.session import Session
+    from lbctl.engine.record.history import Entry
     from lbctl.host import Host
     from lbctl.model import Plan, Program
 
@@ -233,4 +234,4 @@ def _old(session: Session, owner: str, found: Entry) -> Program | None:
 
 
 def _way(session: Session, found: Entry, before: Program, after: Program) -> Plan:
-    return way(session.host, session.backend, session.driver, before, after, found.intent)
+    return plan_between(session, before, after, found.intent)

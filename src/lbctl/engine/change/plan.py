@@ -1,0 +1,116 @@
+"""Plans. Removing is applying the empty intent; there is no other way to change the kernel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lbctl.errors import ApplyFailed
+from lbctl.model import Action, Intent, Plan, diff, diff_services, stale_flows, touched
+
+if TYPE_CHECKING:
+    from lbctl.engine.change.session import Session
+    from lbctl.model import Change, Lifted, Program, ServiceChange
+    from lbctl.spi import Backend
+
+
+def plan(session: Session, intent: Intent) -> Plan:
+    """Return what `apply` would change to make the kernel hold `intent`. Changes nothing.
+
+    Raises `ApplyFailed` if another store still holds rules of the same owner: both would balance the same
+    connections.
+    """
+    return _plan_from(session, intent, alone=True)
+
+
+def plan_beside(session: Session, intent: Intent) -> Plan:
+    """Return the same whatever other stores hold: for a caller that removes that itself."""
+    return _plan_from(session, intent, alone=False)
+
+
+def _plan_from(session: Session, intent: Intent, *, alone: bool) -> Plan:
+    after = session.compile(intent)
+    before = session.held(intent.owner, like=after)
+    if alone and not session.remembers(before):
+        # Once looked at is enough: while this store holds rules, lbctl puts none into another.
+        _refuse_other_stores(session, intent.owner)
+    made = plan_between(session, before, after, intent)
+    if not made.changed:
+        session.memory.keep(session.place, after.at(before.generation))
+    return made
+
+
+def _refuse_other_stores(session: Session, owner: str) -> None:
+    for backend, driver in session.stores():
+        if driver.store == session.place:
+            continue
+        if backend.observe(session.host, driver.name, owner):
+            raise ApplyFailed(
+                f'{driver.store} still holds the rules of owner "{owner}"',
+                hint=f"lbctl migrate --to {session.backend.name} moves them without losing a connection; "
+                f"or: lbctl remove --driver {driver.name}",
+            )
+
+
+def describe(session: Session, plan: Plan) -> tuple[ServiceChange, ...]:
+    """Return all services of both sides of a plan with their shares, unchanged ones included."""
+    lift = session.backend.lift
+    return diff_services(lift(plan.before), lift(plan.after), plan.changes)
+
+
+def removal(session: Session, owner: str, *, everywhere: bool) -> tuple[tuple[Session, Plan], ...]:
+    """Return the plans that remove everything of an owner, from the chosen store or from every one.
+
+    Each with the session that can carry it out.
+    """
+    session.need_privilege()
+    places = (
+        session.at(backend, driver, "to be emptied")
+        for backend, driver in session.stores()
+        if everywhere or driver.name == session.driver
+    )
+    return tuple((place, removal_here(place, owner)) for place in places)
+
+
+def removal_here(session: Session, owner: str) -> Plan:
+    """Return the plan that removes everything of an owner from the store of a session."""
+    nothing = Intent(owner=owner)
+    before, after = session.observe(owner), session.compile(nothing)
+    return plan_between(session, before, after, nothing)
+
+
+def lift_sides(
+    backend: Backend, before: Program, after: Program, changes: tuple[Change, ...]
+) -> tuple[Lifted, Lifted]:
+    """Return the services of two programs that the changes between them may concern.
+
+    That is each service of which an item changes, and every one where an item changes that they share.
+    """
+    concerned = touched(changes)
+    if None in concerned:
+        return backend.lift(before), backend.lift(after)
+    return backend.lift(before.only(concerned)), backend.lift(after.only(concerned))
+
+
+def changed_services(before: Lifted, after: Lifted, changes: tuple[Change, ...]) -> tuple[ServiceChange, ...]:
+    """Return the services that changes add, change or remove."""
+    return tuple(s for s in diff_services(before, after, changes) if s.action is not Action.NONE)
+
+
+def plan_between(session: Session, before: Program, after: Program, intent: Intent) -> Plan:
+    """Return the plan from one program to another, which is that of an intent."""
+    backend = session.backend
+    changes = diff(before, after)
+    was, will = lift_sides(backend, before, after, changes)
+    services = changed_services(was, will, changes)
+    made = Plan(
+        backend=backend.name,
+        driver=session.driver,
+        before=before,
+        after=after,
+        changes=changes,
+        services=services,
+        stale=stale_flows(was, will, intent.services),
+        intent=intent,
+    )
+    return replace(made, notes=backend.notes(session.host, made)) if made.changed else made
