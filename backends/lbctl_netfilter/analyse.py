@@ -8,34 +8,54 @@ for all of them; a rule that is for some of them only is another selector's.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl_netfilter.budget import Budget, BudgetExceeded
-from lbctl_netfilter.conditions import BITS, EVERYTHING, described, mark_field, narrowed, unmarked
+from lbctl_netfilter.conditions import (
+    BITS,
+    EVERYTHING,
+    described,
+    mark_field,
+    narrowed,
+    spans_meet,
+    unmarked,
+    unmet,
+)
 from lbctl_netfilter.findings import CURED, SEVERITIES, Findings, Movers
+from lbctl_netfilter.follow import keeps_port
 from lbctl_netfilter.hooks import BEFORE, ENTRIES, Hook, bases, hooks, settled
 from lbctl_netfilter.index import index
-from lbctl_netfilter.ir import JUMPS, Act, MarkIs, link
+from lbctl_netfilter.ir import JUMPS, Act, MarkIs
 from lbctl_netfilter.log import shown
 from lbctl_netfilter.marks import possible
+from lbctl_netfilter.parts import LISTENER
 from lbctl_netfilter.population import End
-from lbctl_netfilter.selectors import Found, Kind, Search, leading_chains
-from lbctl_netfilter.services import Followed, falls_through, identity, merge, service_of
+from lbctl_netfilter.selectors import FoundSelector, Search, SelectorKind, leading_chains
+from lbctl_netfilter.services import (
+    Excluded,
+    Followed,
+    falls_through,
+    identity,
+    is_balanced,
+    merge,
+    rules_met,
+    service_of,
+)
 from lbctl_netfilter.source_nat import Behind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from lbctl.model import Family, ReadService
+    from lbctl.model import AnalysedService, Family, SourceNat
     from lbctl_netfilter.conditions import Selector
     from lbctl_netfilter.corrections import Corrections, Lines
     from lbctl_netfilter.follow import Walk
-    from lbctl_netfilter.hooks import Leads
+    from lbctl_netfilter.hooks import Dispatch
     from lbctl_netfilter.index import ChainIndex
-    from lbctl_netfilter.ir import Base, Origin, Program, Rule
+    from lbctl_netfilter.ir import Base, FamilyProgram, Origin, Rule
     from lbctl_netfilter.log import Log
     from lbctl_netfilter.population import Population
 
@@ -43,22 +63,43 @@ if TYPE_CHECKING:
 MOST_SERVICES = 200_000
 #: Reasons why a service depends on others that are listed.
 _MOST_REASONS = 3
+#: Parts that are followed: of one selector, and of all in any text; and the work for each of its rules.
+_MOST_PARTS, _LEAST_PARTS = 64, 1024
+_PART_WORK, _LEAST_PART_WORK = 30, 150_000
+#: Parts of parts, up to which it is known what a service is not about.
+_DEEPEST = 64
 #: Marks of connections whose later packets are followed.
 _MOST_MARKS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+@dataclass(slots=True)
+class _Result:
+    """What becomes of the connections of a selector at a hook."""
+
+    hook: Hook
+    selector: FoundSelector
+    walk: Walk
+    #: None when the services were made.
+    population: Population | None
+    source: tuple[SourceNat | None, tuple[int, ...]]
+    anew: frozenset[object]
+    #: The kinds of services that they are of, and what these are not about: those of marks, and others.
+    kinds: Sequence[SelectorKind] = ()
+    past: dict[bool, list[Excluded]] = field(default_factory=dict)
+    found: Sequence[Followed] = ()
+    #: What the selector was known to lead to when they were made.
+    led: frozenset[SelectorKind] = frozenset()
+
+
+class _Known(NamedTuple):
     """What was found of a selector's connections at a hook that only leads them on."""
 
     hook: Hook
-    leads: Leads
-    selector: Found
-    walk: Walk
-    found: Sequence[Followed]
+    leads: Dispatch
+    result: _Result
 
 
-class Analysis:
+class Analyser:
     """What the rules of a text do. `rules` is how many it has; `work`, for how many it may take its time."""
 
     def __init__(self, log: Log, corrections: Corrections, rules: int, *, work: int | None = None) -> None:
@@ -71,6 +112,8 @@ class Analysis:
         self._lost: set[int] = set()
         #: Counters, and the connections that move each.
         self.movers: dict[object, dict[tuple[Family, Selector], None]] = {}
+        #: All selectors that were followed: of these it is known which counters they move.
+        self.followed: set[tuple[Family, Selector]] = set()
 
     @property
     def untouched(self) -> int:
@@ -78,7 +121,7 @@ class Analysis:
         return self._rules - len(self._touched | self._lost)
 
     @property
-    def services(self) -> tuple[ReadService, ...]:
+    def services(self) -> tuple[AnalysedService, ...]:
         """All services."""
         return tuple(found.service for family in self._families for found in family.found)
 
@@ -92,10 +135,9 @@ class Analysis:
             self._lost.add(id(rule.origin))
             self._log.cannot(rule.line, rule.text, what, reason)
 
-    def add(self, program: Program) -> None:
+    def add(self, program: FamilyProgram) -> None:
         """Analyse the rules of one family."""
         self._cut_loops(program)
-        link(program.chains)
         family = _Family(self, program, self._log, self._corrections, self._budget)
         self._families.append(family)
         family.follow()
@@ -108,10 +150,11 @@ class Analysis:
 
     def correct(self) -> None:
         """Give all findings of a ladder its one correction; the last thing to do."""
-        cures: dict[int, Lines] = {}
-        for family in self._families:
-            cures = family.cures() | cures
         findings = self._log.findings
+        wanted = {found.line for found in findings if found.code in CURED and found.corrected}
+        cures: dict[int, Lines] = {}
+        for family in self._families if wanted else ():
+            cures = family.cures(wanted) | cures
         for number, found in enumerate(findings):
             cure = cures.get(found.line)
             if cure and found.code in CURED and found.corrected:
@@ -121,7 +164,7 @@ class Analysis:
         """Note a rule that is a part of a service."""
         self._touched.add(id(rule.origin))
 
-    def _cut_loops(self, program: Program) -> None:
+    def _cut_loops(self, program: FamilyProgram) -> None:
         """Chains that lead back to themselves: the rule that closes the circle leads nowhere."""
         chains = program.chains
         done: dict[str, bool] = {}
@@ -161,7 +204,7 @@ def _calls(rules: Sequence[Rule]) -> Iterator[tuple[Rule, str]]:
                 yield rule, target
 
 
-def _external(program: Program, hook: Hook) -> dict[Rule, Selector]:
+def _external(program: FamilyProgram, hook: Hook) -> dict[Rule, Selector]:
     """What rules ask of marks that no rule sets before them: conditions on what comes in."""
     chains = program.chains
     here = {name for name in leading_from(program, hook.passed) if name in chains}
@@ -187,7 +230,8 @@ def _external(program: Program, hook: Hook) -> dict[Rule, Selector]:
             marks = {mark & step.mask for mark in known[step.connection]}
             if not any(low <= mark <= high for mark in marks for low, high in step.values):
                 field = mark_field(connection=step.connection, mask=step.mask)
-                found = found and narrowed(found, field, step.values, bits)
+                values = spans_meet(step.values, ((0, step.mask),))
+                found = found and narrowed(found, field, values, bits)
         if found is not None and found is not EVERYTHING:
             external[rule] = found
     return external
@@ -197,7 +241,7 @@ class _Family:
     """The services of one family."""
 
     def __init__(
-        self, analysis: Analysis, program: Program, log: Log, corrections: Corrections, budget: Budget
+        self, analysis: Analyser, program: FamilyProgram, log: Log, corrections: Corrections, budget: Budget
     ) -> None:
         self._analysis = analysis
         self._program = program
@@ -212,6 +256,9 @@ class _Family:
         #: Selectors that a rule for connections of one origin keeps from all endpoints of a hook.
         self._left_out: set[Selector] = set()
         self._behind = Behind(program)
+        #: How many parts of selectors are followed, and for how long.
+        self._left = max(_LEAST_PARTS, program.rules >> 3)
+        self._parts_budget = Budget.of(program.rules, work=_PART_WORK, least=_LEAST_PART_WORK)
 
     def follow(self) -> None:
         """Find all services."""
@@ -233,12 +280,28 @@ class _Family:
             found.left_out = asked or found.selector.where in self._left_out
             found.service = self._finished(found, movers)
         self._findings.of_services(self.found, movers)
+        self._keep_ports()
 
-    def cures(self) -> dict[int, Lines]:
-        """By the line of a rung, the one correction of its ladder."""
-        return self._findings.ladders(self.found)
+    def _keep_ports(self) -> None:
+        """Drop findings about ranges of ports that hold the port of each listener: it stays."""
+        kept: dict[int, bool] = {}
+        for found in self.found:
+            for rule in rules_met(found):
+                if rule.ports is not None:
+                    stays = keeps_port(rule, found.selector.where)
+                    kept[id(rule.origin)] = kept.get(id(rule.origin), True) and stays
+        if not any(kept.values()):
+            return
+        for chain in self._program.chains.values():
+            for rule in chain.rules:
+                if kept.get(id(rule.origin)):
+                    rule.remarks = tuple(each for each in rule.remarks if each != "port-range-target")
 
-    def _finished(self, found: Followed, movers: Movers) -> ReadService:
+    def cures(self, wanted: Collection[int]) -> dict[int, Lines]:
+        """By the line of a rung, the one correction of its ladder, for ladders with some of these lines."""
+        return self._findings.ladders(self.found, wanted)
+
+    def _finished(self, found: Followed, movers: Movers) -> AnalysedService:
         """The service, with what its shares depend on beside its rules."""
         reasons = [reason for walk in found.walks for reason in self._reasons(found, walk, movers)]
         if not reasons:
@@ -256,12 +319,13 @@ class _Family:
             yield "counters that come round together after too long a time to be followed"
         if walk.twice:
             yield "the turn of a counter that one connection asks more than once"
-        if found.kind is Kind.NAT and found.anew:
+        if found.kind is SelectorKind.NAT and found.anew:
             yield "packets of connections that are there already"
         for counter, rule in walk.counters:
             line = rule.line
-            if rule in walk.wide:
-                more = described(walk.wide[rule], self._bits)
+            wide = walk.wide.get(rule)
+            if wide is not None and (found.family, wide) not in self._analysis.followed:
+                more = described(wide, self._bits)
                 yield f"all of {more}, which move the counter of line {line}"
             mine = found.family, found.selector.where
             # What has a mark that no rule sets has it from elsewhere, and is a part of these connections.
@@ -285,7 +349,7 @@ class _Family:
         followed: dict[Selector, _Known] | None,
     ) -> None:
         """The services of a hook. `followed` is what was found at others; None where no other has any."""
-        selectors: dict[Selector, Found] = {}
+        selectors: dict[Selector, FoundSelector] = {}
         external = _external(self._program, hook)
         search = Search(self._budget, self._cannot, hook.bits, selectors, reached, external)
         for base in hook.passed:
@@ -295,49 +359,96 @@ class _Family:
                 except BudgetExceeded:
                     self._too_much(hook.chains[base.chain])
         waiting = deque(selectors.values())
+        results: dict[Selector, _Result] = {}
         while waiting:
             selector = waiting.popleft()
-            if len(self.found) >= MOST_SERVICES:
+            if len(self.found) + len(results) >= MOST_SERVICES:
                 self._refuse(selector.leaves, f"more than {MOST_SERVICES} services")
                 break
-            leads = None if followed is None else hook.leads(selector.where)
-            known = followed.get(selector.where) if followed is not None and leads is not None else None
-            if known is not None and leads is not None and self._is_same(known, hook, selector, leads):
-                self._also(known, hook, selector, leads)
-                continue
-            found = list(self._follow(hook, selector))
-            if found and selector.narrower:
-                waiting += self._derived(found[0].walk, selector, selectors)
-            kept = [self._keep(each) for each in found]
-            if found and followed is not None and leads is not None:
-                followed[selector.where] = _Known(hook, leads, selector, found[0].walk, kept)
+            known = results.get(selector.where)
+            if known is None or (known.population is None and known.led != selector.led):
+                known = self._at(hook, selector, followed)
+                if known is None:
+                    continue
+                results[selector.where] = known
+                if known.hook is hook and not known.walk.parts.any:
+                    # The population of a service takes more memory than all else of it.
+                    self._build(known, {})
+            waiting += self._parts(known, selectors)
+        mine = [result for result in results.values() if result.hook is hook]
+        whole = [result for result in mine if result.population is not None]
+        for result in whole:
+            result.kinds = self._kinds(result, result.population)
+        for result in whole:
+            self._build(result, results)
+        for result in mine:
+            result.found = [self._keep(each) for each in result.found]
 
-    def _derived(self, walk: Walk, selector: Found, selectors: dict[Selector, Found]) -> Iterator[Found]:
-        """Those connections of a selector for which rules behind a pick do something else."""
-        for where, rule in walk.derived:
-            if where not in selectors:
-                leaves = [*selector.leaves, rule] if rule.maps else list(selector.leaves)
-                selectors[where] = Found(where, selector.name, set(selector.kinds), leaves, narrower=False)
+    def _build(self, result: _Result, at: Mapping[Selector, _Result]) -> None:
+        """Make the services of a selector."""
+        if result.population is None:
+            return
+        result.led = frozenset(result.selector.led)
+        result.kinds = self._kinds(result, result.population)
+        result.found = list(self._services(result, result.population, at))
+        result.population = None
+
+    def _at(
+        self, hook: Hook, selector: FoundSelector, followed: dict[Selector, _Known] | None
+    ) -> _Result | None:
+        """What becomes of the connections of a selector, which may be known from another hook."""
+        leads = None if followed is None else hook.leads(selector.where)
+        if followed is None or leads is None:
+            return self._followed(hook, selector)
+        known = followed.get(selector.where)
+        if known is not None and self._is_same(known, hook, selector, leads):
+            self._also(known, hook, selector, leads)
+            return known.result
+        result = self._followed(hook, selector)
+        if result is not None:
+            followed[selector.where] = _Known(hook, leads, result)
+        return result
+
+    def _parts(self, result: _Result, selectors: dict[Selector, FoundSelector]) -> Iterator[FoundSelector]:
+        """Parts of a selector that are to be followed, or were for fewer reasons."""
+        selector, parts = result.selector, result.walk.parts
+        led = selector.led
+        # Another endpoint of a part is nothing to services of marks alone.
+        found = parts.mapped if led - {SelectorKind.MARK} else {}
+        if SelectorKind.MARK in led:
+            found = found | parts.marked
+        most = _MOST_PARTS
+        for where, part in found.items():
+            own = selectors.get(where)
+            if own is not None:
+                if not led <= own.kinds | own.part_of:
+                    own.part_of |= led
+                    yield own
+            elif not part.certain and self._left and most:
+                self._left -= 1
+                most -= 1
+                leaves = [*selector.leaves, part.rule] if part.rule.maps else list(selector.leaves)
+                selectors[where] = FoundSelector(where, selector.name, leaves=leaves, part_of=set(led))
                 yield selectors[where]
 
-    def _is_same(self, known: _Known, hook: Hook, selector: Found, leads: Leads) -> bool:
+    def _is_same(self, known: _Known, hook: Hook, selector: FoundSelector, leads: Dispatch) -> bool:
         """True where connections get at this hook what they get at a known one."""
-        other = known.selector
+        other = known.result.selector
         return (
             leads.alike == known.leads.alike
             and (selector.name, selector.kinds, selector.leaves) == (other.name, other.kinds, other.leaves)
-            and hook.leads_as(known.hook, known.walk)
+            and hook.leads_as(known.hook, known.result.walk)
             and not self._behind.refuses
         )
 
-    def _also(self, known: _Known, hook: Hook, selector: Found, leads: Leads) -> None:
+    def _also(self, known: _Known, hook: Hook, selector: FoundSelector, leads: Dispatch) -> None:
         """The services that were found at another hook are there at this one too."""
-        took = {visit.rule for visit in known.walk.visits if visit.matched}
+        took = {visit.rule for visit in known.result.walk.visits if visit.matched}
         pairs = zip(known.leads.rules, leads.rules, strict=True)
         rules = [here for there, here in pairs if there in took]
         for rule in rules:
             self._analysis.touch(rule)
-        for found in known.found:
+        for found in known.result.found:
             merge(found, hook.names, [rule.line for rule in rules], partial(hook.path, selector.where))
 
     def _by_mark(self) -> None:
@@ -350,14 +461,18 @@ class _Family:
         plain = index({name: chain.rules for name, chain in program.chains.items()}, program.chains)
         for found in list(self.found):
             first = found.service.hooks[0] if found.service.hooks else ""
-            if found.kind is not Kind.MARK or first not in ENTRIES:
+            if found.kind is not SelectorKind.MARK or first not in ENTRIES:
                 continue
             between = bases(program, "forward") if first == "prerouting" else []
             marking = [base for base in between if plain[base.chain].written]
             passed = [*bases(program, first), *marking, *behind]
             here = settled(plain, program.chains, first)
             hook = Hook("postrouting", passed, here, self._bits, program.rules)
-            for chosen in self._follow(hook, found.selector):
+            result = self._followed(hook, found.selector)
+            if result is None or result.population is None:
+                continue
+            result.kinds = self._kinds(result, result.population)
+            for chosen in self._services(result, result.population, {}):
                 if chosen.service.action != "snat" or len(chosen.service.backends) < 2:
                     continue
                 if not self._depends_on_more(chosen.walk, behind):
@@ -366,7 +481,7 @@ class _Family:
     def _depends_on_more(self, walk: Walk, behind: Sequence[Base]) -> bool:
         """True where a rule behind the routing is for some of the connections whose mark is balanced."""
         entered = leading_from(self._program, behind)
-        for rule, conditions in walk.partly.items():
+        for rule, conditions in walk.parts.mapping.items():
             if rule.place in entered:
                 what = conditions[0][0]
                 reason = f"it is for some of the connections whose mark is balanced, by {what}: the way out "
@@ -404,7 +519,7 @@ class _Family:
             self.found.append(found)
             return found
         service = found.service
-        merge(same, service.hooks, service.lines, service.way)
+        merge(same, service.hooks, service.lines, service.way, service.outcomes)
         same.walks.append(found.walk)
         return same
 
@@ -426,43 +541,89 @@ class _Family:
 
     # -- one selector
 
-    def _follow(self, hook: Hook, selector: Found) -> Iterator[Followed]:
+    def _followed(self, hook: Hook, selector: FoundSelector) -> _Result | None:
+        """What becomes of the connections of a selector; None where that takes too long."""
         if not hook.passed:
-            return
+            return None
         try:
-            walk, population = hook.followed(selector.where, self._budget)
+            walk, population = hook.followed(
+                selector.where, self._parts_budget if selector.is_part else self._budget
+            )
             population = self._behind.refused(population, walk, hook.name)
             own = any(self._program.chains[visit.rule.place].own for visit in walk.visits)
             source = self._behind.source_nat(population, walk, hook.name, own=own)
             anew = self._anew(hook, selector, walk, population)
         except BudgetExceeded:
-            entered = [hook.chains[base.chain] for base in hook.passed]
-            self._too_much(next((chain for chain in entered if chain.rules), entered[0]))
-            return
+            if not selector.is_part:
+                entered = [hook.chains[base.chain] for base in hook.passed]
+                self._too_much(next((chain for chain in entered if chain.rules), entered[0]))
+            return None
+        mine = self._program.family, selector.where
+        self._analysis.followed.add(mine)
         for counter in walk.met:
-            mine = self._program.family, selector.where
             self._analysis.movers.setdefault(counter, {})[mine] = None
-        for rule in walk.doubts:
-            self._cannot(rule)
-        for kind in self._kinds(selector, walk, population):
-            made = service_of(self._program.family, hook, selector, walk, population, kind, source)
-            if made is None:
-                continue
+        return _Result(hook, selector, walk, population, source, anew)
+
+    def _services(
+        self, result: _Result, population: Population, at: Mapping[Selector, _Result]
+    ) -> Iterator[Followed]:
+        """The services of a selector, when it is known which of its parts have their own."""
+        hook, selector, walk = result.hook, result.selector, result.walk
+        for kind in result.kinds:
+            past = self._past(result, kind, at)
+            family = self._program.family
+            made = service_of(family, hook, selector, walk, population, kind, result.source, past)
             self._touch(walk, kind)
-            found = Followed(made, kind, walk, selector, self._program.family, hook, [walk])
+            found = Followed(made, kind, walk, selector, family, hook, [walk])
             returned = sum(walk.returned.values(), Fraction(0))
             found.explicit_leak = bool(made.leak) and (
                 returned == made.leak or not falls_through(population, kind)
             )
-            found.anew = anew
+            found.anew = result.anew
             yield found
+        for rule in walk.doubts:
+            self._cannot(rule)
 
-    def _kinds(self, selector: Found, walk: Walk, population: Population) -> Iterator[Kind]:
+    def _past(
+        self, result: _Result, kind: SelectorKind, at: Mapping[Selector, _Result], depth: int = 0
+    ) -> Sequence[Excluded]:
+        """What a service is not about: parts that are not, as a whole, the service of a narrower listener."""
+        marks = kind is SelectorKind.MARK
+        known = result.past.get(marks)
+        if known is not None:
+            return known
+        walk = result.walk
+        found = result.past[marks] = []
+        for where, part in (walk.parts.marked if marks else walk.parts.mapped).items():
+            own = at.get(where)
+            if where == walk.given or (own is None and not part.certain):
+                walk.doubts[part.rule] = None
+                continue
+            conditions = unmet(where, walk.given)
+            whole = (
+                own is not None
+                and any((each is SelectorKind.MARK) == marks for each in own.kinds)
+                and all(field in LISTENER for field, _ in conditions)
+                and (depth >= _DEEPEST or not self._past(own, kind, at, depth + 1))
+            )
+            if not whole:
+                found.append(Excluded(conditions, part.rule))
+        return found
+
+    def _kinds(self, result: _Result, population: Population | None) -> tuple[SelectorKind, ...]:
+        """The kinds of services that connections are of."""
+        if population is None:
+            return ()
+        found = self._led(result.selector, result.walk, population)
+        return tuple(kind for kind in found if is_balanced(result.walk, population, kind))
+
+    def _led(self, selector: FoundSelector, walk: Walk, population: Population) -> Iterator[SelectorKind]:
         mapped = any(state.out is not None and state.out.end is End.ENDPOINT for state in population.states)
         by_mark = any(visit.rule.asks_mark and visit.rule.maps for visit in walk.visits)
-        if mapped and (Kind.NAT in selector.kinds or by_mark):
-            yield Kind.NAT
-        elif Kind.NAT in selector.kinds and not mapped and not walk.doubts:
+        led = selector.led
+        if mapped and (SelectorKind.NAT in led or by_mark):
+            yield SelectorKind.NAT
+        elif SelectorKind.NAT in selector.kinds and not mapped and not walk.doubts:
             met = {visit.rule for visit in walk.visits if visit.arriving}
             own = any(self._program.chains[rule.place].own for rule in selector.leaves)
             if any(visit.matched and visit.rule.settled for visit in walk.visits):
@@ -471,11 +632,13 @@ class _Family:
                 not own or not met.isdisjoint(selector.leaves)
             ):
                 # Rules of lbctl that no connection comes to are for clients that are let in nowhere.
-                yield Kind.NOTHING
-        if Kind.MARK in selector.kinds and not (mapped and by_mark):
-            yield Kind.MARK
+                yield SelectorKind.NOTHING
+        if SelectorKind.MARK in led and not (mapped and by_mark):
+            yield SelectorKind.MARK
 
-    def _anew(self, hook: Hook, selector: Found, walk: Walk, population: Population) -> frozenset[object]:
+    def _anew(
+        self, hook: Hook, selector: FoundSelector, walk: Walk, population: Population
+    ) -> frozenset[object]:
         """The picks that are made again for packets behind the first one of a connection."""
         if not walk.of_packets:
             return frozenset()
@@ -491,20 +654,20 @@ class _Family:
         elif rule.asks_mark:
             self._analysis.lose(rule, "mark", "what it was set to before depends on more than the rules")
         elif not rule.opaque:
-            reason = "what it lets through goes on to the next chain, and the rest may not"
-            self._analysis.lose(rule, rule.target.lower(), reason)
+            reason = "it is for more parts of other rules' connections than are followed one by one"
+            self._analysis.lose(rule, rule.target.lower() or "part", reason)
 
-    def _touch(self, walk: Walk, kind: Kind) -> None:
+    def _touch(self, walk: Walk, kind: SelectorKind) -> None:
         for visit in walk.visits:
             rule = visit.rule
-            if rule.marks and rule.act is Act.GO_ON and kind is not Kind.MARK and not rule.picks:
+            if rule.marks and rule.act is Act.GO_ON and kind is not SelectorKind.MARK and not rule.picks:
                 continue
             taking = visit.matched and (rule.act is not Act.GO_ON or rule.marks)
             if rule.maps or taking or any(rule is asked for _, asked in walk.memories):
                 self._analysis.touch(rule)
 
 
-def leading_from(program: Program, entered: Sequence[Base]) -> set[str]:
+def leading_from(program: FamilyProgram, entered: Sequence[Base]) -> set[str]:
     """The chains that some base chains lead to, these too."""
     found = {base.chain for base in entered}
     waiting = list(found)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: Steps for each rule of a text, and at least.
-_WORK, _LEAST_WORK = 60, 300_000
+_WORK, _LEAST_WORK = 200, 300_000
 
 
 class BudgetExceeded(Exception):

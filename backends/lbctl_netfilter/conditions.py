@@ -250,6 +250,8 @@ def top_of(field: str, bits: int) -> int:
     """The largest number of a field. `bits` are those of an address."""
     if field in ADDRESSES:
         return (1 << bits) - 1
+    if (mark := mark_of(field)) is not None:
+        return mark[1]
     return 0xFFFF if field in PORTS else _TOPS.get(field, EVERY_BIT)
 
 
@@ -374,7 +376,7 @@ def rest(field: str, values: Values, bits: int) -> Values | None:
     return None if values.but else Words(None, values.names)
 
 
-def meet(one: Selector, other: Selector, bits: int) -> Selector | None:  # noqa: ARG001 (of the field's range)
+def meet(one: Selector, other: Selector, bits: int) -> Selector | None:  # noqa: ARG001, C901, PLR0912 (one pass)
     """Connections that are in both; None where there is none."""
     if other is EVERYTHING:
         return one
@@ -421,7 +423,10 @@ def is_negative(field: str, values: Values, bits: int) -> bool:
     """True for values that are best named by those that are left out."""
     if isinstance(values, Words):
         return values.names is None
-    return len(values) > 1 and values[0][0] == 0 and values[-1][1] == top_of(field, bits)
+    top = top_of(field, bits)
+    if mark_of(field) is not None:
+        return size(values) > 1 == size(spans_rest(values, top))
+    return len(values) > 1 and values[0][0] == 0 and values[-1][1] == top
 
 
 @lru_cache(maxsize=1 << 14)

@@ -12,12 +12,12 @@ from lbctl.model import Severity, brief
 from lbctl_netfilter.conditions import described, size, spelled, unmarked
 from lbctl_netfilter.ir import JUMPS, Act, Draw, MarkIs, Match, Memory, PickKind
 from lbctl_netfilter.log import percent, shown
-from lbctl_netfilter.selectors import Kind
+from lbctl_netfilter.selectors import SelectorKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from lbctl.model import Family, ReadService
+    from lbctl.model import AnalysedService, Family
     from lbctl_netfilter.conditions import Selector
     from lbctl_netfilter.corrections import Corrections, Lines
     from lbctl_netfilter.follow import Visit, Walk
@@ -157,11 +157,13 @@ class Findings:
 
     # -- one correction for each ladder
 
-    def ladders(self, found: Sequence[Followed]) -> dict[int, Lines]:
-        """By the line of a rung, the one correction of its ladder, with all that is to be mended in it."""
+    def ladders(self, found: Sequence[Followed], wanted: Collection[int]) -> dict[int, Lines]:
+        """By the line of a rung, the one correction of its ladder; of ladders with none wanted, nothing."""
         cures: dict[int, Lines] = {}
         for each in found:
-            if each.kind is Kind.MARK:
+            if each.kind is SelectorKind.MARK or not any(
+                visit.rule.line in wanted for visit in each.walk.visits
+            ):
                 continue
             for rungs in _rungs(each.walk):
                 if not any(_is_rung(step) for visit in rungs for step in visit.rule.steps):
@@ -254,7 +256,7 @@ class Findings:
             return
         last = picking[-1].rule
         rungs = [v for v in found.walk.visits if v.rule.picks and v.arriving and v.rule.place == last.place]
-        partly = [rule for rule in found.walk.partly if rule.place == last.place]
+        partly = [rule for rule in found.walk.parts.mapping if rule.place == last.place]
         if partly:
             # What these leave, others take in part.
             self._differs_from(found, last, partly[-1])
@@ -282,7 +284,7 @@ class Findings:
                 self._corrections.alike([last, other]),
             )
 
-    def _caught(self, rungs: Sequence[Visit], service: ReadService) -> Lines:
+    def _caught(self, rungs: Sequence[Visit], service: AnalysedService) -> Lines:
         """The rungs of a ladder, the last one with all that is left; equal parts, if they were equal."""
         rules = [rung.rule for rung in rungs]
         by_chance = _by_chance(rules)
@@ -400,7 +402,7 @@ class Findings:
     # -- marks and memories
 
     def _marks(self, found: Followed, walk: Walk) -> None:
-        if found.kind is not Kind.MARK:
+        if found.kind is not SelectorKind.MARK:
             return
         lost: dict[tuple[Rule, Rule], Fraction] = {}
         for who, by, part in walk.overwritten:
@@ -464,7 +466,7 @@ class Findings:
 
     # -- local connections
 
-    def _outward(self, service: ReadService, outward: set[tuple[str, str]], found: Followed) -> None:
+    def _outward(self, service: AnalysedService, outward: set[tuple[str, str]], found: Followed) -> None:
         if (
             not outward
             or service.hooks != ("prerouting",)
@@ -504,10 +506,13 @@ def _rungs(walk: Walk) -> Iterator[list[Visit]]:
             continue
         kept: list[Visit] = []
         for i, visit in enumerate(visits):
-            left = visit.arriving - (visit.matched or 0)
             if (
                 visit.rule.act in _KEEPING
-                or (i + 1 < len(visits) and visit.matched and visits[i + 1].arriving == left)
+                or (
+                    i + 1 < len(visits)
+                    and visit.matched
+                    and visits[i + 1].arriving == visit.arriving - visit.matched
+                )
                 or (i + 1 == len(visits) and visit.rule.act in JUMPS)
                 or (visit.rule.marks and _is_guarded(visit.rule))
             ):

@@ -25,31 +25,27 @@ from lbctl_netfilter.conditions import (
     size,
     spans_rest,
     unmarked,
-    unmet,
 )
-from lbctl_netfilter.index import written_by
+from lbctl_netfilter.index import matters
 from lbctl_netfilter.ir import Act, Draw, DrawMark, MarkIs, Match, Memory, PickKind, SetMark
+from lbctl_netfilter.parts import At, Parts
 from lbctl_netfilter.population import EXACT_BITS, START, End, Out, Population, ratio, turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from lbctl_netfilter.budget import Budget
-    from lbctl_netfilter.conditions import Condition, Selector, Spans
+    from lbctl_netfilter.conditions import Selector, Spans
     from lbctl_netfilter.index import ChainIndex
-    from lbctl_netfilter.ir import Pick, Rule, Switch, Target
+    from lbctl_netfilter.ir import Base, Pick, Rule, Switch, Target
     from lbctl_netfilter.marks import Marking
-    from lbctl_netfilter.population import Odds, State
+    from lbctl_netfilter.population import ConnectionState, Odds
 
 #: Longest period that is followed.
 LONGEST = 1 << 16
 #: States that connections of one period may be in, in all: each draw on a mark may double them.
 MOST_STATES = 1 << 15
 _ONE = Fraction(1)
-#: What a listener is told apart by: of two, the narrower one stands for itself.
-_LISTENER = frozenset({"proto", "dst", "dport", "dst-type"})
-#: Narrower selectors that following one brings up.
-_MOST_DERIVED = 16
 
 
 class Visit(NamedTuple):
@@ -84,16 +80,6 @@ class _Frame:
     goto: bool
 
 
-class Exemption(NamedTuple):
-    """Some of the connections that a rule sends past others, and in what kind of chain it does that."""
-
-    conditions: tuple[Condition, ...]
-    rule: Rule
-    nat: bool
-    #: How many rules were met before.
-    at: int
-
-
 class Walk:
     """The path of the connections of one selector through the chains of one hook."""
 
@@ -124,25 +110,17 @@ class Walk:
         self.met: dict[object, Rule] = {}
         #: Those of them that are not made in a chain of NAT, which sees first packets alone.
         self.of_packets: set[object] = set()
-        self.exemptions: list[Exemption] = []
-        #: Rules that give some of the connections an endpoint, by what these are told apart.
-        self.partly: dict[Rule, tuple[Condition, ...]] = {}
-        #: Some of the connections, for which rules behind a pick do something else, with the first of these.
-        self.derived: list[tuple[Selector, Rule]] = []
+        #: Connections for which some rules do something else.
+        self.parts = Parts(chains, given, bits, budget)
         #: Rules of which it is not known whether they match.
         self.doubts: dict[Rule, None] = {}
-        #: Bits of the packet's mark that rules for some of the connections may set.
-        self.partial_marks: dict[Rule, int] = {}
-        #: The rule of this base chain, no one of NAT, that accepts some: they go on to the next chain, and
-        #: what the rest of this one does is for the others only.
-        self.let_on: Rule | None = None
         #: Rules of which a counter counts before the rest of the rule selects, with what it counts.
         self.early: dict[Rule, Selector] = {}
         self.long = False
         #: True where connections ask one counter more than once, and it is not known what that does.
         self.twice = False
         #: What the first connections meet, before the period begins.
-        self.starts: list[State] = []
+        self.starts: list[ConnectionState] = []
         self.hashes: dict[object, Pick] = {}
         #: A hash by which all connections get their endpoints at once, and these.
         self.table: Switch | None = None
@@ -159,6 +137,11 @@ class Walk:
         self.ended = Population()
         self._frames: list[_Frame] = []
         self._numbers = 0
+
+    def enter(self, base: Base) -> None:
+        """Come to a base chain."""
+        self.nat = base.kind == "nat"
+        self.parts.next_base(nat=self.nat)
 
     def chain(self, name: str, stream: Population) -> Population:
         """What of a population is still on its path behind a chain's last rule. Raise `BudgetExceeded`."""
@@ -216,14 +199,14 @@ class Walk:
         for stream in (*streams, self._frames[-1].back, self.ended):
             stream.mean()
 
-    def _rule(self, rule: Rule, frame: _Frame) -> list[_Frame]:
+    def _rule(self, rule: Rule, frame: _Frame) -> list[_Frame]:  # noqa: C901, PLR0912 (a case for each act)
         """One rule, and the chains that it leads to."""
         if not (rule.later if self.later else rule.first) or rule.refused:
             return []
         coverage = covers(rule.where, self.given)
         if coverage is not ALL:
             if coverage is SOME and frame.arriving:
-                self._narrow(rule, frame)
+                self._part(rule, frame)
             return []
         act = rule.act
         if act is Act.GO_ON and not rule.steps:
@@ -243,7 +226,7 @@ class Walk:
                 self.visits.append(Visit(rule, arriving, arriving, frame.number, there))
             return []
         if rule.steps:
-            if not self._may_match(rule, there):
+            if not self._may_match(rule, frame, there):
                 return []
             matching, frame.on = self._asked(rule, frame.on, there)
             matched = matching.mass()
@@ -265,53 +248,17 @@ class Walk:
 
     def _doubt(self, rule: Rule, frame: _Frame) -> None:
         """A rule that may or may not match: the others go on."""
-        if not frame.arriving or not self.matters(rule):
+        if not frame.arriving or not matters(rule, self.chains):
             return
         self.doubts[rule] = None
         self.visits.append(Visit(rule, frame.arriving, None, frame.number, frame.path))
 
-    def matters(self, rule: Rule) -> bool:
-        """True where it makes a difference whether a rule matches."""
-        if rule.act is Act.JUMP or rule.act is Act.GOTO:
-            return rule.target not in self.chains or not self.chains[rule.target].idle
-        return rule.act is not Act.GO_ON or rule.marks
+    def _part(self, rule: Rule, frame: _Frame) -> None:
+        """A rule for some of the connections."""
+        at = At(frame.on, frame.arriving == 1, frame.outer is None)
+        self.parts.meet(rule, frame.path, at)
 
-    def _narrow(self, rule: Rule, frame: _Frame) -> None:
-        """A rule for some of the connections: those it sends past others are none of this service."""
-        conditions = tuple(unmet(rule.where, self.given))
-        listeners = all(field in _LISTENER for field, _ in conditions)
-        called = self.chains.get(rule.target) if rule.act is Act.GOTO else None
-        leaves = called is not None and (not listeners or not called.serves)
-        if (rule.exempts and self._hold(rule, frame.on)) or leaves:
-            self.exemptions.append(Exemption(conditions, rule, self.nat, len(self.visits)))
-            if not self.nat and rule.act is not Act.DROP:
-                self.let_on = self.let_on or rule
-        elif rule.maps:
-            self.partly[rule] = conditions
-            if rule.act is Act.TO and self.nat and (not listeners or frame.arriving < 1):
-                self.exemptions.append(Exemption(conditions, rule, self.nat, len(self.visits)))
-        else:
-            conditions = ()
-        if conditions and frame.arriving < 1 and len(self.derived) < _MOST_DERIVED:
-            # What was picked before is theirs, too.
-            narrower = meet(self.given, rule.where, self.bits)
-            if narrower is not None:
-                self.derived.append((narrower, rule))
-        written = self.chains[rule.target].written if rule.target in self.chains else written_by(rule)
-        if written:
-            self.partial_marks[rule] = written
-
-    def _hold(self, rule: Rule, stream: Population) -> bool:
-        """True where the marks that a rule asks for are those of all connections."""
-        for step in rule.steps:
-            if isinstance(step, MarkIs):
-                for state in stream.states:
-                    mark = state.connmark if step.connection else state.mark
-                    if mark is None or not any(low <= mark & step.mask <= high for low, high in step.values):
-                        return False
-        return True
-
-    def _may_match(self, rule: Rule, there: Selector) -> bool:
+    def _may_match(self, rule: Rule, frame: _Frame, there: Selector) -> bool:
         """False where conditions behind a counter are not met: it counts, and that is all."""
         may = True
         for step in rule.steps:
@@ -320,6 +267,7 @@ class Walk:
                 if covers(step.where, there) is not ALL:
                     self.early[rule] = there
         if not may:
+            self._part(rule, frame)
             for number, each in enumerate(rule.steps):
                 if isinstance(each, Draw):
                     self._meet(_identity(each.pick, rule, number), rule)
@@ -469,10 +417,8 @@ class Walk:
 
     def _with_mark(self, step: MarkIs, rule: Rule, stream: Population) -> tuple[Population, Population]:
         found, others = Population(stream.length), Population(stream.length)
-        if not step.connection:
-            partial = any(bits & step.mask for bits in self.partial_marks.values())
-            if partial and self.matters(rule):
-                self.doubts[rule] = None
+        if matters(rule, self.chains):
+            self.parts.asked(rule, step)
         asked = self.given.get(mark_field(connection=step.connection, mask=step.mask))
         if asked is not None and all(
             (state.connection_by if step.connection else state.by) is None for state in stream.states
@@ -488,14 +434,15 @@ class Walk:
 
     def _set(self, rule: Rule, marking: Marking, stream: Population) -> Population:
         changed = Population(stream.length)
-        if self.let_on is not None and not marking.connection:
-            self.partial_marks[self.let_on] = self.partial_marks.get(self.let_on, 0) | marking.written
+        self.parts.set(marking)
         for state, chance, places in stream.parts():
             mass = chance * places.bit_count()
             changed.put(self._marked(rule, marking, state, mass, stream.length), chance, places)
         return changed
 
-    def _marked(self, rule: Rule, marking: Marking, state: State, mass: Odds, of: int) -> State:
+    def _marked(
+        self, rule: Rule, marking: Marking, state: ConnectionState, mass: Odds, of: int
+    ) -> ConnectionState:
         packet, connection = marking.apply(state.mark, state.connmark)
         if marking.copies:
             if marking.connection:
@@ -580,8 +527,7 @@ class Walk:
             case Act.ACCEPT:
                 self.end(taken, Out(End.ACCEPTED, f"{rule.target} in line {rule.line}", rule))
             case Act.DROP:
-                if self.let_on is not None:
-                    self.doubts[self.let_on] = None
+                self.parts.dropped()
                 self.end(taken, Out(End.LOST, f"{rule.target} in line {rule.line}", rule))
             case Act.UNKNOWN:
                 words = f"{rule.target} in line {rule.line}, which is not in the text"
@@ -593,10 +539,7 @@ class Walk:
 
     def _endpoint(self, rule: Rule, to: str) -> str:
         """An endpoint, without a port where that of the connection lies in the range and stays."""
-        if rule.ports is None or self.given.dport is None:
-            return to
-        low, high = rule.ports
-        if not all(low <= first and last <= high for first, last in self.given.dport):
+        if not keeps_port(rule, self.given):
             return to
         host = to.rpartition(":")[0] if place_of(to, self.bits)[0] is not None else ""
         return host.strip("[]") or "local"
@@ -622,6 +565,14 @@ class Walk:
             else:
                 self.ended.put(state, chance, places)
         return found
+
+
+def keeps_port(rule: Rule, given: Selector) -> bool:
+    """True where the ports of all connections lie in the range of a rule's endpoint, and stay."""
+    if rule.ports is None or given.dport is None:
+        return False
+    low, high = rule.ports
+    return all(low <= first and last <= high for first, last in given.dport)
 
 
 def _identity(pick: Pick, rule: Rule, number: int) -> object:

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from lbctl_netfilter.conditions import Selector, Spans, Values
     from lbctl_netfilter.ir import Chain, Rule
 
+#: What the bits of a connection's mark are multiplied by, to stand above those of the packet's.
+CONNECTION = 1 << 32
 _IDLE = frozenset({Act.GO_ON, Act.JUMP, Act.GOTO, Act.SWITCH, Act.RETURN})
+_MAPPING = frozenset({Act.TO, Act.JUMP, Act.RETURN, Act.GO_ON})
 #: Rules of a chain that are asked one by one.
 _FEW = 24
 #: Values of one field for which a rule is noted one by one.
@@ -41,9 +44,9 @@ class ChainIndex:
         self.rules = rules
         #: True where nothing that it leads to gives an endpoint, ends a path or sets a mark.
         self.idle = False
-        #: True where it leads to an endpoint that does not depend on a mark, or is a service without any.
-        self.serves = False
-        #: The bits of the packet's mark that it may set, or a chain that it leads to.
+        #: True where all that it and the chains it leads to do is to give endpoints, and to return.
+        self.maps_only = False
+        #: The bits of both marks that it may set, or a chain that it leads to.
         self.written = 0
         self._index: dict[_Key, list[int]] = {}
         #: Rules for some addresses, and for some ports, that send connections past others or give them an
@@ -57,7 +60,7 @@ class ChainIndex:
                 self._add(number, rule)
 
     def _add(self, number: int, rule: Rule) -> None:
-        where, narrows = rule.where, rule.exempts or rule.maps
+        where, narrows = rule.where, rule.act is not Act.GO_ON or rule.marks
         if narrows and where.dst is not None:
             self._by_address.append(number)
         if narrows and where.dport is not None:
@@ -116,37 +119,37 @@ class ChainIndex:
         return [self.rules[number] for number in sorted(found)]
 
 
-def index(chains: Mapping[str, Sequence[Rule]], of: Mapping[str, Chain]) -> dict[str, ChainIndex]:
+def index(  # noqa: C901, PLR0912 (one pass over all rules)
+    chains: Mapping[str, Sequence[Rule]], of: Mapping[str, Chain]
+) -> dict[str, ChainIndex]:
     """Chains with these rules, by name."""
     made = {name: ChainIndex(of[name], rules) for name, rules in chains.items()}
     callers: dict[str, set[str]] = {}
     acting: list[str] = []
-    serving = [
-        name
-        for name, rules in chains.items()
-        if of[name].service or any(rule.maps and not rule.asks_mark for rule in rules)
-    ]
+    more: list[str] = []
     marking: list[str] = []
     for name, rules in chains.items():
-        acts = marks = False
+        acts = marks = others = False
         for rule in rules:
             if rule.act is Act.JUMP or rule.act is Act.GOTO or rule.switch is not None:
                 for target in rule.targets:
                     callers.setdefault(target, set()).add(name)
                     acts |= target not in made
             acts |= rule.marks or rule.act not in _IDLE
+            others |= rule.marks or rule.opaque is not None or not _maps_only(rule)
             if rule.marks and (written := written_by(rule)):
                 made[name].written |= written
                 marks = True
         if acts:
             acting.append(name)
+        if others:
+            more.append(name)
         if marks:
             marking.append(name)
-    for name in reach(serving, callers) & made.keys():
-        made[name].serves = True
-    idle = made.keys() - reach(acting, callers)
-    for name in idle:
+    for name in made.keys() - reach(acting, callers):
         made[name].idle = True
+    for name in made.keys() - reach(more, callers):
+        made[name].maps_only = True
     while marking:
         name = marking.pop()
         for caller in callers.get(name, ()):
@@ -155,6 +158,13 @@ def index(chains: Mapping[str, Sequence[Rule]], of: Mapping[str, Chain]) -> dict
             if made[caller].written != before:
                 marking.append(caller)
     return made
+
+
+def matters(rule: Rule, chains: Mapping[str, ChainIndex]) -> bool:
+    """True where it makes a difference whether a rule matches."""
+    if rule.act is Act.JUMP or rule.act is Act.GOTO:
+        return rule.act is Act.GOTO or rule.target not in chains or not chains[rule.target].idle
+    return rule.act is not Act.GO_ON or rule.marks
 
 
 def reach(names: Iterable[str], ways: Mapping[str, Iterable[str]]) -> set[str]:
@@ -170,11 +180,18 @@ def reach(names: Iterable[str], ways: Mapping[str, Iterable[str]]) -> set[str]:
 
 
 def written_by(rule: Rule) -> int:
-    """The bits of the packet's mark that a rule may set."""
+    """The bits that a rule may set: of the packet's mark, and above them of the connection's."""
     written = 0
     for marking in rule.markings if rule.marks else ():
-        written |= 0 if marking.connection else marking.written
+        written |= marking.written * (CONNECTION if marking.connection else 1)
     return written
+
+
+def _maps_only(rule: Rule) -> bool:
+    """True for a rule that gives an endpoint, leads to another chain or returns from its own."""
+    if rule.switch is None:
+        return rule.act in _MAPPING
+    return all(case.act in _MAPPING for _, case in rule.switch.cases)
 
 
 def exact(field: str, values: Values) -> tuple[str, str | _Block] | None:

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-from lbctl_netfilter.conditions import ALL, Selector, Spans, covers, meet
+from lbctl_netfilter.conditions import Selector, Spans, meet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from fractions import Fraction
 
     from lbctl.model import Family
-    from lbctl.model.reading import Placing
+    from lbctl.model.analysis import Placing
     from lbctl_netfilter.marks import Marking
 
 
@@ -158,7 +158,7 @@ class Origin(Protocol):
 
     @property
     def place(self) -> str:
-        """The chain that it is in, as `Program.chains` has it."""
+        """The chain that it is in, as `FamilyProgram.chains` has it."""
 
     @property
     def comment(self) -> str | None:
@@ -203,8 +203,6 @@ class Rule:
     serves_none: bool = False
     #: True where one of its conditions always holds, at the hook that this is about.
     settled: bool = False
-    #: True where it sends all that it sees past the rules behind it.
-    exempts: bool = False
 
     @property
     def line(self) -> int:
@@ -280,7 +278,7 @@ class Base(NamedTuple):
 
 
 @dataclass(slots=True)
-class Program:
+class FamilyProgram:
     """The rules of one family."""
 
     family: Family
@@ -297,27 +295,3 @@ class Program:
 def picks(steps: Sequence[Step]) -> bool:
     """True where a number is picked."""
     return any(isinstance(step, (Draw, DrawMark)) for step in steps)
-
-
-def link(chains: Mapping[str, Chain]) -> None:
-    """Note which rules are exemptions: ends without a pick, and jumps to chains that begin with one."""
-    for chain in chains.values():
-        for rule in chain.rules:
-            rule.exempts = _is_sure(rule) and rule.act in ENDS
-    for chain in chains.values():
-        for rule in chain.rules:
-            if rule.act in JUMPS and _is_sure(rule) and (called := chains.get(rule.target)) is not None:
-                first = next((each for each in called.rules if each.act is not Act.GO_ON), None)
-                rule.exempts = (
-                    first is not None
-                    and not first.steps
-                    and _is_sure(first)
-                    and covers(first.where, rule.where) is ALL
-                    and (first.act is Act.ACCEPT or first.act is Act.DROP)
-                )
-
-
-def _is_sure(rule: Rule) -> bool:
-    """True where nothing but conditions and marks decide whether a rule matches."""
-    marks = all(isinstance(step, (MarkIs, Match)) for step in rule.steps)
-    return marks and rule.opaque is None and not rule.refused and rule.first

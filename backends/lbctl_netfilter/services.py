@@ -8,24 +8,24 @@ from functools import partial
 from math import lcm
 from typing import TYPE_CHECKING, NamedTuple
 
-from lbctl.model import MAX_SLOTS, Kept, ReadService, ReadShare
+from lbctl.model import MAX_SLOTS, Affinity, AnalysedService, EndpointShare, Outcome
 from lbctl_netfilter.conditions import LOCAL, YES, is_negative, rest, spelled, when
 from lbctl_netfilter.follow import numbers_of
 from lbctl_netfilter.hooks import HOOKS
 from lbctl_netfilter.ir import Act
 from lbctl_netfilter.population import End, ratio
-from lbctl_netfilter.selectors import Kind
+from lbctl_netfilter.selectors import SelectorKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from lbctl.model import Family, SourceNat, Step
     from lbctl_netfilter.conditions import Condition, Selector
-    from lbctl_netfilter.follow import Exemption, Walk
+    from lbctl_netfilter.follow import Walk
     from lbctl_netfilter.hooks import Hook
     from lbctl_netfilter.ir import Pick, Rule
-    from lbctl_netfilter.population import Odds, Population, State
-    from lbctl_netfilter.selectors import Found
+    from lbctl_netfilter.population import ConnectionState, Odds, Population
+    from lbctl_netfilter.selectors import FoundSelector
 
 _SNAT = frozenset({"snat"})
 #: The longest table of a hash that is shown slot by slot.
@@ -39,10 +39,10 @@ _ORIGINAL = "policy ACCEPT: the original destination"
 class Followed:
     """A service with all that was seen on the path of its connections."""
 
-    service: ReadService
-    kind: Kind
+    service: AnalysedService
+    kind: SelectorKind
     walk: Walk
-    selector: Found
+    selector: FoundSelector
     family: Family
     hook: Hook
     walks: list[Walk] = field(default_factory=list)
@@ -52,6 +52,13 @@ class Followed:
     anew: frozenset[object] = frozenset()
     #: True where rules say by themselves that this host's own connections are not to be balanced.
     left_out: bool = False
+
+
+class Excluded(NamedTuple):
+    """Connections of a selector that a service is not about, and the rule that makes the difference."""
+
+    conditions: Sequence[Condition]
+    rule: Rule
 
 
 class _Label(NamedTuple):
@@ -67,13 +74,16 @@ class _Label(NamedTuple):
 class _Parts:
     """The parts of all connections that go to each endpoint, and elsewhere."""
 
-    def __init__(self, population: Population, selector: Found, kind: Kind, bits: int) -> None:
+    def __init__(
+        self, population: Population, selector: FoundSelector, kind: SelectorKind, bits: int
+    ) -> None:
         self.shares: dict[str, Odds] = {}
         self.leaks: dict[str, Odds] = {}
         self.actions: dict[str, None] = {}
         self.names: dict[str, str | None] = {}
         self.order: dict[str, int] = {}
-        self.ends: dict[State, str | None] = {}
+        self.ends: dict[ConnectionState, str | None] = {}
+        self.outcomes: dict[tuple[int | None, str | None, str], Odds] = {}
         label = label_of(kind)
         for state, chances in population.states.items():
             found = label(state)
@@ -81,6 +91,8 @@ class _Parts:
             for chance, places in chances.items():
                 part += chance * places.bit_count()
             to = self.ends[state] = _shown(found.to, selector, bits)
+            outcome = (found.rule.line if found.rule else None, to, found.why)
+            self.outcomes[outcome] = self.outcomes.get(outcome, 0) + part
             if to is None:
                 self.leaks[found.why] = self.leaks.get(found.why, 0) + part
                 continue
@@ -93,32 +105,38 @@ class _Parts:
                 self.names[to] = found.name or rule.origin.comment
 
 
+def is_balanced(walk: Walk, population: Population, kind: SelectorKind) -> bool:
+    """True where the connections are those of a service."""
+    if kind is SelectorKind.NOTHING:
+        return True
+    label = label_of(kind)
+    actions = {found.action for found in map(label, population.states) if found.to is not None}
+    if kind is SelectorKind.MARK:
+        return bool(actions and walk.modes)
+    return bool(actions and (walk.modes or not actions <= _SNAT))
+
+
 def service_of(
     family: Family,
     hook: Hook,
-    selector: Found,
+    selector: FoundSelector,
     walk: Walk,
     population: Population,
-    kind: Kind,
+    kind: SelectorKind,
     source: tuple[SourceNat | None, tuple[int, ...]],
-) -> ReadService | None:
-    """The service, or None where the connections are not balanced."""
+    past: Sequence[Excluded],
+) -> AnalysedService:
+    """The service. `past` is what it is not about."""
     bits, where = hook.bits, selector.where
     parts = _Parts(population, selector, kind, bits)
-    if kind is Kind.MARK and not walk.modes:
-        return None
-    if not parts.shares and kind is not Kind.NOTHING:
-        return None
-    if kind is Kind.NAT and set(parts.actions) <= _SNAT and not walk.modes:
-        return None
     mode = _mode(walk, parts)
     slots, pick = _slots(walk, population, selector, kind, parts, mode, bits)
     length = population.length
     order = _order(slots, parts)
     lines, picking = _lines(walk, kind)
-    several = "mark" if kind is Kind.MARK else "mixed"
+    several = "mark" if kind is SelectorKind.MARK else "mixed"
     action = next(iter(parts.actions)) if len(parts.actions) == 1 else (several if parts.actions else "")
-    return ReadService(
+    return AnalysedService(
         family=family,
         proto=_positive("proto", where, bits),
         dst=_positive("dst", where, bits, "local" if LOCAL in where.extra else "any"),
@@ -127,7 +145,7 @@ def service_of(
         action=action or selector.leaves[0].action or "none",
         mode=mode,
         backends=tuple(
-            ReadShare(
+            EndpointShare(
                 to=to,
                 share=ratio(parts.shares[to], length),
                 name=_endpoint_name(parts.names.get(to), selector.name),
@@ -137,16 +155,19 @@ def service_of(
         leak=ratio(sum(parts.leaks.values()), length),
         leak_to="; ".join(parts.leaks) or None,
         affinity=_affinity(walk, mode),
-        when=when(_when(where, walk, kind), bits) or None,
+        when=when(_when(where, past, bits), bits) or None,
         name=selector.name,
         slots=slots,
         hash_seed=pick.seed if pick else None,
         placing=pick.placing if pick else None,
-        source_nat=source[0] if kind is Kind.NAT else None,
-        source_lines=source[1] if kind is Kind.NAT else (),
+        source_nat=source[0] if kind is SelectorKind.NAT else None,
+        source_lines=source[1] if kind is SelectorKind.NAT else (),
         way=partial(hook.path, where),
         lines=lines,
         picking=picking,
+        outcomes=tuple(
+            Outcome(line, to, ratio(part, length), why) for (line, to, why), part in parts.outcomes.items()
+        ),
     )
 
 
@@ -169,8 +190,8 @@ def _mode(walk: Walk, parts: _Parts) -> str:
 def _slots(
     walk: Walk,
     population: Population,
-    selector: Found,
-    kind: Kind,
+    selector: FoundSelector,
+    kind: SelectorKind,
     parts: _Parts,
     mode: str,
     bits: int,
@@ -204,7 +225,7 @@ def _order(slots: Sequence[str | None], parts: _Parts) -> list[str]:
     return sorted(parts.shares, key=lambda to: (parts.order.get(to, 0), seen.get(to, MAX_SLOTS)))
 
 
-def _lines(walk: Walk, kind: Kind) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _lines(walk: Walk, kind: SelectorKind) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The lines of the rules that take part, and of those that pick."""
     lines: set[int] = set()
     picking: set[int] = set()
@@ -212,7 +233,7 @@ def _lines(walk: Walk, kind: Kind) -> tuple[tuple[int, ...], tuple[int, ...]]:
         rule = visit.rule
         if rule.opaque is not None:
             continue
-        part = visit.matched and (rule.act is not Act.GO_ON or (rule.marks and kind is Kind.MARK))
+        part = visit.matched and (rule.act is not Act.GO_ON or (rule.marks and kind is SelectorKind.MARK))
         if part or (visit.arriving and rule.maps):
             lines.add(rule.line)
         if visit.matched and (rule.picks or rule.maps):
@@ -220,12 +241,12 @@ def _lines(walk: Walk, kind: Kind) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(sorted(lines)), tuple(sorted(picking))
 
 
-def label_of(kind: Kind) -> Callable[[State], _Label]:
+def label_of(kind: SelectorKind) -> Callable[[ConnectionState], _Label]:
     """What tells the end of a connection, for a kind of service."""
-    return _marked if kind is Kind.MARK else _mapped
+    return _marked if kind is SelectorKind.MARK else _mapped
 
 
-def _mapped(state: State) -> _Label:
+def _mapped(state: ConnectionState) -> _Label:
     out = state.out
     if out is None:
         return _Label(None, "", _ORIGINAL, None)
@@ -234,7 +255,7 @@ def _mapped(state: State) -> _Label:
     return _Label(None, "", out.text, out.rule)
 
 
-def _marked(state: State) -> _Label:
+def _marked(state: ConnectionState) -> _Label:
     out = state.out
     if out is not None and out.end is End.LOST:
         return _Label(None, "", out.text, out.rule)
@@ -245,45 +266,42 @@ def _marked(state: State) -> _Label:
     return _Label(None, "", "no mark", None)
 
 
-def falls_through(population: Population, kind: Kind) -> bool:
+def falls_through(population: Population, kind: SelectorKind) -> bool:
     """True where some connections come to the end of the rules."""
-    if kind is Kind.MARK:
+    if kind is SelectorKind.MARK:
         return any(_marked(state).to is None and state.out is None for state in population.states)
     return any(state.out is None for state in population.states)
 
 
-def _affinity(walk: Walk, mode: str) -> Kept | None:
+def _affinity(walk: Walk, mode: str) -> Affinity | None:
     for memory, rule in walk.memories:
         leads = memory.kind == "map" or rule.maps or rule.act in {Act.JUMP, Act.GOTO}
         if not memory.inverted and leads:
-            return Kept(kind=memory.kind, by=memory.by, seconds=memory.seconds)
+            return Affinity(kind=memory.kind, by=memory.by, seconds=memory.seconds)
     if mode == "hash":
         by = {pick.by for pick in walk.hashes.values()} | {visit.rule.by for visit in walk.visits}
         by.discard("")
         if len(by) == 1 and all(pick.by for pick in walk.hashes.values()):
-            return Kept(kind="hash", by=by.pop(), seconds=None)
+            return Affinity(kind="hash", by=by.pop(), seconds=None)
     return None
 
 
-def _when(where: Selector, walk: Walk, kind: Kind) -> list[Condition]:
+def _when(where: Selector, past: Sequence[Excluded], bits: int) -> list[Condition]:
     """The conditions beside protocol, address and port, and what rules in front leave of each field."""
-    bits = walk.bits
     made: list[Condition] = [
         pair for pair in where.conditions[:3] if pair[0] in _HEAD and is_negative(*pair, bits)
     ]
     made += [pair for pair in where.extra if pair != LOCAL or where.dst is not None]
-    marked = max((i for i, visit in enumerate(walk.visits) if visit.rule.marks), default=-1)
-    past = [exemption for exemption in walk.exemptions if _is_past(exemption, kind, marked)]
     if len(past) > _MOST_EXEMPTIONS:
         made.append((f"not={len(past)} rules from line {past[0].rule.line} on", YES))
-    for exemption in past if len(past) <= _MOST_EXEMPTIONS else ():
-        if len(exemption.conditions) == 1:
-            [(name, values)] = exemption.conditions
+    for each in past if len(past) <= _MOST_EXEMPTIONS else ():
+        if len(each.conditions) == 1:
+            [(name, values)] = each.conditions
             others = rest(name, values, bits)
             if others is not None:
                 made.append((name, others))
                 continue
-        text = " ".join(f"{name} {text}" for name, text in when(exemption.conditions, bits).items())
+        text = " ".join(f"{name} {text}" for name, text in when(each.conditions, bits).items())
         made.append((f"not={text}", YES))
     return made
 
@@ -291,18 +309,8 @@ def _when(where: Selector, walk: Walk, kind: Kind) -> list[Condition]:
 _HEAD = frozenset({"proto", "dst", "dport"})
 
 
-def _is_past(exemption: Exemption, kind: Kind, marked: int) -> bool:
-    """True where an exemption keeps connections from what a service is about.
-
-    `marked` is which of the rules that were met is the last one that marks.
-    """
-    if kind is Kind.MARK:
-        return not exemption.nat and exemption.at <= marked
-    return exemption.nat or exemption.rule.act is Act.DROP
-
-
 def _hash_slots(
-    population: Population, pick: Pick, to_of: Callable[[State], str | None]
+    population: Population, pick: Pick, to_of: Callable[[ConnectionState], str | None]
 ) -> tuple[str | None, ...]:
     """Where the clients of each slot go; empty where they do not all go to one place."""
     spans: list[tuple[Fraction, Fraction, str | None]] = []
@@ -333,7 +341,7 @@ def _from_start(slots: tuple[str | None, ...], starts: Sequence[str | None]) -> 
     return whole if all(each == whole[i % count] for i, each in enumerate(starts)) else ()
 
 
-def _shown(to: str | None, selector: Found, bits: int) -> str | None:
+def _shown(to: str | None, selector: FoundSelector, bits: int) -> str | None:
     """An endpoint as it is shown: where only the address is rewritten, the port is that of the listener."""
     if to == "local" and selector.where.dport is not None:
         return spelled("dport", selector.where.dport, bits)
@@ -368,7 +376,11 @@ def identity(found: Followed) -> object:
 
 
 def merge(
-    found: Followed, hooks: Sequence[str], lines: Sequence[int], way: Callable[[], tuple[Step, ...]]
+    found: Followed,
+    hooks: Sequence[str],
+    lines: Sequence[int],
+    way: Callable[[], tuple[Step, ...]],
+    outcomes: Sequence[Outcome] = (),
 ) -> None:
     """Have a service be at more hooks, where it is the same."""
     service = found.service
@@ -377,6 +389,7 @@ def merge(
         hooks=tuple(hook for hook in HOOKS if hook in {*service.hooks, *hooks}),
         lines=tuple(sorted({*service.lines, *lines})),
         way=partial(_both, service.way, way),
+        outcomes=tuple(dict.fromkeys((*service.outcomes, *outcomes))),
     )
 
 

@@ -20,6 +20,8 @@ def start() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
+    except KeyboardInterrupt:  # while it reports how it ended
+        sys.exit(_INTERRUPTED)
     finally:
         # The exit code is known: nothing may come between it and the end.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

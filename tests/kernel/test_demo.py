@@ -20,6 +20,10 @@ LBCTL = Path(sys.executable).with_name("lbctl")
 #: Loses all privileges, but keeps the bounding set, which a user namespace needs.
 USER = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all")
 CONNECTIONS = 300
+#: By its path: some demos have an empty PATH.
+NSENTER = shutil.which("nsenter") or "nsenter"
+#: Seconds that nothing here may take, on the slowest machine.
+PATIENCE = 120
 #: More than are made until a signal comes.
 ENDLESS = "1000000"
 
@@ -48,7 +52,7 @@ def endpoints(marker: str) -> set[int]:
 
 
 class Demo:
-    """Demos in a namespace of their own, so that nobody else's doings are taken for theirs."""
+    """Demos in namespaces of their own, so that nothing that happens elsewhere is taken for theirs."""
 
     def __init__(self, network: Network, folder: Path) -> None:
         self.network = network
@@ -56,13 +60,25 @@ class Demo:
         self.marker = f"DEMO_OF_TEST={folder}"
         # A folder that everybody may write to, as /tmp.
         folder.chmod(0o1777)
+        # /run has the named network namespaces and the state of lbctl: theirs is empty at first.
+        mount = "mount -t tmpfs lbctl /run && echo && exec sleep 3600"
+        self.managing_program = subprocess.Popen(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount], stdout=subprocess.PIPE
+        )
+        assert self.managing_program.stdout is not None
+        assert self.managing_program.stdout.readline() == b"\n"
+        self.run = Path(f"/proc/{self.keeper.pid}/root/run")
+
+    def close(self) -> None:
+        self.managing_program.kill()
+        self.managing_program.communicate()
 
     def start(self, *options: str, before: tuple[str, ...] = (), **env: str) -> subprocess.Popen[str]:
         name, _, value = self.marker.partition("=")
         inherited = {k: v for k, v in os.environ.items() if k not in {"LBCTL_CONFIG", "LBCTL_STATE_DIR"}}
         with self.network.host.entered():
             return subprocess.Popen(
-                [*before, str(LBCTL), "demo", *options],
+                [NSENTER, f"--mount=/proc/{self.keeper.pid}/ns/mnt", *before, str(LBCTL), "demo", *options],
                 cwd="/",
                 env={**inherited, name: value, "TMPDIR": str(self.folder), "HOME": str(self.folder), **env},
                 stdin=subprocess.DEVNULL,
@@ -76,20 +92,16 @@ class Demo:
         """What is visible outside of the demo."""
         return {
             "links": re.sub(r"\d+: ", "", self.network.tool("ip", "-o", "link")).split("qlen")[0],
-            "named namespaces": self.network.tool("ip", "netns", "list"),
             "rules": self.network.rules(),
             "temporary files": sorted(self.folder.iterdir()),
-            "/tmp": {p.name for p in Path("/tmp").iterdir() if "lbctl" in p.name},
-            "/run": {
-                str(p) for p in (Path("/run"), Path("/run/lbctl")) if p.exists() for p in p.glob("*lbctl*")
-            },
+            "/run": sorted(str(path) for path in self.run.rglob("*")),
         }
 
     @contextmanager
     def leaves_nothing(self) -> Iterator[None]:
         before = self.outside()
         yield
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + PATIENCE
         while left := processes(self.marker):
             assert time.monotonic() < deadline, [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left]
             time.sleep(0.02)
@@ -99,7 +111,9 @@ class Demo:
 @pytest.fixture
 def demo(network: Network) -> Iterator[Demo]:
     with tempfile.TemporaryDirectory() as name:
-        yield Demo(network, Path(name))
+        made = Demo(network, Path(name))
+        yield made
+        made.close()
 
 
 def halves(text: str) -> dict[str, str]:
@@ -120,7 +134,7 @@ def shows_exact_shares(half: str) -> None:
 
 def test_both_halves(demo: Demo) -> None:
     with demo.leaves_nothing():
-        out, err = (process := demo.start("--connections", str(CONNECTIONS))).communicate(timeout=60)
+        out, err = (process := demo.start("--connections", str(CONNECTIONS))).communicate(timeout=PATIENCE)
         assert (process.returncode, err) == (0, "")
     shown = halves(out)
     assert list(shown) == ["nftables", "iptables"]
@@ -131,7 +145,7 @@ def test_both_halves(demo: Demo) -> None:
 
 def test_counts_that_do_not_divide(demo: Demo) -> None:
     process = demo.start("--connections", "10", "--color", "always")
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert "\x1b[" in out
     assert out.count(" 4 (40.0%)") == 4
@@ -141,7 +155,7 @@ def test_counts_that_do_not_divide(demo: Demo) -> None:
 def test_without_root(demo: Demo) -> None:
     with demo.leaves_nothing():
         process = demo.start("--connections", str(CONNECTIONS), before=USER)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     allowed = subprocess.run(
         [*USER, "unshare", "--user", "--map-root-user", "--net", "true"], capture_output=True, check=False
     )
@@ -162,7 +176,7 @@ def test_where_user_namespaces_are_forbidden(demo: Demo) -> None:
     limit = ("unshare", "--user", "--map-root-user", "sh", "-c")
     forbid = 'echo 0 > /proc/sys/user/max_user_namespaces; exec setpriv --bounding-set=-all "$@"'
     process = demo.start(before=(*limit, forbid, "sh", "--inh-caps=-all"))
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (4, ""), err
     assert "as root" in err
     assert "Traceback" not in err
@@ -185,7 +199,7 @@ def test_whatever_ends_it(demo: Demo, number: signal.Signals, moment: str) -> No
                 assert process.poll() is None
                 time.sleep(0.005)
         process.send_signal(number)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode not in {0, 1}
         # An endpoint that finds its parent gone while it starts may complain.
         assert moment == "before" or "Traceback" not in err
@@ -199,7 +213,7 @@ def test_ctrl_c_reaches_the_whole_group(demo: Demo) -> None:
         while "8103" not in process.stdout.readline():
             assert process.poll() is None
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode not in {0, 1}
         assert "Traceback" not in err
 
@@ -211,7 +225,7 @@ def test_a_user_s_demo_that_is_killed(demo: Demo) -> None:
         while "8103" not in process.stdout.readline():
             assert process.poll() is None
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=PATIENCE)
 
 
 def hidden(demo: Demo, *modules: str) -> dict[str, str]:
@@ -231,7 +245,7 @@ def test_nothing_usable(demo: Demo) -> None:
     env = hidden(demo, "nftables", "iptc")
     with demo.leaves_nothing():
         process = demo.start("--connections", "30", **env)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE)
         assert (process.returncode, out) == (3, "")
         assert "apt install nftables" in err
         assert "Traceback" not in err
@@ -240,7 +254,7 @@ def test_nothing_usable(demo: Demo) -> None:
 def test_what_is_missing_is_said(demo: Demo) -> None:
     env = hidden(demo, "iptc")
     process = demo.start("--connections", "30", **env)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert list(halves(out)) == ["nftables"]
     assert "iptables is left out" in err
@@ -250,7 +264,7 @@ def test_without_the_ip_command(demo: Demo) -> None:
     env = hidden(demo)
     (demo.folder / "empty" / "ip").unlink()
     process = demo.start("--connections", "30", **env)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in err
     assert process.returncode == 3
     assert "iproute2" in err
@@ -287,7 +301,7 @@ def test_an_nft_that_writes_another_key_is_found_out(demo: Demo) -> None:
     nft.chmod(0o755)
     with demo.leaves_nothing():
         process = demo.start("--connections", str(CONNECTIONS), **env)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, err
     [verdict] = verdicts(err)
     assert verdict.startswith("nftables (driver nft)")
@@ -308,7 +322,7 @@ def test_an_endpoint_that_refuses_is_counted(demo: Demo) -> None:
     )
     with demo.leaves_nothing():
         process = demo.start("--connections", str(CONNECTIONS), **env)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, err
     for verdict, driver in zip(verdicts(err), ("nftables (driver ", "iptables (driver "), strict=True):
         assert verdict.startswith(driver)
@@ -320,6 +334,6 @@ def test_an_endpoint_that_does_not_start_ends_it_with_a_message(demo: Demo) -> N
     env = altered(demo, "import sys\nif sys.orig_argv[-1] == '8002': sys.exit(3)\n")
     with demo.leaves_nothing():
         process = demo.start("--connections", str(CONNECTIONS), **env)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert "lbctl: the demo's endpoint on port 8002 did not start" in err

@@ -123,7 +123,7 @@ def test_the_units_do_their_work_in_their_sandbox(network: Network, way: tuple[s
     network.local_endpoints((8001, 8002))
     machine = Machine(network, way)
     started = machine.run("ExecStart", SERVICE)
-    assert (started.returncode, started.stderr) == (0, "Applied.\n")
+    assert (started.returncode, started.stderr.splitlines()[1:]) == (0, ["Applied."])
     assert network.ask(network.client, HOST4, 80, 2) == ["8001", "8002"]
     calm = machine.run("ExecStart", DRIFT)
     assert (calm.returncode, calm.stderr) == (0, "")
@@ -132,7 +132,7 @@ def test_the_units_do_their_work_in_their_sandbox(network: Network, way: tuple[s
     assert (drifted.returncode, drifted.stderr) == (1, "")
     assert "web is missing" in drifted.stdout
     reloaded = machine.run("ExecReload", SERVICE)
-    assert (reloaded.returncode, reloaded.stderr) == (0, "Applied.\n")
+    assert (reloaded.returncode, reloaded.stderr.splitlines()[1:]) == (0, ["Applied."])
     assert network.ask(network.client, HOST4, 80, 2) == ["8001", "8002"]
     # A command from a shell finds the same, and the unit has noted what it applied.
     assert network.lbctl("status", "--exit-code", *way, config=WEB).code == 0
@@ -144,7 +144,7 @@ def test_a_timer_that_repairs(network: Network) -> None:
     assert machine.run("ExecStart", SERVICE).returncode == 0
     machine.wipe()
     repaired = machine.run("ExecStart", DRIFT, REPAIR)
-    assert (repaired.returncode, repaired.stderr) == (0, "Applied.\n")
+    assert (repaired.returncode, repaired.stderr.splitlines()[1:]) == (0, ["Applied."])
     again = machine.run("ExecStart", DRIFT, REPAIR)
     assert (again.returncode, again.stdout.startswith("Nothing to change")) == (0, True)
 

@@ -67,7 +67,7 @@ def test_its_entry_points_are_the_command_and_both_backends(wheel):
     found = configparser.ConfigParser()
     found.read_string(read(wheel, "entry_points.txt"))
     assert {section: dict(found[section]) for section in found.sections()} == {
-        "console_scripts": {"lbctl": "lbctl.cli:main"},
+        "console_scripts": {"lbctl": "lbctl.__main__:start"},
         "lbctl.backends": {"nftables": "lbctl_nftables.backend", "iptables": "lbctl_iptables.backend"},
     }
 

@@ -13,12 +13,12 @@ from lbctl_netfilter.ir import (
     Act,
     Draw,
     DrawMark,
+    FamilyProgram,
     MarkIs,
     Match,
     Memory,
     Pick,
     PickKind,
-    Program,
     Rule,
     SetMark,
     Target,
@@ -54,7 +54,7 @@ class Packet:
 class Kernel:
     """The rules of a program, and what the kernel keeps for them: a counter for each pick."""
 
-    program: Program
+    program: FamilyProgram
     counters: dict[object, int] = field(default_factory=dict)
     #: Says whether a draw of so many parts of so many hits; None where a program has no draws.
     dice: Callable[[int, int], bool] | None = None
@@ -113,24 +113,28 @@ class Kernel:
                 case Draw(pick, hits):
                     if not self._hits(pick, hits, (rule.line, number)):
                         return False
-                case DrawMark(pick, cases):
-                    picked = self._picked(pick, (rule.line, number))
-                    marking = next((made for spans, made in cases if _within(picked, spans)), None)
-                    if marking is None:
+                case DrawMark():
+                    if not self._draw_mark(step, (rule.line, number)):
                         return False
-                    self.mark, self.connmark = _known(*marking.apply(self.mark, self.connmark))
                 case MarkIs(connection, mask, values):
                     if not _within((self.connmark if connection else self.mark) & mask, values):
                         return False
                 case SetMark(marking):
                     self.mark, self.connmark = _known(*marking.apply(self.mark, self.connmark))
-                case Memory():
+                case Memory() if step.asks and not step.inverted:
                     # A new client is in no list.
-                    if step.asks and not step.inverted:
-                        return False
+                    return False
                 case Match(where):
                     if not _meets(where, packet):
                         return False
+        return True
+
+    def _draw_mark(self, step: DrawMark, place: object) -> bool:
+        picked = self._picked(step.pick, place)
+        marking = next((made for spans, made in step.cases if _within(picked, spans)), None)
+        if marking is None:
+            return False
+        self.mark, self.connmark = _known(*marking.apply(self.mark, self.connmark))
         return True
 
     def _hits(self, pick: Pick, hits: Spans, place: object) -> bool:
@@ -175,7 +179,7 @@ def _holds(values: Values, value: int | str) -> bool:
     return _within(value, values)
 
 
-def sequence(program: Program, packet: Packet, most: int = 5000) -> tuple[list[str], int]:
+def sequence(program: FamilyProgram, packet: Packet, most: int = 5000) -> tuple[list[str], int]:
     """Where like connections end, one after the other, and how many of them come before the period.
 
     The counters are those of rules that were just loaded, and nobody else connects.
@@ -193,14 +197,14 @@ def sequence(program: Program, packet: Packet, most: int = 5000) -> tuple[list[s
     raise AssertionError("the counters do not come round")
 
 
-def shares(program: Program, packet: Packet) -> dict[str, Fraction]:
+def shares(program: FamilyProgram, packet: Packet) -> dict[str, Fraction]:
     """The part of like connections that ends at each place, in the long run."""
     ends, first = sequence(program, packet)
     period = ends[first:]
     return {end: Fraction(period.count(end), len(period)) for end in dict.fromkeys(period)}
 
 
-def chances(program: Program, packet: Packet) -> dict[str, Fraction]:
+def chances(program: FamilyProgram, packet: Packet) -> dict[str, Fraction]:
     """As `shares`, for a program with draws and no counters: each outcome of the draws has its chance."""
     found: dict[str, Fraction] = {}
     for end, chance in _outcomes(program, packet):
@@ -208,7 +212,7 @@ def chances(program: Program, packet: Packet) -> dict[str, Fraction]:
     return found
 
 
-def _outcomes(program: Program, packet: Packet) -> Iterator[tuple[str, Fraction]]:
+def _outcomes(program: FamilyProgram, packet: Packet) -> Iterator[tuple[str, Fraction]]:
     pending: list[list[bool]] = [[]]
     while pending:
         script = pending.pop()

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import site
 import sys
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -35,6 +36,11 @@ class Result:
     code: int
     out: str
     err: str
+
+    @property
+    def said(self) -> str:
+        """What was said but for the intent file that was used."""
+        return "".join(x for x in self.err.splitlines(keepends=True) if not x.startswith("Intent: "))
 
     @property
     def json(self) -> Any:
@@ -103,6 +109,8 @@ def run_lbctl(*words: str, stdin: str = "", env: dict[str, str] | None = None) -
         )
         stack.enter_context(redirect_stdout(out))
         stack.enter_context(redirect_stderr(err))
+        # As the launcher has it.
+        stack.enter_context(patch.object(site, "ENABLE_USER_SITE", False))
         # The program turns it off for its short life.
         stack.callback(gc.enable)
         try:

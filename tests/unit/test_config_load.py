@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lbctl.config import dump, find, load, load_merged, loads
-from lbctl.errors import IntentError
+from lbctl.errors import IntentError, NoIntentFile
 from lbctl.model import Endpoint, Intent, Listener, Protocol, Scheduler, Service, SourceNat, State
 from support.effort import calls, cpu_seconds
 
@@ -230,3 +231,87 @@ def test_a_right_file_imports_nothing_that_only_mistakes_need(tmp_path: Path) ->
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True)
     unwanted = {"difflib", "lbctl.config.explain", "lbctl.config.locate", "typer"}
     assert not unwanted & set(done.stdout.split())
+
+
+#: The module; `lbctl.config.load` is its function.
+LOAD = sys.modules["lbctl.config.load"]
+
+
+class TestAsRoot:
+    """./lbctl.toml, as root finds it: some directory, which is perhaps somebody else's."""
+
+    @pytest.fixture(autouse=True)
+    def root(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.user = os.getuid()
+        # What belongs to the user of these tests belongs to root, or to another user.
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        monkeypatch.setattr(LOAD, "_ROOT", self.user)
+
+    @pytest.fixture
+    def foreign(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(LOAD, "_ROOT", self.user + 1)
+
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        path = tmp_path / "lbctl.toml"
+        path.write_text("schema = 1\n")
+        path.chmod(0o644)
+        return path
+
+    def found(self, path: Path, config: Path | None = None, **environ: str) -> tuple[Path, ...]:
+        return find(config, environ, path.parent, path.parent / "none")
+
+    def refused(self, path: Path, **environ: str) -> str:
+        with pytest.raises(IntentError) as caught:
+            self.found(path, **environ)
+        assert caught.value.hint == "if it is meant, name it: --config lbctl.toml"
+        assert not isinstance(caught.value, NoIntentFile)
+        return caught.value.message
+
+    def test_its_own_is_taken(self, path: Path) -> None:
+        assert self.found(path) == (path,)
+
+    @pytest.mark.usefixtures("foreign")
+    def test_that_of_another_user_is_refused(self, path: Path) -> None:
+        assert self.refused(path).startswith(
+            "./lbctl.toml is not used: the current directory belongs to user "
+        )
+        # Nobody but root says who called sudo.
+        for odd in ("", "x", "-1", "²", "9" * 30, str(self.user + 2)):
+            assert "belongs to user" in self.refused(path, SUDO_UID=odd)
+
+    @pytest.mark.usefixtures("foreign")
+    def test_that_of_the_user_behind_sudo_is_taken(self, path: Path) -> None:
+        assert self.found(path, SUDO_UID=str(self.user)) == (path,)
+        path.chmod(0o664)
+        assert self.refused(path, SUDO_UID=str(self.user)).endswith("it can be written by other users")
+
+    @pytest.mark.usefixtures("foreign")
+    def test_one_that_was_named_is_taken(self, path: Path) -> None:
+        assert self.found(path, path) == (path,)
+        assert self.found(path, LBCTL_CONFIG="lbctl.toml") == (path,)
+
+    @pytest.mark.parametrize("mode", [0o664, 0o646, 0o1646])
+    def test_one_that_others_can_write_is_refused(self, path: Path, mode: int) -> None:
+        path.chmod(mode)
+        assert self.refused(path) == "./lbctl.toml is not used: it can be written by other users"
+
+    def test_one_that_others_can_replace_is_refused(self, path: Path) -> None:
+        path.parent.chmod(0o777)
+        assert "the current directory can be written by other users" in self.refused(path)
+        path.parent.chmod(0o1777)
+        assert self.found(path) == (path,)
+
+    def test_a_link_is_followed_to_what_others_can_write(self, path: Path) -> None:
+        path.rename(path.with_name("real"))
+        path.symlink_to("real")
+        assert self.found(path) == (path,)
+        path.chmod(0o666)
+        assert self.refused(path).endswith("it can be written by other users")
+
+
+def test_who_is_not_root_takes_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    path = tmp_path / "lbctl.toml"
+    path.touch(mode=0o666)
+    assert find(None, {}, tmp_path, tmp_path / "none") == (path,)

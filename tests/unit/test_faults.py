@@ -25,12 +25,12 @@ import pytest
 import lbctl_nftables.apply
 from lbctl import engine
 from lbctl.engine import Session
-from lbctl.engine.record.memory import Memory
+from lbctl.engine.record.memory import SessionMemory
 from lbctl.errors import ApplyFailed, LbctlError, NoBackend, PermissionDenied, Stale, StateUnknown
 from lbctl.host import Completed, Host, LocalHost, ModuleState, kernel_module
 from lbctl.host.fake import FakeHost, Ran
 from lbctl.model import Endpoint, Intent, Listener, Plan, Program, Protocol, Service
-from lbctl.spi import Backend, Choice, Driver
+from lbctl.spi import Backend, Driver, Selection
 from lbctl.spi.selection import Candidate
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
@@ -107,8 +107,8 @@ def session(host: Host, backend: Any, driver: str) -> Session:
     one = Driver(name=driver, store=driver, usable=True, reason="usable")
     probe = replace(probe, drivers=(one,))
     candidate = Candidate(backend=cast("Backend", backend), probe=probe)
-    choice = Choice(backend=candidate.backend, driver=one, probe=probe, reason="asked for")
-    return Session(host=host, candidates=(candidate,), choice=choice, memory=Memory(host))
+    choice = Selection(backend=candidate.backend, driver=one, probe=probe, reason="asked for")
+    return Session(host=host, candidates=(candidate,), choice=choice, memory=SessionMemory(host))
 
 
 def plan(host: Host, backend: Any, driver: str, intent: Intent = INTENT) -> Plan:
@@ -279,7 +279,7 @@ def test_a_table_that_crashes_what_lists_it(driver: str) -> None:
     # What is to be removed must be known: a table that cannot be listed is not one without rules.
     record = json.dumps({"tables": [], "objects": [[["ip", "bad", "chain", "c"], True, [], []]]})
     with pytest.raises(ApplyFailed, match="was ended by signal 11") as caught:
-        nftables.departure(host, driver, record)
+        nftables.removal_text(host, driver, record)
     assert "another version of nft" in (caught.value.hint or "")
 
 
@@ -479,17 +479,20 @@ def test_a_lock_ends_with_its_process_and_what_that_runs(tmp_path: Path) -> None
     work = (
         "import sys; from pathlib import Path; from lbctl.host import LocalHost\n"
         "host = LocalHost(Path(sys.argv[1]))\n"
-        "with host.lock('lbctl'): host.run(['/bin/sh', '-c', 'echo > \"$1\"; sleep 1', 'sh', sys.argv[2]])"
+        'program = \'echo > "$1"; read end < "$2"\'\n'
+        "with host.lock('lbctl'): host.run(['/bin/sh', '-c', program, 'sh', *sys.argv[2:]])"
     )
-    started = tmp_path / "started"
-    process = subprocess.Popen([sys.executable, "-c", work, str(tmp_path), str(started)])
-    while not started.exists():
-        time.sleep(0.01)
+    started, ended = tmp_path / "started", tmp_path / "ended"
+    for pipe in (started, ended):
+        os.mkfifo(pipe)
+    process = subprocess.Popen([sys.executable, "-c", work, str(tmp_path), str(started), str(ended)])
+    started.read_text()
     process.kill()
     process.wait()
     host = LocalHost(tmp_path)
     with pytest.raises(Stale, match=f"process {process.pid}, or a program that it ran"), host.lock("lbctl"):
         pass
+    ended.write_text("")
     with host.lock("lbctl", patience=10):
         pass
 
@@ -791,14 +794,19 @@ def test_endpoints_elsewhere_of_one_family_leave_the_other_alone() -> None:
     assert [ran.program for ran in host.writes] == ["iptables-legacy-restore"]
 
 
-def test_a_lock_is_waited_for_and_its_holder_is_named(tmp_path: Path) -> None:
+def test_a_lock_is_waited_for_and_its_holder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     host = LocalHost(tmp_path)
     with host.lock("lbctl"):
         words = Path("/proc/self/cmdline").read_bytes().split(b"\0")[1].decode()
-        began = time.monotonic()
-        with pytest.raises(Stale) as caught, LocalHost(tmp_path).lock("lbctl", patience=0.1):
-            pass
-        assert time.monotonic() - began >= 0.1
+        pauses: list[float] = []
+        with monkeypatch.context() as clock:
+            clock.setattr(time, "monotonic", lambda: sum(pauses))
+            clock.setattr(time, "sleep", pauses.append)
+            with pytest.raises(Stale) as caught, LocalHost(tmp_path).lock("lbctl", patience=60):
+                pass
+        assert 60 <= sum(pauses) < 61
         assert words.rpartition("/")[2] in caught.value.message
         [file] = (tmp_path / "run").iterdir()
     with ExitStack() as other:

@@ -6,28 +6,19 @@ import pytest
 
 from lbctl.engine.inspect.compare import compare
 from lbctl.engine.migrate.read import read_rules
-from lbctl.model import Reading
+from lbctl.model import Analysis
 from lbctl.spi import backends
 from support import findings
 from support.field_cases import CASES, DIFFERENT, EQUAL, PICKING, answer, nft
 
 #: Cases that the readers do not yet get right. One that they do must leave this list.
-NOT_YET: frozenset[str] = frozenset(
-    {
-        "exempt: every second connection to an address, iptables",
-        "exempt: every second connection to an address, nft",
-        "port kept: inside a range, iptables",
-        "port kept: inside a range, nft",
-        "port kept: redirect to a range, iptables",
-        "port kept: redirect to a range, nft",
-    }
-)
+NOT_YET: frozenset[str] = frozenset()
 
 SRCNAT = "type nat hook postrouting priority 100"
 READ = [(name, syntax) for name, case in CASES.items() for syntax in case.texts]
 
 
-def read(text: str) -> Reading:
+def read(text: str) -> Analysis:
     return read_rules(text.encode(), backends())
 
 

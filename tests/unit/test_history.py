@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from lbctl import engine
+from lbctl.config import dump
 from lbctl.engine import Session
 from lbctl.engine.record import history
 from lbctl.errors import ApplyFailed, Stale
 from lbctl.host import LocalHost
 from lbctl.host.fake import FakeHost
-from lbctl.model import Endpoint, Intent, Listener, Protocol, Service
-from support.backends import Paper
+from lbctl.model import Endpoint, Family, Intent, Listener, Protocol, Service
+from support.backends import Paper, install
 from support.network import run_lbctl
 
 TCP80 = Listener(protocol=Protocol.TCP, port=80)
@@ -53,7 +54,7 @@ class Desk:
     @property
     def held(self) -> list[str]:
         lifted = self.paper.lift(self.paper.held.get("lbctl") or self.session.compile(Intent()))
-        return [to for service in lifted.services for to in service.slots]
+        return [to for each in lifted.services if each.family is Family.IPV4 for to in each.slots]
 
     @property
     def actions(self) -> list[tuple[int, str, int | None]]:
@@ -254,3 +255,51 @@ def test_a_program_leaves_no_history_unless_it_asks_for_it() -> None:
     assert desk.actions == []
     with pytest.raises(ApplyFailed, match="history of owner"):
         desk.rollback()
+
+
+def test_the_name_of_a_user_is_shown_inert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lbctl.host.host.os.getuid", lambda: 0)
+    monkeypatch.setenv("SUDO_USER", "\x1b[31mx\nFAKE  line\u202e")
+    install(monkeypatch, tmp_path, Paper())
+    config = tmp_path / "lbctl.toml"
+    env = {"LBCTL_STATE_DIR": str(tmp_path)}
+    config.write_text(dump(over(1)))
+    assert run_lbctl("apply", "--yes", "--config", str(config), env=env).code == 0
+    listed = run_lbctl("history", "--config", str(config), env=env)
+    assert "\\x1b[31mx\\nFAKE  line\\u202e" in listed.out
+    assert len(listed.out.splitlines()) == 2
+    assert not {"\x1b", "\u202e"} & set(listed.out)
+    # What was interrupted is named with the user too.
+    host = LocalHost(tmp_path)
+    host.rename("lbctl.000001", "lbctl.pending")
+    for words in (["history"], ["apply", "--yes"]):
+        said = run_lbctl(*words, "--config", str(config), env=env).err
+        assert "Interrupted" in said
+        assert "\\x1b[31mx\\nFAKE" in said
+        assert "\x1b" not in said
+
+
+def test_the_intent_file_is_named_by_what_changes_or_would_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, tmp_path, Paper())
+    monkeypatch.chdir(tmp_path)
+    env = {"LBCTL_STATE_DIR": str(tmp_path)}
+    Path("lbctl.toml").write_text(dump(over(1)))
+    for words in (
+        ["plan", "-o", "kept"],
+        ["apply", "--yes"],
+        ["confirm"],
+        ["rollback", "--yes"],
+        ["remove", "--yes"],
+    ):
+        assert run_lbctl(*words, env=env).err.startswith("Intent: ./lbctl.toml\n"), words
+    assert run_lbctl("plan", "--config", str(tmp_path / "lbctl.toml"), env=env).err.startswith(
+        f"Intent: {tmp_path}/lbctl.toml\n"
+    )
+    assert f"Intent: {tmp_path}/lbctl.toml" in run_lbctl("apply", "kept", "--yes", env=env).err
+    assert "Intent" not in run_lbctl("remove", "--yes", "--owner", "lbctl", env=env).err
+    parts = tuple(Path(f"/etc/lbctl/conf.d/{name}.toml") for name in "abcdef")
+    monkeypatch.setattr("lbctl.config.find", lambda *_: parts)
+    said = run_lbctl("plan", env=env).err.splitlines()[0]
+    assert said == f"Intent: {parts[0]}, {parts[1]}, {parts[2]}, 3 more"

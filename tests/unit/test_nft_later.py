@@ -4,7 +4,7 @@ import pytest
 
 from lbctl.engine.inspect.compare import compare
 from lbctl.engine.migrate.intent import imported
-from lbctl.model import Reading, ReadService, SourceNat
+from lbctl.model import AnalysedService, Analysis, SourceNat
 from lbctl_iptables.reading import read as read_iptables
 from lbctl_nftables.reading import read
 
@@ -24,7 +24,7 @@ def table(*chains: str, family: str = "ip") -> str:
     return f"table {family} t {{\n{''.join(chains)}}}\n"
 
 
-def service(reading: Reading, action: str = "dnat") -> ReadService:
+def service(reading: Analysis, action: str = "dnat") -> AnalysedService:
     assert reading.accept
     [found] = [each for each in reading.services if each.action == action]
     return found
@@ -262,29 +262,51 @@ def test_marks_of_an_earlier_hook_are_conditions_where_nobody_balances_them() ->
     assert service(read(table(pre, nobody)), "snat").when == {"mark": "0x0"}
 
 
-UNTOLD = {
-    "a shift": ("meta mark set meta mark << 1", "mark"),
-    "a map that asks more": ("meta mark set ip saddr map { 198.51.100.7 : 1 }", "mark"),
-    "operators in another order": ("meta mark set meta mark | 0x4 & 0xf", "mark"),
-    "for some of the connections": ("iifname wg0 meta mark set 1", "mark"),
-    "a chain for some of them": ("iifname wg0 jump marking", "mark"),
-    "by a map for some of them": ('iifname vmap { "wg0" : jump marking, "lo" : accept }', "mark"),
+BY_MARK = "meta mark 1 redirect to :1", "redirect to :2"
+UNKNOWN = {
+    "a shift": "meta mark set meta mark << 1",
+    "operators in another order": "meta mark set meta mark | 0x4 & 0xf",
 }
 
 
-@pytest.mark.parametrize(("rule", "what"), UNTOLD.values(), ids=UNTOLD)
-def test_marks_that_nobody_can_tell_are_said(rule: str, what: str) -> None:
-    by_mark = "meta mark 1 redirect to :1", "redirect to :2"
-    text = table(
+def asked_for(rule: str) -> str:
+    return table(
         "chain marking { meta mark set 1; }",
         chain("filter", "prerouting", f"tcp dport 80 {rule}"),
-        chain("nat", "prerouting", *(f"tcp dport 80 {each}" for each in by_mark)),
+        chain("nat", "prerouting", *(f"tcp dport 80 {each}" for each in BY_MARK)),
     )
-    reading = read(text)
+
+
+@pytest.mark.parametrize("rule", UNKNOWN.values(), ids=UNKNOWN)
+def test_an_unknown_mark_is_reported(rule: str) -> None:
+    reading = read(asked_for(rule))
     assert not any(each.exact for each in reading.services)
-    assert [(lost.what, lost.line) for lost in reading.unsupported] == [(what, 8)]
-    # Who does not ask for it is told all the same.
-    assert service(read(text.replace("meta mark 1 ", "")), "redirect").mode == "single"
+    assert [(lost.what, lost.line) for lost in reading.unsupported] == [("mark", 8)]
+    # What does not ask for it is known all the same.
+    assert service(read(asked_for(rule).replace("meta mark 1 ", "")), "redirect").mode == "single"
+
+
+@pytest.mark.parametrize(
+    ("rule", "field", "value"),
+    [
+        ("meta mark set ip saddr map { 198.51.100.7 : 1 }", "src", "198.51.100.7"),
+        ("iifname wg0 meta mark set 1", "iif", "wg0"),
+        ("iifname wg0 jump marking", "iif", "wg0"),
+        ('iifname vmap { "wg0" : jump marking, "lo" : accept }', "iif", "wg0"),
+    ],
+    ids=["a map", "a condition", "a chain", "a map of chains"],
+)
+def test_connections_with_a_mark_of_their_own_are_a_service_of_their_own(
+    rule: str, field: str, value: str
+) -> None:
+    reading = read(asked_for(rule))
+    assert {each.when[field]: [x.to for x in each.backends] for each in reading.services if each.when} == {
+        f"! {value}": ["2"],
+        value: ["1"],
+    }
+    assert all(each.exact for each in reading.services)
+    assert reading.unsupported == ()
+    assert service(read(asked_for(rule).replace("meta mark 1 ", "")), "redirect").when is None
 
 
 def test_a_mark_that_only_others_set_leaves_those_known_that_have_none() -> None:

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lbctl.cli import app
+from lbctl.engine.change import planfile
 from lbctl.errors import ApplyFailed, IntentError, LbctlError, Stale
 from lbctl.host import LocalHost
 from support.backends import Paper, install
@@ -161,3 +162,21 @@ def test_only_a_file_is_written_over(desk: Desk, tmp_path: Path) -> None:
     desk.plan = tmp_path / "none" / "web.plan"
     with pytest.raises(ApplyFailed, match="No such file"):
         desk.make()
+
+
+@pytest.mark.parametrize("head", [b'{"a": [', b"[1, ", b"", b'{"format_version": 1, "kind": "other"'])
+def test_a_large_file_that_is_no_plan_is_not_even_read(
+    head: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(head)
+    os.truncate(path, 400 * 1024 * 1024)
+    monkeypatch.setattr(planfile, "read", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(IntentError, match="is no plan of lbctl"):
+        planfile.read_plan(path)
+
+
+def test_a_large_plan_is_read(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.make()
+    monkeypatch.setattr(planfile, "_SMALL", 10)
+    desk.apply()

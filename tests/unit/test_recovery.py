@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -11,10 +10,10 @@ from lbctl import engine
 from lbctl.engine import Session
 from lbctl.engine.inspect.doctor import examine
 from lbctl.engine.record import history, trial
-from lbctl.errors import ApplyFailed, Stale, StateUnknown, Unsupported
-from lbctl.host.fake import FakeHost
-from lbctl.model import Endpoint, Intent, Listener, Plan, Program, Protocol, Service
+from lbctl.errors import Stale, StateUnknown
+from lbctl.model import Endpoint, Intent, Listener, Protocol, Service
 from support.backends import Paper
+from support.faults import Effects, MortalHost
 
 
 def over(*ports: int) -> Intent:
@@ -29,79 +28,13 @@ def over(*ports: int) -> Intent:
 FIRST, OLD, NEW = over(1), over(1, 2), over(1, 2, 3)
 
 
-class Killed(BaseException):
-    """The process is gone."""
-
-
-class Effects:
-    """Counts what is done, and lets nothing more be done from a moment on."""
-
-    left: int | None = None
-
-    def spend(self) -> None:
-        if self.left is not None:
-            if not self.left:
-                raise Killed
-            self.left -= 1
-
-
-class MortalHost(FakeHost):
-    """Each file that is written, and each one that gets another name, is an effect."""
-
-    def __init__(self, effects: Effects) -> None:
-        super().__init__()
-        self.effects = effects
-
-    def save(self, name: str, text: str | None) -> None:
-        self.effects.spend()
-        super().save(name, text)
-
-    def rename(self, name: str, new: str) -> None:
-        self.effects.spend()
-        super().rename(name, new)
-
-
-class Halves(Paper):
-    """Changes its rules one after the other, as a backend does with two families."""
-
-    def __init__(self, effects: Effects) -> None:
-        super().__init__()
-        self.effects = effects
-        #: Ends, as `Endpoint.to`, that it takes no rule with, once it is asked for it.
-        self.refused: set[str] = set()
-        self.inexpressible: set[str] = set()
-        #: Cannot say what it holds after a change.
-        self.blind = False
-
-    def compile(self, intent: Intent, capabilities: Any) -> Program:
-        for service in intent.services:
-            if self.inexpressible & {end.to for end in service.endpoints}:
-                raise Unsupported(backend="paper", service=service.name, feature="this", needs="that")
-        return super().compile(intent, capabilities)
-
-    def apply(self, host: Any, plan: Plan) -> Program:
-        owner = plan.after.owner
-        for change in plan.changes:
-            self.effects.spend()
-            texts = {item.key: item for item in self.observe(host, "", owner).items}
-            texts.pop(change.key, None)
-            if change.after is not None:
-                if any(f"port={end}," in change.after.text for end in self.refused):
-                    raise ApplyFailed("refused")
-                texts[change.key] = change.after
-            self.held[owner] = Program(owner, tuple(texts.values()))
-        if self.blind:
-            raise StateUnknown("the rules cannot be read back")
-        return self.observe(host, "", owner)
-
-
 class Desk:
     """A host with two states on record, of which it holds the second."""
 
     def __init__(self) -> None:
         self.effects = Effects()
         self.host = MortalHost(self.effects)
-        self.paper = Halves(self.effects)
+        self.paper = Paper(self.effects)
         for intent in (FIRST, OLD):
             self.apply(intent)
         self.host.on_detach = lambda: trial.announce(self.host, *self.host.detached[-1][-2:])
@@ -142,21 +75,10 @@ class Desk:
         assert last is not None
         return last.intent
 
-    def killed_after(self, effects: int, work: Callable[[], object]) -> bool:
-        """Have some work end with a number of effects; False where it needs no more than that."""
-        self.effects.left = effects
-        try:
-            work()
-        except Killed:
-            return True
-        finally:
-            self.effects.left = None
-        return False
-
 
 def cut_in_half() -> Desk:
     desk = Desk()
-    assert desk.killed_after(2, lambda: desk.apply(NEW))
+    assert not desk.effects.survives(2, lambda: desk.apply(NEW))
     assert desk.holds is None
     return desk
 
@@ -175,7 +97,7 @@ def test_a_crash_at_each_step_is_finished_or_undone(command: str) -> None:
     ends = []
     for effects in range(100):
         desk = Desk()
-        if not desk.killed_after(effects, lambda desk=desk: work(desk)):
+        if desk.effects.survives(effects, lambda desk=desk: work(desk)):
             break
         between = desk.holds not in {OLD, after}
         was_pending = history.pending(desk.host, "lbctl") is not None
@@ -195,7 +117,7 @@ def test_a_crash_at_each_step_is_finished_or_undone(command: str) -> None:
 def test_a_trial_that_was_cut_at_any_step_is_reverted_to_what_was_before() -> None:
     for effects in range(100):
         desk = Desk()
-        if not desk.killed_after(effects, desk.try_out):
+        if desk.effects.survives(effects, desk.try_out):
             break
         tried = engine.read_trial(desk.host, "lbctl")
         if tried is not None:
@@ -208,8 +130,8 @@ def test_a_trial_that_was_cut_at_any_step_is_reverted_to_what_was_before() -> No
 
 def test_a_trial_that_was_cut_in_half_is_finished_by_who_confirms_it() -> None:
     desk = Desk()
-    # The trial twice, who watches it, what is pending, and the first of two rules.
-    assert desk.killed_after(5, desk.try_out)
+    # The trial twice, who watches it, what is pending, and the rules of the first family.
+    assert not desk.effects.survives(5, desk.try_out)
     tried = engine.read_trial(desk.host, "lbctl")
     assert tried is not None
     assert desk.holds is None
@@ -226,7 +148,7 @@ def test_a_revert_that_is_cut_at_any_step_is_finished() -> None:
         tried = engine.read_trial(desk.host, "lbctl")
         assert tried is not None
         desk.host.uptime = tried.deadline
-        if not desk.killed_after(effects, lambda d=desk, t=tried: engine.watch(d.session, "lbctl", t.ident)):
+        if desk.effects.survives(effects, lambda d=desk, t=tried: engine.watch(d.session, "lbctl", t.ident)):
             break
         engine.await_end(desk.session, tried)
         desk.recover()
@@ -237,7 +159,7 @@ def test_a_revert_that_is_cut_at_any_step_is_finished() -> None:
 def test_a_repair_that_was_cut_is_finished() -> None:
     desk = Desk()
     desk.paper.held.clear()
-    assert desk.killed_after(2, lambda: desk.apply(OLD))
+    assert not desk.effects.survives(2, lambda: desk.apply(OLD))
     [note] = desk.recover()
     assert "finished now: apply number 2" in note
     assert (desk.holds, [e.number for e in engine.entries(desk.host, "lbctl")]) == (OLD, [1, 2])
@@ -299,8 +221,8 @@ def test_who_looks_is_told_unless_somebody_is_at_work() -> None:
     found = engine.interrupted(desk.host, "lbctl")
     assert found is not None
     assert (found.number, found.action, found.intent) == (3, "apply", NEW)
-    traps = examine(desk.host, NEW, installed=[desk.paper]).traps
-    [evidence] = [trap.evidence for trap in traps if trap.code == "interrupted-change"]
+    problems = examine(desk.host, NEW, installed=[desk.paper]).problems
+    [evidence] = [problem.evidence for problem in problems if problem.code == "interrupted-change"]
     assert evidence == "apply number 3, of 1970-01-01T00:00:00+00:00 by tester"
     desk.host.busy.add("lbctl")
     assert engine.interrupted(desk.host, "lbctl") is None

@@ -49,6 +49,8 @@ app = typer.Typer(
     epilog=_EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # Plain help and plain errors, as other tools print them: for grep, man pages and narrow terminals.
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -69,28 +71,27 @@ def _root(
     pass
 
 
-START, CHANGE, LOOK = "Begin", "Change the kernel", "Look"
-for _command, _panel in (
-    (demo, START),
-    (init, START),
-    (check, START),
-    (plan, CHANGE),
-    (apply, CHANGE),
-    (confirm, CHANGE),
-    (rollback, CHANGE),
-    (migrate, CHANGE),
-    (remove, CHANGE),
-    (status, LOOK),
-    (history, LOOK),
-    (render, LOOK),
-    (backends, LOOK),
-    (doctor, LOOK),
-    (compare, LOOK),
-    (explain, LOOK),
-    (schema, LOOK),
+for _command in (
+    demo,
+    init,
+    check,
+    plan,
+    apply,
+    confirm,
+    rollback,
+    migrate,
+    remove,
+    status,
+    history,
+    render,
+    backends,
+    doctor,
+    compare,
+    explain,
+    schema,
 ):
-    app.command(rich_help_panel=_panel)(_command)
-app.command("import", rich_help_panel=LOOK)(import_)
+    app.command()(_command)
+app.command("import")(import_)
 app.command("watch-trial", hidden=True)(watch_trial)
 
 

@@ -48,7 +48,7 @@ def apply(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Make the kernel do what the intent file says: atomically, and only what differs.
+    """Make the kernel do what the intent file says, atomically.
 
     Shows the plan and asks first. Where nothing differs, nothing is touched.
     """
@@ -90,8 +90,8 @@ def apply(
     for note in notes:
         say(note)
     if tried is not None:
-        say(f"Applied on trial: taken back in {trial:g} s unless lbctl confirm comes first.")
-        tried = await_end(session, tried)
+        begun = f"Applied on trial: taken back in {trial:g} s unless lbctl confirm comes first."
+        tried = await_end(session, tried, begun)
     if output is Format.JSON:
         document = plan_document(made, engine.describe(session, made), session.backend.render)
         print_json({**document, "applied": applied, "trial": tried and tried.state})

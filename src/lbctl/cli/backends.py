@@ -12,7 +12,7 @@ def backends(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Show what this host offers and holds, which backend is chosen, and why.
+    """Show each backend, what it offers, and which one is chosen.
 
     Only looks: loads no kernel module and needs no privilege, but without it no rules are counted. Exits
     with 3 where none is usable.
@@ -24,7 +24,7 @@ def backends(
 
     host = LocalHost()
     candidates = spi.survey(host, spi.backends())
-    counts = spi.census(host, candidates)
+    counts = spi.count_rules(host, candidates)
     choice, failure = None, None
     try:
         choice = spi.select(candidates, backend=backend, driver=driver, counts=counts)

@@ -11,7 +11,7 @@ from lbctl.cli.options import Color, Colors, Format, MaxSize, Output
 if TYPE_CHECKING:
     from lbctl.cli.output import Style
     from lbctl.engine.inspect.compare import Comparison, Pair
-    from lbctl.model import ReadService
+    from lbctl.model import AnalysedService
 
 _SOURCE = "FILE, - or live:STORE"
 
@@ -25,7 +25,7 @@ def compare(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Say whether two sets of rules balance alike: the exact share of each endpoint, side by side.
+    """Compare the exact shares of two sets of rules.
 
     Reads nft, iptables-save and scripts of commands, and this host's own rules. Exits with 0 where all
     shares are equal, with 1 where they are not.
@@ -93,7 +93,7 @@ def _pair_text(pair: Pair, style: Style) -> list[str]:
     return lines
 
 
-def selected(service: ReadService) -> str:
+def selected(service: AnalysedService) -> str:
     """What connections a service is about: `ipv4 tcp local 80 when src 10.0.0.0/8`."""
     family, proto, dst, port, when = service.selector
     text = f"{family} {proto} {dst} {port}"

@@ -12,7 +12,7 @@ from lbctl.cli.options import Config, Format, Output, Owner, Wait
 def confirm(
     config: Config = None, owner: Owner = None, wait: Wait = 0.0, output: Output = Format.TEXT
 ) -> None:
-    """Keep what lbctl apply --trial, or lbctl migrate --trial, changed."""
+    """Keep what apply --trial or migrate --trial changed."""
     from lbctl import engine
     from lbctl.cli.output import print_json, say
     from lbctl.cli.work import owner_of, settle

@@ -28,7 +28,7 @@ def demo(
     ] = 3000,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Watch it work: a private network, real processes, real connections, both backends.
+    """Show real connections being balanced in a private network.
 
     Touches nothing outside the network namespaces that it makes, and leaves nothing behind. Without root it
     runs the nftables half in a user namespace. Exits with 1 if a backend does not balance as planned, and
@@ -83,7 +83,7 @@ def _halves(host: Host, *, rootless: bool) -> list[tuple[str, Driver]]:
             halves.append((name, next((d for d in usable if d.name == "legacy"), usable[0])))
         else:
             reasons = "; ".join(d.reason for d in candidate.probe.drivers)
-            say(f"{name} is left out: {reasons} ({candidate.probe.remedy})")
+            say(f"{name} is left out: {reasons} ({candidate.probe.fix})")
     if not halves:
         raise NoBackend("no usable backend to show", hint="see lbctl backends")
     return halves

@@ -6,7 +6,7 @@ from lbctl.cli.options import Config, Format, Output, Owner
 
 
 def history(config: Config = None, owner: Owner = None, output: Output = Format.TEXT) -> None:
-    """List what was applied here: when, by whom, and what rollback returns to."""
+    """List what was applied: when, by whom, in which backend."""
     from lbctl import engine
     from lbctl.cli.output import print_json, say, table
     from lbctl.cli.work import mention_unsettled, owner_of

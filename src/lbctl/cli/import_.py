@@ -11,7 +11,7 @@ from lbctl.cli.options import Color, Colors, Fix, Format, Keep, MaxSize, Output,
 
 if TYPE_CHECKING:
     from lbctl.cli.output import Style
-    from lbctl.model import Reading
+    from lbctl.model import Analysis
 
 
 def import_(
@@ -35,12 +35,12 @@ def import_(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Report exactly what existing balancing rules do, and print the intent file that does the same.
+    """Turn existing balancing rules into an intent file.
 
-    Reads iptables-save, scripts of iptables commands and nft; also such rules in systemd units, wg-quick
-    files, /etc/network/interfaces, firewalld's direct rules and OpenWrt's nftables fragments. Nothing that a
-    text says is run or looked up. Exits with 1 if a service that balances is not in the intent, with 2 if the
-    text cannot be trusted as a rule set.
+    Reports exactly what they do. Reads iptables-save, scripts of iptables commands and nft; also such rules
+    in systemd units, wg-quick files, /etc/network/interfaces, firewalld's direct rules and OpenWrt's nftables
+    fragments. Nothing that a text says is run or looked up. Exits with 1 if a service that balances is not in
+    the intent, with 2 if the text cannot be trusted as a rule set.
     """
     from lbctl.cli.output import Style, print_json
     from lbctl.cli.work import share_policy
@@ -78,7 +78,7 @@ def import_(
         raise typer.Exit(1)
 
 
-def _report(reading: Reading, notes: tuple[str, ...], name: str, style: Style) -> None:
+def _report(reading: Analysis, notes: tuple[str, ...], name: str, style: Style) -> None:
     """The findings, and what an intent cannot hold, on stderr. Whatever the text holds, a line stays one."""
     from lbctl.cli.output import count, say, say_styled
     from lbctl.model import inert

@@ -82,10 +82,10 @@ def migrate(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Migrate services between nftables and iptables without losing a connection.
+    """Move services between nftables and iptables without loss.
 
-    Shows the rules to remove and to add, asks, adds and verifies the new rules, then removes the old ones. If
-    a step fails, the state before is restored.
+    Shows the rules to remove and to add, asks, adds and verifies the new rules, then removes the old ones. No
+    connection is lost; if a step fails, the state before is restored.
     """
     from lbctl import engine
     from lbctl.cli import migration as shown

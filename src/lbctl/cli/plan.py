@@ -26,7 +26,7 @@ def plan(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Show what apply would change: services, and the share of each endpoint before and after."""
+    """Show what apply would change, with shares before and after."""
     from lbctl import engine
     from lbctl.cli.output import Style, plan_document, plan_rules, plan_text, print_json, rules_diff
     from lbctl.cli.progress import stages

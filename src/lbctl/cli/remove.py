@@ -15,7 +15,7 @@ def remove(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Take out everything that lbctl owns, and nothing else.
+    """Remove everything that lbctl manages, and nothing else.
 
     Looks in every backend of this host, or only where --backend or --driver point.
     """

@@ -67,10 +67,11 @@ def render(
     allow_remap: AllowRemap = False,
     output: Output = Format.TEXT,
 ) -> None:
-    """Print the rules that apply would load, for nft -f or iptables-restore --noflush.
+    """Print the rules that apply would load.
 
-    A host without lbctl can load them: a text for nft as often as wanted, one for iptables once, until it is
-    removed by what --remove prints. Needs no privilege and reads nothing from the kernel's rules.
+    The text is for nft -f or iptables-restore --noflush. A host without lbctl can load it: a text for nft as
+    often as wanted, one for iptables once, until it is removed by what --remove prints. Needs no privilege
+    and reads nothing from the kernel's rules.
     """
     from lbctl import engine
     from lbctl.cli.output import print_json, say

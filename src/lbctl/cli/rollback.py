@@ -13,9 +13,10 @@ def rollback(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Return to the state before the last apply; once more goes back one apply more.
+    """Return to the state before the last apply.
 
-    The intent of that state is applied like any other: what does not differ is not touched.
+    Repeat it to go further back. The intent of that state is applied like any other: what does not differ is
+    not touched.
     """
     from lbctl import engine
     from lbctl.cli.migration import show

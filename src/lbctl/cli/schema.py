@@ -25,7 +25,7 @@ def schema(
         ),
     ] = None,
 ) -> None:
-    """Print the JSON Schema of the intent file, or of a JSON document, for editors and validators."""
+    """Print the JSON Schema of the intent file or of a document."""
     import json
 
     from lbctl import documents

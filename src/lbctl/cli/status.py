@@ -41,7 +41,7 @@ def status(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Show each endpoint's wanted and actual share, its connections, packets and bytes.
+    """Show wanted and actual shares, connections and drift.
 
     Shares and counts are the kernel's own, of new connections since an endpoint's rules were loaded.
     """
@@ -93,8 +93,8 @@ def _drift_lines(drift: Drift, style: Style) -> Iterator[str]:
     if (more := len(drift.services) - _SERVICES) > 0:
         yield f"  and {more} services more"
     named = {service.name for service in drift.services}
-    if others := [rule for name, found in rules.items() if name not in named for rule in found]:
-        yield f"  rules of no service: {_few(others)}"
+    if foreign := [rule for name, found in rules.items() if name not in named for rule in found]:
+        yield f"  rules of no service: {_few(foreign)}"
     for store in drift.elsewhere:
         yield f"  {store} holds rules of this owner too, which balance the same connections"
 

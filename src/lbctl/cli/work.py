@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lbctl.engine import Session, SharePolicy, Trial, Unsettled
-    from lbctl.model import Intent, Reading
+    from lbctl.model import Analysis, Intent
 
 _LONGEST_TRIAL = 24 * 3600
 #: So many intent files are named.
@@ -129,12 +129,13 @@ def share_policy(*, fix: bool, keep: bool) -> SharePolicy | None:
     return SharePolicy.FIX if fix else SharePolicy.KEEP if keep else None
 
 
-def await_end(session: Session, tried: Trial) -> Trial:
-    """Wait for the end of a trial; see `lbctl.engine.await_end`."""
+def await_end(session: Session, tried: Trial, begun: str) -> Trial:
+    """Say that a trial has begun, and wait for its end; see `lbctl.engine.await_end`."""
     from lbctl import engine
     from lbctl.cli.output import say
 
     try:
+        say(begun)
         return engine.await_end(session, tried)
     except KeyboardInterrupt:
         say("The trial goes on: lbctl confirm keeps the change, lbctl rollback reverts it now.")
@@ -186,7 +187,7 @@ def owner_of(owner: str | None, config: Path | None) -> str:
         raise
 
 
-def read_rules_of(source: str, limit: int | None = None) -> Reading:
+def read_rules_of(source: str, limit: int | None = None) -> Analysis:
     """Return what the rules in a file, in standard input (`-`) or in `live:STORE` of this host do.
 
     Raises `IntentError` for text of more than `limit` bytes; see `lbctl.host.files.read_bounded`.
@@ -202,7 +203,7 @@ def read_rules_of(source: str, limit: int | None = None) -> Reading:
     return read_rules(read_bounded(source, limit or DEFAULT_LIMIT), backends())
 
 
-def read_stores() -> dict[str, Reading]:
+def read_stores() -> dict[str, Analysis]:
     """What the rules in each store of this host do that can be read, by `live:STORE`."""
     from lbctl.engine.migrate.read import read_live
     from lbctl.host import LocalHost

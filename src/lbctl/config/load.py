@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from lbctl.config.documents import Source, name_of, read, source, summary
 from lbctl.config.schema import IntentTable, ServiceTable
 from lbctl.config.values import expand, show, show_mark
-from lbctl.errors import IntentError, NoIntentFile, Problem
+from lbctl.errors import ConfigProblem, IntentError, NoIntentFile
 from lbctl.model import (
     MAX_SLOTS,
     NAME,
@@ -36,9 +36,12 @@ from lbctl.model import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.config.documents import Place
+    from lbctl.config.values import Place
 
 ETC = Path("/etc/lbctl")
+_ROOT = 0
+#: Digits of the largest number of a user.
+_LONGEST_USER = 10
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 #: What all files of an intent have in common, and how messages show it.
 _COMMON: Mapping[str, Callable[[object], str]] = {"owner": show, "mark": show_mark}
@@ -106,7 +109,9 @@ def _ensure_own(path: Path, environ: Mapping[str, str]) -> None:
     if os.geteuid():
         return
     caller = environ.get("SUDO_UID", "")
-    trusted = {0, int(caller)} if caller.isascii() and caller.isdecimal() and len(caller) < 11 else {0}
+    trusted = {_ROOT}
+    if caller.isascii() and caller.isdecimal() and len(caller) <= _LONGEST_USER:
+        trusted.add(int(caller))
     for place, user, writable in _deciding(path):
         if user in trusted and not writable:
             continue
@@ -153,11 +158,11 @@ class _Report:
     """The mistakes found so far."""
 
     def __init__(self) -> None:
-        self.problems: list[Problem] = []
+        self.problems: list[ConfigProblem] = []
 
     def add(self, origin: Source, place: Place, message: str, hint: str) -> None:
         """Note a mistake at a place of a document."""
-        problem = Problem(file=origin.file, line=origin.line(place), message=message, hint=hint)
+        problem = ConfigProblem(file=origin.file, line=origin.line(place), message=message, hint=hint)
         self.problems.append(problem)
 
     @contextmanager

@@ -145,7 +145,7 @@ class World:
     def _process(self, port: int) -> Iterator[None]:
         with self._server.entered():
             process = subprocess.Popen(
-                [sys.executable, "-m", "lbctl.demo.endpoint", str(port)],
+                [sys.executable, "-sP", "-m", "lbctl.demo.endpoint", str(port)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 # Out of reach of the terminal's Ctrl-C: it ends with its standard input.

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class CountedDocument(TypedDict):
     """Shares and counters.
 
-    Shares are null if families disagree, `actual` also before the first connection; `established` is null if
-    the host has no `conntrack` command.
+    Shares are null if families disagree, `actual` of a family also before its first connection; `established`
+    is null if the host has no `conntrack` command.
     """
 
     wanted: str | None

@@ -79,6 +79,8 @@ class FakeHost:
         #: What is saved, and why nothing more can be, where that is so.
         self.shelf: dict[str, str] = {}
         self.no_room: str | None = None
+        #: What `user_site` answers.
+        self.packages: str | None = None
         #: The seconds that `now` and `clock` tell; sleeping moves both on.
         self.time = 0.0
         self.uptime = 0.0
@@ -213,6 +215,10 @@ class FakeHost:
     def saved_names(self) -> tuple[str, ...]:
         """See `Host`."""
         return tuple(sorted(self.shelf))
+
+    def user_site(self) -> str | None:
+        """See `Host`."""
+        return self.packages
 
     def now(self) -> float:
         """See `Host`."""

@@ -12,6 +12,7 @@ import os
 import pwd
 import shutil
 import signal
+import site
 import socket
 import struct
 import subprocess
@@ -156,6 +157,9 @@ class Host(Protocol):
         written it.
         """
 
+    def user_site(self) -> str | None:
+        """The directory of a user's own packages that this Python imports as root; None if it does not."""
+
     def now(self) -> float:
         """Seconds since 1970."""
 
@@ -185,7 +189,7 @@ class _Netlink(socket.socket):
         self.close()
 
 
-class _Kept(threading.local):
+class _ThreadCache(threading.local):
     """What one thread keeps, and the process and network namespace that it is for."""
 
     def __init__(self) -> None:
@@ -211,7 +215,7 @@ class LocalHost:
         base = Path(override).absolute() if override else None
         self._run = StateDir(base / "run" if base else Path("/run/lbctl"), 0o755)
         self._lib = StateDir(base / "lib" if base else Path("/var/lib/lbctl"), 0o700)
-        self._kept = _Kept()
+        self._kept = _ThreadCache()
         self._held = _Held()
         #: What leads another lbctl to the same state.
         self._state = {"LBCTL_STATE_DIR": str(base)} if base else {}
@@ -400,6 +404,10 @@ class LocalHost:
     def saved_names(self) -> tuple[str, ...]:
         """See `Host`."""
         return self._shelf().names()
+
+    def user_site(self) -> str | None:
+        """See `Host`. `python -s` turns it off."""
+        return site.getusersitepackages() if site.ENABLE_USER_SITE and os.geteuid() == 0 else None
 
     def now(self) -> float:
         """See `Host`."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lbctl.engine.change.session import Session
-    from lbctl.engine.record.history import Entry
+    from lbctl.engine.record.history import HistoryEntry
     from lbctl.host import Host
     from lbctl.model import Plan, Program
 
@@ -31,7 +31,7 @@ def ensure_last_holds(session: Session, owner: str) -> None:
 
 
 def apply(
-    session: Session, plans: tuple[Plan, ...], *, record: bool = False, back_to: Entry | None = None
+    session: Session, plans: tuple[Plan, ...], *, record: bool = False, back_to: HistoryEntry | None = None
 ) -> tuple[str, ...]:
     """Carry out plans of this session, each atomically; returns what the user should know.
 
@@ -42,16 +42,19 @@ def apply(
     changes much and often does without: noting a state writes its whole intent. Rollback then refuses to take
     back what it did not see, and a change that a crash cuts in two is a difference that the next plan finds.
 
-    Raises `Stale` where the kernel moved since the plan, another lbctl holds the lock, or one was interrupted
-    (`recover`); `ApplyFailed` where nothing was changed, as for want of room to note it; `StateUnknown` where
-    the kernel does not hold afterwards what was planned.
+    Raises `Stale` where the kernel changed since the plan, another lbctl holds the lock, or one was
+    interrupted (`recover`); `ApplyFailed` where nothing was changed, be it for want of room to write it down
+    (which keeps no rules from being removed); `StateUnknown` where the kernel does not hold afterwards what
+    was planned.
     """
     notes: list[str] = []
     for each in plans:
         if each.changed or (record and not history.knows(session.host, each)):
             owner = each.after.owner
             with changing(session, owner, back_to):
-                notes += carry_out(session, each, record=record, back_to=back_to)
+                # Rules are removed in an emergency too: a full disk is one.
+                removes = back_to is None and each.intent is not None and not each.intent.services
+                notes += carry_out(session, each, record=record, back_to=back_to, in_any_case=removes)
     return tuple(notes)
 
 
@@ -64,7 +67,7 @@ def remove(
 
 
 @contextmanager
-def changing(session: Session, owner: str, back_to: Entry | None) -> Iterator[None]:
+def changing(session: Session, owner: str, back_to: HistoryEntry | None) -> Iterator[None]:
     """Hold the lock of an owner, to change its rules.
 
     Raises `Stale` while a trial runs; going back ends it. Any change ends one that could not be reverted.
@@ -76,7 +79,7 @@ def changing(session: Session, owner: str, back_to: Entry | None) -> Iterator[No
         found = trial.outlook(session.host, owner)
         yield
         if found is not None:
-            trial.end(session.host, found.trial, trial.State.REVERTED)
+            trial.end(session.host, found.trial, trial.TrialState.REVERTED)
 
 
 def carry_out(
@@ -84,7 +87,7 @@ def carry_out(
     plan: Plan,
     *,
     record: bool = True,
-    back_to: Entry | None = None,
+    back_to: HistoryEntry | None = None,
     in_any_case: bool = False,
 ) -> list[str]:
     """As `apply`, of one plan, by who holds the lock.
@@ -95,18 +98,21 @@ def carry_out(
         return perform(session, plan)
     host, owner = session.host, plan.after.owner
     entry = None
+    unnoted: list[str] = []
     try:
         entry = history.upcoming(host, plan, back_to, allow_remap=session.allow_remap)
         if entry is None and plan.changed:
             entry = history.repaired(host, plan, allow_remap=session.allow_remap)
         if entry is not None:
             history.begin(host, owner, entry)
-    except (ApplyFailed, PermissionDenied):
+    except (ApplyFailed, PermissionDenied) as error:
         if plan.changed and not in_any_case:
             raise
+        if plan.changed:
+            unnoted.append(f"The history does not have this: {error.message}")
         entry = None
     try:
-        notes = perform(session, plan)
+        notes = perform(session, plan) + unnoted
     except (ApplyFailed, Stale):
         if not in_any_case:
             _drop(host, owner)

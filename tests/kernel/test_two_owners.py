@@ -1,0 +1,49 @@
+"""A plan names the other owner whose rules take the same connections."""
+
+from support.network import Network, intent, service
+
+FIRST = intent(service("web", ["80/tcp", "443/tcp"], "8001", "8002"))
+
+
+def second(listen: str | list[str]) -> str:
+    return intent(service("shop", listen, "9001"), owner="second")
+
+
+def test_an_overlapping_listener_is_noted(network: Network, way: tuple[str, ...]) -> None:
+    assert network.lbctl("apply", "--yes", *way, config=FIRST).code == 0
+    plan = network.lbctl("plan", *way, config=second("80/tcp"))
+    assert 'Note: Owner "lbctl" balances 80/tcp (service "web") too. ' in plan.out
+    assert "443/tcp" not in plan.out
+    applied = network.lbctl("apply", "--yes", *way, config=second("192.0.2.1:443/tcp"))
+    assert applied.code == 0
+    assert 'Owner "lbctl" balances 192.0.2.1:443/tcp (service "web") too.' in applied.out
+    [note] = network.lbctl(
+        "plan",
+        "--output",
+        "json",
+        *way,
+        config=intent(service("web", ["80/tcp", "443/tcp"], "8001")),
+    ).json["notes"][-1:]
+    assert note.startswith('Owner "second" balances 443/tcp (service "shop") too.')
+    assert note.endswith("lbctl remove --owner second")
+
+
+def test_other_listeners_and_removed_owners_are_no_overlap(network: Network, way: tuple[str, ...]) -> None:
+    assert network.lbctl("apply", "--yes", *way, config=FIRST).code == 0
+    others = second(["81/tcp", "80/udp"])
+    assert "Owner" not in network.lbctl("plan", *way, config=others).out
+    assert network.lbctl("remove", "--yes", *way, config=FIRST).code == 0
+    assert "Owner" not in network.lbctl("plan", *way, config=second("80/tcp")).out
+
+
+def test_rules_that_are_no_longer_in_the_kernel_are_no_overlap(network: Network) -> None:
+    assert network.lbctl("apply", "--yes", "--backend", "nftables", config=FIRST).code == 0
+    for family in ("ip", "ip6"):
+        network.tool("nft", "delete", "table", family, "lbctl")
+    assert "Owner" not in network.lbctl("plan", config=second("80/tcp")).out
+
+
+def test_the_other_owner_may_use_another_backend(network: Network) -> None:
+    assert network.lbctl("apply", "--yes", "--backend", "iptables", config=FIRST).code == 0
+    found = network.lbctl("plan", "--backend", "nftables", config=second("80/tcp")).out
+    assert 'Owner "lbctl" balances 80/tcp (service "web") too.' in found
