@@ -1,6 +1,6 @@
 """Plan → notes: what a change does beyond its own rules, and what the kernel keeps too little of.
 
-What is so whether something changes or not is a trap, which `diagnose` tells too.
+What is so whether something changes or not is a problem, which `diagnose` tells too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.host import has_ipv6
 from lbctl.model import Family, Intent, Severity
-from lbctl.spi import Trap, sole
+from lbctl.spi import Problem, sole
 from lbctl_iptables import drivers, layout
 
 if TYPE_CHECKING:
@@ -65,11 +65,11 @@ def started_anew(word: str, whose: str) -> str:
 def _forgotten(host: Host, plan: Plan, intent: Intent) -> Iterator[str]:
     changed = {service.name for service in plan.services}
     names = [s.name for s in intent.services if s.name in changed and s.affinity is not None]
-    for trap in short_lists(host, names):
-        yield f"{trap.message}. For more: {trap.remedy}."
+    for problem in short_lists(host, names):
+        yield f"{problem.message}. For more: {problem.fix}."
 
 
-def short_lists(host: Host, names: Sequence[str]) -> Iterator[Trap]:
+def short_lists(host: Host, names: Sequence[str]) -> Iterator[Problem]:
     """A list that is full forgets the client whose last new connection is longest ago.
 
     `names` are services with affinity.
@@ -80,14 +80,14 @@ def short_lists(host: Host, names: Sequence[str]) -> Iterator[Trap]:
         return
     # Nobody can say what a module will be told that is not loaded yet.
     unless = " (unless the options of the module say otherwise)" if text is None else ""
-    yield Trap(
+    yield Problem(
         code="affinity-list-short",
         severity=Severity.WARNING,
         service=sole(names),
         message=f"affinity of {', '.join(names)}: the kernel remembers {size:,} clients of each "
         f"endpoint{unless}, others are balanced as new ones",
         evidence=f"{LIST_SIZE}: {'not readable' if text is None else text.strip()}",
-        remedy=f"`options xt_recent ip_list_tot={ENOUGH_CLIENTS}` in a file of /etc/modprobe.d, then reload "
+        fix=f"`options xt_recent ip_list_tot={ENOUGH_CLIENTS}` in a file of /etc/modprobe.d, then reload "
         "the module xt_recent while no rule uses it; or the kernel parameter "
         f"xt_recent.ip_list_tot={ENOUGH_CLIENTS}",
     )

@@ -17,16 +17,16 @@ from lbctl.errors import ApplyFailed, StateUnknown
 from lbctl.model import Change, Program, diff
 from lbctl.spi import ensure_fresh
 from lbctl_iptables import drivers, layout, script
-from lbctl_iptables.carry import carry
+from lbctl_iptables.counters import restore_counters
 from lbctl_iptables.observe import dumps, observe, program, service_of
-from lbctl_iptables.rules import Chain, Dump
+from lbctl_iptables.rules import Dump, DumpedChain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from lbctl.host import Host
     from lbctl.model import Plan
-    from lbctl_iptables.rules import Rule
+    from lbctl_iptables.rules import DumpedRule
 
 _FULLY = " ".join(layout.MASQUERADING)
 
@@ -84,7 +84,7 @@ def _load(host: Host, driver: str, word: str, text: str, *, check: bool = False)
     drivers.load(host, driver, word, text, check=check)
 
 
-def scripts(program: Program) -> dict[str, Script]:
+def scripts(program: Program) -> dict[str, FamilyScript]:
     """What brings a program into a kernel that has nothing of it: the script of each family that it is of."""
     changes = diff(Program(program.owner), program)
     nothing = Dump({}, {}, {})
@@ -92,7 +92,7 @@ def scripts(program: Program) -> dict[str, Script]:
     return {word: written for word, written in every.items() if written.text}
 
 
-class Script(NamedTuple):
+class FamilyScript(NamedTuple):
     """The script of one family: what is refused more, the nat table, and then what is refused less."""
 
     more: str
@@ -109,18 +109,20 @@ class Script(NamedTuple):
         return self.more + self.nat if self.more else self.nat + self.less
 
 
-def _script(word: str, plan: Plan, dump: Dump, changes: Sequence[Change]) -> Script:
+def _script(word: str, plan: Plan, dump: Dump, changes: Sequence[Change]) -> FamilyScript:
     return _sections(word, changes, plan.after.owner, dump, restarts=drivers.ALL[plan.driver].restarts)
 
 
-def _sections(word: str, changes: Iterable[Change], owner: str, dump: Dump, *, restarts: bool) -> Script:
+def _sections(
+    word: str, changes: Iterable[Change], owner: str, dump: Dump, *, restarts: bool
+) -> FamilyScript:
     by_table: dict[str, list[Change]] = {table: [] for table in layout.TABLES}
     for change in changes:
         if change.key[0] == word:
             by_table[change.key[2]].append(change)
     nat, refusals = by_table[layout.NAT], by_table[layout.FILTER]
     more, less = list(_more(refusals)), list(_less(refusals))
-    return Script(
+    return FamilyScript(
         more=script.section(layout.FILTER, more, _plain(more)) if more else "",
         nat=script.section(layout.NAT, nat, _written(nat, owner, dump, restarts=restarts)) if nat else "",
         less=script.section(layout.FILTER, less, _plain(less)) if less else "",
@@ -148,16 +150,16 @@ def _less(changes: Iterable[Change]) -> Iterator[Change]:
             yield change
 
 
-def _plain(changes: Iterable[Change]) -> dict[str, Chain]:
+def _plain(changes: Iterable[Change]) -> dict[str, DumpedChain]:
     """The chains that changes write, without counters."""
     return {
-        change.key[3]: Chain(change.after.text)
+        change.key[3]: DumpedChain(change.after.text)
         for change in changes
         if change.key[1] == "chain" and change.after is not None
     }
 
 
-def _written(changes: Sequence[Change], owner: str, dump: Dump, *, restarts: bool) -> dict[str, Chain]:
+def _written(changes: Sequence[Change], owner: str, dump: Dump, *, restarts: bool) -> dict[str, DumpedChain]:
     """The chains of the nat table to write, with what they take over from those in the kernel."""
     written = _plain(changes)
     gone = {change.key[3] for change in changes if change.key[1] == "chain" and change.after is None}
@@ -175,17 +177,17 @@ def _written(changes: Sequence[Change], owner: str, dump: Dump, *, restarts: boo
     if not old:
         return written
     kept = {name: rules for name, rules in old.items() if name not in written and name not in gone}
-    carried = carry({name: chain.rules for name, chain in written.items()} | kept, old)
+    carried = restore_counters({name: chain.rules for name, chain in written.items()} | kept, old)
     return {
-        name: Chain.of(rules)
+        name: DumpedChain.of(rules)
         for name, rules in carried.items()
         if name in written or (rules != old[name] if restarts else _counts(rules) != _counts(old[name]))
     }
 
 
-def _counts(rules: Iterable[Rule]) -> list[tuple[int, int]]:
+def _counts(rules: Iterable[DumpedRule]) -> list[tuple[int, int]]:
     return [(rule.packets, rule.bytes) for rule in rules]
 
 
-def _service(owner: str, name: str, chain: Chain) -> str | None:
+def _service(owner: str, name: str, chain: DumpedChain) -> str | None:
     return None if layout.is_shared(owner, name) else service_of(owner, name, chain.text)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from lbctl.host import Host
-    from lbctl_iptables.rules import Rule
+    from lbctl_iptables.rules import DumpedRule
 
 _RECENT = "-m recent "
 _ENTRY = re.compile(r"src=(\S+) ttl: \d+ last_seen: (\d+)")
@@ -101,7 +101,7 @@ def _lists(host: Host, driver: str, owner: str) -> Iterator[_List]:
     )
 
 
-def _joined(rules: Iterable[tuple[Rule, Family, str | None]]) -> Iterator[_List]:
+def _joined(rules: Iterable[tuple[DumpedRule, Family, str | None]]) -> Iterator[_List]:
     """The lists that some rule looks into and another one writes."""
     seconds: dict[str, int] = {}
     noting: dict[str, tuple[str, Family, str]] = {}

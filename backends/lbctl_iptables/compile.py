@@ -41,7 +41,7 @@ def compile_intent(intent: Intent, capabilities: Capabilities) -> Program:
             own = [_service(s, family, intent.owner, marks) for s in services]
             # The first chain of a service is where its connections come to: nobody is there to take them.
             refusing = [s for s, part in zip(services, own, strict=True) if s.allow or not part[0].text]
-            shared = _Shared(family, intent.owner, marks, services, refusing, capabilities.networks)
+            shared = _FamilyChains(family, intent.owner, marks, services, refusing, capabilities.networks)
             parts += [*own, tuple(shared.items())]
     return Program(intent.owner, parts=parts)
 
@@ -91,10 +91,10 @@ def _unsupported(service: Service, feature: str) -> Unsupported:
 
 @lru_cache(maxsize=1 << 16)
 def _service(service: Service, family: Family, owner: str, marks: layout.Marks) -> Part:
-    return tuple(_Service(service, family, owner, marks).items())
+    return tuple(_ServiceChains(service, family, owner, marks).items())
 
 
-class _Service:
+class _ServiceChains:
     """The chains of one service in one family."""
 
     def __init__(self, service: Service, family: Family, owner: str, marks: layout.Marks) -> None:
@@ -203,7 +203,7 @@ class _Service:
         return ("-p", protocol, *condition, *commented, *_target(endpoint))
 
 
-class _Shared:
+class _FamilyChains:
     """What the services of one family share."""
 
     def __init__(

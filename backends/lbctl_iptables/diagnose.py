@@ -7,15 +7,16 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from lbctl.host import applies_again, enabled
-from lbctl.model import Family, ReadService, Severity
-from lbctl.spi import Trap
+from lbctl.model import AnalysedService, Family, Severity
+from lbctl.spi import Problem
 from lbctl_iptables import drivers, layout
 from lbctl_iptables.advice import short_lists
 from lbctl_iptables.drivers.restore import legacy_kernel
 from lbctl_iptables.reading import read_ruleset
 from lbctl_iptables.reading.corrections import read_of
 from lbctl_iptables.reading.lower import Lowering
-from lbctl_iptables.reading.ruleset import Store, read_tables
+from lbctl_iptables.reading.rule import Store
+from lbctl_iptables.reading.ruleset import read_tables
 from lbctl_netfilter import filters
 from lbctl_netfilter.conditions import BITS, LOCAL, spelled, when
 from lbctl_netfilter.ir import ENDS
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Intent
     from lbctl.spi import Case, Passage
-    from lbctl_iptables.reading.ruleset import Rule, Ruleset, Table
+    from lbctl_iptables.reading.rule import IptRule
+    from lbctl_iptables.reading.ruleset import IptTable, Ruleset
     from lbctl_netfilter import ir
 
 #: The first kernel whose old interface is an option of its own (NETFILTER_XTABLES_LEGACY), off by default.
@@ -49,7 +51,7 @@ _MARKING = {"MARK", "CONNMARK"}
 _COUNTERS = re.compile(r"^\[\d+:\d+\] ")
 
 
-def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
+def diagnose(host: Host, driver: str, case: Case) -> Iterator[Problem]:
     """See `lbctl.spi.Reader`."""
     store = drivers.ALL[driver].store
     ours = store == case.store
@@ -64,7 +66,7 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
     owners: dict[str, list[str]] = {}
     for family, word in layout.WORD.items():
         text = drivers.save(host, driver, word)
-        places = _Places(store.replace("iptables", word), read_tables(text, family, Log()))
+        places = _FamilyRules(store.replace("iptables", word), read_tables(text, family, Log()))
         for owner, chain in _owned(places):
             owners.setdefault(owner, []).append(chain)
         yield from dropped(_drops(places, family, (p for p in case.passages if p.family is family)))
@@ -76,7 +78,7 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
     yield from leftovers(case, store, driver, shown)
 
 
-class _Places:
+class _FamilyRules:
     """The rules of one family in one store, and where each stands. `command` shows and changes them."""
 
     def __init__(self, command: str, ruleset: Ruleset) -> None:
@@ -87,16 +89,16 @@ class _Places:
         }
         self.rules = {rule.line: rule for chain in ruleset.chains for rule in chain.rules}
 
-    def table(self, family: Family, name: str) -> Table | None:
+    def table(self, family: Family, name: str) -> IptTable | None:
         """A table that exists."""
         return self.ruleset.stores.get(Store(family), {}).get(name)
 
-    def evidence(self, rule: Rule) -> str:
+    def evidence(self, rule: IptRule) -> str:
         """A rule with its place."""
         place = f"{self.command}, table {rule.table}, {rule.chain} rule {self._numbers[id(rule)]}"
         return f"{place}: {_COUNTERS.sub('', rule.text)}"
 
-    def removal(self, rule: Rule) -> str:
+    def removal(self, rule: IptRule) -> str:
         """The command that deletes a rule."""
         return f"{self.command} -t {rule.table} -D {rule.chain} {self._numbers[id(rule)]}"
 
@@ -104,7 +106,7 @@ class _Places:
 # -- who decides before us
 
 
-def _rivals(places: _Places, family: Family, owner: str, store: str, *, ours: bool) -> Iterator[Rival]:
+def _rivals(places: _FamilyRules, family: Family, owner: str, store: str, *, ours: bool) -> Iterator[Rival]:
     """The rules of others that translate what comes to the hooks before ours do.
 
     Where ours stand in the same table, those in front of the jump to them; else all, by the same priority.
@@ -115,7 +117,7 @@ def _rivals(places: _Places, family: Family, owner: str, store: str, *, ours: bo
     let_through: list[ir.Rule] = []
     lowering = Lowering()
     chains = {name: f"nat {name}" for name in nat.chains}
-    theirs: dict[str, list[Rule]] = {}
+    theirs: dict[str, list[IptRule]] = {}
     for name in _HOOK:
         chain = nat.chains.get(name)
         if chain is None:
@@ -139,7 +141,7 @@ def _rivals(places: _Places, family: Family, owner: str, store: str, *, ours: bo
 
 
 def _rival(
-    service: ReadService, rules: Sequence[Rule], places: _Places, store: str, *, certain: bool
+    service: AnalysedService, rules: Sequence[IptRule], places: _FamilyRules, store: str, *, certain: bool
 ) -> Rival:
     return Rival(
         service=service,
@@ -151,13 +153,13 @@ def _rival(
     )
 
 
-def _unbalanced(rule: ir.Rule, family: Family) -> ReadService:
+def _unbalanced(rule: ir.Rule, family: Family) -> AnalysedService:
     """What a rule lets through as it is."""
     where, bits = rule.where, BITS[family]
     local = LOCAL in where.extra
     asked = {field: spelled(field, values, bits) for field, values in where.conditions}
     extra = [pair for pair in where.extra if pair != LOCAL]
-    return ReadService(
+    return AnalysedService(
         family=family,
         proto=asked.get("proto", "any"),
         dst=asked.get("dst", "local" if local else "any"),
@@ -174,7 +176,9 @@ def _unbalanced(rule: ir.Rule, family: Family) -> ReadService:
 # -- what is dropped on its way
 
 
-def _drops(places: _Places, family: Family, passages: Iterable[Passage]) -> Iterator[tuple[Passage, str]]:
+def _drops(
+    places: _FamilyRules, family: Family, passages: Iterable[Passage]
+) -> Iterator[tuple[Passage, str]]:
     """The passages that surely are dropped, and by what."""
     table = places.table(family, layout.FILTER)
     if table is None:
@@ -201,7 +205,7 @@ def _drops(places: _Places, family: Family, passages: Iterable[Passage]) -> Iter
 # -- who writes to our bits of the mark
 
 
-def _marked(places: _Places, intent: Intent) -> Iterator[Trap]:
+def _marked(places: _FamilyRules, intent: Intent) -> Iterator[Problem]:
     """Rules of others that change the bits by which later chains of ours know what earlier ones decided."""
     if not any(service.remote or service.allow for service in intent.services):
         return
@@ -212,13 +216,13 @@ def _marked(places: _Places, intent: Intent) -> Iterator[Trap]:
         markings = lowering.rule(rule, {}).markings
         # A connection's mark comes to the packet by a rule that restores it.
         if any(not each.connection and each.written & intent.mark for each in markings):
-            yield Trap(
+            yield Problem(
                 code="mark-shared",
                 severity=Severity.WARNING,
                 message=f"a rule of others writes to bits {intent.mark:#x} of the packet's mark, which tell "
                 "lbctl whose source address to replace and who is served",
                 evidence=places.evidence(rule),
-                remedy="mark = 0x… in the intent file, two bits that nobody uses; or a mask in that rule, as "
+                fix="mark = 0x… in the intent file, two bits that nobody uses; or a mask in that rule, as "
                 "--set-mark 0x1/0xff",
             )
 
@@ -226,7 +230,7 @@ def _marked(places: _Places, intent: Intent) -> Iterator[Trap]:
 # -- what is ours and should not be, and what wipes ours
 
 
-def _owned(places: _Places) -> Iterator[tuple[str, str]]:
+def _owned(places: _FamilyRules) -> Iterator[tuple[str, str]]:
     """The owner of each chain of ours, with where that chain is."""
     for tables in places.ruleset.stores.values():
         for table in tables.values():
@@ -236,7 +240,7 @@ def _owned(places: _Places) -> Iterator[tuple[str, str]]:
                     yield owner, f"chain {name} of {places.command} -t {table.name}"
 
 
-def _restored(host: Host) -> Iterator[Trap]:
+def _restored(host: Host) -> Iterator[Problem]:
     """Files that replace the table that ours are in, whenever their unit starts."""
     for path, name in _FILES:
         text, unit = host.read(path) or "", f"{name}.service"
@@ -245,17 +249,17 @@ def _restored(host: Host) -> Iterator[Trap]:
             continue
         if any(layout.owner_of(line[1:].split(" ")[0]) for line in text.splitlines() if line[:1] == ":"):
             continue
-        yield Trap(
+        yield Problem(
             code="restore-wipes",
             severity=Severity.WARNING,
             message=f"{unit} replaces all of table nat when it starts or reloads, lbctl's rules too",
             evidence=f"{path} has a section *nat and none of lbctl's chains; {wanted}",
-            remedy=f"a unit as examples/systemd/lbctl.service, enabled and with PartOf={unit}, applies again "
+            fix=f"a unit as examples/systemd/lbctl.service, enabled and with PartOf={unit}, applies again "
             "after it; or take *nat out of that file",
         )
 
 
-def _legacy(host: Host, store: str, ours: bool) -> Iterator[Trap]:
+def _legacy(host: Host, store: str, ours: bool) -> Iterator[Problem]:
     """The old interface: not in this kernel, though its tools are the host's; or about to go."""
     if store != drivers.ALL["legacy"].store:
         return
@@ -265,19 +269,19 @@ def _legacy(host: Host, store: str, ours: bool) -> Iterator[Trap]:
         plain = host.which("iptables")
         version = host.run([plain, "--version"]).out.strip() if plain else ""
         if plain and "(nf_tables)" not in version:
-            yield Trap(
+            yield Problem(
                 code="legacy-missing",
                 severity=Severity.WARNING,
                 message="iptables on this host is the legacy flavour, and its kernel has no such tables: "
                 "what other programs do with it fails",
                 evidence=f"{plain} --version: {version}; {legacy_kernel(host)} ({release})",
-                remedy="choose the other flavour: on Debian, update-alternatives --config iptables",
+                fix="choose the other flavour: on Debian, update-alternatives --config iptables",
             )
     elif ours and number >= _LEAVING:
-        yield Trap(
+        yield Problem(
             code="legacy-leaving",
             severity=Severity.WARNING,
             message="lbctl's rules are in legacy tables, which kernels leave out by default since Linux 6.17",
             evidence=f"kernel {release}",
-            remedy="use nftables, or the driver nf_tables of iptables",
+            fix="use nftables, or the driver nf_tables of iptables",
         )

@@ -9,11 +9,11 @@ from ipaddress import ip_address
 from math import gcd, lcm
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from lbctl.model import MAX_SLOTS, Family, Lifted, LiftedService, Listener, Protocol, shares
+from lbctl.model import MAX_SLOTS, Family, LiftedProgram, LiftedService, Listener, Protocol, shares
 from lbctl_iptables import layout
 from lbctl_iptables.bytecode import Slots, slots_of
 from lbctl_iptables.pick import DRAW
-from lbctl_iptables.rules import Rule, rules_of
+from lbctl_iptables.rules import DumpedRule, rules_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -52,11 +52,11 @@ class _Picked(NamedTuple):
 _NOBODY = _Picked("none", (None,))
 
 
-class _Lost(Exception):
+class _NotUnderstood(Exception):
     """Rules that are not understood."""
 
 
-def lift(program: Program) -> Lifted:
+def lift(program: Program) -> LiftedProgram:
     """See `lbctl.spi.Backend.lift`."""
     services: list[LiftedService] = []
     unsupported: list[str] = []
@@ -82,13 +82,13 @@ def lift(program: Program) -> Lifted:
             entry = served if served in chains else target
             try:
                 services.append(_service(word, listener, name, entry, chains))
-            except (_Lost, ValueError):
+            except (_NotUnderstood, ValueError):
                 unsupported.append(rule.text)
                 services.append(_unknown(word, listener, name))
-    return Lifted(services=tuple(services), unsupported=tuple(unsupported))
+    return LiftedProgram(services=tuple(services), unsupported=tuple(unsupported))
 
 
-def _found(chains: Mapping[str, str], owner: str) -> Iterator[tuple[Rule, str, bool]]:
+def _found(chains: Mapping[str, str], owner: str) -> Iterator[tuple[DumpedRule, str, bool]]:
     """The rules that lead to services; where to; and whether only this host's addresses come there."""
     waiting, seen = [(layout.prefix(owner), False)], set()
     while waiting:
@@ -144,7 +144,7 @@ class _Walk:
     def chain(self, name: str) -> _Picked:
         """What a chain's rules do with connections that come to its first rule."""
         if self._depth > _DEEPEST:
-            raise _Lost
+            raise _NotUnderstood
         self._depth += 1
         picked = self._ladder(self._chains.get(name, "")) or self._rules(self._parsed(name))
         self._depth -= 1
@@ -156,7 +156,7 @@ class _Walk:
         Nearly all are, and reading them rule by rule would take several times as long.
         """
         first, _, rest = text.partition("\n")
-        text = rest if Rule(first).option("-j") == "MARK" else text
+        text = rest if DumpedRule(first).option("-j") == "MARK" else text
         rungs = _RUNG.findall(text)
         count = text.count("\n") + 1
         if len(rungs) != count or count < 2:
@@ -167,12 +167,12 @@ class _Walk:
         self._actions |= set(actions)
         return _Picked("nth", to)
 
-    def _parsed(self, name: str) -> Sequence[Rule]:
+    def _parsed(self, name: str) -> Sequence[DumpedRule]:
         if name not in self._chains:
-            raise _Lost
+            raise _NotUnderstood
         return rules_of(self._chains[name])
 
-    def _rules(self, rules: Sequence[Rule]) -> _Picked:
+    def _rules(self, rules: Sequence[DumpedRule]) -> _Picked:
         for i, rule in enumerate(rules):
             text = rule.text
             if " --rcheck " in text or rule.option("-j") in {"RETURN", "MARK"}:
@@ -188,7 +188,7 @@ class _Walk:
             return self._lead(rule)
         return _NOBODY
 
-    def _lead(self, rule: Rule) -> _Picked:
+    def _lead(self, rule: DumpedRule) -> _Picked:
         """Where a rule leads those that match it."""
         sent = rule.sent
         if sent is None:
@@ -197,12 +197,12 @@ class _Walk:
         self._actions.add(action)
         return _Picked("single", (to,))
 
-    def _turn(self, rule: Rule, rest: _Picked) -> _Picked:
+    def _turn(self, rule: DumpedRule, rest: _Picked) -> _Picked:
         """One of `every` goes where the rule leads, and the others to what stands behind it."""
         every, start = int(rule.option("--every") or 0), int(rule.option("--packet") or 0)
         own = self._lead(rule)
         if not 0 <= start < every:
-            raise _Lost
+            raise _NotUnderstood
         if own.odds or rest.odds:
             return _mixed(Fraction(1, every), own, rest)
         if every == 1:
@@ -217,18 +217,18 @@ class _Walk:
             slots += [*passed[:start], own.slots[turn % len(own.slots)], *passed[start:]]
         return _Picked("nth", tuple(slots))
 
-    def _chance(self, rule: Rule, rest: _Picked) -> _Picked:
+    def _chance(self, rule: DumpedRule, rest: _Picked) -> _Picked:
         stored = round(Fraction(rule.option("--probability") or "") * DRAW)
         mixed = _mixed(_meant(stored), self._lead(rule), rest)
         return _Picked("random", odds=mixed.odds)
 
-    def _hash(self, rules: Sequence[Rule]) -> _Picked:
+    def _hash(self, rules: Sequence[DumpedRule]) -> _Picked:
         """The slots of a hash."""
         total = self._finest(rules)
         picked = self._nodes(rules, range(total), total, self._hash_of(rules[0]))
         return _Picked("hash", tuple(picked.get(node) for node in range(total)))
 
-    def _hash_of(self, rule: Rule) -> tuple[str, int] | None:
+    def _hash_of(self, rule: DumpedRule) -> tuple[str, int] | None:
         """What a rule hashes with, and by which seed: rules of one such pair see the same hash."""
         if f" {_NODES} " in rule.text:
             return "cluster", int(rule.option("--cluster-hash-seed") or "0", 0)
@@ -236,13 +236,13 @@ class _Walk:
             return "bpf", self._slots(rule).seed
         return None
 
-    def _slots(self, rule: Rule) -> Slots:
+    def _slots(self, rule: DumpedRule) -> Slots:
         found = slots_of(rule.option(_PROGRAM) or "", self._family)
         if found is None:
-            raise _Lost
+            raise _NotUnderstood
         return found
 
-    def _finest(self, rules: Sequence[Rule]) -> int:
+    def _finest(self, rules: Sequence[DumpedRule]) -> int:
         """How many slots the rules of one hash tell apart."""
         finest = 1
         for rule in rules:
@@ -252,18 +252,18 @@ class _Walk:
                 finest = lcm(finest, self._finest(self._parsed(rule.option("-g") or "")))
             finest = lcm(finest, int(rule.option(_NODES) or 1))
             if not 0 < finest <= MAX_SLOTS:
-                raise _Lost
+                raise _NotUnderstood
         return finest
 
     def _nodes(
-        self, rules: Sequence[Rule], left: Sequence[int], total: int, same: tuple[str, int] | None
+        self, rules: Sequence[DumpedRule], left: Sequence[int], total: int, same: tuple[str, int] | None
     ) -> dict[int, str | None]:
         """Where the clients of each of the slots `left` go."""
         found: dict[int, str | None] = {}
         for rule in rules:
             hashed = self._hash_of(rule)
             if hashed not in {same, None}:
-                raise _Lost
+                raise _NotUnderstood
             taken = [slot for slot in left if hashed is None or self._takes(rule, slot, total)]
             if rule.endpoint is None and not self._leads_out(rule):
                 found |= self._nodes(self._parsed(rule.option("-g") or ""), taken, total, same)
@@ -272,11 +272,11 @@ class _Walk:
             left = [slot for slot in left if slot not in found]
         return found
 
-    def _leads_out(self, rule: Rule) -> bool:
+    def _leads_out(self, rule: DumpedRule) -> bool:
         """True for a rule that leads to an endpoint's own chain."""
         return " --set " in self._chains.get(rule.option("-g") or "", "")
 
-    def _takes(self, rule: Rule, slot: int, total: int) -> bool:
+    def _takes(self, rule: DumpedRule, slot: int, total: int) -> bool:
         if _PROGRAM in rule.text:
             slots = self._slots(rule)
             return slots.first <= slot * slots.total // total < slots.end
@@ -303,7 +303,7 @@ def _meant(stored: int) -> Fraction:
     return near if round(near * DRAW) == stored else Fraction(stored, DRAW)
 
 
-def _listener(rule: Rule, *, local: bool) -> Listener | None:
+def _listener(rule: DumpedRule, *, local: bool) -> Listener | None:
     address = rule.option("-d")
     if address is None and not local:
         return None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.model import Item, Program
 from lbctl_iptables import drivers, layout
-from lbctl_iptables.carry import at_start
+from lbctl_iptables.counters import at_start
 from lbctl_iptables.rules import Dump, parse
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from lbctl.host import has_ipv6
 from lbctl.model import Family
 from lbctl.spi import Driver, Probe
 from lbctl_iptables import dialect, drivers, layout
-from lbctl_iptables.drivers.found import Found
+from lbctl_iptables.drivers.found import DriverProbe
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Network
 
-REMEDY = "install iptables (Debian: apt install iptables)"
+FIX = "install iptables (Debian: apt install iptables)"
 
 
 def probe(host: Host, *, driver: str | None = None) -> Probe:  # noqa: ARG001 (versions say what is lacking)
@@ -42,7 +42,7 @@ def probe(host: Host, *, driver: str | None = None) -> Probe:  # noqa: ARG001 (v
         offered.sort(key=lambda d: d.name != "nf_tables")
     usable = [found[each.name] for each in offered if each.usable]
     # The first one is the one that is chosen, unless another is named.
-    best = usable[0] if usable else Found()
+    best = usable[0] if usable else DriverProbe()
     can = dialect.capabilities(best.lacks)
     here = frozenset(Family if has_ipv6(host) else {Family.IPV4})
     families = can.families & best.families & here
@@ -56,7 +56,7 @@ def probe(host: Host, *, driver: str | None = None) -> Probe:  # noqa: ARG001 (v
     return Probe(
         drivers=tuple(offered),
         capabilities=replace(can, families=families, networks=(*_networks4(host), *_networks6(host))),
-        remedy=REMEDY,
+        fix=FIX,
         facts=facts,
     )
 

@@ -29,7 +29,7 @@ _PIECE = re.compile(
 _SENT = re.compile(r' -j (\S+) --to-(?:destination|ports) ([^ "]+)(?: [^"]*)?\Z')
 
 
-class Rule(NamedTuple):
+class DumpedRule(NamedTuple):
     """One rule with its counters. `text` is spelled as `compile` does; otherwise where it never would."""
 
     text: str
@@ -61,7 +61,7 @@ class Rule(NamedTuple):
         return self.sent[1] if self.sent else None
 
 
-class Chain:
+class DumpedChain:
     """The rules of one chain: one text, until somebody asks for them one by one."""
 
     __slots__ = ("_counters", "text")
@@ -73,18 +73,18 @@ class Chain:
         self._counters = counters
 
     @classmethod
-    def of(cls, rules: Sequence[Rule]) -> Chain:
+    def of(cls, rules: Sequence[DumpedRule]) -> DumpedChain:
         """The chain of some rules."""
         counters = [f"[{rule.packets}:{rule.bytes}]" for rule in rules]
         return cls("\n".join([rule.text for rule in rules]), counters)
 
     @property
-    def rules(self) -> list[Rule]:
+    def rules(self) -> list[DumpedRule]:
         """The rules."""
         rules = rules_of(self.text)
         if self._counters:
             counts = [map(int, counters[1:-1].split(":")) for counters in self._counters]
-            rules = [Rule(rule.text, *count) for rule, count in zip(rules, counts, strict=True)]
+            rules = [DumpedRule(rule.text, *count) for rule, count in zip(rules, counts, strict=True)]
         return rules
 
     @property
@@ -108,9 +108,9 @@ class Chain:
         return [f"{c} -A {name} {text}" for c, text in zip(self._counters, texts, strict=True)]
 
 
-def rules_of(text: str) -> list[Rule]:
+def rules_of(text: str) -> list[DumpedRule]:
     """The rules of a chain's item."""
-    return [Rule(text=line) for line in text.split("\n")] if text else []
+    return [DumpedRule(text=line) for line in text.split("\n")] if text else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +120,15 @@ class Dump:
     `turns` is how many rules of others in each table pick the nth connection.
     """
 
-    chains: Mapping[Place, Chain]
-    jumps: Mapping[Place, list[Rule]]
+    chains: Mapping[Place, DumpedChain]
+    jumps: Mapping[Place, list[DumpedRule]]
     turns: Mapping[str, int]
 
 
 def parse(dump: str, owner: str) -> Dump:
     """A dump with counters → what it has of an owner."""
     found: dict[Place, list[str]] = {}
-    jumps: dict[Place, list[Rule]] = {}
+    jumps: dict[Place, list[DumpedRule]] = {}
     turns = dict.fromkeys(layout.TABLES, 0)
     entering = f" {layout.prefix(owner)}"
     table = ""
@@ -146,10 +146,10 @@ def parse(dump: str, owner: str) -> Dump:
         else:
             for _, text in _rows(name, piece[0]):
                 if name in layout.HOOKS and entering in text:
-                    rule = Rule(_spelled(text))
+                    rule = DumpedRule(_spelled(text))
                     if layout.owns(owner, rule.option("-j", "-g") or ""):
                         jumps.setdefault((table, name), []).append(rule)
-                elif Rule(text).takes_turns:
+                elif DumpedRule(text).takes_turns:
                     turns[table] += 1
     return Dump({place: _chain(place[1], "\n".join(rules)) for place, rules in found.items()}, jumps, turns)
 
@@ -162,9 +162,9 @@ def _rows(chain: str, lines: str) -> list[tuple[str, str]]:
 
 # A change reads all chains three times, and few of them are another time: what is known is not read again.
 @lru_cache(maxsize=1 << 15)
-def _chain(name: str, lines: str) -> Chain:
+def _chain(name: str, lines: str) -> DumpedChain:
     if not lines:
-        return Chain("")
+        return DumpedChain("")
     begin, counters = f"\n{_IDLE} -A {name} ", ()
     text = f"\n{lines}"
     if text.count(begin) == text.count("\n"):
@@ -176,7 +176,7 @@ def _chain(name: str, lines: str) -> Chain:
     plain = layout.unquoted(text)
     if not layout.is_plain(plain):
         plain = "\n".join(map(_spelled, text.split("\n")))
-    return Chain(plain, () if counters.count(_IDLE) == len(counters) else counters)
+    return DumpedChain(plain, () if counters.count(_IDLE) == len(counters) else counters)
 
 
 def _spelled(text: str) -> str:

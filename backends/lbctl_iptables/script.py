@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from lbctl.model import Change, Family, Item, Program
-    from lbctl_iptables.rules import Chain
+    from lbctl_iptables.rules import DumpedChain
 
 _LOAD = {word: f"{word}-restore --noflush FILE" for word in layout.WORD.values()}
 _SKIPS = "# Each of the two skips the lines that begin with the other one's option, -4 or -6.\n"
@@ -145,7 +145,7 @@ def _rendered(program: Program, table: str, words: Sequence[str], *, fresh: bool
                 yield from (_option((word,), words) + line for line in _add(key, text))
 
 
-def section(table: str, changes: Iterable[Change], chains: Mapping[str, Chain]) -> str:
+def section(table: str, changes: Iterable[Change], chains: Mapping[str, DumpedChain]) -> str:
     """What carries out the changes of one table of one family.
 
     `chains` are those to write, with counters and turns; they may be more than the changes name.

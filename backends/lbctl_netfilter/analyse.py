@@ -33,10 +33,10 @@ from lbctl_netfilter.log import shown
 from lbctl_netfilter.marks import possible
 from lbctl_netfilter.parts import LISTENER
 from lbctl_netfilter.population import End
-from lbctl_netfilter.selectors import Found, Kind, Search, leading_chains
+from lbctl_netfilter.selectors import FoundSelector, Search, SelectorKind, leading_chains
 from lbctl_netfilter.services import (
+    Excluded,
     Followed,
-    Past,
     falls_through,
     identity,
     is_balanced,
@@ -49,13 +49,13 @@ from lbctl_netfilter.source_nat import Behind
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from lbctl.model import Family, ReadService, SourceNat
+    from lbctl.model import AnalysedService, Family, SourceNat
     from lbctl_netfilter.conditions import Selector
     from lbctl_netfilter.corrections import Corrections, Lines
     from lbctl_netfilter.follow import Walk
-    from lbctl_netfilter.hooks import Leads
+    from lbctl_netfilter.hooks import Dispatch
     from lbctl_netfilter.index import ChainIndex
-    from lbctl_netfilter.ir import Base, Origin, Program, Rule
+    from lbctl_netfilter.ir import Base, FamilyProgram, Origin, Rule
     from lbctl_netfilter.log import Log
     from lbctl_netfilter.population import Population
 
@@ -77,29 +77,29 @@ class _Result:
     """What becomes of the connections of a selector at a hook."""
 
     hook: Hook
-    selector: Found
+    selector: FoundSelector
     walk: Walk
     #: None when the services were made.
     population: Population | None
     source: tuple[SourceNat | None, tuple[int, ...]]
     anew: frozenset[object]
     #: The kinds of services that they are of, and what these are not about: those of marks, and others.
-    kinds: Sequence[Kind] = ()
-    past: dict[bool, list[Past]] = field(default_factory=dict)
+    kinds: Sequence[SelectorKind] = ()
+    past: dict[bool, list[Excluded]] = field(default_factory=dict)
     found: Sequence[Followed] = ()
     #: What the selector was known to lead to when they were made.
-    led: frozenset[Kind] = frozenset()
+    led: frozenset[SelectorKind] = frozenset()
 
 
 class _Known(NamedTuple):
     """What was found of a selector's connections at a hook that only leads them on."""
 
     hook: Hook
-    leads: Leads
+    leads: Dispatch
     result: _Result
 
 
-class Analysis:
+class Analyser:
     """What the rules of a text do. `rules` is how many it has; `work`, for how many it may take its time."""
 
     def __init__(self, log: Log, corrections: Corrections, rules: int, *, work: int | None = None) -> None:
@@ -121,7 +121,7 @@ class Analysis:
         return self._rules - len(self._touched | self._lost)
 
     @property
-    def services(self) -> tuple[ReadService, ...]:
+    def services(self) -> tuple[AnalysedService, ...]:
         """All services."""
         return tuple(found.service for family in self._families for found in family.found)
 
@@ -135,7 +135,7 @@ class Analysis:
             self._lost.add(id(rule.origin))
             self._log.cannot(rule.line, rule.text, what, reason)
 
-    def add(self, program: Program) -> None:
+    def add(self, program: FamilyProgram) -> None:
         """Analyse the rules of one family."""
         self._cut_loops(program)
         family = _Family(self, program, self._log, self._corrections, self._budget)
@@ -164,7 +164,7 @@ class Analysis:
         """Note a rule that is a part of a service."""
         self._touched.add(id(rule.origin))
 
-    def _cut_loops(self, program: Program) -> None:
+    def _cut_loops(self, program: FamilyProgram) -> None:
         """Chains that lead back to themselves: the rule that closes the circle leads nowhere."""
         chains = program.chains
         done: dict[str, bool] = {}
@@ -204,7 +204,7 @@ def _calls(rules: Sequence[Rule]) -> Iterator[tuple[Rule, str]]:
                 yield rule, target
 
 
-def _external(program: Program, hook: Hook) -> dict[Rule, Selector]:
+def _external(program: FamilyProgram, hook: Hook) -> dict[Rule, Selector]:
     """What rules ask of marks that no rule sets before them: conditions on what comes in."""
     chains = program.chains
     here = {name for name in leading_from(program, hook.passed) if name in chains}
@@ -241,7 +241,7 @@ class _Family:
     """The services of one family."""
 
     def __init__(
-        self, analysis: Analysis, program: Program, log: Log, corrections: Corrections, budget: Budget
+        self, analysis: Analyser, program: FamilyProgram, log: Log, corrections: Corrections, budget: Budget
     ) -> None:
         self._analysis = analysis
         self._program = program
@@ -301,7 +301,7 @@ class _Family:
         """By the line of a rung, the one correction of its ladder, for ladders with some of these lines."""
         return self._findings.ladders(self.found, wanted)
 
-    def _finished(self, found: Followed, movers: Movers) -> ReadService:
+    def _finished(self, found: Followed, movers: Movers) -> AnalysedService:
         """The service, with what its shares depend on beside its rules."""
         reasons = [reason for walk in found.walks for reason in self._reasons(found, walk, movers)]
         if not reasons:
@@ -319,7 +319,7 @@ class _Family:
             yield "counters that come round together after too long a time to be followed"
         if walk.twice:
             yield "the turn of a counter that one connection asks more than once"
-        if found.kind is Kind.NAT and found.anew:
+        if found.kind is SelectorKind.NAT and found.anew:
             yield "packets of connections that are there already"
         for counter, rule in walk.counters:
             line = rule.line
@@ -349,7 +349,7 @@ class _Family:
         followed: dict[Selector, _Known] | None,
     ) -> None:
         """The services of a hook. `followed` is what was found at others; None where no other has any."""
-        selectors: dict[Selector, Found] = {}
+        selectors: dict[Selector, FoundSelector] = {}
         external = _external(self._program, hook)
         search = Search(self._budget, self._cannot, hook.bits, selectors, reached, external)
         for base in hook.passed:
@@ -393,7 +393,9 @@ class _Family:
         result.found = list(self._services(result, result.population, at))
         result.population = None
 
-    def _at(self, hook: Hook, selector: Found, followed: dict[Selector, _Known] | None) -> _Result | None:
+    def _at(
+        self, hook: Hook, selector: FoundSelector, followed: dict[Selector, _Known] | None
+    ) -> _Result | None:
         """What becomes of the connections of a selector, which may be known from another hook."""
         leads = None if followed is None else hook.leads(selector.where)
         if followed is None or leads is None:
@@ -407,11 +409,14 @@ class _Family:
             followed[selector.where] = _Known(hook, leads, result)
         return result
 
-    def _parts(self, result: _Result, selectors: dict[Selector, Found]) -> Iterator[Found]:
+    def _parts(self, result: _Result, selectors: dict[Selector, FoundSelector]) -> Iterator[FoundSelector]:
         """Parts of a selector that are to be followed, or were for fewer reasons."""
         selector, parts = result.selector, result.walk.parts
         led = selector.led
-        found = parts.mapped | parts.marked if Kind.MARK in led else parts.mapped
+        # Another endpoint of a part is nothing to services of marks alone.
+        found = parts.mapped if led - {SelectorKind.MARK} else {}
+        if SelectorKind.MARK in led:
+            found = found | parts.marked
         most = _MOST_PARTS
         for where, part in found.items():
             own = selectors.get(where)
@@ -423,10 +428,10 @@ class _Family:
                 self._left -= 1
                 most -= 1
                 leaves = [*selector.leaves, part.rule] if part.rule.maps else list(selector.leaves)
-                selectors[where] = Found(where, selector.name, leaves=leaves, part_of=set(led))
+                selectors[where] = FoundSelector(where, selector.name, leaves=leaves, part_of=set(led))
                 yield selectors[where]
 
-    def _is_same(self, known: _Known, hook: Hook, selector: Found, leads: Leads) -> bool:
+    def _is_same(self, known: _Known, hook: Hook, selector: FoundSelector, leads: Dispatch) -> bool:
         """True where connections get at this hook what they get at a known one."""
         other = known.result.selector
         return (
@@ -436,7 +441,7 @@ class _Family:
             and not self._behind.refuses
         )
 
-    def _also(self, known: _Known, hook: Hook, selector: Found, leads: Leads) -> None:
+    def _also(self, known: _Known, hook: Hook, selector: FoundSelector, leads: Dispatch) -> None:
         """The services that were found at another hook are there at this one too."""
         took = {visit.rule for visit in known.result.walk.visits if visit.matched}
         pairs = zip(known.leads.rules, leads.rules, strict=True)
@@ -456,7 +461,7 @@ class _Family:
         plain = index({name: chain.rules for name, chain in program.chains.items()}, program.chains)
         for found in list(self.found):
             first = found.service.hooks[0] if found.service.hooks else ""
-            if found.kind is not Kind.MARK or first not in ENTRIES:
+            if found.kind is not SelectorKind.MARK or first not in ENTRIES:
                 continue
             between = bases(program, "forward") if first == "prerouting" else []
             marking = [base for base in between if plain[base.chain].written]
@@ -536,7 +541,7 @@ class _Family:
 
     # -- one selector
 
-    def _followed(self, hook: Hook, selector: Found) -> _Result | None:
+    def _followed(self, hook: Hook, selector: FoundSelector) -> _Result | None:
         """What becomes of the connections of a selector; None where that takes too long."""
         if not hook.passed:
             return None
@@ -580,10 +585,10 @@ class _Family:
             self._cannot(rule)
 
     def _past(
-        self, result: _Result, kind: Kind, at: Mapping[Selector, _Result], depth: int = 0
-    ) -> Sequence[Past]:
+        self, result: _Result, kind: SelectorKind, at: Mapping[Selector, _Result], depth: int = 0
+    ) -> Sequence[Excluded]:
         """What a service is not about: parts that are not, as a whole, the service of a narrower listener."""
-        marks = kind is Kind.MARK
+        marks = kind is SelectorKind.MARK
         known = result.past.get(marks)
         if known is not None:
             return known
@@ -597,28 +602,28 @@ class _Family:
             conditions = unmet(where, walk.given)
             whole = (
                 own is not None
-                and any((each is Kind.MARK) == marks for each in own.kinds)
+                and any((each is SelectorKind.MARK) == marks for each in own.kinds)
                 and all(field in LISTENER for field, _ in conditions)
                 and (depth >= _DEEPEST or not self._past(own, kind, at, depth + 1))
             )
             if not whole:
-                found.append(Past(conditions, part.rule))
+                found.append(Excluded(conditions, part.rule))
         return found
 
-    def _kinds(self, result: _Result, population: Population | None) -> tuple[Kind, ...]:
+    def _kinds(self, result: _Result, population: Population | None) -> tuple[SelectorKind, ...]:
         """The kinds of services that connections are of."""
         if population is None:
             return ()
         found = self._led(result.selector, result.walk, population)
         return tuple(kind for kind in found if is_balanced(result.walk, population, kind))
 
-    def _led(self, selector: Found, walk: Walk, population: Population) -> Iterator[Kind]:
+    def _led(self, selector: FoundSelector, walk: Walk, population: Population) -> Iterator[SelectorKind]:
         mapped = any(state.out is not None and state.out.end is End.ENDPOINT for state in population.states)
         by_mark = any(visit.rule.asks_mark and visit.rule.maps for visit in walk.visits)
         led = selector.led
-        if mapped and (Kind.NAT in led or by_mark):
-            yield Kind.NAT
-        elif Kind.NAT in selector.kinds and not mapped and not walk.doubts:
+        if mapped and (SelectorKind.NAT in led or by_mark):
+            yield SelectorKind.NAT
+        elif SelectorKind.NAT in selector.kinds and not mapped and not walk.doubts:
             met = {visit.rule for visit in walk.visits if visit.arriving}
             own = any(self._program.chains[rule.place].own for rule in selector.leaves)
             if any(visit.matched and visit.rule.settled for visit in walk.visits):
@@ -627,11 +632,13 @@ class _Family:
                 not own or not met.isdisjoint(selector.leaves)
             ):
                 # Rules of lbctl that no connection comes to are for clients that are let in nowhere.
-                yield Kind.NOTHING
-        if Kind.MARK in led and not (mapped and by_mark):
-            yield Kind.MARK
+                yield SelectorKind.NOTHING
+        if SelectorKind.MARK in led and not (mapped and by_mark):
+            yield SelectorKind.MARK
 
-    def _anew(self, hook: Hook, selector: Found, walk: Walk, population: Population) -> frozenset[object]:
+    def _anew(
+        self, hook: Hook, selector: FoundSelector, walk: Walk, population: Population
+    ) -> frozenset[object]:
         """The picks that are made again for packets behind the first one of a connection."""
         if not walk.of_packets:
             return frozenset()
@@ -650,17 +657,17 @@ class _Family:
             reason = "it is for more parts of other rules' connections than are followed one by one"
             self._analysis.lose(rule, rule.target.lower() or "part", reason)
 
-    def _touch(self, walk: Walk, kind: Kind) -> None:
+    def _touch(self, walk: Walk, kind: SelectorKind) -> None:
         for visit in walk.visits:
             rule = visit.rule
-            if rule.marks and rule.act is Act.GO_ON and kind is not Kind.MARK and not rule.picks:
+            if rule.marks and rule.act is Act.GO_ON and kind is not SelectorKind.MARK and not rule.picks:
                 continue
             taking = visit.matched and (rule.act is not Act.GO_ON or rule.marks)
             if rule.maps or taking or any(rule is asked for _, asked in walk.memories):
                 self._analysis.touch(rule)
 
 
-def leading_from(program: Program, entered: Sequence[Base]) -> set[str]:
+def leading_from(program: FamilyProgram, entered: Sequence[Base]) -> set[str]:
     """The chains that some base chains lead to, these too."""
     found = {base.chain for base in entered}
     waiting = list(found)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lbctl.model import ReadService
+    from lbctl.model import AnalysedService
     from lbctl_netfilter.conditions import Selector
     from lbctl_netfilter.ir import Rule
 
@@ -21,10 +21,10 @@ class Corrections(Protocol):
     def own(self, rules: Sequence[Rule]) -> Lines:
         """The rules as they are."""
 
-    def equal(self, rules: Sequence[Rule], service: ReadService | None, *, by_chance: bool) -> Lines:
+    def equal(self, rules: Sequence[Rule], service: AnalysedService | None, *, by_chance: bool) -> Lines:
         """The rules as a ladder of equal parts, of which the last one takes all that is left."""
 
-    def caught(self, rules: Sequence[Rule], service: ReadService, *, by_chance: bool) -> Lines:
+    def caught(self, rules: Sequence[Rule], service: AnalysedService, *, by_chance: bool) -> Lines:
         """The rules of a ladder, the last one without its pick."""
 
     def alike(self, rules: Sequence[Rule]) -> Lines:
@@ -34,7 +34,11 @@ class Corrections(Protocol):
         """The rule with its pick behind all other conditions."""
 
     def apart(
-        self, rules: Sequence[Rule], listeners: Sequence[Selector], hook: str, services: Sequence[ReadService]
+        self,
+        rules: Sequence[Rule],
+        listeners: Sequence[Selector],
+        hook: str,
+        services: Sequence[AnalysedService],
     ) -> Lines:
         """A ladder for each of the listeners that share one."""
 

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
     from lbctl.model import Address, Family
     from lbctl_netfilter.conditions import Condition
-    from lbctl_netfilter.ir import Base, Chain, Program, Rule
+    from lbctl_netfilter.ir import Base, Chain, FamilyProgram, Rule
 
 _LOOPBACK = "lo"
 
 
-class End(Enum):
+class PartialFate(Enum):
     """What rules do to a connection of which not all is known."""
 
     ACCEPT = "accept"
@@ -46,7 +46,7 @@ class Fate(NamedTuple):
     None instead of a fate stands for a connection that comes to the end of the rules.
     """
 
-    end: End
+    end: PartialFate
     rule: Rule | None = None
 
 
@@ -57,7 +57,7 @@ class Dropped(NamedTuple):
     rule: Rule | None
 
 
-_ACCEPTED, _OPEN = Fate(End.ACCEPT), Fate(End.OPEN)
+_ACCEPTED, _OPEN = Fate(PartialFate.ACCEPT), Fate(PartialFate.OPEN)
 
 
 def packet(
@@ -84,7 +84,7 @@ def packet(
     return of(*given, bits=BITS[family]) or EVERYTHING
 
 
-def dropped(program: Program, given: Selector, hook: str) -> Dropped | None:
+def dropped(program: FamilyProgram, given: Selector, hook: str) -> Dropped | None:
     """What surely drops a connection at a hook; None where nothing does, or that is not known.
 
     Each base chain decides by itself, and an accept in one overrides no drop in another.
@@ -94,9 +94,9 @@ def dropped(program: Program, given: Selector, hook: str) -> Dropped | None:
         if chain.own:
             # Rules of lbctl refuse what is not served, and that alone.
             continue
-        end = Fate(End.DROP) if chain.policy is Act.DROP else _ACCEPTED
-        fate = _Path(program.chains, given).through(base.chain, end)
-        if fate is not None and fate.end is End.DROP:
+        end = Fate(PartialFate.DROP) if chain.policy is Act.DROP else _ACCEPTED
+        fate = _FilterPath(program.chains, given).through(base.chain, end)
+        if fate is not None and fate.end is PartialFate.DROP:
             return Dropped(base, fate.rule)
     return None
 
@@ -108,7 +108,7 @@ def _either(taken: Fate | None, passed: Fate | None) -> Fate | None:
     return passed if taken.end is passed.end else _OPEN
 
 
-class _Path:
+class _FilterPath:
     """Connections of one kind on their path through chains."""
 
     def __init__(self, chains: Mapping[str, Chain], given: Selector) -> None:
@@ -155,7 +155,7 @@ class _Path:
         match rule.act:
             case Act.DROP:
                 # A packet that is queued may come back.
-                return Fate(End.DROP, rule) if rule.target in _DROPPING else _ACCEPTED
+                return Fate(PartialFate.DROP, rule) if rule.target in _DROPPING else _ACCEPTED
             case Act.ACCEPT:
                 return _ACCEPTED
             case Act.RETURN:

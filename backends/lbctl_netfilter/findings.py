@@ -12,12 +12,12 @@ from lbctl.model import Severity, brief
 from lbctl_netfilter.conditions import described, size, spelled, unmarked
 from lbctl_netfilter.ir import JUMPS, Act, Draw, MarkIs, Match, Memory, PickKind
 from lbctl_netfilter.log import percent, shown
-from lbctl_netfilter.selectors import Kind
+from lbctl_netfilter.selectors import SelectorKind
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from lbctl.model import Family, ReadService
+    from lbctl.model import AnalysedService, Family
     from lbctl_netfilter.conditions import Selector
     from lbctl_netfilter.corrections import Corrections, Lines
     from lbctl_netfilter.follow import Visit, Walk
@@ -161,7 +161,9 @@ class Findings:
         """By the line of a rung, the one correction of its ladder; of ladders with none wanted, nothing."""
         cures: dict[int, Lines] = {}
         for each in found:
-            if each.kind is Kind.MARK or not any(visit.rule.line in wanted for visit in each.walk.visits):
+            if each.kind is SelectorKind.MARK or not any(
+                visit.rule.line in wanted for visit in each.walk.visits
+            ):
                 continue
             for rungs in _rungs(each.walk):
                 if not any(_is_rung(step) for visit in rungs for step in visit.rule.steps):
@@ -282,7 +284,7 @@ class Findings:
                 self._corrections.alike([last, other]),
             )
 
-    def _caught(self, rungs: Sequence[Visit], service: ReadService) -> Lines:
+    def _caught(self, rungs: Sequence[Visit], service: AnalysedService) -> Lines:
         """The rungs of a ladder, the last one with all that is left; equal parts, if they were equal."""
         rules = [rung.rule for rung in rungs]
         by_chance = _by_chance(rules)
@@ -400,7 +402,7 @@ class Findings:
     # -- marks and memories
 
     def _marks(self, found: Followed, walk: Walk) -> None:
-        if found.kind is not Kind.MARK:
+        if found.kind is not SelectorKind.MARK:
             return
         lost: dict[tuple[Rule, Rule], Fraction] = {}
         for who, by, part in walk.overwritten:
@@ -464,7 +466,7 @@ class Findings:
 
     # -- local connections
 
-    def _outward(self, service: ReadService, outward: set[tuple[str, str]], found: Followed) -> None:
+    def _outward(self, service: AnalysedService, outward: set[tuple[str, str]], found: Followed) -> None:
         if (
             not outward
             or service.hooks != ("prerouting",)

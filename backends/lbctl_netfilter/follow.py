@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from lbctl_netfilter.index import ChainIndex
     from lbctl_netfilter.ir import Base, Pick, Rule, Switch, Target
     from lbctl_netfilter.marks import Marking
-    from lbctl_netfilter.population import Odds, State
+    from lbctl_netfilter.population import ConnectionState, Odds
 
 #: Longest period that is followed.
 LONGEST = 1 << 16
@@ -120,7 +120,7 @@ class Walk:
         #: True where connections ask one counter more than once, and it is not known what that does.
         self.twice = False
         #: What the first connections meet, before the period begins.
-        self.starts: list[State] = []
+        self.starts: list[ConnectionState] = []
         self.hashes: dict[object, Pick] = {}
         #: A hash by which all connections get their endpoints at once, and these.
         self.table: Switch | None = None
@@ -199,7 +199,7 @@ class Walk:
         for stream in (*streams, self._frames[-1].back, self.ended):
             stream.mean()
 
-    def _rule(self, rule: Rule, frame: _Frame) -> list[_Frame]:
+    def _rule(self, rule: Rule, frame: _Frame) -> list[_Frame]:  # noqa: C901, PLR0912 (a case for each act)
         """One rule, and the chains that it leads to."""
         if not (rule.later if self.later else rule.first) or rule.refused:
             return []
@@ -440,7 +440,9 @@ class Walk:
             changed.put(self._marked(rule, marking, state, mass, stream.length), chance, places)
         return changed
 
-    def _marked(self, rule: Rule, marking: Marking, state: State, mass: Odds, of: int) -> State:
+    def _marked(
+        self, rule: Rule, marking: Marking, state: ConnectionState, mass: Odds, of: int
+    ) -> ConnectionState:
         packet, connection = marking.apply(state.mark, state.connmark)
         if marking.copies:
             if marking.connection:

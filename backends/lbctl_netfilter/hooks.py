@@ -24,13 +24,13 @@ from lbctl_netfilter.conditions import (
 from lbctl_netfilter.follow import Visit, Walk
 from lbctl_netfilter.index import ChainIndex, index, matters
 from lbctl_netfilter.ir import JUMPS, Act
-from lbctl_netfilter.population import START, End, Out, Population, State, ratio
+from lbctl_netfilter.population import START, ConnectionState, End, Out, Population, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from lbctl_netfilter.conditions import Condition, Selector
-    from lbctl_netfilter.ir import Base, Chain, Program, Rule
+    from lbctl_netfilter.ir import Base, Chain, FamilyProgram, Rule
 
 #: All hooks, in the order in which a document names them.
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
@@ -45,7 +45,7 @@ BEFORE: Mapping[str, tuple[str, ...]] = {
 MOST_TURNS = 1024
 
 
-class Leads(NamedTuple):
+class Dispatch(NamedTuple):
     """The rules of a hook's base chains for some connections, where they do no more than to lead on."""
 
     #: What they have in common with those of another hook that lead to the same.
@@ -110,7 +110,7 @@ class Hook:
                 )
         return tuple(steps)
 
-    def leads(self, given: Selector) -> Leads | None:
+    def leads(self, given: Selector) -> Dispatch | None:
         """How its base chains lead these connections on; None where they do anything else with them."""
         alike: list[object] = []
         rules: list[Rule] = []
@@ -130,7 +130,7 @@ class Hook:
                     return None
                 alike.append((base.kind, rule.where, rule.act, rule.target, rule.remarks, rule.settled))
                 rules.append(rule)
-        return Leads(alike, rules)
+        return Dispatch(alike, rules)
 
     def leads_as(self, other: Hook, walk: Walk) -> bool:
         """True where the chains that connections were led to at the other hook are the same here."""
@@ -140,7 +140,7 @@ class Hook:
             for target in visit.rule.targets
         )
 
-    def _through(self, walk: Walk, start: State) -> Population:
+    def _through(self, walk: Walk, start: ConnectionState) -> Population:
         on = Population(states={start: {1: 1}})
         for number, base in enumerate(self.passed):
             walk.entered.append((len(walk.visits), base.hook))
@@ -162,7 +162,7 @@ class Hook:
         """A period in which connections ask a counter more than once; None where it is not to be followed."""
         single = Walk(walk.chains, walk.given, walk.bits, walk.budget)
         single.turns = {}
-        states: list[State] = []
+        states: list[ConnectionState] = []
         ends = [0]
         seen: dict[frozenset[object], int] = {}
         while walk.modes == {"nth"} and len(states) < MOST_TURNS:
@@ -179,7 +179,7 @@ class Hook:
         return None
 
 
-def start_of(given: Selector) -> State:
+def start_of(given: Selector) -> ConnectionState:
     """How connections come in: without marks, but for those that they are selected by."""
     marks: dict[bool, int | None] = {False: 0, True: 0}
     for field, values in given.extra:
@@ -212,7 +212,7 @@ def _stands(hook: str, place: str) -> str:
     return f"{hook}: {place}" if hook else place
 
 
-def hooks(program: Program, bits: int, leading: Collection[str]) -> list[Hook]:
+def hooks(program: FamilyProgram, bits: int, leading: Collection[str]) -> list[Hook]:
     """All hooks with chains that lead to an endpoint or a mark, each as far as these."""
     plain = index({name: chain.rules for name, chain in program.chains.items()}, program.chains)
     found = []
@@ -225,7 +225,7 @@ def hooks(program: Program, bits: int, leading: Collection[str]) -> list[Hook]:
     return found
 
 
-def bases(program: Program, *names: str) -> list[Base]:
+def bases(program: FamilyProgram, *names: str) -> list[Base]:
     """The base chains of some hooks, one hook after another."""
     found = [base for base in program.bases if base.hook in names]
     return sorted(found, key=lambda base: (names.index(base.hook), base.priority))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     from lbctl.model import Family
-    from lbctl.model.reading import Placing
+    from lbctl.model.analysis import Placing
     from lbctl_netfilter.marks import Marking
 
 
@@ -158,7 +158,7 @@ class Origin(Protocol):
 
     @property
     def place(self) -> str:
-        """The chain that it is in, as `Program.chains` has it."""
+        """The chain that it is in, as `FamilyProgram.chains` has it."""
 
     @property
     def comment(self) -> str | None:
@@ -278,7 +278,7 @@ class Base(NamedTuple):
 
 
 @dataclass(slots=True)
-class Program:
+class FamilyProgram:
     """The rules of one family."""
 
     family: Family

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from lbctl.model import Finding, NotRead, Severity
+from lbctl.model import Finding, Severity, UnsupportedRule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ class Log:
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
-        self.unsupported: list[NotRead] = []
+        self.unsupported: list[UnsupportedRule] = []
         #: False where the text as a whole is no ruleset to trust.
         self.accept = True
         self._counts: dict[str, int] = {}
@@ -74,7 +74,7 @@ class Log:
 
     def cannot(self, line: int, rule: str, what: str, reason: str) -> None:
         """Note a rule that would matter and is not understood."""
-        self.unsupported.append(NotRead(line=line, rule=rule[:_LONGEST], what=what, reason=reason))
+        self.unsupported.append(UnsupportedRule(line=line, rule=rule[:_LONGEST], what=what, reason=reason))
 
     def finish(self) -> tuple[Finding, ...]:
         """All findings by line; those that were only counted as one more."""

@@ -43,7 +43,7 @@ class Out(NamedTuple):
     name: str | None = None
 
 
-class State(NamedTuple):
+class ConnectionState(NamedTuple):
     """A connection on its path. `nodes` says which parts of which hashes its client is in.
 
     A mark is None where the rules do not say what it is.
@@ -58,7 +58,7 @@ class State(NamedTuple):
     nodes: tuple[tuple[object, Fraction, Fraction], ...] = ()
 
 
-START = State()
+START = ConnectionState()
 #: Bits of a denominator beyond which a share is rounded: those of 130 draws in a row.
 EXACT_BITS = 1 << 12
 
@@ -68,10 +68,10 @@ class Population:
     """State → chance → the places of the period that have this chance of it, as bits."""
 
     length: int = 1
-    states: dict[State, dict[Odds, int]] = field(default_factory=dict)
+    states: dict[ConnectionState, dict[Odds, int]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, sequence: Sequence[State]) -> Population:
+    def of(cls, sequence: Sequence[ConnectionState]) -> Population:
         """A period of these states."""
         made = cls(len(sequence))
         for i, state in enumerate(sequence):
@@ -81,13 +81,13 @@ class Population:
     def __bool__(self) -> bool:
         return bool(self.states)
 
-    def parts(self) -> Iterator[tuple[State, Odds, int]]:
+    def parts(self) -> Iterator[tuple[ConnectionState, Odds, int]]:
         """Every state with a chance and its places."""
         for state, chances in self.states.items():
             for chance, places in chances.items():
                 yield state, chance, places
 
-    def put(self, state: State, chance: Odds, places: int) -> None:
+    def put(self, state: ConnectionState, chance: Odds, places: int) -> None:
         """Connections at these places have one more chance of a state."""
         known = self.states.get(state)
         if known is None:
@@ -188,7 +188,7 @@ class Population:
             found.put(START, chance, places)
         return found.states.get(START, {})
 
-    def sequence(self) -> list[State]:
+    def sequence(self) -> list[ConnectionState]:
         """The state of each connection; empty where some may be in several."""
         if self.size() != self.length:
             return []

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lbctl_netfilter.ir import Base, Chain, Rule
 
 
-class Kind(Enum):
+class SelectorKind(Enum):
     """What rules give the connections of a selector."""
 
     NAT = "nat"
@@ -31,18 +31,18 @@ class Kind(Enum):
 
 
 @dataclass(slots=True)
-class Found:
+class FoundSelector:
     """Connections that some rule leads somewhere, and what the rules on the way say of them."""
 
     where: Selector
     name: str | None = None
-    kinds: set[Kind] = field(default_factory=set)
+    kinds: set[SelectorKind] = field(default_factory=set)
     leaves: list[Rule] = field(default_factory=list)
     #: What the selectors lead to of which these connections are a part.
-    part_of: set[Kind] = field(default_factory=set)
+    part_of: set[SelectorKind] = field(default_factory=set)
 
     @property
-    def led(self) -> set[Kind]:
+    def led(self) -> set[SelectorKind]:
         """What they lead to, by themselves or as a part of others."""
         return self.kinds | self.part_of
 
@@ -53,7 +53,7 @@ class Found:
 
 
 @dataclass(slots=True)
-class _Frame:
+class _SearchFrame:
     """A chain on the way to endpoints, and what led there."""
 
     rules: Iterator[Rule]
@@ -72,7 +72,7 @@ class Search:
         budget: Budget,
         cannot: Callable[[Rule], None],
         bits: int,
-        found: dict[Selector, Found],
+        found: dict[Selector, FoundSelector],
         reached: set[str],
         external: Mapping[Rule, Selector],
     ) -> None:
@@ -106,14 +106,20 @@ class Search:
         *,
         picked: bool = False,
         mapping: bool = False,
-    ) -> _Frame:
+    ) -> _SearchFrame:
         self._budget.spend(1 + len(chain.rules))
         self._reached.add(chain.chain.name)
-        return _Frame(iter(chain.rules), path, name or chain.chain.service, picked, mapping)
+        return _SearchFrame(iter(chain.rules), path, name or chain.chain.service, picked, mapping)
 
-    def _rule(
-        self, rule: Rule, frame: _Frame, chains: Mapping[str, ChainIndex], leading: set[str], *, nat: bool
-    ) -> Sequence[_Frame]:
+    def _rule(  # noqa: C901, PLR0912 (a case for each act)
+        self,
+        rule: Rule,
+        frame: _SearchFrame,
+        chains: Mapping[str, ChainIndex],
+        leading: set[str],
+        *,
+        nat: bool,
+    ) -> Sequence[_SearchFrame]:
         """One rule, and the chains that it leads to."""
         act = rule.act
         leads = act is Act.JUMP or act is Act.GOTO
@@ -143,7 +149,7 @@ class Search:
         name = frame.name or ((comment or None) if not chosen else None)
         if act is Act.GO_ON and rule.picks and not rule.marks:
             # Its counter may be that of other rules.
-            self._found.setdefault(here, Found(here))
+            self._found.setdefault(here, FoundSelector(here))
             return ()
         # Where an endpoint was picked, a mark is a note about it.
         if (
@@ -151,11 +157,11 @@ class Search:
             and ((frame.picked and not frame.mapping) or _marks_by_pick(rule))
             and not _copies(rule)
         ):
-            self._note(rule, name, Kind.MARK, here)
+            self._note(rule, name, SelectorKind.MARK, here)
         if rule.maps and _gives_endpoint(rule):
             single = rule.action == "snat" and not chosen and len(rule.to) < 2
             if not single:
-                self._note(rule, name, Kind.NAT, here)
+                self._note(rule, name, SelectorKind.NAT, here)
         if not leads and act is not Act.SWITCH:
             return ()
         # What leads to a service names it; what leads to an endpoint names that.
@@ -167,16 +173,16 @@ class Search:
             if target in leading
         ]
 
-    def _serve_none(self, rule: Rule, frame: _Frame, chains: Mapping[str, ChainIndex]) -> None:
+    def _serve_none(self, rule: Rule, frame: _SearchFrame, chains: Mapping[str, ChainIndex]) -> None:
         """Note the connections of a service without any endpoint."""
         here = meet(frame.path, rule.where, self._bits)
         if here is not None:
-            self._note(rule, frame.name or chains[rule.target].chain.service, Kind.NAT, here)
+            self._note(rule, frame.name or chains[rule.target].chain.service, SelectorKind.NAT, here)
 
-    def _note(self, rule: Rule, name: str | None, kind: Kind, here: Selector) -> None:
+    def _note(self, rule: Rule, name: str | None, kind: SelectorKind, here: Selector) -> None:
         found = self._found.get(here)
         if found is None:
-            found = self._found[here] = Found(here)
+            found = self._found[here] = FoundSelector(here)
         found.name = found.name or name
         found.kinds.add(kind)
         found.leaves.append(rule)

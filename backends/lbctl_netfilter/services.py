@@ -8,13 +8,13 @@ from functools import partial
 from math import lcm
 from typing import TYPE_CHECKING, NamedTuple
 
-from lbctl.model import MAX_SLOTS, Kept, Outcome, ReadService, ReadShare
+from lbctl.model import MAX_SLOTS, Affinity, AnalysedService, EndpointShare, Outcome
 from lbctl_netfilter.conditions import LOCAL, YES, is_negative, rest, spelled, when
 from lbctl_netfilter.follow import numbers_of
 from lbctl_netfilter.hooks import HOOKS
 from lbctl_netfilter.ir import Act
 from lbctl_netfilter.population import End, ratio
-from lbctl_netfilter.selectors import Kind
+from lbctl_netfilter.selectors import SelectorKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from lbctl_netfilter.follow import Walk
     from lbctl_netfilter.hooks import Hook
     from lbctl_netfilter.ir import Pick, Rule
-    from lbctl_netfilter.population import Odds, Population, State
-    from lbctl_netfilter.selectors import Found
+    from lbctl_netfilter.population import ConnectionState, Odds, Population
+    from lbctl_netfilter.selectors import FoundSelector
 
 _SNAT = frozenset({"snat"})
 #: The longest table of a hash that is shown slot by slot.
@@ -39,10 +39,10 @@ _ORIGINAL = "policy ACCEPT: the original destination"
 class Followed:
     """A service with all that was seen on the path of its connections."""
 
-    service: ReadService
-    kind: Kind
+    service: AnalysedService
+    kind: SelectorKind
     walk: Walk
-    selector: Found
+    selector: FoundSelector
     family: Family
     hook: Hook
     walks: list[Walk] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Followed:
     left_out: bool = False
 
 
-class Past(NamedTuple):
+class Excluded(NamedTuple):
     """Connections of a selector that a service is not about, and the rule that makes the difference."""
 
     conditions: Sequence[Condition]
@@ -74,13 +74,15 @@ class _Label(NamedTuple):
 class _Parts:
     """The parts of all connections that go to each endpoint, and elsewhere."""
 
-    def __init__(self, population: Population, selector: Found, kind: Kind, bits: int) -> None:
+    def __init__(
+        self, population: Population, selector: FoundSelector, kind: SelectorKind, bits: int
+    ) -> None:
         self.shares: dict[str, Odds] = {}
         self.leaks: dict[str, Odds] = {}
         self.actions: dict[str, None] = {}
         self.names: dict[str, str | None] = {}
         self.order: dict[str, int] = {}
-        self.ends: dict[State, str | None] = {}
+        self.ends: dict[ConnectionState, str | None] = {}
         self.outcomes: dict[tuple[int | None, str | None, str], Odds] = {}
         label = label_of(kind)
         for state, chances in population.states.items():
@@ -103,13 +105,13 @@ class _Parts:
                 self.names[to] = found.name or rule.origin.comment
 
 
-def is_balanced(walk: Walk, population: Population, kind: Kind) -> bool:
+def is_balanced(walk: Walk, population: Population, kind: SelectorKind) -> bool:
     """True where the connections are those of a service."""
-    if kind is Kind.NOTHING:
+    if kind is SelectorKind.NOTHING:
         return True
     label = label_of(kind)
     actions = {found.action for found in map(label, population.states) if found.to is not None}
-    if kind is Kind.MARK:
+    if kind is SelectorKind.MARK:
         return bool(actions and walk.modes)
     return bool(actions and (walk.modes or not actions <= _SNAT))
 
@@ -117,13 +119,13 @@ def is_balanced(walk: Walk, population: Population, kind: Kind) -> bool:
 def service_of(
     family: Family,
     hook: Hook,
-    selector: Found,
+    selector: FoundSelector,
     walk: Walk,
     population: Population,
-    kind: Kind,
+    kind: SelectorKind,
     source: tuple[SourceNat | None, tuple[int, ...]],
-    past: Sequence[Past],
-) -> ReadService:
+    past: Sequence[Excluded],
+) -> AnalysedService:
     """The service. `past` is what it is not about."""
     bits, where = hook.bits, selector.where
     parts = _Parts(population, selector, kind, bits)
@@ -132,9 +134,9 @@ def service_of(
     length = population.length
     order = _order(slots, parts)
     lines, picking = _lines(walk, kind)
-    several = "mark" if kind is Kind.MARK else "mixed"
+    several = "mark" if kind is SelectorKind.MARK else "mixed"
     action = next(iter(parts.actions)) if len(parts.actions) == 1 else (several if parts.actions else "")
-    return ReadService(
+    return AnalysedService(
         family=family,
         proto=_positive("proto", where, bits),
         dst=_positive("dst", where, bits, "local" if LOCAL in where.extra else "any"),
@@ -143,7 +145,7 @@ def service_of(
         action=action or selector.leaves[0].action or "none",
         mode=mode,
         backends=tuple(
-            ReadShare(
+            EndpointShare(
                 to=to,
                 share=ratio(parts.shares[to], length),
                 name=_endpoint_name(parts.names.get(to), selector.name),
@@ -158,8 +160,8 @@ def service_of(
         slots=slots,
         hash_seed=pick.seed if pick else None,
         placing=pick.placing if pick else None,
-        source_nat=source[0] if kind is Kind.NAT else None,
-        source_lines=source[1] if kind is Kind.NAT else (),
+        source_nat=source[0] if kind is SelectorKind.NAT else None,
+        source_lines=source[1] if kind is SelectorKind.NAT else (),
         way=partial(hook.path, where),
         lines=lines,
         picking=picking,
@@ -188,8 +190,8 @@ def _mode(walk: Walk, parts: _Parts) -> str:
 def _slots(
     walk: Walk,
     population: Population,
-    selector: Found,
-    kind: Kind,
+    selector: FoundSelector,
+    kind: SelectorKind,
     parts: _Parts,
     mode: str,
     bits: int,
@@ -223,7 +225,7 @@ def _order(slots: Sequence[str | None], parts: _Parts) -> list[str]:
     return sorted(parts.shares, key=lambda to: (parts.order.get(to, 0), seen.get(to, MAX_SLOTS)))
 
 
-def _lines(walk: Walk, kind: Kind) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _lines(walk: Walk, kind: SelectorKind) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The lines of the rules that take part, and of those that pick."""
     lines: set[int] = set()
     picking: set[int] = set()
@@ -231,7 +233,7 @@ def _lines(walk: Walk, kind: Kind) -> tuple[tuple[int, ...], tuple[int, ...]]:
         rule = visit.rule
         if rule.opaque is not None:
             continue
-        part = visit.matched and (rule.act is not Act.GO_ON or (rule.marks and kind is Kind.MARK))
+        part = visit.matched and (rule.act is not Act.GO_ON or (rule.marks and kind is SelectorKind.MARK))
         if part or (visit.arriving and rule.maps):
             lines.add(rule.line)
         if visit.matched and (rule.picks or rule.maps):
@@ -239,12 +241,12 @@ def _lines(walk: Walk, kind: Kind) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(sorted(lines)), tuple(sorted(picking))
 
 
-def label_of(kind: Kind) -> Callable[[State], _Label]:
+def label_of(kind: SelectorKind) -> Callable[[ConnectionState], _Label]:
     """What tells the end of a connection, for a kind of service."""
-    return _marked if kind is Kind.MARK else _mapped
+    return _marked if kind is SelectorKind.MARK else _mapped
 
 
-def _mapped(state: State) -> _Label:
+def _mapped(state: ConnectionState) -> _Label:
     out = state.out
     if out is None:
         return _Label(None, "", _ORIGINAL, None)
@@ -253,7 +255,7 @@ def _mapped(state: State) -> _Label:
     return _Label(None, "", out.text, out.rule)
 
 
-def _marked(state: State) -> _Label:
+def _marked(state: ConnectionState) -> _Label:
     out = state.out
     if out is not None and out.end is End.LOST:
         return _Label(None, "", out.text, out.rule)
@@ -264,27 +266,27 @@ def _marked(state: State) -> _Label:
     return _Label(None, "", "no mark", None)
 
 
-def falls_through(population: Population, kind: Kind) -> bool:
+def falls_through(population: Population, kind: SelectorKind) -> bool:
     """True where some connections come to the end of the rules."""
-    if kind is Kind.MARK:
+    if kind is SelectorKind.MARK:
         return any(_marked(state).to is None and state.out is None for state in population.states)
     return any(state.out is None for state in population.states)
 
 
-def _affinity(walk: Walk, mode: str) -> Kept | None:
+def _affinity(walk: Walk, mode: str) -> Affinity | None:
     for memory, rule in walk.memories:
         leads = memory.kind == "map" or rule.maps or rule.act in {Act.JUMP, Act.GOTO}
         if not memory.inverted and leads:
-            return Kept(kind=memory.kind, by=memory.by, seconds=memory.seconds)
+            return Affinity(kind=memory.kind, by=memory.by, seconds=memory.seconds)
     if mode == "hash":
         by = {pick.by for pick in walk.hashes.values()} | {visit.rule.by for visit in walk.visits}
         by.discard("")
         if len(by) == 1 and all(pick.by for pick in walk.hashes.values()):
-            return Kept(kind="hash", by=by.pop(), seconds=None)
+            return Affinity(kind="hash", by=by.pop(), seconds=None)
     return None
 
 
-def _when(where: Selector, past: Sequence[Past], bits: int) -> list[Condition]:
+def _when(where: Selector, past: Sequence[Excluded], bits: int) -> list[Condition]:
     """The conditions beside protocol, address and port, and what rules in front leave of each field."""
     made: list[Condition] = [
         pair for pair in where.conditions[:3] if pair[0] in _HEAD and is_negative(*pair, bits)
@@ -308,7 +310,7 @@ _HEAD = frozenset({"proto", "dst", "dport"})
 
 
 def _hash_slots(
-    population: Population, pick: Pick, to_of: Callable[[State], str | None]
+    population: Population, pick: Pick, to_of: Callable[[ConnectionState], str | None]
 ) -> tuple[str | None, ...]:
     """Where the clients of each slot go; empty where they do not all go to one place."""
     spans: list[tuple[Fraction, Fraction, str | None]] = []
@@ -339,7 +341,7 @@ def _from_start(slots: tuple[str | None, ...], starts: Sequence[str | None]) -> 
     return whole if all(each == whole[i % count] for i, each in enumerate(starts)) else ()
 
 
-def _shown(to: str | None, selector: Found, bits: int) -> str | None:
+def _shown(to: str | None, selector: FoundSelector, bits: int) -> str | None:
     """An endpoint as it is shown: where only the address is rewritten, the port is that of the listener."""
     if to == "local" and selector.where.dport is not None:
         return spelled("dport", selector.where.dport, bits)

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from lbctl_netfilter.conditions import Condition, Values
     from lbctl_netfilter.follow import Walk
-    from lbctl_netfilter.ir import Base, Chain, Program, Rule
-    from lbctl_netfilter.population import State
+    from lbctl_netfilter.ir import Base, Chain, FamilyProgram, Rule
+    from lbctl_netfilter.population import ConnectionState
 
 #: Conditions under which a rule is for connections, beyond what is known of them.
 Conditions: TypeAlias = "frozenset[Condition]"
@@ -64,7 +64,7 @@ _WORK, _LEAST_WORK = 20, 500_000
 _NEXT = {"dnat": "forward", "redirect": "input"}
 
 
-class Met(NamedTuple):
+class NatRule(NamedTuple):
     """A rule that ends the path of connections or replaces their source, and for which ones it does."""
 
     rule: Rule
@@ -86,11 +86,11 @@ class _Exit(Enum):
 class Behind:
     """The chains of one family behind the hooks that map connections."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: FamilyProgram) -> None:
         self._program = program
         self._bits = BITS[program.family]
         self._budget = Budget.of(program.rules, work=_WORK, least=_LEAST_WORK)
-        self._known: dict[object, Sequence[Met]] = {}
+        self._known: dict[object, Sequence[NatRule]] = {}
         self._passing: dict[str, tuple[Base, ...]] = {}
         behind = [rule for base in bases(program, "postrouting") for rule in self._reach(base)]
         self._replaces = any(
@@ -160,7 +160,7 @@ class Behind:
             made.put(state, chance, places)
         return made
 
-    def _refusal(self, state: State, walk: Walk, hook: str) -> Rule | None:
+    def _refusal(self, state: ConnectionState, walk: Walk, hook: str) -> Rule | None:
         if state.out is None or state.out.end is not End.ENDPOINT or state.out.rule is None:
             return None
         at = "output" if hook == "output" else _NEXT.get(state.out.rule.action, "")
@@ -229,7 +229,7 @@ class Behind:
             )
         return known
 
-    def _answer(self, met: Sequence[Met], endpoint: Selector) -> SourceNat | None:
+    def _answer(self, met: Sequence[NatRule], endpoint: Selector) -> SourceNat | None:
         kinds = {_kind(each.conditions, endpoint) for each in met if each.rule.act not in _ENDING}
         if SourceNat.ALWAYS in kinds or not kinds:
             return SourceNat.ALWAYS if kinds else SourceNat.NEVER
@@ -237,7 +237,7 @@ class Behind:
 
     # -- rules
 
-    def _met(self, state: State, walk: Walk, passed: tuple[Base, ...]) -> Sequence[Met]:
+    def _met(self, state: ConnectionState, walk: Walk, passed: tuple[Base, ...]) -> Sequence[NatRule]:
         """The rules that matter to connections with an endpoint, in some base chains one after another."""
         known = self._endpoint(state.out.text if state.out else "", walk.given)
         # Bits that rules for some of the connections may have set.
@@ -246,7 +246,7 @@ class Behind:
         found = self._known.get(key)
         if found is None:
             marks = state.mark, state.connmark
-            path = _Path(self._program.chains, known, self._budget, marks, unknown)
+            path = _NatPath(self._program.chains, known, self._budget, marks, unknown)
             path.through(passed)
             found = self._known[key] = path.met
         return found
@@ -308,7 +308,7 @@ class _Left:
 _PASSED = frozenset({_Exit.ON})
 
 
-class _Path:
+class _NatPath:
     """Connections with one endpoint on their path through chains."""
 
     def __init__(
@@ -324,7 +324,7 @@ class _Path:
         self._nat = False
         #: True where a chain of NAT let some go with the source that they have.
         self._spared = False
-        self.met: list[Met] = []
+        self.met: list[NatRule] = []
 
     def through(self, passed: Iterable[Base]) -> None:
         """Follow connections through base chains: what one accepts goes on to the next."""
@@ -374,7 +374,7 @@ class _Path:
         if act is Act.UNKNOWN or rule.opaque or (act in JUMPS and self._depth >= _DEEPEST):
             # It may do anything.
             if act is not Act.GO_ON:
-                self.met.append(Met(rule, here | {_MORE}))
+                self.met.append(NatRule(rule, here | {_MORE}))
                 return _Left(asked | {_MORE}, frozenset({_Exit.ON, _Exit.ACCEPTED}))
             return _Left(asked, _PASSED)
         match act:
@@ -382,10 +382,10 @@ class _Path:
                 if rule.action != "snat":
                     return _Left(asked, _PASSED)
                 here |= {_MORE} if self._spared or act is Act.SWITCH else _NO_CONDITIONS
-                self.met.append(Met(rule, here))
+                self.met.append(NatRule(rule, here))
                 return _Left(asked, frozenset({_Exit.REPLACED}))
             case Act.ACCEPT | Act.DROP:
-                self.met.append(Met(rule, here))
+                self.met.append(NatRule(rule, here))
                 self._spared |= bool(here) and self._nat and act is Act.ACCEPT
                 exit_ = _Exit.ACCEPTED if act is Act.ACCEPT else _Exit.DROPPED
                 return _Left(asked, frozenset({exit_}))
@@ -393,7 +393,7 @@ class _Path:
                 return _Left(asked, frozenset({_Exit.BACK}))
             case Act.JUMP | Act.GOTO:
                 if rule.target not in self._chains:
-                    self.met.append(Met(rule, here | {_MORE}))
+                    self.met.append(NatRule(rule, here | {_MORE}))
                     return _Left(asked, frozenset({_Exit.ON, _Exit.ACCEPTED}))
                 exits = self._chain(rule.target, here)
                 if act is Act.JUMP and _Exit.BACK in exits:
@@ -401,7 +401,7 @@ class _Path:
                 return _Left(asked, exits)
         return _Left(asked, _PASSED)
 
-    def _asks(self, rule: Rule) -> Conditions | None:
+    def _asks(self, rule: Rule) -> Conditions | None:  # noqa: C901, PLR0912 (a case for each step)
         """What a rule asks that is not known of the connections; None where it is not for them."""
         found: set[Condition] = {_MORE} if rule.opaque else set()
         for step in rule.steps:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from lbctl.model import Change, Endpoint, Program, Service
-    from lbctl_nftables.kernel.elements import Element
+    from lbctl_nftables.kernel.elements import KernelElement
     from lbctl_nftables.kernel.objects import Set
 
 #: An item of this kind stands for entries of a map that lead to endpoints that take no clients.
@@ -48,7 +48,7 @@ class Sweep(NamedTuple):
     wanted: frozenset[str]
 
 
-class Entry(NamedTuple):
+class AffinityEntry(NamedTuple):
     """A client, its endpoint, and how many seconds it is remembered for, as the kernel lists them."""
 
     client: str
@@ -160,7 +160,7 @@ def _endpoints(service: Service, family: Family) -> dict[str, Endpoint]:
     return places
 
 
-def has_strangers(clients: Sequence[Element], places: Sequence[Element]) -> bool:
+def has_strangers(clients: Sequence[KernelElement], places: Sequence[KernelElement]) -> bool:
     """True if an entry of a map of clients leads to none of these endpoints, or never expires."""
     # An entry has an endpoint's key, or the part of it before the port; see `layout.kept`.
     size = len(clients[0].value) if clients else 0
@@ -168,18 +168,18 @@ def has_strangers(clients: Sequence[Element], places: Sequence[Element]) -> bool
     return any(entry.value not in wanted or not any(entry.timeout) for entry in clients)
 
 
-def strangers(clients: Iterable[Entry], wanted: Collection[str]) -> list[Entry]:
+def strangers(clients: Iterable[AffinityEntry], wanted: Collection[str]) -> list[AffinityEntry]:
     """The entries that lead elsewhere or never expire, those that last longest first."""
     found = [entry for entry in clients if entry.endpoint not in wanted or not entry.expires]
     return sorted(found, key=lambda entry: entry.seconds, reverse=True)
 
 
-def entries(declared: Set, clients: Iterable[Element]) -> Sequence[Entry]:
+def entries(declared: Set, clients: Iterable[KernelElement]) -> Sequence[AffinityEntry]:
     """The entries of a map of clients. While they come and go, the kernel may list one twice."""
     client = datatypes.speller(declared.key_types, declared.key_size)
     endpoint = datatypes.speller(declared.data_types, declared.data_size)
     found = {
-        each.key: Entry(
+        each.key: AffinityEntry(
             client(each.key),
             endpoint(each.value),
             netlink.number(each.expiration) // _SECOND,
@@ -190,7 +190,7 @@ def entries(declared: Set, clients: Iterable[Element]) -> Sequence[Entry]:
     return tuple(found.values())
 
 
-def places(declared: Set, endpoints: Iterable[Element]) -> list[str]:
+def places(declared: Set, endpoints: Iterable[KernelElement]) -> list[str]:
     """The elements of a set of endpoints."""
     spell = datatypes.speller(declared.key_types, declared.key_size)
     return [spell(each.key) for each in endpoints]

@@ -128,7 +128,7 @@ def _sweep(
 
 
 def _forget(
-    load: Callable[[str], None], owner: str, sweep: affinity.Sweep, entries: Sequence[affinity.Entry]
+    load: Callable[[str], None], owner: str, sweep: affinity.Sweep, entries: Sequence[affinity.AffinityEntry]
 ) -> None:
     """Take out entries, of which the first last longest, or as many of these as can be.
 

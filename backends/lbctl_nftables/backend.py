@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from lbctl_nftables.apply import apply, check
-from lbctl_nftables.census import census
 from lbctl_nftables.clients import clients, clients_of, remember
 from lbctl_nftables.compile import compile_intent as compile
+from lbctl_nftables.foreign import foreign_rules, rules_in
 from lbctl_nftables.generation import generation
 from lbctl_nftables.layout import NAME as name
 from lbctl_nftables.lift import lift
 from lbctl_nftables.observe import observe
-from lbctl_nftables.others import others, rules_in
 from lbctl_nftables.probe import probe
 from lbctl_nftables.retire import (
-    departure,
-    keeper,
-    put_back,
+    is_present,
+    managing_program,
+    removal_text,
+    remove_rules,
+    removed_rules,
+    restore_rules,
     retire,
-    retired,
     side_effects,
-    standing,
-    take_out,
 )
+from lbctl_nftables.rule_counts import count_rules
 from lbctl_nftables.stats import stats
 from lbctl_nftables.target import capabilities_for, notes, render, tools
 from lbctl_rules import late

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from lbctl.host import Host
-    from lbctl_nftables.kernel.objects import Set, Table
+    from lbctl_nftables.kernel.objects import KernelTable, Set
 
 #: How often clients are brought in; each time, some others may have been placed meanwhile.
 _TRIES = 5
@@ -34,7 +34,9 @@ def _known(host: Host, owner: str) -> list[Remembered]:
     return found
 
 
-def _remembered(host: Host, table: Table, declared: Mapping[str, Set], name: str) -> Iterator[Remembered]:
+def _remembered(
+    host: Host, table: KernelTable, declared: Mapping[str, Set], name: str
+) -> Iterator[Remembered]:
     """The entries of one map of clients that lead to endpoints of its service."""
     family, service = layout.FAMILY[table.family], layout.service_of_set(name)
     endpoints = declared.get(layout.endpoints_of_affinity(name))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from lbctl.model import Family, Item, Program, Protocol, Scheduler
 from lbctl.spi import require_service
-from lbctl_nftables import affinity, classic, layout
+from lbctl_nftables import affinity, layout, legacy_nft
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -90,7 +90,7 @@ class _Compiler:
         require_service(service, self._capabilities, backend=layout.NAME)
         affinity.refuse_mixed_ports(service)
         speaks_classic = self._capabilities.dialect == layout.Dialect.CLASSIC
-        kind = _ClassicService if speaks_classic else _Service
+        kind = _ClassicService if speaks_classic else _ServiceItems
         return tuple(
             kind(service, family, listeners, page, place).compiled() if listeners else None
             for family in self._families
@@ -111,10 +111,10 @@ def _same(needs: frozenset[str]) -> frozenset[str]:
 @lru_cache(maxsize=64)
 def _shared(family: Family, needs: frozenset[str], dialect: str) -> Part:
     """What all services of a family share, as far as one of them needs it."""
-    return tuple(_Shared(family, needs, dialect).items())
+    return tuple(_FamilyTable(family, needs, dialect).items())
 
 
-class _Shared:
+class _FamilyTable:
     """The table of one family, and what in it belongs to no service."""
 
     def __init__(self, family: Family, needs: frozenset[str], dialect: str) -> None:
@@ -216,7 +216,7 @@ class _Shared:
         return Item((self._word, "rules", chain), "\n".join(rules))
 
 
-class _Service:
+class _ServiceItems:
     """The items of one service in one family, in the order in which the kernel can create them."""
 
     #: What the dialects with slot pages declare apart is not of one service.
@@ -361,7 +361,7 @@ class _Service:
         return layout.page(kind, self._page_number)
 
 
-class _ClassicService(_Service):
+class _ClassicService(_ServiceItems):
     """The same in the classic dialect: no pages, a chain per endpoint."""
 
     _dialect = layout.Dialect.CLASSIC
@@ -376,10 +376,10 @@ class _ClassicService(_Service):
 
     def _picks(self) -> Iterator[str]:
         for protocol in self._protocols:
-            yield from classic.pick(self._service, self._family, protocol, self._picker())
+            yield from legacy_nft.pick(self._service, self._family, protocol, self._picker())
 
     def _slot_items(self) -> Iterable[Item]:
-        for name, rules in classic.chains(self._service, self._family):
+        for name, rules in legacy_nft.chains(self._service, self._family):
             yield self._chain(name)
             yield self._body(name, *rules)
 

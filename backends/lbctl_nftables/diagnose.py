@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from lbctl.host import ModuleState, kernel_module
 from lbctl.model import Family, Severity
-from lbctl.spi import Trap
+from lbctl.spi import Problem
 from lbctl_netfilter import filters
 from lbctl_nftables import drivers, layout
+from lbctl_nftables.flush_hazard import flush_hazard
 from lbctl_nftables.kernel import elements, objects
 from lbctl_nftables.observe import tables
 from lbctl_nftables.reading.corrections import read_of
@@ -17,7 +18,6 @@ from lbctl_nftables.reading.document import read_text
 from lbctl_nftables.reading.dump import listed
 from lbctl_nftables.reading.lower import program
 from lbctl_nftables.reading.read import read_document
-from lbctl_nftables.wiping import wiping
 from lbctl_rules.diagnosis import Rival, dropped, leftovers, taken
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Intent
     from lbctl.spi import Case, Passage
-    from lbctl_nftables.reading.document import Chain, Document, Rule, Table
+    from lbctl_nftables.reading.document import Document, NftChain, NftRule, NftTable
 
 #: Where new connections are translated: at arrival, and on their way out of this host.
 _HOOKS = {"prerouting", "output"}
@@ -41,10 +41,10 @@ _FULL = 0.9
 _HANDLE = re.compile(r"# handle (\d+)\s*\Z")
 
 
-def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
+def diagnose(host: Host, driver: str, case: Case) -> Iterator[Problem]:
     """See `lbctl.spi.Reader`."""
     if case.store in _IN_NF_TABLES:
-        yield from wiping(host)
+        yield from flush_hazard(host)
     if not host.may_change_network() or drivers.ALL[driver].find(host)[1]:
         return
     if kernel_module(host, "nf_tables") is ModuleState.LOADABLE:
@@ -62,7 +62,7 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
     text = "".join(table.text for table in listed(host, driver, but=is_ours, handles=True))
     shown = {owner: f"nft list tables: {', '.join(tables)}" for owner, tables in owners.items()}
     yield from leftovers(case, layout.NAME, driver, shown)
-    places = _Places(text, shared=host.which("iptables-nft-save") is not None)
+    places = _ListedRules(text, shared=host.which("iptables-nft-save") is not None)
     yield from dropped(places.drops(case.passages))
     if case.intent is not None:
         yield from taken(case, places.rivals(case.precedence))
@@ -70,7 +70,7 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Trap]:
         yield from _full_maps(host, case.intent)
 
 
-class _Places:
+class _ListedRules:
     """The rules of a listing, and where each stands."""
 
     def __init__(self, text: str, *, shared: bool) -> None:
@@ -130,7 +130,7 @@ class _Places:
                 certain=certain,
             )
 
-    def _evidence(self, chain: Chain, rule: Rule | None) -> str:
+    def _evidence(self, chain: NftChain, rule: NftRule | None) -> str:
         """A rule with its place, or a base chain's policy."""
         hook = f" (hook {chain.hook}, priority {chain.priority})" if chain.hook else ""
         where = f"nft table {chain.family} {chain.table}, chain {chain.name}{hook}"
@@ -139,28 +139,28 @@ class _Places:
         handle = self._handle(rule)
         return f"{where}{f', handle {handle}' if handle else ''}: {rule.text}"
 
-    def _deletion(self, chain: Chain, rule: Rule) -> str | None:
+    def _deletion(self, chain: NftChain, rule: NftRule) -> str | None:
         handle = self._handle(rule)
         return (
             f"nft delete rule {chain.family} {chain.table} {chain.name} handle {handle}" if handle else None
         )
 
-    def _handle(self, rule: Rule) -> str | None:
+    def _handle(self, rule: NftRule) -> str | None:
         found = _HANDLE.search(self._lines[rule.line - 1])
         return found[1] if found else None
 
 
-def _is_of_iptables(table: Table) -> bool:
+def _is_of_iptables(table: NftTable) -> bool:
     """True for a table that iptables-nft takes for its own. nft 1.0.6 says so of some alone."""
     bases = [chain.name for chain in table.chains.values() if chain.hook]
     return table.name in _IPTABLES and bool(bases) and all(name.isupper() for name in bases)
 
 
-def _chains(document: Document) -> Iterator[Chain]:
+def _chains(document: Document) -> Iterator[NftChain]:
     return (chain for table in document.tables.values() for chain in table.chains.values())
 
 
-def _full_maps(host: Host, intent: Intent) -> Iterator[Trap]:
+def _full_maps(host: Host, intent: Intent) -> Iterator[Problem]:
     """A map of clients that is full places further ones as without affinity."""
     kept = {layout.affinity(s.name, remote=s.remote): s.name for s in intent.services if s.affinity}
     for table in tables(host, intent.owner) if kept else ():
@@ -171,14 +171,14 @@ def _full_maps(host: Host, intent: Intent) -> Iterator[Trap]:
                 yield _full_map(kept[name], f"{where}: {clients:,} clients")
 
 
-def _full_map(service: str, evidence: str) -> Trap:
+def _full_map(service: str, evidence: str) -> Problem:
     most = f"{layout.AFFINITY_SIZE:,}"
-    return Trap(
+    return Problem(
         code="affinity-map-full",
         severity=Severity.WARNING,
         service=service,
         message=f"this service has nearly all of the {most} clients that the kernel remembers for one: "
         "others are balanced as new ones",
         evidence=evidence,
-        remedy="a shorter affinity forgets clients sooner; the scheduler source-hash needs no memory",
+        fix="a shorter affinity forgets clients sooner; the scheduler source-hash needs no memory",
     )

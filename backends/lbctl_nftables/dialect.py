@@ -79,24 +79,24 @@ _SERVICES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class DialectChoice:
     """The dialect to write, and why this one."""
 
     name: str
     reason: str
 
 
-def hint(nft: str | None, kernel: str) -> Choice:
+def hint(nft: str | None, kernel: str) -> DialectChoice:
     """What the versions suggest; an unknown version counts as one that distributions ship today."""
     known = [text for text in (f"nft {nft}" if nft else "", f"Linux {kernel}" if kernel else "") if text]
     if kernel and _numbers(kernel) < _KERNEL:
-        return Choice(name=Dialect.CLASSIC, reason=f"Linux {kernel} is older than {_dotted(_KERNEL)}")
+        return DialectChoice(name=Dialect.CLASSIC, reason=f"Linux {kernel} is older than {_dotted(_KERNEL)}")
     if nft is None:
-        return Choice(name=Dialect.MODERN, reason=", ".join(known) or "no version is known")
+        return DialectChoice(name=Dialect.MODERN, reason=", ".join(known) or "no version is known")
     name = next((name for name, since in _SINCE if _numbers(nft) >= since), Dialect.CLASSIC)
     if name is Dialect.CLASSIC:
-        return Choice(name=name, reason=f"nft {nft} is older than {_dotted(_SINCE[1][1])}")
-    return Choice(name=name, reason=", ".join(known))
+        return DialectChoice(name=name, reason=f"nft {nft} is older than {_dotted(_SINCE[1][1])}")
+    return DialectChoice(name=name, reason=", ".join(known))
 
 
 def for_version(nft: str) -> Dialect:
@@ -113,7 +113,7 @@ def for_version(nft: str) -> Dialect:
     return found
 
 
-def ask(host: Host, driver: str) -> Choice | None:
+def ask(host: Host, driver: str) -> DialectChoice | None:
     """The dialect that this host's tool writes rightly; None if it writes none, which says nothing about it.
 
     A failure that has other reasons must not change all rules: a dialect is the answer only if its own
@@ -121,13 +121,13 @@ def ask(host: Host, driver: str) -> Choice | None:
     """
     known = tool.recall(host, driver)
     if known is not None:
-        return Choice(name=known.dialect, reason=known.reason)
+        return DialectChoice(name=known.dialect, reason=known.reason)
     _sweep(host, driver)
     wrong: list[str] = []
     for name in Dialect:
         wrong_with = fault(host, driver, name)
         if wrong_with is None:
-            found = Choice(name=name, reason=wrong[0] if wrong else "what nft wrote was read back")
+            found = DialectChoice(name=name, reason=wrong[0] if wrong else "what nft wrote was read back")
             tool.keep(host, driver, tool.Record(dialect=found.name, reason=found.reason))
             return found
         wrong.append(wrong_with)

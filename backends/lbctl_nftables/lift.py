@@ -6,7 +6,7 @@ import re
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from lbctl.model import Lifted, LiftedService, Listener, Protocol
+from lbctl.model import LiftedProgram, LiftedService, Listener, Protocol
 from lbctl_nftables import layout
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _MODES = {
 }
 
 
-def lift(program: Program) -> Lifted:
+def lift(program: Program) -> LiftedProgram:
     """See `lbctl.spi.Backend.lift`."""
     services: list[LiftedService] = []
     unsupported: list[str] = []
@@ -55,7 +55,7 @@ def lift(program: Program) -> Lifted:
             continue
         body = program.by_key.get((word, "rules", str(chain)))
         services.append(_service(program, word, service, listener, body))
-    return Lifted(services=tuple(services), unsupported=tuple(unsupported))
+    return LiftedProgram(services=tuple(services), unsupported=tuple(unsupported))
 
 
 def _leading(program: Program, word: str) -> frozenset[str]:

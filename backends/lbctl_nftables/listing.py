@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
     from lbctl.host import Host
     from lbctl.model import Item
-    from lbctl_nftables.kernel.objects import Table
+    from lbctl_nftables.kernel.objects import KernelTable
 
 
-def text_of(host: Host, table: Table, *, handles: bool = False) -> str:
+def text_of(host: Host, table: KernelTable, *, handles: bool = False) -> str:
     """Return the text of a table, with the handles of its rules if asked; raises `ApplyFailed`."""
     items = list(TableReader(host, table).items())
     numbers: dict[str, list[int]] = {}

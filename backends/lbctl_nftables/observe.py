@@ -16,7 +16,7 @@ from lbctl.model import Item, Program
 from lbctl_nftables import affinity, layout
 from lbctl_nftables.generation import generation
 from lbctl_nftables.kernel import datatypes, elements, expressions, netlink, objects
-from lbctl_nftables.kernel.objects import Table
+from lbctl_nftables.kernel.objects import KernelTable
 from lbctl_nftables.kernel.spelling import spelled
 from lbctl_nftables.layout import Dialect
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from lbctl.host import Host
     from lbctl.model import Key
-    from lbctl_nftables.kernel.elements import Element
-    from lbctl_nftables.kernel.objects import Chain, Rule, Set
+    from lbctl_nftables.kernel.elements import KernelElement
+    from lbctl_nftables.kernel.objects import KernelChain, KernelRule, Set
 
 #: How often all is read again because a transaction came between two parts of it.
 _TRIES = 10
@@ -60,12 +60,12 @@ def observe(host: Host, driver: str, owner: str) -> Program:
     )
 
 
-def tables(host: Host, owner: str) -> Iterator[Table]:
+def tables(host: Host, owner: str) -> Iterator[KernelTable]:
     """Yield the owner's tables that exist."""
     present = netlink.tables(host)
     for word in layout.WORD.values():
         if (word, layout.table(owner)) in present:
-            yield Table(word, layout.table(owner))
+            yield KernelTable(word, layout.table(owner))
 
 
 def touched(host: Host, owner: str, keys: Iterable[Key]) -> dict[Key, Item | None]:
@@ -73,7 +73,9 @@ def touched(host: Host, owner: str, keys: Iterable[Key]) -> dict[Key, Item | Non
 
     It costs as much as these have parts, however large the tables are. Raises `ApplyFailed`.
     """
-    readers = {word: TableReader(host, Table(word, layout.table(owner))) for word in layout.WORD.values()}
+    readers = {
+        word: TableReader(host, KernelTable(word, layout.table(owner))) for word in layout.WORD.values()
+    }
     by_set: dict[tuple[str, str], list[Key]] = {}
     found: dict[Key, Item | None] = {}
     for key in keys:
@@ -86,9 +88,9 @@ def touched(host: Host, owner: str, keys: Iterable[Key]) -> dict[Key, Item | Non
     return found
 
 
-def read_map(host: Host, driver: str, word: str, owner: str, name: str) -> Sequence[affinity.Entry]:  # noqa: ARG001
+def read_map(host: Host, driver: str, word: str, owner: str, name: str) -> Sequence[affinity.AffinityEntry]:  # noqa: ARG001
     """Return the entries of a map of clients."""
-    table = Table(word, layout.table(owner))
+    table = KernelTable(word, layout.table(owner))
     declared = objects.declaration(host, table, name)
     return affinity.entries(declared, elements.elements(host, table, declared)) if declared else ()
 
@@ -96,7 +98,7 @@ def read_map(host: Host, driver: str, word: str, owner: str, name: str) -> Seque
 class TableReader:
     """Reads one table, of which it keeps the declarations of sets."""
 
-    def __init__(self, host: Host, table: Table) -> None:
+    def __init__(self, host: Host, table: KernelTable) -> None:
         self._host = host
         self._table = table
         self._word = table.family
@@ -130,7 +132,7 @@ class TableReader:
         named = [each for each in self._sets.values() if each and not each.is_anonymous]
         for declared in named:
             yield self._set(declared)
-        rules: dict[str, list[Rule]] = {}
+        rules: dict[str, list[KernelRule]] = {}
         for chain in objects.chains(self._host, self._table):
             rules[chain.name] = []
             yield self._chain(chain)
@@ -216,10 +218,10 @@ class TableReader:
         classic = not any(map(layout.is_page, self._sets))
         return (Dialect.CLASSIC,) if classic else (Dialect.MODERN, Dialect.MARK)
 
-    def _elements(self, declared: Set) -> list[Element]:
+    def _elements(self, declared: Set) -> list[KernelElement]:
         return elements.elements(self._host, self._table, declared)
 
-    def _element(self, name: str, key: bytes) -> Element | None:
+    def _element(self, name: str, key: bytes) -> KernelElement | None:
         return elements.element(self._host, self._table, name, key)
 
     def _dormant(self) -> Iterator[Item]:
@@ -231,7 +233,7 @@ class TableReader:
         text = "\n".join(_declaration(self._word, declared, self._dialects))
         return Item((self._word, declared.kind, declared.name), text, layout.service_of_set(declared.name))
 
-    def _chain(self, chain: Chain) -> Item:
+    def _chain(self, chain: KernelChain) -> Item:
         text = ""
         if (hook := chain.hook) is not None:
             text = layout.base_chain(hook.kind, hook.name, hook.priority)
@@ -239,7 +241,7 @@ class TableReader:
                 text += f" policy {hook.policy}; {hook.more}"
         return Item((self._word, "chain", chain.name), text, layout.service_of_chain(chain.name))
 
-    def _body(self, chain: str, rules: Iterable[Rule]) -> Item:
+    def _body(self, chain: str, rules: Iterable[KernelRule]) -> Item:
         texts = [self._spelled(rule.expressions) for rule in rules]
         return Item((self._word, "rules", chain), "\n".join(texts), layout.service_of_chain(chain))
 
@@ -264,7 +266,7 @@ class TableReader:
             yield Item((self._word, affinity.STALE, name), affinity.STALE_TEXT, layout.service_of_set(name))
 
     def _items_of(
-        self, declared: Set, found: Iterable[Element], owners: Mapping[tuple[str, str], str]
+        self, declared: Set, found: Iterable[KernelElement], owners: Mapping[tuple[str, str], str]
     ) -> Iterator[Item]:
         """The items of elements, but for those that packets add."""
         word, name = self._word, declared.name

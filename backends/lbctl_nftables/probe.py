@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lbctl.host import Host
 
 _IPV4_ONLY = frozenset({Family.IPV4})
-REMEDY = "install nftables (Debian: apt install nftables python3-nftables)"
+FIX = "install nftables (Debian: apt install nftables python3-nftables)"
 
 
 def probe(host: Host, *, driver: str | None = None) -> Probe:
@@ -47,7 +47,7 @@ def probe(host: Host, *, driver: str | None = None) -> Probe:
     return Probe(
         drivers=tuple(found),
         capabilities=dialect.speaking(can, asked.name if asked else hinted.name),
-        remedy=REMEDY,
+        fix=FIX,
         facts={
             "kernel": release,
             "nf_tables": kernel,

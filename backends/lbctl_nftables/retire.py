@@ -48,7 +48,7 @@ class _Object:
         return any(" hook " in line for line in self.head)
 
 
-class _Dump:
+class _Listing:
     """A dump as the objects of its tables."""
 
     def __init__(self, text: str) -> None:
@@ -84,7 +84,7 @@ class _Dump:
 
 def retire(text: str, lines: Collection[int]) -> Retirement:
     """See `lbctl.spi.Migrator`."""
-    dump = _Dump(text)
+    dump = _Listing(text)
     goes = {n for each in dump.objects.values() for n, _, _ in each.rules if n in lines}
     while more := _idle(dump, goes) - goes:
         goes |= more
@@ -120,13 +120,13 @@ def retire(text: str, lines: Collection[int]) -> Retirement:
 
 def rules_of(text: str) -> Iterator[str]:
     """The rules of a dump, and policies that do not accept."""
-    for place, each in _Dump(text).objects.items():
+    for place, each in _Listing(text).objects.items():
         if place[2] == "chain":
             yield from (line for line in each.head if line.endswith("policy drop;"))
             yield from (rule for _, rule, _ in each.rules)
 
 
-def _idle(dump: _Dump, goes: Collection[int]) -> set[int]:
+def _idle(dump: _Listing, goes: Collection[int]) -> set[int]:
     """The rules that only lead to chains which are left without a rule."""
     emptied = _emptied(dump, goes)
     found = set()
@@ -140,11 +140,11 @@ def _idle(dump: _Dump, goes: Collection[int]) -> set[int]:
     return found
 
 
-def _emptied(dump: _Dump, goes: Collection[int]) -> set[Place]:
+def _emptied(dump: _Listing, goes: Collection[int]) -> set[Place]:
     return {p for p, o in dump.objects.items() if o.rules and all(number in goes for number, _, _ in o.rules)}
 
 
-def _unused(dump: _Dump, goes: Collection[int]) -> set[Place]:
+def _unused(dump: _Listing, goes: Collection[int]) -> set[Place]:
     """The sets and maps that only such rules use, and the chains without a rule that nothing leads to."""
     users: dict[Place, list[bool]] = {}
     for place, each in dump.objects.items():
@@ -167,17 +167,17 @@ def _called(place: Place, text: str) -> Iterator[Place]:
     return ((*place[:2], "chain", name) for name in _CALLS.findall(text))
 
 
-def _used(dump: _Dump, place: Place, text: str) -> Iterator[Place]:
+def _used(dump: _Listing, place: Place, text: str) -> Iterator[Place]:
     """The sets and maps that a rule looks into."""
     every = ((*place[:2], kind, name) for name in _USES.findall(text) for kind in ("map", "set"))
     return (member for member in every if member in dump.objects)
 
 
-def keeper(text: str, lines: Collection[int]) -> str | None:
+def managing_program(text: str, lines: Collection[int]) -> str | None:
     """See `lbctl.spi.Migrator`."""
     return keeper_of(
         name
-        for place, each in _Dump(text).objects.items()
+        for place, each in _Listing(text).objects.items()
         if any(number in lines for number, _, _ in each.rules)
         for name in (place[1], place[3])
     )
@@ -191,7 +191,7 @@ _RECORD: Shape = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _RecordedObject:
     """An object of a record: whether it goes itself, its head, its rules, each with whether it goes."""
 
     place: Place
@@ -200,29 +200,29 @@ class _Kept:
     rules: list[tuple[str, bool]]
 
 
-def _kept(record: str) -> tuple[list[tuple[str, str]], list[_Kept]]:
+def _kept(record: str) -> tuple[list[tuple[str, str]], list[_RecordedObject]]:
     data = read_record(record, _RECORD, "the record of rules that were taken out")
     return [(family, name) for family, name in data["tables"]], [
-        _Kept((family, table, kind, name), goes, head, [(text, out) for text, out in rules])
+        _RecordedObject((family, table, kind, name), goes, head, [(text, out) for text, out in rules])
         for (family, table, kind, name), goes, head, rules in data["objects"]
     ]
 
 
-def _now(host: Host, driver: str, objects: Iterable[_Kept]) -> _Dump:
+def _now(host: Host, driver: str, objects: Iterable[_RecordedObject]) -> _Listing:
     texts = []
     for family, table in dict.fromkeys(each.place[:2] for each in objects):
         done = drivers.list_table(host, driver, family, table, handles=True)
         # One that is not there has nothing to be taken out.
         texts.append(done.out if not done.code else "")
-    return _Dump("".join(texts))
+    return _Listing("".join(texts))
 
 
-def retired(record: str) -> tuple[str, ...]:
+def removed_rules(record: str) -> tuple[str, ...]:
     """See `lbctl.spi.Migrator`."""
     return tuple(text for each in _kept(record)[1] for text, goes in each.rules if goes)
 
 
-def standing(host: Host, driver: str, record: str) -> bool:
+def is_present(host: Host, driver: str, record: str) -> bool:
     """See `lbctl.spi.Migrator`."""
     _, objects = _kept(record)
     now = _now(host, driver, objects)
@@ -238,7 +238,7 @@ def side_effects(driver: str, text: str, record: str) -> tuple[str, ...]:  # noq
     return ()
 
 
-def departure(host: Host, driver: str, record: str) -> str:
+def removal_text(host: Host, driver: str, record: str) -> str:
     """See `lbctl.spi.Migrator`."""
     tables, objects = _kept(record)
     now = _now(host, driver, objects)
@@ -265,13 +265,13 @@ def departure(host: Host, driver: str, record: str) -> str:
     return "".join(f"{line}\n" for line in [*rules, *flushes, *deletions])
 
 
-def take_out(host: Host, driver: str, record: str) -> None:
+def remove_rules(host: Host, driver: str, record: str) -> None:
     """See `lbctl.spi.Migrator`."""
-    if text := departure(host, driver, record):
+    if text := removal_text(host, driver, record):
         drivers.load(host, driver, text)
 
 
-def put_back(host: Host, driver: str, record: str) -> None:
+def restore_rules(host: Host, driver: str, record: str) -> None:
     """See `lbctl.spi.Migrator`."""
     _, objects = _kept(record)
     now = _now(host, driver, objects)
@@ -290,7 +290,7 @@ def put_back(host: Host, driver: str, record: str) -> None:
         drivers.load(host, driver, "".join(f"{line}\n" for line in lines))
 
 
-def _returning(each: _Kept, now: Sequence[tuple[int, str, str]]) -> Iterator[str]:
+def _returning(each: _RecordedObject, now: Sequence[tuple[int, str, str]]) -> Iterator[str]:
     where = " ".join((*each.place[:2], each.place[3]))
     for place, text in missing(each.rules, [rule for _, rule, _ in now]):
         if place < len(now):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from lbctl.model import Change, Item, Program, Remembered
-    from lbctl_nftables.affinity import Entry
+    from lbctl_nftables.affinity import AffinityEntry
 
 
 def render(program: Program) -> str:
@@ -142,7 +142,7 @@ def remember(owner: str, clients: Iterable[Remembered], program: Program) -> str
     return _text(lines) if lines else ""
 
 
-def forget(owner: str, word: str, name: str, entries: Sequence[Entry]) -> str:
+def forget(owner: str, word: str, name: str, entries: Sequence[AffinityEntry]) -> str:
     """The script that takes entries out of a map of clients.
 
     An entry may expire at any moment, and the deletion of one that is not there fails. So each is added

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Family
     from lbctl.spi import Count
-    from lbctl_nftables.kernel.objects import Rule, Set, Table
+    from lbctl_nftables.kernel.objects import KernelRule, KernelTable, Set
 
 
 class _Row(NamedTuple):
@@ -38,7 +38,7 @@ def stats(host: Host, driver: str, owner: str) -> tuple[Count, ...]:  # noqa: AR
     return tally(row for table in tables(host, owner) for row in _table(host, table))
 
 
-def _table(host: Host, table: Table) -> Iterator[_Row]:
+def _table(host: Host, table: KernelTable) -> Iterator[_Row]:
     named = [declared for declared in objects.sets(host, table).values() if not declared.is_anonymous]
     keeping = [declared for declared in named if layout.is_endpoints(declared.name)]
     counted = {layout.service_of_set(declared.name) for declared in keeping}
@@ -54,7 +54,7 @@ def _table(host: Host, table: Table) -> Iterator[_Row]:
             yield from _of_rule(reader, table, rule, service)
 
 
-def _rows(host: Host, table: Table, declared: Set) -> Iterator[_Row]:
+def _rows(host: Host, table: KernelTable, declared: Set) -> Iterator[_Row]:
     family = layout.FAMILY[table.family]
     found = elements.elements(host, table, declared)
     for element, (key, text, comment) in zip(found, spelled(declared, found), strict=True):
@@ -65,7 +65,7 @@ def _rows(host: Host, table: Table, declared: Set) -> Iterator[_Row]:
             yield _Row(comment.partition("/")[0], family, to, *counts)
 
 
-def _of_rule(reader: TableReader, table: Table, rule: Rule, service: str) -> Iterator[_Row]:
+def _of_rule(reader: TableReader, table: KernelTable, rule: KernelRule, service: str) -> Iterator[_Row]:
     to = lift.destination(expressions.spell(table.family, rule.expressions, reader))
     for packets, size in expressions.counters(rule.expressions) if to else ():
         yield _Row(service, layout.FAMILY[table.family], str(to), packets, size)

@@ -17,7 +17,7 @@ from lbctl_nftables.observe import TableReader, tables
 if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Key, Program
-    from lbctl_nftables.kernel.objects import Set, Table
+    from lbctl_nftables.kernel.objects import KernelTable, Set
 
 #: Key → text.
 _Slots: TypeAlias = dict[str, str]
@@ -46,7 +46,7 @@ def holds(host: Host, program: Program) -> bool:
     return not rest
 
 
-def _slots(host: Host, table: Table, page: Set) -> _Slots | None:
+def _slots(host: Host, table: KernelTable, page: Set) -> _Slots | None:
     """The slots of a page; None if one has something that no slot has."""
     found = elements.elements(host, table, page)
     if not found:

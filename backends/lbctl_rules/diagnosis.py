@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lbctl.model import Severity, decimal, takes
-from lbctl.spi import Trap
+from lbctl.spi import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.model import Address, Listener, ReadService, Service
+    from lbctl.model import Address, AnalysedService, Listener, Service
     from lbctl.spi import Case, Passage
 
 #: Where local connections meet rules.
@@ -30,14 +30,14 @@ class Rival:
     they are known. Where it is not `certain`, both act at the same point, and who was loaded last decides.
     """
 
-    service: ReadService
+    service: AnalysedService
     source: str
     rules: tuple[str, ...]
     deletions: tuple[str, ...] = ()
     certain: bool = True
 
 
-def taken(case: Case, rivals: Iterable[Rival]) -> Iterator[Trap]:
+def taken(case: Case, rivals: Iterable[Rival]) -> Iterator[Problem]:
     """The listeners that rivals take connections of."""
     by_port: dict[int, list[tuple[Service, Listener]]] = {}
     for service in case.services:
@@ -53,17 +53,17 @@ def taken(case: Case, rivals: Iterable[Rival]) -> Iterator[Trap]:
                 if _meets(rival.service, service, listener, case.addresses):
                     caught.setdefault(service.name, []).append(listener)
         for name, listeners in caught.items():
-            yield Trap(
+            yield Problem(
                 code="listener-taken",
                 severity=Severity.ERROR if rival.certain else Severity.WARNING,
                 service=name,
                 message=_taken(rival, listeners),
                 evidence="; ".join(rival.rules),
-                remedy=_way_out(rival),
+                fix=_fix(rival),
             )
 
 
-def _meets(rival: ReadService, service: Service, listener: Listener, own: Sequence[Address]) -> bool:
+def _meets(rival: AnalysedService, service: Service, listener: Listener, own: Sequence[Address]) -> bool:
     """True where some connection to a listener is a rival's; to any of ours, where it has no address."""
     if rival.family not in service.families or (set(rival.hooks) <= _OWN and not service.local_clients):
         return False
@@ -87,36 +87,36 @@ def _taken(rival: Rival, caught: Sequence[Listener]) -> str:
     )
 
 
-def _way_out(rival: Rival) -> str:
-    remedy = "take the listener out of the intent, or that rule out of the kernel"
-    return f"{remedy}: {'; '.join(rival.deletions)}" if rival.deletions else remedy
+def _fix(rival: Rival) -> str:
+    fix = "take the listener out of the intent, or that rule out of the kernel"
+    return f"{fix}: {'; '.join(rival.deletions)}" if rival.deletions else fix
 
 
-def leftovers(case: Case, store: str, driver: str, owners: Mapping[str, str]) -> Iterator[Trap]:
+def leftovers(case: Case, store: str, driver: str, owners: Mapping[str, str]) -> Iterator[Problem]:
     """Our rules that nobody asks for: owners found in a driver's store, each with what shows it."""
     for owner, evidence in owners.items():
         if case.intent is not None and owner == case.intent.owner:
             if store != case.store:
-                yield Trap(
+                yield Problem(
                     code="leftover-rules",
                     severity=Severity.ERROR,
                     message=f'{store} still holds rules of owner "{owner}" beside those of {case.store}: the '
                     "kernel runs both",
                     evidence=evidence,
-                    remedy=f"lbctl remove --driver {driver}, after a look at lbctl status",
+                    fix=f"lbctl remove --driver {driver}, after a look at lbctl status",
                 )
             continue
         known = f'the intent file names "{case.intent.owner}"' if case.intent else "there is no intent file"
-        yield Trap(
+        yield Problem(
             code="leftover-owner",
             severity=Severity.WARNING,
             message=f'{store} holds rules of owner "{owner}", and {known}',
             evidence=evidence,
-            remedy=f"if no other intent file of this host is theirs: lbctl remove --owner {owner}",
+            fix=f"if no other intent file of this host is theirs: lbctl remove --owner {owner}",
         )
 
 
-def dropped(found: Iterable[tuple[Passage, str]]) -> Iterator[Trap]:
+def dropped(found: Iterable[tuple[Passage, str]]) -> Iterator[Problem]:
     """Passages that a host does not let through, each with the rule or policy that drops it."""
     by_rule: dict[tuple[str, bool, str], list[Passage]] = {}
     for passage, rule in found:
@@ -124,13 +124,13 @@ def dropped(found: Iterable[tuple[Passage, str]]) -> Iterator[Trap]:
     for (service, here, rule), passages in by_rule.items():
         endpoints = ", ".join(dict.fromkeys(map(str, passages)))
         links = [f"from {p.incoming or 'elsewhere'} to {p.outgoing or 'this host'}" for p in passages]
-        yield Trap(
+        yield Problem(
             code="input-drop" if here else "forward-drop",
             severity=Severity.ERROR,
             service=service,
             message=f"new connections {' and '.join(dict.fromkeys(links))} are dropped on their way to "
             f"{endpoints}: no rule of lbctl can override that",
             evidence=rule,
-            remedy="let new connections to these endpoints pass there; those that came for another port have "
+            fix="let new connections to these endpoints pass there; those that came for another port have "
             "the state DNAT",
         )

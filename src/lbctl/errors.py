@@ -35,7 +35,7 @@ class LbctlError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class ConfigProblem:
     """One mistake in an intent file: where it is (1-based line), what is wrong, what to do."""
 
     file: str
@@ -53,7 +53,9 @@ class IntentError(LbctlError):
     exit_code = 2
     code = "invalid-input"
 
-    def __init__(self, message: str, *, problems: tuple[Problem, ...] = (), hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, problems: tuple[ConfigProblem, ...] = (), hint: str | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.problems = problems
 

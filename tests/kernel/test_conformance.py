@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lbctl.conformance import CHECKS, Site, Verdict, Way, run, ways
+from lbctl.conformance import CHECKS, Site, Support, TestedDriver, run, ways
 from lbctl.conformance import __main__ as conformance
 from lbctl.conformance.checks import HASHED, HASHED6, TABLED, crowd, who_serves_whom
 from lbctl.conformance.test_conformance import *  # noqa: F403 (the suite itself)
@@ -42,17 +42,17 @@ def test_a_client_has_the_same_endpoint_on_every_host_and_backend(asked: Service
 # -- a suite that passes everything proves nothing
 
 
-def liar(**members: Any) -> Way:
+def liar(**members: Any) -> TestedDriver:
     """The nftables backend with some members that do something else."""
     names = (name for name in dir(nftables) if not name.startswith("_"))
     lying = SimpleNamespace(**{name: getattr(nftables, name) for name in names} | members)
-    return Way(backend=lying, driver="libnftables")
+    return TestedDriver(backend=lying, driver="libnftables")
 
 
-def wrong(check: str, way: Way) -> str:
+def wrong(check: str, way: TestedDriver) -> str:
     """What the check says is wrong."""
     outcome = run(BY_NAME[check], way)
-    assert outcome.verdict is Verdict.FAILED, check
+    assert outcome.verdict is Support.FAILED, check
     return outcome.reason
 
 
@@ -172,7 +172,7 @@ def test_a_capability_that_is_denied_must_be_refused() -> None:
 
     way = liar(probe=humble)
     outcome = run(BY_NAME["affinity"], way)
-    assert (outcome.verdict, outcome.reason) == (Verdict.REFUSED, "affinity")
+    assert (outcome.verdict, outcome.reason) == (Support.REFUSED, "affinity")
     assert wrong("affinity", liar(probe=humble, compile=silent)) == (
         "compiles affinity, which its capabilities lack"
     )

@@ -62,16 +62,16 @@ class Demo:
         folder.chmod(0o1777)
         # /run has the named network namespaces and the state of lbctl: theirs is empty at first.
         mount = "mount -t tmpfs lbctl /run && echo && exec sleep 3600"
-        self.keeper = subprocess.Popen(
+        self.managing_program = subprocess.Popen(
             ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount], stdout=subprocess.PIPE
         )
-        assert self.keeper.stdout is not None
-        assert self.keeper.stdout.readline() == b"\n"
+        assert self.managing_program.stdout is not None
+        assert self.managing_program.stdout.readline() == b"\n"
         self.run = Path(f"/proc/{self.keeper.pid}/root/run")
 
     def close(self) -> None:
-        self.keeper.kill()
-        self.keeper.communicate()
+        self.managing_program.kill()
+        self.managing_program.communicate()
 
     def start(self, *options: str, before: tuple[str, ...] = (), **env: str) -> subprocess.Popen[str]:
         name, _, value = self.marker.partition("=")

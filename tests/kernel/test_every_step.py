@@ -25,7 +25,7 @@ from lbctl.model import (
     Endpoint,
     Family,
     Intent,
-    Lifted,
+    LiftedProgram,
     LiftedService,
     Listener,
     Program,
@@ -83,13 +83,13 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
     namespace.close()
 
 
-def by_place(lifted: Lifted) -> Mapping[Place, LiftedService]:
+def by_place(lifted: LiftedProgram) -> Mapping[Place, LiftedService]:
     assert lifted.unsupported == ()
     return {(s.name, s.family, s.listener): s for s in lifted.services}
 
 
-def by_listener(services: Lifted | Mapping[Place, LiftedService]) -> Mapping[str, LiftedService]:
-    found = services.services if isinstance(services, Lifted) else services.values()
+def by_listener(services: LiftedProgram | Mapping[Place, LiftedService]) -> Mapping[str, LiftedService]:
+    found = services.services if isinstance(services, LiftedProgram) else services.values()
     return {f"{s.family} {s.listener}": s for s in found}
 
 

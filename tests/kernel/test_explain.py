@@ -12,7 +12,7 @@ from lbctl.conformance.network import HOST4, HOST6, INSIDE4, SERVERS4
 from lbctl.engine.inspect.explain import Connection, explain
 from lbctl.engine.migrate.read import read_live
 from lbctl.host import LocalHost
-from lbctl.model import Reading
+from lbctl.model import Analysis
 from lbctl.spi import backends
 from support.network import Network, intent, service, weighted
 
@@ -20,7 +20,7 @@ PORTS = range(8001, 8007)
 STORES = {"legacy": "iptables-legacy", "nf_tables": "iptables-nft", "nft": "nftables"}
 
 
-def live(network: Network, driver: str) -> Reading:
+def live(network: Network, driver: str) -> Analysis:
     with network.host.entered():
         return read_live(LocalHost(network.folder), STORES[driver], backends())
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 
 from lbctl.host import LocalHost
 from lbctl.host.netns import Namespace
-from lbctl.model import Endpoint, Intent, Item, Listener, Protocol, ReadService, Service
+from lbctl.model import AnalysedService, Endpoint, Intent, Item, Listener, Protocol, Service
 from lbctl_nftables import backend as nftables
 from lbctl_nftables import dialect, listing
 from lbctl_nftables.kernel import elements, netlink, objects
@@ -23,7 +23,7 @@ from support.intents import intents
 from support.written import differences
 
 PATIENT = settings(deadline=None, suppress_health_check=list(HealthCheck))
-TABLE = objects.Table("ip", "lbctl")
+TABLE = objects.KernelTable("ip", "lbctl")
 SPEAKING = dialect.speaking(dialect.CAPABILITIES, Dialect.MODERN)
 
 
@@ -287,9 +287,9 @@ def test_sets_of_packets_are_no_items(kernel: Kernel) -> None:
     assert kernel.held() == before
 
 
-def unplaced(service: ReadService) -> ReadService:
+def unplaced(service: AnalysedService) -> AnalysedService:
     """A service without the lines that it was read from: nft breaks lines elsewhere."""
-    return replace(service, lines=(), picking=(), source_lines=())
+    return replace(service, lines=(), picking=(), source_lines=(), outcomes=())
 
 
 def test_a_table_as_nft_lists_it(kernel: Kernel) -> None:
@@ -318,5 +318,7 @@ def test_foreign_tables_are_not_read(kernel: Kernel) -> None:
         ("ip", "chain", "c"): Item(("ip", "chain", "c"), ""),
         ("ip", "rules", "c"): Item(("ip", "rules", "c"), "drop"),
     }
-    assert [chain.name for chain in objects.chains(kernel.host, objects.Table("ip", "foreign"))] == ["c"]
+    assert [chain.name for chain in objects.chains(kernel.host, objects.KernelTable("ip", "foreign"))] == [
+        "c"
+    ]
     assert netlink.tables(kernel.host).keys() == {("ip", "foreign"), ("ip", "lbctl"), ("inet", "lbctl")}

@@ -10,7 +10,7 @@ import pytest
 from lbctl.documents.reading import document
 from lbctl.engine.inspect.compare import compare
 from lbctl.host import LocalHost
-from lbctl.model import Reading
+from lbctl.model import Analysis
 from lbctl_nftables.reading import read
 from support.network import Network, intent, service
 
@@ -126,7 +126,7 @@ def listed(host: LocalHost, option: str | None = None) -> str:
     return done.out
 
 
-def said(reading: Reading) -> dict[str, Any]:
+def said(reading: Analysis) -> dict[str, Any]:
     """All that the reader says of a text, without quotations of its lines and their numbers."""
     told: dict[str, Any] = json.loads(re.sub(r"\bline [0-9]+", "line", json.dumps(document(reading))))
     for kind in ("services", "findings", "unsupported"):

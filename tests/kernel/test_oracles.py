@@ -7,7 +7,7 @@ import pytest
 
 from lbctl.engine.migrate.read import read_rules
 from lbctl.errors import ApplyFailed
-from lbctl.model import Reading
+from lbctl.model import Analysis
 from lbctl.spi import backends
 from support import extensions, fuzzed_rules, nft_samples
 from support.network import Network
@@ -18,7 +18,7 @@ SEEDS = range(120)
 NOT_YET: frozenset[str] = frozenset()
 
 
-def read(text: str) -> Reading:
+def read(text: str) -> Analysis:
     return read_rules(text.encode(), backends())
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from lbctl_netfilter.ir import Program
+from lbctl_netfilter.ir import FamilyProgram
 from support.interpreter import UNTOUCHED, Kernel, Packet
 from support.network import Network
 from support.places import answering
@@ -30,7 +30,7 @@ def test_connections_end_where_the_interpreter_says(network: Network, how: str) 
 
     @EXAMPLES
     @given(program=programs(), seed=st.integers(0, 1000))
-    def run(program: Program, seed: int) -> None:
+    def run(program: FamilyProgram, seed: int) -> None:
         load(network, program, how)
         kernel = Kernel(program)
         packets = [Random(seed + i).choice(OUTSIDE) for i in range(CONNECTIONS)]
@@ -43,7 +43,7 @@ def test_connections_end_where_the_interpreter_says(network: Network, how: str) 
 OUTSIDE = [packet for packet in PACKETS if packet.iif == "outside"]
 
 
-def load(network: Network, program: Program, how: str) -> None:
+def load(network: Network, program: FamilyProgram, how: str) -> None:
     if how == "nft":
         network.tool("nft", "-f", "-", stdin=f"flush ruleset\n{native(program)}")
     else:

@@ -53,11 +53,11 @@ class Box:
         self.scene = scene
         words = ["--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "--propagation", "private"]
         with scene.namespace.entered():
-            self.keeper = subprocess.Popen(
+            self.managing_program = subprocess.Popen(
                 ["unshare", *words, "sh", "-c", "echo; exec sleep 600"], stdout=subprocess.PIPE
             )
-        assert self.keeper.stdout is not None
-        self.keeper.stdout.readline()
+        assert self.managing_program.stdout is not None
+        self.managing_program.stdout.readline()
         [self.first] = Path(f"/proc/{self.keeper.pid}/task/{self.keeper.pid}/children").read_text().split()
 
     def run(self, *argv: str, code: int = 0) -> str:
@@ -88,8 +88,8 @@ class Box:
         return folder
 
     def close(self) -> None:
-        self.keeper.kill()
-        self.keeper.communicate()
+        self.managing_program.kill()
+        self.managing_program.communicate()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 
-from lbctl.engine.inspect.compare import Verdict, compare
+from lbctl.engine.inspect.compare import Relation, compare
 from lbctl.host.fake import FakeHost
 from lbctl.model import Family, Intent, Scheduler, SourceNat
 from lbctl_iptables import backend as iptables
@@ -28,7 +28,7 @@ def test_both_backends_give_the_same_turns(intent: Intent) -> None:
     new = nftables.read(nftables.render(nftables.compile(intent, NFTABLES)))
     found = compare(old, new)
     assert found.equal
-    assert {pair.verdict for pair in found.pairs} == {Verdict.IDENTICAL}
+    assert {pair.verdict for pair in found.pairs} == {Relation.IDENTICAL}
     assert found.pairs
 
 
@@ -40,6 +40,6 @@ def test_chance_is_not_taken_for_a_turn(intent: Intent) -> None:
     draws = nftables.read(nftables.render(nftables.compile(replace(intent, services=drawn), NFTABLES)))
     found = compare(turns, draws)
     assert found.equal
-    assert {p.verdict for p in found.pairs} <= {Verdict.IDENTICAL, Verdict.OTHER_ORDER}
+    assert {p.verdict for p in found.pairs} <= {Relation.IDENTICAL, Relation.OTHER_ORDER}
     for pair in found.pairs:
-        assert (pair.verdict is Verdict.IDENTICAL) == (len(pair.shares) == 1)
+        assert (pair.verdict is Relation.IDENTICAL) == (len(pair.shares) == 1)

@@ -5,7 +5,7 @@ from ipaddress import AddressValueError, IPv4Address
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lbctl.config.values import Mistake, endpoints
+from lbctl.config.values import InvalidValue, endpoints
 
 NUMBERS = st.one_of(st.integers(0, 300).map(str), st.sampled_from(["00", "01", "010", "000", "255", "256"]))
 
@@ -26,7 +26,7 @@ def test_an_ipv4_address_is_taken_as_ipaddress_takes_it(text: str) -> None:
         expected = None  # no address of one host
     try:
         [endpoint] = endpoints(f"{text}:80")
-    except Mistake:
+    except InvalidValue:
         assert expected is None
     else:
         assert endpoint.address == expected

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lbctl.config import dump, loads
 from lbctl.config.render import quote
-from lbctl.errors import IntentError, Problem
+from lbctl.errors import ConfigProblem, IntentError
 from lbctl.model import (
     MAX_OWNER,
     MAX_SLOTS,
@@ -218,7 +218,7 @@ def test_any_json_is_either_an_intent_or_explained(services: list[object], more:
     document: dict[str, object] = {"schema": 1, "service": services}
     if isinstance(more, dict):
         document |= more
-    problems: tuple[Problem, ...] | None = None
+    problems: tuple[ConfigProblem, ...] | None = None
     try:
         loads(json.dumps(document))
     except IntentError as error:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lbctl.documents.reading import document
 from lbctl.engine.inspect.compare import compare
 from lbctl.engine.migrate.intent import imported
-from lbctl.model import Reading
+from lbctl.model import Analysis
 from lbctl_nftables.reading import read, recognizes
 from support.effort import cpu_seconds
 
@@ -234,7 +234,7 @@ def table(
     )
 
 
-def judged(text: str) -> Reading:
+def judged(text: str) -> Analysis:
     recognizes(text)
     # Two seconds for each 100 kB.
     with cpu_seconds(10):

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from lbctl.model import Reading
+from lbctl.model import Analysis
 from lbctl_iptables.reading import read as read_saved
-from lbctl_netfilter.analyse import Analysis
-from lbctl_netfilter.ir import Program
+from lbctl_netfilter.analyse import Analyser
+from lbctl_netfilter.ir import FamilyProgram
 from lbctl_netfilter.log import Log
 from lbctl_nftables.reading import read as read_native
 from support.interpreter import DROPPED, UNTOUCHED, Packet, chances, shares
@@ -28,17 +28,17 @@ EXAMPLES = settings(
 )
 
 
-def analysed(program: Program) -> Reading:
+def analysed(program: FamilyProgram) -> Analysis:
     log = Log()
-    analysis = Analysis(log, NoCorrections(), program.rules)
+    analysis = Analyser(log, NoCorrections(), program.rules)
     analysis.add(program)
-    return Reading(format="nft", services=analysis.services, unsupported=tuple(log.unsupported))
+    return Analysis(format="nft", services=analysis.services, unsupported=tuple(log.unsupported))
 
 
-Counting = Callable[[Program, Packet], dict[str, Fraction]]
+Counting = Callable[[FamilyProgram, Packet], dict[str, Fraction]]
 
 
-def disagreements(reading: Reading, program: Program, how: Counting) -> list[str]:
+def disagreements(reading: Analysis, program: FamilyProgram, how: Counting) -> list[str]:
     """Where a reading says another share than is counted; what has no endpoint is one."""
     wrong = [] if reading.accept else ["refused"]
     for packet in PACKETS:
@@ -54,7 +54,7 @@ def disagreements(reading: Reading, program: Program, how: Counting) -> list[str
     return wrong
 
 
-LAWS: dict[str, tuple[st.SearchStrategy[Program], Callable[[Program], list[str]]]] = {
+LAWS: dict[str, tuple[st.SearchStrategy[FamilyProgram], Callable[[FamilyProgram], list[str]]]] = {
     "counters, as the engine has them": (
         programs(),
         lambda each: disagreements(analysed(each), each, shares),
@@ -80,7 +80,7 @@ def test_random_programs(law: str) -> None:
 
     @EXAMPLES
     @given(program=strategy)
-    def run(program: Program) -> None:
+    def run(program: FamilyProgram) -> None:
         if found := wrong(program):
             failing.append((saved(program), found))
 
@@ -95,7 +95,7 @@ def test_most_is_answered() -> None:
 
     @EXAMPLES
     @given(program=programs())
-    def run(program: Program) -> None:
+    def run(program: FamilyProgram) -> None:
         reading = analysed(program)
         answered[0] += len(PACKETS)
         answered[1] += sum(answer(reading, packet) is not None for packet in PACKETS)

@@ -18,7 +18,7 @@ from lbctl.host import LocalHost
 from lbctl.model import (
     Family,
     Item,
-    Lifted,
+    LiftedProgram,
     LiftedService,
     Listener,
     Program,
@@ -28,7 +28,17 @@ from lbctl.model import (
     State,
 )
 from lbctl.model import Protocol as Transport
-from lbctl.spi import Capabilities, Census, Count, Driver, Probe, Retirement, ensure_fresh, registry, require
+from lbctl.spi import (
+    Capabilities,
+    Count,
+    Driver,
+    Probe,
+    Retirement,
+    RuleCounts,
+    ensure_fresh,
+    registry,
+    require,
+)
 from support import paper_rules
 from support.faults import Effects
 
@@ -39,8 +49,8 @@ if TYPE_CHECKING:
     import pytest
 
     from lbctl.host import Host
-    from lbctl.model import Address, Intent, Plan, Reading
-    from lbctl.spi import Case, Trap
+    from lbctl.model import Address, Analysis, Intent, Plan
+    from lbctl.spi import Case, Problem
 
 
 def slot_of(client: Address, seed: int, slots: int) -> int:
@@ -99,7 +109,7 @@ class Paper:
             affinity=True,
             allow=True,
         )
-        return Probe(drivers=(found,), capabilities=can, remedy="")
+        return Probe(drivers=(found,), capabilities=can, fix="")
 
     def capabilities_for(self, tool: str, version: str) -> Capabilities:
         raise ValueError(f"{tool} {version}")
@@ -169,8 +179,8 @@ class Paper:
             if self.refused & set(rule.slots):
                 raise ApplyFailed("refused")
 
-    def lift(self, program: Program) -> Lifted:
-        return Lifted(
+    def lift(self, program: Program) -> LiftedProgram:
+        return LiftedProgram(
             services=tuple(
                 LiftedService(
                     name=rule.service or "",
@@ -207,18 +217,20 @@ class ReadingPaper(Paper):
     def recognizes(self, text: str) -> bool:
         return bool(paper_rules.rules(text))
 
-    def read(self, text: str, *, family: Family | None = None) -> Reading:
+    def read(self, text: str, *, family: Family | None = None) -> Analysis:
         return paper_rules.read(text, other_slot_of if self.remaps else slot_of)
 
     def dump(self, host: Host, driver: str) -> str:
         managed = [item.text for program in self.held.values() for item in program.items]
         return "\n".join([*self.ahead, *managed, *self.foreign])
 
-    def census(self, host: Host, driver: str) -> Census:
+    def count_rules(self, host: Host, driver: str) -> RuleCounts:
         ours = sum(len(program.items) for program in self.held.values())
-        return Census(store=self.store, ours=ours, others=len(paper_rules.rules("\n".join(self.foreign))))
+        return RuleCounts(
+            store=self.store, managed=ours, foreign=len(paper_rules.rules("\n".join(self.foreign)))
+        )
 
-    def diagnose(self, host: Host, driver: str, case: Case) -> Iterable[Trap]:
+    def diagnose(self, host: Host, driver: str, case: Case) -> Iterable[Problem]:
         return ()
 
 
@@ -238,7 +250,7 @@ class MigratingPaper(ReadingPaper):
         self.remember(host, self.driver, plan.after.owner, plan.clients)
         return held
 
-    def others(self, text: str, owner: str) -> str:
+    def foreign_rules(self, text: str, owner: str) -> str:
         return "\n".join(line for line in text.split("\n") if not line.startswith(f"[{owner}/"))
 
     def rules_in(self, text: str) -> tuple[str, ...]:
@@ -251,39 +263,39 @@ class MigratingPaper(ReadingPaper):
         after = paper_rules.without(text, lines)
         return Retirement(after=after, lines=tuple(sorted(lines)), record=record)
 
-    def keeper(self, text: str, lines: Collection[int]) -> str | None:
+    def managing_program(self, text: str, lines: Collection[int]) -> str | None:
         writers = {rule.writer for rule in paper_rules.rules(text) if rule.line in lines}
         return next((writer for writer in sorted(writers) if writer), None)
 
-    def retired(self, record: str) -> tuple[str, ...]:
+    def removed_rules(self, record: str) -> tuple[str, ...]:
         return tuple(json.loads(record)["gone"])
 
     def side_effects(self, driver: str, text: str, record: str) -> tuple[str, ...]:
         return (f"{self.name} forgets the clients of rules that leave it",)
 
-    def standing(self, host: Host, driver: str, record: str) -> bool:
-        return set(self.retired(record)) <= set(self.foreign)
+    def is_present(self, host: Host, driver: str, record: str) -> bool:
+        return set(self.removed_rules(record)) <= set(self.foreign)
 
-    def departure(self, host: Host, driver: str, record: str) -> str:
-        return "".join(f"erase {line}\n" for line in self.retired(record) if line in self.foreign)
+    def removal_text(self, host: Host, driver: str, record: str) -> str:
+        return "".join(f"erase {line}\n" for line in self.removed_rules(record) if line in self.foreign)
 
-    def take_out(self, host: Host, driver: str, record: str) -> None:
+    def remove_rules(self, host: Host, driver: str, record: str) -> None:
         for family in Family:
             gone = {rule.text for rule in self._rules_of(record) if rule.family is family}
             if gone & set(self.foreign):
                 self._effects.spend(self.name)
                 self.foreign = [line for line in self.foreign if line not in gone]
 
-    def put_back(self, host: Host, driver: str, record: str) -> None:
+    def restore_rules(self, host: Host, driver: str, record: str) -> None:
         before = json.loads(record)["before"]
         for family in Family:
             gone = {rule.text for rule in self._rules_of(record) if rule.family is family}
             if gone - set(self.foreign):
                 self._effects.spend(self.name)
-                self.foreign = paper_rules.put_back(self.foreign, before, gone)
+                self.foreign = paper_rules.restore_rules(self.foreign, before, gone)
 
     def _rules_of(self, record: str) -> tuple[paper_rules.Rule, ...]:
-        return paper_rules.rules("\n".join(self.retired(record)))
+        return paper_rules.rules("\n".join(self.removed_rules(record)))
 
     def clients(self, host: Host, driver: str, owner: str) -> tuple[Remembered, ...]:
         rules = paper_rules.rules(self.dump(host, driver))

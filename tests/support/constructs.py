@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from lbctl.model import Reading
+from lbctl.model import Analysis
 from lbctl_iptables.reading import read as read_saved
 from lbctl_nftables.reading import read as read_native
 from support import extensions, nft_samples
@@ -67,7 +67,7 @@ def is_understood_native(sample: nft_samples.Sample) -> bool:
     return _is_understood(sample.native, sample.text, read_native)
 
 
-def _is_understood(text: str, part: str, read: Callable[[str], Reading]) -> bool:
+def _is_understood(text: str, part: str, read: Callable[[str], Analysis]) -> bool:
     reading = read(text)
     ladder = [
         n for n, line in enumerate(text.split("\n"), 1) if part in line or "dnat to" in line or "DNAT" in line

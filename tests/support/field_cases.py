@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from ipaddress import ip_address, ip_network
 
-from lbctl.model import Reading, ReadService
+from lbctl.model import AnalysedService, Analysis
 from support.twins import (
     ACCEPT,
     RETURN,
@@ -443,7 +443,7 @@ DIFFERENT: dict[str, tuple[str, str]] = {
 }
 
 
-def answer(reading: Reading, ask: Ask) -> tuple[dict[str, Fraction], list[ReadService]]:
+def answer(reading: Analysis, ask: Ask) -> tuple[dict[str, Fraction], list[AnalysedService]]:
     """The share of each endpoint that a reading gives a connection, and the services that say so."""
     taken = [each for each in reading.services if each.changes == "destination" and takes(each, ask)]
     # Of two that take it, the first rule acts: the one that is read from the earliest line.
@@ -467,7 +467,7 @@ def _completed(to: str, ask: Ask) -> str:
     return f"{host or ask.to}:{ask.port if inside else low}"
 
 
-def takes(service: ReadService, ask: Ask) -> bool:
+def takes(service: AnalysedService, ask: Ask) -> bool:
     """True if a service takes a connection, by the spelling of conditions that is documented."""
     given = {"dst": service.dst, "dport": service.dport}
     if service.proto not in {"tcp", "any"} or "prerouting" not in service.hooks:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from lbctl.model import Finding, Reading
+from lbctl.model import Analysis, Finding
 
 A, B, C = (f"-j DNAT --to-destination 10.0.0.{i}:80" for i in (1, 2, 3))
 TCP = "-A PREROUTING -p tcp -m tcp --dport 80"
@@ -244,12 +244,12 @@ def corrected_text(has: str, found: Finding) -> str:
     return "\n".join([f"*{above[-1]}", *found.corrected, "COMMIT", ""])
 
 
-def codes(reading: Reading) -> set[str]:
+def codes(reading: Analysis) -> set[str]:
     return {found.code for found in reading.findings}
 
 
 def told_apart(
-    read: Callable[[str], Reading], correct: Callable[[str, Finding], str], code: str, has: str, near: str
+    read: Callable[[str], Analysis], correct: Callable[[str, Finding], str], code: str, has: str, near: str
 ) -> list[Finding]:
     """The findings of a code in a text that has it; its neighbour and its corrected rules have it not."""
     reading = read(has)

@@ -18,7 +18,7 @@ from lbctl.engine.inspect.compare import compare
 from lbctl.engine.migrate.intent import imported
 from lbctl.engine.migrate.read import decode, read_rules
 from lbctl.errors import IntentError
-from lbctl.model import Intent, Reading
+from lbctl.model import Analysis, Intent
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
 from support.breaks import SEEDS, broken, flooded
@@ -37,7 +37,7 @@ class Slow(AssertionError):
     """A text that took too long."""
 
 
-def judged(data: bytes) -> Reading:
+def judged(data: bytes) -> Analysis:
     """What `import` says of `data`, held against everything that must be true whatever it is."""
     begin = process_time()
     reading = read_rules(data, READERS)
@@ -88,7 +88,7 @@ def _in_time(begin: float, data: bytes) -> None:
         raise Slow(f"{took:.1f} s for {len(data)} bytes")
 
 
-def _consistent(reading: Reading, lines: int) -> None:
+def _consistent(reading: Analysis, lines: int) -> None:
     for service in reading.services:
         parts = [backend.share for backend in service.backends]
         assert sum(parts, start=Fraction(0)) + service.leak == 1
@@ -107,7 +107,7 @@ def _consistent(reading: Reading, lines: int) -> None:
     assert reading.untouched_rules >= 0
 
 
-def _inert(reading: Reading) -> None:
+def _inert(reading: Analysis) -> None:
     """What is made of a text, and not quoted from it, has nothing that a terminal or a shell would act on."""
     for service in reading.services:
         for value in (service.proto, service.dst, service.dport, *(each.to for each in service.backends)):

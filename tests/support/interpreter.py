@@ -13,12 +13,12 @@ from lbctl_netfilter.ir import (
     Act,
     Draw,
     DrawMark,
+    FamilyProgram,
     MarkIs,
     Match,
     Memory,
     Pick,
     PickKind,
-    Program,
     Rule,
     SetMark,
     Target,
@@ -54,7 +54,7 @@ class Packet:
 class Kernel:
     """The rules of a program, and what the kernel keeps for them: a counter for each pick."""
 
-    program: Program
+    program: FamilyProgram
     counters: dict[object, int] = field(default_factory=dict)
     #: Says whether a draw of so many parts of so many hits; None where a program has no draws.
     dice: Callable[[int, int], bool] | None = None
@@ -179,7 +179,7 @@ def _holds(values: Values, value: int | str) -> bool:
     return _within(value, values)
 
 
-def sequence(program: Program, packet: Packet, most: int = 5000) -> tuple[list[str], int]:
+def sequence(program: FamilyProgram, packet: Packet, most: int = 5000) -> tuple[list[str], int]:
     """Where like connections end, one after the other, and how many of them come before the period.
 
     The counters are those of rules that were just loaded, and nobody else connects.
@@ -197,14 +197,14 @@ def sequence(program: Program, packet: Packet, most: int = 5000) -> tuple[list[s
     raise AssertionError("the counters do not come round")
 
 
-def shares(program: Program, packet: Packet) -> dict[str, Fraction]:
+def shares(program: FamilyProgram, packet: Packet) -> dict[str, Fraction]:
     """The part of like connections that ends at each place, in the long run."""
     ends, first = sequence(program, packet)
     period = ends[first:]
     return {end: Fraction(period.count(end), len(period)) for end in dict.fromkeys(period)}
 
 
-def chances(program: Program, packet: Packet) -> dict[str, Fraction]:
+def chances(program: FamilyProgram, packet: Packet) -> dict[str, Fraction]:
     """As `shares`, for a program with draws and no counters: each outcome of the draws has its chance."""
     found: dict[str, Fraction] = {}
     for end, chance in _outcomes(program, packet):
@@ -212,7 +212,7 @@ def chances(program: Program, packet: Packet) -> dict[str, Fraction]:
     return found
 
 
-def _outcomes(program: Program, packet: Packet) -> Iterator[tuple[str, Fraction]]:
+def _outcomes(program: FamilyProgram, packet: Packet) -> Iterator[tuple[str, Fraction]]:
     pending: list[list[bool]] = [[]]
     while pending:
         script = pending.pop()

@@ -21,21 +21,21 @@ from itertools import cycle
 from math import prod
 
 from lbctl.model import (
+    Affinity,
+    AnalysedService,
+    Analysis,
+    EndpointShare,
     Family,
     Finding,
-    Kept,
     Listener,
-    NotRead,
-    Reading,
-    ReadService,
-    ReadShare,
     Scheduler,
     Service,
     Severity,
     SourceNat,
+    UnsupportedRule,
     join,
 )
-from lbctl.model.reading import Placing
+from lbctl.model.analysis import Placing
 
 _RULE = re.compile(
     r"(?:\[(?P<writer>[^]]+)\] )?(?P<family>ipv4|ipv6) (?P<places>\S+) (?:from (?P<clients>\S+) )?"
@@ -82,18 +82,18 @@ class Rule:
         return self.writer.startswith(f"{owner}/")
 
 
-def parse(text: str) -> Iterator[Rule | NotRead]:
+def parse(text: str) -> Iterator[Rule | UnsupportedRule]:
     """Yield the rules of a text, and the lines that are none."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip() and not line.startswith("#"):
             yield _parse(number, line)
 
 
-def _parse(number: int, line: str) -> Rule | NotRead:
+def _parse(number: int, line: str) -> Rule | UnsupportedRule:
     found = _RULE.fullmatch(line)
     places = [_PLACE.fullmatch(place) for place in found["places"].split(",")] if found else []
     if found is None or None in places:
-        return NotRead(line=number, rule=line, what="a line", reason="it is no rule on paper")
+        return UnsupportedRule(line=number, rule=line, what="a line", reason="it is no rule on paper")
     return Rule(
         line=number,
         text=line,
@@ -148,14 +148,14 @@ class _Passed:
     picking: list[Rule] = field(default_factory=list)
 
 
-def read(text: str, placing: Placing) -> Reading:
+def read(text: str, placing: Placing) -> Analysis:
     """Return what the rules of a text do."""
     passed: dict[tuple[object, ...], _Passed] = {}
-    unread: list[NotRead] = []
+    unread: list[UnsupportedRule] = []
     findings: dict[int, Finding] = {}
     untouched = 0
     for rule in parse(text):
-        if isinstance(rule, NotRead):
+        if isinstance(rule, UnsupportedRule):
             unread.append(rule)
             continue
         untouched += not rule.slots
@@ -169,7 +169,7 @@ def read(text: str, placing: Placing) -> Reading:
     services = [
         _service(place, here, placing) for (_, *place, _, _), here in passed.items() if len(here.picking)
     ]
-    return Reading(
+    return Analysis(
         format="paper",
         services=tuple(services),
         findings=tuple(findings.values()),
@@ -188,7 +188,7 @@ def _never_reached(rule: Rule, before: Rule) -> Finding:
     )
 
 
-def _service(place: Sequence[object], here: _Passed, placing: Placing) -> ReadService:
+def _service(place: Sequence[object], here: _Passed, placing: Placing) -> AnalysedService:
     proto, dst, port = map(str, place)
     first = here.picking[0]
     shares = _shares(here.picking)
@@ -198,9 +198,9 @@ def _service(place: Sequence[object], here: _Passed, placing: Placing) -> ReadSe
     if len(shares) == 1 and not leak:
         mode = "single"
     unclear = next((rule.unclear for rule in here.picking if rule.unclear), None)
-    kept = Kept(kind="map", by="source address", seconds=first.seconds) if first.seconds else None
+    kept = Affinity(kind="map", by="source address", seconds=first.seconds) if first.seconds else None
     hashed = mode == "hash"
-    return ReadService(
+    return AnalysedService(
         family=first.family,
         proto=proto,
         dst=dst,
@@ -208,9 +208,9 @@ def _service(place: Sequence[object], here: _Passed, placing: Placing) -> ReadSe
         hooks=("prerouting", "output") if first.local else ("prerouting",),
         action=first.action,
         mode=mode,
-        backends=tuple(ReadShare(to=to, share=share) for to, share in shares.items() if to is not None),
+        backends=tuple(EndpointShare(to=to, share=share) for to, share in shares.items() if to is not None),
         leak=leak,
-        affinity=Kept(kind="hash", by="source address", seconds=None) if hashed else kept,
+        affinity=Affinity(kind="hash", by="source address", seconds=None) if hashed else kept,
         exact=unclear is None,
         depends_on=unclear,
         when={"src": first.clients} if first.clients else None,
@@ -248,7 +248,7 @@ def without(text: str, lines: Collection[int]) -> str:
     return "\n".join(line for number, line in enumerate(text.split("\n"), 1) if number not in lines)
 
 
-def put_back(now: Iterable[str], before: Sequence[str], gone: Collection[str]) -> list[str]:
+def restore_rules(now: Iterable[str], before: Sequence[str], gone: Collection[str]) -> list[str]:
     """Return lines with those that are `gone` from `before`, each behind those that were before it."""
     lines = list(now)
     for number, line in enumerate(before):

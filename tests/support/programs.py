@@ -8,10 +8,22 @@ from itertools import count, product
 
 from hypothesis import strategies as st
 
-from lbctl.model import Family, Reading, ReadService
+from lbctl.model import AnalysedService, Analysis, Family
 from lbctl_netfilter.conditions import EVERY_BIT, Selector, Spans, Words, exactly, of, spans_rest, words
 from lbctl_netfilter.corrections import Corrections, Lines
-from lbctl_netfilter.ir import Act, Base, Chain, Draw, MarkIs, Pick, PickKind, Program, Rule, SetMark, Step
+from lbctl_netfilter.ir import (
+    Act,
+    Base,
+    Chain,
+    Draw,
+    FamilyProgram,
+    MarkIs,
+    Pick,
+    PickKind,
+    Rule,
+    SetMark,
+    Step,
+)
 from lbctl_netfilter.marks import Marking
 from support.field_cases import CLIENT, ONE, OTHER_CLIENT, OTHER_VIP, THREE, TWO, VIP, Ask, takes
 from support.interpreter import Packet
@@ -120,7 +132,7 @@ def steps(draw: st.DrawFn, picks: st.SearchStrategy[Step]) -> tuple[Step, ...]:
 
 
 @st.composite
-def programs(draw: st.DrawFn, picks: st.SearchStrategy[Step] | None = None) -> Program:
+def programs(draw: st.DrawFn, picks: st.SearchStrategy[Step] | None = None) -> FamilyProgram:
     """A table that marks and one that translates, with chains that lead to each other."""
     picks = counters() if picks is None else picks
     lines = count(1)
@@ -140,7 +152,7 @@ def programs(draw: st.DrawFn, picks: st.SearchStrategy[Step] | None = None) -> P
         Base("prerouting", -150, "filter", _MANGLE, "mangle"),
         Base("prerouting", -100, "nat", _NAT, "nat"),
     )
-    return Program(Family.IPV4, bases, chains, rules=next(lines) - 1)
+    return FamilyProgram(Family.IPV4, bases, chains, rules=next(lines) - 1)
 
 
 def _random_rule(draw: st.DrawFn, line: Line, onward: Sequence[str], picks: st.SearchStrategy[Step]) -> Rule:
@@ -179,7 +191,7 @@ def _rule(
 # -- spelling them
 
 
-def saved(program: Program) -> str:
+def saved(program: FamilyProgram) -> str:
     """A program as iptables-save."""
     text = []
     for table in ("mangle", "nat"):
@@ -266,7 +278,7 @@ def _one_of(hits: Spans, count: int) -> tuple[int, bool]:
     return low, True
 
 
-def native(program: Program) -> str:
+def native(program: FamilyProgram) -> str:
     """A program as nft."""
     text = []
     for table, base in (
@@ -344,7 +356,7 @@ def _native_step(step: Step) -> str:
 # -- asking a reading
 
 
-def answer(reading: Reading, packet: Packet) -> dict[str, Fraction] | None:
+def answer(reading: Analysis, packet: Packet) -> dict[str, Fraction] | None:
     """The share of each endpoint for a connection, and what is left ("none"); None if that is not told.
 
     A reading tells it by exact services. Of several that take it, that of the narrowest listener is asked; of
@@ -361,8 +373,8 @@ def answer(reading: Reading, packet: Packet) -> dict[str, Fraction] | None:
 
 
 def _narrowest(
-    services: Sequence[ReadService], of: Callable[[ReadService], ReadService]
-) -> list[ReadService]:
+    services: Sequence[AnalysedService], of: Callable[[AnalysedService], AnalysedService]
+) -> list[AnalysedService]:
     """Those that take no more than any other does."""
     sizes = [frozenset(other for other in _OTHERS if takes(of(each), _ask(other))) for each in services]
     return [each for each, mine in zip(services, sizes, strict=True) if all(mine <= other for other in sizes)]
@@ -372,6 +384,6 @@ def _ask(packet: Packet) -> Ask:
     return Ask(packet.dst, packet.dport, {}, source=packet.src, link=packet.iif)
 
 
-def _shares(service: ReadService) -> dict[str, Fraction]:
+def _shares(service: AnalysedService) -> dict[str, Fraction]:
     found = {each.to: each.share for each in service.backends if each.share}
     return found | ({"none": service.leak} if service.leak else {})

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from ipaddress import collapse_addresses, ip_address, summarize_address_range
 
-from lbctl.model import Family, Intent, Listener, Reading, ReadService, Scheduler, Service
+from lbctl.model import AnalysedService, Analysis, Family, Intent, Listener, Scheduler, Service
 
 MODES = {
     Scheduler.ROUND_ROBIN: "nth",
@@ -37,11 +37,11 @@ def lets_in(service: Service, family: Family) -> bool:
     return own or not service.slots(family)
 
 
-def shares(found: ReadService) -> Mapping[str, Fraction]:
+def shares(found: AnalysedService) -> Mapping[str, Fraction]:
     return {backend.to: backend.share for backend in found.backends}
 
 
-def assert_same(reading: Reading, intent: Intent) -> None:
+def assert_same(reading: Analysis, intent: Intent) -> None:
     assert reading.accept
     assert reading.unsupported == ()
     assert {finding.code for finding in reading.findings} <= HARMLESS
@@ -53,7 +53,7 @@ def assert_same(reading: Reading, intent: Intent) -> None:
         check(found[key], service, family)
 
 
-def narrowed(found: ReadService) -> set[str]:
+def narrowed(found: AnalysedService) -> set[str]:
     """The clients that a service has, as single addresses and networks; ranges as the networks in them."""
     made: set[str] = set()
     for part in (found.when or {}).get("src", "").split(","):
@@ -77,7 +77,7 @@ def collapsed(service: Service, family: Family) -> set[str]:
     return {one.get(network, str(network)) for network in made}
 
 
-def check(found: ReadService, service: Service, family: Family) -> None:
+def check(found: AnalysedService, service: Service, family: Family) -> None:
     slots = tuple(endpoint.to for endpoint in service.slots(family))
     assert found.name == service.name
     if not slots:

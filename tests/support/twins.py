@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from lbctl.engine.inspect.compare import compare
-from lbctl.model import Reading, ReadService
+from lbctl.model import AnalysedService, Analysis
 
 #: Table of iptables → hook → what nft calls the same base chain.
 _BASES: Mapping[str, Mapping[str, str]] = {
@@ -281,7 +281,7 @@ PAIRS: Mapping[str, tuple[Rules, ...]] = {
 UNEQUAL = {"32 from a set": "an ipset is no set of nft: neither text can hold the other's elements"}
 
 
-def meaning(reading: Reading) -> dict[str, Any]:
+def meaning(reading: Analysis) -> dict[str, Any]:
     """What a reading says, without lines and words of its syntax."""
     return {
         "accept": reading.accept,
@@ -292,7 +292,7 @@ def meaning(reading: Reading) -> dict[str, Any]:
     }
 
 
-def _service(service: ReadService) -> tuple[Any, ...]:
+def _service(service: AnalysedService) -> tuple[Any, ...]:
     kept = service.affinity
     return (
         *map(str, service.selector),
@@ -309,7 +309,7 @@ def _service(service: ReadService) -> tuple[Any, ...]:
     )
 
 
-def differences(one: Reading, other: Reading) -> list[str]:
+def differences(one: Analysis, other: Analysis) -> list[str]:
     """What two readings do not say alike."""
     mine, theirs = meaning(one), meaning(other)
     found = [f"{key}: {mine[key]} != {theirs[key]}" for key in mine if mine[key] != theirs[key]]

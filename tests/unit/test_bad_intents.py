@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from lbctl.config import load, load_merged, loads
-from lbctl.errors import IntentError, Problem
+from lbctl.errors import ConfigProblem, IntentError
 from support.bad_intents import BAD_INTENTS, BadIntent
 
 
-def problems_of(path: Path) -> tuple[Problem, ...]:
+def problems_of(path: Path) -> tuple[ConfigProblem, ...]:
     with pytest.raises(IntentError) as caught:
         load(path)
     assert caught.value.exit_code == 2
     return caught.value.problems
 
 
-def only(path: Path) -> Problem:
+def only(path: Path) -> ConfigProblem:
     (problem,) = problems_of(path)
     return problem
 

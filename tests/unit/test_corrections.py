@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from lbctl.engine.migrate.read import read_rules
-from lbctl.model import Reading, Severity
+from lbctl.model import Analysis, Severity
 from lbctl.spi import backends
 from support.mistakes import MISTAKES, OTHER, PORT, Mistake
 
@@ -13,11 +13,11 @@ from support.mistakes import MISTAKES, OTHER, PORT, Mistake
 STORED = 1 << 31
 
 
-def read(text: str) -> Reading:
+def read(text: str) -> Analysis:
     return read_rules(text.encode(), backends())
 
 
-def bystander(reading: Reading) -> list[object]:
+def bystander(reading: Analysis) -> list[object]:
     return [
         (each.selector, each.hooks, each.backends, each.slots, each.exact)
         for each in reading.services

@@ -44,7 +44,7 @@ INTENT = Intent(services=(WEB,))
     ],
 )
 def test_versions_suggest_a_dialect(nft: str | None, kernel: str, name: str, reason: str) -> None:
-    assert dialect.hint(nft, kernel) == dialect.Choice(name=name, reason=reason)
+    assert dialect.hint(nft, kernel) == dialect.DialectChoice(name=name, reason=reason)
 
 
 @pytest.mark.parametrize("nft", ["0.9.8", "0.9.3", "0.9"])

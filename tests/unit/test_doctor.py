@@ -15,7 +15,7 @@ from lbctl.engine.inspect.doctor import Diagnosis, examine
 from lbctl.host import LocalHost, listening, route_to
 from lbctl.host.fake import FakeHost
 from lbctl.model import Endpoint, Family, Intent, Listener, Protocol, Service, Severity, State
-from lbctl.spi import Capabilities, Case, Driver, Probe, Trap
+from lbctl.spi import Capabilities, Case, Driver, Probe, Problem
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
 from support.backends import Paper, ReadingPaper, install
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from lbctl.host import Host
 
-#: A trap's code in the source, one of two where it depends; and in the table of the reference.
+#: A problem's code in the source, one of two where it depends; and in the table of the reference.
 ROOT = Path(__file__).parents[2]
 CODE = re.compile(r'"([a-z]+(?:-[a-z]+)+)"')
 NET = "/proc/thread-self/net"
@@ -62,7 +62,7 @@ def found(made: FakeHost, intent: Intent | None = None, *backends: Any) -> Diagn
 
 
 def codes(diagnosis: Diagnosis) -> list[str]:
-    return [trap.code for trap in diagnosis.traps]
+    return [problem.code for problem in diagnosis.problems]
 
 
 # -- who listens
@@ -106,7 +106,7 @@ def test_who_has_to_listen(state: State, severity: str | None) -> None:
     endpoints = (Endpoint(port=8002), Endpoint(port=8003, state=state))
     service = Service(name="web", listeners=WEB.listeners, endpoints=endpoints)
     diagnosis = found(host(), Intent(services=(service,)))
-    assert [(trap.code, trap.severity) for trap in diagnosis.traps] == (
+    assert [(problem.code, problem.severity) for problem in diagnosis.problems] == (
         [("not-listening", severity)] if severity else []
     )
 
@@ -117,7 +117,9 @@ def test_a_family_that_nobody_outside_can_use_is_no_trap() -> None:
     assert codes(found(host(files), Intent(services=(WEB,)))) == []
     files[f"{NET}/if_inet6"] += f"{5:032x} 02 40 00 80     eth0\n"
     diagnosis = found(host(files), Intent(services=(WEB,)))
-    assert [(trap.code, trap.severity) for trap in diagnosis.traps] == [("not-listening", Severity.WARNING)]
+    assert [(problem.code, problem.severity) for problem in diagnosis.problems] == [
+        ("not-listening", Severity.WARNING)
+    ]
 
 
 # -- routes
@@ -168,10 +170,10 @@ def test_without_ip_nothing_is_said_of_routes() -> None:
 def test_the_connection_table(count: str, most: str, expected: list[tuple[str, str]]) -> None:
     files = dict(zip(TRACKED, (f"{count}\n", f"{most}\n"), strict=True))
     diagnosis = found(host(files))
-    assert [(trap.code, str(trap.severity)) for trap in diagnosis.traps] == expected
-    for trap in diagnosis.traps:
-        assert trap.evidence == f"nf_conntrack_count={count}, nf_conntrack_max={most}"
-        assert "nf_conntrack_max=" in trap.remedy
+    assert [(problem.code, str(problem.severity)) for problem in diagnosis.problems] == expected
+    for problem in diagnosis.problems:
+        assert problem.evidence == f"nf_conntrack_count={count}, nf_conntrack_max={most}"
+        assert "nf_conntrack_max=" in problem.fix
 
 
 def test_a_kernel_without_connection_tracking() -> None:
@@ -202,16 +204,16 @@ WIPES = {
 WANTED = {"/etc/systemd/system/sysinit.target.wants/nftables.service": ""}
 
 
-def wiped(files: dict[str, str], *, store: str = "nftables") -> list[Trap]:
+def wiped(files: dict[str, str], *, store: str = "nftables") -> list[Problem]:
     case = Case(intent=None, store=store, precedence=0)
     return list(nftables.diagnose(FakeHost(files=files, privileged=False), "nft", case))
 
 
 def test_a_reload_that_flushes_everything() -> None:
-    (trap,) = wiped(WIPES)
-    assert (trap.code, trap.severity) == ("flush-ruleset", Severity.WARNING)
-    assert trap.evidence == "/etc/nftables.conf, line 4: flush ruleset"
-    assert "it is not enabled" in trap.message
+    (problem,) = wiped(WIPES)
+    assert (problem.code, problem.severity) == ("flush-ruleset", Severity.WARNING)
+    assert problem.evidence == "/etc/nftables.conf, line 4: flush ruleset"
+    assert "it is not enabled" in problem.message
     assert "it is not enabled" not in wiped(WIPES | WANTED)[0].message
     assert wiped(WIPES, store="iptables-nft")
     # The old tables are elsewhere.
@@ -241,8 +243,8 @@ def test_files_that_are_included() -> None:
         'include "/etc/nftables/*.nft"\ninclude "/etc/sysconfig/nftables.conf"\n'
     )
     assert wiped(main) == []
-    (trap,) = wiped({**main, "/etc/nftables/b.nft": "table ip a { }; flush  ruleset ip\n"})
-    assert trap.evidence == "/etc/nftables/b.nft, line 1: table ip a { }; flush  ruleset ip"
+    (problem,) = wiped({**main, "/etc/nftables/b.nft": "table ip a { }; flush  ruleset ip\n"})
+    assert problem.evidence == "/etc/nftables/b.nft, line 1: table ip a { }; flush  ruleset ip"
     relative = {UNIT: LOADS, "/etc/nftables.conf": 'include "nft.d/x"\n', "/etc/nft.d/x": "flush ruleset\n"}
     assert len(wiped(relative)) == 1
     stops = {UNIT: f"{LOADS}ExecStop=/usr/sbin/nft flush ruleset\n"}
@@ -273,12 +275,12 @@ def test_a_unit_that_applies_again(files: dict[str, str], silent: bool) -> None:
 
 def test_the_reference_names_every_code() -> None:
     sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "backends").rglob("diagnos*.py")]
-    sources += [*(ROOT / "backends").rglob("wiping.py"), *(ROOT / "backends").rglob("advice.py")]
+    sources += [*(ROOT / "backends").rglob("flush_hazard.py"), *(ROOT / "backends").rglob("advice.py")]
     text = "".join(path.read_text(encoding="utf-8") for path in sources)
     made = {
         code
-        for trap in re.findall(r"Trap\((.*?)message=", text, flags=re.DOTALL)
-        for code in CODE.findall(trap)
+        for problem in re.findall(r"\bProblem\((.*?)message=", text, flags=re.DOTALL)
+        for code in CODE.findall(problem)
     }
     assert made - {"x"} == documented_codes("Doctor")
 
@@ -288,7 +290,7 @@ NAMES = f"{NET}/ip_tables_names"
 
 def tables(
     files: dict[str, str], driver: str = "legacy", store: str = "iptables-legacy", *, present: bool = True
-) -> list[Trap]:
+) -> list[Problem]:
     case = Case(intent=None, store=store, precedence=-100)
     made = FakeHost(
         files={NAMES: "", **files} if present else files, privileged=False, programs=("iptables",)
@@ -300,8 +302,8 @@ def tables(
 def test_a_unit_that_restores_whole_tables() -> None:
     enabled = {"/etc/systemd/system/multi-user.target.wants/netfilter-persistent.service": ""}
     rules = {"/etc/iptables/rules.v4": "*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n"}
-    (trap,) = tables({**enabled, **rules})
-    assert (trap.code, "/etc/iptables/rules.v4" in trap.evidence) == ("restore-wipes", True)
+    (problem,) = tables({**enabled, **rules})
+    assert (problem.code, "/etc/iptables/rules.v4" in problem.evidence) == ("restore-wipes", True)
     assert tables(rules) == []
     assert tables({**enabled, **rules, "/etc/systemd/system/lbctl.service": OURS, **LINK}) == []
     assert tables({**enabled, "/etc/iptables/rules.v4": "*filter\nCOMMIT\n"}) == []
@@ -310,32 +312,32 @@ def test_a_unit_that_restores_whole_tables() -> None:
 
 def test_the_old_interface_goes() -> None:
     new = {"/proc/sys/kernel/osrelease": "6.17.3-1\n"}
-    assert [trap.code for trap in tables(new)] == ["legacy-leaving"]
+    assert [problem.code for problem in tables(new)] == ["legacy-leaving"]
     assert tables(new, driver="nf_tables", store="iptables-nft") == []
     assert tables({"/proc/sys/kernel/osrelease": "6.1.0-13-amd64\n"}) == []
     gone = {**new, "/lib/modules/6.17.3-1/modules.dep": "net/nf_tables.ko:\n"}
-    (trap,) = tables(gone, store="nftables", present=False)
-    assert (trap.code, "v1.8.7 (legacy)" in trap.evidence) == ("legacy-missing", True)
+    (problem,) = tables(gone, store="nftables", present=False)
+    assert (problem.code, "v1.8.7 (legacy)" in problem.evidence) == ("legacy-missing", True)
 
 
 # -- backends that say much, little or nothing
 
 
 class Talkative(ReadingPaper):
-    """A backend that knows of a trap, and then fails."""
+    """A backend that knows of a problem, and then fails."""
 
     name = "talkative"
     store = "air"
 
     precedence = 7
 
-    def diagnose(self, host: Host, driver: str, case: Case) -> Iterator[Trap]:
+    def diagnose(self, host: Host, driver: str, case: Case) -> Iterator[Problem]:
         from lbctl.errors import ApplyFailed
 
         assert (driver, case.store, case.precedence) == ("pencil", "air", 7)
-        trap = Trap(code="x", severity=Severity.WARNING, message="m", evidence="e", remedy="r")
-        yield trap
-        yield trap
+        problem = Problem(code="x", severity=Severity.WARNING, message="m", evidence="e", fix="r")
+        yield problem
+        yield problem
         if host.may_change_network():
             raise ApplyFailed("the pencil broke")
 
@@ -373,13 +375,13 @@ class Broken(Paper):
 
     def probe(self, host: Host) -> Probe:
         driver = Driver(name="pencil", store="paper", usable=False, reason="no pencil")
-        return Probe(drivers=(driver,), capabilities=Capabilities(), remedy="buy a pencil")
+        return Probe(drivers=(driver,), capabilities=Capabilities(), fix="buy a pencil")
 
 
 def test_no_backend_is_a_problem_among_others() -> None:
     diagnosis = found(host(), Intent(services=(WEB,)), Broken())
     assert (codes(diagnosis), diagnosis.backend) == (["no-backend"], None)
-    assert diagnosis.traps[0].remedy == "buy a pencil"
+    assert diagnosis.problems[0].fix == "buy a pencil"
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,8 +391,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LBCTL_CONFIG", raising=False)
     result = CliRunner().invoke(app, ["doctor", "--output", "json"])
     document = json.loads(result.stdout)
-    trap = next(each for each in document["problems"] if each["code"] == "x")
-    assert trap == {
+    problem = next(each for each in document["problems"] if each["code"] == "x")
+    assert problem == {
         "code": "x",
         "severity": "warning",
         "service": None,
@@ -403,5 +405,5 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "not_examined"
     ]
     text = CliRunner().invoke(app, ["doctor"]).stdout
-    assert "warning x: m\n    evidence: e\n    remedy:   r" in text
+    assert "warning x: m\n    evidence: e\n    fix:      r" in text
     assert "Not looked at:\n" in text

@@ -8,11 +8,11 @@ import pytest
 
 from lbctl.cli.graph import dot, mermaid, svg
 from lbctl.config.values import listener
-from lbctl.engine.inspect.explain import Connection, Way, explain
+from lbctl.engine.inspect.explain import Connection, Trace, explain
 from lbctl.errors import IntentError
 from lbctl.host import Completed
 from lbctl.host.fake import FakeHost
-from lbctl.model import Family, Reading
+from lbctl.model import Analysis, Family
 from lbctl_iptables.reading import read
 
 HOSTILE = r"""]; x [URL="javascript:0"] <script>0</script> &lt; \N \" é ' %"""
@@ -25,7 +25,7 @@ COMMIT
 """
 
 
-def ways(client: str | None = None) -> tuple[Way, ...]:
+def ways(client: str | None = None) -> tuple[Trace, ...]:
     connection = Connection(listener=listener("80/tcp"), client=ip_address(client) if client else None)
     return explain(connection, {"x": read(RULES)})
 
@@ -36,12 +36,12 @@ def test_both_languages_draw_the_same() -> None:
         assert all(word in text for word in ("8001", "8002", "no endpoint"))
 
 
-def traced(*readings: Reading) -> tuple[Way, ...]:
+def traced(*readings: Analysis) -> tuple[Trace, ...]:
     services = tuple(service for reading in readings for service in reading.services)
     return explain(Connection(listener=listener("80/tcp")), {"x": replace(readings[0], services=services)})
 
 
-def drawn(found: tuple[Way, ...]) -> set[tuple[str, str, str]]:
+def drawn(found: tuple[Trace, ...]) -> set[tuple[str, str, str]]:
     """The edges of a graph by labels: from, share, to; a rule is called by its comment."""
     text = mermaid("80/tcp", found)
     labels = dict(re.findall(r'(\w+)\(?\[+"([^"]*)"', text))
@@ -52,7 +52,7 @@ def drawn(found: tuple[Way, ...]) -> set[tuple[str, str, str]]:
     return {(labels[begin], share, labels[end]) for begin, share, end in edges}
 
 
-def nat(*rules: str) -> Reading:
+def nat(*rules: str) -> Analysis:
     """Rules of `CHAIN OPTIONS` about port 80, with comments r0, r1, …"""
     lines = ["*nat", ":PREROUTING ACCEPT [0:0]", ":A - [0:0]"]
     for number, rule in enumerate(rules):
@@ -128,7 +128,7 @@ def test_unmatched_traffic_has_its_own_colour() -> None:
     assert "unmatched" not in mermaid("80/tcp", traced(whole))
 
 
-def of_ipv6(reading: Reading) -> Reading:
+def of_ipv6(reading: Analysis) -> Analysis:
     services = tuple(replace(service, family=Family.IPV6) for service in reading.services)
     return replace(reading, services=services)
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from lbctl.config.values import listener
-from lbctl.engine.inspect.explain import Connection, Way, explain
-from lbctl.model import Family, Kept, Reading, ReadService, ReadShare, Step, shares
+from lbctl.engine.inspect.explain import Connection, Trace, explain
+from lbctl.model import Affinity, AnalysedService, Analysis, EndpointShare, Family, Step, shares
 from lbctl.model.jenkins import jenkins, slot_of
 
-HASHED = Kept(kind="hash", by="source address", seconds=None)
+HASHED = Affinity(kind="hash", by="source address", seconds=None)
 
 
-def service(*slots: str, **more: Any) -> ReadService:
+def service(*slots: str, **more: Any) -> AnalysedService:
     values: dict[str, Any] = {
         "family": Family.IPV4,
         "proto": "tcp",
@@ -23,24 +23,24 @@ def service(*slots: str, **more: Any) -> ReadService:
         "hooks": ("prerouting",),
         "action": "redirect",
         "mode": "hash",
-        "backends": tuple(ReadShare(to=to, share=share) for to, share in shares(slots).items()),
+        "backends": tuple(EndpointShare(to=to, share=share) for to, share in shares(slots).items()),
         "leak": 0,
         "slots": slots,
         "hash_seed": 1,
         "placing": slot_of,
         "affinity": HASHED,
     }
-    return ReadService(**{**values, **more})
+    return AnalysedService(**{**values, **more})
 
 
-def explained(asked: str, *services: ReadService, client: str | None = None, **more: Any) -> list[Way]:
+def explained(asked: str, *services: AnalysedService, client: str | None = None, **more: Any) -> list[Trace]:
     connection = Connection(
         listener=listener(asked), client=None if client is None else ip_address(client), **more
     )
-    return list(explain(connection, {"x": Reading(format="nft", services=services)}))
+    return list(explain(connection, {"x": Analysis(format="nft", services=services)}))
 
 
-def ways(asked: str, *services: ReadService, client: str | None = None) -> list[ReadService]:
+def ways(asked: str, *services: AnalysedService, client: str | None = None) -> list[AnalysedService]:
     return [way.service for way in explained(asked, *services, client=client)]
 
 
@@ -102,7 +102,7 @@ def test_clients(sources: str, takes: bool) -> None:
 def test_the_endpoint_of_a_client() -> None:
     client = ip_address("10.0.0.5")
 
-    def chosen(found: ReadService) -> tuple[int | None, str | None]:
+    def chosen(found: AnalysedService) -> tuple[int | None, str | None]:
         [way] = explained("80/tcp", found, client=str(client))
         return way.slot, way.chosen
 

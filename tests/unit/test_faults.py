@@ -25,12 +25,12 @@ import pytest
 import lbctl_nftables.apply
 from lbctl import engine
 from lbctl.engine import Session
-from lbctl.engine.record.memory import Memory
+from lbctl.engine.record.memory import SessionMemory
 from lbctl.errors import ApplyFailed, LbctlError, NoBackend, PermissionDenied, Stale, StateUnknown
 from lbctl.host import Completed, Host, LocalHost, ModuleState, kernel_module
 from lbctl.host.fake import FakeHost, Ran
 from lbctl.model import Endpoint, Intent, Listener, Plan, Program, Protocol, Service
-from lbctl.spi import Backend, Choice, Driver
+from lbctl.spi import Backend, Driver, Selection
 from lbctl.spi.selection import Candidate
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
@@ -107,8 +107,8 @@ def session(host: Host, backend: Any, driver: str) -> Session:
     one = Driver(name=driver, store=driver, usable=True, reason="usable")
     probe = replace(probe, drivers=(one,))
     candidate = Candidate(backend=cast("Backend", backend), probe=probe)
-    choice = Choice(backend=candidate.backend, driver=one, probe=probe, reason="asked for")
-    return Session(host=host, candidates=(candidate,), choice=choice, memory=Memory(host))
+    choice = Selection(backend=candidate.backend, driver=one, probe=probe, reason="asked for")
+    return Session(host=host, candidates=(candidate,), choice=choice, memory=SessionMemory(host))
 
 
 def plan(host: Host, backend: Any, driver: str, intent: Intent = INTENT) -> Plan:
@@ -279,7 +279,7 @@ def test_a_table_that_crashes_what_lists_it(driver: str) -> None:
     # What is to be removed must be known: a table that cannot be listed is not one without rules.
     record = json.dumps({"tables": [], "objects": [[["ip", "bad", "chain", "c"], True, [], []]]})
     with pytest.raises(ApplyFailed, match="was ended by signal 11") as caught:
-        nftables.departure(host, driver, record)
+        nftables.removal_text(host, driver, record)
     assert "another version of nft" in (caught.value.hint or "")
 
 

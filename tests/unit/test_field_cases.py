@@ -6,7 +6,7 @@ import pytest
 
 from lbctl.engine.inspect.compare import compare
 from lbctl.engine.migrate.read import read_rules
-from lbctl.model import Reading
+from lbctl.model import Analysis
 from lbctl.spi import backends
 from support import findings
 from support.field_cases import CASES, DIFFERENT, EQUAL, PICKING, answer, nft
@@ -18,7 +18,7 @@ SRCNAT = "type nat hook postrouting priority 100"
 READ = [(name, syntax) for name, case in CASES.items() for syntax in case.texts]
 
 
-def read(text: str) -> Reading:
+def read(text: str) -> Analysis:
     return read_rules(text.encode(), backends())
 
 

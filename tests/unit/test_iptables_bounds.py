@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lbctl.model import Family
 from lbctl_iptables.reading import read
 from lbctl_iptables.reading.grammar import Spec
-from lbctl_iptables.reading.ruleset import Rule, Store
+from lbctl_iptables.reading.rule import IptRule, Store
 from lbctl_iptables.reading.sequence import Rules
 from lbctl_netfilter.population import EXACT_BITS, START, Population, bits, turns
 
@@ -103,8 +103,8 @@ def test_ranges_of_endpoints_are_bounded() -> None:
     assert [lost.line for lost in reading.unsupported] == list(range(3, 23))
 
 
-def rule(number: int) -> Rule:
-    return Rule(number, "", (), Spec(target=str(number % 7)), "nat", "C", Store(Family.IPV4))
+def rule(number: int) -> IptRule:
+    return IptRule(number, "", (), Spec(target=str(number % 7)), "nat", "C", Store(Family.IPV4))
 
 
 COMMANDS = st.lists(st.tuples(st.sampled_from("aaiird="), st.integers(0, 99)), max_size=60)

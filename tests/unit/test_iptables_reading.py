@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 
-from lbctl.model import Reading, ReadService
+from lbctl.model import AnalysedService, Analysis
 from lbctl_iptables.reading import read, recognizes
 
 ORIGIN = """\
@@ -15,7 +15,7 @@ ORIGIN = """\
 """
 
 
-def shares(service: ReadService) -> dict[str, str]:
+def shares(service: AnalysedService) -> dict[str, str]:
     """Where connections go, with the leak as `-`."""
     found = {backend.to: str(backend.share) for backend in service.backends}
     if service.leak:
@@ -25,11 +25,11 @@ def shares(service: ReadService) -> dict[str, str]:
     return found
 
 
-def codes(reading: Reading) -> set[str]:
+def codes(reading: Analysis) -> set[str]:
     return {found.code for found in reading.findings}
 
 
-def nat(*rules: str) -> Reading:
+def nat(*rules: str) -> Analysis:
     """What rules of the nat table do, as iptables-save would have them."""
     head = ["*nat", ":PREROUTING ACCEPT [0:0]", ":OUTPUT ACCEPT [0:0]", ":POSTROUTING ACCEPT [0:0]"]
     return read("\n".join([*head, *rules, "COMMIT", ""]))
@@ -240,3 +240,25 @@ def test_a_text_that_was_rendered_for_one_family_says_which() -> None:
     rule = "-A PREROUTING -p tcp -j REDIRECT --to-ports 1"
     text = f"# Load with: ip6tables-restore --noflush FILE\n*nat\n{rule}\nCOMMIT\n"
     assert {service.selector[0] for service in read(text).services} == {"ipv6"}
+
+
+MARKED = """*mangle
+:PREROUTING ACCEPT [0:0]
+-A PREROUTING -i lan -m conntrack --ctstate NEW -j MARK --set-xmark 0x2/0xffffffff
+-A PREROUTING -i lan -m conntrack --ctstate NEW -m statistic --mode nth --every 2 --packet 0 -j MARK --set-xmark 0x1/0xffffffff
+COMMIT
+*nat
+:PREROUTING ACCEPT [0:0]
+-A PREROUTING -p tcp -m tcp --dport 80 -m statistic --mode nth --every 3 --packet 0 -j REDIRECT --to-ports 8001
+-A PREROUTING -p tcp -m tcp --dport 80 -m statistic --mode nth --every 2 --packet 0 -j REDIRECT --to-ports 8002
+-A PREROUTING -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8003
+COMMIT
+"""  # noqa: E501 (rules)
+
+
+def test_marks_that_no_rule_asks_for_leave_a_ladder_whole() -> None:
+    reading = read(MARKED)
+    assert [(each.action, each.when and dict(each.when), each.exact) for each in reading.services] == [
+        ("mark", {"iif": "lan"}, True),
+        ("redirect", None, True),
+    ]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lbctl.model import Item, Program
 from lbctl_iptables import layout
 from lbctl_iptables.lift import lift
-from lbctl_iptables.rules import Chain, Rule, parse
+from lbctl_iptables.rules import DumpedChain, DumpedRule, parse
 
 PLAIN = st.text("ab-/.:,[]1", min_size=1, max_size=6)
 TOKENS = st.lists(PLAIN | st.text('a "\\é', max_size=6), min_size=1, max_size=6)
@@ -46,24 +46,29 @@ def _dumped(token: str) -> str:
 
 @given(st.lists(st.sampled_from(["-p", "tcp", "-j", "-g", "x y", "--to-ports", '"', "80"]), min_size=1))
 def test_an_option_is_found_as_among_tokens(tokens: list[str]) -> None:
-    rule = Rule(text=layout.join(tokens))
+    rule = DumpedRule(text=layout.join(tokens))
     for names in (("-p",), ("-j", "-g"), ("--to-ports", "--to-destination")):
         assert rule.option(*names) == next((b for a, b in pairwise(tokens) if a in names), None)
 
 
 def test_where_a_rule_sends_is_no_comments_word() -> None:
-    sends = Rule(text="-p tcp -m comment --comment web/a -j DNAT --to-destination 10.0.0.1:80 --persistent")
+    sends = DumpedRule(
+        text="-p tcp -m comment --comment web/a -j DNAT --to-destination 10.0.0.1:80 --persistent"
+    )
     assert sends.sent == ("DNAT", "10.0.0.1:80")
-    assert Rule(text="-j REDIRECT --to-ports 81").endpoint == "81"
-    assert Rule(text='-m comment --comment "x -j DNAT --to-destination 10.0.0.1:80"').sent is None
-    assert Rule(text='-m comment --comment "x -j DNAT --to-ports 1" -j REDIRECT --to-ports 2').endpoint == "2"
-    assert Rule(text='-m comment --comment "x -j REDIRECT --to-ports 1 " -j RETURN').endpoint is None
+    assert DumpedRule(text="-j REDIRECT --to-ports 81").endpoint == "81"
+    assert DumpedRule(text='-m comment --comment "x -j DNAT --to-destination 10.0.0.1:80"').sent is None
+    assert (
+        DumpedRule(text='-m comment --comment "x -j DNAT --to-ports 1" -j REDIRECT --to-ports 2').endpoint
+        == "2"
+    )
+    assert DumpedRule(text='-m comment --comment "x -j REDIRECT --to-ports 1 " -j RETURN').endpoint is None
 
 
 @given(st.lists(st.tuples(st.sampled_from(["-j A", "-p tcp -j B"]), COUNTS, COUNTS), max_size=4))
 def test_a_chain_is_written_and_read_with_its_counters(rows: list[tuple[str, int, int]]) -> None:
-    chain = Chain.of([Rule(*row) for row in rows])
-    assert chain.rules == [Rule(*row) for row in rows]
+    chain = DumpedChain.of([DumpedRule(*row) for row in rows])
+    assert chain.rules == [DumpedRule(*row) for row in rows]
     script = "\n".join(chain.script("LBCTL-web"))
     assert script == "\n".join(f"[{p}:{b}] -A LBCTL-web {text}" for text, p, b in rows)
     read = parse(f"*nat\n:LBCTL-web - [0:0]\n{script}\nCOMMIT\n", "lbctl").chains["nat", "LBCTL-web"]
@@ -75,8 +80,8 @@ def test_a_chain_is_written_and_read_with_its_counters(rows: list[tuple[str, int
 
 def test_only_a_turn_in_a_ladder_is_a_turn() -> None:
     rung = "-m statistic --mode nth --every 2 --packet {} -j A"
-    assert not Chain(rung.format(0)).turned
-    assert Chain(f"{rung.format(0)}\n{rung.format(1)}").turned
+    assert not DumpedChain(rung.format(0)).turned
+    assert DumpedChain(f"{rung.format(0)}\n{rung.format(1)}").turned
 
 
 def slots(*rules: str) -> tuple[str | None, ...]:

@@ -11,7 +11,7 @@ from lbctl.model import (
     Family,
     Intent,
     Item,
-    Lifted,
+    LiftedProgram,
     LiftedService,
     Listener,
     Program,
@@ -178,4 +178,4 @@ def test_a_leak_is_a_slot_without_endpoint() -> None:
     )
     assert lifted.shares == {"8001": Fraction(1, 2), "8002": Fraction(1, 4)}
     assert lifted.leak == Fraction(1, 4)
-    assert Lifted() == Lifted(services=(), unsupported=())
+    assert LiftedProgram() == LiftedProgram(services=(), unsupported=())

@@ -18,7 +18,7 @@ def host(*files: str) -> FakeHost:
 
 
 @pytest.mark.parametrize(
-    ("left", "remedy"),
+    ("left", "fix"),
     [
         ("pipx_metadata.json", PIPX),
         (
@@ -28,10 +28,10 @@ def host(*files: str) -> FakeHost:
         ("pyvenv.cfg", f"/usr/bin/python3 {VENV}"),
     ],
 )
-def test_the_remedy_is_that_of_the_installer(left: str, remedy: str) -> None:
+def test_the_fix_is_that_of_the_installer(left: str, fix: str) -> None:
     debian = host(f"{DEBIAN}/nftables/__init__.py", "/usr/bin/python3.11", f"{HERE}/{left}")
     seen = f"Python module nftables is in {DEBIAN}, which this Python environment does not see: "
-    assert why_missing(debian, prefix=HERE, visible=()) == seen + remedy
+    assert why_missing(debian, prefix=HERE, visible=()) == seen + fix
 
 
 @pytest.mark.parametrize(

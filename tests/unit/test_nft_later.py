@@ -4,7 +4,7 @@ import pytest
 
 from lbctl.engine.inspect.compare import compare
 from lbctl.engine.migrate.intent import imported
-from lbctl.model import Reading, ReadService, SourceNat
+from lbctl.model import AnalysedService, Analysis, SourceNat
 from lbctl_iptables.reading import read as read_iptables
 from lbctl_nftables.reading import read
 
@@ -24,7 +24,7 @@ def table(*chains: str, family: str = "ip") -> str:
     return f"table {family} t {{\n{''.join(chains)}}}\n"
 
 
-def service(reading: Reading, action: str = "dnat") -> ReadService:
+def service(reading: Analysis, action: str = "dnat") -> AnalysedService:
     assert reading.accept
     [found] = [each for each in reading.services if each.action == action]
     return found

@@ -6,7 +6,7 @@ from textwrap import dedent
 
 import pytest
 
-from lbctl.model import Kept, Reading, ReadService
+from lbctl.model import Affinity, AnalysedService, Analysis
 from lbctl_nftables.reading import read, recognizes
 
 
@@ -20,22 +20,22 @@ def chain(
     )
 
 
-def only(reading: Reading) -> ReadService:
+def only(reading: Analysis) -> AnalysedService:
     assert reading.accept
     assert reading.unsupported == ()
     [service] = reading.services
     return service
 
 
-def shares(service: ReadService) -> dict[str, str]:
+def shares(service: AnalysedService) -> dict[str, str]:
     return {each.to: str(each.share) for each in service.backends}
 
 
-def only_inexact(reading: Reading) -> bool:
+def only_inexact(reading: Analysis) -> bool:
     return not any(service.exact for service in reading.services)
 
 
-def codes(reading: Reading) -> list[str]:
+def codes(reading: Analysis) -> list[str]:
     return sorted(finding.code for finding in reading.findings)
 
 
@@ -193,7 +193,7 @@ def test_marks_of_packets_that_are_not_only_first_ones() -> None:
 def test_a_hash_of_clients_tells_its_map() -> None:
     service = only(read(chain(*RIGHT["a hash"][0])))
     assert (service.hash_seed, service.slots) == (0xDEADBEEF, tuple(THREE))
-    assert service.affinity == Kept(kind="hash", by="source address", seconds=None)
+    assert service.affinity == Affinity(kind="hash", by="source address", seconds=None)
 
 
 def test_two_hashes_with_one_seed_are_one_number() -> None:
@@ -261,7 +261,7 @@ def test_kube_proxy() -> None:
         assert shares(service) == {"10.180.0.1:80": "1/2", "10.180.0.2:80": "1/2"}
         assert (service.mode, service.leak, service.when) == ("random", 0, None)
         assert service.hooks == ("prerouting", "output")
-        assert service.affinity == Kept(kind="map", by="source address", seconds=10800)
+        assert service.affinity == Affinity(kind="map", by="source address", seconds=10800)
         assert service.name == "ULMVA6XW-ns1/svc1/tcp/p80"
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from lbctl_nftables.reading import read, symbols
 from lbctl_nftables.reading.grammar import Grammar
-from lbctl_nftables.reading.syntax import Field, Masked, Match
+from lbctl_nftables.reading.syntax import Field, Masked, Relational
 
 #: Field, a value as nft prints it with some option, and the one spelling of it.
 SPELLINGS = [
@@ -67,7 +67,7 @@ def test_flags_under_a_mask_have_several_forms(text: str) -> None:
     [match], _ = Grammar().rule(
         text.replace(",", " , ").replace("|", " | ").replace("(", "( ").replace(")", " )").split()
     )
-    assert isinstance(match, Match)
+    assert isinstance(match, Relational)
     assert match.key == Masked(Field("tcp flags"), 0x12)
     assert [symbols.canonical("tcp flags", each.key[0]) for each in match.members] == ["syn"]
 

@@ -3,7 +3,7 @@
 from ipaddress import ip_address
 
 from lbctl_nftables.affinity import entries, has_strangers, strangers
-from lbctl_nftables.kernel.elements import Element
+from lbctl_nftables.kernel.elements import KernelElement
 from lbctl_nftables.kernel.objects import MAP, Set
 
 CLIENTS = Set(
@@ -20,14 +20,14 @@ CLIENTS = Set(
     interval=0,
     statements=(),
 )
-EMPTY = Element._make(b"" for _ in Element._fields)
+EMPTY = KernelElement._make(b"" for _ in KernelElement._fields)
 
 
 def place(address: str) -> bytes:
     return ip_address(address).packed + (80).to_bytes(2, "big") + bytes(2)
 
 
-def client(address: str, endpoint: str, seconds: int, timeout: int = 60) -> Element:
+def client(address: str, endpoint: str, seconds: int, timeout: int = 60) -> KernelElement:
     return EMPTY._replace(
         key=ip_address(address).packed,
         value=place(endpoint),

@@ -11,9 +11,9 @@ from lbctl.model import (
     Action,
     Change,
     Family,
-    Frontend,
+    FamilyListener,
     Item,
-    Lifted,
+    LiftedProgram,
     LiftedService,
     Listener,
     Part,
@@ -136,8 +136,8 @@ def endpoint_rows(change: ServiceChange, family: Family = V4) -> dict[str, tuple
 
 
 def test_what_happens_to_services() -> None:
-    before = Lifted(services=(lifted("a", "1", "2"), lifted("b", "1"), lifted("c", "1")))
-    after = Lifted(services=(lifted("d", "1", "2"), lifted("c", "1"), lifted("a", "2", "3")))
+    before = LiftedProgram(services=(lifted("a", "1", "2"), lifted("b", "1"), lifted("c", "1")))
+    after = LiftedProgram(services=(lifted("d", "1", "2"), lifted("c", "1"), lifted("a", "2", "3")))
     changes = (Change(A, A), Change(B, None), Change(None, D))
     found = diff_services(before, after, changes)
     assert [(s.name, s.action) for s in found] == [
@@ -155,9 +155,11 @@ def test_what_happens_to_services() -> None:
 
 def test_a_lost_family_is_lost_in_that_family_only() -> None:
     both = (lifted("a", "1", "2"), lifted("a", "1", "2", family=V6))
-    [change] = diff_services(Lifted(services=both[1:]), Lifted(services=both), (Change(None, A),))
+    [change] = diff_services(
+        LiftedProgram(services=both[1:]), LiftedProgram(services=both), (Change(None, A),)
+    )
     assert change.action is Action.CHANGE
-    assert change.unbalanced_before == (Frontend(V4, both[0].listener),)
+    assert change.unbalanced_before == (FamilyListener(V4, both[0].listener),)
     assert change.unbalanced_after == ()
     assert endpoint_rows(change, V4) == {"1": (0, 1), "2": (0, 1)}
     assert endpoint_rows(change, V6) == {"1": (1, 1), "2": (1, 1)}
@@ -165,7 +167,7 @@ def test_a_lost_family_is_lost_in_that_family_only() -> None:
 
 def test_addresses_have_a_share_in_their_own_family_only() -> None:
     both = (lifted("a", "10.0.0.1:80"), lifted("a", "[2001:db8::1]:80", "[2001:db8::2]:80", family=V6))
-    [change] = diff_services(Lifted(), Lifted(services=both), ())
+    [change] = diff_services(LiftedProgram(), LiftedProgram(services=both), ())
     assert endpoint_rows(change, V4) == {"10.0.0.1:80": (0, 2)}
     assert endpoint_rows(change, V6) == {"[2001:db8::1]:80": (0, 1), "[2001:db8::2]:80": (0, 1)}
 
@@ -173,45 +175,45 @@ def test_addresses_have_a_share_in_their_own_family_only() -> None:
 def test_a_lost_listener_is_named_and_changes_no_share_of_the_others() -> None:
     both = (lifted("a", "1", "2"), lifted("a", "1", "2", port=81))
     for lost in ((), (lifted("a", None, port=81),)):
-        before = Lifted(services=(both[0], *lost))
-        [change] = diff_services(before, Lifted(services=both), (Change(None, A),))
-        assert change.unbalanced_before == (Frontend(V4, both[1].listener),)
+        before = LiftedProgram(services=(both[0], *lost))
+        [change] = diff_services(before, LiftedProgram(services=both), (Change(None, A),))
+        assert change.unbalanced_before == (FamilyListener(V4, both[1].listener),)
         assert endpoint_rows(change) == {"1": (1, 1), "2": (1, 1)}
-        [change] = diff_services(Lifted(services=both), before, (Change(A, None),))
-        assert change.unbalanced_after == (Frontend(V4, both[1].listener),)
+        [change] = diff_services(LiftedProgram(services=both), before, (Change(A, None),))
+        assert change.unbalanced_after == (FamilyListener(V4, both[1].listener),)
 
 
 def test_listeners_that_disagree_have_no_common_share() -> None:
-    before = Lifted(services=(lifted("a", "1", "2"), lifted("a", "1", port=81)))
-    after = Lifted(services=(lifted("a", "1", "2"), lifted("a", "1", "2", port=81)))
+    before = LiftedProgram(services=(lifted("a", "1", "2"), lifted("a", "1", port=81)))
+    after = LiftedProgram(services=(lifted("a", "1", "2"), lifted("a", "1", "2", port=81)))
     [change] = diff_services(before, after, (Change(A, A),))
     assert endpoint_rows(change) == {"1": (None, 1), "2": (None, 1)}
 
 
 def test_rules_that_are_not_understood_have_no_known_share() -> None:
     lost = replace(lifted("a"), mode="unknown")
-    after = Lifted(services=(lifted("a", "1", "2"),))
-    [change] = diff_services(Lifted(services=(lost,)), after, (Change(A, A),))
+    after = LiftedProgram(services=(lifted("a", "1", "2"),))
+    [change] = diff_services(LiftedProgram(services=(lost,)), after, (Change(A, A),))
     # Perhaps they balance: who says that they do not would be inventing it.
     assert change.unbalanced_before == ()
     assert endpoint_rows(change) == {"1": (None, 1), "2": (None, 1)}
 
 
 def test_a_change_of_shared_items_is_nobodys() -> None:
-    same = Lifted(services=(lifted("a", "1"),))
+    same = LiftedProgram(services=(lifted("a", "1"),))
     [change] = diff_services(same, same, (Change(None, Item(("x",), "text")),))
     assert change.action is Action.NONE
 
 
 def test_a_service_has_each_listener_once_though_it_is_lifted_in_two_families() -> None:
-    after = Lifted(
+    after = LiftedProgram(
         services=(
             lifted("a", "1"),
             lifted("a", "1", port=81),
             lifted("a", "1", family=Family.IPV6),
         )
     )
-    [change] = diff_services(Lifted(), after, ())
+    [change] = diff_services(LiftedProgram(), after, ())
     assert change.listeners == ("80/tcp", "81/tcp")
     assert endpoint_rows(change, V4) == endpoint_rows(change, V6) == {"1": (0, 2)}
 

@@ -60,12 +60,15 @@ def test_what_is_no_json_is_damaged(text: str) -> None:
 
 
 def test_the_records_of_rules_that_were_taken_out_are_checked(tmp_path: Path) -> None:
-    for retired, good in ((nftables.retired, {"tables": [], "objects": []}), (iptables.retired, [])):
-        assert retired(json.dumps(good)) == ()
+    for removed_rules, good in (
+        (nftables.removed_rules, {"tables": [], "objects": []}),
+        (iptables.removed_rules, []),
+    ):
+        assert removed_rules(json.dumps(good)) == ()
         for odd in (*ODD, [[1]], [[["ip", "a", "b"], True, "x"]], {"tables": 1, "objects": []}):
             if odd != good:
                 with pytest.raises(Damaged, match="rules that were taken out is damaged"):
-                    retired(json.dumps(odd))
+                    removed_rules(json.dumps(odd))
 
 
 def damages(text: str) -> list[str]:
@@ -89,7 +92,7 @@ def _trial(host: LocalHost) -> tuple[str, str]:
     before = engine.entries(host, "lbctl")[0]
     tried = trial.Trial(
         ident="1.1",
-        state=trial.State.RUNNING,
+        state=trial.TrialState.RUNNING,
         deadline=host.clock() - 1,
         namespace=host.namespace(),
         owner="lbctl",

@@ -221,8 +221,8 @@ def test_who_looks_is_told_unless_somebody_is_at_work() -> None:
     found = engine.interrupted(desk.host, "lbctl")
     assert found is not None
     assert (found.number, found.action, found.intent) == (3, "apply", NEW)
-    traps = examine(desk.host, NEW, installed=[desk.paper]).traps
-    [evidence] = [trap.evidence for trap in traps if trap.code == "interrupted-change"]
+    problems = examine(desk.host, NEW, installed=[desk.paper]).problems
+    [evidence] = [problem.evidence for problem in problems if problem.code == "interrupted-change"]
     assert evidence == "apply number 3, of 1970-01-01T00:00:00+00:00 by tester"
     desk.host.busy.add("lbctl")
     assert engine.interrupted(desk.host, "lbctl") is None

@@ -141,17 +141,19 @@ def test_rules_go_that_bring_clients_back_and_those_of_another_hook() -> None:
 
 
 def test_rules_that_other_programs_write_are_known() -> None:
-    assert iptables.keeper(CHAINS, {13}) is None
-    assert iptables.keeper(CHAINS.replace("SVC", "KUBE-SVC-X"), {13}) == "kube-proxy"
-    assert nftables.keeper(TABLE.replace("table ip lb", "table ip docker-bridges"), {13}) == "Docker"
-    assert nftables.keeper(TABLE.replace("inner", "KUBE-SVC-X"), {9}) == "kube-proxy"
-    assert nftables.keeper(TABLE, {9}) is None
+    assert iptables.managing_program(CHAINS, {13}) is None
+    assert iptables.managing_program(CHAINS.replace("SVC", "KUBE-SVC-X"), {13}) == "kube-proxy"
+    assert (
+        nftables.managing_program(TABLE.replace("table ip lb", "table ip docker-bridges"), {13}) == "Docker"
+    )
+    assert nftables.managing_program(TABLE.replace("inner", "KUBE-SVC-X"), {9}) == "kube-proxy"
+    assert nftables.managing_program(TABLE, {9}) is None
 
 
 RULES = st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=12)
 
 
-def put_back(old: list[tuple[str, bool]], now: list[str]) -> list[str]:
+def restore_rules(old: list[tuple[str, bool]], now: list[str]) -> list[str]:
     result = list(now)
     for count, (place, text) in enumerate(missing(old, now)):
         result.insert(place + count, text)
@@ -162,10 +164,10 @@ def put_back(old: list[tuple[str, bool]], now: list[str]) -> list[str]:
 def test_among_the_rules_that_stayed_all_is_as_it_was(old: list[tuple[str, bool]]) -> None:
     staying = [text for text, goes in old if not goes]
     # Of rules that are alike, nobody can say which one went.
-    assert sorted(put_back(old, staying)) == sorted(text for text, _ in old)
+    assert sorted(restore_rules(old, staying)) == sorted(text for text, _ in old)
     distinct = [(f"{text}{number}", goes) for number, (text, goes) in enumerate(old)]
     names = [text for text, _ in distinct]
-    assert put_back(distinct, [text for text, goes in distinct if not goes]) == names
+    assert restore_rules(distinct, [text for text, goes in distinct if not goes]) == names
     assert [names[n] for n in present(distinct, names)] == [text for text, goes in distinct if goes]
 
 
@@ -177,7 +179,7 @@ def test_whatever_others_did_meanwhile_all_come_back_in_their_order_and_once(
     now = [text for number, (text, goes) in enumerate(distinct) if not goes and number not in removed]
     for number in added:
         now.insert(min(number, len(now)), f"new {number}")
-    after = put_back(distinct, now)
+    after = restore_rules(distinct, now)
     assert [text for text in after if (text, True) in distinct] == [text for text, goes in distinct if goes]
     assert [text for text in after if (text, True) not in distinct] == now
-    assert put_back(distinct, after) == after
+    assert restore_rules(distinct, after) == after

@@ -4,7 +4,7 @@ import pytest
 
 from lbctl.engine.migrate.read import read_rules
 from lbctl.engine.migrate.rule_files import extract
-from lbctl.model import Reading
+from lbctl.model import Analysis
 from lbctl.spi import backends
 
 FIRST = "-p tcp --dport 80 -m statistic --mode nth --every 2 --packet 0 -j DNAT --to-destination 10.0.0.1:80"
@@ -120,7 +120,7 @@ chain user_pre {
 }
 
 
-def read(text: str) -> Reading:
+def read(text: str) -> Analysis:
     return read_rules(text.encode(), backends())
 
 

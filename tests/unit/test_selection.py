@@ -25,9 +25,9 @@ from lbctl.spi import (
     Backend,
     Candidate,
     Capabilities,
-    Choice,
     Driver,
     Probe,
+    Selection,
     backends,
     registry,
     require,
@@ -43,14 +43,14 @@ class Fake:
     name: str
     preference: int | None
     drivers: tuple[Driver, ...]
-    remedy: str = ""
+    fix: str = ""
     tools: tuple[str, ...] = ()
 
     def probe(self, host: Any, *, driver: str | None = None) -> Probe:
         return Probe(
             drivers=self.drivers,
             capabilities=Capabilities(),
-            remedy=self.remedy or f"install {self.name}",
+            fix=self.fix or f"install {self.name}",
         )
 
     def _unused(self, *_: Any) -> Any:
@@ -78,7 +78,7 @@ def rare(reason: str = "") -> Fake:
     return Fake("rare", None, (driver("special", reason),))
 
 
-def chosen(fakes: Sequence[Fake], **options: str) -> Choice:
+def chosen(fakes: Sequence[Fake], **options: str) -> Selection:
     return select(survey(FakeHost(), fakes), **options)  # type: ignore[arg-type]
 
 
@@ -169,7 +169,7 @@ def test_names_that_do_not_exist() -> None:
 
 
 def test_all_remedies_are_named_once() -> None:
-    fakes = [new("a", "b"), old("c"), Fake("third", 30, (driver("x", "d"),), remedy="install old")]
+    fakes = [new("a", "b"), old("c"), Fake("third", 30, (driver("x", "d"),), fix="install old")]
     with pytest.raises(NoBackend) as caught:
         chosen(fakes)
     assert caught.value.hint == "install new; or install old"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lbctl.engine.inspect.compare import compare
-from lbctl.model import Reading
+from lbctl.model import Analysis
 from lbctl_iptables.reading import read as read_saved
 from lbctl_nftables.reading import read as read_native
 from support.extensions import OTHERS, SAMPLES, Sample
@@ -38,7 +38,7 @@ def translated(sample: Sample) -> str | None:
     return None if done.returncode or re.search(r"(?m)^# -", done.stdout) else done.stdout
 
 
-def alike(one: Reading, other: Reading) -> bool:
+def alike(one: Analysis, other: Analysis) -> bool:
     """True if both say the same of the connections, and leave as many rules unread."""
     pairs = compare(one, other)
     return (

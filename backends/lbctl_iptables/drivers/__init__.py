@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lbctl.host import Completed, Host
-    from lbctl_iptables.drivers.found import Found
+    from lbctl_iptables.drivers.found import DriverProbe
 
 
-class Driver(Protocol):
+class IptablesDriver(Protocol):
     """One way to reach iptables."""
 
     name: str
@@ -27,7 +27,7 @@ class Driver(Protocol):
     #: True where any write to the table starts the nth counters of all its rules anew.
     restarts: bool
 
-    def find(self, host: Host) -> Found:
+    def find(self, host: Host) -> DriverProbe:
         """Return what there is on a host, found without touching the kernel."""
 
     def save(self, host: Host, word: str) -> Completed:
@@ -40,7 +40,7 @@ class Driver(Protocol):
         """Run a script of one family, each of its sections as one transaction, or have it checked only."""
 
 
-ALL: Mapping[str, Driver] = {d.name: d for d in (Legacy(), NfTables(), Iptc())}
+ALL: Mapping[str, IptablesDriver] = {d.name: d for d in (Legacy(), NfTables(), Iptc())}
 
 
 def save(host: Host, driver: str, word: str) -> str:

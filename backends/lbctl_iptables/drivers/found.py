@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class DriverProbe:
     """Whether a driver can be used, and what the iptables behind it is able to do."""
 
     #: Why the driver cannot be used; empty where it can.

@@ -18,7 +18,7 @@ from lbctl.host import TOOL, Completed
 from lbctl_iptables import dialect
 from lbctl_iptables.dialect import Feature
 from lbctl_iptables.drivers import iptc_binding
-from lbctl_iptables.drivers.found import Found
+from lbctl_iptables.drivers.found import DriverProbe
 from lbctl_iptables.drivers.restore import legacy_kernel, legacy_tables
 
 if TYPE_CHECKING:
@@ -44,22 +44,22 @@ class Iptc:
     store = "iptables-legacy"
     restarts = True
 
-    def find(self, host: Host) -> Found:
+    def find(self, host: Host) -> DriverProbe:
         """See `Driver`. Looks for the module without importing it."""
         spec = find_spec("iptc")
         if spec is None or spec.origin is None:
-            return Found(reason="Python module iptc is not installed (pip install 'lbctl[iptc]')")
+            return DriverProbe(reason="Python module iptc is not installed (pip install 'lbctl[iptc]')")
         for names in _LIBRARIES:
             if not any(map(_loads, names)):
-                return Found(reason=f"{names[0]}, which Python module iptc needs, cannot be loaded")
+                return DriverProbe(reason=f"{names[0]}, which Python module iptc needs, cannot be loaded")
         reason = legacy_kernel(host)
         if reason:
-            return Found(reason=reason)
+            return DriverProbe(reason=reason)
         lacks, reason = _able(host, Path(spec.origin))
         if reason:
-            return Found(reason=reason)
+            return DriverProbe(reason=reason)
         found = _VERSION.search(host.read(str(Path(spec.origin).with_name("version.py"))) or "")
-        return Found(version=found["version"] if found else "unknown", lacks=lacks)
+        return DriverProbe(version=found["version"] if found else "unknown", lacks=lacks)
 
     def save(self, host: Host, word: str) -> Completed:
         """See `Driver`."""

@@ -60,7 +60,7 @@ _COUNTED = re.compile(r"\[(?P<packets>\d{1,20}):(?P<bytes>\d{1,20})\] (?P<rest>-
 _DECLARED = re.compile(r":(?P<chain>\S+) - \[0:0\]\Z")
 
 
-class Table:
+class XtTable:
     """A table of one family in this network namespace, as it was when this was made."""
 
     def __init__(self, word: str, name: str) -> None:
@@ -524,7 +524,7 @@ def load(word: str, script: str, *, check: bool) -> None:
     """Run a script, each section as one commit; with `check`, all of it but the commits."""
     other = "-4" if word == layout.WORD[Family.IPV6] else "-6"
     with _lock():
-        table: Table | None = None
+        table: XtTable | None = None
         committed = False
         for number, raw in enumerate(script.split("\n"), 1):
             line = raw.strip()
@@ -535,7 +535,7 @@ def load(word: str, script: str, *, check: bool) -> None:
                 continue
             try:
                 if table is None and line[:1] == "*" and line[1:] in layout.TABLES:
-                    table, committed = Table(word, line[1:]), False
+                    table, committed = XtTable(word, line[1:]), False
                 elif table is not None and line == "COMMIT":
                     if not check:
                         table.commit()
@@ -565,7 +565,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if verb == "save":
             for table in tables:
-                sys.stdout.buffer.write(Table(word, table).dump())
+                sys.stdout.buffer.write(XtTable(word, table).dump())
         else:
             script = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
             load(word, script, check=verb == "check")

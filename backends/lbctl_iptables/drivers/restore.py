@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lbctl.host import Completed, ModuleState, kernel_module
 from lbctl_iptables import layout
 from lbctl_iptables.dialect import Feature, Release
-from lbctl_iptables.drivers.found import Found
+from lbctl_iptables.drivers.found import DriverProbe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,24 +42,24 @@ class _Restore:
     restarts: bool
     _infix: str
 
-    def find(self, host: Host) -> Found:
+    def find(self, host: Host) -> DriverProbe:
         """See `Driver`."""
         tools = {suffix: self._tool(host, _FIRST, suffix) for suffix in _SUFFIXES}
         for suffix, tool in tools.items():
             if tool is None:
-                return Found(reason=f"no {_FIRST}-{suffix} of flavour {self.name} is in PATH")
+                return DriverProbe(reason=f"no {_FIRST}-{suffix} of flavour {self.name} is in PATH")
         if reason := self._kernel(host):
-            return Found(reason=reason)
+            return DriverProbe(reason=reason)
         tool = tools["restore"]
         release = (tool and tool.release) or _release(host, _FIRST, tool.path if tool else "")
         families = frozenset(layout.FAMILY[word] for word in layout.WORD.values() if self._has(host, word))
         if release is None:
-            return Found(version="unknown", families=families)
+            return DriverProbe(version="unknown", families=families)
         lacks = release.lacks
         if tool is not None and Feature.WAIT in lacks and _waits(host, tool):
             lacks -= {Feature.WAIT}
         note = f"iptables-restore {release.text} takes no lock" if Feature.WAIT in lacks else ""
-        return Found(version=release.text, lacks=lacks, families=families, note=note)
+        return DriverProbe(version=release.text, lacks=lacks, families=families, note=note)
 
     def save(self, host: Host, word: str) -> Completed:
         """See `Driver`."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from lbctl.model import Finding, Reading, Severity
+from lbctl.model import Analysis, Finding, Severity
 from lbctl_iptables import drivers, layout
 from lbctl_iptables.reading import checks
-from lbctl_iptables.reading.corrections import Corrections
+from lbctl_iptables.reading.corrections import IptCorrections
 from lbctl_iptables.reading.lower import Lowering
 from lbctl_iptables.reading.ruleset import read_tables
-from lbctl_netfilter.analyse import Analysis
+from lbctl_netfilter.analyse import Analyser
 from lbctl_netfilter.budget import uncollected
 from lbctl_netfilter.ir import Act
 from lbctl_netfilter.log import Log
@@ -40,7 +40,7 @@ def recognizes(text: str) -> bool:
     return _OURS.search(text) is not None
 
 
-def read(text: str, *, family: Family | None = None) -> Reading:
+def read(text: str, *, family: Family | None = None) -> Analysis:
     """See `lbctl.spi.Reader`."""
     text = text.removeprefix("\ufeff")
     at = text.find("\0")
@@ -53,16 +53,16 @@ def read(text: str, *, family: Family | None = None) -> Reading:
             rule="",
             message="a byte of zero: this is no text",
         )
-        return Reading(format="commands", accept=False, findings=(found,))
+        return Analysis(format="commands", accept=False, findings=(found,))
     with uncollected():
         log = Log()
         return read_ruleset(read_tables(text, family, log), log)
 
 
-def read_ruleset(ruleset: Ruleset, log: Log) -> Reading:
+def read_ruleset(ruleset: Ruleset, log: Log) -> Analysis:
     """What the rules of tables do."""
     count = ruleset.count
-    analysis = Analysis(log, Corrections(), count)
+    analysis = Analyser(log, IptCorrections(), count)
     rules: list[Rule] = []
     for store, tables in ruleset.stores.items():
         program = Lowering().program(store.family, tables, count)
@@ -80,7 +80,7 @@ def read_ruleset(ruleset: Ruleset, log: Log) -> Reading:
     }
     checks.of_rules(rules, analysis.is_lost, fragments, log)
     analysis.correct()
-    return Reading(
+    return Analysis(
         format="iptables-save" if ruleset.saved else "commands",
         accept=log.accept,
         services=analysis.services,
@@ -90,7 +90,7 @@ def read_ruleset(ruleset: Ruleset, log: Log) -> Reading:
     )
 
 
-def _place(rule: Rule, analysis: Analysis, log: Log) -> None:
+def _place(rule: Rule, analysis: Analyser, log: Log) -> None:
     """Take out what iptables refuses where it stands, and report what is not understood at all."""
     misplaced = checks.misplaced(rule)
     if misplaced is not None:

@@ -20,7 +20,7 @@ from lbctl_netfilter.log import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from lbctl_iptables.reading.ruleset import Rule, Store
+    from lbctl_iptables.reading.rule import IptRule, Store
     from lbctl_netfilter import ir
     from lbctl_netfilter.corrections import Lines
     from lbctl_netfilter.log import Log
@@ -64,7 +64,7 @@ def misplaced(meaning: ir.Rule) -> tuple[str, Lines] | None:
 
 
 def of_rules(
-    rules: Sequence[ir.Rule], is_lost: Callable[[Rule], bool], fragments: set[tuple[Store, str]], log: Log
+    rules: Sequence[ir.Rule], is_lost: Callable[[IptRule], bool], fragments: set[tuple[Store, str]], log: Log
 ) -> None:
     """Report what can be said of a rule without knowing which connections it sees.
 
@@ -77,7 +77,7 @@ class _Checks:
     def __init__(
         self,
         rules: Sequence[ir.Rule],
-        is_lost: Callable[[Rule], bool],
+        is_lost: Callable[[IptRule], bool],
         fragments: set[tuple[Store, str]],
         log: Log,
     ) -> None:
@@ -86,7 +86,7 @@ class _Checks:
         self._fragments = fragments
         self._log = log
         #: Rules of the removed match nth, by the counter that they shared.
-        self._old: dict[object, list[Rule]] = {}
+        self._old: dict[object, list[IptRule]] = {}
         #: Where a rule was written first.
         self._lines: dict[object, int] = {}
 
@@ -111,18 +111,20 @@ class _Checks:
                 self._find("unreachable-rule", WARNING, rule, message, corrections.for_new(rule))
             before = each
 
-    def _find(self, code: str, severity: Severity, rule: Rule, message: str, corrected: Lines = ()) -> None:
+    def _find(
+        self, code: str, severity: Severity, rule: IptRule, message: str, corrected: Lines = ()
+    ) -> None:
         self._log.find(code, severity, rule.line, rule.text, message, corrected)
 
-    def _remark(self, code: str, meaning: ir.Rule, rule: Rule) -> None:
+    def _remark(self, code: str, meaning: ir.Rule, rule: IptRule) -> None:
         self._log.accept &= code != "unparsable-line"
         found = self._found(code, meaning, rule)
         if found is not None:
             self._find(code, *found)
 
     def _found(
-        self, code: str, meaning: ir.Rule, rule: Rule
-    ) -> tuple[Severity, Rule, str] | tuple[Severity, Rule, str, Lines] | None:
+        self, code: str, meaning: ir.Rule, rule: IptRule
+    ) -> tuple[Severity, IptRule, str] | tuple[Severity, IptRule, str, Lines] | None:
         """What a remark on a rule means: severity, sentence, correction."""
         what, reason = meaning.opaque or ("", "")
         match code:
@@ -171,14 +173,14 @@ class _Checks:
                 return WARNING, rule, message, corrections.random_port(rule)
         return None
 
-    def _duplicate(self, rule: Rule) -> None:
+    def _duplicate(self, rule: IptRule) -> None:
         addresses = (rule.spec.get("source"), rule.spec.get("destination"))
         first = self._lines.setdefault((rule.store, rule.place, addresses, rule.words), rule.line)
         if first != rule.line:
             message = f"the same rule as in line {first}: 2 rules where 1 is meant; did a script run twice?"
             self._find("duplicate-rules", WARNING, rule, message, corrections.own([rule]))
 
-    def _chance(self, written: str, rule: Rule) -> None:
+    def _chance(self, written: str, rule: IptRule) -> None:
         stored = stored_chance(written) or 0
         if stored == 0:
             message = f"--probability {shown(written)} is stored as 0 of 2^31: 0 % of connections match"
@@ -214,14 +216,14 @@ class _Checks:
         self._find("selectors-differ", ERROR, rule, message, corrections.alike([other, rule]))
 
 
-def _in_turn(meaning: ir.Rule, rule: Rule, option: str) -> Lines:
+def _in_turn(meaning: ir.Rule, rule: IptRule, option: str) -> Lines:
     """A rule for each of the addresses that a target chooses from, in turn."""
     given = rule.spec.values.get(option, ())
     targets = [values[0] for values in given] if len(given) > 1 else [to for to, _ in meaning.to]
     return corrections.each_in_turn(rule, option, targets)
 
 
-def _statistic(rule: Rule, option: str) -> str:
+def _statistic(rule: IptRule, option: str) -> str:
     """What an option of match statistic has in a rule."""
     options = [each for match in rule.spec.matches if match.name == "statistic" for each in match.options]
     return next((values[0] for name, _, values in options if name == option and values), "")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.model import Family, decimal
 from lbctl_iptables import layout
-from lbctl_iptables.reading.grammar import UNPRINTED, Match
+from lbctl_iptables.reading.grammar import UNPRINTED, ParsedMatch
 from lbctl_iptables.reading.options import HEADER
 from lbctl_iptables.reading.values import family_of
 from lbctl_netfilter.conditions import BITS, Words, is_negative, name_of, spans_rest, spelled, top_of
@@ -19,9 +19,9 @@ from lbctl_netfilter.conditions import BITS, Words, is_negative, name_of, spans_
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lbctl.model import ReadService
+    from lbctl.model import AnalysedService
     from lbctl_iptables.reading.grammar import Spec
-    from lbctl_iptables.reading.ruleset import Rule
+    from lbctl_iptables.reading.rule import IptRule
     from lbctl_netfilter import ir
     from lbctl_netfilter.conditions import Selector, Values
     from lbctl_netfilter.corrections import Lines
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 _MOST = 64
 _PICKING = frozenset({"statistic", "nth", "random"})
 _STATES = frozenset({"state", "conntrack"})
-_NEW = Match("conntrack", (("ctstate", False, ("NEW",)),))
-_LOCAL = Match("addrtype", (("dst-type", False, ("LOCAL",)),))
+_NEW = ParsedMatch("conntrack", (("ctstate", False, ("NEW",)),))
+_LOCAL = ParsedMatch("addrtype", (("dst-type", False, ("LOCAL",)),))
 #: Chains that know no interface of one side, by the option that they refuse.
 _REFUSING = {"in-interface": {"OUTPUT", "POSTROUTING"}, "out-interface": {"PREROUTING", "INPUT"}}
 #: Field of the engine → the option of the header that asks for it.
@@ -42,7 +42,7 @@ _ASKED_BY = {
 SMALLEST = "0.00000000047"
 
 
-def read_of(rule: ir.Rule) -> Rule:
+def read_of(rule: ir.Rule) -> IptRule:
     """The rule of the text that a rule of the engine comes from."""
     return rule.origin  # type: ignore[return-value]
 
@@ -50,7 +50,7 @@ def read_of(rule: ir.Rule) -> Rule:
 # -- spelling
 
 
-def lines(rules: Iterable[tuple[Rule, Spec]], table: str | None = None) -> Lines:
+def lines(rules: Iterable[tuple[IptRule, Spec]], table: str | None = None) -> Lines:
     """Rules, each changed to a spec; none if there are too many, or one cannot be quoted."""
     pairs = list(rules)
     if len(pairs) > _MOST:
@@ -61,12 +61,12 @@ def lines(rules: Iterable[tuple[Rule, Spec]], table: str | None = None) -> Lines
         return ()
 
 
-def own(rules: Iterable[Rule]) -> Lines:
+def own(rules: Iterable[IptRule]) -> Lines:
     """Rules as they are."""
     return lines([(rule, rule.spec) for rule in rules])
 
 
-def _line(rule: Rule, words: Sequence[str], table: str | None = None) -> str:
+def _line(rule: IptRule, words: Sequence[str], table: str | None = None) -> str:
     """Words in one line, as the rule is called. Raise ValueError for what cannot be quoted."""
     head = [rule.program, "-t", table or rule.table] if rule.program else []
     return layout.join([*head, *words])
@@ -98,32 +98,32 @@ def _words(spec: Spec) -> list[str]:
 # -- changing one thing
 
 
-def _parted(spec: Spec) -> tuple[list[Match], list[Match]]:
+def _parted(spec: Spec) -> tuple[list[ParsedMatch], list[ParsedMatch]]:
     """The matches that pick, and the others."""
     picking = [match for match in spec.matches if match.name in _PICKING]
     return picking, [match for match in spec.matches if match.name not in _PICKING]
 
 
-def _picked(spec: Spec, *conditions: Match) -> Spec:
+def _picked(spec: Spec, *conditions: ParsedMatch) -> Spec:
     """With other conditions that pick, asked last."""
     return replace(spec, matches=[*_parted(spec)[1], *conditions])
 
 
-def _statistic(**options: str) -> Match:
-    return Match("statistic", tuple((name, False, (value,)) for name, value in options.items()))
+def _statistic(**options: str) -> ParsedMatch:
+    return ParsedMatch("statistic", tuple((name, False, (value,)) for name, value in options.items()))
 
 
-def nth(every: int, packet: int = 0) -> Match:
+def nth(every: int, packet: int = 0) -> ParsedMatch:
     """One of `every`."""
     return _statistic(mode="nth", every=str(every), packet=str(packet))
 
 
-def chance(probability: str) -> Match:
+def chance(probability: str) -> ParsedMatch:
     """Some of all, by chance."""
     return _statistic(mode="random", probability=probability)
 
 
-def _ladder(rules: Sequence[tuple[Rule, Spec]], *, by_chance: bool = False) -> Lines:
+def _ladder(rules: Sequence[tuple[IptRule, Spec]], *, by_chance: bool = False) -> Lines:
     """Rules that take equal parts, each of what those before it left, and the last one all of it."""
     made = []
     for left, (rule, spec) in zip(range(len(rules), 0, -1), rules, strict=True):
@@ -132,19 +132,19 @@ def _ladder(rules: Sequence[tuple[Rule, Spec]], *, by_chance: bool = False) -> L
     return lines(made)
 
 
-def restated(rule: Rule, option: str, value: str) -> Lines:
+def restated(rule: IptRule, option: str, value: str) -> Lines:
     """With another value of an option of match statistic, which may lack it."""
     matches = []
     for match in rule.spec.matches:
         if match.name == "statistic":
             kept = [each for each in match.options if each[0] != option]
             inverted = any(inverted for name, inverted, _ in match.options if name == option)
-            match = Match(match.name, (*kept, (option, inverted, (value,))))
+            match = ParsedMatch(match.name, (*kept, (option, inverted, (value,))))
         matches.append(match)
     return lines([(rule, replace(rule.spec, matches=matches))])
 
 
-def for_new(rule: Rule) -> Lines:
+def for_new(rule: IptRule) -> Lines:
     """For new connections, whatever states it asks for; nothing if it asks for none."""
     rest = [match for match in rule.spec.matches if match.name not in _STATES]
     if len(rest) == len(rule.spec.matches):
@@ -152,7 +152,7 @@ def for_new(rule: Rule) -> Lines:
     return lines([(rule, replace(rule.spec, matches=[_NEW, *rest]))])
 
 
-def alike(rules: Sequence[Rule]) -> Lines:
+def alike(rules: Sequence[IptRule]) -> Lines:
     """All rules with what the first one asks for; each picks and does what it did."""
     asked = _parted(rules[0].spec)[1]
     return lines(
@@ -160,22 +160,22 @@ def alike(rules: Sequence[Rule]) -> Lines:
     )
 
 
-def _with(asking: Spec, doing: Spec, matches: list[Match]) -> Spec:
+def _with(asking: Spec, doing: Spec, matches: list[ParsedMatch]) -> Spec:
     """A rule that does what one does, and asks for what another one asks for, with these matches."""
     return replace(doing, header=dict(asking.header), inverted=asking.inverted, matches=matches)
 
 
-def each_in_turn(rule: Rule, option: str, values: Sequence[str]) -> Lines:
+def each_in_turn(rule: IptRule, option: str, values: Sequence[str]) -> Lines:
     """One rule for each value of the target's option, in turn."""
     return _ladder([(rule, replace(rule.spec, values={option: ((value,),)})) for value in values])
 
 
-def random_port(rule: Rule) -> Lines:
+def random_port(rule: IptRule) -> Lines:
     """With any port of a range, and not the first free one."""
     return lines([(rule, replace(rule.spec, values={**rule.spec.values, "random": ((),)}))])
 
 
-def elsewhere(rule: Rule, table: str, chain: str) -> Lines:
+def elsewhere(rule: IptRule, table: str, chain: str) -> Lines:
     """A rule in the chain, and the table, where its target may stand."""
     header = {name: value for name, value in rule.spec.header.items() if chain not in _REFUSING.get(name, ())}
     line = lines([(replace(rule, chain=chain), replace(rule.spec, header=header))], table)
@@ -186,13 +186,13 @@ def elsewhere(rule: Rule, table: str, chain: str) -> Lines:
     return (f"*{table}", *_declared(rule, chain, table), *line, "COMMIT")
 
 
-def declared(rule: Rule, chain: str) -> Lines:
+def declared(rule: IptRule, chain: str) -> Lines:
     """A chain that a rule leads to or stands in, and the rule."""
     found = own([rule])
     return (*_declared(rule, chain, rule.table), *found) if found else ()
 
 
-def _declared(rule: Rule, chain: str, table: str) -> Lines:
+def _declared(rule: IptRule, chain: str, table: str) -> Lines:
     if chain in layout.HOOKS:
         return ()
     try:
@@ -201,7 +201,7 @@ def _declared(rule: Rule, chain: str, table: str) -> Lines:
         return ()
 
 
-def other_family(rule: Rule) -> Lines:
+def other_family(rule: IptRule) -> Lines:
     """The command of the other family, if all addresses are of that one."""
     other = Family.IPV6 if rule.family is Family.IPV4 else Family.IPV4
     spec = rule.spec
@@ -212,7 +212,7 @@ def other_family(rule: Rule) -> Lines:
     return own([replace(rule, program=rule.program.replace(layout.WORD[rule.family], layout.WORD[other], 1))])
 
 
-def without_old_matches(group: Sequence[Rule], rule: Rule) -> Lines:
+def without_old_matches(group: Sequence[IptRule], rule: IptRule) -> Lines:
     """A rule with what came in the place of a match that is gone. `group` are those of its `counter`."""
     spec = rule.spec
     old = next((match for match in spec.matches if match.name in {"nth", "random", "mport", "unclean"}), None)
@@ -239,16 +239,16 @@ def without_old_matches(group: Sequence[Rule], rule: Rule) -> Lines:
     return lines([(rule, changed)]) if changed is not None else ()
 
 
-def _nth_options(rule: Rule) -> dict[str, str]:
-    found = next((match for match in rule.spec.matches if match.name == "nth"), Match("nth"))
+def _nth_options(rule: IptRule) -> dict[str, str]:
+    found = next((match for match in rule.spec.matches if match.name == "nth"), ParsedMatch("nth"))
     return {option: values[0] for option, _, values in found.options if values}
 
 
-def _is_apart(group: Sequence[Rule]) -> bool:
+def _is_apart(group: Sequence[IptRule]) -> bool:
     return len({_nth_options(each).get("packet") for each in group}) == len(group)
 
 
-def counter(rule: Rule) -> object:
+def counter(rule: IptRule) -> object:
     """What rules of the old match nth that share a counter have in common."""
     given = _nth_options(rule)
     return (rule.store, rule.table, rule.chain, given.get("counter"), given.get("every")) if given else None
@@ -257,19 +257,19 @@ def counter(rule: Rule) -> object:
 # -- what the engine asks for
 
 
-class Corrections:
-    """See `lbctl_netfilter.corrections.Corrections`."""
+class IptCorrections:
+    """See `lbctl_netfilter.corrections.IptCorrections`."""
 
     def own(self, rules: Sequence[ir.Rule]) -> Lines:
         """The rules as they are."""
         return own(map(read_of, rules))
 
-    def equal(self, rules: Sequence[ir.Rule], service: ReadService | None, *, by_chance: bool) -> Lines:
+    def equal(self, rules: Sequence[ir.Rule], service: AnalysedService | None, *, by_chance: bool) -> Lines:
         """The rules as a ladder of equal parts."""
         del service
         return _ladder([(rule, rule.spec) for rule in map(read_of, rules)], by_chance=by_chance)
 
-    def caught(self, rules: Sequence[ir.Rule], service: ReadService, *, by_chance: bool) -> Lines:
+    def caught(self, rules: Sequence[ir.Rule], service: AnalysedService, *, by_chance: bool) -> Lines:
         """The rules of a ladder, the last one without its pick."""
         del service, by_chance
         *first, last = map(read_of, rules)
@@ -289,7 +289,7 @@ class Corrections:
         rules: Sequence[ir.Rule],
         listeners: Sequence[Selector],
         hook: str,
-        services: Sequence[ReadService],
+        services: Sequence[AnalysedService],
     ) -> Lines:
         """The rules of a shared ladder for each listener; nothing if a condition cannot be spelled."""
         del services
@@ -310,7 +310,7 @@ class Corrections:
         if marking is None:
             return ()
         name = "connmark" if marking.connection else "mark"
-        guard = Match(name, (("mark", False, (f"0x0/{marking.written:#x}",)),))
+        guard = ParsedMatch(name, (("mark", False, (f"0x0/{marking.written:#x}",)),))
         last = read_of(rule)
         guarded = (last, replace(last.spec, matches=[guard, *last.spec.matches]))
         return lines([*((each, each.spec) for each in map(read_of, before)), guarded])
@@ -344,7 +344,7 @@ def _bare(spec: Spec) -> Spec:
     return replace(spec, header={}, inverted=frozenset(), matches=[], comment=None)
 
 
-def _asked(listener: Selector, rule: Rule) -> Spec | None:
+def _asked(listener: Selector, rule: IptRule) -> Spec | None:
     """A rule's target for connections to a listener; None if a condition cannot be spelled."""
     spec = _bare(rule.spec)
     for field, values in listener.conditions:
@@ -367,11 +367,11 @@ def _ask(spec: Spec, field: str, values: Values, family: Family) -> bool:
         spec.inverted |= {option} if inverted else frozenset()
     elif name in {"dport", "sport"} and spec.get("protocol") and "protocol" not in spec.inverted:
         ports = text.replace("-", ":")
-        several = Match("multiport", ((f"{name}s", inverted, (ports,)),))
-        one = Match(spec.get("protocol"), ((name, inverted, (ports,)),))
+        several = ParsedMatch("multiport", ((f"{name}s", inverted, (ports,)),))
+        one = ParsedMatch(spec.get("protocol"), ((name, inverted, (ports,)),))
         spec.matches.append(several if "," in ports else one)
     elif name in {"dst-type", "src-type"}:
-        spec.matches.append(Match("addrtype", ((name, inverted, (text.upper(),)),)))
+        spec.matches.append(ParsedMatch("addrtype", ((name, inverted, (text.upper(),)),)))
     else:
         return False
     return True

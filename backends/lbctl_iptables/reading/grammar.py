@@ -45,7 +45,7 @@ class Unparsable(ValueError):
     """A rule that is no rule of iptables."""
 
 
-class Match(NamedTuple):
+class ParsedMatch(NamedTuple):
     """One match with its options in written order."""
 
     name: str
@@ -68,7 +68,7 @@ class Spec:
     header: dict[str, str] = field(default_factory=dict)
     #: Those of them behind `!`.
     inverted: frozenset[str] = frozenset()
-    matches: list[Match] = field(default_factory=list)
+    matches: list[ParsedMatch] = field(default_factory=list)
     target: str = ""
     goto: bool = False
     values: Values = field(default_factory=dict)
@@ -105,7 +105,7 @@ def protocol(text: str) -> str:
 _SAVED = {short: option for option, short in HEADER.items()}
 _PARTS = frozenset({"-m", "-j", "-g"})
 #: Matches and targets by their words: large dumps repeat them endlessly, and nobody changes a value.
-_SEEN: dict[tuple[str, ...], Match] = {}
+_SEEN: dict[tuple[str, ...], ParsedMatch] = {}
 _MOST_SEEN = 1 << 15
 
 
@@ -147,7 +147,7 @@ def _saved(words: tuple[str, ...]) -> Spec | None:
 _COMMENT = ("comment", "--comment")
 
 
-def _part(words: tuple[str, ...]) -> Match | None:
+def _part(words: tuple[str, ...]) -> ParsedMatch | None:
     """A match or target with its options, each spelled in full; None for any other."""
     known = _SEEN.get(words)
     if known is not None:
@@ -169,7 +169,7 @@ def _part(words: tuple[str, ...]) -> Match | None:
         inverted, at = False, at + 1 + count
     if inverted or (words[0] != "-m" and any(inverted for _, inverted, _ in options)):
         return None
-    made = Match(words[1], tuple(options))
+    made = ParsedMatch(words[1], tuple(options))
     # An address is in one rule alone, and not worth being remembered.
     if len(_SEEN) < _MOST_SEEN and words[1] != "DNAT":
         _SEEN[words] = made
@@ -270,7 +270,7 @@ class _Parser:
         brought = spec.get("protocol") if "protocol" not in spec.inverted else ""
         known = MATCHES.get(brought, {})
         if name in known and all(match.name != brought for match in spec.matches):
-            spec.matches.append(self._with(Match(brought), name, known[name], given))
+            spec.matches.append(self._with(ParsedMatch(brought), name, known[name], given))
             return True
         return False
 
@@ -302,7 +302,7 @@ class _Parser:
 
     # -- options and their words
 
-    def _with(self, match: Match, name: str, count: int, given: list[str] | None) -> Match:
+    def _with(self, match: ParsedMatch, name: str, count: int, given: list[str] | None) -> ParsedMatch:
         return match._replace(options=(*match.options, self._option(name, count, given)))
 
     def _option(self, name: str, count: int, given: list[str] | None) -> Option:
@@ -343,7 +343,7 @@ class _Parser:
             self._header(name, given)
         elif name == "match":
             self._no_invert(name)
-            spec.matches.append(Match(self._take(1, given)[0]))
+            spec.matches.append(ParsedMatch(self._take(1, given)[0]))
             self._commented |= spec.matches[-1].name == "comment"
         elif name == "jump" or name == "goto":
             self._no_invert(name)

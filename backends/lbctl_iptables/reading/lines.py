@@ -36,7 +36,7 @@ _FORMER = re.compile(r"#\s*Table `[^`']*' is incompatible|#\s*Warning: table `")
 _MULTI = frozenset({"busybox", "xtables-multi", "xtables-legacy-multi", "xtables-nft-multi"})
 
 
-class Kind(Enum):
+class LineKind(Enum):
     """What a line is."""
 
     TABLE = "table"
@@ -51,7 +51,7 @@ class Kind(Enum):
 class Line:
     """One command, or something else that the text says. `number` counts from 1; `text` is verbatim."""
 
-    kind: Kind
+    kind: LineKind
     number: int
     text: str
     words: Sequence[str] = ()
@@ -119,13 +119,13 @@ class _Lines:
             return self._header(text, number)
         if text == "COMMIT":
             self._inside = self._fed
-            return Line(Kind.COMMIT, number, text, program=self._program)
+            return Line(LineKind.COMMIT, number, text, program=self._program)
         if text[0] == "*" and (found := _TABLE.match(text)):
             self._inside = True
-            return Line(Kind.TABLE, number, text, [found[1]], self._program, self._flavour, restored=True)
+            return Line(LineKind.TABLE, number, text, [found[1]], self._program, self._flavour, restored=True)
         if text[0] == ":" and (self._inside or " " in text):
             words = text[1:].split()
-            return Line(Kind.DECLARE, number, text, words, self._program, self._flavour, restored=True)
+            return Line(LineKind.DECLARE, number, text, words, self._program, self._flavour, restored=True)
         return None
 
     def _header(self, text: str, number: int) -> Line | None:
@@ -133,12 +133,12 @@ class _Lines:
             self._program = found[1]
             self._flavour = "nft" if found[2] or "nf_tables" in found[4] else "legacy"
             self._plain = self._plain if found[2] else self._flavour
-            return Line(Kind.HEADER, number, text, [], self._program, self._flavour)
+            return Line(LineKind.HEADER, number, text, [], self._program, self._flavour)
         if _BOTH.match(text):
-            return Line(Kind.HEADER, number, text, ["both"])
+            return Line(LineKind.HEADER, number, text, ["both"])
         if found := _ONE.match(text):
             self._program = found[1]
-            return Line(Kind.HEADER, number, text, [], self._program, self._flavour)
+            return Line(LineKind.HEADER, number, text, [], self._program, self._flavour)
         if _OTHERS.match(text):
             message = (
                 "the host also holds iptables-legacy tables, which are not in this text; the kernel runs both"
@@ -175,7 +175,7 @@ class _Lines:
         if "$" in text and (variable := _variable(words)):
             message = f"`{variable}` is nothing that iptables-restore replaces"
             return self._problem("unexpanded-variable", number, message, text, lost=True)
-        return Line(Kind.RULE, number, text, words, self._program, self._flavour, restored=True)
+        return Line(LineKind.RULE, number, text, words, self._program, self._flavour, restored=True)
 
     def _command(self, command: Command) -> Iterator[Line]:
         """One command of a script."""
@@ -229,13 +229,15 @@ class _Lines:
             program, flavour, tool = (
                 (called[1], called[2], called[0]) if called else (self._program, None, None)
             )
-            yield Line(Kind.RULE, number, text, words, program, flavour or self._plain, tool=tool)
+            yield Line(LineKind.RULE, number, text, words, program, flavour or self._plain, tool=tool)
 
     def _trouble(self, found: Trouble) -> Line:
         return self._problem(found.code, found.number, found.message, found.text, lost=found.lost)
 
     def _problem(self, code: str, number: int, message: str, text: str, *, lost: bool = False) -> Line:
-        return Line(Kind.PROBLEM, number, text, code=code, message=message, lost=lost, program=self._program)
+        return Line(
+            LineKind.PROBLEM, number, text, code=code, message=message, lost=lost, program=self._program
+        )
 
 
 _WORD = re.compile(r"""(?:[^ \t"']+|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')+""")

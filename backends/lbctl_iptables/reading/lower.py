@@ -9,16 +9,17 @@ from lbctl_iptables.reading import targets
 from lbctl_iptables.reading.matches import Conditions, conditions
 from lbctl_iptables.reading.ruleset import BUILTIN
 from lbctl_iptables.reading.values import BadValue, addresses
-from lbctl_netfilter.ir import Act, Base, Chain, Program, Rule
+from lbctl_netfilter.ir import Act, Base, Chain, FamilyProgram, Rule
 from lbctl_netfilter.log import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from lbctl.model import Family
-    from lbctl_iptables.reading import ruleset
-    from lbctl_iptables.reading.grammar import Match
-    from lbctl_iptables.reading.ruleset import Table
+    from lbctl_iptables.reading.grammar import ParsedMatch
+    from lbctl_iptables.reading.rule import IptRule as ReadRule
+    from lbctl_iptables.reading.ruleset import IptChain as ReadChain
+    from lbctl_iptables.reading.ruleset import IptTable
 
 #: Table → its priority at each hook, where it is called.
 PRIORITIES: Mapping[str, int] = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
@@ -35,9 +36,9 @@ class Lowering:
         self._room = targets.MOST_RANGED
         #: By all but the destination, the conditions of each destination; and the matches themselves, so that
         #: no others can have the same identity.
-        self._known: dict[object, tuple[dict[str, Conditions], list[Match]]] = {}
+        self._known: dict[object, tuple[dict[str, Conditions], list[ParsedMatch]]] = {}
 
-    def program(self, family: Family, tables: Mapping[str, Table], rules: int) -> Program:
+    def program(self, family: Family, tables: Mapping[str, IptTable], rules: int) -> FamilyProgram:
         """What the tables of a family say. `rules` is how many the text has."""
         chains: dict[str, Chain] = {}
         bases: list[Base] = []
@@ -47,7 +48,7 @@ class Lowering:
                 chains[names[read.name]] = self._chain(read, names)
             bases += [_base(table.name, name) for name in BUILTIN[table.name] if name in table.chains]
         nat = tables.get("nat")
-        return Program(
+        return FamilyProgram(
             family,
             bases,
             chains,
@@ -56,7 +57,7 @@ class Lowering:
             fragments=list(_fragments(tables, chains)),
         )
 
-    def _chain(self, read: ruleset.Chain, names: Mapping[str, str]) -> Chain:
+    def _chain(self, read: ReadChain, names: Mapping[str, str]) -> Chain:
         policy = Act.ACCEPT if read.policy in {None, "ACCEPT", "-"} else Act.DROP
         return Chain(
             names[read.name],
@@ -67,7 +68,7 @@ class Lowering:
             own=layout.owner_of(read.name) is not None,
         )
 
-    def rule(self, read: ruleset.Rule, chains: Mapping[str, str]) -> Rule:
+    def rule(self, read: ReadRule, chains: Mapping[str, str]) -> Rule:
         """A rule as the engine has it. `chains` are the names of its table's chains."""
         asked = self._conditions(read)
         rule = Rule(
@@ -88,7 +89,7 @@ class Lowering:
             self._room -= len(rule.to)
         return rule
 
-    def _conditions(self, read: ruleset.Rule) -> Conditions:
+    def _conditions(self, read: ReadRule) -> Conditions:
         spec, header = read.spec, read.spec.header
         if "source" in header or "fragment" in header or spec.inverted or spec.obsolete:
             return conditions(read)
@@ -103,7 +104,7 @@ class Lowering:
             found = known[0][destination] = self._with_destination(read, known[0])
         return found
 
-    def _with_destination(self, read: ruleset.Rule, known: dict[str, Conditions]) -> Conditions:
+    def _with_destination(self, read: ReadRule, known: dict[str, Conditions]) -> Conditions:
         """The conditions of a rule, made of those without a destination where they are the same otherwise."""
         without = known.get("")
         if without is None:
@@ -136,7 +137,7 @@ def _base(table: str, chain: str) -> Base:
     return Base(chain.lower(), priority, kind, f"{table} {chain}", table)
 
 
-def _fragments(tables: Mapping[str, Table], chains: Mapping[str, Chain]) -> Iterator[Base]:
+def _fragments(tables: Mapping[str, IptTable], chains: Mapping[str, Chain]) -> Iterator[Base]:
     """The chains of parts of tables that nothing in the text leads to."""
     for name, table in tables.items():
         entered_here = any(table.chains[c].rules for c in BUILTIN[name] if c in table.chains)

@@ -28,8 +28,8 @@ from lbctl_netfilter.ir import Draw, MarkIs, Memory, Pick, PickKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from lbctl_iptables.reading.grammar import Match, Spec
-    from lbctl_iptables.reading.ruleset import Rule
+    from lbctl_iptables.reading.grammar import ParsedMatch, Spec
+    from lbctl_iptables.reading.rule import IptRule
     from lbctl_netfilter.conditions import Selector, Spans
     from lbctl_netfilter.ir import Opaque, Step
 
@@ -84,7 +84,7 @@ class Conditions:
     remarks: tuple[str, ...]
 
 
-def conditions(rule: Rule, *, destination: bool = True) -> Conditions:
+def conditions(rule: IptRule, *, destination: bool = True) -> Conditions:
     """What a rule asks, its destination or all but that."""
     draft = Draft(rule.family)
     draft.remarks = tuple(dict.fromkeys("obsolete-negation" for _ in rule.spec.obsolete))
@@ -110,7 +110,7 @@ def _header(draft: Draft, spec: Spec, *, destination: bool) -> None:
             reader(draft, spec.header[option], option in spec.inverted)
 
 
-def _match(draft: Draft, match: Match) -> None:
+def _match(draft: Draft, match: ParsedMatch) -> None:
     name = match.name
     if name in REMOVED:
         draft.remarks += ("removed-match",)
@@ -288,12 +288,12 @@ def _protocol(draft: Draft, text: str, inverted: bool) -> None:
 # -- matches as a whole
 
 
-def _given(match: Match) -> dict[str, tuple[bool, str]]:
+def _given(match: ParsedMatch) -> dict[str, tuple[bool, str]]:
     """The options of a match by name: whether it is inverted, and its words."""
     return {option: (inverted, " ".join(values)) for option, inverted, values in match.options}
 
 
-def _addrtype(draft: Draft, match: Match) -> None:
+def _addrtype(draft: Draft, match: ParsedMatch) -> None:
     given = _given(match)
     # The type that an address has for one link is another field.
     link = "-iif" if "limit-iface-in" in given else "-oif" if "limit-iface-out" in given else ""
@@ -301,14 +301,14 @@ def _addrtype(draft: Draft, match: Match) -> None:
         _word(f"{option}{link}", draft, given[option][1], given[option][0])
 
 
-def _rpfilter(draft: Draft, match: Match) -> None:
+def _rpfilter(draft: Draft, match: ParsedMatch) -> None:
     given = _given(match)
     kind = ["loose" if "loose" in given else "strict"]
     kind += [word for option, word in (("validmark", "mark"), ("accept-local", "local")) if option in given]
     draft.fact("rpfilter", ",".join(kind), "invert" in given)
 
 
-def _policy(draft: Draft, match: Match) -> None:
+def _policy(draft: Draft, match: ParsedMatch) -> None:
     given = _given(match)
     policy = given.get("pol", (False, ""))[1]
     if given.keys() == {"dir", "pol"} and policy in {"none", "ipsec"}:
@@ -318,7 +318,7 @@ def _policy(draft: Draft, match: Match) -> None:
         draft.fact(option, text or "yes", inverted)
 
 
-def _mark(connection: bool, draft: Draft, match: Match) -> None:
+def _mark(connection: bool, draft: Draft, match: ParsedMatch) -> None:
     for inverted, text in _given(match).values():
         try:
             value, mask = masked(text)
@@ -330,7 +330,7 @@ def _mark(connection: bool, draft: Draft, match: Match) -> None:
             draft.step(MarkIs(connection, mask, spans_rest(spans, mask) if inverted else spans))
 
 
-def _recent(draft: Draft, match: Match) -> None:
+def _recent(draft: Draft, match: ParsedMatch) -> None:
     given = _given(match)
     verb = next((verb for verb in ("set", "rcheck", "update", "remove") if verb in given), None)
     if verb is None:
@@ -343,7 +343,7 @@ def _recent(draft: Draft, match: Match) -> None:
         draft.step(Memory("recent", name, verb != "set", given[verb][0], decimal(seconds, 11), by))
 
 
-def _statistic(draft: Draft, match: Match) -> None:
+def _statistic(draft: Draft, match: ParsedMatch) -> None:
     given = _given(match)
     mode = given.get("mode", (False, ""))[1]
     if mode == "nth" or (not mode and "every" in given):
@@ -379,7 +379,7 @@ def _nth(draft: Draft, given: Mapping[str, tuple[bool, str]]) -> None:
     _draw(draft, Pick(PickKind.COUNTER, every), exactly(packet) if packet < every else (), inverted)
 
 
-def _cluster(draft: Draft, match: Match) -> None:
+def _cluster(draft: Draft, match: ParsedMatch) -> None:
     given = _given(match)
     mask_given = "cluster-local-nodemask" in given
     try:
@@ -400,7 +400,7 @@ def _cluster(draft: Draft, match: Match) -> None:
     _draw(draft, pick, hits, inverted)
 
 
-def _bpf(draft: Draft, match: Match) -> None:
+def _bpf(draft: Draft, match: ParsedMatch) -> None:
     inverted, text = _given(match).get("bytecode", (False, ""))
     found = bytecode.slots_of(text, draft.family)
     if found is None or found.total < 1:
@@ -466,7 +466,7 @@ _OPTIONS: Mapping[str, _Reader] = {
 #: Option → what the fact that it asks for is called.
 _FACTS: Mapping[str, str] = {"match-set": "set"}
 #: Matches whose options are read together.
-_WHOLE: Mapping[str, Callable[[Draft, Match], None]] = {
+_WHOLE: Mapping[str, Callable[[Draft, ParsedMatch], None]] = {
     "addrtype": _addrtype,
     "mark": partial(_mark, False),
     "connmark": partial(_mark, True),

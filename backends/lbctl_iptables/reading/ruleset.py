@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from lbctl.model import Family, Severity, decimal
 from lbctl_iptables.reading import corrections, grammar, lines
-from lbctl_iptables.reading.lines import Kind
+from lbctl_iptables.reading.lines import LineKind
+from lbctl_iptables.reading.rule import IptRule, Store
 from lbctl_iptables.reading.sequence import Rules
 from lbctl_iptables.reading.values import family_of
 from lbctl_netfilter.log import shown
@@ -45,60 +46,8 @@ _WITH_RULE = frozenset({"append", "insert", "replace", "delete"})
 _ADDING = frozenset({"append", "insert"})
 
 
-class Store(NamedTuple):
-    """Tables that the kernel keeps apart from others: those of one family and flavour."""
-
-    family: Family
-    #: True for iptables-legacy, in texts with rules of both flavours.
-    legacy: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Rule:
-    """One rule of a chain."""
-
-    line: int
-    #: Verbatim, as the text has it.
-    text: str
-    words: tuple[str, ...]
-    spec: Spec
-    table: str
-    chain: str
-    store: Store
-    #: The tool of a command, such as `iptables-legacy`; None for a line of iptables-restore.
-    program: str | None = None
-
-    @property
-    def family(self) -> Family:
-        """The family of its connections."""
-        return self.store.family
-
-    @property
-    def place(self) -> str:
-        """The chain that it is in, as the engine has it."""
-        return f"{self.table} {self.chain}"
-
-    @property
-    def comment(self) -> str | None:
-        """What a person called it."""
-        return self.spec.comment
-
-    def key(self) -> object:
-        """What two rules have in common of which `-D` with either deletes the other."""
-        spec = self.spec
-        return (
-            tuple(sorted(spec.header.items())),
-            spec.target,
-            spec.goto,
-            spec.inverted,
-            tuple(spec.matches),
-            spec.unprinted,
-            tuple(sorted(spec.values.items())),
-        )
-
-
 @dataclass(slots=True)
-class Chain:
+class IptChain:
     """The rules of a chain; `policy` for one of the kernel's own."""
 
     name: str
@@ -110,11 +59,11 @@ class Chain:
 
 
 @dataclass(slots=True)
-class Table:
+class IptTable:
     """A table of one family."""
 
     name: str
-    chains: dict[str, Chain] = field(default_factory=dict)
+    chains: dict[str, IptChain] = field(default_factory=dict)
     #: True if the text has the kernel's own chains: then nothing else leads into the others.
     whole: bool = False
     #: True if lines without a program's name made it: others may lead into its chains.
@@ -125,11 +74,11 @@ class Table:
 class Ruleset:
     """The tables of a text. `saved` is true for the form of iptables-save."""
 
-    stores: dict[Store, dict[str, Table]] = field(default_factory=dict)
+    stores: dict[Store, dict[str, IptTable]] = field(default_factory=dict)
     saved: bool = False
 
     @property
-    def chains(self) -> Iterable[Chain]:
+    def chains(self) -> Iterable[IptChain]:
         """All chains."""
         return (
             chain
@@ -143,7 +92,7 @@ class Ruleset:
         """How many rules there are."""
         return sum(len(chain.rules) for chain in self.chains)
 
-    def only(self, store: Store, name: str, rules: Mapping[str, Iterable[Rule]]) -> Ruleset:
+    def only(self, store: Store, name: str, rules: Mapping[str, Iterable[IptRule]]) -> Ruleset:
         """Return one of the tables alone, with other rules in some of its chains."""
         table = self.stores[store][name]
         chains = {
@@ -208,23 +157,23 @@ class _Commands:
     def add(self, line: Line) -> None:
         """Take the next line."""
         match line.kind:
-            case Kind.RULE:
+            case LineKind.RULE:
                 self._rule(line)
-            case Kind.PROBLEM:
+            case LineKind.PROBLEM:
                 self._problem(line)
-            case Kind.HEADER:
+            case LineKind.HEADER:
                 self.both |= "both" in line.words
-            case Kind.TABLE:
+            case LineKind.TABLE:
                 self.saved = True
                 self.end()
                 self._open = line
                 if line.words[0] not in BUILTIN:
                     _unparsable(self._log, line, f"there is no table {shown(line.words[0])}")
-            case Kind.COMMIT:
+            case LineKind.COMMIT:
                 if self._open is None:
                     self._partial(line, "COMMIT without a table before it")
                 self._open = None
-            case Kind.DECLARE:
+            case LineKind.DECLARE:
                 self._declare(line)
 
     def _rule(self, line: Line) -> None:
@@ -299,7 +248,7 @@ class _Run:
 
     def __init__(self, log: Log, size: int) -> None:
         self._log = log
-        self.stores: dict[Store, dict[str, Table]] = {}
+        self.stores: dict[Store, dict[str, IptTable]] = {}
         #: Chains and rules that commands for whole tables may go through, and pairs that lists may make.
         self._visits = _MOST_VISITS + _VISITS * size
         self._pairs = _MOST_PAIRS + size // _PAIR
@@ -313,14 +262,14 @@ class _Run:
             return
         table = self.stores[store].get(name) if store in self.stores else None
         if table is None:
-            table = self.stores.setdefault(store, {})[name] = Table(name)
+            table = self.stores.setdefault(store, {})[name] = IptTable(name)
         table.fragment |= spec.command != "declare" and (line.restored or line.program is None)
         if spec.command in _WITH_RULE:
             self._with_rule(line, spec, store, table)
         else:
             self._with_chain(line, spec, table)
 
-    def _with_chain(self, line: Line, spec: Spec, table: Table) -> None:
+    def _with_chain(self, line: Line, spec: Spec, table: IptTable) -> None:
         match spec.command:
             case "declare":
                 self._declare(line, spec, table)
@@ -339,7 +288,7 @@ class _Run:
             case "rename-chain" if spec.words and spec.chain in table.chains:
                 self._rename(line, table.chains[spec.chain], spec.words[0], table)
 
-    def _named(self, line: Line, spec: Spec, table: Table) -> Collection[Chain]:
+    def _named(self, line: Line, spec: Spec, table: IptTable) -> Collection[IptChain]:
         """The chain that a command names, if it is there; all for a command that names none."""
         if spec.chain:
             return [table.chains[spec.chain]] if spec.chain in table.chains else []
@@ -354,24 +303,24 @@ class _Run:
 
     # -- chains
 
-    def _declare(self, line: Line, spec: Spec, table: Table) -> None:
+    def _declare(self, line: Line, spec: Spec, table: IptTable) -> None:
         builtin = spec.chain in BUILTIN[table.name]
         chain = table.chains.get(spec.chain)
         if chain is None or not builtin:
             # Naming a chain empties it.
-            chain = table.chains[spec.chain] = Chain(spec.chain, line=line.number)
+            chain = table.chains[spec.chain] = IptChain(spec.chain, line=line.number)
         if builtin:
             chain.policy = spec.words[0] if spec.words else "-"
             table.whole = True
 
-    def _new_chain(self, line: Line, name: str, table: Table) -> None:
+    def _new_chain(self, line: Line, name: str, table: IptTable) -> None:
         if name not in table.chains or not table.chains[name].declared:
-            table.chains[name] = Chain(name, line=line.number)
+            table.chains[name] = IptChain(name, line=line.number)
         elif not line.restored:
             message = f"chain {shown(name)} is there already"
             self._log.find("duplicate-rules", INFO, line.number, line.text, message)
 
-    def _rename(self, line: Line, chain: Chain, name: str, table: Table) -> None:
+    def _rename(self, line: Line, chain: IptChain, name: str, table: IptTable) -> None:
         count = sum(len(each.rules) for each in table.chains.values())
         if not self._may_visit(len(table.chains) + count, line):
             return
@@ -384,7 +333,7 @@ class _Run:
 
     # -- rules
 
-    def _with_rule(self, line: Line, spec: Spec, store: Store, table: Table) -> None:
+    def _with_rule(self, line: Line, spec: Spec, store: Store, table: IptTable) -> None:
         rules = self._rules(line, spec, store, table.name)
         for rule in rules:
             self._check_chain(table, line, rule)
@@ -418,13 +367,13 @@ class _Run:
         _unparsable(self._log, line, reason)
         return None
 
-    def _rules(self, line: Line, spec: Spec, store: Store, table: str) -> Sequence[Rule]:
+    def _rules(self, line: Line, spec: Spec, store: Store, table: str) -> Sequence[IptRule]:
         """One rule for each pair of the addresses that it lists, as iptables makes them."""
         program = None if line.restored else line.tool
         source, destination = spec.get("source"), spec.get("destination")
         if "," not in source and "," not in destination:
             words = tuple(line.words)
-            return [Rule(line.number, line.text, words, spec, table, spec.chain, store, program)]
+            return [IptRule(line.number, line.text, words, spec, table, spec.chain, store, program)]
         sources, destinations = source.split(","), destination.split(",")
         pairs = len(sources) * len(destinations)
         self._pairs -= pairs
@@ -435,13 +384,13 @@ class _Run:
         headers = [{**spec.header, "source": s, "destination": d} for s in sources for d in destinations]
         words = tuple(line.words)
         return [
-            Rule(
+            IptRule(
                 line.number, line.text, words, replace(spec, header=header), table, spec.chain, store, program
             )
             for header in headers
         ]
 
-    def _check_chain(self, table: Table, line: Line, rule: Rule) -> None:
+    def _check_chain(self, table: IptTable, line: Line, rule: IptRule) -> None:
         """Report a rule for a chain that is not there."""
         name = rule.chain
         if name in table.chains or name in BUILTIN[table.name]:
@@ -473,13 +422,13 @@ class _Run:
         )
 
 
-def _chain(table: Table, line: Line, name: str) -> Chain:
+def _chain(table: IptTable, line: Line, name: str) -> IptChain:
     """The chain that a command names; made if the text does not have it."""
     chain = table.chains.get(name)
     if chain is None:
         builtin = name in BUILTIN[table.name]
         policy = "ACCEPT" if builtin else None
-        chain = table.chains[name] = Chain(name, policy=policy, declared=builtin, line=line.number)
+        chain = table.chains[name] = IptChain(name, policy=policy, declared=builtin, line=line.number)
     return chain
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from lbctl_iptables.reading.ruleset import Rule
+    from lbctl_iptables.reading.rule import IptRule
 
 #: A block that has more is halved.
 _MOST = 2048
@@ -19,12 +19,12 @@ class _Block:
 
     __slots__ = ("counts", "keys", "rules")
 
-    def __init__(self, rules: list[Rule]) -> None:
+    def __init__(self, rules: list[IptRule]) -> None:
         self.rules = rules
         self.keys: list[int] | None = None
         self.counts: dict[int, int] = {}
 
-    def insert(self, at: int, rule: Rule, keys: dict[object, int]) -> None:
+    def insert(self, at: int, rule: IptRule, keys: dict[object, int]) -> None:
         self.rules.insert(at, rule)
         if self.keys is not None:
             key = keys.setdefault(rule.key(), len(keys))
@@ -48,7 +48,7 @@ class Rules:
 
     __slots__ = ("_blocks", "_count", "_keys")
 
-    def __init__(self, rules: Iterable[Rule] = ()) -> None:
+    def __init__(self, rules: Iterable[IptRule] = ()) -> None:
         self.clear()
         for rule in rules:
             self.append(rule)
@@ -63,11 +63,11 @@ class Rules:
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[Rule]:
+    def __iter__(self) -> Iterator[IptRule]:
         for block in self._blocks:
             yield from block.rules
 
-    def insert(self, position: int, rule: Rule) -> None:
+    def insert(self, position: int, rule: IptRule) -> None:
         """Before the rule at a position, or behind all others."""
         number, at = self._find(position)
         block = self._blocks[number]
@@ -78,11 +78,11 @@ class Rules:
             cut = _MOST if at == _MOST else _MOST // 2
             self._blocks[number : number + 1] = [_Block(block.rules[:cut]), _Block(block.rules[cut:])]
 
-    def append(self, rule: Rule) -> None:
+    def append(self, rule: IptRule) -> None:
         """Behind all others."""
         self.insert(self._count, rule)
 
-    def replace(self, position: int, rule: Rule) -> None:
+    def replace(self, position: int, rule: IptRule) -> None:
         """In the place of the rule at a position."""
         self.delete(position)
         self.insert(position, rule)
@@ -91,7 +91,7 @@ class Rules:
         """The rule at a position."""
         self._delete(*self._find(position))
 
-    def delete_like(self, rule: Rule) -> None:
+    def delete_like(self, rule: IptRule) -> None:
         """The first rule that says the same, if there is one."""
         key = self._keys.setdefault(rule.key(), len(self._keys))
         for number, block in enumerate(self._blocks):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lbctl_iptables.reading.grammar import Values
-    from lbctl_iptables.reading.ruleset import Rule as Read
+    from lbctl_iptables.reading.rule import IptRule as Read
     from lbctl_netfilter.ir import Rule
 
 #: Endpoints that the ranges of a text may make in all.

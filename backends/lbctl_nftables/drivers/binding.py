@@ -46,10 +46,10 @@ def why_missing(host: Host, *, prefix: str = sys.prefix, visible: Container[str]
     if python is None:
         version = ".".join(map(str, _OLDEST))
         return f"{seen}, and no Python from {version} on does: driver nft does the same"
-    return f"{seen}: {_remedy(_installer(host, prefix), python)}"
+    return f"{seen}: {_fix(_installer(host, prefix), python)}"
 
 
-def _remedy(installer: Installer, python: str) -> str:
+def _fix(installer: Installer, python: str) -> str:
     venv = f"{python} -m venv --system-site-packages DIR && DIR/bin/pip install lbctl"
     match installer:
         case Installer.PIPX:

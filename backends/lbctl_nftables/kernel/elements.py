@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from lbctl.host import Host
-    from lbctl_nftables.kernel.objects import Set, Table
+    from lbctl_nftables.kernel.objects import KernelTable, Set
 
 #: NFTA_SET_ELEM_LIST_…
 _TABLE, _SET, _ELEMENTS, _MEMBER = 1, 2, 3, 1
@@ -50,7 +50,7 @@ _VERDICTS: Mapping[int, str] = {
 }
 
 
-class Element(NamedTuple):
+class KernelElement(NamedTuple):
     """An element as the kernel holds it; what it lacks is empty. The order is the kernel's of attributes."""
 
     key: bytes
@@ -83,19 +83,19 @@ def verdict(code: bytes, chain: bytes) -> str:
     return f"{word} {netlink.text(chain)}" if chain else word
 
 
-def elements(host: Host, table: Table, declared: Set) -> list[Element]:
+def elements(host: Host, table: KernelTable, declared: Set) -> list[KernelElement]:
     """Return the elements of a set or map, in no order; a set that is no longer there has none."""
     if declared.count == 0 and not declared.is_interval:
         # The kernel finds a set by walking through all of them: with thousands, that takes longest.
         return []
     filters = netlink.name(_TABLE, table.name) + netlink.name(_SET, declared.name)
-    found: list[Element] = []
+    found: list[KernelElement] = []
     for message in netlink.dump(host, netlink.GET_ELEMENTS, netlink.NEW_ELEMENTS, table.family, filters):
         found += _split(netlink.attributes(message.body).get(_ELEMENTS, b""))
     return found
 
 
-def element(host: Host, table: Table, name: str, key: bytes) -> Element | None:
+def element(host: Host, table: KernelTable, name: str, key: bytes) -> KernelElement | None:
     """Return the element of a set or map, none with intervals, that has this key; None if there is none."""
     wanted = netlink.nest(_MEMBER, netlink.nest(_KEY, netlink.attribute(_VALUE, key)))
     filters = netlink.name(_TABLE, table.name) + netlink.name(_SET, name) + netlink.nest(_ELEMENTS, wanted)
@@ -105,7 +105,7 @@ def element(host: Host, table: Table, name: str, key: bytes) -> Element | None:
     return next(_walk(netlink.attributes(found.body).get(_ELEMENTS, b"")), None)
 
 
-def _split(region: bytes) -> Iterable[Element]:
+def _split(region: bytes) -> Iterable[KernelElement]:
     """The elements of one part of an answer."""
     if not region:
         return ()
@@ -115,22 +115,22 @@ def _split(region: bytes) -> Iterable[Element]:
     layout = _LAYOUTS.of(region[: (size + 3) & ~3])
     rows = layout.pattern.findall(region) if layout else []
     if layout and layout.covers(rows, len(region)):
-        return map(Element._make, rows)
+        return map(KernelElement._make, rows)
     return _walk(region)
 
 
-def _walk(region: bytes) -> Iterator[Element]:
+def _walk(region: bytes) -> Iterator[KernelElement]:
     """The elements one by one, attribute by attribute."""
     for _, body in netlink.each(region):
         found: dict[str, bytes] = {}
         more: list[str] = []
         for field, value in _leaves(body, _TREE):
-            if field in Element._fields:
+            if field in KernelElement._fields:
                 found[field] = value
             else:
                 more.append(field)
         found["more"] = " ".join(more).encode()
-        yield Element._make(found.get(field, b"") for field in Element._fields)
+        yield KernelElement._make(found.get(field, b"") for field in KernelElement._fields)
 
 
 def _leaves(body: bytes, tree: Mapping[int, _Node]) -> Iterator[tuple[str, bytes]]:
@@ -162,7 +162,7 @@ def _comment(userdata: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """The pattern of elements of one layout, with a group for each field of `Element`."""
+    """The pattern of elements of one layout, with a group for each field of `KernelElement`."""
 
     pattern: re.Pattern[bytes]
     #: The size of an element without its strings.
@@ -202,7 +202,7 @@ class _Piece(NamedTuple):
 
 
 def _layout(member: bytes) -> _Layout | None:
-    """The layout of an element; None for one with more than the fields of `Element`, or in another order."""
+    """Return the layout of an element; None if it has other fields than `KernelElement`, or another order."""
     pieces = list(_pieces(member, {_MEMBER: _TREE}))
     order = [piece.field for piece in pieces if piece.field is not None]
     if any(piece is _UNKNOWN for piece in pieces) or order != sorted(set(order)):
@@ -213,7 +213,7 @@ def _layout(member: bytes) -> _Layout | None:
             source.append(b"()" * (field - done))
             done = field + 1
         source.append(pattern)
-    source.append(b"()" * (len(Element._fields) - done))
+    source.append(b"()" * (len(KernelElement._fields) - done))
     strings = tuple(field for field in order if field in _STRINGS)
     whole = re.compile(b"".join(source), re.DOTALL)
     found = whole.match(member)
@@ -253,7 +253,7 @@ def _pieces(body: bytes, tree: Mapping[int, _Node]) -> Iterator[_Piece]:
 
 _LAYOUTS = _Layouts()
 _UNKNOWN = _Piece(b"")
-_PLACES = {field: place for place, field in enumerate(Element._fields)}
+_PLACES = {field: place for place, field in enumerate(KernelElement._fields)}
 _STRINGS = {_PLACES["chain"], _PLACES["comment"]}
 _Node: TypeAlias = "str | bytes | Mapping[int, _Node]"
 _COUNTED: _Node = {_NAME: _COUNTER, _BODY: {_BYTES: "octets", _PACKETS: "packets"}}

@@ -109,7 +109,7 @@ _known = lru_cache(maxsize=4096)(_split)
 
 def spell(family: str, expressions: bytes, sets: Sets) -> str:
     """Return the text of a rule of a table of `family`."""
-    rule = _Rule(family, sets)
+    rule = _Registers(family, sets)
     for _, expression in netlink.each(expressions):
         rule.run(*_known(expression))
     return rule.text()
@@ -123,7 +123,7 @@ def counters(expressions: bytes) -> Iterator[tuple[int, int]]:
             yield netlink.number(fields.get(2, b"")), netlink.number(fields.get(1, b""))
 
 
-class _Rule:
+class _Registers:
     """The registers of one rule, and the statements that have been run."""
 
     def __init__(self, family: str, sets: Sets) -> None:
@@ -417,23 +417,23 @@ def _nat_flags(value: bytes) -> str:
     return "".join(f" {word}" for word in words[:1]) + "".join(f",{word}" for word in words[1:])
 
 
-_EXPRESSIONS: Mapping[str, Callable[[_Rule, Mapping[int, bytes]], None]] = {
-    "bitwise": _Rule.bitwise,
-    "byteorder": _Rule.byteorder,
-    "cmp": _Rule.compare,
-    "counter": _Rule.counter,
-    "ct": _Rule.conntrack,
-    "dynset": _Rule.dynset,
-    "fib": _Rule.fib,
-    "hash": _Rule.hash,
-    "immediate": _Rule.immediate,
-    "lookup": _Rule.lookup,
-    "masq": _Rule.masquerade,
-    "meta": _Rule.meta,
-    "nat": _Rule.nat,
-    "numgen": _Rule.numgen,
-    "payload": _Rule.payload,
-    "range": _Rule.range,
-    "redir": _Rule.redirect,
-    "reject": _Rule.reject,
+_EXPRESSIONS: Mapping[str, Callable[[_Registers, Mapping[int, bytes]], None]] = {
+    "bitwise": _Registers.bitwise,
+    "byteorder": _Registers.byteorder,
+    "cmp": _Registers.compare,
+    "counter": _Registers.counter,
+    "ct": _Registers.conntrack,
+    "dynset": _Registers.dynset,
+    "fib": _Registers.fib,
+    "hash": _Registers.hash,
+    "immediate": _Registers.immediate,
+    "lookup": _Registers.lookup,
+    "masq": _Registers.masquerade,
+    "meta": _Registers.meta,
+    "nat": _Registers.nat,
+    "numgen": _Registers.numgen,
+    "payload": _Registers.payload,
+    "range": _Registers.range,
+    "redir": _Registers.redirect,
+    "reject": _Registers.reject,
 }

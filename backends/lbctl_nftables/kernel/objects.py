@@ -65,7 +65,7 @@ _OBJECT_TABLE, _OBJECT_NAME, _OBJECT_TYPE = 1, 2, 3
 _FLOWTABLE_TABLE, _FLOWTABLE_NAME = 1, 2
 
 
-class Table(NamedTuple):
+class KernelTable(NamedTuple):
     """The family and the name of a table."""
 
     family: str
@@ -73,7 +73,7 @@ class Table(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hook:
+class KernelHook:
     """Where the kernel calls a chain. A policy, a hook or a flag without a name has its number."""
 
     kind: str
@@ -85,14 +85,14 @@ class Hook:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chain:
+class KernelChain:
     """A chain; without `hook` only rules and elements lead to it."""
 
     name: str
-    hook: Hook | None
+    hook: KernelHook | None
 
 
-class Rule(NamedTuple):
+class KernelRule(NamedTuple):
     """One rule of a chain: its attribute NFTA_RULE_EXPRESSIONS as it is."""
 
     chain: str
@@ -167,7 +167,7 @@ class Set:
         return datatypes.size_of(self.key_types) == self.key_size and data in {True, self.data_size}
 
 
-def chains(host: Host, table: Table) -> Iterator[Chain]:
+def chains(host: Host, table: KernelTable) -> Iterator[KernelChain]:
     """Yield the chains of a table in the kernel's order."""
     # No kernel up to 6.18 filters chains by their table.
     mine = table.name.encode(errors="surrogateescape") + b"\0"
@@ -177,19 +177,19 @@ def chains(host: Host, table: Table) -> Iterator[Chain]:
             yield _chain(fields)
 
 
-def chain(host: Host, table: Table, name: str) -> Chain | None:
+def chain(host: Host, table: KernelTable, name: str) -> KernelChain | None:
     """Return one chain; None if there is none."""
     filters = netlink.name(_CHAIN_TABLE, table.name) + netlink.name(_CHAIN_NAME, name)
     found = netlink.get(host, netlink.GET_CHAIN, netlink.NEW_CHAIN, table.family, filters)
     return _chain(netlink.attributes(found.body)) if found else None
 
 
-def _chain(fields: Mapping[int, bytes]) -> Chain:
+def _chain(fields: Mapping[int, bytes]) -> KernelChain:
     hook = _hook(fields) if _CHAIN_HOOK in fields else None
-    return Chain(name=netlink.text(fields[_CHAIN_NAME]), hook=hook)
+    return KernelChain(name=netlink.text(fields[_CHAIN_NAME]), hook=hook)
 
 
-def _hook(fields: Mapping[int, bytes]) -> Hook:
+def _hook(fields: Mapping[int, bytes]) -> KernelHook:
     place = netlink.attributes(fields[_CHAIN_HOOK])
     number = netlink.number(place.get(_HOOK_NUMBER, b""))
     devices = netlink.attributes(place.get(_HOOK_DEVICES, b"")) | {0: place.get(_HOOK_DEVICE, b"")}
@@ -197,7 +197,7 @@ def _hook(fields: Mapping[int, bytes]) -> Hook:
     flags = netlink.number(fields.get(_CHAIN_FLAGS, b"")) & ~_BASE
     more += [f"flags {flags:#x}"] if flags else []
     policy = netlink.number(fields.get(_CHAIN_POLICY, b""))
-    return Hook(
+    return KernelHook(
         kind=netlink.text(fields.get(_CHAIN_TYPE, b"")),
         name=_HOOKS[number] if number < len(_HOOKS) else str(number),
         priority=int.from_bytes(place.get(_HOOK_PRIORITY, b""), "big", signed=True),
@@ -206,7 +206,7 @@ def _hook(fields: Mapping[int, bytes]) -> Hook:
     )
 
 
-def rules(host: Host, table: Table, chain: str | None = None) -> Iterator[Rule]:
+def rules(host: Host, table: KernelTable, chain: str | None = None) -> Iterator[KernelRule]:
     """Yield the rules of a table, or of one of its chains, in order."""
     filters = netlink.name(_RULE_TABLE, table.name)
     filters += netlink.name(_RULE_CHAIN, chain) if chain is not None else b""
@@ -216,10 +216,10 @@ def rules(host: Host, table: Table, chain: str | None = None) -> Iterator[Rule]:
         # Old kernels do not filter.
         if netlink.text(fields[_RULE_TABLE]) == table.name and chain in {None, mine}:
             handle = netlink.number(fields[_RULE_HANDLE])
-            yield Rule(mine, handle, fields.get(_RULE_EXPRESSIONS, b""))
+            yield KernelRule(mine, handle, fields.get(_RULE_EXPRESSIONS, b""))
 
 
-def sets(host: Host, table: Table) -> dict[str, Set]:
+def sets(host: Host, table: KernelTable) -> dict[str, Set]:
     """Return the declarations of a table's sets and maps, anonymous ones too, by name."""
     filters = netlink.name(_SET_TABLE, table.name)
     messages = netlink.dump(host, netlink.GET_SET, netlink.NEW_SET, table.family, filters)
@@ -228,7 +228,7 @@ def sets(host: Host, table: Table) -> dict[str, Set]:
     return {each.name: each for each in declared}
 
 
-def declaration(host: Host, table: Table, name: str) -> Set | None:
+def declaration(host: Host, table: KernelTable, name: str) -> Set | None:
     """Return the declaration of one set or map; None if there is none."""
     filters = netlink.name(_SET_TABLE, table.name) + netlink.name(_SET_NAME, name)
     found = netlink.get(host, netlink.GET_SET, netlink.NEW_SET, table.family, filters)
@@ -270,7 +270,7 @@ def _statements(fields: Mapping[int, bytes]) -> Iterator[str]:
             yield netlink.text(found)
 
 
-def others(host: Host, table: Table) -> Iterator[tuple[str, str]]:
+def others(host: Host, table: KernelTable) -> Iterator[tuple[str, str]]:
     """Yield the kind and the name of each object of a table that is no chain, rule, set or map."""
     filters = netlink.name(_OBJECT_TABLE, table.name)
     for message in netlink.dump(host, netlink.GET_OBJECT, netlink.NEW_OBJECT, table.family, filters):

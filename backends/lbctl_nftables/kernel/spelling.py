@@ -12,7 +12,7 @@ from lbctl_nftables.kernel.elements import verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from lbctl_nftables.kernel.elements import Element
+    from lbctl_nftables.kernel.elements import KernelElement
     from lbctl_nftables.kernel.objects import Set
 
 _ADDRESSES = {"ipv4_addr", "ipv6_addr"}
@@ -26,7 +26,7 @@ class Spelled(NamedTuple):
     comment: str
 
 
-def spelled(declared: Set, elements: Iterable[Element]) -> Iterator[Spelled]:
+def spelled(declared: Set, elements: Iterable[KernelElement]) -> Iterator[Spelled]:
     """Yield the texts of elements; intervals in the order of their keys."""
     data = datatypes.speller(declared.data_types, declared.data_size)
     if declared.is_interval:
@@ -38,7 +38,7 @@ def spelled(declared: Set, elements: Iterable[Element]) -> Iterator[Spelled]:
         yield Spelled(spell(element[0]), *_behind(element, data))
 
 
-def _behind(element: Element, data: Callable[[bytes], str]) -> tuple[str, str]:
+def _behind(element: KernelElement, data: Callable[[bytes], str]) -> tuple[str, str]:
     """The text behind an element's key, and its comment."""
     _, end, value, code, chain, _, _, _, timeout, _, comment, more = element
     if comment:
@@ -61,9 +61,9 @@ def _verdict(code: bytes, chain: bytes) -> str:
     return verdict(code, chain)
 
 
-def _intervals(declared: Set, elements: Iterable[Element]) -> Iterator[tuple[str, Element]]:
+def _intervals(declared: Set, elements: Iterable[KernelElement]) -> Iterator[tuple[str, KernelElement]]:
     """The intervals behind elements of which some begin one and others are the first behind it."""
-    begun: Element | None = None
+    begun: KernelElement | None = None
     for element in sorted(elements, key=lambda each: (each.key, not each.ends_interval)):
         if element.key_end:
             # Of a concatenation: one element has both ends.

@@ -10,13 +10,13 @@ from lbctl_netfilter.ir import Draw, PickKind
 from lbctl_nftables.reading import corrections
 from lbctl_nftables.reading.corrections import read_of
 from lbctl_nftables.reading.lower import HOOKS_OF
-from lbctl_nftables.reading.syntax import Match, Nat, Pick, SetMark, Unknown, picks
+from lbctl_nftables.reading.syntax import MarkStatement, Nat, NumberExpression, Relational, Unknown, picks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from lbctl_netfilter import ir
-    from lbctl_nftables.reading.document import Chain, Document, Rule
+    from lbctl_nftables.reading.document import Document, NftChain, NftRule
 
 _DESTINATION = {"dnat", "redirect"}
 #: What becomes of connections by a rule that nft refuses.
@@ -26,15 +26,15 @@ _REFUSED = "the kernel refuses the rule, so that 0 % of connections meet it"
 def of_document(found: Document) -> None:
     """Report what can be seen without following connections."""
     for chain in _chains(found):
-        seen: dict[str, Rule] = {}
-        before: Rule | None = None
+        seen: dict[str, NftRule] = {}
+        before: NftRule | None = None
         for rule in chain.rules:
             nat, marks = None, False
             for statement in rule.statements:
                 if isinstance(statement, Nat):
                     nat = nat or statement
                 else:
-                    marks |= isinstance(statement, SetMark)
+                    marks |= isinstance(statement, MarkStatement)
             if nat is not None and chain.hook:
                 _place_of(found, chain, rule, nat)
             if nat is not None and before is not None:
@@ -58,15 +58,15 @@ def of_others(found: Document) -> None:
                 found.log.cannot(rule.line, rule.text, chain.family, reason)
 
 
-def _chains(found: Document) -> Iterator[Chain]:
+def _chains(found: Document) -> Iterator[NftChain]:
     return (chain for table in found.tables.values() for chain in table.chains.values())
 
 
-def _warn(found: Document, code: str, rule: Rule, message: str, *corrected: str) -> None:
+def _warn(found: Document, code: str, rule: NftRule, message: str, *corrected: str) -> None:
     found.log.find(code, SEVERITIES[code], rule.line, rule.text, message, corrected)
 
 
-def _differs(found: Document, before: Rule, rule: Rule) -> None:
+def _differs(found: Document, before: NftRule, rule: NftRule) -> None:
     """Report the next rung of a ladder if it asks for something else."""
     above, here = _turn(before), _turn(rule)
     if above is None or here is None or above.modulus != here.modulus + 1:
@@ -79,21 +79,23 @@ def _differs(found: Document, before: Rule, rule: Rule) -> None:
         _warn(found, "selectors-differ", rule, message)
 
 
-def _turn(rule: Rule) -> Pick | None:
+def _turn(rule: NftRule) -> NumberExpression | None:
     """Return the turn that a rule of a ladder waits for."""
-    keys = [each.key for each in rule.statements if isinstance(each, Match)]
-    turns = [key for key in keys if isinstance(key, Pick) and key.kind == "inc"]
+    keys = [each.key for each in rule.statements if isinstance(each, Relational)]
+    turns = [key for key in keys if isinstance(key, NumberExpression) and key.kind == "inc"]
     return turns[0] if len(turns) == 1 else None
 
 
-def _asked(rule: Rule) -> list[str]:
+def _asked(rule: NftRule) -> list[str]:
     """Return what a rule asks beside a turn."""
     return [
-        each.text for each in rule.statements if isinstance(each, Match) and not isinstance(each.key, Pick)
+        each.text
+        for each in rule.statements
+        if isinstance(each, Relational) and not isinstance(each.key, NumberExpression)
     ]
 
 
-def _place_of(found: Document, chain: Chain, rule: Rule, nat: Nat) -> None:
+def _place_of(found: Document, chain: NftChain, rule: NftRule, nat: Nat) -> None:
     places = HOOKS_OF[nat.kind in _DESTINATION]
     if chain.kind != "nat":
         message = f"{nat.kind} in a chain of type {chain.kind}, and not nat: {_REFUSED}"
@@ -106,7 +108,10 @@ def _place_of(found: Document, chain: Chain, rule: Rule, nat: Nat) -> None:
 
 
 def of_rules(
-    found: Document, rules: Iterable[ir.Rule], chains: Mapping[str, ir.Chain], is_lost: Callable[[Rule], bool]
+    found: Document,
+    rules: Iterable[ir.Rule],
+    chains: Mapping[str, ir.Chain],
+    is_lost: Callable[[NftRule], bool],
 ) -> None:
     """What turned up while rules were lowered and followed."""
     of_place = {chain.place: chain for chain in _chains(found)}
@@ -126,14 +131,14 @@ def of_rules(
             _remark(found, code, rule, read, lost=is_lost(read))
 
 
-def _never(found: Document, step: Draw, read: Rule) -> None:
+def _never(found: Document, step: Draw, read: NftRule) -> None:
     """A number that is never one of those that are asked for."""
     code = "probability-zero" if step.pick.kind is PickKind.DICE else "packet-out-of-range"
     message = "0 % of connections match: the number is never one of these"
     _warn(found, code, read, message, *corrections.reachable(read))
 
 
-def _remark(found: Document, code: str, rule: ir.Rule, read: Rule, *, lost: bool) -> None:
+def _remark(found: Document, code: str, rule: ir.Rule, read: NftRule, *, lost: bool) -> None:
     what, reason = rule.opaque or ("", "")
     lines: tuple[str, ...] = ()
     match code:

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 from lbctl.model import decimal, schedule
 from lbctl_nftables import layout
-from lbctl_nftables.reading.syntax import Lookup, Match, Nat, Pick, SetMark, Verdict
+from lbctl_nftables.reading.syntax import Lookup, MarkStatement, Nat, NumberExpression, Relational, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lbctl.model import ReadService
+    from lbctl.model import AnalysedService
     from lbctl_netfilter import ir
     from lbctl_netfilter.conditions import Selector
-    from lbctl_nftables.reading.document import Chain, Document, Rule
+    from lbctl_nftables.reading.document import Document, NftChain, NftRule
 
 #: Slots of a map, and rules, that are spelled for one finding: a longer list helps no reader.
 MOST = 64
@@ -34,12 +34,12 @@ _PRIORITIES = {"prerouting": -100, "output": -100, "postrouting": 100, "input": 
 Lines = tuple[str, ...]
 
 
-def kind_of(service: ReadService) -> str | None:
+def kind_of(service: AnalysedService) -> str | None:
     """How a service picks, where it picks in one way."""
     return _KINDS.get(service.mode)
 
 
-def one_rule(service: ReadService, kind: str | None, *, equal: bool = False) -> Lines:
+def one_rule(service: AnalysedService, kind: str | None, *, equal: bool = False) -> Lines:
     """One rule that gives each endpoint its part of what all of them get, or the same part.
 
     Nothing where the service has conditions, or endpoints, that have no words here.
@@ -66,7 +66,7 @@ def one_rule(service: ReadService, kind: str | None, *, equal: bool = False) -> 
     return (" ".join([*head, statement]) + target if head else statement + target,)
 
 
-def _head(service: ReadService) -> list[str] | None:
+def _head(service: AnalysedService) -> list[str] | None:
     """The conditions of a service; None where one has no words here."""
     if service.action not in {"dnat", "redirect", "snat"} or "," in service.proto:
         return None
@@ -121,13 +121,13 @@ def _data(to: str, action: str) -> str | None:
     return to if _PLAIN.fullmatch(to) and not to.startswith(":") else None
 
 
-def own(rules: Iterable[Rule]) -> Lines:
+def own(rules: Iterable[NftRule]) -> Lines:
     """Rules as they are; none where there are too many."""
     found = tuple(rule.text for rule in rules)
     return found if len(found) <= MOST else ()
 
 
-def ladder(rules: Sequence[Rule]) -> Lines:
+def ladder(rules: Sequence[NftRule]) -> Lines:
     """Rules that take equal parts, each of what those before it left, and the last one all of it."""
     made = []
     for number, rule in enumerate(rules):
@@ -139,38 +139,40 @@ def ladder(rules: Sequence[Rule]) -> Lines:
     return tuple(made)
 
 
-def conditions(rule: Rule) -> tuple[object, ...]:
+def conditions(rule: NftRule) -> tuple[object, ...]:
     """What a rule asks, whatever it then does."""
     return tuple(
-        replace(s, text="") if isinstance(s, Match) else s for s in rule.statements if not isinstance(s, Nat)
+        replace(s, text="") if isinstance(s, Relational) else s
+        for s in rule.statements
+        if not isinstance(s, Nat)
     )
 
 
-def behind(rule: Rule) -> Lines:
+def behind(rule: NftRule) -> Lines:
     """The rule with its counters behind all other conditions."""
-    matches = [s for s in rule.statements if isinstance(s, Match)]
+    matches = [s for s in rule.statements if isinstance(s, Relational)]
     if not all(each.text in rule.text for each in matches):
         return ()
-    picks = [each.text for each in matches if isinstance(each.key, Pick)]
-    others = [each.text for each in matches if not isinstance(each.key, Pick)]
+    picks = [each.text for each in matches if isinstance(each.key, NumberExpression)]
+    others = [each.text for each in matches if not isinstance(each.key, NumberExpression)]
     rest = rule.text
     for each in matches:
         rest = rest.replace(each.text, "", 1)
     return (" ".join([*others, *picks, *rest.split()]),)
 
 
-def larger(rule: Rule) -> Lines:
+def larger(rule: NftRule) -> Lines:
     """With a number that reaches all keys of its map."""
     for statement in rule.statements:
         operands: list[object] = []
         if isinstance(statement, Nat):
             operands = [statement.address, statement.port]
-        elif isinstance(statement, SetMark):
+        elif isinstance(statement, MarkStatement):
             operands = [statement.value]
         for operand in operands:
             if (
                 isinstance(operand, Lookup)
-                and isinstance(operand.key, Pick)
+                and isinstance(operand.key, NumberExpression)
                 and isinstance(operand.members, tuple)
             ):
                 keys = [part for element in operand.members for part in element.key[0].split("-")]
@@ -181,15 +183,15 @@ def larger(rule: Rule) -> Lines:
     return ()
 
 
-def reachable(rule: Rule) -> Lines:
+def reachable(rule: NftRule) -> Lines:
     """With a number that is one of those that can be picked."""
     for statement in rule.statements:
-        if not isinstance(statement, Match) or statement.text not in rule.text:
+        if not isinstance(statement, Relational) or statement.text not in rule.text:
             continue
         found = re.search(r"([0-9]{1,10})\s*\Z", statement.text)
         if found is None:
             continue
-        modulus = statement.key.modulus if isinstance(statement.key, Pick) else 0
+        modulus = statement.key.modulus if isinstance(statement.key, NumberExpression) else 0
         value = (
             1 if statement.op == "<" and int(found[1]) == 0 else int(found[1]) % modulus if modulus else None
         )
@@ -198,7 +200,7 @@ def reachable(rule: Rule) -> Lines:
     return ()
 
 
-def random_port(rule: Rule) -> Lines:
+def random_port(rule: NftRule) -> Lines:
     """With any port of a range, and not the first free one."""
     return _once(r":\s*\d+\s*-\s*\d+", r"\g<0> random", rule.text)
 
@@ -208,13 +210,13 @@ def _once(pattern: str, by: str, text: str) -> Lines:
     return (made,) if count == 1 else ()
 
 
-def unmarked(before: Sequence[Rule], rule: Rule) -> Lines:
+def unmarked(before: Sequence[NftRule], rule: NftRule) -> Lines:
     """A rule behind others that mark, for what none of them has marked."""
-    where = next((s.where for s in rule.statements if isinstance(s, SetMark)), "meta")
+    where = next((s.where for s in rule.statements if isinstance(s, MarkStatement)), "meta")
     return (*own(before), f"{where} mark 0 {rule.text}")
 
 
-def in_turn(rule: Rule, texts: Sequence[str]) -> Lines:
+def in_turn(rule: NftRule, texts: Sequence[str]) -> Lines:
     """With one address of a range after the other, instead of a hash of addresses."""
     if len(texts) > MOST:
         return ()
@@ -223,13 +225,15 @@ def in_turn(rule: Rule, texts: Sequence[str]) -> Lines:
     return _once(r"\bto\s+[0-9A-Fa-f.:]+\s*-\s*[0-9A-Fa-f.:]+(?=\s|$)", f"to {picked}", rule.text)
 
 
-def remembered(rules: Sequence[Rule]) -> Lines:
+def remembered(rules: Sequence[NftRule]) -> Lines:
     """Rules that mark new connections alone, between those that fetch a connection's mark and keep it."""
     new = [f"ct state new {text}" for text in own(rules)]
     return ("meta mark set ct mark", *new, "ct mark set meta mark") if new else ()
 
 
-def chained(chain: Chain, hook: str, rules: Sequence[Rule], *, local: bool = False, empty: str = "") -> Lines:
+def chained(
+    chain: NftChain, hook: str, rules: Sequence[NftRule], *, local: bool = False, empty: str = ""
+) -> Lines:
     """Rules in a chain of NAT at a hook, with a chain that they lead to where it is nowhere else.
 
     `local` leaves what goes to other hosts alone. Nothing where the rules lead to more than that.
@@ -250,8 +254,8 @@ def chained(chain: Chain, hook: str, rules: Sequence[Rule], *, local: bool = Fal
     )
 
 
-class Corrections:
-    """See `lbctl_netfilter.corrections.Corrections`."""
+class NftCorrections:
+    """See `lbctl_netfilter.corrections.NftCorrections`."""
 
     def __init__(self, found: Document) -> None:
         self._chains = {
@@ -262,13 +266,13 @@ class Corrections:
         """The rules as they are."""
         return own(map(read_of, rules))
 
-    def equal(self, rules: Sequence[ir.Rule], service: ReadService | None, *, by_chance: bool) -> Lines:
+    def equal(self, rules: Sequence[ir.Rule], service: AnalysedService | None, *, by_chance: bool) -> Lines:
         """One rule that gives each endpoint the same part; without a service, the rules as a ladder."""
         if service is None:
             return ladder([read_of(rule) for rule in rules])
         return one_rule(service, "random" if by_chance else "inc", equal=True)
 
-    def caught(self, rules: Sequence[ir.Rule], service: ReadService, *, by_chance: bool) -> Lines:
+    def caught(self, rules: Sequence[ir.Rule], service: AnalysedService, *, by_chance: bool) -> Lines:
         """One rule that gives each endpoint its part of what all of them get."""
         del rules, by_chance
         return one_rule(service, kind_of(service))
@@ -287,7 +291,7 @@ class Corrections:
         rules: Sequence[ir.Rule],
         listeners: Sequence[Selector],
         hook: str,
-        services: Sequence[ReadService],
+        services: Sequence[AnalysedService],
     ) -> Lines:
         """One rule for each of the services that share one."""
         del rules, listeners, hook
@@ -309,6 +313,6 @@ class Corrections:
         return chained(chain, "output", read, local=True) if chain is not None else ()
 
 
-def read_of(rule: ir.Rule) -> Rule:
+def read_of(rule: ir.Rule) -> NftRule:
     """The rule of the text that a rule of the engine comes from."""
     return rule.origin  # type: ignore[return-value]

@@ -15,7 +15,7 @@ from lbctl_netfilter.log import Log
 from lbctl_nftables.reading import script
 from lbctl_nftables.reading.grammar import Grammar, seconds, unquoted
 from lbctl_nftables.reading.syntax import UnsupportedSyntax
-from lbctl_nftables.reading.words import Source
+from lbctl_nftables.reading.words import WordSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +41,7 @@ _EXPANDED = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rule:
+class NftRule:
     """One rule, where it stands, and what it says."""
 
     statements: tuple[syntax.Statement, ...]
@@ -53,14 +53,14 @@ class Rule:
 
 
 @dataclass(slots=True)
-class Chain:
+class NftChain:
     """`hook` is empty for a chain that only others call. `declared` is False if only rules name it."""
 
     family: str
     table: str
     name: str
     line: int
-    rules: list[Rule] = field(default_factory=list)
+    rules: list[NftRule] = field(default_factory=list)
     kind: str = ""
     hook: str = ""
     priority: int = 0
@@ -84,21 +84,21 @@ class Members:
 
 
 @dataclass(slots=True)
-class Table:
+class NftTable:
     """What one table holds, by name."""
 
     family: str
     name: str
-    chains: dict[str, Chain] = field(default_factory=dict)
+    chains: dict[str, NftChain] = field(default_factory=dict)
     members: dict[str, Members] = field(default_factory=dict)
     #: True if the kernel calls none of its chains.
     dormant: bool = False
 
-    def chain(self, name: str, line: int) -> Chain:
+    def chain(self, name: str, line: int) -> NftChain:
         """Return the chain of this name, made if it is new."""
         made = self.chains.get(name)
         if made is None:
-            made = self.chains[name] = Chain(self.family, self.name, name, line)
+            made = self.chains[name] = NftChain(self.family, self.name, name, line)
         return made
 
     def set_or_map(self, name: str) -> Members:
@@ -110,25 +110,25 @@ class Table:
 class Document:
     """What a text says, and what it should not."""
 
-    tables: dict[tuple[str, str], Table] = field(default_factory=dict)
+    tables: dict[tuple[str, str], NftTable] = field(default_factory=dict)
     log: Log = field(default_factory=Log)
     grammar: Grammar = field(default_factory=Grammar)
 
-    def table(self, family: str, name: str) -> Table:
+    def table(self, family: str, name: str) -> NftTable:
         """Return the table of this name, made if it is new."""
-        return self.tables.setdefault((family, name), Table(family, name))
+        return self.tables.setdefault((family, name), NftTable(family, name))
 
-    def rule(self, chain: Chain, words: Sequence[str], line: int, text: str) -> Rule:
+    def rule(self, chain: NftChain, words: Sequence[str], line: int, text: str) -> NftRule:
         """Return a rule of a chain, by its words."""
         statements, comment = self.grammar.rule(words)
-        return Rule(statements, line, text, chain.place, comment)
+        return NftRule(statements, line, text, chain.place, comment)
 
 
 def read_text(source: str) -> Document:
     """Return the document of a text."""
     document = Document()
     is_script = script.is_script(source)
-    text = Source(script.nft_text(source, document.log) if is_script else source)
+    text = WordSource(script.nft_text(source, document.log) if is_script else source)
     _Text(text, document, is_script=is_script).read()
     return document
 
@@ -136,7 +136,7 @@ def read_text(source: str) -> Document:
 class _Text:
     """Reads the statements of a text, a block within a block."""
 
-    def __init__(self, source: Source, document: Document, *, is_script: bool) -> None:
+    def __init__(self, source: WordSource, document: Document, *, is_script: bool) -> None:
         self._source = source
         self._document = document
         self._log = document.log
@@ -151,7 +151,9 @@ class _Text:
         for line, text in self._source.unbalanced:
             self._refuse(line, text, "a brace without its other one")
 
-    def _try(self, read: Callable[..., None], statement: Statement, *inside: Table | Chain | Members) -> None:
+    def _try(
+        self, read: Callable[..., None], statement: Statement, *inside: NftTable | NftChain | Members
+    ) -> None:
         """Read a statement that stands inside of something, or note why that cannot be done."""
         try:
             read(statement, *inside)
@@ -257,7 +259,7 @@ class _Text:
             return iter(())
         return self._source.statements(*block.block, is_block=_is_block if blocks else None)
 
-    def _in_table(self, statement: Statement, table: Table) -> None:
+    def _in_table(self, statement: Statement, table: NftTable) -> None:
         head, *rest = statement.words
         if head == "chain":
             self._chain(table, rest, statement)
@@ -270,13 +272,13 @@ class _Text:
         elif head not in _BLOCKS and head != "comment":
             self._unparsable(statement, f"{head[:40]!r} is nothing that a table holds")
 
-    def _chain(self, table: Table, words: list[str], statement: Statement) -> None:
+    def _chain(self, table: NftTable, words: list[str], statement: Statement) -> None:
         chain = table.chain(_name(words), statement.line)
         chain.declared = True
         for each in self._inside(words[1:], statement):
             self._try(self._in_chain, each, chain)
 
-    def _in_chain(self, statement: Statement, chain: Chain) -> None:
+    def _in_chain(self, statement: Statement, chain: NftChain) -> None:
         if statement.words[0] in _ANYWHERE:
             self._top(statement)
             return
@@ -284,7 +286,7 @@ class _Text:
         if words and not _declare(chain, words):
             chain.rules.append(self._document.rule(chain, words, statement.line, statement.text))
 
-    def _set(self, table: Table, words: list[str], statement: Statement) -> None:
+    def _set(self, table: NftTable, words: list[str], statement: Statement) -> None:
         members = table.set_or_map(_name(words))
         for each in self._inside(words[1:], statement):
             self._try(self._in_set, each, members)
@@ -315,7 +317,9 @@ class _Text:
         text = _COMMAND.sub("", statement.text, count=1)
         chain.rules.insert(at, self._document.rule(chain, found, statement.line, text))
 
-    def _take_out(self, verb: str, words: list[str], statement: Statement) -> None:
+    def _take_out(  # noqa: C901 (a case for each kind of object)
+        self, verb: str, words: list[str], statement: Statement
+    ) -> None:
         kind = words[0] if words else ""
         tables = self._document.tables
         if kind == "ruleset":
@@ -377,7 +381,7 @@ def _name(words: Sequence[str]) -> str:
     return unquoted(word)
 
 
-def _declare(chain: Chain, words: Sequence[str]) -> bool:
+def _declare(chain: NftChain, words: Sequence[str]) -> bool:
     """Take `type … hook … priority …`, `policy …`, `comment …` or a device; return False for a rule."""
     match words:
         case ["type", kind, "hook", hook, *rest] if "priority" in rest:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lbctl.errors import ApplyFailed
 from lbctl_nftables import drivers, layout, listing
 from lbctl_nftables.kernel import netlink
-from lbctl_nftables.kernel.objects import Table
+from lbctl_nftables.kernel.objects import KernelTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,14 +45,14 @@ def listed(
         if family not in _FAMILIES or but(family, name):
             continue
         if layout.owner_of(family, name) is not None:
-            text: str | None = listing.text_of(host, Table(family, name), handles=handles)
+            text: str | None = listing.text_of(host, KernelTable(family, name), handles=handles)
         else:
-            text = _foreign(host, driver, Table(family, name), handles=handles)
+            text = _foreign(host, driver, KernelTable(family, name), handles=handles)
         if text is not None:
             yield Listed(family, name, text)
 
 
-def _foreign(host: Host, driver: str, table: Table, *, handles: bool) -> str | None:
+def _foreign(host: Host, driver: str, table: KernelTable, *, handles: bool) -> str | None:
     """The text of a foreign table; None for one of iptables-nft."""
     instead = f"list table {table.family} {table.name}"
     try:

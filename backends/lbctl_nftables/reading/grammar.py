@@ -20,12 +20,12 @@ from lbctl_nftables.reading.syntax import (
     Field,
     Limit,
     Lookup,
+    MarkStatement,
     Masked,
-    Match,
     Nat,
-    Pick,
+    NumberExpression,
     Ref,
-    SetMark,
+    Relational,
     Unknown,
     UnsupportedSyntax,
     Update,
@@ -211,7 +211,7 @@ class Grammar:
         self._words: tuple[str, ...] = ("",)
         self._at = 0
         self._next = ""
-        self._seen: dict[Sequence[str], Match] = {}
+        self._seen: dict[Sequence[str], Relational] = {}
         self._idents = count(1)
 
     def rule(self, words: Sequence[str]) -> tuple[tuple[Statement, ...], str]:
@@ -391,13 +391,13 @@ class Grammar:
                 return known
         made = self._match()
         length = self._at - begin
-        if isinstance(made, Match) and isinstance(made.key, Field) and length in _LENGTHS:
+        if isinstance(made, Relational) and isinstance(made.key, Field) and length in _LENGTHS:
             if len(self._seen) >= _MOST_SEEN:
                 self._seen.clear()
             self._seen[self._words[begin : self._at]] = made
         return made
 
-    def _match(self) -> Statement | None:
+    def _match(self) -> Statement | None:  # noqa: C901, PLR0912 (the forms of a match)
         begin = self._at
         source = self._source()
         if isinstance(source, Field) and self._taken("set"):
@@ -430,9 +430,9 @@ class Grammar:
                 source, op, members = _bits_of(source, members), "!=", _NO_BITS
         if self._next in _OPERATOR or self._next in {"/", "map", ":"}:
             raise UnsupportedSyntax(self._next)
-        return Match(source, op, members, self._text(begin))
+        return Relational(source, op, members, self._text(begin))
 
-    def _assignment(self, field: Field) -> SetMark | None:
+    def _assignment(self, field: Field) -> MarkStatement | None:
         begin = self._at
         value: Operand | Computed | None
         try:
@@ -449,7 +449,7 @@ class Grammar:
             # Computed in another way from what the packet or connection has.
             self._skip_to(*_AHEAD)
         if field.name in _MARKS:
-            return SetMark("ct" if field.name == "ct mark" else "meta", value if is_whole else None)
+            return MarkStatement("ct" if field.name == "ct mark" else "meta", value if is_whole else None)
         # Another part of the packet is written. A choice would balance packets, which no connection tracking
         # follows; all else has no meaning here.
         if not _PICKING.isdisjoint(self._words[begin : self._at]):
@@ -492,7 +492,7 @@ class Grammar:
             return self._key()
         if self._taken("map"):
             return Lookup(source, self._members())
-        if isinstance(source, Pick):
+        if isinstance(source, NumberExpression):
             return source
         raise UnsupportedSyntax(self._next)
 
@@ -533,7 +533,7 @@ class Grammar:
         self._expect(")")
         return "".join(self._words[begin : self._at])
 
-    def _pick(self) -> Pick:
+    def _pick(self) -> NumberExpression:
         kind, of, seed, offset = self._take(), "", None, 0
         if kind == "numgen":
             kind = self._expect("inc", "random")
@@ -550,7 +550,7 @@ class Grammar:
                 seed = number(self._take())
             else:
                 offset = number(self._take())
-        return Pick(kind, modulus, offset, of, seed, next(self._idents))
+        return NumberExpression(kind, modulus, offset, of, seed, next(self._idents))
 
     def _field(self) -> Field:
         word, key = self._next, self._ahead()

@@ -26,9 +26,9 @@ from lbctl_nftables.reading.syntax import (
     Element,
     Field,
     Masked,
-    Match,
-    Pick,
+    NumberExpression,
     Ref,
+    Relational,
     UnsupportedSyntax,
     Update,
     Vmap,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from lbctl.model import Family
     from lbctl_netfilter.conditions import Condition, Span, Spans, Values
-    from lbctl_nftables.reading.document import Table
+    from lbctl_nftables.reading.document import NftTable
     from lbctl_nftables.reading.syntax import Key, Members, Source
 
 #: What an element of a look-up asks, and the element.
@@ -63,7 +63,7 @@ class Asked(NamedTuple):
 class Lookups:
     """The sets and maps of a table, and those that its rules have in place."""
 
-    def __init__(self, table: Table, family: Family) -> None:
+    def __init__(self, table: NftTable, family: Family) -> None:
         self._members = table.members
         self._family = family
         self._learned, self.links = _learned(table)
@@ -105,7 +105,7 @@ class Lookups:
 
     def _asked(self, source: Source) -> Asked | None:
         match source:
-            case Pick():
+            case NumberExpression():
                 raise UnsupportedSyntax(source.kind)
             case Concat():
                 parts = source.parts
@@ -183,7 +183,7 @@ class Lookups:
             for other in entries
         )
 
-    def numbered(self, pick: Pick, members: Members) -> tuple[list[Numbered], bool]:
+    def numbered(self, pick: NumberExpression, members: Members) -> tuple[list[Numbered], bool]:
         """Return what a map has for the numbers that can be picked, and True if it has some for no number.
 
         Other rules may use the rest of a named map, so that only a map in place has too many.
@@ -208,7 +208,7 @@ class Lookups:
             found += [(low, high, element) for low, high in left]
         return found, len(inside) + len(others) < len(members)
 
-    def _of_page(self, pick: Pick, members: Ref) -> Iterator[Numbered]:
+    def _of_page(self, pick: NumberExpression, members: Ref) -> Iterator[Numbered]:
         page = self._page(members)
         if pick.modulus <= len(page):
             for value in range(pick.modulus):
@@ -284,7 +284,7 @@ def _numbers(key: Key, modulus: int, offset: int = 0) -> Span:
     return low - offset, high - offset
 
 
-def _learned(table: Table) -> tuple[dict[str, tuple[int | None, str]], frozenset[str]]:
+def _learned(table: NftTable) -> tuple[dict[str, tuple[int | None, str]], frozenset[str]]:
     """Return the sets and maps that packets fill, and those of links among them.
 
     Each of the former with how long an entry stays, and its key.
@@ -299,7 +299,7 @@ def _learned(table: Table) -> tuple[dict[str, tuple[int | None, str]], frozenset
                 stays = update.timeout or (declared.timeout if declared else None)
                 before = found.get(update.name, (None, ""))
                 found[update.name] = stays or before[0], update.key
-                asked = any(isinstance(each, (Match, Vmap)) for each in rule.statements[:place])
+                asked = any(isinstance(each, (Relational, Vmap)) for each in rule.statements[:place])
                 if update.key == "iif . iif" and not asked:
                     links.add(update.name)
     for name, members in table.members.items():

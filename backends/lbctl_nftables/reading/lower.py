@@ -17,9 +17,9 @@ from lbctl_netfilter.ir import (
     Chain,
     Draw,
     DrawMark,
+    FamilyProgram,
     Memory,
     Opaque,
-    Program,
     SetMark,
     Switch,
     Target,
@@ -38,10 +38,10 @@ from lbctl_nftables.reading.syntax import (
     Limit,
     Lookup,
     Masked,
-    Match,
     Nat,
-    Pick,
+    NumberExpression,
     Ref,
+    Relational,
     Unknown,
     UnsupportedSyntax,
     Update,
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from lbctl_netfilter.conditions import Condition, Span, Spans
     from lbctl_netfilter.ir import Rule
     from lbctl_nftables.reading import document
-    from lbctl_nftables.reading.document import Document, Table
+    from lbctl_nftables.reading.document import Document, NftTable
     from lbctl_nftables.reading.syntax import Members, Source, Statement
 
 #: The family of tables of both.
@@ -99,7 +99,7 @@ _DECIDING = frozenset(
 )
 
 
-def program(found: Document, family: Family, rules: int) -> Program:
+def program(found: Document, family: Family, rules: int) -> FamilyProgram:
     """Return what the tables of a document do for one family. `rules` is how many the document has."""
     chains: dict[str, Chain] = {}
     bases: list[Base] = []
@@ -113,10 +113,10 @@ def program(found: Document, family: Family, rules: int) -> Program:
             if chain.hook and not table.dormant:
                 bases.append(Base(chain.hook, chain.priority, chain.kind, chain.place, table.name))
                 whole |= chain.hook == "postrouting" and chain.kind == "nat" and chain.declared
-    return Program(family, bases, chains, whole=whole, rules=rules)
+    return FamilyProgram(family, bases, chains, whole=whole, rules=rules)
 
 
-def misplaced(made: Program) -> list[tuple[Rule, Opaque]]:
+def misplaced(made: FamilyProgram) -> list[tuple[Rule, Opaque]]:
     """Return the translations that the kernel does not take where they are; they do nothing from here on."""
     found: list[tuple[Rule, Opaque]] = []
     for base in made.bases:
@@ -149,7 +149,7 @@ class _Lowering:
     returns the drafts of what goes on behind it.
     """
 
-    def __init__(self, table: Table, family: Family) -> None:
+    def __init__(self, table: NftTable, family: Family) -> None:
         self._table = table
         self._family = family
         self._lookups = Lookups(table, family)
@@ -157,12 +157,12 @@ class _Lowering:
         both = table.family == _BOTH
         self._translations = Translations(self._lookups, family, both=both, make=self._make)
         #: The rule that is lowered, and the rules of the engine so far.
-        self._rule: document.Rule
+        self._rule: document.NftRule
         self._made: list[Rule] = []
         #: What conditions ask, by their text.
         self._known: dict[str, tuple[Condition, ...]] = {}
 
-    def chain(self, chain: document.Chain) -> Chain:
+    def chain(self, chain: document.NftChain) -> Chain:
         """Return a chain as the engine has it."""
         self._made = []
         for rule in chain.rules:
@@ -179,7 +179,7 @@ class _Lowering:
             own=self._own,
         )
 
-    def _lower_rule(self, rule: document.Rule) -> None:
+    def _lower_rule(self, rule: document.NftRule) -> None:
         drafts: Sequence[Draft] = (Draft(self._family),)
         for statement in rule.statements:
             if len(drafts) == 1:
@@ -200,7 +200,7 @@ class _Lowering:
     def _statement(self, draft: Draft, statement: Statement) -> Sequence[Draft]:
         try:
             match statement:
-                case Match():
+                case Relational():
                     return self._match(draft, statement)
                 case Nat():
                     self._translations.lower(draft, statement)
@@ -208,7 +208,7 @@ class _Lowering:
                     self._verdict(draft, statement)
                 case Vmap():
                     self._vmap(draft, statement)
-                case syntax.SetMark():
+                case syntax.MarkStatement():
                     return self._mark(draft, statement)
                 case Update():
                     return self._update(draft, statement)
@@ -270,7 +270,9 @@ class _Lowering:
 
     # -- conditions
 
-    def _match(self, draft: Draft, match: Match) -> Sequence[Draft]:
+    def _match(  # noqa: PLR0912 (the order of the cases is what they mean)
+        self, draft: Draft, match: Relational
+    ) -> Sequence[Draft]:
         known = self._known.get(match.text)
         if known is not None:
             ask(draft, known)
@@ -310,7 +312,7 @@ class _Lowering:
         return (draft,)
 
     def _values(
-        self, draft: Draft, match: Match, implied: tuple[Condition, ...], field: str
+        self, draft: Draft, match: Relational, implied: tuple[Condition, ...], field: str
     ) -> Sequence[Draft]:
         """Ask for some values of one field."""
         texts, inverted = self._texts(match), match.op == "!="
@@ -331,14 +333,14 @@ class _Lowering:
                 self._known[match.text] = (*implied, found)
         return (draft,)
 
-    def _flags(self, match: Match) -> list[int]:
+    def _flags(self, match: Relational) -> list[int]:
         """Return the values that some flags of TCP are compared with."""
         values = [symbols.mask(FLAGS.name, text) for text in self._texts(match)]
         if match.op not in {"==", "!="} or None in values:
             raise UnsupportedSyntax(match.text)
         return [value for value in values if value is not None]
 
-    def _texts(self, match: Match) -> list[str]:
+    def _texts(self, match: Relational) -> list[str]:
         return [only(element.key) for element in self._lookups.members(match.members)]
 
     # -- verdicts
@@ -359,7 +361,7 @@ class _Lowering:
         return f"{self._table.family} {self._table.name} {name}"
 
     def _vmap(self, draft: Draft, vmap: Vmap) -> None:
-        if isinstance(vmap.key, Pick):
+        if isinstance(vmap.key, NumberExpression):
             numbered, has_more = self._lookups.numbered(vmap.key, vmap.members)
             draft.remarks += ("packet-out-of-range",) if has_more else ()
             targets: dict[Target, list[Span]] = {}
@@ -385,20 +387,20 @@ class _Lowering:
 
     # -- marks
 
-    def _mark(self, draft: Draft, statement: syntax.SetMark) -> Sequence[Draft]:
+    def _mark(self, draft: Draft, statement: syntax.MarkStatement) -> Sequence[Draft]:
         connection = statement.where == "ct"
         match statement.value:
             case Computed(of=of, mask=mask, flip=flip):
                 packet, kept = (mask, 0) if of == "meta" else (0, mask)
                 draft.step(SetMark(Marking(connection, packet, kept, flip)))
-            case Pick() as pick if pick.modulus > WIDEST:
+            case NumberExpression() as pick if pick.modulus > WIDEST:
                 draft.cannot("mark", f"{pick.modulus} marks")
-            case Pick() as pick:
+            case NumberExpression() as pick:
                 marks = range(pick.offset, pick.offset + pick.modulus)
                 markings = (Marking.constant(mark, connection=connection) for mark in marks)
                 cases = tuple((((n, n),), marking) for n, marking in enumerate(markings))
                 draft.step(DrawMark(pick_of(pick), cases))
-            case Lookup(key=Pick() as pick, members=members):
+            case Lookup(key=NumberExpression() as pick, members=members):
                 draft.step(DrawMark(pick_of(pick), self._mark_cases(draft, pick, members, connection)))
             case Lookup(key=key, members=members):
                 return self._mark_looked_up(draft, key, members, connection)
@@ -409,7 +411,7 @@ class _Lowering:
         return (draft,)
 
     def _mark_cases(
-        self, draft: Draft, pick: Pick, members: Members, connection: bool
+        self, draft: Draft, pick: NumberExpression, members: Members, connection: bool
     ) -> tuple[tuple[Spans, Marking], ...]:
         numbered, has_more = self._lookups.numbered(pick, members)
         draft.remarks += ("packet-out-of-range",) if has_more else ()
@@ -466,7 +468,7 @@ def _prefix(field: str, texts: list[str]) -> tuple[str, list[str]]:
     return f"{field.partition('/')[0]}/{mask:#x}", [value]
 
 
-def _is_empty(chain: document.Chain) -> bool:
+def _is_empty(chain: document.NftChain) -> bool:
     """Return True for a chain in which no rule leads on."""
     return not any(
         isinstance(s, (Nat, Vmap, Unknown)) or (isinstance(s, Verdict) and s.target)

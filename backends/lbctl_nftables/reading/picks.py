@@ -22,7 +22,7 @@ _SOURCES = frozenset({"ip saddr", "ip6 saddr"})
 _RANDOM = "meta random"
 
 
-def pick_of(pick: syntax.Pick) -> Pick:
+def pick_of(pick: syntax.NumberExpression) -> Pick:
     """Return a pick as the engine has it."""
     kind = _KINDS[pick.kind]
     if kind is not PickKind.HASH:
@@ -44,7 +44,7 @@ def condition_pick(key: Source) -> tuple[Pick, int] | None:
     mask has gaps.
     """
     match key:
-        case syntax.Pick():
+        case syntax.NumberExpression():
             return pick_of(key), key.offset
         case Field(name=name) if name == _RANDOM:
             return Pick(PickKind.DICE, 1 << 32), 0

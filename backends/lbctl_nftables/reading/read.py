@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from lbctl.model import Family, Finding, Reading, Severity
-from lbctl_netfilter.analyse import Analysis
+from lbctl.model import Analysis, Family, Finding, Severity
+from lbctl_netfilter.analyse import Analyser
 from lbctl_netfilter.budget import uncollected
 from lbctl_nftables.reading import checks
-from lbctl_nftables.reading.corrections import Corrections
+from lbctl_nftables.reading.corrections import NftCorrections
 from lbctl_nftables.reading.document import read_text
 from lbctl_nftables.reading.listed import read_json
 from lbctl_nftables.reading.lower import misplaced, program
@@ -41,7 +41,7 @@ def recognizes(text: str) -> bool:
     return bool(_JSON.match(text) or _LOOKS.search(text) or is_script(text))
 
 
-def read(text: str, *, family: Family | None = None) -> Reading:
+def read(text: str, *, family: Family | None = None) -> Analysis:
     """See `lbctl.spi.Reader`. A text of nft says its families itself."""
     del family
     text = text.removeprefix("\ufeff")
@@ -56,17 +56,17 @@ def read(text: str, *, family: Family | None = None) -> Reading:
             rule="",
             message="there are bytes that are no text",
         )
-        return Reading(format=FORMAT, accept=False, findings=(finding,))
+        return Analysis(format=FORMAT, accept=False, findings=(finding,))
     with uncollected():
         document = read_json(text) if _JSON.match(text) else read_text(text)
         return read_document(document, len(text))
 
 
-def read_document(document: Document, size: int) -> Reading:
+def read_document(document: Document, size: int) -> Analysis:
     """What the rules of a document do; `size` is that of its text, which bounds the work."""
     _suppose_hooks(document)
     count = sum(len(chain.rules) for table in document.tables.values() for chain in table.chains.values())
-    analysis = Analysis(document.log, Corrections(document), count, work=max(count, size // _LETTERS))
+    analysis = Analyser(document.log, NftCorrections(document), count, work=max(count, size // _LETTERS))
     checks.of_document(document)
     rules: list[ir.Rule] = []
     chains: dict[str, ir.Chain] = {}
@@ -85,7 +85,7 @@ def read_document(document: Document, size: int) -> Reading:
     checks.of_others(document)
     checks.of_rules(document, rules, chains, analysis.is_lost)
     analysis.correct()
-    return Reading(
+    return Analysis(
         format=FORMAT,
         accept=document.log.accept,
         services=analysis.services,

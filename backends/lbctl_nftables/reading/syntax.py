@@ -23,7 +23,7 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
-class Pick:
+class NumberExpression:
     """A number from 0 to `modulus` - 1, plus `offset`, of a kind of its own for each place in the rules.
 
     `kind` is `inc`, `random`, `jhash` or `symhash`; `of` is what is hashed. `ident` tells counters apart.
@@ -85,7 +85,7 @@ class Ref:
 
 
 Members: TypeAlias = Ref | tuple[Element, ...]
-Source: TypeAlias = Field | Pick | Masked | Concat
+Source: TypeAlias = Field | NumberExpression | Masked | Concat
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Lookup:
     members: Members
 
 
-Operand: TypeAlias = Key | Lookup | Pick
+Operand: TypeAlias = Key | Lookup | NumberExpression
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Computed:
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class Relational:
     """A condition. `op` is `==`, `!=`, `<`, `>`, `<=` or `>=`; `text` its words."""
 
     key: Source
@@ -137,14 +137,14 @@ class Nat:
     flags: frozenset[str] = frozenset()
 
     @property
-    def picks(self) -> list[Pick]:
+    def picks(self) -> list[NumberExpression]:
         """The numbers that are picked before anything else of it is looked at."""
         lookups = [each for each in (self.address, self.port) if isinstance(each, Lookup)]
-        return [each.key for each in lookups if isinstance(each.key, Pick)]
+        return [each.key for each in lookups if isinstance(each.key, NumberExpression)]
 
 
 @dataclass(frozen=True, slots=True)
-class SetMark:
+class MarkStatement:
     """`where` is `meta` or `ct`. No value: one that depends on the packet."""
 
     where: str
@@ -176,10 +176,10 @@ class Unknown:
     text: str
 
 
-Statement: TypeAlias = Match | Vmap | Verdict | Nat | SetMark | Update | Limit | Unknown
+Statement: TypeAlias = Relational | Vmap | Verdict | Nat | MarkStatement | Update | Limit | Unknown
 
 
 def picks(statement: Statement) -> bool:
     """Return True for a statement that picks a number."""
     parts = [getattr(statement, name, None) for name in ("key", "value", "address", "port")]
-    return any(isinstance(getattr(part, "key", part), Pick) for part in parts)
+    return any(isinstance(getattr(part, "key", part), NumberExpression) for part in parts)

@@ -9,7 +9,7 @@ from lbctl_netfilter.conditions import BITS, Words, address, merged, spans_rest
 from lbctl_netfilter.ir import Act, Draw, Switch, Target
 from lbctl_nftables import layout
 from lbctl_nftables.reading.picks import pick_of
-from lbctl_nftables.reading.syntax import Lookup, Pick, UnsupportedSyntax
+from lbctl_nftables.reading.syntax import Lookup, NumberExpression, UnsupportedSyntax
 from lbctl_nftables.reading.values import ask, condition, host_of
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Translations:
                 self._make(draft, Act.GO_ON)
         elif nat.kind == "masquerade":
             self._endpoints(draft, nat, [("masquerade", _ONE)])
-        elif isinstance(nat.address, Pick) or isinstance(nat.port, Pick):
+        elif isinstance(nat.address, NumberExpression) or isinstance(nat.port, NumberExpression):
             self._unknown(
                 draft, nat, "numgen", "a picked number used as a port is byte-swapped by the kernel"
             )
@@ -70,7 +70,7 @@ class Translations:
         word = layout.WORD[self._family]
         if nat.family:
             return nat.family == word
-        if not self._both or nat.address is None or isinstance(nat.address, Pick):
+        if not self._both or nat.address is None or isinstance(nat.address, NumberExpression):
             return True
         found: list[Operand] = [nat.address]
         if isinstance(nat.address, Lookup):
@@ -90,7 +90,7 @@ class Translations:
         if not lookups:
             self._to(draft, nat, *_host_and_port(nat, host, port))
             return
-        lookup = next((each for each in lookups if not isinstance(each.key, Pick)), None)
+        lookup = next((each for each in lookups if not isinstance(each.key, NumberExpression)), None)
         if lookup is not None:
             memory = self._lookups.memory(lookup.members)
             if memory is not None:
@@ -113,7 +113,7 @@ class Translations:
         self, draft: Draft, nat: Nat, lookup: Lookup, host: Operand | None, port: Operand | None
     ) -> None:
         pick = lookup.key
-        assert isinstance(pick, Pick)  # noqa: S101 (that is what it is called for)
+        assert isinstance(pick, NumberExpression)  # noqa: S101 (that is what it is called for)
         numbered, has_more = self._lookups.numbered(pick, lookup.members)
         draft.remarks += ("packet-out-of-range",) if has_more else ()
         cases: dict[Target, list[Span]] = {}

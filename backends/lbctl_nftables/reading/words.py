@@ -51,7 +51,7 @@ def split(text: str) -> list[str]:
     return _WORD.findall(text.rstrip())
 
 
-class Source:
+class WordSource:
     """A text, read once from its beginning to its end."""
 
     def __init__(self, text: str) -> None:

@@ -24,7 +24,7 @@ def backends(
 
     host = LocalHost()
     candidates = spi.survey(host, spi.backends())
-    counts = spi.census(host, candidates)
+    counts = spi.count_rules(host, candidates)
     choice, failure = None, None
     try:
         choice = spi.select(candidates, backend=backend, driver=driver, counts=counts)

@@ -11,7 +11,7 @@ from lbctl.cli.options import Color, Colors, Format, MaxSize, Output
 if TYPE_CHECKING:
     from lbctl.cli.output import Style
     from lbctl.engine.inspect.compare import Comparison, Pair
-    from lbctl.model import ReadService
+    from lbctl.model import AnalysedService
 
 _SOURCE = "FILE, - or live:STORE"
 
@@ -93,7 +93,7 @@ def _pair_text(pair: Pair, style: Style) -> list[str]:
     return lines
 
 
-def selected(service: ReadService) -> str:
+def selected(service: AnalysedService) -> str:
     """What connections a service is about: `ipv4 tcp local 80 when src 10.0.0.0/8`."""
     family, proto, dst, port, when = service.selector
     text = f"{family} {proto} {dst} {port}"

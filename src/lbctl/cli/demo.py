@@ -83,7 +83,7 @@ def _halves(host: Host, *, rootless: bool) -> list[tuple[str, Driver]]:
             halves.append((name, next((d for d in usable if d.name == "legacy"), usable[0])))
         else:
             reasons = "; ".join(d.reason for d in candidate.probe.drivers)
-            say(f"{name} is left out: {reasons} ({candidate.probe.remedy})")
+            say(f"{name} is left out: {reasons} ({candidate.probe.fix})")
     if not halves:
         raise NoBackend("no usable backend to show", hint="see lbctl backends")
     return halves

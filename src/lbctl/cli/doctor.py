@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lbctl.cli.output import Style
     from lbctl.engine.inspect.doctor import Diagnosis
     from lbctl.model import Intent
-    from lbctl.spi import Trap
+    from lbctl.spi import Problem
 
 
 def doctor(
@@ -71,22 +71,22 @@ def _text(found: Diagnosis, intent: Intent | None, unseen: Sequence[tuple[str, s
     verdict = f"{count(len(errors), 'problem')}, {count(len(warnings), 'warning')}"
     paint = "red" if errors else "yellow" if warnings else "green"
     blocks = [f"{how}, {about}: {style(verdict, paint)}"]
-    blocks += [_trap(trap, style("problem", "red"), style) for trap in errors]
-    blocks += [_trap(trap, style("warning", "yellow"), style) for trap in warnings]
+    blocks += [_trap(problem, style("problem", "red"), style) for problem in errors]
+    blocks += [_trap(problem, style("warning", "yellow"), style) for problem in warnings]
     if unseen:
         lines = [f"    {what}: {inert(reason)}" for what, reason in unseen]
         blocks.append("\n".join(["Not looked at:", *lines]))
     return "\n\n".join(blocks)
 
 
-def _trap(trap: Trap, kind: str, style: Style) -> str:
+def _trap(problem: Problem, kind: str, style: Style) -> str:
     from lbctl.model import inert
 
-    whose = f'service "{trap.service}": ' if trap.service else ""
+    whose = f'service "{problem.service}": ' if problem.service else ""
     return "\n".join(
         [
-            f"{kind} {style(trap.code, 'bold')}: {whose}{inert(trap.message)}",
-            f"    evidence: {inert(trap.evidence)}",
-            f"    remedy:   {inert(trap.remedy)}",
+            f"{kind} {style(problem.code, 'bold')}: {whose}{inert(problem.message)}",
+            f"    evidence: {inert(problem.evidence)}",
+            f"    fix:      {inert(problem.fix)}",
         ]
     )

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lbctl.cli.output import Style
-    from lbctl.engine.inspect.explain import Connection, Way
-    from lbctl.model import Address, Listener, Reading
+    from lbctl.engine.inspect.explain import Connection, Trace
+    from lbctl.model import Address, Analysis, Listener
 
 #: Turns, and rules, that are told one by one.
 _TOLD = 24
@@ -123,7 +123,7 @@ def _connection(
     )
 
 
-def _graph(graph: Graph, listener: str, ways: Sequence[Way]) -> str:
+def _graph(graph: Graph, listener: str, ways: Sequence[Trace]) -> str:
     from lbctl.cli.graph import mermaid, svg
     from lbctl.host import LocalHost
 
@@ -131,12 +131,12 @@ def _graph(graph: Graph, listener: str, ways: Sequence[Way]) -> str:
 
 
 def _listener(text: str) -> Listener:
-    from lbctl.config.values import Mistake, listener
+    from lbctl.config.values import InvalidValue, listener
     from lbctl.errors import IntentError
 
     try:
         return listener(text)
-    except Mistake as error:
+    except InvalidValue as error:
         raise IntentError(error.message, hint=error.hint) from error
 
 
@@ -151,14 +151,14 @@ def _address(text: str | None) -> Address | None:
         raise IntentError(f"client {text!r} is no address") from error
 
 
-def _readings(source: str | None) -> dict[str, Reading]:
+def _readings(source: str | None) -> dict[str, Analysis]:
     """What the rules do: those that are named, else those of each store of this host."""
     from lbctl.cli.work import read_rules_of, read_stores
 
     return {source: read_rules_of(source)} if source is not None else read_stores()
 
 
-def _text(way: Way, connection: Connection, style: Style) -> str:
+def _text(way: Trace, connection: Connection, style: Style) -> str:
     from lbctl.cli.compare import selected
     from lbctl.cli.output import share_text, table
     from lbctl.model import inert
@@ -203,7 +203,7 @@ def _text(way: Way, connection: Connection, style: Style) -> str:
     return "\n".join(lines)
 
 
-def _path(way: Way) -> Iterator[str]:
+def _path(way: Trace) -> Iterator[str]:
     """The rules in their order: how many connections come to each, and how many it takes."""
     from lbctl.cli.output import share_text
     from lbctl.model import inert
@@ -222,7 +222,7 @@ def _path(way: Way) -> Iterator[str]:
         yield f"{'':22}and {len(way.path) - _TOLD} more rules"
 
 
-def _chosen(way: Way) -> str:
+def _chosen(way: Trace) -> str:
     from lbctl.model import inert
 
     if way.chosen is not None:

@@ -18,7 +18,7 @@ from lbctl.model import brief
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence
 
-    from lbctl.engine.inspect.explain import Way
+    from lbctl.engine.inspect.explain import Trace
     from lbctl.host import Host
 
 #: Rules of one trace that are drawn.
@@ -41,7 +41,7 @@ class _Kind(Enum):
     CHOSEN = "chosen"
 
 
-class _Node(NamedTuple):
+class _GraphNode(NamedTuple):
     name: str
     label: str
     kind: _Kind = _Kind.RULE
@@ -54,7 +54,7 @@ class _Edge(NamedTuple):
     kind: _Kind = _Kind.RULE
 
 
-def mermaid(listener: str, ways: Sequence[Way]) -> str:
+def mermaid(listener: str, ways: Sequence[Trace]) -> str:
     """Return a flow chart of mermaid."""
     lines = ["flowchart LR"]
     shapes = {_Kind.RULE: ("[", "]"), _Kind.END: ("([", "])"), _Kind.UNMATCHED: ("([", "]):::unmatched")}
@@ -62,7 +62,7 @@ def mermaid(listener: str, ways: Sequence[Way]) -> str:
     unmatched: list[int] = []
     edges = 0
     for part in _parts(listener, ways):
-        if isinstance(part, _Node):
+        if isinstance(part, _GraphNode):
             left, right = shapes[part.kind]
             lines.append(f'    {part.name}{left}"{_label(part.label, "#")}"{right}')
             continue
@@ -78,7 +78,7 @@ def mermaid(listener: str, ways: Sequence[Way]) -> str:
     return "\n".join(lines)
 
 
-def dot(listener: str, ways: Sequence[Way]) -> str:
+def dot(listener: str, ways: Sequence[Trace]) -> str:
     """Return the same graph for graphviz."""
     lines = ["digraph trace {", "    rankdir=LR; node [shape=box];"]
     red = f'color="{_UNMATCHED_LINE}"'
@@ -90,31 +90,31 @@ def dot(listener: str, ways: Sequence[Way]) -> str:
     edges = {_Kind.RULE: "style=solid", _Kind.CHOSEN: "style=bold", _Kind.UNMATCHED: f"style=dashed {red}"}
     for part in _parts(listener, ways):
         label = _lines(part.label)
-        if isinstance(part, _Node):
+        if isinstance(part, _GraphNode):
             lines.append(f'    {part.name} [label="{label}"{nodes[part.kind]}];')
         else:
             lines.append(f'    {part.begin} -> {part.end} [label="{label}" {edges[part.kind]}];')
     return "\n".join([*lines, "}", ""])
 
 
-def svg(host: Host, listener: str, ways: Sequence[Way]) -> str:
+def svg(host: Host, listener: str, ways: Sequence[Trace]) -> str:
     """The graph as a picture, drawn by graphviz; raises `IntentError` where that is not installed."""
     from lbctl.errors import IntentError
 
-    remedy = "install graphviz (Debian: apt install graphviz), or take --graph mermaid"
+    hint = "install graphviz (Debian: apt install graphviz), or take --graph mermaid"
     if host.which("dot") is None:
-        raise IntentError("--graph svg needs the program dot of graphviz, which is not in PATH", hint=remedy)
+        raise IntentError("--graph svg needs the program dot of graphviz, which is not in PATH", hint=hint)
     done = host.run(["dot", "-Tsvg"], stdin=dot(listener, ways))
     begin = done.out.find("<svg")
     if done.code or begin < 0:
-        raise IntentError(f"dot drew nothing: {done.err.strip() or f'exit code {done.code}'}", hint=remedy)
+        raise IntentError(f"dot drew nothing: {done.err.strip() or f'exit code {done.code}'}", hint=hint)
     # Without the reference to a document elsewhere that stands before it.
     return done.out[begin:].rstrip()
 
 
-def _parts(listener: str, ways: Sequence[Way]) -> Iterator[_Node | _Edge]:
-    yield _Node("listener", listener, _Kind.END)
-    alike: dict[Hashable, list[Way]] = {}
+def _parts(listener: str, ways: Sequence[Trace]) -> Iterator[_GraphNode | _Edge]:
+    yield _GraphNode("listener", listener, _Kind.END)
+    alike: dict[Hashable, list[Trace]] = {}
     for way in ways:
         alike.setdefault(_drawing(way), []).append(way)
     sources = {way.source for way in ways}
@@ -123,7 +123,7 @@ def _parts(listener: str, ways: Sequence[Way]) -> Iterator[_Node | _Edge]:
         yield from _trace(f"s{number}", same[0], f"{of} in {same[0].source}" if len(sources) > 1 else of)
 
 
-def _drawing(way: Way) -> Hashable:
+def _drawing(way: Trace) -> Hashable:
     """What the graph of a trace shows but for the family: the shares, and where they are decided.
 
     The text of a rule is no part of it: it names the family in one syntax or the other.
@@ -140,7 +140,7 @@ def _drawing(way: Way) -> Hashable:
     )
 
 
-def _trace(prefix: str, way: Way, families: str) -> Iterator[_Node | _Edge]:
+def _trace(prefix: str, way: Trace, families: str) -> Iterator[_GraphNode | _Edge]:
     """The rules of one trace in their order, and what leaves them."""
     ends = _Ends(prefix, way.chosen)
     outcomes = _by_rule(way)
@@ -148,14 +148,14 @@ def _trace(prefix: str, way: Way, families: str) -> Iterator[_Node | _Edge]:
     for place, step in enumerate(way.path[:_DRAWN]):
         this = f"{prefix}r{place}"
         looked = f" → {step.element}" if step.element else ""
-        yield _Node(this, f"{step.where}: {step.rule}{looked}")
+        yield _GraphNode(this, f"{step.where}: {step.rule}{looked}")
         arriving = "" if step.share is None else brief(step.share)
         yield _Edge(last, this, ": ".join(filter(None, (label, arriving))))
         yield from ends.of(this, outcomes.pop(place, {}))
         last, label = this, ""
     if len(way.path) > _DRAWN:
         this = f"{prefix}more"
-        yield _Node(this, f"and {len(way.path) - _DRAWN} more rules")
+        yield _GraphNode(this, f"and {len(way.path) - _DRAWN} more rules")
         yield _Edge(last, this, "")
         last = this
     # Of rules that are not drawn, too.
@@ -163,7 +163,7 @@ def _trace(prefix: str, way: Way, families: str) -> Iterator[_Node | _Edge]:
         yield from ends.of(last, left)
 
 
-def _by_rule(way: Way) -> dict[int | None, dict[str | None, Fraction]]:
+def _by_rule(way: Trace) -> dict[int | None, dict[str | None, Fraction]]:
     """Place in the path → endpoint, or None for unmatched traffic → its share there.
 
     Unmatched traffic that leaves between two rules leaves at the first of them. If connections return from
@@ -201,13 +201,13 @@ class _Ends:
     chosen: str | None
     names: dict[str | None, str] = field(default_factory=dict)
 
-    def of(self, rule: str, parts: Mapping[str | None, Fraction]) -> Iterator[_Node | _Edge]:
+    def of(self, rule: str, parts: Mapping[str | None, Fraction]) -> Iterator[_GraphNode | _Edge]:
         """Yield what leaves a rule."""
         for to, share in parts.items():
             if to not in self.names:
                 self.names[to] = f"{self.prefix}e{len(self.names)}"
                 kind = _Kind.UNMATCHED if to is None else _Kind.END
-                yield _Node(self.names[to], "no endpoint" if to is None else to, kind)
+                yield _GraphNode(self.names[to], "no endpoint" if to is None else to, kind)
             kind = _Kind.UNMATCHED if to is None else _Kind.CHOSEN if to == self.chosen else _Kind.RULE
             yield _Edge(rule, self.names[to], brief(share), kind)
 

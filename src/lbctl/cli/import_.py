@@ -11,7 +11,7 @@ from lbctl.cli.options import Color, Colors, Fix, Format, Keep, MaxSize, Output,
 
 if TYPE_CHECKING:
     from lbctl.cli.output import Style
-    from lbctl.model import Reading
+    from lbctl.model import Analysis
 
 
 def import_(
@@ -78,7 +78,7 @@ def import_(
         raise typer.Exit(1)
 
 
-def _report(reading: Reading, notes: tuple[str, ...], name: str, style: Style) -> None:
+def _report(reading: Analysis, notes: tuple[str, ...], name: str, style: Style) -> None:
     """The findings, and what an intent cannot hold, on stderr. Whatever the text holds, a line stays one."""
     from lbctl.cli.output import count, say, say_styled
     from lbctl.model import inert

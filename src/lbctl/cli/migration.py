@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lbctl.cli.options import Color
     from lbctl.engine import Migration, Session
     from lbctl.engine.inspect.compare import Pair
-    from lbctl.model import ReadService
+    from lbctl.model import AnalysedService
 
 #: Shares with denominators from here on are shown as decimals; JSON has them exact.
 _LONG = 1_000_000
@@ -143,7 +143,7 @@ def _columns(migration: Migration, style: Style) -> list[str]:
     return lines
 
 
-def _side(pair: Pair, service: ReadService | None, side: int) -> list[str]:
+def _side(pair: Pair, service: AnalysedService | None, side: int) -> list[str]:
     rows = [(to, shares[side]) for to, shares in pair.shares.items()]
     # A side without the service balances nothing: that is no unmatched traffic.
     leaks = any(leak for each, leak in zip((pair.a, pair.b), pair.leak, strict=True) if each)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from lbctl.documents.change import ChangeDocument
     from lbctl.model import Plan, Program, ServiceChange
-    from lbctl.spi import Census
+    from lbctl.spi import RuleCounts
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 _SIGN = {Action.ADD: "+", Action.CHANGE: "~", Action.REMOVE: "-", Action.NONE: " "}
@@ -90,11 +90,11 @@ def deviation_text(slots: Iterable[int], deviation: Fraction) -> str:
     return f"maglev: {sizes} slots, shares within {ceil(deviation * 10_000) / 100:.2f} % of the weights"
 
 
-def stores_text(stores: Iterable[Census]) -> str:
-    """A census in one line: `nftables 6 of lbctl; iptables-nft 0 of lbctl, 12 of others`."""
+def stores_text(stores: Iterable[RuleCounts]) -> str:
+    """Return rule counts in one line: `nftables 6 managed by lbctl; iptables-nft 2 …, 12 foreign`."""
     texts = []
     for each in stores:
-        counts = ((each.ours, "of lbctl"), (each.others, "of others"))
+        counts = ((each.managed, "managed by lbctl"), (each.foreign, "foreign"))
         known = [f"{number} {whose}" for number, whose in counts if number is not None]
         texts.append(f"{each.store} {', '.join(known) or 'unknown'}")
     return "; ".join(texts)

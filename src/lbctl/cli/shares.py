@@ -10,7 +10,7 @@ from lbctl.model import Family, agreed, families_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from lbctl.model import EndpointChange, Frontend, Listener, ServiceChange, Shares
+    from lbctl.model import EndpointChange, FamilyListener, Listener, ServiceChange, Shares
 
 #: A family in sentences.
 FAMILY_NAMES = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
@@ -60,13 +60,13 @@ def _disagree(endpoint: EndpointChange, family: Family) -> bool:
     )
 
 
-def lost_families(missing: Iterable[Frontend], whole: Shares) -> tuple[Family, ...]:
+def lost_families(missing: Iterable[FamilyListener], whole: Shares) -> tuple[Family, ...]:
     """Return the families of which every place is missing that `whole`, the other side, has."""
     rest = families_of(whole.keys() - set(missing))
     return tuple(family for family in families_of(missing) if family not in rest)
 
 
-def clients(missing: Sequence[Frontend], whole: Shares) -> Iterator[str]:
+def clients(missing: Sequence[FamilyListener], whole: Shares) -> Iterator[str]:
     """Name whose connections are meant: `IPv4 clients`, `clients of 81/tcp`, `IPv4 clients of 81/tcp`.
 
     `missing` are places that one side does not balance, `whole` is the side that does.

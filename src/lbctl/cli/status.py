@@ -93,8 +93,8 @@ def _drift_lines(drift: Drift, style: Style) -> Iterator[str]:
     if (more := len(drift.services) - _SERVICES) > 0:
         yield f"  and {more} services more"
     named = {service.name for service in drift.services}
-    if others := [rule for name, found in rules.items() if name not in named for rule in found]:
-        yield f"  rules of no service: {_few(others)}"
+    if foreign := [rule for name, found in rules.items() if name not in named for rule in found]:
+        yield f"  rules of no service: {_few(foreign)}"
     for store in drift.elsewhere:
         yield f"  {store} holds rules of this owner too, which balance the same connections"
 

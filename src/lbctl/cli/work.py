@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lbctl.engine import Session, SharePolicy, Trial, Unsettled
-    from lbctl.model import Intent, Reading
+    from lbctl.model import Analysis, Intent
 
 _LONGEST_TRIAL = 24 * 3600
 #: So many intent files are named.
@@ -187,7 +187,7 @@ def owner_of(owner: str | None, config: Path | None) -> str:
         raise
 
 
-def read_rules_of(source: str, limit: int | None = None) -> Reading:
+def read_rules_of(source: str, limit: int | None = None) -> Analysis:
     """Return what the rules in a file, in standard input (`-`) or in `live:STORE` of this host do.
 
     Raises `IntentError` for text of more than `limit` bytes; see `lbctl.host.files.read_bounded`.
@@ -203,7 +203,7 @@ def read_rules_of(source: str, limit: int | None = None) -> Reading:
     return read_rules(read_bounded(source, limit or DEFAULT_LIMIT), backends())
 
 
-def read_stores() -> dict[str, Reading]:
+def read_stores() -> dict[str, Analysis]:
     """What the rules in each store of this host do that can be read, by `live:STORE`."""
     from lbctl.engine.migrate.read import read_live
     from lbctl.host import LocalHost

@@ -14,10 +14,10 @@ import stat
 import tomllib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from lbctl.config.values import show
-from lbctl.errors import IntentError, Problem
+from lbctl.errors import ConfigProblem, IntentError
 from lbctl.model import inert
 
 if TYPE_CHECKING:
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from lbctl.config.locate import Map
-
-#: Where something stands in a document: ("service", 3, "endpoint", 1, "weight"); counts from 0.
-Place: TypeAlias = tuple[str | int, ...]
+    from lbctl.config.values import Place
 
 LIMIT = 16 * 1024 * 1024
 
@@ -125,7 +123,9 @@ class Source:
             self._too_long()
         if repeated or self._odd_numbers:
             mistakes = self._map.mistakes or [(1, "not valid JSON: a key is given twice", _JSON_HINT)]
-            raise _failures([Problem(file=self.file, line=n, message=m, hint=h) for n, m, h in mistakes])
+            raise _failures(
+                [ConfigProblem(file=self.file, line=n, message=m, hint=h) for n, m, h in mistakes]
+            )
         if not isinstance(data, dict):
             self.fail(
                 1, f"the document is {show(data)}, not an object", 'write {"schema": 1, "service": [...]}'
@@ -232,14 +232,14 @@ def _tidy(message: str) -> str:
 
 
 def _failure(file: str, line: int, message: str, hint: str | None) -> IntentError:
-    return _failures([Problem(file=file, line=line, message=message, hint=hint)])
+    return _failures([ConfigProblem(file=file, line=line, message=message, hint=hint)])
 
 
-def _failures(problems: list[Problem]) -> IntentError:
+def _failures(problems: list[ConfigProblem]) -> IntentError:
     return IntentError(summary(problems), problems=tuple(problems))
 
 
-def summary(problems: list[Problem]) -> str:
+def summary(problems: list[ConfigProblem]) -> str:
     """One line on all of `problems`."""
     files = list(dict.fromkeys(p.file for p in problems))
     count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lbctl.config.schema import MAX_SEED, EndpointTable, IntentTable, ServiceTable, Table
-from lbctl.config.values import Mistake, nearest, show, show_key
+from lbctl.config.schema import MAX_SEED, EndpointTable, IntentTable, ServiceTable, TableModel
+from lbctl.config.values import InvalidValue, nearest, show, show_key
 from lbctl.model import MAX_WEIGHT
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-    from lbctl.config.documents import Place
+    from lbctl.config.values import Place
 
 _MISSING = {
     "schema": "write `schema = 1` on the first line",
@@ -47,7 +47,7 @@ _WORDS = {
     "allowed": "allow",
     "version": "schema",
 }
-_TABLES: tuple[tuple[type[Table], str], ...] = (
+_TABLES: tuple[tuple[type[TableModel], str], ...] = (
     (IntentTable, "the top of the file, above the first [[service]]"),
     (ServiceTable, "its [[service]], above the first [[service.endpoint]]"),
     (EndpointTable, "a [[service.endpoint]]"),
@@ -62,7 +62,7 @@ def explain(error: ErrorDetails) -> tuple[str, str]:
     match error["type"]:
         case "value_error":
             cause = error.get("ctx", {}).get("error")
-            if isinstance(cause, Mistake):
+            if isinstance(cause, InvalidValue):
                 return _named(place, cause.message), cause.hint
         case "missing":
             return f"`{key}` is missing", _MISSING.get(key, "add it")

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from lbctl.config.documents import Source, name_of, read, source, summary
 from lbctl.config.schema import IntentTable, ServiceTable
 from lbctl.config.values import expand, show, show_mark
-from lbctl.errors import IntentError, NoIntentFile, Problem
+from lbctl.errors import ConfigProblem, IntentError, NoIntentFile
 from lbctl.model import (
     MAX_SLOTS,
     NAME,
@@ -36,7 +36,7 @@ from lbctl.model import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.config.documents import Place
+    from lbctl.config.values import Place
 
 ETC = Path("/etc/lbctl")
 _ROOT = 0
@@ -158,11 +158,11 @@ class _Report:
     """The mistakes found so far."""
 
     def __init__(self) -> None:
-        self.problems: list[Problem] = []
+        self.problems: list[ConfigProblem] = []
 
     def add(self, origin: Source, place: Place, message: str, hint: str) -> None:
         """Note a mistake at a place of a document."""
-        problem = Problem(file=origin.file, line=origin.line(place), message=message, hint=hint)
+        problem = ConfigProblem(file=origin.file, line=origin.line(place), message=message, hint=hint)
         self.problems.append(problem)
 
     @contextmanager

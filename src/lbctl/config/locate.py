@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from lbctl.config.values import show_key
 
 if TYPE_CHECKING:
-    from lbctl.config.documents import Place
+    from lbctl.config.values import Place
 
 #: Nesting that no intent needs; the place to point at where a document nests too deeply to be read.
 DEEP = 64
@@ -33,20 +33,20 @@ _KEY = re.compile(r"""[A-Za-z0-9_-]++|"(?:[^"\\\n]++|\\.)*"|'[^'\n]*+'""")
 _SCALAR = re.compile(r"[^,\[\]{}\"'#\r\n]++")
 
 
-class _Node:
+class _Place:
     """The line of one place, and the places below it by key or index."""
 
     __slots__ = ("kids", "line", "tables")
 
     def __init__(self, line: int) -> None:
         self.line = line
-        self.kids: dict[str | int, _Node] = {}
+        self.kids: dict[str | int, _Place] = {}
         self.tables = False  # True for the list that [[name]] headers make
 
-    def kid(self, key: str | int, line: int) -> _Node:
-        return self.kids.setdefault(key, _Node(line))
+    def kid(self, key: str | int, line: int) -> _Place:
+        return self.kids.setdefault(key, _Place(line))
 
-    def current(self) -> _Node:
+    def current(self) -> _Place:
         """The table that a header's key leads into: of a list of tables, the last."""
         return self.kids[len(self.kids) - 1] if self.tables and self.kids else self
 
@@ -55,7 +55,7 @@ class Map:
     """What a scan found: the lines of all places, the mistakes that a parser lets pass, the deepest line."""
 
     def __init__(self) -> None:
-        self.root = _Node(1)
+        self.root = _Place(1)
         self.mistakes: list[tuple[int, str, str]] = []
         self.deepest_line = 1
 
@@ -101,7 +101,7 @@ class _Cursor:
         self.at += len(literal)
         return True
 
-    def opens(self, node: _Node, stack: list[tuple[_Node, str]]) -> bool:
+    def opens(self, node: _Place, stack: list[tuple[_Place, str]]) -> bool:
         """True where a list or table begins here; it is then the innermost of `stack`."""
         for bracket, closing in (("[", "]"), ("{", "}")):
             if self.skip(bracket):
@@ -110,7 +110,7 @@ class _Cursor:
                 return True
         return False
 
-    def close(self, stack: list[tuple[_Node, str]], blank: re.Pattern[str]) -> None:
+    def close(self, stack: list[tuple[_Place, str]], blank: re.Pattern[str]) -> None:
         """Pass over the comma behind a value, and over all that ends with it."""
         while stack:
             self.take(blank)
@@ -181,7 +181,7 @@ def _unquote(token: str) -> str:
         return token[1:-1]
 
 
-def _toml_entry(cursor: _Cursor, table: _Node) -> _Node | None:
+def _toml_entry(cursor: _Cursor, table: _Place) -> _Place | None:
     """The place of the `key =` here, noted below `table`; None where there is none."""
     line = cursor.line
     keys = _toml_keys(cursor)
@@ -192,9 +192,9 @@ def _toml_entry(cursor: _Cursor, table: _Node) -> _Node | None:
     return table
 
 
-def _toml_value(cursor: _Cursor, node: _Node) -> bool:
+def _toml_value(cursor: _Cursor, node: _Place) -> bool:
     """Pass over the value of `node`, noting the places inside. False where it makes no sense."""
-    stack: list[tuple[_Node, str]] = []  # the lists and inline tables around, each with its closing bracket
+    stack: list[tuple[_Place, str]] = []  # the lists and inline tables around, each with its closing bracket
     while True:
         # here stands a value
         cursor.take(_BLANK)
@@ -226,7 +226,7 @@ def scan_json(text: str) -> Map:
     cursor.take(_JSON_BLANK)
     node = found.root
     node.line = cursor.line
-    stack: list[tuple[_Node, str]] = []
+    stack: list[tuple[_Place, str]] = []
     while True:
         cursor.take(_JSON_BLANK)
         if not cursor.opens(node, stack) and cursor.take(_JSON_STRING) is None:

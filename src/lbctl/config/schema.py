@@ -87,7 +87,7 @@ SourceNatText = Annotated[
 ]
 
 
-class Table(BaseModel):
+class TableModel(BaseModel):
     """A table of the document: keys are written with hyphens, and unknown ones are mistakes."""
 
     model_config = ConfigDict(
@@ -95,7 +95,7 @@ class Table(BaseModel):
     )
 
 
-class EndpointTable(Table):
+class EndpointTable(TableModel):
     """One endpoint of a service that needs a name, a weight or a state."""
 
     name: NameText = Field(
@@ -120,7 +120,7 @@ class EndpointTable(Table):
     )
 
 
-class ServiceTable(Table):
+class ServiceTable(TableModel):
     """One balanced service: where it is reached, who serves it, and how to choose among them."""
 
     model_config = ConfigDict(json_schema_extra=_HAS_ENDPOINTS)
@@ -175,7 +175,7 @@ class ServiceTable(Table):
     )
 
 
-class IntentTable(Table):
+class IntentTable(TableModel):
     """A whole intent file."""
 
     schema_: Version = Field(description="Version of this format.")

@@ -1,6 +1,6 @@
 """The small texts inside an intent file: listeners, endpoints, networks, durations, names.
 
-Each parser takes whatever the document held and returns a value of the model, or raises `Mistake` with a
+Each parser takes whatever the document held and returns a value of the model, or raises `InvalidValue` with a
 sentence for the person and a hint. The fast path only says whether a text is right; one that is not is
 looked at closely, to say what exactly is wrong with it.
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Choice = TypeVar("Choice", bound="StrEnum")
 
+#: Where something stands in a document: ("service", 3, "endpoint", 1, "weight"); counts from 0.
+Place: TypeAlias = tuple[str | int, ...]
+
 SCHEMA_VERSION = 1
 #: Ports that one "low-high" may stand for.
 MAX_RANGE = 1024
@@ -48,7 +51,7 @@ _ENDPOINT_HINT = 'write a port of this host like "8001", or an address like "10.
 _NAME_HINT = "a name has 1 to 63 of a-z, 0-9 and -, and starts and ends with a letter or digit"
 
 
-class Mistake(ValueError):
+class InvalidValue(ValueError):
     """A value of the document that cannot be used: `message` without the place, and a `hint`."""
 
     def __init__(self, message: str, hint: str) -> None:
@@ -98,7 +101,7 @@ def version(value: object) -> int:
     """The version of the file format: exactly the integer 1."""
     if type(value) is int and value == SCHEMA_VERSION:
         return value
-    raise Mistake(
+    raise InvalidValue(
         f"schema {show(value)} is not known", f"this lbctl reads schema {SCHEMA_VERSION}: write `schema = 1`"
     )
 
@@ -108,8 +111,8 @@ def name(value: object) -> str:
     if isinstance(value, str) and NAME.match(value):
         return value
     if isinstance(value, str) and NAME.match(tidy := re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")):
-        raise Mistake(f"{show(value)} is not a name", f'{_NAME_HINT}; "{tidy}" would do')
-    raise Mistake(f"{show(value)} is not a name", _NAME_HINT)
+        raise InvalidValue(f"{show(value)} is not a name", f'{_NAME_HINT}; "{tidy}" would do')
+    raise InvalidValue(f"{show(value)} is not a name", _NAME_HINT)
 
 
 def owner(value: object) -> str:
@@ -119,7 +122,7 @@ def owner(value: object) -> str:
             return check_owner(value)
     except ValueError:
         pass
-    raise Mistake(
+    raise InvalidValue(
         f"owner {show(value)} is not a name of at most {MAX_OWNER} characters",
         "it becomes a part of rules: use a-z, 0-9 and -, and start and end with a letter or digit",
     )
@@ -132,7 +135,7 @@ def mark(value: object) -> int:
             return check_mark(value)
     except ValueError:
         pass
-    raise Mistake(
+    raise InvalidValue(
         f"mark {show_mark(value)} is not two bits of 32",
         "choose two bits of the packet mark that nothing else on this host uses, like `mark = 0x3000`",
     )
@@ -154,7 +157,7 @@ def choice(kind: type[Choice], key: str) -> Callable[[object], Choice]:
         hint = f"use one of {listed}"
         if isinstance(value, str) and (near := nearest(value.lower().replace("_", "-"), words)):
             hint = f'did you mean "{near}"? ({hint})'
-        raise Mistake(f"{key} {show(value)} is not known", hint)
+        raise InvalidValue(f"{key} {show(value)} is not known", hint)
 
     return parse
 
@@ -171,7 +174,7 @@ def one_or_many(value: object) -> object:
     """`listen` as a list: one listener may be written without brackets."""
     if isinstance(value, list):
         if not value:
-            raise Mistake("`listen` is empty: there is no listener", _LISTEN_HINT)
+            raise InvalidValue("`listen` is empty: there is no listener", _LISTEN_HINT)
         return value
     return [value]
 
@@ -192,11 +195,11 @@ def target(value: object) -> Target:
         low, high = int(found[1]), int(found[2])
         what = f"endpoints {show(value)}"
         if high > 65535:
-            raise Mistake(f"{what}: port {high} is not between 1 and 65535", "use ports from 1 to 65535")
+            raise InvalidValue(f"{what}: port {high} is not between 1 and 65535", "use ports from 1 to 65535")
         if low > high:
-            raise Mistake(f"{what} run backwards", f'write "{high}-{low}"')
+            raise InvalidValue(f"{what} run backwards", f'write "{high}-{low}"')
         if high - low >= MAX_RANGE:
-            raise Mistake(
+            raise InvalidValue(
                 f"{what} are {high - low + 1} ports, more than {MAX_RANGE}",
                 f'split them; the longest that may start here is "{low}-{low + MAX_RANGE - 1}"',
             )
@@ -236,35 +239,35 @@ def network(value: object) -> Network:
     what = f"allow: {show(value)}"
     hint = 'write a network like "198.51.100.0/24" or an address like "2001:db8::7"'
     if not isinstance(value, str):
-        raise Mistake(f"{what} is not a text", hint)
+        raise InvalidValue(f"{what} is not a text", hint)
     found = re.fullmatch(NETWORK_PATTERN, value)
     if not found:
         if "%" in value:
-            raise Mistake(f"{what} has a scope id", "leave out the part from the % on")
+            raise InvalidValue(f"{what} has a scope id", "leave out the part from the % on")
         if "/" in value and "." in value.rpartition("/")[2]:
-            raise Mistake(
+            raise InvalidValue(
                 f"{what}: the part after the slash is not a prefix length", f"{hint}; not a netmask"
             )
         if re.search(r"[g-zG-Z]", value) and not re.search(r"\s", value):
-            raise Mistake(f"{what} is not a network or address", f"host names are not resolved: {hint}")
-        raise Mistake(f"{what} is not a network or address", hint)
+            raise InvalidValue(f"{what} is not a network or address", f"host names are not resolved: {hint}")
+        raise InvalidValue(f"{what} is not a network or address", hint)
     try:
         address = IPv6Address(found[1]) if ":" in found[1] else IPv4Address(found[1])
     except AddressValueError as error:
-        raise Mistake(f"{what} is not a network or address ({escape(str(error))})", hint) from None
+        raise InvalidValue(f"{what} is not a network or address ({escape(str(error))})", hint) from None
     bits = address.max_prefixlen
     prefix = bits if found[2] is None else int(found[2])
     if prefix > bits:
-        raise Mistake(f"{what}: a prefix of this family has at most {bits} bits", hint)
+        raise InvalidValue(f"{what}: a prefix of this family has at most {bits} bits", hint)
     host = int(address) & ((1 << (bits - prefix)) - 1)
     if isinstance(address, IPv4Address):
         fixed: Network = IPv4Network((int(address) - host, prefix))
     else:
         fixed = IPv6Network((int(address) - host, prefix))
         if int(address) >> 32 == 0xFFFF:
-            raise Mistake(f"{what} is an IPv4 address in IPv6 clothes", f'write "{address.ipv4_mapped}"')
+            raise InvalidValue(f"{what} is an IPv4 address in IPv6 clothes", f'write "{address.ipv4_mapped}"')
     if host:
-        raise Mistake(f"{what} has bits set beyond its prefix", f'write "{fixed}", or "{address}" alone')
+        raise InvalidValue(f"{what} has bits set beyond its prefix", f'write "{fixed}", or "{address}" alone')
     return fixed
 
 
@@ -275,12 +278,12 @@ def duration(value: object) -> int:
         seconds = int(found[1]) * UNITS[found[2]]
         if seconds <= MAX_AFFINITY:
             return seconds
-        raise Mistake(f"affinity {show(value)} is longer than 30 days", 'use at most "30d"')
+        raise InvalidValue(f"affinity {show(value)} is longer than 30 days", 'use at most "30d"')
     if type(value) is int and MIN_AFFINITY <= value <= MAX_AFFINITY:
         hint = f'seconds are written as "{value}s"'
     elif isinstance(value, str) and re.match(r"0+[smhd]?\Z", value):
         hint = "leave `affinity` out for none; the shortest is 1s"
-    raise Mistake(f"affinity {show(value)} is not a duration", hint)
+    raise InvalidValue(f"affinity {show(value)} is not a duration", hint)
 
 
 def _place(text: str) -> tuple[Address | None, int] | None:
@@ -329,35 +332,37 @@ def _explain_address(text: str, what: str, alone: str) -> None:
         try:
             address = IPv4Address(text)
         except AddressValueError as error:
-            raise Mistake(f"{what} has a bad IPv4 address: {escape(str(error))}", _v4_hint(text)) from None
+            raise InvalidValue(
+                f"{what} has a bad IPv4 address: {escape(str(error))}", _v4_hint(text)
+            ) from None
         number = int(address)
         if number == 0xFFFFFFFF:
-            raise Mistake(f"{what} is a broadcast address", "give the address of one host")
+            raise InvalidValue(f"{what} is a broadcast address", "give the address of one host")
         multicast = number >> 28 == 0xE
     else:
         try:
             address = IPv6Address(text)
         except AddressValueError as error:
-            raise Mistake(
+            raise InvalidValue(
                 f"{what} has a bad IPv6 address: {escape(str(error))}", 'write it like "[2001:db8::1]:80"'
             ) from None
         number = int(address)
         if number >> 32 == 0xFFFF:
-            raise Mistake(
+            raise InvalidValue(
                 f"{what} is an IPv4 address in IPv6 clothes",
                 f'write the IPv4 address "{address.ipv4_mapped}"',
             )
         if 0xFFFF < number <= 0xFFFFFFFF:
             # RFC 4291 2.5.5.1. Tools print them as ::1.2.3.4 or otherwise; no rule with one is ever the same.
-            raise Mistake(
+            raise InvalidValue(
                 f"{what} has an IPv4-compatible IPv6 address, which RFC 4291 deprecates",
                 f'write the IPv4 address "{IPv4Address(number)}"',
             )
         multicast = number >> 120 == 0xFF
     if number == 0:
-        raise Mistake(f"{what} has the unspecified address {text}", f"write just the port: {alone}")
+        raise InvalidValue(f"{what} has the unspecified address {text}", f"write just the port: {alone}")
     if multicast:
-        raise Mistake(f"{what} is a multicast address", "give the address of one host")
+        raise InvalidValue(f"{what} is a multicast address", "give the address of one host")
 
 
 def _v4_hint(text: str) -> str:
@@ -372,16 +377,16 @@ def _explain_listener(value: object) -> NoReturn:
     what = f"listener {show(value)}"
     if not isinstance(value, str):
         port = f'write "{value}/tcp"' if type(value) is int and 1 <= value <= 65535 else _LISTEN_HINT
-        raise Mistake(f"{what} is not a text", port)
+        raise InvalidValue(f"{what} is not a text", port)
     _refuse_odd_text(value, what, _LISTEN_HINT)
     place, slash, protocol = value.rpartition("/")
     if not slash:
         done = f"{value}/tcp"
         hint = f'write "{done}"' if re.fullmatch(LISTENER_PATTERN, done) else _LISTEN_HINT
-        raise Mistake(f"{what} has no protocol", hint)
+        raise InvalidValue(f"{what} has no protocol", hint)
     _explain_place(place, what, _LISTEN_HINT, f"/{protocol}")
     near = nearest(protocol.lower(), _PROTOCOLS)
-    raise Mistake(
+    raise InvalidValue(
         f"{what}: the protocol {show(protocol)} is not known",
         f'did you mean "{place}/{near}"?' if near else "use tcp, udp or sctp",
     )
@@ -391,34 +396,36 @@ def _explain_endpoint(value: object) -> NoReturn:
     """Say why `value`, which `single_target` refused, is not an endpoint."""
     what = f"endpoint {show(value)}"
     if type(value) is int:
-        raise Mistake(f"{what}: a port is between 1 and 65535", "use a port from 1 to 65535")
+        raise InvalidValue(f"{what}: a port is between 1 and 65535", "use a port from 1 to 65535")
     if not isinstance(value, str):
-        raise Mistake(f"{what} is not a text", _ENDPOINT_HINT)
+        raise InvalidValue(f"{what} is not a text", _ENDPOINT_HINT)
     _refuse_odd_text(value, what, _ENDPOINT_HINT)
     place, slash, protocol = value.rpartition("/")
     if slash and protocol in _PROTOCOLS:
-        raise Mistake(f"{what} has a protocol", f'the listener says it already: write "{place}"')
+        raise InvalidValue(f"{what} has a protocol", f'the listener says it already: write "{place}"')
     if re.fullmatch(PORTS_PATTERN, value):
-        raise Mistake(
+        raise InvalidValue(
             f"{what} is more than one port",
             f'write `endpoints = ["{value}"]` in the service, or one table each',
         )
     _explain_place(value, what, _ENDPOINT_HINT, "")
-    raise Mistake(f"{what} is not a port or address", _ENDPOINT_HINT)
+    raise InvalidValue(f"{what} is not a port or address", _ENDPOINT_HINT)
 
 
 def _refuse_odd_text(value: str, what: str, hint: str) -> None:
     if not value:
-        raise Mistake(f"{what} is empty", hint)
+        raise InvalidValue(f"{what} is empty", hint)
     if "://" in value:
-        raise Mistake(f"{what} is a URL", hint)
+        raise InvalidValue(f"{what} is a URL", hint)
     if re.search(r"[\s\x00-\x1f\x7f]", value):
         tidy = "".join(value.split())
         patterns = (LISTENER_PATTERN, ENDPOINT_PATTERN, PORTS_PATTERN)
         fits = any(re.fullmatch(pattern, tidy) for pattern in patterns)
-        raise Mistake(f"{what} contains blanks or control characters", f'write "{tidy}"' if fits else hint)
+        raise InvalidValue(
+            f"{what} contains blanks or control characters", f'write "{tidy}"' if fits else hint
+        )
     if not value.isascii():
-        raise Mistake(f"{what} contains a character that is not ASCII", f"use the digits 0-9; {hint}")
+        raise InvalidValue(f"{what} contains a character that is not ASCII", f"use the digits 0-9; {hint}")
 
 
 def _explain_place(place: str, what: str, hint: str, suffix: str) -> None:
@@ -428,32 +435,34 @@ def _explain_place(place: str, what: str, hint: str, suffix: str) -> None:
     if place.startswith("["):
         host, closed, rest = place[1:].partition("]")
         if not closed:
-            raise Mistake(f"{what}: the bracket is not closed", 'write it like "[2001:db8::1]:80"')
+            raise InvalidValue(f"{what}: the bracket is not closed", 'write it like "[2001:db8::1]:80"')
         _refuse_scope(host, what)
         if not rest.startswith(":"):
-            raise Mistake(f"{what} has no port", f'write "[{host}]:80{suffix}"')
+            raise InvalidValue(f"{what} has no port", f'write "[{host}]:80{suffix}"')
         if ":" not in host:
-            raise Mistake(f"{what}: brackets are for IPv6 addresses", f'write "{host}{rest}{suffix}"')
+            raise InvalidValue(f"{what}: brackets are for IPv6 addresses", f'write "{host}{rest}{suffix}"')
         port = rest[1:]
     elif place.count(":") > 1:
         _refuse_scope(place, what)
-        raise Mistake(
+        raise InvalidValue(
             f"{what}: an IPv6 address needs brackets, and a port behind them",
             f'write it like "[2001:db8::1]:80{suffix}"',
         )
     elif ":" in place:
         host, _, port = place.partition(":")
         if host in {"", "*"}:
-            raise Mistake(f"{what} has no address before the colon", f'write just the port: "{port}{suffix}"')
+            raise InvalidValue(
+                f"{what} has no address before the colon", f'write just the port: "{port}{suffix}"'
+            )
         if not re.fullmatch("[0-9.]+", host):
-            raise Mistake(
+            raise InvalidValue(
                 f"{what}: {show(host)} is not an address",
                 f"host names are not resolved: give the address; {hint}",
             )
     elif "." in place and re.fullmatch("[0-9.]+", place):
-        raise Mistake(f"{what} has no port", f'write "{place}:80{suffix}"')
+        raise InvalidValue(f"{what} has no port", f'write "{place}:80{suffix}"')
     elif re.search(r"[A-Za-z_.]", place) or not place:
-        raise Mistake(
+        raise InvalidValue(
             f"{what}: {show(place)} is not a port or address",
             f"names of hosts and services are not resolved: {hint}",
         )
@@ -464,20 +473,24 @@ def _explain_place(place: str, what: str, hint: str, suffix: str) -> None:
 
 def _refuse_scope(host: str, what: str) -> None:
     if "%" in host:
-        raise Mistake(f"{what} has a scope id", "rules know no scope: give a global or unique local address")
+        raise InvalidValue(
+            f"{what} has a scope id", "rules know no scope: give a global or unique local address"
+        )
 
 
 def _explain_port(port: str, what: str, hint: str) -> None:
     if not port:
-        raise Mistake(f"{what} has no port", hint)
+        raise InvalidValue(f"{what} has no port", hint)
     if port.startswith("+") and re.fullmatch("[0-9]+", port[1:]):
-        raise Mistake(f"{what}: the port has a plus sign", f'write "{port[1:]}"')
+        raise InvalidValue(f"{what}: the port has a plus sign", f'write "{port[1:]}"')
     if re.fullmatch(PORTS_PATTERN, port):
-        raise Mistake(f"{what} is more than one port", "write one entry for each port")
+        raise InvalidValue(f"{what} is more than one port", "write one entry for each port")
     digits = port.removeprefix("-")
     if not re.fullmatch("[0-9]+", digits):
-        raise Mistake(f"{what}: {show(port)} is not a port", "a port is a number from 1 to 65535")
+        raise InvalidValue(f"{what}: {show(port)} is not a port", "a port is a number from 1 to 65535")
     if len(digits) > 5 or not 1 <= int(port) <= 65535:
-        raise Mistake(f"{what}: port {_cut(port)} is not between 1 and 65535", "use a port from 1 to 65535")
+        raise InvalidValue(
+            f"{what}: port {_cut(port)} is not between 1 and 65535", "use a port from 1 to 65535"
+        )
     if digits.startswith("0"):
-        raise Mistake(f"{what}: the port has leading zeros", f'write "{int(port)}"')
+        raise InvalidValue(f"{what}: the port has leading zeros", f'write "{int(port)}"')

@@ -8,7 +8,7 @@ sees; it needs root. A backend does what an intent says, or refuses it by name; 
 """
 
 from lbctl.conformance.checks import CHECKS, Check
-from lbctl.conformance.run import Outcome, Verdict, run
-from lbctl.conformance.site import Failed, Site, Way, ways
+from lbctl.conformance.run import CheckResult, Support, run
+from lbctl.conformance.site import Failed, Site, TestedDriver, ways
 
-__all__ = ["CHECKS", "Check", "Failed", "Outcome", "Site", "Verdict", "Way", "run", "ways"]
+__all__ = ["CHECKS", "Check", "CheckResult", "Failed", "Site", "Support", "TestedDriver", "run", "ways"]

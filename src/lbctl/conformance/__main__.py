@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lbctl.conformance.checks import CHECKS
-from lbctl.conformance.run import Verdict, run
+from lbctl.conformance.run import Support, run
 from lbctl.conformance.site import ways
 from lbctl.errors import LbctlError, NoBackend, PermissionDenied
 from lbctl.host import LocalHost
@@ -19,8 +19,8 @@ from lbctl.host import LocalHost
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lbctl.conformance.run import Outcome
-    from lbctl.conformance.site import Way
+    from lbctl.conformance.run import CheckResult
+    from lbctl.conformance.site import TestedDriver
 
 FORMAT_VERSION = 1
 
@@ -43,10 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(_document(found, outcomes), indent=2))
     else:
         print(_text(usable, outcomes))
-    return int(any(outcome.verdict is Verdict.FAILED for outcome in outcomes))
+    return int(any(outcome.verdict is Support.FAILED for outcome in outcomes))
 
 
-def _usable(found: Sequence[Way]) -> list[Way]:
+def _usable(found: Sequence[TestedDriver]) -> list[TestedDriver]:
     """Those that can be used, each other one told; raises `NoBackend` or `PermissionDenied`."""
     for way in found:
         if way.reason:
@@ -59,7 +59,7 @@ def _usable(found: Sequence[Way]) -> list[Way]:
     return usable
 
 
-def _all(way: Way) -> Iterable[Outcome]:
+def _all(way: TestedDriver) -> Iterable[CheckResult]:
     for check in CHECKS:
         print(f"\r\x1b[K{way}: {check}", end="", file=sys.stderr) if sys.stderr.isatty() else None
         yield run(check, way)
@@ -67,14 +67,14 @@ def _all(way: Way) -> Iterable[Outcome]:
     print("\r\x1b[K", end="", file=sys.stderr) if sys.stderr.isatty() else None
 
 
-def _text(usable: Sequence[Way], outcomes: Sequence[Outcome]) -> str:
+def _text(usable: Sequence[TestedDriver], outcomes: Sequence[CheckResult]) -> str:
     """The matrix, and below it each reason once."""
     by_cell = {(outcome.check, outcome.way): outcome for outcome in outcomes}
     rows = [["", *map(str, usable)]]
     rows += [[check.name, *(by_cell[check, way].verdict for way in usable)] for check in CHECKS]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    for verdict in (Verdict.REFUSED, Verdict.FAILED):
+    for verdict in (Support.REFUSED, Support.FAILED):
         told = [outcome for outcome in outcomes if outcome.verdict is verdict]
         lines += [""] if told else []
         for check, reason in dict.fromkeys((outcome.check, outcome.reason) for outcome in told):
@@ -83,7 +83,7 @@ def _text(usable: Sequence[Way], outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def _document(found: Sequence[Way], outcomes: Sequence[Outcome]) -> dict[str, object]:
+def _document(found: Sequence[TestedDriver], outcomes: Sequence[CheckResult]) -> dict[str, object]:
     return {
         "format_version": FORMAT_VERSION,
         "drivers": [

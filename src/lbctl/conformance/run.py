@@ -11,10 +11,10 @@ from lbctl.errors import LbctlError
 
 if TYPE_CHECKING:
     from lbctl.conformance.checks import Check
-    from lbctl.conformance.site import Way
+    from lbctl.conformance.site import TestedDriver
 
 
-class Verdict(StrEnum):
+class Support(StrEnum):
     """How a backend stands to a check."""
 
     YES = "yes"
@@ -23,26 +23,26 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class CheckResult:
     """What came of a check; `reason` is empty for yes."""
 
     check: Check
-    way: Way
-    verdict: Verdict
+    way: TestedDriver
+    verdict: Support
     reason: str = ""
 
 
-def run(check: Check, way: Way) -> Outcome:
+def run(check: Check, way: TestedDriver) -> CheckResult:
     """Carry out a check in a network of its own."""
     try:
         with Site(way, allow_remap=check.allow_remap) as site:
             refused = site.refusal(check.services)
             if refused is not None:
-                return Outcome(check=check, way=way, verdict=Verdict.REFUSED, reason=refused.feature)
+                return CheckResult(check=check, way=way, verdict=Support.REFUSED, reason=refused.feature)
             check.run(site)
     except (Failed, LbctlError) as error:
-        return Outcome(check=check, way=way, verdict=Verdict.FAILED, reason=str(error))
+        return CheckResult(check=check, way=way, verdict=Support.FAILED, reason=str(error))
     except Exception as error:  # noqa: BLE001 (somebody else's backend: the other checks go on)
         reason = f"{type(error).__name__}: {error}"
-        return Outcome(check=check, way=way, verdict=Verdict.FAILED, reason=reason)
-    return Outcome(check=check, way=way, verdict=Verdict.YES)
+        return CheckResult(check=check, way=way, verdict=Support.FAILED, reason=reason)
+    return CheckResult(check=check, way=way, verdict=Support.YES)

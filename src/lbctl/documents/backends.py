@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lbctl.spi import Candidate, Census, Choice
+    from lbctl.spi import Candidate, RuleCounts, Selection
 
 
 class StoreDocument(TypedDict):
@@ -63,13 +63,13 @@ class BackendsDocument(TypedDict):
     backends: list[BackendDocument]
 
 
-def stores(counts: Iterable[Census]) -> list[StoreDocument]:
+def stores(counts: Iterable[RuleCounts]) -> list[StoreDocument]:
     """Return the counts of stores."""
-    return [StoreDocument(store=each.store, ours=each.ours, others=each.others) for each in counts]
+    return [StoreDocument(store=each.store, ours=each.managed, others=each.foreign) for each in counts]
 
 
 def backends(
-    candidates: Iterable[Candidate], counts: Sequence[Census], choice: Choice | None, failure: str
+    candidates: Iterable[Candidate], counts: Sequence[RuleCounts], choice: Selection | None, failure: str
 ) -> BackendsDocument:
     """Return the document of what was found; `failure` says why no backend was chosen."""
     return BackendsDocument(
@@ -80,14 +80,14 @@ def backends(
     )
 
 
-def _backend(candidate: Candidate, counts: Sequence[Census]) -> BackendDocument:
+def _backend(candidate: Candidate, counts: Sequence[RuleCounts]) -> BackendDocument:
     probe = candidate.probe
     can = probe.capabilities
     return BackendDocument(
         name=candidate.backend.name,
         usable=bool(probe.usable),
         reason="usable" if probe.usable else "; ".join(f"{d.name}: {d.reason}" for d in probe.drivers),
-        remedy=None if probe.usable else probe.remedy,
+        remedy=None if probe.usable else probe.fix,
         drivers=[
             DriverDocument(name=d.name, usable=d.usable, reason=d.reason, version=d.version, store=d.store)
             for d in probe.drivers

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NotRequired
 from typing_extensions import TypedDict
 
 if TYPE_CHECKING:
-    from lbctl.errors import IntentError, Problem
+    from lbctl.errors import ConfigProblem, IntentError
 
 
-class ProblemDocument(TypedDict):
+class ConfigProblemDocument(TypedDict):
     """A mistake in an intent file."""
 
     file: str | None
@@ -24,7 +24,7 @@ class CheckDocument(TypedDict):
 
     valid: bool
     services: list[str]
-    errors: list[ProblemDocument]
+    errors: list[ConfigProblemDocument]
 
 
 #: Rules as text; `for` and `family` as given. Its key `for` is a word of Python's.
@@ -34,13 +34,13 @@ RenderDocument = TypedDict(
 )
 
 
-def problem(found: Problem) -> ProblemDocument:
+def problem(found: ConfigProblem) -> ConfigProblemDocument:
     """Return the document of a mistake."""
-    return ProblemDocument(file=found.file, line=found.line, message=found.message, hint=found.hint)
+    return ConfigProblemDocument(file=found.file, line=found.line, message=found.message, hint=found.hint)
 
 
-def problems(error: IntentError) -> list[ProblemDocument]:
+def problems(error: IntentError) -> list[ConfigProblemDocument]:
     """Return all mistakes that an error reports; the error itself if it is about no file."""
     return [problem(each) for each in error.problems] or [
-        ProblemDocument(file=None, line=None, message=error.message, hint=error.hint)
+        ConfigProblemDocument(file=None, line=None, message=error.message, hint=error.hint)
     ]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     from lbctl.engine.inspect.compare import Comparison, Pair
-    from lbctl.model import Reading, ReadService
+    from lbctl.model import AnalysedService, Analysis
 
 
 class SidesDocument(TypedDict):
@@ -60,7 +60,7 @@ class ComparisonDocument(TypedDict):
     b: ReadingDocument
 
 
-def selector(service: ReadService, hooks: tuple[str, ...]) -> SelectorDocument:
+def selector(service: AnalysedService, hooks: tuple[str, ...]) -> SelectorDocument:
     """Return what a service selects at some hooks."""
     return SelectorDocument(
         family=str(service.family),
@@ -72,7 +72,7 @@ def selector(service: ReadService, hooks: tuple[str, ...]) -> SelectorDocument:
     )
 
 
-def comparison(found: Comparison, a: Reading, b: Reading) -> ComparisonDocument:
+def comparison(found: Comparison, a: Analysis, b: Analysis) -> ComparisonDocument:
     """Return the document of a comparison of two readings."""
     return ComparisonDocument(
         equal=found.equal,

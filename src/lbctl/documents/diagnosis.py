@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lbctl.model import Intent
 
 
-class TrapDocument(TypedDict):
+class ProblemDocument(TypedDict):
     """A problem of the host, what shows it and what to do; `service` is null for several and for none."""
 
     code: str
@@ -37,7 +37,7 @@ class DiagnosisDocument(TypedDict):
     backend: str | None
     driver: str | None
     services: list[str] | None
-    problems: list[TrapDocument]
+    problems: list[ProblemDocument]
     not_examined: list[NotExaminedDocument]
 
 
@@ -50,15 +50,15 @@ def diagnosis(
         driver=found.driver,
         services=None if intent is None else [service.name for service in intent.services],
         problems=[
-            TrapDocument(
-                code=trap.code,
-                severity=str(trap.severity),
-                service=trap.service,
-                message=trap.message,
-                evidence=trap.evidence,
-                remedy=trap.remedy,
+            ProblemDocument(
+                code=problem.code,
+                severity=str(problem.severity),
+                service=problem.service,
+                message=problem.message,
+                evidence=problem.evidence,
+                remedy=problem.fix,
             )
-            for trap in found.traps
+            for problem in found.problems
         ],
         not_examined=[NotExaminedDocument(what=what, reason=reason) for what, reason in unseen],
     )

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import TypedDict
 
-from lbctl.documents.check import ProblemDocument, problem
+from lbctl.documents.check import ConfigProblemDocument, problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lbctl.errors import Problem
+    from lbctl.errors import ConfigProblem
 
 
 class FailureDocument(TypedDict):
@@ -21,7 +21,7 @@ class FailureDocument(TypedDict):
     exit: int
     message: str
     hint: str | None
-    errors: list[ProblemDocument]
+    errors: list[ConfigProblemDocument]
 
 
 class ErrorDocument(TypedDict):
@@ -31,7 +31,7 @@ class ErrorDocument(TypedDict):
 
 
 def error(
-    code: str, exit_code: int, message: str, hint: str | None = None, found: Sequence[Problem] = ()
+    code: str, exit_code: int, message: str, hint: str | None = None, found: Sequence[ConfigProblem] = ()
 ) -> ErrorDocument:
     """Return the document of an error; `found` are all mistakes of an intent file."""
     return ErrorDocument(

@@ -12,7 +12,7 @@ from lbctl.model import written
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lbctl.engine.inspect.explain import Connection, Way
+    from lbctl.engine.inspect.explain import Connection, Trace
     from lbctl.model import Step
 
 
@@ -61,7 +61,7 @@ ExplanationDocument = TypedDict(
 )
 
 
-def explanation(connection: Connection, ways: Sequence[Way]) -> ExplanationDocument:
+def explanation(connection: Connection, ways: Sequence[Trace]) -> ExplanationDocument:
     """Return the document of a connection and the services that take it."""
     return {
         "listener": str(connection.listener),
@@ -73,7 +73,7 @@ def explanation(connection: Connection, ways: Sequence[Way]) -> ExplanationDocum
     }
 
 
-def _service(way: Way) -> TracedServiceDocument:
+def _service(way: Trace) -> TracedServiceDocument:
     return TracedServiceDocument(
         **service_document(way.service),
         source=way.source,

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lbctl.engine import Entry, Unsettled
+    from lbctl.engine import HistoryEntry, Unsettled
 
 
 class InterruptedDocument(TypedDict):
@@ -53,7 +53,7 @@ class HistoryDocument(UnsettledDocument):
     history: list[EntryDocument]
 
 
-def history(owner: str, entries: Iterable[Entry], left: Unsettled) -> HistoryDocument:
+def history(owner: str, entries: Iterable[HistoryEntry], left: Unsettled) -> HistoryDocument:
     """Return the document of the history of an owner."""
     return HistoryDocument(owner=owner, history=[_entry(entry) for entry in entries], **unsettled(left))
 
@@ -72,7 +72,7 @@ def unsettled(left: Unsettled) -> UnsettledDocument:
     return document
 
 
-def _entry(entry: Entry) -> EntryDocument:
+def _entry(entry: HistoryEntry) -> EntryDocument:
     return EntryDocument(
         number=entry.number,
         time=entry.time,

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 from lbctl.model import written
 
 if TYPE_CHECKING:
-    from lbctl.model import Finding, Reading, ReadService
+    from lbctl.model import AnalysedService, Analysis, Finding
 
 
 class ShareDocument(TypedDict):
@@ -81,7 +81,7 @@ class ReadingDocument(TypedDict):
     untouched_rules: int
 
 
-def document(reading: Reading) -> ReadingDocument:
+def document(reading: Analysis) -> ReadingDocument:
     """Return the document of a reading."""
     return ReadingDocument(
         format=reading.format,
@@ -108,7 +108,7 @@ def finding_document(finding: Finding) -> FindingDocument:
     )
 
 
-def service_document(service: ReadService) -> ServiceDocument:
+def service_document(service: AnalysedService) -> ServiceDocument:
     """Return the document of a service."""
     kept = service.affinity
     return ServiceDocument(

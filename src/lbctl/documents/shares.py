@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from fractions import Fraction
 
-    from lbctl.model import EndpointChange, Frontend, ServiceChange
+    from lbctl.model import EndpointChange, FamilyListener, ServiceChange
 
 
 class FrontendDocument(TypedDict):
@@ -144,5 +144,5 @@ def _listeners(service: ServiceChange) -> ListenersDocument:
     )
 
 
-def _frontends(frontends: Iterable[Frontend]) -> list[FrontendDocument]:
+def _frontends(frontends: Iterable[FamilyListener]) -> list[FrontendDocument]:
     return [FrontendDocument(listen=str(each.listener), family=str(each.family)) for each in frontends]

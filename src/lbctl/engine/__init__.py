@@ -18,9 +18,10 @@ from lbctl.engine.migrate.execute import migrate
 from lbctl.engine.migrate.foreign import SharePolicy
 from lbctl.engine.migrate.migration import Agreement, Migration
 from lbctl.engine.migrate.plan import plan_migration
-from lbctl.engine.record.history import Entry, damaged, entries, pending, restorable
+from lbctl.engine.record.history import HistoryEntry, damaged, entries, pending, restorable
 from lbctl.engine.record.trial import Trial, confirm, read_trial
-from lbctl.engine.undo.recovery import Unsettled, interrupted, recover, unsettled
+from lbctl.engine.record.unsettled import Unsettled, interrupted, unsettled
+from lbctl.engine.undo.recovery import recover
 from lbctl.engine.undo.reverter import await_end, try_out, watch
 from lbctl.engine.undo.rollback import go_back, roll_back
 
@@ -28,8 +29,8 @@ __all__ = [
     "Agreement",
     "Drift",
     "EndpointStatus",
-    "Entry",
     "FamilyStatus",
+    "HistoryEntry",
     "Migration",
     "PlanFile",
     "Rendering",

@@ -189,7 +189,7 @@ class _Netlink(socket.socket):
         self.close()
 
 
-class _Kept(threading.local):
+class _ThreadCache(threading.local):
     """What one thread keeps, and the process and network namespace that it is for."""
 
     def __init__(self) -> None:
@@ -215,7 +215,7 @@ class LocalHost:
         base = Path(override).absolute() if override else None
         self._run = StateDir(base / "run" if base else Path("/run/lbctl"), 0o755)
         self._lib = StateDir(base / "lib" if base else Path("/var/lib/lbctl"), 0o700)
-        self._kept = _Kept()
+        self._kept = _ThreadCache()
         self._held = _Held()
         #: What leads another lbctl to the same state.
         self._state = {"LBCTL_STATE_DIR": str(base)} if base else {}

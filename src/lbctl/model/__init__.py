@@ -1,5 +1,25 @@
 """Pure values: intents, slots, programs, plans. Nothing here reads or writes anything."""
 
+from lbctl.model.analysis import (
+    SELECTOR,
+    Affinity,
+    AnalysedService,
+    Analysis,
+    Condition,
+    EndpointShare,
+    Finding,
+    Outcome,
+    Severity,
+    Step,
+    UnsupportedRule,
+    among,
+    brief,
+    conditions,
+    takes,
+    with_port,
+    within,
+    written,
+)
 from lbctl.model.intent import (
     DEFAULT_MARK,
     DEFAULT_OWNER,
@@ -24,7 +44,7 @@ from lbctl.model.intent import (
     endpoint_family,
     join,
 )
-from lbctl.model.lifted import Frontend, Lifted, LiftedService
+from lbctl.model.lifted import FamilyListener, LiftedProgram, LiftedService
 from lbctl.model.numbers import decimal
 from lbctl.model.plan import (
     Action,
@@ -43,26 +63,6 @@ from lbctl.model.plan import (
     touched,
 )
 from lbctl.model.program import Item, Key, Part, Program
-from lbctl.model.reading import (
-    SELECTOR,
-    Condition,
-    Finding,
-    Kept,
-    NotRead,
-    Outcome,
-    Reading,
-    ReadService,
-    ReadShare,
-    Severity,
-    Step,
-    among,
-    brief,
-    conditions,
-    takes,
-    with_port,
-    within,
-    written,
-)
 from lbctl.model.records import Shape, check_record, read_record
 from lbctl.model.schedule import schedule, shares, slot_count
 from lbctl.model.text import inert
@@ -77,30 +77,29 @@ __all__ = [
     "SELECTOR",
     "Action",
     "Address",
+    "Affinity",
+    "AnalysedService",
+    "Analysis",
     "Change",
     "Condition",
     "Endpoint",
     "EndpointChange",
+    "EndpointShare",
     "Family",
+    "FamilyListener",
     "Finding",
-    "Frontend",
     "Intent",
     "Item",
-    "Kept",
     "Key",
-    "Lifted",
+    "LiftedProgram",
     "LiftedService",
     "Listener",
     "Network",
-    "NotRead",
     "Outcome",
     "Part",
     "Plan",
     "Program",
     "Protocol",
-    "ReadService",
-    "ReadShare",
-    "Reading",
     "Remembered",
     "Scheduler",
     "Service",
@@ -112,6 +111,7 @@ __all__ = [
     "StaleFlow",
     "State",
     "Step",
+    "UnsupportedRule",
     "agreed",
     "among",
     "brief",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lbctl.model.intent import Family, Listener
 
 
-class Frontend(NamedTuple):
+class FamilyListener(NamedTuple):
     """Where connections come in: one listener in one family."""
 
     family: Family
@@ -57,7 +57,7 @@ class LiftedService:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lifted:
+class LiftedProgram:
     """All services of a program, and the text of what could not be understood."""
 
     services: tuple[LiftedService, ...] = ()

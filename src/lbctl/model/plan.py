@@ -9,20 +9,20 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from lbctl.model.intent import Family, Protocol, endpoint_family
-from lbctl.model.lifted import Frontend
+from lbctl.model.lifted import FamilyListener
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lbctl.model.intent import Intent, Listener, Service
-    from lbctl.model.lifted import Lifted
+    from lbctl.model.lifted import LiftedProgram
     from lbctl.model.program import Item, Key, Part, Program
 
 T = TypeVar("T")
 
 #: Where connections come in → `Endpoint.to` → the share of them that it gets, exact; None where the rules are
 #: not understood.
-Shares: TypeAlias = Mapping[Frontend, Mapping[str, Fraction] | None]
+Shares: TypeAlias = Mapping[FamilyListener, Mapping[str, Fraction] | None]
 
 _NOTHING = Fraction(0)
 
@@ -68,8 +68,8 @@ class EndpointChange(NamedTuple):
     """
 
     to: str
-    before: Mapping[Frontend, Fraction | None]
-    after: Mapping[Frontend, Fraction | None]
+    before: Mapping[FamilyListener, Fraction | None]
+    after: Mapping[FamilyListener, Fraction | None]
 
     @property
     def families(self) -> tuple[Family, ...]:
@@ -117,12 +117,12 @@ class ServiceChange:
         return tuple(EndpointChange(to, _shares_of(to, before), _shares_of(to, after)) for to in every)
 
     @property
-    def unbalanced_before(self) -> tuple[Frontend, ...]:
+    def unbalanced_before(self) -> tuple[FamilyListener, ...]:
         """The places whose connections reach endpoints after, and none before."""
         return _missing(self.before, self.after)
 
     @property
-    def unbalanced_after(self) -> tuple[Frontend, ...]:
+    def unbalanced_after(self) -> tuple[FamilyListener, ...]:
         """The places whose connections reach endpoints before, and none after."""
         return _missing(self.after, self.before)
 
@@ -133,13 +133,13 @@ def agreed(values: Iterable[T]) -> T | None:
     return found.pop() if len(found) == 1 else None
 
 
-def families_of(frontends: Iterable[Frontend]) -> tuple[Family, ...]:
+def families_of(frontends: Iterable[FamilyListener]) -> tuple[Family, ...]:
     """Return the families of some places, each once, IPv4 first."""
     found = {frontend.family for frontend in frontends}
     return tuple(family for family in Family if family in found)
 
 
-def _shares_of(to: str, side: Shares) -> Mapping[Frontend, Fraction | None]:
+def _shares_of(to: str, side: Shares) -> Mapping[FamilyListener, Fraction | None]:
     own = endpoint_family(to)
     return {
         frontend: None if shares is None else shares.get(to, _NOTHING)
@@ -148,7 +148,7 @@ def _shares_of(to: str, side: Shares) -> Mapping[Frontend, Fraction | None]:
     }
 
 
-def _missing(side: Shares, other: Shares) -> tuple[Frontend, ...]:
+def _missing(side: Shares, other: Shares) -> tuple[FamilyListener, ...]:
     """The places that surely get no endpoint on one side, though they may on the other."""
     return tuple(
         frontend
@@ -255,7 +255,9 @@ def touched(changes: Iterable[Change]) -> frozenset[str | None]:
     return frozenset([item.service for change in changes for item in change if item])
 
 
-def stale_flows(before: Lifted, after: Lifted, wanted: Iterable[Service]) -> tuple[StaleFlow, ...]:
+def stale_flows(
+    before: LiftedProgram, after: LiftedProgram, wanted: Iterable[Service]
+) -> tuple[StaleFlow, ...]:
     """The flows that outlive their reason when `before` becomes `after`; who drains keeps its own.
 
     `wanted` are the services of `after` as the intent has them.
@@ -285,7 +287,9 @@ def stale_flows(before: Lifted, after: Lifted, wanted: Iterable[Service]) -> tup
     return (*gone, *new)
 
 
-def diff_services(before: Lifted, after: Lifted, changes: tuple[Change, ...]) -> tuple[ServiceChange, ...]:
+def diff_services(
+    before: LiftedProgram, after: LiftedProgram, changes: tuple[Change, ...]
+) -> tuple[ServiceChange, ...]:
     """Return each service of either side with its shares.
 
     A service changes where one of its items does, or where its shares do: what all share leads to it.
@@ -308,11 +312,11 @@ def diff_services(before: Lifted, after: Lifted, changes: tuple[Change, ...]) ->
     return tuple(result)
 
 
-def _shares(lifted: Lifted) -> dict[str, dict[Frontend, Mapping[str, Fraction] | None]]:
-    result: dict[str, dict[Frontend, Mapping[str, Fraction] | None]] = {}
+def _shares(lifted: LiftedProgram) -> dict[str, dict[FamilyListener, Mapping[str, Fraction] | None]]:
+    result: dict[str, dict[FamilyListener, Mapping[str, Fraction] | None]] = {}
     for service in lifted.services:
         shares = service.shares if service.understood else None
-        result.setdefault(service.name, {})[Frontend(service.family, service.listener)] = shares
+        result.setdefault(service.name, {})[FamilyListener(service.family, service.listener)] = shares
     return result
 
 

@@ -2,10 +2,10 @@
 
 from lbctl.spi.backend import Backend, Capabilities, Count, Driver, Probe, tally
 from lbctl.spi.migrator import Migrator, Retirement
-from lbctl.spi.reader import Case, Census, Passage, Reader, Trap, sole
+from lbctl.spi.reader import Case, Passage, Problem, Reader, RuleCounts, sole
 from lbctl.spi.registry import GROUP, backends
 from lbctl.spi.require import ensure_fresh, require, require_service
-from lbctl.spi.selection import AUTO, Candidate, Choice, census, select, survey
+from lbctl.spi.selection import AUTO, Candidate, Selection, count_rules, select, survey
 
 __all__ = [
     "AUTO",
@@ -14,18 +14,18 @@ __all__ = [
     "Candidate",
     "Capabilities",
     "Case",
-    "Census",
-    "Choice",
     "Count",
     "Driver",
     "Migrator",
     "Passage",
     "Probe",
+    "Problem",
     "Reader",
     "Retirement",
-    "Trap",
+    "RuleCounts",
+    "Selection",
     "backends",
-    "census",
+    "count_rules",
     "ensure_fresh",
     "require",
     "require_service",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from lbctl.host import Host
-    from lbctl.model import Intent, Lifted, Network, Plan, Program
+    from lbctl.model import Intent, LiftedProgram, Network, Plan, Program
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class Probe:
     drivers: tuple[Driver, ...]
     capabilities: Capabilities
     #: What to install or do where no driver is usable.
-    remedy: str
+    fix: str
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -189,7 +189,7 @@ class Backend(Protocol):
         touched it; the caller undoes a result that is not what was planned.
         """
 
-    def lift(self, program: Program) -> Lifted:
+    def lift(self, program: Program) -> LiftedProgram:
         """Return the services of a program with their exact shares, derived from its items alone."""
 
     def stats(self, host: Host, driver: str, owner: str) -> tuple[Count, ...]:

@@ -22,7 +22,7 @@ class Retirement:
     after: str
     #: The lines of the dump that are removed.
     lines: tuple[int, ...]
-    #: What `take_out` and `put_back` need to know, as a text to keep.
+    #: What `remove_rules` and `restore_rules` need to know, as a text to keep.
     record: str
 
 
@@ -35,7 +35,7 @@ class Migrator(Reader, Protocol):
     of the owner for everything that changes the kernel, and verifies the result by `dump`.
     """
 
-    def others(self, text: str, owner: str) -> str:
+    def foreign_rules(self, text: str, owner: str) -> str:
         """Return what a dump holds that is not the owner's, spelled alike until it changes. Pure.
 
         Without what packets change: counters, positions of foreign ladders, entries that expire.
@@ -47,25 +47,25 @@ class Migrator(Reader, Protocol):
     def retire(self, text: str, lines: Collection[int]) -> Retirement:
         """Find what goes with some lines of a dump: what then leads to nothing, or has no user. Pure."""
 
-    def keeper(self, text: str, lines: Collection[int]) -> str | None:
+    def managing_program(self, text: str, lines: Collection[int]) -> str | None:
         """Return the program that writes these rules of a dump itself and would do so again, if any. Pure."""
 
-    def retired(self, record: str) -> tuple[str, ...]:
+    def removed_rules(self, record: str) -> tuple[str, ...]:
         """Return the rules of a record that are removed, as a dump has them. Pure."""
 
     def side_effects(self, driver: str, text: str, record: str) -> tuple[str, ...]:
         """Say what removing or restoring rules does to those that a dump has beside them. Pure."""
 
-    def standing(self, host: Host, driver: str, record: str) -> bool:
+    def is_present(self, host: Host, driver: str, record: str) -> bool:
         """Return True if all rules of a record are in the kernel."""
 
-    def departure(self, host: Host, driver: str, record: str) -> str:
+    def removal_text(self, host: Host, driver: str, record: str) -> str:
         """Return the text that removes what is still there, for the host's own tools."""
 
-    def take_out(self, host: Host, driver: str, record: str) -> None:
+    def remove_rules(self, host: Host, driver: str, record: str) -> None:
         """Remove what is still there. Raises `ApplyFailed`."""
 
-    def put_back(self, host: Host, driver: str, record: str) -> None:
+    def restore_rules(self, host: Host, driver: str, record: str) -> None:
         """Restore what is missing, each rule behind those that were before it. Raises `ApplyFailed`."""
 
     def clients(self, host: Host, driver: str, owner: str) -> tuple[Remembered, ...]:

@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lbctl.host import Host
-    from lbctl.model import Address, Family, Intent, Reading, Service, Severity
+    from lbctl.model import Address, Analysis, Family, Intent, Service, Severity
     from lbctl.model import Protocol as Transport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Census:
+class RuleCounts:
     """How many rules a store holds: those managed by lbctl for any owner, and others; None if unknown."""
 
     store: str
-    ours: int | None = None
-    others: int | None = None
+    managed: int | None = None
+    foreign: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trap:
+class Problem:
     """A problem of a host: what happens, what shows it, and what helps.
 
     An error loses connections as things are; a warning does so when something else happens.
@@ -35,7 +35,7 @@ class Trap:
     severity: Severity
     message: str
     evidence: str
-    remedy: str
+    fix: str
     service: str | None = None
 
 
@@ -89,14 +89,14 @@ class Reader(Protocol):
     """Reads existing rules of its language. It changes nothing, and loads no module of the kernel.
 
     A backend gets the meaning of rules by lowering them to the program of `lbctl_netfilter` and calling
-    `lbctl_netfilter.analyse`; any other way to a `Reading` is as good. Without a Reader, a backend has no
+    `lbctl_netfilter.analyse`; any other way to a `Analysis` is as good. Without a Reader, a backend has no
     import, compare, explain and migrate, and `doctor` examines what belongs to no backend.
     """
 
     def recognizes(self, text: str) -> bool:
         """Return True if a text looks like this backend's language, whatever else is in it. Pure."""
 
-    def read(self, text: str, *, family: Family | None = None) -> Reading:
+    def read(self, text: str, *, family: Family | None = None) -> Analysis:
         """Return what the rules of a text do; `family` is that of a dump that does not name its own.
 
         Pure: runs, resolves or looks up nothing that the text names. The caller bounds the size of the text.
@@ -108,13 +108,13 @@ class Reader(Protocol):
         The caller has the privilege to read them. Raises `ApplyFailed`.
         """
 
-    def census(self, host: Host, driver: str) -> Census:
+    def count_rules(self, host: Host, driver: str) -> RuleCounts:
         """Count the rules in the store of a driver.
 
         The caller has the privilege to read them. Raises `ApplyFailed` if they cannot be read.
         """
 
-    def diagnose(self, host: Host, driver: str, case: Case) -> Iterable[Trap]:
+    def diagnose(self, host: Host, driver: str, case: Case) -> Iterable[Problem]:
         """Yield the problems in the store of a driver, be it the one that the intent uses or another.
 
         The caller may have no privilege: then only files are looked at. Raises `ApplyFailed` on the way.

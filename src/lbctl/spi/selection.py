@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lbctl.errors import ApplyFailed, IntentError, NoBackend
-from lbctl.spi.reader import Census, Reader
+from lbctl.spi.reader import Reader, RuleCounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,14 +24,14 @@ class Candidate:
     backend: Backend
     probe: Probe
 
-    def own(self, counts: Sequence[Census]) -> list[Census]:
+    def own(self, counts: Sequence[RuleCounts]) -> list[RuleCounts]:
         """Return the counts of this backend's stores."""
         stores = {driver.store for driver in self.probe.drivers}
         return [count for count in counts if count.store in stores]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Selection:
     """The backend and driver to work with."""
 
     backend: Backend
@@ -45,9 +45,9 @@ def survey(host: Host, backends: Sequence[Backend]) -> tuple[Candidate, ...]:
     return tuple(Candidate(backend=backend, probe=backend.probe(host)) for backend in backends)
 
 
-def census(host: Host, candidates: Sequence[Candidate]) -> tuple[Census, ...]:
+def count_rules(host: Host, candidates: Sequence[Candidate]) -> tuple[RuleCounts, ...]:
     """Return one count for each store of the candidates, unknown if it cannot be read. Leaves no trace."""
-    counts: dict[str, Census] = {}
+    counts: dict[str, RuleCounts] = {}
     for candidate in candidates:
         # The usable drivers first, each kind in the order of preference.
         for driver in sorted(candidate.probe.drivers, key=lambda d: not d.usable):
@@ -56,13 +56,13 @@ def census(host: Host, candidates: Sequence[Candidate]) -> tuple[Census, ...]:
     return tuple(counts.values())
 
 
-def _count(host: Host, backend: Backend, driver: Driver) -> Census:
+def _count(host: Host, backend: Backend, driver: Driver) -> RuleCounts:
     if driver.usable and isinstance(backend, Reader) and host.may_change_network():
         try:
-            return backend.census(host, driver.name)
+            return backend.count_rules(host, driver.name)
         except ApplyFailed:
             pass
-    return Census(store=driver.store)
+    return RuleCounts(store=driver.store)
 
 
 def select(
@@ -70,11 +70,11 @@ def select(
     *,
     backend: str = AUTO,
     driver: str | None = None,
-    counts: Sequence[Census] = (),
-) -> Choice:
+    counts: Sequence[RuleCounts] = (),
+) -> Selection:
     """The choice for the options `--backend` and `--driver`.
 
-    With the `counts` of a census, the reason says where another store of the same backend holds rules.
+    With the `counts` of `count_rules`, the reason says where another store of the same backend holds rules.
     Raises `IntentError` for a name that does not exist and `NoBackend` where nothing is usable.
     """
     named = [c for c in candidates if c.backend.name == backend]
@@ -98,20 +98,20 @@ def select(
                 asked = driver is not None or backend != AUTO
                 why = ["asked for"] if asked else [*passed, "first usable in order of preference"]
                 why += _beside(candidate, option, counts)
-                return Choice(
+                return Selection(
                     backend=candidate.backend, driver=option, probe=candidate.probe, reason="; ".join(why)
                 )
             passed.append(f"{candidate.backend.name} ({option.name}): {option.reason}")
     raise NoBackend(
         "no usable backend: " + "; ".join(passed or ["none is installed"]),
-        hint="; or ".join(dict.fromkeys(c.probe.remedy for c in named)) or None,
+        hint="; or ".join(dict.fromkeys(c.probe.fix for c in named)) or None,
     )
 
 
-def _beside(candidate: Candidate, chosen: Driver, counts: Sequence[Census]) -> Iterator[str]:
+def _beside(candidate: Candidate, chosen: Driver, counts: Sequence[RuleCounts]) -> Iterator[str]:
     """The rules that people take for those of the chosen store: the tools have the same names."""
     stores = {driver.store for driver in candidate.probe.drivers} - {chosen.store}
     for count in counts:
-        rules = (count.ours or 0) + (count.others or 0)
+        rules = (count.managed or 0) + (count.foreign or 0)
         if count.store in stores and rules:
             yield f"{count.store} holds {rules} rule{'' if rules == 1 else 's'} too, and the kernel runs both"

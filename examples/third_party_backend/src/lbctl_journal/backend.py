@@ -16,7 +16,7 @@ from lbctl.errors import ApplyFailed, Stale
 from lbctl.model import (
     Family,
     Item,
-    Lifted,
+    LiftedProgram,
     LiftedService,
     Listener,
     Program,
@@ -59,7 +59,7 @@ class Journal:
                 states=frozenset(State),
                 source_nat=frozenset({SourceNat.NEVER}),
             ),
-            remedy=f"set {VARIABLE} to the path of a file that you can write",
+            fix=f"set {VARIABLE} to the path of a file that you can write",
             facts={"file": path} if path else {},
         )
 
@@ -125,7 +125,7 @@ class Journal:
             document.write(path, programs.values())
             return document.read(path).get(owner, Program(owner))
 
-    def lift(self, program: Program) -> Lifted:
+    def lift(self, program: Program) -> LiftedProgram:
         """Shares proved from the items alone; what is not ours to read is handed back verbatim."""
         services: list[LiftedService] = []
         unsupported: list[str] = []
@@ -135,7 +135,7 @@ class Journal:
                 unsupported.append(f"{' '.join(item.key)}: {item.text}")
             else:
                 services.append(service)
-        return Lifted(services=tuple(services), unsupported=tuple(unsupported))
+        return LiftedProgram(services=tuple(services), unsupported=tuple(unsupported))
 
     def stats(self, host: Host, driver: str, owner: str) -> tuple[Count, ...]:
         """Zeros: no connection ever comes through a file."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lbctl.engine.change.session import Session
-    from lbctl.engine.record.history import Entry
+    from lbctl.engine.record.history import HistoryEntry
     from lbctl.host import Host
     from lbctl.model import Plan, Program
 
@@ -31,7 +31,7 @@ def ensure_last_holds(session: Session, owner: str) -> None:
 
 
 def apply(
-    session: Session, plans: tuple[Plan, ...], *, record: bool = False, back_to: Entry | None = None
+    session: Session, plans: tuple[Plan, ...], *, record: bool = False, back_to: HistoryEntry | None = None
 ) -> tuple[str, ...]:
     """Carry out plans of this session, each atomically; returns what the user should know.
 
@@ -67,7 +67,7 @@ def remove(
 
 
 @contextmanager
-def changing(session: Session, owner: str, back_to: Entry | None) -> Iterator[None]:
+def changing(session: Session, owner: str, back_to: HistoryEntry | None) -> Iterator[None]:
     """Hold the lock of an owner, to change its rules.
 
     Raises `Stale` while a trial runs; going back ends it. Any change ends one that could not be reverted.
@@ -79,7 +79,7 @@ def changing(session: Session, owner: str, back_to: Entry | None) -> Iterator[No
         found = trial.outlook(session.host, owner)
         yield
         if found is not None:
-            trial.end(session.host, found.trial, trial.State.REVERTED)
+            trial.end(session.host, found.trial, trial.TrialState.REVERTED)
 
 
 def carry_out(
@@ -87,7 +87,7 @@ def carry_out(
     plan: Plan,
     *,
     record: bool = True,
-    back_to: Entry | None = None,
+    back_to: HistoryEntry | None = None,
     in_any_case: bool = False,
 ) -> list[str]:
     """As `apply`, of one plan, by who holds the lock.

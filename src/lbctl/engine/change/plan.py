@@ -11,7 +11,7 @@ from lbctl.model import Action, Intent, Plan, diff, diff_services, stale_flows, 
 
 if TYPE_CHECKING:
     from lbctl.engine.change.session import Session
-    from lbctl.model import Change, Lifted, Program, ServiceChange
+    from lbctl.model import Change, LiftedProgram, Program, ServiceChange
     from lbctl.spi import Backend
 
 
@@ -83,7 +83,7 @@ def removal_here(session: Session, owner: str) -> Plan:
 
 def lift_sides(
     backend: Backend, before: Program, after: Program, changes: tuple[Change, ...]
-) -> tuple[Lifted, Lifted]:
+) -> tuple[LiftedProgram, LiftedProgram]:
     """Return the services of two programs that the changes between them may concern.
 
     That is each service of which an item changes, and every one where an item changes that they share.
@@ -94,7 +94,9 @@ def lift_sides(
     return backend.lift(before.only(concerned)), backend.lift(after.only(concerned))
 
 
-def changed_services(before: Lifted, after: Lifted, changes: tuple[Change, ...]) -> tuple[ServiceChange, ...]:
+def changed_services(
+    before: LiftedProgram, after: LiftedProgram, changes: tuple[Change, ...]
+) -> tuple[ServiceChange, ...]:
     """Return the services that changes add, change or remove."""
     return tuple(s for s in diff_services(before, after, changes) if s.action is not Action.NONE)
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from lbctl.engine.record.memory import Memory
+from lbctl.engine.record.memory import SessionMemory
 from lbctl.errors import ApplyFailed, NoBackend
 from lbctl.host import need_privilege
-from lbctl.spi import AUTO, Choice, backends, select, survey
+from lbctl.spi import AUTO, Selection, backends, select, survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lbctl.engine.record.history import Entry
+    from lbctl.engine.record.history import HistoryEntry
     from lbctl.host import Host
     from lbctl.model import Intent, Program
     from lbctl.spi import Backend, Candidate, Capabilities, Driver
@@ -26,8 +26,8 @@ class Session:
 
     host: Host
     candidates: tuple[Candidate, ...]
-    choice: Choice
-    memory: Memory
+    choice: Selection
+    memory: SessionMemory
     #: See `Capabilities.remap`.
     allow_remap: bool = False
     #: Seconds to wait for another lbctl that holds the lock.
@@ -98,7 +98,7 @@ class Session:
     def at(self, backend: Backend, driver: Driver, reason: str) -> Session:
         """This session with another backend and driver of this host."""
         probe = next(candidate.probe for candidate in self.candidates if candidate.backend is backend)
-        return replace(self, choice=Choice(backend=backend, driver=driver, probe=probe, reason=reason))
+        return replace(self, choice=Selection(backend=backend, driver=driver, probe=probe, reason=reason))
 
     def elsewhere(self, owner: str) -> tuple[Session, ...]:
         """A session on each other store that holds rules of an owner, as far as it can be read."""
@@ -114,7 +114,7 @@ class Session:
         drivers = (d for c in self.candidates if c.backend.name == backend for d in c.probe.drivers)
         return next((d.store for d in drivers if d.name == driver), "")
 
-    def like(self, entry: Entry) -> Session:
+    def like(self, entry: HistoryEntry) -> Session:
         """A session as the one that brought about a state: on its store, by its driver if that can be used.
 
         Raises `NoBackend` where nothing reaches that store any more.
@@ -155,7 +155,7 @@ def open_session(
         host=host,
         candidates=candidates,
         choice=choice,
-        memory=Memory(host),
+        memory=SessionMemory(host),
         allow_remap=allow_remap,
         patience=patience,
     )

@@ -19,7 +19,7 @@ from lbctl.model import with_port
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from lbctl.model import Reading, ReadService
+    from lbctl.model import AnalysedService, Analysis
 
 #: Parts of a hash that are held against each other one by one; beyond, only shares are.
 _FINEST = 1 << 20
@@ -29,7 +29,7 @@ _FINEST = 1 << 20
 _Place: TypeAlias = tuple[tuple[Any, ...], str, str]
 
 
-class Verdict(StrEnum):
+class Relation(StrEnum):
     """How two services that select the same connections relate, and which side lacks one."""
 
     IDENTICAL = "identical"
@@ -42,17 +42,17 @@ class Verdict(StrEnum):
     @property
     def equal(self) -> bool:
         """True where every endpoint has the same share on both sides."""
-        return self in {Verdict.IDENTICAL, Verdict.OTHER_ORDER, Verdict.OTHER_CLIENTS}
+        return self in {Relation.IDENTICAL, Relation.OTHER_ORDER, Relation.OTHER_CLIENTS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
     """One service on both sides; None where a side lacks it. `hooks` are where this holds."""
 
-    a: ReadService | None
-    b: ReadService | None
+    a: AnalysedService | None
+    b: AnalysedService | None
     hooks: tuple[str, ...]
-    verdict: Verdict
+    verdict: Relation
     #: What differs besides, in words.
     notes: tuple[str, ...] = ()
 
@@ -74,7 +74,7 @@ class Pair:
         return max(abs(one - other) for one, other in (*self.shares.values(), self.leak))
 
     @property
-    def service(self) -> ReadService:
+    def service(self) -> AnalysedService:
         """The service of one of the sides, for what both select."""
         service = self.a or self.b
         if service is None:
@@ -95,12 +95,12 @@ class Comparison:
         return not self.doubts and all(pair.verdict.equal for pair in self.pairs)
 
 
-def compare(a: Reading, b: Reading) -> Comparison:
+def compare(a: Analysis, b: Analysis) -> Comparison:
     """Hold two readings against each other."""
     one, other = _by_place(a), _by_place(b)
     one, other = one | _also_local(one, other), other | _also_local(other, one)
     met: dict[tuple[int, int], list[str]] = {}
-    sides: dict[tuple[int, int], tuple[ReadService | None, ReadService | None]] = {}
+    sides: dict[tuple[int, int], tuple[AnalysedService | None, AnalysedService | None]] = {}
     for place in dict.fromkeys([*one, *other]):
         mine, theirs = one.get(place), other.get(place)
         key = id(mine), id(theirs)
@@ -114,19 +114,19 @@ def _noted(pairs: Sequence[Pair]) -> Iterator[Pair]:
     """Say what a service of any address is not about, where a side lacks it."""
     local = {_but_address(pair.service) for pair in pairs if pair.service.dst == "local"}
     for pair in pairs:
-        lacking = pair.verdict in {Verdict.ONLY_A, Verdict.ONLY_B}
+        lacking = pair.verdict in {Relation.ONLY_A, Relation.ONLY_B}
         if lacking and pair.service.dst == "any" and _but_address(pair.service) in local:
             yield replace(pair, notes=(*pair.notes, "not counting connections to this host itself"))
         else:
             yield pair
 
 
-def _but_address(service: ReadService) -> tuple[object, ...]:
+def _but_address(service: AnalysedService) -> tuple[object, ...]:
     family, proto, _, *rest = service.selector
     return (family, proto, *rest)
 
 
-def _doubts(a: Reading, b: Reading) -> Iterator[str]:
+def _doubts(a: Analysis, b: Analysis) -> Iterator[str]:
     # Rules of two syntaxes are never the same text.
     texts = a.format == b.format
     lost = [
@@ -139,9 +139,9 @@ def _doubts(a: Reading, b: Reading) -> Iterator[str]:
             yield f"{name} cannot be trusted as a ruleset"
 
 
-def _by_place(reading: Reading) -> dict[_Place, ReadService]:
+def _by_place(reading: Analysis) -> dict[_Place, AnalysedService]:
     """The service at each place."""
-    places: dict[_Place, ReadService] = {}
+    places: dict[_Place, AnalysedService] = {}
     for service in reading.services:
         for hook in service.hooks:
             # Translating and marking do not stand in each other's way.
@@ -150,11 +150,11 @@ def _by_place(reading: Reading) -> dict[_Place, ReadService]:
 
 
 def _also_local(
-    mine: Mapping[_Place, ReadService], theirs: Mapping[_Place, ReadService]
-) -> dict[_Place, ReadService]:
+    mine: Mapping[_Place, AnalysedService], theirs: Mapping[_Place, AnalysedService]
+) -> dict[_Place, AnalysedService]:
     """What services of any address do with connections to this host that the other side tells apart."""
     local = {id(service): replace(service, dst="local") for service in mine.values() if service.dst == "any"}
-    found: dict[_Place, ReadService] = {}
+    found: dict[_Place, AnalysedService] = {}
     for place in theirs:
         (family, proto, dst, *rest), hook, kind = place
         whole = mine.get(((family, proto, "any", *rest), hook, kind)) if dst == "local" else None
@@ -163,9 +163,9 @@ def _also_local(
     return found
 
 
-def _pair(a: ReadService | None, b: ReadService | None, hooks: tuple[str, ...]) -> Pair:
+def _pair(a: AnalysedService | None, b: AnalysedService | None, hooks: tuple[str, ...]) -> Pair:
     if a is None or b is None:
-        verdict = Verdict.ONLY_B if a is None else Verdict.ONLY_A
+        verdict = Relation.ONLY_B if a is None else Relation.ONLY_A
         return Pair(a=a, b=b, hooks=hooks, verdict=verdict)
     notes = tuple(_notes(a, b))
     if (
@@ -173,25 +173,25 @@ def _pair(a: ReadService | None, b: ReadService | None, hooks: tuple[str, ...]) 
         or a.leak != b.leak
         or (a.action != b.action and "none" not in {a.mode, b.mode})
     ):
-        return Pair(a=a, b=b, hooks=hooks, verdict=Verdict.DIFFERENT, notes=notes)
+        return Pair(a=a, b=b, hooks=hooks, verdict=Relation.DIFFERENT, notes=notes)
     return Pair(a=a, b=b, hooks=hooks, verdict=_alike(a, b), notes=notes)
 
 
-def _alike(a: ReadService, b: ReadService) -> Verdict:
+def _alike(a: AnalysedService, b: AnalysedService) -> Relation:
     """How services with the same shares relate."""
     if _keeping(a) != _keeping(b):
-        return Verdict.OTHER_CLIENTS
+        return Relation.OTHER_CLIENTS
     if a.mode in {"single", "none"} and b.mode == a.mode:
-        return Verdict.IDENTICAL
+        return Relation.IDENTICAL
     if "hash" in {a.mode, b.mode} or "mixed" in {a.mode, b.mode}:
-        return Verdict.IDENTICAL if a.mode == b.mode and _same_clients(a, b) else Verdict.OTHER_CLIENTS
+        return Relation.IDENTICAL if a.mode == b.mode and _same_clients(a, b) else Relation.OTHER_CLIENTS
     if a.mode == b.mode == "random":
-        return Verdict.IDENTICAL
+        return Relation.IDENTICAL
     same = a.mode == b.mode and bool(a.slots) and _period(_slots(a)) == _period(_slots(b))
-    return Verdict.IDENTICAL if same else Verdict.OTHER_ORDER
+    return Relation.IDENTICAL if same else Relation.OTHER_ORDER
 
 
-def _same_clients(a: ReadService, b: ReadService) -> bool:
+def _same_clients(a: AnalysedService, b: AnalysedService) -> bool:
     """True where a hash is known to send each client to the same endpoint on both sides."""
     if None in {a.hash_seed, b.hash_seed} or a.hash_seed != b.hash_seed or a.placing is not b.placing:
         return False
@@ -221,13 +221,13 @@ def _period(slots: tuple[str | None, ...]) -> tuple[str | None, ...]:
     return slots[:period] if period and len(slots) % period == 0 else slots
 
 
-def _keeping(service: ReadService) -> tuple[str, int | None] | None:
+def _keeping(service: AnalysedService) -> tuple[str, int | None] | None:
     """How long clients are kept, by whatever means; a hash is no memory."""
     kept = service.affinity
     return (kept.by, kept.seconds) if kept is not None and kept.kind != "hash" else None
 
 
-def _notes(a: ReadService, b: ReadService) -> Iterator[str]:
+def _notes(a: AnalysedService, b: AnalysedService) -> Iterator[str]:
     if a.action != b.action:
         yield f"{a.action} in A, {b.action} in B"
     if a.mode != b.mode:
@@ -246,21 +246,21 @@ def _notes(a: ReadService, b: ReadService) -> Iterator[str]:
             yield f"{name} depends on {service.depends_on}"
 
 
-def _source(service: ReadService) -> str | None:
+def _source(service: AnalysedService) -> str | None:
     """When the client's address is replaced; None where the rules do not say."""
     return str(service.source_nat) if service.source_nat else "sometimes" if service.source_lines else None
 
 
-def _shares(service: ReadService | None) -> dict[str, Fraction]:
+def _shares(service: AnalysedService | None) -> dict[str, Fraction]:
     """Endpoint → share, each with the port that its connections come to."""
     if service is None:
         return {}
     return {with_port(backend.to, service) or "": backend.share for backend in service.backends}
 
 
-def _slots(service: ReadService) -> tuple[str | None, ...]:
+def _slots(service: AnalysedService) -> tuple[str | None, ...]:
     return tuple(with_port(slot, service) for slot in service.slots)
 
 
-def _leak(service: ReadService | None) -> Fraction:
+def _leak(service: AnalysedService | None) -> Fraction:
     return service.leak if service else Fraction(1)

@@ -11,14 +11,14 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from lbctl.engine.change.session import Session, open_session
-from lbctl.engine.inspect.surroundings import Unseen, connection_table, forwarding, processes, ways
+from lbctl.engine.inspect.surroundings import NotExamined, connection_table, forwarding, processes, ways
 from lbctl.engine.record import history
 from lbctl.engine.record.trial import Standing
-from lbctl.engine.undo.recovery import unsettled
+from lbctl.engine.record.unsettled import unsettled
 from lbctl.errors import ApplyFailed, NoBackend
 from lbctl.host import UNPRIVILEGED, local_addresses
 from lbctl.model import DEFAULT_OWNER, Family, Severity
-from lbctl.spi import AUTO, Case, Reader, Trap, census, survey
+from lbctl.spi import AUTO, Case, Problem, Reader, count_rules, survey
 from lbctl.spi import backends as installed_backends
 
 if TYPE_CHECKING:
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """All traps, errors first; and what was not looked at. No `backend` where none is usable."""
+    """All problems, errors first; and what was not looked at. No `backend` where none is usable."""
 
     backend: str | None
     driver: str | None
-    traps: tuple[Trap, ...]
-    unseen: tuple[Unseen, ...]
+    problems: tuple[Problem, ...]
+    unseen: tuple[NotExamined, ...]
 
-    def of(self, severity: Severity) -> tuple[Trap, ...]:
-        """The traps of one severity."""
-        return tuple(trap for trap in self.traps if trap.severity is severity)
+    def of(self, severity: Severity) -> tuple[Problem, ...]:
+        """The problems of one severity."""
+        return tuple(problem for problem in self.problems if problem.severity is severity)
 
 
 def examine(
@@ -52,7 +52,7 @@ def examine(
     driver: str | None = None,
     installed: Sequence[Backend] | None = None,
 ) -> Diagnosis:
-    """Look for traps on a host: for the services of an intent, or without one only for what every one meets.
+    """Look for problems on a host: for the services of an intent, or without one for what every intent needs.
 
     Raises `IntentError` for a backend or driver that does not exist.
     """
@@ -68,7 +68,7 @@ def examine(
     except NoBackend as error:
         seen.append(_no_backend(error))
     except ApplyFailed as error:
-        seen.append(Unseen(what="where the rules of the intent are", reason=error.message))
+        seen.append(NotExamined(what="where the rules of the intent are", reason=error.message))
     seen += _unsettled(host, intent.owner if intent else DEFAULT_OWNER)
     seen += _user_site(host)
     seen += connection_table(host, intent)
@@ -81,62 +81,62 @@ def examine(
     candidates = session.candidates if session else survey(host, known)
     seen += _in_stores(host, candidates, _case(session, intent, addresses, passages))
     seen += _mixed(host, candidates)
-    traps = dict.fromkeys(each for each in seen if isinstance(each, Trap))
+    problems = dict.fromkeys(each for each in seen if isinstance(each, Problem))
     return Diagnosis(
         backend=session.backend.name if session else None,
         driver=session.driver if session else None,
-        traps=tuple(sorted(traps, key=lambda trap: list(Severity).index(trap.severity))),
-        unseen=tuple(dict.fromkeys(each for each in seen if isinstance(each, Unseen))),
+        problems=tuple(sorted(problems, key=lambda problem: list(Severity).index(problem.severity))),
+        unseen=tuple(dict.fromkeys(each for each in seen if isinstance(each, NotExamined))),
     )
 
 
-def _no_backend(error: NoBackend) -> Trap:
-    return Trap(
+def _no_backend(error: NoBackend) -> Problem:
+    return Problem(
         code="no-backend",
         severity=Severity.ERROR,
         message="nothing on this host can balance connections",
         evidence=error.message,
-        remedy=error.hint or "lbctl backends says what is missing",
+        fix=error.hint or "lbctl backends says what is missing",
     )
 
 
-def _unsettled(host: Host, owner: str) -> Iterator[Trap]:
+def _unsettled(host: Host, owner: str) -> Iterator[Problem]:
     found = unsettled(host, owner)
     if found.entry is not None:
-        yield Trap(
+        yield Problem(
             code="interrupted-change",
             severity=Severity.WARNING,
             message="a change was interrupted, and may hold in one of two families alone",
             evidence=str(found.entry),
-            remedy="lbctl apply, like any command that changes something, first finishes or reverts it",
+            fix="lbctl apply, like any command that changes something, first finishes or reverts it",
         )
     if found.trial is not None and found.trial.standing not in {Standing.RUNNING, Standing.REVERTING}:
-        yield Trap(
+        yield Problem(
             code="trial-unattended",
             severity=Severity.WARNING,
             message="no process reverts a change that is on trial",
             evidence=str(found.trial),
-            remedy="lbctl rollback reverts it",
+            fix="lbctl rollback reverts it",
         )
     for line in found.damaged + history.damaged(host, owner):
-        yield Trap(
+        yield Problem(
             code="damaged-state",
             severity=Severity.WARNING,
             message="a file of lbctl's own state cannot be read",
             evidence=line,
-            remedy="check the disk; what is not believed is not used, and may be removed",
+            fix="check the disk; what is not believed is not used, and may be removed",
         )
 
 
-def _user_site(host: Host) -> Iterator[Trap]:
+def _user_site(host: Host) -> Iterator[Problem]:
     found = host.user_site()
     if found is not None:
-        yield Trap(
+        yield Problem(
             code="user-site",
             severity=Severity.WARNING,
             message="as root, lbctl runs code from a home directory: with sudo -E or su, another user's",
             evidence=f"Python imports packages, and runs the .pth files, of {found}",
-            remedy="start lbctl by python -sP -m lbctl, or set PYTHONNOUSERSITE=1 for root",
+            fix="start lbctl by python -sP -m lbctl, or set PYTHONNOUSERSITE=1 for root",
         )
 
 
@@ -164,9 +164,9 @@ def _in_stores(host: Host, candidates: Sequence[Candidate], case: Case) -> Itera
         try:
             yield from backend.diagnose(host, driver.name, case)
         except ApplyFailed as error:
-            yield Unseen(what=f"rules of {driver.store}", reason=error.message)
+            yield NotExamined(what=f"rules of {driver.store}", reason=error.message)
         if driver.usable and not host.may_change_network():
-            yield Unseen(what=f"rules of {driver.store}", reason=UNPRIVILEGED)
+            yield NotExamined(what=f"rules of {driver.store}", reason=UNPRIVILEGED)
 
 
 def _stores(candidates: Sequence[Candidate]) -> Iterator[tuple[Backend, Driver]]:
@@ -179,18 +179,20 @@ def _stores(candidates: Sequence[Candidate]) -> Iterator[tuple[Backend, Driver]]
                 yield candidate.backend, driver
 
 
-def _mixed(host: Host, candidates: Sequence[Candidate]) -> Iterator[Trap]:
+def _mixed(host: Host, candidates: Sequence[Candidate]) -> Iterator[Problem]:
     """Places of one backend that hold rules together: their tools have the same names, and show one alone."""
     for candidate in candidates:
         if len({driver.store for driver in candidate.probe.drivers}) < 2:
             continue
-        counts = {each.store: (each.ours or 0) + (each.others or 0) for each in census(host, [candidate])}
+        counts = {
+            each.store: (each.managed or 0) + (each.foreign or 0) for each in count_rules(host, [candidate])
+        }
         held = {store: number for store, number in counts.items() if number}
         if len(held) > 1:
-            yield Trap(
+            yield Problem(
                 code="flavours-mixed",
                 severity=Severity.WARNING,
                 message=f"{' and '.join(held)} hold rules, and the kernel runs both: each tool shows its own",
                 evidence="; ".join(f"{store}: {number} rules" for store, number in held.items()),
-                remedy="have all programs of this host use one of them, and take the rules out of the other",
+                fix="have all programs of this host use one of them, and take the rules out of the other",
             )

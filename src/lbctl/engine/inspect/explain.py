@@ -17,7 +17,7 @@ from lbctl.model import Family, among, conditions, takes, within
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lbctl.model import Address, Condition, Listener, Reading, ReadService, Step
+    from lbctl.model import Address, AnalysedService, Analysis, Condition, Listener, Step
 
 #: Where connections that this host makes itself come in.
 _OWN = "output"
@@ -35,7 +35,7 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class Trace:
     """A service that takes a connection, and what is known of its end.
 
     `source` is where its rules are; `open` are the conditions on which it depends whether the service takes
@@ -44,18 +44,18 @@ class Way:
     """
 
     source: str
-    service: ReadService
+    service: AnalysedService
     path: tuple[Step, ...]
     open: tuple[tuple[str, str], ...] = ()
     slot: int | None = None
     chosen: str | None = None
 
 
-def explain(connection: Connection, readings: Mapping[str, Reading]) -> tuple[Way, ...]:
+def explain(connection: Connection, readings: Mapping[str, Analysis]) -> tuple[Trace, ...]:
     """The ways of a connection, those for fewer addresses first in each source."""
-    ways: list[Way] = []
+    ways: list[Trace] = []
     for source, reading in readings.items():
-        sure: list[ReadService] = []
+        sure: list[AnalysedService] = []
         for service in sorted(reading.services, key=_breadth):
             undecided = _open(service, connection)
             if undecided is None or any(stands_before(one, service) for one in sure):
@@ -67,17 +67,17 @@ def explain(connection: Connection, readings: Mapping[str, Reading]) -> tuple[Wa
 
 
 def _way(
-    source: str, service: ReadService, undecided: tuple[tuple[str, str], ...], connection: Connection
-) -> Way:
+    source: str, service: AnalysedService, undecided: tuple[tuple[str, str], ...], connection: Connection
+) -> Trace:
     slot, chosen = _chosen(service, connection.client)
     steps = service.path
     hooks = dict.fromkeys(step.hook for step in steps)
     wanted = next((hook for hook in hooks if (hook == _OWN) is connection.own), None)
     path = tuple(step for step in steps if wanted is None or step.hook == wanted)
-    return Way(source=source, service=service, path=path, open=undecided, slot=slot, chosen=chosen)
+    return Trace(source=source, service=service, path=path, open=undecided, slot=slot, chosen=chosen)
 
 
-def _chosen(service: ReadService, client: Address | None) -> tuple[int | None, str | None]:
+def _chosen(service: AnalysedService, client: Address | None) -> tuple[int | None, str | None]:
     """The slot and the endpoint of a client."""
     if service.affinity is not None and service.affinity.kind != "hash":
         return None, None
@@ -90,7 +90,7 @@ def _chosen(service: ReadService, client: Address | None) -> tuple[int | None, s
     return slot, service.slots[slot]
 
 
-def _open(service: ReadService, connection: Connection) -> tuple[tuple[str, str], ...] | None:
+def _open(service: AnalysedService, connection: Connection) -> tuple[tuple[str, str], ...] | None:
     """The conditions that nobody knows of; None where a connection is none of a service's."""
     if not _takes(service, connection):
         return None
@@ -107,7 +107,7 @@ def _open(service: ReadService, connection: Connection) -> tuple[tuple[str, str]
     return tuple(undecided)
 
 
-def _takes(service: ReadService, connection: Connection) -> bool:
+def _takes(service: AnalysedService, connection: Connection) -> bool:
     """True where connections to a listener, of a client where one is named, may be a service's."""
     if connection.client is not None and service.family != Family.of(connection.client):
         return False
@@ -147,7 +147,7 @@ def _matches(written: str, interface: str) -> bool:
     return interface.startswith(written[:-1]) if written[-1:] in {"+", "*"} else interface == written
 
 
-def stands_before(one: ReadService, other: ReadService) -> bool:
+def stands_before(one: AnalysedService, other: AnalysedService) -> bool:
     """True where what a service takes is taken by another, narrower one, at all hooks of it."""
     family, proto, dst, ports, when = one.selector
     wide_family, wide_proto, wide_dst, wide_ports, wide_when = other.selector
@@ -169,7 +169,7 @@ def _in_network(one: str, other: str) -> bool:
         return False
 
 
-def _breadth(service: ReadService) -> tuple[int, bool, int, str]:
+def _breadth(service: AnalysedService) -> tuple[int, bool, int, str]:
     """How much a service takes: one address, a network, the host's, any; then ports and conditions."""
     dst = service.selector[2]
     wide = {"any": 3, "local": 2}.get(dst, 1 if set(dst) & {"/", ",", "-"} else 0)

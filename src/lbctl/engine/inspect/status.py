@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from lbctl.engine.change.plan import changed_services, lift_sides
 from lbctl.host import translated_connections
 from lbctl.model import Family, agreed, diff
-from lbctl.spi import census
+from lbctl.spi import count_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lbctl.engine.change.session import Session
     from lbctl.host import TrackedConnection
     from lbctl.model import Address, Change, Endpoint, Intent, Service, ServiceChange, State
-    from lbctl.spi import Census, Count
+    from lbctl.spi import Count, RuleCounts
 
 #: The address and port of an endpoint → the connections that it answers, and how many there are of each.
 _Established: TypeAlias = "dict[tuple[Address | None, int], list[tuple[TrackedConnection, int]]]"
@@ -148,7 +148,7 @@ class Status:
 
     drift: Drift
     #: What every place of this host holds, whoever put it there.
-    stores: tuple[Census, ...]
+    stores: tuple[RuleCounts, ...]
     services: tuple[ServiceStatus, ...]
 
 
@@ -191,7 +191,7 @@ def status(session: Session, intent: Intent, *, follow: bool = False) -> Status:
     connections = None if translated is None else _by_endpoint(translated)
     return Status(
         drift=found,
-        stores=census(session.host, session.candidates),
+        stores=count_rules(session.host, session.candidates),
         services=tuple(_service(s, counted.get(s.name, {}), connections) for s in intent.services),
     )
 

@@ -15,7 +15,7 @@ from lbctl.host import (
     route_to,
 )
 from lbctl.model import Family, Protocol, Severity, SourceNat, State
-from lbctl.spi import Passage, Trap, sole
+from lbctl.spi import Passage, Problem, sole
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -40,14 +40,14 @@ _FORWARDING = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unseen:
+class NotExamined:
     """What could not be looked at, and why."""
 
     what: str
     reason: str
 
 
-Seen: TypeAlias = Trap | Unseen
+Seen: TypeAlias = Problem | NotExamined
 
 
 def processes(host: Host, intent: Intent, addresses: Collection[Address]) -> Iterator[Seen]:
@@ -64,7 +64,9 @@ def processes(host: Host, intent: Intent, addresses: Collection[Address]) -> Ite
             if protocol not in known:
                 known[protocol] = _by_port(listening(host, protocol))
                 if known[protocol] is None:
-                    yield Unseen(what=f"who listens for {protocol}", reason="the kernel has no list of it")
+                    yield NotExamined(
+                        what=f"who listens for {protocol}", reason="the kernel has no list of it"
+                    )
             sockets = known[protocol]
             if sockets is not None:
                 yield from _process(host, service, endpoint, protocol, sockets.get(endpoint.port, []))
@@ -95,7 +97,7 @@ def _taking(intent: Intent) -> Iterator[tuple[Service, Endpoint]]:
 
 def _process(
     host: Host, service: Service, endpoint: Endpoint, protocol: Protocol, here: Sequence[Listening]
-) -> Iterator[Trap]:
+) -> Iterator[Problem]:
     silent: list[Family] = []
     for family in service.families:
         if not endpoint.serves(family):
@@ -116,13 +118,13 @@ def _process(
     families = " and ".join(silent)
     where = ", ".join(map(str, here)) or "nothing"
     backup = endpoint.state is State.BACKUP
-    yield Trap(
+    yield Problem(
         code="not-listening",
         severity=Severity.WARNING if served or backup else Severity.ERROR,
         service=service.name,
         message=f"nobody listens at endpoint {endpoint.to}/{protocol} ({families}): connections are refused",
         evidence=f"listening on port {endpoint.port}/{protocol}: {where}",
-        remedy=f"start the process behind endpoint {endpoint.name}, or give the endpoint state drain",
+        fix=f"start the process behind endpoint {endpoint.name}, or give the endpoint state drain",
     )
 
 
@@ -142,7 +144,7 @@ def _wanted(host: Host, service: Service, family: Family) -> bool:
 
 def _bound(
     service: Service, endpoint: Endpoint, protocol: Protocol, family: Family, bound: Sequence[Listening]
-) -> Iterator[Trap]:
+) -> Iterator[Problem]:
     """A process that listens on some addresses only: connections arrive at that of the link they come by."""
     where = ", ".join(map(str, bound))
     loopback = [each for each in bound if each.address.is_loopback]
@@ -156,13 +158,13 @@ def _bound(
         bites = "this host's own connections arrive at the loopback address, others at that of their link"
     else:
         bites = "connections arrive at the address of the link that they come in by, which may be another"
-    yield Trap(
+    yield Problem(
         code="loopback-only" if only else "bound-to-address",
         severity=Severity.ERROR if only else Severity.WARNING,
         service=service.name,
         message=f"{what} ({family}): {bites}, and are refused",
         evidence=f"listening on port {endpoint.port}/{protocol}: {where}",
-        remedy="have the process listen on all addresses (0.0.0.0 or ::), and let a firewall close its port",
+        fix="have the process listen on all addresses (0.0.0.0 or ::), and let a firewall close its port",
     )
 
 
@@ -171,11 +173,11 @@ def ways(host: Host, intent: Intent) -> tuple[tuple[Passage, ...], tuple[Seen, .
     endpoints = list(_taking(intent))
     addresses = list(dict.fromkeys(e.address for _, e in endpoints if e.address is not None))
     if not has_routes(host):
-        return (), (Unseen(what="links and routes", reason="there is no ip command in PATH"),)
+        return (), (NotExamined(what="links and routes", reason="there is no ip command in PATH"),)
     seen: list[Seen] = []
     if len(addresses) > _MOST_ADDRESSES:
         reason = f"only the first {_MOST_ADDRESSES} of {len(addresses)} addresses were asked for"
-        seen.append(Unseen(what="routes to endpoints", reason=reason))
+        seen.append(NotExamined(what="routes to endpoints", reason=reason))
     routes: dict[Address, Route] = {}
     for address in addresses[:_MOST_ADDRESSES]:
         routes[address] = route = route_to(host, address)
@@ -193,14 +195,14 @@ def ways(host: Host, intent: Intent) -> tuple[tuple[Passage, ...], tuple[Seen, .
     return tuple(passages), (*seen, *_bypassed(intent, passages))
 
 
-def _no_route(service: Service, endpoint: Endpoint, route: Route) -> Trap:
-    return Trap(
+def _no_route(service: Service, endpoint: Endpoint, route: Route) -> Problem:
+    return Problem(
         code="no-route",
         severity=Severity.ERROR,
         service=service.name,
         message=f"this host has no route to endpoint {endpoint.to}: connections to it fail",
         evidence=f"ip route get {endpoint.address}: {route.text}",
-        remedy="add a route to that network, or correct the endpoint's address",
+        fix="add a route to that network, or correct the endpoint's address",
     )
 
 
@@ -224,19 +226,19 @@ def _passages(
             )
 
 
-def _one_way(host: Host, address: Address, links: Sequence[str]) -> Iterator[Trap]:
+def _one_way(host: Host, address: Address, links: Sequence[str]) -> Iterator[Problem]:
     """Replies that may come by another link than the one that the kernel would send by, and are dropped."""
     if address.version != 4:
         return
     strict = [(link, value) for link in links[1:] if (value := _strict(host, link)) is not None]
     if strict:
-        yield Trap(
+        yield Problem(
             code="rp-filter",
             severity=Severity.WARNING,
             message=f"replies of endpoint {address} that come in by {strict[0][0]} are dropped: this host "
             f"sends to it by {links[0]}, and reverse path filtering is strict",
             evidence=f"routes to {address} by {', '.join(links)}; {strict[0][1]}",
-            remedy=f"sysctl net.ipv4.conf.{strict[0][0]}.rp_filter=2 (loose), or one route only",
+            fix=f"sysctl net.ipv4.conf.{strict[0][0]}.rp_filter=2 (loose), or one route only",
         )
 
 
@@ -247,37 +249,37 @@ def _strict(host: Host, link: str) -> str | None:
     return f"net.ipv4.conf.{name}.rp_filter={values[name]}" if values[name] == 1 else None
 
 
-def _bypassed(intent: Intent, passages: Sequence[Passage]) -> Iterator[Trap]:
+def _bypassed(intent: Intent, passages: Sequence[Passage]) -> Iterator[Problem]:
     """Clients and endpoints on one link, and nothing that has replies come back through this host."""
     never = {s.name for s in intent.services if s.source_nat is SourceNat.NEVER}
     for service in sorted(never):
         found = [p for p in passages if p.service == service and p.outgoing and p.incoming == p.outgoing]
         if found:
-            yield Trap(
+            yield Problem(
                 code="replies-bypass",
                 severity=Severity.WARNING,
                 service=service,
                 message="clients on the endpoints' own link get replies past this host, from an address that "
                 "they never asked, and drop them",
                 evidence=f"source-nat is never; clients and endpoints are on {found[0].outgoing}",
-                remedy='source-nat = "hairpin"',
+                fix='source-nat = "hairpin"',
             )
 
 
-def forwarding(host: Host, intent: Intent, passages: Sequence[Passage]) -> Iterator[Trap]:
+def forwarding(host: Host, intent: Intent, passages: Sequence[Passage]) -> Iterator[Problem]:
     """Settings of the kernel that keep connections from reaching an endpoint by its address."""
     for family, (name, path) in _FORWARDING.items():
         services = list(dict.fromkeys(p.service for p in passages if p.outgoing and p.family is family))
         value = _number(host, path)
         if services and value == 0:
-            yield Trap(
+            yield Problem(
                 code="forwarding-off",
                 severity=Severity.ERROR,
                 service=sole(services),
                 message=f"this host does not forward {family}: connections from outside do not reach the "
                 f"endpoints of {_names(services)} on other hosts",
                 evidence=f"{name}={value}",
-                remedy=_set(name, 1),
+                fix=_set(name, 1),
             )
     for service, endpoint in _taking(intent):
         address = endpoint.address
@@ -285,7 +287,7 @@ def forwarding(host: Host, intent: Intent, passages: Sequence[Passage]) -> Itera
             yield from _loopback(host, service, endpoint, address)
 
 
-def _loopback(host: Host, service: Service, endpoint: Endpoint, address: Address) -> Iterator[Trap]:
+def _loopback(host: Host, service: Service, endpoint: Endpoint, address: Address) -> Iterator[Problem]:
     """An endpoint on a loopback address: what comes from outside may not be sent there."""
     evidence = "the kernel has no such setting for IPv6"
     if address.version == 4:
@@ -293,14 +295,14 @@ def _loopback(host: Host, service: Service, endpoint: Endpoint, address: Address
         if value == 1:
             return
         evidence = f"net.ipv4.conf.all.route_localnet={value}"
-    yield Trap(
+    yield Problem(
         code="route-localnet",
         severity=Severity.ERROR,
         service=service.name,
         message=f"endpoint {endpoint.to} is a loopback address: the kernel drops connections from outside "
         "that are sent there",
         evidence=evidence,
-        remedy=f'endpoints = ["{endpoint.port}"], a process that listens on all addresses, a firewall that '
+        fix=f'endpoints = ["{endpoint.port}"], a process that listens on all addresses, a firewall that '
         "closes its port; route_localnet=1 would open every loopback service to the network (CVE-2020-8558)",
     )
 
@@ -310,35 +312,35 @@ def connection_table(host: Host, intent: Intent | None) -> Iterator[Seen]:
     count, most = _number(host, f"{_TRACKED}count"), _number(host, f"{_TRACKED}max")
     if count is None or most is None:
         if kernel_module(host, "nf_conntrack") is ModuleState.MISSING:
-            yield Trap(
+            yield Problem(
                 code="conntrack-absent",
                 severity=Severity.ERROR,
                 message="this kernel cannot track connections, without which no address is translated",
                 evidence="no module nf_conntrack for this kernel",
-                remedy="install the kernel's modules, or boot a kernel with CONFIG_NF_CONNTRACK",
+                fix="install the kernel's modules, or boot a kernel with CONFIG_NF_CONNTRACK",
             )
         elif kernel_module(host, "nf_conntrack") is not ModuleState.LOADABLE:
-            yield Unseen(what="the connection table", reason=f"{_TRACKED}max cannot be read")
+            yield NotExamined(what="the connection table", reason=f"{_TRACKED}max cannot be read")
         return
     evidence = f"nf_conntrack_count={count}, nf_conntrack_max={most}"
     # 0 is no limit.
     if most and count >= most * _FULL:
-        yield Trap(
+        yield Problem(
             code="conntrack-full",
             severity=Severity.ERROR,
             message=f"the connection table is {count * 100 // most} % full: what is beyond is dropped",
             evidence=evidence,
-            remedy=_raise(max(2 * most, ENOUGH_CONNECTIONS)),
+            fix=_raise(max(2 * most, ENOUGH_CONNECTIONS)),
         )
     elif 0 < most < ENOUGH_CONNECTIONS:
         wait = _number(host, f"{_TRACKED}tcp_timeout_time_wait") or 120
-        yield Trap(
+        yield Problem(
             code="conntrack-small",
             severity=Severity.WARNING,
             message=f"the connection table has room for {most:,}: {most // wait} short connections a second "
             f"fill it, since each is remembered for {wait} s after its end",
             evidence=evidence,
-            remedy=_raise(ENOUGH_CONNECTIONS),
+            fix=_raise(ENOUGH_CONNECTIONS),
         )
     datagrams = [
         s.name
@@ -346,13 +348,13 @@ def connection_table(host: Host, intent: Intent | None) -> Iterator[Seen]:
         if any(x.protocol is Protocol.UDP for x in s.listeners)
     ]
     if datagrams and host.which("conntrack") is None:
-        yield Trap(
+        yield Problem(
             code="conntrack-tool",
             severity=Severity.WARNING,
             service=sole(datagrams),
             message=f"UDP flows of {_names(datagrams)} stay with an endpoint that goes, while they send",
             evidence="no command conntrack in PATH",
-            remedy="install conntrack (Debian: apt install conntrack): lbctl then forgets those flows",
+            fix="install conntrack (Debian: apt install conntrack): lbctl then forgets those flows",
         )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lbctl.engine.change.apply import changing
 from lbctl.engine.inspect.compare import compare
 from lbctl.engine.migrate.plan import coming, going, live, names
-from lbctl.engine.migrate.steps import Retire, Step, do, is_standing, others_of, retirer, undo
+from lbctl.engine.migrate.steps import Retire, Step, do, is_standing, migrator_of, others_of, undo
 from lbctl.engine.record import history
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale, StateUnknown
 from lbctl.model import Plan, diff
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from lbctl.engine.change.session import Session
     from lbctl.engine.inspect.compare import Pair
     from lbctl.engine.migrate.migration import Migration
-    from lbctl.engine.record.history import Entry
+    from lbctl.engine.record.history import HistoryEntry
     from lbctl.model import Remembered
 
 
-def migrate(session: Session, made: Migration, *, back_to: Entry | None = None) -> tuple[str, ...]:
+def migrate(session: Session, made: Migration, *, back_to: HistoryEntry | None = None) -> tuple[str, ...]:
     """Carry out a migration under the lock of its owner; returns what the user should know.
 
     Raises as `apply` does. Whatever fails, the kernel is as it was before, but for `StateUnknown`.
@@ -34,7 +34,7 @@ def migrate(session: Session, made: Migration, *, back_to: Entry | None = None) 
         return tuple(move(made, back_to=back_to))
 
 
-def move(made: Migration, *, back_to: Entry | None = None, in_any_case: bool = False) -> list[str]:
+def move(made: Migration, *, back_to: HistoryEntry | None = None, in_any_case: bool = False) -> list[str]:
     """As `migrate`, by who holds the lock; `in_any_case` as in `carry_out`."""
     source, target = made.source, made.target
     entry, notes = _begin(made, back_to, in_any_case=in_any_case)
@@ -70,7 +70,9 @@ def _attempt(begun: list[tuple[Session, Step]], session: Session, step: Step) ->
         raise
 
 
-def _begin(made: Migration, back_to: Entry | None, *, in_any_case: bool) -> tuple[Entry | None, list[str]]:
+def _begin(
+    made: Migration, back_to: HistoryEntry | None, *, in_any_case: bool
+) -> tuple[HistoryEntry | None, list[str]]:
     """Write down what is about to be brought about."""
     try:
         record_start(made)
@@ -84,7 +86,7 @@ def _begin(made: Migration, back_to: Entry | None, *, in_any_case: bool) -> tupl
     return entry, []
 
 
-def upcoming(made: Migration, back_to: Entry | None = None) -> Entry | None:
+def upcoming(made: Migration, back_to: HistoryEntry | None = None) -> HistoryEntry | None:
     """The state that a migration leads to."""
     session, plan = made.plan
     allow = session.allow_remap
@@ -156,7 +158,7 @@ def _with_clients(made: Migration) -> Step:
 def _clients(made: Migration) -> tuple[Remembered, ...]:
     source = made.source
     if made.foreign is not None:
-        return retirer(source).clients_of(source.host, made.foreign.text, made.foreign.lines)
+        return migrator_of(source).clients_of(source.host, made.foreign.text, made.foreign.lines)
     if not isinstance(source.backend, Migrator) or not isinstance(made.go, Plan):
         return ()
     return source.backend.clients(source.host, source.driver, made.owner)

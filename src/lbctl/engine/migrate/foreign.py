@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from lbctl.engine.inspect.explain import stands_before
 from lbctl.engine.migrate.intent import imported, is_balancing, own_endpoint, shown
 from lbctl.errors import ApplyFailed, IntentError
-from lbctl.model import ReadShare, Severity, brief, decimal
+from lbctl.model import EndpointShare, Severity, brief, decimal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from lbctl.engine.migrate.intent import Imported
-    from lbctl.model import Finding, Reading, ReadService, Service
+    from lbctl.model import AnalysedService, Analysis, Finding, Service
     from lbctl.spi import Migrator, Retirement
 
 #: What balances connections over endpoints, and not marks or addresses of clients.
@@ -52,7 +52,7 @@ class ForeignRules:
     #: Above each service in a file: the rules that it was read from.
     comments: Mapping[str, Sequence[str]]
     #: The services as they were read.
-    read: tuple[ReadService, ...]
+    read: tuple[AnalysedService, ...]
     #: Those of them that get equal shares, since theirs are not what was meant.
     fixed: frozenset[object]
     #: Those whose unmatched traffic goes where it went, by an endpoint of its own.
@@ -67,13 +67,13 @@ class ForeignRules:
         """The selectors of `fixed`, as `seen` has them."""
         return frozenset(_as_selected(each).selector for each in self.read if each.selector in self.fixed)
 
-    def seen(self, reading: Reading) -> Reading:
+    def seen(self, reading: Analysis) -> Analysis:
         """Return the migrated services of a reading of their source, as an intent selects them."""
         moving = {_place(each) for each in self.read}
         services = tuple(_as_selected(s) for s in reading.services if _place(s) in moving)
         return replace(reading, services=services, findings=(), unsupported=())
 
-    def arrived(self, reading: Reading) -> Reading:
+    def arrived(self, reading: Analysis) -> Analysis:
         """Return the migrated services of a reading of their target."""
         selectors = {_as_selected(each).selector[1:4] for each in self.read}
         leaking = {_as_selected(each).selector[1:4] for each in self.read if each.selector in self.kept}
@@ -85,10 +85,10 @@ class ForeignRules:
         return replace(reading, services=services, findings=(), unsupported=())
 
 
-def with_policy(reading: Reading, policy: SharePolicy) -> Reading:
+def with_policy(reading: Analysis, policy: SharePolicy) -> Analysis:
     """Return what was read with the shares that a policy gives each service; unchanged if it cannot."""
 
-    def can(service: ReadService) -> bool:
+    def can(service: AnalysedService) -> bool:
         kept = service.exact or policy is SharePolicy.FIX
         return kept and service.action in _TO_ENDPOINTS and is_balancing(service)
 
@@ -100,7 +100,8 @@ def has_services(backend: Migrator, text: str) -> bool:
     """Return True if some rules of a dump balance, and no other program would write them again."""
     reading = backend.read(text)
     return bool(_parted(backend, text, reading)[0]) or any(
-        _is_ladder_of_marks(each) and backend.keeper(text, each.picking) is None for each in reading.services
+        _is_ladder_of_marks(each) and backend.managing_program(text, each.picking) is None
+        for each in reading.services
     )
 
 
@@ -153,7 +154,7 @@ def foreign_rules(
     )
 
 
-def _out(found: Imported, lost: Sequence[_Lost], exclude: Collection[str]) -> set[str]:
+def _out(found: Imported, lost: Sequence[_Unexpressed], exclude: Collection[str]) -> set[str]:
     """Return the names of what is excluded; raises `IntentError` for what must be and is not."""
     names = {service.name: service.name for service in found.intent.services}
     names |= {alias: each.name for each in lost for alias in (each.place, each.name)}
@@ -168,7 +169,7 @@ def _out(found: Imported, lost: Sequence[_Lost], exclude: Collection[str]) -> se
 
 
 @dataclass(frozen=True, slots=True)
-class _Lost:
+class _Unexpressed:
     """What an intent cannot hold."""
 
     name: str
@@ -185,19 +186,19 @@ class _Lost:
             yield f"    … and {len(self.rules) - _FEW} more"
 
 
-def _lost(backend: Migrator, text: str, reading: Reading, found: Imported) -> Iterator[_Lost]:
+def _lost(backend: Migrator, text: str, reading: Analysis, found: Imported) -> Iterator[_Unexpressed]:
     lines = text.split("\n")
     for service, reason in found.lost:
         place = _line_name(service.picking)
-        yield _Lost(shown(service), place, _rules(lines, service.lines), reason)
+        yield _Unexpressed(shown(service), place, _rules(lines, service.lines), reason)
     for service in reading.services:
-        if _is_ladder_of_marks(service) and backend.keeper(text, service.picking) is None:
+        if _is_ladder_of_marks(service) and backend.managing_program(text, service.picking) is None:
             name, place = service.backends[0].to, _line_name(service.picking)
-            yield _Lost(name, place, _rules(lines, service.lines), _no_endpoints(service))
+            yield _Unexpressed(name, place, _rules(lines, service.lines), _no_endpoints(service))
     for each in reading.unsupported:
-        if backend.keeper(text, (each.line,)) is None:
+        if backend.managing_program(text, (each.line,)) is None:
             place = _line_name((each.line,))
-            yield _Lost(place, place, (each.rule,), f"{each.what}: {each.reason}")
+            yield _Unexpressed(place, place, (each.rule,), f"{each.what}: {each.reason}")
 
 
 def _excluded(names: Collection[str], known: Mapping[str, str]) -> set[str]:
@@ -219,32 +220,34 @@ def _notes(services: Sequence[Service], found: Imported) -> Iterator[str]:
         yield from (note for note in found.notes if note.startswith(f"{service.name}: "))
 
 
-def _parted(backend: Migrator, text: str, reading: Reading) -> tuple[list[ReadService], list[Retained]]:
+def _parted(backend: Migrator, text: str, reading: Analysis) -> tuple[list[AnalysedService], list[Retained]]:
     """The services that may move, and those that other programs write again."""
-    moving: list[ReadService] = []
+    moving: list[AnalysedService] = []
     retained: list[Retained] = []
     lines = text.split("\n")
     single = [each for each in reading.services if each.action in _TO_ENDPOINTS and not is_balancing(each)]
     for service in reading.services:
         if service.action not in _TO_ENDPOINTS or not is_balancing(service):
             continue
-        keeper = backend.keeper(text, service.picking)
+        managing_program = backend.managing_program(text, service.picking)
         # What takes some of its connections first, and does not migrate.
         narrower = next((each for each in single if stands_before(each, service)), None)
-        if keeper is None and narrower is not None:
+        if managing_program is None and narrower is not None:
             name = service.name or _line_name(service.picking)
             reason = f"{shown(narrower)} stays, whose rules come first: lbctl would take its connections"
             retained.append(Retained(name=name, rules=_rules(lines, service.picking), reason=reason))
-        elif keeper is None:
+        elif managing_program is None:
             moving.append(service)
         else:
             name = service.name or _line_name(service.picking)
-            reason = f"{keeper} writes these rules, and would do so again"
+            reason = f"{managing_program} writes these rules, and would do so again"
             retained.append(Retained(name=name, rules=_rules(lines, service.picking), reason=reason))
     return moving, retained
 
 
-def _retirement(backend: Migrator, text: str, reading: Reading, going: Sequence[ReadService]) -> Retirement:
+def _retirement(
+    backend: Migrator, text: str, reading: Analysis, going: Sequence[AnalysedService]
+) -> Retirement:
     """All rules of these services; raises `ApplyFailed` where some serve others too."""
     places = {_place(each) for each in going}
     staying = [s for s in reading.services if _place(s) not in places]
@@ -281,25 +284,25 @@ def _numbers(text: str, gone: Collection[int]) -> list[int]:
     return [number for number in range(1, text.count("\n") + 2) if number not in out]
 
 
-def _place(service: ReadService) -> tuple[tuple[object, ...], tuple[str, ...]]:
+def _place(service: AnalysedService) -> tuple[tuple[object, ...], tuple[str, ...]]:
     """What tells a service from all others: at each hook, rules may do something else."""
     return service.selector, service.hooks
 
 
-def _identity(service: ReadService) -> object:
+def _identity(service: AnalysedService) -> object:
     return (*service.selector, service.hooks, service.mode, service.backends, service.leak, service.slots)
 
 
-def _needs_decision(service: ReadService, reading: Reading) -> bool:
+def _needs_decision(service: AnalysedService, reading: Analysis) -> bool:
     """True where the shares are not what was meant."""
     return bool(service.leak) or not service.exact or any(_errors(service, reading))
 
 
-def _errors(service: ReadService, reading: Reading) -> Iterator[Finding]:
+def _errors(service: AnalysedService, reading: Analysis) -> Iterator[Finding]:
     return (x for x in reading.findings if x.severity is Severity.ERROR and x.line in service.lines)
 
 
-def _what_is_wrong(service: ReadService, reading: Reading) -> str:
+def _what_is_wrong(service: AnalysedService, reading: Analysis) -> str:
     told = [f"{found.code} (line {found.line}): {found.message}" for found in _errors(service, reading)]
     if not told and not service.exact:
         told = [f"its shares depend on {service.depends_on}"]
@@ -308,7 +311,7 @@ def _what_is_wrong(service: ReadService, reading: Reading) -> str:
     return f"{shown(service)}: {'; '.join(told)}"
 
 
-def _corrected(service: ReadService, reading: Reading, policy: SharePolicy | None) -> ReadService:
+def _corrected(service: AnalysedService, reading: Analysis, policy: SharePolicy | None) -> AnalysedService:
     """The service with the shares that it is to have."""
     if not _needs_decision(service, reading):
         return service
@@ -330,18 +333,18 @@ def _corrected(service: ReadService, reading: Reading, policy: SharePolicy | Non
     )
 
 
-def _let_leak(service: ReadService) -> ReadService:
+def _let_leak(service: AnalysedService) -> AnalysedService:
     """The service with an endpoint that is the listener itself: who is sent there is sent nowhere else."""
     own = own_endpoint(service)
     return replace(
         service,
-        backends=(*service.backends, ReadShare(to=own, share=service.leak)),
+        backends=(*service.backends, EndpointShare(to=own, share=service.leak)),
         slots=tuple(slot or own for slot in service.slots),
         leak=Fraction(0),
     )
 
 
-def _leak_again(service: ReadService) -> ReadService:
+def _leak_again(service: AnalysedService) -> AnalysedService:
     """The other way round, for what is held against the rules of before."""
     own = own_endpoint(service)
     return replace(
@@ -352,16 +355,16 @@ def _leak_again(service: ReadService) -> ReadService:
     )
 
 
-def _as_selected(service: ReadService) -> ReadService:
+def _as_selected(service: AnalysedService) -> AnalysedService:
     """A service as lbctl selects it: a port alone is one of this host's own addresses."""
     return replace(service, dst="local") if service.dst == "any" else service
 
 
-def _no_endpoints(service: ReadService) -> str:
+def _no_endpoints(service: AnalysedService) -> str:
     return f"it chooses by {service.action}, and an intent sends connections to endpoints"
 
 
-def _is_ladder_of_marks(service: ReadService) -> bool:
+def _is_ladder_of_marks(service: AnalysedService) -> bool:
     """True for what balances, but not over endpoints."""
     balances = is_balancing(service) and len(service.backends) > 1
     return balances and service.action not in _TO_ENDPOINTS

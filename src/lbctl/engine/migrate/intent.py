@@ -12,12 +12,12 @@ from lbctl.engine.migrate.weights import NotExpressible, order, weights_of
 from lbctl.model import (
     MAX_SLOTS,
     NAME,
+    Analysis,
     Endpoint,
     Family,
     Intent,
     Listener,
     Protocol,
-    Reading,
     Scheduler,
     Service,
     SourceNat,
@@ -32,7 +32,7 @@ from lbctl.model import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.model import Address, Kept, Network, NotRead, ReadService
+    from lbctl.model import Address, Affinity, AnalysedService, Network, UnsupportedRule
 
 #: Listeners that the ports of one selector become at most.
 _MOST_PORTS = 64
@@ -68,9 +68,9 @@ class Imported:
     #: The lines that each service was read from.
     lines: Mapping[str, tuple[int, ...]]
     #: The services that are not in the intent, each with the reason.
-    lost: tuple[tuple[ReadService, str], ...]
+    lost: tuple[tuple[AnalysedService, str], ...]
     #: The rules that may balance and are not understood.
-    unread: tuple[NotRead, ...] = ()
+    unread: tuple[UnsupportedRule, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -78,18 +78,18 @@ class Imported:
         return not self.unread and not any(is_balancing(service) for service, _ in self.lost)
 
 
-def is_balancing(service: ReadService) -> bool:
+def is_balancing(service: AnalysedService) -> bool:
     """Return True for a service that spreads its connections over several endpoints, or leaves some out."""
     return service.mode in _BALANCING and len(service.backends) > (0 if service.leak else 1)
 
 
-def imported(reading: Reading, source: Sequence[str] = ()) -> Imported:
+def imported(reading: Analysis, source: Sequence[str] = ()) -> Imported:
     """The intent that does what was read. `source` are the lines of the text, for comments."""
     notes: list[str] = []
     made: dict[str, Service] = {}
     comments: dict[str, list[str]] = {}
     numbers: dict[str, tuple[int, ...]] = {}
-    lost: list[tuple[ReadService, str]] = []
+    lost: list[tuple[AnalysedService, str]] = []
     taken: dict[tuple[Protocol, int], set[Address | None]] = {}
     last: dict[str, int] = {}
     for group in _groups(reading.services):
@@ -129,9 +129,9 @@ def _is_taken(listener: Listener, taken: Mapping[tuple[Protocol, int], set[Addre
     return bool(there) and (listener.address is None or not there.isdisjoint({None, listener.address}))
 
 
-def _groups(services: Iterable[ReadService]) -> Iterable[list[ReadService]]:
+def _groups(services: Iterable[AnalysedService]) -> Iterable[list[AnalysedService]]:
     """The services that are one in an intent: of one name, or of no name and with the same turns."""
-    groups: dict[object, list[ReadService]] = {}
+    groups: dict[object, list[AnalysedService]] = {}
     for service in services:
         key: object = service.name
         others = groups.get(key, ()) if key is not None else ()
@@ -141,10 +141,10 @@ def _groups(services: Iterable[ReadService]) -> Iterable[list[ReadService]]:
     return _of_both_families(groups.values())
 
 
-def _of_both_families(groups: Iterable[list[ReadService]]) -> list[list[ReadService]]:
+def _of_both_families(groups: Iterable[list[AnalysedService]]) -> list[list[AnalysedService]]:
     """Services without a name that balance a port of every address, for IPv4 and for IPv6, as one."""
-    found: list[list[ReadService]] = []
-    lone: dict[object, list[ReadService]] = {}
+    found: list[list[AnalysedService]] = []
+    lone: dict[object, list[AnalysedService]] = {}
     for group in groups:
         service = group[0]
         if service.name is None and len(group) == 1 and service.dst in _ANYWHERE:
@@ -156,7 +156,7 @@ def _of_both_families(groups: Iterable[list[ReadService]]) -> list[list[ReadServ
     return found
 
 
-def _same_in_both(one: ReadService, other: ReadService) -> bool:
+def _same_in_both(one: AnalysedService, other: AnalysedService) -> bool:
     """True for services of the two families that one service of an intent can be."""
     if one.family is other.family or not _alike(one, other) or one.hash_seed != other.hash_seed:
         return False
@@ -164,7 +164,7 @@ def _same_in_both(one: ReadService, other: ReadService) -> bool:
     return one.action != "redirect" or (one.backends, one.slots) == (other.backends, other.slots)
 
 
-def _alike(one: ReadService, other: ReadService) -> bool:
+def _alike(one: AnalysedService, other: AnalysedService) -> bool:
     """True for what one service of an intent can be: it has turns for each family and protocol."""
     if (one.hooks, _remembered(one), one.action) != (other.hooks, _remembered(other), other.action):
         return False
@@ -175,13 +175,13 @@ def _alike(one: ReadService, other: ReadService) -> bool:
     )
 
 
-def _remembered(service: ReadService) -> Kept | None:
+def _remembered(service: AnalysedService) -> Affinity | None:
     """How clients are kept beyond what a hash does by itself."""
     return service.affinity if service.affinity and service.affinity.kind != "hash" else None
 
 
 def _service(
-    group: Sequence[ReadService], made: Mapping[str, Service], last: dict[str, int]
+    group: Sequence[AnalysedService], made: Mapping[str, Service], last: dict[str, int]
 ) -> tuple[Service, list[str]]:
     remarks: list[str] = []
     first = group[0]
@@ -206,7 +206,7 @@ def _service(
     return service, remarks
 
 
-def _allow(group: Sequence[ReadService]) -> tuple[Network, ...]:
+def _allow(group: Sequence[AnalysedService]) -> tuple[Network, ...]:
     """The clients that the rules of all listeners match; () for everybody."""
     allowed: dict[Family, dict[object, set[Network]]] = {}
     for each in group:
@@ -230,7 +230,7 @@ def _allow(group: Sequence[ReadService]) -> tuple[Network, ...]:
     return tuple(sorted(networks, key=lambda network: (network.version, network)))
 
 
-def _affinity(service: ReadService, remarks: list[str]) -> int | None:
+def _affinity(service: AnalysedService, remarks: list[str]) -> int | None:
     """Seconds for which clients are kept; None for no affinity."""
     kept = _remembered(service)
     if kept is None:
@@ -242,7 +242,9 @@ def _affinity(service: ReadService, remarks: list[str]) -> int | None:
     return min(kept.seconds or _LONGEST_AFFINITY, _LONGEST_AFFINITY)
 
 
-def _source_nat(group: Sequence[ReadService], endpoints: Sequence[Endpoint], remarks: list[str]) -> SourceNat:
+def _source_nat(
+    group: Sequence[AnalysedService], endpoints: Sequence[Endpoint], remarks: list[str]
+) -> SourceNat:
     """When the client's address is replaced; the default where rules do not say, or nothing needs it."""
     told = {each.source_nat: None for each in group if each.source_nat is not None}
     if len(told) > 1:
@@ -256,7 +258,7 @@ def _source_nat(group: Sequence[ReadService], endpoints: Sequence[Endpoint], rem
     return SourceNat.HAIRPIN if local and found is SourceNat.NEVER else found
 
 
-def _check_order(service: Service, group: Sequence[ReadService], remarks: list[str]) -> None:
+def _check_order(service: Service, group: Sequence[AnalysedService], remarks: list[str]) -> None:
     """Say where the intent gives the same shares in another way."""
     for each in group:
         if not each.slots or each.mode not in {"nth", "hash"}:
@@ -273,7 +275,7 @@ def _check_order(service: Service, group: Sequence[ReadService], remarks: list[s
             return
 
 
-def _listeners(service: ReadService, remarks: list[str]) -> Iterator[Listener]:
+def _listeners(service: AnalysedService, remarks: list[str]) -> Iterator[Listener]:
     if service.action not in {"redirect", "dnat"}:
         raise NotExpressible(f"it chooses by {service.action}, and an intent sends connections to endpoints")
     if service.proto not in _PROTOCOLS:
@@ -320,7 +322,7 @@ def _addresses(text: str) -> list[Address | None]:
 
 
 def _picked(
-    group: Sequence[ReadService],
+    group: Sequence[AnalysedService],
 ) -> tuple[Scheduler, tuple[Endpoint, ...], int | None]:
     endpoints: dict[str, Endpoint] = {}
     seed: int | None = None
@@ -362,7 +364,7 @@ def _endpoint(text: str, weight: int, name: str | None) -> Endpoint:
     return Endpoint(port=known, address=address, weight=weight, name=given)
 
 
-def _name(service: ReadService, made: Mapping[str, Service], last: dict[str, int]) -> str:
+def _name(service: AnalysedService, made: Mapping[str, Service], last: dict[str, int]) -> str:
     """A name for the service: that of its comments as far as it can be one.
 
     `last` are the numbers that names have had.
@@ -384,13 +386,13 @@ def _short_ports(text: str) -> str:
     return joined if len(joined) <= _MOST_LETTERS else f"{parts[0]}-and-{len(parts) - 1}-more"
 
 
-def own_endpoint(service: ReadService) -> str:
+def own_endpoint(service: AnalysedService) -> str:
     """The listener of a service as an endpoint of it: who is sent there goes where he went without."""
     if service.action == "redirect" or service.dst in _ANYWHERE:
         return service.dport
     return f"[{service.dst}]:{service.dport}" if ":" in service.dst else f"{service.dst}:{service.dport}"
 
 
-def shown(service: ReadService) -> str:
+def shown(service: AnalysedService) -> str:
     """A service in a sentence."""
     return f"{service.dst}:{service.dport}/{service.proto} ({service.family})"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl.engine.change.plan import plan_beside
-from lbctl.engine.inspect.compare import Verdict, compare
+from lbctl.engine.inspect.compare import Relation, compare
 from lbctl.engine.migrate.foreign import SharePolicy, foreign_rules, has_services
 from lbctl.engine.migrate.intent import imported
 from lbctl.engine.migrate.migration import Agreement, Migration
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lbctl.engine.change.session import Session
     from lbctl.engine.inspect.compare import Pair
     from lbctl.engine.migrate.foreign import ForeignRules
-    from lbctl.model import Reading, Service
+    from lbctl.model import Analysis, Service
 
 
 def plan_migration(
@@ -127,8 +127,8 @@ def _plan_foreign(
         come=come,
         go=Retire(
             record=going.record,
-            before=backend.others(text, owner),
-            after=backend.others(going.after, owner),
+            before=backend.foreign_rules(text, owner),
+            after=backend.foreign_rules(going.after, owner),
             notes=backend.side_effects(there.driver, going.after, going.record),
         ),
         intent=meant,
@@ -249,7 +249,7 @@ def plan_back(target: Session, source: Session, intent: Intent) -> Migration:
     )
 
 
-def _agreeable(made: Migration, reading: Reading) -> Migration:
+def _agreeable(made: Migration, reading: Analysis) -> Migration:
     """With what goes held against what comes; raises `ApplyFailed` where connections would get another."""
     made = replace(made, comparison=compare(going(made, live(made.source)), coming(made, reading)))
     odd = [pair for pair in made.pairs if made.agreement(pair) is Agreement.NONE]
@@ -265,7 +265,7 @@ def _agreeable(made: Migration, reading: Reading) -> Migration:
             f"{made.target.place} would not do the same: {names(odd)}",
             hint="--allow-remap lets clients change their endpoints" if hashed else None,
         )
-    remapped = [pair for pair in made.pairs if pair.verdict is Verdict.OTHER_CLIENTS]
+    remapped = [pair for pair in made.pairs if pair.verdict is Relation.OTHER_CLIENTS]
     if remapped and not made.target.allow_remap:
         raise ApplyFailed(
             f"clients would change their endpoints: {names(remapped)}", hint="--allow-remap lets them"
@@ -273,22 +273,22 @@ def _agreeable(made: Migration, reading: Reading) -> Migration:
     return made
 
 
-def going(made: Migration, reading: Reading) -> Reading:
+def going(made: Migration, reading: Analysis) -> Analysis:
     """The services that move, of a reading of their source."""
     return made.foreign.seen(reading) if made.foreign else _only(reading, made.selectors)
 
 
-def coming(made: Migration, reading: Reading) -> Reading:
+def coming(made: Migration, reading: Analysis) -> Analysis:
     """The services that move, of a reading of their target."""
     return made.foreign.arrived(reading) if made.foreign else _only(reading, made.selectors)
 
 
-def _only(reading: Reading, selectors: Collection[tuple[str, ...]]) -> Reading:
+def _only(reading: Analysis, selectors: Collection[tuple[str, ...]]) -> Analysis:
     services = tuple(s for s in reading.services if s.selector[:4] in selectors)
     return replace(reading, services=services, findings=(), unsupported=())
 
 
-def live(session: Session) -> Reading:
+def live(session: Session) -> Analysis:
     """What all rules of a store do in the live kernel."""
     backend = reader(session.backend)
     return backend.read(backend.dump(session.host, session.driver))

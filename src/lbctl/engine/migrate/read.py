@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lbctl.engine.migrate.rule_files import extract
 from lbctl.errors import IntentError, NoBackend
 from lbctl.host import need_privilege
-from lbctl.model import Finding, Reading, Severity
+from lbctl.model import Analysis, Finding, Severity
 from lbctl.spi import Reader
 
 if TYPE_CHECKING:
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from lbctl.spi import Backend
 
 
-def read_rules(data: bytes, backends: Iterable[Backend]) -> Reading:
+def read_rules(data: bytes, backends: Iterable[Backend]) -> Analysis:
     """Return what the rules of a text do, by the first reader that knows its language.
 
     The text may also be a file in which commands for rules are kept; see `lbctl.engine.rule_files`.
     """
     text, found = decode(data)
     if found is not None:
-        return Reading(format="commands", accept=False, findings=(found,))
+        return Analysis(format="commands", accept=False, findings=(found,))
     kept = extract(text)
     if kept is None:
         return _read(text, backends)
-    refused = Reading(format="commands", accept=False)
+    refused = Analysis(format="commands", accept=False)
     reading = refused if kept.refused else _read(kept.text, backends)
     findings = sorted([*kept.findings, *reading.findings], key=lambda each: each.line)
     unsupported = (*kept.unsupported, *reading.unsupported)
     return replace(reading, findings=tuple(findings), unsupported=unsupported)
 
 
-def _read(text: str, backends: Iterable[Backend]) -> Reading:
+def _read(text: str, backends: Iterable[Backend]) -> Analysis:
     readers = [backend for backend in backends if isinstance(backend, Reader) and backend.recognizes(text)]
     readings = [reader.read(text) for reader in readers]
     if not readings:
@@ -49,7 +49,7 @@ def _read(text: str, backends: Iterable[Backend]) -> Reading:
             "scripts of iptables or nft commands, `nft list ruleset`; `lbctl import --from STORE` reads the "
             "rules of this host",
         )
-        return Reading(format="commands", accept=False, findings=(empty,))
+        return Analysis(format="commands", accept=False, findings=(empty,))
     # A script may speak several languages: the one that most services are written in.
     return max(readings, key=lambda reading: (reading.accept, len(reading.services)))
 
@@ -75,7 +75,7 @@ def decode(data: bytes) -> tuple[str, Finding | None]:
     )
 
 
-def read_live(host: Host, store: str, backends: Iterable[Backend]) -> Reading:
+def read_live(host: Host, store: str, backends: Iterable[Backend]) -> Analysis:
     """Return what the rules in a store of the live kernel do; the beginning of one store's name is enough.
 
     Raises `IntentError` for an unknown store, `NoBackend` for one that nothing here can read, and

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from xml.parsers import expat
 
-from lbctl.model import Finding, NotRead, Severity
+from lbctl.model import Finding, Severity, UnsupportedRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +31,7 @@ class Extracted:
     form: str
     commands: list[str]
     findings: list[Finding] = field(default_factory=list)
-    unsupported: list[NotRead] = field(default_factory=list)
+    unsupported: list[UnsupportedRule] = field(default_factory=list)
     #: True if there is nothing in it that a reader could read.
     refused: bool = False
 
@@ -53,7 +53,7 @@ class Extracted:
 
     def cannot(self, line: int, rule: str, what: str, reason: str) -> None:
         """Add a line that may balance, in a language that no reader here knows."""
-        self.unsupported.append(NotRead(line=line, rule=rule, what=what, reason=reason))
+        self.unsupported.append(UnsupportedRule(line=line, rule=rule, what=what, reason=reason))
 
     def refuse(self, line: int, rule: str, message: str) -> None:
         """Refuse the file as a whole, for what a line says."""

@@ -62,12 +62,12 @@ def returning(session: Session, retired: str) -> tuple[Session, Retire]:
 
 def _notes(session: Session, record: str) -> tuple[str, ...]:
     text = reader(session.backend).dump(session.host, session.driver)
-    return retirer(session).side_effects(session.driver, text, record)
+    return migrator_of(session).side_effects(session.driver, text, record)
 
 
 def is_standing(session: Session, step: Retire) -> bool:
     """True where all rules of others are in their places."""
-    return retirer(session).standing(session.host, session.driver, step.record)
+    return migrator_of(session).is_present(session.host, session.driver, step.record)
 
 
 def do(session: Session, step: Step) -> None:
@@ -75,9 +75,9 @@ def do(session: Session, step: Step) -> None:
     if isinstance(step, Plan):
         perform(session, step)
     elif step.back:
-        retirer(session).put_back(session.host, session.driver, step.record)
+        migrator_of(session).restore_rules(session.host, session.driver, step.record)
     else:
-        retirer(session).take_out(session.host, session.driver, step.record)
+        migrator_of(session).remove_rules(session.host, session.driver, step.record)
 
 
 def undo(session: Session, step: Step) -> None:
@@ -94,7 +94,7 @@ def others_of(session: Session, owner: str) -> str:
     backend = session.backend
     if not isinstance(backend, Migrator):
         return ""
-    return backend.others(backend.dump(session.host, session.driver), owner)
+    return backend.foreign_rules(backend.dump(session.host, session.driver), owner)
 
 
 def rules_of(session: Session, step: Step) -> tuple[list[str], list[str]]:
@@ -109,13 +109,13 @@ def script(session: Session, step: Step, *, coming: bool) -> str:
     """A step as the tools of its store do it on a host without lbctl."""
     backend = session.backend
     if isinstance(step, Retire):
-        by = retirer(session)
-        return "" if step.back else by.departure(session.host, session.driver, step.record)
+        by = migrator_of(session)
+        return "" if step.back else by.removal_text(session.host, session.driver, step.record)
     program = step.after if coming else step.before
     return backend.render(program, dialect=session.capabilities.dialect, remove=not coming)
 
 
-def retirer(session: Session) -> Migrator:
+def migrator_of(session: Session) -> Migrator:
     """Return the backend of a session; raises `ApplyFailed` for one that cannot remove foreign rules."""
     if not isinstance(session.backend, Migrator):
         raise ApplyFailed(f"backend {session.backend.name} cannot take out rules of others")

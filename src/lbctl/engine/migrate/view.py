@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import unified_diff
 from typing import TYPE_CHECKING
 
-from lbctl.engine.migrate.steps import Retire, others_of, retirer, rules_of, script
+from lbctl.engine.migrate.steps import Retire, migrator_of, others_of, rules_of, script
 from lbctl.spi import Migrator
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def untouched_rules(migration: Migration) -> tuple[str, ...]:
 def restored(migration: Migration) -> tuple[str, ...]:
     """Return the foreign rules that are restored."""
     step = migration.come
-    return retirer(migration.target).retired(step.record) if isinstance(step, Retire) else ()
+    return migrator_of(migration.target).removed_rules(step.record) if isinstance(step, Retire) else ()
 
 
 def diffs(migration: Migration) -> tuple[tuple[str, ...], ...]:

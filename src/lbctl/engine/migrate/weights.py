@@ -12,7 +12,7 @@ from lbctl.model import MAX_SLOTS, MAX_WEIGHT
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lbctl.model import ReadService
+    from lbctl.model import AnalysedService
 
 #: What draws give is off from the fraction that was meant by less than this.
 ROUNDED = Fraction(1, 1 << 26)
@@ -54,7 +54,7 @@ def order(slots: Sequence[str], weights: Mapping[str, int]) -> list[str]:
     return ordered
 
 
-def weights_of(service: ReadService) -> dict[str, int]:
+def weights_of(service: AnalysedService) -> dict[str, int]:
     """Return endpoint → weight, the smallest that give its share; raises `NotExpressible`."""
     shares = {backend.to: backend.share for backend in service.backends}
     if service.mode == "random":

@@ -48,7 +48,7 @@ KEPT = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class HistoryEntry:
     """One state that lbctl brought about. Number 0 is the host without rules of its owner."""
 
     number: int
@@ -89,7 +89,7 @@ def digest_of(text: str) -> str:
     return sha256(text.encode()).hexdigest()
 
 
-def entries(host: Host, owner: str) -> tuple[Entry, ...]:
+def entries(host: Host, owner: str) -> tuple[HistoryEntry, ...]:
     """The states of an owner in this network namespace, oldest first. What is damaged is left out."""
     numbers = _numbers(host, owner)
     return tuple([entry for number in numbers if (entry := _read(host, owner, number))])
@@ -101,13 +101,13 @@ def owners(host: Host) -> tuple[str, ...]:
     return tuple(dict.fromkeys(owner for owner, _, rest in pairs if rest.isascii() and rest.isdecimal()))
 
 
-def last_of(host: Host, owner: str) -> Entry | None:
+def last_of(host: Host, owner: str) -> HistoryEntry | None:
     """The state that was reached last; None if none is on record, or its record is damaged."""
     numbers = _numbers(host, owner)
     return _read(host, owner, numbers[-1]) if numbers else None
 
 
-def restorable(host: Host, owner: str) -> Entry:
+def restorable(host: Host, owner: str) -> HistoryEntry:
     """The state before the last apply; raises `ApplyFailed` where none is on record."""
     last = last_of(host, owner)
     if last is None:
@@ -121,7 +121,7 @@ def restorable(host: Host, owner: str) -> Entry:
     return target
 
 
-def before(host: Host, entry: Entry) -> Entry | None:
+def before(host: Host, entry: HistoryEntry) -> HistoryEntry | None:
     """The state that was there before another one; None where it is not on record."""
     owner = entry.intent.owner
     if entry.parent == 0:
@@ -129,7 +129,7 @@ def before(host: Host, entry: Entry) -> Entry | None:
     return None if entry.parent is None else _read(host, owner, entry.parent)
 
 
-def nothing(entry: Entry, owner: str) -> Entry:
+def nothing(entry: HistoryEntry, owner: str) -> HistoryEntry:
     """The state without rules, in the place where another one has its own."""
     text = dump(Intent(owner=owner))
     return replace(entry, number=0, parent=None, services=0, text=text, digest=digest_of(text), retired="")
@@ -146,11 +146,11 @@ def knows(host: Host, plan: Plan) -> bool:
 def upcoming(
     host: Host,
     plan: Plan,
-    back_to: Entry | None = None,
+    back_to: HistoryEntry | None = None,
     *,
     moved: str | None = None,
     allow_remap: bool = False,
-) -> Entry | None:
+) -> HistoryEntry | None:
     """The state that a plan leads to; None where it is the last one already.
 
     Applying an intent again, be it after a restart of the host, is a repair and no state of its own. What
@@ -169,7 +169,7 @@ def upcoming(
     else:
         parent = None if plan.before else 0
     action = "migrate" if moved is not None else "apply" if plan.intent.services else "remove"
-    return Entry(
+    return HistoryEntry(
         # Behind all that have one, those too that cannot be read any more.
         number=max(_numbers(host, plan.intent.owner), default=0) + 1,
         time=datetime.fromtimestamp(host.now(), UTC).isoformat(timespec="seconds"),
@@ -187,7 +187,7 @@ def upcoming(
     )
 
 
-def repaired(host: Host, plan: Plan, *, allow_remap: bool) -> Entry | None:
+def repaired(host: Host, plan: Plan, *, allow_remap: bool) -> HistoryEntry | None:
     """The last state once more, as a plan brings it about that the kernel no longer holds it."""
     last = last_of(host, plan.after.owner) if plan.intent is not None else None
     return last and replace(
@@ -198,7 +198,7 @@ def repaired(host: Host, plan: Plan, *, allow_remap: bool) -> Entry | None:
     )
 
 
-def begin(host: Host, owner: str, entry: Entry) -> None:
+def begin(host: Host, owner: str, entry: HistoryEntry) -> None:
     """Write down what is about to be brought about; raises `ApplyFailed` where it cannot be."""
     try:
         host.save(_pending(owner), to_text(entry))
@@ -209,13 +209,13 @@ def begin(host: Host, owner: str, entry: Entry) -> None:
         ) from error
 
 
-def add(host: Host, owner: str, entry: Entry) -> None:
+def add(host: Host, owner: str, entry: HistoryEntry) -> None:
     """Have the history know a state that the kernel holds already; raises `ApplyFailed`."""
     begin(host, owner, entry)
     settle(host, owner, entry)
 
 
-def settle(host: Host, owner: str, entry: Entry) -> None:
+def settle(host: Host, owner: str, entry: HistoryEntry) -> None:
     """Add what is pending to the history, now that the kernel holds it; raises `ApplyFailed`."""
     host.rename(_pending(owner), _name(owner, entry.number))
     for number in _numbers(host, owner):
@@ -228,7 +228,7 @@ def drop(host: Host, owner: str) -> None:
     host.save(_pending(owner), None)
 
 
-def pending(host: Host, owner: str) -> Entry | None:
+def pending(host: Host, owner: str) -> HistoryEntry | None:
     """What somebody is about to bring about, or was interrupted in; None for nothing."""
     return _believed(host.saved(_pending(owner)))
 
@@ -243,14 +243,14 @@ def ensure_settled(host: Host, owner: str) -> None:
         )
 
 
-def to_text(entry: Entry) -> str:
+def to_text(entry: HistoryEntry) -> str:
     """A state as a text: a line of JSON, then its intent."""
     head = {"format_version": VERSION}
-    head |= {field: getattr(entry, field) for field in Entry.__slots__ if field != "text"}
+    head |= {field: getattr(entry, field) for field in HistoryEntry.__slots__ if field != "text"}
     return f"{json.dumps(head)}\n{entry.text}"
 
 
-def from_text(text: str, *, first: int = 1) -> Entry:
+def from_text(text: str, *, first: int = 1) -> HistoryEntry:
     """Return the state in a text, with a number of at least `first`; raises `Damaged`."""
     head, _, body = text.partition("\n")
     fields = read_record(head, _SHAPE)
@@ -262,11 +262,11 @@ def from_text(text: str, *, first: int = 1) -> Entry:
         raise Damaged("digest: not that of the intent")
     if fields["retired"]:
         read_retired(fields["retired"])
-    return Entry(**fields, text=body)
+    return HistoryEntry(**fields, text=body)
 
 
 def read_retired(text: str) -> tuple[str, str]:
-    """Return the store and the backend's record of an `Entry.retired`; raises `Damaged`."""
+    """Return the store and the backend's record of an `HistoryEntry.retired`; raises `Damaged`."""
     found = read_record(text, {"store": str, "record": str}, "the record of rules that were taken out")
     return found["store"], found["record"]
 
@@ -293,12 +293,12 @@ def _faults(host: Host, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _read(host: Host, owner: str, number: int) -> Entry | None:
+def _read(host: Host, owner: str, number: int) -> HistoryEntry | None:
     entry = _believed(host.saved(_name(owner, number)))
     return entry if entry is not None and entry.number == number else None
 
 
-def _believed(text: str | None) -> Entry | None:
+def _believed(text: str | None) -> HistoryEntry | None:
     try:
         return None if text is None else from_text(text)
     except Damaged:

@@ -25,7 +25,7 @@ _FORMAT = 2
 _line = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
-class Memory:
+class SessionMemory:
     """What one session knows of the kernel, by store and owner."""
 
     def __init__(self, host: Host) -> None:

@@ -20,7 +20,7 @@ from lbctl.model import read_record
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from lbctl.engine.record.history import Entry
+    from lbctl.engine.record.history import HistoryEntry
     from lbctl.host import Host
     from lbctl.model import Shape
 
@@ -38,7 +38,7 @@ _SHAPE: Shape = {
 }
 
 
-class State(StrEnum):
+class TrialState(StrEnum):
     """How far a trial is."""
 
     RUNNING = "running"
@@ -54,15 +54,15 @@ class Trial:
 
     #: Tells it from the trials before it.
     ident: str
-    state: State
+    state: TrialState
     #: When it is reverted, on `Host.clock`.
     deadline: float
     #: The network namespace and start of the host that the clock and the rules belong to.
     namespace: str | None
     #: The state to return to, and its owner.
     owner: str
-    before: Entry
-    #: The rules of others that went, as `Entry.retired`.
+    before: HistoryEntry
+    #: The rules of others that went, as `HistoryEntry.retired`.
     retired: str = ""
     #: What the reverter did, in words.
     report: str = ""
@@ -127,11 +127,11 @@ def outlook(host: Host, owner: str) -> Outlook | None:
         return None
     left = found.left(host)
     match found.state:
-        case State.RUNNING if is_guarded(host, owner):
+        case TrialState.RUNNING if is_guarded(host, owner):
             standing = Standing.RUNNING if left else Standing.REVERTING
-        case State.RUNNING:
+        case TrialState.RUNNING:
             standing = Standing.UNGUARDED if left else Standing.ABANDONED
-        case State.FAILED:
+        case TrialState.FAILED:
             standing = Standing.FAILED
         case _:
             return None
@@ -142,7 +142,7 @@ def outlook(host: Host, owner: str) -> Outlook | None:
 def running(host: Host, owner: str) -> Trial | None:
     """The trial of an owner that has not ended, be its time over or not."""
     found = read_trial(host, owner)
-    if found is None or found.state is not State.RUNNING or found.namespace != host.namespace():
+    if found is None or found.state is not TrialState.RUNNING or found.namespace != host.namespace():
         return None
     return found
 
@@ -179,16 +179,16 @@ def confirm(host: Host, owner: str, *, patience: float = 0.0) -> Trial:
         found = running(host, owner)
         if found is None:
             last = read_trial(host, owner)
-            if last is not None and last.state is State.REVERTED:
+            if last is not None and last.state is TrialState.REVERTED:
                 raise Reverted(f"too late to confirm: {last.report or 'the trial was reverted'}")
             raise ApplyFailed(f'no trial of owner "{owner}" is running', hint="lbctl apply --trial 60s")
         if not found.left(host):
             raise Reverted("too late to confirm: the time of the trial is over")
-        save(host, replace(found, state=State.CONFIRMED))
+        save(host, replace(found, state=TrialState.CONFIRMED))
     return found
 
 
-def end(host: Host, trial: Trial, state: State, report: str = "") -> None:
+def end(host: Host, trial: Trial, state: TrialState, report: str = "") -> None:
     """Write down how a trial ended unconfirmed. On a full disk it is forgotten, which means the same."""
     try:
         save(host, replace(trial, state=state, report=report))
@@ -225,17 +225,17 @@ def _read(host: Host, owner: str) -> Trial | None:
     if text is None:
         return None
     fields = read_record(text, _SHAPE)
-    if fields["state"] not in list(State):
+    if fields["state"] not in list(TrialState):
         raise Damaged("state: not one of a trial")
     if fields["owner"] != owner:
         raise Damaged("owner: not the one whose trial it is")
     if fields["retired"]:
         history.read_retired(fields["retired"])
-    state, before = State(fields.pop("state")), _before(fields.pop("before"))
+    state, before = TrialState(fields.pop("state")), _before(fields.pop("before"))
     return Trial(**fields, state=state, before=before)
 
 
-def _before(text: str) -> Entry:
+def _before(text: str) -> HistoryEntry:
     # Number 0 is the host without rules, which no file of the history stands for.
     return history.from_text(text, first=0)
 

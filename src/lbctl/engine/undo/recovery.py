@@ -14,53 +14,15 @@ from lbctl.engine.change.plan import plan_beside, plan_between
 from lbctl.engine.migrate.steps import Retire, between, do, is_standing, removal_of, returning
 from lbctl.engine.record import history, trial
 from lbctl.engine.undo.reverter import revert
-from lbctl.errors import LbctlError, NoBackend, Stale, StateUnknown, Unsupported
+from lbctl.errors import LbctlError, NoBackend, StateUnknown, Unsupported
 from lbctl.model import diff
 
 if TYPE_CHECKING:
     from lbctl.engine.change.session import Session
     from lbctl.engine.migrate.steps import Step
-    from lbctl.engine.record.history import Entry
+    from lbctl.engine.record.history import HistoryEntry
     from lbctl.host import Host
     from lbctl.model import Plan, Program
-
-
-def interrupted(host: Host, owner: str) -> Entry | None:
-    """What an lbctl that is gone was about to bring about; None for nothing, or while it works."""
-    if history.pending(host, owner) is None:
-        return None
-    try:
-        with host.lock(owner):
-            return history.pending(host, owner)
-    except Stale:
-        return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unsettled:
-    """What processes that are gone left of the changes of an owner."""
-
-    #: The change that was interrupted.
-    entry: Entry | None
-    #: The trial that runs, or that was not reverted as it should have been.
-    trial: trial.Outlook | None
-    #: Records of the pending change or the trial that cannot be read, one line each.
-    damaged: tuple[str, ...]
-
-    @property
-    def due(self) -> bool:
-        """True if `recover` has something to do."""
-        abandoned = self.trial is not None and self.trial.standing is trial.Standing.ABANDONED
-        return self.entry is not None or abandoned or bool(self.damaged)
-
-
-def unsettled(host: Host, owner: str) -> Unsettled:
-    """Look for what was left behind. Changes nothing."""
-    return Unsettled(
-        entry=interrupted(host, owner),
-        trial=trial.outlook(host, owner),
-        damaged=history.damaged_pending(host, owner) + trial.damaged(host, owner),
-    )
 
 
 def recover(session: Session, owner: str, *, trials: bool = True) -> tuple[str, ...]:
@@ -122,7 +84,7 @@ def _settle_pending(session: Session, owner: str) -> tuple[str, ...]:
     return (f"Interrupted, {how}: {found}.",)
 
 
-def _recover(session: Session, owner: str, found: Entry) -> str:
+def _recover(session: Session, owner: str, found: HistoryEntry) -> str:
     try:
         session = session.like(found)
         new = session.compile(found.intent)
@@ -157,7 +119,7 @@ class _Move:
 
 
 def _move(
-    session: Session, owner: str, found: Entry, held: Program, old: Program | None, new: Program
+    session: Session, owner: str, found: HistoryEntry, held: Program, old: Program | None, new: Program
 ) -> _Move | None:
     """The move that was cut; None for a change of one store.
 
@@ -188,7 +150,7 @@ def _move(
     return _Move(steps=((where, between(session, held, old, found.intent)),), back=True)
 
 
-def _end(move: _Move, host: Host, owner: str, found: Entry) -> str:
+def _end(move: _Move, host: Host, owner: str, found: HistoryEntry) -> str:
     try:
         for where, step in move.steps:
             do(where, step)
@@ -204,7 +166,9 @@ def _end(move: _Move, host: Host, owner: str, found: Entry) -> str:
     return "and finished now"
 
 
-def _take_back(session: Session, owner: str, found: Entry, old: Program | None, cause: LbctlError) -> None:
+def _take_back(
+    session: Session, owner: str, found: HistoryEntry, old: Program | None, cause: LbctlError
+) -> None:
     try:
         if old is None:
             raise cause
@@ -218,7 +182,7 @@ def _take_back(session: Session, owner: str, found: Entry, old: Program | None, 
     history.drop(session.host, owner)
 
 
-def _old(session: Session, owner: str, found: Entry) -> Program | None:
+def _old(session: Session, owner: str, found: HistoryEntry) -> Program | None:
     """What the store of an interrupted state held before that; None where nobody knows."""
     last = history.last_of(session.host, owner) or history.before(session.host, found)
     if last is None or last.number == found.number:
@@ -233,5 +197,5 @@ def _old(session: Session, owner: str, found: Entry) -> Program | None:
         return None
 
 
-def _way(session: Session, found: Entry, before: Program, after: Program) -> Plan:
+def _way(session: Session, found: HistoryEntry, before: Program, after: Program) -> Plan:
     return plan_between(session, before, after, found.intent)

@@ -16,7 +16,7 @@ from lbctl.engine.change.apply import changing, ensure_last_holds
 from lbctl.engine.migrate.execute import record_start, upcoming
 from lbctl.engine.migrate.migration import Migration
 from lbctl.engine.record import history, trial
-from lbctl.engine.record.trial import State, Trial
+from lbctl.engine.record.trial import Trial, TrialState
 from lbctl.engine.undo.rollback import Way, go, way_back
 from lbctl.errors import ApplyFailed, LbctlError, Stale, StateUnknown
 from lbctl.model import Plan, diff
@@ -44,7 +44,7 @@ def try_out(session: Session, way: Way, seconds: float) -> tuple[Trial, list[str
     with changing(session, owner, None):
         tried = Trial(
             ident=f"{os.getpid()}.{host.clock():.6f}",
-            state=State.RUNNING,
+            state=TrialState.RUNNING,
             deadline=host.clock() + _STARTING + seconds,
             namespace=host.namespace(),
             owner=owner,
@@ -70,7 +70,7 @@ def try_out(session: Session, way: Way, seconds: float) -> tuple[Trial, list[str
     return tried, notes
 
 
-def _before(session: Session, way: Way) -> history.Entry:
+def _before(session: Session, way: Way) -> history.HistoryEntry:
     if isinstance(way, Migration):
         record_start(way)
         entry = upcoming(way)
@@ -120,7 +120,7 @@ def await_end(session: Session, tried: Trial) -> Trial:
             host.sleep(_PAUSE)
     found = trial.read_trial(host, tried.owner)
     # Forgotten: that is how it ends on a full disk, and only unconfirmed.
-    return found if found and found.ident == tried.ident else replace(tried, state=State.REVERTED)
+    return found if found and found.ident == tried.ident else replace(tried, state=TrialState.REVERTED)
 
 
 def revert(session: Session, tried: Trial, *, patience: float = _LOCK_PATIENCE) -> None:
@@ -141,9 +141,9 @@ def revert(session: Session, tried: Trial, *, patience: float = _LOCK_PATIENCE) 
                 failure = error.message
                 host.sleep(_PAUSE)
             else:
-                trial.end(host, now, State.REVERTED, _report(session, now))
+                trial.end(host, now, TrialState.REVERTED, _report(session, now))
                 return
-        trial.end(host, tried, State.FAILED, f"the trial could not be reverted: {failure}")
+        trial.end(host, tried, TrialState.FAILED, f"the trial could not be reverted: {failure}")
 
 
 def _go_back(session: Session, tried: Trial) -> None:
@@ -165,4 +165,4 @@ def _report(session: Session, tried: Trial) -> str:
 
 def _current(session: Session, owner: str, ident: str) -> Trial | None:
     found = trial.read_trial(session.host, owner)
-    return found if found and found.ident == ident and found.state is State.RUNNING else None
+    return found if found and found.ident == ident and found.state is TrialState.RUNNING else None

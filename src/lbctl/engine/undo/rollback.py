@@ -14,12 +14,12 @@ from lbctl.model import Plan
 
 if TYPE_CHECKING:
     from lbctl.engine.change.session import Session
-    from lbctl.engine.record.history import Entry
+    from lbctl.engine.record.history import HistoryEntry
 
 Way: TypeAlias = Plan | Migration
 
 
-def roll_back(session: Session, owner: str) -> tuple[Way, Entry]:
+def roll_back(session: Session, owner: str) -> tuple[Way, HistoryEntry]:
     """The way to the state before the last apply, and that state.
 
     Raises `ApplyFailed` where there is no such state on record, and `Stale` where the kernel does not hold
@@ -31,7 +31,7 @@ def roll_back(session: Session, owner: str) -> tuple[Way, Entry]:
     return way_back(session, target, last.retired if last else ""), target
 
 
-def way_back(session: Session, target: Entry, retired: str = "") -> Way:
+def way_back(session: Session, target: HistoryEntry, retired: str = "") -> Way:
     """The way to a state on record; `retired` are the rules of others that went when it was left."""
     there = session.like(target)
     if retired:
@@ -40,14 +40,16 @@ def way_back(session: Session, target: Entry, retired: str = "") -> Way:
     return plan_back(there, others[0], target.intent) if others else plan(there, target.intent)
 
 
-def go_back(session: Session, way: Way, target: Entry) -> tuple[str, ...]:
+def go_back(session: Session, way: Way, target: HistoryEntry) -> tuple[str, ...]:
     """Carry out the way to a state on record; returns what the user should know. Raises as `apply` does."""
     if isinstance(way, Migration):
         return migrate(session, way, back_to=target)
     return apply(session.like(target), (way,), record=True, back_to=target)
 
 
-def go(session: Session, way: Way, *, back_to: Entry | None = None, in_any_case: bool = False) -> list[str]:
+def go(
+    session: Session, way: Way, *, back_to: HistoryEntry | None = None, in_any_case: bool = False
+) -> list[str]:
     """Carry out either, by who holds the lock of the owner; see `carry_out`."""
     if isinstance(way, Migration):
         return move(way, back_to=back_to, in_any_case=in_any_case)

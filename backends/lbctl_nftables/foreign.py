@@ -13,7 +13,7 @@ _TABLE = re.compile(r"^table (\S+) (\S+) \{.*?^\}\n", re.MULTILINE | re.DOTALL)
 _DYNAMIC = re.compile(r"(flags [^\n]*\b(?:dynamic|timeout)\b[^}]*?)\n\s*elements = \{[^}]*\}")
 
 
-def others(text: str, owner: str) -> str:
+def foreign_rules(text: str, owner: str) -> str:
     """See `lbctl.spi.Migrator`."""
     name, words = layout.table(owner), set(layout.WORD.values())
     text = _TABLE.sub(lambda t: "" if t[2] == name and t[1] in words else t[0], text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.host import applies_again, enabled, unit_file
 from lbctl.model import Severity
-from lbctl.spi import Trap
+from lbctl.spi import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ _INCLUDE = re.compile(r'(?m)^\s*include\s+"([^"\n]+)"')
 _MOST = 64
 
 
-def wiping(host: Host) -> Iterator[Trap]:
+def flush_hazard(host: Host) -> Iterator[Problem]:
     """A reload or restart of the unit that wipes our rules, where nothing applies them again."""
     unit = unit_file(host, UNIT)
     if unit is None or applies_again(host, UNIT):
@@ -33,13 +33,13 @@ def wiping(host: Host) -> Iterator[Trap]:
     wipes += [f"{unit[0]}: {c.strip()}" for c in _COMMAND.findall(unit[1]) if _FLUSHING.search(c)]
     if not wipes:
         return
-    yield Trap(
+    yield Problem(
         code="flush-ruleset",
         severity=Severity.WARNING,
         message=f"a reload, restart or stop of {UNIT} takes out every table of nf_tables, lbctl's too"
         + ("" if enabled(host, UNIT) else "; it is not enabled, but may be reloaded by hand"),
         evidence="; ".join(wipes),
-        remedy="the unit examples/systemd/lbctl.service, enabled, applies again after it; or take "
+        fix="the unit examples/systemd/lbctl.service, enabled, applies again after it; or take "
         "`flush ruleset` out of that file",
     )
 

@@ -9,7 +9,7 @@ import pytest
 
 from lbctl.errors import ApplyFailed
 from lbctl.host.fake import FakeHost
-from lbctl.spi import Candidate, Census, Driver, census, select
+from lbctl.spi import Candidate, Driver, RuleCounts, count_rules, select
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
 from support.backends import Paper, ReadingPaper
@@ -42,7 +42,7 @@ def test_rules_of_every_owner_are_ours() -> None:
     host = FakeHost(files=TABLES)
     host.answer("iptables-legacy-save", out=DUMP)
     host.answer("ip6tables-legacy-save", out="*nat\n[0:0] -A OUTPUT -j LBCTL\nCOMMIT\n")
-    assert iptables.census(host, "legacy") == Census(store="iptables-legacy", ours=4, others=3)
+    assert iptables.count_rules(host, "legacy") == RuleCounts(store="iptables-legacy", managed=4, foreign=3)
     # No table is named: each that is named would be made.
     assert {ran.argv[1:] for ran in host.ran} == {("--counters",)}
 
@@ -52,15 +52,17 @@ def test_without_tables_nothing_is_run() -> None:
     for files in (NONE, {}):
         host = FakeHost(files=files, programs=["iptables-legacy-save", "ip6tables-legacy-save"])
         for driver in ("legacy", "iptc"):
-            assert iptables.census(host, driver) == Census(store="iptables-legacy", ours=0, others=0)
+            assert iptables.count_rules(host, driver) == RuleCounts(
+                store="iptables-legacy", managed=0, foreign=0
+            )
         assert host.ran == []
     loadable = {
         "/proc/sys/kernel/osrelease": "6.1",
         "/lib/modules/6.1/modules.dep": "kernel/net/netfilter/nf_tables.ko:\n",
     }
     host = FakeHost(files=loadable, programs=["nft", "iptables-nft-save"])
-    assert iptables.census(host, "nf_tables") == Census(store="iptables-nft", ours=0, others=0)
-    assert nftables.census(host, "nft") == Census(store="nftables", ours=0)
+    assert iptables.count_rules(host, "nf_tables") == RuleCounts(store="iptables-nft", managed=0, foreign=0)
+    assert nftables.count_rules(host, "nft") == RuleCounts(store="nftables", managed=0)
     assert host.ran == []
 
 
@@ -70,16 +72,16 @@ def test_a_plain_command_counts_its_own_flavour(version: str) -> None:
     for word in ("iptables", "ip6tables"):
         host.answer(f"{word}-save", out="*nat\n[0:0] -A OUTPUT -j ACCEPT\nCOMMIT\n")
         host.answer(f"{word}-save", "--version", out=version)
-    assert iptables.census(host, "legacy").others == 2
+    assert iptables.count_rules(host, "legacy").foreign == 2
     with pytest.raises(ApplyFailed, match="no iptables-save of flavour nf_tables"):
-        iptables.census(host, "nf_tables")
+        iptables.count_rules(host, "nf_tables")
 
 
 def test_rules_of_our_own_tables_of_nftables_are_counted() -> None:
     names = [("ip", "lbctl"), ("ip6", "lbctl-blue"), ("inet", "lbctl"), ("ip", "lbctlx"), ("ip", "nat")]
     host = FakeHost()
     has_tables(host, *names, rules=3)
-    assert nftables.census(host, "nft") == Census(store="nftables", ours=6, others=None)
+    assert nftables.count_rules(host, "nft") == RuleCounts(store="nftables", managed=6, foreign=None)
     assert host.ran == []
 
 
@@ -93,11 +95,11 @@ class Counted(ReadingPaper):
         )
         return replace(super().probe(host), drivers=drivers)
 
-    def census(self, host: Host, driver: str) -> Census:
+    def count_rules(self, host: Host, driver: str) -> RuleCounts:
         if driver == "chisel":
             raise ApplyFailed("it is too heavy")
         assert driver == "brush", "only usable drivers can be asked"
-        return Census(store="ink", ours=2, others=1)
+        return RuleCounts(store="ink", managed=2, foreign=1)
 
 
 def candidates(*backends: Paper) -> list[Candidate]:
@@ -106,9 +108,9 @@ def candidates(*backends: Paper) -> list[Candidate]:
 
 def test_what_is_not_known_is_none() -> None:
     found = candidates(Counted(), Paper())
-    unknown = (Census(store="stone"), Census(store="paper"))
-    assert census(FakeHost(), found) == (Census(store="ink", ours=2, others=1), *unknown)
-    assert census(FakeHost(privileged=False), found) == (Census(store="ink"), *unknown)
+    unknown = (RuleCounts(store="stone"), RuleCounts(store="paper"))
+    assert count_rules(FakeHost(), found) == (RuleCounts(store="ink", managed=2, foreign=1), *unknown)
+    assert count_rules(FakeHost(privileged=False), found) == (RuleCounts(store="ink"), *unknown)
 
 
 @pytest.mark.parametrize(
@@ -121,5 +123,5 @@ def test_what_is_not_known_is_none() -> None:
 )
 def test_a_choice_tells_of_rules_in_the_backends_other_stores(driver: str | None, said: str) -> None:
     found = candidates(Counted(), Paper())
-    counts = (*census(FakeHost(), found)[:2], Census(store="paper", ours=9, others=9))
+    counts = (*count_rules(FakeHost(), found)[:2], RuleCounts(store="paper", managed=9, foreign=9))
     assert select(found, backend="paper", driver=driver, counts=counts).reason == said

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lbctl.model import DEFAULT_OWNER
-from lbctl.spi import Census
+from lbctl.spi import RuleCounts
 from lbctl_iptables import drivers, layout
 
 if TYPE_CHECKING:
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 _PREFIX = layout.prefix(DEFAULT_OWNER)
 
 
-def census(host: Host, driver: str) -> Census:
+def count_rules(host: Host, driver: str) -> RuleCounts:
     """See `lbctl.spi.Reader`."""
     dumps = (drivers.save(host, driver, word) for word in layout.WORD.values())
     rules = [line for dump in dumps for line in dump.splitlines() if line.startswith("[")]
     ours = sum(_PREFIX in rule and _is_ours(rule) for rule in rules)
-    return Census(store=drivers.ALL[driver].store, ours=ours, others=len(rules) - ours)
+    return RuleCounts(store=drivers.ALL[driver].store, managed=ours, foreign=len(rules) - ours)
 
 
 def _is_ours(rule: str) -> bool:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from lbctl.host.fake import FakeHost
 from lbctl.model import Endpoint, Family, Intent, Listener, Protocol, Service
 from lbctl_iptables import backend, layout
-from lbctl_iptables.carry import at_start, carry
-from lbctl_iptables.rules import Rule, rules_of
+from lbctl_iptables.counters import at_start, restore_counters
+from lbctl_iptables.rules import DumpedRule, rules_of
 
-Chains = Mapping[str, Sequence[Rule]]
+Chains = Mapping[str, Sequence[DumpedRule]]
 
 ENTRY = "LBCTL-web"
 WEIGHTS = st.lists(st.integers(1, 7), min_size=1, max_size=12).map(tuple)
@@ -32,7 +32,7 @@ def web(weights: Sequence[int], *, protocols: Sequence[Protocol] = (Protocol.TCP
     )
 
 
-def chains(service: Service) -> dict[str, list[Rule]]:
+def chains(service: Service) -> dict[str, list[DumpedRule]]:
     """The chains of a service, as they are compiled."""
     program = backend.compile(Intent(services=(service,)), backend.probe(FakeHost()).capabilities)
     return {
@@ -46,7 +46,7 @@ def texts(found: Chains) -> dict[str, list[str]]:
     return {name: [rule.text for rule in rules] for name, rules in found.items()}
 
 
-def started(found: Chains) -> dict[str, list[Rule]]:
+def started(found: Chains) -> dict[str, list[DumpedRule]]:
     return {name: at_start(rules) for name, rules in found.items()}
 
 
@@ -87,7 +87,9 @@ class Machine:
             hit = self._left[name, i] == 0
             self._left[name, i] = every - 1 if hit else self._left[name, i] - 1
             if hit:
-                self.chains[name][i] = Rule(text=rule.text, packets=rule.packets + 1, bytes=rule.bytes + 60)
+                self.chains[name][i] = DumpedRule(
+                    text=rule.text, packets=rule.packets + 1, bytes=rule.bytes + 60
+                )
                 return rule.endpoint or self._enter(str(rule.option("-g")), protocol)
         return None
 
@@ -106,7 +108,7 @@ def test_a_rewritten_ladder_goes_on_where_it_was(weights: tuple[int, ...], pause
     for count in pauses:
         assert [machine.connect() for _ in range(count)] == sequence(service, done, count)
         done += count
-        rewritten = carry(chains(service), started(machine.chains))
+        rewritten = restore_counters(chains(service), started(machine.chains))
         assert sums(rewritten) == sums(machine.chains)
         assert texts(started(rewritten)) == texts(chains(service))
         machine = Machine(rewritten)
@@ -121,7 +123,7 @@ def test_protocols_have_their_own_turns(weights: tuple[int, ...], tcp: int, udp:
     machine = Machine(chains(service))
     for protocol, count in (("tcp", tcp), ("udp", udp)):
         assert [machine.connect(protocol) for _ in range(count)] == sequence(service, 0, count)
-    again = Machine(carry(chains(service), machine.chains))
+    again = Machine(restore_counters(chains(service), machine.chains))
     for protocol, count in (("udp", udp), ("tcp", tcp)):
         assert [again.connect(protocol) for _ in range(9)] == sequence(service, count, 9)
 
@@ -133,11 +135,14 @@ def test_no_connection_is_forgotten_but_those_of_endpoints_that_go(
 ) -> None:
     numbers = cycle(counts)
     old = {
-        name: [Rule(text=rule.text, packets=n, bytes=60 * n) for rule, n in zip(rules, numbers, strict=False)]
+        name: [
+            DumpedRule(text=rule.text, packets=n, bytes=60 * n)
+            for rule, n in zip(rules, numbers, strict=False)
+        ]
         for name, rules in chains(web(before)).items()
     }
     new = chains(web(after))
-    carried = carry(new, old)
+    carried = restore_counters(new, old)
     kept = {str(rule.endpoint) for rules in new.values() for rule in rules}
     assert sums(carried) == {key: n for key, n in sums(old).items() if key[1] in kept}
     assert all(rule.bytes == 60 * rule.packets for rules in carried.values() for rule in rules)
@@ -154,8 +159,8 @@ def test_carrying_twice_is_carrying_once(weights: tuple[int, ...], count: int) -
     machine = Machine(chains(web(weights)))
     for _ in range(count):
         machine.connect()
-    once = carry(chains(web(weights)), machine.chains)
-    assert carry(chains(web(weights)), once) == once
+    once = restore_counters(chains(web(weights)), machine.chains)
+    assert restore_counters(chains(web(weights)), once) == once
     assert started(started(once)) == started(once)
 
 
@@ -178,17 +183,17 @@ def test_a_long_ladder_has_the_sequence_of_the_slots_and_few_rules_to_meet(slots
     assert most <= 16 if slots <= 64 else most <= 40
 
 
-def three() -> dict[str, list[Rule]]:
+def three() -> dict[str, list[DumpedRule]]:
     return chains(web((1, 1, 1)))
 
 
 def test_the_turn_is_written_as_the_packet_that_each_rule_waits_for() -> None:
     machine = Machine(three())
     assert [machine.connect() for _ in range(4)] == ["8000", "8001", "8002", "8000"]
-    _, *rungs = carry(three(), machine.chains)[ENTRY]
+    _, *rungs = restore_counters(three(), machine.chains)[ENTRY]
     assert [rule.option("--packet") for rule in rungs] == ["2", "0", None]
     assert machine.connect() == "8001"
-    _, *rungs = carry(three(), machine.chains)[ENTRY]
+    _, *rungs = restore_counters(three(), machine.chains)[ENTRY]
     assert [rule.option("--packet") for rule in rungs] == ["1", "1", None]
 
 
@@ -214,5 +219,5 @@ def test_rules_that_are_no_ladder_are_left_alone() -> None:
         "-p tcp -j ACCEPT\n-p tcp -m comment --comment web/1 -j REDIRECT --to-ports 1",
     ):
         rules = rules_of(text)
-        assert carry({ENTRY: rules}, {ENTRY: rules}) == {ENTRY: rules}
+        assert restore_counters({ENTRY: rules}, {ENTRY: rules}) == {ENTRY: rules}
         assert at_start(rules) == rules

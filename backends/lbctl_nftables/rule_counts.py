@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lbctl.host import ModuleState, kernel_module
-from lbctl.spi import Census
+from lbctl.spi import RuleCounts
 from lbctl_nftables import layout
 from lbctl_nftables.kernel import netlink, objects
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from lbctl.host import Host
 
 
-def census(host: Host, driver: str) -> Census:  # noqa: ARG001 (the protocol's)
+def count_rules(host: Host, driver: str) -> RuleCounts:  # noqa: ARG001 (the protocol's)
     """See `lbctl.spi.Reader`. Elements of maps are no rules."""
     if kernel_module(host, "nf_tables") is ModuleState.LOADABLE:
-        return Census(store=layout.NAME, ours=0, others=None)
+        return RuleCounts(store=layout.NAME, managed=0, foreign=None)
     ours = sum(
-        sum(1 for _ in objects.rules(host, objects.Table(word, name)))
+        sum(1 for _ in objects.rules(host, objects.KernelTable(word, name)))
         for word, name in netlink.tables(host)
         if layout.owner_of(word, name)
     )
-    return Census(store=layout.NAME, ours=ours, others=None)
+    return RuleCounts(store=layout.NAME, managed=ours, foreign=None)

@@ -12,7 +12,7 @@ _COUNTERS = re.compile(r"^(:\S+ \S+) \[\d+:\d+\]$")
 _POLICY = re.compile(r":\S+ (?!ACCEPT|-)")
 
 
-def others(text: str, owner: str) -> str:
+def foreign_rules(text: str, owner: str) -> str:
     """See `lbctl.spi.Migrator`. Turns do not show in a dump."""
     bare = (_COUNTERS.sub(lambda found: found[1], line) for line in text.splitlines())
     return "".join(f"{x}\n" for x in bare if x and not x.startswith("#") and not _is_of(owner, x))

@@ -16,7 +16,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
-from lbctl_iptables.rules import Rule
+from lbctl_iptables.rules import DumpedRule
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -26,7 +26,9 @@ _Ladder: TypeAlias = "tuple[int, list[int], list[str | None]]"
 _Counts: TypeAlias = "dict[Hashable, tuple[int, int]]"
 
 
-def carry(new: Mapping[str, Sequence[Rule]], old: Mapping[str, Sequence[Rule]]) -> dict[str, list[Rule]]:
+def restore_counters(
+    new: Mapping[str, Sequence[DumpedRule]], old: Mapping[str, Sequence[DumpedRule]]
+) -> dict[str, list[DumpedRule]]:
     """The rules of the chains `new` with the counters of the same endpoints or rules in `old`, and turns.
 
     `new` has all chains of a tree or none.
@@ -38,7 +40,7 @@ def carry(new: Mapping[str, Sequence[Rule]], old: Mapping[str, Sequence[Rule]]) 
         for rule in rules:
             same = _identity(name, rule)
             _add(here[name] if same in wanted else spare, same, rule)
-    result: dict[str, list[Rule]] = {}
+    result: dict[str, list[DumpedRule]] = {}
     for name, rules in new.items():
         result[name] = counted = []
         for rule in rules:
@@ -46,13 +48,13 @@ def carry(new: Mapping[str, Sequence[Rule]], old: Mapping[str, Sequence[Rule]]) 
             # An endpoint with several slots keeps its count in the first of them.
             packets, size = here[name].pop(same, (0, 0))
             more, larger = spare.pop(same, (0, 0))
-            counted.append(Rule(rule.text, packets + more, size + larger))
+            counted.append(DumpedRule(rule.text, packets + more, size + larger))
     for tree in _trees(result):
         result |= tree.turned()
     return result
 
 
-def at_start(rules: Sequence[Rule]) -> list[Rule]:
+def at_start(rules: Sequence[DumpedRule]) -> list[DumpedRule]:
     """`rules` with the ladder's turn taken out; anything but a turn in `--packet` stays as it is."""
     first, every = _ladder(rules)
     if not every:
@@ -66,7 +68,9 @@ def at_start(rules: Sequence[Rule]) -> list[Rule]:
 class _Tree:
     """Ladders that lead to one another, and whose turn it is in each."""
 
-    def __init__(self, chains: Mapping[str, list[Rule]], ladders: Mapping[str, _Ladder], root: str) -> None:
+    def __init__(
+        self, chains: Mapping[str, list[DumpedRule]], ladders: Mapping[str, _Ladder], root: str
+    ) -> None:
         self._rules = chains
         self._ladders = ladders
         #: The ladders of this tree, and for each how many connections each of its rungs has seen.
@@ -97,7 +101,7 @@ class _Tree:
                     name = below[i]
                     break
 
-    def turned(self) -> dict[str, list[Rule]]:
+    def turned(self) -> dict[str, list[DumpedRule]]:
         """The ladders with the turn of each rung."""
         result = {}
         for name, seen in self._seen.items():
@@ -111,7 +115,7 @@ class _Tree:
         return result
 
 
-def _trees(chains: Mapping[str, list[Rule]]) -> Iterator[_Tree]:
+def _trees(chains: Mapping[str, list[DumpedRule]]) -> Iterator[_Tree]:
     """The trees whose ladders are all in `chains`."""
     ladders: dict[str, _Ladder] = {}
     for name, rules in chains.items():
@@ -126,7 +130,7 @@ def _trees(chains: Mapping[str, list[Rule]]) -> Iterator[_Tree]:
             yield _Tree(chains, ladders, name)
 
 
-def _ladder(rules: Sequence[Rule]) -> tuple[int, list[int]]:
+def _ladder(rules: Sequence[DumpedRule]) -> tuple[int, list[int]]:
     """Where a chain's ladder of turns begins, and one of how many each of its rungs takes; [] for no ladder.
 
     In a ladder all turns come round with those of the first rung.
@@ -149,7 +153,7 @@ def _packets(every: Sequence[int], turn: int) -> list[int]:
     return [-count % one_of for count, one_of in zip(seen, every, strict=True)]
 
 
-def _identity(chain: str, rule: Rule) -> Hashable:
+def _identity(chain: str, rule: DumpedRule) -> Hashable:
     """What a rule counts: connections to an endpoint of a service, or else whatever it matches."""
     service = (rule.option("--comment") or "").partition("/")[0]
     to, below = rule.endpoint, rule.option("-g")
@@ -160,17 +164,17 @@ def _identity(chain: str, rule: Rule) -> Hashable:
     return chain, rule.text
 
 
-def _add(counts: _Counts, same: Hashable, rule: Rule) -> None:
+def _add(counts: _Counts, same: Hashable, rule: DumpedRule) -> None:
     packets, size = counts.get(same, (0, 0))
     counts[same] = packets + rule.packets, size + rule.bytes
 
 
-def _number(rule: Rule, option: str) -> int:
+def _number(rule: DumpedRule, option: str) -> int:
     text = rule.option(option) or ""
     return int(text) if text.isdecimal() else 0
 
 
-def _with_packet(rule: Rule, packet: int) -> Rule:
+def _with_packet(rule: DumpedRule, packet: int) -> DumpedRule:
     before, option, after = rule.text.partition(" --packet ")
     if not option:
         return rule

@@ -46,7 +46,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NotRead:
+class UnsupportedRule:
     """A rule that would matter and cannot be expressed, verbatim."""
 
     line: int
@@ -56,7 +56,7 @@ class NotRead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class Affinity:
     """How clients come back to their endpoint. `kind` is `recent`, `map` or `hash`."""
 
     kind: str
@@ -65,7 +65,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReadShare:
+class EndpointShare:
     """An endpoint as `8001`, `10.0.0.1:80`, `10.0.0.1`, `[2001:db8::1]:80` or `mark 0x1`; and its share."""
 
     to: str
@@ -95,8 +95,8 @@ class Step(NamedTuple):
 class Outcome(NamedTuple):
     """Where a part of the connections of a service ends, and the rule that sends it there.
 
-    `to` is an endpoint as `ReadShare.to`; None for unmatched traffic, with the words of `why`. `line` is None
-    where no rule of the text decides, but the end of the rules.
+    `to` is an endpoint as `EndpointShare.to`; None for unmatched traffic, described by `why`. `line` is None
+    if no rule of the text decides, but the end of the rules.
     """
 
     line: int | None
@@ -124,12 +124,12 @@ def brief(share: Fraction) -> str:
 
 #: An address in brackets with a port, or a port alone.
 _PORT = re.compile(r"(?:\]|\A):[0-9]+\Z")
-#: The fields of `ReadService` that say which connections it is about, beside `when`.
+#: The fields of `AnalysedService` that say which connections it is about, beside `when`.
 SELECTOR = ("family", "proto", "dst", "dport")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReadService:
+class AnalysedService:
     """What new connections of one selector get. Shares and leak add up to 1.
 
     `slots` is one full period, where there is a sequence: where the 1st, 2nd, … connection goes, None for
@@ -144,10 +144,10 @@ class ReadService:
     hooks: tuple[str, ...]
     action: str
     mode: str
-    backends: tuple[ReadShare, ...]
+    backends: tuple[EndpointShare, ...]
     leak: Fraction
     leak_to: str | None = None
-    affinity: Kept | None = None
+    affinity: Affinity | None = None
     exact: bool = True
     depends_on: str | None = None
     when: Mapping[str, str] | None = None
@@ -186,14 +186,14 @@ class ReadService:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Analysis:
     """Everything that was read. `accept` is False where the text as a whole is no ruleset to trust."""
 
     format: str
     accept: bool = True
-    services: tuple[ReadService, ...] = ()
+    services: tuple[AnalysedService, ...] = ()
     findings: tuple[Finding, ...] = ()
-    unsupported: tuple[NotRead, ...] = ()
+    unsupported: tuple[UnsupportedRule, ...] = ()
     untouched_rules: int = 0
     #: Facts for people who look closer, by name.
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -224,7 +224,7 @@ class Condition(NamedTuple):
         return tuple(found)
 
 
-def conditions(service: ReadService) -> tuple[Condition, ...]:
+def conditions(service: AnalysedService) -> tuple[Condition, ...]:
     """The conditions of a service beside its listener, all of which hold together."""
     return tuple(
         Condition(name, tuple(each.strip() for each in text.removeprefix("! ").split(",")), text[:2] == "! ")
@@ -233,7 +233,7 @@ def conditions(service: ReadService) -> tuple[Condition, ...]:
     )
 
 
-def with_port(to: str | None, service: ReadService) -> str | None:
+def with_port(to: str | None, service: AnalysedService) -> str | None:
     """An endpoint of a service with its port, which may be that of the listener."""
     if to is None:
         return None
@@ -246,7 +246,7 @@ def with_port(to: str | None, service: ReadService) -> str | None:
     return to
 
 
-def takes(service: ReadService, listener: Listener) -> bool:
+def takes(service: AnalysedService, listener: Listener) -> bool:
     """True where connections to a listener may be a service's; further conditions are not looked at."""
     family, proto, dst, ports, _ = service.selector
     if proto != "any" and listener.protocol not in proto.split(","):
