@@ -1,6 +1,5 @@
 """A file with a mistake, given to the program itself: file, line and hint, and the kernel untouched."""
 
-import json
 import os
 import re
 import subprocess
@@ -10,14 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from lbctl.cli import app
-from lbctl.errors import IntentError
+from support.bad_intents import BAD_INTENTS
 from support.network import Network, Result, intent, service
 
-BAD = Path(__file__).parents[1] / "cli" / "bad"
-FILES = sorted(BAD.iterdir())
+BAD = {bad.name: bad for bad in BAD_INTENTS}
 #: One of each kind of mistake, for whole processes.
 SAMPLE = (
     "duplicate-listeners.toml",
@@ -94,32 +90,13 @@ def refused(result: Result, file: str) -> None:
     assert re.fullmatch(r"lbctl: \d+ mistakes? in .*", lines[-1])
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_check_names_the_mistake(file: Path) -> None:
-    runner = CliRunner()
-    checked = runner.invoke(app, ["check", "--config", str(file)])
-    # The program's `main` prints the error; here it arrives as it is.
-    assert isinstance(checked.exception, IntentError)
-    assert checked.output == ""
-    document = json.loads(runner.invoke(app, ["check", "--config", str(file), "--output", "json"]).stdout)
-    assert (document["format_version"], document["valid"], document["services"]) == (1, False, [])
-    assert [(p.line, p.message, p.hint) for p in checked.exception.problems] == [
-        (e["line"], e["message"], e["hint"]) for e in document["errors"]
-    ]
-    for mistake in document["errors"]:
-        assert mistake["file"] == str(file)
-        assert 1 <= mistake["line"] <= len(file.read_bytes().splitlines()) + 1
-        assert mistake["message"]
-        assert mistake["hint"]
-
-
 def test_no_command_takes_a_bad_file(network: Network) -> None:
     assert network.lbctl("apply", "--yes", config=GOOD).code == 0
     full = network.rules()
     for name in SAMPLE:
-        refused(lbctl(network, "apply", "--yes", "--config", str(BAD / name)), str(BAD / name))
+        bad = BAD[name].write(network.folder)
+        refused(lbctl(network, "apply", "--yes", "--config", str(bad)), str(bad))
         assert network.rules() == full, name
-    bad = BAD / SAMPLE[0]
     for words in (
         ("check",),
         ("check", "--kernel"),
@@ -163,30 +140,3 @@ def test_a_file_that_the_user_may_not_read(network: Network, mode: int) -> None:
         done = lbctl(network, "check", "--config", str(secret), before=drop, cwd="/")
         refused(done, str(secret))
         assert "permission denied" in done.err.lower()
-
-
-def test_mistakes_are_json_on_stdout(network: Network) -> None:
-    path = network.folder / "many.toml"
-    path.write_text(
-        'schema = 1\n[[service]]\nname = "Web"\nlisten = "80"\nendpoints = []\nwieght = 3\n', encoding="utf-8"
-    )
-    done = lbctl(network, "check", "--output", "json", "--config", str(path))
-    assert done.code == 2
-    assert done.json["valid"] is False
-    assert [(e["file"], e["line"]) for e in done.json["errors"]] == [(str(path), n) for n in (3, 4, 5, 6)]
-    assert all(set(e) >= {"file", "line", "message", "hint"} for e in done.json["errors"])
-
-
-def test_init_says_what_is_wrong_with_its_words(network: Network) -> None:
-    for words, said in (
-        (("--listen", "80", "--to", "8001"), '"80/tcp"'),
-        (("--listen", "80/tcp", "--to", "8001-80011"), "65535"),
-        (("--listen", "80/tcp", "--to", "8001", "--name", "My Web"), '"my-web"'),
-        (("--listen", "80/tcp", "--to", ""), "endpoint"),
-        (("--listen", "2001:db8::1:80/tcp", "--to", "8001"), "["),
-        (("--listen", "80/tcp", "--to", "8001,10.0.0.1:80"), "two kinds"),
-    ):
-        done = lbctl(network, "init", *words)
-        assert (done.code, done.out == "" or "error" in done.json) == (2, True), words
-        assert said in done.err, words
-        assert "hint: " in done.err
