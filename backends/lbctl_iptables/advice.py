@@ -57,9 +57,7 @@ def counted(rules: int) -> str:
 
 def started_anew(word: str, whose: str) -> str:
     """The note that a legacy table is replaced."""
-    return (
-        f"any change of {word} has the kernel start all nth counters of the table anew: {whose} start over."
-    )
+    return f"any change of {word} resets all nth counters of the table: {whose} start over."
 
 
 def _forgotten(host: Host, plan: Plan, intent: Intent) -> Iterator[str]:
@@ -84,8 +82,8 @@ def short_lists(host: Host, names: Sequence[str]) -> Iterator[Problem]:
         code="affinity-list-short",
         severity=Severity.WARNING,
         service=sole(names),
-        message=f"affinity of {', '.join(names)}: the kernel remembers {size:,} clients of each "
-        f"endpoint{unless}, others are balanced as new ones",
+        message=f"affinity of {', '.join(names)}: the kernel stores {size:,} clients of each "
+        f"endpoint{unless}, other clients are balanced as new ones",
         evidence=f"{LIST_SIZE}: {'not readable' if text is None else text.strip()}",
         fix=f"`options xt_recent ip_list_tot={ENOUGH_CLIENTS}` in a file of /etc/modprobe.d, then reload "
         "the module xt_recent while no rule uses it; or the kernel parameter "

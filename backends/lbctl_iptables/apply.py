@@ -66,7 +66,7 @@ def _undo(host: Host, plan: Plan, word: str, cause: ApplyFailed) -> None:
             _load(host, plan.driver, word, text)
     except ApplyFailed as error:
         raise StateUnknown(
-            f"{cause.message}; then {word} could not be taken back: {error.message}",
+            f"{cause.message}; then {word} could not be reverted: {error.message}",
             hint="lbctl plan shows what the kernel holds now; lbctl apply completes it",
         ) from error
 

@@ -219,10 +219,10 @@ def _marked(places: _FamilyRules, intent: Intent) -> Iterator[Problem]:
             yield Problem(
                 code="mark-shared",
                 severity=Severity.WARNING,
-                message=f"a rule of others writes to bits {intent.mark:#x} of the packet's mark, which tell "
+                message=f"a foreign rule writes to bits {intent.mark:#x} of the packet mark, which tell "
                 "lbctl whose source address to replace and who is served",
                 evidence=places.evidence(rule),
-                fix="mark = 0x… in the intent file, two bits that nobody uses; or a mask in that rule, as "
+                fix="set mark = 0x… in the intent file to two unused bits, or a mask in that rule, e.g. "
                 "--set-mark 0x1/0xff",
             )
 
@@ -252,10 +252,10 @@ def _restored(host: Host) -> Iterator[Problem]:
         yield Problem(
             code="restore-wipes",
             severity=Severity.WARNING,
-            message=f"{unit} replaces all of table nat when it starts or reloads, lbctl's rules too",
+            message=f"{unit} replaces table nat, including rules of lbctl, when it starts or reloads",
             evidence=f"{path} has a section *nat and none of lbctl's chains; {wanted}",
-            fix=f"a unit as examples/systemd/lbctl.service, enabled and with PartOf={unit}, applies again "
-            "after it; or take *nat out of that file",
+            fix=f"enable a unit like examples/systemd/lbctl.service with PartOf={unit}, which applies again; "
+            "or remove *nat from that file",
         )
 
 
@@ -273,7 +273,7 @@ def _legacy(host: Host, store: str, ours: bool) -> Iterator[Problem]:
                 code="legacy-missing",
                 severity=Severity.WARNING,
                 message="iptables on this host is the legacy flavour, and its kernel has no such tables: "
-                "what other programs do with it fails",
+                "other programs that use it fail",
                 evidence=f"{plain} --version: {version}; {legacy_kernel(host)} ({release})",
                 fix="choose the other flavour: on Debian, update-alternatives --config iptables",
             )

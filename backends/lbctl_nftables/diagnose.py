@@ -178,7 +178,7 @@ def _full_map(service: str, evidence: str) -> Problem:
         severity=Severity.WARNING,
         service=service,
         message=f"this service has nearly all of the {most} clients that the kernel remembers for one: "
-        "others are balanced as new ones",
+        "other clients are balanced as new ones",
         evidence=evidence,
         fix="a shorter affinity forgets clients sooner; the scheduler source-hash needs no memory",
     )

@@ -88,7 +88,7 @@ def _taken(rival: Rival, caught: Sequence[Listener]) -> str:
 
 
 def _fix(rival: Rival) -> str:
-    fix = "take the listener out of the intent, or that rule out of the kernel"
+    fix = "remove the listener from the intent, or that rule from the kernel"
     return f"{fix}: {'; '.join(rival.deletions)}" if rival.deletions else fix
 
 
@@ -112,7 +112,7 @@ def leftovers(case: Case, store: str, driver: str, owners: Mapping[str, str]) ->
             severity=Severity.WARNING,
             message=f'{store} holds rules of owner "{owner}", and {known}',
             evidence=evidence,
-            fix=f"if no other intent file of this host is theirs: lbctl remove --owner {owner}",
+            fix=f"if no other intent file of this host has that owner: lbctl remove --owner {owner}",
         )
 
 

@@ -102,7 +102,7 @@ EXPECTED = [
     (
         "endpoint-ipv4-mapped.toml",
         6,
-        'service "web": endpoint "[::ffff:10.0.0.1]:80" is an IPv4 address in IPv6 clothes',
+        'service "web": endpoint "[::ffff:10.0.0.1]:80" is an IPv4-mapped IPv6 address',
         '"10.0.0.1"',
     ),
     (

@@ -265,7 +265,7 @@ def network(value: object) -> Network:
     else:
         fixed = IPv6Network((int(address) - host, prefix))
         if int(address) >> 32 == 0xFFFF:
-            raise InvalidValue(f"{what} is an IPv4 address in IPv6 clothes", f'write "{address.ipv4_mapped}"')
+            raise InvalidValue(f"{what} is an IPv4-mapped IPv6 address", f'write "{address.ipv4_mapped}"')
     if host:
         raise InvalidValue(f"{what} has bits set beyond its prefix", f'write "{fixed}", or "{address}" alone')
     return fixed
@@ -349,7 +349,7 @@ def _explain_address(text: str, what: str, alone: str) -> None:
         number = int(address)
         if number >> 32 == 0xFFFF:
             raise InvalidValue(
-                f"{what} is an IPv4 address in IPv6 clothes",
+                f"{what} is an IPv4-mapped IPv6 address",
                 f'write the IPv4 address "{address.ipv4_mapped}"',
             )
         if 0xFFFF < number <= 0xFFFFFFFF:

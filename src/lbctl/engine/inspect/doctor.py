@@ -96,7 +96,7 @@ def _no_backend(error: NoBackend) -> Problem:
         severity=Severity.ERROR,
         message="nothing on this host can balance connections",
         evidence=error.message,
-        fix=error.hint or "lbctl backends says what is missing",
+        fix=error.hint or "lbctl backends shows what is missing",
     )
 
 
@@ -124,7 +124,7 @@ def _unsettled(host: Host, owner: str) -> Iterator[Problem]:
             severity=Severity.WARNING,
             message="a file of lbctl's own state cannot be read",
             evidence=line,
-            fix="check the disk; what is not believed is not used, and may be removed",
+            fix="check the disk; the file is ignored and may be removed",
         )
 
 
@@ -194,5 +194,5 @@ def _mixed(host: Host, candidates: Sequence[Candidate]) -> Iterator[Problem]:
                 severity=Severity.WARNING,
                 message=f"{' and '.join(held)} hold rules, and the kernel runs both: each tool shows its own",
                 evidence="; ".join(f"{store}: {number} rules" for store, number in held.items()),
-                fix="have all programs of this host use one of them, and take the rules out of the other",
+                fix="have all programs of this host use one of them, and remove the rules from the other",
             )

@@ -122,7 +122,7 @@ def _process(
         code="not-listening",
         severity=Severity.WARNING if served or backup else Severity.ERROR,
         service=service.name,
-        message=f"nobody listens at endpoint {endpoint.to}/{protocol} ({families}): connections are refused",
+        message=f"no process listens on {endpoint.to}/{protocol} ({families}): connections will be refused",
         evidence=f"listening on port {endpoint.port}/{protocol}: {where}",
         fix=f"start the process behind endpoint {endpoint.name}, or give the endpoint state drain",
     )

@@ -45,7 +45,7 @@ def move(made: Migration, *, back_to: HistoryEntry | None = None, in_any_case: b
         _follow_up(made)
         others = others_of(source, made.owner)
         if isinstance(made.go, Retire) and others != made.go.before:
-            raise Stale(f"rules of others in {source.place} changed since the plan", hint="plan again")
+            raise Stale(f"foreign rules in {source.place} changed since the plan", hint="plan again")
         _attempt(begun, source, made.go)
         _prove_gone(made, made.go.after if isinstance(made.go, Retire) else others)
     except BaseException as cause:
@@ -55,7 +55,7 @@ def move(made: Migration, *, back_to: HistoryEntry | None = None, in_any_case: b
         if entry is not None:
             history.settle(target.host, made.owner, entry)
     except (ApplyFailed, PermissionDenied) as error:
-        notes.append(f"The history does not have this yet: {error.message}")
+        notes.append(f"Not in the history yet: {error.message}")
     return notes
 
 
@@ -82,7 +82,7 @@ def _begin(
     except (ApplyFailed, PermissionDenied) as error:
         if not in_any_case:
             raise
-        return None, [f"The history does not have this: {error.message}"]
+        return None, [f"Not in the history: {error.message}"]
     return entry, []
 
 
@@ -141,7 +141,7 @@ def _prove_gone(made: Migration, others: str) -> None:
             raise ApplyFailed(f"what should have gone is still there: {' '.join(left[0].key)}")
     if others_of(source, made.owner) != others:
         raise ApplyFailed(
-            f"rules of others in {source.place} changed meanwhile", hint="lbctl migrate tries again"
+            f"foreign rules in {source.place} changed meanwhile", hint="lbctl migrate tries again"
         )
 
 

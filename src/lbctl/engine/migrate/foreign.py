@@ -361,7 +361,7 @@ def _as_selected(service: AnalysedService) -> AnalysedService:
 
 
 def _no_endpoints(service: AnalysedService) -> str:
-    return f"it chooses by {service.action}, and an intent sends connections to endpoints"
+    return f"it chooses by {service.action}; an intent sends connections to endpoints"
 
 
 def _is_ladder_of_marks(service: AnalysedService) -> bool:

@@ -252,7 +252,7 @@ def _source_nat(
     lines = sorted({line for each in group for line in each.source_lines})
     if lines:
         told_by = f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines))}"
-        remarks.append(f"the client's address is replaced for some connections only ({told_by})")
+        remarks.append(f"the client address is replaced for some connections only ({told_by})")
     local = not any(endpoint.address for endpoint in endpoints)
     found = next(iter(told), SourceNat.HAIRPIN)
     return SourceNat.HAIRPIN if local and found is SourceNat.NEVER else found
@@ -277,18 +277,18 @@ def _check_order(service: Service, group: Sequence[AnalysedService], remarks: li
 
 def _listeners(service: AnalysedService, remarks: list[str]) -> Iterator[Listener]:
     if service.action not in {"redirect", "dnat"}:
-        raise NotExpressible(f"it chooses by {service.action}, and an intent sends connections to endpoints")
+        raise NotExpressible(f"it chooses by {service.action}; an intent sends connections to endpoints")
     if service.proto not in _PROTOCOLS:
         raise NotExpressible(f"protocol {service.proto}")
     if service.leak:
         raise NotExpressible(
-            f"{brief(service.leak)} of its connections reach no endpoint; --fix gives each endpoint the same "
+            f"{brief(service.leak)} of its connections are unmatched; --fix gives each endpoint the same "
             "share, --keep these shares, with the listener itself as one more endpoint"
         )
     if service.dport == "any":
         raise NotExpressible("all ports")
     if service.dst == "any":
-        remarks.append("its rules also take connections that are only forwarded; the intent does not")
+        remarks.append("the existing rules also match forwarded traffic; the imported service does not")
     for address in _addresses(service.dst):
         for port in _ports(service.dport):
             yield Listener(protocol=Protocol(service.proto), port=port, address=address)

@@ -79,7 +79,7 @@ def _source(session: Session, owner: str, name: str | None) -> Session | None:
     """The session on the store that services are to come from; None where there are none elsewhere."""
     stores = [(backend, driver) for backend, driver in session.stores() if driver.store != session.place]
     if name == session.place:
-        raise IntentError(f"{name} is where the rules are to go, and cannot be where they come from")
+        raise IntentError(f"{name} is the target of the migration, and cannot be its source")
     if name is not None:
         found = next((place for place in stores if place[1].store == name), None)
         if found is None:

@@ -118,12 +118,12 @@ def script(session: Session, step: Step, *, coming: bool) -> str:
 def migrator_of(session: Session) -> Migrator:
     """Return the backend of a session; raises `ApplyFailed` for one that cannot remove foreign rules."""
     if not isinstance(session.backend, Migrator):
-        raise ApplyFailed(f"backend {session.backend.name} cannot take out rules of others")
+        raise ApplyFailed(f"backend {session.backend.name} cannot remove foreign rules")
     return session.backend
 
 
 def reader(backend: Backend) -> Reader:
     """The backend itself; raises `ApplyFailed` for one that cannot say what rules do."""
     if not isinstance(backend, Reader):
-        raise ApplyFailed(f"backend {backend.name} cannot read rules, and so cannot prove what they do")
+        raise ApplyFailed(f"backend {backend.name} cannot read rules, and so cannot verify them")
     return backend

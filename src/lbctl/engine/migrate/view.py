@@ -56,7 +56,7 @@ def notes(migration: Migration) -> tuple[str, ...]:
         place = migration.source.place
         found[f"{place} does not hold {services} as applied: what was applied is added"] = None
     twins = (
-        f"{mine} of lbctl does what the rules of {x} do: these are only removed"
+        f"{mine} of lbctl does the same as {x}, whose rules are only removed"
         for x, mine in migration.twins.items()
     )
     foreign = migration.foreign.notes if migration.foreign else ()

@@ -204,7 +204,7 @@ def begin(host: Host, owner: str, entry: HistoryEntry) -> None:
         host.save(_pending(owner), to_text(entry))
     except ApplyFailed as error:
         raise ApplyFailed(
-            f"nothing was changed, since it could not be written down first: {error.message}",
+            f"nothing was changed, since it could not be recorded first: {error.message}",
             hint="make room there, or have LBCTL_STATE_DIR name a directory that can be written",
         ) from error
 
@@ -239,7 +239,7 @@ def ensure_settled(host: Host, owner: str) -> None:
     if found is not None:
         raise Stale(
             f"{found.action} number {found.number} of owner {owner} was interrupted",
-            hint="the next lbctl apply, rollback or remove first finishes it, or takes it back",
+            hint="the next lbctl apply, rollback or remove first completes or reverts it",
         )
 
 
@@ -289,7 +289,7 @@ def _faults(host: Host, names: Iterable[str]) -> tuple[str, ...]:
             if text is not None:
                 from_text(text)
         except Damaged as error:
-            lines.append(f"{name} is damaged, and is not believed: {error}")
+            lines.append(f"{name} is damaged and is ignored: {error}")
     return tuple(lines)
 
 

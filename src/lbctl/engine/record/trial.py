@@ -101,7 +101,7 @@ class Outlook:
         left = f"{ceil(self.left)} s"
         match self.standing:
             case Standing.RUNNING:
-                return f"A trial runs: it is reverted in {left} unless lbctl confirm comes first."
+                return f"A trial runs: it is reverted in {left} unless you run lbctl confirm."
             case Standing.REVERTING:
                 return "The time of a trial is over: it is being reverted."
             case Standing.UNGUARDED:
@@ -216,7 +216,7 @@ def damaged(host: Host, owner: str) -> tuple[str, ...]:
     try:
         _read(host, owner)
     except Damaged as error:
-        return (f"{_name(owner)} is damaged, and is not believed: {error}",)
+        return (f"{_name(owner)} is damaged and is ignored: {error}",)
     return ()
 
 
