@@ -74,11 +74,14 @@ $(STAMP): pyproject.toml | deps
 demo: venv ## watch lbctl balance real connections in a private network
 	$(BIN)/lbctl demo
 
-test-fast: venv ## run the tests that need neither the kernel nor root
-	$(BIN)/pytest --numprocesses $$(nproc) -m "not kernel"
+# Fewer random examples: make test has them all.
+FAST := $(BIN)/pytest --numprocesses $$(nproc) --hypothesis-profile=fast -m "not kernel"
 
-coverage: venv ## print how much of the engine the tests without root run
-	$(BIN)/pytest --numprocesses $$(nproc) --cov=lbctl.engine --cov-report=term -m "not kernel"
+test-fast: venv ## run the tests that need neither the kernel nor root
+	$(FAST)
+
+coverage: venv ## show how much of the engine the tests without root run, and fail below 85 %
+	$(FAST) --cov=lbctl.engine --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=85
 
 # The kernel tests make network namespaces, and fail without root; they are never left out in silence.
 test: venv ## run all tests; as a user, those of the kernel through sudo

@@ -48,7 +48,7 @@ def column(part: dict[str, Any], case: str, kind: str, what: str) -> list[float]
 
 
 def balancing(part: dict[str, Any], case: str, kind: str) -> float:
-    """Microseconds of the processor for each request that a case takes more than without balancing."""
+    """Return microseconds of CPU time for each request that a case takes more than without balancing."""
     base = proxies.CASES_BY_NAME[case].base.name
     pairs = zip(column(part, case, kind, "cpu_us"), column(part, base, kind, "cpu_us"), strict=True)
     return statistics.median(mine - other for mine, other in pairs)
@@ -60,7 +60,7 @@ def of_proxies(part: dict[str, Any]) -> Iterator[Bar]:
     for other, limit in ((proxies.DIRECT, 0.9), (HAPROXY, 1.8), (NGINX, 1.8)):
         if other.name in rate:
             yield Bar(
-                title=f"new connections a second: {ours} / {other.name}",
+                title=f"new connections/s: {ours} / {other.name}",
                 value=median_ratio(rate[ours], rate[other.name]),
                 limit=limit,
                 at_least=True,
@@ -68,7 +68,7 @@ def of_proxies(part: dict[str, Any]) -> Iterator[Bar]:
     for other in (HAPROXY, NGINX):
         if other.name in rate:
             yield Bar(
-                title=f"processor's time of balancing a connection: {ours} / {other.name}",
+                title=f"CPU time of balancing a connection: {ours} / {other.name}",
                 value=balancing(part, ours, new) / balancing(part, other.name, new),
                 limit=0.15,
             )

@@ -1,7 +1,7 @@
 """Figures as tables and charts: on the terminal, and in the documents of this project.
 
     python bench/report.py FILE             prints what is in a JSON document of the bench
-    python bench/report.py FILE --publish   makes it the document that README.md and docs/bench tell of
+    python bench/report.py FILE --publish   makes it the document that README.md and docs/bench show
     python bench/report.py --check          exits with 1 where they say something else than that document
 
 In README.md and docs/bench/README.md, what stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` is
@@ -76,7 +76,7 @@ def size(value: float) -> str:
 
 
 def median(row: dict[str, Any], what: str) -> float:
-    """Seconds of the processor, which other work on the machine changes less than those that pass."""
+    """Return the median CPU time, which other work on the machine changes less than wall-clock time."""
     values: list[float] = row[what]["cpu"]
     return statistics.median(values)
 
@@ -125,12 +125,12 @@ def proxies_table(part: dict[str, Any]) -> Table:
     return Table(
         (
             "three backends on one host",
-            "new connections a second",
-            "of direct",
-            "processor's time of balancing 100,000",
-            f"latency at {part['rate']:,} a second: median",
-            "99 of 100",
-            "requests a second, keep-alive",
+            "new connections/s",
+            "relative to direct",
+            "CPU time of balancing 100,000",
+            f"latency at {part['rate']:,}/s: median",
+            "p99",
+            "requests/s, keep-alive",
             "memory",
         ),
         rows,
@@ -154,11 +154,11 @@ def changes_table(part: dict[str, Any]) -> Table:
     some = next(iter(part["changes"].values()))
     return Table(
         (
-            f"{some['changes']} changes at {part['rate']:,} new connections a second",
+            f"{some['changes']} changes at {part['rate']:,} new connections/s",
             "changed by",
             "connections",
             "lost",
-            "farthest from a third by",
+            "max deviation from 1/3",
         ),
         rows,
     )
@@ -172,7 +172,7 @@ def shares_table(part: dict[str, Any]) -> Table:
         rows.append([name, answers, f"{lost:,}", f"{100 * found['deviation']:.2f} %"])
     some = next(iter(part["shares"].values()))
     return Table(
-        (f"{some['connections']:,} connections over three", "answers", "lost", "farthest from a third by"),
+        (f"{some['connections']:,} connections over three", "answers", "lost", "max deviation from 1/3"),
         rows,
     )
 
@@ -182,7 +182,7 @@ def load_table(part: dict[str, Any]) -> Table:
     for words, what in (
         ("the tool alone loads the text (`nft -f`, `iptables-legacy-restore`)", load.TOOL),
         ("lbctl has the kernel load it", load.KERNEL),
-        ("`lbctl apply`, all of it: read, check, compile, plan, load, prove", load.FIRST),
+        ("`lbctl apply`, all of it: read, check, compile, plan, load, verify", load.FIRST),
         ("the same with one endpoint changed", load.DELTA),
         ("the same with nothing changed", load.SAME),
         ("one endpoint changed through the Python API, session kept", load.IN_MEMORY),
@@ -196,7 +196,9 @@ def load_table(part: dict[str, Any]) -> Table:
             row += cells
         rows.append(row)
     head = f"{part['services']:,} services of {part['endpoints']} endpoints"
-    return Table((head, "nftables", "of the tool", "iptables (legacy)", "of the tool"), rows)
+    return Table(
+        (head, "nftables", "relative to the tool", "iptables (legacy)", "relative to the tool"), rows
+    )
 
 
 def flow_table(part: dict[str, Any]) -> Table:
@@ -239,7 +241,7 @@ def growth_table(part: dict[str, Any]) -> Table:
             cells.append(ratio(median_ratio(row["flow_ns"], base)))
             rows.append(cells)
     head = ("layout", "services", "load", "change of one endpoint", "list", "memory of the kernel")
-    return Table((*head, "a new flow", "against tracking alone"), rows)
+    return Table((*head, "a new flow", "relative to tracking alone"), rows)
 
 
 def layouts_words(part: dict[str, Any]) -> str:
@@ -251,13 +253,13 @@ def layouts_words(part: dict[str, Any]) -> str:
         for layout, about in found["layouts"].items()
     ]
     if not part["ipvs"]:
-        lines.append("- IPVS: not measured: this kernel has it not, or not loaded (`modprobe ip_vs`).")
+        lines.append("- IPVS: not measured: this kernel lacks it, or has not loaded it (`modprobe ip_vs`).")
     return "\n".join(lines) + "\n"
 
 
 def bars_table(results: dict[str, Any]) -> Table:
     rows = [[bar.title, ratio(bar.value) + bar.unit, bar.words, bar.verdict] for bar in bars(results)]
-    return Table(("bar", "measured", "wanted", ""), rows)
+    return Table(("target", "measured", "wanted", ""), rows)
 
 
 #: Name → the part that it tells of, and how.

@@ -7,6 +7,8 @@ from support.documents import validate_what_is_printed
 
 # A time limit for each example measures what else this machine does. A test that hangs has `timeout`.
 settings.register_profile("patient", deadline=None)
+# make test-fast: make test has as many examples as Hypothesis finds enough.
+settings.register_profile("fast", settings.get_profile("patient"), max_examples=30)
 settings.load_profile("patient")
 
 

@@ -413,7 +413,10 @@ class _Family:
         """Parts of a selector that are to be followed, or were for fewer reasons."""
         selector, parts = result.selector, result.walk.parts
         led = selector.led
-        found = parts.mapped | parts.marked if SelectorKind.MARK in led else parts.mapped
+        # Another endpoint of a part is nothing to services of marks alone.
+        found = parts.mapped if led - {SelectorKind.MARK} else {}
+        if SelectorKind.MARK in led:
+            found = found | parts.marked
         most = _MOST_PARTS
         for where, part in found.items():
             own = selectors.get(where)

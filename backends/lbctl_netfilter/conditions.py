@@ -376,7 +376,7 @@ def rest(field: str, values: Values, bits: int) -> Values | None:
     return None if values.but else Words(None, values.names)
 
 
-def meet(one: Selector, other: Selector, bits: int) -> Selector | None:  # noqa: ARG001 (of the field's range)
+def meet(one: Selector, other: Selector, bits: int) -> Selector | None:  # noqa: ARG001, C901, PLR0912 (one pass)
     """Connections that are in both; None where there is none."""
     if other is EVERYTHING:
         return one

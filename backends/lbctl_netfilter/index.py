@@ -119,7 +119,9 @@ class ChainIndex:
         return [self.rules[number] for number in sorted(found)]
 
 
-def index(chains: Mapping[str, Sequence[Rule]], of: Mapping[str, Chain]) -> dict[str, ChainIndex]:
+def index(  # noqa: C901, PLR0912 (one pass over all rules)
+    chains: Mapping[str, Sequence[Rule]], of: Mapping[str, Chain]
+) -> dict[str, ChainIndex]:
     """Chains with these rules, by name."""
     made = {name: ChainIndex(of[name], rules) for name, rules in chains.items()}
     callers: dict[str, set[str]] = {}

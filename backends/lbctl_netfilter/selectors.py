@@ -111,7 +111,7 @@ class Search:
         self._reached.add(chain.chain.name)
         return _SearchFrame(iter(chain.rules), path, name or chain.chain.service, picked, mapping)
 
-    def _rule(
+    def _rule(  # noqa: C901, PLR0912 (a case for each act)
         self,
         rule: Rule,
         frame: _SearchFrame,

@@ -401,7 +401,7 @@ class _NatPath:
                 return _Left(asked, exits)
         return _Left(asked, _PASSED)
 
-    def _asks(self, rule: Rule) -> Conditions | None:
+    def _asks(self, rule: Rule) -> Conditions | None:  # noqa: C901, PLR0912 (a case for each step)
         """What a rule asks that is not known of the connections; None where it is not for them."""
         found: set[Condition] = {_MORE} if rule.opaque else set()
         for step in rule.steps:

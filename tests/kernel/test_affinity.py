@@ -31,7 +31,7 @@ def world(network: Network) -> Network:
 def apply(network: Network, options: tuple[str, ...], *services: str) -> None:
     done = network.lbctl("apply", "--yes", *options, config=intent(*services))
     # Not a word: the library would warn of rules that it has no JSON for.
-    assert (done.code, done.err) == (0, "Applied.\n"), done.err
+    assert (done.code, done.said) == (0, "Applied.\n"), done.err
     in_sync(network, options)
 
 

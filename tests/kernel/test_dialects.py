@@ -56,10 +56,13 @@ class Site:
         pages = [item for item in program.of_kind("map") if layout.is_page(item.key[2])]
         assert bool(pages) == (session is self.new and bool(services))
 
-    def counts(self) -> dict[tuple[str, str], int]:
+    def counts(self) -> Counter[tuple[str, str]]:
         with self.network.host.entered():
             found = self.old.backend.stats(self.old.host, self.old.driver, "lbctl")
-        return {(count.service, count.to): count.connections for count in found}
+        counts: Counter[tuple[str, str]] = Counter()
+        for count in found:
+            counts[count.service, count.to] += count.connections
+        return counts
 
     def ask(self, address: str, count: int, **options: Any) -> list[str]:
         return self.network.ask(self.network.client, address, 80, count, **options)

@@ -289,7 +289,7 @@ def test_sets_of_packets_are_no_items(kernel: Kernel) -> None:
 
 def unplaced(service: AnalysedService) -> AnalysedService:
     """A service without the lines that it was read from: nft breaks lines elsewhere."""
-    return replace(service, lines=(), picking=(), source_lines=())
+    return replace(service, lines=(), picking=(), source_lines=(), outcomes=())
 
 
 def test_a_table_as_nft_lists_it(kernel: Kernel) -> None:

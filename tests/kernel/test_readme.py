@@ -1,6 +1,11 @@
-"""The README is true: its tour is run, its matrix is what the backends say."""
+"""README.md and the tutorial are true: their commands are run, their matrix is what the backends do."""
 
+import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 from lbctl.conformance import CHECKS, Check
 from lbctl.errors import Unsupported
@@ -10,26 +15,44 @@ from lbctl.spi import Backend, Probe, backends
 from support.console import replay, shells
 from support.network import Network
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+REFERENCE = ROOT / "docs" / "reference.md"
+HEAD = "| feature | nftables | iptables |\n|---|---|---|\n"
+_TABLE = re.compile(rf"{re.escape(HEAD)}(?:\|.*\n)*")
 
 
-def test_the_tour_prints_what_the_readme_says(network: Network, tmp_path: Path) -> None:
+@pytest.mark.parametrize("document", ["README.md", "docs/tutorial.md"])
+def test_the_commands_print_what_the_document_says(network: Network, tmp_path: Path, document: str) -> None:
     network.local_endpoints((8001, 8002, 8003, 8004))
     with shells(tmp_path, {"": network.host}) as opened:
-        replay(README, opened)
+        replay(ROOT / document, opened)
 
 
 def test_the_matrix_is_what_the_conformance_suite_has() -> None:
-    """That each cell is true, the suite proves with real connections, driver by driver."""
-    found = {b: b.probe(LocalHost()) for b in backends() if b.name in {"nftables", "iptables"}}
-    rows = [("feature", *(backend.name for backend in found))]
-    rows += [("drivers", *(", ".join(sorted(d.name for d in probe.drivers)) for probe in found.values()))]
-    for check in CHECKS:
-        if check.feature:
-            rows.append((check.name, *(cell(check, backend, probe) for backend, probe in found.items())))
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    wanted = "\n".join([lines[0], "|---|---|---|", *lines[1:]])
-    assert wanted in README.read_text(encoding="utf-8"), wanted
+    """That each cell is true, the suite verifies with real connections, driver by driver."""
+    rows = matrix()
+    # README has the features in which the backends differ; each has drivers of its own.
+    differing = [row for row in rows[1:] if len(set(row[1:])) > 1]
+    for document, shown in ((REFERENCE, rows), (README, differing)):
+        wanted = HEAD + "".join(f"| {' | '.join(row)} |\n" for row in shown)
+        text = document.read_text(encoding="utf-8")
+        if os.environ.get("UPDATE_GOLDEN"):
+            text = _TABLE.sub(wanted, text)
+            document.write_text(text, encoding="utf-8")
+        assert f"{wanted}\n" in text, wanted
+
+
+def matrix() -> list[Sequence[str]]:
+    """The drivers, then each feature with what each backend does."""
+    probes = {b: b.probe(LocalHost()) for b in backends() if b.name in {"nftables", "iptables"}}
+    drivers = (", ".join(sorted(d.name for d in probe.drivers)) for probe in probes.values())
+    features = (
+        (check.name, *(cell(check, backend, probe) for backend, probe in probes.items()))
+        for check in CHECKS
+        if check.feature
+    )
+    return [("drivers", *drivers), *features]
 
 
 def cell(check: Check, backend: Backend, probe: Probe) -> str:

@@ -9,7 +9,7 @@ from support.network import Network, intent, service
 def apply(network: Network, way: tuple[str, ...], *services: str) -> dict:
     text = intent(*services)
     done = network.lbctl("apply", "--yes", "--output", "json", *way, config=text)
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.said) == (0, "")
     return done.json
 
 

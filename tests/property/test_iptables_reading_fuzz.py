@@ -135,7 +135,9 @@ WORDS = st.sampled_from(
 TEXTS = st.lists(st.lists(WORDS, max_size=16).map(" ".join), max_size=12).map("\n".join)
 #: Text for a comment, which must stay one.
 COMMENTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters='"\\\n\r\0'), max_size=30)
-PATIENT = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+PATIENT = settings(
+    max_examples=3 * settings.default.max_examples, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 @PATIENT

@@ -19,7 +19,7 @@ from support.effort import cpu_seconds
 
 FUZZ = settings(
     deadline=None,
-    max_examples=int(os.environ.get("LBCTL_FUZZ_EXAMPLES", "150")),
+    max_examples=int(os.environ.get("LBCTL_FUZZ_EXAMPLES", settings.default.max_examples)),
     suppress_health_check=list(HealthCheck),
 )
 #: What rules are made of, and what they are broken with.

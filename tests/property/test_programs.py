@@ -20,7 +20,7 @@ from support.twins import differences
 #: The same programs in each run.
 EXAMPLES = settings(
     deadline=None,
-    max_examples=300,
+    max_examples=3 * settings.default.max_examples,
     derandomize=True,
     database=None,
     phases=[Phase.generate],

@@ -76,6 +76,8 @@ class Paper:
     def __init__(self, effects: Effects | None = None) -> None:
         self.held: dict[str, Program] = {}
         self.usable = True
+        #: How many of the next changes it refuses.
+        self.refusals = 0
         #: Endpoints, as `Endpoint.to`, that it takes no rule with.
         self.refused: set[str] = set()
         #: Endpoints that it has no rule for.
@@ -146,6 +148,9 @@ class Paper:
 
     def apply(self, host: Host, plan: Plan) -> Program:
         owner = plan.after.owner
+        if self.refusals:
+            self.refusals -= 1
+            raise ApplyFailed("torn")
         ensure_fresh(plan, self.generation(host, self.driver), lambda: self.observe(host, self.driver, owner))
         written = 0
         for family in Family:
@@ -154,7 +159,7 @@ class Paper:
                 continue
             try:
                 self._check(change.after.text for change in changes if change.after is not None)
-                self._effects.spend()
+                self._effects.spend(self.name)
             except ApplyFailed as error:
                 if written:
                     raise StateUnknown(f"{error.message}, after {written} of the families") from error
@@ -205,8 +210,9 @@ class ReadingPaper(Paper):
 
     def __init__(self, effects: Effects | None = None) -> None:
         super().__init__(effects)
-        #: The lines that lbctl does not manage, in order; rules managed by lbctl are passed before them.
+        #: The lines that lbctl does not manage, behind the rules managed by lbctl, and ahead of them.
         self.foreign: list[str] = []
+        self.ahead: list[str] = []
 
     def recognizes(self, text: str) -> bool:
         return bool(paper_rules.rules(text))
@@ -216,7 +222,7 @@ class ReadingPaper(Paper):
 
     def dump(self, host: Host, driver: str) -> str:
         managed = [item.text for program in self.held.values() for item in program.items]
-        return "\n".join([*managed, *self.foreign])
+        return "\n".join([*self.ahead, *managed, *self.foreign])
 
     def count_rules(self, host: Host, driver: str) -> RuleCounts:
         ours = sum(len(program.items) for program in self.held.values())
@@ -277,7 +283,7 @@ class MigratingPaper(ReadingPaper):
         for family in Family:
             gone = {rule.text for rule in self._rules_of(record) if rule.family is family}
             if gone & set(self.foreign):
-                self._effects.spend()
+                self._effects.spend(self.name)
                 self.foreign = [line for line in self.foreign if line not in gone]
 
     def restore_rules(self, host: Host, driver: str, record: str) -> None:
@@ -285,7 +291,7 @@ class MigratingPaper(ReadingPaper):
         for family in Family:
             gone = {rule.text for rule in self._rules_of(record) if rule.family is family}
             if gone - set(self.foreign):
-                self._effects.spend()
+                self._effects.spend(self.name)
                 self.foreign = paper_rules.restore_rules(self.foreign, before, gone)
 
     def _rules_of(self, record: str) -> tuple[paper_rules.Rule, ...]:

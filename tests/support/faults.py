@@ -21,19 +21,24 @@ class Effects:
 
     def __init__(self) -> None:
         self.done = 0
-        self._before: dict[int, Callable[[], object]] = {}
+        self._before: dict[int | str, Callable[[], object]] = {}
         self._dead_after: int | None = None
 
-    def spend(self) -> None:
-        """Count one effect, which is about to be done."""
+    def spend(self, place: str = "files") -> None:
+        """Count one effect, which is about to be done in a store, or to a file."""
         if self.done == self._dead_after:
             raise Killed
         self.done += 1
-        self._before.pop(self.done, lambda: None)()
+        for event in (self.done, place):
+            self._before.pop(event, lambda: None)()
 
     def before(self, number: int, happen: Callable[[], object]) -> None:
         """Have something happen before the effect with that number from now on, counted from 1."""
         self._before[self.done + number] = happen
+
+    def before_next(self, place: str, happen: Callable[[], object]) -> None:
+        """Have something happen before the next effect in a store."""
+        self._before[place] = happen
 
     def fail(self, number: int, error: Exception) -> None:
         """Have the effect with that number from now on fail."""

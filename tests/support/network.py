@@ -38,6 +38,11 @@ class Result:
     err: str
 
     @property
+    def said(self) -> str:
+        """What was said but for the intent file that was used."""
+        return "".join(x for x in self.err.splitlines(keepends=True) if not x.startswith("Intent: "))
+
+    @property
     def json(self) -> Any:
         return json.loads(self.out)
 

@@ -240,3 +240,25 @@ def test_a_text_that_was_rendered_for_one_family_says_which() -> None:
     rule = "-A PREROUTING -p tcp -j REDIRECT --to-ports 1"
     text = f"# Load with: ip6tables-restore --noflush FILE\n*nat\n{rule}\nCOMMIT\n"
     assert {service.selector[0] for service in read(text).services} == {"ipv6"}
+
+
+MARKED = """*mangle
+:PREROUTING ACCEPT [0:0]
+-A PREROUTING -i lan -m conntrack --ctstate NEW -j MARK --set-xmark 0x2/0xffffffff
+-A PREROUTING -i lan -m conntrack --ctstate NEW -m statistic --mode nth --every 2 --packet 0 -j MARK --set-xmark 0x1/0xffffffff
+COMMIT
+*nat
+:PREROUTING ACCEPT [0:0]
+-A PREROUTING -p tcp -m tcp --dport 80 -m statistic --mode nth --every 3 --packet 0 -j REDIRECT --to-ports 8001
+-A PREROUTING -p tcp -m tcp --dport 80 -m statistic --mode nth --every 2 --packet 0 -j REDIRECT --to-ports 8002
+-A PREROUTING -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8003
+COMMIT
+"""  # noqa: E501 (rules)
+
+
+def test_marks_that_no_rule_asks_for_leave_a_ladder_whole() -> None:
+    reading = read(MARKED)
+    assert [(each.action, each.when and dict(each.when), each.exact) for each in reading.services] == [
+        ("mark", {"iif": "lan"}, True),
+        ("redirect", None, True),
+    ]

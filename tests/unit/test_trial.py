@@ -15,7 +15,7 @@ from lbctl.engine.record import trial
 from lbctl.errors import ApplyFailed, Reverted, Stale, StateUnknown
 from lbctl.host import Completed, LocalHost
 from lbctl.host.fake import FakeHost
-from lbctl.model import Endpoint, Intent, Listener, Plan, Program, Protocol, Service
+from lbctl.model import Endpoint, Intent, Listener, Protocol, Service
 from support.backends import Paper, install
 from support.network import Result, run_lbctl
 
@@ -31,24 +31,12 @@ def over(*ports: int) -> Intent:
 OLD, NEW = over(1), over(1, 2)
 
 
-class Torn(Paper):
-    """Paper that takes nothing for a while."""
-
-    refusals = 0
-
-    def apply(self, host: Any, plan: Plan) -> Program:
-        if self.refusals:
-            self.refusals -= 1
-            raise ApplyFailed("torn")
-        return super().apply(host, plan)
-
-
 class Desk:
     """A host with a history, where a reverter comes up at once."""
 
     def __init__(self) -> None:
         self.host = FakeHost()
-        self.paper = Torn()
+        self.paper = Paper()
         self.apply(OLD)
         self.host.on_detach = lambda: trial.announce(self.host, *self.host.detached[-1][-2:])
 
@@ -364,7 +352,7 @@ def test_a_trial_that_cannot_be_reverted_is_named_until_something_is_changed() -
 
 
 def test_every_command_names_or_reverts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paper = Torn()
+    paper = Paper()
     install(monkeypatch, tmp_path, paper)
     config = tmp_path / "lbctl.toml"
     env = {"LBCTL_STATE_DIR": str(tmp_path)}

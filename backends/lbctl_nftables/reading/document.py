@@ -317,7 +317,9 @@ class _Text:
         text = _COMMAND.sub("", statement.text, count=1)
         chain.rules.insert(at, self._document.rule(chain, found, statement.line, text))
 
-    def _take_out(self, verb: str, words: list[str], statement: Statement) -> None:
+    def _take_out(  # noqa: C901 (a case for each kind of object)
+        self, verb: str, words: list[str], statement: Statement
+    ) -> None:
         kind = words[0] if words else ""
         tables = self._document.tables
         if kind == "ruleset":
@@ -355,7 +357,13 @@ class _Text:
 
 def _is_block(words: Sequence[str]) -> bool:
     """Return True for `table …`, `add chain …` and their like."""
-    return words[0] in _BLOCKS or (words[0] in _MAKING and len(words) > 1 and words[1] in _BLOCKS)
+    match words:
+        case [verb, kind, *_] if verb in _MAKING:
+            return kind in _BLOCKS
+        case [kind, *_]:
+            return kind in _BLOCKS
+        case _:
+            return False
 
 
 def _table_of(words: Sequence[str]) -> tuple[str, str, list[str]]:

@@ -397,7 +397,7 @@ class Grammar:
             self._seen[self._words[begin : self._at]] = made
         return made
 
-    def _match(self) -> Statement | None:
+    def _match(self) -> Statement | None:  # noqa: C901, PLR0912 (the forms of a match)
         begin = self._at
         source = self._source()
         if isinstance(source, Field) and self._taken("set"):

@@ -46,7 +46,7 @@ def read_json(source: str) -> Document:
     return document
 
 
-def _object(document: Document, entry: Json) -> None:
+def _object(document: Document, entry: Json) -> None:  # noqa: C901, PLR0912 (a case for each kind)
     if not isinstance(entry, dict) or len(entry) != 1:
         raise UnsupportedSyntax("an object with other than one kind")
     [(kind, value)] = entry.items()
@@ -237,7 +237,7 @@ def _nat(kind: str, value: dict[str, Json], depth: int) -> list[str]:
     return made + [flag for flag in _listed(value.get("flags")) if isinstance(flag, str)]
 
 
-def _value(value: Json, depth: int) -> list[str]:
+def _value(value: Json, depth: int) -> list[str]:  # noqa: C901, PLR0912 (a case for each form)
     """Return the words of an expression."""
     depth += 1
     if depth > _DEEPEST:

@@ -270,7 +270,9 @@ class _Lowering:
 
     # -- conditions
 
-    def _match(self, draft: Draft, match: Relational) -> Sequence[Draft]:
+    def _match(  # noqa: PLR0912 (the order of the cases is what they mean)
+        self, draft: Draft, match: Relational
+    ) -> Sequence[Draft]:
         known = self._known.get(match.text)
         if known is not None:
             ask(draft, known)

@@ -35,12 +35,18 @@ _TYPES: Mapping[str, tuple[str, str]] = {
 NAMES = tuple(_TYPES)
 
 
+def document_type(name: str) -> type:
+    """Return the TypedDict of a document; raises `KeyError` for a name that is not in `NAMES`."""
+    module, kind = _TYPES[name]
+    found: type = getattr(import_module(f"{__name__}.{module}"), kind)
+    return found
+
+
 def schema(name: str) -> dict[str, Any]:
     """Return the JSON Schema of a document; raises `KeyError` for a name that is not in `NAMES`."""
     from pydantic import TypeAdapter
 
-    module, kind = _TYPES[name]
-    adapter: TypeAdapter[Any] = TypeAdapter(getattr(import_module(f"{__name__}.{module}"), kind))
+    adapter: TypeAdapter[Any] = TypeAdapter(document_type(name))
     made = adapter.json_schema()
     made["properties"] = {"format_version": {"const": FORMAT_VERSION}, **made["properties"]}
     made["required"] = ["format_version", *made.get("required", ())]
