@@ -43,7 +43,7 @@ def _restarts(plan: Plan) -> Iterator[str]:
 
 
 def _left_out(host: Host, plan: Plan, intent: Intent) -> Iterator[str]:
-    """A listener on any address is balanced for the families that there is a tool for."""
+    """Yield a listener on any address is balanced for the families that there is a tool for."""
     names = [service.name for service in intent.services if service.listeners_of(Family.IPV6)]
     six = any(item.key[0] == layout.WORD[Family.IPV6] for item in plan.after.items)
     if names and not six and has_ipv6(host):
@@ -56,7 +56,7 @@ def counted(rules: int) -> str:
 
 
 def started_anew(word: str, whose: str) -> str:
-    """The note that a legacy table is replaced."""
+    """Return the note that a legacy table is replaced."""
     return f"any change of {word} resets all nth counters of the table: {whose} start over."
 
 
@@ -68,7 +68,7 @@ def _forgotten(host: Host, plan: Plan, intent: Intent) -> Iterator[str]:
 
 
 def short_lists(host: Host, names: Sequence[str]) -> Iterator[Problem]:
-    """A list that is full forgets the client whose last new connection is longest ago.
+    """Yield a list that is full forgets the client whose last new connection is longest ago.
 
     `names` are services with affinity.
     """

@@ -25,7 +25,7 @@ _MOST = 64
 
 
 def flush_hazard(host: Host) -> Iterator[Problem]:
-    """A reload or restart of the unit that wipes our rules, where nothing applies them again."""
+    """Yield a reload or restart of the unit that wipes our rules, where nothing applies them again."""
     unit = unit_file(host, UNIT)
     if unit is None or applies_again(host, UNIT):
         return

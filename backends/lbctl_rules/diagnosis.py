@@ -38,7 +38,7 @@ class Rival:
 
 
 def taken(case: Case, rivals: Iterable[Rival]) -> Iterator[Problem]:
-    """The listeners that rivals take connections of."""
+    """Yield the listeners that rivals take connections of."""
     by_port: dict[int, list[tuple[Service, Listener]]] = {}
     for service in case.services:
         for listener in service.listeners:
@@ -64,7 +64,7 @@ def taken(case: Case, rivals: Iterable[Rival]) -> Iterator[Problem]:
 
 
 def _meets(rival: AnalysedService, service: Service, listener: Listener, own: Sequence[Address]) -> bool:
-    """True where some connection to a listener is a rival's; to any of ours, where it has no address."""
+    """Return True if some connection to a listener is a rival's; to any of ours, where it has no address."""
     if rival.family not in service.families or (set(rival.hooks) <= _OWN and not service.local_clients):
         return False
     if listener.address is not None:

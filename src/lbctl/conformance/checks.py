@@ -84,7 +84,7 @@ def check(
 
 
 def listener(port: int = 80, address: str | None = None, kind: str = "tcp") -> Listener:
-    """A listener, of TCP where nothing else is said."""
+    """Return a listener, of TCP where nothing else is said."""
     return Listener(port=port, address=ip_address(address) if address else None, protocol=Protocol(kind))
 
 
@@ -99,7 +99,7 @@ def places(*addresses: str) -> tuple[Endpoint, ...]:
 
 
 def service(*endpoints: Endpoint, name: str = "web", **options: Any) -> Service:
-    """A service, on port 80 of any address where nothing else is said."""
+    """Return a service, on port 80 of any address where nothing else is said."""
     return Service(name=name, endpoints=endpoints, **{"listeners": (listener(),), **options})
 
 
@@ -174,7 +174,7 @@ def crowd(site: Site) -> None:
 
 
 def who_serves_whom(site: Site, asked: Service) -> Mapping[str, str]:
-    """Each client's endpoint; raises `Failed` for a client that has two."""
+    """Return each client's endpoint; raises `Failed` for a client that has two."""
     served = {}
     for family in asked.families:
         address, prefix = _CROWDS[family]
@@ -268,7 +268,7 @@ def _affinity(site: Site) -> None:
 
 
 def _within_its_time(site: Site, *, port: int) -> str:
-    """The endpoint of a client that comes again and again, for longer than one second in all.
+    """Return the endpoint of a client that comes again and again, for longer than one second in all.
 
     Its second begins anew with each connection. A machine that stumbles in between is given another chance.
     """

@@ -50,7 +50,7 @@ class TestedDriver:
         return f"{self.backend.name} {self.driver}"
 
     def session(self, *, allow_remap: bool = False) -> engine.Session:
-        """A session on the host of the calling thread's namespace, which knows of no other backend."""
+        """Return a session on the host of the calling thread's namespace, which knows of no other backend."""
         return engine.open_session(
             PrivateHost(),
             backend=self.backend.name,
@@ -75,7 +75,7 @@ def _clear(session: engine.Session) -> None:
 
 
 def ways(host: Host, backend: str | None = None, driver: str | None = None) -> tuple[TestedDriver, ...]:
-    """All ways of all installed backends, or those of the names given."""
+    """Return all ways of all installed backends, or those of the names given."""
     return tuple(
         TestedDriver(backend=each, driver=found.name, reason=None if found.usable else found.reason)
         for each in backends()
@@ -139,7 +139,7 @@ class Site:
         return None
 
     def plan(self, *services: Service, owner: str = OWNER) -> Plan:
-        """What would change."""
+        """Return what would change."""
         with self.network.host.entered():
             return engine.plan(self.session, Intent(services=services, owner=owner))
 
@@ -191,7 +191,7 @@ class Site:
 
 
 def names(endpoints: Iterable[Endpoint]) -> list[str]:
-    """What the endpoints of a network answer: their port, or their address."""
+    """Return what the endpoints of a network answer: their port, or their address."""
     return [str(endpoint.address or endpoint.port) for endpoint in endpoints]
 
 

@@ -156,7 +156,7 @@ def perform(session: Session, plan: Plan) -> list[str]:
 
 
 def _after_crash(session: Session, plan: Plan, crash: ToolCrashed) -> Program:
-    """What the kernel holds after a tool was ended by a signal while it wrote."""
+    """Return what the kernel holds after a tool was ended by a signal while it wrote."""
     try:
         return session.backend.observe(session.host, session.driver, plan.after.owner)
     except LbctlError as error:

@@ -77,7 +77,7 @@ def write_plan(session: Session, made: Plan, intent: Intent, sources: Sequence[P
 
 
 def read_plan(path: Path) -> PlanFile:
-    """The plan file at `path`; raises `IntentError` where it is none, or does not fit together."""
+    """Return the plan file at `path`; raises `IntentError` where it is none, or does not fit together."""
     _ensure_small_or_plan(path)
     source = read(path, _LIMIT)
     data = source.data()
@@ -121,7 +121,7 @@ def _ensure_small_or_plan(path: Path) -> None:
 
 
 def resume(session: Session, found: PlanFile, sources: Sequence[Path] = ()) -> Plan:
-    """The plan of a file, made anew; raises `Stale` with what moved since it was written.
+    """Return the plan of a file, made anew; raises `Stale` with what moved since it was written.
 
     `sources` are the intent files to hold it against, instead of those that it was made from.
     """
@@ -161,7 +161,7 @@ _FEW = 8
 
 
 def _names(services: frozenset[str | None]) -> str:
-    """The services by name, a few of many; None are the rules that all share."""
+    """Return the services by name, a few of many; None are the rules that all share."""
     named = sorted(f'service "{inert(name)}"' for name in services if name is not None)
     shared = ["rules that services share"] if None in services else []
     more = [f"{len(named) - _FEW} more"] if len(named) > _FEW else []
@@ -169,7 +169,7 @@ def _names(services: frozenset[str | None]) -> str:
 
 
 def _program(owner: str, rows: Any) -> Program:
-    """The items of a program; ValueError or TypeError where they are none."""
+    """Return the items of a program; ValueError or TypeError where they are none."""
     return Program(
         owner,
         [

@@ -40,7 +40,7 @@ class Diagnosis:
     unseen: tuple[NotExamined, ...]
 
     def of(self, severity: Severity) -> tuple[Problem, ...]:
-        """The problems of one severity."""
+        """Return the problems of one severity."""
         return tuple(problem for problem in self.problems if problem.severity is severity)
 
 
@@ -157,7 +157,7 @@ def _case(
 
 
 def _in_stores(host: Host, candidates: Sequence[Candidate], case: Case) -> Iterator[Seen]:
-    """What the backends know of each place that can hold rules, be it ours or another."""
+    """Yield what the backends know of each place that can hold rules, be it ours or another."""
     for backend, driver in _stores(candidates):
         if not isinstance(backend, Reader):
             continue

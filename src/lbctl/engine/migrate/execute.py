@@ -87,7 +87,7 @@ def _begin(
 
 
 def upcoming(made: Migration, back_to: HistoryEntry | None = None) -> HistoryEntry | None:
-    """The state that a migration leads to."""
+    """Return the state that a migration leads to."""
     session, plan = made.plan
     allow = session.allow_remap
     return history.upcoming(session.host, plan, back_to, moved=made.retired, allow_remap=allow)
@@ -146,12 +146,12 @@ def _prove_gone(made: Migration, others: str) -> None:
 
 
 def _told(pair: Pair) -> object:
-    """What was said of a service: all that the user agreed to."""
+    """Return what was said of a service: all that the user agreed to."""
     return pair.service.selector, pair.hooks, pair.verdict, tuple(pair.shares.items()), pair.leak
 
 
 def _with_clients(made: Migration) -> Step:
-    """What comes, with the clients that are known where it comes from."""
+    """Return what comes, with the clients that are known where it comes from."""
     return replace(made.come, clients=_clients(made)) if isinstance(made.come, Plan) else made.come
 
 

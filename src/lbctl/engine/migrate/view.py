@@ -64,7 +64,7 @@ def notes(migration: Migration) -> tuple[str, ...]:
 
 
 def _additions(migration: Migration) -> Iterator[str]:
-    """What will be balanced, and is not now; a family of which nothing is, as a whole."""
+    """Yield what will be balanced, and is not now; a family of which nothing is, as a whole."""
     now = {pair.service.family for pair in migration.pairs if pair.a is not None}
     added = [pair.service for pair in migration.pairs if pair.a is None and migration.adds(pair)]
     for family in dict.fromkeys(each.family for each in added if each.family not in now):

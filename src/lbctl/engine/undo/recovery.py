@@ -121,7 +121,7 @@ class _Move:
 def _move(
     session: Session, owner: str, found: HistoryEntry, held: Program, old: Program | None, new: Program
 ) -> _Move | None:
-    """The move that was cut; None for a change of one store.
+    """Return the move that was cut; None for a change of one store.
 
     Old rules that stand in full may do so as the new ones were not proved: what came for them goes again.
     """
@@ -183,7 +183,7 @@ def _take_back(
 
 
 def _old(session: Session, owner: str, found: HistoryEntry) -> Program | None:
-    """What the store of an interrupted state held before that; None where nobody knows."""
+    """Return what the store of an interrupted state held before that; None where nobody knows."""
     last = history.last_of(session.host, owner) or history.before(session.host, found)
     if last is None or last.number == found.number:
         # There were rules before the history, or the last state was being repaired.

@@ -111,7 +111,7 @@ def watch(session: Session, owner: str, ident: str) -> None:
 
 
 def await_end(session: Session, tried: Trial) -> Trial:
-    """The trial once it is over. Should its reverter be gone, it is reverted here."""
+    """Return the trial once it is over. Should its reverter be gone, it is reverted here."""
     host = session.host
     while (now := _current(session, tried.owner, tried.ident)) is not None:
         if host.clock() > now.deadline + _LATE:
