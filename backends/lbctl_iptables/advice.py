@@ -43,7 +43,7 @@ def _restarts(plan: Plan) -> Iterator[str]:
 
 
 def _left_out(host: Host, plan: Plan, intent: Intent) -> Iterator[str]:
-    """A listener on any address is balanced for the families that there is a tool for."""
+    """Yield a listener on any address is balanced for the families that there is a tool for."""
     names = [service.name for service in intent.services if service.listeners_of(Family.IPV6)]
     six = any(item.key[0] == layout.WORD[Family.IPV6] for item in plan.after.items)
     if names and not six and has_ipv6(host):
@@ -56,10 +56,8 @@ def counted(rules: int) -> str:
 
 
 def started_anew(word: str, whose: str) -> str:
-    """The note that a legacy table is replaced."""
-    return (
-        f"any change of {word} has the kernel start all nth counters of the table anew: {whose} start over."
-    )
+    """Return the note that a legacy table is replaced."""
+    return f"any change of {word} resets all nth counters of the table: {whose} start over."
 
 
 def _forgotten(host: Host, plan: Plan, intent: Intent) -> Iterator[str]:
@@ -70,7 +68,7 @@ def _forgotten(host: Host, plan: Plan, intent: Intent) -> Iterator[str]:
 
 
 def short_lists(host: Host, names: Sequence[str]) -> Iterator[Problem]:
-    """A list that is full forgets the client whose last new connection is longest ago.
+    """Yield a list that is full forgets the client whose last new connection is longest ago.
 
     `names` are services with affinity.
     """
@@ -84,8 +82,8 @@ def short_lists(host: Host, names: Sequence[str]) -> Iterator[Problem]:
         code="affinity-list-short",
         severity=Severity.WARNING,
         service=sole(names),
-        message=f"affinity of {', '.join(names)}: the kernel remembers {size:,} clients of each "
-        f"endpoint{unless}, others are balanced as new ones",
+        message=f"affinity of {', '.join(names)}: the kernel stores {size:,} clients of each "
+        f"endpoint{unless}, other clients are balanced as new ones",
         evidence=f"{LIST_SIZE}: {'not readable' if text is None else text.strip()}",
         fix=f"`options xt_recent ip_list_tot={ENOUGH_CLIENTS}` in a file of /etc/modprobe.d, then reload "
         "the module xt_recent while no rule uses it; or the kernel parameter "

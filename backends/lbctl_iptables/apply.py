@@ -66,7 +66,7 @@ def _undo(host: Host, plan: Plan, word: str, cause: ApplyFailed) -> None:
             _load(host, plan.driver, word, text)
     except ApplyFailed as error:
         raise StateUnknown(
-            f"{cause.message}; then {word} could not be taken back: {error.message}",
+            f"{cause.message}; then {word} could not be reverted: {error.message}",
             hint="lbctl plan shows what the kernel holds now; lbctl apply completes it",
         ) from error
 
@@ -130,7 +130,7 @@ def _sections(
 
 
 def _more(changes: Iterable[Change]) -> Iterator[Change]:
-    """What leads to the rules of before and after together."""
+    """Yield what leads to the rules of before and after together."""
     for change in changes:
         if change.after is not None and change.before is not None:
             both = dict.fromkeys((*change.after.text.split("\n"), *change.before.text.split("\n")))
@@ -142,7 +142,7 @@ def _more(changes: Iterable[Change]) -> Iterator[Change]:
 
 
 def _less(changes: Iterable[Change]) -> Iterator[Change]:
-    """What then leads to the rules of after alone."""
+    """Yield what then leads to the rules of after alone."""
     for change in changes:
         if change.before is not None and (
             change.after is None or set(change.before.text.split("\n")) - set(change.after.text.split("\n"))
@@ -151,7 +151,7 @@ def _less(changes: Iterable[Change]) -> Iterator[Change]:
 
 
 def _plain(changes: Iterable[Change]) -> dict[str, DumpedChain]:
-    """The chains that changes write, without counters."""
+    """Return the chains that changes write, without counters."""
     return {
         change.key[3]: DumpedChain(change.after.text)
         for change in changes
@@ -160,7 +160,7 @@ def _plain(changes: Iterable[Change]) -> dict[str, DumpedChain]:
 
 
 def _written(changes: Sequence[Change], owner: str, dump: Dump, *, restarts: bool) -> dict[str, DumpedChain]:
-    """The chains of the nat table to write, with what they take over from those in the kernel."""
+    """Return the chains of the nat table to write, with what they take over from those in the kernel."""
     written = _plain(changes)
     gone = {change.key[3] for change in changes if change.key[1] == "chain" and change.after is None}
     chains = {name: chain for (table, name), chain in dump.chains.items() if table == layout.NAT}

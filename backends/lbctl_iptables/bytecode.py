@@ -37,7 +37,7 @@ class Slots(NamedTuple):
     end: int
 
     def program(self) -> str:
-        """The program, as option --bytecode of match bpf takes and prints it."""
+        """Return the program, as option --bytecode of match bpf takes and prints it."""
         lines = [" ".join(map(str, line)) for line in self._lines()]
         return ",".join([str(len(lines)), *lines])
 
@@ -68,7 +68,7 @@ def _mixed(factor: int, bits: int) -> Iterator[tuple[int, int, int, int]]:
 
 
 def slot_of(client: Address, slots: int, seed: int) -> int:
-    """What the program computes: which of so many slots a client has, counted from 0."""
+    """Return what the program computes: which of so many slots a client has, counted from 0."""
     found = seed
     for at in range(0, len(client.packed), 4):
         found = _fold(found ^ int.from_bytes(client.packed[at : at + 4], "big"), _FACTORS[0], 15)
@@ -82,7 +82,7 @@ def _fold(value: int, factor: int, bits: int) -> int:
 
 
 def slots_of(program: str, family: Family) -> Slots | None:
-    """What `Slots.program` was made of; None for any other program."""
+    """Return what `Slots.program` was made of; None for any other program."""
     try:
         _, first, *_, modulo, at_least, below, _, _ = (int(line.split()[-1]) for line in program.split(","))
     except ValueError:

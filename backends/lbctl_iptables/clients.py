@@ -52,7 +52,7 @@ def clients_of(host: Host, text: str, services: Mapping[str, Collection[int]]) -
 
 
 def _kept(host: Host, lists: Iterable[_List]) -> tuple[Remembered, ...]:
-    """The clients of lists, each with its last endpoint."""
+    """Return the clients of lists, each with its last endpoint."""
     now, second = host.ticks()
     latest: dict[tuple[str, Family, str], tuple[int, Remembered]] = {}
     for each in lists:
@@ -86,7 +86,7 @@ def remember(host: Host, driver: str, owner: str, clients: Sequence[Remembered])
 
 
 def _entries(host: Host, of: _List) -> Iterator[tuple[str, int]]:
-    """Each client of a list, and the tick of its last new connection."""
+    """Yield each client of a list, and the tick of its last new connection."""
     for client, seen in _ENTRY.findall(host.read(of.path) or ""):
         yield str(ip_address(client)), int(seen)
 
@@ -102,7 +102,7 @@ def _lists(host: Host, driver: str, owner: str) -> Iterator[_List]:
 
 
 def _joined(rules: Iterable[tuple[DumpedRule, Family, str | None]]) -> Iterator[_List]:
-    """The lists that some rule looks into and another one writes."""
+    """Yield the lists that some rule looks into and another one writes."""
     seconds: dict[str, int] = {}
     noting: dict[str, tuple[str, Family, str]] = {}
     for rule, family, service in rules:

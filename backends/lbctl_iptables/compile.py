@@ -76,7 +76,7 @@ def _require_release(service: Service, lacks: Collection[Feature], *, remap: boo
 
 
 def _beyond(service: Service, family: Family) -> str:
-    """What of a service the kernel's hash does not do."""
+    """Return what of a service the kernel's hash does not do."""
     if family is Family.IPV6:
         # It sees the first 32 bits of an address alone.
         return "of IPv6 clients"
@@ -178,7 +178,7 @@ class _ServiceChains:
     def _ladders(
         self, node: pick.Node, protocol: Protocol, names: tuple[str, ...]
     ) -> Iterator[tuple[str, list[Rule]]]:
-        """The chains of a tree: the one that picks first, then those of its groups, numbered."""
+        """Yield the chains of a tree: the one that picks first, then those of its groups, numbered."""
         waiting = [(layout.chain(self._owner, *names), node)]
         number = 0
         while waiting:
@@ -266,7 +266,7 @@ class _FamilyChains:
         yield self._chain(layout.NAT, masquerade, (unmark, (*about, *layout.MASQUERADING)))
 
     def _bypassing(self, target: Rule) -> Iterator[Rule]:
-        """The connections whose replies would not come back through this host, or could not."""
+        """Yield the connections whose replies would not come back through this host, or could not."""
         about = comment(self._owner)
         # Our own clients may have chosen a source that the endpoint cannot answer.
         yield ("!", "-o", "lo", "-m", "addrtype", "--src-type", "LOCAL", *about, *target)
@@ -306,7 +306,7 @@ class _FamilyChains:
 
 
 def _distinct(service: Service, family: Family) -> Iterable[Endpoint]:
-    """The endpoints that take new connections, each once."""
+    """Return the endpoints that take new connections, each once."""
     return {endpoint.to: endpoint for endpoint in service.ready(family)}.values()
 
 

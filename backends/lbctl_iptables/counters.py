@@ -102,7 +102,7 @@ class _Tree:
                     break
 
     def turned(self) -> dict[str, list[DumpedRule]]:
-        """The ladders with the turn of each rung."""
+        """Return the ladders with the turn of each rung."""
         result = {}
         for name, seen in self._seen.items():
             first, every, _ = self._ladders[name]
@@ -116,7 +116,7 @@ class _Tree:
 
 
 def _trees(chains: Mapping[str, list[DumpedRule]]) -> Iterator[_Tree]:
-    """The trees whose ladders are all in `chains`."""
+    """Yield the trees whose ladders are all in `chains`."""
     ladders: dict[str, _Ladder] = {}
     for name, rules in chains.items():
         first, every = _ladder(rules)
@@ -143,7 +143,7 @@ def _ladder(rules: Sequence[DumpedRule]) -> tuple[int, list[int]]:
 
 
 def _packets(every: Sequence[int], turn: int) -> list[int]:
-    """The `--packet` of each rung of a ladder that has taken `turn` connections since its start."""
+    """Return the `--packet` of each rung of a ladder that has taken `turn` connections since its start."""
     seen = [0] * len(every)
     for _ in range(turn):
         for i, one_of in enumerate(every):
@@ -154,7 +154,7 @@ def _packets(every: Sequence[int], turn: int) -> list[int]:
 
 
 def _identity(chain: str, rule: DumpedRule) -> Hashable:
-    """What a rule counts: connections to an endpoint of a service, or else whatever it matches."""
+    """Return what a rule counts: connections to an endpoint of a service, or else whatever it matches."""
     service = (rule.option("--comment") or "").partition("/")[0]
     to, below = rule.endpoint, rule.option("-g")
     if to is not None:

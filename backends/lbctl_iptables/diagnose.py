@@ -90,16 +90,16 @@ class _FamilyRules:
         self.rules = {rule.line: rule for chain in ruleset.chains for rule in chain.rules}
 
     def table(self, family: Family, name: str) -> IptTable | None:
-        """A table that exists."""
+        """Return a table that exists."""
         return self.ruleset.stores.get(Store(family), {}).get(name)
 
     def evidence(self, rule: IptRule) -> str:
-        """A rule with its place."""
+        """Return a rule with its place."""
         place = f"{self.command}, table {rule.table}, {rule.chain} rule {self._numbers[id(rule)]}"
         return f"{place}: {_COUNTERS.sub('', rule.text)}"
 
     def removal(self, rule: IptRule) -> str:
-        """The command that deletes a rule."""
+        """Return the command that deletes a rule."""
         return f"{self.command} -t {rule.table} -D {rule.chain} {self._numbers[id(rule)]}"
 
 
@@ -107,7 +107,7 @@ class _FamilyRules:
 
 
 def _rivals(places: _FamilyRules, family: Family, owner: str, store: str, *, ours: bool) -> Iterator[Rival]:
-    """The rules of others that translate what comes to the hooks before ours do.
+    """Yield the rules of others that translate what comes to the hooks before ours do.
 
     Where ours stand in the same table, those in front of the jump to them; else all, by the same priority.
     """
@@ -154,7 +154,7 @@ def _rival(
 
 
 def _unbalanced(rule: ir.Rule, family: Family) -> AnalysedService:
-    """What a rule lets through as it is."""
+    """Return what a rule lets through as it is."""
     where, bits = rule.where, BITS[family]
     local = LOCAL in where.extra
     asked = {field: spelled(field, values, bits) for field, values in where.conditions}
@@ -179,7 +179,7 @@ def _unbalanced(rule: ir.Rule, family: Family) -> AnalysedService:
 def _drops(
     places: _FamilyRules, family: Family, passages: Iterable[Passage]
 ) -> Iterator[tuple[Passage, str]]:
-    """The passages that surely are dropped, and by what."""
+    """Yield the passages that surely are dropped, and by what."""
     table = places.table(family, layout.FILTER)
     if table is None:
         return
@@ -219,10 +219,10 @@ def _marked(places: _FamilyRules, intent: Intent) -> Iterator[Problem]:
             yield Problem(
                 code="mark-shared",
                 severity=Severity.WARNING,
-                message=f"a rule of others writes to bits {intent.mark:#x} of the packet's mark, which tell "
+                message=f"a foreign rule writes to bits {intent.mark:#x} of the packet mark, which tell "
                 "lbctl whose source address to replace and who is served",
                 evidence=places.evidence(rule),
-                fix="mark = 0x… in the intent file, two bits that nobody uses; or a mask in that rule, as "
+                fix="set mark = 0x… in the intent file to two unused bits, or a mask in that rule, e.g. "
                 "--set-mark 0x1/0xff",
             )
 
@@ -231,7 +231,7 @@ def _marked(places: _FamilyRules, intent: Intent) -> Iterator[Problem]:
 
 
 def _owned(places: _FamilyRules) -> Iterator[tuple[str, str]]:
-    """The owner of each chain of ours, with where that chain is."""
+    """Yield the owner of each chain of ours, with where that chain is."""
     for tables in places.ruleset.stores.values():
         for table in tables.values():
             for name in table.chains:
@@ -252,15 +252,15 @@ def _restored(host: Host) -> Iterator[Problem]:
         yield Problem(
             code="restore-wipes",
             severity=Severity.WARNING,
-            message=f"{unit} replaces all of table nat when it starts or reloads, lbctl's rules too",
+            message=f"{unit} replaces table nat, including rules of lbctl, when it starts or reloads",
             evidence=f"{path} has a section *nat and none of lbctl's chains; {wanted}",
-            fix=f"a unit as examples/systemd/lbctl.service, enabled and with PartOf={unit}, applies again "
-            "after it; or take *nat out of that file",
+            fix=f"enable a unit like examples/systemd/lbctl.service with PartOf={unit}, which applies again; "
+            "or remove *nat from that file",
         )
 
 
 def _legacy(host: Host, store: str, ours: bool) -> Iterator[Problem]:
-    """The old interface: not in this kernel, though its tools are the host's; or about to go."""
+    """Yield the old interface: not in this kernel, though its tools are the host's; or about to go."""
     if store != drivers.ALL["legacy"].store:
         return
     release = (host.read("/proc/sys/kernel/osrelease") or "").strip()
@@ -273,7 +273,7 @@ def _legacy(host: Host, store: str, ours: bool) -> Iterator[Problem]:
                 code="legacy-missing",
                 severity=Severity.WARNING,
                 message="iptables on this host is the legacy flavour, and its kernel has no such tables: "
-                "what other programs do with it fails",
+                "other programs that use it fail",
                 evidence=f"{plain} --version: {version}; {legacy_kernel(host)} ({release})",
                 fix="choose the other flavour: on Debian, update-alternatives --config iptables",
             )

@@ -59,12 +59,12 @@ class _Keys:
         return self.address_bits + self.port_bits
 
     def next_cut(self, length: int) -> int:
-        """Where to part keys that have `length` bits in common. Address and port meet at a cut."""
+        """Return where to part keys that have `length` bits in common. Address and port meet at a cut."""
         end = self.address_bits if length < self.address_bits else self.bits
         return end - (end - length - 1) // _STRIDE * _STRIDE
 
     def range(self, key: int, length: int) -> tuple[str, Rule]:
-        """A name and the condition for the keys that begin with the first `length` bits of `key`."""
+        """Return a name and the condition for the keys that begin with the first `length` bits of `key`."""
         name, rule = [], []
         if self.address_bits:
             bits = min(length, self.address_bits)
@@ -88,7 +88,7 @@ def listeners(
     target: Callable[[Service], Rule],
     source: Callable[[Service], Rule] = lambda _: (),
 ) -> Chains:
-    """The chains that lead a connection to `target` of its service.
+    """Return the chains that lead a connection to `target` of its service.
 
     `verdict` is -g, or -j where a connection that is not found in a range shall be looked for on. `source`
     gives the options of `addrtype` that the source of a service's connections must meet.
@@ -121,7 +121,7 @@ def listeners(
 def clients(
     family: Family, owner: str, service: Service, networks: Sequence[Network], target: Rule
 ) -> Chains:
-    """The chain that leads clients of `networks` on to `target`."""
+    """Return the chain that leads clients of `networks` on to `target`."""
     bits = _BITS[family]
     keys = _Keys(family, None, bits, 0, "-s")
     entries = [
@@ -132,7 +132,7 @@ def clients(
 
 
 def comment(text: str) -> Rule:
-    """A rule's comment."""
+    """Return a rule's comment."""
     return ("-m", "comment", "--comment", text)
 
 
@@ -148,7 +148,7 @@ def _addrtype(*options: str) -> Rule:
 def _parted(
     owner: str, names: tuple[str, ...], label: str, entries: list[_Entry], keys: _Keys, verdict: str
 ) -> Chains:
-    """The chain of `names` and of a range's `label`, which leads to entries, sorted and disjoint."""
+    """Return the chain of `names` and of a range's `label`, which leads to entries, sorted and disjoint."""
     rules: list[Rule] = []
     if len(entries) <= FEW:
         rules += [entry.rule for entry in entries]

@@ -96,24 +96,27 @@ class Marks:
     @classmethod
     @lru_cache(maxsize=8)
     def of(cls, mark: int) -> Marks:
-        """The marks that the bits of `mark` can say."""
+        """Return the marks that the bits of `mark` can say."""
         low = mark & -mark
         return cls(*(f"{value:#x}/{mark:#x}" for value in (0, low, mark ^ low, mark)))
 
 
 def prefix(owner: str) -> str:
-    """What all chains of an owner begin with; also the name of the chain that finds the service."""
+    """Return what all chains of an owner begin with; also the name of the chain that finds the service."""
     return "LBCTL" if owner == DEFAULT_OWNER else f"LBCTL.{owner}"
 
 
 @lru_cache(maxsize=8)
 def _stem(owner: str) -> str:
-    """What an owner's other chains begin with. An owner's name may end in what looks like a service's."""
+    """Return what an owner's other chains begin with.
+
+    An owner's name may end in what looks like a service's.
+    """
     return f"{prefix(owner)}-" if owner == DEFAULT_OWNER else f"{prefix(owner)}."
 
 
 def chain(owner: str, *names: str) -> str:
-    """The name of a chain: a service's with what it is of that service, or one of ours in capitals."""
+    """Return the name of a chain: a service's with what it is of that service, or one of ours in capitals."""
     name = ".".join(names)
     room = MAX_CHAIN - len(_stem(owner))
     if len(name) > room:
@@ -125,18 +128,18 @@ def chain(owner: str, *names: str) -> str:
 
 
 def digest(text: str) -> str:
-    """A few small letters and digits that stand for a text; never digits alone."""
+    """Return a few small letters and digits that stand for a text; never digits alone."""
     code = base64.b32encode(hashlib.sha256(text.encode()).digest()).decode().lower()
     return f"x{code[: _HASH - 1]}"
 
 
 def owns(owner: str, chain_name: str) -> bool:
-    """True for a name of a chain of this owner."""
+    """Return True for a name of a chain of this owner."""
     return chain_name == prefix(owner) or chain_name.startswith(_stem(owner))
 
 
 def owner_of(chain_name: str) -> str | None:
-    """The owner whose chain this is; None for a chain of nobody's."""
+    """Return the owner whose chain this is; None for a chain of nobody's."""
     default = prefix(DEFAULT_OWNER)
     if chain_name == default or chain_name.startswith(f"{default}-"):
         return DEFAULT_OWNER
@@ -145,19 +148,22 @@ def owner_of(chain_name: str) -> str | None:
 
 
 def is_shared(owner: str, chain_name: str) -> bool:
-    """True for a name of a chain of this owner that is no single service's: those have capitals."""
+    """Return True for a name of a chain of this owner that is no single service's: those have capitals."""
     return chain_name == prefix(owner) or chain_name[len(_stem(owner)) :][:1].isupper()
 
 
 def service_of(owner: str, chain_name: str) -> str | None:
-    """The service in the name of a chain of this owner; None where the name is cut short, or shared."""
+    """Return the service in the name of a chain of this owner.
+
+    None where the name is cut short, or shared.
+    """
     if is_shared(owner, chain_name) or len(chain_name) == MAX_CHAIN:
         return None
     return chain_name[len(_stem(owner)) :].partition(".")[0]
 
 
 def quote(token: str) -> str:
-    """A token of a rule. The one place where a name or comment becomes rule text."""
+    """Return a token of a rule. The one place where a name or comment becomes rule text."""
     if _PLAIN.match(token):
         return token
     if not token.isprintable():
@@ -187,7 +193,7 @@ def unquoted(text: str) -> str:
 
 
 def is_plain(text: str) -> bool:
-    """True for rules, one a line, of tokens that need no quotes, joined by single blanks."""
+    """Return True for rules, one a line, of tokens that need no quotes, joined by single blanks."""
     return (
         text.isascii()
         and not text.encode().translate(None, _PLAIN_LINES)
@@ -197,7 +203,7 @@ def is_plain(text: str) -> bool:
 
 
 def targets(tokens: Sequence[str]) -> Iterator[str]:
-    """What the tokens of a rule lead to: a target, or a chain."""
+    """Return what the tokens of a rule lead to: a target, or a chain."""
     return (value for option, value in pairwise(tokens) if option in {"-j", "-g"})
 
 

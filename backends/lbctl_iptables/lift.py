@@ -89,7 +89,7 @@ def lift(program: Program) -> LiftedProgram:
 
 
 def _found(chains: Mapping[str, str], owner: str) -> Iterator[tuple[DumpedRule, str, bool]]:
-    """The rules that lead to services; where to; and whether only this host's addresses come there."""
+    """Yield the rules that lead to services; where to; and whether only this host's addresses come there."""
     waiting, seen = [(layout.prefix(owner), False)], set()
     while waiting:
         name, local = waiting.pop(0)
@@ -142,7 +142,7 @@ class _Walk:
         return self._actions.pop().lower() if len(self._actions) == 1 else "none"
 
     def chain(self, name: str) -> _Picked:
-        """What a chain's rules do with connections that come to its first rule."""
+        """Return what a chain's rules do with connections that come to its first rule."""
         if self._depth > _DEEPEST:
             raise _NotUnderstood
         self._depth += 1
@@ -151,7 +151,7 @@ class _Walk:
         return picked
 
     def _ladder(self, text: str) -> _Picked | None:
-        """What a chain does that is one ladder of endpoints at its start; None for another one.
+        """Return what a chain does that is one ladder of endpoints at its start; None for another one.
 
         Nearly all are, and reading them rule by rule would take several times as long.
         """
@@ -189,7 +189,7 @@ class _Walk:
         return _NOBODY
 
     def _lead(self, rule: DumpedRule) -> _Picked:
-        """Where a rule leads those that match it."""
+        """Return where a rule leads those that match it."""
         sent = rule.sent
         if sent is None:
             return self.chain(rule.option("-g", "-j") or "")
@@ -223,13 +223,13 @@ class _Walk:
         return _Picked("random", odds=mixed.odds)
 
     def _hash(self, rules: Sequence[DumpedRule]) -> _Picked:
-        """The slots of a hash."""
+        """Return the slots of a hash."""
         total = self._finest(rules)
         picked = self._nodes(rules, range(total), total, self._hash_of(rules[0]))
         return _Picked("hash", tuple(picked.get(node) for node in range(total)))
 
     def _hash_of(self, rule: DumpedRule) -> tuple[str, int] | None:
-        """What a rule hashes with, and by which seed: rules of one such pair see the same hash."""
+        """Return what a rule hashes with, and by which seed: rules of one such pair see the same hash."""
         if f" {_NODES} " in rule.text:
             return "cluster", int(rule.option("--cluster-hash-seed") or "0", 0)
         if _PROGRAM in rule.text:
@@ -243,7 +243,7 @@ class _Walk:
         return found
 
     def _finest(self, rules: Sequence[DumpedRule]) -> int:
-        """How many slots the rules of one hash tell apart."""
+        """Return how many slots the rules of one hash tell apart."""
         finest = 1
         for rule in rules:
             if _PROGRAM in rule.text:
@@ -258,7 +258,7 @@ class _Walk:
     def _nodes(
         self, rules: Sequence[DumpedRule], left: Sequence[int], total: int, same: tuple[str, int] | None
     ) -> dict[int, str | None]:
-        """Where the clients of each of the slots `left` go."""
+        """Return where the clients of each of the slots `left` go."""
         found: dict[int, str | None] = {}
         for rule in rules:
             hashed = self._hash_of(rule)
@@ -273,7 +273,7 @@ class _Walk:
         return found
 
     def _leads_out(self, rule: DumpedRule) -> bool:
-        """True for a rule that leads to an endpoint's own chain."""
+        """Return True for a rule that leads to an endpoint's own chain."""
         return " --set " in self._chains.get(rule.option("-g") or "", "")
 
     def _takes(self, rule: DumpedRule, slot: int, total: int) -> bool:
@@ -298,7 +298,7 @@ def _mixed(share: Fraction, own: _Picked, rest: _Picked) -> _Picked:
 
 
 def _meant(stored: int) -> Fraction:
-    """The fraction of weights that is stored as so many of 2^31, where there is one."""
+    """Return the fraction of weights that is stored as so many of 2^31, where there is one."""
     near = Fraction(stored, DRAW).limit_denominator(MAX_SLOTS)
     return near if round(near * DRAW) == stored else Fraction(stored, DRAW)
 

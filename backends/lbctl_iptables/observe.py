@@ -36,7 +36,7 @@ def dumps(host: Host, driver: str, owner: str) -> dict[str, Dump]:
 
 
 def program(owner: str, dumps: Mapping[str, Dump]) -> Program:
-    """What dumps hold of an owner."""
+    """Return what dumps hold of an owner."""
     return Program(
         owner,
         tuple(item for word, dump in dumps.items() for item in _items(word, owner, dump)),

@@ -55,7 +55,7 @@ class Ladder:
 
 
 def picker(service: Service, family: Family) -> Node | None:
-    """What picks among the ready endpoints of a service; None where there is none."""
+    """Return what picks among the ready endpoints of a service; None where there is none."""
     ready = service.ready(family)
     if not ready:
         return None
@@ -82,7 +82,7 @@ def _by_hash(service: Service, family: Family, ready: Sequence[Endpoint], weight
 
 
 def has_same_hash(service: Service, family: Family) -> bool:
-    """True where a client of `family` gets the very endpoint that nftables gives it."""
+    """Return True if a client of `family` gets the very endpoint that nftables gives it."""
     weights = [endpoint.weight for endpoint in service.ready(family)]
     return (
         service.scheduler is Scheduler.SOURCE_HASH
@@ -92,7 +92,7 @@ def has_same_hash(service: Service, family: Family) -> bool:
 
 
 def _ladder(rungs: Sequence[tuple[Condition, Node]]) -> Node:
-    """The last rung takes what is left, and a ladder of one is none."""
+    """Return the last rung takes what is left, and a ladder of one is none."""
     *others, (_, last) = rungs
     return Ladder((*others, ((), last))) if others else last
 
@@ -132,13 +132,13 @@ def _by_chance(parts: Sequence[tuple[Endpoint, int]]) -> Node:
 
 
 def _chance(chance: Fraction) -> Condition:
-    """A chance as iptables-save prints the nearest that the kernel has: eleven digits give it back."""
+    """Return a chance as iptables-save prints the nearest that the kernel has: eleven digits give it back."""
     stored = round(chance * DRAW)
     return ("-m", "statistic", "--mode", "random", "--probability", f"{stored / DRAW:.11f}")
 
 
 def _by_nodes(nodes: Sequence[Node], first: int, total: int, seed: int) -> Node:
-    """What leads to `nodes`, those from `first` on of a hash with `total` nodes.
+    """Return what leads to `nodes`, those from `first` on of a hash with `total` nodes.
 
     The hash is scaled to the nodes, so that neighbours are one node of a hash with fewer.
     """
@@ -160,7 +160,7 @@ def _node(node: int, total: int, seed: int) -> Condition:
 
 
 def _grouped(parts: Sequence[T]) -> Iterator[Sequence[T]]:
-    """A few groups of neighbours, alike in number; each by itself where there are few."""
+    """Yield a few groups of neighbours, alike in number; each by itself where there are few."""
     count = len(parts)
     fan = count if count <= SHORT else _FANS[0]
     for i in range(fan):

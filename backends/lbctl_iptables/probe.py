@@ -69,7 +69,10 @@ def _families_note(host: Host, families: Collection[Family]) -> str:
 
 
 def _networks4(host: Host) -> Iterator[Network]:
-    """The IPv4 networks of this host's links: routes without a gateway. Numbers in host byte order, hex."""
+    """Yield the IPv4 networks of this host's links: routes without a gateway.
+
+    Numbers in host byte order, hex.
+    """
     seen = set()
     for line in (host.read("/proc/thread-self/net/route") or "").splitlines()[1:]:
         device, target, gateway, _, _, _, _, mask, *_ = line.split()
@@ -81,7 +84,7 @@ def _networks4(host: Host) -> Iterator[Network]:
 
 
 def _networks6(host: Host) -> Iterator[Network]:
-    """The IPv6 networks of this host's links: its global addresses with their prefixes."""
+    """Yield the IPv6 networks of this host's links: its global addresses with their prefixes."""
     seen = set()
     for line in (host.read("/proc/thread-self/net/if_inet6") or "").splitlines():
         address, _, prefix, scope, _, device = line.split()

@@ -34,12 +34,12 @@ _SUFFIX: Mapping[Family, str] = {Family.IPV4: "", Family.IPV6: ".6"}
 
 
 def chain(owner: str, service: Service, endpoint: Endpoint) -> str:
-    """The name of the chain of an endpoint that remembers its clients."""
+    """Return the name of the chain of an endpoint that remembers its clients."""
     return layout.chain(owner, service.name, layout.digest(endpoint.to))
 
 
 def remembered(owner: str, service: Service, endpoint: Endpoint, family: Family) -> Rule:
-    """The rule that leads a client of an endpoint there again."""
+    """Return the rule that leads a client of an endpoint there again."""
     name = chain(owner, service, endpoint)
     seen = ("--rcheck", "--seconds", str(service.affinity), "--reap")
     return ("-m", "recent", *seen, *_list(name, family), *comment(service.name), "-g", name)
@@ -53,7 +53,7 @@ def noting(
     protocols: Sequence[Protocol],
     target: Rule,
 ) -> Iterator[Rule]:
-    """The rules of an endpoint's chain."""
+    """Yield the rules of an endpoint's chain."""
     name = chain(owner, service, endpoint)
     about = comment(f"{service.name}/{endpoint.name}")
     for protocol in protocols:

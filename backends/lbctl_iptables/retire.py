@@ -85,13 +85,13 @@ def retire(text: str, lines: Collection[int]) -> Retirement:
 
 
 def _is_emptied(dump: _SavedRules, place: Place, goes: Collection[int]) -> bool:
-    """True for a chain that is left without a rule."""
+    """Return True for a chain that is left without a rule."""
     rules = dump.of(place)
     return bool(rules) and all(rule.number in goes for rule in rules)
 
 
 def rules_of(text: str) -> Iterator[tuple[int, Place, DumpedRule]]:
-    """The rules of a dump, with their lines and places."""
+    """Return the rules of a dump, with their lines and places."""
     return ((rule.number, rule.place, DumpedRule(rule.text)) for rule in _SavedRules(text).rules)
 
 
@@ -176,7 +176,7 @@ def restore_rules(host: Host, driver: str, record: str) -> None:
 
 
 def _takes_out(chains: Collection[_RecordedChain], now: _SavedRules) -> Iterator[tuple[str, str]]:
-    """The script of each family that takes out what is there."""
+    """Return the script of each family that takes out what is there."""
     lines: dict[tuple[str, str], list[str]] = {}
     last: dict[tuple[str, str], list[str]] = {}
     for chain in chains:
@@ -192,7 +192,7 @@ def _takes_out(chains: Collection[_RecordedChain], now: _SavedRules) -> Iterator
 
 
 def _puts_back(chains: Collection[_RecordedChain], now: _SavedRules) -> Iterator[tuple[str, str]]:
-    """The script of each family that puts in what is not there."""
+    """Return the script of each family that puts in what is not there."""
     first: dict[tuple[str, str], list[str]] = {}
     lines: dict[tuple[str, str], list[str]] = {}
     for chain in chains:

@@ -23,6 +23,6 @@ def count_rules(host: Host, driver: str) -> RuleCounts:
 
 
 def _is_ours(rule: str) -> bool:
-    """True for a rule in a chain of some owner, and for one that leads into such a chain."""
+    """Return True for a rule in a chain of some owner, and for one that leads into such a chain."""
     _, _, chain, *tokens = layout.split(rule)
     return any(map(layout.owner_of, (chain, *layout.targets(tokens))))

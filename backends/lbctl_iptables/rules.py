@@ -37,7 +37,7 @@ class DumpedRule(NamedTuple):
     bytes: int = 0
 
     def option(self, *names: str) -> str | None:
-        """The token behind the first of the options `names`."""
+        """Return the token behind the first of the options `names`."""
         if '"' in self.text:
             return next((value for name, value in pairwise(layout.split(self.text)) if name in names), None)
         # No token has a blank in it: the rule need not be taken apart.
@@ -74,7 +74,7 @@ class DumpedChain:
 
     @classmethod
     def of(cls, rules: Sequence[DumpedRule]) -> DumpedChain:
-        """The chain of some rules."""
+        """Return the chain of some rules."""
         counters = [f"[{rule.packets}:{rule.bytes}]" for rule in rules]
         return cls("\n".join([rule.text for rule in rules]), counters)
 
@@ -98,7 +98,7 @@ class DumpedChain:
         return self.text.count(" --packet ") > self.text.count(" --packet 0")
 
     def script(self, name: str) -> Iterable[str]:
-        """The lines that write the rules, with their counters, into an empty chain."""
+        """Return the lines that write the rules, with their counters, into an empty chain."""
         if not self.text:
             return ()
         if not self._counters:
@@ -109,7 +109,7 @@ class DumpedChain:
 
 
 def rules_of(text: str) -> list[DumpedRule]:
-    """The rules of a chain's item."""
+    """Return the rules of a chain's item."""
     return [DumpedRule(text=line) for line in text.split("\n")] if text else []
 
 
@@ -126,7 +126,7 @@ class Dump:
 
 
 def parse(dump: str, owner: str) -> Dump:
-    """A dump with counters → what it has of an owner."""
+    """Return a dump with counters → what it has of an owner."""
     found: dict[Place, list[str]] = {}
     jumps: dict[Place, list[DumpedRule]] = {}
     turns = dict.fromkeys(layout.TABLES, 0)
@@ -155,7 +155,7 @@ def parse(dump: str, owner: str) -> Dump:
 
 
 def _rows(chain: str, lines: str) -> list[tuple[str, str]]:
-    """The counters and the text of each rule."""
+    """Return the counters and the text of each rule."""
     rows = [line.partition(f" -A {chain}") for line in lines.split("\n")]
     return [(counters, text[1:]) for counters, _, text in rows]
 

@@ -27,7 +27,7 @@ _NODE = re.compile(r"--cluster-local-nodemask 0x([0-9a-f]{8}) ")
 
 
 def render(program: Program) -> str:
-    """A program as one text for both families."""
+    """Return a program as one text for both families."""
     return written(program)
 
 
@@ -75,7 +75,7 @@ def removal(
 
 
 def _words(program: Program, family: Family | None, lacks: Collection[Feature]) -> Sequence[str]:
-    """The families that a text is for; raises `NoBackend` where one text cannot be for both."""
+    """Return the families that a text is for; raises `NoBackend` where one text cannot be for both."""
     if family is not None:
         return (layout.WORD[family],)
     if Feature.FAMILY_LINES not in lacks:
@@ -99,7 +99,7 @@ def _header(words: Sequence[str]) -> str:
 
 
 def joined(scripts: Mapping[str, str]) -> str:
-    """The scripts of each family as one text, which the tools of both can load."""
+    """Return the scripts of each family as one text, which the tools of both can load."""
     if len(scripts) < len(layout.WORD):
         return "".join(_header((word,)) + text for word, text in scripts.items())
     lines = ((_OPTION[word], line) for word, text in scripts.items() for line in text.splitlines())
@@ -119,12 +119,12 @@ def _guard(program: Program, words: Sequence[str]) -> str:
 
 
 def _new(words: Collection[str], chain: str, every: Collection[str]) -> str:
-    """The line that makes a chain where there is none, and is refused where there is."""
+    """Return the line that makes a chain where there is none, and is refused where there is."""
     return f"{_option(words, every)}-N {chain}"
 
 
 def _rendered(program: Program, table: str, words: Sequence[str], *, fresh: bool) -> Iterator[str]:
-    """The lines of a table. The chain that jumps lead to is `fresh`, or made by an earlier section."""
+    """Yield the lines of a table. The chain that jumps lead to is `fresh`, or made by an earlier section."""
     entry = layout.prefix(program.owner)
     families: dict[tuple[str, ...], dict[str, str]] = {}
     for item in _items(program, words):
@@ -146,7 +146,7 @@ def _rendered(program: Program, table: str, words: Sequence[str], *, fresh: bool
 
 
 def section(table: str, changes: Iterable[Change], chains: Mapping[str, DumpedChain]) -> str:
-    """What carries out the changes of one table of one family.
+    """Return what carries out the changes of one table of one family.
 
     `chains` are those to write, with counters and turns; they may be more than the changes name.
     """

@@ -126,7 +126,7 @@ class Analyser:
         return tuple(found.service for family in self._families for found in family.found)
 
     def is_lost(self, origin: Origin) -> bool:
-        """True for a rule that is reported as not understood."""
+        """Return True for a rule that is reported as not understood."""
         return id(origin) in self._lost
 
     def lose(self, rule: Rule, what: str, reason: str) -> None:
@@ -205,7 +205,7 @@ def _calls(rules: Sequence[Rule]) -> Iterator[tuple[Rule, str]]:
 
 
 def _external(program: FamilyProgram, hook: Hook) -> dict[Rule, Selector]:
-    """What rules ask of marks that no rule sets before them: conditions on what comes in."""
+    """Return what rules ask of marks that no rule sets before them: conditions on what comes in."""
     chains = program.chains
     here = {name for name in leading_from(program, hook.passed) if name in chains}
     rules = [rule for name in here for rule in hook.chains[name].rules]
@@ -302,7 +302,7 @@ class _Family:
         return self._findings.ladders(self.found, wanted)
 
     def _finished(self, found: Followed, movers: Movers) -> AnalysedService:
-        """The service, with what its shares depend on beside its rules."""
+        """Return the service, with what its shares depend on beside its rules."""
         reasons = [reason for walk in found.walks for reason in self._reasons(found, walk, movers)]
         if not reasons:
             return found.service
@@ -396,7 +396,7 @@ class _Family:
     def _at(
         self, hook: Hook, selector: FoundSelector, followed: dict[Selector, _Known] | None
     ) -> _Result | None:
-        """What becomes of the connections of a selector, which may be known from another hook."""
+        """Return what becomes of the connections of a selector, which may be known from another hook."""
         leads = None if followed is None else hook.leads(selector.where)
         if followed is None or leads is None:
             return self._followed(hook, selector)
@@ -413,8 +413,8 @@ class _Family:
         """Parts of a selector that are to be followed, or were for fewer reasons."""
         selector, parts = result.selector, result.walk.parts
         led = selector.led
-        # Another endpoint of a part is nothing to services of marks alone.
-        found = parts.mapped if led - {SelectorKind.MARK} else {}
+        # Another endpoint of a part is nothing to services of marks, unless a mark chooses the endpoint.
+        found = parts.mapped if led - {SelectorKind.MARK} or _is_by_mark(result.walk) else {}
         if SelectorKind.MARK in led:
             found = found | parts.marked
         most = _MOST_PARTS
@@ -432,7 +432,7 @@ class _Family:
                 yield selectors[where]
 
     def _is_same(self, known: _Known, hook: Hook, selector: FoundSelector, leads: Dispatch) -> bool:
-        """True where connections get at this hook what they get at a known one."""
+        """Return True if connections get at this hook what they get at a known one."""
         other = known.result.selector
         return (
             leads.alike == known.leads.alike
@@ -479,7 +479,7 @@ class _Family:
                     self._keep(chosen)
 
     def _depends_on_more(self, walk: Walk, behind: Sequence[Base]) -> bool:
-        """True where a rule behind the routing is for some of the connections whose mark is balanced."""
+        """Return True if a rule behind the routing is for some of the connections whose mark is balanced."""
         entered = leading_from(self._program, behind)
         for rule, conditions in walk.parts.mapping.items():
             if rule.place in entered:
@@ -511,7 +511,7 @@ class _Family:
             self._hook(hook, leading, set(reached), None)
 
     def _keep(self, found: Followed) -> Followed:
-        """A service; one that is the same at another hook takes it in, and is returned."""
+        """Return a service; one that is the same at another hook takes it in, and is returned."""
         key = identity(found)
         same = self._results.get(key)
         if same is None:
@@ -542,7 +542,7 @@ class _Family:
     # -- one selector
 
     def _followed(self, hook: Hook, selector: FoundSelector) -> _Result | None:
-        """What becomes of the connections of a selector; None where that takes too long."""
+        """Return what becomes of the connections of a selector; None where that takes too long."""
         if not hook.passed:
             return None
         try:
@@ -567,7 +567,7 @@ class _Family:
     def _services(
         self, result: _Result, population: Population, at: Mapping[Selector, _Result]
     ) -> Iterator[Followed]:
-        """The services of a selector, when it is known which of its parts have their own."""
+        """Yield the services of a selector, when it is known which of its parts have their own."""
         hook, selector, walk = result.hook, result.selector, result.walk
         for kind in result.kinds:
             past = self._past(result, kind, at)
@@ -611,7 +611,7 @@ class _Family:
         return found
 
     def _kinds(self, result: _Result, population: Population | None) -> tuple[SelectorKind, ...]:
-        """The kinds of services that connections are of."""
+        """Return the kinds of services that connections are of."""
         if population is None:
             return ()
         found = self._led(result.selector, result.walk, population)
@@ -619,7 +619,7 @@ class _Family:
 
     def _led(self, selector: FoundSelector, walk: Walk, population: Population) -> Iterator[SelectorKind]:
         mapped = any(state.out is not None and state.out.end is End.ENDPOINT for state in population.states)
-        by_mark = any(visit.rule.asks_mark and visit.rule.maps for visit in walk.visits)
+        by_mark = _is_by_mark(walk)
         led = selector.led
         if mapped and (SelectorKind.NAT in led or by_mark):
             yield SelectorKind.NAT
@@ -639,7 +639,7 @@ class _Family:
     def _anew(
         self, hook: Hook, selector: FoundSelector, walk: Walk, population: Population
     ) -> frozenset[object]:
-        """The picks that are made again for packets behind the first one of a connection."""
+        """Return the picks that are made again for packets behind the first one of a connection."""
         if not walk.of_packets:
             return frozenset()
         marks = dict.fromkeys(state.connmark for state in population.states)
@@ -667,8 +667,13 @@ class _Family:
                 self._analysis.touch(rule)
 
 
+def _is_by_mark(walk: Walk) -> bool:
+    """Return True if a rule that gives an endpoint asks for a mark."""
+    return any(visit.rule.asks_mark and visit.rule.maps for visit in walk.visits)
+
+
 def leading_from(program: FamilyProgram, entered: Sequence[Base]) -> set[str]:
-    """The chains that some base chains lead to, these too."""
+    """Return the chains that some base chains lead to, these too."""
     found = {base.chain for base in entered}
     waiting = list(found)
     while waiting:

@@ -79,7 +79,7 @@ class Selector(NamedTuple):
     extra: tuple[Condition, ...] = ()
 
     def get(self, field: str) -> Values | None:
-        """The values of a field; None where any will do."""
+        """Return the values of a field; None where any will do."""
         match field:
             case "proto":
                 return self.proto
@@ -118,19 +118,19 @@ def exactly(number: int) -> Spans:
 
 
 def fact(name: str, value: str, *, inverted: bool = False) -> Condition:
-    """A condition of which nothing but its truth is known: `when` has `name`, with `value`."""
+    """Return a condition of which nothing but its truth is known: `when` has `name`, with `value`."""
     return f"{name}={value}", NO if inverted else YES
 
 
 def mark_field(*, connection: bool, mask: int = EVERY_BIT) -> str:
-    """The field of some bits of a mark."""
+    """Return the field of some bits of a mark."""
     name = "connmark" if connection else "mark"
     return name if mask == EVERY_BIT else f"{name}/{mask:#x}"
 
 
 @lru_cache(maxsize=1 << 10)
 def tcp_flags(mask: int, value: int) -> str:
-    """A value of some bits of the TCP flags, in the form of iptables: `syn/syn,ack`."""
+    """Return a value of some bits of the TCP flags, in the form of iptables: `syn/syn,ack`."""
     names = [
         ",".join(name for bit, name in enumerate(_TCP_FLAGS) if bits >> bit & 1) for bits in (value, mask)
     ]
@@ -139,7 +139,7 @@ def tcp_flags(mask: int, value: int) -> str:
 
 @lru_cache(maxsize=1 << 12)
 def mark_of(field: str) -> tuple[bool, int] | None:
-    """Whose mark a field is (True: the connection's), and which bits; None for any other field."""
+    """Return whose mark a field is (True: the connection's), and which bits; None for any other field."""
     name, _, mask = field.partition("/")
     if name not in MARKS:
         return None
@@ -201,7 +201,7 @@ def merged(spans: Iterable[Span]) -> Spans:
 
 
 def spans_meet(these: Spans, those: Spans) -> Spans:
-    """The numbers of both."""
+    """Return the numbers of both."""
     if these == those:
         return these
     met = []
@@ -218,7 +218,7 @@ def spans_meet(these: Spans, those: Spans) -> Spans:
 
 
 def spans_rest(spans: Spans, top: int) -> Spans:
-    """All other numbers up to `top`."""
+    """Return all other numbers up to `top`."""
     left, low = [], 0
     for first, last in spans:
         if low < first:
@@ -230,12 +230,12 @@ def spans_rest(spans: Spans, top: int) -> Spans:
 
 
 def size(spans: Spans) -> int:
-    """How many numbers these are."""
+    """Return how many numbers these are."""
     return sum([high - low + 1 for low, high in spans])
 
 
 def single(values: Values | None) -> int | str | None:
-    """The only value; None where there are several."""
+    """Return the only value; None where there are several."""
     if values is None:
         return None
     if isinstance(values, Words):
@@ -247,7 +247,7 @@ def single(values: Values | None) -> int | str | None:
 
 
 def top_of(field: str, bits: int) -> int:
-    """The largest number of a field. `bits` are those of an address."""
+    """Return the largest number of a field. `bits` are those of an address."""
     if field in ADDRESSES:
         return (1 << bits) - 1
     if (mark := mark_of(field)) is not None:
@@ -302,7 +302,7 @@ def _words_covered(rule: Words, given: Words) -> Coverage:
 
 
 def covered(rule: Values, given: Values | None) -> Coverage:
-    """How many of some values a rule is for; None are any values."""
+    """Return how many of some values a rule is for; None are any values."""
     if given is None:
         return SOME
     if rule is given or rule == given:
@@ -321,7 +321,7 @@ def covered(rule: Values, given: Values | None) -> Coverage:
 
 
 def covers(rule: Selector, given: Selector) -> Coverage:
-    """How many of these connections a rule is for."""
+    """Return how many of these connections a rule is for."""
     if rule is given or rule == given:
         return ALL
     partly = False
@@ -352,14 +352,14 @@ def covers(rule: Selector, given: Selector) -> Coverage:
 
 
 def unmet(rule: Selector, given: Selector) -> list[Condition]:
-    """The conditions of a rule that not all of these connections are known to meet."""
+    """Return the conditions of a rule that not all of these connections are known to meet."""
     return [
         (field, values) for field, values in rule.conditions if covered(values, given.get(field)) is not ALL
     ]
 
 
 def values_meet(one: Values, other: Values) -> Values | None:
-    """The values of both; None where there are none."""
+    """Return the values of both; None where there are none."""
     if one == other:
         return one
     if isinstance(one, Words):
@@ -368,7 +368,7 @@ def values_meet(one: Values, other: Values) -> Values | None:
 
 
 def rest(field: str, values: Values, bits: int) -> Values | None:
-    """All other values of a field; None where these have no expression."""
+    """Return all other values of a field; None where these have no expression."""
     if not isinstance(values, Words):
         return spans_rest(values, top_of(field, bits))
     if values.names is None:
@@ -420,7 +420,7 @@ def _by_field(pair: Condition) -> str:
 
 
 def is_negative(field: str, values: Values, bits: int) -> bool:
-    """True for values that are best named by those that are left out."""
+    """Return True for values that are best named by those that are left out."""
     if isinstance(values, Words):
         return values.names is None
     top = top_of(field, bits)
@@ -431,7 +431,7 @@ def is_negative(field: str, values: Values, bits: int) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def spelled(field: str, values: Values, bits: int) -> str:
-    """The values of a field in their one spelling: `80,443`, `10.0.0.0/8`, `! eth*`, `0x1/0xff`."""
+    """Return the values of a field in their one spelling: `80,443`, `10.0.0.0/8`, `! eth*`, `0x1/0xff`."""
     if is_negative(field, values, bits):
         others = values.but if isinstance(values, Words) else spans_rest(values, top_of(field, bits))
         return f"! {_spelled(field, Words(others) if isinstance(values, Words) else others, bits)}"  # type: ignore[arg-type]
@@ -463,12 +463,12 @@ def _span(field: str, low: int, high: int, bits: int) -> str:
 
 
 def address(number: int, bits: int) -> IPv4Address | IPv6Address:
-    """An address of so many bits."""
+    """Return an address of so many bits."""
     return IPv4Address(number) if bits == 32 else IPv6Address(number)
 
 
 def name_of(field: str) -> str:
-    """What `when` calls a field: `mark` for some of its bits, `set` for a fact about a set."""
+    """Return what `when` calls a field: `mark` for some of its bits, `set` for a fact about a set."""
     return field.partition("=")[0].partition("/")[0]
 
 
@@ -499,7 +499,7 @@ def described(selector: Selector, bits: int) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def place_of(to: str, bits: int) -> tuple[int | None, int | None]:
-    """The address and the port of an endpoint as it is shown; None for what stays as it was."""
+    """Return the address and the port of an endpoint as it is shown; None for what stays as it was."""
     if (alone := decimal(to, 5)) is not None:
         return None, alone
     host, colon, port = to.rpartition(":") if to.count(":") == 1 or to.startswith("[") else (to, "", "")

@@ -19,19 +19,19 @@ class Corrections(Protocol):
     """Rules that were read, changed in one thing, in the form of the text that they come from."""
 
     def own(self, rules: Sequence[Rule]) -> Lines:
-        """The rules as they are."""
+        """Return the rules as they are."""
 
     def equal(self, rules: Sequence[Rule], service: AnalysedService | None, *, by_chance: bool) -> Lines:
-        """The rules as a ladder of equal parts, of which the last one takes all that is left."""
+        """Return the rules as a ladder of equal parts, of which the last one takes all that is left."""
 
     def caught(self, rules: Sequence[Rule], service: AnalysedService, *, by_chance: bool) -> Lines:
-        """The rules of a ladder, the last one without its pick."""
+        """Return the rules of a ladder, the last one without its pick."""
 
     def alike(self, rules: Sequence[Rule]) -> Lines:
-        """The rules with what the first one asks for; each picks and does what it did."""
+        """Return the rules with what the first one asks for; each picks and does what it did."""
 
     def behind(self, rule: Rule) -> Lines:
-        """The rule with its pick behind all other conditions."""
+        """Return the rule with its pick behind all other conditions."""
 
     def apart(
         self,
@@ -40,7 +40,7 @@ class Corrections(Protocol):
         hook: str,
         services: Sequence[AnalysedService],
     ) -> Lines:
-        """A ladder for each of the listeners that share one."""
+        """Return a ladder for each of the listeners that share one."""
 
     def unmarked(self, before: Sequence[Rule], rule: Rule) -> Lines:
         """Rules that mark, and one behind them for what none of them has marked."""

@@ -64,7 +64,7 @@ class Draft:
         return self.first or self.later
 
     def fork(self) -> Draft:
-        """The same so far."""
+        """Return the same so far."""
         return copy(self)
 
     def add(self, field: str, values: Values, inverted: bool = False) -> None:
@@ -130,7 +130,7 @@ class Draft:
         self.opaque = self.opaque or Opaque(what, reason)
 
     def rule(self, origin: Origin, act: Act, target: str = "", switch: Switch | None = None) -> Rule:
-        """The rule, which does something to what matches."""
+        """Return the rule, which does something to what matches."""
         return Rule(
             origin,
             self.where,

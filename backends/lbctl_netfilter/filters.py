@@ -68,7 +68,7 @@ def packet(
     incoming: str | None,
     outgoing: str | None,
 ) -> Selector:
-    """The first packet of a connection that was translated already.
+    """Return the first packet of a connection that was translated already.
 
     `incoming` None stands for any link but loopback.
     """
@@ -85,7 +85,7 @@ def packet(
 
 
 def dropped(program: FamilyProgram, given: Selector, hook: str) -> Dropped | None:
-    """What surely drops a connection at a hook; None where nothing does, or that is not known.
+    """Return what surely drops a connection at a hook; None where nothing does, or that is not known.
 
     Each base chain decides by itself, and an accept in one overrides no drop in another.
     """
@@ -102,7 +102,7 @@ def dropped(program: FamilyProgram, given: Selector, hook: str) -> Dropped | Non
 
 
 def _either(taken: Fate | None, passed: Fate | None) -> Fate | None:
-    """The fate behind a rule that may take a connection, or let it pass."""
+    """Return the fate behind a rule that may take a connection, or let it pass."""
     if taken is None or passed is None:
         return None if taken is passed else _OPEN
     return passed if taken.end is passed.end else _OPEN
@@ -117,7 +117,7 @@ class _FilterPath:
         self._known: dict[str, Fate | None] = {}
 
     def through(self, name: str, end: Fate | None = None) -> Fate | None:
-        """What becomes of them in a chain, from its `end` back to its first rule."""
+        """Return what becomes of them in a chain, from its `end` back to its first rule."""
         if name in self._known:
             return self._known[name]
         # Of a chain that leads to itself, nothing is known.
@@ -151,7 +151,10 @@ class _FilterPath:
         return SOME if rule.opaque and coverage is ALL else coverage
 
     def _taken(self, rule: Rule, behind: Fate | None, end: Fate | None) -> Fate | None:
-        """What becomes of those that a rule matches; `behind` it and at the `end` of its chain, of others."""
+        """Return what becomes of those that a rule matches.
+
+        `behind` it and at the `end` of its chain, of others.
+        """
         match rule.act:
             case Act.DROP:
                 # A packet that is queued may come back.

@@ -383,7 +383,7 @@ class Findings:
         listeners: Sequence[Selector],
         everything: Sequence[Followed],
     ) -> Lines:
-        """A ladder for each listener; nothing where more than a ladder of endpoints is shared."""
+        """Return a ladder for each listener; nothing where more than a ladder of endpoints is shared."""
         frame = next((visit.frame for visit in walk.visits if visit.rule is rule), None)
         rungs = [visit.rule for visit in walk.visits if visit.frame == frame]
         plain = all(
@@ -439,13 +439,13 @@ class Findings:
                 return
 
     def _guarded(self, found: Followed, by: Rule) -> Lines:
-        """The rules that mark, of which the later one leaves alone what is marked."""
+        """Return the rules that mark, of which the later one leaves alone what is marked."""
         before = [v.rule for v in found.walk.visits if v.rule.marks and v.matched]
         before = before[: before.index(by)] if by in before else []
         return self._corrections.unmarked([each for each in before if each.place == by.place], by)
 
     def _remembered(self, walk: Walk, rule: Rule) -> Lines:
-        """The rules that pick, for new connections alone, and their marks kept."""
+        """Return the rules that pick, for new connections alone, and their marks kept."""
         chain = [v.rule for v in walk.visits if v.rule.place == rule.place and v.arriving]
         if any(not each.marks or any(m.connection for m in each.markings) for each in chain):
             return ()
@@ -521,14 +521,14 @@ def _rungs(walk: Walk) -> Iterator[list[Visit]]:
 
 
 def _by_chance(rules: Sequence[Rule]) -> bool:
-    """True for a ladder of draws."""
+    """Return True for a ladder of draws."""
     return any(
         isinstance(step, Draw) and step.pick.kind is PickKind.DICE for rule in rules for step in rule.steps
     )
 
 
 def _is_even(rungs: Sequence[Visit]) -> bool:
-    """True where rungs take about the same, as far as they take anything."""
+    """Return True if rungs take about the same, as far as they take anything."""
     taken = [visit.matched for visit in rungs if visit.matched]
     return bool(taken) and min(taken) * _EVEN >= max(taken)
 
@@ -544,7 +544,7 @@ def _is_guarded(rule: Rule) -> bool:
 
 
 def _repeated(every: int, count: int, leak: Fraction, bare: bool, *, apart: bool, alone: bool) -> bool:
-    """True where so many rules with one of `every` are no ladder that anybody would want.
+    """Return True if so many rules with one of `every` are no ladder that anybody would want.
 
     Where they are not `alone`, others pick too: two equal ones among these may come from weights.
     """
@@ -557,5 +557,5 @@ def _repeated(every: int, count: int, leak: Fraction, bare: bool, *, apart: bool
 
 
 def _got(visits: Sequence[Visit]) -> str:
-    """What rules take, in words."""
+    """Return what rules take, in words."""
     return ", ".join(percent(visit.matched or Fraction(0)) for visit in visits[:8])

@@ -144,7 +144,10 @@ class Walk:
         self.parts.next_base(nat=self.nat)
 
     def chain(self, name: str, stream: Population) -> Population:
-        """What of a population is still on its path behind a chain's last rule. Raise `BudgetExceeded`."""
+        """Return what of a population is still on its path behind a chain's last rule.
+
+        Raise `BudgetExceeded`.
+        """
         frames = self._frames = [self._frame(name, stream, stream.mass(), EVERYTHING)]
         while True:
             frame = frames[-1]
@@ -538,7 +541,7 @@ class Walk:
                 frame.on.add(taken)
 
     def _endpoint(self, rule: Rule, to: str) -> str:
-        """An endpoint, without a port where that of the connection lies in the range and stays."""
+        """Return an endpoint, without a port where that of the connection lies in the range and stays."""
         if not keeps_port(rule, self.given):
             return to
         host = to.rpartition(":")[0] if place_of(to, self.bits)[0] is not None else ""
@@ -568,7 +571,7 @@ class Walk:
 
 
 def keeps_port(rule: Rule, given: Selector) -> bool:
-    """True where the ports of all connections lie in the range of a rule's endpoint, and stay."""
+    """Return True if the ports of all connections lie in the range of a rule's endpoint, and stay."""
     if rule.ports is None or given.dport is None:
         return False
     low, high = rule.ports
@@ -598,7 +601,7 @@ def _shared(pick: Pick, groups: Sequence[Spans], taken: Population) -> list[Popu
 
 
 def numbers_of(switch: Switch) -> list[Target | None]:
-    """The target of each number."""
+    """Return the target of each number."""
     made: list[Target | None] = [None] * switch.pick.modulus
     for spans, target in switch.cases:
         for low, high in spans:

@@ -71,7 +71,7 @@ class Hook:
         return (self.name,) if self.name else ()
 
     def followed(self, given: Selector, budget: Budget) -> tuple[Walk, Population]:
-        """The path of new connections, and what becomes of them. Raise `BudgetExceeded`."""
+        """Return the path of new connections, and what becomes of them. Raise `BudgetExceeded`."""
         walk = Walk(self.chains, given, self.bits, budget)
         population = self._through(walk, start_of(given))
         counters = [counter for counter, _ in walk.counters]
@@ -80,7 +80,10 @@ class Hook:
         return walk, population
 
     def later(self, given: Selector, budget: Budget, connmark: int | None) -> Walk:
-        """The path of packets behind the first one, of connections with a mark. Raise `BudgetExceeded`."""
+        """Return the path of packets behind the first one, of connections with a mark.
+
+        Raise `BudgetExceeded`.
+        """
         walk = Walk(self.chains, given, self.bits, budget, later=True)
         self._through(walk, start_of(given)._replace(connmark=connmark))
         return walk
@@ -133,7 +136,7 @@ class Hook:
         return Dispatch(alike, rules)
 
     def leads_as(self, other: Hook, walk: Walk) -> bool:
-        """True where the chains that connections were led to at the other hook are the same here."""
+        """Return True if the chains that connections were led to at the other hook are the same here."""
         return all(
             self.chains.get(target) is other.chains.get(target)
             for visit in walk.visits
@@ -159,7 +162,10 @@ class Hook:
         return on
 
     def _one_by_one(self, walk: Walk) -> Population | None:
-        """A period in which connections ask a counter more than once; None where it is not to be followed."""
+        """Return a period in which connections ask a counter more than once.
+
+        None where it is not to be followed.
+        """
         single = Walk(walk.chains, walk.given, walk.bits, walk.budget)
         single.turns = {}
         states: list[ConnectionState] = []
@@ -191,7 +197,7 @@ def start_of(given: Selector) -> ConnectionState:
 
 
 def _averaged(turns: Sequence[Sequence[Visit]]) -> list[Visit]:
-    """What connections met that were followed one by one, as what one of them meets on average."""
+    """Return what connections met that were followed one by one, as what one of them meets on average."""
     first: dict[Rule, Visit] = {}
     arriving: Counter[Rule] = Counter()
     matched: Counter[Rule] = Counter()
@@ -213,7 +219,7 @@ def _stands(hook: str, place: str) -> str:
 
 
 def hooks(program: FamilyProgram, bits: int, leading: Collection[str]) -> list[Hook]:
-    """All hooks with chains that lead to an endpoint or a mark, each as far as these."""
+    """Return all hooks with chains that lead to an endpoint or a mark, each as far as these."""
     plain = index({name: chain.rules for name, chain in program.chains.items()}, program.chains)
     found = []
     for name in HOOKS:
@@ -226,13 +232,13 @@ def hooks(program: FamilyProgram, bits: int, leading: Collection[str]) -> list[H
 
 
 def bases(program: FamilyProgram, *names: str) -> list[Base]:
-    """The base chains of some hooks, one hook after another."""
+    """Return the base chains of some hooks, one hook after another."""
     found = [base for base in program.bases if base.hook in names]
     return sorted(found, key=lambda base: (names.index(base.hook), base.priority))
 
 
 def settled(plain: Mapping[str, ChainIndex], chains: Mapping[str, Chain], hook: str) -> dict[str, ChainIndex]:
-    """The chains as a hook has them.
+    """Return the chains as a hook has them.
 
     What this host sends has an address of its own, and what comes in from elsewhere has not.
     """
@@ -255,7 +261,7 @@ def settled(plain: Mapping[str, ChainIndex], chains: Mapping[str, Chain], hook: 
 
 
 def _without(rule: Rule, condition: Condition) -> Rule:
-    """The same rule where a condition always holds."""
+    """Return the same rule where a condition always holds."""
     if condition not in rule.where.extra:
         return rule
     return replace(rule, where=without(rule.where, condition[0]), settled=True)

@@ -86,7 +86,7 @@ class ChainIndex:
                     self._index.setdefault((block, port, asked), []).append(number)
 
     def candidates(self, given: Selector) -> Sequence[Rule]:
-        """The rules that can be for these connections, or narrow them, in their order, and others."""
+        """Return the rules that can be for these connections, or narrow them, in their order, and others."""
         if not self._index:
             return self.rules
         extras = dict(filter(None, (exact(field, values) for field, values in given.extra)))
@@ -161,7 +161,7 @@ def index(  # noqa: C901, PLR0912 (one pass over all rules)
 
 
 def matters(rule: Rule, chains: Mapping[str, ChainIndex]) -> bool:
-    """True where it makes a difference whether a rule matches."""
+    """Return True if it makes a difference whether a rule matches."""
     if rule.act is Act.JUMP or rule.act is Act.GOTO:
         return rule.act is Act.GOTO or rule.target not in chains or not chains[rule.target].idle
     return rule.act is not Act.GO_ON or rule.marks
@@ -180,7 +180,7 @@ def reach(names: Iterable[str], ways: Mapping[str, Iterable[str]]) -> set[str]:
 
 
 def written_by(rule: Rule) -> int:
-    """The bits that a rule may set: of the packet's mark, and above them of the connection's."""
+    """Return the bits that a rule may set: of the packet's mark, and above them of the connection's."""
     written = 0
     for marking in rule.markings if rule.marks else ():
         written |= marking.written * (CONNECTION if marking.connection else 1)
@@ -188,14 +188,17 @@ def written_by(rule: Rule) -> int:
 
 
 def _maps_only(rule: Rule) -> bool:
-    """True for a rule that gives an endpoint, leads to another chain or returns from its own."""
+    """Return True for a rule that gives an endpoint, leads to another chain or returns from its own."""
     if rule.switch is None:
         return rule.act in _MAPPING
     return all(case.act in _MAPPING for _, case in rule.switch.cases)
 
 
 def exact(field: str, values: Values) -> tuple[str, str | _Block] | None:
-    """A condition that only those meet who have the very same word, or a block inside; None for others."""
+    """Return a condition that only those meet who have the very same word, or a block inside.
+
+    None for others.
+    """
     if isinstance(values, Words):
         word = single(values)
         return (field, word) if isinstance(word, str) else None
@@ -207,7 +210,7 @@ def exact(field: str, values: Values) -> tuple[str, str | _Block] | None:
 
 
 def _blocks(spans: Spans | None) -> Iterator[_Block | None]:
-    """The blocks by which a rule for these addresses is found; None where all ask it."""
+    """Yield the blocks by which a rule for these addresses is found; None where all ask it."""
     if spans is None or len(spans) > _MANY:
         yield None
         return
@@ -225,7 +228,7 @@ def _blocks(spans: Spans | None) -> Iterator[_Block | None]:
 
 
 def _ports(spans: Spans | None) -> Iterator[int | None]:
-    """The ports by which a rule is found; a rule for many is asked by those of all ports."""
+    """Yield the ports by which a rule is found; a rule for many is asked by those of all ports."""
     if spans is None or size(spans) > _MANY:
         yield None
         return
@@ -233,7 +236,7 @@ def _ports(spans: Spans | None) -> Iterator[int | None]:
 
 
 def _around(spans: Spans | None, count: int | None) -> _Block | None:
-    """The block of so many numbers that all of these are in."""
+    """Return the block of so many numbers that all of these are in."""
     if spans is None or count is None:
         return None
     return _block(spans[0][0], spans[-1][1], count)
@@ -245,7 +248,7 @@ def _block(low: int, high: int, count: int) -> _Block | None:
 
 
 def _is_alone(value: str | _Block | None) -> bool:
-    """True where connections with this value can have no part that has another."""
+    """Return True if connections with this value can have no part that has another."""
     if isinstance(value, tuple):
         return value[1] == 1
     return value is not None

@@ -242,7 +242,7 @@ class Rule:
             yield from dict.fromkeys(case.to for _, case in self.switch.cases if case.act in JUMPS)
 
     def whole(self, bits: int) -> Selector | None:
-        """All conditions, also those behind a pick; None where they exclude each other."""
+        """Return all conditions, also those behind a pick; None where they exclude each other."""
         found: Selector | None = self.where
         for step in self.steps:
             if isinstance(step, Match) and found is not None:
@@ -293,5 +293,5 @@ class FamilyProgram:
 
 
 def picks(steps: Sequence[Step]) -> bool:
-    """True where a number is picked."""
+    """Return True if a number is picked."""
     return any(isinstance(step, (Draw, DrawMark)) for step in steps)

@@ -19,13 +19,13 @@ _LONGEST = 400
 
 @lru_cache(maxsize=256)
 def shown(text: str) -> str:
-    """A name of the text for a sentence: printable, and cut."""
+    """Return a name of the text for a sentence: printable, and cut."""
     made = text.encode("unicode_escape").decode("ascii")
     return made if len(made) <= 60 else made[:57] + "..."
 
 
 def percent(share: Fraction) -> str:
-    """A share for people: `29.6 %`."""
+    """Return a share for people: `29.6 %`."""
     return f"{float(share) * 100:.3g} %"
 
 
@@ -77,7 +77,7 @@ class Log:
         self.unsupported.append(UnsupportedRule(line=line, rule=rule[:_LONGEST], what=what, reason=reason))
 
     def finish(self) -> tuple[Finding, ...]:
-        """All findings by line; those that were only counted as one more."""
+        """Return all findings by line; those that were only counted as one more."""
         for code, count in self._counts.items():
             if count > MOST:
                 last = self._last[code]

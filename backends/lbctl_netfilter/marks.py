@@ -24,7 +24,7 @@ class Marking(NamedTuple):
 
     @classmethod
     def constant(cls, value: int, *, connection: bool = False) -> Marking:
-        """All bits set to a number."""
+        """Return all bits set to a number."""
         return cls(connection, 0, 0, value)
 
     @classmethod
@@ -61,7 +61,10 @@ _MOST = 4096
 
 
 def possible(markings: Collection[Marking]) -> Mapping[bool, set[int]] | None:
-    """What the marks may be, the packet's (False) and the connection's; None where these are too many."""
+    """Return what the marks may be, the packet's (False) and the connection's.
+
+    None where these are too many.
+    """
     found: dict[bool, set[int]] = {False: {0}, True: {0}}
     growing = True
     while growing:

@@ -166,7 +166,7 @@ class Parts:
                 at = at._replace(whole=False)
 
     def _matching(self, rule: Rule, population: Population) -> Coverage:
-        """How many of a population the steps of a rule match, as far as its conditions do."""
+        """Return how many of a population the steps of a rule match, as far as its conditions do."""
         found = ALL
         for step in rule.steps:
             each = SOME

@@ -72,7 +72,7 @@ class Population:
 
     @classmethod
     def of(cls, sequence: Sequence[ConnectionState]) -> Population:
-        """A period of these states."""
+        """Return a period of these states."""
         made = cls(len(sequence))
         for i, state in enumerate(sequence):
             made.put(state, 1, 1 << i)
@@ -82,7 +82,7 @@ class Population:
         return bool(self.states)
 
     def parts(self) -> Iterator[tuple[ConnectionState, Odds, int]]:
-        """Every state with a chance and its places."""
+        """Yield every state with a chance and its places."""
         for state, chances in self.states.items():
             for chance, places in chances.items():
                 yield state, chance, places
@@ -141,7 +141,7 @@ class Population:
         return taken
 
     def part(self, share: Fraction) -> Population:
-        """A share of each, which leaves this stream."""
+        """Return a share of each, which leaves this stream."""
         taken = Population(self.length)
         other = 1 - share
         for state, chances in self.states.items():
@@ -189,7 +189,7 @@ class Population:
         return found.states.get(START, {})
 
     def sequence(self) -> list[ConnectionState]:
-        """The state of each connection; empty where some may be in several."""
+        """Return the state of each connection; empty where some may be in several."""
         if self.size() != self.length:
             return []
         found = [START] * self.length
@@ -201,7 +201,7 @@ class Population:
         return found
 
     def size(self) -> int:
-        """How many states its connections may be in, in all."""
+        """Return how many states its connections may be in, in all."""
         return sum(places.bit_count() for chances in self.states.values() for places in chances.values())
 
 
@@ -277,11 +277,11 @@ _known_bits = lru_cache(maxsize=1 << 12)(_bits)
 
 
 def repeated(length: int, times: int) -> int:
-    """What makes of the places of a period those of so many periods, by multiplication."""
+    """Return what makes of the places of a period those of so many periods, by multiplication."""
     return ((1 << length * times) - 1) // ((1 << length) - 1)
 
 
 @lru_cache(maxsize=1 << 14)
 def ratio(part: Odds, of: int) -> Fraction:
-    """A fraction; services have few different ones, and each costs as much as following a rule."""
+    """Return a fraction; services have few different ones, and each costs as much as following a rule."""
     return Fraction(part, of)

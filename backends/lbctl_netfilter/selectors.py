@@ -189,13 +189,13 @@ class Search:
 
 
 def _gives_endpoint(rule: Rule) -> bool:
-    """True where a rule that maps connections has an endpoint for some."""
+    """Return True if a rule that maps connections has an endpoint for some."""
     cases = rule.switch.cases if rule.switch is not None else ()
     return rule.act is Act.TO or any(case.act is Act.TO for _, case in cases)
 
 
 def _marks_by_pick(rule: Rule) -> bool:
-    """True where a rule sets a mark by a number that it picks."""
+    """Return True if a rule sets a mark by a number that it picks."""
     picked = False
     for step in rule.steps:
         if isinstance(step, DrawMark) or (picked and isinstance(step, SetMark)):
@@ -205,7 +205,7 @@ def _marks_by_pick(rule: Rule) -> bool:
 
 
 def _copies(rule: Rule) -> bool:
-    """True where all that a rule does to marks is to copy one to the other."""
+    """Return True if all that a rule does to marks is to copy one to the other."""
     return not rule.picks and all(marking.copies for marking in rule.markings)
 
 

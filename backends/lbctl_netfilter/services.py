@@ -106,7 +106,7 @@ class _Parts:
 
 
 def is_balanced(walk: Walk, population: Population, kind: SelectorKind) -> bool:
-    """True where the connections are those of a service."""
+    """Return True if the connections are those of a service."""
     if kind is SelectorKind.NOTHING:
         return True
     label = label_of(kind)
@@ -126,7 +126,7 @@ def service_of(
     source: tuple[SourceNat | None, tuple[int, ...]],
     past: Sequence[Excluded],
 ) -> AnalysedService:
-    """The service. `past` is what it is not about."""
+    """Return the service. `past` is what it is not about."""
     bits, where = hook.bits, selector.where
     parts = _Parts(population, selector, kind, bits)
     mode = _mode(walk, parts)
@@ -172,7 +172,7 @@ def service_of(
 
 
 def _positive(name: str, where: Selector, bits: int, otherwise: str = "any") -> str:
-    """A field as a service has it: negations stand among the other conditions."""
+    """Return a field as a service has it: negations stand among the other conditions."""
     values = where.get(name)
     if values is None or is_negative(name, values, bits):
         return otherwise
@@ -226,7 +226,7 @@ def _order(slots: Sequence[str | None], parts: _Parts) -> list[str]:
 
 
 def _lines(walk: Walk, kind: SelectorKind) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The lines of the rules that take part, and of those that pick."""
+    """Return the lines of the rules that take part, and of those that pick."""
     lines: set[int] = set()
     picking: set[int] = set()
     for visit in walk.visits:
@@ -242,7 +242,7 @@ def _lines(walk: Walk, kind: SelectorKind) -> tuple[tuple[int, ...], tuple[int, 
 
 
 def label_of(kind: SelectorKind) -> Callable[[ConnectionState], _Label]:
-    """What tells the end of a connection, for a kind of service."""
+    """Return what tells the end of a connection, for a kind of service."""
     return _marked if kind is SelectorKind.MARK else _mapped
 
 
@@ -267,7 +267,7 @@ def _marked(state: ConnectionState) -> _Label:
 
 
 def falls_through(population: Population, kind: SelectorKind) -> bool:
-    """True where some connections come to the end of the rules."""
+    """Return True if some connections come to the end of the rules."""
     if kind is SelectorKind.MARK:
         return any(_marked(state).to is None and state.out is None for state in population.states)
     return any(state.out is None for state in population.states)
@@ -312,7 +312,7 @@ _HEAD = frozenset({"proto", "dst", "dport"})
 def _hash_slots(
     population: Population, pick: Pick, to_of: Callable[[ConnectionState], str | None]
 ) -> tuple[str | None, ...]:
-    """Where the clients of each slot go; empty where they do not all go to one place."""
+    """Return where the clients of each slot go; empty where they do not all go to one place."""
     spans: list[tuple[Fraction, Fraction, str | None]] = []
     for state in population.states:
         span = next(((low, high) for key, low, high in state.nodes), None)
@@ -358,7 +358,7 @@ def _endpoint_name(comment: str | None, service: str | None) -> str | None:
 
 
 def identity(found: Followed) -> object:
-    """What services have in common that are the same at several hooks."""
+    """Return what services have in common that are the same at several hooks."""
     service = found.service
     return (
         found.family,
@@ -398,7 +398,7 @@ def _both(one: Callable[[], tuple[Step, ...]], other: Callable[[], tuple[Step, .
 
 
 def rules_met(found: Followed) -> Iterator[Rule]:
-    """All rules that its connections arrive at."""
+    """Yield all rules that its connections arrive at."""
     for walk in found.walks:
         for visit in walk.visits:
             if visit.arriving:

@@ -128,7 +128,7 @@ class Behind:
                 self._asked.setdefault(field, {}).update(self._asked[other])
 
     def _reach(self, base: Base) -> Iterator[Rule]:
-        """The rules of a base chain and of those that it leads to."""
+        """Yield the rules of a base chain and of those that it leads to."""
         chains = self._program.chains
         seen = {base.chain}
         waiting = [base.chain] if base.chain in chains else []
@@ -146,7 +146,7 @@ class Behind:
     # -- refusals
 
     def refused(self, population: Population, walk: Walk, hook: str) -> Population:
-        """The population, in which those that a filter refuses for their mark have no endpoint.
+        """Return the population, in which those that a filter refuses for their mark have no endpoint.
 
         Raise `BudgetExceeded`.
         """
@@ -215,7 +215,7 @@ class Behind:
         return answer, () if answer else tuple(sorted(lines))
 
     def _passed(self, hook: str) -> tuple[Base, ...]:
-        """The base chains that connections pass behind the one that gave them an endpoint."""
+        """Return the base chains that connections pass behind the one that gave them an endpoint."""
         known = self._passing.get(hook)
         if known is None:
             here = bases(self._program, hook)
@@ -252,7 +252,7 @@ class Behind:
         return found
 
     def _signature(self, known: Selector) -> object:
-        """What endpoints have in common that meet the same rules."""
+        """Return what endpoints have in common that meet the same rules."""
         made: list[object] = []
         for field, asked in self._asked.items():
             mine = known.get(field)
@@ -263,7 +263,7 @@ class Behind:
         return tuple(made)
 
     def _endpoint(self, to: str, given: Selector) -> Selector:
-        """What is known of connections of a selector once they have an endpoint."""
+        """Return what is known of connections of a selector once they have an endpoint."""
         address, port = place_of(to, self._bits)
         dst = given.dst if address is None else exactly(address)
         dport = given.dport if port is None else exactly(port)
@@ -402,7 +402,7 @@ class _NatPath:
         return _Left(asked, _PASSED)
 
     def _asks(self, rule: Rule) -> Conditions | None:  # noqa: C901, PLR0912 (a case for each step)
-        """What a rule asks that is not known of the connections; None where it is not for them."""
+        """Return what a rule asks that is not known of the connections; None where it is not for them."""
         found: set[Condition] = {_MORE} if rule.opaque else set()
         for step in rule.steps:
             match step:

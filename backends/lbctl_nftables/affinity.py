@@ -58,7 +58,7 @@ class AffinityEntry(NamedTuple):
 
 
 def keeps(service: Service, family: Family) -> bool:
-    """True where a service remembers its clients of `family`."""
+    """Return True if a service remembers its clients of `family`."""
     return service.affinity is not None and bool(service.slots(family))
 
 
@@ -76,12 +76,12 @@ def refuse_mixed_ports(service: Service) -> None:
 
 
 def _by_address(service: Service, family: Family) -> bool:
-    """True where a client's entry holds an address alone, so that all endpoints must have one port."""
+    """Return True if a client's entry holds an address alone, so that all endpoints must have one port."""
     return service.remote and family is Family.IPV6
 
 
 def placing(service: Service, family: Family) -> Iterator[str]:
-    """The rules that place a client that is known, to stand before those that pick."""
+    """Yield the rules that place a client that is known, to stand before those that pick."""
     word = layout.WORD[family]
     statement = f"dnat {word} to " if service.remote else "redirect to :"
     name = layout.affinity(service.name, remote=service.remote)
@@ -91,7 +91,7 @@ def placing(service: Service, family: Family) -> Iterator[str]:
 
 
 def shared(family: Family) -> Iterator[Item]:
-    """What all services with affinity share."""
+    """Yield what all services with affinity share."""
     word = layout.WORD[family]
     declarations = layout.declarations(word, layout.Dialect.MODERN)
     for name, kind in ((layout.LEARNED, layout.SERVICES), (layout.LEARNED_PORTS, layout.PORTS)):
@@ -116,7 +116,7 @@ def shared(family: Family) -> Iterator[Item]:
 
 
 def of_service(service: Service, family: Family) -> Iterator[Item]:
-    """What one service needs besides, in the order in which the kernel can create it."""
+    """Yield what one service needs besides, in the order in which the kernel can create it."""
     word, name = layout.WORD[family], service.name
     clients = layout.affinity(name, remote=service.remote)
     places = layout.endpoints(name, remote=service.remote)
@@ -161,7 +161,7 @@ def _endpoints(service: Service, family: Family) -> dict[str, Endpoint]:
 
 
 def has_strangers(clients: Sequence[KernelElement], places: Sequence[KernelElement]) -> bool:
-    """True if an entry of a map of clients leads to none of these endpoints, or never expires."""
+    """Return True if an entry of a map of clients leads to none of these endpoints, or never expires."""
     # An entry has an endpoint's key, or the part of it before the port; see `layout.kept`.
     size = len(clients[0].value) if clients else 0
     wanted = {place.key[:size] for place in places}
@@ -169,13 +169,13 @@ def has_strangers(clients: Sequence[KernelElement], places: Sequence[KernelEleme
 
 
 def strangers(clients: Iterable[AffinityEntry], wanted: Collection[str]) -> list[AffinityEntry]:
-    """The entries that lead elsewhere or never expire, those that last longest first."""
+    """Return the entries that lead elsewhere or never expire, those that last longest first."""
     found = [entry for entry in clients if entry.endpoint not in wanted or not entry.expires]
     return sorted(found, key=lambda entry: entry.seconds, reverse=True)
 
 
 def entries(declared: Set, clients: Iterable[KernelElement]) -> Sequence[AffinityEntry]:
-    """The entries of a map of clients. While they come and go, the kernel may list one twice."""
+    """Return the entries of a map of clients. While they come and go, the kernel may list one twice."""
     client = datatypes.speller(declared.key_types, declared.key_size)
     endpoint = datatypes.speller(declared.data_types, declared.data_size)
     found = {
@@ -191,13 +191,13 @@ def entries(declared: Set, clients: Iterable[KernelElement]) -> Sequence[Affinit
 
 
 def places(declared: Set, endpoints: Iterable[KernelElement]) -> list[str]:
-    """The elements of a set of endpoints."""
+    """Return the elements of a set of endpoints."""
     spell = datatypes.speller(declared.key_types, declared.key_size)
     return [spell(each.key) for each in endpoints]
 
 
 def sweeps(changes: Sequence[Change], after: Program) -> tuple[Sweep, ...]:
-    """Where entries must go once `changes` are made: the maps of services that lose endpoints."""
+    """Return where entries must go once `changes` are made: the maps of services that lose endpoints."""
     concerned: dict[tuple[str, str], None] = {}
     for word, kind, *names in (change.key for change in changes if change.after is None):
         if kind == STALE:

@@ -58,7 +58,7 @@ def apply(host: Host, plan: Plan) -> Program:
 def _read_back(
     host: Host, plan: Plan, record: tool.Record | None, expected: generation.Generation | None
 ) -> Program:
-    """What the kernel holds after the plan's transactions.
+    """Return what the kernel holds after the plan's transactions.
 
     Whatever the tool said, what it wrote is read: what the plan touched, if the tool is known to write
     rightly and no other program wrote since (the generation is the `expected` one); else everything.

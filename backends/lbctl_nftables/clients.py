@@ -37,7 +37,7 @@ def _known(host: Host, owner: str) -> list[Remembered]:
 def _remembered(
     host: Host, table: KernelTable, declared: Mapping[str, Set], name: str
 ) -> Iterator[Remembered]:
-    """The entries of one map of clients that lead to endpoints of its service."""
+    """Yield the entries of one map of clients that lead to endpoints of its service."""
     family, service = layout.FAMILY[table.family], layout.service_of_set(name)
     endpoints = declared.get(layout.endpoints_of_affinity(name))
     if service is None or endpoints is None:
@@ -75,7 +75,7 @@ def remember(host: Host, driver: str, owner: str, clients: Sequence[Remembered])
 
 
 def _shown(place: str, family: Family) -> str:
-    """An element of a set of endpoints, as `Endpoint.to`."""
+    """Return an element of a set of endpoints, as `Endpoint.to`."""
     address, dot, port = place.rpartition(" . ")
     if not dot:
         return port

@@ -86,7 +86,7 @@ class _Compiler:
         return _Past(services, homes, [[row[n] for row in rows] for n in range(len(self._families))])
 
     def _compile(self, service: Service, page: int, place: int) -> tuple[_Compiled | None, ...]:
-        """A service in each family of the host; None where it has no listener."""
+        """Return a service in each family of the host; None where it has no listener."""
         require_service(service, self._capabilities, backend=layout.NAME)
         affinity.refuse_mixed_ports(service)
         speaks_classic = self._capabilities.dialect == layout.Dialect.CLASSIC
@@ -110,7 +110,7 @@ def _same(needs: frozenset[str]) -> frozenset[str]:
 
 @lru_cache(maxsize=64)
 def _shared(family: Family, needs: frozenset[str], dialect: str) -> Part:
-    """What all services of a family share, as far as one of them needs it."""
+    """Return what all services of a family share, as far as one of them needs it."""
     return tuple(_FamilyTable(family, needs, dialect).items())
 
 
@@ -298,14 +298,17 @@ class _ServiceItems:
         yield from self._picks()
 
     def _picks(self) -> Iterator[str]:
-        """The rules that choose an endpoint."""
+        """Yield the rules that choose an endpoint."""
         picker = self._picker()
         statement = f"dnat {self._word} to " if self._remote else "redirect to :"
         for protocol, page in self._pages.items():
             yield f"meta l4proto {protocol} {statement}{picker} map @{page}"
 
     def _picker(self) -> str:
-        """What chooses a slot's key. A hash has a seed always: without, each load would move all clients."""
+        """Return what chooses a slot's key.
+
+        A hash has a seed always: without, each load would move all clients.
+        """
         service = self._service
         span = f"mod {len(self._slots)}"
         first = f"offset {self._offset}"
@@ -319,7 +322,7 @@ class _ServiceItems:
         assert_never(service.scheduler)
 
     def _slot_items(self) -> Iterable[Item]:
-        """What the picked slots lead to."""
+        """Return what the picked slots lead to."""
         # A list, and no call for an item: there are more of these than of all others.
         word, name = self._word, self._service.name
         texts = {}
@@ -385,12 +388,12 @@ class _ClassicService(_ServiceItems):
 
 
 def _set(word: str, dialect: str, what: str, name: str, kind: str, service: str | None = None) -> Item:
-    """The declaration of a set or map, of the kind that `layout.declarations` has."""
+    """Return the declaration of a set or map, of the kind that `layout.declarations` has."""
     return Item((word, what, name), "\n".join(layout.declarations(word, dialect)[kind]), service)
 
 
 def _homes(services: Iterable[Service]) -> dict[str, tuple[int, int]]:
-    """Each service's page and range: where its name leads, for all but those that find it taken.
+    """Return each service's page and range: where its name leads, for all but those that find it taken.
 
     The first in the order of names stays, and the others take the next range that is nobody's by name. So
     the order of the file moves nothing.
@@ -413,7 +416,7 @@ def _homes(services: Iterable[Service]) -> dict[str, tuple[int, int]]:
 
 
 def _place(service: Service) -> tuple[str, bool]:
-    """What a service's home depends on."""
+    """Return what a service's home depends on."""
     return service.name, service.remote
 
 

@@ -86,7 +86,7 @@ class _ListedRules:
         return document
 
     def drops(self, passages: Iterable[Passage]) -> Iterator[tuple[Passage, str]]:
-        """The passages that surely are dropped, and by what."""
+        """Yield the passages that surely are dropped, and by what."""
         document = self._document()
         programs = {family: program(document, family, 0) for family in Family}
         chains = {chain.place: chain for chain in _chains(document)}
@@ -131,7 +131,7 @@ class _ListedRules:
             )
 
     def _evidence(self, chain: NftChain, rule: NftRule | None) -> str:
-        """A rule with its place, or a base chain's policy."""
+        """Return a rule with its place, or a base chain's policy."""
         hook = f" (hook {chain.hook}, priority {chain.priority})" if chain.hook else ""
         where = f"nft table {chain.family} {chain.table}, chain {chain.name}{hook}"
         if rule is None:
@@ -151,7 +151,7 @@ class _ListedRules:
 
 
 def _is_of_iptables(table: NftTable) -> bool:
-    """True for a table that iptables-nft takes for its own. nft 1.0.6 says so of some alone."""
+    """Return True for a table that iptables-nft takes for its own. nft 1.0.6 says so of some alone."""
     bases = [chain.name for chain in table.chains.values() if chain.hook]
     return table.name in _IPTABLES and bool(bases) and all(name.isupper() for name in bases)
 
@@ -161,7 +161,7 @@ def _chains(document: Document) -> Iterator[NftChain]:
 
 
 def _full_maps(host: Host, intent: Intent) -> Iterator[Problem]:
-    """A map of clients that is full places further ones as without affinity."""
+    """Yield a map of clients that is full places further ones as without affinity."""
     kept = {layout.affinity(s.name, remote=s.remote): s.name for s in intent.services if s.affinity}
     for table in tables(host, intent.owner) if kept else ():
         for name, declared in objects.sets(host, table).items():
@@ -178,7 +178,7 @@ def _full_map(service: str, evidence: str) -> Problem:
         severity=Severity.WARNING,
         service=service,
         message=f"this service has nearly all of the {most} clients that the kernel remembers for one: "
-        "others are balanced as new ones",
+        "other clients are balanced as new ones",
         evidence=evidence,
         fix="a shorter affinity forgets clients sooner; the scheduler source-hash needs no memory",
     )

@@ -87,7 +87,7 @@ class DialectChoice:
 
 
 def hint(nft: str | None, kernel: str) -> DialectChoice:
-    """What the versions suggest; an unknown version counts as one that distributions ship today."""
+    """Return what the versions suggest; an unknown version counts as one that distributions ship today."""
     known = [text for text in (f"nft {nft}" if nft else "", f"Linux {kernel}" if kernel else "") if text]
     if kernel and _numbers(kernel) < _KERNEL:
         return DialectChoice(name=Dialect.CLASSIC, reason=f"Linux {kernel} is older than {_dotted(_KERNEL)}")
@@ -135,13 +135,16 @@ def ask(host: Host, driver: str) -> DialectChoice | None:
 
 
 def speaking(capabilities: Capabilities, name: str) -> Capabilities:
-    """The capabilities in a dialect. A map that keeps a client's endpoint holds an address and a port."""
+    """Return the capabilities in a dialect.
+
+    A map that keeps a client's endpoint holds an address and a port.
+    """
     affinity = capabilities.affinity and name != Dialect.CLASSIC
     return replace(capabilities, dialect=name, affinity=affinity)
 
 
 def program(name: str, owner: str = _OWNER) -> Program:
-    """What a tool has to write rightly in a dialect: a small program without hooks."""
+    """Return what a tool has to write rightly in a dialect: a small program without hooks."""
     services: tuple[Service, ...] = _SERVICES
     can = speaking(replace(CAPABILITIES, families=frozenset({Family.IPV4})), name)
     if can.affinity:
@@ -151,7 +154,7 @@ def program(name: str, owner: str = _OWNER) -> Program:
 
 
 def fault(host: Host, driver: str, name: str) -> str | None:
-    """What is wrong with a dialect here: what the tool says, or what it wrote; None if it is right."""
+    """Return what is wrong with a dialect here: what the tool says, or what it wrote; None if it is right."""
     meant = program(name, f"{_OWNER}{threading.get_native_id()}")
     try:
         drivers.load(host, driver, script.render(meant))

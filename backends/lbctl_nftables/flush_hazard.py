@@ -25,7 +25,7 @@ _MOST = 64
 
 
 def flush_hazard(host: Host) -> Iterator[Problem]:
-    """A reload or restart of the unit that wipes our rules, where nothing applies them again."""
+    """Yield a reload or restart of the unit that wipes our rules, where nothing applies them again."""
     unit = unit_file(host, UNIT)
     if unit is None or applies_again(host, UNIT):
         return
@@ -36,11 +36,11 @@ def flush_hazard(host: Host) -> Iterator[Problem]:
     yield Problem(
         code="flush-ruleset",
         severity=Severity.WARNING,
-        message=f"a reload, restart or stop of {UNIT} takes out every table of nf_tables, lbctl's too"
+        message=f"a reload, restart or stop of {UNIT} deletes all tables of nf_tables, those of lbctl too"
         + ("" if enabled(host, UNIT) else "; it is not enabled, but may be reloaded by hand"),
         evidence="; ".join(wipes),
-        fix="the unit examples/systemd/lbctl.service, enabled, applies again after it; or take "
-        "`flush ruleset` out of that file",
+        fix="enable examples/systemd/lbctl.service, which applies again after a reload; or remove "
+        "`flush ruleset` from that file",
     )
 
 

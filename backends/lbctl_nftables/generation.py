@@ -23,7 +23,7 @@ class Generation:
     number: int
 
     def after(self, transactions: int) -> Generation:
-        """What the generation is after transactions of ours, and of nobody else."""
+        """Return what the generation is after transactions of ours, and of nobody else."""
         return Generation(self.namespace, self.number + transactions)
 
     def __str__(self) -> str:
@@ -31,7 +31,7 @@ class Generation:
 
 
 def read(host: Host) -> Generation | None:
-    """The generation of now; None where the kernel does not tell, or cannot name its namespace."""
+    """Return the generation of now; None where the kernel does not tell, or cannot name its namespace."""
     namespace = host.namespace()
     number = None if namespace is None else netlink.generation(host)
     return None if namespace is None or number is None else Generation(namespace, number)

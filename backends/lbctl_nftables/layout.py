@@ -119,12 +119,12 @@ _LINK_PAIRS = ("size 1024", "flags dynamic")
 
 
 def table(owner: str) -> str:
-    """The name of an owner's tables. Never a bare owner: that might be some other tool's table."""
+    """Return the name of an owner's tables. Never a bare owner: that might be some other tool's table."""
     return owner if owner == DEFAULT_OWNER else f"{DEFAULT_OWNER}-{owner}"
 
 
 def owner_of(family: str, name: str) -> str | None:
-    """The owner whose table this is; None for a table of nobody's."""
+    """Return the owner whose table this is; None for a table of nobody's."""
     first, dash, owner = name.partition("-")
     if family not in WORD.values() or first != DEFAULT_OWNER or (dash and not owner):
         return None
@@ -132,12 +132,12 @@ def owner_of(family: str, name: str) -> str | None:
 
 
 def chain(service: str) -> str:
-    """The name of a service's chain. The prefix keeps words of the rule language out of names."""
+    """Return the name of a service's chain. The prefix keeps words of the rule language out of names."""
     return _CHAIN_PREFIX + service
 
 
 def service_of_chain(name: str) -> str | None:
-    """The service whose chain this is; None for a chain that all services share."""
+    """Return the service whose chain this is; None for a chain that all services share."""
     for prefix in (_CHAIN_PREFIX, _ALLOWED_PREFIX, _LEARN_PREFIX):
         if name.startswith(prefix):
             return name.removeprefix(prefix)
@@ -157,37 +157,37 @@ def endpoint_chain(service: str, to: str) -> str:
 
 
 def is_endpoint_chain(name: str) -> bool:
-    """True for the name of a chain that leads to an endpoint."""
+    """Return True for the name of a chain that leads to an endpoint."""
     return name.startswith(_ENDPOINT_PREFIX)
 
 
 def verdict(text: str) -> str | None:
-    """The chain that an element of a verdict map leads to; None for other elements."""
+    """Return the chain that an element of a verdict map leads to; None for other elements."""
     return text.removeprefix(_GOTO) if text.startswith(_GOTO) else None
 
 
 def allowed_chain(service: str) -> str:
-    """The name of the chain that refuses all but a service's allowed clients."""
+    """Return the name of the chain that refuses all but a service's allowed clients."""
     return _ALLOWED_PREFIX + service
 
 
 def networks(service: str) -> str:
-    """The name of the set of a service's allowed clients."""
+    """Return the name of the set of a service's allowed clients."""
     return _NETWORKS_PREFIX + service
 
 
 def is_page(name: str) -> bool:
-    """True for the name of a slot page."""
+    """Return True for the name of a slot page."""
     return _PAGE.match(name) is not None
 
 
 def kind_of_page(name: str) -> str:
-    """The kind of declaration that a page of this name has."""
+    """Return the kind of declaration that a page of this name has."""
     return f"page-{name.rpartition('-')[0]}"
 
 
 def service_of_set(name: str) -> str | None:
-    """The service that a set or map is for; None for one that services share."""
+    """Return the service that a set or map is for; None for one that services share."""
     if name.startswith(_NETWORKS_PREFIX):
         return name.removeprefix(_NETWORKS_PREFIX)
     kind = kind_of_set(name)
@@ -195,37 +195,40 @@ def service_of_set(name: str) -> str | None:
 
 
 def learning_chain(service: str) -> str:
-    """The name of the chain that notes a service's clients."""
+    """Return the name of the chain that notes a service's clients."""
     return _LEARN_PREFIX + service
 
 
 def affinity(service: str, *, remote: bool) -> str:
-    """The name of the map of a service's clients. The kind is a part: another could not take its place."""
+    """Return the name of the map of a service's clients.
+
+    The kind is a part: another could not take its place.
+    """
     return ("" if remote else _LOCAL) + _AFFINITY_PREFIX + service
 
 
 def endpoints(service: str, *, remote: bool) -> str:
-    """The name of the set of the endpoints that clients may keep."""
+    """Return the name of the set of the endpoints that clients may keep."""
     return ("" if remote else _LOCAL) + _ENDPOINTS_PREFIX + service
 
 
 def is_affinity(name: str) -> bool:
-    """True for the name of a map of clients."""
+    """Return True for the name of a map of clients."""
     return name.removeprefix(_LOCAL).startswith(_AFFINITY_PREFIX)
 
 
 def is_endpoints(name: str) -> bool:
-    """True for the name of a set of endpoints that clients may keep."""
+    """Return True for the name of a set of endpoints that clients may keep."""
     return name.removeprefix(_LOCAL).startswith(_ENDPOINTS_PREFIX)
 
 
 def endpoints_of_affinity(name: str) -> str:
-    """The set of endpoints that belongs to a map of clients."""
+    """Return the set of endpoints that belongs to a map of clients."""
     return name.replace(_AFFINITY_PREFIX, _ENDPOINTS_PREFIX, 1)
 
 
 def affinity_of_endpoints(name: str) -> str:
-    """The map of clients that belongs to a set of endpoints."""
+    """Return the map of clients that belongs to a set of endpoints."""
     return name.replace(_ENDPOINTS_PREFIX, _AFFINITY_PREFIX, 1)
 
 
@@ -239,35 +242,35 @@ def kind_of_set(name: str) -> str | None:
 
 
 def listener_key(listener: Listener) -> str:
-    """A listener as the dispatch maps have it."""
+    """Return a listener as the dispatch maps have it."""
     key = f"{listener.protocol} . {listener.port}"
     return key if listener.address is None else f"{listener.address} . {key}"
 
 
 def base_chain(kind: str, hook: str, priority: int) -> str:
-    """The declaration of a chain that the kernel calls at a hook."""
+    """Return the declaration of a chain that the kernel calls at a hook."""
     return f"type {kind} hook {hook} priority {priority}; policy accept;"
 
 
 @lru_cache(maxsize=1 << 15)
 def home(service: str) -> tuple[int, int]:
-    """The page number and the range number (both below their moduli) where a service's slots begin."""
+    """Return the page number and the range number (both below their moduli) where a service's slots begin."""
     digest = hashlib.sha256(f"lbctl slots {service}".encode()).digest()
     return digest[0] % _PAGES, int.from_bytes(digest[1:3], "big") % _RANGES
 
 
 def page(kind: str, number: int) -> str:
-    """The name of a page: `ports-3f`, `addresses-tcp-a2`."""
+    """Return the name of a page: `ports-3f`, `addresses-tcp-a2`."""
     return f"{kind}-{number:02x}"
 
 
 def offset(range_number: int) -> int:
-    """The first slot key of a range."""
+    """Return the first slot key of a range."""
     return range_number * _RANGE
 
 
 def next_range(range_number: int) -> int:
-    """The range to try where one is taken by another service of the same page."""
+    """Return the range to try where one is taken by another service of the same page."""
     return (range_number + 1) % _RANGES
 
 
@@ -307,14 +310,14 @@ def declarations(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
 
 
 def is_respelled(word: str, one: str, other: str) -> bool:
-    """True for two declarations that are one to the kernel: by `type` and by `typeof`."""
+    """Return True for two declarations that are one to the kernel: by `type` and by `typeof`."""
     spelled = {one, other}
     classic, modern = (declarations(word, dialect) for dialect in (Dialect.CLASSIC, Dialect.MODERN))
     return any(spelled == {"\n".join(classic[kind]), "\n".join(modern[kind])} for kind in classic)
 
 
 def quote(text: str) -> str:
-    """A string of the rule language. The one place where a name or comment becomes rule text.
+    """Return a string of the rule language. The one place where a name or comment becomes rule text.
 
     It has printable ASCII, but for what ends or escapes a string.
     """
@@ -324,7 +327,7 @@ def quote(text: str) -> str:
 
 
 def kept(word: str, place: str) -> str:
-    """What a client's entry holds of an endpoint that is written as `address . port` or `port`."""
+    """Return what a client's entry holds of an endpoint that is written as `address . port` or `port`."""
     return place.partition(" . ")[0] if word == "ip6" else place
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def pick(service: Service, family: Family, protocol: Protocol, picker: str) -> Iterator[str]:
-    """The rules of a service's chain that choose an endpoint for connections of one protocol."""
+    """Yield the rules of a service's chain that choose an endpoint for connections of one protocol."""
     to = [f"goto {layout.endpoint_chain(service.name, e.to)}" for e in service.slots(family)]
     verdicts = ", ".join(f"{number} : {verdict}" for number, verdict in enumerate(to))
     yield f"meta l4proto {protocol} {picker} vmap {{ {verdicts} }}"
@@ -35,7 +35,7 @@ def pick(service: Service, family: Family, protocol: Protocol, picker: str) -> I
 
 
 def chains(service: Service, family: Family) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The name and the rules of the chain of each endpoint that new connections can get."""
+    """Yield the name and the rules of the chain of each endpoint that new connections can get."""
     for endpoint in dict.fromkeys(service.slots(family)):
         statement = _statement(endpoint)
         rules = tuple(f"meta l4proto {p} counter {statement}" for p in service.protocols_of(family))

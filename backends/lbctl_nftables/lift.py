@@ -59,7 +59,7 @@ def lift(program: Program) -> LiftedProgram:
 
 
 def _leading(program: Program, word: str) -> frozenset[str]:
-    """The maps that new connections from outside are looked up in; none in a table that is dormant."""
+    """Return the maps that new connections from outside are looked up in; none in a table that is dormant."""
     body = program.by_key.get((word, "rules", layout.PREROUTING))
     if body is None or (word, "flags", "dormant") in program.by_key:
         return frozenset()
@@ -119,20 +119,20 @@ def _lead(program: Program, word: str, chain: str, protocol: Protocol) -> re.Mat
 
 
 def destination(rule: str) -> str | None:
-    """The endpoint that a rule of an endpoint's chain leads to, as `Endpoint.to`."""
+    """Return the endpoint that a rule of an endpoint's chain leads to, as `Endpoint.to`."""
     lead = _LEAD.match(rule)
     return lead["to"] if lead else None
 
 
 def _slots(program: Program, word: str, page: str, keys: Iterable[int]) -> tuple[str | None, ...]:
-    """Where each of these keys of a page leads to."""
+    """Return where each of these keys of a page leads to."""
     find = program.by_key.get
     items = [find((word, "element", page, str(key))) for key in keys]
     return tuple([to(item.text) if item else None for item in items])
 
 
 def to(text: str) -> str | None:
-    """The endpoint that a page's element leads to, as `Endpoint.to`."""
+    """Return the endpoint that a page's element leads to, as `Endpoint.to`."""
     # Without a pattern, since there are more of these than of all else.
     data = text.partition('" : ')[2] if text.startswith('comment "') else text.removeprefix(": ")
     address, dot, port = data.rpartition(" . ")

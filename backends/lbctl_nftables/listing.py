@@ -58,12 +58,12 @@ def _block(item: Item, lines: Sequence[str]) -> Iterator[str]:
 
 
 def _in_order(text: str) -> tuple[tuple[int, int, str], ...]:
-    """What sorts the keys of elements: numbers by their value, and before other words."""
+    """Return what sorts the keys of elements: numbers by their value, and before other words."""
     return tuple((0, int(word), "") if word.isdecimal() else (1, 0, word) for word in text.split())
 
 
 def _elements(texts: Sequence[str]) -> Iterator[str]:
-    """The elements of a set or map, one a line."""
+    """Yield the elements of a set or map, one a line."""
     for number, text in enumerate(texts, 1):
         begin = "elements = { " if number == 1 else "             "
         yield f"{begin}{text}{',' if number < len(texts) else ' }'}"

@@ -144,7 +144,10 @@ class TableReader:
         yield from self._foreign()
 
     def _contents(self, named: Iterable[Set]) -> Iterator[Item]:
-        """The elements of all sets and maps. Those that lead to services come first: they name owners."""
+        """Yield the elements of all sets and maps.
+
+        Those that lead to services come first: they name owners.
+        """
         owners: dict[tuple[str, str], str] = {}
         for declared in sorted(named, key=lambda each: each.name not in layout.DISPATCH):
             if layout.is_affinity(declared.name):
@@ -201,7 +204,7 @@ class TableReader:
         return found
 
     def _twin_owners(self, name: str, keys: Sequence[Key]) -> Mapping[tuple[str, str], str]:
-        """Whose these elements are, by those with the same keys in the map that leads to services."""
+        """Return whose these elements are, by those with the same keys in the map that leads to services."""
         twin = next((twin for twin, names in _TWINS.items() if name in names), None)
         if twin is None:
             return {}
@@ -246,7 +249,7 @@ class TableReader:
         return Item((self._word, "rules", chain), "\n".join(texts), layout.service_of_chain(chain))
 
     def _spelled(self, rule: bytes) -> str:
-        """The text of a rule, taken from that of another one that differs in its first slot alone."""
+        """Return the text of a rule, taken from that of another one that differs in its first slot alone."""
         found = _FIRST_SLOT.search(rule)
         if found is None:
             return expressions.spell(self._word, rule, self)
@@ -268,7 +271,7 @@ class TableReader:
     def _items_of(
         self, declared: Set, found: Iterable[KernelElement], owners: Mapping[tuple[str, str], str]
     ) -> Iterator[Item]:
-        """The items of elements, but for those that packets add."""
+        """Yield the items of elements, but for those that packets add."""
         word, name = self._word, declared.name
         of_set = layout.service_of_set(name)
         leading, twins = name in layout.DISPATCH, name in _TWINNED
@@ -284,7 +287,7 @@ class TableReader:
             yield Item((word, "element", name, key), text, service)
 
     def _foreign(self) -> Iterator[Item]:
-        """What has no place in our tables."""
+        """Yield what has no place in our tables."""
         for kind, name in objects.others(self._host, self._table):
             yield Item((self._word, "foreign", kind, name), f"{kind} {name}")
 
@@ -300,13 +303,13 @@ def _owners(name: str, leading: Iterable[Item]) -> dict[tuple[str, str], str]:
 
 
 def _service_behind(text: str) -> str | None:
-    """The service whose chain an element leads to."""
+    """Return the service whose chain an element leads to."""
     chain = layout.verdict(text)
     return layout.service_of_chain(chain) if chain else None
 
 
 def _declaration(word: str, declared: Set, dialects: Sequence[Dialect]) -> tuple[str, ...]:
-    """The declaration as `compile` writes it in one of these dialects, if it is one of these."""
+    """Return the declaration as `compile` writes it in one of these dialects, if it is one of these."""
     lines = declared.lines()
     for dialect in dialects if declared.has_sizes_of_types else ():
         kinds = _kinds(word, dialect).get(_canonical(lines), ())
@@ -327,7 +330,7 @@ def _kinds(word: str, dialect: Dialect) -> Mapping[frozenset[str], tuple[str, ..
 
 
 def _canonical(lines: Sequence[str]) -> frozenset[str]:
-    """A declaration without `typeof`, and with its flags in order."""
+    """Return a declaration without `typeof`, and with its flags in order."""
     return frozenset(map(_canonical_line, lines))
 
 

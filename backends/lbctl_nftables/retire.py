@@ -119,7 +119,7 @@ def retire(text: str, lines: Collection[int]) -> Retirement:
 
 
 def rules_of(text: str) -> Iterator[str]:
-    """The rules of a dump, and policies that do not accept."""
+    """Yield the rules of a dump, and policies that do not accept."""
     for place, each in _Listing(text).objects.items():
         if place[2] == "chain":
             yield from (line for line in each.head if line.endswith("policy drop;"))
@@ -127,7 +127,7 @@ def rules_of(text: str) -> Iterator[str]:
 
 
 def _idle(dump: _Listing, goes: Collection[int]) -> set[int]:
-    """The rules that only lead to chains which are left without a rule."""
+    """Return the rules that only lead to chains which are left without a rule."""
     emptied = _emptied(dump, goes)
     found = set()
     for place, each in dump.objects.items():
@@ -163,12 +163,12 @@ def _unused(dump: _Listing, goes: Collection[int]) -> set[Place]:
 
 
 def _called(place: Place, text: str) -> Iterator[Place]:
-    """The chains that a line of an object leads to."""
+    """Return the chains that a line of an object leads to."""
     return ((*place[:2], "chain", name) for name in _CALLS.findall(text))
 
 
 def _used(dump: _Listing, place: Place, text: str) -> Iterator[Place]:
-    """The sets and maps that a rule looks into."""
+    """Return the sets and maps that a rule looks into."""
     every = ((*place[:2], kind, name) for name in _USES.findall(text) for kind in ("map", "set"))
     return (member for member in every if member in dump.objects)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def render(program: Program) -> str:
-    """A program as a script. Loading it twice gives the same as loading it once."""
+    """Return a program as a script. Loading it twice gives the same as loading it once."""
     table = layout.table(program.owner)
     lines: list[str] = []
     by_word: dict[str, list[Item]] = {}
@@ -83,7 +83,7 @@ def is_delta(changes: Iterable[Change]) -> bool:
 
 
 def _by_word(changes: Iterable[Change]) -> dict[str, list[Change]]:
-    """The changes of each family, without those that are none to the kernel."""
+    """Return the changes of each family, without those that are none to the kernel."""
     found: dict[str, list[Change]] = {word: [] for word in layout.WORD.values()}
     for change in changes:
         word, kind, *_ = change.key
@@ -99,12 +99,12 @@ def _by_word(changes: Iterable[Change]) -> dict[str, list[Change]]:
 
 
 def _is_rebuilt(mine: Sequence[Change]) -> bool:
-    """True if the changes of one family cannot be made in the table as it is."""
+    """Return True if the changes of one family cannot be made in the table as it is."""
     return any(_rebuilds(change) for change in mine) or _wakes_with_hooks(mine)
 
 
 def _moves(change: Change) -> bool:
-    """True for a key whose verdict leads elsewhere from now on."""
+    """Return True for a key whose verdict leads elsewhere from now on."""
     before, after = change.before, change.after
     return before is not None and after is not None and layout.verdict(after.text) is not None
 
@@ -120,13 +120,13 @@ def _may_come_early(item: Item, fresh: Collection[str]) -> bool:
 
 
 def _is_page_going(change: Change) -> bool:
-    """True for a slot that goes, and for a page that goes with all its slots."""
+    """Return True for a slot that goes, and for a page that goes with all its slots."""
     _, kind, *names = change.key
     return change.after is None and kind in {"element", "map"} and layout.is_page(names[0])
 
 
 def remember(owner: str, clients: Iterable[Remembered], program: Program) -> str:
-    """The script that adds clients to the maps of a program, those whose endpoints it has."""
+    """Return the script that adds clients to the maps of a program, those whose endpoints it has."""
     maps: dict[tuple[str, str], list[str]] = {}
     for each in clients:
         word = layout.WORD[each.family]
@@ -143,7 +143,7 @@ def remember(owner: str, clients: Iterable[Remembered], program: Program) -> str
 
 
 def forget(owner: str, word: str, name: str, entries: Sequence[AffinityEntry]) -> str:
-    """The script that takes entries out of a map of clients.
+    """Return the script that takes entries out of a map of clients.
 
     An entry may expire at any moment, and the deletion of one that is not there fails. So each is added
     first, which leaves one that is there as it is; that fails only where its client was placed anew.
@@ -175,7 +175,7 @@ def _wakes_with_hooks(changes: Sequence[Change]) -> bool:
 
 
 def _removals(word: str, table: str, changes: Sequence[Change]) -> Iterator[str]:
-    """What goes, and what makes room for another text. Order: no object goes before its last user."""
+    """Yield what goes, and what makes room for another text. Order: no object goes before its last user."""
     leaving = [change.before.key for change in changes if change.before is not None]
     if any(key[1] == "flags" for key in leaving):
         # Declared without flags it has none, and all else in it stays.
@@ -198,7 +198,7 @@ def _removals(word: str, table: str, changes: Sequence[Change]) -> Iterator[str]
 
 
 def _block(word: str, table: str, items: Iterable[Item]) -> Iterator[str]:
-    """A table's block. A block adds: what it names and the kernel has already stays as it is."""
+    """Yield a table's block. A block adds: what it names and the kernel has already stays as it is."""
     sets: dict[str, list[str]] = {}
     chains: dict[str, list[str]] = {}
     elements: dict[str, list[str]] = {}

@@ -49,7 +49,10 @@ class Record:
 
 
 def recall(host: Host, driver: str) -> Record | None:
-    """The record of the tool behind a driver; None for a tool that was not used yet, or was replaced."""
+    """Return the record of the tool behind a driver.
+
+    None for a tool that was not used yet, or was replaced.
+    """
     try:
         identity, fields = read_record(host.recall(_name(driver)) or "", _SHAPE)
     except Damaged:
@@ -67,7 +70,7 @@ def _name(driver: str) -> str:
 
 
 def _identity(host: Host, driver: str) -> list[str]:
-    """What changes when the tool, its library, the kernel or lbctl does."""
+    """Return what changes when the tool, its library, the kernel or lbctl does."""
     kernel = (host.read("/proc/sys/kernel/osrelease") or "").strip()
     libraries = {path for pattern in _LIBRARIES for path in host.glob(pattern)}
     files = [*drivers.ALL[driver].files(host), *sorted(libraries)]

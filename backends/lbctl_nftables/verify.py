@@ -24,7 +24,7 @@ _Slots: TypeAlias = dict[str, str]
 
 
 def holds(host: Host, program: Program) -> bool:
-    """True if the kernel holds this program, and nothing else in the tables of its owner."""
+    """Return True if the kernel holds this program, and nothing else in the tables of its owner."""
     pages = {item.key[2] for item in program.of_kind("map") if layout.is_page(item.key[2])}
     slots: dict[str, dict[str, _Slots]] = {word: {page: {} for page in pages} for word in layout.FAMILY}
     rest: dict[Key, str] = {}
@@ -47,7 +47,7 @@ def holds(host: Host, program: Program) -> bool:
 
 
 def _slots(host: Host, table: KernelTable, page: Set) -> _Slots | None:
-    """The slots of a page; None if one has something that no slot has."""
+    """Return the slots of a page; None if one has something that no slot has."""
     found = elements.elements(host, table, page)
     if not found:
         return {}

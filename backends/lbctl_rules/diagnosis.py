@@ -38,7 +38,7 @@ class Rival:
 
 
 def taken(case: Case, rivals: Iterable[Rival]) -> Iterator[Problem]:
-    """The listeners that rivals take connections of."""
+    """Yield the listeners that rivals take connections of."""
     by_port: dict[int, list[tuple[Service, Listener]]] = {}
     for service in case.services:
         for listener in service.listeners:
@@ -64,7 +64,7 @@ def taken(case: Case, rivals: Iterable[Rival]) -> Iterator[Problem]:
 
 
 def _meets(rival: AnalysedService, service: Service, listener: Listener, own: Sequence[Address]) -> bool:
-    """True where some connection to a listener is a rival's; to any of ours, where it has no address."""
+    """Return True if some connection to a listener is a rival's; to any of ours, where it has no address."""
     if rival.family not in service.families or (set(rival.hooks) <= _OWN and not service.local_clients):
         return False
     if listener.address is not None:
@@ -88,7 +88,7 @@ def _taken(rival: Rival, caught: Sequence[Listener]) -> str:
 
 
 def _fix(rival: Rival) -> str:
-    fix = "take the listener out of the intent, or that rule out of the kernel"
+    fix = "remove the listener from the intent, or that rule from the kernel"
     return f"{fix}: {'; '.join(rival.deletions)}" if rival.deletions else fix
 
 
@@ -112,7 +112,7 @@ def leftovers(case: Case, store: str, driver: str, owners: Mapping[str, str]) ->
             severity=Severity.WARNING,
             message=f'{store} holds rules of owner "{owner}", and {known}',
             evidence=evidence,
-            fix=f"if no other intent file of this host is theirs: lbctl remove --owner {owner}",
+            fix=f"if no other intent file of this host has that owner: lbctl remove --owner {owner}",
         )
 
 

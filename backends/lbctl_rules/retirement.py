@@ -24,13 +24,16 @@ _KEEPERS: Mapping[str, str] = {
 
 
 def keeper_of(names: Iterable[str]) -> str | None:
-    """The program that keeps its rules in places of such names, and writes them again; None for nobody."""
+    """Return the program that keeps its rules in places of such names, and writes them again.
+
+    None for nobody.
+    """
     lower = [name.lower() for name in names]
     return next((who for name in lower for start, who in _KEEPERS.items() if name.startswith(start)), None)
 
 
 def missing(old: Sequence[tuple[str, bool]], now: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Where rules are to be put back among those of now: before which one, and the rule.
+    """Yield where rules are to be put back among those of now: before which one, and the rule.
 
     `old` are the rules of before, each with whether it was to go.
     """
@@ -44,13 +47,13 @@ def missing(old: Sequence[tuple[str, bool]], now: Sequence[str]) -> Iterator[tup
 
 
 def present(old: Sequence[tuple[str, bool]], now: Sequence[str]) -> list[int]:
-    """The places among the rules of now of those that are to go."""
+    """Return the places among the rules of now of those that are to go."""
     found = _found(old, now)
     return [found[number] for number, (_, goes) in enumerate(old) if goes and number in found]
 
 
 def _found(old: Sequence[tuple[str, bool]], now: Sequence[str]) -> dict[int, int]:
-    """The rules of before that are there now: number → number."""
+    """Return the rules of before that are there now: number → number."""
     texts = [text for text, _ in old]
     blocks = SequenceMatcher(None, texts, now, autojunk=False).get_matching_blocks()
     found = {block.a + n: block.b + n for block in blocks for n in range(block.size)}

@@ -75,7 +75,10 @@ class Here:
     indented: bool
 
     def ends(self, line: str) -> bool:
-        """True for the line behind its last one. Blanks around it do not count: copied scripts have them."""
+        """Return True for the line behind its last one.
+
+        Blanks around it do not count: copied scripts have them.
+        """
         return line.strip() == self.end
 
 
@@ -120,7 +123,7 @@ class Script:
         self._open: list[tuple[str, int]] = []
 
     def take(self) -> str | None:
-        """The next line, without its end; None after the last one."""
+        """Return the next line, without its end; None after the last one."""
         if self.number >= len(self._lines):
             return None
         line = self._lines[self.number]
@@ -128,7 +131,7 @@ class Script:
         return line[:-1] if line[-1:] == "\r" else line
 
     def commands(self, line: str, shown: str | None = None) -> Iterator[Command | Trouble]:
-        """The commands of the line that was just taken, with the lines that it goes on in.
+        """Yield the commands of the line that was just taken, with the lines that it goes on in.
 
         They are parted at `;`, `&&`, `||`, `|` and `&`. `shown` is what the line is called, where not itself.
         """
@@ -162,12 +165,12 @@ class Script:
             yield Command(["cat"], number, text.strip(), here=poured)
 
     def unclosed(self) -> Iterator[Trouble]:
-        """What was opened and never closed."""
+        """Yield what was opened and never closed."""
         for word, number in self._open:
             yield Trouble("shell-construct", f"`{word}` without its end", number, word)
 
     def _continued(self, line: str) -> str:
-        """A line with those that its last backslash joins to it."""
+        """Return a line with those that its last backslash joins to it."""
         if line[-1:] != "\\":
             return line
         joined: list[str] = []
@@ -181,7 +184,7 @@ class Script:
         return "".join([*joined, line])
 
     def _until(self, quote: str) -> str | None:
-        """The lines up to one that has a quote; None where there is none near."""
+        """Return the lines up to one that has a quote; None where there is none near."""
         last = min(len(self._lines), self.number + _MOST_LINES)
         for i in range(self.number, last):
             if quote in self._lines[i]:
@@ -245,7 +248,7 @@ class Script:
             self._variables[name] = " ".join(values)
 
     def replaced(self, line: str, here: Here) -> str:
-        """A line of a document, with what its variables stand for; those that nobody set stay."""
+        """Return a line of a document, with what its variables stand for; those that nobody set stay."""
         if here.indented:
             line = line.lstrip("\t")
         if here.quoted or ("$" not in line and "\\" not in line):
@@ -263,7 +266,7 @@ class Script:
         return value if self._brought <= _BROUGHT else None
 
     def _expand(self, word: str) -> tuple[list[str], str | None]:
-        """A word → the words that it stands for, and a variable that nobody set."""
+        """Return a word → the words that it stands for, and a variable that nobody set."""
         if not any(mark in word for mark in "'\"$\\`"):
             return [word], None
         words: list[str] = []
@@ -298,7 +301,7 @@ class Script:
 def program_at(
     words: Sequence[str], is_program: Callable[[str], object], *, called_by: Container[str] = ()
 ) -> int | None:
-    """Where a program's name stands in a command, behind `sudo -n`, `ip netns exec NAME` and the like.
+    """Return where a program's name stands in a command, behind `sudo -n`, `ip netns exec NAME` and the like.
 
     None where the command calls something else. Names are asked for without their folders. `called_by` names
     programs that may stand before these in particular.
@@ -334,7 +337,7 @@ def without_redirections(words: Sequence[str]) -> list[str]:
 
 
 def _here(raw: list[str]) -> Here | None:
-    """The document that a command reads; its words are taken out."""
+    """Return the document that a command reads; its words are taken out."""
     for i, word in enumerate(raw):
         if found := _HERE.match(word):
             end = found[2]
@@ -351,7 +354,7 @@ def _name_of(found: re.Match[str]) -> str:
 
 
 def _literal(piece: re.Match[str], *, quoted: bool) -> str:
-    """What stands for itself; in double quotes, most backslashes do too."""
+    """Return what stands for itself; in double quotes, most backslashes do too."""
     escaped = piece["escaped"]
     return piece[0] if escaped is None or (quoted and escaped not in '$`"\\') else escaped
 
@@ -371,7 +374,7 @@ _RAW = re.compile(
 
 
 def _parted(text: str) -> list[tuple[list[str], str, bool]]:
-    """A line → simple commands: raw words, as it stands, and True for those behind a pipe.
+    """Return a line → simple commands: raw words, as it stands, and True for those behind a pipe.
 
     Raise `_Unfinished`.
     """

@@ -62,16 +62,16 @@ class Demo:
         folder.chmod(0o1777)
         # /run has the named network namespaces and the state of lbctl: theirs is empty at first.
         mount = "mount -t tmpfs lbctl /run && echo && exec sleep 3600"
-        self.managing_program = subprocess.Popen(
+        self.keeper = subprocess.Popen(
             ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount], stdout=subprocess.PIPE
         )
-        assert self.managing_program.stdout is not None
-        assert self.managing_program.stdout.readline() == b"\n"
+        assert self.keeper.stdout is not None
+        assert self.keeper.stdout.readline() == b"\n"
         self.run = Path(f"/proc/{self.keeper.pid}/root/run")
 
     def close(self) -> None:
-        self.managing_program.kill()
-        self.managing_program.communicate()
+        self.keeper.kill()
+        self.keeper.communicate()
 
     def start(self, *options: str, before: tuple[str, ...] = (), **env: str) -> subprocess.Popen[str]:
         name, _, value = self.marker.partition("=")
@@ -305,7 +305,7 @@ def test_an_nft_that_writes_another_key_is_found_out(demo: Demo) -> None:
     assert process.returncode == 1, err
     [verdict] = verdicts(err)
     assert verdict.startswith("nftables (driver nft)")
-    assert "the kernel holds something else than what was written" in verdict
+    assert "the kernel does not hold what was written" in verdict
     shown = halves(out)
     assert "exact" not in shown["nftables"].partition("192.0.2.1:443")[0]
     shows_exact_shares(shown["iptables"])

@@ -135,7 +135,7 @@ def test_rules_that_nothing_leads_to_any_more(network: Network, tool: str, jump:
     assert words(network, way).out.splitlines()[1:] == [
         "  web differs: IPv4 clients are not balanced",
         "  api differs: IPv4 clients are not balanced",
-        "  rules of no service: iptables jump nat PREROUTING",
+        "  shared objects: iptables jump nat PREROUTING",
     ]
 
 

@@ -153,7 +153,7 @@ def test_a_killed_move_is_finished_or_taken_back(move: Move) -> None:
             break
     assert effects >= 4
     assert "Interrupted, and taken back now" in said
-    assert re.search("Interrupted, (and finished now|when all of it was done)", said)
+    assert re.search("Interrupted, (completed now|already complete)", said)
 
 
 def test_a_killed_way_back_is_finished_or_taken_back(move: Move) -> None:
@@ -191,7 +191,7 @@ def test_a_killed_way_back_ends_no_flow(network: Network) -> None:
                 engine.go_back(session, way, target)
             except Killed:
                 notes = engine.recover(engine.open_session(LocalHost(network.folder)), "lbctl")
-                finished += any("finished now" in note for note in notes)
+                finished += any("completed now" in note for note in notes)
             else:
                 break
         # Whoever were placed anew would both be the first of the rules that came back.
@@ -211,7 +211,7 @@ class Meddler(LocalHost):
 
 def test_rules_that_somebody_adds_meanwhile_stay(network: Network) -> None:
     move = Move(network, "written")
-    with pytest.raises(Stale, match="rules of others in iptables-legacy changed since the plan"):
+    with pytest.raises(Stale, match="foreign rules in iptables-legacy changed since the plan"):
         move.by(Meddler(network.folder))
     assert [line for line in move.rules if "--dport 9 " not in line] == move.old
     assert any("--dport 9 " in line for line in move.rules)

@@ -14,7 +14,7 @@ def test_a_plan_is_for_the_rules_that_it_saw(network: Network, way: tuple[str, .
     (network.folder / "lbctl.toml").write_text(WEB)
     stale = network.lbctl("apply", file, "--yes")
     assert (stale.code, stale.out) == (7, "")
-    assert 'the kernel moved since the plan was made: service "web"' in stale.err
+    assert 'the kernel changed since the plan was made: service "web"' in stale.err
     assert network.rules() == held
     assert network.lbctl("plan", "-o", file, *way, config=WEB).code == 0
     done = network.lbctl("apply", file, "--yes", "--output", "json")

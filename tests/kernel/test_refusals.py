@@ -53,11 +53,11 @@ class Box:
         self.scene = scene
         words = ["--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "--propagation", "private"]
         with scene.namespace.entered():
-            self.managing_program = subprocess.Popen(
+            self.keeper = subprocess.Popen(
                 ["unshare", *words, "sh", "-c", "echo; exec sleep 600"], stdout=subprocess.PIPE
             )
-        assert self.managing_program.stdout is not None
-        self.managing_program.stdout.readline()
+        assert self.keeper.stdout is not None
+        self.keeper.stdout.readline()
         [self.first] = Path(f"/proc/{self.keeper.pid}/task/{self.keeper.pid}/children").read_text().split()
 
     def run(self, *argv: str, code: int = 0) -> str:
@@ -88,8 +88,8 @@ class Box:
         return folder
 
     def close(self) -> None:
-        self.managing_program.kill()
-        self.managing_program.communicate()
+        self.keeper.kill()
+        self.keeper.communicate()
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_rules_are_removed_on_a_full_disk(scene: Scene, box: Box) -> None:
     used = f"$(df --output=iused {run} | tail -n 1 | tr -d ' ')"
     box.run("sh", "-c", f"rm {run}/*.lock && mount -o remount,nr_inodes={used} {run}")
     said = box.lbctl("remove", "--yes", code=0)
-    assert "The history does not have this: " in said
+    assert "Not in the history: " in said
     assert "No space left on device" in said
     assert (scene.foreign(), scene.is_pending) == (scene.others, False)
     assert not scene.held
@@ -237,7 +237,7 @@ def test_the_first_family_cannot_be_taken_back_either(scene: Scene) -> None:
     ):
         unknown = scene.lbctl("apply", "--yes", *scene.way, config=NEW)
         assert unknown.code == 6
-        assert "then iptables could not be taken back" in unknown.err
+        assert "then iptables could not be reverted" in unknown.err
         assert scene.is_pending
         # Neither forward nor back: the kernel is as it was left, and that is still known.
         again = scene.lbctl("apply", "--yes", *scene.way, config=NEW)
@@ -246,5 +246,5 @@ def test_the_first_family_cannot_be_taken_back_either(scene: Scene) -> None:
         assert scene.is_pending
     finished = scene.lbctl("rollback", "--yes")
     assert finished.code == 0, finished.err
-    assert "Interrupted, and finished now: apply number 2" in finished.err
+    assert "Interrupted, completed now: apply number 2" in finished.err
     is_as_before(scene)

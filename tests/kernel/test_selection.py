@@ -250,9 +250,9 @@ def test_a_user_may_look_but_not_touch(user: Machine) -> None:
 
 def test_a_user_sees_the_same_backends(user: Machine) -> None:
     full = user.lbctl("backends").out
-    assert "rules: nftables 0 of lbctl\n" in full
+    assert "rules: nftables 0 managed by lbctl\n" in full
     # Rules are shown to nobody else; all that they are told is how to get there.
-    unknown = re.sub(r"(?<=s|t|y) 0 of lbctl(, 0 of others)?", " unknown", full)
+    unknown = re.sub(r"(?<=s|t|y) 0 managed by lbctl(, 0 foreign)?", " unknown", full)
     assert user.lbctl("backends", before=UNPRIVILEGED).out == unknown
 
 
@@ -303,7 +303,7 @@ def test_rules_are_counted_in_each_flavour(machine: Machine) -> None:
     ours = held_by(machine, "nft")
     assert ours
     assert stores(machine) == {"nftables": (0, None), "iptables-nft": (ours, 0), "iptables-legacy": (0, 4)}
-    assert "iptables-legacy 0 of lbctl, 4 of others" in machine.lbctl("status").out.splitlines()[1]
+    assert "iptables-legacy 0 managed by lbctl, 4 foreign" in machine.lbctl("status").out.splitlines()[1]
     assert machine.lbctl("remove", "--yes").code == 0
     write(machine, "nft")
     assert machine.lbctl("apply", "--yes", "--driver", "legacy").code == 0

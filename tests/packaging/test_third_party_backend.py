@@ -211,7 +211,7 @@ def test_the_conformance_suite_finds_out_that_it_balances_nothing(lbctl):
     assert verdicts["affinity"]["verdict"] == "refused"
     assert verdicts["affinity"]["reason"] == "affinity"
     assert verdicts["source-nat always"]["verdict"] == "refused"
-    assert verdicts["looking and checking change nothing"]["verdict"] == "yes"
+    assert verdicts["reading and checking change nothing"]["verdict"] == "yes"
     assert verdicts["what is read back is what was compiled, and has the exact shares"]["verdict"] == "yes"
     assert verdicts["tcp"]["verdict"] == "fail"
     assert "['refused'" in verdicts["tcp"]["reason"]

@@ -406,4 +406,4 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     text = CliRunner().invoke(app, ["doctor"]).stdout
     assert "warning x: m\n    evidence: e\n    fix:      r" in text
-    assert "Not looked at:\n" in text
+    assert "Not examined:\n" in text

@@ -239,8 +239,7 @@ def test_nft_takes_the_rules_but_lists_others() -> None:
         engine.apply(session(host, nftables, "nft"), (plan(host, nftables, "nft"),))
     assert caught.value.exit_code == 5
     assert caught.value.message == (
-        "the kernel holds something else than what was written: ip table; "
-        "the kernel holds the rules from before"
+        "the kernel does not hold what was written: ip table; the kernel holds the rules from before"
     )
     assert len(loads(host)) == 1
 
@@ -341,7 +340,7 @@ def test_what_cannot_be_taken_back_is_said() -> None:
         applied_to_legacy(host)
     assert caught.value.exit_code == 6
     assert "ip6tables refused" in caught.value.message
-    assert "then iptables could not be taken back" in caught.value.message
+    assert "then iptables could not be reverted" in caught.value.message
     assert "holding the xtables lock" in caught.value.message
     assert "lbctl plan" in (caught.value.hint or "")
 

@@ -144,7 +144,7 @@ def test_what_the_history_did_not_see_is_not_taken_back() -> None:
     desk.apply(over(1, 2))
     session = desk.session
     engine.apply(session, (engine.plan(session, over(3)),))
-    with pytest.raises(Stale, match="does not hold what the history has last"):
+    with pytest.raises(Stale, match="differ from the last recorded state"):
         desk.rollback()
 
 

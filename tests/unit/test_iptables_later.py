@@ -107,7 +107,7 @@ def test_what_an_intent_cannot_hold_is_listed() -> None:
     reading = read(tables(nat=(*LADDER, "-A POSTROUTING -o eth0 -j MASQUERADE")))
     assert [(each.source_nat, each.source_lines) for each in reading.services] == [(None, (8,))]
     notes = [note for note in imported(reading).notes if "replaced" in note]
-    assert notes == ["tcp-80: the client's address is replaced for some connections only (line 8)"]
+    assert notes == ["tcp-80: the client address is replaced for some connections only (line 8)"]
 
 
 MARKED = tuple(

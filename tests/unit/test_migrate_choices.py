@@ -150,7 +150,7 @@ def test_a_service_that_the_target_has_is_only_removed() -> None:
     assert dict(planned.twins) == {"tcp-80": "web"}
     agreements = {planned.agreement(pair) for pair in planned.pairs}
     assert agreements == {Agreement.EQUAL, Agreement.PRESENT}
-    assert any("web of lbctl does what the rules of tcp-80 do" in note for note in view.notes(planned))
+    assert any("web of lbctl does the same as tcp-80" in note for note in view.notes(planned))
     engine.migrate(planned.target, planned)
     assert (slots(desk), desk.left.foreign) == ({"web": ["8001", "8002"]}, [])
 
@@ -191,7 +191,7 @@ def test_where_rules_come_from_is_asked_for_only_if_there_are_two_places() -> No
 
     refusals: dict[str | None, tuple[str, str | None]] = {
         None: ("left and third hold rules that balance", "--from says which of them go"),
-        "right": ("right is where the rules are to go", None),
+        "right": ("right is the target of the migration", None),
         "fourth": ('"fourth" is no store of rules', "one of left, third"),
     }
     for source, (message, hint) in refusals.items():

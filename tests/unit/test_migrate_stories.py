@@ -51,7 +51,7 @@ def test_a_step_that_fails_leaves_all_as_it_was(story: Story) -> None:
             desk.migrate(story.target)
         else:
             ends.append("noted" if notes else "done")
-            assert notes in ((), ("The history does not have this yet: it does not work",))
+            assert notes in ((), ("Not in the history yet: it does not work",))
             desk.recover()
         assert desk.rules[story.source] == ((), (FIRST, LAST))
         assert desk.holds_what_is_on_record
@@ -124,7 +124,7 @@ def test_what_was_written_wrong_is_restored(story: Story) -> None:
     desk = story.desk()
     before = desk.rules
     desk.paper(story.target).distort = lambda text: text.replace("8001", "8009")
-    with pytest.raises(ApplyFailed, match="the kernel holds something else than what was written"):
+    with pytest.raises(ApplyFailed, match="the kernel does not hold what was written"):
         desk.migrate(story.target)
     assert (desk.rules, desk.pending) == (before, False)
 
@@ -163,7 +163,7 @@ def test_rules_that_change_between_the_steps_are_kept_and_all_else_is_restored(s
             break
         source.foreign.remove(NEW)
         assert desk.rules[story.source] == wanted
-    changed = f"rules of others in {story.source} changed"
+    changed = f"foreign rules in {story.source} changed"
     assert found == {f"{changed} meanwhile", *([f"{changed} since the plan"] if story.foreign else [])}
 
 
@@ -198,7 +198,7 @@ def test_a_way_back_that_fails_is_an_unknown_state_which_recovery_ends(story: St
     target.refusals = 0
     assert desk.pending
     [note] = desk.recover()
-    assert "and taken back now, since the old rules were all there" in note
+    assert "reverted now, since all old rules were still there" in note
     assert desk.rules == before
 
 

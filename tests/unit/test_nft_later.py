@@ -168,7 +168,7 @@ def test_what_an_intent_cannot_hold_is_listed() -> None:
     found = service(read(text))
     assert (found.source_nat, found.source_lines) == (None, (8,))
     made = imported(read(text))
-    assert made.notes == ("tcp-80: the client's address is replaced for some connections only (line 8)",)
+    assert made.notes == ("tcp-80: the client address is replaced for some connections only (line 8)",)
     [held] = made.intent.services
     assert held.source_nat is HAIRPIN
     always = text.replace("oifname eth0 ", "")

@@ -141,8 +141,7 @@ def restarts(host: FakeHost, *words: str) -> tuple[str, ...]:
 def test_counters_of_others_start_over_in_a_legacy_table(rules: str, whose: str | None) -> None:
     notes = restarts(legacy(iptables=rules), "iptables")
     expected = (
-        "any change of iptables has the kernel start all nth counters of the table anew: "
-        f"lbctl's own keep their turn, {whose}"
+        f"any change of iptables resets all nth counters of the table: lbctl's own keep their turn, {whose}"
     )
     assert notes == ((expected,) if whose else ())
 
@@ -150,7 +149,7 @@ def test_counters_of_others_start_over_in_a_legacy_table(rules: str, whose: str 
 def test_only_tables_that_are_written_start_over() -> None:
     assert restarts(legacy(ip6tables=OTHERS), "iptables") == ()
     both = restarts(legacy(iptables=OTHERS, ip6tables=OTHERS), "iptables", "ip6tables")
-    assert [note.split(" has ")[0] for note in both] == [
+    assert [note.split(" resets ")[0] for note in both] == [
         "any change of iptables",
         "any change of ip6tables",
     ]
@@ -186,12 +185,12 @@ def short_lists(files: dict[str, str], *services: str) -> tuple[str, ...]:
 def test_clients_that_the_kernel_forgets() -> None:
     (note,) = short_lists({advice.LIST_SIZE: "100\n"}, "web", "api", "plain")
     assert note.startswith(
-        "affinity of web, api: the kernel remembers 100 clients of each endpoint, others are balanced"
+        "affinity of web, api: the kernel stores 100 clients of each endpoint, other clients are balanced"
     )
     assert "xt_recent.ip_list_tot=65536" in note
     # Not loaded yet.
     (note,) = short_lists({}, "api")
-    assert note.startswith("affinity of api: the kernel remembers 100 clients of each endpoint (unless")
+    assert note.startswith("affinity of api: the kernel stores 100 clients of each endpoint (unless")
 
 
 @pytest.mark.parametrize(

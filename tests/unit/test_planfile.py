@@ -59,7 +59,7 @@ def test_a_plan_is_carried_out_as_it_stands_and_once(desk: Desk) -> None:
     assert desk.plan.stat().st_mode & 0o777 == 0o600
     desk.apply()
     assert list(desk.paper.held["lbctl"].services) == ["web"]
-    with pytest.raises(Stale, match='the kernel moved since the plan was made: service "web"') as caught:
+    with pytest.raises(Stale, match='the kernel changed since the plan was made: service "web"') as caught:
         desk.apply()
     assert caught.value.exit_code == 7
 
@@ -67,7 +67,7 @@ def test_a_plan_is_carried_out_as_it_stands_and_once(desk: Desk) -> None:
 def test_a_moved_intent_is_refused_by_the_names_of_what_moved(desk: Desk) -> None:
     desk.make()
     desk.config.write_text(MORE)
-    with pytest.raises(Stale, match=r'the intent in .*lbctl.toml moved since.*: service "api"$'):
+    with pytest.raises(Stale, match=r'the intent in .*lbctl.toml changed since.*: service "api"$'):
         desk.apply()
     desk.config.write_text(WEB.replace('"8002"', '"8003"'))
     with pytest.raises(Stale, match='service "web"'):
@@ -80,7 +80,7 @@ def test_an_intent_that_is_gone_has_moved_and_another_may_be_named(desk: Desk, t
     desk.make()
     other = tmp_path / "other.toml"
     desk.config.rename(other)
-    with pytest.raises(Stale, match="moved"):
+    with pytest.raises(Stale, match="changed"):
         desk.apply()
     desk.apply("--config", str(other))
 
@@ -172,7 +172,7 @@ def test_a_large_file_that_is_no_plan_is_not_even_read(
     path.write_bytes(head)
     os.truncate(path, 400 * 1024 * 1024)
     monkeypatch.setattr(planfile, "read", lambda *_: pytest.fail("it was read"))
-    with pytest.raises(IntentError, match="is no plan of lbctl"):
+    with pytest.raises(IntentError, match="is not a plan of lbctl"):
         planfile.read_plan(path)
 
 

@@ -134,7 +134,7 @@ def test_no_damage_of_the_state_ends_a_command_in_a_traceback(
         host.save(name, damage)
         paper.held["lbctl"] = held
         if which is not _last and number < 3:
-            assert f"{name} is damaged, and is not believed: " in lbctl("plan").err
+            assert f"{name} is damaged and is ignored: " in lbctl("plan").err
         # Every command has its turn, and a change comes last.
         for words in (commands[number % 4], commands[4]):
             done = lbctl(*words)

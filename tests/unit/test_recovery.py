@@ -135,7 +135,7 @@ def test_a_trial_that_was_cut_in_half_is_finished_by_who_confirms_it() -> None:
     tried = engine.read_trial(desk.host, "lbctl")
     assert tried is not None
     assert desk.holds is None
-    assert "finished now" in desk.recover()[0]
+    assert "completed now" in desk.recover()[0]
     engine.confirm(desk.host, "lbctl")
     engine.watch(desk.session, "lbctl", tried.ident)
     assert (desk.holds, desk.on_record) == (NEW, NEW)
@@ -161,7 +161,7 @@ def test_a_repair_that_was_cut_is_finished() -> None:
     desk.paper.held.clear()
     assert not desk.effects.survives(2, lambda: desk.apply(OLD))
     [note] = desk.recover()
-    assert "finished now: apply number 2" in note
+    assert "completed now: apply number 2" in note
     assert (desk.holds, [e.number for e in engine.entries(desk.host, "lbctl")]) == (OLD, [1, 2])
 
 
@@ -169,18 +169,18 @@ def test_what_cannot_be_finished_is_taken_back() -> None:
     desk = cut_in_half()
     desk.paper.refused.add("3")
     [note] = desk.recover()
-    assert "taken back now, since it cannot be finished: refused" in note
+    assert "reverted now, since it cannot be completed: refused" in note
     assert (desk.holds, desk.on_record) == (OLD, OLD)
 
 
 def test_what_can_neither_be_finished_nor_taken_back_is_said() -> None:
     desk = cut_in_half()
     desk.paper.refused |= {"2", "3"}
-    with pytest.raises(StateUnknown, match="cannot be finished: refused; nor taken back: refused"):
+    with pytest.raises(StateUnknown, match="cannot be completed: refused; nor reverted: refused"):
         desk.recover()
     # Nothing is forgotten: it is tried again.
     desk.paper.refused.clear()
-    assert "finished now" in desk.recover()[0]
+    assert "completed now" in desk.recover()[0]
 
 
 def test_nothing_else_is_done_before_it_is_finished() -> None:
@@ -200,7 +200,7 @@ def test_a_restart_of_the_host_took_all_of_it() -> None:
     desk.host.shelf["lbctl.pending"] = pending.replace('"fake"', '"before"')
     desk.paper.held.clear()
     [note] = desk.recover()
-    assert "before this host, or its network namespace, started anew" in note
+    assert "before this host, or its network namespace, restarted" in note
     assert (desk.holds, desk.on_record) == (Intent(), OLD)
 
 
@@ -208,7 +208,7 @@ def test_a_backend_that_is_gone_says_nothing_of_it() -> None:
     desk = cut_in_half()
     desk.paper.inexpressible.add("3")
     [note] = desk.recover()
-    assert "nobody can say how far it came" in note
+    assert "state unknown" in note
     desk = cut_in_half()
     desk.host.shelf["lbctl.pending"] = desk.host.shelf["lbctl.pending"].replace('"pencil"', '"pen"')
     [note] = desk.recover()
@@ -239,5 +239,5 @@ def test_a_state_that_was_kept_while_it_was_unknown_is_looked_at_again() -> None
     with pytest.raises(StateUnknown, match="cannot be read back"):
         desk.apply(NEW)
     [note] = desk.recover()
-    assert "when all of it was done" in note
+    assert "already complete" in note
     assert (desk.holds, desk.on_record) == (NEW, NEW)

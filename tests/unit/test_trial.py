@@ -112,7 +112,7 @@ def test_too_late_is_said() -> None:
 def test_nothing_is_changed_where_no_reverter_comes_up() -> None:
     desk = Desk()
     desk.host.on_detach = lambda: None
-    with pytest.raises(ApplyFailed, match="did not come up"):
+    with pytest.raises(ApplyFailed, match="did not start"):
         desk.try_out()
     assert desk.holds == OLD
     assert engine.read_trial(desk.host, "lbctl") is None
@@ -219,7 +219,7 @@ def test_no_trial_without_a_state_to_return_to() -> None:
         desk.try_out()
     desk = Desk()
     desk.paper.held.clear()
-    with pytest.raises(Stale, match="does not hold what the history has last"):
+    with pytest.raises(Stale, match="differ from the last recorded state"):
         desk.try_out()
     assert desk.host.detached == []
 

@@ -44,7 +44,7 @@ ALL: Mapping[str, IptablesDriver] = {d.name: d for d in (Legacy(), NfTables(), I
 
 
 def save(host: Host, driver: str, word: str) -> str:
-    """All tables of one family with counters; raises `ApplyFailed` with the tool's words."""
+    """Return all tables of one family with counters; raises `ApplyFailed` with the tool's words."""
     done = ALL[driver].save(host, word)
     if done.code:
         reason = f"the tool was ended by {done.ended_by}" if done.ended_by else _explain("", done.err)
@@ -66,7 +66,7 @@ def load(host: Host, driver: str, word: str, script: str, *, check: bool = False
 
 
 def _explain(script: str, message: str) -> str:
-    """The first complaint, with the line of ours that it is about."""
+    """Return the first complaint, with the line of ours that it is about."""
     lines = [line for line in message.splitlines() if line.strip() and not line.startswith("Try `")]
     first = lines[0].strip() if lines else "no reason given"
     for word in " ".join(lines).replace(":", " ").split():

@@ -72,7 +72,7 @@ class Iptc:
 
 
 def _able(host: Host, binding: Path) -> tuple[frozenset[Feature], str]:
-    """What the libraries lack, and why the binding cannot read their options; empty where it can.
+    """Return what the libraries lack, and why the binding cannot read their options; empty where it can.
 
     A process of its own has to say it. So the answer is kept for as long as the same libraries and the
     same binding are here.
@@ -93,7 +93,7 @@ def _able(host: Host, binding: Path) -> tuple[frozenset[Feature], str]:
 
 
 def _mapped() -> list[Path]:
-    """The files of the libraries that `_loads` has loaded."""
+    """Return the files of the libraries that `_loads` has loaded."""
     stems = tuple(names[0].partition(".")[0] for names in _LIBRARIES)
     maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     paths = {Path(line.split(maxsplit=5)[5]) for line in maps if line.count(" ") > 5 and "/" in line}

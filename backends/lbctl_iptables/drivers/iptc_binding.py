@@ -104,7 +104,7 @@ def names(address: int, size: int) -> list[bytes]:
 
 
 def entries(table: Any) -> Iterator[Any]:
-    """The options of an extension, one after another."""
+    """Yield the options of an extension, one after another."""
     address = ctypes.cast(table, ctypes.c_void_p).value
     size, kind = ctypes.sizeof(_options_layout()), table._type_
     while address and (entry := kind.from_address(address)).name:
@@ -136,7 +136,7 @@ def main(folder: str, options: Sequence[str]) -> int:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in one line."""
+    """Return what went wrong, in one line."""
     return " ".join(
         (str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}").split()
     )

@@ -78,7 +78,7 @@ class XtTable:
     # ---- reading
 
     def dump(self) -> bytes:
-        """The table as iptables-save prints it, with counters."""
+        """Return the table as iptables-save prints it, with counters."""
         lines = [b"*" + self.table.name.encode()]
         low, handle = self.table._iptc, self.table._handle
         chains = []
@@ -142,7 +142,10 @@ class XtTable:
         return bytes(word) + printed.take()
 
     def _revision(self, kind: str, name: bytes, revision: int) -> Any:
-        """The extension that knows a layout; None where none does. The binding knows one of each name."""
+        """Return the extension that knows a layout.
+
+        None where none does. The binding knows one of each name.
+        """
         if not _EXTENSION.match(name.decode("ascii", "replace")):
             return None
         newest = self._find(kind, name)
@@ -223,7 +226,7 @@ class XtTable:
             raise Refused(_plain(error)) from None
 
     def _rule(self, tokens: Sequence[str]) -> Any:
-        """The tokens of a rule → a rule of the binding."""
+        """Return the tokens of a rule → a rule of the binding."""
         rule = self._new_rule()
         ip = rule.get_ip()
         words = _Words(tokens)
@@ -351,7 +354,7 @@ class XtTable:
         return False, list(takewhile(lambda entry: entry.name, module.extra_opts or ()))
 
     def _flags(self, extension: Any) -> int:
-        """The options that an extension was given so far, as bits."""
+        """Return the options that an extension was given so far, as bits."""
         module = extension._module
         return int(module.mflags if hasattr(module, "mflags") else module.tflags)
 
@@ -418,7 +421,7 @@ class _Printed:
         os.close(self._file)
 
     def take(self) -> bytes:
-        """What was printed since the last call. One line: nothing of a rule may begin another."""
+        """Return what was printed since the last call. One line: nothing of a rule may begin another."""
         self._libc.fflush(None)
         size = os.fstat(self._file).st_size - self._read
         text = os.pread(self._file, size, self._read)
@@ -433,7 +436,7 @@ def _chain(name: str) -> str:
 
 
 def _interface(name: str) -> tuple[bytes, bytes]:
-    """A name, or its beginning and `+` → the bytes to compare and which of them count."""
+    """Return a name, or its beginning and `+` → the bytes to compare and which of them count."""
     data = _bytes(name)
     if not 0 < len(data) < _NAME_SIZE:
         raise Refused(f"{name!r} cannot be the name of an interface")
@@ -493,7 +496,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _plain(error: Exception) -> str:
-    """The binding puts bytes into its messages by their repr."""
+    """Return the binding puts bytes into its messages by their repr."""
     return re.sub(r"""\bb(['"])(.*)\1""", r"\2", str(error))
 
 

@@ -94,7 +94,7 @@ class _Restore:
         return _Tool(path=plain, release=release) if release and release.flavour == self.name else None
 
     def _has(self, host: Host, word: str) -> bool:
-        """True where there are commands for a family, as far as names say it."""
+        """Return True if there are commands for a family, as far as names say it."""
         return all(
             host.which(f"{word}-{self._infix}-{suffix}") or host.which(f"{word}-{suffix}")
             for suffix in _SUFFIXES
@@ -141,14 +141,17 @@ class NfTables(_Restore):
 
 
 def _release(host: Host, word: str, path: str) -> Release | None:
-    """The release of a command. Before 1.6.2, only `iptables` itself answers (`RESTORE_VERSION`)."""
+    """Return the release of a command. Before 1.6.2, only `iptables` itself answers (`RESTORE_VERSION`)."""
     release = Release.answering(host.run([path, "--version"]).out)
     main = host.which(word) if release is None else None
     return Release.answering(host.run([main, "--version"]).out) if main else release
 
 
 def _waits(host: Host, tool: _Tool) -> bool:
-    """True for an iptables-restore that waits for the lock. Distributions carried that back: it is asked."""
+    """Return True for an iptables-restore that waits for the lock.
+
+    Distributions carried that back: it is asked.
+    """
     if not tool.lacks(Feature.WAIT):
         return True
     usage = host.run([tool.path, "--help"])
@@ -165,10 +168,10 @@ def legacy_kernel(host: Host) -> str:
 
 
 def tables_file(word: str) -> str:
-    """The file that lists the legacy tables of this network namespace."""
+    """Return the file that lists the legacy tables of this network namespace."""
     return f"/proc/thread-self/net/{word.replace('tables', '_tables')}_names"
 
 
 def legacy_tables(host: Host, word: str) -> Sequence[str]:
-    """The legacy tables of a family in this network namespace. Reading any other would make it."""
+    """Return the legacy tables of a family in this network namespace. Reading any other would make it."""
     return (host.read(tables_file(word)) or "").split()

@@ -60,7 +60,7 @@ def read(text: str, *, family: Family | None = None) -> Analysis:
 
 
 def read_ruleset(ruleset: Ruleset, log: Log) -> Analysis:
-    """What the rules of tables do."""
+    """Return what the rules of tables do."""
     count = ruleset.count
     analysis = Analyser(log, IptCorrections(), count)
     rules: list[Rule] = []
@@ -117,7 +117,7 @@ def dump(host: Host, driver: str) -> str:
 
 
 def _headed(word: str, flavour: str, text: str) -> str:
-    """A dump that says its family and flavour, and has rules as people know them: without counters.
+    """Return a dump that says its family and flavour, and has rules as people know them: without counters.
 
     The head that the tool writes does not always say both: iptables-nft-save 1.8.7 names no flavour.
     """

@@ -125,7 +125,7 @@ class _Checks:
     def _found(
         self, code: str, meaning: ir.Rule, rule: IptRule
     ) -> tuple[Severity, IptRule, str] | tuple[Severity, IptRule, str, Lines] | None:
-        """What a remark on a rule means: severity, sentence, correction."""
+        """Return what a remark on a rule means: severity, sentence, correction."""
         what, reason = meaning.opaque or ("", "")
         match code:
             case "nth-missing-packet":
@@ -217,21 +217,21 @@ class _Checks:
 
 
 def _in_turn(meaning: ir.Rule, rule: IptRule, option: str) -> Lines:
-    """A rule for each of the addresses that a target chooses from, in turn."""
+    """Return a rule for each of the addresses that a target chooses from, in turn."""
     given = rule.spec.values.get(option, ())
     targets = [values[0] for values in given] if len(given) > 1 else [to for to, _ in meaning.to]
     return corrections.each_in_turn(rule, option, targets)
 
 
 def _statistic(rule: IptRule, option: str) -> str:
-    """What an option of match statistic has in a rule."""
+    """Return what an option of match statistic has in a rule."""
     options = [each for match in rule.spec.matches if match.name == "statistic" for each in match.options]
     return next((values[0] for name, _, values in options if name == option and values), "")
 
 
 @lru_cache(maxsize=1 << 12)
 def _meant(written: str, stored: int) -> Fraction | None:
-    """The fraction that was cut to some decimals, where its cut is off by enough to matter."""
+    """Return the fraction that was cut to some decimals, where its cut is off by enough to matter."""
     digits = len(written.partition(".")[2])
     if not 2 <= digits <= 11 or not re.fullmatch(r"0?\.[0-9]+", written):
         return None

@@ -43,7 +43,7 @@ SMALLEST = "0.00000000047"
 
 
 def read_of(rule: ir.Rule) -> IptRule:
-    """The rule of the text that a rule of the engine comes from."""
+    """Return the rule of the text that a rule of the engine comes from."""
     return rule.origin  # type: ignore[return-value]
 
 
@@ -99,7 +99,7 @@ def _words(spec: Spec) -> list[str]:
 
 
 def _parted(spec: Spec) -> tuple[list[ParsedMatch], list[ParsedMatch]]:
-    """The matches that pick, and the others."""
+    """Return the matches that pick, and the others."""
     picking = [match for match in spec.matches if match.name in _PICKING]
     return picking, [match for match in spec.matches if match.name not in _PICKING]
 
@@ -153,7 +153,7 @@ def for_new(rule: IptRule) -> Lines:
 
 
 def alike(rules: Sequence[IptRule]) -> Lines:
-    """All rules with what the first one asks for; each picks and does what it did."""
+    """Return all rules with what the first one asks for; each picks and does what it did."""
     asked = _parted(rules[0].spec)[1]
     return lines(
         [(rule, _with(rules[0].spec, rule.spec, [*asked, *_parted(rule.spec)[0]])) for rule in rules]
@@ -161,7 +161,7 @@ def alike(rules: Sequence[IptRule]) -> Lines:
 
 
 def _with(asking: Spec, doing: Spec, matches: list[ParsedMatch]) -> Spec:
-    """A rule that does what one does, and asks for what another one asks for, with these matches."""
+    """Return a rule that does what one does, and asks for what another one asks for, with these matches."""
     return replace(doing, header=dict(asking.header), inverted=asking.inverted, matches=matches)
 
 
@@ -176,7 +176,7 @@ def random_port(rule: IptRule) -> Lines:
 
 
 def elsewhere(rule: IptRule, table: str, chain: str) -> Lines:
-    """A rule in the chain, and the table, where its target may stand."""
+    """Return a rule in the chain, and the table, where its target may stand."""
     header = {name: value for name, value in rule.spec.header.items() if chain not in _REFUSING.get(name, ())}
     line = lines([(replace(rule, chain=chain), replace(rule.spec, header=header))], table)
     if not line:
@@ -187,7 +187,7 @@ def elsewhere(rule: IptRule, table: str, chain: str) -> Lines:
 
 
 def declared(rule: IptRule, chain: str) -> Lines:
-    """A chain that a rule leads to or stands in, and the rule."""
+    """Return a chain that a rule leads to or stands in, and the rule."""
     found = own([rule])
     return (*_declared(rule, chain, rule.table), *found) if found else ()
 
@@ -202,7 +202,7 @@ def _declared(rule: IptRule, chain: str, table: str) -> Lines:
 
 
 def other_family(rule: IptRule) -> Lines:
-    """The command of the other family, if all addresses are of that one."""
+    """Return the command of the other family, if all addresses are of that one."""
     other = Family.IPV6 if rule.family is Family.IPV4 else Family.IPV4
     spec = rule.spec
     given = [*spec.header.values(), *(v for many in spec.values.values() for each in many for v in each)]
@@ -213,7 +213,10 @@ def other_family(rule: IptRule) -> Lines:
 
 
 def without_old_matches(group: Sequence[IptRule], rule: IptRule) -> Lines:
-    """A rule with what came in the place of a match that is gone. `group` are those of its `counter`."""
+    """Return a rule with what came in the place of a match that is gone.
+
+    `group` are those of its `counter`.
+    """
     spec = rule.spec
     old = next((match for match in spec.matches if match.name in {"nth", "random", "mport", "unclean"}), None)
     if old is None:
@@ -249,7 +252,7 @@ def _is_apart(group: Sequence[IptRule]) -> bool:
 
 
 def counter(rule: IptRule) -> object:
-    """What rules of the old match nth that share a counter have in common."""
+    """Return what rules of the old match nth that share a counter have in common."""
     given = _nth_options(rule)
     return (rule.store, rule.table, rule.chain, given.get("counter"), given.get("every")) if given else None
 
@@ -261,26 +264,26 @@ class IptCorrections:
     """See `lbctl_netfilter.corrections.IptCorrections`."""
 
     def own(self, rules: Sequence[ir.Rule]) -> Lines:
-        """The rules as they are."""
+        """Return the rules as they are."""
         return own(map(read_of, rules))
 
     def equal(self, rules: Sequence[ir.Rule], service: AnalysedService | None, *, by_chance: bool) -> Lines:
-        """The rules as a ladder of equal parts."""
+        """Return the rules as a ladder of equal parts."""
         del service
         return _ladder([(rule, rule.spec) for rule in map(read_of, rules)], by_chance=by_chance)
 
     def caught(self, rules: Sequence[ir.Rule], service: AnalysedService, *, by_chance: bool) -> Lines:
-        """The rules of a ladder, the last one without its pick."""
+        """Return the rules of a ladder, the last one without its pick."""
         del service, by_chance
         *first, last = map(read_of, rules)
         return lines([*((rule, rule.spec) for rule in first), (last, _picked(last.spec))])
 
     def alike(self, rules: Sequence[ir.Rule]) -> Lines:
-        """The rules with what the first one asks for."""
+        """Return the rules with what the first one asks for."""
         return alike(list(map(read_of, rules)))
 
     def behind(self, rule: ir.Rule) -> Lines:
-        """The rule with its pick behind all other conditions."""
+        """Return the rule with its pick behind all other conditions."""
         read = read_of(rule)
         return lines([(read, _picked(read.spec, *_parted(read.spec)[0]))])
 
@@ -291,7 +294,7 @@ class IptCorrections:
         hook: str,
         services: Sequence[AnalysedService],
     ) -> Lines:
-        """The rules of a shared ladder for each listener; nothing if a condition cannot be spelled."""
+        """Return the rules of a shared ladder for each listener; nothing if a condition cannot be spelled."""
         del services
         made = []
         for listener in listeners:
@@ -340,12 +343,12 @@ class IptCorrections:
 
 
 def _bare(spec: Spec) -> Spec:
-    """A rule that asks for nothing, with the same target."""
+    """Return a rule that asks for nothing, with the same target."""
     return replace(spec, header={}, inverted=frozenset(), matches=[], comment=None)
 
 
 def _asked(listener: Selector, rule: IptRule) -> Spec | None:
-    """A rule's target for connections to a listener; None if a condition cannot be spelled."""
+    """Return a rule's target for connections to a listener; None if a condition cannot be spelled."""
     spec = _bare(rule.spec)
     for field, values in listener.conditions:
         if not _ask(spec, field, values, rule.family):

@@ -79,19 +79,19 @@ class Spec:
     comment: str | None = None
 
     def get(self, option: str) -> str:
-        """The value of an option of the header; "" for one that is not given."""
+        """Return the value of an option of the header; "" for one that is not given."""
         return self.header.get(option, "")
 
 
 def parse(words: Sequence[str]) -> Spec:
-    """The words of one command, without the name of the program. Raise `Unparsable`."""
+    """Return the words of one command, without the name of the program. Raise `Unparsable`."""
     words = tuple(words)
     return _saved(words) or _Parser(words).parsed()
 
 
 @lru_cache(maxsize=256)
 def protocol(text: str) -> str:
-    """A protocol by its one name; "" for all of them. Raise `Unparsable`."""
+    """Return a protocol by its one name; "" for all of them. Raise `Unparsable`."""
     name = text.lower()
     if not _PROTOCOL.fullmatch(name):
         raise Unparsable(f"`{shown(text)}` is no protocol")
@@ -110,7 +110,7 @@ _MOST_SEEN = 1 << 15
 
 
 def _saved(words: tuple[str, ...]) -> Spec | None:
-    """A rule in the order and spelling of iptables-save; None for any other.
+    """Return a rule in the order and spelling of iptables-save; None for any other.
 
     Large texts have no others, and this takes less than half of what the general parser takes.
     """
@@ -148,7 +148,7 @@ _COMMENT = ("comment", "--comment")
 
 
 def _part(words: tuple[str, ...]) -> ParsedMatch | None:
-    """A match or target with its options, each spelled in full; None for any other."""
+    """Return a match or target with its options, each spelled in full; None for any other."""
     known = _SEEN.get(words)
     if known is not None:
         return known
@@ -288,7 +288,7 @@ class _Parser:
         return False
 
     def _completed(self, name: str) -> str:
-        """The only option that begins with `name`, of those that the rule may have."""
+        """Return the only option that begins with `name`, of those that the rule may have."""
         spec = self._spec
         known = {option for match in spec.matches for option in MATCHES.get(match.name, ())}
         known |= {*TARGETS.get(spec.target, ()), *MATCHES.get(spec.get("protocol"), ())}
@@ -312,7 +312,7 @@ class _Parser:
         return SAME.get(name, name), inverted, self._take(count, given)
 
     def _old_negation(self, name: str) -> bool:
-        """True after a `!` before the value."""
+        """Return True after a `!` before the value."""
         if self._words[self._at : self._at + 1] != ("!",):
             return False
         self._at += 1

@@ -69,7 +69,7 @@ class Line:
 
 
 def read(text: str) -> Iterator[Line]:
-    """The commands and problems of a text."""
+    """Return the commands and problems of a text."""
     return _Lines(text).lines()
 
 
@@ -114,7 +114,10 @@ class _Lines:
         yield from map(self._trouble, script.unclosed())
 
     def _structure(self, text: str, number: int) -> Line | None:
-        """A comment that says something, `*table`, `:chain policy` or `COMMIT`; None for any other line."""
+        """Return a comment that says something, `*table`, `:chain policy` or `COMMIT`.
+
+        None for any other line.
+        """
         if text[0] == "#":
             return self._header(text, number)
         if text == "COMMIT":
@@ -149,7 +152,7 @@ class _Lines:
         return None
 
     def _commands(self, line: str, text: str) -> Iterator[Line]:
-        """The commands of a script's line."""
+        """Yield the commands of a script's line."""
         shown = None
         if _COUNTERS.match(text.partition(" ")[0]):
             line = shown = text.partition(" ")[2]
@@ -215,7 +218,7 @@ class _Lines:
             yield from self._call(command, called, words[at + 1 :])
 
     def _call(self, command: Command, called: re.Match[str] | None, words: Sequence[str]) -> Iterator[Line]:
-        """A call of iptables; `called` is None for a line of which the program's name was left out."""
+        """Yield a call of iptables; `called` is None for a line of which the program's name was left out."""
         words = without_redirections(words)
         number, text = command.number, command.text
         if command.inside is not None:
@@ -246,7 +249,7 @@ _ESCAPED = re.compile(r"\\(.)")
 
 
 def quoted(text: str) -> list[str]:
-    """The words of a line of iptables-restore. Raise ValueError for a quote that is not closed."""
+    """Return the words of a line of iptables-restore. Raise ValueError for a quote that is not closed."""
     parts = text.split('"')
     if len(parts) == 3 and parts[0][-1:] == " " and "\\" not in parts[1]:
         # As iptables-save writes a comment.

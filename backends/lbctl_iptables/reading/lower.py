@@ -39,7 +39,7 @@ class Lowering:
         self._known: dict[object, tuple[dict[str, Conditions], list[ParsedMatch]]] = {}
 
     def program(self, family: Family, tables: Mapping[str, IptTable], rules: int) -> FamilyProgram:
-        """What the tables of a family say. `rules` is how many the text has."""
+        """Return what the tables of a family say. `rules` is how many the text has."""
         chains: dict[str, Chain] = {}
         bases: list[Base] = []
         for table in tables.values():
@@ -69,7 +69,7 @@ class Lowering:
         )
 
     def rule(self, read: ReadRule, chains: Mapping[str, str]) -> Rule:
-        """A rule as the engine has it. `chains` are the names of its table's chains."""
+        """Return a rule as the engine has it. `chains` are the names of its table's chains."""
         asked = self._conditions(read)
         rule = Rule(
             read,
@@ -138,7 +138,7 @@ def _base(table: str, chain: str) -> Base:
 
 
 def _fragments(tables: Mapping[str, IptTable], chains: Mapping[str, Chain]) -> Iterator[Base]:
-    """The chains of parts of tables that nothing in the text leads to."""
+    """Yield the chains of parts of tables that nothing in the text leads to."""
     for name, table in tables.items():
         entered_here = any(table.chains[c].rules for c in BUILTIN[name] if c in table.chains)
         if table.whole or entered_here or not table.fragment:

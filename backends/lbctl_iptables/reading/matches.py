@@ -85,7 +85,7 @@ class Conditions:
 
 
 def conditions(rule: IptRule, *, destination: bool = True) -> Conditions:
-    """What a rule asks, its destination or all but that."""
+    """Return what a rule asks, its destination or all but that."""
     draft = Draft(rule.family)
     draft.remarks = tuple(dict.fromkeys("obsolete-negation" for _ in rule.spec.obsolete))
     _header(draft, rule.spec, destination=destination)
@@ -289,7 +289,7 @@ def _protocol(draft: Draft, text: str, inverted: bool) -> None:
 
 
 def _given(match: ParsedMatch) -> dict[str, tuple[bool, str]]:
-    """The options of a match by name: whether it is inverted, and its words."""
+    """Return the options of a match by name: whether it is inverted, and its words."""
     return {option: (inverted, " ".join(values)) for option, inverted, values in match.options}
 
 

@@ -49,7 +49,7 @@ class IptRule:
         return self.spec.comment
 
     def key(self) -> object:
-        """What two rules have in common of which `-D` with either deletes the other."""
+        """Return what two rules have in common of which `-D` with either deletes the other."""
         spec = self.spec
         return (
             tuple(sorted(spec.header.items())),

@@ -103,7 +103,7 @@ class Ruleset:
 
 
 def read_tables(text: str, family: Family | None, log: Log) -> Ruleset:
-    """The tables of a text. `family` is that of rules which do not say theirs."""
+    """Return the tables of a text. `family` is that of rules which do not say theirs."""
     commands = _Commands(log)
     for line in lines.read(text):
         commands.add(line)
@@ -222,7 +222,7 @@ class _Commands:
         self._log.find("partial-dump", WARNING, line.number, line.text, message)
 
     def note_flavours(self) -> bool:
-        """True for rules of both flavours, which is reported."""
+        """Return True for rules of both flavours, which is reported."""
         if len(self._flavours) < 2:
             return False
         line = max(self._flavours.values(), key=lambda line: line.number)
@@ -283,7 +283,7 @@ class _Run:
                 self._rename(line, table.chains[spec.chain], spec.words[0], table)
 
     def _named(self, line: Line, spec: Spec, table: IptTable) -> Collection[IptChain]:
-        """The chain that a command names, if it is there; all for a command that names none."""
+        """Return the chain that a command names, if it is there; all for a command that names none."""
         if spec.chain:
             return [table.chains[spec.chain]] if spec.chain in table.chains else []
         return list(table.chains.values()) if self._may_visit(len(table.chains), line) else []
@@ -352,7 +352,10 @@ class _Run:
                     found.delete_like(rule)
 
     def _position(self, line: Line, spec: Spec, most: int) -> int | None:
-        """The position of a command, from 0; None for none of those up to `most`, which is reported."""
+        """Return the position of a command, from 0.
+
+        None for none of those up to `most`, which is reported.
+        """
         text = spec.words[0] if spec.words else "1" if spec.command == "insert" else ""
         position = decimal(text)
         if position is not None and 1 <= position <= most:
@@ -417,7 +420,7 @@ class _Run:
 
 
 def _chain(table: IptTable, line: Line, name: str) -> IptChain:
-    """The chain that a command names; made if the text does not have it."""
+    """Return the chain that a command names; made if the text does not have it."""
     chain = table.chains.get(name)
     if chain is None:
         builtin = name in BUILTIN[table.name]
@@ -445,7 +448,7 @@ def _default_families(commands: _Commands) -> tuple[Family, ...]:
 
 
 def _inferred_table(pending: Iterable[tuple[Line, Spec]]) -> str:
-    """The table that lines without one can only mean."""
+    """Return the table that lines without one can only mean."""
     found = "filter"
     for line, spec in pending:
         if spec.table is not None or line.program is not None:

@@ -108,7 +108,7 @@ class Rules:
             del self._blocks[number]
 
     def _find(self, position: int) -> tuple[int, int]:
-        """The block of a position, and the place in it."""
+        """Return the block of a position, and the place in it."""
         last = len(self._blocks) - 1
         if position == self._count:
             return last, len(self._blocks[last].rules)

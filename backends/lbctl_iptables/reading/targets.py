@@ -121,7 +121,7 @@ _RANGES = {"DNAT": "dnat-range", "SNAT": "snat-pool"}
 
 
 def _parts(text: str) -> tuple[str, str]:
-    """The addresses and ports of `10.0.0.1-10.0.0.9:80-81`, `[2001:db8::1]:80` or `:80`."""
+    """Return the addresses and ports of `10.0.0.1-10.0.0.9:80-81`, `[2001:db8::1]:80` or `:80`."""
     if text.startswith("["):
         first, _, rest = text[1:].partition("]")
         if rest.startswith("-["):
@@ -164,7 +164,7 @@ def _translated(rule: Rule, read: Read, text: str) -> None:
 
 @lru_cache(maxsize=1 << 14)
 def _hosts(text: str, family: Family) -> tuple[str, ...]:
-    """The addresses of a range. Raise `BadValue`."""
+    """Return the addresses of a range. Raise `BadValue`."""
     if not text:
         return ()
     if "/" in text or (found := addresses(text, family)) is None:
@@ -226,7 +226,7 @@ def _mark(rule: Rule, read: Read) -> None:
 
 
 def _marking(values: Values, *, connection: bool) -> Marking | None:
-    """What a target does to a mark. Raise `ValueError` or `IndexError`."""
+    """Return what a target does to a mark. Raise `ValueError` or `IndexError`."""
     for option, given in values.items():
         text = given[0][0] if given[0] else ""
         match option:

@@ -30,7 +30,7 @@ class BadValue(ValueError):
 
 @lru_cache(maxsize=1 << 16)
 def addresses(text: str, family: Family) -> Spans | None:
-    """An address, a network or a range `a-b`; None for all of them. Raise `BadValue`."""
+    """Return an address, a network or a range `a-b`; None for all of them. Raise `BadValue`."""
     low, dash, high = text.partition("-")
     if dash:
         first, last = addresses(low, family), addresses(high, family)
@@ -85,7 +85,7 @@ def _port(text: str) -> int:
 
 
 def counts(text: str) -> Spans | None:
-    """A number or a range `a:b`, decimal or hexadecimal; None for what is neither."""
+    """Return a number or a range `a:b`, decimal or hexadecimal; None for what is neither."""
     low, colon, high = text.partition(":")
     try:
         first = bits_of(low) if low else 0
@@ -96,13 +96,13 @@ def counts(text: str) -> Spans | None:
 
 
 def masked(text: str) -> tuple[int, int]:
-    """A mark and its mask, as written. Raise `ValueError`."""
+    """Return a mark and its mask, as written. Raise `ValueError`."""
     value, slash, mask = text.partition("/")
     return bits_of(value), bits_of(mask) if slash else EVERY_BIT
 
 
 def bits_of(text: str) -> int:
-    """A number of 32 bits, as written. Raise `ValueError`."""
+    """Return a number of 32 bits, as written. Raise `ValueError`."""
     if len(text) > 12 or not text.isascii():
         raise ValueError(text[:12])
     octal = len(text) > 1 and text[0] == "0" and decimal(text, 12) is not None
@@ -113,14 +113,14 @@ def bits_of(text: str) -> int:
 
 
 def number(text: str) -> int | None:
-    """A decimal number of 32 bits; None for anything else."""
+    """Return a decimal number of 32 bits; None for anything else."""
     found = decimal(text)
     return found if found is not None and found <= EVERY_BIT else None
 
 
 @lru_cache(maxsize=1 << 12)
 def stored_chance(text: str) -> int | None:
-    """What the kernel keeps of a probability: the nearest of 2^31; None for what is no probability."""
+    """Return what the kernel keeps of a probability: the nearest of 2^31; None for what is no probability."""
     if not text.isascii() or "_" in text or len(text) > 64:
         return None
     try:
@@ -136,7 +136,7 @@ def stored_chance(text: str) -> int | None:
 
 
 def family_of(text: str) -> Family | None:
-    """The family of an address or network, with a port or not; None for anything else."""
+    """Return the family of an address or network, with a port or not; None for anything else."""
     head = text.partition("/")[0].partition(",")[0]
     if head.startswith("["):
         head = head[1:].partition("]")[0]

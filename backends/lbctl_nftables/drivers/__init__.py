@@ -48,13 +48,13 @@ def load(host: Host, driver: str, script: str, *, check: bool = False, trusted: 
 
 
 def _ended(host: Host, driver: str, done: Completed) -> str:
-    """Which tool a signal ended."""
+    """Return which tool a signal ended."""
     version, _ = nft.find(host)
     return f"nft {version or '(version unknown)'} (driver {driver}) was ended by {done.ended_by}"
 
 
 def explain(script: str, message: str) -> str:
-    """The first complaint of nft, with the line of ours that it is about."""
+    """Return the first complaint of nft, with the line of ours that it is about."""
     text = message.strip() or "no reason given"
     first = text.splitlines()[0]
     place = first.split(":", 3)

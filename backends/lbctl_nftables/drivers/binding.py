@@ -32,7 +32,7 @@ class Installer(Enum):
 
 
 def why_missing(host: Host, *, prefix: str = sys.prefix, visible: Container[str] = sys.path) -> str:
-    """The reason why the binding cannot be imported, with the command that helps if it is installed.
+    """Return the reason why the binding cannot be imported, with the command that helps if it is installed.
 
     `prefix` is the environment that lbctl runs in, `visible` the folders where it looks for modules.
     """
@@ -73,7 +73,10 @@ def _found(host: Host) -> Iterator[str]:
 
 
 def _python(host: Host, folder: str) -> str | None:
-    """The distribution's Python that sees a folder and runs lbctl, as a command; None if there is none."""
+    """Return the distribution's Python that sees a folder and runs lbctl, as a command.
+
+    None if there is none.
+    """
     wanted = _version(folder)
     pythons = [path for path in host.glob("/usr/bin/python3.*") if _version(path)[1:]]
     fit = [path for path in pythons if _version(path) >= _OLDEST and _version(path)[: len(wanted)] == wanted]
@@ -84,6 +87,6 @@ def _python(host: Host, folder: str) -> str | None:
 
 
 def _version(path: str) -> tuple[int, ...]:
-    """The version in a path such as /usr/bin/python3.11; empty for python3.11-config."""
+    """Return the version in a path such as /usr/bin/python3.11; empty for python3.11-config."""
     found = _VERSION.search(path)
     return tuple(map(int, found[1].split("."))) if found else ()

@@ -40,7 +40,7 @@ def read(host: Host, *words: str, handles: bool = False) -> Completed:
 
 
 def files(host: Host) -> tuple[str, ...]:
-    """The files, besides the library, that decide what this driver writes."""
+    """Return the files, besides the library, that decide what this driver writes."""
     module = host.module(binding.MODULE)
     return (str(module.__file__),) if module is not None and getattr(module, "__file__", None) else ()
 

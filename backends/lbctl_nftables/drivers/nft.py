@@ -26,7 +26,7 @@ def read(host: Host, *words: str, handles: bool = False) -> Completed:
 
 
 def files(host: Host) -> tuple[str, ...]:
-    """The files, besides the library, that decide what this driver writes."""
+    """Return the files, besides the library, that decide what this driver writes."""
     return (_path(host),)
 
 

@@ -106,7 +106,7 @@ def element(host: Host, table: KernelTable, name: str, key: bytes) -> KernelElem
 
 
 def _split(region: bytes) -> Iterable[KernelElement]:
-    """The elements of one part of an answer."""
+    """Return the elements of one part of an answer."""
     if not region:
         return ()
     size = int.from_bytes(region[:2], sys.byteorder)
@@ -120,7 +120,7 @@ def _split(region: bytes) -> Iterable[KernelElement]:
 
 
 def _walk(region: bytes) -> Iterator[KernelElement]:
-    """The elements one by one, attribute by attribute."""
+    """Yield the elements one by one, attribute by attribute."""
     for _, body in netlink.each(region):
         found: dict[str, bytes] = {}
         more: list[str] = []
@@ -134,7 +134,7 @@ def _walk(region: bytes) -> Iterator[KernelElement]:
 
 
 def _leaves(body: bytes, tree: Mapping[int, _Node]) -> Iterator[tuple[str, bytes]]:
-    """The fields of an element with their values; what is no field of it has its number."""
+    """Yield the fields of an element with their values; what is no field of it has its number."""
     for kind, value in netlink.each(body):
         match tree.get(kind, f"attribute-{kind}"):
             case "comment":
@@ -150,7 +150,10 @@ def _leaves(body: bytes, tree: Mapping[int, _Node]) -> Iterator[tuple[str, bytes
 
 
 def _comment(userdata: bytes) -> bytes:
-    """The comment among nft's own data; empty if there is none. The rest concerns nft's listings only."""
+    """Return the comment among nft's own data; empty if there is none.
+
+    The rest concerns nft's listings only.
+    """
     place = 0
     while place + 2 <= len(userdata):
         kind, size = userdata[place], userdata[place + 1]
@@ -171,7 +174,7 @@ class _Layout:
     strings: tuple[int, ...]
 
     def covers(self, rows: list[tuple[bytes, ...]], size: int) -> bool:
-        """True if these rows are all there is: each begins where the one before it ends."""
+        """Return True if these rows are all there is: each begins where the one before it ends."""
         varying = sum(len(row[place]) for place in self.strings for row in rows)
         return len(rows) * self.fixed + varying == size
 
@@ -183,7 +186,7 @@ class _Layouts:
         self._known: tuple[_Layout, ...] = ()
 
     def of(self, member: bytes) -> _Layout | None:
-        """The layout of an element; None for one that has no pattern."""
+        """Return the layout of an element; None for one that has no pattern."""
         for layout in self._known:
             found = layout.pattern.match(member)
             if found is not None and found.end() == len(member):
@@ -224,7 +227,7 @@ def _layout(member: bytes) -> _Layout | None:
 
 
 def _pieces(body: bytes, tree: Mapping[int, _Node]) -> Iterator[_Piece]:
-    """The pattern of attributes that a tree of fields describes, piece by piece."""
+    """Yield the pattern of attributes that a tree of fields describes, piece by piece."""
     for head, kind, value in netlink.headed(body):
         padding = b"\0" * (-len(value) % 4)
         exact = _Piece(re.escape(head))

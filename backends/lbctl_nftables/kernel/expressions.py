@@ -98,7 +98,7 @@ class _Unknown(Exception):
 
 
 def _split(expression: bytes) -> tuple[str, Mapping[int, bytes]]:
-    """The name and the attributes of an expression."""
+    """Return the name and the attributes of an expression."""
     fields = netlink.attributes(expression)
     return netlink.text(fields.get(1, b"")), netlink.attributes(fields.get(2, b""))
 
@@ -175,7 +175,7 @@ class _Registers:
         return _Value(f"@{base},{offset * 8},{size * 8}", size)
 
     def _transport(self) -> str:
-        """The word for the transport header. It says what a match on the protocol before it said."""
+        """Return the word for the transport header. It says what a match on the protocol before it said."""
         if self._protocol is None:
             return "th"
         protocol, place = self._protocol
@@ -313,7 +313,7 @@ class _Registers:
         self._statements.append(f"{kind} {to}{_nat_flags(fields.get(7, b''))}")
 
     def _target(self, family: str, address: bytes | None, port: bytes | None) -> str:
-        """Where a rule translates to, from the registers of an address and of a port."""
+        """Return where a rule translates to, from the registers of an address and of a port."""
         if address is None:
             raise _Unknown
         types = (_ADDRESS_TYPES[family],)
@@ -372,18 +372,18 @@ class _Registers:
         return _Value(text, size, tuple(word for part in parts for word in part.types))
 
     def _shown(self, value: _Value, types: tuple[str, ...]) -> str:
-        """A value that is expected to have these types: a constant has none."""
+        """Return a value that is expected to have these types: a constant has none."""
         return value.text if value.constant is None else datatypes.spell(types, value.constant)
 
 
 def _place(register: bytes) -> int:
-    """The first byte of a register; both kinds of numbers name the same bytes."""
+    """Return the first byte of a register; both kinds of numbers name the same bytes."""
     number = netlink.number(register)
     return (number - _FIRST_WORD) * _WORD if number >= _FIRST_WORD else (number - 1) * _WIDE
 
 
 def _compared(value: _Value, relation: int, constant: bytes) -> str:
-    """A comparison with a constant."""
+    """Return a comparison with a constant."""
     if value.mask:
         return _masked(value, relation, constant)
     if value.whole:
@@ -397,7 +397,7 @@ def _compared(value: _Value, relation: int, constant: bytes) -> str:
 
 
 def _masked(value: _Value, relation: int, constant: bytes) -> str:
-    """A comparison of some bits of a value."""
+    """Return a comparison of some bits of a value."""
     mask, kind = value.mask, value.types[0] if value.types else ""
     number = int.from_bytes(mask, sys.byteorder)
     if relation == _UNEQUAL and not any(constant) and (words := datatypes.flags(kind, number)):

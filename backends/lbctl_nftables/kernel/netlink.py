@@ -161,7 +161,7 @@ def _request(question: int, family: str, flags: int, filters: bytes = b"") -> by
 
 
 def _complete(host: Host, request: bytes, kind: int) -> list[Message] | None:
-    """The messages of an answer; None if the rules changed meanwhile."""
+    """Return the messages of an answer; None if the rules changed meanwhile."""
     answer = host.netlink(_NETLINK_NETFILTER, request)
     if answer is None:
         raise ApplyFailed("the kernel cannot be asked for its rules of nf_tables")
@@ -182,7 +182,7 @@ def _complete(host: Host, request: bytes, kind: int) -> list[Message] | None:
 
 
 def _parts(answer: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """The type, the flags and the payload of each message of an answer."""
+    """Yield the type, the flags and the payload of each message of an answer."""
     place, end = 0, len(answer)
     while place + _SMALLEST <= end:
         size, kind, flags = _MESSAGE.unpack_from(answer, place)

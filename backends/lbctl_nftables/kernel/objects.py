@@ -139,7 +139,7 @@ class Set:
         return bool(self.flags & INTERVAL)
 
     def lines(self) -> tuple[str, ...]:
-        """The declaration in nft's syntax, with `type` for what may have been `typeof`."""
+        """Return the declaration in nft's syntax, with `type` for what may have been `typeof`."""
         return tuple(self._lines())
 
     def _lines(self) -> Iterator[str]:
@@ -260,7 +260,7 @@ def _set(fields: Mapping[int, bytes]) -> Set:
 
 
 def _statements(fields: Mapping[int, bytes]) -> Iterator[str]:
-    """The names of the expressions that a set has for its elements: one, or a list of several."""
+    """Yield the names of the expressions that a set has for its elements: one, or a list of several."""
     several = [
         value for kind, value in netlink.each(fields.get(_SET_EXPRESSIONS, b"")) if kind == _LIST_MEMBER
     ]

@@ -39,7 +39,7 @@ def spelled(declared: Set, elements: Iterable[KernelElement]) -> Iterator[Spelle
 
 
 def _behind(element: KernelElement, data: Callable[[bytes], str]) -> tuple[str, str]:
-    """The text behind an element's key, and its comment."""
+    """Return the text behind an element's key, and its comment."""
     _, end, value, code, chain, _, _, _, timeout, _, comment, more = element
     if comment:
         words = comment.rstrip(b"\0").decode(errors="backslashreplace")
@@ -62,7 +62,7 @@ def _verdict(code: bytes, chain: bytes) -> str:
 
 
 def _intervals(declared: Set, elements: Iterable[KernelElement]) -> Iterator[tuple[str, KernelElement]]:
-    """The intervals behind elements of which some begin one and others are the first behind it."""
+    """Yield the intervals behind elements of which some begin one and others are the first behind it."""
     begun: KernelElement | None = None
     for element in sorted(elements, key=lambda each: (each.key, not each.ends_interval)):
         if element.key_end:
@@ -82,7 +82,7 @@ def _before(key: bytes) -> bytes:
 
 
 def _interval(declared: Set, first: bytes, last: bytes) -> str:
-    """An interval, of a concatenation in each of its parts."""
+    """Return an interval, of a concatenation in each of its parts."""
     places = datatypes.places(declared.key_types)
     if len(first) != declared.key_size or not places:
         return f"0x{first.hex()}-0x{last.hex()}"
@@ -91,7 +91,7 @@ def _interval(declared: Set, first: bytes, last: bytes) -> str:
 
 
 def _part(kind: str, first: bytes, last: bytes) -> str:
-    """A network, a single value, or both ends."""
+    """Return a network, a single value, or both ends."""
     if kind in _ADDRESSES and first != last:
         networks = list(summarize_address_range(ip_address(first), ip_address(last)))
         if len(networks) == 1:

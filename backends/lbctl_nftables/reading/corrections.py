@@ -67,7 +67,7 @@ def one_rule(service: AnalysedService, kind: str | None, *, equal: bool = False)
 
 
 def _head(service: AnalysedService) -> list[str] | None:
-    """The conditions of a service; None where one has no words here."""
+    """Return the conditions of a service; None where one has no words here."""
     if service.action not in {"dnat", "redirect", "snat"} or "," in service.proto:
         return None
     word = layout.WORD[service.family]
@@ -108,7 +108,7 @@ def _head(service: AnalysedService) -> list[str] | None:
 
 
 def _data(to: str, action: str) -> str | None:
-    """An endpoint as data of a map; None for one that only has a part."""
+    """Return an endpoint as data of a map; None for one that only has a part."""
     if to == "masquerade":
         return None
     if decimal(to, 5) is not None:
@@ -140,7 +140,7 @@ def ladder(rules: Sequence[NftRule]) -> Lines:
 
 
 def conditions(rule: NftRule) -> tuple[object, ...]:
-    """What a rule asks, whatever it then does."""
+    """Return what a rule asks, whatever it then does."""
     return tuple(
         replace(s, text="") if isinstance(s, Relational) else s
         for s in rule.statements
@@ -149,7 +149,7 @@ def conditions(rule: NftRule) -> tuple[object, ...]:
 
 
 def behind(rule: NftRule) -> Lines:
-    """The rule with its counters behind all other conditions."""
+    """Return the rule with its counters behind all other conditions."""
     matches = [s for s in rule.statements if isinstance(s, Relational)]
     if not all(each.text in rule.text for each in matches):
         return ()
@@ -211,7 +211,7 @@ def _once(pattern: str, by: str, text: str) -> Lines:
 
 
 def unmarked(before: Sequence[NftRule], rule: NftRule) -> Lines:
-    """A rule behind others that mark, for what none of them has marked."""
+    """Return a rule behind others that mark, for what none of them has marked."""
     where = next((s.where for s in rule.statements if isinstance(s, MarkStatement)), "meta")
     return (*own(before), f"{where} mark 0 {rule.text}")
 
@@ -263,7 +263,7 @@ class NftCorrections:
         }
 
     def own(self, rules: Sequence[ir.Rule]) -> Lines:
-        """The rules as they are."""
+        """Return the rules as they are."""
         return own(map(read_of, rules))
 
     def equal(self, rules: Sequence[ir.Rule], service: AnalysedService | None, *, by_chance: bool) -> Lines:
@@ -283,7 +283,7 @@ class NftCorrections:
         return ()
 
     def behind(self, rule: ir.Rule) -> Lines:
-        """The rule with its pick behind all other conditions."""
+        """Return the rule with its pick behind all other conditions."""
         return behind(read_of(rule))
 
     def apart(
@@ -307,12 +307,12 @@ class NftCorrections:
         return remembered([read_of(rule) for rule in rules])
 
     def outward(self, rules: Sequence[ir.Rule]) -> Lines:
-        """A chain at hook output with these rules, for what goes to this host."""
+        """Return a chain at hook output with these rules, for what goes to this host."""
         chain = self._chains.get(rules[0].place) if rules else None
         read = list(dict.fromkeys(read_of(rule) for rule in rules))
         return chained(chain, "output", read, local=True) if chain is not None else ()
 
 
 def read_of(rule: ir.Rule) -> NftRule:
-    """The rule of the text that a rule of the engine comes from."""
+    """Return the rule of the text that a rule of the engine comes from."""
     return rule.origin  # type: ignore[return-value]

@@ -53,7 +53,7 @@ def listed(
 
 
 def _foreign(host: Host, driver: str, table: KernelTable, *, handles: bool) -> str | None:
-    """The text of a foreign table; None for one of iptables-nft."""
+    """Return the text of a foreign table; None for one of iptables-nft."""
     instead = f"list table {table.family} {table.name}"
     try:
         done = drivers.list_table(host, driver, *table, handles=handles)

@@ -27,7 +27,7 @@ _VERDICTS = {"accept", "drop", "return", "continue", "jump", "goto"}
 
 
 def read_json(source: str) -> Document:
-    """The document of a text in JSON."""
+    """Return the document of a text in JSON."""
     document = Document()
     try:
         answer = json.loads(source)

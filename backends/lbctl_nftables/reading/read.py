@@ -63,7 +63,7 @@ def read(text: str, *, family: Family | None = None) -> Analysis:
 
 
 def read_document(document: Document, size: int) -> Analysis:
-    """What the rules of a document do; `size` is that of its text, which bounds the work."""
+    """Return what the rules of a document do; `size` is that of its text, which bounds the work."""
     _suppose_hooks(document)
     count = sum(len(chain.rules) for table in document.tables.values() for chain in table.chains.values())
     analysis = Analyser(document.log, NftCorrections(document), count, work=max(count, size // _LETTERS))

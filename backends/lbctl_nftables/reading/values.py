@@ -90,7 +90,10 @@ _SYMBOLS: Mapping[str, str] = {
 
 @lru_cache(maxsize=1 << 10)
 def field_of(name: str, family: Family) -> tuple[str, str | None] | None:
-    """A field as the engine has it, and the protocol that it implies; None for one of the other family."""
+    """Return a field as the engine has it, and the protocol that it implies.
+
+    None for one of the other family.
+    """
     header, _, what = name.partition(" ")
     if header in {"ip", "ip6"} and (header == "ip") != (family is Family.IPV4):
         return None
@@ -186,7 +189,7 @@ def _is_number(field: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def _span(field: str, text: str, family: Family) -> Span | None:
-    """The first and last number that a word stands for; None for an address of the other family."""
+    """Return the first and last number that a word stands for; None for an address of the other family."""
     if field not in ADDRESSES:
         text = symbols.canonical(_SYMBOLS.get(field, field), text)
         known = symbols.span(_SYMBOLS.get(field, field), text)

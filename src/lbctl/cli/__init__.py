@@ -45,7 +45,7 @@ _OUT_OF_MEMORY = 70
 
 app = typer.Typer(
     name="lbctl",
-    help="Spread new connections over processes or hosts in the kernel: nftables or iptables from one file.",
+    help="Kernel load balancing with nftables or iptables, configured in one file.",
     epilog=_EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -34,7 +34,7 @@ def apply(
         Path | None,
         typer.Argument(
             metavar="PLANFILE",
-            help="A file of lbctl plan -o: exactly that plan, refused where kernel or intent moved since.",
+            help="A plan file of lbctl plan -o; refused if kernel or intent changed since.",
             show_default=False,
         ),
     ] = None,
@@ -50,7 +50,7 @@ def apply(
 ) -> None:
     """Make the kernel do what the intent file says, atomically.
 
-    Shows the plan and asks first. Where nothing differs, nothing is touched.
+    Shows the plan and asks first. Changes nothing if nothing differs.
     """
     from lbctl import engine
     from lbctl.cli.output import plan_document, print_json, say, show_plans
@@ -90,7 +90,7 @@ def apply(
     for note in notes:
         say(note)
     if tried is not None:
-        begun = f"Applied on trial: taken back in {trial:g} s unless lbctl confirm comes first."
+        begun = f"Applied on trial: reverting in {trial:g} s unless you run `lbctl confirm`."
         tried = await_end(session, tried, begun)
     if output is Format.JSON:
         document = plan_document(made, engine.describe(session, made), session.backend.render)

@@ -14,8 +14,8 @@ def backends(
 ) -> None:
     """Show each backend, what it offers, and which one is chosen.
 
-    Only looks: loads no kernel module and needs no privilege, but without it no rules are counted. Exits
-    with 3 where none is usable.
+    Read-only: loads no kernel module and needs no privilege, but without it no rules are counted. Exits
+    with 3 if none is usable.
     """
     from lbctl import spi
     from lbctl.cli.output import Style, print_json, stores_text, table

@@ -21,7 +21,7 @@ def check(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Validate the intent file: every mistake with its line."""
+    """Validate the intent file: report every error with its line."""
     from lbctl.cli.output import Style, count, deviation_text, print_json
     from lbctl.cli.work import read_intent, session_for
     from lbctl.documents.check import CheckDocument, problems

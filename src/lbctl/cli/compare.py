@@ -17,10 +17,8 @@ _SOURCE = "FILE, - or live:STORE"
 
 
 def compare(
-    a: Annotated[
-        str, typer.Argument(metavar="A", help=f"Rules: {_SOURCE} (live:nftables, live:iptables-legacy).")
-    ],
-    b: Annotated[str, typer.Argument(metavar="B", help=f"Rules to hold against them: {_SOURCE}.")],
+    a: Annotated[str, typer.Argument(metavar="A", help=f"Rules: {_SOURCE}; lbctl backends lists stores.")],
+    b: Annotated[str, typer.Argument(metavar="B", help=f"Rules to compare them with: {_SOURCE}.")],
     max_size: MaxSize = None,
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,

@@ -25,7 +25,7 @@ def confirm(
     if output is Format.JSON:
         print_json({"owner": whose, "confirmed": True, "left": round(left, 3)})
     else:
-        say(f"Confirmed, {left:.0f} s before its end.")
+        say(f"Confirmed ({left:.0f} s left).")
 
 
 def watch_trial(owner: Annotated[str, typer.Argument()], ident: Annotated[str, typer.Argument()]) -> None:

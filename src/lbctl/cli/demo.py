@@ -30,7 +30,7 @@ def demo(
 ) -> None:
     """Show real connections being balanced in a private network.
 
-    Touches nothing outside the network namespaces that it makes, and leaves nothing behind. Without root it
+    Changes nothing outside its own network namespaces, and leaves nothing behind. Without root it
     runs the nftables half in a user namespace. Exits with 1 if a backend does not balance as planned, and
     says which and what was seen.
     """

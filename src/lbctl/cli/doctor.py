@@ -27,8 +27,8 @@ def doctor(
 ) -> None:
     """Check this host for problems that would break balancing.
 
-    Shows each problem with its evidence and a fix. Only looks. Without an intent file, and without privilege,
-    as far as that goes. Exits with 1 where connections are lost as things are; warnings alone leave 0.
+    Shows each problem with its evidence and a fix. Read-only. Runs fewer checks without privilege or an
+    intent file. Exits with 1 on errors, with 0 on warnings.
     """
     from lbctl.cli.output import Style, print_json
     from lbctl.documents.diagnosis import diagnosis
@@ -75,7 +75,7 @@ def _text(found: Diagnosis, intent: Intent | None, unseen: Sequence[tuple[str, s
     blocks += [_trap(problem, style("warning", "yellow"), style) for problem in warnings]
     if unseen:
         lines = [f"    {what}: {inert(reason)}" for what, reason in unseen]
-        blocks.append("\n".join(["Not looked at:", *lines]))
+        blocks.append("\n".join(["Not examined:", *lines]))
     return "\n\n".join(blocks)
 
 

@@ -39,21 +39,19 @@ def explain(
     ],
     client: Annotated[
         str | None,
-        typer.Option("--client", metavar="ADDRESS", help="Whose connection it is.", show_default=False),
+        typer.Option("--client", metavar="ADDRESS", help="Client address.", show_default=False),
     ] = None,
     source_port: Annotated[
         int | None,
         typer.Option(
-            "--source-port", metavar="PORT", min=0, max=65535, help="Its port there.", show_default=False
+            "--source-port", metavar="PORT", min=0, max=65535, help="Client source port.", show_default=False
         ),
     ] = None,
     interface: Annotated[
         str | None,
-        typer.Option("--in", metavar="INTERFACE", help="Where it comes in.", show_default=False),
+        typer.Option("--in", metavar="INTERFACE", help="Input interface.", show_default=False),
     ] = None,
-    own: Annotated[
-        bool, typer.Option("--local", help="It is made on this host itself: it comes in nowhere.")
-    ] = False,
+    own: Annotated[bool, typer.Option("--local", help="The connection originates on this host.")] = False,
     source: Annotated[
         str | None,
         typer.Option(
@@ -66,7 +64,7 @@ def explain(
     graph: Annotated[
         Graph | None,
         typer.Option(
-            "--graph", help="Print a graph of the way instead; svg needs graphviz.", show_default=False
+            "--graph", help="Print a graph of the path instead; svg needs graphviz.", show_default=False
         ),
     ] = None,
     output: Output = Format.TEXT,
@@ -111,7 +109,7 @@ def _connection(
     own = own or (address is not None and address.is_loopback)
     if own and interface is not None:
         raise IntentError(
-            "a connection that this host makes itself comes in nowhere",
+            "a local connection has no input interface",
             hint="leave out --in, or --local and a --client of this host",
         )
     return Connection(
@@ -180,7 +178,7 @@ def _text(way: Trace, connection: Connection, style: Style) -> str:
     lines.append(f"  {service.action}, {how}")
     if service.affinity is not None and service.affinity.kind != "hash":
         kept = "" if service.affinity.seconds is None else f" for {service.affinity.seconds} s"
-        lines.append(f"  a client that came before keeps its endpoint{kept}, by its {service.affinity.by}")
+        lines.append(f"  a known client keeps its endpoint{kept}, by its {service.affinity.by}")
     rows = [
         ("→" if way.chosen == each.to else "", inert(each.to), share_text(each.share))
         for each in service.backends
@@ -189,10 +187,10 @@ def _text(way: Trace, connection: Connection, style: Style) -> str:
         rows.append(("", f"no endpoint ({inert(service.leak_to or '')})", share_text(service.leak)))
     lines.append(table(rows, right=frozenset({2}), indent="    "))
     if service.source_nat is not None and service.source_nat in _SOURCE:
-        lines.append(f"  the client's address is replaced by this host's{_SOURCE[service.source_nat]}")
+        lines.append(f"  the client address is replaced by this host's{_SOURCE[service.source_nat]}")
     if service.source_lines:
         told = ", ".join(map(str, service.source_lines))
-        lines.append(f"  the client's address is replaced for some connections only, by line {told}")
+        lines.append(f"  the client address is replaced for some connections only, by line {told}")
     if connection.client is not None:
         lines.append("  " + _chosen(way))
     for name, value in way.open:
@@ -230,4 +228,4 @@ def _chosen(way: Trace) -> str:
         return f"this client gets {inert(way.chosen)}{slot}"
     if way.slot is not None:
         return f"this client gets no endpoint: slot {way.slot} of {len(way.service.slots)} is empty"
-    return "which one this client gets is not decided by its address"
+    return "the endpoint does not depend on the client address"

@@ -24,7 +24,7 @@ def import_(
         typer.Option(
             "--from",
             metavar="STORE",
-            help="Read this host's own rules instead: iptables-legacy, iptables-nft or nftables.",
+            help="Read a store of this host instead, as lbctl backends lists them.",
             autocompletion=complete_store,
             show_default=False,
         ),
@@ -39,7 +39,7 @@ def import_(
 
     Reports exactly what they do. Reads iptables-save, scripts of iptables commands and nft; also such rules
     in systemd units, wg-quick files, /etc/network/interfaces, firewalld's direct rules and OpenWrt's nftables
-    fragments. Nothing that a text says is run or looked up. Exits with 1 if a service that balances is not in
+    fragments. Nothing in a text is run or looked up. Exits with 1 if a service that balances is not in
     the intent, with 2 if the text cannot be trusted as a rule set.
     """
     from lbctl.cli.output import Style, print_json

@@ -10,15 +10,17 @@ import typer
 def init(
     listen: Annotated[
         list[str],
-        typer.Option("--listen", metavar="[ADDRESS:]PORT/PROTOCOL", help="Where clients connect, as 80/tcp."),
+        typer.Option(
+            "--listen", metavar="[ADDRESS:]PORT/PROTOCOL", help="Where clients connect, e.g. 80/tcp."
+        ),
     ],
     to: Annotated[
         list[str],
         typer.Option(
-            "--to", metavar="PORTS or ADDRESS:PORT", help="Who serves them: 8001-8003, 10.0.0.1:80."
+            "--to", metavar="PORTS or ADDRESS:PORT", help="Endpoints, e.g. 8001-8003 or 10.0.0.1:80."
         ),
     ],
-    name: Annotated[str, typer.Option("--name", help="What to call the service.")] = "web",
+    name: Annotated[str, typer.Option("--name", help="Name of the service.")] = "web",
 ) -> None:
     """Print an intent file for one service; redirect it to lbctl.toml."""
     import json

@@ -24,13 +24,13 @@ from lbctl.cli.options import (
     complete_store,
 )
 
-To = Annotated[str, typer.Option("--to", metavar="BACKEND", help="Migrate to nftables or iptables.")]
+To = Annotated[str, typer.Option("--to", metavar="BACKEND", help="Backend to migrate to.")]
 From = Annotated[
     str | None,
     typer.Option(
         "--from",
         metavar="STORE",
-        help="Migrate from iptables-legacy, iptables-nft or nftables (default: where the rules are).",
+        help="Store to migrate from, as lbctl backends lists them (default: where the rules are).",
         autocompletion=complete_store,
         show_default=False,
     ),

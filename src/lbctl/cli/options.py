@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from lbctl.spi import Driver
 
 
@@ -49,24 +47,22 @@ def _complete_backend(incomplete: str) -> list[str]:
 
 
 def _complete_driver(incomplete: str) -> list[str]:
-    return _beginning_with(incomplete, (driver.name for driver in _drivers()))
+    return [driver.name for driver in _drivers() if driver.name.startswith(incomplete)]
 
 
 def complete_store(incomplete: str) -> list[str]:
-    """Return the stores of all backends that begin with a text."""
-    return _beginning_with(incomplete, (driver.store for driver in _drivers()))
+    """Return the stores of the installed backends that begin with a word."""
+    stores = sorted({driver.store for driver in _drivers()})
+    return [store for store in stores if store.startswith(incomplete)]
 
 
-def _drivers() -> Iterator[Driver]:
+def _drivers() -> list[Driver]:
+    """Return the drivers of the installed backends, usable on this host or not; only passive probes."""
     from lbctl.host import LocalHost
     from lbctl.spi import backends
 
-    for backend in backends():
-        yield from backend.probe(LocalHost()).drivers
-
-
-def _beginning_with(incomplete: str, names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(name for name in names if name.startswith(incomplete)))
+    host = LocalHost()
+    return [driver for backend in backends() for driver in backend.probe(host).drivers]
 
 
 def seconds(text: str | float) -> float:
@@ -115,7 +111,7 @@ BackendName = Annotated[
     typer.Option(
         "--backend",
         metavar="NAME",
-        help="nftables or iptables; auto takes nftables where the host offers it.",
+        help="Name of a backend, or auto for the first usable one; lbctl backends lists them.",
         autocompletion=_complete_backend,
     ),
 ]
@@ -124,7 +120,7 @@ DriverName = Annotated[
     typer.Option(
         "--driver",
         metavar="NAME",
-        help="How to reach the kernel: libnftables or nft; legacy, nf_tables or iptc for iptables.",
+        help="Driver of the backend; lbctl backends lists them.",
         autocompletion=_complete_driver,
         show_default=False,
     ),
@@ -133,8 +129,7 @@ AllowRemap = Annotated[
     bool,
     typer.Option(
         "--allow-remap",
-        help="Where a backend cannot give a client the endpoint that source-hash or maglev names, take "
-        "another one, with the same shares.",
+        help="Allow clients to hash to different endpoints than on nftables; shares stay the same.",
     ),
 ]
 Output = Annotated[Format, typer.Option("--output", help="How to print data.")]
@@ -149,7 +144,7 @@ Owner = Annotated[
     typer.Option(
         "--owner",
         metavar="NAME",
-        help="Whose rules; without it, the owner that the intent file names.",
+        help="Owner of the rules (default: from the intent file).",
         show_default=False,
     ),
 ]
@@ -159,7 +154,7 @@ Wait = Annotated[
         "--wait",
         metavar="TIME",
         parser=seconds,
-        help="Wait so long for another lbctl that is at work, as 30s.",
+        help="Wait up to TIME, e.g. 30s, for another lbctl that holds the lock.",
         show_default=False,
     ),
 ]
@@ -169,12 +164,12 @@ TrialTime = Annotated[
         "--trial",
         metavar="TIME",
         parser=seconds,
-        help="Take it back after this time, as 60s, unless lbctl confirm comes first: also when this "
-        "terminal or lbctl itself is gone.",
+        help="Revert automatically after TIME, e.g. 60s, unless confirmed with lbctl confirm, even if this "
+        "terminal or lbctl is gone.",
         show_default=False,
     ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not prompt for confirmation.")]
 Fix = Annotated[bool, typer.Option("--fix", help="Give each endpoint the same share where shares are wrong.")]
 Keep = Annotated[
     bool, typer.Option("--keep", help="Reproduce wrong shares as they are, including unmatched traffic.")

@@ -145,7 +145,7 @@ def plan_text(plan: Plan, style: Style) -> str:
     shared = sum(change.service is None for change in plan.changes)
     if shared and not plan.services:
         rules = count(shared, "rule")
-        lines += ["", f"What all services share differs from what lbctl wrote ({rules}): apply repairs it."]
+        lines += ["", f"Shared rules were modified ({rules}); run `lbctl apply`."]
     return "\n".join(lines)
 
 

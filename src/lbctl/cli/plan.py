@@ -15,10 +15,10 @@ def plan(
     rules: Annotated[bool, typer.Option("--rules", help="Show the difference of the rules too.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="FILE", help="Keep the plan in a file: lbctl apply FILE."),
+        typer.Option("-o", "--out", metavar="FILE", help="Write the plan to a file for lbctl apply FILE."),
     ] = None,
     exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="Exit with 1 where there is something to change.")
+        bool, typer.Option("--exit-code", help="Exit with 1 if there is something to change.")
     ] = False,
     backend: BackendName = "auto",
     driver: DriverName = None,

@@ -17,7 +17,7 @@ def remove(
 ) -> None:
     """Remove everything that lbctl manages, and nothing else.
 
-    Looks in every backend of this host, or only where --backend or --driver point.
+    Searches every backend of this host, or only that of --backend and --driver.
     """
     from lbctl import engine
     from lbctl.cli.output import plan_document, print_json, say, show_plans
@@ -33,7 +33,7 @@ def remove(
         print(f'Nothing to remove: no backend holds rules of owner "{whose}".')
     if due:
         # The kernel stops translating, established connections too, with the last rule that wants it.
-        say("Established connections live on only if other rules of this host use NAT.")
+        say("Warning: established connections will break unless other NAT rules remain.")
     removed = bool(due) and confirmed("Remove this?", yes=yes)
     if removed:
         for place, plan in due:

@@ -26,7 +26,7 @@ Target = Annotated[
         "--for",
         metavar="TOOL=VERSION",
         help="Write for another host, by the tool that it has: nft=0.9.8, iptables=1.4.21 (legacy), "
-        "iptables-nft=1.8.2. Nothing of this host is looked at.",
+        "iptables-nft=1.8.2. This host is not examined.",
         show_default=False,
     ),
 ]

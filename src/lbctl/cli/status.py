@@ -26,15 +26,15 @@ _NO_SHARE = "-"
 
 def status(
     config: Config = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every second, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until Ctrl-C.")] = False,
     brief: Annotated[
         bool,
         typer.Option(
-            "--brief", help="Only say where kernel and intent differ: quick, since it counts nothing."
+            "--brief", help="Report differences between kernel and intent only: quick, counts nothing."
         ),
     ] = False,
     exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="Exit with 1 where the kernel differs from the intent.")
+        bool, typer.Option("--exit-code", help="Exit with 1 if kernel and intent differ.")
     ] = False,
     backend: BackendName = "auto",
     driver: DriverName = None,
@@ -51,7 +51,7 @@ def status(
     from lbctl.documents.status import status as document
 
     if watch and exit_code:
-        raise IntentError("--watch has no end that an exit code could tell of")
+        raise IntentError("--watch never ends, so it has no exit code")
     intent = read_intent(config)
     # What was applied by consent is there by consent.
     session = session_for(backend, driver, allow_remap=True)
@@ -84,7 +84,7 @@ def _drift_lines(drift: Drift, style: Style) -> Iterator[str]:
     state = (
         style("in sync with the intent", "green")
         if drift.in_sync
-        else style("NOT in sync: the kernel differs from the intent, see lbctl plan", "red")
+        else style("NOT in sync: kernel and intent differ, see lbctl plan", "red")
     )
     yield f"{drift.backend} (driver {drift.driver}), {state}"
     rules = drift.rules
@@ -94,9 +94,9 @@ def _drift_lines(drift: Drift, style: Style) -> Iterator[str]:
         yield f"  and {more} services more"
     named = {service.name for service in drift.services}
     if foreign := [rule for name, found in rules.items() if name not in named for rule in found]:
-        yield f"  rules of no service: {_few(foreign)}"
+        yield f"  shared objects: {_few(foreign)}"
     for store in drift.elsewhere:
-        yield f"  {store} holds rules of this owner too, which balance the same connections"
+        yield f"  {store} also holds rules of this owner, which balance the same connections"
 
 
 def _difference(service: ServiceChange, rules: Sequence[str]) -> str:
@@ -118,7 +118,7 @@ def _differences(service: ServiceChange) -> Iterator[str]:
 
     missing, extra = service.unbalanced_before, service.unbalanced_after
     yield from (f"{who} are not balanced" for who in clients(missing, service.after))
-    yield from (f"{who} are balanced, against the intent" for who in clients(extra, service.before))
+    yield from (f"{who} are balanced, but not in the intent" for who in clients(extra, service.before))
     # Of these, that they are not balanced says it all.
     lost = lost_families(missing, service.after) + lost_families(extra, service.before)
     for row in share_rows(service):

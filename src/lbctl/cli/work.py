@@ -94,7 +94,7 @@ def confirmed(question: str, *, yes: bool) -> bool:
     if yes:
         return True
     if sys.stdin is None or not sys.stdin.isatty():
-        raise IntentError("there is no terminal to ask on", hint="--yes goes ahead without asking")
+        raise IntentError("stdin is not a terminal", hint="pass --yes to go ahead without a prompt")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
@@ -102,13 +102,13 @@ def confirmed(question: str, *, yes: bool) -> bool:
 def ensure_trial(seconds: float | None) -> None:
     """Raise `IntentError` for a time that no trial takes."""
     if seconds is not None and not 1 <= seconds <= _LONGEST_TRIAL:
-        raise IntentError("a trial takes between a second and a day")
+        raise IntentError("a trial lasts between one second and one day")
 
 
 def ensure_new(path: Path | None) -> None:
     """Raise `IntentError` for a file that exists already."""
     if path is not None and path.exists():
-        raise IntentError(f"{path} exists already, and is not overwritten", hint="choose another name")
+        raise IntentError(f"{path} already exists, and is not overwritten", hint="choose another name")
 
 
 def ensure_backend(name: str) -> None:

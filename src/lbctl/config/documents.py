@@ -70,7 +70,7 @@ class Source:
         return scan_json(self.text) if self.json else scan_toml(self.text)
 
     def line(self, place: Place) -> int:
-        """The 1-based line of `place`, or of the nearest part above it that is in the document."""
+        """Return the 1-based line of `place`, or of the nearest part above it that is in the document."""
         return self._map.line(place)
 
     def fail(self, line: int, message: str, hint: str | None = None) -> NoReturn:
@@ -78,7 +78,7 @@ class Source:
         raise _failure(self.file, line, message, hint)
 
     def data(self) -> dict[str, Any]:
-        """The document as plain data. IntentError where it is no TOML, or no JSON object."""
+        """Return the document as plain data. IntentError where it is no TOML, or no JSON object."""
         if found := re.search(_CONTROL, self.text):
             line = self.text.count("\n", 0, found.start()) + 1
             self.fail(line, f"the file contains the control character {show(found[0])}", "remove it")
@@ -147,7 +147,10 @@ class Source:
 
 
 def read(path: Path, limit: int = LIMIT) -> Source:
-    """The file at `path`. IntentError where it is missing, no regular file, too large or no UTF-8 text."""
+    """Return the file at `path`.
+
+    IntentError where it is missing, no regular file, too large or no UTF-8 text.
+    """
     file = name_of(path)
     raw = _read_bytes(path, file, limit)
     try:
@@ -218,7 +221,7 @@ def _check_regular(mode: int, file: str) -> None:
 
 
 def _json_mistake(error: json.JSONDecodeError) -> tuple[int, str]:
-    """The line of a mistake and what it is. Python itself names a trailing comma since 3.13 only."""
+    """Return the line of a mistake and what it is. Python itself names a trailing comma since 3.13 only."""
     at = error.pos + (error.doc[error.pos : error.pos + 1] == ",")
     before, behind = error.doc[:at].rstrip(), error.doc[at:].lstrip()
     if before.endswith(",") and behind[:1] in {"}", "]"}:
@@ -227,7 +230,7 @@ def _json_mistake(error: json.JSONDecodeError) -> tuple[int, str]:
 
 
 def _tidy(message: str) -> str:
-    """A parser's message, which may quote the document, fit for a terminal."""
+    """Return a parser's message, which may quote the document, fit for a terminal."""
     return inert(message)[:200]
 
 

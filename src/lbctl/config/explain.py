@@ -109,7 +109,7 @@ def _unknown(place: Place, key: str) -> str:
 
 
 def without(raw: dict[str, Any], errors: list[Place]) -> tuple[dict[str, Any], frozenset[str]]:
-    """A service's table without its mistakes, and the keys that lost something.
+    """Return a service's table without its mistakes, and the keys that lost something.
 
     What is left is valid, so that checks across values and services can still run on it. A name or listener
     that must be there gets a stand-in, for the checks to leave alone: its key is among those that lost

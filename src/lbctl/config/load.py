@@ -49,17 +49,17 @@ _FAMILY = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
 
 
 def load(path: Path) -> Intent:
-    """The intent in the file at `path`. IntentError with every problem that it has."""
+    """Return the intent in the file at `path`. IntentError with every problem that it has."""
     return load_merged((path,))
 
 
 def loads(text: str, file: str = "<text>") -> Intent:
-    """The intent in `text`, which messages call `file`. IntentError with every problem that it has."""
+    """Return the intent in `text`, which messages call `file`. IntentError with every problem that it has."""
     return _merge([source(text, file)], _Report())
 
 
 def load_merged(paths: Sequence[Path]) -> Intent:
-    """The services of all files at `paths`, in that order, as one intent.
+    """Return the services of all files at `paths`, in that order, as one intent.
 
     Each file has its own `schema`; files that name an owner or a mark must name the same one.
     """
@@ -191,15 +191,18 @@ class _Draft:
         return listeners
 
     def at(self, *place: str | int) -> Place:
-        """The place of something in this service."""
+        """Return the place of something in this service."""
         return ("service", self.index, *place)
 
     def listener_place(self, count: int) -> Place:
-        """The place of a listener. Counts are off where a listener is missing; then the key's own place."""
+        """Return the place of a listener.
+
+        Counts are off where a listener is missing; then the key's own place.
+        """
         return self.at("listen") if "listen" in self.damaged else self.at("listen", count)
 
     def entries(self) -> Iterator[tuple[Place, str, tuple[Endpoint, ...]]]:
-        """Each entry that gives endpoints: its place, its name if it has one, what it stands for."""
+        """Yield each entry that gives endpoints: its place, its name if it has one, what it stands for."""
         for i, target in enumerate(self.table.endpoints):
             yield self._entry_place("endpoints", i), "", expand((target,))
         for i, table in enumerate(self.table.endpoint):
@@ -255,7 +258,7 @@ def _read_tables(origin: Source, drafts: list[_Draft], report: _Report) -> dict[
 def _read_damaged(
     origin: Source, data: dict[str, Any], error: ValidationError, drafts: list[_Draft], report: _Report
 ) -> dict[str, Any]:
-    """What `_read_tables` does, for a document with mistakes: note them, and read what is left."""
+    """Return what `_read_tables` does, for a document with mistakes: note them, and read what is left."""
     from lbctl.config.explain import explain, without
 
     raws = data.get("service")
@@ -496,7 +499,7 @@ def _on_line(here: _Draft, there: _Draft, place: Place) -> str:
 
 
 def _build(drafts: Iterable[_Draft], report: _Report) -> list[Service]:
-    """The services of drafts without a mistake."""
+    """Return the services of drafts without a mistake."""
     services = []
     for draft in drafts:
         table = draft.table

@@ -47,7 +47,7 @@ class _Place:
         return self.kids.setdefault(key, _Place(line))
 
     def current(self) -> _Place:
-        """The table that a header's key leads into: of a list of tables, the last."""
+        """Return the table that a header's key leads into: of a list of tables, the last."""
         return self.kids[len(self.kids) - 1] if self.tables and self.kids else self
 
 
@@ -60,7 +60,7 @@ class Map:
         self.deepest_line = 1
 
     def line(self, place: Place) -> int:
-        """The 1-based line of `place`, or of the nearest known place above it."""
+        """Return the 1-based line of `place`, or of the nearest known place above it."""
         node = self.root
         for key in place:
             below = node.kids.get(key)
@@ -87,7 +87,7 @@ class _Cursor:
         return self._line
 
     def take(self, pattern: re.Pattern[str]) -> str | None:
-        """What `pattern` matches here, passed over; None where it does not match."""
+        """Return what `pattern` matches here, passed over; None where it does not match."""
         match = pattern.match(self.text, self.at)
         if match is None:
             return None
@@ -102,7 +102,7 @@ class _Cursor:
         return True
 
     def opens(self, node: _Place, stack: list[tuple[_Place, str]]) -> bool:
-        """True where a list or table begins here; it is then the innermost of `stack`."""
+        """Return True if a list or table begins here; it is then the innermost of `stack`."""
         for bracket, closing in (("[", "]"), ("{", "}")):
             if self.skip(bracket):
                 stack.append((node, closing))
@@ -126,7 +126,7 @@ class _Cursor:
 
 
 def scan_toml(text: str) -> Map:
-    """The places of a TOML document."""
+    """Return the places of a TOML document."""
     found = Map()
     cursor = _Cursor(text, found)
     table = found.root
@@ -157,7 +157,7 @@ def scan_toml(text: str) -> Map:
 
 
 def _toml_keys(cursor: _Cursor) -> list[str]:
-    """The parts of the dotted key here; empty where there is none."""
+    """Return the parts of the dotted key here; empty where there is none."""
     keys = []
     while True:
         cursor.take(_SPACE)
@@ -182,7 +182,7 @@ def _unquote(token: str) -> str:
 
 
 def _toml_entry(cursor: _Cursor, table: _Place) -> _Place | None:
-    """The place of the `key =` here, noted below `table`; None where there is none."""
+    """Return the place of the `key =` here, noted below `table`; None where there is none."""
     line = cursor.line
     keys = _toml_keys(cursor)
     if not keys or not cursor.skip("="):
@@ -220,7 +220,7 @@ _JSON_SCALAR = re.compile(r"[^,\[\]{}\":\s]++")
 
 
 def scan_json(text: str) -> Map:
-    """The places of a JSON document, and as mistakes its repeated keys and numbers that are none."""
+    """Return the places of a JSON document, and as mistakes its repeated keys and numbers that are none."""
     found = Map()
     cursor = _Cursor(text, found)
     cursor.take(_JSON_BLANK)

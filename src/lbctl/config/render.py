@@ -93,7 +93,7 @@ def _is_plain(endpoint: Endpoint) -> bool:
 
 
 def _runs(endpoints: Iterable[Endpoint]) -> Iterator[str]:
-    """The endpoints as texts; many ports in a row of this host as one."""
+    """Yield the endpoints as texts; many ports in a row of this host as one."""
     row: list[int] = []
     for endpoint in endpoints:
         if endpoint.address is None and row and endpoint.port == row[-1] + 1 and len(row) < MAX_RANGE:

@@ -192,7 +192,7 @@ class IntentTable(TableModel):
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of an intent file."""
+    """Return the JSON Schema (draft 2020-12) of an intent file."""
     from pydantic.json_schema import GenerateJsonSchema
 
     class Generator(GenerateJsonSchema):

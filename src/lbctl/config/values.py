@@ -84,7 +84,7 @@ def show(value: object) -> str:
 
 
 def show_key(key: str) -> str:
-    """A key of a document for a message, in backticks."""
+    """Return a key of a document for a message, in backticks."""
     return f"`{_cut(escape(key[: _SHOWN + 1]))}`"
 
 
@@ -98,7 +98,7 @@ def _cut(text: str) -> str:
 
 
 def version(value: object) -> int:
-    """The version of the file format: exactly the integer 1."""
+    """Return the version of the file format: exactly the integer 1."""
     if type(value) is int and value == SCHEMA_VERSION:
         return value
     raise InvalidValue(
@@ -107,7 +107,7 @@ def version(value: object) -> int:
 
 
 def name(value: object) -> str:
-    """A service's or endpoint's name."""
+    """Return a service's or endpoint's name."""
     if isinstance(value, str) and NAME.match(value):
         return value
     if isinstance(value, str) and NAME.match(tidy := re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")):
@@ -116,7 +116,7 @@ def name(value: object) -> str:
 
 
 def owner(value: object) -> str:
-    """The owner of a file's rules."""
+    """Return the owner of a file's rules."""
     try:
         if isinstance(value, str):
             return check_owner(value)
@@ -129,7 +129,7 @@ def owner(value: object) -> str:
 
 
 def mark(value: object) -> int:
-    """The bits of the packet mark that rules of a file may use."""
+    """Return the bits of the packet mark that rules of a file may use."""
     try:
         if type(value) is int:
             return check_mark(value)
@@ -147,7 +147,7 @@ def show_mark(value: object) -> str:
 
 
 def choice(kind: type[Choice], key: str) -> Callable[[object], Choice]:
-    """A parser of one of the words of `kind`."""
+    """Return a parser of one of the words of `kind`."""
     words = {str(member): member for member in kind}
 
     def parse(value: object) -> Choice:
@@ -163,7 +163,7 @@ def choice(kind: type[Choice], key: str) -> Callable[[object], Choice]:
 
 
 def nearest(word: str, words: object) -> str | None:
-    """The one of `words` that is most like `word`, if any is."""
+    """Return the one of `words` that is most like `word`, if any is."""
     import difflib  # only where there is a mistake to explain
 
     found = difflib.get_close_matches(word[:64], list(words), n=1)  # type: ignore[call-overload]
@@ -208,7 +208,7 @@ def target(value: object) -> Target:
 
 
 def single_target(value: object) -> Endpoint:
-    """The `address` of one endpoint: a `target` that is no range."""
+    """Return the `address` of one endpoint: a `target` that is no range."""
     if isinstance(value, str):
         if found := _place(value):
             address, port = found
@@ -219,12 +219,12 @@ def single_target(value: object) -> Endpoint:
 
 
 def endpoints(value: object) -> tuple[Endpoint, ...]:
-    """The endpoints that one text stands for, as `--to` of the command line gives them."""
+    """Return the endpoints that one text stands for, as `--to` of the command line gives them."""
     return expand((target(value),))
 
 
 def expand(targets: Iterable[Target]) -> tuple[Endpoint, ...]:
-    """The endpoints that all of `targets` stand for."""
+    """Return the endpoints that all of `targets` stand for."""
     made: list[Endpoint] = []
     for entry in targets:
         if isinstance(entry, range):
@@ -235,7 +235,7 @@ def expand(targets: Iterable[Target]) -> tuple[Endpoint, ...]:
 
 
 def network(value: object) -> Network:
-    """A network without host bits, or one address as the network of only itself."""
+    """Return a network without host bits, or one address as the network of only itself."""
     what = f"allow: {show(value)}"
     hint = 'write a network like "198.51.100.0/24" or an address like "2001:db8::7"'
     if not isinstance(value, str):
@@ -265,7 +265,7 @@ def network(value: object) -> Network:
     else:
         fixed = IPv6Network((int(address) - host, prefix))
         if int(address) >> 32 == 0xFFFF:
-            raise InvalidValue(f"{what} is an IPv4 address in IPv6 clothes", f'write "{address.ipv4_mapped}"')
+            raise InvalidValue(f"{what} is an IPv4-mapped IPv6 address", f'write "{address.ipv4_mapped}"')
     if host:
         raise InvalidValue(f"{what} has bits set beyond its prefix", f'write "{fixed}", or "{address}" alone')
     return fixed
@@ -287,7 +287,7 @@ def duration(value: object) -> int:
 
 
 def _place(text: str) -> tuple[Address | None, int] | None:
-    """What `[ADDRESS:]PORT` says; None where `_explain_place` has something to say.
+    """Return what `[ADDRESS:]PORT` says; None where `_explain_place` has something to say.
 
     Its two halves are read each by itself, and not again where they come again: a host often serves many
     services, and services share ports.
@@ -305,7 +305,7 @@ def _port(text: str) -> int | None:
 
 @lru_cache(maxsize=4096)
 def _address(text: str) -> Address | None:
-    """The address of one host, as it stands before a port; None where it is none."""
+    """Return the address of one host, as it stands before a port; None where it is none."""
     found = re.fullmatch(_HOST, text)
     if not found:
         return None
@@ -349,7 +349,7 @@ def _explain_address(text: str, what: str, alone: str) -> None:
         number = int(address)
         if number >> 32 == 0xFFFF:
             raise InvalidValue(
-                f"{what} is an IPv4 address in IPv6 clothes",
+                f"{what} is an IPv4-mapped IPv6 address",
                 f'write the IPv4 address "{address.ipv4_mapped}"',
             )
         if 0xFFFF < number <= 0xFFFFFFFF:

@@ -68,7 +68,7 @@ def _all(way: TestedDriver) -> Iterable[CheckResult]:
 
 
 def _text(usable: Sequence[TestedDriver], outcomes: Sequence[CheckResult]) -> str:
-    """The matrix, and below it each reason once."""
+    """Return the matrix, and below it each reason once."""
     by_cell = {(outcome.check, outcome.way): outcome for outcome in outcomes}
     rows = [["", *map(str, usable)]]
     rows += [[check.name, *(by_cell[check, way].verdict for way in usable)] for check in CHECKS]

@@ -84,7 +84,7 @@ def check(
 
 
 def listener(port: int = 80, address: str | None = None, kind: str = "tcp") -> Listener:
-    """A listener, of TCP where nothing else is said."""
+    """Return a listener, of TCP where nothing else is said."""
     return Listener(port=port, address=ip_address(address) if address else None, protocol=Protocol(kind))
 
 
@@ -99,7 +99,7 @@ def places(*addresses: str) -> tuple[Endpoint, ...]:
 
 
 def service(*endpoints: Endpoint, name: str = "web", **options: Any) -> Service:
-    """A service, on port 80 of any address where nothing else is said."""
+    """Return a service, on port 80 of any address where nothing else is said."""
     return Service(name=name, endpoints=endpoints, **{"listeners": (listener(),), **options})
 
 
@@ -174,7 +174,7 @@ def crowd(site: Site) -> None:
 
 
 def who_serves_whom(site: Site, asked: Service) -> Mapping[str, str]:
-    """Each client's endpoint; raises `Failed` for a client that has two."""
+    """Return each client's endpoint; raises `Failed` for a client that has two."""
     served = {}
     for family in asked.families:
         address, prefix = _CROWDS[family]
@@ -215,7 +215,7 @@ def _source_hash(site: Site) -> None:
         raise Failed("another seed places each client as before")
 
 
-@check("scheduler source-hash, of IPv6 clients", HASHED6)
+@check("scheduler source-hash for IPv6 clients", HASHED6)
 def _source_hash6(site: Site) -> None:
     _keeps_clients(site, HASHED6)
 
@@ -232,7 +232,7 @@ def _maglev(site: Site) -> None:
         raise Failed(f"{len(moved)} of {len(before)} clients moved, though their endpoint stayed")
 
 
-@check("hash schedulers where any map of clients will do", HASHED6, TABLED, feature=False, allow_remap=True)
+@check("hash schedulers with --allow-remap", HASHED6, TABLED, feature=False, allow_remap=True)
 def _remap(site: Site) -> None:
     _keeps_clients(site, HASHED6)
     site.apply(TABLED)
@@ -268,7 +268,7 @@ def _affinity(site: Site) -> None:
 
 
 def _within_its_time(site: Site, *, port: int) -> str:
-    """The endpoint of a client that comes again and again, for longer than one second in all.
+    """Return the endpoint of a client that comes again and again, for longer than one second in all.
 
     Its second begins anew with each connection. A machine that stumbles in between is given another chance.
     """
@@ -327,7 +327,7 @@ NOBODY = replace(
 SERVED = replace(NOBODY, endpoints=ports(8001))
 
 
-@check("a service with no endpoint left refuses at once", NOBODY)
+@check("rejects (RST or ICMP) when no endpoint is available", NOBODY)
 def _nobody(site: Site) -> None:
     # Behind the listeners is somebody whom a connection would reach if it were let through.
     site.network.local_endpoints((80, 81, 8001))
@@ -423,7 +423,7 @@ def _sctp(site: Site) -> None:
 BARRED = replace(TELE, allow=(ip_network("198.51.100.0/24"), ip_network("2001:db8:9::/64")))
 
 
-@check("sctp: who is not allowed is told so", BARRED, feature=False)
+@check("sctp: disallowed clients get an ABORT or ICMP error", BARRED, feature=False)
 def _sctp_refused(site: Site) -> None:
     site.network.local_endpoints((8001, 8002, 8003, 38412), "sctp")
     site.apply(BARRED)
@@ -486,7 +486,7 @@ def _several(site: Site) -> None:
     expect(site.ask(HOST4, 81), ["refused"], "a port that is no listener")
 
 
-@check("any address of this host, and no forwarded traffic", WEB)
+@check("any local address, excluding forwarded traffic", WEB)
 def _forwarded(site: Site) -> None:
     site.network.local_endpoints((8001, 8002, 8003))
     elsewhere = site.network.responder(site.network.server)
@@ -499,7 +499,7 @@ def _forwarded(site: Site) -> None:
     expect(site.ask(INSIDE4, count=3), turns(WEB, 3), "another address of this host")
 
 
-@check("this host's own clients, or not", WEB, replace(OTHER, local_clients=False))
+@check("local clients (optional)", WEB, replace(OTHER, local_clients=False))
 def _own_clients(site: Site) -> None:
     site.network.local_endpoints((80, 81, 8001, 8002, 8003, 8004, 8005))
     apart = replace(OTHER, local_clients=False)
@@ -517,7 +517,7 @@ FOREIGN = replace(OTHER, local_clients=False, allow=(ip_network("203.0.113.0/24"
 DRAINED = replace(OTHER, local_clients=False, endpoints=ports(8004, state=State.DRAIN))
 
 
-@check("own clients that are left out are not refused either", FOREIGN, feature=False)
+@check("local clients that are left out are not rejected", FOREIGN, feature=False)
 def _own_clients_pass(site: Site) -> None:
     site.network.local_endpoints((81, 8004, 8005))
     for asked in (FOREIGN, DRAINED):
@@ -600,7 +600,7 @@ def _read_back(site: Site) -> None:
         expect(seen, places_, f"listeners of {each.name}")
 
 
-@check("looking and checking change nothing", WEB, feature=False)
+@check("reading and checking change nothing", WEB, feature=False)
 def _passive(site: Site) -> None:
     site.network.local_endpoints((80,))
     plan = site.plan(WEB)
@@ -643,7 +643,7 @@ def _delta(site: Site) -> None:
     expect(sum(site.counts(HERE).values()), taken, "counters across changes")
 
 
-@check("established connections live through changes", HERE, feature=False)
+@check("established connections survive changes", HERE, feature=False)
 def _established(site: Site) -> None:
     holder = site.network.holder((8001, 8002, 8003))
     site.apply(HERE)
@@ -657,7 +657,7 @@ def _established(site: Site) -> None:
 FLOWS = service(*ports(8001, 8002), listeners=(listener(53, HOST4, "udp"),))
 
 
-@check("UDP flows of an endpoint that goes are forgotten", FLOWS, feature=False)
+@check("UDP flows of a removed endpoint are deleted", FLOWS, feature=False)
 def _flows(site: Site) -> None:
     site.network.local_endpoints((53, 8001, 8002, 8003), "udp")
     early = site.network.flow(site.network.client, HOST4, 53)
@@ -672,7 +672,7 @@ def _flows(site: Site) -> None:
     expect("8001" in after, False, "an endpoint that is gone answers")
 
 
-@check("drift is seen and repaired", HERE, ASIDE, feature=False)
+@check("drift is detected and repaired", HERE, ASIDE, feature=False)
 def _drift(site: Site) -> None:
     site.network.local_endpoints((8001, 8002, 8003, 8004, 8005))
     ours = site.session
@@ -688,7 +688,7 @@ def _drift(site: Site) -> None:
         expect(sorted(site.ask(count=3)), ["8001", "8002", "8003"], "after the repair")
 
 
-@check("a plan that the kernel has outrun is refused", HERE, ASIDE, feature=False)
+@check("a stale plan is refused", HERE, ASIDE, feature=False)
 def _stale(site: Site) -> None:
     site.network.local_endpoints((8001, 8002, 8003))
     site.apply(HERE)

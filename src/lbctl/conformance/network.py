@@ -172,7 +172,7 @@ class Held:
             self._socket = socket.create_connection((address, port), timeout=TIMEOUT)
 
     def say(self, text: str) -> str:
-        """What comes back for `text`: the same."""
+        """Return what comes back for `text`: the same."""
         self._socket.sendall(text.encode())
         return self._socket.recv(1024).decode()
 
@@ -201,7 +201,7 @@ class Flow:
 
 
 def family_of(address: str) -> socket.AddressFamily:
-    """The socket family of an address."""
+    """Return the socket family of an address."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
@@ -246,7 +246,7 @@ class Network:
         return holder
 
     def hold(self, namespace: Namespace, address: str, port: int) -> Held:
-        """A connection to a `Holder` that stays open until this network is closed."""
+        """Return a connection to a `Holder` that stays open until this network is closed."""
         held = Held(namespace, address, port)
         self._stack.callback(held.close)
         # One word there and back, so that the other side has surely accepted it.
@@ -254,13 +254,13 @@ class Network:
         return held
 
     def flow(self, namespace: Namespace, address: str, port: int) -> Flow:
-        """A datagram socket that stays open until this network is closed."""
+        """Return a datagram socket that stays open until this network is closed."""
         flow = Flow(namespace, address, port)
         self._stack.callback(flow.close)
         return flow
 
     def responder(self, namespace: Namespace) -> Responder:
-        """A responder that has no listeners yet."""
+        """Return a responder that has no listeners yet."""
         responder = Responder(namespace)
         self._stack.callback(responder.close)
         return responder

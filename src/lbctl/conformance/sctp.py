@@ -32,7 +32,7 @@ _CASTAGNOLI = tuple(_table())
 
 
 def crc32c(data: bytes) -> int:
-    """The checksum of SCTP (RFC 3720, appendix B.4, has examples)."""
+    """Return the checksum of SCTP (RFC 3720, appendix B.4, has examples)."""
     value = 0xFFFFFFFF
     for byte in data:
         value = _CASTAGNOLI[(value ^ byte) & 0xFF] ^ value >> 8
@@ -53,7 +53,7 @@ class Packet:
     cookie: bytes = b""
 
     def to_bytes(self) -> bytes:
-        """The packet with its checksum."""
+        """Return the packet with its checksum."""
         cookie = struct.pack("!HH", _COOKIE, 4 + len(self.cookie)) + self.cookie if self.cookie else b""
         # Receiver window, outbound and inbound streams, first sequence number.
         chunk = struct.pack("!BBHIIHHI", self.kind, 0, _FIXED + len(cookie), self.tag, 65535, 4, 4, 1)
@@ -63,7 +63,7 @@ class Packet:
         return head + struct.pack("<I", crc32c(head + bytes(4) + chunk)) + chunk
 
     def answered(self, cookie: bytes) -> Packet:
-        """The INIT ACK to this INIT."""
+        """Return the INIT ACK to this INIT."""
         return Packet(
             source=self.destination,
             destination=self.source,
@@ -75,7 +75,7 @@ class Packet:
 
     @classmethod
     def of(cls, data: bytes) -> Packet:
-        """The packet in `data`; raises `ValueError` where its checksum is wrong."""
+        """Return the packet in `data`; raises `ValueError` where its checksum is wrong."""
         source, destination, verification = struct.unpack("!HHI", data[:8])
         if struct.unpack("<I", data[8:12])[0] != crc32c(data[:8] + bytes(4) + data[12:]):
             raise ValueError("wrong checksum")
@@ -91,12 +91,12 @@ class Packet:
 
 
 def raw_socket(family: socket.AddressFamily) -> socket.socket:
-    """A socket that hears all SCTP packets of its namespace and family."""
+    """Return a socket that hears all SCTP packets of its namespace and family."""
     return socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_SCTP)
 
 
 def receive(sock: socket.socket) -> tuple[Packet, str]:
-    """The next packet and its sender's address; raises `ValueError` where its checksum is wrong."""
+    """Return the next packet and its sender's address; raises `ValueError` where its checksum is wrong."""
     data, peer = sock.recvfrom(2048)
     # IPv4 raw sockets see the network header as well.
     return Packet.of(data[(data[0] & 15) * 4 :] if sock.family == socket.AF_INET else data), peer[0]

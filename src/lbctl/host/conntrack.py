@@ -33,7 +33,10 @@ class TrackedConnection:
 
 
 def translated_connections(host: Host) -> Mapping[TrackedConnection, int] | None:
-    """How many are established, of both families; None where the host has no `conntrack` to list them."""
+    """Return how many are established, of both families.
+
+    None where the host has no `conntrack` to list them.
+    """
     path = host.which("conntrack")
     if path is None:
         return None
@@ -80,7 +83,7 @@ def _is_of(entry: TrackedConnection, flow: StaleFlow, own: Collection[str]) -> b
 
 
 def local_addresses(host: Host, family: Family) -> Collection[str]:
-    """The addresses of this network namespace."""
+    """Return the addresses of this network namespace."""
     if family is Family.IPV4:
         return set(_LOCAL.findall(host.read("/proc/thread-self/net/fib_trie") or ""))
     lines = (host.read("/proc/thread-self/net/if_inet6") or "").splitlines()

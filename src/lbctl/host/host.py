@@ -76,31 +76,34 @@ class Host(Protocol):
     """What lbctl needs of the machine that it runs on."""
 
     def which(self, program: str) -> str | None:
-        """The path of `program` in PATH, or None."""
+        """Return the path of `program` in PATH, or None."""
 
     def run(self, argv: Sequence[str], *, stdin: str = "") -> Completed:
         """Run a program to its end, without a shell and in the C locale."""
 
     def read(self, path: str) -> str | None:
-        """The text of a (kernel) file, or None where it cannot be read."""
+        """Return the text of a (kernel) file, or None where it cannot be read."""
 
     def write(self, path: str, text: str) -> bool:
         """Hand a text to a kernel file, in one write; False where it is not taken."""
 
     def exists(self, path: str) -> bool:
-        """True where there is a file, be it readable or not."""
+        """Return True if there is a file, be it readable or not."""
 
     def fingerprint(self, path: str) -> str | None:
-        """What tells the file at `path` from any that replaces it, links followed; None if there is none."""
+        """Return what tells the file at `path` from any that replaces it, links followed.
+
+        None if there is none.
+        """
 
     def glob(self, pattern: str) -> tuple[str, ...]:
-        """The paths of the files that a pattern with `*` and `?` in names fits, in order."""
+        """Return the paths of the files that a pattern with `*` and `?` in names fits, in order."""
 
     def module(self, name: str) -> ModuleType | None:
-        """A Python module that the distribution may have installed, or None."""
+        """Return a Python module that the distribution may have installed, or None."""
 
     def may_change_network(self) -> bool:
-        """True where this process holds CAP_NET_ADMIN."""
+        """Return True if this process holds CAP_NET_ADMIN."""
 
     def lock(self, name: str, *, patience: float = 0.0) -> AbstractContextManager[None]:
         """Hold the lock `name` of this network namespace.
@@ -109,10 +112,13 @@ class Host(Protocol):
         """
 
     def namespace(self) -> str | None:
-        """What names this network namespace and no other, before or after; None where the kernel is older."""
+        """Return what names this network namespace and no other, before or after.
+
+        None where the kernel is older.
+        """
 
     def netlink(self, protocol: int, request: bytes) -> bytes | None:
-        """The kernel's answer to a netlink message that has one; None where it cannot be asked.
+        """Return the kernel's answer to a netlink message that has one; None where it cannot be asked.
 
         Of a dump, all parts of the answer behind one another.
         """
@@ -126,7 +132,7 @@ class Host(Protocol):
         """
 
     def recall(self, name: str) -> str | None:
-        """What was last remembered of this network namespace under `name`; None where nothing was."""
+        """Return what was last remembered of this network namespace under `name`; None where nothing was."""
 
     def remember(self, name: str, text: str | None) -> None:
         """Keep `text` for `recall` until this host starts again at most, None for nothing.
@@ -148,23 +154,29 @@ class Host(Protocol):
         """
 
     def saved(self, name: str) -> str | None:
-        """What was saved under `name`; None where nothing was, or where others could have written it."""
+        """Return what was saved under `name`.
+
+        None where nothing was, or where others could have written it.
+        """
 
     def saved_names(self) -> tuple[str, ...]:
-        """The names under which something is saved, in order.
+        """Return the names under which something is saved, in order.
 
         As all that reads or writes what is saved, raises `PermissionDenied` where another user could have
         written it.
         """
 
     def user_site(self) -> str | None:
-        """The directory of a user's own packages that this Python imports as root; None if it does not."""
+        """Return the directory of a user's own packages that this Python imports as root.
+
+        None if it does not.
+        """
 
     def now(self) -> float:
         """Seconds since 1970."""
 
     def user(self) -> str:
-        """The person behind this process, as far as it is known."""
+        """Return the person behind this process, as far as it is known."""
 
     def clock(self) -> float:
         """Seconds since this host started, asleep or not: nobody sets this clock."""
@@ -463,12 +475,12 @@ class LocalHost:
 
 
 def _file(name: str, kind: str) -> str:
-    """The name of a file about this network namespace. Two on one host are two kernels to us."""
+    """Return the name of a file about this network namespace. Two on one host are two kernels to us."""
     return f"{name}.{_network()}.{kind}"
 
 
 def _goes_on(part: bytes) -> bool:
-    """True for a part of an answer by netlink behind which another one comes."""
+    """Return True for a part of an answer by netlink behind which another one comes."""
     place, goes_on = 0, False
     while place + _NETLINK_HEADER.size <= len(part):
         length, kind, flags = _NETLINK_HEADER.unpack_from(part, place)
@@ -478,7 +490,7 @@ def _goes_on(part: bytes) -> bool:
 
 
 def _as_unit(systemd_run: str, environment: Mapping[str, str]) -> list[str]:
-    """The words before a program that have systemd run it as a unit, in this network namespace."""
+    """Return the words before a program that have systemd run it as a unit, in this network namespace."""
     kept = {"PATH": os.environ.get("PATH", os.defpath), **environment}
     words = [systemd_run, "--quiet", "--collect", *(f"--setenv={k}={v}" for k, v in kept.items())]
     if not _is_first_network():
@@ -488,7 +500,7 @@ def _as_unit(systemd_run: str, environment: Mapping[str, str]) -> list[str]:
 
 
 def _is_first_network() -> bool:
-    """True in the network namespace of process 1: of the host, or of the container, itself.
+    """Return True in the network namespace of process 1: of the host, or of the container, itself.
 
     Only who may trace process 1 sees its /proc/1/ns. But everyone may look into /proc/1/net, and its files
     have numbers of their own in each network namespace (proc_create_net of the kernel makes them anew). Where
@@ -509,5 +521,5 @@ def _locked(handle: int) -> bool:
 
 
 def _network() -> int:
-    """The number of the network namespace that this thread is in, unique while that lives."""
+    """Return the number of the network namespace that this thread is in, unique while that lives."""
     return os.stat("/proc/thread-self/ns/net").st_ino  # noqa: PTH116 (a magic link, not a path)

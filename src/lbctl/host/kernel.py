@@ -24,7 +24,7 @@ def has_ipv6(host: Host) -> bool:
 
 
 def kernel_module(host: Host, name: str) -> ModuleState:
-    """The state of module `name` (as /proc/modules spells it).
+    """Return the state of module `name` (as /proc/modules spells it).
 
     A kernel without module files is believed to have everything built in: nothing on the host says more.
     """

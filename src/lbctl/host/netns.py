@@ -139,7 +139,7 @@ def _unshared() -> int:
 
 
 def _in_thread(work: Callable[[], int]) -> int:
-    """The result of `work` in a thread of its own, whose namespaces end with it."""
+    """Return the result of `work` in a thread of its own, whose namespaces end with it."""
     results: list[int] = []
     errors: list[OSError] = []
 

@@ -32,12 +32,12 @@ class Route:
 
 
 def has_routes(host: Host) -> bool:
-    """True where routes can be asked for."""
+    """Return True if routes can be asked for."""
     return host.which("ip") is not None
 
 
 def route_to(host: Host, address: Address) -> Route:
-    """What the kernel would do with a packet to an address. Nothing is sent."""
+    """Return what the kernel would do with a packet to an address. Nothing is sent."""
     done = host.run([_ip(host), "-o", "route", "get", str(address)])
     if done.code:
         return Route(device=None, local=False, text=_first(done.err) or "no answer")

@@ -43,7 +43,7 @@ class Listening:
 
 
 def listening(host: Host, protocol: Protocol) -> tuple[Listening, ...] | None:
-    """The sockets of a protocol that listen; None where the kernel has no list of them."""
+    """Return the sockets of a protocol that listen; None where the kernel has no list of them."""
     both = (host.read("/proc/sys/net/ipv6/bindv6only") or "0").strip() == "0"
     found: list[Listening] = []
     bound = _sctp(host) if protocol is Protocol.SCTP else _plain(host, protocol)
@@ -69,7 +69,7 @@ def _plain(host: Host, protocol: Protocol) -> list[tuple[Address, int]] | None:
 
 
 def _address(digits: str) -> Address:
-    """An address as the kernel prints it: words of 32 bits in the byte order of this machine."""
+    """Return an address as the kernel prints it: words of 32 bits in the byte order of this machine."""
     words = [bytes.fromhex(digits[i : i + 8]) for i in range(0, len(digits), 8)]
     packed = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
     return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)

@@ -15,7 +15,7 @@ _APPLIES = re.compile(r"(?m)^\s*ExecStart\w*\s*=.*\blbctl\b.*\bapply\b")
 
 
 def unit_file(host: Host, unit: str) -> tuple[str, str] | None:
-    """The path and the text of a unit; the first folder that has it decides."""
+    """Return the path and the text of a unit; the first folder that has it decides."""
     for folder in _FOLDERS:
         path = f"{folder}/{unit}"
         text = host.read(path)
@@ -25,12 +25,12 @@ def unit_file(host: Host, unit: str) -> tuple[str, str] | None:
 
 
 def enabled(host: Host, unit: str) -> str | None:
-    """The link by which another unit starts this one; None where there is none."""
+    """Return the link by which another unit starts this one; None where there is none."""
     return next(iter(host.glob(f"{_ADMINISTRATOR}/*.wants/{unit}")), None)
 
 
 def applies_again(host: Host, unit: str) -> bool:
-    """True where lbctl applies again whenever a unit was started or loaded anew.
+    """Return True if lbctl applies again whenever a unit was started or loaded anew.
 
     By an addition to that unit, or by one of its own that is enabled and follows it.
     """

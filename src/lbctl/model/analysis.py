@@ -110,7 +110,7 @@ Placing: TypeAlias = "Callable[[Address, int, int], int]"
 
 
 def written(share: Fraction) -> str:
-    """A share as "p/q" in lowest terms, of any length: many draws in a row make long ones.
+    """Return a share as "p/q" in lowest terms, of any length: many draws in a row make long ones.
 
     By way of decimals, since Python writes no integer of more than 4300 digits.
     """
@@ -118,7 +118,7 @@ def written(share: Fraction) -> str:
 
 
 def brief(share: Fraction) -> str:
-    """A share for people: 0, 1/3, 1; and decimals where a fraction would be long."""
+    """Return a share for people: 0, 1/3, 1; and decimals where a fraction would be long."""
     return str(share) if share.denominator < 10**12 else f"{float(share):.9f}"
 
 
@@ -207,7 +207,7 @@ class Condition(NamedTuple):
     inverted: bool
 
     def networks(self) -> tuple[IPv4Network | IPv6Network, ...] | None:
-        """The addresses that it is for; None for others than some, or values that are no addresses."""
+        """Return the addresses that it is for; None for others than some, or values that are no addresses."""
         if self.inverted:
             return None
         found: list[IPv4Network | IPv6Network] = []
@@ -225,7 +225,7 @@ class Condition(NamedTuple):
 
 
 def conditions(service: AnalysedService) -> tuple[Condition, ...]:
-    """The conditions of a service beside its listener, all of which hold together."""
+    """Return the conditions of a service beside its listener, all of which hold together."""
     return tuple(
         Condition(name, tuple(each.strip() for each in text.removeprefix("! ").split(",")), text[:2] == "! ")
         for name, value in (service.when or {}).items()
@@ -234,7 +234,7 @@ def conditions(service: AnalysedService) -> tuple[Condition, ...]:
 
 
 def with_port(to: str | None, service: AnalysedService) -> str | None:
-    """An endpoint of a service with its port, which may be that of the listener."""
+    """Return an endpoint of a service with its port, which may be that of the listener."""
     if to is None:
         return None
     colons = to.count(":")
@@ -247,7 +247,7 @@ def with_port(to: str | None, service: AnalysedService) -> str | None:
 
 
 def takes(service: AnalysedService, listener: Listener) -> bool:
-    """True where connections to a listener may be a service's; further conditions are not looked at."""
+    """Return True if connections to a listener may be a service's; further conditions are not looked at."""
     family, proto, dst, ports, _ = service.selector
     if proto != "any" and listener.protocol not in proto.split(","):
         return False
@@ -260,14 +260,14 @@ def takes(service: AnalysedService, listener: Listener) -> bool:
 
 
 def within(part: str, port: int) -> bool:
-    """True for a port that is the one, or among those, of `80` or `8000-8003`."""
+    """Return True for a port that is the one, or among those, of `80` or `8000-8003`."""
     first, dash, last = part.partition("-")
     low, high = decimal(first, 5), decimal(last if dash else first, 5)
     return low is not None and high is not None and low <= port <= high
 
 
 def among(written: str, address: Address) -> bool | None:
-    """Whether an address is among addresses, networks and ranges; None where these are not told."""
+    """Return whether an address is among addresses, networks and ranges; None where these are not told."""
     for part in written.split(","):
         first, dash, last = part.strip().partition("-")
         try:

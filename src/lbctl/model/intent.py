@@ -51,7 +51,7 @@ class Family(StrEnum):
 
     @classmethod
     def of(cls, value: Address | Network) -> Family:
-        """The family of an address or network."""
+        """Return the family of an address or network."""
         return cls.IPV4 if isinstance(value, (IPv4Address, IPv4Network)) else cls.IPV6
 
 
@@ -95,7 +95,7 @@ class Listener:
         return f"{join(self.address, self.port)}/{self.protocol}"
 
     def overlaps(self, other: Listener) -> bool:
-        """True where some connection would reach both."""
+        """Return True if some connection would reach both."""
         return (
             self.protocol is other.protocol
             and self.port == other.port
@@ -140,7 +140,7 @@ class Endpoint:
         put(self, "to", to)
 
     def serves(self, family: Family) -> bool:
-        """True where connections of `family` can be sent here."""
+        """Return True if connections of `family` can be sent here."""
         return self.address is None or Family.of(self.address) is family
 
 
@@ -189,7 +189,7 @@ class Service:
         return tuple(f for f in Family if self.listeners_of(f))
 
     def listeners_of(self, family: Family) -> tuple[Listener, ...]:
-        """The listeners that connections of `family` reach."""
+        """Return the listeners that connections of `family` reach."""
         return tuple(
             [
                 x
@@ -202,7 +202,7 @@ class Service:
         return any(e.serves(family) for e in self.endpoints)
 
     def protocols_of(self, family: Family) -> tuple[Protocol, ...]:
-        """The protocols of `listeners_of(family)`, each once."""
+        """Return the protocols of `listeners_of(family)`, each once."""
         return tuple(dict.fromkeys(listener.protocol for listener in self.listeners_of(family)))
 
     def ready(self, family: Family) -> tuple[Endpoint, ...]:
@@ -215,7 +215,7 @@ class Service:
         return tuple([e for e in able if e.state is active] or [e for e in able if e.state is backup])
 
     def allowed(self, family: Family) -> tuple[Network, ...]:
-        """The clients of `family` that `allow` names, in order and without overlaps."""
+        """Return the clients of `family` that `allow` names, in order and without overlaps."""
         return tuple(collapse_addresses(n for n in self.allow if Family.of(n) is family))  # type: ignore[type-var]
 
     def slots(self, family: Family) -> tuple[Endpoint, ...]:
@@ -290,7 +290,7 @@ def check_mark(mark: int) -> int:
 
 
 def default_seed(name: str) -> int:
-    """The 32-bit seed that a service has unless the file says another: the same on every host."""
+    """Return the 32-bit seed that a service has unless the file says another: the same on every host."""
     return int.from_bytes(hashlib.sha256(f"lbctl seed {name}".encode()).digest()[:4], "big")
 
 

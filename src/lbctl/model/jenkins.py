@@ -17,7 +17,7 @@ _BLOCK = 12
 
 
 def jenkins(data: bytes, seed: int) -> int:
-    """The 32-bit hash of some bytes."""
+    """Return the 32-bit hash of some bytes."""
     a = b = c = (_START + len(data) + seed) & _MASK
     for begin in range(0, len(data), _BLOCK):
         first, second, third = (_word(data[at : at + 4]) for at in range(begin, begin + _BLOCK, 4))
@@ -27,7 +27,7 @@ def jenkins(data: bytes, seed: int) -> int:
 
 
 def slot_of(client: Address, slots: int, seed: int) -> int:
-    """Which of so many slots a client has, counted from 0."""
+    """Return which of so many slots a client has, counted from 0."""
     return jenkins(client.packed, seed) * slots >> 32
 
 

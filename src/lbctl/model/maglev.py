@@ -32,7 +32,7 @@ PLACES = 100
 
 @lru_cache(maxsize=1024)
 def maglev(names: tuple[str, ...], weights: tuple[int, ...], seed: int) -> tuple[int, ...]:
-    """The table: indices into `names`, one of `SIZES` many; empty for no names."""
+    """Return the table: indices into `names`, one of `SIZES` many; empty for no names."""
     if not names:
         return ()
     divisor = gcd(*weights)
@@ -52,7 +52,7 @@ def maglev(names: tuple[str, ...], weights: tuple[int, ...], seed: int) -> tuple
 
 
 def table_size(weight: int) -> int:
-    """The smallest of `SIZES` that is adequate for a summed weight."""
+    """Return the smallest of `SIZES` that is adequate for a summed weight."""
     return next((size for size in SIZES if size >= weight * PLACES), SIZES[-1])
 
 

@@ -149,7 +149,7 @@ def _shares_of(to: str, side: Shares) -> Mapping[FamilyListener, Fraction | None
 
 
 def _missing(side: Shares, other: Shares) -> tuple[FamilyListener, ...]:
-    """The places that surely get no endpoint on one side, though they may on the other."""
+    """Return the places that surely get no endpoint on one side, though they may on the other."""
     return tuple(
         frontend
         for frontend, shares in other.items()
@@ -219,7 +219,7 @@ class Plan:
 
 
 def diff(before: Program, after: Program) -> tuple[Change, ...]:
-    """The changes that lead from one program to another.
+    """Return the changes that lead from one program to another.
 
     First what comes or changes, in the order of `after`; then what goes, last created first. Parts that are
     the same object on both sides are not looked into.
@@ -251,14 +251,14 @@ def _apart(before: Program, after: Program) -> tuple[Program, Program]:
 
 
 def touched(changes: Iterable[Change]) -> frozenset[str | None]:
-    """The services that own what changes, before or after; None stands for what all services share."""
+    """Return the services that own what changes, before or after; None stands for what all services share."""
     return frozenset([item.service for change in changes for item in change if item])
 
 
 def stale_flows(
     before: LiftedProgram, after: LiftedProgram, wanted: Iterable[Service]
 ) -> tuple[StaleFlow, ...]:
-    """The flows that outlive their reason when `before` becomes `after`; who drains keeps its own.
+    """Return the flows that outlive their reason when `before` becomes `after`; who drains keeps its own.
 
     `wanted` are the services of `after` as the intent has them.
     """

@@ -87,11 +87,11 @@ class Program:
         return dict.fromkeys(owner for owner in owners if owner is not None)
 
     def of_kind(self, kind: str) -> Iterator[Item]:
-        """The items whose key's second part is `kind`, in order."""
+        """Return the items whose key's second part is `kind`, in order."""
         return (item for item in self.items if item.key[1] == kind)
 
     def at(self, generation: str | None) -> Program:
-        """The same program, as the kernel held it at a generation."""
+        """Return the same program, as the kernel held it at a generation."""
         return Program(self.owner, self._whole, parts=self.parts, generation=generation)
 
     def of(self, parts: Sequence[Part]) -> Program:
@@ -99,7 +99,7 @@ class Program:
         return self if len(parts) == len(self.parts) else Program(self.owner, self._whole, parts=parts)
 
     def only(self, services: Collection[str | None]) -> Program:
-        """The program without what belongs to other services: enough to follow these through it."""
+        """Return the program without what belongs to other services: enough to follow these through it."""
         wanted = {None, *services}
         parts = [part for part in self.parts if part[0].service in wanted]
         if not self._whole:
@@ -107,7 +107,7 @@ class Program:
         return Program(self.owner, [item for item in self._whole if item.service in wanted], parts=parts)
 
     def in_order_of(self, other: Program) -> Program:
-        """The same items, those that `other` has too in its order and before the rest."""
+        """Return the same items, those that `other` has too in its order and before the rest."""
         shared = [self.by_key[item.key] for item in other.items if item.key in self.by_key]
         rest = [item for item in self.items if item.key not in other.by_key]
         return Program(self.owner, (*shared, *rest), generation=self.generation)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=4096)
 def schedule(weights: tuple[int, ...]) -> tuple[int, ...]:
-    """The shortest smooth sequence of indices into `weights` that gives each its exact share.
+    """Return the shortest smooth sequence of indices into `weights` that gives each its exact share.
 
     Length: sum of the weights divided by their greatest common divisor; empty for no weights.
     """
@@ -42,17 +42,17 @@ def schedule(weights: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def slot_count(weights: Sequence[int]) -> int:
-    """The length of `schedule(weights)`, without making it."""
+    """Return the length of `schedule(weights)`, without making it."""
     return sum(weights) // gcd(*weights) if weights else 0
 
 
 def weight_shares(weights: Sequence[int]) -> tuple[Fraction, ...]:
-    """Each weight's part of their sum: what `schedule` gives exactly, and a Maglev table nearly."""
+    """Return each weight's part of their sum: what `schedule` gives exactly, and a Maglev table nearly."""
     return tuple(Fraction(weight, sum(weights)) for weight in weights)
 
 
 def shares(slots: Sequence[T]) -> Mapping[T, Fraction]:
-    """Each value in `slots` → its part of them, in order of appearance."""
+    """Return each value in `slots` → its part of them, in order of appearance."""
     if not slots:
         return {}
     # Most services give each endpoint one slot; counting them takes five times as long.

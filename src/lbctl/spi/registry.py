@@ -11,7 +11,7 @@ GROUP = "lbctl.backends"
 
 
 def backends() -> tuple[Backend, ...]:
-    """All installed backends, those that `auto` prefers first.
+    """Return all installed backends, those that `auto` prefers first.
 
     Raises `NoBackend` where an installed one cannot be loaded: a broken backend is never skipped in
     silence.

@@ -63,6 +63,6 @@ def ensure_fresh(plan: Plan, generation: str | None, observe: Callable[[], Progr
     moved = diff(plan.before, observe())
     if moved:
         raise Stale(
-            f"the rules in the kernel moved since the plan was made: {' '.join(moved[0].key)}",
+            f"the rules in the kernel changed since the plan was made: {' '.join(moved[0].key)}",
             hint="run lbctl plan again",
         )

@@ -72,7 +72,7 @@ def select(
     driver: str | None = None,
     counts: Sequence[RuleCounts] = (),
 ) -> Selection:
-    """The choice for the options `--backend` and `--driver`.
+    """Return the choice for the options `--backend` and `--driver`.
 
     With the `counts` of `count_rules`, the reason says where another store of the same backend holds rules.
     Raises `IntentError` for a name that does not exist and `NoBackend` where nothing is usable.
@@ -109,7 +109,7 @@ def select(
 
 
 def _beside(candidate: Candidate, chosen: Driver, counts: Sequence[RuleCounts]) -> Iterator[str]:
-    """The rules that people take for those of the chosen store: the tools have the same names."""
+    """Yield the rules that people take for those of the chosen store: the tools have the same names."""
     stores = {driver.store for driver in candidate.probe.drivers} - {chosen.store}
     for count in counts:
         rules = (count.managed or 0) + (count.foreign or 0)

@@ -120,7 +120,7 @@ class Journal:
         with document.locked(path):
             programs = document.read(path)
             if diff(programs.get(owner, Program(owner)), plan.before):
-                raise Stale(f"{path} moved since the plan was made", hint="run lbctl plan again")
+                raise Stale(f"{path} changed since the plan was made", hint="run lbctl plan again")
             programs[owner] = plan.after
             document.write(path, programs.values())
             return document.read(path).get(owner, Program(owner))

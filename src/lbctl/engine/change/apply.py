@@ -25,8 +25,8 @@ def ensure_last_holds(session: Session, owner: str) -> None:
     last = history.last_of(session.host, owner)
     if last and plan(session.like(last), last.intent).changed:
         raise Stale(
-            f"the kernel does not hold what the history has last, which is number {last.number}",
-            hint="lbctl plan shows what differs; what lbctl apply then makes, rollback can take back",
+            f"the kernel rules differ from the last recorded state, number {last.number}",
+            hint="lbctl plan shows the difference; lbctl rollback can revert a later lbctl apply",
         )
 
 
@@ -109,7 +109,7 @@ def carry_out(
         if plan.changed and not in_any_case:
             raise
         if plan.changed:
-            unnoted.append(f"The history does not have this: {error.message}")
+            unnoted.append(f"Not in the history: {error.message}")
         entry = None
     try:
         notes = perform(session, plan) + unnoted
@@ -123,7 +123,7 @@ def carry_out(
     try:
         history.settle(host, owner, entry)
     except (ApplyFailed, PermissionDenied) as error:
-        notes.append(f"The history does not have this yet: {error.message}")
+        notes.append(f"Not in the history yet: {error.message}")
     return notes
 
 
@@ -145,7 +145,7 @@ def perform(session: Session, plan: Plan) -> list[str]:
     notes: list[str] = []
     try:
         held = backend.apply(session.host, plan)
-        fault = "the kernel holds something else than what was written"
+        fault = "the kernel does not hold what was written"
     except ToolCrashed as crash:
         held, fault = _after_crash(session, plan, crash), crash.message
         notes = [f"{fault}, but all of the change is in the kernel."]
@@ -156,7 +156,7 @@ def perform(session: Session, plan: Plan) -> list[str]:
 
 
 def _after_crash(session: Session, plan: Plan, crash: ToolCrashed) -> Program:
-    """What the kernel holds after a tool was ended by a signal while it wrote."""
+    """Return what the kernel holds after a tool was ended by a signal while it wrote."""
     try:
         return session.backend.observe(session.host, session.driver, plan.after.owner)
     except LbctlError as error:

@@ -54,7 +54,7 @@ def _note(session: Session, services: Sequence[Service], owner: str) -> str | No
 
 
 def _shared(services: Sequence[Service], other: Intent) -> Iterator[tuple[Listener, str]]:
-    """The listeners of services that one of another intent overlaps, and the name of its service."""
+    """Yield the listeners of services that one of another intent overlaps, and the name of its service."""
     theirs: dict[tuple[Family, Protocol, int], list[tuple[Listener, str]]] = {}
     for family, listener, service in _listeners(other.services):
         theirs.setdefault((family, listener.protocol, listener.port), []).append((listener, service))

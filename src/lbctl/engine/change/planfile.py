@@ -77,14 +77,14 @@ def write_plan(session: Session, made: Plan, intent: Intent, sources: Sequence[P
 
 
 def read_plan(path: Path) -> PlanFile:
-    """The plan file at `path`; raises `IntentError` where it is none, or does not fit together."""
+    """Return the plan file at `path`; raises `IntentError` where it is none, or does not fit together."""
     _ensure_small_or_plan(path)
     source = read(path, _LIMIT)
     data = source.data()
     if data.get("kind") != "plan":
-        source.fail(1, "this is no plan of lbctl", "lbctl plan -o FILE writes one")
+        source.fail(1, "this is not a plan of lbctl", "lbctl plan -o FILE writes one")
     if data.get("format_version") != VERSION or data.get("lbctl") != __version__:
-        source.fail(1, f"the plan is of another lbctl: {show(data.get('lbctl'))}", _AGAIN)
+        source.fail(1, f"the plan is from another version of lbctl: {show(data.get('lbctl'))}", _AGAIN)
     try:
         intent = loads(_text(data["intent"]), f"{source.file} (intent)")
         found = PlanFile(
@@ -117,11 +117,11 @@ def _ensure_small_or_plan(path: Path) -> None:
     except (OSError, ValueError):
         return  # `read` reports it
     if head != _HEAD:
-        raise IntentError(f"{name_of(path)} is no plan of lbctl", hint="lbctl plan -o FILE writes one")
+        raise IntentError(f"{name_of(path)} is not a plan of lbctl", hint="lbctl plan -o FILE writes one")
 
 
 def resume(session: Session, found: PlanFile, sources: Sequence[Path] = ()) -> Plan:
-    """The plan of a file, made anew; raises `Stale` with what moved since it was written.
+    """Return the plan of a file, made anew; raises `Stale` with what moved since it was written.
 
     `sources` are the intent files to hold it against, instead of those that it was made from.
     """
@@ -132,7 +132,7 @@ def resume(session: Session, found: PlanFile, sources: Sequence[Path] = ()) -> P
     _ensure_meant(found, sources or found.sources)
     made = plan(session, found.intent)
     for what, then, now in (
-        ("the kernel moved since the plan was made", found.before, made.before),
+        ("the kernel changed since the plan was made", found.before, made.before),
         ("the plan is not what its intent gives on this host", found.after, made.after),
     ):
         moved = diff(then, now)
@@ -147,21 +147,21 @@ def _ensure_meant(found: PlanFile, sources: Sequence[Path]) -> None:
     try:
         meant = load_merged(sources) if sources else found.intent
     except IntentError as error:
-        raise Stale(f"the intent moved since the plan was made: {error.message}", hint=_AGAIN) from error
+        raise Stale(f"the intent changed since the plan was made: {error.message}", hint=_AGAIN) from error
     if meant == found.intent:
         return
     if (meant.owner, meant.mark) != (found.intent.owner, found.intent.mark):
-        raise Stale(f"the intent in {names} moved since the plan was made: owner or mark", hint=_AGAIN)
+        raise Stale(f"the intent in {names} changed since the plan was made: owner or mark", hint=_AGAIN)
     then, now = ({s.name: s for s in intent.services} for intent in (found.intent, meant))
     moved = frozenset(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
-    raise Stale(f"the intent in {names} moved since the plan was made: {_names(moved)}", hint=_AGAIN)
+    raise Stale(f"the intent in {names} changed since the plan was made: {_names(moved)}", hint=_AGAIN)
 
 
 _FEW = 8
 
 
 def _names(services: frozenset[str | None]) -> str:
-    """The services by name, a few of many; None are the rules that all share."""
+    """Return the services by name, a few of many; None are the rules that all share."""
     named = sorted(f'service "{inert(name)}"' for name in services if name is not None)
     shared = ["rules that services share"] if None in services else []
     more = [f"{len(named) - _FEW} more"] if len(named) > _FEW else []
@@ -169,7 +169,7 @@ def _names(services: frozenset[str | None]) -> str:
 
 
 def _program(owner: str, rows: Any) -> Program:
-    """The items of a program; ValueError or TypeError where they are none."""
+    """Return the items of a program; ValueError or TypeError where they are none."""
     return Program(
         owner,
         [

@@ -83,7 +83,7 @@ def _here(host: Host, backend: str, driver: str | None) -> tuple[Backend, Capabi
 
 
 def _targeted(target: str) -> tuple[Backend, Capabilities]:
-    """The backend of a target, and what the release that it names can express."""
+    """Return the backend of a target, and what the release that it names can express."""
     tool, equals, version = target.partition("=")
     by_tool = {each: b for b in backends() for each in b.tools}
     hint = f"TOOL=VERSION, where TOOL is one of {', '.join(sorted(by_tool))}; for example nft=1.0.6"

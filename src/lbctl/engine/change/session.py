@@ -49,7 +49,7 @@ class Session:
         return self.choice.driver.name
 
     def compile(self, intent: Intent) -> Program:
-        """The chosen backend's program for an intent."""
+        """Return the chosen backend's program for an intent."""
         return self.backend.compile(intent, self.capabilities)
 
     @cached_property
@@ -61,7 +61,7 @@ class Session:
         return replace(probe.capabilities, remap=self.allow_remap)
 
     def observe(self, owner: str) -> Program:
-        """What the chosen backend holds of an owner now, read from the kernel."""
+        """Return what the chosen backend holds of an owner now, read from the kernel."""
         self.need_privilege()
         return self.backend.observe(self.host, self.driver, owner)
 
@@ -77,7 +77,7 @@ class Session:
         return known or self.memory.load(store, owner, generation, like) or self.observe(owner)
 
     def remembers(self, held: Program) -> bool:
-        """True for rules that this session itself has seen or written before."""
+        """Return True for rules that this session itself has seen or written before."""
         return self.memory.recall(self.place, held.owner, held.generation) is held
 
     def check(self, program: Program) -> None:
@@ -101,7 +101,7 @@ class Session:
         return replace(self, choice=Selection(backend=backend, driver=driver, probe=probe, reason=reason))
 
     def elsewhere(self, owner: str) -> tuple[Session, ...]:
-        """A session on each other store that holds rules of an owner, as far as it can be read."""
+        """Return a session on each other store that holds rules of an owner, as far as it can be read."""
         self.need_privilege()
         return tuple(
             self.at(backend, driver, "it holds the rules")
@@ -110,7 +110,7 @@ class Session:
         )
 
     def store(self, backend: str, driver: str) -> str:
-        """The store that a driver reaches, or would reach if it were usable; "" for an unknown one."""
+        """Return the store that a driver reaches, or would reach if it were usable; "" for an unknown one."""
         drivers = (d for c in self.candidates if c.backend.name == backend for d in c.probe.drivers)
         return next((d.store for d in drivers if d.name == driver), "")
 

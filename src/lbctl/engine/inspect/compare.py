@@ -140,7 +140,7 @@ def _doubts(a: Analysis, b: Analysis) -> Iterator[str]:
 
 
 def _by_place(reading: Analysis) -> dict[_Place, AnalysedService]:
-    """The service at each place."""
+    """Return the service at each place."""
     places: dict[_Place, AnalysedService] = {}
     for service in reading.services:
         for hook in service.hooks:
@@ -192,7 +192,7 @@ def _alike(a: AnalysedService, b: AnalysedService) -> Relation:
 
 
 def _same_clients(a: AnalysedService, b: AnalysedService) -> bool:
-    """True where a hash is known to send each client to the same endpoint on both sides."""
+    """Return True if a hash is known to send each client to the same endpoint on both sides."""
     if None in {a.hash_seed, b.hash_seed} or a.hash_seed != b.hash_seed or a.placing is not b.placing:
         return False
     if not a.slots or not b.slots:
@@ -209,7 +209,7 @@ def _same_clients(a: AnalysedService, b: AnalysedService) -> bool:
 
 
 def _period(slots: tuple[str | None, ...]) -> tuple[str | None, ...]:
-    """The shortest sequence that this one repeats."""
+    """Return the shortest sequence that this one repeats."""
     # A word has a period where it is found in itself doubled, before its end (Knuth, Morris, Pratt).
     known = [0] * len(slots)
     for place in range(1, len(slots)):

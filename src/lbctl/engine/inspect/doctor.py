@@ -40,7 +40,7 @@ class Diagnosis:
     unseen: tuple[NotExamined, ...]
 
     def of(self, severity: Severity) -> tuple[Problem, ...]:
-        """The problems of one severity."""
+        """Return the problems of one severity."""
         return tuple(problem for problem in self.problems if problem.severity is severity)
 
 
@@ -96,7 +96,7 @@ def _no_backend(error: NoBackend) -> Problem:
         severity=Severity.ERROR,
         message="nothing on this host can balance connections",
         evidence=error.message,
-        fix=error.hint or "lbctl backends says what is missing",
+        fix=error.hint or "lbctl backends shows what is missing",
     )
 
 
@@ -124,7 +124,7 @@ def _unsettled(host: Host, owner: str) -> Iterator[Problem]:
             severity=Severity.WARNING,
             message="a file of lbctl's own state cannot be read",
             evidence=line,
-            fix="check the disk; what is not believed is not used, and may be removed",
+            fix="check the disk; the file is ignored and may be removed",
         )
 
 
@@ -157,7 +157,7 @@ def _case(
 
 
 def _in_stores(host: Host, candidates: Sequence[Candidate], case: Case) -> Iterator[Seen]:
-    """What the backends know of each place that can hold rules, be it ours or another."""
+    """Yield what the backends know of each place that can hold rules, be it ours or another."""
     for backend, driver in _stores(candidates):
         if not isinstance(backend, Reader):
             continue
@@ -194,5 +194,5 @@ def _mixed(host: Host, candidates: Sequence[Candidate]) -> Iterator[Problem]:
                 severity=Severity.WARNING,
                 message=f"{' and '.join(held)} hold rules, and the kernel runs both: each tool shows its own",
                 evidence="; ".join(f"{store}: {number} rules" for store, number in held.items()),
-                fix="have all programs of this host use one of them, and take the rules out of the other",
+                fix="have all programs of this host use one of them, and remove the rules from the other",
             )

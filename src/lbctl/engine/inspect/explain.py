@@ -52,7 +52,7 @@ class Trace:
 
 
 def explain(connection: Connection, readings: Mapping[str, Analysis]) -> tuple[Trace, ...]:
-    """The ways of a connection, those for fewer addresses first in each source."""
+    """Return the ways of a connection, those for fewer addresses first in each source."""
     ways: list[Trace] = []
     for source, reading in readings.items():
         sure: list[AnalysedService] = []
@@ -78,7 +78,7 @@ def _way(
 
 
 def _chosen(service: AnalysedService, client: Address | None) -> tuple[int | None, str | None]:
-    """The slot and the endpoint of a client."""
+    """Return the slot and the endpoint of a client."""
     if service.affinity is not None and service.affinity.kind != "hash":
         return None, None
     if len(service.backends) == 1 and not service.leak:
@@ -91,7 +91,7 @@ def _chosen(service: AnalysedService, client: Address | None) -> tuple[int | Non
 
 
 def _open(service: AnalysedService, connection: Connection) -> tuple[tuple[str, str], ...] | None:
-    """The conditions that nobody knows of; None where a connection is none of a service's."""
+    """Return the conditions that nobody knows of; None where a connection is none of a service's."""
     if not _takes(service, connection):
         return None
     address = connection.listener.address
@@ -108,7 +108,7 @@ def _open(service: AnalysedService, connection: Connection) -> tuple[tuple[str, 
 
 
 def _takes(service: AnalysedService, connection: Connection) -> bool:
-    """True where connections to a listener, of a client where one is named, may be a service's."""
+    """Return True if connections to a listener, of a client where one is named, may be a service's."""
     if connection.client is not None and service.family != Family.of(connection.client):
         return False
     if connection.own and _OWN not in service.hooks and service.changes != "source":
@@ -119,7 +119,7 @@ def _takes(service: AnalysedService, connection: Connection) -> bool:
 
 
 def _holds(condition: Condition, connection: Connection) -> bool | None:
-    """Whether a condition holds for a connection; None where it is not known."""
+    """Return whether a condition holds for a connection; None where it is not known."""
     values = condition.values
     answer: bool | None = None
     match condition.name:
@@ -142,13 +142,13 @@ def _holds(condition: Condition, connection: Connection) -> bool | None:
 
 
 def _matches(written: str, interface: str) -> bool:
-    """True where a name of an interface, or the beginning of one, is that of an interface."""
+    """Return True if a name of an interface, or the beginning of one, is that of an interface."""
     written = written.strip().strip('"')
     return interface.startswith(written[:-1]) if written[-1:] in {"+", "*"} else interface == written
 
 
 def stands_before(one: AnalysedService, other: AnalysedService) -> bool:
-    """True where what a service takes is taken by another, narrower one, at all hooks of it."""
+    """Return True if what a service takes is taken by another, narrower one, at all hooks of it."""
     family, proto, dst, ports, when = one.selector
     wide_family, wide_proto, wide_dst, wide_ports, wide_when = other.selector
     return (

@@ -153,7 +153,7 @@ class Status:
 
 
 def drift(session: Session, intent: Intent, *, follow: bool = False) -> Drift:
-    """Where the kernel differs from an intent. Changes nothing.
+    """Return where the kernel differs from an intent. Changes nothing.
 
     With `follow`, the rules are looked for in other stores where the chosen one has none.
     """
@@ -161,7 +161,7 @@ def drift(session: Session, intent: Intent, *, follow: bool = False) -> Drift:
 
 
 def _drift(session: Session, intent: Intent, *, follow: bool) -> tuple[Session, Drift]:
-    """The session of the store that was looked at, and what was found."""
+    """Return the session of the store that was looked at, and what was found."""
     wanted = session.compile(intent)
     held = session.held(intent.owner, like=wanted)
     others = session.elsewhere(intent.owner)

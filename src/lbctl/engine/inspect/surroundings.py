@@ -82,13 +82,13 @@ def _by_port(sockets: Iterable[Listening] | None) -> dict[int, list[Listening]] 
 
 
 def _outside(service: Service, family: Family) -> list[Listener]:
-    """The listeners that connections from outside can reach: none of a loopback address."""
+    """Return the listeners that connections from outside can reach: none of a loopback address."""
     listeners = service.listeners_of(family)
     return [x for x in listeners if x.address is None or not x.address.is_loopback]
 
 
 def _taking(intent: Intent) -> Iterator[tuple[Service, Endpoint]]:
-    """The endpoints that are to take new connections, sooner or later."""
+    """Yield the endpoints that are to take new connections, sooner or later."""
     for service in intent.services:
         for endpoint in service.endpoints:
             if endpoint.state is not State.DRAIN:
@@ -122,19 +122,19 @@ def _process(
         code="not-listening",
         severity=Severity.WARNING if served or backup else Severity.ERROR,
         service=service.name,
-        message=f"nobody listens at endpoint {endpoint.to}/{protocol} ({families}): connections are refused",
+        message=f"no process listens on {endpoint.to}/{protocol} ({families}): connections will be refused",
         evidence=f"listening on port {endpoint.port}/{protocol}: {where}",
         fix=f"start the process behind endpoint {endpoint.name}, or give the endpoint state drain",
     )
 
 
 def _reached(socket: Listening, endpoint: Endpoint) -> bool:
-    """True for a socket that connections to an endpoint's own address reach, where it has one."""
+    """Return True for a socket that connections to an endpoint's own address reach, where it has one."""
     return endpoint.address is None or socket.address.is_unspecified or socket.address == endpoint.address
 
 
 def _wanted(host: Host, service: Service, family: Family) -> bool:
-    """True where somebody may come by a family: a listener or this host has an address for it."""
+    """Return True if somebody may come by a family: a listener or this host has an address for it."""
     if family is Family.IPV4 or any(x.address is not None for x in service.listeners_of(family)):
         return True
     # The fourth column is the scope; 00 is global.
@@ -169,7 +169,7 @@ def _bound(
 
 
 def ways(host: Host, intent: Intent) -> tuple[tuple[Passage, ...], tuple[Seen, ...]]:
-    """The ways of connections to all endpoints; those that lead nowhere, or back by another link."""
+    """Return the ways of connections to all endpoints; those that lead nowhere, or back by another link."""
     endpoints = list(_taking(intent))
     addresses = list(dict.fromkeys(e.address for _, e in endpoints if e.address is not None))
     if not has_routes(host):
@@ -288,7 +288,7 @@ def forwarding(host: Host, intent: Intent, passages: Sequence[Passage]) -> Itera
 
 
 def _loopback(host: Host, service: Service, endpoint: Endpoint, address: Address) -> Iterator[Problem]:
-    """An endpoint on a loopback address: what comes from outside may not be sent there."""
+    """Yield an endpoint on a loopback address: what comes from outside may not be sent there."""
     evidence = "the kernel has no such setting for IPv6"
     if address.version == 4:
         value = _number(host, f"{_NET}/ipv4/conf/all/route_localnet")
@@ -308,7 +308,7 @@ def _loopback(host: Host, service: Service, endpoint: Endpoint, address: Address
 
 
 def connection_table(host: Host, intent: Intent | None) -> Iterator[Seen]:
-    """The table that remembers which endpoint a connection has: there, large enough, not full."""
+    """Yield the table that remembers which endpoint a connection has: there, large enough, not full."""
     count, most = _number(host, f"{_TRACKED}count"), _number(host, f"{_TRACKED}max")
     if count is None or most is None:
         if kernel_module(host, "nf_conntrack") is ModuleState.MISSING:

@@ -45,7 +45,7 @@ def move(made: Migration, *, back_to: HistoryEntry | None = None, in_any_case: b
         _follow_up(made)
         others = others_of(source, made.owner)
         if isinstance(made.go, Retire) and others != made.go.before:
-            raise Stale(f"rules of others in {source.place} changed since the plan", hint="plan again")
+            raise Stale(f"foreign rules in {source.place} changed since the plan", hint="plan again")
         _attempt(begun, source, made.go)
         _prove_gone(made, made.go.after if isinstance(made.go, Retire) else others)
     except BaseException as cause:
@@ -55,7 +55,7 @@ def move(made: Migration, *, back_to: HistoryEntry | None = None, in_any_case: b
         if entry is not None:
             history.settle(target.host, made.owner, entry)
     except (ApplyFailed, PermissionDenied) as error:
-        notes.append(f"The history does not have this yet: {error.message}")
+        notes.append(f"Not in the history yet: {error.message}")
     return notes
 
 
@@ -82,12 +82,12 @@ def _begin(
     except (ApplyFailed, PermissionDenied) as error:
         if not in_any_case:
             raise
-        return None, [f"The history does not have this: {error.message}"]
+        return None, [f"Not in the history: {error.message}"]
     return entry, []
 
 
 def upcoming(made: Migration, back_to: HistoryEntry | None = None) -> HistoryEntry | None:
-    """The state that a migration leads to."""
+    """Return the state that a migration leads to."""
     session, plan = made.plan
     allow = session.allow_remap
     return history.upcoming(session.host, plan, back_to, moved=made.retired, allow_remap=allow)
@@ -141,17 +141,17 @@ def _prove_gone(made: Migration, others: str) -> None:
             raise ApplyFailed(f"what should have gone is still there: {' '.join(left[0].key)}")
     if others_of(source, made.owner) != others:
         raise ApplyFailed(
-            f"rules of others in {source.place} changed meanwhile", hint="lbctl migrate tries again"
+            f"foreign rules in {source.place} changed meanwhile", hint="lbctl migrate tries again"
         )
 
 
 def _told(pair: Pair) -> object:
-    """What was said of a service: all that the user agreed to."""
+    """Return what was said of a service: all that the user agreed to."""
     return pair.service.selector, pair.hooks, pair.verdict, tuple(pair.shares.items()), pair.leak
 
 
 def _with_clients(made: Migration) -> Step:
-    """What comes, with the clients that are known where it comes from."""
+    """Return what comes, with the clients that are known where it comes from."""
     return replace(made.come, clients=_clients(made)) if isinstance(made.come, Plan) else made.come
 
 

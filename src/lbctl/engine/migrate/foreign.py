@@ -202,7 +202,7 @@ def _lost(backend: Migrator, text: str, reading: Analysis, found: Imported) -> I
 
 
 def _excluded(names: Collection[str], known: Mapping[str, str]) -> set[str]:
-    """The names that are to stay, as they are shown; raises `IntentError` for one that nothing has.
+    """Return the names that are to stay, as they are shown; raises `IntentError` for one that nothing has.
 
     `known` are all names, and those as which they are shown.
     """
@@ -221,7 +221,7 @@ def _notes(services: Sequence[Service], found: Imported) -> Iterator[str]:
 
 
 def _parted(backend: Migrator, text: str, reading: Analysis) -> tuple[list[AnalysedService], list[Retained]]:
-    """The services that may move, and those that other programs write again."""
+    """Return the services that may move, and those that other programs write again."""
     moving: list[AnalysedService] = []
     retained: list[Retained] = []
     lines = text.split("\n")
@@ -248,7 +248,7 @@ def _parted(backend: Migrator, text: str, reading: Analysis) -> tuple[list[Analy
 def _retirement(
     backend: Migrator, text: str, reading: Analysis, going: Sequence[AnalysedService]
 ) -> Retirement:
-    """All rules of these services; raises `ApplyFailed` where some serve others too."""
+    """Return all rules of these services; raises `ApplyFailed` where some serve others too."""
     places = {_place(each) for each in going}
     staying = [s for s in reading.services if _place(s) not in places]
     for each in going:
@@ -279,13 +279,13 @@ def _retirement(
 
 
 def _numbers(text: str, gone: Collection[int]) -> list[int]:
-    """The numbers that the lines had which are left."""
+    """Return the numbers that the lines had which are left."""
     out = set(gone)
     return [number for number in range(1, text.count("\n") + 2) if number not in out]
 
 
 def _place(service: AnalysedService) -> tuple[tuple[object, ...], tuple[str, ...]]:
-    """What tells a service from all others: at each hook, rules may do something else."""
+    """Return what tells a service from all others: at each hook, rules may do something else."""
     return service.selector, service.hooks
 
 
@@ -294,7 +294,7 @@ def _identity(service: AnalysedService) -> object:
 
 
 def _needs_decision(service: AnalysedService, reading: Analysis) -> bool:
-    """True where the shares are not what was meant."""
+    """Return True if the shares are not what was meant."""
     return bool(service.leak) or not service.exact or any(_errors(service, reading))
 
 
@@ -312,7 +312,7 @@ def _what_is_wrong(service: AnalysedService, reading: Analysis) -> str:
 
 
 def _corrected(service: AnalysedService, reading: Analysis, policy: SharePolicy | None) -> AnalysedService:
-    """The service with the shares that it is to have."""
+    """Return the service with the shares that it is to have."""
     if not _needs_decision(service, reading):
         return service
     if policy is SharePolicy.KEEP:
@@ -345,7 +345,7 @@ def _let_leak(service: AnalysedService) -> AnalysedService:
 
 
 def _leak_again(service: AnalysedService) -> AnalysedService:
-    """The other way round, for what is held against the rules of before."""
+    """Return the other way round, for what is held against the rules of before."""
     own = own_endpoint(service)
     return replace(
         service,
@@ -356,16 +356,16 @@ def _leak_again(service: AnalysedService) -> AnalysedService:
 
 
 def _as_selected(service: AnalysedService) -> AnalysedService:
-    """A service as lbctl selects it: a port alone is one of this host's own addresses."""
+    """Return a service as lbctl selects it: a port alone is one of this host's own addresses."""
     return replace(service, dst="local") if service.dst == "any" else service
 
 
 def _no_endpoints(service: AnalysedService) -> str:
-    return f"it chooses by {service.action}, and an intent sends connections to endpoints"
+    return f"it chooses by {service.action}; an intent sends connections to endpoints"
 
 
 def _is_ladder_of_marks(service: AnalysedService) -> bool:
-    """True for what balances, but not over endpoints."""
+    """Return True for what balances, but not over endpoints."""
     balances = is_balancing(service) and len(service.backends) > 1
     return balances and service.action not in _TO_ENDPOINTS
 
@@ -375,7 +375,7 @@ def _line_name(lines: Sequence[int]) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name as it is shown: `line 4` for `4` and `line-4` too."""
+    """Return a name as it is shown: `line 4` for `4` and `line-4` too."""
     line = decimal(name.lower().removeprefix("line").strip(" -"))
     return name if line is None else f"line {line}"
 

@@ -84,7 +84,7 @@ def is_balancing(service: AnalysedService) -> bool:
 
 
 def imported(reading: Analysis, source: Sequence[str] = ()) -> Imported:
-    """The intent that does what was read. `source` are the lines of the text, for comments."""
+    """Return the intent that does what was read. `source` are the lines of the text, for comments."""
     notes: list[str] = []
     made: dict[str, Service] = {}
     comments: dict[str, list[str]] = {}
@@ -124,13 +124,13 @@ def imported(reading: Analysis, source: Sequence[str] = ()) -> Imported:
 
 
 def _is_taken(listener: Listener, taken: Mapping[tuple[Protocol, int], set[Address | None]]) -> bool:
-    """True where some connection would reach another listener as well; see `Listener.overlaps`."""
+    """Return True if some connection would reach another listener as well; see `Listener.overlaps`."""
     there = taken.get((listener.protocol, listener.port), set())
     return bool(there) and (listener.address is None or not there.isdisjoint({None, listener.address}))
 
 
 def _groups(services: Iterable[AnalysedService]) -> Iterable[list[AnalysedService]]:
-    """The services that are one in an intent: of one name, or of no name and with the same turns."""
+    """Return the services that are one in an intent: of one name, or of no name and with the same turns."""
     groups: dict[object, list[AnalysedService]] = {}
     for service in services:
         key: object = service.name
@@ -157,7 +157,7 @@ def _of_both_families(groups: Iterable[list[AnalysedService]]) -> list[list[Anal
 
 
 def _same_in_both(one: AnalysedService, other: AnalysedService) -> bool:
-    """True for services of the two families that one service of an intent can be."""
+    """Return True for services of the two families that one service of an intent can be."""
     if one.family is other.family or not _alike(one, other) or one.hash_seed != other.hash_seed:
         return False
     # Ports of this host serve both families, by the same weights.
@@ -165,7 +165,7 @@ def _same_in_both(one: AnalysedService, other: AnalysedService) -> bool:
 
 
 def _alike(one: AnalysedService, other: AnalysedService) -> bool:
-    """True for what one service of an intent can be: it has turns for each family and protocol."""
+    """Return True for what one service of an intent can be: it has turns for each family and protocol."""
     if (one.hooks, _remembered(one), one.action) != (other.hooks, _remembered(other), other.action):
         return False
     if one.family is not other.family:
@@ -207,7 +207,7 @@ def _service(
 
 
 def _allow(group: Sequence[AnalysedService]) -> tuple[Network, ...]:
-    """The clients that the rules of all listeners match; () for everybody."""
+    """Return the clients that the rules of all listeners match; () for everybody."""
     allowed: dict[Family, dict[object, set[Network]]] = {}
     for each in group:
         clients = {_EVERYBODY[each.family]}
@@ -252,7 +252,7 @@ def _source_nat(
     lines = sorted({line for each in group for line in each.source_lines})
     if lines:
         told_by = f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines))}"
-        remarks.append(f"the client's address is replaced for some connections only ({told_by})")
+        remarks.append(f"the client address is replaced for some connections only ({told_by})")
     local = not any(endpoint.address for endpoint in endpoints)
     found = next(iter(told), SourceNat.HAIRPIN)
     return SourceNat.HAIRPIN if local and found is SourceNat.NEVER else found
@@ -277,18 +277,18 @@ def _check_order(service: Service, group: Sequence[AnalysedService], remarks: li
 
 def _listeners(service: AnalysedService, remarks: list[str]) -> Iterator[Listener]:
     if service.action not in {"redirect", "dnat"}:
-        raise NotExpressible(f"it chooses by {service.action}, and an intent sends connections to endpoints")
+        raise NotExpressible(f"it chooses by {service.action}; an intent sends connections to endpoints")
     if service.proto not in _PROTOCOLS:
         raise NotExpressible(f"protocol {service.proto}")
     if service.leak:
         raise NotExpressible(
-            f"{brief(service.leak)} of its connections reach no endpoint; --fix gives each endpoint the same "
+            f"{brief(service.leak)} of its connections are unmatched; --fix gives each endpoint the same "
             "share, --keep these shares, with the listener itself as one more endpoint"
         )
     if service.dport == "any":
         raise NotExpressible("all ports")
     if service.dst == "any":
-        remarks.append("its rules also take connections that are only forwarded; the intent does not")
+        remarks.append("the existing rules also match forwarded traffic; the imported service does not")
     for address in _addresses(service.dst):
         for port in _ports(service.dport):
             yield Listener(protocol=Protocol(service.proto), port=port, address=address)
@@ -310,7 +310,7 @@ def _ports(text: str) -> list[int]:
 
 
 def _addresses(text: str) -> list[Address | None]:
-    """The addresses of listeners; None is any of this host."""
+    """Return the addresses of listeners; None is any of this host."""
     if text in _ANYWHERE:
         return [None]
     if "/" in text:
@@ -365,7 +365,7 @@ def _endpoint(text: str, weight: int, name: str | None) -> Endpoint:
 
 
 def _name(service: AnalysedService, made: Mapping[str, Service], last: dict[str, int]) -> str:
-    """A name for the service: that of its comments as far as it can be one.
+    """Return a name for the service: that of its comments as far as it can be one.
 
     `last` are the numbers that names have had.
     """
@@ -387,12 +387,12 @@ def _short_ports(text: str) -> str:
 
 
 def own_endpoint(service: AnalysedService) -> str:
-    """The listener of a service as an endpoint of it: who is sent there goes where he went without."""
+    """Return the listener of a service as an endpoint of it: who is sent there goes where he went without."""
     if service.action == "redirect" or service.dst in _ANYWHERE:
         return service.dport
     return f"[{service.dst}]:{service.dport}" if ":" in service.dst else f"{service.dst}:{service.dport}"
 
 
 def shown(service: AnalysedService) -> str:
-    """A service in a sentence."""
+    """Return a service in a sentence."""
     return f"{service.dst}:{service.dport}/{service.proto} ({service.family})"

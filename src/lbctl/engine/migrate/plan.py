@@ -76,10 +76,10 @@ def plan_migration(
 
 
 def _source(session: Session, owner: str, name: str | None) -> Session | None:
-    """The session on the store that services are to come from; None where there are none elsewhere."""
+    """Return the session on the store that services are to come from; None where there are none elsewhere."""
     stores = [(backend, driver) for backend, driver in session.stores() if driver.store != session.place]
     if name == session.place:
-        raise IntentError(f"{name} is where the rules are to go, and cannot be where they come from")
+        raise IntentError(f"{name} is the target of the migration, and cannot be its source")
     if name is not None:
         found = next((place for place in stores if place[1].store == name), None)
         if found is None:
@@ -109,7 +109,7 @@ def _plan_foreign(
     exclude: Collection[str],
     policy: SharePolicy | None,
 ) -> Migration | None:
-    """The migration of rules of others; None where there are none that could move."""
+    """Return the migration of rules of others; None where there are none that could move."""
     backend = there.backend
     if not isinstance(backend, Migrator):
         raise ApplyFailed(f"backend {backend.name} cannot remove foreign rules")
@@ -143,7 +143,7 @@ def _plan_foreign(
 def _merged(
     session: Session, owner: str, given: Intent | None, found: ForeignRules
 ) -> tuple[Intent, Mapping[str, str]]:
-    """What holds then, with what the target has already; and `Migration.twins`."""
+    """Return what holds then, with what the target has already; and `Migration.twins`."""
     base = Intent(owner=owner)
     if session.observe(owner):
         base = _start(session, owner, given)[0].intent or base
@@ -203,7 +203,7 @@ def _explained(source: Session, owner: str) -> tuple[Plan, str]:
 
 
 def _is_explained(source: Session, owner: str) -> bool:
-    """True if some other intent than the last applied one gives exactly the rules in the kernel."""
+    """Return True if some other intent than the last applied one gives exactly the rules in the kernel."""
     try:
         _explained(source, owner)
     except ApplyFailed:
@@ -212,7 +212,7 @@ def _is_explained(source: Session, owner: str) -> bool:
 
 
 def _drifted(start: Plan) -> frozenset[str]:
-    """The services that the kernel does not hold as a plan's intent says."""
+    """Return the services that the kernel does not hold as a plan's intent says."""
     if not start.changed:
         return frozenset()
     names = {change.service for change in start.changes}
@@ -235,7 +235,7 @@ def plan_restoring(target: Session, intent: Intent, retired: str) -> Migration:
 
 
 def plan_back(target: Session, source: Session, intent: Intent) -> Migration:
-    """The migration that has an intent of before hold again in `target`."""
+    """Return the migration that has an intent of before hold again in `target`."""
     owner = intent.owner
     come = replace(plan_beside(target, intent), stale=())
     return Migration(
@@ -274,12 +274,12 @@ def _agreeable(made: Migration, reading: Analysis) -> Migration:
 
 
 def going(made: Migration, reading: Analysis) -> Analysis:
-    """The services that move, of a reading of their source."""
+    """Return the services that move, of a reading of their source."""
     return made.foreign.seen(reading) if made.foreign else _only(reading, made.selectors)
 
 
 def coming(made: Migration, reading: Analysis) -> Analysis:
-    """The services that move, of a reading of their target."""
+    """Return the services that move, of a reading of their target."""
     return made.foreign.arrived(reading) if made.foreign else _only(reading, made.selectors)
 
 
@@ -289,7 +289,7 @@ def _only(reading: Analysis, selectors: Collection[tuple[str, ...]]) -> Analysis
 
 
 def live(session: Session) -> Analysis:
-    """What all rules of a store do in the live kernel."""
+    """Return what all rules of a store do in the live kernel."""
     backend = reader(session.backend)
     return backend.read(backend.dump(session.host, session.driver))
 

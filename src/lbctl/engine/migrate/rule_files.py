@@ -137,7 +137,7 @@ def _unit(lines: Sequence[str], found: Extracted, _: int) -> None:
 
 
 def _unit_command(value: str) -> str:
-    """A value of `ExecStart=` as a line of a shell."""
+    """Return a value of `ExecStart=` as a line of a shell."""
     made: list[str] = []
     part: list[str] = []
     for word in [*_unit_words(value), ";"]:
@@ -160,7 +160,7 @@ def _unit_call(words: list[str]) -> str:
 
 
 def _quoted(word: str) -> str:
-    """A word for a shell that is to be one word there, but for its variables."""
+    """Return a word for a shell that is to be one word there, but for its variables."""
     if re.search(r"\$(?:\{|[A-Za-z_])", word.replace("$$", "")):
         name = re.fullmatch(r"\$[A-Za-z_]\w*", word)
         return word if name else '"' + re.sub(r'(["\\`])', r"\\\1", word).replace("$$", r"\$") + '"'
@@ -244,7 +244,7 @@ class _Direct:
         self._seen: set[tuple[str, ...]] = set()
 
     def rule(self, ipv: str, table: str, name: str, priority: int, words: str) -> str:
-        """The command for `--add-rule`; "" for a rule that is there already."""
+        """Return the command for `--add-rule`; "" for a rule that is there already."""
         if (ipv, table, name, words) in self._seen:
             return ""
         self._seen.add((ipv, table, name, words))

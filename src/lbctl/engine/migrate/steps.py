@@ -51,7 +51,7 @@ def between(session: Session, before: Program, after: Program, intent: Intent) -
 
 
 def returning(session: Session, retired: str) -> tuple[Session, Retire]:
-    """Where rules of others were, and the step that puts them back; see `Migration.retired`."""
+    """Return where rules of others were, and the step that puts them back; see `Migration.retired`."""
     store, record = read_retired(retired)
     for backend, driver in session.stores():
         if driver.store == store:
@@ -66,7 +66,7 @@ def _notes(session: Session, record: str) -> tuple[str, ...]:
 
 
 def is_standing(session: Session, step: Retire) -> bool:
-    """True where all rules of others are in their places."""
+    """Return True if all rules of others are in their places."""
     return migrator_of(session).is_present(session.host, session.driver, step.record)
 
 
@@ -98,7 +98,7 @@ def others_of(session: Session, owner: str) -> str:
 
 
 def rules_of(session: Session, step: Step) -> tuple[list[str], list[str]]:
-    """The rules of a store before and after a step, as lines."""
+    """Return the rules of a store before and after a step, as lines."""
     if isinstance(step, Retire):
         return step.before.splitlines(), step.after.splitlines()
     before, after = (session.backend.render(program).splitlines() for program in (step.before, step.after))
@@ -106,7 +106,7 @@ def rules_of(session: Session, step: Step) -> tuple[list[str], list[str]]:
 
 
 def script(session: Session, step: Step, *, coming: bool) -> str:
-    """A step as the tools of its store do it on a host without lbctl."""
+    """Return a step as the tools of its store do it on a host without lbctl."""
     backend = session.backend
     if isinstance(step, Retire):
         by = migrator_of(session)
@@ -118,12 +118,12 @@ def script(session: Session, step: Step, *, coming: bool) -> str:
 def migrator_of(session: Session) -> Migrator:
     """Return the backend of a session; raises `ApplyFailed` for one that cannot remove foreign rules."""
     if not isinstance(session.backend, Migrator):
-        raise ApplyFailed(f"backend {session.backend.name} cannot take out rules of others")
+        raise ApplyFailed(f"backend {session.backend.name} cannot remove foreign rules")
     return session.backend
 
 
 def reader(backend: Backend) -> Reader:
-    """The backend itself; raises `ApplyFailed` for one that cannot say what rules do."""
+    """Return the backend itself; raises `ApplyFailed` for one that cannot say what rules do."""
     if not isinstance(backend, Reader):
-        raise ApplyFailed(f"backend {backend.name} cannot read rules, and so cannot prove what they do")
+        raise ApplyFailed(f"backend {backend.name} cannot read rules, and so cannot verify them")
     return backend

@@ -56,7 +56,7 @@ def notes(migration: Migration) -> tuple[str, ...]:
         place = migration.source.place
         found[f"{place} does not hold {services} as applied: what was applied is added"] = None
     twins = (
-        f"{mine} of lbctl does what the rules of {x} do: these are only removed"
+        f"{mine} of lbctl does the same as {x}, whose rules are only removed"
         for x, mine in migration.twins.items()
     )
     foreign = migration.foreign.notes if migration.foreign else ()
@@ -64,7 +64,7 @@ def notes(migration: Migration) -> tuple[str, ...]:
 
 
 def _additions(migration: Migration) -> Iterator[str]:
-    """What will be balanced, and is not now; a family of which nothing is, as a whole."""
+    """Yield what will be balanced, and is not now; a family of which nothing is, as a whole."""
     now = {pair.service.family for pair in migration.pairs if pair.a is not None}
     added = [pair.service for pair in migration.pairs if pair.a is None and migration.adds(pair)]
     for family in dict.fromkeys(each.family for each in added if each.family not in now):

@@ -90,7 +90,7 @@ def digest_of(text: str) -> str:
 
 
 def entries(host: Host, owner: str) -> tuple[HistoryEntry, ...]:
-    """The states of an owner in this network namespace, oldest first. What is damaged is left out."""
+    """Return the states of an owner in this network namespace, oldest first. What is damaged is left out."""
     numbers = _numbers(host, owner)
     return tuple([entry for number in numbers if (entry := _read(host, owner, number))])
 
@@ -102,13 +102,13 @@ def owners(host: Host) -> tuple[str, ...]:
 
 
 def last_of(host: Host, owner: str) -> HistoryEntry | None:
-    """The state that was reached last; None if none is on record, or its record is damaged."""
+    """Return the state that was reached last; None if none is on record, or its record is damaged."""
     numbers = _numbers(host, owner)
     return _read(host, owner, numbers[-1]) if numbers else None
 
 
 def restorable(host: Host, owner: str) -> HistoryEntry:
-    """The state before the last apply; raises `ApplyFailed` where none is on record."""
+    """Return the state before the last apply; raises `ApplyFailed` where none is on record."""
     last = last_of(host, owner)
     if last is None:
         raise ApplyFailed(f'nothing to roll back to: the history of owner "{owner}" is empty')
@@ -122,7 +122,7 @@ def restorable(host: Host, owner: str) -> HistoryEntry:
 
 
 def before(host: Host, entry: HistoryEntry) -> HistoryEntry | None:
-    """The state that was there before another one; None where it is not on record."""
+    """Return the state that was there before another one; None where it is not on record."""
     owner = entry.intent.owner
     if entry.parent == 0:
         return nothing(entry, owner)
@@ -130,13 +130,13 @@ def before(host: Host, entry: HistoryEntry) -> HistoryEntry | None:
 
 
 def nothing(entry: HistoryEntry, owner: str) -> HistoryEntry:
-    """The state without rules, in the place where another one has its own."""
+    """Return the state without rules, in the place where another one has its own."""
     text = dump(Intent(owner=owner))
     return replace(entry, number=0, parent=None, services=0, text=text, digest=digest_of(text), retired="")
 
 
 def knows(host: Host, plan: Plan) -> bool:
-    """True where the last state of the history is what a plan leads to, or where nobody can say."""
+    """Return True if the last state of the history is what a plan leads to, or where nobody can say."""
     try:
         return upcoming(host, plan) is None
     except PermissionDenied:
@@ -151,7 +151,7 @@ def upcoming(
     moved: str | None = None,
     allow_remap: bool = False,
 ) -> HistoryEntry | None:
-    """The state that a plan leads to; None where it is the last one already.
+    """Return the state that a plan leads to; None where it is the last one already.
 
     Applying an intent again, be it after a restart of the host, is a repair and no state of its own. What
     came in for rules of another place is one; `moved` then is the new state's `retired`.
@@ -188,7 +188,7 @@ def upcoming(
 
 
 def repaired(host: Host, plan: Plan, *, allow_remap: bool) -> HistoryEntry | None:
-    """The last state once more, as a plan brings it about that the kernel no longer holds it."""
+    """Return the last state once more, as a plan brings it about that the kernel no longer holds it."""
     last = last_of(host, plan.after.owner) if plan.intent is not None else None
     return last and replace(
         last,
@@ -204,7 +204,7 @@ def begin(host: Host, owner: str, entry: HistoryEntry) -> None:
         host.save(_pending(owner), to_text(entry))
     except ApplyFailed as error:
         raise ApplyFailed(
-            f"nothing was changed, since it could not be written down first: {error.message}",
+            f"nothing was changed, since it could not be recorded first: {error.message}",
             hint="make room there, or have LBCTL_STATE_DIR name a directory that can be written",
         ) from error
 
@@ -229,7 +229,7 @@ def drop(host: Host, owner: str) -> None:
 
 
 def pending(host: Host, owner: str) -> HistoryEntry | None:
-    """What somebody is about to bring about, or was interrupted in; None for nothing."""
+    """Return what somebody is about to bring about, or was interrupted in; None for nothing."""
     return _believed(host.saved(_pending(owner)))
 
 
@@ -239,12 +239,12 @@ def ensure_settled(host: Host, owner: str) -> None:
     if found is not None:
         raise Stale(
             f"{found.action} number {found.number} of owner {owner} was interrupted",
-            hint="the next lbctl apply, rollback or remove first finishes it, or takes it back",
+            hint="the next lbctl apply, rollback or remove first completes or reverts it",
         )
 
 
 def to_text(entry: HistoryEntry) -> str:
-    """A state as a text: a line of JSON, then its intent."""
+    """Return a state as a text: a line of JSON, then its intent."""
     head = {"format_version": VERSION}
     head |= {field: getattr(entry, field) for field in HistoryEntry.__slots__ if field != "text"}
     return f"{json.dumps(head)}\n{entry.text}"
@@ -272,7 +272,7 @@ def read_retired(text: str) -> tuple[str, str]:
 
 
 def damaged(host: Host, owner: str) -> tuple[str, ...]:
-    """What is wrong with the records of states of an owner that cannot be read, one line each."""
+    """Return what is wrong with the records of states of an owner that cannot be read, one line each."""
     return _faults(host, [_name(owner, number) for number in _numbers(host, owner)])
 
 
@@ -289,7 +289,7 @@ def _faults(host: Host, names: Iterable[str]) -> tuple[str, ...]:
             if text is not None:
                 from_text(text)
         except Damaged as error:
-            lines.append(f"{name} is damaged, and is not believed: {error}")
+            lines.append(f"{name} is damaged and is ignored: {error}")
     return tuple(lines)
 
 

@@ -36,7 +36,10 @@ class SessionMemory:
         self._saved: dict[tuple[str, str], str | None] = {}
 
     def recall(self, store: str, owner: str, generation: str | None) -> Program | None:
-        """What this session itself knows that `store` holds of `owner` at `generation`; None for nothing."""
+        """Return what this session itself knows that `store` holds of `owner` at `generation`.
+
+        None for nothing.
+        """
         held = self._held.get((store, owner))
         return held if held is not None and held.generation == generation else None
 

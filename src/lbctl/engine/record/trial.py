@@ -68,7 +68,7 @@ class Trial:
     report: str = ""
 
     def left(self, host: Host) -> float:
-        """The seconds until it is reverted."""
+        """Return the seconds until it is reverted."""
         return max(0.0, self.deadline - host.clock())
 
 
@@ -101,7 +101,7 @@ class Outlook:
         left = f"{ceil(self.left)} s"
         match self.standing:
             case Standing.RUNNING:
-                return f"A trial runs: it is reverted in {left} unless lbctl confirm comes first."
+                return f"A trial runs: it is reverted in {left} unless you run lbctl confirm."
             case Standing.REVERTING:
                 return "The time of a trial is over: it is being reverted."
             case Standing.UNGUARDED:
@@ -121,7 +121,7 @@ class Outlook:
 
 
 def outlook(host: Host, owner: str) -> Outlook | None:
-    """What becomes of the trial of an owner; None if there is none that needs attention."""
+    """Return what becomes of the trial of an owner; None if there is none that needs attention."""
     found = read_trial(host, owner)
     if found is None or found.namespace != host.namespace():
         return None
@@ -140,7 +140,7 @@ def outlook(host: Host, owner: str) -> Outlook | None:
 
 
 def running(host: Host, owner: str) -> Trial | None:
-    """The trial of an owner that has not ended, be its time over or not."""
+    """Return the trial of an owner that has not ended, be its time over or not."""
     found = read_trial(host, owner)
     if found is None or found.state is not TrialState.RUNNING or found.namespace != host.namespace():
         return None
@@ -165,7 +165,7 @@ def guarding(host: Host, owner: str) -> AbstractContextManager[None]:
 
 
 def is_guarded(host: Host, owner: str) -> bool:
-    """True while the process lives that reverts the trial of an owner, or if that cannot be known."""
+    """Return True while the process lives that reverts the trial of an owner, or if that cannot be known."""
     try:
         with host.lock(_guard(owner)):
             return False
@@ -204,7 +204,10 @@ def save(host: Host, trial: Trial) -> None:
 
 
 def read_trial(host: Host, owner: str) -> Trial | None:
-    """The last trial of an owner in this network namespace; None if there was none, or it cannot be read."""
+    """Return the last trial of an owner in this network namespace.
+
+    None if there was none, or it cannot be read.
+    """
     try:
         return _read(host, owner)
     except Damaged:
@@ -216,7 +219,7 @@ def damaged(host: Host, owner: str) -> tuple[str, ...]:
     try:
         _read(host, owner)
     except Damaged as error:
-        return (f"{_name(owner)} is damaged, and is not believed: {error}",)
+        return (f"{_name(owner)} is damaged and is ignored: {error}",)
     return ()
 
 
@@ -251,7 +254,7 @@ def announce(host: Host, owner: str, ident: str) -> None:
 
 
 def is_watched(host: Host, trial: Trial) -> bool:
-    """True once `announce` was called for a trial."""
+    """Return True once `announce` was called for a trial."""
     return host.saved(f"{trial.owner}.watched") == trial.ident
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def interrupted(host: Host, owner: str) -> HistoryEntry | None:
-    """What an lbctl that is gone was about to bring about; None for nothing, or while it works."""
+    """Return what an lbctl that is gone was about to bring about; None for nothing, or while it works."""
     if history.pending(host, owner) is None:
         return None
     try:

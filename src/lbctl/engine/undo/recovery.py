@@ -77,7 +77,7 @@ def _settle_pending(session: Session, owner: str) -> tuple[str, ...]:
             return ()
         if found.namespace != host.namespace():
             history.drop(host, owner)
-            how = "before this host, or its network namespace, started anew and without its rules"
+            how = "before this host, or its network namespace, restarted without its rules"
         else:
             how = _recover(session, owner, found)
         session.memory.save()
@@ -90,7 +90,7 @@ def _recover(session: Session, owner: str, found: HistoryEntry) -> str:
         new = session.compile(found.intent)
     except (NoBackend, Unsupported) as error:
         history.drop(session.host, owner)
-        return f"and nobody can say how far it came: {error.message}"
+        return f"state unknown: {error.message}"
     held, old = session.observe(owner), _old(session, owner, found)
     move = _move(session, owner, found, held, old, new)
     if move is not None:
@@ -98,16 +98,16 @@ def _recover(session: Session, owner: str, found: HistoryEntry) -> str:
     plan = _way(session, found, held, new)
     if plan.changed and old is not None and not diff(held, old):
         history.drop(session.host, owner)
-        return "before it changed anything"
+        return "nothing changed"
     try:
         perform(session, plan)
     except LbctlError as error:
         _take_back(session, owner, found, old, error)
-        return f"and taken back now, since it cannot be finished: {error.message}"
+        return f"reverted now, since it cannot be completed: {error.message}"
     if old is not None:
         end_flows(session, _way(session, found, old, new))
     history.settle(session.host, owner, found)
-    return "and finished now" if plan.changed else "when all of it was done"
+    return "completed now" if plan.changed else "already complete"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +121,7 @@ class _Move:
 def _move(
     session: Session, owner: str, found: HistoryEntry, held: Program, old: Program | None, new: Program
 ) -> _Move | None:
-    """The move that was cut; None for a change of one store.
+    """Return the move that was cut; None for a change of one store.
 
     Old rules that stand in full may do so as the new ones were not proved: what came for them goes again.
     """
@@ -156,14 +156,14 @@ def _end(move: _Move, host: Host, owner: str, found: HistoryEntry) -> str:
             do(where, step)
     except LbctlError as error:
         raise StateUnknown(
-            f"{found.action} number {found.number} was interrupted half way: {error.message}",
+            f"{found.action} number {found.number} was interrupted: {error.message}",
             hint="lbctl plan --rules shows what the kernel holds",
         ) from error
     if move.back:
         history.drop(host, owner)
-        return "and taken back now, since the old rules were all there"
+        return "reverted now, since all old rules were still there"
     history.settle(host, owner, found)
-    return "and finished now"
+    return "completed now"
 
 
 def _take_back(
@@ -175,15 +175,15 @@ def _take_back(
         perform(session, _way(session, found, session.observe(owner), old))
     except LbctlError as error:
         raise StateUnknown(
-            f"{found.action} number {found.number} was interrupted half way, and cannot be finished: "
-            f"{cause.message}; nor taken back: {error.message}",
+            f"{found.action} number {found.number} was interrupted, and cannot be completed: "
+            f"{cause.message}; nor reverted: {error.message}",
             hint="lbctl plan --rules shows what the kernel holds",
         ) from error
     history.drop(session.host, owner)
 
 
 def _old(session: Session, owner: str, found: HistoryEntry) -> Program | None:
-    """What the store of an interrupted state held before that; None where nobody knows."""
+    """Return what the store of an interrupted state held before that; None where nobody knows."""
     last = history.last_of(session.host, owner) or history.before(session.host, found)
     if last is None or last.number == found.number:
         # There were rules before the history, or the last state was being repaired.

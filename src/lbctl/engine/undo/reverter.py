@@ -65,7 +65,7 @@ def try_out(session: Session, way: Way, seconds: float) -> tuple[Trial, list[str
         try:
             trial.save(host, tried)
         except ApplyFailed as error:
-            notes.append(f"The trial ends earlier by the time that the change took: {error.message}")
+            notes.append(f"The trial ends earlier, by the duration of the change: {error.message}")
     session.memory.save()
     return tried, notes
 
@@ -91,7 +91,7 @@ def _start_watch(session: Session, tried: Trial) -> None:
     until = host.clock() + _STARTING
     while not trial.is_watched(host, tried):
         if host.clock() >= until:
-            raise ApplyFailed("the process that would revert the trial did not come up; nothing was changed")
+            raise ApplyFailed("the process that reverts the trial did not start; nothing was changed")
         host.sleep(_PAUSE / 4)
 
 
@@ -111,7 +111,7 @@ def watch(session: Session, owner: str, ident: str) -> None:
 
 
 def await_end(session: Session, tried: Trial) -> Trial:
-    """The trial once it is over. Should its reverter be gone, it is reverted here."""
+    """Return the trial once it is over. Should its reverter be gone, it is reverted here."""
     host = session.host
     while (now := _current(session, tried.owner, tried.ident)) is not None:
         if host.clock() > now.deadline + _LATE:
@@ -151,7 +151,7 @@ def _go_back(session: Session, tried: Trial) -> None:
     go(session, way, back_to=tried.before, in_any_case=True)
     # Read from the kernel, whatever is believed of it.
     if isinstance(way, Plan) and diff(session.observe(tried.owner), way.after):
-        raise StateUnknown("what was reverted reads back otherwise")
+        raise StateUnknown("the reverted rules read back differently")
     session.memory.save()
 
 

@@ -20,7 +20,7 @@ Way: TypeAlias = Plan | Migration
 
 
 def roll_back(session: Session, owner: str) -> tuple[Way, HistoryEntry]:
-    """The way to the state before the last apply, and that state.
+    """Return the way to the state before the last apply, and that state.
 
     Raises `ApplyFailed` where there is no such state on record, and `Stale` where the kernel does not hold
     what the history has last: then something else than that would be taken back.
@@ -32,7 +32,7 @@ def roll_back(session: Session, owner: str) -> tuple[Way, HistoryEntry]:
 
 
 def way_back(session: Session, target: HistoryEntry, retired: str = "") -> Way:
-    """The way to a state on record; `retired` are the rules of others that went when it was left."""
+    """Return the way to a state on record; `retired` are the rules of others that went when it was left."""
     there = session.like(target)
     if retired:
         return plan_restoring(there, target.intent, retired)
