@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lbctl.conformance import CHECKS, Site, Support, TestedDriver, run, ways
+from lbctl.conformance import CHECKS, DriverUnderTest, Site, Support, run, ways
 from lbctl.conformance import __main__ as conformance
 from lbctl.conformance.checks import HASHED, HASHED6, TABLED, crowd, who_serves_whom
 from lbctl.conformance.test_conformance import *  # noqa: F403 (the suite itself)
@@ -42,14 +42,14 @@ def test_a_client_has_the_same_endpoint_on_every_host_and_backend(asked: Service
 # -- a suite that passes everything proves nothing
 
 
-def liar(**members: Any) -> TestedDriver:
+def liar(**members: Any) -> DriverUnderTest:
     """The nftables backend with some members that do something else."""
     names = (name for name in dir(nftables) if not name.startswith("_"))
     lying = SimpleNamespace(**{name: getattr(nftables, name) for name in names} | members)
-    return TestedDriver(backend=lying, driver="libnftables")
+    return DriverUnderTest(backend=lying, driver="libnftables")
 
 
-def wrong(check: str, way: TestedDriver) -> str:
+def wrong(check: str, way: DriverUnderTest) -> str:
     """What the check says is wrong."""
     outcome = run(BY_NAME[check], way)
     assert outcome.verdict is Support.FAILED, check

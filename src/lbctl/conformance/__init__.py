@@ -9,6 +9,6 @@ sees; it needs root. A backend does what an intent says, or refuses it by name; 
 
 from lbctl.conformance.checks import CHECKS, Check
 from lbctl.conformance.run import CheckResult, Support, run
-from lbctl.conformance.site import Failed, Site, TestedDriver, ways
+from lbctl.conformance.site import DriverUnderTest, Failed, Site, ways
 
-__all__ = ["CHECKS", "Check", "CheckResult", "Failed", "Site", "Support", "TestedDriver", "run", "ways"]
+__all__ = ["CHECKS", "Check", "CheckResult", "DriverUnderTest", "Failed", "Site", "Support", "run", "ways"]

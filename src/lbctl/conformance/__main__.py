@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lbctl.conformance.run import CheckResult
-    from lbctl.conformance.site import TestedDriver
+    from lbctl.conformance.site import DriverUnderTest
 
 FORMAT_VERSION = 1
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(any(outcome.verdict is Support.FAILED for outcome in outcomes))
 
 
-def _usable(found: Sequence[TestedDriver]) -> list[TestedDriver]:
+def _usable(found: Sequence[DriverUnderTest]) -> list[DriverUnderTest]:
     """Those that can be used, each other one told; raises `NoBackend` or `PermissionDenied`."""
     for way in found:
         if way.reason:
@@ -59,7 +59,7 @@ def _usable(found: Sequence[TestedDriver]) -> list[TestedDriver]:
     return usable
 
 
-def _all(way: TestedDriver) -> Iterable[CheckResult]:
+def _all(way: DriverUnderTest) -> Iterable[CheckResult]:
     for check in CHECKS:
         print(f"\r\x1b[K{way}: {check}", end="", file=sys.stderr) if sys.stderr.isatty() else None
         yield run(check, way)
@@ -67,7 +67,7 @@ def _all(way: TestedDriver) -> Iterable[CheckResult]:
     print("\r\x1b[K", end="", file=sys.stderr) if sys.stderr.isatty() else None
 
 
-def _text(usable: Sequence[TestedDriver], outcomes: Sequence[CheckResult]) -> str:
+def _text(usable: Sequence[DriverUnderTest], outcomes: Sequence[CheckResult]) -> str:
     """Return the matrix, and below it each reason once."""
     by_cell = {(outcome.check, outcome.way): outcome for outcome in outcomes}
     rows = [["", *map(str, usable)]]
@@ -83,7 +83,7 @@ def _text(usable: Sequence[TestedDriver], outcomes: Sequence[CheckResult]) -> st
     return "\n".join(lines)
 
 
-def _document(found: Sequence[TestedDriver], outcomes: Sequence[CheckResult]) -> dict[str, object]:
+def _document(found: Sequence[DriverUnderTest], outcomes: Sequence[CheckResult]) -> dict[str, object]:
     return {
         "format_version": FORMAT_VERSION,
         "drivers": [

@@ -11,7 +11,7 @@ from lbctl.errors import LbctlError
 
 if TYPE_CHECKING:
     from lbctl.conformance.checks import Check
-    from lbctl.conformance.site import TestedDriver
+    from lbctl.conformance.site import DriverUnderTest
 
 
 class Support(StrEnum):
@@ -27,12 +27,12 @@ class CheckResult:
     """What came of a check; `reason` is empty for yes."""
 
     check: Check
-    way: TestedDriver
+    way: DriverUnderTest
     verdict: Support
     reason: str = ""
 
 
-def run(check: Check, way: TestedDriver) -> CheckResult:
+def run(check: Check, way: DriverUnderTest) -> CheckResult:
     """Carry out a check in a network of its own."""
     try:
         with Site(way, allow_remap=check.allow_remap) as site:

@@ -39,7 +39,7 @@ def expect(found: object, wanted: object, what: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TestedDriver:
+class DriverUnderTest:
     """One way to the kernel: a backend and one of its drivers, and why that cannot be used, if so."""
 
     backend: Backend
@@ -74,10 +74,10 @@ def _clear(session: engine.Session) -> None:
         engine.remove(session, owner)
 
 
-def ways(host: Host, backend: str | None = None, driver: str | None = None) -> tuple[TestedDriver, ...]:
+def ways(host: Host, backend: str | None = None, driver: str | None = None) -> tuple[DriverUnderTest, ...]:
     """All ways of all installed backends, or those of the names given."""
     return tuple(
-        TestedDriver(backend=each, driver=found.name, reason=None if found.usable else found.reason)
+        DriverUnderTest(backend=each, driver=found.name, reason=None if found.usable else found.reason)
         for each in backends()
         if backend in (None, each.name)
         for found in each.probe(host).drivers
@@ -88,7 +88,7 @@ def ways(host: Host, backend: str | None = None, driver: str | None = None) -> t
 class Site:
     """One check's own network with the backend at work on its host. Use as a context manager."""
 
-    def __init__(self, way: TestedDriver, *, allow_remap: bool = False) -> None:
+    def __init__(self, way: DriverUnderTest, *, allow_remap: bool = False) -> None:
         self.way = way
         self.network = Network()
         try:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lbctl.conformance import CHECKS, Check, Support, TestedDriver, run, ways
+from lbctl.conformance import CHECKS, Check, DriverUnderTest, Support, run, ways
 from lbctl.host import LocalHost
 
 if TYPE_CHECKING:
@@ -16,14 +16,14 @@ WAYS = ways(LocalHost())
 
 
 @pytest.fixture(scope="module", params=[way for way in WAYS if not way.reason], ids=str)
-def way(request: pytest.FixtureRequest) -> Iterator[TestedDriver]:
+def way(request: pytest.FixtureRequest) -> Iterator[DriverUnderTest]:
     """One usable driver of one installed backend."""
     yield request.param
     request.param.clear()
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=str)
-def test_conformance(way: TestedDriver, check: Check) -> None:
+def test_conformance(way: DriverUnderTest, check: Check) -> None:
     """The backend does what the intent says, or refuses it by name."""
     outcome = run(check, way)
     if outcome.verdict is Support.FAILED:
