@@ -93,12 +93,20 @@ def judged(name: str, network: Network, text: str, *tools: str) -> None:
         assert wrong == [], text
 
 
-@pytest.mark.parametrize("syntax", ["nft", "iptables"])
-def test_random_rules_that_load_are_read(network: Network, syntax: str) -> None:
-    tools = ("nft",) if syntax == "nft" else restores("iptables")
+#: Generators of random texts, each with the tools that may take one.
+GENERATED = {
+    "nft": (fuzzed_rules.native, ("nft",)),
+    "iptables": (fuzzed_rules.saved, restores("iptables")),
+    "iptables as people write it": (fuzzed_rules.written, restores("iptables")),
+}
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_random_rules_that_load_are_read(network: Network, name: str) -> None:
+    generate, tools = GENERATED[name]
     loaded = 0
     for seed in SEEDS:
-        text = fuzzed_rules.native(Random(seed)) if syntax == "nft" else fuzzed_rules.saved(Random(seed))
+        text = generate(Random(seed))
         if loads(network, text, *tools):
             loaded += 1
             assert wrong_with(text) == [], f"seed {seed}: {text}"

@@ -44,6 +44,54 @@ def _saved_rule(random: Random) -> str:
     return " ".join([*words, random.choice(targets).text])
 
 
+#: Spellings of one condition, as people write them. Port 80 is always asked for.
+_PORT_80 = (
+    "-p tcp -m tcp --dport 80", "-p tcp --dport 80", "--protocol tcp --destination-port 80",
+    "--proto 6 --dport 80:80", "-p TCP -m multiport --dports 80,8080", "-p tcp -m multiport --ports 80,90",
+    "-m tcp -p tcp --dport http", "-p tcp -m tcp --sport 1024: --dport 80", "-p tcp --syn --dport 80",
+    "-p tcp --tcp-fl SYN,ACK SYN --dp 80",
+)  # fmt: skip
+_MORE = (
+    "-s 198.51.100.0/24", "! -s 198.51.100.7", "--source 198.51.100.0/255.255.255.0",
+    "-s 198.51.100.1,198.51.100.2", "-d 203.0.113.9", "! -d 203.0.113.0/24", "--dst 203.0.113.9/32",
+    "-i eth0",
+    "! -i eth+", "-i +", "--in-interface eth1", "-f", "! -f", "-c 1 2", "--set-counters 3 4",
+    '-m comment --comment "a \\"b\\" c"', "-m comment --comment it's", '-m comment --comment x"y z"',
+    '-m comment --comment "a""-m" comment --comment b', "-m state --state NEW,ESTABLISHED",
+    "-m mark ! --mark 0x0/0xff", "-4", "-m conntrack --ctstate DNAT", "-m conntrack --ctreplsrc 10.0.0.9",
+    "-m ttl --ttl-g 5", "-m iprange --src-range 10.0.0.1-10.0.0.1", "-m addrtype --src-type UNICAST,LOCAL",
+    "-m tos --tos 0x10",
+)  # fmt: skip
+_DOING = (
+    "-j DNAT --to-destination 10.0.0.9", "-j DNAT --to 10.0.0.9:80-90", "--jump REDIRECT --to-ports 81-82",
+    "-j REDIRECT --to-port http", "-g side", "-j side", "--goto=side", "-j RETURN", "-j ACCEPT", "",
+    "-jACCEPT",
+    "-j MARK --set-mark 0x1/0x1", "-j CONNMARK --save-mark --mask 0xff", '-j LOG --log-prefix "a b"',
+    "-j DNAT --to-destination 10.0.0.1-10.0.0.3:80 --persistent",
+)  # fmt: skip
+
+
+def written(random: Random) -> str:
+    """Tables of iptables with a few rules about port 80, in the spellings that people use."""
+    rules = [_written_rule(random, "PREROUTING") for _ in range(random.randint(1, 5))]
+    rules += [_written_rule(random, "side") for _ in range(random.randint(0, 2))]
+    other = random.choice(("raw", "mangle"))
+    counted = (f"[{random.randint(0, 9)}:0] {rule}" if random.random() < 0.2 else rule for rule in rules)
+    head = [f"*{other}", ":side - [0:0]", f"{_written_rule(random, 'PREROUTING', passing=True)}", "COMMIT"]
+    lines = beside_saved([":side - [0:0]", *counted]).split("\n")
+    return "\n".join([*(head if random.random() < 0.5 else []), *lines])
+
+
+def _written_rule(random: Random, chain: str, *, passing: bool = False) -> str:
+    command = random.choice(("-A", "-A", "--append", "-I"))
+    parts = [random.choice(_PORT_80), *random.sample(_MORE, random.randint(0, 3))]
+    random.shuffle(parts)
+    doing = "" if passing else random.choice(_DOING)
+    if chain == "side" and "side" in doing:
+        doing = "-j RETURN"
+    return " ".join([command, chain, *parts, doing]).strip()
+
+
 def native(random: Random) -> str:
     """A nat table of nft with a few random rules about port 80."""
     return beside_native([_native_rule(random) for _ in range(random.randint(1, 5))])

@@ -102,3 +102,17 @@ def test_the_readme_of_a_backend_names_each_module(backend: str) -> None:
     found = [path.relative_to(folder) for path in (*folder.glob("*.py"), *folder.glob("reading/*.py"))]
     named = [f"`{path}`" if backend != "lbctl_netfilter" else str(path) for path in found]
     assert [name for name in named if "__init__.py" not in name and name not in text] == []
+
+
+#: `_picker`, `SEVERITIES`, `FamilyStatus`: names of the code, as CONTRIBUTING and the READMEs have them.
+_NAME = re.compile(r"`(_[a-z]\w+|[A-Z][A-Z_]{3,}|[A-Z][a-z]+[A-Z]\w+)`")
+#: Names of other things.
+_NO_CODE = frozenset({"LBCTL"})
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if name not in FOR_USERS])
+def test_the_names_of_the_code_in_a_document_exist(document: str) -> None:
+    named = set(_NAME.findall((ROOT / document).read_text("utf-8"))) - _NO_CODE
+    sources = (path for root in ("src", "backends", "tests") for path in (ROOT / root).rglob("*.py"))
+    words = {word for path in sources for word in re.findall(r"\w+", path.read_text("utf-8"))}
+    assert named - words == set()

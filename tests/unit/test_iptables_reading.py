@@ -2,8 +2,11 @@
 
 from fractions import Fraction
 
-from lbctl.model import AnalysedService, Analysis
+import pytest
+
+from lbctl.model import AnalysedService, Analysis, Family
 from lbctl_iptables.reading import read, recognizes
+from lbctl_iptables.reading.lines import quoted
 
 ORIGIN = """\
 -A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 8001 -m statistic --mode nth --every 3
@@ -262,3 +265,31 @@ def test_marks_that_no_rule_asks_for_leave_a_ladder_whole() -> None:
         ("mark", {"iif": "lan"}, True),
         ("redirect", None, True),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('-A C "a b"', ["-A", "C", "a b"]),
+        (r'-A "a \"b\" \\"', ["-A", 'a "b" \\']),
+        # As iptables-restore 1.8.9: a closing quote ends a word, and no other quotes are known.
+        ('x"y z"w', ["xy z", "w"]),
+        ('"a""b"', ["a", "b"]),
+        ('"" -m', ["", "-m"]),
+        (r"it's 'a' a\b", ["it's", "'a'", r"a\b"]),
+    ],
+)
+def test_the_words_of_a_line_of_restore(text: str, words: list[str]) -> None:
+    assert quoted(text) == words
+
+
+def test_rules_of_both_families_in_one_text_are_kept_apart() -> None:
+    rule = "-A PREROUTING -p tcp --dport {} -j DNAT --to-destination {}"
+    own = rule.format(80, "10.0.0.1")
+    other = rule.format(80, "[2001:db8::1]")
+    reading = read(f"*nat\n{own}\n-6 {other}\nCOMMIT\n")
+    assert {(each.family, each.backends[0].to) for each in reading.services} == {
+        (Family.IPV4, "10.0.0.1"),
+        (Family.IPV6, "2001:db8::1"),
+    }
+    assert not reading.unsupported

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lbctl.cli.options import complete_store
 from lbctl.errors import IntentError, NoBackend, Unsupported
 from lbctl.host.fake import FakeHost
 from lbctl.model import (
@@ -292,3 +293,8 @@ def test_what_a_backend_cannot_express_is_refused_by_name(asked: Service, featur
 
 def test_ports_of_this_host_need_no_source_nat() -> None:
     require(Intent(services=(service(source_nat=SourceNat.ALWAYS),)), NONE, backend="old")
+
+
+def test_completion_names_what_the_backends_have() -> None:
+    assert set(complete_store("ipt")) == {"iptables-legacy", "iptables-nft"}
+    assert complete_store("nope") == []

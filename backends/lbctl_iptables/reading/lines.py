@@ -164,7 +164,7 @@ class _Lines:
 
     def _restored_rule(self, text: str, number: int) -> Line:
         try:
-            words: Sequence[str] = text.split() if '"' not in text and "'" not in text else quoted(text)
+            words: Sequence[str] = text.split() if '"' not in text else quoted(text)
         except ValueError as error:
             return self._problem("unparsable-line", number, str(error), text, lost=True)
         # Rules have few different words: what is kept of a text is much less than the text.
@@ -243,31 +243,25 @@ class _Lines:
         )
 
 
-_WORD = re.compile(r"""(?:[^ \t"']+|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')+""")
-_QUOTED = re.compile(r"""(["'])((?:\\.|(?!\1).)*)\1""")
+#: A closing quote ends a word, in iptables 1.4 to 1.8; other quotes than `"` are letters.
+_WORD = re.compile(r'([^ \t"]*)"((?:\\.|[^"\\])*)"|[^ \t"]+')
 _ESCAPED = re.compile(r"\\(.)")
 
 
 def quoted(text: str) -> list[str]:
     """Return the words of a line of iptables-restore. Raise ValueError for a quote that is not closed."""
     parts = text.split('"')
-    if (
-        len(parts) == 3
-        and parts[0][-1:] == " "
-        and parts[2][:1] == " "
-        and "\\" not in text
-        and "'" not in text
-    ):
+    if len(parts) == 3 and parts[0][-1:] == " " and "\\" not in parts[1]:
         # As iptables-save writes a comment.
         return [*parts[0].split(), parts[1], *parts[2].split()]
     words: list[str] = []
     end = 0
     for word in _WORD.finditer(text):
-        if text[end : word.start()].strip(" \t"):
+        if '"' in text[end : word.start()]:
             break
         end = word.end()
-        words.append(_QUOTED.sub(lambda each: _ESCAPED.sub(r"\1", each[2]), word[0]))
-    if text[end:].strip(" \t"):
+        words.append(word[0] if word[2] is None else word[1] + _ESCAPED.sub(r"\1", word[2]))
+    if text[end:].strip():
         raise ValueError("a quote that is not closed")
     return words
 

@@ -112,11 +112,7 @@ def read_tables(text: str, family: Family | None, log: Log) -> Ruleset:
     if not pending and log.findings:
         # Words that a shell might know, and not one rule.
         log.accept = False
-    default: tuple[Family, ...] = (family or Family.IPV4,)
-    if family is None and commands.both:
-        default = tuple(Family)
-    elif family is None and not any(line.program for line, _ in pending):
-        default = (_inferred(pending),)
+    default = (family,) if family is not None else _default_families(commands)
     bare = _inferred_table(pending)
     mixed = commands.note_flavours()
     run = _Run(log, len(text))
@@ -182,10 +178,8 @@ class _Commands:
         except grammar.Unparsable as error:
             _unparsable(self._log, line, str(error))
             return
-        if line.restored:
-            self.both |= spec.family is not None
-            if self._open is not None:
-                spec.table = self._open.words[0]
+        if line.restored and self._open is not None:
+            spec.table = self._open.words[0]
         self._flavours.setdefault(line.flavour == "legacy", line)
         self.pending.append((line, spec))
 
@@ -435,17 +429,22 @@ def _chain(table: IptTable, line: Line, name: str) -> IptChain:
     return chain
 
 
-def _inferred(pending: Iterable[tuple[Line, Spec]]) -> Family:
-    """Return the family of a text that does not say its own: IPv6 if all addresses are."""
-    six = False
-    for _, spec in pending:
+def _default_families(commands: _Commands) -> tuple[Family, ...]:
+    """The families of rules that do not say theirs: those of their addresses, or both for a text for both."""
+    if commands.both:
+        return tuple(Family)
+    if any(line.program for line, _ in commands.pending):
+        return (Family.IPV4,)
+    found: set[Family | None] = set()
+    for _, spec in commands.pending:
         values = (word for words in spec.values.values() for each in words for word in each)
-        for text in (*spec.header.values(), *values):
-            family = family_of(text)
-            if family is Family.IPV4:
-                return Family.IPV4
-            six |= family is Family.IPV6
-    return Family.IPV6 if six else Family.IPV4
+        found |= {family_of(text) for text in (*spec.header.values(), *values) if spec.family is None}
+        if Family.IPV4 in found:
+            return (Family.IPV4,)
+    if Family.IPV6 in found:
+        return (Family.IPV6,)
+    named = {spec.family for _, spec in commands.pending} - {None}
+    return tuple(Family) if named else (Family.IPV4,)
 
 
 def _inferred_table(pending: Iterable[tuple[Line, Spec]]) -> str:
