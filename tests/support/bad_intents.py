@@ -224,7 +224,7 @@ address = "8001"
         "endpoint-ipv4-mapped.toml",
         _WEB + 'endpoints = ["[::ffff:10.0.0.1]:80"]\n',
         6,
-        'service "web": endpoint "[::ffff:10.0.0.1]:80" is an IPv4 address in IPv6 clothes',
+        'service "web": endpoint "[::ffff:10.0.0.1]:80" is an IPv4-mapped IPv6 address',
         '"10.0.0.1"',
     ),
     BadIntent(

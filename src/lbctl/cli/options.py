@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from lbctl.spi import Driver
 
 
@@ -47,22 +49,24 @@ def _complete_backend(incomplete: str) -> list[str]:
 
 
 def _complete_driver(incomplete: str) -> list[str]:
-    return [driver.name for driver in _drivers() if driver.name.startswith(incomplete)]
+    return _beginning_with(incomplete, (driver.name for driver in _drivers()))
 
 
 def complete_store(incomplete: str) -> list[str]:
-    """Return the stores of the installed backends that begin with a word."""
-    stores = sorted({driver.store for driver in _drivers()})
-    return [store for store in stores if store.startswith(incomplete)]
+    """Return the stores of all backends that begin with a text."""
+    return _beginning_with(incomplete, (driver.store for driver in _drivers()))
 
 
-def _drivers() -> list[Driver]:
-    """Return the drivers of the installed backends, usable on this host or not; only passive probes."""
+def _drivers() -> Iterator[Driver]:
     from lbctl.host import LocalHost
     from lbctl.spi import backends
 
-    host = LocalHost()
-    return [driver for backend in backends() for driver in backend.probe(host).drivers]
+    for backend in backends():
+        yield from backend.probe(LocalHost()).drivers
+
+
+def _beginning_with(incomplete: str, names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(name for name in names if name.startswith(incomplete)))
 
 
 def seconds(text: str | float) -> float:
