@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 _REJECTIONS = {Family.IPV4: "icmp-port-unreachable", Family.IPV6: "icmp6-port-unreachable"}
 
 
-def compile_intent(intent: Intent, capabilities: Capabilities) -> Program:
+def compile_intent(
+    intent: Intent,
+    capabilities: Capabilities,
+    *,
+    previous: Program | None = None,  # noqa: ARG001 (its programs have no origin)
+) -> Program:
     """See `lbctl.spi.Backend.compile`."""
     parts: list[Part] = []
     marks = layout.Marks.of(intent.mark)

@@ -17,13 +17,23 @@ if TYPE_CHECKING:
     from lbctl.spi import Capabilities
 
 
-#: Services whose parts are kept for the next program. A long-lived process must not grow with its past.
-_KEPT = 1 << 15
+def compile_intent(intent: Intent, capabilities: Capabilities, *, previous: Program | None = None) -> Program:
+    """See `lbctl.spi.Backend.compile`. A service that is in the previous program has the same part again.
 
-
-def compile_intent(intent: Intent, capabilities: Capabilities) -> Program:
-    """See `lbctl.spi.Backend.compile`."""
-    return _compiler(capabilities).program(intent)
+    An intent that differs from the last one in a few services costs those, and a look at each of the others.
+    """
+    past = previous.origin if previous is not None else None
+    if not isinstance(past, _Past) or past.capabilities != capabilities:
+        past = _Past(capabilities, (), {}, ())
+    now = _compiled(intent.services, past)
+    parts: list[Part] = []
+    for family, compiled in zip(past.families, now.compiled, strict=True):
+        mine = [each for each in compiled if each is not None]
+        if mine:
+            needs = frozenset().union(*{each.needs for each in mine})
+            parts.append(_shared(family, needs, capabilities.dialect))
+            parts += [each.part for each in mine]
+    return Program(intent.owner, parts=parts, origin=now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,70 +47,61 @@ class _Compiled:
 
 @dataclass(frozen=True, slots=True)
 class _Past:
-    """The services of the program that was made last, where each was put, and what became of it."""
+    """What a program was made of: its services, where each was put, and what became of it."""
 
+    capabilities: Capabilities
     services: tuple[Service, ...]
     homes: Mapping[str, tuple[int, int]]
     #: By family, in the order of the services.
     compiled: Sequence[Sequence[_Compiled | None]]
 
-
-class _Compiler:
-    """Makes programs for one kind of host. A service that was compiled before has the same part again.
-
-    An intent that differs from the last one in a few services costs those, and a look at each of the others.
-    """
-
-    def __init__(self, capabilities: Capabilities) -> None:
-        self._capabilities = capabilities
-        self._families = [family for family in Family if family in capabilities.families]
-        self._compiled = lru_cache(maxsize=_KEPT)(self._compile)
-        self._past = _Past((), {}, [() for _ in self._families])
-
-    def program(self, intent: Intent) -> Program:
-        """See `compile_intent`."""
-        self._past = now = self._next(intent.services)
-        parts: list[Part] = []
-        for family, compiled in zip(self._families, now.compiled, strict=True):
-            mine = [each for each in compiled if each is not None]
-            if mine:
-                needs = frozenset().union(*{each.needs for each in mine})
-                parts.append(_shared(family, needs, self._capabilities.dialect))
-                parts += [each.part for each in mine]
-        return Program(intent.owner, parts=parts)
-
-    def _next(self, services: tuple[Service, ...]) -> _Past:
-        past = self._past
-        new = [n for n, (now, was) in enumerate(zip(services, past.services, strict=False)) if now is not was]
-        if len(services) == len(past.services) and all(
-            _place(services[n]) == _place(past.services[n]) for n in new
-        ):
-            compiled = [list(each) for each in past.compiled]
-            for n in new:
-                made = self._compiled(services[n], *past.homes[services[n].name])
-                for mine, each in zip(compiled, made, strict=True):
-                    mine[n] = each
-            return _Past(services, past.homes, compiled)
-        homes = _homes(services)
-        rows = [self._compiled(service, *homes[service.name]) for service in services]
-        return _Past(services, homes, [[row[n] for row in rows] for n in range(len(self._families))])
-
-    def _compile(self, service: Service, page: int, place: int) -> tuple[_Compiled | None, ...]:
-        """Return a service in each family of the host; None where it has no listener."""
-        require_service(service, self._capabilities, backend=layout.NAME)
-        affinity.refuse_mixed_ports(service)
-        speaks_classic = self._capabilities.dialect == layout.Dialect.CLASSIC
-        kind = _ClassicService if speaks_classic else _ServiceItems
-        return tuple(
-            kind(service, family, listeners, page, place).compiled() if listeners else None
-            for family in self._families
-            for listeners in [service.listeners_of(family)]
-        )
+    @property
+    def families(self) -> list[Family]:
+        """The families of the host."""
+        return [family for family in Family if family in self.capabilities.families]
 
 
-@lru_cache(maxsize=8)
-def _compiler(capabilities: Capabilities) -> _Compiler:
-    return _Compiler(capabilities)
+def _compiled(services: tuple[Service, ...], past: _Past) -> _Past:
+    """Return services compiled, as far as possible by what they were before."""
+    capabilities = past.capabilities
+    new = [n for n, (now, was) in enumerate(zip(services, past.services, strict=False)) if now is not was]
+    if len(services) == len(past.services) and all(
+        _place(services[n]) == _place(past.services[n]) for n in new
+    ):
+        compiled = [list(each) for each in past.compiled]
+        for n in new:
+            if services[n] == past.services[n]:
+                continue
+            made = _compile(services[n], capabilities, *past.homes[services[n].name])
+            for mine, each in zip(compiled, made, strict=True):
+                mine[n] = each
+        return _Past(capabilities, services, past.homes, compiled or [() for _ in past.families])
+    homes = _homes(services)
+    known = {service.name: n for n, service in enumerate(past.services)}
+    rows = []
+    for service in services:
+        was = known.get(service.name)
+        same = was is not None and past.services[was] == service
+        if was is not None and same and past.homes[service.name] == homes[service.name]:
+            rows.append(tuple(each[was] for each in past.compiled))
+        else:
+            rows.append(_compile(service, capabilities, *homes[service.name]))
+    return _Past(capabilities, services, homes, [[row[n] for row in rows] for n in range(len(past.families))])
+
+
+def _compile(
+    service: Service, capabilities: Capabilities, page: int, place: int
+) -> tuple[_Compiled | None, ...]:
+    """Return a service in each family of the host; None where it has no listener."""
+    require_service(service, capabilities, backend=layout.NAME)
+    affinity.refuse_mixed_ports(service)
+    kind = _ClassicService if capabilities.dialect == layout.Dialect.CLASSIC else _ServiceItems
+    return tuple(
+        kind(service, family, listeners, page, place).compiled() if listeners else None
+        for family in Family
+        if family in capabilities.families
+        for listeners in [service.listeners_of(family)]
+    )
 
 
 @lru_cache(maxsize=1 << 12)

@@ -38,11 +38,14 @@ class Program:
     `generation` is the kernel's own mark of the state in which the program was read or written there; None
     where there is no such mark, and for a program that was only compiled.
 
+    `origin` is what the backend that compiled it needs to compile the next one faster: an immutable value of
+    its own, and no part of what the program is.
+
     `beside` is what the backend counted of others while it read, and needs to advise: the keys are its own,
     and it is no part of what the program is.
     """
 
-    __slots__ = ("_index", "_items", "_whole", "beside", "generation", "owner", "parts")
+    __slots__ = ("_index", "_items", "_whole", "beside", "generation", "origin", "owner", "parts")
 
     def __init__(
         self,
@@ -52,8 +55,10 @@ class Program:
         parts: Iterable[Part] = (),
         generation: str | None = None,
         beside: Mapping[Key, int] | None = None,
+        origin: object = None,
     ) -> None:
         self.owner = owner
+        self.origin = origin
         self.beside: Mapping[Key, int] = beside or {}
         self.parts: tuple[Part, ...] = tuple(parts)
         self.generation = generation

@@ -143,8 +143,13 @@ class Backend(Protocol):
         Raises `ValueError` for what is no version, and `NoBackend` for a release that is too old.
         """
 
-    def compile(self, intent: Intent, capabilities: Capabilities) -> Program:
+    def compile(
+        self, intent: Intent, capabilities: Capabilities, *, previous: Program | None = None
+    ) -> Program:
         """Return the program for an intent; the empty program for an intent without services.
+
+        `previous` is one that this backend compiled before, given only if that has an `origin`: what is the
+        same in both need not be compiled again.
 
         Raises `Unsupported` for a feature that `capabilities` lack.
         """

@@ -67,7 +67,13 @@ class Journal:
         """Never called: there is no tool."""
         raise ValueError(f"{tool} {version} is no tool of this backend")
 
-    def compile(self, intent: Intent, capabilities: Capabilities) -> Program:
+    def compile(
+        self,
+        intent: Intent,
+        capabilities: Capabilities,
+        *,
+        previous: Program | None = None,  # noqa: ARG002 (our programs have no origin)
+    ) -> Program:
         """One item for each listener and family. Its text is all that `lift` needs."""
         require(intent, capabilities, backend=self.name)
         return Program(

@@ -50,7 +50,14 @@ class Session:
 
     def compile(self, intent: Intent) -> Program:
         """Return the chosen backend's program for an intent."""
-        return self.backend.compile(intent, self.capabilities)
+        key = self.backend.name, intent.owner
+        last = self.memory.compiled.get(key)
+        if last is None or last.origin is None:
+            program = self.backend.compile(intent, self.capabilities)
+        else:
+            program = self.backend.compile(intent, self.capabilities, previous=last)
+        self.memory.compiled[key] = program
+        return program
 
     @cached_property
     def capabilities(self) -> Capabilities:

@@ -30,6 +30,8 @@ class SessionMemory:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        #: The program that was compiled last, by backend and owner.
+        self.compiled: dict[tuple[str, str], Program] = {}
         self._held: dict[tuple[str, str], Program] = {}
         self._unsaved: set[tuple[str, str]] = set()
         #: The generation that the file has of each; of one generation there is only one truth.
