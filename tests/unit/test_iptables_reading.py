@@ -257,7 +257,7 @@ COMMIT
 
 
 def test_marks_that_no_rule_asks_for_leave_a_ladder_whole() -> None:
-    reading = iptables.read(MARKED)
+    reading = read(MARKED)
     assert [(each.action, each.when and dict(each.when), each.exact) for each in reading.services] == [
         ("mark", {"iif": "lan"}, True),
         ("redirect", None, True),
