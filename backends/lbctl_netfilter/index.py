@@ -148,6 +148,14 @@ def index(chains: Mapping[str, Sequence[Rule]], of: Mapping[str, Chain]) -> dict
         made[name].idle = True
     for name in made.keys() - reach(more, callers):
         made[name].maps_only = True
+    _spread_marks(made, marking, callers)
+    return made
+
+
+def _spread_marks(
+    made: Mapping[str, ChainIndex], marking: list[str], callers: Mapping[str, Iterable[str]]
+) -> None:
+    """Have each chain know what marks the chains that it leads to write; `marking` is consumed."""
     while marking:
         name = marking.pop()
         for caller in callers.get(name, ()):
@@ -155,7 +163,6 @@ def index(chains: Mapping[str, Sequence[Rule]], of: Mapping[str, Chain]) -> dict
             made[caller].written |= made[name].written
             if made[caller].written != before:
                 marking.append(caller)
-    return made
 
 
 def matters(rule: Rule, chains: Mapping[str, ChainIndex]) -> bool:

@@ -423,6 +423,12 @@ class _Path:
                     pass
                 case _:
                     found.add(_MORE)
+        fields = self._asks_fields(rule)
+        return None if fields is None else frozenset(found | fields)
+
+    def _asks_fields(self, rule: Rule) -> set[Condition] | None:
+        """The conditions of its fields that are not known to hold; None where one of them does not hold."""
+        found: set[Condition] = set()
         for where in _wheres(rule):
             covered = covers(where, self._given)
             if covered is NONE:
@@ -434,7 +440,7 @@ class _Path:
                 status = where.get("ctstatus")
                 if isinstance(status, Words) and status.names is None:
                     found.add(("ctstatus", status))
-        return frozenset(found)
+        return found
 
 
 def _wheres(rule: Rule) -> Iterator[Selector]:
