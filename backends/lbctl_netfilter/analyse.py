@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl_netfilter.budget import Budget, BudgetExceeded
 from lbctl_netfilter.conditions import (
+    ALL,
     BITS,
     EVERYTHING,
+    covers,
     described,
     mark_field,
     narrowed,
@@ -37,11 +39,13 @@ from lbctl_netfilter.selectors import FoundSelector, Search, SelectorKind, leadi
 from lbctl_netfilter.services import (
     Excluded,
     Followed,
+    decides,
     falls_through,
     identity,
     is_balanced,
     merge,
     rules_met,
+    rungs_of,
     service_of,
 )
 from lbctl_netfilter.source_nat import Behind
@@ -112,6 +116,8 @@ class Analyser:
         self._lost: set[int] = set()
         #: Counters, and the connections that move each.
         self.movers: dict[object, dict[tuple[Family, Selector], None]] = {}
+        #: The paths of connections, at all hooks.
+        self.walks: dict[tuple[Family, Selector], list[Walk]] = {}
         #: All selectors that were followed: of these it is known which counters they move.
         self.followed: set[tuple[Family, Selector]] = set()
 
@@ -319,7 +325,9 @@ class _Family:
             yield "counters that come round together after too long a time to be followed"
         if walk.twice:
             yield "the turn of a counter that one connection asks more than once"
-        if found.kind is SelectorKind.NAT and found.anew:
+        if found.kind is SelectorKind.NAT and any(
+            decides(found, walk, walk.met[each]) for each in found.anew
+        ):
             yield "packets of connections that are there already"
         for counter, rule in walk.counters:
             line = rule.line
@@ -330,14 +338,27 @@ class _Family:
             mine = found.family, found.selector.where
             # What has a mark that no rule sets has it from elsewhere, and is a part of these connections.
             others = [
-                each for each in movers[counter] if each != mine and (each[0], unmarked(each[1])) != mine
+                each
+                for each in movers[counter]
+                if each != mine
+                and (each[0], unmarked(each[1])) != mine
+                and not self._alike(found, walk, each)
             ]
-            if others:
+            if others and decides(found, walk, rule):
                 family, other = others[0]
                 rest = f" and {len(others) - 1} more" if len(others) > 1 else ""
                 more = described(other, BITS[family])
                 prefix = "" if family is found.family else f"{family} "
                 yield f"{prefix}{more}{rest}, which move the counter of line {line} too"
+
+    def _alike(self, found: Followed, walk: Walk, other: tuple[Family, Selector]) -> bool:
+        """True for some of the service's own connections that its picks treat as they treat all others."""
+        family, where = other
+        if family is not found.family or covers(walk.given, where) is not ALL:
+            return False
+        mine = {rule: met for rule, met in rungs_of(walk).items() if decides(found, walk, rule)}
+        theirs = map(rungs_of, self._analysis.walks.get(other, ()))
+        return all(met.keys().isdisjoint(mine) or mine.items() <= met.items() for met in theirs)
 
     # -- hooks
 
@@ -415,20 +436,24 @@ class _Family:
         led = selector.led
         # Another endpoint of a part is nothing to services of marks, unless a mark chooses the endpoint.
         found = parts.mapped if led - {SelectorKind.MARK} or _is_by_mark(result.walk) else {}
-        if SelectorKind.MARK in led:
-            found = found | parts.marked
+        marked = parts.marked if SelectorKind.MARK in led else {}
         most = _MOST_PARTS
-        for where, part in found.items():
+        for where, part in (found | marked).items():
+            kinds = set[SelectorKind]()
+            if where in found:
+                kinds |= led - {SelectorKind.MARK} or led
+            if where in marked:
+                kinds.add(SelectorKind.MARK)
             own = selectors.get(where)
             if own is not None:
-                if not led <= own.kinds | own.part_of:
-                    own.part_of |= led
+                if not kinds <= own.kinds | own.part_of:
+                    own.part_of |= kinds
                     yield own
             elif not part.certain and self._left and most:
                 self._left -= 1
                 most -= 1
                 leaves = [*selector.leaves, part.rule] if part.rule.maps else list(selector.leaves)
-                selectors[where] = FoundSelector(where, selector.name, leaves=leaves, part_of=set(led))
+                selectors[where] = FoundSelector(where, selector.name, leaves=leaves, part_of=set(kinds))
                 yield selectors[where]
 
     def _is_same(self, known: _Known, hook: Hook, selector: FoundSelector, leads: Dispatch) -> bool:
@@ -562,6 +587,8 @@ class _Family:
         self._analysis.followed.add(mine)
         for counter in walk.met:
             self._analysis.movers.setdefault(counter, {})[mine] = None
+        if walk.met:
+            self._analysis.walks.setdefault(mine, []).append(walk)
         return _Result(hook, selector, walk, population, source, anew)
 
     def _services(

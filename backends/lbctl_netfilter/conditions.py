@@ -376,7 +376,7 @@ def rest(field: str, values: Values, bits: int) -> Values | None:
     return None if values.but else Words(None, values.names)
 
 
-def meet(one: Selector, other: Selector, bits: int) -> Selector | None:  # noqa: ARG001, C901, PLR0912 (one pass)
+def meet(one: Selector, other: Selector, bits: int) -> Selector | None:  # noqa: ARG001 (one pass)
     """Connections that are in both; None where there is none."""
     if other is EVERYTHING:
         return one
@@ -396,20 +396,27 @@ def meet(one: Selector, other: Selector, bits: int) -> Selector | None:  # noqa:
         if not dport:
             return None
     if other.extra and other.extra != extra:
-        if not extra:
-            extra = other.extra
-        else:
-            known = dict(extra)
-            for field, values in other.extra:
-                mine = known.get(field)
-                both = values if mine is None else values_meet(mine, values)
-                if both is None:
-                    return None
-                known[field] = both
-            extra = tuple(sorted(known.items(), key=_by_field))
+        both = _extra_meet(extra, other.extra)
+        if both is None:
+            return None
+        extra = both
     if proto is one.proto and dst is one.dst and dport is one.dport and extra is one.extra:
         return one
     return Selector(proto, dst, dport, extra)
+
+
+def _extra_meet(one: tuple[Condition, ...], other: tuple[Condition, ...]) -> tuple[Condition, ...] | None:
+    """All of both; None where they exclude each other."""
+    if not one:
+        return other
+    known = dict(one)
+    for field, values in other:
+        mine = known.get(field)
+        both = values if mine is None else values_meet(mine, values)
+        if both is None:
+            return None
+        known[field] = both
+    return tuple(sorted(known.items(), key=_by_field))
 
 
 def _by_field(pair: Condition) -> str:

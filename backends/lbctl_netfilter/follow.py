@@ -202,7 +202,7 @@ class Walk:
         for stream in (*streams, self._frames[-1].back, self.ended):
             stream.mean()
 
-    def _rule(self, rule: Rule, frame: _Frame) -> list[_Frame]:  # noqa: C901, PLR0912 (a case for each act)
+    def _rule(self, rule: Rule, frame: _Frame) -> list[_Frame]:  # noqa: C901, PLR0912 (hot path, no more calls)
         """One rule, and the chains that it leads to."""
         if not (rule.later if self.later else rule.first) or rule.refused:
             return []

@@ -119,9 +119,7 @@ class ChainIndex:
         return [self.rules[number] for number in sorted(found)]
 
 
-def index(  # noqa: C901, PLR0912 (one pass over all rules)
-    chains: Mapping[str, Sequence[Rule]], of: Mapping[str, Chain]
-) -> dict[str, ChainIndex]:
+def index(chains: Mapping[str, Sequence[Rule]], of: Mapping[str, Chain]) -> dict[str, ChainIndex]:
     """Chains with these rules, by name."""
     made = {name: ChainIndex(of[name], rules) for name, rules in chains.items()}
     callers: dict[str, set[str]] = {}
@@ -150,6 +148,14 @@ def index(  # noqa: C901, PLR0912 (one pass over all rules)
         made[name].idle = True
     for name in made.keys() - reach(more, callers):
         made[name].maps_only = True
+    _spread_marks(made, marking, callers)
+    return made
+
+
+def _spread_marks(
+    made: Mapping[str, ChainIndex], marking: list[str], callers: Mapping[str, Iterable[str]]
+) -> None:
+    """Have each chain know what marks the chains that it leads to write; `marking` is consumed."""
     while marking:
         name = marking.pop()
         for caller in callers.get(name, ()):
@@ -157,7 +163,6 @@ def index(  # noqa: C901, PLR0912 (one pass over all rules)
             made[caller].written |= made[name].written
             if made[caller].written != before:
                 marking.append(caller)
-    return made
 
 
 def matters(rule: Rule, chains: Mapping[str, ChainIndex]) -> bool:

@@ -111,7 +111,7 @@ class Search:
         self._reached.add(chain.chain.name)
         return _SearchFrame(iter(chain.rules), path, name or chain.chain.service, picked, mapping)
 
-    def _rule(  # noqa: C901, PLR0912 (a case for each act)
+    def _rule(
         self,
         rule: Rule,
         frame: _SearchFrame,
@@ -133,15 +133,9 @@ class Search:
         if rule.refused or not rule.first:
             return ()
         if rule.opaque is not None:
-            # Where it is not known what a rule does, it may give an endpoint.
-            matters = not rule.marks or rule.picks or act is Act.TO
-            if matters and (act is not Act.UNKNOWN or nat):
-                self._cannot(rule)
+            self._opaque(rule, nat=nat)
             return ()
-        whole = rule.whole(self._bits) if rule.steps else rule.where
-        here = None if whole is None else meet(frame.path, whole, self._bits)
-        if here is not None and rule.asks_mark:
-            here = meet(here, self._external.get(rule, EVERYTHING), self._bits)
+        here = self._here(rule, frame)
         if here is None:
             return ()
         chosen = frame.picked or rule.picks
@@ -172,6 +166,20 @@ class Search:
             for target in rule.targets
             if target in leading
         ]
+
+    def _opaque(self, rule: Rule, *, nat: bool) -> None:
+        """Report a rule that may give an endpoint, as far as is known."""
+        matters = not rule.marks or rule.picks or rule.act is Act.TO
+        if matters and (rule.act is not Act.UNKNOWN or nat):
+            self._cannot(rule)
+
+    def _here(self, rule: Rule, frame: _SearchFrame) -> Selector | None:
+        """Return the connections that may match a rule; None if there are none."""
+        whole = rule.whole(self._bits) if rule.steps else rule.where
+        here = None if whole is None else meet(frame.path, whole, self._bits)
+        if here is not None and rule.asks_mark:
+            here = meet(here, self._external.get(rule, EVERYTHING), self._bits)
+        return here
 
     def _serve_none(self, rule: Rule, frame: _SearchFrame, chains: Mapping[str, ChainIndex]) -> None:
         """Note the connections of a service without any endpoint."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lbctl_netfilter.selectors import FoundSelector
 
 _SNAT = frozenset({"snat"})
+_DROPPING = frozenset({Act.DROP, Act.UNKNOWN})
 #: The longest table of a hash that is shown slot by slot.
 _LONGEST = 1 << 16
 #: Exemptions that are told one by one.
@@ -395,6 +396,34 @@ def merge(
 
 def _both(one: Callable[[], tuple[Step, ...]], other: Callable[[], tuple[Step, ...]]) -> tuple[Step, ...]:
     return one() + other()
+
+
+def rungs_of(walk: Walk) -> dict[Rule, tuple[tuple[Fraction, Fraction | None], ...]]:
+    """Return, by rule that picks, which parts of all connections arrive at it and match it, at each visit."""
+    found: dict[Rule, tuple[tuple[Fraction, Fraction | None], ...]] = {}
+    for visit in walk.visits:
+        if visit.rule.picks:
+            found[visit.rule] = (*found.get(visit.rule, ()), (visit.arriving, visit.matched))
+    return found
+
+
+def decides(found: Followed, walk: Walk, rule: Rule) -> bool:
+    """True where the shares of a service may depend on what a rule picks.
+
+    Endpoints do not depend on a mark that no rule asks for. Marks do not depend on a pick behind the last
+    rule that sets a mark or drops.
+    """
+    if found.kind is not SelectorKind.MARK:
+        return rule.act is not Act.GO_ON or any(visit.rule.asks_mark for visit in walk.visits)
+    entered = [found.hook.chains[base.chain].chain for base in found.hook.passed]
+    if any(chain.policy is Act.DROP for chain in entered):
+        return True
+    for visit in reversed(walk.visits):
+        if visit.rule.marks or visit.rule.act in _DROPPING:
+            return True
+        if visit.rule is rule:
+            return False
+    return True
 
 
 def rules_met(found: Followed) -> Iterator[Rule]:

@@ -401,7 +401,7 @@ class _NatPath:
                 return _Left(asked, exits)
         return _Left(asked, _PASSED)
 
-    def _asks(self, rule: Rule) -> Conditions | None:  # noqa: C901, PLR0912 (a case for each step)
+    def _asks(self, rule: Rule) -> Conditions | None:
         """Return what a rule asks that is not known of the connections; None where it is not for them."""
         found: set[Condition] = {_MORE} if rule.opaque else set()
         for step in rule.steps:
@@ -423,6 +423,12 @@ class _NatPath:
                     pass
                 case _:
                     found.add(_MORE)
+        fields = self._asks_fields(rule)
+        return None if fields is None else frozenset(found | fields)
+
+    def _asks_fields(self, rule: Rule) -> set[Condition] | None:
+        """The conditions of its fields that are not known to hold; None where one of them does not hold."""
+        found: set[Condition] = set()
         for where in _wheres(rule):
             covered = covers(where, self._given)
             if covered is NONE:
@@ -434,7 +440,7 @@ class _NatPath:
                 status = where.get("ctstatus")
                 if isinstance(status, Words) and status.names is None:
                     found.add(("ctstatus", status))
-        return frozenset(found)
+        return found
 
 
 def _wheres(rule: Rule) -> Iterator[Selector]:
