@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from lbctl.model import Reading
+from lbctl.model import Analysis
 from lbctl_iptables.reading import read as read_saved
 from lbctl_nftables.reading import read as read_native
 
@@ -75,7 +75,7 @@ def translated(saved: str) -> str:
 @pytest.mark.parametrize("name", BESIDE)
 def test_a_ladder_stays_whole_and_exact(name: str, syntax: str) -> None:
     saved = text(BESIDE[name])
-    reading: Reading = read_saved(saved) if syntax == "iptables" else read_native(translated(saved))
+    reading: Analysis = read_saved(saved) if syntax == "iptables" else read_native(translated(saved))
     ladder = [each for each in reading.services if (each.proto, each.dport) == ("tcp", "80")]
     nat = [each for each in ladder if each.action == "redirect"]
     assert [(each.when, each.exact, len(each.backends), bool(each.leak)) for each in nat] == [
