@@ -84,7 +84,7 @@ def test_a_full_list_of_an_endpoint(crowd: Network, driver: str) -> None:
     assert done.code == 0, done.err
     size = int(Path(LIST_SIZE).read_text())
     removing = crowd.lbctl("plan", *options, config=text.replace("3h", "4h"))
-    assert f"the kernel remembers {size:,} clients of each endpoint" in removing.out + removing.err
+    assert f"the kernel stores {size:,} clients of each endpoint" in removing.out + removing.err
 
     def lists() -> list[set[str]]:
         """The clients on each list."""

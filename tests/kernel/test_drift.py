@@ -152,7 +152,7 @@ def test_rules_of_another_store_are_followed_and_told(network: Network) -> None:
     assert look(network)[0] == 0
     network.tool("iptables-legacy-restore", "--noflush", stdin=saved)
     assert look(network) == (1, {"services": [], "rules": [], "elsewhere": ["iptables-legacy"]})
-    assert "iptables-legacy holds rules of this owner too" in words(network).out
+    assert "iptables-legacy also holds rules of this owner" in words(network).out
     # That others have rules there is nobody's drift.
     wipe(network)
     assert network.lbctl("apply", "--yes", config=BOTH).code == 0

@@ -167,7 +167,7 @@ def test_a_change_between_plan_and_apply_is_seen(host: Watched) -> None:
     apply(here, BOTH)
     plan = engine.plan(here, Intent(services=(WEB,)))
     nft(host, "flush", "chain", "ip", "lbctl", "service-web")
-    with pytest.raises(Stale, match="moved"):
+    with pytest.raises(Stale, match="changed since"):
         engine.apply(here, (plan,))
 
 

@@ -169,7 +169,7 @@ def test_usual_mistakes(network: Network) -> None:
         (("--yes",), 2, "--to"),
         (("--to", "auto"), 2, 'there is no backend "auto"'),
         (("--to", "nftable"), 2, "hint: one of nftables, iptables\n"),
-        (("--to", "nftables", "--from", "nftables"), 2, "cannot be where they come from"),
+        (("--to", "nftables", "--from", "nftables"), 2, "cannot be its source"),
         (("--to", "nftables", "--from", "iptables"), 2, "is no store of rules"),
         (("--to", "nftables", "--driver", "legacy"), 2, 'there is no driver "legacy"'),
         (("--to", "nftables", "--fix", "--keep"), 2, "one of them"),

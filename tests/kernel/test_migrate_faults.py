@@ -152,7 +152,7 @@ def test_a_killed_move_is_finished_or_taken_back(move: Move) -> None:
         else:
             break
     assert effects >= 4
-    assert "Interrupted, and taken back now" in said
+    assert "Interrupted, reverted now" in said
     assert re.search("Interrupted, (completed now|already complete)", said)
 
 

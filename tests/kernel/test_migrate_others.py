@@ -205,7 +205,7 @@ def test_rules_that_came_back_go_where_lbctl_does_the_same(host: Host) -> None:
     assert host.network.lbctl("apply", "--yes", config=file).code == 0
     gone = host.network.lbctl("migrate", "--to", "nftables", "--yes", config=file)
     assert gone.code == 0, gone.err
-    assert "Note: web of lbctl does what the rules of tcp-80 do: these are only removed\n" in gone.out
+    assert "Note: web of lbctl does the same as tcp-80, whose rules are only removed\n" in gone.out
     assert ": new" not in gone.out
     assert host.rules == left
     assert host.network.tool("nft", "-s", "list", "table", "ip", "lbctl").count("8001") == nft.count("8001")
@@ -254,7 +254,7 @@ def test_a_ladder_of_marks_is_refused_with_the_reason(host: Host) -> None:
     before = host.rules
     refused = host.migrate("--yes")
     assert refused.code == 2
-    assert "it chooses by mark, and an intent sends connections to endpoints" in refused.err
+    assert "it chooses by mark; an intent sends connections to endpoints" in refused.err
     assert all(f"    {rule}\n" in refused.err for rule in before)
     host.load(SURROUNDINGS.format(rules=ORIGIN))
     [name] = re.findall(r'--exclude "(.+)"', host.migrate("--yes").err)

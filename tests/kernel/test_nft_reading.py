@@ -320,7 +320,7 @@ def test_who_is_replaced_by_rules_is_by_the_intent(
         assert found.source_nat == word
         assert (word is None) == bool(found.source_lines)
     made = imported(nftables.read(text))
-    said = [note for note in made.notes if "the client's address is replaced" in note]
+    said = [note for note in made.notes if "address is replaced" in note]
     assert len(said) == (word is None)
     if word is not None:
         turns = [*SERVERS4, *SERVERS4]

@@ -242,7 +242,7 @@ def test_the_first_family_cannot_be_taken_back_either(scene: Scene) -> None:
         # Neither forward nor back: the kernel is as it was left, and that is still known.
         again = scene.lbctl("apply", "--yes", *scene.way, config=NEW)
         assert again.code == 6
-        assert "cannot be finished: ip6tables refused" in again.err
+        assert "cannot be completed: ip6tables refused" in again.err
         assert scene.is_pending
     finished = scene.lbctl("rollback", "--yes")
     assert finished.code == 0, finished.err
