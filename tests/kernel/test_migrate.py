@@ -174,7 +174,7 @@ def test_usual_mistakes(network: Network) -> None:
         (("--to", "nftables", "--driver", "legacy"), 2, 'there is no driver "legacy"'),
         (("--to", "nftables", "--fix", "--keep"), 2, "one of them"),
         (("--to", "nftables", "--fix", "--yes"), 2, "are managed by lbctl"),
-        (("--to", "nftables", "--trial", "0s"), 2, "between a second and a day"),
+        (("--to", "nftables", "--trial", "0s"), 2, "between one second and one day"),
         (("--to", "nftables", "--save", str(network.folder)), 2, "is not overwritten"),
         (("--to", "nftables"), 2, "--yes goes ahead"),
     ):
