@@ -176,7 +176,7 @@ def test_usual_mistakes(network: Network) -> None:
         (("--to", "nftables", "--fix", "--yes"), 2, "are managed by lbctl"),
         (("--to", "nftables", "--trial", "0s"), 2, "between one second and one day"),
         (("--to", "nftables", "--save", str(network.folder)), 2, "is not overwritten"),
-        (("--to", "nftables"), 2, "--yes goes ahead"),
+        (("--to", "nftables"), 2, "pass --yes"),
     ):
         done = network.lbctl("migrate", *words, config=config)
         assert (done.code, said in done.err) == (code, True), (words, done.err)
