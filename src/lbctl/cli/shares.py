@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lbctl.model import Family, agreed, families_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from lbctl.model import EndpointChange, FamilyListener, Listener, ServiceChange, Shares
 
@@ -36,7 +36,19 @@ class ShareRow(NamedTuple):
 
 def share_rows(service: ServiceChange) -> list[ShareRow]:
     """Return one line for each endpoint; one for each family, or listener, where these disagree."""
-    return [row for endpoint in service.endpoints for row in _rows(endpoint)]
+    before, after = _alike(service.before), _alike(service.after)
+    whole = not service.before or not service.after or service.before.keys() == service.after.keys()
+    if before is None or after is None or not whole:
+        return [row for endpoint in service.endpoints for row in _rows(endpoint)]
+    # Most services are alike wherever they are balanced: ten thousand of them are a second of the other way.
+    every = dict.fromkeys((*after, *before))
+    return [ShareRow(to, None, None, before.get(to, _NOTHING), after.get(to, _NOTHING)) for to in every]
+
+
+def _alike(side: Shares) -> Mapping[str, Fraction] | None:
+    """Return the shares of one side if they are the same for all listeners and families, {} for none."""
+    first, *others = side.values() or ({},)
+    return first if first is not None and all(each == first for each in others) else None
 
 
 def _rows(endpoint: EndpointChange) -> Iterator[ShareRow]:
