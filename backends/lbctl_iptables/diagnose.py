@@ -107,7 +107,7 @@ class _FamilyRules:
 
 
 def _rivals(places: _FamilyRules, family: Family, owner: str, store: str, *, ours: bool) -> Iterator[Rival]:
-    """Yield the rules of others that translate what comes to the hooks before ours do.
+    """Yield the foreign rules that translate new connections before those managed by lbctl.
 
     Where ours stand in the same table, those in front of the jump to them; else all, by the same priority.
     """

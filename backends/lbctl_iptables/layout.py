@@ -139,7 +139,7 @@ def owns(owner: str, chain_name: str) -> bool:
 
 
 def owner_of(chain_name: str) -> str | None:
-    """Return the owner whose chain this is; None for a chain of nobody's."""
+    """Return the owner of a chain; None for a foreign chain."""
     default = prefix(DEFAULT_OWNER)
     if chain_name == default or chain_name.startswith(f"{default}-"):
         return DEFAULT_OWNER

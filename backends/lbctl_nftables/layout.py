@@ -124,7 +124,7 @@ def table(owner: str) -> str:
 
 
 def owner_of(family: str, name: str) -> str | None:
-    """Return the owner whose table this is; None for a table of nobody's."""
+    """Return the owner of a table; None for a foreign table."""
     first, dash, owner = name.partition("-")
     if family not in WORD.values() or first != DEFAULT_OWNER or (dash and not owner):
         return None

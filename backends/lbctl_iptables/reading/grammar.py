@@ -104,7 +104,7 @@ def protocol(text: str) -> str:
 
 _SAVED = {short: option for option, short in HEADER.items()}
 _PARTS = frozenset({"-m", "-j", "-g"})
-#: Matches and targets by their words: large dumps repeat them endlessly, and nobody changes a value.
+#: Matches and targets by their words: large dumps repeat them endlessly, and values are never changed.
 _SEEN: dict[tuple[str, ...], ParsedMatch] = {}
 _MOST_SEEN = 1 << 15
 

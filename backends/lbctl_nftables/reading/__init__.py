@@ -1,7 +1,7 @@
-"""nft's rules of anybody → services with the exact share of each endpoint, and what is wrong with them.
+"""Existing rules of nft → services with the exact share of each endpoint, and what is wrong with them.
 
 text ─words─▶ words ─┐
-                     ├─grammar, document─▶ tables, chains, rules ─follow─▶ graphs ─judge─▶ Reading
+                     ├─grammar, document─▶ tables, chains, rules ─lower─▶ FamilyProgram ─Analyser─▶ Analysis
 JSON ─listed─▶ words ┘
 """
 
