@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 _PICK = re.compile(
     r"meta l4proto (?P<protocol>\w+) (?P<action>redirect to :|dnat ip6? to )"
-    r"(?P<picker>numgen inc|numgen random|jhash ip6? saddr) mod (?P<modulus>\d+) (?:seed 0x[0-9a-f]+ )?"
+    r"(?P<picker>numgen inc|numgen random|jhash ip6? saddr) mod (?P<modulus>\d{1,5}) (?:seed 0x[0-9a-f]+ )?"
     r"offset (?P<offset>\d+) map @(?P<page>\S+)\Z"
 )
 _PICK_CHAIN = re.compile(
     r"meta l4proto (?P<protocol>\w+) (?P<picker>numgen inc|numgen random|jhash ip6? saddr) "
-    r"mod (?P<modulus>\d+) (?:seed 0x[0-9a-f]+ )?offset 0 vmap \{ (?P<verdicts>[^{}]+) \}\Z"
+    r"mod (?P<modulus>\d{1,5}) (?:seed 0x[0-9a-f]+ )?offset 0 vmap \{ (?P<verdicts>[^{}]+) \}\Z"
 )
 _VERDICT = re.compile(r"(?P<slot>\d+) : goto (?P<chain>\S+)\Z")
 _REST = re.compile(r"meta l4proto (?P<protocol>\w+) goto (?P<chain>\S+)\Z")

@@ -98,7 +98,8 @@ def test_another_network_namespace_is_refused(desk: Desk, monkeypatch: pytest.Mo
     [
         ({"kind": "state"}, IntentError),
         ({"format_version": 2}, IntentError),
-        ({"lbctl": "9.9\x1b[2J"}, IntentError),
+        ({"lbctl": "9.9\x1b[2J", "format_version": 2}, IntentError),
+        ({"lbctl": "0.1.0", "after": [[["service", "web"], "flush everything", "web"]]}, Stale),
         ({"digest": "0" * 64}, IntentError),
         ({"owner": "other"}, IntentError),
         ({"intent": "schema = 1\n[[service]]\nname = 7\n"}, IntentError),

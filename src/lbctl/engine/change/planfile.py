@@ -43,6 +43,8 @@ class PlanFile:
     """What a plan file says."""
 
     file: str
+    #: The version of lbctl that wrote it.
+    version: str
     backend: str
     driver: str
     allow_remap: bool
@@ -83,12 +85,13 @@ def read_plan(path: Path) -> PlanFile:
     data = source.data()
     if data.get("kind") != "plan":
         source.fail(1, "this is not a plan of lbctl", "lbctl plan -o FILE writes one")
-    if data.get("format_version") != VERSION or data.get("lbctl") != __version__:
+    if data.get("format_version") != VERSION:
         source.fail(1, f"the plan is from another version of lbctl: {show(data.get('lbctl'))}", _AGAIN)
     try:
         intent = loads(_text(data["intent"]), f"{source.file} (intent)")
         found = PlanFile(
             file=source.file,
+            version=_text(data["lbctl"]),
             backend=_text(data["backend"]),
             driver=_text(data["driver"]),
             allow_remap=data["allow_remap"] is True,
@@ -136,9 +139,17 @@ def resume(session: Session, found: PlanFile, sources: Sequence[Path] = ()) -> P
         ("the plan is not what its intent gives on this host", found.after, made.after),
     ):
         moved = diff(then, now)
-        if moved:
+        if moved and not (found.version != __version__ and _same_meaning(session, then, now)):
             raise Stale(f"{what}: {_names(touched(moved))}", hint=_AGAIN)
     return made
+
+
+def _same_meaning(session: Session, then: Program, now: Program) -> bool:
+    """Return True for programs that balance alike: another version may spell the same rules otherwise."""
+    try:
+        return session.backend.lift(then) == session.backend.lift(now)
+    except (ValueError, LookupError):  # what a stranger's file calls rules
+        return False
 
 
 def _ensure_meant(found: PlanFile, sources: Sequence[Path]) -> None:
