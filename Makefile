@@ -28,7 +28,7 @@ unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help deps venv demo test test-fast coverage check matrix bench bench-deps bench-startup clean
+.PHONY: help deps venv demo test test-fast test-browser coverage check matrix bench bench-deps bench-startup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,12 @@ else
 	$(BIN)/pytest --numprocesses $(PROCESSES) -m "not kernel"
 	$(SUDO) -E env PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest --numprocesses $(PROCESSES) -p no:cacheprovider -m kernel
 endif
+
+test-browser: venv ## run the tests of the agent's page in chromium, which this installs
+	@command -v chromium >/dev/null || \
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends chromium fonts-dejavu-core
+	$(BIN)/python -m pip install --quiet --group browser
+	$(BIN)/pytest --override-ini=addopts= --strict-markers --import-mode=importlib tests/browser
 
 check: venv ## lint, formatting, types, and who may import whom
 	$(BIN)/ruff check

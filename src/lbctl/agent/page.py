@@ -140,7 +140,8 @@ def _endpoint(
     kind = health if endpoint["state"] == "active" or health == "down" else "warn"
     label = endpoint["name"] if endpoint["name"] == endpoint["to"] else f"{endpoint['name']} {endpoint['to']}"
     reasons = list(dict.fromkeys(check["reason"] or check["result"] for check in checks))
-    state = "; ".join([reason for reason in reasons if reason]) or endpoint["state"]
+    own = [] if endpoint["state"] == "active" and any(reasons) else [endpoint["state"]]
+    state = "; ".join([*own, *(reason for reason in reasons if reason)])
     established = endpoint["established"]
     return (
         f'<div class="row {kind}"><span class="name">{_text(label)}</span>'
@@ -190,6 +191,6 @@ def _spark(values: Sequence[float]) -> str:
         for number, value in enumerate(values)
     )
     return (
-        f'<svg viewBox="0 0 {_SPARK_WIDTH} {_SPARK_HEIGHT}" role="img" aria-label="connections per second">'
+        f'<svg viewBox="0 0 {_SPARK_WIDTH} {_SPARK_HEIGHT}" preserveAspectRatio="none" role="img" aria-label="connections per second">'
         f'<polyline points="{points}"/></svg><small>{values[-1]:,.0f}/s</small>'
     )
