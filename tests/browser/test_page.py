@@ -24,7 +24,7 @@ class Served:
     def __init__(self) -> None:
         self.document: AgentStatusDocument = status_document()
         self._listening = socket.create_server(("127.0.0.1", 0))
-        self.address = "http://127.0.0.1:{}/".format(self._listening.getsockname()[1])
+        self.address = f"http://127.0.0.1:{self._listening.getsockname()[1]}/"
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()

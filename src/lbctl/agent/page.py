@@ -191,6 +191,7 @@ def _spark(values: Sequence[float]) -> str:
         for number, value in enumerate(values)
     )
     return (
-        f'<svg viewBox="0 0 {_SPARK_WIDTH} {_SPARK_HEIGHT}" preserveAspectRatio="none" role="img" aria-label="connections per second">'
+        f'<svg viewBox="0 0 {_SPARK_WIDTH} {_SPARK_HEIGHT}" preserveAspectRatio="none" role="img" '
+        'aria-label="connections per second">'
         f'<polyline points="{points}"/></svg><small>{values[-1]:,.0f}/s</small>'
     )
