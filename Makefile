@@ -59,14 +59,14 @@ deps: ## install the Debian packages that are missing
 	$(SUDO) apt-get update --quiet=2 && \
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends $$missing
 
-venv: $(STAMP) ## make .venv with lbctl, its iptc extra and the development tools
+venv: $(STAMP) ## make .venv with lbctl, its extras and the development tools
 
 # Where the environment was complete, only what pyproject.toml changed is installed.
 $(STAMP): pyproject.toml | deps
 	@if test -e $@; then rm $@; \
 	else $(SYSTEM_PYTHON) -m venv --clear --system-site-packages $(VENV); fi
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[iptc]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[agent,iptc]' --group dev
 	@printf '#!/bin/sh\n# As root, no package of a home directory or the current one: -sP.\nexec "%s" -sP -m lbctl "$$@"\n' \
 	    '$(CURDIR)/$(BIN)/python' > $(BIN)/lbctl
 	@touch $@
