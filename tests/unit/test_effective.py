@@ -103,5 +103,5 @@ def test_weights_that_need_too_many_slots_are_refused() -> None:
     ],
 )
 def test_an_override_holds_nothing_that_no_command_sets(fields: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="overrides nothing|between 1 and 4096|not a line"):
+    with pytest.raises(ValueError, match=r"overrides nothing|between 1 and 4096|not a line"):
         replace(DRAIN, **fields)  # type: ignore[arg-type]
