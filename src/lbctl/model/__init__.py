@@ -29,6 +29,7 @@ from lbctl.model.effective import (
     Place,
     Reason,
     effective,
+    time_of,
     without_endpoints,
 )
 from lbctl.model.intent import (
@@ -152,6 +153,7 @@ __all__ = [
     "slot_count",
     "stale_flows",
     "takes",
+    "time_of",
     "touched",
     "with_port",
     "within",

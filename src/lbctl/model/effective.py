@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
-from lbctl.model.intent import MAX_SLOTS, MAX_WEIGHT, Endpoint, Family, Intent, Service, State
+from lbctl.model.intent import MAX_SLOTS, MAX_WEIGHT, NAME, Endpoint, Family, Intent, Service, State
 from lbctl.model.schedule import slot_count
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: The name of a service and of one of its endpoints (`Endpoint.name`).
 Place: TypeAlias = tuple[str, str]
 
-#: Characters that the name of a user and a reason given by one have at most.
+#: Characters that a name and a reason given by an operator have at most.
 MAX_WHO = 64
 MAX_WHY = 200
 
@@ -41,15 +41,21 @@ class Override:
     who: str
     since: float
     why: str = ""
+    #: Since when the intent that was applied last does not have the endpoint; None while it has.
+    unused_since: float | None = None
 
     def __post_init__(self) -> None:
+        if not NAME.match(self.service):
+            raise ValueError(f"service name {self.service!r} is not a name")
         if not self.drained and self.weight is None:
             raise ValueError("an override that overrides nothing")
         if self.weight is not None and not 1 <= self.weight <= MAX_WEIGHT:
             raise ValueError(f"weight {self.weight} is not between 1 and {MAX_WEIGHT}")
-        for what, text, most in (("who", self.who, MAX_WHO), ("why", self.why, MAX_WHY)):
-            if len(text) > most or not (text.isprintable() or not text):
+        lines = (("endpoint", self.endpoint, MAX_WHO), ("who", self.who, MAX_WHO), ("why", self.why, MAX_WHY))
+        for what, text, most in lines:
+            if len(text) > most or not text.isprintable():
                 raise ValueError(f"{what} is not a line of at most {most} characters")
+        time_of(self.since)
 
     @property
     def place(self) -> Place:
@@ -59,7 +65,7 @@ class Override:
     @property
     def time(self) -> str:
         """When it was decided, as ISO 8601 in UTC."""
-        return datetime.fromtimestamp(self.since, UTC).isoformat(timespec="seconds")
+        return time_of(self.since)
 
     def __str__(self) -> str:
         """What it does, who decided that and why: `drained by root since … (deploy)`."""
@@ -158,6 +164,14 @@ def _endpoint(service: Service, endpoint: Endpoint, facts: Facts, reasons: dict[
         state=State.DRAIN if override.drained else endpoint.state,
         weight=override.weight or endpoint.weight,
     )
+
+
+def time_of(seconds: float) -> str:
+    """Return a moment in seconds since 1970 as ISO 8601 in UTC; raises `ValueError` for one out of range."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (OverflowError, OSError) as error:
+        raise ValueError(f"{seconds} is not a time") from error
 
 
 def without_endpoints(service: Service) -> tuple[Family, ...]:
