@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from lbctl.engine.change.plan import plan, plan_between, removal
-from lbctl.engine.record import history, trial
+from lbctl.engine.record import history, overrides, trial
 from lbctl.errors import ApplyFailed, LbctlError, PermissionDenied, Stale, StateUnknown, ToolCrashed
 from lbctl.host import forget_flows
 from lbctl.model import Intent, diff
@@ -55,6 +55,8 @@ def apply(
                 # Rules are removed in an emergency too: a full disk is one.
                 removes = back_to is None and each.intent is not None and not each.intent.services
                 notes += carry_out(session, each, record=record, back_to=back_to, in_any_case=removes)
+                if removes:
+                    overrides.forget(session.host, owner)
     return tuple(notes)
 
 
@@ -124,6 +126,8 @@ def carry_out(
         history.settle(host, owner, entry)
     except (ApplyFailed, PermissionDenied) as error:
         notes.append(f"Not in the history yet: {error.message}")
+    if plan.intent is not None:
+        overrides.note_use(host, owner, plan.intent)
     return notes
 
 

@@ -30,12 +30,13 @@ def plan_beside(session: Session, intent: Intent) -> Plan:
 
 
 def _plan_from(session: Session, intent: Intent, *, alone: bool) -> Plan:
-    after = session.compile(intent)
+    effective = session.effective(intent)
+    after = session.compile_exactly(effective.intent)
     before = session.held(intent.owner, like=after)
     if alone and not session.remembers(before):
         # Once looked at is enough: while this store holds rules, lbctl puts none into another.
         _refuse_other_stores(session, intent.owner)
-    made = plan_between(session, before, after, intent)
+    made = replace(plan_between(session, before, after, intent), effective=effective)
     if not made.changed:
         session.memory.keep(session.place, after.at(before.generation))
         return made

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from lbctl.engine.change.plan import changed_services, lift_sides
-from lbctl.host import translated_connections
+from lbctl.engine.inspect.established import Established
 from lbctl.model import Family, agreed, diff
 from lbctl.spi import count_rules
 
@@ -19,12 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from lbctl.engine.change.session import Session
-    from lbctl.host import TrackedConnection
-    from lbctl.model import Address, Change, Endpoint, Intent, Service, ServiceChange, State
+    from lbctl.model import Change, Intent, Service, ServiceChange, State
     from lbctl.spi import Count, RuleCounts
-
-#: The address and port of an endpoint → the connections that it answers, and how many there are of each.
-_Established: TypeAlias = "dict[tuple[Address | None, int], list[tuple[TrackedConnection, int]]]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,8 +183,7 @@ def status(session: Session, intent: Intent, *, follow: bool = False) -> Status:
     counted: dict[str, dict[tuple[Family, str], Count]] = {}
     for count in counts:
         counted.setdefault(count.service, {})[count.family, count.to] = count
-    translated = translated_connections(session.host)
-    connections = None if translated is None else _by_endpoint(translated)
+    connections = Established.on(session.host)
     return Status(
         drift=found,
         stores=count_rules(session.host, session.candidates),
@@ -197,7 +192,7 @@ def status(session: Session, intent: Intent, *, follow: bool = False) -> Status:
 
 
 def _service(
-    service: Service, own: Mapping[tuple[Family, str], Count], connections: _Established | None
+    service: Service, own: Mapping[tuple[Family, str], Count], connections: Established | None
 ) -> ServiceStatus:
     families = {family: _family(service, family, own, connections) for family in service.families}
     return ServiceStatus(
@@ -225,7 +220,7 @@ def _family(
     service: Service,
     family: Family,
     own: Mapping[tuple[Family, str], Count],
-    connections: _Established | None,
+    connections: Established | None,
 ) -> Mapping[str, FamilyStatus]:
     """`Endpoint.to` → what it gets of a family, for each endpoint that can serve it."""
     # Of endpoints too that the intent no longer has, as long as the kernel counts for them.
@@ -242,31 +237,8 @@ def _family(
             by_weight=by_weight[endpoint.to],
             actual=Fraction(taken, total) if total else None,
             connections=taken,
-            established=None if connections is None else _established(service, endpoint, family, connections),
+            established=None if connections is None else connections.of(service, endpoint, family),
             packets=count.packets if count else 0,
             bytes=count.bytes if count else 0,
         )
     return result
-
-
-def _by_endpoint(connections: Mapping[TrackedConnection, int]) -> _Established:
-    found: _Established = {}
-    for connection, count in connections.items():
-        # An endpoint without an address is any of this host.
-        for address in (connection.endpoint, None):
-            found.setdefault((address, connection.endpoint_port), []).append((connection, count))
-    return found
-
-
-def _established(service: Service, endpoint: Endpoint, family: Family, connections: _Established) -> int:
-    return sum(
-        count
-        for connection, count in connections.get((endpoint.address, endpoint.port), ())
-        if Family.of(connection.address) is family
-        and any(
-            listener.protocol == connection.protocol
-            and listener.port == connection.port
-            and listener.address in (None, connection.address)
-            for listener in service.listeners
-        )
-    )
