@@ -61,6 +61,11 @@ def read(host: Host, owner: str) -> tuple[Override, ...]:
     return tuple([each for each in found if not _is_over(each, host.now())])
 
 
+def raw(host: Host, owner: str) -> str | None:
+    """Return the record as it is, whatever it holds; None where there is none, or where it cannot be read."""
+    return host.saved(_name(owner))
+
+
 def write(host: Host, owner: str, overrides: Iterable[Override]) -> None:
     """Have these be the overrides of an owner; raises `ApplyFailed`, and the record is as it was."""
     every = tuple(overrides)
