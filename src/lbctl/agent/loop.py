@@ -1,8 +1,8 @@
 """The agent's loop: facts come in, and the kernel follows them. It is the only part that acts.
 
-One task runs checks, one looks for what changed outside (the history, overrides, the kernel's rules, the intent
-file), and one carries out: the first fact after a quiet moment at once, those behind it together, at most
-`_GATHER` seconds later. All that touches the kernel or a file runs in one thread of its own, one thing after
+One task runs checks, one looks for what changed outside (the history, overrides, the kernel's rules, the
+intent file), and one carries out: the first fact after a quiet moment at once, those behind it together,
+at most `_GATHER` seconds later. All that touches the kernel or a file runs in one thread of its own, one thing after
 the other, so that neither checks nor pages wait for it.
 
 What it does not know changes nothing: no state on record, a record that cannot be read, a lock that another
@@ -12,25 +12,23 @@ command holds, all leave the kernel as it is until that is over.
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from lbctl.agent.journal import Priority
-from lbctl.engine.change.keep import Kept
 from lbctl.errors import LbctlError, Stale
 from lbctl.model import written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from fractions import Fraction
 
     from lbctl.agent.journal import Journal
-    from lbctl.agent.systemd import Notifier
-    from lbctl.engine.change.keep import Keeper
+    from lbctl.engine.change.keep import Keeper, Kept
     from lbctl.host import Host
-    from lbctl.model import Intent, ServiceChange
+    from lbctl.model import ServiceChange
 
 T = TypeVar("T")
 
@@ -61,6 +59,8 @@ class Figures:
     paused_until: float | None = None
     #: What is wrong now, in words, by where it was found.
     problems: dict[str, str] = field(default_factory=dict)
+    #: What a person should know and is not wrong, e.g. that the intent file differs.
+    notice: str | None = None
 
 
 class Truce:
@@ -92,16 +92,17 @@ class Truce:
 class Follower:
     """Has the kernel follow the last applied intent and the facts on record; see `Keeper`."""
 
-    def __init__(
-        self, host: Host, keeper: Keeper, journal: Journal, figures: Figures, followed: Callable[[Kept], None]
-    ) -> None:
+    def __init__(self, host: Host, keeper: Keeper, journal: Journal, figures: Figures) -> None:
         self._host, self._keeper, self._journal, self._figures = host, keeper, journal, figures
-        self._followed = followed
         self._wake = asyncio.Event()
         self._truce = Truce()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
         #: What is done in the thread before the next step, e.g. writing facts down.
-        self.before: Callable[[], None] = lambda: None
+        self.before: Callable[[], object] = lambda: None
+        #: What is done once the kernel follows, e.g. checking the endpoints of another intent.
+        self.after: Callable[[Kept], object] = lambda _: None
+        #: What else is looked at from time to time; what it returns tells one state of it from another.
+        self.looks: Callable[[], object] = lambda: None
         self.last: Kept | None = None
 
     async def in_thread(self, work: Callable[[], T]) -> T:
@@ -134,17 +135,17 @@ class Follower:
             kept = await self.in_thread(self._carry_out)
         except Stale as stale:
             # Another command is at work, or was interrupted: the next one looks again.
-            self._trouble("busy", f"waiting: {stale.message}", Priority.INFO)
+            self.trouble("busy", f"waiting: {stale.message}", Priority.INFO)
             return False
         except LbctlError as error:
             self._figures.failures += 1
-            self._trouble("apply", error.message, Priority.ERROR)
+            self.trouble("apply", error.message, Priority.ERROR)
             return False
         for place in ("busy", "apply"):
             self._figures.problems.pop(place, None)
         self.last = kept
         self._report(kept)
-        self._followed(kept)
+        self.after(kept)
         return True
 
     def _carry_out(self) -> Kept:
@@ -167,9 +168,13 @@ class Follower:
         if self._truce.repaired(self._host.clock()):
             pause = f"{self._truce.pause:.0f} s"
             text = f"another program keeps changing lbctl's rules: the next repair is in {pause}"
-            self._trouble("fight", text, Priority.ERROR)
+            self.trouble("fight", text, Priority.ERROR)
 
-    def _trouble(self, place: str, text: str, priority: Priority) -> None:
+    def trouble(self, place: str, text: str | None, priority: Priority = Priority.WARNING) -> None:
+        """Show what is wrong at a place, and log it once; None where nothing is."""
+        if text is None:
+            self._figures.problems.pop(place, None)
+            return
         if self._figures.problems.get(place) != text:
             self._figures.problems[place] = text
             self._journal.say(text, priority)
@@ -187,7 +192,7 @@ class Follower:
             try:
                 found, untouched = await self.in_thread(self._outside)
             except LbctlError as error:
-                self._trouble("look", error.message, Priority.ERROR)
+                self.trouble("look", error.message, Priority.ERROR)
                 continue
             self._figures.problems.pop("look", None)
             if found != seen or (not untouched and now >= read_next):
@@ -199,7 +204,7 @@ class Follower:
 
     def _outside(self) -> tuple[object, bool | None]:
         """What tells one state of the records from another, and whether the kernel's rules are untouched."""
-        return self._keeper.records(), self._keeper.is_untouched()
+        return (self._keeper.records(), self.looks()), self._keeper.is_untouched()
 
     def close(self) -> None:
         """Wait for what is being carried out: nothing is left half done."""
@@ -210,21 +215,10 @@ def _sentence(change: ServiceChange) -> str:
     """`web: 8001 1/3 -> 1/2, 8002 1/3 -> 0`."""
     parts = []
     for endpoint in change.endpoints:
-        sides = {endpoint.in_family(family) for family in endpoint.families}
-        parts += [
-            f"{endpoint.to} {_share(before)} -> {_share(after)}" for before, after in sorted(sides, key=str)
-        ]
+        sides = dict.fromkeys(endpoint.in_family(family) for family in endpoint.families)
+        parts += [f"{endpoint.to} {_share(old)} -> {_share(new)}" for old, new in sides if old != new]
     return f"{change.name}: {', '.join(parts) or change.action}"
 
 
-def _share(share: object) -> str:
-    return "unknown" if share is None else written(share)  # type: ignore[arg-type]
-
-
-def stop_on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], object]) -> None:
-    """Have SIGTERM and SIGINT end the agent in an orderly way."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-
-
-__all__ = ["Figures", "Follower", "Truce", "stop_on_signals"]
+def _share(share: Fraction | None) -> str:
+    return "unknown" if share is None else written(share)

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections import deque
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from lbctl import __version__
 from lbctl.documents.agent import AgentDocument, AgentStatusDocument, FillDocument, RateDocument
@@ -46,12 +46,13 @@ class View:
     async def document(self) -> AgentStatusDocument:
         """Return the document of now, at most as old as it took several times to make."""
         async with self._lock:
-            if self._made is None or self._host.clock() >= self._until:
-                began = self._host.clock()
-                self._made = await self._follower.in_thread(self._make)
-                now = self._host.clock()
-                self._until = now + max(_FRESH, (now - began) / _PART)
-            return self._made
+            began = self._host.clock()
+            if self._made is not None and began < self._until:
+                return self._made
+            made: AgentStatusDocument = await self._follower.in_thread(self._make)
+            now = self._host.clock()
+            self._made, self._until = made, now + max(_FRESH, (now - began) / _PART)
+            return made
 
     def _make(self) -> AgentStatusDocument:
         kept = self._follower.last
@@ -64,7 +65,7 @@ class View:
     def _status(self, followed: Followed) -> AgentStatusDocument:
         found = status(followed.session, followed.intent)
         left = unsettled(self._host, self._owner)
-        return AgentStatusDocument(**status_document(found.drift, found, left))
+        return cast("AgentStatusDocument", status_document(found.drift, found, left))
 
     def _agent(self) -> AgentDocument:
         figures = self._figures
@@ -80,6 +81,7 @@ class View:
             intent=self.source,
             ready=not problems,
             problems=problems,
+            notice=figures.notice,
             paused_until=None if figures.paused_until is None else _iso(figures.paused_until),
             applies=figures.applies,
             repairs=figures.repairs,
