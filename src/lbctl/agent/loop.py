@@ -2,8 +2,8 @@
 
 One task runs checks, one looks for what changed outside (the history, overrides, the kernel's rules, the
 intent file), and one carries out: the first fact after a quiet moment at once, those behind it together,
-at most `_GATHER` seconds later. All that touches the kernel or a file runs in one thread of its own, one thing after
-the other, so that neither checks nor pages wait for it.
+at most `_GATHER` seconds later. All that touches the kernel or a file runs in one thread of its own, one
+thing after the other, so that neither checks nor pages wait for it.
 
 What it does not know changes nothing: no state on record, a record that cannot be read, a lock that another
 command holds, all leave the kernel as it is until that is over.
