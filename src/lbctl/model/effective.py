@@ -114,6 +114,11 @@ class Effective:
     #: Overrides of endpoints that the file does not have.
     unused: tuple[Override, ...] = ()
 
+    @property
+    def overrides(self) -> tuple[Override, ...]:
+        """The overrides in force."""
+        return tuple(each.operator for each in self.reasons.values() if each.operator is not None)
+
     def reason(self, service: str, endpoint: Endpoint) -> Reason:
         """Return the reason of any endpoint of the file."""
         found = self.reasons.get((service, endpoint.name))
