@@ -91,7 +91,7 @@ def carry_out(operation: Operation, *, yes: bool, data: bool, color: Color) -> b
         show_plans([operation.plan], data=data, asking=asking and not yes, color=color)
     if operation.drifted:
         say("The kernel does not hold what was applied last: this restores it too.")
-    for service, families in operation.emptied:
+    for service, families in operation.emptied.items():
         names = " and ".join(_FAMILIES[family] for family in families)
         say(f"Warning: no endpoint of {service} is left for new {names} connections.")
     if asking and not confirmed("Do this?", yes=yes):

@@ -14,15 +14,15 @@ from lbctl.engine.change.apply import carry_out, changing
 from lbctl.engine.change.plan import plan
 from lbctl.engine.record import history, overrides, trial
 from lbctl.errors import ApplyFailed, IntentError, PermissionDenied, Stale, StateUnknown
-from lbctl.model import MAX_WHO, Facts, Override, inert, without_endpoints
+from lbctl.model import MAX_WHO, Facts, Override, emptied, inert
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from lbctl.engine.change.session import Session
     from lbctl.engine.record.history import HistoryEntry
     from lbctl.host import Host
-    from lbctl.model import Effective, Endpoint, Family, Intent, Place, Plan, Service
+    from lbctl.model import Endpoint, Family, Intent, Place, Plan, Service
 
 #: The override of an endpoint as it is → as it shall be; None for none.
 Decision: TypeAlias = "Callable[[Place, Override | None], Override | None]"
@@ -63,7 +63,7 @@ class Operation:
     #: True if the kernel does not hold what was applied last: then the plan restores that too.
     drifted: bool
     #: The services that no endpoint serves any more because of it, and the families.
-    emptied: tuple[tuple[str, tuple[Family, ...]], ...]
+    emptied: Mapping[str, tuple[Family, ...]]
 
     @property
     def changed(self) -> bool:
@@ -174,18 +174,8 @@ def planned(session: Session, owner: str, names: Sequence[str], decide: Decision
         after=tuple(after.values()),
         plan=made,
         drifted=drifted,
-        emptied=_emptied(now.effective(intent), then.effective(intent)),
+        emptied=emptied(now.effective(intent).intent, then.effective(intent).intent),
     )
-
-
-def _emptied(before: Effective, after: Effective) -> tuple[tuple[str, tuple[Family, ...]], ...]:
-    found = []
-    for was, will in zip(before.intent.services, after.intent.services, strict=True):
-        if was is not will:
-            served = without_endpoints(was)
-            lost = tuple(family for family in without_endpoints(will) if family not in served)
-            found += [(will.name, lost)] if lost else []
-    return tuple(found)
 
 
 def operate(operation: Operation) -> tuple[str, ...]:
