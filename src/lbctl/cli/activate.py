@@ -21,10 +21,10 @@ def activate(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """End what lbctl drain did: endpoints are again as the intent file says.
+    """End lbctl drain for endpoints.
 
-    Starts from what was applied last. A drain that the intent file asks for stays, and so does a weight that
-    was set by command.
+    They are again as the intent file says. Starts from what was applied last. A drain that the intent
+    file asks for stays, and so does a weight that was set by command.
     """
     from lbctl import engine
     from lbctl.cli import operator

@@ -33,10 +33,11 @@ def drain(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Take endpoints out of rotation: no new connections, established ones live on.
+    """Take endpoints out of rotation.
 
-    Lasts until lbctl activate, through applies, rollbacks and restarts of the host. Starts from what was
-    applied last. Asks only if no endpoint is left, or if the kernel rules were changed by something else.
+    They get no new connections; established ones live on. Lasts until lbctl activate, through applies,
+    rollbacks and restarts of the host. Starts from what was applied last. Asks only if no endpoint is
+    left, or if the kernel rules were changed by something else.
     """
     from lbctl import engine
     from lbctl.cli import operator

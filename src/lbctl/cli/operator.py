@@ -1,4 +1,4 @@
-"""What `drain`, `activate` and `weight` have in common, and how overrides are shown."""
+"""What `drain`, `activate` and `weight` have in common."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lbctl.errors import IntentError
-from lbctl.model import MAX_WHY, inert
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from lbctl.cli.options import Color
     from lbctl.engine import Operation, Session, Target
-    from lbctl.model import Effective
 
 #: Seconds that these commands wait for another lbctl: a repair by a timer holds the lock for a moment.
 _PATIENCE = 10.0
@@ -53,20 +51,10 @@ Why = Annotated[
 ]
 
 
-def operator_lines(effective: Effective | None) -> list[str]:
-    """Return what operators decided about the endpoints of an intent, one line each."""
-    if effective is None:
-        return []
-    lines = [f"Operator: {each.service}/{each.endpoint} {each}" for each in effective.overrides]
-    lines += [
-        f"Operator: {each.service}/{each.endpoint} {each}; unused, for there is no such endpoint"
-        for each in effective.unused
-    ]
-    return [inert(line) for line in lines]
-
-
 def ensure_why(why: str) -> None:
     """Raise `IntentError` for a reason that cannot be kept."""
+    from lbctl.model import MAX_WHY
+
     if len(why) > MAX_WHY or not why.isprintable():
         raise IntentError(f"--why takes one line of at most {MAX_WHY} characters")
 

@@ -121,7 +121,7 @@ def plan_document(
 
 def plan_text(plan: Plan, style: Style) -> str:
     """A plan in words: what happens to each service, shares before and after."""
-    from lbctl.cli.operator import operator_lines
+    from lbctl.cli.overrides import operator_lines
 
     number = {action: sum(s.action is action for s in plan.services) for action in Action}
     unchanged = plan.after.services.keys() - {s.name for s in plan.services}

@@ -9,7 +9,6 @@ import typer
 from lbctl.cli.operator import Why, complete_endpoint
 from lbctl.cli.options import Color, Colors, Config, Format, Output, Owner, Yes
 from lbctl.errors import IntentError
-from lbctl.model import MAX_WEIGHT
 
 if TYPE_CHECKING:
     from lbctl.engine import Operation
@@ -27,7 +26,7 @@ def weight(
     ],
     value: Annotated[
         int | None,
-        typer.Argument(metavar="WEIGHT", help=f"1 to {MAX_WEIGHT}.", show_default=False),
+        typer.Argument(metavar="WEIGHT", help="A whole number, 1 or more.", show_default=False),
     ] = None,
     reset: Annotated[bool, typer.Option("--reset", help="Use the weight of the intent file again.")] = False,
     why: Why = "",
@@ -37,10 +36,10 @@ def weight(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Set the weight of an endpoint instead of the one in the intent file.
+    """Set the weight of an endpoint.
 
-    Lasts until --reset, through applies, rollbacks and restarts of the host. Starts from what was applied
-    last.
+    It is used instead of the one in the intent file until --reset, through applies, rollbacks and
+    restarts of the host. Starts from what was applied last.
     """
     from lbctl import engine
     from lbctl.cli import operator
@@ -61,6 +60,8 @@ def weight(
 
 
 def _ensure_weight(endpoint: str, value: int | None, *, reset: bool) -> None:
+    from lbctl.model import MAX_WEIGHT
+
     if reset == (value is not None):
         raise IntentError("give either a weight or --reset", hint=f"lbctl weight {endpoint} 2")
     if value == 0:
