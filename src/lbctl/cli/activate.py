@@ -28,7 +28,7 @@ def activate(
     """
     from lbctl import engine
     from lbctl.cli import operator
-    from lbctl.cli.output import say
+    from lbctl.cli.output import print_json, say
     from lbctl.cli.work import owner_of
 
     whose = owner_of(owner, config, announced=False)
@@ -40,7 +40,7 @@ def activate(
     else:
         say("Nothing was changed.")
     if output is Format.JSON:
-        operator.print_operation(operation, applied=agreed, established=None)
+        print_json(operator.document(operation, applied=agreed))
     if not agreed:
         raise typer.Exit(1)
 

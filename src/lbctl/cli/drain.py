@@ -41,7 +41,7 @@ def drain(
     """
     from lbctl import engine
     from lbctl.cli import operator
-    from lbctl.cli.output import say
+    from lbctl.cli.output import print_json, say
     from lbctl.cli.work import owner_of
 
     operator.ensure_why(why)
@@ -58,7 +58,7 @@ def drain(
         _report(operation)
     left = _await(operation, wait) if agreed and wait is not None else None
     if output is Format.JSON:
-        operator.print_operation(operation, applied=agreed, established=left)
+        print_json(operator.document(operation, applied=agreed, established=left))
     if not agreed or left:
         raise typer.Exit(1)
 

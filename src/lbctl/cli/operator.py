@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from lbctl.cli.options import Color
+    from lbctl.documents.change import OperationDocument
     from lbctl.engine import Operation, Session, Target
 
 #: Seconds that these commands wait for another lbctl: a repair by a timer holds the lock for a moment.
@@ -92,21 +93,18 @@ def carry_out(operation: Operation, *, yes: bool, data: bool, color: Color) -> b
     return True
 
 
-def print_operation(operation: Operation, *, applied: bool, established: int | None) -> None:
-    """Print the document of an operation."""
+def document(operation: Operation, *, applied: bool, established: int | None = None) -> OperationDocument:
+    """Return the document of an operation."""
     from lbctl import engine
-    from lbctl.cli.output import plan_document, print_json
-    from lbctl.documents.change import target
+    from lbctl.cli.output import plan_document
+    from lbctl.documents.change import OperationDocument, target
 
     session, plan = operation.session, operation.plan
-    document = plan_document(plan, engine.describe(session, plan), session.backend.render)
-    print_json(
-        {
-            **document,
-            "applied": applied and operation.changed,
-            "endpoints": [target(each) for each in operation.targets],
-            "established": established,
-        }
+    return OperationDocument(
+        **plan_document(plan, engine.describe(session, plan), session.backend.render),
+        applied=applied and operation.changed,
+        endpoints=[target(each) for each in operation.targets],
+        established=established,
     )
 
 

@@ -43,7 +43,7 @@ def weight(
     """
     from lbctl import engine
     from lbctl.cli import operator
-    from lbctl.cli.output import say
+    from lbctl.cli.output import print_json, say
     from lbctl.cli.work import owner_of
 
     operator.ensure_why(why)
@@ -54,7 +54,7 @@ def weight(
     agreed = operator.carry_out(operation, yes=yes, data=output is Format.JSON, color=color)
     say(_report(operation) if agreed else "Nothing was changed.")
     if output is Format.JSON:
-        operator.print_operation(operation, applied=agreed, established=None)
+        print_json(operator.document(operation, applied=agreed))
     if not agreed:
         raise typer.Exit(1)
 
