@@ -121,11 +121,14 @@ def plan_document(
 
 def plan_text(plan: Plan, style: Style) -> str:
     """A plan in words: what happens to each service, shares before and after."""
+    from lbctl.cli.overrides import operator_lines
+
     number = {action: sum(s.action is action for s in plan.services) for action in Action}
     unchanged = plan.after.services.keys() - {s.name for s in plan.services}
     if not plan.changed:
         held = count(len(unchanged), "service")
-        return f"Nothing to change: {plan.backend} holds what the intent says ({held})."
+        nothing = f"Nothing to change: {plan.backend} holds what the intent says ({held})."
+        return "\n".join([nothing, *operator_lines(plan.effective)])
     lines = [
         style(
             f"{plan.backend} (driver {plan.driver}): {count(number[Action.ADD], 'service')} to add, "
@@ -142,6 +145,8 @@ def plan_text(plan: Plan, style: Style) -> str:
         lines += ["", "UDP flows that end with it: " + ", ".join(map(str, plan.stale))]
     for note in plan.notes:
         lines += ["", f"{style('Note:', 'yellow')} {inert(note)}"]
+    if operated := [style(line, "yellow") for line in operator_lines(plan.effective)]:
+        lines += ["", *operated]
     shared = sum(change.service is None for change in plan.changes)
     if shared and not plan.services:
         rules = count(shared, "rule")

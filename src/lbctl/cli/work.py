@@ -168,8 +168,11 @@ def files_if_any(config: Path | None) -> tuple[Path, ...]:
         return ()
 
 
-def owner_of(owner: str | None, config: Path | None) -> str:
-    """The owner that was named, else that of the intent file, which is announced, else the default."""
+def owner_of(owner: str | None, config: Path | None, *, announced: bool = True) -> str:
+    """The owner that was named, else that of the intent file, else the default.
+
+    The file is announced, unless a command uses nothing else of it.
+    """
     from lbctl.config import load_merged
     from lbctl.model import DEFAULT_OWNER, check_owner
 
@@ -179,7 +182,8 @@ def owner_of(owner: str | None, config: Path | None) -> str:
         except ValueError as error:
             raise IntentError(str(error), hint="small letters, digits and dashes, at most 12") from error
     paths = files_if_any(config)
-    announce(paths)
+    if announced:
+        announce(paths)
     try:
         return load_merged(paths).owner if paths else DEFAULT_OWNER
     except IntentError as error:

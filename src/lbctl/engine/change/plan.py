@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine.change.owners import overlap_notes
 from lbctl.errors import ApplyFailed
-from lbctl.model import Action, Intent, Plan, diff, diff_services, stale_flows, touched
+from lbctl.model import Action, Intent, Plan, diff, diff_services, emptied, stale_flows, touched
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lbctl.engine.change.session import Session
-    from lbctl.model import Change, LiftedProgram, Program, ServiceChange
+    from lbctl.model import Change, Effective, LiftedProgram, Program, ServiceChange
     from lbctl.spi import Backend
 
 
@@ -40,7 +42,15 @@ def _plan_from(session: Session, intent: Intent, *, alone: bool) -> Plan:
     if not made.changed:
         session.memory.keep(session.place, after.at(before.generation))
         return made
-    return replace(made, notes=(*made.notes, *overlap_notes(session, made, intent)))
+    notes = (*made.notes, *overlap_notes(session, made, intent), *_emptied_notes(effective))
+    return replace(made, notes=notes)
+
+
+def _emptied_notes(effective: Effective) -> Iterator[str]:
+    for name, families in emptied(effective.file, effective.intent).items():
+        yield (
+            f"operators drained all endpoints of {name}: new {' and '.join(families)} connections reach none."
+        )
 
 
 def _refuse_other_stores(session: Session, owner: str) -> None:
