@@ -1,8 +1,8 @@
 """The use cases. They neither print nor read arguments; the command line and tests call them alike."""
 
 from lbctl.engine.change.apply import apply, remove
-from lbctl.engine.change.plan import describe, plan, removal
-from lbctl.engine.change.planfile import PlanFile, read_plan, resume, write_plan
+from lbctl.engine.change.plan import describe, describe_plan, plan, plan_against, removal
+from lbctl.engine.change.planfile import PlanFile, is_plan_file, read_plan, resume, write_plan
 from lbctl.engine.change.render import Rendering, render
 from lbctl.engine.change.session import Session, open_session
 from lbctl.engine.inspect.status import (
@@ -45,14 +45,17 @@ __all__ = [
     "confirm",
     "damaged",
     "describe",
+    "describe_plan",
     "drift",
     "entries",
     "go_back",
     "interrupted",
+    "is_plan_file",
     "migrate",
     "open_session",
     "pending",
     "plan",
+    "plan_against",
     "plan_migration",
     "read_plan",
     "read_trial",
