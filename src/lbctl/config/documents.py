@@ -104,6 +104,7 @@ class Source:
         try:
             return tomllib.loads(self.text)
         except tomllib.TOMLDecodeError as error:
+            self._refuse_other_language()
             found = re.fullmatch(_TOML_LINE, str(error))
             message = found[1] if found else str(error)
             last = self.text.rstrip("\n").count("\n") + 1
@@ -134,11 +135,24 @@ class Source:
             raise _failures(
                 [ConfigProblem(file=self.file, line=n, message=m, hint=h) for n, m, h in mistakes]
             )
+        if isinstance(data, dict) and "nftables" in data:
+            self.fail(
+                1,
+                "this file holds rules of nft as JSON, not an intent",
+                "lbctl import FILE prints the intent file",
+            )
         if not isinstance(data, dict):
             self.fail(
                 1, f"the document is {show(data)}, not an object", 'write {"schema": 1, "service": [...]}'
             )
         return data
+
+    def _refuse_other_language(self) -> None:
+        """Report a text of another language as what it is, not by its first word that is no TOML."""
+        from lbctl.config.words import other_language  # only where there is a mistake to report
+
+        if found := other_language(self.text):
+            self.fail(1, f"this file holds {found[0]}, not an intent", found[1])
 
     @property
     def _odd_numbers(self) -> bool:
