@@ -13,8 +13,8 @@ import typer
 
 from lbctl import __version__
 from lbctl.cli import options
-from lbctl.cli.agent import agent
 from lbctl.cli.activate import activate
+from lbctl.cli.agent import agent
 from lbctl.cli.apply import apply
 from lbctl.cli.backends import backends
 from lbctl.cli.check import check
