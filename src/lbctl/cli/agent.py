@@ -13,7 +13,7 @@ from lbctl.errors import IntentError, NoBackend
 agent = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode=None,
-    help="Keep the rules right: check endpoints, repair differences, serve metrics and a page.",
+    help="Check endpoints, repair the rules, serve metrics.",
 )
 _DEFAULT_LISTEN = "127.0.0.1"
 
