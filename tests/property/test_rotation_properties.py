@@ -81,10 +81,10 @@ def test_an_endpoint_of_a_hash_has_its_part_of_its_slots(
 ) -> None:
     plain = service(weights, scheduler)
     parts = (Fraction(1), *data.draw(st.tuples(*[PART] * (len(weights) - 1))))
-    given_back = limited(plain, parts)
+    before, after = plain.slots(V4), limited(plain, parts).slots(V4)
     for endpoint, part in zip(plain.endpoints, parts, strict=True):
-        own = [i for i, slot in enumerate(plain.slots(V4)) if slot == endpoint]
-        kept = sum(given_back.slots(V4)[i] == endpoint for i in own)
+        own = [place for place, slot in enumerate(before) if slot == endpoint]
+        kept = sum(after[place] == endpoint for place in own)
         if part in {0, 1}:
             assert kept == part * len(own)
         else:
