@@ -1,7 +1,7 @@
-"""The tables `check` and `health` of a service: their shape, their short forms, and the values they stand for.
+"""The tables `check` and `health` of a service: their shape, their short forms, and their values.
 
-`check = "tcp"`, `"http://[HOST][:PORT]/PATH"`, `"https://…"` and `"dns:NAME"` stand for a table with these keys.
-Single values are checked as the tables are read; what needs more than one is in `problems`.
+`check = "tcp"`, `"http://[HOST][:PORT]/PATH"`, `"https://…"` and `"dns:NAME"` stand for a table with these
+keys. Single values are checked as the tables are read; what needs more than one is in `problems`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
-from pydantic.config import JsonDict
+from pydantic.config import JsonDict  # noqa: TC002 (pydantic reads annotations at run time)
 
 from lbctl.config import values
 from lbctl.config.table import ABSENT, TableModel, no_default, whole
@@ -284,15 +284,15 @@ class CheckTable(TableModel):
     type: Annotated[
         Any, PlainValidator(values.choice(RecordType, "type")), WithJsonSchema(_words(RecordType))
     ] = _absent("dns: the type of the records that are asked for. By default A.")
-    send: Annotated[
-        Any, PlainValidator(_bytes("send")), WithJsonSchema(_lines(2 * MAX_TEXT + 4))
-    ] = _absent('udp: what is sent, a text or bytes like "hex:0d0a". By default an empty datagram.')
-    expect: Annotated[
-        Any, PlainValidator(_bytes("expect")), WithJsonSchema(_lines(2 * MAX_TEXT + 4))
-    ] = _absent("udp: what the answer must contain, written as `send` is. By default any answer passes.")
+    send: Annotated[Any, PlainValidator(_bytes("send")), WithJsonSchema(_lines(2 * MAX_TEXT + 4))] = _absent(
+        'udp: what is sent, a text or bytes like "hex:0d0a". By default an empty datagram.'
+    )
+    expect: Annotated[Any, PlainValidator(_bytes("expect")), WithJsonSchema(_lines(2 * MAX_TEXT + 4))] = (
+        _absent("udp: what the answer must contain, written as `send` is. By default any answer passes.")
+    )
     argv: Annotated[Any, PlainValidator(_argv("argv")), WithJsonSchema(_ARGV)] = _absent(
-        "exec: the program, by its absolute path, and its arguments. It and all directories above it belong to "
-        "root, and no other user can write them. Its environment is LBCTL_SERVICE, LBCTL_ENDPOINT, "
+        "exec: the program, by its absolute path, and its arguments. It and all directories above it belong "
+        "to root, and no other user can write them. Its environment is LBCTL_SERVICE, LBCTL_ENDPOINT, "
         "LBCTL_ADDRESS and LBCTL_PORT."
     )
     user: Annotated[Any, _user("user"), WithJsonSchema(_lines(32))] = _absent(
@@ -335,12 +335,12 @@ class HealthTable(TableModel):
         Any, PlainValidator(values.choice(AllDown, "all-down")), WithJsonSchema(_words(AllDown))
     ] = Field(
         default=AllDown.KEEP,
-        description="What happens when no endpoint of a family passes, backups included. keep: connections are "
-        "balanced as if nothing had been checked. reject: they are refused.",
+        description="What happens when no endpoint of a family passes, backups included. keep: connections "
+        "are balanced as if nothing had been checked. reject: they are refused.",
     )
-    max_down: Annotated[
-        Any, PlainValidator(_percent), WithJsonSchema(_texts(PERCENT_PATTERN))
-    ] = _absent('The part of the endpoints that checks take out at most, like "50%". By default all.')
+    max_down: Annotated[Any, PlainValidator(_percent), WithJsonSchema(_texts(PERCENT_PATTERN))] = _absent(
+        'The part of the endpoints that checks take out at most, like "50%". By default all.'
+    )
     on_down: Annotated[
         Any, PlainValidator(values.choice(OnDown, "on-down")), WithJsonSchema(_words(OnDown))
     ] = Field(
@@ -359,9 +359,7 @@ class HealthTable(TableModel):
     )
 
 
-CheckValue = Annotated[
-    CheckTable, BeforeValidator(_short), Field(json_schema_extra=_short_or_table)
-]
+CheckValue = Annotated[CheckTable, BeforeValidator(_short), Field(json_schema_extra=_short_or_table)]
 
 
 def problems(table: CheckTable) -> Iterator[tuple[str, str, str]]:

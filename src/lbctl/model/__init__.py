@@ -41,6 +41,7 @@ from lbctl.model.check import (
 from lbctl.model.effective import (
     MAX_WHO,
     MAX_WHY,
+    Checked,
     Effective,
     Facts,
     Override,
@@ -98,12 +99,14 @@ from lbctl.model.records import Shape, check_record, read_record
 from lbctl.model.rotation import bypassed, period
 from lbctl.model.schedule import schedule, shares, slot_count
 from lbctl.model.text import inert
+from lbctl.model.verdict import MAX_RESULT, Health, Judgement, Kept, Verdict, Verdicts, judge
 
 __all__ = [
     "DEFAULT_MARK",
     "DEFAULT_OWNER",
     "DEFAULT_POLICY",
     "MAX_OWNER",
+    "MAX_RESULT",
     "MAX_SLOTS",
     "MAX_WEIGHT",
     "MAX_WHO",
@@ -119,6 +122,7 @@ __all__ = [
     "Change",
     "Check",
     "CheckKind",
+    "Checked",
     "Condition",
     "DnsProbe",
     "Effective",
@@ -130,11 +134,14 @@ __all__ = [
     "Family",
     "FamilyListener",
     "Finding",
+    "Health",
     "HealthPolicy",
     "HttpProbe",
     "Initial",
     "Intent",
     "Item",
+    "Judgement",
+    "Kept",
     "Key",
     "LiftedProgram",
     "LiftedService",
@@ -168,6 +175,8 @@ __all__ = [
     "TlsOptions",
     "UdpProbe",
     "UnsupportedRule",
+    "Verdict",
+    "Verdicts",
     "agreed",
     "among",
     "brief",
@@ -185,6 +194,7 @@ __all__ = [
     "families_of",
     "inert",
     "join",
+    "judge",
     "period",
     "read_record",
     "schedule",
