@@ -14,6 +14,8 @@ from lbctl.documents.status import status as status_document
 from lbctl.engine import status, unsettled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lbctl.agent.loop import Figures, Follower
     from lbctl.documents.agent import CheckDocument, SourceDocument
     from lbctl.documents.status import StatusServiceDocument
@@ -40,7 +42,7 @@ class View:
         self._rates = Rates()
         #: The path or name of what is followed, e.g. of the intent file.
         self.source = ""
-        self.checks: list[CheckDocument] = []
+        self.checks: Callable[[], list[CheckDocument]] = list
         self.sources: list[SourceDocument] = []
 
     async def document(self) -> AgentStatusDocument:
@@ -88,7 +90,7 @@ class View:
             failures=figures.failures,
             apply_seconds=figures.seconds,
             conntrack=self._conntrack(),
-            checks=self.checks,
+            checks=self.checks(),
             sources=self.sources,
             rates=self._rates.documents(),
         )
