@@ -29,7 +29,7 @@ class Prober(Protocol):
     """What carries out checks."""
 
     def start(self, targets: Iterable[Target], done: Callable[[Target, Outcome], None]) -> None:
-        """Begin these checks; `done` is called in the loop's thread for each, at its timeout at the latest."""
+        """Begin these checks; `done` is called in the loop's thread for each, in time for its timeout."""
 
     def watch(self, targets: Iterable[Target], closed: Callable[[Target], None]) -> None:
         """Have `closed` called in the loop's thread when nobody listens any more at a local target."""
