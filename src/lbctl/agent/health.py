@@ -230,7 +230,7 @@ class Monitor:
         return tuple(changed)
 
     def verdicts(self) -> Mapping[str, Verdicts]:
-        """Return all verdicts, by service. Where nothing but the time and number of checks changed, the same objects.
+        """Return all verdicts, by service; the same objects where only the time and number of checks changed.
 
         See `latest` for these.
         """
