@@ -28,7 +28,8 @@ def analyze(*words: str) -> None:
     done = subprocess.run(["systemd-analyze", *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     if words[0] == "verify":
-        assert done.stderr == ""
+        unknown = "Failed to parse service type, ignoring: notify-reload"  # systemd before 253
+        assert [line for line in done.stderr.splitlines() if not line.endswith(unknown)] == []
 
 
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
