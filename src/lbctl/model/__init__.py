@@ -23,7 +23,9 @@ from lbctl.model.analysis import (
 from lbctl.model.intent import (
     DEFAULT_MARK,
     DEFAULT_OWNER,
+    INTERFACE,
     MAX_OWNER,
+    MAX_PORT,
     MAX_SLOTS,
     MAX_WEIGHT,
     NAME,
@@ -38,11 +40,13 @@ from lbctl.model.intent import (
     Service,
     SourceNat,
     State,
+    check_interface,
     check_mark,
     check_owner,
     default_seed,
     endpoint_family,
     join,
+    split,
 )
 from lbctl.model.lifted import FamilyListener, LiftedProgram, LiftedService
 from lbctl.model.numbers import decimal
@@ -70,7 +74,9 @@ from lbctl.model.text import inert
 __all__ = [
     "DEFAULT_MARK",
     "DEFAULT_OWNER",
+    "INTERFACE",
     "MAX_OWNER",
+    "MAX_PORT",
     "MAX_SLOTS",
     "MAX_WEIGHT",
     "NAME",
@@ -115,6 +121,7 @@ __all__ = [
     "agreed",
     "among",
     "brief",
+    "check_interface",
     "check_mark",
     "check_owner",
     "check_record",
@@ -131,6 +138,7 @@ __all__ = [
     "schedule",
     "shares",
     "slot_count",
+    "split",
     "stale_flows",
     "takes",
     "touched",

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from lbctl.model import Address, Change, Endpoint, Intent, Service, ServiceChange, State
     from lbctl.spi import Count, RuleCounts
 
-#: The address and port of an endpoint → the connections that it answers, and how many there are of each.
-_Established: TypeAlias = "dict[tuple[Address | None, int], list[tuple[TrackedConnection, int]]]"
+#: The address and port of an endpoint → the connections that it answers, and how many there are of each. They
+#: stand below each form in which the endpoint may be given: with its address, its port, or both.
+_Established: TypeAlias = "dict[tuple[Address | None, int | None], list[tuple[TrackedConnection, int]]]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,9 +253,10 @@ def _family(
 def _by_endpoint(connections: Mapping[TrackedConnection, int]) -> _Established:
     found: _Established = {}
     for connection, count in connections.items():
-        # An endpoint without an address is any of this host.
-        for address in (connection.endpoint, None):
-            found.setdefault((address, connection.endpoint_port), []).append((connection, count))
+        address, port = connection.endpoint, connection.endpoint_port
+        # An endpoint without an address is any of this host; one without a port has that of the connection.
+        for place in ((address, port), (None, port), *([(address, None)] if port == connection.port else ())):
+            found.setdefault(place, []).append((connection, count))
     return found
 
 
@@ -264,9 +266,7 @@ def _established(service: Service, endpoint: Endpoint, family: Family, connectio
         for connection, count in connections.get((endpoint.address, endpoint.port), ())
         if Family.of(connection.address) is family
         and any(
-            listener.protocol == connection.protocol
-            and listener.port == connection.port
-            and listener.address in (None, connection.address)
+            listener.protocol == connection.protocol and listener.matches(connection.port, connection.address)
             for listener in service.listeners
         )
     )

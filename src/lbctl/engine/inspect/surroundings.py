@@ -68,7 +68,7 @@ def processes(host: Host, intent: Intent, addresses: Collection[Address]) -> Ite
                         what=f"who listens for {protocol}", reason="the kernel has no list of it"
                     )
             sockets = known[protocol]
-            if sockets is not None:
+            if sockets is not None and endpoint.port is not None:
                 yield from _process(host, service, endpoint, protocol, sockets.get(endpoint.port, []))
 
 
@@ -214,13 +214,15 @@ def _passages(
 ) -> Iterator[Passage]:
     for family in filter(endpoint.serves, service.families):
         outside = _outside(service, family)
-        for protocol, link in dict.fromkeys((x.protocol, links[family].get(x.address)) for x in outside):
+        # Of a range one port stands for all.
+        passing = [(x.protocol, endpoint.port or x.port, links[family].get(x.address)) for x in outside]
+        for protocol, port, link in dict.fromkeys(passing):
             yield Passage(
                 service=service.name,
                 family=family,
                 protocol=protocol,
                 address=endpoint.address,
-                port=endpoint.port,
+                port=port,
                 outgoing=outgoing,
                 incoming=link,
             )
