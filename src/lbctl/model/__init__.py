@@ -66,6 +66,7 @@ from lbctl.model.plan import (
     stale_flows,
     touched,
 )
+from lbctl.model.precedence import hidden
 from lbctl.model.program import Item, Key, Part, Program
 from lbctl.model.records import Shape, check_record, read_record
 from lbctl.model.schedule import schedule, shares, slot_count
@@ -132,6 +133,7 @@ __all__ = [
     "diff_services",
     "endpoint_family",
     "families_of",
+    "hidden",
     "inert",
     "join",
     "read_record",
