@@ -14,6 +14,7 @@ from lbctl.model.lifted import FamilyListener
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from lbctl.model.effective import Effective
     from lbctl.model.intent import Intent, Listener, Service
     from lbctl.model.lifted import LiftedProgram
     from lbctl.model.program import Item, Key, Part, Program
@@ -204,8 +205,10 @@ class Plan:
     notes: tuple[str, ...] = ()
     #: Clients that other rules kept until now, and that `after` shall keep from its first connection on.
     clients: tuple[Remembered, ...] = ()
-    #: What `after` was compiled from; None for a plan that was not made from an intent.
+    #: What the user asks for, and the history records; None for a plan that was not made from an intent.
     intent: Intent | None = None
+    #: What `after` was compiled from, and why; None where that is `intent` itself, or nobody looked.
+    effective: Effective | None = None
 
     @property
     def owner(self) -> str:
