@@ -79,7 +79,7 @@ PATIENT = settings(deadline=None)
 
 @pytest.mark.parametrize("can", [MODERN, CLASSIC], ids=lambda can: can.dialect)
 @PATIENT
-@given(intent=intents(everything=True))
+@given(intent=intents(everything=True, selective=True))
 def test_all_that_nftables_can_express_balances_as_the_intent_says(can: Capabilities, intent: Intent) -> None:
     intent = intent if can.affinity else forgetful(intent)
     lifted = nftables.lift(nftables.compile(intent, can))

@@ -638,6 +638,8 @@ class _ListenerRanges:
     def __init__(self) -> None:
         self._found: dict[Protocol, dict[Address | None, list[tuple[int, int, int]]]] = {}
         self._all: list[_Listening] = []
+        #: False once two of one address overlap.
+        self._disjoint = True
 
     @property
     def count(self) -> int:
@@ -650,33 +652,30 @@ class _ListenerRanges:
         return self._all[MAX_RANGES:]
 
     def add(self, new: _Listening, listener: Listener) -> _Listening | None:
-        """Add a range, unless another one overlaps with it: return that one."""
+        """Add a range; return one that overlaps with it, if there is one."""
         by_address = self._found.setdefault(listener.protocol, {})
         self._all.append(new)
         if len(self._all) > MAX_RANGES:
             return None
         places = list(by_address) if listener.address is None else [listener.address, None]
-        for address in places:
-            for other in self._overlapping(by_address.get(address, ()), listener):
-                if not _leaves_alone(new, other):
-                    return other
-        insort(
-            by_address.setdefault(listener.address, []),
-            (listener.port, listener.last_port, len(self._all) - 1),
+        found = (
+            other
+            for address in places
+            for other in self._overlapping(by_address.get(address, ()), listener)
+            if not _leaves_alone(new, other)
         )
-        return None
+        met = next(found, None)
+        self._disjoint = self._disjoint and met is None
+        mine = by_address.setdefault(listener.address, [])
+        insort(mine, (listener.port, listener.last_port, len(self._all) - 1))
+        return met
 
     def _overlapping(self, ordered: Sequence[tuple[int, int, int]], listener: Listener) -> list[_Listening]:
-        """Return the ranges that share a port with a listener, of disjoint ones in order."""
-        begin = bisect_left(ordered, (listener.port,))
-        if begin and ordered[begin - 1][1] >= listener.port:
-            begin -= 1
-        found = []
-        for first, _, number in ordered[begin:]:
-            if first > listener.last_port:
-                break
-            found.append(self._all[number])
-        return found
+        """Return the ranges that share a port with a listener."""
+        end = bisect_left(ordered, (listener.last_port + 1,))
+        # Of disjoint ranges, one at most begins before the first port and ends behind it.
+        begin = max(0, bisect_left(ordered, (listener.port,)) - 1) if self._disjoint else 0
+        return [self._all[number] for _, last, number in ordered[begin:end] if last >= listener.port]
 
 
 def _report_overlap(one: _Listening, other: _Listening, report: _Report) -> None:
