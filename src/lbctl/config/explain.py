@@ -28,6 +28,16 @@ _LISTS = {
     "endpoint": "each endpoint is a table of its own, opened with [[service.endpoint]] in double brackets",
     "endpoints": 'write a list: `endpoints = ["8001", "8002"]`',
     "allow": 'write a list: `allow = ["198.51.100.0/24"]`',
+    "deny": 'write a list: `deny = ["203.0.113.7"]`',
+    "interfaces": 'write a list: `interfaces = ["eth0"]`',
+    "exclude": 'write a list: `exclude = ["203.0.113.11"]`',
+}
+#: What an empty list would mean, and what to write instead.
+_EMPTY_LISTS = {
+    "allow": ("no client would be served", "leave `allow` out to serve all"),
+    "deny": ("no client is refused", "leave `deny` out"),
+    "interfaces": ("no connection would be balanced", "leave `interfaces` out to balance those of all"),
+    "exclude": ("no address is left alone", "leave `exclude` out"),
 }
 _RANGES = {
     "weight": (1, MAX_WEIGHT, "weights are relative, like 1, 2 and 3"),
@@ -41,8 +51,8 @@ _TABLES: tuple[tuple[type[TableModel], str], ...] = (
 
 
 def explain(error: ErrorDetails) -> tuple[str, str]:
-    """Message and hint of one of pydantic's errors; its place is `error["loc"]`."""
-    place: Place = error["loc"]
+    """Message and hint of one of pydantic's errors; its place is `place_of(error)`."""
+    place = place_of(error)
     value: object = error["input"]
     key = next((str(part) for part in reversed(place) if isinstance(part, str)), "")
     match error["type"]:
@@ -57,7 +67,11 @@ def explain(error: ErrorDetails) -> tuple[str, str]:
         case "list_type":
             return f"`{key}` is {show(value)}, not a list", _LISTS.get(key, "write a list in [ ]")
         case "too_short":
-            return f"`{key}` is empty: nobody would be served", f"leave `{key}` out to serve everybody"
+            effect, hint = _EMPTY_LISTS[key]
+            return f"`{key}` is empty: {effect}", hint
+        case "too_long":
+            most = error["ctx"]["max_length"]
+            return f"`{key}` has more than {most} entries", 'a name that ends in *, like "ppp*", is many'
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"`{key}` holds {show(value)}, not a table", _LISTS.get(key, "write a table")
         case "bool_type":
@@ -70,14 +84,23 @@ def explain(error: ErrorDetails) -> tuple[str, str]:
     return f"`{key}`: {show(value)} cannot be used", str(error["msg"])
 
 
+def place_of(error: ErrorDetails) -> Place:
+    """Return where an error is in the document: without the shape of an entry, which pydantic names too."""
+    place: Place = error["loc"]
+    match place:
+        case ("service", int(), "endpoints", int(), "text" | "table", *_):
+            return (*place[:4], *place[5:])
+    return place
+
+
 def _named(place: Place, message: str) -> str:
     """Names and addresses say what they are of."""
     match place:
         case ("service", int(), "name"):
             return f"the service name {message}"
-        case ("service", int(), "endpoint", int(), "name"):
+        case ("service", int(), "endpoint" | "endpoints", int(), "name"):
             return f"the endpoint name {message}"
-        case ("service", int(), "endpoint", int(), "address"):
+        case ("service", int(), "endpoint" | "endpoints", int(), "address"):
             return f"address {message.removeprefix('endpoint ')}"
     return message
 

@@ -70,11 +70,22 @@ def _service(service: Service) -> Iterator[str]:
         yield f"affinity = {quote(_duration(service.affinity))}"
     if service.source_nat is not SourceNat.HAIRPIN:
         yield f"source-nat = {quote(service.source_nat)}"
-    if service.allow:
-        yield f"allow = {_list([quote(_network(network)) for network in service.allow])}"
+    yield from _lists(service)
     if not plain:
         for endpoint in service.endpoints:
             yield from _endpoint(endpoint)
+
+
+def _lists(service: Service) -> Iterator[str]:
+    """Yield the keys that narrow what a service serves."""
+    for key, texts in (
+        ("allow", map(_network, service.allow)),
+        ("deny", map(_network, service.deny)),
+        ("interfaces", iter(service.interfaces)),
+        ("exclude", map(_network, service.exclude)),
+    ):
+        if listed := [quote(text) for text in texts]:
+            yield f"{key} = {_list(listed)}"
 
 
 def _endpoint(endpoint: Endpoint) -> Iterator[str]:
@@ -96,14 +107,15 @@ def _runs(endpoints: Iterable[Endpoint]) -> Iterator[str]:
     """Yield the endpoints as texts; many ports in a row of this host as one."""
     row: list[int] = []
     for endpoint in endpoints:
-        if endpoint.address is None and row and endpoint.port == row[-1] + 1 and len(row) < MAX_RANGE:
-            row.append(endpoint.port)
+        port = endpoint.port if endpoint.address is None else None
+        if port is not None and row and port == row[-1] + 1 and len(row) < MAX_RANGE:
+            row.append(port)
             continue
         if row:
             yield from _row(row)
             row = []
-        if endpoint.address is None:
-            row = [endpoint.port]
+        if port is not None:
+            row = [port]
         else:
             yield endpoint.to
     yield from _row(row)

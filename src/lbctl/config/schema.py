@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    WithJsonSchema,
+)
 from pydantic.config import JsonDict
 
 from lbctl.config import values
@@ -33,7 +42,6 @@ def _no_default(schema: dict[str, Any]) -> None:
 _NAME = {"type": "string", "pattern": "^" + NAME.pattern.removesuffix(r"\Z") + "$"}
 _LISTENER = {"type": "string", "pattern": _whole(values.LISTENER_PATTERN)}
 _PORT_NUMBER = {"type": "integer", "minimum": 1, "maximum": 65535}
-_ADDRESS = {"anyOf": [{"type": "string", "pattern": _whole(values.ENDPOINT_PATTERN)}, _PORT_NUMBER]}
 _TARGET = {
     "anyOf": [
         {"type": "string", "pattern": _whole(f"{values.ENDPOINT_PATTERN}|{values.PORTS_PATTERN}")},
@@ -41,6 +49,7 @@ _TARGET = {
     ]
 }
 _NETWORK = {"type": "string", "pattern": _whole(values.NETWORK_PATTERN)}
+_INTERFACE = {"type": "string", "pattern": _whole(values.INTERFACE_PATTERN), "not": {"const": "lo"}}
 _HAS_ENDPOINTS: JsonDict = {
     "anyOf": [
         {"required": [key], "properties": {key: {"type": "array", "minItems": 1}}}
@@ -53,8 +62,10 @@ _HAS_ENDPOINTS: JsonDict = {
 NameText = Annotated[Any, PlainValidator(values.name), WithJsonSchema(_NAME)]
 ListenerText = Annotated[Any, PlainValidator(values.listener), WithJsonSchema(_LISTENER)]
 TargetText = Annotated[Any, PlainValidator(values.target), WithJsonSchema(_TARGET)]
-AddressText = Annotated[Any, PlainValidator(values.single_target), WithJsonSchema(_ADDRESS)]
-NetworkText = Annotated[Any, PlainValidator(values.network), WithJsonSchema(_NETWORK)]
+AllowedText = Annotated[Any, PlainValidator(values.network_of("allow")), WithJsonSchema(_NETWORK)]
+DeniedText = Annotated[Any, PlainValidator(values.network_of("deny")), WithJsonSchema(_NETWORK)]
+ExcludedText = Annotated[Any, PlainValidator(values.network_of("exclude")), WithJsonSchema(_NETWORK)]
+InterfaceText = Annotated[Any, PlainValidator(values.interface), WithJsonSchema(_INTERFACE)]
 DurationText = Annotated[
     Any,
     PlainValidator(values.duration),
@@ -103,9 +114,10 @@ class EndpointTable(TableModel):
         description="Name of the endpoint in reports, unique in its service. By default its address.",
         json_schema_extra=_no_default,
     )
-    address: AddressText = Field(
+    address: TargetText = Field(
         description='Where connections go: "8001", a process on this host, or "10.0.0.11:8443", '
-        '"[2001:db8::11]:8443". Names of hosts are not resolved.'
+        '"[2001:db8::11]:8443"; "10.0.0.11" without a port keeps that of the connection. "8001-8004" are '
+        "four endpoints of this weight and state. Names of hosts are not resolved."
     )
     weight: int = Field(
         default=1,
@@ -120,6 +132,15 @@ class EndpointTable(TableModel):
     )
 
 
+def _shape(value: object) -> str:
+    return "table" if isinstance(value, dict | EndpointTable) else "text"
+
+
+EndpointEntry = Annotated[
+    Annotated[TargetText, Tag("text")] | Annotated[EndpointTable, Tag("table")], Discriminator(_shape)
+]
+
+
 class ServiceTable(TableModel):
     """One balanced service: where it is reached, who serves it, and how to choose among them."""
 
@@ -132,12 +153,15 @@ class ServiceTable(TableModel):
         WithJsonSchema({"anyOf": [_LISTENER, {"type": "array", "items": _LISTENER, "minItems": 1}]}),
     ] = Field(
         description='Where the service is reached: "80/tcp" on any address of this host, '
-        '"192.0.2.10:443/tcp" or "[2001:db8::10]:53/udp" on one; a list for several. tcp, udp or sctp.'
+        '"192.0.2.10:443/tcp" or "[2001:db8::10]:53/udp" on one; a list for several. tcp, udp or sctp. '
+        '"20000-50000/udp" is a range of ports: listeners with a single port win over it.'
     )
-    endpoints: list[TargetText] = Field(
+    endpoints: list[EndpointEntry] = Field(
         default=_EMPTY,
         description='Endpoints of equal weight: "8001" is a process on this host, "8001-8008" is eight of '
-        'them, "10.0.0.11:8443" is another host. All of one service are of one kind.',
+        'them, "10.0.0.11:8443" is another host, "10.0.0.11" keeps the port that the client chose. All of '
+        "one service are of one kind. A table as in `endpoint` is one with a name, a weight or a state: "
+        '{ address = "10.0.0.12:8443", weight = 2 }.',
     )
     endpoint: list[EndpointTable] = Field(
         default=_EMPTY, description="Endpoints with a name, a weight or a state; they come after `endpoints`."
@@ -167,10 +191,31 @@ class ServiceTable(TableModel):
         description="When the client's address is replaced by ours: hairpin, only where replies would bypass "
         "this host; always; never.",
     )
-    allow: list[NetworkText] = Field(
+    allow: list[AllowedText] = Field(
         default=_ABSENT,
         min_length=1,
-        description="Only clients in these networks are served. By default all.",
+        description="Only clients in these networks are served, others are refused. By default all.",
+        json_schema_extra=_no_default,
+    )
+    deny: list[DeniedText] = Field(
+        default=_ABSENT,
+        min_length=1,
+        description="Clients in these networks are refused, whatever `allow` says.",
+        json_schema_extra=_no_default,
+    )
+    interfaces: list[InterfaceText] = Field(
+        default=_ABSENT,
+        min_length=1,
+        max_length=values.MAX_INTERFACES,
+        description="Only connections that arrive on these network interfaces are balanced; others are left "
+        'alone. "ppp*" is every interface whose name begins with ppp. Connections made on this host arrive '
+        "on none: local-clients decides about them.",
+        json_schema_extra=_no_default,
+    )
+    exclude: list[ExcludedText] = Field(
+        default=_ABSENT,
+        min_length=1,
+        description="Addresses of this host that the listeners without an address leave alone.",
         json_schema_extra=_no_default,
     )
 

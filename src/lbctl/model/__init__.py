@@ -54,7 +54,9 @@ from lbctl.model.effective import (
 from lbctl.model.intent import (
     DEFAULT_MARK,
     DEFAULT_OWNER,
+    INTERFACE,
     MAX_OWNER,
+    MAX_PORT,
     MAX_SLOTS,
     MAX_WEIGHT,
     NAME,
@@ -70,11 +72,13 @@ from lbctl.model.intent import (
     Service,
     SourceNat,
     State,
+    check_interface,
     check_mark,
     check_owner,
     default_seed,
     endpoint_family,
     join,
+    split,
 )
 from lbctl.model.lifted import FamilyListener, LiftedProgram, LiftedService
 from lbctl.model.numbers import decimal
@@ -94,6 +98,7 @@ from lbctl.model.plan import (
     stale_flows,
     touched,
 )
+from lbctl.model.precedence import hidden
 from lbctl.model.program import Item, Key, Part, Program
 from lbctl.model.records import Shape, check_record, read_record
 from lbctl.model.rotation import bypassed, period
@@ -105,7 +110,9 @@ __all__ = [
     "DEFAULT_MARK",
     "DEFAULT_OWNER",
     "DEFAULT_POLICY",
+    "INTERFACE",
     "MAX_OWNER",
+    "MAX_PORT",
     "MAX_RESULT",
     "MAX_SLOTS",
     "MAX_WEIGHT",
@@ -181,6 +188,7 @@ __all__ = [
     "among",
     "brief",
     "bypassed",
+    "check_interface",
     "check_mark",
     "check_owner",
     "check_record",
@@ -193,6 +201,7 @@ __all__ = [
     "emptied",
     "endpoint_family",
     "families_of",
+    "hidden",
     "inert",
     "join",
     "judge",
@@ -201,6 +210,7 @@ __all__ = [
     "schedule",
     "shares",
     "slot_count",
+    "split",
     "stale_flows",
     "takes",
     "time_of",

@@ -185,7 +185,7 @@ def status(session: Session, intent: Intent, *, follow: bool = False) -> Status:
     """Read the kernel's counters and connections for every service of an intent; see `drift`."""
     session, found = _drift(session, intent, follow=follow)
     counts = counted(session, intent.owner, [service.name for service in intent.services])
-    connections = Established.on(session.host)
+    connections = Established.on(session.host, intent.services)
     return Status(
         drift=found,
         stores=count_rules(session.host, session.candidates),
