@@ -30,7 +30,8 @@ def plan(
     from lbctl import engine
     from lbctl.cli.output import Style, plan_document, plan_rules, plan_text, print_json, rules_diff
     from lbctl.cli.progress import stages
-    from lbctl.cli.work import intent_files, mention_unsettled, read_announced, session_for
+    from lbctl.cli.work import intent_files, mention_rollback, mention_unsettled, read_announced, session_for
+    from lbctl.documents.history import interrupted as interrupted_document
     from lbctl.documents.history import unsettled as unsettled_document
 
     with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
@@ -39,11 +40,13 @@ def plan(
         session = session_for(backend, driver, allow_remap=allow_remap)
         made = engine.plan(session, intent)
     unsettled = mention_unsettled(intent.owner)
+    rolled_back = mention_rollback(intent)
     if out is not None:
         engine.write_plan(session, made, intent, intent_files(config), out)
     if output is Format.JSON:
         document = plan_document(made, engine.describe(session, made), session.backend.render)
-        print_json({**document, **unsettled_document(unsettled)})
+        contradicted = rolled_back and interrupted_document(rolled_back)
+        print_json({**document, **unsettled_document(unsettled), "rolled_back": contradicted})
     else:
         style = Style(color)
         print(plan_text(made, style))
