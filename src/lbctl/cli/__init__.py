@@ -14,6 +14,7 @@ import typer
 from lbctl import __version__
 from lbctl.cli import options
 from lbctl.cli.activate import activate
+from lbctl.cli.agent import agent
 from lbctl.cli.apply import apply
 from lbctl.cli.backends import backends
 from lbctl.cli.check import check
@@ -98,6 +99,7 @@ for _command in (
 ):
     app.command()(_command)
 app.command("import")(import_)
+app.add_typer(agent, name="agent")
 app.command("watch-trial", hidden=True)(watch_trial)
 
 

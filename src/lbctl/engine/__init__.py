@@ -2,8 +2,8 @@
 
 from lbctl.engine.change.apply import apply, remove
 from lbctl.engine.change.operate import Operation, Target, activate, drain, endpoint_names, operate, weigh
-from lbctl.engine.change.plan import describe, plan, removal
-from lbctl.engine.change.planfile import PlanFile, read_plan, resume, write_plan
+from lbctl.engine.change.plan import describe, describe_plan, plan, plan_against, removal
+from lbctl.engine.change.planfile import PlanFile, is_plan_file, read_plan, resume, write_plan
 from lbctl.engine.change.render import Rendering, render
 from lbctl.engine.change.session import Session, open_session
 from lbctl.engine.inspect.drained import await_drained, connections_left
@@ -61,17 +61,20 @@ __all__ = [
     "connections_left",
     "damaged",
     "describe",
+    "describe_plan",
     "drain",
     "drift",
     "endpoint_names",
     "entries",
     "go_back",
     "interrupted",
+    "is_plan_file",
     "migrate",
     "open_session",
     "operate",
     "pending",
     "plan",
+    "plan_against",
     "plan_migration",
     "preceding",
     "read_plan",

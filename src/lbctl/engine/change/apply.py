@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
+from lbctl.engine.change import counters
 from lbctl.engine.change.plan import plan, plan_between, removal
 from lbctl.engine.record import history, overrides, trial
 from lbctl.errors import ApplyFailed, LbctlError, PermissionDenied, Stale, StateUnknown, ToolCrashed
@@ -147,6 +148,7 @@ def perform(session: Session, plan: Plan) -> list[str]:
         return []
     backend = session.backend
     notes: list[str] = []
+    counted = counters.before_change(session, plan)
     try:
         held = backend.apply(session.host, plan)
         fault = "the kernel does not hold what was written"
@@ -155,6 +157,7 @@ def perform(session: Session, plan: Plan) -> list[str]:
         notes = [f"{fault}, but all of the change is in the kernel."]
     if wrong := diff(held, plan.after):
         _undo(session, plan, held, f"{fault}: {' '.join(wrong[0].key)}")
+    counters.after_change(session, plan, counted)
     session.memory.keep(session.place, plan.after.at(held.generation))
     return notes + end_flows(session, plan)
 

@@ -68,6 +68,11 @@ def _in_time(found: Iterable[Override], now: float) -> tuple[Override, ...]:
     return tuple([each for each in found if each.unused_since is None or now - each.unused_since < KEPT])
 
 
+def raw(host: Host, owner: str) -> str | None:
+    """Return the record as it is, whatever it holds; None where there is none, or where it cannot be read."""
+    return host.saved(_name(owner))
+
+
 def write(host: Host, owner: str, overrides: Iterable[Override]) -> None:
     """Have these be the overrides of an owner; raises `ApplyFailed`, and the record is as it was."""
     every = tuple(overrides)
