@@ -37,6 +37,21 @@ def test_services_migrate_and_return(story: Story) -> None:
     assert (desk.rules, desk.actions[-1]) == (before, "rollback")
 
 
+def test_an_endpoint_drained_by_command_stays_drained_in_another_store() -> None:
+    desk = STORIES[0].desk()
+    engine.operate(engine.drain(desk.session("left"), "lbctl", ["web/8002"]))
+    planned = desk.planned("right")
+    _, plan = planned.plan
+    assert plan.effective is not None
+    assert [each.endpoint for each in plan.effective.overrides] == ["8002"]
+    engine.migrate(planned.target, planned)
+    web = [text for text in desk.rules["right"].managed if text.startswith("[lbctl/web]")]
+    assert [text.partition(" to ")[2] for text in web] == ["8001 8003"] * 2
+    desk.roll_back()
+    engine.operate(engine.activate(desk.session("left"), "lbctl", ["web/8002"]))
+    assert desk.rules == STORIES[0].desk().rules
+
+
 @each_story
 def test_a_step_that_fails_leaves_all_as_it_was(story: Story) -> None:
     ends = []

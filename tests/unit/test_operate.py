@@ -373,6 +373,18 @@ def test_a_plan_file_is_stale_once_an_endpoint_is_drained(tmp_path: Path) -> Non
     assert desk.slots == ["1", "2", "3", "4"]
 
 
+def test_an_apply_does_not_overrule_what_was_decided_since_its_plan() -> None:
+    desk = Desk()
+    session = desk.session
+    heavy = replace(over(1, 2, 3).services[0], endpoints=(Endpoint(port=1, weight=2), Endpoint(port=2)))
+    plan = engine.plan(session, Intent(services=(heavy,)))
+    # No rule changes: the weight is that of the intent that is applied.
+    assert not desk.weigh("web/1", 1).plan.changed
+    with pytest.raises(Stale, match="drained or activated since the plan"):
+        engine.apply(session, (plan,), record=True)
+    assert (desk.slots, len(desk.overrides)) == (["1", "2", "3"], 1)
+
+
 def test_waiting_ends_when_no_connection_is_left_or_the_time_is_over() -> None:
     desk = Desk()
     answers = {"ipv4": "", "ipv6": ""}
