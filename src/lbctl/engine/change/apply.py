@@ -134,7 +134,7 @@ def carry_out(
 
 
 def _ensure_current(session: Session, plan: Plan) -> None:
-    """Raise `Stale` if what is known of endpoints changed since a plan was made, and with it what is wanted."""
+    """Raise `Stale` if what is known of endpoints, and so what is wanted, changed since a plan was made."""
     made = plan.effective
     if made is not None and session.effective(made.file).intent != made.intent:
         raise Stale("endpoints were drained or activated since the plan was made", hint="plan again")
