@@ -12,7 +12,7 @@ from lbctl.errors import IntentError, NoIntentFile, Reverted, StateUnknown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lbctl.engine import Session, SharePolicy, Trial, Unsettled
+    from lbctl.engine import HistoryEntry, Session, SharePolicy, Trial, Unsettled
     from lbctl.model import Analysis, Intent
 
 _LONGEST_TRIAL = 24 * 3600
@@ -94,6 +94,18 @@ def mention_unsettled(owner: str) -> Unsettled:
         say(f"Interrupted: {found.entry}. The next command that changes something first ends or reverts it.")
     if found.trial is not None:
         say(str(found.trial))
+    return found
+
+
+def mention_rollback(intent: Intent) -> HistoryEntry | None:
+    """Report that the last change was a rollback which an intent file contradicts; returns that state."""
+    from lbctl import engine
+    from lbctl.cli.output import say
+    from lbctl.host import LocalHost
+
+    found = engine.rolled_back(LocalHost(), intent)
+    if found is not None:
+        say(f"The last change was {found}. The intent file says otherwise: applying it undoes that.")
     return found
 
 

@@ -20,7 +20,16 @@ from lbctl.engine.migrate.execute import migrate
 from lbctl.engine.migrate.foreign import SharePolicy
 from lbctl.engine.migrate.migration import Agreement, Migration
 from lbctl.engine.migrate.plan import plan_migration
-from lbctl.engine.record.history import HistoryEntry, damaged, entries, pending, restorable
+from lbctl.engine.record.history import (
+    HistoryEntry,
+    damaged,
+    entries,
+    pending,
+    preceding,
+    restorable,
+    rolled_back,
+    state,
+)
 from lbctl.engine.record.trial import Trial, confirm, read_trial
 from lbctl.engine.record.unsettled import Unsettled, interrupted, unsettled
 from lbctl.engine.undo.recovery import recover
@@ -67,6 +76,7 @@ __all__ = [
     "plan",
     "plan_against",
     "plan_migration",
+    "preceding",
     "read_plan",
     "read_trial",
     "recover",
@@ -76,6 +86,8 @@ __all__ = [
     "restorable",
     "resume",
     "roll_back",
+    "rolled_back",
+    "state",
     "status",
     "try_out",
     "unsettled",

@@ -50,10 +50,13 @@ def _plan_from(session: Session, intent: Intent, *, alone: bool) -> Plan:
 
 
 def _emptied_notes(effective: Effective) -> Iterator[str]:
-    for name, families in emptied(effective.file, effective.intent).items():
-        yield (
-            f"operators drained all endpoints of {name}: new {' and '.join(families)} connections reach none."
-        )
+    drained = {each.service for each in effective.overrides if each.drained}
+    for name, families in emptied(effective.file, effective.intent).items() if drained else ():
+        if name in drained:
+            yield (
+                f"operators drained endpoints of {name}, and none is left for new {' and '.join(families)} "
+                "connections."
+            )
 
 
 def _refuse_other_stores(session: Session, owner: str) -> None:

@@ -17,7 +17,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from lbctl.config import dump, loads
-from lbctl.errors import ApplyFailed, Damaged, PermissionDenied, Stale
+from lbctl.errors import ApplyFailed, Damaged, IntentError, PermissionDenied, Stale
 from lbctl.model import Intent, inert, read_record
 
 if TYPE_CHECKING:
@@ -79,6 +79,11 @@ class HistoryEntry:
         return f"state {self.number}, of {self.time}" if self.number else "the state before the first apply"
 
     @property
+    def is_start(self) -> bool:
+        """True for a rollback to the host before the first apply: there is nothing before it."""
+        return self.action == "rollback" and self.parent is None and not self.services
+
+    @property
     def intent(self) -> Intent:
         """What was applied."""
         return loads(self.text, f"history {self.number}")
@@ -119,11 +124,90 @@ def restorable(host: Host, owner: str) -> HistoryEntry:
         raise ApplyFailed(f'nothing to roll back to: the history of owner "{owner}" is empty')
     target = before(host, last)
     if target is None:
+        what = (
+            f"number {last.number} is the host before the first apply"
+            if last.is_start
+            else f"what was there before number {last.number} is not on record"
+        )
+        others = [number for number in _numbers(host, owner) if number != last.number]
         raise ApplyFailed(
-            f"nothing to roll back to: what was there before number {last.number} is not on record",
-            hint="lbctl history lists what is",
+            f"nothing to roll back to: {what}",
+            hint=f"lbctl rollback --to {others[-1]} returns to another state that lbctl history lists"
+            if others
+            else None,
         )
     return target
+
+
+def state(host: Host, owner: str, number: int) -> HistoryEntry:
+    """Return the state with a number; 0 is the host without rules of an owner.
+
+    Raises `IntentError` where it is not on record.
+    """
+    found = _read(host, owner, number)
+    last = last_of(host, owner)
+    if number == 0 and last is not None:
+        found = nothing(last, owner)
+    if found is None:
+        numbers = _numbers(host, owner)
+        kept = f"numbers {numbers[0]} to {numbers[-1]} are listed by lbctl history" if numbers else None
+        raise IntentError(f'number {number} is not in the history of owner "{owner}"', hint=kept)
+    return found
+
+
+def preceding(host: Host, owner: str, entry: HistoryEntry) -> HistoryEntry | None:
+    """Return the state that held until another one did, be it that one's parent or not.
+
+    None where it is not on record.
+    """
+    if entry.parent == 0 and entry.action != "rollback":
+        return nothing(entry, owner)
+    numbers = [number for number in _numbers(host, owner) if number < entry.number]
+    return _read(host, owner, numbers[-1]) if numbers else None
+
+
+def line_of(host: Host, owner: str, entry: HistoryEntry) -> tuple[HistoryEntry, ...]:
+    """Return a state and those before it, as rolling back step by step finds them and as far as on record."""
+    found = [entry]
+    while (parent := found[-1].parent) and parent < found[-1].number:
+        above = _read(host, owner, parent)
+        if above is None:
+            break
+        found.append(above)
+    return tuple(found)
+
+
+def retired_since(host: Host, owner: str, last: HistoryEntry, target: HistoryEntry) -> str:
+    """Return the foreign rules that have to be restored to get from one state to another; "" for none.
+
+    As `HistoryEntry.retired`; the same for the target of a rollback and for the state that this makes.
+    Raises `ApplyFailed` where it takes more than one migration.
+    """
+    here, there = (
+        {entry.retired: entry for entry in reversed(line_of(host, owner, state)) if entry.retired}
+        for state in (last, target)
+    )
+    gone = [entry for retired, entry in here.items() if retired not in there]
+    missing = [entry for retired, entry in there.items() if retired not in here]
+    if missing:
+        raise ApplyFailed(
+            f"foreign rules were migrated to reach number {target.number}, and are in place again",
+            hint="lbctl migrate migrates them",
+        )
+    if len(gone) > 1:
+        raise ApplyFailed(
+            f"several migrations of foreign rules lie between now and number {target.number}",
+            hint="lbctl rollback without --to goes back step by step",
+        )
+    return gone[0].retired if gone else ""
+
+
+def rolled_back(host: Host, intent: Intent) -> HistoryEntry | None:
+    """Return the rollback that was the last change, if an intent says otherwise; else None."""
+    last = last_of(host, intent.owner)
+    if last is None or last.action != "rollback" or last.digest == digest_of(dump(intent)):
+        return None
+    return last
 
 
 def before(host: Host, entry: HistoryEntry) -> HistoryEntry | None:
