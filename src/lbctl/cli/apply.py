@@ -77,6 +77,10 @@ def apply(
             session = session_for(backend, driver, allow_remap=allow_remap, patience=wait)
             settle(intent.owner, patience=wait)
             made = engine.plan(session, intent)
+    # Before the question; and where nothing would change, for that may be over soon.
+    engine.ensure_ended(session.host, made.after.owner, patience=wait)
+    if trial is not None and made.changed:
+        engine.ensure_revertible(session, made)
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
     applied = made.changed and confirmed("Apply this?", yes=yes)
     tried = None

@@ -15,7 +15,7 @@ def history(config: Config = None, owner: Owner = None, output: Output = Format.
 
     whose = owner_of(owner, config)
     found = engine.entries(LocalHost(), whose)
-    unsettled = mention_unsettled(whose)
+    unsettled = mention_unsettled(whose, data=output is Format.JSON)
     for line in engine.damaged(LocalHost(), whose):
         say(f"{line}.")
     if output is Format.JSON:

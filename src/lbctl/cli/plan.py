@@ -38,7 +38,7 @@ def plan(
         next_stage()
         session = session_for(backend, driver, allow_remap=allow_remap)
         made = engine.plan(session, intent)
-    unsettled = mention_unsettled(intent.owner)
+    unsettled = mention_unsettled(intent.owner, data=output is Format.JSON)
     if out is not None:
         engine.write_plan(session, made, intent, intent_files(config), out)
     if output is Format.JSON:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lbctl.cli import options
 from lbctl.errors import IntentError, NoIntentFile, Reverted, StateUnknown
 
 if TYPE_CHECKING:
@@ -73,11 +74,15 @@ def settle(owner: str, *, patience: float, trials: bool = True) -> None:
             say(note)
 
 
-def mention_unsettled(owner: str) -> Unsettled:
-    """Report what processes that are gone left of a change, and a trial; returns it."""
+def mention_unsettled(owner: str, *, data: bool) -> Unsettled:
+    """Report what processes that are gone left of a change, and a trial; returns it.
+
+    A trial is the first line of what a command prints, or a message where that is `data`.
+    """
     from lbctl import engine
-    from lbctl.cli.output import say
+    from lbctl.cli.output import Style, say
     from lbctl.host import LocalHost
+    from lbctl.model import inert
 
     found = engine.unsettled(LocalHost(), owner)
     for line in found.damaged:
@@ -85,7 +90,11 @@ def mention_unsettled(owner: str) -> Unsettled:
     if found.entry is not None:
         say(f"Interrupted: {found.entry}. The next command that changes something first ends or reverts it.")
     if found.trial is not None:
-        say(str(found.trial))
+        line = inert(str(found.trial))
+        if data:
+            say(line)
+        else:
+            print(Style(options.chosen_color)(line, "bold", "yellow"), flush=True)
     return found
 
 

@@ -12,7 +12,15 @@ from lbctl.documents.shares import DriftServiceDocument, drifted_service, share
 from lbctl.model import written
 
 if TYPE_CHECKING:
-    from lbctl.engine import Drift, EndpointStatus, FamilyStatus, ServiceStatus, Status, Unsettled
+    from lbctl.engine import (
+        Drift,
+        EndpointStatus,
+        FamilyStatus,
+        HistoryEntry,
+        ServiceStatus,
+        Status,
+        Unsettled,
+    )
 
 
 class CountedDocument(TypedDict):
@@ -73,23 +81,33 @@ class DriftDocument(TypedDict):
 
 
 class StatusDocument(UnsettledDocument):
-    """What `status` prints; `stores` and `services` are missing with `--brief`."""
+    """What `status` prints; `stores` and `services` are missing with `--brief`.
+
+    `applied` is the number of the state in the history whose intent this is; null for that of an intent file.
+    """
 
     backend: str
     driver: str
     in_sync: bool
+    applied: int | None
     drift: DriftDocument
     stores: NotRequired[list[StoreDocument]]
     services: NotRequired[list[StatusServiceDocument]]
 
 
-def status(drift: Drift, counted: Status | None, left: Unsettled) -> StatusDocument:
-    """Return the document of a status; `counted` is None if nothing was counted."""
+def status(
+    drift: Drift, counted: Status | None, left: Unsettled, applied: HistoryEntry | None = None
+) -> StatusDocument:
+    """Return the document of a status; `counted` is None if nothing was counted.
+
+    `applied` is the state whose intent it is about, None for an intent file's.
+    """
     pending = unsettled(left)
     document = StatusDocument(
         backend=drift.backend,
         driver=drift.driver,
         in_sync=drift.in_sync,
+        applied=applied and applied.number,
         drift=_drift(drift),
         interrupted=pending["interrupted"],
         trial=pending["trial"],

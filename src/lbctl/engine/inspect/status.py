@@ -17,7 +17,7 @@ from lbctl.model import Family, agreed, diff
 from lbctl.spi import count_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from lbctl.engine.change.counters import Counted, Place
     from lbctl.engine.change.session import Session
@@ -181,15 +181,19 @@ def _drift(session: Session, intent: Intent, *, follow: bool) -> tuple[Session, 
     )
 
 
-def status(session: Session, intent: Intent, *, follow: bool = False) -> Status:
-    """Read the kernel's counters and connections for every service of an intent; see `drift`."""
+def status(session: Session, intent: Intent, *, follow: bool = False, only: Collection[str] = ()) -> Status:
+    """Read the kernel's counters and connections for the services of an intent; see `drift`.
+
+    With `only`, services of other names are left out, but not where they differ.
+    """
+    services = [service for service in intent.services if not only or service.name in only]
     session, found = _drift(session, intent, follow=follow)
-    counts = counted(session, intent.owner, [service.name for service in intent.services])
+    counts = counted(session, intent.owner, [service.name for service in services])
     connections = Established.on(session.host)
     return Status(
         drift=found,
         stores=count_rules(session.host, session.candidates),
-        services=tuple(_service(s, counts[s.name], connections) for s in intent.services),
+        services=tuple(_service(s, counts[s.name], connections) for s in services),
     )
 
 

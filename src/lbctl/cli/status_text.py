@@ -1,0 +1,250 @@
+"""A status in words, made to fit the width of a terminal."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from itertools import chain, islice
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from lbctl.cli.output import deviation_text, share_text, stores_text, table
+from lbctl.cli.shares import clients, lost_families, share_rows
+from lbctl.model import Action, Scheduler, inert
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from lbctl.cli.output import Style
+    from lbctl.engine import Drift, EndpointStatus, FamilyStatus, ServiceStatus, Status
+    from lbctl.model import ServiceChange
+
+#: So many lines of one kind that needs attention, and so many of each where there are several: then all kinds
+#: stand in the first ten lines. JSON has everything.
+_MOST, _FEW = 20, 2
+#: So many rules are named of each service that differs.
+_RULES = 4
+#: The actual share before the first connection.
+NO_SHARE = "-"
+#: From this width on, packets and bytes are shown. They say little of TCP: what balances sees the first
+#: packet of each connection.
+_WIDE = 100
+
+#: What a row of the table has, by column; "faults" is not shown as a column.
+Row: TypeAlias = "dict[str, str]"
+
+#: The columns of the table; "by weight" is for Maglev tables only, "family" for families that disagree.
+COLUMNS = (
+    "endpoint",
+    "family",
+    "state",
+    "weight",
+    "by weight",
+    "wanted",
+    "actual",
+    "connections",
+    "established",
+    "packets",
+    "bytes",
+)
+_WORDS = frozenset({"endpoint", "family", "state", "last 30 s"})
+_SHORT = {"connections": "conns", "established": "estab"}
+#: An endpoint is not shortened to fewer characters.
+_SHORTEST = 8
+
+
+class Line(NamedTuple):
+    """One line, and the style of all of it; "" for none."""
+
+    text: str
+    paint: str = ""
+
+    def styled(self, style: Style) -> str:
+        """Return the line as it is printed."""
+        return style(self.text, self.paint) if self.paint else self.text
+
+
+def width() -> int:
+    """Return the columns of the terminal, or what COLUMNS says; 80 without either."""
+    return shutil.get_terminal_size().columns
+
+
+def lines(drift: Drift, status: Status | None, columns: int) -> Iterator[Line]:
+    """Yield a status in words; without `status`, only where kernel and intent differ."""
+    yield headline(drift)
+    yield from attention(drift)
+    if status is not None:
+        yield from map(Line, _wrapped_stores(status, columns))
+        for service in status.services:
+            yield Line("")
+            yield from block(service, rows(service), COLUMNS, columns)
+
+
+def headline(drift: Drift) -> Line:
+    """Return the line that says whether kernel and intent differ."""
+    how = f"{drift.backend} (driver {drift.driver})"
+    if drift.in_sync:
+        return Line(f"{how}, in sync with the intent", "green")
+    return Line(f"{how}, NOT in sync: kernel and intent differ, see lbctl plan", "red")
+
+
+def attention(drift: Drift) -> Iterator[Line]:
+    """Yield what needs attention, under a heading."""
+    kinds = [(_drift_lines(drift), len(drift.services) + len(drift.elsewhere) + bool(_shared(drift)))]
+    kinds = [(found, number) for found, number in kinds if number]
+    if not kinds:
+        return
+    yield Line("Attention:", "bold")
+    most = _MOST if len(kinds) == 1 else _FEW
+    for found, number in kinds:
+        shown = number if number <= most else most - 1
+        yield from (Line(f"  {text}") for text in islice(found, shown))
+        if number > shown:
+            yield Line(f"  and {number - shown} more")
+
+
+def _drift_lines(drift: Drift) -> Iterator[str]:
+    rules = drift.rules
+    for store in drift.elsewhere:
+        yield f"{store} also holds rules of this owner, which balance the same connections"
+    for service in drift.services:
+        yield f"{service.name} {_difference(service, rules.get(service.name, ()))}"
+    if shared := _shared(drift):
+        yield f"shared objects: {_few(shared)}"
+
+
+def _shared(drift: Drift) -> list[str]:
+    named = {service.name for service in drift.services}
+    return list(chain.from_iterable(found for name, found in drift.rules.items() if name not in named))
+
+
+def _difference(service: ServiceChange, rules: Sequence[str]) -> str:
+    match service.action:
+        case Action.ADD:
+            return "is missing"
+        case Action.REMOVE:
+            return "is not in the intent"
+        case _:
+            return f"differs: {', '.join([*_differences(service), *([_few(rules)] if rules else ())])}"
+
+
+def _differences(service: ServiceChange) -> Iterator[str]:
+    """The clients that are not balanced as the intent says, and the endpoints that have another share."""
+    missing, extra = service.unbalanced_before, service.unbalanced_after
+    yield from (f"{who} are not balanced" for who in clients(missing, service.after))
+    yield from (f"{who} are balanced, but not in the intent" for who in clients(extra, service.before))
+    # Of these, that they are not balanced says it all.
+    lost = lost_families(missing, service.after) + lost_families(extra, service.before)
+    for row in share_rows(service):
+        if row.before == row.after or row.family in lost:
+            continue
+        where = f" {row.where}" if row.where else ""
+        yield f"{row.to}{where} has {share_text(row.before)}, not {share_text(row.after)}"
+
+
+def _few(rules: Sequence[str]) -> str:
+    more = len(rules) - _RULES
+    return ", ".join(rules[:_RULES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _wrapped_stores(status: Status, columns: int) -> list[str]:
+    """The line of rule counts, broken between stores only."""
+    text = stores_text(status.stores).replace(" ", "\xa0").replace(";\xa0", "; ")
+    return [line.replace("\xa0", " ") for line in _wrapped(f"rules:\xa0{text}", columns, "       ")]
+
+
+def _wrapped(text: str, columns: int, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def block(service: ServiceStatus, found: Sequence[Row], names: Sequence[str], columns: int) -> Iterator[Line]:
+    """Yield the lines of one service, its `found` rows in the columns `names`."""
+    head = f"{service.name}  {', '.join(service.listen)}  {service.scheduler}"
+    if service.since is not None:
+        head += f"  (actual since {service.since})"
+    yield from (Line(text, "bold") for text in _wrapped(head, columns, "    "))
+    maglev = service.scheduler == Scheduler.MAGLEV
+    if maglev:
+        yield Line(f"  {deviation_text(service.slots, service.deviation)}")
+    families = any(row["family"] for row in found)
+    unwanted = {"by weight"} - ({"by weight"} if maglev else set()) | (
+        {"family"} - ({"family"} if families else set())
+    )
+    heads = {name: name for name in names if name not in unwanted}
+    yield from map(Line, _fitted(heads, list(found), columns))
+
+
+def _fitted(heads: Mapping[str, str], found: list[Row], columns: int) -> list[str]:
+    """Return a table that is not wider than `columns`, if what can be left out or shortened is enough."""
+    if columns < _WIDE:
+        heads = {name: head for name, head in heads.items() if name not in {"packets", "bytes"}}
+    with_faults = [
+        row | {"state": f"{row['state']}, {row['faults']}"} if row["faults"] else row for row in found
+    ]
+    lines = _table(heads, with_faults)
+    if _excess(lines, columns):
+        # They stand under "Attention" in full.
+        with_faults = [row | {"state": f"{row['state']} !"} if row["faults"] else row for row in found]
+        lines = _table(heads, with_faults)
+    if _excess(lines, columns):
+        heads = {name: _SHORT.get(name, head) for name, head in heads.items()}
+        lines = _table(heads, with_faults)
+    if excess := _excess(lines, columns):
+        longest = max(_SHORTEST, max(len(row["endpoint"]) for row in found) - excess)
+        lines = _table(
+            heads, [row | {"endpoint": shortened(row["endpoint"], longest)} for row in with_faults]
+        )
+    return lines
+
+
+def _excess(lines: Sequence[str], columns: int) -> int:
+    return max(0, max(map(len, lines)) - columns)
+
+
+def _table(heads: Mapping[str, str], found: Sequence[Row]) -> list[str]:
+    right = frozenset(place for place, name in enumerate(heads) if name not in _WORDS)
+    cells = [[row[name] for name in heads] for row in found]
+    return table([list(heads.values()), *cells], right=right, indent="  ").splitlines()
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most `most` characters: without its middle where it has more."""
+    text = inert(text)
+    if len(text) <= most:
+        return text
+    behind = most // 2
+    return f"{text[: most - behind - 1]}…{text[len(text) - behind :]}"
+
+
+def rows(service: ServiceStatus) -> list[Row]:
+    """Return the rows of a service: one for an endpoint, or one for each family where these disagree."""
+    return [row for endpoint in service.endpoints for row in _rows(endpoint)]
+
+
+def _rows(endpoint: EndpointStatus) -> list[Row]:
+    families = [_cells(endpoint, own, str(family)) for family, own in endpoint.families.items()]
+    # As shown: 33.3 % is 33.3 %, and a family without connections has no share to differ by.
+    wanted = {row["wanted"] for row in families}
+    actual = {row["actual"] for row in families} - {NO_SHARE}
+    if len(wanted) > 1 or len(actual) > 1:
+        return families
+    one = _cells(endpoint, endpoint, "")
+    return [one | {"actual": next(iter(actual), NO_SHARE)}]
+
+
+def _cells(endpoint: EndpointStatus, of: EndpointStatus | FamilyStatus, family: str) -> Row:
+    return {
+        "endpoint": endpoint.name if endpoint.name == endpoint.to else f"{endpoint.name} {endpoint.to}",
+        "family": family,
+        "state": str(endpoint.state),
+        "faults": "",
+        "weight": str(endpoint.weight),
+        "by weight": share_text(of.by_weight),
+        "wanted": share_text(of.wanted),
+        "actual": NO_SHARE if of.actual is None else f"{float(of.actual):.1%}",
+        "connections": str(of.connections),
+        "established": "?" if of.established is None else str(of.established),
+        "packets": str(of.packets),
+        "bytes": str(of.bytes),
+    }
