@@ -32,6 +32,7 @@ def status_document(*, reason: str = "down: HTTP 503 x3 since 12:01:07") -> Agen
             intent="/etc/lbctl/lbctl.toml",
             ready=True,
             problems=[],
+            notice=None,
             paused_until=None,
             applies=2,
             repairs=1,

@@ -17,7 +17,7 @@ from lbctl.model import (
     Service,
     State,
     effective,
-    without_endpoints,
+    emptied,
 )
 
 WEB = Service(
@@ -72,10 +72,12 @@ def test_a_weight_of_the_operator_goes_before_that_of_the_file() -> None:
 
 def test_a_drained_backup_is_no_backup() -> None:
     overrides = [replace(DRAIN, endpoint=name) for name in ("8001", "8002", "8003")]
-    service = effective(FILE, facts(*overrides)).intent.services[0]
-    assert without_endpoints(service) == (Family.IPV4, Family.IPV6)
-    service = effective(FILE, facts(*overrides[:2])).intent.services[0]
-    assert [e.name for e in service.ready(Family.IPV4)] == ["8003"]
+    none_left = effective(FILE, facts(*overrides)).intent
+    assert emptied(FILE, none_left) == {"web": (Family.IPV4, Family.IPV6)}
+    backup = effective(FILE, facts(*overrides[:2])).intent
+    assert [e.name for e in backup.services[0].ready(Family.IPV4)] == ["8003"]
+    assert emptied(FILE, backup) == {}
+    assert emptied(none_left, none_left) == {}
 
 
 def test_overrides_of_what_the_file_does_not_have_are_unused() -> None:

@@ -71,7 +71,7 @@ def _header(document: AgentStatusDocument, agent: AgentDocument | None) -> str:
     if agent is not None:
         if agent["paused_until"]:
             badges.append(_badge(f"paused until {agent['paused_until']}", "warn"))
-        notes += agent["problems"]
+        notes += [*agent["problems"], *([agent["notice"]] if agent["notice"] else [])]
         facts = [agent["host"], f"owner {agent['owner']}", f"lbctl {agent['version']}", agent["now"]]
         if agent["conntrack"] is not None:
             facts.insert(2, "{used:,} of {limit:,} tracked connections".format(**agent["conntrack"]))

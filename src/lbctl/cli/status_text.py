@@ -8,6 +8,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.cli.output import deviation_text, share_text, stores_text, table
+from lbctl.cli.overrides import operator_lines
 from lbctl.cli.shares import clients, lost_families, share_rows
 from lbctl.model import Action, Scheduler, inert
 
@@ -71,7 +72,7 @@ def width() -> int:
 def lines(drift: Drift, status: Status | None, columns: int) -> Iterator[Line]:
     """Yield a status in words; without `status`, only where kernel and intent differ."""
     yield headline(drift)
-    yield from attention(drift)
+    yield from attention(drift, status)
     if status is not None:
         yield from map(Line, _wrapped_stores(status, columns))
         for service in status.services:
@@ -87,15 +88,18 @@ def headline(drift: Drift) -> Line:
     return Line(f"{how}, NOT in sync: kernel and intent differ, see lbctl plan", "red")
 
 
-def attention(drift: Drift) -> Iterator[Line]:
-    """Yield what needs attention, under a heading."""
-    kinds = [(_drift_lines(drift), len(drift.services) + len(drift.elsewhere) + bool(_shared(drift)))]
-    kinds = [(found, number) for found, number in kinds if number]
-    if not kinds:
-        return
-    yield Line("Attention:", "bold")
-    most = _MOST if len(kinds) == 1 else _FEW
-    for found, number in kinds:
+def attention(drift: Drift, status: Status | None) -> Iterator[Line]:
+    """Yield what needs attention, under a heading: all kinds of it."""
+    decided = operator_lines(status.effective if status else None)
+    kinds = [
+        (_drift_lines(drift), len(drift.services) + len(drift.elsewhere) + bool(_shared(drift))),
+        (iter(decided), len(decided)),
+    ]
+    present = [(found, number) for found, number in kinds if number]
+    if present:
+        yield Line("Attention:", "bold")
+    most = _MOST if len(present) == 1 else _FEW
+    for found, number in present:
         shown = number if number <= most else most - 1
         yield from (Line(f"  {text}") for text in islice(found, shown))
         if number > shown:
@@ -168,10 +172,8 @@ def block(service: ServiceStatus, found: Sequence[Row], names: Sequence[str], co
     if maglev:
         yield Line(f"  {deviation_text(service.slots, service.deviation)}")
     families = any(row["family"] for row in found)
-    unwanted = {"by weight"} - ({"by weight"} if maglev else set()) | (
-        {"family"} - ({"family"} if families else set())
-    )
-    heads = {name: name for name in names if name not in unwanted}
+    wanted = {"by weight": maglev, "family": families}
+    heads = {name: name for name in names if wanted.get(name, True)}
     yield from map(Line, _fitted(heads, list(found), columns))
 
 
@@ -179,22 +181,18 @@ def _fitted(heads: Mapping[str, str], found: list[Row], columns: int) -> list[st
     """Return a table that is not wider than `columns`, if what can be left out or shortened is enough."""
     if columns < _WIDE:
         heads = {name: head for name, head in heads.items() if name not in {"packets", "bytes"}}
-    with_faults = [
-        row | {"state": f"{row['state']}, {row['faults']}"} if row["faults"] else row for row in found
-    ]
-    lines = _table(heads, with_faults)
+    shown = [row | {"state": f"{row['state']}, {row['faults']}"} if row["faults"] else row for row in found]
+    lines = _table(heads, shown)
     if _excess(lines, columns):
         # They stand under "Attention" in full.
-        with_faults = [row | {"state": f"{row['state']} !"} if row["faults"] else row for row in found]
-        lines = _table(heads, with_faults)
+        shown = [row | {"state": f"{row['state']} !"} if row["faults"] else row for row in found]
+        lines = _table(heads, shown)
     if _excess(lines, columns):
         heads = {name: _SHORT.get(name, head) for name, head in heads.items()}
-        lines = _table(heads, with_faults)
+        lines = _table(heads, shown)
     if excess := _excess(lines, columns):
         longest = max(_SHORTEST, max(len(row["endpoint"]) for row in found) - excess)
-        lines = _table(
-            heads, [row | {"endpoint": shortened(row["endpoint"], longest)} for row in with_faults]
-        )
+        lines = _table(heads, [row | {"endpoint": shortened(row["endpoint"], longest)} for row in shown])
     return lines
 
 

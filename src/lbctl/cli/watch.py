@@ -77,7 +77,7 @@ def picture(
 ) -> list[Line]:
     """Return the lines of a screen, no more and no longer than it can show."""
     lines = [Line(inert(str(trial)), "yellow")] if trial is not None else []
-    lines += [Line(f"{time}  Ctrl-C ends", "dim"), headline(drift), *attention(drift)]
+    lines += [Line(f"{time}  Ctrl-C ends", "dim"), headline(drift), *attention(drift, status)]
     services = status.services if status else ()
     for number, service in enumerate(services):
         more = [Line(""), *_block(service, rates, size.columns)]

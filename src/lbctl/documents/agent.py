@@ -55,7 +55,10 @@ class RateDocument(TypedDict):
 
 
 class AgentDocument(TypedDict):
-    """The agent at one moment. `ready` is false where `problems` says why; times are ISO 8601 in UTC."""
+    """The agent at one moment. `ready` is false where `problems` says why; times are ISO 8601 in UTC.
+
+    `notice` is what is no problem, but should be known: that the intent file differs from what is followed.
+    """
 
     version: str
     owner: str
@@ -65,6 +68,7 @@ class AgentDocument(TypedDict):
     intent: str
     ready: bool
     problems: list[str]
+    notice: str | None
     paused_until: str | None
     applies: int
     repairs: int

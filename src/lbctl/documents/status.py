@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 
 from lbctl.documents.backends import StoreDocument, stores
 from lbctl.documents.history import UnsettledDocument, unsettled
+from lbctl.documents.override import OverrideDocument, override, overrides
 from lbctl.documents.shares import DriftServiceDocument, drifted_service, share
 from lbctl.model import written
 
@@ -39,13 +40,31 @@ class CountedDocument(TypedDict):
     bytes: int
 
 
+class HealthDocument(TypedDict):
+    """What checks found: `state` is `up`, `down` or `unknown`, `result` the last result, `since` in UTC."""
+
+    state: str
+    result: str
+    since: str | None
+
+
 class StatusEndpointDocument(CountedDocument):
-    """An endpoint, its shares and counters, and those of each family."""
+    """An endpoint, its shares and counters, and those of each family.
+
+    `state` and `weight` are those in effect. `admin` is the state that the intent file gives it, `operator`
+    what an operator decided by command, `source` the state that discovery gives it, and `health` what checks
+    found; null for nothing. `reason` is one sentence for why the endpoint gets what it gets.
+    """
 
     name: str
     to: str
     state: str
     weight: int
+    admin: str
+    operator: OverrideDocument | None
+    source: str | None
+    health: HealthDocument | None
+    reason: str
     families: dict[str, CountedDocument]
 
 
@@ -81,7 +100,7 @@ class DriftDocument(TypedDict):
 
 
 class StatusDocument(UnsettledDocument):
-    """What `status` prints; `stores` and `services` are missing with `--brief`.
+    """What `status` prints; `stores`, `services` and `overrides` are missing with `--brief`.
 
     `applied` is the number of the state in the history whose intent this is; null for that of an intent file.
     """
@@ -91,6 +110,7 @@ class StatusDocument(UnsettledDocument):
     in_sync: bool
     applied: int | None
     drift: DriftDocument
+    overrides: NotRequired[list[OverrideDocument]]
     stores: NotRequired[list[StoreDocument]]
     services: NotRequired[list[StatusServiceDocument]]
 
@@ -107,12 +127,13 @@ def status(
         backend=drift.backend,
         driver=drift.driver,
         in_sync=drift.in_sync,
-        applied=applied and applied.number,
+        applied=None if applied is None else applied.number,
         drift=_drift(drift),
         interrupted=pending["interrupted"],
         trial=pending["trial"],
     )
     if counted is not None:
+        document["overrides"] = overrides(counted.effective)
         document["stores"] = stores(counted.stores)
         document["services"] = [_service(service) for service in counted.services]
     return document
@@ -144,6 +165,11 @@ def _service(service: ServiceStatus) -> StatusServiceDocument:
                 to=each.to,
                 state=str(each.state),
                 weight=each.weight,
+                admin=str(each.reason.state),
+                operator=None if each.reason.operator is None else override(each.reason.operator),
+                source=None,
+                health=None,
+                reason=str(each.reason),
                 families={str(family): _counted(own) for family, own in each.families.items()},
                 **_counted(each),
             )

@@ -29,8 +29,8 @@ from lbctl.model.effective import (
     Place,
     Reason,
     effective,
+    emptied,
     time_of,
-    without_endpoints,
 )
 from lbctl.model.intent import (
     DEFAULT_MARK,
@@ -143,6 +143,7 @@ __all__ = [
     "diff",
     "diff_services",
     "effective",
+    "emptied",
     "endpoint_family",
     "families_of",
     "inert",
@@ -157,6 +158,5 @@ __all__ = [
     "touched",
     "with_port",
     "within",
-    "without_endpoints",
     "written",
 ]

@@ -114,6 +114,11 @@ class Effective:
     #: Overrides of endpoints that the file does not have.
     unused: tuple[Override, ...] = ()
 
+    @property
+    def overrides(self) -> tuple[Override, ...]:
+        """The overrides in force."""
+        return tuple(each.operator for each in self.reasons.values() if each.operator is not None)
+
     def reason(self, service: str, endpoint: Endpoint) -> Reason:
         """Return the reason of any endpoint of the file."""
         found = self.reasons.get((service, endpoint.name))
@@ -174,6 +179,17 @@ def time_of(seconds: float) -> str:
         raise ValueError(f"{seconds} is not a time") from error
 
 
-def without_endpoints(service: Service) -> tuple[Family, ...]:
-    """Return the families in which a service has listeners but no endpoint that takes new connections."""
-    return tuple(family for family in service.families if not service.ready(family))
+def emptied(before: Intent, after: Intent) -> dict[str, tuple[Family, ...]]:
+    """Return service → the families in which no endpoint takes connections of `after`, but one of `before`.
+
+    Services that are the very same value on both sides are not looked at.
+    """
+    old = {service.name: service for service in before.services}
+    found = {}
+    for service in after.services:
+        was = old.get(service.name)
+        if was is not None and was is not service:
+            lost = tuple(f for f in service.families if was.ready(f) and not service.ready(f))
+            if lost:
+                found[service.name] = lost
+    return found

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from lbctl.engine.change.counters import Counted, Place
     from lbctl.engine.change.session import Session
-    from lbctl.model import Change, Intent, Service, ServiceChange, State
+    from lbctl.model import Change, Effective, Intent, Reason, Service, ServiceChange, State
     from lbctl.spi import RuleCounts
 
 
@@ -46,12 +46,16 @@ class FamilyStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointStatus:
-    """One endpoint, in each family in which it can get connections of its service."""
+    """One endpoint, in each family in which it can get connections of its service.
+
+    `state` and `weight` are those in effect, `reason` is why.
+    """
 
     name: str
     to: str
     state: State
     weight: int
+    reason: Reason
     families: Mapping[Family, FamilyStatus]
 
     @property
@@ -148,6 +152,8 @@ class Status:
     """Every service of an intent, as it is in the kernel."""
 
     drift: Drift
+    #: The intent with what operators decided.
+    effective: Effective
     #: What every place of this host holds, whoever put it there.
     stores: tuple[RuleCounts, ...]
     services: tuple[ServiceStatus, ...]
@@ -186,18 +192,22 @@ def status(session: Session, intent: Intent, *, follow: bool = False, only: Coll
 
     With `only`, services of other names are left out, but not where they differ.
     """
-    services = [service for service in intent.services if not only or service.name in only]
+    effective = session.effective(intent)
+    services = [service for service in effective.intent.services if not only or service.name in only]
     session, found = _drift(session, intent, follow=follow)
     counts = counted(session, intent.owner, [service.name for service in services])
     connections = Established.on(session.host)
     return Status(
         drift=found,
+        effective=effective,
         stores=count_rules(session.host, session.candidates),
-        services=tuple(_service(s, counts[s.name], connections) for s in services),
+        services=tuple(_service(s, counts[s.name], connections, effective) for s in services),
     )
 
 
-def _service(service: Service, own: Counted, connections: Established | None) -> ServiceStatus:
+def _service(
+    service: Service, own: Counted, connections: Established | None, effective: Effective
+) -> ServiceStatus:
     families = {family: _family(service, family, own.taken, connections) for family in service.families}
     return ServiceStatus(
         name=service.name,
@@ -212,6 +222,7 @@ def _service(service: Service, own: Counted, connections: Established | None) ->
                 to=endpoint.to,
                 state=endpoint.state,
                 weight=endpoint.weight,
+                reason=effective.reason(service.name, endpoint),
                 families={
                     family: found[endpoint.to] for family, found in families.items() if endpoint.to in found
                 },

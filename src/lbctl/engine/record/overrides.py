@@ -48,6 +48,10 @@ def read(host: Host, owner: str) -> tuple[Override, ...]:
 
     Raises `Damaged` where there is a record that cannot be read.
     """
+    return _in_time(_recorded(host, owner), host.now())
+
+
+def _recorded(host: Host, owner: str) -> tuple[Override, ...]:
     text = host.saved(_name(owner))
     if text is None:
         with suppress(PermissionDenied):  # who cannot list the records cannot change the kernel either
@@ -55,10 +59,18 @@ def read(host: Host, owner: str) -> tuple[Override, ...]:
                 raise _damage(owner, "it cannot be read, or other users can write it")
         return ()
     try:
-        found = _parse(text)
+        return _parse(text)
     except (Damaged, ValueError) as error:
         raise _damage(owner, str(error)) from error
-    return tuple([each for each in found if not _is_over(each, host.now())])
+
+
+def _in_time(found: Iterable[Override], now: float) -> tuple[Override, ...]:
+    return tuple([each for each in found if each.unused_since is None or now - each.unused_since < KEPT])
+
+
+def raw(host: Host, owner: str) -> str | None:
+    """Return the record as it is, whatever it holds; None where there is none, or where it cannot be read."""
+    return host.saved(_name(owner))
 
 
 def write(host: Host, owner: str, overrides: Iterable[Override]) -> None:
@@ -84,13 +96,12 @@ def note_use(host: Host, owner: str, intent: Intent) -> None:
     Called by who holds the lock. Where it cannot be written, they are kept for longer.
     """
     with suppress(ApplyFailed, PermissionDenied):
-        if host.saved(_name(owner)) is None:
+        found = _recorded(host, owner)
+        if not found:
             return
-        found = read(host, owner)
-        places = {
-            (service.name, endpoint.name) for service in intent.services for endpoint in service.endpoints
-        }
-        noted = tuple([_noted(each, used=each.place in places, now=host.now()) for each in found])
+        ends = {(service.name, each.name) for service in intent.services for each in service.endpoints}
+        left = _in_time(found, host.now())
+        noted = tuple([_noted(each, used=each.place in ends, now=host.now()) for each in left])
         if noted != found:
             write(host, owner, noted)
 
@@ -99,10 +110,6 @@ def _noted(override: Override, *, used: bool, now: float) -> Override:
     if used:
         return override if override.unused_since is None else replace(override, unused_since=None)
     return override if override.unused_since is not None else replace(override, unused_since=now)
-
-
-def _is_over(override: Override, now: float) -> bool:
-    return override.unused_since is not None and now - override.unused_since >= KEPT
 
 
 def _parse(text: str) -> tuple[Override, ...]:

@@ -16,7 +16,8 @@ from lbctl.engine.change.apply import changing, ensure_last_holds
 from lbctl.engine.migrate.execute import record_start, upcoming
 from lbctl.engine.migrate.migration import Migration
 from lbctl.engine.record import history, trial
-from lbctl.engine.record.trial import Trial, TrialState
+from lbctl.engine.record.history import TrialState
+from lbctl.engine.record.trial import Trial
 from lbctl.engine.undo.rollback import Way, go, way_back
 from lbctl.errors import ApplyFailed, LbctlError, Stale, StateUnknown
 from lbctl.model import Plan, diff
