@@ -88,22 +88,29 @@ def mention_unsettled(owner: str, *, data: bool) -> Unsettled:
     A trial is the first line of what a command prints, or a message where that is `data`.
     """
     from lbctl import engine
-    from lbctl.cli.output import Style, say
+    from lbctl.cli.output import say
     from lbctl.host import LocalHost
-    from lbctl.model import inert
 
     found = engine.unsettled(LocalHost(), owner)
     for line in found.damaged:
         say(f"{line}. The next command that changes something removes it.")
     if found.entry is not None:
         say(f"Interrupted: {found.entry}. The next command that changes something first ends or reverts it.")
-    if found.trial is not None:
-        line = inert(str(found.trial))
-        if data:
-            say(line)
-        else:
-            print(Style(options.chosen_color)(line, "bold", "yellow"), flush=True)
+    mention_trial(found, data=data)
     return found
+
+
+def mention_trial(found: Unsettled, *, data: bool) -> None:
+    """Report a trial, if there is one: as the first line of what a command prints, if that is no `data`."""
+    from lbctl.cli.output import Style, say
+    from lbctl.model import inert
+
+    if found.trial is None:
+        return
+    if data:
+        say(str(found.trial))
+    else:
+        print(Style(options.chosen_color)(inert(str(found.trial)), "bold", "yellow"), flush=True)
 
 
 def confirmed(question: str, *, yes: bool) -> bool:

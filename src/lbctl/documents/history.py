@@ -22,13 +22,18 @@ class InterruptedDocument(TypedDict):
 
 
 class EntryDocument(InterruptedDocument):
-    """A state on record. `parent` is the state before: 0 for no rules, null if it is not on record."""
+    """A state on record. `parent` is the state before: 0 for no rules, null if it is not on record.
+
+    `trial` is null if it was not applied on trial; else `confirmed`, `reverted` or `failed`, or `running` if
+    its end was not seen yet.
+    """
 
     backend: str
     driver: str
     parent: int | None
     services: int
     digest: str
+    trial: str | None
 
 
 class TrialDocument(TypedDict):
@@ -83,4 +88,5 @@ def _entry(entry: HistoryEntry) -> EntryDocument:
         parent=entry.parent,
         services=entry.services,
         digest=entry.digest,
+        trial=entry.trial,
     )
