@@ -50,7 +50,7 @@ def _table(entries: Sequence[HistoryEntry], columns: int) -> str:
 
     rows = [_row(entry) for entry in entries]
     heads = dict.fromkeys(rows[0])
-    for less in (None, *_LESS):
+    for less in ("", *_LESS):
         heads.pop(less, None)
         right = frozenset(place for place, name in enumerate(heads) if name in {"number", "services"})
         text = table([list(heads), *([row[name] for name in heads] for row in rows)], right=right)

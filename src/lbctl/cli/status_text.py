@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from lbctl.cli.output import deviation_text, share_text, stores_text, table
 from lbctl.cli.overrides import operator_lines
 from lbctl.cli.shares import clients, lost_families, share_rows
-from lbctl.model import Action, Scheduler, inert
+from lbctl.model import Action, Health, Scheduler, inert
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from lbctl.engine import Drift, EndpointStatus, FamilyStatus, ServiceStatus, Status
     from lbctl.model import ServiceChange
 
-#: So many lines of one kind that needs attention, and so many of each where there are several: then all kinds
-#: stand in the first ten lines. JSON has everything.
-_MOST, _FEW = 20, 2
-#: So many rules are named of each service that differs.
-_RULES = 4
+#: So many lines of what needs attention, if that is of one kind; and of all kinds together, so that each of
+#: them stands in the first ten lines. JSON has everything.
+_MOST, _FIRST = 20, 7
+#: So many rules are named of each service that differs, and so many endpoints with one fault.
+_NAMED = 4
 #: The actual share before the first connection.
 NO_SHARE = "-"
 #: From this width on, packets and bytes are shown. They say little of TCP: what balances sees the first
 #: packet of each connection.
 _WIDE = 100
 
-#: What a row of the table has, by column; "faults" is not shown as a column.
+#: What a row of the table has, by column; "fault" is not shown as a column.
 Row: TypeAlias = "dict[str, str]"
 
 #: The columns of the table; "by weight" is for Maglev tables only, "family" for families that disagree.
@@ -90,20 +90,40 @@ def headline(drift: Drift) -> Line:
 
 def attention(drift: Drift, status: Status | None) -> Iterator[Line]:
     """Yield what needs attention, under a heading: all kinds of it."""
-    decided = operator_lines(status.effective if status else None)
     kinds = [
         (_drift_lines(drift), len(drift.services) + len(drift.elsewhere) + bool(_shared(drift))),
-        (iter(decided), len(decided)),
+        *((iter(found), len(found)) for found in _in_services(status)),
     ]
     present = [(found, number) for found, number in kinds if number]
     if present:
         yield Line("Attention:", "bold")
-    most = _MOST if len(present) == 1 else _FEW
+    most = _MOST if len(present) == 1 else _FIRST // len(present or "1")
     for found, number in present:
-        shown = number if number <= most else most - 1
-        yield from (Line(f"  {text}") for text in islice(found, shown))
-        if number > shown:
-            yield Line(f"  and {number - shown} more")
+        for place, text in enumerate(islice(found, most), 1):
+            more = f" (and {number - most} more)" if place == most < number else ""
+            yield Line(f"  {inert(text)}{more}")
+
+
+def _in_services(status: Status | None) -> Iterator[list[str]]:
+    """Yield what is wrong with endpoints, what checks found, and what operators decided, one line each."""
+    if status is None:
+        return
+    faults: dict[str, list[str]] = {}
+    for service, mark in status.marks.items():
+        faults.setdefault(mark, []).append(service)
+    endpoints = [
+        (f"{service.name}/{each.name}", each) for service in status.services for each in service.endpoints
+    ]
+    for name, endpoint in endpoints:
+        if endpoint.mark and endpoint.mark not in status.marks.values():
+            faults.setdefault(endpoint.mark, []).append(name)
+    yield [f"{mark}: {_few(names)}" for mark, names in faults.items()]
+    yield [
+        f"{name} {endpoint.reason}"
+        for name, endpoint in endpoints
+        if any(each.verdict.health is Health.DOWN for each in endpoint.reason.checked)
+    ]
+    yield operator_lines(status.effective)
 
 
 def _drift_lines(drift: Drift) -> Iterator[str]:
@@ -145,9 +165,9 @@ def _differences(service: ServiceChange) -> Iterator[str]:
         yield f"{row.to}{where} has {share_text(row.before)}, not {share_text(row.after)}"
 
 
-def _few(rules: Sequence[str]) -> str:
-    more = len(rules) - _RULES
-    return ", ".join(rules[:_RULES]) + (f" and {more} more" if more > 0 else "")
+def _few(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _wrapped_stores(status: Status, columns: int) -> list[str]:
@@ -181,11 +201,11 @@ def _fitted(heads: Mapping[str, str], found: list[Row], columns: int) -> list[st
     """Return a table that is not wider than `columns`, if what can be left out or shortened is enough."""
     if columns < _WIDE:
         heads = {name: head for name, head in heads.items() if name not in {"packets", "bytes"}}
-    shown = [row | {"state": f"{row['state']}, {row['faults']}"} if row["faults"] else row for row in found]
+    shown = [row | {"state": f"{row['state']}, {row['fault']}"} if row["fault"] else row for row in found]
     lines = _table(heads, shown)
     if _excess(lines, columns):
         # They stand under "Attention" in full.
-        shown = [row | {"state": f"{row['state']} !"} if row["faults"] else row for row in found]
+        shown = [row | {"state": f"{row['state']} !"} if row["fault"] else row for row in found]
         lines = _table(heads, shown)
     if _excess(lines, columns):
         heads = {name: _SHORT.get(name, head) for name, head in heads.items()}
@@ -236,7 +256,7 @@ def _cells(endpoint: EndpointStatus, of: EndpointStatus | FamilyStatus, family: 
         "endpoint": endpoint.name if endpoint.name == endpoint.to else f"{endpoint.name} {endpoint.to}",
         "family": family,
         "state": str(endpoint.state),
-        "faults": "",
+        "fault": endpoint.mark,
         "weight": str(endpoint.weight),
         "by weight": share_text(of.by_weight),
         "wanted": share_text(of.wanted),

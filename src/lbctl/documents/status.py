@@ -10,7 +10,7 @@ from lbctl.documents.backends import StoreDocument, stores
 from lbctl.documents.history import UnsettledDocument, unsettled
 from lbctl.documents.override import OverrideDocument, override, overrides
 from lbctl.documents.shares import DriftServiceDocument, drifted_service, share
-from lbctl.model import written
+from lbctl.model import Health, time_of, written
 
 if TYPE_CHECKING:
     from lbctl.engine import (
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
         Status,
         Unsettled,
     )
+
+
+_WORST = (Health.DOWN, Health.UNKNOWN, Health.UP)
 
 
 class CountedDocument(TypedDict):
@@ -41,11 +44,15 @@ class CountedDocument(TypedDict):
 
 
 class HealthDocument(TypedDict):
-    """What checks found: `state` is `up`, `down` or `unknown`, `result` the last result, `since` in UTC."""
+    """What checks found: `state` is `up`, `down` or `unknown`, `result` the last result, `since` in UTC.
+
+    Of families that disagree, the one that is worse off. `old` is true if no agent runs any more.
+    """
 
     state: str
     result: str
-    since: str | None
+    since: str
+    old: bool
 
 
 class StatusEndpointDocument(CountedDocument):
@@ -53,7 +60,8 @@ class StatusEndpointDocument(CountedDocument):
 
     `state` and `weight` are those in effect. `admin` is the state that the intent file gives it, `operator`
     what an operator decided by command, `source` the state that discovery gives it, and `health` what checks
-    found; null for nothing. `reason` is one sentence for why the endpoint gets what it gets.
+    found; null for nothing. `reason` is one sentence for why the endpoint gets what it gets, `mark` a few words
+    for why it does not get that (`nothing listens`); null for no such problem.
     """
 
     name: str
@@ -65,6 +73,7 @@ class StatusEndpointDocument(CountedDocument):
     source: str | None
     health: HealthDocument | None
     reason: str
+    mark: str | None
     families: dict[str, CountedDocument]
 
 
@@ -168,13 +177,24 @@ def _service(service: ServiceStatus) -> StatusServiceDocument:
                 admin=str(each.reason.state),
                 operator=None if each.reason.operator is None else override(each.reason.operator),
                 source=None,
-                health=None,
+                health=_health(each.reason.checked),
                 reason=str(each.reason),
+                mark=each.mark or None,
                 families={str(family): _counted(own) for family, own in each.families.items()},
                 **_counted(each),
             )
             for each in service.endpoints
         ],
+    )
+
+
+def _health(checked: Sequence[Checked]) -> HealthDocument | None:
+    if not checked:
+        return None
+    worst = min(checked, key=lambda each: _WORST.index(each.verdict.health))
+    verdict = worst.verdict
+    return HealthDocument(
+        state=verdict.health, result=verdict.result, since=time_of(verdict.since), old=worst.old
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine.change.counters import Taken, counted
 from lbctl.engine.change.plan import changed_services, lift_sides
+from lbctl.engine.inspect.checks import endpoint_marks, service_marks
 from lbctl.engine.inspect.established import Established
 from lbctl.model import Family, agreed, diff
 from lbctl.spi import count_rules
@@ -48,7 +49,8 @@ class FamilyStatus:
 class EndpointStatus:
     """One endpoint, in each family in which it can get connections of its service.
 
-    `state` and `weight` are those in effect, `reason` is why.
+    `state` and `weight` are those in effect, `reason` is why. `mark` is why it does not get its connections
+    all the same, in a few words; "" for no such reason.
     """
 
     name: str
@@ -56,6 +58,7 @@ class EndpointStatus:
     state: State
     weight: int
     reason: Reason
+    mark: str
     families: Mapping[Family, FamilyStatus]
 
     @property
@@ -154,6 +157,8 @@ class Status:
     drift: Drift
     #: The intent with what operators decided.
     effective: Effective
+    #: Service → what keeps it from being served at all.
+    marks: Mapping[str, str]
     #: What every place of this host holds, whoever put it there.
     stores: tuple[RuleCounts, ...]
     services: tuple[ServiceStatus, ...]
@@ -197,16 +202,22 @@ def status(session: Session, intent: Intent, *, follow: bool = False, only: Coll
     session, found = _drift(session, intent, follow=follow)
     counts = counted(session, intent.owner, [service.name for service in services])
     connections = Established.on(session.host)
+    marks = endpoint_marks(session.host, effective.intent)
     return Status(
         drift=found,
         effective=effective,
+        marks=service_marks(effective.intent),
         stores=count_rules(session.host, session.candidates),
-        services=tuple(_service(s, counts[s.name], connections, effective) for s in services),
+        services=tuple(_service(s, counts[s.name], connections, effective, marks) for s in services),
     )
 
 
 def _service(
-    service: Service, own: Counted, connections: Established | None, effective: Effective
+    service: Service,
+    own: Counted,
+    connections: Established | None,
+    effective: Effective,
+    marks: Mapping[tuple[str, str], str],
 ) -> ServiceStatus:
     families = {family: _family(service, family, own.taken, connections) for family in service.families}
     return ServiceStatus(
@@ -223,6 +234,7 @@ def _service(
                 state=endpoint.state,
                 weight=endpoint.weight,
                 reason=effective.reason(service.name, endpoint),
+                mark=marks.get((service.name, endpoint.to), ""),
                 families={
                     family: found[endpoint.to] for family, found in families.items() if endpoint.to in found
                 },
