@@ -111,11 +111,9 @@ def _in_services(status: Status | None) -> Iterator[list[str]]:
     faults: dict[str, list[str]] = {}
     for service, mark in status.marks.items():
         faults.setdefault(mark, []).append(service)
-    endpoints = [
-        (f"{service.name}/{each.name}", each) for service in status.services for each in service.endpoints
-    ]
+    endpoints = [(f"{of.name}/{each.name}", each) for of in status.services for each in of.endpoints]
     for name, endpoint in endpoints:
-        if endpoint.mark and endpoint.mark not in status.marks.values():
+        if endpoint.mark:
             faults.setdefault(endpoint.mark, []).append(name)
     yield [f"{mark}: {_few(names)}" for mark, names in faults.items()]
     yield [

@@ -13,6 +13,8 @@ from lbctl.documents.shares import DriftServiceDocument, drifted_service, share
 from lbctl.model import Health, time_of, written
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lbctl.engine import (
         Drift,
         EndpointStatus,
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
         Status,
         Unsettled,
     )
+    from lbctl.model import Checked
 
-
+#: Of several families, the worst is shown.
 _WORST = (Health.DOWN, Health.UNKNOWN, Health.UP)
 
 
@@ -60,8 +63,8 @@ class StatusEndpointDocument(CountedDocument):
 
     `state` and `weight` are those in effect. `admin` is the state that the intent file gives it, `operator`
     what an operator decided by command, `source` the state that discovery gives it, and `health` what checks
-    found; null for nothing. `reason` is one sentence for why the endpoint gets what it gets, `mark` a few words
-    for why it does not get that (`nothing listens`); null for no such problem.
+    found; null for nothing. `reason` is one sentence for why the endpoint gets what it gets. `mark` is in a few
+    words why its connections fail (`nothing listens`); null for no such problem.
     """
 
     name: str
