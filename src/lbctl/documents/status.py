@@ -63,8 +63,8 @@ class StatusEndpointDocument(CountedDocument):
 
     `state` and `weight` are those in effect. `admin` is the state that the intent file gives it, `operator`
     what an operator decided by command, `source` the state that discovery gives it, and `health` what checks
-    found; null for nothing. `reason` is one sentence for why the endpoint gets what it gets. `mark` is in a few
-    words why its connections fail (`nothing listens`); null for no such problem.
+    found; null for nothing. `reason` is one sentence for why the endpoint gets what it gets. `mark` says in a
+    few words why its connections fail (`nothing listens`); null for no such problem.
     """
 
     name: str
