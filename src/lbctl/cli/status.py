@@ -128,7 +128,8 @@ def _print(look: _Look, output: Format, color: Color, *, one_line: bool = False)
         print_json(document(drift, status, unsettled, look.applied), one_line=one_line)
     else:
         style = Style(color)
-        print("\n".join([line.styled(style) for line in lines(drift, status, width())]), flush=True)
+        shown = lines(drift, status, width(), wrap=sys.stdout.isatty())
+        print("\n".join([line.styled(style) for line in shown]), flush=True)
     return drift
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.cli.output import deviation_text, share_text, stores_text, table
@@ -47,8 +47,10 @@ COLUMNS = (
     "packets",
     "bytes",
 )
+#: Columns of words; the others are of numbers.
 _WORDS = frozenset({"endpoint", "family", "state", "last 30 s"})
-_SHORT = {"connections": "conns", "established": "estab"}
+#: Shorter names of columns.
+SHORT = {"connections": "conns", "established": "estab"}
 #: An endpoint is not shortened to fewer characters.
 _SHORTEST = 8
 
@@ -69,15 +71,18 @@ def width() -> int:
     return shutil.get_terminal_size().columns
 
 
-def lines(drift: Drift, status: Status | None, columns: int) -> Iterator[Line]:
-    """Yield a status in words; without `status`, only where kernel and intent differ."""
+def lines(drift: Drift, status: Status | None, columns: int, *, wrap: bool) -> Iterator[Line]:
+    """Yield a status in words; without `status`, only where kernel and intent differ.
+
+    With `wrap`, sentences are wrapped too, which programs rather find in one line.
+    """
     yield headline(drift)
-    yield from attention(drift, status)
+    yield from attention(drift, status, columns if wrap else None)
     if status is not None:
         yield from map(Line, _wrapped_stores(status, columns))
         for service in status.services:
             yield Line("")
-            yield from block(service, rows(service), COLUMNS, columns)
+            yield from block(service, rows(service), {name: name for name in COLUMNS}, columns)
 
 
 def headline(drift: Drift) -> Line:
@@ -88,8 +93,8 @@ def headline(drift: Drift) -> Line:
     return Line(f"{how}, NOT in sync: kernel and intent differ, see lbctl plan", "red")
 
 
-def attention(drift: Drift, status: Status | None) -> Iterator[Line]:
-    """Yield what needs attention, under a heading: all kinds of it."""
+def attention(drift: Drift, status: Status | None, columns: int | None = None) -> Iterator[Line]:
+    """Yield what needs attention, under a heading: all kinds of it. With `columns`, lines are wrapped."""
     kinds = [
         (_drift_lines(drift), len(drift.services) + len(drift.elsewhere) + bool(_shared(drift))),
         *((iter(found), len(found)) for found in _in_services(status)),
@@ -99,9 +104,19 @@ def attention(drift: Drift, status: Status | None) -> Iterator[Line]:
         yield Line("Attention:", "bold")
     most = _MOST if len(present) == 1 else _FIRST // len(present or "1")
     for found, number in present:
-        for place, text in enumerate(islice(found, most), 1):
-            more = f" (and {number - most} more)" if place == most < number else ""
-            yield Line(f"  {inert(text)}{more}")
+        yield from map(Line, _bounded(found, number, most, columns))
+
+
+def _bounded(found: Iterator[str], number: int, most: int, columns: int | None) -> list[str]:
+    """Return texts until they fill `most` lines, at least one, and how many of the `number` are left."""
+    lines: list[str] = []
+    for shown, text in enumerate(found):
+        if shown and len(lines) >= most:
+            lines[-1] += f" (and {number - shown} more)"
+            break
+        line = f"  {inert(text)}"
+        lines += _wrapped(line, columns, "      ") if columns else [line]
+    return lines
 
 
 def _in_services(status: Status | None) -> Iterator[list[str]]:
@@ -146,7 +161,8 @@ def _difference(service: ServiceChange, rules: Sequence[str]) -> str:
         case Action.REMOVE:
             return "is not in the intent"
         case _:
-            return f"differs: {', '.join([*_differences(service), *([_few(rules)] if rules else ())])}"
+            # The names of rules say little beside what they do to connections.
+            return f"differs: {', '.join(_differences(service)) or _few(rules)}"
 
 
 def _differences(service: ServiceChange) -> Iterator[str]:
@@ -180,8 +196,10 @@ def _wrapped(text: str, columns: int, indent: str) -> list[str]:
     )
 
 
-def block(service: ServiceStatus, found: Sequence[Row], names: Sequence[str], columns: int) -> Iterator[Line]:
-    """Yield the lines of one service, its `found` rows in the columns `names`."""
+def block(
+    service: ServiceStatus, found: Sequence[Row], heads: Mapping[str, str], columns: int
+) -> Iterator[Line]:
+    """Yield the lines of one service; `found` are its rows, `heads` has the name of each column."""
     head = f"{service.name}  {', '.join(service.listen)}  {service.scheduler}"
     if service.since is not None:
         head += f"  (actual since {service.since})"
@@ -191,22 +209,23 @@ def block(service: ServiceStatus, found: Sequence[Row], names: Sequence[str], co
         yield Line(f"  {deviation_text(service.slots, service.deviation)}")
     families = any(row["family"] for row in found)
     wanted = {"by weight": maglev, "family": families}
-    heads = {name: name for name in names if wanted.get(name, True)}
-    yield from map(Line, _fitted(heads, list(found), columns))
+    shown = {name: head for name, head in heads.items() if wanted.get(name, True)}
+    yield from map(Line, _fitted(shown, list(found), columns))
 
 
 def _fitted(heads: Mapping[str, str], found: list[Row], columns: int) -> list[str]:
     """Return a table that is not wider than `columns`, if what can be left out or shortened is enough."""
-    if columns < _WIDE:
-        heads = {name: head for name, head in heads.items() if name not in {"packets", "bytes"}}
     shown = [row | {"state": f"{row['state']}, {row['fault']}"} if row["fault"] else row for row in found]
     lines = _table(heads, shown)
+    if columns < _WIDE or _excess(lines, columns):
+        heads = {name: head for name, head in heads.items() if name not in {"packets", "bytes"}}
+        lines = _table(heads, shown)
     if _excess(lines, columns):
         # They stand under "Attention" in full.
         shown = [row | {"state": f"{row['state']} !"} if row["fault"] else row for row in found]
         lines = _table(heads, shown)
     if _excess(lines, columns):
-        heads = {name: _SHORT.get(name, head) for name, head in heads.items()}
+        heads = {name: SHORT.get(name, head) for name, head in heads.items()}
         lines = _table(heads, shown)
     if excess := _excess(lines, columns):
         longest = max(_SHORTEST, max(len(row["endpoint"]) for row in found) - excess)

@@ -10,7 +10,7 @@ from math import ceil
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.cli.output import count
-from lbctl.cli.status_text import Line, attention, block, headline, rows
+from lbctl.cli.status_text import SHORT, Line, attention, block, headline, rows
 from lbctl.model import inert
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _block(service: ServiceStatus, rates: Rates, columns: int) -> Iterator[Line]
     recent = [rates.of((service.name, row["endpoint"], row["family"])) for row in found]
     now = [f"{each[-1]:.0f}" if each else "-" for each in recent]
     found = [row | {"new/s": rate, _LAST: ""} for row, rate in zip(found, now, strict=True)]
-    without = [name for name in _COLUMNS if name != _LAST]
+    without = {name: SHORT.get(name, name) for name in _COLUMNS if name != _LAST}
     bare = list(block(service, found, without, columns))
     # What the table leaves of the width.
     room = min(_SECONDS, columns - max(len(line.text) for line in bare[-len(found) - 1 :]) - 2)
@@ -121,7 +121,7 @@ def _block(service: ServiceStatus, rates: Rates, columns: int) -> Iterator[Line]
     lined: list[Row] = [
         row | {_LAST: sparkline(each[-room:], top, bars)} for row, each in zip(found, recent, strict=True)
     ]
-    yield from block(service, lined, _COLUMNS, columns)
+    yield from block(service, lined, without | {_LAST: _LAST}, columns)
 
 
 class Screen:
