@@ -146,6 +146,7 @@ def _nothing() -> AgentStatusDocument:
         backend="",
         driver="",
         in_sync=False,
+        applied=None,
         drift={"services": [], "rules": [], "elsewhere": []},
         interrupted=None,
         trial=None,

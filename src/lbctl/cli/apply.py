@@ -81,6 +81,10 @@ def apply(
             session = session_for(backend, driver, allow_remap=allow_remap, patience=wait)
             settle(intent.owner, patience=wait)
             made = engine.plan(session, intent)
+    # Before the question; and where nothing would change, for that may be over soon.
+    engine.ensure_ended(session.host, made.after.owner, patience=wait)
+    if trial is not None and made.changed:
+        engine.ensure_revertible(session, made)
     if made.intent is not None:
         mention_rollback(made.intent)
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)

@@ -33,6 +33,7 @@ def history(
     """
     from lbctl import engine
     from lbctl.cli.output import print_json, say
+    from lbctl.cli.status_text import width
     from lbctl.cli.work import mention_unsettled, owner_of
     from lbctl.documents.history import history as document
     from lbctl.host import LocalHost
@@ -42,7 +43,7 @@ def history(
     whose = owner_of(owner, config, announced=number is None)
     host = LocalHost()
     found = engine.entries(host, whose) if number is None else (engine.state(host, whose, number),)
-    unsettled = mention_unsettled(whose)
+    unsettled = mention_unsettled(whose, data=number is not None or export or output is Format.JSON)
     for line in engine.damaged(host, whose):
         say(f"{line}.")
     if output is Format.JSON or export:
@@ -51,26 +52,46 @@ def history(
         say(f"{str(found[0]).capitalize()}.")
         print(found[0].text, end="")
     elif found:
-        print(_table(found))
+        print(_table(found, width()))
     else:
         print(f'Nothing was applied here for owner "{whose}".')
 
 
-def _table(entries: Sequence[HistoryEntry]) -> str:
+#: How a trial is shown that a later command found to be over, but did not see end.
+_TRIALS = {
+    "running": "trial",
+    "confirmed": "trial, confirmed",
+    "reverted": "trial, reverted",
+    "failed": "trial, not reverted",
+}
+#: Columns that are left out on a narrow terminal, one after the other.
+_LESS = ("digest", "driver", "services", "before")
+
+
+def _table(entries: Sequence[HistoryEntry], columns: int) -> str:
     from lbctl.cli.output import table
 
-    head = ("number", "time", "user", "action", "backend", "services", "before", "digest")
-    rows = [
-        (
-            str(e.number),
-            e.time,
-            e.user,
-            e.action,
-            f"{e.backend} ({e.driver})",
-            str(e.services),
-            "unknown" if e.parent is None else "nothing" if e.parent == 0 else str(e.parent),
-            e.digest[:12],
-        )
-        for e in entries
-    ]
-    return table([head, *rows], right=frozenset({0, 5}))
+    rows = [_row(entry) for entry in entries]
+    heads = dict.fromkeys(rows[0])
+    for less in ("", *_LESS):
+        heads.pop(less, None)
+        right = frozenset(place for place, name in enumerate(heads) if name in {"number", "services"})
+        text = table([list(heads), *([row[name] for name in heads] for row in rows)], right=right)
+        if max(map(len, text.splitlines())) <= columns:
+            break
+    return text
+
+
+def _row(entry: HistoryEntry) -> dict[str, str]:
+    before = {None: "unknown", 0: "nothing"}.get(entry.parent, str(entry.parent))
+    return {
+        "number": str(entry.number),
+        "time": entry.time.removesuffix("+00:00") + "Z",
+        "user": entry.user,
+        "action": entry.action + (f" ({_TRIALS[entry.trial]})" if entry.trial is not None else ""),
+        "backend": entry.backend,
+        "driver": entry.driver,
+        "services": str(entry.services),
+        "before": before,
+        "digest": entry.digest[:12],
+    }

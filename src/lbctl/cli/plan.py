@@ -123,7 +123,7 @@ def _plan(
         next_stage()
         session = session_for(backend, driver, allow_remap=allow_remap)
         made = engine.plan(session, intent)
-    left = mention_unsettled(intent.owner)
+    left = mention_unsettled(intent.owner, data=show.output is Format.JSON)
     undone = mention_rollback(intent)
     if out is not None:
         engine.write_plan(session, made, intent, intent_files(config), out)

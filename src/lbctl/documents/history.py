@@ -25,6 +25,8 @@ class EntryDocument(InterruptedDocument):
     """A state on record. `parent` is the state before: 0 for no rules, null if it is not on record.
 
     `intent` is what was applied, as the text of an intent file; given with a number and with `--export`.
+    `trial` is null if it was not applied on trial; else `confirmed`, `reverted` or `failed`, or `running` if
+    its end was not seen yet.
     """
 
     backend: str
@@ -33,6 +35,7 @@ class EntryDocument(InterruptedDocument):
     services: int
     digest: str
     intent: NotRequired[str]
+    trial: str | None
 
 
 class TrialDocument(TypedDict):
@@ -93,6 +96,7 @@ def _entry(entry: HistoryEntry, *, intent: bool) -> EntryDocument:
         parent=entry.parent,
         services=entry.services,
         digest=entry.digest,
+        trial=entry.trial,
     )
     if intent:
         document["intent"] = entry.text

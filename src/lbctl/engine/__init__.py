@@ -30,10 +30,10 @@ from lbctl.engine.record.history import (
     rolled_back,
     state,
 )
-from lbctl.engine.record.trial import Trial, confirm, read_trial
+from lbctl.engine.record.trial import Trial, confirm, ensure_ended, read_trial
 from lbctl.engine.record.unsettled import Unsettled, interrupted, unsettled
 from lbctl.engine.undo.recovery import recover
-from lbctl.engine.undo.reverter import await_end, try_out, watch
+from lbctl.engine.undo.reverter import await_end, ensure_revertible, try_out, watch
 from lbctl.engine.undo.rollback import go_back, roll_back
 
 __all__ = [
@@ -65,6 +65,8 @@ __all__ = [
     "drain",
     "drift",
     "endpoint_names",
+    "ensure_ended",
+    "ensure_revertible",
     "entries",
     "go_back",
     "interrupted",

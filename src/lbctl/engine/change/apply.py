@@ -82,7 +82,7 @@ def changing(session: Session, owner: str, back_to: HistoryEntry | None) -> Iter
         found = trial.outlook(session.host, owner)
         yield
         if found is not None:
-            trial.end(session.host, found.trial, trial.TrialState.REVERTED)
+            trial.end(session.host, found.trial, history.TrialState.REVERTED)
 
 
 def carry_out(

@@ -11,8 +11,10 @@ pending while nobody is at work was interrupted: `lbctl.engine.undo.recovery` fi
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -42,9 +44,22 @@ _SHAPE: Shape = {
     "digest": str,
     "namespace": str | None,
     "retired": str,
+    "trial": str | None,
 }
+#: What the records of lbctl 0.1 lack.
+_DEFAULTS = {"trial": None}
 #: States that are kept of an owner.
 KEPT = 50
+
+
+class TrialState(StrEnum):
+    """How far a trial is."""
+
+    RUNNING = "running"
+    CONFIRMED = "confirmed"
+    REVERTED = "reverted"
+    #: To be reverted, but the kernel refused.
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +84,8 @@ class HistoryEntry:
     namespace: str | None = None
     #: The rules of others that went to reach this state, as the backend that took them out puts them back.
     retired: str = ""
+    #: How far its trial is, where it was applied on trial. `RUNNING` is what it was when that was written.
+    trial: TrialState | None = None
 
     def __str__(self) -> str:
         return inert(f"{self.action} number {self.number}, of {self.time} by {self.user}")
@@ -221,7 +238,8 @@ def before(host: Host, entry: HistoryEntry) -> HistoryEntry | None:
 def nothing(entry: HistoryEntry, owner: str) -> HistoryEntry:
     """Return the state without rules, in the place where another one has its own."""
     text = dump(Intent(owner=owner))
-    return replace(entry, number=0, parent=None, services=0, text=text, digest=digest_of(text), retired="")
+    empty = replace(entry, number=0, parent=None, services=0, text=text, digest=digest_of(text))
+    return replace(empty, retired="", trial=None)
 
 
 def knows(host: Host, plan: Plan) -> bool:
@@ -312,6 +330,19 @@ def settle(host: Host, owner: str, entry: HistoryEntry) -> None:
             host.save(_name(owner, number), None)
 
 
+def mark_trial(host: Host, owner: str, state: TrialState) -> None:
+    """Note how far the trial of the last state is, or the one that runs; for who looks back, so best effort.
+
+    Called by who holds the lock.
+    """
+    every = entries(host, owner)
+    if state is not TrialState.RUNNING:
+        every = tuple(entry for entry in every if entry.trial is TrialState.RUNNING)
+    for entry in every[-1:]:
+        with suppress(ApplyFailed):
+            host.save(_name(owner, entry.number), to_text(replace(entry, trial=state)))
+
+
 def drop(host: Host, owner: str) -> None:
     """Have nothing be pending, now that the kernel holds nothing of it; raises `ApplyFailed`."""
     host.save(_pending(owner), None)
@@ -336,13 +367,16 @@ def to_text(entry: HistoryEntry) -> str:
     """Return a state as a text: a line of JSON, then its intent."""
     head = {"format_version": VERSION}
     head |= {field: getattr(entry, field) for field in HistoryEntry.__slots__ if field != "text"}
+    if entry.trial is None:
+        # So that lbctl 0.1 can read it.
+        del head["trial"]
     return f"{json.dumps(head)}\n{entry.text}"
 
 
 def from_text(text: str, *, first: int = 1) -> HistoryEntry:
     """Return the state in a text, with a number of at least `first`; raises `Damaged`."""
     head, _, body = text.partition("\n")
-    fields = read_record(head, _SHAPE)
+    fields = read_record(head, _SHAPE, defaults=_DEFAULTS)
     if fields.pop("format_version") != VERSION:
         raise Damaged("format_version: of another lbctl")
     if fields["number"] < first or (fields["parent"] or 0) < 0:
@@ -351,7 +385,10 @@ def from_text(text: str, *, first: int = 1) -> HistoryEntry:
         raise Damaged("digest: not that of the intent")
     if fields["retired"]:
         read_retired(fields["retired"])
-    return HistoryEntry(**fields, text=body)
+    state = fields.pop("trial")
+    if state not in {None, *TrialState}:
+        raise Damaged("trial: not a state of one")
+    return HistoryEntry(**fields, text=body, trial=state and TrialState(state))
 
 
 def read_retired(text: str) -> tuple[str, str]:
