@@ -80,6 +80,7 @@ def apply(
             session = session_for(backend, driver, allow_remap=allow_remap, patience=wait)
             settle(intent.owner, patience=wait)
             made = engine.plan(session, intent)
+        made = engine.annotate(session, made)
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
     applied = made.changed and confirmed("Apply this?", yes=yes)
     tried = None

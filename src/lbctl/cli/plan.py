@@ -114,7 +114,7 @@ def _plan(
         intent = read_announced(config)
         next_stage()
         session = session_for(backend, driver, allow_remap=allow_remap)
-        made = engine.plan(session, intent)
+        made = engine.annotate(session, engine.plan(session, intent))
     left = mention_unsettled(intent.owner)
     if out is not None:
         engine.write_plan(session, made, intent, intent_files(config), out)

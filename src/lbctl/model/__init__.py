@@ -20,6 +20,7 @@ from lbctl.model.analysis import (
     within,
     written,
 )
+from lbctl.model.changes import KeyChange, Value, intent_changes, service_changes
 from lbctl.model.effective import (
     MAX_WHO,
     MAX_WHY,
@@ -77,7 +78,7 @@ from lbctl.model.plan import (
 from lbctl.model.program import Item, Key, Part, Program
 from lbctl.model.records import Shape, check_record, read_record
 from lbctl.model.schedule import schedule, shares, slot_count
-from lbctl.model.text import inert
+from lbctl.model.text import UNITS, duration, inert
 
 __all__ = [
     "DEFAULT_MARK",
@@ -89,6 +90,7 @@ __all__ = [
     "MAX_WHY",
     "NAME",
     "SELECTOR",
+    "UNITS",
     "Action",
     "Address",
     "Affinity",
@@ -107,6 +109,7 @@ __all__ = [
     "Intent",
     "Item",
     "Key",
+    "KeyChange",
     "LiftedProgram",
     "LiftedService",
     "Listener",
@@ -131,6 +134,7 @@ __all__ = [
     "State",
     "Step",
     "UnsupportedRule",
+    "Value",
     "agreed",
     "among",
     "brief",
@@ -142,14 +146,17 @@ __all__ = [
     "default_seed",
     "diff",
     "diff_services",
+    "duration",
     "effective",
     "emptied",
     "endpoint_family",
     "families_of",
     "inert",
+    "intent_changes",
     "join",
     "read_record",
     "schedule",
+    "service_changes",
     "shares",
     "slot_count",
     "stale_flows",
