@@ -7,24 +7,33 @@ field is compared without a word here.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from lbctl.model.check import Check
 from lbctl.model.text import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from lbctl.model.intent import Intent, Service
+    from lbctl.model.intent import Endpoint, Intent, Service
 
 #: A value as the intent file has it; None where the key is not given, and () never: an empty list is None.
 Value: TypeAlias = str | int | bool | tuple[str, ...] | None
 
 #: Fields that have another name in the file; others differ by the dash alone.
 _KEYS = {"listeners": "listen"}
+#: Fields whose own fields stand in the file where the field itself would.
+_INLINE = frozenset({"probe", "tls"})
+#: What stands in no file, or is compared by itself.
+_LEFT_OUT = frozenset({"name", "endpoints", "limits"})
 #: Lists whose order has a meaning: round robin takes endpoints in it.
 _ORDERED = frozenset({"endpoints"})
-#: Numbers of seconds.
+#: Numbers of seconds, and of milliseconds.
 _SECONDS = frozenset({"affinity"})
+_MILLISECONDS = frozenset(
+    {"check.interval", "check.fast-interval", "check.timeout", "check.hold", "health.slow-start"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +85,10 @@ def _differences(
     before: Mapping[str, Value], after: Mapping[str, Value], *, endpoint: str | None = None
 ) -> Iterator[KeyChange]:
     for key in dict.fromkeys((*after, *before)):
+        table = key.partition(".")[0]
+        # A check that is added or removed is one change, whatever is in it.
+        if table != key and any(table in side and side[table] is None for side in (before, after)):
+            continue
         was, will = before.get(key), after.get(key)
         if _compared(key, was) != _compared(key, will):
             yield KeyChange(key=key, before=was, after=will, endpoint=endpoint)
@@ -87,37 +100,48 @@ def _compared(key: str, value: Value) -> object:
 
 def _settings(service: Service) -> dict[str, Value]:
     """Return the keys of a service itself; of its endpoints, only which there are."""
-    found = dict(_flat("", service))
-    found.pop("name")
-    return found | {"endpoints": tuple(endpoint.to for endpoint in service.endpoints)}
+    endpoints = tuple(endpoint.to for endpoint in service.endpoints)
+    return {"check": None, **dict(_flat("", service)), "endpoints": endpoints}
 
 
-def _own(endpoint: Any) -> dict[str, Value]:
+def _own(endpoint: Endpoint) -> dict[str, Value]:
     """Return the keys of an endpoint besides its address."""
-    return {key: value for key, value in _flat("", endpoint) if key not in {"port", "address", "to"}}
+    return {"name": endpoint.name, "weight": endpoint.weight, "state": str(endpoint.state)}
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Value]]:
     """Yield the fields of a dataclass as keys of the file: `check.interval` for one in another."""
     for field in fields(value):
+        if field.name in _LEFT_OUT and not prefix:
+            continue
         key = f"{prefix}{_KEYS.get(field.name, field.name.replace('_', '-'))}"
         inner = getattr(value, field.name)
-        if is_dataclass(inner) and type(inner).__str__ is object.__str__:
-            yield from _flat(f"{key}.", inner)
-        else:
+        if not is_dataclass(inner):
             yield key, _value(key, inner)
+        elif field.name in _INLINE:
+            yield from _flat(prefix, inner)
+        else:
+            if isinstance(inner, Check):
+                yield key, str(inner.kind)
+            yield from _flat(f"{key}.", inner)
 
 
 def _value(key: str, value: Any) -> Value:
     if value is None or value == ():
         return None
-    if isinstance(value, (tuple, list)):
-        return tuple(_network(str(each)) for each in value)
+    if isinstance(value, tuple):
+        return tuple(_address(str(each)) for each in value)
+    if isinstance(value, Fraction):
+        return f"{float(value):.0%}"
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
     if key in _SECONDS:
         return duration(value)
+    if key in _MILLISECONDS:
+        return f"{value}ms" if value % 1000 else duration(value // 1000)
     return value if type(value) in {bool, int} else str(value)
 
 
-def _network(text: str) -> str:
+def _address(text: str) -> str:
     """Return a network of one address as that address, as the file has it."""
     return text.removesuffix("/32" if ":" not in text else "/128")

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 #: The units of a length of time in an intent file, in seconds.
-UNITS: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def duration(seconds: int) -> str:
     """Return a number of seconds as an intent file has it: `90s`, `3h`."""
-    unit, size = next((u, n) for u, n in reversed(tuple(UNITS.items())) if seconds % n == 0)
+    sizes = reversed(UNITS.items()) if seconds else UNITS.items()
+    unit, size = next((u, n) for u, n in sizes if seconds % n == 0)
     return f"{seconds // size}{unit}"
 
 
