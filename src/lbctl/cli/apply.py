@@ -81,6 +81,7 @@ def apply(
             session = session_for(backend, driver, allow_remap=allow_remap, patience=wait)
             settle(intent.owner, patience=wait)
             made = engine.plan(session, intent)
+        made = engine.annotate(session, made)
     # Before the question; and where nothing would change, for that may be over soon.
     engine.ensure_ended(session.host, made.after.owner, patience=wait)
     if trial is not None and made.changed:

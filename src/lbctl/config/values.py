@@ -19,6 +19,7 @@ from lbctl.model import (
     MAX_OWNER,
     MAX_PORT,
     NAME,
+    UNITS,
     Endpoint,
     Listener,
     Protocol,
@@ -46,7 +47,6 @@ MAX_RANGE = 1024
 MAX_INTERFACES = 32
 MIN_AFFINITY = 1
 MAX_AFFINITY = 30 * 86400
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _PORT = r"[1-9][0-9]{0,4}"
 _HOST = r"(?:([0-9]{1,3}(?:\.[0-9]{1,3}){3})|\[([0-9A-Fa-f:.]+)\])"
