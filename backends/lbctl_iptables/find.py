@@ -40,7 +40,7 @@ FROM_ELSEWHERE = ("!", "--src-type", "LOCAL")
 
 
 class _Entry(NamedTuple):
-    """A rule and how it is found: by the first `length` bits of `key`, or by the `more` keys behind it too."""
+    """A rule and how it is found: by the first `length` bits of `key`, and the same of `more` next keys."""
 
     key: int
     length: int
@@ -99,8 +99,8 @@ def listeners(
 ) -> Chains:
     """Return the chains that lead a connection to `target` of its service and listener.
 
-    `verdict` is -g, or -j if the rules behind a block's are for connections that are not found in it. `source`
-    gives the options of `addrtype` that the source of a service's connections must meet.
+    `verdict` is -g, or -j if the rules behind a block's are for connections that are not found in it.
+    `source` gives the options of `addrtype` that the source of a service's connections must meet.
     """
     found = [(listener, service) for service in services for listener in service.listeners_of(family)]
     found.sort(key=lambda pair: _order(pair[0]))
