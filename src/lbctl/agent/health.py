@@ -126,6 +126,7 @@ class Monitor:
         self._random = random
         self._states: dict[Target, _State] = {}
         self._standings: dict[Subject, _Standing] = {}
+        self._ramping: set[Subject] = set()
         self._queue: list[tuple[float, int, Target]] = []
         self._number = 0
         self._verdicts: dict[str, dict[tuple[str, Family], Verdict]] = {}
@@ -173,11 +174,10 @@ class Monitor:
                 break
             heapq.heappop(self._queue)
         times = [self._queue[0][0]] if self._queue else []
-        times += [
-            standing.ramp + standing.slow_start * (_step(standing, now) + 1) / STEPS
-            for standing in self._ramping()
-            if standing.ramp is not None
-        ]
+        for subject in self._ramping:
+            standing = self._standings[subject]
+            if standing.ramp is not None:
+                times.append(standing.ramp + standing.slow_start * (_step(standing, now) + 1) / STEPS)
         return min(times, default=None)
 
     def record(self, target: Target, outcome: Outcome, now: Moment) -> tuple[Subject, ...]:
@@ -218,12 +218,12 @@ class Monitor:
     def steps(self, now: Moment) -> tuple[Subject, ...]:
         """Go on with slow starts; return whose part changed."""
         changed: list[Subject] = []
-        for subject, standing in list(self._standings.items()):
-            if standing.ramp is None:
-                continue
+        for subject in sorted(self._ramping):
+            standing = self._standings[subject]
             before = self._verdicts[subject[0]][subject[1:]].part
             if _step(standing, now) >= STEPS:
                 standing.ramp = None
+                self._ramping.discard(subject)
             if _part(standing, now) != before:
                 changed.append(subject)
         self._publish(changed, now)
@@ -256,6 +256,7 @@ class Monitor:
     def _arrange(self, intent: Intent, now: Moment, serving: Collection[Subject]) -> None:
         """Have exactly the targets of an intent. `serving` take connections now, as far as is known."""
         old, self._standings = self._standings, {}
+        self._ramping = set()
         states, self._states = self._states, {}
         remembered, self._verdicts = self._verdicts, {}
         fresh: list[Target] = []
@@ -274,8 +275,9 @@ class Monitor:
                     serving=subject in kept or (was is None and initially),
                     slow_start=service.health.slow_start / 1000,
                 )
-                if was is not None and standing.slow_start:
+                if was is not None and was.ramp is not None and standing.slow_start:
                     standing.ramp = was.ramp
+                    self._ramping.add(subject)
                 self._standings[subject] = standing
                 state = self._states.get(target) or states.get(target)
                 if state is None:
@@ -338,6 +340,10 @@ class Monitor:
                 standing.serving = True
             else:
                 standing.ramp = None
+            if standing.ramp is None:
+                self._ramping.discard(subject)
+            else:
+                self._ramping.add(subject)
 
     def _publish(self, subjects: Iterable[Subject], now: Moment) -> None:
         """Renew the verdicts of endpoints: a service's verdicts become a new object."""
@@ -360,9 +366,6 @@ class Monitor:
             serving=standing.serving,
             held=held,
         )
-
-    def _ramping(self) -> list[_Standing]:
-        return [standing for standing in self._standings.values() if standing.ramp is not None]
 
 
 def _judged(check: Check, state: _State, outcome: Outcome, now: Moment) -> Health:
