@@ -11,7 +11,7 @@ Times are given as `Moment`: `steady` never jumps and orders everything; `wall` 
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -99,8 +99,8 @@ class _State:
     seconds: float | None = None
     passes: int = 0
     failures: int = 0
-    #: When it changed last, and how often it failed again soon after it returned.
-    changed: float | None = None
+    #: When it returned last, and how often it failed again soon after it returned.
+    returned: float | None = None
     flaps: int = 0
     hold: float = 0.0
     held_until: float = 0.0
@@ -288,12 +288,11 @@ class Monitor:
                 self._states[target] = state
                 state.subjects.add(subject)
         self._spread(fresh, now)
-        before = remembered
         for subject in self._standings:
             self._verdicts.setdefault(subject[0], {})[subject[1:]] = self._verdict(subject, now)
         for name, found in self._verdicts.items():
-            if before.get(name) == found:
-                self._verdicts[name] = before[name]
+            if (before := remembered.get(name)) is not None and _alike(before, found):
+                self._verdicts[name] = before
 
     def _spread(self, fresh: list[Target], now: Moment) -> None:
         """Have the first checks of targets spread over their interval, sooner where they are few."""
@@ -325,13 +324,16 @@ class Monitor:
             check = target.check
             hold = check.hold / 1000
             stable = max(_STABLE, 10 * check.interval / 1000, 2 * state.hold)
-            again = before is Health.UP and state.changed is not None and now.steady - state.changed < stable
+            again = (
+                before is Health.UP and state.returned is not None and now.steady - state.returned < stable
+            )
             state.flaps = min(state.flaps + 1, _MAX_FLAPS) if again else 0
             if state.flaps:
                 least = max(hold, check.interval / 1000)
                 hold = min(least * 2**state.flaps, max(hold, _MAX_HOLD))
             state.hold, state.held_until = hold, now.steady + hold
-        state.changed = now.steady
+        elif before is Health.DOWN:
+            state.returned = now.steady
         for subject in state.subjects:
             standing = self._standings[subject]
             if state.health is Health.UP:
@@ -421,6 +423,15 @@ def _step(standing: _Standing, now: Moment) -> int:
 
 def _part(standing: _Standing, now: Moment) -> Fraction:
     return Fraction(min(_step(standing, now) + 1, STEPS), STEPS)
+
+
+def _alike(some: Verdicts, others: Verdicts) -> bool:
+    """Return True if nothing but the time and number of checks is different."""
+    return some.keys() == others.keys() and all(
+        replace(verdict, count=0, checked=None, seconds=None)
+        == replace(others[place], count=0, checked=None, seconds=None)
+        for place, verdict in some.items()
+    )
 
 
 def _is_up(verdict: Verdict | None) -> bool:
