@@ -87,7 +87,7 @@ def test_a_trial_is_the_first_line_of_each_command(network: Network) -> None:
         for command in ("status", "plan", "history"):
             found = network.lbctl(command, "--output", "json", config=NEW).json["trial"]
             assert (found["state"], 0 < found["left"] <= 60) == ("running", True)
-        assert "apply (trial)" in network.lbctl("history").out
+        assert "apply: trial " in network.lbctl("history").out
 
         # The file says what the kernel holds, but not for long.
         again = network.lbctl("apply", "--yes", config=NEW)
@@ -99,7 +99,7 @@ def test_a_trial_is_the_first_line_of_each_command(network: Network) -> None:
         assert network.lbctl("confirm").code == 0
         assert running.end() == 0
     shown = network.lbctl("history")
-    assert "apply (trial, confirmed)" in shown.out
+    assert "apply: trial, confirmed" in shown.out
     assert max(map(len, shown.out.splitlines())) <= 80
     assert [each["trial"] for each in network.lbctl("history", "--output", "json").json["history"]][:2] == [
         None,
@@ -117,7 +117,7 @@ def test_a_trial_that_was_reverted_is_so_in_the_history(network: Network) -> Non
             "reverted",
             None,
         ]
-        assert "apply (trial, reverted)" in network.lbctl("history").out
+        assert "apply: trial, reverted" in network.lbctl("history").out
         assert network.lbctl("apply", "--yes", config=NEW).code == 0
 
 
