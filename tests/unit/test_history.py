@@ -309,7 +309,7 @@ def test_history_prints_what_is_there(tmp_path: Path, monkeypatch: pytest.Monkey
     assert entry is not None
     host.save("lbctl.000001", history.to_text(entry))
     [_, row] = run_lbctl("history", "--owner", "lbctl", env=env).out.splitlines()
-    assert row.split()[:6] == ["1", "1970-01-01T00:00:00+00:00", "tester", "apply", "paper", "(pencil)"]
+    assert row.split()[:5] == ["1", "1970-01-01T00:00:00Z", "tester", "apply", "paper"]
     document = json.loads(run_lbctl("history", "--owner", "lbctl", "--output", "json", env=env).out)
     assert document["history"][0]["digest"] == entry.digest
     assert document["owner"] == "lbctl"

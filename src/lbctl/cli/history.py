@@ -88,7 +88,7 @@ def _row(entry: HistoryEntry) -> dict[str, str]:
         "number": str(entry.number),
         "time": entry.time.removesuffix("+00:00") + "Z",
         "user": entry.user,
-        "action": entry.action + (f" ({_TRIALS[entry.trial]})" if entry.trial is not None else ""),
+        "action": entry.action + (f": {_TRIALS[entry.trial]}" if entry.trial is not None else ""),
         "backend": entry.backend,
         "driver": entry.driver,
         "services": str(entry.services),
