@@ -83,6 +83,7 @@ def apply(
             made = engine.plan(session, intent)
     if made.intent is not None:
         mention_rollback(made.intent)
+    made = engine.annotate(session, made)
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
     applied = made.changed and confirmed("Apply this?", yes=yes)
     tried = None

@@ -122,7 +122,7 @@ def _plan(
         intent = read_announced(config)
         next_stage()
         session = session_for(backend, driver, allow_remap=allow_remap)
-        made = engine.plan(session, intent)
+        made = engine.annotate(session, engine.plan(session, intent))
     left = mention_unsettled(intent.owner)
     undone = mention_rollback(intent)
     if out is not None:

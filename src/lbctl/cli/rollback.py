@@ -52,6 +52,7 @@ def rollback(
     if isinstance(made, engine.Migration):
         show(made, data=output is Format.JSON, asking=asking, color=color)
     else:
+        made = engine.annotate(session, made)
         show_plans([made], data=output is Format.JSON, asking=asking, color=color)
     agreed = not made.changed or confirmed("Go back to this?", yes=yes)
     if agreed:

@@ -7,10 +7,11 @@ names, no overlapping listeners, …); these are not checked here.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lbctl.config.values import MAX_RANGE, SCHEMA_VERSION, UNITS, escape
-from lbctl.model import DEFAULT_MARK, DEFAULT_OWNER, Scheduler, SourceNat, State
+from lbctl.config.values import MAX_RANGE, SCHEMA_VERSION, escape
+from lbctl.model import DEFAULT_MARK, DEFAULT_OWNER, Scheduler, SourceNat, State, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,6 +44,27 @@ def dump(intent: Intent, comments: Mapping[str, Sequence[str]] | None = None) ->
     return "\n\n".join(blocks) + "\n"
 
 
+def revive(text: str, like: Intent, file: str) -> Intent:
+    """Return the intent that `dump` wrote as `text`; services that `like` has too are the same objects.
+
+    Only what differs is read: of ten thousand services in two states of a history, a few. `file` names the
+    text in errors. Raises `IntentError`.
+    """
+    from lbctl.config.load import loads
+
+    known = dict(zip(_blocks(dump(like))[1:], like.services, strict=True))
+    head, *blocks = _blocks(text)
+    found = loads("\n\n".join([head, *(block for block in blocks if block not in known)]), file)
+    others = iter(found.services)
+    services = tuple(known[block] if block in known else next(others) for block in blocks)
+    return replace(found, services=services)
+
+
+def _blocks(text: str) -> list[str]:
+    """Return the parts of an intent as `dump` writes it: what concerns all services, then each of them."""
+    return text.rstrip("\n").split("\n\n")
+
+
 def quote(text: str) -> str:
     """`text` as a basic string of TOML."""
     return f'"{_SPECIAL.sub(_escaped, text)}"'
@@ -67,7 +89,7 @@ def _service(service: Service) -> Iterator[str]:
     if service.seed is not None:
         yield f"seed = 0x{service.seed:x}"
     if service.affinity is not None:
-        yield f"affinity = {quote(_duration(service.affinity))}"
+        yield f"affinity = {quote(duration(service.affinity))}"
     if service.source_nat is not SourceNat.HAIRPIN:
         yield f"source-nat = {quote(service.source_nat)}"
     if service.allow:
@@ -125,8 +147,3 @@ def _list(items: Sequence[str]) -> str:
 
 def _network(network: Network) -> str:
     return str(network.network_address) if network.prefixlen == network.max_prefixlen else str(network)
-
-
-def _duration(seconds: int) -> str:
-    unit, size = next((u, n) for u, n in reversed(UNITS.items()) if seconds % n == 0)
-    return f"{seconds // size}{unit}"

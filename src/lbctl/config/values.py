@@ -14,7 +14,7 @@ from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
-from lbctl.model import MAX_OWNER, NAME, Endpoint, Listener, Protocol, check_mark, check_owner
+from lbctl.model import MAX_OWNER, NAME, UNITS, Endpoint, Listener, Protocol, check_mark, check_owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,7 +33,6 @@ SCHEMA_VERSION = 1
 MAX_RANGE = 1024
 MIN_AFFINITY = 1
 MAX_AFFINITY = 30 * 86400
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _PORT = r"[1-9][0-9]{0,4}"
 _HOST = r"(?:([0-9]{1,3}(?:\.[0-9]{1,3}){3})|\[([0-9A-Fa-f:.]+)\])"

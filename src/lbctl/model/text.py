@@ -1,6 +1,20 @@
-"""Text that came from outside, fit to be shown: the one function that every line on a terminal passes."""
+"""Text for people: what came from outside, fit to be shown on a terminal; lengths of time."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: The units of a length of time in an intent file, in seconds.
+UNITS: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration(seconds: int) -> str:
+    """Return a number of seconds as an intent file has it: `90s`, `3h`."""
+    unit, size = next((u, n) for u, n in reversed(tuple(UNITS.items())) if seconds % n == 0)
+    return f"{seconds // size}{unit}"
 
 
 def inert(text: str) -> str:

@@ -176,7 +176,7 @@ def _drift(session: Session, intent: Intent, *, follow: bool) -> tuple[Session, 
         backend=session.backend.name,
         driver=session.driver,
         changes=changes,
-        services=changed_services(was, will, changes),
+        services=changed_services(was, will, changes, intent.services),
         elsewhere=tuple(other.choice.driver.store for other in others),
     )
 
