@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lbctl import engine
+from lbctl.cli.differences import service_lines
 from lbctl.config import dump
 from lbctl.engine import Session
 from lbctl.engine.record import history
 from lbctl.errors import ApplyFailed, IntentError, Stale
 from lbctl.host import LocalHost
 from lbctl.host.fake import FakeHost
-from lbctl.model import Endpoint, Family, Intent, Listener, Protocol, Service
+from lbctl.model import Endpoint, Family, Intent, Listener, Protocol, Service, intent_changes
 from support.backends import Paper, install
 from support.network import run_lbctl
 
@@ -136,6 +138,17 @@ def test_what_a_state_changed_is_held_against_what_held_before_it() -> None:
     del desk.host.shelf["lbctl.000001"]
     with pytest.raises(ApplyFailed, match="what held before number 2 is not on record"):
         engine.difference(desk.host, "lbctl", states[1])
+
+
+def test_of_many_services_a_few_are_named() -> None:
+    one = over(1).services[0]
+    many = Intent(services=tuple(replace(one, name=f"s{number}") for number in range(20)))
+    [line] = service_lines(intent_changes(Intent(), many))
+    assert line == "+ s0, s1, s2, s3, s4, s5, s6, s7 and 12 more"
+    changed = Intent(services=tuple(replace(each, affinity=60) for each in many.services))
+    lines = list(service_lines(intent_changes(many, changed), most=2))
+    assert lines[:2] == ["~ s0", "    affinity  none  →  1m"]
+    assert lines[-1] == "and 18 more services"
 
 
 def test_a_file_that_contradicts_a_rollback_is_noticed() -> None:

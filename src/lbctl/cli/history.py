@@ -60,7 +60,9 @@ def history(
     elif changed is not None:
         print("\n".join(_difference_lines(changed)))
     elif number is not None:
-        say(f"{str(found[0]).capitalize()}.")
+        from lbctl.cli.differences import sentence
+
+        say(f"{sentence(str(found[0]))}.")
         print(found[0].text, end="")
     elif found:
         print(_table(found))
@@ -71,11 +73,11 @@ def history(
 def _difference_lines(changed: Difference) -> Iterator[str]:
     """What a state changed: services that were added or removed, and the keys of the others."""
     from lbctl.cli.changes import change_rows
-    from lbctl.cli.differences import service_lines
+    from lbctl.cli.differences import sentence, service_lines
     from lbctl.cli.output import table
 
     before = f"number {changed.before.number}" if changed.before.number else "the host without services"
-    yield f"{str(changed.after).capitalize()}, compared with {before}:"
+    yield f"{sentence(str(changed.after))}, compared with {before}:"
     if not changed.changes and not changed.services:
         yield "No key of the intent changed."
     if changed.changes:
