@@ -49,7 +49,8 @@ def annotate(session: Session, plan: Plan) -> Plan:
     if plan.intent is None:
         return plan
     services = _with_changes(session, plan, plan.intent)
-    notes = [*plan.notes, *host_notes(session, plan.intent, rules=plan.changed)]
+    meant = plan.intent if plan.effective is None else plan.effective.intent
+    notes = [*plan.notes, *host_notes(session, meant, rules=plan.changed)]
     if lost := gone(session, plan.intent, plan.services):
         notes.insert(0, lost)
     return replace(plan, services=services, notes=tuple(dict.fromkeys(notes)))
