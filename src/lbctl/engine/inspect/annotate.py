@@ -50,13 +50,8 @@ def annotate(session: Session, plan: Plan) -> Plan:
     if plan.intent is None:
         return plan
     services = _with_changes(session, plan, plan.intent)
-<<<<<<< HEAD
-    meant = plan.intent if plan.effective is None else plan.effective.intent
-    notes = [*plan.notes, *host_notes(session, meant, rules=plan.changed)]
-=======
     effective = plan.intent if plan.effective is None else plan.effective.intent
     notes = [*plan.notes, *host_notes(session, effective, rules=plan.changed, told=_emptied(plan))]
->>>>>>> refs/heads/planner
     if lost := gone(session, plan.intent, plan.services):
         notes.insert(0, lost)
     return replace(plan, services=services, notes=tuple(dict.fromkeys(notes)))
