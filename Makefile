@@ -28,7 +28,7 @@ unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help deps venv demo test test-fast coverage check matrix bench bench-deps bench-startup clean
+.PHONY: help deps venv demo test test-fast test-browser coverage check matrix bench bench-deps bench-startup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,14 +59,14 @@ deps: ## install the Debian packages that are missing
 	$(SUDO) apt-get update --quiet=2 && \
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends $$missing
 
-venv: $(STAMP) ## make .venv with lbctl, its iptc extra and the development tools
+venv: $(STAMP) ## make .venv with lbctl, its extras and the development tools
 
 # Where the environment was complete, only what pyproject.toml changed is installed.
 $(STAMP): pyproject.toml | deps
 	@if test -e $@; then rm $@; \
 	else $(SYSTEM_PYTHON) -m venv --clear --system-site-packages $(VENV); fi
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[iptc]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[agent,iptc]' --group dev
 	@printf '#!/bin/sh\n# As root, no package of a home directory or the current one: -sP.\nexec "%s" -sP -m lbctl "$$@"\n' \
 	    '$(CURDIR)/$(BIN)/python' > $(BIN)/lbctl
 	@touch $@
@@ -94,6 +94,12 @@ else
 	$(BIN)/pytest --numprocesses $(PROCESSES) -m "not kernel"
 	$(SUDO) -E env PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest --numprocesses $(PROCESSES) -p no:cacheprovider -m kernel
 endif
+
+test-browser: venv ## run the tests of the agent's page in chromium, which this installs
+	@command -v chromium >/dev/null || \
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends chromium fonts-dejavu-core
+	$(BIN)/python -m pip install --quiet --group browser
+	$(BIN)/pytest --override-ini=addopts= --strict-markers --import-mode=importlib tests/browser
 
 check: venv ## lint, formatting, types, and who may import whom
 	$(BIN)/ruff check

@@ -9,7 +9,7 @@ from lbctl_iptables import layout
 from lbctl_iptables.observe import dumps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from lbctl.host import Host
     from lbctl.model import Family
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from lbctl_iptables.rules import Dump
 
 
-def stats(host: Host, driver: str, owner: str) -> tuple[Count, ...]:
+def stats(
+    host: Host, driver: str, owner: str, *, services: Collection[str] | None = None
+) -> tuple[Count, ...]:
     """See `lbctl.spi.Backend.stats`."""
     read = dumps(host, driver, owner)
-    return tally(row for word, dump in read.items() for row in _rows(layout.FAMILY[word], dump))
+    rows = (row for word, dump in read.items() for row in _rows(layout.FAMILY[word], dump))
+    return tally(row for row in rows if services is None or row[0] in services)
 
 
 def _rows(family: Family, dump: Dump) -> Iterator[tuple[str, Family, str, int, int]]:

@@ -181,6 +181,11 @@ def is_page(name: str) -> bool:
     return _PAGE.match(name) is not None
 
 
+def number_of_page(name: str) -> int:
+    """Return the number of the page of this name, as `home` has it."""
+    return int(name.rpartition("-")[2], 16)
+
+
 def kind_of_page(name: str) -> str:
     """Return the kind of declaration that a page of this name has."""
     return f"page-{name.rpartition('-')[0]}"

@@ -15,7 +15,7 @@ from lbctl_nftables.kernel.spelling import spelled
 from lbctl_nftables.observe import TableReader, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from lbctl.host import Host
     from lbctl.model import Family
@@ -33,13 +33,24 @@ class _Row(NamedTuple):
     size: int
 
 
-def stats(host: Host, driver: str, owner: str) -> tuple[Count, ...]:  # noqa: ARG001 (the protocol's)
+def stats(
+    host: Host,
+    driver: str,  # noqa: ARG001 (the protocol's)
+    owner: str,
+    *,
+    services: Collection[str] | None = None,
+) -> tuple[Count, ...]:
     """See `lbctl.spi.Backend.stats`."""
-    return tally(row for table in tables(host, owner) for row in _table(host, table))
+    rows = (row for table in tables(host, owner) for row in _table(host, table, services))
+    return tally(row for row in rows if services is None or row.service in services)
 
 
-def _table(host: Host, table: KernelTable) -> Iterator[_Row]:
+def _table(host: Host, table: KernelTable, services: Collection[str] | None) -> Iterator[_Row]:
     named = [declared for declared in objects.sets(host, table).values() if not declared.is_anonymous]
+    paged = any(layout.is_page(declared.name) for declared in named)
+    if services is not None:
+        pages = frozenset(layout.home(service)[0] for service in services)
+        named = [declared for declared in named if _may_count(declared.name, services, pages)]
     keeping = [declared for declared in named if layout.is_endpoints(declared.name)]
     counted = {layout.service_of_set(declared.name) for declared in keeping}
     for declared in keeping:
@@ -47,11 +58,20 @@ def _table(host: Host, table: KernelTable) -> Iterator[_Row]:
     for declared in named:
         if layout.is_page(declared.name):
             yield from (row for row in _rows(host, table, declared) if row.service not in counted)
+    if paged:
+        return
     reader = TableReader(host, table)
     for rule in objects.rules(host, table):
         service = layout.service_of_chain(rule.chain)
         if service and layout.is_endpoint_chain(rule.chain) and service not in counted:
             yield from _of_rule(reader, table, rule, service)
+
+
+def _may_count(name: str, services: Collection[str], pages: Collection[int]) -> bool:
+    """Return True for a set or map that can count for one of some services, whose slots are in `pages`."""
+    if layout.is_page(name):
+        return layout.number_of_page(name) in pages
+    return layout.is_endpoints(name) and layout.service_of_set(name) in services
 
 
 def _rows(host: Host, table: KernelTable, declared: Set) -> Iterator[_Row]:

@@ -152,10 +152,24 @@ def test_no_command_and_wrong_words(network: Network) -> None:
     assert re.fullmatch(r"lbctl \d+\.\d+\.\d+\S*\n", version.out), version.out
 
 
+def test_names_of_other_tools_are_understood(network: Network, web: Path) -> None:
+    for words, driver in (
+        (("--backend", "nft"), "libnftables"),
+        (("--driver", "nftables"), "libnftables"),
+        (("--backend", "iptables-legacy"), "legacy"),
+        (("--backend", "iptables-nft"), "nf_tables"),
+        (("--driver", "iptables-legacy"), "legacy"),
+    ):
+        assert run(network, "plan", *words, "--output", "json").json["driver"] == driver, words
+    for name, same in (("nft", "nftables"), ("legacy", "iptables-legacy")):
+        found = run(network, "compare", f"live:{name}", f"live:{same}")
+        assert (found.code, found.err) == (0, ""), name
+
+
 def test_wrong_names_are_told_the_right_ones(network: Network, web: Path) -> None:
     for words in (
-        ("--backend", "nft"),
-        ("--driver", "nftables"),
+        ("--backend", "nonesuch"),
+        ("--driver", "nonesuch"),
         ("--backend", "iptables", "--driver", "nft"),
     ):
         wrong = run(network, "plan", *words)

@@ -29,7 +29,8 @@ def in_root(root: Root) -> Path:
         root.run("/usr/bin/python3", "-m", "venv", "--clear", "--system-site-packages", str(_IN_ROOT))
         pip = (str(python), "-m", "pip", "install", "--quiet")
         root.run(*pip, "--upgrade", "pip>=25.1")
-        root.run(*pip, "--editable", f"{REPOSITORY}[iptc]", "--group", f"{REPOSITORY}/pyproject.toml:test")
+        project = f"{REPOSITORY}[agent,iptc]"
+        root.run(*pip, "--editable", project, "--group", f"{REPOSITORY}/pyproject.toml:test")
         _complete_now(outside)
     return python
 

@@ -82,6 +82,8 @@ class Paper:
         self.refused: set[str] = set()
         #: Endpoints that it has no rule for.
         self.inexpressible: set[str] = set()
+        #: What it counted, by owner.
+        self.counts: dict[str, list[Count]] = {}
         #: Cannot say what it holds after a change.
         self.blind = False
         #: Makes another rule than that which it is handed.
@@ -196,8 +198,11 @@ class Paper:
             )
         )
 
-    def stats(self, host: Host, driver: str, owner: str) -> tuple[Count, ...]:
-        return ()
+    def stats(
+        self, host: Host, driver: str, owner: str, *, services: Collection[str] | None = None
+    ) -> tuple[Count, ...]:
+        every = (count for owned, counts in self.counts.items() if owned == owner for count in counts)
+        return tuple(count for count in every if services is None or count.service in services)
 
 
 def _listener(proto: str, dst: str, port: str) -> Listener:

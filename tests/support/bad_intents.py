@@ -1291,4 +1291,61 @@ weight = 4096
         'service "web": exact shares of these weights need 8191 slots, more than 4096',
         "common divisor",
     ),
+    *(
+        BadIntent(
+            f"scheduler-of-others-{word}.toml",
+            _FULL + f'scheduler = "{word}"\n',
+            7,
+            f'service "web": scheduler "{word}" is not known',
+            answer,
+        )
+        for word, answer in {
+            "rr": 'did you mean "round-robin"',
+            "WRR": 'did you mean "round-robin"',
+            "sh": 'did you mean "source-hash"',
+            "ip_hash": 'did you mean "source-hash"',
+            "mh": 'did you mean "maglev"',
+            "leastconn": "does not count open connections",
+            "least_conn": "does not count open connections",
+        }.items()
+    ),
+    BadIntent(
+        "weights-as-a-list.toml",
+        _FULL + "weights = [2, 1]\n",
+        7,
+        'service "web": unknown key `weights`',
+        "[[service.endpoint]]",
+    ),
+    BadIntent(
+        "health-check.toml",
+        _FULL + 'health_check = "tcp"\n',
+        7,
+        'service "web": unknown key `health_check`',
+        "does not check endpoints",
+    ),
+    BadIntent(
+        "iptables-save.toml",
+        "# Generated\n*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n",
+        1,
+        "this file holds iptables-save, not an intent",
+        "lbctl import",
+    ),
+    BadIntent(
+        "iptables-commands.toml",
+        "iptables -t nat -A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 8001\n",
+        1,
+        "this file holds commands of iptables, not an intent",
+        "lbctl import",
+    ),
+    BadIntent(
+        "nft.toml", "table ip nat {\n}\n", 1, "this file holds rules of nft, not an intent", "lbctl import"
+    ),
+    BadIntent("nft-json.toml", '{"nftables": []}\n', 1, "rules of nft as JSON", "lbctl import"),
+    BadIntent(
+        "ipvsadm-save.toml",
+        "-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r 10.0.0.2:80 -m -w 1\n",
+        1,
+        "this file holds output of ipvsadm-save",
+        "rr and wrr are round-robin",
+    ),
 )

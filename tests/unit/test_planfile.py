@@ -130,7 +130,7 @@ def test_what_is_not_what_the_intent_gives_is_refused(
     assert "\x1b" not in caught.value.message
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '{"kind": "plan"}', WEB, "\0", '{"a": NaN}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '{"kind": "plan"}', "\0", '{"a": NaN}'])
 def test_what_is_no_plan_is_refused(desk: Desk, text: str) -> None:
     desk.plan.write_text(text)
     with pytest.raises(IntentError):
@@ -181,3 +181,27 @@ def test_a_large_plan_is_read(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> No
     desk.make()
     monkeypatch.setattr(planfile, "_SMALL", 10)
     desk.apply()
+
+
+def test_a_plan_file_and_an_intent_file_are_told_apart_by_content(desk: Desk, tmp_path: Path) -> None:
+    file = tmp_path / "any.name"
+    file.write_text(WEB)
+    assert f"Intent: {file}" in desk.run("apply", str(file), "--yes")
+    assert list(desk.paper.held["lbctl"].services) == ["web"]
+    # Written by another tool: not as lbctl writes it, but still a plan.
+    document = desk.make()
+    desk.plan.write_text(json.dumps(document, indent=2, sort_keys=True))
+    assert desk.apply() is not None
+    with pytest.raises(IntentError, match="no such file") as caught:
+        desk.run("apply", str(tmp_path / "none"))
+    assert caught.value.hint is not None
+    assert "lbctl plan -o" in caught.value.hint
+    with pytest.raises(IntentError, match="two intent files"):
+        desk.run("apply", str(file), "--config", str(file))
+
+
+def test_a_plan_file_is_not_named_by_mistake(desk: Desk) -> None:
+    for name in ("json", "text"):
+        with pytest.raises(IntentError, match="a format") as caught:
+            desk.run("plan", "-o", name, "--config", str(desk.config))
+        assert f"--output {name}" in (caught.value.hint or "")

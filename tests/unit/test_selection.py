@@ -139,6 +139,35 @@ def test_what_is_named_is_taken(options: dict[str, str], driver: str) -> None:
     assert (choice.driver.name, choice.reason) == (driver, "asked for")
 
 
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        # A store: as users of other programs call a backend and its flavour.
+        ({"backend": "n"}, ("new", "library")),
+        ({"backend": "classic"}, ("old", "classic")),
+        ({"backend": "command"}, ("new", "library")),
+        ({"backend": "n", "driver": "command"}, ("new", "command")),
+        ({"driver": "n"}, ("new", "library")),
+        # A tool.
+        ({"backend": "newctl"}, ("new", "library")),
+        # Not usable: the next of the same store, never one of another.
+        ({"backend": "m"}, ("two", "late")),
+        ({"driver": "m"}, ("two", "late")),
+    ],
+)
+def test_names_of_stores_drivers_and_tools_are_understood(
+    options: dict[str, str], found: tuple[str, str]
+) -> None:
+    fakes = [
+        new(),
+        old(),
+        Fake("two", 30, (driver("early"), driver("gone", "no", store="m"), driver("late", store="m"))),
+    ]
+    fakes[0].tools = ("newctl",)
+    choice = chosen(fakes, **options)
+    assert (choice.backend.name, choice.driver.name) == found
+
+
 def test_what_is_named_is_taken_or_nothing() -> None:
     with pytest.raises(NoBackend) as caught:
         chosen([new("no module", "not in PATH"), old()], backend="new")

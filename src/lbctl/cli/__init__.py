@@ -13,6 +13,8 @@ import typer
 
 from lbctl import __version__
 from lbctl.cli import options
+from lbctl.cli.activate import activate
+from lbctl.cli.agent import agent
 from lbctl.cli.apply import apply
 from lbctl.cli.backends import backends
 from lbctl.cli.check import check
@@ -20,6 +22,7 @@ from lbctl.cli.compare import compare
 from lbctl.cli.confirm import confirm, watch_trial
 from lbctl.cli.demo import demo
 from lbctl.cli.doctor import doctor
+from lbctl.cli.drain import drain
 from lbctl.cli.explain import explain
 from lbctl.cli.history import history
 from lbctl.cli.import_ import import_
@@ -31,6 +34,7 @@ from lbctl.cli.render import render
 from lbctl.cli.rollback import rollback
 from lbctl.cli.schema import schema
 from lbctl.cli.status import status
+from lbctl.cli.weight import weight
 
 _EXIT_CODES = (
     "Exit codes: 0 done, or nothing to do · 1 differences (plan --exit-code, compare) · "
@@ -81,6 +85,9 @@ for _command in (
     rollback,
     migrate,
     remove,
+    drain,
+    activate,
+    weight,
     status,
     history,
     render,
@@ -92,6 +99,7 @@ for _command in (
 ):
     app.command()(_command)
 app.command("import")(import_)
+app.add_typer(agent, name="agent")
 app.command("watch-trial", hidden=True)(watch_trial)
 
 

@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 
 
 def apply(
-    plan_file: Annotated[
+    file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="PLANFILE",
-            help="A plan file of lbctl plan -o; refused if kernel or intent changed since.",
+            metavar="[FILE]",
+            readable=False,
+            help="The intent file, as with --config; or a plan file of lbctl plan -o, which is refused if "
+            "kernel or intent changed since.",
             show_default=False,
         ),
     ] = None,
@@ -60,6 +62,7 @@ def apply(
         confirmed,
         ended,
         ensure_trial,
+        one_file,
         read_announced,
         session_for,
         settle,
@@ -67,12 +70,12 @@ def apply(
 
     ensure_trial(trial)
     with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
-        if plan_file is not None:
+        if file is not None and engine.is_plan_file(file):
             if backend != "auto" or driver is not None or allow_remap:
                 raise IntentError("a plan file names its own backend, driver and --allow-remap")
-            session, made = _planned(plan_file, config, wait, next_stage)
+            session, made = _planned(file, config, wait, next_stage)
         else:
-            intent = read_announced(config)
+            intent = read_announced(one_file(file, config))
             next_stage()
             session = session_for(backend, driver, allow_remap=allow_remap, patience=wait)
             settle(intent.owner, patience=wait)

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lbctl.cli.options import AllowRemap, BackendName, Color, Colors, Config, DriverName, Format, Output
-from lbctl.errors import IntentError
+from lbctl.errors import ConfigProblem, IntentError
+
+if TYPE_CHECKING:
+    from lbctl.cli.output import Style
+    from lbctl.model import Intent
+
+Files = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[FILE]...",
+        readable=False,
+        help="Intent files, each validated by itself: they are not merged.",
+        show_default=False,
+    ),
+]
 
 
 def check(
+    files: Files = None,
     config: Config = None,
     kernel: Annotated[
         bool, typer.Option("--kernel", help="Also have the kernel check the compiled rules, unapplied.")
@@ -21,30 +37,61 @@ def check(
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Validate the intent file: report every error with its line."""
-    from lbctl.cli.output import Style, count, deviation_text, print_json
-    from lbctl.cli.work import read_intent, session_for
+    """Validate intent files: report every error with its line."""
+    from lbctl.cli.output import Style, print_json
+    from lbctl.cli.work import one_file, session_for
     from lbctl.documents.check import CheckDocument, problems
-    from lbctl.model import Scheduler
 
+    named = [one_file(file, config) for file in files or (None,)]
     try:
-        intent = read_intent(config)
+        intents = _read(named)
     except IntentError as error:
         if output is Format.JSON:
             print_json(CheckDocument(valid=False, services=[], errors=problems(error)))
         raise
     if kernel:
         session = session_for(backend, driver, allow_remap=allow_remap)
-        session.check(session.compile(intent))
-    names = [service.name for service in intent.services]
+        for intent in intents:
+            session.check(session.compile(intent))
     if output is Format.JSON:
+        names = [service.name for intent in intents for service in intent.services]
         print_json(CheckDocument(valid=True, services=names, errors=[]))
         return
+    for file, intent in zip(named, intents, strict=True):
+        whose = f"{file}: " if len(named) > 1 else ""
+        print(_text(intent, whose, Style(color), kernel=kernel))
+
+
+def _read(files: list[Path | None]) -> list[Intent]:
+    """The intent of each file; raises `IntentError` with the mistakes of all of them."""
+    from lbctl.cli.work import read_intent
+    from lbctl.config.documents import summary
+
+    intents: list[Intent] = []
+    found: list[ConfigProblem] = []
+    for file in files:
+        try:
+            intents.append(read_intent(file))
+        except IntentError as error:
+            if not error.problems:
+                raise
+            found += error.problems
+    if found:
+        raise IntentError(summary(found), problems=tuple(found))
+    return intents
+
+
+def _text(intent: Intent, whose: str, style: Style, *, kernel: bool) -> str:
+    from lbctl.cli.output import count, deviation_text
+    from lbctl.model import Scheduler, inert
+
     endpoints = sum(len(service.endpoints) for service in intent.services)
-    verdict = "valid, and the kernel takes it" if kernel else "valid"
-    found = f"{count(len(names), 'service')}, {count(endpoints, 'endpoint')}"
-    print(f"{Style(color)(verdict, 'green')}: {found}")
+    verdict = style("valid, and the kernel takes it" if kernel else "valid", "green")
+    lines = [
+        f"{inert(whose)}{verdict}: {count(len(intent.services), 'service')}, {count(endpoints, 'endpoint')}"
+    ]
     for service in intent.services:
         if service.scheduler is Scheduler.MAGLEV:
             sizes = (len(service.slots(family)) for family in service.families)
-            print(f"{service.name}: {deviation_text(sizes, service.deviation())}")
+            lines.append(f"{service.name}: {deviation_text(sizes, service.deviation())}")
+    return "\n".join(lines)

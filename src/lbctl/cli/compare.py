@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lbctl.cli.options import Color, Colors, Format, MaxSize, Output
+from lbctl.cli.options import BackendName, Color, Colors, Format, MaxSize, Output, complete_side
 
 if TYPE_CHECKING:
     from lbctl.cli.output import Style
@@ -14,29 +14,45 @@ if TYPE_CHECKING:
     from lbctl.model import AnalysedService
 
 _SOURCE = "FILE, - or live:STORE"
+SideA = Annotated[
+    str,
+    typer.Argument(
+        metavar="A",
+        help=f"Rules or an intent file: {_SOURCE}; lbctl backends lists stores.",
+        autocompletion=complete_side,
+    ),
+]
+SideB = Annotated[
+    str,
+    typer.Argument(metavar="B", help=f"What to compare it with: {_SOURCE}.", autocompletion=complete_side),
+]
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help=f"Rules: {_SOURCE}; lbctl backends lists stores.")],
-    b: Annotated[str, typer.Argument(metavar="B", help=f"Rules to compare them with: {_SOURCE}.")],
+    a: SideA,
+    b: SideB,
+    backend: BackendName = "auto",
     max_size: MaxSize = None,
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
     """Compare the exact shares of two sets of rules.
 
-    Reads nft, iptables-save and scripts of commands, and this host's own rules. Exits with 0 where all
-    shares are equal, with 1 where they are not.
+    Reads nft, iptables-save and scripts of commands, and this host's own rules. An intent file stands for
+    the rules of --backend; by default, of the backend of the other side. Exits with 0 if all shares are
+    equal, else with 1.
     """
     from lbctl.cli.output import Style, print_json
-    from lbctl.cli.work import read_rules_of
+    from lbctl.cli.work import live_store, read_rules_of
     from lbctl.documents.comparison import comparison
     from lbctl.engine.inspect.compare import compare as held
     from lbctl.errors import IntentError
 
     if a == b == "-":
         raise IntentError("standard input can be read once only", hint="name a file for one side")
-    one, other = read_rules_of(a, max_size), read_rules_of(b, max_size)
+    if backend == "auto":
+        backend = live_store(a) or live_store(b) or backend
+    one, other = (read_rules_of(side, max_size, backend=backend) for side in (a, b))
     found = held(one, other)
     if output is Format.JSON:
         print_json(comparison(found, one, other))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lbctl.cli.options import Color, Colors, Format, Output
+from lbctl.cli.options import BackendName, Color, Colors, Format, Output, complete_side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,6 +37,15 @@ def explain(
     listener: Annotated[
         str, typer.Argument(metavar="LISTENER", help="Where a client connects: 80/tcp, 192.0.2.1:443/tcp.")
     ],
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="Rules or an intent file, as with --from.",
+            autocompletion=complete_side,
+            show_default=False,
+        ),
+    ] = None,
     client: Annotated[
         str | None,
         typer.Option("--client", metavar="ADDRESS", help="Client address.", show_default=False),
@@ -58,6 +67,7 @@ def explain(
             "--from",
             metavar="RULES",
             help="FILE, - or live:STORE. Without it: every store of this host that can be read.",
+            autocompletion=complete_side,
             show_default=False,
         ),
     ] = None,
@@ -67,13 +77,15 @@ def explain(
             "--graph", help="Print a graph of the path instead; svg needs graphviz.", show_default=False
         ),
     ] = None,
+    backend: BackendName = "auto",
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
     """Trace a new connection through the rules to its endpoint.
 
     Shows the probability of each endpoint; for a client and a hash of addresses, its endpoint. Rules may
-    match more than the listener: conditions on what is unknown of the connection are listed. Read-only.
+    match more than the listener: conditions on what is unknown of the connection are listed. Read-only. An
+    intent file stands for the rules of --backend.
     """
     from lbctl.cli.output import Style, print_json, say
     from lbctl.documents.explanation import explanation
@@ -82,7 +94,9 @@ def explain(
     from lbctl.model import inert
 
     connection = _connection(listener, client, source_port, interface, own)
-    readings = _readings(source)
+    if file is not None and source is not None:
+        raise IntentError(f"two sources of rules: {file} and --from {source}", hint="name one of them")
+    readings = _readings(source or file, backend)
     refused = [name for name, reading in readings.items() if not reading.accept]
     ways = explained(connection, readings)
     if graph is not None:
@@ -149,11 +163,11 @@ def _address(text: str | None) -> Address | None:
         raise IntentError(f"client {text!r} is no address") from error
 
 
-def _readings(source: str | None) -> dict[str, Analysis]:
+def _readings(source: str | None, backend: str) -> dict[str, Analysis]:
     """What the rules do: those that are named, else those of each store of this host."""
     from lbctl.cli.work import read_rules_of, read_stores
 
-    return {source: read_rules_of(source)} if source is not None else read_stores()
+    return {source: read_rules_of(source, backend=backend)} if source is not None else read_stores()
 
 
 def _text(way: Trace, connection: Connection, style: Style) -> str:

@@ -57,6 +57,23 @@ def complete_store(incomplete: str) -> list[str]:
     return _beginning_with(incomplete, (driver.store for driver in _drivers()))
 
 
+def complete_side(incomplete: str) -> list[str]:
+    """Return `live:STORE` of all stores that begin with a text, and files: shells take these for words."""
+    live = _beginning_with(incomplete, (f"live:{driver.store}" for driver in _drivers()))
+    return live + complete_file(incomplete)
+
+
+def complete_file(incomplete: str) -> list[str]:
+    """Return the files and directories whose path begins with a text."""
+    folder, slash, name = incomplete.rpartition("/")
+    try:
+        found = sorted(Path(folder + slash or ".").iterdir())
+    except OSError:
+        return []
+    names = [each for each in found if each.name.startswith(name) and (name or each.name[:1] != ".")]
+    return [f"{folder}{slash}{each.name}{'/' if each.is_dir() else ''}" for each in names]
+
+
 def _drivers() -> Iterator[Driver]:
     from lbctl.host import LocalHost
     from lbctl.spi import backends
@@ -106,8 +123,15 @@ Config = Annotated[
         metavar="FILE",
         # Our own reader says what is wrong, as it does for everything in the file.
         readable=False,
-        help="The intent file. Without it: $LBCTL_CONFIG, ./lbctl.toml, /etc/lbctl/lbctl.toml with conf.d.",
+        help="The intent file, - for standard input, or a directory whose files are merged. Without it: "
+        "$LBCTL_CONFIG, ./lbctl.toml, /etc/lbctl/lbctl.toml with conf.d.",
         show_default=False,
+    ),
+]
+IntentFile = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[FILE]", readable=False, help="The intent file, as with --config.", show_default=False
     ),
 ]
 BackendName = Annotated[

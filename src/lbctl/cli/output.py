@@ -119,16 +119,25 @@ def plan_document(
     return change(plan, services, plan_rules(plan, render))
 
 
-def plan_text(plan: Plan, style: Style) -> str:
-    """A plan in words: what happens to each service, shares before and after."""
+def plan_text(plan: Plan, style: Style, *, base: str = "") -> str:
+    """A plan in words: what happens to each service, shares before and after.
+
+    `base` is the intent file that it begins with, "" if that is what the kernel holds.
+    """
+    from lbctl.cli.overrides import operator_lines
+
     number = {action: sum(s.action is action for s in plan.services) for action in Action}
     unchanged = plan.after.services.keys() - {s.name for s in plan.services}
     if not plan.changed:
         held = count(len(unchanged), "service")
-        return f"Nothing to change: {plan.backend} holds what the intent says ({held})."
+        if base:
+            return f"Nothing changes: {base} has the same rules ({held})."
+        nothing = f"Nothing to change: {plan.backend} holds what the intent says ({held})."
+        return "\n".join([nothing, *operator_lines(plan.effective)])
+    how = f"compared with {base}" if base else f"driver {plan.driver}"
     lines = [
         style(
-            f"{plan.backend} (driver {plan.driver}): {count(number[Action.ADD], 'service')} to add, "
+            f"{plan.backend} ({how}): {count(number[Action.ADD], 'service')} to add, "
             f"{number[Action.CHANGE]} to change, {number[Action.REMOVE]} to remove, "
             f"{len(unchanged)} unchanged",
             "bold",
@@ -142,6 +151,8 @@ def plan_text(plan: Plan, style: Style) -> str:
         lines += ["", "UDP flows that end with it: " + ", ".join(map(str, plan.stale))]
     for note in plan.notes:
         lines += ["", f"{style('Note:', 'yellow')} {inert(note)}"]
+    if operated := [style(line, "yellow") for line in operator_lines(plan.effective)]:
+        lines += ["", *operated]
     shared = sum(change.service is None for change in plan.changes)
     if shared and not plan.services:
         rules = count(shared, "rule")
@@ -185,11 +196,12 @@ def plan_rules(plan: Plan, render: Callable[[Program], str]) -> tuple[str, str]:
     return render(plan.before.in_order_of(plan.after)), render(plan.after)
 
 
-def rules_diff(before: str, after: str, style: Style) -> str:
-    """The rules on both sides as a unified diff."""
+def rules_diff(before: str, after: str, style: Style, *, base: str = "") -> str:
+    """The rules on both sides as a unified diff; `base` is the file of the first, "" for the kernel."""
     from difflib import unified_diff
 
-    lines = unified_diff(before.splitlines(), after.splitlines(), "kernel", "intent", lineterm="", n=3)
+    names = base or "kernel", "intent"
+    lines = unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="", n=3)
     return painted_diff(lines, style)
 
 

@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lbctl.cli.options import AllowRemap, BackendName, Color, Colors, Config, DriverName, Format, Output
+from lbctl.cli.options import (
+    AllowRemap,
+    BackendName,
+    Color,
+    Colors,
+    Config,
+    DriverName,
+    Format,
+    IntentFile,
+    Output,
+)
+from lbctl.errors import IntentError
+
+if TYPE_CHECKING:
+    from lbctl.documents.history import UnsettledDocument
+    from lbctl.model import Plan
+    from lbctl.spi import Backend
 
 
 def plan(
+    file: IntentFile = None,
     config: Config = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against",
+            metavar="FILE",
+            readable=False,
+            help="Compare with another intent file instead of this host's kernel; needs no privilege.",
+            show_default=False,
+        ),
+    ] = None,
     rules: Annotated[bool, typer.Option("--rules", help="Show the difference of the rules too.")] = False,
     out: Annotated[
         Path | None,
@@ -27,28 +55,104 @@ def plan(
     color: Colors = Color.AUTO,
 ) -> None:
     """Show what apply would change, with shares before and after."""
+    from lbctl.cli.work import one_file
+
+    config = one_file(file, config)
+    if out is not None:
+        _ensure_plan_name(out)
+    show = _Shown(rules=rules, exit_code=exit_code, output=output, color=color)
+    if against is not None:
+        if out is not None:
+            raise IntentError("a plan between two files cannot be applied: leave out -o or --against")
+        _plan_against(against, config, backend, driver, allow_remap=allow_remap, show=show)
+    else:
+        _plan(config, out, backend, driver, allow_remap=allow_remap, show=show)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """How a plan is shown."""
+
+    rules: bool
+    exit_code: bool
+    output: Format
+    color: Color
+
+    def __call__(self, made: Plan, backend: Backend, *, base: str = "", unsettled: UnsettledDocument) -> None:
+        """Print a plan; `base` is the intent file that it begins with, "" for the kernel."""
+        from lbctl import engine
+        from lbctl.cli.output import Style, plan_document, plan_rules, plan_text, print_json, rules_diff
+
+        if self.output is Format.JSON:
+            document = plan_document(made, engine.describe_plan(backend, made), backend.render)
+            print_json({**document, **unsettled})
+        else:
+            style = Style(self.color)
+            print(plan_text(made, style, base=base))
+            if self.rules and made.changed:
+                print()
+                print(rules_diff(*plan_rules(made, backend.render), style, base=base))
+        if self.exit_code and made.changed:
+            raise typer.Exit(1)
+
+
+def _plan(
+    config: Path | None,
+    out: Path | None,
+    backend: str,
+    driver: str | None,
+    *,
+    allow_remap: bool,
+    show: _Shown,
+) -> None:
     from lbctl import engine
-    from lbctl.cli.output import Style, plan_document, plan_rules, plan_text, print_json, rules_diff
     from lbctl.cli.progress import stages
     from lbctl.cli.work import intent_files, mention_unsettled, read_announced, session_for
-    from lbctl.documents.history import unsettled as unsettled_document
+    from lbctl.documents.history import unsettled
 
     with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
         intent = read_announced(config)
         next_stage()
         session = session_for(backend, driver, allow_remap=allow_remap)
         made = engine.plan(session, intent)
-    unsettled = mention_unsettled(intent.owner)
+    left = mention_unsettled(intent.owner)
     if out is not None:
         engine.write_plan(session, made, intent, intent_files(config), out)
-    if output is Format.JSON:
-        document = plan_document(made, engine.describe(session, made), session.backend.render)
-        print_json({**document, **unsettled_document(unsettled)})
-    else:
-        style = Style(color)
-        print(plan_text(made, style))
-        if rules and made.changed:
-            print()
-            print(rules_diff(*plan_rules(made, session.backend.render), style))
-    if exit_code and made.changed:
-        raise typer.Exit(1)
+    show(made, session.backend, unsettled=unsettled(left))
+
+
+def _plan_against(
+    against: Path,
+    config: Path | None,
+    backend: str,
+    driver: str | None,
+    *,
+    allow_remap: bool,
+    show: _Shown,
+) -> None:
+    from lbctl import engine
+    from lbctl.cli.work import intent_files, read_intent
+    from lbctl.config.documents import STANDARD_INPUT, name_of
+    from lbctl.documents.history import UnsettledDocument
+    from lbctl.host import LocalHost
+
+    if against == STANDARD_INPUT and STANDARD_INPUT in intent_files(config):
+        raise IntentError("standard input can be read once only", hint="name a file for one side")
+    chosen, made = engine.plan_against(
+        LocalHost(),
+        read_intent(against),
+        read_intent(config),
+        backend=backend,
+        driver=driver,
+        allow_remap=allow_remap,
+    )
+    show(made, chosen, base=name_of(against), unsettled=UnsettledDocument(interrupted=None, trial=None))
+
+
+def _ensure_plan_name(out: Path) -> None:
+    """Raise `IntentError` for a plan file that is named like a format: -o is no short --output."""
+    if str(out) in list(Format):
+        raise IntentError(
+            f"-o writes the plan to a file, and {out} is a format",
+            hint=f"--output {out} prints it in that format; a plan file needs another name, e.g. web.plan",
+        )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lbctl.cli.options import AllowRemap, BackendName, Config, DriverName, Format, Output
+from lbctl.cli.options import AllowRemap, BackendName, Config, DriverName, Format, IntentFile, Output
 
 if TYPE_CHECKING:
     from lbctl.model import Network
@@ -57,6 +57,7 @@ def _network(text: str) -> Network:
 
 
 def render(
+    file: IntentFile = None,
     config: Config = None,
     backend: BackendName = "auto",
     driver: DriverName = None,
@@ -75,13 +76,13 @@ def render(
     """
     from lbctl import engine
     from lbctl.cli.output import print_json, say
-    from lbctl.cli.work import read_intent
+    from lbctl.cli.work import one_file, read_intent
     from lbctl.host import LocalHost
     from lbctl.model import Family
 
     found = engine.render(
         LocalHost(),
-        read_intent(config),
+        read_intent(one_file(file, config)),
         backend=backend,
         driver=driver,
         target=target,

@@ -20,6 +20,13 @@ _LONGEST_TRIAL = 24 * 3600
 _FEW_FILES = 3
 
 
+def one_file(argument: Path | None, config: Path | None) -> Path | None:
+    """The intent file that is named as an argument or by --config; raises `IntentError` for both."""
+    if argument is not None and config is not None:
+        raise IntentError(f"two intent files: {argument} and --config {config}", hint="name one of them")
+    return config if argument is None else argument
+
+
 def read_intent(config: Path | None) -> Intent:
     """The intent that the options and the environment point to; raises `IntentError`."""
     from lbctl.config import load_merged
@@ -43,8 +50,9 @@ def intent_files(config: Path | None) -> tuple[Path, ...]:
 def announce(files: Sequence[Path]) -> None:
     """Name the intent files that a command goes by: a few of many."""
     from lbctl.cli.output import say
+    from lbctl.config.documents import name_of
 
-    shown = [f"./{path}" if path == Path("lbctl.toml") else str(path) for path in files[:_FEW_FILES]]
+    shown = [f"./{path}" if path == Path("lbctl.toml") else name_of(path) for path in files[:_FEW_FILES]]
     more = [f"{len(files) - _FEW_FILES} more"] if len(files) > _FEW_FILES else []
     if files:
         say(f"Intent: {', '.join([*shown, *more])}")
@@ -112,12 +120,18 @@ def ensure_new(path: Path | None) -> None:
 
 
 def ensure_backend(name: str) -> None:
-    """Raise `IntentError` for a backend that is not installed."""
-    from lbctl.spi import backends
+    """Raise `IntentError` for a name of no backend, `auto` included: a migration goes to a named one."""
+    from lbctl.host import LocalHost
+    from lbctl.spi import AUTO, backends, named_candidates, survey
 
-    names = [backend.name for backend in backends()]
-    if name not in names:
-        raise IntentError(f'there is no backend "{name}"', hint=f"one of {', '.join(names)}")
+    candidates = survey(LocalHost(), backends())
+    try:
+        known = name != AUTO and bool(named_candidates(candidates, name))
+    except IntentError:
+        known = False
+    if not known:
+        names = ", ".join(each.backend.name for each in candidates)
+        raise IntentError(f'there is no backend "{name}"', hint=f"one of {names}")
 
 
 def share_policy(*, fix: bool, keep: bool) -> SharePolicy | None:
@@ -168,8 +182,11 @@ def files_if_any(config: Path | None) -> tuple[Path, ...]:
         return ()
 
 
-def owner_of(owner: str | None, config: Path | None) -> str:
-    """The owner that was named, else that of the intent file, which is announced, else the default."""
+def owner_of(owner: str | None, config: Path | None, *, announced: bool = True) -> str:
+    """The owner that was named, else that of the intent file, else the default.
+
+    The file is announced, unless a command uses nothing else of it.
+    """
     from lbctl.config import load_merged
     from lbctl.model import DEFAULT_OWNER, check_owner
 
@@ -179,7 +196,8 @@ def owner_of(owner: str | None, config: Path | None) -> str:
         except ValueError as error:
             raise IntentError(str(error), hint="small letters, digits and dashes, at most 12") from error
     paths = files_if_any(config)
-    announce(paths)
+    if announced:
+        announce(paths)
     try:
         return load_merged(paths).owner if paths else DEFAULT_OWNER
     except IntentError as error:
@@ -187,20 +205,32 @@ def owner_of(owner: str | None, config: Path | None) -> str:
         raise
 
 
-def read_rules_of(source: str, limit: int | None = None) -> Analysis:
+def read_rules_of(source: str, limit: int | None = None, *, backend: str = "auto") -> Analysis:
     """Return what the rules in a file, in standard input (`-`) or in `live:STORE` of this host do.
 
-    Raises `IntentError` for text of more than `limit` bytes; see `lbctl.host.files.read_bounded`.
+    The file may be an intent file too: then it is what the rules do that `backend` makes of it. Raises
+    `IntentError` for text of more than `limit` bytes; see `lbctl.host.files.read_bounded`.
     """
-    from lbctl.engine.migrate.read import read_live, read_rules
+    from lbctl.config import is_intent, loads
+    from lbctl.engine.migrate.read import read_intent, read_live, read_rules
     from lbctl.host import LocalHost
     from lbctl.host.files import DEFAULT_LIMIT, read_bounded
+    from lbctl.model import inert
     from lbctl.spi import backends
 
-    kind, colon, store = source.partition(":")
-    if kind == "live" and colon:
+    if store := live_store(source):
         return read_live(LocalHost(), store, backends())
-    return read_rules(read_bounded(source, limit or DEFAULT_LIMIT), backends())
+    data = read_bounded(source, limit or DEFAULT_LIMIT)
+    if is_intent(data):
+        name = "<stdin>" if source == "-" else inert(source)
+        return read_intent(LocalHost(), loads(data, name), backend=backend)
+    return read_rules(data, backends())
+
+
+def live_store(source: str) -> str:
+    """The store of `live:STORE`; "" for all else."""
+    kind, colon, store = source.partition(":")
+    return store if kind == "live" and colon else ""
 
 
 def read_stores() -> dict[str, Analysis]:

@@ -4,8 +4,9 @@
 `dump` writes an intent as tidy TOML; `json_schema` describes the format to editors.
 """
 
+from lbctl.config.documents import is_intent
 from lbctl.config.load import find, load, load_merged, loads
 from lbctl.config.render import dump
 from lbctl.config.schema import json_schema
 
-__all__ = ["dump", "find", "json_schema", "load", "load_merged", "loads"]
+__all__ = ["dump", "find", "is_intent", "json_schema", "load", "load_merged", "loads"]

@@ -11,9 +11,11 @@ import json
 import os
 import re
 import stat
+import sys
 import tomllib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lbctl.config.values import show
@@ -21,13 +23,19 @@ from lbctl.errors import ConfigProblem, IntentError
 from lbctl.model import inert
 
 if TYPE_CHECKING:
-    from pathlib import Path
-    from typing import NoReturn
+    from typing import NoReturn, TextIO
 
     from lbctl.config.locate import Map
     from lbctl.config.values import Place
 
 LIMIT = 16 * 1024 * 1024
+#: A line that only intent files have. No language of rules, no shell and no unit file writes either so.
+_INTENT = re.compile(
+    rb"(?m)^(?:\xef\xbb\xbf)?[ \t]*(?:schema[ \t]*=[ \t]*[0-9]|\[\[[ \t]*service[ \t]*\]\])"
+    rb'|"schema"[ \t\r\n]*:'
+)
+#: As a path of an intent file.
+STANDARD_INPUT = Path("-")
 
 # A pattern that begins with a set of characters is searched for at full speed.
 _CONTROL = r"[\x00-\x08\x0b-\x1f\x7f](?!(?<=\r)\n)"
@@ -96,6 +104,7 @@ class Source:
         try:
             return tomllib.loads(self.text)
         except tomllib.TOMLDecodeError as error:
+            self._refuse_other_language()
             found = re.fullmatch(_TOML_LINE, str(error))
             message = found[1] if found else str(error)
             last = self.text.rstrip("\n").count("\n") + 1
@@ -126,11 +135,24 @@ class Source:
             raise _failures(
                 [ConfigProblem(file=self.file, line=n, message=m, hint=h) for n, m, h in mistakes]
             )
+        if isinstance(data, dict) and "nftables" in data:
+            self.fail(
+                1,
+                "this file holds rules of nft as JSON, not an intent",
+                "lbctl import FILE prints the intent file",
+            )
         if not isinstance(data, dict):
             self.fail(
                 1, f"the document is {show(data)}, not an object", 'write {"schema": 1, "service": [...]}'
             )
         return data
+
+    def _refuse_other_language(self) -> None:
+        """Report a text of another language as what it is, not by its first word that is no TOML."""
+        from lbctl.config.words import other_language  # only where there is a mistake to report
+
+        if found := other_language(self.text):
+            self.fail(1, f"this file holds {found[0]}, not an intent", found[1])
 
     @property
     def _odd_numbers(self) -> bool:
@@ -147,12 +169,17 @@ class Source:
 
 
 def read(path: Path, limit: int = LIMIT) -> Source:
-    """Return the file at `path`.
+    """Return the file at `path`, or standard input if that is "-".
 
     IntentError where it is missing, no regular file, too large or no UTF-8 text.
     """
     file = name_of(path)
-    raw = _read_bytes(path, file, limit)
+    raw = _read_standard_input(sys.stdin, limit) if path == STANDARD_INPUT else _read_bytes(path, file, limit)
+    return decode(raw, file)
+
+
+def decode(raw: bytes, file: str) -> Source:
+    """Return the document in the bytes of a file, which messages call `file`; IntentError for no text."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -170,10 +197,25 @@ def source(text: str, file: str) -> Source:
     return Source(file, text, file.endswith(".json") or text.lstrip().startswith("{"))
 
 
+def is_intent(data: bytes) -> bool:
+    """Return True for what is meant as an intent file, be it right or wrong, and not as rules."""
+    return len(data) <= LIMIT and _INTENT.search(data) is not None
+
+
 def name_of(path: Path) -> str:
     """`path` as messages show it: as given, unless it could not be printed."""
-    text = str(path)
-    return inert(text)
+    return "<stdin>" if path == STANDARD_INPUT else inert(str(path))
+
+
+@lru_cache(maxsize=1)
+def _read_standard_input(_stream: TextIO, limit: int) -> bytes:
+    """Return all of a stream, which can be read once, and is asked for several times by most commands."""
+    from lbctl.host.files import read_bounded  # only here: `check` needs nothing else of the host
+
+    try:
+        return read_bounded("-", limit)
+    except IntentError as error:
+        raise _failure("<stdin>", 1, error.message, "an intent file is a text of some kilobytes") from None
 
 
 def _read_bytes(path: Path, file: str, limit: int) -> bytes:

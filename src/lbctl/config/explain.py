@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lbctl.config.schema import MAX_SEED, EndpointTable, IntentTable, ServiceTable, TableModel
 from lbctl.config.values import InvalidValue, nearest, show, show_key
+from lbctl.config.words import key_hint
 from lbctl.model import MAX_WEIGHT
 
 if TYPE_CHECKING:
@@ -31,21 +32,6 @@ _LISTS = {
 _RANGES = {
     "weight": (1, MAX_WEIGHT, "weights are relative, like 1, 2 and 3"),
     "seed": (0, MAX_SEED, "leave it out for one that is derived from the name"),
-}
-_WORDS = {
-    "to": "address",
-    "target": "address",
-    "port": "address",
-    "backends": "endpoints",
-    "servers": "endpoints",
-    "algorithm": "scheduler",
-    "method": "scheduler",
-    "balance": "scheduler",
-    "sticky": "affinity",
-    "persistence": "affinity",
-    "bind": "listen",
-    "allowed": "allow",
-    "version": "schema",
 }
 _TABLES: tuple[tuple[type[TableModel], str], ...] = (
     (IntentTable, "the top of the file, above the first [[service]]"),
@@ -103,9 +89,11 @@ def _unknown(place: Place, key: str) -> str:
     for other, where in _TABLES:
         if other is not table and any(field.alias == key for field in other.model_fields.values()):
             return f"`{key}` belongs to {where}"
-    near = nearest(key.lower().replace("_", "-"), known) or _WORDS.get(key.lower())
+    if hint := key_hint(key, known):
+        return hint
+    near = nearest(key.lower().replace("_", "-"), known)
     listed = ", ".join(f"`{word}`" for word in known)
-    return f"did you mean `{near}`?" if near in known else f"known here: {listed}"
+    return f"did you mean `{near}`?" if near else f"known here: {listed}"
 
 
 def without(raw: dict[str, Any], errors: list[Place]) -> tuple[dict[str, Any], frozenset[str]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from lbctl.config.documents import Source, name_of, read, source, summary
+from lbctl.config.documents import Source, decode, name_of, read, source, summary
 from lbctl.config.schema import IntentTable, ServiceTable
 from lbctl.config.values import expand, show, show_mark
 from lbctl.errors import ConfigProblem, IntentError, NoIntentFile
@@ -53,9 +53,9 @@ def load(path: Path) -> Intent:
     return load_merged((path,))
 
 
-def loads(text: str, file: str = "<text>") -> Intent:
+def loads(text: str | bytes, file: str = "<text>") -> Intent:
     """Return the intent in `text`, which messages call `file`. IntentError with every problem that it has."""
-    return _merge([source(text, file)], _Report())
+    return _merge([source(text, file) if isinstance(text, str) else decode(text, file)], _Report())
 
 
 def load_merged(paths: Sequence[Path]) -> Intent:
@@ -74,31 +74,57 @@ def load_merged(paths: Sequence[Path]) -> Intent:
 def find(config: Path | None, environ: Mapping[str, str], cwd: Path, etc: Path = ETC) -> tuple[Path, ...]:
     """The files of the intent: `config`, else $LBCTL_CONFIG, else `cwd`/lbctl.toml, else those in `etc`.
 
-    What was asked for by name is not looked at here: `load_merged` says what is wrong with it. In `etc`
-    it is lbctl.toml, where there is one, and conf.d/*.toml in name order. NoIntentFile where nothing is, and
-    IntentError for a file of `cwd` that root is not to follow unasked.
+    A name stands for a file, which `load_merged` reads and complains about; for standard input if it is "-";
+    or for the files of a directory. In `etc` these are lbctl.toml, if it exists, and conf.d/*.toml in name
+    order. Raises `NoIntentFile` if there is none, and `IntentError` for a directory without intent files and
+    for a file of `cwd` that root must not use without being told to.
     """
     if config is not None:
-        return (config,)
+        return _named(config)
     if named := environ.get("LBCTL_CONFIG"):
-        return (cwd / named,)
+        return _named(Path(named) if named == "-" else cwd / named)
     if _exists(here := cwd / "lbctl.toml"):
         _ensure_own(here, environ)
         return (here,)
-    folder = etc / "conf.d"
-    try:
-        parts = sorted(p for p in folder.iterdir() if p.suffix == ".toml" and not p.name.startswith("."))
-    except (FileNotFoundError, NotADirectoryError):
-        parts = []
-    except OSError as error:
-        raise IntentError(f"{name_of(folder)} cannot be read: {error.strerror}") from None
-    main = etc / "lbctl.toml"
-    if found := ([main] if _exists(main) else []) + parts:
-        return tuple(found)
+    if found := _main_and_parts(etc):
+        return found
     raise NoIntentFile(
-        f"no intent file: neither ./lbctl.toml nor {name_of(main)} is there",
+        f"no intent file: neither ./lbctl.toml nor {name_of(etc / 'lbctl.toml')} is there",
         hint="write one with `lbctl init`, or name one with --config FILE or $LBCTL_CONFIG",
     )
+
+
+def _named(path: Path) -> tuple[Path, ...]:
+    """The files behind a path that was named: itself, or those of a directory, which are merged.
+
+    In a directory, they are those that are looked for in /etc/lbctl; where it has none of these, its *.toml.
+    """
+    if not path.is_dir():
+        return (path,)
+    found = _main_and_parts(path) or _parts(path)
+    if not found:
+        raise IntentError(
+            f"{name_of(path)} is a directory without intent files",
+            hint="it may have lbctl.toml and conf.d/*.toml, or else *.toml",
+        )
+    return found
+
+
+def _main_and_parts(folder: Path) -> tuple[Path, ...]:
+    main = folder / "lbctl.toml"
+    return ((main,) if _exists(main) else ()) + _parts(folder / "conf.d")
+
+
+def _parts(folder: Path) -> tuple[Path, ...]:
+    """The intent files of a directory in name order; () if there is no such directory."""
+    try:
+        return tuple(
+            sorted(p for p in folder.iterdir() if p.suffix == ".toml" and not p.name.startswith("."))
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    except OSError as error:
+        raise IntentError(f"{name_of(folder)} cannot be read: {error.strerror}") from None
 
 
 def _ensure_own(path: Path, environ: Mapping[str, str]) -> None:

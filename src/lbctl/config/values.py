@@ -155,8 +155,13 @@ def choice(kind: type[Choice], key: str) -> Callable[[object], Choice]:
             return words[value]
         listed = ", ".join(f'"{word}"' for word in words)
         hint = f"use one of {listed}"
-        if isinstance(value, str) and (near := nearest(value.lower().replace("_", "-"), words)):
-            hint = f'did you mean "{near}"? ({hint})'
+        if isinstance(value, str):
+            from lbctl.config.words import scheduler_hint  # only where there is a mistake to explain
+
+            if key == "scheduler" and (answer := scheduler_hint(value, words)):
+                hint = f"{answer} ({hint})"
+            elif near := nearest(value.lower().replace("_", "-"), words):
+                hint = f'did you mean "{near}"? ({hint})'
         raise InvalidValue(f"{key} {show(value)} is not known", hint)
 
     return parse

@@ -15,12 +15,14 @@ FORMAT_VERSION = 1
 
 #: Name of a document, which is that of its command → module and type.
 _TYPES: Mapping[str, tuple[str, str]] = {
+    "activate": ("change", "OperationDocument"),
     "apply": ("change", "ApplyDocument"),
     "backends": ("backends", "BackendsDocument"),
     "check": ("check", "CheckDocument"),
     "compare": ("comparison", "ComparisonDocument"),
     "confirm": ("change", "ConfirmDocument"),
     "doctor": ("diagnosis", "DiagnosisDocument"),
+    "drain": ("change", "OperationDocument"),
     "error": ("error", "ErrorDocument"),
     "explain": ("explanation", "ExplanationDocument"),
     "history": ("history", "HistoryDocument"),
@@ -31,6 +33,7 @@ _TYPES: Mapping[str, tuple[str, str]] = {
     "render": ("check", "RenderDocument"),
     "rollback": ("change", "RollbackDocument"),
     "status": ("status", "StatusDocument"),
+    "weight": ("change", "OperationDocument"),
 }
 NAMES = tuple(_TYPES)
 

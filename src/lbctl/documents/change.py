@@ -8,11 +8,13 @@ from typing_extensions import TypedDict
 
 from lbctl.documents.history import UnsettledDocument
 from lbctl.documents.migration import MigrationDocument
+from lbctl.documents.override import OverrideDocument, override, overrides
 from lbctl.documents.shares import ChangedServiceDocument, changed_service
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from lbctl.engine import Target
     from lbctl.model import Plan, ServiceChange
 
 
@@ -40,6 +42,7 @@ class ChangeDocument(TypedDict):
     services: list[ChangedServiceDocument]
     forget: list[FlowDocument]
     notes: list[str]
+    overrides: list[OverrideDocument]
     rules: RulesDocument
 
 
@@ -66,6 +69,7 @@ class RollbackDocument(TypedDict):
     services: NotRequired[list[ChangedServiceDocument]]
     forget: NotRequired[list[FlowDocument]]
     notes: NotRequired[list[str]]
+    overrides: NotRequired[list[OverrideDocument]]
     rules: NotRequired[RulesDocument]
     migration: NotRequired[MigrationDocument]
     applied: bool
@@ -79,6 +83,31 @@ class RemoveDocument(TypedDict):
     changed: bool
     removed: bool
     plans: list[ChangeDocument]
+
+
+class TargetDocument(TypedDict):
+    """An endpoint that a command was about, and its override on both sides; null for none.
+
+    `to` and `state`, which is that of the applied intent, are null if the endpoint is no longer applied.
+    """
+
+    service: str
+    endpoint: str
+    to: str | None
+    state: str | None
+    before: OverrideDocument | None
+    after: OverrideDocument | None
+
+
+class OperationDocument(ChangeDocument):
+    """What `drain`, `activate` and `weight` print.
+
+    `established` is the number of established connections of the endpoints at the end; null without `--wait`.
+    """
+
+    applied: bool
+    endpoints: list[TargetDocument]
+    established: int | None
 
 
 class ConfirmDocument(TypedDict):
@@ -101,5 +130,18 @@ def change(plan: Plan, services: Iterable[ServiceChange], rules: tuple[str, str]
             for flow in plan.stale
         ],
         notes=list(plan.notes),
+        overrides=overrides(plan.effective),
         rules=RulesDocument(before=rules[0], after=rules[1]),
+    )
+
+
+def target(of: Target) -> TargetDocument:
+    """Return the document of an endpoint that a command was about."""
+    return TargetDocument(
+        service=of.service,
+        endpoint=of.name,
+        to=of.endpoint.to if of.endpoint is not None else None,
+        state=str(of.endpoint.state) if of.endpoint is not None else None,
+        before=override(of.before) if of.before is not None else None,
+        after=override(of.after) if of.after is not None else None,
     )

@@ -42,12 +42,17 @@ class StatusEndpointDocument(CountedDocument):
 
 
 class StatusServiceDocument(TypedDict):
-    """A service; `deviation` is the largest distance of a share from its weight (maglev)."""
+    """A service; `deviation` is the largest distance of a share from its weight (maglev).
+
+    `since` is when the service last changed, from when on `actual` counts; null if its endpoints count since
+    their rules were loaded.
+    """
 
     name: str
     listen: list[str]
     scheduler: str
     deviation: str
+    since: str | None
     connections: int
     endpoints: list[StatusEndpointDocument]
 
@@ -113,6 +118,7 @@ def _service(service: ServiceStatus) -> StatusServiceDocument:
         listen=list(service.listen),
         scheduler=service.scheduler,
         deviation=written(service.deviation),
+        since=service.since,
         connections=service.connections,
         endpoints=[
             StatusEndpointDocument(

@@ -1,10 +1,12 @@
 """The use cases. They neither print nor read arguments; the command line and tests call them alike."""
 
 from lbctl.engine.change.apply import apply, remove
-from lbctl.engine.change.plan import describe, plan, removal
-from lbctl.engine.change.planfile import PlanFile, read_plan, resume, write_plan
+from lbctl.engine.change.operate import Operation, Target, activate, drain, endpoint_names, operate, weigh
+from lbctl.engine.change.plan import describe, describe_plan, plan, plan_against, removal
+from lbctl.engine.change.planfile import PlanFile, is_plan_file, read_plan, resume, write_plan
 from lbctl.engine.change.render import Rendering, render
 from lbctl.engine.change.session import Session, open_session
+from lbctl.engine.inspect.drained import await_drained, connections_left
 from lbctl.engine.inspect.status import (
     Drift,
     EndpointStatus,
@@ -32,27 +34,38 @@ __all__ = [
     "FamilyStatus",
     "HistoryEntry",
     "Migration",
+    "Operation",
     "PlanFile",
     "Rendering",
     "ServiceStatus",
     "Session",
     "SharePolicy",
     "Status",
+    "Target",
     "Trial",
     "Unsettled",
+    "activate",
     "apply",
+    "await_drained",
     "await_end",
     "confirm",
+    "connections_left",
     "damaged",
     "describe",
+    "describe_plan",
+    "drain",
     "drift",
+    "endpoint_names",
     "entries",
     "go_back",
     "interrupted",
+    "is_plan_file",
     "migrate",
     "open_session",
+    "operate",
     "pending",
     "plan",
+    "plan_against",
     "plan_migration",
     "read_plan",
     "read_trial",
@@ -67,5 +80,6 @@ __all__ = [
     "try_out",
     "unsettled",
     "watch",
+    "weigh",
     "write_plan",
 ]

@@ -17,6 +17,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from lbctl.errors import ApplyFailed, Stale
@@ -172,6 +173,14 @@ class FakeHost:
             yield
         finally:
             self.busy.remove(name)
+
+    def is_locked(self, name: str) -> bool:
+        """See `Host`."""
+        return name in self.busy
+
+    def socket_path(self, name: str) -> Path:
+        """See `Host`. Nobody listens there."""
+        return Path("/run/lbctl", f"{name}.sock")
 
     def namespace(self) -> str | None:
         """See `Host`."""

@@ -111,6 +111,12 @@ class Host(Protocol):
         Raises `Stale` with who holds it where somebody else does, and still does `patience` seconds later.
         """
 
+    def is_locked(self, name: str) -> bool:
+        """Return True while a process holds `lock(name)`, this one included."""
+
+    def socket_path(self, name: str) -> Path:
+        """Return where the unix socket `name` of this network namespace is; its directory may be missing."""
+
     def namespace(self) -> str | None:
         """Return what names this network namespace and no other, before or after.
 
@@ -331,6 +337,21 @@ class LocalHost:
                 self._held.handles.remove(handle)
         finally:
             os.close(handle)
+
+    def is_locked(self, name: str) -> bool:
+        """See `Host`. Whose lock file cannot be opened holds none."""
+        try:
+            handle = self._run.open_lock(_file(name, "lock"))
+        except (ApplyFailed, PermissionDenied):
+            return False
+        try:
+            return not _locked(handle)
+        finally:
+            os.close(handle)
+
+    def socket_path(self, name: str) -> Path:
+        """See `Host`."""
+        return self._run.path / (f"{name}.sock" if _is_first_network() else _file(name, "sock"))
 
     def _holder(self, handle: int) -> str:
         try:

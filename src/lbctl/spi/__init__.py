@@ -5,7 +5,7 @@ from lbctl.spi.migrator import Migrator, Retirement
 from lbctl.spi.reader import Case, Passage, Problem, Reader, RuleCounts, sole
 from lbctl.spi.registry import GROUP, backends
 from lbctl.spi.require import ensure_fresh, require, require_service
-from lbctl.spi.selection import AUTO, Candidate, Selection, count_rules, select, survey
+from lbctl.spi.selection import AUTO, Candidate, Selection, count_rules, named_candidates, select, survey
 
 __all__ = [
     "AUTO",
@@ -27,6 +27,7 @@ __all__ = [
     "backends",
     "count_rules",
     "ensure_fresh",
+    "named_candidates",
     "require",
     "require_service",
     "select",

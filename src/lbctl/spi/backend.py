@@ -20,7 +20,7 @@ from lbctl.model import Family, Scheduler, SourceNat, State
 from lbctl.model import Protocol as Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from lbctl.host import Host
     from lbctl.model import Intent, LiftedProgram, Network, Plan, Program
@@ -197,5 +197,10 @@ class Backend(Protocol):
     def lift(self, program: Program) -> LiftedProgram:
         """Return the services of a program with their exact shares, derived from its items alone."""
 
-    def stats(self, host: Host, driver: str, owner: str) -> tuple[Count, ...]:
-        """Return the counters of every endpoint in the kernel."""
+    def stats(
+        self, host: Host, driver: str, owner: str, *, services: Collection[str] | None = None
+    ) -> tuple[Count, ...]:
+        """Return the counters of every endpoint in the kernel, of `services` alone if they are given.
+
+        A change of one service asks for its own: that should not read what all others counted.
+        """

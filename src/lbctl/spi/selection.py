@@ -74,38 +74,68 @@ def select(
 ) -> Selection:
     """Return the choice for the options `--backend` and `--driver`.
 
-    With the `counts` of `count_rules`, the reason says where another store of the same backend holds rules.
-    Raises `IntentError` for a name that does not exist and `NoBackend` where nothing is usable.
+    Both may also name a store, and `--backend` a driver or a tool, as users of other programs do: then a
+    driver of that store is chosen. With the `counts` of `count_rules`, the reason says where another store
+    of the same backend holds rules. Raises `IntentError` for an unknown name and `NoBackend` if nothing is
+    usable.
     """
-    named = [c for c in candidates if c.backend.name == backend]
-    if backend == AUTO:
-        # A driver belongs to one backend, so naming it names the backend too.
-        named = [c for c in candidates if c.backend.preference is not None or driver is not None]
-    elif not named:
-        names = ", ".join([AUTO, *(c.backend.name for c in candidates)])
-        raise IntentError(f'there is no backend "{backend}"', hint=f"one of {names}")
-    if driver is not None:
-        names = ", ".join(d.name for c in named for d in c.probe.drivers)
-        named = [c for c in named if any(d.name == driver for d in c.probe.drivers)]
-        if not named:
-            raise IntentError(f'there is no driver "{driver}" for backend {backend}', hint=f"one of {names}")
+    options = _options(candidates, backend, driver)
     passed: list[str] = []
-    for candidate in named:
-        for option in candidate.probe.drivers:
-            if driver is not None and option.name != driver:
-                continue
-            if option.usable:
-                asked = driver is not None or backend != AUTO
-                why = ["asked for"] if asked else [*passed, "first usable in order of preference"]
-                why += _beside(candidate, option, counts)
-                return Selection(
-                    backend=candidate.backend, driver=option, probe=candidate.probe, reason="; ".join(why)
-                )
-            passed.append(f"{candidate.backend.name} ({option.name}): {option.reason}")
+    for candidate, option in options:
+        if option.usable:
+            asked = driver is not None or backend != AUTO
+            why = ["asked for"] if asked else [*passed, "first usable in order of preference"]
+            why += _beside(candidate, option, counts)
+            return Selection(
+                backend=candidate.backend, driver=option, probe=candidate.probe, reason="; ".join(why)
+            )
+        passed.append(f"{candidate.backend.name} ({option.name}): {option.reason}")
     raise NoBackend(
         "no usable backend: " + "; ".join(passed or ["none is installed"]),
-        hint="; or ".join(dict.fromkeys(c.probe.fix for c in named)) or None,
+        hint="; or ".join(dict.fromkeys(candidate.probe.fix for candidate, _ in options)) or None,
     )
+
+
+def named_candidates(candidates: Sequence[Candidate], backend: str) -> tuple[Candidate, ...]:
+    """Return the candidates that a name means: one for all names but `AUTO`; raises `IntentError`."""
+    if backend == AUTO:
+        return tuple(candidates)
+    found = [c for c in candidates if c.backend.name == backend]
+    found = found or [c for c in candidates if _stores_named(c, backend)]
+    if not found:
+        names = ", ".join([AUTO, *(c.backend.name for c in candidates)])
+        raise IntentError(f'there is no backend "{backend}"', hint=f"one of {names}")
+    return tuple(found[:1])
+
+
+def _options(
+    candidates: Sequence[Candidate], backend: str, driver: str | None
+) -> list[tuple[Candidate, Driver]]:
+    """Return the drivers that the names mean, in order of preference."""
+    named = named_candidates(candidates, backend)
+    if backend == AUTO and driver is None:
+        named = tuple(c for c in named if c.backend.preference is not None)
+    options = [(candidate, each) for candidate in named for each in candidate.probe.drivers]
+    if backend != AUTO and named[0].backend.name != backend:
+        stores = _stores_named(named[0], backend)
+        options = [(candidate, each) for candidate, each in options if each.store in stores]
+    if driver is None:
+        return options
+    exact = [(candidate, each) for candidate, each in options if each.name == driver]
+    found = exact or [(candidate, each) for candidate, each in options if each.store == driver]
+    if not found:
+        names = ", ".join(dict.fromkeys(each.name for _, each in options))
+        raise IntentError(f'there is no driver "{driver}" for backend {backend}', hint=f"one of {names}")
+    return found
+
+
+def _stores_named(candidate: Candidate, name: str) -> frozenset[str]:
+    """Return the stores of a backend that a name means: of a store, of a driver, or of one of its tools."""
+    drivers = candidate.probe.drivers
+    found = {each.store for each in drivers if name in {each.store, each.name}}
+    if not found and name in candidate.backend.tools:
+        found = {each.store for each in drivers}
+    return frozenset(found)
 
 
 def _beside(candidate: Candidate, chosen: Driver, counts: Sequence[RuleCounts]) -> Iterator[str]:

@@ -30,6 +30,8 @@ from lbctl.spi import Backend, Capabilities, Count, Driver, Probe, require
 from lbctl_journal import document
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from lbctl.host import Host
     from lbctl.model import Intent, Plan, Service
 
@@ -143,13 +145,16 @@ class Journal:
                 services.append(service)
         return LiftedProgram(services=tuple(services), unsupported=tuple(unsupported))
 
-    def stats(self, host: Host, driver: str, owner: str) -> tuple[Count, ...]:
+    def stats(
+        self, host: Host, driver: str, owner: str, *, services: Collection[str] | None = None
+    ) -> tuple[Count, ...]:
         """Zeros: no connection ever comes through a file."""
         lifted = self.lift(self.observe(host, driver, owner))
         every = dict.fromkeys((s.name, s.family, to) for s in lifted.services for to in s.shares)
         return tuple(
             Count(service=name, family=family, to=to, connections=0, packets=0, bytes=0)
             for name, family, to in every
+            if services is None or name in services
         )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
+from lbctl.engine.change import counters
 from lbctl.engine.change.plan import plan, plan_between, removal
-from lbctl.engine.record import history, trial
+from lbctl.engine.record import history, overrides, trial
 from lbctl.errors import ApplyFailed, LbctlError, PermissionDenied, Stale, StateUnknown, ToolCrashed
 from lbctl.host import forget_flows
 from lbctl.model import Intent, diff
@@ -55,6 +56,8 @@ def apply(
                 # Rules are removed in an emergency too: a full disk is one.
                 removes = back_to is None and each.intent is not None and not each.intent.services
                 notes += carry_out(session, each, record=record, back_to=back_to, in_any_case=removes)
+                if removes:
+                    overrides.forget(session.host, owner)
     return tuple(notes)
 
 
@@ -124,6 +127,8 @@ def carry_out(
         history.settle(host, owner, entry)
     except (ApplyFailed, PermissionDenied) as error:
         notes.append(f"Not in the history yet: {error.message}")
+    if plan.intent is not None:
+        overrides.note_use(host, owner, plan.intent)
     return notes
 
 
@@ -143,6 +148,7 @@ def perform(session: Session, plan: Plan) -> list[str]:
         return []
     backend = session.backend
     notes: list[str] = []
+    counted = counters.before_change(session, plan)
     try:
         held = backend.apply(session.host, plan)
         fault = "the kernel does not hold what was written"
@@ -151,6 +157,7 @@ def perform(session: Session, plan: Plan) -> list[str]:
         notes = [f"{fault}, but all of the change is in the kernel."]
     if wrong := diff(held, plan.after):
         _undo(session, plan, held, f"{fault}: {' '.join(wrong[0].key)}")
+    counters.after_change(session, plan, counted)
     session.memory.keep(session.place, plan.after.at(held.generation))
     return notes + end_flows(session, plan)
 

@@ -6,12 +6,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl.engine.change.owners import overlap_notes
-from lbctl.errors import ApplyFailed
-from lbctl.model import Action, Intent, Plan, diff, diff_services, stale_flows, touched
+from lbctl.engine.change.render import capabilities_here
+from lbctl.errors import ApplyFailed, IntentError
+from lbctl.model import Action, Intent, Plan, diff, diff_services, emptied, stale_flows, touched
+from lbctl.spi import AUTO
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lbctl.engine.change.session import Session
-    from lbctl.model import Change, LiftedProgram, Program, ServiceChange
+    from lbctl.host import Host
+    from lbctl.model import Change, Effective, LiftedProgram, Program, ServiceChange
     from lbctl.spi import Backend
 
 
@@ -30,16 +35,25 @@ def plan_beside(session: Session, intent: Intent) -> Plan:
 
 
 def _plan_from(session: Session, intent: Intent, *, alone: bool) -> Plan:
-    after = session.compile(intent)
+    effective = session.effective(intent)
+    after = session.compile_exactly(effective.intent)
     before = session.held(intent.owner, like=after)
     if alone and not session.remembers(before):
         # Once looked at is enough: while this store holds rules, lbctl puts none into another.
         _refuse_other_stores(session, intent.owner)
-    made = plan_between(session, before, after, intent)
+    made = replace(plan_between(session, before, after, intent), effective=effective)
     if not made.changed:
         session.memory.keep(session.place, after.at(before.generation))
         return made
-    return replace(made, notes=(*made.notes, *overlap_notes(session, made, intent)))
+    notes = (*made.notes, *overlap_notes(session, made, intent), *_emptied_notes(effective))
+    return replace(made, notes=notes)
+
+
+def _emptied_notes(effective: Effective) -> Iterator[str]:
+    for name, families in emptied(effective.file, effective.intent).items():
+        yield (
+            f"operators drained all endpoints of {name}: new {' and '.join(families)} connections reach none."
+        )
 
 
 def _refuse_other_stores(session: Session, owner: str) -> None:
@@ -54,9 +68,41 @@ def _refuse_other_stores(session: Session, owner: str) -> None:
             )
 
 
+def plan_against(
+    host: Host,
+    base: Intent,
+    intent: Intent,
+    *,
+    backend: str = AUTO,
+    driver: str | None = None,
+    allow_remap: bool = False,
+) -> tuple[Backend, Plan]:
+    """Return what changes from one intent to another, and the backend that both are compiled for.
+
+    Needs no privilege and reads no rules: of the host, only what a passive probe finds. The backend need not
+    be usable here.
+
+    Raises `IntentError` for another owner or an unknown backend, and `Unsupported`.
+    """
+    if base.owner != intent.owner:
+        raise IntentError(
+            f'the owners differ: "{base.owner}" before, "{intent.owner}" after',
+            hint="two owners have rules of their own: compare files of one owner",
+        )
+    chosen, found = capabilities_here(host, backend, driver)
+    capabilities = replace(found, remap=allow_remap)
+    before, after = (chosen.compile(each, capabilities) for each in (base, intent))
+    return chosen, pure_plan(chosen, driver or "", before, after, intent)
+
+
 def describe(session: Session, plan: Plan) -> tuple[ServiceChange, ...]:
     """Return all services of both sides of a plan with their shares, unchanged ones included."""
-    lift = session.backend.lift
+    return describe_plan(session.backend, plan)
+
+
+def describe_plan(backend: Backend, plan: Plan) -> tuple[ServiceChange, ...]:
+    """As `describe`, for a plan without a session."""
+    lift = backend.lift
     return diff_services(lift(plan.before), lift(plan.after), plan.changes)
 
 
@@ -103,18 +149,21 @@ def changed_services(
 
 def plan_between(session: Session, before: Program, after: Program, intent: Intent) -> Plan:
     """Return the plan from one program to another, which is that of an intent."""
-    backend = session.backend
+    made = pure_plan(session.backend, session.driver, before, after, intent)
+    return replace(made, notes=session.backend.notes(session.host, made)) if made.changed else made
+
+
+def pure_plan(backend: Backend, driver: str, before: Program, after: Program, intent: Intent) -> Plan:
+    """Return what `plan_between` does, without what only the host can add."""
     changes = diff(before, after)
     was, will = lift_sides(backend, before, after, changes)
-    services = changed_services(was, will, changes)
-    made = Plan(
+    return Plan(
         backend=backend.name,
-        driver=session.driver,
+        driver=driver,
         before=before,
         after=after,
         changes=changes,
-        services=services,
+        services=changed_services(was, will, changes),
         stale=stale_flows(was, will, intent.services),
         intent=intent,
     )
-    return replace(made, notes=backend.notes(session.host, made)) if made.changed else made

@@ -8,6 +8,7 @@ can do nothing that an intent file could not do.
 from __future__ import annotations
 
 import json
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lbctl import __version__
 from lbctl.config import dump, load_merged, loads
-from lbctl.config.documents import name_of, read
+from lbctl.config.documents import STANDARD_INPUT, name_of, read
 from lbctl.config.values import show
 from lbctl.engine.change.plan import plan
 from lbctl.engine.record.history import digest_of
@@ -35,6 +36,9 @@ _LIMIT = 512 * 1024 * 1024
 #: What a plan file begins with. What does not is only read up to a size, to say what is wrong with it.
 _HEAD = json.dumps({"format_version": VERSION, "kind": "plan"})[:-1].encode()
 _SMALL = 1024 * 1024
+#: What tells a plan file from an intent file in JSON.
+_KIND = re.compile(rb'"kind"\s*:\s*"plan"')
+_LOOKED_AT = 1024 * 1024
 _AGAIN = "run lbctl plan -o again, and look at what it shows"
 
 
@@ -69,7 +73,7 @@ def write_plan(session: Session, made: Plan, intent: Intent, sources: Sequence[P
         "driver": made.driver,
         "allow_remap": session.allow_remap,
         "namespace": session.host.namespace(),
-        "sources": [str(source.absolute()) for source in sources],
+        "sources": [str(source.absolute()) for source in sources if source != STANDARD_INPUT],
         "digest": digest_of(text),
         "intent": text,
         "before": made.before.items,
@@ -107,6 +111,27 @@ def read_plan(path: Path) -> PlanFile:
     if not agrees:
         source.fail(1, "the plan is damaged: its digest is not that of its intent", _AGAIN)
     return found
+
+
+def is_plan_file(path: Path) -> bool:
+    """Return True for the path of a plan file, whole or damaged; all else may be meant as an intent file.
+
+    Raises `IntentError` if nothing is there, since both kinds may be meant.
+    """
+    if path == STANDARD_INPUT:
+        return False
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        with path.open("rb") as file:
+            return _KIND.search(file.read(_LOOKED_AT)) is not None
+    except FileNotFoundError:
+        raise IntentError(
+            f"{name_of(path)}: no such file",
+            hint="lbctl init prints an intent file, lbctl plan -o FILE writes a plan file",
+        ) from None
+    except (OSError, ValueError):
+        return False  # who reads it as an intent file reports it
 
 
 def _ensure_small_or_plan(path: Path) -> None:

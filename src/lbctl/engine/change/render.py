@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.errors import IntentError
 from lbctl.model import SourceNat
-from lbctl.spi import AUTO, backends, select, survey
+from lbctl.spi import AUTO, backends, named_candidates, select, survey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,10 +76,24 @@ def _unknown_networks(intent: Intent, capabilities: Capabilities) -> tuple[str, 
 
 
 def _here(host: Host, backend: str, driver: str | None) -> tuple[Backend, Capabilities]:
-    candidates = survey(host, backends())
-    found = next((c for c in candidates if c.backend.name == backend and driver is None), None)
-    chosen = found or select(candidates, backend=backend, driver=driver)
+    if backend != AUTO and driver is None:
+        return capabilities_here(host, backend, driver)
+    chosen = select(survey(host, backends()), backend=backend, driver=driver)
     return chosen.backend, chosen.probe.capabilities
+
+
+def capabilities_here(host: Host, backend: str, driver: str | None) -> tuple[Backend, Capabilities]:
+    """Return a backend and what it can express by a passive probe, be it usable on this host or not.
+
+    It is the one that is named, else the one that `auto` prefers. Raises `IntentError` for unknown names, and
+    `NoBackend` for a driver that cannot be used.
+    """
+    candidates = survey(host, backends())
+    if driver is not None:
+        chosen = select(candidates, backend=backend, driver=driver)
+        return chosen.backend, chosen.probe.capabilities
+    found = named_candidates(candidates, backend)[0]
+    return found.backend, found.probe.capabilities
 
 
 def _targeted(target: str) -> tuple[Backend, Capabilities]:

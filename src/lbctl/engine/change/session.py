@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from lbctl.engine.change.facts import read_facts
 from lbctl.engine.record.memory import SessionMemory
-from lbctl.errors import ApplyFailed, NoBackend
+from lbctl.errors import ApplyFailed, IntentError, NoBackend
 from lbctl.host import need_privilege
+from lbctl.model import Effective, effective
 from lbctl.spi import AUTO, Selection, backends, select, survey
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from lbctl.engine.record.history import HistoryEntry
     from lbctl.host import Host
-    from lbctl.model import Intent, Program
+    from lbctl.model import Facts, Intent, Program
     from lbctl.spi import Backend, Candidate, Capabilities, Driver
 
 
@@ -32,6 +34,8 @@ class Session:
     allow_remap: bool = False
     #: Seconds to wait for another lbctl that holds the lock.
     patience: float = 0.0
+    #: What to take for known of endpoints instead of what is on record: for a plan of another record.
+    assumed: Facts | None = None
 
     @property
     def backend(self) -> Backend:
@@ -48,8 +52,25 @@ class Session:
         """The name of the chosen driver."""
         return self.choice.driver.name
 
+    def effective(self, intent: Intent) -> Effective:
+        """Return an intent as it is to be carried out: with what operators decided, for instance.
+
+        Raises `Damaged` where that cannot be read, and `IntentError` where both cannot hold together.
+        """
+        if not intent.services:  # what is to be removed is removed, whatever is known of it
+            return Effective(intent=intent, file=intent)
+        facts = read_facts(self.host, intent.owner) if self.assumed is None else self.assumed
+        try:
+            return effective(intent, facts)
+        except ValueError as error:
+            raise IntentError(str(error), hint="lbctl weight SERVICE/ENDPOINT --reset") from error
+
     def compile(self, intent: Intent) -> Program:
-        """Return the chosen backend's program for an intent."""
+        """Return the chosen backend's program for an intent, as it is `effective`."""
+        return self.compile_exactly(self.effective(intent).intent)
+
+    def compile_exactly(self, intent: Intent) -> Program:
+        """Return the chosen backend's program for what an intent says and nothing else."""
         key = self.backend.name, intent.owner
         last = self.memory.compiled.get(key)
         if last is None or last.origin is None:

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
+from lbctl.engine.change.counters import Taken, counted
 from lbctl.engine.change.plan import changed_services, lift_sides
-from lbctl.host import translated_connections
+from lbctl.engine.inspect.established import Established
 from lbctl.model import Family, agreed, diff
 from lbctl.spi import count_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from lbctl.engine.change.counters import Counted, Place
     from lbctl.engine.change.session import Session
-    from lbctl.host import TrackedConnection
-    from lbctl.model import Address, Change, Endpoint, Intent, Service, ServiceChange, State
-    from lbctl.spi import Count, RuleCounts
-
-#: The address and port of an endpoint → the connections that it answers, and how many there are of each.
-_Established: TypeAlias = "dict[tuple[Address | None, int], list[tuple[TrackedConnection, int]]]"
+    from lbctl.model import Change, Intent, Service, ServiceChange, State
+    from lbctl.spi import RuleCounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +31,8 @@ class FamilyStatus:
 
     `wanted` is the exact share of its slots, `by_weight` what its weight alone would give: two numbers for
     Maglev tables, else the same. `actual` is the share of the connections that the service's endpoints took
-    in this family, None before the first. `established` is None where connections cannot be listed.
+    in this family since `ServiceStatus.since`, None before the first. `established` is None where connections
+    cannot be listed.
     """
 
     wanted: Fraction
@@ -98,9 +97,10 @@ class EndpointStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceStatus:
-    """One service, with its endpoints since their rules were loaded.
+    """One service with its endpoints.
 
-    `slots` has the number of slots in each family, `deviation` is `Service.deviation`.
+    `slots` has the number of slots in each family, `deviation` is `Service.deviation`. `since` is when the
+    service last changed and `actual` begins to count, as `Counted.since`.
     """
 
     name: str
@@ -108,6 +108,7 @@ class ServiceStatus:
     scheduler: str
     slots: tuple[int, ...]
     deviation: Fraction
+    since: str | None
     endpoints: tuple[EndpointStatus, ...]
 
     @property
@@ -183,29 +184,24 @@ def _drift(session: Session, intent: Intent, *, follow: bool) -> tuple[Session, 
 def status(session: Session, intent: Intent, *, follow: bool = False) -> Status:
     """Read the kernel's counters and connections for every service of an intent; see `drift`."""
     session, found = _drift(session, intent, follow=follow)
-    counts = session.backend.stats(session.host, session.driver, intent.owner)
-    counted: dict[str, dict[tuple[Family, str], Count]] = {}
-    for count in counts:
-        counted.setdefault(count.service, {})[count.family, count.to] = count
-    translated = translated_connections(session.host)
-    connections = None if translated is None else _by_endpoint(translated)
+    counts = counted(session, intent.owner, [service.name for service in intent.services])
+    connections = Established.on(session.host)
     return Status(
         drift=found,
         stores=count_rules(session.host, session.candidates),
-        services=tuple(_service(s, counted.get(s.name, {}), connections) for s in intent.services),
+        services=tuple(_service(s, counts[s.name], connections) for s in intent.services),
     )
 
 
-def _service(
-    service: Service, own: Mapping[tuple[Family, str], Count], connections: _Established | None
-) -> ServiceStatus:
-    families = {family: _family(service, family, own, connections) for family in service.families}
+def _service(service: Service, own: Counted, connections: Established | None) -> ServiceStatus:
+    families = {family: _family(service, family, own.taken, connections) for family in service.families}
     return ServiceStatus(
         name=service.name,
         listen=tuple(str(listener) for listener in service.listeners),
         scheduler=service.scheduler,
         slots=tuple(len(service.slots(family)) for family in service.families),
         deviation=service.deviation(),
+        since=own.since,
         endpoints=tuple(
             EndpointStatus(
                 name=endpoint.name,
@@ -224,49 +220,26 @@ def _service(
 def _family(
     service: Service,
     family: Family,
-    own: Mapping[tuple[Family, str], Count],
-    connections: _Established | None,
+    own: Mapping[Place, Taken],
+    connections: Established | None,
 ) -> Mapping[str, FamilyStatus]:
     """`Endpoint.to` → what it gets of a family, for each endpoint that can serve it."""
     # Of endpoints too that the intent no longer has, as long as the kernel counts for them.
-    total = sum(count.connections for (where, _), count in own.items() if where is family)
+    total = sum(taken.recently for (where, _), taken in own.items() if where is family)
     wanted, by_weight = service.shares(family), service.by_weight(family)
     result = {}
     for endpoint in service.endpoints:
         if endpoint.to not in wanted:
             continue
-        count = own.get((family, endpoint.to))
-        taken = count.connections if count else 0
+        taken = own.get((family, endpoint.to), Taken())
         result[endpoint.to] = FamilyStatus(
             wanted=wanted[endpoint.to],
             by_weight=by_weight[endpoint.to],
-            actual=Fraction(taken, total) if total else None,
-            connections=taken,
-            established=None if connections is None else _established(service, endpoint, family, connections),
-            packets=count.packets if count else 0,
-            bytes=count.bytes if count else 0,
+            actual=Fraction(taken.recently, total) if total else None,
+            connections=taken.connections,
+            established=None if connections is None else connections.of(service, endpoint, family),
+            # What balances sees the first packet of each connection.
+            packets=taken.connections,
+            bytes=taken.bytes,
         )
     return result
-
-
-def _by_endpoint(connections: Mapping[TrackedConnection, int]) -> _Established:
-    found: _Established = {}
-    for connection, count in connections.items():
-        # An endpoint without an address is any of this host.
-        for address in (connection.endpoint, None):
-            found.setdefault((address, connection.endpoint_port), []).append((connection, count))
-    return found
-
-
-def _established(service: Service, endpoint: Endpoint, family: Family, connections: _Established) -> int:
-    return sum(
-        count
-        for connection, count in connections.get((endpoint.address, endpoint.port), ())
-        if Family.of(connection.address) is family
-        and any(
-            listener.protocol == connection.protocol
-            and listener.port == connection.port
-            and listener.address in (None, connection.address)
-            for listener in service.listeners
-        )
-    )

@@ -10,7 +10,7 @@ from lbctl.engine.change.apply import changing
 from lbctl.engine.inspect.compare import compare
 from lbctl.engine.migrate.plan import coming, going, live, names
 from lbctl.engine.migrate.steps import Retire, Step, do, is_standing, migrator_of, others_of, undo
-from lbctl.engine.record import history
+from lbctl.engine.record import history, overrides
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale, StateUnknown
 from lbctl.model import Plan, diff
 from lbctl.spi import Migrator
@@ -56,6 +56,7 @@ def move(made: Migration, *, back_to: HistoryEntry | None = None, in_any_case: b
             history.settle(target.host, made.owner, entry)
     except (ApplyFailed, PermissionDenied) as error:
         notes.append(f"Not in the history yet: {error.message}")
+    overrides.note_use(target.host, made.owner, made.intent)
     return notes
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lbctl.engine.change.render import capabilities_here
 from lbctl.engine.migrate.rule_files import extract
+from lbctl.engine.migrate.steps import reader
 from lbctl.errors import IntentError, NoBackend
 from lbctl.host import need_privilege
 from lbctl.model import Analysis, Finding, Severity
-from lbctl.spi import Reader
+from lbctl.spi import AUTO, Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from lbctl.host import Host
-    from lbctl.spi import Backend
+    from lbctl.model import Intent
+    from lbctl.spi import Backend, Driver
 
 
 def read_rules(data: bytes, backends: Iterable[Backend]) -> Analysis:
@@ -54,6 +57,16 @@ def _read(text: str, backends: Iterable[Backend]) -> Analysis:
     return max(readings, key=lambda reading: (reading.accept, len(reading.services)))
 
 
+def read_intent(host: Host, intent: Intent, *, backend: str = AUTO) -> Analysis:
+    """Return what the rules do that a backend makes of an intent, by default the preferred one.
+
+    Reads no rules of the host and needs no privilege. Raises `IntentError` for an unknown backend,
+    `ApplyFailed` for one that cannot read rules, and `Unsupported`.
+    """
+    chosen, capabilities = capabilities_here(host, backend, None)
+    return reader(chosen).read(chosen.render(chosen.compile(intent, capabilities)))
+
+
 def decode(data: bytes) -> tuple[str, Finding | None]:
     """Bytes → text; or what is wrong with them, with the line."""
     data = data.removeprefix(b"\xef\xbb\xbf")
@@ -76,24 +89,34 @@ def decode(data: bytes) -> tuple[str, Finding | None]:
 
 
 def read_live(host: Host, store: str, backends: Iterable[Backend]) -> Analysis:
-    """Return what the rules in a store of the live kernel do; the beginning of one store's name is enough.
+    """Return what the rules in a store of the live kernel do.
+
+    `store` is its name, the beginning of it, or the name of one of its drivers.
 
     Raises `IntentError` for an unknown store, `NoBackend` for one that nothing here can read, and
     `PermissionDenied`: without privilege, a legacy kernel shows no table instead of refusing.
     """
     readers = [backend for backend in backends if isinstance(backend, Reader)]
-    drivers = [(reader, driver) for reader in readers for driver in reader.probe(host).drivers]
-    stores = list(dict.fromkeys(driver.store for _, driver in drivers))
-    named = [store] if store in stores else [each for each in stores if store and each.startswith(store)]
-    if len(named) != 1:
-        which = "the name of several stores" if named else "no store of rules"
-        raise IntentError(f'"{store}" is {which}', hint=f"one of {', '.join(named or stores)}")
+    drivers = [(each, driver) for each in readers for driver in each.probe(host).drivers]
+    name = _store_named(store, [driver for _, driver in drivers])
     reasons = []
-    for reader, driver in drivers:
-        if driver.store != named[0]:
+    for each, driver in drivers:
+        if driver.store != name:
             continue
         if driver.usable:
             need_privilege(host, otherwise="name a file of rules")
-            return reader.read(reader.dump(host, driver.name))
+            return each.read(each.dump(host, driver.name))
         reasons.append(f"{driver.name}: {driver.reason}")
-    raise NoBackend(f"the rules of {named[0]} cannot be read: {'; '.join(reasons)}")
+    raise NoBackend(f"the rules of {name} cannot be read: {'; '.join(reasons)}")
+
+
+def _store_named(name: str, drivers: Sequence[Driver]) -> str:
+    """Return the store that a name means; raises `IntentError` for none and for several."""
+    stores = list(dict.fromkeys(driver.store for driver in drivers))
+    exact = [store for store in stores if store == name]
+    by_driver = dict.fromkeys(driver.store for driver in drivers if driver.name == name)
+    found = exact or list(by_driver) or [store for store in stores if name and store.startswith(name)]
+    if len(found) != 1:
+        which = "the name of several stores" if found else "no store of rules"
+        raise IntentError(f'"{name}" is {which}', hint=f"one of {', '.join(found or stores)}")
+    return found[0]

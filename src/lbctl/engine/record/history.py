@@ -107,6 +107,11 @@ def last_of(host: Host, owner: str) -> HistoryEntry | None:
     return _read(host, owner, numbers[-1]) if numbers else None
 
 
+def latest(host: Host, owner: str) -> int | None:
+    """Return the number of the state that was reached last, readable or not; None where there is none."""
+    return max(_numbers(host, owner), default=None)
+
+
 def restorable(host: Host, owner: str) -> HistoryEntry:
     """Return the state before the last apply; raises `ApplyFailed` where none is on record."""
     last = last_of(host, owner)

@@ -1,0 +1,1 @@
+"""The agent: the only part of lbctl that keeps running."""

@@ -1,0 +1,128 @@
+"""The agent's unix socket: the same pages as over TCP, and all that changes something.
+
+It is for root, and for the members of one group where the administrator names it: file permissions keep
+others out, and who connects all the same is asked for again by the kernel's word.
+"""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+import socket
+from contextlib import suppress
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from typing import TYPE_CHECKING
+
+from lbctl.agent import web
+from lbctl.agent.http import Peer, Refused, Request, Response
+from lbctl.errors import IntentError, Stale
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from pathlib import Path
+
+    from lbctl.agent.http import Handler
+    from lbctl.documents.agent import AgentStatusDocument
+
+
+#: Seconds that a command waits for the agent.
+_ANSWERS_WITHIN = 10.0
+
+
+def handler(
+    view: Callable[[], Awaitable[AgentStatusDocument]],
+    actions: Mapping[str, Callable[[Mapping[str, object]], Awaitable[Mapping[str, object]]]],
+    *,
+    group: int | None = None,
+) -> Handler:
+    """Return the handler of the socket; `actions` are what POST requests to their paths do."""
+
+    async def handle(request: Request) -> Response:
+        if not is_admin(request.peer, group):
+            raise Refused(HTTPStatus.FORBIDDEN, "only root, or members of the admin group")
+        if request.method in {"GET", "HEAD"}:
+            return await web.answer(view, request.path)
+        action = actions.get(request.path)
+        if request.method != "POST" or action is None:
+            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "no such action")
+        try:
+            words = json.loads(request.body or b"{}")
+            if not isinstance(words, dict):
+                raise ValueError("not an object")
+            answer = await action(words)
+        except ValueError as error:
+            raise Refused(HTTPStatus.BAD_REQUEST, f"not understood: {error}") from error
+        return Response(body=f"{json.dumps(answer)}\n".encode(), type="application/json")
+
+    return handle
+
+
+def is_admin(peer: Peer, group: int | None) -> bool:
+    """Return True for root, for who runs the agent, and for a member of the admin group."""
+    if peer.user in {0, os.geteuid()}:
+        return True
+    if group is None or peer.user is None:
+        return False
+    if peer.group == group:
+        return True
+    try:
+        person = pwd.getpwuid(peer.user)
+    except KeyError:
+        return False
+    return group in os.getgrouplist(person.pw_name, person.pw_gid)
+
+
+def group_number(name: str | None) -> int | None:
+    """Return the number of a group; raises `IntentError` for one that does not exist."""
+    if name is None:
+        return None
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError as error:
+        hint = "--admin-group takes one of /etc/group"
+        raise IntentError(f'there is no group "{name}"', hint=hint) from error
+
+
+def bind(path: Path, group: int | None) -> socket.socket:
+    """Return the listening socket at `path`; who holds the agent's lock may replace what a dead one left.
+
+    Raises `IntentError` where the socket cannot be made.
+    """
+    with suppress(FileNotFoundError):
+        path.unlink()
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listening.bind(str(path))
+        if group is not None:
+            os.chown(path, -1, group)
+            path.chmod(0o660)
+    except OSError as error:
+        listening.close()
+        raise IntentError(f"cannot listen on {path}: {error.strerror}") from error
+    finally:
+        os.umask(mask)
+    return listening
+
+
+def post(path: Path, action: str, words: Mapping[str, object]) -> dict[str, object]:
+    """Ask the agent behind a socket to do something; raises `Stale` where none answers, or it refuses."""
+    connection = HTTPConnection("localhost", timeout=_ANSWERS_WITHIN)
+    connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.sock.settimeout(_ANSWERS_WITHIN)
+        connection.sock.connect(str(path))
+        connection.request("POST", action, json.dumps(words))
+        answer = connection.getresponse()
+        text = answer.read().decode(errors="replace")
+    except (OSError, HTTPException) as error:
+        raise Stale(f"no agent answers at {path}", hint="is lbctl-agent.service running?") from error
+    finally:
+        connection.close()
+    if answer.status != HTTPStatus.OK:
+        raise Stale(f"the agent refuses: {text.strip()}")
+    found = json.loads(text)
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,224 @@
+"""The agent's loop: facts come in, and the kernel follows them. It is the only part that acts.
+
+One task runs checks, one looks for what changed outside (the history, overrides, the kernel's rules, the
+intent file), and one carries out: the first fact after a quiet moment at once, those behind it together,
+at most `_GATHER` seconds later. All that touches the kernel or a file runs in one thread of its own, one
+thing after the other, so that neither checks nor pages wait for it.
+
+What it does not know changes nothing: no state on record, a record that cannot be read, a lock that another
+command holds, all leave the kernel as it is until that is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from lbctl.agent.journal import Priority
+from lbctl.errors import LbctlError, Stale
+from lbctl.model import written
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from fractions import Fraction
+
+    from lbctl.agent.journal import Journal
+    from lbctl.engine.change.keep import Keeper, Kept
+    from lbctl.host import Host
+    from lbctl.model import ServiceChange
+
+T = TypeVar("T")
+
+#: Seconds that facts are collected for behind a change.
+_GATHER = 0.1
+#: Seconds between two looks at what changed outside, where looking is cheap.
+_LOOK = 0.5
+#: Where the kernel has no mark of its rules, they are read: at most so often, and for this part of the time.
+_READ, _READ_PART = 2.0, 0.005
+#: The same where it says that rules have changed, of whatever table.
+_REREAD_PART = 0.05
+#: Seconds that a change waits for another command that holds the lock, before it comes back later.
+_PATIENCE = 1.0
+#: Seconds before something that failed is tried again: the first time, and at most.
+_AGAIN, _AGAIN_MOST = 1.0, 60.0
+#: Repairs within so many seconds that make another writer, and the longest pause before the next one.
+_WINDOW, _FIGHT, _TRUCE = 60.0, 5, 300.0
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the agent has done since it started; shown, and never decided by."""
+
+    applies: int = 0
+    repairs: int = 0
+    failures: int = 0
+    seconds: float | None = None
+    paused_until: float | None = None
+    #: What is wrong now, in words, by where it was found.
+    problems: dict[str, str] = field(default_factory=dict)
+    #: What a person should know and is not wrong, e.g. that the intent file differs.
+    notice: str | None = None
+
+
+class Truce:
+    """When a repair may follow the last ones: another program that undoes ours is not fought."""
+
+    def __init__(self) -> None:
+        self._repairs: deque[float] = deque()
+        self._pause = _AGAIN
+        self.until = 0.0
+
+    def repaired(self, now: float) -> bool:
+        """Note a repair; True where it was one too many within a short time."""
+        self._repairs.append(now)
+        while now - self._repairs[0] > _WINDOW:
+            self._repairs.popleft()
+        if len(self._repairs) < _FIGHT:
+            self._pause = _AGAIN
+            return False
+        self._pause = min(self._pause * 2, _TRUCE)
+        self.until = now + self._pause
+        return True
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next repair."""
+        return self._pause
+
+
+class Follower:
+    """Has the kernel follow the last applied intent and the facts on record; see `Keeper`."""
+
+    def __init__(self, host: Host, keeper: Keeper, journal: Journal, figures: Figures) -> None:
+        self._host, self._keeper, self._journal, self._figures = host, keeper, journal, figures
+        self._wake = asyncio.Event()
+        self._truce = Truce()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
+        #: What is done in the thread before the next step, e.g. writing facts down.
+        self.before: Callable[[], object] = lambda: None
+        #: What is done once the kernel follows, e.g. checking the endpoints of another intent.
+        self.after: Callable[[Kept], object] = lambda _: None
+        #: What else is looked at from time to time; what it returns tells one state of it from another.
+        self.looks: Callable[[], object] = lambda: None
+        self.last: Kept | None = None
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns, run where all of the agent's work on files and the kernel runs."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def wake(self) -> None:
+        """There is a new fact."""
+        self._wake.set()
+
+    async def follow(self) -> None:
+        """Carry out facts as they come in; ends only when it is cancelled."""
+        again = _AGAIN
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._figures.paused_until is not None:
+                continue
+            if await self._step():
+                again = _AGAIN
+                await asyncio.sleep(_GATHER)
+            else:
+                await asyncio.sleep(again)
+                again = min(again * 2, _AGAIN_MOST)
+                self._wake.set()
+
+    async def _step(self) -> bool:
+        """Carry out once; False where it failed."""
+        try:
+            kept = await self.in_thread(self._carry_out)
+        except Stale as stale:
+            # Another command is at work, or was interrupted: the next one looks again.
+            self.trouble("busy", f"waiting: {stale.message}", Priority.INFO)
+            return False
+        except LbctlError as error:
+            self._figures.failures += 1
+            self.trouble("apply", error.message, Priority.ERROR)
+            return False
+        for place in ("busy", "apply"):
+            self._figures.problems.pop(place, None)
+        self.last = kept
+        self._report(kept)
+        self.after(kept)
+        return True
+
+    def _carry_out(self) -> Kept:
+        self.before()
+        return self._keeper.keep(patience=_PATIENCE)
+
+    def _report(self, kept: Kept) -> None:
+        if kept.plan is None or not kept.changed:
+            return
+        self._figures.applies += 1
+        self._figures.seconds = kept.seconds
+        for change in kept.plan.services:
+            self._journal.say(_sentence(change), Priority.NOTICE, service=change.name)
+        for note in kept.notes:
+            self._journal.say(note)
+        if not kept.repaired:
+            return
+        self._figures.repairs += 1
+        self._journal.say("The kernel's rules were changed from outside, and are repaired.", Priority.WARNING)
+        if self._truce.repaired(self._host.clock()):
+            pause = f"{self._truce.pause:.0f} s"
+            text = f"another program keeps changing lbctl's rules: the next repair is in {pause}"
+            self.trouble("fight", text, Priority.ERROR)
+
+    def trouble(self, place: str, text: str | None, priority: Priority = Priority.WARNING) -> None:
+        """Show what is wrong at a place, and log it once; None where nothing is."""
+        if text is None:
+            self._figures.problems.pop(place, None)
+            return
+        if self._figures.problems.get(place) != text:
+            self._figures.problems[place] = text
+            self._journal.say(text, priority)
+
+    async def look(self) -> None:
+        """Look for rules and records that changed outside; ends only when it is cancelled."""
+        seen: object = None
+        read_next = 0.0
+        while True:
+            await asyncio.sleep(_LOOK)
+            now = self._host.clock()
+            if now < self._truce.until:
+                continue
+            self._figures.problems.pop("fight", None)
+            try:
+                found, untouched = await self.in_thread(self._outside)
+            except LbctlError as error:
+                self.trouble("look", error.message, Priority.ERROR)
+                continue
+            self._figures.problems.pop("look", None)
+            if found != seen or (not untouched and now >= read_next):
+                seen = found
+                self.wake()
+                spent = self.last.seconds if self.last is not None else 0.0
+                pause = max(_READ, spent / _READ_PART) if untouched is None else spent / _REREAD_PART
+                read_next = now + pause
+
+    def _outside(self) -> tuple[object, bool | None]:
+        """What tells one state of the records from another, and whether the kernel's rules are untouched."""
+        return (self._keeper.records(), self.looks()), self._keeper.is_untouched()
+
+    def close(self) -> None:
+        """Wait for what is being carried out: nothing is left half done."""
+        self._thread.shutdown(wait=True)
+
+
+def _sentence(change: ServiceChange) -> str:
+    """`web: 8001 1/3 -> 1/2, 8002 1/3 -> 0`."""
+    parts = []
+    for endpoint in change.endpoints:
+        sides = dict.fromkeys(endpoint.in_family(family) for family in endpoint.families)
+        parts += [f"{endpoint.to} {_share(old)} -> {_share(new)}" for old, new in sides if old != new]
+    return f"{change.name}: {', '.join(parts) or change.action}"
+
+
+def _share(share: Fraction | None) -> str:
+    return "unknown" if share is None else written(share)

@@ -1,0 +1,238 @@
+"""The agent as a process: what it is made of, how it starts, reloads and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from contextlib import ExitStack
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from lbctl import engine
+from lbctl.agent import control, web
+from lbctl.agent.http import Server
+from lbctl.agent.journal import Journal, Priority
+from lbctl.agent.loop import Figures, Follower
+from lbctl.agent.systemd import Notifier
+from lbctl.agent.view import View
+from lbctl.config import load_merged
+from lbctl.engine.change.keep import Keeper
+from lbctl.errors import IntentError, LbctlError, Stale
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from lbctl.engine import Session
+    from lbctl.host import Host
+    from lbctl.model import Intent
+
+#: Seconds of a pause that names no end.
+_PAUSE = 600.0
+_LONGEST_PAUSE = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How an agent is started; `files` are the intent files, () for none."""
+
+    owner: str
+    files: tuple[Path, ...] = ()
+    backend: str = "auto"
+    driver: str | None = None
+    follow_file: bool = False
+    listen: tuple[tuple[str, int], ...] = ()
+    names: tuple[str, ...] = ()
+    admin_group: str | None = None
+
+
+def run(host: Host, options: Options) -> None:
+    """Run until SIGTERM or SIGINT. The rules stay as they are.
+
+    Raises `Stale` where another agent of this owner runs, `IntentError` for what cannot be listened on, and
+    as `lbctl.engine.apply` where the intent file has to be applied first, and cannot be.
+    """
+    group = control.group_number(options.admin_group)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(host.lock(f"{options.owner}.agent"))
+        except Stale as error:
+            raise Stale(f'an agent of owner "{options.owner}" runs already', hint=error.message) from error
+        sockets = [stack.enter_context(_bound(address, port)) for address, port in options.listen]
+        place = host.socket_path(options.owner)
+        admin = stack.enter_context(control.bind(place, group))
+        stack.callback(place.unlink, missing_ok=True)
+        asyncio.run(_Agent(host, options, group).run(sockets, admin))
+
+
+class _Agent:
+    """One running agent."""
+
+    def __init__(self, host: Host, options: Options, group: int | None) -> None:
+        self._host, self._options, self._group = host, options, group
+        self._journal, self._notifier = Journal(), Notifier()
+        self._figures = Figures()
+        self._keeper = Keeper(host, options.owner, self._session)
+        self._file = _File(options.files)
+
+    def _session(self) -> Session:
+        # What was applied by consent is there by consent.
+        return engine.open_session(
+            self._host, backend=self._options.backend, driver=self._options.driver, allow_remap=True
+        )
+
+    async def run(self, sockets: list[socket.socket], admin: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        self._follower = Follower(self._host, self._keeper, self._journal, self._figures)
+        self._view = View(self._host, self._options.owner, self._follower, self._figures)
+        self._view.source = ", ".join(map(str, self._options.files))
+        self._follower.looks = self._look_at_file
+        try:
+            await self._follower.in_thread(self._start)
+            await self._serve(sockets, admin)
+            async with asyncio.TaskGroup() as tasks:
+                running = [
+                    tasks.create_task(work)
+                    for work in (self._follower.follow(), self._follower.look(), self._tell())
+                ]
+
+                def stop() -> None:
+                    for task in running:
+                        task.cancel()
+
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    loop.add_signal_handler(number, stop)
+                loop.add_signal_handler(signal.SIGHUP, lambda: tasks.create_task(self._reload()))
+                self._follower.wake()
+                self._notifier.ready("following")
+        finally:
+            self._notifier.stopping()
+            self._follower.close()
+
+    def _start(self) -> None:
+        """Complete what was left of a change; with nothing applied yet, apply the intent file."""
+        owner = self._options.owner
+        if engine.unsettled(self._host, owner).due:
+            for note in engine.recover(self._session(), owner):
+                self._journal.say(note)
+        if self._keeper.followed() is None and self._options.files:
+            self._apply(load_merged(self._options.files))
+
+    def _apply(self, intent: Intent) -> None:
+        session = self._session()
+        made = engine.plan(session, intent)
+        for note in (*made.notes, *engine.apply(session, (made,), record=True)):
+            self._journal.say(note)
+        names = ", ".join(map(str, self._options.files))
+        self._journal.say(f"Applied: {names}" if made.changed else f"In sync: {names}", Priority.NOTICE)
+
+    def _look_at_file(self) -> object:
+        """Notice an intent file that changed: it is shown, or applied with --follow-file."""
+        state = self._file.state()
+        if state == self._file.seen:
+            return state
+        self._file.seen = state
+        self._compare(apply=self._options.follow_file)
+        return state
+
+    def _compare(self, *, apply: bool) -> None:
+        """Read the intent file; where it differs from what was applied last, apply it or say so."""
+        if not self._options.files:
+            return
+        names = ", ".join(map(str, self._options.files))
+        try:
+            intent = load_merged(self._options.files)
+            if intent.owner != self._options.owner:
+                raise IntentError(f'the owner in the file is "{intent.owner}" now', hint="restart the agent")
+            followed = self._keeper.followed()
+            differs = followed is None or followed.intent != intent
+            if differs and apply:
+                self._apply(intent)
+                differs = False
+        except LbctlError as error:
+            self._follower.trouble("file", f"the intent file is not applied: {error.message}", Priority.ERROR)
+            return
+        text = f"{names} differs from what was applied last; it is not applied: lbctl plan shows how"
+        self._figures.notice = text if differs else None
+        self._follower.trouble("file", None)
+        if differs:
+            self._journal.say(text, Priority.NOTICE)
+
+    async def _reload(self) -> None:
+        self._notifier.reloading()
+        await self._follower.in_thread(lambda: self._compare(apply=True))
+        self._follower.wake()
+        self._notifier.ready("following")
+
+    async def _serve(self, sockets: list[socket.socket], admin: socket.socket) -> None:
+        pages = Server(web.reader(self._view.document, self._options.names))
+        for listening in sockets:
+            address, port = listening.getsockname()[:2]
+            if not ip_address(address).is_loopback:
+                self._journal.say(
+                    f"Anybody who reaches {address}:{port} can read the status.", Priority.NOTICE
+                )
+            await pages.listen(listening)
+        actions = {"/pause": self._pause, "/resume": self._resume, "/reload": self._reload_now}
+        commands = Server(control.handler(self._view.document, actions, group=self._group))
+        await commands.listen(admin)
+
+    async def _pause(self, words: Mapping[str, object]) -> Mapping[str, object]:
+        seconds = words.get("seconds", _PAUSE)
+        if not isinstance(seconds, int | float) or not 1 <= seconds <= _LONGEST_PAUSE:
+            raise ValueError("seconds: between one second and a day")
+        self._figures.paused_until = self._host.now() + seconds
+        asyncio.get_running_loop().call_later(seconds, self._end_pause, self._figures.paused_until)
+        self._journal.say(f"Paused for {seconds:g} s: the kernel is left as it is.", Priority.NOTICE)
+        return {"paused_until": self._figures.paused_until}
+
+    def _end_pause(self, until: float) -> None:
+        if self._figures.paused_until == until:
+            self._figures.paused_until = None
+            self._journal.say("The pause is over.", Priority.NOTICE)
+            self._follower.wake()
+
+    async def _resume(self, _: Mapping[str, object]) -> Mapping[str, object]:
+        if self._figures.paused_until is not None:
+            self._end_pause(self._figures.paused_until)
+        return {"paused_until": None}
+
+    async def _reload_now(self, _: Mapping[str, object]) -> Mapping[str, object]:
+        await self._reload()
+        return {"problems": list(self._figures.problems.values())}
+
+    async def _tell(self) -> None:
+        """Tell systemd that the loop goes round."""
+        pulse = self._notifier.pulse
+        while True:
+            self._notifier.alive()
+            await asyncio.sleep(pulse or 3600)
+
+
+class _File:
+    """Whether the intent files are the ones that were looked at last."""
+
+    def __init__(self, paths: tuple[Path, ...]) -> None:
+        self._paths = paths
+        self.seen: object = self.state()
+
+    def state(self) -> object:
+        """Return what changes when a file does."""
+        found: list[tuple[int, int, int] | None] = []
+        for path in self._paths:
+            try:
+                one = path.stat()
+                found.append((one.st_mtime_ns, one.st_ino, one.st_size))
+            except OSError:
+                found.append(None)
+        return tuple(found)
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, port), family=family)
+    except OSError as error:
+        raise IntentError(f"cannot listen on {address} port {port}: {error.strerror}") from error

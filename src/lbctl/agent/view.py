@@ -1,0 +1,152 @@
+"""What the agent shows: the status of its rules, made when somebody asks, and what it has done itself."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, cast
+
+from lbctl import __version__
+from lbctl.documents.agent import AgentDocument, AgentStatusDocument, FillDocument, RateDocument
+from lbctl.documents.status import status as status_document
+from lbctl.engine import status, unsettled
+
+if TYPE_CHECKING:
+    from lbctl.agent.loop import Figures, Follower
+    from lbctl.documents.agent import CheckDocument, SourceDocument
+    from lbctl.documents.status import StatusServiceDocument
+    from lbctl.engine.change.keep import Followed
+    from lbctl.host import Host
+
+#: Seconds that a document is shown again before a new one is made, and the part of time spent on making it.
+_FRESH, _PART = 1.0, 0.1
+#: Values of a sparkline.
+_VALUES = 60
+_ENTRIES = "/proc/sys/net/netfilter/nf_conntrack_count"
+_LIMIT = "/proc/sys/net/netfilter/nf_conntrack_max"
+
+
+class View:
+    """The document behind `/status`, `/metrics` and the page."""
+
+    def __init__(self, host: Host, owner: str, follower: Follower, figures: Figures) -> None:
+        self._host, self._owner, self._follower, self._figures = host, owner, follower, figures
+        self._started = _iso(host.now())
+        self._made: AgentStatusDocument | None = None
+        self._until = 0.0
+        self._lock = asyncio.Lock()
+        self._rates = Rates()
+        #: The path or name of what is followed, e.g. of the intent file.
+        self.source = ""
+        self.checks: list[CheckDocument] = []
+        self.sources: list[SourceDocument] = []
+
+    async def document(self) -> AgentStatusDocument:
+        """Return the document of now, at most as old as it took several times to make."""
+        async with self._lock:
+            began = self._host.clock()
+            if self._made is not None and began < self._until:
+                return self._made
+            made: AgentStatusDocument = await self._follower.in_thread(self._make)
+            now = self._host.clock()
+            self._made, self._until = made, now + max(_FRESH, (now - began) / _PART)
+            return made
+
+    def _make(self) -> AgentStatusDocument:
+        kept = self._follower.last
+        followed = kept.followed if kept is not None else None
+        document = self._status(followed) if followed is not None else _nothing()
+        self._rates.note(self._host.clock(), document.get("services", []))
+        document["agent"] = self._agent()
+        return document
+
+    def _status(self, followed: Followed) -> AgentStatusDocument:
+        found = status(followed.session, followed.intent)
+        left = unsettled(self._host, self._owner)
+        return cast("AgentStatusDocument", status_document(found.drift, found, left))
+
+    def _agent(self) -> AgentDocument:
+        figures = self._figures
+        problems = list(figures.problems.values())
+        if self._follower.last is None:
+            problems.append("nothing is carried out yet")
+        return AgentDocument(
+            version=__version__,
+            owner=self._owner,
+            host=socket.gethostname(),
+            started=self._started,
+            now=_iso(self._host.now()),
+            intent=self.source,
+            ready=not problems,
+            problems=problems,
+            notice=figures.notice,
+            paused_until=None if figures.paused_until is None else _iso(figures.paused_until),
+            applies=figures.applies,
+            repairs=figures.repairs,
+            failures=figures.failures,
+            apply_seconds=figures.seconds,
+            conntrack=self._conntrack(),
+            checks=self.checks,
+            sources=self.sources,
+            rates=self._rates.documents(),
+        )
+
+    def _conntrack(self) -> FillDocument | None:
+        used, limit = ((self._host.read(path) or "").strip() for path in (_ENTRIES, _LIMIT))
+        if not (used.isdecimal() and limit.isdecimal()):
+            return None
+        return FillDocument(used=int(used), limit=int(limit))
+
+
+class Rates:
+    """New connections per second of each endpoint, from the counters of the last documents."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, str], int] = {}
+        self._at: float | None = None
+        self._interval = _FRESH
+        self._values: dict[tuple[str, str], deque[float]] = {}
+
+    def note(self, now: float, services: list[StatusServiceDocument]) -> None:
+        """Note the counters of a moment."""
+        counted = {
+            (service["name"], endpoint["name"]): endpoint["connections"]
+            for service in services
+            for endpoint in service["endpoints"]
+        }
+        if self._at is not None and now > self._at:
+            self._interval = now - self._at
+            for place, connections in counted.items():
+                values = self._values.setdefault(place, deque(maxlen=_VALUES))
+                values.append(max(connections - self._last.get(place, connections), 0) / self._interval)
+        self._values = {place: values for place, values in self._values.items() if place in counted}
+        self._last, self._at = counted, now
+
+    def documents(self) -> list[RateDocument]:
+        """Return what is known of each endpoint."""
+        return [
+            RateDocument(
+                service=service,
+                endpoint=endpoint,
+                interval=round(self._interval, 3),
+                values=[round(value, 2) for value in values],
+            )
+            for (service, endpoint), values in self._values.items()
+        ]
+
+
+def _nothing() -> AgentStatusDocument:
+    return AgentStatusDocument(
+        backend="",
+        driver="",
+        in_sync=False,
+        drift={"services": [], "rules": [], "elsewhere": []},
+        interrupted=None,
+        trial=None,
+    )
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

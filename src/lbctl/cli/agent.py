@@ -1,0 +1,126 @@
+"""`lbctl agent`."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Annotated
+
+import typer
+
+from lbctl.cli.options import BackendName, Config, DriverName, seconds
+from lbctl.errors import IntentError, NoBackend
+
+agent = typer.Typer(
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    help="Check endpoints, repair the rules, serve metrics.",
+)
+_DEFAULT_LISTEN = "127.0.0.1"
+
+
+@agent.callback()
+def run(
+    context: typer.Context,
+    config: Config = None,
+    owner: Annotated[
+        str | None, typer.Option("--owner", help="The owner; default: that of the file.")
+    ] = None,
+    follow_file: Annotated[
+        bool, typer.Option("--follow-file", help="Apply valid changes of the intent file by itself.")
+    ] = False,
+    listen: Annotated[
+        list[str] | None,
+        typer.Option("--listen", metavar="ADDR:PORT", help="Serve /metrics, /status and a page, read-only."),
+    ] = None,
+    listen_name: Annotated[
+        list[str] | None,
+        typer.Option("--listen-name", metavar="NAME", help="A host name that browsers may use for the page."),
+    ] = None,
+    admin_group: Annotated[
+        str | None,
+        typer.Option("--admin-group", metavar="GROUP", help="Its members may use the socket, beside root."),
+    ] = None,
+    backend: BackendName = "auto",
+    driver: DriverName = None,
+) -> None:
+    """Follow the intent that was applied last, until SIGTERM; the rules stay.
+
+    Runs in the foreground, for systemd. With nothing applied yet, it applies the intent file first.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from lbctl.cli.work import files_if_any, owner_of
+    from lbctl.host import LocalHost, need_privilege
+
+    try:
+        from lbctl.agent.run import Options
+        from lbctl.agent.run import run as run_agent
+    except ModuleNotFoundError as error:
+        raise NoBackend(
+            f"the agent needs the package {error.name}", hint="pip install 'lbctl[agent]'"
+        ) from error
+    host = LocalHost()
+    need_privilege(host)
+    options = Options(
+        owner=owner_of(owner, config),
+        files=tuple(path.absolute() for path in files_if_any(config)),
+        backend=backend,
+        driver=driver,
+        follow_file=follow_file,
+        listen=tuple(map(_address, listen or ())),
+        names=tuple(listen_name or ()),
+        admin_group=admin_group,
+    )
+    run_agent(host, options)
+
+
+@agent.command()
+def pause(
+    duration: Annotated[
+        float, typer.Option("--for", parser=seconds, metavar="TIME", help="Resume after this time, e.g. 10m.")
+    ] = 600.0,
+    owner: Annotated[
+        str | None, typer.Option("--owner", help="The owner; default: that of the file.")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Have the running agent leave the kernel as it is for a while."""
+    from lbctl.cli.output import say
+
+    _ask(owner, config, "/pause", {"seconds": duration})
+    say(f"The agent is paused for {duration:g} s; lbctl agent resume ends that.")
+
+
+@agent.command()
+def resume(
+    owner: Annotated[
+        str | None, typer.Option("--owner", help="The owner; default: that of the file.")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """End a pause."""
+    from lbctl.cli.output import say
+
+    _ask(owner, config, "/resume", {})
+    say("The agent follows again.")
+
+
+def _ask(owner: str | None, config: Config, action: str, words: dict[str, object]) -> None:
+    from lbctl.agent import control
+    from lbctl.cli.work import owner_of
+    from lbctl.host import LocalHost
+
+    control.post(LocalHost().socket_path(owner_of(owner, config)), action, words)
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Return the address and port of `127.0.0.1:9099`, `[::1]:9099`, or `:9099`, which is loopback."""
+    address, colon, port = text.rpartition(":")
+    address = address.removeprefix("[").removesuffix("]") or _DEFAULT_LISTEN
+    try:
+        number = int(port) if port.isascii() and port.isdecimal() and len(port) <= 5 else -1
+        if not colon or not 0 <= number <= 65535:
+            raise ValueError
+        return str(ip_address(address)), number
+    except ValueError:
+        raise IntentError(f"--listen {text}: not an address and a port", hint="e.g. 127.0.0.1:9099") from None

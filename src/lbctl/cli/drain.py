@@ -1,0 +1,101 @@
+"""`lbctl drain`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lbctl.cli.operator import Endpoints, Why
+from lbctl.cli.options import Color, Colors, Config, Format, Output, Owner, Yes, seconds
+
+if TYPE_CHECKING:
+    from lbctl.engine import Operation
+
+
+def drain(
+    endpoints: Endpoints,
+    wait: Annotated[
+        float | None,
+        typer.Option(
+            "--wait",
+            metavar="TIME",
+            parser=seconds,
+            help="Return when no established connection is left, or with exit code 1 after TIME, e.g. 5m. "
+            "The endpoints stay drained.",
+            show_default=False,
+        ),
+    ] = None,
+    why: Why = "",
+    config: Config = None,
+    owner: Owner = None,
+    yes: Yes = False,
+    output: Output = Format.TEXT,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Take endpoints out of rotation.
+
+    They get no new connections; established ones live on. Lasts until lbctl activate, through applies,
+    rollbacks and restarts of the host. Starts from what was applied last. Asks only if no endpoint is
+    left, or if the kernel rules were changed by something else.
+    """
+    from lbctl import engine
+    from lbctl.cli import operator
+    from lbctl.cli.output import print_json, say
+    from lbctl.cli.work import owner_of
+
+    operator.ensure_why(why)
+    whose = owner_of(owner, config, announced=False)
+    session = operator.session_for_owner(whose)
+    operation = engine.drain(session, whose, endpoints, why=why)
+    if wait is not None:
+        # Not after the change: without conntrack there is nothing to wait by.
+        _left(operation)
+    agreed = operator.carry_out(operation, yes=yes, data=output is Format.JSON, color=color)
+    if not agreed:
+        say("Nothing was changed.")
+    else:
+        _report(operation)
+    left = _await(operation, wait) if agreed and wait is not None else None
+    if output is Format.JSON:
+        print_json(operator.document(operation, applied=agreed, established=left))
+    if not agreed or left:
+        raise typer.Exit(1)
+
+
+def _report(operation: Operation) -> None:
+    from lbctl.cli.output import say
+
+    for target in operation.targets:
+        if target.before is not None and target.before == target.after:
+            say(f"{target} was already {target.before}.")
+        else:
+            say(f"Drained {target}; lbctl activate {target} ends that.")
+
+
+def _left(operation: Operation) -> int:
+    from lbctl import engine
+
+    places = {(target.service, target.name) for target in operation.targets}
+    return engine.connections_left(operation.session.host, operation.state.intent, places)
+
+
+def _await(operation: Operation, wait: float) -> int:
+    """Wait until the drained endpoints have no established connection; returns how many are left."""
+    from lbctl import engine
+    from lbctl.cli.operator import countdown, named
+    from lbctl.cli.output import say
+
+    host, names = operation.session.host, named(operation.targets)
+    places = {(target.service, target.name) for target in operation.targets}
+    try:
+        with countdown() as show:
+            left = engine.await_drained(host, operation.state.intent, places, wait, show)
+    except KeyboardInterrupt:
+        say(f"{names}: stays drained. lbctl activate ends that; lbctl drain --wait waits again.")
+        raise
+    if left:
+        say(f"{left} established connections of {names} are left after {wait:g} s. It stays drained.")
+    else:
+        say(f"No established connection of {names} is left.")
+    return left

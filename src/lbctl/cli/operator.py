@@ -1,0 +1,131 @@
+"""What `drain`, `activate` and `weight` have in common."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lbctl.errors import IntentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from lbctl.cli.options import Color
+    from lbctl.documents.change import OperationDocument
+    from lbctl.engine import Operation, Session, Target
+
+#: Seconds that these commands wait for another lbctl: a repair by a timer holds the lock for a moment.
+_PATIENCE = 10.0
+_FAMILIES = {"ipv4": "IPv4", "ipv6": "IPv6"}
+
+
+def complete_endpoint(incomplete: str) -> list[str]:
+    """Return the endpoints of the applied intent that begin with a text, as SERVICE/ENDPOINT."""
+    from lbctl import engine
+    from lbctl.errors import LbctlError
+    from lbctl.host import LocalHost
+    from lbctl.model import DEFAULT_OWNER
+
+    try:
+        every = engine.endpoint_names(LocalHost(), DEFAULT_OWNER)
+    except LbctlError:
+        return []
+    return [name for name in every if name.startswith(incomplete)]
+
+
+Endpoints = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SERVICE/ENDPOINT...",
+        help="An endpoint by its name or address, e.g. web/8003 or api/10.0.0.11:8443.",
+        autocompletion=complete_endpoint,
+        show_default=False,
+    ),
+]
+Why = Annotated[
+    str,
+    typer.Option("--why", metavar="TEXT", help="The reason, shown by plan and status.", show_default=False),
+]
+
+
+def ensure_why(why: str) -> None:
+    """Raise `IntentError` for a reason that cannot be kept."""
+    from lbctl.model import MAX_WHY
+
+    if len(why) > MAX_WHY or not why.isprintable():
+        raise IntentError(f"--why takes one line of at most {MAX_WHY} characters")
+
+
+def session_for_owner(owner: str) -> Session:
+    """Return a session for a command that works from what was applied last, with nothing left unsettled."""
+    from lbctl.cli.work import session_for, settle
+
+    settle(owner, patience=_PATIENCE)
+    return session_for("auto", None, patience=_PATIENCE)
+
+
+def carry_out(operation: Operation, *, yes: bool, data: bool, color: Color) -> bool:
+    """Show an operation, ask where it does more than it says, and carry it out; False after a "no"."""
+    from lbctl import engine
+    from lbctl.cli.output import say, show_plans
+    from lbctl.cli.progress import stages
+    from lbctl.cli.work import confirmed
+
+    asking = operation.changed and operation.doubtful
+    if operation.plan.changed:
+        show_plans([operation.plan], data=data, asking=asking and not yes, color=color)
+    if operation.drifted:
+        say("The kernel does not hold what was applied last: this restores it too.")
+    for service, families in operation.emptied.items():
+        names = " and ".join(_FAMILIES[family] for family in families)
+        say(f"Warning: no endpoint of {service} is left for new {names} connections.")
+    if asking and not confirmed("Do this?", yes=yes):
+        return False
+    if operation.changed:
+        with stages("Changing the kernel"):
+            notes = engine.operate(operation)
+        for note in notes:
+            say(note)
+    return True
+
+
+def document(operation: Operation, *, applied: bool, established: int | None = None) -> OperationDocument:
+    """Return the document of an operation."""
+    from lbctl import engine
+    from lbctl.cli.output import plan_document
+    from lbctl.documents.change import OperationDocument, target
+
+    session, plan = operation.session, operation.plan
+    return OperationDocument(
+        **plan_document(plan, engine.describe(session, plan), session.backend.render),
+        applied=applied and operation.changed,
+        endpoints=[target(each) for each in operation.targets],
+        established=established,
+    )
+
+
+def named(targets: Sequence[Target]) -> str:
+    """Return the endpoints of targets in a sentence."""
+    return ", ".join(map(str, targets))
+
+
+@contextmanager
+def countdown() -> Iterator[Callable[[int, float], None]]:
+    """Show how many connections and seconds are left, in one line of a terminal; elsewhere nothing."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield lambda _left, _seconds: None
+        return
+
+    def show(left: int, seconds: float) -> None:
+        minutes, rest = divmod(int(seconds), 60)
+        line = f"{left} established connections left, waiting {minutes}:{rest:02} more"
+        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,81 @@
+"""`lbctl weight`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lbctl.cli.operator import Why, complete_endpoint
+from lbctl.cli.options import Color, Colors, Config, Format, Output, Owner, Yes
+from lbctl.errors import IntentError
+
+if TYPE_CHECKING:
+    from lbctl.engine import Operation
+
+
+def weight(
+    endpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="SERVICE/ENDPOINT",
+            help="An endpoint by its name or address, e.g. web/8003 or api/10.0.0.11:8443.",
+            autocompletion=complete_endpoint,
+            show_default=False,
+        ),
+    ],
+    value: Annotated[
+        int | None,
+        typer.Argument(metavar="WEIGHT", help="A whole number, 1 or more.", show_default=False),
+    ] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Use the weight of the intent file again.")] = False,
+    why: Why = "",
+    config: Config = None,
+    owner: Owner = None,
+    yes: Yes = False,
+    output: Output = Format.TEXT,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Set the weight of an endpoint.
+
+    It is used instead of the one in the intent file until --reset, through applies, rollbacks and
+    restarts of the host. Starts from what was applied last.
+    """
+    from lbctl import engine
+    from lbctl.cli import operator
+    from lbctl.cli.output import print_json, say
+    from lbctl.cli.work import owner_of
+
+    operator.ensure_why(why)
+    _ensure_weight(endpoint, value, reset=reset)
+    whose = owner_of(owner, config, announced=False)
+    session = operator.session_for_owner(whose)
+    operation = engine.weigh(session, whose, [endpoint], value, why=why)
+    agreed = operator.carry_out(operation, yes=yes, data=output is Format.JSON, color=color)
+    say(_report(operation) if agreed else "Nothing was changed.")
+    if output is Format.JSON:
+        print_json(operator.document(operation, applied=agreed))
+    if not agreed:
+        raise typer.Exit(1)
+
+
+def _ensure_weight(endpoint: str, value: int | None, *, reset: bool) -> None:
+    from lbctl.model import MAX_WEIGHT
+
+    if reset == (value is not None):
+        raise IntentError("give either a weight or --reset", hint=f"lbctl weight {endpoint} 2")
+    if value == 0:
+        raise IntentError("a weight of 0 is a drain", hint=f"lbctl drain {endpoint}")
+    if value is not None and not 1 <= value <= MAX_WEIGHT:
+        raise IntentError(f"weight {value} is not between 1 and {MAX_WEIGHT}")
+
+
+def _report(operation: Operation) -> str:
+    (target,) = operation.targets
+    in_file = f"; {target.endpoint.weight} in the applied intent" if target.endpoint is not None else ""
+    if target.after is not None and target.after.weight is not None:
+        done = "has" if target.before == target.after else "now has"
+        return f"{target} {done} weight {target.after.weight}{in_file}."
+    if target.before is None or target.before.weight is None:
+        return f"{target} has no weight set by command{in_file}."
+    return f"{target} has no weight set by command any more{in_file}."

@@ -1,0 +1,86 @@
+"""What the agent tells of itself: a part of `/status`, and all that its page and metrics show."""
+
+from __future__ import annotations
+
+from typing import NotRequired
+
+from typing_extensions import TypedDict
+
+from lbctl.documents.status import StatusDocument
+
+
+class CheckDocument(TypedDict):
+    """What is known of one endpoint in one family.
+
+    `health` is `up`, `down` or `unknown`; `since` is when it became so, ISO 8601 in UTC; `result` is what the
+    last check found, `seconds` what it took, `reason` why the endpoint gets what it gets.
+    """
+
+    service: str
+    endpoint: str
+    family: str
+    kind: str
+    health: str
+    since: str | None
+    result: str
+    seconds: float | None
+    reason: str
+
+
+class SourceDocument(TypedDict):
+    """Where endpoints of a service come from; `age` is that of its last good answer, in seconds."""
+
+    service: str
+    kind: str
+    name: str
+    endpoints: int
+    age: float | None
+    error: str | None
+
+
+class FillDocument(TypedDict):
+    """Entries of a table of the kernel, and how many it can have."""
+
+    used: int
+    limit: int
+
+
+class RateDocument(TypedDict):
+    """New connections per second of one endpoint, oldest first, `interval` seconds apart."""
+
+    service: str
+    endpoint: str
+    interval: float
+    values: list[float]
+
+
+class AgentDocument(TypedDict):
+    """The agent at one moment. `ready` is false where `problems` says why; times are ISO 8601 in UTC.
+
+    `notice` is what is no problem, but should be known: that the intent file differs from what is followed.
+    """
+
+    version: str
+    owner: str
+    host: str
+    started: str
+    now: str
+    intent: str
+    ready: bool
+    problems: list[str]
+    notice: str | None
+    paused_until: str | None
+    applies: int
+    repairs: int
+    failures: int
+    apply_seconds: float | None
+    conntrack: FillDocument | None
+    checks: list[CheckDocument]
+    sources: list[SourceDocument]
+    rates: list[RateDocument]
+
+
+class AgentStatusDocument(StatusDocument):
+    """What the agent answers at `/status`: the document of `lbctl status`, and the agent's own part."""
+
+    agent: NotRequired[AgentDocument]

@@ -1,0 +1,129 @@
+"""What runs on for a long time does to the kernel: keep what was applied last, as the facts now have it.
+
+There is one step, `Keeper.keep`: the last state of the history, joined with the facts on record, planned and
+carried out like any other plan, under the owner's lock. It makes no state of its own in the history, since
+what the user wants has not changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lbctl.engine.change.apply import perform
+from lbctl.engine.change.facts import read_facts
+from lbctl.engine.change.plan import plan
+from lbctl.engine.record import history, overrides
+from lbctl.errors import Damaged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lbctl.engine.change.session import Session
+    from lbctl.engine.record.history import HistoryEntry
+    from lbctl.host import Host
+    from lbctl.model import Facts, Intent, Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """The state that is kept: the last one of the history, and a session that can keep it."""
+
+    entry: HistoryEntry
+    intent: Intent
+    session: Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What one step did.
+
+    `seconds` is what it took. `repaired` is True where the kernel had changed while nothing that we follow
+    had. None for `plan`, and nothing was done, where the history has no state to keep.
+    """
+
+    followed: Followed | None = None
+    plan: Plan | None = None
+    repaired: bool = False
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def changed(self) -> bool:
+        """True if the kernel was changed."""
+        return self.plan is not None and self.plan.changed
+
+
+class Keeper:
+    """Keeps one owner's rules as they were last applied."""
+
+    def __init__(self, host: Host, owner: str, open_session: Callable[[], Session]) -> None:
+        self._host = host
+        self._owner = owner
+        self._open_session = open_session
+        self._followed: Followed | None = None
+        #: What the last step was made from, and led to.
+        self._cause: tuple[int, Facts] | None = None
+        self._generation: str | None = None
+
+    def followed(self) -> Followed | None:
+        """Return the last state of the history; None where there is none.
+
+        Raises `Damaged` for one that cannot be read, and `NoBackend` where nothing reaches its store.
+        """
+        number = history.latest(self._host, self._owner)
+        if number is None:
+            self._followed = None
+        elif self._followed is None or self._followed.entry.number != number:
+            entry = history.last_of(self._host, self._owner)
+            if entry is None:
+                raise Damaged(
+                    f"the record of state {number} cannot be read", hint="lbctl history tells what is wrong"
+                )
+            self._followed = Followed(
+                entry=entry, intent=entry.intent, session=self._open_session().like(entry)
+            )
+        return self._followed
+
+    def records(self) -> tuple[int | None, str | None]:
+        """Return what changes whenever a command changed what is to be kept; cheap."""
+        return history.latest(self._host, self._owner), overrides.raw(self._host, self._owner)
+
+    def is_untouched(self) -> bool | None:
+        """Return whether the kernel's own mark says that no rule changed since the last step; cheap.
+
+        None where the kernel has no such mark.
+        """
+        if self._followed is None or self._generation is None:
+            return None
+        session = self._followed.session
+        return session.backend.generation(session.host, session.driver) == self._generation
+
+    def keep(self, *, patience: float = 0.0) -> Kept:
+        """Have the kernel hold the last state of the history, as the facts on record have it.
+
+        Raises as `lbctl.engine.apply` and `followed` do.
+        """
+        with self._host.lock(self._owner, patience=patience):
+            history.ensure_settled(self._host, self._owner)
+            followed = self.followed()
+            if followed is None:
+                return Kept()
+            return self._keep(followed)
+
+    def _keep(self, followed: Followed) -> Kept:
+        session, began = followed.session, self._host.clock()
+        made = plan(session, followed.intent)
+        cause = (followed.entry.number, read_facts(self._host, self._owner))
+        repaired = made.changed and self._cause == cause
+        self._cause = None  # should the next line fail, what it leads to is no repair
+        notes = perform(session, made)
+        self._cause = cause
+        self._generation = session.backend.generation(session.host, session.driver)
+        return Kept(
+            followed=followed,
+            plan=made,
+            repaired=repaired,
+            notes=(*made.notes, *notes),
+            seconds=self._host.clock() - began,
+        )

@@ -1,0 +1,167 @@
+"""The agent on the real kernel: it keeps what was applied last, and nothing else."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lbctl.host import LocalHost
+from support.agents import AgentProcess
+from support.network import Network, intent, service
+
+WEB = intent(service("web", "80/tcp", "8001", "8002"))
+OTHER = intent(service("web", "80/tcp", "8001", "8003"))
+
+
+@pytest.fixture
+def config(network: Network) -> Path:
+    path = network.folder / "lbctl.toml"
+    path.write_text(WEB)
+    return path
+
+
+@pytest.fixture
+def agent(network: Network, config: Path, way: tuple[str, ...]) -> Iterator[AgentProcess]:
+    made = AgentProcess(network, *way, config=config)
+    yield made.ready()
+    made.kill()
+
+
+def in_sync(network: Network, way: tuple[str, ...], config: Path | str) -> bool:
+    found = network.lbctl("status", "--output", "json", "--brief", *way, config=config)
+    return bool(found.json["in_sync"])
+
+
+def wipe(network: Network, way: tuple[str, ...]) -> None:
+    """Do what a firewall's reload does."""
+    if way[1] == "iptables":
+        flavour = "legacy" if "legacy" in way else "nft"
+        for word in ("iptables", "ip6tables"):
+            network.tool(f"{word}-{flavour}-restore", stdin="*nat\nCOMMIT\n")
+    else:
+        network.tool("nft", "flush", "ruleset")
+
+
+def test_it_applies_the_file_at_first_and_leaves_the_rules_at_the_end(
+    network: Network, agent: AgentProcess, config: Path, way: tuple[str, ...]
+) -> None:
+    assert in_sync(network, way, config)
+    held = network.rules()
+    assert agent.stop() == 0
+    assert network.rules() == held
+    history = network.lbctl("history", "--output", "json").json["history"]
+    assert [entry["action"] for entry in history] == ["apply"]
+    assert not LocalHost(network.folder).socket_path("lbctl").exists()
+
+
+def test_rules_that_are_flushed_come_back(
+    network: Network, agent: AgentProcess, config: Path, way: tuple[str, ...]
+) -> None:
+    held = network.rules()
+    wipe(network, way)
+    agent.wait(lambda: network.rules() == held, "not repaired")
+    agent.wait(lambda: agent.status["agent"]["repairs"] == 1, "not counted")
+    assert "changed from outside" in agent.said
+
+
+def test_another_writer_is_not_fought_for_ever(
+    network: Network, agent: AgentProcess, way: tuple[str, ...]
+) -> None:
+    for number in range(1, 6):
+        wipe(network, way)
+        agent.wait(lambda number=number: f"{agent.status['agent']['repairs']}" >= f"{number}", "not repaired")
+    agent.wait(lambda: agent.get("/ready")[0] == 503, "silent")
+    assert "another program keeps changing" in agent.said
+
+
+def test_commands_work_beside_it(
+    network: Network, agent: AgentProcess, config: Path, way: tuple[str, ...]
+) -> None:
+    assert network.lbctl("apply", "--yes", *way, config=OTHER).code == 0
+    agent.wait(lambda: "8003" in str(agent.status["services"]), "the new intent is not followed")
+    assert network.lbctl("rollback", "--yes").code == 0
+    agent.wait(lambda: "8002" in str(agent.status["services"]), "the rollback is not followed")
+    assert network.lbctl("remove", "--yes").code == 0
+    agent.wait(lambda: not agent.status.get("services"), "the removal is not followed")
+    done = agent.status["agent"]["applies"]
+    wipe(network, way)
+    time.sleep(2)  # longer than the agent looks away
+    assert "8001" not in network.rules()
+    assert agent.status["agent"]["applies"] == done
+
+
+def test_a_trial_is_kept_and_its_end_is_followed(
+    network: Network, agent: AgentProcess, config: Path, way: tuple[str, ...]
+) -> None:
+    tried: list[int] = []
+    trial = threading.Thread(
+        target=lambda: tried.append(network.lbctl("apply", "--yes", "--trial", "6s", *way, config=OTHER).code)
+    )
+    trial.start()
+    agent.wait(lambda: "8003" in str(agent.status["services"]), "the trial is not followed")
+    assert agent.status["trial"] is not None
+    trial.join()
+    assert tried == [8]
+    agent.wait(lambda: "8002" in str(agent.status["services"]), "the end of the trial is not followed")
+    config.write_text(WEB)
+    assert in_sync(network, way, config)
+
+
+def test_a_changed_file_is_shown_and_applied_on_reload_only(
+    network: Network, agent: AgentProcess, config: Path, way: tuple[str, ...]
+) -> None:
+    config.write_text(OTHER)
+    agent.wait(lambda: "differs" in str(agent.status["agent"]["notice"]), "the change is not shown")
+    assert not in_sync(network, way, config)
+    os.kill(agent.process.pid, signal.SIGHUP)
+    agent.wait(lambda: in_sync(network, way, config), "not reloaded")
+    agent.wait(lambda: agent.status["agent"]["notice"] is None, "still shown")
+    config.write_text("nonsense")
+    agent.wait(lambda: agent.get("/ready")[0] == 503, "a bad file is not shown")
+    assert "8003" in str(agent.status["services"])
+
+
+def test_a_file_that_is_followed_is_applied_by_itself(network: Network, config: Path) -> None:
+    way = ("--backend", "nftables")
+    agent = AgentProcess(network, *way, "--follow-file", config=config).ready()
+    try:
+        config.write_text(OTHER)
+        agent.wait(lambda: in_sync(network, way, config), "not followed")
+    finally:
+        agent.kill()
+
+
+def test_there_is_one_agent_of_an_owner(network: Network, agent: AgentProcess, config: Path) -> None:
+    second = AgentProcess(network, config=config)
+    assert second.process.wait(60) == 7
+    assert "runs already" in second.said
+
+
+def test_a_pause_leaves_the_kernel_alone(
+    network: Network, agent: AgentProcess, config: Path, way: tuple[str, ...]
+) -> None:
+    assert network.lbctl("agent", "pause", "--for", "1h", config=config).code == 0
+    wipe(network, way)
+    left = network.rules()
+    agent.wait(lambda: agent.status["agent"]["paused_until"], "not shown")
+    assert network.rules() == left
+    assert network.lbctl("agent", "resume", config=config).code == 0
+    agent.wait(lambda: in_sync(network, way, config), "not repaired after the pause")
+
+
+def test_a_killed_agent_leaves_the_rules_and_the_next_one_goes_on(
+    network: Network, agent: AgentProcess, config: Path, way: tuple[str, ...]
+) -> None:
+    held = network.rules()
+    agent.kill()
+    assert network.rules() == held
+    assert network.lbctl("agent", "pause", config=config).code == 7
+    again = AgentProcess(network, *way, config=config).ready()
+    try:
+        assert network.rules() == held
+    finally:
+        again.kill()

@@ -1,0 +1,214 @@
+"""The agent's pages over real connections on loopback: what they show, and whom they turn away."""
+
+import asyncio
+import base64
+import json
+import re
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from html import escape
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from lbctl.agent import http, web
+from lbctl.agent.http import Server
+from lbctl.documents.agent import AgentStatusDocument
+from support.agent import status_document
+
+NASTY = '<script>alert("x")</script>\n\x1b[2J'
+
+
+async def view() -> AgentStatusDocument:
+    return status_document(reason=NASTY)
+
+
+@asynccontextmanager
+async def serving(names: tuple[str, ...] = ()) -> AsyncIterator[int]:
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = Server(web.reader(view, names))
+    await server.listen(listening)
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        await server.close()
+
+
+async def exchange(port: int, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    try:
+        return await reader.read()
+    finally:
+        writer.close()
+
+
+def get(path: str, *, method: str = "GET", host: str = "127.0.0.1", extra: str = "") -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{extra}\r\n".encode()
+
+
+def ask(request: bytes, names: tuple[str, ...] = ()) -> tuple[int, dict[str, str], bytes]:
+    async def run() -> bytes:
+        async with serving(names) as port:
+            return await exchange(port, request)
+
+    head, _, body = asyncio.run(run()).partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines)
+    return int(first.split()[1]), headers, body
+
+
+def test_the_page_shows_text_and_nothing_else_of_what_it_is_given() -> None:
+    code, headers, body = ask(get("/"))
+    page = body.decode()
+    assert code == 200
+    assert headers["content-type"] == "text/html; charset=utf-8"
+    assert 'alert("x")' not in page
+    assert escape('<script>alert("x")</script>') in page
+    assert "\x1b" not in page
+    assert page.count("<script>") == 1
+
+
+def test_the_policy_names_the_style_and_the_script_of_the_page() -> None:
+    _, headers, body = ask(get("/"))
+    policy = headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; ")
+    for tag in ("style", "script"):
+        inline = re.findall(rf"<{tag}>(.*?)</{tag}>", body.decode(), re.S)
+        assert len(inline) == 1
+        digest = base64.b64encode(sha256(inline[0].encode()).digest()).decode().lower()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert not re.findall(r' style="| on\w+="', body.decode())
+
+
+@pytest.mark.parametrize("path", ["/", "/status", "/metrics", "/ready", "/healthz"])
+def test_head_has_the_length_and_no_body(path: str) -> None:
+    code, headers, body = ask(get(path, method="HEAD"))
+    assert (code, body) == (200, b"")
+    assert int(headers["content-length"]) > 0
+
+
+def test_metrics_are_read_by_prometheus() -> None:
+    code, _, body = ask(get("/metrics"))
+    samples = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+    where = (("endpoint", "a"), ("family", "ipv4"), ("service", "web"))
+    assert code == 200
+    assert samples["lbctl_endpoint_connections_total", *where] == 30
+    assert samples["lbctl_endpoint_wanted_share_ratio", *where] == 0.5
+    assert samples["lbctl_endpoint_up", *where] == 1
+    assert samples["lbctl_endpoint_up", ("endpoint", "b"), *where[1:]] == 0
+    assert samples["lbctl_drift",] == 0
+    assert samples["lbctl_agent_ready",] == 1
+
+
+def test_status_is_the_document_with_the_agent_in_it() -> None:
+    code, headers, body = ask(get("/status"))
+    document = json.loads(body)
+    assert (code, headers["content-type"], document["format_version"]) == (200, "application/json", 1)
+    assert document["agent"]["checks"][1]["reason"] == NASTY
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
+def test_nothing_can_be_changed_over_tcp(method: str) -> None:
+    code, headers, _ = ask(get("/", method=method))
+    assert (code, headers["allow"]) == (405, "get, head")
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [
+        ("127.0.0.1:9099", 200),
+        ("[::1]:9099", 200),
+        ("192.0.2.7", 200),
+        ("lb1.example", 200),
+        ("LB1.Example:80", 200),
+        ("evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("", 421),
+        ("127.0.0.1@evil.example", 421),
+    ],
+)
+def test_only_addresses_and_known_names_are_answered(host: str, code: int) -> None:
+    assert ask(get("/status", host=host), ("lb1.example",))[0] == code
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (get("/nowhere"), 404),
+        (get("/../etc/passwd"), 404),
+        (get("/?" + "a" * 20_000), 431),
+        (get("/", extra="X: " + "a" * 20_000 + "\r\n"), 431),
+        (b"nonsense\r\n\r\n", 400),
+        (get("/", method="POST", extra="Content-Length: 100000\r\n") + b"x" * 100_000, 413),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+    ],
+)
+def test_what_is_no_good_request_gets_an_error(request_: bytes, code: int) -> None:
+    assert ask(request_)[0] == code
+
+
+def test_who_is_slow_or_one_too_many_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_PATIENCE", 0.3)
+    monkeypatch.setattr(http, "_CONNECTIONS", 2)
+
+    async def run() -> tuple[bytes, bytes, bytes]:
+        async with serving() as port:
+            slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+            for _, writer in slow:
+                writer.write(b"GET / HT")
+                await writer.drain()
+            await asyncio.sleep(0)
+            refused = await until(lambda: exchange(port, get("/healthz")), lambda found: found == b"")
+            ended = await slow[0][0].read()
+            later = await until(lambda: exchange(port, get("/healthz")), lambda found: found != b"")
+            for _, writer in slow:
+                writer.close()
+            return refused, ended, later
+
+    refused, ended, later = asyncio.run(run())
+    assert refused == ended == b""
+    assert later.endswith(b"ok\n")
+
+
+async def until(
+    act: Callable[[], Awaitable[bytes]], good: Callable[[bytes], bool], tries: int = 200
+) -> bytes:
+    for _ in range(tries):
+        with_error = b"!"
+        try:
+            found = await act()
+        except ConnectionError:
+            found = b""
+        if good(found):
+            return found
+        await asyncio.sleep(0.02)
+    return with_error
+
+
+def test_a_document_of_thousands_is_cut_on_the_page_and_whole_in_json() -> None:
+    async def large() -> AgentStatusDocument:
+        document = status_document()
+        document["services"] = [{**document["services"][0], "name": f"s{number}"} for number in range(3000)]
+        return document
+
+    answer = asyncio.run(web.answer(large, "/"))
+    assert b"2,800 more" in answer.body
+    assert len(json.loads(asyncio.run(web.answer(large, "/status")).body)["services"]) == 3000
+
+
+def test_not_ready_says_why() -> None:
+    async def unready() -> AgentStatusDocument:
+        document = status_document()
+        document["agent"]["ready"] = False
+        document["agent"]["problems"] = ["the last change failed"]
+        return document
+
+    answer = asyncio.run(web.answer(unready, "/ready"))
+    assert (answer.status, answer.body) == (503, b"the last change failed\n")
