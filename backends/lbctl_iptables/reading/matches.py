@@ -91,12 +91,11 @@ def conditions(rule: IptRule, *, addressed: bool = True) -> Conditions:
     _header(draft, rule.spec, addressed=addressed)
     for match in rule.spec.matches:
         _match(draft, match)
-    asks_mark = any(isinstance(step, MarkIs) for step in draft.steps)
     return Conditions(
         draft.where,
         draft.steps,
         draft.picks,
-        asks_mark,
+        draft.asks_mark,
         draft.first,
         draft.later,
         draft.opaque,
