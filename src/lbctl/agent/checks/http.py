@@ -10,7 +10,7 @@ import asyncio
 import ssl
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import h11
 
@@ -70,8 +70,7 @@ class _Request(asyncio.Protocol):
         ]
         request = h11.Request(method="GET", target=self._probe.path, headers=headers)
         data = (self._http.send(request) or b"") + (self._http.send(h11.EndOfMessage()) or b"")
-        if isinstance(transport, asyncio.Transport):
-            transport.write(data)
+        cast("asyncio.Transport", transport).write(data)
 
     def data_received(self, data: bytes) -> None:
         self._http.receive_data(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from lbctl.agent.checks import outcomes
 
@@ -37,8 +37,8 @@ class _Exchange(asyncio.DatagramProtocol):
         self._data, self._answer = data, answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.DatagramTransport):
-            transport.sendto(self._data)
+        # No instance of it in Python 3.11, though it has its methods.
+        cast("asyncio.DatagramTransport", transport).sendto(self._data)
 
     def datagram_received(self, data: bytes, addr: object) -> None:  # noqa: ARG002
         if not self._answer.done():
