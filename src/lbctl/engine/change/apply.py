@@ -206,4 +206,4 @@ def end_flows(session: Session, plan: Plan) -> list[str]:
     if forget_flows(session.host, plan.stale):
         return []
     flows = ", ".join(map(str, plan.stale))
-    return [f"UDP flows stay where they were, since there is no conntrack here: {flows}"]
+    return [f"Connections stay where they were, since there is no conntrack here: {flows}"]
