@@ -185,3 +185,14 @@ def test_one_order_of_endpoints(network: Network, way: tuple[str, ...]) -> None:
     back = network.lbctl("rollback", "--yes", "--output", "json").json
     assert [each["to"] for each in back["services"][0]["endpoints"]] == expected
     assert {each["key"] for each in back["services"][0]["changes"]} == {"endpoints", "weight"}
+
+
+def test_many_foreign_rules_are_left_to_doctor(network: Network) -> None:
+    way = ("--backend", "nftables", "--driver", "nft")
+    network.local_endpoints((8001, 8002))
+    rules = "".join(f"tcp dport {port} redirect to :9000\n" for port in range(80, 600))
+    table = f"table ip other {{ chain pre {{ type nat hook prerouting priority -110;\n{rules} }}\n }}\n"
+    network.tool("nft", "-f", "-", stdin=table)
+    assert network.lbctl("plan", "--output", "json", *way, config=WEB).json["notes"] == []
+    found = network.lbctl("doctor", "--output", "json", *way, config=WEB).json["problems"]
+    assert "listener-taken" in {each["code"] for each in found}

@@ -24,7 +24,7 @@ from lbctl.model import (
     service_changes,
     touched,
 )
-from lbctl.spi import Case, Problem, Reader, count_rules
+from lbctl.spi import Case, Problem, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 _IN_WORDS = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
 #: Services that a note names.
 _NAMED = 4
-#: A host with more foreign rules than this is left to `doctor`: reading 2,000 takes about 0.2 s.
-_MOST_FOREIGN = 2000
+#: Stores with more foreign rules are left to `doctor`: so many are read in about half a second.
+_MOST_FOREIGN = 500
 #: How lifted rules pick → the scheduler that they come from, as far as there is only one.
 _SCHEDULERS = {"nth": Scheduler.ROUND_ROBIN, "random": Scheduler.RANDOM}
 
@@ -188,16 +188,16 @@ def _read_from(lifted: Sequence[LiftedService], service: Service) -> Iterator[Ke
 
 def _taken(session: Session, intent: Intent, facts: HostFacts) -> Iterator[Problem]:
     """Yield foreign rules that decide about connections of an intent before lbctl."""
-    counts = {each.store: each.foreign or 0 for each in count_rules(session.host, session.candidates)}
     driver = session.choice.driver
     case = Case(
         intent=intent,
         store=driver.store,
         precedence=driver.precedence if driver.precedence is not None else -sys.maxsize,
         addresses=tuple(facts.addresses),
+        most_rules=_MOST_FOREIGN,
     )
     for backend, each in session.stores():
-        if not isinstance(backend, Reader) or not 0 < counts.get(each.store, 0) <= _MOST_FOREIGN:
+        if not isinstance(backend, Reader):
             continue
         try:
             yield from (
