@@ -34,13 +34,17 @@ def doctor(
     intent file. Exits with 1 on errors, with 0 on warnings.
     """
     from lbctl.cli.output import Style, print_json
+    from lbctl.cli.work import mention_trial
     from lbctl.documents.diagnosis import diagnosis
     from lbctl.engine.inspect.doctor import examine
+    from lbctl.engine.record.unsettled import unsettled
     from lbctl.host import LocalHost
-    from lbctl.model import Severity
+    from lbctl.model import DEFAULT_OWNER, Severity
 
     intent, missing = _intent(config)
-    found = examine(LocalHost(), intent, backend=backend, driver=driver)
+    host = LocalHost()
+    mention_trial(unsettled(host, intent.owner if intent else DEFAULT_OWNER), data=output is Format.JSON)
+    found = examine(host, intent, backend=backend, driver=driver)
     unseen = [(each.what, each.reason) for each in found.unseen]
     if missing:
         unseen.insert(0, ("services", missing))

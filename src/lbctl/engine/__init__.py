@@ -21,15 +21,26 @@ from lbctl.engine.migrate.execute import migrate
 from lbctl.engine.migrate.foreign import SharePolicy
 from lbctl.engine.migrate.migration import Agreement, Migration
 from lbctl.engine.migrate.plan import plan_migration
-from lbctl.engine.record.history import HistoryEntry, damaged, entries, pending, restorable
-from lbctl.engine.record.trial import Trial, confirm, read_trial
+from lbctl.engine.record.history import (
+    Difference,
+    HistoryEntry,
+    damaged,
+    difference,
+    entries,
+    pending,
+    restorable,
+    rolled_back,
+    state,
+)
+from lbctl.engine.record.trial import Trial, confirm, ensure_ended, read_trial
 from lbctl.engine.record.unsettled import Unsettled, interrupted, unsettled
 from lbctl.engine.undo.recovery import recover
-from lbctl.engine.undo.reverter import await_end, try_out, watch
+from lbctl.engine.undo.reverter import await_end, ensure_revertible, try_out, watch
 from lbctl.engine.undo.rollback import go_back, roll_back
 
 __all__ = [
     "Agreement",
+    "Difference",
     "Drift",
     "EndpointStatus",
     "FamilyStatus",
@@ -55,9 +66,12 @@ __all__ = [
     "damaged",
     "describe",
     "describe_plan",
+    "difference",
     "drain",
     "drift",
     "endpoint_names",
+    "ensure_ended",
+    "ensure_revertible",
     "entries",
     "go_back",
     "interrupted",
@@ -78,6 +92,8 @@ __all__ = [
     "restorable",
     "resume",
     "roll_back",
+    "rolled_back",
+    "state",
     "status",
     "try_out",
     "unsettled",

@@ -55,7 +55,9 @@ from lbctl.model.effective import (
 from lbctl.model.intent import (
     DEFAULT_MARK,
     DEFAULT_OWNER,
+    INTERFACE,
     MAX_OWNER,
+    MAX_PORT,
     MAX_SLOTS,
     MAX_WEIGHT,
     NAME,
@@ -71,11 +73,13 @@ from lbctl.model.intent import (
     Service,
     SourceNat,
     State,
+    check_interface,
     check_mark,
     check_owner,
     default_seed,
     endpoint_family,
     join,
+    split,
 )
 from lbctl.model.lifted import FamilyListener, LiftedProgram, LiftedService
 from lbctl.model.numbers import decimal
@@ -95,6 +99,7 @@ from lbctl.model.plan import (
     stale_flows,
     touched,
 )
+from lbctl.model.precedence import hidden
 from lbctl.model.program import Item, Key, Part, Program
 from lbctl.model.records import Shape, check_record, read_record
 from lbctl.model.rotation import bypassed, period
@@ -106,7 +111,9 @@ __all__ = [
     "DEFAULT_MARK",
     "DEFAULT_OWNER",
     "DEFAULT_POLICY",
+    "INTERFACE",
     "MAX_OWNER",
+    "MAX_PORT",
     "MAX_RESULT",
     "MAX_SLOTS",
     "MAX_WEIGHT",
@@ -185,6 +192,7 @@ __all__ = [
     "among",
     "brief",
     "bypassed",
+    "check_interface",
     "check_mark",
     "check_owner",
     "check_record",
@@ -198,6 +206,7 @@ __all__ = [
     "emptied",
     "endpoint_family",
     "families_of",
+    "hidden",
     "inert",
     "intent_changes",
     "join",
@@ -208,6 +217,7 @@ __all__ = [
     "service_changes",
     "shares",
     "slot_count",
+    "split",
     "stale_flows",
     "takes",
     "time_of",

@@ -343,6 +343,7 @@ def _shares(lifted: LiftedProgram) -> dict[str, dict[FamilyListener, Mapping[str
     return result
 
 
-def _order(listener: Listener) -> tuple[int, int, Protocol, int]:
+def _order(listener: Listener) -> tuple[int, int, Protocol, int, int]:
     address = listener.address
-    return address.version if address else 0, int(address or 0), listener.protocol, listener.port
+    where = address.version if address else 0, int(address or 0)
+    return *where, listener.protocol, listener.port, listener.last_port
