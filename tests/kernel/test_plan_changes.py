@@ -100,9 +100,13 @@ def test_tables_that_are_gone(network: Network) -> None:
     assert changes(network, way, WEB) == []
     network.tool("nft", "flush", "ruleset")
     both = network.lbctl("plan", *way, config=WEB).out
-    assert "Note: lbctl's own tables are gone (a restart, or nft flush ruleset?)" in both
+    assert "Note: lbctl's own tables are gone (restart, or nft flush ruleset?)" in both
+    seen = network.lbctl("status", *way, config=WEB).out
+    assert "lbctl's own tables are gone" in " ".join(seen.split("\n")[:4])
+    assert network.lbctl("status", "--output", "json", *way, config=WEB).json["drift"]["gone"] is not None
     assert network.lbctl("apply", "--yes", *way, config=WEB).code == 0
     assert "gone" not in network.lbctl("plan", *way, config=WEB).out
+    assert network.lbctl("status", "--output", "json", *way, config=WEB).json["drift"]["gone"] is None
     assert network.ask(network.client, "192.0.2.1", 80, 2) == ["8001", "8002"]
 
 

@@ -95,7 +95,7 @@ def headline(drift: Drift) -> Line:
 def attention(drift: Drift, status: Status | None, columns: int | None = None) -> Iterator[Line]:
     """Yield what needs attention, under a heading: all kinds of it. With `columns`, lines are wrapped."""
     kinds = [
-        (_drift_lines(drift), len(drift.services) + len(drift.elsewhere) + bool(_shared(drift))),
+        (_drift_lines(drift), _drift_count(drift)),
         *((iter(found), len(found)) for found in _in_services(status)),
     ]
     present = [(found, number) for found, number in kinds if number]
@@ -138,8 +138,15 @@ def _in_services(status: Status | None) -> Iterator[list[str]]:
     yield operator_lines(status.effective)
 
 
+def _drift_count(drift: Drift) -> int:
+    """Return how many lines `_drift_lines` yields."""
+    return bool(drift.gone) + len(drift.services) + len(drift.elsewhere) + bool(_shared(drift))
+
+
 def _drift_lines(drift: Drift) -> Iterator[str]:
     rules = drift.rules
+    if drift.gone:
+        yield drift.gone
     for store in drift.elsewhere:
         yield f"{store} also holds rules of this owner, which balance the same connections"
     for service in drift.services:

@@ -104,11 +104,15 @@ class DriftRuleDocument(TypedDict):
 
 
 class DriftDocument(TypedDict):
-    """How the kernel differs from the intent; `elsewhere` are other stores with rules of the owner."""
+    """How the kernel differs from the intent; `elsewhere` are other stores with rules of the owner.
+
+    `gone` is a sentence if all rules that were applied last are missing, or all of one family; else null.
+    """
 
     services: list[DriftServiceDocument]
     rules: list[DriftRuleDocument]
     elsewhere: list[str]
+    gone: str | None
 
 
 class StatusDocument(UnsettledDocument):
@@ -160,6 +164,7 @@ def _drift(drift: Drift) -> DriftDocument:
             for rule in rules
         ],
         elsewhere=list(drift.elsewhere),
+        gone=drift.gone or None,
     )
 
 

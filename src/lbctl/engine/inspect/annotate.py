@@ -101,7 +101,7 @@ def gone(session: Session, intent: Intent, services: Sequence[ServiceChange]) ->
     words = " and ".join(_IN_WORDS[family] for family in lost)
     which, whose = ("", "no") if set(lost) == wanted else (f" for {words}", f"no {words}")
     return (
-        f"lbctl's own tables{which} are gone (a restart, or nft flush ruleset?), and {whose} connection is "
+        f"lbctl's own tables{which} are gone (restart, or nft flush ruleset?), {whose} connection is "
         "balanced: lbctl apply restores them"
     )
 
