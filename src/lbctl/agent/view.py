@@ -147,7 +147,7 @@ def _nothing() -> AgentStatusDocument:
         driver="",
         in_sync=False,
         applied=None,
-        drift={"services": [], "rules": [], "elsewhere": []},
+        drift={"services": [], "rules": [], "elsewhere": [], "gone": None},
         interrupted=None,
         trial=None,
     )
