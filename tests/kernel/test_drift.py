@@ -50,8 +50,10 @@ def test_rules_that_are_gone_are_missing(network: Network, way: tuple[str, ...])
         1,
         [("web", "add"), ("api", "add")],
     )
-    assert words(network, way).out.splitlines()[1:4] == [
+    assert words(network, way).out.splitlines()[1:5] == [
         "Attention:",
+        "  lbctl's own tables are gone (a restart, or nft flush ruleset?), and no connection is balanced: "
+        "lbctl apply restores them",
         "  web is missing",
         "  api is missing",
     ]

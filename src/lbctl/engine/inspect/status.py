@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine.change.counters import Taken, counted
 from lbctl.engine.change.plan import changed_services, lift_sides
+from lbctl.engine.inspect.annotate import gone
 from lbctl.engine.inspect.checks import endpoint_marks, service_marks
 from lbctl.engine.inspect.established import Established
 from lbctl.model import Family, agreed, diff
@@ -133,6 +134,8 @@ class Drift:
     #: What to change to make the kernel hold the intent, and the services concerned.
     changes: tuple[Change, ...]
     services: tuple[ServiceChange, ...]
+    #: One sentence if all rules that were applied are gone, or those of one family; else None.
+    gone: str | None = None
     #: Other stores that hold rules of the same owner: they balance the same connections too.
     elsewhere: tuple[str, ...]
 
@@ -183,11 +186,13 @@ def _drift(session: Session, intent: Intent, *, follow: bool) -> tuple[Session, 
     if not changes:
         session.memory.keep(session.choice.driver.store, wanted.at(held.generation))
     was, will = lift_sides(session.backend, held, wanted, changes)
+    services = changed_services(was, will, changes, intent.services)
     return session, Drift(
         backend=session.backend.name,
         driver=session.driver,
         changes=changes,
-        services=changed_services(was, will, changes, intent.services),
+        services=services,
+        gone=gone(session, intent, services),
         elsewhere=tuple(other.choice.driver.store for other in others),
     )
 
