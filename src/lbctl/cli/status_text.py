@@ -94,11 +94,9 @@ def headline(drift: Drift) -> Line:
 
 def attention(drift: Drift, status: Status | None, columns: int | None = None) -> Iterator[Line]:
     """Yield what needs attention, under a heading: all kinds of it. With `columns`, lines are wrapped."""
+    differing = [drift.gone, *drift.elsewhere, *drift.services, _shared(drift)]
     kinds = [
-        (
-            _drift_lines(drift),
-            sum(map(bool, (drift.gone, *drift.elsewhere, *drift.services, _shared(drift)))),
-        ),
+        (_drift_lines(drift), sum(map(bool, differing))),
         *((iter(found), len(found)) for found in _in_services(status)),
     ]
     present = [(found, number) for found, number in kinds if number]
