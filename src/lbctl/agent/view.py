@@ -147,7 +147,8 @@ def _nothing() -> AgentStatusDocument:
         driver="",
         in_sync=False,
         applied=None,
-        drift={"services": [], "rules": [], "elsewhere": [], "gone": None},
+        rolled_back=None,
+        drift={"gone": None, "services": [], "rules": [], "elsewhere": []},
         interrupted=None,
         trial=None,
     )

@@ -94,8 +94,9 @@ def headline(drift: Drift) -> Line:
 
 def attention(drift: Drift, status: Status | None, columns: int | None = None) -> Iterator[Line]:
     """Yield what needs attention, under a heading: all kinds of it. With `columns`, lines are wrapped."""
+    differing = [drift.gone, *drift.elsewhere, *drift.services, _shared(drift)]
     kinds = [
-        (_drift_lines(drift), _drift_count(drift)),
+        (_drift_lines(drift), sum(map(bool, differing))),
         *((iter(found), len(found)) for found in _in_services(status)),
     ]
     present = [(found, number) for found, number in kinds if number]
@@ -138,14 +139,9 @@ def _in_services(status: Status | None) -> Iterator[list[str]]:
     yield operator_lines(status.effective)
 
 
-def _drift_count(drift: Drift) -> int:
-    """Return how many lines `_drift_lines` yields."""
-    return bool(drift.gone) + len(drift.services) + len(drift.elsewhere) + bool(_shared(drift))
-
-
 def _drift_lines(drift: Drift) -> Iterator[str]:
     rules = drift.rules
-    if drift.gone:
+    if drift.gone is not None:
         yield drift.gone
     for store in drift.elsewhere:
         yield f"{store} also holds rules of this owner, which balance the same connections"

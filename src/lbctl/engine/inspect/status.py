@@ -136,8 +136,8 @@ class Drift:
     services: tuple[ServiceChange, ...]
     #: Other stores that hold rules of the same owner: they balance the same connections too.
     elsewhere: tuple[str, ...]
-    #: One sentence if all rules that were applied last are missing, or all of one family; "" otherwise.
-    gone: str = ""
+    #: One sentence if all rules that were applied are gone, or those of one family; else None.
+    gone: str | None = None
 
     @property
     def in_sync(self) -> bool:
@@ -187,12 +187,14 @@ def _drift(session: Session, intent: Intent, *, follow: bool) -> tuple[Session, 
         session.memory.keep(session.choice.driver.store, wanted.at(held.generation))
     was, will = lift_sides(session.backend, held, wanted, changes)
     services = changed_services(was, will, changes, intent.services)
+    # Rules that nothing leads to any more are not gone: then only what leads there differs.
+    lost = {change.service for change in changes} >= {service.name for service in services}
     return session, Drift(
         backend=session.backend.name,
         driver=session.driver,
         changes=changes,
         services=services,
-        gone=gone(session, intent, services) or "",
+        gone=gone(session, intent, services) if lost else None,
         elsewhere=tuple(other.choice.driver.store for other in others),
     )
 
