@@ -20,7 +20,6 @@ from lbctl.model import (
     KeyChange,
     Scheduler,
     diff,
-    emptied,
     service_changes,
     touched,
 )
@@ -51,32 +50,19 @@ def annotate(session: Session, plan: Plan) -> Plan:
         return plan
     services = _with_changes(session, plan, plan.intent)
     effective = plan.intent if plan.effective is None else plan.effective.intent
-    notes = [*plan.notes, *host_notes(session, effective, rules=plan.changed, told=_emptied(plan))]
+    notes = [*plan.notes, *host_notes(session, effective, rules=plan.changed)]
     if lost := gone(session, plan.intent, plan.services):
         notes.insert(0, lost)
     return replace(plan, services=services, notes=tuple(dict.fromkeys(notes)))
 
 
-def _emptied(plan: Plan) -> Collection[str]:
-    """Return the services that a plan itself reports to be drained by operators."""
-    effective = plan.effective
-    return emptied(effective.file, effective.intent) if effective is not None and plan.changed else ()
-
-
-def host_notes(
-    session: Session, intent: Intent, *, rules: bool = False, told: Collection[str] = ()
-) -> tuple[str, ...]:
+def host_notes(session: Session, intent: Intent, *, rules: bool = False) -> tuple[str, ...]:
     """Return what is wrong with the host for an intent, one sentence for each kind of problem.
 
     With `rules`, foreign rules that decide before lbctl are looked for too, unless there are very many.
-    `told` are services that are known to have no endpoint left.
     """
     facts = HostFacts(host=session.host)
-    found = [
-        each
-        for each in cheap_checks(facts, intent)
-        if isinstance(each, Problem) and not (each.code == "all-drained" and each.service in told)
-    ]
+    found = [each for each in cheap_checks(facts, intent) if isinstance(each, Problem)]
     if rules:
         found += _taken(session, intent, facts)
     return tuple(map(_note, grouped(found)))
