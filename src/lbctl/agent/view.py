@@ -147,6 +147,7 @@ def _nothing() -> AgentStatusDocument:
         driver="",
         in_sync=False,
         applied=None,
+        rolled_back=None,
         drift={"services": [], "rules": [], "elsewhere": []},
         interrupted=None,
         trial=None,

@@ -119,13 +119,14 @@ class _Look:
 def _print(look: _Look, output: Format, color: Color, *, one_line: bool = False) -> Drift:
     from lbctl.cli.output import Style, print_json
     from lbctl.cli.status_text import lines, width
-    from lbctl.cli.work import mention_unsettled
+    from lbctl.cli.work import mention_rollback, mention_unsettled
     from lbctl.documents.status import status as document
 
     unsettled = mention_unsettled(look.intent.owner, data=output is Format.JSON)
+    undone = mention_rollback(look.intent) if look.applied is None else None
     drift, status = look.now()
     if output is Format.JSON:
-        print_json(document(drift, status, unsettled, look.applied), one_line=one_line)
+        print_json(document(drift, status, unsettled, look.applied, undone), one_line=one_line)
     else:
         style = Style(color)
         shown = lines(drift, status, width(), wrap=sys.stdout.isatty())

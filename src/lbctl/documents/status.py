@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NotRequired
 from typing_extensions import TypedDict
 
 from lbctl.documents.backends import StoreDocument, stores
-from lbctl.documents.history import UnsettledDocument, unsettled
+from lbctl.documents.history import InterruptedDocument, UnsettledDocument, interrupted, unsettled
 from lbctl.documents.override import OverrideDocument, override, overrides
 from lbctl.documents.shares import DriftServiceDocument, drifted_service, share
 from lbctl.model import Health, time_of, written
@@ -115,12 +115,14 @@ class StatusDocument(UnsettledDocument):
     """What `status` prints; `stores`, `services` and `overrides` are missing with `--brief`.
 
     `applied` is the number of the state in the history whose intent this is; null for that of an intent file.
+    `rolled_back` is the last change if it is a rollback and the intent file differs.
     """
 
     backend: str
     driver: str
     in_sync: bool
     applied: int | None
+    rolled_back: InterruptedDocument | None
     drift: DriftDocument
     overrides: NotRequired[list[OverrideDocument]]
     stores: NotRequired[list[StoreDocument]]
@@ -128,11 +130,16 @@ class StatusDocument(UnsettledDocument):
 
 
 def status(
-    drift: Drift, counted: Status | None, left: Unsettled, applied: HistoryEntry | None = None
+    drift: Drift,
+    counted: Status | None,
+    left: Unsettled,
+    applied: HistoryEntry | None = None,
+    rolled_back: HistoryEntry | None = None,
 ) -> StatusDocument:
     """Return the document of a status; `counted` is None if nothing was counted.
 
-    `applied` is the state whose intent it is about, None for an intent file's.
+    `applied` is the state whose intent it is about, None for an intent file's; `rolled_back` is the rollback
+    that such a file contradicts.
     """
     pending = unsettled(left)
     document = StatusDocument(
@@ -140,6 +147,7 @@ def status(
         driver=drift.driver,
         in_sync=drift.in_sync,
         applied=None if applied is None else applied.number,
+        rolled_back=None if rolled_back is None else interrupted(rolled_back),
         drift=_drift(drift),
         interrupted=pending["interrupted"],
         trial=pending["trial"],
