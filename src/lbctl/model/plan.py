@@ -261,25 +261,28 @@ def touched(changes: Iterable[Change]) -> frozenset[str | None]:
 def stale_flows(
     before: LiftedProgram, after: LiftedProgram, wanted: Iterable[Service]
 ) -> tuple[StaleFlow, ...]:
-    """Return the flows that outlive their reason when `before` becomes `after`; who drains keeps its own.
+    """Return the flows that outlive their reason when `before` becomes `after`.
 
-    `wanted` are the services of `after` as the intent has them.
+    An endpoint that drains keeps its flows; one that a check took out loses them. `wanted` are the services
+    of `after` as the intent has them.
     """
     was = [service for service in before.services if service.listener.protocol is Protocol.UDP]
     concerned = {service.listener for service in was}
     # Of many services few change, and only with theirs can a flow be kept.
     kept = {
-        (listener, endpoint.to)
+        (family, listener, endpoint.to)
         for service in (wanted if was else ())
         for listener in service.listeners
         if listener in concerned
+        for family in Family
         for endpoint in service.endpoints
+        if not (service.limits and service.takes_out(endpoint, family))
     }
     gone = [
         StaleFlow(family=service.family, listener=service.listener, to=to)
         for service in was
         for to in service.shares
-        if (service.listener, to) not in kept
+        if (service.family, service.listener, to) not in kept
     ]
     known = {(service.family, service.listener) for service in was}
     new = [
