@@ -598,6 +598,8 @@ class _Family:
         hook, selector, walk = result.hook, result.selector, result.walk
         for kind in result.kinds:
             past = self._past(result, kind, at)
+            if leaves_nothing(past, hook.bits):
+                continue
             family = self._program.family
             made = service_of(family, hook, selector, walk, population, kind, result.source, past)
             self._touch(walk, kind)
