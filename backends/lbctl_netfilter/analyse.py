@@ -43,6 +43,7 @@ from lbctl_netfilter.services import (
     falls_through,
     identity,
     is_balanced,
+    leaves_nothing,
     merge,
     rules_met,
     rungs_of,

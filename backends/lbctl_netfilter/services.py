@@ -63,7 +63,7 @@ class Excluded(NamedTuple):
 
 
 def leaves_nothing(past: Sequence[Excluded], bits: int) -> bool:
-    """Return True if one of the rules in front takes every connection, whatever the field that it looks at."""
+    """Return True if one of the rules in front takes every connection, whatever it looks at."""
     return any(
         rest(name, values, bits) == ()
         for each in past

@@ -175,23 +175,6 @@ def intents(
     return Intent(services=tuple(kept), owner=owner or draw(OWNERS), mark=draw(MARKS))
 
 
-def _overlap(one: Service, other: Service) -> bool:
-    return any(
-        mine.overlaps(theirs) and not (_leaves(one, mine, theirs) or _leaves(other, theirs, mine))
-        for mine in one.listeners
-        for theirs in other.listeners
-    )
-
-
-def _leaves(service: Service, listener: Listener, other: Listener) -> bool:
-    """True where the service leaves alone what one of its listeners shares with another one."""
-    return (
-        listener.address is None
-        and other.address is not None
-        and any(other.address in network for network in service.exclude)
-    )
-
-
 @st.composite
 def checked(draw: st.DrawFn, intent: Intent) -> Intent:
     """The intent with checks, some of whose endpoints are out or return."""
@@ -210,6 +193,23 @@ def checked(draw: st.DrawFn, intent: Intent) -> Intent:
         check = draw(st.none() | st.just(Check(probe=TcpProbe())))
         services.append(replace(service, check=check, health=health, limits=frozenset(limits)))
     return replace(intent, services=tuple(services))
+
+
+def _overlap(one: Service, other: Service) -> bool:
+    return any(
+        mine.overlaps(theirs) and not (_leaves(one, mine, theirs) or _leaves(other, theirs, mine))
+        for mine in one.listeners
+        for theirs in other.listeners
+    )
+
+
+def _leaves(service: Service, listener: Listener, other: Listener) -> bool:
+    """True where the service leaves alone what one of its listeners shares with another one."""
+    return (
+        listener.address is None
+        and other.address is not None
+        and any(other.address in network for network in service.exclude)
+    )
 
 
 def mixed_ports(endpoints: tuple[Endpoint, ...]) -> bool:

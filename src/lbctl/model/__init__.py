@@ -20,6 +20,7 @@ from lbctl.model.analysis import (
     within,
     written,
 )
+from lbctl.model.changes import KeyChange, Value, intent_changes, service_changes
 from lbctl.model.check import (
     DEFAULT_POLICY,
     AllDown,
@@ -103,7 +104,7 @@ from lbctl.model.program import Item, Key, Part, Program
 from lbctl.model.records import Shape, check_record, read_record
 from lbctl.model.rotation import bypassed, period
 from lbctl.model.schedule import schedule, shares, slot_count
-from lbctl.model.text import inert
+from lbctl.model.text import UNITS, duration, inert
 from lbctl.model.verdict import MAX_RESULT, Health, Judgement, Kept, Verdict, Verdicts, judge
 
 __all__ = [
@@ -120,6 +121,7 @@ __all__ = [
     "MAX_WHY",
     "NAME",
     "SELECTOR",
+    "UNITS",
     "Action",
     "Address",
     "Affinity",
@@ -150,6 +152,7 @@ __all__ = [
     "Judgement",
     "Kept",
     "Key",
+    "KeyChange",
     "LiftedProgram",
     "LiftedService",
     "Limit",
@@ -182,6 +185,7 @@ __all__ = [
     "TlsOptions",
     "UdpProbe",
     "UnsupportedRule",
+    "Value",
     "Verdict",
     "Verdicts",
     "agreed",
@@ -197,17 +201,20 @@ __all__ = [
     "default_seed",
     "diff",
     "diff_services",
+    "duration",
     "effective",
     "emptied",
     "endpoint_family",
     "families_of",
     "hidden",
     "inert",
+    "intent_changes",
     "join",
     "judge",
     "period",
     "read_record",
     "schedule",
+    "service_changes",
     "shares",
     "slot_count",
     "split",

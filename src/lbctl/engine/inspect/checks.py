@@ -174,11 +174,10 @@ def processes(around: HostFacts, intent: Intent) -> Iterator[Seen]:
             families = [family for family, each in ways if each is protocol]
             for endpoint in service.endpoints:
                 address = endpoint.address
-                # Without a port, an endpoint has that of each connection.
-                if endpoint.state is State.DRAIN or endpoint.port is None:
+                if endpoint.state is State.DRAIN or not (address is None or around.holds(address)):
                     continue
-                if not (address is None or around.holds(address)):
-                    continue
+                if endpoint.port is None:
+                    continue  # any port of a range may be served by a process of its own
                 if sockets is not None:
                     here = sockets.get(endpoint.port, ())
                     yield from _process(around, service, endpoint, protocol, families, here)
