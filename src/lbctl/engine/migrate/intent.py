@@ -45,6 +45,8 @@ _MOST_LETTERS = 40
 _LONGEST_AFFINITY = 30 * 86400
 #: Endpoints of several services are often on one host, and an address takes long to read.
 _address = lru_cache(maxsize=1 << 14)(ip_address)
+#: Where connections are that were made on this host.
+_OWN = "output"
 #: What a listener without an address is read from.
 _ANYWHERE = {"any", "local"}
 _EVERYBODY: Mapping[Family, Network] = {
@@ -189,19 +191,20 @@ def _joined(services: Iterable[AnalysedService]) -> list[AnalysedService]:
     for service in services:
         when = {name: value for name, value in (service.when or {}).items() if name != "iif"}
         key: object = (*service.selector[:4], tuple(sorted(when.items())), service.picking, service.backends)
-        if service.hooks == ("output",) and when == (service.when or {}):
+        arriving = len(when) < len(service.when or {})
+        if service.hooks == (_OWN,) and not arriving:
             lone.append((key, service))
-        elif service.hooks == ("prerouting",) and when != (service.when or {}) and key not in found:
+        elif _OWN not in service.hooks and arriving and key not in found:
             found[key] = service
         else:
             found[len(found), service.selector] = service
     for key, service in lone:
-        arriving = found.get(key)
-        if arriving is None:
+        other = found.get(key)
+        if other is None:
             found[len(found), service.selector] = service
         else:
-            lines = tuple(dict.fromkeys((*arriving.lines, *service.lines)))
-            found[key] = replace(arriving, hooks=(*arriving.hooks, *service.hooks), lines=lines)
+            lines = tuple(dict.fromkeys((*other.lines, *service.lines)))
+            found[key] = replace(other, hooks=(*other.hooks, *service.hooks), lines=lines)
     return list(found.values())
 
 
@@ -272,7 +275,7 @@ def _service(
         listeners=tuple(x for x in listeners if x.address is None or (x.protocol, x.ports) not in anywhere),
         endpoints=endpoints,
         scheduler=scheduler,
-        local_clients="output" in first.hooks,
+        local_clients=_OWN in first.hooks,
         seed=None if seed is None or seed == default_seed(name) else seed,
         affinity=_affinity(first, remarks),
         source_nat=_source_nat(group, endpoints, remarks),
