@@ -173,12 +173,23 @@ class Monitor:
             if state is not None and not state.running and state.due == due:
                 break
             heapq.heappop(self._queue)
-        times = [self._queue[0][0]] if self._queue else []
-        for subject in self._ramping:
-            standing = self._standings[subject]
-            if standing.ramp is not None:
-                times.append(standing.ramp + standing.slow_start * (_step(standing, now) + 1) / STEPS)
-        return min(times, default=None)
+        step = self.next_step(now)
+        if not self._queue:
+            return step
+        due = self._queue[0][0]
+        return due if step is None else min(due, step)
+
+    def next_step(self, now: Moment) -> float | None:
+        """Return the steady time at which a slow start goes on; None for never."""
+        standings = [self._standings[subject] for subject in self._ramping]
+        return min(
+            [
+                standing.ramp + standing.slow_start * (_step(standing, now) + 1) / STEPS
+                for standing in standings
+                if standing.ramp is not None
+            ],
+            default=None,
+        )
 
     def record(self, target: Target, outcome: Outcome, now: Moment) -> tuple[Subject, ...]:
         """Note how a check ended; return whose verdict changed what they get. Unknown targets are ignored."""
