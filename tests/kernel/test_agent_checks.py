@@ -328,6 +328,35 @@ def test_connections_that_end_are_no_listeners_that_end() -> None:
         assert len(reported(runner, closed)) == 2
 
 
+def test_a_process_bound_to_one_address_is_checked_there() -> None:
+    namespace = Namespace(LocalHost())
+    namespace.ip("address", "add", "192.0.2.10/24", "dev", "lo")
+    with namespace.entered(), asyncio.Runner() as runner:
+        listener = Listener("tcp,192.0.2.10,8001", "tcp,127.0.0.1,8002", "tcp,192.0.2.10,8002")
+        target, both = (
+            Target(family=Family.IPV4, address=None, port=port, check=Check(probe=TcpProbe()))
+            for port in (8001, 8002)
+        )
+
+        async def run() -> list[tuple[int | None, Ending]]:
+            prober = Prober(LocalHost())
+            found: list[tuple[int | None, Ending]] = []
+            prober.watch([target, both], lambda _: None)
+            prober.start([target], lambda each, outcome: found.append((each.port, outcome.ending)))
+            await asyncio.sleep(0.2)
+            prober.start([target, both], lambda each, outcome: found.append((each.port, outcome.ending)))
+            await asyncio.sleep(0.2)
+            prober.close()
+            return found
+
+        first, *later = runner.run(run())
+        # Before it is known where the process listens, loopback is tried.
+        assert first == (8001, FAILED)
+        assert sorted(later) == [(8001, PASSED), (8002, PASSED)]
+        listener.kill()
+    namespace.close()
+
+
 def test_sockets_of_datagrams_are_watched_for_their_checks() -> None:
     with watching(8053, probe=UdpProbe()) as (runner, closed):
         listener = Listener("udp,::,8053", "tcp,::,8053")
