@@ -114,8 +114,8 @@ class Analyser:
         self._families: list[_Family] = []
         self._touched: set[int] = set()
         self._lost: set[int] = set()
-        #: Counters, and the connections that move each.
-        self.movers: dict[object, dict[tuple[Family, Selector], None]] = {}
+        #: Counters, and the connections that move each, once for each hook.
+        self.movers: dict[object, list[tuple[Family, Selector]]] = {}
         #: The paths of connections, at all hooks.
         self.walks: dict[tuple[Family, Selector], list[Walk]] = {}
         #: All selectors that were followed: of these it is known which counters they move.
@@ -150,9 +150,11 @@ class Analyser:
 
     def finish(self) -> None:
         """Say what can be said when all families are known: rules of both may move one counter."""
-        movers = {counter: list(selectors) for counter, selectors in self.movers.items()}
+        for counter, selectors in self.movers.items():
+            if len(selectors) > 1:
+                self.movers[counter] = list(dict.fromkeys(selectors))
         for family in self._families:
-            family.finish(movers)
+            family.finish(self.movers)
 
     def correct(self) -> None:
         """Give all findings of a ladder its one correction; the last thing to do."""
@@ -278,6 +280,7 @@ class _Family:
             self._hook(hook, leading, reached, followed)
         self._by_mark()
         self._fragments(leading, reached)
+        self._results.clear()
 
     def finish(self, movers: Movers) -> None:
         """Say what shares depend on, and what is wrong."""
@@ -586,7 +589,7 @@ class _Family:
         mine = self._program.family, selector.where
         self._analysis.followed.add(mine)
         for counter in walk.met:
-            self._analysis.movers.setdefault(counter, {})[mine] = None
+            self._analysis.movers.setdefault(counter, []).append(mine)
         if walk.met:
             self._analysis.walks.setdefault(mine, []).append(walk)
         return _Result(hook, selector, walk, population, source, anew)
@@ -673,7 +676,7 @@ class _Family:
         again: set[object] = set()
         for mark in list(marks)[:_MOST_MARKS]:
             again.update(hook.later(selector.where, self._budget, mark).met)
-        return frozenset(again & walk.of_packets)
+        return frozenset(again.intersection(walk.of_packets))
 
     def _cannot(self, rule: Rule) -> None:
         if rule.opaque and (rule.picks or rule.act is not Act.GO_ON):

@@ -116,7 +116,7 @@ class Walk:
         #: Picks that were made for connections, whether or not that changes anything.
         self.met: dict[object, Rule] = {}
         #: Those of them that are not made in a chain of NAT, which sees first packets alone.
-        self.of_packets: set[object] = set()
+        self.of_packets: list[object] = []
         #: Connections for which some rules do something else.
         self.parts = Parts(chains, given, bits, budget)
         #: Rules of which it is not known whether they match.
@@ -292,7 +292,7 @@ class Walk:
     def _meet(self, identity: object, rule: Rule) -> None:
         self.met[identity] = rule
         if not self.nat:
-            self.of_packets.add(identity)
+            self.of_packets.append(identity)
 
     # -- steps: each gives those that match, and the others
 
