@@ -23,7 +23,7 @@ from lbctl_nftables import dialect
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 #: Stories that are told in the dialect of older hosts as well.
-CLASSIC = {"minimal", "weighted", "dual-stack", "source-nat"}
+CLASSIC = {"minimal", "weighted", "dual-stack", "source-nat", "selected"}
 STORIES = sorted(folder.name for folder in GOLDEN.iterdir())
 #: Story → texts for tools that are not here: the file's name without its end, and the family it is for.
 TARGETS: dict[str, dict[str, Family | None]] = {
@@ -32,7 +32,7 @@ TARGETS: dict[str, dict[str, Family | None]] = {
     "dual-stack": {"iptables=1.6.1": None, "iptables-nft=1.8.2": Family.IPV6, "nft=0.9.8": Family.IPV4},
 }
 #: What the classic dialect does not do.
-REFUSED = {"affinity"}
+REFUSED = {"affinity", "port-ranges"}
 #: A host with IPv6, all commands, and one link to the endpoints' network: 10.0.0.0/24, 2001:db8:2::/64.
 HOST = FakeHost(
     programs=("ip6tables-legacy-restore",),
