@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -256,9 +255,9 @@ class _Family:
         self._log = log
         self._budget = budget
         self._bits = BITS[program.family]
-        self._findings = Findings(
-            log, corrections, self._bits, frozenset(name for name, each in program.chains.items() if each.own)
-        )
+        #: The chains that lbctl manages.
+        self._own = frozenset(name for name, each in program.chains.items() if each.own)
+        self._findings = Findings(log, corrections, self._bits, self._own)
         self.found: list[Followed] = []
         self._results: dict[object, Followed] = {}
         #: Selectors that a rule for connections of one origin keeps from all endpoints of a hook.
@@ -333,8 +332,10 @@ class _Family:
         ):
             yield "packets of connections that are there already"
         for counter, rule in walk.counters:
-            line = rule.line
             wide = walk.wide.get(rule)
+            if wide is None and len(movers[counter]) == 1:
+                continue
+            line = rule.line
             if wide is not None and (found.family, wide) not in self._analysis.followed:
                 more = described(wide, self._bits)
                 yield f"all of {more}, which move the counter of line {line}"
@@ -578,7 +579,7 @@ class _Family:
                 selector.where, self._parts_budget if selector.is_part else self._budget
             )
             population = self._behind.refused(population, walk, hook.name)
-            own = any(self._program.chains[visit.rule.place].own for visit in walk.visits)
+            own = bool(self._own) and any(visit.rule.place in self._own for visit in walk.visits)
             source = self._behind.source_nat(population, walk, hook.name, own=own)
             anew = self._anew(hook, selector, walk, population)
         except BudgetExceeded:
@@ -605,9 +606,8 @@ class _Family:
             made = service_of(family, hook, selector, walk, population, kind, result.source, past)
             self._touch(walk, kind)
             found = Followed(made, kind, walk, selector, family, hook, [walk])
-            returned = sum(walk.returned.values(), Fraction(0))
             found.explicit_leak = bool(made.leak) and (
-                returned == made.leak or not falls_through(population, kind)
+                sum(walk.returned.values()) == made.leak or not falls_through(population, kind)
             )
             found.anew = result.anew
             yield found
@@ -655,7 +655,7 @@ class _Family:
             yield SelectorKind.NAT
         elif SelectorKind.NAT in selector.kinds and not mapped and not walk.doubts:
             met = {visit.rule for visit in walk.visits if visit.arriving}
-            own = any(self._program.chains[rule.place].own for rule in selector.leaves)
+            own = any(rule.place in self._own for rule in selector.leaves)
             if any(visit.matched and visit.rule.settled for visit in walk.visits):
                 self._left_out.add(selector.where)
             elif not all(rule.asks_mark for rule in selector.leaves) and (

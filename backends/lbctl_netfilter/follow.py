@@ -327,7 +327,7 @@ class Walk:
         self, step: Draw, number: int, rule: Rule, taken: Population, there: Selector
     ) -> tuple[Population, Population]:
         hits = size(step.hits)
-        if hits in {0, step.pick.modulus}:
+        if hits == 0 or hits == step.pick.modulus:
             self._meet(_identity(step.pick, rule, number), rule)
             return _all(taken, hits > 0)
         found, others = self._parted(step.pick, (step.hits,), number, rule, taken, there)
