@@ -28,7 +28,7 @@ from lbctl_netfilter.conditions import (
 from lbctl_netfilter.findings import CURED, SEVERITIES, Findings, Movers
 from lbctl_netfilter.follow import keeps_port
 from lbctl_netfilter.hooks import BEFORE, ENTRIES, Hook, bases, hooks, settled
-from lbctl_netfilter.index import index
+from lbctl_netfilter.index import index, reach
 from lbctl_netfilter.ir import JUMPS, Act, MarkIs
 from lbctl_netfilter.log import shown
 from lbctl_netfilter.marks import possible
@@ -143,6 +143,7 @@ class Analyser:
     def add(self, program: FamilyProgram) -> None:
         """Analyse the rules of one family."""
         self._cut_loops(program)
+        program.connect()
         family = _Family(self, program, self._log, self._corrections, self._budget)
         self._families.append(family)
         family.follow()
@@ -207,7 +208,7 @@ class Analyser:
 def _calls(rules: Sequence[Rule]) -> Iterator[tuple[Rule, str]]:
     for rule in rules:
         if rule.act in JUMPS or rule.act is Act.SWITCH:
-            for target in list(rule.targets):
+            for target in rule.targets:
                 yield rule, target
 
 
@@ -271,7 +272,7 @@ class _Family:
         """Find all services."""
         nat = [base for base in self._program.bases if base.kind == "nat"]
         serving = leading_from(self._program, nat)
-        leading = leading_chains(self._program.chains.values(), serving)
+        leading = leading_chains(self._program, serving)
         reached: set[str] = set()
         at = hooks(self._program, self._bits, leading)
         followed: dict[Selector, _Known] | None = {} if len(at) > 1 else None
@@ -704,12 +705,4 @@ def _is_by_mark(walk: Walk) -> bool:
 
 def leading_from(program: FamilyProgram, entered: Sequence[Base]) -> set[str]:
     """Return the chains that some base chains lead to, these too."""
-    found = {base.chain for base in entered}
-    waiting = list(found)
-    while waiting:
-        for rule in program.chains[waiting.pop()].rules:
-            for target in rule.targets:
-                if target in program.chains and target not in found:
-                    found.add(target)
-                    waiting.append(target)
-    return found
+    return reach([base.chain for base in entered], program.calls)
