@@ -586,7 +586,7 @@ def test_a_closed_standard_input_is_no_terminal(network: Network, web: Path) -> 
 def test_a_terminal_is_asked(network: Network, web: Path, answer: bytes, goes: bool) -> None:
     clean = network.rules()
     done = on_terminal(network, "apply", answer=answer)
-    assert done.code == 0
+    assert done.code == (0 if goes else 1)
     assert "[y/N]" in done.err
     assert "[y/N]" not in done.out
     assert "+ web" in done.out
@@ -595,7 +595,7 @@ def test_a_terminal_is_asked(network: Network, web: Path, answer: bytes, goes: b
     if goes:
         full = network.rules()
         kept = on_terminal(network, "remove", answer=b"no\n")
-        assert (kept.code, network.rules()) == (0, full)
+        assert (kept.code, network.rules()) == (1, full)
         assert on_terminal(network, "remove", answer=answer).code == 0
         assert "web" not in network.rules()
 
@@ -604,7 +604,7 @@ def test_json_and_a_question_do_not_mix(network: Network, web: Path) -> None:
     done = on_terminal(network, "apply", "--output", "json", answer=b"y\n")
     assert (done.code, done.json["applied"]) == (0, True)
     done = on_terminal(network, "remove", "--output", "json", answer=b"n\n")
-    assert (done.code, done.json["removed"]) == (0, False)
+    assert (done.code, done.json["removed"]) == (1, False)
 
 
 def test_ctrl_c_at_the_question_changes_nothing(network: Network, web: Path) -> None:
@@ -618,7 +618,7 @@ def test_ctrl_c_at_the_question_changes_nothing(network: Network, web: Path) -> 
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=10)
     os.close(master)
-    assert (process.returncode, err) == (130, "\nlbctl: interrupted\n")
+    assert (process.returncode, err) == (130, "\nlbctl: interrupted: nothing was changed\n")
     assert network.rules() == clean
 
 

@@ -55,12 +55,14 @@ def apply(
     Shows the plan and asks first. Changes nothing if nothing differs.
     """
     from lbctl import engine
+    from lbctl.cli.countdown import await_end
     from lbctl.cli.output import plan_document, print_json, say, show_plans
     from lbctl.cli.progress import stages
     from lbctl.cli.work import (
-        await_end,
         confirmed,
+        declined,
         ended,
+        ensure_no_trial,
         ensure_trial,
         one_file,
         read_announced,
@@ -79,7 +81,10 @@ def apply(
             next_stage()
             session = session_for(backend, driver, allow_remap=allow_remap, patience=wait)
             settle(intent.owner, patience=wait)
+            ensure_no_trial(intent.owner)
             made = engine.plan(session, intent)
+    if trial is not None and made.changed:
+        engine.ensure_can_try(session, made)
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
     applied = made.changed and confirmed("Apply this?", yes=yes)
     tried = None
@@ -93,8 +98,7 @@ def apply(
     for note in notes:
         say(note)
     if tried is not None:
-        begun = f"Applied on trial: reverting in {trial:g} s unless you run `lbctl confirm`."
-        tried = await_end(session, tried, begun)
+        tried = await_end(session, tried, "Applied", trial or 0)
     if output is Format.JSON:
         document = plan_document(made, engine.describe(session, made), session.backend.render)
         print_json({**document, "applied": applied, "trial": tried and tried.state})
@@ -103,6 +107,8 @@ def apply(
     elif made.changed and tried is None:
         say("Applied." if applied else "Nothing was changed.")
     ended(tried)
+    if made.changed and not applied:
+        declined()
 
 
 def _planned(
@@ -110,11 +116,12 @@ def _planned(
 ) -> tuple[Session, Plan]:
     """The plan of a file, and the session that it is for."""
     from lbctl import engine
-    from lbctl.cli.work import announce, session_for, settle
+    from lbctl.cli.work import announce, ensure_no_trial, session_for, settle
 
     found = engine.read_plan(path)
     announce((config,) if config is not None else found.sources)
     next_stage()
     session = session_for(found.backend, found.driver, allow_remap=found.allow_remap, patience=wait)
     settle(found.intent.owner, patience=wait)
+    ensure_no_trial(found.intent.owner)
     return session, engine.resume(session, found, (config,) if config is not None else ())

@@ -107,6 +107,7 @@ def migrate(
             work.mention_unsettled(whose)
         else:
             work.settle(whose, patience=wait)
+            work.ensure_no_trial(whose)
         given = intent if intent and intent.owner == whose else None
         migration = engine.plan_migration(
             session, whose, source=source, intent=given, exclude=exclude or (), policy=policy
@@ -119,8 +120,12 @@ def migrate(
         return
     if scripts is not None:
         shown.write_scripts(scripts, migration)
+    if trial is not None and not plan:
+        engine.ensure_can_try(session, migration)
     shown.show(migration, data=data, asking=not (plan or yes), color=color, rules=rules)
     applied = not plan and work.confirmed("Migrate?", yes=yes)
     shown.carry_out(session, migration, applied=applied, plan=plan, trial=trial, save=save, data=data)
+    if not applied and not plan:
+        work.declined()
     if applied and save is None and intent is None and not data:
         say(f"There is no intent file yet: lbctl import --from {session.place} > lbctl.toml writes it.")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from lbctl import engine
 from lbctl.cli.compare import selected
+from lbctl.cli.countdown import await_end
 from lbctl.cli.output import Style, count, painted_diff, plan_text, print_json, say
 from lbctl.cli.progress import stages
-from lbctl.cli.work import await_end, ended
+from lbctl.cli.work import ended
 from lbctl.documents.migration import agreement_text, document, intent_text
 from lbctl.engine.migrate import view
 from lbctl.host.files import write_new
@@ -47,17 +48,17 @@ def carry_out(
     if applied:
         with stages("Migrating"):
             if trial is not None:
-                tried, notes = engine.try_out(session, migration, trial)
+                file = engine.PromisedFile(path=save, text=intent_text(migration)) if save else None
+                tried, notes = engine.try_out(session, migration, trial, promised=file)
             else:
                 notes = list(engine.migrate(session, migration))
             session.memory.save()
-        if save is not None:
+        if save is not None and tried is None:
             write_new(save, intent_text(migration))
         for note in notes:
             say(note)
         if tried is not None:
-            begun = f"Migrated on trial; reverting in {trial:g} s unless you run `lbctl confirm`."
-            tried = await_end(session, tried, begun)
+            tried = await_end(session, tried, "Migrated", trial or 0)
     if data:
         print_json({**document(migration), "applied": applied, "trial": tried and tried.state})
     elif tried is not None and tried.state == "confirmed":

@@ -21,7 +21,7 @@ def rollback(
     from lbctl import engine
     from lbctl.cli.migration import show
     from lbctl.cli.output import plan_document, print_json, say, show_plans
-    from lbctl.cli.work import confirmed, owner_of, session_for, settle
+    from lbctl.cli.work import confirmed, declined, owner_of, session_for, settle
     from lbctl.documents.migration import document as migration_document
     from lbctl.host import LocalHost
 
@@ -52,3 +52,5 @@ def rollback(
         say(f"Back at {target.state}.")
     else:
         say("Nothing was changed.")
+    if not agreed:
+        declined()

@@ -21,10 +21,10 @@ from lbctl.engine.migrate.foreign import SharePolicy
 from lbctl.engine.migrate.migration import Agreement, Migration
 from lbctl.engine.migrate.plan import plan_migration
 from lbctl.engine.record.history import HistoryEntry, damaged, entries, pending, restorable
-from lbctl.engine.record.trial import Trial, confirm, read_trial
+from lbctl.engine.record.trial import PromisedFile, Trial, confirm, ensure_none, read_trial, take_promise
 from lbctl.engine.record.unsettled import Unsettled, interrupted, unsettled
 from lbctl.engine.undo.recovery import recover
-from lbctl.engine.undo.reverter import await_end, try_out, watch
+from lbctl.engine.undo.reverter import await_end, ensure_can_try, try_out, watch
 from lbctl.engine.undo.rollback import go_back, roll_back
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "Migration",
     "Operation",
     "PlanFile",
+    "PromisedFile",
     "Rendering",
     "ServiceStatus",
     "Session",
@@ -56,6 +57,8 @@ __all__ = [
     "drain",
     "drift",
     "endpoint_names",
+    "ensure_can_try",
+    "ensure_none",
     "entries",
     "go_back",
     "interrupted",
@@ -77,6 +80,7 @@ __all__ = [
     "resume",
     "roll_back",
     "status",
+    "take_promise",
     "try_out",
     "unsettled",
     "watch",

@@ -16,12 +16,14 @@ from lbctl.engine.change.apply import changing, ensure_last_holds
 from lbctl.engine.migrate.execute import record_start, upcoming
 from lbctl.engine.migrate.migration import Migration
 from lbctl.engine.record import history, trial
-from lbctl.engine.record.trial import Trial, TrialState
+from lbctl.engine.record.trial import PromisedFile, Trial, TrialState
 from lbctl.engine.undo.rollback import Way, go, way_back
 from lbctl.errors import ApplyFailed, LbctlError, Stale, StateUnknown
 from lbctl.model import Plan, diff
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lbctl.engine.change.session import Session
 
 #: Seconds between two looks at what others did.
@@ -34,11 +36,25 @@ _LOCK_PATIENCE = 30.0
 _ATTEMPTS = 20
 
 
-def try_out(session: Session, way: Way, seconds: float) -> tuple[Trial, list[str]]:
-    """Carry out a plan or a migration that is taken back after `seconds` unless `confirm` comes first.
+def ensure_can_try(session: Session, way: Way) -> None:
+    """Raise what `try_out` would raise before it changes anything, for who asks the user first.
 
-    Returns at once, with what the user should know. Raises as `apply` does, and `ApplyFailed` where there is
-    no state on record to return to, or no reverter comes up.
+    `Stale` while a trial runs, or if the kernel differs from the history; `ApplyFailed` if there is no state
+    on record to return to.
+    """
+    trial.ensure_none(session.host, way.owner)
+    if isinstance(way, Migration) and way.start is not None:
+        return  # It records that state itself.
+    _before(session, way)
+
+
+def try_out(
+    session: Session, way: Way, seconds: float, *, promised: PromisedFile | None = None
+) -> tuple[Trial, list[str]]:
+    """Carry out a plan or a migration that is reverted after `seconds` unless `confirm` comes first.
+
+    Returns at once, with what the user should know. `promised` is a file for who confirms it. Raises as
+    `apply` does, and `ApplyFailed` where there is no state on record to return to, or no reverter comes up.
     """
     host, owner = session.host, way.owner
     with changing(session, owner, None):
@@ -57,6 +73,8 @@ def try_out(session: Session, way: Way, seconds: float) -> tuple[Trial, list[str
             # From here on it is reverted even if this process dies at once.
             tried = replace(tried, deadline=host.clock() + seconds)
             trial.save(host, tried)
+            if promised is not None:
+                trial.promise(host, tried, promised)
             notes = go(session, way)
         except (ApplyFailed, Stale):
             trial.forget(host, owner)
@@ -110,10 +128,14 @@ def watch(session: Session, owner: str, ident: str) -> None:
                     host.sleep(_PAUSE)
 
 
-def await_end(session: Session, tried: Trial) -> Trial:
-    """Return the trial once it is over. Should its reverter be gone, it is reverted here."""
+def await_end(session: Session, tried: Trial, look: Callable[[float], None] = lambda _: None) -> Trial:
+    """Return the trial once it is over. Should its reverter be gone, it is reverted here.
+
+    `look` is called several times a second, with the seconds that are left.
+    """
     host = session.host
     while (now := _current(session, tried.owner, tried.ident)) is not None:
+        look(now.left(host))
         if host.clock() > now.deadline + _LATE:
             revert(session, now)
         else:
