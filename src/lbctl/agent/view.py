@@ -8,10 +8,10 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
-from lbctl import __version__
 from lbctl.documents.agent import AgentDocument, AgentStatusDocument, FillDocument, RateDocument
 from lbctl.documents.status import status as status_document
 from lbctl.engine import status, unsettled
+from lbctl.version import __version__
 
 if TYPE_CHECKING:
     from lbctl.agent.loop import Figures, Follower

@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from lbctl import __version__
 from lbctl.cli import options
 from lbctl.cli.activate import activate
 from lbctl.cli.agent import agent
@@ -35,6 +34,7 @@ from lbctl.cli.rollback import rollback
 from lbctl.cli.schema import schema
 from lbctl.cli.status import status
 from lbctl.cli.weight import weight
+from lbctl.version import __version__
 
 _EXIT_CODES = (
     "Exit codes: 0 done, or nothing to do · 1 differences (plan --exit-code, compare) · "

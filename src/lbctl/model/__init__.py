@@ -75,6 +75,7 @@ from lbctl.model.intent import (
     default_seed,
     endpoint_family,
     join,
+    parse_endpoint,
 )
 from lbctl.model.lifted import FamilyListener, LiftedProgram, LiftedService
 from lbctl.model.numbers import decimal
@@ -196,6 +197,7 @@ __all__ = [
     "inert",
     "join",
     "judge",
+    "parse_endpoint",
     "period",
     "read_record",
     "schedule",
