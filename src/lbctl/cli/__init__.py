@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from lbctl.cli import options
+from lbctl.cli import complete, options
 from lbctl.cli.activate import activate
 from lbctl.cli.agent import agent
 from lbctl.cli.apply import apply
@@ -115,7 +115,9 @@ def main() -> None:
             # A terminal that knows no arrows gets question marks, not an error.
             stream.reconfigure(errors="replace")
     try:
-        app(prog_name="lbctl")
+        complete.name_shell(sys.argv[1:], os.environ)
+        with complete.whole_words(os.environ):
+            app(prog_name="lbctl")
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (the last place to report it)
         sys.exit(_ended_by(error))
 

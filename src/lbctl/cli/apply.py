@@ -33,7 +33,7 @@ def apply(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             readable=False,
             help="The intent file, as with --config; or a plan file of lbctl plan -o, which is refused if "
             "kernel or intent changed since.",

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lbctl.cli.complete import complete_store, complete_target
 from lbctl.cli.options import (
     AllowRemap,
     Color,
@@ -21,10 +22,12 @@ from lbctl.cli.options import (
     TrialTime,
     Wait,
     Yes,
-    complete_store,
 )
 
-To = Annotated[str, typer.Option("--to", metavar="BACKEND", help="Backend to migrate to.")]
+To = Annotated[
+    str,
+    typer.Option("--to", metavar="BACKEND", help="Backend to migrate to.", autocompletion=complete_target),
+]
 From = Annotated[
     str | None,
     typer.Option(
