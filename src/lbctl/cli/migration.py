@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lbctl import engine
 from lbctl.cli.compare import selected
 from lbctl.cli.countdown import await_end
-from lbctl.cli.output import Style, count, painted_diff, plan_text, print_json, say
+from lbctl.cli.output import Style, count, painted_diff, plan_text, print_json, prose, say
 from lbctl.cli.progress import stages
 from lbctl.cli.work import ended
 from lbctl.documents.migration import agreement_text, document, intent_text
@@ -92,15 +92,17 @@ def _text(migration: Migration, style: Style, *, rules: bool) -> str:
     if migration.foreign is not None:
         for found in migration.foreign.findings:
             paint = "red" if found.severity == "error" else "yellow"
-            lines += ["", f"{style(f'{found.severity}: {found.code}', paint)}: {inert(found.message)}"]
+            text = f"{style(f'{found.severity}: {found.code}', paint)}: {inert(found.message)}"
+            lines += ["", prose(text, stream=style.stream)]
         for each in migration.foreign.retained:
-            lines += ["", f"Not migrated: {style(inert(each.name), 'bold')}: {inert(each.reason)}"]
+            text = f"Not migrated: {style(inert(each.name), 'bold')}: {inert(each.reason)}"
+            lines += ["", prose(text, stream=style.stream)]
             lines += [f"    {inert(rule)}" for rule in each.rules]
         lines += ["", "The intent file, which --save FILE writes:"]
         lines += [f"    {line}".rstrip() for line in intent_text(migration).splitlines()]
     lines += _rules(f"Unchanged in {migration.source.place}", view.untouched_rules(migration))
     for note in view.notes(migration):
-        lines += ["", f"{style('Note:', 'yellow')} {note}"]
+        lines += ["", prose(f"{style('Note:', 'yellow')} {note}", stream=style.stream)]
     if rules:
         for diff in view.diffs(migration):
             lines += ["", painted_diff(diff, style)]
