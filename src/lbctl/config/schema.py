@@ -14,6 +14,10 @@ from pydantic.config import JsonDict
 from lbctl.config import values
 from lbctl.model import DEFAULT_MARK, DEFAULT_OWNER, MAX_OWNER, MAX_WEIGHT, NAME, Scheduler, SourceNat, State
 
+#: Where editors find the JSON Schema of this format: docs/schema has it.
+SCHEMA_ID = (
+    f"https://raw.githubusercontent.com/lbctl/lbctl/main/docs/schema/intent-{values.SCHEMA_VERSION}.json"
+)
 MAX_SEED = 0xFFFFFFFF
 #: Defaults are not validated: a key that is left out becomes None, and null in a document is a mistake.
 _ABSENT: Any = None
@@ -203,4 +207,4 @@ def json_schema() -> dict[str, Any]:
     body["title"] = "lbctl intent file"
     for definition in body["$defs"].values():
         definition.pop("title", None)
-    return {"$schema": GenerateJsonSchema.schema_dialect, **body}
+    return {"$schema": GenerateJsonSchema.schema_dialect, "$id": SCHEMA_ID, **body}
