@@ -2,8 +2,10 @@
 
     map affinity-…        client : address . port     endpoints elsewhere, one entry per client; IPv6: address
     map local-affinity-…  client : port               endpoints on this host
+    map host-affinity-…   client : address            endpoints without a port
     set endpoints-…       address . port              who may be learned, with the counters of the service
     set local-endpoints-… port
+    set host-endpoints-…  address
     map learned, learned-ports   … : goto learn-…     the listeners' keys, asked once a connection is placed
     chain learn-…         who went to an endpoint of the set is noted, or noted anew
 
@@ -20,6 +22,7 @@ should not be.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.errors import Unsupported
@@ -77,32 +80,35 @@ def refuse_mixed_ports(service: Service) -> None:
 
 def _by_address(service: Service, family: Family) -> bool:
     """Return True if a client's entry holds an address alone, so that all endpoints must have one port."""
-    return service.remote and family is Family.IPV6
+    return service.remote and (family is Family.IPV6 or service.keeps_port)
 
 
 def placing(service: Service, family: Family) -> Iterator[str]:
     """Yield the rules that place a client that is known, to stand before those that pick."""
     word = layout.WORD[family]
     statement = f"dnat {word} to " if service.remote else "redirect to :"
-    name = layout.affinity(service.name, remote=service.remote)
-    port = f" : {service.slots(family)[0].port}" if _by_address(service, family) else ""
+    name = layout.affinity(service.name, layout.EndpointKind.of(service))
+    one = _by_address(service, family) and not service.keeps_port
+    port = f" : {service.slots(family)[0].port}" if one else ""
     for protocol in service.protocols_of(family):
         yield f"meta l4proto {protocol} {statement}{word} saddr map @{name}{port}"
 
 
-def shared(family: Family) -> Iterator[Item]:
-    """Yield what all services with affinity share."""
+def shared(family: Family, forms: Sequence[layout.Form]) -> Iterator[Item]:
+    """Yield what all services with affinity share, in a table with listeners of these forms."""
     word = layout.WORD[family]
     declarations = layout.declarations(word, layout.Dialect.MODERN)
-    for name, kind in ((layout.LEARNED, layout.SERVICES), (layout.LEARNED_PORTS, layout.PORTS)):
-        yield Item((word, "map", name), "\n".join(declarations[kind]))
+    maps = layout.LISTENERS[layout.Purpose.LEARN]
+    for form in forms:
+        yield Item((word, "map", maps[form]), "\n".join(declarations[form]))
     rules: dict[str, list[str]] = {chain: [] for chain in layout.LEARNING}
-    for protocol in Protocol:
+    for protocol, form in product(Protocol, forms):
         only = f"meta l4proto {protocol}"
-        listener = f"ct original {word} daddr . meta l4proto . ct original proto-dst vmap @{layout.LEARNED}"
-        port = f"meta l4proto . ct original proto-dst vmap @{layout.LEARNED_PORTS}"
-        for chain in layout.LEARNING:
-            rules[chain].append(f"{only} {listener}")
+        port = f"meta l4proto . ct original proto-dst vmap @{maps[form]}"
+        if form.has_address:
+            for chain in layout.LEARNING:
+                rules[chain].append(f"{only} ct original {word} daddr . {port}")
+            continue
         # Not what is only forwarded: it may have asked for the same port of another host. The second rule is
         # for an endpoint on the listener's own port, where nothing is translated.
         rules[layout.LEARNING_POSTROUTING] += [
@@ -118,8 +124,8 @@ def shared(family: Family) -> Iterator[Item]:
 def of_service(service: Service, family: Family) -> Iterator[Item]:
     """Yield what one service needs besides, in the order in which the kernel can create it."""
     word, name = layout.WORD[family], service.name
-    clients = layout.affinity(name, remote=service.remote)
-    places = layout.endpoints(name, remote=service.remote)
+    of = layout.EndpointKind.of(service)
+    clients, places = layout.affinity(name, of), layout.endpoints(name, of)
     declarations = layout.declarations(word, layout.Dialect.MODERN)
     for what, made in (("map", clients), ("set", places)):
         kind = layout.kind_of_set(made) or ""
@@ -131,7 +137,7 @@ def of_service(service: Service, family: Family) -> Iterator[Item]:
         comment = layout.quote(f"{name}/{endpoint.name}")
         yield Item((word, "element", places, place), f"comment {comment}", name)
     for listener in service.listeners_of(family):
-        learned = layout.LEARNED_PORTS if listener.address is None else layout.LEARNED
+        learned = layout.LISTENERS[layout.Purpose.LEARN][layout.Form.of(listener)]
         yield Item((word, "element", learned, layout.listener_key(listener)), f": goto {chain}", name)
 
 
@@ -140,8 +146,17 @@ def _learning(service: Service, family: Family) -> Iterator[str]:
     if not service.local_clients:
         # They may reach an endpoint's port past the service.
         yield "fib saddr type local return"
-    clients = layout.affinity(service.name, remote=service.remote)
-    places = layout.endpoints(service.name, remote=service.remote)
+    if service.interfaces and not service.remote:
+        # The same for others. Packets for endpoints elsewhere may no longer know where they arrived.
+        yield layout.other_interfaces(service.interfaces)
+    if service.excluded(family):
+        yield f"ct original {word} daddr @{layout.excluded(service.name)} return"
+    of = layout.EndpointKind.of(service)
+    clients, places = layout.affinity(service.name, of), layout.endpoints(service.name, of)
+    if service.keeps_port:
+        entry = f"{word} saddr timeout {service.affinity}s : {word} daddr"
+        yield f"{word} daddr @{places} update @{clients} {{ {entry} }}"
+        return
     for protocol in service.protocols_of(family):
         place = f"{word} daddr . {protocol} dport" if service.remote else f"{protocol} dport"
         kept = f"{word} daddr" if _by_address(service, family) else place
@@ -154,9 +169,7 @@ def _endpoints(service: Service, family: Family) -> dict[str, Endpoint]:
     places: dict[str, Endpoint] = {}
     for endpoint in service.endpoints:
         if endpoint in able:
-            port = str(endpoint.port)
-            key = port if endpoint.address is None else f"{endpoint.address} . {port}"
-            places.setdefault(key, endpoint)
+            places.setdefault(layout.place(endpoint.to), endpoint)
     return places
 
 

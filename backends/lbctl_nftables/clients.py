@@ -78,5 +78,5 @@ def _shown(place: str, family: Family) -> str:
     """Return an element of a set of endpoints, as `Endpoint.to`."""
     address, dot, port = place.rpartition(" . ")
     if not dot:
-        return port
+        return place
     return f"[{address}]:{port}" if family is Family.IPV6 else f"{address}:{port}"

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, assert_never
+from itertools import product
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, assert_never
 
-from lbctl.model import Family, Item, Program, Protocol, Scheduler
+from lbctl.model import Family, Item, Listener, Program, Protocol, Scheduler, hidden
 from lbctl.spi import require_service
 from lbctl_nftables import affinity, layout, legacy_nft
+from lbctl_nftables.layout import Form, Purpose
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.model import Intent, Listener, Part, Service
+    from lbctl.model import Intent, Network, Part, Service
     from lbctl.spi import Capabilities
+
+#: A listener in one family, and a map in which a wider listener of another service would be found for it.
+_Hiding: TypeAlias = tuple[Family, Listener, Purpose]
+
+
+class _Home(NamedTuple):
+    """What a service's items depend on beside itself: where its slots lie, and where it hides others."""
+
+    page: int
+    place: int
+    hiding: frozenset[_Hiding] = frozenset()
 
 
 def compile_intent(intent: Intent, capabilities: Capabilities, *, previous: Program | None = None) -> Program:
@@ -51,7 +64,7 @@ class _Past:
 
     capabilities: Capabilities
     services: tuple[Service, ...]
-    homes: Mapping[str, tuple[int, int]]
+    homes: Mapping[str, _Home]
     #: By family, in the order of the services.
     compiled: Sequence[Sequence[_Compiled | None]]
 
@@ -72,7 +85,7 @@ def _compiled(services: tuple[Service, ...], past: _Past) -> _Past:
         for n in new:
             if services[n] == past.services[n]:
                 continue
-            made = _compile(services[n], capabilities, *past.homes[services[n].name])
+            made = _compile(services[n], capabilities, past.homes[services[n].name])
             for mine, each in zip(compiled, made, strict=True):
                 mine[n] = each
         return _Past(capabilities, services, past.homes, compiled or [() for _ in past.families])
@@ -85,19 +98,17 @@ def _compiled(services: tuple[Service, ...], past: _Past) -> _Past:
         if was is not None and same and past.homes[service.name] == homes[service.name]:
             rows.append(tuple(each[was] for each in past.compiled))
         else:
-            rows.append(_compile(service, capabilities, *homes[service.name]))
+            rows.append(_compile(service, capabilities, homes[service.name]))
     return _Past(capabilities, services, homes, [[row[n] for row in rows] for n in range(len(past.families))])
 
 
-def _compile(
-    service: Service, capabilities: Capabilities, page: int, place: int
-) -> tuple[_Compiled | None, ...]:
+def _compile(service: Service, capabilities: Capabilities, home: _Home) -> tuple[_Compiled | None, ...]:
     """Return a service in each family of the host; None where it has no listener."""
     require_service(service, capabilities, backend=layout.NAME)
     affinity.refuse_mixed_ports(service)
     kind = _ClassicService if capabilities.dialect == layout.Dialect.CLASSIC else _ServiceItems
     return tuple(
-        kind(service, family, listeners, page, place).compiled() if listeners else None
+        kind(service, family, listeners, home).compiled() if listeners else None
         for family in Family
         if family in capabilities.families
         for listeners in [service.listeners_of(family)]
@@ -124,6 +135,7 @@ class _FamilyTable:
         self._word = layout.WORD[family]
         self._needs = needs
         self._translating = bool(needs & {layout.HAIRPIN, layout.MASQUERADE})
+        self._forms = [form for form in Form if form not in layout.RANGES or form in needs]
 
     def items(self) -> Iterator[Item]:
         yield Item((self._word, "table"), "")
@@ -131,21 +143,32 @@ class _FamilyTable:
         yield from self._chains()
         yield from self._rules()
         if layout.LEARNED in self._needs:
-            yield from affinity.shared(self._family)
+            yield from affinity.shared(self._family, self._forms)
 
     def _maps(self) -> Iterator[Item]:
-        names = {layout.SERVICES: layout.SERVICES, layout.PORTS: layout.PORTS}
+        names: dict[str, str] = {name: form for form, name in self._maps_for(Purpose.LEAD)}
         if self._translating:
-            names |= {layout.SOURCES: layout.SERVICES, layout.SOURCE_PORTS: layout.PORTS}
+            names |= {name: form for form, name in self._maps_for(Purpose.SOURCE)}
         if layout.HAIRPIN in self._needs:
             names |= {layout.LINKS: layout.LINKS}
         if layout.REFUSE in self._needs:
-            names |= {layout.REFUSED: layout.SERVICES, layout.REFUSED_PORTS: layout.PORTS}
+            names |= {name: form for form, name in self._maps_for(Purpose.REFUSE)}
         pages = [name for name in sorted(self._needs) if layout.is_page(name)]
         names |= {name: layout.kind_of_page(name) for name in pages}
         for name, kind in names.items():
             what = "set" if kind == layout.LINKS else "map"
             yield _set(self._word, self._dialect, what, name, kind)
+
+    def _maps_for(self, purpose: Purpose) -> list[tuple[Form, str]]:
+        """Return the maps of listeners for a purpose, in the order in which they are asked."""
+        return [(form, layout.LISTENERS[purpose][form]) for form in self._forms]
+
+    def _asked(self, purpose: Purpose) -> Iterator[str]:
+        """Yield the look-ups of packets that are not translated yet."""
+        for form, name in self._maps_for(purpose):
+            # Without the guard, connections that are only forwarded through this host would match.
+            where = f"{self._word} daddr ." if form.has_address else "fib daddr type local"
+            yield f"{where} meta l4proto . th dport vmap @{name}"
 
     def _chains(self) -> Iterator[Item]:
         for hook in (layout.PREROUTING, layout.OUTPUT):
@@ -168,12 +191,7 @@ class _FamilyTable:
     def _rules(self) -> Iterator[Item]:
         word = self._word
         for hook in (layout.PREROUTING, layout.OUTPUT):
-            yield self._body(
-                hook,
-                f"{word} daddr . meta l4proto . th dport vmap @{layout.SERVICES}",
-                # Without the guard, connections that are only forwarded through this host would match.
-                f"fib daddr type local meta l4proto . th dport vmap @{layout.PORTS}",
-            )
+            yield self._body(hook, *self._asked(Purpose.LEAD))
         if self._translating:
             # What a connection asked for tells our connections from those that others translated. The type
             # of `ct original proto-dst` is known only behind a match on one protocol. All protocols always:
@@ -181,15 +199,10 @@ class _FamilyTable:
             yield self._body(
                 layout.POSTROUTING,
                 *(
-                    f"ct status dnat meta l4proto {protocol} {key} vmap @{name}"
-                    for protocol in Protocol
-                    for key, name in (
-                        (
-                            f"ct original {word} daddr . meta l4proto . ct original proto-dst",
-                            layout.SOURCES,
-                        ),
-                        ("meta l4proto . ct original proto-dst", layout.SOURCE_PORTS),
-                    )
+                    f"ct status dnat meta l4proto {protocol} "
+                    + (f"ct original {word} daddr . " if form.has_address else "")
+                    + f"meta l4proto . ct original proto-dst vmap @{name}"
+                    for protocol, (form, name) in product(Protocol, self._maps_for(Purpose.SOURCE))
                 ),
             )
         if layout.HAIRPIN in self._needs:
@@ -206,11 +219,7 @@ class _FamilyTable:
             yield self._body(layout.MASQUERADE, "masquerade fully-random")
         if layout.REFUSE in self._needs:
             for chain in layout.REFUSING:
-                yield self._body(
-                    chain,
-                    f"ct state new {word} daddr . meta l4proto . th dport vmap @{layout.REFUSED}",
-                    f"ct state new fib daddr type local meta l4proto . th dport vmap @{layout.REFUSED_PORTS}",
-                )
+                yield self._body(chain, *(f"ct state new {rule}" for rule in self._asked(Purpose.REFUSE)))
             yield self._body(layout.REFUSE, "reject with tcp reset", "reject")
 
     def _body(self, chain: str, *rules: str) -> Item:
@@ -223,25 +232,26 @@ class _ServiceItems:
     #: What the dialects with slot pages declare apart is not of one service.
     _dialect = layout.Dialect.MODERN
 
-    def __init__(
-        self, service: Service, family: Family, listeners: Iterable[Listener], page: int, place: int
-    ) -> None:
+    def __init__(self, service: Service, family: Family, listeners: Sequence[Listener], home: _Home) -> None:
         self._word = layout.WORD[family]
         self._family = family
         self._service = service
-        self._page_number = page
-        self._offset = layout.offset(place)
+        self._page_number = home.page
+        self._offset = layout.offset(home.place)
+        self._hiding = [(x, purpose) for of, x, purpose in home.hiding if of is family] if home.hiding else ()
         self._slots = service.slots(family)
         self._remote = service.remote
         #: The shared chain that may replace the client's address, for endpoints elsewhere.
         self._source_chain = layout.SOURCE_CHAIN[service.source_nat] if self._remote else None
-        self._listeners = [(listener, layout.listener_key(listener)) for listener in listeners]
+        self._listeners = [(Form.of(listener), layout.listener_key(listener)) for listener in listeners]
         self._pages = {listener.protocol: self._page(listener.protocol) for listener in listeners}
-        self._refusing = bool(service.allow) or not self._slots
+        self._denied, self._excluded = service.denied(family), service.excluded(family)
+        self._refusing = bool(service.allow or self._denied) or not self._slots
         self._keeping = affinity.keeps(service, family)
 
     def compiled(self) -> _Compiled:
-        needs = set(self._pages.values())
+        needs: set[str] = set(self._pages.values())
+        needs |= layout.RANGES & {form for form, _ in self._listeners}
         if self._source_chain:
             needs.add(self._source_chain)
         if self._refusing:
@@ -252,8 +262,8 @@ class _ServiceItems:
 
     def _items(self) -> Iterator[Item]:
         service, name = self._service, self._service.name
-        if service.allow:
-            yield _set(self._word, self._dialect, "set", layout.networks(name), layout.NETWORKS, name)
+        for networks, _ in self._networks():
+            yield _set(self._word, self._dialect, "set", networks, layout.NETWORKS, name)
         yield self._chain(layout.chain(name))
         if self._selecting:
             yield self._chain(layout.allowed_chain(name))
@@ -262,10 +272,25 @@ class _ServiceItems:
             yield self._body(layout.allowed_chain(name), *self._refusing_rules())
         yield from self._slot_items()
         yield from self._dispatch()
+        for networks, members in self._networks():
+            for network in members:
+                key = str(network.network_address if network.num_addresses == 1 else network)
+                yield self._element(networks, key, "")
         if self._refusing:
             yield from self._refusals()
         if self._keeping:
             yield from affinity.of_service(service, self._family)
+        yield from self._hidden()
+
+    def _networks(self) -> Iterator[tuple[str, Sequence[Network]]]:
+        """Yield the name of each set of addresses, and what is in it."""
+        service, name = self._service, self._service.name
+        if service.allow:
+            yield layout.allowed(name), service.allowed(self._family)
+        if self._denied:
+            yield layout.denied(name), self._denied
+        if self._excluded:
+            yield layout.excluded(name), self._excluded
 
     def _chain(self, name: str) -> Item:
         return Item((self._word, "chain", name), "", self._service.name)
@@ -275,23 +300,36 @@ class _ServiceItems:
 
     @property
     def _selecting(self) -> bool:
-        """True where some clients are refused, and others are not."""
-        return self._refusing and (bool(self._slots) or not self._service.local_clients)
+        """True where some connections are refused, and others are not."""
+        service = self._service
+        leaving = not service.local_clients or bool(service.interfaces or self._excluded)
+        return self._refusing and (bool(self._slots) or leaving)
+
+    def _leaving(self) -> Iterator[str]:
+        """Yield the rules that let pass what the service leaves alone: it reaches what listens there."""
+        if not self._service.local_clients:
+            yield "fib saddr type local return"
+        if self._service.interfaces:
+            yield layout.other_interfaces(self._service.interfaces)
+        if self._excluded:
+            yield f"{self._word} daddr @{layout.excluded(self._service.name)} return"
 
     def _refusing_rules(self) -> Iterator[str]:
-        if not self._service.local_clients:
-            # The service is none of theirs: they reach what listens there without it.
-            yield "fib saddr type local return"
-        if self._slots:
-            yield f"{self._word} saddr @{layout.networks(self._service.name)} return"
-        yield f"goto {layout.REFUSE}"
+        yield from self._leaving()
+        if self._slots and self._denied:
+            yield f"{self._word} saddr @{layout.denied(self._service.name)} goto {layout.REFUSE}"
+        if self._slots and self._service.allow:
+            yield f"{self._word} saddr @{layout.allowed(self._service.name)} return"
+        if not self._slots or self._service.allow:
+            yield f"goto {layout.REFUSE}"
 
     def _rules(self) -> Iterator[str]:
         service = self._service
-        if not service.local_clients:
-            yield "fib saddr type local return"
+        yield from self._leaving()
+        if self._denied:
+            yield f"{self._word} saddr @{layout.denied(service.name)} return"
         if service.allow:
-            yield f"{self._word} saddr != @{layout.networks(service.name)} return"
+            yield f"{self._word} saddr != @{layout.allowed(service.name)} return"
         if not self._slots:
             return
         if self._keeping:
@@ -328,9 +366,7 @@ class _ServiceItems:
         word, name = self._word, self._service.name
         texts = {}
         for to, endpoint in {endpoint.to: endpoint for endpoint in self._slots}.items():
-            address, _, port = to.rpartition(":")
-            data = f"{address.strip('[]')} . {port}" if address else port
-            texts[to] = f"comment {layout.quote(f'{name}/{endpoint.name}')} : {data}"
+            texts[to] = f"comment {layout.quote(f'{name}/{endpoint.name}')} : {layout.place(to)}"
         slots = [(str(key), texts[endpoint.to]) for key, endpoint in enumerate(self._slots, self._offset)]
         return [
             Item((word, "element", page, key), text, name)
@@ -340,27 +376,36 @@ class _ServiceItems:
 
     def _dispatch(self) -> Iterator[Item]:
         to_service = f": goto {layout.chain(self._service.name)}"
-        for listener, key in self._listeners:
-            anywhere = listener.address is None
-            yield self._element(layout.PORTS if anywhere else layout.SERVICES, key, to_service)
+        for form, key in self._listeners:
+            yield self._element(layout.LISTENERS[Purpose.LEAD][form], key, to_service)
             if self._source_chain:
-                sources = layout.SOURCE_PORTS if anywhere else layout.SOURCES
+                sources = layout.LISTENERS[Purpose.SOURCE][form]
                 yield self._element(sources, key, f": goto {self._source_chain}")
 
     def _refusals(self) -> Iterator[Item]:
         name = self._service.name
         to = layout.allowed_chain(name) if self._selecting else layout.REFUSE
-        for listener, key in self._listeners:
-            refused = layout.REFUSED_PORTS if listener.address is None else layout.REFUSED
-            yield self._element(refused, key, f": goto {to}")
-        for network in self._service.allowed(self._family):
-            key = str(network.network_address if network.num_addresses == 1 else network)
-            yield self._element(layout.networks(name), key, "")
+        for form, key in self._listeners:
+            yield self._element(layout.LISTENERS[Purpose.REFUSE][form], key, f": goto {to}")
+
+    def _hidden(self) -> Iterator[Item]:
+        """Yield an element for each map in which only a wider listener of another service would be found."""
+        own = {
+            Purpose.SOURCE: self._source_chain is not None,
+            Purpose.REFUSE: self._refusing,
+            Purpose.LEARN: self._keeping,
+        }
+        for listener, purpose in sorted(self._hiding, key=str):
+            if not own[purpose]:
+                name = layout.LISTENERS[purpose][Form.of(listener)]
+                yield self._element(name, layout.listener_key(listener), ": return")
 
     def _element(self, name: str, key: str, text: str) -> Item:
         return Item((self._word, "element", name, key), text, self._service.name)
 
     def _page(self, protocol: Protocol) -> str:
+        if self._service.keeps_port:
+            return layout.page("hosts", self._page_number)
         kind = f"addresses-{protocol}" if self._remote else "ports"
         return layout.page(kind, self._page_number)
 
@@ -370,10 +415,8 @@ class _ClassicService(_ServiceItems):
 
     _dialect = layout.Dialect.CLASSIC
 
-    def __init__(
-        self, service: Service, family: Family, listeners: Iterable[Listener], page: int, place: int
-    ) -> None:
-        super().__init__(service, family, listeners, page, place)
+    def __init__(self, service: Service, family: Family, listeners: Sequence[Listener], home: _Home) -> None:
+        super().__init__(service, family, listeners, home)
         self._protocols = tuple(self._pages)
         self._pages = {}
         self._offset = 0
@@ -393,7 +436,7 @@ def _set(word: str, dialect: str, what: str, name: str, kind: str, service: str 
     return Item((word, what, name), "\n".join(layout.declarations(word, dialect)[kind]), service)
 
 
-def _homes(services: Iterable[Service]) -> dict[str, tuple[int, int]]:
+def _homes(services: Sequence[Service]) -> dict[str, _Home]:
     """Return each service's page and range: where its name leads, for all but those that find it taken.
 
     The first in the order of names stays, and the others take the next range that is nobody's by name. So
@@ -401,24 +444,50 @@ def _homes(services: Iterable[Service]) -> dict[str, tuple[int, int]]:
     """
     first: dict[tuple[bool, int, int], Service] = {}
     late: list[Service] = []
-    homes: dict[str, tuple[int, int]] = {}
+    homes: dict[str, _Home] = {}
     for service in services:
-        homes[service.name] = home = layout.home(service.name)
-        found = first.setdefault((service.remote, *home), service)
+        page, place = layout.home(service.name)
+        homes[service.name] = _Home(page, place)
+        found = first.setdefault((service.remote, page, place), service)
         if found is not service:
             late.append(max(found, service, key=_name))
-            first[service.remote, *home] = min(found, service, key=_name)
+            first[service.remote, page, place] = min(found, service, key=_name)
     for service in sorted(late, key=_name):
-        page, place = homes[service.name]
+        page, place, _ = homes[service.name]
         while first.setdefault((service.remote, page, place), service) is not service:
             place = layout.next_range(place)
-        homes[service.name] = page, place
+        homes[service.name] = _Home(page, place)
+    for name, wider in hidden(services).items():
+        homes[name] = homes[name]._replace(hiding=_hiding(wider))
     return homes
 
 
-def _place(service: Service) -> tuple[str, bool]:
-    """Return what a service's home depends on."""
-    return service.name, service.remote
+def _hiding(wider: Mapping[Listener, Sequence[Service]]) -> frozenset[_Hiding]:
+    """Return the maps that have listeners of services which some narrower listeners hide, by these."""
+    return frozenset(
+        (family, listener, purpose)
+        for listener, services in wider.items()
+        for service in services
+        for family in service.families
+        for purpose in _purposes(service, family)
+    )
+
+
+def _purposes(service: Service, family: Family) -> Iterator[Purpose]:
+    """Yield what a service looks up its listeners for, beside leading connections to it."""
+    if service.remote and layout.SOURCE_CHAIN[service.source_nat] is not None:
+        yield Purpose.SOURCE
+    if service.allow or service.denied(family) or not service.ready(family):
+        yield Purpose.REFUSE
+    if affinity.keeps(service, family):
+        yield Purpose.LEARN
+
+
+def _place(service: Service) -> tuple[object, ...]:
+    """Return what the homes of a service and of others depend on."""
+    wide = bool(service.exclude) or any(listener.is_range for listener in service.listeners)
+    hiding = tuple(tuple(_purposes(service, family)) for family in service.families) if wide else ()
+    return service.name, service.remote, service.listeners, bool(service.exclude), hiding
 
 
 def _name(service: Service) -> str:

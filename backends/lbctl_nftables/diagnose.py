@@ -162,7 +162,7 @@ def _chains(document: Document) -> Iterator[NftChain]:
 
 def _full_maps(host: Host, intent: Intent) -> Iterator[Problem]:
     """Yield a map of clients that is full places further ones as without affinity."""
-    kept = {layout.affinity(s.name, remote=s.remote): s.name for s in intent.services if s.affinity}
+    kept = {layout.affinity(s.name, layout.EndpointKind.of(s)): s.name for s in intent.services if s.affinity}
     for table in tables(host, intent.owner) if kept else ():
         for name, declared in objects.sets(host, table).items():
             clients = len(elements.elements(host, table, declared)) if name in kept else 0

@@ -52,6 +52,11 @@ CAPABILITIES = Capabilities(
     source_nat=frozenset({SourceNat.HAIRPIN, SourceNat.ALWAYS, SourceNat.NEVER}),
     affinity=True,
     allow=True,
+    deny=True,
+    interfaces=True,
+    exclude=True,
+    port_ranges=True,
+    kept_ports=True,
     dialect=Dialect.MODERN,
 )
 #: No owner of an intent can have such a name. What follows is the thread that the table is for.
@@ -137,10 +142,16 @@ def ask(host: Host, driver: str) -> DialectChoice | None:
 def speaking(capabilities: Capabilities, name: str) -> Capabilities:
     """Return the capabilities in a dialect.
 
-    A map that keeps a client's endpoint holds an address and a port.
+    A map that keeps a client's endpoint holds an address and a port, and a range of ports stands behind a
+    protocol: such concatenations need nft 1.0.1 and 0.9.4.
     """
-    affinity = capabilities.affinity and name != Dialect.CLASSIC
-    return replace(capabilities, dialect=name, affinity=affinity)
+    concatenates = name != Dialect.CLASSIC
+    return replace(
+        capabilities,
+        dialect=name,
+        affinity=capabilities.affinity and concatenates,
+        port_ranges=capabilities.port_ranges and concatenates,
+    )
 
 
 def program(name: str, owner: str = _OWNER) -> Program:

@@ -6,15 +6,23 @@ the endpoint up in a *slot page*, a map that some services share, each with its 
 
     map services     address . protocol . port : goto service-…    listeners with an address
     map ports        protocol . port : goto service-…              listeners on any local address
+    map service-ranges, port-ranges                                the same for ranges of ports, asked last
     map ports-3f     slot : port                                   endpoints on this host
     map addresses-tcp-a2 slot : address . port                     endpoints elsewhere, per protocol
+    map hosts-a2     slot : address                                endpoints without a port
     chain service-…  redirect/dnat to numgen inc mod M offset K map @page
 
-What a service does not serve, all clients where no endpoint is left and those that `allow` leaves out, passes
-that untranslated and is refused in filter chains, by two more maps with the listeners' keys:
+What a service does not serve, all clients where no endpoint is left, those that `allow` leaves out and those
+of `deny`, passes that untranslated and is refused in filter chains, by more maps with the listeners' keys:
 
     map refused, refused-ports   … : goto refuse      nobody is left
-                                 … : goto allowed-…   only clients in set allow-… pass
+                                 … : goto allowed-…   only clients in set allow-… pass, none in deny-…
+
+Ranges have maps of their own, since a kernel refuses a port that lies inside a range of the same map: these
+are maps of intervals, in which a range is one element. A table without ranges has none of them, and no rule
+that looks them up. A listener with a single port inside a range is found first; where its service has nothing
+to do with a map in which the range is found, to replace sources, to refuse or to learn, it has an element
+`… : return` there (`lbctl.model.hidden`).
 
 A service with `affinity` looks its client up first; see `lbctl_nftables.affinity`.
 
@@ -35,12 +43,12 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from lbctl.model import DEFAULT_OWNER, Family, Protocol, SourceNat
+from lbctl.model import DEFAULT_OWNER, Family, Protocol, SourceNat, split
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from lbctl.model import Listener
+    from lbctl.model import Listener, Service
 
 NAME = "nftables"
 
@@ -70,27 +78,93 @@ LEARNING_PRIORITY = SOURCE_PRIORITY - 1
 #: Clients of one service and family that are remembered; whoever is beyond is placed as without affinity.
 AFFINITY_SIZE = 65536
 
-SERVICES = "services"
-PORTS = "ports"
-SOURCES = "sources"
-SOURCE_PORTS = "source-ports"
-#: The maps that lead a new connection to its service's chain.
-DISPATCH = frozenset({SERVICES, PORTS})
+
+class EndpointKind(StrEnum):
+    """What all endpoints of a service are, as the word in front of the names of sets that hold them.
+
+    It stands in front: behind, one service could take the name of another's.
+    """
+
+    PORT = "local-"
+    ADDRESS_PORT = ""
+    ADDRESS = "host-"
+
+    @classmethod
+    def of(cls, service: Service) -> EndpointKind:
+        """Return what the endpoints of a service are."""
+        if not service.remote:
+            return cls.PORT
+        return cls.ADDRESS if service.keeps_port else cls.ADDRESS_PORT
+
+    @classmethod
+    def of_place(cls, to: str) -> EndpointKind:
+        """Return what an `Endpoint.to` is."""
+        address, port = split(to)
+        if not address:
+            return cls.PORT
+        return cls.ADDRESS_PORT if port else cls.ADDRESS
+
+
+class Form(StrEnum):
+    """How a listener matches, which is the kind of its maps. In the order in which maps are asked."""
+
+    ADDRESS = "services"
+    ANYWHERE = "ports"
+    ADDRESS_RANGE = "service-ranges"
+    ANYWHERE_RANGE = "port-ranges"
+
+    @classmethod
+    def of(cls, listener: Listener) -> Form:
+        """Return the form of a listener."""
+        if listener.address is None:
+            return cls.ANYWHERE_RANGE if listener.is_range else cls.ANYWHERE
+        return cls.ADDRESS_RANGE if listener.is_range else cls.ADDRESS
+
+    @property
+    def has_address(self) -> bool:
+        """True if keys begin with an address."""
+        return self in {Form.ADDRESS, Form.ADDRESS_RANGE}
+
+
+#: The forms that a table has only where a listener has them.
+RANGES = frozenset({Form.ADDRESS_RANGE, Form.ANYWHERE_RANGE})
+
+
+class Purpose(StrEnum):
+    """What is looked up by listeners."""
+
+    LEAD = "lead"
+    SOURCE = "source"
+    REFUSE = "refuse"
+    LEARN = "learn"
+
+
+#: The maps of verdicts whose keys are listeners. Those of `LEAD` lead new connections to services' chains.
+LISTENERS: Mapping[Purpose, Mapping[Form, str]] = {
+    Purpose.LEAD: {form: form.value for form in Form},
+    Purpose.SOURCE: dict(
+        zip(Form, ("sources", "source-ports", "source-ranges", "source-port-ranges"), strict=True)
+    ),
+    Purpose.REFUSE: dict(
+        zip(Form, ("refused", "refused-ports", "refused-ranges", "refused-port-ranges"), strict=True)
+    ),
+    Purpose.LEARN: dict(
+        zip(Form, ("learned", "learned-ports", "learned-ranges", "learned-port-ranges"), strict=True)
+    ),
+}
+DISPATCH = frozenset(LISTENERS[Purpose.LEAD].values())
 LINKS = "links"
-#: A kind of set: the allowed clients of one service.
+#: A kind of set: addresses that one service allows, denies or excludes.
 NETWORKS = "networks"
 HAIRPIN = "source-hairpin"
 MASQUERADE = "source-always"
 #: Where a connection's source may be replaced, for the services that want it.
 SOURCE_CHAIN = {SourceNat.HAIRPIN: HAIRPIN, SourceNat.ALWAYS: MASQUERADE, SourceNat.NEVER: None}
 LEARNED = "learned"
-LEARNED_PORTS = "learned-ports"
 LEARNING_INPUT = "learning-input"
 LEARNING_POSTROUTING = "learning-postrouting"
 #: Chain → the hook that calls it, for learning who went where. A connection passes one of them.
 LEARNING = {LEARNING_POSTROUTING: "postrouting", LEARNING_INPUT: "input"}
-REFUSED = "refused"
-REFUSED_PORTS = "refused-ports"
 REFUSE = "refuse"
 #: Chain → the hook that calls it, for refusing.
 REFUSING = {"refuse-input": "input", "refuse-forward": "forward", "refuse-output": "output"}
@@ -102,20 +176,27 @@ _GOTO = ": goto "
 _CHAIN_PREFIX = "service-"
 _ALLOWED_PREFIX = "allowed-"
 _ENDPOINT_PREFIX = "endpoint-"
-_NETWORKS_PREFIX = "allow-"
+_ALLOW_PREFIX = "allow-"
+_DENY_PREFIX = "deny-"
+_EXCLUDE_PREFIX = "exclude-"
 _LEARN_PREFIX = "learn-"
 _AFFINITY_PREFIX = "affinity-"
 _ENDPOINTS_PREFIX = "endpoints-"
-#: A word in front: behind it, one service could take the name of another's.
-_LOCAL = "local-"
 _PAGES = 256
-_PAGE = re.compile(r"(?:ports|addresses-[a-z]+)-[0-9a-f]{2}\Z")
+_PAGE = re.compile(r"(?:ports|hosts|addresses-[a-z]+)-[0-9a-f]{2}\Z")
 #: nft refuses a longer comment.
 _LONGEST = 128
 _RANGE = 1 << 16
 _RANGES = 1 << 15
+_AFFINITIES = tuple(f"{kind}{_AFFINITY_PREFIX}" for kind in EndpointKind)
+_ENDPOINTS = tuple(f"{kind}{_ENDPOINTS_PREFIX}" for kind in EndpointKind)
 _CLIENTS = (f"size {AFFINITY_SIZE}", "flags dynamic,timeout")
 _LINK_PAIRS = ("size 1024", "flags dynamic")
+
+
+def place(to: str) -> str:
+    """Return an `Endpoint.to` as maps and sets have it: `address . port`, or the one of them that it has."""
+    return " . ".join(filter(None, split(to)))
 
 
 def table(owner: str) -> str:
@@ -171,9 +252,19 @@ def allowed_chain(service: str) -> str:
     return _ALLOWED_PREFIX + service
 
 
-def networks(service: str) -> str:
+def allowed(service: str) -> str:
     """Return the name of the set of a service's allowed clients."""
-    return _NETWORKS_PREFIX + service
+    return _ALLOW_PREFIX + service
+
+
+def denied(service: str) -> str:
+    """Return the name of the set of a service's denied clients."""
+    return _DENY_PREFIX + service
+
+
+def excluded(service: str) -> str:
+    """Return the name of the set of the addresses that a service leaves alone."""
+    return _EXCLUDE_PREFIX + service
 
 
 def is_page(name: str) -> bool:
@@ -193,8 +284,9 @@ def kind_of_page(name: str) -> str:
 
 def service_of_set(name: str) -> str | None:
     """Return the service that a set or map is for; None for one that services share."""
-    if name.startswith(_NETWORKS_PREFIX):
-        return name.removeprefix(_NETWORKS_PREFIX)
+    for prefix in (_ALLOW_PREFIX, _DENY_PREFIX, _EXCLUDE_PREFIX):
+        if name.startswith(prefix):
+            return name.removeprefix(prefix)
     kind = kind_of_set(name)
     return name.removeprefix(f"{kind}-") if kind else None
 
@@ -204,27 +296,27 @@ def learning_chain(service: str) -> str:
     return _LEARN_PREFIX + service
 
 
-def affinity(service: str, *, remote: bool) -> str:
+def affinity(service: str, kind: EndpointKind) -> str:
     """Return the name of the map of a service's clients.
 
     The kind is a part: another could not take its place.
     """
-    return ("" if remote else _LOCAL) + _AFFINITY_PREFIX + service
+    return f"{kind}{_AFFINITY_PREFIX}{service}"
 
 
-def endpoints(service: str, *, remote: bool) -> str:
+def endpoints(service: str, kind: EndpointKind) -> str:
     """Return the name of the set of the endpoints that clients may keep."""
-    return ("" if remote else _LOCAL) + _ENDPOINTS_PREFIX + service
+    return f"{kind}{_ENDPOINTS_PREFIX}{service}"
 
 
 def is_affinity(name: str) -> bool:
     """Return True for the name of a map of clients."""
-    return name.removeprefix(_LOCAL).startswith(_AFFINITY_PREFIX)
+    return name.startswith(_AFFINITIES)
 
 
 def is_endpoints(name: str) -> bool:
     """Return True for the name of a set of endpoints that clients may keep."""
-    return name.removeprefix(_LOCAL).startswith(_ENDPOINTS_PREFIX)
+    return name.startswith(_ENDPOINTS)
 
 
 def endpoints_of_affinity(name: str) -> str:
@@ -239,16 +331,23 @@ def affinity_of_endpoints(name: str) -> str:
 
 def kind_of_set(name: str) -> str | None:
     """The kind of declaration that the map of clients or set of endpoints of this name has; else None."""
-    local = _LOCAL if name.startswith(_LOCAL) else ""
-    for prefix, found in ((_AFFINITY_PREFIX, is_affinity(name)), (_ENDPOINTS_PREFIX, is_endpoints(name))):
-        if found:
-            return local + prefix.rstrip("-")
-    return None
+    found = next((prefix for prefix in (*_AFFINITIES, *_ENDPOINTS) if name.startswith(prefix)), None)
+    return found.rstrip("-") if found else None
+
+
+def other_interfaces(names: Sequence[str]) -> str:
+    """Return the rule by which a chain leaves alone what arrives on other interfaces than these.
+
+    Not by a set, since a name that ends in `*` needs nft 1.0.2 there. Packets of local clients have no
+    interface at the output hook, which kernels compare differently: the rule is not for these.
+    """
+    compared = " ".join(f"iifname != {quote(name)}" for name in names)
+    return f"fib saddr type != local {compared} return"
 
 
 def listener_key(listener: Listener) -> str:
     """Return a listener as the dispatch maps have it."""
-    key = f"{listener.protocol} . {listener.port}"
+    key = f"{listener.protocol} . {listener.ports}"
     return key if listener.address is None else f"{listener.address} . {key}"
 
 
@@ -289,15 +388,20 @@ def declarations(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
     if dialect == Dialect.CLASSIC:
         address = "ipv4_addr" if word == "ip" else "ipv6_addr"
         return {
-            SERVICES: (f"type {address} . inet_proto . inet_service : verdict",),
-            PORTS: ("type inet_proto . inet_service : verdict",),
+            Form.ADDRESS: (f"type {address} . inet_proto . inet_service : verdict",),
+            Form.ANYWHERE: ("type inet_proto . inet_service : verdict",),
             NETWORKS: (f"type {address}", "flags interval"),
             LINKS: ("type iface_index . iface_index", *_LINK_PAIRS),
         }
     key = _PAGE_KEYS[dialect]
+    listeners = {
+        Form.ADDRESS: f"typeof {word} daddr . meta l4proto . th dport : verdict",
+        Form.ANYWHERE: "typeof meta l4proto . th dport : verdict",
+    }
     return {
-        SERVICES: (f"typeof {word} daddr . meta l4proto . th dport : verdict",),
-        PORTS: ("typeof meta l4proto . th dport : verdict",),
+        **{form: (text,) for form, text in listeners.items()},
+        Form.ADDRESS_RANGE: (listeners[Form.ADDRESS], "flags interval"),
+        Form.ANYWHERE_RANGE: (listeners[Form.ANYWHERE], "flags interval"),
         "page-ports": (f"typeof {key} : th dport", "counter"),
         # A concatenation must name the protocol of the rules that use it: nft 1.0.6 takes `th` in a script
         # that makes the map, but not once the map is in the kernel.
@@ -305,12 +409,15 @@ def declarations(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
             f"page-addresses-{protocol}": (f"typeof {key} : {word} daddr . {protocol} dport", "counter")
             for protocol in Protocol
         },
+        "page-hosts": (f"typeof {key} : {word} daddr", "counter"),
         NETWORKS: (f"typeof {word} saddr", "flags interval"),
         LINKS: ("typeof iif . oif", *_LINK_PAIRS),
         "affinity": (_kept(word), *_CLIENTS),
         "local-affinity": (f"typeof {word} saddr : th dport", *_CLIENTS),
         "endpoints": (f"typeof {word} daddr . th dport", "counter"),
         "local-endpoints": ("typeof th dport", "counter"),
+        "host-affinity": (f"typeof {word} saddr : {word} daddr", *_CLIENTS),
+        "host-endpoints": (f"typeof {word} daddr", "counter"),
     }
 
 

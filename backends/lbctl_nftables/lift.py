@@ -25,9 +25,9 @@ _PICK_CHAIN = re.compile(
 )
 _VERDICT = re.compile(r"(?P<slot>\d+) : goto (?P<chain>\S+)\Z")
 _REST = re.compile(r"meta l4proto (?P<protocol>\w+) goto (?P<chain>\S+)\Z")
-_LEAD = re.compile(
-    r"meta l4proto (?P<protocol>\w+) counter (?P<action>redirect|dnat) to :?(?P<to>\d+|\S+:\d+)\Z"
-)
+_LEAD = re.compile(r"meta l4proto (?P<protocol>\w+) counter (?P<action>redirect|dnat) to :?(?P<to>\S+)\Z")
+#: An endpoint without a port; what begins so and is none has blanks.
+_ADDRESS = re.compile(r"[0-9a-f]*[.:][0-9a-f.:]+\Z")
 #: What sends connections to endpoints, however it is written.
 _SENDS = re.compile(r"\b(?:dnat|redirect|vmap)\b")
 _MODES = {
@@ -136,18 +136,22 @@ def to(text: str) -> str | None:
     # Without a pattern, since there are more of these than of all else.
     data = text.partition('" : ')[2] if text.startswith('comment "') else text.removeprefix(": ")
     address, dot, port = data.rpartition(" . ")
+    if not dot:
+        return data if data.isdecimal() or _ADDRESS.match(data) else None
     if not port.isdecimal() or " " in address:
         return None
-    if not dot:
-        return port
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _listener(key: str) -> Listener | None:
     try:
-        *address, protocol, port = key.split(" . ")
+        *address, protocol, ports = key.split(" . ")
+        port, dash, last = ports.partition("-")
         return Listener(
-            protocol=Protocol(protocol), port=int(port), address=ip_address(address[0]) if address else None
+            protocol=Protocol(protocol),
+            port=int(port),
+            address=ip_address(address[0]) if address else None,
+            last_port=int(last) if dash else 0,
         )
     except ValueError:
         return None

@@ -18,7 +18,7 @@ from lbctl_nftables.generation import generation
 from lbctl_nftables.kernel import datatypes, elements, expressions, netlink, objects
 from lbctl_nftables.kernel.objects import KernelTable
 from lbctl_nftables.kernel.spelling import spelled
-from lbctl_nftables.layout import Dialect
+from lbctl_nftables.layout import Dialect, Purpose
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,8 +41,8 @@ _AT_ZERO = " offset 0 "
 
 #: The map that leads to services → those with the same keys.
 _TWINS: Mapping[str, tuple[str, ...]] = {
-    layout.SERVICES: (layout.SOURCES, layout.REFUSED, layout.LEARNED),
-    layout.PORTS: (layout.SOURCE_PORTS, layout.REFUSED_PORTS, layout.LEARNED_PORTS),
+    lead: tuple(layout.LISTENERS[purpose][form] for purpose in Purpose if purpose is not Purpose.LEAD)
+    for form, lead in layout.LISTENERS[Purpose.LEAD].items()
 }
 _TWINNED = frozenset(name for names in _TWINS.values() for name in names)
 

@@ -130,9 +130,8 @@ def remember(owner: str, clients: Iterable[Remembered], program: Program) -> str
     maps: dict[tuple[str, str], list[str]] = {}
     for each in clients:
         word = layout.WORD[each.family]
-        address, colon, port = each.to.rpartition(":")
-        place = f"{address.strip('[]')} . {port}" if colon else port
-        name = layout.affinity(each.service, remote=bool(colon))
+        place = layout.place(each.to)
+        name = layout.affinity(each.service, layout.EndpointKind.of_place(each.to))
         if (word, "element", layout.endpoints_of_affinity(name), place) in program.by_key:
             entry = f"\t{each.client} timeout {each.seconds}s : {layout.kept(word, place)},"
             maps.setdefault((word, name), []).append(entry)

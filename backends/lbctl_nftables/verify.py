@@ -53,8 +53,8 @@ def _slots(host: Host, table: KernelTable, page: Set) -> _Slots | None:
         return {}
     # By columns: what is done for each element in turn takes three times as long.
     key, key_end, value, code, _, _, _, _, timeout, _, comment, more = zip(*found, strict=True)
-    sizes = {*map(len, key), *map(len, value)} - {4}
-    if any(key_end) or any(code) or any(timeout) or any(more) or len(sizes) != 1:
+    sizes = {*map(len, value)}
+    if any(key_end) or any(code) or any(timeout) or any(more) or {*map(len, key)} != {4} or len(sizes) != 1:
         return None
     keys = struct.unpack(f"={len(key)}I", b"".join(key))
     named = [each.rstrip(b"\0") for each in comment]
@@ -62,14 +62,20 @@ def _slots(host: Host, table: KernelTable, page: Set) -> _Slots | None:
         case 2:
             ports = struct.unpack(f">{len(value)}H", b"".join(value))
             texts = [b'comment "%b" : %d' % each for each in zip(named, ports, strict=True)]
+        case 4:
+            addresses = struct.iter_unpack(">4B", b"".join(value))
+            texts = [
+                b'comment "%b" : %d.%d.%d.%d' % (name, *address)
+                for name, address in zip(named, addresses, strict=True)
+            ]
         case 8:
             places = struct.iter_unpack(">4BHxx", b"".join(value))
             texts = [
                 b'comment "%b" : %d.%d.%d.%d . %d' % (name, *place)
                 for name, place in zip(named, places, strict=True)
             ]
-        case 20:
-            data = datatypes.speller(("ipv6_addr", "inet_service"), 20)
+        case (16 | 20) as size:
+            data = datatypes.speller(page.data_types, size)
             pairs = zip(named, value, strict=True)
             texts = [b'comment "%b" : %b' % (name, data(place).encode()) for name, place in pairs]
         case _:

@@ -233,7 +233,7 @@ def test_no_connection_is_lost_while_rules_and_dialects_change(site: Site) -> No
 
 @pytest.mark.usefixtures("inside")
 @settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
-@given(steps=st.lists(intents(owner="lbctl", everything=True), min_size=2, max_size=3))
+@given(steps=st.lists(intents(owner="lbctl", everything=True, selective=True), min_size=2, max_size=3))
 def test_deltas_lead_where_a_fresh_load_leads(folder: Path, steps: list[Intent]) -> None:
     session = engine.open_session(OldHost(folder), backend="nftables", driver="nft")
 

@@ -156,8 +156,8 @@ def from_one_to_the_other(kernel: Kernel, first: Intent, second: Intent) -> None
 
 @settings(SLOW, max_examples=10)
 @given(
-    first=intents(owner=OWNER, everything=True, max_services=3),
-    second=intents(owner=OWNER, everything=True, max_services=3),
+    first=intents(owner=OWNER, everything=True, selective=True, max_services=3),
+    second=intents(owner=OWNER, everything=True, selective=True, max_services=3),
 )
 def test_between_any_two_intents(kernel: Kernel, first: Intent, second: Intent) -> None:
     from_one_to_the_other(kernel, first, second)
@@ -166,7 +166,7 @@ def test_between_any_two_intents(kernel: Kernel, first: Intent, second: Intent) 
 @st.composite
 def neighbours(draw: st.DrawFn) -> tuple[Intent, Intent]:
     """An intent and one with the same services, of which some have another scheduler, endpoints, or name."""
-    first = draw(intents(owner=OWNER, min_services=1, max_services=3, everything=True))
+    first = draw(intents(owner=OWNER, min_services=1, max_services=3, everything=True, selective=True))
     services = []
     for service in first.services:
         changed = service
@@ -174,7 +174,11 @@ def neighbours(draw: st.DrawFn) -> tuple[Intent, Intent]:
             changed = replace(changed, scheduler=draw(st.sampled_from(Scheduler)))
         if draw(st.booleans()):
             states = st.sampled_from([State.ACTIVE, State.ACTIVE, *State])
-            some = draw(endpoints(frozenset(service.families), local=draw(st.booleans()), states=states))
+            families = frozenset(service.families)
+            if any(listener.is_range for listener in service.listeners):
+                some = draw(endpoints(families, local=False, states=states, bare=True))
+            else:
+                some = draw(endpoints(families, local=draw(st.booleans()), states=states))
             kept = None if mixed_ports(some) else changed.affinity
             changed = replace(changed, endpoints=some, affinity=kept)
         if draw(st.integers(0, 3)) == 0:

@@ -164,7 +164,7 @@ NFT = pytest.mark.parametrize("driver", ["libnftables", "nft"])
 
 @NFT
 @settings(SLOW, max_examples=10)
-@given(intent=intents(everything=True))
+@given(intent=intents(everything=True, selective=True))
 def test_all_that_nftables_can_express_comes_back_from_the_kernel(
     kernel: Kernel, driver: str, intent: Intent
 ) -> None:
@@ -223,7 +223,7 @@ def test_deltas_lead_where_a_fresh_load_leads(kernel: Kernel, driver: str, steps
 
 @NFT
 @settings(SLOW, max_examples=8)
-@given(steps=st.lists(intents(owner="lbctl", everything=True), min_size=2, max_size=3))
+@given(steps=st.lists(intents(owner="lbctl", everything=True, selective=True), min_size=2, max_size=3))
 def test_deltas_of_all_that_nftables_can_express(kernel: Kernel, driver: str, steps: list[Intent]) -> None:
     deltas_lead_where_a_fresh_load_leads(kernel, driver, steps)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from hypothesis import given
@@ -13,6 +14,7 @@ from lbctl.config import dump, loads
 from lbctl.config.render import quote
 from lbctl.errors import ConfigProblem, IntentError
 from lbctl.model import (
+    INTERFACE,
     MAX_OWNER,
     MAX_SLOTS,
     MAX_WEIGHT,
@@ -32,6 +34,7 @@ from lbctl.model import (
 
 PORTS = st.integers(1, 65535)
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
+INTERFACES = st.from_regex(INTERFACE, fullmatch=True).filter(lambda name: name != "lo")
 V4 = st.integers(1, 0xDFFFFFFF).map(IPv4Address)
 V6 = st.integers(1 << 120, (0xFF << 120) - 1).map(IPv6Address)
 
@@ -47,7 +50,9 @@ def endpoints(draw: st.DrawFn) -> tuple[Endpoint, ...]:
         return tuple(Endpoint(port=first + i) for i in range(draw(st.integers(1, 1500))))
     local = draw(st.booleans())
     addresses: st.SearchStrategy[Address | None] = st.none() if local else V4 | V6
-    places = draw(st.lists(st.tuples(addresses, PORTS), min_size=1, max_size=6, unique=True))
+    bare = not local and draw(st.booleans())
+    where = st.tuples(addresses, st.none() if bare else PORTS)
+    places = draw(st.lists(where, min_size=1, max_size=6, unique=True))
     names = draw(st.lists(NAMES, min_size=len(places), max_size=len(places), unique=True))
     plain = draw(st.booleans())
     made = []
@@ -73,18 +78,18 @@ def services(draw: st.DrawFn) -> Service:
     backends = draw(endpoints())
     families = [f for f in Family if any(e.serves(f) for e in backends)]
     addresses = [{Family.IPV4: V4, Family.IPV6: V6}[f] for f in families]
-    listeners = draw(
-        st.lists(
-            st.builds(
-                Listener,
-                protocol=st.sampled_from(Protocol),
-                port=PORTS,
-                address=st.one_of(st.none(), *addresses),
-            ),
-            min_size=1,
-            max_size=4,
-        )
+    single = st.builds(
+        Listener,
+        protocol=st.sampled_from(Protocol),
+        port=PORTS,
+        address=st.one_of(st.none(), *addresses),
     )
+    ranges = st.tuples(single, PORTS).map(lambda x: replace(x[0], last_port=max(x[0].port, x[1])))
+    listeners = draw(
+        st.lists(single | ranges if backends[0].port is None else single, min_size=1, max_size=4)
+    )
+    anywhere = any(listener.address is None for listener in listeners)
+    excluded = draw(st.lists(st.builds(networks, V4 | V6, st.integers(8, 128)), max_size=anywhere and 3))
     return Service(
         name=draw(NAMES),
         listeners=tuple(listeners),
@@ -95,6 +100,9 @@ def services(draw: st.DrawFn) -> Service:
         affinity=draw(st.none() | st.integers(1, 30 * 86400)),
         source_nat=draw(st.sampled_from(SourceNat)),
         allow=tuple(draw(st.lists(st.builds(networks, V4 | V6, st.integers(0, 128)), max_size=3))),
+        deny=tuple(draw(st.lists(st.builds(networks, V4 | V6, st.integers(0, 128)), max_size=3))),
+        interfaces=tuple(draw(st.lists(INTERFACES, max_size=3, unique=True))),
+        exclude=tuple(net for net in excluded if not any(x.address and x.address in net for x in listeners)),
     )
 
 
@@ -141,12 +149,19 @@ NEAR = st.builds(
     port=st.integers(1, 3),
     address=st.none() | st.integers(1, 3).map(IPv4Address),
 )
+NEAR_RANGES = st.builds(
+    lambda near, first, more: replace(near, port=first, last_port=first + more),
+    NEAR,
+    st.integers(1, 9),
+    st.integers(1, 4),
+)
 
 
-@given(st.lists(NEAR, min_size=1, max_size=8))
+@given(st.lists(NEAR | NEAR_RANGES, min_size=1, max_size=8))
 def test_overlaps_are_found_exactly_where_the_model_has_them(listeners: list[Listener]) -> None:
     services = tuple(
-        Service(name=f"s{i}", listeners=(x,), endpoints=(Endpoint(port=9),)) for i, x in enumerate(listeners)
+        Service(name=f"s{i}", listeners=(x,), endpoints=(Endpoint(address=IPv4Address(9)),))
+        for i, x in enumerate(listeners)
     )
     later = {i for i, x in enumerate(listeners) if any(x.overlaps(y) for y in listeners[:i])}
     try:
@@ -177,6 +192,9 @@ KEYS = st.sampled_from(
         "affinity",
         "source-nat",
         "allow",
+        "deny",
+        "interfaces",
+        "exclude",
         "zzz",
     ]
 )
@@ -186,6 +204,9 @@ TEXTS = st.sampled_from(
         "80/tcp",
         "8001",
         "10.0.0.1:80",
+        "10.0.0.1",
+        "20-30/udp",
+        "eth0",
         "[::1]:1",
         "1-9",
         "3h",

@@ -78,7 +78,8 @@ PATIENT = settings(deadline=None)
 
 
 #: Intents as files have them, and as the agent carries them out.
-ALL = intents(everything=True) | intents(everything=True).flatmap(checked)
+DRAWN = intents(everything=True, selective=True)
+ALL = DRAWN | DRAWN.flatmap(checked)
 
 
 @pytest.mark.parametrize("can", [MODERN, CLASSIC], ids=lambda can: can.dialect)

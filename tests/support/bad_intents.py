@@ -148,17 +148,6 @@ endpoints = ["8001", "8002"]
         "schema = 1",
     ),
     BadIntent(
-        "endpoint-address-is-a-range.toml",
-        _WEB
-        + """\
-[[service.endpoint]]
-address = "8001-8003"
-""",
-        7,
-        'service "web": endpoint 1: address "8001-8003" is more than one port',
-        'endpoints = ["8001-8003"]',
-    ),
-    BadIntent(
         "endpoint-address-missing.toml",
         _WEB
         + """\
@@ -385,11 +374,145 @@ wieght = 3
         '"8001"',
     ),
     BadIntent(
-        "endpoint-without-port.toml",
-        _WEB + 'endpoints = ["10.0.0.1"]\n',
+        "endpoint-in-brackets-without-port.toml",
+        _WEB + 'endpoints = ["[2001:db8::1]"]\n',
         6,
-        'service "web": endpoint "10.0.0.1" has no port',
-        '"10.0.0.1:80"',
+        'service "web": endpoint "[2001:db8::1]" has no port',
+        '"[2001:db8::1]:80", or without brackets "2001:db8::1"',
+    ),
+    BadIntent(
+        "endpoint-unspecified-without-port.toml",
+        _WEB + 'endpoints = ["::"]\n',
+        6,
+        'service "web": endpoint "::" has the unspecified address',
+        "port of a process on this host",
+    ),
+    BadIntent(
+        "endpoints-with-and-without-port.toml",
+        _WEB + 'endpoints = ["10.0.0.1:80", "10.0.0.2"]\n',
+        6,
+        'service "web": endpoints of two kinds: 10.0.0.2 has no port, but 10.0.0.1:80 has one',
+        "keep the port",
+    ),
+    BadIntent(
+        "endpoint-inline-unknown-key.toml",
+        _WEB + 'endpoints = ["10.0.0.1", { address = "10.0.0.2", wieght = 2 }]\n',
+        6,
+        'service "web": endpoint 2: unknown key `wieght`',
+        "`weight`",
+    ),
+    BadIntent(
+        "endpoint-inline-bad-address.toml",
+        _WEB + 'endpoints = [\n  { name = "a", address = "10.0.0.256" },\n]\n',
+        7,
+        'service "web": endpoint "a": address "10.0.0.256" has a bad IPv4 address',
+        "0 to 255",
+    ),
+    BadIntent(
+        "endpoint-inline-weight.toml",
+        _WEB + 'endpoints = [\n  "8001",\n  { address = "8002", weight = 0 },\n]\n',
+        8,
+        'service "web": endpoint 2: weight 0 is not a whole number',
+        "drain",
+    ),
+    BadIntent(
+        "endpoint-range-with-name.toml",
+        _WEB + '[[service.endpoint]]\nname = "a"\naddress = "8001-8004"\n',
+        7,
+        'service "web": "a" would be the name of 4 endpoints',
+        "leave the name out",
+    ),
+    BadIntent(
+        "deny-empty.toml",
+        _FULL + "deny = []\n",
+        7,
+        'service "web": `deny` is empty: no client is refused',
+        "leave `deny` out",
+    ),
+    BadIntent(
+        "deny-host-name.toml",
+        _FULL + 'deny = ["10.0.0.0/8", "example.org"]\n',
+        7,
+        'service "web": deny: "example.org" is not a network or address',
+        "not resolved",
+    ),
+    BadIntent(
+        "exclude-and-its-listener.toml",
+        _HEAD
+        + 'listen = ["80/tcp", "192.0.2.10:443/tcp"]\nendpoints = ["8001"]\nexclude = ["192.0.2.0/24"]\n',
+        5,
+        'service "web": listener 192.0.2.10:443/tcp is at an address that `exclude` leaves alone',
+        "a service of its own",
+    ),
+    BadIntent(
+        "exclude-host-bits.toml",
+        _FULL + 'exclude = ["192.0.2.1/24"]\n',
+        7,
+        'service "web": exclude: "192.0.2.1/24" has bits set beyond its prefix',
+        '"192.0.2.0/24"',
+    ),
+    BadIntent(
+        "exclude-without-effect.toml",
+        _HEAD + 'listen = "192.0.2.10:80/tcp"\nendpoints = ["8001"]\nexclude = ["192.0.2.1"]\n',
+        7,
+        'service "web": `exclude` has no effect: each listener has an address',
+        "leave it out",
+    ),
+    BadIntent(
+        "interface-is-a-number.toml",
+        _FULL + "interfaces = [2]\n",
+        7,
+        'service "web": interface 2 is not a text',
+        '"eth0"',
+    ),
+    BadIntent(
+        "interface-loopback.toml",
+        _FULL + 'interfaces = ["lo"]\n',
+        7,
+        'service "web": interface "lo": connections made on this host arrive on no interface',
+        "`local-clients`",
+    ),
+    BadIntent(
+        "interface-too-long.toml",
+        _FULL + 'interfaces = ["eth0", "a234567890123456"]\n',
+        7,
+        'service "web": interface "a234567890123456" is longer than 15 characters',
+        "network interface",
+    ),
+    BadIntent(
+        "interface-twice.toml",
+        _FULL + 'interfaces = [\n  "eth0",\n  "eth0",\n]\n',
+        9,
+        'service "web": interface "eth0" is given twice',
+        "once",
+    ),
+    BadIntent(
+        "interface-wildcard-of-iptables.toml",
+        _FULL + 'interfaces = ["eth+"]\n',
+        7,
+        'service "web": interface "eth+" is not the name of an interface',
+        '"eth*"',
+    ),
+    BadIntent(
+        "interface-with-quote.toml",
+        _FULL + "interfaces = ['e\"; drop']\n",
+        7,
+        'service "web": interface "e\\"; drop" is not the name of an interface',
+        "network interface",
+    ),
+    BadIntent(
+        "interfaces-is-text.toml",
+        _FULL + 'interfaces = "eth0"\n',
+        7,
+        'service "web": `interfaces` is "eth0", not a list',
+        "interfaces = [",
+    ),
+    BadIntent(
+        "interfaces-too-many.toml",
+        _FULL + f"interfaces = {[f'eth{n}' for n in range(33)]}\n",
+        7,
+        'service "web": `interfaces` has more than 32 entries',
+        "ppp*",
     ),
     BadIntent(
         "endpoints-empty.toml",
@@ -616,9 +739,77 @@ endpoints = ["8001", "8002"]
 listen = "80-90/tcp"
 endpoints = ["8001", "8002"]
 """,
+        6,
+        'service "web": endpoint 8001 is a port of this host, but listener 80-90/tcp is a range of ports',
+        '"10.0.0.11"',
+    ),
+    BadIntent(
+        "listener-range-and-endpoint-with-port.toml",
+        _HEAD + 'listen = ["53/udp", "80-90/tcp"]\nendpoints = ["10.0.0.1:80"]\n',
+        6,
+        'service "web": endpoint 10.0.0.1:80 has a port, but listener 80-90/tcp is a range of ports',
+        '"10.0.0.11"',
+    ),
+    BadIntent(
+        "listener-range-backwards.toml",
+        _HEAD + 'listen = "192.0.2.1:90-80/tcp"\nendpoints = ["10.0.0.1"]\n',
         5,
-        'service "web": listener "80-90/tcp" is more than one port',
-        "one entry for each port",
+        'service "web": listener "192.0.2.1:90-80/tcp" runs backwards',
+        '"192.0.2.1:80-90/tcp"',
+    ),
+    BadIntent(
+        "listener-range-beyond-65535.toml",
+        _HEAD + 'listen = "80-70000/tcp"\nendpoints = ["10.0.0.1"]\n',
+        5,
+        'service "web": listener "80-70000/tcp": port 70000 is not between',
+        "1 to 65535",
+    ),
+    BadIntent(
+        "listener-range-of-one.toml",
+        _HEAD + 'listen = "80-80/tcp"\nendpoints = ["10.0.0.1"]\n',
+        5,
+        'service "web": listener "80-80/tcp" is a range of one port',
+        '"80/tcp"',
+    ),
+    BadIntent(
+        "listener-range-without-end.toml",
+        _HEAD + 'listen = "80-/tcp"\nendpoints = ["10.0.0.1"]\n',
+        5,
+        'service "web": listener "80-/tcp" has no port',
+        "80/tcp",
+    ),
+    BadIntent(
+        "listener-ranges-overlap.toml",
+        _HEAD
+        + """\
+listen = ["80-90/tcp", "192.0.2.1:100-110/tcp"]
+endpoints = ["10.0.0.1"]
+
+[[service]]
+name = "api"
+listen = ["91-95/tcp", "85-89/tcp"]
+endpoints = ["10.0.0.1"]
+""",
+        10,
+        'service "api": listener 85-89/tcp overlaps 80-90/tcp of service "web" on line 5',
+        "one service",
+    ),
+    BadIntent(
+        "listener-ranges-overlap-by-address.toml",
+        _HEAD
+        + """\
+listen = ["192.0.2.1:100-110/tcp", "192.0.2.2:100-110/tcp"]
+endpoints = ["10.0.0.1"]
+
+[[service]]
+name = "api"
+listen = ["109-120/tcp"]
+endpoints = ["10.0.0.1"]
+exclude = ["192.0.2.1"]
+""",
+        10,
+        'service "api": listener 109-120/tcp overlaps 192.0.2.2:100-110/tcp of service "web" on line 5',
+        'exclude = ["192.0.2.2"]',
     ),
     BadIntent(
         "listener-protocol-icmp.toml",
@@ -1321,7 +1512,7 @@ weight = 4096
         _FULL + 'health_check = "tcp"\n',
         7,
         'service "web": unknown key `health_check`',
-        "does not check endpoints",
+        "did you mean `check`?",
     ),
     BadIntent(
         "iptables-save.toml",

@@ -62,17 +62,27 @@ WEIGHTS = st.just(1) | st.integers(1, 12)
 NETWORKS = ("10.0.0.0/24", "192.0.2.0/24", "2001:db8:2::/64")
 
 
+#: First and last ports: some meet, some hold ports of PORTS.
+RANGES = st.sampled_from([(1, 65535), (50, 90), (80, 81), (60, 100), (443, 1000), (30000, 65535)])
+INTERFACES = st.sampled_from(["eth0", "ppp*", "a" * 15, "br-1.2", "0"])
+
+
 @st.composite
 def endpoints(
-    draw: st.DrawFn, families: frozenset[Family], *, local: bool, states: st.SearchStrategy[State]
+    draw: st.DrawFn,
+    families: frozenset[Family],
+    *,
+    local: bool,
+    states: st.SearchStrategy[State],
+    bare: bool = False,
 ) -> tuple[Endpoint, ...]:
-    """At least one endpoint of each family, all of one kind, no place twice."""
-    places: list[tuple[Address | None, int]] = []
+    """At least one endpoint of each family, all of one kind, no place twice; with `bare` without ports."""
+    places: list[tuple[Address | None, int | None]] = []
     if local:
         places += [(None, port) for port in draw(st.lists(PORTS, min_size=1, max_size=5, unique=True))]
     else:
         for family in sorted(families):
-            pairs = st.tuples(ADDRESSES[family], PORTS)
+            pairs = st.tuples(ADDRESSES[family], st.none() if bare else PORTS)
             places += draw(st.lists(pairs, min_size=1, max_size=4, unique=True))
         places = draw(st.permutations(places))
     weights = draw(st.lists(WEIGHTS, min_size=len(places), max_size=len(places)))
@@ -90,8 +100,9 @@ def endpoints(
 
 
 @st.composite
-def services(draw: st.DrawFn, *, everything: bool) -> Service:
+def services(draw: st.DrawFn, *, everything: bool, selective: bool) -> Service:
     local = draw(st.booleans())
+    bare = selective and not local and draw(st.booleans())
     families = frozenset(draw(st.lists(st.sampled_from(Family), min_size=1, max_size=2, unique=True)))
     candidates = st.builds(
         Listener,
@@ -99,12 +110,19 @@ def services(draw: st.DrawFn, *, everything: bool) -> Service:
         port=PORTS,
         address=st.one_of(st.none(), *(ADDRESSES[family] for family in sorted(families))),
     )
+    if bare:
+        wide = st.tuples(candidates, RANGES)
+        candidates |= wide.map(lambda x: replace(x[0], port=x[1][0], last_port=x[1][1]))
     listeners: list[Listener] = []
     for listener in draw(st.lists(candidates, min_size=1, max_size=4)):
         if not any(listener.overlaps(other) for other in listeners):
             listeners.append(listener)
     states = st.sampled_from(State) if everything else st.just(State.ACTIVE)
-    chosen = draw(endpoints(families, local=local, states=states))
+    chosen = draw(endpoints(families, local=local, states=states, bare=bare))
+    exclude = draw(st.lists(ALLOWED, max_size=2)) if selective else []
+    if all(x.address for x in listeners):
+        exclude = []
+    exclude = [net for net in exclude if not any(x.address and x.address in net for x in listeners)]
     mixed = mixed_ports(chosen)
     return Service(
         name=draw(NAMES),
@@ -116,6 +134,9 @@ def services(draw: st.DrawFn, *, everything: bool) -> Service:
         affinity=draw(st.none() | AFFINITIES) if everything and not mixed else None,
         local_clients=draw(st.booleans()),
         source_nat=draw(st.sampled_from(SourceNat)),
+        deny=tuple(draw(st.lists(ALLOWED, max_size=2))) if selective else (),
+        interfaces=tuple(draw(st.lists(INTERFACES, max_size=2, unique=True))) if selective else (),
+        exclude=tuple(exclude),
     )
 
 
@@ -133,22 +154,23 @@ def intents(
     min_services: int = 0,
     max_services: int = 4,
     everything: bool = False,
+    selective: bool = False,
 ) -> Intent:
     """Any intent whose listeners do not overlap.
 
     `owner` fixes the owner, for intents that follow another. `everything` adds what one backend alone can
-    express: other schedulers, states, allowed clients, SCTP, affinity.
+    express: other schedulers, states, allowed clients, SCTP, affinity. `selective` adds ranges of ports,
+    endpoints without a port, denied clients, interfaces and excluded addresses.
     """
     kept: list[Service] = []
     drawn = st.lists(
-        services(everything=everything).filter(_small),
+        services(everything=everything, selective=selective).filter(_small),
         min_size=min_services,
         max_size=max_services,
         unique_by=lambda s: s.name,
     )
     for service in draw(drawn):
-        taken = [listener for other in kept for listener in other.listeners]
-        if not any(listener.overlaps(x) for listener in service.listeners for x in taken):
+        if not any(_overlap(service, other) for other in kept):
             kept.append(service)
     return Intent(services=tuple(kept), owner=owner or draw(OWNERS), mark=draw(MARKS))
 
@@ -173,11 +195,34 @@ def checked(draw: st.DrawFn, intent: Intent) -> Intent:
     return replace(intent, services=tuple(services))
 
 
+def _overlap(one: Service, other: Service) -> bool:
+    return any(
+        mine.overlaps(theirs) and not (_leaves(one, mine, theirs) or _leaves(other, theirs, mine))
+        for mine in one.listeners
+        for theirs in other.listeners
+    )
+
+
+def _leaves(service: Service, listener: Listener, other: Listener) -> bool:
+    """True where the service leaves alone what one of its listeners shares with another one."""
+    return (
+        listener.address is None
+        and other.address is not None
+        and any(other.address in network for network in service.exclude)
+    )
+
+
 def mixed_ports(endpoints: tuple[Endpoint, ...]) -> bool:
     """True where clients cannot be kept: nftables keeps them by the address alone where that is IPv6."""
     return len({e.port for e in endpoints if e.address and e.address.version == 6}) > 1
 
 
 def forgetful(intent: Intent) -> Intent:
-    """The intent without affinity, for hosts that cannot keep clients."""
-    return replace(intent, services=tuple(replace(service, affinity=None) for service in intent.services))
+    """The intent without affinity and ranges of ports, for hosts that have no maps for these."""
+    made = []
+    for service in intent.services:
+        listeners = tuple(listener for listener in service.listeners if not listener.is_range)
+        exclude = service.exclude if any(listener.address is None for listener in listeners) else ()
+        if listeners:
+            made.append(replace(service, affinity=None, listeners=listeners, exclude=exclude))
+    return replace(intent, services=tuple(made))

@@ -57,7 +57,7 @@ endpoints = ["8001", "10.0.0.1:80"]
 name = "Bad Name"
 listen = "80/tcp"
 [[service.endpoint]]
-address = "10.0.0.2"
+address = "[10.0.0.2"
 weight = 0
 nmae = "x"
 """
@@ -75,7 +75,7 @@ nmae = "x"
         ':13: service "web": endpoints of two kinds',
         ":16: service 3: the service name",
         ":17: service 3: listener 80/tcp is given twice",
-        ':19: service 3: endpoint 1: address "10.0.0.2" has no port',
+        ':19: service 3: endpoint 1: address "[10.0.0.2": the bracket is not closed',
         ":20: service 3: endpoint 1: weight 0",
         ":21: service 3: endpoint 1: unknown key `nmae`",
     ]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lbctl.config import dump, find, load, load_merged, loads
+from lbctl.config.load import MAX_RANGES
 from lbctl.errors import IntentError, NoIntentFile
 from lbctl.model import Endpoint, Intent, Listener, Protocol, Scheduler, Service, SourceNat, State
 from support.effort import calls, cpu_seconds
@@ -315,3 +316,89 @@ def test_who_is_not_root_takes_any(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path = tmp_path / "lbctl.toml"
     path.touch(mode=0o666)
     assert find(None, {}, tmp_path, tmp_path / "none") == (path,)
+
+
+def test_ranges_and_endpoints_without_a_port() -> None:
+    intent = loads(
+        """\
+schema = 1
+[[service]]
+name = "media"
+listen = ["20000-50000/udp", "[2001:db8::1]:2000-3000/tcp"]
+endpoints = ["10.0.0.11", { address = "10.0.0.12", weight = 2 }, "2001:db8::2"]
+interfaces = ["eth0", "ppp*"]
+deny = ["203.0.113.7"]
+exclude = ["203.0.113.11", "2001:db8:9::/64"]
+
+[[service]]
+name = "inside"
+listen = ["25000/udp", "203.0.113.11:20000-20010/udp"]
+endpoints = ["10.0.0.9"]
+"""
+    )
+    media, inside = intent.services
+    assert [(x.port, x.last_port) for x in media.listeners] == [(20000, 50000), (2000, 3000)]
+    assert [(e.to, e.port, e.weight) for e in media.endpoints] == [
+        ("10.0.0.11", None, 1),
+        ("10.0.0.12", None, 2),
+        ("2001:db8::2", None, 1),
+    ]
+    assert media.keeps_port
+    assert media.remote
+    assert media.interfaces == ("eth0", "ppp*")
+    assert [str(x) for x in (*media.deny, *media.exclude)] == [
+        "203.0.113.7/32",
+        "203.0.113.11/32",
+        "2001:db8:9::/64",
+    ]
+    assert inside.listeners[1].is_range
+    assert loads(dump(intent)) == intent
+
+
+def test_a_range_of_endpoints_with_a_weight_and_a_state() -> None:
+    text = """\
+schema = 1
+[[service]]
+name = "web"
+listen = "80/tcp"
+endpoints = [{ address = "8001-8002", weight = 3 }, "8003"]
+[[service.endpoint]]
+address = "8010-8011"
+state = "backup"
+"""
+    [web] = loads(text).services
+    assert [(e.name, e.weight, e.state) for e in web.endpoints] == [
+        ("8001", 3, State.ACTIVE),
+        ("8002", 3, State.ACTIVE),
+        ("8003", 1, State.ACTIVE),
+        ("8010", 1, State.BACKUP),
+        ("8011", 1, State.BACKUP),
+    ]
+
+
+def test_an_excluded_address_is_free_for_another_service() -> None:
+    text = """\
+schema = 1
+[[service]]
+name = "web"
+listen = "80/tcp"
+endpoints = ["8001"]
+exclude = ["192.0.2.0/24"]
+[[service]]
+name = "other"
+listen = "192.0.2.10:80/tcp"
+endpoints = ["8002"]
+"""
+    assert len(loads(text).services) == 2
+    swapped = text.replace("192.0.2.10:", "192.0.3.10:")
+    with pytest.raises(IntentError, match="1 mistake"):
+        loads(swapped)
+
+
+def test_ranges_of_one_file_are_bounded() -> None:
+    listed = ", ".join(f'"{n * 10}-{n * 10 + 1}/udp"' for n in range(1, MAX_RANGES + 2))
+    text = f'schema = 1\n[[service]]\nname = "a"\nlisten = [\n{listed}]\nendpoints = ["10.0.0.1"]\n'
+    with pytest.raises(IntentError) as caught:
+        loads(text)
+    [problem] = caught.value.problems
+    assert f"more than {MAX_RANGES} listeners" in problem.message

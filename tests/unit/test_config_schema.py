@@ -27,7 +27,7 @@ def test_every_table_is_closed_and_every_key_described() -> None:
     assert schema["title"] == "lbctl intent file"
     assert schema["$id"] == SCHEMA_ID
     tables = [part for part in parts(schema) if part.get("type") == "object"]
-    assert len(tables) == 3
+    assert len(tables) == 5
     for table in tables:
         assert table["additionalProperties"] is False
         assert all(entry.get("description") for entry in table["properties"].values())
@@ -55,15 +55,20 @@ def test_words_and_ranges() -> None:
         ("name", ["web", "a", "8001", "a-b"], ["Web", "-a", "a-", "", "a b", 'a"']),
         (
             "listen",
-            ["80/tcp", "192.0.2.1:443/udp", "[2001:db8::1]:1/sctp"],
-            ["80", "0/tcp", "h:80/tcp", "::1:80/tcp"],
+            ["80/tcp", "192.0.2.1:443/udp", "[2001:db8::1]:1/sctp", "1-65535/udp", "[::1]:5-6/udp"],
+            ["80", "0/tcp", "h:80/tcp", "::1:80/tcp", "1-/udp", "-1/udp", "1-2-3/udp", "::1-2/udp"],
         ),
         (
             "endpoints",
-            ["8001", "8001-8008", "10.0.0.1:80", "[::1]:80"],
-            ["0", "08", "+1", "٨", "10.0.0.1", "a:1"],
+            ["8001", "8001-8008", "10.0.0.1:80", "[::1]:80", "10.0.0.1", "2001:db8::1", "::1"],
+            ["0", "08", "+1", "٨", "10.0.0", "a:1", "[::1]"],
         ),
         ("affinity", ["90s", "15m", "3h", "1d"], ["0s", "90", "1w", "1.5h"]),
+        (
+            "interfaces",
+            ["eth0", "ppp*", "a23456789012345", "br-1.2@x"],
+            ["a b", "a/b", "a234567890123456", "*"],
+        ),
         ("allow", ["10.0.0.0/8", "::/0", "192.0.2.1"], ["example.org", "10.0.0.0/08", "10.0.0.0/255.0.0.0"]),
     ],
 )

@@ -19,17 +19,22 @@ from lbctl.model import (
     Service,
     State,
     default_seed,
+    endpoint_family,
+    split,
 )
 
 TCP = Protocol.TCP
 V4, V6 = Family.IPV4, Family.IPV6
 
 
-def listener(address: str | None = None, port: int = 80, protocol: Protocol = TCP) -> Listener:
-    return Listener(protocol=protocol, port=port, address=ip_address(address) if address else None)
+def listener(
+    address: str | None = None, port: int = 80, protocol: Protocol = TCP, last_port: int = 0
+) -> Listener:
+    where = ip_address(address) if address else None
+    return Listener(protocol=protocol, port=port, address=where, last_port=last_port)
 
 
-def endpoint(address: str | None = None, port: int = 8000, **options: object) -> Endpoint:
+def endpoint(address: str | None = None, port: int | None = 8000, **options: object) -> Endpoint:
     return Endpoint(port=port, address=ip_address(address) if address else None, **options)  # type: ignore[arg-type]
 
 
@@ -85,6 +90,10 @@ def test_how_listeners_and_endpoints_are_written() -> None:
         "10.0.0.1:8000",
         "[2001:db8::1]:8000",
     ]
+    assert str(listener(port=80, last_port=90)) == "80-90/tcp"
+    assert str(listener("2001:db8::1", 80, last_port=65535)) == "[2001:db8::1]:80-65535/tcp"
+    assert listener(port=80, last_port=80) == listener()
+    assert [endpoint(a, None).to for a in ("10.0.0.1", "2001:db8::1")] == ["10.0.0.1", "2001:db8::1"]
     assert endpoint("2001:db8::1").name == "[2001:db8::1]:8000"
     assert endpoint(name="a").name == "a"
 
@@ -99,11 +108,69 @@ def test_how_listeners_and_endpoints_are_written() -> None:
         (listener("192.0.2.1"), listener("2001:db8::1"), False),
         (listener(), listener(port=81), False),
         (listener(), listener(protocol=Protocol.UDP), False),
+        (listener(port=80, last_port=90), listener(port=90, last_port=91), True),
+        (listener(port=80, last_port=90), listener(port=91, last_port=92), False),
+        (listener(port=80, last_port=90), listener("192.0.2.1", port=82, last_port=83), True),
+        (listener("192.0.2.2", port=80, last_port=90), listener("192.0.2.1", port=82, last_port=83), False),
+        (listener(port=80, last_port=90), listener(port=82), False),
     ],
 )
 def test_overlaps(one: Listener, other: Listener, overlap: bool) -> None:
     assert one.overlaps(other) is overlap
     assert other.overlaps(one) is overlap
+
+
+@pytest.mark.parametrize(("port", "last_port"), [(80, 79), (80, 65536), (80, -1)])
+def test_a_range_that_is_none(port: int, last_port: int) -> None:
+    with pytest.raises(ValueError, match="no range"):
+        listener(port=port, last_port=last_port)
+
+
+@pytest.mark.parametrize(
+    ("address", "port"),
+    [
+        (None, 80),
+        ("10.0.0.1", 80),
+        ("2001:db8::1", 80),
+        ("10.0.0.1", None),
+        ("2001:db8::1", None),
+        ("::", None),
+    ],
+)
+def test_an_endpoint_is_split_as_it_was_joined(address: str | None, port: int | None) -> None:
+    to = endpoint(address, port).to
+    assert split(to) == (address or "", str(port or ""))
+    assert endpoint_family(to) is (Family.of(ip_address(address)) if address else None)
+
+
+def test_an_endpoint_has_a_place() -> None:
+    with pytest.raises(ValueError, match="a port, an address, or both"):
+        endpoint(None, None)
+
+
+@pytest.mark.parametrize("name", ["", "a" * 16, "a/b", "a b", "*", "-a", "a+", "a*b", 'a"', "a\n", "é"])
+def test_an_interface_that_is_none(name: str) -> None:
+    with pytest.raises(ValueError, match="interface"):
+        Service(name="web", listeners=(), endpoints=(), interfaces=(name,))
+
+
+def test_a_listener_is_not_at_an_excluded_address() -> None:
+    with pytest.raises(ValueError, match="leaves alone"):
+        Service(
+            name="web",
+            listeners=(listener("192.0.2.1"),),
+            endpoints=(),
+            exclude=(ip_network("192.0.2.0/24"),),
+        )
+
+
+def test_which_listeners_a_destination_has() -> None:
+    found = listener("192.0.2.1", 80, last_port=90)
+    assert found.matches(80, ip_address("192.0.2.1"))
+    assert found.matches(90, ip_address("192.0.2.1"))
+    assert not found.matches(91, ip_address("192.0.2.1"))
+    assert not found.matches(80, ip_address("192.0.2.2"))
+    assert listener().matches(80, ip_address("::1"))
 
 
 def test_a_process_on_this_host_serves_both_families() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -200,7 +201,9 @@ def test_a_service_without_endpoints_is_announced() -> None:
     assert desk.slots == ["-"]
     # Whoever applies another intent then is warned too.
     notes = desk.plan(over(1, 2, scheduler=Scheduler.RANDOM)).notes
-    assert notes == ("operators drained all endpoints of web: new ipv4 and ipv6 connections reach none.",)
+    assert notes == (
+        "operators drained endpoints of web, and none is left for new ipv4 and ipv6 connections.",
+    )
     assert not engine.drain(desk.session, "lbctl", ["web/2"]).doubtful
 
 
@@ -355,6 +358,31 @@ def test_no_more_overrides_are_kept_than_are_read() -> None:
     assert len(overrides.read(desk.host, "lbctl")) == overrides.MAX_OVERRIDES
     with pytest.raises(ApplyFailed, match="more than 4096 endpoints"):
         overrides.write(desk.host, "lbctl", many)
+
+
+def test_a_plan_file_is_stale_once_an_endpoint_is_drained(tmp_path: Path) -> None:
+    desk = Desk()
+    wanted, path = over(1, 2, 3, 4), tmp_path / "web.plan"
+    engine.write_plan(desk.session, desk.plan(wanted), wanted, (), path)
+    desk.drain("web/2")
+    with pytest.raises(Stale, match='the kernel changed since the plan was made: service "web"'):
+        engine.resume(desk.session, engine.read_plan(path))
+    desk.activate("web/2")
+    session = desk.session
+    engine.apply(session, (engine.resume(session, engine.read_plan(path)),), record=True)
+    assert desk.slots == ["1", "2", "3", "4"]
+
+
+def test_an_apply_does_not_overrule_what_was_decided_since_its_plan() -> None:
+    desk = Desk()
+    session = desk.session
+    heavy = replace(over(1, 2, 3).services[0], endpoints=(Endpoint(port=1, weight=2), Endpoint(port=2)))
+    plan = engine.plan(session, Intent(services=(heavy,)))
+    # No rule changes: the weight is that of the intent that is applied.
+    assert not desk.weigh("web/1", 1).plan.changed
+    with pytest.raises(Stale, match="drained or activated since the plan"):
+        engine.apply(session, (plan,), record=True)
+    assert (desk.slots, len(desk.overrides)) == (["1", "2", "3"], 1)
 
 
 def test_waiting_ends_when_no_connection_is_left_or_the_time_is_over() -> None:

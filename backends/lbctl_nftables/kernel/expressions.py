@@ -232,6 +232,10 @@ class _Registers:
 
     def byteorder(self, fields: Mapping[int, bytes]) -> None:
         value = self._take(fields[1], netlink.number(fields[4]))
+        if value.size == 1:
+            # nft 1.0.6 asks for it before it looks up a protocol among intervals. The kernel does nothing.
+            self._put(fields[2], value)
+            return
         word = ("ntoh", "hton")[netlink.number(fields[3])]
         self._put(fields[2], _Value(f"{word}({value.text})", value.size))
 

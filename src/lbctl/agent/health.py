@@ -230,9 +230,10 @@ class Monitor:
         return tuple(changed)
 
     def verdicts(self) -> Mapping[str, Verdicts]:
-        """Return all verdicts, by service; the same objects where only the time and number of checks changed.
+        """Return all verdicts, by service.
 
-        See `latest` for these.
+        These are the same objects as before where nothing but the time and number of checks changed; see
+        `latest`.
         """
         return dict(self._verdicts)
 

@@ -62,8 +62,8 @@ def apply(
         confirmed,
         declined,
         ended,
-        ensure_no_trial,
         ensure_trial,
+        mention_rollback,
         one_file,
         read_announced,
         session_for,
@@ -81,10 +81,11 @@ def apply(
             next_stage()
             session = session_for(backend, driver, allow_remap=allow_remap, patience=wait)
             settle(intent.owner, patience=wait)
-            ensure_no_trial(intent.owner)
             made = engine.plan(session, intent)
-    if trial is not None and made.changed:
-        engine.ensure_can_try(session, made)
+        made = engine.annotate(session, made)
+    _ensure_possible(session, made, trial, wait)
+    if made.intent is not None:
+        mention_rollback(made.intent)
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
     applied = made.changed and confirmed("Apply this?", yes=yes)
     tried = None
@@ -111,17 +112,28 @@ def apply(
         declined()
 
 
+def _ensure_possible(session: Session, made: Plan, trial: float | None, wait: float) -> None:
+    """Raise before the question what would refuse the answer.
+
+    A running trial does so even if nothing would change: that may be over soon.
+    """
+    from lbctl import engine
+
+    engine.ensure_ended(session.host, made.owner, patience=wait)
+    if trial is not None and made.changed:
+        engine.ensure_revertible(session, made)
+
+
 def _planned(
     path: Path, config: Path | None, wait: float, next_stage: Callable[[], None]
 ) -> tuple[Session, Plan]:
     """The plan of a file, and the session that it is for."""
     from lbctl import engine
-    from lbctl.cli.work import announce, ensure_no_trial, session_for, settle
+    from lbctl.cli.work import announce, session_for, settle
 
     found = engine.read_plan(path)
     announce((config,) if config is not None else found.sources)
     next_stage()
     session = session_for(found.backend, found.driver, allow_remap=found.allow_remap, patience=wait)
     settle(found.intent.owner, patience=wait)
-    ensure_no_trial(found.intent.owner)
     return session, engine.resume(session, found, (config,) if config is not None else ())

@@ -5,7 +5,8 @@ A completion never fails and never asks: what cannot be read offers nothing.
 
 from __future__ import annotations
 
-from contextlib import contextmanager, redirect_stdout
+import os
+from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,15 +140,17 @@ def complete_document(incomplete: str) -> list[str]:
 
 def _intent(ctx: typer.Context) -> Intent:
     """The intent that a command is about, by the options that are typed already."""
-    from lbctl.cli.work import intent_if_any
+    from lbctl.config import find, load_merged
     from lbctl.engine.record.history import last_of
-    from lbctl.errors import LbctlError
+    from lbctl.errors import LbctlError, NoIntentFile
     from lbctl.host import LocalHost
     from lbctl.model import DEFAULT_OWNER, Intent
 
     config, owner = ctx.params.get("config"), ctx.params.get("owner")
+    found: Intent | None = None
     try:
-        found = intent_if_any(config) if owner is None else None
+        with suppress(NoIntentFile):
+            found = load_merged(find(config, os.environ, Path())) if owner is None else None
         applied = last_of(LocalHost(), owner or (found.owner if found else DEFAULT_OWNER))
         if applied is not None and config is None:
             return applied.intent

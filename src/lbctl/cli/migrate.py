@@ -107,15 +107,18 @@ def migrate(
             work.announce(work.files_if_any(config))
         session = work.session_for(to, driver, allow_remap=allow_remap, patience=wait)
         if plan:
-            work.mention_unsettled(whose)
+            work.mention_unsettled(whose, data=output is Format.JSON)
         else:
             work.settle(whose, patience=wait)
-            work.ensure_no_trial(whose)
         given = intent if intent and intent.owner == whose else None
         migration = engine.plan_migration(
             session, whose, source=source, intent=given, exclude=exclude or (), policy=policy
         )
     data = output is Format.JSON
+    if not plan:
+        engine.ensure_ended(session.host, whose, patience=wait)
+    if trial is not None and not plan and migration is not None:
+        engine.ensure_revertible(session, migration)
     if migration is None:
         say(f"Nothing to migrate: no balancing rules outside {session.place}.")
         if data:
@@ -123,8 +126,6 @@ def migrate(
         return
     if scripts is not None:
         shown.write_scripts(scripts, migration)
-    if trial is not None and not plan:
-        engine.ensure_can_try(session, migration)
     shown.show(migration, data=data, asking=not (plan or yes), color=color, rules=rules)
     applied = not plan and work.confirmed("Migrate?", yes=yes)
     shown.carry_out(session, migration, applied=applied, plan=plan, trial=trial, save=save, data=data)

@@ -10,12 +10,12 @@ import re
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic.config import JsonDict  # noqa: TC002 (pydantic reads annotations at run time)
 
 from lbctl.config import values
 from lbctl.config.table import ABSENT, TableModel, no_default, whole
-from lbctl.config.values import InvalidValue, show
+from lbctl.config.values import MILLISECONDS, InvalidValue, show, time_text
 from lbctl.model import (
     DEFAULT_POLICY,
     AllDown,
@@ -53,7 +53,6 @@ from lbctl.model.check import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 TIME_PATTERN = r"([1-9][0-9]{0,8})(ms|s|m|h)"
 STATUS_PATTERN = r"[1-5][0-9]{2}(?:-[1-5][0-9]{2})?"
 STATUSES_PATTERN = rf"{STATUS_PATTERN}(?:, ?{STATUS_PATTERN})*"
@@ -222,11 +221,6 @@ def _user(key: str) -> PlainValidator:
     return PlainValidator(_text(key, check_user, "the name of a user other than root", hint))
 
 
-def _short_or_table(schema: dict[str, Any]) -> None:
-    no_default(schema)
-    schema["anyOf"] = [_texts(TEXT_PATTERN), {"$ref": schema.pop("$ref")}]
-
-
 def _absent(description: str) -> Any:
     return Field(default=ABSENT, description=description, json_schema_extra=no_default)
 
@@ -359,7 +353,18 @@ class HealthTable(TableModel):
     )
 
 
-CheckValue = Annotated[CheckTable, BeforeValidator(_short), Field(json_schema_extra=_short_or_table)]
+#: The tables of a service, by their keys, and the short form of `check`.
+TABLES: Mapping[str, type[TableModel]] = {"check": CheckTable, "health": HealthTable}
+TEXT_SCHEMA = _texts(TEXT_PATTERN)
+
+
+def read_check(value: object) -> CheckTable:
+    """Return the table that stands in a document, or that a short form stands for.
+
+    Raises `InvalidValue` for a text that is no short form, and pydantic's `ValidationError` for mistakes in
+    a table.
+    """
+    return CheckTable.model_validate(_short(value))
 
 
 def problems(table: CheckTable) -> Iterator[tuple[str, str, str]]:
@@ -374,7 +379,7 @@ def problems(table: CheckTable) -> Iterator[tuple[str, str, str]]:
     for key, hint in _NEEDED.get(kind, {}).items():
         if key not in table.model_fields_set:
             yield "kind", f"a check of kind {kind} without `{key}`", hint
-    if table.key is not None and table.cert is None:
+    if kind is CheckKind.HTTPS and table.key is not None and table.cert is None:
         yield "key", "a key without its certificate", "name the certificate: `cert = …`"
     interval = table.interval or Check(probe=TcpProbe()).interval
     for key, time in (("fast-interval", table.fast_interval), ("timeout", table.timeout)):
@@ -427,9 +432,3 @@ def policy_of(table: HealthTable) -> HealthPolicy:
         notify=table.notify or (),
         notify_user=table.notify_user,
     )
-
-
-def time_text(time: int) -> str:
-    """Return a time in milliseconds in its largest unit, like "2s"."""
-    unit, size = next((u, n) for u, n in reversed(MILLISECONDS.items()) if time % n == 0)
-    return f"{time // size}{unit}"

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lbctl.config.schema import MAX_SEED, EndpointTable, IntentTable, ServiceTable, TableModel
+from lbctl.config.checks import CheckTable, HealthTable
+from lbctl.config.schema import MAX_SEED, EndpointTable, IntentTable, ServiceTable
 from lbctl.config.values import InvalidValue, nearest, show, show_key
 from lbctl.config.words import key_hint
 from lbctl.model import MAX_WEIGHT
@@ -15,6 +16,7 @@ from lbctl.model import MAX_WEIGHT
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+    from lbctl.config.table import TableModel
     from lbctl.config.values import Place
 
 _MISSING = {
@@ -28,6 +30,18 @@ _LISTS = {
     "endpoint": "each endpoint is a table of its own, opened with [[service.endpoint]] in double brackets",
     "endpoints": 'write a list: `endpoints = ["8001", "8002"]`',
     "allow": 'write a list: `allow = ["198.51.100.0/24"]`',
+    "deny": 'write a list: `deny = ["203.0.113.7"]`',
+    "interfaces": 'write a list: `interfaces = ["eth0"]`',
+    "exclude": 'write a list: `exclude = ["203.0.113.11"]`',
+    "check": 'write `check = "tcp"`, or a table opened with [service.check]',
+    "health": "write a table, opened with [service.health]",
+}
+#: What an empty list would mean, and what to write instead.
+_EMPTY_LISTS = {
+    "allow": ("no client would be served", "leave `allow` out to serve all"),
+    "deny": ("no client is refused", "leave `deny` out"),
+    "interfaces": ("no connection would be balanced", "leave `interfaces` out to balance those of all"),
+    "exclude": ("no address is left alone", "leave `exclude` out"),
 }
 _RANGES = {
     "weight": (1, MAX_WEIGHT, "weights are relative, like 1, 2 and 3"),
@@ -37,12 +51,14 @@ _TABLES: tuple[tuple[type[TableModel], str], ...] = (
     (IntentTable, "the top of the file, above the first [[service]]"),
     (ServiceTable, "its [[service]], above the first [[service.endpoint]]"),
     (EndpointTable, "a [[service.endpoint]]"),
+    (CheckTable, "a [service.check]"),
+    (HealthTable, "a [service.health]"),
 )
 
 
 def explain(error: ErrorDetails) -> tuple[str, str]:
-    """Message and hint of one of pydantic's errors; its place is `error["loc"]`."""
-    place: Place = error["loc"]
+    """Message and hint of one of pydantic's errors; its place is `place_of(error)`."""
+    place = place_of(error)
     value: object = error["input"]
     key = next((str(part) for part in reversed(place) if isinstance(part, str)), "")
     match error["type"]:
@@ -57,7 +73,11 @@ def explain(error: ErrorDetails) -> tuple[str, str]:
         case "list_type":
             return f"`{key}` is {show(value)}, not a list", _LISTS.get(key, "write a list in [ ]")
         case "too_short":
-            return f"`{key}` is empty: nobody would be served", f"leave `{key}` out to serve everybody"
+            effect, hint = _EMPTY_LISTS[key]
+            return f"`{key}` is empty: {effect}", hint
+        case "too_long":
+            most = error["ctx"]["max_length"]
+            return f"`{key}` has more than {most} entries", 'a name that ends in *, like "ppp*", is many'
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"`{key}` holds {show(value)}, not a table", _LISTS.get(key, "write a table")
         case "bool_type":
@@ -70,21 +90,29 @@ def explain(error: ErrorDetails) -> tuple[str, str]:
     return f"`{key}`: {show(value)} cannot be used", str(error["msg"])
 
 
+def place_of(error: ErrorDetails) -> Place:
+    """Return where an error is in the document: without the shape of an entry, which pydantic names too."""
+    place: Place = error["loc"]
+    match place:
+        case ("service", int(), "endpoints", int(), "text" | "table", *_):
+            return (*place[:4], *place[5:])
+    return place
+
+
 def _named(place: Place, message: str) -> str:
     """Names and addresses say what they are of."""
     match place:
         case ("service", int(), "name"):
             return f"the service name {message}"
-        case ("service", int(), "endpoint", int(), "name"):
+        case ("service", int(), "endpoint" | "endpoints", int(), "name"):
             return f"the endpoint name {message}"
-        case ("service", int(), "endpoint", int(), "address"):
+        case ("service", int(), "endpoint" | "endpoints", int(), "address"):
             return f"address {message.removeprefix('endpoint ')}"
     return message
 
 
 def _unknown(place: Place, key: str) -> str:
-    depth = sum(1 for part in place if isinstance(part, int))
-    table = _TABLES[min(depth, 2)][0]
+    table = _table(place)
     known = [alias for field in table.model_fields.values() if (alias := field.alias)]
     for other, where in _TABLES:
         if other is not table and any(field.alias == key for field in other.model_fields.values()):
@@ -94,6 +122,17 @@ def _unknown(place: Place, key: str) -> str:
     near = nearest(key.lower().replace("_", "-"), known)
     listed = ", ".join(f"`{word}`" for word in known)
     return f"did you mean `{near}`?" if near else f"known here: {listed}"
+
+
+def _table(place: Place) -> type[TableModel]:
+    """Return the table that a key is in."""
+    match place:
+        case ("service", int(), "check", _, *_):
+            return CheckTable
+        case ("service", int(), "health", _, *_):
+            return HealthTable
+    depth = sum(1 for part in place if isinstance(part, int))
+    return _TABLES[min(depth, 2)][0]
 
 
 def without(raw: dict[str, Any], errors: list[Place]) -> tuple[dict[str, Any], frozenset[str]]:

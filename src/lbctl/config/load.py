@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import os
 import stat
+from bisect import bisect_left, insort
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import ValidationError
 
 from lbctl.config.documents import Source, decode, name_of, read, source, summary
-from lbctl.config.schema import IntentTable, ServiceTable
+from lbctl.config.schema import EndpointTable, IntentTable, ServiceTable
 from lbctl.config.values import expand, show, show_mark
 from lbctl.errors import ConfigProblem, IntentError, NoIntentFile
 from lbctl.model import (
+    DEFAULT_POLICY,
     MAX_SLOTS,
     NAME,
     Address,
@@ -36,10 +38,16 @@ from lbctl.model import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.config.values import Place
+    from lbctl.config.values import Place, Target
+    from lbctl.model import Check, HealthPolicy
+
+    #: A table among the entries that give endpoints, and its place.
+    _EndpointEntry: TypeAlias = tuple[Place, EndpointTable]
 
 ETC = Path("/etc/lbctl")
 _ROOT = 0
+#: Ranges of ports that the listeners of an intent may have: each is looked for among all others.
+MAX_RANGES = 4096
 #: Digits of the largest number of a user.
 _LONGEST_USER = 10
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -210,6 +218,8 @@ class _Draft:
     table: ServiceTable
     damaged: frozenset[str] = frozenset()
     endpoints: tuple[Endpoint, ...] = ()
+    check: Check | None = None
+    health: HealthPolicy = DEFAULT_POLICY
 
     @property
     def listeners(self) -> list[Listener]:
@@ -229,13 +239,41 @@ class _Draft:
 
     def entries(self) -> Iterator[tuple[Place, str, tuple[Endpoint, ...]]]:
         """Yield each entry that gives endpoints: its place, its name if it has one, what it stands for."""
-        for i, target in enumerate(self.table.endpoints):
-            yield self._entry_place("endpoints", i), "", expand((target,))
-        for i, table in enumerate(self.table.endpoint):
-            yield self._entry_place("endpoint", i), table.name, (table.address,)
+        for place, entry in self._entries():
+            yield place, entry.name if isinstance(entry, EndpointTable) else "", _endpoints(entry)
+
+    def tables(self) -> list[_EndpointEntry]:
+        """Return the tables among the entries, each with its place."""
+        return [(place, entry) for place, entry in self._entries() if isinstance(entry, EndpointTable)]
+
+    def _entries(self) -> Iterator[tuple[Place, Target | EndpointTable]]:
+        for key, listed in (("endpoints", self.table.endpoints), ("endpoint", self.table.endpoint)):
+            for i, entry in enumerate(listed):
+                yield self._entry_place(key, i), entry
 
     def _entry_place(self, key: str, count: int) -> Place:
         return self.at(key) if key in self.damaged else self.at(key, count)
+
+
+#: A listener: the service that has it, and its number there.
+_Listening: TypeAlias = tuple[_Draft, int]
+
+
+def _endpoints(entry: Target | EndpointTable) -> tuple[Endpoint, ...]:
+    """Return the endpoints that an entry stands for. Those of a range are named after their ports."""
+    if not isinstance(entry, EndpointTable):
+        return expand((entry,))
+    each = expand((entry.address,))
+    return tuple(
+        Endpoint(
+            port=endpoint.port,
+            address=endpoint.address,
+            name=entry.name if len(each) == 1 else "",
+            weight=entry.weight,
+            state=entry.state,
+        )
+        for endpoint in each
+    )
 
 
 def _merge(sources: Iterable[Source], report: _Report, order: Sequence[str] = ()) -> Intent:
@@ -285,14 +323,14 @@ def _read_damaged(
     origin: Source, data: dict[str, Any], error: ValidationError, drafts: list[_Draft], report: _Report
 ) -> dict[str, Any]:
     """Return what `_read_tables` does, for a document with mistakes: note them, and read what is left."""
-    from lbctl.config.explain import explain, without
+    from lbctl.config.explain import explain, place_of, without
 
     raws = data.get("service")
     raws = raws if isinstance(raws, list) else []
     places: dict[int, list[Place]] = {}
     bad: set[str | int] = set()
     for details in error.errors(include_url=False):
-        place: Place = details["loc"]
+        place = place_of(details)
         message, hint = explain(details)
         bad.update(place[:1])
         if len(place) > 1 and place[0] == "service" and isinstance(place[1], int):
@@ -322,8 +360,8 @@ def _label(raw: object, index: int) -> str:
 def _endpoint_label(raw: Any, place: Place) -> str:
     """`endpoint "a": ` for a place in one of the endpoint tables of a service, where messages need it."""
     match place:
-        case (_, _, "endpoint", int(index), str(), *_):
-            name = raw["endpoint"][index].get("name")
+        case (_, _, "endpoint" | "endpoints" as key, int(index), str(), *_):
+            name = raw[key][index].get("name")
             return (
                 f'endpoint "{name}": '
                 if isinstance(name, str) and NAME.match(name)
@@ -334,20 +372,18 @@ def _endpoint_label(raw: Any, place: Place) -> str:
 
 def _fill(draft: _Draft) -> None:
     """Make the endpoints of a draft."""
-    draft.endpoints = expand(draft.table.endpoints) + tuple(
-        Endpoint(
-            port=table.address.port,
-            address=table.address.address,
-            name=table.name,
-            weight=table.weight,
-            state=table.state,
-        )
-        for table in draft.table.endpoint
-    )
+    entries: tuple[Any, ...] = (*draft.table.endpoints, *draft.table.endpoint)
+    # an intent may have a hundred thousand that are texts
+    plain = not draft.table.endpoint and not any(isinstance(entry, EndpointTable) for entry in entries)
+    each = (endpoint for entry in entries for endpoint in _endpoints(entry))
+    draft.endpoints = expand(entries) if plain else tuple(each)
 
 
 def _check_service(draft: _Draft, report: _Report) -> None:
     """Note what is wrong with a service by itself."""
+    _check_exclude(draft, report)
+    _check_interfaces(draft, report)
+    _read_health(draft, report)
     made = draft.endpoints
     whole = not draft.damaged & {"endpoints", "endpoint"}
     if not made:
@@ -360,19 +396,132 @@ def _check_service(draft: _Draft, report: _Report) -> None:
                 'write `endpoints = ["8001", "8002"]`, or [[service.endpoint]] tables',
             )
         return
-    named = draft.table.endpoint  # all others are named after where they lead
-    if len({e.to for e in made}) < len(made) or (named and len({e.name for e in made}) < len(made)):
+    tables = draft.tables()
+    _check_named_ranges(draft, tables, report)
+    # all others are named after where they lead
+    if len({e.to for e in made}) < len(made) or (tables and len({e.name for e in made}) < len(made)):
         _report_repeated(draft, report)
-    local = len([e for e in made if e.address is None])
-    if 0 < local < len(made):
+    if len({(e.address is None, e.port is None) for e in made}) > 1:
         _report_mixed(draft, report)
         return
+    if made[0].port is not None:
+        _check_ranges(draft, report)
     if not whole:
         return
-    if not local and "listen" not in draft.damaged:
+    if made[0].address is not None and "listen" not in draft.damaged:
         _check_families(draft, report)
-    if draft.table.endpoint or len(made) > MAX_SLOTS:
-        _check_slots(draft, report)
+    if tables or len(made) > MAX_SLOTS:
+        _check_slots(draft, tables, report)
+
+
+def _check_exclude(draft: _Draft, report: _Report) -> None:
+    """Note addresses of `exclude` that contradict a listener, or that no listener would match."""
+    networks = draft.table.exclude or ()
+    if not networks:
+        return
+    if all(listener.address is not None for listener in draft.listeners) and "listen" not in draft.damaged:
+        report.add(
+            draft.origin,
+            draft.at("exclude"),
+            f"{draft.label}: `exclude` has no effect: each listener has an address",
+            "leave it out: a listener with an address matches no other one",
+        )
+        return
+    for count, listener in enumerate(draft.listeners):
+        if listener.address is not None and any(listener.address in network for network in networks):
+            report.add(
+                draft.origin,
+                draft.listener_place(count),
+                f"{draft.label}: listener {listener} is at an address that `exclude` leaves alone",
+                "give this listener a service of its own, or take the address out of `exclude`",
+            )
+
+
+def _check_interfaces(draft: _Draft, report: _Report) -> None:
+    seen: set[str] = set()
+    for count, name in enumerate(draft.table.interfaces or ()):
+        if name in seen:
+            place = draft.at("interfaces") if "interfaces" in draft.damaged else draft.at("interfaces", count)
+            message = f'{draft.label}: interface "{name}" is given twice'
+            report.add(draft.origin, place, message, "give it once")
+        seen.add(name)
+
+
+def _check_named_ranges(draft: _Draft, tables: Iterable[_EndpointEntry], report: _Report) -> None:
+    """Note a name that several endpoints would have."""
+    for place, table in tables:
+        if table.name and isinstance(table.address, range):
+            report.add(
+                draft.origin,
+                (*place, "name"),
+                f'{draft.label}: "{table.name}" would be the name of {len(table.address)} endpoints',
+                "leave the name out, or write a table for each endpoint",
+            )
+
+
+def _check_ranges(draft: _Draft, report: _Report) -> None:
+    """Note endpoints with a port behind a listener with a range of them."""
+    listener = next((listener for listener in draft.listeners if listener.is_range), None)
+    if listener is None:
+        return
+    place, _, endpoints = next(iter(draft.entries()))
+    to = endpoints[0].to
+    what = "is a port of this host" if endpoints[0].address is None else "has a port"
+    report.add(
+        draft.origin,
+        place,
+        f"{draft.label}: endpoint {to} {what}, but listener {listener} is a range of ports",
+        'give addresses without a port, like "10.0.0.11": connections keep the port that they came for',
+    )
+
+
+def _kind(endpoint: Endpoint) -> tuple[bool, bool]:
+    """Return what all endpoints of a service have in common: whether they have an address, and a port."""
+    return endpoint.address is not None, endpoint.port is not None
+
+
+def _read_health(draft: _Draft, report: _Report) -> None:
+    """Read how a service is checked, and what failed checks do; note the mistakes."""
+    said = draft.table.model_fields_set & {"check", "health"}
+    if not said:
+        return
+    from lbctl.config import checks  # its models cost a start of every other file
+
+    if "check" in said:
+        with _noting(draft, "check", report):
+            table = checks.read_check(draft.table.check)
+            found = list(checks.problems(table))
+            for key, message, hint in found:
+                report.add(draft.origin, draft.at("check", key), f"{draft.label}: {message}", hint)
+            draft.check = None if found else checks.check_of(table)
+    else:
+        report.add(
+            draft.origin,
+            draft.at("health"),
+            f"{draft.label}: `health` without a check",
+            'say how endpoints are checked: `check = "tcp"`',
+        )
+    if "health" in said:
+        with _noting(draft, "health", report):
+            draft.health = checks.policy_of(checks.HealthTable.model_validate(draft.table.health))
+
+
+@contextmanager
+def _noting(draft: _Draft, key: str, report: _Report) -> Iterator[None]:
+    """Note the mistakes of a table that is read inside."""
+    from lbctl.config.values import InvalidValue
+
+    try:
+        yield
+    except InvalidValue as error:
+        report.add(draft.origin, draft.at(key), f"{draft.label}: {error.message}", error.hint)
+    except ValidationError as error:
+        from lbctl.config.explain import explain
+
+        for details in error.errors(include_url=False):
+            details["loc"] = place = draft.at(key, *details["loc"])
+            message, hint = explain(details)
+            report.add(draft.origin, place, f"{draft.label}: {message}", hint)
 
 
 def _report_repeated(draft: _Draft, report: _Report) -> None:
@@ -411,7 +560,16 @@ def _report_mixed(draft: _Draft, report: _Report) -> None:
     entries = [(place, endpoints[0]) for place, _, endpoints in draft.entries()]
     first = entries[0][1]
     local = first.address is None
-    place, odd = next((place, e) for place, e in entries if (e.address is None) is not local)
+    place, odd = next((place, e) for place, e in entries if _kind(e) != _kind(first))
+    if (odd.address is None) is local:
+        bare, full = (odd, first) if odd.port is None else (first, odd)
+        report.add(
+            draft.origin,
+            place,
+            f"{draft.label}: endpoints of two kinds: {bare.to} has no port, but {full.to} has one",
+            "give a port to all or to none: without one, connections keep the port that they came for",
+        )
+        return
     what = (
         f"an address, but {first.to} is a port"
         if local
@@ -440,7 +598,7 @@ def _check_families(draft: _Draft, report: _Report) -> None:
         )
 
 
-def _check_slots(draft: _Draft, report: _Report) -> None:
+def _check_slots(draft: _Draft, tables: Sequence[_EndpointEntry], report: _Report) -> None:
     """Note a service whose weights need too many slots for exact shares."""
     for family in Family:
         able = [e for e in draft.endpoints if e.serves(family)]
@@ -448,12 +606,8 @@ def _check_slots(draft: _Draft, report: _Report) -> None:
         ready = ready or [e.weight for e in able if e.state is State.BACKUP]
         slots = slot_count(ready)
         if slots > MAX_SLOTS:
-            heaviest = max(
-                range(len(draft.table.endpoint)), key=lambda i: draft.table.endpoint[i].weight, default=0
-            )
-            place = (
-                draft.at("endpoint", heaviest, "weight") if draft.table.endpoint else draft.at("endpoints")
-            )
+            heaviest = max(tables, key=lambda entry: entry[1].weight, default=None)
+            place = (*heaviest[0], "weight") if heaviest else draft.at("endpoints")
             report.add(
                 draft.origin,
                 place,
@@ -479,25 +633,101 @@ def _check_names(drafts: Iterable[_Draft], report: _Report) -> None:
 
 
 def _check_listeners(drafts: Iterable[_Draft], report: _Report) -> None:
-    """Note listeners that meet another one: each once. `Listener.overlaps`, through an index."""
-    # of each protocol and port, the first listener of each address
-    buckets: dict[tuple[Protocol, int], dict[Address | None, tuple[_Draft, int]]] = {}
+    """Note listeners that overlap with another one: each once. `Listener.overlaps`, through indexes."""
+    single, ranges = _SingleListeners(), _ListenerRanges()
     for draft in drafts:
         for count, listener in enumerate(draft.listeners):
-            key = (listener.protocol, listener.port)
-            bucket = buckets.get(key)
-            if bucket is None:
-                buckets[key] = {listener.address: (draft, count)}
-                continue
-            same = bucket.get(listener.address)
-            if same is None:
-                same = next(iter(bucket.values())) if listener.address is None else bucket.get(None)
-                bucket[listener.address] = (draft, count)
-            if same is not None:
-                _report_overlap((draft, count), same, report)
+            index = ranges if listener.is_range else single
+            met = index.add((draft, count), listener)
+            if met is not None:
+                _report_overlap((draft, count), met, report)
+    if ranges.count > MAX_RANGES:
+        (draft, count), *_ = ranges.last
+        report.add(
+            draft.origin,
+            draft.listener_place(count),
+            f"{draft.label}: more than {MAX_RANGES} listeners are ranges of ports",
+            "join ranges, or give several listeners one address",
+        )
 
 
-def _report_overlap(one: tuple[_Draft, int], other: tuple[_Draft, int], report: _Report) -> None:
+def _leaves_alone(one: _Listening, other: _Listening) -> bool:
+    """Return True if the service of one of two listeners excludes the address of the other one."""
+    for (draft, count), (there, their) in ((one, other), (other, one)):
+        address = there.listeners[their].address
+        if address is not None and draft.listeners[count].address is None:
+            return any(address in network for network in draft.table.exclude or ())
+    return False
+
+
+class _SingleListeners:
+    """The listeners with a single port: of each protocol and port, the first one of each address."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[tuple[Protocol, int], dict[Address | None, _Listening]] = {}
+
+    def add(self, new: _Listening, listener: Listener) -> _Listening | None:
+        """Add a listener; return one that overlaps with it, if there is one."""
+        key = (listener.protocol, listener.port)
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            self._buckets[key] = {listener.address: new}
+            return None
+        same = bucket.get(listener.address)
+        if same is None:
+            rivals = bucket.values() if listener.address is None else filter(None, [bucket.get(None)])
+            same = next((each for each in rivals if not _leaves_alone(new, each)), None)
+            bucket[listener.address] = new
+        return same
+
+
+class _ListenerRanges:
+    """The listeners with a range of ports: of each protocol and address, in the order of their ports."""
+
+    def __init__(self) -> None:
+        self._found: dict[Protocol, dict[Address | None, list[tuple[int, int, int]]]] = {}
+        self._all: list[_Listening] = []
+        #: False once two of one address overlap.
+        self._disjoint = True
+
+    @property
+    def count(self) -> int:
+        """The number of ranges."""
+        return len(self._all)
+
+    @property
+    def last(self) -> Sequence[_Listening]:
+        """The first range beyond those that an intent can have, and all behind it."""
+        return self._all[MAX_RANGES:]
+
+    def add(self, new: _Listening, listener: Listener) -> _Listening | None:
+        """Add a range; return one that overlaps with it, if there is one."""
+        by_address = self._found.setdefault(listener.protocol, {})
+        self._all.append(new)
+        if len(self._all) > MAX_RANGES:
+            return None
+        places = list(by_address) if listener.address is None else [listener.address, None]
+        found = (
+            other
+            for address in places
+            for other in self._overlapping(by_address.get(address, ()), listener)
+            if not _leaves_alone(new, other)
+        )
+        met = next(found, None)
+        self._disjoint = self._disjoint and met is None
+        mine = by_address.setdefault(listener.address, [])
+        insort(mine, (listener.port, listener.last_port, len(self._all) - 1))
+        return met
+
+    def _overlapping(self, ordered: Sequence[tuple[int, int, int]], listener: Listener) -> list[_Listening]:
+        """Return the ranges that share a port with a listener."""
+        end = bisect_left(ordered, (listener.last_port + 1,))
+        # Of disjoint ranges, one at most begins before the first port and ends behind it.
+        begin = max(0, bisect_left(ordered, (listener.port,)) - 1) if self._disjoint else 0
+        return [self._all[number] for _, last, number in ordered[begin:end] if last >= listener.port]
+
+
+def _report_overlap(one: _Listening, other: _Listening, report: _Report) -> None:
     (draft, count), (first, first_count) = one, other
     listener, met = draft.listeners[count], first.listeners[first_count]
     where = _on_line(draft, first, first.listener_place(first_count))
@@ -514,7 +744,10 @@ def _report_overlap(one: tuple[_Draft, int], other: tuple[_Draft, int], report: 
         wide = listener if listener.address is None else met
         narrow = met if wide is listener else listener
         hint = (
-            f"{wide} is every address of this host, {narrow.address} too: give addresses to both, or keep one"
+            f"{wide} is every address of this host, {narrow.address} too: give addresses to both, keep one, "
+            f'or write `exclude = ["{narrow.address}"]` in the service of {wide}'
+            if wide.address != narrow.address
+            else "each port of an address leads to one service: change the ends of a range"
         )
     report.add(draft.origin, draft.listener_place(count), f"{draft.label}: {message}", hint)
 
@@ -541,6 +774,11 @@ def _build(drafts: Iterable[_Draft], report: _Report) -> list[Service]:
                     affinity=table.affinity,
                     source_nat=table.source_nat,
                     allow=tuple(table.allow or ()),
+                    deny=tuple(table.deny or ()),
+                    interfaces=tuple(table.interfaces or ()),
+                    exclude=tuple(table.exclude or ()),
+                    check=draft.check,
+                    health=draft.health,
                 )
             )
         except ValueError as error:  # a rule of the model that has no check of its own here

@@ -10,11 +10,23 @@ The patterns here are also those of the JSON Schema, so an editor and lbctl agre
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from functools import lru_cache, partial
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
-from lbctl.model import MAX_OWNER, NAME, Endpoint, Listener, Protocol, check_mark, check_owner
+from lbctl.model import (
+    INTERFACE,
+    MAX_OWNER,
+    MAX_PORT,
+    NAME,
+    UNITS,
+    Endpoint,
+    Listener,
+    Protocol,
+    check_interface,
+    check_mark,
+    check_owner,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,23 +43,33 @@ Place: TypeAlias = tuple[str | int, ...]
 SCHEMA_VERSION = 1
 #: Ports that one "low-high" may stand for.
 MAX_RANGE = 1024
+#: Interfaces of one service: each is a comparison for each new connection.
+MAX_INTERFACES = 32
 MIN_AFFINITY = 1
 MAX_AFFINITY = 30 * 86400
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+#: Units of the times of checks.
+MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
 _PORT = r"[1-9][0-9]{0,4}"
 _HOST = r"(?:([0-9]{1,3}(?:\.[0-9]{1,3}){3})|\[([0-9A-Fa-f:.]+)\])"
-ENDPOINT_PATTERN = rf"(?:{_HOST}:)?({_PORT})"
-LISTENER_PATTERN = rf"{ENDPOINT_PATTERN}/({'|'.join(Protocol)})"
+_PLACE_PATTERN = rf"(?:{_HOST}:)?({_PORT})"
+#: Behind a place: an address alone, of which connections keep the port.
+ENDPOINT_PATTERN = (
+    rf"{_PLACE_PATTERN}|[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
+)
+LISTENER_PATTERN = rf"{_PLACE_PATTERN}(?:-({_PORT}))?/({'|'.join(Protocol)})"
 PORTS_PATTERN = rf"({_PORT})-({_PORT})"
+INTERFACE_PATTERN = INTERFACE.pattern.removesuffix(r"\Z")
 NETWORK_PATTERN = r"([0-9A-Fa-f:.]+)(?:/(0|[1-9][0-9]{0,2}))?"
 DURATION_PATTERN = r"([1-9][0-9]{0,6})([smhd])"
 
 _SHOWN = 60
+_LONGEST_INTERFACE = 15
 
 _PROTOCOLS = {str(p): p for p in Protocol}
 _LISTEN_HINT = 'write `listen = "80/tcp"`, or with an address "192.0.2.10:443/tcp" or "[2001:db8::10]:53/udp"'
 _ENDPOINT_HINT = 'write a port of this host like "8001", or an address like "10.0.0.11:8443"'
+_INTERFACE_HINT = 'write the name of a network interface like "eth0", or "ppp*" for all that begin with ppp'
 _NAME_HINT = "a name has 1 to 63 of a-z, 0-9 and -, and starts and ends with a letter or digit"
 
 
@@ -185,21 +207,24 @@ def one_or_many(value: object) -> object:
 
 
 def listener(value: object) -> Listener:
-    """`80/tcp`, `192.0.2.10:443/tcp` or `[2001:db8::10]:53/udp`."""
+    """`80/tcp`, `192.0.2.10:443/tcp`, `[2001:db8::10]:53/udp`, or with a range of ports `5000-5100/udp`."""
     if isinstance(value, str):
         place, _, word = value.rpartition("/")
-        if (protocol := _PROTOCOLS.get(word)) and (found := _place(place)):
+        begin, dash, end = place.partition("-")
+        last = _port(end) if dash else 0
+        if (protocol := _PROTOCOLS.get(word)) and last is not None and (found := _place(begin)):
             address, port = found
-            return Listener(protocol=protocol, port=port, address=address)
+            if not dash or port < last:
+                return Listener(protocol=protocol, port=port, address=address, last_port=last)
     return _explain_listener(value)
 
 
 def target(value: object) -> Target:
-    """An entry of `endpoints`: `8001`, `"8001"`, `"8001-8008"`, `"10.0.0.1:80"` or `"[2001:db8::1]:80"`."""
+    """An endpoint, or a range of them: `8001`, `"8001"`, `"8001-8008"`, `"10.0.0.1:80"`, `"10.0.0.1"`."""
     if isinstance(value, str) and "-" in value and (found := re.fullmatch(PORTS_PATTERN, value)):
         low, high = int(found[1]), int(found[2])
         what = f"endpoints {show(value)}"
-        if high > 65535:
+        if high > MAX_PORT:
             raise InvalidValue(f"{what}: port {high} is not between 1 and 65535", "use ports from 1 to 65535")
         if low > high:
             raise InvalidValue(f"{what} run backwards", f'write "{high}-{low}"')
@@ -213,11 +238,14 @@ def target(value: object) -> Target:
 
 
 def single_target(value: object) -> Endpoint:
-    """Return the `address` of one endpoint: a `target` that is no range."""
+    """Return one endpoint: a `target` that is no range."""
     if isinstance(value, str):
         if found := _place(value):
             address, port = found
             return Endpoint(port=port, address=address)
+        # Without a port: connections keep theirs.
+        if alone := _address(f"[{value}]" if ":" in value else value):
+            return Endpoint(address=alone)
     elif type(value) is int and 1 <= value <= 65535:
         return Endpoint(port=value)
     return _explain_endpoint(value)
@@ -239,9 +267,35 @@ def expand(targets: Iterable[Target]) -> tuple[Endpoint, ...]:
     return tuple(made)
 
 
-def network(value: object) -> Network:
+def interface(value: object) -> str:
+    """Return the name of a network interface, or with a `*` at its end the beginning of some."""
+    what = f"interface {show(value)}"
+    if not isinstance(value, str):
+        raise InvalidValue(f"{what} is not a text", _INTERFACE_HINT)
+    if value == "lo":
+        raise InvalidValue(
+            f"{what}: connections made on this host arrive on no interface",
+            "`local-clients` decides whether they are balanced",
+        )
+    try:
+        return check_interface(value)
+    except ValueError:
+        pass
+    if value.endswith("+") and INTERFACE.match(tidy := f"{value[:-1]}*"):
+        raise InvalidValue(f"{what} is not the name of an interface", f'did you mean "{tidy}"?')
+    if len(value) > _LONGEST_INTERFACE:
+        raise InvalidValue(f"{what} is longer than {_LONGEST_INTERFACE} characters", _INTERFACE_HINT)
+    raise InvalidValue(f"{what} is not the name of an interface", _INTERFACE_HINT)
+
+
+def network_of(key: str) -> Callable[[object], Network]:
+    """Return a parser of the networks of a key."""
+    return partial(network, key=key)
+
+
+def network(value: object, *, key: str) -> Network:
     """Return a network without host bits, or one address as the network of only itself."""
-    what = f"allow: {show(value)}"
+    what = f"{key}: {show(value)}"
     hint = 'write a network like "198.51.100.0/24" or an address like "2001:db8::7"'
     if not isinstance(value, str):
         raise InvalidValue(f"{what} is not a text", hint)
@@ -291,6 +345,12 @@ def duration(value: object) -> int:
     raise InvalidValue(f"affinity {show(value)} is not a duration", hint)
 
 
+def time_text(time: int) -> str:
+    """Return a time in milliseconds in its largest unit, like "2s"."""
+    unit, size = next((u, n) for u, n in reversed(MILLISECONDS.items()) if time % n == 0)
+    return f"{time // size}{unit}"
+
+
 def _place(text: str) -> tuple[Address | None, int] | None:
     """Return what `[ADDRESS:]PORT` says; None where `_explain_place` has something to say.
 
@@ -305,7 +365,7 @@ def _place(text: str) -> tuple[Address | None, int] | None:
 
 @lru_cache(maxsize=4096)
 def _port(text: str) -> int | None:
-    return port if re.fullmatch(_PORT, text) and (port := int(text)) <= 65535 else None
+    return port if re.fullmatch(_PORT, text) and (port := int(text)) <= MAX_PORT else None
 
 
 @lru_cache(maxsize=4096)
@@ -389,12 +449,28 @@ def _explain_listener(value: object) -> NoReturn:
         done = f"{value}/tcp"
         hint = f'write "{done}"' if re.fullmatch(LISTENER_PATTERN, done) else _LISTEN_HINT
         raise InvalidValue(f"{what} has no protocol", hint)
-    _explain_place(place, what, _LISTEN_HINT, f"/{protocol}")
+    begin, dash, end = place.partition("-")
+    if dash and begin and not begin.endswith(":"):
+        _explain_range(begin, end, what, protocol)
+    else:
+        _explain_place(place, what, _LISTEN_HINT, f"/{protocol}")
     near = nearest(protocol.lower(), _PROTOCOLS)
     raise InvalidValue(
         f"{what}: the protocol {show(protocol)} is not known",
         f'did you mean "{place}/{near}"?' if near else "use tcp, udp or sctp",
     )
+
+
+def _explain_range(begin: str, end: str, what: str, protocol: str) -> None:
+    """Raise for what is wrong with `[ADDRESS:]PORT-PORT`; return where nothing is."""
+    _explain_place(begin, what, _LISTEN_HINT, f"-{end}/{protocol}")
+    _explain_port(end, what, _LISTEN_HINT)
+    host, colon, port = begin.rpartition(":")
+    first, last = int(port), int(end)
+    if first > last:
+        raise InvalidValue(f"{what} runs backwards", f'write "{host}{colon}{last}-{first}/{protocol}"')
+    if first == last:
+        raise InvalidValue(f"{what} is a range of one port", f'write "{begin}/{protocol}"')
 
 
 def _explain_endpoint(value: object) -> NoReturn:
@@ -408,13 +484,19 @@ def _explain_endpoint(value: object) -> NoReturn:
     place, slash, protocol = value.rpartition("/")
     if slash and protocol in _PROTOCOLS:
         raise InvalidValue(f"{what} has a protocol", f'the listener says it already: write "{place}"')
-    if re.fullmatch(PORTS_PATTERN, value):
-        raise InvalidValue(
-            f"{what} is more than one port",
-            f'write `endpoints = ["{value}"]` in the service, or one table each',
-        )
+    if _is_address(value) or ("." in value and re.fullmatch("[0-9.]+", value)):
+        _explain_address(value, what, "the port of a process on this host")
     _explain_place(value, what, _ENDPOINT_HINT, "")
     raise InvalidValue(f"{what} is not a port or address", _ENDPOINT_HINT)
+
+
+def _is_address(text: str) -> bool:
+    """Return True for what is an address without a port, be it one that no endpoint can have."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
 
 
 def _refuse_odd_text(value: str, what: str, hint: str) -> None:
@@ -443,7 +525,8 @@ def _explain_place(place: str, what: str, hint: str, suffix: str) -> None:
             raise InvalidValue(f"{what}: the bracket is not closed", 'write it like "[2001:db8::1]:80"')
         _refuse_scope(host, what)
         if not rest.startswith(":"):
-            raise InvalidValue(f"{what} has no port", f'write "[{host}]:80{suffix}"')
+            kept = "" if suffix else f', or without brackets "{host}": connections then keep their port'
+            raise InvalidValue(f"{what} has no port", f'write "[{host}]:80{suffix}"{kept}')
         if ":" not in host:
             raise InvalidValue(f"{what}: brackets are for IPv6 addresses", f'write "{host}{rest}{suffix}"')
         port = rest[1:]

@@ -98,7 +98,7 @@ class World:
             self._client.address("host", f"{CLIENT_ADDRESS}/24")
             for service in demo_intent().services:
                 for endpoint in service.endpoints:
-                    stack.enter_context(self._process(endpoint.port))
+                    stack.enter_context(self._process(int(endpoint.to)))
             self._stack = stack.pop_all()
         return self
 

@@ -39,6 +39,11 @@ class CapabilitiesDocument(TypedDict):
     source_nat: list[str]
     affinity: bool
     allow: bool
+    deny: bool
+    interfaces: bool
+    exclude: bool
+    port_ranges: bool
+    kept_ports: bool
 
 
 class BackendDocument(TypedDict):
@@ -101,5 +106,10 @@ def _backend(candidate: Candidate, counts: Sequence[RuleCounts]) -> BackendDocum
             source_nat=sorted(can.source_nat),
             affinity=can.affinity,
             allow=can.allow,
+            deny=can.deny,
+            interfaces=can.interfaces,
+            exclude=can.exclude,
+            port_ranges=can.port_ranges,
+            kept_ports=can.kept_ports,
         ),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class InterruptedDocument(TypedDict):
-    """A change that a crash cut short, and that no command has finished or rolled back yet."""
+    """A change: its number in the history, what made it, when and who."""
 
     number: int
     action: str
@@ -22,13 +22,20 @@ class InterruptedDocument(TypedDict):
 
 
 class EntryDocument(InterruptedDocument):
-    """A state on record. `parent` is the state before: 0 for no rules, null if it is not on record."""
+    """A state on record. `parent` is the state before: 0 for no rules, null if it is not on record.
+
+    `intent` is what was applied, as the text of an intent file; given with a number and with `--export`.
+    `trial` is null if it was not applied on trial; else `confirmed`, `reverted` or `failed`, or `running` if
+    its end was not seen yet.
+    """
 
     backend: str
     driver: str
     parent: int | None
     services: int
     digest: str
+    intent: NotRequired[str]
+    trial: str | None
 
 
 class TrialDocument(TypedDict):
@@ -40,31 +47,32 @@ class TrialDocument(TypedDict):
 
 
 class UnsettledDocument(TypedDict):
-    """What processes that are gone left of a change, and a trial; null for none."""
+    """A change that a crash cut short and no command has ended yet, and a trial; null for none."""
 
     interrupted: InterruptedDocument | None
     trial: TrialDocument | None
 
 
 class HistoryDocument(UnsettledDocument):
-    """The states of an owner, oldest first."""
+    """The states of an owner, oldest first; with a number, that one."""
 
     owner: str
     history: list[EntryDocument]
 
 
-def history(owner: str, entries: Iterable[HistoryEntry], left: Unsettled) -> HistoryDocument:
-    """Return the document of the history of an owner."""
-    return HistoryDocument(owner=owner, history=[_entry(entry) for entry in entries], **unsettled(left))
+def history(
+    owner: str, entries: Iterable[HistoryEntry], left: Unsettled, *, intents: bool = False
+) -> HistoryDocument:
+    """Return the document of states of an owner, with `intents` each with what was applied."""
+    listed = [_entry(entry, intent=intents) for entry in entries]
+    return HistoryDocument(owner=owner, history=listed, **unsettled(left))
 
 
 def unsettled(left: Unsettled) -> UnsettledDocument:
     """Return the document of what is unsettled."""
     document = UnsettledDocument(interrupted=None, trial=None)
     if (entry := left.entry) is not None:
-        document["interrupted"] = InterruptedDocument(
-            number=entry.number, action=entry.action, time=entry.time, user=entry.user
-        )
+        document["interrupted"] = interrupted(entry)
     if (trial := left.trial) is not None:
         document["trial"] = TrialDocument(
             state=trial.standing, left=round(trial.left, 3), deadline=trial.deadline
@@ -72,8 +80,13 @@ def unsettled(left: Unsettled) -> UnsettledDocument:
     return document
 
 
-def _entry(entry: HistoryEntry) -> EntryDocument:
-    return EntryDocument(
+def interrupted(entry: HistoryEntry) -> InterruptedDocument:
+    """Return the document of a change."""
+    return InterruptedDocument(number=entry.number, action=entry.action, time=entry.time, user=entry.user)
+
+
+def _entry(entry: HistoryEntry, *, intent: bool) -> EntryDocument:
+    document = EntryDocument(
         number=entry.number,
         time=entry.time,
         user=entry.user,
@@ -83,4 +96,8 @@ def _entry(entry: HistoryEntry) -> EntryDocument:
         parent=entry.parent,
         services=entry.services,
         digest=entry.digest,
+        trial=entry.trial,
     )
+    if intent:
+        document["intent"] = entry.text
+    return document

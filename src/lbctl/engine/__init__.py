@@ -6,6 +6,7 @@ from lbctl.engine.change.plan import describe, describe_plan, plan, plan_against
 from lbctl.engine.change.planfile import PlanFile, is_plan_file, read_plan, resume, write_plan
 from lbctl.engine.change.render import Rendering, render
 from lbctl.engine.change.session import Session, open_session
+from lbctl.engine.inspect.annotate import annotate
 from lbctl.engine.inspect.drained import await_drained, connections_left
 from lbctl.engine.inspect.status import (
     Drift,
@@ -20,11 +21,20 @@ from lbctl.engine.migrate.execute import migrate
 from lbctl.engine.migrate.foreign import SharePolicy
 from lbctl.engine.migrate.migration import Agreement, Migration
 from lbctl.engine.migrate.plan import plan_migration
-from lbctl.engine.record.history import HistoryEntry, damaged, entries, pending, restorable
-from lbctl.engine.record.trial import PromisedFile, Trial, confirm, ensure_none, read_trial, take_promise
+from lbctl.engine.record.history import (
+    HistoryEntry,
+    damaged,
+    entries,
+    pending,
+    preceding,
+    restorable,
+    rolled_back,
+    state,
+)
+from lbctl.engine.record.trial import PromisedFile, Trial, confirm, ensure_ended, read_trial, take_promise
 from lbctl.engine.record.unsettled import Unsettled, interrupted, unsettled
 from lbctl.engine.undo.recovery import recover
-from lbctl.engine.undo.reverter import await_end, ensure_can_try, try_out, watch
+from lbctl.engine.undo.reverter import await_end, ensure_revertible, try_out, watch
 from lbctl.engine.undo.rollback import go_back, roll_back
 
 __all__ = [
@@ -46,6 +56,7 @@ __all__ = [
     "Trial",
     "Unsettled",
     "activate",
+    "annotate",
     "apply",
     "await_drained",
     "await_end",
@@ -57,8 +68,8 @@ __all__ = [
     "drain",
     "drift",
     "endpoint_names",
-    "ensure_can_try",
-    "ensure_none",
+    "ensure_ended",
+    "ensure_revertible",
     "entries",
     "go_back",
     "interrupted",
@@ -70,6 +81,7 @@ __all__ = [
     "plan",
     "plan_against",
     "plan_migration",
+    "preceding",
     "read_plan",
     "read_trial",
     "recover",
@@ -79,6 +91,8 @@ __all__ = [
     "restorable",
     "resume",
     "roll_back",
+    "rolled_back",
+    "state",
     "status",
     "take_promise",
     "try_out",

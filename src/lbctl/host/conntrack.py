@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
-from lbctl.model import Family, Protocol
+from lbctl.model import Family, Protocol, split
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -58,13 +58,14 @@ def forget_flows(host: Host, flows: Collection[StaleFlow]) -> bool:
         return False
     for family in {flow.family for flow in flows}:
         by_port: dict[int, list[StaleFlow]] = {}
+        ranges = [flow for flow in flows if flow.family is family and flow.listener.is_range]
         for flow in flows:
-            if flow.family is family:
+            if flow.family is family and not flow.listener.is_range:
                 by_port.setdefault(flow.listener.port, []).append(flow)
         own = local_addresses(host, family)
         listed = host.run([path, "-L", "-f", family, "-p", Protocol.UDP]).out
         for entry in _parse(listed):
-            if any(_is_of(entry, flow, own) for flow in by_port.get(entry.port, ())):
+            if any(_is_of(entry, flow, own) for flow in (*by_port.get(entry.port, ()), *ranges)):
                 asked = ["--orig-dst", str(entry.address), "--orig-port-dst", str(entry.port)]
                 answer = ["--reply-src", str(entry.endpoint), "--reply-port-src", str(entry.endpoint_port)]
                 host.run([path, "-D", "-f", family, "-p", Protocol.UDP, *asked, *answer])
@@ -72,14 +73,16 @@ def forget_flows(host: Host, flows: Collection[StaleFlow]) -> bool:
 
 
 def _is_of(entry: TrackedConnection, flow: StaleFlow, own: Collection[str]) -> bool:
-    asked = flow.listener.address
-    if str(entry.address) not in own if asked is None else entry.address != asked:
+    listener = flow.listener
+    if not listener.matches(entry.port, entry.address):
+        return False
+    if listener.address is None and str(entry.address) not in own:
         return False
     if flow.to is None:
         return (entry.endpoint, entry.endpoint_port) == (entry.address, entry.port)
-    address, _, port = flow.to.rpartition(":")
-    there = str(entry.endpoint) == address.strip("[]") if address else str(entry.endpoint) in own
-    return there and str(entry.endpoint_port) == port
+    address, port = split(flow.to)
+    there = str(entry.endpoint) == address if address else str(entry.endpoint) in own
+    return there and entry.endpoint_port == (int(port) if port else entry.port)
 
 
 def local_addresses(host: Host, family: Family) -> Collection[str]:

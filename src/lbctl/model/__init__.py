@@ -20,6 +20,7 @@ from lbctl.model.analysis import (
     within,
     written,
 )
+from lbctl.model.changes import KeyChange, Value, intent_changes, service_changes
 from lbctl.model.check import (
     DEFAULT_POLICY,
     AllDown,
@@ -54,7 +55,9 @@ from lbctl.model.effective import (
 from lbctl.model.intent import (
     DEFAULT_MARK,
     DEFAULT_OWNER,
+    INTERFACE,
     MAX_OWNER,
+    MAX_PORT,
     MAX_SLOTS,
     MAX_WEIGHT,
     NAME,
@@ -70,12 +73,14 @@ from lbctl.model.intent import (
     Service,
     SourceNat,
     State,
+    check_interface,
     check_mark,
     check_owner,
     default_seed,
     endpoint_family,
     join,
     parse_endpoint,
+    split,
 )
 from lbctl.model.lifted import FamilyListener, LiftedProgram, LiftedService
 from lbctl.model.numbers import decimal
@@ -95,18 +100,21 @@ from lbctl.model.plan import (
     stale_flows,
     touched,
 )
+from lbctl.model.precedence import hidden
 from lbctl.model.program import Item, Key, Part, Program
 from lbctl.model.records import Shape, check_record, read_record
 from lbctl.model.rotation import bypassed, period
 from lbctl.model.schedule import schedule, shares, slot_count
-from lbctl.model.text import inert
+from lbctl.model.text import UNITS, duration, inert
 from lbctl.model.verdict import MAX_RESULT, Health, Judgement, Kept, Verdict, Verdicts, judge
 
 __all__ = [
     "DEFAULT_MARK",
     "DEFAULT_OWNER",
     "DEFAULT_POLICY",
+    "INTERFACE",
     "MAX_OWNER",
+    "MAX_PORT",
     "MAX_RESULT",
     "MAX_SLOTS",
     "MAX_WEIGHT",
@@ -114,6 +122,7 @@ __all__ = [
     "MAX_WHY",
     "NAME",
     "SELECTOR",
+    "UNITS",
     "Action",
     "Address",
     "Affinity",
@@ -144,6 +153,7 @@ __all__ = [
     "Judgement",
     "Kept",
     "Key",
+    "KeyChange",
     "LiftedProgram",
     "LiftedService",
     "Limit",
@@ -176,12 +186,14 @@ __all__ = [
     "TlsOptions",
     "UdpProbe",
     "UnsupportedRule",
+    "Value",
     "Verdict",
     "Verdicts",
     "agreed",
     "among",
     "brief",
     "bypassed",
+    "check_interface",
     "check_mark",
     "check_owner",
     "check_record",
@@ -190,19 +202,24 @@ __all__ = [
     "default_seed",
     "diff",
     "diff_services",
+    "duration",
     "effective",
     "emptied",
     "endpoint_family",
     "families_of",
+    "hidden",
     "inert",
+    "intent_changes",
     "join",
     "judge",
     "parse_endpoint",
     "period",
     "read_record",
     "schedule",
+    "service_changes",
     "shares",
     "slot_count",
+    "split",
     "stale_flows",
     "takes",
     "time_of",

@@ -29,12 +29,16 @@ Network: TypeAlias = IPv4Network | IPv6Network
 DEFAULT_OWNER = "lbctl"
 DEFAULT_MARK = 0x3000
 MAX_WEIGHT = 4096
+MAX_PORT = 65535
 #: Slots of one service. Bounds the ladder of a service on the slowest backend and the memory of all.
 MAX_SLOTS = 4096
 
 #: A service's, endpoint's or owner's name. It becomes a part of rules, so nothing that a rule language could
 #: read otherwise is ever let in. `\Z`, since `$` would allow a newline.
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
+#: The name of a network interface, of at most 15 characters as in the kernel (IFNAMSIZ), or with a `*` at the
+#: end the beginning of some. The kernel takes nearly any character; these mean nothing to a rule language.
+INTERFACE = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.@-]{0,14}|[A-Za-z0-9_.@-]{0,13}\*)\Z")
 
 
 class Protocol(StrEnum):
@@ -84,50 +88,89 @@ class SourceNat(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """Where a service is reached. `address` is None for "any address of this host"."""
+    """Where a service is reached: at one port, or at each port of a range.
+
+    `address` is None for "any address of this host". Of the listeners that match a connection one decides:
+    one with a single port before one with a range, and among these one with an address before one without.
+    """
 
     protocol: Protocol
+    #: The port, or the first of a range.
     port: int
     address: Address | None = None
+    #: The last port of a range, `port` itself for a single port.
+    last_port: int = 0
 
     def __post_init__(self) -> None:
         _check_port(self.port)
+        if not self.last_port:
+            object.__setattr__(self, "last_port", self.port)
+        elif not self.port <= self.last_port <= MAX_PORT:
+            raise ValueError(f"ports {self.port}-{self.last_port} are no range")
 
     def __str__(self) -> str:
-        return f"{join(self.address, self.port)}/{self.protocol}"
+        return f"{join(self.address, self.ports)}/{self.protocol}"
 
-    def overlaps(self, other: Listener) -> bool:
-        """Return True if some connection would reach both."""
+    @property
+    def is_range(self) -> bool:
+        """True for a range of ports."""
+        return self.last_port != self.port
+
+    @property
+    def ports(self) -> str:
+        """`80` or `20000-50000`."""
+        return f"{self.port}-{self.last_port}" if self.is_range else str(self.port)
+
+    def matches(self, port: int, address: Address) -> bool:
+        """Return True for a destination of connections that this listener is for, if they have its protocol.
+
+        Whether `address` is one of this host is not looked at.
+        """
+        return self.port <= port <= self.last_port and self.address in (None, address)
+
+    def meets(self, other: Listener) -> bool:
+        """Return True if a connection can match both."""
         return (
             self.protocol is other.protocol
-            and self.port == other.port
+            and self.port <= other.last_port
+            and other.port <= self.last_port
             and (self.address is None or other.address is None or self.address == other.address)
         )
+
+    def overlaps(self, other: Listener) -> bool:
+        """Return True if a connection can match both, and a rule is missing which of them decides."""
+        return self.is_range is other.is_range and self.meets(other)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class Endpoint:
-    """Who serves connections. `address` is None for a process on this host, listening on `port`."""
+    """Who serves connections. `address` is None for a process on this host, listening on `port`.
 
-    port: int
+    `port` is None for an address that connections reach with the destination port that their clients chose.
+    """
+
+    port: int | None
     address: Address | None
     name: str
     weight: int
     state: State
-    #: The endpoint as rules and reports show it: `8001`, `10.0.0.1:80`, `[2001:db8::1]:80`.
+    #: The endpoint as rules and reports show it: `8001`, `10.0.0.1:80`, `[2001:db8::1]:80`, `10.0.0.1`.
     to: str = field(init=False, repr=False, compare=False)
 
     # Written out, since an intent may have a hundred thousand: checked first, then each field is set once.
     def __init__(
         self,
         *,
-        port: int,
+        port: int | None = None,
         address: Address | None = None,
         name: str = "",
         weight: int = 1,
         state: State = State.ACTIVE,
     ) -> None:
-        _check_port(port)
+        if port is not None:
+            _check_port(port)
+        elif address is None:
+            raise ValueError("an endpoint has a port, an address, or both")
         if not 1 <= weight <= MAX_WEIGHT:
             raise ValueError(f"weight {weight} is not between 1 and {MAX_WEIGHT}")
         to = join(address, port)
@@ -171,7 +214,15 @@ class Service:
     seed: int | None = None
     affinity: int | None = None
     source_nat: SourceNat = SourceNat.HAIRPIN
+    #: The clients that are served; () for all. Others are refused.
     allow: tuple[Network, ...] = ()
+    #: Clients that are refused, whatever `allow` says.
+    deny: tuple[Network, ...] = ()
+    #: Where connections arrive that are balanced, `ppp*` for all names that begin so; () for everywhere.
+    #: Those made on this host arrive nowhere: `local_clients` decides about them.
+    interfaces: tuple[str, ...] = ()
+    #: Addresses of this host that the listeners without an address leave alone.
+    exclude: tuple[Network, ...] = ()
     check: Check | None = None
     health: HealthPolicy = DEFAULT_POLICY
     #: What the agent knows of the endpoints; never written in a file.
@@ -182,6 +233,10 @@ class Service:
             raise ValueError(f"service name {self.name!r} is not a name")
         if self.seed is not None and not 0 <= self.seed <= 0xFFFFFFFF:
             raise ValueError(f"seed {self.seed} is not a 32-bit number")
+        for interface in self.interfaces:
+            check_interface(interface)
+        if self.exclude and (excluded := self.excluded_listener) is not None:
+            raise ValueError(f"listener {excluded} is at an address that `exclude` leaves alone")
 
     def __hash__(self) -> int:
         # Names are unique in an intent. What is compiled for a service is kept by service: hashing each of
@@ -197,6 +252,18 @@ class Service:
     def remote(self) -> bool:
         """True where connections leave for another address: the endpoints of a service are of one kind."""
         return any(endpoint.address is not None for endpoint in self.endpoints)
+
+    @property
+    def keeps_port(self) -> bool:
+        """True where connections keep their destination port: no endpoint of a service has one, or each."""
+        return any(endpoint.port is None for endpoint in self.endpoints)
+
+    @property
+    def excluded_listener(self) -> Listener | None:
+        """The first listener at an address of `exclude`, which contradicts itself; None for none."""
+        return next(
+            (x for x in self.listeners if x.address and any(x.address in net for net in self.exclude)), None
+        )
 
     @property
     def families(self) -> tuple[Family, ...]:
@@ -264,7 +331,15 @@ class Service:
 
     def allowed(self, family: Family) -> tuple[Network, ...]:
         """Return the clients of `family` that `allow` names, in order and without overlaps."""
-        return tuple(collapse_addresses(n for n in self.allow if Family.of(n) is family))  # type: ignore[type-var]
+        return _collapsed(self.allow, family)
+
+    def denied(self, family: Family) -> tuple[Network, ...]:
+        """As `allowed`, the clients that `deny` names."""
+        return _collapsed(self.deny, family)
+
+    def excluded(self, family: Family) -> tuple[Network, ...]:
+        """As `allowed`, the addresses of this host that `exclude` names."""
+        return _collapsed(self.exclude, family)
 
     def slots(self, family: Family) -> tuple[Endpoint, ...]:
         """`ready(family)`, each once per slot that it has; round robin takes them in this order."""
@@ -399,6 +474,17 @@ class Intent:
         return replace(self, services=tuple(changed if s is service else s for s in self.services))
 
 
+def _collapsed(networks: tuple[Network, ...], family: Family) -> tuple[Network, ...]:
+    return tuple(collapse_addresses(n for n in networks if Family.of(n) is family))  # type: ignore[type-var]
+
+
+def check_interface(name: str) -> str:
+    """`name` itself, or ValueError for what is no name of a network interface, or the beginning of some."""
+    if not INTERFACE.match(name):
+        raise ValueError(f"{name!r} is not the name of an interface")
+    return name
+
+
 def check_owner(owner: str) -> str:
     """`owner` itself, or ValueError. It is a part of short names in rules: at most 12 characters."""
     if not NAME.match(owner) or len(owner) > MAX_OWNER:
@@ -422,32 +508,38 @@ def default_seed(name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"lbctl seed {name}".encode()).digest()[:4], "big")
 
 
-def join(address: Address | None, port: int) -> str:
-    """`80`, `192.0.2.1:80` or `[2001:db8::1]:80`."""
+def join(address: Address | None, port: int | str | None) -> str:
+    """`80`, `192.0.2.1:80` or `[2001:db8::1]:80`; `192.0.2.1` or `2001:db8::1` without a port."""
     if address is None:
         return str(port)
-    return f"{_host(address)}:{port}"
+    return str(address) if port is None else f"{_host(address)}:{port}"
+
+
+def split(to: str) -> tuple[str, str]:
+    """Return the address and the port of an endpoint as `join` writes it, each empty if it has none."""
+    head, colon, port = to.rpartition(":")
+    if not colon:
+        return ("", to) if to.isdecimal() else (to, "")
+    if head.startswith("["):
+        return head[1:-1], port
+    return (to, "") if ":" in head else (head, port)
 
 
 def parse_endpoint(text: str) -> Endpoint:
     """Return the endpoint whose `to` is a text, e.g. "8001" or "10.0.0.1:80"; raises `ValueError`."""
-    host, colon, port = text.rpartition(":")
-    if not (port.isascii() and port.isdecimal()) or bool(host) is not bool(colon):
-        raise ValueError(f"{text!r} is neither a port nor an address with a port")
-    if not host:
-        return Endpoint(port=int(port))
-    bare = host.removeprefix("[").removesuffix("]")
-    endpoint = Endpoint(port=int(port), address=ip_address(bare))
-    if (host != bare) is not (":" in bare):
-        raise ValueError(f"{text!r}: write {endpoint.to}")
+    address, port = split(text)
+    endpoint = Endpoint(port=int(port) if port else None, address=ip_address(address) if address else None)
+    if endpoint.to != text:
+        raise ValueError(f"{text!r}: write {endpoint.to!r}")
     return endpoint
 
 
 def endpoint_family(to: str) -> Family | None:
     """Return the family of an endpoint as `join` writes it; None for a port, which serves both."""
-    if ":" not in to:
+    address, _ = split(to)
+    if not address:
         return None
-    return Family.IPV6 if to.startswith("[") else Family.IPV4
+    return Family.IPV6 if ":" in address else Family.IPV4
 
 
 @lru_cache(maxsize=4096)  # a host often serves many services, and its address is slow to print
@@ -456,5 +548,5 @@ def _host(address: Address) -> str:
 
 
 def _check_port(port: int) -> None:
-    if not 1 <= port <= 65535:
-        raise ValueError(f"port {port} is not between 1 and 65535")
+    if not 1 <= port <= MAX_PORT:
+        raise ValueError(f"port {port} is not between 1 and {MAX_PORT}")

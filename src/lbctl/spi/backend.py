@@ -38,6 +38,13 @@ class Capabilities:
     source_nat: frozenset[SourceNat] = frozenset()
     affinity: bool = False
     allow: bool = False
+    deny: bool = False
+    interfaces: bool = False
+    exclude: bool = False
+    #: Listeners with a range of ports.
+    port_ranges: bool = False
+    #: Endpoints without a port: connections keep the destination port that their clients chose.
+    kept_ports: bool = False
     #: The user's consent, no finding of a probe: a backend that cannot give each client the endpoint that a
     #: hash scheduler names may give it another one, with the same shares. Without it `compile` refuses.
     remap: bool = False

@@ -47,8 +47,28 @@ def require_service(service: Service, capabilities: Capabilities, *, backend: st
     if service.remote and service.source_nat not in capabilities.source_nat:
         known = ", ".join(sorted(capabilities.source_nat))
         lacking.append((f"source-nat {service.source_nat}", f"source-nat of this backend: {known}"))
-    if service.allow and not capabilities.allow:
-        lacking.append(("allow", "remove allow from the service, or choose another backend"))
+    lacking += [
+        (key, f"remove {key} from the service, or choose another backend")
+        for key, used, known in (
+            ("allow", service.allow, capabilities.allow),
+            ("deny", service.deny, capabilities.deny),
+            ("interfaces", service.interfaces, capabilities.interfaces),
+            ("exclude", service.exclude, capabilities.exclude),
+        )
+        if used and not known
+    ]
+    if not capabilities.port_ranges:
+        lacking += [
+            (f"a range of ports (listener {listener})", "name each port, or choose another backend")
+            for listener in service.listeners
+            if listener.is_range
+        ]
+    if not capabilities.kept_ports:
+        lacking += [
+            (f"endpoints without a port (endpoint {endpoint.name})", "name the port of each endpoint")
+            for endpoint in service.endpoints
+            if endpoint.port is None
+        ]
     for feature, needs in lacking:
         raise Unsupported(backend=backend, service=service.name, feature=feature, needs=needs)
 

@@ -56,11 +56,19 @@ def _note(session: Session, services: Sequence[Service], owner: str) -> str | No
 def _shared(services: Sequence[Service], other: Intent) -> Iterator[tuple[Listener, str]]:
     """Yield the listeners of services that one of another intent overlaps, and the name of its service."""
     theirs: dict[tuple[Family, Protocol, int], list[tuple[Listener, str]]] = {}
+    ranges: dict[Family, list[tuple[Listener, str]]] = {family: [] for family in Family}
     for family, listener, service in _listeners(other.services):
-        theirs.setdefault((family, listener.protocol, listener.port), []).append((listener, service))
+        if listener.is_range:
+            ranges[family].append((listener, service))
+        else:
+            theirs.setdefault((family, listener.protocol, listener.port), []).append((listener, service))
     for family, listener, _ in _listeners(services):
-        for there, name in theirs.get((family, listener.protocol, listener.port), ()):
-            if listener.overlaps(there):
+        if listener.is_range:
+            single = [pair for key, pairs in theirs.items() if key[0] is family for pair in pairs]
+        else:
+            single = theirs.get((family, listener.protocol, listener.port), [])
+        for there, name in (*single, *ranges[family]):
+            if listener.meets(there):
                 yield listener, name
 
 

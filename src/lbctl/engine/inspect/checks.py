@@ -176,6 +176,8 @@ def processes(around: HostFacts, intent: Intent) -> Iterator[Seen]:
                 address = endpoint.address
                 if endpoint.state is State.DRAIN or not (address is None or around.holds(address)):
                     continue
+                if endpoint.port is None:
+                    continue  # any port of a range may be served by a process of its own
                 if sockets is not None:
                     here = sockets.get(endpoint.port, ())
                     yield from _process(around, service, endpoint, protocol, families, here)

@@ -22,7 +22,7 @@ def connections_left(host: Host, intent: Intent, places: Collection[Place]) -> i
 
     Raises `ApplyFailed` where the host cannot list them.
     """
-    found = Established.on(host)
+    found = Established.on(host, intent.services)
     if found is None:
         raise ApplyFailed(
             "established connections cannot be counted here: the command conntrack is missing or fails",

@@ -74,14 +74,18 @@ def _passages(
     links: Mapping[Family, Mapping[Address | None, str]],
 ) -> Iterator[Passage]:
     for family in filter(endpoint.serves, service.families):
-        listeners = outside(service, family)
-        for protocol, link in dict.fromkeys((x.protocol, links[family].get(x.address)) for x in listeners):
+        # Of a range one port stands for all.
+        passing = [
+            (x.protocol, endpoint.port or x.port, links[family].get(x.address))
+            for x in outside(service, family)
+        ]
+        for protocol, port, link in dict.fromkeys(passing):
             yield Passage(
                 service=service.name,
                 family=family,
                 protocol=protocol,
                 address=endpoint.address,
-                port=endpoint.port,
+                port=port,
                 outgoing=outgoing,
                 incoming=link,
             )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from lbctl.engine.record import history
+from lbctl.engine.record.history import TrialState
 from lbctl.errors import ApplyFailed, Damaged, LbctlError, Reverted, Stale
 from lbctl.model import read_record
 
@@ -38,16 +39,6 @@ _SHAPE: Shape = {
     "before": str,
 }
 _PROMISE_SHAPE: Shape = {"ident": str, "path": str, "text": str}
-
-
-class TrialState(StrEnum):
-    """How far a trial is."""
-
-    RUNNING = "running"
-    CONFIRMED = "confirmed"
-    REVERTED = "reverted"
-    #: To be reverted, but the kernel refused.
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +94,12 @@ class Outlook:
         left = f"{ceil(self.left)} s"
         match self.standing:
             case Standing.RUNNING:
-                return f"A trial runs: it is reverted in {left} unless you run lbctl confirm."
+                return f"On trial: reverted in {left} unless you run lbctl confirm."
             case Standing.REVERTING:
-                return "The time of a trial is over: it is being reverted."
+                return "On trial: the time is over, and it is being reverted."
             case Standing.UNGUARDED:
                 return (
-                    f"A trial runs for {left} more, but the process that would revert it is gone: "
+                    f"On trial for {left} more, but the process that would revert it is gone: "
                     "lbctl confirm keeps the change, lbctl rollback reverts it."
                 )
             case Standing.ABANDONED:
@@ -161,6 +152,13 @@ def ensure_none(host: Host, owner: str) -> None:
     raise Stale(f'a trial of owner "{owner}" has not ended. {found}', hint=hint)
 
 
+def ensure_ended(host: Host, owner: str, *, patience: float = 0.0) -> None:
+    """As `ensure_none`, for a command that has not the lock yet: it waits as it would for the lock."""
+    if outlook(host, owner) is not None:
+        with host.lock(owner, patience=patience):
+            ensure_none(host, owner)
+
+
 def guarding(host: Host, owner: str) -> AbstractContextManager[None]:
     """Be the process that reverts the trials of an owner, as `is_guarded` shows; see `Host.lock`."""
     return host.lock(_guard(owner), patience=_HANDOVER)
@@ -187,6 +185,7 @@ def confirm(host: Host, owner: str, *, patience: float = 0.0) -> Trial:
         if not found.left(host):
             raise Reverted("too late to confirm: the time of the trial is over")
         save(host, replace(found, state=TrialState.CONFIRMED))
+        history.mark_trial(host, owner, TrialState.CONFIRMED)
     return found
 
 
@@ -221,6 +220,7 @@ def take_promise(host: Host, confirmed: Trial) -> PromisedFile | None:
 
 def end(host: Host, trial: Trial, state: TrialState, report: str = "") -> None:
     """Write down how a trial ended unconfirmed. On a full disk it is forgotten, which means the same."""
+    history.mark_trial(host, trial.owner, state)
     try:
         save(host, replace(trial, state=state, report=report))
     except ApplyFailed:

@@ -16,7 +16,8 @@ from lbctl.engine.change.apply import changing, ensure_last_holds
 from lbctl.engine.migrate.execute import record_start, upcoming
 from lbctl.engine.migrate.migration import Migration
 from lbctl.engine.record import history, trial
-from lbctl.engine.record.trial import PromisedFile, Trial, TrialState
+from lbctl.engine.record.history import TrialState
+from lbctl.engine.record.trial import PromisedFile, Trial
 from lbctl.engine.undo.rollback import Way, go, way_back
 from lbctl.errors import ApplyFailed, LbctlError, Stale, StateUnknown
 from lbctl.model import Plan, diff
@@ -34,18 +35,6 @@ _STARTING = 20.0
 _LATE = 5.0
 _LOCK_PATIENCE = 30.0
 _ATTEMPTS = 20
-
-
-def ensure_can_try(session: Session, way: Way) -> None:
-    """Raise what `try_out` would raise before it changes anything, for who asks the user first.
-
-    `Stale` while a trial runs, or if the kernel differs from the history; `ApplyFailed` if there is no state
-    on record to return to.
-    """
-    trial.ensure_none(session.host, way.owner)
-    if isinstance(way, Migration) and way.start is not None:
-        return  # It records that state itself.
-    _before(session, way)
 
 
 def try_out(
@@ -76,6 +65,7 @@ def try_out(
             if promised is not None:
                 trial.promise(host, tried, promised)
             notes = go(session, way)
+            history.mark_trial(host, owner, TrialState.RUNNING)
         except (ApplyFailed, Stale):
             trial.forget(host, owner)
             raise
@@ -86,6 +76,17 @@ def try_out(
             notes.append(f"The trial ends earlier, by the duration of the change: {error.message}")
     session.memory.save()
     return tried, notes
+
+
+def ensure_revertible(session: Session, way: Way) -> None:
+    """Raise what `try_out` would raise if there is no state to return to. Changes nothing.
+
+    For a command that asks before it changes something.
+    """
+    if isinstance(way, Plan):
+        _before(session, way)
+    else:
+        ensure_last_holds(session, way.owner)
 
 
 def _before(session: Session, way: Way) -> history.HistoryEntry:
