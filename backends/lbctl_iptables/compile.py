@@ -7,21 +7,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from lbctl.errors import Unsupported
-from lbctl.model import Family, Item, Program, Scheduler, SourceNat
+from lbctl.model import Family, Item, Program, Scheduler, SourceNat, hidden
 from lbctl.spi import require_service
 from lbctl_iptables import dialect, find, layout, pick, recent
 from lbctl_iptables.dialect import Feature
 from lbctl_iptables.find import comment
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.model import Endpoint, Intent, Network, Part, Protocol, Service
+    from lbctl.model import Endpoint, Intent, Listener, Network, Part, Protocol, Service
     from lbctl.spi import Capabilities
     from lbctl_iptables.find import Rule
+
+#: Chains of a service with their rules; last the chain, and its rules so far, for what these have passed on.
+_Passing: TypeAlias = "Generator[tuple[str, Iterable[Rule]], None, tuple[str, list[Rule]]]"
 
 _REJECTIONS = {Family.IPV4: "icmp-port-unreachable", Family.IPV6: "icmp6-port-unreachable"}
 
@@ -43,11 +46,9 @@ def compile_intent(
     for family in Family:
         services = [s for s in intent.services if s.listeners_of(family)]
         if services and family in capabilities.families:
-            own = [_service(s, family, intent.owner, marks) for s in services]
-            # The first chain of a service is where its connections come to: nobody is there to take them.
-            refusing = [s for s, part in zip(services, own, strict=True) if s.allow or not part[0].text]
-            shared = _FamilyChains(family, intent.owner, marks, services, refusing, capabilities.networks)
-            parts += [*own, tuple(shared.items())]
+            parts += [_service(s, family, intent.owner, marks) for s in services]
+            shared = _FamilyChains(family, intent.owner, marks, services, capabilities.networks)
+            parts.append(tuple(shared.items()))
     return Program(intent.owner, parts=parts)
 
 
@@ -110,21 +111,22 @@ class _ServiceChains:
         self._comments = comment(service.name)
 
     def items(self) -> Iterator[Item]:
-        word = layout.WORD[self._family]
         for name, rules in self._chains():
-            text = layout.lines(list(rules))
-            yield Item((word, "chain", layout.NAT, name), text, self._service.name)
+            yield self._item(layout.NAT, name, rules)
+        if _refusing_chain(self._service, self._family):
+            for name, rules in self._refusing():
+                yield self._item(layout.FILTER, name, rules)
+
+    def _item(self, table: str, name: str, rules: Iterable[Rule]) -> Item:
+        key = (layout.WORD[self._family], "chain", table, name)
+        return Item(key, layout.lines(list(rules)), self._service.name)
 
     def _chains(self) -> Iterator[tuple[str, Iterable[Rule]]]:
         service, owner = self._service, self._owner
-        entry = layout.chain(owner, service.name)
         node = pick.picker(service, self._family)
         if node is None:
-            yield entry, ()
+            yield layout.chain(owner, service.name), ()
             return
-        first: list[Rule] = []
-        if not service.local_clients:
-            first.append(("-m", "addrtype", "--src-type", "LOCAL", *self._comments, "-j", "RETURN"))
         body = [*self._marking(), *self._remembered()]
         below: list[tuple[str, list[Rule]]] = []
         protocols = service.protocols_of(self._family)
@@ -136,16 +138,7 @@ class _ServiceChains:
             else:
                 body += ladders.pop(0)[1]
             below += ladders
-        if service.allow:
-            served = layout.chain(owner, service.name, layout.SERVED)
-            *ranges, (_, allowed) = find.clients(
-                self._family, owner, service, service.allowed(self._family), ("-g", served)
-            )
-            yield entry, [*first, *allowed]
-            yield from ranges
-            yield served, body
-        else:
-            yield entry, [*first, *body]
+        yield from self._selecting(body)
         yield from below
         if service.affinity is not None:
             for endpoint in _distinct(service, self._family):
@@ -154,11 +147,88 @@ class _ServiceChains:
                     recent.noting(owner, service, endpoint, self._family, protocols, _target(endpoint)),
                 )
 
+    def _selecting(self, body: Iterable[Rule]) -> Iterator[tuple[str, Iterable[Rule]]]:
+        """Yield the chains that lead to the rules of `body` the connections that are served."""
+        service, family = self._service, self._family
+        before: list[Rule] = []
+        if not service.local_clients:
+            before.append((*_from("LOCAL"), *self._comments, "-j", "RETURN"))
+        here, rules = yield from self._excluding(before)
+        denied = service.denied(family)
+        here, rules = yield from self._leaving(here, rules, denied, "-s", layout.DENIED, layout.ADMITTED)
+        if service.interfaces:
+            arrived = self._name(layout.ARRIVED)
+            yield here, [*rules, *self._arriving(arrived)]
+            here, rules = arrived, []
+        if service.allow:
+            served = self._name(layout.SERVED)
+            *blocks, (_, allowed) = find.networks(
+                family,
+                self._owner,
+                (service.name, layout.CLIENTS),
+                "-s",
+                service.allowed(family),
+                ("-g", served),
+            )
+            yield here, [*rules, *allowed]
+            yield from blocks
+            here, rules = served, []
+        yield here, [*rules, *body]
+
+    def _excluding(self, before: list[Rule]) -> _Passing:
+        """Leave alone what `exclude` names, in a service's first chain and behind its rules `before`."""
+        excluded = self._service.excluded(self._family)
+        return self._leaving(self._name(), before, excluded, "-d", layout.EXCLUDED, layout.INCLUDED)
+
+    def _leaving(
+        self, here: str, rules: list[Rule], networks: Sequence[Network], option: str, found: str, others: str
+    ) -> _Passing:
+        """Leave alone what has an address of `networks`; return the chain for the rest, and its rules so far.
+
+        Many networks are split into chains named `found`, which lead the rest to a chain named `others`.
+        """
+        others = self._name(others)
+        otherwise = (*self._comments, "-g", others)
+        *blocks, (_, leaving) = find.networks(
+            self._family,
+            self._owner,
+            (self._service.name, found),
+            option,
+            networks,
+            ("-j", "RETURN"),
+            otherwise,
+        )
+        if not blocks:
+            return here, [*rules, *leaving]
+        yield here, [*rules, *leaving, otherwise]
+        yield from blocks
+        return others, []
+
+    def _arriving(self, target: str) -> Iterator[Rule]:
+        """Yield the rules that lead what arrives on the interfaces to `target`, or is made on this host."""
+        for name in self._service.interfaces:
+            yield ("-i", layout.interface(name), *self._comments, "-g", target)
+        if self._service.local_clients:
+            # These arrive nowhere: `local-clients` alone decides about them.
+            yield (*_from("LOCAL"), *self._comments, "-g", target)
+
+    def _refusing(self) -> Iterator[tuple[str, Iterable[Rule]]]:
+        """Yield the chains that refuse what is not served, and leave alone what is not the service's."""
+        refuse = layout.chain(self._owner, layout.REFUSE)
+        here, rules = yield from self._excluding([])
+        if self._service.interfaces:
+            yield here, [*rules, *self._arriving(refuse)]
+        else:
+            yield here, [*rules, (*self._comments, "-g", refuse)]
+
+    def _name(self, *names: str) -> str:
+        return layout.chain(self._owner, self._service.name, *names)
+
     def _marking(self) -> Iterator[Rule]:
         """What later chains must know: whether our source address is needed, or only that it is served."""
         service = self._service
         decision = self._translating() if service.remote else None
-        if decision is None and service.allow:
+        if decision is None and (service.allow or service.denied(self._family)):
             decision = self._marks.served
         if decision:
             yield (*self._comments, "-j", "MARK", "--set-xmark", decision)
@@ -217,7 +287,6 @@ class _FamilyChains:
         owner: str,
         marks: layout.Marks,
         services: Sequence[Service],
-        refusing: Sequence[Service],
         networks: Sequence[Network],
     ) -> None:
         self._word = layout.WORD[family]
@@ -226,17 +295,22 @@ class _FamilyChains:
         self._marks = marks
         self._services = services
         self._networks = networks
-        #: Those that turn some clients away, or all.
-        self._refusing = refusing
+        #: Those that refuse some clients, or all.
+        self._refusing = [s for s in services if _refuses(s, family)]
+        self._inside = _inside(services, family)
         self._translated = [s for s in services if s.remote and s.source_nat is not SourceNat.NEVER]
 
     def items(self) -> Iterator[Item]:
         owner = self._owner
         entry, source = layout.prefix(owner), layout.chain(owner, layout.SOURCE)
-        for name, rules in find.listeners(
-            self._family, owner, self._services, "-g", lambda s: ("-g", layout.chain(owner, s.name))
-        ):
-            yield self._chain(layout.NAT, name, rules)
+        # What a service's own chain takes back out is found anew for wider listeners, in another tree.
+        leaving = {
+            name: [listener for listener, service in inside if _leaves_some(service, self._family)]
+            for name, inside in self._inside.items()
+        }
+        yield from self._found(
+            layout.NAT, self._services, "-g", leaving, lambda s: layout.chain(owner, s.name)
+        )
         if self._translated:
             yield from self._source()
         for hook in layout.ENTRANCES[layout.NAT]:
@@ -247,8 +321,40 @@ class _FamilyChains:
         if self._refusing:
             yield from self._refusals()
 
-    def _chain(self, table: str, name: str, rules: Iterable[Rule]) -> Item:
-        return Item((self._word, "chain", table, name), layout.lines(list(rules)))
+    def _found(
+        self,
+        table: str,
+        services: Sequence[Service],
+        verdict: str,
+        inside: Mapping[str, Sequence[Listener]],
+        target: Callable[[Service], str],
+    ) -> Iterator[Item]:
+        """Yield the chains of a table that lead connections to what `target` names for their service.
+
+        `inside` has for some services the single ports of others in their ranges: these decide, whatever
+        they do, and the range leaves them alone.
+        """
+        owner = self._owner
+
+        def led(service: Service, listener: Listener) -> Rule:
+            if listener.is_range and inside.get(service.name):
+                return ("-g", layout.chain(owner, service.name, layout.RANGES))
+            return ("-g", target(service))
+
+        def source(service: Service) -> Rule:
+            return () if table == layout.NAT or service.local_clients else find.FROM_ELSEWHERE
+
+        for name, rules in find.listeners(self._family, owner, services, verdict, led, source):
+            yield self._chain(table, name, rules)
+        for service in services:
+            if singles := inside.get(service.name):
+                about = comment(service.name)
+                name = layout.chain(owner, service.name, layout.RANGES)
+                rules = [(*find.asked(listener), *about, "-j", "RETURN") for listener in singles]
+                yield self._chain(table, name, [*rules, (*about, "-g", target(service))], service.name)
+
+    def _chain(self, table: str, name: str, rules: Iterable[Rule], service: str | None = None) -> Item:
+        return Item((self._word, "chain", table, name), layout.lines(list(rules)), service)
 
     def _jump(self, table: str, hook: str, rule: Rule) -> Item:
         return Item((self._word, "jump", table, hook), layout.join(rule))
@@ -290,15 +396,13 @@ class _FamilyChains:
         owner = self._owner
         refuse = layout.chain(owner, layout.REFUSE)
 
-        def source(service: Service) -> Rule:
-            return () if service.local_clients else find.FROM_ELSEWHERE
+        def target(service: Service) -> str:
+            return layout.chain(owner, service.name) if _refusing_chain(service, self._family) else refuse
 
-        # With -j, a range that does not have the listener leaves it to the rules behind: so apply can have
+        # With -j, a block that does not have the listener leaves it to the rules behind: so apply can have
         # the rules of before and after in one chain for a moment.
-        for name, rules in find.listeners(
-            self._family, owner, self._refusing, "-j", lambda _: ("-g", refuse), source
-        ):
-            yield self._chain(layout.FILTER, name, rules)
+        inside = {name: [listener for listener, _ in found] for name, found in self._inside.items()}
+        yield from self._found(layout.FILTER, self._refusing, "-j", inside, target)
         about = comment(owner)
         answers = (
             ("-p", "tcp", *about, "-j", "REJECT", "--reject-with", "tcp-reset"),
@@ -308,6 +412,39 @@ class _FamilyChains:
         new = ("-m", "conntrack", "--ctstate", "NEW", "-m", "mark", "--mark", self._marks.none)
         for hook in layout.ENTRANCES[layout.FILTER]:
             yield self._jump(layout.FILTER, hook, (*new, *about, "-j", layout.prefix(owner)))
+
+
+def _refuses(service: Service, family: Family) -> bool:
+    """Return True if a service refuses some clients, or all."""
+    return bool(service.allow or service.denied(family) or not service.slots(family))
+
+
+def _refusing_chain(service: Service, family: Family) -> bool:
+    """Return True if what a service refuses is not all that its listeners match and it does not serve."""
+    return _refuses(service, family) and bool(service.interfaces or service.excluded(family))
+
+
+def _leaves_some(service: Service, family: Family) -> bool:
+    """Return True if a service does not send each connection of its listeners to an endpoint."""
+    some = service.interfaces or service.excluded(family) or not service.local_clients
+    return _refuses(service, family) or bool(some)
+
+
+def _inside(services: Sequence[Service], family: Family) -> Mapping[str, list[tuple[Listener, Service]]]:
+    """Return name of a service with ranges → the single ports of other services that are in these."""
+    found: dict[str, list[tuple[Listener, Service]]] = {}
+    named = {service.name: service for service in services}
+    for name, wider in hidden(services).items():
+        singles = [x for x in named[name].listeners_of(family) if not x.is_range]
+        for listener in singles:
+            for other in wider.get(listener, ()):
+                if any(x.is_range and x.meets(listener) for x in other.listeners_of(family)):
+                    found.setdefault(other.name, []).append((listener, named[name]))
+    return {name: sorted(inside, key=lambda pair: str(pair[0])) for name, inside in found.items()}
+
+
+def _from(kind: str) -> Rule:
+    return ("-m", "addrtype", "--src-type", kind)
 
 
 def _distinct(service: Service, family: Family) -> Iterable[Endpoint]:

@@ -131,5 +131,10 @@ def capabilities(lacks: Collection[Feature]) -> Capabilities:
         needs_networks=True,
         affinity=Feature.RECENT_MASK not in lacks,
         allow=True,
+        deny=True,
+        interfaces=True,
+        exclude=True,
+        port_ranges=True,
+        kept_ports=True,
         dialect=word(lacks),
     )

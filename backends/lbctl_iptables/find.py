@@ -1,11 +1,14 @@
-"""How a connection's listener is found: a tree of chains over ranges of addresses and ports.
+"""How a connection's listener is found: a tree of chains over blocks of addresses and ports.
 
-A few listeners are a list in one chain. Many are parted by the leading bits of address and port, three at a
-time, into chains for ranges, so that at most eight rules of each are met; whatever is alone in its range, or
-one of few, is not parted further. A range's chain depends on what is in the range and on nothing else: a
-listener that comes or goes rewrites one chain, and the few below where that was or becomes a list.
+A few listeners are a list in one chain. Many are split by the leading bits of address and port, three at a
+time, into chains for blocks, so that a packet passes at most eight rules of each; whatever is alone in its
+block, or one of few, is not split further. A block's chain depends on what is in the block and on nothing
+else: a listener that is added or removed rewrites one chain, and the few below if that was or becomes a list.
 
-The allowed clients of a service, which are ranges themselves, are found in the same way.
+Single ports have trees of their own, ahead of those of port ranges. A range is in the block of its first port
+and may reach beyond it, as the last one there.
+
+Networks of a service (`allow`, `deny`, `exclude`) are found in the same way.
 """
 
 from __future__ import annotations
@@ -37,11 +40,12 @@ FROM_ELSEWHERE = ("!", "--src-type", "LOCAL")
 
 
 class _Entry(NamedTuple):
-    """A rule and how it is found: by the first `length` bits of `key`."""
+    """A rule and how it is found: by the first `length` bits of `key`, and the same of `more` next keys."""
 
     key: int
     length: int
     rule: Rule
+    more: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,12 @@ class _Keys:
         end = self.address_bits if length < self.address_bits else self.bits
         return end - (end - length - 1) // _STRIDE * _STRIDE
 
-    def range(self, key: int, length: int) -> tuple[str, Rule]:
-        """Return a name and the condition for the keys that begin with the first `length` bits of `key`."""
+    def block(self, entries: Sequence[_Entry], length: int) -> tuple[str, Rule]:
+        """Return a name and the condition for the keys that begin with the first `length` bits of `entries`.
+
+        The last entry may reach beyond them.
+        """
+        key = entries[0].key
         name, rule = [], []
         if self.address_bits:
             bits = min(length, self.address_bits)
@@ -73,8 +81,9 @@ class _Keys:
             name.append(text)
             rule += [self.option, text]
         if length > self.address_bits and self.protocol:
-            first = key >> self.bits - length << self.bits - length & (1 << _PORT_BITS) - 1
-            last = first + (1 << self.bits - length) - 1
+            ports = (1 << _PORT_BITS) - 1
+            first = key >> self.bits - length << self.bits - length & ports
+            last = max(first + (1 << self.bits - length) - 1, (entries[-1].key & ports) + entries[-1].more)
             name.append(f"{first}-{last}")
             rule += ["-p", self.protocol, "-m", self.protocol, "--dport", f"{first}:{last}"]
         return ":".join(name), tuple(rule)
@@ -85,13 +94,13 @@ def listeners(
     owner: str,
     services: Iterable[Service],
     verdict: str,
-    target: Callable[[Service], Rule],
+    target: Callable[[Service, Listener], Rule],
     source: Callable[[Service], Rule] = lambda _: (),
 ) -> Chains:
-    """Return the chains that lead a connection to `target` of its service.
+    """Return the chains that lead a connection to `target` of its service and listener.
 
-    `verdict` is -g, or -j where a connection that is not found in a range shall be looked for on. `source`
-    gives the options of `addrtype` that the source of a service's connections must meet.
+    `verdict` is -g, or -j if the rules behind a block's are for connections that are not found in it.
+    `source` gives the options of `addrtype` that the source of a service's connections must meet.
     """
     found = [(listener, service) for service in services for listener in service.listeners_of(family)]
     found.sort(key=lambda pair: _order(pair[0]))
@@ -99,36 +108,61 @@ def listeners(
     # forwarded through this host would match.
     if len(found) <= FEW:
         rules = [
-            (*_asked(x), *_addrtype(*source(s), *_to_local(x)), *comment(s.name), *target(s))
+            (*_asked(x), *_addrtype(*source(s), *_to_local(x)), *comment(s.name), *target(s, x))
             for x, s in found
         ]
         yield layout.prefix(owner), rules
         return
     top: list[Rule] = []
-    for (anywhere, protocol), mine in groupby(found, lambda pair: _order(pair[0])[:2]):
+    for (ranges, anywhere, protocol), mine in groupby(found, lambda pair: _order(pair[0])[:3]):
         keys = _Keys(family, protocol, 0 if anywhere else _BITS[family], _PORT_BITS, "-d")
         entries = [
-            _Entry(_key(x), keys.bits, (*_asked(x), *_addrtype(*source(s)), *comment(s.name), *target(s)))
+            _Entry(
+                _key(x),
+                keys.bits,
+                (*_asked(x), *_addrtype(*source(s)), *comment(s.name), *target(s, x)),
+                x.last_port - x.port,
+            )
             for x, s in mine
         ]
-        names = (protocol.upper(), *(["LOCAL"] if anywhere else []))
-        yield from _parted(owner, names, "", entries, keys, verdict)
+        names = (protocol.upper(), *(["LOCAL"] if anywhere else []), *(["RANGES"] if ranges else []))
+        yield from _split(owner, names, "", entries, keys, verdict)
         guard = _addrtype(*_TO_LOCAL) if anywhere else ()
         top.append(("-p", protocol, *guard, "-j", layout.chain(owner, *names)))
     yield layout.prefix(owner), top
 
 
-def clients(
-    family: Family, owner: str, service: Service, networks: Sequence[Network], target: Rule
+def asked(listener: Listener) -> Rule:
+    """Return the condition for what a listener's connections ask for."""
+    return (*_asked(listener), *_addrtype(*_to_local(listener)))
+
+
+def networks(
+    family: Family,
+    owner: str,
+    names: tuple[str, ...],
+    option: str,
+    networks: Sequence[Network],
+    target: Rule,
+    otherwise: Rule = (),
 ) -> Chains:
-    """Return the chain that leads clients of `networks` on to `target`."""
-    bits = _BITS[family]
-    keys = _Keys(family, None, bits, 0, "-s")
+    """Return the chains that lead what has an address of `networks` to `target`; last the one of `names`.
+
+    `option` says which address: -s or -d. `otherwise` is the rule for what is not found, in all of these
+    chains but the last one.
+    """
+    keys = _Keys(family, None, _BITS[family], 0, option)
+    about = comment(names[0])
     entries = [
-        _Entry(int(n.network_address), n.prefixlen, ("-s", str(n), *comment(service.name), *target))
+        _Entry(
+            int(n.network_address),
+            n.prefixlen,
+            # Without the option, as iptables-save prints it: all addresses.
+            (*((option, str(n)) if n.prefixlen else ()), *about, *target),
+        )
         for n in networks
     ]
-    return _parted(owner, (service.name, layout.CLIENTS), "", entries, keys, "-g")
+    return _split(owner, names, "", entries, keys, "-g", otherwise)
 
 
 def comment(text: str) -> Rule:
@@ -145,10 +179,16 @@ def _addrtype(*options: str) -> Rule:
     return ("-m", "addrtype", *options) if options else ()
 
 
-def _parted(
-    owner: str, names: tuple[str, ...], label: str, entries: list[_Entry], keys: _Keys, verdict: str
+def _split(
+    owner: str,
+    names: tuple[str, ...],
+    label: str,
+    entries: list[_Entry],
+    keys: _Keys,
+    verdict: str,
+    otherwise: Rule = (),
 ) -> Chains:
-    """Return the chain of `names` and of a range's `label`, which leads to entries, sorted and disjoint."""
+    """Return the chain of `names` and of a block's `label`, which leads to entries, sorted and disjoint."""
     rules: list[Rule] = []
     if len(entries) <= FEW:
         rules += [entry.rule for entry in entries]
@@ -160,16 +200,24 @@ def _parted(
             if len(inside) == 1 or inside[0].length < cut:
                 rules += [entry.rule for entry in inside]
                 continue
-            below, asked = keys.range(inside[0].key, cut)
-            yield from _parted(owner, names, below, inside, keys, verdict)
-            rules.append((*asked, verdict, layout.chain(owner, *names, below)))
+            below, condition = keys.block(inside, cut)
+            yield from _split(owner, names, below, inside, keys, verdict, otherwise)
+            rules.append((*condition, verdict, layout.chain(owner, *names, below)))
+    if label and otherwise:
+        rules.append(otherwise)
     yield layout.chain(owner, *names, *([label] if label else [])), rules
 
 
-def _order(listener: Listener) -> tuple[bool, Protocol, int, int]:
-    """Addresses first: a listener with an address wins over one on any local address."""
+def _order(listener: Listener) -> tuple[bool, bool, Protocol, int, int]:
+    """Which listener decides: one with a single port, and of these one with an address."""
     address = listener.address
-    return address is None, listener.protocol, int(address) if address else 0, listener.port
+    return (
+        listener.is_range,
+        address is None,
+        listener.protocol,
+        int(address) if address else 0,
+        listener.port,
+    )
 
 
 def _key(listener: Listener) -> int:
@@ -179,7 +227,8 @@ def _key(listener: Listener) -> int:
 def _asked(listener: Listener) -> Rule:
     address, protocol = listener.address, listener.protocol
     to = ("-d", f"{address}/{address.max_prefixlen}") if address else ()
-    return (*to, "-p", protocol, "-m", protocol, "--dport", str(listener.port))
+    ports = f"{listener.port}:{listener.last_port}" if listener.is_range else str(listener.port)
+    return (*to, "-p", protocol, "-m", protocol, "--dport", ports)
 
 
 def _address(family: Family, number: int) -> Address:

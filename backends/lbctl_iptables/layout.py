@@ -73,6 +73,12 @@ MASQUERADING = ("-j", "MASQUERADE", "--random-fully")
 PLAIN_MASQUERADING = MASQUERADING[:2]
 CLIENTS = "CLIENTS"
 SERVED = "SERVED"
+EXCLUDED = "EXCLUDED"
+INCLUDED = "INCLUDED"
+DENIED = "DENIED"
+ADMITTED = "ADMITTED"
+ARRIVED = "ARRIVED"
+RANGES = "RANGES"
 
 _HASH = 9
 _PLAIN = re.compile(r"[A-Za-z0-9_./:,=@%+!\[\]-]+\Z")
@@ -160,6 +166,11 @@ def service_of(owner: str, chain_name: str) -> str | None:
     if is_shared(owner, chain_name) or len(chain_name) == MAX_CHAIN:
         return None
     return chain_name[len(_stem(owner)) :].partition(".")[0]
+
+
+def interface(name: str) -> str:
+    """Return the name of an interface, as iptables has it."""
+    return f"{name[:-1]}+" if name.endswith("*") else name
 
 
 def quote(token: str) -> str:

@@ -307,10 +307,12 @@ def _listener(rule: DumpedRule, *, local: bool) -> Listener | None:
     address = rule.option("-d")
     if address is None and not local:
         return None
+    first, colon, last = (rule.option("--dport") or "").partition(":")
     try:
         return Listener(
             protocol=Protocol(rule.option("-p") or ""),
-            port=int(rule.option("--dport") or ""),
+            port=int(first),
+            last_port=int(last) if colon else 0,
             address=ip_address(address.split("/")[0]) if address else None,
         )
     except ValueError:

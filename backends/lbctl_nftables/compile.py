@@ -469,6 +469,7 @@ def _hiding(wider: Mapping[Listener, Sequence[Service]]) -> frozenset[_Hiding]:
         for listener, services in wider.items()
         for service in services
         for family in service.families
+        if listener.address is None or Family.of(listener.address) is family
         for purpose in _purposes(service, family)
     )
 

@@ -152,6 +152,7 @@ LISTENERS: Mapping[Purpose, Mapping[Form, str]] = {
         zip(Form, ("learned", "learned-ports", "learned-ranges", "learned-port-ranges"), strict=True)
     ),
 }
+LISTENER_MAPS = frozenset(name for maps in LISTENERS.values() for name in maps.values())
 DISPATCH = frozenset(LISTENERS[Purpose.LEAD].values())
 LINKS = "links"
 #: A kind of set: addresses that one service allows, denies or excludes.

@@ -45,7 +45,8 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
     A packet that is under way while the kernel changes generations goes by the old rules, but looks up the
     new elements. Were a slot taken out together with the rule that picked it, such a packet would find none
     and pass the balancer (seen: 1 of 25,000 connections during 100 changes). So slots go once no rule picks
-    them, and a listener that moves to a new chain does so once the chain has its rules.
+    them, and a listener that moves to a new chain does so once the chain has its rules. One that leaves its
+    map for one that the old rules do not ask, as that of the first range of ports, goes after them too.
     """
     table = layout.table(owner)
     preparing: list[str] = []
@@ -66,8 +67,10 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
                 early = {item.key: item for item in added if _may_come_early(item, fresh)}
                 preparing += _block(word, table, early.values())
                 mine = [change for change in mine if change.key not in early]
-            later = [change for change in mine if _is_page_going(change)]
-            now = [change for change in mine if not _is_page_going(change)]
+            asks = any(change.key == (word, "rules", layout.PREROUTING) for change in mine)
+            later = [c for c in mine if _is_page_going(c) or (asks and _is_listener_going(c, after))]
+            clear = {change.key for change in later}
+            now = [change for change in mine if change.key not in clear]
             doing += _removals(word, table, now)
             doing += _block(word, table, [change.after for change in now if change.after is not None])
             clearing += _removals(word, table, later)
@@ -123,6 +126,16 @@ def _is_page_going(change: Change) -> bool:
     """Return True for a slot that goes, and for a page that goes with all its slots."""
     _, kind, *names = change.key
     return change.after is None and kind in {"element", "map"} and layout.is_page(names[0])
+
+
+def _is_listener_going(change: Change, after: Program) -> bool:
+    """Return True for an element of a listener that goes, while its map and its chain stay."""
+    word, kind, *names = change.key
+    if change.after is not None or kind != "element" or names[0] not in layout.LISTENER_MAPS:
+        return False
+    chain = layout.verdict(change.item.text)
+    stays = chain is None or (word, "chain", chain) in after.by_key
+    return stays and (word, "map", names[0]) in after.by_key
 
 
 def remember(owner: str, clients: Iterable[Remembered], program: Program) -> str:

@@ -128,3 +128,55 @@ def test_what_is_written_today_has_the_form_that_0_1_reads(network: Network, dri
     heads = [set(json.loads(text.partition("\n")[0])) for text in (old, new)]
     assert heads[0] == heads[1]
     assert new.startswith('{"format_version": 1, "number": 3, ')
+
+
+#: Drivers that have listeners with a range of ports.
+RANGED = ("nft",)
+FIRST, LAST, EXACT = 3000, 3100, 3050
+RANGE = f"""
+
+[[service]]
+name = "range"
+listen = "{FIRST}-{LAST}/tcp"
+endpoints = {list(SERVERS4)}
+"""
+SINGLE = RANGE.replace(f"{FIRST}-{LAST}", str(EXACT))
+INSIDE = f"""
+
+[[service]]
+name = "inside"
+listen = "{EXACT}/tcp"
+endpoints = ["{SERVERS4[1]}"]
+"""
+
+
+@pytest.mark.parametrize("driver", RANGED)
+def test_ranges_come_and_go_in_what_0_1_wrote_under_load(network: Network, driver: str) -> None:
+    """Also the port of a single listener that becomes one of a range, and back: it is served throughout."""
+    host = Upgraded(network, driver)
+    written = host.intents["lbctl"].read_text()
+    for name, more in (("single", SINGLE), ("range", RANGE), ("both", RANGE + INSIDE)):
+        host.intents[name] = network.folder / f"{name}.toml"
+        host.intents[name].write_text(written + more)
+    local = [f"{address}:{port}" for address in (HOST4, f"[{HOST6}]") for port in PORTS]
+    remote = [f"{address}:{port}" for address in SERVERS4 for port in (80, EXACT)]
+    words = ("apply", "--yes", "--driver", driver)
+    host.lbctl(*words, config="single")
+    targets = [f"{HOST4}:80", f"[{HOST6}]:80", f"{HOST4}:82", f"{HOST4}:{EXACT}"]
+    waves = Storm(network, [(network.host, local), (network.server, remote)], targets, clients=8)
+    steps = ("range", "both", "range", "single", "both", "single") * 2
+    try:
+        waves.begin()
+        for config in steps:
+            host.lbctl(*words, config=config)
+            assert host.in_sync(config)
+            waves.wait(waves.count() + STORM // len(steps))
+        reports = waves.end()
+    finally:
+        waves.close()
+    found = reported(reports)
+    failed = [knock for knock in found if knock.failed]
+    print(f"{driver}: {len(found)} connections, {len(failed)} failed")
+    assert len(found) >= STORM
+    assert not failed
+    assert [report["broken"] for report in reports] == [[]] * KNOCKERS

@@ -24,8 +24,6 @@ from lbctl_nftables import dialect
 GOLDEN = Path(__file__).parents[1] / "golden"
 #: Stories that are told in the dialect of older hosts as well.
 CLASSIC = {"minimal", "weighted", "dual-stack", "source-nat", "selected"}
-#: Stories that iptables refuses.
-NFTABLES_ONLY = {"port-ranges", "selected"}
 STORIES = sorted(folder.name for folder in GOLDEN.iterdir())
 #: Story → texts for tools that are not here: the file's name without its end, and the family it is for.
 TARGETS: dict[str, dict[str, Family | None]] = {
@@ -102,13 +100,9 @@ def test_story(story: str) -> None:
     intent = load(folder / "lbctl.toml")
     texts = {
         "nftables.nft": nftables.render(program(nftables, intent)),
+        "iptables.rules": iptables.render(program(iptables, intent)),
         "plan.txt": plan(nftables, "nft", intent),
     }
-    if story in NFTABLES_ONLY:
-        with pytest.raises(Unsupported):
-            program(iptables, intent)
-    else:
-        texts["iptables.rules"] = iptables.render(program(iptables, intent))
     if story in CLASSIC:
         texts["nftables-classic.nft"] = nftables.render(classic(intent))
     for target, family in TARGETS.get(story, {}).items():
@@ -120,7 +114,7 @@ def test_story(story: str) -> None:
         assert path.read_text(encoding="utf-8") == text, f"{path} (UPDATE_GOLDEN=1 rewrites it)"
 
 
-@pytest.mark.parametrize("story", [story for story in STORIES if story not in NFTABLES_ONLY])
+@pytest.mark.parametrize("story", STORIES)
 def test_a_plan_reads_the_same_on_every_backend(story: str) -> None:
     intent = load(GOLDEN / story / "lbctl.toml")
     one, other = plan(nftables, "x", intent), plan(iptables, "x", intent)
@@ -143,8 +137,7 @@ NEWER = {
 @pytest.mark.parametrize("target", NEWER)
 def test_a_text_for_a_release_has_nothing_that_it_does_not_know(target: str, story: str) -> None:
     intent = load(GOLDEN / story / "lbctl.toml")
-    refused = NFTABLES_ONLY if target.startswith("iptables") else REFUSED if target == "nft=0.9.8" else ()
-    if story in refused:
+    if target == "nft=0.9.8" and story in REFUSED:
         with pytest.raises(Unsupported):
             targeted(intent, target, None)
         return
@@ -164,9 +157,8 @@ def test_one_text_cannot_be_for_both_families_where_neither_skips_the_other(stor
 
 
 def test_no_file_is_left_over() -> None:
+    names = {"lbctl.toml", "nftables.nft", "iptables.rules", "plan.txt"}
     for story in STORIES:
-        names = {"lbctl.toml", "nftables.nft", "plan.txt"}
-        names |= set() if story in NFTABLES_ONLY else {"iptables.rules"}
         more = {"nftables-classic.nft"} if story in CLASSIC else set()
         for target, family in TARGETS.get(story, {}).items():
             more |= targeted(load(GOLDEN / story / "lbctl.toml"), target, family).keys()

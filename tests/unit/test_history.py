@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lbctl import engine
+from lbctl.cli.differences import service_lines
 from lbctl.config import dump
 from lbctl.engine import Session
 from lbctl.engine.record import history
 from lbctl.errors import ApplyFailed, IntentError, Stale
 from lbctl.host import LocalHost
 from lbctl.host.fake import FakeHost
-from lbctl.model import Endpoint, Family, Intent, Listener, Protocol, Service
+from lbctl.model import Endpoint, Family, Intent, Listener, Protocol, Service, intent_changes
 from support.backends import Paper, install
 from support.network import run_lbctl
 
@@ -125,10 +127,28 @@ def test_what_a_state_changed_is_held_against_what_held_before_it() -> None:
     desk.apply(over(1, 2))
     desk.rollback()
     states = engine.entries(desk.host, "lbctl")
-    before = [engine.preceding(desk.host, "lbctl", state) for state in states]
-    assert [each and each.number for each in before] == [0, 1, 2]
-    assert before[0] is not None
-    assert before[0].intent == Intent()
+    found = [engine.difference(desk.host, "lbctl", state) for state in states]
+    assert [each.before.number for each in found] == [0, 1, 2]
+    assert found[0].before.intent == Intent()
+    [added] = found[0].services["web"]
+    assert (added.key, added.before, added.after) == ("service", None, "web")
+    for each, was, will in ((found[1], ("1",), ("1", "2")), (found[2], ("1", "2"), ("1",))):
+        [change] = each.services["web"]
+        assert (change.key, change.before, change.after) == ("endpoints", was, will)
+    del desk.host.shelf["lbctl.000001"]
+    with pytest.raises(ApplyFailed, match="what held before number 2 is not on record"):
+        engine.difference(desk.host, "lbctl", states[1])
+
+
+def test_of_many_services_a_few_are_named() -> None:
+    one = over(1).services[0]
+    many = Intent(services=tuple(replace(one, name=f"s{number}") for number in range(20)))
+    [line] = service_lines(intent_changes(Intent(), many))
+    assert line == "+ s0, s1, s2, s3, s4, s5, s6, s7 and 12 more"
+    changed = Intent(services=tuple(replace(each, affinity=60) for each in many.services))
+    lines = list(service_lines(intent_changes(many, changed), most=2))
+    assert lines[:2] == ["~ s0", "    affinity  none  →  1m"]
+    assert lines[-1] == "and 18 more services"
 
 
 def test_a_file_that_contradicts_a_rollback_is_noticed() -> None:
@@ -309,7 +329,7 @@ def test_history_prints_what_is_there(tmp_path: Path, monkeypatch: pytest.Monkey
     assert entry is not None
     host.save("lbctl.000001", history.to_text(entry))
     [_, row] = run_lbctl("history", "--owner", "lbctl", env=env).out.splitlines()
-    assert row.split()[:6] == ["1", "1970-01-01T00:00:00+00:00", "tester", "apply", "paper", "(pencil)"]
+    assert row.split()[:5] == ["1", "1970-01-01T00:00:00Z", "tester", "apply", "paper"]
     document = json.loads(run_lbctl("history", "--owner", "lbctl", "--output", "json", env=env).out)
     assert document["history"][0]["digest"] == entry.digest
     assert document["owner"] == "lbctl"
@@ -387,11 +407,22 @@ def test_an_intent_on_record_is_printed_as_a_file(tmp_path: Path, monkeypatch: p
     exported = run_lbctl("history", "--export", env=env).json["history"]
     assert [each["intent"] for each in exported] == [dump(over(1)), dump(over(1, 2))]
     assert "intent" not in run_lbctl("history", "--output", "json", env=env).json["history"][0]
+    shown = run_lbctl("history", "--diff", env=env).out.splitlines()
+    assert shown[0].startswith("Apply number 2, of ")
+    assert shown[0].endswith(", compared with number 1:")
+    assert shown[1:] == ["~ web", "    endpoints  1  →  1-2"]
+    assert run_lbctl("history", "--diff", "1", env=env).out.splitlines()[1:] == ["+ web"]
+    document = run_lbctl("history", "2", "--diff", "--output", "json", env=env).json["diff"]
+    [change] = document["services"][0]["changes"]
+    assert (document["before"], change["before"], change["after"]) == (1, ["1"], ["1", "2"])
     for words in (["history", "9"], ["history", "1", "--export"], ["rollback", "--to", "9"]):
         assert run_lbctl(*words, env=env).code == 2
     # The file then contradicts what holds: the rollback says so, and what would undo it too.
     back = run_lbctl("rollback", "--to", "1", "--yes", env=env)
-    assert "lbctl.toml still says otherwise: web. lbctl apply would undo this rollback." in back.err
+    said = (
+        "lbctl.toml still says otherwise; lbctl apply would undo this rollback:\n~ web\n    endpoints  1  →"
+    )
+    assert said in back.err
     plan = run_lbctl("plan", "--output", "json", env=env)
     assert plan.json["rolled_back"]["number"] == 3
     for words in (["plan"], ["apply", "--yes"]):

@@ -11,6 +11,7 @@ import pytest
 
 from lbctl import engine
 from lbctl.engine import Operation, Session
+from lbctl.engine.inspect.doctor import examine
 from lbctl.engine.record import history, overrides, trial
 from lbctl.errors import ApplyFailed, Damaged, IntentError, Stale, StateUnknown
 from lbctl.model import Endpoint, Intent, Listener, Override, Plan, Protocol, Scheduler, Service
@@ -200,10 +201,9 @@ def test_a_service_without_endpoints_is_announced() -> None:
     desk.do(operation)
     assert desk.slots == ["-"]
     # Whoever applies another intent then is warned too.
-    notes = desk.plan(over(1, 2, scheduler=Scheduler.RANDOM)).notes
-    assert notes == (
-        "operators drained endpoints of web, and none is left for new ipv4 and ipv6 connections.",
-    )
+    session = desk.session
+    notes = engine.annotate(session, desk.plan(over(1, 2, scheduler=Scheduler.RANDOM))).notes
+    assert "web: all endpoints are drained: new connections are refused" in notes
     assert not engine.drain(desk.session, "lbctl", ["web/2"]).doubtful
 
 
@@ -412,3 +412,17 @@ def test_waiting_ends_when_no_connection_is_left_or_the_time_is_over() -> None:
     after(1.5, "")
     assert engine.await_drained(host, over(1, 2, 3), {("web", "2")}, 60) == 0
     assert host.uptime == 7
+
+
+def test_the_doctor_looks_at_what_is_carried_out() -> None:
+    desk = Desk(1, 2)
+
+    def codes() -> list[str]:
+        return [each.code for each in examine(desk.host, over(1, 2), installed=[desk.paper]).problems]
+
+    assert "all-drained" not in codes()
+    desk.drain("web/1", "web/2")
+    assert "all-drained" in codes()
+    desk.host.shelf["lbctl.overrides"] = "garbage"
+    unseen = examine(desk.host, over(1, 2), installed=[desk.paper]).unseen
+    assert "what operators decided about endpoints" in [each.what for each in unseen]

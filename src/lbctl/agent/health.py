@@ -11,7 +11,7 @@ Times are given as `Moment`: `steady` never jumps and orders everything; `wall` 
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -99,8 +99,8 @@ class _State:
     seconds: float | None = None
     passes: int = 0
     failures: int = 0
-    #: When it changed last, and how often it failed again soon after it returned.
-    changed: float | None = None
+    #: When it returned last, and how often it failed again soon after it returned.
+    returned: float | None = None
     flaps: int = 0
     hold: float = 0.0
     held_until: float = 0.0
@@ -126,6 +126,7 @@ class Monitor:
         self._random = random
         self._states: dict[Target, _State] = {}
         self._standings: dict[Subject, _Standing] = {}
+        self._ramping: set[Subject] = set()
         self._queue: list[tuple[float, int, Target]] = []
         self._number = 0
         self._verdicts: dict[str, dict[tuple[str, Family], Verdict]] = {}
@@ -173,11 +174,10 @@ class Monitor:
                 break
             heapq.heappop(self._queue)
         times = [self._queue[0][0]] if self._queue else []
-        times += [
-            standing.ramp + standing.slow_start * (_step(standing, now) + 1) / STEPS
-            for standing in self._ramping()
-            if standing.ramp is not None
-        ]
+        for subject in self._ramping:
+            standing = self._standings[subject]
+            if standing.ramp is not None:
+                times.append(standing.ramp + standing.slow_start * (_step(standing, now) + 1) / STEPS)
         return min(times, default=None)
 
     def record(self, target: Target, outcome: Outcome, now: Moment) -> tuple[Subject, ...]:
@@ -218,12 +218,12 @@ class Monitor:
     def steps(self, now: Moment) -> tuple[Subject, ...]:
         """Go on with slow starts; return whose part changed."""
         changed: list[Subject] = []
-        for subject, standing in list(self._standings.items()):
-            if standing.ramp is None:
-                continue
+        for subject in sorted(self._ramping):
+            standing = self._standings[subject]
             before = self._verdicts[subject[0]][subject[1:]].part
             if _step(standing, now) >= STEPS:
                 standing.ramp = None
+                self._ramping.discard(subject)
             if _part(standing, now) != before:
                 changed.append(subject)
         self._publish(changed, now)
@@ -256,6 +256,7 @@ class Monitor:
     def _arrange(self, intent: Intent, now: Moment, serving: Collection[Subject]) -> None:
         """Have exactly the targets of an intent. `serving` take connections now, as far as is known."""
         old, self._standings = self._standings, {}
+        self._ramping = set()
         states, self._states = self._states, {}
         remembered, self._verdicts = self._verdicts, {}
         fresh: list[Target] = []
@@ -274,8 +275,9 @@ class Monitor:
                     serving=subject in kept or (was is None and initially),
                     slow_start=service.health.slow_start / 1000,
                 )
-                if was is not None and standing.slow_start:
+                if was is not None and was.ramp is not None and standing.slow_start:
                     standing.ramp = was.ramp
+                    self._ramping.add(subject)
                 self._standings[subject] = standing
                 state = self._states.get(target) or states.get(target)
                 if state is None:
@@ -286,12 +288,11 @@ class Monitor:
                 self._states[target] = state
                 state.subjects.add(subject)
         self._spread(fresh, now)
-        before = remembered
         for subject in self._standings:
             self._verdicts.setdefault(subject[0], {})[subject[1:]] = self._verdict(subject, now)
         for name, found in self._verdicts.items():
-            if before.get(name) == found:
-                self._verdicts[name] = before[name]
+            if (before := remembered.get(name)) is not None and _alike(before, found):
+                self._verdicts[name] = before
 
     def _spread(self, fresh: list[Target], now: Moment) -> None:
         """Have the first checks of targets spread over their interval, sooner where they are few."""
@@ -323,13 +324,16 @@ class Monitor:
             check = target.check
             hold = check.hold / 1000
             stable = max(_STABLE, 10 * check.interval / 1000, 2 * state.hold)
-            again = before is Health.UP and state.changed is not None and now.steady - state.changed < stable
+            again = (
+                before is Health.UP and state.returned is not None and now.steady - state.returned < stable
+            )
             state.flaps = min(state.flaps + 1, _MAX_FLAPS) if again else 0
             if state.flaps:
                 least = max(hold, check.interval / 1000)
                 hold = min(least * 2**state.flaps, max(hold, _MAX_HOLD))
             state.hold, state.held_until = hold, now.steady + hold
-        state.changed = now.steady
+        elif before is Health.DOWN:
+            state.returned = now.steady
         for subject in state.subjects:
             standing = self._standings[subject]
             if state.health is Health.UP:
@@ -338,6 +342,10 @@ class Monitor:
                 standing.serving = True
             else:
                 standing.ramp = None
+            if standing.ramp is None:
+                self._ramping.discard(subject)
+            else:
+                self._ramping.add(subject)
 
     def _publish(self, subjects: Iterable[Subject], now: Moment) -> None:
         """Renew the verdicts of endpoints: a service's verdicts become a new object."""
@@ -360,9 +368,6 @@ class Monitor:
             serving=standing.serving,
             held=held,
         )
-
-    def _ramping(self) -> list[_Standing]:
-        return [standing for standing in self._standings.values() if standing.ramp is not None]
 
 
 def _judged(check: Check, state: _State, outcome: Outcome, now: Moment) -> Health:
@@ -418,6 +423,15 @@ def _step(standing: _Standing, now: Moment) -> int:
 
 def _part(standing: _Standing, now: Moment) -> Fraction:
     return Fraction(min(_step(standing, now) + 1, STEPS), STEPS)
+
+
+def _alike(some: Verdicts, others: Verdicts) -> bool:
+    """Return True if nothing but the time and number of checks is different."""
+    return some.keys() == others.keys() and all(
+        replace(verdict, count=0, checked=None, seconds=None)
+        == replace(others[place], count=0, checked=None, seconds=None)
+        for place, verdict in some.items()
+    )
 
 
 def _is_up(verdict: Verdict | None) -> bool:

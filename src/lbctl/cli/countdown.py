@@ -36,8 +36,8 @@ def await_end(session: Session, tried: Trial, done: str, seconds: float) -> Tria
             _confirm(session, tried)
 
     keep = f"{'press Enter or ' if keyboard.open else ''}run `lbctl confirm`"
-    say(f"{done} on trial; reverting in {seconds:g} s unless you {keep}.")
     try:
+        say(f"{done} on trial; reverting in {seconds:g} s unless you {keep}.")
         return engine.await_end(session, tried, look)
     except KeyboardInterrupt:
         left = ceil(tried.left(session.host))

@@ -10,9 +10,9 @@ from lbctl.cli.options import Config, Format, Output, Owner
 from lbctl.errors import IntentError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from lbctl.engine import HistoryEntry
+    from lbctl.engine import Difference, HistoryEntry
 
 
 def history(
@@ -20,6 +20,10 @@ def history(
         int | None,
         typer.Argument(metavar="NUMBER", help="Print the intent of this state.", show_default=False),
     ] = None,
+    diff: Annotated[
+        bool,
+        typer.Option("--diff", help="Print what that state changed, or without a number the last one."),
+    ] = False,
     export: Annotated[
         bool, typer.Option("--export", help="Print all states with their intents as one JSON document.")
     ] = False,
@@ -29,32 +33,57 @@ def history(
 ) -> None:
     """List what was applied: when, by whom, in which backend.
 
-    With a number, print the intent of that state as an intent file.
+    With a number, print the intent of that state as an intent file, or with --diff what it changed.
     """
     from lbctl import engine
     from lbctl.cli.output import print_json, say
     from lbctl.cli.status_text import width
     from lbctl.cli.work import mention_unsettled, owner_of
+    from lbctl.documents.history import difference as difference_document
     from lbctl.documents.history import history as document
     from lbctl.host import LocalHost
 
-    if export and number is not None:
-        raise IntentError("--export prints every state: give it or a number")
+    if export and (diff or number is not None):
+        raise IntentError("--export prints every state: leave out the number and --diff")
     whose = owner_of(owner, config, announced=number is None)
     host = LocalHost()
     found = engine.entries(host, whose) if number is None else (engine.state(host, whose, number),)
+    found = found[-1:] if diff else found
     unsettled = mention_unsettled(whose, data=number is not None or export or output is Format.JSON)
     for line in engine.damaged(host, whose):
         say(f"{line}.")
+    changed = engine.difference(host, whose, found[0]) if diff and found else None
     if output is Format.JSON or export:
-        print_json(document(whose, found, unsettled, intents=export or number is not None))
+        made = document(whose, found, unsettled, intents=export or number is not None)
+        if changed is not None:
+            made["diff"] = difference_document(changed)
+        print_json(made)
+    elif changed is not None:
+        print("\n".join(_difference_lines(changed)))
     elif number is not None:
-        say(f"{str(found[0]).capitalize()}.")
+        from lbctl.cli.differences import sentence
+
+        say(f"{sentence(str(found[0]))}.")
         print(found[0].text, end="")
     elif found:
         print(_table(found, width()))
     else:
         print(f'Nothing was applied here for owner "{whose}".')
+
+
+def _difference_lines(changed: Difference) -> Iterator[str]:
+    """What a state changed: services that were added or removed, and the keys of the others."""
+    from lbctl.cli.changes import change_rows
+    from lbctl.cli.differences import sentence, service_lines
+    from lbctl.cli.output import table
+
+    before = f"number {changed.before.number}" if changed.before.number else "the host without services"
+    yield f"{sentence(str(changed.after))}, compared with {before}:"
+    if not changed.changes and not changed.services:
+        yield "No key of the intent changed."
+    if changed.changes:
+        yield table(change_rows(changed.changes), indent="  ")
+    yield from service_lines(changed.services)
 
 
 #: How a trial is shown that a later command found to be over, but did not see end.
@@ -88,7 +117,7 @@ def _row(entry: HistoryEntry) -> dict[str, str]:
         "number": str(entry.number),
         "time": entry.time.removesuffix("+00:00") + "Z",
         "user": entry.user,
-        "action": entry.action + (f" ({_TRIALS[entry.trial]})" if entry.trial is not None else ""),
+        "action": entry.action + (f": {_TRIALS[entry.trial]}" if entry.trial is not None else ""),
         "backend": entry.backend,
         "driver": entry.driver,
         "services": str(entry.services),

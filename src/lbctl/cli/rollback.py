@@ -12,6 +12,9 @@ from lbctl.cli.options import Color, Colors, Config, Format, Output, Owner, Wait
 if TYPE_CHECKING:
     from lbctl.model import Intent
 
+#: So many services are named that an intent file has otherwise.
+_FEW = 8
+
 
 def rollback(
     to: Annotated[
@@ -78,10 +81,12 @@ def rollback(
 
 def _mention_file(config: Path | None, intent: Intent) -> None:
     """Report that the intent file says something else than what was restored."""
+    from lbctl.cli.differences import service_lines
     from lbctl.cli.output import say
     from lbctl.cli.work import files_if_any
     from lbctl.config import load_merged
     from lbctl.errors import IntentError
+    from lbctl.model import intent_changes
 
     try:
         files = files_if_any(config)
@@ -90,8 +95,7 @@ def _mention_file(config: Path | None, intent: Intent) -> None:
         return  # whose owner was named beside it
     if meant is None or meant.owner != intent.owner or meant == intent:
         return
-    then, now = ({service.name: service for service in each.services} for each in (intent, meant))
-    differing = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
     named = ", ".join(map(str, files))
-    what = f": {', '.join(differing)}" if differing else ""
-    say(f"{named} still says otherwise{what}. lbctl apply would undo this rollback.")
+    say(f"{named} still says otherwise; lbctl apply would undo this rollback:")
+    for lines in service_lines(intent_changes(intent, meant), most=_FEW):
+        say(lines)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.cli.output import deviation_text, share_text, stores_text, table
@@ -151,7 +150,7 @@ def _drift_lines(drift: Drift) -> Iterator[str]:
 
 def _shared(drift: Drift) -> list[str]:
     named = {service.name for service in drift.services}
-    return list(chain.from_iterable(found for name, found in drift.rules.items() if name not in named))
+    return [rule for name, found in drift.rules.items() if name not in named for rule in found]
 
 
 def _difference(service: ServiceChange, rules: Sequence[str]) -> str:

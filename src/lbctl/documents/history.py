@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, NotRequired
 
 from typing_extensions import TypedDict
 
+from lbctl.documents.shares import KeyChangeDocument, key_changes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lbctl.engine import HistoryEntry, Unsettled
+    from lbctl.engine import Difference, HistoryEntry, Unsettled
 
 
 class InterruptedDocument(TypedDict):
@@ -38,6 +40,21 @@ class EntryDocument(InterruptedDocument):
     trial: str | None
 
 
+class ServiceKeysDocument(TypedDict):
+    """The keys of a service that changed; the key `service` is a whole service that was added or removed."""
+
+    name: str
+    changes: list[KeyChangeDocument]
+
+
+class DifferenceDocument(TypedDict):
+    """What a state changed. `before` is the number of the state that held before it, 0 for no rules."""
+
+    before: int
+    changes: list[KeyChangeDocument]
+    services: list[ServiceKeysDocument]
+
+
 class TrialDocument(TypedDict):
     """A trial that was not confirmed yet; `left` are seconds, `deadline` is its end, in UTC."""
 
@@ -54,10 +71,11 @@ class UnsettledDocument(TypedDict):
 
 
 class HistoryDocument(UnsettledDocument):
-    """The states of an owner, oldest first; with a number, that one."""
+    """The states of an owner, oldest first; with a number, that one. `diff` is given with `--diff`."""
 
     owner: str
     history: list[EntryDocument]
+    diff: NotRequired[DifferenceDocument]
 
 
 def history(
@@ -65,7 +83,22 @@ def history(
 ) -> HistoryDocument:
     """Return the document of states of an owner, with `intents` each with what was applied."""
     listed = [_entry(entry, intent=intents) for entry in entries]
-    return HistoryDocument(owner=owner, history=listed, **unsettled(left))
+    pending = unsettled(left)
+    return HistoryDocument(
+        owner=owner, history=listed, interrupted=pending["interrupted"], trial=pending["trial"]
+    )
+
+
+def difference(of: Difference) -> DifferenceDocument:
+    """Return the document of what a state changed."""
+    return DifferenceDocument(
+        before=of.before.number,
+        changes=key_changes(of.changes),
+        services=[
+            ServiceKeysDocument(name=name, changes=key_changes(changes))
+            for name, changes in of.services.items()
+        ],
+    )
 
 
 def unsettled(left: Unsettled) -> UnsettledDocument:

@@ -22,11 +22,12 @@ from lbctl.engine.migrate.foreign import SharePolicy
 from lbctl.engine.migrate.migration import Agreement, Migration
 from lbctl.engine.migrate.plan import plan_migration
 from lbctl.engine.record.history import (
+    Difference,
     HistoryEntry,
     damaged,
+    difference,
     entries,
     pending,
-    preceding,
     restorable,
     rolled_back,
     state,
@@ -39,6 +40,7 @@ from lbctl.engine.undo.rollback import go_back, roll_back
 
 __all__ = [
     "Agreement",
+    "Difference",
     "Drift",
     "EndpointStatus",
     "FamilyStatus",
@@ -65,6 +67,7 @@ __all__ = [
     "damaged",
     "describe",
     "describe_plan",
+    "difference",
     "drain",
     "drift",
     "endpoint_names",
@@ -81,7 +84,6 @@ __all__ = [
     "plan",
     "plan_against",
     "plan_migration",
-    "preceding",
     "read_plan",
     "read_trial",
     "recover",

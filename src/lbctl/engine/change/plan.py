@@ -14,7 +14,6 @@ from lbctl.model import (
     Plan,
     diff,
     diff_services,
-    emptied,
     intent_changes,
     stale_flows,
     touched,
@@ -22,11 +21,11 @@ from lbctl.model import (
 from lbctl.spi import AUTO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from lbctl.engine.change.session import Session
     from lbctl.host import Host
-    from lbctl.model import Change, Effective, LiftedProgram, Program, Service, ServiceChange
+    from lbctl.model import Change, LiftedProgram, Program, Service, ServiceChange
     from lbctl.spi import Backend
 
 
@@ -55,18 +54,7 @@ def _plan_from(session: Session, intent: Intent, *, alone: bool) -> Plan:
     if not made.changed:
         session.memory.keep(session.place, after.at(before.generation))
         return made
-    notes = (*made.notes, *overlap_notes(session, made, intent), *_emptied_notes(effective))
-    return replace(made, notes=notes)
-
-
-def _emptied_notes(effective: Effective) -> Iterator[str]:
-    drained = {each.service for each in effective.overrides if each.drained}
-    for name, families in emptied(effective.file, effective.intent).items() if drained else ():
-        if name in drained:
-            yield (
-                f"operators drained endpoints of {name}, and none is left for new {' and '.join(families)} "
-                "connections."
-            )
+    return replace(made, notes=(*made.notes, *overlap_notes(session, made, intent)))
 
 
 def _refuse_other_stores(session: Session, owner: str) -> None:

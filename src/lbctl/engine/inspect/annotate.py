@@ -20,6 +20,7 @@ from lbctl.model import (
     KeyChange,
     Scheduler,
     diff,
+    emptied,
     service_changes,
     touched,
 )
@@ -49,19 +50,33 @@ def annotate(session: Session, plan: Plan) -> Plan:
     if plan.intent is None:
         return plan
     services = _with_changes(session, plan, plan.intent)
-    notes = [*plan.notes, *host_notes(session, plan.intent, rules=plan.changed)]
+    effective = plan.intent if plan.effective is None else plan.effective.intent
+    notes = [*plan.notes, *host_notes(session, effective, rules=plan.changed, told=_emptied(plan))]
     if lost := gone(session, plan.intent, plan.services):
         notes.insert(0, lost)
     return replace(plan, services=services, notes=tuple(dict.fromkeys(notes)))
 
 
-def host_notes(session: Session, intent: Intent, *, rules: bool = False) -> tuple[str, ...]:
+def _emptied(plan: Plan) -> Collection[str]:
+    """Return the services that a plan itself reports to be drained by operators."""
+    effective = plan.effective
+    return emptied(effective.file, effective.intent) if effective is not None and plan.changed else ()
+
+
+def host_notes(
+    session: Session, intent: Intent, *, rules: bool = False, told: Collection[str] = ()
+) -> tuple[str, ...]:
     """Return what is wrong with the host for an intent, one sentence for each kind of problem.
 
     With `rules`, foreign rules that decide before lbctl are looked for too, unless there are very many.
+    `told` are services that are known to have no endpoint left.
     """
     facts = HostFacts(host=session.host)
-    found = [each for each in cheap_checks(facts, intent) if isinstance(each, Problem)]
+    found = [
+        each
+        for each in cheap_checks(facts, intent)
+        if isinstance(each, Problem) and not (each.code == "all-drained" and each.service in told)
+    ]
     if rules:
         found += _taken(session, intent, facts)
     return tuple(map(_note, grouped(found)))

@@ -15,7 +15,7 @@ from lbctl.engine.inspect.surroundings import connection_table, ways
 from lbctl.engine.record import history
 from lbctl.engine.record.trial import Standing
 from lbctl.engine.record.unsettled import unsettled
-from lbctl.errors import ApplyFailed, NoBackend
+from lbctl.errors import ApplyFailed, LbctlError, NoBackend
 from lbctl.host import UNPRIVILEGED
 from lbctl.model import DEFAULT_OWNER, Severity
 from lbctl.spi import AUTO, Case, Problem, Reader, count_rules, survey
@@ -69,6 +69,11 @@ def examine(
         seen.append(_no_backend(error))
     except ApplyFailed as error:
         seen.append(NotExamined(what="where the rules of the intent are", reason=error.message))
+    if session is not None and intent is not None:
+        try:
+            intent = session.effective(intent).intent
+        except LbctlError as error:
+            seen.append(NotExamined(what="what operators decided about endpoints", reason=error.message))
     seen += _unsettled(host, intent.owner if intent else DEFAULT_OWNER)
     seen += _user_site(host)
     seen += connection_table(host, intent)

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from lbctl.config import dump, loads
 from lbctl.errors import ApplyFailed, Damaged, IntentError, PermissionDenied, Stale
-from lbctl.model import Intent, inert, read_record
+from lbctl.model import Intent, KeyChange, inert, intent_changes, read_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from lbctl.host import Host
     from lbctl.model import Plan, Shape
@@ -172,15 +172,44 @@ def state(host: Host, owner: str, number: int) -> HistoryEntry:
     return found
 
 
-def preceding(host: Host, owner: str, entry: HistoryEntry) -> HistoryEntry | None:
+def preceding(host: Host, owner: str, entry: HistoryEntry) -> HistoryEntry:
     """Return the state that held until another one did, be it that one's parent or not.
 
-    None where it is not on record.
+    Raises `ApplyFailed` where it is not on record.
     """
     if entry.parent == 0 and entry.action != "rollback":
         return nothing(entry, owner)
-    numbers = [number for number in _numbers(host, owner) if number < entry.number]
-    return _read(host, owner, numbers[-1]) if numbers else None
+    found = _read(host, owner, entry.number - 1)
+    if found is None:
+        raise ApplyFailed(f"what held before number {entry.number} is not on record")
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What a state changed, by the keys of the intent file."""
+
+    before: HistoryEntry
+    after: HistoryEntry
+    #: What concerns every service: the backend, the mark.
+    changes: tuple[KeyChange, ...]
+    #: Service → its keys; only services that differ.
+    services: Mapping[str, tuple[KeyChange, ...]]
+
+
+def difference(host: Host, owner: str, entry: HistoryEntry) -> Difference:
+    """Return what a state changed; raises as `preceding`."""
+    before = preceding(host, owner, entry)
+    old, new = before.intent, entry.intent
+    pairs: list[tuple[str, str | int, str | int]] = [("mark", old.mark, new.mark)]
+    if before.number:
+        pairs.append(("backend", before.backend, entry.backend))
+    return Difference(
+        before=before,
+        after=entry,
+        changes=tuple(KeyChange(key=key, before=was, after=will) for key, was, will in pairs if was != will),
+        services=intent_changes(old, new),
+    )
 
 
 def line_of(host: Host, owner: str, entry: HistoryEntry) -> tuple[HistoryEntry, ...]:
