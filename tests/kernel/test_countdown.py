@@ -64,7 +64,13 @@ def on_terminal(network: Network, *words: str, before: bytes = b"", **env: str) 
     with network.host.entered():
         process = subprocess.Popen(
             [LBCTL, *words],
-            env={**os.environ, "LBCTL_STATE_DIR": str(network.folder), "TERM": "xterm", **env},
+            env={
+                **os.environ,
+                "LBCTL_STATE_DIR": str(network.folder),
+                "TERM": "xterm",
+                "COLUMNS": "200",
+                **env,
+            },
             stdin=slave,
             stdout=slave,
             stderr=slave,
