@@ -147,12 +147,12 @@ def test_flows_that_end() -> None:
         "UDP clients of 53/udp leave 5301-5302, also amid a flow",
         "UDP clients of 53/udp that this host itself answers now are placed anew",
     ]
-    many = [StaleFlow(family=Family.IPV4, listener=replace(dns, port=1 + 2 * n), to="9") for n in range(1000)]
+    many = [StaleFlow(family=Family.IPV4, listener=replace(dns, port=1 + 2 * n, last_port=0), to="9") for n in range(1000)]
     assert len(list(flow_lines(many))) == 5
 
 
 def test_a_recorded_intent_shares_what_is_the_same() -> None:
-    services = tuple(replace(WEB, name=f"s{n}", listeners=(replace(LISTENER, port=n),)) for n in range(1, 9))
+    services = tuple(replace(WEB, name=f"s{n}", listeners=(replace(LISTENER, port=n, last_port=0),)) for n in range(1, 9))
     old = Intent(services=services)
     named = replace(services[2], endpoints=(Endpoint(port=1, name="a", weight=2), Endpoint(port=2)))
     new = Intent(services=(services[5], named, *services[3:5]), mark=0x11)
