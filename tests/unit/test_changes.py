@@ -41,6 +41,9 @@ OTHER: dict[str, tuple[Any, Any, Any]] = {
     "affinity": (3 * 3600, None, "3h"),
     "source_nat": (SourceNat.NEVER, "hairpin", "never"),
     "allow": ((ip_network("10.0.0.0/8"), ip_network("192.0.2.7/32")), None, ("10.0.0.0/8", "192.0.2.7")),
+    "deny": ((ip_network("192.0.2.7/32"),), None, ("192.0.2.7",)),
+    "interfaces": (("eth0", "ppp*"), None, ("eth0", "ppp*")),
+    "exclude": ((ip_network("198.51.100.0/24"),), None, ("198.51.100.0/24",)),
     "endpoints": ((Endpoint(port=8001), Endpoint(port=8003)), ("8001", "8002"), ("8001", "8003")),
 }
 

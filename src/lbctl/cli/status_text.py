@@ -94,8 +94,9 @@ def headline(drift: Drift) -> Line:
 
 def attention(drift: Drift, status: Status | None, columns: int | None = None) -> Iterator[Line]:
     """Yield what needs attention, under a heading: all kinds of it. With `columns`, lines are wrapped."""
+    differing = [drift.gone, *drift.elsewhere, *drift.services, _shared(drift)]
     kinds = [
-        (_drift_lines(drift), len(drift.services) + len(drift.elsewhere) + bool(_shared(drift))),
+        (_drift_lines(drift), sum(map(bool, differing))),
         *((iter(found), len(found)) for found in _in_services(status)),
     ]
     present = [(found, number) for found, number in kinds if number]
@@ -140,6 +141,8 @@ def _in_services(status: Status | None) -> Iterator[list[str]]:
 
 def _drift_lines(drift: Drift) -> Iterator[str]:
     rules = drift.rules
+    if drift.gone is not None:
+        yield drift.gone
     for store in drift.elsewhere:
         yield f"{store} also holds rules of this owner, which balance the same connections"
     for service in drift.services:

@@ -165,7 +165,7 @@ def perform(session: Session, plan: Plan) -> list[str]:
         notes = [f"{fault}, but all of the change is in the kernel."]
     if wrong := diff(held, plan.after):
         _undo(session, plan, held, f"{fault}: {' '.join(wrong[0].key)}")
-    counters.after_change(session, plan, counted)
+    counters.after_change(session, plan, held, counted)
     session.memory.keep(session.place, plan.after.at(held.generation))
     return notes + end_flows(session, plan)
 
