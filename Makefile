@@ -28,7 +28,7 @@ unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help deps venv demo test test-fast test-browser coverage check matrix bench bench-deps bench-startup clean
+.PHONY: help deps venv demo test test-fast test-browser test-servers coverage check matrix bench bench-deps bench-startup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,19 @@ else
 	$(BIN)/pytest --numprocesses $(PROCESSES) -m "not kernel"
 	$(SUDO) -E env PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest --numprocesses $(PROCESSES) -p no:cacheprovider -m kernel
 endif
+
+# Unpacked, not installed: an installed server is a daemon, now and after every boot.
+SERVERS := prometheus haproxy keepalived
+SERVERS_UNPACKED := $(VENV)/servers
+
+test-servers: $(SERVERS_UNPACKED)/.complete ## run the tests with real servers: Prometheus and others, unpacked from Debian's packages
+	$(BIN)/pytest --override-ini=addopts= --strict-markers --import-mode=importlib tests/servers
+
+$(SERVERS_UNPACKED)/.complete: $(STAMP) Makefile
+	@mkdir -p $(SERVERS_UNPACKED)/archives && cd $(SERVERS_UNPACKED)/archives && \
+	    { apt-get download --quiet=2 $(SERVERS) || { $(SUDO) apt-get update --quiet=2 && apt-get download --quiet=2 $(SERVERS); } } && \
+	    for archive in *.deb; do dpkg --extract "$$archive" .. || exit 1; done
+	@touch $@
 
 test-browser: venv ## run the tests of the agent's page in chromium, which this installs
 	@command -v chromium >/dev/null || \

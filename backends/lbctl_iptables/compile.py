@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from lbctl.errors import Unsupported
-from lbctl.model import Family, Item, Program, Scheduler, SourceNat, hidden, slot_count
+from lbctl.model import Family, Item, Program, Scheduler, SourceNat, hidden
 from lbctl.spi import require_service
 from lbctl_iptables import dialect, find, layout, pick, recent
 from lbctl_iptables.dialect import Feature
@@ -86,7 +86,7 @@ def _beyond(service: Service, family: Family) -> str:
     if family is Family.IPV6:
         # It sees the first 32 bits of an address alone.
         return "of IPv6 clients"
-    slots = slot_count([endpoint.weight for endpoint in service.ready(family)])
+    slots = len(service.slots(family))
     return f"with {slots} slots, more than {pick.MAX_NODES}"
 
 

@@ -17,13 +17,13 @@ For up to 32 slots of IPv4, the hash of `cluster` picks the very slot that nftab
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import accumulate
 from math import gcd
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, assert_never
 
-from lbctl.model import Family, Scheduler, schedule, slot_count
+from lbctl.model import Family, Scheduler, bypassed, period
 from lbctl_iptables import bytecode
 
 if TYPE_CHECKING:
@@ -56,39 +56,47 @@ class Ladder:
 
 def picker(service: Service, family: Family) -> Node | None:
     """Return what picks among the ready endpoints of a service; None where there is none."""
-    ready = service.ready(family)
-    if not ready:
+    slots = service.slots(family)
+    if not slots:
         return None
-    weights = tuple(endpoint.weight for endpoint in ready)
     match service.scheduler:
         case Scheduler.ROUND_ROBIN:
-            return _by_turns(tuple(ready[i] for i in schedule(weights)))
+            # A kernel's counter that stays is of no use here: a changed ladder carries its turns over.
+            return _by_turns(slots[: period(slots)])
         case Scheduler.RANDOM:
-            return _by_chance(tuple(zip(ready, weights, strict=True)))
+            return _by_chance(tuple(Counter(slots).items()))
         case Scheduler.SOURCE_HASH | Scheduler.MAGLEV:
-            return _by_hash(service, family, ready, weights)
+            return _by_hash(service, family)
     assert_never(service.scheduler)
 
 
-def _by_hash(service: Service, family: Family, ready: Sequence[Endpoint], weights: Sequence[int]) -> Node:
+def _by_hash(service: Service, family: Family) -> Node:
     """With the same shares as nftables; with the same endpoint for each client if that can be expressed."""
     if has_same_hash(service, family):
-        slots = schedule(weights)
-        return _by_nodes([ready[i] for i in slots], 0, len(slots), service.hash_seed)
-    divisor = gcd(*weights)
-    ends = [end // divisor for end in accumulate(weights)]
-    parts = list(zip([0, *ends], ends, ready, strict=False))
-    return _by_slots(parts, ends[-1], family, service.hash_seed)
+        slots = service.slots(family)
+        return _by_nodes(slots, 0, len(slots), service.hash_seed)
+    slots = _remapped(service, family)
+    starts = [place for place, slot in enumerate(slots) if not place or slot != slots[place - 1]]
+    ends = [*starts[1:], len(slots)]
+    parts = [(start, end, slots[start]) for start, end in zip(starts, ends, strict=True)]
+    return _by_slots(parts, len(slots), family, service.hash_seed)
 
 
 def has_same_hash(service: Service, family: Family) -> bool:
     """Return True if a client of `family` gets the very endpoint that nftables gives it."""
-    weights = [endpoint.weight for endpoint in service.ready(family)]
-    return (
-        service.scheduler is Scheduler.SOURCE_HASH
-        and slot_count(weights) <= MAX_NODES
-        and (family is Family.IPV4 or len(weights) <= 1)
-    )
+    if service.scheduler is not Scheduler.SOURCE_HASH:
+        return False
+    slots = service.slots(family)
+    return len(slots) <= MAX_NODES and (family is Family.IPV4 or len(set(slots)) <= 1)
+
+
+def _remapped(service: Service, family: Family) -> tuple[Endpoint, ...]:
+    """Return slots in which those of one endpoint are neighbours, so that few rules tell them apart."""
+    members = service.rotation(family)
+    divisor = gcd(*[endpoint.weight for endpoint, _ in members])
+    table = [i for i, (endpoint, _) in enumerate(members) for _ in range(endpoint.weight // divisor)]
+    parts = tuple([part for _, part in members])
+    return tuple([members[i][0] for i in bypassed(tuple(table), parts, service.hash_seed)])
 
 
 def _ladder(rungs: Sequence[tuple[Condition, Node]]) -> Node:

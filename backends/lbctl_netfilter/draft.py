@@ -33,11 +33,13 @@ class Draft:
     """The conditions and steps of a rule."""
 
     __slots__ = (
+        "asks_mark",
         "bits",
         "element",
         "family",
         "first",
         "later",
+        "marks",
         "opaque",
         "picks",
         "remarks",
@@ -52,6 +54,8 @@ class Draft:
         self.steps: tuple[Step, ...] = ()
         #: True where a number is picked.
         self.picks = False
+        #: True where a mark is asked for, and where one is set.
+        self.asks_mark = self.marks = False
         #: True where the first packet of a connection may match, and where later ones may.
         self.first = self.later = True
         self.opaque: Opaque | None = None
@@ -75,7 +79,7 @@ class Draft:
                 self.never()
                 return
             values = others
-        if not self.steps or not (self.picks or any(isinstance(step, SetMark) for step in self.steps)):
+        if not (self.picks or self.marks):
             met = narrowed(self.where, field, values, self.bits)
             if met is None:
                 self.never()
@@ -95,7 +99,17 @@ class Draft:
     def step(self, step: Step) -> None:
         """Do one more step."""
         self.steps += (step,)
-        self.picks |= isinstance(step, (Draw, DrawMark))
+        match step:
+            case Draw():
+                self.picks = True
+            case DrawMark():
+                self.picks = self.marks = True
+            case SetMark():
+                self.marks = True
+            case MarkIs():
+                self.asks_mark = True
+            case _:
+                pass
 
     def never(self) -> None:
         """No packet matches."""
@@ -139,8 +153,8 @@ class Draft:
             target,
             switch=switch,
             picks=self.picks or switch is not None,
-            asks_mark=any(isinstance(step, MarkIs) for step in self.steps),
-            marks=any(isinstance(step, (SetMark, DrawMark)) for step in self.steps),
+            asks_mark=self.asks_mark,
+            marks=self.marks,
             first=self.first,
             later=self.later,
             opaque=self.opaque,

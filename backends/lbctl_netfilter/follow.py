@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import gcd
 from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl_netfilter.budget import BudgetExceeded
@@ -29,7 +28,17 @@ from lbctl_netfilter.conditions import (
 from lbctl_netfilter.index import matters
 from lbctl_netfilter.ir import Act, Draw, DrawMark, MarkIs, Match, Memory, PickKind, SetMark
 from lbctl_netfilter.parts import At, Parts
-from lbctl_netfilter.population import EXACT_BITS, START, End, Out, Population, ratio, turns
+from lbctl_netfilter.population import (
+    EXACT_BITS,
+    NOBODY,
+    START,
+    End,
+    Out,
+    Population,
+    counted,
+    drawn,
+    ended,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -39,10 +48,8 @@ if TYPE_CHECKING:
     from lbctl_netfilter.index import ChainIndex
     from lbctl_netfilter.ir import Base, Pick, Rule, Switch, Target
     from lbctl_netfilter.marks import Marking
-    from lbctl_netfilter.population import ConnectionState, Odds
+    from lbctl_netfilter.population import Chances, ConnectionState, Odds
 
-#: Longest period that is followed.
-LONGEST = 1 << 16
 #: States that connections of one period may be in, in all: each draw on a mark may double them.
 MOST_STATES = 1 << 15
 _ONE = Fraction(1)
@@ -133,8 +140,8 @@ class Walk:
         self.entered: list[tuple[int, str]] = []
         #: What connections meet on average that were followed one by one.
         self.averaged: list[Visit] = []
-        #: What became of those that are no longer on their path.
-        self.ended = Population()
+        #: Those that are no longer on their path, with what became of them.
+        self._ended: list[tuple[Out | None, Population]] = []
         self._frames: list[_Frame] = []
         self._numbers = 0
 
@@ -148,7 +155,7 @@ class Walk:
 
         Raise `BudgetExceeded`.
         """
-        frames = self._frames = [self._frame(name, stream, stream.mass(), EVERYTHING)]
+        frames = self._frames = [self._frame(name, stream, stream.mass, EVERYTHING)]
         while True:
             frame = frames[-1]
             for rule in frame.rules:
@@ -158,11 +165,14 @@ class Walk:
                     break
             else:
                 frames.pop()
-                frame.on.add(frame.back)
+                on = frame.on.with_(frame.back)
                 outer = frame.outer
                 if outer is None:
-                    return frame.on
-                (outer.back if frame.goto else outer.on).add(frame.on)
+                    return on
+                if frame.goto:
+                    outer.back = outer.back.with_(on)
+                else:
+                    outer.on = outer.on.with_(on)
                 self._settle(outer)
 
     def _frame(
@@ -178,29 +188,32 @@ class Walk:
         rules = self.chains[name].candidates(self.given)
         self.budget.spend(1 + len(rules))
         self._numbers += 1
-        return _Frame(name, iter(rules), on, Population(), arriving, self._numbers, path, outer, goto)
+        return _Frame(name, iter(rules), on, NOBODY, arriving, self._numbers, path, outer, goto)
 
     def _settle(self, frame: _Frame) -> None:
         """After a rule took some, or changed them."""
-        if len(frame.on.states) > 1:
+        on = frame.on
+        if len(on.states) > 1:
             # Each costs as much as several rules.
-            self.budget.spend(len(frame.on.states) * (4 + (frame.on.length >> 9)))
-            if frame.on.size() > MOST_STATES:
-                if frame.on.length == 1:
+            self.budget.spend(len(on.states) * (4 + (on.length >> 9)))
+            if on.size() > MOST_STATES:
+                if on.length == 1:
                     raise BudgetExceeded
                 # As for a counter whose period would be too long.
-                self._average(frame.on)
-        frame.arriving = frame.on.mass()
+                self._average()
+                on = frame.on = on.mean()
+        frame.arriving = on.mass
         # Long fractions too: what is done to one takes many times what is done to a short one.
         self.budget.spend(frame.arriving.denominator.bit_length() >> 7)
         if frame.arriving.denominator.bit_length() > 3 * EXACT_BITS:
             raise BudgetExceeded
 
-    def _average(self, *streams: Population) -> None:
-        """Follow the period no further: these connections, and those that left the same chain, on average."""
+    def _average(self) -> None:
+        """Follow the period no further: those that left the chain are known on average from now on."""
         self.long = True
-        for stream in (*streams, self._frames[-1].back, self.ended):
-            stream.mean()
+        frame = self._frames[-1]
+        frame.back = frame.back.mean()
+        self._ended = [(out, part.mean()) for out, part in self._ended]
 
     def _rule(self, rule: Rule, frame: _Frame) -> list[_Frame]:  # noqa: C901, PLR0912 (hot path, no more calls)
         """One rule, and the chains that it leads to."""
@@ -232,9 +245,9 @@ class Walk:
             if not self._may_match(rule, frame, there):
                 return []
             matching, frame.on = self._asked(rule, frame.on, there)
-            matched = matching.mass()
+            matched = matching.mass
         else:
-            matching, frame.on = frame.on, Population()
+            matching, frame.on = frame.on, NOBODY
             matched = arriving
         if act is Act.SWITCH and rule.switch is not None and matched:
             return self._switched(rule, rule.switch, matching, frame, arriving, there)
@@ -284,112 +297,95 @@ class Walk:
     # -- steps: each gives those that match, and the others
 
     def _asked(self, rule: Rule, stream: Population, there: Selector) -> tuple[Population, Population]:
-        taken, left = stream, Population()
+        taken, left = stream, NOBODY
         for number, step in enumerate(rule.steps):
             if not taken:
                 break
             match step:
                 case Draw():
-                    found, others = self._drawn(step, number, rule, taken, left, there)
+                    found, others = self._drawn(step, number, rule, taken, there)
                 case MarkIs():
                     found, others = self._with_mark(step, rule, taken)
                 case SetMark():
-                    found, others = self._set(rule, step.marking, taken), Population()
+                    found, others = self._set(rule, step.marking, taken), NOBODY
                 case DrawMark():
-                    found, others = self._marked_by(step, number, rule, taken, left, there)
+                    found, others = self._marked_by(step, number, rule, taken, there)
                 case Memory():
                     if step.asks:
                         self.memories.append((step, rule))
                     # A client that is new is in no list.
                     found, others = _all(taken, step.asks == step.inverted)
                 case Match():
-                    found, others = taken, Population()
-            left.add(others)
+                    found, others = taken, NOBODY
+            if self.long and others and others.length < left.length:
+                left = left.mean()
+            left = left.with_(others)
             taken = found
         return taken, left
 
     def _drawn(
-        self, step: Draw, number: int, rule: Rule, taken: Population, left: Population, there: Selector
+        self, step: Draw, number: int, rule: Rule, taken: Population, there: Selector
     ) -> tuple[Population, Population]:
         hits = size(step.hits)
         if hits in {0, step.pick.modulus}:
             self._meet(_identity(step.pick, rule, number), rule)
             return _all(taken, hits > 0)
-        found = self._parted(step.pick, [step.hits], number, rule, taken, left, there)
-        return found[0], found[1]
+        found, others = self._parted(step.pick, (step.hits,), number, rule, taken, there)
+        return found, others
 
     def _marked_by(
-        self, step: DrawMark, number: int, rule: Rule, taken: Population, left: Population, there: Selector
+        self, step: DrawMark, number: int, rule: Rule, taken: Population, there: Selector
     ) -> tuple[Population, Population]:
-        *parts, others = self._parted(
-            step.pick, [spans for spans, _ in step.cases], number, rule, taken, left, there
-        )
-        found = Population(others.length)
+        groups = tuple([spans for spans, _ in step.cases])
+        *parts, others = self._parted(step.pick, groups, number, rule, taken, there)
+        found = NOBODY
         for part, (_, marking) in zip(parts, step.cases, strict=True):
-            found.add(self._set(rule, marking, part))
+            found = found.with_(self._set(rule, marking, part))
         return found, others
 
     def _parted(
         self,
         pick: Pick,
-        groups: Sequence[Spans],
+        groups: tuple[Spans, ...],
         number: int,
         rule: Rule,
         taken: Population,
-        left: Population,
         there: Selector,
-    ) -> list[Population]:
+    ) -> Sequence[Population]:
         """Those that get a number of each group, and at last all others."""
         identity = _identity(pick, rule, number)
         self._meet(identity, rule)
         if pick.modulus == 1:
-            at = next((i for i, spans in enumerate(groups) if spans), len(groups))
-            return [taken if i == at else Population(taken.length) for i in range(len(groups) + 1)]
+            return _at(next((i for i, spans in enumerate(groups) if spans), len(groups)), groups, taken)
         match pick.kind:
+            case PickKind.COUNTER if self.turns is not None:
+                # The counter asked by one connection.
+                turn = self.turns.get(identity, 0)
+                self.turns[identity] = (turn + 1) % pick.modulus
+                hit = (i for i, spans in enumerate(groups) if any(a <= turn <= b for a, b in spans))
+                return _at(next(hit, len(groups)), groups, taken)
             case PickKind.COUNTER:
-                return self._counted(pick, identity, groups, rule, taken, left, there)
+                self.modes.add(pick.kind.value)
+                self.counters.append((identity, rule))
+                if there != self.given and there != unmarked(self.given):
+                    self.wide[rule] = there
+                return self._counted(pick, groups, taken)
             case PickKind.DICE:
                 self.modes.add(pick.kind.value)
-                return _shared(pick, groups, taken)
+                return drawn(taken, pick.modulus, groups)
             case PickKind.HASH:
                 self.modes.add(pick.kind.value)
                 return self._hashed(pick, identity, groups, taken)
 
-    def _counted(
-        self,
-        pick: Pick,
-        identity: object,
-        groups: Sequence[Spans],
-        rule: Rule,
-        taken: Population,
-        left: Population,
-        there: Selector,
-    ) -> list[Population]:
-        every = pick.modulus
-        if self.turns is not None:
-            # The counter asked by one connection.
-            turn = self.turns.get(identity, 0)
-            self.turns[identity] = (turn + 1) % every
-            at = next(
-                (i for i, spans in enumerate(groups) if any(low <= turn <= high for low, high in spans)),
-                len(groups),
-            )
-            return [taken if i == at else Population(taken.length) for i in range(len(groups) + 1)]
-        self.modes.add(pick.kind.value)
-        self.counters.append((identity, rule))
-        if there != self.given and there != unmarked(self.given):
-            self.wide[rule] = there
-        masses = taken.masses()
-        if masses.keys() == {1}:
-            whole = masses[1].bit_count()
-            rounds = every // gcd(whole, every)
-            if rounds * taken.length <= LONGEST:
-                self.budget.spend(rounds * taken.length >> 7)
-                places = turns(masses[1], taken.length, rounds, every, tuple(groups))
-                taken.repeat(rounds)
-                return [*(taken.split(each) for each in places), taken]
-            self._average(taken, left)
-        return _shared(pick, groups, taken)
+    def _counted(self, pick: Pick, groups: tuple[Spans, ...], taken: Population) -> Sequence[Population]:
+        found = counted(taken, pick.modulus, groups)
+        if found is not None:
+            self.budget.spend(max(part.length for part in found) >> 7)
+            return found
+        if taken.masses().keys() == {1}:
+            self._average()
+            taken = taken.mean()
+        return drawn(taken, pick.modulus, groups)
 
     def _hashed(
         self, pick: Pick, identity: object, groups: Sequence[Spans], taken: Population
@@ -399,7 +395,7 @@ class Walk:
             self.hashes[identity] = pick
         total = pick.modulus
         rest = spans_rest(tuple(sorted(span for spans in groups for span in spans)), total - 1)
-        found = [Population(taken.length) for _ in range(len(groups) + 1)]
+        found: list[list[tuple[ConnectionState, Odds, int]]] = [[] for _ in range(len(groups) + 1)]
         pieces = sorted(
             (Fraction(low, total), Fraction(high + 1, total), i)
             for i, spans in enumerate([*groups, rest])
@@ -415,11 +411,11 @@ class Walk:
                     continue
                 known[identity] = (first, last)
                 nodes = tuple(sorted(((key, *span) for key, span in known.items()), key=repr))
-                found[i].put(state._replace(nodes=nodes), chance * (last - first) / (high - low), places)
-        return found
+                part = chance * (last - first) / (high - low)
+                found[i].append((state._replace(nodes=nodes), part, places))
+        return [Population.collect(taken.length, parts) for parts in found]
 
     def _with_mark(self, step: MarkIs, rule: Rule, stream: Population) -> tuple[Population, Population]:
-        found, others = Population(stream.length), Population(stream.length)
         if matters(rule, self.chains):
             self.parts.asked(rule, step)
         asked = self.given.get(mark_field(connection=step.connection, mask=step.mask))
@@ -427,21 +423,23 @@ class Walk:
             (state.connection_by if step.connection else state.by) is None for state in stream.states
         ):
             return _all(stream, covered(step.values, asked) is ALL)
+        found: dict[ConnectionState, Chances] = {}
+        others: dict[ConnectionState, Chances] = {}
         for state, chances in stream.states.items():
             mark = state.connmark if step.connection else state.mark
             if mark is None:
                 self.doubts[rule] = None
             met = mark is not None and any(low <= mark & step.mask <= high for low, high in step.values)
-            (found if met else others).states[state] = chances
-        return found, others
+            (found if met else others)[state] = chances
+        return Population(stream.length, found), Population(stream.length, others)
 
     def _set(self, rule: Rule, marking: Marking, stream: Population) -> Population:
-        changed = Population(stream.length)
         self.parts.set(marking)
+        changed: list[tuple[ConnectionState, Odds, int]] = []
         for state, chance, places in stream.parts():
             mass = chance * places.bit_count()
-            changed.put(self._marked(rule, marking, state, mass, stream.length), chance, places)
-        return changed
+            changed.append((self._marked(rule, marking, state, mass, stream.length), chance, places))
+        return Population.collect(stream.length, changed)
 
     def _marked(
         self, rule: Rule, marking: Marking, state: ConnectionState, mass: Odds, of: int
@@ -475,6 +473,7 @@ class Walk:
         """Those that a picked number sends to one target or another."""
         pick, cases = switch
         identity = _identity(pick, rule, -1)
+        groups = tuple([spans for spans, _ in cases])
         at_once = pick.kind is PickKind.HASH and all(target.act is Act.TO for _, target in cases)
         at_once &= all(key != identity for state in matching.states for key, _, _ in state.nodes)
         if at_once and len(cases) > 1:
@@ -484,14 +483,12 @@ class Walk:
             self.hashes[identity] = pick
             if arriving == 1 and matching.states.keys() == {START}:
                 self.table = switch
-            *parts, missed = _shared(pick, [spans for spans, _ in cases], matching)
+            *parts, missed = drawn(matching, pick.modulus, groups)
         else:
-            *parts, missed = self._parted(
-                pick, [spans for spans, _ in cases], -1, rule, matching, frame.on, there
-            )
-        on = missed.mass()
-        self.visits.append(Visit(rule, arriving, arriving - on - frame.on.mass(), frame.number, there))
-        frame.on.add(missed)
+            *parts, missed = self._parted(pick, groups, -1, rule, matching, there)
+        matched = arriving - missed.mass - frame.on.mass
+        self.visits.append(Visit(rule, arriving, matched, frame.number, there))
+        frame.on = frame.on.with_(missed)
         frames: list[_Frame] = []
         for part, (_, target) in zip(parts, cases, strict=True):
             if part:
@@ -507,14 +504,14 @@ class Walk:
                 self.end(part, Out(End.ENDPOINT, target.to, rule, target.name))
             case Act.JUMP | Act.GOTO if target.to in self.chains:
                 goto = target.act is Act.GOTO
-                return [self._frame(target.to, part, part.mass(), there, frame, goto=goto)]
+                return [self._frame(target.to, part, part.mass, there, frame, goto=goto)]
             case Act.RETURN:
-                frame.back.add(part)
+                frame.back = frame.back.with_(part)
             case Act.ACCEPT | Act.DROP:
                 end = End.ACCEPTED if target.act is Act.ACCEPT else End.LOST
                 self.end(part, Out(end, f"{target.to} in line {rule.line}", rule))
             case _:
-                frame.on.add(part)
+                frame.on = frame.on.with_(part)
         return []
 
     def _act(self, rule: Rule, taken: Population, frame: _Frame) -> None:
@@ -526,7 +523,7 @@ class Walk:
                 if rule.to:
                     self.modes.add(rule.own_mode or "random")
                 for to, part in rule.to:
-                    self.end(taken, Out(End.ENDPOINT, to, rule), part)
+                    self.end(taken.scaled(part), Out(End.ENDPOINT, to, rule))
             case Act.ACCEPT:
                 self.end(taken, Out(End.ACCEPTED, f"{rule.target} in line {rule.line}", rule))
             case Act.DROP:
@@ -536,9 +533,9 @@ class Walk:
                 words = f"{rule.target} in line {rule.line}, which is not in the text"
                 self.end(taken, Out(End.LOST, words, rule))
             case Act.RETURN:
-                frame.back.add(taken)
+                frame.back = frame.back.with_(taken)
             case _:
-                frame.on.add(taken)
+                frame.on = frame.on.with_(taken)
 
     def _endpoint(self, rule: Rule, to: str) -> str:
         """Return an endpoint, without a port where that of the connection lies in the range and stays."""
@@ -547,27 +544,25 @@ class Walk:
         host = to.rpartition(":")[0] if place_of(to, self.bits)[0] is not None else ""
         return host.strip("[]") or "local"
 
-    def end(self, stream: Population, out: Out, share: Odds = 1) -> None:
-        """A share of all connections of a population ends in one way."""
-        ended = self.ended
-        if ended and ended.length != stream.length:
-            ended = Population()
-        ended.length = stream.length
-        for state, chance, places in stream.parts():
-            ended.put(state._replace(out=out), chance if share == 1 else chance * share, places)
-        if ended is not self.ended:
-            self.ended.add(ended)
+    def end(self, stream: Population, out: Out) -> None:
+        """Some connections end in one way."""
+        self._ended.append((out, stream))
 
     def accepted(self) -> Population:
         """Those that were accepted in a base chain, which are on their way to the next one."""
-        ended, self.ended = self.ended, Population(self.ended.length)
-        found = Population(ended.length)
-        for state, chance, places in ended.parts():
-            if state.out is not None and state.out.end is End.ACCEPTED:
-                found.put(state._replace(out=None), chance, places)
+        found, others = NOBODY, []
+        for out, part in self._ended:
+            if out is not None and out.end is End.ACCEPTED:
+                found = found.with_(part)
             else:
-                self.ended.put(state, chance, places)
+                others.append((out, part))
+        self._ended = others
         return found
+
+    def all_with(self, on: Population) -> Population:
+        """Return what became of all connections, of which some came to the end of the rules."""
+        parts, self._ended = [(None, on), *self._ended], []
+        return ended(parts)
 
 
 def keeps_port(rule: Rule, given: Selector) -> bool:
@@ -583,21 +578,12 @@ def _identity(pick: Pick, rule: Rule, number: int) -> object:
 
 
 def _all(stream: Population, taken: bool) -> tuple[Population, Population]:
-    return (stream, Population()) if taken else (Population(), stream)
+    return (stream, NOBODY) if taken else (NOBODY, stream)
 
 
-def _shared(pick: Pick, groups: Sequence[Spans], taken: Population) -> list[Population]:
-    """Parts of each connection, by how many numbers each group has."""
-    found, left = [], pick.modulus
-    for spans in groups:
-        count = size(spans)
-        if count == left:
-            part, taken = taken, Population(taken.length)
-        else:
-            part = taken.part(ratio(count, left)) if count else Population(taken.length)
-        found.append(part)
-        left -= count
-    return [*found, taken]
+def _at(number: int, groups: Sequence[Spans], stream: Population) -> Sequence[Population]:
+    """Return all connections in one of some groups, or behind these."""
+    return [stream if i == number else NOBODY for i in range(len(groups) + 1)]
 
 
 def numbers_of(switch: Switch) -> list[Target | None]:

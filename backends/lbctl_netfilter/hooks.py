@@ -24,7 +24,7 @@ from lbctl_netfilter.conditions import (
 from lbctl_netfilter.follow import Visit, Walk
 from lbctl_netfilter.index import ChainIndex, index, matters
 from lbctl_netfilter.ir import JUMPS, Act
-from lbctl_netfilter.population import START, ConnectionState, End, Out, Population, ratio
+from lbctl_netfilter.population import EVERYONE, NOBODY, START, ConnectionState, End, Out, Population, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -144,7 +144,7 @@ class Hook:
         )
 
     def _through(self, walk: Walk, start: ConnectionState) -> Population:
-        on = Population(states={start: {1: 1}})
+        on = EVERYONE if start is START else Population(1, {start: {1: 1}})
         for number, base in enumerate(self.passed):
             walk.entered.append((len(walk.visits), base.hook))
             walk.enter(base)
@@ -153,13 +153,11 @@ class Hook:
             if chain.policy is Act.DROP:
                 walk.parts.dropped()
                 walk.end(on, Out(End.LOST, chain.policy_text, None))
-                on = Population()
+                on = NOBODY
             if not walk.nat or number + 1 < len(self.passed):
                 # Accepted in one chain, they go on to the next.
-                on.add(walk.accepted())
-        on.add(walk.ended)
-        walk.ended = Population()
-        return on
+                on = on.with_(walk.accepted())
+        return walk.all_with(on)
 
     def _one_by_one(self, walk: Walk) -> Population | None:
         """Return a period in which connections ask a counter more than once.

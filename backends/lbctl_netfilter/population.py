@@ -6,21 +6,24 @@ different states, and not as there are connections.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
 from functools import lru_cache
-from math import lcm
+from math import gcd, lcm
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from lbctl_netfilter.conditions import size
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from lbctl_netfilter.conditions import Spans
     from lbctl_netfilter.ir import Rule
 
 #: A whole number where nothing is left to chance: it is much faster.
 Odds: TypeAlias = "Fraction | int"
+#: Chance → the places that have it, as bits.
+Chances: TypeAlias = "Mapping[Odds, int]"
 
 
 class End(Enum):
@@ -63,20 +66,32 @@ START = ConnectionState()
 EXACT_BITS = 1 << 12
 
 
-@dataclass(slots=True)
 class Population:
-    """State → chance → the places of the period that have this chance of it, as bits."""
+    """State → chance → the places of the period that have this chance of it, as bits. It never changes."""
 
-    length: int = 1
-    states: dict[ConnectionState, dict[Odds, int]] = field(default_factory=dict)
+    __slots__ = ("_mass", "length", "states")
+
+    def __init__(self, length: int = 1, states: Mapping[ConnectionState, Chances] | None = None) -> None:
+        self.length = length
+        self.states: Mapping[ConnectionState, Chances] = {} if states is None else states
+        self._mass: Fraction | None = None
 
     @classmethod
     def of(cls, sequence: Sequence[ConnectionState]) -> Population:
         """Return a period of these states."""
-        made = cls(len(sequence))
-        for i, state in enumerate(sequence):
-            made.put(state, 1, 1 << i)
-        return made
+        return cls.collect(len(sequence), [(state, 1, 1 << i) for i, state in enumerate(sequence)])
+
+    @classmethod
+    def collect(cls, length: int, parts: Iterable[tuple[ConnectionState, Odds, int]]) -> Population:
+        """Return what these parts are together, each a state with a chance and its places."""
+        states: dict[ConnectionState, dict[Odds, int]] = {}
+        for state, chance, places in parts:
+            known = states.get(state)
+            if known is None:
+                states[state] = {chance: places}
+            else:
+                _put(known, chance, places)
+        return cls(length, states)
 
     def __bool__(self) -> bool:
         return bool(self.states)
@@ -87,62 +102,55 @@ class Population:
             for chance, places in chances.items():
                 yield state, chance, places
 
-    def put(self, state: ConnectionState, chance: Odds, places: int) -> None:
-        """Connections at these places have one more chance of a state."""
-        known = self.states.get(state)
-        if known is None:
-            self.states[state] = {chance: places}
-            return
-        for other, theirs in list(known.items()):
-            if both := theirs & places:
-                known[other] ^= both
-                if not known[other]:
-                    del known[other]
-                known[other + chance] = known.get(other + chance, 0) | both
-                places ^= both
-        if places:
-            known[chance] = known.get(chance, 0) | places
-
-    def add(self, other: Population) -> None:
-        """Take in what else the same connections may be; the shorter period is repeated."""
+    def with_(self, other: Population) -> Population:
+        """Return these with what else the same connections may be; the shorter period is repeated."""
         if not other:
-            return
+            return self
         if not self:
-            self.length, self.states = other.length, other.states
-            return
-        if self.length != other.length:
-            length = lcm(self.length, other.length)
-            self.repeat(length // self.length)
-            other.repeat(length // other.length)
-        for part in other.parts():
-            self.put(*part)
+            return other
+        length = lcm(self.length, other.length)
+        mine, theirs = self.repeated(length // self.length), other.repeated(length // other.length)
+        states = dict(mine.states)
+        for state, chances in theirs.states.items():
+            known = states.get(state)
+            if known is not None:
+                both = dict(known)
+                for chance, places in chances.items():
+                    _put(both, chance, places)
+                chances = both
+            states[state] = chances
+        return Population(length, states)
 
-    def repeat(self, times: int) -> None:
-        """The same period so many times."""
-        if times > 1:
-            every = repeated(self.length, times)
-            for chances in self.states.values():
-                for chance in chances:
-                    chances[chance] *= every
-            self.length *= times
+    def repeated(self, times: int) -> Population:
+        """Return the same period so many times."""
+        if times == 1:
+            return self
+        every = repeated(self.length, times)
+        return Population(
+            self.length * times,
+            {
+                state: {chance: places * every for chance, places in chances.items()}
+                for state, chances in self.states.items()
+            },
+        )
 
-    def split(self, places: int) -> Population:
-        """Those at these places, which leave this stream."""
-        taken = Population(self.length)
-        for state, chances in list(self.states.items()):
+    def split(self, places: int) -> tuple[Population, Population]:
+        """Return those at these places, and the others."""
+        taken: dict[ConnectionState, Chances] = {}
+        left: dict[ConnectionState, Chances] = {}
+        for state, chances in self.states.items():
             mine = {chance: found for chance, bits in chances.items() if (found := bits & places)}
             if mine:
-                taken.states[state] = mine
-                rest = {chance: found for chance, bits in chances.items() if (found := bits & ~places)}
-                if rest:
-                    self.states[state] = rest
-                else:
-                    del self.states[state]
-        return taken
+                taken[state] = mine
+                chances = {chance: found for chance, bits in chances.items() if (found := bits & ~places)}
+            if chances:
+                left[state] = chances
+        return Population(self.length, taken), Population(self.length, left)
 
-    def part(self, share: Fraction) -> Population:
-        """Return a share of each, which leaves this stream."""
-        taken = Population(self.length)
+    def part(self, share: Fraction) -> tuple[Population, Population]:
+        """Return a share of each connection, and what is left of it."""
+        taken: dict[ConnectionState, Chances] = {}
+        left: dict[ConnectionState, Chances] = {}
         other = 1 - share
         for state, chances in self.states.items():
             mine: dict[Odds, int] = {}
@@ -151,21 +159,35 @@ class Population:
                 exact = chance * share
                 part = _rounded(exact)
                 # To subtract one long fraction from another takes ten times longer.
-                left = chance * other if part is exact else chance - part
+                remainder = chance * other if part is exact else chance - part
                 mine[part] = mine.get(part, 0) | places
-                rest[left] = rest.get(left, 0) | places
-            taken.states[state], self.states[state] = mine, rest
-        return taken
+                rest[remainder] = rest.get(remainder, 0) | places
+            taken[state], left[state] = mine, rest
+        return Population(self.length, taken), Population(self.length, left)
 
-    def mean(self) -> None:
-        """Make it a period of one place, with what its places have on average."""
+    def mean(self) -> Population:
+        """Return a period of one place, with what the places of this one have on average."""
+        states: dict[ConnectionState, Chances] = {}
         for state, chances in self.states.items():
             total = sum(chance * places.bit_count() for chance, places in chances.items())
-            self.states[state] = {Fraction(total, self.length): 1}
-        self.length = 1
+            states[state] = {Fraction(total, self.length): 1}
+        return Population(1, states)
 
+    def scaled(self, share: Odds) -> Population:
+        """Return a share of each connection."""
+        if share == 1:
+            return self
+        parts = ((state, chance * share, places) for state, chance, places in self.parts())
+        return self.collect(self.length, parts)
+
+    @property
     def mass(self) -> Fraction:
         """How much of all connections it is."""
+        if self._mass is None:
+            self._mass = self._weighed()
+        return self._mass
+
+    def _weighed(self) -> Fraction:
         if self.length == 1:
             # Long fractions are, mostly, of one place and one chance: that one is the sum as it stands.
             first, *others = [chance for chances in self.states.values() for chance in chances] or [0]
@@ -179,14 +201,14 @@ class Population:
                 total += chance * places.bit_count()
         return ratio(total, self.length)
 
-    def masses(self) -> dict[Odds, int]:
+    def masses(self) -> Chances:
         """How much of a connection is here → the places where it is that much."""
         if len(self.states) == 1:
             return next(iter(self.states.values()))
-        found = Population(self.length)
+        found: dict[Odds, int] = {}
         for _, chance, places in self.parts():
-            found.put(START, chance, places)
-        return found.states.get(START, {})
+            _put(found, chance, places)
+        return found
 
     def sequence(self) -> list[ConnectionState]:
         """Return the state of each connection; empty where some may be in several."""
@@ -202,24 +224,104 @@ class Population:
 
     def size(self) -> int:
         """Return how many states its connections may be in, in all."""
-        return sum(places.bit_count() for chances in self.states.values() for places in chances.values())
+        return sum([places.bit_count() for chances in self.states.values() for places in chances.values()])
 
 
-#: Longest period of which what a counter does is remembered: most ladders have a few shapes.
+EVERYONE = Population(1, {START: {1: 1}})
+NOBODY = Population()
+
+
+def _put(known: dict[Odds, int], chance: Odds, places: int) -> None:
+    """Have connections at these places have one more chance of a state."""
+    for other, theirs in list(known.items()):
+        if both := theirs & places:
+            known[other] ^= both
+            if not known[other]:
+                del known[other]
+            known[other + chance] = known.get(other + chance, 0) | both
+            places ^= both
+    if places:
+        known[chance] = known.get(chance, 0) | places
+
+
+def ended(parts: Sequence[tuple[Out | None, Population]]) -> Population:
+    """Return what these are together, of which those with an end have left the path."""
+    length = lcm(*[part.length for _, part in parts])
+    states: dict[ConnectionState, Chances] = {}
+    for out, part in parts:
+        for state, chances in part.repeated(length // part.length).states.items():
+            end = state if out is None else ConnectionState(out, *state[1:])
+            known = states.get(end)
+            if known is not None:
+                both = dict(known)
+                for chance, places in chances.items():
+                    _put(both, chance, places)
+                chances = both
+            states[end] = chances
+    return Population(length, states)
+
+
+# -- picking numbers
+
+#: Longest period that is followed.
+LONGEST = 1 << 16
+#: Longest period of which what a pick does is remembered: most ladders have a few shapes.
 _SHORT = 1 << 10
 
 
-def turns(places: int, length: int, rounds: int, every: int, groups: tuple[Spans, ...]) -> Sequence[int]:
+def counted(stream: Population, every: int, groups: tuple[Spans, ...]) -> Sequence[Population] | None:
+    """Return those that get a number of each group from a counter below `every`, and the others.
+
+    None where parts of connections come to it, or the period would be too long.
+    """
+    return (_known_counted if stream.length <= _SHORT else _counted)(stream, every, groups)
+
+
+def _counted(stream: Population, every: int, groups: tuple[Spans, ...]) -> Sequence[Population] | None:
+    masses = stream.masses()
+    if masses.keys() != {1}:
+        return None
+    rounds = every // gcd(masses[1].bit_count(), every)
+    if rounds * stream.length > LONGEST:
+        return None
+    others, found = stream.repeated(rounds), []
+    for places in turns(masses[1], stream.length, rounds, every, groups):
+        part, others = others.split(places)
+        found.append(part)
+    return [*found, others]
+
+
+_known_counted = lru_cache(maxsize=1 << 12)(_counted)
+
+
+def drawn(stream: Population, modulus: int, groups: tuple[Spans, ...]) -> Sequence[Population]:
+    """Return parts of each connection, by how many of the numbers each group has, and what is left."""
+    return (_known_drawn if stream.length <= _SHORT else _drawn)(stream, modulus, groups)
+
+
+def _drawn(stream: Population, modulus: int, groups: tuple[Spans, ...]) -> Sequence[Population]:
+    found, left = [], modulus
+    for spans in groups:
+        count = size(spans)
+        if not count:
+            part = NOBODY
+        elif count == left:
+            part, stream = stream, NOBODY
+        else:
+            part, stream = stream.part(ratio(count, left))
+        found.append(part)
+        left -= count
+    return [*found, stream]
+
+
+_known_drawn = lru_cache(maxsize=1 << 12)(_drawn)
+
+
+def turns(places: int, length: int, rounds: int, every: int, groups: Sequence[Spans]) -> Sequence[int]:
     """Of those at some places of a period, through so many rounds: which get the numbers of each group.
 
     One after another gets the numbers from 0 to `every` - 1, again and again.
     """
-    if rounds * length <= _SHORT:
-        return _known_turns(places, length, rounds, every, groups)
-    return _turns(places, length, rounds, every, groups)
-
-
-def _turns(places: int, length: int, rounds: int, every: int, groups: tuple[Spans, ...]) -> list[int]:
     order = bits(places)
     found = []
     for spans in groups:
@@ -231,9 +333,6 @@ def _turns(places: int, length: int, rounds: int, every: int, groups: tuple[Span
                     at.append(done * length + order[i])
         found.append(placed(at, length * rounds))
     return found
-
-
-_known_turns = lru_cache(maxsize=1 << 12)(_turns)
 
 
 def placed(numbers: Sequence[int], length: int) -> int:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lbctl_netfilter.conditions import Condition, Values
     from lbctl_netfilter.follow import Walk
     from lbctl_netfilter.ir import Base, Chain, FamilyProgram, Rule
-    from lbctl_netfilter.population import ConnectionState
+    from lbctl_netfilter.population import ConnectionState, Odds
 
 #: Conditions under which a rule is for connections, beyond what is known of them.
 Conditions: TypeAlias = "frozenset[Condition]"
@@ -152,13 +152,13 @@ class Behind:
         """
         if not self.refuses:
             return population
-        made = Population(population.length)
+        made: list[tuple[ConnectionState, Odds, int]] = []
         for state, chance, places in population.parts():
             by = self._refusal(state, walk, hook)
             if by is not None:
                 state = state._replace(out=Out(End.LOST, f"{by.target} in line {by.line}", by))
-            made.put(state, chance, places)
-        return made
+            made.append((state, chance, places))
+        return Population.collect(population.length, made)
 
     def _refusal(self, state: ConnectionState, walk: Walk, hook: str) -> Rule | None:
         if state.out is None or state.out.end is not End.ENDPOINT or state.out.rule is None:

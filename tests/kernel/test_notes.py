@@ -11,6 +11,7 @@ TURNS = "-A OUTPUT -p udp --dport 9 -m statistic --mode nth --every 2 --packet 0
 @pytest.mark.parametrize(("driver", "told"), [("legacy", True), ("iptc", True), ("nf_tables", False)])
 def test_a_plan_tells_whose_counters_start_over(network: Network, driver: str, told: bool) -> None:
     way = ("--output", "json", "--driver", driver)
+    network.local_endpoints((8001, 8002))
     assert network.lbctl("plan", *way, config=WEB).json["notes"] == []
     flavour = "nft" if driver == "nf_tables" else "legacy"
     network.tool(f"iptables-{flavour}", "-t", "nat", *TURNS.split())

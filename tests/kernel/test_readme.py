@@ -22,7 +22,7 @@ HEAD = "| feature | nftables | iptables |\n|---|---|---|\n"
 _TABLE = re.compile(rf"{re.escape(HEAD)}(?:\|.*\n)*")
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/tutorial.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/tutorial.md", "docs/how-to/drain.md"])
 def test_the_commands_print_what_the_document_says(network: Network, tmp_path: Path, document: str) -> None:
     network.local_endpoints((8001, 8002, 8003, 8004))
     with shells(tmp_path, {"": network.host}) as opened:

@@ -23,7 +23,7 @@ def test_an_overlapping_listener_is_noted(network: Network, way: tuple[str, ...]
         "json",
         *way,
         config=intent(service("web", ["80/tcp", "443/tcp"], "8001")),
-    ).json["notes"][-1:]
+    ).json["notes"][:1]
     assert note.startswith('Owner "second" balances 443/tcp (service "shop") too.')
     assert note.endswith("lbctl remove --owner second")
 

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbctl.host.fake import FakeHost
-from lbctl.model import Family, Intent, Item, Key, Program, Scheduler
+from lbctl.model import Family, Intent, Item, Key, Program, Scheduler, period, shares
 from lbctl.spi import Capabilities
 from lbctl_iptables import backend as iptables
 from lbctl_iptables.pick import has_same_hash
 from lbctl_nftables import backend as nftables
 from lbctl_nftables import dialect, layout
-from support.intents import NETWORKS, forgetful, intents
+from support.intents import NETWORKS, checked, forgetful, intents
 
 BOTH = pytest.mark.parametrize("backend", [nftables, iptables], ids=lambda b: b.name)
 
@@ -77,9 +77,14 @@ MODERN = dialect.speaking(CAPABILITIES[nftables.name], dialect.Dialect.MODERN)
 PATIENT = settings(deadline=None)
 
 
+#: Intents as files have them, and as the agent carries them out.
+ALL = intents(everything=True) | intents(everything=True).flatmap(checked)
+SELECTIVE = intents(everything=True, selective=True).flatmap(checked) | ALL
+
+
 @pytest.mark.parametrize("can", [MODERN, CLASSIC], ids=lambda can: can.dialect)
 @PATIENT
-@given(intent=intents(everything=True, selective=True))
+@given(intent=SELECTIVE)
 def test_all_that_nftables_can_express_balances_as_the_intent_says(can: Capabilities, intent: Intent) -> None:
     intent = intent if can.affinity else forgetful(intent)
     lifted = nftables.lift(nftables.compile(intent, can))
@@ -103,7 +108,7 @@ def test_all_that_nftables_can_express_balances_as_the_intent_says(can: Capabili
 
 
 @PATIENT
-@given(intent=intents(everything=True, selective=True))
+@given(intent=SELECTIVE)
 def test_all_that_iptables_can_express_balances_as_the_intent_says(intent: Intent) -> None:
     lifted = iptables.lift(iptables.compile(intent, replace(CAPABILITIES[iptables.name], remap=True)))
     assert lifted.unsupported == ()
@@ -122,10 +127,16 @@ def test_all_that_iptables_can_express_balances_as_the_intent_says(intent: Inten
             assert set(found.shares) == set(slots)
             continue
         assert found.mode == MODES[service.scheduler]
-        if service.scheduler is Scheduler.ROUND_ROBIN or has_same_hash(service, found.family):
+        if service.scheduler is Scheduler.ROUND_ROBIN:
+            assert found.slots == slots[: period(slots)]
+        elif has_same_hash(service, found.family):
             assert found.slots == slots
-        else:
+        elif service.scheduler is Scheduler.RANDOM:
+            assert found.shares == shares(slots)
+        elif not service.limits:
             assert found.shares == {to: service.by_weight(found.family)[to] for to in set(slots)}
+        else:
+            assert set(found.shares) <= set(slots)
 
 
 @PATIENT

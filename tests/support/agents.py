@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from support.network import Network
+from support.sandbox import Sandbox
 
 #: Seconds that a test waits for the agent on a machine that does a lot besides.
 PATIENCE = 60.0
@@ -21,19 +22,27 @@ PORT = 9099
 class AgentProcess:
     """`lbctl agent` on the middle host of a network."""
 
-    def __init__(self, network: Network, *words: str, config: Path | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        *words: str,
+        config: Path | None = None,
+        wrapped: Sandbox | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.network = network
         self.log = network.folder / f"agent-{time.monotonic_ns()}.log"
-        environment = {**os.environ, "LBCTL_STATE_DIR": str(network.folder), "PYTHONUNBUFFERED": "1"}
-        environment.pop("NOTIFY_SOCKET", None)
+        own = {"LBCTL_STATE_DIR": str(network.folder), "PYTHONUNBUFFERED": "1", **(environment or {})}
+        inherited = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
         options = [] if config is None else ["--config", str(config)]
+        command = [sys.executable, "-m", "lbctl", "agent", "--listen", f"127.0.0.1:{PORT}", *options, *words]
         with network.host.entered(), self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "lbctl", "agent", "--listen", f"127.0.0.1:{PORT}", *options, *words],
+                wrapped.command(*command) if wrapped is not None else command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env={**inherited, **own},
             )
 
     @property

@@ -1512,7 +1512,7 @@ weight = 4096
         _FULL + 'health_check = "tcp"\n',
         7,
         'service "web": unknown key `health_check`',
-        "does not check endpoints",
+        "did you mean `check`?",
     ),
     BadIntent(
         "iptables-save.toml",

@@ -22,7 +22,7 @@ from lbctl.host.netns import Namespace
 #: What each run prints otherwise.
 VOLATILE = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
-    r"|[\d.]+(?= s (before its end|after its time))"
+    r"|[\d.]+(?= s (before its end|after its time|left\)))"
     r"|(?<=iptables-restore v)[\d.]+"
 )
 _BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", flags=re.DOTALL | re.MULTILINE)

@@ -81,9 +81,9 @@ class Desk:
         assert found is not None
         return found
 
-    def roll_back(self, at: str = "left") -> tuple[str, ...]:
+    def roll_back(self, at: str = "left", *, to: int | None = None) -> tuple[str, ...]:
         session = self.session(at)
-        way, target = engine.roll_back(session, "lbctl")
+        way, target = engine.roll_back(session, "lbctl", to)
         return engine.go_back(session, way, target)
 
     def recover(self, at: str = "left", *, trials: bool = True) -> tuple[str, ...]:

@@ -1,8 +1,10 @@
 """The examples of the repository, and hosts that are as they take for granted."""
 
+from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
-from lbctl.model import Intent
+from lbctl.model import Intent, Listener
 from support.network import Network
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -17,10 +19,16 @@ def furnish(network: Network, intent: Intent) -> None:
             if listener.address is not None:
                 prefix = 24 if listener.address.version == 4 else 64
                 network.host.address("outside", f"{listener.address}/{prefix}")
-        for endpoint in service.endpoints:
-            if endpoint.address is None:
-                here.listen(endpoint.port, name=endpoint.to)
-            else:
-                there.listen(endpoint.port, address=str(endpoint.address), name=endpoint.to)
+        kinds = dict.fromkeys(listener.protocol for listener in service.listeners)
+        for endpoint, kind in product(service.endpoints, kinds):
+            where = there if endpoint.address else here
+            address = str(endpoint.address or "")
+            for port in [endpoint.port] if endpoint.port else ports(service.listeners):
+                where.listen(port, address=address, kind=kind, name=endpoint.to)
     here.start()
     there.start()
+
+
+def ports(listeners: Iterable[Listener]) -> list[int]:
+    """The ports at which listeners are tried: the ends of ranges."""
+    return sorted({port for listener in listeners for port in (listener.port, listener.last_port)})

@@ -5,6 +5,7 @@ service with another weight, listener or endpoint. That is where a delta has wor
 """
 
 from dataclasses import replace
+from fractions import Fraction
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from hypothesis import strategies as st
@@ -13,15 +14,20 @@ from lbctl.model import (
     DEFAULT_MARK,
     DEFAULT_OWNER,
     Address,
+    AllDown,
+    Check,
     Endpoint,
     Family,
+    HealthPolicy,
     Intent,
+    Limit,
     Listener,
     Protocol,
     Scheduler,
     Service,
     SourceNat,
     State,
+    TcpProbe,
     slot_count,
 )
 
@@ -167,6 +173,26 @@ def intents(
         if not any(overlap(service, other) for other in kept):
             kept.append(service)
     return Intent(services=tuple(kept), owner=owner or draw(OWNERS), mark=draw(MARKS))
+
+
+@st.composite
+def checked(draw: st.DrawFn, intent: Intent) -> Intent:
+    """The intent with checks, some of whose endpoints are out or return."""
+    parts = st.sampled_from([Fraction(0), Fraction(1, 3), Fraction(1)])
+    services = []
+    for service in intent.services:
+        limits = {
+            Limit(family=family, to=e.to, part=part)
+            for family in service.families
+            for e in service.endpoints
+            if e.serves(family) and (part := draw(parts)) < 1
+        }
+        health = HealthPolicy(
+            all_down=draw(st.sampled_from(AllDown)), slow_start=draw(st.sampled_from([0, 30_000]))
+        )
+        check = draw(st.none() | st.just(Check(probe=TcpProbe())))
+        services.append(replace(service, check=check, health=health, limits=frozenset(limits)))
+    return replace(intent, services=tuple(services))
 
 
 def overlap(one: Service, other: Service) -> bool:

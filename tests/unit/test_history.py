@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lbctl import engine
+from lbctl.cli.differences import service_lines
 from lbctl.config import dump
 from lbctl.engine import Session
 from lbctl.engine.record import history
-from lbctl.errors import ApplyFailed, Stale
+from lbctl.errors import ApplyFailed, IntentError, Stale
 from lbctl.host import LocalHost
 from lbctl.host.fake import FakeHost
-from lbctl.model import Endpoint, Family, Intent, Listener, Protocol, Service
+from lbctl.model import Endpoint, Family, Intent, Listener, Protocol, Service, intent_changes
 from support.backends import Paper, install
 from support.network import run_lbctl
 
@@ -45,9 +47,9 @@ class Desk:
         session = self.session
         engine.remove(session, "lbctl", everywhere=True, record=True)
 
-    def rollback(self) -> int:
+    def rollback(self, to: int | None = None) -> int:
         session = self.session
-        plan, target = engine.roll_back(session, "lbctl")
+        plan, target = engine.roll_back(session, "lbctl", to)
         engine.apply(session, (plan,), record=True, back_to=target)
         return target.number
 
@@ -86,6 +88,91 @@ def test_rollback_goes_back_one_apply_each_time_and_then_refuses() -> None:
     assert caught.value.exit_code == 5
     desk.apply(over(7))
     assert (desk.rollback(), desk.held) == (6, [])
+
+
+def test_behind_the_first_state_there_is_none_and_the_others_are_named() -> None:
+    desk = Desk()
+    desk.apply(over(1))
+    desk.apply(over(1, 2))
+    assert [desk.rollback(), desk.rollback()] == [1, 0]
+    with pytest.raises(ApplyFailed, match="number 4 is the host before the first apply") as caught:
+        desk.rollback()
+    assert "--to 3 returns to another state" in str(caught.value.hint)
+    assert (desk.rollback(to=3), desk.held) == (3, ["1"])
+
+
+def test_rollback_to_any_state_and_on_from_there() -> None:
+    desk = Desk()
+    for ports in ((1,), (1, 2), (1, 2, 3)):
+        desk.apply(over(*ports))
+    assert (desk.rollback(to=1), desk.held) == (1, ["1"])
+    # Back to where the host was before that, and on to what a step back from there is.
+    assert (desk.rollback(to=3), desk.held) == (3, ["1", "2", "3"])
+    assert (desk.rollback(), desk.held) == (2, ["1", "2"])
+    assert (desk.rollback(to=0), desk.held) == (0, [])
+    assert desk.actions[3:] == [
+        (4, "rollback", 0),
+        (5, "rollback", 2),
+        (6, "rollback", 1),
+        (7, "rollback", None),
+    ]
+    with pytest.raises(IntentError, match="number 8 is not in the history") as caught:
+        desk.rollback(to=8)
+    assert caught.value.hint == "numbers 1 to 7 are listed by lbctl history"
+
+
+def test_what_a_state_changed_is_held_against_what_held_before_it() -> None:
+    desk = Desk()
+    desk.apply(over(1))
+    desk.apply(over(1, 2))
+    desk.rollback()
+    states = engine.entries(desk.host, "lbctl")
+    found = [engine.difference(desk.host, "lbctl", state) for state in states]
+    assert [each.before.number for each in found] == [0, 1, 2]
+    assert found[0].before.intent == Intent()
+    [added] = found[0].services["web"]
+    assert (added.key, added.before, added.after) == ("service", None, "web")
+    for each, was, will in ((found[1], ("1",), ("1", "2")), (found[2], ("1", "2"), ("1",))):
+        [change] = each.services["web"]
+        assert (change.key, change.before, change.after) == ("endpoints", was, will)
+    del desk.host.shelf["lbctl.000001"]
+    with pytest.raises(ApplyFailed, match="what held before number 2 is not on record"):
+        engine.difference(desk.host, "lbctl", states[1])
+
+
+def test_of_many_services_a_few_are_named() -> None:
+    one = over(1).services[0]
+    many = Intent(services=tuple(replace(one, name=f"s{number}") for number in range(20)))
+    [line] = service_lines(intent_changes(Intent(), many))
+    assert line == "+ s0, s1, s2, s3, s4, s5, s6, s7 and 12 more"
+    changed = Intent(services=tuple(replace(each, affinity=60) for each in many.services))
+    lines = list(service_lines(intent_changes(many, changed), most=2))
+    assert lines[:2] == ["~ s0", "    affinity  none  →  1m"]
+    assert lines[-1] == "and 18 more services"
+
+
+def test_a_file_that_contradicts_a_rollback_is_noticed() -> None:
+    desk = Desk()
+    desk.apply(over(1))
+    desk.apply(over(1, 2))
+    assert engine.rolled_back(desk.host, over(1)) is None
+    desk.rollback()
+    assert engine.rolled_back(desk.host, over(1)) is None
+    found = engine.rolled_back(desk.host, over(1, 2))
+    assert found is not None
+    assert found.number == 3
+    desk.apply(over(1, 2))
+    assert engine.rolled_back(desk.host, over(1)) is None
+
+
+def test_the_line_of_damaged_parents_ends() -> None:
+    desk = Desk()
+    desk.apply(over(1))
+    desk.apply(over(1, 2))
+    text = desk.host.shelf["lbctl.000002"]
+    desk.host.shelf["lbctl.000002"] = text.replace('"parent": 1', '"parent": 2')
+    last = engine.entries(desk.host, "lbctl")[-1]
+    assert [each.number for each in history.line_of(desk.host, "lbctl", last)] == [2]
 
 
 def test_a_removal_is_taken_back() -> None:
@@ -242,7 +329,7 @@ def test_history_prints_what_is_there(tmp_path: Path, monkeypatch: pytest.Monkey
     assert entry is not None
     host.save("lbctl.000001", history.to_text(entry))
     [_, row] = run_lbctl("history", "--owner", "lbctl", env=env).out.splitlines()
-    assert row.split()[:6] == ["1", "1970-01-01T00:00:00+00:00", "tester", "apply", "paper", "(pencil)"]
+    assert row.split()[:5] == ["1", "1970-01-01T00:00:00Z", "tester", "apply", "paper"]
     document = json.loads(run_lbctl("history", "--owner", "lbctl", "--output", "json", env=env).out)
     assert document["history"][0]["digest"] == entry.digest
     assert document["owner"] == "lbctl"
@@ -303,3 +390,43 @@ def test_the_intent_file_is_named_by_what_changes_or_would_change(
     monkeypatch.setattr("lbctl.config.find", lambda *_: parts)
     said = run_lbctl("plan", env=env).err.splitlines()[0]
     assert said == f"Intent: {parts[0]}, {parts[1]}, {parts[2]}, 3 more"
+
+
+def test_an_intent_on_record_is_printed_as_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, tmp_path, Paper())
+    monkeypatch.chdir(tmp_path)
+    env = {"LBCTL_STATE_DIR": str(tmp_path)}
+    for ports in ((1,), (1, 2)):
+        Path("lbctl.toml").write_text(dump(over(*ports)))
+        assert run_lbctl("apply", "--yes", env=env).code == 0
+    one = run_lbctl("history", "1", env=env)
+    assert (one.out, one.err.startswith("Apply number 1, of ")) == (dump(over(1)), True)
+    assert run_lbctl("history", "1", "--output", "json", env=env).json["history"][0]["intent"] == dump(
+        over(1)
+    )
+    exported = run_lbctl("history", "--export", env=env).json["history"]
+    assert [each["intent"] for each in exported] == [dump(over(1)), dump(over(1, 2))]
+    assert "intent" not in run_lbctl("history", "--output", "json", env=env).json["history"][0]
+    shown = run_lbctl("history", "--diff", env=env).out.splitlines()
+    assert shown[0].startswith("Apply number 2, of ")
+    assert shown[0].endswith(", compared with number 1:")
+    assert shown[1:] == ["~ web", "    endpoints  1  →  1-2"]
+    assert run_lbctl("history", "--diff", "1", env=env).out.splitlines()[1:] == ["+ web"]
+    document = run_lbctl("history", "2", "--diff", "--output", "json", env=env).json["diff"]
+    [change] = document["services"][0]["changes"]
+    assert (document["before"], change["before"], change["after"]) == (1, ["1"], ["1", "2"])
+    for words in (["history", "9"], ["history", "1", "--export"], ["rollback", "--to", "9"]):
+        assert run_lbctl(*words, env=env).code == 2
+    # The file then contradicts what holds: the rollback says so, and what would undo it too.
+    back = run_lbctl("rollback", "--to", "1", "--yes", env=env)
+    said = (
+        "lbctl.toml still says otherwise; lbctl apply would undo this rollback:\n~ web\n    endpoints  1  →"
+    )
+    assert said in back.err
+    plan = run_lbctl("plan", "--output", "json", env=env)
+    assert plan.json["rolled_back"]["number"] == 3
+    for words in (["plan"], ["apply", "--yes"]):
+        said = run_lbctl(*words, env=env).err
+        assert "The last change was rollback number 3, of " in said
+        assert "The intent file says otherwise: applying it undoes that." in said
+    assert run_lbctl("plan", "--output", "json", env=env).json["rolled_back"] is None

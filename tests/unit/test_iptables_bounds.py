@@ -148,13 +148,10 @@ def test_a_counter_takes_its_turns_among_the_places_that_come_to_it() -> None:
 def test_states_of_one_connection_add_up() -> None:
     other = START._replace(mark=1)
     stream = Population(2, {START: {1: 0b11}})
-    half = stream.part(Fraction(1, 2))
-    stream.put(other, Fraction(1, 2), 0b11)
-    assert stream.sequence() == []
-    half.repeat(2)
-    stream.add(half)
-    assert stream.states[START] == {1: 0b1111}
-    assert stream.mass() == Fraction(3, 2)
+    half, rest = stream.part(Fraction(1, 2))
+    assert Population.collect(2, [*rest.parts(), (other, Fraction(1, 2), 0b11)]).sequence() == []
+    assert rest.with_(half.repeated(2)).states[START] == {1: 0b1111}
+    assert stream.with_(half).mass == Fraction(3, 2)
     assert Population.of([START, other, START]).sequence() == [START, other, START]
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from lbctl import engine
 from lbctl.errors import ApplyFailed, LbctlError, Stale, StateUnknown
-from support.desk import FIRST, LAST, STORIES, Rules, Story
+from support.desk import FIRST, LAST, STORIES, Rules, Story, read_intent
+from support.network import service
 
 each_story = pytest.mark.parametrize("story", STORIES, ids=str)
 #: No story has more effects.
@@ -34,6 +35,21 @@ def test_services_migrate_and_return(story: Story) -> None:
     assert again is None or not again.changed
     desk.roll_back()
     assert (desk.rules, desk.actions[-1]) == (before, "rollback")
+
+
+def test_an_endpoint_drained_by_command_stays_drained_in_another_store() -> None:
+    desk = STORIES[0].desk()
+    engine.operate(engine.drain(desk.session("left"), "lbctl", ["web/8002"]))
+    planned = desk.planned("right")
+    _, plan = planned.plan
+    assert plan.effective is not None
+    assert [each.endpoint for each in plan.effective.overrides] == ["8002"]
+    engine.migrate(planned.target, planned)
+    web = [text for text in desk.rules["right"].managed if text.startswith("[lbctl/web]")]
+    assert [text.partition(" to ")[2] for text in web] == ["8001 8003"] * 2
+    desk.roll_back()
+    engine.operate(engine.activate(desk.session("left"), "lbctl", ["web/8002"]))
+    assert desk.rules == STORIES[0].desk().rules
 
 
 @each_story
@@ -85,21 +101,47 @@ def test_a_migration_that_dies_at_any_step_is_finished_or_reverted(story: Story)
 
 
 @each_story
-def test_a_rollback_that_dies_at_any_step_is_finished_or_reverted(story: Story) -> None:
+def test_rolling_back_over_a_migration_by_number(story: Story) -> None:
+    """Foreign rules return with it; where they are in place again, only a migration removes them."""
+    desk = story.desk()
+    before = desk.rules
+    desk.migrate(story.target)
+    desk.apply(story.target, read_intent(service("web", "80/tcp", "9001")))
+    if not story.foreign:
+        desk.roll_back(to=1)
+        assert (desk.rules, desk.holds_what_is_on_record) == (before, True)
+        desk.roll_back(to=3)
+        assert desk.holds_what_is_on_record
+        assert "9001" in "".join(desk.rules[story.target].managed)
+        return
+    desk.roll_back(to=0)
+    assert desk.rules == before
+    with pytest.raises(ApplyFailed, match="foreign rules were migrated to reach number 2"):
+        desk.roll_back(to=2)
+    desk.migrate(story.target)
+    desk.roll_back(to=3)
+    assert desk.rules == before
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@each_story
+def test_a_rollback_that_dies_at_any_step_is_finished_or_reverted(story: Story, steps: int) -> None:
     ends = set()
     for effects in range(MANY):
         desk = story.desk()
-        before = desk.rules
+        before, to = desk.rules, len(desk.actions)
         desk.migrate(story.target)
+        if steps > 1:
+            desk.apply(story.target, read_intent(service("web", "80/tcp", "9001")))
         migrated = desk.rules
-        if desk.effects.survives(effects, desk.roll_back):
+        if desk.effects.survives(effects, lambda desk=desk, to=to: desk.roll_back(to=to)):
             break
         desk.recover()
         assert desk.rules in (before, migrated)
         assert desk.holds_what_is_on_record
         ends.add(desk.rules == before)
         if desk.rules == migrated:
-            desk.roll_back()
+            desk.roll_back(to=to)
         assert desk.rules == before
     assert ends == {True, False}
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from lbctl import engine
 from lbctl.engine import Operation, Session
+from lbctl.engine.inspect.doctor import examine
 from lbctl.engine.record import history, overrides, trial
 from lbctl.errors import ApplyFailed, Damaged, IntentError, Stale, StateUnknown
 from lbctl.model import Endpoint, Intent, Listener, Override, Plan, Protocol, Scheduler, Service
@@ -199,8 +201,9 @@ def test_a_service_without_endpoints_is_announced() -> None:
     desk.do(operation)
     assert desk.slots == ["-"]
     # Whoever applies another intent then is warned too.
-    notes = desk.plan(over(1, 2, scheduler=Scheduler.RANDOM)).notes
-    assert notes == ("operators drained all endpoints of web: new ipv4 and ipv6 connections reach none.",)
+    session = desk.session
+    notes = engine.annotate(session, desk.plan(over(1, 2, scheduler=Scheduler.RANDOM))).notes
+    assert "web: all endpoints are drained: new connections are refused" in notes
     assert not engine.drain(desk.session, "lbctl", ["web/2"]).doubtful
 
 
@@ -357,6 +360,31 @@ def test_no_more_overrides_are_kept_than_are_read() -> None:
         overrides.write(desk.host, "lbctl", many)
 
 
+def test_a_plan_file_is_stale_once_an_endpoint_is_drained(tmp_path: Path) -> None:
+    desk = Desk()
+    wanted, path = over(1, 2, 3, 4), tmp_path / "web.plan"
+    engine.write_plan(desk.session, desk.plan(wanted), wanted, (), path)
+    desk.drain("web/2")
+    with pytest.raises(Stale, match='the kernel changed since the plan was made: service "web"'):
+        engine.resume(desk.session, engine.read_plan(path))
+    desk.activate("web/2")
+    session = desk.session
+    engine.apply(session, (engine.resume(session, engine.read_plan(path)),), record=True)
+    assert desk.slots == ["1", "2", "3", "4"]
+
+
+def test_an_apply_does_not_overrule_what_was_decided_since_its_plan() -> None:
+    desk = Desk()
+    session = desk.session
+    heavy = replace(over(1, 2, 3).services[0], endpoints=(Endpoint(port=1, weight=2), Endpoint(port=2)))
+    plan = engine.plan(session, Intent(services=(heavy,)))
+    # No rule changes: the weight is that of the intent that is applied.
+    assert not desk.weigh("web/1", 1).plan.changed
+    with pytest.raises(Stale, match="drained or activated since the plan"):
+        engine.apply(session, (plan,), record=True)
+    assert (desk.slots, len(desk.overrides)) == (["1", "2", "3"], 1)
+
+
 def test_waiting_ends_when_no_connection_is_left_or_the_time_is_over() -> None:
     desk = Desk()
     answers = {"ipv4": "", "ipv6": ""}
@@ -384,3 +412,17 @@ def test_waiting_ends_when_no_connection_is_left_or_the_time_is_over() -> None:
     after(1.5, "")
     assert engine.await_drained(host, over(1, 2, 3), {("web", "2")}, 60) == 0
     assert host.uptime == 7
+
+
+def test_the_doctor_looks_at_what_is_carried_out() -> None:
+    desk = Desk(1, 2)
+
+    def codes() -> list[str]:
+        return [each.code for each in examine(desk.host, over(1, 2), installed=[desk.paper]).problems]
+
+    assert "all-drained" not in codes()
+    desk.drain("web/1", "web/2")
+    assert "all-drained" in codes()
+    desk.host.shelf["lbctl.overrides"] = "garbage"
+    unseen = examine(desk.host, over(1, 2), installed=[desk.paper]).unseen
+    assert "what operators decided about endpoints" in [each.what for each in unseen]

@@ -11,7 +11,7 @@ import pytest
 
 from lbctl import engine
 from lbctl.config import dump
-from lbctl.engine.record import trial
+from lbctl.engine.record import history, trial
 from lbctl.errors import Damaged
 from lbctl.host import LocalHost
 from lbctl.model import Endpoint, Intent, Listener, Protocol, Service, check_record, read_record
@@ -92,7 +92,7 @@ def _trial(host: LocalHost) -> tuple[str, str]:
     before = engine.entries(host, "lbctl")[0]
     tried = trial.Trial(
         ident="1.1",
-        state=trial.TrialState.RUNNING,
+        state=history.TrialState.RUNNING,
         deadline=host.clock() - 1,
         namespace=host.namespace(),
         owner="lbctl",

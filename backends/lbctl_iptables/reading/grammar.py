@@ -116,14 +116,31 @@ def _saved(words: tuple[str, ...]) -> Spec | None:
     """
     if words[0] != "-A" or len(words) < 3 or words[1][:1] in {"-", "!"}:
         return None
-    spec, at, count = Spec("append", words[1]), 2, len(words)
-    header = spec.header
-    while at + 1 < count and (option := _SAVED.get(words[at])) is not None:
-        value = words[at + 1]
+    spec = Spec("append", words[1])
+    at = _saved_header(spec, words)
+    return spec if at is not None and _saved_parts(spec, words, at) else None
+
+
+def _saved_header(spec: Spec, words: tuple[str, ...]) -> int | None:
+    """Take the options of iptables itself, and return the place behind them; None if one is there twice."""
+    at, count, header = 2, len(words), spec.header
+    while at < count:
+        inverted = words[at] == "!"
+        behind = at + inverted + 1
+        if behind >= count or (option := _SAVED.get(words[behind - 1])) is None:
+            break
+        value, at = words[behind], behind + 1
         if value[:1] == "!" or option in header:
             return None
         header[option] = protocol(value) if option == "protocol" else value
-        at += 2
+        if inverted:
+            spec.inverted |= {option}
+    return at
+
+
+def _saved_parts(spec: Spec, words: tuple[str, ...], at: int) -> bool:
+    """Take the matches and the target; return False for words that are neither."""
+    count = len(words)
     while at < count:
         begin, at = at, at + 2
         while at < count and words[at] not in _PARTS:
@@ -132,16 +149,16 @@ def _saved(words: tuple[str, ...]) -> Spec | None:
         if kind == "-m" and at == begin + 4 and words[begin + 1 : begin + 3] == _COMMENT:
             spec.comment = words[begin + 3] if spec.comment is None else spec.comment
         elif kind not in _PARTS or at > count or (found := _part(part)) is None:
-            return None
+            return False
         elif kind == "-m":
             spec.matches.append(found)
         elif at < count:
-            return None
+            return False
         else:
             spec.target, spec.goto = found.name, kind == "-g"
             for name, _, values in found.options:
                 spec.values[name] = (*spec.values.get(name, ()), values)
-    return spec
+    return True
 
 
 _COMMENT = ("comment", "--comment")
@@ -154,7 +171,8 @@ def _part(words: tuple[str, ...]) -> ParsedMatch | None:
         return known
     table = (MATCHES if words[0] == "-m" else TARGETS).get(words[1])
     if table is None:
-        return None
+        # A chain, or another target without options.
+        return ParsedMatch(words[1]) if words[0] != "-m" and len(words) == 2 else None
     options: list[Option] = []
     at, inverted = 2, False
     while at < len(words):

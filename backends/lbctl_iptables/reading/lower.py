@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl_iptables import layout
 from lbctl_iptables.reading import targets
-from lbctl_iptables.reading.matches import Conditions, conditions
+from lbctl_iptables.reading.matches import ADDRESSES, Conditions, conditions
 from lbctl_iptables.reading.ruleset import BUILTIN
 from lbctl_iptables.reading.values import BadValue, addresses
+from lbctl_netfilter.conditions import BITS, narrowed, spans_rest, top_of
 from lbctl_netfilter.ir import Act, Base, Chain, FamilyProgram, Rule
 from lbctl_netfilter.log import shown
 
@@ -16,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from lbctl.model import Family
-    from lbctl_iptables.reading.grammar import ParsedMatch
     from lbctl_iptables.reading.rule import IptRule as ReadRule
     from lbctl_iptables.reading.ruleset import IptChain as ReadChain
     from lbctl_iptables.reading.ruleset import IptTable
+    from lbctl_netfilter.conditions import Selector
 
 #: Table → its priority at each hook, where it is called.
 PRIORITIES: Mapping[str, int] = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
@@ -34,9 +36,8 @@ class Lowering:
 
     def __init__(self) -> None:
         self._room = targets.MOST_RANGED
-        #: By all but the destination, the conditions of each destination; and the matches themselves, so that
-        #: no others can have the same identity.
-        self._known: dict[object, tuple[dict[str, Conditions], list[ParsedMatch]]] = {}
+        #: What rules ask, by their words. The rules hold the matches that are known by their identity.
+        self._known: dict[object, Conditions] = {}
 
     def program(self, family: Family, tables: Mapping[str, IptTable], rules: int) -> FamilyProgram:
         """Return what the tables of a family say. `rules` is how many the text has."""
@@ -90,44 +91,41 @@ class Lowering:
         return rule
 
     def _conditions(self, read: ReadRule) -> Conditions:
+        """Return what a rule asks: all that rules with other addresses ask as well, and its addresses."""
         spec, header = read.spec, read.spec.header
-        if "source" in header or "fragment" in header or spec.inverted or spec.obsolete:
+        if "fragment" in header or spec.obsolete:
             return conditions(read)
         asked = (header.get("protocol"), header.get("in-interface"), header.get("out-interface"))
-        key = (asked, *map(id, spec.matches))
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = ({}, spec.matches)
-        destination = header.get("destination", "")
-        found = known[0].get(destination)
+        others = (asked, spec.inverted, *map(id, spec.matches))
+        source, destination = header.get("source"), header.get("destination")
+        key = (source, destination, others)
+        found = self._known.get(key)
         if found is None:
-            found = known[0][destination] = self._with_destination(read, known[0])
+            plain = self._known.get(others)
+            if plain is None:
+                plain = self._known[others] = conditions(read, addressed=False)
+            found = self._known[key] = _addressed(plain, read) or conditions(read)
         return found
 
-    def _with_destination(self, read: ReadRule, known: dict[str, Conditions]) -> Conditions:
-        """The conditions of a rule, made of those without a destination where they are the same otherwise."""
-        without = known.get("")
-        if without is None:
-            without = known[""] = conditions(read, destination=False)
-        if without.where.dst is None:
-            try:
-                destination = read.spec.get("destination")
-                found = addresses(destination, read.family) if destination else None
-            except BadValue:
-                pass
-            else:
-                # Dumps have one of these a rule: both kinds of `replace` take longer than all that they copy.
-                return Conditions(
-                    without.where._replace(dst=found) if found is not None else without.where,
-                    without.steps,
-                    without.picks,
-                    without.asks_mark,
-                    without.first,
-                    without.later,
-                    without.opaque,
-                    without.remarks,
-                )
-        return conditions(read)
+
+def _addressed(plain: Conditions, read: ReadRule) -> Conditions | None:
+    """Return conditions with the addresses of a rule; None where these are none, or leave nothing."""
+    where: Selector | None = plain.where
+    for option, field in ADDRESSES.items():
+        text = read.spec.get(option)
+        if not text or where is None:
+            continue
+        try:
+            found = addresses(text, read.family)
+        except BadValue:
+            return None
+        if option in read.spec.inverted:
+            if found is None:
+                return None
+            found = spans_rest(found, top_of(field, BITS[read.family]))
+        if found is not None:
+            where = narrowed(where, field, found, BITS[read.family])
+    return None if where is None else replace(plain, where=where)
 
 
 def _base(table: str, chain: str) -> Base:

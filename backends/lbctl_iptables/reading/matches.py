@@ -84,19 +84,18 @@ class Conditions:
     remarks: tuple[str, ...]
 
 
-def conditions(rule: IptRule, *, destination: bool = True) -> Conditions:
-    """Return what a rule asks, its destination or all but that."""
+def conditions(rule: IptRule, *, addressed: bool = True) -> Conditions:
+    """Return what a rule asks, with its addresses or without."""
     draft = Draft(rule.family)
     draft.remarks = tuple(dict.fromkeys("obsolete-negation" for _ in rule.spec.obsolete))
-    _header(draft, rule.spec, destination=destination)
+    _header(draft, rule.spec, addressed=addressed)
     for match in rule.spec.matches:
         _match(draft, match)
-    asks_mark = any(isinstance(step, MarkIs) for step in draft.steps)
     return Conditions(
         draft.where,
         draft.steps,
         draft.picks,
-        asks_mark,
+        draft.asks_mark,
         draft.first,
         draft.later,
         draft.opaque,
@@ -104,9 +103,9 @@ def conditions(rule: IptRule, *, destination: bool = True) -> Conditions:
     )
 
 
-def _header(draft: Draft, spec: Spec, *, destination: bool) -> None:
+def _header(draft: Draft, spec: Spec, *, addressed: bool) -> None:
     for option, reader in _HEADER.items():
-        if option in spec.header and (destination or option != "destination"):
+        if option in spec.header and (addressed or option not in ADDRESSES):
             reader(draft, spec.header[option], option in spec.inverted)
 
 
@@ -413,12 +412,13 @@ def _bpf(draft: Draft, match: ParsedMatch) -> None:
 
 #: Matches that bring their protocol.
 _TRANSPORTS = frozenset({"tcp", "udp", "sctp", "dccp", "udplite"})
+#: Options that ask for addresses → the field that these are of.
+ADDRESSES: Mapping[str, str] = {"destination": "dst", "source": "src"}
 _Reader: TypeAlias = "Callable[[Draft, str, bool], None]"
 #: Option of the header → what it asks.
 _HEADER: Mapping[str, _Reader] = {
     "protocol": _transport,
-    "destination": partial(_address, "dst"),
-    "source": partial(_address, "src"),
+    **{option: partial(_address, field) for option, field in ADDRESSES.items()},
     "in-interface": partial(_interface, "iif"),
     "out-interface": partial(_interface, "oif"),
     "fragment": _fragment,

@@ -201,6 +201,8 @@ def _with_ports(
         high = low
     elif low < high:
         rule.own_mode = rule.own_mode or "random"
+    if low == high and len(heads) == 1:
+        return ((f"{heads[0]}{low}", _WHOLE),)
     count = len(heads) * (high - low + 1)
     if count > MAX_SLOTS:
         _unknown(rule, "unsupported-target", f"a range of more than {MAX_SLOTS} endpoints")

@@ -225,6 +225,8 @@ class Grammar:
                 if self._next == "comment":
                     self._take()
                     comment = unquoted(self._take())
+                elif self._next == "counter" and self._ahead() not in {"packets", "name"}:
+                    self._take()
                 elif self._next not in _PASSIVE:
                     statement = self._statement()
                     if statement is not None:

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from lbctl.model import Family
-    from lbctl_netfilter.conditions import Condition, Span, Spans
+    from lbctl_netfilter.conditions import Condition, Selector, Span, Spans
     from lbctl_netfilter.ir import Rule
     from lbctl_nftables.reading import document
     from lbctl_nftables.reading.document import Document, NftTable
@@ -161,6 +161,8 @@ class _Lowering:
         self._made: list[Rule] = []
         #: What conditions ask, by their text.
         self._known: dict[str, tuple[Condition, ...]] = {}
+        #: What the conditions at the beginning of a rule ask together, by their texts.
+        self._heads: dict[tuple[str, ...], Selector] = {}
 
     def chain(self, chain: document.NftChain) -> Chain:
         """Return a chain as the engine has it."""
@@ -180,8 +182,11 @@ class _Lowering:
         )
 
     def _lower_rule(self, rule: document.NftRule) -> None:
-        drafts: Sequence[Draft] = (Draft(self._family),)
-        for statement in rule.statements:
+        draft, asked = self._head(rule)
+        if not draft.possible:
+            return
+        drafts: Sequence[Draft] = (draft,)
+        for statement in rule.statements[asked:]:
             if len(drafts) == 1:
                 drafts = self._statement(drafts[0], statement)
             else:
@@ -191,6 +196,27 @@ class _Lowering:
                 return
         for draft in drafts:
             self._make(draft, Act.GO_ON)
+
+    def _head(self, rule: document.NftRule) -> tuple[Draft, int]:
+        """Return a draft that asks what the first conditions of a rule do, and how many these are.
+
+        The rungs of a ladder begin alike, and have one selector.
+        """
+        draft, texts = Draft(self._family), []
+        for statement in rule.statements:
+            if not isinstance(statement, Relational) or statement.text not in self._known:
+                break
+            texts.append(statement.text)
+        if texts:
+            where = self._heads.get(key := tuple(texts))
+            if where is not None:
+                draft.where = where
+                return draft, len(texts)
+            for text in texts:
+                ask(draft, self._known[text])
+            if draft.first and draft.later and not draft.steps:
+                self._heads[key] = draft.where
+        return draft, len(texts)
 
     def _make(self, draft: Draft, act: Act, target: str = "", switch: Switch | None = None) -> Rule:
         rule = draft.rule(self._rule, act, target, switch)
@@ -280,7 +306,7 @@ class _Lowering:
         key, members, inverted = match.key, match.members, match.op == "!="
         if (picked := condition_pick(key)) is not None:
             pick, offset = picked
-            draft.step(Draw(pick, within(pick.modulus, offset, match.op, self._texts(match))))
+            draft.step(Draw(pick, within(pick.modulus, offset, match.op, tuple(self._texts(match)))))
         elif self._lookups.is_link(members, key):
             draft.add(BACK[0], YES, inverted)
         elif (memory := self._lookups.memory(members)) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from lbctl.model.jenkins import slot_of
@@ -12,8 +13,6 @@ from lbctl_nftables.reading.lookups import span_of
 from lbctl_nftables.reading.syntax import Field, Masked, UnsupportedSyntax
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from lbctl_netfilter.conditions import Spans
     from lbctl_nftables.reading.syntax import Source
 
@@ -55,7 +54,8 @@ def condition_pick(key: Source) -> tuple[Pick, int] | None:
     return None
 
 
-def within(modulus: int, offset: int, op: str, texts: Sequence[str]) -> Spans:
+@lru_cache(maxsize=1 << 12)
+def within(modulus: int, offset: int, op: str, texts: tuple[str, ...]) -> Spans:
     """Return where a picked number, counted from 0, satisfies a relation."""
     spans = []
     for text in texts:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from lbctl_netfilter.conditions import BITS, Words, address, merged, spans_rest
+from lbctl_netfilter.conditions import BITS, address, merged, spans_rest
 from lbctl_netfilter.ir import Act, Draw, Switch, Target
 from lbctl_nftables import layout
 from lbctl_nftables.reading.picks import pick_of
 from lbctl_nftables.reading.syntax import Lookup, NumberExpression, UnsupportedSyntax
-from lbctl_nftables.reading.values import ask, condition, host_of
+from lbctl_nftables.reading.values import ask, host_of, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -174,10 +174,10 @@ class Translations:
 
     def _span(self, field: str, text: str) -> Span:
         """Return the first and last value of a range; raise `UnsupportedSyntax`."""
-        found = condition(field, [text], self._family)
-        if found is None or isinstance(found[1], Words):
+        found = numbers(field, text, self._family)
+        if found is None:
             raise UnsupportedSyntax(text)
-        return found[1][0]
+        return found
 
 
 def _count(low: int, high: int) -> int:

@@ -152,7 +152,7 @@ def condition(field: str, texts: Iterable[str], family: Family) -> Condition | N
             return fact(*known, inverted=not there)
     if _is_number(field):
         try:
-            spans = merged(span for text in written if (span := _span(field, text, family)) is not None)
+            spans = merged(span for text in written if (span := numbers(field, text, family)) is not None)
         except UnsupportedSyntax:
             if field not in COUNTS or len(written) != 1:
                 raise
@@ -175,7 +175,7 @@ _PROTOCOL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234
 
 def compared(field: str, op: str, text: str, family: Family) -> Values:
     """The values that stand in a relation to one; raise `UnsupportedSyntax` for fields that have no order."""
-    span = _span(field, text, family) if _is_number(field) else None
+    span = numbers(field, text, family) if _is_number(field) else None
     if span is None:
         raise UnsupportedSyntax(op)
     first, last, top = *span, top_of(field, BITS[family])
@@ -188,7 +188,7 @@ def _is_number(field: str) -> bool:
 
 
 @lru_cache(maxsize=1 << 16)
-def _span(field: str, text: str, family: Family) -> Span | None:
+def numbers(field: str, text: str, family: Family) -> Span | None:
     """Return the first and last number that a word stands for; None for an address of the other family."""
     if field not in ADDRESSES:
         text = symbols.canonical(_SYMBOLS.get(field, field), text)
@@ -197,7 +197,7 @@ def _span(field: str, text: str, family: Family) -> Span | None:
             return known
     first, dash, last = text.partition("-")
     if dash:
-        low, high = _span(field, first, family), _span(field, last, family)
+        low, high = numbers(field, first, family), numbers(field, last, family)
         if low is None or high is None:
             return None
         if low[0] > high[1]:

@@ -97,8 +97,8 @@ class Follower:
         self._wake = asyncio.Event()
         self._truce = Truce()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
-        #: What is done in the thread before the next step, e.g. writing facts down.
-        self.before: Callable[[], object] = lambda: None
+        #: Called before each step; what it returns is then called in the thread, e.g. to write facts down.
+        self.before: Callable[[], Callable[[], object]] = lambda: lambda: None
         #: What is done once the kernel follows, e.g. checking the endpoints of another intent.
         self.after: Callable[[Kept], object] = lambda _: None
         #: What else is looked at from time to time; what it returns tells one state of it from another.
@@ -132,7 +132,8 @@ class Follower:
     async def _step(self) -> bool:
         """Carry out once; False where it failed."""
         try:
-            kept = await self.in_thread(self._carry_out)
+            prepare = self.before()
+            kept = await self.in_thread(lambda: self._carry_out(prepare))
         except Stale as stale:
             # Another command is at work, or was interrupted: the next one looks again.
             self.trouble("busy", f"waiting: {stale.message}", Priority.INFO)
@@ -148,8 +149,8 @@ class Follower:
         self.after(kept)
         return True
 
-    def _carry_out(self) -> Kept:
-        self.before()
+    def _carry_out(self, prepare: Callable[[], object]) -> Kept:
+        prepare()
         return self._keeper.keep(patience=_PATIENCE)
 
     def _report(self, kept: Kept) -> None:

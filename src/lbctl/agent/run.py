@@ -8,10 +8,14 @@ import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import ip_address
+from random import Random
 from typing import TYPE_CHECKING
 
 from lbctl import engine
 from lbctl.agent import control, web
+from lbctl.agent.checker import Checker
+from lbctl.agent.checks import Prober
+from lbctl.agent.health import Monitor
 from lbctl.agent.http import Server
 from lbctl.agent.journal import Journal, Priority
 from lbctl.agent.loop import Figures, Follower
@@ -19,13 +23,17 @@ from lbctl.agent.systemd import Notifier
 from lbctl.agent.view import View
 from lbctl.config import load_merged
 from lbctl.engine.change.keep import Keeper
+from lbctl.engine.record import verdicts
 from lbctl.errors import IntentError, LbctlError, Stale
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from lbctl.agent.health import Subject
+    from lbctl.documents.agent import CheckDocument
     from lbctl.engine import Session
+    from lbctl.engine.change.keep import Followed, Kept
     from lbctl.host import Host
     from lbctl.model import Intent
 
@@ -76,6 +84,7 @@ class _Agent:
         self._figures = Figures()
         self._keeper = Keeper(host, options.owner, self._session)
         self._file = _File(options.files)
+        self._written: object = None
 
     def _session(self) -> Session:
         # What was applied by consent is there by consent.
@@ -91,11 +100,17 @@ class _Agent:
         self._follower.looks = self._look_at_file
         try:
             await self._follower.in_thread(self._start)
+            self._check()
             await self._serve(sockets, admin)
             async with asyncio.TaskGroup() as tasks:
                 running = [
                     tasks.create_task(work)
-                    for work in (self._follower.follow(), self._follower.look(), self._tell())
+                    for work in (
+                        self._checker.run(),
+                        self._follower.follow(),
+                        self._follower.look(),
+                        self._tell(),
+                    )
                 ]
 
                 def stop() -> None:
@@ -119,6 +134,55 @@ class _Agent:
                 self._journal.say(note)
         if self._keeper.followed() is None and self._options.files:
             self._apply(load_merged(self._options.files))
+
+    def _check(self) -> None:
+        """Begin to check endpoints, with what was known of them before."""
+        self._prober = Prober(self._host)
+        monitor = Monitor(Random())  # noqa: S311 (spreads checks, and guards nothing)
+        self._checker = Checker(self._host, monitor, self._prober, self._journal, self._follower.wake)
+        followed = self._keeper.followed()
+        recorded = verdicts.read(self._host, self._options.owner)
+        if followed is not None:
+            known = recorded.verdicts if recorded is not None else {}
+            self._checker.begin(followed.intent, known, self._serving(followed))
+        self._follower.before = self._write_down
+        self._view.checks = self._documents
+        self._follower.after = self._carried_out
+
+    def _serving(self, followed: Followed) -> Iterator[Subject]:
+        """Yield the endpoints that the kernel sends connections to, as far as it can be read."""
+        session = followed.session
+        names = {
+            (service.name, endpoint.to): endpoint.name
+            for service in followed.intent.services
+            for endpoint in service.endpoints
+        }
+        for each in session.backend.lift(session.observe(self._options.owner)).services:
+            for to in each.shares:
+                if (each.name, to) in names:
+                    yield each.name, names[each.name, to], each.family
+
+    def _write_down(self) -> Callable[[], object]:
+        """Return what has other commands, and the next step, find the verdicts of now."""
+        found = self._checker.verdicts()
+
+        def write() -> None:
+            followed = self._keeper.followed()
+            if followed is not None:
+                followed.session.memory.verdicts[self._options.owner] = found
+            if found != self._written:
+                self._written = found
+                verdicts.write(self._host, self._options.owner, found)
+
+        return write
+
+    def _documents(self) -> list[CheckDocument]:
+        plan = self._follower.last.plan if self._follower.last is not None else None
+        return self._checker.documents(plan.effective if plan is not None else None)
+
+    def _carried_out(self, kept: Kept) -> None:
+        if kept.followed is not None:
+            self._checker.replace(kept.followed.intent)
 
     def _apply(self, intent: Intent) -> None:
         session = self._session()

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections import deque
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from lbctl import __version__
@@ -14,6 +15,8 @@ from lbctl.documents.status import status as status_document
 from lbctl.engine import status, unsettled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lbctl.agent.loop import Figures, Follower
     from lbctl.documents.agent import CheckDocument, SourceDocument
     from lbctl.documents.status import StatusServiceDocument
@@ -40,7 +43,8 @@ class View:
         self._rates = Rates()
         #: The path or name of what is followed, e.g. of the intent file.
         self.source = ""
-        self.checks: list[CheckDocument] = []
+        #: Called in the loop's thread, as all that reads what checks found.
+        self.checks: Callable[[], list[CheckDocument]] = list
         self.sources: list[SourceDocument] = []
 
     async def document(self) -> AgentStatusDocument:
@@ -49,17 +53,17 @@ class View:
             began = self._host.clock()
             if self._made is not None and began < self._until:
                 return self._made
-            made: AgentStatusDocument = await self._follower.in_thread(self._make)
+            made: AgentStatusDocument = await self._follower.in_thread(partial(self._make, self.checks()))
             now = self._host.clock()
             self._made, self._until = made, now + max(_FRESH, (now - began) / _PART)
             return made
 
-    def _make(self) -> AgentStatusDocument:
+    def _make(self, checks: list[CheckDocument]) -> AgentStatusDocument:
         kept = self._follower.last
         followed = kept.followed if kept is not None else None
         document = self._status(followed) if followed is not None else _nothing()
         self._rates.note(self._host.clock(), document.get("services", []))
-        document["agent"] = self._agent()
+        document["agent"] = self._agent(checks)
         return document
 
     def _status(self, followed: Followed) -> AgentStatusDocument:
@@ -67,7 +71,7 @@ class View:
         left = unsettled(self._host, self._owner)
         return cast("AgentStatusDocument", status_document(found.drift, found, left))
 
-    def _agent(self) -> AgentDocument:
+    def _agent(self, checks: list[CheckDocument]) -> AgentDocument:
         figures = self._figures
         problems = list(figures.problems.values())
         if self._follower.last is None:
@@ -88,7 +92,7 @@ class View:
             failures=figures.failures,
             apply_seconds=figures.seconds,
             conntrack=self._conntrack(),
-            checks=self.checks,
+            checks=checks,
             sources=self.sources,
             rates=self._rates.documents(),
         )
@@ -142,6 +146,7 @@ def _nothing() -> AgentStatusDocument:
         backend="",
         driver="",
         in_sync=False,
+        applied=None,
         drift={"services": [], "rules": [], "elsewhere": []},
         interrupted=None,
         trial=None,

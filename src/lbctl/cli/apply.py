@@ -62,6 +62,7 @@ def apply(
         confirmed,
         ended,
         ensure_trial,
+        mention_rollback,
         one_file,
         read_announced,
         session_for,
@@ -80,6 +81,13 @@ def apply(
             session = session_for(backend, driver, allow_remap=allow_remap, patience=wait)
             settle(intent.owner, patience=wait)
             made = engine.plan(session, intent)
+        made = engine.annotate(session, made)
+    # Before the question; and where nothing would change, for that may be over soon.
+    engine.ensure_ended(session.host, made.after.owner, patience=wait)
+    if trial is not None and made.changed:
+        engine.ensure_revertible(session, made)
+    if made.intent is not None:
+        mention_rollback(made.intent)
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
     applied = made.changed and confirmed("Apply this?", yes=yes)
     tried = None

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
     from lbctl.cli.output import Style
     from lbctl.engine.inspect.doctor import Diagnosis
+    from lbctl.engine.inspect.grouping import ProblemGroup
     from lbctl.model import Intent
-    from lbctl.spi import Problem
+
+#: Services that are named for one kind of problem.
+_NAMED = 8
 
 
 def doctor(
@@ -31,13 +34,17 @@ def doctor(
     intent file. Exits with 1 on errors, with 0 on warnings.
     """
     from lbctl.cli.output import Style, print_json
+    from lbctl.cli.work import mention_trial
     from lbctl.documents.diagnosis import diagnosis
     from lbctl.engine.inspect.doctor import examine
+    from lbctl.engine.record.unsettled import unsettled
     from lbctl.host import LocalHost
-    from lbctl.model import Severity
+    from lbctl.model import DEFAULT_OWNER, Severity
 
     intent, missing = _intent(config)
-    found = examine(LocalHost(), intent, backend=backend, driver=driver)
+    host = LocalHost()
+    mention_trial(unsettled(host, intent.owner if intent else DEFAULT_OWNER), data=output is Format.JSON)
+    found = examine(host, intent, backend=backend, driver=driver)
     unseen = [(each.what, each.reason) for each in found.unseen]
     if missing:
         unseen.insert(0, ("services", missing))
@@ -63,6 +70,7 @@ def _intent(config: Path | None) -> tuple[Intent | None, str]:
 
 def _text(found: Diagnosis, intent: Intent | None, unseen: Sequence[tuple[str, str]], style: Style) -> str:
     from lbctl.cli.output import count
+    from lbctl.engine.inspect.grouping import grouped
     from lbctl.model import Severity, inert
 
     errors, warnings = found.of(Severity.ERROR), found.of(Severity.WARNING)
@@ -71,22 +79,26 @@ def _text(found: Diagnosis, intent: Intent | None, unseen: Sequence[tuple[str, s
     verdict = f"{count(len(errors), 'problem')}, {count(len(warnings), 'warning')}"
     paint = "red" if errors else "yellow" if warnings else "green"
     blocks = [f"{how}, {about}: {style(verdict, paint)}"]
-    blocks += [_trap(problem, style("problem", "red"), style) for problem in errors]
-    blocks += [_trap(problem, style("warning", "yellow"), style) for problem in warnings]
+    blocks += [_group(group, style("problem", "red"), style) for group in grouped(errors)]
+    blocks += [_group(group, style("warning", "yellow"), style) for group in grouped(warnings)]
     if unseen:
         lines = [f"    {what}: {inert(reason)}" for what, reason in unseen]
         blocks.append("\n".join(["Not examined:", *lines]))
     return "\n\n".join(blocks)
 
 
-def _trap(problem: Problem, kind: str, style: Style) -> str:
+def _group(group: ProblemGroup, kind: str, style: Style) -> str:
+    """Return a kind of problem with what it concerns: a few services of many, all of them in JSON."""
+    from lbctl.engine.inspect.grouping import folded
     from lbctl.model import inert
 
+    problem = group.whole or group.general
     whose = f'service "{problem.service}": ' if problem.service else ""
-    return "\n".join(
-        [
-            f"{kind} {style(problem.code, 'bold')}: {whose}{inert(problem.message)}",
-            f"    evidence: {inert(problem.evidence)}",
-            f"    fix:      {inert(problem.fix)}",
-        ]
-    )
+    lines = [f"{kind} {style(problem.code, 'bold')}: {whose}{inert(problem.message)}"]
+    if group.whole is None:
+        named = list(group.services.items())
+        lines += [f"    {name}: {inert(folded(about))}".rstrip(": ") for name, about in named[:_NAMED]]
+        if (more := len(named) - _NAMED) > 0:
+            lines.append(f"    and {more} more services; --output json lists all")
+    lines += [f"    evidence: {inert(problem.evidence)}", f"    fix:      {inert(problem.fix)}"]
+    return "\n".join(lines)

@@ -104,7 +104,7 @@ def migrate(
             work.announce(work.files_if_any(config))
         session = work.session_for(to, driver, allow_remap=allow_remap, patience=wait)
         if plan:
-            work.mention_unsettled(whose)
+            work.mention_unsettled(whose, data=output is Format.JSON)
         else:
             work.settle(whose, patience=wait)
         given = intent if intent and intent.owner == whose else None
@@ -112,6 +112,10 @@ def migrate(
             session, whose, source=source, intent=given, exclude=exclude or (), policy=policy
         )
     data = output is Format.JSON
+    if not plan:
+        engine.ensure_ended(session.host, whose, patience=wait)
+    if trial is not None and not plan and migration is not None:
+        engine.ensure_revertible(session, migration)
     if migration is None:
         say(f"Nothing to migrate: no balancing rules outside {session.place}.")
         if data:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lbctl import engine
 from lbctl.cli.compare import selected
 from lbctl.cli.output import Style, count, painted_diff, plan_text, print_json, say
+from lbctl.cli.overrides import operator_lines
 from lbctl.cli.progress import stages
 from lbctl.cli.work import await_end, ended
 from lbctl.documents.migration import agreement_text, document, intent_text
@@ -100,6 +101,8 @@ def _text(migration: Migration, style: Style, *, rules: bool) -> str:
     lines += _rules(f"Unchanged in {migration.source.place}", view.untouched_rules(migration))
     for note in view.notes(migration):
         lines += ["", f"{style('Note:', 'yellow')} {note}"]
+    if migration.comparison is not None and (operated := operator_lines(migration.plan[1].effective)):
+        lines += ["", *(style(line, "yellow") for line in operated)]
     if rules:
         for diff in view.diffs(migration):
             lines += ["", painted_diff(diff, style)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     from lbctl.documents.change import ChangeDocument
-    from lbctl.model import Plan, Program, ServiceChange
+    from lbctl.model import KeyChange, Plan, Program, ServiceChange
     from lbctl.spi import RuleCounts
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -124,6 +125,7 @@ def plan_text(plan: Plan, style: Style, *, base: str = "") -> str:
 
     `base` is the intent file that it begins with, "" if that is what the kernel holds.
     """
+    from lbctl.cli.changes import flow_lines
     from lbctl.cli.overrides import operator_lines
 
     number = {action: sum(s.action is action for s in plan.services) for action in Action}
@@ -133,7 +135,7 @@ def plan_text(plan: Plan, style: Style, *, base: str = "") -> str:
         if base:
             return f"Nothing changes: {base} has the same rules ({held})."
         nothing = f"Nothing to change: {plan.backend} holds what the intent says ({held})."
-        return "\n".join([nothing, *operator_lines(plan.effective)])
+        return "\n".join([nothing, *operator_lines(plan.effective), *_note_lines(plan, style)])
     how = f"compared with {base}" if base else f"driver {plan.driver}"
     lines = [
         style(
@@ -144,13 +146,12 @@ def plan_text(plan: Plan, style: Style, *, base: str = "") -> str:
         )
     ]
     for service in plan.services:
-        head = f"{_SIGN[service.action]} {service.name}  {', '.join(service.listeners)}"
+        head = f"{_SIGN[service.action]} {service.name}  {', '.join(_listeners(service))}"
         lines += ["", style(head, _PAINT[service.action])]
         lines += _service_lines(service, style)
     if plan.stale:
-        lines += ["", "UDP flows that end with it: " + ", ".join(map(str, plan.stale))]
-    for note in plan.notes:
-        lines += ["", f"{style('Note:', 'yellow')} {inert(note)}"]
+        lines += ["", *flow_lines(plan.stale)]
+    lines += _note_lines(plan, style)
     if operated := [style(line, "yellow") for line in operator_lines(plan.effective)]:
         lines += ["", *operated]
     shared = sum(change.service is None for change in plan.changes)
@@ -160,19 +161,38 @@ def plan_text(plan: Plan, style: Style, *, base: str = "") -> str:
     return "\n".join(lines)
 
 
+def _note_lines(plan: Plan, style: Style) -> Iterator[str]:
+    for note in plan.notes:
+        yield from ("", f"{style('Note:', 'yellow')} {inert(note)}")
+
+
+def _listeners(service: ServiceChange) -> tuple[str, ...]:
+    """Return where a service is reached: after the change, unless it is removed."""
+    if service.action is not Action.CHANGE or not service.after:
+        return service.listeners
+    return replace(service, before={}).listeners
+
+
 def _service_lines(service: ServiceChange, style: Style) -> Iterator[str]:
     """What changes for whom: the clients that are not balanced on one side, and the shares on both."""
+    from lbctl.cli.changes import change_rows
     from lbctl.cli.shares import clients, share_rows
 
     rows = share_rows(service)
     if service.action is Action.CHANGE:
-        now = ", ".join(clients(service.unbalanced_before, service.after))
-        then = ", ".join(clients(service.unbalanced_after, service.before))
+        shown = [change for change in service.changes if not _in_shares(change, service)]
+        if shown:
+            yield style(table(change_rows(shown), indent="    "), "yellow")
+        # A new listener is not balanced yet, which is no news.
+        moved = any(change.key == "listen" for change in service.changes)
+        places = {**service.before, **service.after}
+        now = "" if moved else ", ".join(clients(service.unbalanced_before, places))
+        then = ", ".join(clients(service.unbalanced_after, places))
         if now:
             yield style(f"    not balanced now: {now}", "red")
         if then:
             yield style(f"    no longer balanced: {then}", "yellow")
-        if not now and not then and all(row.before == row.after for row in rows):
+        if not (now or then or service.changes) and all(row.before == row.after for row in rows):
             yield style("    same shares, other rules: see lbctl plan --rules", "dim")
     cells: list[tuple[str, ...]] = [
         (row.to, row.where, share_text(row.before), "→", share_text(row.after)) for row in rows
@@ -181,6 +201,15 @@ def _service_lines(service: ServiceChange, style: Style) -> Iterator[str]:
         cells = [(to, *shares) for to, _, *shares in cells]
     if cells:
         yield table(cells, right=frozenset({len(cells[0]) - 3}), indent="    ")
+
+
+def _in_shares(change: KeyChange, service: ServiceChange) -> bool:
+    """Return True if the shares show all of a change: endpoints that are added or removed."""
+    before, after = change.before, change.after
+    if change.key != "endpoints" or not isinstance(before, tuple) or not isinstance(after, tuple):
+        return False
+    different = set(before) ^ set(after)
+    return bool(different) and different <= set(service.targets)
 
 
 def show_plans(plans: Iterable[Plan], *, data: bool, asking: bool, color: Color) -> None:

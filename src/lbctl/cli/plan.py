@@ -22,7 +22,7 @@ from lbctl.cli.options import (
 from lbctl.errors import IntentError
 
 if TYPE_CHECKING:
-    from lbctl.documents.history import UnsettledDocument
+    from lbctl.documents.history import InterruptedDocument, UnsettledDocument
     from lbctl.model import Plan
     from lbctl.spi import Backend
 
@@ -78,14 +78,22 @@ class _Shown:
     output: Format
     color: Color
 
-    def __call__(self, made: Plan, backend: Backend, *, base: str = "", unsettled: UnsettledDocument) -> None:
+    def __call__(
+        self,
+        made: Plan,
+        backend: Backend,
+        *,
+        base: str = "",
+        unsettled: UnsettledDocument,
+        rolled_back: InterruptedDocument | None = None,
+    ) -> None:
         """Print a plan; `base` is the intent file that it begins with, "" for the kernel."""
         from lbctl import engine
         from lbctl.cli.output import Style, plan_document, plan_rules, plan_text, print_json, rules_diff
 
         if self.output is Format.JSON:
             document = plan_document(made, engine.describe_plan(backend, made), backend.render)
-            print_json({**document, **unsettled})
+            print_json({**document, **unsettled, "rolled_back": rolled_back})
         else:
             style = Style(self.color)
             print(plan_text(made, style, base=base))
@@ -107,18 +115,21 @@ def _plan(
 ) -> None:
     from lbctl import engine
     from lbctl.cli.progress import stages
-    from lbctl.cli.work import intent_files, mention_unsettled, read_announced, session_for
-    from lbctl.documents.history import unsettled
+    from lbctl.cli.work import intent_files, mention_rollback, mention_unsettled, read_announced, session_for
+    from lbctl.documents.history import interrupted, unsettled
 
     with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
         intent = read_announced(config)
         next_stage()
         session = session_for(backend, driver, allow_remap=allow_remap)
-        made = engine.plan(session, intent)
-    left = mention_unsettled(intent.owner)
+        made = engine.annotate(session, engine.plan(session, intent))
+    left = mention_unsettled(intent.owner, data=show.output is Format.JSON)
+    undone = mention_rollback(intent)
     if out is not None:
         engine.write_plan(session, made, intent, intent_files(config), out)
-    show(made, session.backend, unsettled=unsettled(left))
+    show(
+        made, session.backend, unsettled=unsettled(left), rolled_back=interrupted(undone) if undone else None
+    )
 
 
 def _plan_against(

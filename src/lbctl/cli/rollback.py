@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
 from lbctl.cli.options import Color, Colors, Config, Format, Output, Owner, Wait, Yes
+
+if TYPE_CHECKING:
+    from lbctl.model import Intent
+
+#: So many services are named that an intent file has otherwise.
+_FEW = 8
 
 
 def rollback(
+    to: Annotated[
+        int | None,
+        typer.Option(
+            "--to",
+            metavar="NUMBER",
+            help="Return to a state that lbctl history lists; 0 is the host before the first apply.",
+            show_default=False,
+        ),
+    ] = None,
     config: Config = None,
     owner: Owner = None,
     yes: Yes = False,
@@ -16,7 +36,7 @@ def rollback(
     """Return to the state before the last apply.
 
     Repeat it to go further back. The intent of that state is applied like any other: what does not differ is
-    not touched.
+    not touched. Drains and weights that were set by command stay.
     """
     from lbctl import engine
     from lbctl.cli.migration import show
@@ -28,13 +48,14 @@ def rollback(
     whose = owner_of(owner, config)
     # An abandoned trial is what is gone back from.
     settle(whose, patience=wait, trials=False)
-    target = engine.restorable(LocalHost(), whose)
+    target = engine.restorable(LocalHost(), whose) if to is None else engine.state(LocalHost(), whose, to)
     session = session_for(target.backend, target.driver, allow_remap=target.allow_remap, patience=wait)
-    made, target = engine.roll_back(session, whose)
+    made, target = engine.roll_back(session, whose, to)
     asking = made.changed and not yes
     if isinstance(made, engine.Migration):
         show(made, data=output is Format.JSON, asking=asking, color=color)
     else:
+        made = engine.annotate(session, made)
         show_plans([made], data=output is Format.JSON, asking=asking, color=color)
     agreed = not made.changed or confirmed("Go back to this?", yes=yes)
     if agreed:
@@ -52,3 +73,27 @@ def rollback(
         say(f"Back at {target.state}.")
     else:
         say("Nothing was changed.")
+    if agreed:
+        _mention_file(config, target.intent)
+
+
+def _mention_file(config: Path | None, intent: Intent) -> None:
+    """Report that the intent file says something else than what was restored."""
+    from lbctl.cli.differences import service_lines
+    from lbctl.cli.output import say
+    from lbctl.cli.work import files_if_any
+    from lbctl.config import load_merged
+    from lbctl.errors import IntentError
+    from lbctl.model import intent_changes
+
+    try:
+        files = files_if_any(config)
+        meant = load_merged(files) if files else None
+    except IntentError:
+        return  # whose owner was named beside it
+    if meant is None or meant.owner != intent.owner or meant == intent:
+        return
+    named = ", ".join(map(str, files))
+    say(f"{named} still says otherwise; lbctl apply would undo this rollback:")
+    for lines in service_lines(intent_changes(intent, meant), most=_FEW):
+        say(lines)

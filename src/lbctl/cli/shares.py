@@ -37,12 +37,15 @@ class ShareRow(NamedTuple):
 def share_rows(service: ServiceChange) -> list[ShareRow]:
     """Return one line for each endpoint; one for each family, or listener, where these disagree."""
     before, after = _alike(service.before), _alike(service.after)
-    whole = not service.before or not service.after or service.before.keys() == service.after.keys()
+    # Of a listener that moves, the endpoints keep their shares.
+    moved = any(change.key == "listen" for change in service.changes)
+    whole = moved or not service.before or not service.after or service.before.keys() == service.after.keys()
     if before is None or after is None or not whole:
         return [row for endpoint in service.endpoints for row in _rows(endpoint)]
     # Most services are alike wherever they are balanced: ten thousand of them are a second of the other way.
-    every = dict.fromkeys((*after, *before))
-    return [ShareRow(to, None, None, before.get(to, _NOTHING), after.get(to, _NOTHING)) for to in every]
+    return [
+        ShareRow(to, None, None, before.get(to, _NOTHING), after.get(to, _NOTHING)) for to in service.targets
+    ]
 
 
 def _alike(side: Shares) -> Mapping[str, Fraction] | None:

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import gc
+import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lbctl.cli.options import BackendName, Color, Colors, Config, DriverName, Format, Output
-from lbctl.errors import IntentError
+from lbctl.cli.options import BackendName, Color, Colors, Config, DriverName, Format, Output, Owner
+from lbctl.errors import IntentError, NoIntentFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
-    from lbctl.cli.output import Style
-    from lbctl.engine import Drift, EndpointStatus, FamilyStatus, Status
-    from lbctl.model import ServiceChange
-
-#: So many services, and so many rules of each, are named where they differ; JSON names all.
-_SERVICES, _RULES = 20, 4
-#: The actual share before the first connection.
-_NO_SHARE = "-"
+    from lbctl.engine import Drift, HistoryEntry, Session, Status
+    from lbctl.model import Intent
 
 
 def status(
+    services: Annotated[
+        list[str] | None, typer.Argument(metavar="SERVICE", help="Only these services.", show_default=False)
+    ] = None,
     config: Config = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until Ctrl-C.")] = False,
+    owner: Owner = None,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Refresh every second until Ctrl-C, with new connections per second."),
+    ] = False,
     brief: Annotated[
         bool,
         typer.Option(
@@ -43,160 +46,158 @@ def status(
 ) -> None:
     """Show wanted and actual shares, connections and drift.
 
-    Shares and counts are the kernel's own, of new connections since an endpoint's rules were loaded.
+    Counts are the kernel's own, of new connections; actual shares are of those since a service last changed.
+    Without an intent file, the intent that was applied last is shown.
     """
-    from lbctl import engine
-    from lbctl.cli.output import Style, print_json
-    from lbctl.cli.work import mention_unsettled, read_intent, session_for
-    from lbctl.documents.status import status as document
+    from lbctl.cli.work import session_for
 
     if watch and exit_code:
         raise IntentError("--watch never ends, so it has no exit code")
-    intent = read_intent(config)
+    intent, applied = _intent(config, owner)
+    _ensure_known(services or (), intent)
     # What was applied by consent is there by consent.
     session = session_for(backend, driver, allow_remap=True)
-    follow = backend == "auto" and driver is None
-    unsettled = mention_unsettled(intent.owner)
-    try:
-        while True:
-            now = None if brief else engine.status(session, intent, follow=follow)
-            drift = now.drift if now else engine.drift(session, intent, follow=follow)
-            session.memory.save()
-            if output is Format.JSON:
-                print_json(document(drift, now, unsettled), one_line=watch)
-            else:
-                style = Style(color)
-                text = "\n".join([*_drift_lines(drift, style), *(_lines(now, style) if now else ())])
-                print(("\x1b[H\x1b[J" if watch else "") + text, flush=True)
-            if exit_code and not drift.in_sync:
-                raise typer.Exit(1)
-            if not watch:
-                return
-            # The one command that may live long.
-            gc.collect()
-            time.sleep(1)
-    except KeyboardInterrupt:
-        if not watch:
-            raise
-
-
-def _drift_lines(drift: Drift, style: Style) -> Iterator[str]:
-    state = (
-        style("in sync with the intent", "green")
-        if drift.in_sync
-        else style("NOT in sync: kernel and intent differ, see lbctl plan", "red")
+    look = _Look(
+        session=session,
+        intent=intent,
+        applied=applied,
+        only=frozenset(services or ()),
+        brief=brief,
+        follow=backend == "auto" and driver is None,
     )
-    yield f"{drift.backend} (driver {drift.driver}), {state}"
-    rules = drift.rules
-    for service in drift.services[:_SERVICES]:
-        yield f"  {service.name} {_difference(service, rules.get(service.name, ()))}"
-    if (more := len(drift.services) - _SERVICES) > 0:
-        yield f"  and {more} services more"
-    named = {service.name for service in drift.services}
-    if foreign := [rule for name, found in rules.items() if name not in named for rule in found]:
-        yield f"  shared objects: {_few(foreign)}"
-    for store in drift.elsewhere:
-        yield f"  {store} also holds rules of this owner, which balance the same connections"
+    if not watch:
+        drift = _print(look, output, color)
+        if exit_code and not drift.in_sync:
+            raise typer.Exit(1)
+        return
+    try:
+        if output is Format.TEXT and sys.stdout.isatty():
+            _watch(look, color)
+        while True:
+            if output is Format.TEXT:
+                print(look.time)
+            _print(look, output, color, one_line=True)
+            _pause()
+    except KeyboardInterrupt:
+        return
 
 
-def _difference(service: ServiceChange, rules: Sequence[str]) -> str:
-    from lbctl.model import Action
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """What is to be looked at, as often as one likes."""
 
-    match service.action:
-        case Action.ADD:
-            return "is missing"
-        case Action.REMOVE:
-            return "is not in the intent"
-        case _:
-            return f"differs: {', '.join([*_differences(service), *([_few(rules)] if rules else ())])}"
+    session: Session
+    intent: Intent
+    #: The state whose intent this is; None for an intent file's.
+    applied: HistoryEntry | None
+    #: The names of the services to be shown; empty for all.
+    only: frozenset[str]
+    brief: bool
+    follow: bool
 
+    @property
+    def time(self) -> str:
+        """The time of the host, as ISO 8601 in its time zone."""
+        from datetime import UTC, datetime
 
-def _differences(service: ServiceChange) -> Iterator[str]:
-    """The clients that are not balanced as the intent says, and the endpoints that have another share."""
-    from lbctl.cli.output import share_text
-    from lbctl.cli.shares import clients, lost_families, share_rows
+        now = datetime.fromtimestamp(self.session.host.now(), UTC)
+        return now.astimezone().isoformat(timespec="seconds")
 
-    missing, extra = service.unbalanced_before, service.unbalanced_after
-    yield from (f"{who} are not balanced" for who in clients(missing, service.after))
-    yield from (f"{who} are balanced, but not in the intent" for who in clients(extra, service.before))
-    # Of these, that they are not balanced says it all.
-    lost = lost_families(missing, service.after) + lost_families(extra, service.before)
-    for row in share_rows(service):
-        if row.before == row.after or row.family in lost:
-            continue
-        where = f" {row.where}" if row.where else ""
-        yield f"{row.to}{where} has {share_text(row.before)}, not {share_text(row.after)}"
+    def now(self) -> tuple[Drift, Status | None]:
+        """Return the differences between kernel and intent and, unless in brief, what was counted."""
+        from lbctl import engine
 
-
-def _few(rules: Sequence[str]) -> str:
-    more = len(rules) - _RULES
-    return ", ".join(rules[:_RULES]) + (f" and {more} more" if more > 0 else "")
-
-
-#: The columns of the table; "by weight" is for Maglev tables only, "family" for families that disagree.
-_COLUMNS = (
-    "endpoint",
-    "family",
-    "state",
-    "weight",
-    "by weight",
-    "wanted",
-    "actual",
-    "connections",
-    "established",
-    "packets",
-    "bytes",
-)
-_WORDS = frozenset({"endpoint", "family", "state"})
+        if self.brief:
+            status, drift = None, engine.drift(self.session, self.intent, follow=self.follow)
+        else:
+            status = engine.status(self.session, self.intent, follow=self.follow, only=self.only)
+            drift = status.drift
+        self.session.memory.save()
+        return drift, status
 
 
-def _lines(status: Status, style: Style) -> Iterator[str]:
-    from lbctl.cli.output import deviation_text, stores_text, table
-    from lbctl.model import Scheduler
+def _print(look: _Look, output: Format, color: Color, *, one_line: bool = False) -> Drift:
+    from lbctl.cli.output import Style, print_json
+    from lbctl.cli.status_text import lines, width
+    from lbctl.cli.work import mention_unsettled
+    from lbctl.documents.status import status as document
 
-    yield f"rules: {stores_text(status.stores)}"
-    for service in status.services:
-        maglev = service.scheduler == Scheduler.MAGLEV
-        yield ""
-        yield style(f"{service.name}  {', '.join(service.listen)}  {service.scheduler}", "bold")
-        if maglev:
-            yield f"  {deviation_text(service.slots, service.deviation)}"
-        rows = [row for endpoint in service.endpoints for row in _rows(endpoint)]
-        columns = [
-            name
-            for name in _COLUMNS
-            if (name != "by weight" or maglev) and (name != "family" or any(row["family"] for row in rows))
-        ]
-        right = frozenset(place for place, name in enumerate(columns) if name not in _WORDS)
-        shown = [columns, *([row[name] for name in columns] for row in rows)]
-        yield table(shown, right=right, indent="  ")
+    unsettled = mention_unsettled(look.intent.owner, data=output is Format.JSON)
+    drift, status = look.now()
+    if output is Format.JSON:
+        print_json(document(drift, status, unsettled, look.applied), one_line=one_line)
+    else:
+        style = Style(color)
+        shown = lines(drift, status, width(), wrap=sys.stdout.isatty())
+        print("\n".join([line.styled(style) for line in shown]), flush=True)
+    return drift
 
 
-def _rows(endpoint: EndpointStatus) -> list[dict[str, str]]:
-    """One row by column, or one for each family where these get other shares."""
-    families = [_cells(endpoint, own, str(family)) for family, own in endpoint.families.items()]
-    # As shown: 33.3 % is 33.3 %, and a family without connections has no share to differ by.
-    wanted = {row["wanted"] for row in families}
-    actual = {row["actual"] for row in families} - {_NO_SHARE}
-    if len(wanted) > 1 or len(actual) > 1:
-        return families
-    one = _cells(endpoint, endpoint, "")
-    return [one | {"actual": next(iter(actual), _NO_SHARE)}]
+def _watch(look: _Look, color: Color) -> None:
+    """Show the status on the whole terminal, again each second."""
+    from shutil import get_terminal_size
+
+    from lbctl.cli.output import Style
+    from lbctl.cli.watch import Rates, Screen, picture
+    from lbctl.engine import unsettled
+
+    rates = Rates()
+    with Screen(Style(color)) as screen:
+        while True:
+            drift, status = look.now()
+            rates.note(look.session.host.clock(), status)
+            trial = unsettled(look.session.host, look.intent.owner).trial
+            screen.show(picture(look.time, trial, drift, status, rates, get_terminal_size()))
+            _pause()
 
 
-def _cells(endpoint: EndpointStatus, of: EndpointStatus | FamilyStatus, family: str) -> dict[str, str]:
-    from lbctl.cli.output import share_text
+def _pause() -> None:
+    # The one command that may live long.
+    gc.collect()
+    time.sleep(1)
 
-    return {
-        "endpoint": endpoint.name if endpoint.name == endpoint.to else f"{endpoint.name} {endpoint.to}",
-        "family": family,
-        "state": str(endpoint.state),
-        "weight": str(endpoint.weight),
-        "by weight": share_text(of.by_weight),
-        "wanted": share_text(of.wanted),
-        "actual": _NO_SHARE if of.actual is None else f"{float(of.actual):.1%}",
-        "connections": str(of.connections),
-        "established": "?" if of.established is None else str(of.established),
-        "packets": str(of.packets),
-        "bytes": str(of.bytes),
-    }
+
+def _intent(config: Path | None, owner: str | None) -> tuple[Intent, HistoryEntry | None]:
+    """The intent of the files; or, without one or for another owner, the one that was applied last."""
+    from lbctl.cli.work import owner_of, read_intent
+
+    try:
+        intent = read_intent(config)
+        if owner in {None, intent.owner}:
+            return intent, None
+    except NoIntentFile as error:
+        if config is not None:
+            raise
+        missing: NoIntentFile | None = error
+    else:
+        missing = None
+    return _last_applied(owner_of(owner, None), missing)
+
+
+def _last_applied(owner: str, missing: NoIntentFile | None) -> tuple[Intent, HistoryEntry]:
+    from lbctl.cli.output import say
+    from lbctl.engine.record import history
+    from lbctl.host import LocalHost
+
+    last = history.last_of(LocalHost(), owner)
+    if last is None:
+        others = ", ".join(f"--owner {each}" for each in history.owners(LocalHost()))
+        hint = f"on record: {others}" if others else None
+        if missing is not None:
+            missing.hint = hint or missing.hint
+            raise missing
+        raise IntentError(f'nothing was applied here for owner "{owner}"', hint=hint)
+    say(f"{'No intent file' if missing else f'Owner {owner}'}: this is the intent of {last}.")
+    return last.intent, last
+
+
+def _ensure_known(names: tuple[str, ...] | list[str], intent: Intent) -> None:
+    """Raise `IntentError` for names of services that an intent does not have."""
+    from difflib import get_close_matches
+
+    known = [service.name for service in intent.services]
+    if unknown := [name for name in names if name not in known]:
+        near = get_close_matches(unknown[0], known, n=1)
+        few = ", ".join(known[:5]) + (", …" if len(known) > 5 else "")
+        hint = f'did you mean "{near[0]}"?' if near else f"the services are: {few}" if known else None
+        raise IntentError(f'there is no service "{unknown[0]}"', hint=hint)

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lbctl.cli import options
 from lbctl.errors import IntentError, NoIntentFile, Reverted, StateUnknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lbctl.engine import Session, SharePolicy, Trial, Unsettled
+    from lbctl.engine import HistoryEntry, Session, SharePolicy, Trial, Unsettled
     from lbctl.model import Analysis, Intent
 
 _LONGEST_TRIAL = 24 * 3600
@@ -81,8 +82,11 @@ def settle(owner: str, *, patience: float, trials: bool = True) -> None:
             say(note)
 
 
-def mention_unsettled(owner: str) -> Unsettled:
-    """Report what processes that are gone left of a change, and a trial; returns it."""
+def mention_unsettled(owner: str, *, data: bool) -> Unsettled:
+    """Report what processes that are gone left of a change, and a trial; returns it.
+
+    A trial is the first line of what a command prints, or a message where that is `data`.
+    """
     from lbctl import engine
     from lbctl.cli.output import say
     from lbctl.host import LocalHost
@@ -92,9 +96,33 @@ def mention_unsettled(owner: str) -> Unsettled:
         say(f"{line}. The next command that changes something removes it.")
     if found.entry is not None:
         say(f"Interrupted: {found.entry}. The next command that changes something first ends or reverts it.")
-    if found.trial is not None:
-        say(str(found.trial))
+    mention_trial(found, data=data)
     return found
+
+
+def mention_rollback(intent: Intent) -> HistoryEntry | None:
+    """Report that the last change was a rollback which an intent file contradicts; returns that state."""
+    from lbctl import engine
+    from lbctl.cli.output import say
+    from lbctl.host import LocalHost
+
+    found = engine.rolled_back(LocalHost(), intent)
+    if found is not None:
+        say(f"The last change was {found}. The intent file says otherwise: applying it undoes that.")
+    return found
+
+
+def mention_trial(found: Unsettled, *, data: bool) -> None:
+    """Report a trial, if there is one: as the first line of what a command prints, if that is no `data`."""
+    from lbctl.cli.output import Style, say
+    from lbctl.model import inert
+
+    if found.trial is None:
+        return
+    if data:
+        say(str(found.trial))
+    else:
+        print(Style(options.chosen_color)(inert(str(found.trial)), "bold", "yellow"), flush=True)
 
 
 def confirmed(question: str, *, yes: bool) -> bool:

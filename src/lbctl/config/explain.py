@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lbctl.config.schema import MAX_SEED, EndpointTable, IntentTable, ServiceTable, TableModel
+from lbctl.config.checks import CheckTable, HealthTable
+from lbctl.config.schema import MAX_SEED, EndpointTable, IntentTable, ServiceTable
 from lbctl.config.values import InvalidValue, nearest, show, show_key
 from lbctl.config.words import key_hint
 from lbctl.model import MAX_WEIGHT
@@ -15,6 +16,7 @@ from lbctl.model import MAX_WEIGHT
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+    from lbctl.config.table import TableModel
     from lbctl.config.values import Place
 
 _MISSING = {
@@ -31,6 +33,8 @@ _LISTS = {
     "deny": 'write a list: `deny = ["203.0.113.7"]`',
     "interfaces": 'write a list: `interfaces = ["eth0"]`',
     "exclude": 'write a list: `exclude = ["203.0.113.11"]`',
+    "check": 'write `check = "tcp"`, or a table opened with [service.check]',
+    "health": "write a table, opened with [service.health]",
 }
 #: What an empty list would mean, and what to write instead.
 _EMPTY_LISTS = {
@@ -47,6 +51,8 @@ _TABLES: tuple[tuple[type[TableModel], str], ...] = (
     (IntentTable, "the top of the file, above the first [[service]]"),
     (ServiceTable, "its [[service]], above the first [[service.endpoint]]"),
     (EndpointTable, "a [[service.endpoint]]"),
+    (CheckTable, "a [service.check]"),
+    (HealthTable, "a [service.health]"),
 )
 
 
@@ -106,8 +112,7 @@ def _named(place: Place, message: str) -> str:
 
 
 def _unknown(place: Place, key: str) -> str:
-    depth = sum(1 for part in place if isinstance(part, int))
-    table = _TABLES[min(depth, 2)][0]
+    table = _table(place)
     known = [alias for field in table.model_fields.values() if (alias := field.alias)]
     for other, where in _TABLES:
         if other is not table and any(field.alias == key for field in other.model_fields.values()):
@@ -117,6 +122,17 @@ def _unknown(place: Place, key: str) -> str:
     near = nearest(key.lower().replace("_", "-"), known)
     listed = ", ".join(f"`{word}`" for word in known)
     return f"did you mean `{near}`?" if near else f"known here: {listed}"
+
+
+def _table(place: Place) -> type[TableModel]:
+    """Return the table that a key is in."""
+    match place:
+        case ("service", int(), "check", _, *_):
+            return CheckTable
+        case ("service", int(), "health", _, *_):
+            return HealthTable
+    depth = sum(1 for part in place if isinstance(part, int))
+    return _TABLES[min(depth, 2)][0]
 
 
 def without(raw: dict[str, Any], errors: list[Place]) -> tuple[dict[str, Any], frozenset[str]]:

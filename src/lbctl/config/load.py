@@ -21,6 +21,7 @@ from lbctl.config.schema import EndpointTable, IntentTable, ServiceTable
 from lbctl.config.values import expand, show, show_mark
 from lbctl.errors import ConfigProblem, IntentError, NoIntentFile
 from lbctl.model import (
+    DEFAULT_POLICY,
     MAX_SLOTS,
     NAME,
     Address,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from lbctl.config.values import Place, Target
+    from lbctl.model import Check, HealthPolicy
 
     #: A table among the entries that give endpoints, and its place.
     _EndpointEntry: TypeAlias = tuple[Place, EndpointTable]
@@ -216,6 +218,8 @@ class _Draft:
     table: ServiceTable
     damaged: frozenset[str] = frozenset()
     endpoints: tuple[Endpoint, ...] = ()
+    check: Check | None = None
+    health: HealthPolicy = DEFAULT_POLICY
 
     @property
     def listeners(self) -> list[Listener]:
@@ -379,6 +383,7 @@ def _check_service(draft: _Draft, report: _Report) -> None:
     """Note what is wrong with a service by itself."""
     _check_exclude(draft, report)
     _check_interfaces(draft, report)
+    _read_health(draft, report)
     made = draft.endpoints
     whole = not draft.damaged & {"endpoints", "endpoint"}
     if not made:
@@ -473,6 +478,50 @@ def _check_ranges(draft: _Draft, report: _Report) -> None:
 def _kind(endpoint: Endpoint) -> tuple[bool, bool]:
     """Return what all endpoints of a service have in common: whether they have an address, and a port."""
     return endpoint.address is not None, endpoint.port is not None
+
+
+def _read_health(draft: _Draft, report: _Report) -> None:
+    """Read how a service is checked, and what failed checks do; note the mistakes."""
+    said = draft.table.model_fields_set & {"check", "health"}
+    if not said:
+        return
+    from lbctl.config import checks  # its models cost a start of every other file
+
+    if "check" in said:
+        with _noting(draft, "check", report):
+            table = checks.read_check(draft.table.check)
+            found = list(checks.problems(table))
+            for key, message, hint in found:
+                report.add(draft.origin, draft.at("check", key), f"{draft.label}: {message}", hint)
+            draft.check = None if found else checks.check_of(table)
+    else:
+        report.add(
+            draft.origin,
+            draft.at("health"),
+            f"{draft.label}: `health` without a check",
+            'say how endpoints are checked: `check = "tcp"`',
+        )
+    if "health" in said:
+        with _noting(draft, "health", report):
+            draft.health = checks.policy_of(checks.HealthTable.model_validate(draft.table.health))
+
+
+@contextmanager
+def _noting(draft: _Draft, key: str, report: _Report) -> Iterator[None]:
+    """Note the mistakes of a table that is read inside."""
+    from lbctl.config.values import InvalidValue
+
+    try:
+        yield
+    except InvalidValue as error:
+        report.add(draft.origin, draft.at(key), f"{draft.label}: {error.message}", error.hint)
+    except ValidationError as error:
+        from lbctl.config.explain import explain
+
+        for details in error.errors(include_url=False):
+            details["loc"] = place = draft.at(key, *details["loc"])
+            message, hint = explain(details)
+            report.add(draft.origin, place, f"{draft.label}: {message}", hint)
 
 
 def _report_repeated(draft: _Draft, report: _Report) -> None:
@@ -728,6 +777,8 @@ def _build(drafts: Iterable[_Draft], report: _Report) -> list[Service]:
                     deny=tuple(table.deny or ()),
                     interfaces=tuple(table.interfaces or ()),
                     exclude=tuple(table.exclude or ()),
+                    check=draft.check,
+                    health=draft.health,
                 )
             )
         except ValueError as error:  # a rule of the model that has no check of its own here

@@ -7,15 +7,33 @@ names, no overlapping listeners, …); these are not checked here.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, assert_never
 
-from lbctl.config.values import MAX_RANGE, SCHEMA_VERSION, UNITS, escape
-from lbctl.model import DEFAULT_MARK, DEFAULT_OWNER, Scheduler, SourceNat, State
+from lbctl.config.values import MAX_RANGE, SCHEMA_VERSION, escape, time_text
+from lbctl.model import (
+    DEFAULT_MARK,
+    DEFAULT_OWNER,
+    DEFAULT_POLICY,
+    Check,
+    DnsProbe,
+    ExecProbe,
+    HttpProbe,
+    RecordType,
+    Scheduler,
+    SourceNat,
+    State,
+    TcpProbe,
+    TlsOptions,
+    UdpProbe,
+    duration,
+)
+from lbctl.model.check import default_timing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.model import Endpoint, Intent, Network, Service
+    from lbctl.model import Endpoint, HealthPolicy, Intent, Network, Probe, Service
 
 #: From this many on, consecutive ports are written as one "low-high".
 _RUN = 8
@@ -43,6 +61,27 @@ def dump(intent: Intent, comments: Mapping[str, Sequence[str]] | None = None) ->
     return "\n\n".join(blocks) + "\n"
 
 
+def revive(text: str, like: Intent, file: str) -> Intent:
+    """Return the intent that `dump` wrote as `text`; services that `like` has too are the same objects.
+
+    Only what differs is read: of ten thousand services in two states of a history, a few. `file` names the
+    text in errors. Raises `IntentError`.
+    """
+    from lbctl.config.load import loads
+
+    known = dict(zip(_blocks(dump(like))[1:], like.services, strict=True))
+    head, *blocks = _blocks(text)
+    found = loads("\n\n".join([head, *(block for block in blocks if block not in known)]), file)
+    others = iter(found.services)
+    services = tuple(known[block] if block in known else next(others) for block in blocks)
+    return replace(found, services=services)
+
+
+def _blocks(text: str) -> list[str]:
+    """Return the parts of an intent as `dump` writes it: what concerns all services, then each of them."""
+    return text.rstrip("\n").split("\n\n")
+
+
 def quote(text: str) -> str:
     """`text` as a basic string of TOML."""
     return f'"{_SPECIAL.sub(_escaped, text)}"'
@@ -67,10 +106,14 @@ def _service(service: Service) -> Iterator[str]:
     if service.seed is not None:
         yield f"seed = 0x{service.seed:x}"
     if service.affinity is not None:
-        yield f"affinity = {quote(_duration(service.affinity))}"
+        yield f"affinity = {quote(duration(service.affinity))}"
     if service.source_nat is not SourceNat.HAIRPIN:
         yield f"source-nat = {quote(service.source_nat)}"
     yield from _lists(service)
+    if service.check is not None:
+        yield from _check(service.check)
+    if service.health != DEFAULT_POLICY:
+        yield from _health(service.health)
     if not plain:
         for endpoint in service.endpoints:
             yield from _endpoint(endpoint)
@@ -86,6 +129,103 @@ def _lists(service: Service) -> Iterator[str]:
     ):
         if listed := [quote(text) for text in texts]:
             yield f"{key} = {_list(listed)}"
+
+
+def _check(check: Check) -> Iterator[str]:
+    short = _short(check)
+    yield "[service.check]" if short is None else f"check = {quote(short)}"
+    if short is not None:
+        return
+    yield f"kind = {quote(check.kind)}"
+    if check.port is not None:
+        yield f"port = {check.port}"
+    yield from _probe(check.probe)
+    plain = Check(probe=check.probe)
+    fast, timeout = default_timing(check.interval)
+    times = (
+        ("interval", check.interval, plain.interval),
+        ("fast-interval", check.fast_interval, fast),
+        ("timeout", check.timeout, timeout),
+        ("hold", check.hold, plain.hold),
+    )
+    yield from (f"{key} = {quote(time_text(time))}" for key, time, usual in times if time != usual)
+    yield from (
+        f"{key} = {count}"
+        for key, count, usual in (("rise", check.rise, plain.rise), ("fall", check.fall, plain.fall))
+        if count != usual
+    )
+    if check.initial is not plain.initial:
+        yield f"initial = {quote(check.initial)}"
+
+
+def _short(check: Check) -> str | None:
+    """Return the short form of a check; None where that does not say all."""
+    if check != Check(probe=check.probe, port=check.port):
+        return None
+    match check.probe:
+        case TcpProbe() if check.port is None:
+            return "tcp"
+        case HttpProbe(path=path, host=host, tls=tls) as probe if probe == HttpProbe(
+            path=path, host=host, tls=tls and TlsOptions()
+        ):
+            port = f":{check.port}" if check.port else ""
+            return f"{check.kind}://{host or ''}{port}{path}"
+        case DnsProbe(name=name, type=RecordType.A) if check.port is None:
+            return f"dns:{name}"
+    return None
+
+
+def _probe(probe: Probe) -> Iterator[str]:
+    """Yield the keys of what is sent and expected, where they differ from the defaults."""
+    said: dict[str, str | None] = {}
+    match probe:
+        case TcpProbe():
+            pass
+        case HttpProbe(tls=tls):
+            usual = HttpProbe()
+            said["path"] = probe.path if probe.path != usual.path else None
+            said["host"] = probe.host
+            said["status"] = ", ".join(map(str, probe.status)) if probe.status != usual.status else None
+            said["body"] = probe.body
+            if tls is not None:
+                said |= {"ca": tls.ca, "cert": tls.cert, "key": tls.key, "sni": tls.sni}
+        case DnsProbe():
+            said["name"] = probe.name
+            said["type"] = probe.type if probe.type is not RecordType.A else None
+        case UdpProbe():
+            said |= {"send": _bytes(probe.send), "expect": _bytes(probe.expect)}
+        case ExecProbe():
+            yield f"argv = {_list([quote(text) for text in probe.argv])}"
+            said["user"] = probe.user
+        case _:
+            assert_never(probe)
+    yield from (f"{key} = {quote(value)}" for key, value in said.items() if value is not None)
+
+
+def _bytes(data: bytes) -> str | None:
+    """Return bytes as `send` and `expect` write them: as a text where that is one."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = ""
+    plain = text.isprintable() and not text.startswith("hex:")
+    return (text if plain and text else f"hex:{data.hex()}") if data else None
+
+
+def _health(policy: HealthPolicy) -> Iterator[str]:
+    yield "[service.health]"
+    if policy.all_down is not DEFAULT_POLICY.all_down:
+        yield f"all-down = {quote(policy.all_down)}"
+    if policy.max_down is not None:
+        yield f"max-down = {quote(f'{policy.max_down * 100}%')}"
+    if policy.on_down is not DEFAULT_POLICY.on_down:
+        yield f"on-down = {quote(policy.on_down)}"
+    if policy.slow_start:
+        yield f"slow-start = {quote(time_text(policy.slow_start))}"
+    if policy.notify:
+        yield f"notify = {_list([quote(text) for text in policy.notify])}"
+    if policy.notify_user != DEFAULT_POLICY.notify_user:
+        yield f"notify-user = {quote(policy.notify_user)}"
 
 
 def _endpoint(endpoint: Endpoint) -> Iterator[str]:
@@ -137,8 +277,3 @@ def _list(items: Sequence[str]) -> str:
 
 def _network(network: Network) -> str:
     return str(network.network_address) if network.prefixlen == network.max_prefixlen else str(network)
-
-
-def _duration(seconds: int) -> str:
-    unit, size = next((u, n) for u, n in reversed(UNITS.items()) if seconds % n == 0)
-    return f"{seconds // size}{unit}"

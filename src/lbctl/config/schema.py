@@ -1,7 +1,9 @@
 """The shape of an intent file, as pydantic models, and the JSON Schema that follows from them.
 
 The models know shapes, words and ranges of single values; what needs more than one value (unique names,
-overlapping listeners, families) is checked in `lbctl.config.load`.
+overlapping listeners, families) is checked in `lbctl.config.load`. The tables `check` and `health` of a
+service are those of `lbctl.config.checks`, which is only imported for a file that has them: each model
+costs a start.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -21,35 +22,25 @@ from pydantic import (
 from pydantic.config import JsonDict
 
 from lbctl.config import values
+from lbctl.config.table import ABSENT, TableModel, no_default, whole
 from lbctl.model import DEFAULT_MARK, DEFAULT_OWNER, MAX_OWNER, MAX_WEIGHT, NAME, Scheduler, SourceNat, State
 
 MAX_SEED = 0xFFFFFFFF
-#: Defaults are not validated: a key that is left out becomes None, and null in a document is a mistake.
-_ABSENT: Any = None
 #: No list, since pydantic would copy that for each table.
 _EMPTY: Any = ()
 
 
-def _whole(pattern: str) -> str:
-    return f"^(?:{pattern})$"
-
-
-def _no_default(schema: dict[str, Any]) -> None:
-    """Take out a default that only stands for "left out" and could not be written in a document."""
-    schema.pop("default", None)
-
-
 _NAME = {"type": "string", "pattern": "^" + NAME.pattern.removesuffix(r"\Z") + "$"}
-_LISTENER = {"type": "string", "pattern": _whole(values.LISTENER_PATTERN)}
+_LISTENER = {"type": "string", "pattern": whole(values.LISTENER_PATTERN)}
 _PORT_NUMBER = {"type": "integer", "minimum": 1, "maximum": 65535}
 _TARGET = {
     "anyOf": [
-        {"type": "string", "pattern": _whole(f"{values.ENDPOINT_PATTERN}|{values.PORTS_PATTERN}")},
+        {"type": "string", "pattern": whole(f"{values.ENDPOINT_PATTERN}|{values.PORTS_PATTERN}")},
         _PORT_NUMBER,
     ]
 }
-_NETWORK = {"type": "string", "pattern": _whole(values.NETWORK_PATTERN)}
-_INTERFACE = {"type": "string", "pattern": _whole(values.INTERFACE_PATTERN), "not": {"const": "lo"}}
+_INTERFACE = {"type": "string", "pattern": whole(values.INTERFACE_PATTERN), "not": {"const": "lo"}}
+_NETWORK = {"type": "string", "pattern": whole(values.NETWORK_PATTERN)}
 _HAS_ENDPOINTS: JsonDict = {
     "anyOf": [
         {"required": [key], "properties": {key: {"type": "array", "minItems": 1}}}
@@ -69,7 +60,7 @@ InterfaceText = Annotated[Any, PlainValidator(values.interface), WithJsonSchema(
 DurationText = Annotated[
     Any,
     PlainValidator(values.duration),
-    WithJsonSchema({"type": "string", "pattern": _whole(values.DURATION_PATTERN)}),
+    WithJsonSchema({"type": "string", "pattern": whole(values.DURATION_PATTERN)}),
 ]
 Version = Annotated[
     Any, PlainValidator(values.version), WithJsonSchema({"type": "integer", "const": values.SCHEMA_VERSION})
@@ -98,21 +89,13 @@ SourceNatText = Annotated[
 ]
 
 
-class TableModel(BaseModel):
-    """A table of the document: keys are written with hyphens, and unknown ones are mistakes."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, alias_generator=lambda field: field.strip("_").replace("_", "-")
-    )
-
-
 class EndpointTable(TableModel):
     """One endpoint of a service that needs a name, a weight or a state."""
 
     name: NameText = Field(
         default="",
         description="Name of the endpoint in reports, unique in its service. By default its address.",
-        json_schema_extra=_no_default,
+        json_schema_extra=no_default,
     )
     address: TargetText = Field(
         description='Where connections go: "8001", a process on this host, or "10.0.0.11:8443", '
@@ -173,18 +156,18 @@ class ServiceTable(TableModel):
         default=True, description="Whether connections made on this host itself are balanced too."
     )
     seed: int = Field(
-        default=_ABSENT,
+        default=ABSENT,
         ge=0,
         le=MAX_SEED,
         description="Seed of the hash of source-hash and maglev. By default derived from the service's name, "
         "the same on every host.",
-        json_schema_extra=_no_default,
+        json_schema_extra=no_default,
     )
     affinity: DurationText = Field(
-        default=_ABSENT,
+        default=ABSENT,
         description="How long a client keeps its endpoint after its last new connection: "
         '"90s", "15m", "3h", "1d"; from 1 second to 30 days.',
-        json_schema_extra=_no_default,
+        json_schema_extra=no_default,
     )
     source_nat: SourceNatText = Field(
         default=SourceNat.HAIRPIN,
@@ -192,31 +175,42 @@ class ServiceTable(TableModel):
         "this host; always; never.",
     )
     allow: list[AllowedText] = Field(
-        default=_ABSENT,
+        default=ABSENT,
         min_length=1,
         description="Only clients in these networks are served, others are refused. By default all.",
-        json_schema_extra=_no_default,
+        json_schema_extra=no_default,
     )
     deny: list[DeniedText] = Field(
-        default=_ABSENT,
+        default=ABSENT,
         min_length=1,
         description="Clients in these networks are refused, whatever `allow` says.",
-        json_schema_extra=_no_default,
+        json_schema_extra=no_default,
     )
     interfaces: list[InterfaceText] = Field(
-        default=_ABSENT,
+        default=ABSENT,
         min_length=1,
         max_length=values.MAX_INTERFACES,
         description="Only connections that arrive on these network interfaces are balanced; others are left "
         'alone. "ppp*" is every interface whose name begins with ppp. Connections made on this host arrive '
         "on none: local-clients decides about them.",
-        json_schema_extra=_no_default,
+        json_schema_extra=no_default,
     )
     exclude: list[ExcludedText] = Field(
-        default=_ABSENT,
+        default=ABSENT,
         min_length=1,
         description="Addresses of this host that the listeners without an address leave alone.",
-        json_schema_extra=_no_default,
+        json_schema_extra=no_default,
+    )
+    check: Any = Field(
+        default=ABSENT,
+        description='How the agent checks the endpoints: "tcp", "http://[HOST][:PORT]/PATH", "https://…", '
+        '"dns:NAME", or a table. By default not at all.',
+        json_schema_extra=no_default,
+    )
+    health: Any = Field(
+        default=ABSENT,
+        description="What failed checks do to the service.",
+        json_schema_extra=no_default,
     )
 
 
@@ -240,12 +234,21 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of an intent file."""
     from pydantic.json_schema import GenerateJsonSchema
 
+    from lbctl.config.checks import TABLES, TEXT_SCHEMA
+
     class Generator(GenerateJsonSchema):
         def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002
             return False
 
     body = IntentTable.model_json_schema(by_alias=True, mode="validation", schema_generator=Generator)
     body["title"] = "lbctl intent file"
+    for key, table in TABLES.items():
+        found = table.model_json_schema(by_alias=True, mode="validation", schema_generator=Generator)
+        body["$defs"][table.__name__] = found
+        entry: dict[str, Any] = {"$ref": f"#/$defs/{table.__name__}"}
+        body["$defs"]["ServiceTable"]["properties"][key] |= (
+            {"anyOf": [TEXT_SCHEMA, entry]} if key == "check" else entry
+        )
     for definition in body["$defs"].values():
         definition.pop("title", None)
     return {"$schema": GenerateJsonSchema.schema_dialect, **body}

@@ -19,6 +19,7 @@ from lbctl.model import (
     MAX_OWNER,
     MAX_PORT,
     NAME,
+    UNITS,
     Endpoint,
     Listener,
     Protocol,
@@ -46,7 +47,8 @@ MAX_RANGE = 1024
 MAX_INTERFACES = 32
 MIN_AFFINITY = 1
 MAX_AFFINITY = 30 * 86400
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+#: Units of the times of checks.
+MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
 _PORT = r"[1-9][0-9]{0,4}"
 _HOST = r"(?:([0-9]{1,3}(?:\.[0-9]{1,3}){3})|\[([0-9A-Fa-f:.]+)\])"
@@ -341,6 +343,12 @@ def duration(value: object) -> int:
     elif isinstance(value, str) and re.match(r"0+[smhd]?\Z", value):
         hint = "leave `affinity` out for none; the shortest is 1s"
     raise InvalidValue(f"affinity {show(value)} is not a duration", hint)
+
+
+def time_text(time: int) -> str:
+    """Return a time in milliseconds in its largest unit, like "2s"."""
+    unit, size = next((u, n) for u, n in reversed(MILLISECONDS.items()) if time % n == 0)
+    return f"{time // size}{unit}"
 
 
 def _place(text: str) -> tuple[Address | None, int] | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NotRequired
 
 from typing_extensions import TypedDict
 
-from lbctl.documents.history import UnsettledDocument
+from lbctl.documents.history import InterruptedDocument, UnsettledDocument
 from lbctl.documents.migration import MigrationDocument
 from lbctl.documents.override import OverrideDocument, override, overrides
 from lbctl.documents.shares import ChangedServiceDocument, changed_service
@@ -47,7 +47,9 @@ class ChangeDocument(TypedDict):
 
 
 class PlanDocument(ChangeDocument, UnsettledDocument):
-    """What `plan` prints."""
+    """What `plan` prints; `rolled_back` is the last change if it is a rollback and the intent differs."""
+
+    rolled_back: InterruptedDocument | None
 
 
 class ApplyDocument(ChangeDocument):

@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 
 from lbctl.config import dump
 from lbctl.documents.comparison import SelectorDocument, selector
+from lbctl.documents.override import OverrideDocument, overrides
 from lbctl.engine.migrate import view
 from lbctl.engine.migrate.migration import Agreement
 from lbctl.model import written
@@ -96,6 +97,7 @@ MigrationDocument = TypedDict(
         "findings": list[MigrationFindingDocument],
         "untouched": list[str],
         "notes": list[str],
+        "overrides": list[OverrideDocument],
         "rules": MigrationRulesDocument,
     },
 )
@@ -115,6 +117,7 @@ MigrateDocument = TypedDict(
         "findings": NotRequired[list[MigrationFindingDocument]],
         "untouched": NotRequired[list[str]],
         "notes": NotRequired[list[str]],
+        "overrides": NotRequired[list[OverrideDocument]],
         "rules": NotRequired[MigrationRulesDocument],
         "applied": bool,
         "trial": NotRequired["str | None"],
@@ -170,6 +173,7 @@ def document(migration: Migration) -> MigrationDocument:
         ],
         "untouched": list(view.untouched(migration)),
         "notes": list(view.notes(migration)),
+        "overrides": overrides(migration.plan[1].effective),
         "rules": {
             "diff": "".join(f"{line}\n" for diff in view.diffs(migration) for line in diff),
             "scripts": [ScriptDocument(store=store, text=text) for store, text in view.scripts(migration)],

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from fractions import Fraction
 
-    from lbctl.model import EndpointChange, FamilyListener, ServiceChange
+    from lbctl.model import EndpointChange, FamilyListener, KeyChange, ServiceChange, Value
 
 
 class FrontendDocument(TypedDict):
@@ -43,11 +43,24 @@ class ChangedEndpointDocument(ChangedSharesDocument):
     families: dict[str, ChangedSharesDocument]
 
 
+class KeyChangeDocument(TypedDict):
+    """A key of the intent file with its values on both sides, null if it is not given there.
+
+    `endpoint` is null for a key of the service itself.
+    """
+
+    key: str
+    endpoint: str | None
+    before: str | int | bool | list[str] | None
+    after: str | int | bool | list[str] | None
+
+
 class ChangedServiceDocument(TypedDict):
-    """What a plan does to a service."""
+    """What a plan does to a service; `changes` are the keys that differ, as far as they are known."""
 
     name: str
     action: str
+    changes: list[KeyChangeDocument]
     listen: list[str]
     listeners: ListenersDocument
     endpoints: list[ChangedEndpointDocument]
@@ -82,11 +95,26 @@ def share(value: Fraction | None) -> str | None:
     return None if value is None else written(value)
 
 
+def key_changes(changes: Iterable[KeyChange]) -> list[KeyChangeDocument]:
+    """Return the documents of changed keys."""
+    return [
+        KeyChangeDocument(
+            key=each.key, endpoint=each.endpoint, before=_plain(each.before), after=_plain(each.after)
+        )
+        for each in changes
+    ]
+
+
+def _plain(value: Value) -> str | int | bool | list[str] | None:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def changed_service(service: ServiceChange) -> ChangedServiceDocument:
     """Return the document of a service in a plan."""
     return ChangedServiceDocument(
         name=service.name,
         action=str(service.action),
+        changes=key_changes(service.changes),
         listen=list(service.listeners),
         listeners=_listeners(service),
         endpoints=[

@@ -8,11 +8,26 @@ from typing_extensions import TypedDict
 
 from lbctl.documents.backends import StoreDocument, stores
 from lbctl.documents.history import UnsettledDocument, unsettled
+from lbctl.documents.override import OverrideDocument, override, overrides
 from lbctl.documents.shares import DriftServiceDocument, drifted_service, share
-from lbctl.model import written
+from lbctl.model import Health, time_of, written
 
 if TYPE_CHECKING:
-    from lbctl.engine import Drift, EndpointStatus, FamilyStatus, ServiceStatus, Status, Unsettled
+    from collections.abc import Sequence
+
+    from lbctl.engine import (
+        Drift,
+        EndpointStatus,
+        FamilyStatus,
+        HistoryEntry,
+        ServiceStatus,
+        Status,
+        Unsettled,
+    )
+    from lbctl.model import Checked
+
+#: Of several families, the worst is shown.
+_WORST = (Health.DOWN, Health.UNKNOWN, Health.UP)
 
 
 class CountedDocument(TypedDict):
@@ -31,13 +46,37 @@ class CountedDocument(TypedDict):
     bytes: int
 
 
+class HealthDocument(TypedDict):
+    """What checks found: `state` is `up`, `down` or `unknown`, `result` the last result, `since` in UTC.
+
+    Of families that disagree, the one that is worse off. `old` is true if no agent runs any more.
+    """
+
+    state: str
+    result: str
+    since: str
+    old: bool
+
+
 class StatusEndpointDocument(CountedDocument):
-    """An endpoint, its shares and counters, and those of each family."""
+    """An endpoint, its shares and counters, and those of each family.
+
+    `state` and `weight` are those in effect. `admin` is the state that the intent file gives it, `operator`
+    what an operator decided by command, `source` the state that discovery gives it, and `health` what checks
+    found; null for nothing. `reason` is one sentence for why the endpoint gets what it gets. `mark` says in a
+    few words why its connections fail (`nothing listens`); null for no such problem.
+    """
 
     name: str
     to: str
     state: str
     weight: int
+    admin: str
+    operator: OverrideDocument | None
+    source: str | None
+    health: HealthDocument | None
+    reason: str
+    mark: str | None
     families: dict[str, CountedDocument]
 
 
@@ -73,28 +112,40 @@ class DriftDocument(TypedDict):
 
 
 class StatusDocument(UnsettledDocument):
-    """What `status` prints; `stores` and `services` are missing with `--brief`."""
+    """What `status` prints; `stores`, `services` and `overrides` are missing with `--brief`.
+
+    `applied` is the number of the state in the history whose intent this is; null for that of an intent file.
+    """
 
     backend: str
     driver: str
     in_sync: bool
+    applied: int | None
     drift: DriftDocument
+    overrides: NotRequired[list[OverrideDocument]]
     stores: NotRequired[list[StoreDocument]]
     services: NotRequired[list[StatusServiceDocument]]
 
 
-def status(drift: Drift, counted: Status | None, left: Unsettled) -> StatusDocument:
-    """Return the document of a status; `counted` is None if nothing was counted."""
+def status(
+    drift: Drift, counted: Status | None, left: Unsettled, applied: HistoryEntry | None = None
+) -> StatusDocument:
+    """Return the document of a status; `counted` is None if nothing was counted.
+
+    `applied` is the state whose intent it is about, None for an intent file's.
+    """
     pending = unsettled(left)
     document = StatusDocument(
         backend=drift.backend,
         driver=drift.driver,
         in_sync=drift.in_sync,
+        applied=None if applied is None else applied.number,
         drift=_drift(drift),
         interrupted=pending["interrupted"],
         trial=pending["trial"],
     )
     if counted is not None:
+        document["overrides"] = overrides(counted.effective)
         document["stores"] = stores(counted.stores)
         document["services"] = [_service(service) for service in counted.services]
     return document
@@ -126,11 +177,27 @@ def _service(service: ServiceStatus) -> StatusServiceDocument:
                 to=each.to,
                 state=str(each.state),
                 weight=each.weight,
+                admin=str(each.reason.state),
+                operator=None if each.reason.operator is None else override(each.reason.operator),
+                source=None,
+                health=_health(each.reason.checked),
+                reason=str(each.reason),
+                mark=each.mark or None,
                 families={str(family): _counted(own) for family, own in each.families.items()},
                 **_counted(each),
             )
             for each in service.endpoints
         ],
+    )
+
+
+def _health(checked: Sequence[Checked]) -> HealthDocument | None:
+    if not checked:
+        return None
+    worst = min(checked, key=lambda each: _WORST.index(each.verdict.health))
+    verdict = worst.verdict
+    return HealthDocument(
+        state=verdict.health, result=verdict.result, since=time_of(verdict.since), old=worst.old
     )
 
 

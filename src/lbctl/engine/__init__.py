@@ -6,6 +6,7 @@ from lbctl.engine.change.plan import describe, describe_plan, plan, plan_against
 from lbctl.engine.change.planfile import PlanFile, is_plan_file, read_plan, resume, write_plan
 from lbctl.engine.change.render import Rendering, render
 from lbctl.engine.change.session import Session, open_session
+from lbctl.engine.inspect.annotate import annotate
 from lbctl.engine.inspect.drained import await_drained, connections_left
 from lbctl.engine.inspect.status import (
     Drift,
@@ -20,15 +21,26 @@ from lbctl.engine.migrate.execute import migrate
 from lbctl.engine.migrate.foreign import SharePolicy
 from lbctl.engine.migrate.migration import Agreement, Migration
 from lbctl.engine.migrate.plan import plan_migration
-from lbctl.engine.record.history import HistoryEntry, damaged, entries, pending, restorable
-from lbctl.engine.record.trial import Trial, confirm, read_trial
+from lbctl.engine.record.history import (
+    Difference,
+    HistoryEntry,
+    damaged,
+    difference,
+    entries,
+    pending,
+    restorable,
+    rolled_back,
+    state,
+)
+from lbctl.engine.record.trial import Trial, confirm, ensure_ended, read_trial
 from lbctl.engine.record.unsettled import Unsettled, interrupted, unsettled
 from lbctl.engine.undo.recovery import recover
-from lbctl.engine.undo.reverter import await_end, try_out, watch
+from lbctl.engine.undo.reverter import await_end, ensure_revertible, try_out, watch
 from lbctl.engine.undo.rollback import go_back, roll_back
 
 __all__ = [
     "Agreement",
+    "Difference",
     "Drift",
     "EndpointStatus",
     "FamilyStatus",
@@ -45,6 +57,7 @@ __all__ = [
     "Trial",
     "Unsettled",
     "activate",
+    "annotate",
     "apply",
     "await_drained",
     "await_end",
@@ -53,9 +66,12 @@ __all__ = [
     "damaged",
     "describe",
     "describe_plan",
+    "difference",
     "drain",
     "drift",
     "endpoint_names",
+    "ensure_ended",
+    "ensure_revertible",
     "entries",
     "go_back",
     "interrupted",
@@ -76,6 +92,8 @@ __all__ = [
     "restorable",
     "resume",
     "roll_back",
+    "rolled_back",
+    "state",
     "status",
     "try_out",
     "unsettled",

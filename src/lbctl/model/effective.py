@@ -1,9 +1,9 @@
 """What each endpoint gets in the end: the intent file and the owners of an endpoint's state beside it.
 
-The file says what is wanted, the operator drains endpoints and sets weights by command. They are stored apart
-and never mixed: `effective` is the one place that joins them, for every command and for the agent, and it
-gives each endpoint that is not as the file has it one visible reason. An endpoint is in rotation only if all
-of its owners agree.
+The file says what is wanted, the operator drains endpoints and sets weights by command, checks take out the
+endpoints that fail. They are stored apart and never mixed: `effective` is the one place that joins them,
+for every command and for the agent, and it gives each endpoint that is not as the file has it one visible
+reason. An endpoint is in rotation only if all of its owners agree.
 """
 
 from __future__ import annotations
@@ -14,12 +14,17 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.model.intent import MAX_SLOTS, MAX_WEIGHT, NAME, Endpoint, Family, Intent, Service, State
 from lbctl.model.schedule import slot_count
+from lbctl.model.verdict import Health, Judgement, Kept, Verdict, Verdicts, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 #: The name of a service and of one of its endpoints (`Endpoint.name`).
 Place: TypeAlias = tuple[str, str]
+
+#: The same object each time: what facts that say nothing about a service are compared by.
+_NOTHING: Mapping[str, Override] = {}
+_NO_VERDICTS: Verdicts = {}
 
 #: Characters that a name and a reason given by an operator have at most.
 MAX_WHO = 64
@@ -80,9 +85,53 @@ class Facts:
     """What is known of endpoints besides the intent."""
 
     overrides: Mapping[Place, Override] = field(default_factory=dict)
+    #: By the name of the service: what checks say now. Where nothing changed, the same objects as before.
+    verdicts: Mapping[str, Verdicts] = field(default_factory=dict)
+    #: The same of an agent that does not run any more: shown, and nothing else.
+    old: Mapping[str, Verdicts] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.overrides)
+        return bool(self.overrides or self.verdicts or self.old)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What checks say of an endpoint in one family, and what becomes of it."""
+
+    family: Family
+    verdict: Verdict
+    #: Why it serves although it failed or was not checked yet; None for no such thing.
+    kept: Kept | None = None
+    #: True where no agent runs any more, so that the verdict is only shown.
+    old: bool = False
+
+    def __str__(self) -> str:
+        """What is said of the endpoint, in a few words."""
+        verdict = self.verdict
+        match verdict.health:
+            case Health.UNKNOWN:
+                text = "not checked yet" if verdict.checked is None else f"unknown: {self._result}"
+            case Health.UP | Health.DOWN:
+                text = f"{verdict.health}: {self._result} since {time_of(verdict.since)}"
+        if verdict.waits and self.kept is None:
+            text += ", waits for its first pass"
+        if verdict.held:
+            text += ", passes again, but flaps"
+        if verdict.part < 1:
+            text += f", slow start at {verdict.part} of its weight"
+        if self.kept is not None:
+            text += f", kept by {self.kept}" if self.kept is not Kept.EMPTY else ", kept: no other passes"
+        return text + (", but no agent runs" if self.old else "")
+
+    @property
+    def _result(self) -> str:
+        verdict = self.verdict
+        times = (
+            f" \N{MULTIPLICATION SIGN}{verdict.count}"
+            if verdict.count > 1 and verdict.health is not Health.UP
+            else ""
+        )
+        return f"{verdict.result or 'no result'}{times}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +143,17 @@ class Reason:
     weight: int
     #: What the operator says; None for nothing.
     operator: Override | None = None
+    #: What checks say, by family.
+    checked: tuple[Checked, ...] = ()
 
     def __str__(self) -> str:
-        if self.operator is not None:
-            return f"operator: {self.operator}"
-        return f"{self.state} in the file"
+        said = [f"operator: {self.operator}"] if self.operator is not None else []
+        if self.operator is None and (self.state is not State.ACTIVE or not self.checked):
+            said.append(f"{self.state} in the file")
+        texts = {each.family: str(each) for each in self.checked}
+        alike = len(set(texts.values())) == 1
+        said += list(texts.values())[:1] if alike else [f"{family} {text}" for family, text in texts.items()]
+        return "; ".join(said)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +164,15 @@ class Effective:
     intent: Intent
     #: What the file says, and the history records.
     file: Intent
-    #: The reason of each endpoint that facts say something about; see `reason` for the others.
-    reasons: Mapping[Place, Reason] = field(default_factory=dict)
     #: Overrides of endpoints that the file does not have.
     unused: tuple[Override, ...] = ()
+    #: By service: kept for the next call of `effective`.
+    outcomes: Mapping[str, _Outcome] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def reasons(self) -> Mapping[Place, Reason]:
+        """The reason of each endpoint that facts say something about; see `reason` for the others."""
+        return {place: reason for each in self.outcomes.values() for place, reason in each.reasons.items()}
 
     @property
     def overrides(self) -> tuple[Override, ...]:
@@ -121,49 +181,115 @@ class Effective:
 
     def reason(self, service: str, endpoint: Endpoint) -> Reason:
         """Return the reason of any endpoint of the file."""
-        found = self.reasons.get((service, endpoint.name))
+        outcome = self.outcomes.get(service)
+        found = outcome.reasons.get((service, endpoint.name)) if outcome else None
         return found or Reason(state=endpoint.state, weight=endpoint.weight)
 
 
-def effective(intent: Intent, facts: Facts) -> Effective:
+def effective(intent: Intent, facts: Facts, last: Effective | None = None) -> Effective:
     """Return an intent as facts have it carried out; the very same intent where they change nothing.
 
-    Raises `ValueError` for weights that together need more slots than a service can have.
+    `last` is what was returned before, for the services that stayed the same object: where their facts did
+    too, the result is taken from there. Raises `ValueError` for weights that together need more slots than
+    a service can have.
     """
     if not facts:
         return Effective(intent=intent, file=intent)
-    concerned = {service for service, _ in facts.overrides}
-    reasons: dict[Place, Reason] = {}
-    services = tuple([_effective(s, facts, reasons) if s.name in concerned else s for s in intent.services])
+    overrides: dict[str, dict[str, Override]] = {}
+    for (name, endpoint), override in facts.overrides.items():
+        overrides.setdefault(name, {})[endpoint] = override
+    known = last.outcomes if last else {}
+    outcomes: dict[str, _Outcome] = {}
+    for service in intent.services:
+        own = overrides.get(service.name, _NOTHING)
+        verdicts = facts.verdicts.get(service.name, _NO_VERDICTS)
+        old = facts.old.get(service.name, _NO_VERDICTS)
+        if own or verdicts or old:
+            before = known.get(service.name)
+            same = before is not None and before.is_of(service, own, verdicts, old)
+            outcomes[service.name] = before if before and same else _outcome(service, own, verdicts, old)
+    services = tuple([x.service if (x := outcomes.get(s.name)) else s for s in intent.services])
     same = all(ours is theirs for ours, theirs in zip(services, intent.services, strict=True))
     return Effective(
         intent=intent if same else replace(intent, services=services),
         file=intent,
-        reasons=reasons,
-        unused=tuple(o for place, o in facts.overrides.items() if place not in reasons),
+        unused=tuple(
+            override
+            for place, override in facts.overrides.items()
+            if not (outcome := outcomes.get(place[0])) or place not in outcome.reasons
+        ),
+        outcomes=outcomes,
     )
 
 
-def _effective(service: Service, facts: Facts, reasons: dict[Place, Reason]) -> Service:
-    endpoints = tuple([_endpoint(service, each, facts, reasons) for each in service.endpoints])
-    if endpoints == service.endpoints:
-        return service
-    found = replace(service, endpoints=endpoints)
-    for family in found.families:
-        slots = slot_count([e.weight for e in found.ready(family)])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    """What facts make of one service, and the very objects that it was made from."""
+
+    file: Service
+    overrides: Mapping[str, Override]
+    verdicts: Verdicts
+    old: Verdicts
+    service: Service
+    reasons: Mapping[Place, Reason]
+
+    def is_of(
+        self, file: Service, overrides: Mapping[str, Override], verdicts: Verdicts, old: Verdicts
+    ) -> bool:
+        """Return True if it was made from these."""
+        same = file is self.file and verdicts is self.verdicts and old is self.old
+        return same and overrides == self.overrides
+
+
+def _outcome(
+    service: Service, overrides: Mapping[str, Override], verdicts: Verdicts, old: Verdicts
+) -> _Outcome:
+    endpoints = tuple([_endpoint(each, overrides.get(each.name)) for each in service.endpoints])
+    found = service if endpoints == service.endpoints else replace(service, endpoints=endpoints)
+    if found is not service:
+        _check_slots(found)
+    judgement = judge(found, verdicts)
+    if judgement.limits:
+        found = replace(found, limits=judgement.limits)
+    reasons = {
+        (service.name, each.name): Reason(
+            state=each.state,
+            weight=each.weight,
+            operator=overrides.get(each.name),
+            checked=tuple(_checked(each, service, judgement, verdicts, old)),
+        )
+        for each in service.endpoints
+    }
+    said = {place: reason for place, reason in reasons.items() if reason.operator or reason.checked}
+    return _Outcome(
+        file=service, overrides=overrides, verdicts=verdicts, old=old, service=found, reasons=said
+    )
+
+
+def _check_slots(service: Service) -> None:
+    for family in service.families:
+        slots = slot_count([e.weight for e in service.ready(family)])
         if slots > MAX_SLOTS:
             raise ValueError(
                 f'service "{service.name}": exact shares of the weights need {slots} slots, '
                 f"more than {MAX_SLOTS}"
             )
-    return found
 
 
-def _endpoint(service: Service, endpoint: Endpoint, facts: Facts, reasons: dict[Place, Reason]) -> Endpoint:
-    override = facts.overrides.get((service.name, endpoint.name))
+def _checked(
+    endpoint: Endpoint, service: Service, judgement: Judgement, verdicts: Verdicts, old: Verdicts
+) -> Iterator[Checked]:
+    for family in service.families:
+        place = (endpoint.name, family)
+        if (verdict := verdicts.get(place)) is not None:
+            yield Checked(family=family, verdict=verdict, kept=judgement.kept.get(place))
+        elif (verdict := old.get(place)) is not None:
+            yield Checked(family=family, verdict=verdict, old=True)
+
+
+def _endpoint(endpoint: Endpoint, override: Override | None) -> Endpoint:
     if override is None:
         return endpoint
-    reasons[override.place] = Reason(state=endpoint.state, weight=endpoint.weight, operator=override)
     return replace(
         endpoint,
         state=State.DRAIN if override.drained else endpoint.state,

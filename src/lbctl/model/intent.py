@@ -13,13 +13,15 @@ from enum import StrEnum
 from fractions import Fraction
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, assert_never
 
+from lbctl.model.check import DEFAULT_POLICY, AllDown, Check, HealthPolicy
 from lbctl.model.maglev import maglev
+from lbctl.model.rotation import NONE, WHOLE, bypassed, padded, turns
 from lbctl.model.schedule import schedule, shares, weight_shares
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -188,6 +190,19 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """An endpoint (`Endpoint.to`) gets only a part of its weight in a family: 0 where a check took it out."""
+
+    family: Family
+    to: str
+    part: Fraction = NONE
+
+    def __post_init__(self) -> None:
+        if not NONE <= self.part < WHOLE:
+            raise ValueError(f"a limit of {self.part} is not below 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """One balanced service: some listeners, some endpoints, and how to choose among them."""
 
@@ -208,6 +223,10 @@ class Service:
     interfaces: tuple[str, ...] = ()
     #: Addresses of this host that the listeners without an address leave alone.
     exclude: tuple[Network, ...] = ()
+    check: Check | None = None
+    health: HealthPolicy = DEFAULT_POLICY
+    #: What the agent knows of the endpoints; never written in a file.
+    limits: frozenset[Limit] = frozenset()
 
     def __post_init__(self) -> None:
         if not NAME.match(self.name):
@@ -275,11 +294,35 @@ class Service:
     def ready(self, family: Family) -> tuple[Endpoint, ...]:
         """Who takes new connections of `family`.
 
-        Active endpoints; where there is none, the backups; empty where nobody is left.
+        Active endpoints that are in; where there is none, the backups that are in; where checks took out all,
+        those that would be in without checks, or none, as `health.all_down` says. Empty where none is left.
+        """
+        return tuple([endpoint for endpoint, part in self.rotation(family) if part])
+
+    def rotation(self, family: Family) -> tuple[tuple[Endpoint, Fraction], ...]:
+        """Return the endpoints that would be ready if all of them passed their checks, each with its part.
+
+        A part is 0 for an endpoint that is out, 1 for one that gets its whole weight; no part is above 0 only
+        where the result is empty.
         """
         able = [e for e in self.endpoints if e.serves(family)]
-        active, backup = State.ACTIVE, State.BACKUP
-        return tuple([e for e in able if e.state is active] or [e for e in able if e.state is backup])
+        active = [e for e in able if e.state is State.ACTIVE]
+        if not self.limits:
+            members = active or [e for e in able if e.state is State.BACKUP]
+            return tuple([(e, WHOLE) for e in members])
+        backup = [e for e in able if e.state is State.BACKUP]
+        limits = {limit.to: limit.part for limit in self.limits if limit.family is family}
+        for members in (active, backup):
+            parts = [limits.get(e.to, WHOLE) for e in members]
+            if any(parts):
+                return tuple(zip(members, parts, strict=True))
+        kept = (active or backup) if self.health.all_down is AllDown.KEEP else []
+        return tuple([(e, WHOLE) for e in kept])
+
+    def takes_out(self, endpoint: Endpoint, family: Family) -> bool:
+        """Return True if a check keeps an endpoint from connections of a family."""
+        limit = Limit(family=family, to=endpoint.to)
+        return limit in self.limits and endpoint not in self.ready(family)
 
     def allowed(self, family: Family) -> tuple[Network, ...]:
         """Return the clients of `family` that `allow` names, in order and without overlaps."""
@@ -295,11 +338,30 @@ class Service:
 
     def slots(self, family: Family) -> tuple[Endpoint, ...]:
         """`ready(family)`, each once per slot that it has; round robin takes them in this order."""
-        ready = self.ready(family)
-        weights = tuple([e.weight for e in ready])
-        if self.scheduler is Scheduler.MAGLEV:
-            return tuple(ready[i] for i in maglev(tuple(e.to for e in ready), weights, self.hash_seed))
-        return tuple([ready[i] for i in schedule(weights)])
+        rotation = self.rotation(family)
+        members = [e for e, _ in rotation]
+        weights = tuple([e.weight for e in members])
+        match self.scheduler:
+            case Scheduler.ROUND_ROBIN | Scheduler.RANDOM:
+                if self.check is not None or self.limits:
+                    return self._turns(rotation)
+                table = schedule(weights)
+            case Scheduler.SOURCE_HASH:
+                table = schedule(weights)
+            case Scheduler.MAGLEV:
+                table = maglev(tuple([e.to for e in members]), weights, self.hash_seed)
+            case _:
+                assert_never(self.scheduler)
+        if self.limits:
+            table = bypassed(table, tuple([part for _, part in rotation]), self.hash_seed)
+        return tuple([members[i] for i in table])
+
+    def _turns(self, rotation: Sequence[tuple[Endpoint, Fraction]]) -> tuple[Endpoint, ...]:
+        """Return slots in turn, of a number that stays for the common failures."""
+        count = padded(tuple([e.weight for e, _ in rotation]), ramps=bool(self.health.slow_start))
+        left = [(e, part) for e, part in rotation if part]
+        table = turns(tuple([e.weight for e, _ in left]), tuple([part for _, part in left]), count)
+        return tuple([left[i][0] for i in table])
 
     def shares(self, family: Family) -> Mapping[str, Fraction]:
         """Return `Endpoint.to` → the wanted share of the new connections of a family, exact.

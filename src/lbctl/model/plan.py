@@ -14,6 +14,7 @@ from lbctl.model.lifted import FamilyListener
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from lbctl.model.changes import KeyChange
     from lbctl.model.effective import Effective
     from lbctl.model.intent import Intent, Listener, Service
     from lbctl.model.lifted import LiftedProgram
@@ -98,6 +99,10 @@ class ServiceChange:
     action: Action
     before: Shares = field(default_factory=dict)
     after: Shares = field(default_factory=dict)
+    #: The keys of the intent that differ, as far as they are known; filled in by `lbctl.engine.annotate`.
+    changes: tuple[KeyChange, ...] = ()
+    #: `Endpoint.to` of the endpoints, in the order of the intent.
+    order: tuple[str, ...] = ()
 
     @property
     def listeners(self) -> tuple[str, ...]:
@@ -107,15 +112,20 @@ class ServiceChange:
 
     @property
     def endpoints(self) -> tuple[EndpointChange, ...]:
-        """The endpoints that get connections on either side, those of `after` first."""
-        every = dict.fromkeys(
-            to for side in (self.after, self.before) for shares in side.values() for to in shares or ()
-        )
+        """The endpoints that get connections on either side, in the order of `targets`."""
         before, after = (
             {frontend: shares for frontend, shares in side.items() if _may_reach(shares)}
             for side in (self.before, self.after)
         )
-        return tuple(EndpointChange(to, _shares_of(to, before), _shares_of(to, after)) for to in every)
+        return tuple(EndpointChange(to, _shares_of(to, before), _shares_of(to, after)) for to in self.targets)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """`Endpoint.to` of those that get connections on either side: as the intent has them, then others."""
+        found = dict.fromkeys(
+            to for side in (self.after, self.before) for shares in side.values() for to in shares or ()
+        )
+        return tuple(dict.fromkeys((*[to for to in self.order if to in found], *found)))
 
     @property
     def unbalanced_before(self) -> tuple[FamilyListener, ...]:
@@ -261,25 +271,28 @@ def touched(changes: Iterable[Change]) -> frozenset[str | None]:
 def stale_flows(
     before: LiftedProgram, after: LiftedProgram, wanted: Iterable[Service]
 ) -> tuple[StaleFlow, ...]:
-    """Return the flows that outlive their reason when `before` becomes `after`; who drains keeps its own.
+    """Return the flows that outlive their reason when `before` becomes `after`.
 
-    `wanted` are the services of `after` as the intent has them.
+    An endpoint that drains keeps its flows; one that a check took out loses them. `wanted` are the services
+    of `after` as the intent has them.
     """
     was = [service for service in before.services if service.listener.protocol is Protocol.UDP]
     concerned = {service.listener for service in was}
     # Of many services few change, and only with theirs can a flow be kept.
     kept = {
-        (listener, endpoint.to)
+        (family, listener, endpoint.to)
         for service in (wanted if was else ())
         for listener in service.listeners
         if listener in concerned
+        for family in Family
         for endpoint in service.endpoints
+        if not (service.limits and service.takes_out(endpoint, family))
     }
     gone = [
         StaleFlow(family=service.family, listener=service.listener, to=to)
         for service in was
         for to in service.shares
-        if (service.listener, to) not in kept
+        if (service.family, service.listener, to) not in kept
     ]
     known = {(service.family, service.listener) for service in was}
     new = [
@@ -291,15 +304,16 @@ def stale_flows(
 
 
 def diff_services(
-    before: LiftedProgram, after: LiftedProgram, changes: tuple[Change, ...]
+    before: LiftedProgram, after: LiftedProgram, changes: tuple[Change, ...], wanted: Iterable[Service] = ()
 ) -> tuple[ServiceChange, ...]:
-    """Return each service of either side with its shares.
+    """Return each service of either side with its shares; the endpoints of `wanted` in the order there.
 
-    A service changes where one of its items does, or where its shares do: what all share leads to it.
+    A service changes if one of its items does, or if its shares do: what all share leads to it.
     """
     old, new = _shares(before), _shares(after)
     # In a first plan all are added, and no service is looked up.
     concerned = touched(changes) if old else frozenset()
+    orders = {service.name: service.endpoints for service in wanted}
     result = []
     for name in [*new, *(name for name in old if name not in new)]:
         if name not in old:
@@ -310,7 +324,13 @@ def diff_services(
             changed = name in concerned or old[name] != new[name]
             action = Action.CHANGE if changed else Action.NONE
         result.append(
-            ServiceChange(name=name, action=action, before=old.get(name, {}), after=new.get(name, {}))
+            ServiceChange(
+                name=name,
+                action=action,
+                before=old.get(name, {}),
+                after=new.get(name, {}),
+                order=tuple([endpoint.to for endpoint in orders.get(name, ())]),
+            )
         )
     return tuple(result)
 

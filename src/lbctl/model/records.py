@@ -5,22 +5,30 @@ from __future__ import annotations
 import json
 import math
 from types import UnionType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lbctl.errors import Damaged
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 #: A type of JSON (`bool`, `int`, `float`, `str`), a union of such types, `[shape]` for a list of any length,
 #: `(shape, shape)` for a list of just these, `{"key": shape}` for an object with just these keys.
 Shape: TypeAlias = "type | UnionType | list[Shape] | tuple[Shape, ...] | dict[str, Shape]"
 
 
-def read_record(text: str, shape: Shape, what: str = "") -> Any:
+def read_record(
+    text: str, shape: Shape, what: str = "", *, defaults: Mapping[str, object] | None = None
+) -> Any:
     """Return the JSON value in a text; raise `Damaged` if it is none, or of another shape.
 
-    `what` is named in the message.
+    `what` is named in the message. `defaults` has the keys that an object may lack, with their values.
     """
     try:
-        return check_record(json.loads(text), shape)
+        value = json.loads(text)
+        if defaults and type(value) is dict:
+            value = {**defaults, **value}
+        return check_record(value, shape)
     except (ValueError, RecursionError):
         fault = "not JSON"
     except Damaged as error:

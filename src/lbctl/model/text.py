@@ -1,6 +1,16 @@
-"""Text that came from outside, fit to be shown: the one function that every line on a terminal passes."""
+"""Text for people: what came from outside, fit to be shown on a terminal; lengths of time."""
 
 from __future__ import annotations
+
+#: The units of a length of time in an intent file, in seconds.
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration(seconds: int) -> str:
+    """Return a number of seconds as an intent file has it: `90s`, `3h`."""
+    sizes = reversed(UNITS.items()) if seconds else UNITS.items()
+    unit, size = next((u, n) for u, n in sizes if seconds % n == 0)
+    return f"{seconds // size}{unit}"
 
 
 def inert(text: str) -> str:

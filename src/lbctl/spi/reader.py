@@ -37,6 +37,13 @@ class Problem:
     evidence: str
     fix: str
     service: str | None = None
+    #: The words of `message`, `evidence` and `fix` that name what is concerned, as `8001/tcp`. Problems that
+    #: differ in these words alone are shown as one.
+    about: str = ""
+    #: The endpoints that get no connections, or lose them: the name of a service and an `Endpoint.to` each.
+    endpoints: tuple[tuple[str, str], ...] = ()
+    #: The problem in a few words, for a row of a table of endpoints.
+    mark: str = ""
 
 
 def sole(services: Sequence[str]) -> str | None:

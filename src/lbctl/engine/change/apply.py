@@ -82,7 +82,7 @@ def changing(session: Session, owner: str, back_to: HistoryEntry | None) -> Iter
         found = trial.outlook(session.host, owner)
         yield
         if found is not None:
-            trial.end(session.host, found.trial, trial.TrialState.REVERTED)
+            trial.end(session.host, found.trial, history.TrialState.REVERTED)
 
 
 def carry_out(
@@ -97,6 +97,7 @@ def carry_out(
 
     `in_any_case` has it done where it cannot be noted too, and whatever is pending: that is over with it.
     """
+    _ensure_current(session, plan)
     if not record:
         return perform(session, plan)
     host, owner = session.host, plan.after.owner
@@ -130,6 +131,13 @@ def carry_out(
     if plan.intent is not None:
         overrides.note_use(host, owner, plan.intent)
     return notes
+
+
+def _ensure_current(session: Session, plan: Plan) -> None:
+    """Raise `Stale` if what is known of endpoints, and so what is wanted, changed since a plan was made."""
+    made = plan.effective
+    if made is not None and session.effective(made.file).intent != made.intent:
+        raise Stale("endpoints were drained or activated since the plan was made", hint="plan again")
 
 
 def _drop(host: Host, owner: str) -> None:

@@ -4,13 +4,46 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lbctl.engine.record import overrides
-from lbctl.model import Facts
+from lbctl.engine.record import overrides, verdicts
+from lbctl.model import Facts, Health
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lbctl.engine.record.verdicts import Recorded
     from lbctl.host import Host
+    from lbctl.model import Verdicts
+
+#: Seconds that a failed check counts after its agent has ended, for who cannot be asked.
+YOUNG = 600.0
 
 
-def read_facts(host: Host, owner: str) -> Facts:
-    """Return the facts on record of an owner; raises `Damaged` where a record cannot be read."""
-    return Facts(overrides={each.place: each for each in overrides.read(host, owner)})
+def read_facts(
+    host: Host, owner: str, *, live: Mapping[str, Verdicts] | None = None, cautious: bool = False
+) -> Facts:
+    """Return the facts on record of an owner; raises `Damaged` where a record cannot be read.
+
+    `live` are the verdicts of this process itself, the agent. With `cautious`, endpoints that failed within
+    the last ten minutes stay out, even if the agent that found it has ended.
+    """
+    decided = {each.place: each for each in overrides.read(host, owner)}
+    if live is not None:
+        return Facts(overrides=decided, verdicts=live)
+    recorded = verdicts.read(host, owner)
+    if recorded is None:
+        return Facts(overrides=decided)
+    if recorded.live:
+        return Facts(overrides=decided, verdicts=recorded.verdicts)
+    young = _young(recorded, host.now()) if cautious else {}
+    return Facts(overrides=decided, verdicts=young, old=recorded.verdicts)
+
+
+def _young(recorded: Recorded, now: float) -> Mapping[str, Verdicts]:
+    """Return what counts of verdicts whose agent has ended."""
+    if not 0 <= now - recorded.time < YOUNG:
+        return {}
+    found = {
+        service: {place: verdict for place, verdict in own.items() if verdict.health is Health.DOWN}
+        for service, own in recorded.verdicts.items()
+    }
+    return {service: own for service, own in found.items() if own}

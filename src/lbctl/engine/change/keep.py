@@ -114,7 +114,8 @@ class Keeper:
     def _keep(self, followed: Followed) -> Kept:
         session, began = followed.session, self._host.clock()
         made = plan(session, followed.intent)
-        cause = (followed.entry.number, read_facts(self._host, self._owner))
+        live = session.memory.verdicts.get(self._owner)
+        cause = (followed.entry.number, read_facts(self._host, self._owner, live=live))
         repaired = made.changed and self._cause == cause
         self._cause = None  # should the next line fail, what it leads to is no repair
         notes = perform(session, made)

@@ -8,15 +8,24 @@ from typing import TYPE_CHECKING
 from lbctl.engine.change.owners import overlap_notes
 from lbctl.engine.change.render import capabilities_here
 from lbctl.errors import ApplyFailed, IntentError
-from lbctl.model import Action, Intent, Plan, diff, diff_services, emptied, stale_flows, touched
+from lbctl.model import (
+    Action,
+    Intent,
+    Plan,
+    diff,
+    diff_services,
+    intent_changes,
+    stale_flows,
+    touched,
+)
 from lbctl.spi import AUTO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
     from lbctl.engine.change.session import Session
     from lbctl.host import Host
-    from lbctl.model import Change, Effective, LiftedProgram, Program, ServiceChange
+    from lbctl.model import Change, LiftedProgram, Program, Service, ServiceChange
     from lbctl.spi import Backend
 
 
@@ -45,15 +54,7 @@ def _plan_from(session: Session, intent: Intent, *, alone: bool) -> Plan:
     if not made.changed:
         session.memory.keep(session.place, after.at(before.generation))
         return made
-    notes = (*made.notes, *overlap_notes(session, made, intent), *_emptied_notes(effective))
-    return replace(made, notes=notes)
-
-
-def _emptied_notes(effective: Effective) -> Iterator[str]:
-    for name, families in emptied(effective.file, effective.intent).items():
-        yield (
-            f"operators drained all endpoints of {name}: new {' and '.join(families)} connections reach none."
-        )
+    return replace(made, notes=(*made.notes, *overlap_notes(session, made, intent)))
 
 
 def _refuse_other_stores(session: Session, owner: str) -> None:
@@ -92,7 +93,13 @@ def plan_against(
     chosen, found = capabilities_here(host, backend, driver)
     capabilities = replace(found, remap=allow_remap)
     before, after = (chosen.compile(each, capabilities) for each in (base, intent))
-    return chosen, pure_plan(chosen, driver or "", before, after, intent)
+    made = pure_plan(chosen, driver or "", before, after, intent)
+    changed = intent_changes(base, intent)
+    services = tuple(
+        replace(each, changes=changed.get(each.name, ())) if each.action is Action.CHANGE else each
+        for each in made.services
+    )
+    return chosen, replace(made, services=services)
 
 
 def describe(session: Session, plan: Plan) -> tuple[ServiceChange, ...]:
@@ -103,7 +110,10 @@ def describe(session: Session, plan: Plan) -> tuple[ServiceChange, ...]:
 def describe_plan(backend: Backend, plan: Plan) -> tuple[ServiceChange, ...]:
     """As `describe`, for a plan without a session."""
     lift = backend.lift
-    return diff_services(lift(plan.before), lift(plan.after), plan.changes)
+    wanted = plan.intent.services if plan.intent is not None else ()
+    known = {service.name: service.changes for service in plan.services if service.changes}
+    found = diff_services(lift(plan.before), lift(plan.after), plan.changes, wanted)
+    return tuple(replace(each, changes=known.get(each.name, ())) for each in found) if known else found
 
 
 def removal(session: Session, owner: str, *, everywhere: bool) -> tuple[tuple[Session, Plan], ...]:
@@ -141,10 +151,11 @@ def lift_sides(
 
 
 def changed_services(
-    before: LiftedProgram, after: LiftedProgram, changes: tuple[Change, ...]
+    before: LiftedProgram, after: LiftedProgram, changes: tuple[Change, ...], wanted: Iterable[Service]
 ) -> tuple[ServiceChange, ...]:
-    """Return the services that changes add, change or remove."""
-    return tuple(s for s in diff_services(before, after, changes) if s.action is not Action.NONE)
+    """Return the services that changes add, change or remove; `wanted` are those of the intent."""
+    found = diff_services(before, after, changes, wanted)
+    return tuple(service for service in found if service.action is not Action.NONE)
 
 
 def plan_between(session: Session, before: Program, after: Program, intent: Intent) -> Plan:
@@ -163,7 +174,7 @@ def pure_plan(backend: Backend, driver: str, before: Program, after: Program, in
         before=before,
         after=after,
         changes=changes,
-        services=changed_services(was, will, changes),
+        services=changed_services(was, will, changes, intent.services),
         stale=stale_flows(was, will, intent.services),
         intent=intent,
     )

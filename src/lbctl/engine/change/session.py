@@ -34,6 +34,8 @@ class Session:
     allow_remap: bool = False
     #: Seconds to wait for another lbctl that holds the lock.
     patience: float = 0.0
+    #: Whether endpoints stay out that failed a moment before their agent ended: for who cannot be asked.
+    cautious: bool = False
     #: What to take for known of endpoints instead of what is on record: for a plan of another record.
     assumed: Facts | None = None
 
@@ -59,11 +61,17 @@ class Session:
         """
         if not intent.services:  # what is to be removed is removed, whatever is known of it
             return Effective(intent=intent, file=intent)
-        facts = read_facts(self.host, intent.owner) if self.assumed is None else self.assumed
+        memory = self.memory
+        facts = self.assumed
+        if facts is None:
+            live = memory.verdicts.get(intent.owner)
+            facts = read_facts(self.host, intent.owner, live=live, cautious=self.cautious)
         try:
-            return effective(intent, facts)
+            found = effective(intent, facts, memory.effective.get(intent.owner))
         except ValueError as error:
             raise IntentError(str(error), hint="lbctl weight SERVICE/ENDPOINT --reset") from error
+        memory.effective[intent.owner] = found
+        return found
 
     def compile(self, intent: Intent) -> Program:
         """Return the chosen backend's program for an intent, as it is `effective`."""
@@ -174,6 +182,7 @@ def open_session(
     driver: str | None = None,
     allow_remap: bool = False,
     patience: float = 0.0,
+    cautious: bool = False,
     installed: Sequence[Backend] | None = None,
 ) -> Session:
     """Probe the installed backends, or those in `installed`, and choose one; raises `NoBackend`."""
@@ -186,4 +195,5 @@ def open_session(
         memory=SessionMemory(host),
         allow_remap=allow_remap,
         patience=patience,
+        cautious=cautious,
     )

@@ -1,30 +1,30 @@
-"""What on this host will bite: what loses connections although the rules are right.
+"""What loses connections on this host although the rules are right.
 
-Only looks: changes nothing and loads no module. What cannot be looked at is said, and is no problem by that.
+Read-only: nothing is changed and no module is loaded. What cannot be examined is listed, and is no problem.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from lbctl.engine.change.session import Session, open_session
-from lbctl.engine.inspect.surroundings import NotExamined, connection_table, forwarding, processes, ways
+from lbctl.engine.inspect.checks import HostFacts, NotExamined, cheap_checks
+from lbctl.engine.inspect.surroundings import connection_table, ways
 from lbctl.engine.record import history
 from lbctl.engine.record.trial import Standing
 from lbctl.engine.record.unsettled import unsettled
-from lbctl.errors import ApplyFailed, NoBackend
-from lbctl.host import UNPRIVILEGED, local_addresses
-from lbctl.model import DEFAULT_OWNER, Family, Severity
+from lbctl.errors import ApplyFailed, LbctlError, NoBackend
+from lbctl.host import UNPRIVILEGED
+from lbctl.model import DEFAULT_OWNER, Severity
 from lbctl.spi import AUTO, Case, Problem, Reader, count_rules, survey
 from lbctl.spi import backends as installed_backends
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lbctl.engine.inspect.surroundings import Seen
+    from lbctl.engine.inspect.checks import Seen
     from lbctl.host import Host
     from lbctl.model import Address, Intent
     from lbctl.spi import Backend, Candidate, Driver, Passage
@@ -69,17 +69,22 @@ def examine(
         seen.append(_no_backend(error))
     except ApplyFailed as error:
         seen.append(NotExamined(what="where the rules of the intent are", reason=error.message))
+    if session is not None and intent is not None:
+        try:
+            intent = session.effective(intent).intent
+        except LbctlError as error:
+            seen.append(NotExamined(what="what operators decided about endpoints", reason=error.message))
     seen += _unsettled(host, intent.owner if intent else DEFAULT_OWNER)
     seen += _user_site(host)
     seen += connection_table(host, intent)
-    addresses = tuple(ip_address(text) for family in Family for text in local_addresses(host, family))
+    facts = HostFacts(host=host)
     passages: tuple[Passage, ...] = ()
     if intent is not None:
-        seen += processes(host, intent, addresses)
+        seen += cheap_checks(facts, intent)
         passages, met = ways(host, intent)
-        seen += [*met, *forwarding(host, intent, passages)]
+        seen += met
     candidates = session.candidates if session else survey(host, known)
-    seen += _in_stores(host, candidates, _case(session, intent, addresses, passages))
+    seen += _in_stores(host, candidates, _case(session, intent, tuple(facts.addresses), passages))
     seen += _mixed(host, candidates)
     problems = dict.fromkeys(each for each in seen if isinstance(each, Problem))
     return Diagnosis(

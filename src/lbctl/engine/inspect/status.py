@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine.change.counters import Taken, counted
 from lbctl.engine.change.plan import changed_services, lift_sides
+from lbctl.engine.inspect.checks import endpoint_marks, service_marks
 from lbctl.engine.inspect.established import Established
 from lbctl.model import Family, agreed, diff
 from lbctl.spi import count_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from lbctl.engine.change.counters import Counted, Place
     from lbctl.engine.change.session import Session
-    from lbctl.model import Change, Intent, Service, ServiceChange, State
+    from lbctl.model import Change, Effective, Intent, Reason, Service, ServiceChange, State
     from lbctl.spi import RuleCounts
 
 
@@ -46,12 +47,18 @@ class FamilyStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointStatus:
-    """One endpoint, in each family in which it can get connections of its service."""
+    """One endpoint, in each family in which it can get connections of its service.
+
+    `state` and `weight` are those in effect, `reason` is why. `mark` is why it does not get its connections
+    all the same, in a few words; "" for no such reason.
+    """
 
     name: str
     to: str
     state: State
     weight: int
+    reason: Reason
+    mark: str
     families: Mapping[Family, FamilyStatus]
 
     @property
@@ -148,6 +155,10 @@ class Status:
     """Every service of an intent, as it is in the kernel."""
 
     drift: Drift
+    #: The intent with what operators decided.
+    effective: Effective
+    #: Service → what keeps it from being served at all.
+    marks: Mapping[str, str]
     #: What every place of this host holds, whoever put it there.
     stores: tuple[RuleCounts, ...]
     services: tuple[ServiceStatus, ...]
@@ -176,24 +187,38 @@ def _drift(session: Session, intent: Intent, *, follow: bool) -> tuple[Session, 
         backend=session.backend.name,
         driver=session.driver,
         changes=changes,
-        services=changed_services(was, will, changes),
+        services=changed_services(was, will, changes, intent.services),
         elsewhere=tuple(other.choice.driver.store for other in others),
     )
 
 
-def status(session: Session, intent: Intent, *, follow: bool = False) -> Status:
-    """Read the kernel's counters and connections for every service of an intent; see `drift`."""
+def status(session: Session, intent: Intent, *, follow: bool = False, only: Collection[str] = ()) -> Status:
+    """Read the kernel's counters and connections for the services of an intent; see `drift`.
+
+    With `only`, services of other names are left out, but not where they differ.
+    """
+    effective = session.effective(intent)
+    services = [service for service in effective.intent.services if not only or service.name in only]
     session, found = _drift(session, intent, follow=follow)
-    counts = counted(session, intent.owner, [service.name for service in intent.services])
-    connections = Established.on(session.host, intent.services)
+    counts = counted(session, intent.owner, [service.name for service in services])
+    connections = Established.on(session.host, services)
+    marks = endpoint_marks(session.host, effective.intent)
     return Status(
         drift=found,
+        effective=effective,
+        marks=service_marks(effective.intent),
         stores=count_rules(session.host, session.candidates),
-        services=tuple(_service(s, counts[s.name], connections) for s in intent.services),
+        services=tuple(_service(s, counts[s.name], connections, effective, marks) for s in services),
     )
 
 
-def _service(service: Service, own: Counted, connections: Established | None) -> ServiceStatus:
+def _service(
+    service: Service,
+    own: Counted,
+    connections: Established | None,
+    effective: Effective,
+    marks: Mapping[tuple[str, str], str],
+) -> ServiceStatus:
     families = {family: _family(service, family, own.taken, connections) for family in service.families}
     return ServiceStatus(
         name=service.name,
@@ -208,6 +233,8 @@ def _service(service: Service, own: Counted, connections: Established | None) ->
                 to=endpoint.to,
                 state=endpoint.state,
                 weight=endpoint.weight,
+                reason=effective.reason(service.name, endpoint),
+                mark=marks.get((service.name, endpoint.to), ""),
                 families={
                     family: found[endpoint.to] for family, found in families.items() if endpoint.to in found
                 },

@@ -1,176 +1,34 @@
-"""What no backend owns and every service stands on: processes, routes, forwarding, the connection table."""
+"""What no backend owns and every connection needs: routes and the connection table. `checks` has the rest."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from lbctl.host import (
-    ModuleState,
-    has_routes,
-    kernel_module,
-    links_back,
-    links_in,
-    listening,
-    route_to,
-)
-from lbctl.model import Family, Protocol, Severity, SourceNat, State
+from lbctl.engine.inspect.checks import NotExamined, names, number_in, outside, setting, taking
+from lbctl.host import ModuleState, has_routes, kernel_module, links_back, links_in, route_to
+from lbctl.model import Family, Protocol, Severity, SourceNat
 from lbctl.spi import Passage, Problem, sole
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from lbctl.host import Host, Listening, Route
-    from lbctl.model import Address, Endpoint, Intent, Listener, Service
+    from lbctl.engine.inspect.checks import Seen
+    from lbctl.host import Host, Route
+    from lbctl.model import Address, Endpoint, Intent, Service
 
-#: Addresses of endpoints whose way is asked for; each takes a program or two.
+#: Addresses of endpoints whose routes are asked for; each takes a program or two.
 _MOST_ADDRESSES = 1000
-#: Places that are told one by one.
-_SHOWN = 4
 #: Connections that a host should be able to remember: what kernels choose by themselves from 1 GiB of memory.
 ENOUGH_CONNECTIONS = 65_536
 #: The part of the connection table from which it is near its end.
 _FULL = 0.9
 _TRACKED = "/proc/sys/net/netfilter/nf_conntrack_"
 _NET = "/proc/sys/net"
-_FORWARDING = {
-    Family.IPV4: ("net.ipv4.ip_forward", f"{_NET}/ipv4/ip_forward"),
-    Family.IPV6: ("net.ipv6.conf.all.forwarding", f"{_NET}/ipv6/conf/all/forwarding"),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotExamined:
-    """What could not be looked at, and why."""
-
-    what: str
-    reason: str
-
-
-Seen: TypeAlias = Problem | NotExamined
-
-
-def processes(host: Host, intent: Intent, addresses: Collection[Address]) -> Iterator[Seen]:
-    """Endpoints on this host that nobody listens at, or not where connections from outside arrive.
-
-    `addresses` are this host's own.
-    """
-    known: dict[Protocol, dict[int, list[Listening]] | None] = {}
-    for service, endpoint in _taking(intent):
-        address = endpoint.address
-        if address is not None and not address.is_loopback and address not in addresses:
-            continue
-        for protocol in dict.fromkeys(listener.protocol for listener in service.listeners):
-            if protocol not in known:
-                known[protocol] = _by_port(listening(host, protocol))
-                if known[protocol] is None:
-                    yield NotExamined(
-                        what=f"who listens for {protocol}", reason="the kernel has no list of it"
-                    )
-            sockets = known[protocol]
-            if sockets is not None and endpoint.port is not None:
-                yield from _process(host, service, endpoint, protocol, sockets.get(endpoint.port, []))
-
-
-def _by_port(sockets: Iterable[Listening] | None) -> dict[int, list[Listening]] | None:
-    if sockets is None:
-        return None
-    found: dict[int, list[Listening]] = {}
-    for each in sockets:
-        found.setdefault(each.port, []).append(each)
-    return found
-
-
-def _outside(service: Service, family: Family) -> list[Listener]:
-    """Return the listeners that connections from outside can reach: none of a loopback address."""
-    listeners = service.listeners_of(family)
-    return [x for x in listeners if x.address is None or not x.address.is_loopback]
-
-
-def _taking(intent: Intent) -> Iterator[tuple[Service, Endpoint]]:
-    """Yield the endpoints that are to take new connections, sooner or later."""
-    for service in intent.services:
-        for endpoint in service.endpoints:
-            if endpoint.state is not State.DRAIN:
-                yield service, endpoint
-
-
-def _process(
-    host: Host, service: Service, endpoint: Endpoint, protocol: Protocol, here: Sequence[Listening]
-) -> Iterator[Problem]:
-    silent: list[Family] = []
-    for family in service.families:
-        if not endpoint.serves(family):
-            continue
-        if not any(x.protocol is protocol for x in service.listeners_of(family)):
-            continue
-        bound = [each for each in here if each.family is family and _reached(each, endpoint)]
-        if not bound:
-            silent.append(family)
-        elif endpoint.address is None and not any(each.address.is_unspecified for each in bound):
-            yield from _bound(service, endpoint, protocol, family, bound)
-    if not silent:
-        return
-    served = len(silent) < sum(endpoint.serves(family) for family in service.families)
-    # Of a listener on any address, a family that nobody outside can use is nothing to complain of.
-    if served and not any(_wanted(host, service, family) for family in silent):
-        return
-    families = " and ".join(silent)
-    where = ", ".join(map(str, here)) or "nothing"
-    backup = endpoint.state is State.BACKUP
-    yield Problem(
-        code="not-listening",
-        severity=Severity.WARNING if served or backup else Severity.ERROR,
-        service=service.name,
-        message=f"no process listens on {endpoint.to}/{protocol} ({families}): connections will be refused",
-        evidence=f"listening on port {endpoint.port}/{protocol}: {where}",
-        fix=f"start the process behind endpoint {endpoint.name}, or give the endpoint state drain",
-    )
-
-
-def _reached(socket: Listening, endpoint: Endpoint) -> bool:
-    """Return True for a socket that connections to an endpoint's own address reach, where it has one."""
-    return endpoint.address is None or socket.address.is_unspecified or socket.address == endpoint.address
-
-
-def _wanted(host: Host, service: Service, family: Family) -> bool:
-    """Return True if somebody may come by a family: a listener or this host has an address for it."""
-    if family is Family.IPV4 or any(x.address is not None for x in service.listeners_of(family)):
-        return True
-    # The fourth column is the scope; 00 is global.
-    lines = (host.read("/proc/thread-self/net/if_inet6") or "").splitlines()
-    return any(line.split()[3] == "00" for line in lines)
-
-
-def _bound(
-    service: Service, endpoint: Endpoint, protocol: Protocol, family: Family, bound: Sequence[Listening]
-) -> Iterator[Problem]:
-    """A process that listens on some addresses only: connections arrive at that of the link they come by."""
-    where = ", ".join(map(str, bound))
-    loopback = [each for each in bound if each.address.is_loopback]
-    only = len(loopback) == len(bound)
-    if only and not _outside(service, family):
-        return
-    what = f"endpoint {endpoint.to}/{protocol} listens on {'the loopback address' if only else where} only"
-    if only:
-        bites = "connections from outside arrive at the address of the link that they come in by"
-    elif service.local_clients and not loopback:
-        bites = "this host's own connections arrive at the loopback address, others at that of their link"
-    else:
-        bites = "connections arrive at the address of the link that they come in by, which may be another"
-    yield Problem(
-        code="loopback-only" if only else "bound-to-address",
-        severity=Severity.ERROR if only else Severity.WARNING,
-        service=service.name,
-        message=f"{what} ({family}): {bites}, and are refused",
-        evidence=f"listening on port {endpoint.port}/{protocol}: {where}",
-        fix="have the process listen on all addresses (0.0.0.0 or ::), and let a firewall close its port",
-    )
 
 
 def ways(host: Host, intent: Intent) -> tuple[tuple[Passage, ...], tuple[Seen, ...]]:
     """Return the ways of connections to all endpoints; those that lead nowhere, or back by another link."""
-    endpoints = list(_taking(intent))
+    endpoints = list(taking(intent))
     addresses = list(dict.fromkeys(e.address for _, e in endpoints if e.address is not None))
     if not has_routes(host):
         return (), (NotExamined(what="links and routes", reason="there is no ip command in PATH"),)
@@ -200,9 +58,12 @@ def _no_route(service: Service, endpoint: Endpoint, route: Route) -> Problem:
         code="no-route",
         severity=Severity.ERROR,
         service=service.name,
-        message=f"this host has no route to endpoint {endpoint.to}: connections to it fail",
+        message=f"this host has no route to {endpoint.to}: connections to it fail",
         evidence=f"ip route get {endpoint.address}: {route.text}",
         fix="add a route to that network, or correct the endpoint's address",
+        about=endpoint.to,
+        endpoints=((service.name, endpoint.to),),
+        mark="no route",
     )
 
 
@@ -213,9 +74,11 @@ def _passages(
     links: Mapping[Family, Mapping[Address | None, str]],
 ) -> Iterator[Passage]:
     for family in filter(endpoint.serves, service.families):
-        outside = _outside(service, family)
         # Of a range one port stands for all.
-        passing = [(x.protocol, endpoint.port or x.port, links[family].get(x.address)) for x in outside]
+        passing = [
+            (x.protocol, endpoint.port or x.port, links[family].get(x.address))
+            for x in outside(service, family)
+        ]
         for protocol, port, link in dict.fromkeys(passing):
             yield Passage(
                 service=service.name,
@@ -246,7 +109,7 @@ def _one_way(host: Host, address: Address, links: Sequence[str]) -> Iterator[Pro
 
 def _strict(host: Host, link: str) -> str | None:
     """The setting by which a link drops what its sender would not be reached by; the larger of two counts."""
-    values = {name: _number(host, f"{_NET}/ipv4/conf/{name}/rp_filter") or 0 for name in ("all", link)}
+    values = {name: number_in(host, f"{_NET}/ipv4/conf/{name}/rp_filter") or 0 for name in ("all", link)}
     name = max(values, key=lambda each: values[each])
     return f"net.ipv4.conf.{name}.rp_filter={values[name]}" if values[name] == 1 else None
 
@@ -268,50 +131,9 @@ def _bypassed(intent: Intent, passages: Sequence[Passage]) -> Iterator[Problem]:
             )
 
 
-def forwarding(host: Host, intent: Intent, passages: Sequence[Passage]) -> Iterator[Problem]:
-    """Settings of the kernel that keep connections from reaching an endpoint by its address."""
-    for family, (name, path) in _FORWARDING.items():
-        services = list(dict.fromkeys(p.service for p in passages if p.outgoing and p.family is family))
-        value = _number(host, path)
-        if services and value == 0:
-            yield Problem(
-                code="forwarding-off",
-                severity=Severity.ERROR,
-                service=sole(services),
-                message=f"this host does not forward {family}: connections from outside do not reach the "
-                f"endpoints of {_names(services)} on other hosts",
-                evidence=f"{name}={value}",
-                fix=_set(name, 1),
-            )
-    for service, endpoint in _taking(intent):
-        address = endpoint.address
-        if address is not None and address.is_loopback and _outside(service, Family.of(address)):
-            yield from _loopback(host, service, endpoint, address)
-
-
-def _loopback(host: Host, service: Service, endpoint: Endpoint, address: Address) -> Iterator[Problem]:
-    """Yield an endpoint on a loopback address: what comes from outside may not be sent there."""
-    evidence = "the kernel has no such setting for IPv6"
-    if address.version == 4:
-        value = _number(host, f"{_NET}/ipv4/conf/all/route_localnet")
-        if value == 1:
-            return
-        evidence = f"net.ipv4.conf.all.route_localnet={value}"
-    yield Problem(
-        code="route-localnet",
-        severity=Severity.ERROR,
-        service=service.name,
-        message=f"endpoint {endpoint.to} is a loopback address: the kernel drops connections from outside "
-        "that are sent there",
-        evidence=evidence,
-        fix=f'endpoints = ["{endpoint.port}"], a process that listens on all addresses, a firewall that '
-        "closes its port; route_localnet=1 would open every loopback service to the network (CVE-2020-8558)",
-    )
-
-
 def connection_table(host: Host, intent: Intent | None) -> Iterator[Seen]:
     """Yield the table that remembers which endpoint a connection has: there, large enough, not full."""
-    count, most = _number(host, f"{_TRACKED}count"), _number(host, f"{_TRACKED}max")
+    count, most = number_in(host, f"{_TRACKED}count"), number_in(host, f"{_TRACKED}max")
     if count is None or most is None:
         if kernel_module(host, "nf_conntrack") is ModuleState.MISSING:
             yield Problem(
@@ -335,7 +157,7 @@ def connection_table(host: Host, intent: Intent | None) -> Iterator[Seen]:
             fix=_raise(max(2 * most, ENOUGH_CONNECTIONS)),
         )
     elif 0 < most < ENOUGH_CONNECTIONS:
-        wait = _number(host, f"{_TRACKED}tcp_timeout_time_wait") or 120
+        wait = number_in(host, f"{_TRACKED}tcp_timeout_time_wait") or 120
         yield Problem(
             code="conntrack-small",
             severity=Severity.WARNING,
@@ -354,25 +176,11 @@ def connection_table(host: Host, intent: Intent | None) -> Iterator[Seen]:
             code="conntrack-tool",
             severity=Severity.WARNING,
             service=sole(datagrams),
-            message=f"UDP flows of {_names(datagrams)} stay with an endpoint that goes, while they send",
+            message=f"UDP flows of {names(datagrams)} stay with an endpoint that goes, while they send",
             evidence="no command conntrack in PATH",
             fix="install conntrack (Debian: apt install conntrack): lbctl then forgets those flows",
         )
 
 
 def _raise(most: int) -> str:
-    return _set("net.netfilter.nf_conntrack_max", most)
-
-
-def _set(name: str, value: int) -> str:
-    return f"sysctl -w {name}={value}, and {name} = {value} in a file of /etc/sysctl.d"
-
-
-def _names(services: Sequence[str]) -> str:
-    shown = ", ".join(services[:_SHOWN])
-    return shown if len(services) <= _SHOWN else f"{shown} and {len(services) - _SHOWN} more"
-
-
-def _number(host: Host, path: str) -> int | None:
-    text = (host.read(path) or "").strip()
-    return int(text) if text.isdecimal() else None
+    return setting("net.netfilter.nf_conntrack_max", most)

@@ -217,6 +217,8 @@ def _notes(services: Sequence[Service], found: Imported) -> Iterator[str]:
     for service in services:
         if service.allow:
             yield f"{service.name}: other clients than those of allow, whom the rules let pass, are refused"
+        if service.deny:
+            yield f"{service.name}: the clients of deny, whom the rules let pass, are refused"
         yield from (note for note in found.notes if note.startswith(f"{service.name}: "))
 
 

@@ -113,6 +113,8 @@ class Migration:
         if pair.a.selector in fixed and self.adds(pair):
             return Agreement.EQUALISED
         # Draws have 31 bits; a Maglev table deviates from the weights, and is what other stores get it by.
-        service = next((s for s in self.intent.services if s.name == pair.b.name), None)
+        _, plan = self.plan
+        meant = plan.effective.intent if plan.effective is not None else self.intent
+        service = next((s for s in meant.services if s.name == pair.b.name), None)
         near = ROUNDED + (service.deviation() if service is not None and self.target.allow_remap else 0)
         return Agreement.ROUNDED if pair.distance < near else Agreement.NONE

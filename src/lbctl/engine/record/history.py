@@ -11,17 +11,19 @@ pending while nobody is at work was interrupted: `lbctl.engine.undo.recovery` fi
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from lbctl.config import dump, loads
-from lbctl.errors import ApplyFailed, Damaged, PermissionDenied, Stale
-from lbctl.model import Intent, inert, read_record
+from lbctl.errors import ApplyFailed, Damaged, IntentError, PermissionDenied, Stale
+from lbctl.model import Intent, KeyChange, inert, intent_changes, read_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from lbctl.host import Host
     from lbctl.model import Plan, Shape
@@ -42,9 +44,22 @@ _SHAPE: Shape = {
     "digest": str,
     "namespace": str | None,
     "retired": str,
+    "trial": str | None,
 }
+#: What the records of lbctl 0.1 lack.
+_DEFAULTS = {"trial": None}
 #: States that are kept of an owner.
 KEPT = 50
+
+
+class TrialState(StrEnum):
+    """How far a trial is."""
+
+    RUNNING = "running"
+    CONFIRMED = "confirmed"
+    REVERTED = "reverted"
+    #: To be reverted, but the kernel refused.
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +84,8 @@ class HistoryEntry:
     namespace: str | None = None
     #: The rules of others that went to reach this state, as the backend that took them out puts them back.
     retired: str = ""
+    #: How far its trial is, where it was applied on trial. `RUNNING` is what it was when that was written.
+    trial: TrialState | None = None
 
     def __str__(self) -> str:
         return inert(f"{self.action} number {self.number}, of {self.time} by {self.user}")
@@ -77,6 +94,11 @@ class HistoryEntry:
     def state(self) -> str:
         """What it is to return to, in words."""
         return f"state {self.number}, of {self.time}" if self.number else "the state before the first apply"
+
+    @property
+    def is_start(self) -> bool:
+        """True for a rollback to the host before the first apply: there is nothing before it."""
+        return self.action == "rollback" and self.parent is None and not self.services
 
     @property
     def intent(self) -> Intent:
@@ -119,11 +141,119 @@ def restorable(host: Host, owner: str) -> HistoryEntry:
         raise ApplyFailed(f'nothing to roll back to: the history of owner "{owner}" is empty')
     target = before(host, last)
     if target is None:
+        what = (
+            f"number {last.number} is the host before the first apply"
+            if last.is_start
+            else f"what was there before number {last.number} is not on record"
+        )
+        others = [number for number in _numbers(host, owner) if number != last.number]
         raise ApplyFailed(
-            f"nothing to roll back to: what was there before number {last.number} is not on record",
-            hint="lbctl history lists what is",
+            f"nothing to roll back to: {what}",
+            hint=f"lbctl rollback --to {others[-1]} returns to another state that lbctl history lists"
+            if others
+            else None,
         )
     return target
+
+
+def state(host: Host, owner: str, number: int) -> HistoryEntry:
+    """Return the state with a number; 0 is the host without rules of an owner.
+
+    Raises `IntentError` where it is not on record.
+    """
+    found = _read(host, owner, number)
+    last = last_of(host, owner)
+    if number == 0 and last is not None:
+        found = nothing(last, owner)
+    if found is None:
+        numbers = _numbers(host, owner)
+        kept = f"numbers {numbers[0]} to {numbers[-1]} are listed by lbctl history" if numbers else None
+        raise IntentError(f'number {number} is not in the history of owner "{owner}"', hint=kept)
+    return found
+
+
+def preceding(host: Host, owner: str, entry: HistoryEntry) -> HistoryEntry:
+    """Return the state that held until another one did, be it that one's parent or not.
+
+    Raises `ApplyFailed` where it is not on record.
+    """
+    if entry.parent == 0 and entry.action != "rollback":
+        return nothing(entry, owner)
+    found = _read(host, owner, entry.number - 1)
+    if found is None:
+        raise ApplyFailed(f"what held before number {entry.number} is not on record")
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What a state changed, by the keys of the intent file."""
+
+    before: HistoryEntry
+    after: HistoryEntry
+    #: What concerns every service: the backend, the mark.
+    changes: tuple[KeyChange, ...]
+    #: Service → its keys; only services that differ.
+    services: Mapping[str, tuple[KeyChange, ...]]
+
+
+def difference(host: Host, owner: str, entry: HistoryEntry) -> Difference:
+    """Return what a state changed; raises as `preceding`."""
+    before = preceding(host, owner, entry)
+    old, new = before.intent, entry.intent
+    pairs: list[tuple[str, str | int, str | int]] = [("mark", old.mark, new.mark)]
+    if before.number:
+        pairs.append(("backend", before.backend, entry.backend))
+    return Difference(
+        before=before,
+        after=entry,
+        changes=tuple(KeyChange(key=key, before=was, after=will) for key, was, will in pairs if was != will),
+        services=intent_changes(old, new),
+    )
+
+
+def line_of(host: Host, owner: str, entry: HistoryEntry) -> tuple[HistoryEntry, ...]:
+    """Return a state and those before it, as rolling back step by step finds them and as far as on record."""
+    found = [entry]
+    while (parent := found[-1].parent) and parent < found[-1].number:
+        above = _read(host, owner, parent)
+        if above is None:
+            break
+        found.append(above)
+    return tuple(found)
+
+
+def retired_since(host: Host, owner: str, last: HistoryEntry, target: HistoryEntry) -> str:
+    """Return the foreign rules that have to be restored to get from one state to another; "" for none.
+
+    As `HistoryEntry.retired`; the same for the target of a rollback and for the state that this makes.
+    Raises `ApplyFailed` where it takes more than one migration.
+    """
+    here, there = (
+        {entry.retired: entry for entry in reversed(line_of(host, owner, state)) if entry.retired}
+        for state in (last, target)
+    )
+    gone = [entry for retired, entry in here.items() if retired not in there]
+    missing = [entry for retired, entry in there.items() if retired not in here]
+    if missing:
+        raise ApplyFailed(
+            f"foreign rules were migrated to reach number {target.number}, and are in place again",
+            hint="lbctl migrate migrates them",
+        )
+    if len(gone) > 1:
+        raise ApplyFailed(
+            f"several migrations of foreign rules lie between now and number {target.number}",
+            hint="lbctl rollback without --to goes back step by step",
+        )
+    return gone[0].retired if gone else ""
+
+
+def rolled_back(host: Host, intent: Intent) -> HistoryEntry | None:
+    """Return the rollback that was the last change, if an intent says otherwise; else None."""
+    last = last_of(host, intent.owner)
+    if last is None or last.action != "rollback" or last.digest == digest_of(dump(intent)):
+        return None
+    return last
 
 
 def before(host: Host, entry: HistoryEntry) -> HistoryEntry | None:
@@ -137,7 +267,8 @@ def before(host: Host, entry: HistoryEntry) -> HistoryEntry | None:
 def nothing(entry: HistoryEntry, owner: str) -> HistoryEntry:
     """Return the state without rules, in the place where another one has its own."""
     text = dump(Intent(owner=owner))
-    return replace(entry, number=0, parent=None, services=0, text=text, digest=digest_of(text), retired="")
+    empty = replace(entry, number=0, parent=None, services=0, text=text, digest=digest_of(text))
+    return replace(empty, retired="", trial=None)
 
 
 def knows(host: Host, plan: Plan) -> bool:
@@ -228,6 +359,19 @@ def settle(host: Host, owner: str, entry: HistoryEntry) -> None:
             host.save(_name(owner, number), None)
 
 
+def mark_trial(host: Host, owner: str, state: TrialState) -> None:
+    """Note how far the trial of the last state is, or the one that runs; for who looks back, so best effort.
+
+    Called by who holds the lock.
+    """
+    every = entries(host, owner)
+    if state is not TrialState.RUNNING:
+        every = tuple(entry for entry in every if entry.trial is TrialState.RUNNING)
+    for entry in every[-1:]:
+        with suppress(ApplyFailed):
+            host.save(_name(owner, entry.number), to_text(replace(entry, trial=state)))
+
+
 def drop(host: Host, owner: str) -> None:
     """Have nothing be pending, now that the kernel holds nothing of it; raises `ApplyFailed`."""
     host.save(_pending(owner), None)
@@ -252,13 +396,16 @@ def to_text(entry: HistoryEntry) -> str:
     """Return a state as a text: a line of JSON, then its intent."""
     head = {"format_version": VERSION}
     head |= {field: getattr(entry, field) for field in HistoryEntry.__slots__ if field != "text"}
+    if entry.trial is None:
+        # So that lbctl 0.1 can read it.
+        del head["trial"]
     return f"{json.dumps(head)}\n{entry.text}"
 
 
 def from_text(text: str, *, first: int = 1) -> HistoryEntry:
     """Return the state in a text, with a number of at least `first`; raises `Damaged`."""
     head, _, body = text.partition("\n")
-    fields = read_record(head, _SHAPE)
+    fields = read_record(head, _SHAPE, defaults=_DEFAULTS)
     if fields.pop("format_version") != VERSION:
         raise Damaged("format_version: of another lbctl")
     if fields["number"] < first or (fields["parent"] or 0) < 0:
@@ -267,7 +414,10 @@ def from_text(text: str, *, first: int = 1) -> HistoryEntry:
         raise Damaged("digest: not that of the intent")
     if fields["retired"]:
         read_retired(fields["retired"])
-    return HistoryEntry(**fields, text=body)
+    state = fields.pop("trial")
+    if state not in {None, *TrialState}:
+        raise Damaged("trial: not a state of one")
+    return HistoryEntry(**fields, text=body, trial=state and TrialState(state))
 
 
 def read_retired(text: str) -> tuple[str, str]:

@@ -15,8 +15,10 @@ from lbctl.errors import Damaged
 from lbctl.model import Item, Program, check_record
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lbctl.host import Host
-    from lbctl.model import Part
+    from lbctl.model import Effective, Part, Verdicts
 
 
 #: What 0.1 remembered was not always read back from the kernel.
@@ -32,6 +34,10 @@ class SessionMemory:
         self._host = host
         #: The program that was compiled last, by backend and owner.
         self.compiled: dict[tuple[str, str], Program] = {}
+        #: By owner: the verdicts of this process itself, which then count instead of those on record; and
+        #: what was effective last, from which the next is made faster.
+        self.verdicts: dict[str, Mapping[str, Verdicts]] = {}
+        self.effective: dict[str, Effective] = {}
         self._held: dict[tuple[str, str], Program] = {}
         self._unsaved: set[tuple[str, str]] = set()
         #: The generation that the file has of each; of one generation there is only one truth.

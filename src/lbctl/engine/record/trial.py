@@ -14,6 +14,7 @@ from math import ceil
 from typing import TYPE_CHECKING, assert_never
 
 from lbctl.engine.record import history
+from lbctl.engine.record.history import TrialState
 from lbctl.errors import ApplyFailed, Damaged, LbctlError, Reverted, Stale
 from lbctl.model import read_record
 
@@ -36,16 +37,6 @@ _SHAPE: Shape = {
     "report": str,
     "before": str,
 }
-
-
-class TrialState(StrEnum):
-    """How far a trial is."""
-
-    RUNNING = "running"
-    CONFIRMED = "confirmed"
-    REVERTED = "reverted"
-    #: To be reverted, but the kernel refused.
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,12 +92,12 @@ class Outlook:
         left = f"{ceil(self.left)} s"
         match self.standing:
             case Standing.RUNNING:
-                return f"A trial runs: it is reverted in {left} unless you run lbctl confirm."
+                return f"On trial: reverted in {left} unless you run lbctl confirm."
             case Standing.REVERTING:
-                return "The time of a trial is over: it is being reverted."
+                return "On trial: the time is over, and it is being reverted."
             case Standing.UNGUARDED:
                 return (
-                    f"A trial runs for {left} more, but the process that would revert it is gone: "
+                    f"On trial for {left} more, but the process that would revert it is gone: "
                     "lbctl confirm keeps the change, lbctl rollback reverts it."
                 )
             case Standing.ABANDONED:
@@ -159,6 +150,13 @@ def ensure_none(host: Host, owner: str) -> None:
     raise Stale(f'a trial of owner "{owner}" has not ended. {found}', hint=hint)
 
 
+def ensure_ended(host: Host, owner: str, *, patience: float = 0.0) -> None:
+    """As `ensure_none`, for a command that has not the lock yet: it waits as it would for the lock."""
+    if outlook(host, owner) is not None:
+        with host.lock(owner, patience=patience):
+            ensure_none(host, owner)
+
+
 def guarding(host: Host, owner: str) -> AbstractContextManager[None]:
     """Be the process that reverts the trials of an owner, as `is_guarded` shows; see `Host.lock`."""
     return host.lock(_guard(owner), patience=_HANDOVER)
@@ -185,11 +183,13 @@ def confirm(host: Host, owner: str, *, patience: float = 0.0) -> Trial:
         if not found.left(host):
             raise Reverted("too late to confirm: the time of the trial is over")
         save(host, replace(found, state=TrialState.CONFIRMED))
+        history.mark_trial(host, owner, TrialState.CONFIRMED)
     return found
 
 
 def end(host: Host, trial: Trial, state: TrialState, report: str = "") -> None:
     """Write down how a trial ended unconfirmed. On a full disk it is forgotten, which means the same."""
+    history.mark_trial(host, trial.owner, state)
     try:
         save(host, replace(trial, state=state, report=report))
     except ApplyFailed:

@@ -137,8 +137,8 @@ def _move(
         source, leaves = returning(session, found.retired)
         come, go = here, (source, replace(leaves, back=False))
         whole = is_standing(source, leaves)
-    elif found.action == "rollback" and last is not None and last.retired:
-        come, go = returning(session, last.retired), here
+    elif found.action == "rollback" and (retired := _retired(session.host, owner, last, found)):
+        come, go = returning(session, retired), here
         whole = old is not None and not diff(held, old)
     else:
         return None
@@ -148,6 +148,10 @@ def _move(
     if isinstance(step, Retire):
         return _Move(steps=((where, replace(step, back=False)),), back=True)
     return _Move(steps=((where, between(session, held, old, found.intent)),), back=True)
+
+
+def _retired(host: Host, owner: str, last: HistoryEntry | None, found: HistoryEntry) -> str:
+    return history.retired_since(host, owner, last, found) if last is not None else ""
 
 
 def _end(move: _Move, host: Host, owner: str, found: HistoryEntry) -> str:

@@ -16,7 +16,8 @@ from lbctl.engine.change.apply import changing, ensure_last_holds
 from lbctl.engine.migrate.execute import record_start, upcoming
 from lbctl.engine.migrate.migration import Migration
 from lbctl.engine.record import history, trial
-from lbctl.engine.record.trial import Trial, TrialState
+from lbctl.engine.record.history import TrialState
+from lbctl.engine.record.trial import Trial
 from lbctl.engine.undo.rollback import Way, go, way_back
 from lbctl.errors import ApplyFailed, LbctlError, Stale, StateUnknown
 from lbctl.model import Plan, diff
@@ -58,6 +59,7 @@ def try_out(session: Session, way: Way, seconds: float) -> tuple[Trial, list[str
             tried = replace(tried, deadline=host.clock() + seconds)
             trial.save(host, tried)
             notes = go(session, way)
+            history.mark_trial(host, owner, TrialState.RUNNING)
         except (ApplyFailed, Stale):
             trial.forget(host, owner)
             raise
@@ -68,6 +70,17 @@ def try_out(session: Session, way: Way, seconds: float) -> tuple[Trial, list[str
             notes.append(f"The trial ends earlier, by the duration of the change: {error.message}")
     session.memory.save()
     return tried, notes
+
+
+def ensure_revertible(session: Session, way: Way) -> None:
+    """Raise what `try_out` would raise if there is no state to return to. Changes nothing.
+
+    For a command that asks before it changes something.
+    """
+    if isinstance(way, Plan):
+        _before(session, way)
+    else:
+        ensure_last_holds(session, way.owner)
 
 
 def _before(session: Session, way: Way) -> history.HistoryEntry:

@@ -19,16 +19,19 @@ if TYPE_CHECKING:
 Way: TypeAlias = Plan | Migration
 
 
-def roll_back(session: Session, owner: str) -> tuple[Way, HistoryEntry]:
-    """Return the way to the state before the last apply, and that state.
+def roll_back(session: Session, owner: str, to: int | None = None) -> tuple[Way, HistoryEntry]:
+    """Return the way to the state before the last apply, or to the one with a number, and that state.
 
-    Raises `ApplyFailed` where there is no such state on record, and `Stale` where the kernel does not hold
-    what the history has last: then something else than that would be taken back.
+    Raises `ApplyFailed` where there is no such state on record, or none that can be reached in one step,
+    `IntentError` for an unknown number, and `Stale` where the kernel does not hold what the history has last:
+    then something else than that would be taken back.
     """
-    target = history.restorable(session.host, owner)
+    host = session.host
+    target = history.restorable(host, owner) if to is None else history.state(host, owner, to)
     ensure_last_holds(session, owner)
-    last = history.last_of(session.host, owner)
-    return way_back(session, target, last.retired if last else ""), target
+    last = history.last_of(host, owner)
+    retired = history.retired_since(host, owner, last, target) if last else ""
+    return way_back(session, target, retired), target
 
 
 def way_back(session: Session, target: HistoryEntry, retired: str = "") -> Way:

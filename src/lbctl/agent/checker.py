@@ -1,0 +1,151 @@
+"""Runs the checks that are due, and tells what they change: the part between `Monitor` and real endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from lbctl.agent.health import Ending, Moment, Outcome
+from lbctl.agent.journal import Priority
+from lbctl.documents.agent import CheckDocument
+from lbctl.model import Health, time_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from lbctl.agent.health import Monitor, Subject, Target
+    from lbctl.agent.journal import Journal
+    from lbctl.host import Host
+    from lbctl.model import Effective, Intent, Verdicts
+
+#: Checks that are started at once at most; the rest a moment later.
+_BATCH = 512
+#: Seconds until it is looked again where nothing is due.
+_IDLE = 3600.0
+
+
+class Prober(Protocol):
+    """What carries out checks."""
+
+    def start(self, targets: Iterable[Target], done: Callable[[Target, Outcome], None]) -> None:
+        """Begin these checks; `done` is called in the loop's thread for each, in time for its timeout."""
+
+    def watch(self, targets: Iterable[Target], closed: Callable[[Target], None]) -> None:
+        """Have `closed` called in the loop's thread when nobody listens any more at a local target."""
+
+    def close(self) -> None:
+        """End all checks."""
+
+
+class Checker:
+    """Keeps the health of all endpoints of the intent that is followed."""
+
+    def __init__(
+        self, host: Host, monitor: Monitor, prober: Prober, journal: Journal, changed: Callable[[], object]
+    ) -> None:
+        self._host, self._monitor, self._prober, self._journal = host, monitor, prober, journal
+        self._changed = changed
+        self._more = asyncio.Event()
+        self._intent: Intent | None = None
+
+    def begin(self, intent: Intent, restored: Mapping[str, Verdicts], serving: Iterable[Subject]) -> None:
+        """Start with an intent, what is known from before, and the endpoints that take connections now."""
+        self._intent = intent
+        self._monitor.start(intent, self._now(), restored=restored, serving=set(serving))
+        self._arranged()
+
+    def replace(self, intent: Intent) -> None:
+        """Go on with another intent; nothing happens where it is the same object."""
+        if intent is self._intent:
+            return
+        if self._intent is None:
+            self.begin(intent, {}, ())
+            return
+        self._intent = intent
+        self._monitor.replace(intent, self._now())
+        self._arranged()
+
+    async def run(self) -> None:
+        """Start checks when they are due; ends only when it is cancelled."""
+        while True:
+            now = self._now()
+            if self._monitor.steps(now):
+                self._changed()
+            if due := self._monitor.due(now, _BATCH):
+                self._prober.start(due, self._done)
+            following = self._monitor.next(now)
+            pause = _IDLE if following is None else max(following - self._now().steady, 0.0)
+            self._more.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(pause, _IDLE)):
+                    await self._more.wait()
+
+    def verdicts(self) -> Mapping[str, Verdicts]:
+        """Return the verdicts of now; the same objects where nothing changed."""
+        return self._monitor.verdicts()
+
+    def latest(self) -> Mapping[str, Verdicts]:
+        """Return the verdicts with the time of the last checks."""
+        return self._monitor.latest(self._now())
+
+    def documents(self, effective: Effective | None) -> list[CheckDocument]:
+        """Return what is shown of each check."""
+        if self._intent is None:
+            return []
+        latest = self.latest()
+        found = []
+        for service in self._intent.services:
+            own = latest.get(service.name)
+            if service.check is None or own is None:
+                continue
+            kind = str(service.check.kind)
+            endpoints = {endpoint.name: endpoint for endpoint in service.endpoints}
+            for (name, family), verdict in own.items():
+                reason = str(effective.reason(service.name, endpoints[name])) if effective else ""
+                found.append(
+                    CheckDocument(
+                        service=service.name,
+                        endpoint=name,
+                        family=str(family),
+                        kind=kind,
+                        health=str(verdict.health),
+                        since=time_of(verdict.since),
+                        result=verdict.result,
+                        seconds=verdict.seconds,
+                        reason=reason,
+                    )
+                )
+        return found
+
+    def _arranged(self) -> None:
+        self._prober.watch(self._monitor.targets(), self._closed)
+        self._more.set()
+
+    def _closed(self, target: Target) -> None:
+        """Note that nobody listens any more at a local port: a check could find nothing else."""
+        outcome = Outcome(ending=Ending.FAILED, text="nothing listens there any more", final=True)
+        self._done(target, outcome)
+
+    def _done(self, target: Target, outcome: Outcome) -> None:
+        changed = self._monitor.record(target, outcome, self._now())
+        self._more.set()
+        if not changed:
+            return
+        verdicts = self._monitor.verdicts()
+        for service, endpoint, family in changed:
+            verdict = verdicts[service][endpoint, family]
+            priority = Priority.WARNING if verdict.health is Health.DOWN else Priority.NOTICE
+            times = f" ({verdict.count} times)" if verdict.count > 1 else ""
+            self._journal.say(
+                f"{service}/{endpoint} ({family}) is {verdict.health}: {verdict.result}{times}",
+                priority,
+                service=service,
+                endpoint=endpoint,
+                family=family,
+                health=verdict.health,
+            )
+        self._changed()
+
+    def _now(self) -> Moment:
+        return Moment(self._host.clock(), self._host.now())

@@ -1,0 +1,186 @@
+"""Processes of this host that stop listening, noticed at once and not by the next check.
+
+The kernel reports each socket that is destroyed (NETLINK_SOCK_DIAG, `sock_diag_broadcast_destroy`, Linux
+4.4). A filter lets only those through that have no peer, which sockets that listen are. Whether another
+process still listens at the port is then asked, as SO_REUSEPORT allows several. Where the kernel reports
+nothing, the question is asked again and again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+from lbctl.model import Family, HttpProbe, TcpProbe, UdpProbe
+from lbctl.model.check import DnsProbe, ExecProbe
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable, Iterator
+
+    from lbctl.agent.health import Target
+    from lbctl.host import Host
+
+_SOCK_DIAG, _BY_FAMILY = 4, 20
+_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
+#: struct nlmsghdr; struct inet_diag_req_v2 up to its 48 bytes of a socket's identity.
+_HEADER, _REQUEST = struct.Struct("=IHHII"), struct.Struct("=BBBxI48x")
+#: struct inet_diag_msg: family and state, and behind timer and retransmits the ports and the source address.
+_MESSAGE = struct.Struct("=BBxx2s2s16s")
+#: States of sockets that take what comes: LISTEN; CLOSE for UDP, which is one that is connected to nobody.
+_STATES = {socket.IPPROTO_TCP: 1 << 10, socket.IPPROTO_UDP: 1 << 7}
+#: SKNLGRP_INET_TCP_DESTROY, …_UDP_DESTROY, and the same of IPv6 (linux/sock_diag.h).
+_GROUPS = {socket.IPPROTO_TCP: (1, 3), socket.IPPROTO_UDP: (2, 4)}
+_SOL_NETLINK, _ADD_MEMBERSHIP, _SO_ATTACH_FILTER = 270, 1, 26
+#: BPF: load the half word of the peer's port, return all of the message if it is 0, else nothing.
+_FILTER = (
+    (0x28, 0, 0, _HEADER.size + 6),
+    (0x15, 0, 1, 0),
+    (0x06, 0, 0, 0xFFFFFFFF),
+    (0x06, 0, 0, 0),
+)
+_FAMILIES = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
+#: Seconds between two questions where the kernel reports nothing; and from a report to the question, so that
+#: a socket that is replaced is not taken for one that is gone.
+_POLL, _GAP = 0.1, 0.02
+#: Bytes of reports that the kernel keeps, and reports that are read at a time.
+_BUFFER, _REPORTS = 1 << 20, 256
+
+
+class LocalSockets:
+    """Watches the local ports of targets. All methods run in the loop's thread."""
+
+    def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
+        self._host, self._loop = host, loop
+        self._targets: dict[tuple[int, Family, int], list[Target]] = {}
+        self._heard: set[tuple[int, Family, int]] = set()
+        #: Ports of which a socket is gone.
+        self._reported_ports: set[int] = set()
+        self._closed: Callable[[Target], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._kernel: socket.socket | None = None
+
+    def watch(self, targets: Iterable[Target], closed: Callable[[Target], None]) -> None:
+        """Have `closed` called when no process listens at a target any more."""
+        self._closed = closed
+        self._targets = {}
+        for target in targets:
+            protocol = _protocol(target)
+            if target.address is None and target.port is not None and protocol is not None:
+                self._targets.setdefault((protocol, target.family, target.port), []).append(target)
+        if self._targets and self._kernel is None:
+            self._kernel = _subscribed()
+            if self._kernel is not None:
+                self._loop.add_reader(self._kernel.fileno(), self._reported)
+        self._ask(_GAP)
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._kernel is not None:
+            self._loop.remove_reader(self._kernel.fileno())
+            self._kernel.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._targets = {}
+
+    def _reported(self) -> None:
+        """Ask again if a socket of a watched port is gone, or reports were lost."""
+        if self._kernel is None:
+            return
+        watched = {port for _, _, port in self._targets}
+        for _ in range(_REPORTS):
+            try:
+                data = self._kernel.recv(8192, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            except OSError:  # ENOBUFS: more reports than the kernel could keep
+                self._reported_ports |= watched
+                break
+            self._reported_ports |= {port for _, port in _sockets(data)} & watched
+        if self._reported_ports:
+            self._ask(_GAP)
+
+    def _ask(self, pause: float) -> None:
+        if self._timer is None and self._targets:
+            self._timer = self._loop.call_later(pause, self._compare)
+
+    def _compare(self) -> None:
+        self._timer = None
+        listening: set[tuple[int, Family, int]] = set()
+        for protocol in {protocol for protocol, _, _ in self._targets}:
+            found = _listening(self._host, protocol)
+            if found is None:
+                return  # not known, so nothing is reported
+            listening |= {(protocol, family, port) for family, port in found}
+        reported, self._reported_ports = self._reported_ports, set()
+        before, self._heard = self._heard, listening & self._targets.keys()
+        gone = {key for key in self._targets if key in before or key[2] in reported} - listening
+        for key in sorted(gone):
+            for target in self._targets[key]:
+                if self._closed is not None:
+                    self._closed(target)
+        if self._kernel is None:
+            self._ask(_POLL)
+
+
+def _protocol(target: Target) -> int | None:
+    match target.check.probe:
+        case TcpProbe() | HttpProbe():
+            return socket.IPPROTO_TCP
+        case UdpProbe() | DnsProbe():
+            return socket.IPPROTO_UDP
+        case ExecProbe():
+            return None
+
+
+def _listening(host: Host, protocol: int) -> set[tuple[Family, int]] | None:
+    """Return the families and ports at which a process of this host listens; None if the kernel does not say.
+
+    A socket on all IPv6 addresses counts for IPv4 too: whether it takes IPv4 is not told.
+    """
+    found: set[tuple[Family, int]] = set()
+    for number, family in enumerate(Family, 1):
+        body = _REQUEST.pack(_FAMILIES[family], protocol, 0, _STATES[protocol])
+        header = _HEADER.pack(_HEADER.size + len(body), _BY_FAMILY, _DUMP, number, 0)
+        answer = host.netlink(_SOCK_DIAG, header + body)
+        if answer is None:
+            return None
+        for source, port in _sockets(answer):
+            found.add((family, port))
+            if family is Family.IPV6 and not any(source):
+                found.add((Family.IPV4, port))
+    return found
+
+
+def _sockets(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield the source address and port of each socket in messages of the kernel."""
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, kind, *_ = _HEADER.unpack_from(data, at)
+        if length < _HEADER.size or at + length > len(data):
+            return
+        if kind == _BY_FAMILY and length >= _HEADER.size + _MESSAGE.size:
+            _, _, port, _, source = _MESSAGE.unpack_from(data, at + _HEADER.size)
+            yield source, int.from_bytes(port, "big")
+        at += (length + 3) & ~3
+
+
+def _subscribed() -> socket.socket | None:
+    """Return a socket on which the kernel reports destroyed ones; None where it does not."""
+    kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _SOCK_DIAG)
+    try:
+        steps = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in _FILTER))
+        # struct sock_fprog of linux/filter.h: how many steps, and where they are.
+        kernel.setsockopt(
+            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(_FILTER), ctypes.addressof(steps))
+        )
+        kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        kernel.bind((0, 0))
+        for group in (group for groups in _GROUPS.values() for group in groups):
+            kernel.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+    except OSError:
+        kernel.close()
+        return None
+    return kernel

@@ -1,0 +1,217 @@
+"""What a person should see of a plan besides its shares: the changed keys, and what is wrong with the host.
+
+Apart from `plan` itself, which programs call often: this reads the history and the host.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lbctl.config import revive
+from lbctl.engine.inspect.checks import HostFacts, cheap_checks
+from lbctl.engine.inspect.grouping import folded, grouped
+from lbctl.engine.record import history
+from lbctl.errors import Damaged, LbctlError
+from lbctl.model import (
+    Action,
+    Family,
+    KeyChange,
+    Scheduler,
+    diff,
+    emptied,
+    service_changes,
+    touched,
+)
+from lbctl.spi import Case, Problem, Reader, count_rules
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from lbctl.engine.change.session import Session
+    from lbctl.engine.inspect.grouping import ProblemGroup
+    from lbctl.model import Intent, LiftedService, Plan, Program, Service, ServiceChange
+
+_IN_WORDS = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
+#: Services that a note names.
+_NAMED = 4
+#: A host with more foreign rules than this is left to `doctor`: reading 2,000 takes about 0.2 s.
+_MOST_FOREIGN = 2000
+#: How lifted rules pick → the scheduler that they come from, as far as there is only one.
+_SCHEDULERS = {"nth": Scheduler.ROUND_ROBIN, "random": Scheduler.RANDOM}
+
+
+def annotate(session: Session, plan: Plan) -> Plan:
+    """Return a plan with the changed keys of its services, and with notes on what is wrong with the host.
+
+    Changes nothing. What cannot be read is left out.
+    """
+    if plan.intent is None:
+        return plan
+    services = _with_changes(session, plan, plan.intent)
+    effective = plan.intent if plan.effective is None else plan.effective.intent
+    notes = [*plan.notes, *host_notes(session, effective, rules=plan.changed, told=_emptied(plan))]
+    if lost := gone(session, plan.intent, plan.services):
+        notes.insert(0, lost)
+    return replace(plan, services=services, notes=tuple(dict.fromkeys(notes)))
+
+
+def _emptied(plan: Plan) -> Collection[str]:
+    """Return the services that a plan itself reports to be drained by operators."""
+    effective = plan.effective
+    return emptied(effective.file, effective.intent) if effective is not None and plan.changed else ()
+
+
+def host_notes(
+    session: Session, intent: Intent, *, rules: bool = False, told: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Return what is wrong with the host for an intent, one sentence for each kind of problem.
+
+    With `rules`, foreign rules that decide before lbctl are looked for too, unless there are very many.
+    `told` are services that are known to have no endpoint left.
+    """
+    facts = HostFacts(host=session.host)
+    found = [
+        each
+        for each in cheap_checks(facts, intent)
+        if isinstance(each, Problem) and not (each.code == "all-drained" and each.service in told)
+    ]
+    if rules:
+        found += _taken(session, intent, facts)
+    return tuple(map(_note, grouped(found)))
+
+
+def gone(session: Session, intent: Intent, services: Sequence[ServiceChange]) -> str | None:
+    """Return one sentence if rules that were applied are gone as a whole, or those of one family.
+
+    `services` are all that differ from what the kernel holds, as `Plan.services` and `Drift.services` are.
+    """
+    families = [family for family in Family if _lacks(family, services, intent)]
+    last = history.last_of(session.host, intent.owner) if families else None
+    if last is None or last.backend != session.backend.name or not last.services:
+        return None
+    try:
+        wanted = {family for service in last.intent.services for family in service.families}
+    except LbctlError:
+        return None
+    lost = [family for family in families if family in wanted]
+    if not lost:
+        return None
+    words = " and ".join(_IN_WORDS[family] for family in lost)
+    which, whose = ("", "no") if set(lost) == wanted else (f" for {words}", f"no {words}")
+    return (
+        f"lbctl's own tables{which} are gone (a restart, or nft flush ruleset?), and {whose} connection is "
+        "balanced: lbctl apply restores them"
+    )
+
+
+def _lacks(family: Family, services: Iterable[ServiceChange], intent: Intent) -> bool:
+    """Return True if the kernel balances nothing of a family, though the intent does."""
+    wanted = {service.name for service in intent.services if family in service.families}
+    missing = {
+        each.name
+        for each in services
+        if any(frontend.family is family for frontend in each.after)
+        and not any(frontend.family is family for frontend in each.before)
+    }
+    return bool(wanted) and wanted <= missing
+
+
+# -- the changed keys
+
+
+def _with_changes(session: Session, plan: Plan, intent: Intent) -> tuple[ServiceChange, ...]:
+    changed = {service.name for service in plan.services if service.action is Action.CHANGE}
+    if not changed:
+        return plan.services
+    new = {service.name: service for service in intent.services if service.name in changed}
+    held = _on_record(session, plan, intent)
+    unknown = changed - held.keys()
+    lifted = _lifted(session, plan.before, unknown)
+    return tuple(
+        replace(service, changes=_changes(new.get(service.name), held, lifted.get(service.name, ())))
+        if service.name in changed
+        else service
+        for service in plan.services
+    )
+
+
+def _changes(
+    service: Service | None, held: Mapping[str, Service], lifted: Sequence[LiftedService]
+) -> tuple[KeyChange, ...]:
+    if service is None:
+        return ()
+    if service.name in held:
+        return service_changes(held[service.name], service)
+    return tuple(_read_from(lifted, service))
+
+
+def _on_record(session: Session, plan: Plan, intent: Intent) -> Mapping[str, Service]:
+    """Return the services of the intent that was applied last, as far as the kernel holds them."""
+    last = history.last_of(session.host, intent.owner)
+    if last is None or last.backend != plan.backend:
+        return {}
+    try:
+        old = revive(last.text, intent, f"history {last.number}")
+        effective = session.effective(old).intent
+        # What is the same on both sides is the same part of both programs, and is not compared.
+        previous = {"previous": plan.after} if plan.after.origin is not None else {}
+        program = session.backend.compile(effective, session.capabilities, **previous)
+    except (Damaged, LbctlError):
+        return {}
+    other = touched(diff(plan.before, program))
+    return {service.name: service for service in old.services if service.name not in other}
+
+
+def _lifted(session: Session, before: Program, names: Collection[str]) -> Mapping[str, list[LiftedService]]:
+    found: dict[str, list[LiftedService]] = {}
+    for service in session.backend.lift(before.only(frozenset(names))).services if names else ():
+        found.setdefault(service.name, []).append(service)
+    return found
+
+
+def _read_from(lifted: Sequence[LiftedService], service: Service) -> Iterator[KeyChange]:
+    """Yield the keys that the rules alone show to differ: where a service listens, and how it picks."""
+    was = tuple(dict.fromkeys(str(each.listener) for each in lifted))
+    will = tuple(map(str, service.listeners))
+    # A listener that is only missing is missing: this is about one that moves.
+    if set(was) - set(will) and set(will) - set(was):
+        yield KeyChange(key="listen", before=was, after=will)
+    schedulers = {_SCHEDULERS.get(each.mode) for each in lifted}
+    if len(schedulers) == 1 and (one := schedulers.pop()) is not None and one is not service.scheduler:
+        yield KeyChange(key="scheduler", before=str(one), after=str(service.scheduler))
+
+
+# -- the host
+
+
+def _taken(session: Session, intent: Intent, facts: HostFacts) -> Iterator[Problem]:
+    """Yield foreign rules that decide about connections of an intent before lbctl."""
+    counts = {each.store: each.foreign or 0 for each in count_rules(session.host, session.candidates)}
+    driver = session.choice.driver
+    case = Case(
+        intent=intent,
+        store=driver.store,
+        precedence=driver.precedence if driver.precedence is not None else -sys.maxsize,
+        addresses=tuple(facts.addresses),
+    )
+    for backend, each in session.stores():
+        if not isinstance(backend, Reader) or not 0 < counts.get(each.store, 0) <= _MOST_FOREIGN:
+            continue
+        try:
+            yield from (
+                p for p in backend.diagnose(session.host, each.name, case) if p.code == "listener-taken"
+            )
+        except LbctlError:
+            continue
+
+
+def _note(group: ProblemGroup) -> str:
+    """Return a group of problems as one sentence."""
+    if (whole := group.whole) is not None:
+        return f"{whole.service}: {whole.message}" if whole.service else whole.message
+    services = [f"{name} {folded(about)}".strip() for name, about in group.services.items()]
+    more = len(services) - _NAMED
+    rest = f"; and {more} more services (see lbctl doctor)" if more > 0 else ""
+    return f"{group.general.message}: {'; '.join(services[:_NAMED])}{rest}"

@@ -1,0 +1,138 @@
+"""What the agent found out about endpoints: its last verdicts, for every other command.
+
+They hold while the agent that wrote them runs. After that they are old: shown, and young failures are still
+honoured where nobody can be asked. They end with this start of the host.
+
+All verdicts are written where that costs nothing. Where there are many, those of endpoints that pass with
+their whole weight are left out: an endpoint that is not named passes, or was never checked.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from lbctl.errors import Damaged
+from lbctl.model import Family, Health, Verdict, read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from lbctl.host import Host
+    from lbctl.model import Shape, Verdicts
+
+VERSION = 1
+#: Verdicts that are written wholly at each change.
+MANY = 2000
+_SHAPE: Shape = {
+    "format_version": int,
+    "namespace": str | None,
+    "time": float,
+    "verdicts": [
+        {
+            "service": str,
+            "endpoint": str,
+            "family": str,
+            "health": str,
+            "since": float,
+            "result": str,
+            "count": int,
+            "checked": float | None,
+            "seconds": float | None,
+            "part": str,
+            "serving": bool,
+            "held": bool,
+        }
+    ],
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """The verdicts on record. `live` is True while the agent that gave them runs; `time` is when it did."""
+
+    live: bool
+    time: float
+    verdicts: Mapping[str, Verdicts]
+
+
+def write(host: Host, owner: str, verdicts: Mapping[str, Verdicts]) -> None:
+    """Have other commands find these. Best effort, as all that ends with the host."""
+    many = sum(map(len, verdicts.values())) > MANY
+    fields = [
+        _fields(service, endpoint, family, verdict)
+        for service, own in verdicts.items()
+        for (endpoint, family), verdict in own.items()
+        if not many or not _is_plain(verdict)
+    ]
+    head = {"format_version": VERSION, "namespace": host.namespace(), "time": host.now()}
+    host.remember(_name(owner), json.dumps({**head, "verdicts": fields}, separators=(",", ":")))
+
+
+def forget(host: Host, owner: str) -> None:
+    """Have there be no verdicts of an owner."""
+    host.remember(_name(owner), None)
+
+
+def read(host: Host, owner: str) -> Recorded | None:
+    """Return the verdicts of an owner; None where there are none of this start of the host."""
+    text = host.recall(_name(owner))
+    if text is None:
+        return None
+    try:
+        record = read_record(text, _SHAPE)
+        if record["format_version"] != VERSION or record["namespace"] != host.namespace():
+            return None
+        verdicts: dict[str, dict[tuple[str, Family], Verdict]] = {}
+        for fields in record["verdicts"]:
+            service, place, verdict = _verdict(fields)
+            verdicts.setdefault(service, {})[place] = verdict
+    except (Damaged, ValueError, ZeroDivisionError):
+        return None  # what is unknown changes nothing
+    return Recorded(live=is_live(host, owner), time=record["time"], verdicts=verdicts)
+
+
+def is_live(host: Host, owner: str) -> bool:
+    """Return True while an agent of an owner runs."""
+    return host.is_locked(f"{owner}.agent")
+
+
+def failed(recorded: Recorded) -> Iterator[tuple[str, tuple[str, Family], Verdict]]:
+    """Yield each endpoint that failed: its service, its name and family, and the verdict."""
+    for service, own in recorded.verdicts.items():
+        for place, verdict in own.items():
+            if verdict.health is Health.DOWN:
+                yield service, place, verdict
+
+
+def _is_plain(verdict: Verdict) -> bool:
+    return verdict.health is Health.UP and verdict.part == 1 and not verdict.held
+
+
+def _fields(service: str, endpoint: str, family: Family, verdict: Verdict) -> dict[str, object]:
+    return {
+        "service": service,
+        "endpoint": endpoint,
+        "family": family,
+        "health": verdict.health,
+        "since": verdict.since,
+        "result": verdict.result,
+        "count": verdict.count,
+        "checked": verdict.checked,
+        "seconds": verdict.seconds,
+        "part": str(verdict.part),
+        "serving": verdict.serving,
+        "held": verdict.held,
+    }
+
+
+def _verdict(fields: dict[str, str]) -> tuple[str, tuple[str, Family], Verdict]:
+    service, place = fields.pop("service"), (fields.pop("endpoint"), Family(fields.pop("family")))
+    health, part = Health(fields.pop("health")), Fraction(fields.pop("part"))
+    return service, place, Verdict(health=health, part=part, **fields)  # type: ignore[arg-type]
+
+
+def _name(owner: str) -> str:
+    return f"{owner}.verdicts"

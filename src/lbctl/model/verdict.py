@@ -1,0 +1,131 @@
+"""What checks found out about endpoints, and what that takes from them.
+
+A verdict is about one endpoint of one service in one family. Whoever makes verdicts may restart or be late:
+*unknown changes nothing*. An unknown endpoint keeps what it has, and a new one waits for its first pass,
+unless its service would be empty without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeAlias
+
+from lbctl.model.intent import Family, Limit, Service, State
+from lbctl.model.rotation import NONE, WHOLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from fractions import Fraction
+
+    from lbctl.model.intent import Endpoint
+
+#: Characters of a result that are kept.
+MAX_RESULT = 200
+
+
+class Health(StrEnum):
+    """What checks say of an endpoint."""
+
+    UP = "up"
+    DOWN = "down"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What checks say of an endpoint of a service in a family. Times are seconds since 1970 (UTC).
+
+    `part` is what slow start gives it of its weight. `result` is what the last check found, and `count` how
+    often in a row. `serving` is whether it takes connections while its health is unknown.
+    """
+
+    health: Health
+    since: float
+    result: str = ""
+    count: int = 0
+    #: When the last check ended, and how many seconds it took; None before the first.
+    checked: float | None = None
+    seconds: float | None = None
+    part: Fraction = WHOLE
+    serving: bool = True
+    #: True for an endpoint that passes again, and stays out a while since it flaps.
+    held: bool = False
+
+    def __post_init__(self) -> None:
+        if not NONE < self.part <= WHOLE:
+            raise ValueError(f"a part of {self.part} is not above 0, up to 1")
+        if len(self.result) > MAX_RESULT or not self.result.isprintable():
+            raise ValueError(f"a result is not a line of at most {MAX_RESULT} characters")
+        if self.count < 0:
+            raise ValueError(f"{self.count} results in a row")
+
+    @property
+    def waits(self) -> bool:
+        """True for a new endpoint that has not passed yet."""
+        return self.health is Health.UNKNOWN and not self.serving
+
+
+#: `Endpoint.name` and the family → what checks say of an endpoint of one service.
+Verdicts: TypeAlias = "Mapping[tuple[str, Family], Verdict]"
+
+
+class Kept(StrEnum):
+    """Why an endpoint that a check failed takes connections all the same."""
+
+    ALL_DOWN = "all-down"
+    MAX_DOWN = "max-down"
+    #: There is no other endpoint, and this one has not been checked yet.
+    EMPTY = "empty"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What verdicts do to a service: limits of its endpoints, and those that serve although they fail."""
+
+    limits: frozenset[Limit] = frozenset()
+    #: By `Endpoint.name` and family.
+    kept: Mapping[tuple[str, Family], Kept] = field(default_factory=dict)
+
+
+def judge(service: Service, verdicts: Verdicts) -> Judgement:
+    """Return what verdicts do to a service with the states that file and operator agree on."""
+    limits: set[Limit] = set()
+    kept: dict[tuple[str, Family], Kept] = {}
+    for family in service.families:
+        able = [e for e in service.endpoints if e.serves(family) and e.state is not State.DRAIN]
+        known = {e.name: found for e in able if (found := verdicts.get((e.name, family)))}
+        failed = [e for e in able if e.name in known and known[e.name].health is Health.DOWN]
+        braked = _braked(service, able, failed, known)
+        kept |= dict.fromkeys(((e.name, family) for e in braked), Kept.MAX_DOWN)
+        waiting = [e for e in able if e.name in known and known[e.name].waits]
+        out = {e.name for e in failed} - {e.name for e in braked} | {e.name for e in waiting}
+        if waiting and all(e.name in out for e in able):
+            kept |= dict.fromkeys(((e.name, family) for e in waiting), Kept.EMPTY)
+            out -= {e.name for e in waiting}
+        elif out and all(e.name in out for e in able):
+            kept |= dict.fromkeys(((e.name, family) for e in _all_down(service, family)), Kept.ALL_DOWN)
+        limits |= {Limit(family=family, to=e.to) for e in able if e.name in out}
+        limits |= {
+            Limit(family=family, to=e.to, part=known[e.name].part)
+            for e in able
+            if e.name in known and e.name not in out and known[e.name].part < WHOLE
+        }
+    return Judgement(limits=frozenset(limits), kept=kept)
+
+
+def _braked(
+    service: Service, able: Iterable[Endpoint], failed: list[Endpoint], known: Mapping[str, Verdict]
+) -> list[Endpoint]:
+    """Return the failed endpoints that `max-down` keeps: those that failed last."""
+    most = service.health.max_down
+    if most is None:
+        return []
+    order = sorted(failed, key=lambda e: (known[e.name].since, e.name))
+    return order[int(most * len(list(able))) :]
+
+
+def _all_down(service: Service, family: Family) -> tuple[Endpoint, ...]:
+    """Return the endpoints that serve when none passes."""
+    everyone = frozenset(Limit(family=family, to=e.to) for e in service.endpoints)
+    return tuple(e for e, _ in replace(service, limits=everyone).rotation(family))
