@@ -88,8 +88,12 @@ def is_balancing(service: AnalysedService) -> bool:
     return service.mode in _BALANCING and len(service.backends) > (0 if service.leak else 1)
 
 
-def imported(reading: Analysis, source: Sequence[str] = ()) -> Imported:
-    """Return the intent that does what was read. `source` are the lines of the text, for comments."""
+def imported(reading: Analysis, source: Sequence[str] = (), *, exact: bool = False) -> Imported:
+    """Return the intent that does what was read. `source` are the lines of the text, for comments.
+
+    Clients that rules exempt pass untouched; those of `deny`, which an intent has for them, are refused. With
+    `exact` a service with such clients is none that an intent can hold.
+    """
     notes: list[str] = []
     made: dict[str, Service] = {}
     comments: dict[str, list[str]] = {}
@@ -100,6 +104,9 @@ def imported(reading: Analysis, source: Sequence[str] = ()) -> Imported:
     for group in _groups(_joined(_whole(reading.services))):
         try:
             service, remarks = _service(group, made, last)
+            if exact and service.deny:
+                exempt = ", ".join(map(str, service.deny))
+                raise NotExpressible(f"it exempts clients ({exempt}), and an intent would refuse them")
         except NotExpressible as reason:
             lost += [(each, str(reason)) for each in group]
             continue
@@ -284,6 +291,8 @@ def _service(
         interfaces=narrowed.interfaces,
     )
     service = _excluding(service, narrowed.exclude)
+    if service.deny:
+        remarks.append("clients of deny are refused; the existing rules may let them pass")
     _check_order(service, group, remarks)
     return service, remarks
 
