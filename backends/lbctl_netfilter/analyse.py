@@ -42,6 +42,7 @@ from lbctl_netfilter.services import (
     falls_through,
     identity,
     is_balanced,
+    leaves_nothing,
     merge,
     rules_met,
     rungs_of,
@@ -608,6 +609,8 @@ class _Family:
         hook, selector, walk = result.hook, result.selector, result.walk
         for kind in result.kinds:
             past = self._past(result, kind, at)
+            if leaves_nothing(past, hook.bits):
+                continue
             family = self._program.family
             made = service_of(family, hook, selector, walk, population, kind, result.source, past)
             self._touch(walk, kind)

@@ -62,6 +62,16 @@ class Excluded(NamedTuple):
     rule: Rule
 
 
+def leaves_nothing(past: Sequence[Excluded], bits: int) -> bool:
+    """Return True if one of the rules in front takes every connection, whatever it looks at."""
+    return any(
+        rest(name, values, bits) == ()
+        for each in past
+        if len(each.conditions) == 1
+        for name, values in each.conditions
+    )
+
+
 class _Label(NamedTuple):
     """What a service calls the end of some connections."""
 

@@ -7,6 +7,7 @@ rules that drop what they let through. The engine looks at what belongs to no ba
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from lbctl.model import Severity, decimal, takes
@@ -40,18 +41,20 @@ class Rival:
 def taken(case: Case, rivals: Iterable[Rival]) -> Iterator[Problem]:
     """Yield the listeners that rivals take connections of."""
     by_port: dict[int, list[tuple[Service, Listener]]] = {}
+    ranges: list[tuple[Service, Listener]] = []
     for service in case.services:
         for listener in service.listeners:
-            by_port.setdefault(listener.port, []).append((service, listener))
+            found = ranges if listener.is_range else by_port.setdefault(listener.port, [])
+            found.append((service, listener))
     for rival in rivals:
         caught: dict[str, list[Listener]] = {}
         *_, written, _ = rival.service.selector
         ports = written.split(",")
-        plain = [found for port in ports if (found := decimal(port, 5)) is not None]
-        for port in plain if len(plain) == len(ports) else by_port:
-            for service, listener in by_port.get(port, ()):
-                if _meets(rival.service, service, listener, case.addresses):
-                    caught.setdefault(service.name, []).append(listener)
+        plain = [number for port in ports if (number := decimal(port, 5)) is not None]
+        single = (by_port.get(port, ()) for port in (plain if len(plain) == len(ports) else by_port))
+        for service, listener in chain(*single, ranges):
+            if _meets(rival.service, service, listener, case.addresses):
+                caught.setdefault(service.name, []).append(listener)
         for name, listeners in caught.items():
             yield Problem(
                 code="listener-taken",

@@ -1,7 +1,9 @@
 """What import makes of the rules that an intent became is that intent, as far as rules can hold it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import collapse_addresses, ip_network
+from itertools import combinations
 from types import ModuleType
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 
 from lbctl.engine.migrate.intent import imported
 from lbctl.host.fake import FakeHost
-from lbctl.model import Family, Intent, Scheduler, Service, SourceNat, State
+from lbctl.model import Family, Intent, Listener, Network, Scheduler, Service, SourceNat, State, hidden
 from lbctl_iptables import backend as iptables
 from lbctl_iptables.pick import has_same_hash
 from lbctl_nftables import backend as nftables
@@ -90,6 +92,72 @@ def test_import_gives_back_what_was_rendered(backend: ModuleType, intent: Intent
                 assert [e.to for e in mine.slots(family)] == [e.to for e in service.slots(family)]
             if has_same_hash(service, family):
                 assert mine.hash_seed == service.hash_seed
+
+
+#: Backends that have ranges of ports, endpoints without a port, `deny`, `interfaces` and `exclude`.
+SELECTIVE = [nftables]
+
+
+def spans(networks: Sequence[Network], family: Family) -> frozenset[tuple[int, int]]:
+    """The addresses of a family, as numbers."""
+    mine = collapse_addresses(n for n in networks if Family.of(n) is family)  # type: ignore[type-var]
+    return frozenset((int(n[0]), int(n[-1])) for n in mine)
+
+
+def clients(service: Service, family: Family) -> list[Network]:
+    """The networks of those that a service lets in; networks of the strategies lie apart or in each other."""
+    everybody = [ip_network("0.0.0.0/0" if family is Family.IPV4 else "::/0")]
+    left: list[Network] = list(service.allowed(family)) if service.allow else everybody
+    for network in service.denied(family):
+        left = [
+            rest
+            for each in left
+            if not each.subnet_of(network)  # type: ignore[arg-type]
+            for rest in (
+                each.address_exclude(network)  # type: ignore[arg-type]
+                if network.subnet_of(each)  # type: ignore[arg-type]
+                else [each]
+            )
+        ]
+    return left
+
+
+def places(service: Service, family: Family) -> list[Listener]:
+    """The listeners of a family that some connection matches."""
+    every = [ip_network("0.0.0.0/0"), ip_network("::/0")]
+    nowhere = not set(every).isdisjoint(service.excluded(family))
+    return [x for x in service.listeners_of(family) if x.address is not None or not nowhere]
+
+
+@pytest.mark.parametrize("backend", SELECTIVE, ids=lambda backend: backend.name)
+@PATIENT
+@given(intent=intents(everything=True, selective=True, max_services=3))
+def test_import_gives_back_what_connections_a_service_is_for(backend: ModuleType, intent: Intent) -> None:
+    """Nothing is said of listeners of which others take a part: rules do not tell whose it is."""
+    assume(not hidden(intent.services))
+    assume(not any(x.meets(y) for s in intent.services for x, y in combinations(s.listeners, 2)))
+    assume(all(service.ready(f) for service in intent.services for f in service.families))
+    intent = replace(intent, services=tuple(map(by_hash, intent.services)))
+    reading = backend.read(backend.render(backend.compile(intent, CAN[backend.name])))
+    assert reading.accept
+    assert reading.unsupported == ()
+    made = imported(reading)
+    found = {service.name: service for service in made.intent.services}
+    for service in map(ready, intent.services):
+        families = [f for f in service.families if places(service, f) and clients(service, f)]
+        if not families:
+            # Rules that let in no client need not be those of a service.
+            continue
+        mine = found[service.name]
+        assert mine.local_clients == service.local_clients
+        assert set(mine.interfaces) == set(service.interfaces)
+        assert mine.keeps_port == service.keeps_port
+        for family in families:
+            assert set(places(service, family)) <= set(mine.listeners_of(family))
+            assert spans(clients(mine, family), family) == spans(clients(service, family), family)
+            if any(listener.address is None for listener in places(service, family)):
+                assert spans(mine.exclude, family) == spans(service.exclude, family)
+            assert {e.to for e in mine.ready(family)} == {e.to for e in service.ready(family)}
 
 
 @pytest.mark.parametrize("backend", [iptables, nftables], ids=lambda backend: backend.name)

@@ -41,6 +41,9 @@ OTHER: dict[str, tuple[Any, Any, Any]] = {
     "affinity": (3 * 3600, None, "3h"),
     "source_nat": (SourceNat.NEVER, "hairpin", "never"),
     "allow": ((ip_network("10.0.0.0/8"), ip_network("192.0.2.7/32")), None, ("10.0.0.0/8", "192.0.2.7")),
+    "deny": ((ip_network("192.0.2.7/32"),), None, ("192.0.2.7",)),
+    "interfaces": (("eth0", "ppp*"), None, ("eth0", "ppp*")),
+    "exclude": ((ip_network("198.51.100.0/24"),), None, ("198.51.100.0/24",)),
     "endpoints": ((Endpoint(port=8001), Endpoint(port=8003)), ("8001", "8002"), ("8001", "8003")),
 }
 
@@ -147,12 +150,17 @@ def test_flows_that_end() -> None:
         "UDP clients of 53/udp leave 5301-5302, also amid a flow",
         "UDP clients of 53/udp that this host itself answers now are placed anew",
     ]
-    many = [StaleFlow(family=Family.IPV4, listener=replace(dns, port=1 + 2 * n, last_port=0), to="9") for n in range(1000)]
+    many = [
+        StaleFlow(family=Family.IPV4, listener=replace(dns, port=1 + 2 * n, last_port=0), to="9")
+        for n in range(1000)
+    ]
     assert len(list(flow_lines(many))) == 5
 
 
 def test_a_recorded_intent_shares_what_is_the_same() -> None:
-    services = tuple(replace(WEB, name=f"s{n}", listeners=(replace(LISTENER, port=n, last_port=0),)) for n in range(1, 9))
+    services = tuple(
+        replace(WEB, name=f"s{n}", listeners=(replace(LISTENER, port=n, last_port=0),)) for n in range(1, 9)
+    )
     old = Intent(services=services)
     named = replace(services[2], endpoints=(Endpoint(port=1, name="a", weight=2), Endpoint(port=2)))
     new = Intent(services=(services[5], named, *services[3:5]), mark=0x11)

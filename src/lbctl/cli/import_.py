@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lbctl.cli.options import Color, Colors, Fix, Format, Keep, MaxSize, Output, complete_store
+from lbctl.cli.complete import complete_file, complete_store
+from lbctl.cli.options import Color, Colors, Fix, Format, Keep, MaxSize, Output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 def import_(
     file: Annotated[
         str | None,
-        typer.Argument(metavar="[FILE or -]", help="Rules as text; - is standard input.", show_default=False),
+        typer.Argument(
+            metavar="FILE",
+            help="Rules as text; - is standard input.",
+            autocompletion=complete_file,
+            show_default=False,
+        ),
     ] = None,
     live: Annotated[
         str | None,

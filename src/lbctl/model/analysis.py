@@ -251,12 +251,21 @@ def takes(service: AnalysedService, listener: Listener) -> bool:
     family, proto, dst, ports, _ = service.selector
     if proto != "any" and listener.protocol not in proto.split(","):
         return False
-    if ports != "any" and not any(within(part, listener.port) for part in ports.split(",")):
+    if ports != "any" and not any(_meets(part, listener) for part in ports.split(",")):
         return False
     if listener.address is not None:
         there = dst in {"local", "any"} or among(dst, listener.address) is not False
         return family == Family.of(listener.address) and there
     return dst in {"local", "any"}
+
+
+def _meets(part: str, listener: Listener) -> bool:
+    """Return True if a listener has a port that is the one, or among those, of `80` or `8000-8003`."""
+    if not listener.is_range:
+        return within(part, listener.port)
+    first, dash, last = part.partition("-")
+    low, high = decimal(first, 5), decimal(last if dash else first, 5)
+    return low is not None and high is not None and low <= listener.last_port and listener.port <= high
 
 
 def within(part: str, port: int) -> bool:

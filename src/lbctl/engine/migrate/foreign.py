@@ -117,7 +117,7 @@ def foreign_rules(
     reading = backend.read(text)
     moving, retained = _parted(backend, text, reading)
     corrected = tuple(_corrected(each, reading, policy) for each in moving)
-    found = imported(replace(reading, services=corrected, unsupported=()), lines)
+    found = imported(replace(reading, services=corrected, unsupported=()), lines, exact=True)
     lost = list(_lost(backend, text, reading, found))
     out = _out(found, lost, exclude)
     retained += [Retained(name=x.name, rules=x.rules, reason="excluded") for x in lost]

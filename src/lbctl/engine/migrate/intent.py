@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.engine.migrate.weights import NotExpressible, order, weights_of
 from lbctl.model import (
+    INTERFACE,
+    MAX_PORT,
     MAX_SLOTS,
     NAME,
     Analysis,
@@ -27,6 +29,7 @@ from lbctl.model import (
     decimal,
     default_seed,
     slot_count,
+    split,
     with_port,
 )
 
@@ -43,6 +46,8 @@ _MOST_LETTERS = 40
 _LONGEST_AFFINITY = 30 * 86400
 #: Endpoints of several services are often on one host, and an address takes long to read.
 _address = lru_cache(maxsize=1 << 14)(ip_address)
+#: Where connections are that were made on this host.
+_OWN = "output"
 #: What a listener without an address is read from.
 _ANYWHERE = {"any", "local"}
 _EVERYBODY: Mapping[Family, Network] = {
@@ -103,26 +108,32 @@ def is_balancing(service: AnalysedService) -> bool:
     return service.mode in _BALANCING and len(service.backends) > (0 if service.leak else 1)
 
 
-def imported(reading: Analysis, source: Sequence[str] = ()) -> Imported:
-    """Return the intent that does what was read. `source` are the lines of the text, for comments."""
+def imported(reading: Analysis, source: Sequence[str] = (), *, exact: bool = False) -> Imported:
+    """Return the intent that does what was read. `source` are the lines of the text, for comments.
+
+    Clients that rules exempt pass untouched; those of `deny`, which an intent has for them, are refused. With
+    `exact` a service with such clients is none that an intent can hold.
+    """
     notes: list[str] = []
     made: dict[str, Service] = {}
     numbers: dict[str, tuple[int, ...]] = {}
     lost: list[tuple[AnalysedService, str]] = []
-    taken: dict[tuple[Protocol, int], set[Address | None]] = {}
+    taken = _Taken()
     last: dict[str, int] = {}
-    for group in _groups(reading.services):
+    for group in _groups(_joined(_whole(reading.services))):
         try:
             service, remarks = _service(group, made, last)
+            if exact and service.deny:
+                exempt = ", ".join(map(str, service.deny))
+                raise NotExpressible(f"it exempts clients ({exempt}), and an intent would refuse them")
         except NotExpressible as reason:
             lost += [(each, str(reason)) for each in group]
             continue
-        clash = next((x for x in service.listeners if _is_taken(x, taken)), None)
+        clash = next((x for x in service.listeners if taken.overlaps(service, x)), None)
         if clash is not None:
             lost += [(each, f"another service of the text listens on {clash} too") for each in group]
             continue
-        for listener in service.listeners:
-            taken.setdefault((listener.protocol, listener.port), set()).add(listener.address)
+        taken.add(service)
         made[service.name] = service
         notes += [f"{service.name}: {remark}" for remark in remarks]
         numbers[service.name] = tuple(dict.fromkeys([line for each in group for line in each.lines]))
@@ -138,10 +149,85 @@ def imported(reading: Analysis, source: Sequence[str] = ()) -> Imported:
     )
 
 
-def _is_taken(listener: Listener, taken: Mapping[tuple[Protocol, int], set[Address | None]]) -> bool:
-    """Return True if some connection would reach another listener as well; see `Listener.overlaps`."""
-    there = taken.get((listener.protocol, listener.port), set())
-    return bool(there) and (listener.address is None or not there.isdisjoint({None, listener.address}))
+class _Taken:
+    """The listeners of services so far; see `Listener.overlaps`."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Protocol, int], list[tuple[Listener, Service]]] = {}
+        self._ranges: dict[Protocol, list[tuple[Listener, Service]]] = {}
+
+    def add(self, service: Service) -> None:
+        """Add the listeners of a service."""
+        for listener in service.listeners:
+            self._rivals(listener).append((listener, service))
+
+    def overlaps(self, service: Service, listener: Listener) -> bool:
+        """Return True if a connection could match one of these as well as a listener of a service."""
+        return any(
+            listener.overlaps(other)
+            and not _leaves_to(service, listener, other)
+            and not _leaves_to(rival, other, listener)
+            for other, rival in self._rivals(listener)
+        )
+
+    def _rivals(self, listener: Listener) -> list[tuple[Listener, Service]]:
+        if listener.is_range:
+            return self._ranges.setdefault(listener.protocol, [])
+        return self._found.setdefault((listener.protocol, listener.port), [])
+
+
+def _leaves_to(service: Service, listener: Listener, other: Listener) -> bool:
+    """Return True if a service excludes the address of another listener from its own one."""
+    return (
+        listener.address is None
+        and other.address is not None
+        and any(other.address in network for network in service.exclude)
+    )
+
+
+def _whole(services: Sequence[AnalysedService]) -> list[AnalysedService]:
+    """Return services without those that are only a part of the connections of another one.
+
+    What one service exempts may be balanced by another one, which has it among its own connections.
+    """
+    alike: dict[object, list[AnalysedService]] = {}
+    for service in services:
+        alike.setdefault((service.selector[:4], service.picking), []).append(service)
+    return [
+        service
+        for service in services
+        if not any(
+            set(other.selector[4]) < set(service.selector[4]) and set(service.hooks) <= set(other.hooks)
+            for other in alike[service.selector[:4], service.picking]
+        )
+    ]
+
+
+def _joined(services: Iterable[AnalysedService]) -> list[AnalysedService]:
+    """Return services, those of local connections joined with the same for connections that arrive somewhere.
+
+    Local connections arrive on no interface, so that rules for some interfaces match them apart.
+    """
+    found: dict[object, AnalysedService] = {}
+    lone: list[tuple[object, AnalysedService]] = []
+    for service in services:
+        when = {name: value for name, value in (service.when or {}).items() if name != "iif"}
+        key: object = (*service.selector[:4], tuple(sorted(when.items())), service.picking, service.backends)
+        arriving = len(when) < len(service.when or {})
+        if service.hooks == (_OWN,) and not arriving:
+            lone.append((key, service))
+        elif _OWN not in service.hooks and arriving and key not in found:
+            found[key] = service
+        else:
+            found[len(found), service.selector] = service
+    for key, service in lone:
+        other = found.get(key)
+        if other is None:
+            found[len(found), service.selector] = service
+        else:
+            lines = tuple(dict.fromkeys((*other.lines, *service.lines)))
+            found[key] = replace(other, hooks=(*other.hooks, *service.hooks), lines=lines)
+    return list(found.values())
 
 
 def _groups(services: Iterable[AnalysedService]) -> Iterable[list[AnalysedService]]:
@@ -201,48 +287,109 @@ def _service(
     remarks: list[str] = []
     first = group[0]
     listeners = dict.fromkeys(listener for each in group for listener in _listeners(each, remarks))
-    anywhere = {(x.protocol, x.port) for x in listeners if x.address is None}
-    allow = _allow(group)
+    anywhere = {(x.protocol, x.ports) for x in listeners if x.address is None}
+    narrowed = _narrowed(group)
     name = _name(first, made, last)
     scheduler, endpoints, seed = _picked(group)
     service = Service(
         name=name,
         # One for every address of this host holds for each of them.
-        listeners=tuple(x for x in listeners if x.address is None or (x.protocol, x.port) not in anywhere),
+        listeners=tuple(x for x in listeners if x.address is None or (x.protocol, x.ports) not in anywhere),
         endpoints=endpoints,
         scheduler=scheduler,
-        local_clients="output" in first.hooks,
+        local_clients=_OWN in first.hooks,
         seed=None if seed is None or seed == default_seed(name) else seed,
         affinity=_affinity(first, remarks),
         source_nat=_source_nat(group, endpoints, remarks),
-        allow=allow,
+        allow=narrowed.allow,
+        deny=narrowed.deny,
+        interfaces=narrowed.interfaces,
     )
+    service = _excluding(service, narrowed.exclude)
+    if service.deny:
+        remarks.append("clients of deny are refused; the existing rules may let them pass")
     _check_order(service, group, remarks)
     return service, remarks
 
 
-def _allow(group: Sequence[AnalysedService]) -> tuple[Network, ...]:
-    """Return the clients that the rules of all listeners match; () for everybody."""
+class _Narrowed(NamedTuple):
+    """What the connections of a service have in common beside its listeners."""
+
+    #: () for all clients.
+    allow: tuple[Network, ...]
+    deny: tuple[Network, ...]
+    #: () for all.
+    interfaces: tuple[str, ...]
+    exclude: tuple[Network, ...]
+
+
+def _narrowed(group: Sequence[AnalysedService]) -> _Narrowed:
+    """Return what the rules of all listeners ask for."""
     allowed: dict[Family, dict[object, set[Network]]] = {}
+    denied: dict[Family, dict[object, set[Network]]] = {}
+    excluded: dict[Family, dict[object, set[Network]]] = {}
+    arriving: set[tuple[str, ...]] = set()
     for each in group:
         clients = {_EVERYBODY[each.family]}
+        interfaces: tuple[str, ...] = ()
+        # An address that a listener names is the only one, whatever is exempted.
+        anywhere = each.dst in _ANYWHERE
+        for sides in (denied, *([excluded] if anywhere else ())):
+            sides.setdefault(each.family, {}).setdefault(each.selector[:4], set())
         for condition in conditions(each):
-            wanted = condition.networks() if condition.name == "src" else None
-            if wanted is None:
-                value = (each.when or {})[condition.name]
-                raise NotExpressible(
-                    f"it acts only where {condition.name} is {value}, and an intent cannot ask for that"
-                )
-            clients = set(wanted)
+            exempted = condition._replace(inverted=False).networks() if condition.inverted else None
+            match condition.name:
+                case "src" if (wanted := condition.networks()) is not None:
+                    clients = set(wanted)
+                case "src" if exempted is not None:
+                    denied[each.family][each.selector[:4]].update(exempted)
+                case "dst" if exempted is not None and anywhere:
+                    excluded[each.family][each.selector[:4]].update(exempted)
+                case "iif" if not condition.inverted and all(map(_is_interface, condition.values)):
+                    interfaces = condition.values
+                case _:
+                    value = (each.when or {})[condition.name]
+                    raise NotExpressible(
+                        f"it acts only where {condition.name} is {value}, and an intent cannot ask for that"
+                    )
+        arriving.add(interfaces)
         # Rules may name the clients of a listener one by one.
         allowed.setdefault(each.family, {}).setdefault(each.selector[:4], set()).update(clients)
-    if any(len({frozenset(found) for found in by.values()}) > 1 for by in allowed.values()):
-        raise NotExpressible("its listeners let in different clients")
-    networks = {network for by in allowed.values() for found in by.values() for network in found}
+    if len(arriving) > 1:
+        raise NotExpressible("its listeners are for different interfaces")
     # Everybody of each family is no condition.
-    if not networks - set(_EVERYBODY.values()):
-        return ()
+    clients = _agreed(allowed, "its listeners let in different clients")
+    return _Narrowed(
+        _sorted(clients) if clients - set(_EVERYBODY.values()) else (),
+        _sorted(_agreed(denied, "its listeners exempt different clients")),
+        arriving.pop(),
+        _sorted(_agreed(excluded, "its listeners exempt different destinations")),
+    )
+
+
+def _is_interface(name: str) -> bool:
+    return bool(INTERFACE.match(name)) and name != "lo"
+
+
+def _agreed(found: Mapping[Family, Mapping[object, set[Network]]], reason: str) -> set[Network]:
+    """Return what all listeners of a family have; raises `NotExpressible` if they differ."""
+    if any(len({frozenset(each) for each in by.values()}) > 1 for by in found.values()):
+        raise NotExpressible(reason)
+    return {network for by in found.values() for each in by.values() for network in each}
+
+
+def _sorted(networks: Iterable[Network]) -> tuple[Network, ...]:
     return tuple(sorted(networks, key=lambda network: (network.version, network)))
+
+
+def _excluding(service: Service, networks: tuple[Network, ...]) -> Service:
+    """Return a service that leaves some destinations alone; raises `NotExpressible` if it listens on one."""
+    if not networks:
+        return service
+    try:
+        return replace(service, exclude=networks)
+    except ValueError as error:
+        raise NotExpressible(str(error)) from None
 
 
 def _affinity(service: AnalysedService, remarks: list[str]) -> int | None:
@@ -282,7 +429,8 @@ def _check_order(service: Service, group: Sequence[AnalysedService], remarks: li
             raise NotExpressible(f"more than {MAX_SLOTS} slots")
         slots = [e.to for e in service.slots(each.family)]
         count = len(slots)
-        read = [with_port(slot, each) or "" for slot in each.slots]
+        kept = _keeps_port(each)
+        read = [(slot if kept else with_port(slot, each)) or "" for slot in each.slots]
         same = len(read) % count == 0 and all(read[i] == slots[i % count] for i in range(len(read)))
         if not same:
             what = "in another order" if each.mode == "nth" else "for other clients"
@@ -305,23 +453,33 @@ def _listeners(service: AnalysedService, remarks: list[str]) -> Iterator[Listene
     if service.dst == "any":
         remarks.append("the existing rules also match forwarded traffic; the imported service does not")
     for address in _addresses(service.dst):
-        for port in _ports(service.dport):
-            yield Listener(protocol=Protocol(service.proto), port=port, address=address)
+        for first, last in _ports(service):
+            yield Listener(protocol=Protocol(service.proto), port=first, address=address, last_port=last)
 
 
-def _ports(text: str) -> list[int]:
-    ports: list[int] = []
+def _ports(service: AnalysedService) -> list[tuple[int, int]]:
+    """Return the first and the last port of each listener: ranges only if connections keep their port."""
+    found: list[tuple[int, int]] = []
+    text = service.dport
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
         low, high = decimal(first, 5), decimal(last or first, 5)
-        if low is None or high is None:
+        if low is None or high is None or low > high:
             raise NotExpressible(f"ports {text}")
-        if high - low + len(ports) >= _MOST_PORTS:
+        if low == 0:
+            raise NotExpressible("port 0")
+        single = not _keeps_port(service)
+        if (high - low if single else 0) + len(found) >= _MOST_PORTS:
             raise NotExpressible(f"more than {_MOST_PORTS} ports")
-        ports += range(low, high + 1)
-    if 0 in ports:
-        raise NotExpressible("port 0")
-    return ports
+        found += [(port, port) for port in range(low, high + 1)] if single else [(low, high)]
+    return found
+
+
+def _keeps_port(service: AnalysedService) -> bool:
+    """Return True if all endpoints are addresses to which connections go with the port that they came for."""
+    return service.changes == "destination" and all(
+        address and not port for address, port in (split(backend.to) for backend in service.backends)
+    )
 
 
 def _addresses(text: str) -> list[Address | None]:
@@ -353,28 +511,32 @@ def _picked(
         weights = weights_of(each)
         places = order([slot for slot in each.slots if slot], weights)
         names = {backend.to: backend.name for backend in each.backends}
+        kept = _keeps_port(each)
         for to in places:
-            text = with_port(to, each) or ""
+            text = to if kept else with_port(to, each) or ""
             made = _endpoint(text, weights[to], names.get(to))
             known = endpoints.get(text)
             if known is not None and known.weight != made.weight:
                 raise NotExpressible("its listeners have different shares")
             endpoints.setdefault(text, made)
-    if len({e.address is None for e in endpoints.values()}) > 1:
-        raise NotExpressible("endpoints of this host and addresses in one")
+    if len({(e.address is None, e.port is None) for e in endpoints.values()}) > 1:
+        raise NotExpressible("endpoints of this host, addresses with a port and without one in one")
     if len({e.name for e in endpoints.values()}) < len(endpoints):
         endpoints = {to: replace(e, name=e.to) for to, e in endpoints.items()}
     return _SCHEDULERS[mode], tuple(endpoints.values()), seed
 
 
 def _endpoint(text: str, weight: int, name: str | None) -> Endpoint:
-    head, _, port = text.rpartition(":")
-    known = decimal(port, 5)
-    if known is None or not 1 <= known <= 65535:
-        raise NotExpressible(f"endpoint {text} without a port of its own")
-    if not head and ":" in text:
+    host, port = split(text)
+    if not host and ":" in text:
         raise NotExpressible("only the port is rewritten, and the address stays")
-    address = _address(head.strip("[]")) if head else None
+    known = decimal(port, 5)
+    if port and (known is None or not 1 <= known <= MAX_PORT):
+        raise NotExpressible(f"endpoint {text} without a port of its own")
+    try:
+        address = _address(host) if host else None
+    except ValueError:
+        raise NotExpressible(f"endpoint {text}") from None
     given = name if name and NAME.match(name) else ""
     return Endpoint(port=known, address=address, weight=weight, name=given)
 

@@ -1,0 +1,124 @@
+"""Which connections existing rules are for, as keys of an intent: in both syntaxes the same."""
+
+import pytest
+
+from lbctl.config import dump
+from lbctl.engine.migrate.intent import Imported, imported
+from lbctl_iptables import backend as iptables
+from lbctl_nftables import backend as nftables
+
+NAT = "*nat\n:PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n"
+LADDER = (
+    "{where} -p {proto} -m {proto} --dport {ports} -m statistic --mode nth --every 2 --packet 0 -j {one}",
+    "{where} -p {proto} -m {proto} --dport {ports} -j {other}",
+)
+LOCAL = {"one": "REDIRECT --to-ports 8001", "other": "REDIRECT --to-ports 8002"}
+KEPT = {"one": "DNAT --to-destination 10.0.0.1", "other": "DNAT --to-destination 10.0.0.2"}
+
+
+def rules(
+    *before: str, where: str = "-A PREROUTING", proto: str = "tcp", ports: str = "80", **to: str
+) -> str:
+    ladder = [line.format(where=where, proto=proto, ports=ports, **(to or LOCAL)) for line in LADDER]
+    return NAT + "".join(f"{line}\n" for line in (*before, *ladder)) + "COMMIT\n"
+
+
+def table(body: str) -> str:
+    return (
+        "table ip nat {\n\tchain prerouting {\n\t\ttype nat hook prerouting priority -100; policy accept;\n"
+        f"{body}\n\t}}\n}}\n"
+    )
+
+
+def made(text: str) -> Imported:
+    backend = iptables if text.startswith("*") else nftables
+    return imported(backend.read(text), text.split("\n"))
+
+
+def keys(text: str) -> dict[str, object]:
+    found = made(text)
+    assert found.lost == ()
+    assert found.unread == ()
+    [service] = found.intent.services
+    shown = {
+        "listen": [str(listener) for listener in service.listeners],
+        "endpoints": [endpoint.to for endpoint in service.endpoints],
+        "interfaces": list(service.interfaces),
+        "allow": [str(network) for network in service.allow],
+        "deny": [str(network) for network in service.deny],
+        "exclude": [str(network) for network in service.exclude],
+    }
+    return {key: value for key, value in shown.items() if value}
+
+
+WEB = {"listen": ["80/tcp"], "endpoints": ["8001", "8002"]}
+PICK = "redirect to :numgen inc mod 2 map { 0 : 8001, 1 : 8002 }"
+RANGE = {"listen": ["20000-50000/udp"], "endpoints": ["10.0.0.1", "10.0.0.2"]}
+KEEP = "dnat to numgen inc mod 2 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (rules(where="-A PREROUTING -i eth0"), {**WEB, "interfaces": ["eth0"]}),
+        (table(f'iifname "eth0" tcp dport 80 {PICK}'), {**WEB, "interfaces": ["eth0"]}),
+        (rules(where="-A PREROUTING -i ppp+"), {**WEB, "interfaces": ["ppp*"]}),
+        (table(f'iifname {{ "eth0", "eth1" }} tcp dport 80 {PICK}'), {**WEB, "interfaces": ["eth0", "eth1"]}),
+        (rules("-A PREROUTING -s 192.0.2.0/24 -j RETURN"), {**WEB, "deny": ["192.0.2.0/24"]}),
+        (table(f"ip saddr 192.0.2.0/24 accept\ntcp dport 80 {PICK}"), {**WEB, "deny": ["192.0.2.0/24"]}),
+        (rules("-A PREROUTING -d 198.51.100.7/32 -j ACCEPT"), {**WEB, "exclude": ["198.51.100.7/32"]}),
+        (
+            table(f"ip daddr {{ 198.51.100.7, 198.51.100.9 }} return\ntcp dport 80 {PICK}"),
+            {**WEB, "exclude": ["198.51.100.7/32", "198.51.100.9/32"]},
+        ),
+        (rules(where="-A PREROUTING ! -d 10.0.0.0/8"), {**WEB, "exclude": ["10.0.0.0/8"]}),
+        (rules(proto="udp", ports="20000:50000", **KEPT), RANGE),
+        (table(f"udp dport 20000-50000 {KEEP}"), RANGE),
+        (
+            rules(ports="80", **KEPT),
+            {"listen": ["80/tcp"], "endpoints": ["10.0.0.1", "10.0.0.2"]},
+        ),
+        (
+            table(f"tcp dport {{ 80, 443 }} {KEEP}"),
+            {"listen": ["80/tcp", "443/tcp"], "endpoints": ["10.0.0.1", "10.0.0.2"]},
+        ),
+        (
+            # A port of the endpoint's own: one listener for each.
+            rules(ports="80:81"),
+            {"listen": ["80/tcp", "81/tcp"], "endpoints": ["8001", "8002"]},
+        ),
+    ],
+)
+def test_what_rules_are_for(text: str, expected: dict[str, object]) -> None:
+    assert keys(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (rules(where="-A PREROUTING ! -i eth0"), "iif is ! eth0"),
+        (rules(where="-A PREROUTING -m mark --mark 0x1"), "mark is"),
+        (rules(ports="1000:3000"), "more than 64 ports"),
+    ],
+)
+def test_what_an_intent_cannot_ask_for_is_named(text: str, reason: str) -> None:
+    found = made(text)
+    assert not found.intent.services
+    assert reason in " ".join(found.notes)
+
+
+def test_local_connections_are_joined_with_those_of_an_interface() -> None:
+    jumps = (
+        "-A PREROUTING -i eth0 -p tcp -m tcp --dport 80 -j WEB\n"
+        "-A OUTPUT -p tcp -m tcp --dport 80 -m addrtype --dst-type LOCAL -j WEB\n"
+    )
+    ladder = (
+        "-A WEB -p tcp -m statistic --mode nth --every 2 --packet 0 -j REDIRECT --to-ports 8001\n"
+        "-A WEB -p tcp -j REDIRECT --to-ports 8002\n"
+    )
+    both = NAT + ":WEB - [0:0]\n" + jumps.replace("-i eth0", "-i eth0 -m addrtype --dst-type LOCAL") + ladder
+    found = made(both + "COMMIT\n")
+    [service] = found.intent.services
+    assert service.local_clients
+    assert service.interfaces == ("eth0",)
+    assert 'interfaces = ["eth0"]' in dump(found.intent)
