@@ -163,7 +163,7 @@ def write(kind: str, rules: int, folder: Path) -> Path:
 
 
 def measure(text: Path, folder: Path, python: str = sys.executable) -> tuple[float, float]:
-    """CPU seconds, and megabytes at the peak, of a command whose modules are compiled as an installed one's."""
+    """CPU seconds, and megabytes at the peak, of a command with compiled modules, as it is installed."""
     command = (python, "-m", "lbctl", "import", str(text))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = str(folder / "compiled")
