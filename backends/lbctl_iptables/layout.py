@@ -14,7 +14,7 @@ In the nat table, in chains that begin with our prefix:
 
 In the filter table, for services that refuse somebody, and with the same chains to find the listener:
 
-    INPUT, FORWARD, OUTPUT → LBCTL        new connections that nobody has picked an endpoint for
+    INPUT, FORWARD, OUTPUT → LBCTL        new connections without an endpoint
     LBCTL-REFUSE                          the answer: a reset, or that the port is unreachable
 
 Another owner has `LBCTL.<owner>` and `LBCTL.<owner>.<service>`; names of owners and services are in small
@@ -57,7 +57,7 @@ FILTER = "filter"
 TABLES = (FILTER, NAT)
 #: The chains of the kernel itself in those tables: the ones that ours are entered from.
 HOOKS = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
-#: Table → where new connections come in that are looked up there.
+#: Table → where new connections arrive that are looked up there.
 ENTRANCES: Mapping[str, Sequence[str]] = {
     NAT: ("PREROUTING", "OUTPUT"),
     FILTER: ("INPUT", "FORWARD", "OUTPUT"),

@@ -32,7 +32,7 @@ class Prober(Protocol):
         """Begin these checks; `done` is called in the loop's thread for each, in time for its timeout."""
 
     def watch(self, targets: Iterable[Target], closed: Callable[[Target], None]) -> None:
-        """Have `closed` called in the loop's thread when nobody listens any more at a local target."""
+        """Have `closed` called in the loop's thread when no process listens any more at a local target."""
 
     def close(self) -> None:
         """End all checks."""
@@ -123,7 +123,7 @@ class Checker:
         self._more.set()
 
     def _closed(self, target: Target) -> None:
-        """Note that nobody listens any more at a local port: a check could find nothing else."""
+        """Note that no process listens any more at a local port: a check could find nothing else."""
         outcome = Outcome(ending=Ending.FAILED, text="nothing listens there any more", final=True)
         self._done(target, outcome)
 

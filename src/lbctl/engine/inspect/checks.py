@@ -257,11 +257,11 @@ def _bound(
     about = f"{endpoint.to}/{protocol}"
     where = ", ".join(dict.fromkeys(str(each.address) for each in bound))
     if only:
-        why = "connections from outside arrive at the address of the link that they come in by"
+        why = "connections from outside arrive at the address of their incoming link"
     elif service.local_clients and not loopback:
         why = "local connections arrive at the loopback address, others at that of their link"
     else:
-        why = "connections arrive at the address of the link that they come in by, which may be another"
+        why = "connections arrive at the address of their incoming link, which may be another"
     yield Problem(
         code="loopback-only" if only else "bound-to-address",
         severity=Severity.ERROR if only else Severity.WARNING,
