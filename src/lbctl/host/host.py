@@ -201,7 +201,7 @@ class Host(Protocol):
 
 
 class _Netlink(socket.socket):
-    """A netlink socket that is closed with its last user, without Python's warning about an unclosed socket."""
+    """A netlink socket that is closed with its last user, without Python's warning about it."""
 
     def __del__(self) -> None:
         self.close()
