@@ -170,7 +170,7 @@ def intents(
         unique_by=lambda s: s.name,
     )
     for service in draw(drawn):
-        if not any(_overlap(service, other) for other in kept):
+        if not any(overlap(service, other) for other in kept):
             kept.append(service)
     return Intent(services=tuple(kept), owner=owner or draw(OWNERS), mark=draw(MARKS))
 
@@ -195,7 +195,8 @@ def checked(draw: st.DrawFn, intent: Intent) -> Intent:
     return replace(intent, services=tuple(services))
 
 
-def _overlap(one: Service, other: Service) -> bool:
+def overlap(one: Service, other: Service) -> bool:
+    """Return True if two services cannot be in one intent."""
     return any(
         mine.overlaps(theirs) and not (_leaves(one, mine, theirs) or _leaves(other, theirs, mine))
         for mine in one.listeners

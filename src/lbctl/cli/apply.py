@@ -33,7 +33,7 @@ def apply(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             readable=False,
             help="The intent file, as with --config; or a plan file of lbctl plan -o, which is refused if "
             "kernel or intent changed since.",
@@ -55,11 +55,12 @@ def apply(
     Shows the plan and asks first. Changes nothing if nothing differs.
     """
     from lbctl import engine
+    from lbctl.cli.countdown import await_end
     from lbctl.cli.output import plan_document, print_json, say, show_plans
     from lbctl.cli.progress import stages
     from lbctl.cli.work import (
-        await_end,
         confirmed,
+        declined,
         ended,
         ensure_trial,
         mention_rollback,
@@ -82,10 +83,7 @@ def apply(
             settle(intent.owner, patience=wait)
             made = engine.plan(session, intent)
         made = engine.annotate(session, made)
-    # Before the question; and where nothing would change, for that may be over soon.
-    engine.ensure_ended(session.host, made.after.owner, patience=wait)
-    if trial is not None and made.changed:
-        engine.ensure_revertible(session, made)
+    _ensure_possible(session, made, trial, wait)
     if made.intent is not None:
         mention_rollback(made.intent)
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
@@ -101,8 +99,7 @@ def apply(
     for note in notes:
         say(note)
     if tried is not None:
-        begun = f"Applied on trial: reverting in {trial:g} s unless you run `lbctl confirm`."
-        tried = await_end(session, tried, begun)
+        tried = await_end(session, tried, "Applied", trial or 0)
     if output is Format.JSON:
         document = plan_document(made, engine.describe(session, made), session.backend.render)
         print_json({**document, "applied": applied, "trial": tried and tried.state})
@@ -111,6 +108,20 @@ def apply(
     elif made.changed and tried is None:
         say("Applied." if applied else "Nothing was changed.")
     ended(tried)
+    if made.changed and not applied:
+        declined()
+
+
+def _ensure_possible(session: Session, made: Plan, trial: float | None, wait: float) -> None:
+    """Raise before the question what would refuse the answer.
+
+    A running trial does so even if nothing would change: that may be over soon.
+    """
+    from lbctl import engine
+
+    engine.ensure_ended(session.host, made.owner, patience=wait)
+    if trial is not None and made.changed:
+        engine.ensure_revertible(session, made)
 
 
 def _planned(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lbctl.cli.complete import complete_store, complete_target
 from lbctl.cli.options import (
     AllowRemap,
     Color,
@@ -21,10 +22,12 @@ from lbctl.cli.options import (
     TrialTime,
     Wait,
     Yes,
-    complete_store,
 )
 
-To = Annotated[str, typer.Option("--to", metavar="BACKEND", help="Backend to migrate to.")]
+To = Annotated[
+    str,
+    typer.Option("--to", metavar="BACKEND", help="Backend to migrate to.", autocompletion=complete_target),
+]
 From = Annotated[
     str | None,
     typer.Option(
@@ -126,5 +129,7 @@ def migrate(
     shown.show(migration, data=data, asking=not (plan or yes), color=color, rules=rules)
     applied = not plan and work.confirmed("Migrate?", yes=yes)
     shown.carry_out(session, migration, applied=applied, plan=plan, trial=trial, save=save, data=data)
+    if not applied and not plan:
+        work.declined()
     if applied and save is None and intent is None and not data:
         say(f"There is no intent file yet: lbctl import --from {session.place} > lbctl.toml writes it.")

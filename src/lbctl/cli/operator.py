@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lbctl.cli.complete import complete_endpoint
 from lbctl.errors import IntentError
 
 if TYPE_CHECKING:
@@ -21,20 +22,6 @@ if TYPE_CHECKING:
 #: Seconds that these commands wait for another lbctl: a repair by a timer holds the lock for a moment.
 _PATIENCE = 10.0
 _FAMILIES = {"ipv4": "IPv4", "ipv6": "IPv6"}
-
-
-def complete_endpoint(incomplete: str) -> list[str]:
-    """Return the endpoints of the applied intent that begin with a text, as SERVICE/ENDPOINT."""
-    from lbctl import engine
-    from lbctl.errors import LbctlError
-    from lbctl.host import LocalHost
-    from lbctl.model import DEFAULT_OWNER
-
-    try:
-        every = engine.endpoint_names(LocalHost(), DEFAULT_OWNER)
-    except LbctlError:
-        return []
-    return [name for name in every if name.startswith(incomplete)]
 
 
 Endpoints = Annotated[

@@ -41,7 +41,7 @@ def rollback(
     from lbctl import engine
     from lbctl.cli.migration import show
     from lbctl.cli.output import plan_document, print_json, say, show_plans
-    from lbctl.cli.work import confirmed, owner_of, session_for, settle
+    from lbctl.cli.work import confirmed, declined, owner_of, session_for, settle
     from lbctl.documents.migration import document as migration_document
     from lbctl.host import LocalHost
 
@@ -75,6 +75,8 @@ def rollback(
         say("Nothing was changed.")
     if agreed:
         _mention_file(config, target.intent)
+    else:
+        declined()
 
 
 def _mention_file(config: Path | None, intent: Intent) -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lbctl.cli.operator import Why, complete_endpoint
+from lbctl.cli.complete import complete_endpoint
+from lbctl.cli.operator import Why
 from lbctl.cli.options import Color, Colors, Config, Format, Output, Owner, Yes
 from lbctl.errors import IntentError
 

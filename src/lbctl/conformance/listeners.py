@@ -176,6 +176,7 @@ def _kept_ports(site: Site) -> None:
     elsewhere(site, (80, 53, 81), "tcp", "udp")
     weighted = replace(KEPT, endpoints=(*hosts(*SERVERS4[:2], *SERVERS6), weighing(SERVERS4[2], 2)))
     for asked in (KEPT, weighted):
+        site.apply()
         site.apply(asked)
         count = len(asked.slots(Family.IPV4))
         expect(site.ask(HOST4, 80, count), turns(asked, count), "IPv4")

@@ -165,7 +165,7 @@ def perform(session: Session, plan: Plan) -> list[str]:
         notes = [f"{fault}, but all of the change is in the kernel."]
     if wrong := diff(held, plan.after):
         _undo(session, plan, held, f"{fault}: {' '.join(wrong[0].key)}")
-    counters.after_change(session, plan, counted)
+    counters.after_change(session, plan, held, counted)
     session.memory.keep(session.place, plan.after.at(held.generation))
     return notes + end_flows(session, plan)
 
@@ -206,4 +206,4 @@ def end_flows(session: Session, plan: Plan) -> list[str]:
     if forget_flows(session.host, plan.stale):
         return []
     flows = ", ".join(map(str, plan.stale))
-    return [f"UDP flows stay where they were, since there is no conntrack here: {flows}"]
+    return [f"Connections stay where they were, since there is no conntrack here: {flows}"]

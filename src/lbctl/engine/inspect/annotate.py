@@ -20,11 +20,10 @@ from lbctl.model import (
     KeyChange,
     Scheduler,
     diff,
-    emptied,
     service_changes,
     touched,
 )
-from lbctl.spi import Case, Problem, Reader, count_rules
+from lbctl.spi import Case, Problem, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -36,8 +35,8 @@ if TYPE_CHECKING:
 _IN_WORDS = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
 #: Services that a note names.
 _NAMED = 4
-#: A host with more foreign rules than this is left to `doctor`: reading 2,000 takes about 0.2 s.
-_MOST_FOREIGN = 2000
+#: Stores with more foreign rules are left to `doctor`: so many are read in about half a second.
+_MOST_FOREIGN = 500
 #: How lifted rules pick → the scheduler that they come from, as far as there is only one.
 _SCHEDULERS = {"nth": Scheduler.ROUND_ROBIN, "random": Scheduler.RANDOM}
 
@@ -51,32 +50,19 @@ def annotate(session: Session, plan: Plan) -> Plan:
         return plan
     services = _with_changes(session, plan, plan.intent)
     effective = plan.intent if plan.effective is None else plan.effective.intent
-    notes = [*plan.notes, *host_notes(session, effective, rules=plan.changed, told=_emptied(plan))]
+    notes = [*plan.notes, *host_notes(session, effective, rules=plan.changed)]
     if lost := gone(session, plan.intent, plan.services):
         notes.insert(0, lost)
     return replace(plan, services=services, notes=tuple(dict.fromkeys(notes)))
 
 
-def _emptied(plan: Plan) -> Collection[str]:
-    """Return the services that a plan itself reports to be drained by operators."""
-    effective = plan.effective
-    return emptied(effective.file, effective.intent) if effective is not None and plan.changed else ()
-
-
-def host_notes(
-    session: Session, intent: Intent, *, rules: bool = False, told: Collection[str] = ()
-) -> tuple[str, ...]:
+def host_notes(session: Session, intent: Intent, *, rules: bool = False) -> tuple[str, ...]:
     """Return what is wrong with the host for an intent, one sentence for each kind of problem.
 
     With `rules`, foreign rules that decide before lbctl are looked for too, unless there are very many.
-    `told` are services that are known to have no endpoint left.
     """
     facts = HostFacts(host=session.host)
-    found = [
-        each
-        for each in cheap_checks(facts, intent)
-        if isinstance(each, Problem) and not (each.code == "all-drained" and each.service in told)
-    ]
+    found = [each for each in cheap_checks(facts, intent) if isinstance(each, Problem)]
     if rules:
         found += _taken(session, intent, facts)
     return tuple(map(_note, grouped(found)))
@@ -101,7 +87,7 @@ def gone(session: Session, intent: Intent, services: Sequence[ServiceChange]) ->
     words = " and ".join(_IN_WORDS[family] for family in lost)
     which, whose = ("", "no") if set(lost) == wanted else (f" for {words}", f"no {words}")
     return (
-        f"lbctl's own tables{which} are gone (a restart, or nft flush ruleset?), and {whose} connection is "
+        f"lbctl's own tables{which} are gone (restart, or nft flush ruleset?), {whose} connection is "
         "balanced: lbctl apply restores them"
     )
 
@@ -188,16 +174,16 @@ def _read_from(lifted: Sequence[LiftedService], service: Service) -> Iterator[Ke
 
 def _taken(session: Session, intent: Intent, facts: HostFacts) -> Iterator[Problem]:
     """Yield foreign rules that decide about connections of an intent before lbctl."""
-    counts = {each.store: each.foreign or 0 for each in count_rules(session.host, session.candidates)}
     driver = session.choice.driver
     case = Case(
         intent=intent,
         store=driver.store,
         precedence=driver.precedence if driver.precedence is not None else -sys.maxsize,
         addresses=tuple(facts.addresses),
+        most_rules=_MOST_FOREIGN,
     )
     for backend, each in session.stores():
-        if not isinstance(backend, Reader) or not 0 < counts.get(each.store, 0) <= _MOST_FOREIGN:
+        if not isinstance(backend, Reader):
             continue
         try:
             yield from (
