@@ -67,4 +67,4 @@ def all_down(results: Iterable[str]) -> str:
 
 def _few(results: Collection[str]) -> str:
     first, *others = results
-    return f"{first}; and {len(others)} other results" if others else first
+    return f"{first}, and others" if others else first
