@@ -1,4 +1,4 @@
-"""Host → what bites: rules ahead of ours or against them, flavours, files that wipe ours, short lists."""
+"""Host → problems: foreign rules before lbctl's or against them, files that delete these, short lists."""
 
 from __future__ import annotations
 
@@ -66,6 +66,8 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Problem]:
     owners: dict[str, list[str]] = {}
     for family, word in layout.WORD.items():
         text = drivers.save(host, driver, word)
+        if case.most_rules is not None and _foreign_rules(text, case) > case.most_rules:
+            continue
         places = _FamilyRules(store.replace("iptables", word), read_tables(text, family, Log()))
         for owner, chain in _owned(places):
             owners.setdefault(owner, []).append(chain)
@@ -76,6 +78,13 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Problem]:
             yield from taken(case, _rivals(places, family, case.intent.owner, store, ours=ours))
     shown = {owner: f"{store}: {', '.join(chains[:_SHOWN])}" for owner, chains in owners.items()}
     yield from leftovers(case, store, driver, shown)
+
+
+def _foreign_rules(text: str, case: Case) -> int:
+    """Return how many rules of a dump stand outside the chains of the intent's owner."""
+    added = (line.partition("-A ")[2].split(" ", 1)[0] for line in text.split("\n") if "-A " in line)
+    owner = case.intent.owner if case.intent is not None else None
+    return sum(1 for chain in added if owner is None or not layout.owns(owner, chain))
 
 
 class _FamilyRules:

@@ -63,7 +63,7 @@ FILTER = "filter"
 TABLES = (FILTER, NAT)
 #: The chains of the kernel itself in those tables: the ones that ours are entered from.
 HOOKS = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
-#: Table → where new connections come in that are looked up there.
+#: Table → where new connections arrive that are looked up there.
 ENTRANCES: Mapping[str, Sequence[str]] = {
     NAT: ("PREROUTING", "OUTPUT"),
     FILTER: ("INPUT", "FORWARD", "OUTPUT"),

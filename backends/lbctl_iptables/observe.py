@@ -40,6 +40,7 @@ def program(owner: str, dumps: Mapping[str, Dump]) -> Program:
     return Program(
         owner,
         tuple(item for word, dump in dumps.items() for item in _items(word, owner, dump)),
+        reading=dumps,
         beside={(word, table): count for word, dump in dumps.items() for table, count in dump.turns.items()},
     )
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from lbctl.spi import tally
 from lbctl_iptables import layout
 from lbctl_iptables.observe import dumps
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from lbctl.host import Host
-    from lbctl.model import Family
+    from lbctl.model import Family, Program
     from lbctl.spi import Count
     from lbctl_iptables.rules import Dump
 
 
 def stats(
-    host: Host, driver: str, owner: str, *, services: Collection[str] | None = None
+    host: Host,
+    driver: str,
+    owner: str,
+    *,
+    services: Collection[str] | None = None,
+    held: Program | None = None,
 ) -> tuple[Count, ...]:
     """See `lbctl.spi.Backend.stats`."""
-    read = dumps(host, driver, owner)
+    read = cast("Mapping[str, Dump] | None", held.reading) if held is not None else None
+    read = dumps(host, driver, owner) if read is None else read
     rows = (row for word, dump in read.items() for row in _rows(layout.FAMILY[word], dump))
     return tally(row for row in rows if services is None or row[0] in services)
 

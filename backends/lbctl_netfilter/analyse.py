@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,7 +28,7 @@ from lbctl_netfilter.conditions import (
 from lbctl_netfilter.findings import CURED, SEVERITIES, Findings, Movers
 from lbctl_netfilter.follow import keeps_port
 from lbctl_netfilter.hooks import BEFORE, ENTRIES, Hook, bases, hooks, settled
-from lbctl_netfilter.index import index
+from lbctl_netfilter.index import index, reach
 from lbctl_netfilter.ir import JUMPS, Act, MarkIs
 from lbctl_netfilter.log import shown
 from lbctl_netfilter.marks import possible
@@ -113,10 +112,10 @@ class Analyser:
         self._rules = rules
         self._budget = Budget.of(work or rules)
         self._families: list[_Family] = []
-        self._touched: set[int] = set()
+        self._touched: set[Origin] = set()
         self._lost: set[int] = set()
-        #: Counters, and the connections that move each.
-        self.movers: dict[object, dict[tuple[Family, Selector], None]] = {}
+        #: Counters, and the connections that move each, once for each hook.
+        self.movers: dict[object, Sequence[tuple[Family, Selector]]] = {}
         #: The paths of connections, at all hooks.
         self.walks: dict[tuple[Family, Selector], list[Walk]] = {}
         #: All selectors that were followed: of these it is known which counters they move.
@@ -125,7 +124,7 @@ class Analyser:
     @property
     def untouched(self) -> int:
         """Rules that are understood and are no balancing."""
-        return self._rules - len(self._touched | self._lost)
+        return self._rules - len(self._lost.union(map(id, self._touched)))
 
     @property
     def services(self) -> tuple[AnalysedService, ...]:
@@ -145,15 +144,18 @@ class Analyser:
     def add(self, program: FamilyProgram) -> None:
         """Analyse the rules of one family."""
         self._cut_loops(program)
+        program.connect()
         family = _Family(self, program, self._log, self._corrections, self._budget)
         self._families.append(family)
         family.follow()
 
     def finish(self) -> None:
         """Say what can be said when all families are known: rules of both may move one counter."""
-        movers = {counter: list(selectors) for counter, selectors in self.movers.items()}
+        for counter, selectors in self.movers.items():
+            if len(selectors) > 1:
+                self.movers[counter] = list(dict.fromkeys(selectors))
         for family in self._families:
-            family.finish(movers)
+            family.finish(self.movers)
 
     def correct(self) -> None:
         """Give all findings of a ladder its one correction; the last thing to do."""
@@ -169,7 +171,7 @@ class Analyser:
 
     def touch(self, rule: Rule) -> None:
         """Note a rule that is a part of a service."""
-        self._touched.add(id(rule.origin))
+        self._touched.add(rule.origin)
 
     def _cut_loops(self, program: FamilyProgram) -> None:
         """Chains that lead back to themselves: the rule that closes the circle leads nowhere."""
@@ -207,7 +209,7 @@ class Analyser:
 def _calls(rules: Sequence[Rule]) -> Iterator[tuple[Rule, str]]:
     for rule in rules:
         if rule.act in JUMPS or rule.act is Act.SWITCH:
-            for target in list(rule.targets):
+            for target in rule.targets:
                 yield rule, target
 
 
@@ -255,9 +257,9 @@ class _Family:
         self._log = log
         self._budget = budget
         self._bits = BITS[program.family]
-        self._findings = Findings(
-            log, corrections, self._bits, frozenset(name for name, each in program.chains.items() if each.own)
-        )
+        #: The chains that lbctl manages.
+        self._own = frozenset(name for name, each in program.chains.items() if each.own)
+        self._findings = Findings(log, corrections, self._bits, self._own)
         self.found: list[Followed] = []
         self._results: dict[object, Followed] = {}
         #: Selectors that a rule for connections of one origin keeps from all endpoints of a hook.
@@ -271,7 +273,7 @@ class _Family:
         """Find all services."""
         nat = [base for base in self._program.bases if base.kind == "nat"]
         serving = leading_from(self._program, nat)
-        leading = leading_chains(self._program.chains.values(), serving)
+        leading = leading_chains(self._program, serving)
         reached: set[str] = set()
         at = hooks(self._program, self._bits, leading)
         followed: dict[Selector, _Known] | None = {} if len(at) > 1 else None
@@ -279,6 +281,7 @@ class _Family:
             self._hook(hook, leading, reached, followed)
         self._by_mark()
         self._fragments(leading, reached)
+        self._results.clear()
 
     def finish(self, movers: Movers) -> None:
         """Say what shares depend on, and what is wrong."""
@@ -331,8 +334,10 @@ class _Family:
         ):
             yield "packets of connections that are there already"
         for counter, rule in walk.counters:
-            line = rule.line
             wide = walk.wide.get(rule)
+            if wide is None and len(movers[counter]) == 1:
+                continue
+            line = rule.line
             if wide is not None and (found.family, wide) not in self._analysis.followed:
                 more = described(wide, self._bits)
                 yield f"all of {more}, which move the counter of line {line}"
@@ -576,7 +581,7 @@ class _Family:
                 selector.where, self._parts_budget if selector.is_part else self._budget
             )
             population = self._behind.refused(population, walk, hook.name)
-            own = any(self._program.chains[visit.rule.place].own for visit in walk.visits)
+            own = bool(self._own) and any(visit.rule.place in self._own for visit in walk.visits)
             source = self._behind.source_nat(population, walk, hook.name, own=own)
             anew = self._anew(hook, selector, walk, population)
         except BudgetExceeded:
@@ -586,8 +591,13 @@ class _Family:
             return None
         mine = self._program.family, selector.where
         self._analysis.followed.add(mine)
+        alone = (mine,)
         for counter in walk.met:
-            self._analysis.movers.setdefault(counter, {})[mine] = None
+            known = self._analysis.movers.setdefault(counter, alone)
+            if isinstance(known, list):
+                known.append(mine)
+            elif known is not alone:
+                self._analysis.movers[counter] = [*known, mine]
         if walk.met:
             self._analysis.walks.setdefault(mine, []).append(walk)
         return _Result(hook, selector, walk, population, source, anew)
@@ -605,9 +615,8 @@ class _Family:
             made = service_of(family, hook, selector, walk, population, kind, result.source, past)
             self._touch(walk, kind)
             found = Followed(made, kind, walk, selector, family, hook, [walk])
-            returned = sum(walk.returned.values(), Fraction(0))
             found.explicit_leak = bool(made.leak) and (
-                returned == made.leak or not falls_through(population, kind)
+                sum(walk.returned.values()) == made.leak or not falls_through(population, kind)
             )
             found.anew = result.anew
             yield found
@@ -655,7 +664,7 @@ class _Family:
             yield SelectorKind.NAT
         elif SelectorKind.NAT in selector.kinds and not mapped and not walk.doubts:
             met = {visit.rule for visit in walk.visits if visit.arriving}
-            own = any(self._program.chains[rule.place].own for rule in selector.leaves)
+            own = any(rule.place in self._own for rule in selector.leaves)
             if any(visit.matched and visit.rule.settled for visit in walk.visits):
                 self._left_out.add(selector.where)
             elif not all(rule.asks_mark for rule in selector.leaves) and (
@@ -676,7 +685,7 @@ class _Family:
         again: set[object] = set()
         for mark in list(marks)[:_MOST_MARKS]:
             again.update(hook.later(selector.where, self._budget, mark).met)
-        return frozenset(again & walk.of_packets)
+        return frozenset(again.intersection(walk.of_packets))
 
     def _cannot(self, rule: Rule) -> None:
         if rule.opaque and (rule.picks or rule.act is not Act.GO_ON):
@@ -704,12 +713,4 @@ def _is_by_mark(walk: Walk) -> bool:
 
 def leading_from(program: FamilyProgram, entered: Sequence[Base]) -> set[str]:
     """Return the chains that some base chains lead to, these too."""
-    found = {base.chain for base in entered}
-    waiting = list(found)
-    while waiting:
-        for rule in program.chains[waiting.pop()].rules:
-            for target in rule.targets:
-                if target in program.chains and target not in found:
-                    found.add(target)
-                    waiting.append(target)
-    return found
+    return reach([base.chain for base in entered], program.calls)

@@ -231,6 +231,8 @@ def spans_rest(spans: Spans, top: int) -> Spans:
 
 def size(spans: Spans) -> int:
     """Return how many numbers these are."""
+    if len(spans) == 1:
+        return spans[0][1] - spans[0][0] + 1
     return sum([high - low + 1 for low, high in spans])
 
 

@@ -186,7 +186,7 @@ class Findings:
             chance: dict[tuple[int, int], list[Visit]] = {}
             bare = False
             # lbctl writes ladders of weights, where equal chances may well be wanted.
-            weighted = any(visit.rule.place in self._own for visit in rungs)
+            weighted = bool(self._own) and any(visit.rule.place in self._own for visit in rungs)
             picking = 0 if weighted else sum(bool(visit.rule.picks) for visit in rungs)
             selectors: dict[Selector, Visit] = {}
             for visit in rungs:
@@ -341,6 +341,8 @@ class Findings:
         ports = found.selector.where.dport
         many = ports is not None and size(ports) > 1
         for counter, rule in walk.counters:
+            if len(movers[counter]) == 1 and not many and rule not in walk.wide:
+                continue
             own = found.selector.where
             mine = [
                 where

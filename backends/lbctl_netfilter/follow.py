@@ -116,7 +116,7 @@ class Walk:
         #: Picks that were made for connections, whether or not that changes anything.
         self.met: dict[object, Rule] = {}
         #: Those of them that are not made in a chain of NAT, which sees first packets alone.
-        self.of_packets: set[object] = set()
+        self.of_packets: list[object] = []
         #: Connections for which some rules do something else.
         self.parts = Parts(chains, given, bits, budget)
         #: Rules of which it is not known whether they match.
@@ -292,7 +292,7 @@ class Walk:
     def _meet(self, identity: object, rule: Rule) -> None:
         self.met[identity] = rule
         if not self.nat:
-            self.of_packets.add(identity)
+            self.of_packets.append(identity)
 
     # -- steps: each gives those that match, and the others
 
@@ -327,7 +327,7 @@ class Walk:
         self, step: Draw, number: int, rule: Rule, taken: Population, there: Selector
     ) -> tuple[Population, Population]:
         hits = size(step.hits)
-        if hits in {0, step.pick.modulus}:
+        if hits == 0 or hits == step.pick.modulus:
             self._meet(_identity(step.pick, rule, number), rule)
             return _all(taken, hits > 0)
         found, others = self._parted(step.pick, (step.hits,), number, rule, taken, there)

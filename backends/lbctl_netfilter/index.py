@@ -56,15 +56,22 @@ class ChainIndex:
         #: Each with what rules of this shape narrow services by, or None for what they are for.
         self._shapes: dict[tuple[_Shape, str | None], None] = {}
         if len(rules) > _FEW:
+            noted: dict[tuple[int, bool], list[list[int]]] = {}
             for number, rule in enumerate(rules):
-                self._add(number, rule)
+                narrows = rule.act is not Act.GO_ON or rule.marks
+                # Rules of a ladder have one selector.
+                lists = noted.get(key := (id(rule.where), narrows))
+                if lists is None:
+                    lists = noted[key] = list(self._lists(rule.where, narrows=narrows))
+                for each in lists:
+                    each.append(number)
 
-    def _add(self, number: int, rule: Rule) -> None:
-        where, narrows = rule.where, rule.act is not Act.GO_ON or rule.marks
+    def _lists(self, where: Selector, *, narrows: bool) -> Iterator[list[int]]:
+        """Yield the lists of rules among which one with a selector is looked for."""
         if narrows and where.dst is not None:
-            self._by_address.append(number)
+            yield self._by_address
         if narrows and where.dport is not None:
-            self._by_port.append(number)
+            yield self._by_port
         blocks = list(_blocks(where.dst))
         ports = list(_ports(where.dport))
         shapes = {(block[1] if block else None): None for block in blocks}
@@ -83,7 +90,7 @@ class ChainIndex:
                 self._shapes[_Shape(addresses, ports[0] is not None, shaped), narrowing] = None
             for block in blocks:
                 for port in ports:
-                    self._index.setdefault((block, port, asked), []).append(number)
+                    yield self._index.setdefault((block, port, asked), [])
 
     def candidates(self, given: Selector) -> Sequence[Rule]:
         """Return the rules that can be for these connections, or narrow them, in their order, and others."""

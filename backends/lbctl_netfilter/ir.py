@@ -234,12 +234,13 @@ class Rule:
                 yield from (marking for _, marking in step.cases)
 
     @property
-    def targets(self) -> Iterator[str]:
+    def targets(self) -> tuple[str, ...]:
         """The chains that it leads to."""
         if self.act in JUMPS:
-            yield self.target
-        elif self.switch is not None:
-            yield from dict.fromkeys(case.to for _, case in self.switch.cases if case.act in JUMPS)
+            return (self.target,)
+        if self.switch is None:
+            return ()
+        return tuple(dict.fromkeys(case.to for _, case in self.switch.cases if case.act in JUMPS))
 
     def whole(self, bits: int) -> Selector | None:
         """Return all conditions, also those behind a pick; None where they exclude each other."""
@@ -290,6 +291,17 @@ class FamilyProgram:
     rules: int = 0
     #: Chains of tables that come without base chains: something else may lead into them.
     fragments: Sequence[Base] = ()
+    #: The chains of the text that each leads to.
+    calls: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def connect(self) -> None:
+        """Note which chains lead to which, when no rule will change any more."""
+        self.calls = {
+            name: tuple(
+                dict.fromkeys([to for rule in chain.rules for to in rule.targets if to in self.chains])
+            )
+            for name, chain in self.chains.items()
+        }
 
 
 def picks(steps: Sequence[Step]) -> bool:

@@ -10,7 +10,7 @@ from enum import Enum
 from fractions import Fraction
 from functools import lru_cache
 from math import gcd, lcm
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from lbctl_netfilter.conditions import size
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lbctl_netfilter.conditions import Spans
     from lbctl_netfilter.ir import Rule
 
+T = TypeVar("T")
 #: A whole number where nothing is left to chance: it is much faster.
 Odds: TypeAlias = "Fraction | int"
 #: Chance → the places that have it, as bits.
@@ -210,17 +211,20 @@ class Population:
             _put(found, chance, places)
         return found
 
-    def sequence(self) -> list[ConnectionState]:
-        """Return the state of each connection; empty where some may be in several."""
+    def sequence(self, called: Iterable[T]) -> list[T]:
+        """Return what the state of each connection is called; empty where some may be in several.
+
+        `called` is in the order of the states.
+        """
         if self.size() != self.length:
             return []
-        found = [START] * self.length
-        for state, chance, places in self.parts():
-            if chance != 1:
-                return []
-            for i in bits(places):
-                found[i] = state
-        return found
+        found: dict[int, T] = {}
+        for chances, name in zip(self.states.values(), called, strict=True):
+            for chance, places in chances.items():
+                if chance != 1:
+                    return []
+                found.update(dict.fromkeys(bits(places), name))
+        return [found[place] for place in range(self.length)]
 
     def size(self) -> int:
         """Return how many states its connections may be in, in all."""

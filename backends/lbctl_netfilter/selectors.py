@@ -11,12 +11,12 @@ from lbctl_netfilter.index import reach
 from lbctl_netfilter.ir import Act, Draw, DrawMark, SetMark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
     from lbctl_netfilter.budget import Budget
     from lbctl_netfilter.conditions import Selector
     from lbctl_netfilter.index import ChainIndex
-    from lbctl_netfilter.ir import Base, Chain, Rule
+    from lbctl_netfilter.ir import Base, FamilyProgram, Rule
 
 
 class SelectorKind(Enum):
@@ -217,11 +217,11 @@ def _copies(rule: Rule) -> bool:
     return not rule.picks and all(marking.copies for marking in rule.markings)
 
 
-def leading_chains(chains: Iterable[Chain], serving: Container[str]) -> set[str]:
+def leading_chains(program: FamilyProgram, serving: Container[str]) -> set[str]:
     """The chains that lead to an endpoint, a mark or a pick; of those `serving`, also to what may be one."""
-    back: dict[str, set[str]] = {}
+    back: dict[str, list[str]] = {}
     waiting: list[str] = []
-    for chain in chains:
+    for chain in program.chains.values():
         if any(
             rule.maps
             or rule.marks
@@ -230,7 +230,6 @@ def leading_chains(chains: Iterable[Chain], serving: Container[str]) -> set[str]
             for rule in chain.rules
         ):
             waiting.append(chain.name)
-        for rule in chain.rules:
-            for target in rule.targets:
-                back.setdefault(target, set()).add(chain.name)
+        for target in program.calls[chain.name]:
+            back.setdefault(target, []).append(chain.name)
     return reach(waiting, back)

@@ -93,7 +93,8 @@ class _Parts:
         self.actions: dict[str, None] = {}
         self.names: dict[str, str | None] = {}
         self.order: dict[str, int] = {}
-        self.ends: dict[ConnectionState, str | None] = {}
+        #: The end of each state, in their order.
+        self.ends: list[str | None] = []
         self.outcomes: dict[tuple[int | None, str | None, str], Odds] = {}
         label = label_of(kind)
         for state, chances in population.states.items():
@@ -101,7 +102,8 @@ class _Parts:
             part: Odds = 0
             for chance, places in chances.items():
                 part += chance * places.bit_count()
-            to = self.ends[state] = _shown(found.to, selector, bits)
+            to = _shown(found.to, selector, bits)
+            self.ends.append(to)
             outcome = (found.rule.line if found.rule else None, to, found.why)
             self.outcomes[outcome] = self.outcomes.get(outcome, 0) + part
             if to is None:
@@ -121,10 +123,10 @@ def is_balanced(walk: Walk, population: Population, kind: SelectorKind) -> bool:
     if kind is SelectorKind.NOTHING:
         return True
     label = label_of(kind)
-    actions = {found.action for found in map(label, population.states) if found.to is not None}
-    if kind is SelectorKind.MARK:
-        return bool(actions and walk.modes)
-    return bool(actions and (walk.modes or not actions <= _SNAT))
+    ends = (found for found in map(label, population.states) if found.to is not None)
+    if walk.modes:
+        return next(ends, None) is not None
+    return kind is not SelectorKind.MARK and any(found.action not in _SNAT for found in ends)
 
 
 def service_of(
@@ -225,13 +227,15 @@ def _slots(
     if walk.twice or walk.doubts:
         # What is only right on average, since its period is too long to follow, has no sequence.
         return (), None
-    made = tuple([parts.ends[state] for state in population.sequence()])
+    made = tuple(population.sequence(parts.ends))
     label = label_of(kind)
     return _from_start(made, [_shown(label(state).to, selector, bits) for state in walk.starts]), None
 
 
 def _order(slots: Sequence[str | None], parts: _Parts) -> list[str]:
     """Endpoints in the order of the rules; those of one rule as they get their turns."""
+    if len(set(parts.order.values())) == len(parts.shares):
+        return sorted(parts.shares, key=parts.order.__getitem__)
     seen = {to: number for number, to in reversed(list(enumerate(slots[:MAX_SLOTS])))}
     return sorted(parts.shares, key=lambda to: (parts.order.get(to, 0), seen.get(to, MAX_SLOTS)))
 

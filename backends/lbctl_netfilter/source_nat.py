@@ -28,6 +28,7 @@ from lbctl_netfilter.conditions import (
     words,
 )
 from lbctl_netfilter.hooks import bases
+from lbctl_netfilter.index import reach
 from lbctl_netfilter.ir import JUMPS, Act, DrawMark, MarkIs, Match, SetMark
 from lbctl_netfilter.population import End, Out, Population
 
@@ -130,15 +131,8 @@ class Behind:
     def _reach(self, base: Base) -> Iterator[Rule]:
         """Yield the rules of a base chain and of those that it leads to."""
         chains = self._program.chains
-        seen = {base.chain}
-        waiting = [base.chain] if base.chain in chains else []
-        while waiting:
-            for rule in chains[waiting.pop()].rules:
-                yield rule
-                for target in rule.targets:
-                    if target not in seen and target in chains:
-                        seen.add(target)
-                        waiting.append(target)
+        for name in reach([base.chain] if base.chain in chains else [], self._program.calls):
+            yield from chains[name].rules
 
     def _marks(self, base: Base) -> bool:
         return any(rule.marks for rule in self._reach(base))

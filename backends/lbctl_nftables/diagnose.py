@@ -1,8 +1,9 @@
-"""Host → what bites: rules ahead of ours or against them, files that wipe ours, maps that are full."""
+"""Host → problems: foreign rules before lbctl's or against them, files that delete these, full maps."""
 
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from lbctl.host import ModuleState, kernel_module
@@ -11,7 +12,7 @@ from lbctl.spi import Problem
 from lbctl_netfilter import filters
 from lbctl_nftables import drivers, layout
 from lbctl_nftables.flush_hazard import flush_hazard
-from lbctl_nftables.kernel import elements, objects
+from lbctl_nftables.kernel import elements, netlink, objects
 from lbctl_nftables.observe import tables
 from lbctl_nftables.reading.corrections import read_of
 from lbctl_nftables.reading.document import read_text
@@ -50,6 +51,8 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Problem]:
     if kernel_module(host, "nf_tables") is ModuleState.LOADABLE:
         # To ask for tables would load it.
         return
+    if case.most_rules is not None and _more_than(host, case, case.most_rules):
+        return
     owners: dict[str, list[str]] = {}
 
     def is_ours(family: str, name: str) -> bool:
@@ -68,6 +71,18 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Problem]:
         yield from taken(case, places.rivals(case.precedence))
     if case.store == layout.NAME and case.intent is not None:
         yield from _full_maps(host, case.intent)
+
+
+def _more_than(host: Host, case: Case, most: int) -> bool:
+    """Return True if the tables besides those of the intent's owner have more rules than `most`."""
+    owner = case.intent.owner if case.intent is not None else None
+    found = (
+        rule
+        for word, name in netlink.tables(host)
+        if owner is None or layout.owner_of(word, name) != owner
+        for rule in objects.rules(host, objects.KernelTable(word, name))
+    )
+    return next(islice(found, most, None), None) is not None
 
 
 class _ListedRules:

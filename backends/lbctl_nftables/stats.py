@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from lbctl.host import Host
-    from lbctl.model import Family
+    from lbctl.model import Family, Program
     from lbctl.spi import Count
     from lbctl_nftables.kernel.objects import KernelRule, KernelTable, Set
 
@@ -39,6 +39,7 @@ def stats(
     owner: str,
     *,
     services: Collection[str] | None = None,
+    held: Program | None = None,  # noqa: ARG001 (counters are read apart from rules)
 ) -> tuple[Count, ...]:
     """See `lbctl.spi.Backend.stats`."""
     rows = (row for table in tables(host, owner) for row in _table(host, table, services))

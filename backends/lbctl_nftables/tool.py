@@ -13,10 +13,10 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from lbctl import __version__
 from lbctl.errors import Damaged
 from lbctl.host import TOOL
 from lbctl.model import Shape, read_record
+from lbctl.version import __version__
 from lbctl_nftables import drivers
 
 if TYPE_CHECKING:

@@ -1,5 +1,8 @@
 """Help and usage errors are plain text, as those of other tools are."""
 
+import re
+import shlex
+
 import pytest
 from typer.main import get_command
 
@@ -24,11 +27,25 @@ def test_help_is_plain(words: tuple[str, ...]) -> None:
 
 def test_each_command_has_a_summary_that_fits() -> None:
     lines = run_lbctl("--help", env=PLAIN).out.splitlines()
-    listed = [line.split() for line in lines[lines.index("Commands:") + 1 : -1] if line.startswith("  ")]
+    listed = [line.split() for line in lines[lines.index("Begin:") + 1 : -1] if line.startswith("  ")]
     summaries = {words[0]: " ".join(words[1:]) for words in listed if words[0] in COMMANDS}
     assert sorted(summaries) == COMMANDS
+    assert list(summaries)[:3] == ["demo", "init", "import"]
     # What does not fit ends with three dots.
     assert [text for text in summaries.values() if text.endswith("...") or not text.endswith(".")] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_an_example_that_can_be_typed(command: str) -> None:
+    shown = run_lbctl(command, "--help", env=PLAIN).out
+    [example] = re.findall(r"(?m)^  Example: (.*)$", shown)
+    [typed] = re.findall(r"(?:^|\| )lbctl (.*?)(?: > \S+)?$", example)
+    name, *words = shlex.split(typed)
+    assert name == command
+    # It parses; nothing is run.
+    get_command(app).commands[command].make_context(command, words)  # type: ignore[attr-defined]
+    assert "<boolean>" not in shown
+    assert "[[" not in shown
 
 
 @pytest.mark.parametrize(

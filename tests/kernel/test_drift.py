@@ -35,7 +35,7 @@ def test_connections_are_no_drift(network: Network, way: tuple[str, ...]) -> Non
     assert network.lbctl("apply", "--yes", *way, config=BOTH).code == 0
     for _ in range(2):
         network.ask(network.client, HOST4, 80, 3)
-        assert look(network, way) == (0, {"services": [], "rules": [], "elsewhere": []})
+        assert look(network, way) == (0, {"gone": None, "services": [], "rules": [], "elsewhere": []})
     shown = words(network, way)
     assert (shown.code, shown.out) == (0, f"{way[1]} (driver {way[3]}), in sync with the intent\n")
     # All that status shows comes with the same exit code.
@@ -50,8 +50,12 @@ def test_rules_that_are_gone_are_missing(network: Network, way: tuple[str, ...])
         1,
         [("web", "add"), ("api", "add")],
     )
-    assert words(network, way).out.splitlines()[1:4] == [
+    assert words(network, way).out.splitlines()[1:5] == [
         "Attention:",
+        (
+            "  lbctl's own tables are gone (a restart, or nft flush ruleset?), and no connection is "
+            "balanced: lbctl apply restores them"
+        ),
         "  web is missing",
         "  api is missing",
     ]
@@ -154,7 +158,7 @@ def test_rules_of_another_store_are_followed_and_told(network: Network) -> None:
     assert network.lbctl("apply", "--yes", config=BOTH).code == 0
     assert look(network)[0] == 0
     network.tool("iptables-legacy-restore", "--noflush", stdin=saved)
-    assert look(network) == (1, {"services": [], "rules": [], "elsewhere": ["iptables-legacy"]})
+    assert look(network) == (1, {"gone": None, "services": [], "rules": [], "elsewhere": ["iptables-legacy"]})
     assert "iptables-legacy also holds rules of this owner" in words(network).out
     # That others have rules there is nobody's drift.
     wipe(network)

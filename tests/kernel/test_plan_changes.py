@@ -100,9 +100,13 @@ def test_tables_that_are_gone(network: Network) -> None:
     assert changes(network, way, WEB) == []
     network.tool("nft", "flush", "ruleset")
     both = network.lbctl("plan", *way, config=WEB).out
-    assert "Note: lbctl's own tables are gone (a restart, or nft flush ruleset?)" in both
+    assert "Note: lbctl's own tables are gone (restart, or nft flush ruleset?)" in both
+    seen = network.lbctl("status", *way, config=WEB).out
+    assert "lbctl's own tables are gone" in " ".join(seen.split("\n")[:4])
+    assert network.lbctl("status", "--output", "json", *way, config=WEB).json["drift"]["gone"] is not None
     assert network.lbctl("apply", "--yes", *way, config=WEB).code == 0
     assert "gone" not in network.lbctl("plan", *way, config=WEB).out
+    assert network.lbctl("status", "--output", "json", *way, config=WEB).json["drift"]["gone"] is None
     assert network.ask(network.client, "192.0.2.1", 80, 2) == ["8001", "8002"]
 
 
@@ -185,3 +189,14 @@ def test_one_order_of_endpoints(network: Network, way: tuple[str, ...]) -> None:
     back = network.lbctl("rollback", "--yes", "--output", "json").json
     assert [each["to"] for each in back["services"][0]["endpoints"]] == expected
     assert {each["key"] for each in back["services"][0]["changes"]} == {"endpoints", "weight"}
+
+
+def test_many_foreign_rules_are_left_to_doctor(network: Network) -> None:
+    way = ("--backend", "nftables", "--driver", "nft")
+    network.local_endpoints((8001, 8002))
+    rules = "".join(f"tcp dport {port} redirect to :9000\n" for port in range(80, 600))
+    table = f"table ip other {{ chain pre {{ type nat hook prerouting priority -110;\n{rules} }}\n }}\n"
+    network.tool("nft", "-f", "-", stdin=table)
+    assert network.lbctl("plan", "--output", "json", *way, config=WEB).json["notes"] == []
+    found = network.lbctl("doctor", "--output", "json", *way, config=WEB).json["problems"]
+    assert "listener-taken" in {each["code"] for each in found}

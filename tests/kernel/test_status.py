@@ -195,6 +195,18 @@ def test_services_by_name_and_the_intent_that_was_applied_last(network: Network)
     assert missing.code == 2
 
 
+def test_a_rollback_that_the_file_contradicts_is_shown(network: Network) -> None:
+    apply(network, WEB)
+    apply(network, NEW)
+    assert network.lbctl("rollback", "--yes", config=NEW).code == 0
+    shown = network.lbctl("status", config=NEW)
+    assert "The last change was rollback number 3" in shown.err
+    document = network.lbctl("status", "--output", "json", config=NEW).json
+    assert (document["rolled_back"]["number"], document["in_sync"]) == (3, False)
+    # The intent of that state itself is no contradiction.
+    assert network.lbctl("status", "--output", "json", config=WEB).json["rolled_back"] is None
+
+
 def test_two_namespaces_with_one_state_directory_have_a_history_each(network: Network) -> None:
     apply(network, WEB)
 

@@ -108,7 +108,7 @@ def test_all_that_nftables_can_express_balances_as_the_intent_says(can: Capabili
 
 
 @PATIENT
-@given(intent=SELECTIVE)
+@given(intent=ALL)
 def test_all_that_iptables_can_express_balances_as_the_intent_says(intent: Intent) -> None:
     lifted = iptables.lift(iptables.compile(intent, replace(CAPABILITIES[iptables.name], remap=True)))
     assert lifted.unsupported == ()

@@ -199,7 +199,13 @@ class Paper:
         )
 
     def stats(
-        self, host: Host, driver: str, owner: str, *, services: Collection[str] | None = None
+        self,
+        host: Host,
+        driver: str,
+        owner: str,
+        *,
+        services: Collection[str] | None = None,
+        held: Program | None = None,
     ) -> tuple[Count, ...]:
         every = (count for owned, counts in self.counts.items() if owned == owner for count in counts)
         return tuple(count for count in every if services is None or count.service in services)

@@ -116,6 +116,16 @@ def test_keys_belong_to_kinds() -> None:
     ]
 
 
+def test_endpoints_without_a_port_need_one_for_the_check() -> None:
+    text = 'schema = 1\n[[service]]\nname = "web"\nlisten = "80/tcp"\nendpoints = ["10.0.0.1"]\ncheck = '
+    with pytest.raises(IntentError) as caught:
+        loads(text + '"tcp"')
+    [problem] = caught.value.problems
+    assert "the check has no port, and endpoint 10.0.0.1 has none either" in problem.message
+    for fine in ('{ kind = "tcp", port = 80 }', '"dns:example.org"', '"http://:8080/"'):
+        assert loads(text + fine).services[0].check is not None
+
+
 @pytest.mark.parametrize(
     "text",
     [

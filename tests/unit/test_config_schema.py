@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lbctl.config import json_schema
+from lbctl import documents
+from lbctl.config import SCHEMA_ID, json_schema
 from lbctl.model import DEFAULT_MARK, MAX_WEIGHT, Scheduler, SourceNat, State
 
 
@@ -21,7 +25,7 @@ def test_every_table_is_closed_and_every_key_described() -> None:
     schema = json_schema()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["title"] == "lbctl intent file"
-    assert "$id" not in schema
+    assert schema["$id"] == SCHEMA_ID
     tables = [part for part in parts(schema) if part.get("type") == "object"]
     assert len(tables) == 5
     for table in tables:
@@ -73,3 +77,17 @@ def test_patterns(key: str, good: list[str], bad: list[str]) -> None:
     pattern = next(part["pattern"] for part in parts(entry) if "pattern" in part)
     assert [text for text in good if not re.search(pattern, text)] == []
     assert [text for text in bad if re.search(pattern, text)] == []
+
+
+def test_the_schema_that_editors_find_is_this_one() -> None:
+    schema = json_schema()
+    file = Path(__file__).parents[2] / "docs" / "schema" / str(schema["$id"]).rpartition("/")[2]
+    text = json.dumps(schema, indent=2) + "\n"
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(text, encoding="utf-8")
+    assert file.read_text(encoding="utf-8") == text, "UPDATE_GOLDEN=1 writes it anew"
+
+
+def test_each_schema_has_a_name_of_its_own() -> None:
+    names = [documents.schema(name)["$id"] for name in documents.NAMES]
+    assert names == [f"urn:lbctl:{name}:{documents.FORMAT_VERSION}" for name in documents.NAMES]

@@ -425,7 +425,8 @@ def test_an_intent_on_record_is_printed_as_a_file(tmp_path: Path, monkeypatch: p
     assert said in back.err
     plan = run_lbctl("plan", "--output", "json", env=env)
     assert plan.json["rolled_back"]["number"] == 3
-    for words in (["plan"], ["apply", "--yes"]):
+    assert run_lbctl("status", "--output", "json", env=env).json["rolled_back"]["number"] == 3
+    for words in (["status"], ["plan"], ["apply", "--yes"]):
         said = run_lbctl(*words, env=env).err
         assert "The last change was rollback number 3, of " in said
         assert "The intent file says otherwise: applying it undoes that." in said

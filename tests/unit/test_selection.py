@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lbctl.cli.options import complete_store
+from lbctl.cli.complete import complete_store
 from lbctl.errors import IntentError, NoBackend, Unsupported
 from lbctl.host.fake import FakeHost
 from lbctl.model import (

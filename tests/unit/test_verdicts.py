@@ -6,6 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from ipaddress import IPv4Address
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +29,7 @@ from lbctl.model import (
     TcpProbe,
     Verdict,
     Verdicts,
+    diff,
     effective,
     stale_flows,
 )
@@ -228,3 +230,20 @@ def test_flows_of_a_failed_endpoint_end_and_those_of_a_drained_one_stay() -> Non
     assert stale_flows(lifted(plain), lifted(drained), (drained,)) == ()  # type: ignore[arg-type]
     everything, _ = carried_out(plain, DOWN, DOWN, DOWN)
     assert stale_flows(lifted(plain), lifted(everything), (everything,)) == ()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scheduler", Scheduler)
+@pytest.mark.parametrize("count", [2, 3, 5, 8, 10])
+def test_a_failure_changes_elements_alone_so_that_the_kernels_counter_goes_on(
+    scheduler: Scheduler, count: int
+) -> None:
+    plain = service(count, scheduler=scheduler)
+    failed, _ = carried_out(plain, DOWN)
+    can = nftables.probe(FakeHost()).capabilities
+    before, after = (nftables.compile(Intent(services=(each,)), can) for each in (plain, failed))
+    changes = diff(before, after)
+    assert {change.key[1] for change in changes} == {"element"}
+    assert all(change.before and change.after for change in changes)
+    if scheduler in {Scheduler.SOURCE_HASH, Scheduler.MAGLEV}:
+        assert all("10.0.0.1 . 80" in change.before.text for change in changes if change.before)
+    assert not any("10.0.0.1 . 80" in change.after.text for change in changes if change.after)

@@ -175,7 +175,9 @@ class _Checks:
 
     def _duplicate(self, rule: IptRule) -> None:
         addresses = (rule.spec.get("source"), rule.spec.get("destination"))
-        first = self._lines.setdefault((rule.store, rule.place, addresses, rule.words), rule.line)
+        first = self._lines.setdefault(
+            (rule.store, rule.place, addresses, rule.words or rule.text), rule.line
+        )
         if first != rule.line:
             message = f"the same rule as in line {first}: 2 rules where 1 is meant; did a script run twice?"
             self._find("duplicate-rules", WARNING, rule, message, corrections.own([rule]))

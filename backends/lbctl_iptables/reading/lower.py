@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl_iptables import layout
@@ -36,8 +35,10 @@ class Lowering:
 
     def __init__(self) -> None:
         self._room = targets.MOST_RANGED
-        #: What rules ask, by their words. The rules hold the matches that are known by their identity.
-        self._known: dict[object, Conditions] = {}
+        #: What rules ask beside addresses, by their words, and the selectors of each with addresses. The
+        #: rules hold the matches that are known by their identity.
+        self._known: dict[object, tuple[Conditions, dict[object, Selector | None]]] = {}
+        self._addressed: dict[object, dict[object, Selector | None]] = {}
 
     def program(self, family: Family, tables: Mapping[str, IptTable], rules: int) -> FamilyProgram:
         """Return what the tables of a family say. `rules` is how many the text has."""
@@ -71,10 +72,10 @@ class Lowering:
 
     def rule(self, read: ReadRule, chains: Mapping[str, str]) -> Rule:
         """Return a rule as the engine has it. `chains` are the names of its table's chains."""
-        asked = self._conditions(read)
+        asked, where = self._asked(read)
         rule = Rule(
             read,
-            asked.where,
+            where,
             Act.GO_ON,
             asked.steps,
             picks=asked.picks,
@@ -90,27 +91,37 @@ class Lowering:
             self._room -= len(rule.to)
         return rule
 
-    def _conditions(self, read: ReadRule) -> Conditions:
-        """Return what a rule asks: all that rules with other addresses ask as well, and its addresses."""
+    def _asked(self, read: ReadRule) -> tuple[Conditions, Selector]:
+        """Return what a rule asks, and for which connections it is.
+
+        Rules that differ in their addresses only ask the same otherwise; those of a ladder are for the same
+        connections, and share one selector.
+        """
         spec, header = read.spec, read.spec.header
         if "fragment" in header or spec.obsolete:
-            return conditions(read)
+            return _whole(read)
         asked = (header.get("protocol"), header.get("in-interface"), header.get("out-interface"))
-        others = (asked, spec.inverted, *map(id, spec.matches))
-        source, destination = header.get("source"), header.get("destination")
-        key = (source, destination, others)
-        found = self._known.get(key)
-        if found is None:
-            plain = self._known.get(others)
-            if plain is None:
-                plain = self._known[others] = conditions(read, addressed=False)
-            found = self._known[key] = _addressed(plain, read) or conditions(read)
-        return found
+        key = (asked, spec.inverted, *map(id, spec.matches))
+        known = self._known.get(key)
+        if known is None:
+            plain = conditions(read, addressed=False)
+            known = self._known[key] = plain, self._addressed.setdefault((plain.where, spec.inverted), {})
+        plain, addressed = known
+        addresses = header.get("source"), header.get("destination")
+        if addresses not in addressed:
+            addressed[addresses] = _with_addresses(plain.where, read)
+        where = addressed[addresses]
+        return (plain, where) if where is not None else _whole(read)
 
 
-def _addressed(plain: Conditions, read: ReadRule) -> Conditions | None:
-    """Return conditions with the addresses of a rule; None where these are none, or leave nothing."""
-    where: Selector | None = plain.where
+def _whole(read: ReadRule) -> tuple[Conditions, Selector]:
+    asked = conditions(read)
+    return asked, asked.where
+
+
+def _with_addresses(plain: Selector, read: ReadRule) -> Selector | None:
+    """Return connections to and from the addresses of a rule; None if these are none, or leave nothing."""
+    where: Selector | None = plain
     for option, field in ADDRESSES.items():
         text = read.spec.get(option)
         if not text or where is None:
@@ -125,7 +136,7 @@ def _addressed(plain: Conditions, read: ReadRule) -> Conditions | None:
             found = spans_rest(found, top_of(field, BITS[read.family]))
         if found is not None:
             where = narrowed(where, field, found, BITS[read.family])
-    return None if where is None else replace(plain, where=where)
+    return where
 
 
 def _base(table: str, chain: str) -> Base:

@@ -25,6 +25,7 @@ class IptRule:
     line: int
     #: Verbatim, as the text has it.
     text: str
+    #: What a shell makes of it; () for a line of iptables-restore, which says it all.
     words: tuple[str, ...]
     spec: Spec
     table: str

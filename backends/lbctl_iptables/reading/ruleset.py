@@ -367,9 +367,9 @@ class _Run:
     def _rules(self, line: Line, spec: Spec, store: Store, table: str) -> Sequence[IptRule]:
         """One rule for each pair of the addresses that it lists, as iptables makes them."""
         program = None if line.restored else line.tool
+        words = () if line.restored else tuple(line.words)
         source, destination = spec.get("source"), spec.get("destination")
         if "," not in source and "," not in destination:
-            words = tuple(line.words)
             return [IptRule(line.number, line.text, words, spec, table, spec.chain, store, program)]
         sources, destinations = source.split(","), destination.split(",")
         pairs = len(sources) * len(destinations)
@@ -379,7 +379,6 @@ class _Run:
             _unparsable(self._log, line, f"a rule for more than {most} of addresses")
             return ()
         headers = [{**spec.header, "source": s, "destination": d} for s in sources for d in destinations]
-        words = tuple(line.words)
         return [
             IptRule(
                 line.number, line.text, words, replace(spec, header=header), table, spec.chain, store, program

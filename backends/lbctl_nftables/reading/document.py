@@ -381,8 +381,14 @@ def _name(words: Sequence[str]) -> str:
     return unquoted(word)
 
 
+#: Words with which a chain says what it is.
+_DECLARING = frozenset({"type", "policy", "comment", "flags", "devices"})
+
+
 def _declare(chain: NftChain, words: Sequence[str]) -> bool:
     """Take `type … hook … priority …`, `policy …`, `comment …` or a device; return False for a rule."""
+    if words[0] not in _DECLARING:
+        return False
     match words:
         case ["type", kind, "hook", hook, *rest] if "priority" in rest:
             chain.kind, chain.hook = kind, hook

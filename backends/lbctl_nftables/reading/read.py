@@ -32,6 +32,8 @@ _BY_NAME = {
     "output": ("nat", "output", -100),
     "postrouting": ("nat", "postrouting", 100),
 }
+#: A byte of zero, or one that is not UTF-8.
+_NO_TEXT = re.compile("[\0\udc80-\udcff]")
 #: Letters of a text for which it may take as many steps as for a rule.
 _LETTERS = 40
 
@@ -45,10 +47,8 @@ def read(text: str, *, family: Family | None = None) -> Analysis:
     """See `lbctl.spi.Reader`. A text of nft says its families itself."""
     del family
     text = text.removeprefix("\ufeff")
-    if "\0" in text or any("\udc80" <= letter <= "\udcff" for letter in text if letter > "\ud7ff"):
-        line = 1 + text[
-            : next(i for i, c in enumerate(text) if c == "\0" or "\udc80" <= c <= "\udcff")
-        ].count("\n")
+    if (found := _NO_TEXT.search(text)) is not None:
+        line = 1 + text.count("\n", 0, found.start())
         finding = Finding(
             code="input-not-text",
             severity=Severity.ERROR,

@@ -11,7 +11,7 @@ Times are given as `Moment`: `steady` never jumps and orders everything; `wall` 
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 #: The name of a service, `Endpoint.name`, and the family.
 Subject: TypeAlias = tuple[str, str, Family]
 
-#: Steps of a slow start.
+#: Steps of a slow start, and the part of its weight that an endpoint has in each.
 STEPS = 8
+_PARTS = tuple(Fraction(step, STEPS) for step in range(STEPS + 1))
 #: Part of an interval by which a check may start early, so that checks do not stay in step.
 JITTER = 0.1
 #: First checks in a second, where many start at once.
@@ -58,6 +59,10 @@ class Target:
     port: int | None
     check: Check
     subject: Subject | None = None
+
+    def __hash__(self) -> int:
+        # Few targets differ in their check alone, and hashing that takes longer than all else.
+        return hash((self.family, self.port, 0 if self.address is None else int(self.address)))
 
 
 class Ending(StrEnum):
@@ -173,12 +178,23 @@ class Monitor:
             if state is not None and not state.running and state.due == due:
                 break
             heapq.heappop(self._queue)
-        times = [self._queue[0][0]] if self._queue else []
-        for subject in self._ramping:
-            standing = self._standings[subject]
-            if standing.ramp is not None:
-                times.append(standing.ramp + standing.slow_start * (_step(standing, now) + 1) / STEPS)
-        return min(times, default=None)
+        step = self.next_step(now)
+        if not self._queue:
+            return step
+        due = self._queue[0][0]
+        return due if step is None else min(due, step)
+
+    def next_step(self, now: Moment) -> float | None:
+        """Return the steady time at which a slow start goes on; None for never."""
+        standings = [self._standings[subject] for subject in self._ramping]
+        return min(
+            [
+                standing.ramp + standing.slow_start * (_step(standing, now) + 1) / STEPS
+                for standing in standings
+                if standing.ramp is not None
+            ],
+            default=None,
+        )
 
     def record(self, target: Target, outcome: Outcome, now: Moment) -> tuple[Subject, ...]:
         """Note how a check ended; return whose verdict changed what they get. Unknown targets are ignored."""
@@ -243,6 +259,11 @@ class Monitor:
         for subject in self._standings:
             found.setdefault(subject[0], {})[subject[1:]] = self._verdict(subject, now)
         return found
+
+    def health(self, target: Target) -> Health:
+        """Return what is known of a target; unknown for one that is not checked."""
+        state = self._states.get(target)
+        return state.health if state else Health.UNKNOWN
 
     def target(self, subject: Subject) -> Target | None:
         """Return what is checked for an endpoint; None where it is not checked."""
@@ -422,16 +443,19 @@ def _step(standing: _Standing, now: Moment) -> int:
 
 
 def _part(standing: _Standing, now: Moment) -> Fraction:
-    return Fraction(min(_step(standing, now) + 1, STEPS), STEPS)
+    return _PARTS[min(_step(standing, now) + 1, STEPS)]
 
 
 def _alike(some: Verdicts, others: Verdicts) -> bool:
     """Return True if nothing but the time and number of checks is different."""
     return some.keys() == others.keys() and all(
-        replace(verdict, count=0, checked=None, seconds=None)
-        == replace(others[place], count=0, checked=None, seconds=None)
-        for place, verdict in some.items()
+        _weighty(verdict) == _weighty(others[place]) for place, verdict in some.items()
     )
+
+
+def _weighty(verdict: Verdict) -> tuple[object, ...]:
+    """Return what of a verdict decides or is said of an endpoint."""
+    return verdict.health, verdict.since, verdict.result, verdict.part, verdict.serving, verdict.held
 
 
 def _is_up(verdict: Verdict | None) -> bool:

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from lbctl import __version__
 from lbctl.documents.agent import AgentDocument, AgentStatusDocument, FillDocument, RateDocument
 from lbctl.documents.status import status as status_document
 from lbctl.engine import status, unsettled
+from lbctl.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,7 +147,8 @@ def _nothing() -> AgentStatusDocument:
         driver="",
         in_sync=False,
         applied=None,
-        drift={"services": [], "rules": [], "elsewhere": []},
+        rolled_back=None,
+        drift={"gone": None, "services": [], "rules": [], "elsewhere": []},
         interrupted=None,
         trial=None,
     )

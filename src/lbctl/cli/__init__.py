@@ -11,30 +11,10 @@ from typing import Annotated
 
 import typer
 
-from lbctl import __version__
-from lbctl.cli import options
-from lbctl.cli.activate import activate
-from lbctl.cli.agent import agent
-from lbctl.cli.apply import apply
-from lbctl.cli.backends import backends
-from lbctl.cli.check import check
-from lbctl.cli.compare import compare
-from lbctl.cli.confirm import confirm, watch_trial
-from lbctl.cli.demo import demo
-from lbctl.cli.doctor import doctor
-from lbctl.cli.drain import drain
-from lbctl.cli.explain import explain
-from lbctl.cli.history import history
-from lbctl.cli.import_ import import_
-from lbctl.cli.init import init
-from lbctl.cli.migrate import migrate
-from lbctl.cli.plan import plan
-from lbctl.cli.remove import remove
-from lbctl.cli.render import render
-from lbctl.cli.rollback import rollback
-from lbctl.cli.schema import schema
-from lbctl.cli.status import status
-from lbctl.cli.weight import weight
+from lbctl.cli import complete, options
+from lbctl.cli.commands import COMMANDS, Grouped
+from lbctl.cli.confirm import watch_trial
+from lbctl.version import __version__
 
 _EXIT_CODES = (
     "Exit codes: 0 done, or nothing to do · 1 differences (plan --exit-code, compare) · "
@@ -49,6 +29,7 @@ _OUT_OF_MEMORY = 70
 
 app = typer.Typer(
     name="lbctl",
+    cls=Grouped,
     help="Kernel load balancing with nftables or iptables, configured in one file.",
     epilog=_EXIT_CODES,
     no_args_is_help=True,
@@ -75,31 +56,13 @@ def _root(
     pass
 
 
-for _command in (
-    demo,
-    init,
-    check,
-    plan,
-    apply,
-    confirm,
-    rollback,
-    migrate,
-    remove,
-    drain,
-    activate,
-    weight,
-    status,
-    history,
-    render,
-    backends,
-    doctor,
-    compare,
-    explain,
-    schema,
-):
-    app.command()(_command)
-app.command("import")(import_)
-app.add_typer(agent, name="agent")
+for _commands in COMMANDS.values():
+    for _name, (_command, _example) in _commands.items():
+        _epilog = f"Example: {_example}"
+        if isinstance(_command, typer.Typer):
+            app.add_typer(_command, name=_name, epilog=_epilog)
+        else:
+            app.command(_name, epilog=_epilog)(_command)
 app.command("watch-trial", hidden=True)(watch_trial)
 
 
@@ -115,7 +78,9 @@ def main() -> None:
             # A terminal that knows no arrows gets question marks, not an error.
             stream.reconfigure(errors="replace")
     try:
-        app(prog_name="lbctl")
+        complete.name_shell(sys.argv[1:], os.environ)
+        with complete.whole_words(os.environ):
+            app(prog_name="lbctl")
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (the last place to report it)
         sys.exit(_ended_by(error))
 

@@ -15,6 +15,7 @@ from lbctl.cli.options import (
     Config,
     DriverName,
     Format,
+    IgnoreHealth,
     Output,
     TrialTime,
     Wait,
@@ -33,7 +34,7 @@ def apply(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             readable=False,
             help="The intent file, as with --config; or a plan file of lbctl plan -o, which is refused if "
             "kernel or intent changed since.",
@@ -43,6 +44,7 @@ def apply(
     config: Config = None,
     trial: TrialTime = None,
     yes: Yes = False,
+    ignore_health: IgnoreHealth = False,
     wait: Wait = 0.0,
     backend: BackendName = "auto",
     driver: DriverName = None,
@@ -55,13 +57,15 @@ def apply(
     Shows the plan and asks first. Changes nothing if nothing differs.
     """
     from lbctl import engine
+    from lbctl.cli.countdown import await_end
     from lbctl.cli.output import plan_document, print_json, say, show_plans
     from lbctl.cli.progress import stages
     from lbctl.cli.work import (
-        await_end,
         confirmed,
+        declined,
         ended,
         ensure_trial,
+        is_cautious,
         mention_rollback,
         one_file,
         read_announced,
@@ -78,14 +82,17 @@ def apply(
         else:
             intent = read_announced(one_file(file, config))
             next_stage()
-            session = session_for(backend, driver, allow_remap=allow_remap, patience=wait)
+            session = session_for(
+                backend,
+                driver,
+                allow_remap=allow_remap,
+                patience=wait,
+                cautious=is_cautious(yes=yes, ignore_health=ignore_health),
+            )
             settle(intent.owner, patience=wait)
             made = engine.plan(session, intent)
         made = engine.annotate(session, made)
-    # Before the question; and where nothing would change, for that may be over soon.
-    engine.ensure_ended(session.host, made.after.owner, patience=wait)
-    if trial is not None and made.changed:
-        engine.ensure_revertible(session, made)
+    _ensure_possible(session, made, trial, wait)
     if made.intent is not None:
         mention_rollback(made.intent)
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
@@ -101,8 +108,7 @@ def apply(
     for note in notes:
         say(note)
     if tried is not None:
-        begun = f"Applied on trial: reverting in {trial:g} s unless you run `lbctl confirm`."
-        tried = await_end(session, tried, begun)
+        tried = await_end(session, tried, "Applied", trial or 0)
     if output is Format.JSON:
         document = plan_document(made, engine.describe(session, made), session.backend.render)
         print_json({**document, "applied": applied, "trial": tried and tried.state})
@@ -111,6 +117,20 @@ def apply(
     elif made.changed and tried is None:
         say("Applied." if applied else "Nothing was changed.")
     ended(tried)
+    if made.changed and not applied:
+        declined()
+
+
+def _ensure_possible(session: Session, made: Plan, trial: float | None, wait: float) -> None:
+    """Raise before the question what would refuse the answer.
+
+    A running trial does so even if nothing would change: that may be over soon.
+    """
+    from lbctl import engine
+
+    engine.ensure_ended(session.host, made.owner, patience=wait)
+    if trial is not None and made.changed:
+        engine.ensure_revertible(session, made)
 
 
 def _planned(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lbctl.cli.options import BackendName, Color, Colors, Format, MaxSize, Output, complete_side
+from lbctl.cli.complete import complete_side
+from lbctl.cli.options import BackendName, Color, Colors, Format, MaxSize, Output
 
 if TYPE_CHECKING:
     from lbctl.cli.output import Style

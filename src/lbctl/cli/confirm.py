@@ -1,4 +1,4 @@
-"""`lbctl confirm`, and the process that reverts what nobody confirms."""
+"""`lbctl confirm`, and the process that reverts an unconfirmed trial."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ def confirm(
     """Keep what apply --trial or migrate --trial changed."""
     from lbctl import engine
     from lbctl.cli.output import print_json, say
-    from lbctl.cli.work import owner_of, settle
+    from lbctl.cli.work import owner_of, settle, write_promised
     from lbctl.host import LocalHost
 
     whose = owner_of(owner, config)
     host = LocalHost()
     settle(whose, patience=wait)
-    left = engine.confirm(host, whose, patience=wait).left(host)
+    tried = engine.confirm(host, whose, patience=wait)
+    write_promised(host, tried)
+    left = tried.left(host)
     if output is Format.JSON:
         print_json({"owner": whose, "confirmed": True, "left": round(left, 3)})
     else:

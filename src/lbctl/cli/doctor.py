@@ -89,16 +89,20 @@ def _text(found: Diagnosis, intent: Intent | None, unseen: Sequence[tuple[str, s
 
 def _group(group: ProblemGroup, kind: str, style: Style) -> str:
     """Return a kind of problem with what it concerns: a few services of many, all of them in JSON."""
+    from lbctl.cli.output import prose
     from lbctl.engine.inspect.grouping import folded
     from lbctl.model import inert
 
     problem = group.whole or group.general
     whose = f'service "{problem.service}": ' if problem.service else ""
-    lines = [f"{kind} {style(problem.code, 'bold')}: {whose}{inert(problem.message)}"]
+    head = f"{kind} {style(problem.code, 'bold')}: {whose}{inert(problem.message)}"
+    lines = [prose(head, stream=style.stream)]
     if group.whole is None:
         named = list(group.services.items())
         lines += [f"    {name}: {inert(folded(about))}".rstrip(": ") for name, about in named[:_NAMED]]
         if (more := len(named) - _NAMED) > 0:
             lines.append(f"    and {more} more services; --output json lists all")
-    lines += [f"    evidence: {inert(problem.evidence)}", f"    fix:      {inert(problem.fix)}"]
+    # The evidence may be a rule, which stays whole.
+    lines.append(f"    evidence: {inert(problem.evidence)}")
+    lines.append(prose(f"    fix:      {inert(problem.fix)}", hang=14, stream=style.stream))
     return "\n".join(lines)

@@ -30,7 +30,7 @@ def report_end(error: BaseException) -> int:
     for each in causes:
         match each:
             case KeyboardInterrupt():
-                return _interrupted()
+                return _interrupted(each)
             case BrokenPipeError():
                 # The reader went away, as in `lbctl render | head`, and wants no more.
                 _silence()
@@ -77,14 +77,16 @@ def _failed(error: LbctlError) -> int:
     return error.exit_code
 
 
-def _interrupted() -> int:
-    print("\nlbctl: interrupted", file=sys.stderr)
-    _document("interrupted", EX_INTERRUPTED, "interrupted")
+def _interrupted(error: KeyboardInterrupt) -> int:
+    """Report Ctrl-C, and what it means for the command if that is known: its argument."""
+    message = f"interrupted: {error}" if str(error) else "interrupted"
+    print(f"\nlbctl: {message}", file=sys.stderr)
+    _document("interrupted", EX_INTERRUPTED, message)
     return EX_INTERRUPTED
 
 
 def _bug(error: BaseException) -> int:
-    """One line for what nobody foresaw: it must not be taken for a difference, which is 1."""
+    """One line for an unexpected exception: it must not be taken for a difference, which is 1."""
     if os.environ.get("LBCTL_DEBUG") == "1":
         import traceback
 

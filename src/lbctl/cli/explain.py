@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lbctl.cli.options import BackendName, Color, Colors, Format, Output, complete_side
+from lbctl.cli.complete import complete_side
+from lbctl.cli.options import BackendName, Color, Colors, Format, Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,7 +41,7 @@ def explain(
     file: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             help="Rules or an intent file, as with --from.",
             autocompletion=complete_side,
             show_default=False,

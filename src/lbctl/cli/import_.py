@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lbctl.cli.options import Color, Colors, Fix, Format, Keep, MaxSize, Output, complete_store
+from lbctl.cli.complete import complete_file, complete_store
+from lbctl.cli.options import Color, Colors, Fix, Format, Keep, MaxSize, Output
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lbctl.cli.output import Style
     from lbctl.model import Analysis
 
@@ -17,7 +20,12 @@ if TYPE_CHECKING:
 def import_(
     file: Annotated[
         str | None,
-        typer.Argument(metavar="[FILE or -]", help="Rules as text; - is standard input.", show_default=False),
+        typer.Argument(
+            metavar="FILE",
+            help="Rules as text; - is standard input.",
+            autocompletion=complete_file,
+            show_default=False,
+        ),
     ] = None,
     live: Annotated[
         str | None,
@@ -44,11 +52,11 @@ def import_(
     """
     from lbctl.cli.output import Style, print_json
     from lbctl.cli.work import share_policy
-    from lbctl.config import dump
+    from lbctl.config.render import parts
     from lbctl.documents.reading import document
     from lbctl.engine.migrate.foreign import with_policy
     from lbctl.engine.migrate.intent import imported
-    from lbctl.engine.migrate.read import decode, read_live, read_rules
+    from lbctl.engine.migrate.read import SourceLines, read_live, read_rules
     from lbctl.errors import IntentError
     from lbctl.host import LocalHost
     from lbctl.host.files import DEFAULT_LIMIT, read_bounded
@@ -57,21 +65,21 @@ def import_(
     policy = share_policy(fix=fix, keep=keep)
     if (file is None) == (live is None):
         raise IntentError("name a file of rules, - for standard input, or a store with --from")
-    source: list[str] = []
+    source: Sequence[str] = ()
     name = live or ("standard input" if file == "-" else str(file))
     if live is not None:
         reading = read_live(LocalHost(), live, backends())
     else:
         data = read_bounded(str(file), max_size or DEFAULT_LIMIT)
         reading = read_rules(data, backends())
-        source = decode(data)[0].split("\n")
+        source = SourceLines(data)
     made = imported(with_policy(reading, policy) if policy else reading, source)
     if output is Format.JSON:
         print_json(document(reading))
     else:
         _report(reading, made.notes, name, Style(color, stream=sys.stderr))
         if reading.accept:
-            print(dump(made.intent, made.comments), end="")
+            sys.stdout.writelines(parts(made.intent, made.comments))
     if not reading.accept:
         raise typer.Exit(IntentError.exit_code)
     if not made.complete:

@@ -25,7 +25,7 @@ def init(
     """Print an intent file for one service; redirect it to lbctl.toml."""
     import json
 
-    from lbctl.config import dump, loads
+    from lbctl.config import SCHEMA_ID, dump, loads
 
     document = {
         "schema": 1,
@@ -34,4 +34,6 @@ def init(
         ],
     }
     # Read like any file, so that a mistake gets the same words.
-    print(dump(loads(json.dumps(document), file="<command line>")), end="")
+    intent = loads(json.dumps(document), file="<command line>")
+    # Editors with a TOML language server then complete and check its keys.
+    print(f"#:schema {SCHEMA_ID}\n{dump(intent)}", end="")

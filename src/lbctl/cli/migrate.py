@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lbctl.cli.complete import complete_store, complete_target
 from lbctl.cli.options import (
     AllowRemap,
     Color,
@@ -15,16 +16,19 @@ from lbctl.cli.options import (
     DriverName,
     Fix,
     Format,
+    IgnoreHealth,
     Keep,
     Output,
     Owner,
     TrialTime,
     Wait,
     Yes,
-    complete_store,
 )
 
-To = Annotated[str, typer.Option("--to", metavar="BACKEND", help="Backend to migrate to.")]
+To = Annotated[
+    str,
+    typer.Option("--to", metavar="BACKEND", help="Backend to migrate to.", autocompletion=complete_target),
+]
 From = Annotated[
     str | None,
     typer.Option(
@@ -76,6 +80,7 @@ def migrate(
     keep: Keep = False,
     save: Save = None,
     yes: Yes = False,
+    ignore_health: IgnoreHealth = False,
     wait: Wait = 0.0,
     driver: DriverName = None,
     allow_remap: AllowRemap = False,
@@ -102,7 +107,13 @@ def migrate(
         intent = work.intent_if_any(config)
         if owner is not None and intent and intent.owner == whose:
             work.announce(work.files_if_any(config))
-        session = work.session_for(to, driver, allow_remap=allow_remap, patience=wait)
+        session = work.session_for(
+            to,
+            driver,
+            allow_remap=allow_remap,
+            patience=wait,
+            cautious=work.is_cautious(yes=yes, ignore_health=ignore_health),
+        )
         if plan:
             work.mention_unsettled(whose, data=output is Format.JSON)
         else:
@@ -126,5 +137,7 @@ def migrate(
     shown.show(migration, data=data, asking=not (plan or yes), color=color, rules=rules)
     applied = not plan and work.confirmed("Migrate?", yes=yes)
     shown.carry_out(session, migration, applied=applied, plan=plan, trial=trial, save=save, data=data)
+    if not applied and not plan:
+        work.declined()
     if applied and save is None and intent is None and not data:
         say(f"There is no intent file yet: lbctl import --from {session.place} > lbctl.toml writes it.")

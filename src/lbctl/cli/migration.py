@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from lbctl import engine
 from lbctl.cli.compare import selected
-from lbctl.cli.output import Style, count, painted_diff, plan_text, print_json, say
+from lbctl.cli.countdown import await_end
+from lbctl.cli.output import Style, count, painted_diff, plan_text, print_json, prose, say
 from lbctl.cli.overrides import operator_lines
 from lbctl.cli.progress import stages
-from lbctl.cli.work import await_end, ended
+from lbctl.cli.work import ended
 from lbctl.documents.migration import agreement_text, document, intent_text
 from lbctl.engine.migrate import view
 from lbctl.host.files import write_new
@@ -48,17 +49,17 @@ def carry_out(
     if applied:
         with stages("Migrating"):
             if trial is not None:
-                tried, notes = engine.try_out(session, migration, trial)
+                file = engine.PromisedFile(path=save, text=intent_text(migration)) if save else None
+                tried, notes = engine.try_out(session, migration, trial, promised=file)
             else:
                 notes = list(engine.migrate(session, migration))
             session.memory.save()
-        if save is not None:
+        if save is not None and tried is None:
             write_new(save, intent_text(migration))
         for note in notes:
             say(note)
         if tried is not None:
-            begun = f"Migrated on trial; reverting in {trial:g} s unless you run `lbctl confirm`."
-            tried = await_end(session, tried, begun)
+            tried = await_end(session, tried, "Migrated", trial or 0)
     if data:
         print_json({**document(migration), "applied": applied, "trial": tried and tried.state})
     elif tried is not None and tried.state == "confirmed":
@@ -92,15 +93,17 @@ def _text(migration: Migration, style: Style, *, rules: bool) -> str:
     if migration.foreign is not None:
         for found in migration.foreign.findings:
             paint = "red" if found.severity == "error" else "yellow"
-            lines += ["", f"{style(f'{found.severity}: {found.code}', paint)}: {inert(found.message)}"]
+            text = f"{style(f'{found.severity}: {found.code}', paint)}: {inert(found.message)}"
+            lines += ["", prose(text, stream=style.stream)]
         for each in migration.foreign.retained:
-            lines += ["", f"Not migrated: {style(inert(each.name), 'bold')}: {inert(each.reason)}"]
+            text = f"Not migrated: {style(inert(each.name), 'bold')}: {inert(each.reason)}"
+            lines += ["", prose(text, stream=style.stream)]
             lines += [f"    {inert(rule)}" for rule in each.rules]
         lines += ["", "The intent file, which --save FILE writes:"]
         lines += [f"    {line}".rstrip() for line in intent_text(migration).splitlines()]
     lines += _rules(f"Unchanged in {migration.source.place}", view.untouched_rules(migration))
     for note in view.notes(migration):
-        lines += ["", f"{style('Note:', 'yellow')} {note}"]
+        lines += ["", prose(f"{style('Note:', 'yellow')} {note}", stream=style.stream)]
     if migration.comparison is not None and (operated := operator_lines(migration.plan[1].effective)):
         lines += ["", *(style(line, "yellow") for line in operated)]
     if rules:

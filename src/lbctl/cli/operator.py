@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lbctl.cli.complete import complete_endpoint
 from lbctl.errors import IntentError
 
 if TYPE_CHECKING:
@@ -21,20 +22,6 @@ if TYPE_CHECKING:
 #: Seconds that these commands wait for another lbctl: a repair by a timer holds the lock for a moment.
 _PATIENCE = 10.0
 _FAMILIES = {"ipv4": "IPv4", "ipv6": "IPv6"}
-
-
-def complete_endpoint(incomplete: str) -> list[str]:
-    """Return the endpoints of the applied intent that begin with a text, as SERVICE/ENDPOINT."""
-    from lbctl import engine
-    from lbctl.errors import LbctlError
-    from lbctl.host import LocalHost
-    from lbctl.model import DEFAULT_OWNER
-
-    try:
-        every = engine.endpoint_names(LocalHost(), DEFAULT_OWNER)
-    except LbctlError:
-        return []
-    return [name for name in every if name.startswith(incomplete)]
 
 
 Endpoints = Annotated[
@@ -60,12 +47,13 @@ def ensure_why(why: str) -> None:
         raise IntentError(f"--why takes one line of at most {MAX_WHY} characters")
 
 
-def session_for_owner(owner: str) -> Session:
+def session_for_owner(owner: str, *, yes: bool, ignore_health: bool) -> Session:
     """Return a session for a command that works from what was applied last, with nothing left unsettled."""
-    from lbctl.cli.work import session_for, settle
+    from lbctl.cli.work import is_cautious, session_for, settle
 
     settle(owner, patience=_PATIENCE)
-    return session_for("auto", None, patience=_PATIENCE)
+    cautious = is_cautious(yes=yes, ignore_health=ignore_health)
+    return session_for("auto", None, patience=_PATIENCE, cautious=cautious)
 
 
 def carry_out(operation: Operation, *, yes: bool, data: bool, color: Color) -> bool:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from lbctl.spi import Driver
+from lbctl.cli.complete import complete_backend, complete_driver, complete_owner
 
 
 class Format(StrEnum):
@@ -40,50 +37,6 @@ def _remember(value: Color) -> Color:
     global chosen_color
     chosen_color = value
     return value
-
-
-def _complete_backend(incomplete: str) -> list[str]:
-    from lbctl.spi import AUTO, backends
-
-    return [name for name in (AUTO, *(b.name for b in backends())) if name.startswith(incomplete)]
-
-
-def _complete_driver(incomplete: str) -> list[str]:
-    return _beginning_with(incomplete, (driver.name for driver in _drivers()))
-
-
-def complete_store(incomplete: str) -> list[str]:
-    """Return the stores of all backends that begin with a text."""
-    return _beginning_with(incomplete, (driver.store for driver in _drivers()))
-
-
-def complete_side(incomplete: str) -> list[str]:
-    """Return `live:STORE` of all stores that begin with a text, and files: shells take these for words."""
-    live = _beginning_with(incomplete, (f"live:{driver.store}" for driver in _drivers()))
-    return live + complete_file(incomplete)
-
-
-def complete_file(incomplete: str) -> list[str]:
-    """Return the files and directories whose path begins with a text."""
-    folder, slash, name = incomplete.rpartition("/")
-    try:
-        found = sorted(Path(folder + slash or ".").iterdir())
-    except OSError:
-        return []
-    names = [each for each in found if each.name.startswith(name) and (name or each.name[:1] != ".")]
-    return [f"{folder}{slash}{each.name}{'/' if each.is_dir() else ''}" for each in names]
-
-
-def _drivers() -> Iterator[Driver]:
-    from lbctl.host import LocalHost
-    from lbctl.spi import backends
-
-    for backend in backends():
-        yield from backend.probe(LocalHost()).drivers
-
-
-def _beginning_with(incomplete: str, names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(name for name in names if name.startswith(incomplete)))
 
 
 def seconds(text: str | float) -> float:
@@ -131,7 +84,7 @@ Config = Annotated[
 IntentFile = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[FILE]", readable=False, help="The intent file, as with --config.", show_default=False
+        metavar="FILE", readable=False, help="The intent file, as with --config.", show_default=False
     ),
 ]
 BackendName = Annotated[
@@ -140,7 +93,7 @@ BackendName = Annotated[
         "--backend",
         metavar="NAME",
         help="Name of a backend, or auto for the first usable one; lbctl backends lists them.",
-        autocompletion=_complete_backend,
+        autocompletion=complete_backend,
     ),
 ]
 DriverName = Annotated[
@@ -149,7 +102,7 @@ DriverName = Annotated[
         "--driver",
         metavar="NAME",
         help="Driver of the backend; lbctl backends lists them.",
-        autocompletion=_complete_driver,
+        autocompletion=complete_driver,
         show_default=False,
     ),
 ]
@@ -173,6 +126,7 @@ Owner = Annotated[
         "--owner",
         metavar="NAME",
         help="Owner of the rules (default: from the intent file).",
+        autocompletion=complete_owner,
         show_default=False,
     ),
 ]
@@ -198,6 +152,14 @@ TrialTime = Annotated[
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not prompt for confirmation.")]
+IgnoreHealth = Annotated[
+    bool,
+    typer.Option(
+        "--ignore-health",
+        help="With --yes and no terminal, include endpoints that were down less than 10 minutes ago when "
+        "their agent ended.",
+    ),
+]
 Fix = Annotated[bool, typer.Option("--fix", help="Give each endpoint the same share where shares are wrong.")]
 Keep = Annotated[
     bool, typer.Option("--keep", help="Reproduce wrong shares as they are, including unmatched traffic.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from dataclasses import replace
 from math import ceil
@@ -25,13 +26,15 @@ if TYPE_CHECKING:
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 _SIGN = {Action.ADD: "+", Action.CHANGE: "~", Action.REMOVE: "-", Action.NONE: " "}
 _PAINT = {Action.ADD: "green", Action.CHANGE: "yellow", Action.REMOVE: "red", Action.NONE: "dim"}
+_STYLES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Style:
-    """Colours, or none."""
+    """Colours of a stream, or none."""
 
     def __init__(self, color: Color = Color.AUTO, *, stream: Any = None) -> None:
-        terminal = (stream or sys.stdout).isatty() and os.environ.get("TERM") != "dumb"
+        self.stream = stream or sys.stdout
+        terminal = self.stream.isatty() and os.environ.get("TERM") != "dumb"
         auto = terminal and not os.environ.get("NO_COLOR")
         self._on = color is Color.ALWAYS or (color is Color.AUTO and auto)
 
@@ -52,27 +55,66 @@ def print_json(document: Mapping[str, Any], *, one_line: bool = False) -> None:
 
 
 def say(text: str) -> None:
-    """A message on stderr, whatever stands in it."""
+    """Print a message on stderr, whatever is in it. Prose is wrapped; indented lines, e.g. rules, are not."""
     say_styled("\n".join(map(inert, text.splitlines())))
 
 
 def say_styled(text: str) -> None:
     """As `say`, of a text that has been made inert already, and has styles."""
-    print(text, file=sys.stderr)
+    lines = (line if line[:1] == " " else prose(line, stream=sys.stderr) for line in text.split("\n"))
+    print("\n".join(lines), file=sys.stderr)
+
+
+def prose(text: str, *, hang: int = 4, stream: Any) -> str:
+    """Return a line of words, wrapped at the width of a terminal; as it is for any other stream.
+
+    Further lines are indented by `hang` columns. Words are never broken: a rule or a path stays whole.
+    """
+    width = _width(stream) if stream.isatty() else 0
+    if not 0 < width < _length(text):
+        return text
+    lines = [""]
+    # Each word with the spaces before it: what is aligned stays so.
+    for word in re.findall(" *[^ ]+", text):
+        if lines[-1].strip() and _length(lines[-1] + word) > width:
+            lines.append(" " * hang + word.lstrip(" "))
+        else:
+            lines[-1] += word
+    return "\n".join(lines)
+
+
+def _length(text: str) -> int:
+    """The columns that a text takes: styles take none."""
+    return len(_STYLES.sub("", text))
+
+
+def _width(stream: Any) -> int:
+    """The columns of a terminal; 0 if unknown. COLUMNS says another number, as for other programs."""
+    named = os.environ.get("COLUMNS", "")
+    if named.isascii() and named.isdecimal():
+        return int(named)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        return 0
 
 
 def report(error: LbctlError) -> None:
-    """Everything that an error has to say, on stderr."""
+    """Report everything that an error has to say, on stderr."""
     style = Style(options.chosen_color, stream=sys.stderr)
-    for problem in getattr(error, "problems", ()) if isinstance(error, IntentError) else ():
+    for problem in error.problems if isinstance(error, IntentError) else ():
         say_styled(style(inert(str(problem)), "red"))
         if problem.hint:
-            say(f"    hint: {problem.hint}")
-    # What other programs said may have several lines.
+            _hint(problem.hint)
+    # What other programs printed may have several lines.
     first, *more = [inert(line) for line in error.message.splitlines() or [""]]
     say_styled("\n".join([style(f"lbctl: {first}", "bold"), *more]))
     if error.hint:
-        say(f"    hint: {error.hint}")
+        _hint(error.hint)
+
+
+def _hint(text: str) -> None:
+    print(prose(f"    hint: {inert(text)}", hang=10, stream=sys.stderr), file=sys.stderr)
 
 
 def count(number: int, noun: str) -> str:
@@ -150,7 +192,7 @@ def plan_text(plan: Plan, style: Style, *, base: str = "") -> str:
         lines += ["", style(head, _PAINT[service.action])]
         lines += _service_lines(service, style)
     if plan.stale:
-        lines += ["", *flow_lines(plan.stale)]
+        lines += ["", *(prose(line, stream=style.stream) for line in flow_lines(plan.stale))]
     lines += _note_lines(plan, style)
     if operated := [style(line, "yellow") for line in operator_lines(plan.effective)]:
         lines += ["", *operated]
@@ -163,7 +205,7 @@ def plan_text(plan: Plan, style: Style, *, base: str = "") -> str:
 
 def _note_lines(plan: Plan, style: Style) -> Iterator[str]:
     for note in plan.notes:
-        yield from ("", f"{style('Note:', 'yellow')} {inert(note)}")
+        yield from ("", prose(f"{style('Note:', 'yellow')} {inert(note)}", stream=style.stream))
 
 
 def _listeners(service: ServiceChange) -> tuple[str, ...]:
@@ -186,8 +228,8 @@ def _service_lines(service: ServiceChange, style: Style) -> Iterator[str]:
         # A new listener is not balanced yet, which is no news.
         moved = any(change.key == "listen" for change in service.changes)
         places = {**service.before, **service.after}
-        now = "" if moved else ", ".join(clients(service.unbalanced_before, places))
-        then = ", ".join(clients(service.unbalanced_after, places))
+        now = "" if moved else ", ".join(clients(service.unbalanced_before, places, service.before))
+        then = ", ".join(clients(service.unbalanced_after, places, service.after))
         if now:
             yield style(f"    not balanced now: {now}", "red")
         if then:

@@ -21,11 +21,12 @@ def remove(
     """
     from lbctl import engine
     from lbctl.cli.output import plan_document, print_json, say, show_plans
-    from lbctl.cli.work import confirmed, owner_of, session_for, settle
+    from lbctl.cli.work import confirmed, declined, owner_of, session_for, settle
 
     whose = owner_of(owner, config)
     session = session_for(backend, driver, patience=wait)
     settle(whose, patience=wait)
+    engine.ensure_ended(session.host, whose, patience=wait)
     changes = engine.removal(session, whose, everywhere=backend == "auto" and driver is None)
     due = tuple((place, plan) for place, plan in changes if plan.changed)
     show_plans((plan for _, plan in due), data=output is Format.JSON, asking=not yes, color=color)
@@ -45,3 +46,5 @@ def remove(
         print_json({"owner": whose, "changed": bool(due), "removed": removed, "plans": documents})
     elif due:
         say("Removed." if removed else "Nothing was changed.")
+    if due and not removed:
+        declined()

@@ -6,11 +6,7 @@ from typing import Annotated
 
 import typer
 
-
-def _names() -> list[str]:
-    from lbctl.documents import NAMES
-
-    return list(NAMES)
+from lbctl.cli.complete import complete_document
 
 
 def schema(
@@ -20,7 +16,7 @@ def schema(
             "--of",
             metavar="NAME",
             help="Print the schema of what a command prints with --output json, e.g. plan; or of error.",
-            autocompletion=_names,
+            autocompletion=complete_document,
             show_default=False,
         ),
     ] = None,

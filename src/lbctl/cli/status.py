@@ -49,7 +49,7 @@ def status(
     Counts are the kernel's own, of new connections; actual shares are of those since a service last changed.
     Without an intent file, the intent that was applied last is shown.
     """
-    from lbctl.cli.work import session_for
+    from lbctl.cli.work import mention_rollback, session_for
 
     if watch and exit_code:
         raise IntentError("--watch never ends, so it has no exit code")
@@ -61,6 +61,7 @@ def status(
         session=session,
         intent=intent,
         applied=applied,
+        rolled_back=mention_rollback(intent) if applied is None else None,
         only=frozenset(services or ()),
         brief=brief,
         follow=backend == "auto" and driver is None,
@@ -90,6 +91,8 @@ class _Look:
     intent: Intent
     #: The state whose intent this is; None for an intent file's.
     applied: HistoryEntry | None
+    #: The last change, if it is a rollback that the intent file contradicts.
+    rolled_back: HistoryEntry | None
     #: The names of the services to be shown; empty for all.
     only: frozenset[str]
     brief: bool
@@ -125,7 +128,7 @@ def _print(look: _Look, output: Format, color: Color, *, one_line: bool = False)
     unsettled = mention_unsettled(look.intent.owner, data=output is Format.JSON)
     drift, status = look.now()
     if output is Format.JSON:
-        print_json(document(drift, status, unsettled, look.applied), one_line=one_line)
+        print_json(document(drift, status, unsettled, look.applied, look.rolled_back), one_line=one_line)
     else:
         style = Style(color)
         shown = lines(drift, status, width(), wrap=sys.stdout.isatty())

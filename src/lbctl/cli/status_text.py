@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from lbctl.cli.output import deviation_text, share_text, stores_text, table
 from lbctl.cli.overrides import operator_lines
 from lbctl.cli.shares import clients, lost_families, share_rows
-from lbctl.model import Action, Health, Scheduler, inert
+from lbctl.model import Action, Scheduler, inert
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -94,8 +94,9 @@ def headline(drift: Drift) -> Line:
 
 def attention(drift: Drift, status: Status | None, columns: int | None = None) -> Iterator[Line]:
     """Yield what needs attention, under a heading: all kinds of it. With `columns`, lines are wrapped."""
+    differing = [drift.gone, *drift.elsewhere, *drift.services, _shared(drift)]
     kinds = [
-        (_drift_lines(drift), len(drift.services) + len(drift.elsewhere) + bool(_shared(drift))),
+        (_drift_lines(drift), sum(map(bool, differing))),
         *((iter(found), len(found)) for found in _in_services(status)),
     ]
     present = [(found, number) for found, number in kinds if number]
@@ -130,16 +131,14 @@ def _in_services(status: Status | None) -> Iterator[list[str]]:
         if endpoint.mark:
             faults.setdefault(endpoint.mark, []).append(name)
     yield [f"{mark}: {_few(names)}" for mark, names in faults.items()]
-    yield [
-        f"{name} {endpoint.reason}"
-        for name, endpoint in endpoints
-        if any(each.verdict.health is Health.DOWN for each in endpoint.reason.checked)
-    ]
+    yield list(status.failing)
     yield operator_lines(status.effective)
 
 
 def _drift_lines(drift: Drift) -> Iterator[str]:
     rules = drift.rules
+    if drift.gone is not None:
+        yield drift.gone
     for store in drift.elsewhere:
         yield f"{store} also holds rules of this owner, which balance the same connections"
     for service in drift.services:
@@ -167,10 +166,11 @@ def _difference(service: ServiceChange, rules: Sequence[str]) -> str:
 def _differences(service: ServiceChange) -> Iterator[str]:
     """The clients that are not balanced as the intent says, and the endpoints that have another share."""
     missing, extra = service.unbalanced_before, service.unbalanced_after
-    yield from (f"{who} are not balanced" for who in clients(missing, service.after))
-    yield from (f"{who} are balanced, but not in the intent" for who in clients(extra, service.before))
+    before, after = service.before, service.after
+    yield from (f"{who} are not balanced" for who in clients(missing, after, before))
+    yield from (f"{who} are balanced, but not in the intent" for who in clients(extra, before, after))
     # Of these, that they are not balanced says it all.
-    lost = lost_families(missing, service.after) + lost_families(extra, service.before)
+    lost = lost_families(missing, after) + lost_families(extra, before)
     for row in share_rows(service):
         if row.before == row.after or row.family in lost:
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from lbctl.cli import options
 from lbctl.errors import IntentError, NoIntentFile, Reverted, StateUnknown
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lbctl.engine import HistoryEntry, Session, SharePolicy, Trial, Unsettled
+    from lbctl.host import Host
     from lbctl.model import Analysis, Intent
 
 _LONGEST_TRIAL = 24 * 3600
@@ -60,15 +61,34 @@ def announce(files: Sequence[Path]) -> None:
 
 
 def session_for(
-    backend: str, driver: str | None, *, allow_remap: bool = False, patience: float = 0.0
+    backend: str,
+    driver: str | None,
+    *,
+    allow_remap: bool = False,
+    patience: float = 0.0,
+    cautious: bool = False,
 ) -> Session:
     """The session on this host; raises `NoBackend`."""
     from lbctl.engine import open_session
     from lbctl.host import LocalHost
 
     return open_session(
-        LocalHost(), backend=backend, driver=driver, allow_remap=allow_remap, patience=patience
+        LocalHost(),
+        backend=backend,
+        driver=driver,
+        allow_remap=allow_remap,
+        patience=patience,
+        cautious=cautious,
     )
+
+
+def is_cautious(*, yes: bool, ignore_health: bool) -> bool:
+    """Return True if endpoints that failed lately stay out although no agent runs: nobody reads the plan."""
+    return yes and not ignore_health and not _at_terminal()
+
+
+def _at_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def settle(owner: str, *, patience: float, trials: bool = True) -> None:
@@ -126,13 +146,26 @@ def mention_trial(found: Unsettled, *, data: bool) -> None:
 
 
 def confirmed(question: str, *, yes: bool) -> bool:
-    """True after `--yes` or a yes on the terminal; raises `IntentError` where nobody can be asked."""
+    """True after `--yes` or a yes on the terminal; raises `IntentError` if no terminal can be asked."""
     if yes:
         return True
-    if sys.stdin is None or not sys.stdin.isatty():
+    if not _at_terminal():
         raise IntentError("stdin is not a terminal", hint="pass --yes to go ahead without a prompt")
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    try:
+        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("nothing was changed") from None
+    if not answer:  # Ctrl-D leaves the cursor behind the question
+        print(file=sys.stderr)
+    return answer.strip().lower() in {"y", "yes"}
+
+
+def declined() -> NoReturn:
+    """End a command whose question was answered with no, so that `lbctl apply && deploy` stops."""
+    import typer
+
+    raise typer.Exit(1)
 
 
 def ensure_trial(seconds: float | None) -> None:
@@ -171,17 +204,23 @@ def share_policy(*, fix: bool, keep: bool) -> SharePolicy | None:
     return SharePolicy.FIX if fix else SharePolicy.KEEP if keep else None
 
 
-def await_end(session: Session, tried: Trial, begun: str) -> Trial:
-    """Say that a trial has begun, and wait for its end; see `lbctl.engine.await_end`."""
+def write_promised(host: Host, confirmed: Trial) -> None:
+    """Write the intent file that --save names, now that a trial is confirmed."""
     from lbctl import engine
     from lbctl.cli.output import say
+    from lbctl.errors import ApplyFailed
+    from lbctl.host.files import write_new
 
+    promised = engine.take_promise(host, confirmed)
+    if promised is None:
+        return
     try:
-        say(begun)
-        return engine.await_end(session, tried)
-    except KeyboardInterrupt:
-        say("The trial goes on: lbctl confirm keeps the change, lbctl rollback reverts it now.")
-        raise
+        write_new(promised.path, promised.text)
+    except ApplyFailed as error:
+        # The change is kept all the same.
+        say(f"The change is kept, but {error.message}.")
+    else:
+        say(f"Wrote {promised.path}.")
 
 
 def ended(tried: Trial | None) -> None:

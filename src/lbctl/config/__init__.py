@@ -7,6 +7,16 @@
 from lbctl.config.documents import is_intent
 from lbctl.config.load import find, load, load_merged, loads
 from lbctl.config.render import dump, revive
-from lbctl.config.schema import json_schema
+from lbctl.config.schema import SCHEMA_ID, json_schema
 
-__all__ = ["dump", "find", "is_intent", "json_schema", "load", "load_merged", "loads", "revive"]
+__all__ = [
+    "SCHEMA_ID",
+    "dump",
+    "find",
+    "is_intent",
+    "json_schema",
+    "load",
+    "load_merged",
+    "loads",
+    "revive",
+]

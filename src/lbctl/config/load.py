@@ -25,7 +25,9 @@ from lbctl.model import (
     MAX_SLOTS,
     NAME,
     Address,
+    DnsProbe,
     Endpoint,
+    ExecProbe,
     Family,
     Intent,
     Listener,
@@ -494,6 +496,7 @@ def _read_health(draft: _Draft, report: _Report) -> None:
             for key, message, hint in found:
                 report.add(draft.origin, draft.at("check", key), f"{draft.label}: {message}", hint)
             draft.check = None if found else checks.check_of(table)
+            _check_ports(draft, report)
     else:
         report.add(
             draft.origin,
@@ -504,6 +507,21 @@ def _read_health(draft: _Draft, report: _Report) -> None:
     if "health" in said:
         with _noting(draft, "health", report):
             draft.health = checks.policy_of(checks.HealthTable.model_validate(draft.table.health))
+
+
+def _check_ports(draft: _Draft, report: _Report) -> None:
+    """Note a check that does not say at which port."""
+    check = draft.check
+    if check is None or check.port is not None or isinstance(check.probe, (DnsProbe, ExecProbe)):
+        return
+    odd = next((e for e in draft.endpoints if e.port is None), None)
+    if odd is not None:
+        report.add(
+            draft.origin,
+            draft.at("check"),
+            f"{draft.label}: the check has no port, and endpoint {odd.to} has none either",
+            f'say which port is checked: `check = {{ kind = "{check.kind}", port = 8080 }}`',
+        )
 
 
 @contextmanager

@@ -25,6 +25,10 @@ from lbctl.config import values
 from lbctl.config.table import ABSENT, TableModel, no_default, whole
 from lbctl.model import DEFAULT_MARK, DEFAULT_OWNER, MAX_OWNER, MAX_WEIGHT, NAME, Scheduler, SourceNat, State
 
+#: Where editors find the JSON Schema of this format: docs/schema has it.
+SCHEMA_ID = (
+    f"https://raw.githubusercontent.com/lbctl/lbctl/main/docs/schema/intent-{values.SCHEMA_VERSION}.json"
+)
 MAX_SEED = 0xFFFFFFFF
 #: No list, since pydantic would copy that for each table.
 _EMPTY: Any = ()
@@ -251,4 +255,4 @@ def json_schema() -> dict[str, Any]:
         )
     for definition in body["$defs"].values():
         definition.pop("title", None)
-    return {"$schema": GenerateJsonSchema.schema_dialect, **body}
+    return {"$schema": GenerateJsonSchema.schema_dialect, "$id": SCHEMA_ID, **body}

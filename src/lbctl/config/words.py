@@ -65,7 +65,6 @@ _KEYS = {
 _ADVICE = {
     "weights": 'give an endpoint its weight in a table: [[service.endpoint]] with `address = "8001"` and '
     "`weight = 2`",
-    "check": "lbctl does not check endpoints: drain one that fails, e.g. from a monitor",
 }
 #: What begins a text that is no intent file → its name.
 _LANGUAGES = (

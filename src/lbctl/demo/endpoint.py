@@ -11,6 +11,7 @@ import os
 import selectors
 import socket
 import sys
+from contextlib import suppress
 
 
 def serve(port: int) -> None:
@@ -37,7 +38,8 @@ def _answer(listener: socket.socket, answer: bytes) -> None:
         connection, _ = listener.accept()
     except OSError:
         return
-    with connection:
+    # A client may be gone already, as one that only wants to know whether somebody listens.
+    with connection, suppress(OSError):
         connection.sendall(answer)
 
 

@@ -53,4 +53,8 @@ def schema(name: str) -> dict[str, Any]:
     made = adapter.json_schema()
     made["properties"] = {"format_version": {"const": FORMAT_VERSION}, **made["properties"]}
     made["required"] = ["format_version", *made.get("required", ())]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:lbctl:{name}:{FORMAT_VERSION}",
+    }
+    return {**head, **made}

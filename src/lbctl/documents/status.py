@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NotRequired
 from typing_extensions import TypedDict
 
 from lbctl.documents.backends import StoreDocument, stores
-from lbctl.documents.history import UnsettledDocument, unsettled
+from lbctl.documents.history import InterruptedDocument, UnsettledDocument, interrupted, unsettled
 from lbctl.documents.override import OverrideDocument, override, overrides
 from lbctl.documents.shares import DriftServiceDocument, drifted_service, share
 from lbctl.model import Health, time_of, written
@@ -104,8 +104,12 @@ class DriftRuleDocument(TypedDict):
 
 
 class DriftDocument(TypedDict):
-    """How the kernel differs from the intent; `elsewhere` are other stores with rules of the owner."""
+    """How the kernel differs from the intent; `elsewhere` are other stores with rules of the owner.
 
+    `gone` is one sentence if all rules that were applied are gone, or those of one family; else null.
+    """
+
+    gone: str | None
     services: list[DriftServiceDocument]
     rules: list[DriftRuleDocument]
     elsewhere: list[str]
@@ -115,12 +119,14 @@ class StatusDocument(UnsettledDocument):
     """What `status` prints; `stores`, `services` and `overrides` are missing with `--brief`.
 
     `applied` is the number of the state in the history whose intent this is; null for that of an intent file.
+    `rolled_back` is the last change if it is a rollback and the intent file differs.
     """
 
     backend: str
     driver: str
     in_sync: bool
     applied: int | None
+    rolled_back: InterruptedDocument | None
     drift: DriftDocument
     overrides: NotRequired[list[OverrideDocument]]
     stores: NotRequired[list[StoreDocument]]
@@ -128,11 +134,16 @@ class StatusDocument(UnsettledDocument):
 
 
 def status(
-    drift: Drift, counted: Status | None, left: Unsettled, applied: HistoryEntry | None = None
+    drift: Drift,
+    counted: Status | None,
+    left: Unsettled,
+    applied: HistoryEntry | None = None,
+    rolled_back: HistoryEntry | None = None,
 ) -> StatusDocument:
     """Return the document of a status; `counted` is None if nothing was counted.
 
-    `applied` is the state whose intent it is about, None for an intent file's.
+    `applied` is the state whose intent it is about, None for an intent file's, and `rolled_back` the one that
+    such a file contradicts.
     """
     pending = unsettled(left)
     document = StatusDocument(
@@ -140,6 +151,7 @@ def status(
         driver=drift.driver,
         in_sync=drift.in_sync,
         applied=None if applied is None else applied.number,
+        rolled_back=None if rolled_back is None else interrupted(rolled_back),
         drift=_drift(drift),
         interrupted=pending["interrupted"],
         trial=pending["trial"],
@@ -153,6 +165,7 @@ def status(
 
 def _drift(drift: Drift) -> DriftDocument:
     return DriftDocument(
+        gone=drift.gone,
         services=[drifted_service(service) for service in drift.services],
         rules=[
             DriftRuleDocument(service=name, rule=rule)

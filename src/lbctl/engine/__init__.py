@@ -32,7 +32,7 @@ from lbctl.engine.record.history import (
     rolled_back,
     state,
 )
-from lbctl.engine.record.trial import Trial, confirm, ensure_ended, read_trial
+from lbctl.engine.record.trial import PromisedFile, Trial, confirm, ensure_ended, read_trial, take_promise
 from lbctl.engine.record.unsettled import Unsettled, interrupted, unsettled
 from lbctl.engine.undo.recovery import recover
 from lbctl.engine.undo.reverter import await_end, ensure_revertible, try_out, watch
@@ -48,6 +48,7 @@ __all__ = [
     "Migration",
     "Operation",
     "PlanFile",
+    "PromisedFile",
     "Rendering",
     "ServiceStatus",
     "Session",
@@ -95,6 +96,7 @@ __all__ = [
     "rolled_back",
     "state",
     "status",
+    "take_promise",
     "try_out",
     "unsettled",
     "watch",

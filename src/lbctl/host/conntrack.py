@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
-from lbctl.model import Family, Protocol, split
+from lbctl.model import Family, split
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from lbctl.host.host import Host
-    from lbctl.model import StaleFlow
+    from lbctl.model import Protocol, StaleFlow
 
 _LOCAL = re.compile(r"\|-- (\S+)\n +/32 host LOCAL")
 #: What a line tells of an entry: the protocol, where its client sent it, and who answers. Its ports, if any.
@@ -56,19 +56,22 @@ def forget_flows(host: Host, flows: Collection[StaleFlow]) -> bool:
     path = host.which("conntrack") if flows else ""
     if path is None:
         return False
-    for family in {flow.family for flow in flows}:
+    kinds: dict[tuple[Family, Protocol], list[StaleFlow]] = {}
+    for flow in flows:
+        kinds.setdefault((flow.family, flow.listener.protocol), []).append(flow)
+    for (family, protocol), concerned in kinds.items():
         by_port: dict[int, list[StaleFlow]] = {}
-        ranges = [flow for flow in flows if flow.family is family and flow.listener.is_range]
-        for flow in flows:
-            if flow.family is family and not flow.listener.is_range:
+        ranges = [flow for flow in concerned if flow.listener.is_range]
+        for flow in concerned:
+            if not flow.listener.is_range:
                 by_port.setdefault(flow.listener.port, []).append(flow)
         own = local_addresses(host, family)
-        listed = host.run([path, "-L", "-f", family, "-p", Protocol.UDP]).out
+        listed = host.run([path, "-L", "-f", family, "-p", protocol]).out
         for entry in _parse(listed):
             if any(_is_of(entry, flow, own) for flow in (*by_port.get(entry.port, ()), *ranges)):
                 asked = ["--orig-dst", str(entry.address), "--orig-port-dst", str(entry.port)]
                 answer = ["--reply-src", str(entry.endpoint), "--reply-port-src", str(entry.endpoint_port)]
-                host.run([path, "-D", "-f", family, "-p", Protocol.UDP, *asked, *answer])
+                host.run([path, "-D", "-f", family, "-p", protocol, *asked, *answer])
     return True
 
 

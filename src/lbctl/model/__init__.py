@@ -79,6 +79,7 @@ from lbctl.model.intent import (
     default_seed,
     endpoint_family,
     join,
+    parse_endpoint,
     split,
 )
 from lbctl.model.lifted import FamilyListener, LiftedProgram, LiftedService
@@ -211,6 +212,7 @@ __all__ = [
     "intent_changes",
     "join",
     "judge",
+    "parse_endpoint",
     "period",
     "read_record",
     "schedule",

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from lbctl.model.check import DEFAULT_POLICY, AllDown, Check, HealthPolicy
@@ -274,6 +274,11 @@ class Service:
         """
         return tuple(f for f in Family if self.listeners_of(f))
 
+    def endpoint(self, name: str) -> Endpoint | None:
+        """Return the endpoint of a name or an address (`Endpoint.to`); None if there is none."""
+        by_name = next((each for each in self.endpoints if each.name == name), None)
+        return by_name or next((each for each in self.endpoints if each.to == name), None)
+
     def listeners_of(self, family: Family) -> tuple[Listener, ...]:
         """Return the listeners that connections of `family` reach."""
         return tuple(
@@ -407,6 +412,67 @@ class Intent:
         check_owner(self.owner)
         check_mark(self.mark)
 
+    def service(self, name: str) -> Service:
+        """Return the service of a name; raises `LookupError`."""
+        for service in self.services:
+            if service.name == name:
+                return service
+        raise LookupError(f'there is no service "{name}"')
+
+    def with_endpoint(
+        self,
+        service: str,
+        endpoint: str,
+        *,
+        weight: int | None = None,
+        state: State | str | None = None,
+        name: str = "",
+    ) -> Intent:
+        """Return this intent with an endpoint of a service changed or added.
+
+        `endpoint` is the name or the address (`Endpoint.to`) of one that the service has, else the address of
+        a new one, which may have a `name`: "8004" is a port of this host, "10.0.0.1:80" an address. What is
+        not given stays as it is.
+
+        Raises `LookupError` for an unknown service, and `ValueError` for what no endpoint of it can be.
+        """
+        found = self.service(service)
+        old = found.endpoint(endpoint)
+        base = old or parse_endpoint(endpoint)
+        new = Endpoint(
+            port=base.port,
+            address=base.address,
+            name=name or base.name,
+            weight=base.weight if weight is None else weight,
+            state=base.state if state is None else State(state),
+        )
+        others = [each for each in found.endpoints if each is not old]
+        if new.name in {each.name for each in others}:
+            raise ValueError(f'service "{service}" has another endpoint "{new.name}"')
+        if others and (new.address is None) is not (others[0].address is None):
+            raise ValueError(f'service "{service}": {new.to} and {others[0].to} are endpoints of two kinds')
+        if old is None:
+            return self._with(found, (*found.endpoints, new))
+        return self._with(found, tuple(new if each is old else each for each in found.endpoints))
+
+    def without_endpoint(self, service: str, endpoint: str) -> Intent:
+        """Return this intent without an endpoint of a service, by its name or address.
+
+        Raises `LookupError` for an unknown service or endpoint, and `ValueError` for the last one.
+        """
+        found = self.service(service)
+        gone = found.endpoint(endpoint)
+        if gone is None:
+            raise LookupError(f'service "{service}" has no endpoint "{endpoint}"')
+        left = tuple(each for each in found.endpoints if each is not gone)
+        if not left:
+            raise ValueError(f'{endpoint} is the last endpoint of service "{service}"')
+        return self._with(found, left)
+
+    def _with(self, service: Service, endpoints: tuple[Endpoint, ...]) -> Intent:
+        changed = replace(service, endpoints=endpoints)
+        return replace(self, services=tuple(changed if s is service else s for s in self.services))
+
 
 def _collapsed(networks: tuple[Network, ...], family: Family) -> tuple[Network, ...]:
     return tuple(collapse_addresses(n for n in networks if Family.of(n) is family))  # type: ignore[type-var]
@@ -457,6 +523,15 @@ def split(to: str) -> tuple[str, str]:
     if head.startswith("["):
         return head[1:-1], port
     return (to, "") if ":" in head else (head, port)
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Return the endpoint whose `to` is a text, e.g. "8001" or "10.0.0.1:80"; raises `ValueError`."""
+    address, port = split(text)
+    endpoint = Endpoint(port=int(port) if port else None, address=ip_address(address) if address else None)
+    if endpoint.to != text:
+        raise ValueError(f"{text!r}: write {endpoint.to!r}")
+    return endpoint
 
 
 def endpoint_family(to: str) -> Family | None:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
+from lbctl.model.check import OnDown
 from lbctl.model.intent import Family, Protocol, endpoint_family
 from lbctl.model.lifted import FamilyListener
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Where connections come in → `Endpoint.to` → the share of them that it gets, exact; None where the rules are
+#: Where connections arrive → `Endpoint.to` → the share of them that it gets, exact; None where the rules are
 #: not understood.
 Shares: TypeAlias = Mapping[FamilyListener, Mapping[str, Fraction] | None]
 
@@ -217,7 +218,7 @@ class Plan:
     clients: tuple[Remembered, ...] = ()
     #: What the user asks for, and the history records; None for a plan that was not made from an intent.
     intent: Intent | None = None
-    #: What `after` was compiled from, and why; None where that is `intent` itself, or nobody looked.
+    #: What `after` was compiled from, and why; None where that is `intent` itself, or it was not looked at.
     effective: Effective | None = None
 
     @property
@@ -273,9 +274,10 @@ def stale_flows(
 ) -> tuple[StaleFlow, ...]:
     """Return the flows that outlive their reason when `before` becomes `after`.
 
-    An endpoint that drains keeps its flows; one that a check took out loses them. `wanted` are the services
-    of `after` as the intent has them.
+    An endpoint that drains keeps its flows; one that a check took out loses those of UDP, and those of TCP
+    where the service says so. `wanted` are the services of `after` as the intent has them.
     """
+    wanted = tuple(wanted)
     was = [service for service in before.services if service.listener.protocol is Protocol.UDP]
     concerned = {service.listener for service in was}
     # Of many services few change, and only with theirs can a flow be kept.
@@ -300,7 +302,29 @@ def stale_flows(
         for service in after.services
         if service.listener.protocol is Protocol.UDP and (service.family, service.listener) not in known
     ]
-    return (*gone, *new)
+    return (*gone, *_cut(before, wanted), *new)
+
+
+def _cut(before: LiftedProgram, wanted: Iterable[Service]) -> tuple[StaleFlow, ...]:
+    """Return the TCP connections of endpoints that a check takes out, where `on-down` is `cut`."""
+    ended = {
+        (family, listener, endpoint.to)
+        for service in wanted
+        if service.limits and service.health.on_down is OnDown.CUT
+        for family in Family
+        for listener in service.listeners_of(family)
+        if listener.protocol is Protocol.TCP
+        for endpoint in service.endpoints
+        if endpoint.serves(family) and service.takes_out(endpoint, family)
+    }
+    if not ended:
+        return ()
+    return tuple(
+        StaleFlow(family=service.family, listener=service.listener, to=to)
+        for service in before.services
+        for to in service.shares
+        if (service.family, service.listener, to) in ended
+    )
 
 
 def diff_services(

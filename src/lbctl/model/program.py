@@ -43,9 +43,11 @@ class Program:
 
     `beside` is what the backend counted of others while it read, and needs to advise: the keys are its own,
     and it is no part of what the program is.
+
+    `reading` is what the backend read it from, if counters came with that: only the backend looks at it.
     """
 
-    __slots__ = ("_index", "_items", "_whole", "beside", "generation", "origin", "owner", "parts")
+    __slots__ = ("_index", "_items", "_whole", "beside", "generation", "origin", "owner", "parts", "reading")
 
     def __init__(
         self,
@@ -56,9 +58,11 @@ class Program:
         generation: str | None = None,
         beside: Mapping[Key, int] | None = None,
         origin: object = None,
+        reading: object = None,
     ) -> None:
         self.owner = owner
         self.origin = origin
+        self.reading = reading
         self.beside: Mapping[Key, int] = beside or {}
         self.parts: tuple[Part, ...] = tuple(parts)
         self.generation = generation

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.model.intent import Family, Limit, Service, State
-from lbctl.model.rotation import NONE, WHOLE
+from lbctl.model.rotation import WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -53,7 +53,7 @@ class Verdict:
     held: bool = False
 
     def __post_init__(self) -> None:
-        if not NONE < self.part <= WHOLE:
+        if not 0 < self.part.numerator <= self.part.denominator:
             raise ValueError(f"a part of {self.part} is not above 0, up to 1")
         if len(self.result) > MAX_RESULT or not self.result.isprintable():
             raise ValueError(f"a result is not a line of at most {MAX_RESULT} characters")

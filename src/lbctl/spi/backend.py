@@ -205,9 +205,16 @@ class Backend(Protocol):
         """Return the services of a program with their exact shares, derived from its items alone."""
 
     def stats(
-        self, host: Host, driver: str, owner: str, *, services: Collection[str] | None = None
+        self,
+        host: Host,
+        driver: str,
+        owner: str,
+        *,
+        services: Collection[str] | None = None,
+        held: Program | None = None,
     ) -> tuple[Count, ...]:
         """Return the counters of every endpoint in the kernel, of `services` alone if they are given.
 
-        A change of one service asks for its own: that should not read what all others counted.
+        A change of one service asks for its own: that should not read what all others counted. `held` was
+        just read: a backend that reads counters along with rules (`Program.reading`) need not read again.
         """

@@ -84,6 +84,8 @@ class Case:
     #: The host's own addresses.
     addresses: tuple[Address, ...] = ()
     passages: tuple[Passage, ...] = ()
+    #: A store with more rules than this, those of the intent's owner aside, is not read; None reads any.
+    most_rules: int | None = None
 
     @property
     def services(self) -> tuple[Service, ...]:

@@ -146,10 +146,16 @@ class Journal:
         return LiftedProgram(services=tuple(services), unsupported=tuple(unsupported))
 
     def stats(
-        self, host: Host, driver: str, owner: str, *, services: Collection[str] | None = None
+        self,
+        host: Host,
+        driver: str,
+        owner: str,
+        *,
+        services: Collection[str] | None = None,
+        held: Program | None = None,
     ) -> tuple[Count, ...]:
         """Zeros: no connection ever comes through a file."""
-        lifted = self.lift(self.observe(host, driver, owner))
+        lifted = self.lift(held or self.observe(host, driver, owner))
         every = dict.fromkeys((s.name, s.family, to) for s in lifted.services for to in s.shares)
         return tuple(
             Count(service=name, family=family, to=to, connections=0, packets=0, bytes=0)

@@ -18,10 +18,10 @@ from lbctl.agent.checks import outcomes
 
 if TYPE_CHECKING:
     from lbctl.agent.health import Outcome, Target
-    from lbctl.model import DnsProbe
+    from lbctl.model import Address, DnsProbe
 
 
-async def check(target: Target, probe: DnsProbe) -> Outcome:
+async def check(target: Target, probe: DnsProbe, where: Address) -> Outcome:
     """Return how a query ended; raises OSError."""
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -30,7 +30,7 @@ async def check(target: Target, probe: DnsProbe) -> Outcome:
     try:
         answer, _ = await dns.asyncquery.udp_with_fallback(
             query,
-            str(outcomes.address(target)),
+            str(where),
             timeout=target.check.timeout / 1000,
             port=target.port or 53,
             backend=_backend(),

@@ -18,18 +18,17 @@ from lbctl.agent.checks import outcomes
 
 if TYPE_CHECKING:
     from lbctl.agent.health import Outcome, Target
-    from lbctl.model import HttpProbe, TlsOptions
+    from lbctl.model import Address, HttpProbe, TlsOptions
 
 #: Bytes of an answer that are searched for `body`, and that its head may have.
 _BODY, _HEAD = 64 * 1024, 16 * 1024
 _AGENT = b"lbctl"
 
 
-async def check(target: Target, probe: HttpProbe) -> Outcome:
+async def check(target: Target, probe: HttpProbe, where: Address) -> Outcome:
     """Return how a request ended; raises OSError."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    where = outcomes.address(target)
     name = probe.host or (f"[{where}]" if where.version == 6 else str(where))
     answer: asyncio.Future[Outcome] = loop.create_future()
     server = (probe.tls.sni or probe.host or str(where)) if probe.tls else None

@@ -3,7 +3,8 @@
 The kernel reports each socket that is destroyed (NETLINK_SOCK_DIAG, `sock_diag_broadcast_destroy`, Linux
 4.4). A filter lets only those through that have no peer, which sockets that listen are. Whether another
 process still listens at the port is then asked, as SO_REUSEPORT allows several. Where the kernel reports
-nothing, the question is asked again and again.
+nothing, the question is asked again and again. The answer has the addresses, too: a process that is bound
+to one of them is checked there.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from lbctl.agent.checks import outcomes
 from lbctl.model import Family, HttpProbe, TcpProbe, UdpProbe
 from lbctl.model.check import DnsProbe, ExecProbe
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from lbctl.agent.health import Target
     from lbctl.host import Host
+    from lbctl.model import Address
 
 _SOCK_DIAG, _BY_FAMILY = 4, 20
 _DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
@@ -45,6 +49,8 @@ _FAMILIES = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 #: Seconds between two questions where the kernel reports nothing; and from a report to the question, so that
 #: a socket that is replaced is not taken for one that is gone.
 _POLL, _GAP = 0.1, 0.02
+#: Seconds from a failed check to the question where the process listens.
+_AGAIN = 0.5
 #: Bytes of reports that the kernel keeps, and reports that are read at a time.
 _BUFFER, _REPORTS = 1 << 20, 256
 
@@ -55,7 +61,8 @@ class LocalSockets:
     def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
         self._host, self._loop = host, loop
         self._targets: dict[tuple[int, Family, int], list[Target]] = {}
-        self._heard: set[tuple[int, Family, int]] = set()
+        #: Where processes listen at watched ports: packed addresses.
+        self._places: dict[tuple[int, Family, int], set[bytes]] = {}
         #: Ports of which a socket is gone.
         self._reported_ports: set[int] = set()
         self._closed: Callable[[Target], None] | None = None
@@ -75,6 +82,24 @@ class LocalSockets:
             if self._kernel is not None:
                 self._loop.add_reader(self._kernel.fileno(), self._reported)
         self._ask(_GAP)
+
+    def address(self, target: Target) -> Address:
+        """Return where a target is to be checked.
+
+        A process on this host: at the loopback address, or at the one that it is bound to.
+        """
+        found = outcomes.address(target)
+        protocol = _protocol(target)
+        if target.address is not None or target.port is None or protocol is None:
+            return found
+        places = self._places.get((protocol, target.family, target.port), set())
+        if not places or found.packed in places or any(not any(place) for place in places):
+            return found
+        return ip_address(min(places))
+
+    def look_again(self) -> None:
+        """Ask soon where processes listen, since a check failed: the kernel reports no new sockets."""
+        self._ask(_AGAIN)
 
     def close(self) -> None:
         """Stop watching."""
@@ -103,21 +128,33 @@ class LocalSockets:
             self._ask(_GAP)
 
     def _ask(self, pause: float) -> None:
-        if self._timer is None and self._targets:
-            self._timer = self._loop.call_later(pause, self._compare)
+        """Ask after a pause, or sooner if that is planned already."""
+        if not self._targets:
+            return
+        when = self._loop.time() + pause
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._compare)
 
     def _compare(self) -> None:
         self._timer = None
-        listening: set[tuple[int, Family, int]] = set()
+        listening: dict[tuple[int, Family, int], set[bytes]] = {}
         for protocol in {protocol for protocol, _, _ in self._targets}:
             found = _listening(self._host, protocol)
             if found is None:
                 return  # not known, so nothing is reported
-            listening |= {(protocol, family, port) for family, port in found}
+            listening |= {(protocol, *place): addresses for place, addresses in found.items()}
         reported, self._reported_ports = self._reported_ports, set()
-        before, self._heard = self._heard, listening & self._targets.keys()
-        gone = {key for key in self._targets if key in before or key[2] in reported} - listening
-        for key in sorted(gone):
+        before, self._places = (
+            self._places,
+            {key: listening[key] for key in self._targets if key in listening},
+        )
+        gone = [key for key in self._targets if key in before or key[2] in reported]
+        for key in gone:
+            if key in listening:
+                continue
             for target in self._targets[key]:
                 if self._closed is not None:
                     self._closed(target)
@@ -135,12 +172,12 @@ def _protocol(target: Target) -> int | None:
             return None
 
 
-def _listening(host: Host, protocol: int) -> set[tuple[Family, int]] | None:
-    """Return the families and ports at which a process of this host listens; None if the kernel does not say.
+def _listening(host: Host, protocol: int) -> dict[tuple[Family, int], set[bytes]] | None:
+    """Return where processes of this host listen: family and port → packed addresses; None if it is unknown.
 
     A socket on all IPv6 addresses counts for IPv4 too: whether it takes IPv4 is not told.
     """
-    found: set[tuple[Family, int]] = set()
+    found: dict[tuple[Family, int], set[bytes]] = {}
     for number, family in enumerate(Family, 1):
         body = _REQUEST.pack(_FAMILIES[family], protocol, 0, _STATES[protocol])
         header = _HEADER.pack(_HEADER.size + len(body), _BY_FAMILY, _DUMP, number, 0)
@@ -148,9 +185,10 @@ def _listening(host: Host, protocol: int) -> set[tuple[Family, int]] | None:
         if answer is None:
             return None
         for source, port in _sockets(answer):
-            found.add((family, port))
+            packed = source[:4] if family is Family.IPV4 else source
+            found.setdefault((family, port), set()).add(packed)
             if family is Family.IPV6 and not any(source):
-                found.add((Family.IPV4, port))
+                found.setdefault((Family.IPV4, port), set()).add(bytes(4))
     return found
 
 

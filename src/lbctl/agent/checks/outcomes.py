@@ -31,7 +31,7 @@ _OWN_FAULTS = frozenset(
         errno.EAGAIN,
     }
 )
-_LOOPBACK: Mapping[Family, Address] = {Family.IPV4: IPv4Address("127.0.0.1"), Family.IPV6: IPv6Address("::1")}
+LOOPBACK: Mapping[Family, Address] = {Family.IPV4: IPv4Address("127.0.0.1"), Family.IPV6: IPv6Address("::1")}
 
 
 def passed(text: str, seconds: float) -> Outcome:
@@ -70,6 +70,4 @@ def of_code(code: int, seconds: float) -> Outcome:
 
 def address(target: Target) -> Address:
     """Return where a target is reached: a process on this host at the loopback address."""
-    if target.address is None:
-        return _LOOPBACK[target.family]
-    return target.address
+    return LOOPBACK[target.family] if target.address is None else target.address

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 from lbctl.agent.checks import dns, http, outcomes, program, udp
 from lbctl.agent.checks.local import LocalSockets
 from lbctl.agent.checks.tcp import TcpChecks
+from lbctl.agent.health import Ending
 from lbctl.model import DnsProbe, ExecProbe, HttpProbe, TcpProbe, UdpProbe
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from lbctl.agent.health import Outcome, Target
     from lbctl.host import Host
+    from lbctl.model import Address
 
 #: Checks that are no plain connections and run at once; others wait for them, before their time begins.
 _AT_ONCE = 1024
@@ -33,10 +35,11 @@ class Prober:
 
     def start(self, targets: Iterable[Target], done: Callable[[Target, Outcome], None]) -> None:
         """Begin these checks; `done` is called in the loop's thread once for each."""
-        plain: list[Target] = []
+        done = self._looking_again(done)
+        plain: list[tuple[Target, Address]] = []
         for target in targets:
             if isinstance(target.check.probe, TcpProbe):
-                plain.append(target)
+                plain.append((target, self._local.address(target)))
             else:
                 task = self._loop.create_task(self._carry_out(target, done))
                 self._tasks.add(task)
@@ -44,7 +47,7 @@ class Prober:
         self._tcp.start(plain, done)
 
     def watch(self, targets: Iterable[Target], closed: Callable[[Target], None]) -> None:
-        """Have `closed` called in the loop's thread when nobody listens any more at a local target."""
+        """Have `closed` called in the loop's thread when no process listens any more at a local target."""
         self._local.watch(targets, closed)
 
     def close(self) -> None:
@@ -54,6 +57,16 @@ class Prober:
         self._tcp.close()
         self._local.close()
         self._programs.shutdown(wait=False, cancel_futures=True)
+
+    def _looking_again(self, done: Callable[[Target, Outcome], None]) -> Callable[[Target, Outcome], None]:
+        """Have a failed check of a process on this host be a reason to look where it listens."""
+
+        def reported(target: Target, outcome: Outcome) -> None:
+            if target.address is None and outcome.ending is Ending.FAILED:
+                self._local.look_again()
+            done(target, outcome)
+
+        return reported
 
     async def _carry_out(self, target: Target, done: Callable[[Target, Outcome], None]) -> None:
         async with self._gate:
@@ -71,13 +84,13 @@ class Prober:
         match target.check.probe:
             case HttpProbe() as probe:
                 async with asyncio.timeout(timeout):
-                    return await http.check(target, probe)
+                    return await http.check(target, probe, self._local.address(target))
             case DnsProbe() as probe:
                 async with asyncio.timeout(timeout):
-                    return await dns.check(target, probe)
+                    return await dns.check(target, probe, self._local.address(target))
             case UdpProbe() as probe:
                 async with asyncio.timeout(timeout):
-                    return await udp.check(target, probe)
+                    return await udp.check(target, probe, self._local.address(target))
             case ExecProbe() as probe:
                 return await self._loop.run_in_executor(self._programs, program.check, target, probe)
             case TcpProbe():

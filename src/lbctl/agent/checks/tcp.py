@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from lbctl.agent.health import Outcome, Target
+    from lbctl.model import Address
 
 _FAMILY = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _LINGER = struct.pack("ii", 1, 0)
@@ -45,10 +46,12 @@ class TcpChecks:
         self._timer: asyncio.TimerHandle | None = None
         loop.add_reader(self._epoll.fileno(), self._ready)
 
-    def start(self, targets: Iterable[Target], done: Callable[[Target, Outcome], None]) -> None:
-        """Connect to each target; `done` is called for each, later or at once."""
-        for target in targets:
-            self._connect(target, done)
+    def start(
+        self, targets: Iterable[tuple[Target, Address]], done: Callable[[Target, Outcome], None]
+    ) -> None:
+        """Connect to each target at its address; `done` is called for each, later or at once."""
+        for target, where in targets:
+            self._connect(target, where, done)
         self._watch_deadlines()
 
     def close(self) -> None:
@@ -61,7 +64,7 @@ class TcpChecks:
         self._open.clear()
         self._epoll.close()
 
-    def _connect(self, target: Target, done: Callable[[Target, Outcome], None]) -> None:
+    def _connect(self, target: Target, where: Address, done: Callable[[Target, Outcome], None]) -> None:
         now = self._loop.time()
         try:
             sock = socket.socket(_FAMILY[target.family], _TYPE)
@@ -69,7 +72,7 @@ class TcpChecks:
             done(target, outcomes.of_error(error, 0.0))
             return
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
-        code = sock.connect_ex((str(outcomes.address(target)), target.port or 0))
+        code = sock.connect_ex((str(where), target.port or 0))
         if code != errno.EINPROGRESS:
             sock.close()
             done(target, _outcome(code, self._loop.time() - now))

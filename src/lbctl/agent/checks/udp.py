@@ -9,16 +9,16 @@ from lbctl.agent.checks import outcomes
 
 if TYPE_CHECKING:
     from lbctl.agent.health import Outcome, Target
-    from lbctl.model import UdpProbe
+    from lbctl.model import Address, UdpProbe
 
 
-async def check(target: Target, probe: UdpProbe) -> Outcome:
+async def check(target: Target, probe: UdpProbe, where: Address) -> Outcome:
     """Return how an exchange ended; raises OSError."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     answer: asyncio.Future[bytes] = loop.create_future()
     transport, _ = await loop.create_datagram_endpoint(
-        lambda: _Exchange(probe.send, answer), remote_addr=(str(outcomes.address(target)), target.port or 0)
+        lambda: _Exchange(probe.send, answer), remote_addr=(str(where), target.port or 0)
     )
     try:
         data = await answer

@@ -3,8 +3,9 @@
 The kernel counts in the rule or element that sends a connection somewhere, and begins anew where a change
 writes that again: after it, the counters of one service may be of different ages. So each change of a service
 writes down what its endpoints had taken. The shares of what they take from then on can be held against the
-wanted ones, and sums do not fall back. Connections that are made in the milliseconds between the look at the
-counters and the change can be missing in a sum; none is counted twice.
+wanted ones, and sums do not fall back. Where a change loses a counter, connections that are made between the
+look at it and the change are missing in the sum; none is counted twice. That look is just before the change,
+or at the plan if the backend reads counters along with rules.
 
 There is one record for each owner and store, in this host's runtime state: counters do not outlive a restart
 of the host either. A service without one counts since its rules were loaded.
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from lbctl.engine.change.session import Session
-    from lbctl.model import Plan, Shape
+    from lbctl.model import Plan, Program, Shape
     from lbctl.spi import Count
 
 #: A family and an `Endpoint.to`.
@@ -74,17 +75,25 @@ class Counted:
     taken: Mapping[Place, Taken]
 
 
-def counted(session: Session, owner: str, services: Collection[str]) -> Mapping[str, Counted]:
-    """Return what the endpoints of services took, by the name of the service."""
+def counted(
+    session: Session, owner: str, services: Collection[str], held: Program | None = None
+) -> Mapping[str, Counted]:
+    """Return what the endpoints of services took, by the name of the service.
+
+    `held` is what was just read of the owner, if it was.
+    """
     baselines = _load(session, owner)
-    counts = _counts(session, owner, services)
+    counts = _counts(session, owner, services, held)
     return {name: _counted(counts[name], baselines.get(name)) for name in services}
 
 
-def _counts(session: Session, owner: str, services: Collection[str]) -> dict[str, dict[Place, Count]]:
+def _counts(
+    session: Session, owner: str, services: Collection[str], held: Program | None
+) -> dict[str, dict[Place, Count]]:
     found: dict[str, dict[Place, Count]] = {name: {} for name in services}
     if services:
-        for count in session.backend.stats(session.host, session.driver, owner, services=services):
+        read = session.backend.stats(session.host, session.driver, owner, services=services, held=held)
+        for count in read:
             found[count.service][count.family, count.to] = count
     return found
 
@@ -112,20 +121,23 @@ def before_change(session: Session, plan: Plan) -> Mapping[str, Counted]:
     """
     names = [each.name for each in plan.services if each.action is Action.CHANGE]
     try:
-        return counted(session, plan.after.owner, names)
+        return counted(session, plan.after.owner, names, plan.before)
     except LbctlError:
         return {}
 
 
-def after_change(session: Session, plan: Plan, before: Mapping[str, Counted]) -> None:
-    """Note from what on the services count that a plan has changed; `before` is of `before_change`."""
+def after_change(session: Session, plan: Plan, held: Program, before: Mapping[str, Counted]) -> None:
+    """Note from what on the services count that a plan has changed.
+
+    `held` is what the kernel holds since, `before` is of `before_change`.
+    """
     owner = plan.after.owner
     old = _load(session, owner)
     kept = old.keys() - {each.name for each in plan.services}
     baselines = {name: old[name] for name in old if name in kept}
     since = datetime.fromtimestamp(session.host.now(), UTC).isoformat(timespec="seconds")
     try:
-        for name, counts in _counts(session, owner, before).items():
+        for name, counts in _counts(session, owner, before, held).items():
             baselines[name] = Baseline(since=since, marks=_marks(counts, before[name].taken))
     except LbctlError:
         baselines = {name: old[name] for name in kept}

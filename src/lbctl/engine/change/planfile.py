@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lbctl import __version__
 from lbctl.config import dump, load_merged, loads
 from lbctl.config.documents import STANDARD_INPUT, name_of, read
 from lbctl.config.values import show
@@ -23,6 +22,7 @@ from lbctl.engine.record.history import digest_of
 from lbctl.errors import IntentError, Stale
 from lbctl.host import write_whole
 from lbctl.model import Intent, Item, Program, diff, inert, touched
+from lbctl.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING
 from lbctl.config import revive
 from lbctl.engine.inspect.checks import HostFacts, cheap_checks
 from lbctl.engine.inspect.grouping import folded, grouped
-from lbctl.engine.record import history
+from lbctl.engine.record import history, verdicts
 from lbctl.errors import Damaged, LbctlError
 from lbctl.model import (
     Action,
     Family,
     KeyChange,
+    Limit,
     Scheduler,
     diff,
-    emptied,
     service_changes,
+    time_of,
     touched,
 )
-from lbctl.spi import Case, Problem, Reader, count_rules
+from lbctl.spi import Case, Problem, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 _IN_WORDS = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
 #: Services that a note names.
 _NAMED = 4
-#: A host with more foreign rules than this is left to `doctor`: reading 2,000 takes about 0.2 s.
-_MOST_FOREIGN = 2000
+#: Stores with more foreign rules are left to `doctor`: so many are read in about half a second.
+_MOST_FOREIGN = 500
 #: How lifted rules pick → the scheduler that they come from, as far as there is only one.
 _SCHEDULERS = {"nth": Scheduler.ROUND_ROBIN, "random": Scheduler.RANDOM}
 
@@ -51,32 +52,20 @@ def annotate(session: Session, plan: Plan) -> Plan:
         return plan
     services = _with_changes(session, plan, plan.intent)
     effective = plan.intent if plan.effective is None else plan.effective.intent
-    notes = [*plan.notes, *host_notes(session, effective, rules=plan.changed, told=_emptied(plan))]
+    notes = [*plan.notes, *host_notes(session, effective, rules=plan.changed)]
+    notes[:0] = failed_notes(session, plan, plan.intent)
     if lost := gone(session, plan.intent, plan.services):
         notes.insert(0, lost)
     return replace(plan, services=services, notes=tuple(dict.fromkeys(notes)))
 
 
-def _emptied(plan: Plan) -> Collection[str]:
-    """Return the services that a plan itself reports to be drained by operators."""
-    effective = plan.effective
-    return emptied(effective.file, effective.intent) if effective is not None and plan.changed else ()
-
-
-def host_notes(
-    session: Session, intent: Intent, *, rules: bool = False, told: Collection[str] = ()
-) -> tuple[str, ...]:
+def host_notes(session: Session, intent: Intent, *, rules: bool = False) -> tuple[str, ...]:
     """Return what is wrong with the host for an intent, one sentence for each kind of problem.
 
     With `rules`, foreign rules that decide before lbctl are looked for too, unless there are very many.
-    `told` are services that are known to have no endpoint left.
     """
     facts = HostFacts(host=session.host)
-    found = [
-        each
-        for each in cheap_checks(facts, intent)
-        if isinstance(each, Problem) and not (each.code == "all-drained" and each.service in told)
-    ]
+    found = [each for each in cheap_checks(facts, intent) if isinstance(each, Problem)]
     if rules:
         found += _taken(session, intent, facts)
     return tuple(map(_note, grouped(found)))
@@ -101,7 +90,7 @@ def gone(session: Session, intent: Intent, services: Sequence[ServiceChange]) ->
     words = " and ".join(_IN_WORDS[family] for family in lost)
     which, whose = ("", "no") if set(lost) == wanted else (f" for {words}", f"no {words}")
     return (
-        f"lbctl's own tables{which} are gone (a restart, or nft flush ruleset?), and {whose} connection is "
+        f"lbctl's own tables{which} are gone (restart, or nft flush ruleset?), {whose} connection is "
         "balanced: lbctl apply restores them"
     )
 
@@ -116,6 +105,42 @@ def _lacks(family: Family, services: Iterable[ServiceChange], intent: Intent) ->
         and not any(frontend.family is family for frontend in each.before)
     }
     return bool(wanted) and wanted <= missing
+
+
+# -- endpoints that failed
+
+
+def failed_notes(session: Session, plan: Plan, intent: Intent) -> tuple[str, ...]:
+    """Return one sentence for each endpoint that an ended agent found down, and that a plan adds or omits.
+
+    While an agent runs, its verdicts are part of the plan.
+    """
+    recorded = verdicts.read(session.host, intent.owner)
+    if recorded is None or recorded.live or plan.effective is None:
+        return ()
+    services = {service.name: service for service in plan.effective.intent.services}
+    changes = {change.name: change for change in plan.services}
+    endpoints = {(s.name, e.name): e for s in services.values() for e in s.endpoints}
+    found = []
+    for name, (endpoint, family), verdict in verdicts.failed(recorded):
+        if (name, endpoint) not in endpoints:
+            continue
+        to = endpoints[name, endpoint].to
+        failed = f"{name}/{endpoint} ({family}) is down since {time_of(verdict.since)} ({verdict.result})"
+        if name in changes and _gains(changes[name], to, family):
+            found.append(f"{failed}, but gets connections: the agent that found this has ended")
+        elif Limit(family=family, to=to) in services[name].limits:
+            found.append(f"{failed}, and stays out: --ignore-health adds it")
+    return tuple(found)
+
+
+def _gains(change: ServiceChange, to: str, family: Family) -> bool:
+    """Return True if an endpoint that gets no connection of a family is to get some."""
+    for endpoint in change.endpoints:
+        if endpoint.to == to:
+            before, after = endpoint.in_family(family)
+            return before == 0 and after != 0
+    return False
 
 
 # -- the changed keys
@@ -188,16 +213,16 @@ def _read_from(lifted: Sequence[LiftedService], service: Service) -> Iterator[Ke
 
 def _taken(session: Session, intent: Intent, facts: HostFacts) -> Iterator[Problem]:
     """Yield foreign rules that decide about connections of an intent before lbctl."""
-    counts = {each.store: each.foreign or 0 for each in count_rules(session.host, session.candidates)}
     driver = session.choice.driver
     case = Case(
         intent=intent,
         store=driver.store,
         precedence=driver.precedence if driver.precedence is not None else -sys.maxsize,
         addresses=tuple(facts.addresses),
+        most_rules=_MOST_FOREIGN,
     )
     for backend, each in session.stores():
-        if not isinstance(backend, Reader) or not 0 < counts.get(each.store, 0) <= _MOST_FOREIGN:
+        if not isinstance(backend, Reader):
             continue
         try:
             yield from (

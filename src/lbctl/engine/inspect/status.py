@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine.change.counters import Taken, counted
 from lbctl.engine.change.plan import changed_services, lift_sides
+from lbctl.engine.inspect.annotate import gone
 from lbctl.engine.inspect.checks import endpoint_marks, service_marks
 from lbctl.engine.inspect.established import Established
+from lbctl.engine.inspect.failing import failing_lines
 from lbctl.model import Family, agreed, diff
 from lbctl.spi import count_rules
 
@@ -135,6 +137,8 @@ class Drift:
     services: tuple[ServiceChange, ...]
     #: Other stores that hold rules of the same owner: they balance the same connections too.
     elsewhere: tuple[str, ...]
+    #: One sentence if all rules that were applied are gone, or those of one family; else None.
+    gone: str | None = None
 
     @property
     def in_sync(self) -> bool:
@@ -162,6 +166,8 @@ class Status:
     #: What every place of this host holds, whoever put it there.
     stores: tuple[RuleCounts, ...]
     services: tuple[ServiceStatus, ...]
+    #: What checks found down, a sentence each.
+    failing: tuple[str, ...] = ()
 
 
 def drift(session: Session, intent: Intent, *, follow: bool = False) -> Drift:
@@ -183,11 +189,15 @@ def _drift(session: Session, intent: Intent, *, follow: bool) -> tuple[Session, 
     if not changes:
         session.memory.keep(session.choice.driver.store, wanted.at(held.generation))
     was, will = lift_sides(session.backend, held, wanted, changes)
+    services = changed_services(was, will, changes, intent.services)
+    # Rules that nothing leads to any more are not gone: then only what leads there differs.
+    lost = {change.service for change in changes} >= {service.name for service in services}
     return session, Drift(
         backend=session.backend.name,
         driver=session.driver,
         changes=changes,
-        services=changed_services(was, will, changes, intent.services),
+        services=services,
+        gone=gone(session, intent, services) if lost else None,
         elsewhere=tuple(other.choice.driver.store for other in others),
     )
 
@@ -209,6 +219,7 @@ def status(session: Session, intent: Intent, *, follow: bool = False, only: Coll
         marks=service_marks(effective.intent),
         stores=count_rules(session.host, session.candidates),
         services=tuple(_service(s, counts[s.name], connections, effective, marks) for s in services),
+        failing=tuple(failing_lines(session.host, effective, services)),
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from lbctl.engine.change.render import capabilities_here
 from lbctl.engine.migrate.rule_files import extract
@@ -14,7 +16,7 @@ from lbctl.model import Analysis, Finding, Severity
 from lbctl.spi import AUTO, Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from lbctl.host import Host
     from lbctl.model import Intent
@@ -86,6 +88,33 @@ def decode(data: bytes) -> tuple[str, Finding | None]:
         rule="",
         message=f"line {line} has {what}: this is no text",
     )
+
+
+class SourceLines(Sequence[str]):
+    """The lines of a text, each decoded when it is asked for: a large text is there once."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        #: Where each line begins, and where the next one would.
+        self._begin = array("Q", [0])
+        end = data.find(b"\n")
+        while end >= 0:
+            self._begin.append(end + 1)
+            end = data.find(b"\n", end + 1)
+        self._begin.append(len(data) + 1)
+
+    def __len__(self) -> int:
+        return len(self._begin) - 1
+
+    @overload
+    def __getitem__(self, number: int) -> str: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[str]: ...
+    def __getitem__(self, number: int | slice) -> str | Sequence[str]:
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        begin, end = self._begin[number], self._begin[number + 1] - 1
+        return self._data[begin:end].decode(errors="replace").removeprefix("\ufeff")
 
 
 def read_live(host: Host, store: str, backends: Iterable[Backend]) -> Analysis:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from lbctl import __version__
 from lbctl.errors import Damaged
 from lbctl.model import Item, Program, check_record
+from lbctl.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

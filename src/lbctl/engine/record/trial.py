@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from lbctl.engine.record import history
@@ -37,6 +38,7 @@ _SHAPE: Shape = {
     "report": str,
     "before": str,
 }
+_PROMISE_SHAPE: Shape = {"ident": str, "path": str, "text": str}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,7 @@ class Trial:
     #: The state to return to, and its owner.
     owner: str
     before: HistoryEntry
-    #: The rules of others that went, as `HistoryEntry.retired`.
+    #: The foreign rules that were removed, as `HistoryEntry.retired`.
     retired: str = ""
     #: What the reverter did, in words.
     report: str = ""
@@ -187,6 +189,35 @@ def confirm(host: Host, owner: str, *, patience: float = 0.0) -> Trial:
     return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromisedFile:
+    """A file that is to be written once a trial is confirmed."""
+
+    path: Path
+    text: str
+
+
+def promise(host: Host, tried: Trial, file: PromisedFile) -> None:
+    """Note a file for who confirms a trial, be it another process; raises `ApplyFailed`."""
+    record = {"ident": tried.ident, "path": str(file.path.absolute()), "text": file.text}
+    host.save(_promise(tried.owner), json.dumps(record) + "\n")
+
+
+def take_promise(host: Host, confirmed: Trial) -> PromisedFile | None:
+    """Return the file that is to be written now that a trial is confirmed, once; None if there is none."""
+    text = host.saved(_promise(confirmed.owner))
+    if text is None:
+        return None
+    host.save(_promise(confirmed.owner), None)
+    try:
+        fields = read_record(text, _PROMISE_SHAPE)
+    except Damaged:
+        return None
+    if fields["ident"] != confirmed.ident:
+        return None  # of a trial that was not confirmed
+    return PromisedFile(path=Path(fields["path"]), text=fields["text"])
+
+
 def end(host: Host, trial: Trial, state: TrialState, report: str = "") -> None:
     """Write down how a trial ended unconfirmed. On a full disk it is forgotten, which means the same."""
     history.mark_trial(host, trial.owner, state)
@@ -194,6 +225,7 @@ def end(host: Host, trial: Trial, state: TrialState, report: str = "") -> None:
         save(host, replace(trial, state=state, report=report))
     except ApplyFailed:
         host.save(_name(trial.owner), None)
+    host.save(_promise(trial.owner), None)
 
 
 def save(host: Host, trial: Trial) -> None:
@@ -246,6 +278,7 @@ def _before(text: str) -> HistoryEntry:
 def forget(host: Host, owner: str) -> None:
     """Have there be no trial: what was to be tried was not done."""
     host.save(_name(owner), None)
+    host.save(_promise(owner), None)
 
 
 def announce(host: Host, owner: str, ident: str) -> None:
@@ -260,6 +293,10 @@ def is_watched(host: Host, trial: Trial) -> bool:
 
 def _name(owner: str) -> str:
     return f"{owner}.trial"
+
+
+def _promise(owner: str) -> str:
+    return f"{owner}.promise"
 
 
 def _guard(owner: str) -> str:

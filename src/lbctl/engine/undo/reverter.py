@@ -17,12 +17,14 @@ from lbctl.engine.migrate.execute import record_start, upcoming
 from lbctl.engine.migrate.migration import Migration
 from lbctl.engine.record import history, trial
 from lbctl.engine.record.history import TrialState
-from lbctl.engine.record.trial import Trial
+from lbctl.engine.record.trial import PromisedFile, Trial
 from lbctl.engine.undo.rollback import Way, go, way_back
 from lbctl.errors import ApplyFailed, LbctlError, Stale, StateUnknown
 from lbctl.model import Plan, diff
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lbctl.engine.change.session import Session
 
 #: Seconds between two looks at what others did.
@@ -35,11 +37,13 @@ _LOCK_PATIENCE = 30.0
 _ATTEMPTS = 20
 
 
-def try_out(session: Session, way: Way, seconds: float) -> tuple[Trial, list[str]]:
-    """Carry out a plan or a migration that is taken back after `seconds` unless `confirm` comes first.
+def try_out(
+    session: Session, way: Way, seconds: float, *, promised: PromisedFile | None = None
+) -> tuple[Trial, list[str]]:
+    """Carry out a plan or a migration that is reverted after `seconds` unless `confirm` comes first.
 
-    Returns at once, with what the user should know. Raises as `apply` does, and `ApplyFailed` where there is
-    no state on record to return to, or no reverter comes up.
+    Returns at once, with what the user should know. `promised` is a file for who confirms it. Raises as
+    `apply` does, and `ApplyFailed` where there is no state on record to return to, or no reverter comes up.
     """
     host, owner = session.host, way.owner
     with changing(session, owner, None):
@@ -58,6 +62,8 @@ def try_out(session: Session, way: Way, seconds: float) -> tuple[Trial, list[str
             # From here on it is reverted even if this process dies at once.
             tried = replace(tried, deadline=host.clock() + seconds)
             trial.save(host, tried)
+            if promised is not None:
+                trial.promise(host, tried, promised)
             notes = go(session, way)
             history.mark_trial(host, owner, TrialState.RUNNING)
         except (ApplyFailed, Stale):
@@ -123,10 +129,14 @@ def watch(session: Session, owner: str, ident: str) -> None:
                     host.sleep(_PAUSE)
 
 
-def await_end(session: Session, tried: Trial) -> Trial:
-    """Return the trial once it is over. Should its reverter be gone, it is reverted here."""
+def await_end(session: Session, tried: Trial, look: Callable[[float], None] = lambda _: None) -> Trial:
+    """Return the trial once it is over. Should its reverter be gone, it is reverted here.
+
+    `look` is called several times a second, with the seconds that are left.
+    """
     host = session.host
     while (now := _current(session, tried.owner, tried.ident)) is not None:
+        look(now.left(host))
         if host.clock() > now.deadline + _LATE:
             revert(session, now)
         else:

@@ -1,0 +1,338 @@
+"""What checks do on the real kernel, with real processes that end, refuse, answer badly and come back."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lbctl.conformance.network import HOST4, SERVERS4
+from support.agents import AgentProcess
+from support.network import Network, intent, service
+
+PORTS = (8001, 8002, 8003)
+FAST = {"interval": "500ms", "fast-interval": "100ms", "timeout": "500ms", "rise": 2, "fall": 2}
+
+
+def checked(kind: str, **keys: Any) -> str:
+    """The table of a check with short times."""
+    values = {"kind": kind, **FAST, **keys}
+    lines = [f"{key} = {value!r}".replace("'", '"') for key, value in values.items()]
+    return "[service.check]\n" + "\n".join(lines) + "\n"
+
+
+class Processes:
+    """Endpoints on the host, each a process of its own that can be ended and started."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+
+    def start(self, *ports: int) -> None:
+        for port in ports:
+            with self.network.host.entered():
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "lbctl.demo.endpoint", str(port)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                )
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"listening\n"
+            self._running[port] = process
+
+    def kill(self, *ports: int) -> None:
+        for port in ports:
+            process = self._running.pop(port)
+            process.kill()
+            process.communicate()
+
+    def close(self) -> None:
+        self.kill(*list(self._running))
+
+
+@pytest.fixture
+def processes(network: Network) -> Iterator[Processes]:
+    made = Processes(network)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def started(network: Network) -> Iterator[Callable[..., AgentProcess]]:
+    with ExitStack() as stack:
+
+        def start(text: str, *words: str) -> AgentProcess:
+            path = network.folder / "lbctl.toml"
+            path.write_text(text)
+            agent = AgentProcess(network, *words, config=path)
+            stack.callback(agent.kill)
+            return agent.ready()
+
+        yield start
+
+
+def health(agent: AgentProcess, endpoint: str, family: str = "ipv4") -> str:
+    checks = agent.status["agent"]["checks"]
+    return next(c["health"] for c in checks if (c["endpoint"], c["family"]) == (endpoint, family))
+
+
+def wanted(agent: AgentProcess, family: str = "ipv4") -> dict[str, str]:
+    [found] = agent.status["services"]
+    return {e["name"]: e["families"][family]["wanted"] for e in found["endpoints"] if family in e["families"]}
+
+
+def asked(network: Network, count: int, port: int = 80, **options: Any) -> Counter[str]:
+    return Counter(network.ask(network.client, HOST4, port, count, **options))
+
+
+def test_a_process_that_ends_loses_its_share_and_gets_it_back(
+    network: Network, processes: Processes, started: Callable[..., AgentProcess], way: tuple[str, ...]
+) -> None:
+    processes.start(*PORTS)
+    agent = started(intent(service("web", "80/tcp", *map(str, PORTS)) + checked("tcp")), *way)
+    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS), "not found to be up")
+    assert asked(network, 6) == {"8001": 2, "8002": 2, "8003": 2}
+    processes.kill(8002)
+    agent.wait(lambda: wanted(agent)["8002"] == "0/1", "keeps its share")
+    assert asked(network, 20) == {"8001": 10, "8003": 10}
+    processes.start(8002)
+    agent.wait(lambda: wanted(agent)["8002"] == "1/3", "does not get its share back")
+    assert asked(network, 30) == {"8001": 10, "8002": 10, "8003": 10}
+    assert "web/8002 (ipv4) is down" in agent.said
+    assert "8002 1/3 -> 0/1" in agent.said
+
+
+def test_where_all_fail_all_are_kept_and_this_is_said(
+    network: Network, processes: Processes, started: Callable[..., AgentProcess]
+) -> None:
+    processes.start(*PORTS)
+    agent = started(intent(service("web", "80/tcp", *map(str, PORTS)) + checked("tcp")))
+    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    processes.kill(*PORTS)
+    agent.wait(lambda: all(health(agent, str(port)) == "down" for port in PORTS))
+    agent.wait(lambda: set(wanted(agent).values()) == {"1/3"}, "not kept")
+    assert "kept by all-down" in str(agent.status["agent"]["checks"])
+
+
+def test_where_all_fail_and_the_service_says_so_connections_are_refused(
+    network: Network, processes: Processes, started: Callable[..., AgentProcess], way: tuple[str, ...]
+) -> None:
+    processes.start(*PORTS)
+    text = service("web", "80/tcp", *map(str, PORTS)) + checked("tcp")
+    agent = started(intent(text + '[service.health]\nall-down = "reject"\n'), *way)
+    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    processes.kill(*PORTS)
+    agent.wait(lambda: set(wanted(agent).values()) == {"0/1"}, "not refused")
+    assert asked(network, 1) == {"refused": 1}
+
+
+class Web:
+    """One HTTP server for each address of the server, whose answers tests choose."""
+
+    def __init__(self, network: Network) -> None:
+        import threading
+        from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+        self.status = dict.fromkeys(SERVERS4, 200)
+        web = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                own = self.connection.getsockname()[0]
+                body = own.encode()
+                self.send_response(web.status[own])
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with network.server.entered():
+            self._server = ThreadingHTTPServer(("0.0.0.0", 8080), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def web(network: Network) -> Iterator[Web]:
+    made = Web(network)
+    yield made
+    made.close()
+
+
+def test_an_endpoint_that_answers_badly_is_out_with_its_reason(
+    network: Network, web: Web, started: Callable[..., AgentProcess]
+) -> None:
+    endpoints = [f"{address}:8080" for address in SERVERS4]
+    agent = started(intent(service("web", f"{HOST4}:80/tcp", *endpoints) + checked("http", path="/healthz")))
+    agent.wait(lambda: all(health(agent, name) == "up" for name in endpoints))
+    web.status[SERVERS4[0]] = 503
+    agent.wait(lambda: wanted(agent)[endpoints[0]] == "0/1", "not taken out")
+    [reason] = [c["reason"] for c in agent.status["agent"]["checks"] if c["endpoint"] == endpoints[0]]
+    assert "HTTP 503" in reason
+    web.status[SERVERS4[0]] = 200
+    agent.wait(lambda: wanted(agent)[endpoints[0]] != "0/1", "not taken back")
+
+
+def test_health_never_overrules_the_operator_nor_the_operator_health(
+    network: Network, processes: Processes, started: Callable[..., AgentProcess]
+) -> None:
+    processes.start(*PORTS)
+    agent = started(intent(service("web", "80/tcp", *map(str, PORTS)) + checked("tcp")))
+    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    assert network.lbctl("drain", "web/8001", "--yes").code == 0
+    agent.wait(lambda: wanted(agent) == {"8001": "0/1", "8002": "1/2", "8003": "1/2"}, "the drain is lost")
+    processes.kill(8001)
+    agent.wait(lambda: health(agent, "8001") == "down")
+    assert network.lbctl("activate", "web/8001", "--yes").code == 0
+    agent.wait(lambda: network.lbctl("status", "--brief", "--output", "json").json["in_sync"])
+    assert wanted(agent) == {"8001": "0/1", "8002": "1/2", "8003": "1/2"}
+    processes.start(8001)
+    agent.wait(lambda: wanted(agent)["8001"] == "1/3", "does not come back")
+
+
+def test_other_commands_know_what_the_agent_knows(
+    network: Network, processes: Processes, started: Callable[..., AgentProcess]
+) -> None:
+    processes.start(*PORTS)
+    text = intent(service("web", "80/tcp", *map(str, PORTS)) + checked("tcp"))
+    agent = started(text)
+    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    processes.kill(8002)
+    agent.wait(lambda: wanted(agent)["8002"] == "0/1")
+    assert network.lbctl("plan", "--exit-code", config=text).code == 0
+    assert network.lbctl("apply", "--yes", config=text).code == 0
+    assert wanted(agent)["8002"] == "0/1"
+    shown = network.lbctl("status", config=text).out
+    assert "web/8002" in "".join(shown.splitlines(keepends=True)[:10])
+    agent.kill()
+    # A failure of a moment ago counts, although nobody would see it end: there is nobody to be asked.
+    assert network.lbctl("apply", "--yes", config=text).code == 0
+    assert "8002" not in asked(network, 6)
+    assert network.lbctl("apply", "--yes", "--ignore-health", config=text).code == 0
+    assert asked(network, 3)["refused"] == 1
+
+
+def test_a_killed_agent_changes_nothing_and_the_next_one_knows_what_it_knew(
+    network: Network, processes: Processes, started: Callable[..., AgentProcess]
+) -> None:
+    processes.start(*PORTS)
+    text = intent(service("web", "80/tcp", *map(str, PORTS)) + checked("tcp"))
+    agent = started(text)
+    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    processes.kill(8002)
+    agent.wait(lambda: wanted(agent)["8002"] == "0/1")
+    held = network.rules()
+    for _ in range(3):
+        agent.kill()
+        assert network.rules() == held
+        agent = started(text)
+        assert wanted(agent)["8002"] == "0/1"
+        assert network.rules() == held
+
+
+def test_udp_clients_of_a_failed_endpoint_are_placed_anew(
+    network: Network, started: Callable[..., AgentProcess]
+) -> None:
+    responders = {port: network.responder(network.host) for port in (5301, 5302)}
+    for port, responder in responders.items():
+        responder.listen(port, kind="udp")
+        responder.start()
+    text = service("dns", "53/udp", "5301", "5302") + checked("udp", send="ping")
+    agent = started(intent(text))
+    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in responders))
+    flows = [network.flow(network.client, HOST4, 53) for _ in range(6)]
+    first = [flow.say() for flow in flows]
+    assert Counter(first) == {"5301": 3, "5302": 3}
+    responders[5302].close()
+    agent.wait(lambda: wanted(agent)["5302"] == "0/1", "not taken out")
+    assert [flow.say() for flow in flows] == ["5301"] * 6
+
+
+def test_a_client_that_was_kept_is_not_kept_at_a_failed_endpoint(
+    network: Network, processes: Processes, started: Callable[..., AgentProcess], way: tuple[str, ...]
+) -> None:
+    processes.start(8001, 8002)
+    text = service("web", "80/tcp", "8001", "8002", affinity="1h") + checked("tcp")
+    agent = started(intent(text), *way)
+    agent.wait(lambda: all(health(agent, port) == "up" for port in ("8001", "8002")))
+    [kept] = asked(network, 5)
+    other = {"8001": "8002", "8002": "8001"}[kept]
+    processes.kill(int(kept))
+    agent.wait(lambda: wanted(agent)[kept] == "0/1", "not taken out")
+    assert asked(network, 5) == {other: 5}
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["kept", "cut"])
+def test_open_connections_end_only_where_the_service_says_so(
+    network: Network, web: Web, started: Callable[..., AgentProcess], cut: bool
+) -> None:
+    endpoints = [f"{address}:8080" for address in SERVERS4]
+    policy = '[service.health]\non-down = "cut"\n' if cut else ""
+    text = service("web", f"{HOST4}:80/tcp", *endpoints) + checked("http", path="/") + policy
+    agent = started(intent(text))
+    agent.wait(lambda: all(health(agent, name) == "up" for name in endpoints))
+    with network.client.entered():
+        connections = [socket.create_connection((HOST4, 80), timeout=10) for _ in endpoints]
+    web.status[SERVERS4[0]] = 503
+    agent.wait(lambda: wanted(agent)[endpoints[0]] == "0/1", "not taken out")
+    time.sleep(0.2)
+    ended = 0
+    for connection in connections:
+        try:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            ended += not connection.recv(1024).startswith(b"HTTP/1.")
+        except OSError:
+            ended += 1
+        connection.close()
+    assert ended == (1 if cut else 0)
+
+
+def test_little_is_changed_where_the_table_is_a_hash(
+    network: Network, processes: Processes, started: Callable[..., AgentProcess]
+) -> None:
+    processes.start(*PORTS)
+    text = service("web", "80/tcp", *map(str, PORTS), scheduler="source-hash") + checked("tcp")
+    agent = started(intent(text))
+    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    addresses = [f"10.0.0.{number}" for number in range(100, 160)]
+    network.client.address("uplink", *(f"{address}/24" for address in addresses))
+    network.host.ip("route", "replace", "10.0.0.0/24", "dev", "outside")
+
+    def placed() -> dict[str, str]:
+        found = {}
+        for address in addresses:
+            [found[address]] = network.ask(network.client, HOST4, 80, source=address)
+        return found
+
+    before = placed()
+    processes.kill(8002)
+    agent.wait(lambda: wanted(agent)["8002"] == "0/1")
+    after = placed()
+    moved = {address for address in addresses if before[address] != after[address]}
+    assert moved == {address for address, port in before.items() if port == "8002"}
+    processes.start(8002)
+    agent.wait(lambda: wanted(agent)["8002"] != "0/1")
+    assert placed() == before
+
+
+def test_a_file_that_is_not_valid_keeps_the_checks_of_the_last_one(
+    network: Network, processes: Processes, started: Callable[..., AgentProcess], tmp_path: Path
+) -> None:
+    processes.start(*PORTS)
+    agent = started(intent(service("web", "80/tcp", *map(str, PORTS)) + checked("tcp")), "--follow-file")
+    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    (network.folder / "lbctl.toml").write_text("[[service]]\nname = 7\n")
+    agent.wait(lambda: agent.get("/ready")[0] == 503, "the bad file is not shown")
+    processes.kill(8003)
+    agent.wait(lambda: wanted(agent)["8003"] == "0/1", "not taken out")
