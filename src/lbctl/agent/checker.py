@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lbctl.agent.health import Monitor, Subject, Target
     from lbctl.agent.journal import Journal
     from lbctl.host import Host
-    from lbctl.model import Effective, Intent, Verdicts
+    from lbctl.model import Effective, Intent, Verdict, Verdicts
 
 #: Checks that are started at once at most; the rest a moment later.
 _BATCH = 512
@@ -48,6 +48,9 @@ class Checker:
         self._changed = changed
         self._more = asyncio.Event()
         self._intent: Intent | None = None
+        #: What hears of each outcome before it counts, and of each endpoint whose health changed.
+        self.learned: Callable[[Target, Outcome, Moment], object] = lambda *_: None
+        self.turned: Callable[[Iterable[tuple[Subject, Verdict]]], object] = lambda _: None
 
     def begin(self, intent: Intent, restored: Mapping[str, Verdicts], serving: Iterable[Subject]) -> None:
         """Start with an intent, what is known from before, and the endpoints that take connections now."""
@@ -128,7 +131,9 @@ class Checker:
         self._done(target, outcome)
 
     def _done(self, target: Target, outcome: Outcome) -> None:
-        changed = self._monitor.record(target, outcome, self._now())
+        now = self._now()
+        self.learned(target, outcome, now)
+        changed = self._monitor.record(target, outcome, now)
         self._more.set()
         if not changed:
             return
@@ -146,6 +151,7 @@ class Checker:
                 health=verdict.health,
             )
         self._changed()
+        self.turned([(subject, verdicts[subject[0]][subject[1:]]) for subject in changed])
 
     def _now(self) -> Moment:
         return Moment(self._host.clock(), self._host.now())

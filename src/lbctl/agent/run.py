@@ -19,6 +19,7 @@ from lbctl.agent.health import Monitor
 from lbctl.agent.http import Server
 from lbctl.agent.journal import Journal, Priority
 from lbctl.agent.loop import Figures, Follower
+from lbctl.agent.notify import Notices
 from lbctl.agent.systemd import Notifier
 from lbctl.agent.view import View
 from lbctl.config import load_merged
@@ -85,6 +86,8 @@ class _Agent:
         self._keeper = Keeper(host, options.owner, self._session)
         self._file = _File(options.files)
         self._written: object = None
+        #: What is ended with the agent.
+        self._ends = ExitStack()
 
     def _session(self) -> Session:
         # What was applied by consent is there by consent.
@@ -125,6 +128,7 @@ class _Agent:
         finally:
             self._notifier.stopping()
             self._follower.close()
+            self._ends.close()
 
     def _start(self) -> None:
         """Complete what was left of a change; with nothing applied yet, apply the intent file."""
@@ -139,12 +143,17 @@ class _Agent:
         """Begin to check endpoints, with what was known of them before."""
         self._prober = Prober(self._host)
         monitor = Monitor(Random())  # noqa: S311 (spreads checks, and guards nothing)
+        self._ends.callback(self._prober.close)
         self._checker = Checker(self._host, monitor, self._prober, self._journal, self._follower.wake)
+        self._notices = Notices(self._journal)
+        self._ends.callback(self._notices.close)
+        self._checker.turned = self._notices.changed
         followed = self._keeper.followed()
         recorded = verdicts.read(self._host, self._options.owner)
         if followed is not None:
             known = recorded.verdicts if recorded is not None else {}
             self._checker.begin(followed.intent, known, self._serving(followed))
+            self._notices.follow(followed.intent)
         self._follower.before = self._write_down
         self._view.checks = self._documents
         self._follower.after = self._carried_out
@@ -183,6 +192,7 @@ class _Agent:
     def _carried_out(self, kept: Kept) -> None:
         if kept.followed is not None:
             self._checker.replace(kept.followed.intent)
+            self._notices.follow(kept.followed.intent)
 
     def _apply(self, intent: Intent) -> None:
         session = self._session()
