@@ -112,10 +112,10 @@ class Analyser:
         self._rules = rules
         self._budget = Budget.of(work or rules)
         self._families: list[_Family] = []
-        self._touched: set[int] = set()
+        self._touched: set[Origin] = set()
         self._lost: set[int] = set()
         #: Counters, and the connections that move each, once for each hook.
-        self.movers: dict[object, list[tuple[Family, Selector]]] = {}
+        self.movers: dict[object, Sequence[tuple[Family, Selector]]] = {}
         #: The paths of connections, at all hooks.
         self.walks: dict[tuple[Family, Selector], list[Walk]] = {}
         #: All selectors that were followed: of these it is known which counters they move.
@@ -124,7 +124,7 @@ class Analyser:
     @property
     def untouched(self) -> int:
         """Rules that are understood and are no balancing."""
-        return self._rules - len(self._touched | self._lost)
+        return self._rules - len(self._lost.union(map(id, self._touched)))
 
     @property
     def services(self) -> tuple[AnalysedService, ...]:
@@ -171,7 +171,7 @@ class Analyser:
 
     def touch(self, rule: Rule) -> None:
         """Note a rule that is a part of a service."""
-        self._touched.add(id(rule.origin))
+        self._touched.add(rule.origin)
 
     def _cut_loops(self, program: FamilyProgram) -> None:
         """Chains that lead back to themselves: the rule that closes the circle leads nowhere."""
@@ -591,8 +591,13 @@ class _Family:
             return None
         mine = self._program.family, selector.where
         self._analysis.followed.add(mine)
+        alone = (mine,)
         for counter in walk.met:
-            self._analysis.movers.setdefault(counter, []).append(mine)
+            known = self._analysis.movers.setdefault(counter, alone)
+            if isinstance(known, list):
+                known.append(mine)
+            elif known is not alone:
+                self._analysis.movers[counter] = [*known, mine]
         if walk.met:
             self._analysis.walks.setdefault(mine, []).append(walk)
         return _Result(hook, selector, walk, population, source, anew)

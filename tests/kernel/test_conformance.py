@@ -139,6 +139,31 @@ LESS: dict[str, tuple[Callable[[Service], Service], tuple[str, ...]]] = {
         as_source_nat(SourceNat.ALWAYS),
         ("source-nat hairpin", "source-nat never"),
     ),
+    "first ports only": (
+        lambda s: replace(s, listeners=tuple(replace(x, last_port=x.port) for x in s.listeners)),
+        (
+            "listener port ranges",
+            "listener port ranges of an address",
+            "listener port ranges: a range grows and shrinks, and its pick goes on",
+            "listener port ranges with affinity",
+            "listener port ranges with source-nat hairpin",
+        ),
+    ),
+    "always translated, ranges too": (
+        as_source_nat(SourceNat.ALWAYS),
+        (
+            "listener port ranges: a single port inside has only what its own service says",
+            "listener port ranges with source-nat hairpin",
+        ),
+    ),
+    "no range remembers": (lambda s: replace(s, affinity=None), ("listener port ranges with affinity",)),
+    "one port for all": (
+        lambda s: replace(s, endpoints=endpoints(s, port=80) if s.remote else s.endpoints),
+        ("endpoints without a port",),
+    ),
+    "from everywhere": (lambda s: replace(s, interfaces=()), ("interfaces",)),
+    "denies nobody": (lambda s: replace(s, deny=()), ("deny",)),
+    "excludes nothing": (lambda s: replace(s, exclude=()), ("exclude",)),
     "one endpoint less": (
         lambda s: replace(s, endpoints=s.endpoints[:-1] or s.endpoints),
         (

@@ -131,7 +131,7 @@ def test_what_is_written_today_has_the_form_that_0_1_reads(network: Network, dri
 
 
 #: Drivers that have listeners with a range of ports.
-RANGED = ("nft",)
+RANGED = ("nft", "legacy")
 FIRST, LAST, EXACT = 3000, 3100, 3050
 RANGE = f"""
 

@@ -366,7 +366,8 @@ def _ask(spec: Spec, field: str, values: Values, family: Family) -> bool:
     text = spelled(field, positive, bits)
     option = _ASKED_BY.get(name)
     if option is not None and "," not in text and "-" not in text:
-        spec.header[option] = f"{text[:-1]}+" if text.endswith("*") else text
+        value = f"{text[:-1]}+" if text.endswith("*") else text
+        spec.header = {**spec.header, option: value}
         spec.inverted |= {option} if inverted else frozenset()
     elif name in {"dport", "sport"} and spec.get("protocol") and "protocol" not in spec.inverted:
         ports = text.replace("-", ":")

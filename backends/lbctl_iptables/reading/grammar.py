@@ -26,7 +26,7 @@ from lbctl_iptables.reading.options import (
 from lbctl_netfilter.log import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _PROTOCOL = re.compile(r"[a-z0-9.+-]+")
 #: What iptables-save prints in place of options whose layout it does not know, since another release, or
@@ -65,7 +65,7 @@ class Spec:
     table: str | None = None
     family: Family | None = None
     #: Options of `HEADER`, and `fragment`, with their values.
-    header: dict[str, str] = field(default_factory=dict)
+    header: Mapping[str, str] = field(default_factory=dict)
     #: Those of them behind `!`.
     inverted: frozenset[str] = frozenset()
     matches: list[ParsedMatch] = field(default_factory=list)
@@ -122,20 +122,33 @@ def _saved(words: tuple[str, ...]) -> Spec | None:
 
 
 def _saved_header(spec: Spec, words: tuple[str, ...]) -> int | None:
-    """Take the options of iptables itself, and return the place behind them; None if one is there twice."""
-    at, count, header = 2, len(words), spec.header
+    """Take the options of iptables itself, and return the place behind them; None for any others."""
+    end = next((at for at, word in enumerate(words) if word in _PARTS), len(words))
+    found = _header_of(words[2:end])
+    if found is None:
+        return None
+    spec.header, spec.inverted = found
+    return end
+
+
+@lru_cache(maxsize=1 << 8)
+def _header_of(words: tuple[str, ...]) -> tuple[dict[str, str], frozenset[str]] | None:
+    """Return the options of iptables itself, and which are inverted; the rungs of a ladder share them."""
+    header: dict[str, str] = {}
+    inverted_ones: list[str] = []
+    at, count = 0, len(words)
     while at < count:
         inverted = words[at] == "!"
         behind = at + inverted + 1
         if behind >= count or (option := _SAVED.get(words[behind - 1])) is None:
-            break
+            return None
         value, at = words[behind], behind + 1
         if value[:1] == "!" or option in header:
             return None
         header[option] = protocol(value) if option == "protocol" else value
         if inverted:
-            spec.inverted |= {option}
-    return at
+            inverted_ones.append(option)
+    return header, frozenset(inverted_ones)
 
 
 def _saved_parts(spec: Spec, words: tuple[str, ...], at: int) -> bool:
@@ -393,7 +406,7 @@ class _Parser:
         self._ask(name, protocol(value) if name == "protocol" else value)
 
     def _ask(self, name: str, value: str) -> None:
-        self._spec.header[name] = value
+        self._spec.header = {**self._spec.header, name: value}
         if self._invert:
             self._spec.inverted |= {name}
             self._invert = False

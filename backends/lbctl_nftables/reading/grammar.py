@@ -6,6 +6,7 @@ Only the shape is read here; what names stand for is looked up when rules are lo
 from __future__ import annotations
 
 import re
+import sys
 from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING
@@ -432,7 +433,7 @@ class Grammar:
                 source, op, members = _bits_of(source, members), "!=", _NO_BITS
         if self._next in _OPERATOR or self._next in {"/", "map", ":"}:
             raise UnsupportedSyntax(self._next)
-        return Relational(source, op, members, self._text(begin))
+        return Relational(source, op, members, sys.intern(self._text(begin)))
 
     def _assignment(self, field: Field) -> MarkStatement | None:
         begin = self._at
@@ -538,7 +539,7 @@ class Grammar:
     def _pick(self) -> NumberExpression:
         kind, of, seed, offset = self._take(), "", None, 0
         if kind == "numgen":
-            kind = self._expect("inc", "random")
+            kind = sys.intern(self._expect("inc", "random"))
         elif kind == "jhash":
             begin = self._at
             self._source()
@@ -578,7 +579,10 @@ class Grammar:
 
     def _listed(self) -> tuple[Element, ...]:
         """Read one value, or some with commas between: any of them will do."""
-        made = [Element(self._bits(self._key()))]
+        first = _alone(self._bits(self._key()))
+        if self._next != ",":
+            return first
+        made = [*first]
         while self._taken(","):
             made.append(Element(self._bits(self._key())))
         return tuple(made)
@@ -621,7 +625,7 @@ class Grammar:
     def _key(self) -> Key:
         first = self._value()
         if self._next != ".":
-            return (first,)
+            return _single(first)
         parts = [first]
         while self._taken("."):
             parts.append(self._value())
@@ -638,6 +642,18 @@ class Grammar:
             self._take()
             return f"{first}-{_bare(self._take())}"
         return first
+
+
+@lru_cache(maxsize=1 << 10)
+def _single(value: str) -> Key:
+    """Return a key of one value: rules have few different ones, but for addresses."""
+    return (value,)
+
+
+@lru_cache(maxsize=1 << 10)
+def _alone(key: Key) -> tuple[Element, ...]:
+    """Return the only element with a key."""
+    return (Element(key),)
 
 
 def _bare(word: str) -> str:

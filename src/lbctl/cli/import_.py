@@ -52,7 +52,7 @@ def import_(
     """
     from lbctl.cli.output import Style, print_json
     from lbctl.cli.work import share_policy
-    from lbctl.config import dump
+    from lbctl.config.render import parts
     from lbctl.documents.reading import document
     from lbctl.engine.migrate.foreign import with_policy
     from lbctl.engine.migrate.intent import imported
@@ -79,7 +79,7 @@ def import_(
     else:
         _report(reading, made.notes, name, Style(color, stream=sys.stderr))
         if reading.accept:
-            print(dump(made.intent, made.comments), end="")
+            sys.stdout.writelines(parts(made.intent, made.comments))
     if not reading.accept:
         raise typer.Exit(IntentError.exit_code)
     if not made.complete:

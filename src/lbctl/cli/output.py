@@ -228,8 +228,8 @@ def _service_lines(service: ServiceChange, style: Style) -> Iterator[str]:
         # A new listener is not balanced yet, which is no news.
         moved = any(change.key == "listen" for change in service.changes)
         places = {**service.before, **service.after}
-        now = "" if moved else ", ".join(clients(service.unbalanced_before, places))
-        then = ", ".join(clients(service.unbalanced_after, places))
+        now = "" if moved else ", ".join(clients(service.unbalanced_before, places, service.before))
+        then = ", ".join(clients(service.unbalanced_after, places, service.after))
         if now:
             yield style(f"    not balanced now: {now}", "red")
         if then:

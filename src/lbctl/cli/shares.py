@@ -81,12 +81,13 @@ def lost_families(missing: Iterable[FamilyListener], whole: Shares) -> tuple[Fam
     return tuple(family for family in families_of(missing) if family not in rest)
 
 
-def clients(missing: Sequence[FamilyListener], whole: Shares) -> Iterator[str]:
+def clients(missing: Sequence[FamilyListener], whole: Shares, other: Shares) -> Iterator[str]:
     """Name whose connections are meant: `IPv4 clients`, `clients of 81/tcp`, `IPv4 clients of 81/tcp`.
 
-    `missing` are places that one side does not balance, `whole` is the side that does.
+    `missing` are places that the side `other` does not balance, `whole` is the side that does.
     """
-    lost = lost_families(missing, whole)
+    # Of a listener that moved, the family is balanced on both sides.
+    lost = [family for family in lost_families(missing, whole) if family not in families_of(other)]
     yield from (f"{FAMILY_NAMES[family]} clients" for family in lost)
     by_listener: dict[Listener, list[Family]] = {}
     for frontend in missing:

@@ -170,10 +170,11 @@ def _difference(service: ServiceChange, rules: Sequence[str]) -> str:
 def _differences(service: ServiceChange) -> Iterator[str]:
     """The clients that are not balanced as the intent says, and the endpoints that have another share."""
     missing, extra = service.unbalanced_before, service.unbalanced_after
-    yield from (f"{who} are not balanced" for who in clients(missing, service.after))
-    yield from (f"{who} are balanced, but not in the intent" for who in clients(extra, service.before))
+    before, after = service.before, service.after
+    yield from (f"{who} are not balanced" for who in clients(missing, after, before))
+    yield from (f"{who} are balanced, but not in the intent" for who in clients(extra, before, after))
     # Of these, that they are not balanced says it all.
-    lost = lost_families(missing, service.after) + lost_families(extra, service.before)
+    lost = lost_families(missing, after) + lost_families(extra, before)
     for row in share_rows(service):
         if row.before == row.after or row.family in lost:
             continue

@@ -48,17 +48,21 @@ def dump(intent: Intent, comments: Mapping[str, Sequence[str]] | None = None) ->
 
     `comments` stand before the service of a name, each on a line of its own whatever is in it.
     """
+    return "".join(parts(intent, comments))
+
+
+def parts(intent: Intent, comments: Mapping[str, Sequence[str]] | None = None) -> Iterator[str]:
+    """Yield what `dump` returns piece by piece: a large intent is printed, and never there as a whole."""
     head = [f"schema = {SCHEMA_VERSION}"]
     if intent.owner != DEFAULT_OWNER:
         head.append(f"owner = {quote(intent.owner)}")
     if intent.mark != DEFAULT_MARK:
         head.append(f"mark = 0x{intent.mark:x}")
     said = comments or {}
-    blocks = ["\n".join(head)]
+    yield "\n".join(head) + "\n"
     for service in intent.services:
         notes = [f"# {escape(text)}" for text in said.get(service.name, ())]
-        blocks.append("\n".join([*notes, *_service(service)]))
-    return "\n\n".join(blocks) + "\n"
+        yield "\n".join(["", *notes, *_service(service), ""])
 
 
 def revive(text: str, like: Intent, file: str) -> Intent:

@@ -117,7 +117,7 @@ def foreign_rules(
     reading = backend.read(text)
     moving, retained = _parted(backend, text, reading)
     corrected = tuple(_corrected(each, reading, policy) for each in moving)
-    found = imported(replace(reading, services=corrected, unsupported=()), lines)
+    found = imported(replace(reading, services=corrected, unsupported=()), lines, exact=True)
     lost = list(_lost(backend, text, reading, found))
     out = _out(found, lost, exclude)
     retained += [Retained(name=x.name, rules=x.rules, reason="excluded") for x in lost]
@@ -217,8 +217,6 @@ def _notes(services: Sequence[Service], found: Imported) -> Iterator[str]:
     for service in services:
         if service.allow:
             yield f"{service.name}: other clients than those of allow, whom the rules let pass, are refused"
-        if service.deny:
-            yield f"{service.name}: the clients of deny, whom the rules let pass, are refused"
         yield from (note for note in found.notes if note.startswith(f"{service.name}: "))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
@@ -33,7 +34,7 @@ from lbctl.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable
 
     from lbctl.model import Address, Affinity, AnalysedService, Network, UnsupportedRule
 
@@ -83,16 +84,38 @@ class Imported:
         return not self.unread and not any(is_balancing(service) for service, _ in self.lost)
 
 
+class _Quotations(Mapping[str, Sequence[str]]):
+    """The lines that each service was read from, verbatim; a large text is not there once more."""
+
+    def __init__(self, lines: Mapping[str, Sequence[int]], source: Sequence[str]) -> None:
+        self._lines = lines
+        self._source = source
+
+    def __getitem__(self, name: str) -> Sequence[str]:
+        source = self._source
+        numbers = [line for line in self._lines[name] if 0 < line <= len(source)]
+        return [f"line {line}: {source[line - 1].strip()}" for line in numbers]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+
 def is_balancing(service: AnalysedService) -> bool:
     """Return True for a service that spreads its connections over several endpoints, or leaves some out."""
     return service.mode in _BALANCING and len(service.backends) > (0 if service.leak else 1)
 
 
-def imported(reading: Analysis, source: Sequence[str] = ()) -> Imported:
-    """Return the intent that does what was read. `source` are the lines of the text, for comments."""
+def imported(reading: Analysis, source: Sequence[str] = (), *, exact: bool = False) -> Imported:
+    """Return the intent that does what was read. `source` are the lines of the text, for comments.
+
+    Clients that rules exempt pass untouched; those of `deny`, which an intent has for them, are refused. With
+    `exact` a service with such clients is none that an intent can hold.
+    """
     notes: list[str] = []
     made: dict[str, Service] = {}
-    comments: dict[str, list[str]] = {}
     numbers: dict[str, tuple[int, ...]] = {}
     lost: list[tuple[AnalysedService, str]] = []
     taken = _Taken()
@@ -100,6 +123,9 @@ def imported(reading: Analysis, source: Sequence[str] = ()) -> Imported:
     for group in _groups(_joined(_whole(reading.services))):
         try:
             service, remarks = _service(group, made, last)
+            if exact and service.deny:
+                exempt = ", ".join(map(str, service.deny))
+                raise NotExpressible(f"it exempts clients ({exempt}), and an intent would refuse them")
         except NotExpressible as reason:
             lost += [(each, str(reason)) for each in group]
             continue
@@ -110,16 +136,12 @@ def imported(reading: Analysis, source: Sequence[str] = ()) -> Imported:
         taken.add(service)
         made[service.name] = service
         notes += [f"{service.name}: {remark}" for remark in remarks]
-        lines = tuple(dict.fromkeys(line for each in group for line in each.lines))
-        numbers[service.name] = lines
-        comments[service.name] = [
-            f"line {line}: {source[line - 1].strip()}" for line in lines if 0 < line <= len(source)
-        ]
+        numbers[service.name] = tuple(dict.fromkeys([line for each in group for line in each.lines]))
     notes += [f"{shown(each)}: {reason}" for each, reason in lost]
     notes += [f"line {each.line}: {each.what}: {each.reason}" for each in reading.unsupported]
     return Imported(
         intent=Intent(services=tuple(made.values())),
-        comments=comments,
+        comments=_Quotations(numbers, source),
         notes=tuple(notes),
         lines=numbers,
         lost=tuple(lost),
@@ -284,6 +306,8 @@ def _service(
         interfaces=narrowed.interfaces,
     )
     service = _excluding(service, narrowed.exclude)
+    if service.deny:
+        remarks.append("clients of deny are refused; the existing rules may let them pass")
     _check_order(service, group, remarks)
     return service, remarks
 

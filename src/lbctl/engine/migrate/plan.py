@@ -195,7 +195,7 @@ def _explained(source: Session, owner: str) -> tuple[Plan, str]:
     text = source.backend.render(source.observe(owner))
     read = imported(reader(source.backend).read(text))
     found = plan_beside(source, replace(read.intent, owner=owner))
-    if read.notes or found.changed:
+    if read.lost or read.unread or found.changed:
         raise ApplyFailed(
             f"no intent is known that gives the rules in {source.place}", hint="--config names its file"
         )
