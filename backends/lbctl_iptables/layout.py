@@ -3,18 +3,24 @@
 In the nat table, in chains that begin with our prefix:
 
     PREROUTING, OUTPUT → LBCTL            finds the listener: goto LBCTL-<service>
-    LBCTL-TCP, LBCTL-TCP.<range> …        … by ranges of addresses and ports, where there are many listeners
+    LBCTL-TCP, LBCTL-TCP.<block> …        … by blocks of addresses and ports, where there are many listeners
+    LBCTL-TCP.LOCAL, LBCTL-TCP.RANGES …   … those without an address, and those with a range of ports
     LBCTL-<service>                       who is served, and how a slot is picked: a ladder of rules
     LBCTL-<service>.<number>              … the groups of a long ladder, so that few rules are met
-    LBCTL-<service>.CLIENTS               ranges of allowed clients, where there are many
+    LBCTL-<service>.RANGES                leaves single ports inside its ranges to their own services
+    LBCTL-<service>.EXCLUDED, .DENIED     blocks of excluded addresses and denied clients, if there are many;
+    LBCTL-<service>.INCLUDED, .ADMITTED   … what comes behind these
+    LBCTL-<service>.ARRIVED               what comes behind the check of the interface
+    LBCTL-<service>.CLIENTS               blocks of allowed clients, if there are many
     LBCTL-<service>.SERVED                the ladder, where only some clients are allowed
     LBCTL-<service>.<hash>                an endpoint that remembers its clients (affinity)
     POSTROUTING → LBCTL-SOURCE            connections whose mark says that they may need our source address
     LBCTL-HAIRPIN, LBCTL-MASQUERADE       … only where the endpoint would answer without us; in any case
 
-In the filter table, for services that refuse somebody, and with the same chains to find the listener:
+In the filter table, for services that refuse some clients or all, with the same chains to find the listener:
 
-    INPUT, FORWARD, OUTPUT → LBCTL        new connections that nobody has picked an endpoint for
+    INPUT, FORWARD, OUTPUT → LBCTL        new connections that no endpoint was picked for
+    LBCTL-<service>, … .RANGES            if the service leaves some of them alone, as above
     LBCTL-REFUSE                          the answer: a reset, or that the port is unreachable
 
 Another owner has `LBCTL.<owner>` and `LBCTL.<owner>.<service>`; names of owners and services are in small
@@ -57,7 +63,7 @@ FILTER = "filter"
 TABLES = (FILTER, NAT)
 #: The chains of the kernel itself in those tables: the ones that ours are entered from.
 HOOKS = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
-#: Table → where new connections come in that are looked up there.
+#: Table → where new connections arrive that are looked up there.
 ENTRANCES: Mapping[str, Sequence[str]] = {
     NAT: ("PREROUTING", "OUTPUT"),
     FILTER: ("INPUT", "FORWARD", "OUTPUT"),

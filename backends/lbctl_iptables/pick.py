@@ -41,7 +41,7 @@ SHORT = 12
 #: What a long ladder is split by: the first that divides it. Four ladders of one are met as soon as two of
 #: two, with half of the jumps.
 _FANS = (4, 2, 3, 5, 7)
-#: Nodes that `cluster` can tell apart.
+#: Nodes that `cluster` can distinguish.
 MAX_NODES = 32
 #: `random` draws a number of 31 bits, and compares.
 DRAW = 1 << 31

@@ -117,7 +117,7 @@ def rules_of(text: str) -> list[DumpedRule]:
 class Dump:
     """What a dump of one family has of an owner: the chains, and the rules of hooks that enter them.
 
-    `turns` is how many rules of others in each table pick the nth connection.
+    `turns` is how many foreign rules in each table pick the nth connection.
     """
 
     chains: Mapping[Place, DumpedChain]

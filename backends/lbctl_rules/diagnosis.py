@@ -25,7 +25,7 @@ _OWN = {"output"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rival:
-    """Connections that rules of others decide about before ours.
+    """Connections that foreign rules decide about before ours.
 
     `rules` are those that decide, each with its place; `deletions` the commands that take them out, as far as
     they are known. Where it is not `certain`, both act at the same point, and who was loaded last decides.
@@ -96,7 +96,7 @@ def _fix(rival: Rival) -> str:
 
 
 def leftovers(case: Case, store: str, driver: str, owners: Mapping[str, str]) -> Iterator[Problem]:
-    """Our rules that nobody asks for: owners found in a driver's store, each with what shows it."""
+    """Our rules without an intent: owners found in a driver's store, each with what shows it."""
     for owner, evidence in owners.items():
         if case.intent is not None and owner == case.intent.owner:
             if store != case.store:

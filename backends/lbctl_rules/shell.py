@@ -248,7 +248,7 @@ class Script:
             self._variables[name] = " ".join(values)
 
     def replaced(self, line: str, here: Here) -> str:
-        """Return a line of a document, with what its variables stand for; those that nobody set stay."""
+        """Return a line of a document, with what its variables stand for; those that are not set stay."""
         if here.indented:
             line = line.lstrip("\t")
         if here.quoted or ("$" not in line and "\\" not in line):
@@ -266,7 +266,7 @@ class Script:
         return value if self._brought <= _BROUGHT else None
 
     def _expand(self, word: str) -> tuple[list[str], str | None]:
-        """Return a word → the words that it stands for, and a variable that nobody set."""
+        """Return a word → the words that it stands for, and a variable that is not set."""
         if not any(mark in word for mark in "'\"$\\`"):
             return [word], None
         words: list[str] = []

@@ -127,7 +127,7 @@ class Stale(LbctlError):
 
 
 class Reverted(LbctlError):
-    """A trial ran out unconfirmed and was taken back."""
+    """A trial was not confirmed in time and was reverted."""
 
     exit_code = 8
     code = "reverted"

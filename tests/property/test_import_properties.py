@@ -94,10 +94,6 @@ def test_import_gives_back_what_was_rendered(backend: ModuleType, intent: Intent
                 assert mine.hash_seed == service.hash_seed
 
 
-#: Backends that have ranges of ports, endpoints without a port, `deny`, `interfaces` and `exclude`.
-SELECTIVE = [nftables]
-
-
 def spans(networks: Sequence[Network], family: Family) -> frozenset[tuple[int, int]]:
     """The addresses of a family, as numbers."""
     mine = collapse_addresses(n for n in networks if Family.of(n) is family)  # type: ignore[type-var]
@@ -129,7 +125,7 @@ def places(service: Service, family: Family) -> list[Listener]:
     return [x for x in service.listeners_of(family) if x.address is not None or not nowhere]
 
 
-@pytest.mark.parametrize("backend", SELECTIVE, ids=lambda backend: backend.name)
+@pytest.mark.parametrize("backend", [iptables, nftables], ids=lambda backend: backend.name)
 @PATIENT
 @given(intent=intents(everything=True, selective=True, max_services=3))
 def test_import_gives_back_what_connections_a_service_is_for(backend: ModuleType, intent: Intent) -> None:

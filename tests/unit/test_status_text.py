@@ -81,6 +81,7 @@ def status(*endpoints: EndpointStatus, drift: Drift = SYNC, services: int = 1, *
         marks=more.get("marks", {}),
         stores=(),
         services=every,
+        failing=more.get("failing", ()),
     )
 
 
@@ -92,11 +93,12 @@ def test_all_that_needs_attention_stands_in_the_first_ten_lines() -> None:
     down = Verdict(health=Health.DOWN, since=0, result="http 503 " * 8, count=3)
     reason = Reason(state=State.ACTIVE, weight=1, checked=(Checked(family=Family.IPV4, verdict=down),))
     marked = [endpoint(f"9{n:03}", mark="nothing listens", reason=reason) for n in range(9)]
+    failing = tuple(f"web/{each.name} {reason}" for each in marked)
     overridden = effective(
         read_intent(service("web", "80/tcp", "8000", "8001", "8002")),
         Facts(overrides={each.place: each for each in DRAINED}),
     )
-    found = status(*marked, drift=LOST, effective=overridden)
+    found = status(*marked, drift=LOST, effective=overridden, failing=failing)
     # The line of a trial comes before these.
     first = text(found)[:9]
     assert max(map(len, first)) <= 80 + len(" (and 30 more)")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 from lbctl.agent.health import Ending, Moment, Outcome
 from lbctl.agent.journal import Priority
 from lbctl.documents.agent import CheckDocument
+from lbctl.engine.inspect.checks import HostFacts, is_expected
+from lbctl.engine.inspect.failing import all_down
 from lbctl.model import Health, time_of
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from lbctl.agent.health import Monitor, Subject, Target
     from lbctl.agent.journal import Journal
     from lbctl.host import Host
-    from lbctl.model import Effective, Intent, Verdict, Verdicts
+    from lbctl.model import Check, Effective, Family, Intent, Verdict, Verdicts
 
 #: Checks that are started at once at most; the rest a moment later.
 _BATCH = 512
@@ -32,7 +34,7 @@ class Prober(Protocol):
         """Begin these checks; `done` is called in the loop's thread for each, in time for its timeout."""
 
     def watch(self, targets: Iterable[Target], closed: Callable[[Target], None]) -> None:
-        """Have `closed` called in the loop's thread when nobody listens any more at a local target."""
+        """Have `closed` called in the loop's thread when no process listens any more at a local target."""
 
     def close(self) -> None:
         """End all checks."""
@@ -51,6 +53,8 @@ class Checker:
         #: What hears of each outcome before it counts, and of each endpoint whose health changed.
         self.learned: Callable[[Target, Outcome, Moment], object] = lambda *_: None
         self.turned: Callable[[Iterable[tuple[Subject, Verdict]]], object] = lambda _: None
+        #: Endpoints that never passed and are to be reported together.
+        self._gathered: dict[tuple[str, Family], list[Subject]] = {}
 
     def begin(self, intent: Intent, restored: Mapping[str, Verdicts], serving: Iterable[Subject]) -> None:
         """Start with an intent, what is known from before, and the endpoints that take connections now."""
@@ -126,32 +130,65 @@ class Checker:
         self._more.set()
 
     def _closed(self, target: Target) -> None:
-        """Note that nobody listens any more at a local port: a check could find nothing else."""
+        """Note that no process listens any more at a local port: a check could find nothing else."""
         outcome = Outcome(ending=Ending.FAILED, text="nothing listens there any more", final=True)
         self._done(target, outcome)
 
     def _done(self, target: Target, outcome: Outcome) -> None:
         now = self._now()
+        before = self._monitor.health(target)
         self.learned(target, outcome, now)
         changed = self._monitor.record(target, outcome, now)
         self._more.set()
         if not changed:
             return
-        verdicts = self._monitor.verdicts()
-        for service, endpoint, family in changed:
-            verdict = verdicts[service][endpoint, family]
-            priority = Priority.WARNING if verdict.health is Health.DOWN else Priority.NOTICE
-            times = f" ({verdict.count} times)" if verdict.count > 1 else ""
-            self._journal.say(
-                f"{service}/{endpoint} ({family}) is {verdict.health}: {verdict.result}{times}",
-                priority,
-                service=service,
-                endpoint=endpoint,
-                family=family,
-                health=verdict.health,
-            )
+        for subject in changed:
+            if before is Health.UNKNOWN and self._monitor.health(target) is Health.DOWN:
+                self._gather(subject, target.check)
+            else:
+                self._report(subject)
         self._changed()
+        verdicts = self._monitor.verdicts()
         self.turned([(subject, verdicts[subject[0]][subject[1:]]) for subject in changed])
+
+    def _gather(self, subject: Subject, check: Check) -> None:
+        """Report an endpoint that never passed, together with others of its service and family."""
+        service, _, family = subject
+        if (service, family) not in self._gathered:
+            self._gathered[service, family] = []
+            pause = (check.fall * check.fast_interval + check.timeout) / 1000
+            asyncio.get_running_loop().call_later(pause, self._report_gathered, service, family)
+        self._gathered[service, family].append(subject)
+
+    def _report_gathered(self, name: str, family: Family) -> None:
+        gathered = self._gathered.pop((name, family))
+        every = [each for (_, of), each in self._monitor.verdicts().get(name, {}).items() if of is family]
+        services = self._intent.services if self._intent else ()
+        service = next((each for each in services if each.name == name), None)
+        if service is None or not every:
+            return
+        if any(each.health is not Health.DOWN for each in every):
+            for subject in gathered:
+                self._report(subject)
+        elif is_expected(HostFacts(host=self._host), service, family):
+            text = f"{name} ({family}): {all_down(each.result for each in every)}"
+            self._journal.say(text, Priority.WARNING, service=name, family=family, health=Health.DOWN)
+
+    def _report(self, subject: Subject) -> None:
+        service, endpoint, family = subject
+        verdict = self._monitor.verdicts().get(service, {}).get((endpoint, family))
+        if verdict is None:
+            return
+        priority = Priority.WARNING if verdict.health is Health.DOWN else Priority.NOTICE
+        times = f" ({verdict.count} times)" if verdict.count > 1 else ""
+        self._journal.say(
+            f"{service}/{endpoint} ({family}) is {verdict.health}: {verdict.result}{times}",
+            priority,
+            service=service,
+            endpoint=endpoint,
+            family=family,
+            health=verdict.health,
+        )
 
     def _now(self) -> Moment:
         return Moment(self._host.clock(), self._host.now())

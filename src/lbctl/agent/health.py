@@ -260,6 +260,11 @@ class Monitor:
             found.setdefault(subject[0], {})[subject[1:]] = self._verdict(subject, now)
         return found
 
+    def health(self, target: Target) -> Health:
+        """Return what is known of a target; unknown for one that is not checked."""
+        state = self._states.get(target)
+        return state.health if state else Health.UNKNOWN
+
     def target(self, subject: Subject) -> Target | None:
         """Return what is checked for an endpoint; None where it is not checked."""
         standing = self._standings.get(subject)

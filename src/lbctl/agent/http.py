@@ -98,7 +98,7 @@ class Server:
                 async with asyncio.timeout(_PATIENCE):
                     await self._exchange(reader, writer)
         except (TimeoutError, OSError):
-            pass  # slow or gone: nobody is left to tell
+            pass  # slow or gone: no answer would arrive
         finally:
             self._open -= 1
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()

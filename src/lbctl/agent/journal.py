@@ -43,6 +43,6 @@ class Journal:
             with suppress(OSError):  # a journal that restarts, or a datagram that is too long
                 self._socket.sendto("".join(f"{line}\n" for line in lines).encode(), _SOCKET)
                 return
-        with suppress(OSError, ValueError):  # nobody reads it any more: that ends no agent
+        with suppress(OSError, ValueError):  # the reader is gone: that ends no agent
             sys.stderr.write(f"{message}\n")
             sys.stderr.flush()

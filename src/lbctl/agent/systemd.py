@@ -9,7 +9,7 @@ from contextlib import suppress
 
 
 class Notifier:
-    """Tells systemd how the agent is; does nothing where nobody asked for it."""
+    """Reports the state of the agent to systemd; does nothing without a unit that asks for it."""
 
     def __init__(self) -> None:
         address = os.environ.get("NOTIFY_SOCKET", "")

@@ -26,7 +26,7 @@ def reader(view: Callable[[], Awaitable[AgentStatusDocument]], names: Collection
     """Return the handler of the pages; `names` are host names that it answers to, beside addresses.
 
     A page that a stranger made for a browser can lead a name of its own to our address, and read the answer:
-    so a name that nobody gave us gets none.
+    so only names that were configured are answered.
     """
     known = {name.lower() for name in names}
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from lbctl.cli.operator import Endpoints
-from lbctl.cli.options import Color, Colors, Config, Format, Output, Owner, Yes
+from lbctl.cli.options import Color, Colors, Config, Format, IgnoreHealth, Output, Owner, Yes
 
 if TYPE_CHECKING:
     from lbctl.engine import Operation
@@ -18,6 +18,7 @@ def activate(
     config: Config = None,
     owner: Owner = None,
     yes: Yes = False,
+    ignore_health: IgnoreHealth = False,
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -32,7 +33,7 @@ def activate(
     from lbctl.cli.work import owner_of
 
     whose = owner_of(owner, config, announced=False)
-    session = operator.session_for_owner(whose)
+    session = operator.session_for_owner(whose, yes=yes, ignore_health=ignore_health)
     operation = engine.activate(session, whose, endpoints)
     agreed = operator.carry_out(operation, yes=yes, data=output is Format.JSON, color=color)
     if agreed:

@@ -15,6 +15,7 @@ from lbctl.cli.options import (
     Config,
     DriverName,
     Format,
+    IgnoreHealth,
     Output,
     TrialTime,
     Wait,
@@ -43,6 +44,7 @@ def apply(
     config: Config = None,
     trial: TrialTime = None,
     yes: Yes = False,
+    ignore_health: IgnoreHealth = False,
     wait: Wait = 0.0,
     backend: BackendName = "auto",
     driver: DriverName = None,
@@ -63,6 +65,7 @@ def apply(
         declined,
         ended,
         ensure_trial,
+        is_cautious,
         mention_rollback,
         one_file,
         read_announced,
@@ -79,7 +82,13 @@ def apply(
         else:
             intent = read_announced(one_file(file, config))
             next_stage()
-            session = session_for(backend, driver, allow_remap=allow_remap, patience=wait)
+            session = session_for(
+                backend,
+                driver,
+                allow_remap=allow_remap,
+                patience=wait,
+                cautious=is_cautious(yes=yes, ignore_health=ignore_health),
+            )
             settle(intent.owner, patience=wait)
             made = engine.plan(session, intent)
         made = engine.annotate(session, made)

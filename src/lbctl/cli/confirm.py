@@ -1,4 +1,4 @@
-"""`lbctl confirm`, and the process that reverts what nobody confirms."""
+"""`lbctl confirm`, and the process that reverts an unconfirmed trial."""
 
 from __future__ import annotations
 

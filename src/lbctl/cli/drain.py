@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lbctl.cli.operator import Endpoints, Why
-from lbctl.cli.options import Color, Colors, Config, Format, Output, Owner, Yes, seconds
+from lbctl.cli.options import Color, Colors, Config, Format, IgnoreHealth, Output, Owner, Yes, seconds
 
 if TYPE_CHECKING:
     from lbctl.engine import Operation
@@ -30,6 +30,7 @@ def drain(
     config: Config = None,
     owner: Owner = None,
     yes: Yes = False,
+    ignore_health: IgnoreHealth = False,
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -46,7 +47,7 @@ def drain(
 
     operator.ensure_why(why)
     whose = owner_of(owner, config, announced=False)
-    session = operator.session_for_owner(whose)
+    session = operator.session_for_owner(whose, yes=yes, ignore_health=ignore_health)
     operation = engine.drain(session, whose, endpoints, why=why)
     if wait is not None:
         # Not after the change: without conntrack there is nothing to wait by.

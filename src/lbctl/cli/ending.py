@@ -86,7 +86,7 @@ def _interrupted(error: KeyboardInterrupt) -> int:
 
 
 def _bug(error: BaseException) -> int:
-    """One line for what nobody foresaw: it must not be taken for a difference, which is 1."""
+    """One line for an unexpected exception: it must not be taken for a difference, which is 1."""
     if os.environ.get("LBCTL_DEBUG") == "1":
         import traceback
 

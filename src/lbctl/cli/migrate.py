@@ -16,6 +16,7 @@ from lbctl.cli.options import (
     DriverName,
     Fix,
     Format,
+    IgnoreHealth,
     Keep,
     Output,
     Owner,
@@ -79,6 +80,7 @@ def migrate(
     keep: Keep = False,
     save: Save = None,
     yes: Yes = False,
+    ignore_health: IgnoreHealth = False,
     wait: Wait = 0.0,
     driver: DriverName = None,
     allow_remap: AllowRemap = False,
@@ -105,7 +107,13 @@ def migrate(
         intent = work.intent_if_any(config)
         if owner is not None and intent and intent.owner == whose:
             work.announce(work.files_if_any(config))
-        session = work.session_for(to, driver, allow_remap=allow_remap, patience=wait)
+        session = work.session_for(
+            to,
+            driver,
+            allow_remap=allow_remap,
+            patience=wait,
+            cautious=work.is_cautious(yes=yes, ignore_health=ignore_health),
+        )
         if plan:
             work.mention_unsettled(whose, data=output is Format.JSON)
         else:

@@ -152,6 +152,14 @@ TrialTime = Annotated[
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not prompt for confirmation.")]
+IgnoreHealth = Annotated[
+    bool,
+    typer.Option(
+        "--ignore-health",
+        help="With --yes and no terminal, include endpoints that were down less than 10 minutes ago when "
+        "their agent ended.",
+    ),
+]
 Fix = Annotated[bool, typer.Option("--fix", help="Give each endpoint the same share where shares are wrong.")]
 Keep = Annotated[
     bool, typer.Option("--keep", help="Reproduce wrong shares as they are, including unmatched traffic.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lbctl.cli.options import Color, Colors, Config, Format, Output, Owner, Wait, Yes
+from lbctl.cli.options import Color, Colors, Config, Format, IgnoreHealth, Output, Owner, Wait, Yes
 
 if TYPE_CHECKING:
     from lbctl.model import Intent
@@ -29,6 +29,7 @@ def rollback(
     config: Config = None,
     owner: Owner = None,
     yes: Yes = False,
+    ignore_health: IgnoreHealth = False,
     wait: Wait = 0.0,
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
@@ -41,7 +42,7 @@ def rollback(
     from lbctl import engine
     from lbctl.cli.migration import show
     from lbctl.cli.output import plan_document, print_json, say, show_plans
-    from lbctl.cli.work import confirmed, declined, owner_of, session_for, settle
+    from lbctl.cli.work import confirmed, declined, is_cautious, owner_of, session_for, settle
     from lbctl.documents.migration import document as migration_document
     from lbctl.host import LocalHost
 
@@ -49,7 +50,13 @@ def rollback(
     # An abandoned trial is what is gone back from.
     settle(whose, patience=wait, trials=False)
     target = engine.restorable(LocalHost(), whose) if to is None else engine.state(LocalHost(), whose, to)
-    session = session_for(target.backend, target.driver, allow_remap=target.allow_remap, patience=wait)
+    session = session_for(
+        target.backend,
+        target.driver,
+        allow_remap=target.allow_remap,
+        patience=wait,
+        cautious=is_cautious(yes=yes, ignore_health=ignore_health),
+    )
     made, target = engine.roll_back(session, whose, to)
     asking = made.changed and not yes
     if isinstance(made, engine.Migration):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from lbctl.cli.output import deviation_text, share_text, stores_text, table
 from lbctl.cli.overrides import operator_lines
 from lbctl.cli.shares import clients, lost_families, share_rows
-from lbctl.model import Action, Health, Scheduler, inert
+from lbctl.model import Action, Scheduler, inert
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -131,11 +131,7 @@ def _in_services(status: Status | None) -> Iterator[list[str]]:
         if endpoint.mark:
             faults.setdefault(endpoint.mark, []).append(name)
     yield [f"{mark}: {_few(names)}" for mark, names in faults.items()]
-    yield [
-        f"{name} {endpoint.reason}"
-        for name, endpoint in endpoints
-        if any(each.verdict.health is Health.DOWN for each in endpoint.reason.checked)
-    ]
+    yield list(status.failing)
     yield operator_lines(status.effective)
 
 

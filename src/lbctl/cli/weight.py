@@ -8,7 +8,7 @@ import typer
 
 from lbctl.cli.complete import complete_endpoint
 from lbctl.cli.operator import Why
-from lbctl.cli.options import Color, Colors, Config, Format, Output, Owner, Yes
+from lbctl.cli.options import Color, Colors, Config, Format, IgnoreHealth, Output, Owner, Yes
 from lbctl.errors import IntentError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def weight(
     config: Config = None,
     owner: Owner = None,
     yes: Yes = False,
+    ignore_health: IgnoreHealth = False,
     output: Output = Format.TEXT,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -50,7 +51,7 @@ def weight(
     operator.ensure_why(why)
     _ensure_weight(endpoint, value, reset=reset)
     whose = owner_of(owner, config, announced=False)
-    session = operator.session_for_owner(whose)
+    session = operator.session_for_owner(whose, yes=yes, ignore_health=ignore_health)
     operation = engine.weigh(session, whose, [endpoint], value, why=why)
     agreed = operator.carry_out(operation, yes=yes, data=output is Format.JSON, color=color)
     say(_report(operation) if agreed else "Nothing was changed.")

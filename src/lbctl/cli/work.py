@@ -61,15 +61,34 @@ def announce(files: Sequence[Path]) -> None:
 
 
 def session_for(
-    backend: str, driver: str | None, *, allow_remap: bool = False, patience: float = 0.0
+    backend: str,
+    driver: str | None,
+    *,
+    allow_remap: bool = False,
+    patience: float = 0.0,
+    cautious: bool = False,
 ) -> Session:
     """The session on this host; raises `NoBackend`."""
     from lbctl.engine import open_session
     from lbctl.host import LocalHost
 
     return open_session(
-        LocalHost(), backend=backend, driver=driver, allow_remap=allow_remap, patience=patience
+        LocalHost(),
+        backend=backend,
+        driver=driver,
+        allow_remap=allow_remap,
+        patience=patience,
+        cautious=cautious,
     )
+
+
+def is_cautious(*, yes: bool, ignore_health: bool) -> bool:
+    """Return True if endpoints that failed lately stay out although no agent runs: nobody reads the plan."""
+    return yes and not ignore_health and not _at_terminal()
+
+
+def _at_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def settle(owner: str, *, patience: float, trials: bool = True) -> None:
@@ -130,7 +149,7 @@ def confirmed(question: str, *, yes: bool) -> bool:
     """True after `--yes` or a yes on the terminal; raises `IntentError` if no terminal can be asked."""
     if yes:
         return True
-    if sys.stdin is None or not sys.stdin.isatty():
+    if not _at_terminal():
         raise IntentError("stdin is not a terminal", hint="pass --yes to go ahead without a prompt")
     try:
         print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)

@@ -116,7 +116,9 @@ class Responder:
         self.peers.append(str(ip_address(peer.removeprefix("::ffff:"))))
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, if it still does."""
+        if self._wake.fileno() < 0:
+            return
         self._wake.send(b".")
         if self._thread:
             self._thread.join(TIMEOUT)

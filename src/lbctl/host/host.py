@@ -191,7 +191,7 @@ class Host(Protocol):
         """Return the person behind this process, as far as it is known."""
 
     def clock(self) -> float:
-        """Seconds since this host started, asleep or not: nobody sets this clock."""
+        """Seconds since this host started, asleep or not: this clock cannot be set."""
 
     def ticks(self) -> tuple[float, int]:
         """The kernel's tick of now, as its files tell it on a machine of 64 bits, and ticks of a second."""
@@ -207,7 +207,7 @@ class Host(Protocol):
 
 
 class _Netlink(socket.socket):
-    """A netlink socket that is closed with its last user, without Python's warning that nobody did."""
+    """A netlink socket that is closed with its last user, without Python's warning about it."""
 
     def __del__(self) -> None:
         self.close()
@@ -334,7 +334,7 @@ class LocalHost:
                     )
                 time.sleep(_LOCK_PAUSE)
             # Always as wide: a disk takes milliseconds to cut a file, and none to write over a line.
-            with suppress(OSError):  # a disk that is full keeps nobody from holding a lock
+            with suppress(OSError):  # a full disk prevents no lock
                 os.pwrite(handle, f"{os.getpid():<{_HOLDER - 1}}\n".encode(), 0)
             self._held.handles.append(handle)
             try:

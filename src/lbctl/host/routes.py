@@ -1,4 +1,4 @@
-"""Where this host would send a packet, and by which links packets come in: through the `ip` command."""
+"""Where this host would send a packet, and by which links packets arrive: through the `ip` command."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def links_back(host: Host, address: Address) -> tuple[str, ...]:
 
 
 def links_in(host: Host, family: Family) -> Mapping[Address | None, str]:
-    """This host's addresses, each with the link that connections to it come in by; None: the default route's.
+    """This host's addresses, each with the link by which connections to it arrive; None: the default route's.
 
     An address without a network, as one of the loopback link, may be reached by any link: it is not told.
     """

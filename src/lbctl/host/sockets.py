@@ -1,7 +1,8 @@
 """Who listens on this host: the sockets of this network namespace, from the kernel's own lists.
 
 The lists do not tell whether a socket on all IPv6 addresses takes IPv4 too: it does unless the process, or
-the default of the namespace (bindv6only), says otherwise. A process that says so itself is not told apart.
+the default of the namespace (bindv6only), says otherwise. A process that sets this
+option itself is not recognised.
 """
 
 from __future__ import annotations

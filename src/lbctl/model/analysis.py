@@ -41,7 +41,7 @@ class Finding:
     line: int
     rule: str
     message: str
-    #: The rules that do what was meant; empty where nobody can say.
+    #: The rules that do what was meant; empty where it is unknown.
     corrected: tuple[str, ...] = ()
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FamilyListener(NamedTuple):
-    """Where connections come in: one listener in one family."""
+    """Where connections arrive: one listener in one family."""
 
     family: Family
     listener: Listener

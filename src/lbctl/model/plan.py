@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Where connections come in → `Endpoint.to` → the share of them that it gets, exact; None where the rules are
+#: Where connections arrive → `Endpoint.to` → the share of them that it gets, exact; None where the rules are
 #: not understood.
 Shares: TypeAlias = Mapping[FamilyListener, Mapping[str, Fraction] | None]
 
@@ -218,7 +218,7 @@ class Plan:
     clients: tuple[Remembered, ...] = ()
     #: What the user asks for, and the history records; None for a plan that was not made from an intent.
     intent: Intent | None = None
-    #: What `after` was compiled from, and why; None where that is `intent` itself, or nobody looked.
+    #: What `after` was compiled from, and why; None where that is `intent` itself, or it was not looked at.
     effective: Effective | None = None
 
     @property

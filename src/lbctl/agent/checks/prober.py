@@ -47,7 +47,7 @@ class Prober:
         self._tcp.start(plain, done)
 
     def watch(self, targets: Iterable[Target], closed: Callable[[Target], None]) -> None:
-        """Have `closed` called in the loop's thread when nobody listens any more at a local target."""
+        """Have `closed` called in the loop's thread when no process listens any more at a local target."""
         self._local.watch(targets, closed)
 
     def close(self) -> None:

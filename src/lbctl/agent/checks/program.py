@@ -1,6 +1,6 @@
 """Programs of the administrator: which may be run, and how.
 
-A program is a regular file that root owns and nobody else can write, and so is every directory above it. It
+A program is a regular file that root owns and no other user can write, and so is every directory above it. It
 is opened once, checked, and run by that very descriptor, as a user other than root: no shell, no new
 privileges, an environment of its own, a process group that is ended at the timeout, and at most 4 KiB of
 output that are read.
@@ -181,7 +181,7 @@ def _descend(path: str) -> int:
                 links += 1
                 if links > _LINKS:
                     raise Refused(f"{path}: too many symbolic links")
-                # The directory is root's alone: nobody else can have changed the link since.
+                # The directory is root's alone: no other user can have changed the link since.
                 aim = os.readlink(part, dir_fd=here)
                 left += [step for step in reversed(aim.split("/")) if step]
                 if aim.startswith("/"):

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from lbctl.engine.change import counters
-from lbctl.engine.change.plan import plan, plan_between, removal
+from lbctl.engine.change.plan import holds, plan_beside, plan_between, removal
 from lbctl.engine.record import history, overrides, trial
 from lbctl.errors import ApplyFailed, LbctlError, PermissionDenied, Stale, StateUnknown, ToolCrashed
 from lbctl.host import forget_flows
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def ensure_last_holds(session: Session, owner: str) -> None:
     """Raise `Stale` where the kernel does not hold what the history has last."""
     last = history.last_of(session.host, owner)
-    if last and plan(session.like(last), last.intent).changed:
+    if last and not holds(session.like(last), last.intent):
         raise Stale(
             f"the kernel rules differ from the last recorded state, number {last.number}",
             hint="lbctl plan shows the difference; lbctl rollback can revert a later lbctl apply",
@@ -97,7 +97,7 @@ def carry_out(
 
     `in_any_case` has it done where it cannot be noted too, and whatever is pending: that is over with it.
     """
-    _ensure_current(session, plan)
+    plan = _current(session, plan)
     if not record:
         return perform(session, plan)
     host, owner = session.host, plan.after.owner
@@ -133,11 +133,20 @@ def carry_out(
     return notes
 
 
-def _ensure_current(session: Session, plan: Plan) -> None:
-    """Raise `Stale` if what is known of endpoints, and so what is wanted, changed since a plan was made."""
+def _current(session: Session, plan: Plan) -> Plan:
+    """Return a plan as the verdicts of now have it; raise `Stale` if operators decided something since.
+
+    What checks find changes at any time, and the agent carries it out without a question.
+    """
     made = plan.effective
-    if made is not None and session.effective(made.file).intent != made.intent:
+    if made is None:
+        return plan
+    now = session.effective(made.file)
+    if now.intent == made.intent:
+        return plan
+    if (now.overrides, now.unused) != (made.overrides, made.unused):
         raise Stale("endpoints were drained or activated since the plan was made", hint="plan again")
+    return plan_beside(session, made.file)
 
 
 def _drop(host: Host, owner: str) -> None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.config.values import nearest
 from lbctl.engine.change.apply import carry_out, changing
-from lbctl.engine.change.plan import plan
+from lbctl.engine.change.plan import holds, plan
 from lbctl.engine.record import history, overrides, trial
 from lbctl.errors import ApplyFailed, IntentError, PermissionDenied, Stale, StateUnknown
-from lbctl.model import MAX_WHO, Facts, Override, emptied, inert
+from lbctl.model import MAX_WHO, Override, emptied, inert
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -150,7 +150,9 @@ def planned(session: Session, owner: str, names: Sequence[str], decide: Decision
     if last is None or not last.services:
         raise ApplyFailed(f'owner "{owner}" has no service applied on this host', hint="lbctl apply first")
     trial.ensure_none(host, owner)
-    before = {each.place: each for each in overrides.read(host, owner)}
+    there = session.like(last)
+    facts = there.facts(owner)
+    before = dict(facts.overrides)
     intent, after = last.intent, dict(before)
     targets = []
     for service, name, endpoint in resolve(intent, names, tuple(before.values())):
@@ -162,9 +164,8 @@ def planned(session: Session, owner: str, names: Sequence[str], decide: Decision
         targets.append(
             Target(service=service, endpoint=endpoint, name=name, before=before.get(place), after=decision)
         )
-    there = session.like(last)
-    now, then = (replace(there, assumed=Facts(overrides=side)) for side in (before, after))
-    drifted = plan(now, intent).changed
+    now, then = (replace(there, assumed=replace(facts, overrides=side)) for side in (before, after))
+    drifted = not holds(now, intent)
     made = plan(then, intent)
     return Operation(
         session=there,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from lbctl.engine.change.session import Session
     from lbctl.host import Host
-    from lbctl.model import Change, LiftedProgram, Program, Service, ServiceChange
+    from lbctl.model import Change, Effective, LiftedProgram, Program, Service, ServiceChange
     from lbctl.spi import Backend
 
 
@@ -36,6 +36,20 @@ def plan(session: Session, intent: Intent) -> Plan:
     connections.
     """
     return _plan_from(session, intent, alone=True)
+
+
+def holds(session: Session, intent: Intent) -> bool:
+    """Return True if the kernel holds an intent: with the verdicts of now, or as the last agent left it.
+
+    An agent that ends leaves the endpoints out that it found down. That is no change by another program.
+    """
+    if not plan(session, intent).changed:
+        return True
+    facts = session.facts(intent.owner)
+    if not facts.old:
+        return False
+    left = replace(session, assumed=replace(facts, verdicts=facts.old, old={}))
+    return not plan(left, intent).changed
 
 
 def plan_beside(session: Session, intent: Intent) -> Plan:
@@ -50,7 +64,7 @@ def _plan_from(session: Session, intent: Intent, *, alone: bool) -> Plan:
     if alone and not session.remembers(before):
         # Once looked at is enough: while this store holds rules, lbctl puts none into another.
         _refuse_other_stores(session, intent.owner)
-    made = replace(plan_between(session, before, after, intent), effective=effective)
+    made = plan_between(session, before, after, intent, effective)
     if not made.changed:
         session.memory.keep(session.place, after.at(before.generation))
         return made
@@ -158,15 +172,26 @@ def changed_services(
     return tuple(service for service in found if service.action is not Action.NONE)
 
 
-def plan_between(session: Session, before: Program, after: Program, intent: Intent) -> Plan:
-    """Return the plan from one program to another, which is that of an intent."""
-    made = pure_plan(session.backend, session.driver, before, after, intent)
+def plan_between(
+    session: Session, before: Program, after: Program, intent: Intent, effective: Effective | None = None
+) -> Plan:
+    """Return the plan from one program to another, which is that of an intent, as it is `effective`."""
+    made = pure_plan(session.backend, session.driver, before, after, intent, effective)
     return replace(made, notes=session.backend.notes(session.host, made)) if made.changed else made
 
 
-def pure_plan(backend: Backend, driver: str, before: Program, after: Program, intent: Intent) -> Plan:
+def pure_plan(
+    backend: Backend,
+    driver: str,
+    before: Program,
+    after: Program,
+    intent: Intent,
+    effective: Effective | None = None,
+) -> Plan:
     """Return what `plan_between` does, without what only the host can add."""
     changes = diff(before, after)
+    # Of an endpoint that a check took out other flows end than of one that the file drains.
+    carried_out = effective.intent if effective is not None else intent
     was, will = lift_sides(backend, before, after, changes)
     return Plan(
         backend=backend.name,
@@ -175,6 +200,7 @@ def pure_plan(backend: Backend, driver: str, before: Program, after: Program, in
         after=after,
         changes=changes,
         services=changed_services(was, will, changes, intent.services),
-        stale=stale_flows(was, will, intent.services),
+        stale=stale_flows(was, will, carried_out.services),
         intent=intent,
+        effective=effective,
     )

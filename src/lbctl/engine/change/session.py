@@ -62,16 +62,18 @@ class Session:
         if not intent.services:  # what is to be removed is removed, whatever is known of it
             return Effective(intent=intent, file=intent)
         memory = self.memory
-        facts = self.assumed
-        if facts is None:
-            live = memory.verdicts.get(intent.owner)
-            facts = read_facts(self.host, intent.owner, live=live, cautious=self.cautious)
         try:
-            found = effective(intent, facts, memory.effective.get(intent.owner))
+            found = effective(intent, self.facts(intent.owner), memory.effective.get(intent.owner))
         except ValueError as error:
             raise IntentError(str(error), hint="lbctl weight SERVICE/ENDPOINT --reset") from error
         memory.effective[intent.owner] = found
         return found
+
+    def facts(self, owner: str) -> Facts:
+        """Return what is known of an owner's endpoints; raises `Damaged` if a record cannot be read."""
+        if self.assumed is not None:
+            return self.assumed
+        return read_facts(self.host, owner, live=self.memory.verdicts.get(owner), cautious=self.cautious)
 
     def compile(self, intent: Intent) -> Program:
         """Return the chosen backend's program for an intent, as it is `effective`."""

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 from lbctl.config import revive
 from lbctl.engine.inspect.checks import HostFacts, cheap_checks
 from lbctl.engine.inspect.grouping import folded, grouped
-from lbctl.engine.record import history
+from lbctl.engine.record import history, verdicts
 from lbctl.errors import Damaged, LbctlError
 from lbctl.model import (
     Action,
     Family,
     KeyChange,
+    Limit,
     Scheduler,
     diff,
     service_changes,
+    time_of,
     touched,
 )
 from lbctl.spi import Case, Problem, Reader
@@ -51,6 +53,7 @@ def annotate(session: Session, plan: Plan) -> Plan:
     services = _with_changes(session, plan, plan.intent)
     effective = plan.intent if plan.effective is None else plan.effective.intent
     notes = [*plan.notes, *host_notes(session, effective, rules=plan.changed)]
+    notes[:0] = failed_notes(session, plan, plan.intent)
     if lost := gone(session, plan.intent, plan.services):
         notes.insert(0, lost)
     return replace(plan, services=services, notes=tuple(dict.fromkeys(notes)))
@@ -102,6 +105,42 @@ def _lacks(family: Family, services: Iterable[ServiceChange], intent: Intent) ->
         and not any(frontend.family is family for frontend in each.before)
     }
     return bool(wanted) and wanted <= missing
+
+
+# -- endpoints that failed
+
+
+def failed_notes(session: Session, plan: Plan, intent: Intent) -> tuple[str, ...]:
+    """Return one sentence for each endpoint that an ended agent found down, and that a plan adds or omits.
+
+    While an agent runs, its verdicts are part of the plan.
+    """
+    recorded = verdicts.read(session.host, intent.owner)
+    if recorded is None or recorded.live or plan.effective is None:
+        return ()
+    services = {service.name: service for service in plan.effective.intent.services}
+    changes = {change.name: change for change in plan.services}
+    endpoints = {(s.name, e.name): e for s in services.values() for e in s.endpoints}
+    found = []
+    for name, (endpoint, family), verdict in verdicts.failed(recorded):
+        if (name, endpoint) not in endpoints:
+            continue
+        to = endpoints[name, endpoint].to
+        failed = f"{name}/{endpoint} ({family}) is down since {time_of(verdict.since)} ({verdict.result})"
+        if name in changes and _gains(changes[name], to, family):
+            found.append(f"{failed}, but gets connections: the agent that found this has ended")
+        elif Limit(family=family, to=to) in services[name].limits:
+            found.append(f"{failed}, and stays out: --ignore-health adds it")
+    return tuple(found)
+
+
+def _gains(change: ServiceChange, to: str, family: Family) -> bool:
+    """Return True if an endpoint that gets no connection of a family is to get some."""
+    for endpoint in change.endpoints:
+        if endpoint.to == to:
+            before, after = endpoint.in_family(family)
+            return before == 0 and after != 0
+    return False
 
 
 # -- the changed keys

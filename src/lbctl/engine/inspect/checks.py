@@ -217,7 +217,7 @@ def _process(
         return
     partly = len(silent) < len(served)
     # Of a listener on any address, a family without an address outside is nothing to complain of.
-    if partly and not any(_wanted(around, service, family) for family in silent):
+    if partly and not any(is_expected(around, service, family) for family in silent):
         return
     about = f"{endpoint.to}/{protocol}"
     where = ", ".join(map(str, here)) or "nothing"
@@ -239,7 +239,7 @@ def _reached(socket: Listening, endpoint: Endpoint) -> bool:
     return endpoint.address is None or socket.address.is_unspecified or socket.address == endpoint.address
 
 
-def _wanted(around: HostFacts, service: Service, family: Family) -> bool:
+def is_expected(around: HostFacts, service: Service, family: Family) -> bool:
     """Return True if clients may use a family: a listener or this host has an address for it."""
     if family is Family.IPV4 or any(x.address is not None for x in service.listeners_of(family)):
         return True
@@ -257,11 +257,11 @@ def _bound(
     about = f"{endpoint.to}/{protocol}"
     where = ", ".join(dict.fromkeys(str(each.address) for each in bound))
     if only:
-        why = "connections from outside arrive at the address of the link that they come in by"
+        why = "connections from outside arrive at the address of their incoming link"
     elif service.local_clients and not loopback:
         why = "local connections arrive at the loopback address, others at that of their link"
     else:
-        why = "connections arrive at the address of the link that they come in by, which may be another"
+        why = "connections arrive at the address of their incoming link, which may be another"
     yield Problem(
         code="loopback-only" if only else "bound-to-address",
         severity=Severity.ERROR if only else Severity.WARNING,

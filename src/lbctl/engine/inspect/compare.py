@@ -152,7 +152,7 @@ def _by_place(reading: Analysis) -> dict[_Place, AnalysedService]:
 def _also_local(
     mine: Mapping[_Place, AnalysedService], theirs: Mapping[_Place, AnalysedService]
 ) -> dict[_Place, AnalysedService]:
-    """What services of any address do with connections to this host that the other side tells apart."""
+    """What services of any address do with connections to this host that the other side distinguishes."""
     local = {id(service): replace(service, dst="local") for service in mine.values() if service.dst == "any"}
     found: dict[_Place, AnalysedService] = {}
     for place in theirs:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from lbctl.model import Address, AnalysedService, Analysis, Condition, Listener, Step
 
-#: Where connections that this host makes itself come in.
+#: The hook that connections of this host itself pass.
 _OWN = "output"
 
 
@@ -91,7 +91,7 @@ def _chosen(service: AnalysedService, client: Address | None) -> tuple[int | Non
 
 
 def _open(service: AnalysedService, connection: Connection) -> tuple[tuple[str, str], ...] | None:
-    """Return the conditions that nobody knows of; None where a connection is none of a service's."""
+    """Return the conditions that are unknown; None where a connection is none of a service's."""
     if not _takes(service, connection):
         return None
     address = connection.listener.address
@@ -132,7 +132,7 @@ def _holds(condition: Condition, connection: Connection) -> bool | None:
         case "sport" if connection.source_port is not None:
             answer = any(within(part, connection.source_port) for part in values)
         case "iif" if connection.own:
-            # It does not come in at all.
+            # It does not arrive at all.
             answer = False
         case "iif" if connection.interface is not None:
             answer = any(_matches(part, connection.interface) for part in values)

@@ -15,6 +15,7 @@ from lbctl.engine.change.plan import changed_services, lift_sides
 from lbctl.engine.inspect.annotate import gone
 from lbctl.engine.inspect.checks import endpoint_marks, service_marks
 from lbctl.engine.inspect.established import Established
+from lbctl.engine.inspect.failing import failing_lines
 from lbctl.model import Family, agreed, diff
 from lbctl.spi import count_rules
 
@@ -165,6 +166,8 @@ class Status:
     #: What every place of this host holds, whoever put it there.
     stores: tuple[RuleCounts, ...]
     services: tuple[ServiceStatus, ...]
+    #: What checks found down, a sentence each.
+    failing: tuple[str, ...] = ()
 
 
 def drift(session: Session, intent: Intent, *, follow: bool = False) -> Drift:
@@ -216,6 +219,7 @@ def status(session: Session, intent: Intent, *, follow: bool = False, only: Coll
         marks=service_marks(effective.intent),
         stores=count_rules(session.host, session.candidates),
         services=tuple(_service(s, counts[s.name], connections, effective, marks) for s in services),
+        failing=tuple(failing_lines(session.host, effective, services)),
     )
 
 

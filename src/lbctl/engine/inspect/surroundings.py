@@ -100,7 +100,7 @@ def _one_way(host: Host, address: Address, links: Sequence[str]) -> Iterator[Pro
         yield Problem(
             code="rp-filter",
             severity=Severity.WARNING,
-            message=f"replies of endpoint {address} that come in by {strict[0][0]} are dropped: this host "
+            message=f"replies of endpoint {address} that arrive by {strict[0][0]} are dropped: this host "
             f"sends to it by {links[0]}, and reverse path filtering is strict",
             evidence=f"routes to {address} by {', '.join(links)}; {strict[0][1]}",
             fix=f"sysctl net.ipv4.conf.{strict[0][0]}.rp_filter=2 (loose), or one route only",

@@ -1,4 +1,4 @@
-"""Carrying out a migration: the new rules come in, are proved on the live kernel, and the old ones go."""
+"""Carrying out a migration: add the new rules, verify them on the live kernel, remove the old ones."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ from lbctl.model import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lbctl.model import Address, Affinity, AnalysedService, Network, UnsupportedRule
+    from lbctl.model import Address, Affinity, AnalysedService, Condition, Network, UnsupportedRule
 
 #: Listeners that the ports of one selector become at most.
 _MOST_PORTS = 64
@@ -204,30 +204,58 @@ def _whole(services: Sequence[AnalysedService]) -> list[AnalysedService]:
 
 
 def _joined(services: Iterable[AnalysedService]) -> list[AnalysedService]:
-    """Return services, those of local connections joined with the same for connections that arrive somewhere.
-
-    Local connections arrive on no interface, so that rules for some interfaces match them apart.
-    """
+    """Return services; as one those of which rules match each interface, or local connections, apart."""
     found: dict[object, AnalysedService] = {}
-    lone: list[tuple[object, AnalysedService]] = []
-    for service in services:
+    for each in services:
+        service = _as_arriving(each)
+        if service is None:
+            continue
         when = {name: value for name, value in (service.when or {}).items() if name != "iif"}
         key: object = (*service.selector[:4], tuple(sorted(when.items())), service.picking, service.backends)
-        arriving = len(when) < len(service.when or {})
-        if service.hooks == (_OWN,) and not arriving:
-            lone.append((key, service))
-        elif _OWN not in service.hooks and arriving and key not in found:
-            found[key] = service
-        else:
+        other = found.setdefault(key, service)
+        if other is service:
+            continue
+        if not _are_parts(other, service):
             found[len(found), service.selector] = service
-    for key, service in lone:
-        other = found.get(key)
-        if other is None:
-            found[len(found), service.selector] = service
-        else:
-            lines = tuple(dict.fromkeys((*other.lines, *service.lines)))
-            found[key] = replace(other, hooks=(*other.hooks, *service.hooks), lines=lines)
+            continue
+        interfaces = [x.when["iif"] for x in (other, service) if x.when and "iif" in x.when]
+        found[key] = replace(
+            other,
+            when={**when, "iif": ",".join(interfaces)},
+            hooks=tuple(sorted({*other.hooks, *service.hooks}, reverse=True)),
+            lines=tuple(dict.fromkeys((*other.lines, *service.lines))),
+        )
     return list(found.values())
+
+
+def _as_arriving(service: AnalysedService) -> AnalysedService | None:
+    """Return a service without what is said of the interface of local connections, which arrive on none.
+
+    None where nothing is left: no local connection arrives on an interface that is named.
+    """
+    arriving = _interfaces(service)
+    if _OWN not in service.hooks or not arriving:
+        return service
+    if not all(condition.inverted for condition in arriving):
+        hooks = tuple(hook for hook in service.hooks if hook != _OWN)
+        return replace(service, hooks=hooks) if hooks else None
+    if service.hooks != (_OWN,):
+        return service
+    return replace(service, when={k: v for k, v in (service.when or {}).items() if k != "iif"} or None)
+
+
+def _are_parts(*services: AnalysedService) -> bool:
+    """Return True for one service of different interfaces, or of some and of local connections."""
+    apart = [service for service in services if service.hooks == (_OWN,) and not _interfaces(service)]
+    rest = [service for service in services if service not in apart]
+    return bool(rest) and all(
+        [condition.inverted for condition in _interfaces(service)] == [False] for service in rest
+    )
+
+
+def _interfaces(service: AnalysedService) -> list[Condition]:
+    """Return what rules ask of the interface by which connections arrive."""
+    return [condition for condition in conditions(service) if condition.name == "iif"]
 
 
 def _groups(services: Iterable[AnalysedService]) -> Iterable[list[AnalysedService]]:

@@ -109,7 +109,7 @@ def _plan_foreign(
     exclude: Collection[str],
     policy: SharePolicy | None,
 ) -> Migration | None:
-    """Return the migration of rules of others; None where there are none that could move."""
+    """Return the migration of foreign rules; None where there are none to migrate."""
     backend = there.backend
     if not isinstance(backend, Migrator):
         raise ApplyFailed(f"backend {backend.name} cannot remove foreign rules")
@@ -221,7 +221,7 @@ def _drifted(start: Plan) -> frozenset[str]:
 
 
 def plan_restoring(target: Session, intent: Intent, retired: str) -> Migration:
-    """The migration that has rules of others hold again, and an intent of before where they went to."""
+    """The migration that restores foreign rules, and an earlier intent in the store that they moved to."""
     there, come = returning(target, retired)
     return Migration(
         owner=intent.owner,

@@ -51,7 +51,7 @@ def between(session: Session, before: Program, after: Program, intent: Intent) -
 
 
 def returning(session: Session, retired: str) -> tuple[Session, Retire]:
-    """Return where rules of others were, and the step that puts them back; see `Migration.retired`."""
+    """Return the store of retired foreign rules, and the step that restores them; see `Migration.retired`."""
     store, record = read_retired(retired)
     for backend, driver in session.stores():
         if driver.store == store:
@@ -66,7 +66,7 @@ def _notes(session: Session, record: str) -> tuple[str, ...]:
 
 
 def is_standing(session: Session, step: Retire) -> bool:
-    """Return True if all rules of others are in their places."""
+    """Return True if all foreign rules are in their places."""
     return migrator_of(session).is_present(session.host, session.driver, step.record)
 
 
@@ -90,7 +90,7 @@ def undo(session: Session, step: Step) -> None:
 
 
 def others_of(session: Session, owner: str) -> str:
-    """What the store of a session holds of everybody else, spelled alike as long as nobody changes it."""
+    """The foreign rules in the store of a session: the same text as long as no program changes them."""
     backend = session.backend
     if not isinstance(backend, Migrator):
         return ""

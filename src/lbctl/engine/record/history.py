@@ -5,7 +5,7 @@ returns to, so that going back twice goes back two applies.
 
 The history is written ahead. `begin` writes a state down as pending before the kernel changes, while a full
 disk can still stop it, and `settle` gives that very file its number once the kernel holds the state. What is
-pending while nobody is at work was interrupted: `lbctl.engine.undo.recovery` finishes it or takes it back.
+pending while no process is at work was interrupted: `lbctl.engine.undo.recovery` completes or reverts it.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class HistoryEntry:
     text: str
     #: The network namespace and start of the host that it was brought about in, as `Host.namespace` names it.
     namespace: str | None = None
-    #: The rules of others that went to reach this state, as the backend that took them out puts them back.
+    #: The foreign rules that were removed to reach this state, as their backend restores them.
     retired: str = ""
     #: How far its trial is, where it was applied on trial. `RUNNING` is what it was when that was written.
     trial: TrialState | None = None
@@ -272,7 +272,7 @@ def nothing(entry: HistoryEntry, owner: str) -> HistoryEntry:
 
 
 def knows(host: Host, plan: Plan) -> bool:
-    """Return True if the last state of the history is what a plan leads to, or where nobody can say."""
+    """Return True if the last state of the history is what a plan leads to, or where that is unknown."""
     try:
         return upcoming(host, plan) is None
     except PermissionDenied:

@@ -55,7 +55,7 @@ class Trial:
     #: The state to return to, and its owner.
     owner: str
     before: HistoryEntry
-    #: The rules of others that went, as `HistoryEntry.retired`.
+    #: The foreign rules that were removed, as `HistoryEntry.retired`.
     retired: str = ""
     #: What the reverter did, in words.
     report: str = ""

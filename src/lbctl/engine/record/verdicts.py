@@ -1,7 +1,7 @@
 """What the agent found out about endpoints: its last verdicts, for every other command.
 
 They hold while the agent that wrote them runs. After that they are old: shown, and young failures are still
-honoured where nobody can be asked. They end with this start of the host.
+honoured by commands that cannot ask. They end with this start of the host.
 
 All verdicts are written where that costs nothing. Where there are many, those of endpoints that pass with
 their whole weight are left out: an endpoint that is not named passes, or was never checked.

@@ -1,4 +1,4 @@
-"""After a crash: what an lbctl that is gone left pending is finished, taken back, or found to be done.
+"""After a crash: a change that an ended process left pending is completed, reverted, or found complete.
 
 Each command that changes something begins with `recover`. So nobody plans from a kernel that is between two
 states, and the history again ends with what the kernel holds.
@@ -187,7 +187,7 @@ def _take_back(
 
 
 def _old(session: Session, owner: str, found: HistoryEntry) -> Program | None:
-    """Return what the store of an interrupted state held before that; None where nobody knows."""
+    """Return what the store of an interrupted state held before that; None where that is unknown."""
     last = history.last_of(session.host, owner) or history.before(session.host, found)
     if last is None or last.number == found.number:
         # There were rules before the history, or the last state was being repaired.

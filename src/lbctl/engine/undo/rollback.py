@@ -24,7 +24,7 @@ def roll_back(session: Session, owner: str, to: int | None = None) -> tuple[Way,
 
     Raises `ApplyFailed` where there is no such state on record, or none that can be reached in one step,
     `IntentError` for an unknown number, and `Stale` where the kernel does not hold what the history has last:
-    then something else than that would be taken back.
+    then something else would be reverted.
     """
     host = session.host
     target = history.restorable(host, owner) if to is None else history.state(host, owner, to)
@@ -35,7 +35,7 @@ def roll_back(session: Session, owner: str, to: int | None = None) -> tuple[Way,
 
 
 def way_back(session: Session, target: HistoryEntry, retired: str = "") -> Way:
-    """Return the way to a state on record; `retired` are the rules of others that went when it was left."""
+    """Return the way to a state on record; `retired` are the foreign rules removed when it was left."""
     there = session.like(target)
     if retired:
         return plan_restoring(there, target.intent, retired)
