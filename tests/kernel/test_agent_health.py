@@ -362,6 +362,7 @@ def test_the_history_has_what_checks_and_operators_changed(
                 "drained": [to for to, each in endpoints.items() if "drained by" in (each["reason"] or "")],
             }
             for shift in json.loads(done.out)["shifts"]
+            if shift["family"] == "ipv4"
             for endpoints in [{each["to"]: each for each in shift["endpoints"]}]
         ]
 

@@ -119,7 +119,7 @@ class _Course:
                 if shares == earlier:
                     continue
                 reasons = {
-                    e.to: str(found.reason(service.name, e))
+                    e.to: str(found.reason(service.name, e).of(family))
                     for e in service.endpoints
                     if e.to in shares and shares[e.to] != earlier.get(e.to)
                 }
