@@ -216,7 +216,7 @@ def _drops(
 
 def _marked(places: _FamilyRules, intent: Intent) -> Iterator[Problem]:
     """Rules of others that change the bits by which later chains of ours know what earlier ones decided."""
-    if not any(service.remote or service.allow for service in intent.services):
+    if not any(service.remote or service.allow or service.deny for service in intent.services):
         return
     lowering = Lowering()
     for rule in places.rules.values():

@@ -1,5 +1,6 @@
 """What checks do on the real kernel, with real processes that end, refuse, answer badly and come back."""
 
+import json
 import socket
 import time
 from collections import Counter
@@ -258,3 +259,49 @@ def test_a_file_that_is_not_valid_keeps_the_checks_of_the_last_one(
     agent.wait(lambda: agent.get("/ready")[0] == 503, "the bad file is not shown")
     processes.kill(8003)
     agent.wait(lambda: wanted(agent)["8003"] == "0/1", "not taken out")
+
+
+def test_the_history_has_what_checks_and_operators_changed(
+    network: Network, processes: Processes, started: Callable[..., AgentProcess]
+) -> None:
+    processes.start(*PORTS)
+    text = intent(service("web", "80/tcp", *map(str, PORTS)) + checked("tcp"))
+    agent = started(text)
+    agent.wait(lambda: {health(agent, str(port)) for port in PORTS} == {"up"}, "not checked")
+    processes.kill(8002)
+    agent.wait(lambda: wanted(agent)["8002"] == "0/1", "keeps its share")
+    assert network.lbctl("drain", "web/8003", "--yes", config=text).code == 0
+    agent.wait(lambda: wanted(agent)["8003"] == "0/1", "is not drained")
+    assert agent.stop() == 0
+
+    def history() -> list[dict[str, Any]]:
+        done = network.lbctl("history", "--health", "--output", "json", config=text)
+        assert done.code == 0, done.err
+        return [
+            {
+                "8001": endpoints["8001"]["after"],
+                "down": [to for to, each in endpoints.items() if "down: " in (each["reason"] or "")],
+                "drained": [to for to, each in endpoints.items() if "drained by" in (each["reason"] or "")],
+            }
+            for shift in json.loads(done.out)["shifts"]
+            if shift["family"] == "ipv4"
+            for endpoints in [{each["to"]: each for each in shift["endpoints"]}]
+        ]
+
+    until_now = [
+        {"8001": "1/3", "down": [], "drained": []},
+        {"8001": "1/2", "down": ["8002"], "drained": []},
+        {"8001": "1/1", "down": [], "drained": ["8003"]},
+    ]
+    assert history() == until_now
+    # Another agent goes on with what this one knew, and with the same log.
+    processes.start(8002)
+    again = started(text)
+    again.wait(lambda: wanted(again)["8002"] == "1/2", "does not get its share back")
+    assert again.stop() == 0
+    assert history() == [*until_now, {"8001": "1/2", "down": [], "drained": []}]
+    [log] = network.folder.rglob("lbctl.events")
+    assert log.stat().st_mode & 0o777 == 0o600
+    replayed = network.lbctl("agent", "--replay", str(log), config=text)
+    assert replayed.code == 0
+    assert "8002  1/2 -> 0  down: " in replayed.out or "8002  1/3 -> 0  down: " in replayed.out

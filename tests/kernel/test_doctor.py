@@ -410,6 +410,8 @@ def test_a_mark_that_others_write_to(network: Network) -> None:
     assert problem["evidence"].startswith(
         "iptables-legacy, table mangle, PREROUTING rule 1: -A PREROUTING -j MARK"
     )
+    denying = intent(service("web", "80/tcp", "8001", deny=["198.51.100.7"]))
+    assert "mark-shared" in problems(network, denying, *LEGACY)
     assert problems(network, API, *NFTABLES) == {}
     network.tool("iptables-legacy", "-t", "mangle", "-F")
     for harmless in ("MARK --set-mark 1/0xff", "CONNMARK --save-mark"):
