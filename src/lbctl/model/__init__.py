@@ -1,7 +1,6 @@
 """Pure values: intents, slots, programs, plans. Nothing here reads or writes anything."""
 
 from lbctl.model.analysis import (
-    SELECTOR,
     Affinity,
     AnalysedService,
     Analysis,
@@ -122,7 +121,6 @@ __all__ = [
     "MAX_WHO",
     "MAX_WHY",
     "NAME",
-    "SELECTOR",
     "UNITS",
     "Action",
     "Address",
