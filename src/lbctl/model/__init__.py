@@ -20,6 +20,7 @@ from lbctl.model.analysis import (
     within,
     written,
 )
+from lbctl.model.announce import NO_ANNOUNCEMENTS, Announcements
 from lbctl.model.changes import KeyChange, Value, intent_changes, service_changes
 from lbctl.model.check import (
     DEFAULT_POLICY,
@@ -122,6 +123,7 @@ __all__ = [
     "MAX_WHO",
     "MAX_WHY",
     "NAME",
+    "NO_ANNOUNCEMENTS",
     "SELECTOR",
     "UNITS",
     "Action",
@@ -130,6 +132,7 @@ __all__ = [
     "AllDown",
     "AnalysedService",
     "Analysis",
+    "Announcements",
     "Change",
     "Check",
     "CheckKind",
