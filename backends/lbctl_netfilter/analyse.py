@@ -262,6 +262,8 @@ class _Family:
         self._findings = Findings(log, corrections, self._bits, self._own)
         self.found: list[Followed] = []
         self._results: dict[object, Followed] = {}
+        #: The last hook at which all that leads to endpoints was looked for, and what was found.
+        self._searched: tuple[Hook, Mapping[Selector, FoundSelector]] | None = None
         #: Selectors that a rule for connections of one origin keeps from all endpoints of a hook.
         self._left_out: set[Selector] = set()
         self._behind = Behind(program)
@@ -376,15 +378,7 @@ class _Family:
         followed: dict[Selector, _Known] | None,
     ) -> None:
         """The services of a hook. `followed` is what was found at others; None where no other has any."""
-        selectors: dict[Selector, FoundSelector] = {}
-        external = _external(self._program, hook)
-        search = Search(self._budget, self._cannot, hook.bits, selectors, reached, external)
-        for base in hook.passed:
-            if base.chain in leading:
-                try:
-                    search.base(hook.chains, base, leading)
-                except BudgetExceeded:
-                    self._too_much(hook.chains[base.chain])
+        selectors = self._selectors(hook, leading, reached)
         waiting = deque(selectors.values())
         results: dict[Selector, _Result] = {}
         while waiting:
@@ -410,6 +404,23 @@ class _Family:
             self._build(result, results)
         for result in mine:
             result.found = [self._keep(each) for each in result.found]
+
+    def _selectors(self, hook: Hook, leading: set[str], reached: set[str]) -> dict[Selector, FoundSelector]:
+        """Return what leads to an endpoint or a mark at a hook; another one may lead to the very same."""
+        external = _external(self._program, hook)
+        if self._searched is not None and not external and hook.is_as(self._searched[0]):
+            return {where: each.copy() for where, each in self._searched[1].items()}
+        selectors: dict[Selector, FoundSelector] = {}
+        search = Search(self._budget, self._cannot, hook.bits, selectors, reached, external)
+        for base in hook.passed:
+            if base.chain in leading:
+                try:
+                    search.base(hook.chains, base, leading)
+                except BudgetExceeded:
+                    self._too_much(hook.chains[base.chain])
+        if not external:
+            self._searched = hook, {where: each.copy() for where, each in selectors.items()}
+        return selectors
 
     def _build(self, result: _Result, at: Mapping[Selector, _Result]) -> None:
         """Make the services of a selector."""

@@ -135,6 +135,17 @@ class Hook:
                 rules.append(rule)
         return Dispatch(alike, rules)
 
+    def is_as(self, other: Hook) -> bool:
+        """Return True if all that its base chains do is to lead on, as those of the other hook do."""
+        bases = {base.chain for base in (*self.passed, *other.passed)}
+        mine, theirs = (
+            [(base.kind, _ways(hook.chains[base.chain].rules)) for base in hook.passed]
+            for hook in (self, other)
+        )
+        return mine == theirs and all(
+            chain is other.chains[name] for name, chain in self.chains.items() if name not in bases
+        )
+
     def leads_as(self, other: Hook, walk: Walk) -> bool:
         """Return True if the chains that connections were led to at the other hook are the same here."""
         return all(
@@ -208,6 +219,16 @@ def _averaged(turns: Sequence[Sequence[Visit]]) -> list[Visit]:
     return [
         visit._replace(arriving=ratio(arriving[rule], count), matched=ratio(matched[rule], count))
         for rule, visit in first.items()
+    ]
+
+
+def _ways(rules: Sequence[Rule]) -> object:
+    """Return how rules lead on; something that nothing else is like for rules that do more."""
+    if any(rule.steps or rule.opaque or rule.act not in JUMPS for rule in rules):
+        return object()
+    return [
+        (rule.where, rule.act, rule.target, rule.first, rule.refused, rule.serves_none, rule.origin.comment)
+        for rule in rules
     ]
 
 

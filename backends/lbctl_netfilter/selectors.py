@@ -46,6 +46,10 @@ class FoundSelector:
         """What they lead to, by themselves or as a part of others."""
         return self.kinds | self.part_of
 
+    def copy(self) -> FoundSelector:
+        """Return the same, as it was found."""
+        return FoundSelector(self.where, self.name, set(self.kinds), list(self.leaves))
+
     @property
     def is_part(self) -> bool:
         """True where it is a part of another selector, and nothing else."""

@@ -2,94 +2,16 @@
 
 import json
 import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lbctl.conformance.network import HOST4, SERVERS4
-from support.agents import AgentProcess
+from support.agents import PORTS, AgentProcess, Processes, asked, checked, health, wanted
 from support.network import Network, intent, service
-
-PORTS = (8001, 8002, 8003)
-FAST = {"interval": "500ms", "fast-interval": "100ms", "timeout": "500ms", "rise": 2, "fall": 2}
-
-
-def checked(kind: str, **keys: Any) -> str:
-    """The table of a check with short times."""
-    values = {"kind": kind, **FAST, **keys}
-    lines = [f"{key} = {value!r}".replace("'", '"') for key, value in values.items()]
-    return "[service.check]\n" + "\n".join(lines) + "\n"
-
-
-class Processes:
-    """Endpoints on the host, each a process of its own that can be ended and started."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-        self._running: dict[int, subprocess.Popen[bytes]] = {}
-
-    def start(self, *ports: int) -> None:
-        for port in ports:
-            with self.network.host.entered():
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "lbctl.demo.endpoint", str(port)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                )
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"listening\n"
-            self._running[port] = process
-
-    def kill(self, *ports: int) -> None:
-        for port in ports:
-            process = self._running.pop(port)
-            process.kill()
-            process.communicate()
-
-    def close(self) -> None:
-        self.kill(*list(self._running))
-
-
-@pytest.fixture
-def processes(network: Network) -> Iterator[Processes]:
-    made = Processes(network)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def started(network: Network) -> Iterator[Callable[..., AgentProcess]]:
-    with ExitStack() as stack:
-
-        def start(text: str, *words: str) -> AgentProcess:
-            path = network.folder / "lbctl.toml"
-            path.write_text(text)
-            agent = AgentProcess(network, *words, config=path)
-            stack.callback(agent.kill)
-            return agent.ready()
-
-        yield start
-
-
-def health(agent: AgentProcess, endpoint: str, family: str = "ipv4") -> str:
-    checks = agent.status["agent"]["checks"]
-    return next(c["health"] for c in checks if (c["endpoint"], c["family"]) == (endpoint, family))
-
-
-def wanted(agent: AgentProcess, family: str = "ipv4") -> dict[str, str]:
-    [found] = agent.status["services"]
-    return {e["name"]: e["families"][family]["wanted"] for e in found["endpoints"] if family in e["families"]}
-
-
-def asked(network: Network, count: int, port: int = 80, **options: Any) -> Counter[str]:
-    return Counter(network.ask(network.client, HOST4, port, count, **options))
 
 
 def test_a_process_that_ends_loses_its_share_and_gets_it_back(

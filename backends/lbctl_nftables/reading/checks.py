@@ -27,7 +27,8 @@ def of_document(found: Document) -> None:
     """Report what can be seen without following connections."""
     for chain in _chains(found):
         seen: dict[str, NftRule] = {}
-        before: NftRule | None = None
+        #: The rule before, if it gives an endpoint, and the turn that it waits for.
+        before: tuple[NftRule, NumberExpression | None] | None = None
         for rule in chain.rules:
             nat, marks = None, False
             for statement in rule.statements:
@@ -37,9 +38,10 @@ def of_document(found: Document) -> None:
                     marks |= isinstance(statement, MarkStatement)
             if nat is not None and chain.hook:
                 _place_of(found, chain, rule, nat)
-            if nat is not None and before is not None:
-                _differs(found, before, rule)
-            before = rule if nat is not None else None
+            turn = _turn(rule) if nat is not None else None
+            if turn is not None and before is not None and before[1] is not None:
+                _differs(found, (before[0], before[1]), (rule, turn))
+            before = (rule, turn) if nat is not None else None
             if nat is not None or marks:
                 first = seen.setdefault(rule.text, rule)
                 if first is not rule:
@@ -66,10 +68,12 @@ def _warn(found: Document, code: str, rule: NftRule, message: str, *corrected: s
     found.log.find(code, SEVERITIES[code], rule.line, rule.text, message, corrected)
 
 
-def _differs(found: Document, before: NftRule, rule: NftRule) -> None:
+def _differs(
+    found: Document, upper: tuple[NftRule, NumberExpression], lower: tuple[NftRule, NumberExpression]
+) -> None:
     """Report the next rung of a ladder if it asks for something else."""
-    above, here = _turn(before), _turn(rule)
-    if above is None or here is None or above.modulus != here.modulus + 1:
+    (before, above), (rule, here) = upper, lower
+    if above.modulus != here.modulus + 1:
         return
     wide, narrow = _asked(before), _asked(rule)
     if wide != narrow:

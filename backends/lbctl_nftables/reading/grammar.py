@@ -177,6 +177,10 @@ _BITS = 32
 _EVERY_BIT = (1 << _BITS) - 1
 #: A condition of so many words is remembered: rules repeat them endlessly. How many are, at most.
 _LENGTHS = (2, 3)
+#: Those of `numgen inc mod 3 0`, also with an offset or a relation.
+_PICK_LENGTHS = (5, 6, 7)
+#: What they are about.
+_REMEMBERED = (Field, NumberExpression)
 _MOST_SEEN = 1 << 14
 #: Words behind which a condition goes on.
 _GOES_ON = frozenset({",", ".", "-", "/", ":", "map", "vmap", "set", *_OPERATOR, *_RELATIONS})
@@ -387,18 +391,28 @@ class Grammar:
 
     def _about_packet(self) -> Statement | None:
         begin = self._at
-        for length in _LENGTHS:
+        lengths = _PICK_LENGTHS if self._next in _PICKING else _LENGTHS
+        for length in lengths:
             known = self._seen.get(self._words[begin : begin + length])
             if known is not None and self._ahead(length) not in _GOES_ON:
                 self._go(begin + length)
-                return known
+                return self._anew(known)
         made = self._match()
         length = self._at - begin
-        if isinstance(made, Relational) and isinstance(made.key, Field) and length in _LENGTHS:
+        if isinstance(made, Relational) and isinstance(made.key, _REMEMBERED) and length in lengths:
             if len(self._seen) >= _MOST_SEEN:
                 self._seen.clear()
             self._seen[self._words[begin : self._at]] = made
         return made
+
+    def _anew(self, known: Relational) -> Relational:
+        """Return a condition in another place: a number that it picks is another one there."""
+        key = known.key
+        if not isinstance(key, NumberExpression):
+            return known
+        ident = next(self._idents)
+        key = NumberExpression(key.kind, key.modulus, key.offset, key.of, key.seed, ident)
+        return Relational(key, known.op, known.members, known.text)
 
     def _match(self) -> Statement | None:  # noqa: C901, PLR0912 (the forms of a match)
         begin = self._at

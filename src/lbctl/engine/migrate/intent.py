@@ -153,13 +153,13 @@ class _Taken:
     """The listeners of services so far; see `Listener.overlaps`."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[Protocol, int], list[tuple[Listener, Service]]] = {}
-        self._ranges: dict[Protocol, list[tuple[Listener, Service]]] = {}
+        #: By protocol and port, with all ranges of ports together, and then by address.
+        self._found: dict[object, dict[Address | None, list[tuple[Listener, Service]]]] = {}
 
     def add(self, service: Service) -> None:
         """Add the listeners of a service."""
         for listener in service.listeners:
-            self._rivals(listener).append((listener, service))
+            self._beside(listener).setdefault(listener.address, []).append((listener, service))
 
     def overlaps(self, service: Service, listener: Listener) -> bool:
         """Return True if a connection could match one of these as well as a listener of a service."""
@@ -170,10 +170,15 @@ class _Taken:
             for other, rival in self._rivals(listener)
         )
 
-    def _rivals(self, listener: Listener) -> list[tuple[Listener, Service]]:
-        if listener.is_range:
-            return self._ranges.setdefault(listener.protocol, [])
-        return self._found.setdefault((listener.protocol, listener.port), [])
+    def _beside(self, listener: Listener) -> dict[Address | None, list[tuple[Listener, Service]]]:
+        key = listener.protocol, None if listener.is_range else listener.port
+        return self._found.setdefault(key, {})
+
+    def _rivals(self, listener: Listener) -> Iterator[tuple[Listener, Service]]:
+        found = self._beside(listener)
+        addresses = list(found) if listener.address is None else [None, listener.address]
+        for address in addresses:
+            yield from found.get(address, ())
 
 
 def _leaves_to(service: Service, listener: Listener, other: Listener) -> bool:
