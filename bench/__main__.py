@@ -9,6 +9,7 @@ of small and large machines can be compared. Writes one JSON document, from whic
 - changes: exactness of shares, and connections lost while backends change;
 - load: what lbctl takes to bring many services into the kernel and to change them;
 - growth: layouts of rules, by the number of services: load, change, list, memory, a new flow;
+- agent: what checking endpoints costs, and how soon rules follow a failure;
 - dialects (only if named): the same for each way in which this backend can write rules for the nft in PATH.
 """
 
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import changes
+import checking
 import dialects
 import growth
 import load
@@ -39,6 +41,7 @@ PARTS: dict[str, Callable[[Size, Programs, Path], dict[str, Any]]] = {
     "changes": changes.part,
     "load": load.part,
     "growth": growth.part,
+    "agent": checking.part,
     "dialects": dialects.part,
 }
 #: Measured only if they are named: they decide something once, and are no figures of lbctl.

@@ -28,6 +28,11 @@ class Size:
     connections: int
     changes: int
     rate: int
+    #: Checks: endpoints, rounds, seconds at rest, endpoints that fail.
+    checked: int
+    check_rounds: int
+    idle_seconds: float
+    failures: int
 
 
 SIZES = {
@@ -45,6 +50,10 @@ SIZES = {
         connections=10_000,
         changes=100,
         rate=2_000,
+        checked=1_000,
+        check_rounds=3,
+        idle_seconds=30,
+        failures=9,
     ),
     "quick": Size(
         services=1_000,
@@ -60,6 +69,10 @@ SIZES = {
         connections=3_000,
         changes=20,
         rate=1_000,
+        checked=500,
+        check_rounds=1,
+        idle_seconds=10,
+        failures=3,
     ),
     "tiny": Size(
         services=10,
@@ -75,5 +88,9 @@ SIZES = {
         connections=60,
         changes=2,
         rate=500,
+        checked=20,
+        check_rounds=1,
+        idle_seconds=2,
+        failures=1,
     ),
 }

@@ -130,9 +130,15 @@ def _sections(
 
 
 def _more(changes: Iterable[Change]) -> Iterator[Change]:
-    """Yield what leads to the rules of before and after together."""
+    """Yield what leads to the rules of before and after together.
+
+    A jump that changes, since the intent has another mark, is left to the end: until then the one of before
+    leads to both.
+    """
     for change in changes:
         if change.after is not None and change.before is not None:
+            if change.key[1] == "jump":
+                continue
             both = dict.fromkeys((*change.after.text.split("\n"), *change.before.text.split("\n")))
             text = "\n".join(filter(None, both))
             if text != change.before.text:

@@ -1,11 +1,13 @@
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from lbctl.host import LocalHost
 from lbctl.host.netns import Namespace
+from support.agents import AgentProcess, Processes
 from support.network import DRIVERS, Network
 
 
@@ -64,3 +66,24 @@ def way(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """As `every_way`, without iptc: it does what legacy does, as tests of its own prove, and is slow."""
     backend, driver = request.param
     return ("--backend", backend, "--driver", driver)
+
+
+@pytest.fixture
+def processes(network: Network) -> Iterator[Processes]:
+    made = Processes(network)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def started(network: Network) -> Iterator[Callable[..., AgentProcess]]:
+    with ExitStack() as stack:
+
+        def start(text: str, *words: str) -> AgentProcess:
+            path = network.folder / "lbctl.toml"
+            path.write_text(text)
+            agent = AgentProcess(network, *words, config=path)
+            stack.callback(agent.kill)
+            return agent.ready()
+
+        yield start

@@ -1,94 +1,17 @@
 """What checks do on the real kernel, with real processes that end, refuse, answer badly and come back."""
 
+import json
 import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lbctl.conformance.network import HOST4, SERVERS4
-from support.agents import AgentProcess
+from support.agents import PORTS, AgentProcess, Processes, asked, checked, health, wanted
 from support.network import Network, intent, service
-
-PORTS = (8001, 8002, 8003)
-FAST = {"interval": "500ms", "fast-interval": "100ms", "timeout": "500ms", "rise": 2, "fall": 2}
-
-
-def checked(kind: str, **keys: Any) -> str:
-    """The table of a check with short times."""
-    values = {"kind": kind, **FAST, **keys}
-    lines = [f"{key} = {value!r}".replace("'", '"') for key, value in values.items()]
-    return "[service.check]\n" + "\n".join(lines) + "\n"
-
-
-class Processes:
-    """Endpoints on the host, each a process of its own that can be ended and started."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-        self._running: dict[int, subprocess.Popen[bytes]] = {}
-
-    def start(self, *ports: int) -> None:
-        for port in ports:
-            with self.network.host.entered():
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "lbctl.demo.endpoint", str(port)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                )
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"listening\n"
-            self._running[port] = process
-
-    def kill(self, *ports: int) -> None:
-        for port in ports:
-            process = self._running.pop(port)
-            process.kill()
-            process.communicate()
-
-    def close(self) -> None:
-        self.kill(*list(self._running))
-
-
-@pytest.fixture
-def processes(network: Network) -> Iterator[Processes]:
-    made = Processes(network)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def started(network: Network) -> Iterator[Callable[..., AgentProcess]]:
-    with ExitStack() as stack:
-
-        def start(text: str, *words: str) -> AgentProcess:
-            path = network.folder / "lbctl.toml"
-            path.write_text(text)
-            agent = AgentProcess(network, *words, config=path)
-            stack.callback(agent.kill)
-            return agent.ready()
-
-        yield start
-
-
-def health(agent: AgentProcess, endpoint: str, family: str = "ipv4") -> str:
-    checks = agent.status["agent"]["checks"]
-    return next(c["health"] for c in checks if (c["endpoint"], c["family"]) == (endpoint, family))
-
-
-def wanted(agent: AgentProcess, family: str = "ipv4") -> dict[str, str]:
-    [found] = agent.status["services"]
-    return {e["name"]: e["families"][family]["wanted"] for e in found["endpoints"] if family in e["families"]}
-
-
-def asked(network: Network, count: int, port: int = 80, **options: Any) -> Counter[str]:
-    return Counter(network.ask(network.client, HOST4, port, count, **options))
 
 
 def test_a_process_that_ends_loses_its_share_and_gets_it_back(
@@ -336,3 +259,49 @@ def test_a_file_that_is_not_valid_keeps_the_checks_of_the_last_one(
     agent.wait(lambda: agent.get("/ready")[0] == 503, "the bad file is not shown")
     processes.kill(8003)
     agent.wait(lambda: wanted(agent)["8003"] == "0/1", "not taken out")
+
+
+def test_the_history_has_what_checks_and_operators_changed(
+    network: Network, processes: Processes, started: Callable[..., AgentProcess]
+) -> None:
+    processes.start(*PORTS)
+    text = intent(service("web", "80/tcp", *map(str, PORTS)) + checked("tcp"))
+    agent = started(text)
+    agent.wait(lambda: {health(agent, str(port)) for port in PORTS} == {"up"}, "not checked")
+    processes.kill(8002)
+    agent.wait(lambda: wanted(agent)["8002"] == "0/1", "keeps its share")
+    assert network.lbctl("drain", "web/8003", "--yes", config=text).code == 0
+    agent.wait(lambda: wanted(agent)["8003"] == "0/1", "is not drained")
+    assert agent.stop() == 0
+
+    def history() -> list[dict[str, Any]]:
+        done = network.lbctl("history", "--health", "--output", "json", config=text)
+        assert done.code == 0, done.err
+        return [
+            {
+                "8001": endpoints["8001"]["after"],
+                "down": [to for to, each in endpoints.items() if "down: " in (each["reason"] or "")],
+                "drained": [to for to, each in endpoints.items() if "drained by" in (each["reason"] or "")],
+            }
+            for shift in json.loads(done.out)["shifts"]
+            if shift["family"] == "ipv4"
+            for endpoints in [{each["to"]: each for each in shift["endpoints"]}]
+        ]
+
+    until_now = [
+        {"8001": "1/3", "down": [], "drained": []},
+        {"8001": "1/2", "down": ["8002"], "drained": []},
+        {"8001": "1/1", "down": [], "drained": ["8003"]},
+    ]
+    assert history() == until_now
+    # Another agent goes on with what this one knew, and with the same log.
+    processes.start(8002)
+    again = started(text)
+    again.wait(lambda: wanted(again)["8002"] == "1/2", "does not get its share back")
+    assert again.stop() == 0
+    assert history() == [*until_now, {"8001": "1/2", "down": [], "drained": []}]
+    [log] = network.folder.rglob("lbctl.events")
+    assert log.stat().st_mode & 0o777 == 0o600
+    replayed = network.lbctl("agent", "--replay", str(log), config=text)
+    assert replayed.code == 0
+    assert "8002  1/2 -> 0  down: " in replayed.out or "8002  1/3 -> 0  down: " in replayed.out

@@ -282,6 +282,26 @@ def test_a_client_that_is_not_allowed_is_refused_by_every_listener(network: Netw
         assert network.ask(network.client, HOST4, port, source="203.0.113.200") == ["refused"]
 
 
+@FLAVOURS
+def test_another_mark_is_taken_where_clients_are_refused(network: Network, flavour: str) -> None:
+    """The jumps into the filter table name the mark: they change last."""
+    network.local_endpoints((8001,))
+    denying, allowing = (
+        intent(service("web", "80/tcp", "8001", **{key: ["192.0.2.0/24"]})) for key in ("deny", "allow")
+    )
+    for mark in ("0x3000", "0xc", "0x3000"):
+        other = f"schema = 1\nmark = {mark}\n"
+        apply(network, options(flavour), denying.replace("schema = 1\n", other))
+        assert network.ask(network.client, HOST4, 80) == ["refused"]
+    for mark in ("0x3000", "0xc"):
+        other = f"schema = 1\nmark = {mark}\n"
+        apply(network, options(flavour), allowing.replace("schema = 1\n", other))
+        assert network.ask(network.client, HOST4, 80) == ["8001"]
+    saved = network.tool("iptables-nft-save" if flavour == "nf_tables" else "iptables-legacy-save")
+    assert "0x3000" not in saved
+    assert "0x0/0xc" in saved
+
+
 def test_an_endpoint_on_the_listeners_own_port_is_served_where_clients_are_chosen(network: Network) -> None:
     """Nothing is translated then, so only the mark tells who was served."""
     network.local_endpoints((80, 8002))

@@ -1,12 +1,14 @@
 """The units of examples/systemd: systemd takes them, and what they run works in their sandbox."""
 
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -114,6 +116,58 @@ def test_the_agent_does_its_work_in_its_sandbox(network: Network, way: tuple[str
         assert network.ask(network.client, HOST4, 80, 2) == ["8001", "8002"]
     finally:
         agent.kill()
+
+
+CHECKED = """
+[service.check]
+kind = "exec"
+argv = ["{folder}/check"]
+user = "nobody"
+interval = "500ms"
+fast-interval = "100ms"
+timeout = "500ms"
+fall = 2
+[service.health]
+notify = ["{folder}/changed", "web"]
+"""
+CHECK = """#!/bin/sh
+[ "$LBCTL_PORT" = 8001 ] || [ ! -e {folder}/broken ] || sleep 60
+"""
+CHANGED = """#!/bin/sh
+echo "$1 $(id -un) $LBCTL_SERVICE $LBCTL_ENDPOINT $LBCTL_ADDRESS $LBCTL_PORT $LBCTL_FAMILY" \
+    "$LBCTL_STATE: $LBCTL_REASON" >> {folder}/said/lines
+"""
+
+
+def test_programs_of_checks_and_notify_run_with_their_drop_in(network: Network) -> None:
+    network.local_endpoints((8001, 8002))
+    with TemporaryDirectory(dir="/var/lib") as folder:
+        private, said = Path(folder), Path(folder, "said")
+        private.chmod(0o755)
+        said.mkdir()
+        shutil.chown(said, "nobody")
+        for name, text in (("check", CHECK), ("changed", CHANGED)):
+            (private / name).write_text(text.format(folder=folder))
+            (private / name).chmod(0o755)
+        text = intent(service("web", "80/tcp", "8001", "8002") + CHECKED.format(folder=folder))
+        config = network.folder / "lbctl.toml"
+        config.write_text(text)
+        sandbox = Sandbox.of(read_service(AGENT, EXEC), str(network.folder), str(said))
+        agent = AgentProcess(network, wrapped=sandbox, config=config)
+
+        def heard(line: str) -> bool:
+            lines = said / "lines"
+            return lines.exists() and line in lines.read_text().splitlines()
+
+        try:
+            agent.ready()
+            agent.wait(lambda: heard("web nobody web 8001 127.0.0.1 8001 ipv4 up: exit 0"), "not heard")
+            (private / "broken").touch()
+            agent.wait(lambda: heard("web nobody web 8002 127.0.0.1 8002 ipv4 down: timeout"), "not heard")
+            agent.wait(lambda: network.ask(network.client, HOST4, 80, 2) == ["8001", "8001"])
+            assert agent.stop() == 0
+        finally:
+            agent.kill()
 
 
 def test_systemd_is_told_how_the_agent_is(network: Network, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The real agent as a process of its own in a test's network, and what it says."""
+"""The real agent as a process of its own in a test's network, what it says, and what it checks."""
 
 import http.client
 import json
@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lbctl.conformance.network import HOST4
+from lbctl.demo import endpoint
 from support.network import Network
 from support.sandbox import Sandbox
 
@@ -88,3 +91,62 @@ class AgentProcess:
         """End it as a crash does."""
         self.process.kill()
         self.process.wait(PATIENCE)
+
+
+#: Endpoints of a service on the host.
+PORTS = (8001, 8002, 8003)
+FAST = {"interval": "500ms", "fast-interval": "100ms", "timeout": "500ms", "rise": 2, "fall": 2}
+
+
+def checked(kind: str, **keys: Any) -> str:
+    """The table of a check with short times."""
+    values = {"kind": kind, **FAST, **keys}
+    lines = [f"{key} = {value!r}".replace("'", '"') for key, value in values.items()]
+    return "[service.check]\n" + "\n".join(lines) + "\n"
+
+
+class Processes:
+    """Endpoints on the host, each a process of its own that can be ended and started."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+
+    def start(self, *ports: int) -> None:
+        # By its path, since all that the package imports takes longer than the test.
+        started = {port: self._start(port) for port in ports}
+        for process in started.values():
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"listening\n"
+        self._running |= started
+
+    def _start(self, port: int) -> subprocess.Popen[bytes]:
+        with self.network.host.entered():
+            return subprocess.Popen(
+                [sys.executable, endpoint.__file__, str(port)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+
+    def kill(self, *ports: int) -> None:
+        for port in ports:
+            process = self._running.pop(port)
+            process.kill()
+            process.communicate()
+
+    def close(self) -> None:
+        self.kill(*list(self._running))
+
+
+def health(agent: AgentProcess, name: str, family: str = "ipv4") -> str:
+    checks = agent.status["agent"]["checks"]
+    return next(c["health"] for c in checks if (c["endpoint"], c["family"]) == (name, family))
+
+
+def wanted(agent: AgentProcess, family: str = "ipv4") -> dict[str, str]:
+    [found] = agent.status["services"]
+    return {e["name"]: e["families"][family]["wanted"] for e in found["endpoints"] if family in e["families"]}
+
+
+def asked(network: Network, count: int, port: int = 80, **options: Any) -> Counter[str]:
+    return Counter(network.ask(network.client, HOST4, port, count, **options))

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
+_CAPABILITIES = {"CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 _FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10, "AF_NETLINK": 16}
 _CLONE_NEWNS = 0x00020000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
@@ -29,23 +29,28 @@ _WRITE, _EXEC, _SHM_EXEC = 2, 4, 0o100000
 
 @dataclass(frozen=True)
 class Sandbox:
-    """What a process may do. `writable` are the only folders that it can write."""
+    """What a process may do. `writable` are the only folders that it can write.
+
+    `write_or_execute` is True if no memory may be both.
+    """
 
     capabilities: list[str]
     calls: list[str]
     families: list[str]
     writable: list[str]
+    write_or_execute: bool = True
 
     @classmethod
     def of(cls, unit: dict[str, list[str]], *writable: str) -> "Sandbox":
         """That of a unit whose own folders are `writable`."""
         assert unit["ProtectSystem"] == ["strict"]
-        assert unit["NoNewPrivileges"] == unit["MemoryDenyWriteExecute"] == ["yes"]
+        assert unit["NoNewPrivileges"] == ["yes"]
         return cls(
             capabilities=_words(unit, "CapabilityBoundingSet"),
             calls=sorted(_allowed_calls(unit["SystemCallFilter"])),
             families=_words(unit, "RestrictAddressFamilies"),
             writable=[*writable, *_words(unit, "ReadWritePaths")],
+            write_or_execute=unit["MemoryDenyWriteExecute"][-1] == "yes",
         )
 
     def command(self, *argv: str) -> list[str]:
@@ -143,13 +148,14 @@ def _filter(sandbox: Sandbox) -> None:
     seccomp.seccomp_init.restype = ctypes.c_void_p
     context = ctypes.c_void_p(seccomp.seccomp_init(_ERRNO | errno.EPERM))
     # What MemoryDenyWriteExecute and RestrictAddressFamilies forbid of calls that are allowed.
-    conditions = {
-        "mmap": [(2, _WRITE | _EXEC, protection) for protection in (0, _WRITE, _EXEC)],
-        "mprotect": [(2, _EXEC, 0)],
-        "pkey_mprotect": [(2, _EXEC, 0)],
-        "shmat": [(2, _SHM_EXEC, 0)],
-        "socket": [(0, 0xFFFFFFFF, _FAMILIES[family]) for family in sandbox.families],
-    }
+    conditions = {"socket": [(0, 0xFFFFFFFF, _FAMILIES[family]) for family in sandbox.families]}
+    if sandbox.write_or_execute:
+        conditions |= {
+            "mmap": [(2, _WRITE | _EXEC, protection) for protection in (0, _WRITE, _EXEC)],
+            "mprotect": [(2, _EXEC, 0)],
+            "pkey_mprotect": [(2, _EXEC, 0)],
+            "shmat": [(2, _SHM_EXEC, 0)],
+        }
     for name in sandbox.calls:
         number = seccomp.seccomp_syscall_resolve_name(name.encode())
         # Negative: no call of this machine.

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lbctl.agent.events import intent_line, operator_line, result_line, start_line
 from lbctl.agent.health import Ending, Moment, Outcome
-from lbctl.agent.replay import intent_line, replay, result_line
+from lbctl.agent.replay import replay
 from lbctl.config import loads
 from lbctl.errors import IntentError
-from lbctl.model import Family, Intent
+from lbctl.model import Family, Health, Intent, Override, Verdict
 
 V4 = Family.IPV4
 START = 1_700_000_000.0
@@ -37,7 +38,7 @@ def result(at: float, ending: Ending, endpoint: int = 1, text: str = "connection
     return result_line(("web", f"10.0.0.{endpoint}:80", V4), outcome, moment(at))
 
 
-BEGIN = intent_line(INTENT, SERVING, moment(0))
+BEGIN = start_line(INTENT, SERVING, moment(0))
 
 
 def shares(*lines: str) -> list[tuple[float, Fraction]]:
@@ -64,9 +65,28 @@ def test_a_shift_says_why() -> None:
 
 def test_another_intent_goes_on_with_what_is_known() -> None:
     failures = [result(at, Ending.FAILED) for at in (1, 2, 3)]
-    found = shares(*failures, intent_line(INTENT, SERVING, moment(5)))
+    found = shares(*failures, intent_line(INTENT, moment(5)))
     assert found == [(0, Fraction(1, 2)), (3, 0)]
-    assert shares(*failures, intent_line(Intent(), (), moment(5))) == found
+    assert shares(*failures, intent_line(Intent(), moment(5))) == found
+
+
+def test_what_operators_decide_is_part_of_it() -> None:
+    drained = Override(service="web", endpoint="10.0.0.1:80", drained=True, who="root", since=START + 5)
+    found = shares(operator_line([drained], moment(5)), operator_line((), moment(9)))
+    assert found == [(0, Fraction(1, 2)), (5, 0), (9, Fraction(1, 2))]
+
+
+def test_another_start_knows_what_is_written_there_and_nothing_else() -> None:
+    down = {"web": {("10.0.0.1:80", V4): Verdict(health=Health.DOWN, since=START, result="timeout")}}
+    drained = Override(service="web", endpoint="10.0.0.2:80", drained=True, who="root", since=START)
+    failures = [result(at, Ending.FAILED, 2) for at in (1, 2)]
+    # The host started again: its clock too.
+    again = start_line(INTENT, SERVING, Moment(0.5, START + 60), verdicts=down)
+    assert shares(*failures, again, result(0.6, Ending.FAILED, 2)) == [(0, Fraction(1, 2)), (60, 0)]
+    kept = start_line(INTENT, SERVING, Moment(0.5, START + 60), verdicts=down, overrides=[drained])
+    *_, last = replay((BEGIN, kept))
+    assert last.after == {"10.0.0.1:80": 1, "10.0.0.2:80": 0}
+    assert "kept by all-down" in last.reasons["10.0.0.1:80"]
 
 
 @pytest.mark.parametrize(
@@ -91,8 +111,8 @@ def test_what_is_no_log_is_refused_with_its_line(line: str, reason: str) -> None
     assert reason in caught.value.message
 
 
-def test_a_log_begins_with_an_intent() -> None:
-    with pytest.raises(IntentError, match="a result before the first intent"):
+def test_a_log_begins_with_a_start() -> None:
+    with pytest.raises(IntentError, match="an event before the first start"):
         list(replay((result(1, Ending.PASSED),)))
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lbctl.agent.health import Monitor, Subject, Target
     from lbctl.agent.journal import Journal
     from lbctl.host import Host
-    from lbctl.model import Check, Effective, Family, Intent, Verdicts
+    from lbctl.model import Check, Effective, Family, Intent, Verdict, Verdicts
 
 #: Checks that are started at once at most; the rest a moment later.
 _BATCH = 512
@@ -50,6 +50,9 @@ class Checker:
         self._changed = changed
         self._more = asyncio.Event()
         self._intent: Intent | None = None
+        #: What hears of each outcome before it counts, and of each endpoint whose health changed.
+        self.learned: Callable[[Target, Outcome, Moment], object] = lambda *_: None
+        self.turned: Callable[[Iterable[tuple[Subject, Verdict]]], object] = lambda _: None
         #: Endpoints that never passed and are to be reported together.
         self._gathered: dict[tuple[str, Family], list[Subject]] = {}
 
@@ -132,8 +135,10 @@ class Checker:
         self._done(target, outcome)
 
     def _done(self, target: Target, outcome: Outcome) -> None:
+        now = self._now()
         before = self._monitor.health(target)
-        changed = self._monitor.record(target, outcome, self._now())
+        self.learned(target, outcome, now)
+        changed = self._monitor.record(target, outcome, now)
         self._more.set()
         if not changed:
             return
@@ -143,6 +148,8 @@ class Checker:
             else:
                 self._report(subject)
         self._changed()
+        verdicts = self._monitor.verdicts()
+        self.turned([(subject, verdicts[subject[0]][subject[1:]]) for subject in changed])
 
     def _gather(self, subject: Subject, check: Check) -> None:
         """Report an endpoint that never passed, together with others of its service and family."""

@@ -270,6 +270,34 @@ class Monitor:
         standing = self._standings.get(subject)
         return standing.target if standing else None
 
+    def subjects(self, target: Target) -> tuple[Subject, ...]:
+        """Return the endpoints that a target is checked for; () for an unknown one."""
+        state = self._states.get(target)
+        return tuple(sorted(state.subjects)) if state is not None else ()
+
+    def serving(self) -> tuple[Subject, ...]:
+        """Return the endpoints that take connections unless they fail."""
+        return tuple(subject for subject, standing in self._standings.items() if standing.serving)
+
+    def is_news(self, target: Target, outcome: Outcome) -> bool:
+        """Return True if an outcome, not recorded yet, can change a health, be it with those behind it.
+
+        A pass of a target that is up, and a failure of one that is down, change nothing where the last result
+        was the same.
+        """
+        state = self._states.get(target)
+        if state is None:
+            return False
+        if outcome.text != state.result:
+            return True
+        match outcome.ending:
+            case Ending.UNDECIDED:
+                return False
+            case Ending.PASSED:
+                return state.health is not Health.UP or state.failures > 0
+            case Ending.FAILED:
+                return state.health is not Health.DOWN or state.passes > 0
+
     def targets(self) -> Collection[Target]:
         """Return all targets."""
         return self._states.keys()

@@ -44,7 +44,7 @@ _REREAD_PART = 0.05
 _PATIENCE = 1.0
 #: Seconds before something that failed is tried again: the first time, and at most.
 _AGAIN, _AGAIN_MOST = 1.0, 60.0
-#: Repairs within so many seconds that make another writer, and the longest pause before the next one.
+#: Seconds within which so many repairs mean another writer, and the longest pause before the next repair.
 _WINDOW, _FIGHT, _TRUCE = 60.0, 5, 300.0
 
 
@@ -67,26 +67,25 @@ class Truce:
     """When a repair may follow the last ones: another program that undoes ours is not fought."""
 
     def __init__(self) -> None:
-        self._repairs: deque[float] = deque()
-        self._pause = _AGAIN
+        self._repairs: deque[float] = deque(maxlen=_FIGHT)
+        self.pause = _AGAIN
         self.until = 0.0
 
     def repaired(self, now: float) -> bool:
-        """Note a repair; True where it was one too many within a short time."""
-        self._repairs.append(now)
-        while now - self._repairs[0] > _WINDOW:
-            self._repairs.popleft()
-        if len(self._repairs) < _FIGHT:
-            self._pause = _AGAIN
-            return False
-        self._pause = min(self._pause * 2, _TRUCE)
-        self.until = now + self._pause
-        return True
+        """Note a repair; True if it was one too many within a short time, so that none is due until `until`.
 
-    @property
-    def pause(self) -> float:
-        """Seconds until the next repair."""
-        return self._pause
+        Each further one doubles the pause, until there was none for a while after the last pause.
+        """
+        if self._repairs and now - self._repairs[-1] > self.pause + _WINDOW:
+            self._repairs.clear()
+            self.pause = _AGAIN
+        self._repairs.append(now)
+        fought = self.pause > _AGAIN
+        if not fought and (len(self._repairs) < _FIGHT or now - self._repairs[0] > _WINDOW):
+            return False
+        self.pause = min(self.pause * 2, _TRUCE)
+        self.until = now + self.pause
+        return True
 
 
 class Follower:

@@ -1,85 +1,22 @@
-"""Logs of what an agent learned, and what they lead to: the same pure core, without a network or a clock.
-
-A log is JSON, one object a line, in the order of time. `at` is a time that never jumps, `time` is seconds
-since 1970, both of the same moment:
-
-    {"event": "intent", "at": 0.0, "time": 1.7e9, "intent": "schema = 1 …", "serving": [["web", "8001",
-    "ipv4"]]} {"event": "result", "at": 1.2, "time": …, "endpoint": ["web", "8001", "ipv4"], "ending":
-    "failed",
-     "text": "connection refused", "seconds": 0.001, "final": false}
-
-The first event is an intent; `serving` are the endpoints that took connections then. A result is named by
-one of the endpoints that share the check.
-"""
+"""What a log of events leads to: the same pure core as the agent's, without a network or a clock."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from lbctl.agent.events import read_line, subject_of
 from lbctl.agent.health import Ending, Moment, Monitor, Outcome
-from lbctl.config import dump, loads
+from lbctl.config import loads
+from lbctl.engine.record import verdicts
 from lbctl.errors import Damaged, IntentError
-from lbctl.model import Effective, Facts, Family, Intent, effective, read_record
+from lbctl.model import Facts, Override, Shift, effective
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
-    from fractions import Fraction
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from lbctl.agent.health import Subject
-    from lbctl.model import Shape
-
-_SUBJECT: Shape = (str, str, str)
-_TIMES: dict[str, Shape] = {"event": str, "at": float, "time": float}
-_SHAPES: Mapping[str, Shape] = {
-    "intent": {**_TIMES, "intent": str, "serving": [_SUBJECT]},
-    "result": {
-        **_TIMES,
-        "endpoint": _SUBJECT,
-        "ending": str,
-        "text": str,
-        "seconds": float,
-        "final": bool,
-    },
-}
-
-
-def intent_line(intent: Intent, serving: Collection[Subject], now: Moment) -> str:
-    """Return the line of a log for an intent that is followed from now on."""
-    return _line("intent", now, intent=dump(intent), serving=sorted(map(list, serving)))
-
-
-def result_line(subject: Subject, outcome: Outcome, now: Moment) -> str:
-    """Return the line of a log for the outcome of a check."""
-    return _line(
-        "result",
-        now,
-        endpoint=list(subject),
-        ending=outcome.ending,
-        text=outcome.text,
-        seconds=outcome.seconds,
-        final=outcome.final,
-    )
-
-
-def _line(event: str, now: Moment, **more: object) -> str:
-    return json.dumps({"event": event, "at": now.steady, "time": now.wall, **more}) + "\n"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shift:
-    """A change of what the endpoints of a service get in a family: `Endpoint.to` → exact share."""
-
-    #: Seconds since 1970 (UTC).
-    time: float
-    service: str
-    family: Family
-    before: Mapping[str, Fraction]
-    after: Mapping[str, Fraction]
-    #: `Endpoint.to` → why it gets what it gets, of those whose share changed.
-    reasons: Mapping[str, str]
+    from lbctl.model import Effective, Intent, Place
 
 
 def replay(lines: Iterable[str]) -> Iterator[Shift]:
@@ -88,9 +25,10 @@ def replay(lines: Iterable[str]) -> Iterator[Shift]:
     for number, line in enumerate(lines, 1):
         try:
             yield from course.take(line)
-        except (Damaged, ValueError) as error:
+        except (Damaged, ValueError, ZeroDivisionError) as error:
             message = error.message if isinstance(error, Damaged) else str(error)
-            raise IntentError(f"line {number} of the log: {message}", hint="see lbctl.agent.replay") from None
+            raise IntentError(f"line {number} of the log: {message}", hint="see lbctl.agent.events") from None
+    yield from course.shifts()
 
 
 @dataclass(slots=True)
@@ -99,36 +37,52 @@ class _Course:
 
     monitor: Monitor = field(default_factory=lambda: Monitor(Random(0)))  # noqa: S311 (no check is started)
     intent: Intent | None = None
+    overrides: Mapping[Place, Override] = field(default_factory=dict)
     effective: Effective | None = None
     now: Moment = field(default_factory=lambda: Moment(0.0, 0.0))
 
     def take(self, line: str) -> Iterator[Shift]:
-        """Yield the changes up to an event, and those of the event."""
-        event = _read(line)
+        """Yield the changes before an event; its own come with the next moment, or by `shifts`."""
+        event = read_line(line)
         now = Moment(event["at"], event["time"])
-        if self.intent is not None:
+        if event["event"] == "start":
+            yield from self.shifts()
+            self.now = now
+            self._start(event)
+        else:
+            if self.intent is None:
+                raise ValueError("an event before the first start")
             if now.steady < self.now.steady:
                 raise ValueError("earlier than the line before")
-            yield from self._steps(now)
-        self.now = now
+            if now.steady > self.now.steady:
+                yield from self.shifts()
+                yield from self._steps(now)
+            self.now = now
+            self._follow(event)
+
+    def _start(self, event: Mapping[str, Any]) -> None:
+        self.monitor = Monitor(Random(0))  # noqa: S311 (no check is started)
+        self.intent = loads(event["intent"])
+        self.overrides = _overrides(event)
+        self.monitor.start(
+            self.intent,
+            self.now,
+            restored=verdicts.of_rows(event["verdicts"]),
+            serving=set(map(subject_of, event["serving"])),
+        )
+
+    def _follow(self, event: Mapping[str, Any]) -> None:
         match event["event"]:
             case "intent":
-                self._follow(loads(event["intent"]), {_subject(each) for each in event["serving"]})
+                self.intent = loads(event["intent"])
+                self.monitor.replace(self.intent, self.now)
+            case "operator":
+                self.overrides = _overrides(event)
             case _:
                 self._result(event)
-        yield from self._shifts()
-
-    def _follow(self, intent: Intent, serving: Collection[Subject]) -> None:
-        if self.intent is None:
-            self.monitor.start(intent, self.now, restored={}, serving=serving)
-        else:
-            self.monitor.replace(intent, self.now)
-        self.intent = intent
 
     def _result(self, event: Mapping[str, Any]) -> None:
-        if self.intent is None:
-            raise ValueError("a result before the first intent")
-        target = self.monitor.target(_subject(event["endpoint"]))
+        target = self.monitor.target(subject_of(event["endpoint"]))
         if target is None:
             raise ValueError(f"a result of {'/'.join(event['endpoint'])}, which is not checked")
         outcome = Outcome(
@@ -144,13 +98,15 @@ class _Course:
         while (following := self.monitor.next_step(self.now)) is not None and following <= until.steady:
             self.now = Moment(following, self.now.wall + following - self.now.steady)
             self.monitor.steps(self.now)
-            yield from self._shifts()
+            yield from self.shifts()
 
-    def _shifts(self) -> Iterator[Shift]:
+    def shifts(self) -> Iterator[Shift]:
+        """Yield what changed since this was asked last."""
         if self.intent is None:
             return
         before = self.effective
-        found = effective(self.intent, Facts(verdicts=self.monitor.verdicts()), before)
+        facts = Facts(overrides=self.overrides, verdicts=self.monitor.verdicts())
+        found = effective(self.intent, facts, before)
         self.effective = found
         old = {service.name: service for service in before.intent.services} if before else {}
         for service in found.intent.services:
@@ -163,7 +119,7 @@ class _Course:
                 if shares == earlier:
                     continue
                 reasons = {
-                    e.to: str(found.reason(service.name, e))
+                    e.to: str(found.reason(service.name, e).of(family))
                     for e in service.endpoints
                     if e.to in shares and shares[e.to] != earlier.get(e.to)
                 }
@@ -177,16 +133,6 @@ class _Course:
                 )
 
 
-def _read(line: str) -> dict[str, Any]:
-    try:
-        kind = json.loads(line)["event"]
-        shape = _SHAPES[kind]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError("not an event") from None
-    event: dict[str, Any] = read_record(line, shape)
-    return event
-
-
-def _subject(names: list[str]) -> Subject:
-    service, endpoint, family = names
-    return service, endpoint, Family(family)
+def _overrides(event: Mapping[str, Any]) -> dict[Place, Override]:
+    found = (Override(**row) for row in event["overrides"])
+    return {each.place: each for each in found}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from random import Random
@@ -19,6 +19,8 @@ from lbctl.agent.health import Monitor
 from lbctl.agent.http import Server
 from lbctl.agent.journal import Journal, Priority
 from lbctl.agent.loop import Figures, Follower
+from lbctl.agent.notify import Notices
+from lbctl.agent.recorder import Recorder
 from lbctl.agent.systemd import Notifier
 from lbctl.agent.view import View
 from lbctl.config import load_merged
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from lbctl.engine import Session
     from lbctl.engine.change.keep import Followed, Kept
     from lbctl.host import Host
-    from lbctl.model import Intent
+    from lbctl.model import Intent, Override
 
 #: Seconds of a pause that names no end.
 _PAUSE = 600.0
@@ -85,6 +87,9 @@ class _Agent:
         self._keeper = Keeper(host, options.owner, self._session)
         self._file = _File(options.files)
         self._written: object = None
+        self._recorder: Recorder | None = None
+        #: What is ended with the agent.
+        self._ends = ExitStack()
 
     def _session(self) -> Session:
         # What was applied by consent is there by consent.
@@ -109,6 +114,7 @@ class _Agent:
                         self._checker.run(),
                         self._follower.follow(),
                         self._follower.look(),
+                        self._record(),
                         self._tell(),
                     )
                 ]
@@ -124,7 +130,9 @@ class _Agent:
                 self._notifier.ready("following")
         finally:
             self._notifier.stopping()
+            await self._write_last()
             self._follower.close()
+            self._ends.close()
 
     def _start(self) -> None:
         """Complete what was left of a change; with nothing applied yet, apply the intent file."""
@@ -139,12 +147,19 @@ class _Agent:
         """Begin to check endpoints, with what was known of them before."""
         self._prober = Prober(self._host)
         monitor = Monitor(Random())  # noqa: S311 (spreads checks, and guards nothing)
+        self._ends.callback(self._prober.close)
         self._checker = Checker(self._host, monitor, self._prober, self._journal, self._follower.wake)
+        self._notices = Notices(self._journal)
+        self._ends.callback(self._notices.close)
+        self._checker.turned = self._notices.changed
+        self._recorder = Recorder(self._host, self._options.owner, monitor)
+        self._checker.learned = self._recorder.learned
         followed = self._keeper.followed()
         recorded = verdicts.read(self._host, self._options.owner)
         if followed is not None:
             known = recorded.verdicts if recorded is not None else {}
             self._checker.begin(followed.intent, known, self._serving(followed))
+            self._heed(followed.intent, ())
         self._follower.before = self._write_down
         self._view.checks = self._documents
         self._follower.after = self._carried_out
@@ -183,6 +198,26 @@ class _Agent:
     def _carried_out(self, kept: Kept) -> None:
         if kept.followed is not None:
             self._checker.replace(kept.followed.intent)
+            self._heed(kept.followed.intent, tuple(kept.facts.overrides.values()))
+
+    def _heed(self, intent: Intent, overrides: tuple[Override, ...]) -> None:
+        """Have programs and the log follow the intent and overrides in force."""
+        self._notices.follow(intent)
+        if self._recorder is not None:
+            self._recorder.follow(intent, overrides)
+
+    async def _write_last(self) -> None:
+        """Write what the log lacks at the end."""
+        if self._recorder is not None:
+            with suppress(LbctlError):
+                await self._follower.in_thread(self._recorder.pending())
+
+    async def _record(self) -> None:
+        if self._recorder is None:
+            return
+        await self._recorder.run(
+            self._follower.in_thread, lambda fault: self._follower.trouble("log", fault, Priority.WARNING)
+        )
 
     def _apply(self, intent: Intent) -> None:
         session = self._session()

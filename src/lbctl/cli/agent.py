@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lbctl.cli.options import BackendName, Config, DriverName, seconds
+from lbctl.cli.options import BackendName, Config, DriverName, Format, Output, seconds
 from lbctl.errors import IntentError, NoBackend
 
 agent = typer.Typer(
@@ -45,11 +44,12 @@ def run(
     replay: Annotated[
         Path | None,
         typer.Option(
-            "--replay", metavar="LOG", help="Print the shares that a log of checks leads to, and end."
+            "--replay", metavar="LOG", help="Print the shares that a log of events leads to, and end."
         ),
     ] = None,
     backend: BackendName = "auto",
     driver: DriverName = None,
+    output: Output = Format.TEXT,
 ) -> None:
     """Follow the intent that was applied last, until SIGTERM; the rules stay.
 
@@ -58,7 +58,9 @@ def run(
     if context.invoked_subcommand is not None:
         return
     if replay is not None:
-        _replay(replay)
+        from lbctl.cli.replay import print_log
+
+        print_log(replay, output)
         return
     from lbctl.cli.work import files_if_any, owner_of
     from lbctl.host import LocalHost, need_privilege
@@ -114,28 +116,6 @@ def resume(
 
     _ask(owner, config, "/resume", {})
     say("The agent follows again.")
-
-
-def _replay(log: Path) -> None:
-    """Print the changes of a log, as they would have been made: no root, no kernel."""
-    from lbctl.agent.replay import replay
-    from lbctl.cli.output import share_text
-    from lbctl.model import inert, time_of
-
-    nothing = Fraction(0)
-    try:
-        with log.open(encoding="utf-8") as lines:
-            for shift in replay(lines):
-                print(f"{time_of(shift.time)} {shift.service} ({shift.family})")
-                for to in dict.fromkeys((*shift.after, *shift.before)):
-                    before, after = (side.get(to, nothing) for side in (shift.before, shift.after))
-                    change = f"{share_text(before)} -> {share_text(after)}"
-                    reason = f"  {inert(shift.reasons[to])}" if to in shift.reasons else ""
-                    print(f"  {to}  {change if before != after else share_text(after)}{reason}")
-    except OSError as error:
-        raise IntentError(f"{inert(str(log))}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise IntentError(f"{inert(str(log))}: not UTF-8") from None
 
 
 def _ask(owner: str | None, config: Config, action: str, words: dict[str, object]) -> None:

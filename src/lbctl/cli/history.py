@@ -27,13 +27,18 @@ def history(
     export: Annotated[
         bool, typer.Option("--export", help="Print all states with their intents as one JSON document.")
     ] = False,
+    health: Annotated[
+        bool,
+        typer.Option("--health", help="Print how checks and operators changed shares, as the agent noted."),
+    ] = False,
     config: Config = None,
     owner: Owner = None,
     output: Output = Format.TEXT,
 ) -> None:
     """List what was applied: when, by whom, in which backend.
 
-    With a number, print the intent of that state as an intent file, or with --diff what it changed.
+    With a number, print the intent of that state as an intent file, or with --diff what it changed. With
+    --health, print which checks changed the shares of which endpoints while an agent ran.
     """
     from lbctl import engine
     from lbctl.cli.output import print_json, say
@@ -45,8 +50,15 @@ def history(
 
     if export and (diff or number is not None):
         raise IntentError("--export prints every state: leave out the number and --diff")
+    if health and (export or diff or number is not None):
+        raise IntentError("--health prints what the agent noted: leave out the number, --diff and --export")
     whose = owner_of(owner, config, announced=number is None)
     host = LocalHost()
+    if health:
+        from lbctl.cli.replay import print_recorded
+
+        print_recorded(host, whose, output)
+        return
     found = engine.entries(host, whose) if number is None else (engine.state(host, whose, number),)
     found = found[-1:] if diff else found
     unsettled = mention_unsettled(whose, data=number is not None or export or output is Format.JSON)

@@ -30,6 +30,7 @@ _TYPES: Mapping[str, tuple[str, str]] = {
     "migrate": ("migration", "MigrateDocument"),
     "plan": ("change", "PlanDocument"),
     "remove": ("change", "RemoveDocument"),
+    "replay": ("replay", "ReplayDocument"),
     "render": ("check", "RenderDocument"),
     "rollback": ("change", "RollbackDocument"),
     "status": ("status", "StatusDocument"),

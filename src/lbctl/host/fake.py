@@ -213,6 +213,10 @@ class FakeHost:
         if text is not None:
             self.shelf[name] = text
 
+    def append(self, name: str, text: str) -> None:
+        """See `Host`."""
+        self.save(name, (self.saved(name) or "") + text)
+
     def rename(self, name: str, new: str) -> None:
         """See `Host`."""
         self.shelf[new] = self.shelf.pop(name)

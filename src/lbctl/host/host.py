@@ -153,6 +153,12 @@ class Host(Protocol):
         saved before is still there.
         """
 
+    def append(self, name: str, text: str) -> None:
+        """Add `text` to what is saved under `name`; it may be lost where the host crashes.
+
+        Raises `ApplyFailed`, and a part of the text may be saved.
+        """
+
     def rename(self, name: str, new: str) -> None:
         """Have what is saved under `name` be saved under `new`, in one step that takes no room.
 
@@ -425,6 +431,10 @@ class LocalHost:
             self._shelf().remove(name)
         else:
             self._shelf().write(name, text)
+
+    def append(self, name: str, text: str) -> None:
+        """See `Host`."""
+        self._shelf().append(name, text)
 
     def rename(self, name: str, new: str) -> None:
         """See `Host`."""

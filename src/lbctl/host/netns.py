@@ -115,6 +115,9 @@ class PrivateHost(LocalHost):
     def save(self, name: str, text: str | None) -> None:
         """See `Host`."""
 
+    def append(self, name: str, text: str) -> None:
+        """See `Host`."""
+
     def rename(self, name: str, new: str) -> None:
         """See `Host`."""
 

@@ -66,6 +66,24 @@ class StateDir:
         except OSError as error:
             raise ApplyFailed(f"cannot write {self.path / name}: {error.strerror}") from error
 
+    def append(self, name: str, text: str) -> None:
+        """Add `text` to the file `name`, for its owner alone; it may be lost where the host crashes.
+
+        Raises `ApplyFailed`, and maybe a part of the text is there, or `PermissionDenied`.
+        """
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            with self._opened(create=True) as folder:
+                handle = os.open(name, flags, 0o600, dir_fd=folder)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                found = os.fstat(handle)
+                if not stat.S_ISREG(found.st_mode) or not _is_own(found):
+                    raise ApplyFailed(f"{self.path / name} is not a file of lbctl")
+                os.fchmod(handle, 0o600)
+                file.write(text)
+        except OSError as error:
+            raise ApplyFailed(f"cannot write {self.path / name}: {error.strerror}") from error
+
     def remove(self, name: str) -> None:
         """Have there be no file `name`; raises `ApplyFailed` or `PermissionDenied`."""
         try:

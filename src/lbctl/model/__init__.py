@@ -105,6 +105,7 @@ from lbctl.model.program import Item, Key, Part, Program
 from lbctl.model.records import Shape, check_record, read_record
 from lbctl.model.rotation import bypassed, period
 from lbctl.model.schedule import schedule, shares, slot_count
+from lbctl.model.shift import Shift
 from lbctl.model.text import UNITS, duration, inert
 from lbctl.model.verdict import MAX_RESULT, Health, Judgement, Kept, Verdict, Verdicts, judge
 
@@ -177,6 +178,7 @@ __all__ = [
     "Severity",
     "Shape",
     "Shares",
+    "Shift",
     "SourceNat",
     "StaleFlow",
     "State",

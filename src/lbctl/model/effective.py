@@ -146,6 +146,10 @@ class Reason:
     #: What checks say, by family.
     checked: tuple[Checked, ...] = ()
 
+    def of(self, family: Family) -> Reason:
+        """Return the reason without what checks say of the other family."""
+        return replace(self, checked=tuple(each for each in self.checked if each.family is family))
+
     def __str__(self) -> str:
         said = [f"operator: {self.operator}"] if self.operator is not None else []
         if self.operator is None and (self.state is not State.ACTIVE or not self.checked):

@@ -50,9 +50,9 @@ class Ended:
     output: bytes
 
 
-def pool() -> ThreadPoolExecutor:
+def pool(most: int = MOST) -> ThreadPoolExecutor:
     """Return the threads that run programs: a program inherits `no_new_privs` from its thread."""
-    return ThreadPoolExecutor(MOST, thread_name_prefix="program", initializer=_no_new_privileges)
+    return ThreadPoolExecutor(most, thread_name_prefix="program", initializer=_no_new_privileges)
 
 
 def check(target: Target, probe: ExecProbe) -> Outcome:

@@ -7,7 +7,7 @@ what the user wants has not changed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lbctl.engine.change.apply import perform
@@ -15,6 +15,7 @@ from lbctl.engine.change.facts import read_facts
 from lbctl.engine.change.plan import plan
 from lbctl.engine.record import history, overrides
 from lbctl.errors import Damaged
+from lbctl.model import Facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from lbctl.engine.change.session import Session
     from lbctl.engine.record.history import HistoryEntry
     from lbctl.host import Host
-    from lbctl.model import Facts, Intent, Plan
+    from lbctl.model import Intent, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +39,14 @@ class Followed:
 class Kept:
     """What one step did.
 
-    `seconds` is what it took. `repaired` is True where the kernel had changed while nothing that we follow
+    `seconds` is what it took, `facts` what was known of endpoints beside the intent. `repaired` is True
+    where the kernel had changed while nothing that we follow
     had. None for `plan`, and nothing was done, where the history has no state to keep.
     """
 
     followed: Followed | None = None
     plan: Plan | None = None
+    facts: Facts = field(default_factory=Facts)
     repaired: bool = False
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -124,6 +127,7 @@ class Keeper:
         return Kept(
             followed=followed,
             plan=made,
+            facts=cause[1],
             repaired=repaired,
             notes=(*made.notes, *notes),
             seconds=self._host.clock() - began,

@@ -30,7 +30,8 @@ KEPT = 24 * 3600
 #: Overrides of an owner, and characters of the file that they are in.
 MAX_OVERRIDES = 4096
 _MAX_TEXT = 4 * 1024 * 1024
-_FIELDS: Shape = {
+#: An override as it is written.
+ROW: Shape = {
     "service": str,
     "endpoint": str,
     "drained": bool,
@@ -40,7 +41,7 @@ _FIELDS: Shape = {
     "why": str,
     "unused_since": float | None,
 }
-_SHAPE: Shape = {"format_version": int, "overrides": [_FIELDS]}
+_SHAPE: Shape = {"format_version": int, "overrides": [ROW]}
 
 
 def read(host: Host, owner: str) -> tuple[Override, ...]:
@@ -80,9 +81,13 @@ def write(host: Host, owner: str, overrides: Iterable[Override]) -> None:
         raise ApplyFailed(
             f"more than {MAX_OVERRIDES} endpoints are overridden", hint="change the intent file"
         )
-    fields = [{field: getattr(each, field) for field in Override.__slots__} for each in every]
-    text = json.dumps({"format_version": VERSION, "overrides": fields}, indent=1) + "\n"
+    text = json.dumps({"format_version": VERSION, "overrides": rows(every)}, indent=1) + "\n"
     host.save(_name(owner), text if every else None)
+
+
+def rows(overrides: Iterable[Override]) -> list[dict[str, object]]:
+    """Return overrides as they are written: each has the shape `ROW`, and is `Override(**row)` again."""
+    return [{field: getattr(each, field) for field in Override.__slots__} for each in overrides]
 
 
 def forget(host: Host, owner: str) -> None:

@@ -18,7 +18,7 @@ from lbctl.errors import Damaged
 from lbctl.model import Family, Health, Verdict, read_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from lbctl.host import Host
     from lbctl.model import Shape, Verdicts
@@ -26,26 +26,26 @@ if TYPE_CHECKING:
 VERSION = 1
 #: Verdicts that are written wholly at each change.
 MANY = 2000
+#: A verdict as it is written.
+ROW: Shape = {
+    "service": str,
+    "endpoint": str,
+    "family": str,
+    "health": str,
+    "since": float,
+    "result": str,
+    "count": int,
+    "checked": float | None,
+    "seconds": float | None,
+    "part": str,
+    "serving": bool,
+    "held": bool,
+}
 _SHAPE: Shape = {
     "format_version": int,
     "namespace": str | None,
     "time": float,
-    "verdicts": [
-        {
-            "service": str,
-            "endpoint": str,
-            "family": str,
-            "health": str,
-            "since": float,
-            "result": str,
-            "count": int,
-            "checked": float | None,
-            "seconds": float | None,
-            "part": str,
-            "serving": bool,
-            "held": bool,
-        }
-    ],
+    "verdicts": [ROW],
 }
 
 
@@ -60,15 +60,8 @@ class Recorded:
 
 def write(host: Host, owner: str, verdicts: Mapping[str, Verdicts]) -> None:
     """Have other commands find these. Best effort, as all that ends with the host."""
-    many = sum(map(len, verdicts.values())) > MANY
-    fields = [
-        _fields(service, endpoint, family, verdict)
-        for service, own in verdicts.items()
-        for (endpoint, family), verdict in own.items()
-        if not many or not _is_plain(verdict)
-    ]
     head = {"format_version": VERSION, "namespace": host.namespace(), "time": host.now()}
-    host.remember(_name(owner), json.dumps({**head, "verdicts": fields}, separators=(",", ":")))
+    host.remember(_name(owner), json.dumps({**head, "verdicts": rows(verdicts)}, separators=(",", ":")))
 
 
 def forget(host: Host, owner: str) -> None:
@@ -85,13 +78,30 @@ def read(host: Host, owner: str) -> Recorded | None:
         record = read_record(text, _SHAPE)
         if record["format_version"] != VERSION or record["namespace"] != host.namespace():
             return None
-        verdicts: dict[str, dict[tuple[str, Family], Verdict]] = {}
-        for fields in record["verdicts"]:
-            service, place, verdict = _verdict(fields)
-            verdicts.setdefault(service, {})[place] = verdict
+        verdicts = of_rows(record["verdicts"])
     except (Damaged, ValueError, ZeroDivisionError):
         return None  # what is unknown changes nothing
     return Recorded(live=is_live(host, owner), time=record["time"], verdicts=verdicts)
+
+
+def rows(verdicts: Mapping[str, Verdicts]) -> list[dict[str, object]]:
+    """Return verdicts as they are written, without the plain ones if there are many."""
+    many = sum(map(len, verdicts.values())) > MANY
+    return [
+        _fields(service, endpoint, family, verdict)
+        for service, own in verdicts.items()
+        for (endpoint, family), verdict in own.items()
+        if not many or not _is_plain(verdict)
+    ]
+
+
+def of_rows(rows: Iterable[dict[str, str]]) -> dict[str, dict[tuple[str, Family], Verdict]]:
+    """Return the verdicts in rows of the shape `ROW`; raises `ValueError` and `ZeroDivisionError`."""
+    verdicts: dict[str, dict[tuple[str, Family], Verdict]] = {}
+    for fields in rows:
+        service, place, verdict = _verdict(fields)
+        verdicts.setdefault(service, {})[place] = verdict
+    return verdicts
 
 
 def is_live(host: Host, owner: str) -> bool:

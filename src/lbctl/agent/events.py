@@ -1,0 +1,117 @@
+"""What an agent learned, as lines of a log: JSON, one object a line, in the order of time.
+
+Each line has `event`, `at`, a time that never jumps, and `time`, seconds since 1970, both of the same moment:
+
+    {"event": "start", "at": 0.0, "time": 1.7e9, "intent": "schema = 1 …",
+     "serving": [["web", "8001", "ipv4"]], "verdicts": [], "overrides": []}
+    {"event": "result", "at": 1.2, "time": …, "endpoint": ["web", "8001", "ipv4"], "ending": "failed",
+     "text": "connection refused", "seconds": 0.001, "final": false}
+    {"event": "operator", "at": 2.0, "time": …, "overrides": […]}
+    {"event": "intent", "at": 3.0, "time": …, "intent": "schema = 1 …"}
+
+`start` has all that is known at a moment; each log begins with one, and there is another one wherever an
+agent started: there `at` may be earlier than before. `serving` are the endpoints that took connections then,
+`verdicts` and `overrides` are those of the records beside it. A result is named by one of the endpoints that
+share the check. Results that say nothing new are left out: see `Monitor.is_news`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from lbctl.config import dump
+from lbctl.engine.record import overrides as override_records
+from lbctl.engine.record import verdicts as verdict_records
+from lbctl.model import Family, read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from lbctl.agent.health import Moment, Outcome, Subject
+    from lbctl.model import Intent, Override, Shape, Verdicts
+
+_SUBJECT: Shape = (str, str, str)
+_TIMES: dict[str, Shape] = {"event": str, "at": float, "time": float}
+_SHAPES: Mapping[str, Shape] = {
+    "start": {
+        **_TIMES,
+        "intent": str,
+        "serving": [_SUBJECT],
+        "verdicts": [verdict_records.ROW],
+        "overrides": [override_records.ROW],
+    },
+    "intent": {**_TIMES, "intent": str},
+    "operator": {**_TIMES, "overrides": [override_records.ROW]},
+    "result": {
+        **_TIMES,
+        "endpoint": _SUBJECT,
+        "ending": str,
+        "text": str,
+        "seconds": float,
+        "final": bool,
+    },
+}
+
+
+def start_line(
+    intent: Intent,
+    serving: Collection[Subject],
+    now: Moment,
+    *,
+    verdicts: Mapping[str, Verdicts] | None = None,
+    overrides: Iterable[Override] = (),
+) -> str:
+    """Return the line for all that is known at a moment."""
+    return _line(
+        "start",
+        now,
+        intent=dump(intent),
+        serving=sorted(map(list, serving)),
+        verdicts=verdict_records.rows(verdicts or {}),
+        overrides=override_records.rows(overrides),
+    )
+
+
+def intent_line(intent: Intent, now: Moment) -> str:
+    """Return the line for an intent that is followed from now on."""
+    return _line("intent", now, intent=dump(intent))
+
+
+def operator_line(overrides: Iterable[Override], now: Moment) -> str:
+    """Return the line for the overrides that are in force from now on."""
+    return _line("operator", now, overrides=override_records.rows(overrides))
+
+
+def result_line(subject: Subject, outcome: Outcome, now: Moment) -> str:
+    """Return the line for the outcome of a check."""
+    return _line(
+        "result",
+        now,
+        endpoint=list(subject),
+        ending=outcome.ending,
+        text=outcome.text,
+        seconds=outcome.seconds,
+        final=outcome.final,
+    )
+
+
+def _line(event: str, now: Moment, **more: object) -> str:
+    fields = {"event": event, "at": now.steady, "time": now.wall, **more}
+    return json.dumps(fields, separators=(",", ":")) + "\n"
+
+
+def read_line(line: str) -> dict[str, Any]:
+    """Return the fields of a line; raises `ValueError` for one that is none, and `Damaged`."""
+    try:
+        shape = _SHAPES[json.loads(line)["event"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError("not an event") from None
+    event: dict[str, Any] = read_record(line, shape)
+    return event
+
+
+def subject_of(names: Sequence[str]) -> Subject:
+    """Return the subject of a line; raises `ValueError`."""
+    service, endpoint, family = names
+    return service, endpoint, Family(family)

@@ -1,0 +1,367 @@
+"""The agent's loop on a fake host, in virtual time: checks, steps, repairs, and what goes wrong beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+
+from lbctl import engine
+from lbctl.agent.checker import Checker
+from lbctl.agent.health import Ending, Monitor, Outcome, Target
+from lbctl.agent.journal import Journal, Priority
+from lbctl.agent.loop import Figures, Follower, Truce
+from lbctl.engine.change.keep import Keeper
+from lbctl.engine.record import history
+from lbctl.host import Host
+from lbctl.host.fake import FakeHost
+from lbctl.model import Family, Intent
+from support.backends import Paper
+from support.desk import read_intent
+from support.network import service
+from support.virtual import ScriptedProber, VirtualLoop
+
+CHECK = '[service.check]\nkind = "tcp"\ninterval = "2s"\nfast-interval = "500ms"\nrise = 2\nfall = 3\n'
+NAMES = ("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80")
+WEB = read_intent(service("web", "192.0.2.1:80/tcp", *NAMES) + CHECK)
+REFUSED = Outcome(ending=Ending.FAILED, text="connection refused")
+
+
+class Log(Journal):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def say(self, message: str, priority: Priority = Priority.INFO, **fields: str) -> None:
+        self.lines.append(message)
+
+
+@dataclass
+class Agent:
+    """The parts of an agent that act, on a host in memory, without its sockets."""
+
+    intent: Intent = WEB
+    host: FakeHost = field(default_factory=FakeHost)
+    paper: Paper = field(default_factory=Paper)
+    log: Log = field(default_factory=Log)
+    figures: Figures = field(default_factory=Figures)
+    prober: ScriptedProber = field(default_factory=ScriptedProber)
+    down: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.host.time = 1_700_000_000.0
+        engine.apply(self.session(), (engine.plan(self.session(), self.intent),), record=True)
+        self.prober.answer = self._answer
+        self.loop = VirtualLoop(self.host)
+
+    def session(self) -> engine.Session:
+        return engine.open_session(self.host, installed=[self.paper])
+
+    def _answer(self, target: Target) -> Outcome:
+        failed = f"{target.address}:{target.port}" in self.down
+        return REFUSED if failed else Outcome(ending=Ending.PASSED, text="connected")
+
+    @property
+    def slots(self) -> set[str]:
+        """The endpoints that get connections."""
+        lifted = self.paper.lift(self.paper.held["lbctl"])
+        return {to for each in lifted.services for to in each.shares}
+
+    @contextmanager
+    def running(self) -> Iterator[Callable[[float], None]]:
+        """Run it; what is yielded lets so many seconds pass."""
+        keeper = Keeper(self.host, "lbctl", self.session)
+        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+            runner.get_loop()
+            self.follower = Follower(self.host, keeper, self.log, self.figures)
+            self.checker = Checker(self.host, Monitor(Random(1)), self.prober, self.log, self.follower.wake)
+
+            def before() -> Callable[[], None]:
+                found = self.checker.verdicts()
+
+                def write() -> None:
+                    followed = keeper.followed()
+                    if followed is not None:
+                        followed.session.memory.verdicts["lbctl"] = found
+
+                return write
+
+            async def start() -> list[asyncio.Task[None]]:
+                subjects = [("web", name, Family.IPV4) for name in NAMES]
+                self.checker.begin(self.intent, {}, subjects)
+                self.follower.before = before
+                self.follower.wake()
+                works: list[Awaitable[None]] = [
+                    self.checker.run(),
+                    self.follower.follow(),
+                    self.follower.look(),
+                ]
+                return [asyncio.ensure_future(work) for work in works]  # type: ignore[arg-type]
+
+            tasks = runner.run(start())
+
+            def go(seconds: float) -> None:
+                runner.run(asyncio.sleep(seconds))
+                for task in tasks:
+                    if task.done():
+                        task.result()
+
+            yield go
+            self.follower.close()
+
+
+def test_what_fails_is_out_after_its_failures_and_back_after_its_passes() -> None:
+    agent = Agent()
+    with agent.running() as go:
+        go(10)
+        assert agent.slots == set(NAMES)
+        agent.down = {NAMES[1]}
+        go(2 + 3 * 0.5 + 0.2)  # the rest of an interval, and the fast ones
+        assert agent.slots == {NAMES[0], NAMES[2]}
+        agent.down = set()
+        go(2 + 2 * 0.5 + 0.2)
+        assert agent.slots == set(NAMES)
+    assert [line for line in agent.log.lines if line.startswith("web: ")] == [
+        "web: 10.0.0.1:80 1/3 -> 1/2, 10.0.0.2:80 1/3 -> 0/1, 10.0.0.3:80 1/3 -> 1/2",
+        "web: 10.0.0.1:80 1/2 -> 1/3, 10.0.0.2:80 0/1 -> 1/3, 10.0.0.3:80 1/2 -> 1/3",
+    ]
+
+
+def test_failures_that_come_together_are_one_step() -> None:
+    names = [f"10.0.1.{number}:80" for number in range(1, 201)]
+    agent = Agent(intent=read_intent(service("web", "192.0.2.1:80/tcp", *names) + CHECK))
+    with agent.running() as go:
+        go(10)
+        before = agent.figures.applies
+        agent.down = set(names)
+        for target in agent.prober.watched[:100]:
+            agent.prober.closed(target)
+        go(0.2)
+        assert len(agent.slots) == 100
+        assert agent.figures.applies - before == 1
+        go(5)
+        assert agent.slots == set(names)  # kept by all-down
+
+
+def test_the_first_failure_is_carried_out_at_once_and_those_behind_it_together() -> None:
+    agent = Agent()
+    with agent.running() as go:
+        go(10)
+        before = agent.figures.applies
+        agent.down = set(NAMES[:2])
+        first, second, _ = agent.prober.watched
+        agent.prober.closed(first)
+        go(0.001)
+        assert agent.figures.applies - before == 1
+        agent.prober.closed(second)
+        go(0.05)
+        assert agent.figures.applies - before == 1
+        go(0.1)
+        assert agent.figures.applies - before == 2
+        assert len(agent.slots) == 1
+
+
+@pytest.mark.parametrize("jump", [-86_400.0, 86_400.0 * 365])
+def test_a_jump_of_the_wall_clock_changes_nothing(jump: float) -> None:
+    agent = Agent()
+    with agent.running() as go:
+        go(30)
+        held, applies, started = agent.paper.held["lbctl"], agent.figures.applies, agent.prober.started
+        agent.host.time += jump
+        go(10)
+        assert agent.paper.held["lbctl"] == held
+        assert agent.figures.applies == applies
+        # Three endpoints, one check in 1.8 to 2 seconds each.
+        assert 12 <= agent.prober.started - started <= 18
+        agent.down = {NAMES[0]}
+        go(4)
+        assert agent.slots == set(NAMES[1:])
+
+
+def test_rules_that_are_gone_are_restored_and_another_writer_is_not_fought() -> None:
+    agent = Agent()
+    with agent.running() as go:
+        go(3)
+        held = agent.paper.held["lbctl"]
+        for number in range(1, 5):
+            agent.paper.held.clear()
+            go(10)
+            assert agent.paper.held["lbctl"] == held
+            assert agent.figures.repairs == number
+        pauses = []
+        for _ in range(9):
+            agent.paper.held.clear()
+            began = agent.host.uptime
+            while not agent.paper.held:
+                go(0.5)
+            assert "another program keeps changing" in agent.figures.problems["fight"]
+            pauses.append(agent.host.uptime - began)
+        assert pauses == sorted(pauses)
+        assert pauses[-1] > 200
+        go(3600)
+        assert "fight" not in agent.figures.problems
+        agent.paper.held.clear()
+        go(10)
+        assert agent.paper.held["lbctl"] == held
+
+
+def test_a_truce_grows_to_its_most_and_ends_when_all_is_calm() -> None:
+    truce, now, pauses = Truce(), 0.0, []
+    for _ in range(16):
+        if truce.repaired(now):
+            pauses.append(truce.until - now)
+            now = truce.until
+        now += 1
+    assert pauses == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300]
+    assert not truce.repaired(now + 600)
+
+
+def test_repairs_once_in_a_while_are_no_fight() -> None:
+    truce = Truce()
+    assert not any(truce.repaired(20.0 * number) for number in range(100))
+
+
+def test_while_a_command_holds_the_lock_the_agent_waits_and_then_follows() -> None:
+    agent = Agent()
+    with agent.running() as go:
+        go(5)
+        agent.host.busy.add("lbctl")
+        agent.down = {NAMES[0]}
+        go(10)
+        assert agent.slots == set(NAMES)
+        assert "waiting" in agent.figures.problems["busy"]
+        agent.host.busy.clear()
+        go(60)
+        assert agent.slots == set(NAMES[1:])
+        assert not agent.figures.problems
+
+
+def test_what_the_kernel_refuses_is_tried_again_ever_more_rarely() -> None:
+    agent = Agent()
+    with agent.running() as go:
+        go(5)
+        agent.paper.refusals = 1_000_000
+        agent.down = {NAMES[0]}
+        go(10)
+        assert agent.figures.problems["apply"] == "torn"
+        failures = agent.figures.failures
+        go(600)
+        assert agent.figures.failures - failures <= 12
+        assert agent.log.lines.count("torn") == 1
+        agent.paper.refusals = 0
+        go(60)
+        assert agent.slots == set(NAMES[1:])
+        assert not agent.figures.problems
+
+
+def test_a_full_disk_keeps_no_endpoint_in() -> None:
+    agent = Agent()
+    with agent.running() as go:
+        go(5)
+        agent.host.no_room = "No space left on device"
+        agent.down = {NAMES[0]}
+        go(5)
+        assert agent.slots == set(NAMES[1:])
+        agent.down = set()
+        go(5)
+        assert agent.slots == set(NAMES)
+
+
+def test_a_damaged_record_has_the_agent_do_nothing_and_say_so() -> None:
+    agent = Agent()
+    with agent.running() as go:
+        go(5)
+        [name] = [name for name in agent.host.shelf if history.latest(agent.host, "lbctl") and "0000" in name]
+        text = agent.host.shelf[name]
+        agent.host.shelf[name.replace("000001", "000002")] = text[: len(text) // 2]
+        held = agent.paper.held["lbctl"]
+        agent.down = {NAMES[0]}
+        go(10)
+        assert agent.paper.held["lbctl"] == held
+        assert any("cannot be read" in text for text in agent.figures.problems.values())
+        assert sum("cannot be read" in line for line in agent.log.lines) <= 2
+        del agent.host.shelf[name.replace("000001", "000002")]
+        go(70)
+        assert agent.slots == set(NAMES[1:])
+
+
+def test_endpoints_that_never_passed_are_one_line_of_a_family() -> None:
+    agent = Agent()
+    agent.down = set(NAMES)
+    with agent.running() as go:
+        go(10)
+        agent.down = {NAMES[0]}
+        go(10)
+    lines = [line for line in agent.log.lines if "down" in line]
+    assert lines == ["web (ipv4): all 3 endpoints are down: connection refused"]
+    agent = Agent()
+    agent.down = {NAMES[0]}
+    with agent.running() as go:
+        go(10)
+    lines = [line for line in agent.log.lines if "down" in line]
+    assert lines == ["web/10.0.0.1:80 (ipv4) is down: connection refused (3 times)"]
+
+
+def test_a_flapping_endpoint_changes_the_rules_ever_more_rarely() -> None:
+    agent = Agent()
+    with agent.running() as go:
+        go(10)
+        applies = []
+        for _ in range(4):
+            before = agent.figures.applies
+            for _ in range(30):
+                agent.down = set() if agent.down else {NAMES[0]}
+                go(10)
+            applies.append(agent.figures.applies - before)
+    assert applies[0] > 2 * applies[-1]
+    assert applies[-1] <= 4
+
+
+class Marked(Paper):
+    """Has a mark of its rules, as nftables has."""
+
+    def generation(self, host: Host, driver: str) -> str | None:
+        program = self.held.get("lbctl")
+        return "empty" if program is None else f"{id(program)}"
+
+
+def test_a_day_of_random_events_keeps_memory_flat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lbctl.agent.loop._LOOK", 5.0)
+    rare = CHECK.replace('"2s"', '"20s"')
+    agent = Agent(intent=read_intent(service("web", "192.0.2.1:80/tcp", *NAMES) + rare), paper=Marked())
+    dice = Random(7)
+    with agent.running() as go:
+
+        def hours(count: int) -> int:
+            """Return the blocks of memory that are in use after so many hours."""
+            for _ in range(count * 60):
+                for name in NAMES:
+                    if dice.random() < 0.05:
+                        agent.down ^= {name}
+                if dice.random() < 0.02:
+                    agent.paper.held.clear()
+                if dice.random() < 0.02:
+                    agent.paper.refusals = dice.randrange(3)
+                if dice.random() < 0.01:
+                    agent.host.time += dice.uniform(-3600, 3600)
+                go(60)
+            agent.log.lines.clear()
+            agent.down = set()
+            agent.paper.refusals = 0
+            go(900)
+            gc.collect()
+            return sys.getallocatedblocks()
+
+        first = hours(3)
+        last = hours(21)
+        assert agent.slots == set(NAMES)
+    assert agent.figures.applies > 100
+    assert last - first < 1000, f"{first} blocks after three hours, {last} after a day"

@@ -1,0 +1,204 @@
+"""The log that an agent writes, replayed, leads to what the agent did."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lbctl.agent import recorder
+from lbctl.agent.health import Ending, Moment, Monitor, Outcome, Subject
+from lbctl.agent.recorder import Recorder, recorded
+from lbctl.agent.replay import replay
+from lbctl.config import loads
+from lbctl.errors import ApplyFailed
+from lbctl.host.fake import FakeHost
+from lbctl.model import Facts, Family, Intent, Override, effective
+
+V4 = Family.IPV4
+PLACES = [f"10.0.0.{number}:80" for number in (1, 2, 3)]
+
+
+def intent(count: int = 3, fall: int = 3) -> Intent:
+    targets = ", ".join(f'"{place}"' for place in PLACES[:count])
+    return loads(
+        f'schema = 1\n[[service]]\nname = "web"\nlisten = "80/tcp"\nendpoints = [{targets}]\n'
+        f'check = {{ kind = "tcp", fall = {fall}, hold = "3s" }}\nhealth = {{ slow-start = "8s" }}\n'
+    )
+
+
+class Course:
+    """A monitor and its recorder on a host in memory, and the shares that the monitor led to."""
+
+    def __init__(self, host: FakeHost | None = None) -> None:
+        self.host = host or FakeHost()
+        self.monitor = Monitor(random.Random(1))
+        self.recorder = Recorder(self.host, "lbctl", self.monitor)
+        self.intent = intent()
+        self.overrides: tuple[Override, ...] = ()
+        serving: set[Subject] = {("web", place, V4) for place in PLACES}
+        self.monitor.start(self.intent, self.now, restored={}, serving=serving)
+        self.recorder.follow(self.intent, ())
+        self._noted: list[tuple[float, dict[str, Fraction]]] = []
+        self._note()
+
+    @property
+    def shares(self) -> list[dict[str, Fraction]]:
+        return [shares for _, shares in self._noted]
+
+    @property
+    def now(self) -> Moment:
+        return Moment(self.host.clock(), self.host.now())
+
+    def wait(self, seconds: float) -> None:
+        until = self.host.uptime + seconds
+        while (step := self.monitor.next_step(self.now)) is not None and step <= until:
+            self.host.time += step - self.host.uptime
+            self.host.uptime = step
+            self.monitor.steps(self.now)
+            self._note()
+        self.host.time += until - self.host.uptime
+        self.host.uptime = until
+
+    def check(self, number: int, ending: Ending, text: str = "x") -> None:
+        target = self.monitor.target(("web", PLACES[number], V4))
+        if target is not None:
+            outcome = Outcome(ending=ending, text=text, seconds=0.01)
+            self.recorder.learned(target, outcome, self.now)
+            self.monitor.record(target, outcome, self.now)
+            self._note()
+
+    def follow(self, new: Intent, *drained: int) -> None:
+        if new != self.intent:
+            self.intent = new
+            self.monitor.replace(new, self.now)
+        self.overrides = tuple(
+            Override(service="web", endpoint=PLACES[each], drained=True, who="root", since=1.0)
+            for each in drained
+        )
+        self.recorder.follow(self.intent, self.overrides)
+        self._note()
+
+    def write(self) -> None:
+        self.recorder.pending()()
+
+    def replayed(self) -> list[dict[str, Fraction]]:
+        return [dict(shift.after) for shift in replay(recorded(self.host, "lbctl"))]
+
+    def _note(self) -> None:
+        overrides = {each.place: each for each in self.overrides}
+        facts = Facts(overrides=overrides, verdicts=self.monitor.verdicts())
+        found = effective(self.intent, facts).intent.services[0].shares(V4)
+        # Of one moment, the last counts.
+        while self._noted and self._noted[-1][0] == self.host.uptime:
+            self._noted.pop()
+        if not self._noted or self._noted[-1][1] != found:
+            self._noted.append((self.host.uptime, dict(found)))
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("check"), st.integers(0, 2), st.sampled_from(Ending), st.sampled_from("xy")),
+    st.tuples(st.just("wait"), st.floats(0.1, 20)),
+    st.tuples(st.just("follow"), st.integers(1, 3), st.integers(1, 4), st.sets(st.integers(0, 2))),
+    st.tuples(st.just("write")),
+)
+
+
+@given(st.lists(STEPS, max_size=60))
+def test_a_log_leads_to_the_very_shares(steps: list[tuple[object, ...]]) -> None:
+    course = Course()
+    course.write()
+    for name, *words in steps:
+        match name, words:
+            case "follow", [int(count), int(fall), set(drained)]:
+                course.follow(intent(count, fall), *sorted(drained))
+            case _:
+                getattr(course, str(name))(*words)
+    course.write()
+    found = course.replayed()
+    # The end of a slow start is in the log only with the event behind it.
+    assert found == course.shares[: len(found)]
+    course.wait(30)
+    course.check(0, Ending.PASSED, "the end")
+    course.write()
+    assert course.replayed() == course.shares
+
+
+def test_what_says_nothing_new_is_not_written() -> None:
+    course = Course()
+    course.write()
+    for _ in range(1000):
+        course.check(0, Ending.PASSED)
+        course.wait(2)
+    for _ in range(1000):
+        course.check(1, Ending.FAILED)
+        course.wait(2)
+    course.write()
+    assert len(list(recorded(course.host, "lbctl"))) == 1 + 1 + 3
+
+
+def test_the_log_is_bounded_and_each_part_stands_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "LIMIT", 8000)
+    course = Course()
+    for number in range(2000):
+        course.check(0, Ending.FAILED if number % 40 < 20 else Ending.PASSED)
+        course.wait(2)
+        course.write()
+    sizes = [len(text) for name, text in course.host.shelf.items() if name.startswith("lbctl.events")]
+    assert len(sizes) == 2
+    assert max(sizes) < 9000
+    found = course.replayed()
+    assert 5 < len(found) < len(course.shares)
+    assert found[-1] == course.shares[-1]
+
+
+def test_another_agent_goes_on_with_the_same_log() -> None:
+    first = Course()
+    first.write()
+    first.wait(1)
+    for _ in range(3):
+        first.check(0, Ending.FAILED)
+    first.write()
+    first.host.uptime = 0.0
+    second = Course(first.host)
+    second.write()
+    assert second.replayed()[:2] == first.shares
+
+
+def test_without_room_it_goes_on_and_says_what_is_known_once_there_is_some() -> None:
+    course = Course()
+    course.write()
+    course.wait(1)
+    course.host.no_room = "no space left on device"
+    course.check(0, Ending.FAILED)
+    with pytest.raises(ApplyFailed, match="no space left"):
+        course.write()
+    for _ in range(2):
+        course.check(0, Ending.FAILED)
+    course.host.no_room = None
+    course.write()
+    assert course.replayed() == course.shares
+
+
+def test_a_line_that_a_crash_cut_off_is_taken_off() -> None:
+    course = Course()
+    course.write()
+    course.host.shelf["lbctl.events"] += '{"event":"resu'
+    again = Course(course.host)
+    again.write()
+    assert again.replayed() == course.shares
+
+
+def test_lines_that_nobody_writes_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "WAITING", 1000)
+    course = Course()
+    course.write()
+    course.wait(1)
+    for number in range(500):
+        course.check(0, Ending.FAILED, f"text {number}")
+    course.write()
+    assert len(list(recorded(course.host, "lbctl"))) == 2
+    assert course.replayed() == course.shares
