@@ -7,7 +7,7 @@ Processes as users run them, in private network namespaces; the CPU time is that
 - idle: three endpoints on this host, checked by TCP with the default interval;
 - local: from the end of a process on this host to changed rules (the kernel's own message that says so);
 - remote: the same on another host, where the port then refuses connections: what it takes beyond
-  fall × interval, which is the time that the settings ask for;
+  fall times interval, which is the time that the settings ask for;
 - change: one endpoint of many services fails. CPU time from there until the agent rests again, with all that
   belongs to it: detection, verdicts on record, plan, transaction, verification. All endpoints are checked,
   once a day, so that nothing else is in these figures;
@@ -18,7 +18,6 @@ Processes as users run them, in private network namespaces; the CPU time is that
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 import struct
@@ -51,6 +50,8 @@ SEEN = 9099
 CHECKED = 8000
 #: Seconds that nothing here takes.
 PATIENCE = 30.0
+#: Seconds in which the agent applies a large intent for the first time, on a slow machine.
+LOADING = 120.0
 #: Milliseconds, and failures: what the settings ask for where a failure is timed.
 INTERVAL, FALL = 500, 3
 TCP, HTTP = "tcp", "http"
@@ -86,7 +87,7 @@ def agent(where: Namespace, file: Path, log: Path, *words: str) -> Iterator[Pope
     with tempfile.TemporaryDirectory(dir=file.parent) as state:
         command = ("env", f"LBCTL_STATE_DIR={state}", sys.executable, "-m", "lbctl", "agent")
         argv = [*command, "--listen", f"127.0.0.1:{SEEN}", "--config", str(file), *words]
-        with running(where, argv, ready=lambda: answers(where), log=log) as process:
+        with running(where, argv, ready=lambda: answers(where), log=log, patience=LOADING) as process:
             yield process
         where.run("nft", "flush", "ruleset")
 
@@ -131,10 +132,14 @@ def intent(endpoints: int, kind: str, interval: int) -> str:
     check = '"tcp"' if kind == TCP else '"http:///"'
     lines = ["schema = 1"]
     for first in range(0, endpoints, 10):
-        ends = ", ".join(f'"{address(number)}:{CHECKED}"' for number in range(first, min(first + 10, endpoints)))
+        ends = ", ".join(
+            f'"{address(number)}:{CHECKED}"' for number in range(first, min(first + 10, endpoints))
+        )
         listen = f"10.100.{first // 10 // 250}.{first // 10 % 250 + 1}:80/tcp"
         lines += [f'[[service]]\nname = "s{first // 10}"\nlisten = "{listen}"\nendpoints = [{ends}]']
-        lines += [f'[service.check]\nkind = "{kind}"\ninterval = "{interval}ms"' if interval else f"check = {check}"]
+        lines += [
+            f'[service.check]\nkind = "{kind}"\ninterval = "{interval}ms"' if interval else f"check = {check}"
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -147,7 +152,9 @@ def proxy_config(endpoints: int, kind: str, interval: int) -> str:
         lines += [f"backend s{first // 10}"]
         lines += ["    option httpchk GET /\n    mode http"] if kind == HTTP else []
         for number in range(first, min(first + 10, endpoints)):
-            lines += [f"    server e{number} {address(number)}:{CHECKED} check inter {interval}ms fall 3 rise 2"]
+            lines += [
+                f"    server e{number} {address(number)}:{CHECKED} check inter {interval}ms fall 3 rise 2"
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -222,7 +229,9 @@ def local_text(services: int, ports: Sequence[int], check: str, hosts: Sequence[
     for number in range(1, services):
         listen = f"10.{100 + number // 62500}.{number // 250 % 250}.{number % 250 + 1}:80/tcp"
         first = 1 + number * 10 % 240
-        others = ", ".join(f'"10.1.{number % 250}.{first + each}:{8000 + number // 250}"' for each in range(10))
+        others = ", ".join(
+            f'"10.1.{number % 250}.{first + each}:{8000 + number // 250}"' for each in range(10)
+        )
         lines += [f'[[service]]\nname = "s{number}"\nlisten = "{listen}"\nendpoints = [{others}]\n{check}']
     return "\n".join(lines) + "\n"
 
@@ -288,7 +297,7 @@ def reactions(where: Place, text: str, servers: Namespace, ports: Sequence[int])
 
 def rest(process: Popen[str]) -> float:
     """Return the CPU time of a process once it has nothing to do."""
-    end = time.monotonic() + PATIENCE * 3
+    end = time.monotonic() + PATIENCE * 10
     last = processor([process.pid])
     while time.monotonic() < end:
         time.sleep(_TICK)
@@ -301,7 +310,7 @@ def rest(process: Popen[str]) -> float:
 
 def change(where: Place, backend: str, driver: str, services: int, ports: Sequence[int]) -> list[float]:
     """Return the CPU seconds of the agent for each endpoint that fails, but the last."""
-    check = '[service.check]\nkind = "tcp"\ninterval = "24h"\ntimeout = "1s"\nfast-interval = "24h"\nrise = 1'
+    check = '[service.check]\nkind = "tcp"\ninterval = "24h"\ntimeout = "1s"\nfast-interval = "1s"\nrise = 1'
     found = []
     with ExitStack() as stack:
         processes = [stack.enter_context(where.server(where.host, port)) for port in ports]
@@ -370,7 +379,9 @@ def killed(programs: Programs, folder: Path, side: str, size: Size) -> dict[str,
     """Return what became of connections while one of three processes was killed, and after that was seen."""
     reaction = REACTIONS[side]
     with Site(programs, folder) as site, ExitStack() as stack:
-        processes = [stack.enter_context(running(site.host, [str(programs.server), str(p)])) for p in BACKENDS]
+        processes = [
+            stack.enter_context(running(site.host, [str(programs.server), str(p)])) for p in BACKENDS
+        ]
         stack.enter_context(reaction.start(site))
         time.sleep(2.0)
         load = Load(rate=size.rate, concurrency=4_000)
@@ -402,7 +413,7 @@ def part(size: Size, programs: Programs, folder: Path) -> dict[str, Any]:
             "checks": [
                 checks(where, many, TCP, 2000, size.check_rounds),
                 checks(where, many, HTTP, 2000, size.check_rounds),
-                checks(where, many * 10, TCP, 10_000, 1),
+                checks(where, many * 10, TCP, size.long_interval, 1),
             ]
         }
         with ExitStack() as stack:
@@ -411,7 +422,9 @@ def part(size: Size, programs: Programs, folder: Path) -> dict[str, Any]:
             with where.agent(local_text(1, BACKENDS, 'check = "tcp"')) as process:
                 time.sleep(3.0)
                 found["idle"] = watched(where, process, size.idle_seconds)[0]
-        found["local"] = rounded(reactions(where, local_text(1, locals_, 'check = "tcp"'), where.host, locals_))
+        found["local"] = rounded(
+            reactions(where, local_text(1, locals_, 'check = "tcp"'), where.host, locals_)
+        )
         text = local_text(1, locals_, table(INTERVAL))
         for port in locals_:
             text = text.replace(f'"{port}"', f'"{address(0)}:{port}"')
