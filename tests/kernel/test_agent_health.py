@@ -281,7 +281,7 @@ def test_the_history_has_what_checks_and_operators_changed(
     agent.wait(lambda: wanted(agent)["8003"] == "0/1", "is not drained")
     assert agent.stop() == 0
 
-    def history() -> list[dict[str, Any]]:
+    def history() -> list[dict[str, object]]:
         done = network.lbctl("history", "--health", "--output", "json", config=text)
         assert done.code == 0, done.err
         return [

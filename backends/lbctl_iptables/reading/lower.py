@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from lbctl_iptables import layout
 from lbctl_iptables.reading import targets
-from lbctl_iptables.reading.matches import ADDRESSES, Conditions, conditions
+from lbctl_iptables.reading.matches import ADDRESSES, conditions
 from lbctl_iptables.reading.ruleset import BUILTIN
 from lbctl_iptables.reading.values import BadValue, addresses
 from lbctl_netfilter.conditions import BITS, narrowed, spans_rest, top_of
-from lbctl_netfilter.ir import Act, Base, Chain, FamilyProgram, Rule
+from lbctl_netfilter.ir import Act, Base, Chain, FamilyProgram
 from lbctl_netfilter.log import shown
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from lbctl_iptables.reading.ruleset import IptChain as ReadChain
     from lbctl_iptables.reading.ruleset import IptTable
     from lbctl_netfilter.conditions import Selector
+    from lbctl_netfilter.draft import Draft
+    from lbctl_netfilter.ir import Rule
 
 #: Table → its priority at each hook, where it is called.
 PRIORITIES: Mapping[str, int] = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
@@ -37,7 +39,7 @@ class Lowering:
         self._room = targets.MOST_RANGED
         #: What rules ask beside addresses, by their words, and the selectors of each with addresses. The
         #: rules hold the matches that are known by their identity.
-        self._known: dict[object, tuple[Conditions, dict[object, Selector | None]]] = {}
+        self._known: dict[object, tuple[Draft, dict[object, Selector | None]]] = {}
         self._addressed: dict[object, dict[object, Selector | None]] = {}
 
     def program(self, family: Family, tables: Mapping[str, IptTable], rules: int) -> FamilyProgram:
@@ -73,25 +75,15 @@ class Lowering:
     def rule(self, read: ReadRule, chains: Mapping[str, str]) -> Rule:
         """Return a rule as the engine has it. `chains` are the names of its table's chains."""
         asked, where = self._asked(read)
-        rule = Rule(
-            read,
-            where,
-            Act.GO_ON,
-            asked.steps,
-            picks=asked.picks,
-            asks_mark=asked.asks_mark,
-            first=asked.first,
-            later=asked.later,
-            opaque=asked.opaque,
-            remarks=asked.remarks,
-        )
+        rule = asked.rule(read, Act.GO_ON)
+        rule.where = where
         targets.lower(rule, read, chains, self._room)
         rule.refused = rule.opaque is not None and not _REFUSED.isdisjoint(rule.remarks)
         if len(rule.to) > 1:
             self._room -= len(rule.to)
         return rule
 
-    def _asked(self, read: ReadRule) -> tuple[Conditions, Selector]:
+    def _asked(self, read: ReadRule) -> tuple[Draft, Selector]:
         """Return what a rule asks, and for which connections it is.
 
         Rules that differ in their addresses only ask the same otherwise; those of a ladder are for the same
@@ -114,7 +106,7 @@ class Lowering:
         return (plain, where) if where is not None else _whole(read)
 
 
-def _whole(read: ReadRule) -> tuple[Conditions, Selector]:
+def _whole(read: ReadRule) -> tuple[Draft, Selector]:
     asked = conditions(read)
     return asked, asked.where
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
 
     from lbctl_iptables.reading.grammar import ParsedMatch, Spec
     from lbctl_iptables.reading.rule import IptRule
-    from lbctl_netfilter.conditions import Selector, Spans
-    from lbctl_netfilter.ir import Opaque, Step
+    from lbctl_netfilter.conditions import Spans
 
 #: Nodes that match cluster knows.
 _MOST_NODES = 32
@@ -70,37 +68,14 @@ _TCP_FLAGS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """What rules ask that differ only in comments and targets."""
-
-    where: Selector
-    steps: tuple[Step, ...]
-    picks: bool
-    asks_mark: bool
-    first: bool
-    later: bool
-    opaque: Opaque | None
-    remarks: tuple[str, ...]
-
-
-def conditions(rule: IptRule, *, addressed: bool = True) -> Conditions:
+def conditions(rule: IptRule, *, addressed: bool = True) -> Draft:
     """Return what a rule asks, with its addresses or without."""
     draft = Draft(rule.family)
     draft.remarks = tuple(dict.fromkeys("obsolete-negation" for _ in rule.spec.obsolete))
     _header(draft, rule.spec, addressed=addressed)
     for match in rule.spec.matches:
         _match(draft, match)
-    return Conditions(
-        draft.where,
-        draft.steps,
-        draft.picks,
-        draft.asks_mark,
-        draft.first,
-        draft.later,
-        draft.opaque,
-        draft.remarks,
-    )
+    return draft
 
 
 def _header(draft: Draft, spec: Spec, *, addressed: bool) -> None:

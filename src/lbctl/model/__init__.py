@@ -1,7 +1,6 @@
 """Pure values: intents, slots, programs, plans. Nothing here reads or writes anything."""
 
 from lbctl.model.analysis import (
-    SELECTOR,
     Affinity,
     AnalysedService,
     Analysis,
