@@ -98,9 +98,7 @@ def test_what_operators_decided_and_why_connections_fail_is_shown(page: Page, se
     silent |= {"health": None, "mark": "nothing listens", "reason": "active in the file"}
     served.document["services"][0]["endpoints"] = [drained, silent]
     page.goto(served.address)
-    assert (
-        page.locator(".row.warn .state").inner_text() == "drain; operator: drained by root since … (new)"
-    )
+    assert page.locator(".row.warn .state").inner_text() == "drain; operator: drained by root since … (new)"
     assert page.locator(".row.down .state").inner_text() == "active; nothing listens"
 
 
