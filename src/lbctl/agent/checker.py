@@ -101,6 +101,11 @@ class Checker:
         """Return the verdicts with the time of the last checks."""
         return self._monitor.latest(self._now())
 
+    def counts(self) -> tuple[int, int]:
+        """Return how many endpoints are checked, by service and family, and how many of them fail."""
+        every = [verdict.health for own in self._monitor.verdicts().values() for verdict in own.values()]
+        return len(every), every.count(Health.DOWN)
+
     def documents(self, effective: Effective | None) -> list[CheckDocument]:
         """Return what is shown of each check."""
         if self._intent is None:

@@ -164,6 +164,7 @@ class _Agent:
         self._checker.learned = self._recorder.learned
         self._follower.before = self._write_down
         self._view.checks = self._documents
+        self._view.counts = self._checker.counts
         self._follower.after = self._carried_out
 
     async def _begin(self) -> None:
@@ -299,8 +300,12 @@ class _Agent:
                 )
             await pages.listen(listening)
         actions = {"/pause": self._pause, "/resume": self._resume, "/reload": self._reload_now}
-        commands = Server(control.handler(self._view.document, actions, group=self._group))
+        reports = {"/agent": self._summary}
+        commands = Server(control.handler(self._view.document, actions, reports=reports, group=self._group))
         await commands.listen(admin)
+
+    def _summary(self) -> Mapping[str, object]:
+        return {**self._view.summary()}
 
     async def _pause(self, words: Mapping[str, object]) -> Mapping[str, object]:
         seconds = words.get("seconds", _PAUSE)
