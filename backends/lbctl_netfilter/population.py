@@ -271,6 +271,16 @@ def ended(parts: Sequence[tuple[Out | None, Population]]) -> Population:
 LONGEST = 1 << 16
 #: Longest period of which what a pick does is remembered: most ladders have a few shapes.
 _SHORT = 1 << 10
+#: Different chances of one, up to which it is.
+_FEW_CHANCES = 8
+
+
+def _is_plain(stream: Population) -> bool:
+    """Return True for what is small enough to be remembered, and may come again."""
+    if stream.length > _SHORT or len(stream.states) != 1:
+        return False
+    [chances] = stream.states.values()
+    return len(chances) <= _FEW_CHANCES
 
 
 def counted(stream: Population, every: int, groups: tuple[Spans, ...]) -> Sequence[Population] | None:
@@ -278,7 +288,7 @@ def counted(stream: Population, every: int, groups: tuple[Spans, ...]) -> Sequen
 
     None where parts of connections come to it, or the period would be too long.
     """
-    return (_known_counted if stream.length <= _SHORT else _counted)(stream, every, groups)
+    return (_known_counted if _is_plain(stream) else _counted)(stream, every, groups)
 
 
 def _counted(stream: Population, every: int, groups: tuple[Spans, ...]) -> Sequence[Population] | None:
@@ -295,12 +305,12 @@ def _counted(stream: Population, every: int, groups: tuple[Spans, ...]) -> Seque
     return [*found, others]
 
 
-_known_counted = lru_cache(maxsize=1 << 12)(_counted)
+_known_counted = lru_cache(maxsize=1 << 11)(_counted)
 
 
 def drawn(stream: Population, modulus: int, groups: tuple[Spans, ...]) -> Sequence[Population]:
     """Return parts of each connection, by how many of the numbers each group has, and what is left."""
-    return (_known_drawn if stream.length <= _SHORT else _drawn)(stream, modulus, groups)
+    return (_known_drawn if _is_plain(stream) else _drawn)(stream, modulus, groups)
 
 
 def _drawn(stream: Population, modulus: int, groups: tuple[Spans, ...]) -> Sequence[Population]:
@@ -318,7 +328,7 @@ def _drawn(stream: Population, modulus: int, groups: tuple[Spans, ...]) -> Seque
     return [*found, stream]
 
 
-_known_drawn = lru_cache(maxsize=1 << 12)(_drawn)
+_known_drawn = lru_cache(maxsize=1 << 11)(_drawn)
 
 
 def turns(places: int, length: int, rounds: int, every: int, groups: Sequence[Spans]) -> Sequence[int]:
