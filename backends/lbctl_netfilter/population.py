@@ -103,7 +103,7 @@ class Population:
             for chance, places in chances.items():
                 yield state, chance, places
 
-    def with_(self, other: Population) -> Population:
+    def joined(self, other: Population) -> Population:
         """Return these with what else the same connections may be; the shorter period is repeated."""
         if not other:
             return self
@@ -231,8 +231,10 @@ class Population:
         return sum([places.bit_count() for chances in self.states.values() for places in chances.values()])
 
 
-EVERYONE = Population(1, {START: {1: 1}})
-NOBODY = Population()
+#: All connections, as they arrive.
+WHOLE = Population(1, {START: {1: 1}})
+#: No connection.
+EMPTY = Population()
 
 
 def _put(known: dict[Odds, int], chance: Odds, places: int) -> None:
@@ -269,9 +271,9 @@ def ended(parts: Sequence[tuple[Out | None, Population]]) -> Population:
 
 #: Longest period that is followed.
 LONGEST = 1 << 16
-#: Longest period of which what a pick does is remembered: most ladders have a few shapes.
+#: Longest period of a population whose picks are remembered: most ladders have one of a few shapes.
 _SHORT = 1 << 10
-#: Different chances of one, up to which it is.
+#: Chances that a population has at most to be remembered.
 _FEW_CHANCES = 8
 
 
@@ -318,9 +320,9 @@ def _drawn(stream: Population, modulus: int, groups: tuple[Spans, ...]) -> Seque
     for spans in groups:
         count = size(spans)
         if not count:
-            part = NOBODY
+            part = EMPTY
         elif count == left:
-            part, stream = stream, NOBODY
+            part, stream = stream, EMPTY
         else:
             part, stream = stream.part(ratio(count, left))
         found.append(part)
