@@ -18,7 +18,6 @@ Processes as users run them, in private network namespaces; the CPU time is that
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 import struct

@@ -8,8 +8,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 EVERY_BIT = 0xFFFFFFFF
-#: A mark of which the rules do not say what it is.
-UNKNOWN_MARK = None
 
 
 class Marking(NamedTuple):
@@ -48,7 +46,7 @@ class Marking(NamedTuple):
         return (~(self.kept if self.connection else self.packet) & EVERY_BIT) | (self.flip or 0)
 
     def apply(self, packet: int | None, connection: int | None) -> tuple[int | None, int | None]:
-        """Both marks behind the rule; `UNKNOWN_MARK` where that depends on an unknown one."""
+        """Both marks behind the rule; None if that depends on an unknown one."""
         value: int | None = None
         known = (packet is not None or not self.packet) and (connection is not None or not self.kept)
         if known and self.flip is not None:

@@ -43,10 +43,6 @@ class _Object:
     head: list[str] = field(default_factory=list)
     rules: list[tuple[int, str, str]] = field(default_factory=list)
 
-    @property
-    def is_base(self) -> bool:
-        return any(" hook " in line for line in self.head)
-
 
 class _Listing:
     """A dump as the objects of its tables."""

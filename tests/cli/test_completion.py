@@ -87,6 +87,8 @@ def test_endpoints_are_those_that_were_applied_or_of_the_file(
 ) -> None:
     assert complete(shell, "drain", "web/") == ["web/8001", "web/8002"]
     assert complete(shell, "drain", "web/8001", "a") == ["api/[2001:db8::2]:80"]
+    assert complete(shell, "status", "") == ["web", "api"]
+    assert complete(shell, "status", "web", "a") == ["api"]
     Path("bad.toml").write_text("bad")
     assert complete(shell, "drain", "--config", "bad.toml", "") == []
     install(monkeypatch, folder / "state", Paper())

@@ -53,8 +53,8 @@ def test_rules_that_are_gone_are_missing(network: Network, way: tuple[str, ...])
     assert words(network, way).out.splitlines()[1:5] == [
         "Attention:",
         (
-            "  lbctl's own tables are gone (a restart, or nft flush ruleset?), and no connection is "
-            "balanced: lbctl apply restores them"
+            "  lbctl's own tables are gone (restart, or nft flush ruleset?), no connection is balanced: "
+            "lbctl apply restores them"
         ),
         "  web is missing",
         "  api is missing",

@@ -241,7 +241,6 @@ def test_an_endpoint_goes_by_its_name_or_its_address() -> None:
     desk.apply(Intent(services=(replace(over(1).services[0], endpoints=ends),)))
     names = ["web/a", "web/9", "web/8", "web/7"]
     assert [each.name for each in engine.drain(desk.session, "lbctl", names).targets] == ["a", "9", "7"]
-    assert engine.endpoint_names(desk.host, "lbctl") == ("web/a", "web/9", "web/7")
 
 
 def test_weights_that_cannot_hold_together_are_refused() -> None:

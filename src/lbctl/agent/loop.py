@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Places of problems that may keep the rules from being in place: not a file that differs, for instance.
+_IN_DOUBT = frozenset({"apply", "look", "fight"})
+
 #: Seconds that facts are collected for behind a change.
 _GATHER = 0.1
 #: Seconds between two looks at what changed outside, where looking is cheap.
@@ -61,6 +64,11 @@ class Figures:
     problems: dict[str, str] = field(default_factory=dict)
     #: What a person should know and is not wrong, e.g. that the intent file differs.
     notice: str | None = None
+
+    @property
+    def rules_in_doubt(self) -> bool:
+        """True if what is wrong may keep the rules from being in place and followed."""
+        return not _IN_DOUBT.isdisjoint(self.problems)
 
 
 class Truce:
@@ -107,6 +115,15 @@ class Follower:
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Return what `work` returns, run where all of the agent's work on files and the kernel runs."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def is_ready(self) -> bool | None:
+        """Return True if the rules are in place and followed; None until that is known.
+
+        This is about this host alone: whether endpoints are well is another question.
+        """
+        if self._figures.rules_in_doubt:
+            return False
+        return None if self.last is None else True
 
     def wake(self) -> None:
         """There is a new fact."""

@@ -20,6 +20,7 @@ from lbctl.agent.http import Server
 from lbctl.agent.journal import Journal, Priority
 from lbctl.agent.loop import Figures, Follower
 from lbctl.agent.notify import Notices
+from lbctl.agent.readiness import Readiness
 from lbctl.agent.recorder import Recorder
 from lbctl.agent.systemd import Notifier
 from lbctl.agent.view import View
@@ -115,6 +116,7 @@ class _Agent:
                         self._follower.follow(),
                         self._follower.look(),
                         self._record(),
+                        self._announce(),
                         self._tell(),
                     )
                 ]
@@ -152,6 +154,7 @@ class _Agent:
         self._notices = Notices(self._journal)
         self._ends.callback(self._notices.close)
         self._checker.turned = self._notices.changed
+        self._readiness = Readiness(self._follower.is_ready)
         self._recorder = Recorder(self._host, self._options.owner, monitor)
         self._checker.learned = self._recorder.learned
         followed = self._keeper.followed()
@@ -201,8 +204,9 @@ class _Agent:
             self._heed(kept.followed.intent, tuple(kept.facts.overrides.values()))
 
     def _heed(self, intent: Intent, overrides: tuple[Override, ...]) -> None:
-        """Have programs and the log follow the intent and overrides in force."""
+        """Have all that follows it go on with an intent, and with the overrides in force."""
         self._notices.follow(intent)
+        self._readiness.follow(intent)
         if self._recorder is not None:
             self._recorder.follow(intent, overrides)
 
@@ -211,6 +215,11 @@ class _Agent:
         if self._recorder is not None:
             with suppress(LbctlError):
                 await self._follower.in_thread(self._recorder.pending())
+
+    async def _announce(self) -> None:
+        await self._readiness.run(
+            self._follower.in_thread, lambda fault: self._follower.trouble("announce", fault)
+        )
 
     async def _record(self) -> None:
         if self._recorder is None:

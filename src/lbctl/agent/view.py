@@ -83,7 +83,7 @@ class View:
             started=self._started,
             now=_iso(self._host.now()),
             intent=self.source,
-            ready=not problems,
+            ready=self._follower.is_ready() is True,
             problems=problems,
             notice=figures.notice,
             paused_until=None if figures.paused_until is None else _iso(figures.paused_until),

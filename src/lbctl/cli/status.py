@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lbctl.cli.complete import complete_service
 from lbctl.cli.options import BackendName, Color, Colors, Config, DriverName, Format, Output, Owner
 from lbctl.errors import IntentError, NoIntentFile
 
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
 
 def status(
     services: Annotated[
-        list[str] | None, typer.Argument(metavar="SERVICE", help="Only these services.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="SERVICE",
+            help="Only these services.",
+            show_default=False,
+            autocompletion=complete_service,
+        ),
     ] = None,
     config: Config = None,
     owner: Owner = None,

@@ -198,7 +198,7 @@ def _words(kinds: type[CheckKind | Initial | AllDown | OnDown | RecordType]) -> 
 
 
 _PATH = {**_lines(MAX_PATH), "pattern": r"^/"}
-_FILE = {"type": "string", "pattern": r"^/"}
+FILE_SCHEMA = {"type": "string", "pattern": r"^/"}
 _ARGV: JsonDict = {
     "type": "array",
     "items": {"type": "string"},
@@ -212,7 +212,8 @@ _TIME = WithJsonSchema(_texts(TIME_PATTERN))
 _HOST = WithJsonSchema(_texts(r"[A-Za-z0-9._-]+"))
 
 
-def _file(key: str) -> PlainValidator:
+def file_of(key: str) -> PlainValidator:
+    """Return a parser of the absolute path of a file."""
     return PlainValidator(_text(key, check_file, "an absolute path", _FILE_HINT))
 
 
@@ -260,13 +261,13 @@ class CheckTable(TableModel):
         ),
         WithJsonSchema(_lines(MAX_TEXT)),
     ] = _absent("http, https: a text that the first 64 KiB of the answer must contain.")
-    ca: Annotated[Any, _file("ca"), WithJsonSchema(_FILE)] = _absent(
+    ca: Annotated[Any, file_of("ca"), WithJsonSchema(FILE_SCHEMA)] = _absent(
         "https: file with the certificates that the server's is verified against. By default any is accepted."
     )
-    cert: Annotated[Any, _file("cert"), WithJsonSchema(_FILE)] = _absent(
+    cert: Annotated[Any, file_of("cert"), WithJsonSchema(FILE_SCHEMA)] = _absent(
         "https: file with the certificate of the client."
     )
-    key: Annotated[Any, _file("key"), WithJsonSchema(_FILE)] = _absent(
+    key: Annotated[Any, file_of("key"), WithJsonSchema(FILE_SCHEMA)] = _absent(
         "https: file with the key of `cert`, if it is not in the same file."
     )
     sni: Annotated[Any, PlainValidator(_text("sni", check_host, "a name", _HOST_HINT)), _HOST] = _absent(

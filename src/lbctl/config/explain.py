@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lbctl.config.agent import AgentTable
 from lbctl.config.checks import CheckTable, HealthTable
 from lbctl.config.schema import MAX_SEED, EndpointTable, IntentTable, ServiceTable
 from lbctl.config.values import InvalidValue, nearest, show, show_key
@@ -35,6 +36,7 @@ _LISTS = {
     "exclude": 'write a list: `exclude = ["203.0.113.11"]`',
     "check": 'write `check = "tcp"`, or a table opened with [service.check]',
     "health": "write a table, opened with [service.health]",
+    "agent": "write a table, opened with [agent]",
 }
 #: What an empty list would mean, and what to write instead.
 _EMPTY_LISTS = {
@@ -53,6 +55,7 @@ _TABLES: tuple[tuple[type[TableModel], str], ...] = (
     (EndpointTable, "a [[service.endpoint]]"),
     (CheckTable, "a [service.check]"),
     (HealthTable, "a [service.health]"),
+    (AgentTable, "the [agent] table"),
 )
 
 
@@ -131,6 +134,8 @@ def _table(place: Place) -> type[TableModel]:
             return CheckTable
         case ("service", int(), "health", _, *_):
             return HealthTable
+        case ("agent", _, *_):
+            return AgentTable
     depth = sum(1 for part in place if isinstance(part, int))
     return _TABLES[min(depth, 2)][0]
 

@@ -38,7 +38,7 @@ from lbctl.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from lbctl.config.values import Place, Target
     from lbctl.model import Check, HealthPolicy
@@ -54,7 +54,13 @@ MAX_RANGES = 4096
 _LONGEST_USER = 10
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 #: What all files of an intent have in common, and how messages show it.
-_COMMON: Mapping[str, Callable[[object], str]] = {"owner": show, "mark": show_mark}
+_COMMON: Mapping[str, Callable[[object], str]] = {
+    "owner": show,
+    "mark": show_mark,
+    "agent": lambda _: "table",
+}
+#: Keys that the intent calls by another name.
+_FIELDS = {"agent": "announce"}
 _FAMILY = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
 
 
@@ -306,7 +312,8 @@ def _merge(sources: Iterable[Source], report: _Report, order: Sequence[str] = ()
         ranks = {file: rank for rank, file in enumerate(order)}
         problems = sorted(report.problems, key=lambda p: (ranks.get(p.file, 0), p.line))
         raise IntentError(summary(problems), problems=tuple(problems))
-    return Intent(services=tuple(services), **{key: value for key, (value, _) in common.items()})
+    fields = {_FIELDS.get(key, key): value for key, (value, _) in common.items()}
+    return Intent(services=tuple(services), **fields)
 
 
 def _read_tables(origin: Source, drafts: list[_Draft], report: _Report) -> dict[str, Any]:
@@ -318,7 +325,20 @@ def _read_tables(origin: Source, drafts: list[_Draft], report: _Report) -> dict[
         return _read_damaged(origin, data, error, drafts, report)
     for index, table in enumerate(document.service):
         drafts.append(_Draft(origin, index, f'service "{table.name}"', table))
-    return {key: data[key] for key in _COMMON if key in data}
+    return _common(origin, data, report)
+
+
+def _common(
+    origin: Source, data: dict[str, Any], report: _Report, bad: Collection[str | int] = ()
+) -> dict[str, Any]:
+    """Return what a document says of what all files have in common, but for the keys that are `bad`."""
+    found = {key: data[key] for key in _COMMON if key in data and key not in bad}
+    if (table := found.pop("agent", None)) is not None:
+        from lbctl.config.agent import announcements_of  # as those of checks
+
+        with _noting(origin, ("agent",), "", report):
+            found["agent"] = announcements_of(table)
+    return found
 
 
 def _read_damaged(
@@ -350,7 +370,7 @@ def _read_damaged(
         if "listen" in damaged and isinstance(kept["listen"], str):
             table.listen = []
         drafts.append(_Draft(origin, index, _label(raw, index), table, damaged))
-    return {key: data[key] for key in _COMMON if key in data and key not in bad}
+    return _common(origin, data, report, bad)
 
 
 def _label(raw: object, index: int) -> str:
@@ -490,7 +510,7 @@ def _read_health(draft: _Draft, report: _Report) -> None:
     from lbctl.config import checks  # its models cost a start of every other file
 
     if "check" in said:
-        with _noting(draft, "check", report):
+        with _noting(draft.origin, draft.at("check"), f"{draft.label}: ", report):
             table = checks.read_check(draft.table.check)
             found = list(checks.problems(table))
             for key, message, hint in found:
@@ -505,7 +525,7 @@ def _read_health(draft: _Draft, report: _Report) -> None:
             'say how endpoints are checked: `check = "tcp"`',
         )
     if "health" in said:
-        with _noting(draft, "health", report):
+        with _noting(draft.origin, draft.at("health"), f"{draft.label}: ", report):
             draft.health = checks.policy_of(checks.HealthTable.model_validate(draft.table.health))
 
 
@@ -525,21 +545,21 @@ def _check_ports(draft: _Draft, report: _Report) -> None:
 
 
 @contextmanager
-def _noting(draft: _Draft, key: str, report: _Report) -> Iterator[None]:
-    """Note the mistakes of a table that is read inside."""
+def _noting(origin: Source, table: Place, label: str, report: _Report) -> Iterator[None]:
+    """Note the mistakes of the table that is read inside; messages begin with `label`."""
     from lbctl.config.values import InvalidValue
 
     try:
         yield
     except InvalidValue as error:
-        report.add(draft.origin, draft.at(key), f"{draft.label}: {error.message}", error.hint)
+        report.add(origin, table, f"{label}{error.message}", error.hint)
     except ValidationError as error:
         from lbctl.config.explain import explain
 
         for details in error.errors(include_url=False):
-            details["loc"] = place = draft.at(key, *details["loc"])
+            details["loc"] = place = (*table, *details["loc"])
             message, hint = explain(details)
-            report.add(draft.origin, place, f"{draft.label}: {message}", hint)
+            report.add(origin, place, f"{label}{message}", hint)
 
 
 def _report_repeated(draft: _Draft, report: _Report) -> None:

@@ -15,6 +15,7 @@ from lbctl.model import (
     DEFAULT_MARK,
     DEFAULT_OWNER,
     DEFAULT_POLICY,
+    NO_ANNOUNCEMENTS,
     Check,
     DnsProbe,
     ExecProbe,
@@ -33,7 +34,7 @@ from lbctl.model.check import default_timing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.model import Endpoint, HealthPolicy, Intent, Network, Probe, Service
+    from lbctl.model import Announcements, Endpoint, HealthPolicy, Intent, Network, Probe, Service
 
 #: From this many on, consecutive ports are written as one "low-high".
 _RUN = 8
@@ -58,11 +59,22 @@ def parts(intent: Intent, comments: Mapping[str, Sequence[str]] | None = None) -
         head.append(f"owner = {quote(intent.owner)}")
     if intent.mark != DEFAULT_MARK:
         head.append(f"mark = 0x{intent.mark:x}")
+    head += _agent(intent.announce)
     said = comments or {}
     yield "\n".join(head) + "\n"
     for service in intent.services:
         notes = [f"# {escape(text)}" for text in said.get(service.name, ())]
         yield "\n".join(["", *notes, *_service(service), ""])
+
+
+def _agent(announce: Announcements) -> Iterator[str]:
+    if announce == NO_ANNOUNCEMENTS:
+        return
+    yield "[agent]"
+    if announce.track_file is not None:
+        yield f"track-file = {quote(announce.track_file)}"
+    if announce.exabgp is not None:
+        yield f"exabgp = {quote(announce.exabgp)}"
 
 
 def revive(text: str, like: Intent, file: str) -> Intent:

@@ -2,8 +2,8 @@
 
 The models know shapes, words and ranges of single values; what needs more than one value (unique names,
 overlapping listeners, families) is checked in `lbctl.config.load`. The tables `check` and `health` of a
-service are those of `lbctl.config.checks`, which is only imported for a file that has them: each model
-costs a start.
+service and the table `agent` are those of `lbctl.config.checks` and `lbctl.config.agent`, which are only
+imported for a file that has them: each model costs a start.
 """
 
 from __future__ import annotations
@@ -231,6 +231,11 @@ class IntentTable(TableModel):
         description="Two bits of the packet mark that nothing else on this host uses. Only iptables needs "
         "them, for source-nat; by default 0x3000.",
     )
+    agent: Any = Field(
+        default=ABSENT,
+        description="What the agent tells other programs of this host.",
+        json_schema_extra=no_default,
+    )
     service: list[ServiceTable] = Field(default=_EMPTY, description="The services.")
 
 
@@ -238,6 +243,7 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of an intent file."""
     from pydantic.json_schema import GenerateJsonSchema
 
+    from lbctl.config.agent import AgentTable
     from lbctl.config.checks import TABLES, TEXT_SCHEMA
 
     class Generator(GenerateJsonSchema):
@@ -246,13 +252,13 @@ def json_schema() -> dict[str, Any]:
 
     body = IntentTable.model_json_schema(by_alias=True, mode="validation", schema_generator=Generator)
     body["title"] = "lbctl intent file"
-    for key, table in TABLES.items():
+    tables: dict[str, type[TableModel]] = {**TABLES, "agent": AgentTable}
+    for key, table in tables.items():
         found = table.model_json_schema(by_alias=True, mode="validation", schema_generator=Generator)
         body["$defs"][table.__name__] = found
         entry: dict[str, Any] = {"$ref": f"#/$defs/{table.__name__}"}
-        body["$defs"]["ServiceTable"]["properties"][key] |= (
-            {"anyOf": [TEXT_SCHEMA, entry]} if key == "check" else entry
-        )
+        outer = body if key == "agent" else body["$defs"]["ServiceTable"]
+        outer["properties"][key] |= {"anyOf": [TEXT_SCHEMA, entry]} if key == "check" else entry
     for definition in body["$defs"].values():
         definition.pop("title", None)
     return {"$schema": GenerateJsonSchema.schema_dialect, "$id": SCHEMA_ID, **body}

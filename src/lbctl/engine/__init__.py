@@ -1,7 +1,7 @@
 """The use cases. They neither print nor read arguments; the command line and tests call them alike."""
 
 from lbctl.engine.change.apply import apply, remove
-from lbctl.engine.change.operate import Operation, Target, activate, drain, endpoint_names, operate, weigh
+from lbctl.engine.change.operate import Operation, Target, activate, drain, operate, weigh
 from lbctl.engine.change.plan import describe, describe_plan, plan, plan_against, removal
 from lbctl.engine.change.planfile import PlanFile, is_plan_file, read_plan, resume, write_plan
 from lbctl.engine.change.render import Rendering, render
@@ -70,7 +70,6 @@ __all__ = [
     "difference",
     "drain",
     "drift",
-    "endpoint_names",
     "ensure_ended",
     "ensure_revertible",
     "entries",

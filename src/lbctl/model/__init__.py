@@ -1,7 +1,6 @@
 """Pure values: intents, slots, programs, plans. Nothing here reads or writes anything."""
 
 from lbctl.model.analysis import (
-    SELECTOR,
     Affinity,
     AnalysedService,
     Analysis,
@@ -20,6 +19,7 @@ from lbctl.model.analysis import (
     within,
     written,
 )
+from lbctl.model.announce import NO_ANNOUNCEMENTS, Announcements
 from lbctl.model.changes import KeyChange, Value, intent_changes, service_changes
 from lbctl.model.check import (
     DEFAULT_POLICY,
@@ -122,6 +122,7 @@ __all__ = [
     "MAX_WHO",
     "MAX_WHY",
     "NAME",
+    "NO_ANNOUNCEMENTS",
     "SELECTOR",
     "UNITS",
     "Action",
@@ -130,6 +131,7 @@ __all__ = [
     "AllDown",
     "AnalysedService",
     "Analysis",
+    "Announcements",
     "Change",
     "Check",
     "CheckKind",

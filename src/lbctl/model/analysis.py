@@ -124,8 +124,6 @@ def brief(share: Fraction) -> str:
 
 #: An address in brackets with a port, or a port alone.
 _PORT = re.compile(r"(?:\]|\A):[0-9]+\Z")
-#: The fields of `AnalysedService` that say which connections it is about, beside `when`.
-SELECTOR = ("family", "proto", "dst", "dport")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
+from lbctl.model.announce import NO_ANNOUNCEMENTS, Announcements
 from lbctl.model.check import DEFAULT_POLICY, AllDown, Check, HealthPolicy
 from lbctl.model.maglev import maglev
 from lbctl.model.rotation import NONE, WHOLE, bypassed, padded, turns
@@ -407,6 +408,7 @@ class Intent:
     owner: str = DEFAULT_OWNER
     #: The bits of a packet's mark that a backend may use which has no other way to remember a decision.
     mark: int = DEFAULT_MARK
+    announce: Announcements = NO_ANNOUNCEMENTS
 
     def __post_init__(self) -> None:
         check_owner(self.owner)

@@ -273,13 +273,3 @@ def _unknown(services: dict[str, Service], word: str) -> IntentError:
 def _few(names: Sequence[str]) -> str:
     more = len(names) - _LISTED
     return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
-
-
-def endpoint_names(host: Host, owner: str) -> tuple[str, ...]:
-    """Return each endpoint that is applied as `SERVICE/ENDPOINT`: for completion. () where there are none."""
-    last = history.last_of(host, owner)
-    if last is None:
-        return ()
-    return tuple(
-        f"{service.name}/{each.name}" for service in last.intent.services for each in service.endpoints
-    )

@@ -191,7 +191,7 @@ class Difference:
 
     before: HistoryEntry
     after: HistoryEntry
-    #: What concerns every service: the backend, the mark.
+    #: What concerns every service: the backend, the mark, the table `agent`.
     changes: tuple[KeyChange, ...]
     #: Service → its keys; only services that differ.
     services: Mapping[str, tuple[KeyChange, ...]]
@@ -201,7 +201,11 @@ def difference(host: Host, owner: str, entry: HistoryEntry) -> Difference:
     """Return what a state changed; raises as `preceding`."""
     before = preceding(host, owner, entry)
     old, new = before.intent, entry.intent
-    pairs: list[tuple[str, str | int, str | int]] = [("mark", old.mark, new.mark)]
+    pairs: list[tuple[str, str | int | None, str | int | None]] = [
+        ("mark", old.mark, new.mark),
+        ("agent.track-file", old.announce.track_file, new.announce.track_file),
+        ("agent.exabgp", old.announce.exabgp, new.announce.exabgp),
+    ]
     if before.number:
         pairs.append(("backend", before.backend, entry.backend))
     return Difference(

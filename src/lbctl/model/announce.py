@@ -1,0 +1,29 @@
+"""What the agent tells other programs of this host: the values behind the table `agent` of an intent file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lbctl.model.check import check_file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcements:
+    """Who is told whether this host balances; paths, None for nobody.
+
+    `track_file` is a file for `track_file` of keepalived: a number, 0 while this host is ready, 1 while it
+    is not. `exabgp` is the named pipe on which exabgp takes commands: the routes of the listeners' addresses
+    are announced while this host is ready, and withdrawn while it is not.
+    """
+
+    track_file: str | None = None
+    exabgp: str | None = None
+
+    def __post_init__(self) -> None:
+        for path in (self.track_file, self.exabgp):
+            if path is not None:
+                check_file(path)
+
+
+#: What holds without an `agent` table.
+NO_ANNOUNCEMENTS = Announcements()
