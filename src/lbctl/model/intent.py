@@ -24,6 +24,8 @@ from lbctl.model.schedule import schedule, shares, weight_shares
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from lbctl.model.discovery import Discovery, EtcdAccess
+
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -226,6 +228,8 @@ class Service:
     exclude: tuple[Network, ...] = ()
     check: Check | None = None
     health: HealthPolicy = DEFAULT_POLICY
+    #: Where more endpoints come from; a service that has a source may have none of its own.
+    discover: Discovery | None = None
     #: What the agent knows of the endpoints; never written in a file.
     limits: frozenset[Limit] = frozenset()
 
@@ -409,6 +413,8 @@ class Intent:
     #: The bits of a packet's mark that a backend may use which has no other way to remember a decision.
     mark: int = DEFAULT_MARK
     announce: Announcements = NO_ANNOUNCEMENTS
+    #: How the sources of kind etcd are reached.
+    etcd: EtcdAccess | None = None
 
     def __post_init__(self) -> None:
         check_owner(self.owner)

@@ -1,0 +1,121 @@
+"""What a source answers: within which bounds it is right, and what it makes of a service.
+
+An answer names endpoints. It is wrong as a whole if one of them lies beyond the bounds: the last good answer
+then stays. `merged` adds the endpoints of a right one to those of the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+from lbctl.model.discovery import WeightOwner
+from lbctl.model.intent import MAX_SLOTS, Endpoint, State
+from lbctl.model.schedule import slot_count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lbctl.model.discovery import Discovery
+    from lbctl.model.intent import Intent, Service
+
+#: The states of an endpoint, each before those that it wins over where file and source disagree.
+_CAUTION = (State.DRAIN, State.BACKUP, State.ACTIVE)
+
+
+def problem(intent: Intent, service: Service, answer: Sequence[Endpoint], *, local: bool) -> str | None:
+    """Return why an answer for a service is wrong; None for a right one.
+
+    `local` is True for a source that may name ports of this host.
+    """
+    discovery = service.discover
+    if discovery is None:
+        return "the service has no source"
+    if not answer and not discovery.allow_empty:
+        return "the answer is empty"
+    if len(answer) > discovery.max:
+        return f"{len(answer)} endpoints are more than {discovery.max}"
+    seen: set[str] = set()
+    for endpoint in answer:
+        if endpoint.to in seen:
+            return f"endpoint {endpoint.to} is given twice"
+        seen.add(endpoint.to)
+        if (wrong := _beyond(intent, discovery, endpoint, local=local)) is not None:
+            return f"endpoint {endpoint.to} {wrong}"
+    return _unfit(service, answer)
+
+
+def _beyond(intent: Intent, discovery: Discovery, endpoint: Endpoint, *, local: bool) -> str | None:
+    """Return why an endpoint lies beyond the bounds; None if it does not."""
+    address = endpoint.address
+    if address is None:
+        return None if local else "is a port of this host"
+    if discovery.within:
+        if not any(address in network for network in discovery.within):
+            return "is not in a network of `within`"
+    elif address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified:
+        return "is a loopback, link-local or multicast address"
+    elif isinstance(address, IPv4Address) and (int(address) >> 24 == 0 or int(address) == 0xFFFFFFFF):
+        return "is not the address of a host"
+    for service in intent.services:
+        for listener in service.listeners:
+            if listener.address == address and (
+                endpoint.port is None or listener.port <= endpoint.port <= listener.last_port
+            ):
+                return f'is a listener of service "{service.name}"'
+    return None
+
+
+def _unfit(service: Service, answer: Sequence[Endpoint]) -> str | None:
+    """Return why the service cannot have these endpoints together with its own; None if it can."""
+    if len({(e.address is None, e.port is None) for e in (*service.endpoints, *answer)}) > 1:
+        return "endpoints of two kinds: with and without an address or a port"
+    if any(e.port is not None for e in answer) and any(x.is_range for x in service.listeners):
+        return "endpoints with a port behind a listener with a range of ports"
+    joined = merged(service, answer)
+    for family in joined.families:
+        slots = slot_count([e.weight for e in joined.ready(family)])
+        if slots > MAX_SLOTS:
+            return f"exact shares of these weights need {slots} slots, more than {MAX_SLOTS}"
+    return None
+
+
+def merged(service: Service, answer: Sequence[Endpoint]) -> Service:
+    """Return a service with the endpoints of its file, then those that only the source has, by address.
+
+    The very same service if the answer changes nothing. An endpoint of both keeps its name, takes new
+    connections only if both let it, and has the weight that its owner by `discover.weight` says.
+    """
+    found = {endpoint.to: endpoint for endpoint in answer}
+    by_source = service.discover is not None and service.discover.weight is WeightOwner.SOURCE
+    own = tuple(
+        _both(endpoint, found[endpoint.to], by_source=by_source) if endpoint.to in found else endpoint
+        for endpoint in service.endpoints
+    )
+    known = {endpoint.to for endpoint in own}
+    others = sorted((e for e in answer if e.to not in known), key=_place)
+    endpoints = (*own, *_named(others, {e.name for e in own}, by_source=by_source))
+    return service if endpoints == service.endpoints else replace(service, endpoints=endpoints)
+
+
+def _both(own: Endpoint, found: Endpoint, *, by_source: bool) -> Endpoint:
+    state = min(own.state, found.state, key=_CAUTION.index)
+    return replace(own, state=state, weight=found.weight if by_source else own.weight)
+
+
+def _named(endpoints: Sequence[Endpoint], taken: set[str], *, by_source: bool) -> Iterator[Endpoint]:
+    """Yield endpoints that only the source has, each with a name of its own: its address if need be."""
+    for endpoint in endpoints:
+        name = endpoint.to if endpoint.name in taken else endpoint.name
+        taken.add(name)
+        yield replace(endpoint, name=name, weight=endpoint.weight if by_source else 1)
+
+
+def _place(endpoint: Endpoint) -> tuple[int, int, int]:
+    address = endpoint.address
+    version, number = (0, 0) if address is None else (address.version, int(address))
+    return version, number, endpoint.port or 0
+
+
+__all__ = ["merged", "problem"]
