@@ -93,6 +93,12 @@ def test_a_confirmed_answer_is_no_change_but_younger() -> None:
     assert world.keeper.known()["web"].good == 1002.0
 
 
+def test_an_answer_in_another_order_is_no_change() -> None:
+    world = World()
+    world.answer(A, B)
+    assert not world.answer(B, A)
+
+
 def test_an_empty_answer_never_counts_without_allow_empty() -> None:
     world = World()
     world.answer(A)

@@ -94,9 +94,14 @@ def merged(service: Service, answer: Sequence[Endpoint]) -> Service:
         for endpoint in service.endpoints
     )
     known = {endpoint.to for endpoint in own}
-    others = sorted((e for e in answer if e.to not in known), key=_place)
+    others = ordered([e for e in answer if e.to not in known])
     endpoints = (*own, *_named(others, {e.name for e in own}, by_source=by_source))
     return service if endpoints == service.endpoints else replace(service, endpoints=endpoints)
+
+
+def ordered(answer: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
+    """Return endpoints by address and port: sources give them in any order."""
+    return tuple(sorted(answer, key=_place))
 
 
 def _both(own: Endpoint, found: Endpoint, *, by_source: bool) -> Endpoint:
@@ -118,4 +123,4 @@ def _place(endpoint: Endpoint) -> tuple[int, int, int]:
     return version, number, endpoint.port or 0
 
 
-__all__ = ["merged", "problem"]
+__all__ = ["merged", "ordered", "problem"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lbctl.model.answer import problem
+from lbctl.model.answer import ordered, problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -87,7 +87,7 @@ class Keeper:
         """Note an answer: of several before the next judgement, the last one counts."""
         if (entry := self._entries.get(service)) is not None:
             entry.empty = 0 if answer else entry.empty + 1
-            entry.pending = answer
+            entry.pending = ordered(answer)
 
     def doubts(self, service: str) -> bool:
         """Return True if an answer without endpoints has to be confirmed by asking again."""

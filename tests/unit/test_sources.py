@@ -1,0 +1,395 @@
+"""The built-in sources: what they read, against servers that the tests start on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from lbctl.agent.journal import Journal
+from lbctl.agent.sources import Access, Answer, Finder, Keeper, Source, SourceFailed, find
+from lbctl.agent.sources import dns as dns_source
+from lbctl.agent.sources import file as file_source
+from lbctl.agent.sources import systemd as systemd_source
+from lbctl.host.fake import FakeHost
+from lbctl.model import Discovery, Endpoint, Intent, Listener, Protocol, Service, State
+
+T = TypeVar("T")
+
+
+def at(address: str, port: int | None = 80, **keys: object) -> Endpoint:
+    return Endpoint(address=ip_address(address), port=port, **keys)  # type: ignore[arg-type]
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    async def bounded() -> T:
+        async with asyncio.timeout(30):
+            return await work
+
+    return asyncio.run(bounded())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("name", ["dns", "etcd", "file", "systemd"])
+def test_built_in_sources_come_from_the_entry_points(name: str) -> None:
+    assert isinstance(find(name), Source)
+
+
+def test_an_unknown_source_is_named() -> None:
+    with pytest.raises(SourceFailed, match='no source "nosuch" is installed'):
+        find("nosuch")
+
+
+# file
+
+
+def test_a_file_names_targets_with_labels() -> None:
+    groups = [
+        {"targets": ["10.0.0.1:80", "[2001:db8::1]:80"], "labels": {"job": "api"}},
+        {"targets": ["10.0.0.2:80"], "labels": {"name": "b", "weight": "3", "state": "drain"}},
+        {"targets": ["10.0.0.3"]},
+        {"targets": ["10.0.0.4:80"], "labels": {"weight": "0"}},
+    ]
+    assert file_source.parse(json.dumps(groups).encode()) == (
+        at("10.0.0.1"),
+        at("2001:db8::1"),
+        at("10.0.0.2", name="b", weight=3, state=State.DRAIN),
+        at("10.0.0.3", None),
+        at("10.0.0.4", state=State.DRAIN),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        (b"", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"{}", "not a list"),
+        (b"[1]", "a group is not like"),
+        (b'[{"targets": ["web.example.org:80"]}]', "cannot be an endpoint"),
+        (b'[{"targets": ["10.0.0.1:80 accept"]}]', "cannot be an endpoint"),
+        (b'[{"targets": ["10.0.0.1:080"]}]', "cannot be an endpoint"),
+        (b'[{"targets": [80]}]', "is not an address"),
+        (b'[{"targets": ["10.0.0.1:80"], "labels": {"weight": "-1"}}]', "not a whole number"),
+        (b'[{"targets": ["10.0.0.1:80"], "labels": {"weight": "99999999"}}]', "not a whole number"),
+        (b'[{"targets": ["10.0.0.1:80"], "labels": {"weight": "9999"}}]', "not between 1 and 4096"),
+        (b'[{"targets": ["10.0.0.1:80"], "labels": {"state": "off"}}]', "cannot be an endpoint"),
+        ('[{"targets": ["\u0661\u0660.0.0.1:80"]}]'.encode(), "is not an address"),
+    ],
+)
+def test_a_file_that_is_wrong_is_no_answer(text: bytes, wrong: str) -> None:
+    with pytest.raises(SourceFailed, match=wrong):
+        file_source.parse(text)
+
+
+def test_a_name_that_is_no_name_of_lbctl_is_left_out() -> None:
+    text = json.dumps([{"targets": ["10.0.0.1:80"], "labels": {"name": '"; flush ruleset'}}]).encode()
+    assert file_source.parse(text) == (at("10.0.0.1"),)
+
+
+def test_a_changed_file_is_read_again_and_a_lost_one_is_no_answer(tmp_path: Path) -> None:
+    path = tmp_path / "targets.json"
+
+    def write(*targets: str) -> None:
+        new = tmp_path / "new"
+        new.write_text(json.dumps([{"targets": targets}]))
+        new.replace(path)
+
+    async def story() -> None:
+        write("10.0.0.1:80")
+        async with aclosing(file_source.answers(str(path), Access())) as answers:
+            assert await anext(answers) == (at("10.0.0.1"),)
+            write("10.0.0.1:80", "10.0.0.2:80")
+            assert await anext(answers) == (at("10.0.0.1"), at("10.0.0.2"))
+            path.unlink()
+            with pytest.raises(SourceFailed, match="No such file"):
+                await anext(answers)
+
+    run(story())
+
+
+def test_a_device_is_not_read_as_a_file() -> None:
+    async def story() -> None:
+        async with aclosing(file_source.answers("/dev/zero", Access())) as answers:
+            with pytest.raises(SourceFailed):
+                await anext(answers)
+
+    run(story())
+
+
+# dns
+
+
+class DnsServer(asyncio.DatagramProtocol):
+    """Answers from a table: by UDP cut off if there is no room, by TCP whole."""
+
+    def __init__(self, records: dict[tuple[str, str], list[str]], ttl: int = 30) -> None:
+        self.records, self.ttl = records, ttl
+        self.asked: list[tuple[str, str]] = []
+        self.by_tcp = 0
+        self.broken = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        if not self.broken:
+            self._transport.sendto(self.answer(data, tcp=False), addr)
+
+    async def serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.by_tcp += 1
+        size = int.from_bytes(await reader.readexactly(2), "big")
+        answer = self.answer(await reader.readexactly(size), tcp=True)
+        writer.write(len(answer).to_bytes(2, "big") + answer)
+        await writer.drain()
+        writer.close()
+
+    def answer(self, data: bytes, *, tcp: bool) -> bytes:
+        import dns.flags
+        import dns.message
+        import dns.rcode
+        import dns.rdatatype
+        import dns.rrset
+
+        query = dns.message.from_wire(data)
+        question = query.question[0]
+        name, kind = question.name.to_text(), dns.rdatatype.to_text(question.rdtype)
+        self.asked.append((name, kind))
+        reply = dns.message.make_response(query)
+        if not any(known == name for known, _ in self.records):
+            reply.set_rcode(dns.rcode.NXDOMAIN)
+        if texts := self.records.get((name, kind)):
+            reply.answer.append(dns.rrset.from_text(name, self.ttl, "IN", kind, *texts))
+        room = 65535 if tcp else query.payload if query.edns >= 0 else 512
+        whole = reply.to_wire(max_size=65535)
+        if len(whole) <= room:
+            return bytes(whole)
+        reply.answer.clear()
+        reply.flags |= dns.flags.TC
+        return bytes(reply.to_wire())
+
+
+def ask(server: DnsServer, name: str) -> tuple[Answer, float]:
+    import dns.asyncresolver
+
+    async def story() -> tuple[Answer, float]:
+        loop = asyncio.get_running_loop()
+        tcp = await asyncio.start_server(server.serve_tcp, "127.0.0.1", 0)
+        port = tcp.sockets[0].getsockname()[1]
+        udp, _ = await loop.create_datagram_endpoint(lambda: server, local_addr=("127.0.0.1", port))
+        resolver = dns.asyncresolver.Resolver(configure=False)
+        resolver.nameservers, resolver.port = ["127.0.0.1"], port
+        resolver.timeout = 0.2
+        try:
+            return await dns_source.look_up(name, resolver)
+        finally:
+            udp.close()
+            tcp.close()
+
+    return run(story())
+
+
+def test_srv_records_give_priority_weight_and_port() -> None:
+    server = DnsServer(
+        {
+            ("_http._tcp.api.test.", "SRV"): ["10 3 8080 a.test.", "10 0 8081 b.test.", "20 5 8082 c.test."],
+            ("a.test.", "A"): ["10.0.0.1"],
+            ("a.test.", "AAAA"): ["2001:db8::1"],
+            ("b.test.", "A"): ["10.0.0.2"],
+            ("c.test.", "A"): ["10.0.0.3"],
+        }
+    )
+    found, seconds = ask(server, "_http._tcp.api.test")
+    assert set(found) == {
+        at("10.0.0.1", 8080, weight=3),
+        at("2001:db8::1", 8080, weight=3),
+        at("10.0.0.2", 8081, weight=1),
+        at("10.0.0.3", 8082, weight=5, state=State.BACKUP),
+    }
+    # b has no AAAA record: that it has none may change soon.
+    assert seconds == 1.0
+
+
+def test_addresses_take_the_port_of_the_intent() -> None:
+    server = DnsServer({("api.test.", "A"): ["10.0.0.1", "10.0.0.2"], ("api.test.", "AAAA"): ["2001:db8::1"]})
+    found, seconds = ask(server, "api.test:8080")
+    assert set(found) == {at("10.0.0.1", 8080), at("10.0.0.2", 8080), at("2001:db8::1", 8080)}
+    assert seconds == 30.0
+    assert at("10.0.0.1", None) in ask(server, "api.test")[0]
+
+
+@pytest.mark.parametrize(("ttl", "seconds"), [(0, 1.0), (7, 7.0), (86400, 60.0)])
+def test_the_time_to_live_has_a_floor_and_a_ceiling(ttl: int, seconds: float) -> None:
+    records = {("api.test.", "A"): ["10.0.0.1"], ("api.test.", "AAAA"): ["2001:db8::1"]}
+    assert ask(DnsServer(records, ttl), "api.test:80")[1] == seconds
+
+
+def test_a_large_answer_comes_by_tcp() -> None:
+    many = [f"10.1.{i // 200}.{i % 200 + 1}" for i in range(300)]
+    server = DnsServer({("api.test.", "A"): many})
+    assert len(ask(server, "api.test:80")[0]) == 300
+    assert server.by_tcp == 1
+
+
+def test_a_name_without_records_is_an_empty_answer_and_a_silent_server_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = DnsServer({("other.test.", "A"): ["10.0.0.1"]})
+    assert ask(server, "api.test:80") == ((), 1.0)
+    assert ask(server, "_x._tcp.other.test") == ((), 1.0)
+    assert ask(DnsServer({("_x._tcp.t.", "SRV"): ["0 0 0 ."]}), "_x._tcp.t")[0] == ()
+    server.broken = True
+    monkeypatch.setattr(dns_source, "_PATIENCE", 0.5)
+    with pytest.raises(SourceFailed, match=r"no DNS server answers for api\.test A"):
+        ask(server, "api.test:80")
+
+
+# systemd
+
+
+def test_units_of_a_template_are_ports_of_this_host() -> None:
+    text = """Id=app@8001.service\nActiveState=active\n
+Id=app@8002.service\nActiveState=deactivating\n
+Id=app@8003.service\nActiveState=failed\n
+Id=other@9.service\nActiveState=active\n"""
+    assert systemd_source.parse("app@*.service", text) == (
+        Endpoint(port=8001),
+        Endpoint(port=8002, state=State.DRAIN),
+    )
+    assert systemd_source.parse("app@*.service", "") == ()
+
+
+@pytest.mark.parametrize("instance", ["blue", "08001", "70000", "0", "-1", "80 80", "\u0661"])
+def test_an_instance_that_is_no_port_is_wrong(instance: str) -> None:
+    with pytest.raises(SourceFailed, match="is not a port"):
+        systemd_source.parse("app@*.service", f"Id=app@{instance}.service\nActiveState=active\n")
+
+
+# the finder
+
+
+class RunningHost(FakeHost):
+    """A host whose clock is that of the loop."""
+
+    def clock(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+class Told:
+    """A source that answers as it is told."""
+
+    local = False
+
+    def __init__(self) -> None:
+        self.says: asyncio.Queue[Answer | Exception] = asyncio.Queue()
+        self.opened = 0
+
+    async def answers(self, name: str, access: Access) -> AsyncGenerator[Answer, None]:
+        self.opened += 1
+        while True:
+            said = await self.says.get()
+            if isinstance(said, Exception):
+                raise said
+            yield said
+
+
+def story(work: Callable[[Told, Finder, Keeper, list[int]], Awaitable[None]], **keys: Any) -> None:
+    discovery = Discovery(source="told", name="api", **keys)
+    service = Service(
+        name="web",
+        listeners=(Listener(protocol=Protocol.TCP, port=80),),
+        endpoints=(),
+        discover=discovery,
+    )
+
+    async def inside() -> None:
+        told, changes, host = Told(), [], RunningHost()
+        keeper = Keeper(lambda _: False)
+        finder = Finder(host, keeper, Journal(), lambda: changes.append(1), lambda _: told)
+        finder.replace(Intent(services=(service,)))
+        running = asyncio.create_task(finder.run())
+        await work(told, finder, keeper, changes)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert len(asyncio.all_tasks()) == 1
+
+    run(inside())
+
+
+def test_an_answer_of_a_source_is_a_change() -> None:
+    async def work(told: Told, finder: Finder, keeper: Keeper, changes: list[int]) -> None:
+        told.says.put_nowait((at("10.0.0.1"),))
+        await until(lambda: bool(changes))
+        assert keeper.answers() == {"web": (at("10.0.0.1"),)}
+        (document,) = finder.documents()
+        assert (document["endpoints"], document["error"]) == (1, None)
+
+    story(work)
+
+
+@pytest.mark.parametrize("error", [SourceFailed("refused"), OSError("refused"), KeyError("bug")])
+def test_a_source_that_fails_is_asked_again_and_ends_nothing(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lbctl.agent.sources.finder._AGAIN", 0.01)
+
+    async def work(told: Told, finder: Finder, keeper: Keeper, changes: list[int]) -> None:
+        told.says.put_nowait((at("10.0.0.1"),))
+        await until(lambda: bool(changes))
+        told.says.put_nowait(error)
+        await until(lambda: told.opened > 1)
+        assert finder.documents()[0]["error"]
+        assert keeper.answers() == {"web": (at("10.0.0.1"),)}
+        told.says.put_nowait((at("10.0.0.2"),))
+        await until(lambda: keeper.answers() == {"web": (at("10.0.0.2"),)})
+        assert finder.documents()[0]["error"] is None
+
+    story(work)
+
+
+def test_an_empty_answer_is_asked_for_again_until_it_is_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lbctl.agent.sources.finder._AGAIN", 0.2)
+
+    async def work(told: Told, finder: Finder, keeper: Keeper, changes: list[int]) -> None:
+        told.says.put_nowait((at("10.0.0.1"),))
+        await until(lambda: bool(changes))
+        for opened in (2, 3):
+            told.says.put_nowait(())
+            await until(lambda opened=opened: told.opened == opened)  # type: ignore[misc]
+            assert keeper.answers()["web"]
+        told.says.put_nowait(())
+        await until(lambda: keeper.answers() == {"web": ()})
+
+    story(work, allow_empty=True)
+
+
+def test_a_silent_source_is_no_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lbctl.agent.sources.finder._PATIENCE", 0.05)
+
+    async def work(told: Told, finder: Finder, keeper: Keeper, changes: list[int]) -> None:
+        await until(lambda: finder.documents()[0]["error"] == "no answer in time")
+
+    story(work)
+
+
+def test_an_intent_without_the_source_ends_its_task() -> None:
+    async def work(told: Told, finder: Finder, keeper: Keeper, changes: list[int]) -> None:
+        finder.replace(Intent())
+        await asyncio.sleep(0)
+        told.says.put_nowait((at("10.0.0.1"),))
+        assert finder.documents() == []
+        assert keeper.answers() == {}
+
+    story(work)
+
+
