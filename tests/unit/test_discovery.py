@@ -11,6 +11,7 @@ from lbctl.agent.health import Moment
 from lbctl.agent.sources import Keeper
 from lbctl.agent.sources.keeper import CONFIRMATIONS, PACE
 from lbctl.model import (
+    Discovered,
     Discovery,
     Endpoint,
     EtcdAccess,
@@ -171,11 +172,12 @@ def test_another_intent_with_closer_bounds_drops_what_lies_beyond() -> None:
 
 def test_a_restored_answer_counts_until_the_source_says_more_unless_it_lies_beyond() -> None:
     keeper = Keeper(lambda _: False)
-    keeper.replace(Intent(services=(WEB,)), {"web": ((A,), 900.0)})
-    assert keeper.answers() == {"web": (A,)}
+    restored = Discovered(source=DNS.source, name=DNS.name, endpoints=(A,), good=900.0)
+    keeper.replace(Intent(services=(WEB,)), {"web": restored})
+    assert keeper.answers() == {"web": restored}
     assert keeper.known()["web"].good == 900.0
     keeper = Keeper(lambda _: False)
-    keeper.replace(Intent(services=(WEB,)), {"web": ((at("127.0.0.1"),), 900.0)})
+    keeper.replace(Intent(services=(WEB,)), {"web": replace(restored, endpoints=(at("127.0.0.1"),))})
     assert keeper.answers() == {}
 
 

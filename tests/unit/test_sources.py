@@ -330,7 +330,7 @@ def test_an_answer_of_a_source_is_a_change() -> None:
     async def work(told: Told, finder: Finder, keeper: Keeper, changes: list[int]) -> None:
         told.says.put_nowait((at("10.0.0.1"),))
         await until(lambda: bool(changes))
-        assert keeper.answers() == {"web": (at("10.0.0.1"),)}
+        assert keeper.known()["web"].answer == (at("10.0.0.1"),)
         (document,) = finder.documents()
         assert (document["endpoints"], document["error"]) == (1, None)
 
@@ -349,9 +349,9 @@ def test_a_source_that_fails_is_asked_again_and_ends_nothing(
         told.says.put_nowait(error)
         await until(lambda: told.opened > 1)
         assert finder.documents()[0]["error"]
-        assert keeper.answers() == {"web": (at("10.0.0.1"),)}
+        assert keeper.known()["web"].answer == (at("10.0.0.1"),)
         told.says.put_nowait((at("10.0.0.2"),))
-        await until(lambda: keeper.answers() == {"web": (at("10.0.0.2"),)})
+        await until(lambda: keeper.known()["web"].answer == (at("10.0.0.2"),))
         assert finder.documents()[0]["error"] is None
 
     story(work)
@@ -368,7 +368,7 @@ def test_an_empty_answer_is_asked_for_again_until_it_is_confirmed(monkeypatch: p
             await until(lambda opened=opened: told.opened == opened)  # type: ignore[misc]
             assert keeper.answers()["web"]
         told.says.put_nowait(())
-        await until(lambda: keeper.answers() == {"web": ()})
+        await until(lambda: keeper.known()["web"].answer == ())
 
     story(work, allow_empty=True)
 

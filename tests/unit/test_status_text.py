@@ -77,7 +77,7 @@ def status(*endpoints: EndpointStatus, drift: Drift = SYNC, services: int = 1, *
     intent = read_intent(service("web", "80/tcp", "8000", "8001", "8002"))
     return Status(
         drift=drift,
-        effective=more.get("effective", Effective(intent=intent, file=intent)),
+        effective=more.get("effective", Effective(intent=intent, file=intent, known=intent)),
         marks=more.get("marks", {}),
         stores=(),
         services=every,

@@ -227,7 +227,7 @@ def _service(service: ServiceStatus) -> StatusServiceDocument:
                 weight=each.weight,
                 admin=str(each.reason.state),
                 operator=None if each.reason.operator is None else override(each.reason.operator),
-                source=None,
+                source=None if each.reason.source is None else str(each.reason.source),
                 health=_health(each.reason.checked),
                 reason=str(each.reason),
                 mark=each.mark or None,

@@ -20,6 +20,7 @@ from lbctl.model.analysis import (
     written,
 )
 from lbctl.model.announce import NO_ANNOUNCEMENTS, Announcements
+from lbctl.model.answer import Discovered
 from lbctl.model.changes import KeyChange, Value, intent_changes, service_changes
 from lbctl.model.check import (
     DEFAULT_POLICY,
@@ -146,6 +147,7 @@ __all__ = [
     "CheckKind",
     "Checked",
     "Condition",
+    "Discovered",
     "Discovery",
     "DnsProbe",
     "Effective",

@@ -6,7 +6,7 @@ then stays. `merged` adds the endpoints of a right one to those of the file.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,28 @@ if TYPE_CHECKING:
 
 #: The states of an endpoint, each before those that it wins over where file and source disagree.
 _CAUTION = (State.DRAIN, State.BACKUP, State.ACTIVE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discovered:
+    """The last good answer of a source to a name.
+
+    `good` is when it was given or confirmed last, in seconds since 1970: a younger one is no other answer.
+    """
+
+    source: str
+    name: str
+    endpoints: tuple[Endpoint, ...]
+    good: float = field(compare=False)
+
+    def within(self, intent: Intent, service: Service) -> tuple[Endpoint, ...]:
+        """Return the endpoints that count for a service: none if it asks otherwise, or has closer bounds."""
+        discovery = service.discover
+        if discovery is None or (discovery.source, discovery.name) != (self.source, self.name):
+            return ()
+        # Whether its source may name ports of this host was asked when the answer was taken.
+        wrong = problem(intent, service, self.endpoints, local=True)
+        return self.endpoints if wrong is None else ()
 
 
 def problem(intent: Intent, service: Service, answer: Sequence[Endpoint], *, local: bool) -> str | None:
@@ -123,4 +145,4 @@ def _place(endpoint: Endpoint) -> tuple[int, int, int]:
     return version, number, endpoint.port or 0
 
 
-__all__ = ["merged", "ordered", "problem"]
+__all__ = ["Discovered", "merged", "ordered", "problem"]

@@ -8,16 +8,18 @@ reason. An endpoint is in rotation only if all of its owners agree.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
+from lbctl.model.answer import Discovered, merged
 from lbctl.model.intent import MAX_SLOTS, MAX_WEIGHT, NAME, Endpoint, Family, Intent, Service, State
 from lbctl.model.schedule import slot_count
 from lbctl.model.verdict import Health, Judgement, Kept, Verdict, Verdicts, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 #: The name of a service and of one of its endpoints (`Endpoint.name`).
 Place: TypeAlias = tuple[str, str]
@@ -89,9 +91,11 @@ class Facts:
     verdicts: Mapping[str, Verdicts] = field(default_factory=dict)
     #: The same of an agent that does not run any more: shown, and nothing else.
     old: Mapping[str, Verdicts] = field(default_factory=dict)
+    #: The same of the last good answers of sources; a service without one is not named.
+    found: Mapping[str, Discovered] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.overrides or self.verdicts or self.old)
+        return bool(self.overrides or self.verdicts or self.old or self.found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +149,10 @@ class Reason:
     operator: Override | None = None
     #: What checks say, by family.
     checked: tuple[Checked, ...] = ()
+    #: What the source says; None if it does not name the endpoint.
+    source: State | None = None
+    #: True if only the source has the endpoint.
+    discovered: bool = False
 
     def of(self, family: Family) -> Reason:
         """Return the reason without what checks say of the other family."""
@@ -152,7 +160,9 @@ class Reason:
 
     def __str__(self) -> str:
         said = [f"operator: {self.operator}"] if self.operator is not None else []
-        if self.operator is None and (self.state is not State.ACTIVE or not self.checked):
+        if self.source is not None and (self.discovered or self.source is not State.ACTIVE):
+            said.append(f"{self.source} by its source")
+        elif self.operator is None and (self.state is not State.ACTIVE or not self.checked):
             said.append(f"{self.state} in the file")
         texts = {each.family: str(each) for each in self.checked}
         alike = len(set(texts.values())) == 1
@@ -168,6 +178,8 @@ class Effective:
     intent: Intent
     #: What the file says, and the history records.
     file: Intent
+    #: The file with the endpoints of sources, before any other fact: what is checked, and can be drained.
+    known: Intent
     #: Overrides of endpoints that the file does not have.
     unused: tuple[Override, ...] = ()
     #: By service: kept for the next call of `effective`.
@@ -197,8 +209,8 @@ def effective(intent: Intent, facts: Facts, last: Effective | None = None) -> Ef
     too, the result is taken from there. Raises `ValueError` for weights that together need more slots than
     a service can have.
     """
-    if not facts:
-        return Effective(intent=intent, file=intent)
+    if not facts and all(service.endpoints for service in intent.services):
+        return Effective(intent=intent, file=intent, known=intent)
     overrides: dict[str, dict[str, Override]] = {}
     for (name, endpoint), override in facts.overrides.items():
         overrides.setdefault(name, {})[endpoint] = override
@@ -208,15 +220,17 @@ def effective(intent: Intent, facts: Facts, last: Effective | None = None) -> Ef
         own = overrides.get(service.name, _NOTHING)
         verdicts = facts.verdicts.get(service.name, _NO_VERDICTS)
         old = facts.old.get(service.name, _NO_VERDICTS)
-        if own or verdicts or old:
+        found = facts.found.get(service.name) if service.discover is not None else None
+        if own or verdicts or old or found:
             before = known.get(service.name)
-            same = before is not None and before.is_of(service, own, verdicts, old)
-            outcomes[service.name] = before if before and same else _outcome(service, own, verdicts, old)
-    services = tuple([x.service if (x := outcomes.get(s.name)) else s for s in intent.services])
-    same = all(ours is theirs for ours, theirs in zip(services, intent.services, strict=True))
+            same = before is not None and before.is_of(service, own, verdicts, old, found)
+            outcomes[service.name] = (
+                before if before and same else _outcome(service, own, verdicts, old, found, intent)
+            )
     return Effective(
-        intent=intent if same else replace(intent, services=services),
+        intent=_with(intent, [x.service if (x := outcomes.get(s.name)) else s for s in intent.services]),
         file=intent,
+        known=_with(intent, [x.known if (x := outcomes.get(s.name)) else s for s in intent.services]),
         unused=tuple(
             override
             for place, override in facts.overrides.items()
@@ -224,6 +238,16 @@ def effective(intent: Intent, facts: Facts, last: Effective | None = None) -> Ef
         ),
         outcomes=outcomes,
     )
+
+
+def _with(intent: Intent, services: Sequence[Service]) -> Intent:
+    """Return an intent with other services; the very same one where they are the same.
+
+    A service that still waits for the first answer of its source has no endpoints, and is left out.
+    """
+    left = tuple([service for service in services if service.endpoints or service.discover is None])
+    same = len(left) == len(intent.services) and all(map(operator.is_, left, intent.services))
+    return intent if same else replace(intent, services=left)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,20 +258,34 @@ class _Outcome:
     overrides: Mapping[str, Override]
     verdicts: Verdicts
     old: Verdicts
+    found: Discovered | None
+    known: Service
     service: Service
     reasons: Mapping[Place, Reason]
 
     def is_of(
-        self, file: Service, overrides: Mapping[str, Override], verdicts: Verdicts, old: Verdicts
+        self,
+        file: Service,
+        overrides: Mapping[str, Override],
+        verdicts: Verdicts,
+        old: Verdicts,
+        found: Discovered | None,
     ) -> bool:
         """Return True if it was made from these."""
         same = file is self.file and verdicts is self.verdicts and old is self.old
-        return same and overrides == self.overrides
+        return same and overrides == self.overrides and found == self.found
 
 
 def _outcome(
-    service: Service, overrides: Mapping[str, Override], verdicts: Verdicts, old: Verdicts
+    file: Service,
+    overrides: Mapping[str, Override],
+    verdicts: Verdicts,
+    old: Verdicts,
+    discovered: Discovered | None,
+    intent: Intent,
 ) -> _Outcome:
+    answer = discovered.within(intent, file) if discovered is not None else ()
+    service = merged(file, answer)
     endpoints = tuple([_endpoint(each, overrides.get(each.name)) for each in service.endpoints])
     found = service if endpoints == service.endpoints else replace(service, endpoints=endpoints)
     if found is not service:
@@ -255,18 +293,33 @@ def _outcome(
     judgement = judge(found, verdicts)
     if judgement.limits:
         found = replace(found, limits=judgement.limits)
+    own = {each.to: each for each in file.endpoints}
+    by_source = {each.to: each.state for each in answer}
     reasons = {
         (service.name, each.name): Reason(
-            state=each.state,
-            weight=each.weight,
+            state=own.get(each.to, each).state,
+            weight=own.get(each.to, each).weight,
             operator=overrides.get(each.name),
             checked=tuple(_checked(each, service, judgement, verdicts, old)),
+            source=by_source.get(each.to),
+            discovered=each.to not in own,
         )
         for each in service.endpoints
     }
-    said = {place: reason for place, reason in reasons.items() if reason.operator or reason.checked}
+    said = {
+        place: reason
+        for place, reason in reasons.items()
+        if reason.operator or reason.checked or reason.source
+    }
     return _Outcome(
-        file=service, overrides=overrides, verdicts=verdicts, old=old, service=found, reasons=said
+        file=file,
+        overrides=overrides,
+        verdicts=verdicts,
+        old=old,
+        found=discovered,
+        known=service,
+        service=found,
+        reasons=said,
     )
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lbctl.agent.sources.keeper import Keeper
     from lbctl.agent.sources.source import Answer, Source
     from lbctl.host import Host
-    from lbctl.model import Intent
+    from lbctl.model import Discovered, Intent
 
 #: What one task asks for: the service, the source, its name.
 _Question: TypeAlias = tuple[str, str, str]
@@ -53,7 +53,7 @@ class Finder:
         self._more = asyncio.Event()
         self._random = Random()  # noqa: S311 (spreads questions, and guards nothing)
 
-    def replace(self, intent: Intent, restored: Mapping[str, tuple[Answer, float]] | None = None) -> None:
+    def replace(self, intent: Intent, restored: Mapping[str, Discovered] | None = None) -> None:
         """Go on with another intent; nothing happens where it is the same object."""
         if intent is self._intent:
             return

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lbctl.model.answer import ordered, problem
+from lbctl.model.answer import Discovered, ordered, problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -58,11 +58,11 @@ class Keeper:
         self._intent: Intent | None = None
         self._entries: dict[str, _Entry] = {}
 
-    def replace(self, intent: Intent, restored: Mapping[str, tuple[Answer, float]] | None = None) -> None:
+    def replace(self, intent: Intent, restored: Mapping[str, Discovered] | None = None) -> None:
         """Go on with another intent.
 
         What is known stays where a service has the same source and the answer lies within its bounds; what
-        is in `restored`, a good answer and its time by service, counts where nothing is known.
+        is in `restored`, good answers by service, counts where nothing is known.
         """
         before, self._entries, self._intent = self._entries, {}, intent
         for service in intent.services:
@@ -77,7 +77,9 @@ class Keeper:
                 answer, good = known.answer, known.good
                 error = known.error
             else:
-                answer, good = (restored or {}).get(service.name, (None, None))
+                kept = (restored or {}).get(service.name)
+                same = kept is not None and (kept.source, kept.name) == (discovery.source, discovery.name)
+                answer, good = (kept.endpoints, kept.good) if kept is not None and same else (None, None)
                 error = None
             if answer is not None and self._problem(entry, answer) is None:
                 entry.known = Known(discovery=discovery, answer=answer, good=good, error=error)
@@ -139,9 +141,18 @@ class Keeper:
         local = self._is_local(entry.service.discover.source)
         return problem(self._intent, entry.service, answer, local=local)
 
-    def answers(self) -> Mapping[str, Answer]:
+    def answers(self) -> Mapping[str, Discovered]:
         """Return the last good answers, by service."""
-        return {n: e.known.answer for n, e in self._entries.items() if e.known.answer is not None}
+        return {
+            name: Discovered(
+                source=known.discovery.source,
+                name=known.discovery.name,
+                endpoints=known.answer,
+                good=known.good or 0.0,
+            )
+            for name, known in self.known().items()
+            if known.answer is not None
+        }
 
     def known(self) -> Mapping[str, Known]:
         """Return what is known from each source, by service."""

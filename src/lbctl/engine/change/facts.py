@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lbctl.engine.record import overrides, verdicts
+from lbctl.engine.record import discovered, overrides, verdicts
 from lbctl.model import Facts, Health
 
 if TYPE_CHECKING:
@@ -12,30 +13,39 @@ if TYPE_CHECKING:
 
     from lbctl.engine.record.verdicts import Recorded
     from lbctl.host import Host
-    from lbctl.model import Verdicts
+    from lbctl.model import Discovered, Verdicts
 
 #: Seconds that a failed check counts after its agent has ended, for who cannot be asked.
 YOUNG = 600.0
 
 
 def read_facts(
-    host: Host, owner: str, *, live: Mapping[str, Verdicts] | None = None, cautious: bool = False
+    host: Host,
+    owner: str,
+    *,
+    live: Mapping[str, Verdicts] | None = None,
+    found: Mapping[str, Discovered] | None = None,
+    cautious: bool = False,
 ) -> Facts:
     """Return the facts on record of an owner; raises `Damaged` where a record cannot be read.
 
-    `live` are the verdicts of this process itself, the agent. With `cautious`, endpoints that failed within
-    the last ten minutes stay out, even if the agent that found it has ended.
+    `live` and `found` are the verdicts and the answers of sources of this process itself, the agent. With
+    `cautious`, endpoints that failed within the last ten minutes stay out, even if the agent that found it
+    has ended. The last good answer of a source counts whether or not an agent runs.
     """
-    decided = {each.place: each for each in overrides.read(host, owner)}
+    facts = Facts(
+        overrides={each.place: each for each in overrides.read(host, owner)},
+        found=discovered.read(host, owner) if found is None else found,
+    )
     if live is not None:
-        return Facts(overrides=decided, verdicts=live)
+        return replace(facts, verdicts=live)
     recorded = verdicts.read(host, owner)
     if recorded is None:
-        return Facts(overrides=decided)
+        return facts
     if recorded.live:
-        return Facts(overrides=decided, verdicts=recorded.verdicts)
+        return replace(facts, verdicts=recorded.verdicts)
     young = _young(recorded, host.now()) if cautious else {}
-    return Facts(overrides=decided, verdicts=young, old=recorded.verdicts)
+    return replace(facts, verdicts=young, old=recorded.verdicts)
 
 
 def _young(recorded: Recorded, now: float) -> Mapping[str, Verdicts]:

@@ -154,8 +154,9 @@ def planned(session: Session, owner: str, names: Sequence[str], decide: Decision
     facts = there.facts(owner)
     before = dict(facts.overrides)
     intent, after = last.intent, dict(before)
+    known = there.effective(intent).known
     targets = []
-    for service, name, endpoint in resolve(intent, names, tuple(before.values())):
+    for service, name, endpoint in resolve(known, names, tuple(before.values())):
         place = (service, name)
         decision = decide(place, before.get(place))
         after.pop(place, None)

@@ -60,7 +60,7 @@ class Session:
         Raises `Damaged` where that cannot be read, and `IntentError` where both cannot hold together.
         """
         if not intent.services:  # what is to be removed is removed, whatever is known of it
-            return Effective(intent=intent, file=intent)
+            return Effective(intent=intent, file=intent, known=intent)
         memory = self.memory
         try:
             found = effective(intent, self.facts(intent.owner), memory.effective.get(intent.owner))
@@ -73,7 +73,14 @@ class Session:
         """Return what is known of an owner's endpoints; raises `Damaged` if a record cannot be read."""
         if self.assumed is not None:
             return self.assumed
-        return read_facts(self.host, owner, live=self.memory.verdicts.get(owner), cautious=self.cautious)
+        memory = self.memory
+        return read_facts(
+            self.host,
+            owner,
+            live=memory.verdicts.get(owner),
+            found=memory.found.get(owner),
+            cautious=self.cautious,
+        )
 
     def compile(self, intent: Intent) -> Program:
         """Return the chosen backend's program for an intent, as it is `effective`."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lbctl.host import Host
-    from lbctl.model import Effective, Part, Verdicts
+    from lbctl.model import Discovered, Effective, Part, Verdicts
 
 
 #: What 0.1 remembered was not always read back from the kernel.
@@ -37,6 +37,8 @@ class SessionMemory:
         #: By owner: the verdicts of this process itself, which then count instead of those on record; and
         #: what was effective last, from which the next is made faster.
         self.verdicts: dict[str, Mapping[str, Verdicts]] = {}
+        #: The same of what sources answered.
+        self.found: dict[str, Mapping[str, Discovered]] = {}
         self.effective: dict[str, Effective] = {}
         self._held: dict[tuple[str, str], Program] = {}
         self._unsaved: set[tuple[str, str]] = set()
