@@ -12,7 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from lbctl import engine
-from lbctl.agent import control, web
+from lbctl.agent import control, sources, web
 from lbctl.agent.checker import Checker
 from lbctl.agent.checks import Prober
 from lbctl.agent.health import Monitor
@@ -22,11 +22,12 @@ from lbctl.agent.loop import Figures, Follower
 from lbctl.agent.notify import Notices
 from lbctl.agent.readiness import Readiness
 from lbctl.agent.recorder import Recorder
+from lbctl.agent.sources import Finder
 from lbctl.agent.systemd import Notifier
 from lbctl.agent.view import View
 from lbctl.config import load_merged
 from lbctl.engine.change.keep import Keeper
-from lbctl.engine.record import verdicts
+from lbctl.engine.record import discovered, verdicts
 from lbctl.errors import Damaged, IntentError, LbctlError, Stale
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from lbctl.engine import Session
     from lbctl.engine.change.keep import Followed, Kept
     from lbctl.host import Host
-    from lbctl.model import Intent, Override, Verdicts
+    from lbctl.model import Discovered, Intent, Override, Verdicts
 
 #: Seconds of a pause that names no end.
 _PAUSE = 600.0
@@ -89,6 +90,7 @@ class _Agent:
         self._file = _File(options.files)
         self._written: object = None
         self._begun = False
+        self._answered: object = None
         self._recorder: Recorder | None = None
         #: What is ended with the agent.
         self._ends = ExitStack()
@@ -114,6 +116,7 @@ class _Agent:
                     tasks.create_task(work)
                     for work in (
                         self._checker.run(),
+                        self._finder.run(),
                         self._follower.follow(),
                         self._follower.look(),
                         self._record(),
@@ -162,31 +165,42 @@ class _Agent:
         self._readiness = Readiness(self._follower.is_ready)
         self._recorder = Recorder(self._host, self._options.owner, monitor)
         self._checker.learned = self._recorder.learned
+        self._finder = Finder(self._host, sources.Keeper(_is_local), self._journal, self._follower.wake)
         self._follower.before = self._write_down
         self._view.checks = self._documents
+        self._view.sources = self._finder.documents
         self._view.counts = self._checker.counts
         self._follower.after = self._carried_out
 
     async def _begin(self) -> None:
-        """Begin to check endpoints, if there are any, with what was known of them before."""
+        """Begin to ask sources and to check endpoints, if there are any, with what was known before."""
         followed = await self._follower.in_thread(self._keeper.followed)
         if followed is None:
             return
-        known, serving = await self._follower.in_thread(lambda: self._known(followed))
+        start = await self._follower.in_thread(lambda: self._known(followed))
         self._begun = True
-        self._checker.begin(followed.intent, known, serving)
-        self._heed(followed.intent, ())
+        self._finder.replace(followed.intent, start.answers)
+        self._checker.begin(start.joined, start.verdicts, start.serving)
+        self._heed(start.joined, ())
 
-    def _known(self, followed: Followed) -> tuple[Mapping[str, Verdicts], Collection[Subject]]:
-        recorded = verdicts.read(self._host, self._options.owner)
-        return recorded.verdicts if recorded is not None else {}, frozenset(self._serving(followed))
+    def _known(self, followed: Followed) -> _Start:
+        """Return what is on record and in the kernel."""
+        owner = self._options.owner
+        joined = followed.session.effective(followed.intent).known
+        recorded = verdicts.read(self._host, owner)
+        return _Start(
+            joined=joined,
+            answers=discovered.read(self._host, owner),
+            verdicts=recorded.verdicts if recorded is not None else {},
+            serving=frozenset(self._serving(followed, joined)),
+        )
 
-    def _serving(self, followed: Followed) -> Iterator[Subject]:
+    def _serving(self, followed: Followed, joined: Intent) -> Iterator[Subject]:
         """Yield the endpoints that the kernel sends connections to, as far as it can be read."""
         session = followed.session
         names = {
             (service.name, endpoint.to): endpoint.name
-            for service in followed.intent.services
+            for service in joined.services
             for endpoint in service.endpoints
         }
         for each in session.backend.lift(session.observe(self._options.owner)).services:
@@ -199,11 +213,16 @@ class _Agent:
         if not self._begun:
             await self._begin()
         found = self._checker.verdicts()
+        answers = self._finder.answers()
 
         def write() -> None:
             followed = self._keeper.followed()
             if followed is not None:
                 followed.session.memory.verdicts[self._options.owner] = found
+                followed.session.memory.found[self._options.owner] = answers
+            if answers != self._answered:
+                self._answered = answers
+                discovered.write(self._host, self._options.owner, answers)
             if found != self._written:
                 self._written = found
                 verdicts.write(self._host, self._options.owner, found)
@@ -216,8 +235,11 @@ class _Agent:
 
     def _carried_out(self, kept: Kept) -> None:
         if kept.followed is not None:
-            self._checker.replace(kept.followed.intent)
-            self._heed(kept.followed.intent, tuple(kept.facts.overrides.values()))
+            self._finder.replace(kept.followed.intent)
+            effective = kept.plan.effective if kept.plan is not None else None
+            known = effective.known if effective is not None else kept.followed.intent
+            self._checker.replace(known)
+            self._heed(known, tuple(kept.facts.overrides.values()))
 
     def _heed(self, intent: Intent, overrides: tuple[Override, ...]) -> None:
         """Have all that follows it go on with an intent, and with the overrides in force."""
@@ -337,6 +359,27 @@ class _Agent:
         while True:
             self._notifier.alive()
             await asyncio.sleep(pulse or 3600)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """What is known before the first check and the first answer of a source.
+
+    `joined` is the intent with the endpoints in `answers`, `serving` who takes connections in the kernel.
+    """
+
+    joined: Intent
+    answers: Mapping[str, Discovered]
+    verdicts: Mapping[str, Verdicts]
+    serving: Collection[Subject]
+
+
+def _is_local(source: str) -> bool:
+    """Return True for a source that may name ports of this host."""
+    try:
+        return sources.find(source).local
+    except sources.SourceFailed:
+        return False
 
 
 class _File:

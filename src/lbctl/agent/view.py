@@ -48,7 +48,7 @@ class View:
         self.checks: Callable[[], list[CheckDocument]] = list
         #: The number of endpoints that are checked, and of those that fail.
         self.counts: Callable[[], tuple[int, int]] = lambda: (0, 0)
-        self.sources: list[SourceDocument] = []
+        self.sources: Callable[[], list[SourceDocument]] = list
 
     async def document(self) -> AgentStatusDocument:
         """Return the document of now, at most as old as it took several times to make."""
@@ -56,18 +56,20 @@ class View:
             began = self._host.clock()
             if self._made is not None and began < self._until:
                 return self._made
-            make = partial(self._make, self.summary(), self.checks())
+            make = partial(self._make, self.summary(), self.checks(), self.sources())
             made: AgentStatusDocument = await self._follower.in_thread(make)
             now = self._host.clock()
             self._made, self._until = made, now + max(_FRESH, (now - began) / _PART)
             return made
 
-    def _make(self, summary: AgentSummaryDocument, checks: list[CheckDocument]) -> AgentStatusDocument:
+    def _make(
+        self, summary: AgentSummaryDocument, checks: list[CheckDocument], sources: list[SourceDocument]
+    ) -> AgentStatusDocument:
         kept = self._follower.last
         followed = kept.followed if kept is not None else None
         document = self._status(followed) if followed is not None else _nothing()
         self._rates.note(self._host.clock(), document.get("services", []))
-        document["agent"] = self._agent(summary, checks)
+        document["agent"] = self._agent(summary, checks, sources)
         return document
 
     def _status(self, followed: Followed) -> AgentStatusDocument:
@@ -101,12 +103,14 @@ class View:
             failing=failing,
         )
 
-    def _agent(self, summary: AgentSummaryDocument, checks: list[CheckDocument]) -> AgentDocument:
+    def _agent(
+        self, summary: AgentSummaryDocument, checks: list[CheckDocument], sources: list[SourceDocument]
+    ) -> AgentDocument:
         return AgentDocument(
             **summary,
             conntrack=self._conntrack(),
             checks=checks,
-            sources=self.sources,
+            sources=sources,
             rates=self._rates.documents(),
         )
 

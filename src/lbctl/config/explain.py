@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lbctl.config.agent import AgentTable
 from lbctl.config.checks import CheckTable, HealthTable
+from lbctl.config.discover import DiscoverTable, EtcdTable
 from lbctl.config.schema import MAX_SEED, EndpointTable, IntentTable, ServiceTable
 from lbctl.config.values import InvalidValue, nearest, show, show_key
 from lbctl.config.words import key_hint
@@ -37,6 +38,9 @@ _LISTS = {
     "check": 'write `check = "tcp"`, or a table opened with [service.check]',
     "health": "write a table, opened with [service.health]",
     "agent": "write a table, opened with [agent]",
+    "discover": "write a table, opened with [service.discover]",
+    "etcd": "write a table, opened with [etcd]",
+    "within": 'write a list: `within = ["10.0.0.0/8"]`',
 }
 #: What an empty list would mean, and what to write instead.
 _EMPTY_LISTS = {
@@ -44,6 +48,7 @@ _EMPTY_LISTS = {
     "deny": ("no client is refused", "leave `deny` out"),
     "interfaces": ("no connection would be balanced", "leave `interfaces` out to balance those of all"),
     "exclude": ("no address is left alone", "leave `exclude` out"),
+    "within": ("no address would be right", "leave `within` out for the default"),
 }
 _RANGES = {
     "weight": (1, MAX_WEIGHT, "weights are relative, like 1, 2 and 3"),
@@ -56,6 +61,8 @@ _TABLES: tuple[tuple[type[TableModel], str], ...] = (
     (CheckTable, "a [service.check]"),
     (HealthTable, "a [service.health]"),
     (AgentTable, "the [agent] table"),
+    (DiscoverTable, "a [service.discover]"),
+    (EtcdTable, "the [etcd] table"),
 )
 
 
@@ -70,7 +77,8 @@ def explain(error: ErrorDetails) -> tuple[str, str]:
             if isinstance(cause, InvalidValue):
                 return _named(place, cause.message), cause.hint
         case "missing":
-            return f"`{key}` is missing", _MISSING.get(key, "add it")
+            hint = "add it" if "discover" in place else _MISSING.get(key, "add it")
+            return f"`{key}` is missing", hint
         case "extra_forbidden":
             return f"unknown key {show_key(key)}", _unknown(place, key)
         case "list_type":
@@ -136,6 +144,10 @@ def _table(place: Place) -> type[TableModel]:
             return HealthTable
         case ("agent", _, *_):
             return AgentTable
+        case ("service", int(), "discover", _, *_):
+            return DiscoverTable
+        case ("etcd", _, *_):
+            return EtcdTable
     depth = sum(1 for part in place if isinstance(part, int))
     return _TABLES[min(depth, 2)][0]
 

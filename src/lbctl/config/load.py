@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from lbctl.config.values import Place, Target
-    from lbctl.model import Check, HealthPolicy
+    from lbctl.model import Check, Discovery, HealthPolicy
 
     #: A table among the entries that give endpoints, and its place.
     _EndpointEntry: TypeAlias = tuple[Place, EndpointTable]
@@ -58,6 +58,7 @@ _COMMON: Mapping[str, Callable[[object], str]] = {
     "owner": show,
     "mark": show_mark,
     "agent": lambda _: "table",
+    "etcd": lambda _: "table",
 }
 #: Keys that the intent calls by another name.
 _FIELDS = {"agent": "announce"}
@@ -228,6 +229,7 @@ class _Draft:
     endpoints: tuple[Endpoint, ...] = ()
     check: Check | None = None
     health: HealthPolicy = DEFAULT_POLICY
+    discover: Discovery | None = None
 
     @property
     def listeners(self) -> list[Listener]:
@@ -338,6 +340,11 @@ def _common(
 
         with _noting(origin, ("agent",), "", report):
             found["agent"] = announcements_of(table)
+    if (table := found.pop("etcd", None)) is not None:
+        from lbctl.config.discover import etcd_of  # as those of checks
+
+        with _noting(origin, ("etcd",), "", report):
+            found["etcd"] = etcd_of(table)
     return found
 
 
@@ -406,10 +413,12 @@ def _check_service(draft: _Draft, report: _Report) -> None:
     _check_exclude(draft, report)
     _check_interfaces(draft, report)
     _read_health(draft, report)
+    _read_discover(draft, report)
     made = draft.endpoints
     whole = not draft.damaged & {"endpoints", "endpoint"}
+    discovers = draft.table.discover is not None
     if not made:
-        if whole:
+        if whole and not discovers:
             place = draft.at("endpoints") if "endpoints" in draft.table.model_fields_set else draft.at()
             report.add(
                 draft.origin,
@@ -430,7 +439,7 @@ def _check_service(draft: _Draft, report: _Report) -> None:
         _check_ranges(draft, report)
     if not whole:
         return
-    if made[0].address is not None and "listen" not in draft.damaged:
+    if made[0].address is not None and "listen" not in draft.damaged and not discovers:
         _check_families(draft, report)
     if tables or len(made) > MAX_SLOTS:
         _check_slots(draft, tables, report)
@@ -527,6 +536,16 @@ def _read_health(draft: _Draft, report: _Report) -> None:
     if "health" in said:
         with _noting(draft.origin, draft.at("health"), f"{draft.label}: ", report):
             draft.health = checks.policy_of(checks.HealthTable.model_validate(draft.table.health))
+
+
+def _read_discover(draft: _Draft, report: _Report) -> None:
+    """Read where more endpoints come from; note the mistakes."""
+    if draft.table.discover is None:
+        return
+    from lbctl.config.discover import discovery_of  # as those of checks
+
+    with _noting(draft.origin, draft.at("discover"), f"{draft.label}: ", report):
+        draft.discover = discovery_of(draft.table.discover)
 
 
 def _check_ports(draft: _Draft, report: _Report) -> None:
@@ -817,6 +836,7 @@ def _build(drafts: Iterable[_Draft], report: _Report) -> list[Service]:
                     exclude=tuple(table.exclude or ()),
                     check=draft.check,
                     health=draft.health,
+                    discover=draft.discover,
                 )
             )
         except ValueError as error:  # a rule of the model that has no check of its own here

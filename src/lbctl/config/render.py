@@ -27,14 +27,26 @@ from lbctl.model import (
     TcpProbe,
     TlsOptions,
     UdpProbe,
+    WeightOwner,
     duration,
 )
 from lbctl.model.check import default_timing
+from lbctl.model.discovery import DEFAULT_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.model import Announcements, Endpoint, HealthPolicy, Intent, Network, Probe, Service
+    from lbctl.model import (
+        Announcements,
+        Discovery,
+        Endpoint,
+        EtcdAccess,
+        HealthPolicy,
+        Intent,
+        Network,
+        Probe,
+        Service,
+    )
 
 #: From this many on, consecutive ports are written as one "low-high".
 _RUN = 8
@@ -60,6 +72,7 @@ def parts(intent: Intent, comments: Mapping[str, Sequence[str]] | None = None) -
     if intent.mark != DEFAULT_MARK:
         head.append(f"mark = 0x{intent.mark:x}")
     head += _agent(intent.announce)
+    head += _etcd(intent.etcd)
     said = comments or {}
     yield "\n".join(head) + "\n"
     for service in intent.services:
@@ -75,6 +88,22 @@ def _agent(announce: Announcements) -> Iterator[str]:
         yield f"track-file = {quote(announce.track_file)}"
     if announce.exabgp is not None:
         yield f"exabgp = {quote(announce.exabgp)}"
+
+
+def _etcd(access: EtcdAccess | None) -> Iterator[str]:
+    if access is None:
+        return
+    yield "[etcd]"
+    yield f"endpoints = {_list([quote(url) for url in access.endpoints])}"
+    for key, text in (
+        ("ca", access.ca),
+        ("cert", access.cert),
+        ("key", access.key),
+        ("user", access.user),
+        ("password-file", access.password_file),
+    ):
+        if text is not None:
+            yield f"{key} = {quote(text)}"
 
 
 def revive(text: str, like: Intent, file: str) -> Intent:
@@ -113,7 +142,7 @@ def _service(service: Service) -> Iterator[str]:
     listeners = [quote(str(listener)) for listener in service.listeners]
     yield f"listen = {listeners[0]}" if len(listeners) == 1 else f"listen = {_list(listeners)}"
     plain = all(_is_plain(endpoint) for endpoint in service.endpoints)
-    if plain:
+    if plain and service.endpoints:
         yield f"endpoints = {_list([quote(text) for text in _runs(service.endpoints)])}"
     if service.scheduler is not Scheduler.ROUND_ROBIN:
         yield f"scheduler = {quote(service.scheduler)}"
@@ -130,6 +159,8 @@ def _service(service: Service) -> Iterator[str]:
         yield from _check(service.check)
     if service.health != DEFAULT_POLICY:
         yield from _health(service.health)
+    if service.discover is not None:
+        yield from _discover(service.discover)
     if not plain:
         for endpoint in service.endpoints:
             yield from _endpoint(endpoint)
@@ -242,6 +273,20 @@ def _health(policy: HealthPolicy) -> Iterator[str]:
         yield f"notify = {_list([quote(text) for text in policy.notify])}"
     if policy.notify_user != DEFAULT_POLICY.notify_user:
         yield f"notify-user = {quote(policy.notify_user)}"
+
+
+def _discover(discovery: Discovery) -> Iterator[str]:
+    yield "[service.discover]"
+    yield f"source = {quote(discovery.source)}"
+    yield f"name = {quote(discovery.name)}"
+    if discovery.weight is not WeightOwner.FILE:
+        yield f"weight = {quote(discovery.weight)}"
+    if discovery.within:
+        yield f"within = {_list([quote(_network(each)) for each in discovery.within])}"
+    if discovery.max != DEFAULT_MAX:
+        yield f"max = {discovery.max}"
+    if discovery.allow_empty:
+        yield "allow-empty = true"
 
 
 def _endpoint(endpoint: Endpoint) -> Iterator[str]:

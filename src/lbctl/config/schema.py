@@ -45,10 +45,12 @@ _TARGET = {
 }
 _INTERFACE = {"type": "string", "pattern": whole(values.INTERFACE_PATTERN), "not": {"const": "lo"}}
 _NETWORK = {"type": "string", "pattern": whole(values.NETWORK_PATTERN)}
+_SOME: JsonDict = {"type": "array", "minItems": 1}
 _HAS_ENDPOINTS: JsonDict = {
     "anyOf": [
-        {"required": [key], "properties": {key: {"type": "array", "minItems": 1}}}
-        for key in ("endpoints", "endpoint")
+        {"required": ["endpoints"], "properties": {"endpoints": _SOME}},
+        {"required": ["endpoint"], "properties": {"endpoint": _SOME}},
+        {"required": ["discover"]},
     ]
 }
 
@@ -216,6 +218,11 @@ class ServiceTable(TableModel):
         description="What failed checks do to the service.",
         json_schema_extra=no_default,
     )
+    discover: Any = Field(
+        default=ABSENT,
+        description="Where endpoints come from, instead of or beside `endpoints`.",
+        json_schema_extra=no_default,
+    )
 
 
 class IntentTable(TableModel):
@@ -236,6 +243,11 @@ class IntentTable(TableModel):
         description="What the agent tells other programs of this host.",
         json_schema_extra=no_default,
     )
+    etcd: Any = Field(
+        default=ABSENT,
+        description="How etcd is reached, for services that discover endpoints there.",
+        json_schema_extra=no_default,
+    )
     service: list[ServiceTable] = Field(default=_EMPTY, description="The services.")
 
 
@@ -245,6 +257,7 @@ def json_schema() -> dict[str, Any]:
 
     from lbctl.config.agent import AgentTable
     from lbctl.config.checks import TABLES, TEXT_SCHEMA
+    from lbctl.config.discover import DiscoverTable, EtcdTable
 
     class Generator(GenerateJsonSchema):
         def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002
@@ -252,12 +265,17 @@ def json_schema() -> dict[str, Any]:
 
     body = IntentTable.model_json_schema(by_alias=True, mode="validation", schema_generator=Generator)
     body["title"] = "lbctl intent file"
-    tables: dict[str, type[TableModel]] = {**TABLES, "agent": AgentTable}
+    tables: dict[str, type[TableModel]] = {
+        **TABLES,
+        "discover": DiscoverTable,
+        "agent": AgentTable,
+        "etcd": EtcdTable,
+    }
     for key, table in tables.items():
         found = table.model_json_schema(by_alias=True, mode="validation", schema_generator=Generator)
         body["$defs"][table.__name__] = found
         entry: dict[str, Any] = {"$ref": f"#/$defs/{table.__name__}"}
-        outer = body if key == "agent" else body["$defs"]["ServiceTable"]
+        outer = body if key in {"agent", "etcd"} else body["$defs"]["ServiceTable"]
         outer["properties"][key] |= {"anyOf": [TEXT_SCHEMA, entry]} if key == "check" else entry
     for definition in body["$defs"].values():
         definition.pop("title", None)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
+from lbctl.model.check import DnsProbe, ExecProbe
 from lbctl.model.discovery import WeightOwner
 from lbctl.model.intent import MAX_SLOTS, Endpoint, State
 from lbctl.model.schedule import slot_count
@@ -95,6 +96,11 @@ def _unfit(service: Service, answer: Sequence[Endpoint]) -> str | None:
         return "endpoints of two kinds: with and without an address or a port"
     if any(e.port is not None for e in answer) and any(x.is_range for x in service.listeners):
         return "endpoints with a port behind a listener with a range of ports"
+    check = service.check
+    if check is not None and check.port is None and not isinstance(check.probe, (DnsProbe, ExecProbe)):
+        bare = next((e for e in answer if e.port is None), None)
+        if bare is not None:
+            return f"the check has no port, and endpoint {bare.to} has none either"
     joined = merged(service, answer)
     for family in joined.families:
         slots = slot_count([e.weight for e in joined.ready(family)])

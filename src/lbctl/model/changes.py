@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lbctl.model.check import Check
+from lbctl.model.discovery import Discovery
 from lbctl.model.text import duration
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Value]]:
         else:
             if isinstance(inner, Check):
                 yield key, str(inner.kind)
+            elif isinstance(inner, Discovery):
+                yield key, str(inner)
             yield from _flat(f"{key}.", inner)
 
 

@@ -92,6 +92,10 @@ class Finder:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def answers(self) -> Mapping[str, Discovered]:
+        """Return the last good answers, by service."""
+        return self._keeper.answers()
+
     def documents(self) -> list[SourceDocument]:
         """Return what is shown of each source."""
         now = self._host.now()

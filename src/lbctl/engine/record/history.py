@@ -204,6 +204,7 @@ def difference(host: Host, owner: str, entry: HistoryEntry) -> Difference:
     pairs: list[tuple[str, str | int | None, str | int | None]] = [
         ("mark", old.mark, new.mark),
         ("agent.track-file", old.announce.track_file, new.announce.track_file),
+        ("etcd", _members(old), _members(new)),
         ("agent.exabgp", old.announce.exabgp, new.announce.exabgp),
     ]
     if before.number:
@@ -214,6 +215,10 @@ def difference(host: Host, owner: str, entry: HistoryEntry) -> Difference:
         changes=tuple(KeyChange(key=key, before=was, after=will) for key, was, will in pairs if was != will),
         services=intent_changes(old, new),
     )
+
+
+def _members(intent: Intent) -> str | None:
+    return None if intent.etcd is None else ", ".join(intent.etcd.endpoints)
 
 
 def line_of(host: Host, owner: str, entry: HistoryEntry) -> tuple[HistoryEntry, ...]:
