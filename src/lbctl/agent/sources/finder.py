@@ -48,6 +48,8 @@ class Finder:
         self._host, self._keeper, self._journal, self._changed = host, keeper, journal, changed
         self._open = open_source
         self._tasks: dict[_Question, asyncio.Task[None]] = {}
+        #: Seconds until a source that fails now is asked again, by service; none after an answer.
+        self._pauses: dict[str, float] = {}
         self._access = Access()
         self._intent: Intent | None = None
         self._more = asyncio.Event()
@@ -113,22 +115,19 @@ class Finder:
 
     async def _ask(self, service: str, source: str, name: str) -> None:
         """Give the keeper what a source answers; ask it again whenever it fails or ends."""
-        pause = _AGAIN
         while True:
             try:
-                last = await self._listen(service, self._open(source), name)
-                if last is None:
+                if await self._listen(service, self._open(source), name) is None:
                     self._failed(service, "the source gave no answer")
-                elif last:
-                    pause = _AGAIN
             except TimeoutError:
                 self._failed(service, "no answer in time")
             except (SourceFailed, OSError) as error:
                 self._failed(service, str(error))
             except Exception as error:  # noqa: BLE001 (a source of a third party must not end the agent)
                 self._failed(service, f"{type(error).__name__}: {error}")
+            pause = self._pauses.get(service, _AGAIN)
+            self._pauses[service] = min(pause * 2, _AGAIN_MOST)
             await asyncio.sleep(pause * self._random.uniform(0.75, 1.25))
-            pause = min(pause * 2, _AGAIN_MOST)
 
     async def _listen(self, service: str, source: Source, name: str) -> Answer | None:
         """Note answers until they end, or one has to be confirmed; return the last, None for none at all."""
@@ -142,6 +141,8 @@ class Finder:
                     return answer
                 self._keeper.note(service, answer)
                 self._more.set()
+                if answer:
+                    self._pauses.pop(service, None)
                 if not answer and self._keeper.doubts(service):
                     return answer
                 await asyncio.sleep(0)  # a source that never waits leaves the loop to others
