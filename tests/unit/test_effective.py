@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 import pytest
 
 from lbctl.model import (
+    Discovered,
+    Discovery,
     Endpoint,
     Facts,
     Family,
@@ -107,3 +110,55 @@ def test_weights_that_need_too_many_slots_are_refused() -> None:
 def test_an_override_holds_nothing_that_no_command_sets(fields: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"overrides nothing|between 1 and 4096|not a line"):
         replace(DRAIN, **fields)  # type: ignore[arg-type]
+
+
+DNS = Discovery(source="dns", name="_http._tcp.web.example.internal")
+FAR = tuple(Endpoint(address=IPv4Address("10.0.0.1") + i, port=80) for i in range(3))
+FOUND = replace(WEB, endpoints=FAR[:1], discover=DNS)
+
+
+def discovered(*endpoints: Endpoint, name: str = DNS.name) -> Facts:
+    return Facts(found={"web": Discovered(source="dns", name=name, endpoints=endpoints, good=1.0)})
+
+
+def test_a_source_adds_endpoints_to_those_of_the_file() -> None:
+    intent = Intent(services=(FOUND, API))
+    found = effective(intent, discovered(FAR[2], FAR[1]))
+    assert [e.to for e in found.intent.services[0].endpoints] == [e.to for e in FAR]
+    assert found.intent.services[1] is API
+    assert found.file is intent
+    assert found.known == found.intent
+    reason = found.reason("web", FAR[1])
+    assert (reason.source, reason.discovered, str(reason)) == (State.ACTIVE, True, "active by its source")
+
+
+def test_a_service_that_waits_for_its_source_is_left_out() -> None:
+    intent = Intent(services=(replace(FOUND, endpoints=()), API))
+    assert effective(intent, Facts()).intent.services == (API,)
+    assert effective(intent, discovered(*FAR)).intent.services[0].endpoints == FAR
+
+
+def test_an_answer_to_another_question_or_beyond_closer_bounds_does_not_count() -> None:
+    intent = Intent(services=(FOUND,))
+    assert effective(intent, discovered(*FAR, name="other.example")).intent is intent
+    closer = Intent(services=(replace(FOUND, discover=replace(DNS, max=2)),))
+    assert effective(closer, discovered(*FAR)).intent is closer
+
+
+def test_all_owners_have_to_agree() -> None:
+    intent = Intent(services=(FOUND,))
+    both = discovered(replace(FAR[0], state=State.DRAIN), FAR[1])
+    drain = replace(DRAIN, endpoint=FAR[1].to)
+    found = effective(intent, replace(both, overrides={drain.place: drain}))
+    assert [e.state for e in found.intent.services[0].endpoints] == [State.DRAIN, State.DRAIN]
+    assert [e.state for e in found.known.services[0].endpoints] == [State.DRAIN, State.ACTIVE]
+    assert str(found.reason("web", FAR[0])) == "drain by its source"
+    assert found.unused == ()
+
+
+def test_a_confirmed_answer_is_the_same_outcome() -> None:
+    intent = Intent(services=(FOUND,))
+    first = effective(intent, discovered(*FAR))
+    answer = Discovered(source="dns", name=DNS.name, endpoints=FAR, good=2.0)
+    again = effective(intent, Facts(found={"web": answer}), first)
+    assert again.intent.services[0] is first.intent.services[0]

@@ -391,5 +391,3 @@ def test_an_intent_without_the_source_ends_its_task() -> None:
         assert keeper.answers() == {}
 
     story(work)
-
-
