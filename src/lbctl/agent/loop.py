@@ -48,7 +48,7 @@ _PATIENCE = 1.0
 #: Seconds before something that failed is tried again: the first time, and at most.
 _AGAIN, _AGAIN_MOST = 1.0, 60.0
 #: Seconds within which so many repairs mean another writer, and the longest pause before the next repair.
-_WINDOW, _FIGHT, _TRUCE = 60.0, 5, 300.0
+_WINDOW, _FIGHT, _TRUCE = 120.0, 5, 300.0
 
 
 @dataclass(slots=True)
