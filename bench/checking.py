@@ -9,8 +9,8 @@ Processes as users run them, in private network namespaces; the CPU time is that
 - remote: the same on another host, where the port then refuses connections: what it takes beyond
   fall x interval, which is the time that the settings ask for;
 - change: one endpoint of many services fails. CPU time from there until the agent rests again, with all that
-  belongs to it: detection, verdicts on record, plan, transaction, verification. All endpoints are checked,
-  once a day, so that nothing else is in these figures;
+  belongs to it: detection, verdicts on record, plan, transaction, verification. All endpoints have a check,
+  but once a day, so that checks are no part of these figures;
 - killed: one of three processes is killed under new connections at a steady rate. Lost connections until the
   checker has reacted, and after that. The agent sees the end of a process on its own host without a check, as
   a proxy does that retries elsewhere; settings are alike.
@@ -50,6 +50,8 @@ SEEN = 9099
 CHECKED = 8000
 #: Seconds that nothing here takes.
 PATIENCE = 30.0
+#: Seconds in which the agent applies a large intent for the first time, on a slow machine.
+LOADING = 120.0
 #: Milliseconds, and failures: what the settings ask for where a failure is timed.
 INTERVAL, FALL = 500, 3
 TCP, HTTP = "tcp", "http"
@@ -85,7 +87,7 @@ def agent(where: Namespace, file: Path, log: Path, *words: str) -> Iterator[Pope
     with tempfile.TemporaryDirectory(dir=file.parent) as state:
         command = ("env", f"LBCTL_STATE_DIR={state}", sys.executable, "-m", "lbctl", "agent")
         argv = [*command, "--listen", f"127.0.0.1:{SEEN}", "--config", str(file), *words]
-        with running(where, argv, ready=lambda: answers(where), log=log) as process:
+        with running(where, argv, ready=lambda: answers(where), log=log, patience=LOADING) as process:
             yield process
         where.run("nft", "flush", "ruleset")
 
@@ -295,7 +297,7 @@ def reactions(where: Place, text: str, servers: Namespace, ports: Sequence[int])
 
 def rest(process: Popen[str]) -> float:
     """Return the CPU time of a process once it has nothing to do."""
-    end = time.monotonic() + PATIENCE * 3
+    end = time.monotonic() + PATIENCE * 10
     last = processor([process.pid])
     while time.monotonic() < end:
         time.sleep(_TICK)
@@ -411,7 +413,7 @@ def part(size: Size, programs: Programs, folder: Path) -> dict[str, Any]:
             "checks": [
                 checks(where, many, TCP, 2000, size.check_rounds),
                 checks(where, many, HTTP, 2000, size.check_rounds),
-                checks(where, many * 10, TCP, 10_000, 1),
+                checks(where, many * 10, TCP, size.long_interval, 1),
             ]
         }
         with ExitStack() as stack:
