@@ -87,6 +87,7 @@ class _Agent:
         self._figures = Figures()
         self._keeper = Keeper(host, options.owner, self._session)
         self._file = _File(options.files)
+        self._register = verdicts.Register(host, options.owner)
         self._written: object = None
         self._begun = False
         self._recorder: Recorder | None = None
@@ -206,7 +207,7 @@ class _Agent:
                 followed.session.memory.verdicts[self._options.owner] = found
             if found != self._written:
                 self._written = found
-                verdicts.write(self._host, self._options.owner, found)
+                self._register.write(found)
 
         return write
 
