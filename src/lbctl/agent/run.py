@@ -68,7 +68,8 @@ def run(host: Host, options: Options) -> None:
     group = control.group_number(options.admin_group)
     with ExitStack() as stack:
         try:
-            stack.enter_context(host.lock(f"{options.owner}.agent"))
+            # A command that asks whether an agent runs holds it for a moment.
+            stack.enter_context(host.lock(f"{options.owner}.agent", patience=1.0))
         except Stale as error:
             raise Stale(f'an agent of owner "{options.owner}" runs already', hint=error.message) from error
         sockets = [stack.enter_context(_bound(address, port)) for address, port in options.listen]
