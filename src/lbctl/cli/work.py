@@ -220,7 +220,9 @@ def write_promised(host: Host, confirmed: Trial) -> None:
         # The change is kept all the same.
         say(f"The change is kept, but {error.message}.")
     else:
-        say(f"Wrote {promised.path}.")
+        here = Path.cwd()
+        path = promised.path
+        say(f"Wrote {path.relative_to(here) if path.is_relative_to(here) else path}.")
 
 
 def ended(tried: Trial | None) -> None:
