@@ -71,8 +71,9 @@ $(STAMP): pyproject.toml | deps
 	    '$(CURDIR)/$(BIN)/python' > $(BIN)/lbctl
 	@touch $@
 
-demo: venv ## watch lbctl balance real connections in a private network
+demo: venv ## watch lbctl balance real connections in a private network, and the agent at work
 	$(BIN)/lbctl demo
+	$(BIN)/lbctl demo --agent --connections 1000
 
 # Fewer random examples: make test has them all.
 FAST := $(BIN)/pytest --numprocesses $$(nproc) --hypothesis-profile=fast -m "not kernel"

@@ -79,6 +79,7 @@ def running(
     *,
     ready: Callable[[], bool] | None = None,
     log: Path | None = None,
+    patience: float = PATIENCE,
 ) -> Iterator[subprocess.Popen[str]]:
     """A program in a namespace, until the end of the block; it ends with this process too.
 
@@ -95,7 +96,8 @@ def running(
             start_new_session=True,
         )
         try:
-            wait_until(ready or (lambda: bool(process.stdout and process.stdout.readline())), process, log)
+            printed = lambda: bool(process.stdout and process.stdout.readline())  # noqa: E731
+            wait_until(ready or printed, process, log, patience)
             yield process
         finally:
             process.terminate()
@@ -106,9 +108,14 @@ def running(
                 process.communicate()
 
 
-def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str], log: Path | None = None) -> None:
+def wait_until(
+    ready: Callable[[], bool],
+    process: subprocess.Popen[str],
+    log: Path | None = None,
+    patience: float = PATIENCE,
+) -> None:
     """Wait for a program; raises `OSError` where it ends before, or takes too long."""
-    if not comes(ready, process, PATIENCE):
+    if not comes(ready, process, patience):
         raise OSError(f"{process.args!r} is not ready: {log.read_text() if log else ''}")
 
 

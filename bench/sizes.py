@@ -28,8 +28,10 @@ class Size:
     connections: int
     changes: int
     rate: int
-    #: Checks: endpoints, rounds, seconds at rest, endpoints that fail.
+    #: Checks: endpoints, milliseconds between two checks where ten times as many are checked, rounds, seconds
+    #: at rest, endpoints that fail.
     checked: int
+    long_interval: int
     check_rounds: int
     idle_seconds: float
     failures: int
@@ -51,6 +53,7 @@ SIZES = {
         changes=100,
         rate=2_000,
         checked=1_000,
+        long_interval=10_000,
         check_rounds=3,
         idle_seconds=30,
         failures=9,
@@ -70,6 +73,7 @@ SIZES = {
         changes=20,
         rate=1_000,
         checked=500,
+        long_interval=10_000,
         check_rounds=1,
         idle_seconds=10,
         failures=3,
@@ -89,6 +93,7 @@ SIZES = {
         changes=2,
         rate=500,
         checked=20,
+        long_interval=1_000,
         check_rounds=1,
         idle_seconds=2,
         failures=1,

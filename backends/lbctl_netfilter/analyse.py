@@ -408,7 +408,7 @@ class _Family:
     def _selectors(self, hook: Hook, leading: set[str], reached: set[str]) -> dict[Selector, FoundSelector]:
         """Return what leads to an endpoint or a mark at a hook; another one may lead to the very same."""
         external = _external(self._program, hook)
-        if self._searched is not None and not external and hook.is_as(self._searched[0]):
+        if self._searched is not None and not external and hook.is_like(self._searched[0]):
             return {where: each.copy() for where, each in self._searched[1].items()}
         selectors: dict[Selector, FoundSelector] = {}
         search = Search(self._budget, self._cannot, hook.bits, selectors, reached, external)

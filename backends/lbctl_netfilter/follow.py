@@ -29,8 +29,8 @@ from lbctl_netfilter.index import matters
 from lbctl_netfilter.ir import Act, Draw, DrawMark, MarkIs, Match, Memory, PickKind, SetMark
 from lbctl_netfilter.parts import At, Parts
 from lbctl_netfilter.population import (
+    EMPTY,
     EXACT_BITS,
-    NOBODY,
     START,
     End,
     Out,
@@ -165,14 +165,14 @@ class Walk:
                     break
             else:
                 frames.pop()
-                on = frame.on.with_(frame.back)
+                on = frame.on.joined(frame.back)
                 outer = frame.outer
                 if outer is None:
                     return on
                 if frame.goto:
-                    outer.back = outer.back.with_(on)
+                    outer.back = outer.back.joined(on)
                 else:
-                    outer.on = outer.on.with_(on)
+                    outer.on = outer.on.joined(on)
                 self._settle(outer)
 
     def _frame(
@@ -188,7 +188,7 @@ class Walk:
         rules = self.chains[name].candidates(self.given)
         self.budget.spend(1 + len(rules))
         self._numbers += 1
-        return _Frame(name, iter(rules), on, NOBODY, arriving, self._numbers, path, outer, goto)
+        return _Frame(name, iter(rules), on, EMPTY, arriving, self._numbers, path, outer, goto)
 
     def _settle(self, frame: _Frame) -> None:
         """After a rule took some, or changed them."""
@@ -247,7 +247,7 @@ class Walk:
             matching, frame.on = self._asked(rule, frame.on, there)
             matched = matching.mass
         else:
-            matching, frame.on = frame.on, NOBODY
+            matching, frame.on = frame.on, EMPTY
             matched = arriving
         if act is Act.SWITCH and rule.switch is not None and matched:
             return self._switched(rule, rule.switch, matching, frame, arriving, there)
@@ -297,7 +297,7 @@ class Walk:
     # -- steps: each gives those that match, and the others
 
     def _asked(self, rule: Rule, stream: Population, there: Selector) -> tuple[Population, Population]:
-        taken, left = stream, NOBODY
+        taken, left = stream, EMPTY
         for number, step in enumerate(rule.steps):
             if not taken:
                 break
@@ -307,7 +307,7 @@ class Walk:
                 case MarkIs():
                     found, others = self._with_mark(step, rule, taken)
                 case SetMark():
-                    found, others = self._set(rule, step.marking, taken), NOBODY
+                    found, others = self._set(rule, step.marking, taken), EMPTY
                 case DrawMark():
                     found, others = self._marked_by(step, number, rule, taken, there)
                 case Memory():
@@ -316,10 +316,10 @@ class Walk:
                     # A client that is new is in no list.
                     found, others = _all(taken, step.asks == step.inverted)
                 case Match():
-                    found, others = taken, NOBODY
+                    found, others = taken, EMPTY
             if self.long and others and others.length < left.length:
                 left = left.mean()
-            left = left.with_(others)
+            left = left.joined(others)
             taken = found
         return taken, left
 
@@ -338,9 +338,9 @@ class Walk:
     ) -> tuple[Population, Population]:
         groups = tuple([spans for spans, _ in step.cases])
         *parts, others = self._parted(step.pick, groups, number, rule, taken, there)
-        found = NOBODY
+        found = EMPTY
         for part, (_, marking) in zip(parts, step.cases, strict=True):
-            found = found.with_(self._set(rule, marking, part))
+            found = found.joined(self._set(rule, marking, part))
         return found, others
 
     def _parted(
@@ -488,7 +488,7 @@ class Walk:
             *parts, missed = self._parted(pick, groups, -1, rule, matching, there)
         matched = arriving - missed.mass - frame.on.mass
         self.visits.append(Visit(rule, arriving, matched, frame.number, there))
-        frame.on = frame.on.with_(missed)
+        frame.on = frame.on.joined(missed)
         frames: list[_Frame] = []
         for part, (_, target) in zip(parts, cases, strict=True):
             if part:
@@ -506,12 +506,12 @@ class Walk:
                 goto = target.act is Act.GOTO
                 return [self._frame(target.to, part, part.mass, there, frame, goto=goto)]
             case Act.RETURN:
-                frame.back = frame.back.with_(part)
+                frame.back = frame.back.joined(part)
             case Act.ACCEPT | Act.DROP:
                 end = End.ACCEPTED if target.act is Act.ACCEPT else End.LOST
                 self.end(part, Out(end, f"{target.to} in line {rule.line}", rule))
             case _:
-                frame.on = frame.on.with_(part)
+                frame.on = frame.on.joined(part)
         return []
 
     def _act(self, rule: Rule, taken: Population, frame: _Frame) -> None:
@@ -533,9 +533,9 @@ class Walk:
                 words = f"{rule.target} in line {rule.line}, which is not in the text"
                 self.end(taken, Out(End.LOST, words, rule))
             case Act.RETURN:
-                frame.back = frame.back.with_(taken)
+                frame.back = frame.back.joined(taken)
             case _:
-                frame.on = frame.on.with_(taken)
+                frame.on = frame.on.joined(taken)
 
     def _endpoint(self, rule: Rule, to: str) -> str:
         """Return an endpoint, without a port where that of the connection lies in the range and stays."""
@@ -550,16 +550,16 @@ class Walk:
 
     def accepted(self) -> Population:
         """Those that were accepted in a base chain, which are on their way to the next one."""
-        found, others = NOBODY, []
+        found, others = EMPTY, []
         for out, part in self._ended:
             if out is not None and out.end is End.ACCEPTED:
-                found = found.with_(part)
+                found = found.joined(part)
             else:
                 others.append((out, part))
         self._ended = others
         return found
 
-    def all_with(self, on: Population) -> Population:
+    def result(self, on: Population) -> Population:
         """Return what became of all connections, of which some came to the end of the rules."""
         parts, self._ended = [(None, on), *self._ended], []
         return ended(parts)
@@ -578,12 +578,12 @@ def _identity(pick: Pick, rule: Rule, number: int) -> object:
 
 
 def _all(stream: Population, taken: bool) -> tuple[Population, Population]:
-    return (stream, NOBODY) if taken else (NOBODY, stream)
+    return (stream, EMPTY) if taken else (EMPTY, stream)
 
 
 def _at(number: int, groups: Sequence[Spans], stream: Population) -> Sequence[Population]:
     """Return all connections in one of some groups, or behind these."""
-    return [stream if i == number else NOBODY for i in range(len(groups) + 1)]
+    return [stream if i == number else EMPTY for i in range(len(groups) + 1)]
 
 
 def numbers_of(switch: Switch) -> list[Target | None]:

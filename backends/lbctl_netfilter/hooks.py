@@ -24,7 +24,7 @@ from lbctl_netfilter.conditions import (
 from lbctl_netfilter.follow import Visit, Walk
 from lbctl_netfilter.index import ChainIndex, index, matters
 from lbctl_netfilter.ir import JUMPS, Act
-from lbctl_netfilter.population import EVERYONE, NOBODY, START, ConnectionState, End, Out, Population, ratio
+from lbctl_netfilter.population import EMPTY, START, WHOLE, ConnectionState, End, Out, Population, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -135,7 +135,7 @@ class Hook:
                 rules.append(rule)
         return Dispatch(alike, rules)
 
-    def is_as(self, other: Hook) -> bool:
+    def is_like(self, other: Hook) -> bool:
         """Return True if all that its base chains do is to lead on, as those of the other hook do."""
         bases = {base.chain for base in (*self.passed, *other.passed)}
         mine, theirs = (
@@ -155,7 +155,7 @@ class Hook:
         )
 
     def _through(self, walk: Walk, start: ConnectionState) -> Population:
-        on = EVERYONE if start is START else Population(1, {start: {1: 1}})
+        on = WHOLE if start is START else Population(1, {start: {1: 1}})
         for number, base in enumerate(self.passed):
             walk.entered.append((len(walk.visits), base.hook))
             walk.enter(base)
@@ -164,11 +164,11 @@ class Hook:
             if chain.policy is Act.DROP:
                 walk.parts.dropped()
                 walk.end(on, Out(End.LOST, chain.policy_text, None))
-                on = NOBODY
+                on = EMPTY
             if not walk.nat or number + 1 < len(self.passed):
                 # Accepted in one chain, they go on to the next.
-                on = on.with_(walk.accepted())
-        return walk.all_with(on)
+                on = on.joined(walk.accepted())
+        return walk.result(on)
 
     def _one_by_one(self, walk: Walk) -> Population | None:
         """Return a period in which connections ask a counter more than once.

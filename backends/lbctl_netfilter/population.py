@@ -103,7 +103,7 @@ class Population:
             for chance, places in chances.items():
                 yield state, chance, places
 
-    def with_(self, other: Population) -> Population:
+    def joined(self, other: Population) -> Population:
         """Return these with what else the same connections may be; the shorter period is repeated."""
         if not other:
             return self
@@ -231,8 +231,10 @@ class Population:
         return sum([places.bit_count() for chances in self.states.values() for places in chances.values()])
 
 
-EVERYONE = Population(1, {START: {1: 1}})
-NOBODY = Population()
+#: All connections, as they arrive.
+WHOLE = Population(1, {START: {1: 1}})
+#: No connection.
+EMPTY = Population()
 
 
 def _put(known: dict[Odds, int], chance: Odds, places: int) -> None:
@@ -269,8 +271,18 @@ def ended(parts: Sequence[tuple[Out | None, Population]]) -> Population:
 
 #: Longest period that is followed.
 LONGEST = 1 << 16
-#: Longest period of which what a pick does is remembered: most ladders have a few shapes.
+#: Longest period of a population whose picks are remembered: most ladders have one of a few shapes.
 _SHORT = 1 << 10
+#: Chances that a population has at most to be remembered.
+_FEW_CHANCES = 8
+
+
+def _is_plain(stream: Population) -> bool:
+    """Return True for what is small enough to be remembered, and may come again."""
+    if stream.length > _SHORT or len(stream.states) != 1:
+        return False
+    [chances] = stream.states.values()
+    return len(chances) <= _FEW_CHANCES
 
 
 def counted(stream: Population, every: int, groups: tuple[Spans, ...]) -> Sequence[Population] | None:
@@ -278,7 +290,7 @@ def counted(stream: Population, every: int, groups: tuple[Spans, ...]) -> Sequen
 
     None where parts of connections come to it, or the period would be too long.
     """
-    return (_known_counted if stream.length <= _SHORT else _counted)(stream, every, groups)
+    return (_known_counted if _is_plain(stream) else _counted)(stream, every, groups)
 
 
 def _counted(stream: Population, every: int, groups: tuple[Spans, ...]) -> Sequence[Population] | None:
@@ -295,12 +307,12 @@ def _counted(stream: Population, every: int, groups: tuple[Spans, ...]) -> Seque
     return [*found, others]
 
 
-_known_counted = lru_cache(maxsize=1 << 12)(_counted)
+_known_counted = lru_cache(maxsize=1 << 11)(_counted)
 
 
 def drawn(stream: Population, modulus: int, groups: tuple[Spans, ...]) -> Sequence[Population]:
     """Return parts of each connection, by how many of the numbers each group has, and what is left."""
-    return (_known_drawn if stream.length <= _SHORT else _drawn)(stream, modulus, groups)
+    return (_known_drawn if _is_plain(stream) else _drawn)(stream, modulus, groups)
 
 
 def _drawn(stream: Population, modulus: int, groups: tuple[Spans, ...]) -> Sequence[Population]:
@@ -308,9 +320,9 @@ def _drawn(stream: Population, modulus: int, groups: tuple[Spans, ...]) -> Seque
     for spans in groups:
         count = size(spans)
         if not count:
-            part = NOBODY
+            part = EMPTY
         elif count == left:
-            part, stream = stream, NOBODY
+            part, stream = stream, EMPTY
         else:
             part, stream = stream.part(ratio(count, left))
         found.append(part)
@@ -318,7 +330,7 @@ def _drawn(stream: Population, modulus: int, groups: tuple[Spans, ...]) -> Seque
     return [*found, stream]
 
 
-_known_drawn = lru_cache(maxsize=1 << 12)(_drawn)
+_known_drawn = lru_cache(maxsize=1 << 11)(_drawn)
 
 
 def turns(places: int, length: int, rounds: int, every: int, groups: Sequence[Spans]) -> Sequence[int]:

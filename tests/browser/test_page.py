@@ -1,6 +1,7 @@
 """The agent's page in a real browser: desktop and phone width, light and dark, and under a hostile name."""
 
 import asyncio
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -82,10 +83,29 @@ def test_a_person_sees_each_endpoint_its_state_and_why(page: Page) -> None:
     assert failing.locator(".share svg").get_attribute("aria-label") == "wanted 1/2, actual 25.0%"
 
 
+def test_what_operators_decided_and_why_connections_fail_is_shown(page: Page, served: Served) -> None:
+    drained, silent = status_document()["services"][0]["endpoints"]
+    operator = {
+        "drained": True,
+        "weight": None,
+        "who": "root",
+        "since": "…",
+        "why": "new",
+        "unused": False,
+    }
+    drained |= {"state": "drain", "health": None, "reason": "operator: drained by root since … (new)"}
+    drained["operator"] = {"service": "web", "endpoint": "a", **operator}
+    silent |= {"health": None, "mark": "nothing listens", "reason": "active in the file"}
+    served.document["services"][0]["endpoints"] = [drained, silent]
+    page.goto(served.address)
+    assert page.locator(".row.warn .state").inner_text() == "drain; operator: drained by root since … (new)"
+    assert page.locator(".row.down .state").inner_text() == "active; nothing listens"
+
+
 def test_the_page_follows_what_changes_without_being_loaded_again(page: Page, served: Served) -> None:
     page.evaluate("window.kept = true")
     changed = status_document()
-    changed["agent"]["checks"][1] |= {"health": "up", "reason": ""}
+    changed["services"][0]["endpoints"][1] |= {"health": None, "reason": "active in the file"}
     served.document = changed
     page.locator(".row.down").wait_for(state="detached", timeout=30_000)
     assert page.evaluate("window.kept") is True
@@ -119,6 +139,9 @@ def test_text_can_be_read_in_light_and_in_dark(page: Page, scheme: str) -> None:
 
 
 def test_the_screenshot_of_the_documentation_can_be_made(page: Page, tmp_path: Path) -> None:
-    made = tmp_path / "page.png"
+    """UPDATE_GOLDEN=1 puts it where the documentation shows it."""
+    made = SCREENSHOT if os.environ.get("UPDATE_GOLDEN") else tmp_path / "page.png"
+    page.set_viewport_size({"width": 1000, "height": 320})
     page.screenshot(path=made)
     assert made.read_bytes().startswith(b"\x89PNG")
+    assert SCREENSHOT.read_bytes().startswith(b"\x89PNG")

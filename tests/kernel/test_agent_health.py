@@ -1,6 +1,7 @@
 """What checks do on the real kernel, with real processes that end, refuse, answer badly and come back."""
 
 import json
+import re
 import socket
 import time
 from collections import Counter
@@ -271,6 +272,10 @@ def test_the_history_has_what_checks_and_operators_changed(
     agent.wait(lambda: {health(agent, str(port)) for port in PORTS} == {"up"}, "not checked")
     processes.kill(8002)
     agent.wait(lambda: wanted(agent)["8002"] == "0/1", "keeps its share")
+    shown = network.lbctl("status", config=text).out.splitlines()[1]
+    assert re.fullmatch(r"agent: running since 20\S+; 4 of 6 checks failing", shown)
+    document = network.lbctl("status", "--output", "json", config=text).json
+    assert (document["agent"]["failing"], document["agent"]["ready"]) == (4, True)
     assert network.lbctl("drain", "web/8003", "--yes", config=text).code == 0
     agent.wait(lambda: wanted(agent)["8003"] == "0/1", "is not drained")
     assert agent.stop() == 0
@@ -289,6 +294,8 @@ def test_the_history_has_what_checks_and_operators_changed(
             for endpoints in [{each["to"]: each for each in shift["endpoints"]}]
         ]
 
+    last = network.lbctl("status", config=text).out
+    assert "no agent runs: nothing is checked" in last
     until_now = [
         {"8001": "1/3", "down": [], "drained": []},
         {"8001": "1/2", "down": ["8002"], "drained": []},

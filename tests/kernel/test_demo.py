@@ -337,3 +337,74 @@ def test_an_endpoint_that_does_not_start_ends_it_with_a_message(demo: Demo) -> N
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert "lbctl: the demo's endpoint on port 8002 did not start" in err
+
+
+def steps(half: str) -> list[str]:
+    """What is shown of each thing that happens to the endpoints."""
+    titles = r"(?m)^(?:The agent starts|Process 8002 is killed|Process 8002 starts again)\.$"
+    _, *parts = re.split(titles, half)
+    return parts
+
+
+def shows_an_agent(half: str) -> None:
+    start, killed, back = steps(half)
+    for step in (start, back):
+        assert re.search(r"rules changed after [\d.]+ s; until then \d+ connections: none failed", step)
+        for to in (8001, 8002, 8003):
+            assert re.search(rf"(?m)^ +{to} █+ 100 \(33\.3%\)$", step), step
+    for to in (8001, 8003):
+        assert re.search(rf"(?m)^ +{to} █+ 150 \(50\.0%\)$", killed), killed
+    assert "8002 █" not in killed
+    assert "agent: http/8002 (ipv4) is down: nothing listens there any more" in killed
+    assert "agent: http: 8001 1/2 -> 1/3, 8002 0/1 -> 1/3, 8003 1/2 -> 1/3" in back
+
+
+def test_the_agent(demo: Demo) -> None:
+    with demo.leaves_nothing():
+        process = demo.start("--agent", "--connections", str(CONNECTIONS))
+        out, err = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, err) == (0, ""), out
+    shown = halves(out)
+    assert list(shown) == ["nftables", "iptables"]
+    for half in shown.values():
+        shows_an_agent(half)
+
+
+def test_the_agent_without_root(demo: Demo) -> None:
+    allowed = subprocess.run(
+        [*USER, "unshare", "--user", "--map-root-user", "--net", "true"], capture_output=True, check=False
+    )
+    with demo.leaves_nothing():
+        process = demo.start("--agent", "--connections", str(CONNECTIONS), before=USER)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == (4 if allowed.returncode else 0), err
+    if not allowed.returncode:
+        [half] = halves(out).values()
+        shows_an_agent(half)
+
+
+def test_the_agent_s_demo_that_is_killed(demo: Demo) -> None:
+    with demo.leaves_nothing():
+        process = demo.start("--agent", "--connections", ENDLESS, PYTHONUNBUFFERED="1")
+        assert process.stdout
+        while "rules changed" not in process.stdout.readline():
+            assert process.poll() is None
+        process.kill()
+        process.communicate(timeout=PATIENCE)
+
+
+def test_connections_that_fail_after_the_agent_noticed_are_a_fault(demo: Demo) -> None:
+    # A process that listens to checks and answers no client: no TCP check can see that.
+    env = altered(
+        demo,
+        "import socket, sys, time\n"
+        "if sys.orig_argv[-2:] == ['lbctl.demo.endpoint', '8001']:\n"
+        "    socket.socket.sendall = lambda *_: None\n",
+    )
+    with demo.leaves_nothing():
+        process = demo.start("--agent", "--connections", str(CONNECTIONS), **env)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1, out
+    for verdict, driver in zip(verdicts(err), ("nftables (driver ", "iptables (driver "), strict=True):
+        assert verdict.startswith(driver)
+        assert "connections failed" in verdict or "200 answered" in verdict

@@ -21,7 +21,14 @@ HOST = {Family.IPV4: HOST4, Family.IPV6: HOST6}
 
 
 def test_each_story_is_found() -> None:
-    assert [file.parent.name for file in FILES] == ["dual_stack", "media", "minimal", "origin", "weighted"]
+    assert [file.parent.name for file in FILES] == [
+        "checked",
+        "dual_stack",
+        "media",
+        "minimal",
+        "origin",
+        "weighted",
+    ]
 
 
 def ways_in(intent: Intent) -> list[tuple[str, int, str, list[str]]]:

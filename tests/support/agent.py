@@ -1,7 +1,12 @@
 """What an agent could show: one service with an endpoint that passes and one that fails."""
 
 from lbctl.documents.agent import AgentDocument, AgentStatusDocument, CheckDocument
-from lbctl.documents.status import CountedDocument, StatusEndpointDocument, StatusServiceDocument
+from lbctl.documents.status import (
+    CountedDocument,
+    HealthDocument,
+    StatusEndpointDocument,
+    StatusServiceDocument,
+)
 
 
 def status_document(*, reason: str = "down: HTTP 503 x3 since 12:01:07") -> AgentStatusDocument:
@@ -9,7 +14,9 @@ def status_document(*, reason: str = "down: HTTP 503 x3 since 12:01:07") -> Agen
         backend="nftables",
         driver="libnftables",
         in_sync=True,
-        drift={"services": [], "rules": [], "elsewhere": []},
+        drift={"gone": None, "services": [], "rules": [], "elsewhere": []},
+        applied=1,
+        rolled_back=None,
         interrupted=None,
         trial=None,
         stores=[],
@@ -20,7 +27,8 @@ def status_document(*, reason: str = "down: HTTP 503 x3 since 12:01:07") -> Agen
                 scheduler="round-robin",
                 deviation="0/1",
                 connections=40,
-                endpoints=[endpoint("a", 30), endpoint("b", 10)],
+                since=None,
+                endpoints=[endpoint("a", 30), endpoint("b", 10, reason)],
             )
         ],
         agent=AgentDocument(
@@ -38,6 +46,8 @@ def status_document(*, reason: str = "down: HTTP 503 x3 since 12:01:07") -> Agen
             repairs=1,
             failures=0,
             apply_seconds=0.02,
+            checked=2,
+            failing=1,
             conntrack={"used": 1200, "limit": 65536},
             checks=[check("a", "up", ""), check("b", "down", reason)],
             sources=[],
@@ -49,7 +59,7 @@ def status_document(*, reason: str = "down: HTTP 503 x3 since 12:01:07") -> Agen
     )
 
 
-def endpoint(name: str, connections: int) -> StatusEndpointDocument:
+def endpoint(name: str, connections: int, reason: str = "") -> StatusEndpointDocument:
     counted = CountedDocument(
         wanted="1/2",
         by_weight="1/2",
@@ -64,6 +74,17 @@ def endpoint(name: str, connections: int) -> StatusEndpointDocument:
         to=f"10.0.0.{ord(name)}:80",
         state="active",
         weight=1,
+        admin="active",
+        operator=None,
+        source=None,
+        health=HealthDocument(
+            state="down" if reason else "up",
+            result="HTTP 503" if reason else "HTTP 200",
+            since="2026-11-30T12:01:07+00:00",
+            old=False,
+        ),
+        reason=reason or "up: HTTP 200 since 2026-11-30T12:01:07+00:00",
+        mark=None,
         families={"ipv4": counted},
         **counted,
     )

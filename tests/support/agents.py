@@ -32,13 +32,14 @@ class AgentProcess:
         config: Path | None = None,
         wrapped: Sandbox | None = None,
         environment: dict[str, str] | None = None,
+        port: int = PORT,
     ) -> None:
-        self.network = network
+        self.network, self._port = network, port
         self.log = network.folder / f"agent-{time.monotonic_ns()}.log"
         own = {"LBCTL_STATE_DIR": str(network.folder), "PYTHONUNBUFFERED": "1", **(environment or {})}
         inherited = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
         options = [] if config is None else ["--config", str(config)]
-        command = [sys.executable, "-m", "lbctl", "agent", "--listen", f"127.0.0.1:{PORT}", *options, *words]
+        command = [sys.executable, "-m", "lbctl", "agent", "--listen", f"127.0.0.1:{port}", *options, *words]
         with network.host.entered(), self.log.open("w") as log:
             self.process = subprocess.Popen(
                 wrapped.command(*command) if wrapped is not None else command,
@@ -55,7 +56,7 @@ class AgentProcess:
     def get(self, path: str) -> tuple[int, str]:
         """Ask the agent over TCP; 0 where it does not answer."""
         with self.network.host.entered():
-            connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
             try:
                 connection.request("GET", path)
                 answer = connection.getresponse()

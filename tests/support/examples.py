@@ -14,11 +14,11 @@ FILES = sorted(EXAMPLES.glob("*/lbctl.toml"))
 def furnish(network: Network, intent: Intent) -> None:
     """Give the hosts the addresses that an example listens on, and start its endpoints."""
     here, there = network.responder(network.host), network.responder(network.server)
+    listeners = [listener for service in intent.services for listener in service.listeners]
+    for address in dict.fromkeys(listener.address for listener in listeners):
+        if address is not None:
+            network.host.address("outside", f"{address}/{24 if address.version == 4 else 64}")
     for service in intent.services:
-        for listener in service.listeners:
-            if listener.address is not None:
-                prefix = 24 if listener.address.version == 4 else 64
-                network.host.address("outside", f"{listener.address}/{prefix}")
         kinds = dict.fromkeys(listener.protocol for listener in service.listeners)
         for endpoint, kind in product(service.endpoints, kinds):
             where = there if endpoint.address else here

@@ -84,7 +84,7 @@ class Agent:
             self.follower = Follower(self.host, keeper, self.log, self.figures)
             self.checker = Checker(self.host, Monitor(Random(1)), self.prober, self.log, self.follower.wake)
 
-            def before() -> Callable[[], None]:
+            async def before() -> Callable[[], None]:
                 found = self.checker.verdicts()
 
                 def write() -> None:

@@ -150,8 +150,8 @@ def test_states_of_one_connection_add_up() -> None:
     stream = Population(2, {START: {1: 0b11}})
     half, rest = stream.part(Fraction(1, 2))
     assert Population.collect(2, [*rest.parts(), (other, Fraction(1, 2), 0b11)]).sequence("ab") == []
-    assert rest.with_(half.repeated(2)).states[START] == {1: 0b1111}
-    assert stream.with_(half).mass == Fraction(3, 2)
+    assert rest.joined(half.repeated(2)).states[START] == {1: 0b1111}
+    assert stream.joined(half).mass == Fraction(3, 2)
     assert Population.of([START, other, START]).sequence("ab") == ["a", "b", "a"]
 
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from lbctl.documents import NAMES
+from support import metrics_reference
 from support.json_reference import page
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -33,3 +34,14 @@ def test_each_link_of_the_page_leads_to_a_heading() -> None:
 def test_headings_of_the_reference_are_unique() -> None:
     headings = re.findall(r"(?m)^#+ (.*)$", (DOCS / "reference.md").read_text(encoding="utf-8"))
     assert sorted(set(headings)) == sorted(headings)
+
+
+def test_the_metrics_are_those_that_the_agent_gives_out() -> None:
+    file = DOCS / "reference.md"
+    text = file.read_text(encoding="utf-8")
+    begin, end = metrics_reference.BEGIN, metrics_reference.END
+    before, rest = text.split(begin)
+    made = before + metrics_reference.table() + rest.split(end)[1]
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(made, encoding="utf-8")
+    assert file.read_text(encoding="utf-8") == made

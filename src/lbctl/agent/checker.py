@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _BATCH = 512
 #: Seconds until it is looked again where nothing is due.
 _IDLE = 3600.0
+#: Seconds between two starts of checks at least: several at a time cost less than each at its own moment.
+_TICK = 0.01
 
 
 class Prober(Protocol):
@@ -49,6 +51,8 @@ class Checker:
         self._host, self._monitor, self._prober, self._journal = host, monitor, prober, journal
         self._changed = changed
         self._more = asyncio.Event()
+        #: The steady time until which `run` waits.
+        self._until = 0.0
         self._intent: Intent | None = None
         #: What hears of each outcome before it counts, and of each endpoint whose health changed.
         self.learned: Callable[[Target, Outcome, Moment], object] = lambda *_: None
@@ -82,10 +86,11 @@ class Checker:
             if due := self._monitor.due(now, _BATCH):
                 self._prober.start(due, self._done)
             following = self._monitor.next(now)
-            pause = _IDLE if following is None else max(following - self._now().steady, 0.0)
+            pause = _IDLE if following is None else min(max(following - now.steady, _TICK), _IDLE)
+            self._until = now.steady + pause
             self._more.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(pause, _IDLE)):
+                async with asyncio.timeout(pause):
                     await self._more.wait()
 
     def verdicts(self) -> Mapping[str, Verdicts]:
@@ -95,6 +100,11 @@ class Checker:
     def latest(self) -> Mapping[str, Verdicts]:
         """Return the verdicts with the time of the last checks."""
         return self._monitor.latest(self._now())
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many endpoints are checked, by service and family, and how many of them fail."""
+        every = [verdict.health for own in self._monitor.verdicts().values() for verdict in own.values()]
+        return len(every), every.count(Health.DOWN)
 
     def documents(self, effective: Effective | None) -> list[CheckDocument]:
         """Return what is shown of each check."""
@@ -139,7 +149,9 @@ class Checker:
         before = self._monitor.health(target)
         self.learned(target, outcome, now)
         changed = self._monitor.record(target, outcome, now)
-        self._more.set()
+        following = self._monitor.next(now)
+        if following is not None and following < self._until:
+            self._more.set()
         if not changed:
             return
         for subject in changed:

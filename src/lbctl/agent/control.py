@@ -13,12 +13,11 @@ import pwd
 import socket
 from contextlib import suppress
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING
 
 from lbctl.agent import web
 from lbctl.agent.http import Peer, Refused, Request, Response
-from lbctl.errors import IntentError, Stale
+from lbctl.errors import IntentError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -28,22 +27,25 @@ if TYPE_CHECKING:
     from lbctl.documents.agent import AgentStatusDocument
 
 
-#: Seconds that a command waits for the agent.
-_ANSWERS_WITHIN = 10.0
-
-
 def handler(
     view: Callable[[], Awaitable[AgentStatusDocument]],
     actions: Mapping[str, Callable[[Mapping[str, object]], Awaitable[Mapping[str, object]]]],
     *,
+    reports: Mapping[str, Callable[[], Mapping[str, object]]] | None = None,
     group: int | None = None,
 ) -> Handler:
-    """Return the handler of the socket; `actions` are what POST requests to their paths do."""
+    """Return the handler of the socket; `actions` are what POST requests to their paths do.
+
+    `reports` are what GET requests to their paths return, beside the pages.
+    """
 
     async def handle(request: Request) -> Response:
         if not is_admin(request.peer, group):
             raise Refused(HTTPStatus.FORBIDDEN, "only root, or members of the admin group")
         if request.method in {"GET", "HEAD"}:
+            report = (reports or {}).get(request.path)
+            if report is not None:
+                return Response(body=f"{json.dumps(report())}\n".encode(), type="application/json")
             return await web.answer(view, request.path)
         action = actions.get(request.path)
         if request.method != "POST" or action is None:
@@ -106,23 +108,3 @@ def bind(path: Path, group: int | None) -> socket.socket:
     finally:
         os.umask(mask)
     return listening
-
-
-def post(path: Path, action: str, words: Mapping[str, object]) -> dict[str, object]:
-    """Ask the agent behind a socket to do something; raises `Stale` where none answers, or it refuses."""
-    connection = HTTPConnection("localhost", timeout=_ANSWERS_WITHIN)
-    connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.sock.settimeout(_ANSWERS_WITHIN)
-        connection.sock.connect(str(path))
-        connection.request("POST", action, json.dumps(words))
-        answer = connection.getresponse()
-        text = answer.read().decode(errors="replace")
-    except (OSError, HTTPException) as error:
-        raise Stale(f"no agent answers at {path}", hint="is lbctl-agent.service running?") from error
-    finally:
-        connection.close()
-    if answer.status != HTTPStatus.OK:
-        raise Stale(f"the agent refuses: {text.strip()}")
-    found = json.loads(text)
-    return found if isinstance(found, dict) else {}

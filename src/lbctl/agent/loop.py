@@ -22,7 +22,7 @@ from lbctl.errors import LbctlError, Stale
 from lbctl.model import written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from fractions import Fraction
 
     from lbctl.agent.journal import Journal
@@ -105,7 +105,7 @@ class Follower:
         self._truce = Truce()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
         #: Called before each step; what it returns is then called in the thread, e.g. to write facts down.
-        self.before: Callable[[], Callable[[], object]] = lambda: lambda: None
+        self.before: Callable[[], Awaitable[Callable[[], object]]] = _nothing_before
         #: What is done once the kernel follows, e.g. checking the endpoints of another intent.
         self.after: Callable[[Kept], object] = lambda _: None
         #: What else is looked at from time to time; what it returns tells one state of it from another.
@@ -148,7 +148,7 @@ class Follower:
     async def _step(self) -> bool:
         """Carry out once; False where it failed."""
         try:
-            prepare = self.before()
+            prepare = await self.before()
             kept = await self.in_thread(lambda: self._carry_out(prepare))
         except Stale as stale:
             # Another command is at work, or was interrupted: the next one looks again.
@@ -228,12 +228,20 @@ class Follower:
         self._thread.shutdown(wait=True)
 
 
+async def _nothing_before() -> Callable[[], object]:
+    return lambda: None
+
+
 def _sentence(change: ServiceChange) -> str:
-    """`web: 8001 1/3 -> 1/2, 8002 1/3 -> 0`."""
+    """`web: 8001 1/3 -> 1/2, 8002 1/3 -> 0/1`, with the family of a change that is not that of all."""
     parts = []
     for endpoint in change.endpoints:
-        sides = dict.fromkeys(endpoint.in_family(family) for family in endpoint.families)
-        parts += [f"{endpoint.to} {_share(old)} -> {_share(new)}" for old, new in sides if old != new]
+        sides = {family: endpoint.in_family(family) for family in endpoint.families}
+        alike = len(set(sides.values())) == 1
+        for family, (old, new) in list(sides.items())[: 1 if alike else None]:
+            if old != new:
+                where = "" if alike else f" ({family})"
+                parts.append(f"{endpoint.to}{where} {_share(old)} -> {_share(new)}")
     return f"{change.name}: {', '.join(parts) or change.action}"
 
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from lbctl.model import inert
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from lbctl.documents.agent import AgentDocument, AgentStatusDocument, CheckDocument
+    from lbctl.documents.agent import AgentDocument, AgentStatusDocument
     from lbctl.documents.status import StatusEndpointDocument, StatusServiceDocument
 
 #: So many services are drawn, those with a problem first; `/status` has all.
@@ -90,18 +90,14 @@ def _badge(text: str, kind: str) -> str:
 
 def _main(document: AgentStatusDocument, agent: AgentDocument | None) -> str:
     services = document.get("services", [])
-    checks: dict[tuple[str, str], list[CheckDocument]] = {}
     rates: dict[tuple[str, str], Sequence[float]] = {}
     if agent is not None:
-        for check in agent["checks"]:
-            checks.setdefault((check["service"], check["endpoint"]), []).append(check)
         rates = {(each["service"], each["endpoint"]): each["values"] for each in agent["rates"]}
-    failing = {service for (service, _), found in checks.items() if _health(found) == "down"}
-    ordered = sorted(services, key=lambda service: service["name"] not in failing)
+    ordered = sorted(services, key=lambda service: not any(map(_is_failing, service["endpoints"])))
     more = len(ordered) - _SERVICES
     return (
         "<main>"
-        + "".join(_service(service, checks, rates) for service in ordered[:_SERVICES])
+        + "".join(_service(service, rates) for service in ordered[:_SERVICES])
         + (
             f'<p class="note">… {more:,} more services: see <a href="/status">/status</a></p>'
             if more > 0
@@ -112,18 +108,11 @@ def _main(document: AgentStatusDocument, agent: AgentDocument | None) -> str:
     )
 
 
-def _service(
-    service: StatusServiceDocument,
-    checks: Mapping[tuple[str, str], list[CheckDocument]],
-    rates: Mapping[tuple[str, str], Sequence[float]],
-) -> str:
+def _service(service: StatusServiceDocument, rates: Mapping[tuple[str, str], Sequence[float]]) -> str:
     name = service["name"]
     shown = service["endpoints"][:_ENDPOINTS]
     more = len(service["endpoints"]) - len(shown)
-    rows = "".join(
-        _endpoint(each, checks.get((name, each["name"]), []), rates.get((name, each["name"]), ()))
-        for each in shown
-    )
+    rows = "".join(_endpoint(each, rates.get((name, each["name"]), ())) for each in shown)
     listen = ", ".join(service["listen"])
     return (
         f'<section><h2>{_text(name)}</h2><p class="facts">{_text(listen)} · {_text(service["scheduler"])} · '
@@ -133,29 +122,38 @@ def _service(
     )
 
 
-def _endpoint(
-    endpoint: StatusEndpointDocument, checks: Sequence[CheckDocument], rates: Sequence[float]
-) -> str:
-    health = _health(checks)
-    kind = health if endpoint["state"] == "active" or health == "down" else "warn"
+def _endpoint(endpoint: StatusEndpointDocument, rates: Sequence[float]) -> str:
     label = endpoint["name"] if endpoint["name"] == endpoint["to"] else f"{endpoint['name']} {endpoint['to']}"
-    reasons = list(dict.fromkeys(check["reason"] or check["result"] for check in checks))
-    own = [] if endpoint["state"] == "active" and any(reasons) else [endpoint["state"]]
-    state = "; ".join([*own, *(reason for reason in reasons if reason)])
     established = endpoint["established"]
     return (
-        f'<div class="row {kind}"><span class="name">{_text(label)}</span>'
-        f'<span class="state">{_text(state)}</span>'
+        f'<div class="row {_kind(endpoint)}"><span class="name">{_text(label)}</span>'
+        f'<span class="state">{_text(_state(endpoint))}</span>'
         f'<span class="share">{_share(endpoint)}</span>'
         f'<span class="count">{"-" if established is None else f"{established:,}"} open</span>'
         f'<span class="rate">{_spark(rates)}</span></div>'
     )
 
 
-def _health(checks: Iterable[CheckDocument]) -> str:
-    """Return the worst health of the families of an endpoint."""
-    found = {check["health"] for check in checks}
-    return next((health for health in ("down", "up") if health in found), "unknown")
+def _is_failing(endpoint: StatusEndpointDocument) -> bool:
+    health = endpoint["health"]
+    return endpoint["mark"] is not None or (health is not None and health["state"] == "down")
+
+
+def _kind(endpoint: StatusEndpointDocument) -> str:
+    """Return the class of a row: what is seen of an endpoint at a glance."""
+    if _is_failing(endpoint):
+        return "down"
+    if endpoint["state"] != "active" or endpoint["operator"] is not None:
+        return "warn"
+    return endpoint["health"]["state"] if endpoint["health"] is not None else "unknown"
+
+
+def _state(endpoint: StatusEndpointDocument) -> str:
+    """Return what an endpoint is, in words: its state, why its connections fail, why it gets what it gets."""
+    plain = endpoint["operator"] is None and endpoint["health"] is None
+    own = [endpoint["state"]] if plain or endpoint["state"] != "active" else []
+    mark = [endpoint["mark"]] if endpoint["mark"] else []
+    return "; ".join([*own, *mark, *([] if plain else [endpoint["reason"]])])
 
 
 def _share(endpoint: StatusEndpointDocument) -> str:

@@ -27,10 +27,10 @@ from lbctl.agent.view import View
 from lbctl.config import load_merged
 from lbctl.engine.change.keep import Keeper
 from lbctl.engine.record import verdicts
-from lbctl.errors import IntentError, LbctlError, Stale
+from lbctl.errors import Damaged, IntentError, LbctlError, Stale
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
     from lbctl.agent.health import Subject
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from lbctl.engine import Session
     from lbctl.engine.change.keep import Followed, Kept
     from lbctl.host import Host
-    from lbctl.model import Intent, Override
+    from lbctl.model import Intent, Override, Verdicts
 
 #: Seconds of a pause that names no end.
 _PAUSE = 600.0
@@ -88,6 +88,7 @@ class _Agent:
         self._keeper = Keeper(host, options.owner, self._session)
         self._file = _File(options.files)
         self._written: object = None
+        self._begun = False
         self._recorder: Recorder | None = None
         #: What is ended with the agent.
         self._ends = ExitStack()
@@ -142,11 +143,15 @@ class _Agent:
         if engine.unsettled(self._host, owner).due:
             for note in engine.recover(self._session(), owner):
                 self._journal.say(note)
-        if self._keeper.followed() is None and self._options.files:
+        try:
+            first = self._keeper.followed() is None
+        except Damaged:
+            return  # shown by the first step, and nothing is changed until it can be read
+        if first and self._options.files:
             self._apply(load_merged(self._options.files))
 
     def _check(self) -> None:
-        """Begin to check endpoints, with what was known of them before."""
+        """Arrange what checks endpoints; it begins with the first step."""
         self._prober = Prober(self._host)
         monitor = Monitor(Random())  # noqa: S311 (spreads checks, and guards nothing)
         self._ends.callback(self._prober.close)
@@ -157,15 +162,24 @@ class _Agent:
         self._readiness = Readiness(self._follower.is_ready)
         self._recorder = Recorder(self._host, self._options.owner, monitor)
         self._checker.learned = self._recorder.learned
-        followed = self._keeper.followed()
-        recorded = verdicts.read(self._host, self._options.owner)
-        if followed is not None:
-            known = recorded.verdicts if recorded is not None else {}
-            self._checker.begin(followed.intent, known, self._serving(followed))
-            self._heed(followed.intent, ())
         self._follower.before = self._write_down
         self._view.checks = self._documents
+        self._view.counts = self._checker.counts
         self._follower.after = self._carried_out
+
+    async def _begin(self) -> None:
+        """Begin to check endpoints, if there are any, with what was known of them before."""
+        followed = await self._follower.in_thread(self._keeper.followed)
+        if followed is None:
+            return
+        known, serving = await self._follower.in_thread(lambda: self._known(followed))
+        self._begun = True
+        self._checker.begin(followed.intent, known, serving)
+        self._heed(followed.intent, ())
+
+    def _known(self, followed: Followed) -> tuple[Mapping[str, Verdicts], Collection[Subject]]:
+        recorded = verdicts.read(self._host, self._options.owner)
+        return recorded.verdicts if recorded is not None else {}, frozenset(self._serving(followed))
 
     def _serving(self, followed: Followed) -> Iterator[Subject]:
         """Yield the endpoints that the kernel sends connections to, as far as it can be read."""
@@ -180,8 +194,10 @@ class _Agent:
                 if (each.name, to) in names:
                     yield each.name, names[each.name, to], each.family
 
-    def _write_down(self) -> Callable[[], object]:
+    async def _write_down(self) -> Callable[[], object]:
         """Return what has other commands, and the next step, find the verdicts of now."""
+        if not self._begun:
+            await self._begin()
         found = self._checker.verdicts()
 
         def write() -> None:
@@ -284,8 +300,12 @@ class _Agent:
                 )
             await pages.listen(listening)
         actions = {"/pause": self._pause, "/resume": self._resume, "/reload": self._reload_now}
-        commands = Server(control.handler(self._view.document, actions, group=self._group))
+        reports = {"/agent": self._summary}
+        commands = Server(control.handler(self._view.document, actions, reports=reports, group=self._group))
         await commands.listen(admin)
+
+    def _summary(self) -> Mapping[str, object]:
+        return {**self._view.summary()}
 
     async def _pause(self, words: Mapping[str, object]) -> Mapping[str, object]:
         seconds = words.get("seconds", _PAUSE)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from lbctl.documents.agent import AgentDocument, AgentStatusDocument, FillDocument, RateDocument
+from lbctl.documents.status import AgentSummaryDocument
 from lbctl.documents.status import status as status_document
 from lbctl.engine import status, unsettled
 from lbctl.version import __version__
@@ -45,6 +46,8 @@ class View:
         self.source = ""
         #: Called in the loop's thread, as all that reads what checks found.
         self.checks: Callable[[], list[CheckDocument]] = list
+        #: The number of endpoints that are checked, and of those that fail.
+        self.counts: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.sources: list[SourceDocument] = []
 
     async def document(self) -> AgentStatusDocument:
@@ -53,17 +56,18 @@ class View:
             began = self._host.clock()
             if self._made is not None and began < self._until:
                 return self._made
-            made: AgentStatusDocument = await self._follower.in_thread(partial(self._make, self.checks()))
+            make = partial(self._make, self.summary(), self.checks())
+            made: AgentStatusDocument = await self._follower.in_thread(make)
             now = self._host.clock()
             self._made, self._until = made, now + max(_FRESH, (now - began) / _PART)
             return made
 
-    def _make(self, checks: list[CheckDocument]) -> AgentStatusDocument:
+    def _make(self, summary: AgentSummaryDocument, checks: list[CheckDocument]) -> AgentStatusDocument:
         kept = self._follower.last
         followed = kept.followed if kept is not None else None
         document = self._status(followed) if followed is not None else _nothing()
         self._rates.note(self._host.clock(), document.get("services", []))
-        document["agent"] = self._agent(checks)
+        document["agent"] = self._agent(summary, checks)
         return document
 
     def _status(self, followed: Followed) -> AgentStatusDocument:
@@ -71,12 +75,14 @@ class View:
         left = unsettled(self._host, self._owner)
         return cast("AgentStatusDocument", status_document(found.drift, found, left))
 
-    def _agent(self, checks: list[CheckDocument]) -> AgentDocument:
+    def summary(self) -> AgentSummaryDocument:
+        """Return what the agent says of itself; cheap, and to be called in the loop's thread."""
         figures = self._figures
         problems = list(figures.problems.values())
         if self._follower.last is None:
             problems.append("nothing is carried out yet")
-        return AgentDocument(
+        checked, failing = self.counts()
+        return AgentSummaryDocument(
             version=__version__,
             owner=self._owner,
             host=socket.gethostname(),
@@ -91,6 +97,13 @@ class View:
             repairs=figures.repairs,
             failures=figures.failures,
             apply_seconds=figures.seconds,
+            checked=checked,
+            failing=failing,
+        )
+
+    def _agent(self, summary: AgentSummaryDocument, checks: list[CheckDocument]) -> AgentDocument:
+        return AgentDocument(
+            **summary,
             conntrack=self._conntrack(),
             checks=checks,
             sources=self.sources,

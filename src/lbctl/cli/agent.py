@@ -119,11 +119,11 @@ def resume(
 
 
 def _ask(owner: str | None, config: Config, action: str, words: dict[str, object]) -> None:
-    from lbctl.agent import control
+    from lbctl.agent import client
     from lbctl.cli.work import owner_of
     from lbctl.host import LocalHost
 
-    control.post(LocalHost().socket_path(owner_of(owner, config)), action, words)
+    client.post(LocalHost().socket_path(owner_of(owner, config)), action, words)
 
 
 def _address(text: str) -> tuple[str, int]:

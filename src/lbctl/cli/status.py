@@ -6,7 +6,7 @@ import gc
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -17,6 +17,7 @@ from lbctl.errors import IntentError, NoIntentFile
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from lbctl.documents.status import AgentSummaryDocument
     from lbctl.engine import Drift, HistoryEntry, Session, Status
     from lbctl.model import Intent
 
@@ -113,6 +114,22 @@ class _Look:
         now = datetime.fromtimestamp(self.session.host.now(), UTC)
         return now.astimezone().isoformat(timespec="seconds")
 
+    def agent(self) -> AgentSummaryDocument | None:
+        """Return what a running agent of the owner says of itself; None where none answers."""
+        from lbctl.engine.record import verdicts
+
+        host, owner = self.session.host, self.intent.owner
+        if not verdicts.is_live(host, owner):
+            return None
+        from lbctl.agent import client
+        from lbctl.documents.status import AgentSummaryDocument
+
+        found = client.about(host.socket_path(owner))
+        # One of another version may say less.
+        if found is None or not found.keys() >= AgentSummaryDocument.__required_keys__:
+            return None
+        return cast("AgentSummaryDocument", found)
+
     def now(self) -> tuple[Drift, Status | None]:
         """Return the differences between kernel and intent and, unless in brief, what was counted."""
         from lbctl import engine
@@ -128,17 +145,19 @@ class _Look:
 
 def _print(look: _Look, output: Format, color: Color, *, one_line: bool = False) -> Drift:
     from lbctl.cli.output import Style, print_json
-    from lbctl.cli.status_text import lines, width
+    from lbctl.cli.status_text import agent_line, lines, width
     from lbctl.cli.work import mention_unsettled
     from lbctl.documents.status import status as document
 
     unsettled = mention_unsettled(look.intent.owner, data=output is Format.JSON)
     drift, status = look.now()
+    agent = look.agent()
     if output is Format.JSON:
-        print_json(document(drift, status, unsettled, look.applied, look.rolled_back), one_line=one_line)
+        rules = document(drift, status, unsettled, look.applied, look.rolled_back)
+        print_json({**rules, "agent": agent}, one_line=one_line)
     else:
         style = Style(color)
-        shown = lines(drift, status, width(), wrap=sys.stdout.isatty())
+        shown = lines(drift, status, width(), wrap=sys.stdout.isatty(), agent=agent_line(agent, look.intent))
         print("\n".join([line.styled(style) for line in shown]), flush=True)
     return drift
 

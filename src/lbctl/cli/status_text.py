@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from lbctl.cli.output import Style
+    from lbctl.documents.status import AgentSummaryDocument
     from lbctl.engine import Drift, EndpointStatus, FamilyStatus, ServiceStatus, Status
-    from lbctl.model import ServiceChange
+    from lbctl.model import Intent, ServiceChange
 
 #: So many lines of what needs attention, if that is of one kind; and of all kinds together, so that each of
 #: them stands in the first ten lines. JSON has everything.
@@ -70,12 +71,17 @@ def width() -> int:
     return shutil.get_terminal_size().columns
 
 
-def lines(drift: Drift, status: Status | None, columns: int, *, wrap: bool) -> Iterator[Line]:
+def lines(
+    drift: Drift, status: Status | None, columns: int, *, wrap: bool, agent: Line | None = None
+) -> Iterator[Line]:
     """Yield a status in words; without `status`, only where kernel and intent differ.
 
-    With `wrap`, sentences are wrapped too, which programs rather find in one line.
+    With `wrap`, sentences are wrapped too, which programs rather find in one line. `agent` is the line about
+    the agent; None for none.
     """
     yield headline(drift)
+    if agent is not None:
+        yield agent
     yield from attention(drift, status, columns if wrap else None)
     if status is not None:
         yield from map(Line, _wrapped_stores(status, columns))
@@ -90,6 +96,22 @@ def headline(drift: Drift) -> Line:
     if drift.in_sync:
         return Line(f"{how}, in sync with the intent", "green")
     return Line(f"{how}, NOT in sync: kernel and intent differ, see lbctl plan", "red")
+
+
+def agent_line(agent: AgentSummaryDocument | None, intent: Intent) -> Line | None:
+    """Return the line about the agent; None where none runs and the intent has nothing for one to do."""
+    if agent is None:
+        if any(service.check is not None for service in intent.services):
+            return Line("no agent runs: nothing is checked, see lbctl agent", "yellow")
+        return None
+    facts = [f"agent: running since {agent['started']}"]
+    if agent["paused_until"]:
+        facts.append(f"paused until {agent['paused_until']}")
+    if agent["checked"]:
+        facts.append(f"{agent['failing']} of {agent['checked']} checks failing")
+    facts += [*agent["problems"], *filter(None, [agent["notice"]])]
+    well = agent["ready"] and not agent["problems"]
+    return Line(inert("; ".join(facts)), "" if well else "yellow")
 
 
 def attention(drift: Drift, status: Status | None, columns: int | None = None) -> Iterator[Line]:

@@ -5,23 +5,27 @@ Nothing has a name outside and nothing is written to disk: all of it goes with t
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from lbctl import engine
 from lbctl.errors import LbctlError
 from lbctl.host import LocalHost
 from lbctl.host.netns import Namespace, PrivateHost, become_root_of_user_namespace
-from lbctl.model import Endpoint, Intent, Listener, Protocol, Service
+from lbctl.model import Check, Endpoint, Family, Intent, Listener, Protocol, Service, TcpProbe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from fractions import Fraction
 
     from lbctl.model import Plan
 
@@ -30,6 +34,11 @@ CLIENT_ADDRESS = "192.0.2.2"
 _TIMEOUT = 5.0
 #: Connections that may run into the time limit before no more are made.
 _PATIENCE = 2
+#: Seconds between two looks at the kernel's rules.
+_LOOK = 0.01
+#: Bytes of the agent's log that are read.
+_LOG = 1 << 16
+_NAMES = {"lbctl.demo.endpoint": "endpoint on port {}", "lbctl.demo.agent": "agent"}
 
 
 def demo_intent() -> Intent:
@@ -44,6 +53,17 @@ def demo_intent() -> Intent:
             for name, port, first in (("http", 80, 8001), ("https", 443, 8101))
         )
     )
+
+
+def checked_intent() -> Intent:
+    """Port 80 of the host's address over three processes, checked by TCP every 500 ms."""
+    service = Service(
+        name="http",
+        listeners=(Listener(protocol=Protocol.TCP, address=ip_address(HOST_ADDRESS), port=80),),
+        endpoints=tuple(Endpoint(port=8001 + i) for i in range(3)),
+        check=Check(probe=TcpProbe(), interval=500, fast_interval=125, timeout=500),
+    )
+    return Intent(services=(service,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +101,12 @@ def private() -> bool:
 
 
 class World:
-    """The two namespaces and the endpoints of `demo_intent`. Use as a context manager."""
+    """The two namespaces and the endpoints of an intent. Use as a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, intent: Intent | None = None) -> None:
+        self.intent = demo_intent() if intent is None else intent
         self.host = PrivateHost()
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> World:
@@ -96,9 +118,9 @@ class World:
             self._server.connect("client", self._client, "host")
             self._server.address("client", f"{HOST_ADDRESS}/24")
             self._client.address("host", f"{CLIENT_ADDRESS}/24")
-            for service in demo_intent().services:
+            for service in self.intent.services:
                 for endpoint in service.endpoints:
-                    stack.enter_context(self._process(int(endpoint.to)))
+                    stack.enter_context(self._endpoint(int(endpoint.to)))
             self._stack = stack.pop_all()
         return self
 
@@ -110,24 +132,77 @@ class World:
         """Apply the intent in the host's namespace through one backend, and take it out again."""
         with self._server.entered():
             session = engine.open_session(self.host, backend=backend, driver=driver)
-            plan = engine.plan(session, demo_intent())
+            plan = engine.plan(session, self.intent)
             engine.apply(session, (plan,))
         try:
             yield session, plan
         finally:
             with self._server.entered():
-                engine.remove(session, demo_intent().owner)
+                engine.remove(session, self.intent.owner)
 
-    def connections(self, port: int, count: int) -> Run:
+    @contextmanager
+    def agent(self, backend: str, driver: str) -> Iterator[engine.Session]:
+        """Run an agent of the intent in the host's namespace; yields a session that reads its rules."""
+        with self._server.entered():
+            session = engine.open_session(self.host, backend=backend, driver=driver)
+        self._log = os.memfd_create("agent")
+        try:
+            with self._process("lbctl.demo.agent", backend, driver, log=self._log):
+                yield session
+        finally:
+            os.close(self._log)
+
+    def agent_log(self) -> list[str]:
+        """Return what the agent that runs has logged so far."""
+        return os.pread(self._log, _LOG, 0).decode(errors="replace").splitlines()
+
+    def shares(self, session: engine.Session) -> Mapping[str, Fraction]:
+        """Return the shares of new IPv4 connections, as the kernel's rules have them; {} without rules."""
+        with self._server.entered():
+            found = session.backend.lift(session.observe(self.intent.owner)).services
+        return next((each.shares for each in found if each.family is Family.IPV4), {})
+
+    def kill(self, port: int) -> None:
+        """End an endpoint's process as a crash does."""
+        process = self._processes.pop(port)
+        process.kill()
+        process.communicate()
+
+    def start(self, port: int) -> None:
+        """Start an endpoint's process again."""
+        self._stack.enter_context(self._endpoint(port))
+
+    @contextmanager
+    def waiting(self, session: engine.Session, shares: Mapping[str, Fraction]) -> Iterator[threading.Event]:
+        """Watch the kernel's rules beside the block; the event is set once they have these shares."""
+        reached, over = threading.Event(), threading.Event()
+
+        def look() -> None:
+            while not over.is_set() and not reached.is_set():
+                if self.shares(session) == shares:
+                    reached.set()
+                over.wait(_LOOK)
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        try:
+            yield reached
+        finally:
+            over.set()
+            thread.join()
+
+    def connections(self, port: int, count: int, until: Callable[[], bool] = lambda: False) -> Run:
         """Make connections from the client, one after the other, and note who answers or what goes wrong.
 
-        Ends early if connections keep running into the time limit.
+        Ends early if connections keep running into the time limit, or once `until` returns True.
         """
         counts: Counter[str] = Counter()
         failures: Counter[str] = Counter()
         with self._client.entered():
             start = time.perf_counter()
             for _ in range(count):
+                if until():
+                    break
                 try:
                     counts[_answer(port)] += 1
                 except TimeoutError:
@@ -142,26 +217,35 @@ class World:
         return Run(port=port, counts=dict(sorted(counts.items())), failures=dict(failures), seconds=seconds)
 
     @contextmanager
-    def _process(self, port: int) -> Iterator[None]:
+    def _endpoint(self, port: int) -> Iterator[None]:
+        with self._process("lbctl.demo.endpoint", str(port)) as process:
+            self._processes[port] = process
+            yield
+
+    @contextmanager
+    def _process(self, module: str, *words: str, log: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a module of the demo on the host until the end of the block."""
         with self._server.entered():
             process = subprocess.Popen(
-                [sys.executable, "-sP", "-m", "lbctl.demo.endpoint", str(port)],
+                [sys.executable, "-sP", "-m", module, *words],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                stderr=log,
                 # Out of reach of the terminal's Ctrl-C: it ends with its standard input.
                 start_new_session=True,
             )
         try:
             if process.stdout and not process.stdout.readline():
-                raise LbctlError(f"the demo's endpoint on port {port} did not start")
-            yield
+                raise LbctlError(f"the demo's {_NAMES[module].format(*words)} did not start")
+            yield process
         finally:
-            try:
-                # Closes its standard input, which ends it.
-                process.communicate(timeout=_TIMEOUT)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
+            if process.stdin is not None and not process.stdin.closed:
+                try:
+                    # Closes its standard input, which ends it.
+                    process.communicate(timeout=_TIMEOUT)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.communicate()
 
 
 def _answer(port: int) -> str:

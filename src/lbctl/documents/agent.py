@@ -6,7 +6,7 @@ from typing import NotRequired
 
 from typing_extensions import TypedDict
 
-from lbctl.documents.status import StatusDocument
+from lbctl.documents.status import AgentSummaryDocument, RulesDocument
 
 
 class CheckDocument(TypedDict):
@@ -54,33 +54,16 @@ class RateDocument(TypedDict):
     values: list[float]
 
 
-class AgentDocument(TypedDict):
-    """The agent at one moment. `ready` is false where `problems` says why; times are ISO 8601 in UTC.
+class AgentDocument(AgentSummaryDocument):
+    """The agent at one moment, with all that it knows."""
 
-    `notice` is what is no problem, but should be known: that the intent file differs from what is followed.
-    """
-
-    version: str
-    owner: str
-    host: str
-    started: str
-    now: str
-    intent: str
-    ready: bool
-    problems: list[str]
-    notice: str | None
-    paused_until: str | None
-    applies: int
-    repairs: int
-    failures: int
-    apply_seconds: float | None
     conntrack: FillDocument | None
     checks: list[CheckDocument]
     sources: list[SourceDocument]
     rates: list[RateDocument]
 
 
-class AgentStatusDocument(StatusDocument):
+class AgentStatusDocument(RulesDocument):
     """What the agent answers at `/status`: the document of `lbctl status`, and the agent's own part."""
 
     agent: NotRequired[AgentDocument]

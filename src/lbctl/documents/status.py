@@ -115,8 +115,37 @@ class DriftDocument(TypedDict):
     elsewhere: list[str]
 
 
-class StatusDocument(UnsettledDocument):
-    """What `status` prints; `stores`, `services` and `overrides` are missing with `--brief`.
+class AgentSummaryDocument(TypedDict):
+    """The agent at one moment; times are ISO 8601 in UTC.
+
+    `ready` is true if the rules are in place and followed; `problems` has what is wrong, and what is wrong
+    only beside that, e.g. with the intent file. `notice` is what is no problem, but should be known: that the
+    intent file differs from what is followed. `failing` of `checked` endpoints, counted for each service and
+    address family, fail their checks.
+    """
+
+    version: str
+    owner: str
+    host: str
+    started: str
+    now: str
+    intent: str
+    ready: bool
+    problems: list[str]
+    notice: str | None
+    paused_until: str | None
+    applies: int
+    repairs: int
+    failures: int
+    apply_seconds: float | None
+    checked: int
+    failing: int
+
+
+class RulesDocument(UnsettledDocument):
+    """The rules of an intent, and how the kernel carries them out.
+
+    `stores`, `services` and `overrides` are missing with `--brief`.
 
     `applied` is the number of the state in the history whose intent this is; null for that of an intent file.
     `rolled_back` is the last change if it is a rollback and the intent file differs.
@@ -133,20 +162,26 @@ class StatusDocument(UnsettledDocument):
     services: NotRequired[list[StatusServiceDocument]]
 
 
+class StatusDocument(RulesDocument):
+    """What `status` prints. `agent` is what a running agent says of itself; null if none answers."""
+
+    agent: AgentSummaryDocument | None
+
+
 def status(
     drift: Drift,
     counted: Status | None,
     left: Unsettled,
     applied: HistoryEntry | None = None,
     rolled_back: HistoryEntry | None = None,
-) -> StatusDocument:
-    """Return the document of a status; `counted` is None if nothing was counted.
+) -> RulesDocument:
+    """Return the document of a status without the agent; `counted` is None if nothing was counted.
 
     `applied` is the state whose intent it is about, None for an intent file's, and `rolled_back` the one that
     such a file contradicts.
     """
     pending = unsettled(left)
-    document = StatusDocument(
+    document = RulesDocument(
         backend=drift.backend,
         driver=drift.driver,
         in_sync=drift.in_sync,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _CLONE_NEWNET = 0x40000000
 _CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNS = 0x00020000
+_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 #: The calling thread's own namespace: /proc/self/ns is the main thread's.
 _CURRENT = "/proc/thread-self/ns/net"
 
@@ -136,6 +138,16 @@ def become_root_of_user_namespace() -> None:
     Path("/proc/self/gid_map").write_text(f"0 {gid} 1", encoding="ascii")
 
 
+def hide_directory(path: str) -> None:
+    """Have this process see an empty directory in memory at `path`, which ends with it.
+
+    To be called before any other thread is started. Raises `OSError`.
+    """
+    _call("unshare", _CLONE_NEWNS)
+    _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+    _call("mount", b"lbctl", path.encode(), b"tmpfs", 0, b"mode=0755")
+
+
 def _unshared() -> int:
     _call("unshare", _CLONE_NEWNET)
     return os.open(_CURRENT, os.O_RDONLY | os.O_CLOEXEC)
@@ -160,7 +172,7 @@ def _in_thread(work: Callable[[], int]) -> int:
     return results[0]
 
 
-def _call(name: str, *args: int) -> None:
+def _call(name: str, *args: int | bytes | None) -> None:
     # os.unshare and os.setns came with Python 3.12.
     libc = ctypes.CDLL(None, use_errno=True)
     if getattr(libc, name)(*args):

@@ -82,13 +82,17 @@ class TcpChecks:
         self._epoll.register(number, _READY)
         heapq.heappush(self._deadlines, (now + target.check.timeout / 1000, number, now))
 
-    def _ready(self) -> None:
+    def _ready(self) -> int:
+        """Report connections that were made or refused, some of them; return how many."""
         now = self._loop.time()
-        for number, _ in self._epoll.poll(0, _BATCH):
+        ready = self._epoll.poll(0, _BATCH)
+        for number, events in ready:
             sock, target, began, done = self._open.pop(number)
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            failed = events & (select.EPOLLERR | select.EPOLLHUP)
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if failed else 0
             sock.close()  # and with it, its place in the epoll
             done(target, _outcome(code, now - began))
+        return len(ready)
 
     def _watch_deadlines(self) -> None:
         """Have a timer for the first deadline of a connection that is still being made."""
@@ -103,6 +107,9 @@ class TcpChecks:
 
     def _late(self) -> None:
         self._timer = None
+        # A connection that was made while this process had no time for it is not late.
+        while self._ready() == _BATCH:
+            pass
         now = self._loop.time()
         while self._deadlines and self._deadlines[0][0] <= now:
             _, number, began = heapq.heappop(self._deadlines)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 from lbctl.engine.change import counters
 from lbctl.engine.change.plan import holds, plan_beside, plan_between, removal
 from lbctl.engine.record import history, overrides, trial
+from lbctl.engine.record.lock import owner_lock
 from lbctl.errors import ApplyFailed, LbctlError, PermissionDenied, Stale, StateUnknown, ToolCrashed
 from lbctl.host import forget_flows
 from lbctl.model import Intent, diff
@@ -75,7 +76,7 @@ def changing(session: Session, owner: str, back_to: HistoryEntry | None) -> Iter
 
     Raises `Stale` while a trial runs; going back ends it. Any change ends one that could not be reverted.
     """
-    with session.host.lock(owner, patience=session.patience):
+    with owner_lock(session.host, owner, patience=session.patience):
         history.ensure_settled(session.host, owner)
         if back_to is None:
             trial.ensure_none(session.host, owner)

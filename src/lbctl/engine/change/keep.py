@@ -11,19 +11,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lbctl.engine.change.apply import perform
-from lbctl.engine.change.facts import read_facts
 from lbctl.engine.change.plan import plan
 from lbctl.engine.record import history, overrides
 from lbctl.errors import Damaged
-from lbctl.model import Facts
+from lbctl.model import Facts, diff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from lbctl.engine.change.session import Session
     from lbctl.engine.record.history import HistoryEntry
     from lbctl.host import Host
-    from lbctl.model import Intent, Plan
+    from lbctl.model import Intent, Override, Place, Plan, Program
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +64,9 @@ class Keeper:
         self._owner = owner
         self._open_session = open_session
         self._followed: Followed | None = None
-        #: What the last step was made from, and led to.
-        self._cause: tuple[int, Facts] | None = None
+        #: The number of the state and the overrides that the last step was made from, and what it led to.
+        self._cause: tuple[int, Mapping[Place, Override]] | None = None
+        self._left: Program | None = None
         self._generation: str | None = None
 
     def followed(self) -> Followed | None:
@@ -117,17 +117,20 @@ class Keeper:
     def _keep(self, followed: Followed) -> Kept:
         session, began = followed.session, self._host.clock()
         made = plan(session, followed.intent)
-        live = session.memory.verdicts.get(self._owner)
-        cause = (followed.entry.number, read_facts(self._host, self._owner, live=live))
-        repaired = made.changed and self._cause == cause
-        self._cause = None  # should the next line fail, what it leads to is no repair
+        facts = session.facts(self._owner)
+        cause = (followed.entry.number, facts.overrides)
+        # What checks find changes nothing in the kernel but by this step, and by commands that do as it does.
+        known = self._generation is not None and made.before.generation == self._generation
+        untouched = not made.changed or known or self._left is None or not diff(made.before, self._left)
+        repaired = self._cause == cause and not untouched
+        self._left = None  # should the next line fail, what it leads to is no repair
         notes = perform(session, made)
-        self._cause = cause
+        self._cause, self._left = cause, made.after
         self._generation = session.backend.generation(session.host, session.driver)
         return Kept(
             followed=followed,
             plan=made,
-            facts=cause[1],
+            facts=facts,
             repaired=repaired,
             notes=(*made.notes, *notes),
             seconds=self._host.clock() - began,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from lbctl.engine.record import history
 from lbctl.engine.record.history import TrialState
+from lbctl.engine.record.lock import owner_lock
 from lbctl.errors import ApplyFailed, Damaged, LbctlError, Reverted, Stale
 from lbctl.model import read_record
 
@@ -155,7 +156,7 @@ def ensure_none(host: Host, owner: str) -> None:
 def ensure_ended(host: Host, owner: str, *, patience: float = 0.0) -> None:
     """As `ensure_none`, for a command that has not the lock yet: it waits as it would for the lock."""
     if outlook(host, owner) is not None:
-        with host.lock(owner, patience=patience):
+        with owner_lock(host, owner, patience=patience):
             ensure_none(host, owner)
 
 
@@ -175,7 +176,7 @@ def is_guarded(host: Host, owner: str) -> bool:
 
 def confirm(host: Host, owner: str, *, patience: float = 0.0) -> Trial:
     """Keep what is on trial. Raises `ApplyFailed` where nothing is, and `Reverted` where it is too late."""
-    with host.lock(owner, patience=patience):
+    with owner_lock(host, owner, patience=patience):
         found = running(host, owner)
         if found is None:
             last = read_trial(host, owner)

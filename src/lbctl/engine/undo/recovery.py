@@ -13,6 +13,7 @@ from lbctl.engine.change.apply import end_flows, perform
 from lbctl.engine.change.plan import plan_beside, plan_between
 from lbctl.engine.migrate.steps import Retire, between, do, is_standing, removal_of, returning
 from lbctl.engine.record import history, trial
+from lbctl.engine.record.lock import owner_lock
 from lbctl.engine.undo.reverter import revert
 from lbctl.errors import LbctlError, NoBackend, StateUnknown, Unsupported
 from lbctl.model import diff
@@ -59,7 +60,7 @@ def _drop_damaged(session: Session, owner: str) -> tuple[str, ...]:
     for lines, drop in ((history.damaged_pending, history.drop), (trial.damaged, trial.forget)):
         for line in lines(host, owner):
             session.need_privilege()
-            with host.lock(owner, patience=session.patience):
+            with owner_lock(host, owner, patience=session.patience):
                 drop(host, owner)
             notes.append(f"{line}. It was removed; lbctl plan compares the kernel with the intent.")
     return tuple(notes)
@@ -71,7 +72,7 @@ def _settle_pending(session: Session, owner: str) -> tuple[str, ...]:
     if history.pending(host, owner) is None:
         return ()
     session.need_privilege()
-    with host.lock(owner, patience=session.patience):
+    with owner_lock(host, owner, patience=session.patience):
         found = history.pending(host, owner)
         if found is None:
             return ()

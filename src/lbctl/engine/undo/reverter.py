@@ -17,6 +17,7 @@ from lbctl.engine.migrate.execute import record_start, upcoming
 from lbctl.engine.migrate.migration import Migration
 from lbctl.engine.record import history, trial
 from lbctl.engine.record.history import TrialState
+from lbctl.engine.record.lock import owner_lock
 from lbctl.engine.record.trial import PromisedFile, Trial
 from lbctl.engine.undo.rollback import Way, go, way_back
 from lbctl.errors import ApplyFailed, LbctlError, Stale, StateUnknown
@@ -152,7 +153,7 @@ def revert(session: Session, tried: Trial, *, patience: float = _LOCK_PATIENCE) 
     Raises `Stale` if another process holds the lock for longer than `patience`, in seconds.
     """
     host, owner = session.host, tried.owner
-    with host.lock(owner, patience=patience):
+    with owner_lock(host, owner, patience=patience):
         for _ in range(_ATTEMPTS):
             now = _current(session, owner, tried.ident)
             if now is None or now.left(host):
