@@ -1,4 +1,4 @@
-"""The agent's loop: facts come in, and the kernel follows them. It is the only part that acts.
+"""The agent's loop: facts arrive, and the kernel follows them. It is the only part that acts.
 
 One task runs checks, one looks for what changed outside (the history, overrides, the kernel's rules, the
 intent file), and one carries out: the first fact after a quiet moment at once, those behind it together,
@@ -130,7 +130,7 @@ class Follower:
         self._wake.set()
 
     async def follow(self) -> None:
-        """Carry out facts as they come in; ends only when it is cancelled."""
+        """Carry out facts as they arrive; ends only when it is cancelled."""
         again = _AGAIN
         while True:
             await self._wake.wait()
