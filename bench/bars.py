@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import checking
 import growth
 import load
 import proxies
@@ -154,7 +155,53 @@ def of_growth(part: dict[str, Any]) -> Iterator[Bar]:
     yield Bar(title="iptables: a new flow over 64 endpoints / 4", value=median_ratio(many, few), limit=1.3)
 
 
-OF_PARTS = {"proxies": of_proxies, "changes": of_changes, "load": of_load, "growth": of_growth}
+def of_checks(row: dict[str, Any]) -> Iterator[Bar]:
+    """Return the bars of one number of endpoints and kind of check: limits in % of a core and MB, a ratio."""
+    limits = {
+        (checking.TCP, 1000): (18, 100, 2),
+        (checking.HTTP, 1000): (None, None, 4),
+        (checking.TCP, 10_000): (50, 250, None),
+    }
+    cpu, memory, ratio = limits.get((row["kind"], row["endpoints"]), (None, None, None))
+    what = f"{row['endpoints']:,} endpoints, {row['kind']} every {row['interval'] / 1000:g} s"
+    ours, proxy = row["sides"][checking.AGENT], row["sides"].get(checking.PROXY)
+    if cpu is not None:
+        yield Bar(title=f"{what}: CPU", value=100 * statistics.median(ours["cpu"]), limit=cpu, unit=" %")
+    if memory is not None:
+        yield Bar(title=f"{what}: memory", value=max(ours["memory"]) / 1e6, limit=memory, unit=" MB")
+    if ratio is not None and proxy is not None:
+        value = median_ratio(ours["cpu"], proxy["cpu"])
+        yield Bar(title=f"{what}: CPU, {checking.AGENT} / {checking.PROXY}", value=value, limit=ratio)
+
+
+def of_agent(part: dict[str, Any]) -> Iterator[Bar]:
+    for row in part["checks"]:
+        yield from of_checks(row)
+    yield Bar(title="agent at rest: CPU", value=100 * part["idle"], limit=0.5, unit=" %")
+    for what, seconds, limit in (
+        ("end of a local process to changed rules", part["local"], 150),
+        ("failure of a remote endpoint to changed rules, beyond the settings", part["remote"]["beyond"], 200),
+    ):
+        yield Bar(title=what, value=1000 * statistics.median(seconds), limit=limit, unit=" ms")
+    changed = part["change"]
+    yield Bar(
+        title=f"nftables, one of {changed['endpoints']:,} endpoints fails: CPU time of the agent",
+        value=1000 * statistics.median(changed["cpu"]["nftables"]),
+        limit=60,
+        unit=" ms",
+        meant_for=meant_for(changed["services"]),
+    )
+    lost = sum(part["killed"][checking.AGENT]["after"]["lost"].values())
+    yield Bar(title="connections lost after the agent has seen a killed process", value=lost, limit=0)
+
+
+OF_PARTS = {
+    "proxies": of_proxies,
+    "changes": of_changes,
+    "load": of_load,
+    "growth": of_growth,
+    "agent": of_agent,
+}
 
 
 def bars(results: dict[str, Any]) -> list[Bar]:

@@ -9,8 +9,8 @@ Processes as users run them, in private network namespaces; the CPU time is that
 - remote: the same on another host, where the port then refuses connections: what it takes beyond
   fall times interval, which is the time that the settings ask for;
 - change: one endpoint of many services fails. CPU time from there until the agent rests again, with all that
-  belongs to it: detection, verdicts on record, plan, transaction, verification. All endpoints are checked,
-  once a day, so that nothing else is in these figures;
+  belongs to it: detection, verdicts on record, plan, transaction, verification. All endpoints have a check,
+  but once a day, so that checks are no part of these figures;
 - killed: one of three processes is killed under new connections at a steady rate. Lost connections until the
   checker has reacted, and after that. The agent sees the end of a process on its own host without a check, as
   a proxy does that retries elsewhere; settings are alike.

@@ -257,6 +257,38 @@ def layouts_words(part: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def agent_table(part: dict[str, Any]) -> Table:
+    """Both checkers, for each number of endpoints."""
+    rows = [
+        [
+            f"{row['endpoints']:,} endpoints, {row['kind']} every {row['interval'] / 1000:g} s: {side}",
+            f"{100 * statistics.median(found['cpu']):.1f} %",
+            size(max(found["memory"])),
+            number(statistics.median(found["checks_per_second"])),
+        ]
+        for row in part["checks"]
+        for side, found in row["sides"].items()
+    ]
+    return Table(("checks", "CPU of a core", "memory", "checks/s"), rows)
+
+
+def killed_table(part: dict[str, Any]) -> Table:
+    """What a killed process costs behind both."""
+    rows = [
+        [
+            side,
+            seconds(found["detected"]),
+            *(
+                f"{sum(found[when]['lost'].values()):,} of {found[when]['connections']:,}"
+                for when in ("until", "after")
+            ),
+        ]
+        for side, found in part["killed"].items()
+    ]
+    head = f"one of three processes is killed at {part['rate']:,} new connections/s"
+    return Table((head, "seen after", "lost until then", "lost after that"), rows)
+
+
 def bars_table(results: dict[str, Any]) -> Table:
     rows = [[bar.title, ratio(bar.value) + bar.unit, bar.words, bar.verdict] for bar in bars(results)]
     return Table(("target", "measured", "wanted", ""), rows)
@@ -270,6 +302,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "load": ("load", load_table),
     "flow": ("growth", flow_table),
     "growth": ("growth", growth_table),
+    "agent": ("agent", agent_table),
+    "killed": ("agent", killed_table),
 }
 
 

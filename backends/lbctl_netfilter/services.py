@@ -335,7 +335,7 @@ def _hash_slots(
     size = pick.modulus
     for low, high, _ in spans:
         size = lcm(size, low.denominator, high.denominator)
-        if size > MAX_SLOTS:
+        if size > _LONGEST:
             return ()
     slots: list[str | None] = [None] * size
     taken = [0] * size

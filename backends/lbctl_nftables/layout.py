@@ -41,14 +41,15 @@ import hashlib
 import re
 from enum import StrEnum
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from lbctl.model import DEFAULT_OWNER, Family, Protocol, SourceNat, split
+from lbctl.model import DEFAULT_OWNER, Family, Listener, Protocol, SourceNat, split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lbctl.model import Listener, Service
+    from lbctl.model import Service
 
 NAME = "nftables"
 
@@ -350,6 +351,21 @@ def listener_key(listener: Listener) -> str:
     """Return a listener as the dispatch maps have it."""
     key = f"{listener.protocol} . {listener.ports}"
     return key if listener.address is None else f"{listener.address} . {key}"
+
+
+def listener(key: str) -> Listener | None:
+    """Return the listener that a key of the dispatch maps stands for, None for what is no such key."""
+    try:
+        *address, protocol, ports = key.split(" . ")
+        port, dash, last = ports.partition("-")
+        return Listener(
+            protocol=Protocol(protocol),
+            port=int(port),
+            address=ip_address(address[0]) if address else None,
+            last_port=int(last) if dash else 0,
+        )
+    except ValueError:
+        return None
 
 
 def base_chain(kind: str, hook: str, priority: int) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from lbctl.model import LiftedProgram, LiftedService, Listener, Protocol
+from lbctl.model import LiftedProgram, LiftedService
 from lbctl_nftables import layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lbctl.model import Item, Program
+    from lbctl.model import Item, Listener, Program, Protocol
 
 _PICK = re.compile(
     r"meta l4proto (?P<protocol>\w+) (?P<action>redirect to :|dnat ip6? to )"
@@ -49,7 +48,7 @@ def lift(program: Program) -> LiftedProgram:
             continue
         chain = layout.verdict(item.text)
         service = layout.service_of_chain(chain) if chain else None
-        listener = _listener(key)
+        listener = layout.listener(key)
         if service is None or listener is None:
             unsupported.append(f"{name} {{ {key} {item.text} }}")
             continue
@@ -141,17 +140,3 @@ def to(text: str) -> str | None:
     if not port.isdecimal() or " " in address:
         return None
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _listener(key: str) -> Listener | None:
-    try:
-        *address, protocol, ports = key.split(" . ")
-        port, dash, last = ports.partition("-")
-        return Listener(
-            protocol=Protocol(protocol),
-            port=int(port),
-            address=ip_address(address[0]) if address else None,
-            last_port=int(last) if dash else 0,
-        )
-    except ValueError:
-        return None

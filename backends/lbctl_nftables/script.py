@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from lbctl_nftables import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.model import Change, Item, Program, Remembered
+    from lbctl.model import Change, Item, Listener, Program, Remembered
     from lbctl_nftables.affinity import AffinityEntry
 
 
@@ -68,7 +68,8 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
                 preparing += _block(word, table, early.values())
                 mine = [change for change in mine if change.key not in early]
             asks = any(change.key == (word, "rules", layout.PREROUTING) for change in mine)
-            later = [c for c in mine if _is_page_going(c) or (asks and _is_listener_going(c, after))]
+            held = _listeners(after, word) if asks else {}
+            later = [c for c in mine if _is_page_going(c) or _is_listener_moving(c, after, held)]
             clear = {change.key for change in later}
             now = [change for change in mine if change.key not in clear]
             doing += _removals(word, table, now)
@@ -128,14 +129,30 @@ def _is_page_going(change: Change) -> bool:
     return change.after is None and kind in {"element", "map"} and layout.is_page(names[0])
 
 
-def _is_listener_going(change: Change, after: Program) -> bool:
-    """Return True for an element of a listener that goes, while its map and its chain stay."""
+def _listeners(after: Program, word: str) -> Mapping[str, Sequence[Listener]]:
+    """Return the listeners of each map of a family."""
+    found: dict[str, list[Listener]] = {}
+    for family, kind, *names in (item.key for item in after.items):
+        if (family, kind) == (word, "element") and names[0] in layout.LISTENER_MAPS:
+            listener = layout.listener(names[1])
+            found.setdefault(names[0], []).extend([listener] if listener else [])
+    return found
+
+
+def _is_listener_moving(change: Change, after: Program, listeners: Mapping[str, Sequence[Listener]]) -> bool:
+    """Return True for an element that goes while another map of its purpose gets its connections."""
     word, kind, *names = change.key
     if change.after is not None or kind != "element" or names[0] not in layout.LISTENER_MAPS:
         return False
     chain = layout.verdict(change.item.text)
     stays = chain is None or (word, "chain", chain) in after.by_key
-    return stays and (word, "map", names[0]) in after.by_key
+    going = layout.listener(names[1])
+    if going is None or not stays or (word, "map", names[0]) not in after.by_key:
+        return False
+    [maps] = (maps.values() for maps in layout.LISTENERS.values() if names[0] in maps.values())
+    return any(
+        going.meets(listener) for name in maps if name != names[0] for listener in listeners.get(name, ())
+    )
 
 
 def remember(owner: str, clients: Iterable[Remembered], program: Program) -> str:

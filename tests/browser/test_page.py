@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from lbctl.agent import web
 from lbctl.agent.http import Server
 from lbctl.documents.agent import AgentStatusDocument
-from support.agent import status_document
+from support.agent import showcase, status_document
 
 NASTY = '</div><script>document.title = "taken"</script><img src=x onerror="document.title=1">'
 SCREENSHOT = Path(__file__).parents[2] / "docs/images/agent.png"
@@ -138,10 +138,12 @@ def test_text_can_be_read_in_light_and_in_dark(page: Page, scheme: str) -> None:
     assert abs(text - ground) > 500
 
 
-def test_the_screenshot_of_the_documentation_can_be_made(page: Page, tmp_path: Path) -> None:
+def test_the_screenshot_of_the_documentation_can_be_made(page: Page, served: Served, tmp_path: Path) -> None:
     """UPDATE_GOLDEN=1 puts it where the documentation shows it."""
     made = SCREENSHOT if os.environ.get("UPDATE_GOLDEN") else tmp_path / "page.png"
-    page.set_viewport_size({"width": 1000, "height": 320})
+    served.document = showcase()
+    page.set_viewport_size({"width": 1000, "height": 460})
+    page.goto(served.address)
     page.screenshot(path=made)
     assert made.read_bytes().startswith(b"\x89PNG")
     assert SCREENSHOT.read_bytes().startswith(b"\x89PNG")

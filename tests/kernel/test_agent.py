@@ -124,6 +124,10 @@ def test_a_changed_file_is_shown_and_applied_on_reload_only(
     agent.wait(lambda: "not applied" in str(agent.status["agent"]["problems"]), "a bad file is not shown")
     assert agent.get("/ready")[0] == 200  # the rules are in place and followed
     assert "8003" in str(agent.status["services"])
+    held = network.rules()
+    os.kill(agent.process.pid, signal.SIGHUP)
+    wipe(network, way)
+    agent.wait(lambda: network.rules() == held, "does not go on after a bad file")
 
 
 def test_a_file_that_is_followed_is_applied_by_itself(network: Network, config: Path) -> None:

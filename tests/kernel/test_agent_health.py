@@ -1,4 +1,38 @@
-"""What checks do on the real kernel, with real processes that end, refuse, answer badly and come back."""
+"""What checks do on the real kernel, with real processes that end, refuse, answer badly and come back.
+
+What users of other health checkers suffer from, and the tests of it, here and in other files:
+
+- one bad check takes everything down:
+  `test_where_all_fail_all_are_kept_and_this_is_said`,
+  test_agent_commands `test_at_most_a_part_of_a_service_is_taken_out`
+- a restart of the checker marks all down:
+  `test_a_killed_agent_changes_nothing_and_the_next_one_knows_what_it_knew`
+- a restored state that is ambiguous:
+  unit/test_verdicts `test_each_owner_has_its_say`
+- an "up" overrides a failing check:
+  `test_health_never_overrules_the_operator_nor_the_operator_health`
+- two owners of one weight:
+  unit/test_effective `test_a_weight_of_the_operator_goes_before_that_of_the_file`
+- flapping:
+  unit/test_agent_loop `test_a_flapping_endpoint_changes_the_rules_ever_more_rarely`, test_agent_kills
+- a check of the wrong thing:
+  unit/test_readiness `test_only_what_puts_the_rules_in_doubt_makes_a_host_not_ready`
+- UDP clients stay at a dead member:
+  `test_udp_clients_of_a_failed_endpoint_are_placed_anew`
+- a blip ends sessions:
+  `test_open_connections_end_only_where_the_service_says_so`
+- affinity keeps clients at a dead member:
+  `test_a_client_that_was_kept_is_not_kept_at_a_failed_endpoint`
+- hosts that disagree:
+  `test_little_is_changed_where_the_table_is_a_hash`,
+  unit/test_health `test_first_checks_are_spread_and_later_ones_do_not_fall_into_step`
+- a first check that passes too early:
+  unit/test_health `test_new_endpoints_wait_for_their_first_pass`
+- backups and the last resort contradict each other:
+  test_agent_commands `test_backups_serve_before_all_down_decides`
+- a member returns cold:
+  test_agent_commands `test_a_returning_endpoint_gets_its_share_step_by_step`
+"""
 
 import json
 import re
@@ -29,7 +63,7 @@ def test_a_process_that_ends_loses_its_share_and_gets_it_back(
     agent.wait(lambda: wanted(agent)["8002"] == "1/3", "does not get its share back")
     assert asked(network, 30) == {"8001": 10, "8002": 10, "8003": 10}
     assert "web/8002 (ipv4) is down" in agent.said
-    assert "8002 1/3 -> 0/1" in agent.said
+    assert "8002 (ipv4) 1/3 -> 0/1" in agent.said
 
 
 def test_where_all_fail_all_are_kept_and_this_is_said(

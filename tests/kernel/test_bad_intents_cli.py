@@ -54,7 +54,6 @@ GENERATED: dict[str, tuple[Callable[[Path], None], str]] = {
     "deep": (regular(b"schema = 1\nservice = " + b"[" * 100_000), ":2: nested too deeply"),
     "long-number": (regular(b"schema = " + b"9" * 100_000), ":1: "),
     "fifo": (os.mkfifo, "a pipe, not a regular file"),
-    "directory": (Path.mkdir, "a directory, not a regular file"),
     "loop": (loop, "cannot be read"),
     "missing": (lambda path: None, ":1: no such file"),
     "dangling": (lambda path: path.symlink_to("nowhere"), ":1: no such file"),
@@ -120,6 +119,13 @@ def test_files_that_are_no_intent(network: Network, kind: str) -> None:
     refused(done, kind)
     assert said in done.err
     assert network.rules() == ""
+
+
+def test_a_directory_without_intent_files(network: Network) -> None:
+    (network.folder / "empty").mkdir()
+    done = lbctl(network, "apply", "--yes", "--config", "empty", cwd=network.folder)
+    assert (done.code, done.out, network.rules()) == (2, "", "")
+    assert done.err.startswith("lbctl: empty is a directory without intent files\n    hint: ")
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def served(network: Network) -> Network:
 
 @pytest.mark.parametrize(
     ("file", "driver"),
-    list(zip(FILES, ("libnftables", "nft", "nft", "legacy", "nf_tables"), strict=True)),
+    list(zip(FILES, ("libnftables", "libnftables", "nft", "nft", "legacy", "nf_tables"), strict=True)),
     ids=lambda value: value if isinstance(value, str) else value.parent.name,
 )
 def test_a_right_host_has_no_problem(network: Network, file: Path, driver: str) -> None:

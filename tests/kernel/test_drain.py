@@ -205,10 +205,10 @@ def test_interrupting_the_wait_keeps_the_drain(network: Network) -> None:
 
 
 def read_until(terminal: int, text: str) -> str:
-    """Return what a terminal shows until it shows a text."""
+    """Return what a terminal shows until it shows a text, with a space between all words."""
     shown = ""
     until = time.monotonic() + PATIENCE
-    while text not in shown:
+    while text not in " ".join(shown.split()):
         assert time.monotonic() < until, shown
         shown += os.read(terminal, 4096).decode()
-    return shown
+    return " ".join(shown.split())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import TypeAlias
 
 import pytest
@@ -88,6 +88,26 @@ def by_place(lifted: LiftedProgram) -> Mapping[Place, LiftedService]:
     return {(s.name, s.family, s.listener): s for s in lifted.services}
 
 
+def serving(services: Mapping[Place, LiftedService], place: Place) -> LiftedService | None:
+    """What `services` hold at `place`: for it alone, or by a range of the same service that contains it."""
+    if found := services.get(place):
+        return found
+    name, family, listener = place
+    for (other, its_family, wider), service in services.items():
+        if (other, its_family) == (name, family) and contains(wider, listener):
+            return replace(service, listener=listener)
+    return None
+
+
+def contains(wider: Listener, listener: Listener) -> bool:
+    return (
+        wider.protocol is listener.protocol
+        and wider.address in (None, listener.address)
+        and wider.port <= listener.port
+        and listener.last_port <= wider.last_port
+    )
+
+
 def by_listener(services: LiftedProgram | Mapping[Place, LiftedService]) -> Mapping[str, LiftedService]:
     found = services.services if isinstance(services, LiftedProgram) else services.values()
     return {f"{s.family} {s.listener}": s for s in found}
@@ -113,8 +133,9 @@ def goes_step_by_step(kernel: Kernel, first: Intent, second: Intent, steps: Sequ
         before, present = present, _after(kernel, text)
         state = by_place(backend.lift(present))
         for place in {*old, *new, *state}:
-            if state.get(place) not in (old.get(place), new.get(place)):
-                raise BadStep(f"step {number}: {place} is {state.get(place)}")
+            present_one = serving(state, place)
+            if present_one not in (serving(old, place), serving(new, place)):
+                raise BadStep(f"step {number}: {place} is {present_one}")
         mixed = by_listener(backend.lift(under_way(before, present)))
         now, was, will = by_listener(state), by_listener(old), by_listener(new)
         # Whichever service has the listener: it may have got another name.
@@ -253,3 +274,25 @@ def test_networks_grow_while_another_service_gets_another_name(kernel: Kernel) -
     first = Intent(services=(moving, replace(api, allow=(one,))))
     second = Intent(services=(replace(moving, name="site"), replace(api, allow=(more,))))
     from_one_to_the_other(kernel, first, second)
+
+
+def test_a_range_takes_over_the_port_it_contains(kernel: Kernel) -> None:
+    """Between two steps the port is served by the range, with its new endpoints."""
+    first = web(8001)
+    everywhere = Listener(protocol=Protocol.TCP, port=1, last_port=65535)
+    kept = Endpoint(port=None, address=ip_address("10.0.0.1"))
+    [service] = first.services
+    second = Intent(services=(replace(service, listeners=(everywhere,), endpoints=(kept,)),))
+    from_one_to_the_other(kernel, first, second)
+    from_one_to_the_other(kernel, second, first)
+
+
+def test_a_port_gives_way_to_a_range_elsewhere(kernel: Kernel) -> None:
+    """The old port goes with the old rules: it is never served by the endpoints of the range."""
+    first = web(8001)
+    [service] = first.services
+    elsewhere = Listener(protocol=Protocol.TCP, port=50, last_port=60)
+    kept = Endpoint(port=None, address=ip_address("10.0.0.1"))
+    second = Intent(services=(replace(service, listeners=(elsewhere,), endpoints=(kept,)),))
+    from_one_to_the_other(kernel, first, second)
+    from_one_to_the_other(kernel, second, first)

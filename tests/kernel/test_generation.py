@@ -17,8 +17,9 @@ from lbctl_nftables import drivers, generation
 from lbctl_nftables import observe as reader
 from lbctl_nftables.kernel import netlink
 
-#: What a request for all sets of a table begins with behind its length: type and flags.
-ALL_SETS = struct.pack("=HH", 10 << 8 | netlink.GET_SET, 0x301)
+#: What a request for all chains begins with behind its length: type and flags.
+#: Counters are read without chains.
+ALL_CHAINS = struct.pack("=HH", 10 << 8 | netlink.GET_CHAIN, 0x301)
 
 
 class Watched(LocalHost):
@@ -29,7 +30,7 @@ class Watched(LocalHost):
         self.readings = 0
 
     def netlink(self, protocol: int, request: bytes) -> bytes | None:
-        self.readings += request[4:8] == ALL_SETS and b"lbctl\0" in request
+        self.readings += request[4:8] == ALL_CHAINS
         return super().netlink(protocol, request)
 
 

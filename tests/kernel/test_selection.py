@@ -222,7 +222,8 @@ def test_a_user_may_look_but_not_touch(user: Machine) -> None:
         for backend in ("nftables", "iptables") if words != ("status",) else ("nftables",):
             refused = user.lbctl(*words, "--backend", backend, before=UNPRIVILEGED)
             assert (refused.code, refused.out) == (4, ""), (words, refused.err)
-            assert "CAP_NET_ADMIN" in refused.err
+            # The state is closed to a user as well, and some commands read it first.
+            assert "CAP_NET_ADMIN" in refused.err or "is for root alone" in refused.err
             assert "Traceback" not in refused.err
     # In a legacy kernel's place there seems to be nothing at all.
     live = [f"live:{store}" for store in ("nftables", "iptables-legacy")]
@@ -303,7 +304,7 @@ def test_rules_are_counted_in_each_flavour(machine: Machine) -> None:
     ours = held_by(machine, "nft")
     assert ours
     assert stores(machine) == {"nftables": (0, None), "iptables-nft": (ours, 0), "iptables-legacy": (0, 4)}
-    assert "iptables-legacy 0 managed by lbctl, 4 foreign" in machine.lbctl("status").out.splitlines()[1]
+    assert "iptables-legacy 0 managed by lbctl, 4 foreign" in machine.lbctl("status").out
     assert machine.lbctl("remove", "--yes").code == 0
     write(machine, "nft")
     assert machine.lbctl("apply", "--yes", "--driver", "legacy").code == 0

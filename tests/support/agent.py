@@ -59,6 +59,36 @@ def status_document(*, reason: str = "down: HTTP 503 x3 since 12:01:07") -> Agen
     )
 
 
+def showcase() -> AgentStatusDocument:
+    """What the page of the documentation shows: two endpoints that serve, one that fails, one that drains."""
+    document = status_document()
+    counted = {"a": ("1/2", "1/2"), "b": ("0/1", "0/1"), "c": ("1/2", "1/2"), "d": ("0/1", "0/1")}
+    [service] = document["services"]
+    service["endpoints"] = [endpoint(name, 20, "") for name in counted]
+    service["connections"] = 80
+    for each, name in zip(service["endpoints"], counted, strict=True):
+        each["name"] = each["to"] = f"10.0.0.1{ord(name) - ord('a')}:8080"
+        each["families"]["ipv4"] |= dict(zip(("wanted", "actual"), counted[name], strict=True))
+    _, failing, _, drained = service["endpoints"]
+    failing["reason"] = "down: HTTP 503 \N{MULTIPLICATION SIGN}3 since 2026-11-30T12:01:07+00:00"
+    failing["health"] = HealthDocument(
+        state="down", result="HTTP 503", since="2026-11-30T12:01:07", old=False
+    )
+    drained["state"] = "drain"
+    drained["reason"] = "operator: drained by root since 2026-11-30T11:58:12+00:00 (release 42)"
+    rates = {
+        "a": [3, 4, 3, 5, 4, 6, 7],
+        "b": [3, 4, 4, 5, 2, 0, 0],
+        "c": [4, 4, 3, 4, 5, 7, 6],
+        "d": [4, 3, 1, 0, 0],
+    }
+    document["agent"]["rates"] = [
+        {"service": "web", "endpoint": each["to"], "interval": 1.0, "values": [*map(float, rates[name])]}
+        for each, name in zip(service["endpoints"], counted, strict=True)
+    ]
+    return document
+
+
 def endpoint(name: str, connections: int, reason: str = "") -> StatusEndpointDocument:
     counted = CountedDocument(
         wanted="1/2",

@@ -226,7 +226,7 @@ def test_a_truce_grows_to_its_most_and_ends_when_all_is_calm() -> None:
 
 def test_repairs_once_in_a_while_are_no_fight() -> None:
     truce = Truce()
-    assert not any(truce.repaired(20.0 * number) for number in range(100))
+    assert not any(truce.repaired(40.0 * number) for number in range(100))
 
 
 def test_while_a_command_holds_the_lock_the_agent_waits_and_then_follows() -> None:

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lbctl.engine.change.facts import YOUNG, read_facts
+from lbctl.engine.record import verdicts as record
 from lbctl.host.fake import FakeHost
 from lbctl.model import (
     AllDown,
@@ -144,6 +146,39 @@ def test_old_verdicts_are_shown_and_nothing_else() -> None:
     found = effective(intent, Facts(old=old))
     assert found.intent is intent
     assert str(found.reason("web", service().endpoints[0])).endswith("but no agent runs")
+
+
+class Rebooted(FakeHost):
+    """The same host after another start."""
+
+    def namespace(self) -> str:
+        return "another"
+
+
+def test_verdicts_end_with_a_start_of_the_host() -> None:
+    host, after = FakeHost(), Rebooted()
+    record.write(host, "lbctl", {"web": {("e1", V4): DOWN}})
+    after.memory = host.memory
+    found = record.read(host, "lbctl")
+    assert found is not None
+    assert found.verdicts == {"web": {("e1", V4): DOWN}}
+    assert record.read(after, "lbctl") is None
+    assert read_facts(after, "lbctl", cautious=True) == Facts()
+
+
+def test_failures_of_an_agent_that_has_ended_count_for_a_while_where_nobody_is_asked() -> None:
+    host = FakeHost()
+    host.time = WALL
+    every = {"web": {("e1", V4): DOWN, ("e2", V4): UP}}
+    record.write(host, "lbctl", every)
+    assert read_facts(host, "lbctl") == Facts(old=every)
+    failed = {"web": {("e1", V4): DOWN}}
+    assert read_facts(host, "lbctl", cautious=True) == Facts(verdicts=failed, old=every)
+    for away in (YOUNG, -1):
+        host.time = WALL + away
+        assert read_facts(host, "lbctl", cautious=True) == Facts(old=every)
+    host.busy.add("lbctl.agent")
+    assert read_facts(host, "lbctl") == Facts(verdicts=every)
 
 
 def test_families_differ() -> None:

@@ -160,8 +160,7 @@ class Checker:
             else:
                 self._report(subject)
         self._changed()
-        verdicts = self._monitor.verdicts()
-        self.turned([(subject, verdicts[subject[0]][subject[1:]]) for subject in changed])
+        self.turned([(subject, self._monitor.verdicts_of(subject[0])[subject[1:]]) for subject in changed])
 
     def _gather(self, subject: Subject, check: Check) -> None:
         """Report an endpoint that never passed, together with others of its service and family."""
@@ -174,7 +173,7 @@ class Checker:
 
     def _report_gathered(self, name: str, family: Family) -> None:
         gathered = self._gathered.pop((name, family))
-        every = [each for (_, of), each in self._monitor.verdicts().get(name, {}).items() if of is family]
+        every = [each for (_, of), each in self._monitor.verdicts_of(name).items() if of is family]
         services = self._intent.services if self._intent else ()
         service = next((each for each in services if each.name == name), None)
         if service is None or not every:
@@ -188,7 +187,7 @@ class Checker:
 
     def _report(self, subject: Subject) -> None:
         service, endpoint, family = subject
-        verdict = self._monitor.verdicts().get(service, {}).get((endpoint, family))
+        verdict = self._monitor.verdicts_of(service).get((endpoint, family))
         if verdict is None:
             return
         priority = Priority.WARNING if verdict.health is Health.DOWN else Priority.NOTICE

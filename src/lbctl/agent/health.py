@@ -253,6 +253,10 @@ class Monitor:
         """
         return dict(self._verdicts)
 
+    def verdicts_of(self, service: str) -> Verdicts:
+        """Return the verdicts of one service, at no cost for the others; {} for one that is not checked."""
+        return self._verdicts.get(service, {})
+
     def latest(self, now: Moment) -> Mapping[str, Verdicts]:
         """Return all verdicts with the time and number of the last checks, e.g. to be shown or kept."""
         found: dict[str, dict[tuple[str, Family], Verdict]] = {}

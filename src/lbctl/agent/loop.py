@@ -1,4 +1,4 @@
-"""The agent's loop: facts come in, and the kernel follows them. It is the only part that acts.
+"""The agent's loop: facts arrive, and the kernel follows them. It is the only part that acts.
 
 One task runs checks, one looks for what changed outside (the history, overrides, the kernel's rules, the
 intent file), and one carries out: the first fact after a quiet moment at once, those behind it together,
@@ -48,7 +48,7 @@ _PATIENCE = 1.0
 #: Seconds before something that failed is tried again: the first time, and at most.
 _AGAIN, _AGAIN_MOST = 1.0, 60.0
 #: Seconds within which so many repairs mean another writer, and the longest pause before the next repair.
-_WINDOW, _FIGHT, _TRUCE = 60.0, 5, 300.0
+_WINDOW, _FIGHT, _TRUCE = 120.0, 5, 300.0
 
 
 @dataclass(slots=True)
@@ -130,7 +130,7 @@ class Follower:
         self._wake.set()
 
     async def follow(self) -> None:
-        """Carry out facts as they come in; ends only when it is cancelled."""
+        """Carry out facts as they arrive; ends only when it is cancelled."""
         again = _AGAIN
         while True:
             await self._wake.wait()

@@ -69,7 +69,8 @@ def run(host: Host, options: Options) -> None:
     group = control.group_number(options.admin_group)
     with ExitStack() as stack:
         try:
-            stack.enter_context(host.lock(f"{options.owner}.agent"))
+            # A command that asks whether an agent runs holds it for a moment.
+            stack.enter_context(host.lock(f"{options.owner}.agent", patience=1.0))
         except Stale as error:
             raise Stale(f'an agent of owner "{options.owner}" runs already', hint=error.message) from error
         sockets = [stack.enter_context(_bound(address, port)) for address, port in options.listen]
@@ -88,6 +89,7 @@ class _Agent:
         self._figures = Figures()
         self._keeper = Keeper(host, options.owner, self._session)
         self._file = _File(options.files)
+        self._register = verdicts.Register(host, options.owner)
         self._written: object = None
         self._begun = False
         self._answered: object = None
@@ -225,7 +227,7 @@ class _Agent:
                 discovered.write(self._host, self._options.owner, answers)
             if found != self._written:
                 self._written = found
-                verdicts.write(self._host, self._options.owner, found)
+                self._register.write(found)
 
         return write
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -13,6 +12,7 @@ from lbctl.documents.agent import AgentDocument, AgentStatusDocument, FillDocume
 from lbctl.documents.status import AgentSummaryDocument
 from lbctl.documents.status import status as status_document
 from lbctl.engine import status, unsettled
+from lbctl.model import time_of
 from lbctl.version import __version__
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class View:
 
     def __init__(self, host: Host, owner: str, follower: Follower, figures: Figures) -> None:
         self._host, self._owner, self._follower, self._figures = host, owner, follower, figures
-        self._started = _iso(host.now())
+        self._started = time_of(host.now())
         self._made: AgentStatusDocument | None = None
         self._until = 0.0
         self._lock = asyncio.Lock()
@@ -89,12 +89,12 @@ class View:
             owner=self._owner,
             host=socket.gethostname(),
             started=self._started,
-            now=_iso(self._host.now()),
+            now=time_of(self._host.now()),
             intent=self.source,
             ready=self._follower.is_ready() is True,
             problems=problems,
             notice=figures.notice,
-            paused_until=None if figures.paused_until is None else _iso(figures.paused_until),
+            paused_until=None if figures.paused_until is None else time_of(figures.paused_until),
             applies=figures.applies,
             repairs=figures.repairs,
             failures=figures.failures,
@@ -169,7 +169,3 @@ def _nothing() -> AgentStatusDocument:
         interrupted=None,
         trial=None,
     )
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

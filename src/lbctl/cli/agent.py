@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lbctl.cli.options import BackendName, Config, DriverName, Format, Output, seconds
+from lbctl.cli.options import BackendName, Config, DriverName, Format, Output, Owner, seconds
 from lbctl.errors import IntentError, NoBackend
 
 agent = typer.Typer(
@@ -23,9 +23,7 @@ _DEFAULT_LISTEN = "127.0.0.1"
 def run(
     context: typer.Context,
     config: Config = None,
-    owner: Annotated[
-        str | None, typer.Option("--owner", help="The owner; default: that of the file.")
-    ] = None,
+    owner: Owner = None,
     follow_file: Annotated[
         bool, typer.Option("--follow-file", help="Apply valid changes of the intent file by itself.")
     ] = False,
@@ -92,9 +90,7 @@ def pause(
     duration: Annotated[
         float, typer.Option("--for", parser=seconds, metavar="TIME", help="Resume after this time, e.g. 10m.")
     ] = 600.0,
-    owner: Annotated[
-        str | None, typer.Option("--owner", help="The owner; default: that of the file.")
-    ] = None,
+    owner: Owner = None,
     config: Config = None,
 ) -> None:
     """Have the running agent leave the kernel as it is for a while."""
@@ -106,9 +102,7 @@ def pause(
 
 @agent.command()
 def resume(
-    owner: Annotated[
-        str | None, typer.Option("--owner", help="The owner; default: that of the file.")
-    ] = None,
+    owner: Owner = None,
     config: Config = None,
 ) -> None:
     """End a pause."""

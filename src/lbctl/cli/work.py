@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -220,7 +221,11 @@ def write_promised(host: Host, confirmed: Trial) -> None:
         # The change is kept all the same.
         say(f"The change is kept, but {error.message}.")
     else:
-        say(f"Wrote {promised.path}.")
+        shown = promised.path
+        # The current directory may be gone, or another one.
+        with suppress(OSError, ValueError):
+            shown = shown.relative_to(Path.cwd())
+        say(f"Wrote {shown}.")
 
 
 def ended(tried: Trial | None) -> None:

@@ -116,7 +116,11 @@ def _named(path: Path) -> tuple[Path, ...]:
 
     In a directory, they are those that are looked for in /etc/lbctl; where it has none of these, its *.toml.
     """
-    if not path.is_dir():
+    try:
+        if not path.is_dir():
+            return (path,)
+    except PermissionError:
+        # Reading it names the file and the problem.
         return (path,)
     found = _main_and_parts(path) or _parts(path)
     if not found:

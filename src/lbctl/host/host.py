@@ -345,10 +345,9 @@ class LocalHost:
             os.close(handle)
 
     def is_locked(self, name: str) -> bool:
-        """See `Host`. Whose lock file cannot be opened holds none."""
-        try:
-            handle = self._run.open_lock(_file(name, "lock"))
-        except (ApplyFailed, PermissionDenied):
+        """See `Host`. Where nothing was ever locked, nothing is made."""
+        handle = self._run.open_existing(_file(name, "lock"))
+        if handle is None:
             return False
         try:
             return not _locked(handle)

@@ -139,6 +139,15 @@ class StateDir:
                 hint="run as root, or set LBCTL_STATE_DIR to a directory that you can write",
             ) from error
 
+    def open_existing(self, name: str) -> int | None:
+        """Return a descriptor of a file, to be looked at only; None where there is none to be trusted."""
+        try:
+            with self._opened() as folder:
+                flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+                return os.open(name, flags, dir_fd=folder)
+        except (OSError, PermissionDenied):
+            return None
+
     @contextmanager
     def _opened(self, *, create: bool = False) -> Iterator[int]:
         """Yield a descriptor of the directory; raises `OSError`, and `PermissionDenied` if it is not safe."""

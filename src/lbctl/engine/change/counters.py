@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.errors import Damaged, LbctlError
-from lbctl.model import Action, Family, read_record
+from lbctl.model import Action, Family, read_record, time_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -135,7 +135,7 @@ def after_change(session: Session, plan: Plan, held: Program, before: Mapping[st
     old = _load(session, owner)
     kept = old.keys() - {each.name for each in plan.services}
     baselines = {name: old[name] for name in old if name in kept}
-    since = datetime.fromtimestamp(session.host.now(), UTC).isoformat(timespec="seconds")
+    since = time_of(session.host.now())
     try:
         for name, counts in _counts(session, owner, before, held).items():
             baselines[name] = Baseline(since=since, marks=_marks(counts, before[name].taken))

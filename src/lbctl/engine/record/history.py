@@ -13,14 +13,13 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from lbctl.config import dump, loads
 from lbctl.errors import ApplyFailed, Damaged, IntentError, PermissionDenied, Stale
-from lbctl.model import Intent, KeyChange, inert, intent_changes, read_record
+from lbctl.model import Intent, KeyChange, inert, intent_changes, read_record, time_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -317,7 +316,7 @@ def upcoming(
     return HistoryEntry(
         # Behind all that have one, those too that cannot be read any more.
         number=max(_numbers(host, plan.intent.owner), default=0) + 1,
-        time=datetime.fromtimestamp(host.now(), UTC).isoformat(timespec="seconds"),
+        time=time_of(host.now()),
         user=host.user(),
         action="rollback" if back_to else action,
         backend=plan.backend,

@@ -58,10 +58,37 @@ class Recorded:
     verdicts: Mapping[str, Verdicts]
 
 
+class Register:
+    """Writes the verdicts of an owner time and again; a service that did not change is not spelled again."""
+
+    def __init__(self, host: Host, owner: str) -> None:
+        self._host, self._owner = host, owner
+        self._many = False
+        #: Service → the very verdicts that were spelled, and their text.
+        self._spelled: dict[str, tuple[Verdicts, str]] = {}
+
+    def write(self, verdicts: Mapping[str, Verdicts]) -> None:
+        """Have other commands find these. Best effort, as all that ends with the host."""
+        many = sum(map(len, verdicts.values())) > MANY
+        before = self._spelled if many is self._many else {}
+        self._many, self._spelled = many, {}
+        for service, own in verdicts.items():
+            known = before.get(service)
+            same = known is not None and known[0] is own
+            self._spelled[service] = known if known and same else (own, _spelled(service, own, many=many))
+        head = {
+            "format_version": VERSION,
+            "namespace": self._host.namespace(),
+            "time": self._host.now(),
+        }
+        found = ",".join([text for _, text in self._spelled.values() if text])
+        text = f'{json.dumps(head, separators=(",", ":"))[:-1]},"verdicts":[{found}]}}'
+        self._host.remember(_name(self._owner), text)
+
+
 def write(host: Host, owner: str, verdicts: Mapping[str, Verdicts]) -> None:
-    """Have other commands find these. Best effort, as all that ends with the host."""
-    head = {"format_version": VERSION, "namespace": host.namespace(), "time": host.now()}
-    host.remember(_name(owner), json.dumps({**head, "verdicts": rows(verdicts)}, separators=(",", ":")))
+    """Have other commands find these, once; see `Register.write`."""
+    Register(host, owner).write(verdicts)
 
 
 def forget(host: Host, owner: str) -> None:
@@ -117,7 +144,20 @@ def failed(recorded: Recorded) -> Iterator[tuple[str, tuple[str, Family], Verdic
                 yield service, place, verdict
 
 
+def _spelled(service: str, own: Verdicts, *, many: bool) -> str:
+    """Return the verdicts of a service as the elements of a JSON array; "" for none."""
+    fields = [
+        _fields(service, endpoint, family, verdict)
+        for (endpoint, family), verdict in own.items()
+        if not many or not _is_plain(verdict)
+    ]
+    return json.dumps(fields, separators=(",", ":"))[1:-1] if fields else ""
+
+
 def _is_plain(verdict: Verdict) -> bool:
+    """Return True for an endpoint that other commands treat alike if it is not named."""
+    if verdict.health is Health.UNKNOWN:
+        return verdict.checked is None and verdict.serving
     return verdict.health is Health.UP and verdict.part == 1 and not verdict.held
 
 
