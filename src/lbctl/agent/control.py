@@ -15,7 +15,6 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from lbctl.agent import web
 from lbctl.agent.http import Peer, Refused, Request, Response
 from lbctl.errors import IntentError
 
@@ -24,11 +23,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lbctl.agent.http import Handler
-    from lbctl.documents.agent import AgentStatusDocument
+    from lbctl.agent.web import Pages
 
 
 def handler(
-    view: Callable[[], Awaitable[AgentStatusDocument]],
+    pages: Pages,
     actions: Mapping[str, Callable[[Mapping[str, object]], Awaitable[Mapping[str, object]]]],
     *,
     reports: Mapping[str, Callable[[], Mapping[str, object]]] | None = None,
@@ -46,7 +45,7 @@ def handler(
             report = (reports or {}).get(request.path)
             if report is not None:
                 return Response(body=f"{json.dumps(report())}\n".encode(), type="application/json")
-            return await web.answer(view, request.path)
+            return await pages.at(request.path)
         action = actions.get(request.path)
         if request.method != "POST" or action is None:
             raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "no such action")
