@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from lbctl.agent import http, web
 from lbctl.agent.http import Server
 from lbctl.documents.agent import AgentStatusDocument
+from lbctl.errors import ApplyFailed
 from support.agent import Shown, status_document
 
 NASTY = '<script>alert("x")</script>\n\x1b[2J'
@@ -227,6 +228,32 @@ def test_who_does_not_read_an_answer_holds_little_of_it(monkeypatch: pytest.Monk
 
     assert len(asyncio.run(run())) < size
     assert 0 < max(held) <= 4 * http._SLICE
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [
+        (ApplyFailed("nft has ended with signal 11\x1b[2J"), 503, b"nft has ended with signal 11\\x1b[2J\n"),
+        (KeyError("surprise"), 500, b"a fault of lbctl: its log has more\n"),
+    ],
+)
+def test_what_cannot_be_shown_is_an_error_and_no_silence(fault: Exception, code: int, said: bytes) -> None:
+    class Broken(Shown):
+        async def document(self) -> AgentStatusDocument:
+            raise fault
+
+    async def run() -> tuple[bytes, bytes, list[BaseException]]:
+        logged: list[BaseException] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, about: logged.append(about["exception"]))
+        async with serving(source=Broken(status_document())) as port:
+            broken = await exchange(port, get("/status"))
+            return broken, await exchange(port, get("/healthz")), logged
+
+    broken, well, logged = asyncio.run(run())
+    assert broken.startswith(b"HTTP/1.1 %d " % code)
+    assert broken.endswith(said)
+    assert well.endswith(b"ok\n")
+    assert logged == ([fault] if code == 500 else [])
 
 
 def test_asking_often_makes_a_page_once(monkeypatch: pytest.MonkeyPatch) -> None:

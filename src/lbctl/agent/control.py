@@ -50,15 +50,23 @@ def handler(
         if request.method != "POST" or action is None:
             raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "no such action")
         try:
-            words = json.loads(request.body or b"{}")
-            if not isinstance(words, dict):
-                raise ValueError("not an object")
-            answer = await action(words)
+            answer = await action(_words(request.body))
         except ValueError as error:
             raise Refused(HTTPStatus.BAD_REQUEST, f"not understood: {error}") from error
         return Response(body=f"{json.dumps(answer)}\n".encode(), type="application/json")
 
     return handle
+
+
+def _words(body: bytes) -> Mapping[str, object]:
+    """Return the object in a body, an empty one for none; raises `ValueError`."""
+    try:
+        words = json.loads(body or b"{}")
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(words, dict):
+        raise ValueError("not an object")
+    return words
 
 
 def is_admin(peer: Peer, group: int | None) -> bool:

@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import h11
 
+from lbctl.errors import LbctlError
+from lbctl.model import inert
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
@@ -74,6 +77,9 @@ class Refused(Exception):
     def __init__(self, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.response = Response(body=f"{message}\n".encode(), status=status, headers=headers or {})
+
+
+_FAULT = Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of lbctl: its log has more")
 
 
 class Server:
@@ -133,10 +139,12 @@ class Server:
             response = Response(body=f"{status.phrase}\n".encode(), status=status)
         except ConnectionError:
             return
-        encoded = memoryview(_encoded(connection, response, head=head))
-        for start in range(0, len(encoded), _SLICE):
-            writer.write(encoded[start : start + _SLICE])
-            await writer.drain()
+        except LbctlError as error:
+            response = Refused(HTTPStatus.SERVICE_UNAVAILABLE, inert(error.message)).response
+        except Exception:
+            await _send(writer, _encoded(connection, _FAULT.response, head=head))
+            raise
+        await _send(writer, _encoded(connection, response, head=head))
 
 
 async def _read(connection: h11.Connection, reader: asyncio.StreamReader, peer: Peer) -> Request:
@@ -166,6 +174,13 @@ async def _read(connection: h11.Connection, reader: asyncio.StreamReader, peer: 
             )
         else:
             raise ConnectionError
+
+
+async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    whole = memoryview(data)
+    for start in range(0, len(whole), _SLICE):
+        writer.write(whole[start : start + _SLICE])
+        await writer.drain()
 
 
 def _encoded(connection: h11.Connection, response: Response, *, head: bool) -> bytes:
