@@ -9,11 +9,11 @@ are left alone. The file is polled by stat(2), which works on every file system 
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lbctl.agent.sources.source import SourceFailed
+from lbctl.agent.sources.strict import document
 from lbctl.agent.sources.text import endpoint
 from lbctl.errors import IntentError
 from lbctl.host.files import read_bounded
@@ -54,10 +54,7 @@ def _read(path: str) -> Answer:
 
 def parse(text: bytes) -> Answer:
     """Return the endpoints in the bytes of a file; raises `SourceFailed` for any other document."""
-    try:
-        groups = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SourceFailed(f"the file is not JSON: {error}") from error
+    groups = document(text, "the file")
     if not isinstance(groups, list):
         raise SourceFailed("the file is not a list of groups of targets")
     return tuple(each for group in groups for each in _group(group))
