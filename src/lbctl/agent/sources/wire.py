@@ -90,9 +90,10 @@ class Reply:
     async def succeed(self) -> None:
         """Raise `SourceFailed` with what the server says, unless the status is 200."""
         if self.status != _OK:
+            body = b""
             with suppress(SourceFailed, TimeoutError):
-                raise SourceFailed(_trouble(self._peer, self.status, await self._body(_TROUBLE)))
-            raise SourceFailed(_trouble(self._peer, self.status, b""))
+                body = await self._body(_TROUBLE)
+            raise SourceFailed(_trouble(self._peer, self.status, body))
 
     async def lines(self, patience: float) -> AsyncGenerator[list[Any], None]:
         """Yield the JSON values of a body with one in each line, in lists; ends with it.
