@@ -12,11 +12,10 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lbctl.agent.sources import files
 from lbctl.agent.sources.source import SourceFailed
 from lbctl.agent.sources.strict import document
 from lbctl.agent.sources.text import endpoint
-from lbctl.errors import IntentError
-from lbctl.host.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -46,10 +45,7 @@ async def answers(name: str, access: Access) -> AsyncGenerator[Answer, None]:  #
 
 
 def _read(path: str) -> Answer:
-    try:
-        return parse(read_bounded(path, _LIMIT))
-    except IntentError as error:
-        raise SourceFailed(error.message) from error
+    return parse(files.read(path, _LIMIT))
 
 
 def parse(text: bytes) -> Answer:
