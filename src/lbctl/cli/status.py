@@ -167,16 +167,26 @@ def _watch(look: _Look, color: Color) -> None:
     from shutil import get_terminal_size
 
     from lbctl.cli.output import Style
-    from lbctl.cli.watch import Rates, Screen, picture
+    from lbctl.cli.status_text import agent_line
+    from lbctl.cli.watch import Screen, new_rates, note, picture
     from lbctl.engine import unsettled
 
-    rates = Rates()
+    rates = new_rates()
     with Screen(Style(color)) as screen:
         while True:
             drift, status = look.now()
-            rates.note(look.session.host.clock(), status)
+            note(rates, look.session.host.clock(), status)
             trial = unsettled(look.session.host, look.intent.owner).trial
-            screen.show(picture(look.time, trial, drift, status, rates, get_terminal_size()))
+            shown = picture(
+                time=look.time,
+                drift=drift,
+                status=status,
+                rates=rates,
+                size=get_terminal_size(),
+                trial=trial,
+                agent=agent_line(look.agent(), look.intent),
+            )
+            screen.show(shown)
             _pause()
 
 

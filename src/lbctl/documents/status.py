@@ -148,7 +148,9 @@ class RulesDocument(UnsettledDocument):
     `stores`, `services` and `overrides` are missing with `--brief`.
 
     `applied` is the number of the state in the history whose intent this is; null for that of an intent file.
-    `rolled_back` is the last change if it is a rollback and the intent file differs.
+    `rolled_back` is the last change if it is a rollback and the intent file differs. `left_out` has the
+    endpoints that an agent that has ended found down, and that are not in rotation for that: then `in_sync`
+    is about the others.
     """
 
     backend: str
@@ -157,6 +159,7 @@ class RulesDocument(UnsettledDocument):
     applied: int | None
     rolled_back: InterruptedDocument | None
     drift: DriftDocument
+    left_out: list[str]
     overrides: NotRequired[list[OverrideDocument]]
     stores: NotRequired[list[StoreDocument]]
     services: NotRequired[list[StatusServiceDocument]]
@@ -188,6 +191,7 @@ def status(
         applied=None if applied is None else applied.number,
         rolled_back=None if rolled_back is None else interrupted(rolled_back),
         drift=_drift(drift),
+        left_out=list(drift.left_out or ()),
         interrupted=pending["interrupted"],
         trial=pending["trial"],
     )
