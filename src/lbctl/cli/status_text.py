@@ -156,6 +156,7 @@ def _in_services(status: Status | None) -> Iterator[list[str]]:
     for name, endpoint in endpoints:
         if endpoint.mark:
             faults.setdefault(endpoint.mark, []).append(name)
+    yield list(map(str, status.overlaps))
     yield [f"{mark}: {_few(names)}" for mark, names in faults.items()]
     yield list(status.failing)
     yield operator_lines(status.effective)

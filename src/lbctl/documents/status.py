@@ -115,6 +115,14 @@ class DriftDocument(TypedDict):
     elsewhere: list[str]
 
 
+class OverlapDocument(TypedDict):
+    """A listener of the intent that rules of another owner balance too: only one of the two acts."""
+
+    owner: str
+    listener: str
+    service: str
+
+
 class AgentSummaryDocument(TypedDict):
     """The agent at one moment; times are ISO 8601 in UTC.
 
@@ -145,7 +153,7 @@ class AgentSummaryDocument(TypedDict):
 class RulesDocument(UnsettledDocument):
     """The rules of an intent, and how the kernel carries them out.
 
-    `stores`, `services` and `overrides` are missing with `--brief`.
+    `stores`, `services`, `overlaps` and `overrides` are missing with `--brief`.
 
     `applied` is the number of the state in the history whose intent this is; null for that of an intent file.
     `rolled_back` is the last change if it is a rollback and the intent file differs. `left_out` has the
@@ -160,6 +168,7 @@ class RulesDocument(UnsettledDocument):
     rolled_back: InterruptedDocument | None
     drift: DriftDocument
     left_out: list[str]
+    overlaps: NotRequired[list[OverlapDocument]]
     overrides: NotRequired[list[OverrideDocument]]
     stores: NotRequired[list[StoreDocument]]
     services: NotRequired[list[StatusServiceDocument]]
@@ -196,6 +205,11 @@ def status(
         trial=pending["trial"],
     )
     if counted is not None:
+        document["overlaps"] = [
+            OverlapDocument(owner=each.owner, listener=str(listener), service=service)
+            for each in counted.overlaps
+            for listener, service in each.listeners
+        ]
         document["overrides"] = overrides(counted.effective)
         document["stores"] = stores(counted.stores)
         document["services"] = [_service(service) for service in counted.services]

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl.engine.change import facts
-from lbctl.engine.change.owners import overlap_notes
 from lbctl.engine.change.render import capabilities_here
 from lbctl.errors import ApplyFailed, IntentError
 from lbctl.model import (
@@ -70,8 +69,7 @@ def _plan_from(session: Session, intent: Intent, *, alone: bool) -> Plan:
     made = plan_between(session, before, after, intent, effective)
     if not made.changed:
         session.memory.keep(session.place, after.at(before.generation))
-        return made
-    return replace(made, notes=(*made.notes, *overlap_notes(session, made, intent)))
+    return made
 
 
 def _refuse_other_stores(session: Session, owner: str) -> None:

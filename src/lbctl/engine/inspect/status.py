@@ -16,6 +16,7 @@ from lbctl.engine.inspect.annotate import gone
 from lbctl.engine.inspect.checks import endpoint_marks, service_marks
 from lbctl.engine.inspect.established import Established
 from lbctl.engine.inspect.failing import failing_lines
+from lbctl.engine.inspect.overlaps import find_overlaps
 from lbctl.model import Family, agreed, diff
 from lbctl.spi import count_rules
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from lbctl.engine.change.counters import Counted, Place
     from lbctl.engine.change.session import Session
+    from lbctl.engine.inspect.overlaps import Overlap
     from lbctl.model import Change, Effective, Intent, Reason, Service, ServiceChange, State
     from lbctl.spi import RuleCounts
 
@@ -171,6 +173,8 @@ class Status:
     services: tuple[ServiceStatus, ...]
     #: What checks found down, a sentence each.
     failing: tuple[str, ...] = ()
+    #: Other owners with the same listeners.
+    overlaps: tuple[Overlap, ...] = ()
 
 
 def drift(session: Session, intent: Intent, *, follow: bool = False) -> Drift:
@@ -245,6 +249,7 @@ def status(session: Session, intent: Intent, *, follow: bool = False, only: Coll
         stores=count_rules(session.host, session.candidates),
         services=tuple(_service(s, counts[s.name], connections, effective, marks) for s in services),
         failing=tuple(failing_lines(session.host, effective, services)),
+        overlaps=find_overlaps(session, effective.intent),
     )
 
 
