@@ -56,6 +56,24 @@ def test_unmatched_traffic_is_a_decision() -> None:
     assert slots(desk) == {"tcp-80": ["8001", "8002", "80"]}
 
 
+def test_what_is_left_to_do_for_the_next_boot() -> None:
+    desk = holding(*LADDER)
+    moved = desk.planned("right")
+    enable = "remove them there, and enable lbctl.service, which applies the intent file."
+    assert view.boot_note(moved) == (
+        f"If a script or unit of this host loads the removed rules at boot, {enable}"
+    )
+    desk.host.files["/etc/paper"] = ""
+    assert view.boot_note(moved) == f"At boot, /etc/paper may load the removed rules again: {enable}"
+    desk.host.files["/etc/systemd/system/multi-user.target.wants/lbctl.service"] = ""
+    assert view.boot_note(moved) == (
+        "At boot, /etc/paper may load the removed rules again: remove them there."
+    )
+    # Rules managed by lbctl are in no file.
+    engine.migrate(moved.target, moved)
+    assert view.boot_note(desk.planned("left")) is None
+
+
 def test_a_mistake_is_a_decision() -> None:
     desk = holding("ipv4 local:80/tcp nth to 8001 8002", "ipv4 local:80/tcp nth to 8003")
     with pytest.raises(IntentError, match=r"never-reached \(line 2\): line 1 takes all connections"):
