@@ -40,6 +40,20 @@ def test_nothing_to_migrate() -> None:
     assert holding(FIRST, LAST).plan("right") is None
 
 
+def test_a_source_without_balancing_rules_is_named() -> None:
+    desk = holding(*LADDER)
+    third = MigratingPaper(name="middle", driver="brush", rank=3)
+    session = engine.open_session(desk.host, backend="middle", installed=[desk.left, desk.right, third])
+    nothing = "Nothing to migrate: no balancing rules"
+    assert engine.plan_migration(session, "lbctl", source="right") is None
+    assert engine.nothing_to_migrate(session, "lbctl", "right") == (
+        f"{nothing} in right. left has some: --from left."
+    )
+    desk.left.foreign = []
+    assert engine.nothing_to_migrate(session, "lbctl", "right") == f"{nothing} in right."
+    assert engine.nothing_to_migrate(session, "lbctl", None) == f"{nothing} outside middle."
+
+
 def test_unmatched_traffic_is_a_decision() -> None:
     leaking = "ipv4 local:80/tcp nth to 8001 8002 -"
     desk = holding(leaking)

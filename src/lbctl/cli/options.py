@@ -74,6 +74,7 @@ Config = Annotated[
     Path | None,
     typer.Option(
         "--config",
+        "-f",
         metavar="FILE",
         # Our own reader says what is wrong, as it does for everything in the file.
         readable=False,
