@@ -154,7 +154,8 @@ async def exchange(peer: Peer, ask: Ask) -> AsyncIterator[Reply]:
         headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
         yield Reply(peer, head.status_code, headers, part)
     except h11.RemoteProtocolError as error:
-        raise SourceFailed(f"{peer}: not HTTP: {error}") from error
+        what = "the connection was closed" if reader.at_eof() else f"not HTTP: {error}"
+        raise SourceFailed(f"{peer}: {what}") from error
     except ssl.SSLError as error:  # with TLS 1.3, a certificate of ours is refused only here
         raise SourceFailed(f"{peer}: TLS: {error.reason or error}") from error
     finally:
