@@ -468,9 +468,11 @@ class DnsServer(asyncio.DatagramProtocol):
         reply = dns.message.make_response(query)
         if not any(known == name for known, _ in self.records):
             reply.set_rcode(dns.rcode.NXDOMAIN)
-        for found in (kind, "CNAME"):
-            if texts := self.records.get((name, found)):
-                reply.answer.append(dns.rrset.from_text(name, self.ttl, "IN", found, *texts))
+        for _ in range(4):
+            for found in (kind, "CNAME"):
+                if texts := self.records.get((name, found)):
+                    reply.answer.append(dns.rrset.from_text(name, self.ttl, "IN", found, *texts))
+            [name] = self.records.get((name, "CNAME"), [""])
         room = 65535 if tcp else query.payload if query.edns >= 0 else 512
         whole = reply.to_wire(max_size=65535)
         if len(whole) <= room:
