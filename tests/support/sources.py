@@ -437,7 +437,7 @@ class DnsServer(asyncio.DatagramProtocol):
     def resolver(self) -> dns.asyncresolver.Resolver:
         resolver = _Resolver(configure=False)
         resolver.nameservers, resolver.port = ["127.0.0.1"], self.port
-        resolver.timeout = 0.2
+        resolver.timeout = 2.0
         return resolver
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
