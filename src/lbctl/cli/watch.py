@@ -73,11 +73,20 @@ def sparkline(values: Sequence[float], top: float, bars: str = _BARS) -> str:
 
 
 def picture(
-    time: str, trial: Outlook | None, drift: Drift, status: Status | None, rates: Rates, size: terminal_size
+    time: str,
+    trial: Outlook | None,
+    drift: Drift,
+    status: Status | None,
+    rates: Rates,
+    size: terminal_size,
+    sources: Sequence[str] = (),
 ) -> list[Line]:
-    """Return the lines of a screen, no more and no longer than it can show."""
+    """Return the lines of a screen, no more and no longer than it can show.
+
+    `sources` are those about sources that fail.
+    """
     lines = [Line(inert(str(trial)), "yellow")] if trial is not None else []
-    lines += [Line(f"{time}  Ctrl-C ends", "dim"), headline(drift), *attention(drift, status)]
+    lines += [Line(f"{time}  Ctrl-C ends", "dim"), headline(drift), *attention(drift, status, None, sources)]
     services = status.services if status else ()
     for number, service in enumerate(services):
         more = [Line(""), *_block(service, rates, size.columns)]
