@@ -201,7 +201,7 @@ def test_a_source_that_fails_is_among_the_first_lines_with_its_age() -> None:
     agent = status_document()["agent"]
     agent["problems"], agent["notice"] = [], None
     good: Any = {"service": "web", "kind": "dns", "name": "x.test", "endpoints": 2, "age": 1.5, "error": None}
-    lost = good | {"service": "api", "age": 754.2, "error": "no DNS server\x1b[2J answers", "endpoints": 1}
+    lost = good | {"service": "api", "age": 754.2, "error": "no\x1b[2J answer", "endpoints": 1}
     never = good | {"service": "new", "kind": "consul", "age": None, "error": "refused", "endpoints": 0}
     agent["sources"] = [good, lost, never]
     found = status(endpoint("8001"))
@@ -212,8 +212,7 @@ def test_a_source_that_fails_is_among_the_first_lines_with_its_age() -> None:
     assert "2 of 3 sources failing" in shown[1]
     assert shown[2:5] == [
         "Attention:",
-        r"  api: source dns x.test: no DNS server\x1b[2J answers; the last good answer (1 endpoint, 12m ago) is "
-        "kept",
+        r"  api: source dns x.test: no\x1b[2J answer; the last good answer (1 endpoint, 12m ago) is kept",
         "  new: source consul x.test: refused; there is no good answer so far",
     ]
     screen = picture("12:00", None, SYNC, found, Rates(), terminal_size((200, 40)), source_lines(agent))
