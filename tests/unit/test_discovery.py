@@ -167,7 +167,7 @@ def test_another_intent_with_closer_bounds_drops_what_lies_beyond() -> None:
     world.answer(A)
     closer = replace(DNS, within=(ip_network("10.9.0.0/16"),))
     world.keeper.replace(Intent(services=(replace(WEB, discover=closer),)))
-    assert world.kept is None
+    assert (world.kept, world.error) == (None, "endpoint 10.0.0.1:80 is not in a network of `within`")
 
 
 def test_a_restored_answer_counts_until_the_source_says_more_unless_it_lies_beyond() -> None:

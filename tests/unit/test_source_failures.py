@@ -15,7 +15,7 @@ import pytest
 
 from lbctl.agent.journal import Journal
 from lbctl.agent.sources import Finder, Keeper
-from lbctl.documents.agent import SourceDocument
+from lbctl.documents.status import SourceDocument
 from lbctl.host.fake import FakeHost
 from lbctl.model import Discovery, Endpoint, Intent, Listener, Protocol, Service, State, WeightOwner
 from support.sources import RIGS, Rig, rig_of

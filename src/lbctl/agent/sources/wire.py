@@ -139,16 +139,16 @@ async def exchange(peer: Peer, ask: Ask) -> AsyncIterator[Reply]:
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD)
 
     async def part() -> bytes | None:
-        event = await _event(connection, reader)
+        event = await _event(peer, connection, reader)
         return bytes(event.data) if isinstance(event, h11.Data) else None
 
     try:
         async with asyncio.timeout(ask.patience):
             writer.write(_encoded(connection, peer, ask))
             await writer.drain()
-            head = await _event(connection, reader)
+            head = await _event(peer, connection, reader)
             while isinstance(head, h11.InformationalResponse):
-                head = await _event(connection, reader)
+                head = await _event(peer, connection, reader)
         if not isinstance(head, h11.Response):
             raise SourceFailed(f"{peer}: no answer")
         headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
@@ -188,9 +188,14 @@ def _encoded(connection: h11.Connection, peer: Peer, ask: Ask) -> bytes:
     return b"".join(part or b"" for part in (*parts, connection.send(h11.EndOfMessage())))
 
 
-async def _event(connection: h11.Connection, reader: asyncio.StreamReader) -> object:
+async def _event(peer: Peer, connection: h11.Connection, reader: asyncio.StreamReader) -> object:
     while (event := connection.next_event()) is h11.NEED_DATA:
-        connection.receive_data(await reader.read(_CHUNK))
+        data = await reader.read(_CHUNK)
+        connection.receive_data(data)
+        if not data:
+            with suppress(h11.RemoteProtocolError):
+                return connection.next_event()
+            raise SourceFailed(f"{peer}: the connection was closed")
     return event
 
 
