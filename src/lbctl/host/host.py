@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale
-from lbctl.host.privilege import Capability, capabilities
+from lbctl.host.capabilities import Capability, capabilities
 from lbctl.host.state import StateDir
 
 if TYPE_CHECKING:

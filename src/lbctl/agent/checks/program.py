@@ -23,7 +23,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from lbctl.agent.checks import outcomes
-from lbctl.host.privilege import Capability, capabilities
+from lbctl.host.capabilities import Capability, capabilities
 from lbctl.model import inert
 
 if TYPE_CHECKING:
