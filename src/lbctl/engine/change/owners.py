@@ -27,9 +27,11 @@ def overlap_notes(session: Session, plan: Plan, intent: Intent) -> tuple[str, ..
 
     Other owners are those of the history. Their rules are read from the kernel only if listeners overlap.
     """
+    others = [owner for owner in history.owners(session.host) if owner != intent.owner]
+    if not others:
+        return ()
     changed = touched(plan.changes) | {service.name for service in plan.services}
     services = [service for service in intent.services if service.name in changed]
-    others = [owner for owner in history.owners(session.host) if owner != intent.owner]
     return tuple(note for owner in others if (note := _note(session, services, owner)))
 
 
