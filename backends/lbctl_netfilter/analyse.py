@@ -217,11 +217,11 @@ def _external(program: FamilyProgram, hook: Hook) -> dict[Rule, Selector]:
     """Return what rules ask of marks that no rule sets before them: conditions on what comes in."""
     chains = program.chains
     here = {name for name in leading_from(program, hook.passed) if name in chains}
-    rules = [rule for name in here for rule in hook.chains[name].rules]
-    asking = [rule for rule in rules if rule.asks_mark]
+    asking = [rule for name in here for rule in hook.chains[name].rules if rule.asks_mark]
     if not asking:
         return {}
-    known = possible({marking for rule in rules if rule.marks for marking in rule.markings})
+    marking = (rule for name in here for rule in hook.chains[name].rules if rule.marks)
+    known = possible({each for rule in marking for each in rule.markings})
     if known is None:
         return {}
     before = leading_from(program, bases(program, *BEFORE.get(hook.name, ())))
