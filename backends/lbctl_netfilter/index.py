@@ -65,7 +65,7 @@ class ChainIndex:
             noted: dict[tuple[int, bool], list[list[int]]] = {}
             for number, rule in enumerate(rules):
                 narrows = rule.act is not Act.GO_ON or rule.marks
-                # Rules of a ladder have one selector.
+                # Rules of a ladder have one selector, and hold it: its identity stays its own.
                 lists = noted.get(key := (id(rule.where), narrows))
                 if lists is None:
                     lists = noted[key] = list(self._lists(rule.where, narrows=narrows))
