@@ -547,7 +547,7 @@ class _Family:
                 first.line if first else chain.line,
                 first.text if first else "",
                 f"nothing in the text leads into chain {shown(chain.name.rpartition(' ')[2])}: by this text "
-                "alone, 0 % of connections come to it",
+                "alone, 0 % of connections reach it",
             )
             hook = Hook("", [base], plain, self._bits, self._program.rules)
             self._hook(hook, leading, set(reached), None)

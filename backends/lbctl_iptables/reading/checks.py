@@ -34,7 +34,7 @@ _SMALL = tuple(
     | {Fraction(above, below) for below in range(3, 8) for above in range(1, below)}
 )
 #: What becomes of connections by a rule that iptables refuses.
-_REFUSED = "iptables refuses the rule, so that 0 % of connections meet it"
+_REFUSED = "iptables refuses the rule, so that 0 % of connections match it"
 #: What is known of connections to a rule that is not understood.
 _UNKNOWN = "it may take anything from 0 % to 100 % of connections"
 #: Target → the chains of table nat that may have it, or lead to it.
@@ -107,7 +107,7 @@ class _Checks:
                 elif isinstance(step, Draw) and step.pick.kind is PickKind.COUNTER and before is not None:
                     self._differs(step, each, before)
             if not each.first and not each.refused and each.act is Act.TO and rule.table == "nat":
-                message = "0 % of connections come to it: no new one matches, and table nat sees nothing else"
+                message = "0 % of connections reach it: no new one matches, and table nat sees nothing else"
                 self._find("unreachable-rule", WARNING, rule, message, corrections.for_new(rule))
             before = each
 
