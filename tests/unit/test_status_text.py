@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lbctl.cli.status_text import Line, lines, shortened
+from lbctl.cli.status_text import Line, agent_line, lines, shortened, source_lines
 from lbctl.cli.watch import new_rates, note, picture, sparkline
 from lbctl.engine import Drift, EndpointStatus, FamilyStatus, ServiceStatus, Status
 from lbctl.model import (
@@ -17,6 +17,7 @@ from lbctl.model import (
     Facts,
     Family,
     Health,
+    Intent,
     Override,
     Reason,
     ServiceChange,
@@ -24,6 +25,7 @@ from lbctl.model import (
     Verdict,
     effective,
 )
+from support.agent import status_document
 from support.desk import read_intent
 from support.network import service
 
@@ -229,3 +231,32 @@ def test_a_tiny_screen_shows_what_it_can() -> None:
     shown = screen(found, 10, 2)
     assert [line.text for line in shown] == ["12:00:00 …", "paper (dr…"]
     assert Line("a", "dim").styled(lambda text, *names: f"{names}{text}") == "('dim',)a"  # type: ignore[arg-type]
+
+
+def test_a_source_that_fails_is_among_the_first_lines_with_its_age() -> None:
+    agent = status_document()["agent"]
+    agent["problems"], agent["notice"] = [], None
+    good: Any = {"service": "web", "kind": "dns", "name": "x.test", "endpoints": 2, "age": 1.5, "error": None}
+    lost = good | {"service": "api", "age": 754.2, "error": "no\x1b[2J answer", "endpoints": 1}
+    never = good | {"service": "new", "kind": "consul", "age": None, "error": "refused", "endpoints": 0}
+    agent["sources"] = [good, lost, never]
+    found = status(endpoint("8001"))
+    line = agent_line(agent, Intent())
+    shown = [
+        each.text for each in lines(SYNC, found, 80, wrap=False, agent=line, sources=source_lines(agent))
+    ]
+    assert "2 of 3 sources failing" in shown[1]
+    assert shown[2:5] == [
+        "Attention:",
+        r"  api: source dns x.test: no\x1b[2J answer; the last good answer (1 endpoint, 12m ago) is kept",
+        "  new: source consul x.test: refused; there is no good answer so far",
+    ]
+    drawn = screen(found, 200, 40, agent=line, sources=source_lines(agent))
+    assert [each.text for each in drawn][4:6] == shown[3:5]
+
+
+def test_without_an_agent_it_is_said_that_no_source_is_asked() -> None:
+    intent = read_intent(service("web", "80/tcp") + '[service.discover]\nsource = "consul"\nname = "api"\n')
+    line = agent_line(None, intent)
+    assert line is not None
+    assert line.text == "no agent runs: no source is asked, see lbctl agent"

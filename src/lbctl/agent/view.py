@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from lbctl.agent.loop import Figures, Follower
-    from lbctl.documents.agent import CheckDocument, SourceDocument
+    from lbctl.documents.agent import CheckDocument
+    from lbctl.documents.status import SourceDocument
     from lbctl.engine.change.keep import Followed
     from lbctl.host import Host
 
@@ -55,15 +56,13 @@ class View:
             began = self._host.clock()
             if self._made is not None and began < self._until:
                 return self._made
-            make = partial(self._make, self.summary(), self.checks(), self.sources())
+            make = partial(self._make, self.summary(), self.checks())
             made: AgentStatusDocument = await self._follower.in_thread(make)
             now = self._host.clock()
             self._made, self._until = made, now + max(_FRESH, (now - began) / _PART)
             return made
 
-    def _make(
-        self, summary: AgentSummaryDocument, checks: list[CheckDocument], sources: list[SourceDocument]
-    ) -> AgentStatusDocument:
+    def _make(self, summary: AgentSummaryDocument, checks: list[CheckDocument]) -> AgentStatusDocument:
         kept = self._follower.last
         followed = kept.followed if kept is not None else None
         document = self._status(followed) if followed is not None else _nothing()
@@ -73,7 +72,7 @@ class View:
             for endpoint in service["endpoints"]
         }
         self._rates.note(self._host.clock(), counts)
-        document["agent"] = self._agent(summary, checks, sources)
+        document["agent"] = self._agent(summary, checks)
         return document
 
     def _status(self, followed: Followed) -> AgentStatusDocument:
@@ -105,16 +104,14 @@ class View:
             apply_seconds=figures.seconds,
             checked=checked,
             failing=failing,
+            sources=self.sources(),
         )
 
-    def _agent(
-        self, summary: AgentSummaryDocument, checks: list[CheckDocument], sources: list[SourceDocument]
-    ) -> AgentDocument:
+    def _agent(self, summary: AgentSummaryDocument, checks: list[CheckDocument]) -> AgentDocument:
         return AgentDocument(
             **summary,
             conntrack=self._conntrack(),
             checks=checks,
-            sources=sources,
             rates=list(self._rate_documents()),
         )
 

@@ -69,11 +69,15 @@ def picture(
     size: terminal_size,
     trial: Outlook | None = None,
     agent: Line | None = None,
+    sources: Sequence[str] = (),
 ) -> list[Line]:
-    """Return the lines of a screen, no more and no longer than it can show."""
+    """Return the lines of a screen, no more and no longer than it can show.
+
+    `sources` are those about sources that fail.
+    """
     lines = [Line(inert(str(trial)), "yellow")] if trial is not None else []
     lines += [Line(f"{time}  Ctrl-C ends", "dim"), headline(drift), *([agent] if agent else [])]
-    lines += attention(drift, status)
+    lines += attention(drift, status, None, sources)
     services = status.services if status else ()
     for number, service in enumerate(services):
         more = [Line(""), *_block(service, rates, size.columns)]

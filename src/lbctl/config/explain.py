@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lbctl.config import access
 from lbctl.config.agent import AgentTable
 from lbctl.config.checks import CheckTable, HealthTable
-from lbctl.config.discover import DiscoverTable, EtcdTable
+from lbctl.config.discover import DiscoverTable
 from lbctl.config.schema import MAX_SEED, EndpointTable, IntentTable, ServiceTable
 from lbctl.config.values import InvalidValue, nearest, show, show_key
 from lbctl.config.words import key_hint
@@ -39,7 +40,7 @@ _LISTS = {
     "health": "write a table, opened with [service.health]",
     "agent": "write a table, opened with [agent]",
     "discover": "write a table, opened with [service.discover]",
-    "etcd": "write a table, opened with [etcd]",
+    **{key: f"write a table, opened with [{key}]" for key in access.TABLES},
     "within": 'write a list: `within = ["10.0.0.0/8"]`',
 }
 #: What an empty list would mean, and what to write instead.
@@ -62,7 +63,7 @@ _TABLES: tuple[tuple[type[TableModel], str], ...] = (
     (HealthTable, "a [service.health]"),
     (AgentTable, "the [agent] table"),
     (DiscoverTable, "a [service.discover]"),
-    (EtcdTable, "the [etcd] table"),
+    *((table, f"the [{key}] table") for key, (table, _) in access.TABLES.items()),
 )
 
 
@@ -146,8 +147,8 @@ def _table(place: Place) -> type[TableModel]:
             return AgentTable
         case ("service", int(), "discover", _, *_):
             return DiscoverTable
-        case ("etcd", _, *_):
-            return EtcdTable
+        case (str(key), _, *_) if key in access.TABLES:
+            return access.TABLES[key][0]
     depth = sum(1 for part in place if isinstance(part, int))
     return _TABLES[min(depth, 2)][0]
 

@@ -123,6 +123,21 @@ class OverlapDocument(TypedDict):
     service: str
 
 
+class SourceDocument(TypedDict):
+    """Where endpoints of a service come from, and how many there are by its last good answer.
+
+    `age` is that of this answer in seconds, null for none so far. `error` is what has been wrong since, null
+    for nothing: the last good answer is kept.
+    """
+
+    service: str
+    kind: str
+    name: str
+    endpoints: int
+    age: float | None
+    error: str | None
+
+
 class AgentSummaryDocument(TypedDict):
     """The agent at one moment; times are ISO 8601 in UTC.
 
@@ -148,6 +163,7 @@ class AgentSummaryDocument(TypedDict):
     apply_seconds: float | None
     checked: int
     failing: int
+    sources: list[SourceDocument]
 
 
 class RulesDocument(UnsettledDocument):

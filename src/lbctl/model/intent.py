@@ -24,7 +24,8 @@ from lbctl.model.schedule import schedule, shares, weight_shares
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lbctl.model.discovery import Discovery, EtcdAccess
+    from lbctl.model.access import ConsulAccess, DockerAccess, EtcdAccess, KubernetesAccess
+    from lbctl.model.discovery import Discovery
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -106,6 +107,7 @@ class Listener:
 
     def __post_init__(self) -> None:
         _check_port(self.port)
+        _check_address(self.address)
         if not self.last_port:
             object.__setattr__(self, "last_port", self.port)
         elif not self.port <= self.last_port <= MAX_PORT:
@@ -174,6 +176,7 @@ class Endpoint:
             _check_port(port)
         elif address is None:
             raise ValueError("an endpoint has a port, an address, or both")
+        _check_address(address)
         if not 1 <= weight <= MAX_WEIGHT:
             raise ValueError(f"weight {weight} is not between 1 and {MAX_WEIGHT}")
         to = join(address, port)
@@ -413,8 +416,11 @@ class Intent:
     #: The bits of a packet's mark that a backend may use which has no other way to remember a decision.
     mark: int = DEFAULT_MARK
     announce: Announcements = NO_ANNOUNCEMENTS
-    #: How the sources of kind etcd are reached.
+    #: How sources of these kinds are reached; None for what the source takes by itself.
     etcd: EtcdAccess | None = None
+    docker: DockerAccess | None = None
+    consul: ConsulAccess | None = None
+    kubernetes: KubernetesAccess | None = None
 
     def __post_init__(self) -> None:
         check_owner(self.owner)
@@ -553,6 +559,12 @@ def endpoint_family(to: str) -> Family | None:
 @lru_cache(maxsize=4096)  # a host often serves many services, and its address is slow to print
 def _host(address: Address) -> str:
     return f"[{address}]" if address.version == 6 else str(address)
+
+
+def _check_address(address: Address | None) -> None:
+    # A scope is free text, and rules know none.
+    if address is not None and address.version == 6 and address.scope_id is not None:
+        raise ValueError(f"address {str(address)!r} has a scope id")
 
 
 def _check_port(port: int) -> None:

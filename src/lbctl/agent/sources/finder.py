@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from lbctl.agent.health import Moment
 from lbctl.agent.journal import Priority
 from lbctl.agent.sources.source import Access, SourceFailed, find
-from lbctl.documents.agent import SourceDocument
+from lbctl.documents.status import SourceDocument
 from lbctl.model import inert
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ class Finder:
             return
         self._intent = intent
         self._keeper.replace(intent, restored)
-        access = Access(etcd=intent.etcd)
+        access = Access(
+            etcd=intent.etcd, docker=intent.docker, consul=intent.consul, kubernetes=intent.kubernetes
+        )
         questions = {
             (service.name, service.discover.source, service.discover.name)
             for service in intent.services
