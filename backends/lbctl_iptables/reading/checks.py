@@ -129,7 +129,7 @@ class _Checks:
         what, reason = meaning.opaque or ("", "")
         match code:
             case "nth-missing-packet":
-                message = f"--every without --packet: older releases took it as 0; today's {_REFUSED}"
+                message = f"--every without --packet: older releases assumed 0; current {_REFUSED}"
                 return WARNING, rule, message, corrections.restated(rule, "packet", "0")
             case "packet-out-of-range":
                 packet, every = (number(_statistic(rule, name)) or 0 for name in ("packet", "every"))
