@@ -177,7 +177,7 @@ def fault(host: Host, driver: str, name: str) -> str | None:
         return error.message
     finally:
         drivers.load(host, driver, script.withdrawal(meant))
-    return f"nft writes something else than it is told: {' '.join(wrong[0].key)}" if wrong else None
+    return f"nft writes something else than requested: {' '.join(wrong[0].key)}" if wrong else None
 
 
 def _sweep(host: Host, driver: str) -> None:

@@ -392,7 +392,7 @@ wieght = 3
         _WEB + 'endpoints = ["10.0.0.1:80", "10.0.0.2"]\n',
         6,
         'service "web": endpoints of two kinds: 10.0.0.2 has no port, but 10.0.0.1:80 has one',
-        "keep the port",
+        "keep their destination port",
     ),
     BadIntent(
         "endpoint-inline-unknown-key.toml",

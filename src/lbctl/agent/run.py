@@ -321,7 +321,7 @@ class _Agent:
             address, port = listening.getsockname()[:2]
             if not ip_address(address).is_loopback:
                 self._journal.say(
-                    f"Anybody who reaches {address}:{port} can read the status.", Priority.NOTICE
+                    f"Every client that reaches {address}:{port} can read the status.", Priority.NOTICE
                 )
             await readers.listen(listening)
         actions = {"/pause": self._pause, "/resume": self._resume, "/reload": self._reload_now}

@@ -12,7 +12,7 @@ from lbctl.model import Announcements
 
 
 class AgentTable(TableModel):
-    """What the agent tells other programs of this host."""
+    """What the agent reports to other programs of this host."""
 
     track_file: Annotated[Any, file_of("track-file"), WithJsonSchema(FILE_SCHEMA)] = Field(
         default=ABSENT,

@@ -305,7 +305,7 @@ def _merge(sources: Iterable[Source], report: _Report, order: Sequence[str] = ()
                         origin,
                         (key,),
                         f"{key} {said} is not the {was} of {first.file}:{first.line((key,))}",
-                        f"files that are merged have one {key}: say it once, or the same in each",
+                        f"files that are merged have one {key}: give it once, or the same value in each",
                     )
     for draft in drafts:
         _fill(draft)
@@ -508,7 +508,7 @@ def _check_ranges(draft: _Draft, report: _Report) -> None:
         draft.origin,
         place,
         f"{draft.label}: endpoint {to} {what}, but listener {listener} is a range of ports",
-        'give addresses without a port, like "10.0.0.11": connections keep the port that they came for',
+        'give addresses without a port, like "10.0.0.11": connections keep their destination port',
     )
 
 
@@ -537,7 +537,7 @@ def _read_health(draft: _Draft, report: _Report) -> None:
             draft.origin,
             draft.at("health"),
             f"{draft.label}: `health` without a check",
-            'say how endpoints are checked: `check = "tcp"`',
+            'write how endpoints are checked: `check = "tcp"`',
         )
     if "health" in said:
         with _noting(draft.origin, draft.at("health"), f"{draft.label}: ", report):
@@ -565,7 +565,7 @@ def _check_ports(draft: _Draft, report: _Report) -> None:
             draft.origin,
             draft.at("check"),
             f"{draft.label}: the check has no port, and endpoint {odd.to} has none either",
-            f'say which port is checked: `check = {{ kind = "{check.kind}", port = 8080 }}`',
+            f'write which port is checked: `check = {{ kind = "{check.kind}", port = 8080 }}`',
         )
 
 
@@ -630,7 +630,7 @@ def _report_mixed(draft: _Draft, report: _Report) -> None:
             draft.origin,
             place,
             f"{draft.label}: endpoints of two kinds: {bare.to} has no port, but {full.to} has one",
-            "give a port to all or to none: without one, connections keep the port that they came for",
+            "give a port to all or to none: without one, connections keep their destination port",
         )
         return
     what = (

@@ -177,7 +177,7 @@ class ServiceTable(TableModel):
     )
     source_nat: SourceNatText = Field(
         default=SourceNat.HAIRPIN,
-        description="When the client's address is replaced by ours: hairpin, only where replies would bypass "
+        description="When this host's address replaces the client's: hairpin, only if replies would bypass "
         "this host; always; never.",
     )
     allow: list[AllowedText] = Field(
@@ -248,7 +248,7 @@ class IntentTable(TableModel):
     )
     agent: Any = Field(
         default=ABSENT,
-        description="What the agent tells other programs of this host.",
+        description="What the agent reports to other programs of this host.",
         json_schema_extra=no_default,
     )
     etcd: Any = _access("etcd")

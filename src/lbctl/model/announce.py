@@ -1,4 +1,4 @@
-"""What the agent tells other programs of this host: the values behind the table `agent` of an intent file."""
+"""What the agent reports to other programs of this host: the values of the table `agent`."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class State(StrEnum):
 
 
 class SourceNat(StrEnum):
-    """When the client's address is replaced by ours, so that replies come back through this host."""
+    """When the client's address is replaced by this host's, so that replies come back through this host."""
 
     HAIRPIN = "hairpin"
     ALWAYS = "always"

@@ -176,7 +176,7 @@ def connection_table(host: Host, intent: Intent | None) -> Iterator[Seen]:
             code="conntrack-tool",
             severity=Severity.WARNING,
             service=sole(datagrams),
-            message=f"UDP flows of {names(datagrams)} stay with an endpoint that goes, while they send",
+            message=f"UDP flows of {names(datagrams)} stay with a removed endpoint as long as they send",
             evidence="no command conntrack in PATH",
             fix="install conntrack (Debian: apt install conntrack): lbctl then forgets those flows",
         )

@@ -143,7 +143,7 @@ def restorable(host: Host, owner: str) -> HistoryEntry:
         what = (
             f"number {last.number} is the host before the first apply"
             if last.is_start
-            else f"what was there before number {last.number} is not on record"
+            else f"the state before number {last.number} is not on record"
         )
         others = [number for number in _numbers(host, owner) if number != last.number]
         raise ApplyFailed(
@@ -180,7 +180,7 @@ def preceding(host: Host, owner: str, entry: HistoryEntry) -> HistoryEntry:
         return nothing(entry, owner)
     found = _read(host, owner, entry.number - 1)
     if found is None:
-        raise ApplyFailed(f"what held before number {entry.number} is not on record")
+        raise ApplyFailed(f"the state before number {entry.number} is not on record")
     return found
 
 
