@@ -16,7 +16,7 @@ from lbctl.conformance.network import HOST4, SERVERS4
 from lbctl.host import LocalHost
 from lbctl.model import Program, diff
 from support import storm
-from support.agents import AgentProcess, checked, wanted
+from support.agents import BOTH_BACKENDS, AgentProcess, checked, wanted
 from support.network import Network, intent, service
 from support.waves import Storm, reported
 
@@ -71,11 +71,7 @@ def held(network: Network, way: tuple[str, ...]) -> Program:
         return session.observe("lbctl")
 
 
-@pytest.mark.parametrize(
-    "way",
-    [("--backend", "nftables", "--driver", "libnftables"), ("--backend", "iptables", "--driver", "legacy")],
-    ids=lambda words: words[1],
-)
+@BOTH_BACKENDS
 def test_a_killed_agent_loses_no_connection_and_leaves_nothing_half_done(
     network: Network,
     signs: Signs,

@@ -183,7 +183,7 @@ class _Agent:
         self._begun = True
         self._finder.replace(followed.intent, start.answers)
         self._checker.begin(start.joined, start.verdicts, start.serving)
-        self._heed(start.joined, ())
+        self._heed(start.joined, start.overrides)
 
     def _known(self, followed: Followed) -> _Start:
         """Return what is on record and in the kernel."""
@@ -195,6 +195,7 @@ class _Agent:
             answers=discovered.read(self._host, owner),
             verdicts=recorded.verdicts if recorded is not None else {},
             serving=frozenset(self._serving(followed, joined)),
+            overrides=tuple(followed.session.facts(owner).overrides.values()),
         )
 
     def _serving(self, followed: Followed, joined: Intent) -> Iterator[Subject]:
@@ -375,6 +376,7 @@ class _Start:
     answers: Mapping[str, Discovered]
     verdicts: Mapping[str, Verdicts]
     serving: Collection[Subject]
+    overrides: tuple[Override, ...]
 
 
 def _is_local(source: str) -> bool:
