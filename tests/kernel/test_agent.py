@@ -140,6 +140,25 @@ def test_a_changed_file_is_shown_and_applied_on_reload_only(
     agent.wait(lambda: network.rules() == held, "does not go on after a bad file")
 
 
+def test_a_file_that_changed_while_no_agent_ran_is_shown_and_not_applied(
+    network: Network, config: Path
+) -> None:
+    AgentProcess(network, *NFT, config=config).ready().kill()
+    config.write_text(OTHER)
+    agent = AgentProcess(network, *NFT, "--follow-file", config=config).ready()
+    try:
+        agent.wait(lambda: "differs" in str(agent.status["agent"]["notice"]), "the change is not shown")
+        assert "8002" in str(agent.status["services"])
+        assert network.lbctl("remove", "--yes").code == 0
+        agent.wait(lambda: not agent.status.get("services"), "the removal is not followed")
+        agent.kill()
+        agent = AgentProcess(network, *NFT, "--follow-file", config=config).ready()
+        agent.wait(lambda: "differs" in str(agent.status["agent"]["notice"]), "the change is not shown")
+        assert "lbctl" not in network.rules()
+    finally:
+        agent.kill()
+
+
 def test_a_file_that_is_followed_is_applied_by_itself(network: Network, config: Path) -> None:
     way = ("--backend", "nftables")
     agent = AgentProcess(network, *way, "--follow-file", config=config).ready()
