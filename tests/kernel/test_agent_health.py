@@ -186,6 +186,27 @@ def test_a_killed_agent_changes_nothing_and_the_next_one_knows_what_it_knew(
         assert network.rules() == held
 
 
+def test_after_a_boot_the_rules_come_back_and_what_was_known_before_is_ignored(
+    network: Network, processes: Processes, serving: Serving, started: Callable[..., AgentProcess]
+) -> None:
+    agent = serving(WEB)
+    processes.kill(8002)
+    agent.lost("8002")
+    agent.kill()
+    # A boot empties the kernel; what is left of an earlier one names that in its record.
+    network.tool("nft", "flush", "ruleset")
+    [record] = network.folder.rglob("lbctl.verdicts*")
+    text = record.read_text()
+    found = json.loads(text)
+    record.write_text(text.replace(found["namespace"], f"earlier/{found['namespace']}"))
+    processes.start(8002)
+    agent = started(WEB)
+    agent.wait(lambda: set(wanted(agent).values()) == {"1/3"}, "not restored")
+    assert asked(network, 6) == {"8001": 2, "8002": 2, "8003": 2}
+    assert "8002 0/1 -> 1/3" in agent.said
+    assert "8002 (ipv4) is down" not in agent.said
+
+
 def test_udp_clients_of_a_failed_endpoint_are_placed_anew(
     network: Network, started: Callable[..., AgentProcess]
 ) -> None:
