@@ -29,6 +29,7 @@ from lbctl_rules import late
 preference: int | None = 20
 
 diagnose = late("lbctl_iptables.diagnose", "diagnose")
+boot_files = late("lbctl_iptables.diagnose", "boot_files")
 dump = late("lbctl_iptables.reading", "dump")
 read = late("lbctl_iptables.reading", "read")
 recognizes = late("lbctl_iptables.reading", "recognizes")

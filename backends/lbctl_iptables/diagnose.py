@@ -249,6 +249,11 @@ def _owned(places: _FamilyRules) -> Iterator[tuple[str, str]]:
                     yield owner, f"chain {name} of {places.command} -t {table.name}"
 
 
+def boot_files(host: Host) -> tuple[str, ...]:
+    """See `lbctl.spi.Migrator`."""
+    return tuple(path for path, name in _FILES if host.exists(path) and enabled(host, f"{name}.service"))
+
+
 def _restored(host: Host) -> Iterator[Problem]:
     """Files that replace the table that ours are in, whenever their unit starts."""
     for path, name in _FILES:

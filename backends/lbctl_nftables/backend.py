@@ -29,6 +29,7 @@ from lbctl_rules import late
 preference: int | None = 10
 
 diagnose = late("lbctl_nftables.diagnose", "diagnose")
+boot_files = late("lbctl_nftables.flush_hazard", "boot_files")
 dump = late("lbctl_nftables.reading", "dump")
 read = late("lbctl_nftables.reading", "read")
 recognizes = late("lbctl_nftables.reading", "recognizes")

@@ -52,7 +52,7 @@ def test_an_argument_is_what_config_names(folder: Path) -> None:
 
 
 def test_standard_input_is_an_intent_file_too() -> None:
-    for words in (["-"], ["--config", "-"]):
+    for words in (["-"], ["--config", "-"], ["-f", "-"]):
         done = run_lbctl("check", *words, stdin=WEB)
         assert (done.code, done.out) == (0, "valid: 1 service, 2 endpoints\n")
     done = run_lbctl("check", "-", stdin=BAD)

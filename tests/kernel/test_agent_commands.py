@@ -100,6 +100,8 @@ def test_once_the_agent_has_ended_a_plan_says_what_it_brings_back(
     assert applied.code == 0
     assert "and stays out: --ignore-health adds it" in applied.out + applied.err
     assert "8002" not in asked(network, 4)
+    shown = network.lbctl("status", "--exit-code", config=WEB)
+    assert (shown.code, "left out since the last agent found them down: web/8002;" in shown.out) == (0, True)
     assert network.lbctl("drain", "web/8003", "--yes").code == 0
     assert asked(network, 4) == {"8001": 4}
     assert network.lbctl("activate", "web/8003", "--yes").code == 0

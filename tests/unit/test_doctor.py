@@ -275,6 +275,16 @@ def test_a_unit_that_applies_again(files: dict[str, str], silent: bool) -> None:
     assert bool(wiped(WIPES | files)) is not silent
 
 
+def test_files_that_load_rules_at_boot() -> None:
+    files = {UNIT: LOADS, "/etc/nftables.conf": 'include "/etc/nftables.d/*"\n', "/etc/nftables.d/x": "# x\n"}
+    assert nftables.boot_files(FakeHost(files=files)) == ()
+    assert nftables.boot_files(FakeHost(files=files | WANTED)) == ("/etc/nftables.conf", "/etc/nftables.d/x")
+    saved = {"/etc/iptables/rules.v4": "", "/etc/sysconfig/iptables": ""}
+    assert iptables.boot_files(FakeHost(files=saved)) == ()
+    link = {"/etc/systemd/system/multi-user.target.wants/netfilter-persistent.service": ""}
+    assert iptables.boot_files(FakeHost(files=saved | link)) == ("/etc/iptables/rules.v4",)
+
+
 def test_the_reference_names_every_code() -> None:
     sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "backends").rglob("diagnos*.py")]
     sources += [*(ROOT / "backends").rglob("flush_hazard.py"), *(ROOT / "backends").rglob("advice.py")]

@@ -315,17 +315,18 @@ class _Agent:
         self._notifier.ready("following")
 
     async def _serve(self, sockets: list[socket.socket], admin: socket.socket) -> None:
-        pages = Server(web.reader(self._view.document, self._options.names))
+        pages = web.Pages(self._view)
+        readers = Server(web.reader(pages, self._options.names))
         for listening in sockets:
             address, port = listening.getsockname()[:2]
             if not ip_address(address).is_loopback:
                 self._journal.say(
                     f"Anybody who reaches {address}:{port} can read the status.", Priority.NOTICE
                 )
-            await pages.listen(listening)
+            await readers.listen(listening)
         actions = {"/pause": self._pause, "/resume": self._resume, "/reload": self._reload_now}
         reports = {"/agent": self._summary}
-        commands = Server(control.handler(self._view.document, actions, reports=reports, group=self._group))
+        commands = Server(control.handler(pages, actions, reports=reports, group=self._group))
         await commands.listen(admin)
 
     def _summary(self) -> Mapping[str, object]:

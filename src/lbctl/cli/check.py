@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Files = Annotated[
     list[Path] | None,
     typer.Argument(
-        metavar="FILE...",
+        metavar="FILE",
         readable=False,
         help="Intent files, each validated by itself: they are not merged.",
         show_default=False,

@@ -174,18 +174,28 @@ def _watch(look: _Look, color: Color) -> None:
     from shutil import get_terminal_size
 
     from lbctl.cli.output import Style
-    from lbctl.cli.status_text import source_lines
-    from lbctl.cli.watch import Rates, Screen, picture
+    from lbctl.cli.status_text import agent_line, source_lines
+    from lbctl.cli.watch import Screen, new_rates, note, picture
     from lbctl.engine import unsettled
 
-    rates = Rates()
+    rates = new_rates()
     with Screen(Style(color)) as screen:
         while True:
             drift, status = look.now()
-            rates.note(look.session.host.clock(), status)
+            note(rates, look.session.host.clock(), status)
             trial = unsettled(look.session.host, look.intent.owner).trial
-            sources = source_lines(look.agent())
-            screen.show(picture(look.time, trial, drift, status, rates, get_terminal_size(), sources))
+            agent = look.agent()
+            shown = picture(
+                time=look.time,
+                drift=drift,
+                status=status,
+                rates=rates,
+                size=get_terminal_size(),
+                trial=trial,
+                agent=agent_line(agent, look.intent),
+                sources=source_lines(agent),
+            )
+            screen.show(shown)
             _pause()
 
 

@@ -99,6 +99,8 @@ def lines(
 def headline(drift: Drift) -> Line:
     """Return the line that says whether kernel and intent differ."""
     how = f"{drift.backend} (driver {drift.driver})"
+    if drift.in_sync and drift.left_out is not None:
+        return Line(f"{how}, in sync with what was applied last, not with the whole intent", "yellow")
     if drift.in_sync:
         return Line(f"{how}, in sync with the intent", "green")
     return Line(f"{how}, NOT in sync: kernel and intent differ, see lbctl plan", "red")
@@ -148,8 +150,10 @@ def attention(
 ) -> Iterator[Line]:
     """Yield what needs attention, under a heading: all kinds of it. With `columns`, lines are wrapped."""
     differing = [drift.gone, *drift.elsewhere, *drift.services, _shared(drift)]
+    left_out = list(_left_out(drift))
     kinds = [
         (_drift_lines(drift), sum(map(bool, differing))),
+        (iter(left_out), len(left_out)),
         (iter(sources), len(sources)),
         *((iter(found), len(found)) for found in _in_services(status)),
     ]
@@ -184,6 +188,7 @@ def _in_services(status: Status | None) -> Iterator[list[str]]:
     for name, endpoint in endpoints:
         if endpoint.mark:
             faults.setdefault(endpoint.mark, []).append(name)
+    yield list(map(str, status.overlaps))
     yield [f"{mark}: {_few(names)}" for mark, names in faults.items()]
     yield list(status.failing)
     yield operator_lines(status.effective)
@@ -204,6 +209,18 @@ def _drift_lines(drift: Drift) -> Iterator[str]:
 def _shared(drift: Drift) -> list[str]:
     named = {service.name for service in drift.services}
     return [rule for name, found in drift.rules.items() if name not in named for rule in found]
+
+
+def _left_out(drift: Drift) -> Iterator[str]:
+    """Yield what the last agent left out, if anything."""
+    match drift.left_out:
+        case None:
+            return
+        case ():
+            yield "the shares are those that the last agent left: lbctl apply sets those of the intent"
+        case names:
+            add = "lbctl apply --ignore-health adds them"
+            yield f"left out since the last agent found them down: {_few(names)}; {add}"
 
 
 def _difference(service: ServiceChange, rules: Sequence[str]) -> str:

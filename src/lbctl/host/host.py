@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale
+from lbctl.host.capabilities import Capability, capabilities
 from lbctl.host.state import StateDir
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 T = TypeVar("T")
-CAP_NET_ADMIN = 12
 #: Names for `Host.remember` that begin with it are for what is known of a tool, and not of the network.
 TOOL = "tool."
 _SO_NETNS_COOKIE = 71
@@ -315,10 +315,8 @@ class LocalHost:
 
     def may_change_network(self) -> bool:
         """See `Host`. Read from the kernel: a container's root often lacks the capability."""
-        for line in (self.read("/proc/thread-self/status") or "").splitlines():
-            if line.startswith("CapEff:"):
-                return bool(int(line.split()[1], 16) >> CAP_NET_ADMIN & 1)
-        return os.geteuid() == 0
+        held = capabilities(self.read("/proc/thread-self/status") or "")
+        return os.geteuid() == 0 if held is None else Capability.CAP_NET_ADMIN in held
 
     @contextmanager
     def lock(self, name: str, *, patience: float = 0.0) -> Iterator[None]:

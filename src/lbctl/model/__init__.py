@@ -118,6 +118,7 @@ from lbctl.model.plan import (
 )
 from lbctl.model.precedence import hidden
 from lbctl.model.program import Item, Key, Part, Program
+from lbctl.model.rates import Rates
 from lbctl.model.records import Shape, check_record, read_record
 from lbctl.model.rotation import bypassed, period
 from lbctl.model.schedule import schedule, shares, slot_count
@@ -193,6 +194,7 @@ __all__ = [
     "Probe",
     "Program",
     "Protocol",
+    "Rates",
     "Reason",
     "RecordType",
     "Remembered",

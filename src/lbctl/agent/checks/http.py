@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from lbctl.agent.health import Outcome, Target
     from lbctl.model import Address, HttpProbe, TlsOptions
 
-#: Bytes of an answer that are searched for `body`, and that its head may have.
-_BODY, _HEAD = 64 * 1024, 16 * 1024
+#: Bytes of an answer that are searched for `body`, that its head may have, and that are read at all.
+_BODY, _HEAD, _ANSWER = 64 * 1024, 16 * 1024, 128 * 1024
+#: Parts of an answer, e.g. chunks: each takes time, however small it is.
+_PARTS = 1024
 _AGENT = b"lbctl"
 
 
@@ -57,6 +59,7 @@ class _Request(asyncio.Protocol):
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD)
         self._status: int | None = None
         self._body = bytearray()
+        self._left, self._parts = _ANSWER, 0
         self._loop = asyncio.get_running_loop()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -72,8 +75,13 @@ class _Request(asyncio.Protocol):
         cast("asyncio.Transport", transport).write(data)
 
     def data_received(self, data: bytes) -> None:
-        self._http.receive_data(data)
-        self._read()
+        read = data[: self._left]
+        self._left -= len(read)
+        if read:
+            self._http.receive_data(read)
+            self._read()
+        if not self._left:
+            self._too_long()
 
     def eof_received(self) -> None:
         self._http.receive_data(b"")
@@ -89,8 +97,13 @@ class _Request(asyncio.Protocol):
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as error:
-                self._end(outcomes.failed(f"not HTTP: {error}", self._seconds()))
+                # Without what h11 quotes: the text of one fault is the same each time.
+                fault = str(error).partition(":")[0].partition(" (")[0]
+                self._end(outcomes.failed(f"not HTTP: {fault}", self._seconds()))
                 return
+            self._parts += 1
+            if self._parts > _PARTS:
+                self._too_long()
             match event:
                 case h11.Response():
                     self._status = event.status_code
@@ -122,6 +135,9 @@ class _Request(asyncio.Protocol):
             self._end(outcomes.passed(f"HTTP {self._status}, body matches", self._seconds()))
         elif data is None or len(self._body) >= _BODY:
             self._end(outcomes.failed(f"HTTP {self._status}, body does not match", self._seconds()))
+
+    def _too_long(self) -> None:
+        self._end(outcomes.failed("the answer is too long", self._seconds()))
 
     def _end(self, outcome: Outcome) -> None:
         if not self._answer.done():

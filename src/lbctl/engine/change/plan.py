@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lbctl.engine.change.owners import overlap_notes
+from lbctl.engine.change import facts
 from lbctl.engine.change.render import capabilities_here
 from lbctl.errors import ApplyFailed, IntentError
 from lbctl.model import (
@@ -21,7 +21,7 @@ from lbctl.model import (
 from lbctl.spi import AUTO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from lbctl.engine.change.session import Session
     from lbctl.host import Host
@@ -39,17 +39,19 @@ def plan(session: Session, intent: Intent) -> Plan:
 
 
 def holds(session: Session, intent: Intent) -> bool:
-    """Return True if the kernel holds an intent: with the verdicts of now, or as the last agent left it.
+    """Return True if the kernel holds an intent: with the verdicts of now, or as the last agent left it."""
+    return not plan(session, intent).changed or any(
+        not plan(left, intent).changed for left in as_left(session, intent.owner)
+    )
 
-    An agent that ends leaves the endpoints out that it found down. That is no change by another program.
+
+def as_left(session: Session, owner: str) -> Iterator[Session]:
+    """Yield sessions whose facts are those that were in force when the last agent ended, or a little later.
+
+    Endpoints that it found down are out then. That is no change by another program.
     """
-    if not plan(session, intent).changed:
-        return True
-    facts = session.facts(intent.owner)
-    if not facts.old:
-        return False
-    left = replace(session, assumed=replace(facts, verdicts=facts.old, old={}))
-    return not plan(left, intent).changed
+    for known in facts.as_left(session.facts(owner)):
+        yield replace(session, assumed=known)
 
 
 def plan_beside(session: Session, intent: Intent) -> Plan:
@@ -67,8 +69,7 @@ def _plan_from(session: Session, intent: Intent, *, alone: bool) -> Plan:
     made = plan_between(session, before, after, intent, effective)
     if not made.changed:
         session.memory.keep(session.place, after.at(before.generation))
-        return made
-    return replace(made, notes=(*made.notes, *overlap_notes(session, made, intent)))
+    return made
 
 
 def _refuse_other_stores(session: Session, owner: str) -> None:

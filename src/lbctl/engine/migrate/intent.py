@@ -122,13 +122,13 @@ def imported(reading: Analysis, source: Sequence[str] = (), *, exact: bool = Fal
     last: dict[str, int] = {}
     for group in _groups(_joined(_whole(reading.services))):
         try:
-            service, remarks = _service(group, made, last)
-            if exact and service.deny:
-                exempt = ", ".join(map(str, service.deny))
-                raise NotExpressible(f"it exempts clients ({exempt}), and an intent would refuse them")
+            service, remarks = _made(group, made, last, exact=exact)
         except NotExpressible as reason:
-            lost += [(each, str(reason)) for each in group]
-            continue
+            group, failed = _expressible(group, str(reason), made, last, exact=exact)
+            lost += failed
+            if not group:
+                continue
+            service, remarks = _made(group, made, last, exact=exact)
         clash = next((x for x in service.listeners if taken.overlaps(service, x)), None)
         if clash is not None:
             lost += [(each, f"another service of the text listens on {clash} too") for each in group]
@@ -147,6 +147,43 @@ def imported(reading: Analysis, source: Sequence[str] = (), *, exact: bool = Fal
         lost=tuple(lost),
         unread=reading.unsupported,
     )
+
+
+def _made(
+    group: Sequence[AnalysedService], made: Mapping[str, Service], last: dict[str, int], *, exact: bool
+) -> tuple[Service, list[str]]:
+    """Return the service that a group is, with remarks; raises `NotExpressible`."""
+    service, remarks = _service(group, made, last)
+    if exact and service.deny:
+        exempt = ", ".join(map(str, service.deny))
+        raise NotExpressible(f"it exempts clients ({exempt}), and an intent would refuse them")
+    return service, remarks
+
+
+def _expressible(
+    group: list[AnalysedService],
+    reason: str,
+    made: Mapping[str, Service],
+    last: Mapping[str, int],
+    *,
+    exact: bool,
+) -> tuple[list[AnalysedService], list[tuple[AnalysedService, str]]]:
+    """Return what of a group can be one service, and the rest; all of it cannot be one, for a `reason`."""
+    failed = {}
+    for place, each in enumerate(group) if len(group) > 1 else ():
+        try:
+            _made([each], made, dict(last), exact=exact)
+        except NotExpressible as own:
+            failed[place] = str(own)
+    rest = [each for place, each in enumerate(group) if place not in failed]
+    if not failed or not rest:
+        return [], [(each, reason) for each in group]
+    lost = [(group[place], own) for place, own in failed.items()]
+    try:
+        _made(rest, made, dict(last), exact=exact)
+    except NotExpressible as together:
+        return [], lost + [(each, str(together)) for each in rest]
+    return rest, lost
 
 
 class _Taken:
