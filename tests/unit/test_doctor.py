@@ -433,10 +433,17 @@ def test_a_source_that_is_not_asked(source: str, live: bool, code: list[str]) ->
     assert codes(diagnosis) == code
 
 
-def test_check_names_a_source_that_is_not_installed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("nosuch", 'web: no source "nosuch" is installed on this host'),
+        ("etcd", "web: there is no table [etcd] that says where etcd is"),
+    ],
+)
+def test_check_names_a_source_that_cannot_be_asked(source: str, line: str, tmp_path: Path) -> None:
     file = tmp_path / "lbctl.toml"
-    table = '[service.discover]\nsource = "nosuch"\nname = "api"\n'
+    table = f'[service.discover]\nsource = "{source}"\nname = "api"\n'
     file.write_text(f'schema = 1\n[[service]]\nname = "web"\nlisten = "192.0.2.1:80/tcp"\n{table}')
     done = CliRunner().invoke(app, ["check", str(file)])
     assert done.exit_code == 0
-    assert 'web: no source "nosuch" is installed on this host' in done.output
+    assert line in done.output

@@ -101,7 +101,7 @@ def _text(intent: Intent, whose: str, style: Style, *, kernel: bool) -> str:
 
 
 def _missing_sources(intent: Intent) -> Iterator[str]:
-    """Yield a line for each service whose source of endpoints is not installed here."""
+    """Yield a line for each service whose source of endpoints cannot be asked here."""
     sources = {each.name: each.discover.source for each in intent.services if each.discover is not None}
     if not sources:
         return
@@ -111,3 +111,5 @@ def _missing_sources(intent: Intent) -> Iterator[str]:
     for name, source in sources.items():
         if source not in installed:
             yield f'{name}: no source "{source}" is installed on this host'
+        elif source == "etcd" and intent.etcd is None:
+            yield f"{name}: there is no table [etcd] that says where etcd is"

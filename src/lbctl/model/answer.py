@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.model.check import DnsProbe, ExecProbe
 from lbctl.model.discovery import WeightOwner
-from lbctl.model.intent import MAX_SLOTS, Endpoint, State
+from lbctl.model.intent import MAX_SLOTS, Endpoint, Family, State
 from lbctl.model.schedule import slot_count
 
 if TYPE_CHECKING:
@@ -121,6 +121,10 @@ def _unfit(service: Service, answer: Sequence[Endpoint]) -> str | None:
         if bare is not None:
             return f"the check has no port, and endpoint {bare.to} has none either"
     joined = merged(service, answer)
+    families = {family for endpoint in joined.endpoints for family in Family if endpoint.serves(family)}
+    for listener in service.listeners:
+        if families and listener.address is not None and Family.of(listener.address) not in families:
+            return f"no endpoint is of the address family of listener {listener}"
     for family in joined.families:
         slots = slot_count([e.weight for e in joined.ready(family)])
         if slots > MAX_SLOTS:
