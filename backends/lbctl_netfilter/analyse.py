@@ -113,7 +113,7 @@ class Analyser:
         self._budget = Budget.of(work or rules)
         self._families: list[_Family] = []
         self._touched: set[Origin] = set()
-        self._lost: set[int] = set()
+        self._lost: set[Origin] = set()
         #: Counters, and the connections that move each, once for each hook.
         self.movers: dict[object, Sequence[tuple[Family, Selector]]] = {}
         #: The paths of connections, at all hooks.
@@ -124,7 +124,7 @@ class Analyser:
     @property
     def untouched(self) -> int:
         """Rules that are understood and are no balancing."""
-        return self._rules - len(self._lost.union(map(id, self._touched)))
+        return self._rules - len(self._lost | self._touched)
 
     @property
     def services(self) -> tuple[AnalysedService, ...]:
@@ -133,12 +133,12 @@ class Analyser:
 
     def is_lost(self, origin: Origin) -> bool:
         """Return True for a rule that is reported as not understood."""
-        return id(origin) in self._lost
+        return origin in self._lost
 
     def lose(self, rule: Rule, what: str, reason: str) -> None:
         """Report a rule that would matter and is not understood."""
-        if id(rule.origin) not in self._lost:
-            self._lost.add(id(rule.origin))
+        if rule.origin not in self._lost:
+            self._lost.add(rule.origin)
             self._log.cannot(rule.line, rule.text, what, reason)
 
     def add(self, program: FamilyProgram) -> None:
@@ -217,11 +217,11 @@ def _external(program: FamilyProgram, hook: Hook) -> dict[Rule, Selector]:
     """Return what rules ask of marks that no rule sets before them: conditions on what comes in."""
     chains = program.chains
     here = {name for name in leading_from(program, hook.passed) if name in chains}
-    rules = [rule for name in here for rule in hook.chains[name].rules]
-    asking = [rule for rule in rules if rule.asks_mark]
+    asking = [rule for name in here for rule in hook.chains[name].rules if rule.asks_mark]
     if not asking:
         return {}
-    known = possible({marking for rule in rules if rule.marks for marking in rule.markings})
+    marking = (rule for name in here for rule in hook.chains[name].rules if rule.marks)
+    known = possible({each for rule in marking for each in rule.markings})
     if known is None:
         return {}
     before = leading_from(program, bases(program, *BEFORE.get(hook.name, ())))
@@ -296,17 +296,17 @@ class _Family:
 
     def _keep_ports(self) -> None:
         """Drop findings about ranges of ports that hold the port of each listener: it stays."""
-        kept: dict[int, bool] = {}
+        kept: dict[Origin, bool] = {}
         for found in self.found:
             for rule in rules_met(found):
                 if rule.ports is not None:
                     stays = keeps_port(rule, found.selector.where)
-                    kept[id(rule.origin)] = kept.get(id(rule.origin), True) and stays
+                    kept[rule.origin] = kept.get(rule.origin, True) and stays
         if not any(kept.values()):
             return
         for chain in self._program.chains.values():
             for rule in chain.rules:
-                if kept.get(id(rule.origin)):
+                if kept.get(rule.origin):
                     rule.remarks = tuple(each for each in rule.remarks if each != "port-range-target")
 
     def cures(self, wanted: Collection[int]) -> dict[int, Lines]:

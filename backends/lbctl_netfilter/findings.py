@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lbctl_netfilter.conditions import Selector
     from lbctl_netfilter.corrections import Corrections, Lines
     from lbctl_netfilter.follow import Visit, Walk
-    from lbctl_netfilter.ir import Rule
+    from lbctl_netfilter.ir import Origin, Rule
     from lbctl_netfilter.log import Log
     from lbctl_netfilter.services import Followed
 
@@ -90,7 +90,7 @@ class Findings:
         self._bits = bits
         #: The chains that lbctl manages.
         self._own = own
-        self._said: set[tuple[str, int]] = set()
+        self._said: set[tuple[str, Origin]] = set()
         #: Chain → its ladder as it would be right.
         self._cures: dict[str, Lines] = {}
 
@@ -131,7 +131,7 @@ class Findings:
         self._log.find(code, severity or SEVERITIES[code], rule.line, rule.text, message, corrected)
 
     def _once(self, code: str, rule: Rule) -> bool:
-        key = code, id(rule.origin)
+        key = code, rule.origin
         if key in self._said:
             return False
         self._said.add(key)

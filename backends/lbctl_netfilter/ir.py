@@ -48,13 +48,17 @@ ENDS = frozenset({Act.ACCEPT, Act.DROP, Act.RETURN})
 
 
 class PickKind(Enum):
-    """How a number is picked; the value is the `mode` of a service."""
+    """How a number is picked."""
 
-    COUNTER = "nth"
-    DICE = "random"
+    COUNTER = "counter"
+    DICE = "dice"
     HASH = "hash"
 
     __hash__ = object.__hash__
+
+
+#: What a service says of it.
+MODES: Mapping[PickKind, str] = {PickKind.COUNTER: "nth", PickKind.DICE: "random", PickKind.HASH: "hash"}
 
 
 class Pick(NamedTuple):

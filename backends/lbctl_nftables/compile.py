@@ -46,7 +46,7 @@ def compile_intent(intent: Intent, capabilities: Capabilities, *, previous: Prog
             needs = frozenset().union(*{each.needs for each in mine})
             parts.append(_shared(family, needs, capabilities.dialect))
             parts += [each.part for each in mine]
-    return Program(intent.owner, parts=parts, origin=now)
+    return Program(intent.owner, parts=parts, origin=now, previous=previous)
 
 
 @dataclass(frozen=True, slots=True)

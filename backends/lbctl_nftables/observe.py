@@ -191,17 +191,20 @@ class TableReader:
         found: dict[Key, Item | None] = dict.fromkeys(keys)
         if declared is None:
             return found
-        if declared.is_interval or len(keys) > _MANY:
-            present = self._elements(declared)
-        else:
-            wanted = (datatypes.encode(declared.key_types, key[3]) for key in keys)
-            asked = [self._element(name, each) for each in wanted if each is not None]
-            present = [each for each in asked if each is not None]
+        present = self.kernel_elements(declared, keys)
         owners = self._twin_owners(name, keys)
         for item in self._items_of(declared, present, owners):
             if item.key in found:
                 found[item.key] = item
         return found
+
+    def kernel_elements(self, declared: Set, keys: Sequence[Key] | None = None) -> Sequence[KernelElement]:
+        """Return the elements of a set or map: those under some keys of items at least, or all of them."""
+        if keys is None or declared.is_interval or len(keys) > _MANY:
+            return self._elements(declared)
+        wanted = (datatypes.encode(declared.key_types, key[3]) for key in keys)
+        asked = [self._element(declared.name, each) for each in wanted if each is not None]
+        return [each for each in asked if each is not None]
 
     def _twin_owners(self, name: str, keys: Sequence[Key]) -> Mapping[tuple[str, str], str]:
         """Return whose these elements are, by those with the same keys in the map that leads to services."""

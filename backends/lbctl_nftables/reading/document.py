@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.model import Severity, decimal
 from lbctl_netfilter.log import Log
+from lbctl_nftables import recognize
 from lbctl_nftables.reading import script
 from lbctl_nftables.reading.grammar import Grammar, seconds, unquoted
 from lbctl_nftables.reading.syntax import UnsupportedSyntax
@@ -127,7 +128,7 @@ class Document:
 def read_text(source: str) -> Document:
     """Return the document of a text."""
     document = Document()
-    is_script = script.is_script(source)
+    is_script = recognize.is_script(source)
     text = WordSource(script.nft_text(source, document.log) if is_script else source)
     _Text(text, document, is_script=is_script).read()
     return document

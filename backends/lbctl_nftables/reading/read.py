@@ -13,19 +13,13 @@ from lbctl_nftables.reading.corrections import NftCorrections
 from lbctl_nftables.reading.document import read_text
 from lbctl_nftables.reading.listed import read_json
 from lbctl_nftables.reading.lower import misplaced, program
-from lbctl_nftables.reading.script import is_script
+from lbctl_nftables.recognize import is_json
 
 if TYPE_CHECKING:
     from lbctl_netfilter import ir
     from lbctl_nftables.reading.document import Document
 
 FORMAT = "nft"
-_LOOKS = re.compile(
-    r"(?m)^[ \t]*(?:#!.*\bnft\b|(?:(?:add|create|insert)[ \t]+)?(?:table|chain|rule)[ \t]+"
-    r"(?:(?:ip6?|inet|arp|bridge|netdev)[ \t]+)?[\w\"]"
-    r"|flush[ \t]+ruleset)"
-)
-_JSON = re.compile(r'\s*\{\s*"nftables"\s*:')
 #: Where a chain that is only named would be hooked by its name, as in rules for a table of another text.
 _BY_NAME = {
     "prerouting": ("nat", "prerouting", -100),
@@ -36,11 +30,6 @@ _BY_NAME = {
 _NO_TEXT = re.compile("[\0\udc80-\udcff]")
 #: Letters of a text for which it may take as many steps as for a rule.
 _LETTERS = 40
-
-
-def recognizes(text: str) -> bool:
-    """See `lbctl.spi.Reader`."""
-    return bool(_JSON.match(text) or _LOOKS.search(text) or is_script(text))
 
 
 def read(text: str, *, family: Family | None = None) -> Analysis:
@@ -58,7 +47,7 @@ def read(text: str, *, family: Family | None = None) -> Analysis:
         )
         return Analysis(format=FORMAT, accept=False, findings=(finding,))
     with uncollected():
-        document = read_json(text) if _JSON.match(text) else read_text(text)
+        document = read_json(text) if is_json(text) else read_text(text)
         return read_document(document, len(text))
 
 

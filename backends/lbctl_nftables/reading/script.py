@@ -13,21 +13,9 @@ if TYPE_CHECKING:
     from lbctl_rules.shell import Command, Here
 
 NO_RULE = "no rule: what a shell would do with this is not known"
-#: A command of a shell that calls nft, or names it for later: no line of nft's own language is like that.
-_SCRIPT = re.compile(
-    r"(?m)(?:^[ \t]*(?:[%$][ \t]+)?|[|;&][ \t]*)"
-    r"(?:(?:(?:/[\w/]*/)?(?:sudo|doas)|ip[ \t]+netns[ \t]+exec[ \t]+\S+)[ \t]+(?:-\S+[ \t]+){0,4})?"
-    r"(?:/[\w/]*/)?nft[ \t]"
-    r"|^[ \t]*(?:\w+[ \t]+)?\w+=[\"']?(?:sudo[ \t]+)?(?:/[\w/]*/)?nft[\"']?[ \t]*$"
-)
 _PROGRAM = re.compile("nft")
 #: Options of nft with a value of their own.
 _VALUED = {"-f", "--file", "-D", "--define", "-I", "--includepath"}
-
-
-def is_script(source: str) -> bool:
-    """Return True for a shell's script that calls nft."""
-    return "nft" in source and _SCRIPT.search(source) is not None
 
 
 def nft_text(source: str, log: Log) -> str:

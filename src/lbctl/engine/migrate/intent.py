@@ -44,8 +44,6 @@ _MOST_PORTS = 64
 _MOST_LETTERS = 40
 #: Seconds of 30 days, the longest that an intent can say.
 _LONGEST_AFFINITY = 30 * 86400
-#: Endpoints of several services are often on one host, and an address takes long to read.
-_address = lru_cache(maxsize=1 << 14)(ip_address)
 #: Where connections are that were made on this host.
 _OWN = "output"
 #: What a listener without an address is read from.
@@ -497,6 +495,9 @@ def _check_order(service: Service, group: Sequence[AnalysedService], remarks: li
             continue
         if slot_count([e.weight for e in service.endpoints if e.serves(each.family)]) > MAX_SLOTS:
             raise NotExpressible(f"more than {MAX_SLOTS} slots")
+        if len(group) == 1 and len(each.slots) == len(service.endpoints):
+            # One slot for each endpoint, in the order of the slots.
+            continue
         slots = [e.to for e in service.slots(each.family)]
         count = len(slots)
         kept = _keeps_port(each)
@@ -559,7 +560,7 @@ def _addresses(text: str) -> list[Address | None]:
     if "/" in text:
         raise NotExpressible(f"a whole network, {text}")
     try:
-        return [_address(part.strip()) for part in text.split(",")]
+        return [ip_address(part.strip()) for part in text.split(",")]
     except ValueError:
         raise NotExpressible(f"addresses {text}") from None
 
@@ -596,7 +597,9 @@ def _picked(
     return _SCHEDULERS[mode], tuple(endpoints.values()), seed
 
 
+@lru_cache(maxsize=1 << 14)
 def _endpoint(text: str, weight: int, name: str | None) -> Endpoint:
+    """Return an endpoint. One often serves several services, and an address takes long to read."""
     host, port = split(text)
     if not host and ":" in text:
         raise NotExpressible("only the port is rewritten, and the address stays")
@@ -604,7 +607,7 @@ def _endpoint(text: str, weight: int, name: str | None) -> Endpoint:
     if port and (known is None or not 1 <= known <= MAX_PORT):
         raise NotExpressible(f"endpoint {text} without a port of its own")
     try:
-        address = _address(host) if host else None
+        address = ip_address(host) if host else None
     except ValueError:
         raise NotExpressible(f"endpoint {text}") from None
     given = name if name and NAME.match(name) else ""
