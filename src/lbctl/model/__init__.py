@@ -140,7 +140,6 @@ __all__ = [
     "MAX_WHY",
     "NAME",
     "NO_ANNOUNCEMENTS",
-    "SELECTOR",
     "UNITS",
     "Action",
     "Address",

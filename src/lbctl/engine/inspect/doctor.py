@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine.change.session import Session, open_session
 from lbctl.engine.inspect.checks import HostFacts, NotExamined, cheap_checks
+from lbctl.engine.inspect.sources import source_problems
 from lbctl.engine.inspect.surroundings import connection_table, ways
 from lbctl.engine.record import history
 from lbctl.engine.record.trial import Standing
@@ -69,6 +70,8 @@ def examine(
         seen.append(_no_backend(error))
     except ApplyFailed as error:
         seen.append(NotExamined(what="where the rules of the intent are", reason=error.message))
+    if intent is not None:
+        seen += source_problems(host, intent)
     if session is not None and intent is not None:
         try:
             intent = session.effective(intent).intent
