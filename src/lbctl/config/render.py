@@ -152,6 +152,8 @@ def _service(service: Service) -> Iterator[str]:
     if service.source_nat is not SourceNat.HAIRPIN:
         yield f"source-nat = {quote(service.source_nat)}"
     yield from _lists(service)
+    if service.takeover:
+        yield "takeover = true"
     if service.check is not None:
         yield from _check(service.check)
     if service.health != DEFAULT_POLICY:
