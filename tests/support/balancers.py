@@ -208,13 +208,13 @@ class Connections:
                 self._open.append(sock)
 
     def say(self, text: bytes) -> None:
-        """Send a text on every connection that is left."""
-        for sock in self._open:
+        """Send a text on every connection that is left, the youngest first."""
+        for sock in reversed(self._open):
             with suppress(OSError):
                 sock.sendall(text)
 
     def lost(self, *texts: bytes, patience: float = PATIENCE) -> int:
-        """Return how many connections did not hear exactly these texts, in any order, until `patience` ends."""
+        """Return how many connections do not hear these texts, in any order, within `patience` seconds."""
         end = time.monotonic() + patience
         wanted = sorted(b"".join(texts))
         return sum(not self._hears(sock, wanted, end) for sock in self._open)
