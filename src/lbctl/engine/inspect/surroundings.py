@@ -24,6 +24,21 @@ ENOUGH_CONNECTIONS = 65_536
 _FULL = 0.9
 _TRACKED = "/proc/sys/net/netfilter/nf_conntrack_"
 _NET = "/proc/sys/net"
+#: What `takeover` needs of nf_conntrack: code and severity of the problem, setting, what happens if it is 0.
+_TAKEOVER = (
+    (
+        "takeover-loose",
+        Severity.ERROR,
+        "tcp_loose",
+        "connections taken over from another host end: the kernel tracks only those whose beginning it sees",
+    ),
+    (
+        "takeover-liberal",
+        Severity.WARNING,
+        "tcp_be_liberal",
+        "connections that another host had for a while end when they return: their packets count as invalid",
+    ),
+)
 
 
 def ways(host: Host, intent: Intent) -> tuple[tuple[Passage, ...], tuple[Seen, ...]]:
@@ -128,6 +143,27 @@ def _bypassed(intent: Intent, passages: Sequence[Passage]) -> Iterator[Problem]:
                 "they never asked, and drop them",
                 evidence=f"source-nat is never; clients and endpoints are on {found[0].outgoing}",
                 fix='source-nat = "hairpin"',
+            )
+
+
+def takeover_settings(host: Host, intent: Intent) -> Iterator[Problem]:
+    """Yield settings of the kernel by which this host cannot go on with connections of another one."""
+    services = [
+        service.name
+        for service in intent.services
+        if service.takeover and any(listener.protocol is Protocol.TCP for listener in service.listeners)
+    ]
+    if not services:
+        return
+    for code, severity, word, message in _TAKEOVER:
+        if number_in(host, f"{_TRACKED}{word}") == 0:
+            yield Problem(
+                code=code,
+                severity=severity,
+                service=sole(services),
+                message=f"{message}: {names(services)}",
+                evidence=f"net.netfilter.nf_conntrack_{word}=0",
+                fix=setting(f"net.netfilter.nf_conntrack_{word}", 1),
             )
 
 
