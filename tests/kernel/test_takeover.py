@@ -74,7 +74,7 @@ def test_no_connection_is_lost(
     texts = [b"b", b"c"] if first == "server" else [b"c"]
     assert [each.lost(*texts) for each in made] == [0, 0]
     # And back again, to a host that knows the connections of old and missed what was said since.
-    one.namespace.write(LIBERAL, "1")
+    one.host.write(LIBERAL, "1")
     balancers.lead_through(one)
     if first == "server":
         processes.say(b"d")
@@ -127,7 +127,7 @@ def test_connections_are_tracked_from_their_middle_only_if_the_kernel_is_loose(
     nft: tuple[Balancers, tuple[str, ...]],
 ) -> None:
     balancers, _ = nft
-    balancers.hosts[1].namespace.write(LOOSE, "0")
+    balancers.hosts[1].host.write(LOOSE, "0")
     assert lost(*nft, first="client", scheduler="source-hash", takeover=True) == COUNT // 2
 
 

@@ -9,11 +9,14 @@ endpoints   10.0.0.11-16, 2001:db8:2::11-16
 Routes lead through one balancer at a time, to the services as well as back to the clients.
 """
 
+import os
 import selectors
+import signal
 import socket
+import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -35,8 +38,8 @@ PATIENCE = 20.0
 class Balancer:
     """One of the hosts; `lbctl` runs the real program on it, with a state of its own."""
 
-    def __init__(self, namespace: Namespace, number: int, folder: Path) -> None:
-        self.namespace = namespace
+    def __init__(self, host: Namespace, number: int, folder: Path) -> None:
+        self.host = host
         self.number = number
         self.folder = folder
         folder.mkdir()
@@ -47,8 +50,39 @@ class Balancer:
             path = self.folder / "lbctl.toml"
             path.write_text(config, encoding="utf-8")
             options = ["--config", str(path)]
-        with self.namespace.entered():
+        with self.host.entered():
             return run_lbctl(*words, *options, env={"LBCTL_STATE_DIR": str(self.folder)})
+
+
+class Process:
+    """A program on a host of its own, which ends with the test."""
+
+    def __init__(
+        self, place: Balancer | Namespace, *words: str | Path, libraries: Path | None = None
+    ) -> None:
+        host = place.host if isinstance(place, Balancer) else place
+        found = (libraries / name / "x86_64-linux-gnu" for name in ("usr/lib", "lib")) if libraries else ()
+        with host.entered():
+            self._process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, found))},
+            )
+
+    def close(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it."""
+        self._process.send_signal(how)
+        self._process.wait(PATIENCE)
+
+
+def until(what: Callable[[], object], why: str, patience: float = 60.0) -> None:
+    """Wait until something is true."""
+    end = time.monotonic() + patience
+    while not what():
+        assert time.monotonic() < end, why
+        time.sleep(0.05)
 
 
 class Balancers:
@@ -236,8 +270,3 @@ class Connections:
         """End all."""
         for sock in self._open:
             sock.close()
-
-
-def addresses(hosts: Iterable[Balancer]) -> Iterator[str]:
-    """Yield the outside IPv4 addresses of balancers."""
-    return (f"192.0.2.{each.number}" for each in hosts)
