@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from support.agents import AgentProcess
-from support.balancers import Balancer, Balancers, Process, until
+from support.balancers import Balancer, Balancers, Process, apply_settings, settings_in, until
 from support.network import Network
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "vrrp"
@@ -24,10 +24,7 @@ class Host:
         ready = balancer.folder / "ready"
         config = balancer.folder / "lbctl.toml"
         config.write_text((EXAMPLE / "lbctl.toml").read_text().replace("/run/lbctl/ready", str(ready)))
-        for line in (EXAMPLE / "90-lbctl.conf").read_text().splitlines():
-            if not line.startswith("#"):
-                key, value = line.split(" = ")
-                balancer.host.write(f"/proc/sys/{key.replace('.', '/')}", value)
+        apply_settings(balancer.host, settings_in((EXAMPLE / "90-lbctl.conf").read_text()))
         self.agent = AgentProcess(cast("Network", balancer), config=config)
         keepalived = (EXAMPLE / "keepalived.conf").read_text()
         (balancer.folder / "keepalived.conf").write_text(keepalived.replace("/run/lbctl/ready", str(ready)))
@@ -37,7 +34,9 @@ class Host:
         folder, path = self.balancer.folder, self._servers / "usr/sbin/keepalived"
         words = ["--dont-fork", "--log-console", "--log-detail", "--vrrp", "--config-id", self._name]
         files = ["-f", folder / "keepalived.conf", "-p", folder / "pid", "-r", folder / "vrrp.pid"]
-        self.keepalived = Process(self.balancer, path, *words, *files, libraries=self._servers)
+        self.keepalived = Process(
+            self.balancer, path, *words, *files, libraries=self._servers, log=folder / "keepalived.log"
+        )
 
     @property
     def addresses(self) -> set[str]:

@@ -10,13 +10,14 @@ Routes lead through one balancer at a time, to the services as well as back to t
 """
 
 import os
+import re
 import selectors
 import signal
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -58,23 +59,36 @@ class Process:
     """A program on a host of its own, which ends with the test."""
 
     def __init__(
-        self, place: Balancer | Namespace, *words: str | Path, libraries: Path | None = None
+        self,
+        place: Balancer | Namespace,
+        *words: str | Path,
+        log: Path,
+        libraries: Path | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         host = place.host if isinstance(place, Balancer) else place
         found = (libraries / name / "x86_64-linux-gnu" for name in ("usr/lib", "lib")) if libraries else ()
-        with host.entered():
+        own = {"LD_LIBRARY_PATH": ":".join(map(str, found)), **(environment or {})}
+        with host.entered(), log.open("wb") as output:
             self._process = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, found))},
+                words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **own}
             )
 
     def close(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End it."""
         self._process.send_signal(how)
         self._process.wait(PATIENCE)
+
+
+def apply_settings(host: Namespace, settings: Iterable[tuple[str, str]]) -> None:
+    """Set parameters of the kernel in a namespace: names as sysctl(8) has them, and values."""
+    for name, value in settings:
+        host.write(f"/proc/sys/{name.replace('.', '/')}", value)
+
+
+def settings_in(text: str) -> list[tuple[str, str]]:
+    """Return the settings that lines of a text give, e.g. `net.ipv4.ip_forward = 1`."""
+    return re.findall(r"^ *(net\.[\w.]+) = (\d+)$", text, re.MULTILINE)
 
 
 def until(what: Callable[[], object], why: str, patience: float = 60.0) -> None:

@@ -89,6 +89,8 @@ def _agent(announce: Announcements) -> Iterator[str]:
         yield f"track-file = {quote(announce.track_file)}"
     if announce.exabgp is not None:
         yield f"exabgp = {quote(announce.exabgp)}"
+    if announce.exabgp_routes:
+        yield f"exabgp-routes = {_list([quote(_network(route)) for route in announce.exabgp_routes])}"
 
 
 def _access(table: str, access: AccessValue | None) -> Iterator[str]:
