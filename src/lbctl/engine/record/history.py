@@ -208,7 +208,7 @@ def difference(host: Host, owner: str, entry: HistoryEntry) -> Difference:
         ("mark", old.mark, new.mark),
         ("agent.track-file", old.announce.track_file, new.announce.track_file),
         ("agent.exabgp", old.announce.exabgp, new.announce.exabgp),
-        ("agent.exabgp-routes", *(_texts(each.announce.exabgp_routes) for each in (old, new))),
+        ("agent.exabgp-routes", _texts(old.announce.exabgp_routes), _texts(new.announce.exabgp_routes)),
         ("etcd", _text(old.etcd), _text(new.etcd)),
         ("docker", _text(old.docker), _text(new.docker)),
         ("consul", _text(old.consul), _text(new.consul)),
