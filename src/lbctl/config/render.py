@@ -143,6 +143,21 @@ def _service(service: Service) -> Iterator[str]:
     plain = all(_is_plain(endpoint) for endpoint in service.endpoints)
     if plain and service.endpoints:
         yield f"endpoints = {_list([quote(text) for text in _runs(service.endpoints)])}"
+    yield from _choices(service)
+    yield from _lists(service)
+    if service.check is not None:
+        yield from _check(service.check)
+    if service.health != DEFAULT_POLICY:
+        yield from _health(service.health)
+    if service.discover is not None:
+        yield from _discover(service.discover)
+    if not plain:
+        for endpoint in service.endpoints:
+            yield from _endpoint(endpoint)
+
+
+def _choices(service: Service) -> Iterator[str]:
+    """Yield the keys that say how an endpoint is chosen, and how connections are led there."""
     if service.scheduler is not Scheduler.ROUND_ROBIN:
         yield f"scheduler = {quote(service.scheduler)}"
     if not service.local_clients:
@@ -153,18 +168,8 @@ def _service(service: Service) -> Iterator[str]:
         yield f"affinity = {quote(duration(service.affinity))}"
     if service.source_nat is not SourceNat.HAIRPIN:
         yield f"source-nat = {quote(service.source_nat)}"
-    yield from _lists(service)
     if service.takeover:
         yield "takeover = true"
-    if service.check is not None:
-        yield from _check(service.check)
-    if service.health != DEFAULT_POLICY:
-        yield from _health(service.health)
-    if service.discover is not None:
-        yield from _discover(service.discover)
-    if not plain:
-        for endpoint in service.endpoints:
-            yield from _endpoint(endpoint)
 
 
 def _lists(service: Service) -> Iterator[str]:

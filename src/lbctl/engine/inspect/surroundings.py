@@ -24,21 +24,6 @@ ENOUGH_CONNECTIONS = 65_536
 _FULL = 0.9
 _TRACKED = "/proc/sys/net/netfilter/nf_conntrack_"
 _NET = "/proc/sys/net"
-#: What `takeover` needs of nf_conntrack: code and severity of the problem, setting, what happens if it is 0.
-_TAKEOVER = (
-    (
-        "takeover-loose",
-        Severity.ERROR,
-        "tcp_loose",
-        "connections taken over from another host end: the kernel tracks only those whose beginning it sees",
-    ),
-    (
-        "takeover-liberal",
-        Severity.WARNING,
-        "tcp_be_liberal",
-        "connections that another host had for a while end when they return: their packets count as invalid",
-    ),
-)
 
 
 def ways(host: Host, intent: Intent) -> tuple[tuple[Passage, ...], tuple[Seen, ...]]:
@@ -155,16 +140,29 @@ def takeover_settings(host: Host, intent: Intent) -> Iterator[Problem]:
     ]
     if not services:
         return
-    for code, severity, word, message in _TAKEOVER:
-        if number_in(host, f"{_TRACKED}{word}") == 0:
-            yield Problem(
-                code=code,
-                severity=severity,
-                service=sole(services),
-                message=f"{message}: {names(services)}",
-                evidence=f"net.netfilter.nf_conntrack_{word}=0",
-                fix=setting(f"net.netfilter.nf_conntrack_{word}", 1),
-            )
+    for problem in (
+        Problem(
+            code="takeover-loose",
+            severity=Severity.ERROR,
+            service=sole(services),
+            message=f"connections of {names(services)} end when they move to this host: the kernel tracks only "
+            "connections whose beginning it sees",
+            evidence="net.netfilter.nf_conntrack_tcp_loose=0",
+            fix=setting("net.netfilter.nf_conntrack_tcp_loose", 1),
+        ),
+        Problem(
+            code="takeover-liberal",
+            severity=Severity.WARNING,
+            service=sole(services),
+            message=f"connections of {names(services)} end when they return to this host: packets that do not "
+            "follow those that the kernel has seen count as invalid",
+            evidence="net.netfilter.nf_conntrack_tcp_be_liberal=0",
+            fix=setting("net.netfilter.nf_conntrack_tcp_be_liberal", 1),
+        ),
+    ):
+        name, _, value = problem.evidence.partition("=")
+        if number_in(host, f"/proc/sys/{name.replace('.', '/')}") == int(value):
+            yield problem
 
 
 def connection_table(host: Host, intent: Intent | None) -> Iterator[Seen]:
