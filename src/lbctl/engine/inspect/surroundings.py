@@ -140,29 +140,26 @@ def takeover_settings(host: Host, intent: Intent) -> Iterator[Problem]:
     ]
     if not services:
         return
-    for problem in (
-        Problem(
+    if number_in(host, f"{_TRACKED}tcp_loose") == 0:
+        yield Problem(
             code="takeover-loose",
             severity=Severity.ERROR,
             service=sole(services),
-            message=f"connections of {names(services)} end when they move to this host: the kernel tracks only "
-            "connections whose beginning it sees",
+            message=f"connections of {names(services)} end when they move to this host: the kernel tracks "
+            "only those whose beginning it sees",
             evidence="net.netfilter.nf_conntrack_tcp_loose=0",
             fix=setting("net.netfilter.nf_conntrack_tcp_loose", 1),
-        ),
-        Problem(
+        )
+    if number_in(host, f"{_TRACKED}tcp_be_liberal") == 0:
+        yield Problem(
             code="takeover-liberal",
             severity=Severity.WARNING,
             service=sole(services),
-            message=f"connections of {names(services)} end when they return to this host: packets that do not "
-            "follow those that the kernel has seen count as invalid",
+            message=f"connections of {names(services)} end when they return to this host: packets that do "
+            "not follow those that the kernel has seen count as invalid",
             evidence="net.netfilter.nf_conntrack_tcp_be_liberal=0",
             fix=setting("net.netfilter.nf_conntrack_tcp_be_liberal", 1),
-        ),
-    ):
-        name, _, value = problem.evidence.partition("=")
-        if number_in(host, f"/proc/sys/{name.replace('.', '/')}") == int(value):
-            yield problem
+        )
 
 
 def connection_table(host: Host, intent: Intent | None) -> Iterator[Seen]:
