@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -211,3 +212,33 @@ def test_affinity_holds_across_hosts_while_the_table_is_the_same(
     second.say(b"b")
     gone = second.lost(b"b", patience=1)
     assert (gone == 0) is kept
+
+
+# -- import, and removal
+
+
+def test_reading_and_removing_rules(balancers: Balancers, options: tuple[str, ...]) -> None:
+    """The guard is no balancing: it is read without a finding, and leaves with the services."""
+    host = balancers.hosts[0]
+
+    def listed() -> str:
+        words = ("nft", "list", "ruleset") if options[1] == "nftables" else ("iptables-legacy-save",)
+        return host.host.run(*words)
+
+    def imported() -> dict[str, Any]:
+        found = host.lbctl("import", "--output", "json", "-", stdin=listed()).json
+        return {key: found[key] for key in ("accept", "unsupported", "findings", "services")}
+
+    apply(balancers, options, scheduler="source-hash")
+    plain = imported()
+    apply(balancers, options, scheduler="source-hash", takeover=True)
+    assert "guard" in listed().lower()
+    guarded = imported()
+    for found in (plain, guarded):
+        for each in (*found["findings"], *found["services"]):
+            # The guard's rules stand in front.
+            each.pop("line", None)
+            each.pop("lines", None)
+    assert guarded == plain
+    assert host.lbctl("remove", "--yes", *options[:4]).code == 0
+    assert "lbctl" not in listed().lower()

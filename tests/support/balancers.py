@@ -45,14 +45,14 @@ class Balancer:
         self.folder = folder
         folder.mkdir()
 
-    def lbctl(self, *words: str, config: str = "") -> Result:
+    def lbctl(self, *words: str, config: str = "", stdin: str = "") -> Result:
         options: list[str] = []
         if config:
             path = self.folder / "lbctl.toml"
             path.write_text(config, encoding="utf-8")
             options = ["--config", str(path)]
         with self.host.entered():
-            return run_lbctl(*words, *options, env={"LBCTL_STATE_DIR": str(self.folder)})
+            return run_lbctl(*words, *options, stdin=stdin, env={"LBCTL_STATE_DIR": str(self.folder)})
 
 
 class Process:

@@ -29,7 +29,7 @@ def test_only_the_clients_of_a_failed_endpoint_move(fleet: ModuleType, failed: i
     assert found.bypassed == 0
     # Built anew, tables move others too; and a remainder nearly all.
     assert 0 < found.maglev < 0.05
-    assert found.source_hash > 0.6
+    assert found.source_hash > 0.4
 
 
 def test_hosts_differ_only_about_what_they_disagree_on(fleet: ModuleType) -> None:

@@ -1,11 +1,13 @@
 """What hosts that take over each other's connections must have in common, and whose packets they drop."""
 
+import re
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
-from lbctl.config import loads
+from lbctl.config import load, loads
 from lbctl.model import (
     Family,
     Guarded,
@@ -42,6 +44,7 @@ listen = "192.0.2.10:81/tcp"
 endpoints = ["10.0.0.19:81"]
 """
 INTENT = loads(TEXT)
+ROOT = Path(__file__).parents[2]
 [WEB] = INTENT.services
 
 
@@ -121,3 +124,20 @@ def test_only_services_that_ask_for_it_have_one() -> None:
 def test_what_no_host_can_take_over_is_no_value(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="takeover"):
         replace(WEB, **change)  # type: ignore[arg-type]
+
+
+# -- the guide
+
+
+def test_the_guide_shows_what_is_installed() -> None:
+    text = (ROOT / "docs" / "how-to" / "takeover.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert list(table_digests(loads(block))) == ["web"]
+    setting = re.compile(r"^ *(net\.[\w.]+ = \d+)$", re.MULTILINE)
+    installed = (ROOT / "examples" / "vrrp" / "90-lbctl.conf").read_text(encoding="utf-8")
+    assert setting.findall(text) == setting.findall(installed)
+
+
+@pytest.mark.parametrize("name", ["bgp", "vrrp"])
+def test_the_examples_are_intents(name: str) -> None:
+    assert list(table_digests(load(ROOT / "examples" / name / "lbctl.toml"))) == ["web"]
