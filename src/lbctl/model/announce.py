@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lbctl.model.check import check_file
 
 if TYPE_CHECKING:
-    from lbctl.model.intent import Network
+    from ipaddress import IPv4Network, IPv6Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class Announcements:
 
     track_file: str | None = None
     exabgp: str | None = None
-    exabgp_routes: tuple[Network, ...] = ()
+    exabgp_routes: tuple[IPv4Network | IPv6Network, ...] = ()
 
     def __post_init__(self) -> None:
         for path in (self.track_file, self.exabgp):
