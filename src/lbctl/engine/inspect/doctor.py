@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lbctl.engine.change.session import Session, open_session
 from lbctl.engine.inspect.checks import HostFacts, NotExamined, cheap_checks
 from lbctl.engine.inspect.sources import source_problems
-from lbctl.engine.inspect.surroundings import connection_table, ways
+from lbctl.engine.inspect.surroundings import connection_table, takeover_settings, ways
 from lbctl.engine.record import history
 from lbctl.engine.record.trial import Standing
 from lbctl.engine.record.unsettled import unsettled
@@ -80,6 +80,8 @@ def examine(
     seen += _unsettled(host, intent.owner if intent else DEFAULT_OWNER)
     seen += _user_site(host)
     seen += connection_table(host, intent)
+    if intent is not None:
+        seen += takeover_settings(host, intent)
     facts = HostFacts(host=host)
     passages: tuple[Passage, ...] = ()
     if intent is not None:
