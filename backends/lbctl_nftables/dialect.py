@@ -57,6 +57,7 @@ CAPABILITIES = Capabilities(
     exclude=True,
     port_ranges=True,
     kept_ports=True,
+    takeover=True,
     dialect=Dialect.MODERN,
 )
 #: No owner of an intent can have such a name. What follows is the thread that the table is for.

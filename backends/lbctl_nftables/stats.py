@@ -63,8 +63,8 @@ def _of_items(host: Host, owner: str, items: Iterable[Item]) -> Iterator[_Row]:
                 counted.add((word, item.service))
         elif kind == "rules" and layout.is_endpoint_chain(names[0]):
             chains.append(item)
-    table = layout.table(owner)
-    readers = {word: TableReader(host, KernelTable(word, table)) for word in layout.WORD.values()}
+    own = {word: KernelTable(word, layout.table(owner)) for word in layout.WORD.values()}
+    readers = {word: TableReader(host, table) for word, table in own.items()}
     for (word, name), mine in slots.items():
         wanted = [i for i in mine if layout.is_endpoints(name) or (word, i.service) not in counted]
         declared = readers[word].declaration(name) if wanted else None
@@ -75,7 +75,7 @@ def _of_items(host: Host, owner: str, items: Iterable[Item]) -> Iterator[_Row]:
     for item in chains:
         word, _, chain = item.key
         if item.service is not None and (word, item.service) not in counted:
-            for rule in objects.rules(host, KernelTable(word, layout.table(owner)), chain):
+            for rule in objects.rules(host, own[word], chain):
                 yield from _of_rule(readers[word], layout.FAMILY[word], rule, item.service)
 
 

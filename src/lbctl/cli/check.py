@@ -102,8 +102,24 @@ def _text(intent: Intent, whose: str, style: Style, *, kernel: bool) -> str:
     lines = [
         f"{inert(whose)}{verdict}: {count(len(intent.services), 'service')}, {count(endpoints, 'endpoint')}"
     ]
+    lines += _missing_sources(intent)
     for service in intent.services:
         if service.scheduler is Scheduler.MAGLEV:
             sizes = (len(service.slots(family)) for family in service.families)
             lines.append(f"{service.name}: {deviation_text(sizes, service.deviation())}")
     return "\n".join(lines)
+
+
+def _missing_sources(intent: Intent) -> Iterator[str]:
+    """Yield a line for each service whose source of endpoints cannot be asked here."""
+    sources = {each.name: each.discover.source for each in intent.services if each.discover is not None}
+    if not sources:
+        return
+    from lbctl.spi import source_names
+
+    installed = source_names()
+    for name, source in sources.items():
+        if source not in installed:
+            yield f'{name}: no source "{source}" is installed on this host'
+        elif source == "etcd" and intent.etcd is None:
+            yield f"{name}: there is no table [etcd] that says where etcd is"

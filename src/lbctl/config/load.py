@@ -31,10 +31,12 @@ from lbctl.model import (
     Family,
     Intent,
     Listener,
+    Obstacle,
     Protocol,
     Service,
     State,
     slot_count,
+    takeover_obstacles,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +66,29 @@ _COMMON: Mapping[str, Callable[[object], str]] = {
 #: Keys that the intent calls by another name.
 _FIELDS = {"agent": "announce"}
 _FAMILY = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
+#: What makes `takeover` impossible → the key behind it, why, and what to write.
+_OBSTACLES: Mapping[Obstacle, tuple[str, str, str]] = {
+    Obstacle.SCHEDULER: (
+        "scheduler",
+        "only a hash of the client leads to the same endpoint on two hosts",
+        'write `scheduler = "source-hash"` or "maglev", or leave `takeover` out',
+    ),
+    Obstacle.SOURCE_NAT: (
+        "source-nat",
+        'with `source-nat = "always"` endpoints reply to the host that a connection was opened through',
+        'write `source-nat = "hairpin"` or "never", with replies routed through the active host',
+    ),
+    Obstacle.LOCAL_ENDPOINTS: (
+        "endpoints",
+        "processes of this host end with it",
+        'give endpoints on other hosts, e.g. "10.0.0.11:8080", or leave `takeover` out',
+    ),
+    Obstacle.SCTP: (
+        "listen",
+        "the kernel tracks an SCTP association only from its handshake on",
+        "listen for SCTP in a service of its own, without `takeover`",
+    ),
+}
 
 
 def load(path: Path) -> Intent:
@@ -418,6 +443,7 @@ def _check_service(draft: _Draft, report: _Report) -> None:
     """Note what is wrong with a service by itself."""
     _check_exclude(draft, report)
     _check_interfaces(draft, report)
+    _check_takeover(draft, report)
     _read_health(draft, report)
     _read_discover(draft, report)
     made = draft.endpoints
@@ -472,6 +498,19 @@ def _check_exclude(draft: _Draft, report: _Report) -> None:
                 f"{draft.label}: listener {listener} is at an address that `exclude` leaves alone",
                 "give this listener a service of its own, or take the address out of `exclude`",
             )
+
+
+def _check_takeover(draft: _Draft, report: _Report) -> None:
+    """Note what keeps another host from taking over the connections of a service that asks for it."""
+    table = draft.table
+    if not table.takeover:
+        return
+    found = takeover_obstacles(table.scheduler, table.source_nat, draft.listeners, draft.endpoints)
+    for obstacle in dict.fromkeys(found):
+        key, reason, hint = _OBSTACLES[obstacle]
+        if key not in draft.damaged:
+            place = draft.at(key if key in table.model_fields_set else "takeover")
+            report.add(draft.origin, place, f"{draft.label}: `takeover`: {reason}", hint)
 
 
 def _check_interfaces(draft: _Draft, report: _Report) -> None:
@@ -840,6 +879,7 @@ def _build(drafts: Iterable[_Draft], report: _Report) -> list[Service]:
                     deny=tuple(table.deny or ()),
                     interfaces=tuple(table.interfaces or ()),
                     exclude=tuple(table.exclude or ()),
+                    takeover=table.takeover,
                     check=draft.check,
                     health=draft.health,
                     discover=draft.discover,

@@ -207,6 +207,11 @@ class ServiceTable(TableModel):
         description="Addresses of this host that the listeners without an address leave alone.",
         json_schema_extra=no_default,
     )
+    takeover: bool = Field(
+        default=False,
+        description="Whether another host with the same file may take over established connections, and this "
+        "one its: with source-hash or maglev, and endpoints on other hosts.",
+    )
     check: Any = Field(
         default=ABSENT,
         description='How the agent checks the endpoints: "tcp", "http://[HOST][:PORT]/PATH", "https://…", '
