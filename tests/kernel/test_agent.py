@@ -73,7 +73,10 @@ def test_rules_that_are_flushed_come_back(
     assert "changed from outside" in agent.said
 
 
-@pytest.mark.parametrize("way", [NFT], ids=lambda words: words[1])
+COUNTED = [NFT, ("--backend", "iptables", "--driver", "nf_tables")]
+
+
+@pytest.mark.parametrize("way", COUNTED, ids=lambda words: words[1])
 def test_another_writer_is_not_fought_for_ever(
     network: Network, agent: AgentProcess, way: tuple[str, ...]
 ) -> None:

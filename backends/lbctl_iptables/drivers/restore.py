@@ -115,6 +115,7 @@ class Legacy(_Restore):
     name = "legacy"
     store = "iptables-legacy"
     restarts = True
+    counted = False
     _infix = "legacy"
 
     def _kernel(self, host: Host) -> str:
@@ -130,6 +131,7 @@ class NfTables(_Restore):
     name = "nf_tables"
     store = "iptables-nft"
     restarts = False
+    counted = True
     _infix = "nft"
 
     def _kernel(self, host: Host) -> str:
