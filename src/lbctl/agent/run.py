@@ -94,6 +94,7 @@ class _Agent:
                 await observers.close()
         finally:
             self._follower.close()
+            self._journal.close()
 
     def _intent_files(self) -> IntentFiles:
         return IntentFiles(
