@@ -115,11 +115,13 @@ class _Question:
         try:
             # Names are absolute: search domains would make the answer depend on the host.
             name = dns.name.from_text(host)
-            answer = await self._resolver.resolve(name, kind, lifetime=_PATIENCE)
+            # The limit of dnspython 2.9 is on the clock that people set.
+            async with asyncio.timeout(_PATIENCE):
+                answer = await self._resolver.resolve(name, kind, lifetime=2 * _PATIENCE)
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
             self.ttl = _FLOOR
             return None
-        except dns.exception.Timeout as error:
+        except (TimeoutError, dns.exception.Timeout) as error:
             raise SourceFailed(f"no DNS server answers for {host} {kind}") from error
         except (dns.exception.DNSException, ValueError) as error:
             raise SourceFailed(f"DNS {host} {kind}: {error}") from error
