@@ -543,7 +543,7 @@ class _Family:
                 "partial-dump",
                 next(iter(chain.rules), Place(chain.line)),
                 f"nothing in the text leads into chain {shown(chain.name.rpartition(' ')[2])}: by this text "
-                "alone, 0 % of connections come to it",
+                "alone, 0 % of connections reach it",
                 severity=INFO,
             )
             hook = Hook("", [base], plain, self._bits, self._program.rules)

@@ -224,7 +224,7 @@ class Findings:
             "no-catch-all",
             last,
             f"{percent(service.leak)} of new connections ({brief(service.leak)}) reach no endpoint: "
-            f"{service.leak_to}; without a pick, the last rule would take them",
+            f"{service.leak_to}; without a pick, the last rule would match them",
             self._cures.get(last.place) or self._caught(rungs, service),
             None if len(service.backends) > 1 else WARNING,
         )
@@ -262,7 +262,7 @@ class Findings:
             self._log.find(
                 "unreachable-rule",
                 rule,
-                "0 % of connections come to it: rules before it take them all",
+                "0 % of connections reach it: rules before it match them all",
                 ladder or (),
             )
 
@@ -329,7 +329,7 @@ class Findings:
                 "shared-counter",
                 rule,
                 f"one counter serves {listed}; shares are exact over all of them, and those of each may be "
-                "anything from 0 % to 100 %, by the order in which connections come",
+                "anything from 0 % to 100 %, depending on the order of connections",
                 self._apart(found, walk, rule, listeners, everything),
                 WARNING if wide else None,
             )

@@ -33,7 +33,7 @@ _SMALL = tuple(
     | {Fraction(above, below) for below in range(3, 8) for above in range(1, below)}
 )
 #: What becomes of connections by a rule that iptables refuses.
-_REFUSED = "iptables refuses the rule, so that 0 % of connections meet it"
+_REFUSED = "iptables refuses the rule, so that 0 % of connections match it"
 #: What is known of connections to a rule that is not understood.
 _UNKNOWN = "it may take anything from 0 % to 100 % of connections"
 #: Target → the chains of table nat that may have it, or lead to it.
@@ -97,7 +97,7 @@ class Checks:
                 elif isinstance(step, Draw) and step.pick.kind is PickKind.COUNTER and before is not None:
                     self._differs(step, each, before)
             if not each.first and not each.refused and each.act is Act.TO and rule.table == "nat":
-                message = "0 % of connections come to it: no new one matches, and table nat sees nothing else"
+                message = "0 % of connections reach it: no new one matches, and table nat sees nothing else"
                 self._log.find("unreachable-rule", rule, message, corrections.for_new(rule))
             before = each
 
@@ -108,7 +108,7 @@ class Checks:
         lines: Lines = ()
         match code:
             case "nth-missing-packet":
-                message = f"--every without --packet: older releases took it as 0; today's {_REFUSED}"
+                message = f"--every without --packet: older releases assumed 0; current {_REFUSED}"
                 lines = corrections.restated(rule, "packet", "0")
             case "packet-out-of-range":
                 packet, every = (number(_statistic(rule, name)) or 0 for name in ("packet", "every"))

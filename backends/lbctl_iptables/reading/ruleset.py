@@ -392,7 +392,7 @@ class _Run:
                 "wrong-table",
                 line,
                 f"table {table.name} has no chain {name}, so that iptables refuses the rule and 0 % of "
-                "connections meet it; rules that rewrite addresses go with `-t nat`",
+                "connections match it; rules that rewrite addresses go with `-t nat`",
                 corrections.elsewhere(rule, right_table, name)
                 if adds and name in BUILTIN[right_table]
                 else (),
@@ -403,7 +403,7 @@ class _Run:
             "partial-dump" if partial else "undefined-chain",
             line,
             f"chain {shown(name)} of table {shown(table.name)} is made nowhere in the text"
-            + ("" if partial else ": iptables refuses the rule, and 0 % of connections meet it"),
+            + ("" if partial else ": iptables refuses the rule, and 0 % of connections match it"),
             corrections.declared(rule, name) if adds and not partial else (),
         )
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _DESTINATION = {"dnat", "redirect"}
 #: What becomes of connections by a rule that nft refuses.
-_REFUSED = "the kernel refuses the rule, so that 0 % of connections meet it"
+_REFUSED = "the kernel refuses the rule, so that 0 % of connections match it"
 
 
 def of_document(found: Document) -> None:
@@ -148,7 +148,7 @@ def _remark(found: Document, code: str, rule: ir.Rule, read: NftRule, *, lost: b
             message = "rules of iptables-nft among native ones: read its tables with iptables-nft-save"
         case "dnat-range" | "snat-pool":
             message = (
-                f"{len(rule.to)} addresses: the kernel chooses by a hash of the addresses, and not in turn: "
+                f"{len(rule.to)} addresses: the kernel chooses by a hash of the addresses, not round robin: "
             )
             message += "100 % of a client's connections get the same one"
             lines = corrections.in_turn(read, [to for to, _ in rule.to])

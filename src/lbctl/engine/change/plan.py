@@ -21,7 +21,7 @@ from lbctl.model import (
 from lbctl.spi import AUTO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from lbctl.engine.change.session import Session
     from lbctl.host import Host
@@ -191,8 +191,7 @@ def pure_plan(
 ) -> Plan:
     """Return what `plan_between` does, without what only the host can add."""
     changes = diff(before, after)
-    # Of an endpoint that a check took out other flows end than of one that the file drains.
-    carried_out = effective.intent if effective is not None else intent
+    wanted, carried_out = _concerned(intent, effective, touched(changes))
     was, will = lift_sides(backend, before, after, changes)
     return Plan(
         backend=backend.name,
@@ -200,8 +199,23 @@ def pure_plan(
         before=before,
         after=after,
         changes=changes,
-        services=changed_services(was, will, changes, intent.services),
-        stale=stale_flows(was, will, carried_out.services),
+        services=changed_services(was, will, changes, wanted),
+        stale=stale_flows(was, will, carried_out),
         intent=intent,
         effective=effective,
     )
+
+
+def _concerned(
+    intent: Intent, effective: Effective | None, services: frozenset[str | None]
+) -> tuple[Sequence[Service], Sequence[Service]]:
+    """Return the services of an intent that changes may concern, and the same as they are carried out.
+
+    Of an endpoint that a check took out other flows end than of one that the file drains.
+    """
+    if None in services:
+        return intent.services, effective.intent.services if effective is not None else intent.services
+    if effective is not None:
+        return effective.only(services)
+    wanted = [service for service in intent.services if service.name in services]
+    return wanted, wanted

@@ -65,25 +65,36 @@ class Register:
 
     def __init__(self, host: Host, owner: str) -> None:
         self._host, self._owner = host, owner
-        self._many = False
-        #: Service → the very verdicts that were spelled, and their text.
-        self._spelled: dict[str, tuple[Verdicts, str]] = {}
+        self._count = 0
+        #: The very verdicts that were spelled, and the texts of the services that have one.
+        self._known: Mapping[str, Verdicts] = {}
+        self._spelled: dict[str, str] = {}
 
     def write(self, verdicts: Mapping[str, Verdicts]) -> None:
-        """Have other commands find these. Best effort, as all that ends with the host."""
-        many = sum(map(len, verdicts.values())) > MANY
-        before = self._spelled if many is self._many else {}
-        self._many, self._spelled = many, {}
-        for service, own in verdicts.items():
-            known = before.get(service)
-            same = known is not None and known[0] is own
-            self._spelled[service] = known if known and same else (own, _spelled(service, own, many=many))
+        """Have other commands find these. Best effort, as all that ends with the host.
+
+        The mapping is kept until the next call, and must not change.
+        """
+        find = self._known.get
+        changed = [name for name, own in verdicts.items() if find(name) is not own]
+        gone = [name for name in self._known if name not in verdicts]
+        was_many = self._count > MANY
+        self._count += sum(len(verdicts[name]) - len(find(name, ())) for name in changed)
+        self._count -= sum(len(self._known[name]) for name in gone)
+        many = self._count > MANY
+        for name in gone:
+            self._spelled.pop(name, None)
+        for name in changed if many is was_many else verdicts:
+            self._spelled[name] = _spelled(name, verdicts[name], many=many)
+            if not self._spelled[name]:
+                del self._spelled[name]
+        self._known = verdicts
         head = {
             "format_version": VERSION,
             "namespace": self._host.namespace(),
             "time": self._host.now(),
         }
-        found = ",".join([text for _, text in self._spelled.values() if text])
+        found = ",".join(self._spelled.values())
         text = f'{json.dumps(head, separators=(",", ":"))[:-1]},"verdicts":[{found}]}}'
         self._host.remember(_name(self._owner), text)
 
