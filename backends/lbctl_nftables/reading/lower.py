@@ -6,9 +6,10 @@ both families is lowered for each of them, and a statement of the other family d
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
-from lbctl_netfilter.conditions import EVERY_BIT, EVERY_FLAG, YES, fact, mark_of, merged, spelled
+from lbctl_netfilter.conditions import EVERY_BIT, EVERY_FLAG, YES, fact, mark_of, spelled
 from lbctl_netfilter.draft import Draft
 from lbctl_netfilter.index import reach
 from lbctl_netfilter.ir import (
@@ -56,11 +57,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from lbctl.model import Family
-    from lbctl_netfilter.conditions import Condition, Selector, Span, Spans
+    from lbctl_netfilter.conditions import Condition, Selector
     from lbctl_netfilter.ir import Rule
     from lbctl_nftables.reading import document
     from lbctl_nftables.reading.document import Document, NftTable
-    from lbctl_nftables.reading.syntax import Members, Source, Statement
+    from lbctl_nftables.reading.syntax import Element, Members, Source, Statement
 
 #: The family of tables of both.
 _BOTH = "inet"
@@ -394,13 +395,7 @@ class _Lowering:
 
     def _vmap(self, draft: Draft, vmap: Vmap) -> None:
         if isinstance(vmap.key, NumberExpression):
-            numbered, has_more = self._lookups.numbered(vmap.key, vmap.members)
-            draft.remarks += ("packet-out-of-range",) if has_more else ()
-            targets: dict[Target, list[Span]] = {}
-            for low, high, element in numbered:
-                if isinstance(element.data, Verdict):
-                    targets.setdefault(self._target(element.data), []).append((low, high))
-            cases = tuple((merged(spans), target) for target, spans in targets.items())
+            cases = self._lookups.cases(draft, vmap.key, vmap.members, self._target)
             self._make(draft, Act.SWITCH, switch=Switch(pick_of(vmap.key, self._at), cases))
         elif (memory := self._lookups.memory(vmap.members)) is not None:
             draft.step(memory)
@@ -412,10 +407,12 @@ class _Lowering:
                     made.element = element.text
                     self._verdict(made, element.data)
 
-    def _target(self, verdict: Verdict) -> Target:
-        return Target(
-            _VERDICTS[verdict.kind], self._place(verdict.target) if verdict.target else verdict.kind
-        )
+    def _target(self, element: Element) -> Target | None:
+        verdict = element.data
+        if not isinstance(verdict, Verdict):
+            return None
+        to = self._place(verdict.target) if verdict.target else verdict.kind
+        return Target(_VERDICTS[verdict.kind], to)
 
     # -- marks
 
@@ -433,7 +430,7 @@ class _Lowering:
                 cases = tuple((((n, n),), marking) for n, marking in enumerate(markings))
                 draft.step(DrawMark(pick_of(pick, self._at), cases))
             case Lookup(key=NumberExpression() as pick, members=members):
-                found = self._mark_cases(draft, pick, members, connection)
+                found = self._lookups.cases(draft, pick, members, partial(_marking, connection))
                 draft.step(DrawMark(pick_of(pick, self._at), found))
             case Lookup(key=key, members=members):
                 return self._mark_looked_up(draft, key, members, connection)
@@ -443,30 +440,24 @@ class _Lowering:
                 draft.step(SetMark(Marking.unknown(connection=connection)))
         return (draft,)
 
-    def _mark_cases(
-        self, draft: Draft, pick: NumberExpression, members: Members, connection: bool
-    ) -> tuple[tuple[Spans, Marking], ...]:
-        numbered, has_more = self._lookups.numbered(pick, members)
-        draft.remarks += ("packet-out-of-range",) if has_more else ()
-        cases: dict[Marking, list[Span]] = {}
-        for low, high, element in numbered:
-            if isinstance(element.data, tuple):
-                marking = Marking.constant(number(only(element.data)), connection=connection)
-                cases.setdefault(marking, []).append((low, high))
-        return tuple((merged(spans), marking) for marking, spans in cases.items())
-
     def _mark_looked_up(
         self, draft: Draft, key: Source, members: Members, connection: bool
     ) -> Sequence[Draft]:
         drafts = []
         if self._lookups.memory(members) is None:
             for conditions, element in self._lookups.entries(key, members):
-                made = _asking(draft, conditions)
-                if made.possible and isinstance(element.data, tuple):
-                    marking = Marking.constant(number(only(element.data)), connection=connection)
+                made, marking = _asking(draft, conditions), _marking(connection, element)
+                if made.possible and marking is not None:
                     made.step(SetMark(marking))
                     drafts.append(made)
         return drafts
+
+
+def _marking(connection: bool, element: Element) -> Marking | None:
+    """Return what an element of a map has for a mark."""
+    if not isinstance(element.data, tuple):
+        return None
+    return Marking.constant(number(only(element.data)), connection=connection)
 
 
 def _asking(draft: Draft, conditions: Iterable[Condition]) -> Draft:
