@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from lbctl_netfilter.budget import Budget
     from lbctl_netfilter.conditions import Selector, Spans
     from lbctl_netfilter.index import ChainIndex
-    from lbctl_netfilter.ir import Base, Pick, Rule, Switch, Target
+    from lbctl_netfilter.ir import Base, Branch, Pick, Rule, Switch
     from lbctl_netfilter.marks import Marking
     from lbctl_netfilter.population import Chances, ConnectionState, Odds
 
@@ -495,7 +495,7 @@ class Walk:
         return frames
 
     def _targeted(
-        self, rule: Rule, target: Target, part: Population, frame: _Frame, there: Selector
+        self, rule: Rule, target: Branch, part: Population, frame: _Frame, there: Selector
     ) -> list[_Frame]:
         match target.act:
             case Act.TO:
@@ -584,9 +584,9 @@ def _at(number: int, groups: Sequence[Spans], stream: Population) -> Sequence[Po
     return [stream if i == number else EMPTY for i in range(len(groups) + 1)]
 
 
-def numbers_of(switch: Switch) -> list[Target | None]:
+def numbers_of(switch: Switch) -> list[Branch | None]:
     """Return the target of each number."""
-    made: list[Target | None] = [None] * switch.pick.modulus
+    made: list[Branch | None] = [None] * switch.pick.modulus
     for spans, target in switch.cases:
         for low, high in spans:
             made[low : high + 1] = [target] * (high - low + 1)

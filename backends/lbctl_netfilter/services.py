@@ -31,13 +31,13 @@ _SNAT = frozenset({"snat"})
 _DROPPING = frozenset({Act.DROP, Act.UNKNOWN})
 #: The longest table of a hash that is shown slot by slot.
 _LONGEST = 1 << 16
-#: Exemptions that are told one by one.
+#: Exemptions that are listed one by one.
 _MOST_EXEMPTIONS = 256
 _ORIGINAL = "policy ACCEPT: the original destination"
 
 
 @dataclass(slots=True)
-class Followed:
+class TracedService:
     """A service with all that was seen on the path of its connections."""
 
     service: AnalysedService
@@ -372,7 +372,7 @@ def _endpoint_name(comment: str | None, service: str | None) -> str | None:
 # -- the same at several hooks
 
 
-def identity(found: Followed) -> object:
+def identity(found: TracedService) -> object:
     """Return what services have in common that are the same at several hooks."""
     service = found.service
     return (
@@ -391,7 +391,7 @@ def identity(found: Followed) -> object:
 
 
 def merge(
-    found: Followed,
+    found: TracedService,
     hooks: Sequence[str],
     lines: Sequence[int],
     way: Callable[[], tuple[Step, ...]],
@@ -421,7 +421,7 @@ def rungs_of(walk: Walk) -> dict[Rule, tuple[tuple[Fraction, Fraction | None], .
     return found
 
 
-def decides(found: Followed, walk: Walk, rule: Rule) -> bool:
+def decides(found: TracedService, walk: Walk, rule: Rule) -> bool:
     """True where the shares of a service may depend on what a rule picks.
 
     Endpoints do not depend on a mark that no rule asks for. Marks do not depend on a pick behind the last
@@ -440,7 +440,7 @@ def decides(found: Followed, walk: Walk, rule: Rule) -> bool:
     return True
 
 
-def rules_met(found: Followed) -> Iterator[Rule]:
+def rules_met(found: TracedService) -> Iterator[Rule]:
     """Yield all rules that its connections arrive at."""
     for walk in found.walks:
         for visit in walk.visits:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.model import decimal, schedule
 from lbctl_nftables import layout
-from lbctl_nftables.reading.syntax import Lookup, NumberExpression, Relational, Verdict
+from lbctl_nftables.reading.syntax import Lookup, NftVerdict, NumberExpression, Relational
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,7 +174,7 @@ def chained(
 
     `local` leaves what goes to other hosts alone. Nothing where the rules lead to more than that.
     """
-    targets = {s.target for rule in rules for s in rule.statements if isinstance(s, Verdict) and s.target}
+    targets = {s.target for rule in rules for s in rule.statements if isinstance(s, NftVerdict) and s.target}
     if not rules or targets - {empty} or len(rules) > MOST or hook not in _PRIORITIES:
         return ()
     guard = "fib daddr type local "

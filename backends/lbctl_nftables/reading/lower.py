@@ -15,6 +15,7 @@ from lbctl_netfilter.index import reach
 from lbctl_netfilter.ir import (
     Act,
     Base,
+    Branch,
     Chain,
     Draw,
     DrawMark,
@@ -23,7 +24,6 @@ from lbctl_netfilter.ir import (
     Opaque,
     SetMark,
     Switch,
-    Target,
 )
 from lbctl_netfilter.marks import Marking
 from lbctl_netfilter.source_nat import BACK
@@ -36,17 +36,17 @@ from lbctl_nftables.reading.syntax import (
     ANYTHING,
     Computed,
     Field,
-    Limit,
     Lookup,
     Masked,
     Nat,
+    NftVerdict,
     NumberExpression,
+    RateLimit,
     Ref,
     Relational,
     Unknown,
     UnsupportedSyntax,
     Update,
-    Verdict,
     Vmap,
     picks,
 )
@@ -237,7 +237,7 @@ class _Lowering:
                     return self._match(draft, statement)
                 case Nat():
                     self._translations.lower(draft, statement, self._at)
-                case Verdict():
+                case NftVerdict():
                     self._verdict(draft, statement)
                 case Vmap():
                     self._vmap(draft, statement)
@@ -245,7 +245,7 @@ class _Lowering:
                     return self._mark(draft, statement)
                 case Update():
                     return self._update(draft, statement)
-                case Limit():
+                case RateLimit():
                     return self._limit(draft, statement)
                 case Unknown():
                     self._unknown(draft, statement)
@@ -271,7 +271,7 @@ class _Lowering:
 
     # -- statements that are not understood, or of which the traffic decides whether they match
 
-    def _limit(self, draft: Draft, limit: Limit) -> Sequence[Draft]:
+    def _limit(self, draft: Draft, limit: RateLimit) -> Sequence[Draft]:
         what = limit.text.partition(" ")[0]
         on = "the rate of the traffic" if what == "limit" else "the traffic"
         return self._opaque(draft, what, f"how often it matches depends on {on}")
@@ -378,7 +378,7 @@ class _Lowering:
 
     # -- verdicts
 
-    def _verdict(self, draft: Draft, verdict: Verdict) -> None:
+    def _verdict(self, draft: Draft, verdict: NftVerdict) -> None:
         act = _VERDICTS[verdict.kind]
         if verdict.target:
             rule = self._make(draft, act, self._place(verdict.target))
@@ -403,16 +403,16 @@ class _Lowering:
         else:
             for conditions, element in self._lookups.entries(vmap.key, vmap.members):
                 made = _asking(draft, conditions)
-                if made.possible and isinstance(element.data, Verdict):
+                if made.possible and isinstance(element.data, NftVerdict):
                     made.element = element.text
                     self._verdict(made, element.data)
 
-    def _target(self, element: Element) -> Target | None:
+    def _target(self, element: Element) -> Branch | None:
         verdict = element.data
-        if not isinstance(verdict, Verdict):
+        if not isinstance(verdict, NftVerdict):
             return None
         to = self._place(verdict.target) if verdict.target else verdict.kind
-        return Target(_VERDICTS[verdict.kind], to)
+        return Branch(_VERDICTS[verdict.kind], to)
 
     # -- marks
 
@@ -495,7 +495,7 @@ def _prefix(field: str, texts: list[str]) -> tuple[str, list[str]]:
 def _is_empty(chain: document.NftChain) -> bool:
     """Return True for a chain in which no rule leads on."""
     return not any(
-        isinstance(s, (Nat, Vmap, Unknown)) or (isinstance(s, Verdict) and s.target)
+        isinstance(s, (Nat, Vmap, Unknown)) or (isinstance(s, NftVerdict) and s.target)
         for rule in chain.rules
         for s in rule.statements
     )

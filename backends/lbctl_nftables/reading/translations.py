@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from lbctl_netfilter.conditions import BITS, address, spans_rest
-from lbctl_netfilter.ir import Act, Draw, Switch, Target
+from lbctl_netfilter.ir import Act, Branch, Draw, Switch
 from lbctl_nftables import layout
 from lbctl_nftables.reading.picks import pick_of
 from lbctl_nftables.reading.syntax import Lookup, NumberExpression, UnsupportedSyntax
@@ -118,13 +118,13 @@ class Translations:
         pick = lookup.key
         assert isinstance(pick, NumberExpression)  # noqa: S101 (that is what it is called for)
 
-        def target(element: Element) -> Target | None:
+        def target(element: Element) -> Branch | None:
             data = element.data
             if not isinstance(data, tuple):
                 return None
             parts = [data if each is lookup else each for each in (host, port)]
             to = self._endpoint(nat, *_host_and_port(nat, *parts))
-            return Target(Act.TO, to, element.comment or None)
+            return Branch(Act.TO, to, element.comment or None)
 
         cases = self._lookups.cases(draft, pick, lookup.members, target)
         # The only pick of the statement.
