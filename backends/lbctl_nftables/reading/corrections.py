@@ -206,7 +206,7 @@ class NftCorrections:
         """One rule that gives each endpoint the same part; without a service, the rules as a ladder."""
         if service is not None:
             return one_rule(service, "random" if by_chance else "nth", equal=True)
-        texts = self.own(rules)
+        texts = [_without_picks(rule) for rule in rules] if len(rules) <= MOST else []
         if not all(map(_ACTS.search, texts)):
             return ()
         picks = (f"numgen inc mod {left} 0 " if left > 1 else "" for left in range(len(texts), 0, -1))
@@ -260,6 +260,15 @@ class NftCorrections:
         chain = self._chains.get(rules[0].place) if rules else None
         read = list(dict.fromkeys(read_of(rule) for rule in rules))
         return chained(chain, "output", read, local=True) if chain is not None else ()
+
+
+def _without_picks(rule: ir.Rule) -> str:
+    """Return the text of a rule without the conditions that pick a number."""
+    text = rule.text
+    for each in read_of(rule).statements:
+        if isinstance(each, Relational) and isinstance(each.key, NumberExpression):
+            text = text.replace(f"{each.text} ", "", 1)
+    return text
 
 
 def read_of(rule: ir.Rule) -> NftRule:
