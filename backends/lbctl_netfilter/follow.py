@@ -204,8 +204,10 @@ class Walk:
                 on = frame.on = on.mean()
         frame.arriving = on.mass
         # Long fractions too: what is done to one takes many times what is done to a short one.
-        self.budget.spend(frame.arriving.denominator.bit_length() >> 7)
-        if frame.arriving.denominator.bit_length() > 3 * EXACT_BITS:
+        length = frame.arriving.denominator.bit_length()
+        if length >> 7:
+            self.budget.spend(length >> 7)
+        if length > 3 * EXACT_BITS:
             raise BudgetExceeded
 
     def _average(self) -> None:
