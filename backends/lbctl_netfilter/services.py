@@ -98,24 +98,23 @@ class _Parts:
         self.outcomes: dict[tuple[int | None, str | None, str], Odds] = {}
         label = label_of(kind)
         for state, chances in population.states.items():
-            found = label(state)
+            to, action, why, rule, name = label(state)
             part: Odds = 0
             for chance, places in chances.items():
                 part += chance * places.bit_count()
-            to = _shown(found.to, selector, bits)
+            to = _shown(to, selector, bits)
             self.ends.append(to)
-            outcome = (found.rule.line if found.rule else None, to, found.why)
-            self.outcomes[outcome] = self.outcomes.get(outcome, 0) + part
+            line = None if rule is None else rule.line
+            self.outcomes[line, to, why] = self.outcomes.get((line, to, why), 0) + part
             if to is None:
-                self.leaks[found.why] = self.leaks.get(found.why, 0) + part
+                self.leaks[why] = self.leaks.get(why, 0) + part
                 continue
             self.shares[to] = self.shares.get(to, 0) + part
-            self.actions[found.action] = None
-            rule = found.rule
-            if rule is not None and rule.line < self.order.get(to, rule.line + 1):
+            self.actions[action] = None
+            if rule is not None and line is not None and line < self.order.get(to, line + 1):
                 # Of several rules for one endpoint, the first one names it.
-                self.order[to] = rule.line
-                self.names[to] = found.name or rule.origin.comment
+                self.order[to] = line
+                self.names[to] = name or rule.origin.comment
 
 
 def is_balanced(walk: Walk, population: Population, kind: SelectorKind) -> bool:
@@ -248,11 +247,15 @@ def _lines(walk: Walk, kind: SelectorKind) -> tuple[tuple[int, ...], tuple[int, 
         rule = visit.rule
         if rule.opaque is not None:
             continue
-        part = visit.matched and (rule.act is not Act.GO_ON or (rule.marks and kind is SelectorKind.MARK))
-        if part or (visit.arriving and rule.maps):
-            lines.add(rule.line)
-        if visit.matched and (rule.picks or rule.maps):
-            picking.add(rule.line)
+        line, maps = rule.line, rule.maps
+        if not visit.matched:
+            if maps and visit.arriving:
+                lines.add(line)
+            continue
+        if rule.act is not Act.GO_ON or (rule.marks and kind is SelectorKind.MARK):
+            lines.add(line)
+        if maps or rule.picks:
+            picking.add(line)
     return tuple(sorted(lines)), tuple(sorted(picking))
 
 
