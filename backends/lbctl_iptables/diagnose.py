@@ -228,8 +228,8 @@ def _marked(places: _FamilyRules, intent: Intent) -> Iterator[Problem]:
             yield Problem(
                 code="mark-shared",
                 severity=Severity.WARNING,
-                message=f"a foreign rule writes to bits {intent.mark:#x} of the packet mark, which tell "
-                "lbctl whose source address to replace and who is served",
+                message=f"a foreign rule writes to bits {intent.mark:#x} of the packet mark, by which "
+                "lbctl marks whose source address to replace and which clients to refuse",
                 evidence=places.evidence(rule),
                 fix="set mark = 0x… in the intent file to two unused bits, or a mask in that rule, e.g. "
                 "--set-mark 0x1/0xff",

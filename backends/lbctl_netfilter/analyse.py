@@ -25,12 +25,12 @@ from lbctl_netfilter.conditions import (
     unmarked,
     unmet,
 )
-from lbctl_netfilter.findings import CURED, SEVERITIES, Findings, Movers
+from lbctl_netfilter.findings import CURED, Findings, Movers
 from lbctl_netfilter.follow import keeps_port
 from lbctl_netfilter.hooks import BEFORE, ENTRIES, Hook, bases, hooks, settled
 from lbctl_netfilter.index import index, reach
 from lbctl_netfilter.ir import JUMPS, Act, MarkIs
-from lbctl_netfilter.log import shown
+from lbctl_netfilter.log import INFO, Place, shown
 from lbctl_netfilter.marks import possible
 from lbctl_netfilter.parts import LISTENER
 from lbctl_netfilter.population import End
@@ -139,7 +139,7 @@ class Analyser:
         """Report a rule that would matter and is not understood."""
         if rule.origin not in self._lost:
             self._lost.add(rule.origin)
-            self._log.cannot(rule.line, rule.text, what, reason)
+            self._log.cannot(rule, what, reason)
 
     def add(self, program: FamilyProgram) -> None:
         """Analyse the rules of one family."""
@@ -194,8 +194,7 @@ class Analyser:
                     if not done[target]:
                         self._log.refuse(
                             "chain-loop",
-                            rule.line,
-                            rule.text,
+                            rule,
                             f"chain {shown(target)} leads back to itself here: the kernel "
                             "refuses the whole table, and loads 0 of its rules",
                         )
@@ -220,8 +219,8 @@ def _external(program: FamilyProgram, hook: Hook) -> dict[Rule, Selector]:
     asking = [rule for name in here for rule in hook.chains[name].rules if rule.asks_mark]
     if not asking:
         return {}
-    marking = (rule for name in here for rule in hook.chains[name].rules if rule.marks)
-    known = possible({each for rule in marking for each in rule.markings})
+    setting = (rule for name in here for rule in hook.chains[name].rules if rule.marks)
+    known = possible({marking for rule in setting for marking in rule.markings})
     if known is None:
         return {}
     before = leading_from(program, bases(program, *BEFORE.get(hook.name, ())))
@@ -540,14 +539,12 @@ class _Family:
             if base.chain not in leading or base.chain in reached:
                 continue
             chain = self._program.chains[base.chain]
-            first = next(iter(chain.rules), None)
             self._log.find(
                 "partial-dump",
-                SEVERITIES["shared-counter"],
-                first.line if first else chain.line,
-                first.text if first else "",
+                next(iter(chain.rules), Place(chain.line)),
                 f"nothing in the text leads into chain {shown(chain.name.rpartition(' ')[2])}: by this text "
-                "alone, 0 % of connections come to it",
+                "alone, 0 % of connections reach it",
+                severity=INFO,
             )
             hook = Hook("", [base], plain, self._bits, self._program.rules)
             self._hook(hook, leading, set(reached), None)
@@ -571,15 +568,10 @@ class _Family:
 
     def _refuse(self, rules: Sequence[Rule], what: str) -> None:
         """Have the text not be trusted, for what is not followed from some rules on."""
-        rule = rules[0] if rules else None
-        self._log.refuse(
-            "unsupported-target",
-            rule.line if rule else 1,
-            rule.text if rule else "",
-            f"{what} are not followed",
-        )
-        if rule:
-            self._analysis.lose(rule, "rules", f"{what} are not followed")
+        reason = f"{what} are not followed"
+        self._log.refuse("unsupported-target", rules[0] if rules else Place(1), reason)
+        if rules:
+            self._analysis.lose(rules[0], "rules", reason)
 
     # -- one selector
 

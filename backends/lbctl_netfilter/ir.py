@@ -14,6 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from lbctl_netfilter.conditions import Selector, Spans, meet
+from lbctl_netfilter.log import Written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -149,16 +150,8 @@ class Switch(NamedTuple):
     cases: tuple[tuple[Spans, Target], ...]
 
 
-class Origin(Protocol):
-    """A rule as a front end has it. `place` is its table and chain in words."""
-
-    @property
-    def line(self) -> int:
-        """The line of the text, from 1."""
-
-    @property
-    def text(self) -> str:
-        """The rule, verbatim."""
+class Origin(Written, Protocol):
+    """A rule as a front end has it."""
 
     @property
     def place(self) -> str:

@@ -177,7 +177,7 @@ def test_who_is_excluded_stays(host: Host) -> None:
     assert moved.code == 0, moved.err
     assert "lbctl import --from nftables > lbctl.toml writes it" in moved.err
     # Those two rungs begin anew, as any of a legacy table that changes.
-    restart = "iptables resets all nth counters of the table: those of 2 rules that stay"
+    restart = "iptables resets all nth counters of the table: those of 2 remaining rules"
     assert (restart in moved.out) == (host.flavour == "legacy")
     gone = [line for line in ORIGIN.splitlines() if "--dport 80 " in line]
     assert host.rules == [line for line in before if line not in gone]

@@ -449,7 +449,7 @@ class DnsServer(asyncio.DatagramProtocol):
                 self._transport.sendto(self.answer(data, tcp=False), addr)
             case Mood.GARBAGE:
                 self._transport.sendto(data[:2] + b"\x81\x82" + data[4:12], addr)
-            case Mood.SILENT:
+            case Mood.SILENT | Mood.TRICKLE:
                 pass
 
     async def serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -165,7 +165,7 @@ def test_what_stands_behind_a_narrower_rule_stays() -> None:
     planned = holding(narrow, *LADDER, "ipv4 local:81/tcp nth to 8101 8102").planned("right")
     assert planned.foreign is not None
     [retained] = planned.foreign.retained
-    assert "stays, whose rules come first: lbctl would take its connections" in retained.reason
+    assert "is not migrated, and its rules come first: lbctl would match its connections" in retained.reason
 
 
 def test_rules_that_serve_what_stays_too_cannot_be_separated() -> None:
@@ -222,7 +222,7 @@ def test_where_rules_come_from_is_asked_for_only_if_there_are_two_places() -> No
         return engine.plan_migration(session, "lbctl", source=source)
 
     refusals: dict[str | None, tuple[str, str | None]] = {
-        None: ("left and third hold rules that balance", "--from says which of them go"),
+        None: ("left and third hold rules that balance", "--from names the one to migrate"),
         "right": ("right is the target of the migration", None),
         "fourth": ('"fourth" is no store of rules', "one of left, third"),
     }
@@ -261,7 +261,7 @@ def test_a_file_that_the_source_does_not_hold_is_refused() -> None:
     desk = Desk()
     desk.apply("left", read_intent(WEB))
     desk.host.shelf.clear()
-    with pytest.raises(ApplyFailed, match="left does not hold what the intent file says"):
+    with pytest.raises(ApplyFailed, match="left differs from the intent file"):
         desk.plan("right", intent=read_intent(service("web", "80/tcp", "8001")))
     assert desk.planned("right", intent=read_intent(WEB)).origin == "the intent file"
 

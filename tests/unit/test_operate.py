@@ -291,7 +291,7 @@ def test_what_cannot_be_taken_back_is_said() -> None:
         raise ApplyFailed("torn")
 
     desk.effects.before_next("paper", refuse)
-    with pytest.raises(StateUnknown, match=r"what was asked for stays on record: .*No space left"):
+    with pytest.raises(StateUnknown, match=r"the override stays in the state: .*No space left"):
         desk.drain("web/2")
 
 

@@ -187,6 +187,17 @@ def test_no_answer_in_time_changes_nothing(play: Play) -> None:
     play(story)
 
 
+@pytest.mark.parametrize("source", ["etcd", "docker", "consul", "kubernetes"], indirect=True)
+def test_an_answer_byte_by_byte_changes_nothing(play: Play) -> None:
+    async def story(world: World) -> None:
+        await world.rig.be(Mood.TRICKLE)
+        await world.keeps(3 * MINUTES)
+        await world.rig.be(Mood.GOOD)
+        await _returns(world)
+
+    play(story)
+
+
 def test_an_empty_answer_is_wrong(play: Play) -> None:
     async def story(world: World) -> None:
         await world.rig.give()

@@ -246,6 +246,33 @@ def test_tokens_and_what_consul_says_about_wrong_ones(tmp_path: Path) -> None:
     run(story())
 
 
+def test_the_certificate_of_consul_is_verified(tmp_path: Path) -> None:
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    good = ConsulServer(tls=authority.server("127.0.0.1"))
+    elsewhere = ConsulServer(tls=authority.server("127.0.0.2"))
+    good.rows = elsewhere.rows = [instance(A)]
+    key = authority.ca.replace(".pem", ".key")
+
+    async def fails(server: str, **keys: Any) -> str:
+        with pytest.raises(SourceFailed) as raised:
+            await first("consul", "api", Access(consul=ConsulAccess(server=server, **keys)))
+        return str(raised.value)
+
+    async def story() -> None:
+        async with served(good, elsewhere):
+            ca = authority.ca
+            access = Access(consul=ConsulAccess(server=good.url, ca=ca))
+            assert len(await first("consul", "api", access)) == 1
+            assert "the certificate is not valid" in await fails(good.url)
+            assert "the certificate is not valid" in await fails(good.url, ca=other.ca)
+            assert "IP address mismatch" in await fails(elsewhere.url, ca=ca)
+            assert "closed" in await fails(good.url.replace("https:", "http:"))
+            for wrong in (key, str(tmp_path / "missing.pem")):
+                assert "the certificates of [consul] cannot be used" in await fails(good.url, ca=wrong)
+
+    run(story())
+
+
 # kubernetes
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from lbctl.model import Analysis, Finding, Severity
+from lbctl.model import Analysis
 from lbctl_iptables import drivers, layout
 from lbctl_iptables.reading import checks
 from lbctl_iptables.reading.corrections import IptCorrections
@@ -17,7 +17,7 @@ from lbctl_iptables.reading.ruleset import read_tables
 from lbctl_netfilter.analyse import Analyser
 from lbctl_netfilter.budget import uncollected
 from lbctl_netfilter.ir import Act
-from lbctl_netfilter.log import Log
+from lbctl_netfilter.log import Log, Place
 
 if TYPE_CHECKING:
     from lbctl.host import Host
@@ -31,19 +31,11 @@ _COUNTERS = re.compile(r"^\[\d+:\d+\] ", re.MULTILINE)
 def read(text: str, *, family: Family | None = None) -> Analysis:
     """See `lbctl.spi.Reader`."""
     text = text.removeprefix("\ufeff")
-    at = text.find("\0")
+    log, at = Log(), text.find("\0")
     if at >= 0:
-        line = text.count("\n", 0, at) + 1
-        found = Finding(
-            code="input-not-text",
-            severity=Severity.ERROR,
-            line=line,
-            rule="",
-            message="a byte of zero: this is no text",
-        )
-        return Analysis(format="commands", accept=False, findings=(found,))
+        log.refuse("input-not-text", Place(text.count("\n", 0, at) + 1), "a byte of zero: this is no text")
+        return Analysis(format="commands", accept=False, findings=log.finish())
     with uncollected():
-        log = Log()
         return read_ruleset(read_tables(text, family, log), log)
 
 
@@ -66,7 +58,7 @@ def read_ruleset(ruleset: Ruleset, log: Log) -> Analysis:
         for name, table in tables.items()
         if table.fragment and not table.whole
     }
-    checks.of_rules(rules, analysis.is_lost, fragments, log)
+    checks.Checks(analysis.is_lost, fragments, log).of_rules(rules)
     analysis.correct()
     return Analysis(
         format="iptables-save" if ruleset.saved else "commands",
@@ -83,7 +75,7 @@ def _place(rule: Rule, analysis: Analyser, log: Log) -> None:
     misplaced = checks.misplaced(rule)
     if misplaced is not None:
         reason, corrected = misplaced
-        log.find("wrong-table", Severity.ERROR, rule.line, rule.text, reason, corrected)
+        log.find("wrong-table", rule, reason, corrected)
         analysis.lose(rule, "wrong-table", reason)
         rule.act, rule.refused = Act.GO_ON, True
     elif rule.opaque and (

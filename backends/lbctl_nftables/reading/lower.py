@@ -433,8 +433,8 @@ class _Lowering:
                 cases = tuple((((n, n),), marking) for n, marking in enumerate(markings))
                 draft.step(DrawMark(pick_of(pick, self._at), cases))
             case Lookup(key=NumberExpression() as pick, members=members):
-                cases = self._mark_cases(draft, pick, members, connection)
-                draft.step(DrawMark(pick_of(pick, self._at), cases))
+                found = self._mark_cases(draft, pick, members, connection)
+                draft.step(DrawMark(pick_of(pick, self._at), found))
             case Lookup(key=key, members=members):
                 return self._mark_looked_up(draft, key, members, connection)
             case tuple() as value:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from lbctl.model import Analysis, Family, Finding, Severity
+from lbctl.model import Analysis, Family
 from lbctl_netfilter.analyse import Analyser
 from lbctl_netfilter.budget import uncollected
+from lbctl_netfilter.log import Log, Place
 from lbctl_nftables.reading import checks
 from lbctl_nftables.reading.corrections import NftCorrections
 from lbctl_nftables.reading.document import read_text
@@ -37,15 +38,10 @@ def read(text: str, *, family: Family | None = None) -> Analysis:
     del family
     text = text.removeprefix("\ufeff")
     if (found := _NO_TEXT.search(text)) is not None:
-        line = 1 + text.count("\n", 0, found.start())
-        finding = Finding(
-            code="input-not-text",
-            severity=Severity.ERROR,
-            line=line,
-            rule="",
-            message="there are bytes that are no text",
-        )
-        return Analysis(format=FORMAT, accept=False, findings=(finding,))
+        log = Log()
+        place = Place(1 + text.count("\n", 0, found.start()))
+        log.refuse("input-not-text", place, "there are bytes that are no text")
+        return Analysis(format=FORMAT, accept=False, findings=log.finish())
     with uncollected():
         document = read_json(text) if is_json(text) else read_text(text)
         return read_document(document, len(text))
@@ -94,4 +90,4 @@ def _suppose_hooks(document: Document) -> None:
                 message = f"chain {chain.name} is not declared in this text; "
                 message += f"taken for the {chain.hook} hook of NAT"
                 first = chain.rules[0]
-                document.log.find("partial-dump", Severity.WARNING, first.line, first.text, message)
+                document.log.find("partial-dump", first, message)

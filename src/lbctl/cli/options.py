@@ -162,7 +162,7 @@ IgnoreHealth = Annotated[
         "their agent ended.",
     ),
 ]
-Fix = Annotated[bool, typer.Option("--fix", help="Give each endpoint the same share where shares are wrong.")]
+Fix = Annotated[bool, typer.Option("--fix", help="Give each endpoint the same share if shares are wrong.")]
 Keep = Annotated[
     bool, typer.Option("--keep", help="Reproduce wrong shares as they are, including unmatched traffic.")
 ]

@@ -84,6 +84,7 @@ from lbctl.model.intent import (
     Limit,
     Listener,
     Network,
+    Obstacle,
     Protocol,
     Scheduler,
     Service,
@@ -97,6 +98,7 @@ from lbctl.model.intent import (
     join,
     parse_endpoint,
     split,
+    takeover_obstacles,
 )
 from lbctl.model.lifted import FamilyListener, LiftedProgram, LiftedService
 from lbctl.model.numbers import decimal
@@ -123,6 +125,7 @@ from lbctl.model.records import Shape, check_record, read_record
 from lbctl.model.rotation import bypassed, period
 from lbctl.model.schedule import schedule, shares, slot_count
 from lbctl.model.shift import Shift
+from lbctl.model.takeover import Guarded, guarded, table_digests
 from lbctl.model.text import UNITS, duration, inert
 from lbctl.model.verdict import MAX_RESULT, Health, Judgement, Kept, Verdict, Verdicts, judge
 
@@ -140,7 +143,6 @@ __all__ = [
     "MAX_WHY",
     "NAME",
     "NO_ANNOUNCEMENTS",
-    "SELECTOR",
     "UNITS",
     "Action",
     "Address",
@@ -169,6 +171,7 @@ __all__ = [
     "Family",
     "FamilyListener",
     "Finding",
+    "Guarded",
     "Health",
     "HealthPolicy",
     "HttpProbe",
@@ -185,6 +188,7 @@ __all__ = [
     "Limit",
     "Listener",
     "Network",
+    "Obstacle",
     "OnDown",
     "Outcome",
     "Override",
@@ -239,6 +243,7 @@ __all__ = [
     "emptied",
     "endpoint_family",
     "families_of",
+    "guarded",
     "hidden",
     "host_and_port",
     "inert",
@@ -255,6 +260,8 @@ __all__ = [
     "slot_count",
     "split",
     "stale_flows",
+    "table_digests",
+    "takeover_obstacles",
     "takes",
     "time_of",
     "touched",

@@ -99,13 +99,14 @@ class Reply:
         """Yield the JSON values of a body with one in each line, in lists; ends with it.
 
         What arrives first after a while is there at once, what follows it together: at most ten lists a
-        second, however many lines there are. Raises `TimeoutError` if nothing arrives in `patience` seconds.
+        second, however many lines there are. Raises `TimeoutError` if no line arrives in `patience` seconds.
         """
         await self.succeed()
         clock = asyncio.get_running_loop().time
         left, until, ended = b"", 0.0, False
+        silent = clock() + patience
         while not ended:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout_at(silent):
                 ended = not (part := await self._part())
             found = bytearray(part or b"")
             with suppress(TimeoutError):
@@ -119,7 +120,7 @@ class Reply:
             what = f"{self._peer}: a line of the answer"
             if values := [document(line, what) for line in lines if line.strip()]:
                 yield values
-                until = clock() + PACE
+                until, silent = clock() + PACE, clock() + patience
 
     async def _body(self, limit: int) -> bytes:
         data = bytearray()

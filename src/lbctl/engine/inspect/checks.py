@@ -379,7 +379,7 @@ def foreign_listeners(around: HostFacts, intent: Intent) -> Iterator[Seen]:
             for service, listener in concerned[address]:
                 yield _foreign(service, listener, route)
     if (more := len(concerned) - _MOST_ROUTES) > 0:
-        reason = f"{more} more addresses are none of this host's links, and were not asked for"
+        reason = f"{more} more addresses may be on no link of this host, and were not looked up"
         yield NotExamined(what="addresses of listeners", reason=reason)
 
 

@@ -418,7 +418,7 @@ def _narrowed(group: Sequence[AnalysedService]) -> _Narrowed:
                 case _:
                     value = (each.when or {})[condition.name]
                     raise NotExpressible(
-                        f"it acts only where {condition.name} is {value}, and an intent cannot ask for that"
+                        f"it matches only if {condition.name} is {value}, which an intent cannot express"
                     )
         arriving.add(interfaces)
         # Rules may name the clients of a listener one by one.
@@ -468,7 +468,7 @@ def _affinity(service: AnalysedService, remarks: list[str]) -> int | None:
     if kept.by != "source address":
         raise NotExpressible(f"clients are kept by their {kept.by}")
     if kept.seconds is None:
-        remarks.append("clients are kept without an end; the intent says 30 days")
+        remarks.append("clients are kept without a time limit; the intent has 30 days")
     return min(kept.seconds or _LONGEST_AFFINITY, _LONGEST_AFFINITY)
 
 

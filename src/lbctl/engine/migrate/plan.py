@@ -89,7 +89,7 @@ def _source(session: Session, owner: str, name: str | None) -> Session | None:
     holding = _holding(session, owner)
     if len(holding) > 1:
         names = " and ".join(other.place for other in holding)
-        raise IntentError(f"{names} hold rules that balance", hint="--from says which of them go")
+        raise IntentError(f"{names} hold rules that balance", hint="--from names the one to migrate")
     return holding[0] if holding else None
 
 
@@ -194,7 +194,7 @@ def _start(source: Session, owner: str, given: Intent | None) -> tuple[Plan, str
         found = plan_beside(source, given)
         if found.changed and not (applied and last is not None and last.intent == given):
             raise ApplyFailed(
-                f"{source.place} does not hold what the intent file says",
+                f"{source.place} differs from the intent file",
                 hint=f"lbctl plan --driver {source.driver} shows the difference; apply it there first",
             )
         return found, "the intent file"
