@@ -14,6 +14,7 @@ import pytest
 
 from lbctl import engine
 from lbctl.agent.checker import Checker
+from lbctl.agent.cycles import Cycles
 from lbctl.agent.health import Ending, Monitor, Outcome, Target
 from lbctl.agent.journal import Journal, Priority
 from lbctl.agent.loop import Figures, Follower, Truce
@@ -55,6 +56,7 @@ class Agent:
     figures: Figures = field(default_factory=Figures)
     prober: ScriptedProber = field(default_factory=ScriptedProber)
     down: set[str] = field(default_factory=set)
+    cycles: Cycles | None = None
 
     def __post_init__(self) -> None:
         self.host.time = 1_700_000_000.0
@@ -104,6 +106,9 @@ class Agent:
                     self.follower.follow(),
                     self.follower.look(),
                 ]
+                if self.cycles is not None:
+                    self.follower.after = self.cycles.follow
+                    works.append(self.cycles.run())
                 return [asyncio.ensure_future(work) for work in works]  # type: ignore[arg-type]
 
             tasks = runner.run(start())
@@ -333,10 +338,21 @@ class Marked(Paper):
         return "empty" if program is None else f"{id(program)}"
 
 
+@pytest.fixture
+def _no_search() -> Iterator[None]:
+    """As in the program: nothing but the agent itself frees cycles."""
+    gc.disable()
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("_no_search")
 def test_a_day_of_random_events_keeps_memory_flat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lbctl.agent.loop._LOOK", 5.0)
     rare = CHECK.replace('"2s"', '"20s"')
     agent = Agent(intent=read_intent(service("web", "192.0.2.1:80/tcp", *NAMES) + rare), paper=Marked())
+    agent.cycles = Cycles()
     dice = Random(7)
     with agent.running() as go:
 
@@ -357,7 +373,6 @@ def test_a_day_of_random_events_keeps_memory_flat(monkeypatch: pytest.MonkeyPatc
             agent.down = set()
             agent.paper.refusals = 0
             go(900)
-            gc.collect()
             return sys.getallocatedblocks()
 
         first = hours(3)
