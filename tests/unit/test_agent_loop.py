@@ -98,7 +98,7 @@ class Agent:
 
             async def start() -> list[asyncio.Task[None]]:
                 subjects = [("web", name, Family.IPV4) for name in NAMES]
-                self.checker.begin(self.intent, {}, subjects)
+                await self.checker.begin(self.intent, {}, subjects, self.follower.in_thread)
                 self.follower.before = before
                 self.follower.wake()
                 works: list[Awaitable[None]] = [

@@ -308,6 +308,35 @@ def test_verdicts_stay_the_same_objects_while_nothing_but_counts_change() -> Non
     assert world.monitor.verdicts()["api"] is before["api"]
 
 
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), st.integers(1, 4)), min_size=1, max_size=5))
+def test_after_each_replaced_intent_exactly_its_endpoints_are_checked(steps: list[dict[str, int]]) -> None:
+    world = World()
+    for step in steps:
+        intent = Intent(
+            services=tuple(
+                replace(service(count, name), listeners=(Listener(protocol=Protocol.TCP, port=ord(name)),))
+                for name, count in step.items()
+            )
+        )
+        known = world.monitor.verdicts()
+        world.monitor.replace(intent, world.now)
+        fresh = Monitor(Random(1))
+        fresh.start(intent, world.now, restored={}, serving=())
+        assert set(world.monitor.targets()) == set(fresh.targets())
+        for target in fresh.targets():
+            assert world.monitor.subjects(target) == fresh.subjects(target)
+        found = world.monitor.verdicts()
+        assert {name: own.keys() for name, own in found.items()} == {
+            name: own.keys() for name, own in fresh.verdicts().items()
+        }
+        assert [
+            name for name, own in known.items() if name in found and own.keys() == found[name].keys()
+        ] == [name for name, own in known.items() if found.get(name) is own]
+        # Each is due once, and goes on being checked when others come and go.
+        world.run(5)
+        assert all(world.monitor.health(target) is Health.UP for target in fresh.targets())
+
+
 def test_first_checks_are_spread_and_later_ones_do_not_fall_into_step() -> None:
     world = World(service(200, check=replace(CHECK, fast_interval=2000)))
     world.run(2)

@@ -13,7 +13,7 @@ from lbctl.engine.inspect.failing import all_down
 from lbctl.model import Health, time_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from lbctl.agent.health import Monitor, Subject, Target
     from lbctl.agent.journal import Journal
@@ -85,18 +85,24 @@ class Checker:
         #: Endpoints that never passed and are to be reported together.
         self._gathered: dict[tuple[str, Family], list[Subject]] = {}
 
-    def begin(self, intent: Intent, restored: Mapping[str, Verdicts], serving: Iterable[Subject]) -> None:
-        """Start with an intent, what is known from before, and the endpoints that take connections now."""
+    async def begin(
+        self,
+        intent: Intent,
+        restored: Mapping[str, Verdicts],
+        serving: Collection[Subject],
+        in_thread: Callable[[Callable[[], None]], Awaitable[None]],
+    ) -> None:
+        """Start with an intent, what is known from before, and the endpoints that take connections now.
+
+        With many endpoints that takes a second, which the loop has for other work.
+        """
+        await in_thread(lambda: self._monitor.start(intent, self._now(), restored=restored, serving=serving))
         self._intent = intent
-        self._monitor.start(intent, self._now(), restored=restored, serving=set(serving))
         self._arranged()
 
     def replace(self, intent: Intent) -> None:
-        """Go on with another intent; nothing happens where it is the same object."""
-        if intent is self._intent:
-            return
-        if self._intent is None:
-            self.begin(intent, {}, ())
+        """Go on with another intent; nothing happens where it is the same object, or before `begin`."""
+        if self._intent is None or intent is self._intent:
             return
         self._intent = intent
         self._monitor.replace(intent, self._now())
@@ -106,6 +112,9 @@ class Checker:
         """Start checks when they are due; ends only when it is cancelled."""
         while True:
             now = self._now()
+            if self._intent is None:
+                await self._alarm.wait(now.steady, _IDLE)
+                continue
             if self._monitor.steps(now):
                 self._changed()
             if due := self._monitor.due(now, _BATCH):
@@ -124,6 +133,8 @@ class Checker:
 
     def counts(self) -> tuple[int, int]:
         """Return how many endpoints are checked, by service and family, and how many of them fail."""
+        if self._intent is None:
+            return 0, 0
         every = [verdict.health for own in self._monitor.verdicts().values() for verdict in own.values()]
         return len(every), every.count(Health.DOWN)
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from lbctl.model import MAX_RESULT, Check, ExecProbe, Family, Health, Initial, Verdict, inert
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from random import Random
 
     from lbctl.model import Address, Endpoint, Intent, Service, Verdicts
@@ -59,10 +59,15 @@ class Target:
     port: int | None
     check: Check
     subject: Subject | None = None
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Few targets differ in their check alone, and hashing that takes longer than all else.
+        address = 0 if self.address is None else int(self.address)
+        object.__setattr__(self, "_hash", hash((self.family, self.port, address)))
 
     def __hash__(self) -> int:
-        # Few targets differ in their check alone, and hashing that takes longer than all else.
-        return hash((self.family, self.port, 0 if self.address is None else int(self.address)))
+        return self._hash
 
 
 class Ending(StrEnum):
@@ -124,6 +129,15 @@ class _Standing:
     ramp: float | None = None
 
 
+@dataclass(slots=True, kw_only=True)
+class _Known:
+    """What was known of services that are arranged anew."""
+
+    verdicts: Mapping[str, Verdicts]
+    standings: dict[Subject, _Standing] = field(default_factory=dict)
+    states: dict[Target, _State] = field(default_factory=dict)
+
+
 class Monitor:
     """The health of all endpoints of an intent that are checked."""
 
@@ -134,7 +148,9 @@ class Monitor:
         self._ramping: set[Subject] = set()
         self._queue: list[tuple[float, int, Target]] = []
         self._number = 0
-        self._verdicts: dict[str, dict[tuple[str, Family], Verdict]] = {}
+        #: By name: the services whose endpoints are checked, and their verdicts.
+        self._services: dict[str, Service] = {}
+        self._verdicts: dict[str, Verdicts] = {}
 
     def start(
         self,
@@ -148,8 +164,7 @@ class Monitor:
 
         Verdicts of an earlier start of the host are not to be among `restored`.
         """
-        for subject, verdict in _flat(restored):
-            self._verdicts.setdefault(subject[0], {})[subject[1:]] = verdict
+        self._verdicts = dict(restored)
         known = {subject for subject, verdict in _flat(restored) if verdict.health is not Health.UNKNOWN}
         self._arrange(intent, now, set(serving) | known)
 
@@ -309,45 +324,63 @@ class Monitor:
         return self._states.keys()
 
     def _arrange(self, intent: Intent, now: Moment, serving: Collection[Subject]) -> None:
-        """Have exactly the targets of an intent. `serving` take connections now, as far as is known."""
-        old, self._standings = self._standings, {}
-        self._ramping = set()
-        states, self._states = self._states, {}
-        remembered, self._verdicts = self._verdicts, {}
-        fresh: list[Target] = []
-        for service in intent.services:
-            if service.check is None:
-                continue
-            known = remembered.get(service.name, {})
-            wanted = list(_subjects(service, service.check))
-            kept = {s for s, _ in wanted if (s in old and old[s].serving) or s in serving}
-            filled = {s[2] for s, _ in wanted if s in kept or _is_up(known.get(s[1:]))}
-            for subject, target in wanted:
-                was, verdict = old.get(subject), known.get(subject[1:])
-                initially = subject[2] not in filled or service.check.initial is Initial.UP
-                standing = _Standing(
-                    target=target,
-                    serving=subject in kept or (was is None and initially),
-                    slow_start=service.health.slow_start / 1000,
-                )
-                if was is not None and was.ramp is not None and standing.slow_start:
-                    standing.ramp = was.ramp
-                    self._ramping.add(subject)
-                self._standings[subject] = standing
-                state = self._states.get(target) or states.get(target)
-                if state is None:
-                    state = _restored(verdict, now)
-                    fresh.append(target)
-                elif target not in self._states:
-                    state.subjects = set()
-                self._states[target] = state
-                state.subjects.add(subject)
+        """Have exactly the targets of an intent. `serving` take connections now, as far as is known.
+
+        A service that stays as it is costs a comparison.
+        """
+        wanted = {service.name: service for service in intent.services if service.check is not None}
+        changed = [service for name, service in wanted.items() if self._services.get(name) != service]
+        self._services = wanted
+        leaving = [name for name in self._verdicts if name not in wanted]
+        leaving += [service.name for service in changed if service.name in self._verdicts]
+        known = _Known(verdicts={name: self._verdicts.pop(name) for name in leaving})
+        for subject, _ in _flat(known.verdicts):
+            self._take_out(subject, known)
+        fresh = [target for service in changed for target in self._add(service, now, serving, known)]
         self._spread(fresh, now)
-        for subject in self._standings:
-            self._verdicts.setdefault(subject[0], {})[subject[1:]] = self._verdict(subject, now)
-        for name, found in self._verdicts.items():
-            if (before := remembered.get(name)) is not None and _alike(before, found):
-                self._verdicts[name] = before
+
+    def _take_out(self, subject: Subject, known: _Known) -> None:
+        """Forget an endpoint of a service, and its target if no other one shares it; both go to `known`."""
+        standing = self._standings.pop(subject, None)
+        if standing is None:
+            return
+        known.standings[subject] = standing
+        self._ramping.discard(subject)
+        state = self._states[standing.target]
+        state.subjects.discard(subject)
+        if not state.subjects:
+            known.states[standing.target] = self._states.pop(standing.target)
+
+    def _add(
+        self, service: Service, now: Moment, serving: Collection[Subject], known: _Known
+    ) -> Iterator[Target]:
+        """Add the endpoints of a service; yield the targets that are new."""
+        if service.check is None:
+            return
+        old, verdicts = known.standings, known.verdicts.get(service.name, {})
+        wanted = list(_subjects(service, service.check))
+        kept = {s for s, _ in wanted if (s in old and old[s].serving) or s in serving}
+        filled = {s[2] for s, _ in wanted if s in kept or _is_up(verdicts.get(s[1:]))}
+        for subject, target in wanted:
+            was = old.get(subject)
+            initially = subject[2] not in filled or service.check.initial is Initial.UP
+            standing = _Standing(
+                target=target,
+                serving=subject in kept or (was is None and initially),
+                slow_start=service.health.slow_start / 1000,
+            )
+            if was is not None and was.ramp is not None and standing.slow_start:
+                standing.ramp = was.ramp
+                self._ramping.add(subject)
+            self._standings[subject] = standing
+            state = self._states.get(target) or known.states.get(target)
+            if state is None:
+                state = _restored(verdicts.get(subject[1:]), now)
+                yield target
+            self._states[target] = state
+            state.subjects.add(subject)
+        found = {subject[1:]: self._verdict(subject, now) for subject, _ in wanted}
+        self._verdicts[service.name] = verdicts if _alike(verdicts, found) else found
 
     def _spread(self, fresh: list[Target], now: Moment) -> None:
         """Have the first checks of targets spread over their interval, sooner where they are few."""

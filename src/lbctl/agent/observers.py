@@ -140,7 +140,7 @@ class Observers:
         start = await self._follower.in_thread(lambda: self._known(followed))
         self._begun = True
         self._finder.replace(followed.intent, start.answers)
-        self._checker.begin(start.joined, start.verdicts, start.serving)
+        await self._checker.begin(start.joined, start.verdicts, start.serving, self._follower.in_thread)
         self._heed(start.joined, start.overrides)
 
     def _known(self, followed: Followed) -> _Start:
