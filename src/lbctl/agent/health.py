@@ -31,7 +31,7 @@ Subject: TypeAlias = tuple[str, str, Family]
 STEPS = 8
 _PARTS = tuple(Fraction(step, STEPS) for step in range(STEPS + 1))
 #: Part of an interval by which a check may start early, so that checks do not stay in step.
-JITTER = 0.1
+JITTER = 0.05
 #: First checks in a second, where many start at once.
 _PER_SECOND = 1000
 #: Seconds an endpoint must stay up after it returned, or it counts as flapping; and the longest hold.
