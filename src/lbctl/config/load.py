@@ -509,7 +509,8 @@ def _check_takeover(draft: _Draft, report: _Report) -> None:
     for obstacle in dict.fromkeys(found):
         key, reason, hint = _OBSTACLES[obstacle]
         if key not in draft.damaged:
-            place = draft.at(key if key in table.model_fields_set else "takeover")
+            set_here = key.replace("-", "_") in table.model_fields_set
+            place = draft.at(key if set_here else "takeover")
             report.add(draft.origin, place, f"{draft.label}: `takeover`: {reason}", hint)
 
 
