@@ -329,9 +329,8 @@ def test_after_each_replaced_intent_exactly_its_endpoints_are_checked(steps: lis
         assert {name: own.keys() for name, own in found.items()} == {
             name: own.keys() for name, own in fresh.verdicts().items()
         }
-        assert [
-            name for name, own in known.items() if name in found and own.keys() == found[name].keys()
-        ] == [name for name, own in known.items() if found.get(name) is own]
+        same = [name for name, own in known.items() if name in found and own.keys() == found[name].keys()]
+        assert all(found[name] is known[name] for name in same)
         # Each is due once, and goes on being checked when others come and go.
         world.run(5)
         assert all(world.monitor.health(target) is Health.UP for target in fresh.targets())
