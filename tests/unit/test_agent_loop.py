@@ -97,7 +97,7 @@ class Agent:
                 return write
 
             async def start() -> list[asyncio.Task[None]]:
-                subjects = [("web", name, Family.IPV4) for name in NAMES]
+                subjects = [(s.name, e.name, Family.IPV4) for s in self.intent.services for e in s.endpoints]
                 await self.checker.begin(self.intent, {}, subjects, self.follower.in_thread)
                 self.follower.before = before
                 self.follower.wake()
@@ -138,6 +138,28 @@ def test_what_fails_is_out_after_its_failures_and_back_after_its_passes() -> Non
         "web: 10.0.0.1:80 1/3 -> 1/2, 10.0.0.2:80 1/3 -> 0/1, 10.0.0.3:80 1/3 -> 1/2",
         "web: 10.0.0.1:80 1/2 -> 1/3, 10.0.0.2:80 0/1 -> 1/3, 10.0.0.3:80 1/2 -> 1/3",
     ]
+
+
+def test_first_passes_of_endpoints_that_serve_are_few_steps() -> None:
+    services = [
+        service(f"s{n}", f"192.0.2.1:{n + 1}/tcp", *[f"10.0.{n}.{each}:80" for each in range(1, 11)]) + CHECK
+        for n in range(200)
+    ]
+    agent = Agent(intent=read_intent("".join(services)), paper=Marked())
+    steps = 0
+    with agent.running() as go:
+        before = agent.follower.before
+
+        async def counted() -> Callable[[], object]:
+            nonlocal steps
+            steps += 1
+            return await before()
+
+        agent.follower.before = counted
+        go(10)  # the first checks are spread over two seconds
+        assert agent.checker.counts() == (2000, 0)
+    assert steps <= 5
+    assert len(agent.slots) == 2000
 
 
 def test_failures_that_come_together_are_one_step() -> None:

@@ -26,6 +26,8 @@ _BATCH = 512
 _IDLE = 3600.0
 #: Seconds between two starts of checks at least: several at a time cost less than each at its own moment.
 _TICK = 0.02
+#: Seconds that first passes are collected for which change nothing in the kernel.
+_CONFIRM = 1.0
 
 
 class Prober(Protocol):
@@ -82,6 +84,8 @@ class Checker:
         #: What hears of each outcome before it counts, and of each endpoint whose health changed.
         self.learned: Callable[[Target, Outcome, Moment], object] = lambda *_: None
         self.turned: Callable[[Iterable[tuple[Subject, Verdict]]], object] = lambda _: None
+        #: The timer of first passes that change nothing in the kernel; None for none that waits.
+        self._confirming: asyncio.TimerHandle | None = None
         #: Endpoints that never passed and are to be reported together.
         self._gathered: dict[tuple[str, Family], list[Subject]] = {}
 
@@ -179,6 +183,7 @@ class Checker:
     def _done(self, target: Target, outcome: Outcome) -> None:
         now = self._now()
         before = self._monitor.health(target)
+        served = before is Health.UNKNOWN and self._monitor.serves(target)
         self.learned(target, outcome, now)
         changed = self._monitor.record(target, outcome, now)
         following = self._monitor.next(now)
@@ -191,8 +196,20 @@ class Checker:
                 self._gather(subject, target.check)
             else:
                 self._report(subject)
-        self._changed()
+        if served and self._monitor.health(target) is Health.UP:
+            self._confirm()
+        else:
+            self._changed()
         self.turned([(subject, self._monitor.verdicts_of(subject[0])[subject[1:]]) for subject in changed])
+
+    def _confirm(self) -> None:
+        """Have what is known change soon: the kernel has it so already, and many pass for the first time."""
+        if self._confirming is None:
+            self._confirming = asyncio.get_running_loop().call_later(_CONFIRM, self._confirmed)
+
+    def _confirmed(self) -> None:
+        self._confirming = None
+        self._changed()
 
     def _gather(self, subject: Subject, check: Check) -> None:
         """Report an endpoint that never passed, together with others of its service and family."""

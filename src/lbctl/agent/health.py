@@ -286,6 +286,11 @@ class Monitor:
         state = self._states.get(target)
         return state.health if state else Health.UNKNOWN
 
+    def serves(self, target: Target) -> bool:
+        """Return True if all endpoints that a target is checked for take connections unless they fail."""
+        state = self._states.get(target)
+        return state is not None and all(self._standings[subject].serving for subject in state.subjects)
+
     def target(self, subject: Subject) -> Target | None:
         """Return what is checked for an endpoint; None where it is not checked."""
         standing = self._standings.get(subject)
