@@ -15,9 +15,10 @@ import pytest
 from lbctl import engine
 from lbctl.agent.checker import Checker
 from lbctl.agent.cycles import Cycles
-from lbctl.agent.health import Ending, Monitor, Outcome, Target
+from lbctl.agent.health import Ending, Outcome, Target
 from lbctl.agent.journal import Journal, Priority
 from lbctl.agent.loop import Figures, Follower, Truce
+from lbctl.agent.monitor import Monitor
 from lbctl.engine.change.keep import Keeper
 from lbctl.engine.record import history
 from lbctl.host import Host

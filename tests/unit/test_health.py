@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbctl.agent.health import JITTER, STEPS, Ending, Moment, Monitor, Outcome, Subject, Target
+from lbctl.agent.health import Ending, Moment, Outcome, Subject, Target
+from lbctl.agent.monitor import JITTER, Monitor
+from lbctl.agent.states import STEPS
 from lbctl.model import (
     Check,
     Endpoint,

@@ -15,8 +15,9 @@ from lbctl.model import Health, time_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
-    from lbctl.agent.health import Monitor, Subject, Target
+    from lbctl.agent.health import Subject, Target
     from lbctl.agent.journal import Journal
+    from lbctl.agent.monitor import Monitor
     from lbctl.host import Host
     from lbctl.model import Check, Effective, Family, Intent, Verdict, Verdicts
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from lbctl.agent import sources
 from lbctl.agent.checker import Checker
 from lbctl.agent.checks import Prober
-from lbctl.agent.health import Monitor
 from lbctl.agent.journal import Priority
+from lbctl.agent.monitor import Monitor
 from lbctl.agent.notify import Notices
 from lbctl.agent.readiness import Readiness
 from lbctl.agent.recorder import Recorder
