@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lbctl import engine
 from lbctl.agent import control, web
 from lbctl.agent.commands import Commands
+from lbctl.agent.cycles import Cycles
 from lbctl.agent.http import Server
 from lbctl.agent.intent_files import IntentFiles
 from lbctl.agent.journal import Journal, Priority
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lbctl.engine import Session
+    from lbctl.engine.change.keep import Kept
     from lbctl.host import Host
 
 
@@ -118,7 +120,13 @@ class _Agent:
 
     async def _work(self, observers: Observers, sockets: list[socket.socket], admin: socket.socket) -> None:
         """Follow, observe and answer until a signal ends it."""
-        self._follower.before, self._follower.after = observers.before, observers.after
+        cycles = Cycles()
+
+        def after(kept: Kept) -> None:
+            observers.after(kept)
+            cycles.follow(kept)
+
+        self._follower.before, self._follower.after = observers.before, after
         self._follower.looks = self._files.look
         commands = Commands(
             self._host,
@@ -131,7 +139,13 @@ class _Agent:
         await self._serve(self._view(observers), commands, sockets, admin)
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as tasks:
-            works = (*observers.works(), self._follower.follow(), self._follower.look(), self._pulse())
+            works = (
+                *observers.works(),
+                self._follower.follow(),
+                self._follower.look(),
+                self._pulse(),
+                cycles.run(),
+            )
             running = [tasks.create_task(work) for work in works]
 
             def stop() -> None:

@@ -316,7 +316,9 @@ def _renewed(intent: Intent, facts: Facts, basis: _Basis, past: _Basis, services
             before = past.outcomes.get(name)
             if before is None or not before.is_of(file, own, verdicts, old, found):
                 before = _outcome(file, own, verdicts, old, found, intent)
-            outcomes[name], carried[number], known[number] = before, before.service, before.known
+            outcomes[name], carried[number] = before, before.service
+            if known[number] != before.known:
+                known[number] = before.known
         else:
             outcomes.pop(name, None)
             carried[number] = known[number] = file
