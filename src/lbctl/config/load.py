@@ -59,6 +59,7 @@ _COMMON: Mapping[str, Callable[[object], str]] = {
     "mark": show_mark,
     "agent": lambda _: "table",
     "etcd": lambda _: "table",
+    "follow": lambda _: "table",
 }
 #: Keys that the intent calls by another name.
 _FIELDS = {"agent": "announce"}
@@ -349,6 +350,11 @@ def _common(
 
         with _noting(origin, ("etcd",), "", report):
             found["etcd"] = etcd_of(table)
+    if (table := found.pop("follow", None)) is not None:
+        from lbctl.config.follow import follow_of  # as those of checks
+
+        with _noting(origin, ("follow",), "", report):
+            found["follow"] = follow_of(table)
     return found
 
 

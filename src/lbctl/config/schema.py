@@ -248,6 +248,11 @@ class IntentTable(TableModel):
         description="How etcd is reached, for services that discover endpoints there.",
         json_schema_extra=no_default,
     )
+    follow: Any = Field(
+        default=ABSENT,
+        description="The published intent that services come from, and what this host accepts of it.",
+        json_schema_extra=no_default,
+    )
     service: list[ServiceTable] = Field(default=_EMPTY, description="The services.")
 
 
@@ -258,6 +263,7 @@ def json_schema() -> dict[str, Any]:
     from lbctl.config.agent import AgentTable
     from lbctl.config.checks import TABLES, TEXT_SCHEMA
     from lbctl.config.discover import DiscoverTable, EtcdTable
+    from lbctl.config.follow import FollowTable
 
     class Generator(GenerateJsonSchema):
         def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002
@@ -270,12 +276,13 @@ def json_schema() -> dict[str, Any]:
         "discover": DiscoverTable,
         "agent": AgentTable,
         "etcd": EtcdTable,
+        "follow": FollowTable,
     }
     for key, table in tables.items():
         found = table.model_json_schema(by_alias=True, mode="validation", schema_generator=Generator)
         body["$defs"][table.__name__] = found
         entry: dict[str, Any] = {"$ref": f"#/$defs/{table.__name__}"}
-        outer = body if key in {"agent", "etcd"} else body["$defs"]["ServiceTable"]
+        outer = body if key in {"agent", "etcd", "follow"} else body["$defs"]["ServiceTable"]
         outer["properties"][key] |= {"anyOf": [TEXT_SCHEMA, entry]} if key == "check" else entry
     for definition in body["$defs"].values():
         definition.pop("title", None)

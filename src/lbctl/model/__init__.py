@@ -62,6 +62,7 @@ from lbctl.model.effective import (
     emptied,
     time_of,
 )
+from lbctl.model.follow import Follow, check_intent_name, check_report_name
 from lbctl.model.intent import (
     DEFAULT_MARK,
     DEFAULT_OWNER,
@@ -112,6 +113,7 @@ from lbctl.model.plan import (
 )
 from lbctl.model.precedence import hidden
 from lbctl.model.program import Item, Key, Part, Program
+from lbctl.model.published import refusals, unpublishable
 from lbctl.model.records import Shape, check_record, read_record
 from lbctl.model.rotation import bypassed, period
 from lbctl.model.schedule import schedule, shares, slot_count
@@ -160,6 +162,7 @@ __all__ = [
     "Family",
     "FamilyListener",
     "Finding",
+    "Follow",
     "Health",
     "HealthPolicy",
     "HttpProbe",
@@ -211,11 +214,13 @@ __all__ = [
     "among",
     "brief",
     "bypassed",
+    "check_intent_name",
     "check_interface",
     "check_mark",
     "check_member",
     "check_owner",
     "check_record",
+    "check_report_name",
     "check_source_name",
     "conditions",
     "decimal",
@@ -237,6 +242,7 @@ __all__ = [
     "parse_endpoint",
     "period",
     "read_record",
+    "refusals",
     "schedule",
     "service_changes",
     "shares",
@@ -246,6 +252,7 @@ __all__ = [
     "takes",
     "time_of",
     "touched",
+    "unpublishable",
     "with_port",
     "within",
     "written",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lbctl.model.discovery import Discovery, EtcdAccess
+    from lbctl.model.follow import Follow
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -415,6 +416,8 @@ class Intent:
     announce: Announcements = NO_ANNOUNCEMENTS
     #: How the sources of kind etcd are reached.
     etcd: EtcdAccess | None = None
+    #: The published intent that services come from instead of the file.
+    follow: Follow | None = None
 
     def __post_init__(self) -> None:
         check_owner(self.owner)
