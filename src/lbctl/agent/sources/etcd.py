@@ -1,4 +1,4 @@
-"""Endpoints from etcd v3: one key for each below a prefix, by the JSON gateway of etcd 3.4 and later.
+"""Endpoints from etcd v3: one key for each below a prefix.
 
     /services/api/a    10.0.0.11:8443
     /services/api/b    {"address": "10.0.0.12:8443", "weight": 2, "state": "drain"}
@@ -10,35 +10,21 @@ jumps ahead would miss what was deleted in between. A key under a lease is a reg
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import ssl
-import stat
-from base64 import b64decode, b64encode
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from lbctl.agent.etcd import Client
 from lbctl.agent.sources.source import SourceFailed
 from lbctl.agent.sources.text import endpoint, shown
-from lbctl.agent.sources.wire import Ask, Peer, exchange
-from lbctl.model import member_place
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
     from lbctl.agent.sources.source import Access, Answer
-    from lbctl.model import Endpoint, EtcdAccess
+    from lbctl.model import Endpoint
 
 local = False
-#: Seconds without a word of a watch, after which all keys are read again.
-_SILENCE = 60.0
-#: Bytes of a password.
-_PASSWORD = 1024
-#: A member that has lost its leader ends the watch, instead of keeping silent.
-_HAS_LEADER = {"Grpc-Metadata-hasleader": "true"}
 
 
 async def answers(name: str, access: Access) -> AsyncGenerator[Answer, None]:
@@ -47,106 +33,9 @@ async def answers(name: str, access: Access) -> AsyncGenerator[Answer, None]:
         raise SourceFailed("the intent file has no [etcd] table: it says where etcd is")
     prefix = name if name.endswith("/") else f"{name}/"
     client = await Client.of(access.etcd)
-    while True:
-        revision, keys = await client.range(prefix)
-        yield _answer(prefix, keys)
-        async with aclosing(client.watch(prefix, revision + 1)) as changes:
-            async for changed in changes:
-                for key, value in changed.items():
-                    if value is None:
-                        keys.pop(key, None)
-                    else:
-                        keys[key] = value
-                yield _answer(prefix, keys)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Client:
-    """The members of one etcd, of which one is used; with the token of a user."""
-
-    peer: Peer
-    headers: Mapping[str, str]
-
-    @classmethod
-    async def of(cls, access: EtcdAccess) -> Client:
-        """Return a client of the first member that answers; raises `SourceFailed` if none does."""
-        tls = await asyncio.to_thread(partial(_context, access))
-        password = await asyncio.to_thread(_password, access.password_file) if access.password_file else None
-        troubles = []
-        for url in access.endpoints:
-            secure, host, port = member_place(url)
-            client = cls(peer=Peer(host=host, port=port, tls=tls if secure else None), headers={})
-            try:
-                return await client._ready(access.user, password)
-            except TimeoutError:
-                troubles.append(f"{url}: no answer in time")
-            except OSError as error:
-                troubles.append(f"{url}: {error.strerror or error}")
-            except SourceFailed as error:
-                troubles.append(str(error))
-        raise SourceFailed("; ".join(dict.fromkeys(troubles)))
-
-    async def _ready(self, user: str | None, password: str | None) -> Client:
-        """Return this client with the token of a user; raises if the member cannot be used."""
-        if user is None:
-            # A member without quorum would answer nothing else either.
-            await self.call("/v3/kv/range", {"key": _encode("\0"), "count_only": True, "limit": 1})
-            return self
-        found = await self.call("/v3/auth/authenticate", {"name": user, "password": password})
-        token = found.get("token")
-        if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-            raise SourceFailed(f"{self.peer}: etcd gave no token")
-        return replace(self, headers={"Authorization": token})
-
-    async def range(self, prefix: str) -> tuple[int, dict[str, str]]:
-        """Return the revision of now, and the keys below a prefix with their values."""
-        found = await self.call("/v3/kv/range", _below(prefix))
-        try:
-            revision = int(found["header"]["revision"])
-            return revision, dict(_pair(each) for each in found.get("kvs", ()))
-        except (KeyError, TypeError, ValueError) as error:
-            raise SourceFailed(f"{self.peer}: not an answer of etcd: {error!r}") from error
-
-    async def watch(self, prefix: str, revision: int) -> AsyncGenerator[Mapping[str, str | None], None]:
-        """Yield the keys that change from a revision on, None for a deleted one.
-
-        Ends where all keys have to be read again. Raises `SourceFailed` if it is refused.
-        """
-        create = {**_below(prefix), "start_revision": str(revision)}
-        ask = Ask(
-            target="/v3/watch",
-            body={"create_request": create},
-            headers={**self.headers, **_HAS_LEADER},
-        )
-        async with exchange(self.peer, ask) as reply:
-            if reply.status != 200:
-                raise SourceFailed(_trouble(self.peer, reply.status, await reply.document()))
-            try:
-                async with aclosing(reply.lines(_SILENCE)) as lines:
-                    async for line in lines:
-                        found = line.get("result") if isinstance(line, dict) else None
-                        if not isinstance(found, dict) or found.get("canceled"):
-                            return  # e.g. compacted, or no leader: reading again tells what is wrong
-                        if events := found.get("events"):
-                            yield dict(_event(each) for each in events)
-            except TimeoutError:
-                return
-            except (KeyError, TypeError, ValueError) as error:
-                raise SourceFailed(f"{self.peer}: not an event of etcd: {error!r}") from error
-
-    async def call(self, target: str, body: Mapping[str, object]) -> dict[str, Any]:
-        """Return what a member answers to a call; raises `SourceFailed` for an error."""
-        async with exchange(self.peer, Ask(target=target, body=body, headers=self.headers)) as reply:
-            found = await reply.document()
-        if reply.status != 200 or not isinstance(found, dict):
-            raise SourceFailed(_trouble(self.peer, reply.status, found))
-        return found
-
-
-def _below(prefix: str) -> dict[str, object]:
-    """Return the range of the keys that begin with a prefix."""
-    end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-    return {"key": _encode(prefix), "range_end": _encode(end)}
+    async with aclosing(client.states(prefix)) as states:
+        async for keys in states:
+            yield _answer(prefix, keys)
 
 
 def _answer(prefix: str, keys: Mapping[str, str]) -> Answer:
@@ -162,60 +51,3 @@ def _endpoint(name: str, value: str) -> Endpoint:
         raise SourceFailed(f"key {shown(name)}: not JSON: {error}") from error
     weight, state = found.get("weight", 1), found.get("state", "active")
     return endpoint(found.get("address"), name=name, weight=weight, state=state)
-
-
-def _event(event: Mapping[str, Any]) -> tuple[str, str | None]:
-    key, value = _pair(event["kv"])
-    return key, None if event.get("type") == "DELETE" else value
-
-
-def _pair(pair: Mapping[str, str]) -> tuple[str, str]:
-    return _decode(pair["key"]), _decode(pair.get("value", ""))
-
-
-def _encode(text: str) -> str:
-    return b64encode(text.encode()).decode()
-
-
-def _decode(text: str) -> str:
-    return b64decode(text, validate=True).decode()
-
-
-def _trouble(peer: Peer, status: int, found: object) -> str:
-    """Return one sentence for an error: etcd 3.4 gives it in `error`, later ones in `message` too."""
-    text = (found.get("message") or found.get("error")) if isinstance(found, dict) else None
-    return f"{peer}: HTTP {status}: {text if isinstance(text, str) else 'no reason given'}"
-
-
-def _context(access: EtcdAccess) -> ssl.SSLContext | None:
-    """Return the TLS of https members: their certificates are always verified."""
-    if not any(url.startswith("https:") for url in access.endpoints):
-        return None
-    try:
-        context = ssl.create_default_context(cafile=access.ca)
-        if access.cert is not None:
-            # Without a password, OpenSSL would ask for one on the terminal.
-            context.load_cert_chain(access.cert, access.key, password="")
-    except OSError as error:
-        raise SourceFailed(f"the certificates of [etcd] cannot be used: {error.strerror or error}") from error
-    return context
-
-
-def _password(path: str) -> str:
-    """Return the password in a file that only its owner, root or the user of this process, can read."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-        with os.fdopen(handle, "rb") as stream:
-            found = os.fstat(stream.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise SourceFailed(f"{path} is not a regular file")
-            if found.st_mode & 0o077 or found.st_uid not in {0, os.geteuid()}:
-                raise SourceFailed(f"{path} can be read by other users: chmod 0600 it")
-            text = stream.read(_PASSWORD + 1).decode().removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise SourceFailed(f"{path} is not a text") from error
-    except OSError as error:
-        raise SourceFailed(f"{path} cannot be read: {error.strerror}") from error
-    if not text or len(text) > _PASSWORD:
-        raise SourceFailed(f"{path} holds no password of at most {_PASSWORD} bytes")
-    return text
