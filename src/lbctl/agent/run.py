@@ -15,6 +15,8 @@ from lbctl import engine
 from lbctl.agent import control, sources, web
 from lbctl.agent.checker import Checker
 from lbctl.agent.checks import Prober
+from lbctl.agent.fleet.local import load_local
+from lbctl.agent.fleet.member import Member
 from lbctl.agent.health import Monitor
 from lbctl.agent.http import Server
 from lbctl.agent.journal import Journal, Priority
@@ -25,10 +27,10 @@ from lbctl.agent.recorder import Recorder
 from lbctl.agent.sources import Finder
 from lbctl.agent.systemd import Notifier
 from lbctl.agent.view import View
-from lbctl.config import load_merged
 from lbctl.engine.change.keep import Keeper
 from lbctl.engine.record import discovered, verdicts
 from lbctl.errors import Damaged, IntentError, LbctlError, Stale
+from lbctl.model import time_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -48,12 +50,16 @@ _LONGEST_PAUSE = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How an agent is started; `files` are the intent files, () for none."""
+    """How an agent is started; `files` are the intent files, () for none.
+
+    `follow` is the name of a published intent that is followed instead of the one in their [follow] table.
+    """
 
     owner: str
     files: tuple[Path, ...] = ()
     backend: str = "auto"
     driver: str | None = None
+    follow: str | None = None
     follow_file: bool = False
     listen: tuple[tuple[str, int], ...] = ()
     names: tuple[str, ...] = ()
@@ -109,6 +115,8 @@ class _Agent:
         self._view = View(self._host, self._options.owner, self._follower, self._figures)
         self._view.source = ", ".join(map(str, self._options.files))
         self._follower.looks = self._look_at_file
+        self._loop = loop
+        self._member = Member(self._host, self._follower, self._figures, self._apply, self._documents)
         try:
             await self._follower.in_thread(self._start)
             self._check()
@@ -121,6 +129,7 @@ class _Agent:
                         self._finder.run(),
                         self._follower.follow(),
                         self._follower.look(),
+                        self._member.run(),
                         self._record(),
                         self._announce(),
                         self._tell(),
@@ -152,8 +161,22 @@ class _Agent:
             first = self._keeper.followed() is None
         except Damaged:
             return  # shown by the first step, and nothing is changed until it can be read
-        if first and self._options.files:
-            self._apply(load_merged(self._options.files))
+        if not self._options.files:
+            return
+        try:
+            local = self._load()
+        except IntentError as error:
+            if first:
+                raise
+            self._follower.trouble("file", f"the intent file is not used: {error.message}", Priority.ERROR)
+            return
+        if local.follow is not None:
+            self._member.begin(local, time_of(self._host.now()))
+        elif first:
+            self._apply(local, self._view.source)
+
+    def _load(self) -> Intent:
+        return load_local(self._options.files, self._options.follow)
 
     def _check(self) -> None:
         """Arrange what checks endpoints; it begins with the first step."""
@@ -242,6 +265,7 @@ class _Agent:
             known = effective.known if effective is not None else kept.followed.intent
             self._checker.replace(known)
             self._heed(known, tuple(kept.facts.overrides.values()))
+        self._member.news()
 
     def _heed(self, intent: Intent, overrides: tuple[Override, ...]) -> None:
         """Have all that follows it go on with an intent, and with the overrides in force."""
@@ -268,13 +292,12 @@ class _Agent:
             self._follower.in_thread, lambda fault: self._follower.trouble("log", fault, Priority.WARNING)
         )
 
-    def _apply(self, intent: Intent) -> None:
+    def _apply(self, intent: Intent, what: str) -> None:
         session = self._session()
         made = engine.plan(session, intent)
         for note in (*made.notes, *engine.apply(session, (made,), record=True)):
             self._journal.say(note)
-        names = ", ".join(map(str, self._options.files))
-        self._journal.say(f"Applied: {names}" if made.changed else f"In sync: {names}", Priority.NOTICE)
+        self._journal.say(f"Applied: {what}" if made.changed else f"In sync: {what}", Priority.NOTICE)
 
     def _look_at_file(self) -> object:
         """Notice an intent file that changed: it is shown, or applied with --follow-file."""
@@ -291,13 +314,12 @@ class _Agent:
             return
         names = ", ".join(map(str, self._options.files))
         try:
-            intent = load_merged(self._options.files)
+            intent = self._load()
             if intent.owner != self._options.owner:
                 raise IntentError(f'the owner in the file is "{intent.owner}" now', hint="restart the agent")
-            followed = self._keeper.followed()
-            differs = followed is None or followed.intent != intent
+            differs = self._differs(intent)
             if differs and apply:
-                self._apply(intent)
+                self._take(intent)
                 differs = False
         except LbctlError as error:
             self._follower.trouble("file", f"the intent file is not applied: {error.message}", Priority.ERROR)
@@ -307,6 +329,19 @@ class _Agent:
         self._follower.trouble("file", None)
         if differs:
             self._journal.say(text, Priority.NOTICE)
+
+    def _differs(self, intent: Intent) -> bool:
+        """Return True if the intent file says something else than what is followed."""
+        if intent.follow is not None:
+            return self._member.local != intent
+        followed = self._keeper.followed()
+        return followed is None or followed.intent != intent
+
+    def _take(self, intent: Intent) -> None:
+        """Follow another intent file: apply it, or the published one that it names from now on."""
+        if intent.follow is None:
+            self._apply(intent, self._view.source)
+        self._loop.call_soon_threadsafe(self._member.replace, intent)
 
     async def _reload(self) -> None:
         self._notifier.reloading()

@@ -1,0 +1,131 @@
+"""One host of a fleet: what the agent needs to follow a published intent and to report."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from lbctl.agent.fleet.report import HostReport, ServiceHealth, digest_of
+from lbctl.agent.fleet.reporter import Reporter
+from lbctl.agent.fleet.subscriber import Subscriber
+from lbctl.agent.journal import Priority
+from lbctl.errors import Damaged
+from lbctl.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lbctl.agent.fleet.acceptance import Accepted
+    from lbctl.agent.loop import Figures, Follower
+    from lbctl.documents.agent import CheckDocument
+    from lbctl.host import Host
+    from lbctl.model import Intent
+
+
+class Member:
+    """Follows and reports, once the local intent names an intent to follow."""
+
+    def __init__(
+        self,
+        host: Host,
+        follower: Follower,
+        figures: Figures,
+        carry_out: Callable[[Intent, str], object],
+        checks: Callable[[], list[CheckDocument]],
+    ) -> None:
+        self._follower, self._figures, self._checks = follower, figures, checks
+        self._started = ""
+        self._apply = carry_out
+        self._subscriber = Subscriber(host, follower.in_thread, self._carry_out, follower.trouble)
+        self._reporter = Reporter(lambda: self._subscriber.place, self._report)
+        self._subscriber.changed = self._changed
+        #: Values that take long to make, and what they were made of.
+        self._digest: tuple[object, str] = (None, "")
+        self._follows: tuple[object, bool] = (None, False)
+
+    @property
+    def local(self) -> Intent | None:
+        """The local intent, if it follows a published one."""
+        return self._subscriber.local
+
+    def begin(self, local: Intent, started: str) -> None:
+        """Begin with what the last agent accepted."""
+        self._started = started
+        try:
+            self._subscriber.begin(local)
+        except Damaged as error:
+            self._follower.trouble("fleet", error.message, Priority.ERROR)
+
+    def replace(self, local: Intent) -> None:
+        """Go on with another local intent."""
+        self._subscriber.replace(local)
+        self._reporter.wake()
+
+    def news(self) -> None:
+        """Something may have changed that is reported."""
+        self._reporter.wake()
+
+    async def run(self) -> None:
+        """Follow and report until it is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._subscriber.run())
+            tasks.create_task(self._reporter.run())
+
+    def _carry_out(self, accepted: Accepted) -> None:
+        publication = accepted.publication
+        what = f"revision {publication.revision} of {publication.name}, by {publication.author}"
+        if accepted.signer is not None:
+            what += f", signed by {accepted.signer}"
+        self._apply(accepted.intent, f"{what}{' (canary)' if accepted.canary else ''}")
+
+    def _changed(self) -> None:
+        self._follower.wake()
+        self._reporter.wake()
+
+    def _report(self, host: str) -> HostReport:
+        state = self._subscriber.state
+        accepted = state.accepted
+        return HostReport(
+            host=host,
+            version=__version__,
+            started=self._started,
+            revision=None if accepted is None else accepted.publication.revision,
+            newest=state.newest,
+            canary=accepted is not None and accepted.canary,
+            follows=self._is_followed(accepted),
+            in_sync=self._follower.is_ready() is True,
+            refused=state.refused,
+            problems=tuple(text for place, text in self._figures.problems.items() if place != "etcd"),
+            digest=self._digest_now(),
+            services=self._health(),
+        )
+
+    def _is_followed(self, accepted: Accepted | None) -> bool:
+        """Return True if what the kernel follows is what was accepted."""
+        kept = self._follower.last
+        followed = kept.followed if kept is not None else None
+        if accepted is None or followed is None:
+            return False
+        if self._follows[0] != (followed.entry.number, accepted.text):
+            self._follows = (followed.entry.number, accepted.text), followed.intent == accepted.intent
+        return self._follows[1]
+
+    def _digest_now(self) -> str:
+        kept = self._follower.last
+        effective = kept.plan.effective if kept is not None and kept.plan is not None else None
+        if effective is None:
+            return ""
+        if self._digest[0] is not effective.known:
+            self._digest = effective.known, digest_of(effective.known)
+        return self._digest[1]
+
+    def _health(self) -> tuple[ServiceHealth, ...]:
+        found = Counter((each["service"], each["health"]) for each in self._checks())
+        names = dict.fromkeys(service for service, _ in found)
+        return tuple(
+            ServiceHealth(
+                name=name, up=found[name, "up"], down=found[name, "down"], unknown=found[name, "unknown"]
+            )
+            for name in names
+        )
