@@ -111,8 +111,9 @@ def _strange(value: object, path: str) -> Iterator[str]:
             yield from _strange(each, path)
     elif kind in _FIELDS:
         yield from _others(value, path)
-        for name in sorted(_FIELDS[kind]):
-            yield from _strange(getattr(value, name), _joined(path, name))
+        for field in fields(value):  # type: ignore[arg-type]
+            if field.name in _FIELDS[kind]:
+                yield from _strange(getattr(value, field.name), _joined(path, field.name))
     else:
         yield path
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from lbctl.agent.fleet.report import HostReport, ServiceHealth, digest_of
+from lbctl.agent.fleet.report import HostReport, ServiceHealth, tables_of
 from lbctl.agent.fleet.reporter import Reporter
 from lbctl.agent.fleet.subscriber import Subscriber
 from lbctl.agent.journal import Priority
@@ -14,7 +14,7 @@ from lbctl.errors import Damaged
 from lbctl.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from lbctl.agent.fleet.acceptance import Accepted
     from lbctl.agent.loop import Figures, Follower
@@ -41,7 +41,7 @@ class Member:
         self._reporter = Reporter(lambda: self._subscriber.place, self._report)
         self._subscriber.changed = self._changed
         #: Values that take long to make, and what they were made of.
-        self._digest: tuple[object, str] = (None, "")
+        self._tables: tuple[object, Mapping[str, str]] = (None, {})
         self._follows: tuple[object, bool] = (None, False)
 
     @property
@@ -97,7 +97,7 @@ class Member:
             in_sync=self._follower.is_ready() is True,
             refused=state.refused,
             problems=tuple(text for place, text in self._figures.problems.items() if place != "etcd"),
-            digest=self._digest_now(),
+            tables=self._tables_now(),
             services=self._health(),
         )
 
@@ -111,14 +111,14 @@ class Member:
             self._follows = (followed.entry.number, accepted.text), followed.intent == accepted.intent
         return self._follows[1]
 
-    def _digest_now(self) -> str:
+    def _tables_now(self) -> Mapping[str, str]:
         kept = self._follower.last
         effective = kept.plan.effective if kept is not None and kept.plan is not None else None
         if effective is None:
-            return ""
-        if self._digest[0] is not effective.known:
-            self._digest = effective.known, digest_of(effective.known)
-        return self._digest[1]
+            return {}
+        if self._tables[0] is not effective.intent:
+            self._tables = effective.intent, tables_of(effective.intent)
+        return self._tables[1]
 
     def _health(self) -> tuple[ServiceHealth, ...]:
         found = Counter((each["service"], each["health"]) for each in self._checks())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ class HostReport:
 
     `revision` is what it carried out last, None for nothing; `newest` what etcd has for it. `follows` is
     False where something else was applied on the host since, a rollback for instance. `in_sync`: the kernel
-    holds what was applied. `digest` names the tables that have to be equal on all hosts; "" for none.
+    holds what was applied. `tables` has a digest of each table that has to be equal on all hosts, by service.
     """
 
     host: str
@@ -53,7 +53,7 @@ class HostReport:
     in_sync: bool = False
     refused: str | None = None
     problems: tuple[str, ...] = ()
-    digest: str = ""
+    tables: Mapping[str, str] = field(default_factory=dict)
     services: tuple[ServiceHealth, ...] = ()
 
 
@@ -69,16 +69,17 @@ _SHAPE: Shape = {
     "in_sync": bool,
     "refused": str | None,
     "problems": [str],
-    "digest": str,
+    "tables": [(str, str)],
     "services": [{"name": str, "up": int, "down": int, "unknown": int}],
 }
 
 
 def write(report: HostReport) -> str:
     """Return the text for etcd."""
-    found: dict[str, Any] = {field.name: getattr(report, field.name) for field in fields(report)}
+    found: dict[str, Any] = {each.name: getattr(report, each.name) for each in fields(report)}
     found["problems"] = [_line(text) for text in report.problems[:_PROBLEMS]]
     found["refused"] = None if report.refused is None else _line(report.refused)
+    found["tables"] = sorted(map(list, report.tables.items()))
     found["services"] = [
         {"name": each.name, "up": each.up, "down": each.down, "unknown": each.unknown}
         for each in report.services
@@ -98,22 +99,21 @@ def read(text: str, host: str) -> HostReport:
     check_report_name(host)
     found["services"] = tuple([ServiceHealth(**each) for each in found["services"]])
     found["problems"] = tuple(map(inert, found["problems"]))
+    found["tables"] = dict(found["tables"])
     return HostReport(**found)
 
 
-def digest_of(intent: Intent) -> str:
-    """Return what names the tables of an intent that have to be equal on all hosts; "" for no such table.
+def tables_of(intent: Intent) -> Mapping[str, str]:
+    """Return a digest of each service's table that has to be equal on all hosts.
 
     They are made from the membership alone: hosts may disagree about the health of an endpoint.
     """
-    hashed = sorted((s for s in intent.services if s.scheduler in _HASHED), key=lambda s: s.name)
-    if not hashed:
-        return ""
-    found = hashlib.sha256()
-    for service in hashed:
-        for line in _table(replace(service, limits=frozenset())):
-            found.update(line.encode() + b"\n")
-    return found.hexdigest()[:16]
+    found = {}
+    for service in intent.services:
+        if service.scheduler in _HASHED:
+            text = "\n".join(_table(replace(service, limits=frozenset())))
+            found[service.name] = hashlib.sha256(text.encode()).hexdigest()[:32]
+    return found
 
 
 def _table(service: Service) -> Iterable[str]:
@@ -166,3 +166,40 @@ def overall(stands: Mapping[str, tuple[Stand, str]]) -> tuple[Stand, str]:
     host = min(stands, key=lambda name: ranks.index(stands[name][0]))
     found, why = stands[host]
     return found, f"{host}: {why}"
+
+
+class Standing(StrEnum):
+    """Where a host stands, in one word: the first that holds, from what is most urgent on."""
+
+    SILENT = "silent"
+    REFUSED = "refused"
+    DIVERGED = "diverged"
+    OUT_OF_SYNC = "out-of-sync"
+    BEHIND = "behind"
+    PROBLEM = "problem"
+    CANARY = "canary"
+    IN_SYNC = "in-sync"
+
+
+def standing(report: HostReport | None, current: int | None, canary: int | None = None) -> Standing:
+    """Return where a host stands, of which revisions are current and tried; None for none of them."""
+    if report is None:
+        return Standing.SILENT
+    checks = (
+        (report.refused is not None, Standing.REFUSED),
+        (report.revision is not None and not report.follows, Standing.DIVERGED),
+        (report.revision is not None and not report.in_sync, Standing.OUT_OF_SYNC),
+        (report.revision != (canary if report.canary else current), Standing.BEHIND),
+        (bool(report.problems), Standing.PROBLEM),
+        (report.canary, Standing.CANARY),
+    )
+    return next((word for holds, word in checks if holds), Standing.IN_SYNC)
+
+
+def uneven(reports: Iterable[HostReport | None]) -> tuple[str, ...]:
+    """Return the services whose tables are not equal on all hosts of one revision, as far as they report."""
+    seen: dict[tuple[int | None, str], set[str]] = {}
+    for report in reports:
+        for service, digest in report.tables.items() if report is not None else ():
+            seen.setdefault((report.revision if report else None, service), set()).add(digest)
+    return tuple(sorted({service for (_, service), digests in seen.items() if len(digests) > 1}))
