@@ -24,10 +24,6 @@ _COMMAND = {name: name for name in documents.NAMES} | {
     "migration": "migrate",
     "publication": "publish",
 }
-    "import_": "import",
-    "migration": "migrate",
-    "publication": "publish",
-}
 
 
 @cache
