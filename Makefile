@@ -97,7 +97,7 @@ else
 endif
 
 # Unpacked, not installed: an installed server is a daemon, now and after every boot.
-SERVERS := prometheus haproxy keepalived etcd-server
+SERVERS := prometheus haproxy keepalived etcd-client etcd-server
 SERVERS_UNPACKED := $(VENV)/servers
 
 test-servers: $(SERVERS_UNPACKED)/.complete ## run the tests with real servers: Prometheus and others, unpacked from Debian's packages

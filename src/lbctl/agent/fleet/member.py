@@ -10,6 +10,7 @@ from lbctl.agent.fleet.report import HostReport, ServiceHealth, tables_of
 from lbctl.agent.fleet.reporter import Reporter
 from lbctl.agent.fleet.subscriber import Subscriber
 from lbctl.agent.journal import Priority
+from lbctl.engine.record import history
 from lbctl.errors import Damaged
 from lbctl.version import __version__
 
@@ -34,7 +35,7 @@ class Member:
         carry_out: Callable[[Intent, str], object],
         checks: Callable[[], list[CheckDocument]],
     ) -> None:
-        self._follower, self._figures, self._checks = follower, figures, checks
+        self._host, self._follower, self._figures, self._checks = host, follower, figures, checks
         self._started = ""
         self._apply = carry_out
         self._subscriber = Subscriber(host, follower.in_thread, self._carry_out, follower.trouble)
@@ -43,6 +44,8 @@ class Member:
         #: Values that take long to make, and what they were made of.
         self._tables: tuple[object, Mapping[str, str]] = (None, {})
         self._follows: tuple[object, bool] = (None, False)
+        #: The number of the state in the history that the last publication led to.
+        self._number = 0
 
     @property
     def local(self) -> Intent | None:
@@ -78,6 +81,7 @@ class Member:
         if accepted.signer is not None:
             what += f", signed by {accepted.signer}"
         self._apply(accepted.intent, f"{what}{' (canary)' if accepted.canary else ''}")
+        self._number = history.latest(self._host, accepted.intent.owner) or 0
 
     def _changed(self) -> None:
         self._follower.wake()
@@ -86,6 +90,7 @@ class Member:
     def _report(self, host: str) -> HostReport:
         state = self._subscriber.state
         accepted = state.accepted
+        follows = self._is_followed(accepted)
         return HostReport(
             host=host,
             version=__version__,
@@ -93,20 +98,20 @@ class Member:
             revision=None if accepted is None else accepted.publication.revision,
             newest=state.newest,
             canary=accepted is not None and accepted.canary,
-            follows=self._is_followed(accepted),
-            in_sync=self._follower.is_ready() is True,
+            follows=follows is not False,
+            in_sync=follows is not None and self._follower.is_ready() is True,
             refused=state.refused,
             problems=tuple(text for place, text in self._figures.problems.items() if place != "etcd"),
             tables=self._tables_now(),
             services=self._health(),
         )
 
-    def _is_followed(self, accepted: Accepted | None) -> bool:
-        """Return True if what the kernel follows is what was accepted."""
+    def _is_followed(self, accepted: Accepted | None) -> bool | None:
+        """Return True if what the kernel follows is what was accepted; None until that is known."""
         kept = self._follower.last
         followed = kept.followed if kept is not None else None
-        if accepted is None or followed is None:
-            return False
+        if accepted is None or followed is None or followed.entry.number < self._number:
+            return None
         if self._follows[0] != (followed.entry.number, accepted.text):
             self._follows = (followed.entry.number, accepted.text), followed.intent == accepted.intent
         return self._follows[1]
