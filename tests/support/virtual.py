@@ -30,11 +30,26 @@ class _Selector(selectors.SelectSelector):
         return super().select(0)
 
 
+class _WireSelector(_Selector):
+    """Lets time pass only while nothing is on its way through a socket, and in small steps."""
+
+    #: Seconds that a step lets pass, and that it waits for.
+    step, grace = 2.0, 0.001
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        events = selectors.SelectSelector.select(self, 0)
+        if events or not timeout:
+            return events
+        events = selectors.SelectSelector.select(self, self.grace)
+        return events or super().select(min(timeout, self.step))
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """Its clock is `FakeHost.uptime`. What is handed to a thread is done at once."""
 
-    def __init__(self, host: FakeHost) -> None:
-        super().__init__(_Selector(host))
+    def __init__(self, host: FakeHost, *, wire: bool = False) -> None:
+        """Make a loop; `wire` is True if its tasks speak to each other through real sockets."""
+        super().__init__(_WireSelector(host) if wire else _Selector(host))
         self._host = host
 
     def time(self) -> float:

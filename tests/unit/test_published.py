@@ -26,6 +26,7 @@ from lbctl.model import (
     refusals,
     unpublishable,
 )
+from lbctl.model.access import ConsulAccess, DockerAccess, KubernetesAccess
 from lbctl.model.published import _FIELDS
 
 FOLLOW = Follow(
@@ -105,7 +106,7 @@ def test_everything_about_services_can_be_published() -> None:
 #: What a host decides for itself: the fields that are not published. A field that the model learns makes
 #: this test fail until someone decides where it belongs.
 PRIVATE = {
-    "Intent": {"owner", "mark", "announce", "etcd", "follow"},
+    "Intent": {"owner", "mark", "announce", "etcd", "docker", "consul", "kubernetes", "follow"},
     "Service": {"limits"},
     "TlsOptions": {"ca", "cert", "key"},
     "HealthPolicy": {"notify", "notify_user"},
@@ -137,6 +138,9 @@ ETCD = EtcdAccess(endpoints=("https://192.0.2.9:2379",))
         (replace(of(WEB), mark=0x30), "`mark`"),
         (replace(of(WEB), announce=Announcements(track_file="/run/x")), "`announce`"),
         (replace(of(WEB), etcd=ETCD), "`etcd`"),
+        (replace(of(WEB), docker=DockerAccess()), "`docker`"),
+        (replace(of(WEB), consul=ConsulAccess()), "`consul`"),
+        (replace(of(WEB), kubernetes=KubernetesAccess()), "`kubernetes`"),
         (replace(of(WEB), follow=FOLLOW), "`follow`"),
         (changed(limits=frozenset({Limit(family=Family.IPV4, to="10.0.0.1:80")})), "`limits`"),
         (changed(health=HealthPolicy(notify=("/bin/true",))), "`health.notify`"),

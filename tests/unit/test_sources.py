@@ -19,6 +19,8 @@ from lbctl.agent.sources import file as file_source
 from lbctl.agent.sources import systemd as systemd_source
 from lbctl.host.fake import FakeHost
 from lbctl.model import Discovery, Endpoint, Intent, Listener, Protocol, Service, State
+from support.sources import RIGS, DnsServer
+from support.web import Mood
 
 T = TypeVar("T")
 
@@ -40,7 +42,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("name", ["dns", "etcd", "file", "systemd"])
+@pytest.mark.parametrize("name", RIGS)
 def test_built_in_sources_come_from_the_entry_points(name: str) -> None:
     assert isinstance(find(name), Source)
 
@@ -130,71 +132,13 @@ def test_a_device_is_not_read_as_a_file() -> None:
 # dns
 
 
-class DnsServer(asyncio.DatagramProtocol):
-    """Answers from a table: by UDP cut off if there is no room, by TCP whole."""
-
-    def __init__(self, records: dict[tuple[str, str], list[str]], ttl: int = 30) -> None:
-        self.records, self.ttl = records, ttl
-        self.asked: list[tuple[str, str]] = []
-        self.by_tcp = 0
-        self.broken = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        if not self.broken:
-            self._transport.sendto(self.answer(data, tcp=False), addr)
-
-    async def serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.by_tcp += 1
-        size = int.from_bytes(await reader.readexactly(2), "big")
-        answer = self.answer(await reader.readexactly(size), tcp=True)
-        writer.write(len(answer).to_bytes(2, "big") + answer)
-        await writer.drain()
-        writer.close()
-
-    def answer(self, data: bytes, *, tcp: bool) -> bytes:
-        import dns.flags
-        import dns.message
-        import dns.rcode
-        import dns.rdatatype
-        import dns.rrset
-
-        query = dns.message.from_wire(data)
-        question = query.question[0]
-        name, kind = question.name.to_text(), dns.rdatatype.to_text(question.rdtype)
-        self.asked.append((name, kind))
-        reply = dns.message.make_response(query)
-        if not any(known == name for known, _ in self.records):
-            reply.set_rcode(dns.rcode.NXDOMAIN)
-        if texts := self.records.get((name, kind)):
-            reply.answer.append(dns.rrset.from_text(name, self.ttl, "IN", kind, *texts))
-        room = 65535 if tcp else query.payload if query.edns >= 0 else 512
-        whole = reply.to_wire(max_size=65535)
-        if len(whole) <= room:
-            return bytes(whole)
-        reply.answer.clear()
-        reply.flags |= dns.flags.TC
-        return bytes(reply.to_wire())
-
-
 def ask(server: DnsServer, name: str) -> tuple[Answer, float]:
-    import dns.asyncresolver
-
     async def story() -> tuple[Answer, float]:
-        loop = asyncio.get_running_loop()
-        tcp = await asyncio.start_server(server.serve_tcp, "127.0.0.1", 0)
-        port = tcp.sockets[0].getsockname()[1]
-        udp, _ = await loop.create_datagram_endpoint(lambda: server, local_addr=("127.0.0.1", port))
-        resolver = dns.asyncresolver.Resolver(configure=False)
-        resolver.nameservers, resolver.port = ["127.0.0.1"], port
-        resolver.timeout = 0.2
+        await server.start()
         try:
-            return await dns_source.look_up(name, resolver)
+            return await dns_source.look_up(name, server.resolver())
         finally:
-            udp.close()
-            tcp.close()
+            server.stop()
 
     return run(story())
 
@@ -248,7 +192,7 @@ def test_a_name_without_records_is_an_empty_answer_and_a_silent_server_is_none(
     assert ask(server, "api.test:80") == ((), 1.0)
     assert ask(server, "_x._tcp.other.test") == ((), 1.0)
     assert ask(DnsServer({("_x._tcp.t.", "SRV"): ["0 0 0 ."]}), "_x._tcp.t")[0] == ()
-    server.broken = True
+    server.mood = Mood.SILENT
     monkeypatch.setattr(dns_source, "_PATIENCE", 0.5)
     with pytest.raises(SourceFailed, match=r"no DNS server answers for api\.test A"):
         ask(server, "api.test:80")

@@ -7,18 +7,15 @@ again, so that callers decide what a failure means.
 from __future__ import annotations
 
 import asyncio
-import os
-import ssl
-import stat
 from base64 import b64decode, b64encode
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lbctl.agent.sources import credentials
 from lbctl.agent.sources.source import SourceFailed
 from lbctl.agent.sources.wire import Ask, Peer, exchange
-from lbctl.model import member_place
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
@@ -27,8 +24,6 @@ if TYPE_CHECKING:
 
 #: Seconds without a word of a watch, after which all keys are read again.
 _SILENCE = 60.0
-#: Bytes of a password.
-_PASSWORD = 1024
 #: A member that has lost its leader ends the watch, instead of keeping silent.
 _HAS_LEADER = {"Grpc-Metadata-hasleader": "true"}
 
@@ -55,12 +50,12 @@ class Client:
 
         `stale` takes one too that is cut off from the others, as far as it lets users in then.
         """
-        tls = await asyncio.to_thread(partial(_context, access))
-        password = await asyncio.to_thread(_password, access.password_file) if access.password_file else None
+        context = partial(credentials.context, access, "[etcd]")
+        secret = access.password_file
+        password = await asyncio.to_thread(credentials.secret, secret) if secret is not None else None
         troubles = []
         for url in access.endpoints:
-            secure, host, port = member_place(url)
-            client = cls(peer=Peer(host=host, port=port, tls=tls if secure else None), headers={})
+            client = cls(peer=await asyncio.to_thread(Peer.of, url, context), headers={})
             try:
                 return await client._ready(access.user, password, stale=stale)
             except TimeoutError:
@@ -181,17 +176,17 @@ class Client:
             headers={**self.headers, **_HAS_LEADER},
         )
         async with exchange(self.peer, ask) as reply:
-            if reply.status != 200:
-                raise SourceFailed(_trouble(self.peer, reply.status, await reply.document()))
             try:
-                async with aclosing(reply.lines(_SILENCE)) as lines:
-                    async for line in lines:
-                        found = line.get("result") if isinstance(line, dict) else None
-                        if not isinstance(found, dict) or found.get("canceled"):
-                            return  # e.g. compacted, or no leader: reading again tells what is wrong
-                        if events := found.get("events"):
+                async with aclosing(reply.lines(_SILENCE)) as lists:
+                    async for lines in lists:
+                        changed: dict[str, str | None] = {}
+                        for line in lines:
+                            found = line.get("result") if isinstance(line, dict) else None
+                            if not isinstance(found, dict) or found.get("canceled"):
+                                return  # e.g. compacted, or no leader: reading again tells what is wrong
                             with self._understood():
-                                changed = dict(_event(each) for each in events)
+                                changed.update(map(_event, found.get("events") or ()))
+                        if changed:
                             yield changed
             except TimeoutError:
                 return
@@ -200,8 +195,8 @@ class Client:
         """Return what a member answers to a call; raises `SourceFailed` for an error."""
         async with exchange(self.peer, Ask(target=target, body=body, headers=self.headers)) as reply:
             found = await reply.document()
-        if reply.status != 200 or not isinstance(found, dict):
-            raise SourceFailed(_trouble(self.peer, reply.status, found))
+        if not isinstance(found, dict):
+            raise SourceFailed(f"{self.peer}: not an answer of etcd")
         return found
 
     @contextmanager
@@ -243,43 +238,3 @@ def _encode(text: str) -> str:
 
 def _decode(text: str) -> str:
     return b64decode(text, validate=True).decode()
-
-
-def _trouble(peer: Peer, status: int, found: object) -> str:
-    """Return one sentence for an error: etcd 3.4 gives it in `error`, later ones in `message` too."""
-    text = (found.get("message") or found.get("error")) if isinstance(found, dict) else None
-    return f"{peer}: HTTP {status}: {text if isinstance(text, str) else 'no reason given'}"
-
-
-def _context(access: EtcdAccess) -> ssl.SSLContext | None:
-    """Return the TLS of https members: their certificates are always verified."""
-    if not any(url.startswith("https:") for url in access.endpoints):
-        return None
-    try:
-        context = ssl.create_default_context(cafile=access.ca)
-        if access.cert is not None:
-            # Without a password, OpenSSL would ask for one on the terminal.
-            context.load_cert_chain(access.cert, access.key, password="")
-    except OSError as error:
-        raise SourceFailed(f"the certificates of [etcd] cannot be used: {error.strerror or error}") from error
-    return context
-
-
-def _password(path: str) -> str:
-    """Return the password in a file that only its owner, root or the user of this process, can read."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-        with os.fdopen(handle, "rb") as stream:
-            found = os.fstat(stream.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise SourceFailed(f"{path} is not a regular file")
-            if found.st_mode & 0o077 or found.st_uid not in {0, os.geteuid()}:
-                raise SourceFailed(f"{path} can be read by other users: chmod 0600 it")
-            text = stream.read(_PASSWORD + 1).decode().removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise SourceFailed(f"{path} is not a text") from error
-    except OSError as error:
-        raise SourceFailed(f"{path} cannot be read: {error.strerror}") from error
-    if not text or len(text) > _PASSWORD:
-        raise SourceFailed(f"{path} holds no password of at most {_PASSWORD} bytes")
-    return text

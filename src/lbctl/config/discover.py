@@ -1,4 +1,4 @@
-"""The tables `discover` of a service and `etcd`. Only imported if a file has one: models cost a start."""
+"""The table `discover` of a service. Only imported if a file has one: models cost a start."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Annotated, Any
 from pydantic import Field, PlainValidator, WithJsonSchema
 
 from lbctl.config import values
-from lbctl.config.checks import FILE_SCHEMA, file_of
 from lbctl.config.table import ABSENT, TableModel, no_default, whole
 from lbctl.config.values import InvalidValue, show
-from lbctl.model import Discovery, EtcdAccess, WeightOwner, check_member, check_source_name
-from lbctl.model.discovery import DEFAULT_MAX, ETCD_USER, MAX_MEMBERS, MOST, SOURCE_NAME
+from lbctl.model import Discovery, WeightOwner, check_source_name
+from lbctl.model.discovery import DEFAULT_MAX, MOST, SOURCE_NAME
 
-_SOURCES = "dns, etcd, file, systemd, or one of a package that is installed"
+_SOURCES = "dns, etcd, file, systemd, docker, consul, kubernetes, or one of a package that is installed"
 _NETWORK = {"type": "string", "pattern": whole(values.NETWORK_PATTERN)}
 _NAME = {"type": "string", "pattern": "^" + SOURCE_NAME.pattern.removesuffix(r"\Z") + "$"}
 
@@ -38,23 +37,6 @@ def _max(value: object) -> int:
     )
 
 
-def _members(value: object) -> tuple[str, ...]:
-    hint = 'write the URLs of its members: `endpoints = ["https://192.0.2.1:2379"]`'
-    urls = [value] if isinstance(value, str) else value
-    if not isinstance(urls, list) or not 1 <= len(urls) <= MAX_MEMBERS:
-        raise InvalidValue(f"endpoints {show(value)} is not a list of 1 to {MAX_MEMBERS} URLs", hint)
-    try:
-        return tuple(check_member(url if isinstance(url, str) else "") for url in urls)
-    except ValueError as error:
-        raise InvalidValue(f"endpoints: {values.escape(str(error))}", hint) from None
-
-
-def _user(value: object) -> str:
-    if isinstance(value, str) and ETCD_USER.match(value):
-        return value
-    raise InvalidValue(f"user {show(value)} is not the name of a user of etcd", 'write it like "lbctl-agent"')
-
-
 class DiscoverTable(TableModel):
     """Where endpoints of a service come from, instead of or beside `endpoints`."""
 
@@ -68,7 +50,9 @@ class DiscoverTable(TableModel):
     ] = Field(
         description='What it is asked for. dns: "_http._tcp.api.example.internal" for SRV records, '
         '"api.example.internal:8080" for addresses. etcd: a prefix of keys. file: the path of a JSON file as '
-        'Prometheus reads it. systemd: "app@*.service", whose instances are ports of this host.'
+        'Prometheus reads it. systemd: "app@*.service", whose instances are ports of this host. docker: '
+        'a label of containers, like "lbctl.service=api". consul: the name of a service. kubernetes: a '
+        'service, like "default/api" or "default/api:http".'
     )
     weight: Annotated[
         Any,
@@ -99,40 +83,6 @@ class DiscoverTable(TableModel):
     )
 
 
-class EtcdTable(TableModel):
-    """How etcd is reached."""
-
-    endpoints: Annotated[
-        Any,
-        PlainValidator(_members),
-        WithJsonSchema(
-            {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_MEMBERS}
-        ),
-    ] = Field(
-        description='URLs of the members, like "https://192.0.2.1:2379": the first that answers is used.'
-    )
-    ca: Annotated[Any, file_of("ca"), WithJsonSchema(FILE_SCHEMA)] = Field(
-        default=ABSENT,
-        description="File with the certificates that those of the members are verified against. By default "
-        "those of the system.",
-        json_schema_extra=no_default,
-    )
-    cert: Annotated[Any, file_of("cert"), WithJsonSchema(FILE_SCHEMA)] = Field(
-        default=ABSENT, description="File with the certificate of this host.", json_schema_extra=no_default
-    )
-    key: Annotated[Any, file_of("key"), WithJsonSchema(FILE_SCHEMA)] = Field(
-        default=ABSENT, description="File with the key of `cert`.", json_schema_extra=no_default
-    )
-    user: Annotated[
-        Any, PlainValidator(_user), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 64})
-    ] = Field(default=ABSENT, description="A user of etcd.", json_schema_extra=no_default)
-    password_file: Annotated[Any, file_of("password-file"), WithJsonSchema(FILE_SCHEMA)] = Field(
-        default=ABSENT,
-        description="File with the password of `user`: readable by its owner alone (0600).",
-        json_schema_extra=no_default,
-    )
-
-
 def discovery_of(value: object) -> Discovery:
     """Return what a table stands for; raises `InvalidValue`, or pydantic's `ValidationError`."""
     table = DiscoverTable.model_validate(value)
@@ -149,19 +99,3 @@ def discovery_of(value: object) -> Discovery:
         max=table.max,
         allow_empty=table.allow_empty,
     )
-
-
-def etcd_of(value: object) -> EtcdAccess:
-    """Return what a table stands for; raises `InvalidValue`, or pydantic's `ValidationError`."""
-    table = EtcdTable.model_validate(value)
-    try:
-        return EtcdAccess(
-            endpoints=table.endpoints,
-            ca=table.ca,
-            cert=table.cert,
-            key=table.key,
-            user=table.user,
-            password_file=table.password_file,
-        )
-    except ValueError as error:
-        raise InvalidValue(f"etcd: {error}", "both belong together") from None

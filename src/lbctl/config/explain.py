@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lbctl.config import access
 from lbctl.config.agent import AgentTable
 from lbctl.config.checks import CheckTable, HealthTable
-from lbctl.config.discover import DiscoverTable, EtcdTable
+from lbctl.config.discover import DiscoverTable
 from lbctl.config.follow import FollowTable
 from lbctl.config.schema import MAX_SEED, EndpointTable, IntentTable, ServiceTable
 from lbctl.config.values import InvalidValue, nearest, show, show_key
@@ -40,8 +41,7 @@ _LISTS = {
     "health": "write a table, opened with [service.health]",
     "agent": "write a table, opened with [agent]",
     "discover": "write a table, opened with [service.discover]",
-    "etcd": "write a table, opened with [etcd]",
-    "follow": "write a table, opened with [follow]",
+    **{key: f"write a table, opened with [{key}]" for key in (*access.TABLES, "follow")},
     "listen-within": 'write a list: `listen-within = ["192.0.2.0/24"]`',
     "endpoints-within": 'write a list: `endpoints-within = ["10.0.0.0/8"]`',
     "within": 'write a list: `within = ["10.0.0.0/8"]`',
@@ -68,7 +68,7 @@ _TABLES: tuple[tuple[type[TableModel], str], ...] = (
     (HealthTable, "a [service.health]"),
     (AgentTable, "the [agent] table"),
     (DiscoverTable, "a [service.discover]"),
-    (EtcdTable, "the [etcd] table"),
+    *((table, f"the [{key}] table") for key, (table, _) in access.TABLES.items()),
     (FollowTable, "the [follow] table"),
 )
 
@@ -153,8 +153,8 @@ def _table(place: Place) -> type[TableModel]:
             return AgentTable
         case ("service", int(), "discover", _, *_):
             return DiscoverTable
-        case ("etcd", _, *_):
-            return EtcdTable
+        case (str(key), _, *_) if key in access.TABLES:
+            return access.TABLES[key][0]
         case ("follow", _, *_):
             return FollowTable
     depth = sum(1 for part in place if isinstance(part, int))

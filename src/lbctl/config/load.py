@@ -53,13 +53,13 @@ MAX_RANGES = 4096
 #: Digits of the largest number of a user.
 _LONGEST_USER = 10
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+#: Tables of how sources are reached.
+_ACCESS = ("etcd", "docker", "consul", "kubernetes")
 #: What all files of an intent have in common, and how messages show it.
 _COMMON: Mapping[str, Callable[[object], str]] = {
     "owner": show,
     "mark": show_mark,
-    "agent": lambda _: "table",
-    "etcd": lambda _: "table",
-    "follow": lambda _: "table",
+    **dict.fromkeys(("agent", "follow", *_ACCESS), lambda _: "table"),
 }
 #: Keys that the intent calls by another name.
 _FIELDS = {"agent": "announce"}
@@ -360,11 +360,12 @@ def _common(
 
         with _noting(origin, ("agent",), "", report):
             found["agent"] = announcements_of(table)
-    if (table := found.pop("etcd", None)) is not None:
-        from lbctl.config.discover import etcd_of  # as those of checks
+    for key in _ACCESS:
+        if (table := found.pop(key, None)) is not None:
+            from lbctl.config.access import access_of  # as those of checks
 
-        with _noting(origin, ("etcd",), "", report):
-            found["etcd"] = etcd_of(table)
+            with _noting(origin, (key,), "", report):
+                found[key] = access_of(key, table)
     if (table := found.pop("follow", None)) is not None:
         from lbctl.config.follow import follow_of  # as those of checks
 

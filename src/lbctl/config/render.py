@@ -7,7 +7,7 @@ names, no overlapping listeners, …); these are not checked here.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, assert_never
 
 from lbctl.config.values import MAX_RANGE, SCHEMA_VERSION, escape, time_text
@@ -37,11 +37,11 @@ from lbctl.model.follow import DEFAULT_ENDPOINTS, DEFAULT_SERVICES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from lbctl.config.access import AccessValue
     from lbctl.model import (
         Announcements,
         Discovery,
         Endpoint,
-        EtcdAccess,
         Follow,
         HealthPolicy,
         Intent,
@@ -74,7 +74,8 @@ def parts(intent: Intent, comments: Mapping[str, Sequence[str]] | None = None) -
     if intent.mark != DEFAULT_MARK:
         head.append(f"mark = 0x{intent.mark:x}")
     head += _agent(intent.announce)
-    head += _etcd(intent.etcd)
+    for table in ("etcd", "docker", "consul", "kubernetes"):
+        head += _access(table, getattr(intent, table))
     head += _follow(intent.follow)
     said = comments or {}
     yield "\n".join(head) + "\n"
@@ -93,20 +94,16 @@ def _agent(announce: Announcements) -> Iterator[str]:
         yield f"exabgp = {quote(announce.exabgp)}"
 
 
-def _etcd(access: EtcdAccess | None) -> Iterator[str]:
+def _access(table: str, access: AccessValue | None) -> Iterator[str]:
+    """Yield the lines of a table of how sources are reached; none if there is none."""
     if access is None:
         return
-    yield "[etcd]"
-    yield f"endpoints = {_list([quote(url) for url in access.endpoints])}"
-    for key, text in (
-        ("ca", access.ca),
-        ("cert", access.cert),
-        ("key", access.key),
-        ("user", access.user),
-        ("password-file", access.password_file),
-    ):
-        if text is not None:
-            yield f"{key} = {quote(text)}"
+    yield f"[{table}]"
+    for key in fields(access):
+        value = getattr(access, key.name)
+        if value is not None:
+            text = quote(value) if isinstance(value, str) else _list([quote(each) for each in value])
+            yield f"{key.name.replace('_', '-')} = {text}"
 
 
 def _follow(follow: Follow | None) -> Iterator[str]:

@@ -225,6 +225,14 @@ class ServiceTable(TableModel):
     )
 
 
+def _access(what: str) -> Any:
+    return Field(
+        default=ABSENT,
+        description=f"How {what} is reached, for services that discover endpoints there.",
+        json_schema_extra=no_default,
+    )
+
+
 class IntentTable(TableModel):
     """A whole intent file."""
 
@@ -243,11 +251,10 @@ class IntentTable(TableModel):
         description="What the agent tells other programs of this host.",
         json_schema_extra=no_default,
     )
-    etcd: Any = Field(
-        default=ABSENT,
-        description="How etcd is reached, for services that discover endpoints there.",
-        json_schema_extra=no_default,
-    )
+    etcd: Any = _access("etcd")
+    docker: Any = _access("Docker")
+    consul: Any = _access("Consul")
+    kubernetes: Any = _access("the API of Kubernetes")
     follow: Any = Field(
         default=ABSENT,
         description="The published intent that services come from, and what this host accepts of it.",
@@ -260,9 +267,10 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of an intent file."""
     from pydantic.json_schema import GenerateJsonSchema
 
+    from lbctl.config import access
     from lbctl.config.agent import AgentTable
     from lbctl.config.checks import TABLES, TEXT_SCHEMA
-    from lbctl.config.discover import DiscoverTable, EtcdTable
+    from lbctl.config.discover import DiscoverTable
     from lbctl.config.follow import FollowTable
 
     class Generator(GenerateJsonSchema):
@@ -275,14 +283,14 @@ def json_schema() -> dict[str, Any]:
         **TABLES,
         "discover": DiscoverTable,
         "agent": AgentTable,
-        "etcd": EtcdTable,
         "follow": FollowTable,
+        **{key: table for key, (table, _) in access.TABLES.items()},
     }
     for key, table in tables.items():
         found = table.model_json_schema(by_alias=True, mode="validation", schema_generator=Generator)
         body["$defs"][table.__name__] = found
         entry: dict[str, Any] = {"$ref": f"#/$defs/{table.__name__}"}
-        outer = body if key in {"agent", "etcd", "follow"} else body["$defs"]["ServiceTable"]
+        outer = body if key in {"agent", "follow", *access.TABLES} else body["$defs"]["ServiceTable"]
         outer["properties"][key] |= {"anyOf": [TEXT_SCHEMA, entry]} if key == "check" else entry
     for definition in body["$defs"].values():
         definition.pop("title", None)

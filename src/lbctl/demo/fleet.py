@@ -82,7 +82,7 @@ class Fleet:
         hub.write("/proc/sys/net/ipv4/fib_multipath_hash_policy", "1")
         self.plug("client", CLIENT)
         self.plug("endpoints", *ENDPOINTS)
-        for name, address in (BALANCERS | MEMBERS).items():
+        for name, address in {**BALANCERS, **MEMBERS}.items():
             self.plug(name, address)
         for name in BALANCERS:
             self.hosts[name].write("/proc/sys/net/ipv4/ip_forward", "1")

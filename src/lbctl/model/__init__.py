@@ -1,5 +1,14 @@
 """Pure values: intents, slots, programs, plans. Nothing here reads or writes anything."""
 
+from lbctl.model.access import (
+    ConsulAccess,
+    DockerAccess,
+    EtcdAccess,
+    KubernetesAccess,
+    TlsFiles,
+    check_server,
+    server_place,
+)
 from lbctl.model.analysis import (
     Affinity,
     AnalysedService,
@@ -42,12 +51,9 @@ from lbctl.model.check import (
 )
 from lbctl.model.discovery import (
     Discovery,
-    EtcdAccess,
     WeightOwner,
-    check_member,
     check_source_name,
     host_and_port,
-    member_place,
 )
 from lbctl.model.effective import (
     MAX_WHO,
@@ -149,9 +155,11 @@ __all__ = [
     "CheckKind",
     "Checked",
     "Condition",
+    "ConsulAccess",
     "Discovered",
     "Discovery",
     "DnsProbe",
+    "DockerAccess",
     "Effective",
     "Endpoint",
     "EndpointChange",
@@ -173,6 +181,7 @@ __all__ = [
     "Kept",
     "Key",
     "KeyChange",
+    "KubernetesAccess",
     "LiftedProgram",
     "LiftedService",
     "Limit",
@@ -203,6 +212,7 @@ __all__ = [
     "StatusRange",
     "Step",
     "TcpProbe",
+    "TlsFiles",
     "TlsOptions",
     "UdpProbe",
     "UnsupportedRule",
@@ -217,10 +227,10 @@ __all__ = [
     "check_intent_name",
     "check_interface",
     "check_mark",
-    "check_member",
     "check_owner",
     "check_record",
     "check_report_name",
+    "check_server",
     "check_source_name",
     "conditions",
     "decimal",
@@ -238,12 +248,12 @@ __all__ = [
     "intent_changes",
     "join",
     "judge",
-    "member_place",
     "parse_endpoint",
     "period",
     "read_record",
     "refusals",
     "schedule",
+    "server_place",
     "service_changes",
     "shares",
     "slot_count",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lbctl.model.discovery import Discovery
-    from lbctl.model.intent import Intent, Service
+    from lbctl.model.intent import Address, Intent, Service
 
 #: The states of an endpoint, each before those that it wins over where file and source disagree.
 _CAUTION = (State.DRAIN, State.BACKUP, State.ACTIVE)
@@ -79,7 +79,7 @@ def _beyond(intent: Intent, discovery: Discovery, endpoint: Endpoint, *, local: 
             return "is not in a network of `within`"
     elif address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified:
         return "is a loopback, link-local or multicast address"
-    elif isinstance(address, IPv4Address) and (int(address) >> 24 == 0 or int(address) == 0xFFFFFFFF):
+    elif _is_no_host(address):
         return "is not the address of a host"
     for service in intent.services:
         for listener in service.listeners:
@@ -88,6 +88,13 @@ def _beyond(intent: Intent, discovery: Discovery, endpoint: Endpoint, *, local: 
             ):
                 return f'is a listener of service "{service.name}"'
     return None
+
+
+def _is_no_host(address: Address) -> bool:
+    """Return True for an address that no host has: 0.0.0.0/8, broadcast, and IPv4 in the form of IPv6."""
+    if isinstance(address, IPv4Address):
+        return int(address) >> 24 == 0 or int(address) == 0xFFFFFFFF
+    return address.ipv4_mapped is not None
 
 
 def _unfit(service: Service, answer: Sequence[Endpoint]) -> str | None:

@@ -33,15 +33,6 @@ _DNS_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _KUBERNETES = re.compile(rf"(?:{_DNS_LABEL}/)?{_DNS_LABEL}(?::[a-z0-9](?:[a-z0-9-]{{0,13}}[a-z0-9])?)?\Z")
 
 
-#: Members of etcd that can be named.
-MAX_MEMBERS = 16
-MEMBER_URL = re.compile(
-    r"(?P<scheme>https?)://(?:(?P<host>[A-Za-z0-9._-]{1,253})|\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\])"
-    r":(?P<port>[1-9][0-9]{0,4})/?\Z"
-)
-ETCD_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}\Z")
-
-
 class WeightOwner(StrEnum):
     """Who decides the weight of a discovered endpoint."""
 
@@ -72,49 +63,6 @@ class Discovery:
 
     def __str__(self) -> str:
         return f"{self.source} {self.name}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EtcdAccess:
-    """How etcd is reached: URLs of its members, files of TLS, a user and the file with the password."""
-
-    endpoints: tuple[str, ...]
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
-    user: str | None = None
-    password_file: str | None = None
-
-    def __post_init__(self) -> None:
-        if not 1 <= len(self.endpoints) <= MAX_MEMBERS:
-            raise ValueError(f"etcd has 1 to {MAX_MEMBERS} endpoints")
-        for url in self.endpoints:
-            check_member(url)
-        for path in (self.ca, self.cert, self.key, self.password_file):
-            if path is not None:
-                check_file(path)
-        if self.key is not None and self.cert is None:
-            raise ValueError("a key without its certificate")
-        if (self.user is None) is not (self.password_file is None):
-            raise ValueError("a user of etcd needs a password-file, and a password-file a user")
-        if self.user is not None and not ETCD_USER.match(self.user):
-            raise ValueError(f"{self.user!r} is not a user of etcd")
-
-
-def check_member(url: str) -> str:
-    """Return `url`, or raise ValueError if it is not that of a member of etcd."""
-    found = MEMBER_URL.match(url)
-    if not found or not 1 <= int(found["port"]) <= 65535:
-        raise ValueError(f"{url!r} is not a URL like https://192.0.2.1:2379")
-    return url
-
-
-def member_place(url: str) -> tuple[bool, str, int]:
-    """Return whether a member of etcd is reached by TLS, its host and its port; raises `ValueError`."""
-    found = MEMBER_URL.match(check_member(url))
-    if found is None:
-        raise ValueError(url)
-    return found["scheme"] == "https", found["host"] or found["ipv6"], int(found["port"])
 
 
 def check_source_name(source: str, name: str) -> str:

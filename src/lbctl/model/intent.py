@@ -24,7 +24,8 @@ from lbctl.model.schedule import schedule, shares, weight_shares
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lbctl.model.discovery import Discovery, EtcdAccess
+    from lbctl.model.access import ConsulAccess, DockerAccess, EtcdAccess, KubernetesAccess
+    from lbctl.model.discovery import Discovery
     from lbctl.model.follow import Follow
 
 Address: TypeAlias = IPv4Address | IPv6Address
@@ -414,8 +415,11 @@ class Intent:
     #: The bits of a packet's mark that a backend may use which has no other way to remember a decision.
     mark: int = DEFAULT_MARK
     announce: Announcements = NO_ANNOUNCEMENTS
-    #: How the sources of kind etcd are reached.
+    #: How sources of these kinds are reached; None for what the source takes by itself.
     etcd: EtcdAccess | None = None
+    docker: DockerAccess | None = None
+    consul: ConsulAccess | None = None
+    kubernetes: KubernetesAccess | None = None
     #: The published intent that services come from instead of the file.
     follow: Follow | None = None
 

@@ -10,12 +10,12 @@ jumps ahead would miss what was deleted in between. A key under a lease is a reg
 
 from __future__ import annotations
 
-import json
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from lbctl.agent.etcd import Client
 from lbctl.agent.sources.source import SourceFailed
+from lbctl.agent.sources.strict import document
 from lbctl.agent.sources.text import endpoint, shown
 
 if TYPE_CHECKING:
@@ -45,9 +45,6 @@ def _answer(prefix: str, keys: Mapping[str, str]) -> Answer:
 def _endpoint(name: str, value: str) -> Endpoint:
     if not value.lstrip().startswith("{"):
         return endpoint(value.strip(), name=name)
-    try:
-        found = json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise SourceFailed(f"key {shown(name)}: not JSON: {error}") from error
+    found = document(value.encode(), f"key {shown(name)}")
     weight, state = found.get("weight", 1), found.get("state", "active")
     return endpoint(found.get("address"), name=name, weight=weight, state=state)

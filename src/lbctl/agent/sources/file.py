@@ -9,14 +9,13 @@ are left alone. The file is polled by stat(2), which works on every file system 
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lbctl.agent.sources import files
 from lbctl.agent.sources.source import SourceFailed
+from lbctl.agent.sources.strict import document
 from lbctl.agent.sources.text import endpoint
-from lbctl.errors import IntentError
-from lbctl.host.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -46,18 +45,12 @@ async def answers(name: str, access: Access) -> AsyncGenerator[Answer, None]:  #
 
 
 def _read(path: str) -> Answer:
-    try:
-        return parse(read_bounded(path, _LIMIT))
-    except IntentError as error:
-        raise SourceFailed(error.message) from error
+    return parse(files.read(path, _LIMIT))
 
 
 def parse(text: bytes) -> Answer:
     """Return the endpoints in the bytes of a file; raises `SourceFailed` for any other document."""
-    try:
-        groups = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SourceFailed(f"the file is not JSON: {error}") from error
+    groups = document(text, "the file")
     if not isinstance(groups, list):
         raise SourceFailed("the file is not a list of groups of targets")
     return tuple(each for group in groups for each in _group(group))

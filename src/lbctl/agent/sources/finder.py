@@ -61,7 +61,9 @@ class Finder:
             return
         self._intent = intent
         self._keeper.replace(intent, restored)
-        access = Access(etcd=intent.etcd)
+        access = Access(
+            etcd=intent.etcd, docker=intent.docker, consul=intent.consul, kubernetes=intent.kubernetes
+        )
         questions = {
             (service.name, service.discover.source, service.discover.name)
             for service in intent.services

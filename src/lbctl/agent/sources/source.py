@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from lbctl.model import Endpoint, EtcdAccess
+    from lbctl.model import ConsulAccess, DockerAccess, Endpoint, EtcdAccess, KubernetesAccess
 
 GROUP = "lbctl.sources"
 
@@ -28,9 +28,12 @@ class SourceFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """What the intent says about reaching sources, besides the name that is asked for."""
+    """What the intent says about reaching sources, besides the name that is asked for; None for nothing."""
 
     etcd: EtcdAccess | None = None
+    docker: DockerAccess | None = None
+    consul: ConsulAccess | None = None
+    kubernetes: KubernetesAccess | None = None
 
 
 @runtime_checkable

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 from lbctl.agent.sources.source import SourceFailed
 from lbctl.model import NAME, Endpoint, State, parse_endpoint
 
@@ -30,6 +32,27 @@ def endpoint(address: object, *, name: object = "", weight: object = 1, state: o
         )
     except ValueError as error:
         raise SourceFailed(f"{shown(address)} cannot be an endpoint: {error}") from error
+
+
+def endpoint_at(
+    address: object,
+    port: object,
+    *,
+    name: object = "",
+    weight: object = 1,
+    state: State = State.ACTIVE,
+) -> Endpoint:
+    """Return the endpoint at an address and a port that are given apart; raises `SourceFailed`."""
+    try:
+        if not isinstance(address, str) or not address.isascii() or "%" in address:
+            raise ValueError(f"{shown(address)} is not an address")
+        place = ip_address(address)
+    except ValueError as error:
+        raise SourceFailed(f"{shown(address)} cannot be an endpoint: {error}") from error
+    host = f"[{place}]" if place.version == 6 else str(place)
+    if type(port) is not int:
+        raise SourceFailed(f"{shown(port)} is not a port")
+    return endpoint(f"{host}:{port}", name=name, weight=weight, state=state)
 
 
 def shown(value: object) -> str:

@@ -203,8 +203,11 @@ def difference(host: Host, owner: str, entry: HistoryEntry) -> Difference:
     pairs: list[tuple[str, str | int | None, str | int | None]] = [
         ("mark", old.mark, new.mark),
         ("agent.track-file", old.announce.track_file, new.announce.track_file),
-        ("etcd", _members(old), _members(new)),
         ("agent.exabgp", old.announce.exabgp, new.announce.exabgp),
+        ("etcd", _text(old.etcd), _text(new.etcd)),
+        ("docker", _text(old.docker), _text(new.docker)),
+        ("consul", _text(old.consul), _text(new.consul)),
+        ("kubernetes", _text(old.kubernetes), _text(new.kubernetes)),
     ]
     if before.number:
         pairs.append(("backend", before.backend, entry.backend))
@@ -216,8 +219,8 @@ def difference(host: Host, owner: str, entry: HistoryEntry) -> Difference:
     )
 
 
-def _members(intent: Intent) -> str | None:
-    return None if intent.etcd is None else ", ".join(intent.etcd.endpoints)
+def _text(access: object) -> str | None:
+    return None if access is None else str(access)
 
 
 def line_of(host: Host, owner: str, entry: HistoryEntry) -> tuple[HistoryEntry, ...]:
