@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lbctl.conformance import CHECKS, Check
+from lbctl.conformance import CHECKS, ConformanceCheck
 from lbctl.errors import Unsupported
 from lbctl.host import LocalHost
 from lbctl.model import Intent
@@ -55,7 +55,7 @@ def matrix() -> list[Sequence[str]]:
     return [("drivers", *drivers), *features]
 
 
-def cell(check: Check, backend: Backend, probe: Probe) -> str:
+def cell(check: ConformanceCheck, backend: Backend, probe: Probe) -> str:
     try:
         backend.compile(Intent(services=check.services), probe.capabilities)
     except Unsupported:

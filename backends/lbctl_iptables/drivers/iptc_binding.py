@@ -31,7 +31,7 @@ _KNOWN_OPTIONS = [b"every", b"mode", b"packet", b"probability"]
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
 
 
-class Refused(Exception):
+class BindingRefused(Exception):
     """Something in the script, or in the kernel, that stops it."""
 
 
@@ -66,7 +66,7 @@ def binding() -> tuple[Any, Any]:
 
 @cache
 def _options_layout() -> Any:
-    """Return the layout of an option that the library has; raise `Refused` where none is right.
+    """Return the layout of an option that the library has; raise `BindingRefused` where none is right.
 
     The evidence: with one of them, the options of a match that has had the same ones since iptables 1.4.11
     have their names. What a wrong layout takes for a pointer must not be followed, so the memory is read by
@@ -76,14 +76,14 @@ def _options_layout() -> Any:
     match = low.xtables(low.NFPROTO_IPV4).find_match(_KNOWN_MATCH)
     table = match and getattr(match[0], "x6_options", None)
     if not table:
-        raise Refused(f"the options of {_KNOWN_MATCH.decode()} cannot be found")
+        raise BindingRefused(f"the options of {_KNOWN_MATCH.decode()} cannot be found")
     #: Since iptables 1.8.11 (commit f7056d0f), with the base of a number.
     grown = type("xt_option_entry", (low.xt_option_entry,), {"_fields_": (("base", ctypes.c_uint),)})
     address = ctypes.cast(table, ctypes.c_void_p).value or 0
     for layout_ in (low.xt_option_entry, grown):
         if names(address, ctypes.sizeof(layout_)) == _KNOWN_OPTIONS:
             return layout_
-    raise Refused("python-iptables does not know how this libxtables lays out its options")
+    raise BindingRefused("python-iptables does not know how this libxtables lays out its options")
 
 
 def names(address: int, size: int) -> list[bytes]:
@@ -113,7 +113,7 @@ def entries(table: Any) -> Iterator[Any]:
 
 
 def lacking(options: Sequence[str]) -> Iterator[str]:
-    """Yield those of some options that the libraries lack; raise `Refused` where options cannot be read."""
+    """Yield those of some options that the libraries lack; raise `BindingRefused` for unreadable ones."""
     _, low = binding()
     tables = low.xtables(low.NFPROTO_IPV4)
     for each in options:
@@ -138,7 +138,7 @@ def main(folder: str, options: Sequence[str]) -> int:
 def reason(error: Exception) -> str:
     """Return what went wrong, in one line."""
     return " ".join(
-        (str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}").split()
+        (str(error) if isinstance(error, BindingRefused) else f"{type(error).__name__}: {error}").split()
     )
 
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from lbctl.model import Family
 from lbctl_iptables import layout
-from lbctl_iptables.drivers.iptc_binding import Refused, binding, entries, reason
+from lbctl_iptables.drivers.iptc_binding import BindingRefused, binding, entries, reason
 from lbctl_iptables.drivers.restore import LOCK_SECONDS
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class XtTable:
         try:
             self.table = (self._iptc.Table6 if self.six else self._iptc.Table)(name, autocommit=False)
         except self._iptc.IPTCError as error:
-            raise Refused(_plain(error)) from None
+            raise BindingRefused(_plain(error)) from None
         # A rule asks its tables which of its targets are chains; by default, it makes all tables for that.
         base = self._iptc.Rule6 if self.six else self._iptc.Rule
         self._new_rule = type("Rule", (base,), {"tables": [self.table]})
@@ -180,10 +180,10 @@ class XtTable:
             if found := _COUNTED.match(line):
                 counters, line = (int(found["packets"]), int(found["bytes"])), found["rest"]
                 if max(counters) >= 1 << 64:
-                    raise Refused("a counter has 64 bits")
+                    raise BindingRefused("a counter has 64 bits")
             tokens = layout.split(line)
             if layout.join(tokens) != line:
-                raise Refused("not spelled as iptables-save spells it")
+                raise BindingRefused("not spelled as iptables-save spells it")
             match tokens:
                 case ["-A", chain, *rule]:
                     entry = self._rule(rule)
@@ -199,17 +199,17 @@ class XtTable:
                 case ["-X", chain]:
                     self.table.delete_chain(_chain(chain))
                 case _:
-                    raise Refused("unknown command")
+                    raise BindingRefused("unknown command")
         except self._iptc.IPTCError as error:
-            raise Refused(_plain(error)) from None
+            raise BindingRefused(_plain(error)) from None
         except ValueError as error:
-            raise Refused(str(error)) from None
+            raise BindingRefused(str(error)) from None
 
     def _declare(self, line: str) -> None:
         """Make a chain, or empty it where it is there already, as iptables-restore --noflush does."""
         found = _DECLARED.match(line)
         if found is None or found["chain"] in layout.HOOKS:
-            raise Refused("not the declaration of a chain of ours")
+            raise BindingRefused("not the declaration of a chain of ours")
         name = _chain(found["chain"])
         if self.table.is_chain(name):
             self.table.flush_entries(name)
@@ -223,7 +223,7 @@ class XtTable:
             # The binding hands the same table out again, for a later section too.
             self.table.refresh()
         except self._iptc.IPTCError as error:
-            raise Refused(_plain(error)) from None
+            raise BindingRefused(_plain(error)) from None
 
     def _rule(self, tokens: Sequence[str]) -> Any:
         """Return the tokens of a rule → a rule of the binding."""
@@ -236,7 +236,7 @@ class XtTable:
             word = words.take()
             if word.startswith("--"):
                 if extension is None:
-                    raise Refused(f"{word} belongs to no -m or -j")
+                    raise BindingRefused(f"{word} belongs to no -m or -j")
                 self._option(extension, word, words, invert=invert)
                 continue
             if extension is not None:
@@ -245,16 +245,16 @@ class XtTable:
             value = "" if word == "-f" else words.take()
             if word in {"-m", "-j", "-g"}:
                 if invert:
-                    raise Refused(f"{word} cannot be negated")
+                    raise BindingRefused(f"{word} cannot be negated")
                 if rule.target is not None:
-                    raise Refused(f"{word} {value} behind the target")
+                    raise BindingRefused(f"{word} {value} behind the target")
                 extension = self._extension(rule, word, value)
             else:
                 self._selector(ip, word, value, invert=invert)
         if extension is not None:
             self._finish(extension)
         if rule.target is None:
-            raise Refused("a rule without a target")
+            raise BindingRefused("a rule without a target")
         return rule
 
     def _selector(self, ip: Any, word: str, value: str, *, invert: bool) -> None:
@@ -281,7 +281,7 @@ class XtTable:
                 flag = _INV_FRAGMENT
                 ip.flags |= _FRAGMENT
             case _:
-                raise Refused(f"unknown option {word}")
+                raise BindingRefused(f"unknown option {word}")
         if invert:
             ip.invflags |= flag
 
@@ -297,7 +297,7 @@ class XtTable:
             else:
                 bits = socket.inet_pton(family, length)
         except (OSError, ValueError):
-            raise Refused(f"{text} is not an address of this family") from None
+            raise BindingRefused(f"{text} is not an address of this family") from None
         masked = bytes(a & b for a, b in zip(packed, bits, strict=True))
         ctypes.memmove(ctypes.addressof(address), masked, size)
         ctypes.memmove(ctypes.addressof(mask), bits, size)
@@ -305,16 +305,16 @@ class XtTable:
     def _extension(self, rule: Any, word: str, name: str) -> Any:
         chain = word != "-m" and self.table.is_chain(name)
         if not (chain and _CHAIN.match(name)) and not _EXTENSION.match(name):
-            raise Refused(f"{name} is no chain and no extension")
+            raise BindingRefused(f"{name} is no chain and no extension")
         if word == "-g" and not chain:
-            raise Refused(f"{name} is no chain")
+            raise BindingRefused(f"{name} is no chain")
         try:
             if word == "-m":
                 extension = rule.create_match(name)
             else:
                 extension = rule.create_target(name, goto=word == "-g")
         except (self._low.XTablesError, AttributeError) as error:
-            raise Refused(f"{word} {name}: {error}") from None
+            raise BindingRefused(f"{word} {name}: {error}") from None
         # The binding shows each option to its parser as if it were the first.
         extension._given = set()
         size = getattr(extension._module, "udata_size", 0)
@@ -329,19 +329,19 @@ class XtTable:
         new, entries = self._options(extension)
         entry = next((entry for entry in entries if entry.name == option), None)
         if entry is None:
-            raise Refused(f"{extension.name} has no option {word}")
+            raise BindingRefused(f"{extension.name} has no option {word}")
         values = [words.take()] if (entry.type if new else entry.has_arg) else []
         # Some options of the old interface have more values than one.
         while values and not new and words and not words.first.startswith(("-", "!")):
             values.append(words.take())
         if word in extension._given and not (new and entry.flags & self._low.XTOPT_MULTI):
-            raise Refused(f"{extension.name} takes {word} only once")
+            raise BindingRefused(f"{extension.name} takes {word} only once")
         extension._given.add(word)
         argv = (ctypes.c_char_p * (len(values) + 1))(option, *(_bytes(value) for value in values))
         try:
             extension._parse(argv, ctypes.c_int(invert), ctypes.pointer(extension.rule.entry))
         except (self._low.XTablesError, ValueError, AttributeError):
-            raise Refused(
+            raise BindingRefused(
                 f"{extension.name} does not take {'! ' * invert}{word} {' '.join(values)}"
             ) from None
 
@@ -368,15 +368,15 @@ class XtTable:
             given = flags >> entry.id & 1
             others = sum(known - {1 << entry.id})
             if entry.flags & self._low.XTOPT_MAND and not given:
-                raise Refused(f"{extension.name} needs --{entry.name.decode()}")
+                raise BindingRefused(f"{extension.name} needs --{entry.name.decode()}")
             if given and others & (entry.excl & flags | entry.also & ~flags):
-                raise Refused(
+                raise BindingRefused(
                     f"{extension.name} does not take --{entry.name.decode()} with what else is there"
                 )
         try:
             extension._final_check()
         except self._low.XTablesError:
-            raise Refused(f"{extension.name}: options are missing") from None
+            raise BindingRefused(f"{extension.name}: options are missing") from None
 
 
 class _Words:
@@ -394,7 +394,7 @@ class _Words:
 
     def take(self) -> str:
         if not self._left:
-            raise Refused("the rule ends too early")
+            raise BindingRefused("the rule ends too early")
         return self._left.pop()
 
     def take_if(self, token: str) -> bool:
@@ -431,7 +431,7 @@ class _Printed:
 
 def _chain(name: str) -> str:
     if not _CHAIN.match(name) or name[0] in "-!":
-        raise Refused(f"{name!r} cannot be the name of a chain")
+        raise BindingRefused(f"{name!r} cannot be the name of a chain")
     return name
 
 
@@ -439,7 +439,7 @@ def _interface(name: str) -> tuple[bytes, bytes]:
     """Return a name, or its beginning and `+` → the bytes to compare and which of them count."""
     data = _bytes(name)
     if not 0 < len(data) < _NAME_SIZE:
-        raise Refused(f"{name!r} cannot be the name of an interface")
+        raise BindingRefused(f"{name!r} cannot be the name of an interface")
     if data.endswith(b"+"):
         return data[:-1], b"\xff" * (len(data) - 1)
     return data, b"\xff" * (len(data) + 1)
@@ -453,7 +453,7 @@ def _protocol(text: str) -> int:
     try:
         return socket.getprotobyname(text)
     except OSError:
-        raise Refused(f"unknown protocol {text}") from None
+        raise BindingRefused(f"unknown protocol {text}") from None
 
 
 def _protocol_name(number: int) -> str | None:
@@ -491,7 +491,7 @@ def _spell_interface(option: bytes, name: bytes, mask: bytes, inverted: int) -> 
 def _bytes(text: str) -> bytes:
     data = text.encode("utf-8", "surrogateescape")
     if b"\0" in data:
-        raise Refused("a NUL in a value")
+        raise BindingRefused("a NUL in a value")
     return data
 
 
@@ -507,7 +507,7 @@ def _lock() -> Iterator[None]:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise Refused(f"cannot open the lock {path}: {error.strerror}") from None
+        raise BindingRefused(f"cannot open the lock {path}: {error.strerror}") from None
     deadline = time.monotonic() + LOCK_SECONDS
     try:
         while True:
@@ -516,7 +516,9 @@ def _lock() -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise Refused(f"another program has held {path} for {LOCK_SECONDS} seconds") from None
+                    raise BindingRefused(
+                        f"another program has held {path} for {LOCK_SECONDS} seconds"
+                    ) from None
                 time.sleep(0.05)
         yield
     finally:
@@ -546,11 +548,11 @@ def load(word: str, script: str, *, check: bool) -> None:
                 elif table is not None:
                     table.execute(rest if option in {"-4", "-6"} else line)
                 else:
-                    raise Refused("outside of *table … COMMIT")
-            except Refused as error:
-                raise Refused(f"line {number}: {error}") from None
+                    raise BindingRefused("outside of *table … COMMIT")
+            except BindingRefused as error:
+                raise BindingRefused(f"line {number}: {error}") from None
         if not committed:
-            raise Refused("the script does not end with COMMIT")
+            raise BindingRefused("the script does not end with COMMIT")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -8,8 +8,18 @@ sees; it needs root. A backend does what an intent says, or refuses it by name; 
 """
 
 import lbctl.conformance.listeners  # noqa: F401 (registers its checks)
-from lbctl.conformance.checks import CHECKS, Check
+from lbctl.conformance.checks import CHECKS, ConformanceCheck
 from lbctl.conformance.run import CheckResult, Support, run
 from lbctl.conformance.site import DriverUnderTest, Failed, Site, ways
 
-__all__ = ["CHECKS", "Check", "CheckResult", "DriverUnderTest", "Failed", "Site", "Support", "run", "ways"]
+__all__ = [
+    "CHECKS",
+    "CheckResult",
+    "ConformanceCheck",
+    "DriverUnderTest",
+    "Failed",
+    "Site",
+    "Support",
+    "run",
+    "ways",
+]

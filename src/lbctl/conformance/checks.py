@@ -50,7 +50,7 @@ CLIENTS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Check:
+class ConformanceCheck:
     """One thing that a backend has to do, or to refuse. `feature` where it is for users to choose.
 
     With `allow_remap`, the user has no wish which endpoint a hash scheduler names for a client.
@@ -67,7 +67,7 @@ class Check:
         return self.name
 
 
-CHECKS: list[Check] = []
+CHECKS: list[ConformanceCheck] = []
 
 
 def check(
@@ -76,7 +76,9 @@ def check(
     """Make a function a check that asks for `services`."""
 
     def register(run: Callable[[Site], None]) -> Callable[[Site], None]:
-        made = Check(name=name, services=services, run=run, feature=feature, allow_remap=allow_remap)
+        made = ConformanceCheck(
+            name=name, services=services, run=run, feature=feature, allow_remap=allow_remap
+        )
         CHECKS.append(made)
         return run
 

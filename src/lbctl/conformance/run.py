@@ -10,7 +10,7 @@ from lbctl.conformance.site import Failed, Site
 from lbctl.errors import LbctlError
 
 if TYPE_CHECKING:
-    from lbctl.conformance.checks import Check
+    from lbctl.conformance.checks import ConformanceCheck
     from lbctl.conformance.site import DriverUnderTest
 
 
@@ -26,13 +26,13 @@ class Support(StrEnum):
 class CheckResult:
     """What came of a check; `reason` is empty for yes."""
 
-    check: Check
+    check: ConformanceCheck
     way: DriverUnderTest
     verdict: Support
     reason: str = ""
 
 
-def run(check: Check, way: DriverUnderTest) -> CheckResult:
+def run(check: ConformanceCheck, way: DriverUnderTest) -> CheckResult:
     """Carry out a check in a network of its own."""
     try:
         with Site(way, allow_remap=check.allow_remap) as site:

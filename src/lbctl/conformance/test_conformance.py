@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lbctl.conformance import CHECKS, Check, DriverUnderTest, Support, run, ways
+from lbctl.conformance import CHECKS, ConformanceCheck, DriverUnderTest, Support, run, ways
 from lbctl.host import LocalHost
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def way(request: pytest.FixtureRequest) -> Iterator[DriverUnderTest]:
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=str)
-def test_conformance(way: DriverUnderTest, check: Check) -> None:
+def test_conformance(way: DriverUnderTest, check: ConformanceCheck) -> None:
     """The backend does what the intent says, or refuses it by name."""
     outcome = run(check, way)
     if outcome.verdict is Support.FAILED:

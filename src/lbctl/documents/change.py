@@ -26,7 +26,7 @@ class FlowDocument(TypedDict):
     to: str | None
 
 
-class RulesDocument(TypedDict):
+class RuleChangesDocument(TypedDict):
     """The rules on both sides."""
 
     before: str
@@ -43,7 +43,7 @@ class ChangeDocument(TypedDict):
     forget: list[FlowDocument]
     notes: list[str]
     overrides: list[OverrideDocument]
-    rules: RulesDocument
+    rules: RuleChangesDocument
 
 
 class PlanDocument(ChangeDocument, UnsettledDocument):
@@ -72,7 +72,7 @@ class RollbackDocument(TypedDict):
     forget: NotRequired[list[FlowDocument]]
     notes: NotRequired[list[str]]
     overrides: NotRequired[list[OverrideDocument]]
-    rules: NotRequired[RulesDocument]
+    rules: NotRequired[RuleChangesDocument]
     migration: NotRequired[MigrationDocument]
     applied: bool
     to: int
@@ -133,7 +133,7 @@ def change(plan: Plan, services: Iterable[ServiceChange], rules: tuple[str, str]
         ],
         notes=list(plan.notes),
         overrides=overrides(plan.effective),
-        rules=RulesDocument(before=rules[0], after=rules[1]),
+        rules=RuleChangesDocument(before=rules[0], after=rules[1]),
     )
 
 
