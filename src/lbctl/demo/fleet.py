@@ -11,6 +11,7 @@ a router does. The balancers replace the client's address by their own, so that 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -33,6 +34,8 @@ ENDPOINTS = tuple(f"10.0.0.1{n}" for n in range(1, 7))
 PORT = 8080
 #: Seconds that a member of etcd has to start in.
 _PATIENCE = 60.0
+#: Seconds that a connection may take.
+_ANSWER = 10.0
 
 INTENT = f"""schema = 1
 
@@ -189,6 +192,14 @@ class Fleet:
                 check=False,
                 env={**os.environ, "LBCTL_CONFIG": str(named), "LBCTL_STATE_DIR": str(state)},
             )
+
+    def ask(self) -> str:
+        """Return which endpoint answers a connection of the client; raises `OSError` if none does."""
+        with (
+            self.hosts["client"].entered(),
+            socket.create_connection((SERVICE_ADDRESS, 80), timeout=_ANSWER) as connection,
+        ):
+            return connection.recv(64).decode()
 
     def log(self, name: str) -> str:
         """Return what a process has written so far."""
