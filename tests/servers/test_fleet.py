@@ -291,13 +291,17 @@ def test_users_can_do_what_their_roles_say_and_a_host_keeps_to_its_bounds(server
         refused = fleet.lbctl("publish", str(bad), "--yes", config=publisher)
         assert (refused.returncode, "`health.notify` cannot be published" in refused.stderr) == (2, True)
         done(fleet, "check", "etcd://edge")
+        # Without a name in its file's table, an agent follows what it is started with.
+        fleet.start_balancer("lb2", "--config", "etcd://edge", more=user(fleet, "agent"))
+        all_stand(fleet, "in-sync", 3, 6, 0, names=("lb2",))
 
 
 def test_an_endpoint_is_registered_while_its_program_runs(fleet: Fleet, servers: Path) -> None:
     source = '[service.discover]\nsource = "etcd"\nname = "/services/web/"\nwithin = ["10.0.0.0/24"]\n'
     endpoints = INTENT.split("endpoints = ")[1].splitlines()[0]
     publish(fleet, INTENT.replace(endpoints, f'["{ENDPOINTS[0]}:8080"]') + source)
-    all_stand(fleet, "in-sync", 1, 1, 0)
+    etcdctl(fleet, servers, "put", "/services/web/stays", f"{ENDPOINTS[2]}:8080")
+    all_stand(fleet, "in-sync", 1, 2, 0)
     waits = "import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); signal.pause()"
     program = [sys.executable, "-c", waits]
     key = f"/services/web/{ENDPOINTS[1]}:8080"
@@ -310,15 +314,15 @@ def test_an_endpoint_is_registered_while_its_program_runs(fleet: Fleet, servers:
             stderr=subprocess.PIPE,
         )
     try:
-        all_stand(fleet, "in-sync", 1, 2, 0)
-        assert shares(fleet, "lb1") == {ENDPOINTS[0]: "1/2", ENDPOINTS[1]: "1/2"}
+        all_stand(fleet, "in-sync", 1, 3, 0)
+        assert set(shares(fleet, "lb1").values()) == {"1/3"}
         register.terminate()
         wait(lambda: '"state": "drain"' in etcdctl(fleet, servers, "get", key), lambda: "not drained")
         for name in BALANCERS:
             wait(partial(is_out, fleet, name, ENDPOINTS[1]), partial(fleet.log, name))
         assert register.wait(PATIENCE) == 7
         assert etcdctl(fleet, servers, "get", key) == ""
-        all_stand(fleet, "in-sync", 1, 1, 0)
+        all_stand(fleet, "in-sync", 1, 2, 0)
     finally:
         register.kill()
         register.communicate()

@@ -30,7 +30,6 @@ from lbctl.agent.view import View
 from lbctl.engine.change.keep import Keeper
 from lbctl.engine.record import discovered, verdicts
 from lbctl.errors import Damaged, IntentError, LbctlError, Stale
-from lbctl.model import time_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -171,7 +170,7 @@ class _Agent:
             self._follower.trouble("file", f"the intent file is not used: {error.message}", Priority.ERROR)
             return
         if local.follow is not None:
-            self._member.begin(local, time_of(self._host.now()))
+            self._member.begin(local)
         elif first:
             self._apply(local, self._view.source)
 

@@ -156,8 +156,9 @@ class Fleet:
     def start_balancer(self, name: str, *words: str, more: str = "") -> None:
         """Start the agent of a balancer, for the first time or again."""
         config = self.config(self.folder / f"{name}.toml", host=name, more=more)
-        command = [sys.executable, "-sP", "-m", "lbctl", "agent", "--config", str(config), *words]
-        self._start(name, name, command, state=self.folder / f"state-{name}")
+        command = [sys.executable, "-sP", "-m", "lbctl", "agent", *words]
+        own = {"LBCTL_CONFIG": str(config), "LBCTL_STATE_DIR": str(self.folder / f"state-{name}")}
+        self._start(name, name, command, own)
 
     def start_endpoint(self, address: str) -> None:
         """Start an endpoint, which answers with its address."""
@@ -207,11 +208,11 @@ class Fleet:
             return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
         return ""
 
-    def _start(self, name: str, host: str, command: Sequence[str], state: Path | None = None) -> None:
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    def _start(
+        self, name: str, host: str, command: Sequence[str], own: Mapping[str, str] | None = None
+    ) -> None:
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(own or {})}
         environment.pop("NOTIFY_SOCKET", None)
-        if state is not None:
-            environment["LBCTL_STATE_DIR"] = str(state)
         with self.hosts[host].entered(), (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 command,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from lbctl.model.answer import Discovered, merged
 from lbctl.model.intent import MAX_SLOTS, MAX_WEIGHT, NAME, Endpoint, Family, Intent, Service, State
 from lbctl.model.schedule import slot_count
-from lbctl.model.verdict import Health, Judgement, Kept, Verdict, Verdicts, judge
+from lbctl.model.verdict import Health, Judgement, Kept, Verdict, Verdicts, awaited, judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -93,6 +93,8 @@ class Facts:
     old: Mapping[str, Verdicts] = field(default_factory=dict)
     #: The same of the last good answers of sources; a service without one is not named.
     found: Mapping[str, Discovered] = field(default_factory=dict)
+    #: True if the verdicts are of an agent that runs: an endpoint that it has none of is new to it.
+    live: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.overrides or self.verdicts or self.old or self.found)
@@ -223,9 +225,11 @@ def effective(intent: Intent, facts: Facts, last: Effective | None = None) -> Ef
         found = facts.found.get(service.name) if service.discover is not None else None
         if own or verdicts or old or found:
             before = known.get(service.name)
-            same = before is not None and before.is_of(service, own, verdicts, old, found)
+            same = before is not None and before.is_of(service, own, verdicts, old, found, live=facts.live)
             outcomes[service.name] = (
-                before if before and same else _outcome(service, own, verdicts, old, found, intent)
+                before
+                if before and same
+                else _outcome(service, own, verdicts, old, found, intent, live=facts.live)
             )
     return Effective(
         intent=_with(intent, [x.service if (x := outcomes.get(s.name)) else s for s in intent.services]),
@@ -258,6 +262,7 @@ class _Outcome:
     overrides: Mapping[str, Override]
     verdicts: Verdicts
     old: Verdicts
+    live: bool
     found: Discovered | None
     known: Service
     service: Service
@@ -270,9 +275,11 @@ class _Outcome:
         verdicts: Verdicts,
         old: Verdicts,
         found: Discovered | None,
+        *,
+        live: bool,
     ) -> bool:
         """Return True if it was made from these."""
-        same = file is self.file and verdicts is self.verdicts and old is self.old
+        same = file is self.file and verdicts is self.verdicts and old is self.old and live is self.live
         return same and overrides == self.overrides and found == self.found
 
 
@@ -283,6 +290,8 @@ def _outcome(
     old: Verdicts,
     discovered: Discovered | None,
     intent: Intent,
+    *,
+    live: bool,
 ) -> _Outcome:
     answer = discovered.within(intent, file) if discovered is not None else ()
     service = merged(file, answer)
@@ -290,7 +299,8 @@ def _outcome(
     found = service if endpoints == service.endpoints else replace(service, endpoints=endpoints)
     if found is not service:
         _check_slots(found)
-    judgement = judge(found, verdicts)
+    judged = awaited(found, verdicts) if live else verdicts
+    judgement = judge(found, judged)
     if judgement.limits:
         found = replace(found, limits=judgement.limits)
     own = {each.to: each for each in file.endpoints}
@@ -300,7 +310,7 @@ def _outcome(
             state=own.get(each.to, each).state,
             weight=own.get(each.to, each).weight,
             operator=overrides.get(each.name),
-            checked=tuple(_checked(each, service, judgement, verdicts, old)),
+            checked=tuple(_checked(each, service, judgement, judged, old)),
             source=by_source.get(each.to),
             discovered=each.to not in own,
         )
@@ -316,6 +326,7 @@ def _outcome(
         overrides=overrides,
         verdicts=verdicts,
         old=old,
+        live=live,
         found=discovered,
         known=service,
         service=found,

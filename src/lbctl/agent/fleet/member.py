@@ -12,6 +12,7 @@ from lbctl.agent.fleet.subscriber import Subscriber
 from lbctl.agent.journal import Priority
 from lbctl.engine.record import history
 from lbctl.errors import Damaged
+from lbctl.model import time_of
 from lbctl.version import __version__
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Member:
         checks: Callable[[], list[CheckDocument]],
     ) -> None:
         self._host, self._follower, self._figures, self._checks = host, follower, figures, checks
-        self._started = ""
+        self._started = time_of(host.now())
         self._apply = carry_out
         self._subscriber = Subscriber(host, follower.in_thread, self._carry_out, follower.trouble)
         self._reporter = Reporter(lambda: self._subscriber.place, self._report)
@@ -52,18 +53,20 @@ class Member:
         """The local intent, if it follows a published one."""
         return self._subscriber.local
 
-    def begin(self, local: Intent, started: str) -> None:
+    def begin(self, local: Intent) -> None:
         """Begin with what the last agent accepted."""
-        self._started = started
-        try:
-            self._subscriber.begin(local)
-        except Damaged as error:
-            self._follower.trouble("fleet", error.message, Priority.ERROR)
+        self._with(self._subscriber.begin, local)
 
     def replace(self, local: Intent) -> None:
         """Go on with another local intent."""
-        self._subscriber.replace(local)
+        self._with(self._subscriber.replace, local)
         self._reporter.wake()
+
+    def _with(self, work: Callable[[Intent], None], local: Intent) -> None:
+        try:
+            work(local)
+        except Damaged as error:
+            self._follower.trouble("fleet", error.message, Priority.ERROR)
 
     def news(self) -> None:
         """Something may have changed that is reported."""

@@ -85,6 +85,8 @@ class Subscriber:
     def begin(self, local: Intent) -> None:
         """Read what the last agent accepted; to be called before `run`, raises `Damaged`."""
         self._local = local
+        self._done = self._refused = None
+        self._floor, self.state = 0, Followed()
         if local.follow is None:
             return
         last = record.read(self._host, local.owner, local.follow.intent)
@@ -99,18 +101,12 @@ class Subscriber:
         self.state = Followed(accepted=accepted, newest=accepted.publication.revision)
 
     def replace(self, local: Intent) -> None:
-        """Go on with another local intent: what etcd has is judged anew."""
+        """Go on with another local intent: what etcd has is judged anew. Raises `Damaged`."""
         before, self._local = self.place, local
-        if (
-            self.place is None
-            or before is None
-            or (before[0], before[1].intent)
-            != (
-                self.place[0],
-                self.place[1].intent,
-            )
-        ):
+        now = self.place
+        if before is None or now is None or (before[0], before[1].intent) != (now[0], now[1].intent):
             self._found = None
+            self.begin(local)
         self._done = self._refused = None
         self._more.set()
 

@@ -48,7 +48,7 @@ def holds(session: Session, intent: Intent) -> bool:
     facts = session.facts(intent.owner)
     if not facts.old:
         return False
-    left = replace(session, assumed=replace(facts, verdicts=facts.old, old={}))
+    left = replace(session, assumed=replace(facts, verdicts=facts.old, old={}, live=False))
     return not plan(left, intent).changed
 
 
