@@ -123,7 +123,6 @@ class _Keeper:
     async def _keep(self, client: Client) -> None:
         written = ""
         while True:
-            self._more.clear()
             if written != self._state:
                 await client.put(self._registration.key, self._value(), lease=self._lease)
                 if not written:
@@ -141,6 +140,7 @@ class _Keeper:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._more.wait()
+        self._more.clear()
 
     async def end(self) -> None:
         """Have the key be gone at once, if etcd can be reached; else its lease ends."""

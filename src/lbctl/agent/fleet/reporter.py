@@ -35,7 +35,7 @@ class Reporter:
         self._more = asyncio.Event()
 
     def wake(self) -> None:
-        """There may be something new to report."""
+        """Report soon: there may be something new."""
         self._more.set()
 
     async def run(self) -> None:
@@ -64,7 +64,6 @@ class Reporter:
             await client.put(keys.known(follow.intent, host), json.dumps({"host": host}))
             written, kept = "", loop.time()
             while self._place() == (access, follow, host):
-                self._more.clear()
                 text = report.write(self._made(host))
                 if text != written:
                     await client.put(key, text, lease=lease)
@@ -83,3 +82,4 @@ class Reporter:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._more.wait()
+        self._more.clear()
