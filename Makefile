@@ -97,7 +97,9 @@ else
 endif
 
 # Unpacked, not installed: an installed server is a daemon, now and after every boot.
-SERVERS := prometheus haproxy keepalived etcd-client etcd-server
+SERVERS := prometheus haproxy keepalived etcd-client etcd-server bird2 exabgp python3-exabgp
+# What bird2 and keepalived load, and a host that has neither may lack.
+SERVERS += libnl-3-200 libnl-genl-3-200 libpci3 libsnmp40 libssh-gcrypt-4 libwrap0
 SERVERS_UNPACKED := $(VENV)/servers
 
 test-servers: $(SERVERS_UNPACKED)/.complete ## run the tests with real servers: Prometheus and others, unpacked from Debian's packages

@@ -39,7 +39,8 @@ def _restarts(plan: Plan) -> Iterator[str]:
         tables = {change.key[2] for change in plan.changes if change.key[0] == word}
         count = sum(plan.before.beside.get((word, table), 0) for table in tables)
         if count:
-            yield started_anew(word, f"lbctl's own keep their turn, those of {counted(count)} of others")
+            whose = f"those of lbctl are carried over, those of {counted(count, 'foreign rule')}"
+            yield started_anew(word, whose)
 
 
 def _left_out(host: Host, plan: Plan, intent: Intent) -> Iterator[str]:
@@ -50,9 +51,9 @@ def _left_out(host: Host, plan: Plan, intent: Intent) -> Iterator[str]:
         yield f"IPv6 connections to {', '.join(names)} are not balanced: ip6tables is not installed."
 
 
-def counted(rules: int) -> str:
-    """`1 rule`, `2 rules`."""
-    return f"{rules} rule{'' if rules == 1 else 's'}"
+def counted(number: int, noun: str) -> str:
+    """`1 foreign rule`, `2 foreign rules`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def started_anew(word: str, whose: str) -> str:

@@ -11,6 +11,7 @@ from lbctl_iptables.layout import NAME as name
 from lbctl_iptables.lift import lift
 from lbctl_iptables.observe import generation, observe
 from lbctl_iptables.probe import probe
+from lbctl_iptables.recognize import recognizes
 from lbctl_iptables.retire import (
     is_present,
     managing_program,
@@ -29,6 +30,6 @@ from lbctl_rules import late
 preference: int | None = 20
 
 diagnose = late("lbctl_iptables.diagnose", "diagnose")
+boot_files = late("lbctl_iptables.diagnose", "boot_files")
 dump = late("lbctl_iptables.reading", "dump")
 read = late("lbctl_iptables.reading", "read")
-recognizes = late("lbctl_iptables.reading", "recognizes")

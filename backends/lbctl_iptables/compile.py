@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from lbctl.errors import Unsupported
-from lbctl.model import Family, Item, Program, Scheduler, SourceNat, hidden
+from lbctl.model import Family, Item, Program, Scheduler, SourceNat, guarded, hidden
 from lbctl.spi import require_service
 from lbctl_iptables import dialect, find, layout, pick, recent
 from lbctl_iptables.dialect import Feature
@@ -299,6 +299,7 @@ class _FamilyChains:
         self._refusing = [s for s in services if _refuses(s, family)]
         self._inside = _inside(services, family)
         self._translated = [s for s in services if s.remote and s.source_nat is not SourceNat.NEVER]
+        self._guarded = guarded(services, family)
 
     def items(self) -> Iterator[Item]:
         owner = self._owner
@@ -320,6 +321,7 @@ class _FamilyChains:
             yield self._jump(layout.NAT, "POSTROUTING", (*asked, "-j", source))
         if self._refusing:
             yield from self._refusals()
+        yield from self._entrances()
 
     def _found(
         self,
@@ -409,9 +411,34 @@ class _FamilyChains:
             (*about, "-j", "REJECT", "--reject-with", _REJECTIONS[self._family]),
         )
         yield self._chain(layout.FILTER, refuse, answers)
+
+    def _entrances(self) -> Iterator[Item]:
+        """Yield what the hooks of the filter table lead to."""
+        about = comment(self._owner)
         new = ("-m", "conntrack", "--ctstate", "NEW", "-m", "mark", "--mark", self._marks.none)
+        refusing = (*new, *about, "-j", layout.prefix(self._owner))
+        stray = ("-m", "conntrack", "--ctstate", "INVALID,NEW")
+        guarding = (*stray, *about, "-j", layout.chain(self._owner, layout.GUARD))
+        if self._guarded:
+            yield from self._guard(refusing)
         for hook in layout.ENTRANCES[layout.FILTER]:
-            yield self._jump(layout.FILTER, hook, (*new, *about, "-j", layout.prefix(owner)))
+            if hook == "FORWARD" and self._guarded:
+                yield self._jump(layout.FILTER, hook, guarding)
+            elif self._refusing:
+                yield self._jump(layout.FILTER, hook, refusing)
+
+    def _guard(self, refusing: Rule) -> Iterator[Item]:
+        """Yield what drops packets of endpoints that no connection is known for.
+
+        Another host balanced their connections before. Untranslated, they would end these; and TCP sends
+        them again.
+        """
+        *blocks, (name, rules) = find.sources(
+            self._family, self._owner, layout.GUARD, self._guarded, ("-j", "DROP")
+        )
+        for block, inside in blocks:
+            yield self._chain(layout.FILTER, block, inside)
+        yield self._chain(layout.FILTER, name, [*rules, refusing] if self._refusing else rules)
 
 
 def _refuses(service: Service, family: Family) -> bool:

@@ -228,8 +228,8 @@ def _marked(places: _FamilyRules, intent: Intent) -> Iterator[Problem]:
             yield Problem(
                 code="mark-shared",
                 severity=Severity.WARNING,
-                message=f"a foreign rule writes to bits {intent.mark:#x} of the packet mark, which tell "
-                "lbctl whose source address to replace and who is served",
+                message=f"a foreign rule writes to bits {intent.mark:#x} of the packet mark, by which "
+                "lbctl marks whose source address to replace and which clients to refuse",
                 evidence=places.evidence(rule),
                 fix="set mark = 0x… in the intent file to two unused bits, or a mask in that rule, e.g. "
                 "--set-mark 0x1/0xff",
@@ -247,6 +247,11 @@ def _owned(places: _FamilyRules) -> Iterator[tuple[str, str]]:
                 owner = layout.owner_of(name)
                 if owner is not None:
                     yield owner, f"chain {name} of {places.command} -t {table.name}"
+
+
+def boot_files(host: Host) -> tuple[str, ...]:
+    """See `lbctl.spi.Migrator`."""
+    return tuple(path for path, name in _FILES if host.exists(path) and enabled(host, f"{name}.service"))
 
 
 def _restored(host: Host) -> Iterator[Problem]:

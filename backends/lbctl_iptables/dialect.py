@@ -136,5 +136,6 @@ def capabilities(lacks: Collection[Feature]) -> Capabilities:
         exclude=True,
         port_ranges=True,
         kept_ports=True,
+        takeover=True,
         dialect=word(lacks),
     )

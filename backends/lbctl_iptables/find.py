@@ -8,7 +8,8 @@ else: a listener that is added or removed rewrites one chain, and the few below 
 Single ports have trees of their own, ahead of those of port ranges. A range is in the block of its first port
 and may reach beyond it, as the last one there.
 
-Networks of a service (`allow`, `deny`, `exclude`) are found in the same way.
+Networks of a service (`allow`, `deny`, `exclude`) are found in the same way; so are places of endpoints, for
+`takeover`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from lbctl_iptables import layout
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.model import Address, Listener, Network, Service
+    from lbctl.model import Address, Guarded, Listener, Network, Service
 
 Rule: TypeAlias = tuple[str, ...]
 #: Chains with their rules, each behind those that it leads to.
@@ -57,6 +58,7 @@ class _Keys:
     address_bits: int
     port_bits: int
     option: str
+    port_option: str = "--dport"
 
     @property
     def bits(self) -> int:
@@ -85,7 +87,7 @@ class _Keys:
             first = key >> self.bits - length << self.bits - length & ports
             last = max(first + (1 << self.bits - length) - 1, (entries[-1].key & ports) + entries[-1].more)
             name.append(f"{first}-{last}")
-            rule += ["-p", self.protocol, "-m", self.protocol, "--dport", f"{first}:{last}"]
+            rule += ["-p", self.protocol, "-m", self.protocol, self.port_option, f"{first}:{last}"]
         return ":".join(name), tuple(rule)
 
 
@@ -165,6 +167,33 @@ def networks(
     return _split(owner, names, "", entries, keys, "-g", otherwise)
 
 
+def sources(family: Family, owner: str, name: str, places: Sequence[Guarded], target: Rule) -> Chains:
+    """Return the chains that lead packets which come from `places` to `target`; last the one of `name`.
+
+    `places` are in order and disjoint; see `lbctl.model.guarded`. What is not found returns.
+    """
+    about = comment(owner)
+    found = {
+        place: _Entry(
+            int(place.address) << _PORT_BITS | place.port,
+            _BITS[family] + _PORT_BITS,
+            (*_source(place), *about, *target),
+            place.last_port - place.port,
+        )
+        for place in places
+    }
+    if len(found) <= FEW:
+        yield layout.chain(owner, name), [entry.rule for entry in found.values()]
+        return
+    top: list[Rule] = []
+    for protocol, mine in groupby(places, lambda place: place.protocol):
+        keys = _Keys(family, protocol, _BITS[family], _PORT_BITS, "-s", "--sport")
+        names = (name, protocol.upper())
+        yield from _split(owner, names, "", [found[place] for place in mine], keys, "-j")
+        top.append(("-p", protocol, *about, "-j", layout.chain(owner, *names)))
+    yield layout.chain(owner, name), top
+
+
 def comment(text: str) -> Rule:
     """Return a rule's comment."""
     return ("-m", "comment", "--comment", text)
@@ -227,8 +256,17 @@ def _key(listener: Listener) -> int:
 def _asked(listener: Listener) -> Rule:
     address, protocol = listener.address, listener.protocol
     to = ("-d", f"{address}/{address.max_prefixlen}") if address else ()
-    ports = f"{listener.port}:{listener.last_port}" if listener.is_range else str(listener.port)
-    return (*to, "-p", protocol, "-m", protocol, "--dport", ports)
+    return (*to, "-p", protocol, "-m", protocol, "--dport", _ports(listener.port, listener.last_port))
+
+
+def _source(place: Guarded) -> Rule:
+    address, protocol = place.address, place.protocol
+    ports = _ports(place.port, place.last_port)
+    return ("-s", f"{address}/{address.max_prefixlen}", "-p", protocol, "-m", protocol, "--sport", ports)
+
+
+def _ports(first: int, last: int) -> str:
+    return f"{first}:{last}" if last > first else str(first)
 
 
 def _address(family: Family, number: int) -> Address:

@@ -23,6 +23,10 @@ In the filter table, for services that refuse some clients or all, with the same
     LBCTL-<service>, … .RANGES            if the service leaves some of them alone, as above
     LBCTL-REFUSE                          the answer: a reset, or that the port is unreachable
 
+and for services with `takeover`, before that:
+
+    FORWARD → LBCTL-GUARD                 drops stray packets of endpoints; with blocks, if there are many
+
 Another owner has `LBCTL.<owner>` and `LBCTL.<owner>.<service>`; names of owners and services are in small
 letters and have no dot, so no two names can meet. A chain has at most 28 characters; what does not fit is cut
 and gets a hash.
@@ -74,6 +78,7 @@ SOURCE = "SOURCE"
 HAIRPIN = "HAIRPIN"
 MASQUERADE = "MASQUERADE"
 REFUSE = "REFUSE"
+GUARD = "GUARD"
 #: The target of that chain, and as an iptables writes and prints it that has no such option.
 MASQUERADING = ("-j", "MASQUERADE", "--random-fully")
 PLAIN_MASQUERADING = MASQUERADING[:2]

@@ -149,7 +149,7 @@ def side_effects(driver: str, text: str, record: str) -> tuple[str, ...]:
     turns = Counter(place[:2] for _, place, rule in rules_of(text) if rule.takes_turns)
     tables = dict.fromkeys(chain.place[:2] for chain in _chains(record))
     return tuple(
-        advice.started_anew(word, f"those of {advice.counted(turns[word, table])} that stay")
+        advice.started_anew(word, f"those of {advice.counted(turns[word, table], 'remaining rule')}")
         for word, table in tables
         if turns[word, table]
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _LOAD = {word: f"{word}-restore --noflush FILE" for word in layout.WORD.values()}
 _SKIPS = "# Each of the two skips the lines that begin with the other one's option, -4 or -6.\n"
 _ONCE = """\
-# Refused as a whole where these rules are loaded already: -N makes a chain only where there is none.
+# Refused as a whole if these rules are loaded already: -N makes a chain only if there is none.
 # To replace them, load what `lbctl render --remove` prints in front of this; both may be one file.
 """
 _OPTION = {"iptables": "-4 ", "ip6tables": "-6 "}

@@ -25,12 +25,12 @@ from lbctl_netfilter.conditions import (
     unmarked,
     unmet,
 )
-from lbctl_netfilter.findings import CURED, SEVERITIES, Findings, Movers
+from lbctl_netfilter.findings import CURED, Findings, Movers
 from lbctl_netfilter.follow import keeps_port
 from lbctl_netfilter.hooks import BEFORE, ENTRIES, Hook, bases, hooks, settled
 from lbctl_netfilter.index import index, reach
 from lbctl_netfilter.ir import JUMPS, Act, MarkIs
-from lbctl_netfilter.log import shown
+from lbctl_netfilter.log import INFO, Place, shown
 from lbctl_netfilter.marks import possible
 from lbctl_netfilter.parts import LISTENER
 from lbctl_netfilter.population import End
@@ -113,7 +113,7 @@ class Analyser:
         self._budget = Budget.of(work or rules)
         self._families: list[_Family] = []
         self._touched: set[Origin] = set()
-        self._lost: set[int] = set()
+        self._lost: set[Origin] = set()
         #: Counters, and the connections that move each, once for each hook.
         self.movers: dict[object, Sequence[tuple[Family, Selector]]] = {}
         #: The paths of connections, at all hooks.
@@ -124,7 +124,7 @@ class Analyser:
     @property
     def untouched(self) -> int:
         """Rules that are understood and are no balancing."""
-        return self._rules - len(self._lost.union(map(id, self._touched)))
+        return self._rules - len(self._lost | self._touched)
 
     @property
     def services(self) -> tuple[AnalysedService, ...]:
@@ -133,13 +133,13 @@ class Analyser:
 
     def is_lost(self, origin: Origin) -> bool:
         """Return True for a rule that is reported as not understood."""
-        return id(origin) in self._lost
+        return origin in self._lost
 
     def lose(self, rule: Rule, what: str, reason: str) -> None:
         """Report a rule that would matter and is not understood."""
-        if id(rule.origin) not in self._lost:
-            self._lost.add(id(rule.origin))
-            self._log.cannot(rule.line, rule.text, what, reason)
+        if rule.origin not in self._lost:
+            self._lost.add(rule.origin)
+            self._log.cannot(rule, what, reason)
 
     def add(self, program: FamilyProgram) -> None:
         """Analyse the rules of one family."""
@@ -194,8 +194,7 @@ class Analyser:
                     if not done[target]:
                         self._log.refuse(
                             "chain-loop",
-                            rule.line,
-                            rule.text,
+                            rule,
                             f"chain {shown(target)} leads back to itself here: the kernel "
                             "refuses the whole table, and loads 0 of its rules",
                         )
@@ -217,11 +216,11 @@ def _external(program: FamilyProgram, hook: Hook) -> dict[Rule, Selector]:
     """Return what rules ask of marks that no rule sets before them: conditions on what comes in."""
     chains = program.chains
     here = {name for name in leading_from(program, hook.passed) if name in chains}
-    rules = [rule for name in here for rule in hook.chains[name].rules]
-    asking = [rule for rule in rules if rule.asks_mark]
+    asking = [rule for name in here for rule in hook.chains[name].rules if rule.asks_mark]
     if not asking:
         return {}
-    known = possible({marking for rule in rules if rule.marks for marking in rule.markings})
+    setting = (rule for name in here for rule in hook.chains[name].rules if rule.marks)
+    known = possible({marking for rule in setting for marking in rule.markings})
     if known is None:
         return {}
     before = leading_from(program, bases(program, *BEFORE.get(hook.name, ())))
@@ -296,17 +295,17 @@ class _Family:
 
     def _keep_ports(self) -> None:
         """Drop findings about ranges of ports that hold the port of each listener: it stays."""
-        kept: dict[int, bool] = {}
+        kept: dict[Origin, bool] = {}
         for found in self.found:
             for rule in rules_met(found):
                 if rule.ports is not None:
                     stays = keeps_port(rule, found.selector.where)
-                    kept[id(rule.origin)] = kept.get(id(rule.origin), True) and stays
+                    kept[rule.origin] = kept.get(rule.origin, True) and stays
         if not any(kept.values()):
             return
         for chain in self._program.chains.values():
             for rule in chain.rules:
-                if kept.get(id(rule.origin)):
+                if kept.get(rule.origin):
                     rule.remarks = tuple(each for each in rule.remarks if each != "port-range-target")
 
     def cures(self, wanted: Collection[int]) -> dict[int, Lines]:
@@ -540,14 +539,12 @@ class _Family:
             if base.chain not in leading or base.chain in reached:
                 continue
             chain = self._program.chains[base.chain]
-            first = next(iter(chain.rules), None)
             self._log.find(
                 "partial-dump",
-                SEVERITIES["shared-counter"],
-                first.line if first else chain.line,
-                first.text if first else "",
+                next(iter(chain.rules), Place(chain.line)),
                 f"nothing in the text leads into chain {shown(chain.name.rpartition(' ')[2])}: by this text "
-                "alone, 0 % of connections come to it",
+                "alone, 0 % of connections reach it",
+                severity=INFO,
             )
             hook = Hook("", [base], plain, self._bits, self._program.rules)
             self._hook(hook, leading, set(reached), None)
@@ -571,15 +568,10 @@ class _Family:
 
     def _refuse(self, rules: Sequence[Rule], what: str) -> None:
         """Have the text not be trusted, for what is not followed from some rules on."""
-        rule = rules[0] if rules else None
-        self._log.refuse(
-            "unsupported-target",
-            rule.line if rule else 1,
-            rule.text if rule else "",
-            f"{what} are not followed",
-        )
-        if rule:
-            self._analysis.lose(rule, "rules", f"{what} are not followed")
+        reason = f"{what} are not followed"
+        self._log.refuse("unsupported-target", rules[0] if rules else Place(1), reason)
+        if rules:
+            self._analysis.lose(rules[0], "rules", reason)
 
     # -- one selector
 

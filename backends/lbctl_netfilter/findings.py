@@ -1,4 +1,4 @@
-"""What is wrong with rules as connections meet them, in shares: one table of severities, one wording.
+"""What is wrong with rules as connections meet them, in shares.
 
 What is wrong with the text of a rule by itself is for the checks of a front end.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
-from lbctl.model import Severity, brief
+from lbctl.model import brief
 from lbctl_netfilter.conditions import described, size, spelled, unmarked
 from lbctl_netfilter.ir import JUMPS, Act, Draw, MarkIs, Match, Memory, PickKind
-from lbctl_netfilter.log import percent, shown
+from lbctl_netfilter.log import WARNING, percent, shown
 from lbctl_netfilter.selectors import SelectorKind
 
 if TYPE_CHECKING:
@@ -21,43 +21,10 @@ if TYPE_CHECKING:
     from lbctl_netfilter.conditions import Selector
     from lbctl_netfilter.corrections import Corrections, Lines
     from lbctl_netfilter.follow import Visit, Walk
-    from lbctl_netfilter.ir import Rule
+    from lbctl_netfilter.ir import Origin, Rule
     from lbctl_netfilter.log import Log
     from lbctl_netfilter.services import Followed
 
-ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
-#: How much each finding matters, whatever the syntax.
-SEVERITIES: Mapping[str, Severity] = {
-    "affinity-recent": INFO,
-    "chain-loop": ERROR,
-    "dnat-range": WARNING,
-    "duplicate-rules": WARNING,
-    "equal-probability-on-each-line": ERROR,
-    "every-n-on-each-line": ERROR,
-    "family-mismatch": ERROR,
-    "last-mark-wins": ERROR,
-    "missing-commit": ERROR,
-    "mixed-backends": WARNING,
-    "no-catch-all": ERROR,
-    "nth-missing-packet": WARNING,
-    "obsolete-negation": WARNING,
-    "packet-out-of-range": ERROR,
-    "per-packet-balancing": ERROR,
-    "port-range-target": WARNING,
-    "prerouting-only": WARNING,
-    "probability-rounding": WARNING,
-    "probability-zero": WARNING,
-    "removed-match": ERROR,
-    "selectors-differ": ERROR,
-    "shared-counter": INFO,
-    "snat-pool": INFO,
-    "statistic-before-selector": ERROR,
-    "unparsable-line": ERROR,
-    "unreachable-rule": WARNING,
-    "unsupported-match": WARNING,
-    "unsupported-target": WARNING,
-    "wrong-table": ERROR,
-}
 #: Counters, and the connections that move each.
 Movers: TypeAlias = "Mapping[object, Sequence[tuple[Family, Selector]]]"
 #: Rules that keep what they match.
@@ -90,7 +57,7 @@ class Findings:
         self._bits = bits
         #: The chains that lbctl manages.
         self._own = own
-        self._said: set[tuple[str, int]] = set()
+        self._said: set[tuple[str, Origin]] = set()
         #: Chain → its ladder as it would be right.
         self._cures: dict[str, Lines] = {}
 
@@ -120,18 +87,8 @@ class Findings:
             self._unmatched(each)
             self._outward(each.service, outward, each)
 
-    def _find(
-        self,
-        code: str,
-        rule: Rule,
-        message: str,
-        corrected: Sequence[str] = (),
-        severity: Severity | None = None,
-    ) -> None:
-        self._log.find(code, severity or SEVERITIES[code], rule.line, rule.text, message, corrected)
-
     def _once(self, code: str, rule: Rule) -> bool:
-        key = code, id(rule.origin)
+        key = code, rule.origin
         if key in self._said:
             return False
         self._said.add(key)
@@ -145,7 +102,7 @@ class Findings:
                 if isinstance(step, Draw) and step.pick.kind is PickKind.COUNTER and step.pick.modulus > 1:
                     counts = True
                 elif counts and isinstance(step, Match) and self._once("statistic-before-selector", rule):
-                    self._find(
+                    self._log.find(
                         "statistic-before-selector",
                         rule,
                         "conditions are asked in their order: the counter counts "
@@ -219,7 +176,7 @@ class Findings:
         last = different[-1].rule
         if self._once("selectors-differ", last):
             asked = "; ".join(described(visit.path, self._bits) for visit in different[:4])
-            self._find(
+            self._log.find(
                 "selectors-differ",
                 last,
                 f"the {len(rungs)} rules of one ladder ask for different connections: {asked}; "
@@ -239,7 +196,7 @@ class Findings:
         by_chance = code == "equal-probability-on-each-line"
         rules = [visit.rule for visit in [*visits, *bare]]
         cure = self._cures[first.place] = self._corrections.equal(rules, service, by_chance=by_chance)
-        self._find(
+        self._log.find(
             code,
             first,
             f"{what} on each of {len(visits)} lines (to line {visits[-1].rule.line}), of which each "
@@ -263,11 +220,11 @@ class Findings:
             return
         if not self._once("no-catch-all", last):
             return
-        self._find(
+        self._log.find(
             "no-catch-all",
             last,
             f"{percent(service.leak)} of new connections ({brief(service.leak)}) reach no endpoint: "
-            f"{service.leak_to}; without a pick, the last rule would take them",
+            f"{service.leak_to}; without a pick, the last rule would match them",
             self._cures.get(last.place) or self._caught(rungs, service),
             None if len(service.backends) > 1 else WARNING,
         )
@@ -276,7 +233,7 @@ class Findings:
         """A rule beside a ladder that takes a part of what its rungs leave."""
         if self._once("selectors-differ", other):
             wanted = described(found.selector.where, self._bits)
-            self._find(
+            self._log.find(
                 "selectors-differ",
                 other,
                 f"it is for {described(other.where, self._bits)}, and the rungs up to line {last.line} "
@@ -302,10 +259,10 @@ class Findings:
             last, ladder = chains[rule.place]
             if last is not None and ladder is None:
                 ladder = self._corrections.own([rule, last])
-            self._find(
+            self._log.find(
                 "unreachable-rule",
                 rule,
-                "0 % of connections come to it: rules before it take them all",
+                "0 % of connections reach it: rules before it match them all",
                 ladder or (),
             )
 
@@ -368,11 +325,11 @@ class Findings:
                     for port in range(low, min(high, low + _LIST) + 1)
                 ]
             # A whole ladder that is shared is exact over all who share it.
-            self._find(
+            self._log.find(
                 "shared-counter",
                 rule,
                 f"one counter serves {listed}; shares are exact over all of them, and those of each may be "
-                "anything from 0 % to 100 %, by the order in which connections come",
+                "anything from 0 % to 100 %, depending on the order of connections",
                 self._apart(found, walk, rule, listeners, everything),
                 WARNING if wide else None,
             )
@@ -412,7 +369,7 @@ class Findings:
                 lost[who, by] = lost.get((who, by), Fraction(0)) + part
         for (who, by), part in lost.items():
             if self._once("last-mark-wins", by):
-                self._find(
+                self._log.find(
                     "last-mark-wins",
                     by,
                     f"a mark does not end a chain: {percent(part)} of connections, which line {who.line} "
@@ -430,7 +387,7 @@ class Findings:
             if rule.picks and visit.arriving and found.anew & set(walk.met):
                 if self._once("per-packet-balancing", rule):
                     got = ", ".join(f"{each.to} {percent(each.share)}" for each in shares[:8])
-                    self._find(
+                    self._log.find(
                         "per-packet-balancing",
                         rule,
                         "every packet comes to this rule: without a match for new connections, "
@@ -458,7 +415,7 @@ class Findings:
             if memory.kind != "recent" or memory.inverted or not self._once("affinity-recent", rule):
                 continue
             time = f"for {memory.seconds} seconds" if memory.seconds is not None else "without an end"
-            self._find(
+            self._log.find(
                 "affinity-recent",
                 rule,
                 f"clients are kept {time} by their {memory.by} in list {shown(memory.name)}; a list holds "
@@ -484,7 +441,7 @@ class Findings:
         bases = {base.chain for base in found.hook.passed if base.kind == "nat"}
         rules = [visit.rule for visit in found.walk.visits if visit.matched and visit.rule.place in bases]
         broken = any(rule.place in self._cures for rule in rules)
-        self._find(
+        self._log.find(
             "prerouting-only",
             first,
             "connections made on this host pass OUTPUT and not PREROUTING: 0 % of them are balanced, and "

@@ -26,7 +26,7 @@ from lbctl_netfilter.conditions import (
     unmarked,
 )
 from lbctl_netfilter.index import matters
-from lbctl_netfilter.ir import Act, Draw, DrawMark, MarkIs, Match, Memory, PickKind, SetMark
+from lbctl_netfilter.ir import MODES, Act, Draw, DrawMark, MarkIs, Match, Memory, PickKind, SetMark
 from lbctl_netfilter.parts import At, Parts
 from lbctl_netfilter.population import (
     EMPTY,
@@ -357,24 +357,22 @@ class Walk:
         self._meet(identity, rule)
         if pick.modulus == 1:
             return _at(next((i for i, spans in enumerate(groups) if spans), len(groups)), groups, taken)
+        if pick.kind is PickKind.COUNTER and self.turns is not None:
+            # The counter asked by one connection.
+            turn = self.turns.get(identity, 0)
+            self.turns[identity] = (turn + 1) % pick.modulus
+            hit = (i for i, spans in enumerate(groups) if any(a <= turn <= b for a, b in spans))
+            return _at(next(hit, len(groups)), groups, taken)
+        self.modes.add(MODES[pick.kind])
         match pick.kind:
-            case PickKind.COUNTER if self.turns is not None:
-                # The counter asked by one connection.
-                turn = self.turns.get(identity, 0)
-                self.turns[identity] = (turn + 1) % pick.modulus
-                hit = (i for i, spans in enumerate(groups) if any(a <= turn <= b for a, b in spans))
-                return _at(next(hit, len(groups)), groups, taken)
             case PickKind.COUNTER:
-                self.modes.add(pick.kind.value)
                 self.counters.append((identity, rule))
                 if there != self.given and there != unmarked(self.given):
                     self.wide[rule] = there
                 return self._counted(pick, groups, taken)
             case PickKind.DICE:
-                self.modes.add(pick.kind.value)
                 return drawn(taken, pick.modulus, groups)
             case PickKind.HASH:
-                self.modes.add(pick.kind.value)
                 return self._hashed(pick, identity, groups, taken)
 
     def _counted(self, pick: Pick, groups: tuple[Spans, ...], taken: Population) -> Sequence[Population]:
@@ -479,7 +477,7 @@ class Walk:
         if at_once and len(cases) > 1:
             # Nothing else asks for the places of clients: parts are enough.
             self._meet(identity, rule)
-            self.modes.add(pick.kind.value)
+            self.modes.add(MODES[pick.kind])
             self.hashes[identity] = pick
             if arriving == 1 and matching.states.keys() == {START}:
                 self.table = switch

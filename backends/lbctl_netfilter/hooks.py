@@ -264,12 +264,11 @@ def settled(plain: Mapping[str, ChainIndex], chains: Mapping[str, Chain], hook: 
     if hook not in ENTRIES:
         return dict(plain)
     here, there = (LOCAL_SOURCE, REMOTE_SOURCE) if hook == "output" else (REMOTE_SOURCE, LOCAL_SOURCE)
-    changed: dict[str, list[Rule]] = {}
-    for name, known in plain.items():
-        if any(
-            here in rule.where.extra or there in rule.where.extra for rule in known.rules if rule.where.extra
-        ):
-            changed[name] = [_without(rule, here) for rule in known.rules if there not in rule.where.extra]
+    changed = {
+        name: [_without(rule, here) for rule in known.rules if there not in rule.where.extra]
+        for name, known in plain.items()
+        if known.asks_source
+    }
     if not changed:
         return dict(plain)
     made = index(changed, chains)

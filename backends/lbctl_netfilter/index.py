@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from lbctl_netfilter.conditions import NONE, Words, covers, single, size
+from lbctl_netfilter.conditions import LOCAL_SOURCE, NONE, REMOTE_SOURCE, Words, covers, single, size
 from lbctl_netfilter.ir import Act
 
 if TYPE_CHECKING:
@@ -46,6 +46,12 @@ class ChainIndex:
         self.idle = False
         #: True where all that it and the chains it leads to do is to give endpoints, and to return.
         self.maps_only = False
+        #: True where a rule asks whether the source is one of this host.
+        self.asks_source = any(
+            LOCAL_SOURCE in rule.where.extra or REMOTE_SOURCE in rule.where.extra
+            for rule in rules
+            if rule.where.extra
+        )
         #: The bits of both marks that it may set, or a chain that it leads to.
         self.written = 0
         self._index: dict[_Key, list[int]] = {}
@@ -59,7 +65,7 @@ class ChainIndex:
             noted: dict[tuple[int, bool], list[list[int]]] = {}
             for number, rule in enumerate(rules):
                 narrows = rule.act is not Act.GO_ON or rule.marks
-                # Rules of a ladder have one selector.
+                # Rules of a ladder have one selector, and hold it: its identity stays its own.
                 lists = noted.get(key := (id(rule.where), narrows))
                 if lists is None:
                     lists = noted[key] = list(self._lists(rule.where, narrows=narrows))

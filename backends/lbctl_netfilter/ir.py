@@ -14,6 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from lbctl_netfilter.conditions import Selector, Spans, meet
+from lbctl_netfilter.log import Written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,13 +49,17 @@ ENDS = frozenset({Act.ACCEPT, Act.DROP, Act.RETURN})
 
 
 class PickKind(Enum):
-    """How a number is picked; the value is the `mode` of a service."""
+    """How a number is picked."""
 
-    COUNTER = "nth"
-    DICE = "random"
+    COUNTER = "counter"
+    DICE = "dice"
     HASH = "hash"
 
     __hash__ = object.__hash__
+
+
+#: What a service says of it.
+MODES: Mapping[PickKind, str] = {PickKind.COUNTER: "nth", PickKind.DICE: "random", PickKind.HASH: "hash"}
 
 
 class Pick(NamedTuple):
@@ -145,16 +150,8 @@ class Switch(NamedTuple):
     cases: tuple[tuple[Spans, Target], ...]
 
 
-class Origin(Protocol):
-    """A rule as a front end has it. `place` is its table and chain in words."""
-
-    @property
-    def line(self) -> int:
-        """The line of the text, from 1."""
-
-    @property
-    def text(self) -> str:
-        """The rule, verbatim."""
+class Origin(Written, Protocol):
+    """A rule as a front end has it."""
 
     @property
     def place(self) -> str:

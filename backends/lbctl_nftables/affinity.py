@@ -217,6 +217,7 @@ def sweeps(changes: Sequence[Change], after: Program) -> tuple[Sweep, ...]:
             concerned[word, names[0]] = None
         elif kind == "element" and layout.is_endpoints(names[0]):
             concerned[word, layout.affinity_of_endpoints(names[0])] = None
+    after = after.only({layout.service_of_set(name) for _, name in concerned})
     return tuple(
         Sweep(
             word,

@@ -11,6 +11,7 @@ from lbctl_nftables.layout import NAME as name
 from lbctl_nftables.lift import lift
 from lbctl_nftables.observe import observe
 from lbctl_nftables.probe import probe
+from lbctl_nftables.recognize import recognizes
 from lbctl_nftables.retire import (
     is_present,
     managing_program,
@@ -29,6 +30,6 @@ from lbctl_rules import late
 preference: int | None = 10
 
 diagnose = late("lbctl_nftables.diagnose", "diagnose")
+boot_files = late("lbctl_nftables.flush_hazard", "boot_files")
 dump = late("lbctl_nftables.reading", "dump")
 read = late("lbctl_nftables.reading", "read")
-recognizes = late("lbctl_nftables.reading", "recognizes")

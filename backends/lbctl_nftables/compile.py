@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, assert_never
 
 from lbctl.model import Family, Item, Listener, Program, Protocol, Scheduler, hidden
 from lbctl.spi import require_service
-from lbctl_nftables import affinity, layout, legacy_nft
+from lbctl_nftables import affinity, guard, layout, legacy_nft
 from lbctl_nftables.layout import Form, Purpose
 
 if TYPE_CHECKING:
@@ -38,7 +38,11 @@ def compile_intent(intent: Intent, capabilities: Capabilities, *, previous: Prog
     past = previous.origin if previous is not None else None
     if not isinstance(past, _Past) or past.capabilities != capabilities:
         past = _Past(capabilities, (), {}, ())
-    now = _compiled(intent.services, past)
+    guards = {
+        family: guard.guard(intent.services, family, capabilities.dialect, past.guards.get(family))
+        for family in past.families
+    }
+    now = replace(_compiled(intent.services, past), guards=guards)
     parts: list[Part] = []
     for family, compiled in zip(past.families, now.compiled, strict=True):
         mine = [each for each in compiled if each is not None]
@@ -46,7 +50,9 @@ def compile_intent(intent: Intent, capabilities: Capabilities, *, previous: Prog
             needs = frozenset().union(*{each.needs for each in mine})
             parts.append(_shared(family, needs, capabilities.dialect))
             parts += [each.part for each in mine]
-    return Program(intent.owner, parts=parts, origin=now)
+        if guards[family].part:
+            parts.append(guards[family].part)
+    return Program(intent.owner, parts=parts, origin=now, previous=previous)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,8 @@ class _Past:
     homes: Mapping[str, _Home]
     #: By family, in the order of the services.
     compiled: Sequence[Sequence[_Compiled | None]]
+    #: What drops stray packets of endpoints, by family.
+    guards: Mapping[Family, guard.Guard] = field(default_factory=dict)
 
     @property
     def families(self) -> list[Family]:

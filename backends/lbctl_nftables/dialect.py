@@ -57,6 +57,7 @@ CAPABILITIES = Capabilities(
     exclude=True,
     port_ranges=True,
     kept_ports=True,
+    takeover=True,
     dialect=Dialect.MODERN,
 )
 #: No owner of an intent can have such a name. What follows is the thread that the table is for.
@@ -177,7 +178,7 @@ def fault(host: Host, driver: str, name: str) -> str | None:
         return error.message
     finally:
         drivers.load(host, driver, script.withdrawal(meant))
-    return f"nft writes something else than it is told: {' '.join(wrong[0].key)}" if wrong else None
+    return f"nft writes something else than requested: {' '.join(wrong[0].key)}" if wrong else None
 
 
 def _sweep(host: Host, driver: str) -> None:

@@ -44,8 +44,24 @@ def flush_hazard(host: Host) -> Iterator[Problem]:
     )
 
 
+def boot_files(host: Host) -> tuple[str, ...]:
+    """See `lbctl.spi.Migrator`."""
+    unit = unit_file(host, UNIT)
+    if unit is None or not enabled(host, UNIT):
+        return ()
+    return tuple(path for path, text in _loaded(host, unit[1]) if text)
+
+
 def _flushes(host: Host, unit: str) -> Iterator[tuple[str, int, str]]:
-    """The lines that flush everything, in the files that the unit loads and in those that they include."""
+    """The lines that flush everything, in the files that the unit loads."""
+    for path, text in _loaded(host, unit):
+        for found in _FLUSH.finditer(text):
+            line = text.count("\n", 0, found.end()) + 1
+            yield path, line, text.split("\n")[line - 1].strip()
+
+
+def _loaded(host: Host, unit: str) -> Iterator[tuple[str, str]]:
+    """Yield path and text of the files that the unit loads, and of those that they include."""
     waiting = [found[1] for command in _COMMAND.findall(unit) if (found := _LOADED.search(command))]
     seen: set[str] = set()
     while waiting and len(seen) < _MOST:
@@ -54,9 +70,7 @@ def _flushes(host: Host, unit: str) -> Iterator[tuple[str, int, str]]:
             continue
         seen.add(path)
         text = host.read(path) or ""
-        for found in _FLUSH.finditer(text):
-            line = text.count("\n", 0, found.end()) + 1
-            yield path, line, text.split("\n")[line - 1].strip()
+        yield path, text
         for name in _INCLUDE.findall(text):
             # A relative name is looked for in /etc, as the distributions' nft is built.
             whole = name if name.startswith("/") else f"/etc/{name}"

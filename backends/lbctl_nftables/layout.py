@@ -24,7 +24,8 @@ that looks them up. A listener with a single port inside a range is found first;
 to do with a map in which the range is found, to replace sources, to refuse or to learn, it has an element
 `… : return` there (`lbctl.model.hidden`).
 
-A service with `affinity` looks its client up first; see `lbctl_nftables.affinity`.
+A service with `affinity` looks its client up first; see `lbctl_nftables.affinity`. Services with `takeover`
+share a filter chain that drops stray packets of endpoints; see `lbctl_nftables.guard`.
 
 Pages keep the number of sets and of bindings per set small; both are walked by the kernel while rules are
 loaded (10,000 services of 10: 1.1 s, one map per service: 7.6 s, an anonymous map per rule: 16.4 s).
@@ -129,6 +130,13 @@ class Form(StrEnum):
 
 #: The forms that a table has only where a listener has them.
 RANGES = frozenset({Form.ADDRESS_RANGE, Form.ANYWHERE_RANGE})
+
+
+#: Chain at the forward hook, and the sets of places that it drops stray packets of: with one port, and with
+#: ranges of ports, a set of intervals that a table has only where it is needed.
+GUARD = "guard"
+GUARDED = "guarded"
+GUARDED_RANGES = "guarded-ranges"
 
 
 class Purpose(StrEnum):
@@ -409,6 +417,8 @@ def declarations(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
             Form.ANYWHERE: ("type inet_proto . inet_service : verdict",),
             NETWORKS: (f"type {address}", "flags interval"),
             LINKS: ("type iface_index . iface_index", *_LINK_PAIRS),
+            GUARDED: (f"type {address} . inet_proto . inet_service",),
+            GUARDED_RANGES: (f"type {address} . inet_proto . inet_service", "flags interval"),
         }
     key = _PAGE_KEYS[dialect]
     listeners = {
@@ -429,6 +439,8 @@ def declarations(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
         "page-hosts": (f"typeof {key} : {word} daddr", "counter"),
         NETWORKS: (f"typeof {word} saddr", "flags interval"),
         LINKS: ("typeof iif . oif", *_LINK_PAIRS),
+        GUARDED: (f"typeof {word} saddr . meta l4proto . th sport",),
+        GUARDED_RANGES: (f"typeof {word} saddr . meta l4proto . th sport", "flags interval"),
         "affinity": (_kept(word), *_CLIENTS),
         "local-affinity": (f"typeof {word} saddr : th dport", *_CLIENTS),
         "endpoints": (f"typeof {word} daddr . th dport", "counter"),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #: How often all is read again because a transaction came between two parts of it.
 _TRIES = 10
 #: More elements of one set than this are found sooner in a list of all of them.
-_MANY = 64
+_MANY = 256
 
 #: The attribute NFTA_NG_OFFSET behind the name of the expression that it is of.
 _FIRST_SLOT = re.compile(
@@ -191,17 +191,20 @@ class TableReader:
         found: dict[Key, Item | None] = dict.fromkeys(keys)
         if declared is None:
             return found
-        if declared.is_interval or len(keys) > _MANY:
-            present = self._elements(declared)
-        else:
-            wanted = (datatypes.encode(declared.key_types, key[3]) for key in keys)
-            asked = [self._element(name, each) for each in wanted if each is not None]
-            present = [each for each in asked if each is not None]
+        present = self.kernel_elements(declared, keys)
         owners = self._twin_owners(name, keys)
         for item in self._items_of(declared, present, owners):
             if item.key in found:
                 found[item.key] = item
         return found
+
+    def kernel_elements(self, declared: Set, keys: Sequence[Key] | None = None) -> Sequence[KernelElement]:
+        """Return the elements of a set or map: those under some keys of items at least, or all of them."""
+        if keys is None or declared.is_interval or len(keys) > _MANY:
+            return self._elements(declared)
+        wanted = [datatypes.encode(declared.key_types, key[3]) for key in keys]
+        asked = [each for each in wanted if each is not None]
+        return elements.elements_at(self._host, self._table, declared.name, asked)
 
     def _twin_owners(self, name: str, keys: Sequence[Key]) -> Mapping[tuple[str, str], str]:
         """Return whose these elements are, by those with the same keys in the map that leads to services."""
@@ -223,9 +226,6 @@ class TableReader:
 
     def _elements(self, declared: Set) -> list[KernelElement]:
         return elements.elements(self._host, self._table, declared)
-
-    def _element(self, name: str, key: bytes) -> KernelElement | None:
-        return elements.element(self._host, self._table, name, key)
 
     def _dormant(self) -> Iterator[Item]:
         # Some process has put the table to sleep: the kernel holds it all and acts on nothing of it.

@@ -22,12 +22,13 @@ from lbctl_nftables import drivers
 if TYPE_CHECKING:
     from lbctl.host import Host
 
-#: Where distributions keep the library that does the work of either driver.
+#: Where distributions keep the library that does the work of either driver; Debian below a name like
+#: x86_64-linux-gnu, one of a hundred directories there.
 _LIBRARIES = (
-    "/usr/lib/*/libnftables.so.1*",
-    "/usr/lib*/libnftables.so.1*",
-    "/usr/local/lib/libnftables.so.1*",
-    "/lib/*/libnftables.so.1*",
+    "/usr/lib/*-linux-*/libnftables.so.1",
+    "/usr/lib*/libnftables.so.1",
+    "/usr/local/lib/libnftables.so.1",
+    "/lib/*-linux-*/libnftables.so.1",
 )
 
 

@@ -84,10 +84,10 @@ class Here:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A simple command. `number` is that of its first line, from 1; `text` its lines, verbatim."""
+    """A simple command. `line` is its first one, from 1; `text` its lines, verbatim."""
 
     words: Sequence[str]
-    number: int
+    line: int
     text: str
     #: A variable or substitution whose value the text does not say.
     missing: str | None = None
@@ -104,7 +104,7 @@ class Trouble:
 
     code: str
     message: str
-    number: int
+    line: int
     text: str
     #: True where a command was lost with it.
     lost: bool = False

@@ -5,6 +5,7 @@ An error carries a message for the person, a hint for the next step, and the exi
     LbctlError
       IntentError        2  the intent file or the command line is wrong
         NoIntentFile     2  none was named, and there is none
+      WrongUsage         2  the command line is not understood
       NoBackend          3  no backend of this host can be used
       Unreachable        3  another host or a server cannot be reached
       Unsupported        3  the backend cannot express a feature that the intent asks for
@@ -65,6 +66,13 @@ class NoIntentFile(IntentError):
     """No intent file was named, and there is none where lbctl looks for one."""
 
     code = "no-intent-file"
+
+
+class WrongUsage(LbctlError):
+    """An option or argument that the command does not take, or that is missing."""
+
+    exit_code = 2
+    code = "usage"
 
 
 class NoBackend(LbctlError):

@@ -12,8 +12,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from lbctl.agent import web
 from lbctl.agent.http import Server
-from lbctl.documents.agent import AgentStatusDocument
-from support.agent import showcase, status_document
+from support.agent import Shown, showcase, status_document
 
 NASTY = '</div><script>document.title = "taken"</script><img src=x onerror="document.title=1">'
 SCREENSHOT = Path(__file__).parents[2] / "docs/images/agent.png"
@@ -23,7 +22,7 @@ class Served:
     """A page whose document tests change while a browser shows it."""
 
     def __init__(self) -> None:
-        self.document: AgentStatusDocument = status_document()
+        self.source = Shown(status_document())
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self._listening.getsockname()[1]}/"
         self._loop = asyncio.new_event_loop()
@@ -31,10 +30,7 @@ class Served:
         self._thread.start()
 
     def _run(self) -> None:
-        async def view() -> AgentStatusDocument:
-            return self.document
-
-        self._server = Server(web.reader(view))
+        self._server = Server(web.reader(web.Pages(self.source)))
         self._loop.run_until_complete(self._server.listen(self._listening))
         self._loop.run_forever()
 
@@ -96,7 +92,7 @@ def test_what_operators_decided_and_why_connections_fail_is_shown(page: Page, se
     drained |= {"state": "drain", "health": None, "reason": "operator: drained by root since … (new)"}
     drained["operator"] = {"service": "web", "endpoint": "a", **operator}
     silent |= {"health": None, "mark": "nothing listens", "reason": "active in the file"}
-    served.document["services"][0]["endpoints"] = [drained, silent]
+    served.source.shown["services"][0]["endpoints"] = [drained, silent]
     page.goto(served.address)
     assert page.locator(".row.warn .state").inner_text() == "drain; operator: drained by root since … (new)"
     assert page.locator(".row.down .state").inner_text() == "active; nothing listens"
@@ -106,21 +102,21 @@ def test_the_page_follows_what_changes_without_being_loaded_again(page: Page, se
     page.evaluate("window.kept = true")
     changed = status_document()
     changed["services"][0]["endpoints"][1] |= {"health": None, "reason": "active in the file"}
-    served.document = changed
+    served.source.shown = changed
     page.locator(".row.down").wait_for(state="detached", timeout=30_000)
     assert page.evaluate("window.kept") is True
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
 def test_nothing_is_wider_than_the_screen(page: Page, served: Served, width: int) -> None:
-    served.document = status_document(reason="down: " + "x" * 300)
+    served.source.shown = status_document(reason="down: " + "x" * 300)
     page.set_viewport_size({"width": width, "height": 800})
     page.goto(served.address)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_what_a_stranger_wrote_is_shown_and_does_nothing(page: Page, served: Served) -> None:
-    served.document = status_document(reason=NASTY)
+    served.source.shown = status_document(reason=NASTY)
     page.goto(served.address)
     assert page.locator(".row.down .state").inner_text() == NASTY
     assert page.locator("img").count() == 0
@@ -141,7 +137,7 @@ def test_text_can_be_read_in_light_and_in_dark(page: Page, scheme: str) -> None:
 def test_the_screenshot_of_the_documentation_can_be_made(page: Page, served: Served, tmp_path: Path) -> None:
     """UPDATE_GOLDEN=1 puts it where the documentation shows it."""
     made = SCREENSHOT if os.environ.get("UPDATE_GOLDEN") else tmp_path / "page.png"
-    served.document = showcase()
+    served.source.shown = showcase()
     page.set_viewport_size({"width": 1000, "height": 460})
     page.goto(served.address)
     page.screenshot(path=made)

@@ -127,4 +127,4 @@ def test_the_script_is_that_of_the_shell_that_is_named(shell: str, words: list[s
 
 def test_an_unknown_shell_is_refused() -> None:
     found = subprocess.run([LBCTL, "--show-completion", "tcsh"], capture_output=True, text=True)
-    assert (found.returncode, found.stdout, "'zsh'" in found.stderr) == (2, "", True)
+    assert (found.returncode, found.stdout, "bash, zsh, fish" in found.stderr) == (2, "", True)

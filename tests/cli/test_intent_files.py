@@ -36,6 +36,24 @@ def test_check_reads_each_file_by_itself() -> None:
     assert "2 mistakes in bad.toml, none.toml" in done.err
 
 
+def test_a_service_without_an_endpoint_in_rotation_is_noted() -> None:
+    drained = WEB.replace('"8001", "8002"', '{ address = "8001-8002", state = "drain" }')
+    assert drained != WEB
+    done = run_lbctl("check", "-", stdin=drained)
+    assert (done.code, done.out) == (0, "valid: 1 service, 2 endpoints\n")
+    assert done.err == "Note: web: all endpoints are drained: new connections are refused\n"
+    assert run_lbctl("check", "-", "--output", "json", stdin=drained).json["notes"] == [
+        "web: all endpoints are drained: new connections are refused"
+    ]
+    assert run_lbctl("check", "-", stdin=WEB).err == ""
+
+
+def test_a_plan_file_is_not_named_as_a_format() -> None:
+    done = run_lbctl("plan", "web.toml", "-o", "json")
+    assert (done.code, done.out) == (2, "")
+    assert "--output json prints it in that format" in done.err
+
+
 @pytest.mark.parametrize("command", ["check", "render"])
 def test_an_intent_file_is_named_once(command: str) -> None:
     done = run_lbctl(command, "web.toml", "--config", "api.toml")
@@ -52,7 +70,7 @@ def test_an_argument_is_what_config_names(folder: Path) -> None:
 
 
 def test_standard_input_is_an_intent_file_too() -> None:
-    for words in (["-"], ["--config", "-"]):
+    for words in (["-"], ["--config", "-"], ["-f", "-"]):
         done = run_lbctl("check", *words, stdin=WEB)
         assert (done.code, done.out) == (0, "valid: 1 service, 2 endpoints\n")
     done = run_lbctl("check", "-", stdin=BAD)

@@ -1,5 +1,5 @@
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 
 from lbctl.host import LocalHost
 from lbctl.host.netns import Namespace
-from support.agents import AgentProcess, Processes
+from support.agents import PORTS, AgentProcess, Processes, Serving
 from support.network import DRIVERS, Network
 
 
@@ -87,3 +87,12 @@ def started(network: Network) -> Iterator[Callable[..., AgentProcess]]:
             return agent.ready()
 
         yield start
+
+
+@pytest.fixture
+def serving(processes: Processes, started: Callable[..., AgentProcess]) -> Serving:
+    def begin(text: str, *words: str, ports: Sequence[int] = PORTS) -> AgentProcess:
+        processes.start(*ports)
+        return started(text, *words).up(*map(str, ports))
+
+    return begin

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lbctl.host import LocalHost
-from support.agents import AgentProcess
+from support.agents import BOTH_BACKENDS, NFT, AgentProcess
 from support.network import Network, intent, service
 
 WEB = intent(service("web", "80/tcp", "8001", "8002"))
@@ -68,6 +68,7 @@ def test_rules_that_are_flushed_come_back(
     assert "changed from outside" in agent.said
 
 
+@pytest.mark.parametrize("way", [NFT], ids=lambda words: words[1])
 def test_another_writer_is_not_fought_for_ever(
     network: Network, agent: AgentProcess, way: tuple[str, ...]
 ) -> None:
@@ -78,6 +79,7 @@ def test_another_writer_is_not_fought_for_ever(
     assert "another program keeps changing" in agent.said
 
 
+@BOTH_BACKENDS
 def test_commands_work_beside_it(
     network: Network, agent: AgentProcess, config: Path, way: tuple[str, ...]
 ) -> None:
@@ -94,16 +96,23 @@ def test_commands_work_beside_it(
     assert agent.status["agent"]["applies"] == done
 
 
+@BOTH_BACKENDS
 def test_a_trial_is_kept_and_its_end_is_followed(
     network: Network, agent: AgentProcess, config: Path, way: tuple[str, ...]
 ) -> None:
     tried: list[int] = []
     trial = threading.Thread(
-        target=lambda: tried.append(network.lbctl("apply", "--yes", "--trial", "6s", *way, config=OTHER).code)
+        target=lambda: tried.append(
+            network.lbctl("apply", "--yes", "--trial", "15s", *way, config=OTHER).code
+        )
     )
     trial.start()
-    agent.wait(lambda: "8003" in str(agent.status["services"]), "the trial is not followed")
-    assert agent.status["trial"] is not None
+
+    def is_followed() -> bool:
+        found = agent.status
+        return "8003" in str(found["services"]) and found["trial"] is not None
+
+    agent.wait(is_followed, "the trial is not followed")
     trial.join()
     assert tried == [8]
     agent.wait(lambda: "8002" in str(agent.status["services"]), "the end of the trial is not followed")
@@ -111,6 +120,7 @@ def test_a_trial_is_kept_and_its_end_is_followed(
     assert in_sync(network, way, config)
 
 
+@BOTH_BACKENDS
 def test_a_changed_file_is_shown_and_applied_on_reload_only(
     network: Network, agent: AgentProcess, config: Path, way: tuple[str, ...]
 ) -> None:
@@ -130,6 +140,25 @@ def test_a_changed_file_is_shown_and_applied_on_reload_only(
     agent.wait(lambda: network.rules() == held, "does not go on after a bad file")
 
 
+def test_a_file_that_changed_while_no_agent_ran_is_shown_and_not_applied(
+    network: Network, config: Path
+) -> None:
+    AgentProcess(network, *NFT, config=config).ready().kill()
+    config.write_text(OTHER)
+    agent = AgentProcess(network, *NFT, "--follow-file", config=config).ready()
+    try:
+        agent.wait(lambda: "differs" in str(agent.status["agent"]["notice"]), "the change is not shown")
+        assert "8002" in str(agent.status["services"])
+        assert network.lbctl("remove", "--yes").code == 0
+        agent.wait(lambda: not agent.status.get("services"), "the removal is not followed")
+        agent.kill()
+        agent = AgentProcess(network, *NFT, "--follow-file", config=config).ready()
+        agent.wait(lambda: "differs" in str(agent.status["agent"]["notice"]), "the change is not shown")
+        assert "lbctl" not in network.rules()
+    finally:
+        agent.kill()
+
+
 def test_a_file_that_is_followed_is_applied_by_itself(network: Network, config: Path) -> None:
     way = ("--backend", "nftables")
     agent = AgentProcess(network, *way, "--follow-file", config=config).ready()
@@ -140,12 +169,14 @@ def test_a_file_that_is_followed_is_applied_by_itself(network: Network, config: 
         agent.kill()
 
 
+@pytest.mark.parametrize("way", [NFT], ids=lambda words: words[1])
 def test_there_is_one_agent_of_an_owner(network: Network, agent: AgentProcess, config: Path) -> None:
     second = AgentProcess(network, config=config)
     assert second.process.wait(60) == 7
     assert "runs already" in second.said
 
 
+@BOTH_BACKENDS
 def test_a_pause_leaves_the_kernel_alone(
     network: Network, agent: AgentProcess, config: Path, way: tuple[str, ...]
 ) -> None:
@@ -158,6 +189,7 @@ def test_a_pause_leaves_the_kernel_alone(
     agent.wait(lambda: in_sync(network, way, config), "not repaired after the pause")
 
 
+@BOTH_BACKENDS
 def test_a_killed_agent_leaves_the_rules_and_the_next_one_goes_on(
     network: Network, agent: AgentProcess, config: Path, way: tuple[str, ...]
 ) -> None:

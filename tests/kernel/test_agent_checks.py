@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import grp
+import itertools
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,6 +141,44 @@ def test_what_others_could_change_is_not_run(private: Path, spoil: object, reaso
     assert not ran.exists()
 
 
+def test_a_program_that_sets_its_user_gains_nothing(private: Path) -> None:
+    program = private / "id"
+    shutil.copy("/usr/bin/id", program)
+    program.chmod(0o6755)
+    assert check(program, "-un") == (PASSED, "exit 0: nobody")
+    assert check(program, "-Gn") == (PASSED, f"exit 0: {grp.getgrgid(pwd.getpwnam('nobody').pw_gid).gr_name}")
+
+
+def test_a_link_that_is_swapped_leads_nowhere_that_was_not_checked(private: Path) -> None:
+    """A link of root goes to and fro between a program and one that others can write."""
+    ran, link = private / "ran", private / "check"
+    good = script(private / "good", "exit 0")
+    loose = script(private / "loose", f"touch {ran}")
+    loose.chmod(0o777)
+    private.chmod(0o755)
+    ended = threading.Event()
+
+    def swap() -> None:
+        for number in itertools.count():
+            fresh = private / f"link{number % 2}"
+            fresh.symlink_to((good, loose)[number % 2])
+            fresh.rename(link)
+            if ended.is_set():
+                return
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    while not link.is_symlink():
+        pass
+    try:
+        found = checked(link, count=200, timeout=10_000)
+    finally:
+        ended.set()
+        swapping.join()
+    assert {each.ending for each in found} <= {PASSED, UNDECIDED}
+    assert not ran.exists()
+
+
 def test_links_of_root_are_followed(private: Path) -> None:
     script(private / "real", "exit 0")
     (private / "relative").symlink_to("real")
@@ -159,6 +202,34 @@ def test_at_the_timeout_the_whole_process_group_ends(private: Path) -> None:
     assert check(path, timeout=500) == (FAILED, "timeout")
     numbers = [int(word) for word in pids.read_text().split()]
     assert len(numbers) == 2
+    assert not any(alive(number) for number in numbers)
+
+
+def test_a_program_that_cannot_start_says_nothing_of_its_endpoint(
+    private: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a fork bomb has filled what the unit allows: `TasksMax`, or the memory."""
+
+    def full(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(program.subprocess, "Popen", full)
+    assert check(script(private / "check", "exit 0")) == (
+        UNDECIDED,
+        "not run: Resource temporarily unavailable",
+    )
+
+
+def test_a_program_that_starts_itself_again_and_again_ends_with_its_check(private: Path) -> None:
+    """Until 60 run: the rest of a fork bomb is the unit's to bound."""
+    pids = private / "pids"
+    pids.mkdir()
+    pids.chmod(0o777)
+    path = private / "check"
+    script(path, f'[ "$(ls {pids} | wc -l)" -lt 60 ] || sleep 600\ntouch {pids}/$$\n{path} &\n{path} &\nwait')
+    assert check(path, timeout=1000) == (FAILED, "timeout")
+    numbers = [int(each.name) for each in pids.iterdir()]
+    assert len(numbers) > 20
     assert not any(alive(number) for number in numbers)
 
 
@@ -280,15 +351,16 @@ async def stop(prober: Prober) -> None:
     prober.close()
 
 
-def reported(runner: asyncio.Runner, closed: list[Target]) -> set[tuple[Family, int | None]]:
-    """What was reported within a while, and forget it."""
+def reported(
+    runner: asyncio.Runner, closed: list[Target], *, least: int = 1, seconds: float = 30
+) -> set[tuple[Family, int | None]]:
+    """What was reported once it was so many, or after so long; and forget it."""
 
     async def some() -> None:
-        for _ in range(200):
-            if closed:
-                break
+        until = time.monotonic() + seconds
+        while len(closed) < least and time.monotonic() < until:
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.05)
 
     runner.run(some())
     found = {(target.family, target.port) for target in closed}
@@ -296,14 +368,18 @@ def reported(runner: asyncio.Runner, closed: list[Target]) -> set[tuple[Family, 
     return found
 
 
+def nothing_reported(runner: asyncio.Runner, closed: list[Target]) -> bool:
+    return not reported(runner, closed, seconds=0.5)
+
+
 def test_a_process_that_is_killed_is_noticed_without_a_check() -> None:
     with watching(8001, 8002) as (runner, closed):
         one = Listener("tcp,0.0.0.0,8001")
         both = Listener("tcp,::,8002")
         one.kill()
-        assert reported(runner, closed) == {(Family.IPV4, 8001), (Family.IPV6, 8001)}
+        assert reported(runner, closed, least=2) == {(Family.IPV4, 8001), (Family.IPV6, 8001)}
         both.kill()
-        assert reported(runner, closed) == {(Family.IPV4, 8002), (Family.IPV6, 8002)}
+        assert reported(runner, closed, least=2) == {(Family.IPV4, 8002), (Family.IPV6, 8002)}
         again = Listener("tcp,127.0.0.1,8001")
         again.kill()
         assert (Family.IPV4, 8001) in reported(runner, closed)
@@ -313,9 +389,9 @@ def test_a_port_at_which_another_process_listens_is_not_reported() -> None:
     with watching(8001) as (runner, closed):
         first, second = Listener("tcp,::,8001"), Listener("tcp,::,8001")
         first.kill()
-        assert reported(runner, closed) == set()
+        assert nothing_reported(runner, closed)
         second.kill()
-        assert reported(runner, closed) == {(Family.IPV4, 8001), (Family.IPV6, 8001)}
+        assert reported(runner, closed, least=2) == {(Family.IPV4, 8001), (Family.IPV6, 8001)}
 
 
 def test_connections_that_end_are_no_listeners_that_end() -> None:
@@ -323,9 +399,9 @@ def test_connections_that_end_are_no_listeners_that_end() -> None:
         listener = Listener("tcp,::,8001")
         for _ in range(50):
             socket.create_connection(("127.0.0.1", 8001)).close()
-        assert reported(runner, closed) == set()
+        assert nothing_reported(runner, closed)
         listener.kill()
-        assert len(reported(runner, closed)) == 2
+        assert len(reported(runner, closed, least=2)) == 2
 
 
 def test_a_process_bound_to_one_address_is_checked_there() -> None:
@@ -361,4 +437,4 @@ def test_sockets_of_datagrams_are_watched_for_their_checks() -> None:
     with watching(8053, probe=UdpProbe()) as (runner, closed):
         listener = Listener("udp,::,8053", "tcp,::,8053")
         listener.kill()
-        assert reported(runner, closed) == {(Family.IPV4, 8053), (Family.IPV6, 8053)}
+        assert reported(runner, closed, least=2) == {(Family.IPV4, 8053), (Family.IPV6, 8053)}

@@ -6,41 +6,40 @@ import time
 from collections.abc import Callable
 from fractions import Fraction
 
-import pytest
-
 from lbctl.conformance.network import HOST4, HOST6
-from support.agents import PORTS, AgentProcess, Processes, asked, checked, health, wanted
+from support.agents import (
+    BOTH_BACKENDS,
+    NFT,
+    PORTS,
+    AgentProcess,
+    Processes,
+    Serving,
+    asked,
+    checked,
+    health,
+    wanted,
+)
 from support.network import Network, intent, service
 
 #: For IPv4 alone, as the processes listen.
 LISTEN = f"{HOST4}:80/tcp"
 WEB = intent(service("web", LISTEN, *map(str, PORTS)) + checked("tcp"))
 TWO = intent(service("web", LISTEN, "8001", "8002") + checked("tcp"))
-NFT, LEGACY = ("--backend", "nftables"), ("--backend", "iptables", "--driver", "legacy")
-BOTH = pytest.mark.parametrize("way", [NFT, LEGACY], ids=lambda words: words[1])
 
 
-def lost(agent: AgentProcess, *ports: int) -> None:
-    """Wait until the agent has taken endpoints out."""
-    lines = [rf"\b{port} \S+ -> 0/1" for port in ports]
-    agent.wait(lambda: all(re.search(line, agent.said) for line in lines), f"{ports} are not taken out")
-
-
-@BOTH
+@BOTH_BACKENDS
 def test_no_command_brings_a_failed_endpoint_back(
     network: Network,
     processes: Processes,
-    started: Callable[..., AgentProcess],
+    serving: Serving,
     way: tuple[str, ...],
 ) -> None:
-    processes.start(*PORTS)
-    agent = started(WEB, *way)
-    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    agent = serving(WEB, *way)
     assert network.lbctl("apply", "--yes", *way, config=TWO).code == 0
     assert network.lbctl("apply", "--yes", *way, config=WEB).code == 0
     agent.wait(lambda: set(wanted(agent)) == {"8001", "8002", "8003"})
     processes.kill(8002)
-    lost(agent, 8002)
+    agent.lost("8002")
     for words, config in (
         (("apply", *way), WEB),
         (("drain", "web/8003"), None),
@@ -65,13 +64,11 @@ def test_no_command_brings_a_failed_endpoint_back(
 
 
 def test_a_migration_is_followed_and_keeps_a_failed_endpoint_out(
-    network: Network, processes: Processes, started: Callable[..., AgentProcess]
+    network: Network, processes: Processes, serving: Serving
 ) -> None:
-    processes.start(*PORTS)
-    agent = started(WEB, *NFT)
-    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    agent = serving(WEB, *NFT)
     processes.kill(8002)
-    lost(agent, 8002)
+    agent.lost("8002")
     assert network.lbctl("migrate", "--to", "iptables", "--driver", "legacy", "--yes", config=WEB).code == 0
     assert asked(network, 4) == {"8001": 2, "8003": 2}
     agent.wait(lambda: agent.status["backend"] == "iptables", "the migration is not followed")
@@ -83,13 +80,11 @@ def test_a_migration_is_followed_and_keeps_a_failed_endpoint_out(
 
 
 def test_once_the_agent_has_ended_a_plan_says_what_it_brings_back(
-    network: Network, processes: Processes, started: Callable[..., AgentProcess]
+    network: Network, processes: Processes, serving: Serving
 ) -> None:
-    processes.start(*PORTS)
-    agent = started(WEB)
-    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    agent = serving(WEB)
     processes.kill(8002)
-    lost(agent, 8002)
+    agent.lost("8002")
     assert "web/8002" not in network.lbctl("plan", config=WEB).out
     assert agent.stop() == 0
     planned = network.lbctl("plan", config=WEB)
@@ -100,6 +95,8 @@ def test_once_the_agent_has_ended_a_plan_says_what_it_brings_back(
     assert applied.code == 0
     assert "and stays out: --ignore-health adds it" in applied.out + applied.err
     assert "8002" not in asked(network, 4)
+    shown = network.lbctl("status", "--exit-code", config=WEB)
+    assert (shown.code, "left out since the last agent found them down: web/8002;" in shown.out) == (0, True)
     assert network.lbctl("drain", "web/8003", "--yes").code == 0
     assert asked(network, 4) == {"8001": 4}
     assert network.lbctl("activate", "web/8003", "--yes").code == 0
@@ -112,11 +109,9 @@ def test_once_the_agent_has_ended_a_plan_says_what_it_brings_back(
 
 
 def test_removed_rules_stay_removed_whatever_checks_find(
-    network: Network, processes: Processes, started: Callable[..., AgentProcess]
+    network: Network, processes: Processes, serving: Serving
 ) -> None:
-    processes.start(*PORTS)
-    agent = started(WEB)
-    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    agent = serving(WEB)
     assert network.lbctl("remove", "--yes").code == 0
     processes.kill(8002)
     time.sleep(1.5)
@@ -144,8 +139,8 @@ def test_agents_of_two_owners_keep_their_own_rules(
         agent.wait(lambda: agent.status["agent"]["repairs"] == 1, "not repaired")
         other.wait(lambda: other.status["agent"]["repairs"] == 1, "not repaired")
         processes.kill(8003)
-        lost(agent, 8003)
-        lost(other, 8003)
+        agent.lost("8003")
+        other.lost("8003")
         assert asked(network, 4) == {"8001": 2, "8002": 2}
         assert asked(network, 4, 81) == {"8001": 4}
         assert network.lbctl("remove", "--yes", "--owner", "other").code == 0
@@ -156,11 +151,9 @@ def test_agents_of_two_owners_keep_their_own_rules(
 
 
 def test_an_agent_that_cannot_read_the_record_does_nothing_and_says_so(
-    network: Network, processes: Processes, started: Callable[..., AgentProcess]
+    network: Network, processes: Processes, serving: Serving
 ) -> None:
-    processes.start(*PORTS)
-    agent = started(WEB)
-    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    agent = serving(WEB)
     agent.kill()
     [record] = network.folder.rglob("lbctl.000001")
     whole = record.read_bytes()
@@ -174,26 +167,24 @@ def test_an_agent_that_cannot_read_the_record_does_nothing_and_says_so(
         record.write_bytes(whole)
         agent.wait(lambda: agent.get("/ready")[0] == 200, "does not go on")
         processes.kill(8002)
-        lost(agent, 8002)
+        agent.lost("8002")
     finally:
         agent.kill()
 
 
-@BOTH
+@BOTH_BACKENDS
 def test_backups_serve_before_all_down_decides(
     network: Network,
     processes: Processes,
-    started: Callable[..., AgentProcess],
+    serving: Serving,
     way: tuple[str, ...],
 ) -> None:
-    processes.start(*PORTS)
     backup = '[[service.endpoint]]\naddress = "8003"\nstate = "backup"\n'
     first = "".join(f'[[service.endpoint]]\naddress = "{port}"\n' for port in (8001, 8002))
-    agent = started(intent(service("web", LISTEN) + checked("tcp") + first + backup), *way)
-    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    agent = serving(intent(service("web", LISTEN) + checked("tcp") + first + backup), *way)
     assert asked(network, 4) == {"8001": 2, "8002": 2}
     processes.kill(8001)
-    lost(agent, 8001)
+    agent.lost("8001")
     assert asked(network, 4) == {"8002": 4}
     processes.kill(8002)
     agent.wait(lambda: "8003 0/1 -> 1/1" in agent.said, "the backup does not serve")
@@ -207,16 +198,14 @@ def test_backups_serve_before_all_down_decides(
 
 
 def test_at_most_a_part_of_a_service_is_taken_out(
-    network: Network, processes: Processes, started: Callable[..., AgentProcess]
+    network: Network, processes: Processes, serving: Serving
 ) -> None:
     ports = (8001, 8002, 8003, 8004)
-    processes.start(*ports)
     text = service("web", LISTEN, *map(str, ports)) + checked("tcp") + '[service.health]\nmax-down = "50%"\n'
-    agent = started(intent(text))
-    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in ports))
+    agent = serving(intent(text), ports=ports)
     for port in (8004, 8002):
         processes.kill(port)
-        lost(agent, port)
+        agent.lost(str(port))
     processes.kill(8001)
     agent.wait(lambda: health(agent, "8001") == "down")
     assert wanted(agent) == {"8001": "1/2", "8002": "0/1", "8003": "1/2", "8004": "0/1"}
@@ -237,15 +226,13 @@ def test_families_fail_apart(
 
 
 def test_a_returning_endpoint_gets_its_share_step_by_step(
-    network: Network, processes: Processes, started: Callable[..., AgentProcess]
+    network: Network, processes: Processes, serving: Serving
 ) -> None:
-    processes.start(8001, 8002)
     text = service("web", LISTEN, "8001", "8002") + checked("tcp")
-    agent = started(intent(text + '[service.health]\nslow-start = "4s"\n'))
-    agent.wait(lambda: all(health(agent, port) == "up" for port in ("8001", "8002")))
+    agent = serving(intent(text + '[service.health]\nslow-start = "4s"\n'), ports=(8001, 8002))
     assert asked(network, 4) == {"8001": 2, "8002": 2}
     processes.kill(8002)
-    lost(agent, 8002)
+    agent.lost("8002")
     processes.start(8002)
     while not re.search(r"8002 \S+ -> 1/2$", agent.said, re.MULTILINE):
         # All of these are served, whatever the step is.

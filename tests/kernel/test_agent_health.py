@@ -37,7 +37,6 @@ What users of other health checkers suffer from, and the tests of it, here and i
 import json
 import re
 import socket
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,16 +44,17 @@ from pathlib import Path
 import pytest
 
 from lbctl.conformance.network import HOST4, SERVERS4
-from support.agents import PORTS, AgentProcess, Processes, asked, checked, health, wanted
+from support.agents import PORTS, AgentProcess, Processes, Serving, asked, checked, health, wanted
 from support.network import Network, intent, service
+
+CHECKED = service("web", "80/tcp", *map(str, PORTS)) + checked("tcp")
+WEB = intent(CHECKED)
 
 
 def test_a_process_that_ends_loses_its_share_and_gets_it_back(
-    network: Network, processes: Processes, started: Callable[..., AgentProcess], way: tuple[str, ...]
+    network: Network, processes: Processes, serving: Serving, way: tuple[str, ...]
 ) -> None:
-    processes.start(*PORTS)
-    agent = started(intent(service("web", "80/tcp", *map(str, PORTS)) + checked("tcp")), *way)
-    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS), "not found to be up")
+    agent = serving(WEB, *way)
     assert asked(network, 6) == {"8001": 2, "8002": 2, "8003": 2}
     processes.kill(8002)
     agent.wait(lambda: wanted(agent)["8002"] == "0/1", "keeps its share")
@@ -67,11 +67,9 @@ def test_a_process_that_ends_loses_its_share_and_gets_it_back(
 
 
 def test_where_all_fail_all_are_kept_and_this_is_said(
-    network: Network, processes: Processes, started: Callable[..., AgentProcess]
+    network: Network, processes: Processes, serving: Serving
 ) -> None:
-    processes.start(*PORTS)
-    agent = started(intent(service("web", "80/tcp", *map(str, PORTS)) + checked("tcp")))
-    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    agent = serving(WEB)
     processes.kill(*PORTS)
     agent.wait(lambda: all(health(agent, str(port)) == "down" for port in PORTS))
     agent.wait(lambda: set(wanted(agent).values()) == {"1/3"}, "not kept")
@@ -79,12 +77,9 @@ def test_where_all_fail_all_are_kept_and_this_is_said(
 
 
 def test_where_all_fail_and_the_service_says_so_connections_are_refused(
-    network: Network, processes: Processes, started: Callable[..., AgentProcess], way: tuple[str, ...]
+    network: Network, processes: Processes, serving: Serving, way: tuple[str, ...]
 ) -> None:
-    processes.start(*PORTS)
-    text = service("web", "80/tcp", *map(str, PORTS)) + checked("tcp")
-    agent = started(intent(text + '[service.health]\nall-down = "reject"\n'), *way)
-    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    agent = serving(intent(CHECKED + '[service.health]\nall-down = "reject"\n'), *way)
     processes.kill(*PORTS)
     agent.wait(lambda: set(wanted(agent).values()) == {"0/1"}, "not refused")
     assert asked(network, 1) == {"refused": 1}
@@ -133,7 +128,7 @@ def test_an_endpoint_that_answers_badly_is_out_with_its_reason(
 ) -> None:
     endpoints = [f"{address}:8080" for address in SERVERS4]
     agent = started(intent(service("web", f"{HOST4}:80/tcp", *endpoints) + checked("http", path="/healthz")))
-    agent.wait(lambda: all(health(agent, name) == "up" for name in endpoints))
+    agent.up(*endpoints)
     web.status[SERVERS4[0]] = 503
     agent.wait(lambda: wanted(agent)[endpoints[0]] == "0/1", "not taken out")
     [reason] = [c["reason"] for c in agent.status["agent"]["checks"] if c["endpoint"] == endpoints[0]]
@@ -143,11 +138,9 @@ def test_an_endpoint_that_answers_badly_is_out_with_its_reason(
 
 
 def test_health_never_overrules_the_operator_nor_the_operator_health(
-    network: Network, processes: Processes, started: Callable[..., AgentProcess]
+    network: Network, processes: Processes, serving: Serving
 ) -> None:
-    processes.start(*PORTS)
-    agent = started(intent(service("web", "80/tcp", *map(str, PORTS)) + checked("tcp")))
-    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    agent = serving(WEB)
     assert network.lbctl("drain", "web/8001", "--yes").code == 0
     agent.wait(lambda: wanted(agent) == {"8001": "0/1", "8002": "1/2", "8003": "1/2"}, "the drain is lost")
     processes.kill(8001)
@@ -160,43 +153,58 @@ def test_health_never_overrules_the_operator_nor_the_operator_health(
 
 
 def test_other_commands_know_what_the_agent_knows(
-    network: Network, processes: Processes, started: Callable[..., AgentProcess]
+    network: Network, processes: Processes, serving: Serving
 ) -> None:
-    processes.start(*PORTS)
-    text = intent(service("web", "80/tcp", *map(str, PORTS)) + checked("tcp"))
-    agent = started(text)
-    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    agent = serving(WEB)
     processes.kill(8002)
     agent.wait(lambda: wanted(agent)["8002"] == "0/1")
-    assert network.lbctl("plan", "--exit-code", config=text).code == 0
-    assert network.lbctl("apply", "--yes", config=text).code == 0
+    assert network.lbctl("plan", "--exit-code", config=WEB).code == 0
+    assert network.lbctl("apply", "--yes", config=WEB).code == 0
     assert wanted(agent)["8002"] == "0/1"
-    shown = network.lbctl("status", config=text).out
+    shown = network.lbctl("status", config=WEB).out
     assert "web/8002" in "".join(shown.splitlines(keepends=True)[:10])
     agent.kill()
     # A failure of a moment ago counts, although nobody would see it end: there is nobody to be asked.
-    assert network.lbctl("apply", "--yes", config=text).code == 0
+    assert network.lbctl("apply", "--yes", config=WEB).code == 0
     assert "8002" not in asked(network, 6)
-    assert network.lbctl("apply", "--yes", "--ignore-health", config=text).code == 0
+    assert network.lbctl("apply", "--yes", "--ignore-health", config=WEB).code == 0
     assert asked(network, 3)["refused"] == 1
 
 
 def test_a_killed_agent_changes_nothing_and_the_next_one_knows_what_it_knew(
-    network: Network, processes: Processes, started: Callable[..., AgentProcess]
+    network: Network, processes: Processes, serving: Serving, started: Callable[..., AgentProcess]
 ) -> None:
-    processes.start(*PORTS)
-    text = intent(service("web", "80/tcp", *map(str, PORTS)) + checked("tcp"))
-    agent = started(text)
-    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    agent = serving(WEB)
     processes.kill(8002)
     agent.wait(lambda: wanted(agent)["8002"] == "0/1")
     held = network.rules()
     for _ in range(3):
         agent.kill()
         assert network.rules() == held
-        agent = started(text)
+        agent = started(WEB)
         assert wanted(agent)["8002"] == "0/1"
         assert network.rules() == held
+
+
+def test_after_a_boot_the_rules_come_back_and_what_was_known_before_is_ignored(
+    network: Network, processes: Processes, serving: Serving, started: Callable[..., AgentProcess]
+) -> None:
+    agent = serving(WEB)
+    processes.kill(8002)
+    agent.lost("8002")
+    agent.kill()
+    # A boot empties the kernel; what is left of an earlier one names that in its record.
+    network.tool("nft", "flush", "ruleset")
+    [record] = network.folder.rglob("lbctl.verdicts*")
+    text = record.read_text()
+    found = json.loads(text)
+    record.write_text(text.replace(found["namespace"], f"earlier/{found['namespace']}"))
+    processes.start(8002)
+    agent = started(WEB)
+    agent.wait(lambda: set(wanted(agent).values()) == {"1/3"}, "not restored")
+    assert asked(network, 6) == {"8001": 2, "8002": 2, "8003": 2}
+    assert "8002 0/1 -> 1/3" in agent.said
+    assert "8002 (ipv4) is down" not in agent.said
 
 
 def test_udp_clients_of_a_failed_endpoint_are_placed_anew(
@@ -208,26 +216,24 @@ def test_udp_clients_of_a_failed_endpoint_are_placed_anew(
         responder.start()
     text = service("dns", "53/udp", "5301", "5302") + checked("udp", send="ping")
     agent = started(intent(text))
-    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in responders))
+    agent.up(*map(str, responders))
     flows = [network.flow(network.client, HOST4, 53) for _ in range(6)]
     first = [flow.say() for flow in flows]
     assert Counter(first) == {"5301": 3, "5302": 3}
     responders[5302].close()
-    agent.wait(lambda: wanted(agent)["5302"] == "0/1", "not taken out")
+    agent.lost("5302")
     assert [flow.say() for flow in flows] == ["5301"] * 6
 
 
 def test_a_client_that_was_kept_is_not_kept_at_a_failed_endpoint(
-    network: Network, processes: Processes, started: Callable[..., AgentProcess], way: tuple[str, ...]
+    network: Network, processes: Processes, serving: Serving, way: tuple[str, ...]
 ) -> None:
-    processes.start(8001, 8002)
     text = service("web", "80/tcp", "8001", "8002", affinity="1h") + checked("tcp")
-    agent = started(intent(text), *way)
-    agent.wait(lambda: all(health(agent, port) == "up" for port in ("8001", "8002")))
+    agent = serving(intent(text), *way, ports=(8001, 8002))
     [kept] = asked(network, 5)
     other = {"8001": "8002", "8002": "8001"}[kept]
     processes.kill(int(kept))
-    agent.wait(lambda: wanted(agent)[kept] == "0/1", "not taken out")
+    agent.lost(kept)
     assert asked(network, 5) == {other: 5}
 
 
@@ -239,12 +245,11 @@ def test_open_connections_end_only_where_the_service_says_so(
     policy = '[service.health]\non-down = "cut"\n' if cut else ""
     text = service("web", f"{HOST4}:80/tcp", *endpoints) + checked("http", path="/") + policy
     agent = started(intent(text))
-    agent.wait(lambda: all(health(agent, name) == "up" for name in endpoints))
+    agent.up(*endpoints)
     with network.client.entered():
         connections = [socket.create_connection((HOST4, 80), timeout=10) for _ in endpoints]
     web.status[SERVERS4[0]] = 503
-    agent.wait(lambda: wanted(agent)[endpoints[0]] == "0/1", "not taken out")
-    time.sleep(0.2)
+    agent.lost(endpoints[0])
     ended = 0
     for connection in connections:
         try:
@@ -257,12 +262,10 @@ def test_open_connections_end_only_where_the_service_says_so(
 
 
 def test_little_is_changed_where_the_table_is_a_hash(
-    network: Network, processes: Processes, started: Callable[..., AgentProcess]
+    network: Network, processes: Processes, serving: Serving
 ) -> None:
-    processes.start(*PORTS)
     text = service("web", "80/tcp", *map(str, PORTS), scheduler="source-hash") + checked("tcp")
-    agent = started(intent(text))
-    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    agent = serving(intent(text))
     addresses = [f"10.0.0.{number}" for number in range(100, 160)]
     network.client.address("uplink", *(f"{address}/24" for address in addresses))
     network.host.ip("route", "replace", "10.0.0.0/24", "dev", "outside")
@@ -285,11 +288,9 @@ def test_little_is_changed_where_the_table_is_a_hash(
 
 
 def test_a_file_that_is_not_valid_keeps_the_checks_of_the_last_one(
-    network: Network, processes: Processes, started: Callable[..., AgentProcess], tmp_path: Path
+    network: Network, processes: Processes, serving: Serving, tmp_path: Path
 ) -> None:
-    processes.start(*PORTS)
-    agent = started(intent(service("web", "80/tcp", *map(str, PORTS)) + checked("tcp")), "--follow-file")
-    agent.wait(lambda: all(health(agent, str(port)) == "up" for port in PORTS))
+    agent = serving(WEB, "--follow-file")
     (network.folder / "lbctl.toml").write_text("[[service]]\nname = 7\n")
     agent.wait(lambda: "not applied" in str(agent.status["agent"]["problems"]), "the bad file is not shown")
     assert agent.get("/ready")[0] == 200  # the rules are in place and followed
@@ -298,24 +299,21 @@ def test_a_file_that_is_not_valid_keeps_the_checks_of_the_last_one(
 
 
 def test_the_history_has_what_checks_and_operators_changed(
-    network: Network, processes: Processes, started: Callable[..., AgentProcess]
+    network: Network, processes: Processes, serving: Serving, started: Callable[..., AgentProcess]
 ) -> None:
-    processes.start(*PORTS)
-    text = intent(service("web", "80/tcp", *map(str, PORTS)) + checked("tcp"))
-    agent = started(text)
-    agent.wait(lambda: {health(agent, str(port)) for port in PORTS} == {"up"}, "not checked")
+    agent = serving(WEB)
     processes.kill(8002)
     agent.wait(lambda: wanted(agent)["8002"] == "0/1", "keeps its share")
-    shown = network.lbctl("status", config=text).out.splitlines()[1]
+    shown = network.lbctl("status", config=WEB).out.splitlines()[1]
     assert re.fullmatch(r"agent: running since 20\S+; 4 of 6 checks failing", shown)
-    document = network.lbctl("status", "--output", "json", config=text).json
+    document = network.lbctl("status", "--output", "json", config=WEB).json
     assert (document["agent"]["failing"], document["agent"]["ready"]) == (4, True)
-    assert network.lbctl("drain", "web/8003", "--yes", config=text).code == 0
-    agent.wait(lambda: wanted(agent)["8003"] == "0/1", "is not drained")
+    assert network.lbctl("drain", "web/8003", "--yes", config=WEB).code == 0
+    agent.wait(lambda: "drained by" in str(agent.status["agent"]["checks"]), "does not know of the drain")
     assert agent.stop() == 0
 
     def history() -> list[dict[str, object]]:
-        done = network.lbctl("history", "--health", "--output", "json", config=text)
+        done = network.lbctl("history", "--health", "--output", "json", config=WEB)
         assert done.code == 0, done.err
         return [
             {
@@ -328,7 +326,7 @@ def test_the_history_has_what_checks_and_operators_changed(
             for endpoints in [{each["to"]: each for each in shift["endpoints"]}]
         ]
 
-    last = network.lbctl("status", config=text).out
+    last = network.lbctl("status", config=WEB).out
     assert "no agent runs: nothing is checked" in last
     until_now = [
         {"8001": "1/3", "down": [], "drained": []},
@@ -338,12 +336,12 @@ def test_the_history_has_what_checks_and_operators_changed(
     assert history() == until_now
     # Another agent goes on with what this one knew, and with the same log.
     processes.start(8002)
-    again = started(text)
+    again = started(WEB)
     again.wait(lambda: wanted(again)["8002"] == "1/2", "does not get its share back")
     assert again.stop() == 0
     assert history() == [*until_now, {"8001": "1/2", "down": [], "drained": []}]
     [log] = network.folder.rglob("lbctl.events")
     assert log.stat().st_mode & 0o777 == 0o600
-    replayed = network.lbctl("agent", "--replay", str(log), config=text)
+    replayed = network.lbctl("agent", "--replay", str(log), config=WEB)
     assert replayed.code == 0
     assert "8002  1/2 -> 0  down: " in replayed.out or "8002  1/3 -> 0  down: " in replayed.out

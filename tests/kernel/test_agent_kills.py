@@ -2,12 +2,14 @@
 
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,13 +18,14 @@ from lbctl.conformance.network import HOST4, SERVERS4
 from lbctl.host import LocalHost
 from lbctl.model import Program, diff
 from support import storm
-from support.agents import AgentProcess, checked, wanted
+from support.agents import BOTH_BACKENDS, AgentProcess, checked, health, wanted
 from support.network import Network, intent, service
 from support.waves import Storm, reported
 
 #: How often the agent is killed. The full size is 100.
 KILLS = int(os.environ.get("LBCTL_KILLS", "10"))
 CHECKED = 9000
+ROOT = Path(__file__).parents[2]
 ENDPOINTS = [f"{address}:8080" for address in SERVERS4]
 
 
@@ -71,11 +74,16 @@ def held(network: Network, way: tuple[str, ...]) -> Program:
         return session.observe("lbctl")
 
 
-@pytest.mark.parametrize(
-    "way",
-    [("--backend", "nftables", "--driver", "libnftables"), ("--backend", "iptables", "--driver", "legacy")],
-    ids=lambda words: words[1],
-)
+def assert_all_answered(reports: list[dict[str, Any]]) -> None:
+    """No connection of a storm failed or broke, and each endpoint served some."""
+    knocks = reported(reports)
+    failed = [knock for knock in knocks if knock.failed]
+    assert not failed, f"{len(failed)} of {len(knocks)}: {failed[:3]}"
+    assert not [line for report in reports for line in report["broken"]]
+    assert {knock.answer for knock in knocks} == set(ENDPOINTS)
+
+
+@BOTH_BACKENDS
 def test_a_killed_agent_loses_no_connection_and_leaves_nothing_half_done(
     network: Network,
     signs: Signs,
@@ -109,11 +117,7 @@ def test_a_killed_agent_loses_no_connection_and_leaves_nothing_half_done(
         else:
             time.sleep(dice.uniform(0, 1.5))
     agent.ready() if agent.process.poll() is None else pytest.fail(agent.said)
-    reports = load.end()
-    failed = [knock for knock in reported(reports) if knock.failed]
-    assert not failed, f"{len(failed)} of {len(reported(reports))}: {failed[:3]}"
-    assert not [line for report in reports for line in report["broken"]]
-    assert {knock.answer for knock in reported(reports)} == set(ENDPOINTS)
+    assert_all_answered(load.end())
     agent.wait(
         lambda: network.lbctl("status", "--brief", "--output", "json", *way, config=path).json["in_sync"]
     )
@@ -121,8 +125,8 @@ def test_a_killed_agent_loses_no_connection_and_leaves_nothing_half_done(
     agent.kill()
 
 
-def test_many_endpoints_that_fail_at_once_are_few_steps(
-    network: Network, started: Callable[..., AgentProcess]
+def test_many_endpoints_that_fail_at_once_are_few_steps_and_disturb_no_other(
+    network: Network, load: Storm, started: Callable[..., AgentProcess]
 ) -> None:
     good = [f"{SERVERS4[0]}:{port}" for port in range(7000, 7050)]
     bad = [f"{SERVERS4[1]}:{port}" for port in range(7000, 7500)]
@@ -144,20 +148,66 @@ def test_many_endpoints_that_fail_at_once_are_few_steps(
             + checked("tcp", interval="2s", fall=2)
             for n in range(50)
         ]
-        agent = started(intent(*services))
+        calm = service("web", f"{HOST4}:80/tcp", *ENDPOINTS) + checked("tcp", interval="2s", fall=2)
+        agent = started(intent(*services, calm))
+        load.begin()
         agent.wait(
             lambda: all(c["health"] == "up" for c in agent.status["agent"]["checks"]), "not all are up"
         )
         before = agent.status["agent"]["applies"]
         processes[1].kill()
-        agent.wait(lambda: all(of["endpoints"][0]["wanted"] == "1/1" for of in agent.status["services"]))
+        agent.wait(
+            lambda: [of["endpoints"][0]["wanted"] for of in agent.status["services"]][:50] == ["1/1"] * 50
+        )
         assert agent.status["agent"]["applies"] - before <= 30
+        assert_all_answered(load.end())
         for n in range(50):
             assert network.ask(network.client, HOST4, 8000 + n, 2) == [good[n]] * 2
     finally:
         for process in processes:
             process.kill()
             process.communicate()
+
+
+@pytest.fixture
+def newer(tmp_path: Path) -> str:
+    """The PYTHONPATH of a package that differs in its version alone, as after an upgrade."""
+    for name in ("src", "backends"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    version = tmp_path / "src" / "lbctl" / "version.py"
+    version.write_text('__version__ = "99.0"\n')
+    return f"{tmp_path / 'src'}:{tmp_path / 'backends'}"
+
+
+@BOTH_BACKENDS
+def test_a_newer_agent_goes_on_where_the_older_one_was_stopped(
+    network: Network,
+    signs: Signs,
+    load: Storm,
+    started: Callable[..., AgentProcess],
+    way: tuple[str, ...],
+    newer: str,
+) -> None:
+    text = intent(service("web", f"{HOST4}:80/tcp", *ENDPOINTS) + checked("tcp", port=CHECKED))
+    old = started(text, *way).up(*ENDPOINTS)
+    load.begin()
+    signs.down(SERVERS4[2])
+    old.lost(ENDPOINTS[2])
+    before = held(network, way)
+    assert old.stop() == 0
+    config = network.folder / "lbctl.toml"
+    new = AgentProcess(network, *way, config=config, environment={"PYTHONPATH": newer}).ready()
+    try:
+        assert new.status["agent"]["version"] == "99.0"
+        # It knows what the older one knew, and had nothing to change.
+        assert (health(new, ENDPOINTS[2]), wanted(new)[ENDPOINTS[2]]) == ("down", "0/1")
+        assert new.status["agent"]["applies"] == 0
+        assert not diff(before, held(network, way))
+        signs.up(SERVERS4[2])
+        new.wait(lambda: wanted(new)[ENDPOINTS[2]] == "1/3", "does not come back")
+        assert_all_answered(load.end())
+    finally:
+        new.kill()
 
 
 def test_a_full_disk_keeps_no_failed_endpoint_in(

@@ -1,14 +1,22 @@
 """Endpoints from a source, on the real kernel: found, lost, drained, beyond bounds, and kept without it."""
 
+import asyncio
 import json
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from lbctl.agent import client
 from lbctl.conformance.network import HOST4, SERVERS4
+from lbctl.host import LocalHost
+from lbctl.model import Endpoint, parse_endpoint
 from support.agents import AgentProcess, asked, wanted
 from support.network import Network, intent, service
+from support.sources import DockerRig
 
+T = TypeVar("T")
 A, B, C = (f"{address}:8080" for address in SERVERS4)
 
 
@@ -31,9 +39,21 @@ class File:
         return f'[service.discover]\nsource = "file"\nname = "{self.path}"\n'
 
 
+def summary(agent: AgentProcess) -> Any:
+    # By the socket: what /status shows of the kernel takes longer, and is kept for a while.
+    found: list[Any] = []
+
+    def answers() -> bool:
+        with agent.network.host.entered():
+            found.append(client.about(LocalHost(agent.network.folder).socket_path("lbctl")))
+        return found[-1] is not None
+
+    agent.wait(answers, "the agent does not answer")
+    return found[-1]
+
+
 def sources(agent: AgentProcess) -> Any:
-    [found] = agent.status["agent"]["sources"]
-    return found
+    return next(iter(summary(agent)["sources"]), {"error": None})
 
 
 def shares(agent: AgentProcess) -> dict[str, str]:
@@ -41,11 +61,11 @@ def shares(agent: AgentProcess) -> dict[str, str]:
 
 
 def test_endpoints_follow_their_source_and_stay_when_it_fails(
-    network: Network, started: Callable[..., AgentProcess], way: tuple[str, ...]
+    network: Network, started: Callable[..., AgentProcess]
 ) -> None:
     network.remote_endpoints(8080)
     file = File(network.folder)
-    agent = started(intent(service("web", f"{HOST4}:80/tcp") + file.table), *way)
+    agent = started(intent(service("web", f"{HOST4}:80/tcp") + file.table))
     agent.wait(lambda: sources(agent)["error"], "a missing file is not reported")
     assert shares(agent) == {}
     file.names(A, B)
@@ -68,13 +88,17 @@ def test_endpoints_follow_their_source_and_stay_when_it_fails(
         agent.wait(lambda: not sources(agent)["error"], "the good answer is not taken again")
     file.path.unlink()
     agent.wait(lambda: sources(agent)["error"])
+    first = network.lbctl("status").out.splitlines()[:4]
+    assert "1 of 1 sources failing" in first[1]
+    assert f"web: source file {file.path}: {file.path} cannot be read: No such file" in first[3]
+    assert "the last good answer (3 endpoints, " in first[3]
     assert asked(network, 20) == {SERVERS4[0]: 10, SERVERS4[2]: 10}
     assert agent.stop() == 0
     # Commands go on with the last good answer, and so does the next agent.
-    assert network.lbctl("status", "--output", "json", *way).json["in_sync"]
-    assert network.lbctl("apply", "--yes", *way, config=network.folder / "lbctl.toml").code == 0
+    assert network.lbctl("status", "--output", "json").json["in_sync"]
+    assert network.lbctl("apply", "--yes", config=network.folder / "lbctl.toml").code == 0
     assert asked(network, 20) == {SERVERS4[0]: 10, SERVERS4[2]: 10}
-    agent = started(intent(service("web", f"{HOST4}:80/tcp") + file.table), *way)
+    agent = started(intent(service("web", f"{HOST4}:80/tcp") + file.table))
     agent.wait(lambda: sources(agent)["error"])
     assert shares(agent) == held
 
@@ -108,3 +132,56 @@ def test_closer_bounds_hold_from_the_moment_they_are_applied(
     assert network.lbctl("apply", "--yes", config=closer).code == 0
     agent.wait(lambda: shares(agent) == {A: "1/1"}, "the answer counts beyond its bounds")
     agent.wait(lambda: "is not in a network of `within`" in (sources(agent)["error"] or ""))
+
+
+class Flood:
+    """Docker, which says in a thread of its own that containers come and go."""
+
+    def __init__(self, folder: Path) -> None:
+        self.rig = DockerRig(folder)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self.run(self.rig.start())
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+
+    async def changes(self, count: int, seconds: float) -> None:
+        """Change one of two endpoints so many times."""
+        began = self._loop.time()
+        for number in range(1, count + 1):
+            await self.rig.give(at(A), at(B if number % 2 else C))
+            await asyncio.sleep(max(began + seconds * number / count - self._loop.time(), 0.0))
+
+    def close(self) -> None:
+        self.run(self.rig.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def at(to: str) -> Endpoint:
+    return parse_endpoint(to)
+
+
+def test_a_flood_of_changes_is_at_most_ten_transactions_a_second(
+    network: Network, started: Callable[..., AgentProcess]
+) -> None:
+    network.remote_endpoints(8080)
+    flood = Flood(network.folder)
+    try:
+        flood.run(flood.rig.give(at(A), at(B)))
+        table = f'[service.discover]\nsource = "docker"\nname = "{flood.rig.name}"\n'
+        where = f'[docker]\nsocket = "{flood.rig.docker.path}"\n'
+        agent = started(intent(where + service("web", f"{HOST4}:80/tcp") + table))
+        agent.wait(lambda: asked(network, 10) == {SERVERS4[0]: 5, SERVERS4[1]: 5}, "not found")
+        before, began = summary(agent)["applies"], time.monotonic()
+        flood.run(flood.changes(3000, 3.0))
+        flood.run(flood.rig.give(at(A), at(C)))
+        agent.wait(lambda: asked(network, 10) == {SERVERS4[0]: 5, SERVERS4[2]: 5}, "the last change is lost")
+        applies, seconds = summary(agent)["applies"] - before, time.monotonic() - began
+        assert 1 <= applies <= 10 * seconds + 1
+        assert sources(agent)["error"] is None
+    finally:
+        flood.close()

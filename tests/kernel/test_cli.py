@@ -207,7 +207,13 @@ def test_check_and_schema(network: Network, web: Path) -> None:
     assert "valid" in good.out
     document = run(network, "check", "--kernel", "--output", "json")
     assert (document.code, document.err) == (0, "")
-    assert document.json == {"format_version": 1, "valid": True, "services": ["web"], "errors": []}
+    assert document.json == {
+        "format_version": 1,
+        "valid": True,
+        "services": ["web"],
+        "errors": [],
+        "notes": [],
+    }
     schema = run(network, "schema")
     assert (schema.code, schema.err) == (0, "")
     assert "json-schema.org" in schema.json["$schema"]

@@ -163,6 +163,7 @@ LESS: dict[str, tuple[Callable[[Service], Service], tuple[str, ...]]] = {
     ),
     "from everywhere": (lambda s: replace(s, interfaces=()), ("interfaces",)),
     "denies nobody": (lambda s: replace(s, deny=()), ("deny",)),
+    "lets stray packets pass": (lambda s: replace(s, takeover=False), ("takeover",)),
     "excludes nothing": (lambda s: replace(s, exclude=()), ("exclude",)),
     "one endpoint less": (
         lambda s: replace(s, endpoints=s.endpoints[:-1] or s.endpoints),

@@ -226,6 +226,22 @@ def test_listeners_for_this_host_alone(network: Network, sockets: list[socket.so
 # -- the way to endpoints elsewhere
 
 
+def test_the_kernel_goes_on_with_connections_of_another_host(network: Network) -> None:
+    keys = {"scheduler": "maglev", "takeover": True}
+    shared = intent(service("api", "192.0.2.1:443/tcp", "10.0.0.11:8443", **keys))
+    assert set(problems(network, shared)) == {"takeover-liberal"}
+    network.host.write("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", "1")
+    assert problems(network, shared) == {}
+    network.host.write("/proc/sys/net/netfilter/nf_conntrack_tcp_loose", "0")
+    problem = only(problems(network, shared), "takeover-loose")
+    assert (problem["severity"], problem["service"]) == ("error", "api")
+    assert problem["evidence"] == "net.netfilter.nf_conntrack_tcp_loose=0"
+    # Datagrams have no beginning, and other services no use for it.
+    datagrams = intent(service("api", "192.0.2.1:443/udp", "10.0.0.11:8443", **keys))
+    assert "takeover-loose" not in problems(network, datagrams)
+    assert problems(network, intent(service("api", "192.0.2.1:443/tcp", "10.0.0.11:8443"))) == {}
+
+
 def test_routes_and_forwarding(network: Network) -> None:
     both = intent(
         service("api", "192.0.2.1:443/tcp", "10.0.0.11:8443"),

@@ -1,7 +1,9 @@
-"""docs/migrating.md is true: its commands are run on its hosts, with real connections."""
+"""Guides are true: the commands of docs are run on their hosts, with real connections and a real agent."""
 
+import os
 import shutil
-from contextlib import ExitStack
+import signal
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from lbctl.host.netns import Namespace, PrivateHost
@@ -9,7 +11,7 @@ from support.console import replay, shells
 from support.examples import EXAMPLES
 from support.network import Network
 
-GUIDE = Path(__file__).parents[2] / "docs" / "migrating.md"
+DOCS = Path(__file__).parents[2] / "docs"
 PORTS = (8001, 8002, 8003, 8101, 8102, 8103)
 
 
@@ -22,7 +24,28 @@ def test_the_guide_prints_what_it_says(network: Network, tmp_path: Path) -> None
             hosts[name] = another(network, stack, name, net)
         hosts["lab"] = Namespace(PrivateHost())
         stack.callback(hosts["lab"].close)
-        replay(GUIDE, stack.enter_context(shells(tmp_path, hosts)))
+        replay(DOCS / "migrating.md", stack.enter_context(shells(tmp_path, hosts)))
+
+
+def test_the_agent_does_what_its_guide_says(network: Network, tmp_path: Path) -> None:
+    try:
+        with shells(tmp_path, {"": network.host}) as opened:
+            replay(DOCS / "how-to" / "agent.md", opened)
+    finally:
+        for number in inhabitants(network.host):
+            os.kill(number, signal.SIGKILL)
+
+
+def inhabitants(namespace: Namespace) -> list[int]:
+    """The processes that a document has left in a network namespace."""
+    with namespace.entered():
+        ours = Path("/proc/thread-self/ns/net").stat().st_ino
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (path / "ns" / "net").stat().st_ino == ours and int(path.name) != os.getpid():
+                found.append(int(path.name))
+    return found
 
 
 def another(network: Network, stack: ExitStack, link: str, net: str) -> Namespace:

@@ -171,9 +171,20 @@ def test_keys_are_what_the_kernel_compares(kernel: Kernel) -> None:
         kernel, "typeof numgen inc mod 2 : th dport; counter;", "83886080 : 8001, 5 : 8002"
     )
     assert found == {"83886080": ": 8001", "5": ": 8002"}
-    shown = elements.element(kernel.host, TABLE, "m", (5).to_bytes(4, "little"))
-    assert shown is not None
+    [shown] = elements.elements_at(kernel.host, TABLE, "m", [(5).to_bytes(4, "little")])
     assert shown.value == (8002).to_bytes(2, "big")
+
+
+def test_elements_asked_for_in_one_go_are_those_that_there_are(kernel: Kernel) -> None:
+    """More than fit into one request, of which every third is missing; and a map that is missing."""
+    present = [number for number in range(500) if number % 3]
+    written = (f"{number} : {1000 + number}" for number in present)
+    written_with_map(kernel, "type mark : inet_service;", ", ".join(written))
+    keys = [number.to_bytes(4, "little") for number in range(500)]
+    found = elements.elements_at(kernel.host, TABLE, "m", keys)
+    assert [int.from_bytes(each.value, "big") - 1000 for each in found] == present
+    assert elements.elements_at(kernel.host, TABLE, "other", keys[:40]) == []
+    assert elements.elements_at(kernel.host, TABLE, "m", []) == []
 
 
 def test_elements_of_many_layouts_in_one_map(kernel: Kernel) -> None:

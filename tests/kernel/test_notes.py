@@ -17,7 +17,7 @@ def test_a_plan_tells_whose_counters_start_over(network: Network, driver: str, t
     network.tool(f"iptables-{flavour}", "-t", "nat", *TURNS.split())
     notes = network.lbctl("plan", *way, config=WEB).json["notes"]
     assert [note.split(": ")[1] for note in notes] == (
-        ["lbctl's own keep their turn, those of 1 rule of others start over."] if told else []
+        ["those of lbctl are carried over, those of 1 foreign rule start over."] if told else []
     )
     applied = network.lbctl("apply", "--yes", *way, config=WEB)
     assert (applied.code, applied.json["notes"]) == (0, notes)

@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -139,7 +141,9 @@ echo "$1 $(id -un) $LBCTL_SERVICE $LBCTL_ENDPOINT $LBCTL_ADDRESS $LBCTL_PORT $LB
 """
 
 
-def test_programs_of_checks_and_notify_run_with_their_drop_in(network: Network) -> None:
+@contextmanager
+def with_programs(network: Network, *units: Path, without: str = "") -> Iterator[tuple[AgentProcess, Path]]:
+    """An agent in the sandbox of its unit, whose check and `notify` are programs, and their folder."""
     network.local_endpoints((8001, 8002))
     with TemporaryDirectory(dir="/var/lib") as folder:
         private, said = Path(folder), Path(folder, "said")
@@ -152,22 +156,59 @@ def test_programs_of_checks_and_notify_run_with_their_drop_in(network: Network) 
         text = intent(service("web", "80/tcp", "8001", "8002") + CHECKED.format(folder=folder))
         config = network.folder / "lbctl.toml"
         config.write_text(text)
-        sandbox = Sandbox.of(read_service(AGENT, EXEC), str(network.folder), str(said))
+        sandbox = Sandbox.of(read_service(*units), str(network.folder), str(said))
+        sandbox = replace(sandbox, capabilities=[c for c in sandbox.capabilities if c != without])
         agent = AgentProcess(network, wrapped=sandbox, config=config)
-
-        def heard(line: str) -> bool:
-            lines = said / "lines"
-            return lines.exists() and line in lines.read_text().splitlines()
-
         try:
-            agent.ready()
-            agent.wait(lambda: heard("web nobody web 8001 127.0.0.1 8001 ipv4 up: exit 0"), "not heard")
-            (private / "broken").touch()
-            agent.wait(lambda: heard("web nobody web 8002 127.0.0.1 8002 ipv4 down: timeout"), "not heard")
-            agent.wait(lambda: network.ask(network.client, HOST4, 80, 2) == ["8001", "8001"])
-            assert agent.stop() == 0
+            yield agent.ready(), private
         finally:
             agent.kill()
+
+
+def test_programs_of_checks_and_notify_run_with_their_drop_in(network: Network) -> None:
+    with with_programs(network, AGENT, EXEC) as (agent, folder):
+
+        def heard(line: str) -> bool:
+            lines = folder / "said" / "lines"
+            return lines.exists() and line in lines.read_text().splitlines()
+
+        agent.wait(lambda: heard("web nobody web 8001 127.0.0.1 8001 ipv4 up: exit 0"), "not heard")
+        (folder / "broken").touch()
+        agent.wait(lambda: heard("web nobody web 8002 127.0.0.1 8002 ipv4 down: timeout"), "not heard")
+        agent.wait(lambda: network.ask(network.client, HOST4, 80, 2) == ["8001", "8001"])
+        assert agent.stop() == 0
+
+
+@pytest.mark.parametrize("capability", ["CAP_KILL", "CAP_SETGID", "CAP_SETUID"])
+def test_no_capability_of_the_drop_in_is_there_for_nothing(network: Network, capability: str) -> None:
+    with with_programs(network, AGENT, EXEC, without=capability) as (agent, folder):
+        missing = f"not run: {capability} missing: the unit needs lbctl-agent-exec.conf"
+        agent.wait(lambda: missing in {c["result"] for c in agent.status["agent"]["checks"]}, "not refused")
+        assert not (folder / "said" / "lines").exists()
+        # What could not be checked changes nothing.
+        assert network.ask(network.client, HOST4, 80, 2) == ["8001", "8002"]
+
+
+def test_without_the_drop_in_the_agent_says_what_is_missing(network: Network) -> None:
+    with with_programs(network, AGENT) as (agent, _):
+        missing = "not run: CAP_KILL, CAP_SETGID, CAP_SETUID missing: the unit needs lbctl-agent-exec.conf"
+        agent.wait(lambda: missing in {c["result"] for c in agent.status["agent"]["checks"]}, "not said")
+        assert network.ask(network.client, HOST4, 80, 2) == ["8001", "8002"]
+
+
+@pytest.mark.parametrize(
+    ("way", "capability"),
+    [((), "CAP_NET_ADMIN"), (("--backend", "iptables", "--driver", "legacy"), "CAP_NET_RAW")],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else value,
+)
+def test_no_capability_of_the_agent_is_there_for_nothing(
+    network: Network, way: tuple[str, ...], capability: str
+) -> None:
+    machine = Machine(network, way)
+    sandbox = machine.sandbox(AGENT)
+    sandbox = replace(sandbox, capabilities=[c for c in sandbox.capabilities if c != capability])
+    agent = AgentProcess(network, *way, wrapped=sandbox, config=network.folder / "lbctl.toml")
+    assert agent.process.wait(60) in {3, 4, 5}, agent.said
 
 
 def test_systemd_is_told_how_the_agent_is(network: Network, tmp_path: Path) -> None:

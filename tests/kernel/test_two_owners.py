@@ -26,6 +26,15 @@ def test_an_overlapping_listener_is_noted(network: Network, way: tuple[str, ...]
     ).json["notes"][:1]
     assert note.startswith('Owner "second" balances 443/tcp (service "shop") too.')
     assert note.endswith("lbctl remove --owner second")
+    # It stays true once that is applied.
+    again = network.lbctl("plan", *way, config=FIRST)
+    assert 'Owner "second" balances 443/tcp (service "shop") too.' in again.out
+    assert "Nothing to change" in again.out
+    shown = network.lbctl("status", *way, config=FIRST)
+    assert '  owner "second" balances 443/tcp (service "shop") too' in shown.out.splitlines()[:5]
+    assert network.lbctl("status", *way, "--output", "json", config=FIRST).json["overlaps"] == [
+        {"owner": "second", "listener": "443/tcp", "service": "shop"}
+    ]
 
 
 def test_other_listeners_and_removed_owners_are_no_overlap(network: Network, way: tuple[str, ...]) -> None:

@@ -30,6 +30,7 @@ from lbctl.model import (
     SourceNat,
     State,
     slot_count,
+    takeover_obstacles,
 )
 
 PORTS = st.integers(1, 65535)
@@ -90,15 +91,18 @@ def services(draw: st.DrawFn) -> Service:
     )
     anywhere = any(listener.address is None for listener in listeners)
     excluded = draw(st.lists(st.builds(networks, V4 | V6, st.integers(8, 128)), max_size=anywhere and 3))
+    scheduler, source_nat = draw(st.sampled_from(Scheduler)), draw(st.sampled_from(SourceNat))
+    impossible = any(takeover_obstacles(scheduler, source_nat, listeners, backends))
     return Service(
         name=draw(NAMES),
         listeners=tuple(listeners),
         endpoints=backends,
-        scheduler=draw(st.sampled_from(Scheduler)),
+        scheduler=scheduler,
         local_clients=draw(st.booleans()),
         seed=draw(st.none() | st.integers(0, 0xFFFFFFFF)),
         affinity=draw(st.none() | st.integers(1, 30 * 86400)),
-        source_nat=draw(st.sampled_from(SourceNat)),
+        source_nat=source_nat,
+        takeover=not impossible and draw(st.booleans()),
         allow=tuple(draw(st.lists(st.builds(networks, V4 | V6, st.integers(0, 128)), max_size=3))),
         deny=tuple(draw(st.lists(st.builds(networks, V4 | V6, st.integers(0, 128)), max_size=3))),
         interfaces=tuple(draw(st.lists(INTERFACES, max_size=3, unique=True))),
@@ -195,6 +199,7 @@ KEYS = st.sampled_from(
         "deny",
         "interfaces",
         "exclude",
+        "takeover",
         "zzz",
     ]
 )

@@ -1,12 +1,28 @@
 """What an agent could show: one service with an endpoint that passes and one that fails."""
 
+from dataclasses import dataclass
+
 from lbctl.documents.agent import AgentDocument, AgentStatusDocument, CheckDocument
 from lbctl.documents.status import (
+    AgentSummaryDocument,
     CountedDocument,
     HealthDocument,
     StatusEndpointDocument,
     StatusServiceDocument,
 )
+
+
+@dataclass
+class Shown:
+    """A source of pages that shows what a test has it show."""
+
+    shown: AgentStatusDocument
+
+    async def document(self) -> AgentStatusDocument:
+        return self.shown
+
+    def summary(self) -> AgentSummaryDocument:
+        return self.shown["agent"]
 
 
 def status_document(*, reason: str = "down: HTTP 503 x3 since 12:01:07") -> AgentStatusDocument:

@@ -3,14 +3,17 @@
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import pytest
 
 from lbctl.conformance.network import HOST4
 from lbctl.demo import endpoint
@@ -82,6 +85,16 @@ class AgentProcess:
         self.wait(lambda: self.get("/ready")[0] == 200, "not ready")
         return self
 
+    def up(self, *names: str) -> "AgentProcess":
+        """Wait until it has found these endpoints up, for IPv4."""
+        self.wait(lambda: all(health(self, name) == "up" for name in names), "not found to be up")
+        return self
+
+    def lost(self, *names: str) -> None:
+        """Wait until it has taken these endpoints out, and done all that goes with that."""
+        lines = [rf"\b{re.escape(name)}( \(ipv[46]\))? \S+ -> 0/1" for name in names]
+        self.wait(lambda: all(re.search(line, self.said) for line in lines), f"{names} are not taken out")
+
     def stop(self) -> int:
         """End it as systemd does."""
         if self.process.poll() is None:
@@ -94,6 +107,10 @@ class AgentProcess:
         self.process.wait(PATIENCE)
 
 
+#: One way to the kernel for each backend. What drivers do alike is tested with one of them.
+NFT = ("--backend", "nftables", "--driver", "libnftables")
+LEGACY = ("--backend", "iptables", "--driver", "legacy")
+BOTH_BACKENDS = pytest.mark.parametrize("way", [NFT, LEGACY], ids=lambda words: words[1])
 #: Endpoints of a service on the host.
 PORTS = (8001, 8002, 8003)
 FAST = {"interval": "500ms", "fast-interval": "100ms", "timeout": "500ms", "rise": 2, "fall": 2}
@@ -137,6 +154,12 @@ class Processes:
 
     def close(self) -> None:
         self.kill(*list(self._running))
+
+
+class Serving(Protocol):
+    """Starts processes on the host, and an agent that has found them up."""
+
+    def __call__(self, text: str, *words: str, ports: Sequence[int] = PORTS) -> AgentProcess: ...
 
 
 def health(agent: AgentProcess, name: str, family: str = "ipv4") -> str:

@@ -281,6 +281,9 @@ class MigratingPaper(ReadingPaper):
     def removed_rules(self, record: str) -> tuple[str, ...]:
         return tuple(json.loads(record)["gone"])
 
+    def boot_files(self, host: Host) -> tuple[str, ...]:
+        return tuple(path for path in ("/etc/paper",) if host.exists(path))
+
     def side_effects(self, driver: str, text: str, record: str) -> tuple[str, ...]:
         return (f"{self.name} forgets the clients of rules that leave it",)
 

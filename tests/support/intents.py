@@ -29,6 +29,7 @@ from lbctl.model import (
     State,
     TcpProbe,
     slot_count,
+    takeover_obstacles,
 )
 
 LONG = "n" * 63
@@ -124,16 +125,20 @@ def services(draw: st.DrawFn, *, everything: bool, selective: bool) -> Service:
         exclude = []
     exclude = [net for net in exclude if not any(x.address and x.address in net for x in listeners)]
     mixed = mixed_ports(chosen)
+    scheduler = draw(st.sampled_from(Scheduler)) if everything else Scheduler.ROUND_ROBIN
+    source_nat = draw(st.sampled_from(SourceNat))
+    impossible = any(takeover_obstacles(scheduler, source_nat, listeners, chosen))
     return Service(
         name=draw(NAMES),
         listeners=tuple(listeners),
         endpoints=chosen,
-        scheduler=draw(st.sampled_from(Scheduler)) if everything else Scheduler.ROUND_ROBIN,
+        scheduler=scheduler,
         seed=draw(st.none() | st.sampled_from([0, 1, 0xFFFFFFFF])),
         allow=tuple(draw(st.lists(ALLOWED, max_size=3))) if everything else (),
         affinity=draw(st.none() | AFFINITIES) if everything and not mixed else None,
         local_clients=draw(st.booleans()),
-        source_nat=draw(st.sampled_from(SourceNat)),
+        source_nat=source_nat,
+        takeover=not impossible and draw(st.booleans()),
         deny=tuple(draw(st.lists(ALLOWED, max_size=2))) if selective else (),
         interfaces=tuple(draw(st.lists(INTERFACES, max_size=2, unique=True))) if selective else (),
         exclude=tuple(exclude),

@@ -265,6 +265,8 @@ class KubernetesServer(WebServer):
         self.oldest = 100
         self.token: str | None = None
         self.gone_by_status = False
+        #: Seconds after which a watch ends, and whether it says so with the version of then.
+        self.longest_watch, self.bookmarks = 3600.0, True
         self.changes = _Changes()
 
     async def put(self, found: dict[str, Any]) -> None:
@@ -283,11 +285,10 @@ class KubernetesServer(WebServer):
         found["metadata"]["resourceVersion"] = str(self.version)
         self.events.append({"type": kind, "object": json.loads(json.dumps(found))})
 
-    async def compact(self) -> None:
-        """Forget all versions but that of now, and end all watches."""
+    def forget(self) -> None:
+        """Forget all versions but that of now."""
         self.version += 1
         self.oldest, self.events = self.version, []
-        await self.cut()
 
     async def answer(self, request: Request) -> Response:
         assert request.path == "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices"
@@ -308,7 +309,7 @@ class KubernetesServer(WebServer):
 
     async def _watch(self, version: int, seconds: float) -> AsyncIterator[object]:
         clock = asyncio.get_running_loop().time
-        until = clock() + seconds
+        until = clock() + min(seconds, self.longest_watch)
         while clock() < until:
             for event in self.events:
                 found = int(event["object"]["metadata"]["resourceVersion"])
@@ -316,7 +317,8 @@ class KubernetesServer(WebServer):
                     version = found
                     yield event
             await self.changes.wait(max(until - clock(), 0.0))
-        yield {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(self.version)}}}
+        if self.bookmarks:
+            yield {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(self.version)}}}
 
 
 async def _once(line: object) -> AsyncIterator[object]:
@@ -435,7 +437,7 @@ class DnsServer(asyncio.DatagramProtocol):
     def resolver(self) -> dns.asyncresolver.Resolver:
         resolver = _Resolver(configure=False)
         resolver.nameservers, resolver.port = ["127.0.0.1"], self.port
-        resolver.timeout = 0.2
+        resolver.timeout = 2.0
         return resolver
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -447,7 +449,7 @@ class DnsServer(asyncio.DatagramProtocol):
                 self._transport.sendto(self.answer(data, tcp=False), addr)
             case Mood.GARBAGE:
                 self._transport.sendto(data[:2] + b"\x81\x82" + data[4:12], addr)
-            case Mood.SILENT:
+            case Mood.SILENT | Mood.TRICKLE:
                 pass
 
     async def serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -466,9 +468,11 @@ class DnsServer(asyncio.DatagramProtocol):
         reply = dns.message.make_response(query)
         if not any(known == name for known, _ in self.records):
             reply.set_rcode(dns.rcode.NXDOMAIN)
-        for found in (kind, "CNAME"):
-            if texts := self.records.get((name, found)):
-                reply.answer.append(dns.rrset.from_text(name, self.ttl, "IN", found, *texts))
+        for _ in range(4):
+            for found in (kind, "CNAME"):
+                if texts := self.records.get((name, found)):
+                    reply.answer.append(dns.rrset.from_text(name, self.ttl, "IN", found, *texts))
+            [name] = self.records.get((name, "CNAME"), [""])
         room = 65535 if tcp else query.payload if query.edns >= 0 else 512
         whole = reply.to_wire(max_size=65535)
         if len(whole) <= room:

@@ -20,6 +20,8 @@ class Mood(Enum):
     GARBAGE = auto()
     #: It takes the request, and keeps silent.
     SILENT = auto()
+    #: Byte by byte, one each second.
+    TRICKLE = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,13 @@ class WebServer:
                 await asyncio.sleep(1e6)
             case Mood.GARBAGE:
                 response = Response(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>")
+            case Mood.TRICKLE:
+                writer.write(b"HTTP/1.1 200 OK\r\nX-Consul-Index: 1\r\nContent-Length: 1000000\r\n\r\n")
+                while not writer.is_closing():
+                    writer.write(b"[")
+                    await writer.drain()
+                    await asyncio.sleep(1)
+                return
             case Mood.GOOD:
                 response = await self.answer(request)
         writer.write(_encoded(response))

@@ -6,7 +6,7 @@ import json
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from html import escape
 
@@ -16,19 +16,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from lbctl.agent import http, web
 from lbctl.agent.http import Server
 from lbctl.documents.agent import AgentStatusDocument
-from support.agent import status_document
+from lbctl.errors import ApplyFailed
+from support.agent import Shown, status_document
 
 NASTY = '<script>alert("x")</script>\n\x1b[2J'
 
 
-async def view() -> AgentStatusDocument:
-    return status_document(reason=NASTY)
-
-
 @asynccontextmanager
-async def serving(names: tuple[str, ...] = ()) -> AsyncIterator[int]:
+async def serving(names: tuple[str, ...] = (), source: web.Source | None = None) -> AsyncIterator[int]:
     listening = socket.create_server(("127.0.0.1", 0))
-    server = Server(web.reader(view, names))
+    shown = source or Shown(status_document(reason=NASTY))
+    server = Server(web.reader(web.Pages(shown), names))
     await server.listen(listening)
     try:
         yield listening.getsockname()[1]
@@ -42,7 +40,22 @@ async def exchange(port: int, request: bytes) -> bytes:
     try:
         return await reader.read()
     finally:
+        await close(writer)
+
+
+async def rest(reader: asyncio.StreamReader) -> bytes:
+    """What is still read of a connection, which the server may end by a reset."""
+    try:
+        return await reader.read()
+    except ConnectionError:
+        return b""
+
+
+async def close(*writers: asyncio.StreamWriter) -> None:
+    for writer in writers:
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 def get(path: str, *, method: str = "GET", host: str = "127.0.0.1", extra: str = "") -> bytes:
@@ -154,27 +167,108 @@ def test_what_is_no_good_request_gets_an_error(request_: bytes, code: int) -> No
     assert ask(request_)[0] == code
 
 
-def test_who_is_slow_or_one_too_many_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_slow_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "_PATIENCE", 0.3)
-    monkeypatch.setattr(http, "_CONNECTIONS", 2)
 
-    async def run() -> tuple[bytes, bytes, bytes]:
+    async def run() -> bytes:
         async with serving() as port:
-            slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
-            for _, writer in slow:
-                writer.write(b"GET / HT")
-                await writer.drain()
-            await asyncio.sleep(0)
-            refused = await until(lambda: exchange(port, get("/healthz")), lambda found: found == b"")
-            ended = await slow[0][0].read()
-            later = await until(lambda: exchange(port, get("/healthz")), lambda found: found != b"")
-            for _, writer in slow:
-                writer.close()
-            return refused, ended, later
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET / HT")
+            found = await rest(reader)
+            await close(writer)
+            return found
 
-    refused, ended, later = asyncio.run(run())
-    assert refused == ended == b""
-    assert later.endswith(b"ok\n")
+    assert asyncio.run(run()) == b""
+
+
+def test_one_client_that_holds_connections_open_keeps_no_other_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_CONNECTIONS", 4)
+
+    async def run() -> tuple[bytes, list[bytes]]:
+        async with serving() as port:
+            calm = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+            greedy = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
+            for _, writer in greedy:
+                writer.write(b"GET / HT")
+            ended = [await rest(reader) for reader, _ in greedy[:-3]]
+            calm[1].write(get("/healthz"))
+            answer = await calm[0].read()
+            await close(*(writer for _, writer in (calm, *greedy)))
+            return answer, ended
+
+    answer, ended = asyncio.run(run())
+    assert answer.endswith(b"ok\n")
+    assert set(ended) == {b""}
+
+
+def test_who_does_not_read_an_answer_holds_little_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_PATIENCE", 0.5)
+    held: list[int] = []
+    size = 64 << 20
+
+    async def huge(_: http.Request) -> http.Response:
+        return http.Response(body=bytes(size))
+
+    async def run() -> bytes:
+        listening = socket.create_server(("127.0.0.1", 0))
+        server = Server(huge)
+        await server.listen(listening)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening.getsockname()[1], limit=1024)
+        writer.write(get("/"))
+        while not server._open:
+            await asyncio.sleep(0.01)
+        [transport] = server._open
+        while server._open:
+            held.append(transport.get_write_buffer_size())
+            await asyncio.sleep(0.01)
+        found = await rest(reader)
+        await close(writer)
+        await server.close()
+        return found
+
+    assert len(asyncio.run(run())) < size
+    assert 0 < max(held) <= 4 * http._SLICE
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [
+        (ApplyFailed("nft has ended with signal 11\x1b[2J"), 503, b"nft has ended with signal 11\\x1b[2J\n"),
+        (KeyError("surprise"), 500, b"a fault of lbctl: its log has more\n"),
+    ],
+)
+def test_what_cannot_be_shown_is_an_error_and_no_silence(fault: Exception, code: int, said: bytes) -> None:
+    class Broken(Shown):
+        async def document(self) -> AgentStatusDocument:
+            raise fault
+
+    async def run() -> tuple[bytes, bytes, list[BaseException]]:
+        logged: list[BaseException] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, about: logged.append(about["exception"]))
+        async with serving(source=Broken(status_document())) as port:
+            broken = await exchange(port, get("/status"))
+            return broken, await exchange(port, get("/healthz")), logged
+
+    broken, well, logged = asyncio.run(run())
+    assert broken.startswith(b"HTTP/1.1 %d " % code)
+    assert broken.endswith(said)
+    assert well.endswith(b"ok\n")
+    assert logged == ([fault] if code == 500 else [])
+
+
+def test_asking_often_makes_a_page_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[AgentStatusDocument] = []
+    monkeypatch.setattr(web.metrics, "exposition", lambda document: made.append(document) or b"x")
+    shown = Shown(status_document())
+
+    async def run() -> None:
+        async with serving(source=shown) as port:
+            await asyncio.gather(*(exchange(port, get("/metrics")) for _ in range(50)))
+            shown.shown = status_document()
+            await until(lambda: exchange(port, get("/metrics")), lambda _: len(made) == 2)
+
+    asyncio.run(run())
+    assert len(made) == 2
 
 
 async def until(
@@ -192,23 +286,22 @@ async def until(
     return with_error
 
 
+def page_of(document: AgentStatusDocument, path: str) -> http.Response:
+    return asyncio.run(web.Pages(Shown(document)).at(path))
+
+
 def test_a_document_of_thousands_is_cut_on_the_page_and_whole_in_json() -> None:
-    async def large() -> AgentStatusDocument:
-        document = status_document()
-        document["services"] = [{**document["services"][0], "name": f"s{number}"} for number in range(3000)]
-        return document
-
-    answer = asyncio.run(web.answer(large, "/"))
-    assert b"2,800 more" in answer.body
-    assert len(json.loads(asyncio.run(web.answer(large, "/status")).body)["services"]) == 3000
+    large = status_document()
+    large["services"] = [{**large["services"][0], "name": f"s{number}"} for number in range(3000)]
+    assert b"2,800 more" in page_of(large, "/").body
+    assert len(json.loads(page_of(large, "/status").body)["services"]) == 3000
 
 
-def test_not_ready_says_why() -> None:
-    async def unready() -> AgentStatusDocument:
-        document = status_document()
-        document["agent"]["ready"] = False
-        document["agent"]["problems"] = ["the last change failed"]
-        return document
-
-    answer = asyncio.run(web.answer(unready, "/ready"))
-    assert (answer.status, answer.body) == (503, b"the last change failed\n")
+def test_not_ready_says_why_in_plain_text() -> None:
+    document = status_document()
+    document["agent"]["ready"] = False
+    document["agent"]["problems"] = ["the last change failed", NASTY]
+    answer = page_of(document, "/ready")
+    assert answer.status == 503
+    assert answer.body.startswith(b"the last change failed; <script>")
+    assert answer.body.decode().removesuffix("\n").isprintable()

@@ -31,6 +31,10 @@ from lbctl.model import (
 
 LISTENER = Listener(protocol=Protocol.TCP, port=80)
 WEB = Service(name="web", listeners=(LISTENER,), endpoints=(Endpoint(port=8001), Endpoint(port=8002)))
+#: What another host could take over.
+FAR = replace(
+    WEB, scheduler=Scheduler.MAGLEV, endpoints=(Endpoint(port=80, address=IPv4Address("10.0.0.1")),)
+)
 MOVED = Listener(protocol=Protocol.TCP, port=81, address=IPv4Address("192.0.2.1"))
 #: Field → another value of it, and both sides as the intent file has them.
 OTHER: dict[str, tuple[Any, Any, Any]] = {
@@ -43,6 +47,7 @@ OTHER: dict[str, tuple[Any, Any, Any]] = {
     "allow": ((ip_network("10.0.0.0/8"), ip_network("192.0.2.7/32")), None, ("10.0.0.0/8", "192.0.2.7")),
     "deny": ((ip_network("192.0.2.7/32"),), None, ("192.0.2.7",)),
     "interfaces": (("eth0", "ppp*"), None, ("eth0", "ppp*")),
+    "takeover": (True, False, True),
     "exclude": ((ip_network("198.51.100.0/24"),), None, ("198.51.100.0/24",)),
     "endpoints": ((Endpoint(port=8001), Endpoint(port=8003)), ("8001", "8002"), ("8001", "8003")),
 }
@@ -51,10 +56,12 @@ OTHER: dict[str, tuple[Any, Any, Any]] = {
 @pytest.mark.parametrize("field", OTHER)
 def test_each_field_is_one_key_of_the_file(field: str) -> None:
     value, before, after = OTHER[field]
-    [change] = service_changes(WEB, replace(WEB, **{field: value}))
+    one = FAR if field == "takeover" else WEB
+    other = replace(one, **{field: value})
+    [change] = service_changes(one, other)
     assert (change.before, change.after, change.endpoint) == (before, after, None)
     assert change.key in json_schema()["$defs"]["ServiceTable"]["properties"]
-    [back] = service_changes(replace(WEB, **{field: value}), WEB)
+    [back] = service_changes(other, one)
     assert (back.before, back.after) == (after, before)
 
 

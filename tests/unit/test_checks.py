@@ -230,15 +230,62 @@ def test_http_sends_what_it_is_told() -> None:
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("answer", [b"\0\1\2 nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 9000])
-def test_http_of_something_else(answer: bytes) -> None:
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b"\0\1\2 nonsense\r\n\r\n", "not HTTP: illegal status line"),
+        (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 9000, "not HTTP: Receive buffer too long"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx",
+            "not HTTP: peer closed connection without sending complete message body",
+        ),
+    ],
+)
+def test_http_of_something_else_is_named_in_the_same_words_each_time(answer: bytes, text: str) -> None:
     async def run() -> None:
         async with server(answer) as (port, _):
-            ending, text = check_of(await outcome(target(HttpProbe(), port)))
-            assert ending is FAILED
-            assert text.startswith("not HTTP")
+            assert check_of(await outcome(target(HttpProbe(body="never"), port))) == (FAILED, text)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "again", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"]
+)
+def test_http_that_never_comes_to_its_answer_is_bounded(again: bytes) -> None:
+    async def endless(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(again * 100)
+            await writer.drain()
+
+    async def run() -> None:
+        async with server(endless) as (port, _):
+            found = await outcome(target(HttpProbe(), port, timeout=10_000))
+            assert check_of(found) == (FAILED, "the answer is too long")
+
+    asyncio.run(run())
+
+
+def test_a_body_in_the_smallest_parts_is_bounded() -> None:
+    parts = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 64_000
+
+    async def run() -> None:
+        async with server(parts) as (port, _):
+            found = await outcome(target(HttpProbe(body="never"), port, timeout=10_000))
+            assert check_of(found) == (FAILED, "the answer is too long")
+
+    asyncio.run(run())
+
+
+def test_a_check_that_breaks_in_an_unforeseen_way_is_reported_and_says_nothing_of_the_endpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def broken(*_: object) -> Outcome:
+        raise KeyError("surprise\x1b[2J")
+
+    monkeypatch.setattr("lbctl.agent.checks.prober.http.check", broken)
+    found = asyncio.run(outcome(target(HttpProbe(), 80)))
+    assert check_of(found) == (UNDECIDED, "not checked: KeyError: 'surprise\\x1b[2J'")
 
 
 def test_http_that_never_ends_is_bounded() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from lbctl.config import dump, load_merged, loads
 from lbctl.config.render import revive
 from lbctl.config.schema import json_schema
 from lbctl.errors import IntentError
-from lbctl.model import NO_ANNOUNCEMENTS, Announcements, Intent
+from lbctl.model import NO_ANNOUNCEMENTS, Announcements, Intent, Network
 
 SERVICE = '[[service]]\nname = "web"\nlisten = "80/tcp"\nendpoints = ["8001"]\n'
 PATHS = st.none() | st.text("abc/-_\"'\\ é", min_size=1, max_size=20).map(lambda text: f"/{text}")
@@ -23,9 +24,13 @@ def with_table(table: str) -> str:
     return f"schema = 1\n[agent]\n{table}\n{SERVICE}"
 
 
-@given(PATHS, PATHS)
-def test_what_is_written_reads_back(track: str | None, pipe: str | None) -> None:
-    table = Announcements(track_file=track, exabgp=pipe)
+NETWORKS = st.sampled_from(["198.51.100.0/24", "192.0.2.7/32", "2001:db8::/32", "0.0.0.0/0"]).map(ip_network)
+ROUTES = st.lists(NETWORKS, max_size=3).map(tuple)
+
+
+@given(PATHS, PATHS, ROUTES)
+def test_what_is_written_reads_back(track: str | None, pipe: str | None, routes: tuple[Network, ...]) -> None:
+    table = Announcements(track_file=track, exabgp=pipe, exabgp_routes=routes if pipe else ())
     services = loads(f"schema = 1\n{SERVICE}").services
     intent = Intent(services=services, owner="other", announce=table)
     assert loads(dump(intent)) == intent
@@ -41,6 +46,14 @@ def test_an_empty_table_says_nothing() -> None:
     [
         ('track-file = "ready"', '<text>:3: track-file "ready" is not an absolute path'),
         ("exabgp = 7", "<text>:3: exabgp 7 is not an absolute path"),
+        (
+            'exabgp = "/x"\nexabgp-routes = ["10.0.0.1/8"]',
+            '<text>:4: exabgp-routes: "10.0.0.1/8" has bits set beyond its prefix',
+        ),
+        (
+            'exabgp-routes = ["10.0.0.0/8"]',
+            "<text>:2: `exabgp-routes` without `exabgp`: no program announces them",
+        ),
         ('exabpg = "/x"', "<text>:3: unknown key `exabpg`"),
         ('track-file = "/a/../b"', '<text>:3: track-file "/a/../b" is not an absolute path'),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -125,3 +126,36 @@ def test_a_damaged_record_is_none(text: str) -> None:
     host = FakeHost()
     host.remember("lbctl.discovered", text)
     assert discovered.read(host, "lbctl") == {}
+
+
+HOW_TO = (Path(__file__).parents[2] / "docs" / "how-to" / "discover.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", re.findall(r"(?ms)^```toml\n(.*?)^```$", HOW_TO))
+def test_the_examples_of_the_guide_are_valid_and_dumped_again(text: str) -> None:
+    intent = loads(text)
+    assert loads(dump(intent)) == intent
+    assert all(service.discover is not None for service in intent.services)
+
+
+@pytest.mark.parametrize(
+    ("table", "wrong"),
+    [
+        ('[docker]\nsocket = "docker.sock"', "an absolute path"),
+        ('[docker]\nhost = "tcp://x"', "unknown key"),
+        ('[consul]\nserver = "https://x/v1"', "is not a URL of a host and a port"),
+        ('[consul]\nserver = "https://u:p@x:1"', "is not a URL of a host and a port"),
+        ('[consul]\ntoken = "secret"', "unknown key"),
+        ('[kubernetes]\nca = "/etc/ca.pem"', "files without the server that they are for"),
+        ('[kubernetes]\nserver = "https://x:1"\nkubeconfig = "/etc/k"', "a kubeconfig says all"),
+        ('[kubernetes]\nserver = "https://x:1"\nkey = "/etc/k"', "a key without its certificate"),
+        ("docker = 5", "holds 5, not a table"),
+        ('[[consul]]\nserver = "x"', "not a table"),
+    ],
+)
+def test_a_wrong_table_of_access_is_named_with_its_line(table: str, wrong: str) -> None:
+    with pytest.raises(IntentError) as raised:
+        loads(f"schema = 1\n{table}\n")
+    [problem] = raised.value.problems
+    assert wrong in problem.message
+    assert problem.line > 1

@@ -159,7 +159,7 @@ def test_what_became_of_it_counts_more_than_what_nft_takes(
     assert on.spoken == "mark"
     record = tool.recall(on.host, "nft")
     assert record is not None
-    assert record.reason.startswith("nft writes something else than it is told: ip element ")
+    assert record.reason.startswith("nft writes something else than requested: ip element ")
     # A table without hooks, of which nothing is left.
     assert on.held == {}
     assert not any("hook" in ran.stdin for ran in on.host.writes)

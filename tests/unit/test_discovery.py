@@ -167,7 +167,7 @@ def test_another_intent_with_closer_bounds_drops_what_lies_beyond() -> None:
     world.answer(A)
     closer = replace(DNS, within=(ip_network("10.9.0.0/16"),))
     world.keeper.replace(Intent(services=(replace(WEB, discover=closer),)))
-    assert world.kept is None
+    assert (world.kept, world.error) == (None, "endpoint 10.0.0.1:80 is not in a network of `within`")
 
 
 def test_a_restored_answer_counts_until_the_source_says_more_unless_it_lies_beyond() -> None:
@@ -203,6 +203,18 @@ def test_a_restored_answer_counts_until_the_source_says_more_unless_it_lies_beyo
 )
 def test_the_bounds_of_an_answer(answer: tuple[Endpoint, ...], wrong: str | None) -> None:
     assert problem(Intent(services=(WEB,)), WEB, answer, local=False) == wrong
+
+
+@pytest.mark.parametrize("own", [(), (C,)])
+def test_each_address_family_of_the_listeners_keeps_an_endpoint(own: tuple[Endpoint, ...]) -> None:
+    listeners = (*WEB.listeners, Listener(protocol=Protocol.TCP, port=80, address=ip_address("2001:db8::1")))
+    service = replace(WEB, listeners=listeners, endpoints=own)
+    intent = Intent(services=(service,))
+    wrong = "no endpoint is of the address family of listener [2001:db8::1]:80/tcp"
+    assert problem(intent, service, (A,), local=False) == wrong
+    assert problem(intent, service, (A, at("2001:db8::2")), local=False) is None
+    anywhere = replace(WEB, listeners=(Listener(protocol=Protocol.TCP, port=80),))
+    assert problem(intent, anywhere, (A,), local=False) is None
 
 
 def test_within_is_the_bound_where_it_is_given() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from lbctl.cli import app
 from lbctl.engine.inspect.doctor import Diagnosis, examine
 from lbctl.host import LocalHost, listening, route_to
 from lbctl.host.fake import FakeHost
-from lbctl.model import Endpoint, Family, Intent, Listener, Protocol, Service, Severity, State
+from lbctl.model import Discovery, Endpoint, Family, Intent, Listener, Protocol, Service, Severity, State
 from lbctl.spi import Capabilities, Case, Driver, Probe, Problem
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables
@@ -273,6 +275,16 @@ def test_a_unit_that_applies_again(files: dict[str, str], silent: bool) -> None:
     assert bool(wiped(WIPES | files)) is not silent
 
 
+def test_files_that_load_rules_at_boot() -> None:
+    files = {UNIT: LOADS, "/etc/nftables.conf": 'include "/etc/nftables.d/*"\n', "/etc/nftables.d/x": "# x\n"}
+    assert nftables.boot_files(FakeHost(files=files)) == ()
+    assert nftables.boot_files(FakeHost(files=files | WANTED)) == ("/etc/nftables.conf", "/etc/nftables.d/x")
+    saved = {"/etc/iptables/rules.v4": "", "/etc/sysconfig/iptables": ""}
+    assert iptables.boot_files(FakeHost(files=saved)) == ()
+    link = {"/etc/systemd/system/multi-user.target.wants/netfilter-persistent.service": ""}
+    assert iptables.boot_files(FakeHost(files=saved | link)) == ("/etc/iptables/rules.v4",)
+
+
 def test_the_reference_names_every_code() -> None:
     sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "backends").rglob("diagnos*.py")]
     sources += [*(ROOT / "backends").rglob("flush_hazard.py"), *(ROOT / "backends").rglob("advice.py")]
@@ -407,3 +419,31 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = CliRunner().invoke(app, ["doctor"]).stdout
     assert "warning x: m\n    evidence: e\n    fix:      r" in text
     assert "Not examined:\n" in text
+
+
+@pytest.mark.parametrize(
+    ("source", "live", "code"),
+    [("consul", True, []), ("consul", False, ["source-unasked"]), ("nosuch", True, ["source-missing"])],
+)
+def test_a_source_that_is_not_asked(source: str, live: bool, code: list[str]) -> None:
+    made = host()
+    service = replace(WEB, discover=Discovery(source=source, name="api"))
+    with made.lock("lbctl.agent") if live else nullcontext():
+        diagnosis = found(made, Intent(services=(service,)))
+    assert codes(diagnosis) == code
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("nosuch", 'web: no source "nosuch" is installed on this host'),
+        ("etcd", "web: there is no table [etcd] that says where etcd is"),
+    ],
+)
+def test_check_names_a_source_that_cannot_be_asked(source: str, line: str, tmp_path: Path) -> None:
+    file = tmp_path / "lbctl.toml"
+    table = f'[service.discover]\nsource = "{source}"\nname = "api"\n'
+    file.write_text(f'schema = 1\n[[service]]\nname = "web"\nlisten = "192.0.2.1:80/tcp"\n{table}')
+    done = CliRunner().invoke(app, ["check", str(file)])
+    assert done.exit_code == 0
+    assert line in done.output

@@ -632,7 +632,7 @@ def test_a_kernel_without_the_module() -> None:
 def test_a_command_that_tells_no_version() -> None:
     host = nft_host()
     host.answer("nft", "--version", out="Segmentation fault")
-    assert reasons(nftables, host)["nft"] == "/usr/sbin/nft does not tell its version"
+    assert reasons(nftables, host)["nft"] == "/usr/sbin/nft does not report its version"
 
 
 def test_only_one_half_of_a_tool_is_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from dataclasses import replace
@@ -17,11 +18,12 @@ from lbctl.agent.fleet.local import load_local
 from lbctl.agent.fleet.publication import Publication
 from lbctl.agent.fleet.publisher import with_override, without_override
 from lbctl.agent.fleet.report import HostReport, ServiceHealth, Stand, Standing, overall, stand, standing
+from lbctl.agent.fleet.reporter import Reporter
 from lbctl.agent.fleet.signing import NotSigned
 from lbctl.config import loads
 from lbctl.errors import Damaged, IntentError
 from lbctl.host import LocalHost
-from lbctl.model import EtcdAccess, Follow, Intent, Override, Scheduler, State
+from lbctl.model import EtcdAccess, Follow, Intent, Override, State
 
 TEXT = """schema = 1
 [[service]]
@@ -332,15 +334,7 @@ def test_where_a_host_stands(keys: dict[str, Any], expected: Standing) -> None:
     assert standing(None, 7) is Standing.SILENT
 
 
-def test_tables_depend_on_membership_and_not_on_health() -> None:
-    intent = loads(TEXT + 'scheduler = "source-hash"\n')
-    [service] = intent.services
-    same = report.tables_of(intent)
-    assert set(same) == {"web"}
-    assert report.tables_of(loads(TEXT)) == {}
-    for change in ({"seed": 5}, {"scheduler": Scheduler.MAGLEV}, {"endpoints": service.endpoints[:1]}):
-        other = replace(intent, services=(replace(service, **change),))  # type: ignore[arg-type]
-        assert report.tables_of(other) != same
+def test_tables_that_differ_between_hosts_of_one_revision_are_named() -> None:
     one = replace(HOST, tables={"web": "a"})
     assert report.uneven((one, replace(one, host="lb2"), None)) == ()
     assert report.uneven((one, replace(one, tables={"web": "b"}))) == ("web",)
@@ -379,3 +373,16 @@ def test_the_local_file_bounds_and_is_of_its_owner_alone(tmp_path: Path) -> None
     assert load_local([path]).follow is None
     with pytest.raises(IntentError, match=r"has no \[follow\] table"):
         load_local([path], "edge")
+
+
+def test_an_idle_reporter_leaves_the_loop_to_others() -> None:
+    async def story() -> None:
+        reporter = Reporter(lambda: None, lambda host: HOST)
+        task = asyncio.create_task(reporter.run())
+        for _ in range(3):
+            reporter.wake()
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(story())

@@ -32,7 +32,7 @@ TARGETS: dict[str, dict[str, Family | None]] = {
     "dual-stack": {"iptables=1.6.1": None, "iptables-nft=1.8.2": Family.IPV6, "nft=0.9.8": Family.IPV4},
 }
 #: What the classic dialect does not do.
-REFUSED = {"affinity", "port-ranges"}
+REFUSED = {"affinity", "port-ranges", "takeover"}
 #: A host with IPv6, all commands, and one link to the endpoints' network: 10.0.0.0/24, 2001:db8:2::/64.
 HOST = FakeHost(
     programs=("ip6tables-legacy-restore",),

@@ -136,7 +136,7 @@ def test_what_a_state_changed_is_held_against_what_held_before_it() -> None:
         [change] = each.services["web"]
         assert (change.key, change.before, change.after) == ("endpoints", was, will)
     del desk.host.shelf["lbctl.000001"]
-    with pytest.raises(ApplyFailed, match="what held before number 2 is not on record"):
+    with pytest.raises(ApplyFailed, match="the state before number 2 is not on record"):
         engine.difference(desk.host, "lbctl", states[1])
 
 
@@ -419,9 +419,7 @@ def test_an_intent_on_record_is_printed_as_a_file(tmp_path: Path, monkeypatch: p
         assert run_lbctl(*words, env=env).code == 2
     # The file then contradicts what holds: the rollback says so, and what would undo it too.
     back = run_lbctl("rollback", "--to", "1", "--yes", env=env)
-    said = (
-        "lbctl.toml still says otherwise; lbctl apply would undo this rollback:\n~ web\n    endpoints  1  →"
-    )
+    said = "lbctl.toml still differs; lbctl apply would undo this rollback:\n~ web\n    endpoints  1  →"
     assert said in back.err
     plan = run_lbctl("plan", "--output", "json", env=env)
     assert plan.json["rolled_back"]["number"] == 3
@@ -429,5 +427,5 @@ def test_an_intent_on_record_is_printed_as_a_file(tmp_path: Path, monkeypatch: p
     for words in (["status"], ["plan"], ["apply", "--yes"]):
         said = run_lbctl(*words, env=env).err
         assert "The last change was rollback number 3, of " in said
-        assert "The intent file says otherwise: applying it undoes that." in said
+        assert "The intent file differs: applying it undoes that." in said
     assert run_lbctl("plan", "--output", "json", env=env).json["rolled_back"] is None

@@ -107,6 +107,26 @@ def test_what_an_intent_cannot_ask_for_is_named(text: str, reason: str) -> None:
     assert reason in " ".join(found.notes)
 
 
+def test_a_listener_that_an_intent_cannot_have_takes_no_other_with_it() -> None:
+    jumps = "-A PREROUTING -p udp -m udp --dport {} -j WEB\n"
+    ladder = (
+        "-A WEB -p udp -m statistic --mode nth --every 2 --packet 0 -j DNAT --to-destination 10.0.0.1:99\n"
+        "-A WEB -p udp -j DNAT --to-destination 10.0.0.2:99\n"
+    )
+    text = f"{NAT}:WEB - [0:0]\n{jumps.format('20500')}{jumps.format('20000:50000')}{ladder}COMMIT\n"
+    found = made(text)
+    [service] = found.intent.services
+    assert [str(each) for each in service.listeners] == ["20500/udp"]
+    assert [each.to for each in service.endpoints] == ["10.0.0.1:99", "10.0.0.2:99"]
+    assert [(each.dport, reason) for each, reason in found.lost] == [("20000-50000", "more than 64 ports")]
+    assert not found.complete
+    # Endpoints without a port serve both.
+    found = made(text.replace(":99", ""))
+    [service] = found.intent.services
+    assert [str(each) for each in service.listeners] == ["20500/udp", "20000-50000/udp"]
+    assert found.complete
+
+
 def test_local_connections_are_joined_with_those_of_an_interface() -> None:
     jumps = (
         "-A PREROUTING -i eth0 -p tcp -m tcp --dport 80 -j WEB\n"

@@ -5,8 +5,9 @@ from fractions import Fraction
 import pytest
 
 from lbctl.model import AnalysedService, Analysis, Family
-from lbctl_iptables.reading import read, recognizes
+from lbctl_iptables.reading import read
 from lbctl_iptables.reading.lines import quoted
+from lbctl_iptables.recognize import recognizes
 
 ORIGIN = """\
 -A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 8001 -m statistic --mode nth --every 3

@@ -40,6 +40,20 @@ def test_nothing_to_migrate() -> None:
     assert holding(FIRST, LAST).plan("right") is None
 
 
+def test_a_source_without_balancing_rules_is_named() -> None:
+    desk = holding(*LADDER)
+    third = MigratingPaper(name="middle", driver="brush", rank=3)
+    session = engine.open_session(desk.host, backend="middle", installed=[desk.left, desk.right, third])
+    nothing = "Nothing to migrate: no balancing rules"
+    assert engine.plan_migration(session, "lbctl", source="right") is None
+    assert engine.nothing_to_migrate(session, "lbctl", "right") == (
+        f"{nothing} in right. left has some: --from left."
+    )
+    desk.left.foreign = []
+    assert engine.nothing_to_migrate(session, "lbctl", "right") == f"{nothing} in right."
+    assert engine.nothing_to_migrate(session, "lbctl", None) == f"{nothing} outside middle."
+
+
 def test_unmatched_traffic_is_a_decision() -> None:
     leaking = "ipv4 local:80/tcp nth to 8001 8002 -"
     desk = holding(leaking)
@@ -54,6 +68,24 @@ def test_unmatched_traffic_is_a_decision() -> None:
     assert desk.left.foreign == [leaking]
     desk.migrate("right", policy=SharePolicy.KEEP)
     assert slots(desk) == {"tcp-80": ["8001", "8002", "80"]}
+
+
+def test_what_is_left_to_do_for_the_next_boot() -> None:
+    desk = holding(*LADDER)
+    moved = desk.planned("right")
+    enable = "remove them there, and enable lbctl.service, which applies the intent file."
+    assert view.boot_note(moved) == (
+        f"If a script or unit of this host loads the removed rules at boot, {enable}"
+    )
+    desk.host.files["/etc/paper"] = ""
+    assert view.boot_note(moved) == f"At boot, /etc/paper may load the removed rules again: {enable}"
+    desk.host.files["/etc/systemd/system/multi-user.target.wants/lbctl.service"] = ""
+    assert view.boot_note(moved) == (
+        "At boot, /etc/paper may load the removed rules again: remove them there."
+    )
+    # Rules managed by lbctl are in no file.
+    engine.migrate(moved.target, moved)
+    assert view.boot_note(desk.planned("left")) is None
 
 
 def test_a_mistake_is_a_decision() -> None:
@@ -133,7 +165,7 @@ def test_what_stands_behind_a_narrower_rule_stays() -> None:
     planned = holding(narrow, *LADDER, "ipv4 local:81/tcp nth to 8101 8102").planned("right")
     assert planned.foreign is not None
     [retained] = planned.foreign.retained
-    assert "stays, whose rules come first: lbctl would take its connections" in retained.reason
+    assert "is not migrated, and its rules come first: lbctl would match its connections" in retained.reason
 
 
 def test_rules_that_serve_what_stays_too_cannot_be_separated() -> None:
@@ -190,7 +222,7 @@ def test_where_rules_come_from_is_asked_for_only_if_there_are_two_places() -> No
         return engine.plan_migration(session, "lbctl", source=source)
 
     refusals: dict[str | None, tuple[str, str | None]] = {
-        None: ("left and third hold rules that balance", "--from says which of them go"),
+        None: ("left and third hold rules that balance", "--from names the one to migrate"),
         "right": ("right is the target of the migration", None),
         "fourth": ('"fourth" is no store of rules', "one of left, third"),
     }
@@ -229,7 +261,7 @@ def test_a_file_that_the_source_does_not_hold_is_refused() -> None:
     desk = Desk()
     desk.apply("left", read_intent(WEB))
     desk.host.shelf.clear()
-    with pytest.raises(ApplyFailed, match="left does not hold what the intent file says"):
+    with pytest.raises(ApplyFailed, match="left differs from the intent file"):
         desk.plan("right", intent=read_intent(service("web", "80/tcp", "8001")))
     assert desk.planned("right", intent=read_intent(WEB)).origin == "the intent file"
 

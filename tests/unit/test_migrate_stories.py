@@ -235,7 +235,7 @@ def test_a_way_back_that_fails_is_an_unknown_state_which_recovery_ends(story: St
         raise ApplyFailed("it does not work")
 
     desk.effects.before_next(story.source, break_down)
-    with pytest.raises(StateUnknown, match=r"it does not work; then the way back failed: torn"):
+    with pytest.raises(StateUnknown, match=r"it does not work; then rolling back failed: torn"):
         engine.migrate(planned.target, planned)
     target.refusals = 0
     assert desk.pending

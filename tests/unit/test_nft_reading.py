@@ -7,7 +7,8 @@ from textwrap import dedent
 import pytest
 
 from lbctl.model import Affinity, AnalysedService, Analysis
-from lbctl_nftables.reading import read, recognizes
+from lbctl_nftables.reading import read
+from lbctl_nftables.recognize import recognizes
 
 
 def chain(

@@ -133,16 +133,15 @@ def restarts(host: FakeHost, *words: str) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("rules", "whose"),
     [
-        (OWN + OTHERS + SILENT, "those of 2 rules of others start over."),
-        (OWN + OTHERS.splitlines(keepends=True)[0], "those of 1 rule of others start over."),
+        (OWN + OTHERS + SILENT, "those of 2 foreign rules start over."),
+        (OWN + OTHERS.splitlines(keepends=True)[0], "those of 1 foreign rule start over."),
         (OWN + SILENT, None),
     ],
 )
 def test_counters_of_others_start_over_in_a_legacy_table(rules: str, whose: str | None) -> None:
     notes = restarts(legacy(iptables=rules), "iptables")
-    expected = (
-        f"any change of iptables resets all nth counters of the table: lbctl's own keep their turn, {whose}"
-    )
+    resets = "any change of iptables resets all nth counters of the table"
+    expected = f"{resets}: those of lbctl are carried over, {whose}"
     assert notes == ((expected,) if whose else ())
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -171,3 +173,15 @@ def test_only_what_puts_the_rules_in_doubt_makes_a_host_not_ready() -> None:
     assert not figures.rules_in_doubt
     figures.problems["apply"] = "failed"
     assert figures.rules_in_doubt
+
+
+def test_more_routes_are_announced_with_those_of_the_listeners(told: Told) -> None:
+    intent = told.intent()
+    networks = (ip_network("198.51.100.0/24"), ip_network("2001:db8:3::/48"))
+    told.readiness.follow(replace(intent, announce=replace(intent.announce, exabgp_routes=networks)))
+    told.looks(RISE)
+    more = [f"announce route {network} next-hop self" for network in networks]
+    assert told.commands == [*ANNOUNCED, *more]
+    told.readiness.follow(intent)
+    told.looks(1)
+    assert told.commands == [*(line.replace("announce", "withdraw") for line in more), *ANNOUNCED]

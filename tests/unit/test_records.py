@@ -37,6 +37,7 @@ def over(*ports: int) -> Intent:
         (int, 1, True, "not of type int"),
         (float, 1, "1", "not of type float"),
         (float, 1.5, float("inf"), "not a finite number"),
+        (float | None, None, 10**400, "not a finite number"),
         (int | None, None, "x", "not of type int or null"),
         ([str], [], ["a", 1], "[1]: not of type str"),
         ((str, bool), ["a", True], ["a"], "not a list of 2"),

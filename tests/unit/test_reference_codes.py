@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from lbctl_netfilter.findings import SEVERITIES
+from lbctl_netfilter.log import SEVERITIES
 
 ROOT = Path(__file__).parents[2]
 

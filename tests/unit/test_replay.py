@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from hypothesis import strategies as st
 from lbctl.agent.events import intent_line, operator_line, result_line, start_line
 from lbctl.agent.health import Ending, Moment, Outcome
 from lbctl.agent.replay import replay
+from lbctl.cli.options import Format
+from lbctl.cli.replay import print_log, print_shifts
 from lbctl.config import loads
 from lbctl.errors import IntentError
 from lbctl.model import Family, Health, Intent, Override, Verdict
+from support.spoilt import spoilt
 
 V4 = Family.IPV4
 START = 1_700_000_000.0
@@ -149,3 +153,32 @@ def test_the_command_needs_no_root_and_no_kernel(tmp_path: Path) -> None:
         f"  10.0.0.1:80  1/2 -> 0  down: connection refused {times} since 2023-11-14T22:13:23+00:00",
         "  10.0.0.2:80  1/2 -> 1  not checked yet",
     ]
+
+
+FAILED_BEFORE = {"web": {("10.0.0.1:80", V4): Verdict(health=Health.DOWN, since=START, result="timeout")}}
+DRAINED = Override(service="web", endpoint="10.0.0.2:80", drained=True, who="root", since=START)
+#: A line of each kind.
+WHOLE = (
+    start_line(INTENT, SERVING, moment(0), verdicts=FAILED_BEFORE, overrides=[DRAINED]),
+    result(1, Ending.FAILED),
+    operator_line([DRAINED], moment(2)),
+    intent_line(INTENT, moment(3)),
+)
+
+
+@pytest.mark.parametrize("number", range(len(WHOLE)), ids=[json.loads(line)["event"] for line in WHOLE])
+def test_a_log_of_a_stranger_is_refused_or_printed_and_nothing_else(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for line in spoilt(WHOLE[number]):
+        lines = [*WHOLE[:number], line, *WHOLE[number + 1 :]]
+        for output in Format:
+            with suppress(IntentError):
+                print_shifts(replay(lines), output)
+            assert capsys.readouterr().out.replace("\n", "").isprintable(), line
+
+
+@pytest.mark.parametrize("log", ["/dev/zero", "/proc/self/mem", "/", "/nowhere"])
+def test_what_is_no_file_is_not_replayed(log: str) -> None:
+    with pytest.raises(IntentError):
+        print_log(Path(log), Format.TEXT)

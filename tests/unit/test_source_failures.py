@@ -15,7 +15,7 @@ import pytest
 
 from lbctl.agent.journal import Journal
 from lbctl.agent.sources import Finder, Keeper
-from lbctl.documents.agent import SourceDocument
+from lbctl.documents.status import SourceDocument
 from lbctl.host.fake import FakeHost
 from lbctl.model import Discovery, Endpoint, Intent, Listener, Protocol, Service, State, WeightOwner
 from support.sources import RIGS, Rig, rig_of
@@ -180,6 +180,17 @@ def test_a_wrong_answer_changes_nothing(play: Play) -> None:
 def test_no_answer_in_time_changes_nothing(play: Play) -> None:
     async def story(world: World) -> None:
         await world.rig.be(Mood.SILENT)
+        await world.keeps(3 * MINUTES)
+        await world.rig.be(Mood.GOOD)
+        await _returns(world)
+
+    play(story)
+
+
+@pytest.mark.parametrize("source", ["etcd", "docker", "consul", "kubernetes"], indirect=True)
+def test_an_answer_byte_by_byte_changes_nothing(play: Play) -> None:
+    async def story(world: World) -> None:
+        await world.rig.be(Mood.TRICKLE)
         await world.keeps(3 * MINUTES)
         await world.rig.be(Mood.GOOD)
         await _returns(world)

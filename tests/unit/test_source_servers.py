@@ -246,6 +246,33 @@ def test_tokens_and_what_consul_says_about_wrong_ones(tmp_path: Path) -> None:
     run(story())
 
 
+def test_the_certificate_of_consul_is_verified(tmp_path: Path) -> None:
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    good = ConsulServer(tls=authority.server("127.0.0.1"))
+    elsewhere = ConsulServer(tls=authority.server("127.0.0.2"))
+    good.rows = elsewhere.rows = [instance(A)]
+    key = authority.ca.replace(".pem", ".key")
+
+    async def fails(server: str, **keys: Any) -> str:
+        with pytest.raises(SourceFailed) as raised:
+            await first("consul", "api", Access(consul=ConsulAccess(server=server, **keys)))
+        return str(raised.value)
+
+    async def story() -> None:
+        async with served(good, elsewhere):
+            ca = authority.ca
+            access = Access(consul=ConsulAccess(server=good.url, ca=ca))
+            assert len(await first("consul", "api", access)) == 1
+            assert "the certificate is not valid" in await fails(good.url)
+            assert "the certificate is not valid" in await fails(good.url, ca=other.ca)
+            assert "IP address mismatch" in await fails(elsewhere.url, ca=ca)
+            assert "closed" in await fails(good.url.replace("https:", "http:"))
+            for wrong in (key, str(tmp_path / "missing.pem")):
+                assert "the certificates of [consul] cannot be used" in await fails(good.url, ca=wrong)
+
+    run(story())
+
+
 # kubernetes
 
 
@@ -301,27 +328,28 @@ def test_a_port_is_chosen_by_name_or_number(name: str, port: int) -> None:
 
 
 @pytest.mark.parametrize("by_status", [True, False])
-def test_a_version_that_is_forgotten_has_all_slices_listed_again(by_status: bool, tmp_path: Path) -> None:
+def test_a_version_that_is_forgotten_has_all_slices_listed_again(
+    by_status: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lbctl.agent.sources.kubernetes._AGAIN", 0.01)
     rig = KubernetesRig(tmp_path)
-    rig.kubernetes.gone_by_status = by_status
+    api = rig.kubernetes
+    api.gone_by_status, api.longest_watch, api.bookmarks = by_status, 0.05, False
 
     async def story() -> None:
         async with served(rig):
-            await rig.give(A)
+            await api.put(endpoint_slice("api-1", A))
+            await api.put(endpoint_slice("api-2", B))
             async with aclosing(find("kubernetes").answers(rig.name, rig.access)) as answers:
-                assert len(await anext(answers)) == 1
-                await rig.kubernetes.put(endpoint_slice("api-2", B))
                 assert len(await anext(answers)) == 2
-                waits = asyncio.ensure_future(anext(answers))
-                while len(rig.kubernetes.requests) < 2:
-                    await asyncio.sleep(0.01)
-                # What is deleted while nobody watches is in no event.
-                rig.kubernetes.slices.pop("api-2")
-                await rig.kubernetes.compact()
-                with pytest.raises(SourceFailed, match="not HTTP"):
-                    await waits
-            async with aclosing(find("kubernetes").answers(rig.name, rig.access)) as answers:
-                assert len(await anext(answers)) == 1
+                # What is deleted while nothing watches is in no event.
+                api.slices.pop("api-2")
+                api.forget()
+                while len(found := await anext(answers)) == 2:
+                    pass
+                assert places(found) == [("10.0.0.1:8080", "active")]
+        lists = [each for each in api.requests if "watch" not in each.parameters]
+        assert len(lists) == 2
 
     run(story())
 
@@ -362,6 +390,7 @@ class Cluster:
 
     def kubeconfig(self, user: object = None, **of_cluster: object) -> Access:
         ca = b64encode(Path(self.authority.ca).read_bytes()).decode()
+        known = {"server": self.server.url, "certificate-authority-data": ca}
         config = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -370,12 +399,7 @@ class Cluster:
                 {"name": "other", "context": {"cluster": "x", "user": "x"}},
                 {"name": "here", "context": {"cluster": "c", "user": "u", "namespace": "shop"}},
             ],
-            "clusters": [
-                {
-                    "name": "c",
-                    "cluster": {"server": self.server.url, "certificate-authority-data": ca} | of_cluster,
-                }
-            ],
+            "clusters": [{"name": "c", "cluster": known | of_cluster}],
             "users": [{"name": "u", "user": {"token": "secret-token"} if user is None else user}],
         }
         path = self.folder / "kubeconfig"
@@ -454,7 +478,7 @@ def test_a_client_certificate_of_a_kubeconfig_is_shown(tmp_path: Path) -> None:
                 for name, path in files.items()
             }
             assert len(await first("kubernetes", "api", known.kubeconfig(data))) == 1
-            with pytest.raises(SourceFailed, match="TLS: "):
+            with pytest.raises(SourceFailed, match=r"TLS: |the connection was closed"):
                 await first("kubernetes", "api", known.kubeconfig({}))
 
     run(story())

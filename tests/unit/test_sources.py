@@ -219,6 +219,41 @@ def test_an_instance_that_is_no_port_is_wrong(instance: str) -> None:
         systemd_source.parse("app@*.service", f"Id=app@{instance}.service\nActiveState=active\n")
 
 
+SYSTEMCTL = """#!/bin/sh
+test "$1 $2 $3 $4" = "show --property=Id,ActiveState -- app@*.service" || exit 9
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "wrong"),
+    [
+        ("printf 'Id=app@8001.service\\nActiveState=active\\n'", None),
+        ("echo 'Failed to connect to bus: \\033[2J' >&2; exit 1", "systemctl: Failed to connect to bus"),
+        ("exec sleep 60", "systemctl does not answer"),
+        ("head -c 3000000 /dev/zero", "systemctl prints too much"),
+    ],
+)
+def test_systemctl_is_asked_with_a_limit_in_time(
+    script: str, wrong: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "systemctl"
+    program.write_text(f"{SYSTEMCTL}{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(systemd_source, "_PROGRAM", str(program))
+    if "sleep" in script:
+        monkeypatch.setattr(systemd_source, "_PATIENCE", 0.5)
+
+    async def story() -> None:
+        async with aclosing(systemd_source.answers("app@*.service", Access())) as answers:
+            if wrong is None:
+                assert await anext(answers) == (Endpoint(port=8001),)
+                return
+            with pytest.raises(SourceFailed, match=wrong):
+                await anext(answers)
+
+    run(story())
+
+
 # the finder
 
 

@@ -1,13 +1,14 @@
 """The text of a status: what needs attention comes first, and nothing is wider than the terminal."""
 
+from dataclasses import replace
 from fractions import Fraction
 from os import terminal_size
 from typing import Any
 
 import pytest
 
-from lbctl.cli.status_text import Line, lines, shortened
-from lbctl.cli.watch import Rates, picture, sparkline
+from lbctl.cli.status_text import Line, agent_line, lines, shortened, source_lines
+from lbctl.cli.watch import new_rates, note, picture, sparkline
 from lbctl.engine import Drift, EndpointStatus, FamilyStatus, ServiceStatus, Status
 from lbctl.model import (
     Action,
@@ -16,6 +17,7 @@ from lbctl.model import (
     Facts,
     Family,
     Health,
+    Intent,
     Override,
     Reason,
     ServiceChange,
@@ -23,6 +25,7 @@ from lbctl.model import (
     Verdict,
     effective,
 )
+from support.agent import status_document
 from support.desk import read_intent
 from support.network import service
 
@@ -99,8 +102,9 @@ def test_all_that_needs_attention_stands_in_the_first_ten_lines() -> None:
         Facts(overrides={each.place: each for each in DRAINED}),
     )
     found = status(*marked, drift=LOST, effective=overridden, failing=failing)
+    agent = Line("agent: running since 2026-01-01T00:00:00+00:00; 9 of 9 checks failing")
     # The line of a trial comes before these.
-    first = text(found)[:9]
+    first = [line.text for line in lines(found.drift, found, 80, wrap=True, agent=agent)][:9]
     assert max(map(len, first)) <= 80 + len(" (and 30 more)")
     shown = "\n".join(first)
     for wanted in (
@@ -111,6 +115,22 @@ def test_all_that_needs_attention_stands_in_the_first_ten_lines() -> None:
         "Operator: web/8000 drained by root",
     ):
         assert wanted.split(" (and")[0][:60] in shown, wanted
+
+
+def test_what_the_last_agent_left_is_said() -> None:
+    def left(*names: str) -> list[str]:
+        return text(status(endpoint("8001"), drift=replace(SYNC, left_out=names)), wrap=False)[:3]
+
+    head = "paper (driver pencil), in sync with what was applied last, not with the whole intent"
+    assert left("web/8002") == [
+        head,
+        "Attention:",
+        "  left out since the last agent found them down: web/8002; lbctl apply --ignore-health adds them",
+    ]
+    assert (
+        left()[2] == "  the shares are those that the last agent left: lbctl apply sets those of the intent"
+    )
+    assert text(status(endpoint("8001")))[0] == "paper (driver pencil), in sync with the intent"
 
 
 def test_one_kind_has_more_lines_and_programs_find_whole_ones() -> None:
@@ -155,10 +175,28 @@ def test_shortened() -> None:
     assert [shortened("abcdefgh", most) for most in (8, 7, 4)] == ["abcdefgh", "abc…fgh", "a…gh"]
 
 
+def screen(found: Status, columns: int, height: int, **more: Any) -> list[Line]:
+    return picture(
+        time="12:00:00",
+        drift=found.drift,
+        status=found,
+        rates=new_rates(),
+        size=terminal_size((columns, height)),
+        **more,
+    )
+
+
+def test_a_screen_has_the_line_about_the_agent() -> None:
+    line = Line("agent: running since 2026-01-01T00:00:00+00:00; 1 of 3 checks failing")
+    shown = screen(status(endpoint("8001")), 80, 24, agent=line)
+    assert shown[1].text.endswith("in sync with the intent")
+    assert shown[2] == line
+
+
 def test_rates_and_sparklines() -> None:
-    rates = Rates()
+    rates = new_rates()
     for clock, connections in ((10.0, 0), (11.0, 4), (13.0, 12), (14.0, 2)):
-        rates.note(clock, status(endpoint("8001", connections)))
+        note(rates, clock, status(endpoint("8001", connections)))
     # Both families; and rules that were written anew took nothing away.
     assert rates.of(("web", "8001", "")) == [8.0, 8.0, 0.0]
     assert rates.of(("web", "8002", "")) == [0.0, 0.0, 0.0]
@@ -177,7 +215,7 @@ def test_rates_and_sparklines() -> None:
 )
 def test_a_screen_is_cut_to_its_height(height: int, ending: str) -> None:
     found = status(*[endpoint(f"800{n}", mark="nothing listens") for n in range(3)], services=40)
-    shown = picture("12:00:00", None, found.drift, found, Rates(), terminal_size((80, height)))
+    shown = screen(found, 80, height)
     assert len(shown) <= height
     assert shown[0].text.startswith("12:00:00")
     assert shown[1].text == "paper (driver pencil), in sync with the intent"
@@ -190,6 +228,35 @@ def test_a_screen_is_cut_to_its_height(height: int, ending: str) -> None:
 
 def test_a_tiny_screen_shows_what_it_can() -> None:
     found = status(endpoint("8001"), drift=LOST, services=3)
-    shown = picture("12:00:00", None, found.drift, found, Rates(), terminal_size((10, 2)))
+    shown = screen(found, 10, 2)
     assert [line.text for line in shown] == ["12:00:00 …", "paper (dr…"]
     assert Line("a", "dim").styled(lambda text, *names: f"{names}{text}") == "('dim',)a"  # type: ignore[arg-type]
+
+
+def test_a_source_that_fails_is_among_the_first_lines_with_its_age() -> None:
+    agent = status_document()["agent"]
+    agent["problems"], agent["notice"] = [], None
+    good: Any = {"service": "web", "kind": "dns", "name": "x.test", "endpoints": 2, "age": 1.5, "error": None}
+    lost = good | {"service": "api", "age": 754.2, "error": "no\x1b[2J answer", "endpoints": 1}
+    never = good | {"service": "new", "kind": "consul", "age": None, "error": "refused", "endpoints": 0}
+    agent["sources"] = [good, lost, never]
+    found = status(endpoint("8001"))
+    line = agent_line(agent, Intent())
+    shown = [
+        each.text for each in lines(SYNC, found, 80, wrap=False, agent=line, sources=source_lines(agent))
+    ]
+    assert "2 of 3 sources failing" in shown[1]
+    assert shown[2:5] == [
+        "Attention:",
+        r"  api: source dns x.test: no\x1b[2J answer; the last good answer (1 endpoint, 12m ago) is kept",
+        "  new: source consul x.test: refused; there is no good answer so far",
+    ]
+    drawn = screen(found, 200, 40, agent=line, sources=source_lines(agent))
+    assert [each.text for each in drawn][4:6] == shown[3:5]
+
+
+def test_without_an_agent_it_is_said_that_no_source_is_asked() -> None:
+    intent = read_intent(service("web", "80/tcp") + '[service.discover]\nsource = "consul"\nname = "api"\n')
+    line = agent_line(None, intent)
+    assert line is not None
+    assert line.text == "no agent runs: no source is asked, see lbctl agent"

@@ -215,7 +215,7 @@ def test_a_trial_that_the_host_did_not_survive_is_over() -> None:
 def test_no_trial_without_a_state_to_return_to() -> None:
     desk = Desk()
     desk.host.shelf.clear()
-    with pytest.raises(ApplyFailed, match="no state on record"):
+    with pytest.raises(ApplyFailed, match="no state that a trial could return to"):
         desk.try_out()
     desk = Desk()
     desk.paper.held.clear()

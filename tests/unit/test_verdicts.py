@@ -37,6 +37,7 @@ from lbctl.model import (
     stale_flows,
 )
 from lbctl_nftables import backend as nftables
+from support.spoilt import spoilt
 
 V4, V6 = Family.IPV4, Family.IPV6
 #: 2023-11-14T22:13:20+00:00.
@@ -179,6 +180,26 @@ def test_verdicts_end_with_a_start_of_the_host() -> None:
     assert found.verdicts == {"web": {("e1", V4): DOWN}}
     assert record.read(after, "lbctl") is None
     assert read_facts(after, "lbctl", cautious=True) == Facts()
+
+
+def test_verdicts_that_no_agent_wrote_are_none_or_whole() -> None:
+    host, of = FakeHost(), service()
+    record.write(host, "lbctl", {"web": {("e1", V4): DOWN}})
+    [(name, text)] = host.memory.items()
+    for damaged in (*spoilt(text), text[:-9], "nonsense", "\0" * 99):
+        host.memory[name] = damaged
+        found = record.read(host, "lbctl")
+        facts = Facts(verdicts=found.verdicts if found is not None else {})
+        reasons = effective(Intent(services=(of,)), facts)
+        assert all(str(reasons.reason("web", each)).isprintable() for each in of.endpoints), damaged
+
+
+@pytest.mark.parametrize("ahead", [1.0, 3600.0, 1e9])
+def test_verdicts_of_a_time_to_come_are_not_young(ahead: float) -> None:
+    host = FakeHost()
+    record.write(host, "lbctl", {"web": {("e1", V4): DOWN}})
+    host.time -= ahead
+    assert not read_facts(host, "lbctl", cautious=True).verdicts
 
 
 def test_failures_of_an_agent_that_has_ended_count_for_a_while_where_nobody_is_asked() -> None:

@@ -209,7 +209,7 @@ class XtTable:
         """Make a chain, or empty it where it is there already, as iptables-restore --noflush does."""
         found = _DECLARED.match(line)
         if found is None or found["chain"] in layout.HOOKS:
-            raise BindingRefused("not the declaration of a chain of ours")
+            raise BindingRefused("not the declaration of a chain managed by lbctl")
         name = _chain(found["chain"])
         if self.table.is_chain(name):
             self.table.flush_entries(name)

@@ -7,7 +7,6 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from lbctl.model import Severity
 from lbctl_iptables import layout
 from lbctl_iptables.pick import DRAW
 from lbctl_iptables.reading import corrections
@@ -15,17 +14,17 @@ from lbctl_iptables.reading.corrections import read_of
 from lbctl_iptables.reading.values import number, stored_chance
 from lbctl_netfilter.conditions import BITS, described
 from lbctl_netfilter.ir import Act, Draw, PickKind
-from lbctl_netfilter.log import shown
+from lbctl_netfilter.log import WARNING, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from lbctl.model import Severity
     from lbctl_iptables.reading.rule import IptRule, Store
     from lbctl_netfilter import ir
     from lbctl_netfilter.corrections import Lines
     from lbctl_netfilter.log import Log
 
-ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
 #: Decimals that are nearer to a fraction than this are that fraction's, stored.
 _NEAR = Fraction(1, 1 << 20)
 #: Fractions that people write as decimals that do not end: halves of nothing are left out.
@@ -34,7 +33,7 @@ _SMALL = tuple(
     | {Fraction(above, below) for below in range(3, 8) for above in range(1, below)}
 )
 #: What becomes of connections by a rule that iptables refuses.
-_REFUSED = "iptables refuses the rule, so that 0 % of connections meet it"
+_REFUSED = "iptables refuses the rule, so that 0 % of connections match it"
 #: What is known of connections to a rule that is not understood.
 _UNKNOWN = "it may take anything from 0 % to 100 % of connections"
 #: Target → the chains of table nat that may have it, or lead to it.
@@ -63,25 +62,15 @@ def misplaced(meaning: ir.Rule) -> tuple[str, Lines] | None:
     return reason, corrections.elsewhere(rule, "nat", good[0] if wrong else rule.chain)
 
 
-def of_rules(
-    rules: Sequence[ir.Rule], is_lost: Callable[[IptRule], bool], fragments: set[tuple[Store, str]], log: Log
-) -> None:
-    """Report what can be said of a rule without knowing which connections it sees.
+class Checks:
+    """What can be said of a rule without knowing which connections it sees.
 
     `fragments` are the tables of which the text may have a part only.
     """
-    _Checks(rules, is_lost, fragments, log).run()
 
-
-class _Checks:
     def __init__(
-        self,
-        rules: Sequence[ir.Rule],
-        is_lost: Callable[[IptRule], bool],
-        fragments: set[tuple[Store, str]],
-        log: Log,
+        self, is_lost: Callable[[IptRule], bool], fragments: set[tuple[Store, str]], log: Log
     ) -> None:
-        self._rules = rules
         self._is_lost = is_lost
         self._fragments = fragments
         self._log = log
@@ -90,12 +79,13 @@ class _Checks:
         #: Where a rule was written first.
         self._lines: dict[object, int] = {}
 
-    def run(self) -> None:
-        for each in self._rules:
+    def of_rules(self, rules: Sequence[ir.Rule]) -> None:
+        """Report it."""
+        for each in rules:
             if "removed-match" in each.remarks:
                 self._old.setdefault(corrections.counter(read_of(each)), []).append(read_of(each))
         before: ir.Rule | None = None
-        for each in self._rules:
+        for each in rules:
             rule = read_of(each)
             for remark in each.remarks:
                 self._remark(remark, each, rule)
@@ -107,71 +97,56 @@ class _Checks:
                 elif isinstance(step, Draw) and step.pick.kind is PickKind.COUNTER and before is not None:
                     self._differs(step, each, before)
             if not each.first and not each.refused and each.act is Act.TO and rule.table == "nat":
-                message = "0 % of connections come to it: no new one matches, and table nat sees nothing else"
-                self._find("unreachable-rule", WARNING, rule, message, corrections.for_new(rule))
+                message = "0 % of connections reach it: no new one matches, and table nat sees nothing else"
+                self._log.find("unreachable-rule", rule, message, corrections.for_new(rule))
             before = each
 
-    def _find(
-        self, code: str, severity: Severity, rule: IptRule, message: str, corrected: Lines = ()
-    ) -> None:
-        self._log.find(code, severity, rule.line, rule.text, message, corrected)
-
     def _remark(self, code: str, meaning: ir.Rule, rule: IptRule) -> None:
-        self._log.accept &= code != "unparsable-line"
-        found = self._found(code, meaning, rule)
-        if found is not None:
-            self._find(code, *found)
-
-    def _found(
-        self, code: str, meaning: ir.Rule, rule: IptRule
-    ) -> tuple[Severity, IptRule, str] | tuple[Severity, IptRule, str, Lines] | None:
-        """Return what a remark on a rule means: severity, sentence, correction."""
+        """Report what a remark on a rule means."""
         what, reason = meaning.opaque or ("", "")
+        severity: Severity | None = None
+        lines: Lines = ()
         match code:
             case "nth-missing-packet":
-                message = f"--every without --packet: older releases took it as 0; today's {_REFUSED}"
-                return WARNING, rule, message, corrections.restated(rule, "packet", "0")
+                message = f"--every without --packet: older releases assumed 0; current {_REFUSED}"
+                lines = corrections.restated(rule, "packet", "0")
             case "packet-out-of-range":
                 packet, every = (number(_statistic(rule, name)) or 0 for name in ("packet", "every"))
                 message = f"--packet {packet} is not below --every {every}: {_REFUSED}"
-                return ERROR, rule, message, corrections.restated(rule, "packet", str(packet % max(every, 1)))
+                lines = corrections.restated(rule, "packet", str(packet % max(every, 1)))
             case "obsolete-negation":
                 message = "`!` stands before the option since iptables 1.4.3: "
                 message += f"`! --{rule.spec.obsolete[0]} …`; behind it, {_REFUSED}"
-                return WARNING, rule, message, corrections.own([rule])
+                lines = corrections.own([rule])
             case "removed-match":
-                group = self._old[corrections.counter(rule)]
-                return ERROR, rule, f"{reason}: {_REFUSED}", corrections.without_old_matches(group, rule)
+                message = f"{reason}: {_REFUSED}"
+                lines = corrections.without_old_matches(self._old[corrections.counter(rule)], rule)
             case "unsupported-match" if self._is_lost(rule):
-                return WARNING, rule, f"match {shown(what)}: {reason}; {_UNKNOWN}"
+                message = f"match {shown(what)}: {reason}; {_UNKNOWN}"
             case "unsupported-target" if rule.table == "nat" or self._is_lost(rule):
-                return WARNING, rule, f"target {shown(what)}: {reason}; {_UNKNOWN}"
+                message = f"target {shown(what)}: {reason}; {_UNKNOWN}"
             case "undefined-chain":
-                severity = WARNING if (rule.store, rule.table) in self._fragments else ERROR
-                message = (
-                    f"{shown(meaning.target)} is no target and no chain of table {rule.table} in this text; "
-                )
-                message += (
-                    "what connections meet there is not known, and without it iptables loads 0 rules of "
-                )
-                return severity, rule, f"{message}the table", corrections.declared(rule, meaning.target)
+                severity = WARNING if (rule.store, rule.table) in self._fragments else None
+                message = f"{shown(meaning.target)} is no target and no chain of table {rule.table} in this "
+                message += "text; what connections meet there is not known, and without it iptables loads 0 "
+                message += "rules of the table"
+                lines = corrections.declared(rule, meaning.target)
             case "family-mismatch":
-                return ERROR, rule, f"{reason}: {_REFUSED}", corrections.other_family(rule)
+                message, lines = f"{reason}: {_REFUSED}", corrections.other_family(rule)
             case "unparsable-line":
-                return ERROR, rule, reason
+                message, self._log.accept = reason, False
             case "dnat-range" | "snat-pool":
                 side, verb = ("destination", "go to") if code == "dnat-range" else ("source", "leave from")
-                message = (
-                    f"{rule.spec.target} to {len(meaning.to)} addresses hashes {meaning.by}: 100 % of a "
-                )
-                message += f"client's connections {verb} the same one, and none take turns"
-                severity = WARNING if code == "dnat-range" else INFO
-                return severity, rule, reason or message, _in_turn(meaning, rule, f"to-{side}")
+                message = f"{rule.spec.target} to {len(meaning.to)} addresses hashes {meaning.by}: 100 % of "
+                message += f"a client's connections {verb} the same one, and none take turns"
+                message, lines = reason or message, _in_turn(meaning, rule, f"to-{side}")
             case "port-range-target":
                 message = "a range of ports without --random: 100 % of connections go to "
                 message += f"{shown(meaning.to[0][0])}, the first one"
-                return WARNING, rule, message, corrections.random_port(rule)
-        return None
+                lines = corrections.random_port(rule)
+            case _:
+                return
+        self._log.find(code, rule, message, lines, severity)
 
     def _duplicate(self, rule: IptRule) -> None:
         addresses = (rule.spec.get("source"), rule.spec.get("destination"))
@@ -180,23 +155,20 @@ class _Checks:
         )
         if first != rule.line:
             message = f"the same rule as in line {first}: 2 rules where 1 is meant; did a script run twice?"
-            self._find("duplicate-rules", WARNING, rule, message, corrections.own([rule]))
+            self._log.find("duplicate-rules", rule, message, corrections.own([rule]))
 
     def _chance(self, written: str, rule: IptRule) -> None:
         stored = stored_chance(written) or 0
         if stored == 0:
             message = f"--probability {shown(written)} is stored as 0 of 2^31: 0 % of connections match"
-            more = (
-                corrections.restated(rule, "probability", corrections.SMALLEST) if float(written) > 0 else ()
-            )
-            self._find("probability-zero", WARNING, rule, message, more)
-            return
-        meant = _meant(written, stored)
-        if meant is not None:
+            is_some = float(written) > 0
+            lines = corrections.restated(rule, "probability", corrections.SMALLEST) if is_some else ()
+            self._log.find("probability-zero", rule, message, lines)
+        elif (meant := _meant(written, stored)) is not None:
             message = f"--probability {shown(written)} is {stored}/2147483648 and not {meant}: "
             message += f"{float(stored * 100 / DRAW):.6g} % of connections, not {float(meant * 100):.6g} %"
-            more = corrections.restated(rule, "probability", f"{float(meant):.11f}")
-            self._find("probability-rounding", WARNING, rule, message, more)
+            lines = corrections.restated(rule, "probability", f"{float(meant):.11f}")
+            self._log.find("probability-rounding", rule, message, lines)
 
     def _differs(self, step: Draw, meaning: ir.Rule, before: ir.Rule) -> None:
         """Report a ladder's next rung that asks for something else."""
@@ -215,7 +187,7 @@ class _Checks:
         asked, above_asked = (described(each.where, BITS[rule.family]) for each in (meaning, before))
         message = f"one of {every} behind one of {above.pick.modulus} in line {other.line}, but it asks for "
         message += f"{asked} where line {other.line} asks for {above_asked}: of those, 0 % come to this rule"
-        self._find("selectors-differ", ERROR, rule, message, corrections.alike([other, rule]))
+        self._log.find("selectors-differ", rule, message, corrections.alike([other, rule]))
 
 
 def _in_turn(meaning: ir.Rule, rule: IptRule, option: str) -> Lines:

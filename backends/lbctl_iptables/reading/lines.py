@@ -49,10 +49,10 @@ class LineKind(Enum):
 
 @dataclass(slots=True)
 class Line:
-    """One command, or something else that the text says. `number` counts from 1; `text` is verbatim."""
+    """One command, or something else that the text says. `line` counts from 1; `text` is verbatim."""
 
     kind: LineKind
-    number: int
+    line: int
     text: str
     words: Sequence[str] = ()
     #: `iptables`, `ip6tables`, or None if a line does not say.
@@ -182,7 +182,7 @@ class _Lines:
 
     def _command(self, command: Command) -> Iterator[Line]:
         """One command of a script."""
-        words, number, text = command.words, command.number, command.text
+        words, number, text = command.words, command.line, command.text
         self._here = command.here or self._here
         at = program_at(words, _is_ours, called_by=_MULTI)
         if at is None:
@@ -220,7 +220,7 @@ class _Lines:
     def _call(self, command: Command, called: re.Match[str] | None, words: Sequence[str]) -> Iterator[Line]:
         """Yield a call of iptables; `called` is None for a line of which the program's name was left out."""
         words = without_redirections(words)
-        number, text = command.number, command.text
+        number, text = command.line, command.text
         if command.inside is not None:
             word, opened = command.inside
             message = f"a rule inside `{word}` of line {opened}, which only a shell can follow"
@@ -235,7 +235,7 @@ class _Lines:
             yield Line(LineKind.RULE, number, text, words, program, flavour or self._plain, tool=tool)
 
     def _trouble(self, found: Trouble) -> Line:
-        return self._problem(found.code, found.number, found.message, found.text, lost=found.lost)
+        return self._problem(found.code, found.line, found.message, found.text, lost=found.lost)
 
     def _problem(self, code: str, number: int, message: str, text: str, *, lost: bool = False) -> Line:
         return Line(

@@ -37,9 +37,9 @@ class Lowering:
 
     def __init__(self) -> None:
         self._room = targets.MOST_RANGED
-        #: What rules ask beside addresses, by their words, and the selectors of each with addresses. The
-        #: rules hold the matches that are known by their identity.
-        self._known: dict[object, tuple[Draft, dict[object, Selector | None]]] = {}
+        #: What rules ask beside addresses, by their words, and the selectors of each with addresses; with a
+        #: rule that holds the matches, which are known by their identity.
+        self._known: dict[object, tuple[Draft, dict[object, Selector | None], ReadRule]] = {}
         self._addressed: dict[object, dict[object, Selector | None]] = {}
 
     def program(self, family: Family, tables: Mapping[str, IptTable], rules: int) -> FamilyProgram:
@@ -97,8 +97,9 @@ class Lowering:
         known = self._known.get(key)
         if known is None:
             plain = conditions(read, addressed=False)
-            known = self._known[key] = plain, self._addressed.setdefault((plain.where, spec.inverted), {})
-        plain, addressed = known
+            addressed = self._addressed.setdefault((plain.where, spec.inverted), {})
+            known = self._known[key] = plain, addressed, read
+        plain, addressed, _ = known
         addresses = header.get("source"), header.get("destination")
         if addresses not in addressed:
             addressed[addresses] = _with_addresses(plain.where, read)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from lbctl.model import Family, Severity, decimal
+from lbctl.model import Family, decimal
 from lbctl_iptables.reading import corrections, grammar, lines
 from lbctl_iptables.reading.lines import LineKind
 from lbctl_iptables.reading.rule import IptRule, Store
 from lbctl_iptables.reading.sequence import Rules
 from lbctl_iptables.reading.values import family_of
-from lbctl_netfilter.log import shown
+from lbctl_netfilter.log import ERROR, INFO, shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from lbctl_iptables.reading.lines import Line
     from lbctl_netfilter.log import Log
 
-ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
 #: Table → the chains of the kernel itself.
 BUILTIN: Mapping[str, tuple[str, ...]] = {
     "raw": ("PREROUTING", "OUTPUT"),
@@ -134,8 +133,8 @@ def read_tables(text: str, family: Family | None, log: Log) -> Ruleset:
 
 
 def _unparsable(log: Log, line: Line, message: str) -> None:
-    log.refuse("unparsable-line", line.number, line.text, message)
-    log.cannot(line.number, line.text, "unparsable-line", message)
+    log.refuse("unparsable-line", line, message)
+    log.cannot(line, "unparsable-line", message)
 
 
 class _Commands:
@@ -197,42 +196,37 @@ class _Commands:
         begin, self._open = self._open, None
         if begin is None:
             return
-        inside = [line.text for line, _ in self.pending if line.number > begin.number]
+        inside = [line.text for line, _ in self.pending if line.line > begin.line]
         self._log.accept = False
         self._log.find(
             "missing-commit",
-            ERROR,
-            begin.number,
-            begin.text,
+            begin,
             f"table {shown(begin.words[0])} has no COMMIT: iptables-restore would load 0 of its "
             f"{len(inside)} lines, and the text may have been cut off",
             (begin.text, *inside, "COMMIT") if len(inside) <= _MOST_SHOWN else (),
         )
 
     def _problem(self, line: Line) -> None:
-        severity = ERROR if line.lost or line.code == "unparsable-line" else WARNING
-        if line.code == "shell-construct" and "is no rule" in line.message:
-            severity = INFO
-        self._log.find(line.code, severity, line.number, line.text, line.message)
+        severity = ERROR if line.lost else INFO if "is no rule" in line.message else None
+        self._log.find(line.code, line, line.message, severity=severity)
         if line.lost:
             self._log.accept = False
-            self._log.cannot(line.number, line.text, line.code, line.message)
+            self._log.cannot(line, line.code, line.message)
 
     def _partial(self, line: Line, message: str) -> None:
-        self._log.find("partial-dump", WARNING, line.number, line.text, message)
+        self._log.find("partial-dump", line, message)
 
     def note_flavours(self) -> bool:
         """Return True for rules of both flavours, which is reported."""
         if len(self._flavours) < 2:
             return False
-        line = max(self._flavours.values(), key=lambda line: line.number)
+        line = max(self._flavours.values(), key=lambda line: line.line)
         self._log.find(
             "mixed-backends",
-            ERROR,
-            line.number,
-            line.text,
+            line,
             "rules of iptables-legacy and of iptables-nft, which plain iptables mostly is, in one text: the "
             "kernel runs both, and no text says which of them maps a connection first; import each alone",
+            severity=ERROR,
         )
         return True
 
@@ -302,17 +296,17 @@ class _Run:
         chain = table.chains.get(spec.chain)
         if chain is None or not builtin:
             # Naming a chain empties it.
-            chain = table.chains[spec.chain] = IptChain(spec.chain, line=line.number)
+            chain = table.chains[spec.chain] = IptChain(spec.chain, line=line.line)
         if builtin:
             chain.policy = spec.words[0] if spec.words else "-"
             table.whole = True
 
     def _new_chain(self, line: Line, name: str, table: IptTable) -> None:
         if name not in table.chains or not table.chains[name].declared:
-            table.chains[name] = IptChain(name, line=line.number)
+            table.chains[name] = IptChain(name, line=line.line)
         elif not line.restored:
             message = f"chain {shown(name)} is there already"
-            self._log.find("duplicate-rules", INFO, line.number, line.text, message)
+            self._log.find("duplicate-rules", line, message, severity=INFO)
 
     def _rename(self, line: Line, chain: IptChain, name: str, table: IptTable) -> None:
         count = sum(len(each.rules) for each in table.chains.values())
@@ -370,7 +364,7 @@ class _Run:
         words = () if line.restored else tuple(line.words)
         source, destination = spec.get("source"), spec.get("destination")
         if "," not in source and "," not in destination:
-            return [IptRule(line.number, line.text, words, spec, table, spec.chain, store, program)]
+            return [IptRule(line.line, line.text, words, spec, table, spec.chain, store, program)]
         sources, destinations = source.split(","), destination.split(",")
         pairs = len(sources) * len(destinations)
         self._pairs -= pairs
@@ -381,7 +375,7 @@ class _Run:
         headers = [{**spec.header, "source": s, "destination": d} for s in sources for d in destinations]
         return [
             IptRule(
-                line.number, line.text, words, replace(spec, header=header), table, spec.chain, store, program
+                line.line, line.text, words, replace(spec, header=header), table, spec.chain, store, program
             )
             for header in headers
         ]
@@ -396,11 +390,9 @@ class _Run:
             right_table = "mangle" if rule.spec.target in _MARK_TARGETS else "nat"
             self._log.find(
                 "wrong-table",
-                ERROR,
-                line.number,
-                line.text,
+                line,
                 f"table {table.name} has no chain {name}, so that iptables refuses the rule and 0 % of "
-                "connections meet it; rules that rewrite addresses go with `-t nat`",
+                "connections match it; rules that rewrite addresses go with `-t nat`",
                 corrections.elsewhere(rule, right_table, name)
                 if adds and name in BUILTIN[right_table]
                 else (),
@@ -409,11 +401,9 @@ class _Run:
         partial = line.program is None or line.restored
         self._log.find(
             "partial-dump" if partial else "undefined-chain",
-            WARNING if partial else ERROR,
-            line.number,
-            line.text,
+            line,
             f"chain {shown(name)} of table {shown(table.name)} is made nowhere in the text"
-            + ("" if partial else ": iptables refuses the rule, and 0 % of connections meet it"),
+            + ("" if partial else ": iptables refuses the rule, and 0 % of connections match it"),
             corrections.declared(rule, name) if adds and not partial else (),
         )
 
@@ -424,7 +414,7 @@ def _chain(table: IptTable, line: Line, name: str) -> IptChain:
     if chain is None:
         builtin = name in BUILTIN[table.name]
         policy = "ACCEPT" if builtin else None
-        chain = table.chains[name] = IptChain(name, policy=policy, declared=builtin, line=line.number)
+        chain = table.chains[name] = IptChain(name, policy=policy, declared=builtin, line=line.line)
     return chain
 
 

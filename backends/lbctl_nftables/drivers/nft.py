@@ -17,7 +17,7 @@ def find(host: Host) -> tuple[str | None, str]:
     if path is None:
         return None, "command nft is not in PATH"
     found = re.search(r"v(\d+(?:\.\d+)+)", host.run([path, "--version"]).out)
-    return (found[1], "") if found else (None, f"{path} does not tell its version")
+    return (found[1], "") if found else (None, f"{path} does not report its version")
 
 
 def read(host: Host, *words: str, handles: bool = False) -> Completed:

@@ -73,6 +73,7 @@ _TYPEOF: Mapping[str, str] = {
     "iifname": "ifname",
     "oifname": "ifname",
     "th dport": "inet_service",
+    "th sport": "inet_service",
     "tcp dport": "inet_service",
     "udp dport": "inet_service",
     "sctp dport": "inet_service",

@@ -95,14 +95,17 @@ def elements(host: Host, table: KernelTable, declared: Set) -> list[KernelElemen
     return found
 
 
-def element(host: Host, table: KernelTable, name: str, key: bytes) -> KernelElement | None:
-    """Return the element of a set or map, none with intervals, that has this key; None if there is none."""
-    wanted = netlink.nest(_MEMBER, netlink.nest(_KEY, netlink.attribute(_VALUE, key)))
-    filters = netlink.name(_TABLE, table.name) + netlink.name(_SET, name) + netlink.nest(_ELEMENTS, wanted)
-    found = netlink.get(host, netlink.GET_ELEMENTS, netlink.NEW_ELEMENTS, table.family, filters)
-    if found is None:
-        return None
-    return next(_walk(netlink.attributes(found.body).get(_ELEMENTS, b"")), None)
+def elements_at(host: Host, table: KernelTable, name: str, keys: Iterable[bytes]) -> list[KernelElement]:
+    """Return the elements of a set or map, none with intervals, that have one of these keys."""
+    head = netlink.name(_TABLE, table.name) + netlink.name(_SET, name)
+    filters = [
+        head
+        + netlink.nest(_ELEMENTS, netlink.nest(_MEMBER, netlink.nest(_KEY, netlink.attribute(_VALUE, key))))
+        for key in keys
+    ]
+    answers = netlink.get_each(host, netlink.GET_ELEMENTS, netlink.NEW_ELEMENTS, table.family, filters)
+    regions = [netlink.attributes(answer.body).get(_ELEMENTS, b"") for answer in answers]
+    return list(_split(b"".join([region + bytes(-len(region) % 4) for region in regions])))
 
 
 def _split(region: bytes) -> Iterable[KernelElement]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lbctl.errors import ApplyFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lbctl.host import Host
 
@@ -37,6 +37,8 @@ _REQUEST, _DUMP = 0x1, 0x300
 #: NLM_F_DUMP_INTR of an answer: a transaction of any process was committed while it was given.
 _INTERRUPTED = 0x10
 _ERROR, _DONE = 2, 3
+#: Objects asked for in one go: their answers have to fit into the receive buffer of a socket.
+_AT_ONCE = 32
 #: How often a dump is requested before the reader gives up.
 _TRIES = 30
 #: struct nlmsghdr (length, type, flags, sequence, port) and struct nfgenmsg (family, version, resource).
@@ -94,8 +96,17 @@ def dump(host: Host, question: int, kind: int, family: str = "", filters: bytes 
 
 def get(host: Host, question: int, kind: int, family: str, filters: bytes) -> Message | None:
     """Return one object; None if there is none. Raises `ApplyFailed` if the kernel refuses."""
-    found = _complete(host, _request(question, family, 0, filters), kind)
+    found = get_each(host, question, kind, family, [filters])
     return found[0] if found else None
+
+
+def get_each(host: Host, question: int, kind: int, family: str, filters: Sequence[bytes]) -> list[Message]:
+    """Return the objects that there are, asked for by a filter each; raises as `get`."""
+    found: list[Message] = []
+    for first in range(0, len(filters), _AT_ONCE):
+        asked = [_request(question, family, 0, each) for each in filters[first : first + _AT_ONCE]]
+        found += _complete(host, b"".join(asked), kind) or []
+    return found
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -174,9 +185,7 @@ def _complete(host: Host, request: bytes, kind: int) -> list[Message] | None:
             found.append(Message(_FAMILY_NAMES.get(family, str(family)), payload[_FAMILY_SIZE:]))
         elif part in {_ERROR, _DONE}:
             errno = -_ERRNO.unpack_from(payload)[0]
-            if errno == ENOENT:
-                return []
-            if errno:
+            if errno and errno != ENOENT:
                 raise ApplyFailed(f"the kernel does not report its rules of nf_tables: {os.strerror(errno)}")
     return found
 

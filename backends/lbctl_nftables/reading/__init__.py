@@ -6,6 +6,6 @@ JSON ─listed─▶ words ┘
 """
 
 from lbctl_nftables.reading.dump import dump
-from lbctl_nftables.reading.read import read, recognizes
+from lbctl_nftables.reading.read import read
 
-__all__ = ["dump", "read", "recognizes"]
+__all__ = ["dump", "read"]

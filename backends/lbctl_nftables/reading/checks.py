@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lbctl.model import Severity
-from lbctl_netfilter.findings import SEVERITIES
 from lbctl_netfilter.ir import Draw, PickKind
 from lbctl_nftables.reading import corrections
 from lbctl_nftables.reading.corrections import read_of
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 
 _DESTINATION = {"dnat", "redirect"}
 #: What becomes of connections by a rule that nft refuses.
-_REFUSED = "the kernel refuses the rule, so that 0 % of connections meet it"
+_REFUSED = "the kernel refuses the rule, so that 0 % of connections match it"
 
 
 def of_document(found: Document) -> None:
@@ -46,7 +44,7 @@ def of_document(found: Document) -> None:
                 first = seen.setdefault(rule.text, rule)
                 if first is not rule:
                     message = f"the same rule as in line {first.line}: 2 rules where 1 is meant"
-                    _warn(found, "duplicate-rules", rule, message, rule.text)
+                    found.log.find("duplicate-rules", rule, message, [rule.text])
 
 
 def of_others(found: Document) -> None:
@@ -57,15 +55,11 @@ def of_others(found: Document) -> None:
         for rule in chain.rules:
             if any(isinstance(each, Unknown) or picks(each) for each in rule.statements):
                 reason = f"rules of family {chain.family} are not followed"
-                found.log.cannot(rule.line, rule.text, chain.family, reason)
+                found.log.cannot(rule, chain.family, reason)
 
 
 def _chains(found: Document) -> Iterator[NftChain]:
     return (chain for table in found.tables.values() for chain in table.chains.values())
-
-
-def _warn(found: Document, code: str, rule: NftRule, message: str, *corrected: str) -> None:
-    found.log.find(code, SEVERITIES[code], rule.line, rule.text, message, corrected)
 
 
 def _differs(
@@ -80,7 +74,7 @@ def _differs(
         message = f"one of {here.modulus} behind one of {above.modulus} in line {before.line}, but it asks "
         message += f"for {' '.join(narrow) or 'everything'} where line {before.line} asks for "
         message += f"{' '.join(wide) or 'everything'}: they share nothing"
-        _warn(found, "selectors-differ", rule, message)
+        found.log.find("selectors-differ", rule, message)
 
 
 def _turn(rule: NftRule) -> NumberExpression | None:
@@ -108,7 +102,7 @@ def _place_of(found: Document, chain: NftChain, rule: NftRule, nat: Nat) -> None
     else:
         return
     place = chain.hook if chain.hook in places else places[0]
-    _warn(found, "wrong-table", rule, message, *corrections.chained(chain, place, [rule]))
+    found.log.find("wrong-table", rule, message, corrections.chained(chain, place, [rule]))
 
 
 def of_rules(
@@ -127,7 +121,7 @@ def of_rules(
                 message = f"chain {name} is not in this text: without it, nft loads 0 of its rules"
                 place = of_place[read.place]
                 lines = corrections.chained(place, place.hook, [read], empty=name)
-                found.log.find("undefined-chain", Severity.ERROR, read.line, read.text, message, lines)
+                found.log.find("undefined-chain", read, message, lines)
         for step in rule.steps:
             if isinstance(step, Draw) and not step.hits:
                 _never(found, step, read)
@@ -139,7 +133,7 @@ def _never(found: Document, step: Draw, read: NftRule) -> None:
     """A number that is never one of those that are asked for."""
     code = "probability-zero" if step.pick.kind is PickKind.DICE else "packet-out-of-range"
     message = "0 % of connections match: the number is never one of these"
-    _warn(found, code, read, message, *corrections.reachable(read))
+    found.log.find(code, read, message, corrections.reachable(read))
 
 
 def _remark(found: Document, code: str, rule: ir.Rule, read: NftRule, *, lost: bool) -> None:
@@ -154,7 +148,7 @@ def _remark(found: Document, code: str, rule: ir.Rule, read: NftRule, *, lost: b
             message = "rules of iptables-nft among native ones: read its tables with iptables-nft-save"
         case "dnat-range" | "snat-pool":
             message = (
-                f"{len(rule.to)} addresses: the kernel chooses by a hash of the addresses, and not in turn: "
+                f"{len(rule.to)} addresses: the kernel chooses by a hash of the addresses, not round robin: "
             )
             message += "100 % of a client's connections get the same one"
             lines = corrections.in_turn(read, [to for to, _ in rule.to])
@@ -169,4 +163,4 @@ def _remark(found: Document, code: str, rule: ir.Rule, read: NftRule, *, lost: b
             lines = corrections.larger(read)
         case _:
             return
-    _warn(found, code, read, message, *lines)
+    found.log.find(code, read, message, lines)

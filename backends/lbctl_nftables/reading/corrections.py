@@ -7,39 +7,32 @@ whole `table`, as `nft -f` takes it.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from math import gcd, lcm
 from typing import TYPE_CHECKING
 
 from lbctl.model import decimal, schedule
 from lbctl_nftables import layout
-from lbctl_nftables.reading.syntax import Lookup, MarkStatement, Nat, NumberExpression, Relational, Verdict
+from lbctl_nftables.reading.syntax import Lookup, NumberExpression, Relational, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from lbctl.model import AnalysedService
     from lbctl_netfilter import ir
     from lbctl_netfilter.conditions import Selector
+    from lbctl_netfilter.corrections import Lines
     from lbctl_nftables.reading.document import Document, NftChain, NftRule
 
 #: Slots of a map, and rules, that are spelled for one finding: a longer list helps no reader.
 MOST = 64
-_SHARED = {"inc": "numgen inc", "random": "numgen random"}
-_KINDS = {"nth": "inc", "random": "random"}
+#: The way in which a service picks → what picks so.
+_PICKS = {"nth": "numgen inc", "random": "numgen random"}
 _PLAIN = re.compile(r"[\w.:/ *-]+")
 _ACTS = re.compile(r"(?:^|(?<=\s))(?:dnat|redirect|snat|masquerade|jump|goto)\b")
 _PRIORITIES = {"prerouting": -100, "output": -100, "postrouting": 100, "input": 100}
 
-Lines = tuple[str, ...]
 
-
-def kind_of(service: AnalysedService) -> str | None:
-    """How a service picks, where it picks in one way."""
-    return _KINDS.get(service.mode)
-
-
-def one_rule(service: AnalysedService, kind: str | None, *, equal: bool = False) -> Lines:
+def one_rule(service: AnalysedService, mode: str, *, equal: bool = False) -> Lines:
     """One rule that gives each endpoint its part of what all of them get, or the same part.
 
     Nothing where the service has conditions, or endpoints, that have no words here.
@@ -48,7 +41,7 @@ def one_rule(service: AnalysedService, kind: str | None, *, equal: bool = False)
     shares = [backend.share for backend in service.backends]
     whole = lcm(*(share.denominator for share in shares)) if shares else 1
     weights = [1] * len(to) if equal else [int(share * whole) for share in shares]
-    if kind is None or not to or sum(weights) // gcd(*weights) > MOST:
+    if mode not in _PICKS or not to or sum(weights) // gcd(*weights) > MOST:
         return ()
     head, word = _head(service), layout.WORD[service.family]
     slots = [to[index] for index in schedule(tuple(weights))]
@@ -62,7 +55,7 @@ def one_rule(service: AnalysedService, kind: str | None, *, equal: bool = False)
         target = to[0]
     else:
         pairs = ", ".join(f"{number} : {each}" for number, each in enumerate(data))
-        target = f"{_SHARED[kind]} mod {len(slots)} map {{ {pairs} }}"
+        target = f"{_PICKS[mode]} mod {len(slots)} map {{ {pairs} }}"
     return (" ".join([*head, statement]) + target if head else statement + target,)
 
 
@@ -121,55 +114,10 @@ def _data(to: str, action: str) -> str | None:
     return to if _PLAIN.fullmatch(to) and not to.startswith(":") else None
 
 
-def own(rules: Iterable[NftRule]) -> Lines:
-    """Rules as they are; none where there are too many."""
-    found = tuple(rule.text for rule in rules)
-    return found if len(found) <= MOST else ()
-
-
-def ladder(rules: Sequence[NftRule]) -> Lines:
-    """Rules that take equal parts, each of what those before it left, and the last one all of it."""
-    made = []
-    for number, rule in enumerate(rules):
-        left = len(rules) - number
-        if not _ACTS.search(rule.text) or len(rules) > MOST:
-            return ()
-        pick = f"numgen inc mod {left} 0 " if left > 1 else ""
-        made.append(_ACTS.sub(rf"{pick}\g<0>", rule.text, 1))
-    return tuple(made)
-
-
-def conditions(rule: NftRule) -> tuple[object, ...]:
-    """Return what a rule asks, whatever it then does."""
-    return tuple(
-        replace(s, text="") if isinstance(s, Relational) else s
-        for s in rule.statements
-        if not isinstance(s, Nat)
-    )
-
-
-def behind(rule: NftRule) -> Lines:
-    """Return the rule with its counters behind all other conditions."""
-    matches = [s for s in rule.statements if isinstance(s, Relational)]
-    if not all(each.text in rule.text for each in matches):
-        return ()
-    picks = [each.text for each in matches if isinstance(each.key, NumberExpression)]
-    others = [each.text for each in matches if not isinstance(each.key, NumberExpression)]
-    rest = rule.text
-    for each in matches:
-        rest = rest.replace(each.text, "", 1)
-    return (" ".join([*others, *picks, *rest.split()]),)
-
-
 def larger(rule: NftRule) -> Lines:
     """With a number that reaches all keys of its map."""
     for statement in rule.statements:
-        operands: list[object] = []
-        if isinstance(statement, Nat):
-            operands = [statement.address, statement.port]
-        elif isinstance(statement, MarkStatement):
-            operands = [statement.value]
-        for operand in operands:
+        for operand in (getattr(statement, name, None) for name in ("address", "port", "value")):
             if (
                 isinstance(operand, Lookup)
                 and isinstance(operand.key, NumberExpression)
@@ -210,12 +158,6 @@ def _once(pattern: str, by: str, text: str) -> Lines:
     return (made,) if count == 1 else ()
 
 
-def unmarked(before: Sequence[NftRule], rule: NftRule) -> Lines:
-    """Return a rule behind others that mark, for what none of them has marked."""
-    where = next((s.where for s in rule.statements if isinstance(s, MarkStatement)), "meta")
-    return (*own(before), f"{where} mark 0 {rule.text}")
-
-
 def in_turn(rule: NftRule, texts: Sequence[str]) -> Lines:
     """With one address of a range after the other, instead of a hash of addresses."""
     if len(texts) > MOST:
@@ -223,12 +165,6 @@ def in_turn(rule: NftRule, texts: Sequence[str]) -> Lines:
     pairs = ", ".join(f"{number} : {text}" for number, text in enumerate(texts))
     picked = f"numgen inc mod {len(texts)} map {{ {pairs} }}"
     return _once(r"\bto\s+[0-9A-Fa-f.:]+\s*-\s*[0-9A-Fa-f.:]+(?=\s|$)", f"to {picked}", rule.text)
-
-
-def remembered(rules: Sequence[NftRule]) -> Lines:
-    """Rules that mark new connections alone, between those that fetch a connection's mark and keep it."""
-    new = [f"ct state new {text}" for text in own(rules)]
-    return ("meta mark set ct mark", *new, "ct mark set meta mark") if new else ()
 
 
 def chained(
@@ -255,7 +191,7 @@ def chained(
 
 
 class NftCorrections:
-    """See `lbctl_netfilter.corrections.NftCorrections`."""
+    """See `lbctl_netfilter.corrections.Corrections`."""
 
     def __init__(self, found: Document) -> None:
         self._chains = {
@@ -263,19 +199,23 @@ class NftCorrections:
         }
 
     def own(self, rules: Sequence[ir.Rule]) -> Lines:
-        """Return the rules as they are."""
-        return own(map(read_of, rules))
+        """Return the rules as they are; none where there are too many."""
+        return tuple(rule.text for rule in rules) if len(rules) <= MOST else ()
 
     def equal(self, rules: Sequence[ir.Rule], service: AnalysedService | None, *, by_chance: bool) -> Lines:
         """One rule that gives each endpoint the same part; without a service, the rules as a ladder."""
-        if service is None:
-            return ladder([read_of(rule) for rule in rules])
-        return one_rule(service, "random" if by_chance else "inc", equal=True)
+        if service is not None:
+            return one_rule(service, "random" if by_chance else "nth", equal=True)
+        texts = self.own(rules)
+        if not all(map(_ACTS.search, texts)):
+            return ()
+        picks = (f"numgen inc mod {left} 0 " if left > 1 else "" for left in range(len(texts), 0, -1))
+        return tuple(_ACTS.sub(rf"{pick}\g<0>", text, 1) for pick, text in zip(picks, texts, strict=True))
 
     def caught(self, rules: Sequence[ir.Rule], service: AnalysedService, *, by_chance: bool) -> Lines:
         """One rule that gives each endpoint its part of what all of them get."""
         del rules, by_chance
-        return one_rule(service, kind_of(service))
+        return one_rule(service, service.mode)
 
     def alike(self, rules: Sequence[ir.Rule]) -> Lines:
         """Nothing: rules have no one place for what they ask."""
@@ -283,8 +223,15 @@ class NftCorrections:
         return ()
 
     def behind(self, rule: ir.Rule) -> Lines:
-        """Return the rule with its pick behind all other conditions."""
-        return behind(read_of(rule))
+        """Return the rule with its counters behind all other conditions."""
+        matches = [each for each in read_of(rule).statements if isinstance(each, Relational)]
+        rest = rule.text
+        for each in matches:
+            if each.text not in rule.text:
+                return ()
+            rest = rest.replace(each.text, "", 1)
+        matches.sort(key=lambda each: isinstance(each.key, NumberExpression))
+        return (" ".join([*(each.text for each in matches), *rest.split()]),)
 
     def apart(
         self,
@@ -295,16 +242,18 @@ class NftCorrections:
     ) -> Lines:
         """One rule for each of the services that share one."""
         del rules, listeners, hook
-        made = [one_rule(service, kind_of(service)) for service in services]
+        made = [one_rule(service, service.mode) for service in services]
         return tuple(line for lines in made for line in lines) if all(made) else ()
 
     def unmarked(self, before: Sequence[ir.Rule], rule: ir.Rule) -> Lines:
         """Rules that mark, and one behind them for what none of them has marked."""
-        return unmarked([read_of(each) for each in before], read_of(rule))
+        side = "ct" if any(each.connection for each in rule.markings) else "meta"
+        return (*self.own(before), f"{side} mark 0 {rule.text}")
 
     def remembered(self, rules: Sequence[ir.Rule]) -> Lines:
         """Rules that mark new connections alone, between those that restore a mark and save it."""
-        return remembered([read_of(rule) for rule in rules])
+        new = [f"ct state new {text}" for text in self.own(rules)]
+        return ("meta mark set ct mark", *new, "ct mark set meta mark") if new else ()
 
     def outward(self, rules: Sequence[ir.Rule]) -> Lines:
         """Return a chain at hook output with these rules, for what goes to this host."""

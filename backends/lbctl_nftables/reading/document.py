@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lbctl.model import Severity, decimal
+from lbctl.model import decimal
 from lbctl_netfilter.log import Log
+from lbctl_nftables import recognize
 from lbctl_nftables.reading import script
 from lbctl_nftables.reading.grammar import Grammar, seconds, unquoted
 from lbctl_nftables.reading.syntax import UnsupportedSyntax
@@ -20,6 +21,7 @@ from lbctl_nftables.reading.words import WordSource
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from lbctl_netfilter.log import Written
     from lbctl_nftables.reading import syntax
     from lbctl_nftables.reading.syntax import Element
     from lbctl_nftables.reading.words import Statement
@@ -127,7 +129,7 @@ class Document:
 def read_text(source: str) -> Document:
     """Return the document of a text."""
     document = Document()
-    is_script = script.is_script(source)
+    is_script = recognize.is_script(source)
     text = WordSource(script.nft_text(source, document.log) if is_script else source)
     _Text(text, document, is_script=is_script).read()
     return document
@@ -148,8 +150,8 @@ class _Text:
         """Read all of it."""
         for statement in self._source.statements(is_block=_is_block):
             self._try(self._top, statement)
-        for line, text in self._source.unbalanced:
-            self._refuse(line, text, "a brace without its other one")
+        for place in self._source.unbalanced:
+            self._unparsable(place, "a brace without its other one")
 
     def _try(
         self, read: Callable[..., None], statement: Statement, *inside: NftTable | NftChain | Members
@@ -160,14 +162,11 @@ class _Text:
         except UnsupportedSyntax as unsupported:
             self._unparsable(statement, f"{unsupported} is not expected here")
 
-    def _unparsable(self, statement: Statement, why: str) -> None:
-        self._refuse(statement.line, statement.text, why)
-
-    def _refuse(self, line: int, text: str, why: str) -> None:
-        self._log.refuse("unparsable-line", line, text, f"nft has no such statement: {why}")
+    def _unparsable(self, at: Written, why: str) -> None:
+        self._log.refuse("unparsable-line", at, f"nft has no such statement: {why}")
 
     def _partial(self, statement: Statement, message: str) -> None:
-        self._log.find("partial-dump", Severity.WARNING, statement.line, statement.text, message)
+        self._log.find("partial-dump", statement, message)
 
     def _expand(self, words: list[str], statement: Statement) -> list[str]:
         """Return words with what their variables stand for."""
@@ -183,8 +182,7 @@ class _Text:
             value = self._defined.get(name)
             if value is None:
                 message = f"${name} is not defined in this text"
-                line, text = statement.line, statement.text
-                self._log.find("unexpanded-variable", Severity.ERROR, line, text, message)
+                self._log.find("unexpanded-variable", statement, message)
                 value = ["$", name]
             self._expanded += len(value)
             if self._expanded > _EXPANDED:
@@ -216,8 +214,7 @@ class _Text:
                 # `chain ip t c { … }` is short for `add chain …`.
                 self._put_in("add", statement.words, statement)
             case _ if self._is_script:
-                line, text = statement.line, statement.text
-                self._log.find("shell-construct", Severity.WARNING, line, text, script.NO_RULE)
+                self._log.find("shell-construct", statement, script.NO_RULE)
             case _:
                 self._unparsable(statement, f"{head[:40]!r} is not expected here")
 
@@ -309,7 +306,7 @@ class _Text:
         at = 0 if verb == "insert" else len(chain.rules)
         if found[:1] in (["position"], ["handle"], ["index"]):
             if found[0] != "index" or verb == "replace":
-                self._log.cannot(statement.line, statement.text, found[0], _BY_HANDLE)
+                self._log.cannot(statement, found[0], _BY_HANDLE)
                 return
             index = decimal(found[1]) or 0 if found[1:] else 0
             at = index if verb == "insert" else index + 1
@@ -352,7 +349,7 @@ class _Text:
                 gone = {each.key for each in found}
                 members.elements[:] = [each for each in members.elements if each.key not in gone]
             case "rule":
-                self._log.cannot(statement.line, statement.text, verb, _BY_HANDLE)
+                self._log.cannot(statement, verb, _BY_HANDLE)
 
 
 def _is_block(words: Sequence[str]) -> bool:

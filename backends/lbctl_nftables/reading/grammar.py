@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import sys
 from functools import lru_cache
-from itertools import count
 from typing import TYPE_CHECKING
 
 from lbctl.model import decimal
@@ -176,9 +175,11 @@ _TIME = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m(?!s))?(?:(\d{1,
 _BITS = 32
 _EVERY_BIT = (1 << _BITS) - 1
 #: A condition of so many words is remembered: rules repeat them endlessly. How many are, at most.
-_LENGTHS = (2, 3)
+_LENGTHS = (3, 2)
 #: Those of `numgen inc mod 3 0`, also with an offset or a relation.
 _PICK_LENGTHS = (5, 6, 7)
+#: What stands behind the words of a rule, as far as any of these looks ahead.
+_END = ("",) * 8
 #: What they are about.
 _REMEMBERED = (Field, NumberExpression)
 _MOST_SEEN = 1 << 14
@@ -212,12 +213,11 @@ class Grammar:
     """Reads rules and lists of elements, one after the other, each from its words."""
 
     def __init__(self) -> None:
-        #: Those that are read, with an empty one behind them, the place of the next one, and that one.
-        self._words: tuple[str, ...] = ("",)
+        #: Those that are read, with empty ones behind them, the place of the next one, and that one.
+        self._words: tuple[str, ...] = _END
         self._at = 0
         self._next = ""
         self._seen: dict[Sequence[str], Relational] = {}
-        self._idents = count(1)
 
     def rule(self, words: Sequence[str]) -> tuple[tuple[Statement, ...], str]:
         """Return the statements of a rule, and its comment."""
@@ -254,7 +254,7 @@ class Grammar:
     # -- words
 
     def _begin(self, words: Sequence[str]) -> None:
-        self._words = (*words, "")
+        self._words = (*words, *_END)
         self._go(0)
 
     def _go(self, place: int) -> None:
@@ -286,7 +286,7 @@ class Grammar:
 
     def _ahead(self, count: int = 1) -> str:
         """Return the word behind the next ones."""
-        return "".join(self._words[self._at + count : self._at + count + 1])
+        return self._words[self._at + count]
 
     def _text(self, begin: int) -> str:
         """Return the words that were taken from a place on."""
@@ -396,7 +396,7 @@ class Grammar:
             known = self._seen.get(self._words[begin : begin + length])
             if known is not None and self._ahead(length) not in _GOES_ON:
                 self._go(begin + length)
-                return self._anew(known)
+                return known
         made = self._match()
         length = self._at - begin
         if isinstance(made, Relational) and isinstance(made.key, _REMEMBERED) and length in lengths:
@@ -404,15 +404,6 @@ class Grammar:
                 self._seen.clear()
             self._seen[self._words[begin : self._at]] = made
         return made
-
-    def _anew(self, known: Relational) -> Relational:
-        """Return a condition in another place: a number that it picks is another one there."""
-        key = known.key
-        if not isinstance(key, NumberExpression):
-            return known
-        ident = next(self._idents)
-        key = NumberExpression(key.kind, key.modulus, key.offset, key.of, key.seed, ident)
-        return Relational(key, known.op, known.members, known.text)
 
     def _match(self) -> Statement | None:  # noqa: C901, PLR0912 (the forms of a match)
         begin = self._at
@@ -567,7 +558,7 @@ class Grammar:
                 seed = number(self._take())
             else:
                 offset = number(self._take())
-        return NumberExpression(kind, modulus, offset, of, seed, next(self._idents))
+        return NumberExpression(kind, modulus, offset, of, seed)
 
     def _field(self) -> Field:
         word, key = self._next, self._ahead()

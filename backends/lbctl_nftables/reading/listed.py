@@ -12,6 +12,7 @@ import re
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from lbctl_netfilter.log import Place
 from lbctl_nftables.reading.document import FAMILIES, Document
 from lbctl_nftables.reading.syntax import UnsupportedSyntax
 from lbctl_nftables.reading.words import split
@@ -32,17 +33,19 @@ def read_json(source: str) -> Document:
     try:
         answer = json.loads(source)
     except (ValueError, RecursionError) as error:
-        document.log.refuse("unparsable-line", getattr(error, "lineno", 1), "", f"this is no JSON: {error}")
+        place = Place(getattr(error, "lineno", 1))
+        document.log.refuse("unparsable-line", place, f"this is no JSON: {error}")
         return document
     objects = answer.get("nftables") if isinstance(answer, dict) else None
     if not isinstance(objects, list):
-        document.log.refuse("unparsable-line", 1, "", 'there is no list "nftables" in this JSON')
+        document.log.refuse("unparsable-line", Place(1), 'there is no list "nftables" in this JSON')
         return document
     for entry in objects:
         try:
             _object(document, entry)
         except (UnsupportedSyntax, RecursionError) as strange:
-            document.log.refuse("unparsable-line", 1, json.dumps(entry)[:400], f"not understood: {strange}")
+            place = Place(1, json.dumps(entry))
+            document.log.refuse("unparsable-line", place, f"not understood: {strange}")
     return document
 
 

@@ -67,7 +67,8 @@ class Lookups:
         self._members = table.members
         self._family = family
         self._learned, self.links = _learned(table)
-        self._entries: dict[object, list[Entry]] = {}
+        #: What elements ask, with these: what is known by its identity has to stay.
+        self._entries: dict[object, tuple[Members, list[Entry]]] = {}
         self._pages: dict[str, dict[int, Element]] = {}
         self._keys: dict[Source, Asked | None] = {}
 
@@ -135,10 +136,9 @@ class Lookups:
         if asked is None:
             return []
         known = (id(members) if not isinstance(members, Ref) else members.name, asked)
-        found = self._entries.get(known)
-        if found is None:
-            found = self._entries[known] = list(self._each(asked, self.members(members)))
-        return found
+        if known not in self._entries:
+            self._entries[known] = members, list(self._each(asked, self.members(members)))
+        return self._entries[known][1]
 
     def _each(self, asked: Asked, elements: Sequence[Element]) -> Iterator[Entry]:
         others: list[Element] = []

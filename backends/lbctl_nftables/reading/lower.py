@@ -156,8 +156,9 @@ class _Lowering:
         self._own = layout.owner_of(table.family, table.name) is not None
         both = table.family == _BOTH
         self._translations = Translations(self._lookups, family, both=both, make=self._make)
-        #: The rule that is lowered, and the rules of the engine so far.
+        #: The rule that is lowered, the number of its statement, and the rules of the engine so far.
         self._rule: document.NftRule
+        self._number = 0
         self._made: list[Rule] = []
         #: What conditions ask, by their text.
         self._known: dict[str, tuple[Condition, ...]] = {}
@@ -186,7 +187,7 @@ class _Lowering:
         if not draft.possible:
             return
         drafts: Sequence[Draft] = (draft,)
-        for statement in rule.statements[asked:]:
+        for self._number, statement in enumerate(rule.statements[asked:], asked):
             if len(drafts) == 1:
                 drafts = self._statement(drafts[0], statement)
             else:
@@ -218,6 +219,11 @@ class _Lowering:
                 self._heads[key] = draft.where
         return draft, len(texts)
 
+    @property
+    def _at(self) -> tuple[document.NftRule, int]:
+        """The place of the statement that is lowered."""
+        return self._rule, self._number
+
     def _make(self, draft: Draft, act: Act, target: str = "", switch: Switch | None = None) -> Rule:
         rule = draft.rule(self._rule, act, target, switch)
         self._made.append(rule)
@@ -229,7 +235,7 @@ class _Lowering:
                 case Relational():
                     return self._match(draft, statement)
                 case Nat():
-                    self._translations.lower(draft, statement)
+                    self._translations.lower(draft, statement, self._at)
                 case Verdict():
                     self._verdict(draft, statement)
                 case Vmap():
@@ -304,7 +310,7 @@ class _Lowering:
             ask(draft, known)
             return (draft,)
         key, members, inverted = match.key, match.members, match.op == "!="
-        if (picked := condition_pick(key)) is not None:
+        if (picked := condition_pick(key, self._at)) is not None:
             pick, offset = picked
             draft.step(Draw(pick, within(pick.modulus, offset, match.op, tuple(self._texts(match)))))
         elif self._lookups.is_link(members, key):
@@ -395,7 +401,7 @@ class _Lowering:
                 if isinstance(element.data, Verdict):
                     targets.setdefault(self._target(element.data), []).append((low, high))
             cases = tuple((merged(spans), target) for target, spans in targets.items())
-            self._make(draft, Act.SWITCH, switch=Switch(pick_of(vmap.key), cases))
+            self._make(draft, Act.SWITCH, switch=Switch(pick_of(vmap.key, self._at), cases))
         elif (memory := self._lookups.memory(vmap.members)) is not None:
             draft.step(memory)
             self._make(draft, Act.GO_ON)
@@ -425,9 +431,10 @@ class _Lowering:
                 marks = range(pick.offset, pick.offset + pick.modulus)
                 markings = (Marking.constant(mark, connection=connection) for mark in marks)
                 cases = tuple((((n, n),), marking) for n, marking in enumerate(markings))
-                draft.step(DrawMark(pick_of(pick), cases))
+                draft.step(DrawMark(pick_of(pick, self._at), cases))
             case Lookup(key=NumberExpression() as pick, members=members):
-                draft.step(DrawMark(pick_of(pick), self._mark_cases(draft, pick, members, connection)))
+                found = self._mark_cases(draft, pick, members, connection)
+                draft.step(DrawMark(pick_of(pick, self._at), found))
             case Lookup(key=key, members=members):
                 return self._mark_looked_up(draft, key, members, connection)
             case tuple() as value:

@@ -21,22 +21,19 @@ _SOURCES = frozenset({"ip saddr", "ip6 saddr"})
 _RANDOM = "meta random"
 
 
-def pick_of(pick: syntax.NumberExpression) -> Pick:
-    """Return a pick as the engine has it."""
-    kind = _KINDS[pick.kind]
+def pick_of(pick: syntax.NumberExpression, place: object) -> Pick:
+    """Return a pick as the engine has it. `place` tells it from those elsewhere in the rules."""
+    kind, source = _KINDS[pick.kind], "source address" if pick.of in _SOURCES else ""
     if kind is not PickKind.HASH:
-        return Pick(kind, pick.modulus, (pick.kind, pick.ident))
+        return Pick(kind, pick.modulus, place)
     if pick.kind == "symhash":
         return Pick(kind, pick.modulus, "symhash")
     if pick.seed is None:
-        return Pick(kind, pick.modulus, ("jhash", pick.ident), "source address" * (pick.of in _SOURCES))
-    key = (pick.of, pick.seed)
-    if pick.of not in _SOURCES:
-        return Pick(kind, pick.modulus, key, "", pick.seed)
-    return Pick(kind, pick.modulus, key, "source address", pick.seed, slot_of)
+        return Pick(kind, pick.modulus, ("jhash", place), source)
+    return Pick(kind, pick.modulus, (pick.of, pick.seed), source, pick.seed, slot_of if source else None)
 
 
-def condition_pick(key: Source) -> tuple[Pick, int] | None:
+def condition_pick(key: Source, place: object) -> tuple[Pick, int] | None:
     """Return what a condition picks, and from which number on; None for a condition that picks nothing.
 
     `meta random` is a pick of 2^32 numbers, or of as many as a mask leaves; raise `UnsupportedSyntax` if the
@@ -44,7 +41,7 @@ def condition_pick(key: Source) -> tuple[Pick, int] | None:
     """
     match key:
         case syntax.NumberExpression():
-            return pick_of(key), key.offset
+            return pick_of(key, place), key.offset
         case Field(name=name) if name == _RANDOM:
             return Pick(PickKind.DICE, 1 << 32), 0
         case Masked(field=Field(name=name), mask=mask) if name == _RANDOM:

@@ -5,27 +5,22 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from lbctl.model import Analysis, Family, Finding, Severity
+from lbctl.model import Analysis, Family
 from lbctl_netfilter.analyse import Analyser
 from lbctl_netfilter.budget import uncollected
+from lbctl_netfilter.log import Log, Place
 from lbctl_nftables.reading import checks
 from lbctl_nftables.reading.corrections import NftCorrections
 from lbctl_nftables.reading.document import read_text
 from lbctl_nftables.reading.listed import read_json
 from lbctl_nftables.reading.lower import misplaced, program
-from lbctl_nftables.reading.script import is_script
+from lbctl_nftables.recognize import is_json
 
 if TYPE_CHECKING:
     from lbctl_netfilter import ir
     from lbctl_nftables.reading.document import Document
 
 FORMAT = "nft"
-_LOOKS = re.compile(
-    r"(?m)^[ \t]*(?:#!.*\bnft\b|(?:(?:add|create|insert)[ \t]+)?(?:table|chain|rule)[ \t]+"
-    r"(?:(?:ip6?|inet|arp|bridge|netdev)[ \t]+)?[\w\"]"
-    r"|flush[ \t]+ruleset)"
-)
-_JSON = re.compile(r'\s*\{\s*"nftables"\s*:')
 #: Where a chain that is only named would be hooked by its name, as in rules for a table of another text.
 _BY_NAME = {
     "prerouting": ("nat", "prerouting", -100),
@@ -38,27 +33,17 @@ _NO_TEXT = re.compile("[\0\udc80-\udcff]")
 _LETTERS = 40
 
 
-def recognizes(text: str) -> bool:
-    """See `lbctl.spi.Reader`."""
-    return bool(_JSON.match(text) or _LOOKS.search(text) or is_script(text))
-
-
 def read(text: str, *, family: Family | None = None) -> Analysis:
     """See `lbctl.spi.Reader`. A text of nft says its families itself."""
     del family
     text = text.removeprefix("\ufeff")
     if (found := _NO_TEXT.search(text)) is not None:
-        line = 1 + text.count("\n", 0, found.start())
-        finding = Finding(
-            code="input-not-text",
-            severity=Severity.ERROR,
-            line=line,
-            rule="",
-            message="there are bytes that are no text",
-        )
-        return Analysis(format=FORMAT, accept=False, findings=(finding,))
+        log = Log()
+        place = Place(1 + text.count("\n", 0, found.start()))
+        log.refuse("input-not-text", place, "there are bytes that are no text")
+        return Analysis(format=FORMAT, accept=False, findings=log.finish())
     with uncollected():
-        document = read_json(text) if _JSON.match(text) else read_text(text)
+        document = read_json(text) if is_json(text) else read_text(text)
         return read_document(document, len(text))
 
 
@@ -105,4 +90,4 @@ def _suppose_hooks(document: Document) -> None:
                 message = f"chain {chain.name} is not declared in this text; "
                 message += f"taken for the {chain.hook} hook of NAT"
                 first = chain.rules[0]
-                document.log.find("partial-dump", Severity.WARNING, first.line, first.text, message)
+                document.log.find("partial-dump", first, message)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from lbctl.model import Severity
 from lbctl_rules.shell import HARMLESS, Script, Trouble, program_at, without_redirections
 
 if TYPE_CHECKING:
@@ -13,21 +12,9 @@ if TYPE_CHECKING:
     from lbctl_rules.shell import Command, Here
 
 NO_RULE = "no rule: what a shell would do with this is not known"
-#: A command of a shell that calls nft, or names it for later: no line of nft's own language is like that.
-_SCRIPT = re.compile(
-    r"(?m)(?:^[ \t]*(?:[%$][ \t]+)?|[|;&][ \t]*)"
-    r"(?:(?:(?:/[\w/]*/)?(?:sudo|doas)|ip[ \t]+netns[ \t]+exec[ \t]+\S+)[ \t]+(?:-\S+[ \t]+){0,4})?"
-    r"(?:/[\w/]*/)?nft[ \t]"
-    r"|^[ \t]*(?:\w+[ \t]+)?\w+=[\"']?(?:sudo[ \t]+)?(?:/[\w/]*/)?nft[\"']?[ \t]*$"
-)
 _PROGRAM = re.compile("nft")
 #: Options of nft with a value of their own.
 _VALUED = {"-f", "--file", "-D", "--define", "-I", "--includepath"}
-
-
-def is_script(source: str) -> bool:
-    """Return True for a shell's script that calls nft."""
-    return "nft" in source and _SCRIPT.search(source) is not None
 
 
 def nft_text(source: str, log: Log) -> str:
@@ -60,13 +47,13 @@ def nft_text(source: str, log: Log) -> str:
 
 def _handed(command: Command, log: Log) -> str:
     """Return what nft gets of a command's words; nothing if another program gets them."""
-    words, number, text = command.words, command.number, command.text
+    words, text = command.words, command.text
     at = program_at(words, _PROGRAM.fullmatch)
     lost = ""
     if command.missing is not None and (at is not None or "nft" in text):
         message = f"`{command.missing}` is set nowhere"
-        log.find("unexpanded-variable", Severity.ERROR, number, text, message)
-        log.cannot(number, text, command.missing, "what a variable stands for is not in the text")
+        log.find("unexpanded-variable", command, message)
+        log.cannot(command, command.missing, "what a variable stands for is not in the text")
         return ""
     if at is None:
         name = words[0].rpartition("/")[2]
@@ -77,7 +64,7 @@ def _handed(command: Command, log: Log) -> str:
     elif command.inside is not None:
         word, opened = command.inside
         lost = f"a rule inside `{word}` of line {opened}, which only a shell can follow"
-        log.cannot(number, text, word, "which rules a shell would make of it is not known")
+        log.cannot(command, word, "which rules a shell would make of it is not known")
     else:
         arguments = without_redirections(words[at + 1 :])
         first = _first(arguments)
@@ -87,7 +74,7 @@ def _handed(command: Command, log: Log) -> str:
             whose = "that another command writes" if command.piped else "of another file"
             lost = f"rules {whose} are not read"
     if lost:
-        log.find("shell-construct", Severity.WARNING, number, text, lost)
+        log.find("shell-construct", command, lost)
     return ""
 
 
@@ -101,6 +88,6 @@ def _first(arguments: list[str]) -> int:
 
 def _trouble(found: Trouble, log: Log) -> None:
     if found.code == "unparsable-line":
-        log.refuse(found.code, found.number, found.text, found.message)
+        log.refuse(found.code, found, found.message)
     else:
-        log.find(found.code, Severity.WARNING, found.number, found.text, found.message)
+        log.find(found.code, found, found.message)

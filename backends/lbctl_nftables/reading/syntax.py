@@ -24,9 +24,10 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class NumberExpression:
-    """A number from 0 to `modulus` - 1, plus `offset`, of a kind of its own for each place in the rules.
+    """A number from 0 to `modulus` - 1, plus `offset`.
 
-    `kind` is `inc`, `random`, `jhash` or `symhash`; `of` is what is hashed. `ident` tells counters apart.
+    `kind` is `inc`, `random`, `jhash` or `symhash`; `of` is what is hashed. Each place in the rules has a
+    counter of its own.
     """
 
     kind: str
@@ -34,7 +35,6 @@ class NumberExpression:
     offset: int = 0
     of: str = ""
     seed: int | None = None
-    ident: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,13 +45,16 @@ class Translations:
         #: True for a table of both families.
         self._both = both
         self._make = make
+        #: Where the statement that is lowered stands.
+        self._place: object = None
 
-    def lower(self, draft: Draft, nat: Nat) -> None:
-        """Add the rules for a translation; raise `NoEndpoint`, `UnsupportedSyntax`."""
+    def lower(self, draft: Draft, nat: Nat, place: object) -> None:
+        """Add the rules for a translation at a place; raise `NoEndpoint`, `UnsupportedSyntax`."""
+        self._place = place
         if not self._is_for(nat):
             # The kernel picks first, and only then sees that it is for the other family.
-            for pick in nat.picks:
-                draft.step(Draw(pick_of(pick), spans_rest((), pick.modulus - 1)))
+            for number, pick in enumerate(nat.picks):
+                draft.step(Draw(pick_of(pick, (place, number)), spans_rest((), pick.modulus - 1)))
             if draft.picks:
                 self._make(draft, Act.GO_ON)
         elif nat.kind == "masquerade":
@@ -123,7 +126,9 @@ class Translations:
                 parts = [data if each is lookup else each for each in (host, port)]
                 to = self._endpoint(nat, *_host_and_port(nat, *parts))
                 cases.setdefault(Target(Act.TO, to, element.comment or None), []).append((low, high))
-        switch = Switch(pick_of(pick), tuple((merged(spans), target) for target, spans in cases.items()))
+        # The only one of the statement.
+        picked = pick_of(pick, (self._place, 0))
+        switch = Switch(picked, tuple((merged(spans), target) for target, spans in cases.items()))
         self._make(draft, Act.SWITCH, nat.kind, switch).action = _action(nat)
 
     def _to(self, draft: Draft, nat: Nat, host: str | None, port: str | None) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from lbctl_netfilter.log import Place
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -59,8 +61,8 @@ class WordSource:
         self._closing = _closing(text)
         #: A place that was reached, and its line.
         self._reached, self._line = 0, 1
-        #: Lines and texts with a brace that has no other one.
-        self.unbalanced: list[tuple[int, str]] = []
+        #: Braces without another one.
+        self.unbalanced: list[Place] = []
 
     def statements(
         self, begin: int = 0, end: int | None = None, *, is_block: Callable[[list[str]], bool] | None = None
@@ -80,14 +82,14 @@ class WordSource:
                 case "{":
                     last = self._closing.get(stop)
                     if last is None:
-                        self.unbalanced.append((self._line_of(begin), _line(text[begin : stop + 40])))
+                        self.unbalanced.append(Place(self._line_of(begin), _line(text[begin : stop + 40])))
                         return
                     place = last + 1
                     if is_block is None or not is_block(words := split(text[begin:stop])):
                         continue
                     yield Statement(words, self._line_of(begin), _line(text[begin:stop]), (stop + 1, last))
                 case "}":
-                    self.unbalanced.append((self._line_of(stop), "}"))
+                    self.unbalanced.append(Place(self._line_of(stop), "}"))
                 case _:
                     if begin < stop:
                         part = text[begin:stop]

@@ -15,7 +15,6 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from lbctl.agent import web
 from lbctl.agent.http import Peer, Refused, Request, Response
 from lbctl.errors import IntentError
 
@@ -24,11 +23,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lbctl.agent.http import Handler
-    from lbctl.documents.agent import AgentStatusDocument
+    from lbctl.agent.web import Pages
 
 
 def handler(
-    view: Callable[[], Awaitable[AgentStatusDocument]],
+    pages: Pages,
     actions: Mapping[str, Callable[[Mapping[str, object]], Awaitable[Mapping[str, object]]]],
     *,
     reports: Mapping[str, Callable[[], Mapping[str, object]]] | None = None,
@@ -46,20 +45,28 @@ def handler(
             report = (reports or {}).get(request.path)
             if report is not None:
                 return Response(body=f"{json.dumps(report())}\n".encode(), type="application/json")
-            return await web.answer(view, request.path)
+            return await pages.at(request.path)
         action = actions.get(request.path)
         if request.method != "POST" or action is None:
             raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "no such action")
         try:
-            words = json.loads(request.body or b"{}")
-            if not isinstance(words, dict):
-                raise ValueError("not an object")
-            answer = await action(words)
+            answer = await action(_words(request.body))
         except ValueError as error:
             raise Refused(HTTPStatus.BAD_REQUEST, f"not understood: {error}") from error
         return Response(body=f"{json.dumps(answer)}\n".encode(), type="application/json")
 
     return handle
+
+
+def _words(body: bytes) -> Mapping[str, object]:
+    """Return the object in a body, an empty one for none; raises `ValueError`."""
+    try:
+        words = json.loads(body or b"{}")
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(words, dict):
+        raise ValueError("not an object")
+    return words
 
 
 def is_admin(peer: Peer, group: int | None) -> bool:

@@ -186,6 +186,8 @@ class Monitor:
 
     def next_step(self, now: Moment) -> float | None:
         """Return the steady time at which a slow start goes on; None for never."""
+        if not self._ramping:
+            return None
         standings = [self._standings[subject] for subject in self._ramping]
         return min(
             [

@@ -1,8 +1,9 @@
 """A small HTTP server for one process that looks after a host: bounded in size, time and connections.
 
-The protocol is h11's. Each connection carries one request; who keeps it open longer than `_PATIENCE`, sends
-more than `_HEAD` bytes of headers or `_BODY` of a body, or comes while `_CONNECTIONS` others are served, is
-turned away.
+The protocol is h11's. Each connection carries one request. It is closed if it is open for longer than
+`_PATIENCE`, or sends more than `_HEAD` bytes of headers or `_BODY` of a body. At most `_CONNECTIONS` are
+open: a new one then takes the place of the oldest one of the client that has most, so that a client that
+holds connections open keeps no other client out.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections import Counter
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, TypeAlias
 
 import h11
+
+from lbctl.errors import LbctlError
+from lbctl.model import inert
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -27,6 +33,8 @@ _CONNECTIONS = 64
 _PATIENCE = 10.0
 #: Small, since a head is only measured while it is incomplete.
 _CHUNK = 4096
+#: Bytes of a response that are handed to the kernel at a time: a client that does not read holds no more.
+_SLICE = 64 * 1024
 #: struct ucred of unix(7): pid, uid, gid.
 _CREDENTIALS = struct.Struct("3i")
 
@@ -71,13 +79,17 @@ class Refused(Exception):
         self.response = Response(body=f"{message}\n".encode(), status=status, headers=headers or {})
 
 
+_FAULT = Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of lbctl: its log has more")
+
+
 class Server:
     """Answers requests with a handler, on as many listening sockets as it is given."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
         self._servers: list[asyncio.Server] = []
-        self._open = 0
+        #: The open connections, oldest first, and whose they are.
+        self._open: dict[asyncio.WriteTransport, object] = {}
 
     async def listen(self, listening: socket.socket) -> None:
         """Take connections of a bound TCP or unix socket until `close`."""
@@ -92,18 +104,26 @@ class Server:
         self._servers.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+        if len(self._open) >= _CONNECTIONS:
+            self._make_room()
+        self._open[writer.transport] = _client(writer)
         try:
-            if self._open <= _CONNECTIONS:
-                async with asyncio.timeout(_PATIENCE):
-                    await self._exchange(reader, writer)
+            async with asyncio.timeout(_PATIENCE):
+                await self._exchange(reader, writer)
         except (TimeoutError, OSError):
             pass  # slow or gone: no answer would arrive
         finally:
-            self._open -= 1
+            self._open.pop(writer.transport, None)
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+    def _make_room(self) -> None:
+        """Close the oldest connection of the client that has most."""
+        [(busiest, _)] = Counter(self._open.values()).most_common(1)
+        oldest = next(transport for transport, client in self._open.items() if client == busiest)
+        del self._open[oldest]
+        oldest.abort()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD)
@@ -119,8 +139,12 @@ class Server:
             response = Response(body=f"{status.phrase}\n".encode(), status=status)
         except ConnectionError:
             return
-        writer.write(_encoded(connection, response, head=head))
-        await writer.drain()
+        except LbctlError as error:
+            response = Refused(HTTPStatus.SERVICE_UNAVAILABLE, inert(error.message)).response
+        except Exception:
+            await _send(writer, _encoded(connection, _FAULT.response, head=head))
+            raise
+        await _send(writer, _encoded(connection, response, head=head))
 
 
 async def _read(connection: h11.Connection, reader: asyncio.StreamReader, peer: Peer) -> Request:
@@ -152,6 +176,13 @@ async def _read(connection: h11.Connection, reader: asyncio.StreamReader, peer: 
             raise ConnectionError
 
 
+async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    whole = memoryview(data)
+    for start in range(0, len(whole), _SLICE):
+        writer.write(whole[start : start + _SLICE])
+        await writer.drain()
+
+
 def _encoded(connection: h11.Connection, response: Response, *, head: bool) -> bytes:
     if connection.our_state not in {h11.SEND_RESPONSE, h11.IDLE}:
         return b""
@@ -179,3 +210,15 @@ def _peer(writer: asyncio.StreamWriter) -> Peer:
         found.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     )
     return Peer(user=user, group=group)
+
+
+def _client(writer: asyncio.StreamWriter) -> object:
+    """Return what tells one client from another: the user of a unix socket, else the address.
+
+    Of an IPv6 address the first 64 bits: the others are its host's to choose.
+    """
+    peer = writer.get_extra_info("peername")
+    if not isinstance(peer, tuple):
+        return _peer(writer).user
+    address = ip_address(peer[0].partition("%")[0])
+    return address if address.version == 4 else int(address) >> 64

@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from lbctl.host.files import write_whole
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from lbctl.model import Address, Announcements, Intent
+    from lbctl.model import Announcements, Intent, Network
 
 #: Seconds between two looks, and looks in a row that make this host ready, and not ready.
 _LOOK, RISE, FALL = 1.0, 3, 3
@@ -52,7 +53,7 @@ class _Told:
 
     ready: bool
     announce: Announcements
-    routes: frozenset[Address]
+    routes: frozenset[Network]
 
 
 class Readiness:
@@ -110,15 +111,13 @@ class Readiness:
         return work
 
 
-def _routes(intent: Intent) -> frozenset[Address]:
+def _routes(intent: Intent) -> frozenset[Network]:
     if intent.announce.exabgp is None:
         return frozenset()
-    return frozenset(
-        listener.address
-        for service in intent.services
-        for listener in service.listeners
-        if listener.address is not None
-    )
+    addresses = {listener.address for service in intent.services for listener in service.listeners}
+    return frozenset(ip_network(address) for address in addresses if address) | {
+        *intent.announce.exabgp_routes
+    }
 
 
 def _tell_keepalived(told: _Told | None, now: _Told) -> None:
@@ -139,9 +138,11 @@ def _tell_exabgp(told: _Told | None, now: _Told) -> None:
         _send(new, [*_lines("withdraw", gone), *_lines("announce" if now.ready else "withdraw", now.routes)])
 
 
-def _lines(word: str, routes: Iterable[Address]) -> list[str]:
-    ordered = sorted(routes, key=lambda address: (address.version, int(address)))
-    return [f"{word} route {address}/{address.max_prefixlen} next-hop self\n" for address in ordered]
+def _lines(word: str, routes: Iterable[Network]) -> list[str]:
+    ordered = sorted(
+        routes, key=lambda network: (network.version, int(network.network_address), network.prefixlen)
+    )
+    return [f"{word} route {network} next-hop self\n" for network in ordered]
 
 
 def _send(path: str, lines: Iterable[str]) -> None:

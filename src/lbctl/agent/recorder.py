@@ -70,9 +70,11 @@ class Recorder:
         report: Callable[[str | None], object],
     ) -> None:
         """Write lines as they come in; `report` is called with what is wrong, or None for nothing."""
+        gather = 0.0  # what an agent knows at its start is written down before it changes
         while True:
             await self._more.wait()
-            await asyncio.sleep(_GATHER)
+            await asyncio.sleep(gather)
+            gather = _GATHER
             try:
                 await in_thread(self.pending())
             except LbctlError as error:

@@ -11,7 +11,7 @@ from lbctl.agent.health import Ending, Moment, Monitor, Outcome
 from lbctl.config import loads
 from lbctl.engine.record import verdicts
 from lbctl.errors import Damaged, IntentError
-from lbctl.model import Facts, Override, Shift, effective
+from lbctl.model import Facts, Override, Shift, effective, time_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -25,7 +25,7 @@ def replay(lines: Iterable[str]) -> Iterator[Shift]:
     for number, line in enumerate(lines, 1):
         try:
             yield from course.take(line)
-        except (Damaged, ValueError, ZeroDivisionError) as error:
+        except (Damaged, ValueError) as error:
             message = error.message if isinstance(error, Damaged) else str(error)
             raise IntentError(f"line {number} of the log: {message}", hint="see lbctl.agent.events") from None
     yield from course.shifts()
@@ -45,6 +45,7 @@ class _Course:
         """Yield the changes before an event; its own come with the next moment, or by `shifts`."""
         event = read_line(line)
         now = Moment(event["at"], event["time"])
+        time_of(now.wall)
         if event["event"] == "start":
             yield from self.shifts()
             self.now = now

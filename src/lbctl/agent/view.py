@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -12,15 +11,15 @@ from lbctl.documents.agent import AgentDocument, AgentStatusDocument, FillDocume
 from lbctl.documents.status import AgentSummaryDocument
 from lbctl.documents.status import status as status_document
 from lbctl.engine import status, unsettled
-from lbctl.model import time_of
+from lbctl.model import Rates, time_of
 from lbctl.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from lbctl.agent.loop import Figures, Follower
-    from lbctl.documents.agent import CheckDocument, SourceDocument
-    from lbctl.documents.status import StatusServiceDocument
+    from lbctl.documents.agent import CheckDocument
+    from lbctl.documents.status import SourceDocument
     from lbctl.engine.change.keep import Followed
     from lbctl.host import Host
 
@@ -41,7 +40,8 @@ class View:
         self._made: AgentStatusDocument | None = None
         self._until = 0.0
         self._lock = asyncio.Lock()
-        self._rates = Rates()
+        #: By the names of service and endpoint.
+        self._rates: Rates[tuple[str, str]] = Rates(_VALUES)
         #: The path or name of what is followed, e.g. of the intent file.
         self.source = ""
         #: Called in the loop's thread, as all that reads what checks found.
@@ -56,20 +56,23 @@ class View:
             began = self._host.clock()
             if self._made is not None and began < self._until:
                 return self._made
-            make = partial(self._make, self.summary(), self.checks(), self.sources())
+            make = partial(self._make, self.summary(), self.checks())
             made: AgentStatusDocument = await self._follower.in_thread(make)
             now = self._host.clock()
             self._made, self._until = made, now + max(_FRESH, (now - began) / _PART)
             return made
 
-    def _make(
-        self, summary: AgentSummaryDocument, checks: list[CheckDocument], sources: list[SourceDocument]
-    ) -> AgentStatusDocument:
+    def _make(self, summary: AgentSummaryDocument, checks: list[CheckDocument]) -> AgentStatusDocument:
         kept = self._follower.last
         followed = kept.followed if kept is not None else None
         document = self._status(followed) if followed is not None else _nothing()
-        self._rates.note(self._host.clock(), document.get("services", []))
-        document["agent"] = self._agent(summary, checks, sources)
+        counts = {
+            (service["name"], endpoint["name"]): endpoint["connections"]
+            for service in document.get("services", [])
+            for endpoint in service["endpoints"]
+        }
+        self._rates.note(self._host.clock(), counts)
+        document["agent"] = self._agent(summary, checks)
         return document
 
     def _status(self, followed: Followed) -> AgentStatusDocument:
@@ -101,61 +104,32 @@ class View:
             apply_seconds=figures.seconds,
             checked=checked,
             failing=failing,
+            sources=self.sources(),
         )
 
-    def _agent(
-        self, summary: AgentSummaryDocument, checks: list[CheckDocument], sources: list[SourceDocument]
-    ) -> AgentDocument:
+    def _agent(self, summary: AgentSummaryDocument, checks: list[CheckDocument]) -> AgentDocument:
         return AgentDocument(
             **summary,
             conntrack=self._conntrack(),
             checks=checks,
-            sources=sources,
-            rates=self._rates.documents(),
+            rates=list(self._rate_documents()),
         )
+
+    def _rate_documents(self) -> Iterator[RateDocument]:
+        rates = self._rates
+        for service, endpoint in rates:
+            yield RateDocument(
+                service=service,
+                endpoint=endpoint,
+                interval=round(rates.interval or _FRESH, 3),
+                values=[round(value, 2) for value in rates.of((service, endpoint))],
+            )
 
     def _conntrack(self) -> FillDocument | None:
         used, limit = ((self._host.read(path) or "").strip() for path in (_ENTRIES, _LIMIT))
         if not (used.isdecimal() and limit.isdecimal()):
             return None
         return FillDocument(used=int(used), limit=int(limit))
-
-
-class Rates:
-    """New connections per second of each endpoint, from the counters of the last documents."""
-
-    def __init__(self) -> None:
-        self._last: dict[tuple[str, str], int] = {}
-        self._at: float | None = None
-        self._interval = _FRESH
-        self._values: dict[tuple[str, str], deque[float]] = {}
-
-    def note(self, now: float, services: list[StatusServiceDocument]) -> None:
-        """Note the counters of a moment."""
-        counted = {
-            (service["name"], endpoint["name"]): endpoint["connections"]
-            for service in services
-            for endpoint in service["endpoints"]
-        }
-        if self._at is not None and now > self._at:
-            self._interval = now - self._at
-            for place, connections in counted.items():
-                values = self._values.setdefault(place, deque(maxlen=_VALUES))
-                values.append(max(connections - self._last.get(place, connections), 0) / self._interval)
-        self._values = {place: values for place, values in self._values.items() if place in counted}
-        self._last, self._at = counted, now
-
-    def documents(self) -> list[RateDocument]:
-        """Return what is known of each endpoint."""
-        return [
-            RateDocument(
-                service=service,
-                endpoint=endpoint,
-                interval=round(self._interval, 3),
-                values=[round(value, 2) for value in values],
-            )
-            for (service, endpoint), values in self._values.items()
-        ]
 
 
 def _nothing() -> AgentStatusDocument:
@@ -166,6 +140,7 @@ def _nothing() -> AgentStatusDocument:
         applied=None,
         rolled_back=None,
         drift={"gone": None, "services": [], "rules": [], "elsewhere": []},
+        left_out=[],
         interrupted=None,
         trial=None,
     )

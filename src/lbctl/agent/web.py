@@ -2,27 +2,89 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol
 
 from lbctl.agent import metrics, page
 from lbctl.agent.http import Refused, Request, Response
 from lbctl.documents import FORMAT_VERSION
+from lbctl.model import inert
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from lbctl.agent.http import Handler
     from lbctl.documents.agent import AgentStatusDocument
+    from lbctl.documents.status import AgentSummaryDocument
 
+#: The part of time that is spent on making a page at most.
+_PART = 0.1
 _JSON = "application/json"
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?\Z")
 
 
-def reader(view: Callable[[], Awaitable[AgentStatusDocument]], names: Collection[str] = ()) -> Handler:
+class Source(Protocol):
+    """What the pages show."""
+
+    async def document(self) -> AgentStatusDocument:
+        """Return the whole status; expensive."""
+
+    def summary(self) -> AgentSummaryDocument:
+        """Return what the agent says of itself; cheap."""
+
+
+class Pages:
+    """The pages of an agent. Each is kept for a while, so that asking often costs little.
+
+    Pages are made in a thread, one at a time: checks go on meanwhile.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._making = asyncio.Lock()
+        self._kept: dict[str, _Kept] = {}
+
+    async def at(self, path: str) -> Response:
+        """Return the page at a path; raises `Refused` for a path that is none of ours."""
+        if path == "/healthz":
+            return Response(body=b"ok\n")
+        if path == "/ready":
+            return _readiness(self._source.summary())
+        if path not in _RENDERED:
+            raise Refused(HTTPStatus.NOT_FOUND, "no such page")
+        async with self._making:
+            kept = self._kept.get(path)
+            if kept is not None and monotonic() < kept.until:
+                return kept.page
+            document = await self._source.document()
+            if kept is None or kept.document is not document:
+                kept = self._kept[path] = await asyncio.to_thread(_Kept.made, path, document)
+            return kept.page
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    """A page, the document that it shows, and the time until which it is not made anew."""
+
+    document: AgentStatusDocument
+    page: Response
+    until: float
+
+    @classmethod
+    def made(cls, path: str, document: AgentStatusDocument) -> _Kept:
+        began = monotonic()
+        page = _RENDERED[path](document)
+        now = monotonic()
+        return cls(document=document, page=page, until=now + (now - began) / _PART)
+
+
+def reader(pages: Pages, names: Collection[str] = ()) -> Handler:
     """Return the handler of the pages; `names` are host names that it answers to, beside addresses.
 
     A page that a stranger made for a browser can lead a name of its own to our address, and read the answer:
@@ -35,35 +97,36 @@ def reader(view: Callable[[], Awaitable[AgentStatusDocument]], names: Collection
             raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD", {"Allow": "GET, HEAD"})
         if not _is_known(request.headers.get("host", ""), known):
             raise Refused(HTTPStatus.MISDIRECTED_REQUEST, "unknown host name: see lbctl agent --listen-name")
-        return await answer(view, request.path)
+        return await pages.at(request.path)
 
     return handle
 
 
-async def answer(view: Callable[[], Awaitable[AgentStatusDocument]], path: str) -> Response:
-    """Return what stands at a path; raises `Refused` for a path that is none of ours."""
-    if path == "/healthz":
-        return Response(body=b"ok\n")
-    if path not in {"/", "/status", "/metrics", "/ready"}:
-        raise Refused(HTTPStatus.NOT_FOUND, "no such page")
-    document = await view()
-    if path == "/":
-        return Response(body=page.render(document), type="text/html; charset=utf-8", headers=page.HEADERS)
-    if path == "/metrics":
-        return Response(body=metrics.exposition(document), type=metrics.CONTENT_TYPE)
-    if path == "/status":
-        text = json.dumps({"format_version": FORMAT_VERSION, **document})
-        return Response(body=f"{text}\n".encode(), type=_JSON)
-    return _readiness(document)
+def _page(document: AgentStatusDocument) -> Response:
+    return Response(body=page.render(document), type="text/html; charset=utf-8", headers=page.HEADERS)
 
 
-def _readiness(document: AgentStatusDocument) -> Response:
+def _metrics(document: AgentStatusDocument) -> Response:
+    return Response(body=metrics.exposition(document), type=metrics.CONTENT_TYPE)
+
+
+def _status(document: AgentStatusDocument) -> Response:
+    text = json.dumps({"format_version": FORMAT_VERSION, **document})
+    return Response(body=f"{text}\n".encode(), type=_JSON)
+
+
+_RENDERED: Mapping[str, Callable[[AgentStatusDocument], Response]] = {
+    "/": _page,
+    "/metrics": _metrics,
+    "/status": _status,
+}
+
+
+def _readiness(agent: AgentSummaryDocument) -> Response:
     """Whether rules are in place and followed: not whether endpoints are well, which is another question."""
-    agent = document.get("agent")
-    if agent is not None and agent["ready"]:
+    if agent["ready"]:
         return Response(body=b"ready\n")
-    problems = agent["problems"] if agent is not None else []
-    text = "; ".join(problems) or "not ready"
+    text = "; ".join(map(inert, agent["problems"])) or "not ready"
     return Response(body=f"{text}\n".encode(), status=HTTPStatus.SERVICE_UNAVAILABLE)
 
 

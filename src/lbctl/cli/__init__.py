@@ -14,6 +14,7 @@ import typer
 from lbctl.cli import complete, options
 from lbctl.cli.commands import COMMANDS, Grouped
 from lbctl.cli.confirm import watch_trial
+from lbctl.cli.usage import Command
 from lbctl.version import __version__
 
 _EXIT_CODES = (
@@ -62,7 +63,7 @@ for _commands in COMMANDS.values():
         if isinstance(_command, typer.Typer):
             app.add_typer(_command, name=_name, epilog=_epilog)
         else:
-            app.command(_name, epilog=_epilog)(_command)
+            app.command(_name, cls=Command, epilog=_epilog)(_command)
 app.command("watch-trial", hidden=True)(watch_trial)
 
 

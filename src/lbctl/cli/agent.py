@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from lbctl.cli.options import BackendName, Config, DriverName, Format, Output, Owner, seconds
+from lbctl.cli.usage import Command, Group
 from lbctl.errors import IntentError, NoBackend
 
 agent = typer.Typer(
+    cls=Group,
     invoke_without_command=True,
     rich_markup_mode=None,
     help="Check endpoints, repair the rules, serve metrics.",
@@ -87,7 +89,7 @@ def run(
     run_agent(host, options)
 
 
-@agent.command()
+@agent.command(cls=Command)
 def pause(
     duration: Annotated[
         float, typer.Option("--for", parser=seconds, metavar="TIME", help="Resume after this time, e.g. 10m.")
@@ -102,7 +104,7 @@ def pause(
     say(f"The agent is paused for {duration:g} s; lbctl agent resume ends that.")
 
 
-@agent.command()
+@agent.command(cls=Command)
 def resume(
     owner: Owner = None,
     config: Config = None,

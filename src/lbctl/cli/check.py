@@ -11,13 +11,15 @@ from lbctl.cli.options import AllowRemap, BackendName, Color, Colors, Config, Dr
 from lbctl.errors import ConfigProblem, IntentError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lbctl.cli.output import Style
     from lbctl.model import Intent
 
 Files = Annotated[
     list[Path] | None,
     typer.Argument(
-        metavar="FILE...",
+        metavar="FILE",
         readable=False,
         help="Intent files, each validated by itself: they are not merged.",
         show_default=False,
@@ -38,7 +40,7 @@ def check(
     color: Colors = Color.AUTO,
 ) -> None:
     """Validate intent files: report every error with its line."""
-    from lbctl.cli.output import Style, print_json
+    from lbctl.cli.output import Style, print_json, say
     from lbctl.cli.work import one_file, session_for
     from lbctl.documents.check import CheckDocument, problems
 
@@ -47,7 +49,7 @@ def check(
         intents = _read(named)
     except IntentError as error:
         if output is Format.JSON:
-            print_json(CheckDocument(valid=False, services=[], errors=problems(error)))
+            print_json(CheckDocument(valid=False, services=[], errors=problems(error), notes=[]))
         raise
     if kernel:
         session = session_for(backend, driver, allow_remap=allow_remap)
@@ -55,11 +57,14 @@ def check(
             session.check(session.compile(intent))
     if output is Format.JSON:
         names = [service.name for intent in intents for service in intent.services]
-        print_json(CheckDocument(valid=True, services=names, errors=[]))
+        notes = [note for intent in intents for note in _notes(intent)]
+        print_json(CheckDocument(valid=True, services=names, errors=[], notes=notes))
         return
     for file, intent in zip(named, intents, strict=True):
         whose = f"{file}: " if len(named) > 1 else ""
         print(_text(intent, whose, Style(color), kernel=kernel))
+        for note in _notes(intent):
+            say(f"Note: {whose}{note}")
 
 
 def _read(files: list[Path | None]) -> list[Intent]:
@@ -81,17 +86,40 @@ def _read(files: list[Path | None]) -> list[Intent]:
     return intents
 
 
+def _notes(intent: Intent) -> Iterator[str]:
+    """Yield what an intent may say, and is rarely meant: a service without an endpoint in rotation."""
+    for service in intent.services:
+        if service.endpoints and not any(service.ready(family) for family in service.families):
+            yield f"{service.name}: all endpoints are drained: new connections are refused"
+
+
 def _text(intent: Intent, whose: str, style: Style, *, kernel: bool) -> str:
     from lbctl.cli.output import count, deviation_text
     from lbctl.model import Scheduler, inert
 
     endpoints = sum(len(service.endpoints) for service in intent.services)
-    verdict = style("valid, and the kernel takes it" if kernel else "valid", "green")
+    verdict = style("valid, and accepted by the kernel" if kernel else "valid", "green")
     lines = [
         f"{inert(whose)}{verdict}: {count(len(intent.services), 'service')}, {count(endpoints, 'endpoint')}"
     ]
+    lines += _missing_sources(intent)
     for service in intent.services:
         if service.scheduler is Scheduler.MAGLEV:
             sizes = (len(service.slots(family)) for family in service.families)
             lines.append(f"{service.name}: {deviation_text(sizes, service.deviation())}")
     return "\n".join(lines)
+
+
+def _missing_sources(intent: Intent) -> Iterator[str]:
+    """Yield a line for each service whose source of endpoints cannot be asked here."""
+    sources = {each.name: each.discover.source for each in intent.services if each.discover is not None}
+    if not sources:
+        return
+    from lbctl.spi import source_names
+
+    installed = source_names()
+    for name, source in sources.items():
+        if source not in installed:
+            yield f'{name}: no source "{source}" is installed on this host'
+        elif source == "etcd" and intent.etcd is None:
+            yield f"{name}: there is no table [etcd] that says where etcd is"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import typer
-from typer.core import TyperGroup
 
 from lbctl.cli.activate import activate
 from lbctl.cli.agent import agent
@@ -31,6 +30,7 @@ from lbctl.cli.render import render
 from lbctl.cli.rollback import rollback
 from lbctl.cli.schema import schema
 from lbctl.cli.status import status
+from lbctl.cli.usage import Group
 from lbctl.cli.weight import weight
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ COMMANDS: Mapping[str, Mapping[str, tuple[_Command, str]]] = {
 }
 
 
-class Grouped(TyperGroup):
+class Grouped(Group):
     """The program itself, whose help has a list of commands for each of their purposes."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 (Typer's)

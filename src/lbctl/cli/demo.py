@@ -34,7 +34,8 @@ _REACTION, _ENDLESS = 30.0, 1_000_000
 
 def demo(
     connections: Annotated[
-        int, typer.Option("--connections", min=1, max=1_000_000, help="How many, to each port.")
+        int,
+        typer.Option("--connections", metavar="NUMBER", min=1, max=1_000_000, help="How many, to each port."),
     ] = 3000,
     agent: Annotated[
         bool, typer.Option("--agent", help="Kill and restart a process while the agent checks it.")

@@ -26,8 +26,7 @@ _UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 def report_end(error: BaseException) -> int:
     """Report an exception that ended a command, and return its exit code; raises `BrokenPipeError`."""
-    causes = tuple(_causes(error))
-    for each in causes:
+    for each in _causes(error):
         match each:
             case KeyboardInterrupt():
                 return _interrupted(each)
@@ -37,7 +36,7 @@ def report_end(error: BaseException) -> int:
                 return 0
     match error:
         case SystemExit():
-            return _exit(error, causes)
+            return _exit(error)
         case LbctlError():
             return _failed(error)
         case OSError() if error.errno in _UNWRITABLE:
@@ -58,12 +57,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         found = (found.__cause__ or found.__context__) if wraps else None
 
 
-def _exit(error: SystemExit, causes: tuple[BaseException, ...]) -> int:
+def _exit(error: SystemExit) -> int:
     code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    for each in causes:
-        # A usage error; Typer has printed it. Its class belongs to click, or to Typer's copy of that.
-        if explain := getattr(each, "format_message", None):
-            _document("usage", code, explain())
     sys.stdout.flush()
     return code
 

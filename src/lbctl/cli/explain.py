@@ -181,12 +181,12 @@ def _text(way: Trace, connection: Connection, style: Style) -> str:
     lines = [style(f"{inert(selected(service))}{name}", "bold") + f"  ({inert(way.source)})"]
     lines += _path(way)
     how = {
-        "nth": "in turn",
-        "random": "by chance",
+        "nth": "round robin",
+        "random": "random",
         "hash": "by a hash",
         "mixed": "by several picks",
         "single": "always the same",
-        "none": "nobody",
+        "none": "no endpoint",
     }[service.mode]
     if service.mode == "nth" and 0 < len(service.slots) <= _TOLD:
         how += ": " + " ".join(inert(slot or "(none)") for slot in service.slots)
@@ -217,7 +217,7 @@ def _text(way: Trace, connection: Connection, style: Style) -> str:
 
 
 def _path(way: Trace) -> Iterator[str]:
-    """The rules in their order: how many connections come to each, and how many it takes."""
+    """The rules in their order: the connections that arrive at each, and those that it matches."""
     from lbctl.cli.output import share_text
     from lbctl.model import inert
 
@@ -225,12 +225,12 @@ def _path(way: Trace) -> Iterator[str]:
     if not way.path:
         yield f"  at {', '.join(service.hooks)}, lines {', '.join(map(str, service.lines[:_TOLD]))}"
         return
-    yield f"  {'comes':>8}  {'taken':>8}"
+    yield f"  {'arriving':>8}  {'matched':>8}"
     for step in way.path[:_TOLD]:
-        came, took = ("" if part is None else share_text(part) for part in (step.share, step.taken))
+        arriving, matched = ("" if part is None else share_text(part) for part in (step.share, step.taken))
         looked = "" if step.element is None else f"  →  {inert(step.element)}"
         where = f"line {step.line}, {inert(step.where)}"
-        yield f"  {came:>8}  {took:>8}  {where}: {inert(step.rule)}{looked}"
+        yield f"  {arriving:>8}  {matched:>8}  {where}: {inert(step.rule)}{looked}"
     if len(way.path) > _TOLD:
         yield f"{'':22}and {len(way.path) - _TOLD} more rules"
 

@@ -20,7 +20,7 @@ def init(
             "--to", metavar="PORTS or ADDRESS:PORT", help="Endpoints, e.g. 8001-8003 or 10.0.0.1:80."
         ),
     ],
-    name: Annotated[str, typer.Option("--name", help="Name of the service.")] = "web",
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the service.")] = "web",
 ) -> None:
     """Print an intent file for one service; redirect it to lbctl.toml."""
     import json

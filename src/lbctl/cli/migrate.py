@@ -128,7 +128,7 @@ def migrate(
     if trial is not None and not plan and migration is not None:
         engine.ensure_revertible(session, migration)
     if migration is None:
-        say(f"Nothing to migrate: no balancing rules outside {session.place}.")
+        say(engine.nothing_to_migrate(session, whose, source))
         if data:
             print_json({"changed": False, "applied": False})
         return

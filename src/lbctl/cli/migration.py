@@ -67,6 +67,8 @@ def carry_out(
     elif tried is None and not plan:
         say("Migrated." if applied else "Nothing was changed.")
     ended(tried)
+    if applied and (left := view.boot_note(migration)):
+        say(left)
 
 
 def show(migration: Migration, *, data: bool, asking: bool, color: Color, rules: bool = False) -> None:

@@ -27,7 +27,7 @@ _FAMILIES = {"ipv4": "IPv4", "ipv6": "IPv6"}
 Endpoints = Annotated[
     list[str],
     typer.Argument(
-        metavar="SERVICE/ENDPOINT...",
+        metavar="SERVICE/ENDPOINT",
         help="An endpoint by its name or address, e.g. web/8003 or api/10.0.0.11:8443.",
         autocompletion=complete_endpoint,
         show_default=False,

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from lbctl.cli.complete import complete_backend, complete_driver, complete_owner
+from lbctl.cli.usage import BadValue
 
 
 class Format(StrEnum):
@@ -45,7 +46,7 @@ def seconds(text: str | float) -> float:
         return text  # the default
     found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([smh])", text)
     if found is None:
-        raise typer.BadParameter(f"{text!r} is not a time such as 30s, 5m or 1h")
+        raise BadValue(f'"{text}" is not a time such as 30s, 5m or 1h')
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
@@ -55,7 +56,7 @@ def size(text: str | int) -> int:
         return text  # the default
     found = re.fullmatch(r"([0-9]{1,9})([KMG]?)(?:i?B)?", text)
     if found is None or not int(found[1]):
-        raise typer.BadParameter(f"{text!r} is not a size such as 64M or 1G")
+        raise BadValue(f'"{text}" is not a size such as 64M or 1G')
     return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2]]
 
 
@@ -73,6 +74,7 @@ Config = Annotated[
     Path | None,
     typer.Option(
         "--config",
+        "-f",
         metavar="FILE",
         # Our own reader says what is wrong, as it does for everything in the file.
         readable=False,
@@ -160,7 +162,7 @@ IgnoreHealth = Annotated[
         "their agent ended.",
     ),
 ]
-Fix = Annotated[bool, typer.Option("--fix", help="Give each endpoint the same share where shares are wrong.")]
+Fix = Annotated[bool, typer.Option("--fix", help="Give each endpoint the same share if shares are wrong.")]
 Keep = Annotated[
     bool, typer.Option("--keep", help="Reproduce wrong shares as they are, including unmatched traffic.")
 ]

@@ -176,7 +176,7 @@ def plan_text(plan: Plan, style: Style, *, base: str = "") -> str:
         held = count(len(unchanged), "service")
         if base:
             return f"Nothing changes: {base} has the same rules ({held})."
-        nothing = f"Nothing to change: {plan.backend} holds what the intent says ({held})."
+        nothing = f"Nothing to change: {plan.backend} matches the intent ({held})."
         return "\n".join([nothing, *operator_lines(plan.effective), *_note_lines(plan, style)])
     how = f"compared with {base}" if base else f"driver {plan.driver}"
     lines = [

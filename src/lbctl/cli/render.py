@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lbctl.cli.options import AllowRemap, BackendName, Config, DriverName, Format, IntentFile, Output
+from lbctl.errors import WrongUsage
 
 if TYPE_CHECKING:
     from lbctl.model import Network
@@ -52,8 +53,8 @@ def _network(text: str) -> Network:
 
     try:
         return ip_network(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--network") from None
+    except ValueError:
+        raise WrongUsage(f'--network: "{text}" is not a network', hint="e.g. 10.0.0.0/24") from None
 
 
 def render(
@@ -80,6 +81,7 @@ def render(
     from lbctl.host import LocalHost
     from lbctl.model import Family
 
+    networks = [_network(text) for text in network or ()]
     found = engine.render(
         LocalHost(),
         read_intent(one_file(file, config)),
@@ -88,7 +90,7 @@ def render(
         target=target,
         family=None if family is None else Family(family),
         remove=remove,
-        networks=[_network(text) for text in network or ()],
+        networks=networks,
         allow_remap=allow_remap,
     )
     for note in found.notes:

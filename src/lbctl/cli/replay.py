@@ -14,19 +14,21 @@ if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Shift
 
+#: Bytes of a log: some times what the agent writes, with 100,000 endpoints, before it begins another one.
+_LARGEST = 256 << 20
+
 
 def print_log(log: Path, output: Format) -> None:
     """Print what the log in a file leads to; raises `IntentError`."""
     from lbctl.agent.replay import replay
+    from lbctl.host.files import read_bounded
     from lbctl.model import inert
 
     try:
-        with log.open(encoding="utf-8") as lines:
-            print_shifts(replay(lines), output)
-    except OSError as error:
-        raise IntentError(f"{inert(str(log))}: {error.strerror}") from None
+        text = read_bounded(str(log), _LARGEST, hint="is this a log of lbctl agent?").decode()
     except UnicodeDecodeError:
         raise IntentError(f"{inert(str(log))}: not UTF-8") from None
+    print_shifts(replay(text.splitlines()), output)
 
 
 def print_recorded(host: Host, owner: str, output: Format) -> None:

@@ -112,6 +112,6 @@ def _mention_file(config: Path | None, intent: Intent) -> None:
     if meant is None or meant.owner != intent.owner or meant == intent:
         return
     named = ", ".join(map(str, files))
-    say(f"{named} still says otherwise; lbctl apply would undo this rollback:")
+    say(f"{named} still differs; lbctl apply would undo this rollback:")
     for lines in service_lines(intent_changes(intent, meant), most=_FEW):
         say(lines)

@@ -145,7 +145,7 @@ class _Look:
 
 def _print(look: _Look, output: Format, color: Color, *, one_line: bool = False) -> Drift:
     from lbctl.cli.output import Style, print_json
-    from lbctl.cli.status_text import agent_line, lines, width
+    from lbctl.cli.status_text import agent_line, lines, source_lines, width
     from lbctl.cli.work import mention_unsettled
     from lbctl.documents.status import status as document
 
@@ -157,7 +157,14 @@ def _print(look: _Look, output: Format, color: Color, *, one_line: bool = False)
         print_json({**rules, "agent": agent}, one_line=one_line)
     else:
         style = Style(color)
-        shown = lines(drift, status, width(), wrap=sys.stdout.isatty(), agent=agent_line(agent, look.intent))
+        shown = lines(
+            drift,
+            status,
+            width(),
+            wrap=sys.stdout.isatty(),
+            agent=agent_line(agent, look.intent),
+            sources=source_lines(agent),
+        )
         print("\n".join([line.styled(style) for line in shown]), flush=True)
     return drift
 
@@ -167,16 +174,28 @@ def _watch(look: _Look, color: Color) -> None:
     from shutil import get_terminal_size
 
     from lbctl.cli.output import Style
-    from lbctl.cli.watch import Rates, Screen, picture
+    from lbctl.cli.status_text import agent_line, source_lines
+    from lbctl.cli.watch import Screen, new_rates, note, picture
     from lbctl.engine import unsettled
 
-    rates = Rates()
+    rates = new_rates()
     with Screen(Style(color)) as screen:
         while True:
             drift, status = look.now()
-            rates.note(look.session.host.clock(), status)
+            note(rates, look.session.host.clock(), status)
             trial = unsettled(look.session.host, look.intent.owner).trial
-            screen.show(picture(look.time, trial, drift, status, rates, get_terminal_size()))
+            agent = look.agent()
+            shown = picture(
+                time=look.time,
+                drift=drift,
+                status=status,
+                rates=rates,
+                size=get_terminal_size(),
+                trial=trial,
+                agent=agent_line(agent, look.intent),
+                sources=source_lines(agent),
+            )
+            screen.show(shown)
             _pause()
 
 

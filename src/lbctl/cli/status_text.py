@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from lbctl.cli.output import Style
-    from lbctl.documents.status import AgentSummaryDocument
+    from lbctl.documents.status import AgentSummaryDocument, SourceDocument
     from lbctl.engine import Drift, EndpointStatus, FamilyStatus, ServiceStatus, Status
     from lbctl.model import Intent, ServiceChange
 
@@ -72,17 +72,23 @@ def width() -> int:
 
 
 def lines(
-    drift: Drift, status: Status | None, columns: int, *, wrap: bool, agent: Line | None = None
+    drift: Drift,
+    status: Status | None,
+    columns: int,
+    *,
+    wrap: bool,
+    agent: Line | None = None,
+    sources: Sequence[str] = (),
 ) -> Iterator[Line]:
     """Yield a status in words; without `status`, only where kernel and intent differ.
 
     With `wrap`, sentences are wrapped too, which programs rather find in one line. `agent` is the line about
-    the agent; None for none.
+    the agent; None for none. `sources` are those about sources that fail.
     """
     yield headline(drift)
     if agent is not None:
         yield agent
-    yield from attention(drift, status, columns if wrap else None)
+    yield from attention(drift, status, columns if wrap else None, sources)
     if status is not None:
         yield from map(Line, _wrapped_stores(status, columns))
         for service in status.services:
@@ -93,6 +99,8 @@ def lines(
 def headline(drift: Drift) -> Line:
     """Return the line that says whether kernel and intent differ."""
     how = f"{drift.backend} (driver {drift.driver})"
+    if drift.in_sync and drift.left_out is not None:
+        return Line(f"{how}, in sync with what was applied last, not with the whole intent", "yellow")
     if drift.in_sync:
         return Line(f"{how}, in sync with the intent", "green")
     return Line(f"{how}, NOT in sync: kernel and intent differ, see lbctl plan", "red")
@@ -101,24 +109,52 @@ def headline(drift: Drift) -> Line:
 def agent_line(agent: AgentSummaryDocument | None, intent: Intent) -> Line | None:
     """Return the line about the agent; None where none runs and the intent has nothing for one to do."""
     if agent is None:
-        if any(service.check is not None for service in intent.services):
-            return Line("no agent runs: nothing is checked, see lbctl agent", "yellow")
-        return None
+        checked = any(service.check is not None for service in intent.services)
+        asked = any(service.discover is not None for service in intent.services)
+        missing = [*["nothing is checked"] * checked, *["no source is asked"] * asked]
+        if not missing:
+            return None
+        return Line(f"no agent runs: {' and '.join(missing)}, see lbctl agent", "yellow")
     facts = [f"agent: running since {agent['started']}"]
     if agent["paused_until"]:
         facts.append(f"paused until {agent['paused_until']}")
     if agent["checked"]:
         facts.append(f"{agent['failing']} of {agent['checked']} checks failing")
+    if agent["sources"]:
+        lost = sum(each["error"] is not None for each in agent["sources"])
+        facts.append(f"{lost} of {len(agent['sources'])} sources failing")
     facts += [*agent["problems"], *filter(None, [agent["notice"]])]
     well = agent["ready"] and not agent["problems"]
     return Line(inert("; ".join(facts)), "" if well else "yellow")
 
 
-def attention(drift: Drift, status: Status | None, columns: int | None = None) -> Iterator[Line]:
+def source_lines(agent: AgentSummaryDocument | None) -> list[str]:
+    """Return a line for each source that fails: what is wrong, and how old the answer is that counts."""
+    return [
+        f"{each['service']}: source {each['kind']} {each['name']}: {each['error']}; {_kept(each)}"
+        for each in (agent["sources"] if agent is not None else ())
+        if each["error"] is not None
+    ]
+
+
+def _kept(source: SourceDocument) -> str:
+    if source["age"] is None:
+        return "there is no good answer so far"
+    number, age = source["endpoints"], int(source["age"])
+    unit, size = next(((u, n) for u, n in (("h", 3600), ("m", 60)) if age >= n), ("s", 1))
+    return f"the last good answer ({number} endpoint{'s'[: number != 1]}, {age // size}{unit} ago) is kept"
+
+
+def attention(
+    drift: Drift, status: Status | None, columns: int | None = None, sources: Sequence[str] = ()
+) -> Iterator[Line]:
     """Yield what needs attention, under a heading: all kinds of it. With `columns`, lines are wrapped."""
     differing = [drift.gone, *drift.elsewhere, *drift.services, _shared(drift)]
+    left_out = list(_left_out(drift))
     kinds = [
         (_drift_lines(drift), sum(map(bool, differing))),
+        (iter(left_out), len(left_out)),
+        (iter(sources), len(sources)),
         *((iter(found), len(found)) for found in _in_services(status)),
     ]
     present = [(found, number) for found, number in kinds if number]
@@ -152,6 +188,7 @@ def _in_services(status: Status | None) -> Iterator[list[str]]:
     for name, endpoint in endpoints:
         if endpoint.mark:
             faults.setdefault(endpoint.mark, []).append(name)
+    yield list(map(str, status.overlaps))
     yield [f"{mark}: {_few(names)}" for mark, names in faults.items()]
     yield list(status.failing)
     yield operator_lines(status.effective)
@@ -172,6 +209,18 @@ def _drift_lines(drift: Drift) -> Iterator[str]:
 def _shared(drift: Drift) -> list[str]:
     named = {service.name for service in drift.services}
     return [rule for name, found in drift.rules.items() if name not in named for rule in found]
+
+
+def _left_out(drift: Drift) -> Iterator[str]:
+    """Yield what the last agent left out, if anything."""
+    match drift.left_out:
+        case None:
+            return
+        case ():
+            yield "the shares are those that the last agent left: lbctl apply sets those of the intent"
+        case names:
+            add = "lbctl apply --ignore-health adds them"
+            yield f"left out since the last agent found them down: {_few(names)}; {add}"
 
 
 def _difference(service: ServiceChange, rules: Sequence[str]) -> str:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections import deque
 from math import ceil
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.cli.output import count
 from lbctl.cli.status_text import SHORT, Line, attention, block, headline, rows
-from lbctl.model import inert
+from lbctl.model import Rates, inert
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from os import terminal_size
     from types import FrameType, TracebackType
 
@@ -38,33 +37,22 @@ _LAST = f"last {_SECONDS} s"
 _COLUMNS = ("endpoint", "family", "state", "wanted", "actual", "connections", "established", "new/s", _LAST)
 
 #: The service, `Endpoint.to` and family of a row; "" for all families.
-_Key: TypeAlias = tuple[str, str, str]
+Key: TypeAlias = tuple[str, str, str]
 
 
-class Rates:
-    """New connections per second, of each row, in the last seconds."""
+def new_rates() -> Rates[Key]:
+    """Return what a screen shows of the seconds before it: nothing yet."""
+    return Rates(_SECONDS)
 
-    def __init__(self) -> None:
-        self._clock: float | None = None
-        self._counts: Mapping[_Key, int] = {}
-        self._looks: deque[Mapping[_Key, float]] = deque(maxlen=_SECONDS)
 
-    def note(self, clock: float, status: Status | None) -> None:
-        """Note what was counted at a time in seconds."""
-        counts = {
-            (service.name, row["endpoint"], row["family"]): int(row["connections"])
-            for service in (status.services if status else ())
-            for row in rows(service)
-        }
-        if self._clock is not None and clock > self._clock:
-            seconds, before = clock - self._clock, self._counts
-            # Counters begin anew where the rules were lost.
-            self._looks.append({key: max(0, n - before.get(key, n)) / seconds for key, n in counts.items()})
-        self._clock, self._counts = clock, counts
+def note(rates: Rates[Key], clock: float, status: Status | None) -> None:
+    """Note what was counted at a time in seconds."""
+    services = status.services if status else ()
+    rates.note(clock, {_key(each, row): int(row["connections"]) for each in services for row in rows(each)})
 
-    def of(self, key: _Key) -> list[float]:
-        """Return the rates of a row, oldest first; none before the second look."""
-        return [look.get(key, 0.0) for look in self._looks]
+
+def _key(service: ServiceStatus, row: Row) -> Key:
+    return service.name, row["endpoint"], row["family"]
 
 
 def sparkline(values: Sequence[float], top: float, bars: str = _BARS) -> str:
@@ -73,11 +61,23 @@ def sparkline(values: Sequence[float], top: float, bars: str = _BARS) -> str:
 
 
 def picture(
-    time: str, trial: Outlook | None, drift: Drift, status: Status | None, rates: Rates, size: terminal_size
+    *,
+    time: str,
+    drift: Drift,
+    status: Status | None,
+    rates: Rates[Key],
+    size: terminal_size,
+    trial: Outlook | None = None,
+    agent: Line | None = None,
+    sources: Sequence[str] = (),
 ) -> list[Line]:
-    """Return the lines of a screen, no more and no longer than it can show."""
+    """Return the lines of a screen, no more and no longer than it can show.
+
+    `sources` are those about sources that fail.
+    """
     lines = [Line(inert(str(trial)), "yellow")] if trial is not None else []
-    lines += [Line(f"{time}  Ctrl-C ends", "dim"), headline(drift), *attention(drift, status)]
+    lines += [Line(f"{time}  Ctrl-C ends", "dim"), headline(drift), *([agent] if agent else [])]
+    lines += attention(drift, status, None, sources)
     services = status.services if status else ()
     for number, service in enumerate(services):
         more = [Line(""), *_block(service, rates, size.columns)]
@@ -104,9 +104,9 @@ def _without_end(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _block(service: ServiceStatus, rates: Rates, columns: int) -> Iterator[Line]:
+def _block(service: ServiceStatus, rates: Rates[Key], columns: int) -> Iterator[Line]:
     found = rows(service)
-    recent = [rates.of((service.name, row["endpoint"], row["family"])) for row in found]
+    recent = [rates.of(_key(service, row)) for row in found]
     now = [f"{each[-1]:.0f}" if each else "-" for each in recent]
     found = [row | {"new/s": rate, _LAST: ""} for row, rate in zip(found, now, strict=True)]
     without = {name: SHORT.get(name, name) for name in _COLUMNS if name != _LAST}

@@ -135,7 +135,7 @@ def mention_rollback(intent: Intent) -> HistoryEntry | None:
 
     found = engine.rolled_back(LocalHost(), intent)
     if found is not None:
-        say(f"The last change was {found}. The intent file says otherwise: applying it undoes that.")
+        say(f"The last change was {found}. The intent file differs: applying it undoes that.")
     return found
 
 

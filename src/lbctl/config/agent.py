@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
+from lbctl.config import values
 from lbctl.config.checks import FILE_SCHEMA, file_of
-from lbctl.config.table import ABSENT, TableModel, no_default
+from lbctl.config.table import ABSENT, TableModel, no_default, whole
 from lbctl.model import Announcements
 
 
 class AgentTable(TableModel):
-    """What the agent tells other programs of this host."""
+    """What the agent reports to other programs of this host."""
 
     track_file: Annotated[Any, file_of("track-file"), WithJsonSchema(FILE_SCHEMA)] = Field(
         default=ABSENT,
@@ -26,9 +27,32 @@ class AgentTable(TableModel):
         "announced while the rules are in place and followed, else withdrawn.",
         json_schema_extra=no_default,
     )
+    exabgp_routes: list[
+        Annotated[
+            Any,
+            PlainValidator(values.network_of("exabgp-routes")),
+            WithJsonSchema({"type": "string", "pattern": whole(values.NETWORK_PATTERN)}),
+        ]
+    ] = Field(
+        default=ABSENT,
+        min_length=1,
+        description="More networks whose routes are announced and withdrawn with those: e.g. of clients, for "
+        "the way back from the endpoints.",
+        json_schema_extra=no_default,
+    )
+
+    @model_validator(mode="after")
+    def _routes_need_a_pipe(self) -> Self:
+        if self.exabgp_routes and not self.exabgp:
+            raise values.InvalidValue(
+                "`exabgp-routes` without `exabgp`: no program announces them",
+                'add its named pipe, e.g. `exabgp = "/run/exabgp.in"`',
+            )
+        return self
 
 
 def announcements_of(table: object) -> Announcements:
     """Return what a table stands for; raises pydantic's `ValidationError` for mistakes in it."""
     found = AgentTable.model_validate(table)
-    return Announcements(track_file=found.track_file, exabgp=found.exabgp)
+    routes = tuple(found.exabgp_routes or ())
+    return Announcements(track_file=found.track_file, exabgp=found.exabgp, exabgp_routes=routes)

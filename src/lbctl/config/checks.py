@@ -300,7 +300,7 @@ class CheckTable(TableModel):
         "The same while a state is changing. By default a quarter of `interval`, at least 100 ms."
     )
     timeout: Annotated[Any, PlainValidator(_time("timeout")), _TIME] = _absent(
-        "A check that takes longer has failed. By default a second, or `interval` where that is less."
+        "A check that takes longer has failed. By default a second, or `interval` if that is less."
     )
     rise: Annotated[
         Any,

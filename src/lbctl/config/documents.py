@@ -47,7 +47,7 @@ _LONG_KEY = (
 )
 _LONG_KEY_MATTERS = 4096
 
-_JSON_HINT = "JSON wants double quotes, commas between the parts, and no comments"
+_JSON_HINT = "JSON needs double quotes, commas between the parts, and no comments"
 _TOML_HINTS = (
     ("Cannot overwrite a value", "a key may be given only once in a table"),
     ("twice", "a table may be opened only once; several services are each opened with [[service]]"),

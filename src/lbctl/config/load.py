@@ -31,10 +31,12 @@ from lbctl.model import (
     Family,
     Intent,
     Listener,
+    Obstacle,
     Protocol,
     Service,
     State,
     slot_count,
+    takeover_obstacles,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +66,29 @@ _COMMON: Mapping[str, Callable[[object], str]] = {
 #: Keys that the intent calls by another name.
 _FIELDS = {"agent": "announce"}
 _FAMILY = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
+#: What makes `takeover` impossible → the key behind it, why, and what to write.
+_OBSTACLES: Mapping[Obstacle, tuple[str, str, str]] = {
+    Obstacle.SCHEDULER: (
+        "scheduler",
+        "only a hash of the client leads to the same endpoint on two hosts",
+        'write `scheduler = "source-hash"` or "maglev", or leave `takeover` out',
+    ),
+    Obstacle.SOURCE_NAT: (
+        "source-nat",
+        'with `source-nat = "always"` endpoints reply to the host that a connection was opened through',
+        'write `source-nat = "hairpin"` or "never", with replies routed through the active host',
+    ),
+    Obstacle.LOCAL_ENDPOINTS: (
+        "endpoints",
+        "processes of this host end with it",
+        'give endpoints on other hosts, e.g. "10.0.0.11:8080", or leave `takeover` out',
+    ),
+    Obstacle.SCTP: (
+        "listen",
+        "the kernel tracks an SCTP association only from its handshake on",
+        "listen for SCTP in a service of its own, without `takeover`",
+    ),
+}
 
 
 def load(path: Path) -> Intent:
@@ -320,7 +345,7 @@ def _merge(sources: Iterable[Source], report: _Report, order: Sequence[str] = ()
                         origin,
                         (key,),
                         f"{key} {said} is not the {was} of {first.file}:{first.line((key,))}",
-                        f"files that are merged have one {key}: say it once, or the same in each",
+                        f"files that are merged have one {key}: give it once, or the same value in each",
                     )
     for draft in drafts:
         _fill(draft)
@@ -438,6 +463,7 @@ def _check_service(draft: _Draft, report: _Report) -> None:
     """Note what is wrong with a service by itself."""
     _check_exclude(draft, report)
     _check_interfaces(draft, report)
+    _check_takeover(draft, report)
     _read_health(draft, report)
     _read_discover(draft, report)
     made = draft.endpoints
@@ -494,6 +520,20 @@ def _check_exclude(draft: _Draft, report: _Report) -> None:
             )
 
 
+def _check_takeover(draft: _Draft, report: _Report) -> None:
+    """Note what keeps another host from taking over the connections of a service that asks for it."""
+    table = draft.table
+    if not table.takeover:
+        return
+    found = takeover_obstacles(table.scheduler, table.source_nat, draft.listeners, draft.endpoints)
+    for obstacle in dict.fromkeys(found):
+        key, reason, hint = _OBSTACLES[obstacle]
+        if key not in draft.damaged:
+            set_here = key.replace("-", "_") in table.model_fields_set
+            place = draft.at(key if set_here else "takeover")
+            report.add(draft.origin, place, f"{draft.label}: `takeover`: {reason}", hint)
+
+
 def _check_interfaces(draft: _Draft, report: _Report) -> None:
     seen: set[str] = set()
     for count, name in enumerate(draft.table.interfaces or ()):
@@ -528,7 +568,7 @@ def _check_ranges(draft: _Draft, report: _Report) -> None:
         draft.origin,
         place,
         f"{draft.label}: endpoint {to} {what}, but listener {listener} is a range of ports",
-        'give addresses without a port, like "10.0.0.11": connections keep the port that they came for',
+        'give addresses without a port, like "10.0.0.11": connections keep their destination port',
     )
 
 
@@ -557,7 +597,7 @@ def _read_health(draft: _Draft, report: _Report) -> None:
             draft.origin,
             draft.at("health"),
             f"{draft.label}: `health` without a check",
-            'say how endpoints are checked: `check = "tcp"`',
+            'write how endpoints are checked: `check = "tcp"`',
         )
     if "health" in said:
         with _noting(draft.origin, draft.at("health"), f"{draft.label}: ", report):
@@ -585,7 +625,7 @@ def _check_ports(draft: _Draft, report: _Report) -> None:
             draft.origin,
             draft.at("check"),
             f"{draft.label}: the check has no port, and endpoint {odd.to} has none either",
-            f'say which port is checked: `check = {{ kind = "{check.kind}", port = 8080 }}`',
+            f'write which port is checked: `check = {{ kind = "{check.kind}", port = 8080 }}`',
         )
 
 
@@ -650,7 +690,7 @@ def _report_mixed(draft: _Draft, report: _Report) -> None:
             draft.origin,
             place,
             f"{draft.label}: endpoints of two kinds: {bare.to} has no port, but {full.to} has one",
-            "give a port to all or to none: without one, connections keep the port that they came for",
+            "give a port to all or to none: without one, connections keep their destination port",
         )
         return
     what = (
@@ -860,6 +900,7 @@ def _build(drafts: Iterable[_Draft], report: _Report) -> list[Service]:
                     deny=tuple(table.deny or ()),
                     interfaces=tuple(table.interfaces or ()),
                     exclude=tuple(table.exclude or ()),
+                    takeover=table.takeover,
                     check=draft.check,
                     health=draft.health,
                     discover=draft.discover,

@@ -92,6 +92,8 @@ def _agent(announce: Announcements) -> Iterator[str]:
         yield f"track-file = {quote(announce.track_file)}"
     if announce.exabgp is not None:
         yield f"exabgp = {quote(announce.exabgp)}"
+    if announce.exabgp_routes:
+        yield f"exabgp-routes = {_list([quote(_network(route)) for route in announce.exabgp_routes])}"
 
 
 def _access(table: str, access: AccessValue | None) -> Iterator[str]:
@@ -164,16 +166,7 @@ def _service(service: Service) -> Iterator[str]:
     plain = all(_is_plain(endpoint) for endpoint in service.endpoints)
     if plain and service.endpoints:
         yield f"endpoints = {_list([quote(text) for text in _runs(service.endpoints)])}"
-    if service.scheduler is not Scheduler.ROUND_ROBIN:
-        yield f"scheduler = {quote(service.scheduler)}"
-    if not service.local_clients:
-        yield "local-clients = false"
-    if service.seed is not None:
-        yield f"seed = 0x{service.seed:x}"
-    if service.affinity is not None:
-        yield f"affinity = {quote(duration(service.affinity))}"
-    if service.source_nat is not SourceNat.HAIRPIN:
-        yield f"source-nat = {quote(service.source_nat)}"
+    yield from _choices(service)
     yield from _lists(service)
     if service.check is not None:
         yield from _check(service.check)
@@ -184,6 +177,22 @@ def _service(service: Service) -> Iterator[str]:
     if not plain:
         for endpoint in service.endpoints:
             yield from _endpoint(endpoint)
+
+
+def _choices(service: Service) -> Iterator[str]:
+    """Yield the keys that say how an endpoint is chosen, and how connections are led there."""
+    if service.scheduler is not Scheduler.ROUND_ROBIN:
+        yield f"scheduler = {quote(service.scheduler)}"
+    if not service.local_clients:
+        yield "local-clients = false"
+    if service.seed is not None:
+        yield f"seed = 0x{service.seed:x}"
+    if service.affinity is not None:
+        yield f"affinity = {quote(duration(service.affinity))}"
+    if service.source_nat is not SourceNat.HAIRPIN:
+        yield f"source-nat = {quote(service.source_nat)}"
+    if service.takeover:
+        yield "takeover = true"
 
 
 def _lists(service: Service) -> Iterator[str]:

@@ -177,7 +177,7 @@ class ServiceTable(TableModel):
     )
     source_nat: SourceNatText = Field(
         default=SourceNat.HAIRPIN,
-        description="When the client's address is replaced by ours: hairpin, only where replies would bypass "
+        description="When this host's address replaces the client's: hairpin, only if replies would bypass "
         "this host; always; never.",
     )
     allow: list[AllowedText] = Field(
@@ -206,6 +206,11 @@ class ServiceTable(TableModel):
         min_length=1,
         description="Addresses of this host that the listeners without an address leave alone.",
         json_schema_extra=no_default,
+    )
+    takeover: bool = Field(
+        default=False,
+        description="Whether another host with the same file may take over established connections, and this "
+        "one its: with source-hash or maglev, and endpoints on other hosts.",
     )
     check: Any = Field(
         default=ABSENT,
@@ -248,7 +253,7 @@ class IntentTable(TableModel):
     )
     agent: Any = Field(
         default=ABSENT,
-        description="What the agent tells other programs of this host.",
+        description="What the agent reports to other programs of this host.",
         json_schema_extra=no_default,
     )
     etcd: Any = _access("etcd")

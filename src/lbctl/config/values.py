@@ -483,7 +483,7 @@ def _explain_endpoint(value: object) -> NoReturn:
     _refuse_odd_text(value, what, _ENDPOINT_HINT)
     place, slash, protocol = value.rpartition("/")
     if slash and protocol in _PROTOCOLS:
-        raise InvalidValue(f"{what} has a protocol", f'the listener says it already: write "{place}"')
+        raise InvalidValue(f"{what} has a protocol", f'the listener has it already: write "{place}"')
     if _is_address(value) or ("." in value and re.fullmatch("[0-9.]+", value)):
         _explain_address(value, what, "the port of a process on this host")
     _explain_place(value, what, _ENDPOINT_HINT, "")

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from lbctl.config import loads
@@ -561,6 +562,36 @@ def _always(site: Site) -> None:
 @check("source-nat never", _translated(SourceNat.NEVER))
 def _never(site: Site) -> None:
     _sees(site, SourceNat.NEVER, client=CLIENT4, neighbour=None)
+
+
+_SHARED = service(
+    *places(*SERVERS4, *SERVERS6),
+    listeners=(listener(80, HOST4), listener(80, HOST6), listener(53, HOST4, "udp")),
+    scheduler=Scheduler.SOURCE_HASH,
+    takeover=True,
+)
+
+
+@check("takeover", _SHARED, allow_remap=True)
+def _takeover(site: Site) -> None:
+    """What endpoints send is dropped where no connection is known for it: another host may have had one."""
+    network = site.network
+    outside = network.responder(network.client)
+    for kind in ("tcp", "udp"):
+        outside.listen(7000, kind=kind, name="outside")
+    outside.start()
+    site.apply(_SHARED)
+    for address, kind in product((CLIENT4, CLIENT6), ("tcp", "udp")):
+        source = (SERVERS6 if ":" in address else SERVERS4)[0]
+        guarded = kind == "tcp" or address == CLIENT4
+        for port, dropped in ((9000, guarded), (9001, False)):
+            found = network.begin(network.server, (source, port), (address, 7000), kind)
+            expect([found], ["timeout" if dropped else "outside"], f"{kind} from port {port} of an endpoint")
+    network.remote_endpoints(9000, "tcp", "udp")
+    for address, servers in ((HOST4, SERVERS4), (HOST6, SERVERS6)):
+        [endpoint] = set(site.ask(address, count=3))
+        expect([endpoint in servers], [True], "an endpoint of the service")
+    expect(site.ask(HOST4, 53, kind="udp"), site.ask(HOST4), "the same client, by datagrams")
 
 
 # -- laws: what users need not ask for, so that they ask for little else

@@ -27,17 +27,6 @@ class CheckDocument(TypedDict):
     reason: str
 
 
-class SourceDocument(TypedDict):
-    """Where endpoints of a service come from; `age` is that of its last good answer, in seconds."""
-
-    service: str
-    kind: str
-    name: str
-    endpoints: int
-    age: float | None
-    error: str | None
-
-
 class FillDocument(TypedDict):
     """Entries of a table of the kernel, and how many it can have."""
 
@@ -59,7 +48,6 @@ class AgentDocument(AgentSummaryDocument):
 
     conntrack: FillDocument | None
     checks: list[CheckDocument]
-    sources: list[SourceDocument]
     rates: list[RateDocument]
 
 

@@ -44,6 +44,7 @@ class CapabilitiesDocument(TypedDict):
     exclude: bool
     port_ranges: bool
     kept_ports: bool
+    takeover: bool
 
 
 class BackendDocument(TypedDict):
@@ -111,5 +112,6 @@ def _backend(candidate: Candidate, counts: Sequence[RuleCounts]) -> BackendDocum
             exclude=can.exclude,
             port_ranges=can.port_ranges,
             kept_ports=can.kept_ports,
+            takeover=can.takeover,
         ),
     )

@@ -20,11 +20,12 @@ class ConfigProblemDocument(TypedDict):
 
 
 class CheckDocument(TypedDict):
-    """What `check` found."""
+    """What `check` found. `notes` are sentences about what is valid and rarely meant."""
 
     valid: bool
     services: list[str]
     errors: list[ConfigProblemDocument]
+    notes: list[str]
 
 
 #: Rules as text; `for` and `family` as given. Its key `for` is a word of Python's.

@@ -115,6 +115,29 @@ class DriftDocument(TypedDict):
     elsewhere: list[str]
 
 
+class OverlapDocument(TypedDict):
+    """A listener of the intent that rules of another owner balance too: only one of the two acts."""
+
+    owner: str
+    listener: str
+    service: str
+
+
+class SourceDocument(TypedDict):
+    """Where endpoints of a service come from, and how many there are by its last good answer.
+
+    `age` is that of this answer in seconds, null for none so far. `error` is what has been wrong since, null
+    for nothing: the last good answer is kept.
+    """
+
+    service: str
+    kind: str
+    name: str
+    endpoints: int
+    age: float | None
+    error: str | None
+
+
 class AgentSummaryDocument(TypedDict):
     """The agent at one moment; times are ISO 8601 in UTC.
 
@@ -140,15 +163,18 @@ class AgentSummaryDocument(TypedDict):
     apply_seconds: float | None
     checked: int
     failing: int
+    sources: list[SourceDocument]
 
 
 class RulesDocument(UnsettledDocument):
     """The rules of an intent, and how the kernel carries them out.
 
-    `stores`, `services` and `overrides` are missing with `--brief`.
+    `stores`, `services`, `overlaps` and `overrides` are missing with `--brief`.
 
     `applied` is the number of the state in the history whose intent this is; null for that of an intent file.
-    `rolled_back` is the last change if it is a rollback and the intent file differs.
+    `rolled_back` is the last change if it is a rollback and the intent file differs. `left_out` has the
+    endpoints that an agent that has ended found down, and that are not in rotation for that: then `in_sync`
+    is about the others.
     """
 
     backend: str
@@ -157,6 +183,8 @@ class RulesDocument(UnsettledDocument):
     applied: int | None
     rolled_back: InterruptedDocument | None
     drift: DriftDocument
+    left_out: list[str]
+    overlaps: NotRequired[list[OverlapDocument]]
     overrides: NotRequired[list[OverrideDocument]]
     stores: NotRequired[list[StoreDocument]]
     services: NotRequired[list[StatusServiceDocument]]
@@ -188,10 +216,16 @@ def status(
         applied=None if applied is None else applied.number,
         rolled_back=None if rolled_back is None else interrupted(rolled_back),
         drift=_drift(drift),
+        left_out=list(drift.left_out or ()),
         interrupted=pending["interrupted"],
         trial=pending["trial"],
     )
     if counted is not None:
+        document["overlaps"] = [
+            OverlapDocument(owner=each.owner, listener=str(listener), service=service)
+            for each in counted.overlaps
+            for listener, service in each.listeners
+        ]
         document["overrides"] = overrides(counted.effective)
         document["stores"] = stores(counted.stores)
         document["services"] = [_service(service) for service in counted.services]

@@ -20,7 +20,7 @@ from lbctl.engine.inspect.status import (
 from lbctl.engine.migrate.execute import migrate
 from lbctl.engine.migrate.foreign import SharePolicy
 from lbctl.engine.migrate.migration import Agreement, Migration
-from lbctl.engine.migrate.plan import plan_migration
+from lbctl.engine.migrate.plan import nothing_to_migrate, plan_migration
 from lbctl.engine.record.history import (
     Difference,
     HistoryEntry,
@@ -77,6 +77,7 @@ __all__ = [
     "interrupted",
     "is_plan_file",
     "migrate",
+    "nothing_to_migrate",
     "open_session",
     "operate",
     "pending",

@@ -17,34 +17,35 @@ if TYPE_CHECKING:
 
 #: What the kernel's own tools would not load in one transaction is larger.
 DEFAULT_LIMIT = 64 << 20
+_LARGER = "--max-size 256M reads as much; is this a rule set?"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 #: /dev/null: the empty file, by convention.
 _NULL = os.makedev(1, 3)
 
 
-def read_bounded(source: str, limit: int = DEFAULT_LIMIT) -> bytes:
+def read_bounded(source: str, limit: int = DEFAULT_LIMIT, *, hint: str = _LARGER) -> bytes:
     """Return the bytes of a regular file or a pipe, or of standard input where `source` is "-".
 
     Standard input may be a terminal or a socket too, and /dev/null is an empty file. Raises `IntentError` for
-    any other kind of file before a byte of it is read, and for more than `limit` bytes.
+    any other kind of file before a byte of it is read, and, with `hint`, for more than `limit` bytes.
     """
     name = "standard input" if source == "-" else source
     try:
         if source == "-":
             if sys.stdin is None:
                 raise IntentError("standard input is closed")
-            return _read(sys.stdin.buffer, name, limit, own=True)
+            return _read(sys.stdin.buffer, name, limit, hint, own=True)
         # Opening a device can have an effect: its kind is asked first.
         _check_kind(Path(source).stat(), name)
         with Path(source).open("rb") as stream:
-            return _read(stream, name, limit)
+            return _read(stream, name, limit, hint)
     except OSError as error:
         raise IntentError(f"{name} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise IntentError(f"{name!r} cannot be read: {error}") from error
 
 
-def _read(stream: BinaryIO, name: str, limit: int, *, own: bool = False) -> bytes:
+def _read(stream: BinaryIO, name: str, limit: int, hint: str, *, own: bool = False) -> bytes:
     try:
         handle = stream.fileno()
     except io.UnsupportedOperation:
@@ -53,9 +54,7 @@ def _read(stream: BinaryIO, name: str, limit: int, *, own: bool = False) -> byte
         _check_kind(os.fstat(handle), name, own=own, terminal=os.isatty(handle))
     data = stream.read(limit + 1)
     if len(data) > limit:
-        raise IntentError(
-            f"{name} is larger than {_size(limit)}", hint="--max-size 256M reads as much; is this a rule set?"
-        )
+        raise IntentError(f"{name} is larger than {_size(limit)}", hint=hint)
     return data
 
 

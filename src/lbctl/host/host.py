@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale
+from lbctl.host.capabilities import Capability, capabilities
 from lbctl.host.state import StateDir
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 T = TypeVar("T")
-CAP_NET_ADMIN = 12
 #: Names for `Host.remember` that begin with it are for what is known of a tool, and not of the network.
 TOOL = "tool."
 _SO_NETNS_COOKIE = 71
@@ -124,9 +124,9 @@ class Host(Protocol):
         """
 
     def netlink(self, protocol: int, request: bytes) -> bytes | None:
-        """Return the kernel's answer to a netlink message that has one; None where it cannot be asked.
+        """Return the kernel's answer to netlink messages that have one each; None where it cannot be asked.
 
-        Of a dump, all parts of the answer behind one another.
+        Answers stand behind one another, and so do all parts of a dump.
         """
 
     def kept(self, name: str, make: Callable[[], T]) -> AbstractContextManager[T]:
@@ -315,10 +315,8 @@ class LocalHost:
 
     def may_change_network(self) -> bool:
         """See `Host`. Read from the kernel: a container's root often lacks the capability."""
-        for line in (self.read("/proc/thread-self/status") or "").splitlines():
-            if line.startswith("CapEff:"):
-                return bool(int(line.split()[1], 16) >> CAP_NET_ADMIN & 1)
-        return os.geteuid() == 0
+        held = capabilities(self.read("/proc/thread-self/status") or "")
+        return os.geteuid() == 0 if held is None else Capability.CAP_NET_ADMIN in held
 
     @contextmanager
     def lock(self, name: str, *, patience: float = 0.0) -> Iterator[None]:
@@ -390,9 +388,10 @@ class LocalHost:
         try:
             with self.kept(f"netlink {protocol}", opened) as kernel:
                 kernel.send(request)
-                parts = [kernel.recv(_NETLINK_PART)]
-                while _goes_on(parts[-1]):
+                left, parts = _ends(request), []
+                while left > 0:
                     parts.append(kernel.recv(_NETLINK_PART))
+                    left -= _ends(parts[-1])
                 return b"".join(parts)
         except OSError:
             return None
@@ -509,14 +508,14 @@ def _file(name: str, kind: str) -> str:
     return f"{name}.{_network()}.{kind}"
 
 
-def _goes_on(part: bytes) -> bool:
-    """Return True for a part of an answer by netlink behind which another one comes."""
-    place, goes_on = 0, False
-    while place + _NETLINK_HEADER.size <= len(part):
-        length, kind, flags = _NETLINK_HEADER.unpack_from(part, place)
-        goes_on = bool(flags & _NETLINK_MULTI) and kind != _NETLINK_DONE
+def _ends(messages: bytes) -> int:
+    """Return how many requests, or ends of answers, are among netlink messages."""
+    place = count = 0
+    while place + _NETLINK_HEADER.size <= len(messages):
+        length, kind, flags = _NETLINK_HEADER.unpack_from(messages, place)
+        count += not flags & _NETLINK_MULTI or kind == _NETLINK_DONE
         place += max((length + 3) & ~3, _NETLINK_HEADER.size)
-    return goes_on
+    return count
 
 
 def _as_unit(systemd_run: str, environment: Mapping[str, str]) -> list[str]:

@@ -85,6 +85,7 @@ from lbctl.model.intent import (
     Limit,
     Listener,
     Network,
+    Obstacle,
     Protocol,
     Scheduler,
     Service,
@@ -98,6 +99,7 @@ from lbctl.model.intent import (
     join,
     parse_endpoint,
     split,
+    takeover_obstacles,
 )
 from lbctl.model.lifted import FamilyListener, LiftedProgram, LiftedService
 from lbctl.model.numbers import decimal
@@ -120,10 +122,12 @@ from lbctl.model.plan import (
 from lbctl.model.precedence import hidden
 from lbctl.model.program import Item, Key, Part, Program
 from lbctl.model.published import refusals, unpublishable
+from lbctl.model.rates import Rates
 from lbctl.model.records import Shape, check_record, read_record
 from lbctl.model.rotation import bypassed, period
 from lbctl.model.schedule import schedule, shares, slot_count
 from lbctl.model.shift import Shift
+from lbctl.model.takeover import Guarded, guarded, table_digests
 from lbctl.model.text import UNITS, duration, inert
 from lbctl.model.verdict import MAX_RESULT, Health, Judgement, Kept, Verdict, Verdicts, judge
 
@@ -141,7 +145,6 @@ __all__ = [
     "MAX_WHY",
     "NAME",
     "NO_ANNOUNCEMENTS",
-    "SELECTOR",
     "UNITS",
     "Action",
     "Address",
@@ -171,6 +174,7 @@ __all__ = [
     "FamilyListener",
     "Finding",
     "Follow",
+    "Guarded",
     "Health",
     "HealthPolicy",
     "HttpProbe",
@@ -187,6 +191,7 @@ __all__ = [
     "Limit",
     "Listener",
     "Network",
+    "Obstacle",
     "OnDown",
     "Outcome",
     "Override",
@@ -196,6 +201,7 @@ __all__ = [
     "Probe",
     "Program",
     "Protocol",
+    "Rates",
     "Reason",
     "RecordType",
     "Remembered",
@@ -242,6 +248,7 @@ __all__ = [
     "emptied",
     "endpoint_family",
     "families_of",
+    "guarded",
     "hidden",
     "host_and_port",
     "inert",
@@ -259,6 +266,8 @@ __all__ = [
     "slot_count",
     "split",
     "stale_flows",
+    "table_digests",
+    "takeover_obstacles",
     "takes",
     "time_of",
     "touched",

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.model.check import DnsProbe, ExecProbe
 from lbctl.model.discovery import WeightOwner
-from lbctl.model.intent import MAX_SLOTS, Endpoint, State
+from lbctl.model.intent import MAX_SLOTS, Endpoint, Family, State
 from lbctl.model.schedule import slot_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence, Set
 
     from lbctl.model.discovery import Discovery
-    from lbctl.model.intent import Address, Intent, Service
+    from lbctl.model.intent import Address, Intent, Listener, Service
+
+    _Taken: TypeAlias = tuple[Listener, str]
 
 #: The states of an endpoint, each before those that it wins over where file and source disagree.
 _CAUTION = (State.DRAIN, State.BACKUP, State.ACTIVE)
@@ -60,17 +62,30 @@ def problem(intent: Intent, service: Service, answer: Sequence[Endpoint], *, loc
     if len(answer) > discovery.max:
         return f"{len(answer)} endpoints are more than {discovery.max}"
     seen: set[str] = set()
+    taken = _listeners_at(intent, {endpoint.address for endpoint in answer})
     for endpoint in answer:
         if endpoint.to in seen:
             return f"endpoint {endpoint.to} is given twice"
         seen.add(endpoint.to)
-        if (wrong := _beyond(intent, discovery, endpoint, local=local)) is not None:
+        if (wrong := _beyond(taken, discovery, endpoint, local=local)) is not None:
             return f"endpoint {endpoint.to} {wrong}"
     return _unfit(service, answer)
 
 
-def _beyond(intent: Intent, discovery: Discovery, endpoint: Endpoint, *, local: bool) -> str | None:
-    """Return why an endpoint lies beyond the bounds; None if it does not."""
+def _listeners_at(intent: Intent, addresses: Set[Address | None]) -> Mapping[Address, list[_Taken]]:
+    """Return the listeners at some addresses, each with the name of its service."""
+    found: dict[Address, list[_Taken]] = {}
+    for service in intent.services:
+        for listener in service.listeners:
+            if listener.address is not None and listener.address in addresses:
+                found.setdefault(listener.address, []).append((listener, service.name))
+    return found
+
+
+def _beyond(
+    taken: Mapping[Address, list[_Taken]], discovery: Discovery, endpoint: Endpoint, *, local: bool
+) -> str | None:
+    """Return why an endpoint lies beyond the bounds; None if it does not. `taken` are listeners."""
     address = endpoint.address
     if address is None:
         return None if local else "is a port of this host"
@@ -81,12 +96,9 @@ def _beyond(intent: Intent, discovery: Discovery, endpoint: Endpoint, *, local: 
         return "is a loopback, link-local or multicast address"
     elif _is_no_host(address):
         return "is not the address of a host"
-    for service in intent.services:
-        for listener in service.listeners:
-            if listener.address == address and (
-                endpoint.port is None or listener.port <= endpoint.port <= listener.last_port
-            ):
-                return f'is a listener of service "{service.name}"'
+    for listener, name in taken.get(address, ()):
+        if endpoint.port is None or listener.port <= endpoint.port <= listener.last_port:
+            return f'is a listener of service "{name}"'
     return None
 
 
@@ -109,6 +121,10 @@ def _unfit(service: Service, answer: Sequence[Endpoint]) -> str | None:
         if bare is not None:
             return f"the check has no port, and endpoint {bare.to} has none either"
     joined = merged(service, answer)
+    families = {family for endpoint in joined.endpoints for family in Family if endpoint.serves(family)}
+    for listener in service.listeners:
+        if families and listener.address is not None and Family.of(listener.address) not in families:
+            return f"no endpoint is of the address family of listener {listener}"
     for family in joined.families:
         slots = slot_count([e.weight for e in joined.ready(family)])
         if slots > MAX_SLOTS:

@@ -19,7 +19,7 @@ from lbctl.model.schedule import slot_count
 from lbctl.model.verdict import Health, Judgement, Kept, Verdict, Verdicts, awaited, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 #: The name of a service and of one of its endpoints (`Endpoint.name`).
 Place: TypeAlias = tuple[str, str]
@@ -184,13 +184,14 @@ class Effective:
     known: Intent
     #: Overrides of endpoints that the file does not have.
     unused: tuple[Override, ...] = ()
-    #: By service: kept for the next call of `effective`.
-    outcomes: Mapping[str, _Outcome] = field(default_factory=dict, repr=False, compare=False)
+    #: Kept for the next call of `effective`; None where facts say nothing.
+    basis: _Basis | None = field(default=None, repr=False, compare=False)
 
     @property
     def reasons(self) -> Mapping[Place, Reason]:
         """The reason of each endpoint that facts say something about; see `reason` for the others."""
-        return {place: reason for each in self.outcomes.values() for place, reason in each.reasons.items()}
+        found = (self._outcome(service.name) for service in self.file.services)
+        return {place: reason for each in found if each for place, reason in each.reasons.items()}
 
     @property
     def overrides(self) -> tuple[Override, ...]:
@@ -199,9 +200,25 @@ class Effective:
 
     def reason(self, service: str, endpoint: Endpoint) -> Reason:
         """Return the reason of any endpoint of the file."""
-        outcome = self.outcomes.get(service)
+        outcome = self._outcome(service)
         found = outcome.reasons.get((service, endpoint.name)) if outcome else None
         return found or Reason(state=endpoint.state, weight=endpoint.weight)
+
+    def only(self, services: Collection[str | None]) -> tuple[tuple[Service, ...], tuple[Service, ...]]:
+        """Return some services of the file, and the same as they are carried out."""
+        if self.basis is None:
+            mine, carried = (
+                [service for service in intent.services if service.name in services]
+                for intent in (self.file, self.intent)
+            )
+            return tuple(mine), tuple(carried)
+        numbers = self.basis.index.numbers
+        wanted = sorted([numbers[name] for name in services if name is not None and name in numbers])
+        mine = [self.file.services[number] for number in wanted]
+        return tuple(mine), tuple([self.basis.carried[number] for number in wanted])
+
+    def _outcome(self, service: str) -> _Outcome | None:
+        return self.basis.outcomes.get(service) if self.basis is not None else None
 
 
 def effective(intent: Intent, facts: Facts, last: Effective | None = None) -> Effective:
@@ -213,45 +230,114 @@ def effective(intent: Intent, facts: Facts, last: Effective | None = None) -> Ef
     """
     if not facts and all(service.endpoints for service in intent.services):
         return Effective(intent=intent, file=intent, known=intent)
-    overrides: dict[str, dict[str, Override]] = {}
-    for (name, endpoint), override in facts.overrides.items():
-        overrides.setdefault(name, {})[endpoint] = override
-    known = last.outcomes if last else {}
-    outcomes: dict[str, _Outcome] = {}
-    for service in intent.services:
-        own = overrides.get(service.name, _NOTHING)
-        verdicts = facts.verdicts.get(service.name, _NO_VERDICTS)
-        old = facts.old.get(service.name, _NO_VERDICTS)
-        found = facts.found.get(service.name) if service.discover is not None else None
-        if own or verdicts or old or found:
-            before = known.get(service.name)
-            same = before is not None and before.is_of(service, own, verdicts, old, found, live=facts.live)
-            outcomes[service.name] = (
-                before
-                if before and same
-                else _outcome(service, own, verdicts, old, found, intent, live=facts.live)
-            )
+    past = last.basis if last is not None else None
+    alike = past is not None and past.facts.live is facts.live
+    if last is not None and past is not None and last.file is intent and alike:
+        basis = _renewed(intent, facts, past, past, _changed(past.facts, facts))
+    else:
+        index = _FileIndex.of(intent)
+        fresh = _Basis(index=index, carried=intent.services, known=intent.services)
+        basis = _renewed(intent, facts, fresh, past or fresh, index.numbers)
+    known = last.known if last is not None and past is not None and basis.known is past.known else None
     return Effective(
-        intent=_with(intent, [x.service if (x := outcomes.get(s.name)) else s for s in intent.services]),
+        intent=basis.index.intent(intent, basis.carried),
         file=intent,
-        known=_with(intent, [x.known if (x := outcomes.get(s.name)) else s for s in intent.services]),
+        # The same object as before where it says the same: what follows it looks at nothing then.
+        known=known or basis.index.intent(intent, basis.known),
         unused=tuple(
             override
             for place, override in facts.overrides.items()
-            if not (outcome := outcomes.get(place[0])) or place not in outcome.reasons
+            if not (outcome := basis.outcomes.get(place[0])) or place not in outcome.reasons
         ),
+        basis=basis,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _FileIndex:
+    """What is looked up in the file: the number of each service, and the numbers of those with a source."""
+
+    numbers: Mapping[str, int]
+    discovering: Sequence[int]
+
+    @classmethod
+    def of(cls, intent: Intent) -> _FileIndex:
+        return cls(
+            numbers={service.name: number for number, service in enumerate(intent.services)},
+            discovering=[n for n, service in enumerate(intent.services) if service.discover is not None],
+        )
+
+    def intent(self, intent: Intent, services: Sequence[Service]) -> Intent:
+        """Return the intent with other services; the very same one where they are the same.
+
+        A service that still waits for the first answer of its source has no endpoints, and is left out.
+        """
+        waiting = {number for number in self.discovering if not services[number].endpoints}
+        if waiting:
+            left = [service for number, service in enumerate(services) if number not in waiting]
+            return replace(intent, services=tuple(left))
+        same = all(map(operator.is_, services, intent.services))
+        return intent if same else replace(intent, services=tuple(services))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Basis:
+    """What an effective intent was made from, by which the next one costs only what changed."""
+
+    index: _FileIndex
+    facts: Facts = field(default_factory=Facts)
+    #: All services of the file, in its order: as they are carried out, and with the endpoints of sources.
+    carried: Sequence[Service]
+    known: Sequence[Service]
+    #: By service, of those that facts say something about.
+    outcomes: Mapping[str, _Outcome] = field(default_factory=dict)
+
+
+def _renewed(intent: Intent, facts: Facts, basis: _Basis, past: _Basis, services: Iterable[str]) -> _Basis:
+    """Return a basis with what facts make of some services anew, if the outcome is not in `past`."""
+    overrides: dict[str, dict[str, Override]] = {}
+    for (name, endpoint), override in facts.overrides.items():
+        overrides.setdefault(name, {})[endpoint] = override
+    outcomes, carried, known = dict(basis.outcomes), list(basis.carried), list(basis.known)
+    for name in services:
+        number = basis.index.numbers.get(name)
+        if number is None:
+            continue
+        file = intent.services[number]
+        own = overrides.get(name, _NOTHING)
+        verdicts = facts.verdicts.get(name, _NO_VERDICTS)
+        old = facts.old.get(name, _NO_VERDICTS)
+        found = facts.found.get(name) if file.discover is not None else None
+        if own or verdicts or old or found:
+            before = past.outcomes.get(name)
+            if before is None or not before.is_of(file, own, verdicts, old, found, live=facts.live):
+                before = _outcome(file, own, verdicts, old, found, intent, live=facts.live)
+            outcomes[name], carried[number], known[number] = before, before.service, before.known
+        else:
+            outcomes.pop(name, None)
+            carried[number] = known[number] = file
+    same = all(map(operator.is_, known, basis.known))
+    return _Basis(
+        index=basis.index,
+        facts=facts,
+        carried=carried,
+        known=basis.known if same else known,
         outcomes=outcomes,
     )
 
 
-def _with(intent: Intent, services: Sequence[Service]) -> Intent:
-    """Return an intent with other services; the very same one where they are the same.
+def _changed(old: Facts, new: Facts) -> frozenset[str]:
+    """Return the services about which facts say something else, or the same by another object."""
+    decided = {place[0] for place, _ in old.overrides.items() ^ new.overrides.items()}
+    pairs = ((old.verdicts, new.verdicts), (old.old, new.old), (old.found, new.found))
+    return frozenset(decided.union(*[_replaced(was, now) for was, now in pairs if was is not now]))
 
-    A service that still waits for the first answer of its source has no endpoints, and is left out.
-    """
-    left = tuple([service for service in services if service.endpoints or service.discover is None])
-    same = len(left) == len(intent.services) and all(map(operator.is_, left, intent.services))
-    return intent if same else replace(intent, services=left)
+
+def _replaced(was: Mapping[str, object], now: Mapping[str, object]) -> Iterator[str]:
+    """Yield the keys of which two mappings do not have the same object."""
+    find = was.get
+    yield from [name for name, value in now.items() if find(name) is not value]
+    yield from [name for name in was if name not in now]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from fractions import Fraction
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address
@@ -22,7 +22,7 @@ from lbctl.model.rotation import NONE, WHOLE, bypassed, padded, turns
 from lbctl.model.schedule import schedule, shares, weight_shares
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from lbctl.model.access import ConsulAccess, DockerAccess, EtcdAccess, KubernetesAccess
     from lbctl.model.discovery import Discovery
@@ -83,8 +83,21 @@ class State(StrEnum):
     BACKUP = "backup"
 
 
+class Obstacle(Enum):
+    """Why another host cannot take over the established connections of a service."""
+
+    #: Only a hash of the client leads to the same endpoint on two hosts.
+    SCHEDULER = auto()
+    #: Endpoints reply to an address of the host that the connection was opened through.
+    SOURCE_NAT = auto()
+    #: Processes of the host itself end with it.
+    LOCAL_ENDPOINTS = auto()
+    #: The kernel tracks an association from its handshake on, and lets no other packet begin one.
+    SCTP = auto()
+
+
 class SourceNat(StrEnum):
-    """When the client's address is replaced by ours, so that replies come back through this host."""
+    """When the client's address is replaced by this host's, so that replies come back through this host."""
 
     HAIRPIN = "hairpin"
     ALWAYS = "always"
@@ -108,6 +121,7 @@ class Listener:
 
     def __post_init__(self) -> None:
         _check_port(self.port)
+        _check_address(self.address)
         if not self.last_port:
             object.__setattr__(self, "last_port", self.port)
         elif not self.port <= self.last_port <= MAX_PORT:
@@ -176,6 +190,7 @@ class Endpoint:
             _check_port(port)
         elif address is None:
             raise ValueError("an endpoint has a port, an address, or both")
+        _check_address(address)
         if not 1 <= weight <= MAX_WEIGHT:
             raise ValueError(f"weight {weight} is not between 1 and {MAX_WEIGHT}")
         to = join(address, port)
@@ -228,6 +243,8 @@ class Service:
     interfaces: tuple[str, ...] = ()
     #: Addresses of this host that the listeners without an address leave alone.
     exclude: tuple[Network, ...] = ()
+    #: Whether established connections may arrive that another host with the same table balanced before.
+    takeover: bool = False
     check: Check | None = None
     health: HealthPolicy = DEFAULT_POLICY
     #: Where more endpoints come from; a service that has a source may have none of its own.
@@ -244,6 +261,11 @@ class Service:
             check_interface(interface)
         if self.exclude and (excluded := self.excluded_listener) is not None:
             raise ValueError(f"listener {excluded} is at an address that `exclude` leaves alone")
+        if self.takeover and (obstacle := next(self._obstacles(), None)) is not None:
+            raise ValueError(f"takeover: {obstacle.name.lower().replace('_', ' ')}")
+
+    def _obstacles(self) -> Iterator[Obstacle]:
+        return takeover_obstacles(self.scheduler, self.source_nat, self.listeners, self.endpoints)
 
     def __hash__(self) -> int:
         # Names are unique in an intent. What is compiled for a service is kept by service: hashing each of
@@ -489,6 +511,23 @@ class Intent:
         return replace(self, services=tuple(changed if s is service else s for s in self.services))
 
 
+def takeover_obstacles(
+    scheduler: Scheduler,
+    source_nat: SourceNat,
+    listeners: Iterable[Listener],
+    endpoints: Iterable[Endpoint],
+) -> Iterator[Obstacle]:
+    """Yield what keeps another host from taking over the connections of a service."""
+    if scheduler not in {Scheduler.SOURCE_HASH, Scheduler.MAGLEV}:
+        yield Obstacle.SCHEDULER
+    if source_nat is SourceNat.ALWAYS:
+        yield Obstacle.SOURCE_NAT
+    if any(endpoint.address is None for endpoint in endpoints):
+        yield Obstacle.LOCAL_ENDPOINTS
+    if any(listener.protocol is Protocol.SCTP for listener in listeners):
+        yield Obstacle.SCTP
+
+
 def _collapsed(networks: tuple[Network, ...], family: Family) -> tuple[Network, ...]:
     return tuple(collapse_addresses(n for n in networks if Family.of(n) is family))  # type: ignore[type-var]
 
@@ -560,6 +599,12 @@ def endpoint_family(to: str) -> Family | None:
 @lru_cache(maxsize=4096)  # a host often serves many services, and its address is slow to print
 def _host(address: Address) -> str:
     return f"[{address}]" if address.version == 6 else str(address)
+
+
+def _check_address(address: Address | None) -> None:
+    # A scope is free text, and rules know none.
+    if address is not None and address.version == 6 and address.scope_id is not None:
+        raise ValueError(f"address {str(address)!r} has a scope id")
 
 
 def _check_port(port: int) -> None:

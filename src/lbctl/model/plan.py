@@ -253,6 +253,8 @@ def _apart(before: Program, after: Program) -> tuple[Program, Program]:
     """Both without the parts that are the same object."""
     was: Sequence[Part] = before.parts
     will: Sequence[Part] = after.parts
+    if was is will:
+        return before.of(()), after.of(())
     if len(was) == len(will):
         # Most often each service keeps its place: a look at each place finds nearly all of them.
         pairs = [pair for pair in zip(was, will, strict=True) if pair[0] is not pair[1]]

@@ -45,9 +45,22 @@ class Program:
     and it is no part of what the program is.
 
     `reading` is what the backend read it from, if counters came with that: only the backend looks at it.
+
+    `previous` is a program that most parts may come from: what is known of it need not be found out again.
     """
 
-    __slots__ = ("_index", "_items", "_whole", "beside", "generation", "origin", "owner", "parts", "reading")
+    __slots__ = (
+        "_index",
+        "_items",
+        "_places",
+        "_whole",
+        "beside",
+        "generation",
+        "origin",
+        "owner",
+        "parts",
+        "reading",
+    )
 
     def __init__(
         self,
@@ -59,6 +72,7 @@ class Program:
         beside: Mapping[Key, int] | None = None,
         origin: object = None,
         reading: object = None,
+        previous: Program | None = None,
     ) -> None:
         self.owner = owner
         self.origin = origin
@@ -69,6 +83,9 @@ class Program:
         self._whole: Part = tuple(items)
         self._items: tuple[Item, ...] | None = None
         self._index: dict[Key, Item] | None = None
+        self._places: Mapping[str | None, Sequence[int]] | None = (
+            previous._places_for(self.parts) if previous is not None else None
+        )
         if self._whole:
             # What was read, or written by hand, is looked at at once; what a compiler made, on demand.
             _ = self.by_key
@@ -95,13 +112,32 @@ class Program:
         owners = (item.service for item in (*self._whole, *(part[0] for part in self.parts)))
         return dict.fromkeys(owner for owner in owners if owner is not None)
 
+    @property
+    def places(self) -> Mapping[str | None, Sequence[int]]:
+        """Service → the numbers of its parts; None stands for what all services share."""
+        if self._places is None:
+            places: dict[str | None, list[int]] = {}
+            for number, part in enumerate(self.parts):
+                places.setdefault(part[0].service, []).append(number)
+            self._places = places
+        return self._places
+
+    def _places_for(self, parts: Sequence[Part]) -> Mapping[str | None, Sequence[int]] | None:
+        """Return `places` if it is known and holds for other parts too."""
+        if parts is self.parts or self._places is None:
+            return self._places
+        if len(parts) != len(self.parts):
+            return None
+        changed = [pair for pair in zip(self.parts, parts, strict=True) if pair[0] is not pair[1]]
+        return self._places if all(was[0].service == now[0].service for was, now in changed) else None
+
     def of_kind(self, kind: str) -> Iterator[Item]:
         """Return the items whose key's second part is `kind`, in order."""
         return (item for item in self.items if item.key[1] == kind)
 
     def at(self, generation: str | None) -> Program:
         """Return the same program, as the kernel held it at a generation."""
-        return Program(self.owner, self._whole, parts=self.parts, generation=generation)
+        return Program(self.owner, self._whole, parts=self.parts, generation=generation, previous=self)
 
     def of(self, parts: Sequence[Part]) -> Program:
         """The program with only these of its parts; with all of them itself, since it knows its items."""
@@ -110,7 +146,8 @@ class Program:
     def only(self, services: Collection[str | None]) -> Program:
         """Return the program without what belongs to other services: enough to follow these through it."""
         wanted = {None, *services}
-        parts = [part for part in self.parts if part[0].service in wanted]
+        numbers = sorted([number for name in wanted for number in self.places.get(name, ())])
+        parts = [self.parts[number] for number in numbers]
         if not self._whole:
             return self.of(parts)
         return Program(self.owner, [item for item in self._whole if item.service in wanted], parts=parts)

@@ -52,7 +52,7 @@ _FIELDS: Mapping[type, frozenset[str]] = {
     Service: frozenset(
         {
             "name", "listeners", "endpoints", "scheduler", "local_clients", "seed", "affinity", "source_nat",
-            "allow", "deny", "interfaces", "exclude", "check", "health", "discover",
+            "allow", "deny", "interfaces", "exclude", "check", "health", "discover", "takeover",
         }
     ),
     Listener: frozenset({"protocol", "port", "address", "last_port"}),

@@ -68,12 +68,19 @@ def _list(value: Any, place: str) -> list[Any]:
 def _check_scalar(value: Any, shape: type | UnionType, place: str) -> None:
     kinds = shape.__args__ if isinstance(shape, UnionType) else (shape,)
     if type(value) in kinds or (type(value) is int and float in kinds):
-        # JSON has no such numbers, but Python reads and writes them.
-        if type(value) is float and not math.isfinite(value):
+        if float in kinds and type(value) in {int, float} and not _is_finite(value):
             raise Damaged(f"{_named(place)}not a finite number")
         return
     names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
     raise Damaged(f"{_named(place)}not of type {names}")
+
+
+def _is_finite(value: float) -> bool:
+    """Return False for what JSON does not have but Python reads, and for integers beyond any float."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _named(place: str) -> str:

@@ -3,13 +3,14 @@
 from lbctl.spi.backend import Backend, Capabilities, Count, Driver, Probe, tally
 from lbctl.spi.migrator import Migrator, Retirement
 from lbctl.spi.reader import Case, Passage, Problem, Reader, RuleCounts, sole
-from lbctl.spi.registry import GROUP, backends
+from lbctl.spi.registry import GROUP, SOURCES, backends, source_names
 from lbctl.spi.require import ensure_fresh, require, require_service
 from lbctl.spi.selection import AUTO, Candidate, Selection, count_rules, named_candidates, select, survey
 
 __all__ = [
     "AUTO",
     "GROUP",
+    "SOURCES",
     "Backend",
     "Candidate",
     "Capabilities",
@@ -32,6 +33,7 @@ __all__ = [
     "require_service",
     "select",
     "sole",
+    "source_names",
     "survey",
     "tally",
 ]

@@ -45,6 +45,8 @@ class Capabilities:
     port_ranges: bool = False
     #: Endpoints without a port: connections keep the destination port that their clients chose.
     kept_ports: bool = False
+    #: Established connections that another host balanced before.
+    takeover: bool = False
     #: The user's consent, no finding of a probe: a backend that cannot give each client the endpoint that a
     #: hash scheduler names may give it another one, with the same shares. Without it `compile` refuses.
     remap: bool = False

@@ -53,6 +53,9 @@ class Migrator(Reader, Protocol):
     def removed_rules(self, record: str) -> tuple[str, ...]:
         """Return the rules of a record that are removed, as a dump has them. Pure."""
 
+    def boot_files(self, host: Host) -> tuple[str, ...]:
+        """Return the files from which units of the distribution load rules of this language at boot."""
+
     def side_effects(self, driver: str, text: str, record: str) -> tuple[str, ...]:
         """Say what removing or restoring rules does to those that a dump has beside them. Pure."""
 

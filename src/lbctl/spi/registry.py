@@ -8,6 +8,8 @@ from lbctl.errors import NoBackend
 from lbctl.spi.backend import Backend
 
 GROUP = "lbctl.backends"
+#: Sources of endpoints: only the agent loads them, see `lbctl.agent.sources`.
+SOURCES = "lbctl.sources"
 
 
 def backends() -> tuple[Backend, ...]:
@@ -32,3 +34,8 @@ def backends() -> tuple[Backend, ...]:
             )
         found.append(backend)
     return tuple(sorted(found, key=lambda b: (b.preference is None, b.preference or 0, b.name)))
+
+
+def source_names() -> frozenset[str]:
+    """Return the names of the installed sources of endpoints, none of which is loaded."""
+    return frozenset(entry.name for entry in entry_points(group=SOURCES))

@@ -54,6 +54,7 @@ def require_service(service: Service, capabilities: Capabilities, *, backend: st
             ("deny", service.deny, capabilities.deny),
             ("interfaces", service.interfaces, capabilities.interfaces),
             ("exclude", service.exclude, capabilities.exclude),
+            ("takeover", service.takeover, capabilities.takeover),
         )
         if used and not known
     ]

@@ -77,6 +77,8 @@ class Prober:
                 outcome = outcomes.of_timeout(self._loop.time() - began)
             except OSError as error:
                 outcome = outcomes.of_error(error, self._loop.time() - began)
+            except Exception as error:  # noqa: BLE001 (a check that is never reported is never made again)
+                outcome = outcomes.undecided(f"not checked: {type(error).__name__}: {error}")
         done(target, outcome)
 
     async def _outcome(self, target: Target) -> Outcome:

@@ -18,10 +18,12 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from lbctl.agent.checks import outcomes
+from lbctl.host.capabilities import Capability, capabilities
 from lbctl.model import inert
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 MOST, OUTPUT = 64, 4096
 #: Symbolic links that are followed, as the kernel does.
 _LINKS = 40
+_NEEDED = frozenset({Capability.CAP_KILL, Capability.CAP_SETGID, Capability.CAP_SETUID})
 _PR_SET_NO_NEW_PRIVS = 38
 _WORDS = 80
 
@@ -90,6 +93,7 @@ def run(argv: Sequence[str], user: str, environment: Mapping[str, str], timeout:
 
     To be called in a thread of `pool`. Raises `Refused`, and OSError where it cannot start.
     """
+    _ensure_capable()
     account = _account(user)
     with opened(argv[0]) as program:
         started = subprocess.Popen(
@@ -208,6 +212,14 @@ def _require_roots(found: os.stat_result, what: str) -> None:
         raise Refused(f"{what} does not belong to root")
     if found.st_mode & 0o022:
         raise Refused(f"{what} can be written by other users than root")
+
+
+def _ensure_capable() -> None:
+    """Raise `Refused` without the capabilities to run a program as another user, and to end it in time."""
+    held = capabilities(Path("/proc/thread-self/status").read_text())
+    if held is not None and (missing := _NEEDED - held):
+        names = ", ".join(sorted(each.name for each in missing))
+        raise Refused(f"{names} missing: the unit needs lbctl-agent-exec.conf")
 
 
 def _account(user: str) -> pwd.struct_passwd:

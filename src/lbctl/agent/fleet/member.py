@@ -6,13 +6,13 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from lbctl.agent.fleet.report import HostReport, ServiceHealth, tables_of
+from lbctl.agent.fleet.report import HostReport, ServiceHealth
 from lbctl.agent.fleet.reporter import Reporter
 from lbctl.agent.fleet.subscriber import Subscriber
 from lbctl.agent.journal import Priority
 from lbctl.engine.record import history
 from lbctl.errors import Damaged
-from lbctl.model import time_of
+from lbctl.model import table_digests, time_of
 from lbctl.version import __version__
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Member:
         if effective is None:
             return {}
         if self._tables[0] is not effective.intent:
-            self._tables = effective.intent, tables_of(effective.intent)
+            self._tables = effective.intent, table_digests(effective.intent)
         return self._tables[1]
 
     def _health(self) -> tuple[ServiceHealth, ...]:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from lbctl.errors import Damaged
-from lbctl.model import Scheduler, check_report_name, inert, read_record
+from lbctl.model import check_report_name, inert, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from lbctl.model import Intent, Service, Shape
+    from lbctl.model import Shape
 
 VERSION = 1
 #: Characters of a report, problems in it, and characters of each.
 MAX_TEXT = 256 << 10
 _PROBLEMS, _PROBLEM = 8, 400
-#: The schedulers whose tables have to be the same on all hosts, for one to take over connections of another.
-_HASHED = frozenset({Scheduler.SOURCE_HASH, Scheduler.MAGLEV})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,25 +98,6 @@ def read(text: str, host: str) -> HostReport:
     found["problems"] = tuple(map(inert, found["problems"]))
     found["tables"] = dict(found["tables"])
     return HostReport(**found)
-
-
-def tables_of(intent: Intent) -> Mapping[str, str]:
-    """Return a digest of each service's table that has to be equal on all hosts.
-
-    They are made from the membership alone: hosts may disagree about the health of an endpoint.
-    """
-    found = {}
-    for service in intent.services:
-        if service.scheduler in _HASHED:
-            text = "\n".join(_table(replace(service, limits=frozenset())))
-            found[service.name] = hashlib.sha256(text.encode()).hexdigest()[:32]
-    return found
-
-
-def _table(service: Service) -> Iterable[str]:
-    yield f"{service.name} {service.scheduler} {service.hash_seed} {' '.join(map(str, service.listeners))}"
-    for family in service.families:
-        yield f"{family} {' '.join(endpoint.to for endpoint in service.slots(family))}"
 
 
 def _line(text: str) -> str:

@@ -18,6 +18,7 @@ import dns.name
 import dns.resolver
 
 from lbctl.agent.sources.source import SourceFailed
+from lbctl.agent.sources.text import endpoint_at
 from lbctl.model import MAX_WEIGHT, Endpoint, State, host_and_port
 
 if TYPE_CHECKING:
@@ -91,9 +92,9 @@ class _Question:
         found: dict[str, Endpoint] = {}
         for each in sorted(records, key=lambda each: (each.priority, -each.weight)):
             for address in addresses[each.target]:
-                endpoint = Endpoint(
-                    address=address,
-                    port=each.port,
+                endpoint = endpoint_at(
+                    str(address),
+                    each.port,
                     weight=min(max(each.weight, 1), MAX_WEIGHT),
                     state=State.ACTIVE if each.priority == best else State.BACKUP,
                 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from lbctl.agent.health import Moment
 from lbctl.agent.journal import Priority
 from lbctl.agent.sources.source import Access, SourceFailed, find
-from lbctl.documents.agent import SourceDocument
+from lbctl.documents.status import SourceDocument
 from lbctl.model import inert
 
 if TYPE_CHECKING:

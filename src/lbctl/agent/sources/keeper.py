@@ -81,8 +81,13 @@ class Keeper:
                 same = kept is not None and (kept.source, kept.name) == (discovery.source, discovery.name)
                 answer, good = (kept.endpoints, kept.good) if kept is not None and same else (None, None)
                 error = None
-            if answer is not None and self._problem(entry, answer) is None:
-                entry.known = Known(discovery=discovery, answer=answer, good=good, error=error)
+            if answer is not None:
+                wrong = self._problem(entry, answer)
+                entry.known = (
+                    Known(discovery=discovery, answer=answer, good=good, error=error)
+                    if wrong is None
+                    else Known(discovery=discovery, error=wrong)
+                )
             self._entries[service.name] = entry
 
     def note(self, service: str, answer: Answer) -> None:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
+from lbctl.spi import SOURCES
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from lbctl.model import ConsulAccess, DockerAccess, Endpoint, EtcdAccess, KubernetesAccess
-
-GROUP = "lbctl.sources"
 
 #: All endpoints that a source knows at one moment. The weight and the state are what the source says.
 Answer: TypeAlias = "tuple[Endpoint, ...]"
@@ -55,7 +55,7 @@ class Source(Protocol):
 
 def find(name: str) -> Source:
     """Return the source of a name; raises `SourceFailed` if none is installed or it cannot be loaded."""
-    for entry in entry_points(group=GROUP, name=name):
+    for entry in entry_points(group=SOURCES, name=name):
         try:
             source = entry.load()
         except Exception as error:

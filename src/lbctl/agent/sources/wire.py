@@ -99,13 +99,14 @@ class Reply:
         """Yield the JSON values of a body with one in each line, in lists; ends with it.
 
         What arrives first after a while is there at once, what follows it together: at most ten lists a
-        second, however many lines there are. Raises `TimeoutError` if nothing arrives in `patience` seconds.
+        second, however many lines there are. Raises `TimeoutError` if no line arrives in `patience` seconds.
         """
         await self.succeed()
         clock = asyncio.get_running_loop().time
         left, until, ended = b"", 0.0, False
+        silent = clock() + patience
         while not ended:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout_at(silent):
                 ended = not (part := await self._part())
             found = bytearray(part or b"")
             with suppress(TimeoutError):
@@ -119,7 +120,7 @@ class Reply:
             what = f"{self._peer}: a line of the answer"
             if values := [document(line, what) for line in lines if line.strip()]:
                 yield values
-                until = clock() + PACE
+                until, silent = clock() + PACE, clock() + patience
 
     async def _body(self, limit: int) -> bytes:
         data = bytearray()
@@ -139,23 +140,22 @@ async def exchange(peer: Peer, ask: Ask) -> AsyncIterator[Reply]:
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD)
 
     async def part() -> bytes | None:
-        event = await _event(connection, reader)
+        event = await _event(peer, connection, reader)
         return bytes(event.data) if isinstance(event, h11.Data) else None
 
     try:
         async with asyncio.timeout(ask.patience):
             writer.write(_encoded(connection, peer, ask))
             await writer.drain()
-            head = await _event(connection, reader)
+            head = await _event(peer, connection, reader)
             while isinstance(head, h11.InformationalResponse):
-                head = await _event(connection, reader)
+                head = await _event(peer, connection, reader)
         if not isinstance(head, h11.Response):
             raise SourceFailed(f"{peer}: no answer")
         headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
         yield Reply(peer, head.status_code, headers, part)
     except h11.RemoteProtocolError as error:
-        what = "the connection was closed" if reader.at_eof() else f"not HTTP: {error}"
-        raise SourceFailed(f"{peer}: {what}") from error
+        raise SourceFailed(f"{peer}: not HTTP: {error}") from error
     except ssl.SSLError as error:  # with TLS 1.3, a certificate of ours is refused only here
         raise SourceFailed(f"{peer}: TLS: {error.reason or error}") from error
     finally:
@@ -189,9 +189,14 @@ def _encoded(connection: h11.Connection, peer: Peer, ask: Ask) -> bytes:
     return b"".join(part or b"" for part in (*parts, connection.send(h11.EndOfMessage())))
 
 
-async def _event(connection: h11.Connection, reader: asyncio.StreamReader) -> object:
+async def _event(peer: Peer, connection: h11.Connection, reader: asyncio.StreamReader) -> object:
     while (event := connection.next_event()) is h11.NEED_DATA:
-        connection.receive_data(await reader.read(_CHUNK))
+        data = await reader.read(_CHUNK)
+        connection.receive_data(data)
+        if not data:
+            with suppress(h11.RemoteProtocolError):
+                return connection.next_event()
+            raise SourceFailed(f"{peer}: the connection was closed")
     return event
 
 

@@ -9,7 +9,7 @@ from lbctl.engine.record import discovered, overrides, verdicts
 from lbctl.model import Facts, Health
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from lbctl.engine.record.verdicts import Recorded
     from lbctl.host import Host
@@ -48,12 +48,27 @@ def read_facts(
     return replace(facts, verdicts=young, old=recorded.verdicts)
 
 
+def as_left(facts: Facts) -> Iterator[Facts]:
+    """Yield facts by which the kernel may have been changed since an agent ended; none if none has.
+
+    All that the agent knew, as it left the rules; and its failures alone, as commands that cannot ask take
+    them, even if these are older by now.
+    """
+    if facts.old:
+        yield replace(facts, verdicts=facts.old, old={})
+        yield replace(facts, verdicts=_failures(facts.old), old={})
+
+
 def _young(recorded: Recorded, now: float) -> Mapping[str, Verdicts]:
     """Return what counts of verdicts whose agent has ended."""
     if not 0 <= now - recorded.time < YOUNG:
         return {}
+    return _failures(recorded.verdicts)
+
+
+def _failures(verdicts: Mapping[str, Verdicts]) -> Mapping[str, Verdicts]:
     found = {
         service: {place: verdict for place, verdict in own.items() if verdict.health is Health.DOWN}
-        for service, own in recorded.verdicts.items()
+        for service, own in verdicts.items()
     }
     return {service: own for service, own in found.items() if own}

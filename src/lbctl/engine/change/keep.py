@@ -81,7 +81,7 @@ class Keeper:
             entry = history.last_of(self._host, self._owner)
             if entry is None:
                 raise Damaged(
-                    f"the record of state {number} cannot be read", hint="lbctl history tells what is wrong"
+                    f"the record of state {number} cannot be read", hint="lbctl history shows what is wrong"
                 )
             self._followed = Followed(
                 entry=entry, intent=entry.intent, session=self._open_session().like(entry)

@@ -217,7 +217,7 @@ def _restore(host: Host, owner: str, before: Sequence[Override], cause: Exceptio
         history.drop(host, owner)
     except (ApplyFailed, PermissionDenied) as error:
         raise StateUnknown(
-            f"{cause}; the kernel is as it was, but what was asked for stays on record: {error.message}",
+            f"{cause}; the kernel is unchanged, but the override stays in the state: {error.message}",
             hint="the next lbctl apply carries it out; lbctl status shows it",
         ) from cause
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lbctl.engine.change.owners import overlap_notes
+from lbctl.engine.change import facts
 from lbctl.engine.change.render import capabilities_here
 from lbctl.errors import ApplyFailed, IntentError
 from lbctl.model import (
@@ -21,7 +21,7 @@ from lbctl.model import (
 from lbctl.spi import AUTO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from lbctl.engine.change.session import Session
     from lbctl.host import Host
@@ -39,17 +39,19 @@ def plan(session: Session, intent: Intent) -> Plan:
 
 
 def holds(session: Session, intent: Intent) -> bool:
-    """Return True if the kernel holds an intent: with the verdicts of now, or as the last agent left it.
+    """Return True if the kernel holds an intent: with the verdicts of now, or as the last agent left it."""
+    return not plan(session, intent).changed or any(
+        not plan(left, intent).changed for left in as_left(session, intent.owner)
+    )
 
-    An agent that ends leaves the endpoints out that it found down. That is no change by another program.
+
+def as_left(session: Session, owner: str) -> Iterator[Session]:
+    """Yield sessions whose facts are those that were in force when the last agent ended, or a little later.
+
+    Endpoints that it found down are out then. That is no change by another program.
     """
-    if not plan(session, intent).changed:
-        return True
-    facts = session.facts(intent.owner)
-    if not facts.old:
-        return False
-    left = replace(session, assumed=replace(facts, verdicts=facts.old, old={}, live=False))
-    return not plan(left, intent).changed
+    for known in facts.as_left(session.facts(owner)):
+        yield replace(session, assumed=known)
 
 
 def plan_beside(session: Session, intent: Intent) -> Plan:
@@ -67,8 +69,7 @@ def _plan_from(session: Session, intent: Intent, *, alone: bool) -> Plan:
     made = plan_between(session, before, after, intent, effective)
     if not made.changed:
         session.memory.keep(session.place, after.at(before.generation))
-        return made
-    return replace(made, notes=(*made.notes, *overlap_notes(session, made, intent)))
+    return made
 
 
 def _refuse_other_stores(session: Session, owner: str) -> None:
@@ -190,8 +191,7 @@ def pure_plan(
 ) -> Plan:
     """Return what `plan_between` does, without what only the host can add."""
     changes = diff(before, after)
-    # Of an endpoint that a check took out other flows end than of one that the file drains.
-    carried_out = effective.intent if effective is not None else intent
+    wanted, carried_out = _concerned(intent, effective, touched(changes))
     was, will = lift_sides(backend, before, after, changes)
     return Plan(
         backend=backend.name,
@@ -199,8 +199,23 @@ def pure_plan(
         before=before,
         after=after,
         changes=changes,
-        services=changed_services(was, will, changes, intent.services),
-        stale=stale_flows(was, will, carried_out.services),
+        services=changed_services(was, will, changes, wanted),
+        stale=stale_flows(was, will, carried_out),
         intent=intent,
         effective=effective,
     )
+
+
+def _concerned(
+    intent: Intent, effective: Effective | None, services: frozenset[str | None]
+) -> tuple[Sequence[Service], Sequence[Service]]:
+    """Return the services of an intent that changes may concern, and the same as they are carried out.
+
+    Of an endpoint that a check took out other flows end than of one that the file drains.
+    """
+    if None in services:
+        return intent.services, effective.intent.services if effective is not None else intent.services
+    if effective is not None:
+        return effective.only(services)
+    wanted = [service for service in intent.services if service.name in services]
+    return wanted, wanted

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lbctl.config import revive
 from lbctl.engine.inspect.checks import HostFacts, cheap_checks
 from lbctl.engine.inspect.grouping import folded, grouped
+from lbctl.engine.inspect.overlaps import find_overlaps
 from lbctl.engine.record import history, verdicts
 from lbctl.errors import Damaged, LbctlError
 from lbctl.model import (
@@ -52,7 +53,8 @@ def annotate(session: Session, plan: Plan) -> Plan:
         return plan
     services = _with_changes(session, plan, plan.intent)
     effective = plan.intent if plan.effective is None else plan.effective.intent
-    notes = [*plan.notes, *host_notes(session, effective, rules=plan.changed)]
+    notes = [*plan.notes, *(each.note for each in find_overlaps(session, effective))]
+    notes += host_notes(session, effective, rules=plan.changed)
     notes[:0] = failed_notes(session, plan, plan.intent)
     if lost := gone(session, plan.intent, plan.services):
         notes.insert(0, lost)

@@ -165,9 +165,13 @@ def drained(intent: Intent) -> Iterator[Problem]:
 
 
 def processes(around: HostFacts, intent: Intent) -> Iterator[Seen]:
-    """Yield endpoints on this host where no process listens, or not for connections from outside."""
+    """Yield endpoints on this host where no process listens, or not for connections from outside.
+
+    Those that checks have taken out get no connection, and their check says why.
+    """
     missing: set[Protocol] = set()
     for service in intent.services:
+        out = _taken_out(service)
         ways = [(f, protocol) for f in service.families for protocol in service.protocols_of(f)]
         for protocol in dict.fromkeys(protocol for _, protocol in ways):
             sockets = around.sockets(protocol)
@@ -180,12 +184,20 @@ def processes(around: HostFacts, intent: Intent) -> Iterator[Seen]:
                     continue  # any port of a range may be served by a process of its own
                 if sockets is not None:
                     here = sockets.get(endpoint.port, ())
-                    yield from _process(around, service, endpoint, protocol, families, here)
+                    served = [family for family in families if (family, endpoint.to) not in out]
+                    yield from _process(around, service, endpoint, protocol, served, here)
                 elif protocol not in missing:
                     missing.add(protocol)
                     yield NotExamined(
                         what=f"who listens for {protocol}", reason="the kernel has no list of it"
                     )
+
+
+def _taken_out(service: Service) -> set[tuple[Family, str]]:
+    """Return the endpoints that get no connection of a family since they fail there."""
+    limited = {(limit.family, limit.to) for limit in service.limits if not limit.part}
+    served = {(family, e.to) for family in service.families if limited for e in service.ready(family)}
+    return limited - served
 
 
 def _by_port(sockets: Iterable[Listening] | None) -> dict[int, Sequence[Listening]] | None:
@@ -367,7 +379,7 @@ def foreign_listeners(around: HostFacts, intent: Intent) -> Iterator[Seen]:
             for service, listener in concerned[address]:
                 yield _foreign(service, listener, route)
     if (more := len(concerned) - _MOST_ROUTES) > 0:
-        reason = f"{more} more addresses are none of this host's links, and were not asked for"
+        reason = f"{more} more addresses may be on no link of this host, and were not looked up"
         yield NotExamined(what="addresses of listeners", reason=reason)
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine.change.session import Session, open_session
 from lbctl.engine.inspect.checks import HostFacts, NotExamined, cheap_checks
-from lbctl.engine.inspect.surroundings import connection_table, ways
+from lbctl.engine.inspect.sources import source_problems
+from lbctl.engine.inspect.surroundings import connection_table, takeover_settings, ways
 from lbctl.engine.record import history
 from lbctl.engine.record.trial import Standing
 from lbctl.engine.record.unsettled import unsettled
@@ -69,6 +70,8 @@ def examine(
         seen.append(_no_backend(error))
     except ApplyFailed as error:
         seen.append(NotExamined(what="where the rules of the intent are", reason=error.message))
+    if intent is not None:
+        seen += source_problems(host, intent)
     if session is not None and intent is not None:
         try:
             intent = session.effective(intent).intent
@@ -77,6 +80,8 @@ def examine(
     seen += _unsettled(host, intent.owner if intent else DEFAULT_OWNER)
     seen += _user_site(host)
     seen += connection_table(host, intent)
+    if intent is not None:
+        seen += takeover_settings(host, intent)
     facts = HostFacts(host=host)
     passages: tuple[Passage, ...] = ()
     if intent is not None:

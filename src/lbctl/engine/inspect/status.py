@@ -11,19 +11,21 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from lbctl.engine.change.counters import Taken, counted
-from lbctl.engine.change.plan import changed_services, lift_sides
+from lbctl.engine.change.plan import as_left, changed_services, lift_sides
 from lbctl.engine.inspect.annotate import gone
 from lbctl.engine.inspect.checks import endpoint_marks, service_marks
 from lbctl.engine.inspect.established import Established
 from lbctl.engine.inspect.failing import failing_lines
+from lbctl.engine.inspect.overlaps import find_overlaps
 from lbctl.model import Family, agreed, diff
 from lbctl.spi import count_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from lbctl.engine.change.counters import Counted, Place
     from lbctl.engine.change.session import Session
+    from lbctl.engine.inspect.overlaps import Overlap
     from lbctl.model import Change, Effective, Intent, Reason, Service, ServiceChange, State
     from lbctl.spi import RuleCounts
 
@@ -139,10 +141,13 @@ class Drift:
     elsewhere: tuple[str, ...]
     #: One sentence if all rules that were applied are gone, or those of one family; else None.
     gone: str | None = None
+    #: Where the kernel holds the intent as it was carried out when, or since, the last agent ended: the
+    #: endpoints that its checks found down, and which are out for that. None where no such thing matters.
+    left_out: tuple[str, ...] | None = None
 
     @property
     def in_sync(self) -> bool:
-        """False where `lbctl apply` would change something, or refuse to."""
+        """False where the kernel differs from the intent as it was applied, or another store has rules."""
         return not self.changes and not self.elsewhere
 
     @property
@@ -168,6 +173,8 @@ class Status:
     services: tuple[ServiceStatus, ...]
     #: What checks found down, a sentence each.
     failing: tuple[str, ...] = ()
+    #: Other owners with the same listeners.
+    overlaps: tuple[Overlap, ...] = ()
 
 
 def drift(session: Session, intent: Intent, *, follow: bool = False) -> Drift:
@@ -186,6 +193,12 @@ def _drift(session: Session, intent: Intent, *, follow: bool) -> tuple[Session, 
     if follow and others and not held:
         return _drift(others[0], intent, follow=False)
     changes = diff(held, wanted)
+    left_out = None
+    for left in as_left(session, intent.owner) if changes else ():
+        if not diff(held, program := left.compile(intent)):
+            left_out = tuple(_left_out(session.effective(intent), left.effective(intent)))
+            session, wanted, changes = left, program, ()
+            break
     if not changes:
         session.memory.keep(session.choice.driver.store, wanted.at(held.generation))
     was, will = lift_sides(session.backend, held, wanted, changes)
@@ -199,7 +212,23 @@ def _drift(session: Session, intent: Intent, *, follow: bool) -> tuple[Session, 
         services=services,
         gone=gone(session, intent, services) if lost else None,
         elsewhere=tuple(other.choice.driver.store for other in others),
+        left_out=left_out,
     )
+
+
+def _left_out(intent: Effective, left: Effective) -> Iterator[str]:
+    """Yield the endpoints that an intent has in rotation, and that checks took out of it."""
+    for service, own in zip(intent.intent.services, left.intent.services, strict=True):
+        if own is service:
+            continue
+        out = {
+            f: {e.name for e in service.ready(f)} - {e.name for e in own.ready(f)} for f in service.families
+        }
+        for endpoint in service.endpoints:
+            families = [family for family, names in out.items() if endpoint.name in names]
+            if families:
+                every = len(families) == sum(endpoint.serves(family) for family in service.families)
+                yield f"{service.name}/{endpoint.name}" + ("" if every else f" ({families[0]})")
 
 
 def status(session: Session, intent: Intent, *, follow: bool = False, only: Collection[str] = ()) -> Status:
@@ -207,9 +236,9 @@ def status(session: Session, intent: Intent, *, follow: bool = False, only: Coll
 
     With `only`, services of other names are left out, but not where they differ.
     """
+    session, found = _drift(session, intent, follow=follow)
     effective = session.effective(intent)
     services = [service for service in effective.intent.services if not only or service.name in only]
-    session, found = _drift(session, intent, follow=follow)
     counts = counted(session, intent.owner, [service.name for service in services])
     connections = Established.on(session.host, services)
     marks = endpoint_marks(session.host, effective.intent)
@@ -220,6 +249,7 @@ def status(session: Session, intent: Intent, *, follow: bool = False, only: Coll
         stores=count_rules(session.host, session.candidates),
         services=tuple(_service(s, counts[s.name], connections, effective, marks) for s in services),
         failing=tuple(failing_lines(session.host, effective, services)),
+        overlaps=find_overlaps(session, effective.intent),
     )
 
 

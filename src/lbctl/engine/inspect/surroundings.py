@@ -131,6 +131,37 @@ def _bypassed(intent: Intent, passages: Sequence[Passage]) -> Iterator[Problem]:
             )
 
 
+def takeover_settings(host: Host, intent: Intent) -> Iterator[Problem]:
+    """Yield settings of the kernel by which this host cannot go on with connections of another one."""
+    services = [
+        service.name
+        for service in intent.services
+        if service.takeover and any(listener.protocol is Protocol.TCP for listener in service.listeners)
+    ]
+    if not services:
+        return
+    if number_in(host, f"{_TRACKED}tcp_loose") == 0:
+        yield Problem(
+            code="takeover-loose",
+            severity=Severity.ERROR,
+            service=sole(services),
+            message=f"connections of {names(services)} end when they move to this host: the kernel tracks "
+            "only those whose beginning it sees",
+            evidence="net.netfilter.nf_conntrack_tcp_loose=0",
+            fix=setting("net.netfilter.nf_conntrack_tcp_loose", 1),
+        )
+    if number_in(host, f"{_TRACKED}tcp_be_liberal") == 0:
+        yield Problem(
+            code="takeover-liberal",
+            severity=Severity.WARNING,
+            service=sole(services),
+            message=f"connections of {names(services)} end when they return to this host: packets that do "
+            "not follow those that the kernel has seen count as invalid",
+            evidence="net.netfilter.nf_conntrack_tcp_be_liberal=0",
+            fix=setting("net.netfilter.nf_conntrack_tcp_be_liberal", 1),
+        )
+
+
 def connection_table(host: Host, intent: Intent | None) -> Iterator[Seen]:
     """Yield the table that remembers which endpoint a connection has: there, large enough, not full."""
     count, most = number_in(host, f"{_TRACKED}count"), number_in(host, f"{_TRACKED}max")
@@ -176,7 +207,7 @@ def connection_table(host: Host, intent: Intent | None) -> Iterator[Seen]:
             code="conntrack-tool",
             severity=Severity.WARNING,
             service=sole(datagrams),
-            message=f"UDP flows of {names(datagrams)} stay with an endpoint that goes, while they send",
+            message=f"UDP flows of {names(datagrams)} stay with a removed endpoint as long as they send",
             evidence="no command conntrack in PATH",
             fix="install conntrack (Debian: apt install conntrack): lbctl then forgets those flows",
         )

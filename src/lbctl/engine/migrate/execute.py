@@ -101,7 +101,7 @@ def _return(made: Migration, begun: Sequence[tuple[Session, Step]], cause: BaseE
             undo(session, step)
     except (ApplyFailed, Stale, StateUnknown) as error:
         raise StateUnknown(
-            f"{cause}; then the way back failed: {error.message}",
+            f"{cause}; then rolling back failed: {error.message}",
             hint="lbctl plan shows what the kernel holds; lbctl migrate begins again",
         ) from error
     with suppress(ApplyFailed):
@@ -139,7 +139,7 @@ def _prove_gone(made: Migration, others: str) -> None:
     if isinstance(made.go, Plan):
         left = diff(source.backend.observe(source.host, source.driver, made.owner), made.go.after)
         if left:
-            raise ApplyFailed(f"what should have gone is still there: {' '.join(left[0].key)}")
+            raise ApplyFailed(f"rules that should be removed are still there: {' '.join(left[0].key)}")
     if others_of(source, made.owner) != others:
         raise ApplyFailed(
             f"foreign rules in {source.place} changed meanwhile", hint="lbctl migrate tries again"

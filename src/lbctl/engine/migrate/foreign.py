@@ -234,7 +234,8 @@ def _parted(backend: Migrator, text: str, reading: Analysis) -> tuple[list[Analy
         narrower = next((each for each in single if stands_before(each, service)), None)
         if managing_program is None and narrower is not None:
             name = service.name or _line_name(service.picking)
-            reason = f"{shown(narrower)} stays, whose rules come first: lbctl would take its connections"
+            first = f"{shown(narrower)} is not migrated, and its rules come first"
+            reason = f"{first}: lbctl would match its connections"
             retained.append(Retained(name=name, rules=_rules(lines, service.picking), reason=reason))
         elif managing_program is None:
             moving.append(service)
@@ -254,7 +255,7 @@ def _retirement(
     for each in going:
         other = next((s for s in staying if set(s.picking) & set(each.picking)), None)
         if other is not None:
-            raise ApplyFailed(f"the rules of {shown(each)} serve {shown(other)} too, which is to stay")
+            raise ApplyFailed(f"the rules of {shown(each)} serve {shown(other)} too, which is not migrated")
     # What picks goes, and what then leads to nothing: connections of others may pass the rest too.
     lines = {line for each in going for line in each.picking}
     for _ in range(len(text)):

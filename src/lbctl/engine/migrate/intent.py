@@ -44,8 +44,6 @@ _MOST_PORTS = 64
 _MOST_LETTERS = 40
 #: Seconds of 30 days, the longest that an intent can say.
 _LONGEST_AFFINITY = 30 * 86400
-#: Endpoints of several services are often on one host, and an address takes long to read.
-_address = lru_cache(maxsize=1 << 14)(ip_address)
 #: Where connections are that were made on this host.
 _OWN = "output"
 #: What a listener without an address is read from.
@@ -122,13 +120,13 @@ def imported(reading: Analysis, source: Sequence[str] = (), *, exact: bool = Fal
     last: dict[str, int] = {}
     for group in _groups(_joined(_whole(reading.services))):
         try:
-            service, remarks = _service(group, made, last)
-            if exact and service.deny:
-                exempt = ", ".join(map(str, service.deny))
-                raise NotExpressible(f"it exempts clients ({exempt}), and an intent would refuse them")
+            service, remarks = _made(group, made, last, exact=exact)
         except NotExpressible as reason:
-            lost += [(each, str(reason)) for each in group]
-            continue
+            group, failed = _expressible(group, str(reason), made, last, exact=exact)
+            lost += failed
+            if not group:
+                continue
+            service, remarks = _made(group, made, last, exact=exact)
         clash = next((x for x in service.listeners if taken.overlaps(service, x)), None)
         if clash is not None:
             lost += [(each, f"another service of the text listens on {clash} too") for each in group]
@@ -147,6 +145,43 @@ def imported(reading: Analysis, source: Sequence[str] = (), *, exact: bool = Fal
         lost=tuple(lost),
         unread=reading.unsupported,
     )
+
+
+def _made(
+    group: Sequence[AnalysedService], made: Mapping[str, Service], last: dict[str, int], *, exact: bool
+) -> tuple[Service, list[str]]:
+    """Return the service that a group is, with remarks; raises `NotExpressible`."""
+    service, remarks = _service(group, made, last)
+    if exact and service.deny:
+        exempt = ", ".join(map(str, service.deny))
+        raise NotExpressible(f"it exempts clients ({exempt}), and an intent would refuse them")
+    return service, remarks
+
+
+def _expressible(
+    group: list[AnalysedService],
+    reason: str,
+    made: Mapping[str, Service],
+    last: Mapping[str, int],
+    *,
+    exact: bool,
+) -> tuple[list[AnalysedService], list[tuple[AnalysedService, str]]]:
+    """Return what of a group can be one service, and the rest; all of it cannot be one, for a `reason`."""
+    failed = {}
+    for place, each in enumerate(group) if len(group) > 1 else ():
+        try:
+            _made([each], made, dict(last), exact=exact)
+        except NotExpressible as own:
+            failed[place] = str(own)
+    rest = [each for place, each in enumerate(group) if place not in failed]
+    if not failed or not rest:
+        return [], [(each, reason) for each in group]
+    lost = [(group[place], own) for place, own in failed.items()]
+    try:
+        _made(rest, made, dict(last), exact=exact)
+    except NotExpressible as together:
+        return [], lost + [(each, str(together)) for each in rest]
+    return rest, lost
 
 
 class _Taken:
@@ -383,7 +418,7 @@ def _narrowed(group: Sequence[AnalysedService]) -> _Narrowed:
                 case _:
                     value = (each.when or {})[condition.name]
                     raise NotExpressible(
-                        f"it acts only where {condition.name} is {value}, and an intent cannot ask for that"
+                        f"it matches only if {condition.name} is {value}, which an intent cannot express"
                     )
         arriving.add(interfaces)
         # Rules may name the clients of a listener one by one.
@@ -433,7 +468,7 @@ def _affinity(service: AnalysedService, remarks: list[str]) -> int | None:
     if kept.by != "source address":
         raise NotExpressible(f"clients are kept by their {kept.by}")
     if kept.seconds is None:
-        remarks.append("clients are kept without an end; the intent says 30 days")
+        remarks.append("clients are kept without a time limit; the intent has 30 days")
     return min(kept.seconds or _LONGEST_AFFINITY, _LONGEST_AFFINITY)
 
 
@@ -460,6 +495,9 @@ def _check_order(service: Service, group: Sequence[AnalysedService], remarks: li
             continue
         if slot_count([e.weight for e in service.endpoints if e.serves(each.family)]) > MAX_SLOTS:
             raise NotExpressible(f"more than {MAX_SLOTS} slots")
+        if len(group) == 1 and len(each.slots) == len(service.endpoints):
+            # One slot for each endpoint, in the order of the slots.
+            continue
         slots = [e.to for e in service.slots(each.family)]
         count = len(slots)
         kept = _keeps_port(each)
@@ -522,7 +560,7 @@ def _addresses(text: str) -> list[Address | None]:
     if "/" in text:
         raise NotExpressible(f"a whole network, {text}")
     try:
-        return [_address(part.strip()) for part in text.split(",")]
+        return [ip_address(part.strip()) for part in text.split(",")]
     except ValueError:
         raise NotExpressible(f"addresses {text}") from None
 
@@ -559,7 +597,9 @@ def _picked(
     return _SCHEDULERS[mode], tuple(endpoints.values()), seed
 
 
+@lru_cache(maxsize=1 << 14)
 def _endpoint(text: str, weight: int, name: str | None) -> Endpoint:
+    """Return an endpoint. One often serves several services, and an address takes long to read."""
     host, port = split(text)
     if not host and ":" in text:
         raise NotExpressible("only the port is rewritten, and the address stays")
@@ -567,7 +607,7 @@ def _endpoint(text: str, weight: int, name: str | None) -> Endpoint:
     if port and (known is None or not 1 <= known <= MAX_PORT):
         raise NotExpressible(f"endpoint {text} without a port of its own")
     try:
-        address = _address(host) if host else None
+        address = ip_address(host) if host else None
     except ValueError:
         raise NotExpressible(f"endpoint {text}") from None
     given = name if name and NAME.match(name) else ""

@@ -86,14 +86,29 @@ def _source(session: Session, owner: str, name: str | None) -> Session | None:
             names = ", ".join(driver.store for _, driver in stores)
             raise IntentError(f'"{name}" is no store of rules that can be used here', hint=f"one of {names}")
         return session.at(*found, "asked for")
-    holding = session.elsewhere(owner)
-    if not holding:
-        others = [session.at(backend, driver, "it is another one") for backend, driver in stores]
-        holding = tuple(other for other in others if _has_services(other))
+    holding = _holding(session, owner)
     if len(holding) > 1:
         names = " and ".join(other.place for other in holding)
-        raise IntentError(f"{names} hold rules that balance", hint="--from says which of them go")
+        raise IntentError(f"{names} hold rules that balance", hint="--from names the one to migrate")
     return holding[0] if holding else None
+
+
+def _holding(session: Session, owner: str) -> tuple[Session, ...]:
+    """Return the other stores with rules of an owner; if there are none, those with rules that balance."""
+    if managed := session.elsewhere(owner):
+        return managed
+    places = ((backend, driver) for backend, driver in session.stores() if driver.store != session.place)
+    others = (session.at(backend, driver, "it is another one") for backend, driver in places)
+    return tuple(other for other in others if _has_services(other))
+
+
+def nothing_to_migrate(session: Session, owner: str, source: str | None) -> str:
+    """Return why `plan_migration` returned None, and where there is something if a `source` was named."""
+    if source is None:
+        return f"Nothing to migrate: no balancing rules outside {session.place}."
+    others = [other.place for other in _holding(session, owner)]
+    hint = f" {' and '.join(others)} has some: --from {others[0]}." if others else ""
+    return f"Nothing to migrate: no balancing rules in {source}.{hint}"
 
 
 def _has_services(session: Session) -> bool:
@@ -179,7 +194,7 @@ def _start(source: Session, owner: str, given: Intent | None) -> tuple[Plan, str
         found = plan_beside(source, given)
         if found.changed and not (applied and last is not None and last.intent == given):
             raise ApplyFailed(
-                f"{source.place} does not hold what the intent file says",
+                f"{source.place} differs from the intent file",
                 hint=f"lbctl plan --driver {source.driver} shows the difference; apply it there first",
             )
         return found, "the intent file"

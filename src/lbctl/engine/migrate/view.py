@@ -6,12 +6,16 @@ from difflib import unified_diff
 from typing import TYPE_CHECKING
 
 from lbctl.engine.migrate.steps import Retire, migrator_of, others_of, rules_of, script
+from lbctl.host import enabled
 from lbctl.spi import Migrator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lbctl.engine.migrate.migration import Migration
+
+#: Either of them applies the intent at boot.
+_UNITS = ("lbctl.service", "lbctl-agent.service")
 
 
 def untouched(migration: Migration) -> tuple[str, ...]:
@@ -61,6 +65,20 @@ def notes(migration: Migration) -> tuple[str, ...]:
     )
     foreign = migration.foreign.notes if migration.foreign else ()
     return (*found, *foreign, *_additions(migration), *twins)
+
+
+def boot_note(migration: Migration) -> str | None:
+    """Return what is left to do, once foreign rules are replaced, so that this lasts beyond the next boot."""
+    if not isinstance(migration.go, Retire):
+        return None
+    source = migration.source
+    if files := migrator_of(source).boot_files(source.host):
+        text = f"At boot, {' and '.join(files)} may load the removed rules again: remove them there"
+    else:
+        text = "If a script or unit of this host loads the removed rules at boot, remove them there"
+    if any(enabled(source.host, unit) for unit in _UNITS):
+        return f"{text}."
+    return f"{text}, and enable {_UNITS[0]}, which applies the intent file."
 
 
 def _additions(migration: Migration) -> Iterator[str]:

@@ -22,10 +22,10 @@ from lbctl.errors import ApplyFailed, Damaged, IntentError, PermissionDenied, St
 from lbctl.model import Intent, KeyChange, inert, intent_changes, read_record, time_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from lbctl.host import Host
-    from lbctl.model import Plan, Shape
+    from lbctl.model import Network, Plan, Shape, Value
 
 VERSION = 1
 #: The first line of a state's file.
@@ -143,7 +143,7 @@ def restorable(host: Host, owner: str) -> HistoryEntry:
         what = (
             f"number {last.number} is the host before the first apply"
             if last.is_start
-            else f"what was there before number {last.number} is not on record"
+            else f"the state before number {last.number} is not on record"
         )
         others = [number for number in _numbers(host, owner) if number != last.number]
         raise ApplyFailed(
@@ -180,7 +180,7 @@ def preceding(host: Host, owner: str, entry: HistoryEntry) -> HistoryEntry:
         return nothing(entry, owner)
     found = _read(host, owner, entry.number - 1)
     if found is None:
-        raise ApplyFailed(f"what held before number {entry.number} is not on record")
+        raise ApplyFailed(f"the state before number {entry.number} is not on record")
     return found
 
 
@@ -196,14 +196,19 @@ class Difference:
     services: Mapping[str, tuple[KeyChange, ...]]
 
 
+def _texts(networks: Sequence[Network]) -> Value:
+    return tuple(map(str, networks)) or None
+
+
 def difference(host: Host, owner: str, entry: HistoryEntry) -> Difference:
     """Return what a state changed; raises as `preceding`."""
     before = preceding(host, owner, entry)
     old, new = before.intent, entry.intent
-    pairs: list[tuple[str, str | int | None, str | int | None]] = [
+    pairs: list[tuple[str, Value, Value]] = [
         ("mark", old.mark, new.mark),
         ("agent.track-file", old.announce.track_file, new.announce.track_file),
         ("agent.exabgp", old.announce.exabgp, new.announce.exabgp),
+        ("agent.exabgp-routes", _texts(old.announce.exabgp_routes), _texts(new.announce.exabgp_routes)),
         ("etcd", _text(old.etcd), _text(new.etcd)),
         ("docker", _text(old.docker), _text(new.docker)),
         ("consul", _text(old.consul), _text(new.consul)),

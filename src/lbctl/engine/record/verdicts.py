@@ -10,12 +10,13 @@ their whole weight are left out: an endpoint that is not named passes, or was ne
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from lbctl.errors import Damaged
-from lbctl.model import Family, Health, Verdict, read_record
+from lbctl.model import Family, Health, Verdict, read_record, time_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lbctl.model import Shape, Verdicts
 
 VERSION = 1
+_PART = re.compile(r"[01]|[0-9]{1,9}/[1-9][0-9]{0,8}")
 #: Verdicts that are written wholly at each change.
 MANY = 2000
 #: A verdict as it is written.
@@ -63,25 +65,36 @@ class Register:
 
     def __init__(self, host: Host, owner: str) -> None:
         self._host, self._owner = host, owner
-        self._many = False
-        #: Service → the very verdicts that were spelled, and their text.
-        self._spelled: dict[str, tuple[Verdicts, str]] = {}
+        self._count = 0
+        #: The very verdicts that were spelled, and the texts of the services that have one.
+        self._known: Mapping[str, Verdicts] = {}
+        self._spelled: dict[str, str] = {}
 
     def write(self, verdicts: Mapping[str, Verdicts]) -> None:
-        """Have other commands find these. Best effort, as all that ends with the host."""
-        many = sum(map(len, verdicts.values())) > MANY
-        before = self._spelled if many is self._many else {}
-        self._many, self._spelled = many, {}
-        for service, own in verdicts.items():
-            known = before.get(service)
-            same = known is not None and known[0] is own
-            self._spelled[service] = known if known and same else (own, _spelled(service, own, many=many))
+        """Have other commands find these. Best effort, as all that ends with the host.
+
+        The mapping is kept until the next call, and must not change.
+        """
+        find = self._known.get
+        changed = [name for name, own in verdicts.items() if find(name) is not own]
+        gone = [name for name in self._known if name not in verdicts]
+        was_many = self._count > MANY
+        self._count += sum(len(verdicts[name]) - len(find(name, ())) for name in changed)
+        self._count -= sum(len(self._known[name]) for name in gone)
+        many = self._count > MANY
+        for name in gone:
+            self._spelled.pop(name, None)
+        for name in changed if many is was_many else verdicts:
+            self._spelled[name] = _spelled(name, verdicts[name], many=many)
+            if not self._spelled[name]:
+                del self._spelled[name]
+        self._known = verdicts
         head = {
             "format_version": VERSION,
             "namespace": self._host.namespace(),
             "time": self._host.now(),
         }
-        found = ",".join([text for _, text in self._spelled.values() if text])
+        found = ",".join(self._spelled.values())
         text = f'{json.dumps(head, separators=(",", ":"))[:-1]},"verdicts":[{found}]}}'
         self._host.remember(_name(self._owner), text)
 
@@ -106,7 +119,7 @@ def read(host: Host, owner: str) -> Recorded | None:
         if record["format_version"] != VERSION or record["namespace"] != host.namespace():
             return None
         verdicts = of_rows(record["verdicts"])
-    except (Damaged, ValueError, ZeroDivisionError):
+    except (Damaged, ValueError):
         return None  # what is unknown changes nothing
     return Recorded(live=is_live(host, owner), time=record["time"], verdicts=verdicts)
 
@@ -123,7 +136,7 @@ def rows(verdicts: Mapping[str, Verdicts]) -> list[dict[str, object]]:
 
 
 def of_rows(rows: Iterable[dict[str, str]]) -> dict[str, dict[tuple[str, Family], Verdict]]:
-    """Return the verdicts in rows of the shape `ROW`; raises `ValueError` and `ZeroDivisionError`."""
+    """Return the verdicts in rows of the shape `ROW`; raises `ValueError`."""
     verdicts: dict[str, dict[tuple[str, Family], Verdict]] = {}
     for fields in rows:
         service, place, verdict = _verdict(fields)
@@ -180,8 +193,17 @@ def _fields(service: str, endpoint: str, family: Family, verdict: Verdict) -> di
 
 def _verdict(fields: dict[str, str]) -> tuple[str, tuple[str, Family], Verdict]:
     service, place = fields.pop("service"), (fields.pop("endpoint"), Family(fields.pop("family")))
-    health, part = Health(fields.pop("health")), Fraction(fields.pop("part"))
-    return service, place, Verdict(health=health, part=part, **fields)  # type: ignore[arg-type]
+    health, part = Health(fields.pop("health")), _part(fields.pop("part"))
+    verdict = Verdict(health=health, part=part, **fields)  # type: ignore[arg-type]
+    time_of(verdict.since)
+    return service, place, verdict
+
+
+def _part(text: str) -> Fraction:
+    # Fraction itself would also take "1e999999999", and compute it.
+    if _PART.fullmatch(text) is None:
+        raise ValueError(f"{text[:20]!r} is not a part")
+    return Fraction(text)
 
 
 def _name(owner: str) -> str:

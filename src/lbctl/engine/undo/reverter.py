@@ -99,7 +99,8 @@ def _before(session: Session, way: Way) -> history.HistoryEntry:
     found = history.before(session.host, entry) if entry else None
     if found is None:
         raise ApplyFailed(
-            "no state on record that a trial could return to", hint="apply once without --trial, or remove"
+            "the history has no state that a trial could return to",
+            hint="apply once without --trial, or remove",
         )
     ensure_last_holds(session, way.owner)
     return found

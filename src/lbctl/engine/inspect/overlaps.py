@@ -6,54 +6,73 @@ not those that its plan shows. Which one depends on the backend and on who loade
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lbctl.engine.record import history
 from lbctl.errors import LbctlError
-from lbctl.model import Family, touched
+from lbctl.model import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from lbctl.engine.change.session import Session
-    from lbctl.model import Intent, Listener, Plan, Protocol, Service
+    from lbctl.model import Intent, Listener, Protocol, Service
 
-#: Listeners that a note names.
+#: Listeners that are named.
 _NAMED = 4
 
 
-def overlap_notes(session: Session, plan: Plan, intent: Intent) -> tuple[str, ...]:
-    """Return a note for each other owner that the host holds rules of for listeners of a plan's services.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlap:
+    """Another owner that the host holds rules of for listeners of an intent.
+
+    `listeners` are the overlapping ones, each with the name of the other owner's service.
+    """
+
+    owner: str
+    listeners: tuple[tuple[Listener, str], ...]
+
+    def __str__(self) -> str:
+        named = ", ".join(f'{listener} (service "{name}")' for listener, name in self.listeners[:_NAMED])
+        more = f" and {len(self.listeners) - _NAMED} more" if len(self.listeners) > _NAMED else ""
+        return f'owner "{self.owner}" balances {named}{more} too'
+
+    @property
+    def note(self) -> str:
+        """What that means, and what to do."""
+        text = str(self)
+        return (
+            f"{text[0].upper()}{text[1:]}. Only one of the two rule sets acts on a connection, so these "
+            f"shares hold only if it is this one. Take the listener out of one intent file, or run: "
+            f"lbctl remove --owner {self.owner}"
+        )
+
+
+def find_overlaps(session: Session, intent: Intent) -> tuple[Overlap, ...]:
+    """Return each other owner that the host holds rules of for listeners of an intent.
 
     Other owners are those of the history. Their rules are read from the kernel only if listeners overlap.
     """
-    changed = touched(plan.changes) | {service.name for service in plan.services}
-    services = [service for service in intent.services if service.name in changed]
     others = [owner for owner in history.owners(session.host) if owner != intent.owner]
-    return tuple(note for owner in others if (note := _note(session, services, owner)))
+    return tuple(found for owner in others if (found := _overlap(session, intent, owner)))
 
 
-def _note(session: Session, services: Sequence[Service], owner: str) -> str | None:
-    last = history.last_of(session.host, owner)
+def _overlap(session: Session, intent: Intent, owner: str) -> Overlap | None:
     try:
+        last = history.last_of(session.host, owner)
         if last is None:
             return None
-        shared = list(dict.fromkeys(_shared(services, last.intent)))
+        shared = tuple(dict.fromkeys(_shared(intent.services, last.intent)))
         if not shared or not session.like(last).observe(owner):
             return None
     except LbctlError:
         # A history that nothing can be made of, or a store that cannot be read.
         return None
-    named = ", ".join(f'{listener} (service "{name}")' for listener, name in shared[:_NAMED])
-    more = f" and {len(shared) - _NAMED} more" if len(shared) > _NAMED else ""
-    return (
-        f'Owner "{owner}" balances {named}{more} too. Only one of the two rule sets acts on a connection, so '
-        f"these shares hold only if it is this one. Take the listener out of one intent file, or run: "
-        f"lbctl remove --owner {owner}"
-    )
+    return Overlap(owner=owner, listeners=shared)
 
 
-def _shared(services: Sequence[Service], other: Intent) -> Iterator[tuple[Listener, str]]:
+def _shared(services: Iterable[Service], other: Intent) -> Iterator[tuple[Listener, str]]:
     """Yield the listeners of services that one of another intent overlaps, and the name of its service."""
     theirs: dict[tuple[Family, Protocol, int], list[tuple[Listener, str]]] = {}
     ranges: dict[Family, list[tuple[Listener, str]]] = {family: [] for family in Family}

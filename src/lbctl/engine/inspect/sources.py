@@ -1,0 +1,45 @@
+"""Whether the sources of endpoints that an intent names can be asked on this host, and by whom."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lbctl.engine.record import discovered, verdicts
+from lbctl.model import Severity
+from lbctl.spi import Problem, source_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lbctl.host import Host
+    from lbctl.model import Intent
+
+
+def source_problems(host: Host, intent: Intent) -> Iterator[Problem]:
+    """Yield the services whose source is not installed, or is not asked since no agent runs."""
+    asked = [(service.name, service.discover) for service in intent.services if service.discover is not None]
+    if not asked:
+        return
+    installed, live = source_names(), verdicts.is_live(host, intent.owner)
+    answers = discovered.read(host, intent.owner)
+    for name, discovery in asked:
+        if discovery.source not in installed:
+            yield Problem(
+                code="source-missing",
+                severity=Severity.ERROR,
+                message=f'no source "{discovery.source}" is installed: no endpoint is discovered',
+                evidence=f"installed: {', '.join(sorted(installed))}",
+                fix="install the package that brings it",
+                service=name,
+            )
+        elif not live:
+            known = answers.get(name)
+            count = 0 if known is None else len(known.endpoints)
+            yield Problem(
+                code="source-unasked",
+                severity=Severity.WARNING,
+                message="no agent runs: what its source says is not followed",
+                evidence=f"{discovery}: {count} endpoints by its last good answer",
+                fix="start lbctl agent, e.g. as lbctl-agent.service",
+                service=name,
+            )
