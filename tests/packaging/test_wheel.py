@@ -71,10 +71,6 @@ def test_its_entry_points_are_the_command_the_backends_and_the_sources(wheel):
         "lbctl.sources": {name: f"lbctl.agent.sources.{name}" for name in sources},
         "console_scripts": {"lbctl": "lbctl.__main__:start"},
         "lbctl.backends": {"nftables": "lbctl_nftables.backend", "iptables": "lbctl_iptables.backend"},
-        "lbctl.sources": {
-            name: f"lbctl.agent.sources.{name}"
-            for name in ("consul", "dns", "docker", "etcd", "file", "kubernetes", "systemd")
-        },
     }
 
 
