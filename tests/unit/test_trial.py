@@ -340,7 +340,7 @@ def test_nothing_is_applied_over_an_abandoned_trial_and_the_hint_is_what_works()
 def test_a_trial_that_cannot_be_reverted_is_named_until_something_is_changed() -> None:
     desk = Gone(61)
     desk.paper.refusals = 100
-    with pytest.raises(StateUnknown, match="not undone: the trial could not be reverted: torn"):
+    with pytest.raises(StateUnknown, match="not reverted: the trial could not be reverted: torn"):
         engine.recover(desk.session, "lbctl")
     assert (desk.holds, desk.standing) == (NEW, "failed")
     desk.paper.refusals = 0
