@@ -116,3 +116,23 @@ def test_the_names_of_the_code_in_a_document_exist(document: str) -> None:
     sources = (path for root in ("src", "backends", "tests") for path in (ROOT / root).rglob("*.py"))
     words = {word for path in sources for word in re.findall(r"\w+", path.read_text("utf-8"))}
     assert named - words == set()
+
+
+def test_names_stand_in_the_files_that_are_named_with_them() -> None:
+    """A step of CONTRIBUTING that names files and names of the code: each name is in one of these files."""
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    steps = re.findall(r"(?ms)^\d+\. .*?(?=^\d+\. |^#|\n\n)", text)
+    wrong = []
+    for step in steps:
+        files = [path for name in re.findall(r"`([\w/]+\.py)`", step) for path in _places(name)]
+        words = {word for path in files for word in re.findall(r"\w+", path.read_text("utf-8"))}
+        wrong += [f"{name} in {step!r}" for name in _NAME.findall(step) if files and name not in words]
+    assert len(steps) > 40
+    assert wrong == []
+
+
+def _places(name: str) -> list[Path]:
+    """The files of a name: one, or those of both backends."""
+    found = [path for path in (ROOT / name, *(ROOT / "backends").glob(f"*/{name}")) if path.is_file()]
+    assert found or "NAME" in name, name
+    return found

@@ -47,6 +47,7 @@ class Iptc:
     name = "iptc"
     store = "iptables-legacy"
     restarts = True
+    counted = False
 
     def find(self, host: Host) -> DriverProbe:
         """See `Driver`. Looks for the module without importing it."""

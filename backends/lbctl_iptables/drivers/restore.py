@@ -114,6 +114,7 @@ class Legacy(_Restore):
     name = "legacy"
     store = "iptables-legacy"
     restarts = True
+    counted = False
     _infix = "legacy"
 
     def _kernel(self, host: Host) -> str:
@@ -129,6 +130,7 @@ class NfTables(_Restore):
     name = "nf_tables"
     store = "iptables-nft"
     restarts = False
+    counted = True
     _infix = "nft"
 
     def _kernel(self, host: Host) -> str:

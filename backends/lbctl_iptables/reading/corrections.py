@@ -166,7 +166,7 @@ def _with(asking: Spec, doing: Spec, matches: list[ParsedMatch]) -> Spec:
 
 
 def each_in_turn(rule: IptRule, option: str, values: Sequence[str]) -> Lines:
-    """One rule for each value of the target's option, in turn."""
+    """One rule for each value of the target's option, round robin."""
     return _ladder([(rule, replace(rule.spec, values={option: ((value,),)})) for value in values])
 
 

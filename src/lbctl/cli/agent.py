@@ -64,6 +64,7 @@ def run(
 
         print_log(replay, output)
         return
+    from lbctl.cli.fleet import published_name
     from lbctl.cli.work import files_if_any, owner_of
     from lbctl.host import LocalHost, need_privilege
 
@@ -79,6 +80,7 @@ def run(
     options = Options(
         owner=owner_of(owner, config),
         files=tuple(path.absolute() for path in files_if_any(config)),
+        follow=published_name(config),
         backend=backend,
         driver=driver,
         follow_file=follow_file,

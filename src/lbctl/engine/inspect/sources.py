@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lbctl.host import Host
-    from lbctl.model import Intent
+    from lbctl.model import Effective, Intent
 
 
 def source_problems(host: Host, intent: Intent) -> Iterator[Problem]:
@@ -43,3 +43,9 @@ def source_problems(host: Host, intent: Intent) -> Iterator[Problem]:
                 fix="start lbctl agent, e.g. as lbctl-agent.service",
                 service=name,
             )
+
+
+def waiting_lines(effective: Effective) -> Iterator[str]:
+    """Yield a line for each service that is not in the rules, since its source has not answered yet."""
+    for service in effective.waiting:
+        yield f"{service.name} is not in the rules: it waits for an answer of its source, {service.discover}"

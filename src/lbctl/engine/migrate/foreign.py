@@ -308,7 +308,7 @@ def _what_is_wrong(service: AnalysedService, reading: Analysis) -> str:
     if not told and not service.exact:
         told = [f"its shares depend on {service.depends_on}"]
     if not told:
-        told = [f"{brief(service.leak)} of its connections reach no endpoint"]
+        told = [f"{brief(service.leak)} of its connections are unmatched"]
     return f"{shown(service)}: {'; '.join(told)}"
 
 
