@@ -10,6 +10,11 @@ from support.network import run_lbctl
 MISTAKES = {
     "foo": ('there is no command "foo"', "the commands are: demo, init, import, check,"),
     "staus": ('there is no command "staus"', 'did you mean "status"?'),
+    # Words of other programs.
+    "undrain web/a": ('there is no command "undrain"', 'did you mean "activate"?'),
+    "undo": ('there is no command "undo"', 'did you mean "rollback"?'),
+    "help": ('there is no command "help"', 'did you mean "--help"?'),
+    "apply --dry-run": ("apply has no option --dry-run", "lbctl plan shows what apply would change"),
     "agent foo": ('agent has no command "foo"', "the commands are: pause, resume"),
     "--verbos": ("there is no option --verbos", "the options are: --version,"),
     "status --verbos": ("status has no option --verbos", "the options are: --config, --owner, --watch,"),
