@@ -55,8 +55,8 @@ GENERATED: dict[str, tuple[Callable[[Path], None], str]] = {
     "long-number": (regular(b"schema = " + b"9" * 100_000), ":1: "),
     "fifo": (os.mkfifo, "a pipe, not a regular file"),
     "loop": (loop, "cannot be read"),
-    "missing": (lambda path: None, ":1: no such file"),
-    "dangling": (lambda path: path.symlink_to("nowhere"), ":1: no such file"),
+    "missing": (lambda path: None, ": no such file"),
+    "dangling": (lambda path: path.symlink_to("nowhere"), ": no such file"),
 }
 
 

@@ -21,7 +21,7 @@ Files = Annotated[
     typer.Argument(
         metavar="FILE",
         readable=False,
-        help="Intent files, each validated by itself: they are not merged.",
+        help="Intent files, each validated by itself; the files of a directory are merged.",
         show_default=False,
     ),
 ]

@@ -64,7 +64,10 @@ class Command(TyperCommand):
         with _reported(ctx):
             rest: list[str] = super().parse_args(ctx, args)
         if ctx.args and not ctx.resilient_parsing:
-            raise WrongUsage(f'unexpected argument "{ctx.args[0]}"', hint=_usage(ctx))
+            # Of files, that is the next step; all other commands name what they take.
+            files = any(_is_argument(each) and _name(each) == "FILE" for each in self.params)
+            merged = "; the files of a directory are merged" if files else ""
+            raise WrongUsage(f'unexpected argument "{ctx.args[0]}"', hint=f"{_usage(ctx)}{merged}")
         return rest
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ARG002 (Typer's)

@@ -306,6 +306,10 @@ def read_rules_of(source: str, limit: int | None = None, *, backend: str = "auto
 
     if store := live_store(source):
         return read_live(LocalHost(), store, backends())
+    if source == "live" and not Path(source).exists():
+        raise IntentError(
+            '"live" names no store', hint="live:STORE, e.g. live:nftables; lbctl backends lists them"
+        )
     data = read_bounded(source, limit or DEFAULT_LIMIT)
     if is_intent(data):
         name = "<stdin>" if source == "-" else inert(source)
