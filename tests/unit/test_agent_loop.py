@@ -376,7 +376,7 @@ class Marked(Paper):
 
 
 @pytest.fixture
-def _no_search() -> Iterator[None]:
+def _no_collector() -> Iterator[None]:
     """As in the program: nothing but the agent itself frees cycles."""
     gc.disable()
     yield
@@ -384,7 +384,7 @@ def _no_search() -> Iterator[None]:
     gc.unfreeze()
 
 
-@pytest.mark.usefixtures("_no_search")
+@pytest.mark.usefixtures("_no_collector")
 def test_a_day_of_random_events_keeps_memory_flat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lbctl.agent.loop._LOOK", 5.0)
     rare = CHECK.replace('"2s"', '"20s"')

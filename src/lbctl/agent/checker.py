@@ -85,7 +85,7 @@ class Checker:
         #: What hears of each outcome before it counts, and of each endpoint whose health changed.
         self.learned: Callable[[Target, Outcome, Moment], object] = lambda *_: None
         self.turned: Callable[[Iterable[tuple[Subject, Verdict]]], object] = lambda _: None
-        #: The timer of first passes that change nothing in the kernel; None for none that waits.
+        #: The timer of first passes that change nothing in the kernel; None if none is pending.
         self._confirming: asyncio.TimerHandle | None = None
         #: Endpoints that never passed and are to be reported together.
         self._gathered: dict[tuple[str, Family], list[Subject]] = {}
@@ -99,7 +99,7 @@ class Checker:
     ) -> None:
         """Start with an intent, what is known from before, and the endpoints that take connections now.
 
-        With many endpoints that takes a second, which the loop has for other work.
+        Takes a second with 100,000 endpoints, in a thread: the loop goes on with other work.
         """
         await in_thread(lambda: self._monitor.start(intent, self._now(), restored=restored, serving=serving))
         self._intent = intent
@@ -218,7 +218,7 @@ class Checker:
         self.turned([(subject, self._monitor.verdicts_of(subject[0])[subject[1:]]) for subject in changed])
 
     def _confirm(self) -> None:
-        """Have what is known change soon: the kernel has it so already, and many pass for the first time."""
+        """Report first passes within a second: they change nothing in the kernel, and there may be many."""
         if self._confirming is None:
             self._confirming = asyncio.get_running_loop().call_later(_CONFIRM, self._confirmed)
 

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from lbctl.agent.observers import Observers
 from lbctl.agent.systemd import Notifier
 from lbctl.agent.view import View
 from lbctl.engine.change.keep import Keeper
+from lbctl.engine.record.memory import SessionMemory
 from lbctl.errors import IntentError, Stale
 
 if TYPE_CHECKING:
@@ -79,12 +80,15 @@ class _Agent:
         self._host, self._options, self._group = host, options, group
         self._journal, self._notifier, self._figures = Journal(), Notifier(), Figures()
         self._keeper = Keeper(host, options.owner, self._session)
+        #: What one session has read or written, the next one need not read again.
+        self._memory = SessionMemory(host)
 
     def _session(self) -> Session:
         # What was applied by consent is there by consent.
-        return engine.open_session(
+        session = engine.open_session(
             self._host, backend=self._options.backend, driver=self._options.driver, allow_remap=True
         )
+        return replace(session, memory=self._memory)
 
     async def run(self, sockets: list[socket.socket], admin: socket.socket) -> None:
         """Run until a signal ends it."""
