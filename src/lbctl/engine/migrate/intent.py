@@ -431,7 +431,7 @@ def _narrowed(group: Sequence[AnalysedService]) -> _Narrowed:
     if len(arriving) > 1:
         raise NotExpressible("its listeners are for different interfaces")
     # Everybody of each family is no condition.
-    clients = _agreed(allowed, "its listeners let in different clients")
+    clients = _agreed(allowed, "its listeners allow different clients")
     return _Narrowed(
         _sorted(clients) if clients - set(_EVERYBODY.values()) else (),
         _sorted(_agreed(denied, "its listeners exempt different clients")),

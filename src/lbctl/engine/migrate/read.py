@@ -49,7 +49,7 @@ def _read(text: str, backends: Iterable[Backend]) -> Analysis:
             severity=Severity.ERROR,
             line=1,
             rule="",
-            message="nothing in the text looks like a rule of a language that is known here: iptables-save, "
+            message="nothing in the text looks like a rule of a known language: iptables-save, "
             "scripts of iptables or nft commands, `nft list ruleset`; `lbctl import --from STORE` reads the "
             "rules of this host",
         )
@@ -92,7 +92,7 @@ def decode(data: bytes) -> tuple[str, Finding | None]:
         severity=Severity.ERROR,
         line=line,
         rule="",
-        message=f"line {line} has {what}: this is no text",
+        message=f"line {line} has {what}: this is not text",
     )
 
 
