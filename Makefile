@@ -28,7 +28,7 @@ unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help deps venv demo test test-fast test-browser test-servers coverage check matrix bench bench-deps bench-startup clean
+.PHONY: help deps venv demo demo-fleet test test-fast test-browser test-servers coverage check matrix bench bench-deps bench-startup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,9 +97,9 @@ else
 endif
 
 # Unpacked, not installed: an installed server is a daemon, now and after every boot.
-SERVERS := prometheus haproxy keepalived etcd-server bird2 exabgp python3-exabgp
+SERVERS := prometheus haproxy keepalived etcd-client etcd-server bird2 exabgp python3-exabgp
 # What bird2 and keepalived load, and a host that has neither may lack.
-SERVERS += libnl-3-200 libnl-genl-3-200 libpci3 libsnmp40 libssh-gcrypt-4 libwrap0
+SERVERS += libglib2.0-0 libnl-3-200 libnl-genl-3-200 libpci3 libsensors5 libsnmp40 libssh-gcrypt-4 libwrap0
 SERVERS_UNPACKED := $(VENV)/servers
 
 test-servers: $(SERVERS_UNPACKED)/.complete ## run the tests with real servers: Prometheus and others, unpacked from Debian's packages
@@ -110,6 +110,9 @@ $(SERVERS_UNPACKED)/.complete: $(STAMP) Makefile
 	    { apt-get download --quiet=2 $(SERVERS) || { $(SUDO) apt-get update --quiet=2 && apt-get download --quiet=2 $(SERVERS); } } && \
 	    for archive in *.deb; do dpkg --extract "$$archive" .. || exit 1; done
 	@touch $@
+
+demo-fleet: $(SERVERS_UNPACKED)/.complete ## show three balancers that follow one intent in etcd, until Ctrl-C
+	$(SUDO) $(BIN)/lbctl demo --fleet
 
 test-browser: venv ## run the tests of the agent's page in chromium, which this installs
 	@command -v chromium >/dev/null || \

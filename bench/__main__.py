@@ -10,6 +10,7 @@ of small and large machines can be compared. Writes one JSON document, from whic
 - load: what lbctl takes to bring many services into the kernel and to change them;
 - growth: layouts of rules, by the number of services: load, change, list, memory, a new flow;
 - agent: what checking endpoints costs, and how soon rules follow a failure;
+- fleet (only if named): how soon a change in etcd is in the kernels of three balancers;
 - dialects (only if named): the same for each way in which this backend can write rules for the nft in PATH.
 """
 
@@ -33,6 +34,7 @@ import growth
 import load
 import machine
 import proxies
+import spread
 from programs import Programs, compiled, use_unpacked
 from sizes import SIZES, Size
 
@@ -42,10 +44,11 @@ PARTS: dict[str, Callable[[Size, Programs, Path], dict[str, Any]]] = {
     "load": load.part,
     "growth": growth.part,
     "agent": checking.part,
+    "fleet": spread.part,
     "dialects": dialects.part,
 }
 #: Measured only if they are named: they decide something once, and are no figures of lbctl.
-ON_REQUEST = {"dialects"}
+ON_REQUEST = {"dialects", "fleet"}
 
 
 def prepare(folder: Path) -> None:

@@ -7,6 +7,7 @@ An error carries a message for the person, a hint for the next step, and the exi
         NoIntentFile     2  none was named, and there is none
       WrongUsage         2  the command line is not understood
       NoBackend          3  no backend of this host can be used
+      Unreachable        3  another host or a server cannot be reached
       Unsupported        3  the backend cannot express a feature that the intent asks for
       PermissionDenied   4  the kernel would refuse us
       ApplyFailed        5  nothing was changed
@@ -132,6 +133,13 @@ class Stale(LbctlError):
 
     exit_code = 7
     code = "stale"
+
+
+class Unreachable(LbctlError):
+    """Another host or a server that a command needs cannot be reached, or refuses us."""
+
+    exit_code = 3
+    code = "unreachable"
 
 
 class Reverted(LbctlError):

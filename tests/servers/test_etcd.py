@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import pytest
 
+from lbctl.agent.etcd import Client
 from lbctl.agent.sources import Access, Answer, SourceFailed
 from lbctl.agent.sources import etcd as source
-from lbctl.agent.sources.etcd import Client
 from lbctl.model import Endpoint, EtcdAccess, State
 
 T = TypeVar("T")
@@ -271,3 +271,49 @@ def test_a_certificate_is_verified(servers: Path, tmp_path: Path) -> None:
         run(story())
     finally:
         etcd.close()
+
+
+def test_keys_are_swapped_only_if_nobody_else_wrote_them(etcd: Etcd) -> None:
+    async def story() -> None:
+        client = await etcd.client()
+        assert await client.get("/a") is None
+        assert await client.swap({"/a": 0}, {"/a": "1", "/b": "x"})
+        assert not await client.swap({"/a": 0}, {"/a": "2"})
+        first = await client.get("/a")
+        assert first is not None
+        assert (first.value, first.lease) == ("1", 0)
+        assert await client.swap({"/a": first.revision}, {"/a": "2"}, delete=("/b",))
+        assert not await client.swap({"/a": first.revision}, {"/a": "3"})
+        _, found = await client.entries("/")
+        assert {key: entry.value for key, entry in found.items()} == {"/a": "2"}
+
+    run(story())
+
+
+def test_a_lease_lives_while_it_is_kept(etcd: Etcd) -> None:
+    async def story() -> None:
+        client = await etcd.client()
+        lease = await client.grant(2)
+        await client.put("/a", "1", lease=lease)
+        entry = await client.get("/a")
+        assert entry is not None
+        assert entry.lease == lease
+        for _ in range(4):
+            await asyncio.sleep(1)
+            assert await client.keep_alive(lease)
+        assert await client.get("/a") is not None
+        await client.revoke(lease)
+        assert await client.get("/a") is None
+        assert not await client.keep_alive(lease)
+
+    run(story())
+
+
+def test_values_that_are_no_text_are_no_answer(etcd: Etcd) -> None:
+    async def story() -> None:
+        client = await etcd.client()
+        await client.call("/v3/kv/put", {"key": encoded("/a"), "value": b64encode(b"\xff").decode()})
+        with pytest.raises(SourceFailed, match="not an answer of etcd"):
+            await client.get("/a")
+
+    run(story())

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 #: Module of the command line → document, if it is not the name of the command.
-_COMMAND = {name: name for name in documents.NAMES} | {"import_": "import", "migration": "migrate"}
+_COMMAND = {name: name for name in documents.NAMES} | {
+    "import_": "import",
+    "migration": "migrate",
+    "publication": "publish",
+}
 
 
 @cache

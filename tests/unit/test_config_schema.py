@@ -27,7 +27,7 @@ def test_every_table_is_closed_and_every_key_described() -> None:
     assert schema["title"] == "lbctl intent file"
     assert schema["$id"] == SCHEMA_ID
     tables = [part for part in parts(schema) if part.get("type") == "object"]
-    assert len(tables) == 11
+    assert len(tables) == 12
     for table in tables:
         assert table["additionalProperties"] is False
         assert all(entry.get("description") for entry in table["properties"].values())

@@ -21,6 +21,7 @@ from lbctl.model import (
     Family,
     Health,
     HealthPolicy,
+    Initial,
     Intent,
     Listener,
     Override,
@@ -58,8 +59,7 @@ def service(count: int = 3, **more: object) -> Service:
         endpoints=tuple(
             Endpoint(name=f"e{i}", port=80, address=IPv4Address("10.0.0.0") + i) for i in range(1, count + 1)
         ),
-        check=Check(probe=TcpProbe()),
-        **more,  # type: ignore[arg-type]
+        **{"check": Check(probe=TcpProbe()), **more},  # type: ignore[arg-type]
     )
 
 
@@ -86,6 +86,21 @@ def test_new_endpoints_serve_at_once_where_the_service_would_be_empty() -> None:
     assert ready(service(), DOWN, DOWN, NEW) == "e3"
     assert ready(service(), NEW, NEW, NEW) == "e1 e2 e3"
     assert ready(service(health=HealthPolicy(all_down=AllDown.REJECT)), DOWN, DOWN, NEW) == "e3"
+
+
+def test_an_endpoint_that_is_new_to_a_running_agent_waits_for_its_first_pass() -> None:
+    def serving(of: Service, verdicts: Verdicts, *, live: bool = True) -> str:
+        found = effective(Intent(services=(of,)), Facts(verdicts={"web": verdicts}, live=live))
+        return " ".join(e.name for e in found.intent.services[0].ready(V4))
+
+    up: Verdicts = {("e1", V4): UP, ("e2", V4): DOWN}
+    assert serving(service(), up) == "e1"
+    assert serving(service(), up, live=False) == "e1 e3"
+    # Where no endpoint is up, or the check says so, it serves at once.
+    assert serving(service(), {("e2", V4): DOWN}) == "e1 e3"
+    assert serving(service(check=Check(probe=TcpProbe(), initial=Initial.UP)), up) == "e1 e3"
+    found = effective(Intent(services=(service(),)), Facts(verdicts={"web": up}, live=True))
+    assert "waits for its first pass" in str(found.reason("web", service().endpoints[2]))
 
 
 def test_when_all_are_down_the_policy_decides() -> None:
@@ -199,7 +214,7 @@ def test_failures_of_an_agent_that_has_ended_count_for_a_while_where_nobody_is_a
         host.time = WALL + away
         assert read_facts(host, "lbctl", cautious=True) == Facts(old=every)
     host.busy.add("lbctl.agent")
-    assert read_facts(host, "lbctl") == Facts(verdicts=every)
+    assert read_facts(host, "lbctl") == Facts(verdicts=every, live=True)
 
 
 def test_families_differ() -> None:

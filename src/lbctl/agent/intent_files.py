@@ -1,7 +1,8 @@
 """The intent files beside the agent: applied where nothing is applied yet, then looked at for changes.
 
 The agent follows what was applied last, and not the files. One that differs is shown, and applied on a
-reload, or by itself with --follow-file.
+reload, or by itself with --follow-file. Files with a [follow] table have no services: what they say of a
+published intent counts from the start or the reload on.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lbctl import engine
+from lbctl.agent.fleet.local import load_local
 from lbctl.agent.journal import Priority
-from lbctl.config import load_merged
 from lbctl.errors import Damaged, IntentError, LbctlError
 
 if TYPE_CHECKING:
@@ -38,11 +39,18 @@ class IntentFiles:
         figures: Figures,
         follower: Follower,
         follows: bool,
+        published: str | None = None,
     ) -> None:
         self._owner, self._paths, self._keeper, self._open_session = owner, paths, keeper, open_session
         self._journal, self._figures, self._follower, self._follows = journal, figures, follower, follows
         #: What the files were like at the last look, and whether they were compared since the start.
         self._seen: object = None
+        #: The name of the published intent that is followed instead of the one in the files.
+        self._published = published
+        #: The files that name a published intent, as they are followed; None for other ones.
+        self.local: Intent | None = None
+        #: Called in this thread with files that name another intent to follow, or none any more.
+        self.chosen: Callable[[Intent], object] = lambda _: None
         self._compared = False
 
     def __str__(self) -> str:
@@ -55,8 +63,18 @@ class IntentFiles:
             first = self._keeper.followed() is None
         except Damaged:
             return  # shown by the first step, and nothing is changed until it can be read
-        if first and self._paths:
-            self._apply(load_merged(self._paths))
+        if not self._paths:
+            return
+        try:
+            intent = load_local(self._paths, self._published)
+        except IntentError:
+            if first:
+                raise
+            return  # the first look shows it
+        if intent.follow is not None:
+            self.local = intent
+        elif first:
+            self.apply(intent, str(self))
 
     def look(self) -> object:
         """Notice files that changed; return what tells one state of them from another."""
@@ -85,21 +103,33 @@ class IntentFiles:
 
     def _differ(self, *, apply: bool) -> bool:
         """Return True if the files differ from what was applied last, and still do."""
-        intent = load_merged(self._paths)
+        intent = load_local(self._paths, self._published)
         if intent.owner != self._owner:
             raise IntentError(f'the owner in the file is "{intent.owner}" now', hint="restart the agent")
-        followed = self._keeper.followed()
-        differs = followed is None or followed.intent != intent
+        if intent.follow is not None:
+            differs = intent != self.local
+        else:
+            followed = self._keeper.followed()
+            differs = followed is None or followed.intent != intent
         if differs and apply:
-            self._apply(intent)
+            self._take(intent)
         return differs and not apply
 
-    def _apply(self, intent: Intent) -> None:
+    def _take(self, intent: Intent) -> None:
+        """Go on with the files: apply them, or follow the published intent that they name."""
+        if intent.follow is None:
+            self.apply(intent, str(self))
+        if intent.follow is not None or self.local is not None:
+            self.local = intent if intent.follow is not None else None
+            self.chosen(intent)
+
+    def apply(self, intent: Intent, what: str) -> None:
+        """Apply an intent, of these files or published; `what` names it. Raises as `lbctl.engine.apply`."""
         session = self._open_session()
         made = engine.plan(session, intent)
         for note in (*made.notes, *engine.apply(session, (made,), record=True)):
             self._journal.say(note)
-        self._journal.say(f"Applied: {self}" if made.changed else f"In sync: {self}", Priority.NOTICE)
+        self._journal.say(f"Applied: {what}" if made.changed else f"In sync: {what}", Priority.NOTICE)
 
     def _state(self) -> object:
         """Return what changes when a file does."""

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from lbctl import engine
 from lbctl.agent import control, web
 from lbctl.agent.commands import Commands
+from lbctl.agent.cycles import Cycles
+from lbctl.agent.fleet.member import Member
 from lbctl.agent.http import Server
 from lbctl.agent.intent_files import IntentFiles
 from lbctl.agent.journal import Journal, Priority
@@ -27,17 +29,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lbctl.engine import Session
+    from lbctl.engine.change.keep import Kept
     from lbctl.host import Host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How an agent is started; `files` are the intent files, () for none."""
+    """How an agent is started; `files` are the intent files, () for none.
+
+    `follow` is the name of a published intent that is followed instead of the one in their [follow] table.
+    """
 
     owner: str
     files: tuple[Path, ...] = ()
     backend: str = "auto"
     driver: str | None = None
+    follow: str | None = None
     follow_file: bool = False
     listen: tuple[tuple[str, int], ...] = ()
     names: tuple[str, ...] = ()
@@ -94,6 +101,7 @@ class _Agent:
                 await observers.close()
         finally:
             self._follower.close()
+            self._journal.close()
 
     def _intent_files(self) -> IntentFiles:
         return IntentFiles(
@@ -105,6 +113,7 @@ class _Agent:
             figures=self._figures,
             follower=self._follower,
             follows=self._options.follow_file,
+            published=self._options.follow,
         )
 
     def _start(self) -> None:
@@ -117,7 +126,15 @@ class _Agent:
 
     async def _work(self, observers: Observers, sockets: list[socket.socket], admin: socket.socket) -> None:
         """Follow, observe and answer until a signal ends it."""
-        self._follower.before, self._follower.after = observers.before, observers.after
+        cycles = Cycles()
+        member = self._fleet_member(observers)
+
+        def after(kept: Kept) -> None:
+            observers.after(kept)
+            cycles.follow(kept)
+            member.news()
+
+        self._follower.before, self._follower.after = observers.before, after
         self._follower.looks = self._files.look
         commands = Commands(
             self._host,
@@ -130,7 +147,14 @@ class _Agent:
         await self._serve(self._view(observers), commands, sockets, admin)
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as tasks:
-            works = (*observers.works(), self._follower.follow(), self._follower.look(), self._pulse())
+            works = (
+                *observers.works(),
+                self._follower.follow(),
+                self._follower.look(),
+                member.run(),
+                self._pulse(),
+                cycles.run(),
+            )
             running = [tasks.create_task(work) for work in works]
 
             def stop() -> None:
@@ -142,6 +166,15 @@ class _Agent:
             loop.add_signal_handler(signal.SIGHUP, lambda: tasks.create_task(commands.reload()))
             self._follower.wake()
             self._notifier.ready("following")
+
+    def _fleet_member(self, observers: Observers) -> Member:
+        """Return what follows a published intent, if the files name one."""
+        loop, files = asyncio.get_running_loop(), self._files
+        member = Member(self._host, self._follower, self._figures, files.apply, observers.checks)
+        if files.local is not None:
+            member.begin(files.local)
+        files.chosen = lambda local: loop.call_soon_threadsafe(member.replace, local)
+        return member
 
     def _view(self, observers: Observers) -> View:
         view = View(self._host, self._options.owner, self._follower, self._figures)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from lbctl.cli.fleet import ForFleet, Sign
 from lbctl.cli.operator import Endpoints
 from lbctl.cli.options import Color, Colors, Config, Format, IgnoreHealth, Output, Owner, Yes
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 def activate(
     endpoints: Endpoints,
+    fleet: ForFleet = False,
+    sign: Sign = None,
     config: Config = None,
     owner: Owner = None,
     yes: Yes = False,
@@ -32,6 +35,11 @@ def activate(
     from lbctl.cli.output import print_json, say
     from lbctl.cli.work import owner_of
 
+    if fleet:
+        from lbctl.cli.publication import Change, override
+
+        override(endpoints, Change(config=config, sign=sign, yes=yes, output=output), drain=False)
+        return
     whose = owner_of(owner, config, announced=False)
     session = operator.session_for_owner(whose, yes=yes, ignore_health=ignore_health)
     operation = engine.activate(session, whose, endpoints)

@@ -27,7 +27,7 @@ def run(
     config: Config = None,
     owner: Owner = None,
     follow_file: Annotated[
-        bool, typer.Option("--follow-file", help="Apply valid changes of the intent file by itself.")
+        bool, typer.Option("--follow-file", help="Apply valid changes of the intent file automatically.")
     ] = False,
     listen: Annotated[
         list[str] | None,
@@ -39,7 +39,9 @@ def run(
     ] = None,
     admin_group: Annotated[
         str | None,
-        typer.Option("--admin-group", metavar="GROUP", help="Its members may use the socket, beside root."),
+        typer.Option(
+            "--admin-group", metavar="GROUP", help="Its members may use the socket, in addition to root."
+        ),
     ] = None,
     replay: Annotated[
         Path | None,
@@ -62,6 +64,7 @@ def run(
 
         print_log(replay, output)
         return
+    from lbctl.cli.fleet import published_name
     from lbctl.cli.work import files_if_any, owner_of
     from lbctl.host import LocalHost, need_privilege
 
@@ -77,6 +80,7 @@ def run(
     options = Options(
         owner=owner_of(owner, config),
         files=tuple(path.absolute() for path in files_if_any(config)),
+        follow=published_name(config),
         backend=backend,
         driver=driver,
         follow_file=follow_file,
@@ -111,7 +115,7 @@ def resume(
     from lbctl.cli.output import say
 
     _ask(owner, config, "/resume", {})
-    say("The agent follows again.")
+    say("The agent is resumed.")
 
 
 def _ask(owner: str | None, config: Config, action: str, words: dict[str, object]) -> None:

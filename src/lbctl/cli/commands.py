@@ -18,10 +18,13 @@ from lbctl.cli.doctor import doctor
 from lbctl.cli.drain import drain
 from lbctl.cli.explain import explain
 from lbctl.cli.history import history
+from lbctl.cli.hosts import hosts
 from lbctl.cli.import_ import import_
 from lbctl.cli.init import init
 from lbctl.cli.migrate import migrate
 from lbctl.cli.plan import plan
+from lbctl.cli.publish import publish
+from lbctl.cli.register import register
 from lbctl.cli.remove import remove
 from lbctl.cli.render import render
 from lbctl.cli.rollback import rollback
@@ -60,6 +63,11 @@ COMMANDS: Mapping[str, Mapping[str, tuple[_Command, str]]] = {
         "weight": (weight, "lbctl weight web/8003 2"),
         "history": (history, "lbctl history"),
         "agent": (agent, "lbctl agent --listen 127.0.0.1:9099"),
+    },
+    "Many hosts": {
+        "publish": (publish, "lbctl publish edge.toml --canary lb1 --for 60s"),
+        "hosts": (hosts, "lbctl hosts --watch"),
+        "register": (register, "lbctl register web 10.0.0.11:8080 -- /usr/bin/app"),
     },
     "Rules": {
         "render": (render, "lbctl render --for nft=1.0.6 > lbctl.nft"),

@@ -26,6 +26,8 @@ _BAR = 40
 _VICTIM, _PORT = 8002, 80
 #: Seconds in which all endpoints are checked and the agent has logged that.
 _SETTLE = 0.5
+#: Connections at most after each step of the fleet.
+_FLEET = 120
 #: Seconds that rules may take to follow, and connections that are never reached in them.
 _REACTION, _ENDLESS = 30.0, 1_000_000
 
@@ -38,6 +40,10 @@ def demo(
     agent: Annotated[
         bool, typer.Option("--agent", help="Kill and restart a process while the agent checks it.")
     ] = False,
+    fleet: Annotated[
+        bool,
+        typer.Option("--fleet", help="Show three balancers that follow one intent in etcd, and keep them."),
+    ] = False,
     color: Colors = Color.AUTO,
 ) -> None:
     """Show real connections being balanced in a private network.
@@ -47,7 +53,8 @@ def demo(
     says which and what was seen.
 
     With --agent, a process is killed and started again under load: the agent takes it out of rotation and
-    back in, and no connection may fail once it has noticed.
+    back in, and no connection may fail once it has noticed. With --fleet, as root and with the program
+    etcd, hosts with etcd are shown, until Ctrl-C on a terminal.
     """
     from lbctl.cli.output import Style, say, say_styled
     from lbctl.demo import World, checked_intent, demo_intent, private
@@ -64,11 +71,17 @@ def demo(
             "the demo makes its network with the command ip, which is not in PATH",
             hint="install iproute2 (Debian: apt install iproute2)",
         )
+    if fleet:
+        _need_agent()
+        from lbctl.cli.fleet_demo import show_fleet
+
+        show_fleet(min(connections, _FLEET), style)
+        return
     try:
         rootless = private()
     except OSError as error:
         raise PermissionDenied(
-            f"this host lets you make no network namespace: {error.strerror}",
+            f"a network namespace cannot be created: {error.strerror}",
             hint="run lbctl demo as root (CAP_NET_ADMIN and CAP_SYS_ADMIN)",
         ) from error
     if rootless:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lbctl.cli.fleet import ForFleet, Sign
 from lbctl.cli.operator import Endpoints, Why
 from lbctl.cli.options import Color, Colors, Config, Format, IgnoreHealth, Output, Owner, Yes, seconds
+from lbctl.errors import IntentError
 
 if TYPE_CHECKING:
     from lbctl.engine import Operation
@@ -27,6 +29,8 @@ def drain(
         ),
     ] = None,
     why: Why = "",
+    fleet: ForFleet = False,
+    sign: Sign = None,
     config: Config = None,
     owner: Owner = None,
     yes: Yes = False,
@@ -46,6 +50,13 @@ def drain(
     from lbctl.cli.work import owner_of
 
     operator.ensure_why(why)
+    if fleet:
+        if wait is not None:
+            raise IntentError("--wait looks at the connections of this host: leave it out with --fleet")
+        from lbctl.cli.publication import Change, override
+
+        override(endpoints, Change(config=config, sign=sign, yes=yes, output=output), drain=True, why=why)
+        return
     whose = owner_of(owner, config, announced=False)
     session = operator.session_for_owner(whose, yes=yes, ignore_health=ignore_health)
     operation = engine.drain(session, whose, endpoints, why=why)

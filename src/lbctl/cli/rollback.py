@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lbctl.cli.fleet import ForFleet, Sign
 from lbctl.cli.options import Color, Colors, Config, Format, IgnoreHealth, Output, Owner, Wait, Yes
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def rollback(
             show_default=False,
         ),
     ] = None,
+    fleet: ForFleet = False,
+    sign: Sign = None,
     config: Config = None,
     owner: Owner = None,
     yes: Yes = False,
@@ -37,7 +40,8 @@ def rollback(
     """Return to the state before the last apply.
 
     Repeat it to go further back. The intent of that state is applied like any other: what does not differ is
-    not touched. Drains and weights that were set by command stay.
+    not touched. Drains and weights that were set by command stay. With --fleet, publish the intent before the
+    one that is published.
     """
     from lbctl import engine
     from lbctl.cli.migration import show
@@ -46,6 +50,11 @@ def rollback(
     from lbctl.documents.migration import document as migration_document
     from lbctl.host import LocalHost
 
+    if fleet:
+        from lbctl.cli.publication import Change, roll_back
+
+        roll_back(to, Change(config=config, sign=sign, yes=yes, output=output))
+        return
     whose = owner_of(owner, config)
     # An abandoned trial is what is gone back from.
     settle(whose, patience=wait, trials=False)
@@ -64,7 +73,7 @@ def rollback(
     else:
         made = engine.annotate(session, made)
         show_plans([made], data=output is Format.JSON, asking=asking, color=color)
-    agreed = not made.changed or confirmed("Go back to this?", yes=yes)
+    agreed = not made.changed or confirmed("Roll back to this?", yes=yes)
     if agreed:
         for note in engine.go_back(session, made, target):
             say(note)

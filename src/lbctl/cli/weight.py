@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lbctl.cli.complete import complete_endpoint
+from lbctl.cli.fleet import ForFleet, Sign
 from lbctl.cli.operator import Why
 from lbctl.cli.options import Color, Colors, Config, Format, IgnoreHealth, Output, Owner, Yes
 from lbctl.errors import IntentError
@@ -31,6 +32,8 @@ def weight(
     ] = None,
     reset: Annotated[bool, typer.Option("--reset", help="Use the weight of the intent file again.")] = False,
     why: Why = "",
+    fleet: ForFleet = False,
+    sign: Sign = None,
     config: Config = None,
     owner: Owner = None,
     yes: Yes = False,
@@ -50,6 +53,11 @@ def weight(
 
     operator.ensure_why(why)
     _ensure_weight(endpoint, value, reset=reset)
+    if fleet:
+        from lbctl.cli.publication import Change, override
+
+        override([endpoint], Change(config=config, sign=sign, yes=yes, output=output), weight=value, why=why)
+        return
     whose = owner_of(owner, config, announced=False)
     session = operator.session_for_owner(whose, yes=yes, ignore_health=ignore_health)
     operation = engine.weigh(session, whose, [endpoint], value, why=why)

@@ -32,9 +32,12 @@ def one_file(argument: Path | None, config: Path | None) -> Path | None:
 
 def read_intent(config: Path | None) -> Intent:
     """The intent that the options and the environment point to; raises `IntentError`."""
+    from lbctl.cli.fleet import followed, published_name
     from lbctl.config import load_merged
 
-    return load_merged(intent_files(config))
+    files, name = intent_files(config), published_name(config)
+    intent = load_merged(files)
+    return intent if intent.follow is None and name is None else followed(files, name)
 
 
 def read_announced(config: Path | None) -> Intent:
@@ -44,9 +47,12 @@ def read_announced(config: Path | None) -> Intent:
 
 
 def intent_files(config: Path | None) -> tuple[Path, ...]:
-    """The files of `read_intent`."""
+    """The files of `read_intent`: for a published intent, the local ones that bound it."""
+    from lbctl.cli.fleet import local_files, published_name
     from lbctl.config import find
 
+    if published_name(config) is not None:
+        return local_files()
     return find(config, os.environ, Path())
 
 
@@ -198,7 +204,7 @@ def ensure_backend(name: str) -> None:
 
 def share_policy(*, fix: bool, keep: bool) -> SharePolicy | None:
     """Return what becomes of wrong shares; raises `IntentError` for both options at once."""
-    from lbctl.engine import SharePolicy
+    from lbctl.engine.migrate.foreign import SharePolicy
 
     if fix and keep:
         raise IntentError("--fix gives equal shares and --keep the current ones: use one of them")
@@ -240,10 +246,7 @@ def ended(tried: Trial | None) -> None:
 
 def intent_if_any(config: Path | None) -> Intent | None:
     """As `read_intent`; None where there is no file and none was named."""
-    from lbctl.config import load_merged
-
-    paths = files_if_any(config)
-    return load_merged(paths) if paths else None
+    return read_intent(config) if files_if_any(config) else None
 
 
 def files_if_any(config: Path | None) -> tuple[Path, ...]:

@@ -5,7 +5,7 @@
 """
 
 from lbctl.config.documents import is_intent
-from lbctl.config.load import find, load, load_merged, loads
+from lbctl.config.load import find, find_local, load, load_merged, loads
 from lbctl.config.render import dump, revive
 from lbctl.config.schema import SCHEMA_ID, json_schema
 
@@ -13,6 +13,7 @@ __all__ = [
     "SCHEMA_ID",
     "dump",
     "find",
+    "find_local",
     "is_intent",
     "json_schema",
     "load",

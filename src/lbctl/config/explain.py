@@ -11,6 +11,7 @@ from lbctl.config import access
 from lbctl.config.agent import AgentTable
 from lbctl.config.checks import CheckTable, HealthTable
 from lbctl.config.discover import DiscoverTable
+from lbctl.config.follow import FollowTable
 from lbctl.config.schema import MAX_SEED, EndpointTable, IntentTable, ServiceTable
 from lbctl.config.values import InvalidValue, nearest, show, show_key
 from lbctl.config.words import key_hint
@@ -40,7 +41,9 @@ _LISTS = {
     "health": "write a table, opened with [service.health]",
     "agent": "write a table, opened with [agent]",
     "discover": "write a table, opened with [service.discover]",
-    **{key: f"write a table, opened with [{key}]" for key in access.TABLES},
+    **{key: f"write a table, opened with [{key}]" for key in (*access.TABLES, "follow")},
+    "listen-within": 'write a list: `listen-within = ["192.0.2.0/24"]`',
+    "endpoints-within": 'write a list: `endpoints-within = ["10.0.0.0/8"]`',
     "within": 'write a list: `within = ["10.0.0.0/8"]`',
 }
 #: What an empty list would mean, and what to write instead.
@@ -49,6 +52,8 @@ _EMPTY_LISTS = {
     "deny": ("no client is refused", "leave `deny` out"),
     "interfaces": ("no connection would be balanced", "leave `interfaces` out to balance those of all"),
     "exclude": ("no address is left alone", "leave `exclude` out"),
+    "listen-within": ("no listener would be accepted", "name the networks of the listeners"),
+    "endpoints-within": ("no endpoint would be accepted", "name the networks of the endpoints"),
     "within": ("no address would be right", "leave `within` out for the default"),
 }
 _RANGES = {
@@ -64,6 +69,7 @@ _TABLES: tuple[tuple[type[TableModel], str], ...] = (
     (AgentTable, "the [agent] table"),
     (DiscoverTable, "a [service.discover]"),
     *((table, f"the [{key}] table") for key, (table, _) in access.TABLES.items()),
+    (FollowTable, "the [follow] table"),
 )
 
 
@@ -78,7 +84,7 @@ def explain(error: ErrorDetails) -> tuple[str, str]:
             if isinstance(cause, InvalidValue):
                 return _named(place, cause.message), cause.hint
         case "missing":
-            hint = "add it" if "discover" in place else _MISSING.get(key, "add it")
+            hint = "add it" if {"discover", "follow"} & set(place) else _MISSING.get(key, "add it")
             return f"`{key}` is missing", hint
         case "extra_forbidden":
             return f"unknown key {show_key(key)}", _unknown(place, key)
@@ -149,6 +155,8 @@ def _table(place: Place) -> type[TableModel]:
             return DiscoverTable
         case (str(key), _, *_) if key in access.TABLES:
             return access.TABLES[key][0]
+        case ("follow", _, *_):
+            return FollowTable
     depth = sum(1 for part in place if isinstance(part, int))
     return _TABLES[min(depth, 2)][0]
 

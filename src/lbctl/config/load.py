@@ -61,7 +61,7 @@ _ACCESS = ("etcd", "docker", "consul", "kubernetes")
 _COMMON: Mapping[str, Callable[[object], str]] = {
     "owner": show,
     "mark": show_mark,
-    **dict.fromkeys(("agent", *_ACCESS), lambda _: "table"),
+    **dict.fromkeys(("agent", "follow", *_ACCESS), lambda _: "table"),
 }
 #: Keys that the intent calls by another name.
 _FIELDS = {"agent": "announce"}
@@ -124,8 +124,8 @@ def find(config: Path | None, environ: Mapping[str, str], cwd: Path, etc: Path =
     """
     if config is not None:
         return _named(config)
-    if named := environ.get("LBCTL_CONFIG"):
-        return _named(Path(named) if named == "-" else cwd / named)
+    if found := _of_environment(environ, cwd):
+        return found
     if _exists(here := cwd / "lbctl.toml"):
         _ensure_own(here, environ)
         return (here,)
@@ -135,6 +135,21 @@ def find(config: Path | None, environ: Mapping[str, str], cwd: Path, etc: Path =
         f"no intent file: neither ./lbctl.toml nor {name_of(etc / 'lbctl.toml')} is there",
         hint="write one with `lbctl init`, or name one with --config FILE or $LBCTL_CONFIG",
     )
+
+
+def find_local(environ: Mapping[str, str], cwd: Path, etc: Path = ETC) -> tuple[Path, ...]:
+    """As `find`, but never a file of the current directory: the files that say what this host follows."""
+    if found := _of_environment(environ, cwd) or _main_and_parts(etc):
+        return found
+    raise NoIntentFile(
+        f"{name_of(etc / 'lbctl.toml')} is missing: its [etcd] and [follow] tables say what is followed",
+        hint="write it, or name another file with $LBCTL_CONFIG",
+    )
+
+
+def _of_environment(environ: Mapping[str, str], cwd: Path) -> tuple[Path, ...]:
+    named = environ.get("LBCTL_CONFIG")
+    return _named(Path(named) if named == "-" else cwd / named) if named else ()
 
 
 def _named(path: Path) -> tuple[Path, ...]:
@@ -376,6 +391,11 @@ def _common(
 
             with _noting(origin, (key,), "", report):
                 found[key] = access_of(key, table)
+    if (table := found.pop("follow", None)) is not None:
+        from lbctl.config.follow import follow_of  # as those of checks
+
+        with _noting(origin, ("follow",), "", report):
+            found["follow"] = follow_of(table)
     return found
 
 
@@ -893,4 +913,4 @@ def _build(drafts: Iterable[_Draft], report: _Report) -> list[Service]:
     return services
 
 
-__all__ = ["find", "load", "load_merged", "loads"]
+__all__ = ["find", "find_local", "load", "load_merged", "loads"]

@@ -32,6 +32,7 @@ from lbctl.model import (
 )
 from lbctl.model.check import default_timing
 from lbctl.model.discovery import DEFAULT_MAX
+from lbctl.model.follow import DEFAULT_ENDPOINTS, DEFAULT_SERVICES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         Announcements,
         Discovery,
         Endpoint,
+        Follow,
         HealthPolicy,
         Intent,
         Network,
@@ -74,6 +76,7 @@ def parts(intent: Intent, comments: Mapping[str, Sequence[str]] | None = None) -
     head += _agent(intent.announce)
     for table in ("etcd", "docker", "consul", "kubernetes"):
         head += _access(table, getattr(intent, table))
+    head += _follow(intent.follow)
     said = comments or {}
     yield "\n".join(head) + "\n"
     for service in intent.services:
@@ -103,6 +106,26 @@ def _access(table: str, access: AccessValue | None) -> Iterator[str]:
         if value is not None:
             text = quote(value) if isinstance(value, str) else _list([quote(each) for each in value])
             yield f"{key.name.replace('_', '-')} = {text}"
+
+
+def _follow(follow: Follow | None) -> Iterator[str]:
+    if follow is None:
+        return
+    yield "[follow]"
+    yield f"intent = {quote(follow.intent)}"
+    if follow.host is not None:
+        yield f"host = {quote(follow.host)}"
+    yield f"listen-within = {_list([quote(str(each)) for each in follow.listen_within])}"
+    yield f"endpoints-within = {_list([quote(str(each)) for each in follow.endpoints_within])}"
+    for key, number, default in (
+        ("max-services", follow.max_services, DEFAULT_SERVICES),
+        ("max-endpoints", follow.max_endpoints, DEFAULT_ENDPOINTS),
+        ("least-revision", follow.least_revision, 1),
+    ):
+        if number != default:
+            yield f"{key} = {number}"
+    if follow.signed_by is not None:
+        yield f"signed-by = {quote(follow.signed_by)}"
 
 
 def revive(text: str, like: Intent, file: str) -> Intent:

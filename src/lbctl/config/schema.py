@@ -260,6 +260,11 @@ class IntentTable(TableModel):
     docker: Any = _access("Docker")
     consul: Any = _access("Consul")
     kubernetes: Any = _access("the API of Kubernetes")
+    follow: Any = Field(
+        default=ABSENT,
+        description="The published intent that services come from, and what this host accepts of it.",
+        json_schema_extra=no_default,
+    )
     service: list[ServiceTable] = Field(default=_EMPTY, description="The services.")
 
 
@@ -271,6 +276,7 @@ def json_schema() -> dict[str, Any]:
     from lbctl.config.agent import AgentTable
     from lbctl.config.checks import TABLES, TEXT_SCHEMA
     from lbctl.config.discover import DiscoverTable
+    from lbctl.config.follow import FollowTable
 
     class Generator(GenerateJsonSchema):
         def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002
@@ -282,13 +288,14 @@ def json_schema() -> dict[str, Any]:
         **TABLES,
         "discover": DiscoverTable,
         "agent": AgentTable,
+        "follow": FollowTable,
         **{key: table for key, (table, _) in access.TABLES.items()},
     }
     for key, table in tables.items():
         found = table.model_json_schema(by_alias=True, mode="validation", schema_generator=Generator)
         body["$defs"][table.__name__] = found
         entry: dict[str, Any] = {"$ref": f"#/$defs/{table.__name__}"}
-        outer = body if key == "agent" or key in access.TABLES else body["$defs"]["ServiceTable"]
+        outer = body if key in {"agent", "follow", *access.TABLES} else body["$defs"]["ServiceTable"]
         outer["properties"][key] |= {"anyOf": [TEXT_SCHEMA, entry]} if key == "check" else entry
     for definition in body["$defs"].values():
         definition.pop("title", None)

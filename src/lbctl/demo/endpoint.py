@@ -1,6 +1,6 @@
-"""One endpoint as a process of its own: answers every connection to a port with the port's number.
+"""One endpoint as a process of its own: answers every connection with its port's number, or its address.
 
-    python -m lbctl.demo.endpoint PORT
+    python -m lbctl.demo.endpoint PORT [ADDRESS]
 
 Writes a line when it listens, and ends when its standard input does, so that it never outlives its parent.
 """
@@ -14,10 +14,13 @@ import sys
 from contextlib import suppress
 
 
-def serve(port: int) -> None:
+def serve(port: int, address: str = "") -> None:
     """Serve until standard input ends."""
-    answer = str(port).encode()
-    with selectors.DefaultSelector() as selector, socket.create_server(("", port), backlog=1024) as listener:
+    answer = (address or str(port)).encode()
+    with (
+        selectors.DefaultSelector() as selector,
+        socket.create_server((address, port), backlog=1024) as listener,
+    ):
         listener.setblocking(False)
         selector.register(listener, selectors.EVENT_READ)
         selector.register(sys.stdin, selectors.EVENT_READ)
@@ -44,4 +47,4 @@ def _answer(listener: socket.socket, answer: bytes) -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), *sys.argv[2:])

@@ -72,6 +72,20 @@ def _size(limit: int) -> str:
     return f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit} bytes"
 
 
+def untrusted(path: Path) -> str | None:
+    """Return why another user could decide what a file holds; None if only root and this user can."""
+    for place in (path.absolute().parent, path):
+        try:
+            found = place.stat()
+        except OSError as error:
+            return f"{place} cannot be read: {error.strerror}"
+        if found.st_uid not in {0, os.geteuid()}:
+            return f"{place} belongs to another user than root"
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return f"{place} can be written by other users"
+    return None
+
+
 def write_whole(path: Path, text: str) -> None:
     """Have the file at `path` hold `text`, for its owner alone; raises `ApplyFailed` if it cannot.
 

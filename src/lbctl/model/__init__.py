@@ -68,6 +68,7 @@ from lbctl.model.effective import (
     emptied,
     time_of,
 )
+from lbctl.model.follow import Follow, check_intent_name, check_report_name
 from lbctl.model.intent import (
     DEFAULT_MARK,
     DEFAULT_OWNER,
@@ -120,6 +121,7 @@ from lbctl.model.plan import (
 )
 from lbctl.model.precedence import hidden
 from lbctl.model.program import Item, Key, Part, Program
+from lbctl.model.published import refusals, unpublishable
 from lbctl.model.rates import Rates
 from lbctl.model.records import Shape, check_record, read_record
 from lbctl.model.rotation import bypassed, period
@@ -171,6 +173,7 @@ __all__ = [
     "Family",
     "FamilyListener",
     "Finding",
+    "Follow",
     "Guarded",
     "Health",
     "HealthPolicy",
@@ -227,10 +230,12 @@ __all__ = [
     "among",
     "brief",
     "bypassed",
+    "check_intent_name",
     "check_interface",
     "check_mark",
     "check_owner",
     "check_record",
+    "check_report_name",
     "check_server",
     "check_source_name",
     "conditions",
@@ -253,6 +258,7 @@ __all__ = [
     "parse_endpoint",
     "period",
     "read_record",
+    "refusals",
     "schedule",
     "server_place",
     "service_changes",
@@ -265,6 +271,7 @@ __all__ = [
     "takes",
     "time_of",
     "touched",
+    "unpublishable",
     "with_port",
     "within",
     "written",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from lbctl.model.answer import Discovered, merged
 from lbctl.model.intent import MAX_SLOTS, MAX_WEIGHT, NAME, Endpoint, Family, Intent, Service, State
 from lbctl.model.schedule import slot_count
-from lbctl.model.verdict import Health, Judgement, Kept, Verdict, Verdicts, judge
+from lbctl.model.verdict import Health, Judgement, Kept, Verdict, Verdicts, awaited, judge
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -93,6 +93,8 @@ class Facts:
     old: Mapping[str, Verdicts] = field(default_factory=dict)
     #: The same of the last good answers of sources; a service without one is not named.
     found: Mapping[str, Discovered] = field(default_factory=dict)
+    #: True if the verdicts are of an agent that runs: an endpoint that it has none of is new to it.
+    live: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.overrides or self.verdicts or self.old or self.found)
@@ -236,7 +238,8 @@ def effective(intent: Intent, facts: Facts, last: Effective | None = None) -> Ef
     if not facts and all(service.endpoints for service in intent.services):
         return Effective(intent=intent, file=intent, known=intent)
     past = last.basis if last is not None else None
-    if last is not None and past is not None and last.file is intent:
+    alike = past is not None and past.facts.live is facts.live
+    if last is not None and past is not None and last.file is intent and alike:
         basis = _renewed(intent, facts, past, past, _changed(past.facts, facts))
     else:
         index = _FileIndex.of(intent)
@@ -314,9 +317,11 @@ def _renewed(intent: Intent, facts: Facts, basis: _Basis, past: _Basis, services
         found = facts.found.get(name) if file.discover is not None else None
         if own or verdicts or old or found:
             before = past.outcomes.get(name)
-            if before is None or not before.is_of(file, own, verdicts, old, found):
-                before = _outcome(file, own, verdicts, old, found, intent)
-            outcomes[name], carried[number], known[number] = before, before.service, before.known
+            if before is None or not before.is_of(file, own, verdicts, old, found, live=facts.live):
+                before = _outcome(file, own, verdicts, old, found, intent, live=facts.live)
+            outcomes[name], carried[number] = before, before.service
+            if known[number] != before.known:
+                known[number] = before.known
         else:
             outcomes.pop(name, None)
             carried[number] = known[number] = file
@@ -352,6 +357,7 @@ class _Outcome:
     overrides: Mapping[str, Override]
     verdicts: Verdicts
     old: Verdicts
+    live: bool
     found: Discovered | None
     known: Service
     service: Service
@@ -364,9 +370,11 @@ class _Outcome:
         verdicts: Verdicts,
         old: Verdicts,
         found: Discovered | None,
+        *,
+        live: bool,
     ) -> bool:
         """Return True if it was made from these."""
-        same = file is self.file and verdicts is self.verdicts and old is self.old
+        same = file is self.file and verdicts is self.verdicts and old is self.old and live is self.live
         return same and overrides == self.overrides and found == self.found
 
 
@@ -377,6 +385,8 @@ def _outcome(
     old: Verdicts,
     discovered: Discovered | None,
     intent: Intent,
+    *,
+    live: bool,
 ) -> _Outcome:
     answer = discovered.within(intent, file) if discovered is not None else ()
     service = merged(file, answer)
@@ -384,7 +394,8 @@ def _outcome(
     found = service if endpoints == service.endpoints else replace(service, endpoints=endpoints)
     if found is not service:
         _check_slots(found)
-    judgement = judge(found, verdicts)
+    judged = awaited(found, verdicts) if live else verdicts
+    judgement = judge(found, judged)
     if judgement.limits:
         found = replace(found, limits=judgement.limits)
     own = {each.to: each for each in file.endpoints}
@@ -394,7 +405,7 @@ def _outcome(
             state=own.get(each.to, each).state,
             weight=own.get(each.to, each).weight,
             operator=overrides.get(each.name),
-            checked=tuple(_checked(each, service, judgement, verdicts, old)),
+            checked=tuple(_checked(each, service, judgement, judged, old)),
             source=by_source.get(each.to),
             discovered=each.to not in own,
         )
@@ -410,6 +421,7 @@ def _outcome(
         overrides=overrides,
         verdicts=verdicts,
         old=old,
+        live=live,
         found=discovered,
         known=service,
         service=found,

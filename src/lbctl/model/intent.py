@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from lbctl.model.access import ConsulAccess, DockerAccess, EtcdAccess, KubernetesAccess
     from lbctl.model.discovery import Discovery
+    from lbctl.model.follow import Follow
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -441,6 +442,8 @@ class Intent:
     docker: DockerAccess | None = None
     consul: ConsulAccess | None = None
     kubernetes: KubernetesAccess | None = None
+    #: The published intent that services come from instead of the file.
+    follow: Follow | None = None
 
     def __post_init__(self) -> None:
         check_owner(self.owner)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
 
+from lbctl.model.check import Initial
 from lbctl.model.intent import Family, Limit, Service, State
 from lbctl.model.rotation import WHOLE
 
@@ -86,6 +87,24 @@ class Judgement:
     limits: frozenset[Limit] = frozenset()
     #: By `Endpoint.name` and family.
     kept: Mapping[tuple[str, Family], Kept] = field(default_factory=dict)
+
+
+def awaited(service: Service, verdicts: Verdicts) -> Verdicts:
+    """Return verdicts with one for each endpoint that is new to who checks: it waits for its first pass.
+
+    Where no endpoint of a family is up, or the check says so, a new one serves at once.
+    """
+    check = service.check
+    if check is None or check.initial is Initial.UP or not verdicts:
+        return verdicts
+    new: dict[tuple[str, Family], Verdict] = {}
+    for family in service.families:
+        able = [e.name for e in service.endpoints if e.serves(family)]
+        since = [v.since for name in able if (v := verdicts.get((name, family))) and v.health is Health.UP]
+        if since:
+            waits = Verdict(health=Health.UNKNOWN, since=max(since), serving=False)
+            new |= {(name, family): waits for name in able if (name, family) not in verdicts}
+    return {**verdicts, **new} if new else verdicts
 
 
 def judge(service: Service, verdicts: Verdicts) -> Judgement:

@@ -38,12 +38,12 @@ def read_facts(
         found=discovered.read(host, owner) if found is None else found,
     )
     if live is not None:
-        return replace(facts, verdicts=live)
+        return replace(facts, verdicts=live, live=True)
     recorded = verdicts.read(host, owner)
     if recorded is None:
         return facts
     if recorded.live:
-        return replace(facts, verdicts=recorded.verdicts)
+        return replace(facts, verdicts=recorded.verdicts, live=True)
     young = _young(recorded, host.now()) if cautious else {}
     return replace(facts, verdicts=young, old=recorded.verdicts)
 

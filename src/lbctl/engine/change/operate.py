@@ -223,11 +223,16 @@ def _restore(host: Host, owner: str, before: Sequence[Override], cause: Exceptio
 
 
 def resolve(
-    intent: Intent, names: Sequence[str], overridden: Sequence[Override] = ()
+    intent: Intent,
+    names: Sequence[str],
+    overridden: Sequence[Override] = (),
+    *,
+    where: str = "applied on this host",
 ) -> tuple[tuple[str, str, Endpoint | None], ...]:
     """Return the service, `Endpoint.name` and endpoint of each of `SERVICE/ENDPOINT`, each once.
 
-    `overridden` may be of endpoints that are gone. Raises `IntentError` that reports every unknown name.
+    `overridden` may be of endpoints that are gone, `where` is for messages. Raises `IntentError` that reports
+    every unknown name.
     """
     services = {service.name: service for service in intent.services}
     gone = {each.place for each in overridden}
@@ -241,7 +246,7 @@ def resolve(
         elif (service, name) in gone:
             found[service, name] = None
         else:
-            faults.append(_unknown(services, word))
+            faults.append(_unknown(services, word, where))
     if len(faults) == 1:
         raise faults[0]
     if faults:
@@ -255,12 +260,12 @@ def _endpoint(service: Service | None, name: str) -> Endpoint | None:
     return next(by_name, next((each for each in every if each.to == name), None))
 
 
-def _unknown(services: dict[str, Service], word: str) -> IntentError:
+def _unknown(services: dict[str, Service], word: str, where: str) -> IntentError:
     name, slash, end = word.partition("/")
     if name not in services:
         near = nearest(name, services)
         hint = f'did you mean "{near}"?' if near else f"services: {_few(list(services))}"
-        return IntentError(f'no service "{name}" is applied on this host', hint=hint)
+        return IntentError(f'no service "{name}" is {where}', hint=hint)
     ends = list(dict.fromkeys(x for each in services[name].endpoints for x in (each.name, each.to)))
     if not slash or not end:
         return IntentError(
@@ -268,7 +273,7 @@ def _unknown(services: dict[str, Service], word: str) -> IntentError:
         )
     near = nearest(end, ends)
     hint = f'did you mean "{name}/{near}"?' if near else f"one of {_few([f'{name}/{x}' for x in ends])}"
-    return IntentError(f'service "{name}" has no endpoint "{end}" applied', hint=hint)
+    return IntentError(f'service "{name}" has no endpoint "{end}" {where.split()[0]}', hint=hint)
 
 
 def _few(names: Sequence[str]) -> str:

@@ -38,7 +38,7 @@ def source_problems(host: Host, intent: Intent) -> Iterator[Problem]:
             yield Problem(
                 code="source-unasked",
                 severity=Severity.WARNING,
-                message="no agent runs: what its source says is not followed",
+                message="no agent runs: the answers of its source are not applied",
                 evidence=f"{discovery}: {count} endpoints by its last good answer",
                 fix="start lbctl agent, e.g. as lbctl-agent.service",
                 service=name,

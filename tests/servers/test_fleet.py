@@ -1,0 +1,345 @@
+"""A fleet with a real etcd of three members: three balancers, six endpoints, clients over ECMP."""
+
+import json
+import shlex
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lbctl.demo.fleet import BALANCERS, ENDPOINTS, INTENT, MEMBERS, SERVICE_ADDRESS, Fleet
+
+#: Seconds that a test waits for something on a machine that does a lot besides.
+PATIENCE = 60.0
+
+
+@pytest.fixture
+def fleet(servers: Path) -> Iterator[Fleet]:
+    with Fleet(servers / "usr/bin/etcd") as made:
+        made.start_etcd()
+        for name in BALANCERS:
+            made.start_balancer(name)
+        yield made
+
+
+class Clients:
+    """Clients that make connections all the time, until they are stopped."""
+
+    def __init__(self, fleet: Fleet, threads: int = 4) -> None:
+        self._fleet, self._over = fleet, threading.Event()
+        #: The beginning of each connection, and who answered it or how it failed.
+        self.made: list[tuple[float, str]] = []
+        self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self) -> None:
+        with self._fleet.hosts["client"].entered():
+            while not self._over.wait(0.002):
+                began = time.monotonic()
+                self.made.append((began, ask()))
+
+    def stop(self) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def failures(self, *but: tuple[float, float]) -> list[tuple[float, str]]:
+        """Return the connections that no endpoint answered, but those that began in some spans of time."""
+        return [
+            (began, answer)
+            for began, answer in self.made
+            if answer not in ENDPOINTS and not any(first <= began <= last for first, last in but)
+        ]
+
+
+def ask() -> str:
+    try:
+        with socket.create_connection((SERVICE_ADDRESS, 80), timeout=10) as connection:
+            return connection.recv(64).decode()
+    except OSError as error:
+        return str(error)
+
+
+def wait(what: Callable[[], object], why: Callable[[], object]) -> None:
+    until = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < until, why()
+        time.sleep(0.1)
+
+
+def hosts(fleet: Fleet) -> Any:
+    found = fleet.lbctl("hosts", "--output", "json")
+    assert found.returncode == 0, found.stderr
+    return json.loads(found.stdout)
+
+
+def stand(fleet: Fleet) -> dict[str, tuple[str, int | None, int, int]]:
+    """Return the state, the revision, and the endpoints that are up and down, of each host."""
+    return {
+        each["host"]: (
+            each["state"],
+            each["revision"],
+            sum(service["up"] for service in each["services"]),
+            sum(service["down"] for service in each["services"]),
+        )
+        for each in hosts(fleet)["hosts"]
+    }
+
+
+def all_stand(fleet: Fleet, *expected: Any, names: tuple[str, ...] = tuple(BALANCERS)) -> None:
+    """Wait until these hosts stand so."""
+    last: list[Any] = []
+
+    def reached() -> bool:
+        last[:] = [stand(fleet)]
+        return all(last[0].get(name) == expected for name in names)
+
+    wait(reached, lambda: (expected, last, [fleet.log(name)[-1500:] for name in BALANCERS]))
+
+
+def publish(fleet: Fleet, text: str, *words: str, code: int = 0) -> str:
+    path = fleet.folder / "edge.toml"
+    path.write_text(text)
+    found = fleet.lbctl("publish", str(path), "--yes", *words)
+    assert found.returncode == code, (found.stdout, found.stderr)
+    return found.stdout + found.stderr
+
+
+def shares(fleet: Fleet, name: str) -> dict[str, str]:
+    """Return what a balancer's kernel gives to each endpoint."""
+    found = fleet.lbctl("status", "--output", "json", host=name)
+    assert found.returncode == 0, found.stderr
+    [service] = json.loads(found.stdout)["services"]
+    return {each["to"].partition(":")[0]: each["wanted"] for each in service["endpoints"]}
+
+
+def is_out(fleet: Fleet, name: str, endpoint: str) -> bool:
+    return shares(fleet, name)[endpoint] == "0/1"
+
+
+def done(fleet: Fleet, *words: str) -> None:
+    found = fleet.lbctl(*words)
+    assert found.returncode == 0, (found.stdout, found.stderr)
+
+
+@pytest.mark.timeout(900)
+def test_no_connection_is_lost_whatever_fails_and_hosts_tells_the_truth(fleet: Fleet, servers: Path) -> None:
+    publish(fleet, INTENT, "--message", "the first")
+    all_stand(fleet, "in-sync", 1, 6, 0)
+    clients = Clients(fleet)
+    try:
+        forgiven = [
+            members_are_lost(fleet),
+            *canaries(fleet),
+            *agents_start_again(fleet, servers),
+            *drained_and_rolled_back(fleet),
+            a_balancer_is_lost(fleet),
+        ]
+    finally:
+        clients.stop()
+    assert clients.failures(*forgiven) == []
+    answered = Counter(answer for _, answer in clients.made)
+    assert all(answered[each] for each in ENDPOINTS)
+    # Even where something broke, nearly all went well.
+    failed = Counter(answer for _, answer in clients.failures())
+    print(len(clients.made), "connections,", dict(failed))
+    assert failed.total() < len(clients.made) / 20, failed
+
+
+def members_are_lost(fleet: Fleet) -> tuple[float, float]:
+    """Kill a member of etcd, then another one and an endpoint; returns when connections may fail."""
+    fleet.kill("etcd1")
+    publish(fleet, INTENT.replace('name = "web"', 'name = "web"\nseed = 7'))
+    all_stand(fleet, "in-sync", 2, 6, 0)
+    # Without quorum nothing can be published, and each host goes on alone.
+    fleet.kill("etcd2")
+    assert "etcd" in publish(fleet, INTENT, code=3)
+    alone = hosts(fleet)
+    assert not alone["quorum"]
+    assert [each["revision"] for each in alone["hosts"]] == [2, 2, 2]
+    killed = time.monotonic()
+    fleet.kill(ENDPOINTS[5])
+    for name in BALANCERS:
+        wait(partial(is_out, fleet, name, ENDPOINTS[5]), partial(fleet.log, name))
+    forgiven = (killed - 0.1, time.monotonic())
+    # A host that starts now has what it accepted last.
+    assert fleet.stop("lb3") == 0
+    fleet.start_balancer("lb3")
+    wait(lambda: "is down" in fleet.log("lb3").rpartition("Intent:")[2], lambda: fleet.log("lb3"))
+    assert shares(fleet, "lb3") == {each: "0/1" if each == ENDPOINTS[5] else "1/5" for each in ENDPOINTS}
+    # They are back: the hosts report what has happened.
+    fleet.start_member("etcd1")
+    fleet.start_member("etcd2")
+    all_stand(fleet, "in-sync", 2, 5, 1)
+    fleet.start_endpoint(ENDPOINTS[5])
+    all_stand(fleet, "in-sync", 2, 6, 0)
+    return forgiven
+
+
+def canaries(fleet: Fleet) -> Iterator[tuple[float, float]]:
+    """Publish with a canary that is well, and with one that is not: no connection may fail."""
+    said = publish(fleet, INTENT, "--canary", "lb1", "--for", "2s")
+    assert "The canary is in sync." in said
+    all_stand(fleet, "in-sync", 3, 6, 0)
+    bad = INTENT.replace(f"{ENDPOINTS[0]}:8080", f"{ENDPOINTS[0]}:9")
+    assert "The canary was stopped" in publish(fleet, bad, "--canary", "lb1", "--for", "30s", code=1)
+    all_stand(fleet, "in-sync", 3, 6, 0)
+    yield from ()
+
+
+def agents_start_again(fleet: Fleet, servers: Path) -> Iterator[tuple[float, float]]:
+    """Compact etcd, and start the agents again: no connection may fail."""
+    compact(fleet, servers)
+    for name in BALANCERS:
+        assert fleet.stop(name) == 0
+        fleet.start_balancer(name)
+    all_stand(fleet, "in-sync", 3, 6, 0)
+    yield from ()
+
+
+def drained_and_rolled_back(fleet: Fleet) -> Iterator[tuple[float, float]]:
+    """Drain an endpoint everywhere, activate it, and go back: no connection may fail."""
+    endpoint = f"web/{ENDPOINTS[0]}:8080"
+    done(fleet, "drain", "--fleet", endpoint, "--yes")
+    all_stand(fleet, "in-sync", 4, 6, 0)
+    for name in BALANCERS:
+        assert is_out(fleet, name, ENDPOINTS[0])
+    done(fleet, "activate", "--fleet", endpoint, "--yes")
+    all_stand(fleet, "in-sync", 5, 6, 0)
+    done(fleet, "rollback", "--fleet", "--yes")
+    all_stand(fleet, "in-sync", 6, 6, 0)
+    current = hosts(fleet)["current"]
+    assert (current["revision"], current["origin"]) == (6, 2)
+    # What is done on one host shows, and lasts until the next publication.
+    assert fleet.lbctl("rollback", "--yes", host="lb1").returncode == 0
+    all_stand(fleet, "diverged", 6, 6, 0, names=("lb1",))
+    publish(fleet, INTENT)
+    all_stand(fleet, "in-sync", 7, 6, 0)
+    yield from ()
+
+
+def a_balancer_is_lost(fleet: Fleet) -> tuple[float, float]:
+    """Cut a balancer off: connections go over the others; returns when connections may fail."""
+    cut = time.monotonic()
+    fleet.unplug("lb2")
+    fleet.route("lb1", "lb3")
+    forgiven = (cut - 0.5, time.monotonic() + 0.5)
+    all_stand(fleet, "silent", None, 0, 0, names=("lb2",))
+    all_stand(fleet, "in-sync", 7, 6, 0, names=("lb1", "lb3"))
+    return forgiven
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "many-hosts.md"
+OTHER = INTENT.replace("192.0.2.1", "192.0.2.200")
+
+
+def user(fleet: Fleet, name: str) -> str:
+    path = fleet.folder / f"{name}-password"
+    path.write_text(f"{name}-password\n")
+    path.chmod(0o600)
+    return f'user = "{name}"\npassword-file = "{path}"\n'
+
+
+@pytest.mark.timeout(900)
+def test_users_can_do_what_their_roles_say_and_a_host_keeps_to_its_bounds(servers: Path) -> None:
+    with Fleet(servers / "usr/bin/etcd") as fleet:
+        fleet.start_etcd()
+        roles = [line for line in GUIDE.read_text().splitlines() if line.startswith("etcdctl ")]
+        assert len(roles) == 18
+        for line in ("etcdctl user add root:secret", "etcdctl user grant-role root root", *roles):
+            etcdctl(fleet, servers, *shlex.split(line)[1:])
+        etcdctl(fleet, servers, "auth", "enable")
+        publisher, agent, registrar = (
+            fleet.config(fleet.folder / f"{name}.toml", more=user(fleet, name))
+            for name in ("publisher", "agent", "registrar")
+        )
+        fleet.start_balancer("lb1", more=user(fleet, "agent"))
+        fleet.config(fleet.folder / "admin.toml", more=user(fleet, "publisher"))
+        publish(fleet, INTENT)
+        all_stand(fleet, "in-sync", 1, 6, 0, names=("lb1",))
+        path = str(fleet.folder / "edge.toml")
+        other = fleet.folder / "other.toml"
+        other.write_text(OTHER)
+        # Neither an agent nor an endpoint can publish, nor the publisher register, nor anyone without a name.
+        for config in (agent, registrar):
+            failed = fleet.lbctl("publish", str(other), "--yes", config=config)
+            assert (failed.returncode, "permission denied" in failed.stderr) == (3, True), failed
+        nobody = fleet.config(fleet.folder / "nobody.toml")
+        assert "user name is empty" in fleet.lbctl("publish", path, "--yes", config=nobody).stderr
+        wrong = fleet.folder / "agent-password"
+        wrong.write_text("wrong\n")
+        assert "authentication failed" in fleet.lbctl("hosts", config=agent).stderr
+        # Beyond the bounds of the host: published, refused, and the last intent stays.
+        publish(fleet, OTHER)
+        all_stand(fleet, "refused", 1, 6, 0, names=("lb1",))
+        assert "listener 192.0.2.200:80/tcp is not in a network of listen-within" in fleet.log("lb1")
+        [host] = hosts(fleet)["hosts"]
+        assert "listen-within" in host["refused"]
+        publish(fleet, INTENT)
+        all_stand(fleet, "in-sync", 3, 6, 0, names=("lb1",))
+        bad = fleet.folder / "bad.toml"
+        bad.write_text(INTENT + '[service.health]\nnotify = ["/bin/true"]\n')
+        refused = fleet.lbctl("publish", str(bad), "--yes", config=publisher)
+        assert (refused.returncode, "`health.notify` cannot be published" in refused.stderr) == (2, True)
+        done(fleet, "check", "etcd://edge")
+        # Without a name in its file's table, an agent follows what it is started with.
+        fleet.start_balancer("lb2", "--config", "etcd://edge", more=user(fleet, "agent"))
+        all_stand(fleet, "in-sync", 3, 6, 0, names=("lb2",))
+
+
+def test_an_endpoint_is_registered_while_its_program_runs(fleet: Fleet, servers: Path) -> None:
+    source = '[service.discover]\nsource = "etcd"\nname = "/services/web/"\nwithin = ["10.0.0.0/24"]\n'
+    endpoints = INTENT.split("endpoints = ")[1].splitlines()[0]
+    publish(fleet, INTENT.replace(endpoints, f'["{ENDPOINTS[0]}:8080"]') + source)
+    etcdctl(fleet, servers, "put", "/services/web/stays", f"{ENDPOINTS[2]}:8080")
+    all_stand(fleet, "in-sync", 1, 2, 0)
+    waits = "import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); signal.pause()"
+    program = [sys.executable, "-c", waits]
+    key = f"/services/web/{ENDPOINTS[1]}:8080"
+    with fleet.hosts["hub"].entered():
+        register = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "lbctl", "register", "web", f"{ENDPOINTS[1]}:8080", "--drain", "3s"),
+                *("--config", str(fleet.folder / "admin.toml"), "--", *program),
+            ],
+            stderr=subprocess.PIPE,
+        )
+    try:
+        all_stand(fleet, "in-sync", 1, 3, 0)
+        assert set(shares(fleet, "lb1").values()) == {"1/3"}
+        register.terminate()
+        wait(lambda: '"state": "drain"' in etcdctl(fleet, servers, "get", key), lambda: "not drained")
+        for name in BALANCERS:
+            wait(partial(is_out, fleet, name, ENDPOINTS[1]), partial(fleet.log, name))
+        assert register.wait(PATIENCE) == 7
+        assert etcdctl(fleet, servers, "get", key) == ""
+        all_stand(fleet, "in-sync", 1, 2, 0)
+    finally:
+        register.kill()
+        register.communicate()
+
+
+def etcdctl(fleet: Fleet, servers: Path, *words: str) -> str:
+    with fleet.hosts["hub"].entered():
+        return subprocess.run(
+            [servers / "usr/bin/etcdctl", "--endpoints", f"http://{MEMBERS['etcd1']}:2379", *words],
+            env={"ETCDCTL_API": "3"},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+
+def compact(fleet: Fleet, servers: Path) -> None:
+    """Have etcd forget all revisions but the last."""
+    found = json.loads(etcdctl(fleet, servers, "get", "/none", "--write-out", "json"))
+    etcdctl(fleet, servers, "compact", "--physical", str(found["header"]["revision"]))
