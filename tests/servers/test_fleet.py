@@ -308,7 +308,7 @@ def test_an_endpoint_is_registered_while_its_program_runs(fleet: Fleet, servers:
     with fleet.hosts["hub"].entered():
         register = subprocess.Popen(
             [
-                *(sys.executable, "-m", "lbctl", "register", "web", f"{ENDPOINTS[1]}:8080", "--drain", "3s"),
+                *(sys.executable, "-m", "lbctl", "register", "web", f"{ENDPOINTS[1]}:8080", "--drain", "15s"),
                 *("--config", str(fleet.folder / "admin.toml"), "--", *program),
             ],
             stderr=subprocess.PIPE,
