@@ -14,6 +14,9 @@ Processes as users run them, in private network namespaces; the CPU time is that
 - killed: one of three processes is killed under new connections at a steady rate. Lost connections until the
   checker has reacted, and after that. The agent sees the end of a process on its own host without a check, as
   a proxy does that retries elsewhere; settings are alike.
+
+keepalived is no peer where the kernel lacks IPVS: 2.2.7 initializes that before its first check, and ends
+with "IPVS: Can't initialize ipvs" (`keepalived --check --dont-fork --log-console --use-file FILE`).
 """
 
 from __future__ import annotations

@@ -318,6 +318,7 @@ def print_all(results: dict[str, Any]) -> None:
 
 
 def region(name: str, results: dict[str, Any]) -> str:
+    """Return what stands in a region of a document; "" for what was not measured."""
     if name == "machine":
         return machine_words(results)
     if name == "layouts":
@@ -325,7 +326,7 @@ def region(name: str, results: dict[str, Any]) -> str:
     if name == "bars":
         return bars_table(results).markdown()
     part, table = TABLES[name]
-    return table(results["parts"][part]).markdown()
+    return table(results["parts"][part]).markdown() if part in results["parts"] else ""
 
 
 def written(text: str, results: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 from lbctl.errors import Unsupported
 from lbctl.model import Family, Item, Program, Scheduler, SourceNat, guarded, hidden
 from lbctl.spi import require_service
-from lbctl_iptables import dialect, find, layout, pick, recent
+from lbctl_iptables import dialect, find, layout, pick, recent, spelling
 from lbctl_iptables.dialect import Feature
 from lbctl_iptables.find import comment
 
@@ -119,7 +119,7 @@ class _ServiceChains:
 
     def _item(self, table: str, name: str, rules: Iterable[Rule]) -> Item:
         key = (layout.WORD[self._family], "chain", table, name)
-        return Item(key, layout.lines(list(rules)), self._service.name)
+        return Item(key, spelling.lines(list(rules)), self._service.name)
 
     def _chains(self) -> Iterator[tuple[str, Iterable[Rule]]]:
         service, owner = self._service, self._owner
@@ -356,10 +356,10 @@ class _FamilyChains:
                 yield self._chain(table, name, [*rules, (*about, "-g", target(service))], service.name)
 
     def _chain(self, table: str, name: str, rules: Iterable[Rule], service: str | None = None) -> Item:
-        return Item((self._word, "chain", table, name), layout.lines(list(rules)), service)
+        return Item((self._word, "chain", table, name), spelling.lines(list(rules)), service)
 
     def _jump(self, table: str, hook: str, rule: Rule) -> Item:
-        return Item((self._word, "jump", table, hook), layout.join(rule))
+        return Item((self._word, "jump", table, hook), spelling.join(rule))
 
     def _source(self) -> Iterator[Item]:
         marks, about = self._marks, comment(self._owner)

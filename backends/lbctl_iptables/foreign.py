@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lbctl_iptables import layout
+from lbctl_iptables import layout, spelling
 
 _COUNTERS = re.compile(r"^(:\S+ \S+) \[\d+:\d+\]$")
 
@@ -29,5 +29,5 @@ def _is_of(owner: str, line: str) -> bool:
     # Most lines have nothing to do with us, and need not be taken apart.
     if not line.startswith("-A ") or layout.prefix(owner) not in line:
         return False
-    _, chain, *tokens = layout.split(line)
+    _, chain, *tokens = spelling.split(line)
     return any(layout.owns(owner, name) for name in (chain, *layout.targets(tokens)))

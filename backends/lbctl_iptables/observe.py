@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from lbctl.host import rules_generation
 from lbctl.model import Item, Program
 from lbctl_iptables import drivers, layout
 from lbctl_iptables.counters import at_start
@@ -25,9 +26,12 @@ def observe(host: Host, driver: str, owner: str) -> Program:
     return program(owner, dumps(host, driver, owner))
 
 
-def generation(host: Host, driver: str) -> str | None:  # noqa: ARG001 (the protocol's)
+def generation(host: Host, driver: str) -> str | None:
     """See `lbctl.spi.Backend.generation`. A legacy table has no mark, so its rules are read each time."""
-    return None
+    if not drivers.ALL[driver].counted:
+        return None
+    namespace, number = host.namespace(), rules_generation(host)
+    return None if namespace is None or number is None else f"{namespace}/{number}"
 
 
 def dumps(host: Host, driver: str, owner: str) -> dict[str, Dump]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from lbctl.model import Shape, read_record
 from lbctl.spi import Retirement
-from lbctl_iptables import advice, drivers, layout, script
+from lbctl_iptables import advice, drivers, layout, script, spelling
 from lbctl_iptables.rules import DumpedRule
 from lbctl_rules.retirement import keeper_of, missing, present
 
@@ -36,7 +36,7 @@ class _Line(NamedTuple):
     @property
     def leads_to(self) -> Place | None:
         """The chain that it calls, if it is one."""
-        target = next(layout.targets(layout.split(self.text)), None)
+        target = next(layout.targets(spelling.split(self.text)), None)
         return (*self.place[:2], target) if target else None
 
 

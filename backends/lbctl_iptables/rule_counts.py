@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.model import DEFAULT_OWNER
 from lbctl.spi import RuleCounts
-from lbctl_iptables import drivers, layout
+from lbctl_iptables import drivers, layout, spelling
 
 if TYPE_CHECKING:
     from lbctl.host import Host
@@ -24,5 +24,5 @@ def count_rules(host: Host, driver: str) -> RuleCounts:
 
 def _is_ours(rule: str) -> bool:
     """Return True for a rule in a chain of some owner, and for one that leads into such a chain."""
-    _, _, chain, *tokens = layout.split(rule)
+    _, _, chain, *tokens = spelling.split(rule)
     return any(map(layout.owner_of, (chain, *layout.targets(tokens))))

@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from lbctl_iptables import layout
+from lbctl_iptables import layout, spelling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +39,7 @@ class DumpedRule(NamedTuple):
     def option(self, *names: str) -> str | None:
         """Return the token behind the first of the options `names`."""
         if '"' in self.text:
-            return next((value for name, value in pairwise(layout.split(self.text)) if name in names), None)
+            return next((value for name, value in pairwise(spelling.split(self.text)) if name in names), None)
         # No token has a blank in it: the rule need not be taken apart.
         behind = max([f" {self.text}".partition(f" {name} ")[2] for name in names], key=len)
         return behind.partition(" ")[0] or None
@@ -47,7 +47,7 @@ class DumpedRule(NamedTuple):
     @property
     def takes_turns(self) -> bool:
         """True for a rule that picks the nth connection."""
-        return _NTH in self.text and ("--mode", "nth") in pairwise(layout.split(self.text))
+        return _NTH in self.text and ("--mode", "nth") in pairwise(spelling.split(self.text))
 
     @property
     def sent(self) -> tuple[str, str] | None:
@@ -173,15 +173,15 @@ def _chain(name: str, lines: str) -> DumpedChain:
     else:
         counters, texts = zip(*_rows(name, lines), strict=True)
         text = "\n".join(texts)
-    plain = layout.unquoted(text)
-    if not layout.is_plain(plain):
+    plain = spelling.unquoted(text)
+    if not spelling.is_plain(plain):
         plain = "\n".join(map(_spelled, text.split("\n")))
     return DumpedChain(plain, () if counters.count(_IDLE) == len(counters) else counters)
 
 
 def _spelled(text: str) -> str:
-    tokens = layout.split(text)
+    tokens = spelling.split(text)
     try:
-        return layout.join(tokens)
+        return spelling.join(tokens)
     except ValueError:
         return ascii(" ".join(tokens))

@@ -37,7 +37,7 @@ from lbctl_netfilter.population import End
 from lbctl_netfilter.selectors import FoundSelector, Search, SelectorKind, leading_chains
 from lbctl_netfilter.services import (
     Excluded,
-    Followed,
+    TracedService,
     decides,
     falls_through,
     identity,
@@ -90,7 +90,7 @@ class _Result:
     #: The kinds of services that they are of, and what these are not about: those of marks, and others.
     kinds: Sequence[SelectorKind] = ()
     past: dict[bool, list[Excluded]] = field(default_factory=dict)
-    found: Sequence[Followed] = ()
+    found: Sequence[TracedService] = ()
     #: What the selector was known to lead to when they were made.
     led: frozenset[SelectorKind] = frozenset()
 
@@ -150,7 +150,7 @@ class Analyser:
         family.follow()
 
     def finish(self) -> None:
-        """Say what can be said when all families are known: rules of both may move one counter."""
+        """Complete the services when all families are known: rules of both may move one counter."""
         for counter, selectors in self.movers.items():
             if len(selectors) > 1:
                 self.movers[counter] = list(dict.fromkeys(selectors))
@@ -213,7 +213,7 @@ def _calls(rules: Sequence[Rule]) -> Iterator[tuple[Rule, str]]:
 
 
 def _external(program: FamilyProgram, hook: Hook) -> dict[Rule, Selector]:
-    """Return what rules ask of marks that no rule sets before them: conditions on what comes in."""
+    """Return what rules ask of marks that no rule sets before them: conditions on arriving packets."""
     chains = program.chains
     here = {name for name in leading_from(program, hook.passed) if name in chains}
     asking = [rule for name in here for rule in hook.chains[name].rules if rule.asks_mark]
@@ -259,8 +259,8 @@ class _Family:
         #: The chains that lbctl manages.
         self._own = frozenset(name for name, each in program.chains.items() if each.own)
         self._findings = Findings(log, corrections, self._bits, self._own)
-        self.found: list[Followed] = []
-        self._results: dict[object, Followed] = {}
+        self.found: list[TracedService] = []
+        self._results: dict[object, TracedService] = {}
         #: The last hook at which all that leads to endpoints was looked for, and what was found.
         self._searched: tuple[Hook, Mapping[Selector, FoundSelector]] | None = None
         #: Selectors that a rule for connections of one origin keeps from all endpoints of a hook.
@@ -312,7 +312,7 @@ class _Family:
         """By the line of a rung, the one correction of its ladder, for ladders with some of these lines."""
         return self._findings.ladders(self.found, wanted)
 
-    def _finished(self, found: Followed, movers: Movers) -> AnalysedService:
+    def _finished(self, found: TracedService, movers: Movers) -> AnalysedService:
         """Return the service, with what its shares depend on beside its rules."""
         reasons = [reason for walk in found.walks for reason in self._reasons(found, walk, movers)]
         if not reasons:
@@ -320,7 +320,7 @@ class _Family:
         few = "; ".join(dict.fromkeys(reasons[:_MOST_REASONS]))
         return replace(found.service, exact=False, depends_on=few)
 
-    def _reasons(self, found: Followed, walk: Walk, movers: Movers) -> Iterator[str]:
+    def _reasons(self, found: TracedService, walk: Walk, movers: Movers) -> Iterator[str]:
         for rule in walk.doubts:
             what = rule.opaque.what if rule.opaque else "mark" if rule.asks_mark else rule.target.lower()
             yield f"line {rule.line}, which may match or not ({what})"
@@ -358,7 +358,7 @@ class _Family:
                 prefix = "" if family is found.family else f"{family} "
                 yield f"{prefix}{more}{rest}, which move the counter of line {line} too"
 
-    def _alike(self, found: Followed, walk: Walk, other: tuple[Family, Selector]) -> bool:
+    def _alike(self, found: TracedService, walk: Walk, other: tuple[Family, Selector]) -> bool:
         """True for some of the service's own connections that its picks treat as they treat all others."""
         family, where = other
         if family is not found.family or covers(walk.given, where) is not ALL:
@@ -549,7 +549,7 @@ class _Family:
             hook = Hook("", [base], plain, self._bits, self._program.rules)
             self._hook(hook, leading, set(reached), None)
 
-    def _keep(self, found: Followed) -> Followed:
+    def _keep(self, found: TracedService) -> TracedService:
         """Return a service; one that is the same at another hook takes it in, and is returned."""
         key = identity(found)
         same = self._results.get(key)
@@ -607,7 +607,7 @@ class _Family:
 
     def _services(
         self, result: _Result, population: Population, at: Mapping[Selector, _Result]
-    ) -> Iterator[Followed]:
+    ) -> Iterator[TracedService]:
         """Yield the services of a selector, when it is known which of its parts have their own."""
         hook, selector, walk = result.hook, result.selector, result.walk
         for kind in result.kinds:
@@ -617,7 +617,7 @@ class _Family:
             family = self._program.family
             made = service_of(family, hook, selector, walk, population, kind, result.source, past)
             self._touch(walk, kind)
-            found = Followed(made, kind, walk, selector, family, hook, [walk])
+            found = TracedService(made, kind, walk, selector, family, hook, [walk])
             found.explicit_leak = bool(made.leak) and (
                 sum(walk.returned.values()) == made.leak or not falls_through(population, kind)
             )

@@ -49,4 +49,4 @@ class Corrections(Protocol):
         """Rules that mark new connections alone, between those that restore a mark and save it."""
 
     def outward(self, rules: Sequence[Rule]) -> Lines:
-        """Rules for what comes in, and the same for connections that this host makes to itself."""
+        """Rules for arriving connections, and the same for those that this host makes to itself."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lbctl_netfilter.follow import Visit, Walk
     from lbctl_netfilter.ir import Origin, Rule
     from lbctl_netfilter.log import Log
-    from lbctl_netfilter.services import Followed
+    from lbctl_netfilter.services import TracedService
 
 #: Counters, and the connections that move each.
 Movers: TypeAlias = "Mapping[object, Sequence[tuple[Family, Selector]]]"
@@ -44,7 +44,7 @@ CURED = frozenset(
 )
 #: How many times the part of another one a rung takes at most, that was to take the same.
 _EVEN = Fraction(11, 10)
-#: Clients that a list of `recent` keeps unless the module was told otherwise.
+#: Clients that a list of `recent` keeps unless the module was loaded with another limit.
 _LIST = 100
 
 
@@ -63,10 +63,10 @@ class Findings:
 
     def of_services(
         self,
-        found: Sequence[Followed],
+        found: Sequence[TracedService],
         movers: Movers,
     ) -> None:
-        """What can be said when it is known who comes to a rule, and in which shares."""
+        """Report what depends on which connections arrive at a rule, and in which shares."""
         reached = {
             visit.rule for each in found for walk in each.walks for visit in walk.visits if visit.arriving
         }
@@ -114,7 +114,7 @@ class Findings:
 
     # -- one correction for each ladder
 
-    def ladders(self, found: Sequence[Followed], wanted: Collection[int]) -> dict[int, Lines]:
+    def ladders(self, found: Sequence[TracedService], wanted: Collection[int]) -> dict[int, Lines]:
         """By the line of a rung, the one correction of its ladder; of ladders with none wanted, nothing."""
         cures: dict[int, Lines] = {}
         for each in found:
@@ -136,7 +136,7 @@ class Findings:
 
     # -- ladders
 
-    def _ladders(self, found: Followed, walk: Walk) -> None:
+    def _ladders(self, found: TracedService, walk: Walk) -> None:
         leak = found.service.leak
         for rungs in _rungs(walk):
             nth: dict[int, list[Visit]] = {}
@@ -185,13 +185,13 @@ class Findings:
             )
 
     def _same(
-        self, code: str, what: str, found: Followed, visits: Sequence[Visit], rungs: Sequence[Visit]
+        self, code: str, what: str, found: TracedService, visits: Sequence[Visit], rungs: Sequence[Visit]
     ) -> None:
         first = visits[0].rule
         if not self._once(code, first):
             return
         service = found.service
-        leak = f", and {percent(service.leak)} reach no endpoint" if service.leak else ""
+        leak = f", and {percent(service.leak)} are unmatched" if service.leak else ""
         bare = [visit for visit in rungs if not visit.rule.picks][:1]
         by_chance = code == "equal-probability-on-each-line"
         rules = [visit.rule for visit in [*visits, *bare]]
@@ -204,7 +204,7 @@ class Findings:
             cure,
         )
 
-    def _unmatched(self, found: Followed) -> None:
+    def _unmatched(self, found: TracedService) -> None:
         service = found.service
         if not service.leak or not service.backends or found.explicit_leak:
             return
@@ -223,13 +223,13 @@ class Findings:
         self._log.find(
             "no-catch-all",
             last,
-            f"{percent(service.leak)} of new connections ({brief(service.leak)}) reach no endpoint: "
+            f"{percent(service.leak)} of new connections ({brief(service.leak)}) are unmatched: "
             f"{service.leak_to}; without a pick, the last rule would match them",
             self._cures.get(last.place) or self._caught(rungs, service),
             None if len(service.backends) > 1 else WARNING,
         )
 
-    def _differs_from(self, found: Followed, last: Rule, other: Rule) -> None:
+    def _differs_from(self, found: TracedService, last: Rule, other: Rule) -> None:
         """A rule beside a ladder that takes a part of what its rungs leave."""
         if self._once("selectors-differ", other):
             wanted = described(found.selector.where, self._bits)
@@ -249,7 +249,7 @@ class Findings:
             return self._corrections.equal(rules, service, by_chance=by_chance)
         return self._corrections.caught(rules, service, by_chance=by_chance)
 
-    def _unreachable(self, found: Followed, reached: set[Rule]) -> None:
+    def _unreachable(self, found: TracedService, reached: set[Rule]) -> None:
         chains: dict[str, tuple[Rule | None, Lines | None]] = {}
         for rule in found.selector.leaves:
             if not rule.maps or rule in reached or not self._once("unreachable-rule", rule):
@@ -266,7 +266,7 @@ class Findings:
                 ladder or (),
             )
 
-    def _taking(self, found: Followed, place: str) -> tuple[Rule | None, Lines | None]:
+    def _taking(self, found: TracedService, place: str) -> tuple[Rule | None, Lines | None]:
         """The last rule of a chain that takes connections, and its rules as the rungs that they should be.
 
         None for the rungs where rules ask for different connections: one belongs ahead of a rule for more.
@@ -290,10 +290,10 @@ class Findings:
 
     def _shared(
         self,
-        found: Followed,
+        found: TracedService,
         walk: Walk,
         movers: Movers,
-        everything: Sequence[Followed],
+        everything: Sequence[TracedService],
     ) -> None:
         ports = found.selector.where.dport
         many = ports is not None and size(ports) > 1
@@ -336,11 +336,11 @@ class Findings:
 
     def _apart(
         self,
-        found: Followed,
+        found: TracedService,
         walk: Walk,
         rule: Rule,
         listeners: Sequence[Selector],
-        everything: Sequence[Followed],
+        everything: Sequence[TracedService],
     ) -> Lines:
         """Return a ladder for each listener; nothing where more than a ladder of endpoints is shared."""
         frame = next((visit.frame for visit in walk.visits if visit.rule is rule), None)
@@ -360,7 +360,7 @@ class Findings:
 
     # -- marks and memories
 
-    def _marks(self, found: Followed, walk: Walk) -> None:
+    def _marks(self, found: TracedService, walk: Walk) -> None:
         if found.kind is not SelectorKind.MARK:
             return
         lost: dict[tuple[Rule, Rule], Fraction] = {}
@@ -377,7 +377,7 @@ class Findings:
                     self._guarded(found, by),
                 )
 
-    def _anew(self, found: Followed, walk: Walk) -> None:
+    def _anew(self, found: TracedService, walk: Walk) -> None:
         """A pick that is made again for packets behind the first one of a connection."""
         if not found.anew:
             return
@@ -397,7 +397,7 @@ class Findings:
                     )
                 return
 
-    def _guarded(self, found: Followed, by: Rule) -> Lines:
+    def _guarded(self, found: TracedService, by: Rule) -> Lines:
         """Return the rules that mark, of which the later one leaves alone what is marked."""
         before = [v.rule for v in found.walk.visits if v.rule.marks and v.matched]
         before = before[: before.index(by)] if by in before else []
@@ -425,7 +425,7 @@ class Findings:
 
     # -- local connections
 
-    def _outward(self, service: AnalysedService, outward: set[tuple[str, str]], found: Followed) -> None:
+    def _outward(self, service: AnalysedService, outward: set[tuple[str, str]], found: TracedService) -> None:
         if (
             not outward
             or service.hooks != ("prerouting",)
@@ -503,7 +503,7 @@ def _is_guarded(rule: Rule) -> bool:
 
 
 def _repeated(every: int, count: int, leak: Fraction, bare: bool, *, apart: bool, alone: bool) -> bool:
-    """Return True if so many rules with one of `every` are no ladder that anybody would want.
+    """Return True if so many rules with one of `every` are a mistake, and no ladder.
 
     Where they are not `alone`, others pick too: two equal ones among these may come from weights.
     """

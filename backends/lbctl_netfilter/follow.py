@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from lbctl_netfilter.budget import Budget
     from lbctl_netfilter.conditions import Selector, Spans
     from lbctl_netfilter.index import ChainIndex
-    from lbctl_netfilter.ir import Base, Pick, Rule, Switch, Target
+    from lbctl_netfilter.ir import Base, Branch, Pick, Rule, Switch
     from lbctl_netfilter.marks import Marking
     from lbctl_netfilter.population import Chances, ConnectionState, Odds
 
@@ -204,8 +204,10 @@ class Walk:
                 on = frame.on = on.mean()
         frame.arriving = on.mass
         # Long fractions too: what is done to one takes many times what is done to a short one.
-        self.budget.spend(frame.arriving.denominator.bit_length() >> 7)
-        if frame.arriving.denominator.bit_length() > 3 * EXACT_BITS:
+        length = frame.arriving.denominator.bit_length()
+        if length >> 7:
+            self.budget.spend(length >> 7)
+        if length > 3 * EXACT_BITS:
             raise BudgetExceeded
 
     def _average(self) -> None:
@@ -495,7 +497,7 @@ class Walk:
         return frames
 
     def _targeted(
-        self, rule: Rule, target: Target, part: Population, frame: _Frame, there: Selector
+        self, rule: Rule, target: Branch, part: Population, frame: _Frame, there: Selector
     ) -> list[_Frame]:
         match target.act:
             case Act.TO:
@@ -584,9 +586,9 @@ def _at(number: int, groups: Sequence[Spans], stream: Population) -> Sequence[Po
     return [stream if i == number else EMPTY for i in range(len(groups) + 1)]
 
 
-def numbers_of(switch: Switch) -> list[Target | None]:
+def numbers_of(switch: Switch) -> list[Branch | None]:
     """Return the target of each number."""
-    made: list[Target | None] = [None] * switch.pick.modulus
+    made: list[Branch | None] = [None] * switch.pick.modulus
     for spans, target in switch.cases:
         for low, high in spans:
             made[low : high + 1] = [target] * (high - low + 1)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 #: All hooks, in the order in which a document names them.
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
-#: Where connections come in, and what they may pass before they come to any other hook.
+#: Where connections arrive, and the hooks that they may pass before each other one.
 ENTRIES = ("prerouting", "output")
 BEFORE: Mapping[str, tuple[str, ...]] = {
     "input": ("prerouting",),
@@ -195,7 +195,7 @@ class Hook:
 
 
 def start_of(given: Selector) -> ConnectionState:
-    """How connections come in: without marks, but for those that they are selected by."""
+    """How connections arrive: without marks, but for those that they are selected by."""
     marks: dict[bool, int | None] = {False: 0, True: 0}
     for field, values in given.extra:
         if (asked := mark_of(field)) is not None:
@@ -259,7 +259,7 @@ def bases(program: FamilyProgram, *names: str) -> list[Base]:
 def settled(plain: Mapping[str, ChainIndex], chains: Mapping[str, Chain], hook: str) -> dict[str, ChainIndex]:
     """Return the chains as a hook has them.
 
-    What this host sends has an address of its own, and what comes in from elsewhere has not.
+    What this host sends has an address of its own, and what arrives from elsewhere has not.
     """
     if hook not in ENTRIES:
         return dict(plain)

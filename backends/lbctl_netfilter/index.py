@@ -88,7 +88,7 @@ class ChainIndex:
         else:
             name, value = extra
             if narrows:
-                # Asked by those that are not told apart by it as well.
+                # Those that it does not tell apart ask it as well.
                 notes.append((name, (name, ""), None))
             notes.append((None, extra, (name, 0 if isinstance(value, str) else value[1])))
         for narrowing, asked, shaped in notes:

@@ -134,7 +134,7 @@ class Opaque(NamedTuple):
     reason: str
 
 
-class Target(NamedTuple):
+class Branch(NamedTuple):
     """What becomes of connections with some numbers: an endpoint, or a verdict with its chain."""
 
     act: Act
@@ -147,7 +147,7 @@ class Switch(NamedTuple):
     """A number is picked, and `cases` have the target of each; what has none goes on."""
 
     pick: Pick
-    cases: tuple[tuple[Spans, Target], ...]
+    cases: tuple[tuple[Spans, Branch], ...]
 
 
 class Origin(Written, Protocol):

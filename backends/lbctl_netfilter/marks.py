@@ -54,7 +54,7 @@ class Marking(NamedTuple):
         return (packet, value) if self.connection else (value, connection)
 
 
-#: More marks than this are not told one by one.
+#: More marks than this are not listed one by one.
 _MOST = 4096
 
 

@@ -109,18 +109,7 @@ class Population:
             return self
         if not self:
             return other
-        length = lcm(self.length, other.length)
-        mine, theirs = self.repeated(length // self.length), other.repeated(length // other.length)
-        states = dict(mine.states)
-        for state, chances in theirs.states.items():
-            known = states.get(state)
-            if known is not None:
-                both = dict(known)
-                for chance, places in chances.items():
-                    _put(both, chance, places)
-                chances = both
-            states[state] = chances
-        return Population(length, states)
+        return ended([(None, self), (None, other)])
 
     def repeated(self, times: int) -> Population:
         """Return the same period so many times."""

@@ -81,7 +81,7 @@ class Search:
         external: Mapping[Rule, Selector],
     ) -> None:
         self._budget = budget
-        #: What rules ask of marks that no rule before them sets: a condition on what comes in.
+        #: What rules ask of marks that no rule before them sets: a condition on arriving packets.
         self._external = external
         self._cannot = cannot
         self._bits = bits

@@ -31,13 +31,13 @@ _SNAT = frozenset({"snat"})
 _DROPPING = frozenset({Act.DROP, Act.UNKNOWN})
 #: The longest table of a hash that is shown slot by slot.
 _LONGEST = 1 << 16
-#: Exemptions that are told one by one.
+#: Exemptions that are listed one by one.
 _MOST_EXEMPTIONS = 256
 _ORIGINAL = "policy ACCEPT: the original destination"
 
 
 @dataclass(slots=True)
-class Followed:
+class TracedService:
     """A service with all that was seen on the path of its connections."""
 
     service: AnalysedService
@@ -98,24 +98,23 @@ class _Parts:
         self.outcomes: dict[tuple[int | None, str | None, str], Odds] = {}
         label = label_of(kind)
         for state, chances in population.states.items():
-            found = label(state)
+            to, action, why, rule, name = label(state)
             part: Odds = 0
             for chance, places in chances.items():
                 part += chance * places.bit_count()
-            to = _shown(found.to, selector, bits)
+            to = _shown(to, selector, bits)
             self.ends.append(to)
-            outcome = (found.rule.line if found.rule else None, to, found.why)
-            self.outcomes[outcome] = self.outcomes.get(outcome, 0) + part
+            line = None if rule is None else rule.line
+            self.outcomes[line, to, why] = self.outcomes.get((line, to, why), 0) + part
             if to is None:
-                self.leaks[found.why] = self.leaks.get(found.why, 0) + part
+                self.leaks[why] = self.leaks.get(why, 0) + part
                 continue
             self.shares[to] = self.shares.get(to, 0) + part
-            self.actions[found.action] = None
-            rule = found.rule
-            if rule is not None and rule.line < self.order.get(to, rule.line + 1):
+            self.actions[action] = None
+            if rule is not None and line is not None and line < self.order.get(to, line + 1):
                 # Of several rules for one endpoint, the first one names it.
-                self.order[to] = rule.line
-                self.names[to] = found.name or rule.origin.comment
+                self.order[to] = line
+                self.names[to] = name or rule.origin.comment
 
 
 def is_balanced(walk: Walk, population: Population, kind: SelectorKind) -> bool:
@@ -248,11 +247,15 @@ def _lines(walk: Walk, kind: SelectorKind) -> tuple[tuple[int, ...], tuple[int, 
         rule = visit.rule
         if rule.opaque is not None:
             continue
-        part = visit.matched and (rule.act is not Act.GO_ON or (rule.marks and kind is SelectorKind.MARK))
-        if part or (visit.arriving and rule.maps):
-            lines.add(rule.line)
-        if visit.matched and (rule.picks or rule.maps):
-            picking.add(rule.line)
+        line, maps = rule.line, rule.maps
+        if not visit.matched:
+            if maps and visit.arriving:
+                lines.add(line)
+            continue
+        if rule.act is not Act.GO_ON or (rule.marks and kind is SelectorKind.MARK):
+            lines.add(line)
+        if maps or rule.picks:
+            picking.add(line)
     return tuple(sorted(lines)), tuple(sorted(picking))
 
 
@@ -372,7 +375,7 @@ def _endpoint_name(comment: str | None, service: str | None) -> str | None:
 # -- the same at several hooks
 
 
-def identity(found: Followed) -> object:
+def identity(found: TracedService) -> object:
     """Return what services have in common that are the same at several hooks."""
     service = found.service
     return (
@@ -391,7 +394,7 @@ def identity(found: Followed) -> object:
 
 
 def merge(
-    found: Followed,
+    found: TracedService,
     hooks: Sequence[str],
     lines: Sequence[int],
     way: Callable[[], tuple[Step, ...]],
@@ -421,7 +424,7 @@ def rungs_of(walk: Walk) -> dict[Rule, tuple[tuple[Fraction, Fraction | None], .
     return found
 
 
-def decides(found: Followed, walk: Walk, rule: Rule) -> bool:
+def decides(found: TracedService, walk: Walk, rule: Rule) -> bool:
     """True where the shares of a service may depend on what a rule picks.
 
     Endpoints do not depend on a mark that no rule asks for. Marks do not depend on a pick behind the last
@@ -440,7 +443,7 @@ def decides(found: Followed, walk: Walk, rule: Rule) -> bool:
     return True
 
 
-def rules_met(found: Followed) -> Iterator[Rule]:
+def rules_met(found: TracedService) -> Iterator[Rule]:
     """Yield all rules that its connections arrive at."""
     for walk in found.walks:
         for visit in walk.visits:

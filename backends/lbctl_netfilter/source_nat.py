@@ -65,14 +65,14 @@ _WORK, _LEAST_WORK = 20, 500_000
 _NEXT = {"dnat": "forward", "redirect": "input"}
 
 
-class NatRule(NamedTuple):
+class Met(NamedTuple):
     """A rule that ends the path of connections or replaces their source, and for which ones it does."""
 
     rule: Rule
     conditions: Conditions
 
 
-class _Exit(Enum):
+class Exit(Enum):
     """How connections leave a rule or a chain."""
 
     ON = "on"
@@ -91,7 +91,7 @@ class Behind:
         self._program = program
         self._bits = BITS[program.family]
         self._budget = Budget.of(program.rules, work=_WORK, least=_LEAST_WORK)
-        self._known: dict[object, Sequence[NatRule]] = {}
+        self._known: dict[object, Sequence[Met]] = {}
         self._passing: dict[str, tuple[Base, ...]] = {}
         behind = [rule for base in bases(program, "postrouting") for rule in self._reach(base)]
         self._replaces = any(
@@ -223,7 +223,7 @@ class Behind:
             )
         return known
 
-    def _answer(self, met: Sequence[NatRule], endpoint: Selector) -> SourceNat | None:
+    def _answer(self, met: Sequence[Met], endpoint: Selector) -> SourceNat | None:
         kinds = {_kind(each.conditions, endpoint) for each in met if each.rule.act not in _ENDING}
         if SourceNat.ALWAYS in kinds or not kinds:
             return SourceNat.ALWAYS if kinds else SourceNat.NEVER
@@ -231,7 +231,7 @@ class Behind:
 
     # -- rules
 
-    def _met(self, state: ConnectionState, walk: Walk, passed: tuple[Base, ...]) -> Sequence[NatRule]:
+    def _met(self, state: ConnectionState, walk: Walk, passed: tuple[Base, ...]) -> Sequence[Met]:
         """The rules that matter to connections with an endpoint, in some base chains one after another."""
         known = self._endpoint(state.out.text if state.out else "", walk.given)
         # Bits that rules for some of the connections may have set.
@@ -240,7 +240,7 @@ class Behind:
         found = self._known.get(key)
         if found is None:
             marks = state.mark, state.connmark
-            path = _NatPath(self._program.chains, known, self._budget, marks, unknown)
+            path = Path(self._program.chains, known, self._budget, marks=marks, unknown=unknown)
             path.through(passed)
             found = self._known[key] = path.met
         return found
@@ -296,17 +296,17 @@ class _Left:
     """How connections leave a rule, and what it asked that is not known of them."""
 
     asked: Conditions
-    exits: frozenset[_Exit]
+    exits: frozenset[Exit]
 
 
-_PASSED = frozenset({_Exit.ON})
+_PASSED = frozenset({Exit.ON})
 
 
-class _NatPath:
-    """Connections with one endpoint on their path through chains."""
+class Path:
+    """Connections of which some is known on their path through chains."""
 
     def __init__(
-        self, chains: Mapping[str, Chain], given: Selector, budget: Budget, marks: _Marks, unknown: int
+        self, chains: Mapping[str, Chain], given: Selector, budget: Budget, *, marks: _Marks, unknown: int = 0
     ) -> None:
         self._chains = chains
         self._given = given
@@ -318,7 +318,7 @@ class _NatPath:
         self._nat = False
         #: True where a chain of NAT let some go with the source that they have.
         self._spared = False
-        self.met: list[NatRule] = []
+        self.met: list[Met] = []
 
     def through(self, passed: Iterable[Base]) -> None:
         """Follow connections through base chains: what one accepts goes on to the next."""
@@ -327,15 +327,15 @@ class _NatPath:
             if base.chain not in self._chains:
                 continue
             self._nat = base.kind == "nat"
-            exits = self._chain(base.chain, under)
-            if exits <= {_Exit.DROPPED, _Exit.REPLACED}:
+            exits = self.chain(base.chain, under)
+            if exits <= {Exit.DROPPED, Exit.REPLACED}:
                 return
-            if _Exit.DROPPED in exits:
+            if Exit.DROPPED in exits:
                 under |= {_MORE}
 
-    def _chain(self, name: str, under: Conditions) -> frozenset[_Exit]:
-        """Follow connections through a chain; how they leave it."""
-        exits: set[_Exit] = set()
+    def chain(self, name: str, under: Conditions = _NO_CONDITIONS) -> frozenset[Exit]:
+        """Follow connections through a chain, and return how they leave it. Raise `BudgetExceeded`."""
+        exits: set[Exit] = set()
         self._depth += 1
         # All of them: an index leaves out those that are for some of the connections.
         for rule in self._chains[name].rules:
@@ -351,12 +351,12 @@ class _NatPath:
                 )
                 self._marks = packet, connection
             exits |= left.exits - _PASSED
-            if not left.asked and _Exit.ON not in left.exits:
+            if not left.asked and Exit.ON not in left.exits:
                 break
-            if left.exits & {_Exit.BACK, _Exit.ACCEPTED, _Exit.DROPPED}:
+            if left.exits & {Exit.BACK, Exit.ACCEPTED, Exit.DROPPED}:
                 under |= {_MORE}
         else:
-            exits.add(_Exit.BACK)
+            exits.add(Exit.BACK)
         self._depth -= 1
         return frozenset(exits)
 
@@ -365,33 +365,32 @@ class _NatPath:
         if asked is None:
             return _Left(_NO_CONDITIONS, _PASSED)
         here, act = under | asked, rule.act
-        if act is Act.UNKNOWN or rule.opaque or (act in JUMPS and self._depth >= _DEEPEST):
+        is_verdict = act is Act.SWITCH and not rule.action
+        if act is Act.UNKNOWN or is_verdict or (act in JUMPS and self._depth >= _DEEPEST):
             # It may do anything.
-            if act is not Act.GO_ON:
-                self.met.append(NatRule(rule, here | {_MORE}))
-                return _Left(asked | {_MORE}, frozenset({_Exit.ON, _Exit.ACCEPTED}))
-            return _Left(asked, _PASSED)
+            self.met.append(Met(rule, here | {_MORE}))
+            return _Left(asked | {_MORE}, frozenset({Exit.ON, Exit.ACCEPTED}))
         match act:
             case Act.TO | Act.SWITCH:
                 if rule.action != "snat":
                     return _Left(asked, _PASSED)
                 here |= {_MORE} if self._spared or act is Act.SWITCH else _NO_CONDITIONS
-                self.met.append(NatRule(rule, here))
-                return _Left(asked, frozenset({_Exit.REPLACED}))
+                self.met.append(Met(rule, here))
+                return _Left(asked, frozenset({Exit.REPLACED}))
             case Act.ACCEPT | Act.DROP:
-                self.met.append(NatRule(rule, here))
+                self.met.append(Met(rule, here))
                 self._spared |= bool(here) and self._nat and act is Act.ACCEPT
-                exit_ = _Exit.ACCEPTED if act is Act.ACCEPT else _Exit.DROPPED
+                exit_ = Exit.ACCEPTED if act is Act.ACCEPT else Exit.DROPPED
                 return _Left(asked, frozenset({exit_}))
             case Act.RETURN:
-                return _Left(asked, frozenset({_Exit.BACK}))
+                return _Left(asked, frozenset({Exit.BACK}))
             case Act.JUMP | Act.GOTO:
                 if rule.target not in self._chains:
-                    self.met.append(NatRule(rule, here | {_MORE}))
-                    return _Left(asked, frozenset({_Exit.ON, _Exit.ACCEPTED}))
-                exits = self._chain(rule.target, here)
-                if act is Act.JUMP and _Exit.BACK in exits:
-                    exits = (exits - {_Exit.BACK}) | _PASSED
+                    self.met.append(Met(rule, here | {_MORE}))
+                    return _Left(asked, frozenset({Exit.ON, Exit.ACCEPTED}))
+                exits = self.chain(rule.target, here)
+                if act is Act.JUMP and Exit.BACK in exits:
+                    exits = (exits - {Exit.BACK}) | _PASSED
                 return _Left(asked, exits)
         return _Left(asked, _PASSED)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lbctl_nftables.kernel import netlink
+from lbctl.host import rules_generation
 
 if TYPE_CHECKING:
     from lbctl.host import Host
@@ -33,7 +33,7 @@ class Generation:
 def read(host: Host) -> Generation | None:
     """Return the generation of now; None where the kernel does not tell, or cannot name its namespace."""
     namespace = host.namespace()
-    number = None if namespace is None else netlink.generation(host)
+    number = None if namespace is None else rules_generation(host)
     return None if namespace is None or number is None else Generation(namespace, number)
 
 

@@ -83,7 +83,7 @@ class Here:
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class ShellCommand:
     """A simple command. `line` is its first one, from 1; `text` its lines, verbatim."""
 
     words: Sequence[str]
@@ -130,7 +130,7 @@ class Script:
         self.number += 1
         return line[:-1] if line[-1:] == "\r" else line
 
-    def commands(self, line: str, shown: str | None = None) -> Iterator[Command | Trouble]:
+    def commands(self, line: str, shown: str | None = None) -> Iterator[ShellCommand | Trouble]:
         """Yield the commands of the line that was just taken, with the lines that it goes on in.
 
         They are parted at `;`, `&&`, `||`, `|` and `&`. `shown` is what the line is called, where not itself.
@@ -162,7 +162,7 @@ class Script:
                 continue
             yield from self._command(raw, number, whole, here, piped=piped and here is None)
         if poured is not None:
-            yield Command(["cat"], number, text.strip(), here=poured)
+            yield ShellCommand(["cat"], number, text.strip(), here=poured)
 
     def unclosed(self) -> Iterator[Trouble]:
         """Yield what was opened and never closed."""
@@ -195,7 +195,7 @@ class Script:
 
     def _command(
         self, raw: list[str], number: int, text: str, here: Here | None, *, piped: bool
-    ) -> Iterator[Command | Trouble]:
+    ) -> Iterator[ShellCommand | Trouble]:
         """One simple command; its words still hold quotes and variables."""
         begin, opened = self._enter(raw, number)
         for word in opened:
@@ -217,7 +217,7 @@ class Script:
         if values:
             missing = next((name for _, name in expanded if name is not None), None)
             inside = self._open[-1] if self._open else None
-            yield Command(values, number, text, missing, inside, here, piped)
+            yield ShellCommand(values, number, text, missing, inside, here, piped)
 
     def _enter(self, raw: list[str], number: int) -> tuple[int, list[str]]:
         """Follow the words that open and close loops and conditions.

@@ -1,7 +1,11 @@
 """The agent on the real kernel: it keeps what was applied last, and nothing else."""
 
+import http.client
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -9,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lbctl.host import LocalHost
+from lbctl.conformance.network import HOST4
 from support.agents import BOTH_BACKENDS, NFT, AgentProcess
 from support.network import Network, intent, service
 
@@ -51,11 +55,12 @@ def test_it_applies_the_file_at_first_and_leaves_the_rules_at_the_end(
 ) -> None:
     assert in_sync(network, way, config)
     held = network.rules()
+    assert len([*network.folder.rglob("*.sock")]) == 1
     assert agent.stop() == 0
     assert network.rules() == held
     history = network.lbctl("history", "--output", "json").json["history"]
     assert [entry["action"] for entry in history] == ["apply"]
-    assert not LocalHost(network.folder).socket_path("lbctl").exists()
+    assert not [*network.folder.rglob("*.sock")]
 
 
 def test_rules_that_are_flushed_come_back(
@@ -68,7 +73,10 @@ def test_rules_that_are_flushed_come_back(
     assert "changed from outside" in agent.said
 
 
-@pytest.mark.parametrize("way", [NFT], ids=lambda words: words[1])
+COUNTED = [NFT, ("--backend", "iptables", "--driver", "nf_tables")]
+
+
+@pytest.mark.parametrize("way", COUNTED, ids=lambda words: words[1])
 def test_another_writer_is_not_fought_for_ever(
     network: Network, agent: AgentProcess, way: tuple[str, ...]
 ) -> None:
@@ -202,3 +210,63 @@ def test_a_killed_agent_leaves_the_rules_and_the_next_one_goes_on(
         assert network.rules() == held
     finally:
         again.kill()
+
+
+def test_another_host_can_read_the_status_and_nothing_else(network: Network, config: Path) -> None:
+    agent = AgentProcess(network, *NFT, "--listen", f"{HOST4}:9098", config=config).ready()
+
+    def answered(method: str, path: str, host: str = HOST4) -> int:
+        connection = http.client.HTTPConnection(HOST4, 9098, timeout=30)
+        with network.client.entered():
+            connection.connect()
+        try:
+            connection.request(method, path, headers={"Host": host})
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    silent = []
+    try:
+        assert f"Every host that reaches {HOST4}:9098 can read the status." in agent.said
+        assert [answered("GET", path) for path in ("/", "/status", "/metrics", "/healthz")] == [200] * 4
+        assert answered("POST", "/pause") == 405
+        assert answered("GET", "/status", host="rebound.example") == 421
+        with network.client.entered():
+            for _ in range(200):
+                silent.append(socket.create_connection((HOST4, 9098), timeout=30))
+                silent[-1].sendall(b"GET /status HT")
+        # It answers others while one host holds all connections that there are.
+        assert answered("GET", "/healthz") == 200
+        assert agent.get("/ready")[0] == 200
+        assert network.lbctl("agent", "pause", config=config).code == 0
+    finally:
+        for connection in silent:
+            connection.close()
+        agent.kill()
+
+
+def test_the_socket_is_no_other_users(network: Network, config: Path) -> None:
+    agent = AgentProcess(network, *NFT, config=config).ready()
+    [path] = network.folder.rglob("lbctl*.sock")
+    asking = (
+        "import os, socket, sys; os.setgid(65534); os.setuid(65534)\n"
+        "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n"
+        "s.sendall(b'POST /pause HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 2\\r\\n\\r\\n{}')\n"
+        "print(s.recv(4096).split()[1].decode())"
+    )
+
+    def asked() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", asking, str(path)], capture_output=True, text=True)
+
+    modes = {folder: folder.stat().st_mode & 0o7777 for folder in path.parents if folder.owner() == "root"}
+    try:
+        assert "PermissionError" in asked().stderr
+        # Should its mode ever be opened, the kernel still says who connects.
+        path.chmod(0o666)
+        for folder in modes:
+            folder.chmod(modes[folder] | 0o111)
+        assert (asked().stdout, agent.status["agent"]["paused_until"]) == ("403\n", None)
+    finally:
+        for folder in modes:
+            folder.chmod(modes[folder])
+        agent.kill()

@@ -30,10 +30,11 @@ from lbctl.model import (
     diff,
 )
 from lbctl.spi import Capabilities
-from lbctl_iptables import apply, drivers, layout, script
+from lbctl_iptables import apply, drivers, layout, script, spelling
 from lbctl_iptables.compile import compile_intent
-from lbctl_iptables.drivers import iptc_child
+from lbctl_iptables.drivers import iptc
 from lbctl_iptables.observe import observe
+from lbctl_iptables.xtables import child as iptc_child
 
 pytestmark = pytest.mark.kernel
 
@@ -250,12 +251,8 @@ def test_what_nobody_can_spell_is_named_at_least(family: Family) -> None:
     word = layout.WORD[family]
     load("-I PREROUTING 1 -m comment --comment lost -m addrtype --dst-type LOCAL -j RETURN", word)
     nowhere = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "XTABLES_LIBDIR": "/nonexistent"}
-    child = [sys.executable, "-P", "-m", "lbctl_iptables.drivers.iptc_child", "save", word, "nat"]
-    roots = ":".join(str(Path(module.__file__ or "").parents[1]) for module in (layout,))
-    core = str(Path(sys.modules["lbctl"].__file__ or "").parents[1])
-    done = subprocess.run(
-        child, env={**nowhere, "PYTHONPATH": f"{core}:{roots}"}, check=False, capture_output=True, text=True
-    )
+    child = [*iptc.command(), "save", word, "nat"]
+    done = subprocess.run(child, env=nowhere, check=False, capture_output=True, text=True)
     assert "[0:0] -A PREROUTING -m comment -m addrtype -j RETURN" in done.stdout.splitlines()
 
 
@@ -404,10 +401,10 @@ def test_what_only_the_kernel_refuses_changes_nothing() -> None:
 
 def test_a_comment_is_never_read_as_anything_else() -> None:
     words = ["!", "!x", "--dport", "-j", "a b", 'q"q', "b\\s", "it's", "*", "é", "COMMIT", "# x", "x" * 255]
-    load("\n".join([":LBCTL - [0:0]", *(f"-A LBCTL {layout.join(comment(word))}" for word in words)]))
+    load("\n".join([":LBCTL - [0:0]", *(f"-A LBCTL {spelling.join(comment(word))}" for word in words)]))
     for driver in ("iptc", "legacy"):
         dump = drivers.save(HOST, driver, "iptables")
-        found = [layout.split(line)[6] for line in dump.splitlines() if " -A LBCTL " in line]
+        found = [spelling.split(line)[6] for line in dump.splitlines() if " -A LBCTL " in line]
         assert found == words
 
 
@@ -439,8 +436,20 @@ def test_the_lock_is_not_waited_for_without_end(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(iptc_child, "LOCK_SECONDS", 0.2)
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(iptc_child.Refused, match="another program has held"), iptc_child._lock():
+        with pytest.raises(iptc_child.BindingRefused, match="another program has held"), iptc_child._lock():
             pass
+
+
+def test_its_words_are_those_of_the_layout() -> None:
+    assert tuple(layout.WORD.values()) == (iptc_child.FOUR, iptc_child.SIX)
+    assert (iptc_child.TABLES, iptc_child.HOOKS) == (layout.TABLES, layout.HOOKS)
+
+
+def test_its_process_imports_nothing_of_lbctl() -> None:
+    shown = [word.replace("sys.exit(main(sys.argv[3:]))", "print(*sys.modules)") for word in iptc.command()]
+    brought = HOST.run(shown).out.split()
+    assert "lbctl_iptables.xtables.child" in brought
+    assert not [name for name in brought if name.partition(".")[0] in {"lbctl", "site"}]
 
 
 def test_finding_it_imports_nothing() -> None:

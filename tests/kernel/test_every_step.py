@@ -33,6 +33,7 @@ from lbctl.model import (
     Scheduler,
     Service,
     State,
+    takeover_obstacles,
 )
 from lbctl.model.maglev import SIZES
 from lbctl_nftables import backend, drivers, script
@@ -190,7 +191,7 @@ def neighbours(draw: st.DrawFn) -> tuple[Intent, Intent]:
     first = draw(intents(owner=OWNER, min_services=1, max_services=3, everything=True, selective=True))
     services = []
     for service in first.services:
-        changed = service
+        changed = replace(service, takeover=False)
         if draw(st.booleans()):
             changed = replace(changed, scheduler=draw(st.sampled_from(Scheduler)))
         if draw(st.booleans()):
@@ -202,6 +203,10 @@ def neighbours(draw: st.DrawFn) -> tuple[Intent, Intent]:
                 some = draw(endpoints(families, local=draw(st.booleans()), states=states))
             kept = None if mixed_ports(some) else changed.affinity
             changed = replace(changed, endpoints=some, affinity=kept)
+        if not any(
+            takeover_obstacles(changed.scheduler, changed.source_nat, changed.listeners, changed.endpoints)
+        ):
+            changed = replace(changed, takeover=draw(st.booleans()))
         if draw(st.integers(0, 3)) == 0:
             changed = replace(changed, name=f"{changed.name[:50]}-new")
         services.append(changed)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from types import ModuleType
 from typing import Any
 
@@ -193,7 +193,7 @@ def by_turns(intent: Intent) -> Intent:
     return replace(
         intent,
         services=tuple(
-            replace(s, scheduler=Scheduler.ROUND_ROBIN) if s.scheduler in hashed else s
+            replace(s, scheduler=Scheduler.ROUND_ROBIN, takeover=False) if s.scheduler in hashed else s
             for s in intent.services
         ),
     )
@@ -210,6 +210,31 @@ def test_all_that_iptables_can_express_comes_back_from_the_kernel(
     kernel: Kernel, driver: str, intent: Intent
 ) -> None:
     goes_in_and_comes_out(kernel, driver, intent)
+
+
+@pytest.mark.parametrize("driver", ["libnftables", "nft", "legacy", "nf_tables", "iptc"])
+@pytest.mark.parametrize("count", [2, 30])
+def test_guarded_places_come_back_from_the_kernel(kernel: Kernel, driver: str, count: int) -> None:
+    """Few of them, and more than a list is good for: single ports, ranges and several protocols."""
+    addresses = [ip_address(f"10.{n % 3}.0.{n}") for n in range(1, count + 1)]
+    listen = Listener(protocol=Protocol.UDP, port=20000, last_port=30000, address=ip_address("192.0.2.10"))
+    web = Service(
+        name="web",
+        listeners=tuple(Listener(protocol=kind, port=80) for kind in (Protocol.TCP, Protocol.UDP)),
+        endpoints=tuple(Endpoint(address=address, port=8000 + n % 2) for n, address in enumerate(addresses)),
+        scheduler=Scheduler.SOURCE_HASH,
+        takeover=True,
+    )
+    media = replace(
+        web, name="media", listeners=(listen,), endpoints=tuple(Endpoint(address=each) for each in addresses)
+    )
+    closed = replace(
+        web,
+        name="closed",
+        listeners=(Listener(protocol=Protocol.TCP, port=81),),
+        deny=(ip_network("198.51.100.0/24"),),
+    )
+    goes_in_and_comes_out(kernel, driver, Intent(services=(web, media, closed)))
 
 
 def passes_between_iptc_and_legacy(kernel: Kernel, intent: Intent) -> None:

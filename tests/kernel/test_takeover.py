@@ -7,16 +7,18 @@ import time
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from support.balancers import CLIENTS4, ENDPOINTS4, ENDPOINTS6, PORT, SERVICE4, SERVICE6, Balancers
-from support.network import intent, service
+from support.balancers import CLIENTS4, CLIENTS6, ENDPOINTS4, ENDPOINTS6, PORT, SERVICE4, SERVICE6, Balancers
+from support.network import Network, intent, service
+from support.waves import Storm
 
 PLACES = [*(f"{a}:{PORT}" for a in ENDPOINTS4), *(f"[{a}]:{PORT}" for a in ENDPOINTS6)]
 LISTEN = [f"{SERVICE4}:80/tcp", f"[{SERVICE6}]:80/tcp", f"{SERVICE4}:80/udp"]
 COUNT = 200
+SWITCHES = 8
 LOOSE, LIBERAL = (f"/proc/sys/net/netfilter/nf_conntrack_tcp_{word}" for word in ("loose", "be_liberal"))
 NFT, LEGACY, IPTABLES_NFT = ("nftables", "libnftables"), ("iptables", "legacy"), ("iptables", "nf_tables")
 
@@ -83,6 +85,32 @@ def test_no_connection_is_lost(
         each.say(b"e")
     texts = [b"d", b"e"] if first == "server" else [b"e"]
     assert [each.lost(*texts) for each in made] == [0, 0]
+
+
+def test_a_storm_passes_from_host_to_host(balancers: Balancers, tmp_path: Path) -> None:
+    """New connections without a pause, and 150 that talk all the time, while the routes go back and forth."""
+    apply(balancers, ("--backend", "nftables"), scheduler="maglev", takeover=True)
+    for host in balancers.hosts:
+        host.host.write(LIBERAL, "1")
+    balancers.lead_through(balancers.hosts[0])
+    targets = (f"{SERVICE4}:80", f"[{SERVICE6}]:80")
+    waves = Storm(cast("Network", balancers), [(balancers.endpoints, PLACES)], targets, clients=0)
+    try:
+        waves.knock(balancers.clients, tmp_path, (*CLIENTS4, *CLIENTS6))
+        for turn in range(1, SWITCHES + 1):
+            waves.wait(500 * turn)
+            balancers.lead_through(balancers.hosts[turn % 2])
+        waves.wait(500 * (SWITCHES + 1))
+        [report] = waves.end()
+    finally:
+        waves.close()
+    assert report["broken"] == []
+    served: dict[str, set[str]] = {}
+    for _, _, client, _, answer in report["connections"]:
+        served.setdefault(client, set()).add(answer)
+    # The same client has the same endpoint everywhere, whichever host a connection was opened through.
+    assert {len(answers) for answers in served.values()} == {1}
+    assert {answer for answers in served.values() for answer in answers} <= set(PLACES)
 
 
 # -- what is lost otherwise: without these, the tests above could not fail

@@ -63,10 +63,12 @@ def test_each_package_is_typed(names, package):
     assert {f"{package}/__init__.py", f"{package}/py.typed"} <= names
 
 
-def test_its_entry_points_are_the_command_and_both_backends(wheel):
+def test_its_entry_points_are_the_command_the_backends_and_the_sources(wheel):
     found = configparser.ConfigParser()
     found.read_string(read(wheel, "entry_points.txt"))
+    sources = ("consul", "dns", "docker", "etcd", "file", "kubernetes", "systemd")
     assert {section: dict(found[section]) for section in found.sections()} == {
+        "lbctl.sources": {name: f"lbctl.agent.sources.{name}" for name in sources},
         "console_scripts": {"lbctl": "lbctl.__main__:start"},
         "lbctl.backends": {"nftables": "lbctl_nftables.backend", "iptables": "lbctl_iptables.backend"},
     }

@@ -35,7 +35,7 @@ def test_both_backends_give_the_same_turns(intent: Intent) -> None:
 @PATIENT
 @given(intent=intents(min_services=1))
 def test_chance_is_not_taken_for_a_turn(intent: Intent) -> None:
-    drawn = tuple(replace(service, scheduler=Scheduler.RANDOM) for service in intent.services)
+    drawn = tuple(replace(service, scheduler=Scheduler.RANDOM, takeover=False) for service in intent.services)
     turns = nftables.read(nftables.render(nftables.compile(intent, NFTABLES)))
     draws = nftables.read(nftables.render(nftables.compile(replace(intent, services=drawn), NFTABLES)))
     found = compare(turns, draws)

@@ -24,7 +24,7 @@ from lbctl.model import (
     State,
 )
 from lbctl_iptables import backend as iptables
-from lbctl_iptables import dialect, layout
+from lbctl_iptables import dialect, layout, spelling
 from support.intents import overlap
 
 CAPABILITIES = dialect.capabilities(())
@@ -121,7 +121,7 @@ class Rules:
     def _walk(self, table: str, chain: str, connection: Connection) -> str | None:
         """Return the comment of the rule that ends the connection's path; None if it comes back."""
         for line in self._chains.get((table, chain), "").splitlines():
-            tokens = layout.split(line)
+            tokens = spelling.split(line)
             if not all(self._holds(tokens, connection)):
                 continue
             option, target = next((o, t) for o, t in pairwise(tokens) if o in {"-j", "-g"})

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from lbctl.host import Completed, LocalHost
 from lbctl.host.fake import FakeHost
-from lbctl_iptables.drivers import iptc_binding
+from lbctl_iptables.xtables import binding as iptc_binding
 from lbctl_nftables import tool
 from lbctl_nftables.layout import Dialect
 

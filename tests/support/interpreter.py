@@ -11,6 +11,7 @@ from ipaddress import IPv4Address
 from lbctl_netfilter.conditions import Selector, Spans, Values, Words
 from lbctl_netfilter.ir import (
     Act,
+    Branch,
     Draw,
     DrawMark,
     FamilyProgram,
@@ -21,7 +22,6 @@ from lbctl_netfilter.ir import (
     PickKind,
     Rule,
     SetMark,
-    Target,
 )
 
 #: The end of a connection that no rule gives an endpoint.
@@ -151,7 +151,7 @@ class Kernel:
         self.counters[key] = (now + 1) % pick.modulus
         return now
 
-    def _switched(self, rule: Rule) -> Target | None:
+    def _switched(self, rule: Rule) -> Branch | None:
         assert rule.switch is not None
         number = self._picked(rule.switch.pick, (rule.line, "switch"))
         return next((target for spans, target in rule.switch.cases if _within(number, spans)), None)

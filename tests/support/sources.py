@@ -23,7 +23,6 @@ import dns.rrset
 import pytest
 
 from lbctl.agent.sources import Access, SourceFailed
-from lbctl.agent.sources import dns as dns_source
 from lbctl.agent.sources import systemd as systemd_source
 from lbctl.model import (
     ConsulAccess,
@@ -488,8 +487,6 @@ class DnsRig:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.server = DnsServer({}, ttl=1)
         monkeypatch.setattr(dns.asyncresolver, "Resolver", self.server.resolver)
-        # Its limits are those of the real clock, also where the loop's is not.
-        monkeypatch.setattr(dns_source, "_PATIENCE", 0.1)
 
     async def start(self) -> None:
         await self.server.start()

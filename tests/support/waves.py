@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lbctl.host.netns import Namespace
@@ -101,13 +102,16 @@ class Storm:
             numbers = range(100 + number * self._clients, 100 + (number + 1) * self._clients)
             for client in numbers:
                 self._network.client.address("uplink", f"192.0.2.{client}/24", f"2001:db8:1::{client}/64")
-            sources = ",".join(a for n in numbers for a in (f"192.0.2.{n}", f"2001:db8:1::{n}"))
-            path = self._network.folder / f"knocker-{number}"
-            path.write_bytes(bytes(8))
-            with path.open("r+b") as file:
-                self._counted.append(mmap.mmap(file.fileno(), 8))
-            words = ("knock", str(path), sources, *self._targets)
-            self._knockers.append(self._start(self._network.client, *words))
+            sources = [a for n in numbers for a in (f"192.0.2.{n}", f"2001:db8:1::{n}")]
+            self.knock(self._network.client, self._network.folder, sources)
+
+    def knock(self, namespace: Namespace, folder: Path, sources: Iterable[str]) -> None:
+        """Have one knocker begin in a namespace, by these addresses of it."""
+        path = folder / f"knocker-{len(self._knockers)}"
+        path.write_bytes(bytes(8))
+        with path.open("r+b") as file:
+            self._counted.append(mmap.mmap(file.fileno(), 8))
+        self._knockers.append(self._start(namespace, "knock", str(path), ",".join(sources), *self._targets))
 
     def count(self) -> int:
         """The connections so far."""

@@ -14,9 +14,11 @@ import pytest
 
 from lbctl import engine
 from lbctl.agent.checker import Checker
-from lbctl.agent.health import Ending, Monitor, Outcome, Target
+from lbctl.agent.cycles import Cycles
+from lbctl.agent.health import Ending, Outcome, Target
 from lbctl.agent.journal import Journal, Priority
 from lbctl.agent.loop import Figures, Follower, Truce
+from lbctl.agent.monitor import Monitor
 from lbctl.engine.change.keep import Keeper
 from lbctl.engine.record import history
 from lbctl.host import Host
@@ -55,6 +57,7 @@ class Agent:
     figures: Figures = field(default_factory=Figures)
     prober: ScriptedProber = field(default_factory=ScriptedProber)
     down: set[str] = field(default_factory=set)
+    cycles: Cycles | None = None
 
     def __post_init__(self) -> None:
         self.host.time = 1_700_000_000.0
@@ -95,8 +98,8 @@ class Agent:
                 return write
 
             async def start() -> list[asyncio.Task[None]]:
-                subjects = [("web", name, Family.IPV4) for name in NAMES]
-                self.checker.begin(self.intent, {}, subjects)
+                subjects = [(s.name, e.name, Family.IPV4) for s in self.intent.services for e in s.endpoints]
+                await self.checker.begin(self.intent, {}, subjects, self.follower.in_thread)
                 self.follower.before = before
                 self.follower.wake()
                 works: list[Awaitable[None]] = [
@@ -104,6 +107,9 @@ class Agent:
                     self.follower.follow(),
                     self.follower.look(),
                 ]
+                if self.cycles is not None:
+                    self.follower.after = self.cycles.follow
+                    works.append(self.cycles.run())
                 return [asyncio.ensure_future(work) for work in works]  # type: ignore[arg-type]
 
             tasks = runner.run(start())
@@ -133,6 +139,28 @@ def test_what_fails_is_out_after_its_failures_and_back_after_its_passes() -> Non
         "web: 10.0.0.1:80 1/3 -> 1/2, 10.0.0.2:80 1/3 -> 0/1, 10.0.0.3:80 1/3 -> 1/2",
         "web: 10.0.0.1:80 1/2 -> 1/3, 10.0.0.2:80 0/1 -> 1/3, 10.0.0.3:80 1/2 -> 1/3",
     ]
+
+
+def test_first_passes_of_endpoints_that_serve_are_few_steps() -> None:
+    services = [
+        service(f"s{n}", f"192.0.2.1:{n + 1}/tcp", *[f"10.0.{n}.{each}:80" for each in range(1, 11)]) + CHECK
+        for n in range(200)
+    ]
+    agent = Agent(intent=read_intent("".join(services)), paper=Marked())
+    steps = 0
+    with agent.running() as go:
+        before = agent.follower.before
+
+        async def counted() -> Callable[[], object]:
+            nonlocal steps
+            steps += 1
+            return await before()
+
+        agent.follower.before = counted
+        go(10)  # the first checks are spread over two seconds
+        assert agent.checker.counts() == (2000, 0)
+    assert steps <= 5
+    assert len(agent.slots) == 2000
 
 
 def test_failures_that_come_together_are_one_step() -> None:
@@ -333,10 +361,21 @@ class Marked(Paper):
         return "empty" if program is None else f"{id(program)}"
 
 
+@pytest.fixture
+def _no_search() -> Iterator[None]:
+    """As in the program: nothing but the agent itself frees cycles."""
+    gc.disable()
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("_no_search")
 def test_a_day_of_random_events_keeps_memory_flat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lbctl.agent.loop._LOOK", 5.0)
     rare = CHECK.replace('"2s"', '"20s"')
     agent = Agent(intent=read_intent(service("web", "192.0.2.1:80/tcp", *NAMES) + rare), paper=Marked())
+    agent.cycles = Cycles()
     dice = Random(7)
     with agent.running() as go:
 
@@ -357,7 +396,6 @@ def test_a_day_of_random_events_keeps_memory_flat(monkeypatch: pytest.MonkeyPatc
             agent.down = set()
             agent.paper.refusals = 0
             go(900)
-            gc.collect()
             return sys.getallocatedblocks()
 
         first = hours(3)

@@ -154,7 +154,7 @@ def test_flows_that_end() -> None:
     flows = [StaleFlow(family=Family.IPV4, listener=dns, to=to) for to in ("5301", "5302", None)]
     flows += [StaleFlow(family=Family.IPV6, listener=dns, to=None)]
     assert list(flow_lines(flows)) == [
-        "UDP clients of 53/udp leave 5301-5302, also amid a flow",
+        "UDP clients of 53/udp leave 5301-5302, even within a flow",
         "UDP clients of 53/udp that this host itself answers now are placed anew",
     ]
     many = [

@@ -8,6 +8,7 @@ import resource
 import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -25,6 +26,7 @@ from lbctl.host.fake import FakeHost
 from lbctl.model import (
     Check,
     DnsProbe,
+    ExecProbe,
     Family,
     HttpProbe,
     Probe,
@@ -273,6 +275,30 @@ def test_a_body_in_the_smallest_parts_is_bounded() -> None:
         async with server(parts) as (port, _):
             found = await outcome(target(HttpProbe(body="never"), port, timeout=10_000))
             assert check_of(found) == (FAILED, "the answer is too long")
+
+    asyncio.run(run())
+
+
+def test_slow_programs_delay_no_other_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def slow(*_: object) -> Outcome:
+        over.wait(30)
+        return Outcome(ending=PASSED, text="at last")
+
+    monkeypatch.setattr("lbctl.agent.checks.prober.program.check", slow)
+    programs = [target(ExecProbe(argv=("/bin/true",), user="nobody"), port) for port in range(1, 2000)]
+
+    async def run() -> None:
+        first: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        async with server(http("200 OK")) as (port, _), probing() as prober:
+            prober.start(programs, lambda *_: None)
+            prober.start([target(HttpProbe(), port)], lambda _, found: first.set_result(found))
+            try:
+                async with asyncio.timeout(10):
+                    assert (await first).text == "HTTP 200"
+            finally:
+                over.set()
 
     asyncio.run(run())
 

@@ -205,6 +205,14 @@ def test_the_bounds_of_an_answer(answer: tuple[Endpoint, ...], wrong: str | None
     assert problem(Intent(services=(WEB,)), WEB, answer, local=False) == wrong
 
 
+def test_no_two_endpoints_have_one_name() -> None:
+    own = Endpoint(port=9000, name="8001")
+    service = replace(WEB, endpoints=(own,))
+    intent = Intent(services=(service,))
+    assert problem(intent, service, (Endpoint(port=8001),), local=True) == "two endpoints have the name 8001"
+    assert problem(intent, service, (Endpoint(port=8002, name="8001"),), local=True) is None
+
+
 @pytest.mark.parametrize("own", [(), (C,)])
 def test_each_address_family_of_the_listeners_keeps_an_endpoint(own: tuple[Endpoint, ...]) -> None:
     listeners = (*WEB.listeners, Listener(protocol=Protocol.TCP, port=80, address=ip_address("2001:db8::1")))

@@ -141,6 +141,9 @@ def test_a_service_that_waits_for_its_source_is_left_out() -> None:
 def test_an_answer_to_another_question_or_beyond_closer_bounds_does_not_count() -> None:
     intent = Intent(services=(FOUND,))
     assert effective(intent, discovered(*FAR, name="other.example")).intent is intent
+    assert [
+        each.name for each in effective(Intent(services=(replace(FOUND, endpoints=()),)), Facts()).waiting
+    ] == [FOUND.name]
     closer = Intent(services=(replace(FOUND, discover=replace(DNS, max=2)),))
     assert effective(closer, discovered(*FAR)).intent is closer
 

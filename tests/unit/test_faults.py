@@ -239,7 +239,7 @@ def test_nft_takes_the_rules_but_lists_others() -> None:
         engine.apply(session(host, nftables, "nft"), (plan(host, nftables, "nft"),))
     assert caught.value.exit_code == 5
     assert caught.value.message == (
-        "the kernel does not hold what was written: ip table; the kernel holds the rules from before"
+        "what was written reads back differently: ip table; the kernel holds the rules from before"
     )
     assert len(loads(host)) == 1
 

@@ -11,9 +11,9 @@ from lbctl.errors import NoBackend
 from lbctl.host.fake import FakeHost
 from lbctl_iptables import dialect, target
 from lbctl_iptables.dialect import Feature, Flavour, Release
-from lbctl_iptables.drivers import iptc_binding
 from lbctl_iptables.drivers.iptc import KNOWN, Iptc
 from lbctl_iptables.drivers.restore import Legacy, NfTables
+from lbctl_iptables.xtables import binding as iptc_binding
 from support.hosts import OldIptables
 
 LEGACY_TABLES = {"/proc/thread-self/net/ip_tables_names": "nat\n"}

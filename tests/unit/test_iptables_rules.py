@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lbctl.model import Item, Program
-from lbctl_iptables import layout
+from lbctl_iptables import spelling
 from lbctl_iptables.lift import lift
 from lbctl_iptables.rules import DumpedChain, DumpedRule, parse
 
@@ -20,9 +20,9 @@ COUNTS = st.integers(0, 3)
 @example([["a", ""], ["", "b"]])
 @example([["a b", "c"]])
 def test_tokens_come_back_from_text(rules: list[list[str]]) -> None:
-    text = layout.lines(rules)
-    assert text == "\n".join(" ".join(map(layout.quote, tokens)) for tokens in rules)
-    assert [layout.split(line) for line in text.split("\n")] == rules
+    text = spelling.lines(rules)
+    assert text == "\n".join(" ".join(map(spelling.quote, tokens)) for tokens in rules)
+    assert [spelling.split(line) for line in text.split("\n")] == rules
 
 
 @given(st.lists(st.tuples(PLAIN | st.text('a "\\', min_size=1, max_size=6), st.booleans()), min_size=1))
@@ -31,12 +31,12 @@ def test_needless_quotes_are_taken_off_and_no_others(tokens: list[tuple[str, boo
     """iptables-save puts them around what has a slash, for one."""
     words = ["-m", *(token for token, _ in tokens)]
     dumped = " ".join(
-        ["-m", *(_dumped(token) if quoted else layout.quote(token) for token, quoted in tokens)]
+        ["-m", *(_dumped(token) if quoted else spelling.quote(token) for token, quoted in tokens)]
     )
-    assert layout.split(layout.unquoted(dumped)) == words
-    assert layout.join(layout.split(layout.unquoted(dumped))) == layout.join(words)
-    if layout.is_plain(layout.join(words)):
-        assert layout.unquoted(dumped) == layout.join(words)
+    assert spelling.split(spelling.unquoted(dumped)) == words
+    assert spelling.join(spelling.split(spelling.unquoted(dumped))) == spelling.join(words)
+    if spelling.is_plain(spelling.join(words)):
+        assert spelling.unquoted(dumped) == spelling.join(words)
 
 
 def _dumped(token: str) -> str:
@@ -46,7 +46,7 @@ def _dumped(token: str) -> str:
 
 @given(st.lists(st.sampled_from(["-p", "tcp", "-j", "-g", "x y", "--to-ports", '"', "80"]), min_size=1))
 def test_an_option_is_found_as_among_tokens(tokens: list[str]) -> None:
-    rule = DumpedRule(text=layout.join(tokens))
+    rule = DumpedRule(text=spelling.join(tokens))
     for names in (("-p",), ("-j", "-g"), ("--to-ports", "--to-destination")):
         assert rule.option(*names) == next((b for a, b in pairwise(tokens) if a in names), None)
 

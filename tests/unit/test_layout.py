@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lbctl.model import MAX_OWNER, MAX_SLOTS, NAME, Endpoint, Intent, Service, check_owner
 from lbctl_iptables import layout as iptables
+from lbctl_iptables import spelling
 from lbctl_nftables import layout as nftables
 
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
@@ -85,19 +86,19 @@ def test_the_longest_comment_fits() -> None:
 @given(st.lists(st.text(min_size=1)))
 def test_iptables_reads_back_the_tokens_that_were_joined(tokens: list[str]) -> None:
     try:
-        text = iptables.join(tokens)
+        text = spelling.join(tokens)
     except ValueError:
         assert any(not token.isprintable() for token in tokens)
         return
     assert "\n" not in text
-    assert iptables.split(text) == tokens
+    assert spelling.split(text) == tokens
 
 
 @given(st.lists(st.text(st.characters(codec="ascii", exclude_characters="'"), min_size=1)))
 def test_iptables_tokens_mean_the_same_to_another_reader(tokens: list[str]) -> None:
     """iptables-restore reads quotes and backslashes as a shell does within double quotes."""
     try:
-        text = iptables.join(tokens)
+        text = spelling.join(tokens)
     except ValueError:
         return
     if "$" not in text and "`" not in text:
@@ -105,8 +106,8 @@ def test_iptables_tokens_mean_the_same_to_another_reader(tokens: list[str]) -> N
 
 
 def test_an_empty_token_is_quoted() -> None:
-    assert iptables.quote("") == '""'
-    assert iptables.split('-m comment --comment ""') == ["-m", "comment", "--comment", ""]
+    assert spelling.quote("") == '""'
+    assert spelling.split('-m comment --comment ""') == ["-m", "comment", "--comment", ""]
 
 
 @given(OWNERS, NAMES)
@@ -124,7 +125,7 @@ def test_chains_of_iptables_are_short_and_owned(owner: str, service: str) -> Non
         assert iptables.owns(owner, name)
         # iptables refuses a chain that begins like an option or a comparison.
         assert name[0] not in "-!"
-        assert iptables.quote(name) == name
+        assert spelling.quote(name) == name
 
 
 def test_no_two_chains_of_iptables_have_one_name() -> None:

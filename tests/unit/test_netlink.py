@@ -6,6 +6,7 @@ from errno import EPERM
 import pytest
 
 from lbctl.errors import ApplyFailed
+from lbctl.host import rules_generation
 from lbctl.host.fake import FakeHost
 from lbctl_nftables.kernel import netlink
 from support.netlink import GENERATION, TABLE, attribute, done, failure, message, table
@@ -24,7 +25,7 @@ def host(*answers: bytes | None) -> FakeHost:
 
 @pytest.mark.parametrize("attributes", [(NUMBER,), (USE, NUMBER, FLAGS)])
 def test_the_generation(attributes: tuple[bytes, ...]) -> None:
-    assert netlink.generation(host(message(GENERATION, *attributes))) == 77
+    assert rules_generation(host(message(GENERATION, *attributes))) == 77
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_the_generation(attributes: tuple[bytes, ...]) -> None:
     ],
 )
 def test_no_generation(answer: bytes | None) -> None:
-    assert netlink.generation(host(answer)) is None
+    assert rules_generation(host(answer)) is None
 
 
 def test_tables_with_their_flags() -> None:
@@ -90,6 +91,6 @@ def test_questions() -> None:
     made = FakeHost()
     made.asked = lambda protocol, request: asked.append((protocol, request)) or done()
     netlink.tables(made)
-    netlink.generation(made)
+    rules_generation(made)
     read = [(protocol, *struct.unpack("=IHHIIBBH", request)[:3]) for protocol, request in asked]
     assert read == [(12, 20, 10 << 8 | 1, 0x301), (12, 20, 10 << 8 | 16, 1)]

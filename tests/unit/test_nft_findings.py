@@ -47,3 +47,16 @@ def test_corrected_rules_do_what_was_meant(code: str, wanted: dict[str, str]) ->
     [service] = reading.services
     assert {each.to: str(each.share) for each in service.backends} == wanted
     assert service.leak == 0
+
+
+def test_a_ladder_that_stands_behind_another_rule_counts_once() -> None:
+    rules = ("redirect to :8001", "numgen inc mod 2 0 redirect to :8002", "redirect to :8003")
+    text = "".join(f"tcp dport 80 {rule}\n" for rule in rules)
+    reading = read(f"table ip t {{ chain c {{ type nat hook prerouting priority -100\n{text}}}\n}}\n")
+    assert {found.corrected for found in reading.findings} == {
+        (
+            "tcp dport 80 numgen inc mod 3 0 redirect to :8001",
+            "tcp dport 80 numgen inc mod 2 0 redirect to :8002",
+            "tcp dport 80 redirect to :8003",
+        )
+    }

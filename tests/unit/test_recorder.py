@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbctl.agent import recorder
-from lbctl.agent.health import Ending, Moment, Monitor, Outcome, Subject
+from lbctl.agent.health import Ending, Moment, Outcome, Subject
+from lbctl.agent.monitor import Monitor
 from lbctl.agent.recorder import Recorder, recorded
 from lbctl.agent.replay import replay
 from lbctl.config import loads

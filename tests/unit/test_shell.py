@@ -2,19 +2,19 @@
 
 import pytest
 
-from lbctl_rules.shell import Command, Here, Script, Trouble, program_at
+from lbctl_rules.shell import Here, Script, ShellCommand, Trouble, program_at
 
 
-def read(text: str) -> list[Command | Trouble]:
+def read(text: str) -> list[ShellCommand | Trouble]:
     script = Script(text)
-    found: list[Command | Trouble] = []
+    found: list[ShellCommand | Trouble] = []
     while (line := script.take()) is not None:
         found += script.commands(line)
     return [*found, *script.unclosed()]
 
 
-def commands(text: str) -> list[Command]:
-    return [each for each in read(text) if isinstance(each, Command)]
+def commands(text: str) -> list[ShellCommand]:
+    return [each for each in read(text) if isinstance(each, ShellCommand)]
 
 
 def words(text: str) -> list[list[str]]:
@@ -99,7 +99,7 @@ def test_variables_cannot_make_a_text_without_end() -> None:
     assert list(script.commands(line)) == []
     for _ in range(1_000):
         [last] = script.commands("a $X")
-        assert isinstance(last, Command)
+        assert isinstance(last, ShellCommand)
     assert last.missing == "$X"
 
 

@@ -219,6 +219,9 @@ def test_ten_thousand_endpoints_are_more_than_the_bounds_allow() -> None:
 
 # DNS
 
+#: The same address behind every name.
+BOTH = (("A", "10.0.0.1"), ("AAAA", "2001:db8::1"))
+
 
 def look_up(
     records: dict[tuple[str, str], list[str]], name: str, ttl: int = 30
@@ -254,6 +257,14 @@ def test_as_many_records_as_a_message_holds_are_an_answer_for_the_bounds() -> No
 
 def test_a_time_to_live_of_nothing_is_one_second() -> None:
     assert look_up({("a.test.", "A"): ["10.0.0.1"]}, "a.test:80", ttl=0)[1] == 1.0
+
+
+def test_many_names_behind_one_are_asked_for_less_often() -> None:
+    records = {("_x._tcp.test.", "SRV"): [f"0 1 80 h{i}.test." for i in range(100)]}
+    records |= {(f"h{i}.test.", kind): [text] for i in range(100) for kind, text in BOTH}
+    answer, seconds, _ = look_up(records, "_x._tcp.test", ttl=0)
+    assert len(answer) == 2
+    assert seconds == pytest.approx(2.01)
 
 
 def test_records_of_no_use_are_an_error_or_left_out() -> None:

@@ -194,6 +194,21 @@ def test_an_instance_without_a_plain_address_is_wrong(address: str) -> None:
         consul.parse([row])
 
 
+def test_a_server_that_is_not_there_is_named_with_the_reason(tmp_path: Path) -> None:
+    rig = ConsulRig(tmp_path)
+
+    async def story() -> None:
+        await rig.start()
+        await rig.stop()
+        with pytest.raises(SourceFailed, match=f"{rig.consul.url}: Connection refused"):
+            await first("consul", rig.name, rig.access)
+        access = Access(consul=ConsulAccess(server="http://no-such-host.invalid:8500"))
+        with pytest.raises(SourceFailed, match=r"http://no-such-host\.invalid:8500: "):
+            await first("consul", rig.name, access)
+
+    run(story())
+
+
 def test_a_query_goes_on_from_the_index_and_from_none_after_a_restart(tmp_path: Path) -> None:
     rig = ConsulRig(tmp_path)
 

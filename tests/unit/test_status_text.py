@@ -10,6 +10,7 @@ import pytest
 from lbctl.cli.status_text import Line, agent_line, lines, shortened, source_lines
 from lbctl.cli.watch import new_rates, note, picture, sparkline
 from lbctl.engine import Drift, EndpointStatus, FamilyStatus, ServiceStatus, Status
+from lbctl.engine.inspect.sources import waiting_lines
 from lbctl.model import (
     Action,
     Checked,
@@ -253,6 +254,19 @@ def test_a_source_that_fails_is_among_the_first_lines_with_its_age() -> None:
     ]
     drawn = screen(found, 200, 40, agent=line, sources=source_lines(agent))
     assert [each.text for each in drawn][4:6] == shown[3:5]
+
+
+def test_a_service_that_waits_for_its_source_is_named_once() -> None:
+    intent = read_intent(service("web", "80/tcp") + '[service.discover]\nsource = "consul"\nname = "api"\n')
+    waits = effective(intent, Facts())
+    assert [each.name for each in waits.waiting] == ["web"]
+    found = replace(status(endpoint("8001")), waiting=tuple(waiting_lines(waits)))
+    line = "  web is not in the rules: it waits for an answer of its source, consul api"
+    assert line in [each.text for each in lines(SYNC, found, 80, wrap=False)]
+    failing = ["web: source consul api: refused; there is no good answer so far"]
+    shown = [each.text for each in lines(SYNC, found, 80, wrap=False, sources=failing)]
+    assert line not in shown
+    assert f"  {failing[0]}" in shown
 
 
 def test_without_an_agent_it_is_said_that_no_source_is_asked() -> None:

@@ -26,6 +26,8 @@ class IptablesDriver(Protocol):
     store: str
     #: True where any write to the table starts the nth counters of all its rules anew.
     restarts: bool
+    #: True where the kernel counts the changes of its rules, of any process.
+    counted: bool
 
     def find(self, host: Host) -> DriverProbe:
         """Return what there is on a host, found without touching the kernel."""

@@ -1,8 +1,8 @@
 """Driver `iptc`: python-iptables, that is, libiptc without the iptables commands. The independent reader.
 
-The work is done in a short-lived process, `iptc_child`, since the binding cannot be had in ours: `import
-iptc` runs modprobe and ldconfig, its tables are cached for the life of a process, its extensions are global C
-objects, and a table belongs to the network namespace in which it was read, which a thread can change.
+The work is done in a short-lived process, `lbctl_iptables.xtables`, since the binding cannot be had in ours:
+`import iptc` runs modprobe and ldconfig, its tables are cached for the life of a process, its extensions are
+global C objects, and a table belongs to the network namespace it was read in, which a thread can change.
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ from typing import TYPE_CHECKING
 from lbctl.host import TOOL, Completed
 from lbctl_iptables import dialect
 from lbctl_iptables.dialect import Feature
-from lbctl_iptables.drivers import iptc_binding
 from lbctl_iptables.drivers.found import DriverProbe
 from lbctl_iptables.drivers.restore import legacy_kernel, legacy_tables
+from lbctl_iptables.xtables import binding as xtables
 
 if TYPE_CHECKING:
     from lbctl.host import Host
 
-#: -P, since with -m alone the current directory would be the first place where a process of root looks for
-#: modules. Not -I: an lbctl that was found through PYTHONPATH has a child that must be found there as well.
-_CHILD = ("-sP", "-m", "lbctl_iptables.drivers.iptc_child")
+#: What a child runs, with the folders of its modules as the first arguments: where lbctl was found, and the
+#: binding. Without site, and without all that lbctl imports, it takes a third of the time. -P, since with -c
+#: alone the current directory would be the first place where a process of root looks for modules.
+_START = (
+    "import sys; sys.path += sys.argv[1:3]; from lbctl_iptables.xtables.child import main; "
+    "sys.exit(main(sys.argv[3:]))"
+)
 #: What the binding loads: the libraries of the iptables package, here in the versions that it knows.
 _LIBRARIES = (
     ("libxtables.so.12", "libxtables.so.11", "libxtables.so.10"),
@@ -43,6 +47,7 @@ class Iptc:
     name = "iptc"
     store = "iptables-legacy"
     restarts = True
+    counted = False
 
     def find(self, host: Host) -> DriverProbe:
         """See `Driver`. Looks for the module without importing it."""
@@ -83,7 +88,7 @@ def _able(host: Host, binding: Path) -> tuple[frozenset[Feature], str]:
     if known != identity:
         wanted = [str(feature) for feature in (Feature.RANDOM_FULLY, Feature.RECENT_MASK, Feature.BYTECODE)]
         folder = str(binding.parent.parent)
-        done = host.run([sys.executable, "-S", "-P", iptc_binding.__file__, folder, *wanted])
+        done = host.run([sys.executable, "-S", "-P", xtables.__file__, folder, *wanted])
         # The binding calls C through hand-written layouts: where those are wrong, a signal ends it.
         fault = f"python-iptables was ended by {done.ended_by}" if done.ended_by else done.err.strip()
         answer = f"not usable: {fault}" if done.code else f"lacks {done.out.strip()}"
@@ -101,7 +106,15 @@ def _mapped() -> list[Path]:
 
 
 def _run(host: Host, *arguments: str, stdin: str = "") -> Completed:
-    return host.run([sys.executable, *_CHILD, *arguments], stdin=stdin)
+    return host.run([*command(), *arguments], stdin=stdin)
+
+
+def command() -> list[str]:
+    """Return the command line of a child, but for its arguments."""
+    spec, root = find_spec("iptc"), str(Path(xtables.__file__).parents[2])
+    # Gone since the driver was found: the child reports that it is missing.
+    folder = str(Path(spec.origin).parent.parent) if spec and spec.origin else root
+    return [sys.executable, "-S", "-P", "-c", _START, root, folder]
 
 
 def _loads(library: str) -> bool:

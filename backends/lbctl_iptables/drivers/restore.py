@@ -9,14 +9,13 @@ from lbctl.host import Completed, ModuleState, kernel_module
 from lbctl_iptables import layout
 from lbctl_iptables.dialect import Feature, Release
 from lbctl_iptables.drivers.found import DriverProbe
+from lbctl_iptables.xtables import LOCK_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lbctl.host import Host
 
-#: Seconds to wait for another program that holds the xtables lock.
-LOCK_SECONDS = 10
 _SUFFIXES = ("restore", "save")
 _FIRST, *_OTHERS = layout.WORD.values()
 
@@ -115,6 +114,7 @@ class Legacy(_Restore):
     name = "legacy"
     store = "iptables-legacy"
     restarts = True
+    counted = False
     _infix = "legacy"
 
     def _kernel(self, host: Host) -> str:
@@ -130,6 +130,7 @@ class NfTables(_Restore):
     name = "nf_tables"
     store = "iptables-nft"
     restarts = False
+    counted = True
     _infix = "nft"
 
     def _kernel(self, host: Host) -> str:

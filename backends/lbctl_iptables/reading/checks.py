@@ -63,7 +63,7 @@ def misplaced(meaning: ir.Rule) -> tuple[str, Lines] | None:
 
 
 class Checks:
-    """What can be said of a rule without knowing which connections it sees.
+    """Checks of rules that need not know which connections arrive at them.
 
     `fragments` are the tables of which the text may have a part only.
     """
@@ -80,7 +80,7 @@ class Checks:
         self._lines: dict[object, int] = {}
 
     def of_rules(self, rules: Sequence[ir.Rule]) -> None:
-        """Report it."""
+        """Report what they find."""
         for each in rules:
             if "removed-match" in each.remarks:
                 self._old.setdefault(corrections.counter(read_of(each)), []).append(read_of(each))
@@ -191,7 +191,7 @@ class Checks:
 
 
 def _in_turn(meaning: ir.Rule, rule: IptRule, option: str) -> Lines:
-    """Return a rule for each of the addresses that a target chooses from, in turn."""
+    """Return a rule for each of the addresses that a target chooses from, round robin."""
     given = rule.spec.values.get(option, ())
     targets = [values[0] for values in given] if len(given) > 1 else [to for to, _ in meaning.to]
     return corrections.each_in_turn(rule, option, targets)

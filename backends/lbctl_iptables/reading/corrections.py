@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl.model import Family, decimal
-from lbctl_iptables import layout
+from lbctl_iptables import layout, spelling
 from lbctl_iptables.reading.grammar import UNPRINTED, ParsedMatch
 from lbctl_iptables.reading.options import HEADER
 from lbctl_iptables.reading.values import family_of
@@ -69,7 +69,7 @@ def own(rules: Iterable[IptRule]) -> Lines:
 def _line(rule: IptRule, words: Sequence[str], table: str | None = None) -> str:
     """Words in one line, as the rule is called. Raise ValueError for what cannot be quoted."""
     head = [rule.program, "-t", table or rule.table] if rule.program else []
-    return layout.join([*head, *words])
+    return spelling.join([*head, *words])
 
 
 def _words(spec: Spec) -> list[str]:
@@ -166,7 +166,7 @@ def _with(asking: Spec, doing: Spec, matches: list[ParsedMatch]) -> Spec:
 
 
 def each_in_turn(rule: IptRule, option: str, values: Sequence[str]) -> Lines:
-    """One rule for each value of the target's option, in turn."""
+    """One rule for each value of the target's option, round robin."""
     return _ladder([(rule, replace(rule.spec, values={option: ((value,),)})) for value in values])
 
 
@@ -196,7 +196,7 @@ def _declared(rule: IptRule, chain: str, table: str) -> Lines:
     if chain in layout.HOOKS:
         return ()
     try:
-        return (_line(rule, ["-N", chain], table) if rule.program else f":{layout.quote(chain)} - [0:0]",)
+        return (_line(rule, ["-N", chain], table) if rule.program else f":{spelling.quote(chain)} - [0:0]",)
     except ValueError:
         return ()
 

@@ -18,7 +18,7 @@ from lbctl_rules.shell import HARMLESS, Script, Trouble, program_at, without_red
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lbctl_rules.shell import Command, Here
+    from lbctl_rules.shell import Here, ShellCommand
 
 _TABLE = re.compile(r"\*([A-Za-z0-9_-]+)\s*\Z")
 _COUNTERS = re.compile(r"\[\d+:\d+\]\Z")
@@ -48,7 +48,7 @@ class LineKind(Enum):
 
 
 @dataclass(slots=True)
-class Line:
+class IptLine:
     """One command, or something else that the text says. `line` counts from 1; `text` is verbatim."""
 
     kind: LineKind
@@ -68,7 +68,7 @@ class Line:
     lost: bool = False
 
 
-def read(text: str) -> Iterator[Line]:
+def read(text: str) -> Iterator[IptLine]:
     """Return the commands and problems of a text."""
     return _Lines(text).lines()
 
@@ -87,7 +87,7 @@ class _Lines:
         self._flavour: str | None = None
         self._plain: str | None = None
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[IptLine]:
         script = self._script
         while (line := script.take()) is not None:
             if self._here is not None:
@@ -113,7 +113,7 @@ class _Lines:
                 yield from self._commands(line, text)
         yield from map(self._trouble, script.unclosed())
 
-    def _structure(self, text: str, number: int) -> Line | None:
+    def _structure(self, text: str, number: int) -> IptLine | None:
         """Return a comment that says something, `*table`, `:chain policy` or `COMMIT`.
 
         None for any other line.
@@ -122,26 +122,28 @@ class _Lines:
             return self._header(text, number)
         if text == "COMMIT":
             self._inside = self._fed
-            return Line(LineKind.COMMIT, number, text, program=self._program)
+            return IptLine(LineKind.COMMIT, number, text, program=self._program)
         if text[0] == "*" and (found := _TABLE.match(text)):
             self._inside = True
-            return Line(LineKind.TABLE, number, text, [found[1]], self._program, self._flavour, restored=True)
+            return IptLine(
+                LineKind.TABLE, number, text, [found[1]], self._program, self._flavour, restored=True
+            )
         if text[0] == ":" and (self._inside or " " in text):
             words = text[1:].split()
-            return Line(LineKind.DECLARE, number, text, words, self._program, self._flavour, restored=True)
+            return IptLine(LineKind.DECLARE, number, text, words, self._program, self._flavour, restored=True)
         return None
 
-    def _header(self, text: str, number: int) -> Line | None:
+    def _header(self, text: str, number: int) -> IptLine | None:
         if found := _GENERATED.match(text):
             self._program = found[1]
             self._flavour = "nft" if found[2] or "nf_tables" in found[4] else "legacy"
             self._plain = self._plain if found[2] else self._flavour
-            return Line(LineKind.HEADER, number, text, [], self._program, self._flavour)
+            return IptLine(LineKind.HEADER, number, text, [], self._program, self._flavour)
         if _BOTH.match(text):
-            return Line(LineKind.HEADER, number, text, ["both"])
+            return IptLine(LineKind.HEADER, number, text, ["both"])
         if found := _ONE.match(text):
             self._program = found[1]
-            return Line(LineKind.HEADER, number, text, [], self._program, self._flavour)
+            return IptLine(LineKind.HEADER, number, text, [], self._program, self._flavour)
         if _OTHERS.match(text):
             message = (
                 "the host also holds iptables-legacy tables, which are not in this text; the kernel runs both"
@@ -151,7 +153,7 @@ class _Lines:
             return self._problem("mixed-backends", number, "a table that this flavour cannot show", text)
         return None
 
-    def _commands(self, line: str, text: str) -> Iterator[Line]:
+    def _commands(self, line: str, text: str) -> Iterator[IptLine]:
         """Yield the commands of a script's line."""
         shown = None
         if _COUNTERS.match(text.partition(" ")[0]):
@@ -162,7 +164,7 @@ class _Lines:
             else:
                 yield from self._command(each)
 
-    def _restored_rule(self, text: str, number: int) -> Line:
+    def _restored_rule(self, text: str, number: int) -> IptLine:
         try:
             words: Sequence[str] = text.split() if '"' not in text else quoted(text)
         except ValueError as error:
@@ -178,9 +180,9 @@ class _Lines:
         if "$" in text and (variable := _variable(words)):
             message = f"`{variable}` is nothing that iptables-restore replaces"
             return self._problem("unexpanded-variable", number, message, text, lost=True)
-        return Line(LineKind.RULE, number, text, words, self._program, self._flavour, restored=True)
+        return IptLine(LineKind.RULE, number, text, words, self._program, self._flavour, restored=True)
 
-    def _command(self, command: Command) -> Iterator[Line]:
+    def _command(self, command: ShellCommand) -> Iterator[IptLine]:
         """One command of a script."""
         words, number, text = command.words, command.line, command.text
         self._here = command.here or self._here
@@ -217,7 +219,9 @@ class _Lines:
         elif called := _PROGRAM.match(base):
             yield from self._call(command, called, words[at + 1 :])
 
-    def _call(self, command: Command, called: re.Match[str] | None, words: Sequence[str]) -> Iterator[Line]:
+    def _call(
+        self, command: ShellCommand, called: re.Match[str] | None, words: Sequence[str]
+    ) -> Iterator[IptLine]:
         """Yield a call of iptables; `called` is None for a line of which the program's name was left out."""
         words = without_redirections(words)
         number, text = command.line, command.text
@@ -232,13 +236,13 @@ class _Lines:
             program, flavour, tool = (
                 (called[1], called[2], called[0]) if called else (self._program, None, None)
             )
-            yield Line(LineKind.RULE, number, text, words, program, flavour or self._plain, tool=tool)
+            yield IptLine(LineKind.RULE, number, text, words, program, flavour or self._plain, tool=tool)
 
-    def _trouble(self, found: Trouble) -> Line:
+    def _trouble(self, found: Trouble) -> IptLine:
         return self._problem(found.code, found.line, found.message, found.text, lost=found.lost)
 
-    def _problem(self, code: str, number: int, message: str, text: str, *, lost: bool = False) -> Line:
-        return Line(
+    def _problem(self, code: str, number: int, message: str, text: str, *, lost: bool = False) -> IptLine:
+        return IptLine(
             LineKind.PROBLEM, number, text, code=code, message=message, lost=lost, program=self._program
         )
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from lbctl_iptables.reading.grammar import Spec
-    from lbctl_iptables.reading.lines import Line
+    from lbctl_iptables.reading.lines import IptLine
     from lbctl_netfilter.log import Log
 
 #: Table → the chains of the kernel itself.
@@ -132,7 +132,7 @@ def read_tables(text: str, family: Family | None, log: Log) -> Ruleset:
     return Ruleset(run.stores, commands.saved)
 
 
-def _unparsable(log: Log, line: Line, message: str) -> None:
+def _unparsable(log: Log, line: IptLine, message: str) -> None:
     log.refuse("unparsable-line", line, message)
     log.cannot(line, "unparsable-line", message)
 
@@ -142,14 +142,14 @@ class _Commands:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self.pending: list[tuple[Line, Spec]] = []
+        self.pending: list[tuple[IptLine, Spec]] = []
         self.saved = self.both = False
         #: The line of the table that was begun and not committed.
-        self._open: Line | None = None
+        self._open: IptLine | None = None
         #: For iptables-legacy, and for the other flavour, the first line with a rule.
-        self._flavours: dict[bool, Line] = {}
+        self._flavours: dict[bool, IptLine] = {}
 
-    def add(self, line: Line) -> None:
+    def add(self, line: IptLine) -> None:
         """Take the next line."""
         match line.kind:
             case LineKind.RULE:
@@ -171,7 +171,7 @@ class _Commands:
             case LineKind.DECLARE:
                 self._declare(line)
 
-    def _rule(self, line: Line) -> None:
+    def _rule(self, line: IptLine) -> None:
         try:
             spec = grammar.parse(line.words)
         except grammar.Unparsable as error:
@@ -182,7 +182,7 @@ class _Commands:
         self._flavours.setdefault(line.flavour == "legacy", line)
         self.pending.append((line, spec))
 
-    def _declare(self, line: Line) -> None:
+    def _declare(self, line: IptLine) -> None:
         if self._open is None:
             self._partial(line, "a chain of an unknown table: the beginning is missing")
         elif not line.words:
@@ -206,14 +206,14 @@ class _Commands:
             (begin.text, *inside, "COMMIT") if len(inside) <= _MOST_SHOWN else (),
         )
 
-    def _problem(self, line: Line) -> None:
+    def _problem(self, line: IptLine) -> None:
         severity = ERROR if line.lost else INFO if "is no rule" in line.message else None
         self._log.find(line.code, line, line.message, severity=severity)
         if line.lost:
             self._log.accept = False
             self._log.cannot(line, line.code, line.message)
 
-    def _partial(self, line: Line, message: str) -> None:
+    def _partial(self, line: IptLine, message: str) -> None:
         self._log.find("partial-dump", line, message)
 
     def note_flavours(self) -> bool:
@@ -241,7 +241,7 @@ class _Run:
         self._visits = _MOST_VISITS + _VISITS * size
         self._pairs = _MOST_PAIRS + size // _PAIR
 
-    def command(self, line: Line, spec: Spec, store: Store, name: str) -> None:
+    def command(self, line: IptLine, spec: Spec, store: Store, name: str) -> None:
         """Carry out a command on a table."""
         if spec.command in _IDLE:
             return
@@ -257,7 +257,7 @@ class _Run:
         else:
             self._with_chain(line, spec, table)
 
-    def _with_chain(self, line: Line, spec: Spec, table: IptTable) -> None:
+    def _with_chain(self, line: IptLine, spec: Spec, table: IptTable) -> None:
         match spec.command:
             case "declare":
                 self._declare(line, spec, table)
@@ -276,13 +276,13 @@ class _Run:
             case "rename-chain" if spec.words and spec.chain in table.chains:
                 self._rename(line, table.chains[spec.chain], spec.words[0], table)
 
-    def _named(self, line: Line, spec: Spec, table: IptTable) -> Collection[IptChain]:
+    def _named(self, line: IptLine, spec: Spec, table: IptTable) -> Collection[IptChain]:
         """Return the chain that a command names, if it is there; all for a command that names none."""
         if spec.chain:
             return [table.chains[spec.chain]] if spec.chain in table.chains else []
         return list(table.chains.values()) if self._may_visit(len(table.chains), line) else []
 
-    def _may_visit(self, count: int, line: Line) -> bool:
+    def _may_visit(self, count: int, line: IptLine) -> bool:
         """False if commands have gone through all chains of a table too many times."""
         self._visits -= count
         if self._visits < 0:
@@ -291,7 +291,7 @@ class _Run:
 
     # -- chains
 
-    def _declare(self, line: Line, spec: Spec, table: IptTable) -> None:
+    def _declare(self, line: IptLine, spec: Spec, table: IptTable) -> None:
         builtin = spec.chain in BUILTIN[table.name]
         chain = table.chains.get(spec.chain)
         if chain is None or not builtin:
@@ -301,14 +301,14 @@ class _Run:
             chain.policy = spec.words[0] if spec.words else "-"
             table.whole = True
 
-    def _new_chain(self, line: Line, name: str, table: IptTable) -> None:
+    def _new_chain(self, line: IptLine, name: str, table: IptTable) -> None:
         if name not in table.chains or not table.chains[name].declared:
             table.chains[name] = IptChain(name, line=line.line)
         elif not line.restored:
             message = f"chain {shown(name)} is there already"
             self._log.find("duplicate-rules", line, message, severity=INFO)
 
-    def _rename(self, line: Line, chain: IptChain, name: str, table: IptTable) -> None:
+    def _rename(self, line: IptLine, chain: IptChain, name: str, table: IptTable) -> None:
         count = sum(len(each.rules) for each in table.chains.values())
         if not self._may_visit(len(table.chains) + count, line):
             return
@@ -321,7 +321,7 @@ class _Run:
 
     # -- rules
 
-    def _with_rule(self, line: Line, spec: Spec, store: Store, table: IptTable) -> None:
+    def _with_rule(self, line: IptLine, spec: Spec, store: Store, table: IptTable) -> None:
         rules = self._rules(line, spec, store, table.name)
         for rule in rules:
             self._check_chain(table, line, rule)
@@ -345,7 +345,7 @@ class _Run:
                 case _:
                     found.delete_like(rule)
 
-    def _position(self, line: Line, spec: Spec, most: int) -> int | None:
+    def _position(self, line: IptLine, spec: Spec, most: int) -> int | None:
         """Return the position of a command, from 0.
 
         None for none of those up to `most`, which is reported.
@@ -358,7 +358,7 @@ class _Run:
         _unparsable(self._log, line, reason)
         return None
 
-    def _rules(self, line: Line, spec: Spec, store: Store, table: str) -> Sequence[IptRule]:
+    def _rules(self, line: IptLine, spec: Spec, store: Store, table: str) -> Sequence[IptRule]:
         """One rule for each pair of the addresses that it lists, as iptables makes them."""
         program = None if line.restored else line.tool
         words = () if line.restored else tuple(line.words)
@@ -380,7 +380,7 @@ class _Run:
             for header in headers
         ]
 
-    def _check_chain(self, table: IptTable, line: Line, rule: IptRule) -> None:
+    def _check_chain(self, table: IptTable, line: IptLine, rule: IptRule) -> None:
         """Report a rule for a chain that is not there."""
         name = rule.chain
         if name in table.chains or name in BUILTIN[table.name]:
@@ -408,7 +408,7 @@ class _Run:
         )
 
 
-def _chain(table: IptTable, line: Line, name: str) -> IptChain:
+def _chain(table: IptTable, line: IptLine, name: str) -> IptChain:
     """Return the chain that a command names; made if the text does not have it."""
     chain = table.chains.get(name)
     if chain is None:
@@ -436,7 +436,7 @@ def _default_families(commands: _Commands) -> tuple[Family, ...]:
     return tuple(Family) if named else (Family.IPV4,)
 
 
-def _inferred_table(pending: Iterable[tuple[Line, Spec]]) -> str:
+def _inferred_table(pending: Iterable[tuple[IptLine, Spec]]) -> str:
     """Return the table that lines without one can only mean."""
     found = "filter"
     for line, spec in pending:

@@ -24,18 +24,18 @@ _SERVICES = {
 }  # fmt: skip
 
 
-class BadValue(ValueError):
+class InvalidValue(ValueError):
     """A value that cannot be read: why."""
 
 
 @lru_cache(maxsize=1 << 16)
 def addresses(text: str, family: Family) -> Spans | None:
-    """Return an address, a network or a range `a-b`; None for all of them. Raise `BadValue`."""
+    """Return an address, a network or a range `a-b`; None for all of them. Raise `InvalidValue`."""
     low, dash, high = text.partition("-")
     if dash:
         first, last = addresses(low, family), addresses(high, family)
         if first is None or last is None or first[0][0] > last[0][1]:
-            raise BadValue("a range of addresses that runs backwards")
+            raise InvalidValue("a range of addresses that runs backwards")
         return ((first[0][0], last[0][1]),)
     head, slash, tail = text.partition("/")
     bits = BITS[family]
@@ -47,30 +47,30 @@ def addresses(text: str, family: Family) -> Spans | None:
             if (found := decimal(tail)) is not None:
                 length = found
                 if length > bits:
-                    raise BadValue(f"/{length} is longer than an address")
+                    raise InvalidValue(f"/{length} is longer than an address")
             else:
                 mask = int.from_bytes(socket.inet_pton(kind, tail), "big")
                 length = mask.bit_count()
                 if mask != (((1 << length) - 1) << (bits - length)):
-                    raise BadValue("a mask with holes")
+                    raise InvalidValue("a mask with holes")
     except (OSError, ValueError) as error:
-        if isinstance(error, BadValue):
+        if isinstance(error, InvalidValue):
             raise
-        raise BadValue("no address of this family") from None
+        raise InvalidValue("no address of this family") from None
     first_of = value >> (bits - length) << (bits - length)
     return ((first_of, first_of + (1 << (bits - length)) - 1),) if length else None
 
 
 @lru_cache(maxsize=1 << 16)
 def ports(text: str) -> Spans | None:
-    """`80`, `http`, `8000:8003`, `80,443`; None for all ports. Raise `BadValue`."""
+    """`80`, `http`, `8000:8003`, `80,443`; None for all ports. Raise `InvalidValue`."""
     found: list[tuple[int, int]] = []
     for part in text.split(","):
         low, colon, high = part.partition(":")
         first = _port(low) if low or not colon else 0
         last = (_port(high) if high else 65535) if colon else first
         if first > last:
-            raise BadValue("a range of ports that runs backwards")
+            raise InvalidValue("a range of ports that runs backwards")
         found.append((first, last))
     spans = merged(found)
     return None if spans == ((0, 65535),) else spans
@@ -81,7 +81,7 @@ def _port(text: str) -> int:
         return found
     if (known := _SERVICES.get(text.lower())) is not None:
         return known
-    raise BadValue("a port by a name that is not known here")
+    raise InvalidValue("a port by a name that is not known here")
 
 
 def counts(text: str) -> Spans | None:

@@ -22,10 +22,9 @@ NEW_CHAIN, GET_CHAIN = 3, 4
 NEW_RULE, GET_RULE = 6, 7
 NEW_SET, GET_SET = 9, 10
 NEW_ELEMENTS, GET_ELEMENTS = 12, 13
-NEW_GENERATION, GET_GENERATION = 15, 16
 NEW_OBJECT, GET_OBJECT = 18, 19
 NEW_FLOWTABLE, GET_FLOWTABLE = 22, 23
-_TABLE_NAME, _TABLE_FLAGS, _GENERATION_ID = 1, 2, 1
+_TABLE_NAME, _TABLE_FLAGS = 1, 2
 
 #: NFPROTO_… by nft's words.
 FAMILIES: Mapping[str, int] = {"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
@@ -56,16 +55,6 @@ class Message(NamedTuple):
 
     family: str
     body: bytes
-
-
-def generation(host: Host) -> int | None:
-    """Return the number of the ruleset's generation; None if the kernel does not report it."""
-    answer = host.netlink(_NETLINK_NETFILTER, _request(GET_GENERATION, "", 0))
-    for kind, _, payload in _parts(answer or b""):
-        if kind == _SUBSYSTEM | NEW_GENERATION:
-            value = attributes(payload[_FAMILY_SIZE:]).get(_GENERATION_ID, b"")
-            return number(value) if len(value) == 4 else None
-    return None
 
 
 def tables(host: Host) -> Mapping[tuple[str, str], int]:

@@ -1,4 +1,4 @@
-"""What is wrong with rules by themselves, whoever comes to them, and how they would be right."""
+"""What is wrong with rules by themselves, whichever connections match them, and the corrections."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.model import decimal, schedule
 from lbctl_nftables import layout
-from lbctl_nftables.reading.syntax import Lookup, NumberExpression, Relational, Verdict
+from lbctl_nftables.reading.syntax import Lookup, NftVerdict, NumberExpression, Relational
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,7 +174,7 @@ def chained(
 
     `local` leaves what goes to other hosts alone. Nothing where the rules lead to more than that.
     """
-    targets = {s.target for rule in rules for s in rule.statements if isinstance(s, Verdict) and s.target}
+    targets = {s.target for rule in rules for s in rule.statements if isinstance(s, NftVerdict) and s.target}
     if not rules or targets - {empty} or len(rules) > MOST or hook not in _PRIORITIES:
         return ()
     guard = "fib daddr type local "
@@ -206,7 +206,7 @@ class NftCorrections:
         """One rule that gives each endpoint the same part; without a service, the rules as a ladder."""
         if service is not None:
             return one_rule(service, "random" if by_chance else "nth", equal=True)
-        texts = self.own(rules)
+        texts = [_without_picks(rule) for rule in rules] if len(rules) <= MOST else []
         if not all(map(_ACTS.search, texts)):
             return ()
         picks = (f"numgen inc mod {left} 0 " if left > 1 else "" for left in range(len(texts), 0, -1))
@@ -260,6 +260,15 @@ class NftCorrections:
         chain = self._chains.get(rules[0].place) if rules else None
         read = list(dict.fromkeys(read_of(rule) for rule in rules))
         return chained(chain, "output", read, local=True) if chain is not None else ()
+
+
+def _without_picks(rule: ir.Rule) -> str:
+    """Return the text of a rule without the conditions that pick a number."""
+    text = rule.text
+    for each in read_of(rule).statements:
+        if isinstance(each, Relational) and isinstance(each.key, NumberExpression):
+            text = text.replace(f"{each.text} ", "", 1)
+    return text
 
 
 def read_of(rule: ir.Rule) -> NftRule:

@@ -42,7 +42,8 @@ _BY_HANDLE = "which rule has this number is not in the text"
 _EXPANDED = 2_000_000
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+# Not frozen: a text may have a hundred thousand, and CPython takes twice as long to make a frozen one.
+@dataclass(slots=True, eq=False)
 class NftRule:
     """One rule, where it stands, and what it says."""
 

@@ -18,18 +18,18 @@ from lbctl_nftables.reading.syntax import (
     Concat,
     Element,
     Field,
-    Limit,
     Lookup,
     MarkStatement,
     Masked,
     Nat,
+    NftVerdict,
     NumberExpression,
+    RateLimit,
     Ref,
     Relational,
     Unknown,
     UnsupportedSyntax,
     Update,
-    Verdict,
     Vmap,
 )
 
@@ -317,18 +317,18 @@ class Grammar:
             return self._nat(self._take())
         if word == "reject":
             self._skip_to()
-            return Verdict("drop")
+            return NftVerdict("drop")
         if word in _LIMITS and (text := self._shaped(_LIMITS[word])) is not None:
-            return Limit(text.removesuffix(_DEFAULT_BURST))
+            return RateLimit(text.removesuffix(_DEFAULT_BURST))
         return self._update(self._take()) if word in _UPDATES else self._about_packet()
 
-    def _verdict(self) -> Verdict:
+    def _verdict(self) -> NftVerdict:
         kind = self._take()
         if kind in _PLAIN:
-            return Verdict(kind)
+            return NftVerdict(kind)
         if self._next == "{":
             raise UnsupportedSyntax("{")
-        return Verdict(kind, unquoted(self._take()))
+        return NftVerdict(kind, unquoted(self._take()))
 
     def _update(self, verb: str) -> Update:
         if verb == "set":

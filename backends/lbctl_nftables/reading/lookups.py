@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from lbctl.model import MAX_SLOTS
 from lbctl_netfilter.conditions import (
@@ -36,13 +36,15 @@ from lbctl_nftables.reading.syntax import (
 from lbctl_nftables.reading.values import condition, field_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from lbctl.model import Family
     from lbctl_netfilter.conditions import Condition, Span, Spans, Values
+    from lbctl_netfilter.draft import Draft
     from lbctl_nftables.reading.document import NftTable
     from lbctl_nftables.reading.syntax import Key, Members, Source
 
+T = TypeVar("T")
 #: What an element of a look-up asks, and the element.
 Entry: TypeAlias = "tuple[tuple[Condition, ...], Element]"
 #: Picked numbers, from the first to the last, counted from 0, and the element that they lead to.
@@ -183,7 +185,22 @@ class Lookups:
             for other in entries
         )
 
-    def numbered(self, pick: NumberExpression, members: Members) -> tuple[list[Numbered], bool]:
+    def cases(
+        self, draft: Draft, pick: NumberExpression, members: Members, data_of: Callable[[Element], T | None]
+    ) -> tuple[tuple[Spans, T], ...]:
+        """Return the numbers, counted from 0, that lead to each of the data that the elements of a map have.
+
+        The draft notes a map with keys that are never picked.
+        """
+        numbered, has_more = self._numbered(pick, members)
+        draft.remarks += ("packet-out-of-range",) if has_more else ()
+        found: dict[T, list[Span]] = {}
+        for low, high, element in numbered:
+            if (data := data_of(element)) is not None:
+                found.setdefault(data, []).append((low, high))
+        return tuple((merged(spans), data) for data, spans in found.items())
+
+    def _numbered(self, pick: NumberExpression, members: Members) -> tuple[list[Numbered], bool]:
         """Return what a map has for the numbers that can be picked, and True if it has some for no number.
 
         Other rules may use the rest of a named map, so that only a map in place has too many.

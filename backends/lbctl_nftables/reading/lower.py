@@ -6,14 +6,16 @@ both families is lowered for each of them, and a statement of the other family d
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
-from lbctl_netfilter.conditions import EVERY_BIT, EVERY_FLAG, YES, fact, mark_of, merged, spelled
+from lbctl_netfilter.conditions import EVERY_BIT, EVERY_FLAG, YES, fact, mark_of, spelled
 from lbctl_netfilter.draft import Draft
 from lbctl_netfilter.index import reach
 from lbctl_netfilter.ir import (
     Act,
     Base,
+    Branch,
     Chain,
     Draw,
     DrawMark,
@@ -22,7 +24,6 @@ from lbctl_netfilter.ir import (
     Opaque,
     SetMark,
     Switch,
-    Target,
 )
 from lbctl_netfilter.marks import Marking
 from lbctl_netfilter.source_nat import BACK
@@ -35,17 +36,17 @@ from lbctl_nftables.reading.syntax import (
     ANYTHING,
     Computed,
     Field,
-    Limit,
     Lookup,
     Masked,
     Nat,
+    NftVerdict,
     NumberExpression,
+    RateLimit,
     Ref,
     Relational,
     Unknown,
     UnsupportedSyntax,
     Update,
-    Verdict,
     Vmap,
     picks,
 )
@@ -56,11 +57,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from lbctl.model import Family
-    from lbctl_netfilter.conditions import Condition, Selector, Span, Spans
+    from lbctl_netfilter.conditions import Condition, Selector
     from lbctl_netfilter.ir import Rule
     from lbctl_nftables.reading import document
     from lbctl_nftables.reading.document import Document, NftTable
-    from lbctl_nftables.reading.syntax import Members, Source, Statement
+    from lbctl_nftables.reading.syntax import Element, Members, Source, Statement
 
 #: The family of tables of both.
 _BOTH = "inet"
@@ -236,7 +237,7 @@ class _Lowering:
                     return self._match(draft, statement)
                 case Nat():
                     self._translations.lower(draft, statement, self._at)
-                case Verdict():
+                case NftVerdict():
                     self._verdict(draft, statement)
                 case Vmap():
                     self._vmap(draft, statement)
@@ -244,7 +245,7 @@ class _Lowering:
                     return self._mark(draft, statement)
                 case Update():
                     return self._update(draft, statement)
-                case Limit():
+                case RateLimit():
                     return self._limit(draft, statement)
                 case Unknown():
                     self._unknown(draft, statement)
@@ -270,7 +271,7 @@ class _Lowering:
 
     # -- statements that are not understood, or of which the traffic decides whether they match
 
-    def _limit(self, draft: Draft, limit: Limit) -> Sequence[Draft]:
+    def _limit(self, draft: Draft, limit: RateLimit) -> Sequence[Draft]:
         what = limit.text.partition(" ")[0]
         on = "the rate of the traffic" if what == "limit" else "the traffic"
         return self._opaque(draft, what, f"how often it matches depends on {on}")
@@ -377,7 +378,7 @@ class _Lowering:
 
     # -- verdicts
 
-    def _verdict(self, draft: Draft, verdict: Verdict) -> None:
+    def _verdict(self, draft: Draft, verdict: NftVerdict) -> None:
         act = _VERDICTS[verdict.kind]
         if verdict.target:
             rule = self._make(draft, act, self._place(verdict.target))
@@ -394,13 +395,7 @@ class _Lowering:
 
     def _vmap(self, draft: Draft, vmap: Vmap) -> None:
         if isinstance(vmap.key, NumberExpression):
-            numbered, has_more = self._lookups.numbered(vmap.key, vmap.members)
-            draft.remarks += ("packet-out-of-range",) if has_more else ()
-            targets: dict[Target, list[Span]] = {}
-            for low, high, element in numbered:
-                if isinstance(element.data, Verdict):
-                    targets.setdefault(self._target(element.data), []).append((low, high))
-            cases = tuple((merged(spans), target) for target, spans in targets.items())
+            cases = self._lookups.cases(draft, vmap.key, vmap.members, self._target)
             self._make(draft, Act.SWITCH, switch=Switch(pick_of(vmap.key, self._at), cases))
         elif (memory := self._lookups.memory(vmap.members)) is not None:
             draft.step(memory)
@@ -408,14 +403,16 @@ class _Lowering:
         else:
             for conditions, element in self._lookups.entries(vmap.key, vmap.members):
                 made = _asking(draft, conditions)
-                if made.possible and isinstance(element.data, Verdict):
+                if made.possible and isinstance(element.data, NftVerdict):
                     made.element = element.text
                     self._verdict(made, element.data)
 
-    def _target(self, verdict: Verdict) -> Target:
-        return Target(
-            _VERDICTS[verdict.kind], self._place(verdict.target) if verdict.target else verdict.kind
-        )
+    def _target(self, element: Element) -> Branch | None:
+        verdict = element.data
+        if not isinstance(verdict, NftVerdict):
+            return None
+        to = self._place(verdict.target) if verdict.target else verdict.kind
+        return Branch(_VERDICTS[verdict.kind], to)
 
     # -- marks
 
@@ -433,7 +430,7 @@ class _Lowering:
                 cases = tuple((((n, n),), marking) for n, marking in enumerate(markings))
                 draft.step(DrawMark(pick_of(pick, self._at), cases))
             case Lookup(key=NumberExpression() as pick, members=members):
-                found = self._mark_cases(draft, pick, members, connection)
+                found = self._lookups.cases(draft, pick, members, partial(_marking, connection))
                 draft.step(DrawMark(pick_of(pick, self._at), found))
             case Lookup(key=key, members=members):
                 return self._mark_looked_up(draft, key, members, connection)
@@ -443,30 +440,24 @@ class _Lowering:
                 draft.step(SetMark(Marking.unknown(connection=connection)))
         return (draft,)
 
-    def _mark_cases(
-        self, draft: Draft, pick: NumberExpression, members: Members, connection: bool
-    ) -> tuple[tuple[Spans, Marking], ...]:
-        numbered, has_more = self._lookups.numbered(pick, members)
-        draft.remarks += ("packet-out-of-range",) if has_more else ()
-        cases: dict[Marking, list[Span]] = {}
-        for low, high, element in numbered:
-            if isinstance(element.data, tuple):
-                marking = Marking.constant(number(only(element.data)), connection=connection)
-                cases.setdefault(marking, []).append((low, high))
-        return tuple((merged(spans), marking) for marking, spans in cases.items())
-
     def _mark_looked_up(
         self, draft: Draft, key: Source, members: Members, connection: bool
     ) -> Sequence[Draft]:
         drafts = []
         if self._lookups.memory(members) is None:
             for conditions, element in self._lookups.entries(key, members):
-                made = _asking(draft, conditions)
-                if made.possible and isinstance(element.data, tuple):
-                    marking = Marking.constant(number(only(element.data)), connection=connection)
+                made, marking = _asking(draft, conditions), _marking(connection, element)
+                if made.possible and marking is not None:
                     made.step(SetMark(marking))
                     drafts.append(made)
         return drafts
+
+
+def _marking(connection: bool, element: Element) -> Marking | None:
+    """Return what an element of a map has for a mark."""
+    if not isinstance(element.data, tuple):
+        return None
+    return Marking.constant(number(only(element.data)), connection=connection)
 
 
 def _asking(draft: Draft, conditions: Iterable[Condition]) -> Draft:
@@ -504,7 +495,7 @@ def _prefix(field: str, texts: list[str]) -> tuple[str, list[str]]:
 def _is_empty(chain: document.NftChain) -> bool:
     """Return True for a chain in which no rule leads on."""
     return not any(
-        isinstance(s, (Nat, Vmap, Unknown)) or (isinstance(s, Verdict) and s.target)
+        isinstance(s, (Nat, Vmap, Unknown)) or (isinstance(s, NftVerdict) and s.target)
         for rule in chain.rules
         for s in rule.statements
     )

@@ -9,7 +9,7 @@ from lbctl_rules.shell import HARMLESS, Script, Trouble, program_at, without_red
 
 if TYPE_CHECKING:
     from lbctl_netfilter.log import Log
-    from lbctl_rules.shell import Command, Here
+    from lbctl_rules.shell import Here, ShellCommand
 
 NO_RULE = "no rule: what a shell would do with this is not known"
 _PROGRAM = re.compile("nft")
@@ -45,7 +45,7 @@ def nft_text(source: str, log: Log) -> str:
     return "\n".join(read)
 
 
-def _handed(command: Command, log: Log) -> str:
+def _handed(command: ShellCommand, log: Log) -> str:
     """Return what nft gets of a command's words; nothing if another program gets them."""
     words, text = command.words, command.text
     at = program_at(words, _PROGRAM.fullmatch)

@@ -53,7 +53,7 @@ class Concat:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class NftVerdict:
     """`accept`, `drop`, `return`, `continue`, or `jump` and `goto` with a chain's name."""
 
     kind: str
@@ -65,14 +65,14 @@ class Element:
     """A member of a set or map. `data` is None in a set."""
 
     key: Key
-    data: Verdict | Key | None = None
+    data: NftVerdict | Key | None = None
     comment: str = ""
 
     @property
     def text(self) -> str:
         """The key and data, as written."""
         data = self.data
-        if isinstance(data, Verdict):
+        if isinstance(data, NftVerdict):
             return f"{' . '.join(self.key)} : {data.kind}{data.target and f' {data.target}'}"
         return f"{' . '.join(self.key)} : {' . '.join(data or ())}"
 
@@ -163,7 +163,7 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class RateLimit:
     """A rate, a quota or a number of connections, beyond which the rule does not match, or does."""
 
     text: str
@@ -176,7 +176,7 @@ class Unknown:
     text: str
 
 
-Statement: TypeAlias = Relational | Vmap | Verdict | Nat | MarkStatement | Update | Limit | Unknown
+Statement: TypeAlias = Relational | Vmap | NftVerdict | Nat | MarkStatement | Update | RateLimit | Unknown
 
 
 def picks(statement: Statement) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from lbctl_netfilter.conditions import BITS, address, merged, spans_rest
-from lbctl_netfilter.ir import Act, Draw, Switch, Target
+from lbctl_netfilter.conditions import BITS, address, spans_rest
+from lbctl_netfilter.ir import Act, Branch, Draw, Switch
 from lbctl_nftables import layout
 from lbctl_nftables.reading.picks import pick_of
 from lbctl_nftables.reading.syntax import Lookup, NumberExpression, UnsupportedSyntax
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lbctl_netfilter.draft import Draft
     from lbctl_netfilter.ir import Rule
     from lbctl_nftables.reading.lookups import Lookups
-    from lbctl_nftables.reading.syntax import Nat, Operand
+    from lbctl_nftables.reading.syntax import Element, Nat, Operand
 
 #: More choices of one rule than this are not followed one by one.
 WIDEST = 4096
@@ -117,18 +117,18 @@ class Translations:
     ) -> None:
         pick = lookup.key
         assert isinstance(pick, NumberExpression)  # noqa: S101 (that is what it is called for)
-        numbered, has_more = self._lookups.numbered(pick, lookup.members)
-        draft.remarks += ("packet-out-of-range",) if has_more else ()
-        cases: dict[Target, list[Span]] = {}
-        for low, high, element in numbered:
-            if isinstance(element.data, tuple):
-                data = element.data
-                parts = [data if each is lookup else each for each in (host, port)]
-                to = self._endpoint(nat, *_host_and_port(nat, *parts))
-                cases.setdefault(Target(Act.TO, to, element.comment or None), []).append((low, high))
-        # The only one of the statement.
-        picked = pick_of(pick, (self._place, 0))
-        switch = Switch(picked, tuple((merged(spans), target) for target, spans in cases.items()))
+
+        def target(element: Element) -> Branch | None:
+            data = element.data
+            if not isinstance(data, tuple):
+                return None
+            parts = [data if each is lookup else each for each in (host, port)]
+            to = self._endpoint(nat, *_host_and_port(nat, *parts))
+            return Branch(Act.TO, to, element.comment or None)
+
+        cases = self._lookups.cases(draft, pick, lookup.members, target)
+        # The only pick of the statement.
+        switch = Switch(pick_of(pick, (self._place, 0)), cases)
         self._make(draft, Act.SWITCH, nat.kind, switch).action = _action(nat)
 
     def _to(self, draft: Draft, nat: Nat, host: str | None, port: str | None) -> None:

@@ -156,7 +156,7 @@ def condition(field: str, texts: Iterable[str], family: Family) -> Condition | N
         except UnsupportedSyntax:
             if field not in COUNTS or len(written) != 1:
                 raise
-            # A user's name, which is looked up by nobody here.
+            # A user's name: nothing of this host is looked up.
             return fact(field, written[0])
         return (field, spans) if spans else None
     names = [_word(field, text) for text in written]

@@ -13,10 +13,11 @@ from lbctl.engine.inspect.failing import all_down
 from lbctl.model import Health, time_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
-    from lbctl.agent.health import Monitor, Subject, Target
+    from lbctl.agent.health import Subject, Target
     from lbctl.agent.journal import Journal
+    from lbctl.agent.monitor import Monitor
     from lbctl.host import Host
     from lbctl.model import Check, Effective, Family, Intent, Verdict, Verdicts
 
@@ -26,6 +27,8 @@ _BATCH = 512
 _IDLE = 3600.0
 #: Seconds between two starts of checks at least: several at a time cost less than each at its own moment.
 _TICK = 0.02
+#: Seconds that first passes are collected for which change nothing in the kernel.
+_CONFIRM = 1.0
 
 
 class Prober(Protocol):
@@ -82,21 +85,29 @@ class Checker:
         #: What hears of each outcome before it counts, and of each endpoint whose health changed.
         self.learned: Callable[[Target, Outcome, Moment], object] = lambda *_: None
         self.turned: Callable[[Iterable[tuple[Subject, Verdict]]], object] = lambda _: None
+        #: The timer of first passes that change nothing in the kernel; None for none that waits.
+        self._confirming: asyncio.TimerHandle | None = None
         #: Endpoints that never passed and are to be reported together.
         self._gathered: dict[tuple[str, Family], list[Subject]] = {}
 
-    def begin(self, intent: Intent, restored: Mapping[str, Verdicts], serving: Iterable[Subject]) -> None:
-        """Start with an intent, what is known from before, and the endpoints that take connections now."""
+    async def begin(
+        self,
+        intent: Intent,
+        restored: Mapping[str, Verdicts],
+        serving: Collection[Subject],
+        in_thread: Callable[[Callable[[], None]], Awaitable[None]],
+    ) -> None:
+        """Start with an intent, what is known from before, and the endpoints that take connections now.
+
+        With many endpoints that takes a second, which the loop has for other work.
+        """
+        await in_thread(lambda: self._monitor.start(intent, self._now(), restored=restored, serving=serving))
         self._intent = intent
-        self._monitor.start(intent, self._now(), restored=restored, serving=set(serving))
         self._arranged()
 
     def replace(self, intent: Intent) -> None:
-        """Go on with another intent; nothing happens where it is the same object."""
-        if intent is self._intent:
-            return
-        if self._intent is None:
-            self.begin(intent, {}, ())
+        """Go on with another intent; nothing happens where it is the same object, or before `begin`."""
+        if self._intent is None or intent is self._intent:
             return
         self._intent = intent
         self._monitor.replace(intent, self._now())
@@ -106,6 +117,9 @@ class Checker:
         """Start checks when they are due; ends only when it is cancelled."""
         while True:
             now = self._now()
+            if self._intent is None:
+                await self._alarm.wait(now.steady, _IDLE)
+                continue
             if self._monitor.steps(now):
                 self._changed()
             if due := self._monitor.due(now, _BATCH):
@@ -124,6 +138,8 @@ class Checker:
 
     def counts(self) -> tuple[int, int]:
         """Return how many endpoints are checked, by service and family, and how many of them fail."""
+        if self._intent is None:
+            return 0, 0
         every = [verdict.health for own in self._monitor.verdicts().values() for verdict in own.values()]
         return len(every), every.count(Health.DOWN)
 
@@ -168,6 +184,7 @@ class Checker:
     def _done(self, target: Target, outcome: Outcome) -> None:
         now = self._now()
         before = self._monitor.health(target)
+        served = before is Health.UNKNOWN and self._monitor.serves(target)
         self.learned(target, outcome, now)
         changed = self._monitor.record(target, outcome, now)
         following = self._monitor.next(now)
@@ -180,8 +197,20 @@ class Checker:
                 self._gather(subject, target.check)
             else:
                 self._report(subject)
-        self._changed()
+        if served and self._monitor.health(target) is Health.UP:
+            self._confirm()
+        else:
+            self._changed()
         self.turned([(subject, self._monitor.verdicts_of(subject[0])[subject[1:]]) for subject in changed])
+
+    def _confirm(self) -> None:
+        """Have what is known change soon: the kernel has it so already, and many pass for the first time."""
+        if self._confirming is None:
+            self._confirming = asyncio.get_running_loop().call_later(_CONFIRM, self._confirmed)
+
+    def _confirmed(self) -> None:
+        self._confirming = None
+        self._changed()
 
     def _gather(self, subject: Subject, check: Check) -> None:
         """Report an endpoint that never passed, together with others of its service and family."""

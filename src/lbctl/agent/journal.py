@@ -40,9 +40,17 @@ class Journal:
         if self._socket is not None:
             lines = [f"MESSAGE={message}", f"PRIORITY={int(priority)}", "SYSLOG_IDENTIFIER=lbctl-agent"]
             lines += [f"LBCTL_{name.upper()}={inert(value)}" for name, value in fields.items()]
+            data = "".join(f"{line}\n" for line in lines).encode()
             with suppress(OSError):  # a journal that restarts, or a datagram that is too long
-                self._socket.sendto("".join(f"{line}\n" for line in lines).encode(), _SOCKET)
+                with suppress(BlockingIOError):  # one that hangs costs lines, and not the agent
+                    self._socket.sendto(data, socket.MSG_DONTWAIT, _SOCKET)
                 return
         with suppress(OSError, ValueError):  # the reader is gone: that ends no agent
             sys.stderr.write(f"{message}\n")
             sys.stderr.flush()
+
+    def close(self) -> None:
+        """Write to stderr from now on."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from lbctl.agent import sources
 from lbctl.agent.checker import Checker
 from lbctl.agent.checks import Prober
-from lbctl.agent.health import Monitor
 from lbctl.agent.journal import Priority
+from lbctl.agent.monitor import Monitor
 from lbctl.agent.notify import Notices
 from lbctl.agent.readiness import Readiness
 from lbctl.agent.recorder import Recorder
@@ -140,7 +140,7 @@ class Observers:
         start = await self._follower.in_thread(lambda: self._known(followed))
         self._begun = True
         self._finder.replace(followed.intent, start.answers)
-        self._checker.begin(start.joined, start.verdicts, start.serving)
+        await self._checker.begin(start.joined, start.verdicts, start.serving, self._follower.in_thread)
         self._heed(start.joined, start.overrides)
 
     def _known(self, followed: Followed) -> _Start:

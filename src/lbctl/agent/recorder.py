@@ -18,7 +18,8 @@ from lbctl.errors import LbctlError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from lbctl.agent.health import Monitor, Outcome, Target
+    from lbctl.agent.health import Outcome, Target
+    from lbctl.agent.monitor import Monitor
     from lbctl.host import Host
     from lbctl.model import Intent, Override
 

@@ -7,7 +7,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from lbctl.agent.events import read_line, subject_of
-from lbctl.agent.health import Ending, Moment, Monitor, Outcome
+from lbctl.agent.health import Ending, Moment, Outcome
+from lbctl.agent.monitor import Monitor
 from lbctl.config import loads
 from lbctl.engine.record import verdicts
 from lbctl.errors import Damaged, IntentError

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lbctl import engine
 from lbctl.agent import control, web
 from lbctl.agent.commands import Commands
+from lbctl.agent.cycles import Cycles
 from lbctl.agent.fleet.member import Member
 from lbctl.agent.http import Server
 from lbctl.agent.intent_files import IntentFiles
@@ -100,6 +101,7 @@ class _Agent:
                 await observers.close()
         finally:
             self._follower.close()
+            self._journal.close()
 
     def _intent_files(self) -> IntentFiles:
         return IntentFiles(
@@ -124,14 +126,15 @@ class _Agent:
 
     async def _work(self, observers: Observers, sockets: list[socket.socket], admin: socket.socket) -> None:
         """Follow, observe and answer until a signal ends it."""
+        cycles = Cycles()
         member = self._fleet_member(observers)
-        self._follower.before = observers.before
 
         def after(kept: Kept) -> None:
             observers.after(kept)
+            cycles.follow(kept)
             member.news()
 
-        self._follower.after = after
+        self._follower.before, self._follower.after = observers.before, after
         self._follower.looks = self._files.look
         commands = Commands(
             self._host,
@@ -150,6 +153,7 @@ class _Agent:
                 self._follower.look(),
                 member.run(),
                 self._pulse(),
+                cycles.run(),
             )
             running = [tasks.create_task(work) for work in works]
 

@@ -46,4 +46,4 @@ class Notifier:
         if not self._address:
             return
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notice:
-            notice.sendto(text.encode(), self._address)
+            notice.sendto(text.encode(), socket.MSG_DONTWAIT, self._address)

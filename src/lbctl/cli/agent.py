@@ -27,7 +27,7 @@ def run(
     config: Config = None,
     owner: Owner = None,
     follow_file: Annotated[
-        bool, typer.Option("--follow-file", help="Apply valid changes of the intent file by itself.")
+        bool, typer.Option("--follow-file", help="Apply valid changes of the intent file automatically.")
     ] = False,
     listen: Annotated[
         list[str] | None,
@@ -39,7 +39,9 @@ def run(
     ] = None,
     admin_group: Annotated[
         str | None,
-        typer.Option("--admin-group", metavar="GROUP", help="Its members may use the socket, beside root."),
+        typer.Option(
+            "--admin-group", metavar="GROUP", help="Its members may use the socket, in addition to root."
+        ),
     ] = None,
     replay: Annotated[
         Path | None,
@@ -113,7 +115,7 @@ def resume(
     from lbctl.cli.output import say
 
     _ask(owner, config, "/resume", {})
-    say("The agent follows again.")
+    say("The agent is resumed.")
 
 
 def _ask(owner: str | None, config: Config, action: str, words: dict[str, object]) -> None:

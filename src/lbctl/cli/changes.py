@@ -47,9 +47,9 @@ def flow_lines(flows: Iterable[StaleFlow]) -> Iterator[str]:
         else:
             ends.setdefault(str(flow.listener), {})[flow.to] = None
     for listener, endpoints in list(ends.items())[:_SHORT]:
-        yield f"UDP clients of {listener} leave {folded(tuple(endpoints))}, also amid a flow"
+        yield f"UDP clients of {listener} leave {folded(tuple(endpoints))}, even within a flow"
     if (more := len(ends) - _SHORT) > 0:
-        yield f"UDP clients of {more} more listeners leave endpoints, also amid a flow"
+        yield f"UDP clients of {more} more listeners leave endpoints, even within a flow"
     if unbalanced:
         yield (
             f"UDP clients of {folded(tuple(unbalanced))} that this host itself answers now are placed anew"

@@ -102,6 +102,11 @@ def _text(intent: Intent, whose: str, style: Style, *, kernel: bool) -> str:
     lines = [
         f"{inert(whose)}{verdict}: {count(len(intent.services), 'service')}, {count(endpoints, 'endpoint')}"
     ]
+    lines += [
+        f"{service.name}: its endpoints come from {service.discover}"
+        for service in intent.services
+        if service.discover is not None
+    ]
     lines += _missing_sources(intent)
     for service in intent.services:
         if service.scheduler is Scheduler.MAGLEV:

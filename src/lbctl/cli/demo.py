@@ -81,7 +81,7 @@ def demo(
         rootless = private()
     except OSError as error:
         raise PermissionDenied(
-            f"this host lets you make no network namespace: {error.strerror}",
+            f"a network namespace cannot be created: {error.strerror}",
             hint="run lbctl demo as root (CAP_NET_ADMIN and CAP_SYS_ADMIN)",
         ) from error
     if rootless:

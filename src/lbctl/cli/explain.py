@@ -209,8 +209,8 @@ def _text(way: Trace, connection: Connection, style: Style) -> str:
     if connection.client is not None:
         lines.append("  " + _chosen(way))
     for name, value in way.open:
-        option = f" ({_DECIDING[name]} says it)" if name in _DECIDING else ""
-        lines.append(f"  only where {inert(name)} is {inert(value)}{option}")
+        option = f" ({_DECIDING[name]} sets it)" if name in _DECIDING else ""
+        lines.append(f"  only if {inert(name)} is {inert(value)}{option}")
     if not service.exact:
         lines.append(f"  shares depend on {inert(service.depends_on or '')}")
     return "\n".join(lines)

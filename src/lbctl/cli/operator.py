@@ -67,7 +67,7 @@ def carry_out(operation: Operation, *, yes: bool, data: bool, color: Color) -> b
     if operation.plan.changed:
         show_plans([operation.plan], data=data, asking=asking and not yes, color=color)
     if operation.drifted:
-        say("The kernel does not hold what was applied last: this restores it too.")
+        say("The kernel differs from what was applied last: this restores that too.")
     for service, families in operation.emptied.items():
         names = " and ".join(_FAMILIES[family] for family in families)
         say(f"Warning: no endpoint of {service} is left for new {names} connections.")

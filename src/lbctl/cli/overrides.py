@@ -16,7 +16,7 @@ def operator_lines(effective: Effective | None) -> list[str]:
         return []
     lines = [f"Operator: {each.service}/{each.endpoint} {each}" for each in effective.overrides]
     lines += [
-        f"Operator: {each.service}/{each.endpoint} {each}; unused, for there is no such endpoint"
+        f"Operator: {each.service}/{each.endpoint} {each}; unused: there is no such endpoint"
         for each in effective.unused
     ]
     return [inert(line) for line in lines]

@@ -73,7 +73,7 @@ def rollback(
     else:
         made = engine.annotate(session, made)
         show_plans([made], data=output is Format.JSON, asking=asking, color=color)
-    agreed = not made.changed or confirmed("Go back to this?", yes=yes)
+    agreed = not made.changed or confirmed("Roll back to this?", yes=yes)
     if agreed:
         for note in engine.go_back(session, made, target):
             say(note)

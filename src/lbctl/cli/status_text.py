@@ -151,10 +151,14 @@ def attention(
     """Yield what needs attention, under a heading: all kinds of it. With `columns`, lines are wrapped."""
     differing = [drift.gone, *drift.elsewhere, *drift.services, _shared(drift)]
     left_out = list(_left_out(drift))
+    # What a source that fails has not answered yet is said there.
+    failing = tuple(text.partition(":")[0] for text in sources)
+    waiting = [text for text in (status.waiting if status else ()) if text.partition(" ")[0] not in failing]
+    asked = [*sources, *waiting]
     kinds = [
         (_drift_lines(drift), sum(map(bool, differing))),
         (iter(left_out), len(left_out)),
-        (iter(sources), len(sources)),
+        (iter(asked), len(asked)),
         *((iter(found), len(found)) for found in _in_services(status)),
     ]
     present = [(found, number) for found, number in kinds if number]

@@ -204,7 +204,7 @@ def ensure_backend(name: str) -> None:
 
 def share_policy(*, fix: bool, keep: bool) -> SharePolicy | None:
     """Return what becomes of wrong shares; raises `IntentError` for both options at once."""
-    from lbctl.engine import SharePolicy
+    from lbctl.engine.migrate.foreign import SharePolicy
 
     if fix and keep:
         raise IntentError("--fix gives equal shares and --keep the current ones: use one of them")

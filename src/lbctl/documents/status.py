@@ -169,7 +169,8 @@ class AgentSummaryDocument(TypedDict):
 class RulesDocument(UnsettledDocument):
     """The rules of an intent, and how the kernel carries them out.
 
-    `stores`, `services`, `overlaps` and `overrides` are missing with `--brief`.
+    `stores`, `services`, `waiting`, `overlaps` and `overrides` are missing with `--brief`. `waiting` are the
+    services that are not in the rules, since their source of endpoints has not answered yet.
 
     `applied` is the number of the state in the history whose intent this is; null for that of an intent file.
     `rolled_back` is the last change if it is a rollback and the intent file differs. `left_out` has the
@@ -188,6 +189,7 @@ class RulesDocument(UnsettledDocument):
     overrides: NotRequired[list[OverrideDocument]]
     stores: NotRequired[list[StoreDocument]]
     services: NotRequired[list[StatusServiceDocument]]
+    waiting: NotRequired[list[str]]
 
 
 class StatusDocument(RulesDocument):
@@ -229,6 +231,7 @@ def status(
         document["overrides"] = overrides(counted.effective)
         document["stores"] = stores(counted.stores)
         document["services"] = [_service(service) for service in counted.services]
+        document["waiting"] = [service.name for service in counted.effective.waiting]
     return document
 
 

@@ -4,6 +4,7 @@ from lbctl.host.conntrack import TrackedConnection, forget_flows, local_addresse
 from lbctl.host.files import write_whole
 from lbctl.host.host import TOOL, Completed, Host, LocalHost
 from lbctl.host.kernel import ModuleState, has_ipv6, kernel_module
+from lbctl.host.nf_tables import rules_generation
 from lbctl.host.privilege import UNPRIVILEGED, need_privilege
 from lbctl.host.routes import Route, has_routes, links_back, links_in, route_to
 from lbctl.host.sockets import Listening, listening
@@ -31,6 +32,7 @@ __all__ = [
     "local_addresses",
     "need_privilege",
     "route_to",
+    "rules_generation",
     "translated_connections",
     "unit_file",
     "write_whole",

@@ -121,6 +121,10 @@ def _unfit(service: Service, answer: Sequence[Endpoint]) -> str | None:
         if bare is not None:
             return f"the check has no port, and endpoint {bare.to} has none either"
     joined = merged(service, answer)
+    names = [endpoint.name for endpoint in joined.endpoints]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        return f"two endpoints have the name {twice}"
     families = {family for endpoint in joined.endpoints for family in Family if endpoint.serves(family)}
     for listener in service.listeners:
         if families and listener.address is not None and Family.of(listener.address) not in families:

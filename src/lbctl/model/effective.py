@@ -198,6 +198,13 @@ class Effective:
         """The overrides in force."""
         return tuple(each.operator for each in self.reasons.values() if each.operator is not None)
 
+    @property
+    def waiting(self) -> tuple[Service, ...]:
+        """The services that are left out, since they have no endpoints before their source answers."""
+        waiting = [each for each in self.file.services if each.discover is not None and not each.endpoints]
+        known = {service.name for service in self.known.services} if waiting else set()
+        return tuple(service for service in waiting if service.name not in known)
+
     def reason(self, service: str, endpoint: Endpoint) -> Reason:
         """Return the reason of any endpoint of the file."""
         outcome = self._outcome(service)
@@ -312,7 +319,9 @@ def _renewed(intent: Intent, facts: Facts, basis: _Basis, past: _Basis, services
             before = past.outcomes.get(name)
             if before is None or not before.is_of(file, own, verdicts, old, found, live=facts.live):
                 before = _outcome(file, own, verdicts, old, found, intent, live=facts.live)
-            outcomes[name], carried[number], known[number] = before, before.service, before.known
+            outcomes[name], carried[number] = before, before.service
+            if known[number] != before.known:
+                known[number] = before.known
         else:
             outcomes.pop(name, None)
             carried[number] = known[number] = file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, assert_never
 
 from lbctl.agent.checks import dns, http, outcomes, program, udp
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from lbctl.model import Address
 
 #: Checks that are no plain connections and run at once; others wait for them, before their time begins.
+#: Programs have a bound of their own: slow ones delay no other check.
 _AT_ONCE = 1024
 
 
@@ -69,7 +71,7 @@ class Prober:
         return reported
 
     async def _carry_out(self, target: Target, done: Callable[[Target, Outcome], None]) -> None:
-        async with self._gate:
+        async with nullcontext() if isinstance(target.check.probe, ExecProbe) else self._gate:
             began = self._loop.time()
             try:
                 outcome = await self._outcome(target)

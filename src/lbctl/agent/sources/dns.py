@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 local = False
 #: Seconds after which an answer is asked for again, whatever its TTL says.
 _FLOOR, _CEILING = 1.0, 60.0
+#: Seconds that each question adds to the shortest pause: SRV records may lead to many names.
+_EACH = 0.01
 #: Seconds for one question, all servers and repetitions included.
 _PATIENCE = 5.0
 #: Bytes of an answer by UDP: what passes without fragments (DNS flag day 2020).
@@ -65,15 +67,19 @@ async def look_up(name: str, resolver: dns.asyncresolver.Resolver) -> tuple[Answ
         found = await question.services(host)
     else:
         found = tuple(Endpoint(address=each, port=port) for each in await question.addresses(host))
-    return found, min(max(question.ttl, _FLOOR), _CEILING)
+    return found, min(max(question.ttl, _FLOOR, question.asked * _EACH), _CEILING)
 
 
 class _Question:
-    """The questions behind one answer. `ttl` is the least time to live of what was found."""
+    """The questions behind one answer.
+
+    `ttl` is the least time to live of what was found, and `asked` the number of questions.
+    """
 
     def __init__(self, resolver: dns.asyncresolver.Resolver) -> None:
         self._resolver = resolver
         self.ttl = _CEILING
+        self.asked = 0
 
     async def services(self, host: str) -> Answer:
         """Return the endpoints of SRV records, those of the lowest priority active."""
@@ -112,14 +118,17 @@ class _Question:
 
     async def _ask(self, host: str, kind: str) -> dns.resolver.Answer | None:
         """Return the records of a kind; None if the name has none of it. Raises `SourceFailed`."""
+        self.asked += 1
         try:
             # Names are absolute: search domains would make the answer depend on the host.
             name = dns.name.from_text(host)
-            answer = await self._resolver.resolve(name, kind, lifetime=_PATIENCE)
+            # The limit of dnspython 2.9 is on the clock that people set.
+            async with asyncio.timeout(_PATIENCE):
+                answer = await self._resolver.resolve(name, kind, lifetime=2 * _PATIENCE)
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
             self.ttl = _FLOOR
             return None
-        except dns.exception.Timeout as error:
+        except (TimeoutError, dns.exception.Timeout) as error:
             raise SourceFailed(f"no DNS server answers for {host} {kind}") from error
         except (dns.exception.DNSException, ValueError) as error:
             raise SourceFailed(f"DNS {host} {kind}: {error}") from error

@@ -152,15 +152,16 @@ class Finder:
     def _failed(self, service: str, text: str) -> None:
         text = inert(text)[:_SHOWN]
         if self._keeper.fail(service, text):
+            known = self._keeper.known()[service]
             self._journal.say(
-                f"{service}: source: {text}; the last good answer is kept", Priority.WARNING, service=service
+                f"{service}: {known.discovery}: {text}; {known.outlook}", Priority.WARNING, service=service
             )
 
     def _report(self, services: list[str]) -> None:
         for service in services:
             known = self._keeper.known()[service]
             if known.error is not None:
-                text, priority = f"{known.error}; the last good answer is kept", Priority.WARNING
+                text, priority = f"{known.error}; {known.outlook}", Priority.WARNING
             else:
                 count = len(known.answer or ())
                 text, priority = f"{count} endpoint{'' if count == 1 else 's'}", Priority.NOTICE

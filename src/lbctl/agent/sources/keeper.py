@@ -38,6 +38,11 @@ class Known:
     good: float | None = None
     error: str | None = None
 
+    @property
+    def outlook(self) -> str:
+        """What counts while the source fails."""
+        return "there is no good answer so far" if self.answer is None else "the last good answer is kept"
+
 
 @dataclass(slots=True)
 class _Entry:

@@ -7,7 +7,9 @@ received is bounded in size, each step that waits has a limit in time, and redir
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import ssl
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -174,7 +176,10 @@ async def _connect(peer: Peer) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
     except ssl.SSLError as error:
         raise SourceFailed(f"{peer}: TLS: {error.reason or error}") from error
     except OSError as error:
-        raise SourceFailed(f"{peer}: {error.strerror or error}") from error
+        # asyncio puts "Connect call failed" and an address in place of the reason.
+        number = error.errno or 0
+        reason = os.strerror(number) if number in errno.errorcode else error.strerror or error
+        raise SourceFailed(f"{peer}: {reason}") from error
 
 
 def _encoded(connection: h11.Connection, peer: Peer, ask: Ask) -> bytes:

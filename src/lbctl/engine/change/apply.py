@@ -169,7 +169,7 @@ def perform(session: Session, plan: Plan) -> list[str]:
     counted = counters.before_change(session, plan)
     try:
         held = backend.apply(session.host, plan)
-        fault = "the kernel does not hold what was written"
+        fault = "what was written reads back differently"
     except ToolCrashed as crash:
         held, fault = _after_crash(session, plan, crash), crash.message
         notes = [f"{fault}, but all of the change is in the kernel."]
@@ -197,7 +197,7 @@ def _undo(session: Session, plan: Plan, held: Program, fault: str) -> NoReturn:
     try:
         back = plan_between(session, held, plan.before, Intent(owner=plan.after.owner))
         left = diff(session.backend.apply(session.host, back), plan.before)
-        reason = f"the kernel then holds {' '.join(left[0].key)} otherwise" if left else ""
+        reason = f"the kernel then holds another {' '.join(left[0].key)}" if left else ""
     except LbctlError as error:
         reason = error.message
     if reason:

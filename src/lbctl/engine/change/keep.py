@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Intent, Override, Place, Plan, Program
 
+#: In place of the kernel's mark: no mark of its is equal to it.
+_UNSURE = ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Followed:
@@ -116,6 +119,7 @@ class Keeper:
 
     def _keep(self, followed: Followed) -> Kept:
         session, began = followed.session, self._host.clock()
+        mark = session.backend.generation(session.host, session.driver)
         made = plan(session, followed.intent)
         facts = session.facts(self._owner)
         cause = (followed.entry.number, facts.overrides)
@@ -126,7 +130,11 @@ class Keeper:
         self._left = None  # should the next line fail, what it leads to is no repair
         notes = perform(session, made)
         self._cause, self._left = cause, made.after
-        self._generation = session.backend.generation(session.host, session.driver)
+        if made.changed and mark is not None:
+            # Rules that were read without a mark may have been changed before they were written.
+            unsure = made.before.generation is None
+            mark = _UNSURE if unsure else session.backend.generation(session.host, session.driver)
+        self._generation = mark
         return Kept(
             followed=followed,
             plan=made,

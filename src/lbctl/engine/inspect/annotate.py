@@ -13,6 +13,7 @@ from lbctl.config import revive
 from lbctl.engine.inspect.checks import HostFacts, cheap_checks
 from lbctl.engine.inspect.grouping import folded, grouped
 from lbctl.engine.inspect.overlaps import find_overlaps
+from lbctl.engine.inspect.sources import waiting_lines
 from lbctl.engine.record import history, verdicts
 from lbctl.errors import Damaged, LbctlError
 from lbctl.model import (
@@ -56,6 +57,8 @@ def annotate(session: Session, plan: Plan) -> Plan:
     notes = [*plan.notes, *(each.note for each in find_overlaps(session, effective))]
     notes += host_notes(session, effective, rules=plan.changed)
     notes[:0] = failed_notes(session, plan, plan.intent)
+    if plan.effective is not None:
+        notes[:0] = waiting_lines(plan.effective)
     if lost := gone(session, plan.intent, plan.services):
         notes.insert(0, lost)
     return replace(plan, services=services, notes=tuple(dict.fromkeys(notes)))

@@ -189,7 +189,7 @@ def processes(around: HostFacts, intent: Intent) -> Iterator[Seen]:
                 elif protocol not in missing:
                     missing.add(protocol)
                     yield NotExamined(
-                        what=f"who listens for {protocol}", reason="the kernel has no list of it"
+                        what=f"who listens for {protocol}", reason="the kernel has no list of them"
                     )
 
 

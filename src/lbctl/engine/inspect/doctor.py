@@ -116,7 +116,7 @@ def _unsettled(host: Host, owner: str) -> Iterator[Problem]:
         yield Problem(
             code="interrupted-change",
             severity=Severity.WARNING,
-            message="a change was interrupted, and may hold in one of two families alone",
+            message="a change was interrupted, and may be applied for one of two address families only",
             evidence=str(found.entry),
             fix="lbctl apply, like any command that changes something, first finishes or reverts it",
         )
@@ -124,7 +124,7 @@ def _unsettled(host: Host, owner: str) -> Iterator[Problem]:
         yield Problem(
             code="trial-unattended",
             severity=Severity.WARNING,
-            message="no process reverts a change that is on trial",
+            message="a change is on trial, and no process is left to revert it",
             evidence=str(found.trial),
             fix="lbctl rollback reverts it",
         )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lbctl.host import Host
-    from lbctl.model import Intent
+    from lbctl.model import Effective, Intent
 
 
 def source_problems(host: Host, intent: Intent) -> Iterator[Problem]:
@@ -38,8 +38,14 @@ def source_problems(host: Host, intent: Intent) -> Iterator[Problem]:
             yield Problem(
                 code="source-unasked",
                 severity=Severity.WARNING,
-                message="no agent runs: what its source says is not followed",
+                message="no agent runs: the answers of its source are not applied",
                 evidence=f"{discovery}: {count} endpoints by its last good answer",
                 fix="start lbctl agent, e.g. as lbctl-agent.service",
                 service=name,
             )
+
+
+def waiting_lines(effective: Effective) -> Iterator[str]:
+    """Yield a line for each service that is not in the rules, since its source has not answered yet."""
+    for service in effective.waiting:
+        yield f"{service.name} is not in the rules: it waits for an answer of its source, {service.discover}"

@@ -17,6 +17,7 @@ from lbctl.engine.inspect.checks import endpoint_marks, service_marks
 from lbctl.engine.inspect.established import Established
 from lbctl.engine.inspect.failing import failing_lines
 from lbctl.engine.inspect.overlaps import find_overlaps
+from lbctl.engine.inspect.sources import waiting_lines
 from lbctl.model import Family, agreed, diff
 from lbctl.spi import count_rules
 
@@ -173,6 +174,8 @@ class Status:
     services: tuple[ServiceStatus, ...]
     #: What checks found down, a sentence each.
     failing: tuple[str, ...] = ()
+    #: A line for each service that waits for the first answer of its source.
+    waiting: tuple[str, ...] = ()
     #: Other owners with the same listeners.
     overlaps: tuple[Overlap, ...] = ()
 
@@ -249,6 +252,7 @@ def status(session: Session, intent: Intent, *, follow: bool = False, only: Coll
         stores=count_rules(session.host, session.candidates),
         services=tuple(_service(s, counts[s.name], connections, effective, marks) for s in services),
         failing=tuple(failing_lines(session.host, effective, services)),
+        waiting=tuple(waiting_lines(effective)),
         overlaps=find_overlaps(session, effective.intent),
     )
 

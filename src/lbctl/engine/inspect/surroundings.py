@@ -34,7 +34,7 @@ def ways(host: Host, intent: Intent) -> tuple[tuple[Passage, ...], tuple[Seen, .
         return (), (NotExamined(what="links and routes", reason="there is no ip command in PATH"),)
     seen: list[Seen] = []
     if len(addresses) > _MOST_ADDRESSES:
-        reason = f"only the first {_MOST_ADDRESSES} of {len(addresses)} addresses were asked for"
+        reason = f"only the first {_MOST_ADDRESSES} of {len(addresses)} addresses were looked up"
         seen.append(NotExamined(what="routes to endpoints", reason=reason))
     routes: dict[Address, Route] = {}
     for address in addresses[:_MOST_ADDRESSES]:

@@ -107,7 +107,7 @@ def _return(made: Migration, begun: Sequence[tuple[Session, Step]], cause: BaseE
     with suppress(ApplyFailed):
         history.drop(made.target.host, made.owner)
     if isinstance(cause, StateUnknown):
-        raise ApplyFailed(f"{cause.message}; everything is as it was", hint=cause.hint) from cause
+        raise ApplyFailed(f"{cause.message}; everything is restored", hint=cause.hint) from cause
 
 
 def _prove(made: Migration) -> None:
@@ -115,11 +115,11 @@ def _prove(made: Migration) -> None:
     step, target = made.come, made.target
     if isinstance(step, Retire):
         if not is_standing(target, step):
-            raise ApplyFailed(f"the rules of before are not all back in {target.place}")
+            raise ApplyFailed(f"not all previous rules are restored in {target.place}")
         return
     left = diff(target.backend.observe(target.host, target.driver, made.owner), step.after)
     if left:
-        raise ApplyFailed(f"what came in reads back otherwise: {' '.join(left[0].key)}")
+        raise ApplyFailed(f"the added rules read back differently: {' '.join(left[0].key)}")
     if made.comparison is None:
         return
     shown = {_told(pair) for pair in made.comparison.pairs}

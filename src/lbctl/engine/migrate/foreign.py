@@ -270,12 +270,12 @@ def _retirement(
         met = {n for each in left for n in each.picking or [step.line for step in each.path]}
         more = {back[line - 1] for line in met}
         if more <= lines:
-            raise ApplyFailed(f"the rules of {shown(left[0])} cannot be taken out whole")
+            raise ApplyFailed(f"the rules of {shown(left[0])} cannot be removed completely")
         lines |= more
     still = {_identity(s) for s in backend.read(made.after).services}
     for each in staying:
         if _identity(each) not in still:
-            raise ApplyFailed(f"{shown(each)} would not be what it is without the rules that go")
+            raise ApplyFailed(f"{shown(each)} would change without the removed rules")
     return made
 
 
@@ -308,7 +308,7 @@ def _what_is_wrong(service: AnalysedService, reading: Analysis) -> str:
     if not told and not service.exact:
         told = [f"its shares depend on {service.depends_on}"]
     if not told:
-        told = [f"{brief(service.leak)} of its connections reach no endpoint"]
+        told = [f"{brief(service.leak)} of its connections are unmatched"]
     return f"{shown(service)}: {'; '.join(told)}"
 
 

@@ -233,14 +233,17 @@ def _whole(services: Sequence[AnalysedService]) -> list[AnalysedService]:
     alike: dict[object, list[AnalysedService]] = {}
     for service in services:
         alike.setdefault((service.selector[:4], service.picking), []).append(service)
-    return [
-        service
-        for service in services
-        if not any(
+    parts = {
+        id(service)
+        for group in alike.values()
+        if len(group) > 1
+        for service in group
+        if any(
             set(other.selector[4]) < set(service.selector[4]) and set(service.hooks) <= set(other.hooks)
-            for other in alike[service.selector[:4], service.picking]
+            for other in group
         )
-    ]
+    }
+    return [service for service in services if id(service) not in parts]
 
 
 def _joined(services: Iterable[AnalysedService]) -> list[AnalysedService]:
@@ -251,7 +254,9 @@ def _joined(services: Iterable[AnalysedService]) -> list[AnalysedService]:
         if service is None:
             continue
         when = {name: value for name, value in (service.when or {}).items() if name != "iif"}
-        key: object = (*service.selector[:4], tuple(sorted(when.items())), service.picking, service.backends)
+        # A fraction takes longer to be hashed than its two numbers.
+        shares = tuple([(each.to, each.name, *each.share.as_integer_ratio()) for each in service.backends])
+        key: object = (*service.selector[:4], tuple(sorted(when.items())), service.picking, shares)
         other = found.setdefault(key, service)
         if other is service:
             continue
@@ -426,7 +431,7 @@ def _narrowed(group: Sequence[AnalysedService]) -> _Narrowed:
     if len(arriving) > 1:
         raise NotExpressible("its listeners are for different interfaces")
     # Everybody of each family is no condition.
-    clients = _agreed(allowed, "its listeners let in different clients")
+    clients = _agreed(allowed, "its listeners allow different clients")
     return _Narrowed(
         _sorted(clients) if clients - set(_EVERYBODY.values()) else (),
         _sorted(_agreed(denied, "its listeners exempt different clients")),

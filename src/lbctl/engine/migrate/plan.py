@@ -10,7 +10,8 @@ from lbctl.engine.inspect.compare import Relation, compare
 from lbctl.engine.migrate.foreign import SharePolicy, foreign_rules, has_services
 from lbctl.engine.migrate.intent import imported
 from lbctl.engine.migrate.migration import Agreement, Migration
-from lbctl.engine.migrate.steps import Retire, reader, removal_of, returning
+from lbctl.engine.migrate.read import reader
+from lbctl.engine.migrate.steps import Retire, removal_of, returning
 from lbctl.engine.record import history
 from lbctl.errors import ApplyFailed, IntentError
 from lbctl.model import Intent, Plan

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, overload
 
 from lbctl.engine.change.render import capabilities_here
 from lbctl.engine.migrate.rule_files import extract
-from lbctl.engine.migrate.steps import reader
-from lbctl.errors import IntentError, NoBackend
+from lbctl.errors import ApplyFailed, IntentError, NoBackend
 from lbctl.host import need_privilege
 from lbctl.model import Analysis, Finding, Severity
 from lbctl.spi import AUTO, Reader
@@ -50,7 +49,7 @@ def _read(text: str, backends: Iterable[Backend]) -> Analysis:
             severity=Severity.ERROR,
             line=1,
             rule="",
-            message="nothing in the text looks like a rule of a language that is known here: iptables-save, "
+            message="nothing in the text looks like a rule of a known language: iptables-save, "
             "scripts of iptables or nft commands, `nft list ruleset`; `lbctl import --from STORE` reads the "
             "rules of this host",
         )
@@ -67,6 +66,13 @@ def read_intent(host: Host, intent: Intent, *, backend: str = AUTO) -> Analysis:
     """
     chosen, capabilities = capabilities_here(host, backend, None)
     return reader(chosen).read(chosen.render(chosen.compile(intent, capabilities)))
+
+
+def reader(backend: Backend) -> Reader:
+    """Return the backend itself; raises `ApplyFailed` for one that cannot read rules."""
+    if not isinstance(backend, Reader):
+        raise ApplyFailed(f"backend {backend.name} cannot read rules, and so cannot verify them")
+    return backend
 
 
 def decode(data: bytes) -> tuple[str, Finding | None]:
@@ -86,7 +92,7 @@ def decode(data: bytes) -> tuple[str, Finding | None]:
         severity=Severity.ERROR,
         line=line,
         rule="",
-        message=f"line {line} has {what}: this is no text",
+        message=f"line {line} has {what}: this is not text",
     )
 
 

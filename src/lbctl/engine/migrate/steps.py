@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.engine.change.apply import perform
 from lbctl.engine.change.plan import plan_between, removal_here
+from lbctl.engine.migrate.read import reader
 from lbctl.engine.record.history import read_retired
 from lbctl.errors import ApplyFailed, NoBackend
 from lbctl.model import Intent, Plan
-from lbctl.spi import Migrator, Reader
+from lbctl.spi import Migrator
 
 if TYPE_CHECKING:
     from lbctl.engine.change.session import Session
     from lbctl.model import Program
-    from lbctl.spi import Backend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,10 +120,3 @@ def migrator_of(session: Session) -> Migrator:
     if not isinstance(session.backend, Migrator):
         raise ApplyFailed(f"backend {session.backend.name} cannot remove foreign rules")
     return session.backend
-
-
-def reader(backend: Backend) -> Reader:
-    """Return the backend itself; raises `ApplyFailed` for one that cannot say what rules do."""
-    if not isinstance(backend, Reader):
-        raise ApplyFailed(f"backend {backend.name} cannot read rules, and so cannot verify them")
-    return backend

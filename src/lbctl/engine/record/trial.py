@@ -109,7 +109,7 @@ class Outlook:
                     "lbctl rollback reverts it, as does the next command that changes something."
                 )
             case Standing.FAILED:
-                return f"A trial is over, but not undone: {self.trial.report}; lbctl rollback tries again."
+                return f"A trial is over, but not reverted: {self.trial.report}; lbctl rollback tries again."
             case _:
                 assert_never(self.standing)
 

@@ -1,7 +1,7 @@
 """The process behind driver `iptc`: texts of iptables-save and iptables-restore here, libiptc there.
 
-    python -P -m lbctl_iptables.drivers.iptc_child save iptables|ip6tables TABLE…
-    python -P -m lbctl_iptables.drivers.iptc_child load|check iptables|ip6tables
+    python -S -P -c START FOLDER… save iptables|ip6tables TABLE…
+    python -S -P -c START FOLDER… load|check iptables|ip6tables
 
 Of python-iptables (1.2.0) this uses the tables, and the extensions with their C parsers and printers; entries
 are filled and read here, since its rules are not fit for it: a `Rule` asks every table of the family whether
@@ -25,14 +25,17 @@ from contextlib import contextmanager
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from lbctl.model import Family
-from lbctl_iptables import layout
-from lbctl_iptables.drivers.iptc_binding import BindingRefused, binding, entries, reason
-from lbctl_iptables.drivers.restore import LOCK_SECONDS
+from lbctl_iptables import spelling
+from lbctl_iptables.xtables import LOCK_SECONDS
+from lbctl_iptables.xtables.binding import BindingRefused, binding, entries, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+#: As `lbctl_iptables.layout` has them, which takes all of lbctl's model to import.
+FOUR, SIX = "iptables", "ip6tables"
+TABLES = ("filter", "nat")
+HOOKS = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 _LOCK = "/run/xtables.lock"
 _NAME_SIZE = 16
 #: The protocols that iptables spells by name whatever /etc/protocols holds.
@@ -64,7 +67,7 @@ class XtTable:
     """A table of one family in this network namespace, as it was when this was made."""
 
     def __init__(self, word: str, name: str) -> None:
-        self.six = word == layout.WORD[Family.IPV6]
+        self.six = word == SIX
         self._iptc, self._low = binding()
         self._xtables = self._low.xtables(self._low.NFPROTO_IPV6 if self.six else self._low.NFPROTO_IPV4)
         try:
@@ -181,8 +184,8 @@ class XtTable:
                 counters, line = (int(found["packets"]), int(found["bytes"])), found["rest"]
                 if max(counters) >= 1 << 64:
                     raise BindingRefused("a counter has 64 bits")
-            tokens = layout.split(line)
-            if layout.join(tokens) != line:
+            tokens = spelling.split(line)
+            if spelling.join(tokens) != line:
                 raise BindingRefused("not spelled as iptables-save spells it")
             match tokens:
                 case ["-A", chain, *rule]:
@@ -208,7 +211,7 @@ class XtTable:
     def _declare(self, line: str) -> None:
         """Make a chain, or empty it where it is there already, as iptables-restore --noflush does."""
         found = _DECLARED.match(line)
-        if found is None or found["chain"] in layout.HOOKS:
+        if found is None or found["chain"] in HOOKS:
             raise BindingRefused("not the declaration of a chain managed by lbctl")
         name = _chain(found["chain"])
         if self.table.is_chain(name):
@@ -527,7 +530,7 @@ def _lock() -> Iterator[None]:
 
 def load(word: str, script: str, *, check: bool) -> None:
     """Run a script, each section as one commit; with `check`, all of it but the commits."""
-    other = "-4" if word == layout.WORD[Family.IPV6] else "-6"
+    other = "-4" if word == SIX else "-6"
     with _lock():
         table: XtTable | None = None
         committed = False
@@ -539,7 +542,7 @@ def load(word: str, script: str, *, check: bool) -> None:
             if option == other:
                 continue
             try:
-                if table is None and line[:1] == "*" and line[1:] in layout.TABLES:
+                if table is None and line[:1] == "*" and line[1:] in TABLES:
                     table, committed = XtTable(word, line[1:]), False
                 elif table is not None and line == "COMMIT":
                     if not check:
@@ -558,11 +561,9 @@ def load(word: str, script: str, *, check: bool) -> None:
 def main(arguments: Sequence[str]) -> int:
     """See the module."""
     match list(arguments):
-        case ["save" as verb, word, *tables] if word in layout.WORD.values() and {*tables} <= {
-            *layout.TABLES
-        }:
+        case ["save" as verb, word, *tables] if word in (FOUR, SIX) and {*tables} <= {*TABLES}:
             pass
-        case [("load" | "check") as verb, word] if word in layout.WORD.values():
+        case [("load" | "check") as verb, word] if word in (FOUR, SIX):
             pass
         case _:
             print(__doc__, file=sys.stderr)  # noqa: T201 (a command)

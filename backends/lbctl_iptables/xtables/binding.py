@@ -1,6 +1,6 @@
 """python-iptables and the layout of its options, for a process that starts fast: without lbctl and site.
 
-    python -S -P iptc_binding.py FOLDER 'NAME --OPTION'…
+    python -S -P binding.py FOLDER 'NAME --OPTION'…
 
 prints which of these options of targets (in capitals) and matches the libraries lack, with "; " between them.
 FOLDER is where the binding is.
