@@ -7,6 +7,7 @@ published intent counts from the start or the reload on.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl import engine
@@ -75,7 +76,7 @@ class IntentFiles:
         if intent.follow is not None:
             self.local = intent
         elif first:
-            self.apply(intent, str(self))
+            self._apply(self._open_session(), intent, str(self))
 
     def look(self) -> object:
         """Notice files that changed, or differ from what was applied since.
@@ -124,14 +125,18 @@ class IntentFiles:
     def _take(self, intent: Intent) -> None:
         """Go on with the files: apply them, or follow the published intent that they name."""
         if intent.follow is None:
-            self.apply(intent, str(self))
+            self._apply(self._open_session(), intent, str(self))
         if intent.follow is not None or self.local is not None:
             self.local = intent if intent.follow is not None else None
             self.chosen(intent)
 
-    def apply(self, intent: Intent, what: str) -> None:
-        """Apply an intent, of these files or published; `what` names it. Raises as `lbctl.engine.apply`."""
-        session = self._open_session()
+    def carry_out(self, intent: Intent, what: str) -> None:
+        """Apply a published intent, in the store that holds the rules; raises as `lbctl.engine.apply`."""
+        followed = self._keeper.followed()
+        session = None if followed is None else replace(followed.session, allow_remap=True)
+        self._apply(session or self._open_session(), intent, what)
+
+    def _apply(self, session: Session, intent: Intent, what: str) -> None:
         made = engine.plan(session, intent)
         for note in (*made.notes, *engine.apply(session, (made,), record=True)):
             self._journal.say(note)

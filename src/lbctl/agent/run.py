@@ -176,7 +176,7 @@ class _Agent:
     def _fleet_member(self, observers: Observers) -> Member:
         """Return what follows a published intent, if the files name one."""
         loop, files = asyncio.get_running_loop(), self._files
-        member = Member(self._host, self._follower, self._figures, files.apply, observers.checks)
+        member = Member(self._host, self._follower, self._figures, files.carry_out, observers.checks)
         if files.local is not None:
             member.begin(files.local)
         files.chosen = lambda local: loop.call_soon_threadsafe(member.replace, local)
