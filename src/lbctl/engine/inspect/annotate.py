@@ -139,6 +139,8 @@ def failed_notes(session: Session, plan: Plan, intent: Intent) -> tuple[str, ...
         failed = f"{name}/{endpoint} ({family}) is down since {time_of(verdict.since)} ({verdict.result})"
         if name in changes and _gains(changes[name], to, family):
             found.append(f"{failed}, but gets connections: the agent that found this has ended")
+        elif endpoints[name, endpoint] in services[name].ready(family):
+            continue  # kept, as it was: by all-down, for instance
         elif Limit(family=family, to=to) in services[name].limits:
             found.append(f"{failed}, and stays out: --ignore-health adds it")
     return tuple(found)
