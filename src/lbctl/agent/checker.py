@@ -137,11 +137,25 @@ class Checker:
         return self._monitor.latest(self._now())
 
     def counts(self) -> tuple[int, int]:
-        """Return how many endpoints are checked, by service and family, and how many of them fail."""
+        """Return how many endpoints are checked, by service and family, and how many of them fail.
+
+        A failure of a family that no client can use is none: see `is_expected`.
+        """
         if self._intent is None:
             return 0, 0
-        every = [verdict.health for own in self._monitor.verdicts().values() for verdict in own.values()]
-        return len(every), every.count(Health.DOWN)
+        found = self._monitor.verdicts()
+        failed = [
+            (name, family)
+            for name, own in found.items()
+            for (_, family), verdict in own.items()
+            if verdict.health is Health.DOWN
+        ]
+        services = {each.name: each for each in self._intent.services} if failed else {}
+        facts = HostFacts(host=self._host)
+        failing = sum(
+            is_expected(facts, services[name], family) for name, family in failed if name in services
+        )
+        return sum(map(len, found.values())), failing
 
     def documents(self, effective: Effective | None) -> list[CheckDocument]:
         """Return what is shown of each check."""

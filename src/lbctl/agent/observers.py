@@ -82,9 +82,12 @@ class Observers:
         )
 
     async def close(self) -> None:
-        """End them; what the log lacks is written."""
+        """End them; what the log lacks is written, and when the sources gave their last good answers."""
+        answers = self._finder.answers()
         with suppress(LbctlError):
             await self._follower.in_thread(self._recorder.pending())
+            if self._begun:
+                await self._follower.in_thread(lambda: discovered.write(self._host, self._owner, answers))
         self._notices.close()
         self._prober.close()
 
