@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 #: Seconds of quiet before each change.
 QUIET = 1.0
 _NETFILTER, _NETLINK, _ADD_MEMBERSHIP, _TABLES = 12, 270, 1, 7
+#: Without checks: a new endpoint would wait for its first one.
+PLAIN = INTENT.split("[service.check]")[0]
 SOURCE = '[service.discover]\nsource = "etcd"\nname = "/services/web/"\nwithin = ["10.0.0.0/24"]\n'
 
 
@@ -71,7 +73,7 @@ async def _measured(kernels: list[socket.socket], count: int) -> dict[str, Any]:
 
     async def publish(number: int) -> None:
         current = await publisher.current()
-        intent = loads(INTENT.replace(f'"{ENDPOINTS[0]}:8080", ', "") if number % 2 else INTENT)
+        intent = loads(PLAIN.replace(f'"{ENDPOINTS[0]}:8080", ', "") if number % 2 else PLAIN)
         await publisher.publish(publisher.next_of(current, intent, ""), current)
 
     async def register(number: int) -> None:
@@ -81,7 +83,9 @@ async def _measured(kernels: list[socket.socket], count: int) -> dict[str, Any]:
     async def follow_source() -> None:
         current = await publisher.current()
         listed = ", ".join(f'"{each}:8080"' for each in ENDPOINTS)
-        text = INTENT.replace(listed, f'"{ENDPOINTS[0]}:8080"').split("[service.check]")[0] + SOURCE
+        text = PLAIN.replace(listed, f'"{ENDPOINTS[0]}:8080"') + SOURCE
+        # An answer without endpoints would be doubted.
+        await client.put("/services/web/stays", f"{ENDPOINTS[1]}:8080")
         await publisher.publish(publisher.next_of(current, loads(text), ""), current)
 
     await publish(0)

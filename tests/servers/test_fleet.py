@@ -1,6 +1,7 @@
 """A fleet with a real etcd of three members: three balancers, six endpoints, clients over ECMP."""
 
 import json
+import re
 import shlex
 import socket
 import subprocess
@@ -308,7 +309,7 @@ def test_an_endpoint_is_registered_while_its_program_runs(fleet: Fleet, servers:
     with fleet.hosts["hub"].entered():
         register = subprocess.Popen(
             [
-                *(sys.executable, "-m", "lbctl", "register", "web", f"{ENDPOINTS[1]}:8080", "--drain", "3s"),
+                *(sys.executable, "-m", "lbctl", "register", "web", f"{ENDPOINTS[1]}:8080", "--drain", "15s"),
                 *("--config", str(fleet.folder / "admin.toml"), "--", *program),
             ],
             stderr=subprocess.PIPE,
@@ -343,3 +344,13 @@ def compact(fleet: Fleet, servers: Path) -> None:
     """Have etcd forget all revisions but the last."""
     found = json.loads(etcdctl(fleet, servers, "get", "/none", "--write-out", "json"))
     etcdctl(fleet, servers, "compact", "--physical", str(found["header"]["revision"]))
+
+
+def test_the_demo_shows_a_fleet(servers: Path) -> None:
+    assert (servers / "usr/bin/etcd").exists()
+    command = [sys.executable, "-m", "lbctl", "demo", "--fleet", "--connections", "12"]
+    found = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "lb2   silent" in found.stdout
+    assert "web/10.0.0.11:8080: drained by" in found.stdout
+    assert sum(int(count) for count in re.findall(r"(\d+) connections", found.stdout)) == 4 * 12

@@ -7,6 +7,7 @@ published intent counts from the start or the reload on.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl import engine
@@ -51,7 +52,8 @@ class IntentFiles:
         self.local: Intent | None = None
         #: Called in this thread with files that name another intent to follow, or none any more.
         self.chosen: Callable[[Intent], object] = lambda _: None
-        self._compared = False
+        #: The state that the files were compared with; None before the first time.
+        self._compared: tuple[int | str | None, ...] | None = None
 
     def __str__(self) -> str:
         return ", ".join(map(str, self._paths))
@@ -74,14 +76,18 @@ class IntentFiles:
         if intent.follow is not None:
             self.local = intent
         elif first:
-            self.apply(intent, str(self))
+            self._apply(self._open_session(), intent, str(self))
 
     def look(self) -> object:
-        """Notice files that changed; return what tells one state of them from another."""
+        """Notice files that changed, or differ from what was applied since.
+
+        Returns what tells one state of the files from another.
+        """
         state = self._state()
         changed = state != self._seen
-        if changed or not self._compared:
-            self._seen, self._compared = state, True
+        applied = self._keeper.records()[:1]
+        if changed or applied != self._compared:
+            self._seen, self._compared = state, applied
             # What changed while no agent ran is shown: it may have been removed since.
             self.compare(apply=self._follows and changed)
         return state
@@ -93,7 +99,8 @@ class IntentFiles:
         try:
             differs = self._differ(apply=apply)
         except LbctlError as error:
-            self._follower.trouble("file", f"the intent file is not applied: {error.message}", Priority.ERROR)
+            text = f"the intent file is not applied: {_first_mistake(error)}; lbctl check shows all"
+            self._follower.trouble("file", text, Priority.ERROR)
             return
         text = f"{self} differs from what was applied last; it is not applied: lbctl plan shows how"
         self._figures.notice = text if differs else None
@@ -118,14 +125,18 @@ class IntentFiles:
     def _take(self, intent: Intent) -> None:
         """Go on with the files: apply them, or follow the published intent that they name."""
         if intent.follow is None:
-            self.apply(intent, str(self))
+            self._apply(self._open_session(), intent, str(self))
         if intent.follow is not None or self.local is not None:
             self.local = intent if intent.follow is not None else None
             self.chosen(intent)
 
-    def apply(self, intent: Intent, what: str) -> None:
-        """Apply an intent, of these files or published; `what` names it. Raises as `lbctl.engine.apply`."""
-        session = self._open_session()
+    def carry_out(self, intent: Intent, what: str) -> None:
+        """Apply a published intent, in the store that holds the rules; raises as `lbctl.engine.apply`."""
+        followed = self._keeper.followed()
+        session = None if followed is None else replace(followed.session, allow_remap=True)
+        self._apply(session or self._open_session(), intent, what)
+
+    def _apply(self, session: Session, intent: Intent, what: str) -> None:
         made = engine.plan(session, intent)
         for note in (*made.notes, *engine.apply(session, (made,), record=True)):
             self._journal.say(note)
@@ -141,3 +152,8 @@ class IntentFiles:
             except OSError:
                 found.append(None)
         return tuple(found)
+
+
+def _first_mistake(error: LbctlError) -> str:
+    problems = error.problems if isinstance(error, IntentError) else ()
+    return str(problems[0]) if problems else error.message

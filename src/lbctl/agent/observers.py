@@ -166,7 +166,8 @@ class Observers:
             for service in joined.services
             for endpoint in service.endpoints
         }
-        for each in session.backend.lift(session.observe(self._owner)).services:
+        held = session.held(self._owner, like=session.compile(followed.intent))
+        for each in session.backend.lift(held).services:
             for to in each.shares:
                 if (each.name, to) in names:
                     yield each.name, names[each.name, to], each.family

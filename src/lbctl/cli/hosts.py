@@ -142,7 +142,7 @@ def lines(fleet: Fleet, style: Style) -> Iterator[str]:
         if publication is not None:
             yield inert(described(publication))
             for each in publication.overrides:
-                yield inert(f"  {each}")
+                yield inert(f"  {each.service}/{each.endpoint}: {each}")
     if fleet.current is None:
         yield f'No intent "{fleet.name}" is published.'
     rows = [("HOST", "STATE", "REVISION", "CHECKS", "VERSION", "")]
