@@ -66,7 +66,7 @@ def in_bash(*words: str) -> list[str]:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_is_offered_the_same(shell: str) -> None:
     assert set(complete(shell, "")) == set(COMMANDS)
-    assert complete(shell, "re") == ["remove", "render"]
+    assert complete(shell, "re") == ["remove", "register", "render"]
     assert complete(shell, "plan", "--backend", "") == ["auto", "nftables", "iptables"]
     assert complete(shell, "plan", "--backend", "i") == ["iptables"]
     assert complete(shell, "migrate", "--to", "") == ["nftables", "iptables"]
