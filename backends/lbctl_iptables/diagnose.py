@@ -159,6 +159,7 @@ def _rival(
         # The last one first, as numbers move up.
         deletions=tuple(places.removal(rule) for rule in reversed(rules)),
         certain=certain,
+        owner=layout.owner_of(rules[0].chain) if rules else None,
     )
 
 

@@ -143,6 +143,7 @@ class _ListedRules:
                 rules=tuple(self._evidence(*each) for each in rules),
                 deletions=tuple(filter(None, (self._deletion(*each) for each in rules))),
                 certain=certain,
+                owner=layout.owner_of(rules[0][0].family, rules[0][0].table) if rules else None,
             )
 
     def _evidence(self, chain: NftChain, rule: NftRule | None) -> str:

@@ -36,6 +36,12 @@ class Rival:
     rules: tuple[str, ...]
     deletions: tuple[str, ...] = ()
     certain: bool = True
+    #: The owner of these rules if lbctl manages them; None for foreign ones.
+    owner: str | None = None
+
+    def __str__(self) -> str:
+        """Whose rule it is."""
+        return self.source if self.owner is None else f'owner "{self.owner}" in {self.source}'
 
 
 def taken(case: Case, rivals: Iterable[Rival]) -> Iterator[Problem]:
@@ -83,14 +89,16 @@ def _taken(rival: Rival, caught: Sequence[Listener]) -> str:
     when = "".join(f", with {name} {value}" for name, value in (service.when or {}).items())
     what = f"{who} to {', '.join(map(str, caught))} ({service.family}{when})"
     if rival.certain:
-        return f"{what} go {goes}: a rule of {rival.source} decides before lbctl"
+        return f"{what} go {goes}: a rule of {rival} decides before lbctl"
     return (
-        f"{what} may go {goes}: a rule of {rival.source} acts at the same point as lbctl's, and the kernel "
+        f"{what} may go {goes}: a rule of {rival} acts at the same point as lbctl's, and the kernel "
         "asks first what was loaded last"
     )
 
 
 def _fix(rival: Rival) -> str:
+    if rival.owner is not None:
+        return f"take the listener out of one intent file, or run: lbctl remove --owner {rival.owner}"
     fix = "remove the listener from the intent, or that rule from the kernel"
     return f"{fix}: {'; '.join(rival.deletions)}" if rival.deletions else fix
 

@@ -38,7 +38,10 @@ class LbctlError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigProblem:
-    """One mistake in an intent file: where it is (1-based line), what is wrong, what to do."""
+    """One mistake in an intent file: where it is, what is wrong, what to do.
+
+    `line` counts from 1; 0 is the file as a whole, e.g. one that does not exist.
+    """
 
     file: str
     line: int
@@ -46,7 +49,8 @@ class ConfigProblem:
     hint: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.message}"
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.message}"
 
 
 class IntentError(LbctlError):

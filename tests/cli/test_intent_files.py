@@ -48,6 +48,14 @@ def test_a_service_without_an_endpoint_in_rotation_is_noted() -> None:
     assert run_lbctl("check", "-", stdin=WEB).err == ""
 
 
+def test_a_backend_that_is_named_has_to_express_it() -> None:
+    text = intent(service("web", "80/tcp", "8001", scheduler="maglev"))
+    assert run_lbctl("check", "-", stdin=text).code == 0
+    assert run_lbctl("check", "-", "--backend", "nftables", stdin=text).code == 0
+    refused = run_lbctl("check", "-", "--backend", "iptables", stdin=text)
+    assert (refused.code, "backend iptables does not support scheduler maglev" in refused.err) == (3, True)
+
+
 def test_a_plan_file_is_not_named_as_a_format() -> None:
     done = run_lbctl("plan", "web.toml", "-o", "json")
     assert (done.code, done.out) == (2, "")

@@ -57,3 +57,19 @@ def test_init_says_what_is_wrong_with_its_words() -> None:
         assert (done.code, done.out == "" or "error" in done.json) == (2, True), words
         assert said in done.err, words
         assert "hint: " in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("pause", "--for", "0s"), "not between one second and a day"),
+        (("pause", "--for", "25h"), "not between one second and a day"),
+        (("--listen-name", "lb1.example"), "--listen-name without --listen"),
+        (("--listen", "9099"), "not an address and a port"),
+    ],
+)
+def test_the_agent_says_what_is_wrong_with_its_words(words: tuple[str, ...], said: str) -> None:
+    done = run_lbctl("agent", *words)
+    assert done.code == 2
+    assert said in done.err
+    assert "hint: e.g. " in done.err

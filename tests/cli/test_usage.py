@@ -10,6 +10,11 @@ from support.network import run_lbctl
 MISTAKES = {
     "foo": ('there is no command "foo"', "the commands are: demo, init, import, check,"),
     "staus": ('there is no command "staus"', 'did you mean "status"?'),
+    # Words of other programs.
+    "undrain web/a": ('there is no command "undrain"', 'did you mean "activate"?'),
+    "undo": ('there is no command "undo"', 'did you mean "rollback"?'),
+    "help": ('there is no command "help"', 'did you mean "--help"?'),
+    "apply --dry-run": ("apply has no option --dry-run", "lbctl plan shows what apply would change"),
     "agent foo": ('agent has no command "foo"', "the commands are: pause, resume"),
     "--verbos": ("there is no option --verbos", "the options are: --version,"),
     "status --verbos": ("status has no option --verbos", "the options are: --config, --owner, --watch,"),
@@ -39,6 +44,16 @@ MISTAKES = {
         "usage: lbctl demo [OPTIONS]",
     ),
     "status a --brief=": ("--brief takes no value", None),
+    "apply a.toml b.toml": (
+        'unexpected argument "b.toml"',
+        "usage: lbctl apply [OPTIONS] [FILE], e.g. lbctl apply --trial 60s; the files of a directory",
+    ),
+    "compare live live": ('"live" names no store', "live:STORE, e.g. live:nftables;"),
+    "explain 80/tcp --client 10.9.1": ('client "10.9.1" is not an address', "e.g. 198.51.100.7"),
+    "import": (
+        "name a file of rules, - for standard input, or a store with --from",
+        "e.g. lbctl import --from",
+    ),
     "history 1 2": ('unexpected argument "2"', "usage: lbctl history [OPTIONS] [NUMBER]"),
     "render --network x": ('--network: "x" is not a network', "e.g. 10.0.0.0/24"),
 }
@@ -65,3 +80,16 @@ def test_a_mistake_is_a_document_for_programs() -> None:
 def test_words_of_any_kind_are_shown_inert() -> None:
     assert "\x1b" not in run_lbctl("status", "--\x1b[31m").err
     assert "\x1b" not in run_lbctl("\x1b[31m").err
+
+
+def test_what_is_no_text_of_rules_and_no_file_is_named() -> None:
+    found = run_lbctl("import", "-", stdin='schema = 1\n[[service]]\nname = "a"\nlisten = "80/tcp"\n')
+    assert (found.code, found.out) == (2, "")
+    assert "standard input is an intent file already" in found.err
+    assert "lbctl render prints the rules of an intent file" in found.err
+    # There is no line of a file that does not exist, nor of a command line.
+    assert run_lbctl("check", "no.toml").err.startswith("no.toml: no such file\n")
+    found = run_lbctl("init", "--listen", "80", "--to", "8001")
+    assert found.err.startswith('<command line>: service "web": listener "80" has no protocol\n')
+    errors = run_lbctl("check", "no.toml", "--output", "json").json["errors"]
+    assert [(each["file"], each["line"]) for each in errors] == [("no.toml", None)]

@@ -139,7 +139,8 @@ def test_a_changed_file_is_shown_and_applied_on_reload_only(
     agent.wait(lambda: in_sync(network, way, config), "not reloaded")
     agent.wait(lambda: agent.status["agent"]["notice"] is None, "still shown")
     config.write_text("nonsense")
-    agent.wait(lambda: "not applied" in str(agent.status["agent"]["problems"]), "a bad file is not shown")
+    agent.wait(lambda: f"{config}:1: " in str(agent.status["agent"]["problems"]), "a bad file is not shown")
+    assert "the intent file is not applied" in str(agent.status["agent"]["problems"])
     assert agent.get("/ready")[0] == 200  # the rules are in place and followed
     assert "8003" in str(agent.status["services"])
     held = network.rules()
@@ -167,6 +168,18 @@ def test_a_file_that_changed_while_no_agent_ran_is_shown_and_not_applied(
         agent.kill()
 
 
+@pytest.mark.parametrize("way", [NFT], ids=lambda words: words[1])
+def test_a_file_that_is_applied_by_command_differs_no_longer(
+    network: Network, agent: AgentProcess, config: Path, way: tuple[str, ...]
+) -> None:
+    config.write_text(OTHER)
+    agent.wait(lambda: "differs" in str(agent.status["agent"]["notice"]), "the change is not shown")
+    assert network.lbctl("apply", "--yes", *way, config=config).code == 0
+    agent.wait(lambda: agent.status["agent"]["notice"] is None, "still shown")
+    assert network.lbctl("rollback", "--yes", config=config).code == 0
+    agent.wait(lambda: "differs" in str(agent.status["agent"]["notice"]), "the rollback is not shown")
+
+
 def test_a_file_that_is_followed_is_applied_by_itself(network: Network, config: Path) -> None:
     way = ("--backend", "nftables")
     agent = AgentProcess(network, *way, "--follow-file", config=config).ready()
@@ -182,6 +195,9 @@ def test_there_is_one_agent_of_an_owner(network: Network, agent: AgentProcess, c
     second = AgentProcess(network, config=config)
     assert second.process.wait(60) == 7
     assert "runs already" in second.said
+    assert "lbctl status shows since when" in second.said
+    assert "The page is at http://127.0.0.1:9099/" in agent.said
+    assert 'The agent of owner "lbctl" runs.' in agent.said
 
 
 @BOTH_BACKENDS

@@ -108,6 +108,21 @@ def test_once_the_agent_has_ended_a_plan_says_what_it_brings_back(
     assert asked(network, 3)["refused"] == 1
 
 
+@BOTH_BACKENDS
+def test_a_new_endpoint_serves_after_its_first_pass_whoever_adds_it(
+    network: Network, processes: Processes, serving: Serving, way: tuple[str, ...]
+) -> None:
+    agent = serving(WEB, *way)
+    four = intent(service("web", LISTEN, *map(str, PORTS), "8004") + checked("tcp"))
+    assert network.lbctl("apply", "--yes", *way, config=four).code == 0
+    assert asked(network, 30).keys() == {"8001", "8002", "8003"}
+    agent.wait(lambda: health(agent, "8004") == "down", "not checked")
+    assert asked(network, 30).keys() == {"8001", "8002", "8003"}
+    processes.start(8004)
+    agent.wait(lambda: wanted(agent)["8004"] == "1/4", "does not serve")
+    assert asked(network, 8) == {"8001": 2, "8002": 2, "8003": 2, "8004": 2}
+
+
 def test_removed_rules_stay_removed_whatever_checks_find(
     network: Network, processes: Processes, serving: Serving
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from lbctl.agent import client
 from lbctl.conformance.network import HOST4, SERVERS4
+from lbctl.engine.record import discovered
 from lbctl.host import LocalHost
 from lbctl.model import Endpoint, parse_endpoint
 from support.agents import AgentProcess, asked, wanted
@@ -118,6 +119,19 @@ def test_discovered_endpoints_are_checked_and_drained_like_others(
     assert network.lbctl("activate", f"web/{B}", "--yes").code == 0
     agent.wait(lambda: shares(agent)[A] == "1/2", "not activated")
     assert asked(network, 20) == {SERVERS4[0]: 10, SERVERS4[1]: 10}
+    # The same answer once more is no change; when it was given is on record once the agent has ended.
+    before = recorded(network)
+    file.names(A, B, lost)
+    agent.wait(lambda: time.time() - sources(agent)["age"] > before + 0.5, "not confirmed")
+    assert recorded(network) == before
+    assert agent.stop() == 0
+    assert recorded(network) > before
+
+
+def recorded(network: Network) -> float:
+    """When the answer on record was given, in seconds since 1970."""
+    with network.host.entered():
+        return discovered.read(LocalHost(network.folder), "lbctl")["web"].good
 
 
 def test_closer_bounds_hold_from_the_moment_they_are_applied(

@@ -86,6 +86,13 @@ def test_what_another_hand_changed_is_not_what_the_record_says(network: Network)
     assert all(key != "allow" for key, _, _ in found)
 
 
+def test_another_name_is_no_loss(network: Network, way: tuple[str, ...]) -> None:
+    assert network.lbctl("apply", "--yes", *way, config=intent(service("web", "80/tcp", "8001"))).code == 0
+    renamed = intent(service("http", "80/tcp", "8001"))
+    assert "are gone" not in network.lbctl("plan", *way, config=renamed).out
+    assert "are gone" not in network.lbctl("status", *way, config=renamed).out
+
+
 def test_tables_that_are_gone(network: Network) -> None:
     way = ("--backend", "nftables", "--driver", "nft")
     network.local_endpoints((8001, 8002))

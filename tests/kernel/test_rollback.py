@@ -16,6 +16,18 @@ def counts(network: Network, way: tuple[str, ...], config: str) -> Any:
     return {s["name"]: {e["to"]: e["connections"] for e in s["endpoints"]} for s in status["services"]}
 
 
+def test_what_a_rollback_leaves_and_breaks_is_said(network: Network) -> None:
+    network.local_endpoints((8001, 8002))
+    config = intent(service("web", "80/tcp", "8001", "8002"))
+    assert network.lbctl("apply", "--yes", config=config).code == 0
+    assert network.lbctl("weight", "web/8001", "3", config=config).code == 0
+    back = network.lbctl("rollback", "--yes", config=config)
+    assert back.code == 0
+    assert "Drains and weights by command are no part of the history, and stay: web/8001." in back.err
+    # No rule is left, as after a remove.
+    assert "Warning: established connections will break unless other NAT rules remain." in back.err
+
+
 def test_back_to_the_state_before(network: Network, way: tuple[str, ...]) -> None:
     nothing = network.rules()
     network.local_endpoints(range(8001, 8005))

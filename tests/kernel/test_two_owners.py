@@ -37,6 +37,18 @@ def test_an_overlapping_listener_is_noted(network: Network, way: tuple[str, ...]
     ]
 
 
+def test_doctor_names_the_command_for_the_other_owner(network: Network, way: tuple[str, ...]) -> None:
+    assert network.lbctl("apply", "--yes", *way, config=FIRST).code == 0
+    assert network.lbctl("apply", "--yes", *way, config=second("80/tcp")).code == 0
+    for config, other in ((FIRST, "second"), (second("80/tcp"), "lbctl")):
+        found = network.lbctl("doctor", *way, "--output", "json", config=config).json["problems"]
+        fixes = [each["remedy"] for each in found if each["code"] == "listener-taken"]
+        wanted = f"take the listener out of one intent file, or run: lbctl remove --owner {other}"
+        # Of two at one point, the one that was loaded first is in front of the other in iptables.
+        assert set(fixes) <= {wanted}
+        assert fixes or way[1] != "nftables"
+
+
 def test_other_listeners_and_removed_owners_are_no_overlap(network: Network, way: tuple[str, ...]) -> None:
     assert network.lbctl("apply", "--yes", *way, config=FIRST).code == 0
     others = second(["81/tcp", "80/udp"])

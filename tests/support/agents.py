@@ -164,7 +164,7 @@ class Serving(Protocol):
 
 def health(agent: AgentProcess, name: str, family: str = "ipv4") -> str:
     checks = agent.status["agent"]["checks"]
-    return next(c["health"] for c in checks if (c["endpoint"], c["family"]) == (name, family))
+    return next((c["health"] for c in checks if (c["endpoint"], c["family"]) == (name, family)), "")
 
 
 def wanted(agent: AgentProcess, family: str = "ipv4") -> dict[str, str]:

@@ -53,9 +53,12 @@ def node_of(module: str) -> str | None:
 def packages() -> Graph:
     """Return node → the nodes that its modules import.
 
-    What a module gets from `lbctl.engine` comes from the engine's packages, all of which that one imports.
+    What a module gets from `lbctl.engine` comes from the packages of the engine, all of which its list of use
+    cases imports.
     """
-    through = {"lbctl.engine": frozenset(node for node in map(node_of, modules()["lbctl.engine"]) if node)}
+    through = {
+        "lbctl.engine": frozenset(node for node in map(node_of, modules()["lbctl.engine.use_cases"]) if node)
+    }
     graph: dict[str, set[str]] = {node: set() for node in NODES}
     for module, imported in modules().items():
         if (node := node_of(module)) is None:

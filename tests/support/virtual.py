@@ -34,7 +34,7 @@ class _WireSelector(_Selector):
     """Lets time pass only while nothing is on its way through a socket, and in small steps."""
 
     #: Seconds that a step lets pass, and that it waits for.
-    step, grace = 2.0, 0.001
+    step, grace = 2.0, 0.0002
 
     def select(self, timeout: float | None = None) -> list[Any]:
         events = selectors.SelectSelector.select(self, 0)

@@ -321,6 +321,20 @@ def test_a_damaged_record_has_the_agent_do_nothing_and_say_so() -> None:
         assert agent.slots == set(NAMES[1:])
 
 
+@pytest.mark.parametrize(("ipv6", "failing"), [(True, 2), (False, 0)])
+def test_failures_of_a_family_that_no_client_can_use_are_not_counted(ipv6: bool, failing: int) -> None:
+    address = "20010db8000100000000000000000001 02 40 00 80     eth0\n"
+    agent = Agent(
+        intent=read_intent(service("web", "80/tcp", "8001", "8002") + CHECK),
+        host=FakeHost(files={"/proc/thread-self/net/if_inet6": address} if ipv6 else {}),
+    )
+    passed = Outcome(ending=Ending.PASSED, text="connected")
+    agent.prober.answer = lambda target: REFUSED if target.family is Family.IPV6 else passed
+    with agent.running() as go:
+        go(10)
+        assert agent.checker.counts() == (4, failing)
+
+
 def test_endpoints_that_never_passed_are_one_line_of_a_family() -> None:
     agent = Agent()
     agent.down = set(NAMES)
@@ -362,7 +376,7 @@ class Marked(Paper):
 
 
 @pytest.fixture
-def _no_search() -> Iterator[None]:
+def _no_collector() -> Iterator[None]:
     """As in the program: nothing but the agent itself frees cycles."""
     gc.disable()
     yield
@@ -370,7 +384,7 @@ def _no_search() -> Iterator[None]:
     gc.unfreeze()
 
 
-@pytest.mark.usefixtures("_no_search")
+@pytest.mark.usefixtures("_no_collector")
 def test_a_day_of_random_events_keeps_memory_flat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lbctl.agent.loop._LOOK", 5.0)
     rare = CHECK.replace('"2s"', '"20s"')

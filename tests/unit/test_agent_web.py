@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from html import escape
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from lbctl.agent import http, web
+from lbctl.agent import http, metrics, web
 from lbctl.agent.http import Server
 from lbctl.documents.agent import AgentStatusDocument
 from lbctl.errors import ApplyFailed
@@ -118,6 +119,18 @@ def test_metrics_are_read_by_prometheus() -> None:
     assert samples["lbctl_endpoint_up", ("endpoint", "b"), *where[1:]] == 0
     assert samples["lbctl_drift",] == 0
     assert samples["lbctl_agent_ready",] == 1
+
+
+def test_a_source_that_fails_is_told_from_one_that_was_not_asked_yet() -> None:
+    document = status_document()
+    row: Any = {"service": "web", "kind": "dns", "name": "x", "endpoints": 2, "age": 1.5, "error": None}
+    lost = row | {"service": "api", "age": None, "error": "refused"}
+    document["agent"]["sources"] = [row, lost, row | {"service": "new", "age": None}]
+    text = metrics.exposition(document).decode()
+    assert 'lbctl_source_up{service="web",source="dns"} 1.0' in text
+    assert 'lbctl_source_up{service="api",source="dns"} 0.0' in text
+    assert 'lbctl_source_age_seconds{service="web",source="dns"} 1.5' in text
+    assert 'service="new"' not in text
 
 
 def test_status_is_the_document_with_the_agent_in_it() -> None:

@@ -192,7 +192,7 @@ def test_problems_of_all_files_are_reported(tmp_path: Path) -> None:
     with pytest.raises(IntentError) as caught:
         load_merged((first, tmp_path / "missing.toml", second, third))
     assert [str(p).removeprefix(f"{tmp_path}/") for p in caught.value.problems] == [
-        "missing.toml:1: no such file",
+        "missing.toml: no such file",
         f'a.toml:3: service "web": the name is taken by the service at {first}:5',
         f'a.toml:4: service "web": listener 80/tcp is given twice, first by service "web" at {first}:6',
         f'c.toml:2: owner "two" is not the "one" of {first}:2',

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lbctl.config import dump, find, load, load_merged, loads
-from lbctl.config.load import MAX_RANGES
+from lbctl.config.loader import MAX_RANGES
 from lbctl.errors import IntentError, NoIntentFile
 from lbctl.model import Endpoint, Intent, Listener, Protocol, Scheduler, Service, SourceNat, State
 from support.effort import calls, cpu_seconds
@@ -234,8 +234,8 @@ def test_a_right_file_imports_nothing_that_only_mistakes_need(tmp_path: Path) ->
     assert not unwanted & set(done.stdout.split())
 
 
-#: The module; `lbctl.config.load` is its function.
-LOAD = sys.modules["lbctl.config.load"]
+#: The module whose file system is replaced.
+LOAD = sys.modules["lbctl.config.loader"]
 
 
 class TestAsRoot:

@@ -124,6 +124,8 @@ def test_doctor_groups_its_text_and_not_its_json(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("lbctl.host.LocalHost.read", lambda _, path: FILES.get(path))
     text = CliRunner().invoke(app, ["doctor", "--config", str(path)]).stdout
     assert text.count("not-listening") == 1
+    # What is counted is what stands below.
+    assert ": 400 problems of 1 kind, " in text.splitlines()[0]
     assert len(text.splitlines()) < 40
     document = json.loads(
         CliRunner().invoke(app, ["doctor", "--config", str(path), "--output", "json"]).stdout

@@ -452,6 +452,32 @@ def test_what_a_cautious_apply_leaves_out_is_no_drift() -> None:
     assert (found.drift.in_sync, found.drift.left_out, desk.slots) == (True, None, ["1", "2", "3"])
 
 
+def test_a_decision_about_one_endpoint_brings_back_no_other() -> None:
+    desk = Desk()
+    down = Verdict(health=Health.DOWN, since=desk.host.time, result="connection refused")
+    verdicts.write(desk.host, "lbctl", {"web": {("2", family): down for family in Family}})
+    session = replace(desk.session, cautious=True)
+    engine.apply(session, (engine.plan(session, over(1, 2, 3)),), record=True)
+    for later in (0, YOUNG):
+        desk.host.time += later
+        session = replace(desk.session, cautious=True)
+        operation = engine.weigh(session, "lbctl", ["web/1"], 3)
+        assert not operation.drifted
+        engine.operate(operation)
+        assert set(desk.slots) == {"1", "3"}
+        assert engine.status(desk.session, over(1, 2, 3)).drift.left_out == ("web/2",)
+        engine.operate(engine.weigh(session, "lbctl", ["web/1"], None))
+        assert set(desk.slots) == {"1", "3"}
+    # --ignore-health.
+    engine.operate(engine.weigh(desk.session, "lbctl", ["web/1"], 3))
+    assert set(desk.slots) == {"1", "2", "3"}
+    # That is no change by another program, for who asks nobody either.
+    desk.host.time -= YOUNG
+    cautious = replace(desk.session, cautious=True)
+    _, target = engine.roll_back(cautious, "lbctl")
+    assert target.number < 3
+
+
 def test_the_doctor_looks_at_what_is_carried_out() -> None:
     desk = Desk(1, 2)
 

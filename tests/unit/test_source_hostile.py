@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from lbctl.agent.sources import SourceFailed, find, strict
+from lbctl.agent.sources import SourceFailed, find, kubernetes, strict
 from lbctl.agent.sources import dns as dns_source
+from lbctl.agent.sources import etcd as etcd_source
 from lbctl.agent.sources import file as file_source
 from lbctl.agent.sources.text import endpoint
 from lbctl.model import Discovery, Endpoint, Intent, Listener, Protocol, Service, State
@@ -215,6 +216,19 @@ def test_ten_thousand_endpoints_are_more_than_the_bounds_allow() -> None:
     )
     wrong = problem(Intent(services=(service,)), service, answer, local=False)
     assert wrong == "10000 endpoints are more than 4096"
+
+
+def test_what_a_watch_adds_is_bounded() -> None:
+    keys = {f"/services/api/{i}": "10.0.0.1:80" for i in range(4097)}
+    with pytest.raises(SourceFailed, match="more than 4096 keys"):
+        etcd_source._answer("/services/api/", keys)
+    slices: dict[str, object] = {}
+    events = [
+        {"type": "ADDED", "object": {"metadata": {"name": f"s{i}", "resourceVersion": str(i)}}}
+        for i in range(4097)
+    ]
+    with pytest.raises(SourceFailed, match="more than 4096 EndpointSlices"):
+        kubernetes._follow(slices, events)
 
 
 # DNS

@@ -97,6 +97,17 @@ def test_setting_the_hosts_time_changes_nothing() -> None:
     assert 60 <= desk.host.uptime < 60.5
 
 
+def test_a_trial_of_long_ago_is_no_answer_to_confirm() -> None:
+    desk = Desk()
+    desk.watch(desk.try_out(7))
+    with pytest.raises(Reverted, match="too late"):
+        engine.confirm(desk.host, "lbctl")
+    for ports in ((8,), (9,)):
+        desk.apply(over(*ports))
+    with pytest.raises(ApplyFailed, match='no trial of owner "lbctl" is running'):
+        engine.confirm(desk.host, "lbctl")
+
+
 def test_too_late_is_said() -> None:
     desk = Desk()
     tried = desk.try_out()
@@ -340,7 +351,7 @@ def test_nothing_is_applied_over_an_abandoned_trial_and_the_hint_is_what_works()
 def test_a_trial_that_cannot_be_reverted_is_named_until_something_is_changed() -> None:
     desk = Gone(61)
     desk.paper.refusals = 100
-    with pytest.raises(StateUnknown, match="not undone: the trial could not be reverted: torn"):
+    with pytest.raises(StateUnknown, match="not reverted: the trial could not be reverted: torn"):
         engine.recover(desk.session, "lbctl")
     assert (desk.holds, desk.standing) == (NEW, "failed")
     desk.paper.refusals = 0

@@ -182,6 +182,39 @@ def test_verdicts_end_with_a_start_of_the_host() -> None:
     assert read_facts(after, "lbctl", cautious=True) == Facts()
 
 
+@given(
+    steps=st.lists(
+        st.dictionaries(st.sampled_from("abcd"), st.lists(st.sampled_from((UP, DOWN, NEW)), max_size=3)),
+        max_size=6,
+    )
+)
+def test_what_is_written_again_and_again_is_what_is_written_once(
+    steps: list[dict[str, list[Verdict]]],
+) -> None:
+    """With a limit of four, beyond which verdicts of endpoints that pass are left out."""
+    again, once = FakeHost(), FakeHost()
+    register = record.Register(again, "lbctl")
+    known: dict[str, Verdicts] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "MANY", 4)
+        for step in steps:
+            fresh = {name: {(f"e{n}", V4): each for n, each in enumerate(own)} for name, own in step.items()}
+            # What is equal stays the same object.
+            known = {name: known[name] if known.get(name) == own else own for name, own in fresh.items()}
+            register.write(known)
+            record.write(once, "lbctl", known)
+            found, expected = record.read(again, "lbctl"), record.read(once, "lbctl")
+            assert found == expected
+            assert found is not None
+            named = {name: dict(own) for name, own in found.verdicts.items()}
+            many = sum(map(len, known.values())) > 4
+            assert named == {
+                name: left
+                for name, own in known.items()
+                if (left := {place: each for place, each in own.items() if not many or each is not UP})
+            }
+
+
 def test_verdicts_that_no_agent_wrote_are_none_or_whole() -> None:
     host, of = FakeHost(), service()
     record.write(host, "lbctl", {"web": {("e1", V4): DOWN}})

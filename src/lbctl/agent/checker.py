@@ -85,7 +85,7 @@ class Checker:
         #: What hears of each outcome before it counts, and of each endpoint whose health changed.
         self.learned: Callable[[Target, Outcome, Moment], object] = lambda *_: None
         self.turned: Callable[[Iterable[tuple[Subject, Verdict]]], object] = lambda _: None
-        #: The timer of first passes that change nothing in the kernel; None for none that waits.
+        #: The timer of first passes that change nothing in the kernel; None if none is pending.
         self._confirming: asyncio.TimerHandle | None = None
         #: Endpoints that never passed and are to be reported together.
         self._gathered: dict[tuple[str, Family], list[Subject]] = {}
@@ -99,7 +99,7 @@ class Checker:
     ) -> None:
         """Start with an intent, what is known from before, and the endpoints that take connections now.
 
-        With many endpoints that takes a second, which the loop has for other work.
+        Takes a second with 100,000 endpoints, in a thread: the loop goes on with other work.
         """
         await in_thread(lambda: self._monitor.start(intent, self._now(), restored=restored, serving=serving))
         self._intent = intent
@@ -137,11 +137,25 @@ class Checker:
         return self._monitor.latest(self._now())
 
     def counts(self) -> tuple[int, int]:
-        """Return how many endpoints are checked, by service and family, and how many of them fail."""
+        """Return how many endpoints are checked, by service and family, and how many of them fail.
+
+        A failure of a family that no client can use is none: see `is_expected`.
+        """
         if self._intent is None:
             return 0, 0
-        every = [verdict.health for own in self._monitor.verdicts().values() for verdict in own.values()]
-        return len(every), every.count(Health.DOWN)
+        found = self._monitor.verdicts()
+        failed = [
+            (name, family)
+            for name, own in found.items()
+            for (_, family), verdict in own.items()
+            if verdict.health is Health.DOWN
+        ]
+        services = {each.name: each for each in self._intent.services} if failed else {}
+        facts = HostFacts(host=self._host)
+        failing = sum(
+            is_expected(facts, services[name], family) for name, family in failed if name in services
+        )
+        return sum(map(len, found.values())), failing
 
     def documents(self, effective: Effective | None) -> list[CheckDocument]:
         """Return what is shown of each check."""
@@ -204,7 +218,7 @@ class Checker:
         self.turned([(subject, self._monitor.verdicts_of(subject[0])[subject[1:]]) for subject in changed])
 
     def _confirm(self) -> None:
-        """Have what is known change soon: the kernel has it so already, and many pass for the first time."""
+        """Report first passes within a second: they change nothing in the kernel, and there may be many."""
         if self._confirming is None:
             self._confirming = asyncio.get_running_loop().call_later(_CONFIRM, self._confirmed)
 

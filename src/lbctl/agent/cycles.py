@@ -1,9 +1,8 @@
-"""Frees values that refer to each other: what no count of references ever frees.
+"""Frees cycles: values that refer to each other, which no reference count ever frees.
 
-The program lbctl switches Python's own search off: a command is over before it pays. An agent lives for
-months, and most of its values are those of a large intent, which that search would look at time and again,
-for seconds. So what an intent is made of is put aside while it is followed, and the rest is searched at
-times.
+The program lbctl disables Python's collector: a command ends before it pays. An agent lives for months, and
+most of its values belong to a large intent, which each full collection would traverse for seconds. So all
+values are frozen once an intent is followed, and what came later is collected once a minute.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from lbctl.engine.change.keep import Kept
     from lbctl.model import Intent
 
-#: Seconds between two searches.
+#: Seconds between two collections.
 _PAUSE = 60.0
 
 
@@ -27,14 +26,14 @@ class Cycles:
         self._intent: Intent | None = None
 
     def follow(self, kept: Kept) -> None:
-        """Put aside all that there is, once per intent that is followed: it stays as long as that does."""
+        """Freeze all values once for each intent that is followed: nearly all last as long as it does."""
         intent = kept.followed.intent if kept.followed is not None else None
         if intent is not self._intent:
             self._intent = intent
             gc.freeze()
 
     async def run(self) -> None:
-        """Search from time to time; ends only when it is cancelled."""
+        """Collect once a minute; ends only when it is cancelled."""
         while True:
             await asyncio.sleep(_PAUSE)
             gc.collect()

@@ -3,7 +3,7 @@
 Each line has `event`, `at`, a time that never jumps, and `time`, seconds since 1970, both of the same moment:
 
     {"event": "start", "at": 0.0, "time": 1.7e9, "intent": "schema = 1 …",
-     "serving": [["web", "8001", "ipv4"]], "verdicts": [], "overrides": []}
+     "serving": [["web", "8001", "ipv4"]], "verdicts": [], "overrides": [], "progress": []}
     {"event": "result", "at": 1.2, "time": …, "endpoint": ["web", "8001", "ipv4"], "ending": "failed",
      "text": "connection refused", "seconds": 0.001, "final": false}
     {"event": "operator", "at": 2.0, "time": …, "overrides": […]}
@@ -11,15 +11,18 @@ Each line has `event`, `at`, a time that never jumps, and `time`, seconds since 
 
 `start` has all that is known at a moment; each log begins with one, and there is another one wherever an
 agent started: there `at` may be earlier than before. `serving` are the endpoints that took connections then,
-`verdicts` and `overrides` are those of the records beside it. A result is named by one of the endpoints that
-share the check. Results that say nothing new are left out: see `Monitor.is_news`.
+`verdicts` and `overrides` are those of the records beside it, and `progress` is what verdicts do not say. A
+result is named by one of the endpoints that share the check. Results that say nothing new are left out: see
+`Monitor.is_news`.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import astuple, fields
 from typing import TYPE_CHECKING, Any
 
+from lbctl.agent.states import Progress
 from lbctl.config import dump
 from lbctl.engine.record import overrides as override_records
 from lbctl.engine.record import verdicts as verdict_records
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from lbctl.agent.health import Moment, Outcome, Subject
     from lbctl.model import Intent, Override, Shape, Verdicts
 
-_SUBJECT: Shape = (str, str, str)
+_SUBJECT = (str, str, str)
 _TIMES: dict[str, Shape] = {"event": str, "at": float, "time": float}
 _SHAPES: Mapping[str, Shape] = {
     "start": {
@@ -40,6 +43,7 @@ _SHAPES: Mapping[str, Shape] = {
         "serving": [_SUBJECT],
         "verdicts": [verdict_records.ROW],
         "overrides": [override_records.ROW],
+        "progress": [(*_SUBJECT, int, int, float | None, int, float, float, float | None)],
     },
     "intent": {**_TIMES, "intent": str},
     "operator": {**_TIMES, "overrides": [override_records.ROW]},
@@ -61,6 +65,7 @@ def start_line(
     *,
     verdicts: Mapping[str, Verdicts] | None = None,
     overrides: Iterable[Override] = (),
+    progress: Mapping[Subject, Progress] | None = None,
 ) -> str:
     """Return the line for all that is known at a moment."""
     return _line(
@@ -70,6 +75,7 @@ def start_line(
         serving=sorted(map(list, serving)),
         verdicts=verdict_records.rows(verdicts or {}),
         overrides=override_records.rows(overrides),
+        progress=[[*subject, *astuple(found)] for subject, found in (progress or {}).items()],
     )
 
 
@@ -107,7 +113,9 @@ def read_line(line: str) -> dict[str, Any]:
         shape = _SHAPES[json.loads(line)["event"]]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError("not an event") from None
-    event: dict[str, Any] = read_record(line, shape)
+    # A log of lbctl 0.2 before its release has no progress.
+    defaults: dict[str, object] | None = {"progress": []} if shape is _SHAPES["start"] else None
+    event: dict[str, Any] = read_record(line, shape, defaults=defaults)
     return event
 
 
@@ -115,3 +123,9 @@ def subject_of(names: Sequence[str]) -> Subject:
     """Return the subject of a line; raises `ValueError`."""
     service, endpoint, family = names
     return service, endpoint, Family(family)
+
+
+def progress_of(rows: Iterable[Sequence[Any]]) -> dict[Subject, Progress]:
+    """Return the progress of endpoints in the rows of a line; raises `ValueError`."""
+    names = [each.name for each in fields(Progress)]
+    return {subject_of(row[:3]): Progress(**dict(zip(names, row[3:], strict=True))) for row in rows}

@@ -52,7 +52,8 @@ class IntentFiles:
         self.local: Intent | None = None
         #: Called in this thread with files that name another intent to follow, or none any more.
         self.chosen: Callable[[Intent], object] = lambda _: None
-        self._compared = False
+        #: The state that the files were compared with; None before the first time.
+        self._compared: tuple[int | str | None, ...] | None = None
 
     def __str__(self) -> str:
         return ", ".join(map(str, self._paths))
@@ -78,11 +79,15 @@ class IntentFiles:
             self._apply(self._open_session(), intent, str(self))
 
     def look(self) -> object:
-        """Notice files that changed; return what tells one state of them from another."""
+        """Notice files that changed, or differ from what was applied since.
+
+        Returns what tells one state of the files from another.
+        """
         state = self._state()
         changed = state != self._seen
-        if changed or not self._compared:
-            self._seen, self._compared = state, True
+        applied = self._keeper.records()[:1]
+        if changed or applied != self._compared:
+            self._seen, self._compared = state, applied
             # What changed while no agent ran is shown: it may have been removed since.
             self.compare(apply=self._follows and changed)
         return state
@@ -94,7 +99,8 @@ class IntentFiles:
         try:
             differs = self._differ(apply=apply)
         except LbctlError as error:
-            self._follower.trouble("file", f"the intent file is not applied: {error.message}", Priority.ERROR)
+            text = f"the intent file is not applied: {_first_mistake(error)}; lbctl check shows all"
+            self._follower.trouble("file", text, Priority.ERROR)
             return
         text = f"{self} differs from what was applied last; it is not applied: lbctl plan shows how"
         self._figures.notice = text if differs else None
@@ -146,3 +152,8 @@ class IntentFiles:
             except OSError:
                 found.append(None)
         return tuple(found)
+
+
+def _first_mistake(error: LbctlError) -> str:
+    problems = error.problems if isinstance(error, IntentError) else ()
+    return str(problems[0]) if problems else error.message

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
@@ -46,7 +47,9 @@ class Journal:
                     self._socket.sendto(data, socket.MSG_DONTWAIT, _SOCKET)
                 return
         with suppress(OSError, ValueError):  # the reader is gone: that ends no agent
-            sys.stderr.write(f"{message}\n")
+            # A person at a terminal has no journal that would say when it was.
+            when = f"{time.strftime('%H:%M:%S')} " if sys.stderr.isatty() else ""
+            sys.stderr.write(f"{when}{message}\n")
             sys.stderr.flush()
 
     def close(self) -> None:

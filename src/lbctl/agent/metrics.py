@@ -103,10 +103,18 @@ def _agent(agent: AgentDocument) -> Iterator[Metric]:
     age = GaugeMetricFamily(
         "lbctl_source_age_seconds", "Age of the last good answer of a source", labels=("service", "source")
     )
+    well = GaugeMetricFamily(
+        "lbctl_source_up",
+        "1 for a source whose last answer was good, 0 for one that fails",
+        labels=("service", "source"),
+    )
     for source in agent["sources"]:
+        place = (source["service"], source["kind"])
         if source["age"] is not None:
-            age.add_metric((source["service"], source["kind"]), source["age"])
-    yield from (up, seconds, age)
+            age.add_metric(place, source["age"])
+        if source["age"] is not None or source["error"] is not None:
+            well.add_metric(place, float(source["error"] is None))
+    yield from (up, seconds, age, well)
 
 
 def _endpoint_gauge(name: str, text: str) -> GaugeMetricFamily:

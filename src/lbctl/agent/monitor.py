@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lbctl.agent.health import Moment, Outcome, Subject, Target
-from lbctl.agent.states import STEPS, Standing, TargetState
+from lbctl.agent.states import STEPS, Progress, Standing, TargetState
 from lbctl.model import Check, ExecProbe, Family, Health, Initial, Verdict
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ class _Known:
     states: dict[Target, TargetState] = field(default_factory=dict)
 
 
+_NO_PROGRESS = Progress()
+
+
 class Monitor:
     """The health of all endpoints of an intent that are checked."""
 
@@ -56,14 +59,36 @@ class Monitor:
         *,
         restored: Mapping[str, Verdicts],
         serving: Collection[Subject],
+        progress: Mapping[Subject, Progress] | None = None,
     ) -> None:
         """Begin with an intent, what was known before, and the endpoints that take connections now.
 
-        Verdicts of an earlier start of the host are not to be among `restored`.
+        Verdicts of an earlier start of the host are not to be among `restored`. `progress` is what `progress`
+        returned at this very moment, where another monitor is to be followed.
         """
         self._verdicts = dict(restored)
         known = {subject for subject, verdict in _flat(restored) if verdict.health is not Health.UNKNOWN}
         self._arrange(intent, now, set(serving) | known)
+        for subject, found in (progress or {}).items():
+            self._resume(subject, found, now)
+
+    def progress(self, now: Moment) -> Mapping[Subject, Progress]:
+        """Return how far endpoints are in what their verdicts do not say, of those that are in anything."""
+        found = {
+            subject: self._states[standing.target].progress(standing, now)
+            for subject, standing in self._standings.items()
+        }
+        return {subject: each for subject, each in found.items() if each != _NO_PROGRESS}
+
+    def _resume(self, subject: Subject, progress: Progress, now: Moment) -> None:
+        standing = self._standings.get(subject)
+        if standing is None:
+            return
+        self._states[standing.target].resume(progress, now)
+        if progress.ramp is not None and standing.slow_start:
+            standing.ramp = now.steady - progress.ramp
+            self._ramping.add(subject)
+        self._publish((subject,), now)
 
     def replace(self, intent: Intent, now: Moment) -> None:
         """Go on with another intent: what is known of endpoints that stay is kept."""

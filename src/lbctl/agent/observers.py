@@ -82,9 +82,12 @@ class Observers:
         )
 
     async def close(self) -> None:
-        """End them; what the log lacks is written."""
+        """End them; what the log lacks is written, and when the sources gave their last good answers."""
+        answers = self._finder.answers()
         with suppress(LbctlError):
             await self._follower.in_thread(self._recorder.pending())
+            if self._begun:
+                await self._follower.in_thread(lambda: discovered.write(self._host, self._owner, answers))
         self._notices.close()
         self._prober.close()
 
@@ -163,7 +166,8 @@ class Observers:
             for service in joined.services
             for endpoint in service.endpoints
         }
-        for each in session.backend.lift(session.observe(self._owner)).services:
+        held = session.held(self._owner, like=session.compile(followed.intent))
+        for each in session.backend.lift(held).services:
             for to in each.shares:
                 if (each.name, to) in names:
                     yield each.name, names[each.name, to], each.family

@@ -138,6 +138,7 @@ class Recorder:
             now,
             verdicts=self._monitor.latest(now),
             overrides=self._overrides,
+            progress=self._monitor.progress(now),
         )
 
     def _now(self) -> Moment:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from lbctl.agent.events import read_line, subject_of
+from lbctl.agent.events import progress_of, read_line, subject_of
 from lbctl.agent.health import Ending, Moment, Outcome
 from lbctl.agent.monitor import Monitor
 from lbctl.config import loads
@@ -71,6 +71,7 @@ class _Course:
             self.now,
             restored=verdicts.of_rows(event["verdicts"]),
             serving=set(map(subject_of, event["serving"])),
+            progress=progress_of(event["progress"]),
         )
 
     def _follow(self, event: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from lbctl.agent.observers import Observers
 from lbctl.agent.systemd import Notifier
 from lbctl.agent.view import View
 from lbctl.engine.change.keep import Keeper
+from lbctl.engine.record.memory import SessionMemory
 from lbctl.errors import IntentError, Stale
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def run(host: Host, options: Options) -> None:
             # A command that asks whether an agent runs holds it for a moment.
             stack.enter_context(host.lock(f"{options.owner}.agent", patience=1.0))
         except Stale as error:
-            raise Stale(f'an agent of owner "{options.owner}" runs already', hint=error.message) from error
+            hint = "lbctl status shows since when; systemctl stop lbctl-agent ends that of the unit"
+            raise Stale(f'an agent of owner "{options.owner}" runs already', hint=hint) from error
         sockets = [stack.enter_context(_bound(address, port)) for address, port in options.listen]
         place = host.socket_path(options.owner)
         admin = stack.enter_context(control.bind(place, group))
@@ -78,12 +80,15 @@ class _Agent:
         self._host, self._options, self._group = host, options, group
         self._journal, self._notifier, self._figures = Journal(), Notifier(), Figures()
         self._keeper = Keeper(host, options.owner, self._session)
+        #: What one session has read or written, the next one need not read again.
+        self._memory = SessionMemory(host)
 
     def _session(self) -> Session:
         # What was applied by consent is there by consent.
-        return engine.open_session(
+        session = engine.open_session(
             self._host, backend=self._options.backend, driver=self._options.driver, allow_remap=True
         )
+        return replace(session, memory=self._memory)
 
     async def run(self, sockets: list[socket.socket], admin: socket.socket) -> None:
         """Run until a signal ends it."""
@@ -166,6 +171,7 @@ class _Agent:
             loop.add_signal_handler(signal.SIGHUP, lambda: tasks.create_task(commands.reload()))
             self._follower.wake()
             self._notifier.ready("following")
+            self._journal.say(f'The agent of owner "{self._options.owner}" runs.')
 
     def _fleet_member(self, observers: Observers) -> Member:
         """Return what follows a published intent, if the files name one."""
@@ -193,6 +199,7 @@ class _Agent:
                 text = f"Every client that reaches {address}:{port} can read the status."
                 self._journal.say(text, Priority.NOTICE)
             await readers.listen(listening)
+            self._journal.say(f"The page is at http://{_place(address, port)}/")
         reports = {"/agent": lambda: {**view.summary()}}
         handler = control.handler(pages, commands.actions, reports=reports, group=self._group)
         await Server(handler).listen(admin)
@@ -211,3 +218,7 @@ def _bound(address: str, port: int) -> socket.socket:
         return socket.create_server((address, port), family=family)
     except OSError as error:
         raise IntentError(f"cannot listen on {address} port {port}: {error.strerror}") from error
+
+
+def _place(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

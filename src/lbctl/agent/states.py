@@ -24,6 +24,23 @@ _STABLE, _MAX_HOLD = 60.0, 300.0
 _MAX_FLAPS = 16
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What is known of an endpoint that no verdict says: how far it is in a row, a hold, a slow start.
+
+    `returned` and `ramp` are seconds since it returned, and since its slow start began; None for never.
+    `held` is the seconds that it is held for from now on.
+    """
+
+    passes: int = 0
+    failures: int = 0
+    returned: float | None = None
+    flaps: int = 0
+    hold: float = 0.0
+    held: float = 0.0
+    ramp: float | None = None
+
+
 @dataclass(slots=True)
 class TargetState:
     """What is known of one target. Steady times, but for `since` and `checked`."""
@@ -58,6 +75,24 @@ class TargetState:
             checked=verdict.checked,
             seconds=verdict.seconds,
         )
+
+    def progress(self, standing: Standing, now: Moment) -> Progress:
+        """Return what verdicts do not say of it, and of one of its endpoints."""
+        return Progress(
+            passes=self.passes,
+            failures=self.failures,
+            returned=None if self.returned is None else now.steady - self.returned,
+            flaps=self.flaps,
+            hold=self.hold,
+            held=max(self.held_until - now.steady, 0.0) if self.health is Health.DOWN else 0.0,
+            ramp=None if standing.ramp is None else now.steady - standing.ramp,
+        )
+
+    def resume(self, progress: Progress, now: Moment) -> None:
+        """Go on from a progress."""
+        self.passes, self.failures, self.flaps = progress.passes, progress.failures, progress.flaps
+        self.returned = None if progress.returned is None else now.steady - progress.returned
+        self.hold, self.held_until = progress.hold, now.steady + progress.held
 
     @property
     def is_changing(self) -> bool:

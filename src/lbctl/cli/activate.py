@@ -41,7 +41,7 @@ def activate(
         override(endpoints, Change(config=config, sign=sign, yes=yes, output=output), drain=False)
         return
     whose = owner_of(owner, config, announced=False)
-    session = operator.session_for_owner(whose, yes=yes, ignore_health=ignore_health)
+    session = operator.session_for_owner(whose, ignore_health=ignore_health)
     operation = engine.activate(session, whose, endpoints)
     agreed = operator.carry_out(operation, yes=yes, data=output is Format.JSON, color=color)
     if agreed:

@@ -19,6 +19,8 @@ agent = typer.Typer(
     help="Check endpoints, repair the rules, serve metrics.",
 )
 _DEFAULT_LISTEN = "127.0.0.1"
+#: Seconds.
+_LONGEST_PAUSE = 24 * 3600
 
 
 @agent.callback()
@@ -68,6 +70,9 @@ def run(
     from lbctl.cli.work import files_if_any, owner_of
     from lbctl.host import LocalHost, need_privilege
 
+    if listen_name and not listen:
+        raise IntentError("--listen-name without --listen", hint="e.g. --listen 127.0.0.1:9099")
+
     try:
         from lbctl.agent.run import Options
         from lbctl.agent.run import run as run_agent
@@ -102,6 +107,8 @@ def pause(
     """Have the running agent leave the kernel as it is for a while."""
     from lbctl.cli.output import say
 
+    if not 1 <= duration <= _LONGEST_PAUSE:
+        raise IntentError(f"--for {duration:g}s: not between one second and a day", hint="e.g. --for 10m")
     _ask(owner, config, "/pause", {"seconds": duration})
     say(f"The agent is paused for {duration:g} s; lbctl agent resume ends that.")
 

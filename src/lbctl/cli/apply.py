@@ -71,6 +71,7 @@ def apply(
         read_announced,
         session_for,
         settle,
+        warn_of_removal,
     )
 
     ensure_trial(trial)
@@ -96,6 +97,7 @@ def apply(
     if made.intent is not None:
         mention_rollback(made.intent)
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
+    warn_of_removal([made])
     applied = made.changed and confirmed("Apply this?", yes=yes)
     tried = None
     notes: Sequence[str] = ()

@@ -48,14 +48,23 @@ def backends(
                 for d in candidate.probe.drivers
             ]
             print(table(rows, indent="  "))
-            print(f"    rules: {stores_text(candidate.own(counts))}")
+            _line(f"    rules: {stores_text(candidate.own(counts))}")
             can = candidate.probe.capabilities
-            print(f"    schedulers: {', '.join(sorted(can.schedulers))}")
-            print(f"    protocols:  {', '.join(sorted(can.protocols))}")
-            print(f"    source-nat: {', '.join(sorted(can.source_nat))}")
+            _line(f"    schedulers: {', '.join(sorted(can.schedulers))}")
+            _line(f"    protocols:  {', '.join(sorted(can.protocols))}")
+            _line(f"    source-nat: {', '.join(sorted(can.source_nat))}")
             for key, value in candidate.probe.facts.items():
-                print(f"    {key}: {value}")
+                _line(f"    {key}: {value}")
         if choice:
-            print(f"chosen: {choice.backend.name} through {choice.driver.name} ({choice.reason})")
+            _line(f"chosen: {choice.backend.name} through {choice.driver.name} ({choice.reason})")
     if failure:
         raise failure
+
+
+def _line(text: str) -> None:
+    """Print a line, wrapped at the width of a terminal."""
+    import sys
+
+    from lbctl.cli.output import prose
+
+    print(prose(text, hang=8, stream=sys.stdout))

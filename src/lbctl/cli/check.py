@@ -21,7 +21,7 @@ Files = Annotated[
     typer.Argument(
         metavar="FILE",
         readable=False,
-        help="Intent files, each validated by itself: they are not merged.",
+        help="Intent files, each validated by itself; the files of a directory are merged.",
         show_default=False,
     ),
 ]
@@ -51,10 +51,16 @@ def check(
         if output is Format.JSON:
             print_json(CheckDocument(valid=False, services=[], errors=problems(error), notes=[]))
         raise
+    if kernel or backend != "auto" or driver is not None:
+        from lbctl import engine
+        from lbctl.host import LocalHost
     if kernel:
         session = session_for(backend, driver, allow_remap=allow_remap)
         for intent in intents:
             session.check(session.compile(intent))
+    elif backend != "auto" or driver is not None:
+        for intent in intents:
+            engine.render(LocalHost(), intent, backend=backend, driver=driver, allow_remap=allow_remap)
     if output is Format.JSON:
         names = [service.name for intent in intents for service in intent.services]
         notes = [note for intent in intents for note in _notes(intent)]

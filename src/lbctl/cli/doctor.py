@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lbctl.engine.inspect.doctor import Diagnosis
     from lbctl.engine.inspect.grouping import ProblemGroup
     from lbctl.model import Intent
+    from lbctl.spi import Problem
 
 #: Services that are named for one kind of problem.
 _NAMED = 8
@@ -76,7 +77,7 @@ def _text(found: Diagnosis, intent: Intent | None, unseen: Sequence[tuple[str, s
     errors, warnings = found.of(Severity.ERROR), found.of(Severity.WARNING)
     about = count(len(intent.services), "service") if intent else "general checks only"
     how = f"{found.backend} (driver {found.driver})" if found.backend else "no usable backend"
-    verdict = f"{count(len(errors), 'problem')}, {count(len(warnings), 'warning')}"
+    verdict = f"{_counted(errors, 'problem')}, {_counted(warnings, 'warning')}"
     paint = "red" if errors else "yellow" if warnings else "green"
     blocks = [f"{how}, {about}: {style(verdict, paint)}"]
     blocks += [_group(group, style("problem", "red"), style) for group in grouped(errors)]
@@ -85,6 +86,15 @@ def _text(found: Diagnosis, intent: Intent | None, unseen: Sequence[tuple[str, s
         lines = [f"    {what}: {inert(reason)}" for what, reason in unseen]
         blocks.append("\n".join(["Not examined:", *lines]))
     return "\n\n".join(blocks)
+
+
+def _counted(found: Sequence[Problem], noun: str) -> str:
+    """Return `4 warnings`, with the number of kinds if that is what is printed below."""
+    from lbctl.cli.output import count
+    from lbctl.engine.inspect.grouping import grouped
+
+    kinds = len(list(grouped(found)))
+    return count(len(found), noun) + (f" of {count(kinds, 'kind')}" if kinds < len(found) else "")
 
 
 def _group(group: ProblemGroup, kind: str, style: Style) -> str:

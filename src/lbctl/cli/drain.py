@@ -58,7 +58,7 @@ def drain(
         override(endpoints, Change(config=config, sign=sign, yes=yes, output=output), drain=True, why=why)
         return
     whose = owner_of(owner, config, announced=False)
-    session = operator.session_for_owner(whose, yes=yes, ignore_health=ignore_health)
+    session = operator.session_for_owner(whose, ignore_health=ignore_health)
     operation = engine.drain(session, whose, endpoints, why=why)
     if wait is not None:
         # Not after the change: without conntrack there is nothing to wait by.

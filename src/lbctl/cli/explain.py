@@ -161,7 +161,7 @@ def _address(text: str | None) -> Address | None:
     try:
         return None if text is None else ip_address(text)
     except ValueError as error:
-        raise IntentError(f"client {text!r} is no address") from error
+        raise IntentError(f'client "{text}" is not an address', hint="e.g. 198.51.100.7") from error
 
 
 def _readings(source: str | None, backend: str) -> dict[str, Analysis]:

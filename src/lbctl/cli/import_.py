@@ -52,6 +52,7 @@ def import_(
     """
     from lbctl.cli.output import Style, print_json
     from lbctl.cli.work import share_policy
+    from lbctl.config import is_intent
     from lbctl.config.render import parts
     from lbctl.documents.reading import document
     from lbctl.engine.migrate.foreign import with_policy
@@ -64,13 +65,21 @@ def import_(
 
     policy = share_policy(fix=fix, keep=keep)
     if (file is None) == (live is None):
-        raise IntentError("name a file of rules, - for standard input, or a store with --from")
+        raise IntentError(
+            "name a file of rules, - for standard input, or a store with --from",
+            hint="e.g. lbctl import --from iptables-legacy; lbctl backends lists the stores",
+        )
     source: Sequence[str] = ()
     name = live or ("standard input" if file == "-" else str(file))
     if live is not None:
         reading = read_live(LocalHost(), live, backends())
     else:
         data = read_bounded(str(file), max_size or DEFAULT_LIMIT)
+        if is_intent(data):
+            raise IntentError(
+                f"{name} is an intent file already, and import reads rules",
+                hint="lbctl render prints the rules of an intent file",
+            )
         reading = read_rules(data, backends())
         source = SourceLines(data)
     made = imported(with_policy(reading, policy) if policy else reading, source)

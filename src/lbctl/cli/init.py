@@ -24,8 +24,10 @@ def init(
 ) -> None:
     """Print an intent file for one service; redirect it to lbctl.toml."""
     import json
+    from dataclasses import replace
 
     from lbctl.config import SCHEMA_ID, dump, loads
+    from lbctl.errors import IntentError
 
     document = {
         "schema": 1,
@@ -34,6 +36,11 @@ def init(
         ],
     }
     # Read like any file, so that a mistake gets the same words.
-    intent = loads(json.dumps(document), file="<command line>")
+    try:
+        intent = loads(json.dumps(document), file="<command line>")
+    except IntentError as error:
+        # The line is one of a text that nobody sees.
+        error.problems = tuple(replace(problem, line=0) for problem in error.problems)
+        raise
     # Editors with a TOML language server then complete and check its keys.
     print(f"#:schema {SCHEMA_ID}\n{dump(intent)}", end="")

@@ -47,13 +47,15 @@ def ensure_why(why: str) -> None:
         raise IntentError(f"--why takes one line of at most {MAX_WHY} characters")
 
 
-def session_for_owner(owner: str, *, yes: bool, ignore_health: bool) -> Session:
-    """Return a session for a command that works from what was applied last, with nothing left unsettled."""
-    from lbctl.cli.work import is_cautious, session_for, settle
+def session_for_owner(owner: str, *, ignore_health: bool) -> Session:
+    """Return a session for a command that works from what was applied last, with nothing left unsettled.
+
+    Such a command asks nobody: what failed when the last agent ended stays out.
+    """
+    from lbctl.cli.work import session_for, settle
 
     settle(owner, patience=_PATIENCE)
-    cautious = is_cautious(yes=yes, ignore_health=ignore_health)
-    return session_for("auto", None, patience=_PATIENCE, cautious=cautious)
+    return session_for("auto", None, patience=_PATIENCE, cautious=not ignore_health)
 
 
 def carry_out(operation: Operation, *, yes: bool, data: bool, color: Color) -> bool:

@@ -21,7 +21,7 @@ def remove(
     """
     from lbctl import engine
     from lbctl.cli.output import plan_document, print_json, say, show_plans
-    from lbctl.cli.work import confirmed, declined, owner_of, session_for, settle
+    from lbctl.cli.work import confirmed, declined, owner_of, session_for, settle, warn_of_removal
 
     whose = owner_of(owner, config)
     session = session_for(backend, driver, patience=wait)
@@ -32,9 +32,7 @@ def remove(
     show_plans((plan for _, plan in due), data=output is Format.JSON, asking=not yes, color=color)
     if not due and output is Format.TEXT:
         print(f'Nothing to remove: no backend holds rules of owner "{whose}".')
-    if due:
-        # The kernel stops translating, established connections too, with the last rule that wants it.
-        say("Warning: established connections will break unless other NAT rules remain.")
+    warn_of_removal(plan for _, plan in due)
     removed = bool(due) and confirmed("Remove this?", yes=yes)
     if removed:
         for place, plan in due:

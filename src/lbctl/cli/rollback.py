@@ -11,6 +11,7 @@ from lbctl.cli.fleet import ForFleet, Sign
 from lbctl.cli.options import Color, Colors, Config, Format, IgnoreHealth, Output, Owner, Wait, Yes
 
 if TYPE_CHECKING:
+    from lbctl.host import Host
     from lbctl.model import Intent
 
 #: So many services are named that an intent file has otherwise.
@@ -46,7 +47,15 @@ def rollback(
     from lbctl import engine
     from lbctl.cli.migration import show
     from lbctl.cli.output import plan_document, print_json, say, show_plans
-    from lbctl.cli.work import confirmed, declined, is_cautious, owner_of, session_for, settle
+    from lbctl.cli.work import (
+        confirmed,
+        declined,
+        is_cautious,
+        owner_of,
+        session_for,
+        settle,
+        warn_of_removal,
+    )
     from lbctl.documents.migration import document as migration_document
     from lbctl.host import LocalHost
 
@@ -73,6 +82,8 @@ def rollback(
     else:
         made = engine.annotate(session, made)
         show_plans([made], data=output is Format.JSON, asking=asking, color=color)
+        warn_of_removal([made])
+    _mention_decisions(session.host, whose)
     agreed = not made.changed or confirmed("Roll back to this?", yes=yes)
     if agreed:
         for note in engine.go_back(session, made, target):
@@ -93,6 +104,18 @@ def rollback(
         _mention_file(config, target.intent)
     else:
         declined()
+
+
+def _mention_decisions(host: Host, owner: str) -> None:
+    """Report what a rollback does not revert: the last act may have been one of these."""
+    from lbctl.cli.output import say
+    from lbctl.engine.change.operate import decisions
+
+    if decided := decisions(host, owner):
+        say(
+            f"Drains and weights by command are no part of the history, and stay: {decided}. lbctl activate "
+            "ends a drain, lbctl weight SERVICE/ENDPOINT --reset a weight."
+        )
 
 
 def _mention_file(config: Path | None, intent: Intent) -> None:

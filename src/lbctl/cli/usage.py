@@ -20,6 +20,35 @@ if TYPE_CHECKING:
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 #: How much of a word has to be the same for it to be taken for a typing error.
 _SIMILAR = 0.7
+#: Commands of other programs, and what does the same here.
+_COMMANDS = {
+    "undrain": "activate",
+    "enable": "activate",
+    "up": "activate",
+    "disable": "drain",
+    "down": "drain",
+    "undo": "rollback",
+    "revert": "rollback",
+    "start": "apply",
+    "stop": "remove",
+    "delete": "remove",
+    "destroy": "remove",
+    "uninstall": "remove",
+    "list": "status",
+    "show": "status",
+    "ls": "status",
+    "validate": "check",
+    "diff": "plan",
+    "help": "--help",
+}
+#: The same for options, in a sentence.
+_OPTIONS = {
+    "--dry-run": "lbctl plan shows what apply would change",
+    "--check": "lbctl plan --exit-code ends with 1 if apply would change something",
+    "--force": "--yes asks nothing",
+    "--verbose": "LBCTL_DEBUG=1 shows where a bug happened",
+    "--json": "--output json",
+}
 
 
 class BadValue(typer.BadParameter):
@@ -35,7 +64,10 @@ class Command(TyperCommand):
         with _reported(ctx):
             rest: list[str] = super().parse_args(ctx, args)
         if ctx.args and not ctx.resilient_parsing:
-            raise WrongUsage(f'unexpected argument "{ctx.args[0]}"', hint=_usage(ctx))
+            # Of files, that is the next step; all other commands name what they take.
+            files = any(_is_argument(each) and _name(each) == "FILE" for each in self.params)
+            merged = "; the files of a directory are merged" if files else ""
+            raise WrongUsage(f'unexpected argument "{ctx.args[0]}"', hint=f"{_usage(ctx)}{merged}")
         return rest
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ARG002 (Typer's)
@@ -68,7 +100,8 @@ class Group(TyperGroup):
             return super().resolve_command(ctx, args)
         except _UsageError:
             known = [name for name, each in self.commands.items() if not each.hidden]
-            near = _near(args[0], known)
+            near = _COMMANDS.get(args[0]) if ctx.parent is None else None
+            near = near or _near(args[0], known)
             hint = f'did you mean "{near}"?' if near else f"the commands are: {', '.join(known)}"
             raise WrongUsage(_has_no(f'command "{args[0]}"', ctx), hint=hint) from None
 
@@ -104,7 +137,8 @@ def _explained(error: Any, ctx: Any) -> WrongUsage:
 def _unknown_option(name: str, ctx: Any) -> WrongUsage:
     known = [max(each.opts, key=len) for each in ctx.command.get_params(ctx) if not _is_argument(each)]
     near = _near(name, known)
-    hint = f"did you mean {near}?" if near else f"the options are: {', '.join(known)}"
+    if (hint := _OPTIONS.get(name)) is None:
+        hint = f"did you mean {near}?" if near else f"the options are: {', '.join(known)}"
     return WrongUsage(_has_no(f"option {name}", ctx), hint=hint)
 
 

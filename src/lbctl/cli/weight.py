@@ -59,7 +59,7 @@ def weight(
         override([endpoint], Change(config=config, sign=sign, yes=yes, output=output), weight=value, why=why)
         return
     whose = owner_of(owner, config, announced=False)
-    session = operator.session_for_owner(whose, yes=yes, ignore_health=ignore_health)
+    session = operator.session_for_owner(whose, ignore_health=ignore_health)
     operation = engine.weigh(session, whose, [endpoint], value, why=why)
     agreed = operator.carry_out(operation, yes=yes, data=output is Format.JSON, color=color)
     say(_report(operation) if agreed else "Nothing was changed.")

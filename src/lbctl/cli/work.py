@@ -12,11 +12,11 @@ from lbctl.cli import options
 from lbctl.errors import IntentError, NoIntentFile, Reverted, StateUnknown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from lbctl.engine import HistoryEntry, Session, SharePolicy, Trial, Unsettled
     from lbctl.host import Host
-    from lbctl.model import Analysis, Intent
+    from lbctl.model import Analysis, Intent, Plan
 
 _LONGEST_TRIAL = 24 * 3600
 #: So many intent files are named.
@@ -150,6 +150,17 @@ def mention_trial(found: Unsettled, *, data: bool) -> None:
         say(str(found.trial))
     else:
         print(Style(options.chosen_color)(inert(str(found.trial)), "bold", "yellow"), flush=True)
+
+
+def warn_of_removal(plans: Iterable[Plan]) -> None:
+    """Warn if nothing managed by lbctl is left.
+
+    The kernel stops translating, established connections too, with the last rule that needs it.
+    """
+    from lbctl.cli.output import say
+
+    if any(plan.changed and not plan.after.services for plan in plans):
+        say("Warning: established connections will break unless other NAT rules remain.")
 
 
 def confirmed(question: str, *, yes: bool) -> bool:
@@ -295,6 +306,10 @@ def read_rules_of(source: str, limit: int | None = None, *, backend: str = "auto
 
     if store := live_store(source):
         return read_live(LocalHost(), store, backends())
+    if source == "live" and not Path(source).exists():
+        raise IntentError(
+            '"live" names no store', hint="live:STORE, e.g. live:nftables; lbctl backends lists them"
+        )
     data = read_bounded(source, limit or DEFAULT_LIMIT)
     if is_intent(data):
         name = "<stdin>" if source == "-" else inert(source)

@@ -231,13 +231,13 @@ def _read_bytes(path: Path, file: str, limit: int) -> bytes:
                 blocks.append(block)
                 wanted -= len(block)
     except FileNotFoundError:
-        raise _failure(file, 1, "no such file", "`lbctl init` prints an intent file to begin with") from None
+        raise _failure(file, 0, "no such file", "`lbctl init` prints an intent file to begin with") from None
     except PermissionError:
-        raise _failure(file, 1, "permission denied", "run lbctl as a user who may read it") from None
+        raise _failure(file, 0, "permission denied", "run lbctl as a user who may read it") from None
     except ValueError:
-        raise _failure(file, 1, "not a file name", "check the path") from None
+        raise _failure(file, 0, "not a file name", "check the path") from None
     except OSError as error:
-        raise _failure(file, 1, f"cannot be read: {error.strerror}", "check the path") from None
+        raise _failure(file, 0, f"cannot be read: {error.strerror}", "check the path") from None
     if not wanted:
         raise _failure(
             file,
@@ -259,7 +259,7 @@ def _check_regular(mode: int, file: str) -> None:
         (stat.S_ISSOCK, "a socket"),
     )
     kind = next((name for test, name in kinds if test(mode)), "something else")
-    raise _failure(file, 1, f"{kind}, not a regular file", "give the path of an intent file")
+    raise _failure(file, 0, f"{kind}, not a regular file", "give the path of an intent file")
 
 
 def _json_mistake(error: json.JSONDecodeError) -> tuple[int, str]:

@@ -31,7 +31,7 @@ _MISSING = {
 }
 _LISTS = {
     "service": "each service is a table of its own, opened with [[service]] in double brackets",
-    "endpoint": "each endpoint is a table of its own, opened with [[service.endpoint]] in double brackets",
+    "endpoint": "a list of addresses is the key `endpoints`; each [[service.endpoint]] is a table of its own",
     "endpoints": 'write a list: `endpoints = ["8001", "8002"]`',
     "allow": 'write a list: `allow = ["198.51.100.0/24"]`',
     "deny": 'write a list: `deny = ["203.0.113.7"]`',

@@ -134,7 +134,7 @@ def revive(text: str, like: Intent, file: str) -> Intent:
     Only what differs is read: of ten thousand services in two states of a history, a few. `file` names the
     text in errors. Raises `IntentError`.
     """
-    from lbctl.config.load import loads
+    from lbctl.config.loader import loads
 
     known = dict(zip(_blocks(dump(like))[1:], like.services, strict=True))
     head, *blocks = _blocks(text)

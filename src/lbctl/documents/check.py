@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class ConfigProblemDocument(TypedDict):
-    """A mistake in an intent file."""
+    """A mistake in an intent file; `line` is null for the file as a whole."""
 
     file: str | None
     line: int | None
@@ -37,7 +37,9 @@ RenderDocument = TypedDict(
 
 def problem(found: ConfigProblem) -> ConfigProblemDocument:
     """Return the document of a mistake."""
-    return ConfigProblemDocument(file=found.file, line=found.line, message=found.message, hint=found.hint)
+    return ConfigProblemDocument(
+        file=found.file, line=found.line or None, message=found.message, hint=found.hint
+    )
 
 
 def problems(error: IntentError) -> list[ConfigProblemDocument]:

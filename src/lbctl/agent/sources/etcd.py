@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from lbctl.model import Endpoint
 
 local = False
+#: An intent takes at most as many endpoints of one source.
+_MOST_KEYS = 4096
 
 
 async def answers(name: str, access: Access) -> AsyncGenerator[Answer, None]:
@@ -39,6 +41,8 @@ async def answers(name: str, access: Access) -> AsyncGenerator[Answer, None]:
 
 
 def _answer(prefix: str, keys: Mapping[str, str]) -> Answer:
+    if len(keys) > _MOST_KEYS:
+        raise SourceFailed(f"there are more than {_MOST_KEYS} keys below {prefix}")
     return tuple(_endpoint(key.removeprefix(prefix), value) for key, value in keys.items())
 
 

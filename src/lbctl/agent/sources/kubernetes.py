@@ -35,6 +35,8 @@ _WATCH, _SILENCE = 60, 75.0
 _AGAIN = 1.0
 _API = "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices?{}"
 _FAMILIES = ("IPv4", "IPv6")
+#: A slice has at least one endpoint, and an intent at most as many.
+_MOST_SLICES = 4096
 
 
 async def answers(name: str, access: Access) -> AsyncGenerator[Answer, None]:
@@ -83,6 +85,8 @@ def _follow(slices: dict[str, object], events: list[Any]) -> str | None:
         match kind:
             case "ADDED" | "MODIFIED":
                 slices[_name(what)] = what
+                if len(slices) > _MOST_SLICES:
+                    raise SourceFailed(f"the service has more than {_MOST_SLICES} EndpointSlices")
             case "DELETED":
                 slices.pop(_name(what), None)
             case "BOOKMARK":

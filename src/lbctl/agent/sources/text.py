@@ -21,7 +21,7 @@ def endpoint(address: object, *, name: object = "", weight: object = 1, state: o
         raise SourceFailed(f"{shown(address)} is not an address")
     try:
         plain = parse_endpoint(address)
-        found = State(state) if isinstance(state, str) else State.ACTIVE
+        found = _state(state)
         number = _number(weight)
         return Endpoint(
             port=plain.port,
@@ -59,6 +59,12 @@ def shown(value: object) -> str:
     """Return a value from outside for a message."""
     text = ascii(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _state(state: object) -> State:
+    if state not in list(State):
+        raise ValueError(f"state {shown(state)} is not {', '.join(State)}")
+    return State(str(state))
 
 
 def _number(weight: object) -> int:

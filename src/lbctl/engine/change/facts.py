@@ -51,10 +51,12 @@ def read_facts(
 def as_left(facts: Facts) -> Iterator[Facts]:
     """Yield facts by which the kernel may have been changed since an agent ended; none if none has.
 
-    All that the agent knew, as it left the rules; and its failures alone, as commands that cannot ask take
-    them, even if these are older by now.
+    All that the agent knew, as it left the rules; its failures alone, as commands that cannot ask take them,
+    even if these are older by now; and nothing of it, as other commands do.
     """
     if facts.old:
+        if facts.verdicts:
+            yield replace(facts, verdicts={})
         yield replace(facts, verdicts=facts.old, old={})
         yield replace(facts, verdicts=_failures(facts.old), old={})
 

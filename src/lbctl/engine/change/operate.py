@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.config.values import nearest
 from lbctl.engine.change.apply import carry_out, changing
-from lbctl.engine.change.plan import holds, plan
+from lbctl.engine.change.plan import as_left, holds, plan
 from lbctl.engine.record import history, overrides, trial
 from lbctl.errors import ApplyFailed, IntentError, PermissionDenied, Stale, StateUnknown
 from lbctl.model import MAX_WHO, Override, emptied, inert
@@ -138,6 +138,11 @@ def _decided(
         raise IntentError(str(error)) from error
 
 
+def decisions(host: Host, owner: str) -> str:
+    """Return the endpoints that operators have decided about, e.g. `web/8001, web/8002`; "" for none."""
+    return ", ".join(f"{each.service}/{each.endpoint}" for each in overrides.read(host, owner))
+
+
 def planned(session: Session, owner: str, names: Sequence[str], decide: Decision) -> Operation:
     """Return the operation that decides about endpoints, named `SERVICE/ENDPOINT`. Changes nothing.
 
@@ -165,11 +170,15 @@ def planned(session: Session, owner: str, names: Sequence[str], decide: Decision
         targets.append(
             Target(service=service, endpoint=endpoint, name=name, before=before.get(place), after=decision)
         )
-    now, then = (replace(there, assumed=replace(facts, overrides=side)) for side in (before, after))
-    drifted = not holds(now, intent)
+    now = replace(there, assumed=facts)
+    # What an agent that has ended left out stays out: this is about the named endpoints and no others.
+    lefts = as_left(now, owner) if there.cautious else ()
+    base = next((each for each in (now, *lefts) if not plan(each, intent).changed), None)
+    drifted, base = base is None and not holds(now, intent), base or now
+    then = replace(base, assumed=replace(base.facts(owner), overrides=after))
     made = plan(then, intent)
     return Operation(
-        session=there,
+        session=there if base is now else then,
         state=last,
         targets=tuple(targets),
         before=tuple(before.values()),

@@ -30,7 +30,7 @@ from lbctl.model import (
 from lbctl.spi import Case, Problem, Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from lbctl.engine.change.session import Session
     from lbctl.engine.inspect.grouping import ProblemGroup
@@ -100,8 +100,13 @@ def gone(session: Session, intent: Intent, services: Sequence[ServiceChange]) ->
     )
 
 
-def _lacks(family: Family, services: Iterable[ServiceChange], intent: Intent) -> bool:
-    """Return True if the kernel balances nothing of a family, though the intent does."""
+def _lacks(family: Family, services: Sequence[ServiceChange], intent: Intent) -> bool:
+    """Return True if the kernel balances nothing of a family, though the intent does.
+
+    A service that is to be removed is there: another name for one is no loss.
+    """
+    if any(frontend.family is family for each in services for frontend in each.before):
+        return False
     wanted = {service.name for service in intent.services if family in service.families}
     missing = {
         each.name
@@ -134,6 +139,8 @@ def failed_notes(session: Session, plan: Plan, intent: Intent) -> tuple[str, ...
         failed = f"{name}/{endpoint} ({family}) is down since {time_of(verdict.since)} ({verdict.result})"
         if name in changes and _gains(changes[name], to, family):
             found.append(f"{failed}, but gets connections: the agent that found this has ended")
+        elif endpoints[name, endpoint] in services[name].ready(family):
+            continue  # kept, as it was: by all-down, for instance
         elif Limit(family=family, to=to) in services[name].limits:
             found.append(f"{failed}, and stays out: --ignore-health adds it")
     return tuple(found)

@@ -180,7 +180,7 @@ def confirm(host: Host, owner: str, *, patience: float = 0.0) -> Trial:
         found = running(host, owner)
         if found is None:
             last = read_trial(host, owner)
-            if last is not None and last.state is TrialState.REVERTED:
+            if last is not None and last.state is TrialState.REVERTED and _is_latest(host, owner):
                 raise Reverted(f"too late to confirm: {last.report or 'the trial was reverted'}")
             raise ApplyFailed(f'no trial of owner "{owner}" is running', hint="lbctl apply --trial 60s")
         if not found.left(host):
@@ -188,6 +188,11 @@ def confirm(host: Host, owner: str, *, patience: float = 0.0) -> Trial:
         save(host, replace(found, state=TrialState.CONFIRMED))
         history.mark_trial(host, owner, TrialState.CONFIRMED)
     return found
+
+
+def _is_latest(host: Host, owner: str) -> bool:
+    """Return True if nothing was changed since a trial was reverted, which is a state of its own."""
+    return any(entry.trial is TrialState.REVERTED for entry in history.entries(host, owner)[-2:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
