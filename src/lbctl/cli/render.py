@@ -49,12 +49,17 @@ Networks = Annotated[
 
 
 def _network(text: str) -> Network:
-    from ipaddress import ip_network
+    from ipaddress import ip_interface, ip_network
 
     try:
         return ip_network(text)
     except ValueError:
-        raise WrongUsage(f'--network: "{text}" is not a network', hint="e.g. 10.0.0.0/24") from None
+        pass
+    try:
+        hint = f"it has host bits set: did you mean {ip_interface(text).network}?"
+    except ValueError:
+        hint = "e.g. 10.0.0.0/24"
+    raise WrongUsage(f'--network: "{text}" is not a network', hint=hint)
 
 
 def render(
