@@ -243,7 +243,7 @@ def test_another_host_can_read_the_status_and_nothing_else(network: Network, con
 
     silent = []
     try:
-        assert f"Every host that reaches {HOST4}:9098 can read the status." in agent.said
+        assert f"Every client that reaches {HOST4}:9098 can read the status." in agent.said
         assert [answered("GET", path) for path in ("/", "/status", "/metrics", "/healthz")] == [200] * 4
         assert answered("POST", "/pause") == 405
         assert answered("GET", "/status", host="rebound.example") == 421

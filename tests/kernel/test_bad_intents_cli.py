@@ -77,7 +77,7 @@ def lbctl(network: Network, *words: str, before: tuple[str, ...] = (), **options
 
 
 def refused(result: Result, file: str) -> None:
-    """Exit code 2, no data but the error, and each mistake with file, hint and, if it has one, line."""
+    """Exit code 2, no data but the error itself; each mistake with file and hint, and line if it has one."""
     assert (result.code, result.out == "" or "error" in result.json) == (2, True)
     assert "Traceback" not in result.err
     assert not re.search(r"[^\x20-\x7e\n\u00a0-\uffff]", result.err), "control characters reach a terminal"

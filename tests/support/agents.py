@@ -91,8 +91,11 @@ class AgentProcess:
         return self
 
     def lost(self, *names: str) -> None:
-        """Wait until it has taken these endpoints out, and done all that goes with that."""
-        lines = [rf"\b{re.escape(name)}( \(ipv[46]\))? \S+ -> 0/1" for name in names]
+        """Wait until it has taken these endpoints out, and done all that goes with that.
+
+        The processes listen at IPv4 addresses alone: that they fail in IPv6 is found at once.
+        """
+        lines = [rf"\b{re.escape(name)}( \(ipv4\))? \S+ -> 0/1" for name in names]
         self.wait(lambda: all(re.search(line, self.said) for line in lines), f"{names} are not taken out")
 
     def stop(self) -> int:
