@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from lbctl.demo.fleet import BALANCERS, ENDPOINTS, INTENT, MEMBERS, SERVICE_ADDRESS, Fleet
+from support.documents import validator
 
 #: Seconds that a test waits for something on a machine that does a lot besides.
 PATIENCE = 60.0
@@ -80,7 +81,9 @@ def wait(what: Callable[[], object], why: Callable[[], object]) -> None:
 def hosts(fleet: Fleet) -> Any:
     found = fleet.lbctl("hosts", "--output", "json")
     assert found.returncode == 0, found.stderr
-    return json.loads(found.stdout)
+    document = json.loads(found.stdout)
+    validator("hosts").validate(document)
+    return document
 
 
 def stand(fleet: Fleet) -> dict[str, tuple[str, int | None, int, int]]:
@@ -267,7 +270,7 @@ def test_users_can_do_what_their_roles_say_and_a_host_keeps_to_its_bounds(server
         fleet.config(fleet.folder / "admin.toml", more=user(fleet, "publisher"))
         publish(fleet, INTENT)
         all_stand(fleet, "in-sync", 1, 6, 0, names=("lb1",))
-        path = str(fleet.folder / "edge.toml")
+        edge = str(fleet.folder / "edge.toml")
         other = fleet.folder / "other.toml"
         other.write_text(OTHER)
         # Neither an agent nor an endpoint can publish, nor the publisher register, nor anyone without a name.
@@ -275,17 +278,31 @@ def test_users_can_do_what_their_roles_say_and_a_host_keeps_to_its_bounds(server
             failed = fleet.lbctl("publish", str(other), "--yes", config=config)
             assert (failed.returncode, "permission denied" in failed.stderr) == (3, True), failed
         nobody = fleet.config(fleet.folder / "nobody.toml")
-        assert "user name is empty" in fleet.lbctl("publish", path, "--yes", config=nobody).stderr
+        assert "user name is empty" in fleet.lbctl("publish", edge, "--yes", config=nobody).stderr
         wrong = fleet.folder / "agent-password"
         wrong.write_text("wrong\n")
         assert "authentication failed" in fleet.lbctl("hosts", config=agent).stderr
+        wrong.write_text("agent-password\n")
         # Beyond the bounds of the host: published, refused, and the last intent stays.
         publish(fleet, OTHER)
         all_stand(fleet, "refused", 1, 6, 0, names=("lb1",))
         assert "listener 192.0.2.200:80/tcp is not in a network of listen-within" in fleet.log("lb1")
         [host] = hosts(fleet)["hosts"]
         assert "listen-within" in host["refused"]
-        publish(fleet, INTENT)
+        # The bounds are those of the file when the agent read it last.
+        path = fleet.folder / "lb1.toml"
+        narrow = path.read_text()
+        path.write_text(narrow.replace('["192.0.2.1"]', '["192.0.2.1", "192.0.2.200"]'))
+        all_stand(fleet, "refused", 1, 6, 0, names=("lb1",))
+        fleet.reload("lb1")
+        all_stand(fleet, "in-sync", 2, 6, 0, names=("lb1",))
+        path.write_text(narrow)
+        fleet.reload("lb1")
+        all_stand(fleet, "refused", 2, 6, 0, names=("lb1",))
+        document = json.loads(publish(fleet, INTENT, "--output", "json").partition("\n}\n")[0] + "}")
+        validator("publish").validate(document)
+        assert (document["before"], document["published"]) == (2, True)
+        assert document["publication"]["revision"] == 3
         all_stand(fleet, "in-sync", 3, 6, 0, names=("lb1",))
         bad = fleet.folder / "bad.toml"
         bad.write_text(INTENT + '[service.health]\nnotify = ["/bin/true"]\n')

@@ -377,7 +377,7 @@ def test_the_local_file_bounds_and_is_of_its_owner_alone(tmp_path: Path) -> None
 
 def test_an_idle_reporter_leaves_the_loop_to_others() -> None:
     async def story() -> None:
-        reporter = Reporter(lambda: None, lambda host: HOST)
+        reporter = Reporter(lambda: None, lambda host: HOST, lambda place, text: None)
         task = asyncio.create_task(reporter.run())
         for _ in range(3):
             reporter.wake()

@@ -11,6 +11,7 @@ a router does. The balancers replace the client's address by their own, so that 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -177,6 +178,10 @@ class Fleet:
         process.terminate()
         process.communicate()
         return process.returncode
+
+    def reload(self, name: str) -> None:
+        """Have the agent of a balancer read its file again."""
+        self._processes[name].send_signal(signal.SIGHUP)
 
     def lbctl(
         self, *words: str, host: str = "hub", config: Path | None = None, stdin: str = ""

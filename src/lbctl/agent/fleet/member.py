@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Intent
 
+#: Places of problems that a host which reports does not have.
+_ABOUT_ETCD = frozenset({"etcd", "report"})
+
 
 class Member:
     """Follows and reports, once the local intent names an intent to follow."""
@@ -40,7 +43,7 @@ class Member:
         self._started = time_of(host.now())
         self._apply = carry_out
         self._subscriber = Subscriber(host, follower.in_thread, self._carry_out, follower.trouble)
-        self._reporter = Reporter(lambda: self._subscriber.place, self._report)
+        self._reporter = Reporter(lambda: self._subscriber.place, self._report, follower.trouble)
         self._subscriber.changed = self._changed
         #: Values that take long to make, and what they were made of.
         self._tables: tuple[object, Mapping[str, str]] = (None, {})
@@ -104,10 +107,16 @@ class Member:
             follows=follows is not False,
             in_sync=follows is not None and self._follower.is_ready() is True,
             refused=state.refused,
-            problems=tuple(text for place, text in self._figures.problems.items() if place != "etcd"),
+            problems=tuple(
+                text for place, text in self._figures.problems.items() if place not in _ABOUT_ETCD
+            ),
             tables=self._tables_now(),
             services=self._health(),
         )
+
+    def _problems(self) -> tuple[str, ...]:
+        found = dict(self._figures.problems)
+        return tuple(text for place, text in found.items() if place not in _ABOUT_ETCD)
 
     def _is_followed(self, accepted: Accepted | None) -> bool | None:
         """Return True if what the kernel follows is what was accepted; None until that is known."""

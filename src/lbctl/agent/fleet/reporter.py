@@ -30,8 +30,9 @@ class Reporter:
         self,
         place: Callable[[], tuple[EtcdAccess, Follow, str] | None],
         made: Callable[[str], HostReport],
+        trouble: Callable[[str, str | None], object],
     ) -> None:
-        self._place, self._made = place, made
+        self._place, self._made, self._trouble = place, made, trouble
         self._more = asyncio.Event()
 
     def wake(self) -> None:
@@ -49,8 +50,9 @@ class Reporter:
             try:
                 await self._report(*place)
                 again = _AGAIN
-            except (SourceFailed, OSError, TimeoutError):
-                # The subscriber, which asks the same etcd, says what is wrong.
+            except (SourceFailed, OSError, TimeoutError) as error:
+                text = str(error) or "no answer in time"
+                self._trouble("report", f"this host does not report: etcd: {text}")
                 await asyncio.sleep(again)
                 again = min(again * 2, _AGAIN_MOST)
 
@@ -68,6 +70,7 @@ class Reporter:
                 if text != written:
                     await client.put(key, text, lease=lease)
                     written = text
+                    self._trouble("report", None)
                 if loop.time() - kept >= _KEEP:
                     if not await client.keep_alive(lease):
                         return
