@@ -17,7 +17,7 @@ EXAMPLES = {name: example for commands in COMMANDS.values() for name, (_command,
 #: Without a terminal they ask nobody.
 ASKING = {"apply", "migrate", "remove", "rollback"}
 #: Run by tests of their own.
-ELSEWHERE = {"demo"}
+ELSEWHERE = {"demo", "hosts", "publish", "register"}
 OLD = (
     "-p tcp --dport 81 -m statistic --mode nth --every 2 --packet 0 -j REDIRECT --to-ports 8001",
     "-p tcp --dport 81 -j REDIRECT --to-ports 8002",

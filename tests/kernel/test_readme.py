@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,8 @@ def matrix() -> list[Sequence[str]]:
 
 def cell(check: ConformanceCheck, backend: Backend, probe: Probe) -> str:
     try:
-        backend.compile(Intent(services=check.services), probe.capabilities)
+        capabilities = replace(probe.capabilities, remap=check.allow_remap)
+        backend.compile(Intent(services=check.services), capabilities)
     except Unsupported:
         return "refused"
     return "yes"

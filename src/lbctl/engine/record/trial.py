@@ -180,7 +180,7 @@ def confirm(host: Host, owner: str, *, patience: float = 0.0) -> Trial:
         found = running(host, owner)
         if found is None:
             last = read_trial(host, owner)
-            if last is not None and last.state is TrialState.REVERTED and _is_latest(host, owner):
+            if last is not None and last.state is TrialState.REVERTED and _is_latest(host, last):
                 raise Reverted(f"too late to confirm: {last.report or 'the trial was reverted'}")
             raise ApplyFailed(f'no trial of owner "{owner}" is running', hint="lbctl apply --trial 60s")
         if not found.left(host):
@@ -190,9 +190,13 @@ def confirm(host: Host, owner: str, *, patience: float = 0.0) -> Trial:
     return found
 
 
-def _is_latest(host: Host, owner: str) -> bool:
-    """Return True if nothing was changed since a trial was reverted, which is a state of its own."""
-    return any(entry.trial is TrialState.REVERTED for entry in history.entries(host, owner)[-2:])
+def _is_latest(host: Host, reverted: Trial) -> bool:
+    """Return True if nothing was changed since a trial was reverted.
+
+    Its state and the reversion are on record, unless the trial's process was killed before it wrote them.
+    """
+    since = [each for each in history.entries(host, reverted.owner) if each.number > reverted.before.number]
+    return not since or any(entry.trial is TrialState.REVERTED for entry in since[-2:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
