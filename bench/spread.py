@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lbctl.agent.etcd import Client
 from lbctl.agent.fleet.publisher import Publisher
 from lbctl.config import loads
-from lbctl.demo.fleet import BALANCERS, ENDPOINTS, INTENT, MEMBERS, NAME, Fleet
+from lbctl.demo.fleet import BALANCERS, ENDPOINTS, INTENT, MEMBERS, NAME, DemoFleet
 from lbctl.errors import LbctlError
 from lbctl.host import LocalHost
 from lbctl.model import EtcdAccess
@@ -40,7 +40,7 @@ SOURCE = '[service.discover]\nsource = "etcd"\nname = "/services/web/"\nwithin =
 
 def part(size: Size, _programs: Programs, _folder: Path) -> dict[str, Any]:
     """Return the times of both kinds of change, in milliseconds."""
-    with Fleet(_etcd()) as fleet, ExitStack() as stack:
+    with DemoFleet(_etcd()) as fleet, ExitStack() as stack:
         fleet.start_etcd()
         for name in BALANCERS:
             fleet.start_balancer(name)
@@ -57,7 +57,7 @@ def _etcd() -> Path:
     return Path(found)
 
 
-def _changes_of(fleet: Fleet, name: str) -> socket.socket:
+def _changes_of(fleet: DemoFleet, name: str) -> socket.socket:
     """Return a socket that hears of each change of the rules of a balancer."""
     with fleet.hosts[name].entered():
         heard = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETFILTER)

@@ -8,7 +8,7 @@ from functools import partial
 from math import lcm
 from typing import TYPE_CHECKING, NamedTuple
 
-from lbctl.model import MAX_SLOTS, Affinity, AnalysedService, EndpointShare, Outcome
+from lbctl.model import MAX_SLOTS, Affinity, AnalysedService, EndpointShare, PathEnd
 from lbctl_netfilter.conditions import LOCAL, YES, is_negative, rest, spelled, when
 from lbctl_netfilter.follow import numbers_of
 from lbctl_netfilter.hooks import HOOKS
@@ -178,7 +178,7 @@ def service_of(
         lines=lines,
         picking=picking,
         outcomes=tuple(
-            Outcome(line, to, ratio(part, length), why) for (line, to, why), part in parts.outcomes.items()
+            PathEnd(line, to, ratio(part, length), why) for (line, to, why), part in parts.outcomes.items()
         ),
     )
 
@@ -398,7 +398,7 @@ def merge(
     hooks: Sequence[str],
     lines: Sequence[int],
     way: Callable[[], tuple[Step, ...]],
-    outcomes: Sequence[Outcome] = (),
+    outcomes: Sequence[PathEnd] = (),
 ) -> None:
     """Have a service be at more hooks, where it is the same."""
     service = found.service

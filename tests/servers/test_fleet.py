@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from lbctl.demo.fleet import BALANCERS, ENDPOINTS, INTENT, MEMBERS, SERVICE_ADDRESS, Fleet
+from lbctl.demo.fleet import BALANCERS, ENDPOINTS, INTENT, MEMBERS, SERVICE_ADDRESS, DemoFleet
 from support.documents import validator
 
 #: Seconds that a test waits for something on a machine that does a lot besides.
@@ -24,8 +24,8 @@ PATIENCE = 60.0
 
 
 @pytest.fixture
-def fleet(servers: Path) -> Iterator[Fleet]:
-    with Fleet(servers / "usr/bin/etcd") as made:
+def fleet(servers: Path) -> Iterator[DemoFleet]:
+    with DemoFleet(servers / "usr/bin/etcd") as made:
         made.start_etcd()
         for name in BALANCERS:
             made.start_balancer(name)
@@ -35,7 +35,7 @@ def fleet(servers: Path) -> Iterator[Fleet]:
 class Clients:
     """Clients that make connections all the time, until they are stopped."""
 
-    def __init__(self, fleet: Fleet, threads: int = 4) -> None:
+    def __init__(self, fleet: DemoFleet, threads: int = 4) -> None:
         self._fleet, self._over = fleet, threading.Event()
         #: The beginning of each connection, and who answered it or how it failed.
         self.made: list[tuple[float, str]] = []
@@ -78,7 +78,7 @@ def wait(what: Callable[[], object], why: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
-def hosts(fleet: Fleet) -> Any:
+def hosts(fleet: DemoFleet) -> Any:
     found = fleet.lbctl("hosts", "--output", "json")
     assert found.returncode == 0, found.stderr
     document = json.loads(found.stdout)
@@ -86,7 +86,7 @@ def hosts(fleet: Fleet) -> Any:
     return document
 
 
-def stand(fleet: Fleet) -> dict[str, tuple[str, int | None, int, int]]:
+def stand(fleet: DemoFleet) -> dict[str, tuple[str, int | None, int, int]]:
     """Return the state, the revision, and the endpoints that are up and down, of each host."""
     return {
         each["host"]: (
@@ -99,7 +99,7 @@ def stand(fleet: Fleet) -> dict[str, tuple[str, int | None, int, int]]:
     }
 
 
-def all_stand(fleet: Fleet, *expected: Any, names: tuple[str, ...] = tuple(BALANCERS)) -> None:
+def all_stand(fleet: DemoFleet, *expected: Any, names: tuple[str, ...] = tuple(BALANCERS)) -> None:
     """Wait until these hosts stand so."""
     last: list[Any] = []
 
@@ -110,7 +110,7 @@ def all_stand(fleet: Fleet, *expected: Any, names: tuple[str, ...] = tuple(BALAN
     wait(reached, lambda: (expected, last, [fleet.log(name)[-1500:] for name in BALANCERS]))
 
 
-def publish(fleet: Fleet, text: str, *words: str, code: int = 0) -> str:
+def publish(fleet: DemoFleet, text: str, *words: str, code: int = 0) -> str:
     path = fleet.folder / "edge.toml"
     path.write_text(text)
     found = fleet.lbctl("publish", str(path), "--yes", *words)
@@ -118,7 +118,7 @@ def publish(fleet: Fleet, text: str, *words: str, code: int = 0) -> str:
     return found.stdout + found.stderr
 
 
-def shares(fleet: Fleet, name: str) -> dict[str, str]:
+def shares(fleet: DemoFleet, name: str) -> dict[str, str]:
     """Return what a balancer's kernel gives to each endpoint."""
     found = fleet.lbctl("status", "--output", "json", host=name)
     assert found.returncode == 0, found.stderr
@@ -126,17 +126,19 @@ def shares(fleet: Fleet, name: str) -> dict[str, str]:
     return {each["to"].partition(":")[0]: each["wanted"] for each in service["endpoints"]}
 
 
-def is_out(fleet: Fleet, name: str, endpoint: str) -> bool:
+def is_out(fleet: DemoFleet, name: str, endpoint: str) -> bool:
     return shares(fleet, name)[endpoint] == "0/1"
 
 
-def done(fleet: Fleet, *words: str) -> None:
+def done(fleet: DemoFleet, *words: str) -> None:
     found = fleet.lbctl(*words)
     assert found.returncode == 0, (found.stdout, found.stderr)
 
 
 @pytest.mark.timeout(900)
-def test_no_connection_is_lost_whatever_fails_and_hosts_tells_the_truth(fleet: Fleet, servers: Path) -> None:
+def test_no_connection_is_lost_whatever_fails_and_hosts_tells_the_truth(
+    fleet: DemoFleet, servers: Path
+) -> None:
     publish(fleet, INTENT, "--message", "the first")
     all_stand(fleet, "in-sync", 1, 6, 0)
     clients = Clients(fleet)
@@ -159,7 +161,7 @@ def test_no_connection_is_lost_whatever_fails_and_hosts_tells_the_truth(fleet: F
     assert failed.total() < len(clients.made) / 20, failed
 
 
-def members_are_lost(fleet: Fleet) -> tuple[float, float]:
+def members_are_lost(fleet: DemoFleet) -> tuple[float, float]:
     """Kill a member of etcd, then another one and an endpoint; returns when connections may fail."""
     fleet.kill("etcd1")
     publish(fleet, INTENT.replace('name = "web"', 'name = "web"\nseed = 7'))
@@ -189,7 +191,7 @@ def members_are_lost(fleet: Fleet) -> tuple[float, float]:
     return forgiven
 
 
-def canaries(fleet: Fleet) -> Iterator[tuple[float, float]]:
+def canaries(fleet: DemoFleet) -> Iterator[tuple[float, float]]:
     """Publish with a canary that is well, and with one that is not: no connection may fail."""
     said = publish(fleet, INTENT, "--canary", "lb1", "--for", "2s")
     assert "The canary is in sync." in said
@@ -200,7 +202,7 @@ def canaries(fleet: Fleet) -> Iterator[tuple[float, float]]:
     yield from ()
 
 
-def agents_start_again(fleet: Fleet, servers: Path) -> Iterator[tuple[float, float]]:
+def agents_start_again(fleet: DemoFleet, servers: Path) -> Iterator[tuple[float, float]]:
     """Compact etcd, and start the agents again: no connection may fail."""
     compact(fleet, servers)
     for name in BALANCERS:
@@ -210,7 +212,7 @@ def agents_start_again(fleet: Fleet, servers: Path) -> Iterator[tuple[float, flo
     yield from ()
 
 
-def drained_and_rolled_back(fleet: Fleet) -> Iterator[tuple[float, float]]:
+def drained_and_rolled_back(fleet: DemoFleet) -> Iterator[tuple[float, float]]:
     """Drain an endpoint everywhere, activate it, and go back: no connection may fail."""
     endpoint = f"web/{ENDPOINTS[0]}:8080"
     done(fleet, "drain", "--fleet", endpoint, "--yes")
@@ -231,7 +233,7 @@ def drained_and_rolled_back(fleet: Fleet) -> Iterator[tuple[float, float]]:
     yield from ()
 
 
-def a_balancer_is_lost(fleet: Fleet) -> tuple[float, float]:
+def a_balancer_is_lost(fleet: DemoFleet) -> tuple[float, float]:
     """Cut a balancer off: connections go over the others; returns when connections may fail."""
     cut = time.monotonic()
     fleet.unplug("lb2")
@@ -246,7 +248,7 @@ GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "many-hosts.md"
 OTHER = INTENT.replace("192.0.2.1", "192.0.2.200")
 
 
-def user(fleet: Fleet, name: str) -> str:
+def user(fleet: DemoFleet, name: str) -> str:
     path = fleet.folder / f"{name}-password"
     path.write_text(f"{name}-password\n")
     path.chmod(0o600)
@@ -255,7 +257,7 @@ def user(fleet: Fleet, name: str) -> str:
 
 @pytest.mark.timeout(900)
 def test_users_can_do_what_their_roles_say_and_a_host_keeps_to_its_bounds(servers: Path) -> None:
-    with Fleet(servers / "usr/bin/etcd") as fleet:
+    with DemoFleet(servers / "usr/bin/etcd") as fleet:
         fleet.start_etcd()
         roles = [line for line in GUIDE.read_text().splitlines() if line.startswith("etcdctl ")]
         assert len(roles) == 18
@@ -314,7 +316,7 @@ def test_users_can_do_what_their_roles_say_and_a_host_keeps_to_its_bounds(server
         all_stand(fleet, "in-sync", 3, 6, 0, names=("lb2",))
 
 
-def test_an_endpoint_is_registered_while_its_program_runs(fleet: Fleet, servers: Path) -> None:
+def test_an_endpoint_is_registered_while_its_program_runs(fleet: DemoFleet, servers: Path) -> None:
     source = '[service.discover]\nsource = "etcd"\nname = "/services/web/"\nwithin = ["10.0.0.0/24"]\n'
     endpoints = INTENT.split("endpoints = ")[1].splitlines()[0]
     publish(fleet, INTENT.replace(endpoints, f'["{ENDPOINTS[0]}:8080"]') + source)
@@ -346,7 +348,7 @@ def test_an_endpoint_is_registered_while_its_program_runs(fleet: Fleet, servers:
         register.communicate()
 
 
-def etcdctl(fleet: Fleet, servers: Path, *words: str) -> str:
+def etcdctl(fleet: DemoFleet, servers: Path, *words: str) -> str:
     with fleet.hosts["hub"].entered():
         return subprocess.run(
             [servers / "usr/bin/etcdctl", "--endpoints", f"http://{MEMBERS['etcd1']}:2379", *words],
@@ -357,7 +359,7 @@ def etcdctl(fleet: Fleet, servers: Path, *words: str) -> str:
         ).stdout
 
 
-def compact(fleet: Fleet, servers: Path) -> None:
+def compact(fleet: DemoFleet, servers: Path) -> None:
     """Have etcd forget all revisions but the last."""
     found = json.loads(etcdctl(fleet, servers, "get", "/none", "--write-out", "json"))
     etcdctl(fleet, servers, "compact", "--physical", str(found["header"]["revision"]))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lbctl.documents.agent import AgentDocument, AgentStatusDocument, CheckDocument
+from lbctl.documents.agent import AgentDocument, AgentStatusDocument, CheckedDocument
 from lbctl.documents.status import (
     AgentSummaryDocument,
     CountedDocument,
@@ -136,8 +136,8 @@ def endpoint(name: str, connections: int, reason: str = "") -> StatusEndpointDoc
     )
 
 
-def check(endpoint: str, health: str, reason: str) -> CheckDocument:
-    return CheckDocument(
+def check(endpoint: str, health: str, reason: str) -> CheckedDocument:
+    return CheckedDocument(
         service="web",
         endpoint=endpoint,
         family="ipv4",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lbctl.agent import client, control, http, web
-from lbctl.agent.http import Handler, Peer, Refused, Request, Server
+from lbctl.agent.http import Handler, Peer, Request, RequestRefused, Server
 from lbctl.errors import Stale
 from support.agent import Shown, status_document
 
@@ -38,7 +38,7 @@ class Desk:
         request = Request(method=method, path=path, headers={}, body=body, peer=peer or Peer(user=0, group=0))
         try:
             return int(asyncio.run(self.handler(request)).status)  # type: ignore[arg-type]
-        except Refused as refused:
+        except RequestRefused as refused:
             return int(refused.response.status)
 
 

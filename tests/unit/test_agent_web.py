@@ -24,7 +24,7 @@ NASTY = '<script>alert("x")</script>\n\x1b[2J'
 
 
 @asynccontextmanager
-async def serving(names: tuple[str, ...] = (), source: web.Source | None = None) -> AsyncIterator[int]:
+async def serving(names: tuple[str, ...] = (), source: web.Documents | None = None) -> AsyncIterator[int]:
     listening = socket.create_server(("127.0.0.1", 0))
     shown = source or Shown(status_document(reason=NASTY))
     server = Server(web.reader(web.Pages(shown), names))

@@ -1,5 +1,6 @@
 """docs/explanation/architecture.md is what the code is; UPDATE_GOLDEN=1 writes its package diagram anew."""
 
+import ast
 import os
 import pkgutil
 import re
@@ -136,3 +137,14 @@ def _places(name: str) -> list[Path]:
     found = [path for path in (ROOT / name, *(ROOT / "backends").glob(f"*/{name}")) if path.is_file()]
     assert found or "NAME" in name, name
     return found
+
+
+def test_no_two_classes_share_a_name() -> None:
+    """Of those that other modules can use: a name means one thing in the whole house."""
+    places: dict[str, list[str]] = {}
+    for root in ("src", "backends"):
+        for path in sorted((ROOT / root).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

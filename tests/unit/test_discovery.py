@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from lbctl.agent.health import Moment
-from lbctl.agent.sources import Keeper
+from lbctl.agent.sources import AnswerKeeper
 from lbctl.agent.sources.keeper import CONFIRMATIONS, PACE
 from lbctl.model import (
     Discovered,
@@ -46,7 +46,7 @@ class World:
 
     def __init__(self, service: Service = WEB) -> None:
         self.intent = Intent(services=(service,))
-        self.keeper = Keeper(lambda source: source == "systemd")
+        self.keeper = AnswerKeeper(lambda source: source == "systemd")
         self.keeper.replace(self.intent)
         self.now = 0.0
 
@@ -171,12 +171,12 @@ def test_another_intent_with_closer_bounds_drops_what_lies_beyond() -> None:
 
 
 def test_a_restored_answer_counts_until_the_source_says_more_unless_it_lies_beyond() -> None:
-    keeper = Keeper(lambda _: False)
+    keeper = AnswerKeeper(lambda _: False)
     restored = Discovered(source=DNS.source, name=DNS.name, endpoints=(A,), good=900.0)
     keeper.replace(Intent(services=(WEB,)), {"web": restored})
     assert keeper.answers() == {"web": restored}
     assert keeper.known()["web"].good == 900.0
-    keeper = Keeper(lambda _: False)
+    keeper = AnswerKeeper(lambda _: False)
     keeper.replace(Intent(services=(WEB,)), {"web": replace(restored, endpoints=(at("127.0.0.1"),))})
     assert keeper.answers() == {}
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from lbctl.agent.fleet import keys, publication, report, signing
-from lbctl.agent.fleet.acceptance import Accepted, Refused, accept, candidate
+from lbctl.agent.fleet.acceptance import Accepted, PublicationRefused, accept, candidate
 from lbctl.agent.fleet.local import load_local
 from lbctl.agent.fleet.publication import Publication
 from lbctl.agent.fleet.publisher import with_override, without_override
-from lbctl.agent.fleet.report import HostReport, ServiceHealth, Stand, Standing, overall, stand, standing
+from lbctl.agent.fleet.report import HostReport, HostStanding, ServiceHealth, Stand, overall, stand, standing
 from lbctl.agent.fleet.reporter import Reporter
 from lbctl.agent.fleet.signing import NotSigned
 from lbctl.config import loads
@@ -100,7 +100,7 @@ def damaged(change: Any) -> str:
 def test_a_text_that_is_no_publication_is_damaged_and_refused(text: str) -> None:
     with pytest.raises(Damaged):
         publication.read(text)
-    with pytest.raises(Refused):
+    with pytest.raises(PublicationRefused):
         taken(text)
 
 
@@ -137,7 +137,7 @@ def test_services_come_from_the_publication_and_all_else_from_the_host() -> None
 def test_a_publication_beyond_the_bounds_is_refused(
     found: Publication, arguments: dict[str, Any], why: str
 ) -> None:
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(PublicationRefused) as raised:
         taken(text_of(found), **arguments)
     assert why in raised.value.message
     assert raised.value.revision == found.revision
@@ -246,9 +246,9 @@ def test_an_unsigned_publication_is_refused_where_signatures_are_asked_for(tmp_p
     assert take(text_of(found, signature)).signer == "alice@example.org"
     # A signature is good for its revision and its hosts alone.
     for other in (made(8), made(hosts=("lb1",)), made(text=TEXT.replace("10.0.0.1", "10.0.0.9"))):
-        with pytest.raises(Refused, match="its signature is of no signer"):
+        with pytest.raises(PublicationRefused, match="its signature is of no signer"):
             take(text_of(other, signature))
-    with pytest.raises(Refused, match="it is not signed"):
+    with pytest.raises(PublicationRefused, match="it is not signed"):
         take(text_of(found))
 
 
@@ -318,20 +318,20 @@ def test_failing_before_is_no_fault_of_the_canary() -> None:
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        ({}, Standing.IN_SYNC),
-        ({"refused": "no", "in_sync": False}, Standing.REFUSED),
-        ({"follows": False}, Standing.DIVERGED),
-        ({"in_sync": False}, Standing.OUT_OF_SYNC),
-        ({"revision": 6}, Standing.BEHIND),
-        ({"revision": None, "follows": False, "in_sync": False}, Standing.BEHIND),
-        ({"problems": ("x",)}, Standing.PROBLEM),
-        ({"canary": True, "revision": 8}, Standing.CANARY),
-        ({"canary": True, "revision": 9}, Standing.BEHIND),
+        ({}, HostStanding.IN_SYNC),
+        ({"refused": "no", "in_sync": False}, HostStanding.REFUSED),
+        ({"follows": False}, HostStanding.DIVERGED),
+        ({"in_sync": False}, HostStanding.OUT_OF_SYNC),
+        ({"revision": 6}, HostStanding.BEHIND),
+        ({"revision": None, "follows": False, "in_sync": False}, HostStanding.BEHIND),
+        ({"problems": ("x",)}, HostStanding.PROBLEM),
+        ({"canary": True, "revision": 8}, HostStanding.CANARY),
+        ({"canary": True, "revision": 9}, HostStanding.BEHIND),
     ],
 )
-def test_where_a_host_stands(keys: dict[str, Any], expected: Standing) -> None:
+def test_where_a_host_stands(keys: dict[str, Any], expected: HostStanding) -> None:
     assert standing(replace(HOST, **keys), 7, 8) is expected
-    assert standing(None, 7) is Standing.SILENT
+    assert standing(None, 7) is HostStanding.SILENT
 
 
 def test_tables_that_differ_between_hosts_of_one_revision_are_named() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lbctl.agent.journal import Journal
-from lbctl.agent.sources import Finder, Keeper
+from lbctl.agent.sources import AnswerKeeper, Finder
 from lbctl.documents.status import SourceDocument
 from lbctl.host.fake import FakeHost
 from lbctl.model import Discovery, Endpoint, Intent, Listener, Protocol, Service, State, WeightOwner
@@ -51,7 +51,7 @@ class World:
         )
         #: When something changed: each of them is at most one transaction.
         self.changes: list[float] = []
-        self.keeper = Keeper(lambda _: rig.local)
+        self.keeper = AnswerKeeper(lambda _: rig.local)
         self.finder = Finder(host, self.keeper, Journal(), lambda: self.changes.append(host.uptime))
 
     def at(self, number: int, **keys: object) -> Endpoint:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from lbctl.agent.journal import Journal
-from lbctl.agent.sources import Access, Answer, Finder, Keeper, Source, SourceFailed, find
+from lbctl.agent.sources import Access, Answer, AnswerKeeper, Finder, Source, SourceFailed, find
 from lbctl.agent.sources import dns as dns_source
 from lbctl.agent.sources import file as file_source
 from lbctl.agent.sources import systemd as systemd_source
@@ -282,7 +282,7 @@ class Told:
             yield said
 
 
-def story(work: Callable[[Told, Finder, Keeper, list[int]], Awaitable[None]], **keys: Any) -> None:
+def story(work: Callable[[Told, Finder, AnswerKeeper, list[int]], Awaitable[None]], **keys: Any) -> None:
     discovery = Discovery(source="told", name="api", **keys)
     service = Service(
         name="web",
@@ -293,7 +293,7 @@ def story(work: Callable[[Told, Finder, Keeper, list[int]], Awaitable[None]], **
 
     async def inside() -> None:
         told, changes, host = Told(), [], RunningHost()
-        keeper = Keeper(lambda _: False)
+        keeper = AnswerKeeper(lambda _: False)
         finder = Finder(host, keeper, Journal(), lambda: changes.append(1), lambda _: told)
         finder.replace(Intent(services=(service,)))
         running = asyncio.create_task(finder.run())
@@ -306,7 +306,7 @@ def story(work: Callable[[Told, Finder, Keeper, list[int]], Awaitable[None]], **
 
 
 def test_an_answer_of_a_source_is_a_change() -> None:
-    async def work(told: Told, finder: Finder, keeper: Keeper, changes: list[int]) -> None:
+    async def work(told: Told, finder: Finder, keeper: AnswerKeeper, changes: list[int]) -> None:
         told.says.put_nowait((at("10.0.0.1"),))
         await until(lambda: bool(changes))
         assert keeper.known()["web"].answer == (at("10.0.0.1"),)
@@ -322,7 +322,7 @@ def test_a_source_that_fails_is_asked_again_and_ends_nothing(
 ) -> None:
     monkeypatch.setattr("lbctl.agent.sources.finder._AGAIN", 0.01)
 
-    async def work(told: Told, finder: Finder, keeper: Keeper, changes: list[int]) -> None:
+    async def work(told: Told, finder: Finder, keeper: AnswerKeeper, changes: list[int]) -> None:
         told.says.put_nowait((at("10.0.0.1"),))
         await until(lambda: bool(changes))
         told.says.put_nowait(error)
@@ -339,7 +339,7 @@ def test_a_source_that_fails_is_asked_again_and_ends_nothing(
 def test_an_empty_answer_is_asked_for_again_until_it_is_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lbctl.agent.sources.finder._AGAIN", 0.2)
 
-    async def work(told: Told, finder: Finder, keeper: Keeper, changes: list[int]) -> None:
+    async def work(told: Told, finder: Finder, keeper: AnswerKeeper, changes: list[int]) -> None:
         told.says.put_nowait((at("10.0.0.1"),))
         await until(lambda: bool(changes))
         for opened in (2, 3):
@@ -355,14 +355,14 @@ def test_an_empty_answer_is_asked_for_again_until_it_is_confirmed(monkeypatch: p
 def test_a_silent_source_is_no_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lbctl.agent.sources.finder._PATIENCE", 0.05)
 
-    async def work(told: Told, finder: Finder, keeper: Keeper, changes: list[int]) -> None:
+    async def work(told: Told, finder: Finder, keeper: AnswerKeeper, changes: list[int]) -> None:
         await until(lambda: finder.documents()[0]["error"] == "no answer in time")
 
     story(work)
 
 
 def test_an_intent_without_the_source_ends_its_task() -> None:
-    async def work(told: Told, finder: Finder, keeper: Keeper, changes: list[int]) -> None:
+    async def work(told: Told, finder: Finder, keeper: AnswerKeeper, changes: list[int]) -> None:
         finder.replace(Intent())
         await asyncio.sleep(0)
         told.says.put_nowait((at("10.0.0.1"),))

@@ -8,7 +8,7 @@ from lbctl_iptables import layout
 from lbctl_iptables.reading import targets
 from lbctl_iptables.reading.matches import ADDRESSES, conditions
 from lbctl_iptables.reading.ruleset import BUILTIN
-from lbctl_iptables.reading.values import InvalidValue, addresses
+from lbctl_iptables.reading.values import UnreadableValue, addresses
 from lbctl_netfilter.conditions import BITS, narrowed, spans_rest, top_of
 from lbctl_netfilter.ir import Act, Base, Chain, FamilyProgram
 from lbctl_netfilter.log import shown
@@ -121,7 +121,7 @@ def _with_addresses(plain: Selector, read: ReadRule) -> Selector | None:
             continue
         try:
             found = addresses(text, read.family)
-        except InvalidValue:
+        except UnreadableValue:
             return None
         if option in read.spec.inverted:
             if found is None:

@@ -11,7 +11,7 @@ from lbctl_iptables.pick import DRAW
 from lbctl_iptables.reading.grammar import UNPRINTED_REASON
 from lbctl_iptables.reading.options import MATCHES, PROTOCOLS, REMOVED
 from lbctl_iptables.reading.values import (
-    InvalidValue,
+    UnreadableValue,
     addresses,
     counts,
     family_of,
@@ -126,7 +126,7 @@ def _address(field: str, draft: Draft, text: str, inverted: bool) -> None:
         return
     try:
         found = addresses(text, draft.family)
-    except InvalidValue as error:
+    except UnreadableValue as error:
         family = family_of(text)
         name = {"dst": "destination", "src": "source"}.get(field, field)
         if family is not None and family is not draft.family:
@@ -149,7 +149,7 @@ def _some(draft: Draft, field: str, spans: Spans | None, inverted: bool) -> None
 def _ports(field: str, draft: Draft, text: str, inverted: bool) -> None:
     try:
         found = ports(text)
-    except InvalidValue as error:
+    except UnreadableValue as error:
         draft.cannot("port", str(error))
         return
     if field != "port":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lbctl.model import MAX_SLOTS, Family
 from lbctl_iptables.reading.grammar import UNPRINTED_REASON
 from lbctl_iptables.reading.options import TARGETS
-from lbctl_iptables.reading.values import InvalidValue, addresses, bits_of, family_of, masked, ports
+from lbctl_iptables.reading.values import UnreadableValue, addresses, bits_of, family_of, masked, ports
 from lbctl_netfilter.conditions import BITS, address
 from lbctl_netfilter.ir import Act, Opaque, SetMark
 from lbctl_netfilter.marks import EVERY_BIT, Marking
@@ -140,7 +140,7 @@ def _translated(rule: Rule, read: Read, text: str) -> None:
     address, port = _parts(text)
     try:
         hosts = _hosts(address, family)
-    except InvalidValue as error:
+    except UnreadableValue as error:
         other = family_of(address)
         if other is not None and other is not family:
             _unknown(rule, "family-mismatch", f"an {other} address in a rule for {family}")
@@ -164,18 +164,18 @@ def _translated(rule: Rule, read: Read, text: str) -> None:
 
 @lru_cache(maxsize=1 << 14)
 def _hosts(text: str, family: Family) -> tuple[str, ...]:
-    """Return the addresses of a range. Raise `InvalidValue`."""
+    """Return the addresses of a range. Raise `UnreadableValue`."""
     if not text:
         return ()
     if "/" in text or (found := addresses(text, family)) is None:
-        raise InvalidValue("no address")
+        raise UnreadableValue("no address")
     [(begin, end)] = found
     count = end - begin + 1
     if count == 1 and family is Family.IPV4:
         # Which has one spelling.
         return (text.partition("-")[0],)
     if count > MAX_SLOTS:
-        raise InvalidValue(f"a range of {count} addresses, more than {MAX_SLOTS}")
+        raise UnreadableValue(f"a range of {count} addresses, more than {MAX_SLOTS}")
     return tuple(str(address(begin + i, BITS[family])) for i in range(count))
 
 
@@ -185,7 +185,7 @@ def _with_ports(
     """Endpoints with a port of a range, each as likely as the others. Note what the kernel does with it."""
     try:
         spans = [ports(part) for part in text.split("-", 1)]
-    except InvalidValue as error:
+    except UnreadableValue as error:
         _unknown(rule, "unparsable-line", str(error))
         return ()
     if None in spans or ":" in text or "," in text:

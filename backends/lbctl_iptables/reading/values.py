@@ -24,18 +24,18 @@ _SERVICES = {
 }  # fmt: skip
 
 
-class InvalidValue(ValueError):
+class UnreadableValue(ValueError):
     """A value that cannot be read: why."""
 
 
 @lru_cache(maxsize=1 << 16)
 def addresses(text: str, family: Family) -> Spans | None:
-    """Return an address, a network or a range `a-b`; None for all of them. Raise `InvalidValue`."""
+    """Return an address, a network or a range `a-b`; None for all of them. Raise `UnreadableValue`."""
     low, dash, high = text.partition("-")
     if dash:
         first, last = addresses(low, family), addresses(high, family)
         if first is None or last is None or first[0][0] > last[0][1]:
-            raise InvalidValue("a range of addresses that runs backwards")
+            raise UnreadableValue("a range of addresses that runs backwards")
         return ((first[0][0], last[0][1]),)
     head, slash, tail = text.partition("/")
     bits = BITS[family]
@@ -47,30 +47,30 @@ def addresses(text: str, family: Family) -> Spans | None:
             if (found := decimal(tail)) is not None:
                 length = found
                 if length > bits:
-                    raise InvalidValue(f"/{length} is longer than an address")
+                    raise UnreadableValue(f"/{length} is longer than an address")
             else:
                 mask = int.from_bytes(socket.inet_pton(kind, tail), "big")
                 length = mask.bit_count()
                 if mask != (((1 << length) - 1) << (bits - length)):
-                    raise InvalidValue("a mask with holes")
+                    raise UnreadableValue("a mask with holes")
     except (OSError, ValueError) as error:
-        if isinstance(error, InvalidValue):
+        if isinstance(error, UnreadableValue):
             raise
-        raise InvalidValue("no address of this family") from None
+        raise UnreadableValue("no address of this family") from None
     first_of = value >> (bits - length) << (bits - length)
     return ((first_of, first_of + (1 << (bits - length)) - 1),) if length else None
 
 
 @lru_cache(maxsize=1 << 16)
 def ports(text: str) -> Spans | None:
-    """`80`, `http`, `8000:8003`, `80,443`; None for all ports. Raise `InvalidValue`."""
+    """`80`, `http`, `8000:8003`, `80,443`; None for all ports. Raise `UnreadableValue`."""
     found: list[tuple[int, int]] = []
     for part in text.split(","):
         low, colon, high = part.partition(":")
         first = _port(low) if low or not colon else 0
         last = (_port(high) if high else 65535) if colon else first
         if first > last:
-            raise InvalidValue("a range of ports that runs backwards")
+            raise UnreadableValue("a range of ports that runs backwards")
         found.append((first, last))
     spans = merged(found)
     return None if spans == ((0, 65535),) else spans
@@ -81,7 +81,7 @@ def _port(text: str) -> int:
         return found
     if (known := _SERVICES.get(text.lower())) is not None:
         return known
-    raise InvalidValue("a port by a name that is not known here")
+    raise UnreadableValue("a port by a name that is not known here")
 
 
 def counts(text: str) -> Spans | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from lbctl.agent.health import Ending, Moment, Outcome
 from lbctl.agent.journal import Priority
-from lbctl.documents.agent import CheckDocument
+from lbctl.documents.agent import CheckedDocument
 from lbctl.engine.inspect.checks import HostFacts, is_expected
 from lbctl.engine.inspect.failing import all_down
 from lbctl.model import Health, time_of
@@ -31,7 +31,7 @@ _TICK = 0.02
 _CONFIRM = 1.0
 
 
-class Prober(Protocol):
+class CheckRunner(Protocol):
     """What carries out checks."""
 
     def start(self, targets: Iterable[Target], done: Callable[[Target, Outcome], None]) -> None:
@@ -76,7 +76,12 @@ class Checker:
     """Keeps the health of all endpoints of the intent that is followed."""
 
     def __init__(
-        self, host: Host, monitor: Monitor, prober: Prober, journal: Journal, changed: Callable[[], object]
+        self,
+        host: Host,
+        monitor: Monitor,
+        prober: CheckRunner,
+        journal: Journal,
+        changed: Callable[[], object],
     ) -> None:
         self._host, self._monitor, self._prober, self._journal = host, monitor, prober, journal
         self._changed = changed
@@ -157,7 +162,7 @@ class Checker:
         )
         return sum(map(len, found.values())), failing
 
-    def documents(self, effective: Effective | None) -> list[CheckDocument]:
+    def documents(self, effective: Effective | None) -> list[CheckedDocument]:
         """Return what is shown of each check."""
         if self._intent is None:
             return []
@@ -172,7 +177,7 @@ class Checker:
             for (name, family), verdict in own.items():
                 reason = str(effective.reason(service.name, endpoints[name])) if effective else ""
                 found.append(
-                    CheckDocument(
+                    CheckedDocument(
                         service=service.name,
                         endpoint=name,
                         family=str(family),

@@ -15,7 +15,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from lbctl.agent.http import Peer, Refused, Request, Response
+from lbctl.agent.http import Peer, Request, RequestRefused, Response
 from lbctl.errors import IntentError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def handler(
 
     async def handle(request: Request) -> Response:
         if not is_admin(request.peer, group):
-            raise Refused(HTTPStatus.FORBIDDEN, "only root, or members of the admin group")
+            raise RequestRefused(HTTPStatus.FORBIDDEN, "only root, or members of the admin group")
         if request.method in {"GET", "HEAD"}:
             report = (reports or {}).get(request.path)
             if report is not None:
@@ -48,11 +48,11 @@ def handler(
             return await pages.at(request.path)
         action = actions.get(request.path)
         if request.method != "POST" or action is None:
-            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "no such action")
+            raise RequestRefused(HTTPStatus.METHOD_NOT_ALLOWED, "no such action")
         try:
             answer = await action(_words(request.body))
         except ValueError as error:
-            raise Refused(HTTPStatus.BAD_REQUEST, f"not understood: {error}") from error
+            raise RequestRefused(HTTPStatus.BAD_REQUEST, f"not understood: {error}") from error
         return Response(body=f"{json.dumps(answer)}\n".encode(), type="application/json")
 
     return handle

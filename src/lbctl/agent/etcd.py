@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lbctl.agent.sources import credentials
 from lbctl.agent.sources.source import SourceFailed
-from lbctl.agent.sources.wire import Ask, Peer, exchange
+from lbctl.agent.sources.wire import Ask, HttpPeer, exchange
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
@@ -29,7 +29,7 @@ _HAS_LEADER = {"Grpc-Metadata-hasleader": "true"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class EtcdEntry:
     """A key's value, the revision that wrote it, and its lease: 0 for none."""
 
     value: str
@@ -41,7 +41,7 @@ class Entry:
 class Client:
     """The members of one etcd, of which one is used; with the token of a user."""
 
-    peer: Peer
+    peer: HttpPeer
     headers: Mapping[str, str]
 
     @classmethod
@@ -55,7 +55,7 @@ class Client:
         password = await asyncio.to_thread(credentials.secret, secret) if secret is not None else None
         troubles = []
         for url in access.endpoints:
-            client = cls(peer=await asyncio.to_thread(Peer.of, url, context), headers={})
+            client = cls(peer=await asyncio.to_thread(HttpPeer.of, url, context), headers={})
             try:
                 return await client._ready(access.user, password, stale=stale)
             except TimeoutError:
@@ -81,7 +81,7 @@ class Client:
             raise SourceFailed(f"{self.peer}: etcd gave no token")
         return replace(self, headers={"Authorization": token})
 
-    async def entries(self, prefix: str, *, stale: bool = False) -> tuple[int, dict[str, Entry]]:
+    async def entries(self, prefix: str, *, stale: bool = False) -> tuple[int, dict[str, EtcdEntry]]:
         """Return the revision of now, and the keys below a prefix.
 
         `stale` reads what this member knows, be it cut off from the others or not.
@@ -96,7 +96,7 @@ class Client:
         revision, entries = await self.entries(prefix)
         return revision, {key: entry.value for key, entry in entries.items()}
 
-    async def get(self, key: str) -> Entry | None:
+    async def get(self, key: str) -> EtcdEntry | None:
         """Return what a key holds; None for nothing."""
         found = await self.call("/v3/kv/range", {"key": _encode(key)})
         with self._understood():
@@ -223,8 +223,8 @@ def _event(event: Mapping[str, Any]) -> tuple[str, str | None]:
     return key, None if event.get("type") == "DELETE" else entry.value
 
 
-def _pair(pair: Mapping[str, Any]) -> tuple[str, Entry]:
-    entry = Entry(
+def _pair(pair: Mapping[str, Any]) -> tuple[str, EtcdEntry]:
+    entry = EtcdEntry(
         value=_decode(pair.get("value", "")),
         revision=int(pair.get("mod_revision", 0)),
         lease=int(pair.get("lease", 0)),

@@ -71,7 +71,7 @@ class Response:
 Handler: TypeAlias = "Callable[[Request], Awaitable[Response]]"
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that gets an error for an answer."""
 
     def __init__(self, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None) -> None:
@@ -79,7 +79,7 @@ class Refused(Exception):
         self.response = Response(body=f"{message}\n".encode(), status=status, headers=headers or {})
 
 
-_FAULT = Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of lbctl: its log has more")
+_FAULT = RequestRefused(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of lbctl: its log has more")
 
 
 class Server:
@@ -132,7 +132,7 @@ class Server:
             request = await _read(connection, reader, _peer(writer))
             head = request.method == "HEAD"
             response = await self._handler(request)
-        except Refused as refused:
+        except RequestRefused as refused:
             response = refused.response
         except h11.RemoteProtocolError as error:
             status = HTTPStatus(error.error_status_hint)
@@ -140,7 +140,7 @@ class Server:
         except ConnectionError:
             return
         except LbctlError as error:
-            response = Refused(HTTPStatus.SERVICE_UNAVAILABLE, inert(error.message)).response
+            response = RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, inert(error.message)).response
         except Exception:
             await _send(writer, _encoded(connection, _FAULT.response, head=head))
             raise
@@ -148,7 +148,7 @@ class Server:
 
 
 async def _read(connection: h11.Connection, reader: asyncio.StreamReader, peer: Peer) -> Request:
-    """Return a connection's request; raises `h11.RemoteProtocolError`, `Refused` or `ConnectionError`."""
+    """Return a request; raises `h11.RemoteProtocolError`, `RequestRefused` or `ConnectionError`."""
     asked: h11.Request | None = None
     body = bytearray()
     while True:
@@ -163,7 +163,7 @@ async def _read(connection: h11.Connection, reader: asyncio.StreamReader, peer: 
         elif isinstance(event, h11.Data):
             body += event.data
             if len(body) > _BODY:
-                raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long")
+                raise RequestRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long")
         elif isinstance(event, h11.EndOfMessage) and asked is not None:
             return Request(
                 method=asked.method.decode("ascii"),

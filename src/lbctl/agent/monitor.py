@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lbctl.agent.health import Moment, Outcome, Subject, Target
-from lbctl.agent.states import STEPS, Progress, Standing, TargetState
+from lbctl.agent.states import STEPS, CheckStanding, Progress, TargetState
 from lbctl.model import Check, ExecProbe, Family, Health, Initial, Verdict
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class _Known:
     """What was known of services that are arranged anew."""
 
     verdicts: Mapping[str, Verdicts]
-    standings: dict[Subject, Standing] = field(default_factory=dict)
+    standings: dict[Subject, CheckStanding] = field(default_factory=dict)
     states: dict[Target, TargetState] = field(default_factory=dict)
 
 
@@ -44,7 +44,7 @@ class Monitor:
     def __init__(self, random: Random) -> None:
         self._random = random
         self._states: dict[Target, TargetState] = {}
-        self._standings: dict[Subject, Standing] = {}
+        self._standings: dict[Subject, CheckStanding] = {}
         self._ramping: set[Subject] = set()
         self._queue: list[tuple[float, int, Target]] = []
         self._number = 0
@@ -258,7 +258,7 @@ class Monitor:
         for subject, target in wanted:
             was = old.get(subject)
             initially = subject[2] not in filled or service.check.initial is Initial.UP
-            standing = Standing(
+            standing = CheckStanding(
                 target=target,
                 serving=subject in kept or (was is None and initially),
                 slow_start=service.health.slow_start / 1000,

@@ -121,7 +121,7 @@ def _fault(future: asyncio.Future[program.Ended]) -> str | None:
     match future.exception():
         case None:
             ended = future.result()
-        case program.Refused() as refused:
+        case program.ProgramRefused() as refused:
             return f"not run: {refused}"
         case OSError() as error:
             return f"not run: {error.strerror}"

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from lbctl.agent.health import Subject
     from lbctl.agent.journal import Journal
     from lbctl.agent.loop import Follower
-    from lbctl.documents.agent import CheckDocument
+    from lbctl.documents.agent import CheckedDocument
     from lbctl.documents.status import SourceDocument
-    from lbctl.engine.change.keep import Followed, Keeper, Kept
+    from lbctl.engine.change.keep import FollowedState, Keeper, Kept
     from lbctl.host import Host
     from lbctl.model import Discovered, Intent, Override, Verdicts
 
@@ -58,7 +58,7 @@ class Observers:
         monitor = Monitor(Random())  # noqa: S311 (spreads checks, and guards nothing)
         self._prober = Prober(host)
         self._checker = Checker(host, monitor, self._prober, journal, follower.wake)
-        self._finder = Finder(host, sources.Keeper(_is_local), journal, follower.wake)
+        self._finder = Finder(host, sources.AnswerKeeper(_is_local), journal, follower.wake)
         self._notices = Notices(journal)
         self._readiness = Readiness(follower.is_ready)
         self._recorder = Recorder(host, owner, monitor)
@@ -122,7 +122,7 @@ class Observers:
         self._checker.replace(known)
         self._heed(known, tuple(kept.facts.overrides.values()))
 
-    def checks(self) -> list[CheckDocument]:
+    def checks(self) -> list[CheckedDocument]:
         """Return what is shown of each check."""
         plan = self._follower.last.plan if self._follower.last is not None else None
         return self._checker.documents(plan.effective if plan is not None else None)
@@ -146,7 +146,7 @@ class Observers:
         await self._checker.begin(start.joined, start.verdicts, start.serving, self._follower.in_thread)
         self._heed(start.joined, start.overrides)
 
-    def _known(self, followed: Followed) -> _Start:
+    def _known(self, followed: FollowedState) -> _Start:
         """Return what is on record and in the kernel."""
         joined = followed.session.effective(followed.intent).known
         recorded = verdicts.read(self._host, self._owner)
@@ -158,7 +158,7 @@ class Observers:
             overrides=tuple(followed.session.facts(self._owner).overrides.values()),
         )
 
-    def _serving(self, followed: Followed, joined: Intent) -> Iterator[Subject]:
+    def _serving(self, followed: FollowedState, joined: Intent) -> Iterator[Subject]:
         """Yield the endpoints that the kernel sends connections to, as far as it can be read."""
         session = followed.session
         names = {

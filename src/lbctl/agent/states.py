@@ -76,7 +76,7 @@ class TargetState:
             seconds=verdict.seconds,
         )
 
-    def progress(self, standing: Standing, now: Moment) -> Progress:
+    def progress(self, standing: CheckStanding, now: Moment) -> Progress:
         """Return what verdicts do not say of it, and of one of its endpoints."""
         return Progress(
             passes=self.passes,
@@ -172,7 +172,7 @@ class TargetState:
 
 
 @dataclass(slots=True)
-class Standing:
+class CheckStanding:
     """What is known of an endpoint of one service beyond its target."""
 
     target: Target

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from lbctl.agent.loop import Figures, Follower
-    from lbctl.documents.agent import CheckDocument
+    from lbctl.documents.agent import CheckedDocument
     from lbctl.documents.status import SourceDocument
-    from lbctl.engine.change.keep import Followed
+    from lbctl.engine.change.keep import FollowedState
     from lbctl.host import Host
 
 #: Seconds that a document is shown again before a new one is made, and the part of time spent on making it.
@@ -45,7 +45,7 @@ class View:
         #: The path or name of what is followed, e.g. of the intent file.
         self.source = ""
         #: Called in the loop's thread, as all that reads what checks found.
-        self.checks: Callable[[], list[CheckDocument]] = list
+        self.checks: Callable[[], list[CheckedDocument]] = list
         #: The number of endpoints that are checked, and of those that fail.
         self.counts: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.sources: Callable[[], list[SourceDocument]] = list
@@ -62,7 +62,7 @@ class View:
             self._made, self._until = made, now + max(_FRESH, (now - began) / _PART)
             return made
 
-    def _make(self, summary: AgentSummaryDocument, checks: list[CheckDocument]) -> AgentStatusDocument:
+    def _make(self, summary: AgentSummaryDocument, checks: list[CheckedDocument]) -> AgentStatusDocument:
         kept = self._follower.last
         followed = kept.followed if kept is not None else None
         document = self._status(followed) if followed is not None else _nothing()
@@ -75,7 +75,7 @@ class View:
         document["agent"] = self._agent(summary, checks)
         return document
 
-    def _status(self, followed: Followed) -> AgentStatusDocument:
+    def _status(self, followed: FollowedState) -> AgentStatusDocument:
         found = status(followed.session, followed.intent)
         left = unsettled(self._host, self._owner)
         return cast("AgentStatusDocument", status_document(found.drift, found, left))
@@ -107,7 +107,7 @@ class View:
             sources=self.sources(),
         )
 
-    def _agent(self, summary: AgentSummaryDocument, checks: list[CheckDocument]) -> AgentDocument:
+    def _agent(self, summary: AgentSummaryDocument, checks: list[CheckedDocument]) -> AgentDocument:
         return AgentDocument(
             **summary,
             conntrack=self._conntrack(),

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from lbctl.agent import metrics, page
-from lbctl.agent.http import Refused, Request, Response
+from lbctl.agent.http import Request, RequestRefused, Response
 from lbctl.documents import FORMAT_VERSION
 from lbctl.model import inert
 
@@ -29,7 +29,7 @@ _JSON = "application/json"
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?\Z")
 
 
-class Source(Protocol):
+class Documents(Protocol):
     """What the pages show."""
 
     async def document(self) -> AgentStatusDocument:
@@ -45,19 +45,19 @@ class Pages:
     Pages are made in a thread, one at a time: checks go on meanwhile.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Documents) -> None:
         self._source = source
         self._making = asyncio.Lock()
         self._kept: dict[str, _Kept] = {}
 
     async def at(self, path: str) -> Response:
-        """Return the page at a path; raises `Refused` for a path that is none of ours."""
+        """Return the page at a path; raises `RequestRefused` for a path that is none of ours."""
         if path == "/healthz":
             return Response(body=b"ok\n")
         if path == "/ready":
             return _readiness(self._source.summary())
         if path not in _RENDERED:
-            raise Refused(HTTPStatus.NOT_FOUND, "no such page")
+            raise RequestRefused(HTTPStatus.NOT_FOUND, "no such page")
         async with self._making:
             kept = self._kept.get(path)
             if kept is not None and monotonic() < kept.until:
@@ -94,9 +94,11 @@ def reader(pages: Pages, names: Collection[str] = ()) -> Handler:
 
     async def handle(request: Request) -> Response:
         if request.method not in {"GET", "HEAD"}:
-            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD", {"Allow": "GET, HEAD"})
+            raise RequestRefused(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD", {"Allow": "GET, HEAD"})
         if not _is_known(request.headers.get("host", ""), known):
-            raise Refused(HTTPStatus.MISDIRECTED_REQUEST, "unknown host name: see lbctl agent --listen-name")
+            raise RequestRefused(
+                HTTPStatus.MISDIRECTED_REQUEST, "unknown host name: see lbctl agent --listen-name"
+            )
         return await pages.at(request.path)
 
     return handle

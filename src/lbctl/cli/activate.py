@@ -36,9 +36,9 @@ def activate(
     from lbctl.cli.work import owner_of
 
     if fleet:
-        from lbctl.cli.publication import Change, override
+        from lbctl.cli.publication import Publishing, override
 
-        override(endpoints, Change(config=config, sign=sign, yes=yes, output=output), drain=False)
+        override(endpoints, Publishing(config=config, sign=sign, yes=yes, output=output), drain=False)
         return
     whose = owner_of(owner, config, announced=False)
     session = operator.session_for_owner(whose, ignore_health=ignore_health)

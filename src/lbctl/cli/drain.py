@@ -53,9 +53,9 @@ def drain(
     if fleet:
         if wait is not None:
             raise IntentError("--wait looks at the connections of this host: leave it out with --fleet")
-        from lbctl.cli.publication import Change, override
+        from lbctl.cli.publication import Publishing, override
 
-        override(endpoints, Change(config=config, sign=sign, yes=yes, output=output), drain=True, why=why)
+        override(endpoints, Publishing(config=config, sign=sign, yes=yes, output=output), drain=True, why=why)
         return
     whose = owner_of(owner, config, announced=False)
     session = operator.session_for_owner(whose, ignore_health=ignore_health)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from lbctl.cli.output import Style
-    from lbctl.demo.fleet import Fleet
+    from lbctl.demo.fleet import DemoFleet
 
 #: Seconds that hosts may take to be as they should.
 _PATIENCE = 60.0
@@ -27,7 +27,7 @@ def show_fleet(connections: int, style: Style) -> None:
 
     Raises `LbctlError` where a step does not lead to what it should.
     """
-    from lbctl.demo.fleet import BALANCERS, INTENT, Fleet
+    from lbctl.demo.fleet import BALANCERS, INTENT, DemoFleet
     from lbctl.host import LocalHost
 
     host = LocalHost()
@@ -39,7 +39,7 @@ def show_fleet(connections: int, style: Style) -> None:
             "the fleet needs the program etcd, which is not in PATH", hint="apt-get install etcd-server"
         )
     print(style("Three balancers, three members of etcd, six endpoints, in private namespaces", "bold"))
-    with Fleet(Path(etcd)) as fleet:
+    with DemoFleet(Path(etcd)) as fleet:
         fleet.start_etcd()
         for name in BALANCERS:
             fleet.start_balancer(name)
@@ -60,7 +60,7 @@ def _unpacked() -> str | None:
     return str(found) if found.exists() else None
 
 
-def _steps(fleet: Fleet) -> Iterator[tuple[str, Callable[[], object], tuple[str, ...]]]:
+def _steps(fleet: DemoFleet) -> Iterator[tuple[str, Callable[[], object], tuple[str, ...]]]:
     """Yield what happens, how, and in which state each balancer is afterwards."""
     file, well = str(fleet.folder / "edge.toml"), ("in-sync",) * 3
     yield "lbctl publish edge.toml", lambda: _run(fleet, "publish", file, "--yes"), well
@@ -79,14 +79,14 @@ def _steps(fleet: Fleet) -> Iterator[tuple[str, Callable[[], object], tuple[str,
     )
 
 
-def _run(fleet: Fleet, *words: str) -> str:
+def _run(fleet: DemoFleet, *words: str) -> str:
     done = fleet.lbctl(*words)
     if done.returncode:
         raise LbctlError(f"lbctl {' '.join(words)}: {done.stderr.strip()}")
     return done.stdout
 
 
-def _await(fleet: Fleet, states: tuple[str, ...]) -> None:
+def _await(fleet: DemoFleet, states: tuple[str, ...]) -> None:
     import json
 
     until = time.monotonic() + _PATIENCE
@@ -101,13 +101,13 @@ def _await(fleet: Fleet, states: tuple[str, ...]) -> None:
         time.sleep(0.3)
 
 
-def _connect(fleet: Fleet, count: int) -> None:
+def _connect(fleet: DemoFleet, count: int) -> None:
     answers = Counter(fleet.ask() for _ in range(count))
     for answer, number in sorted(answers.items()):
         print(f"  {answer}  {number} connections")
 
 
-def _hold(fleet: Fleet, style: Style) -> None:
+def _hold(fleet: DemoFleet, style: Style) -> None:
     hub = fleet.hosts["hub"].path
     command = f"nsenter --net={hub} env LBCTL_CONFIG={fleet.folder}/admin.toml {sys.argv[0]}"
     print(style("\nIt runs until Ctrl-C. In another terminal, as root:", "bold"))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from lbctl.cli.options import Color
     from lbctl.documents.change import OperationDocument
-    from lbctl.engine import Operation, Session, Target
+    from lbctl.engine import Operated, Operation, Session
 
 #: Seconds that these commands wait for another lbctl: a repair by a timer holds the lock for a moment.
 _PATIENCE = 10.0
@@ -98,7 +98,7 @@ def document(operation: Operation, *, applied: bool, established: int | None = N
     )
 
 
-def named(targets: Sequence[Target]) -> str:
+def named(targets: Sequence[Operated]) -> str:
     """Return the endpoints of targets in a sentence."""
     return ", ".join(map(str, targets))
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Publishing:
     """How a publication is made: the options of its command."""
 
     config: Path | None
@@ -31,7 +31,7 @@ class Change:
     seconds: float = 0.0
 
 
-def change(make: Callable[[Publisher, Current], Coroutine[None, None, Publication]], how: Change) -> None:
+def change(make: Callable[[Publisher, Current], Coroutine[None, None, Publication]], how: Publishing) -> None:
     """Show what a publication changes, ask, and publish it; raises `typer.Exit` if it was not published."""
     from lbctl.cli.fleet import described
     from lbctl.cli.output import print_json, say
@@ -61,7 +61,7 @@ class _Outcome:
 
 
 async def _changed(
-    make: Callable[[Publisher, Current], Coroutine[None, None, Publication]], how: Change
+    make: Callable[[Publisher, Current], Coroutine[None, None, Publication]], how: Publishing
 ) -> _Outcome:
     from lbctl.agent.etcd import Client
     from lbctl.agent.fleet.publisher import Publisher, reaching
@@ -134,7 +134,7 @@ def publication_document(publication: Publication) -> PublicationDocument:
     )
 
 
-def roll_back(to: int | None, how: Change) -> None:
+def roll_back(to: int | None, how: Publishing) -> None:
     """Publish the intent before the current one, or that of a revision."""
 
     async def make(publisher: Publisher, current: Current) -> Publication:
@@ -144,7 +144,12 @@ def roll_back(to: int | None, how: Change) -> None:
 
 
 def override(
-    names: list[str], how: Change, *, drain: bool | None = None, weight: int | None = None, why: str = ""
+    names: list[str],
+    how: Publishing,
+    *,
+    drain: bool | None = None,
+    weight: int | None = None,
+    why: str = "",
 ) -> None:
     """Set or end a drain (`drain` is a bool) or a weight (`drain` is None) of endpoints, for all hosts."""
     from lbctl.agent.fleet.publisher import with_override, without_override

@@ -46,7 +46,7 @@ def publish(
     where etcd is; its [follow] table, or --config etcd://NAME, which intent is meant. With --canary, all
     other hosts follow only if these are in sync and well for a while; else they go back, with exit code 1.
     """
-    from lbctl.cli.publication import Change, change
+    from lbctl.cli.publication import Publishing, change
     from lbctl.config import load
 
     intent = load(file)
@@ -55,4 +55,4 @@ def publish(
     async def make(publisher: Publisher, current: Current) -> Publication:
         return publisher.next_of(current, intent, message, hosts=hosts)
 
-    change(make, Change(config=config, sign=sign, yes=yes, output=output, seconds=duration))
+    change(make, Publishing(config=config, sign=sign, yes=yes, output=output, seconds=duration))

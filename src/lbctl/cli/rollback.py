@@ -60,9 +60,9 @@ def rollback(
     from lbctl.host import LocalHost
 
     if fleet:
-        from lbctl.cli.publication import Change, roll_back
+        from lbctl.cli.publication import Publishing, roll_back
 
-        roll_back(to, Change(config=config, sign=sign, yes=yes, output=output))
+        roll_back(to, Publishing(config=config, sign=sign, yes=yes, output=output))
         return
     whose = owner_of(owner, config)
     # An abandoned trial is what is gone back from.

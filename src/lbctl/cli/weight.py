@@ -54,9 +54,11 @@ def weight(
     operator.ensure_why(why)
     _ensure_weight(endpoint, value, reset=reset)
     if fleet:
-        from lbctl.cli.publication import Change, override
+        from lbctl.cli.publication import Publishing, override
 
-        override([endpoint], Change(config=config, sign=sign, yes=yes, output=output), weight=value, why=why)
+        override(
+            [endpoint], Publishing(config=config, sign=sign, yes=yes, output=output), weight=value, why=why
+        )
         return
     whose = owner_of(owner, config, announced=False)
     session = operator.session_for_owner(whose, ignore_health=ignore_health)

@@ -1,8 +1,8 @@
 """Reading intent files: bytes → text → data, each step refusing what it cannot trust.
 
 A file may be anything that someone pointed us at, so it is opened without blocking, must be a regular
-file, and is never read beyond the limit. Where something is wrong with a document, `Source.line` finds the
-line; the scan behind it runs only then, since neither `tomllib` nor `json` keeps positions.
+file, and is never read beyond the limit. Where something is wrong with a document, `SourceText.line` finds
+the line; the scan behind it runs only then, since neither `tomllib` nor `json` keeps positions.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _TOML_HINTS = (
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceText:
     """The text of one document, and what it is called in messages."""
 
     file: str
@@ -168,7 +168,7 @@ class Source:
         )
 
 
-def read(path: Path, limit: int = LIMIT) -> Source:
+def read(path: Path, limit: int = LIMIT) -> SourceText:
     """Return the file at `path`, or standard input if that is "-".
 
     IntentError where it is missing, no regular file, too large or no UTF-8 text.
@@ -178,7 +178,7 @@ def read(path: Path, limit: int = LIMIT) -> Source:
     return decode(raw, file)
 
 
-def decode(raw: bytes, file: str) -> Source:
+def decode(raw: bytes, file: str) -> SourceText:
     """Return the document in the bytes of a file, which messages call `file`; IntentError for no text."""
     try:
         text = raw.decode("utf-8-sig")
@@ -191,10 +191,10 @@ def decode(raw: bytes, file: str) -> Source:
     return source(text, file)
 
 
-def source(text: str, file: str) -> Source:
+def source(text: str, file: str) -> SourceText:
     """`text` as a document: JSON where the name ends in .json or it begins with a brace, else TOML."""
     text = text.removeprefix("\ufeff")
-    return Source(file, text, file.endswith(".json") or text.lstrip().startswith("{"))
+    return SourceText(file, text, file.endswith(".json") or text.lstrip().startswith("{"))
 
 
 def is_intent(data: bytes) -> bool:

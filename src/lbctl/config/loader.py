@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import ValidationError
 
-from lbctl.config.documents import Source, decode, name_of, read, source, summary
+from lbctl.config.documents import SourceText, decode, name_of, read, source, summary
 from lbctl.config.schema import EndpointTable, IntentTable, ServiceTable
 from lbctl.config.values import expand, show, show_mark
 from lbctl.errors import ConfigProblem, IntentError, NoIntentFile
@@ -248,7 +248,7 @@ class _Report:
     def __init__(self) -> None:
         self.problems: list[ConfigProblem] = []
 
-    def add(self, origin: Source, place: Place, message: str, hint: str) -> None:
+    def add(self, origin: SourceText, place: Place, message: str, hint: str) -> None:
         """Note a mistake at a place of a document."""
         problem = ConfigProblem(file=origin.file, line=origin.line(place), message=message, hint=hint)
         self.problems.append(problem)
@@ -266,7 +266,7 @@ class _Report:
 class _Draft:
     """A service as far as it could be read. `damaged` are the keys that lost something to a mistake."""
 
-    origin: Source
+    origin: SourceText
     index: int
     label: str
     table: ServiceTable
@@ -331,10 +331,10 @@ def _endpoints(entry: Target | EndpointTable) -> tuple[Endpoint, ...]:
     )
 
 
-def _merge(sources: Iterable[Source], report: _Report, order: Sequence[str] = ()) -> Intent:
+def _merge(sources: Iterable[SourceText], report: _Report, order: Sequence[str] = ()) -> Intent:
     """The intent that `sources` hold together, or IntentError with all that is in `report` at the end."""
     drafts: list[_Draft] = []
-    common: dict[str, tuple[Any, Source]] = {}
+    common: dict[str, tuple[Any, SourceText]] = {}
     for origin in sources:
         with report.collecting():
             for key, value in _read_tables(origin, drafts, report).items():
@@ -363,7 +363,7 @@ def _merge(sources: Iterable[Source], report: _Report, order: Sequence[str] = ()
     return Intent(services=tuple(services), **fields)
 
 
-def _read_tables(origin: Source, drafts: list[_Draft], report: _Report) -> dict[str, Any]:
+def _read_tables(origin: SourceText, drafts: list[_Draft], report: _Report) -> dict[str, Any]:
     """Add the services of one document to `drafts`; return what it says of what all files have in common."""
     data = origin.data()
     try:
@@ -376,7 +376,7 @@ def _read_tables(origin: Source, drafts: list[_Draft], report: _Report) -> dict[
 
 
 def _common(
-    origin: Source, data: dict[str, Any], report: _Report, bad: Collection[str | int] = ()
+    origin: SourceText, data: dict[str, Any], report: _Report, bad: Collection[str | int] = ()
 ) -> dict[str, Any]:
     """Return what a document says of what all files have in common, but for the keys that are `bad`."""
     found = {key: data[key] for key in _COMMON if key in data and key not in bad}
@@ -400,7 +400,7 @@ def _common(
 
 
 def _read_damaged(
-    origin: Source, data: dict[str, Any], error: ValidationError, drafts: list[_Draft], report: _Report
+    origin: SourceText, data: dict[str, Any], error: ValidationError, drafts: list[_Draft], report: _Report
 ) -> dict[str, Any]:
     """Return what `_read_tables` does, for a document with mistakes: note them, and read what is left."""
     from lbctl.config.explain import explain, place_of, without
@@ -630,7 +630,7 @@ def _check_ports(draft: _Draft, report: _Report) -> None:
 
 
 @contextmanager
-def _noting(origin: Source, table: Place, label: str, report: _Report) -> Iterator[None]:
+def _noting(origin: SourceText, table: Place, label: str, report: _Report) -> Iterator[None]:
     """Note the mistakes of the table that is read inside; messages begin with `label`."""
     from lbctl.config.values import InvalidValue
 

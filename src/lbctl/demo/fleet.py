@@ -53,7 +53,7 @@ timeout = "500ms"
 """.replace("'", '"')
 
 
-class Fleet:
+class DemoFleet:
     """The hosts and what runs on them. Use as a context manager; `etcd` is the program."""
 
     def __init__(self, etcd: Path) -> None:
@@ -62,7 +62,7 @@ class Fleet:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.hosts: dict[str, Namespace] = {}
 
-    def __enter__(self) -> Fleet:
+    def __enter__(self) -> DemoFleet:
         with ExitStack() as stack:
             self.folder = Path(stack.enter_context(TemporaryDirectory(prefix="lbctl-fleet-")))
             local = PrivateHost()

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 from lbctl.documents.status import AgentSummaryDocument, RulesDocument
 
 
-class CheckDocument(TypedDict):
+class CheckedDocument(TypedDict):
     """What is known of one endpoint in one family.
 
     `health` is `up`, `down` or `unknown`; `since` is when it became so, ISO 8601 in UTC; `result` is what the
@@ -47,7 +47,7 @@ class AgentDocument(AgentSummaryDocument):
     """The agent at one moment, with all that it knows."""
 
     conntrack: FillDocument | None
-    checks: list[CheckDocument]
+    checks: list[CheckedDocument]
     rates: list[RateDocument]
 
 

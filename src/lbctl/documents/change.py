@@ -14,7 +14,7 @@ from lbctl.documents.shares import ChangedServiceDocument, changed_service
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lbctl.engine import Target
+    from lbctl.engine import Operated
     from lbctl.model import Plan, ServiceChange
 
 
@@ -137,7 +137,7 @@ def change(plan: Plan, services: Iterable[ServiceChange], rules: tuple[str, str]
     )
 
 
-def target(of: Target) -> TargetDocument:
+def target(of: Operated) -> TargetDocument:
     """Return the document of an endpoint that a command was about."""
     return TargetDocument(
         service=of.service,

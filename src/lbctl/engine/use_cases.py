@@ -1,7 +1,7 @@
 """All names of `lbctl.engine`, which takes them from here when the first of them is asked for."""
 
 from lbctl.engine.change.apply import apply, remove
-from lbctl.engine.change.operate import Operation, Target, activate, drain, operate, weigh
+from lbctl.engine.change.operate import Operated, Operation, activate, drain, operate, weigh
 from lbctl.engine.change.plan import describe, describe_plan, plan, plan_against, removal
 from lbctl.engine.change.planfile import PlanFile, is_plan_file, read_plan, resume, write_plan
 from lbctl.engine.change.render import Rendering, render
@@ -46,6 +46,7 @@ __all__ = [
     "FamilyStatus",
     "HistoryEntry",
     "Migration",
+    "Operated",
     "Operation",
     "PlanFile",
     "PromisedFile",
@@ -54,7 +55,6 @@ __all__ = [
     "Session",
     "SharePolicy",
     "Status",
-    "Target",
     "Trial",
     "Unsettled",
     "activate",

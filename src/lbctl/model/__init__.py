@@ -16,7 +16,7 @@ from lbctl.model.analysis import (
     Condition,
     EndpointShare,
     Finding,
-    Outcome,
+    PathEnd,
     Severity,
     Step,
     UnsupportedRule,
@@ -129,7 +129,7 @@ from lbctl.model.schedule import schedule, shares, slot_count
 from lbctl.model.shift import Shift
 from lbctl.model.takeover import Guarded, guarded, table_digests
 from lbctl.model.text import UNITS, duration, inert
-from lbctl.model.verdict import MAX_RESULT, Health, Judgement, Kept, Verdict, Verdicts, judge
+from lbctl.model.verdict import MAX_RESULT, Health, Judgement, KeptBy, Verdict, Verdicts, judge
 
 __all__ = [
     "DEFAULT_MARK",
@@ -182,7 +182,7 @@ __all__ = [
     "Intent",
     "Item",
     "Judgement",
-    "Kept",
+    "KeptBy",
     "Key",
     "KeyChange",
     "KubernetesAccess",
@@ -193,9 +193,9 @@ __all__ = [
     "Network",
     "Obstacle",
     "OnDown",
-    "Outcome",
     "Override",
     "Part",
+    "PathEnd",
     "Place",
     "Plan",
     "Probe",

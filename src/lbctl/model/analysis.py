@@ -92,7 +92,7 @@ class Step(NamedTuple):
     element: str | None = None
 
 
-class Outcome(NamedTuple):
+class PathEnd(NamedTuple):
     """Where a part of the connections of a service ends, and the rule that sends it there.
 
     `to` is an endpoint as `EndpointShare.to`; None for unmatched traffic, described by `why`. `line` is None
@@ -158,7 +158,7 @@ class AnalysedService:
     #: Those of them that pick an endpoint: listeners with the same ones share their turns.
     picking: tuple[int, ...] = ()
     #: Each end of its connections, by the rule that they come from.
-    outcomes: tuple[Outcome, ...] = ()
+    outcomes: tuple[PathEnd, ...] = ()
     #: When the client's address is replaced; None where the rules read do not say.
     source_nat: SourceNat | None = None
     #: The lines of rules that replace it for some connections, where an intent has no word for which ones.

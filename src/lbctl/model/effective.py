@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from lbctl.model.answer import Discovered, merged
 from lbctl.model.intent import MAX_SLOTS, MAX_WEIGHT, NAME, Endpoint, Family, Intent, Service, State
 from lbctl.model.schedule import slot_count
-from lbctl.model.verdict import Health, Judgement, Kept, Verdict, Verdicts, awaited, judge
+from lbctl.model.verdict import Health, Judgement, KeptBy, Verdict, Verdicts, awaited, judge
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -107,7 +107,7 @@ class Checked:
     family: Family
     verdict: Verdict
     #: Why it serves although it failed or was not checked yet; None for no such thing.
-    kept: Kept | None = None
+    kept: KeptBy | None = None
     #: True where no agent runs any more, so that the verdict is only shown.
     old: bool = False
 
@@ -126,7 +126,7 @@ class Checked:
         if verdict.part < 1:
             text += f", slow start at {verdict.part} of its weight"
         if self.kept is not None:
-            text += f", kept by {self.kept}" if self.kept is not Kept.EMPTY else ", kept: no other passes"
+            text += f", kept by {self.kept}" if self.kept is not KeptBy.EMPTY else ", kept: no other passes"
         return text + (", but no agent runs" if self.old else "")
 
     @property
@@ -184,7 +184,7 @@ class Effective:
     known: Intent
     #: Overrides of endpoints that the file does not have.
     unused: tuple[Override, ...] = ()
-    #: Kept for the next call of `effective`; None where facts say nothing.
+    #: KeptBy for the next call of `effective`; None where facts say nothing.
     basis: _Basis | None = field(default=None, repr=False, compare=False)
 
     @property

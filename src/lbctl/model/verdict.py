@@ -71,7 +71,7 @@ class Verdict:
 Verdicts: TypeAlias = "Mapping[tuple[str, Family], Verdict]"
 
 
-class Kept(StrEnum):
+class KeptBy(StrEnum):
     """Why an endpoint that a check failed takes connections all the same."""
 
     ALL_DOWN = "all-down"
@@ -86,7 +86,7 @@ class Judgement:
 
     limits: frozenset[Limit] = frozenset()
     #: By `Endpoint.name` and family.
-    kept: Mapping[tuple[str, Family], Kept] = field(default_factory=dict)
+    kept: Mapping[tuple[str, Family], KeptBy] = field(default_factory=dict)
 
 
 def awaited(service: Service, verdicts: Verdicts) -> Verdicts:
@@ -110,20 +110,20 @@ def awaited(service: Service, verdicts: Verdicts) -> Verdicts:
 def judge(service: Service, verdicts: Verdicts) -> Judgement:
     """Return what verdicts do to a service with the states that file and operator agree on."""
     limits: set[Limit] = set()
-    kept: dict[tuple[str, Family], Kept] = {}
+    kept: dict[tuple[str, Family], KeptBy] = {}
     for family in service.families:
         able = [e for e in service.endpoints if e.serves(family) and e.state is not State.DRAIN]
         known = {e.name: found for e in able if (found := verdicts.get((e.name, family)))}
         failed = [e for e in able if e.name in known and known[e.name].health is Health.DOWN]
         braked = _braked(service, able, failed, known)
-        kept |= dict.fromkeys(((e.name, family) for e in braked), Kept.MAX_DOWN)
+        kept |= dict.fromkeys(((e.name, family) for e in braked), KeptBy.MAX_DOWN)
         waiting = [e for e in able if e.name in known and known[e.name].waits]
         out = {e.name for e in failed} - {e.name for e in braked} | {e.name for e in waiting}
         if waiting and all(e.name in out for e in able):
-            kept |= dict.fromkeys(((e.name, family) for e in waiting), Kept.EMPTY)
+            kept |= dict.fromkeys(((e.name, family) for e in waiting), KeptBy.EMPTY)
             out -= {e.name for e in waiting}
         elif out and all(e.name in out for e in able):
-            kept |= dict.fromkeys(((e.name, family) for e in _all_down(service, family)), Kept.ALL_DOWN)
+            kept |= dict.fromkeys(((e.name, family) for e in _all_down(service, family)), KeptBy.ALL_DOWN)
         limits |= {Limit(family=family, to=e.to) for e in able if e.name in out}
         limits |= {
             Limit(family=family, to=e.to, part=known[e.name].part)

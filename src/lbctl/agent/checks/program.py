@@ -41,7 +41,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 _WORDS = 80
 
 
-class Refused(Exception):
+class ProgramRefused(Exception):
     """A program is not run; the message says why."""
 
 
@@ -71,7 +71,7 @@ def check(target: Target, probe: ExecProbe) -> Outcome:
     }
     try:
         ended = run(probe.argv, probe.user, environment, target.check.timeout / 1000)
-    except Refused as error:
+    except ProgramRefused as error:
         return outcomes.undecided(f"not run: {error}")
     except OSError as error:
         return outcomes.undecided(f"not run: {error.strerror}")
@@ -91,7 +91,7 @@ def check(target: Target, probe: ExecProbe) -> Outcome:
 def run(argv: Sequence[str], user: str, environment: Mapping[str, str], timeout: float) -> Ended:
     """Run a program to its end, for at most `timeout` seconds.
 
-    To be called in a thread of `pool`. Raises `Refused`, and OSError where it cannot start.
+    To be called in a thread of `pool`. Raises `ProgramRefused`, and OSError where it cannot start.
     """
     _ensure_capable()
     account = _account(user)
@@ -156,15 +156,15 @@ def _drain(pipe: int, output: bytearray) -> bool:
 
 @contextmanager
 def opened(path: str) -> Iterator[int]:
-    """Hold a descriptor of the program at an absolute path; raises `Refused` if it may not be run."""
+    """Hold a descriptor of the program at an absolute path; raises `ProgramRefused` if it may not be run."""
     number = _descend(path)
     try:
         found = os.fstat(number)
         if not stat.S_ISREG(found.st_mode):
-            raise Refused(f"{path} is not a regular file")
+            raise ProgramRefused(f"{path} is not a regular file")
         _require_roots(found, path)
         if not found.st_mode & 0o111:
-            raise Refused(f"{path} is not executable")
+            raise ProgramRefused(f"{path} is not executable")
         yield number
     finally:
         os.close(number)
@@ -184,7 +184,7 @@ def _descend(path: str) -> int:
                 os.close(below)
                 links += 1
                 if links > _LINKS:
-                    raise Refused(f"{path}: too many symbolic links")
+                    raise ProgramRefused(f"{path}: too many symbolic links")
                 # The directory is root's alone: no other user can have changed the link since.
                 aim = os.readlink(part, dir_fd=here)
                 left += [step for step in reversed(aim.split("/")) if step]
@@ -204,31 +204,31 @@ def _open(part: str, here: int, path: str) -> int:
     try:
         return os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
     except OSError as error:
-        raise Refused(f"{path}: {(error.strerror or 'not found').lower()}") from None
+        raise ProgramRefused(f"{path}: {(error.strerror or 'not found').lower()}") from None
 
 
 def _require_roots(found: os.stat_result, what: str) -> None:
     if found.st_uid != 0:
-        raise Refused(f"{what} does not belong to root")
+        raise ProgramRefused(f"{what} does not belong to root")
     if found.st_mode & 0o022:
-        raise Refused(f"{what} can be written by other users than root")
+        raise ProgramRefused(f"{what} can be written by other users than root")
 
 
 def _ensure_capable() -> None:
-    """Raise `Refused` without the capabilities to run a program as another user, and to end it in time."""
+    """Raise `ProgramRefused` without the capabilities to run a program as another user and to end it."""
     held = capabilities(Path("/proc/thread-self/status").read_text())
     if held is not None and (missing := _NEEDED - held):
         names = ", ".join(sorted(each.name for each in missing))
-        raise Refused(f"{names} missing: the unit needs lbctl-agent-exec.conf")
+        raise ProgramRefused(f"{names} missing: the unit needs lbctl-agent-exec.conf")
 
 
 def _account(user: str) -> pwd.struct_passwd:
     try:
         account = pwd.getpwnam(user)
     except KeyError:
-        raise Refused(f"there is no user {user}") from None
+        raise ProgramRefused(f"there is no user {user}") from None
     if account.pw_uid == 0:
-        raise Refused(f"user {user} is root")
+        raise ProgramRefused(f"user {user} is root")
     return account
 
 

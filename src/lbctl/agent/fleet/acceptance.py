@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _FEW = 5
 
 
-class Refused(Exception):
+class PublicationRefused(Exception):
     """A publication that this host does not accept: one sentence, and its revision where that is known."""
 
     def __init__(self, message: str, revision: int | None = None) -> None:
@@ -73,7 +73,7 @@ def accept(
     floor: int,
     verify: Callable[[str, str | None, str], str],
 ) -> Accepted:
-    """Return what a host makes of a publication; raises `Refused`.
+    """Return what a host makes of a publication; raises `PublicationRefused`.
 
     `local` is the host's own intent, `floor` the last revision for all hosts that it has accepted, `verify`
     returns who signed a body or raises `NotSigned`.
@@ -81,12 +81,12 @@ def accept(
     try:
         sealed = read(text)
     except Damaged as error:
-        raise Refused(f"the published intent is damaged: {error.message}") from error
+        raise PublicationRefused(f"the published intent is damaged: {error.message}") from error
     publication = sealed.publication
     revision = publication.revision
 
-    def refused(reason: str) -> Refused:
-        return Refused(f"revision {revision} of {publication.name} is refused: {reason}", revision)
+    def refused(reason: str) -> PublicationRefused:
+        return PublicationRefused(f"revision {revision} of {publication.name} is refused: {reason}", revision)
 
     if publication.name != follow.intent:
         raise refused(f'it was published as "{publication.name}", not as "{follow.intent}"')

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.agent.etcd import Client
 from lbctl.agent.fleet import keys, record, signing
-from lbctl.agent.fleet.acceptance import Refused, accept, candidate
+from lbctl.agent.fleet.acceptance import PublicationRefused, accept, candidate
 from lbctl.agent.fleet.subscriber import host_name
 from lbctl.agent.sources.source import SourceFailed
 from lbctl.config import load_merged
@@ -77,7 +77,7 @@ def resolve(host: Host, local: Intent) -> tuple[Accepted, str | None]:
     try:
         verify = partial(signing.verify, host)
         return accept(text, local, follow, host=here, floor=floor, verify=verify), trouble
-    except Refused as error:
+    except PublicationRefused as error:
         raise IntentError(error.message, hint="the [follow] table says what is accepted") from error
 
 

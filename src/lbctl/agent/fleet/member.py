@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lbctl.agent.fleet.acceptance import Accepted
     from lbctl.agent.loop import Figures, Follower
-    from lbctl.documents.agent import CheckDocument
+    from lbctl.documents.agent import CheckedDocument
     from lbctl.host import Host
     from lbctl.model import Intent
 
@@ -37,7 +37,7 @@ class Member:
         follower: Follower,
         figures: Figures,
         carry_out: Callable[[Intent, str], object],
-        checks: Callable[[], list[CheckDocument]],
+        checks: Callable[[], list[CheckedDocument]],
     ) -> None:
         self._host, self._follower, self._figures, self._checks = host, follower, figures, checks
         self._started = time_of(host.now())

@@ -146,7 +146,7 @@ def overall(stands: Mapping[str, tuple[Stand, str]]) -> tuple[Stand, str]:
     return found, f"{host}: {why}"
 
 
-class Standing(StrEnum):
+class HostStanding(StrEnum):
     """Where a host stands, in one word: the first that holds, from what is most urgent on."""
 
     SILENT = "silent"
@@ -159,19 +159,19 @@ class Standing(StrEnum):
     IN_SYNC = "in-sync"
 
 
-def standing(report: HostReport | None, current: int | None, canary: int | None = None) -> Standing:
+def standing(report: HostReport | None, current: int | None, canary: int | None = None) -> HostStanding:
     """Return where a host stands, of which revisions are current and tried; None for none of them."""
     if report is None:
-        return Standing.SILENT
+        return HostStanding.SILENT
     checks = (
-        (report.refused is not None, Standing.REFUSED),
-        (report.revision is not None and not report.follows, Standing.DIVERGED),
-        (report.revision is not None and not report.in_sync, Standing.OUT_OF_SYNC),
-        (report.revision != (canary if report.canary else current), Standing.BEHIND),
-        (bool(report.problems), Standing.PROBLEM),
-        (report.canary, Standing.CANARY),
+        (report.refused is not None, HostStanding.REFUSED),
+        (report.revision is not None and not report.follows, HostStanding.DIVERGED),
+        (report.revision is not None and not report.in_sync, HostStanding.OUT_OF_SYNC),
+        (report.revision != (canary if report.canary else current), HostStanding.BEHIND),
+        (bool(report.problems), HostStanding.PROBLEM),
+        (report.canary, HostStanding.CANARY),
     )
-    return next((word for holds, word in checks if holds), Standing.IN_SYNC)
+    return next((word for holds, word in checks if holds), HostStanding.IN_SYNC)
 
 
 def uneven(reports: Iterable[HostReport | None]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.agent.etcd import Client
 from lbctl.agent.fleet import keys, record, signing
-from lbctl.agent.fleet.acceptance import Accepted, Refused, accept, candidate
+from lbctl.agent.fleet.acceptance import Accepted, PublicationRefused, accept, candidate
 from lbctl.agent.fleet.record import Last
 from lbctl.agent.journal import Priority
 from lbctl.agent.sources.source import SourceFailed
@@ -95,7 +95,7 @@ class Subscriber:
         self._floor = last.floor
         try:
             accepted = self._judge(last.text, local, local.follow)
-        except Refused:
+        except PublicationRefused:
             return  # the bounds are closer now; what is applied stays, and etcd is asked
         self._done = last.text
         self.state = Followed(accepted=accepted, newest=accepted.publication.revision)
@@ -172,7 +172,7 @@ class Subscriber:
             return None
         try:
             accepted = await self._in_thread(partial(self._take, text, local, follow))
-        except Refused as error:
+        except PublicationRefused as error:
             self._refuse(error.message, error.revision)
             self._refused = text
             return None
@@ -205,7 +205,7 @@ class Subscriber:
         self.changed()
 
     def _take(self, text: str, local: Intent, follow: Follow) -> Accepted:
-        """Judge, carry out and keep a publication; raises `Refused` and what the engine raises."""
+        """Judge, carry out and keep a publication; raises `PublicationRefused` and what the engine raises."""
         accepted = self._judge(text, local, follow)
         self._carry_out(accepted)
         last = Last(name=follow.intent, text=text, floor=self._floor_after(accepted))

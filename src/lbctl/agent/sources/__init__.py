@@ -21,8 +21,8 @@ kubernetes.py   EndpointSlices of a service
 """
 
 from lbctl.agent.sources.finder import Finder
-from lbctl.agent.sources.keeper import Keeper
+from lbctl.agent.sources.keeper import AnswerKeeper
 from lbctl.agent.sources.source import Access, Answer, Source, SourceFailed, find
 from lbctl.agent.sources.text import endpoint
 
-__all__ = ["Access", "Answer", "Finder", "Keeper", "Source", "SourceFailed", "endpoint", "find"]
+__all__ = ["Access", "Answer", "AnswerKeeper", "Finder", "Source", "SourceFailed", "endpoint", "find"]

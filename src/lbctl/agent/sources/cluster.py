@@ -17,7 +17,7 @@ from lbctl.agent.sources import credentials
 from lbctl.agent.sources.source import SourceFailed
 from lbctl.agent.sources.strict import member, optional, rows
 from lbctl.agent.sources.text import shown
-from lbctl.agent.sources.wire import Ask, Peer
+from lbctl.agent.sources.wire import Ask, HttpPeer
 from lbctl.model import KubernetesAccess
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Api:
     A token in a file is read for each request: it may be replaced at any time.
     """
 
-    peer: Peer
+    peer: HttpPeer
     namespace: str = _NAMESPACE
     token: str | None = field(default=None, repr=False)
     token_file: str | None = None
@@ -61,7 +61,7 @@ def find(access: KubernetesAccess | None) -> Api:
     if access is not None and access.kubeconfig is not None:
         return _from_kubeconfig(access.kubeconfig)
     if access is not None and access.server is not None:
-        peer = Peer.of(access.server, lambda: credentials.context(access, "[kubernetes]"))
+        peer = HttpPeer.of(access.server, lambda: credentials.context(access, "[kubernetes]"))
         return Api(peer=peer, token_file=access.token_file)
     return _from_pod()
 
@@ -73,7 +73,7 @@ def _from_pod() -> Api:
     server = f"https://{f'[{host}]' if ':' in host else host}:{port}"
     files = KubernetesAccess(server=server, ca=str(POD / "ca.crt"))
     return Api(
-        peer=Peer.of(server, lambda: credentials.context(files, "the pod")),
+        peer=HttpPeer.of(server, lambda: credentials.context(files, "the pod")),
         namespace=credentials.token(str(POD / "namespace"), shared=True),
         token_file=str(POD / "token"),
         shared=True,
@@ -106,7 +106,7 @@ def _api(cluster: Mapping[str, Any], user: Mapping[str, Any], namespace: str, fo
         raise SourceFailed("`insecure-skip-tls-verify` is not followed: certificates are always verified")
     file = optional(user, "tokenFile", "")
     return Api(
-        peer=Peer.of(member(cluster, "server", str), lambda: _context(cluster, user, folder)),
+        peer=HttpPeer.of(member(cluster, "server", str), lambda: _context(cluster, user, folder)),
         namespace=namespace,
         token=optional(user, "token", "") or None,
         token_file=str(folder / file) if file else None,

@@ -16,7 +16,7 @@ from lbctl.agent.sources import credentials
 from lbctl.agent.sources.source import SourceFailed
 from lbctl.agent.sources.strict import member, optional, rows, table
 from lbctl.agent.sources.text import endpoint_at
-from lbctl.agent.sources.wire import PACE, PATIENCE, Ask, Peer, exchange
+from lbctl.agent.sources.wire import PACE, PATIENCE, Ask, HttpPeer, exchange
 from lbctl.model import ConsulAccess, Endpoint, State
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ _LONGEST_INDEX = 19
 async def answers(name: str, access: Access) -> AsyncGenerator[Answer, None]:
     """Yield the endpoints of a service."""
     consul = access.consul or ConsulAccess()
-    peer = await asyncio.to_thread(Peer.of, consul.server, partial(credentials.context, consul, "[consul]"))
+    peer = await asyncio.to_thread(
+        HttpPeer.of, consul.server, partial(credentials.context, consul, "[consul]")
+    )
     index = 0
     while True:
         headers = {}
@@ -81,7 +83,7 @@ def _endpoint(row: object) -> Endpoint:
     )
 
 
-def _index(peer: Peer, reply: Reply) -> int:
+def _index(peer: HttpPeer, reply: Reply) -> int:
     """Return where the next query goes on. One from 0 would never wait."""
     text = reply.headers.get(_INDEX, "")
     if not (text.isascii() and text.isdecimal() and len(text) <= _LONGEST_INDEX):

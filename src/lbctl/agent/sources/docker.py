@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 from lbctl.agent.sources.source import SourceFailed
 from lbctl.agent.sources.strict import member, optional, rows, table
 from lbctl.agent.sources.text import endpoint, endpoint_at, shown
-from lbctl.agent.sources.wire import Ask, Peer, exchange
+from lbctl.agent.sources.wire import Ask, HttpPeer, exchange
 from lbctl.model import DockerAccess, Endpoint, State
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _LONGEST_PORT = 5
 
 async def answers(name: str, access: Access) -> AsyncGenerator[Answer, None]:
     """Yield the endpoints among the containers with a label, such as `lbctl.service=api`."""
-    peer = Peer(path=(access.docker or DockerAccess()).socket)
+    peer = HttpPeer(path=(access.docker or DockerAccess()).socket)
     containers = _target("/containers/json", label=[name], status=_STATES)
     kinds = [word for words in _EVENTS.values() for word in words]
     events = Ask(target=_target("/events", type=tuple(_EVENTS), event=kinds))
@@ -59,7 +59,7 @@ async def answers(name: str, access: Access) -> AsyncGenerator[Answer, None]:
                 raise SourceFailed(f"{peer}: the events have ended")
 
 
-async def _read(peer: Peer, containers: str) -> Answer:
+async def _read(peer: HttpPeer, containers: str) -> Answer:
     try:
         async with exchange(peer, Ask(target=containers)) as reply:
             return parse(await reply.document())

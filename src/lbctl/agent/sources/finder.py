@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lbctl.agent.journal import Journal
-    from lbctl.agent.sources.keeper import Keeper
+    from lbctl.agent.sources.keeper import AnswerKeeper
     from lbctl.agent.sources.source import Answer, Source
     from lbctl.host import Host
     from lbctl.model import Discovered, Intent
@@ -40,7 +40,7 @@ class Finder:
     def __init__(
         self,
         host: Host,
-        keeper: Keeper,
+        keeper: AnswerKeeper,
         journal: Journal,
         changed: Callable[[], object],
         open_source: Callable[[str], Source] = find,

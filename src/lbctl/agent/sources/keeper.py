@@ -54,7 +54,7 @@ class _Entry:
     empty: int = 0
 
 
-class Keeper:
+class AnswerKeeper:
     """Keeps what the sources of an intent answered."""
 
     def __init__(self, is_local: Callable[[str], bool]) -> None:

@@ -38,7 +38,7 @@ _OK = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
+class HttpPeer:
     """Who is asked: a host and a port, or a unix socket; with `tls` for https."""
 
     host: str = ""
@@ -47,7 +47,7 @@ class Peer:
     tls: ssl.SSLContext | None = None
 
     @classmethod
-    def of(cls, url: str, context: Callable[[], ssl.SSLContext]) -> Peer:
+    def of(cls, url: str, context: Callable[[], ssl.SSLContext]) -> HttpPeer:
         """Return the server of a URL; `context` is called if it is one of https."""
         secure, host, port = server_place(url)
         return cls(host=host, port=port, tls=context() if secure else None)
@@ -75,7 +75,7 @@ class Reply:
 
     def __init__(
         self,
-        peer: Peer,
+        peer: HttpPeer,
         status: int,
         headers: Mapping[str, str],
         part: Callable[[], Awaitable[bytes | None]],
@@ -135,7 +135,7 @@ class Reply:
 
 
 @asynccontextmanager
-async def exchange(peer: Peer, ask: Ask) -> AsyncIterator[Reply]:
+async def exchange(peer: HttpPeer, ask: Ask) -> AsyncIterator[Reply]:
     """Send a request, and have its answer read inside; raises `SourceFailed`, OSError or TimeoutError."""
     async with asyncio.timeout(PATIENCE):
         reader, writer = await _connect(peer)
@@ -166,7 +166,7 @@ async def exchange(peer: Peer, ask: Ask) -> AsyncIterator[Reply]:
             await writer.wait_closed()
 
 
-async def _connect(peer: Peer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect(peer: HttpPeer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
         if peer.path is not None:
             return await asyncio.open_unix_connection(peer.path)
@@ -182,7 +182,7 @@ async def _connect(peer: Peer) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
         raise SourceFailed(f"{peer}: {reason}") from error
 
 
-def _encoded(connection: h11.Connection, peer: Peer, ask: Ask) -> bytes:
+def _encoded(connection: h11.Connection, peer: HttpPeer, ask: Ask) -> bytes:
     body = b"" if ask.body is None else json.dumps(ask.body).encode()
     host = "localhost" if peer.path is not None else str(peer).partition("//")[2]
     headers = {"Host": host, "User-Agent": "lbctl", "Accept": "application/json", **ask.headers}
@@ -194,7 +194,7 @@ def _encoded(connection: h11.Connection, peer: Peer, ask: Ask) -> bytes:
     return b"".join(part or b"" for part in (*parts, connection.send(h11.EndOfMessage())))
 
 
-async def _event(peer: Peer, connection: h11.Connection, reader: asyncio.StreamReader) -> object:
+async def _event(peer: HttpPeer, connection: h11.Connection, reader: asyncio.StreamReader) -> object:
     while (event := connection.next_event()) is h11.NEED_DATA:
         data = await reader.read(_CHUNK)
         connection.receive_data(data)
@@ -205,7 +205,7 @@ async def _event(peer: Peer, connection: h11.Connection, reader: asyncio.StreamR
     return event
 
 
-def _trouble(peer: Peer, status: int, body: bytes) -> str:
+def _trouble(peer: HttpPeer, status: int, body: bytes) -> str:
     """Return one sentence for an error: what `message` or `error` says, or the first line of a text."""
     try:
         found = document(body)

@@ -29,7 +29,7 @@ _UNSURE = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Followed:
+class FollowedState:
     """The state that is kept: the last one of the history, and a session that can keep it."""
 
     entry: HistoryEntry
@@ -46,7 +46,7 @@ class Kept:
     had. None for `plan`, and nothing was done, where the history has no state to keep.
     """
 
-    followed: Followed | None = None
+    followed: FollowedState | None = None
     plan: Plan | None = None
     facts: Facts = field(default_factory=Facts)
     repaired: bool = False
@@ -66,13 +66,13 @@ class Keeper:
         self._host = host
         self._owner = owner
         self._open_session = open_session
-        self._followed: Followed | None = None
+        self._followed: FollowedState | None = None
         #: The number of the state and the overrides that the last step was made from, and what it led to.
         self._cause: tuple[int, Mapping[Place, Override]] | None = None
         self._left: Program | None = None
         self._generation: str | None = None
 
-    def followed(self) -> Followed | None:
+    def followed(self) -> FollowedState | None:
         """Return the last state of the history; None where there is none.
 
         Raises `Damaged` for one that cannot be read, and `NoBackend` where nothing reaches its store.
@@ -86,7 +86,7 @@ class Keeper:
                 raise Damaged(
                     f"the record of state {number} cannot be read", hint="lbctl history shows what is wrong"
                 )
-            self._followed = Followed(
+            self._followed = FollowedState(
                 entry=entry, intent=entry.intent, session=self._open_session().like(entry)
             )
         return self._followed
@@ -117,7 +117,7 @@ class Keeper:
                 return Kept()
             return self._keep(followed)
 
-    def _keep(self, followed: Followed) -> Kept:
+    def _keep(self, followed: FollowedState) -> Kept:
         session, began = followed.session, self._host.clock()
         mark = session.backend.generation(session.host, session.driver)
         made = plan(session, followed.intent)

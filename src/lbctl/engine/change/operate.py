@@ -31,7 +31,7 @@ _LISTED = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Operated:
     """One endpoint that an operation is about."""
 
     service: str
@@ -55,7 +55,7 @@ class Operation:
     session: Session
     #: The state that was applied last.
     state: HistoryEntry
-    targets: tuple[Target, ...]
+    targets: tuple[Operated, ...]
     #: All overrides of the owner on both sides.
     before: tuple[Override, ...]
     after: tuple[Override, ...]
@@ -168,7 +168,7 @@ def planned(session: Session, owner: str, names: Sequence[str], decide: Decision
         if decision is not None:
             after[place] = decision
         targets.append(
-            Target(service=service, endpoint=endpoint, name=name, before=before.get(place), after=decision)
+            Operated(service=service, endpoint=endpoint, name=name, before=before.get(place), after=decision)
         )
     now = replace(there, assumed=facts)
     # What an agent that has ended left out stays out: this is about the named endpoints and no others.
