@@ -191,12 +191,9 @@ def confirm(host: Host, owner: str, *, patience: float = 0.0) -> Trial:
 
 
 def _is_latest(host: Host, reverted: Trial) -> bool:
-    """Return True if nothing was changed since a trial was reverted.
-
-    Its state and the reversion are on record, unless the trial's process was killed before it wrote them.
-    """
-    since = [each for each in history.entries(host, reverted.owner) if each.number > reverted.before.number]
-    return not since or any(entry.trial is TrialState.REVERTED for entry in since[-2:])
+    """Return True if what a trial was reverted to is what was reached last."""
+    last = history.last_of(host, reverted.owner)
+    return last is None or last.digest == reverted.before.digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
