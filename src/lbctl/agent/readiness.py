@@ -48,7 +48,7 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Told:
+class _Announced:
     """What other programs know: whether this host is ready, and by which routes."""
 
     ready: bool
@@ -63,7 +63,7 @@ class Readiness:
         self._is_ready = is_ready
         self._gate = Gate()
         self._intent: Intent | None = None
-        self._told: _Told | None = None
+        self._announced: _Announced | None = None
         self._failed = False
         self._looks = 0
 
@@ -93,20 +93,20 @@ class Readiness:
     def look(self) -> Callable[[], None] | None:
         """Look once; return what has other programs know, to be called in any thread; None for no news."""
         self._gate.note(self._is_ready())
-        ready, intent, told = self._gate.state, self._intent, self._told
+        ready, intent, last = self._gate.state, self._intent, self._announced
         if ready is None or intent is None:
             return None
-        now = _Told(ready=ready, announce=intent.announce, routes=_routes(intent))
+        now = _Announced(ready=ready, announce=intent.announce, routes=_routes(intent))
         self._looks += 1
         repeated = (self._failed or now.announce.exabgp is not None) and self._looks % REPEAT == 0
-        if now == told and not repeated:
+        if now == last and not repeated:
             return None
-        known = None if self._failed else told
-        self._told = now
+        known = None if self._failed else last
+        self._announced = now
 
         def work() -> None:
-            _tell_keepalived(known, now)
-            _tell_exabgp(known, now)
+            _announce_to_keepalived(known, now)
+            _announce_to_exabgp(known, now)
 
         return work
 
@@ -120,17 +120,17 @@ def _routes(intent: Intent) -> frozenset[Network]:
     }
 
 
-def _tell_keepalived(told: _Told | None, now: _Told) -> None:
-    old, new = told.announce.track_file if told is not None else None, now.announce.track_file
+def _announce_to_keepalived(last: _Announced | None, now: _Announced) -> None:
+    old, new = last.announce.track_file if last is not None else None, now.announce.track_file
     if old is not None and old != new:
         write_whole(Path(old), "1\n")
-    if new is not None and (told is None or old != new or told.ready is not now.ready):
+    if new is not None and (last is None or old != new or last.ready is not now.ready):
         write_whole(Path(new), f"{int(not now.ready)}\n")
 
 
-def _tell_exabgp(told: _Told | None, now: _Told) -> None:
-    old, new = told.announce.exabgp if told is not None else None, now.announce.exabgp
-    before = told.routes if told is not None else frozenset()
+def _announce_to_exabgp(last: _Announced | None, now: _Announced) -> None:
+    old, new = last.announce.exabgp if last is not None else None, now.announce.exabgp
+    before = last.routes if last is not None else frozenset()
     if old is not None and old != new:
         _send(old, _lines("withdraw", before))
     if new is not None:

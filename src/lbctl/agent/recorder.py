@@ -70,7 +70,7 @@ class Recorder:
         in_thread: Callable[[Callable[[], object]], Awaitable[object]],
         report: Callable[[str | None], object],
     ) -> None:
-        """Write lines as they come in; `report` is called with what is wrong, or None for nothing."""
+        """Write each line when it arrives; `report` is called with what is wrong, or None for nothing."""
         gather = 0.0  # what an agent knows at its start is written down before it changes
         while True:
             await self._more.wait()

@@ -39,7 +39,7 @@ def init(
     try:
         intent = loads(json.dumps(document), file="<command line>")
     except IntentError as error:
-        # The line is one of a text that nobody sees.
+        # The line is one of a text that the user never sees.
         error.problems = tuple(replace(problem, line=0) for problem in error.problems)
         raise
     # Editors with a TOML language server then complete and check its keys.

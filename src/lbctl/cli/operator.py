@@ -50,7 +50,7 @@ def ensure_why(why: str) -> None:
 def session_for_owner(owner: str, *, ignore_health: bool) -> Session:
     """Return a session for a command that works from what was applied last, with nothing left unsettled.
 
-    Such a command asks nobody: what failed when the last agent ended stays out.
+    Such a command does not ask: what failed when the last agent ended stays out.
     """
     from lbctl.cli.work import session_for, settle
 

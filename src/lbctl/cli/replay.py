@@ -44,7 +44,7 @@ def print_recorded(host: Host, owner: str, output: Format) -> None:
 
 
 def print_shifts(shifts: Iterable[Shift], output: Format) -> None:
-    """Print changes of shares as they come in; as JSON, all together."""
+    """Print each change of shares when it is known; as JSON, all together."""
     if output is Format.JSON:
         from lbctl.cli.output import print_json
         from lbctl.documents.replay import replay as document

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Announcements:
-    """Who is told whether this host balances; paths, None for nobody.
+    """Where it is announced whether this host balances; paths, None for nowhere.
 
     `track_file` is a file for `track_file` of keepalived: a number, 0 while this host is ready, 1 while it
     is not. `exabgp` is the named pipe on which exabgp takes commands: the routes of the listeners' addresses

@@ -50,8 +50,8 @@ class Accepted:
 def candidate(found: Mapping[str, str], name: str, host: str) -> str | None:
     """Return the text that a host follows, of those below `keys.intent(name)`; None for none.
 
-    A canary that names this host comes before what is current, if it is newer. One that cannot be read is
-    nobody's.
+    A canary that names this host comes before what is current, if it is newer. One that cannot be read names
+    no host.
     """
     current, canary = found.get(keys.current(name)), found.get(keys.canary(name))
     if canary is None:

@@ -1,7 +1,7 @@
 """What is done to the published intent: publish, roll back, drain, look at the hosts.
 
 Each writer reads the publication that is current, and writes the next one only if that still is: of two that
-write at once, one is told to look again.
+write at once, one is refused and has to read it again.
 """
 
 from __future__ import annotations

@@ -217,7 +217,7 @@ class Subscriber:
         return accept(text, local, follow, host=host_name(follow), floor=self._floor, verify=verify)
 
     def _floor_after(self, accepted: Accepted) -> int:
-        """A canary that is taken back gives way to what is current, which is older."""
+        """A withdrawn canary gives way to what is current, which is older."""
         return self._floor if accepted.canary else accepted.publication.revision
 
 

@@ -78,7 +78,7 @@ class Finder:
         self._more.set()
 
     async def run(self) -> None:
-        """Judge answers as they come in; ends only when it is cancelled, and the tasks with it."""
+        """Judge each answer when it arrives; ends only when it is cancelled, and the tasks with it."""
         try:
             while True:
                 self._more.clear()

@@ -304,12 +304,12 @@ def _errors(service: AnalysedService, reading: Analysis) -> Iterator[Finding]:
 
 
 def _what_is_wrong(service: AnalysedService, reading: Analysis) -> str:
-    told = [f"{found.code} (line {found.line}): {found.message}" for found in _errors(service, reading)]
-    if not told and not service.exact:
-        told = [f"its shares depend on {service.depends_on}"]
-    if not told:
-        told = [f"{brief(service.leak)} of its connections are unmatched"]
-    return f"{shown(service)}: {'; '.join(told)}"
+    reasons = [f"{found.code} (line {found.line}): {found.message}" for found in _errors(service, reading)]
+    if not reasons and not service.exact:
+        reasons = [f"its shares depend on {service.depends_on}"]
+    if not reasons:
+        reasons = [f"{brief(service.leak)} of its connections are unmatched"]
+    return f"{shown(service)}: {'; '.join(reasons)}"
 
 
 def _corrected(service: AnalysedService, reading: Analysis, policy: SharePolicy | None) -> AnalysedService:
