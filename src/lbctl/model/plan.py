@@ -220,6 +220,8 @@ class Plan:
     intent: Intent | None = None
     #: What `after` was compiled from, and why; None where that is `intent` itself, or it was not looked at.
     effective: Effective | None = None
+    #: The number of the state that was the last one on record when it was made; None for none, or unknown.
+    state: int | None = None
 
     @property
     def owner(self) -> str:
