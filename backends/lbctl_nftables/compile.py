@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import product
+from sys import intern
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, assert_never
 
 from lbctl.model import Family, Item, Listener, Program, Protocol, Scheduler, hidden
@@ -375,7 +376,10 @@ class _ServiceItems:
         texts = {}
         for to, endpoint in {endpoint.to: endpoint for endpoint in self._slots}.items():
             texts[to] = f"comment {layout.quote(f'{name}/{endpoint.name}')} : {layout.place(to)}"
-        slots = [(str(key), texts[endpoint.to]) for key, endpoint in enumerate(self._slots, self._offset)]
+        # Numbers of slots are the same in all pages, and there are millions of slots.
+        slots = [
+            (intern(str(key)), texts[endpoint.to]) for key, endpoint in enumerate(self._slots, self._offset)
+        ]
         return [
             Item((word, "element", page, key), text, name)
             for page in dict.fromkeys(self._pages.values())
