@@ -8,15 +8,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lbctl.agent.fleet import registration
 from lbctl.demo.fleet import BALANCERS, ENDPOINTS, INTENT, MEMBERS, SERVICE_ADDRESS, DemoFleet
 from support.documents import validator
-from support.fleet import COUNT, TAKEOVER, Clients, Established, Fabric, intent
+from support.fleet import COUNT, RATE, TAKEOVER, Clients, Established, Fabric, intent
 
 #: Seconds that a test waits for something on a machine that does a lot besides.
 PATIENCE = 60.0
@@ -119,6 +121,7 @@ def test_no_connection_is_lost_whatever_fails_and_hosts_tells_the_truth(
         fabric.close()
     print(f"{traffic.began / traffic.seconds:.0f} new connections a second for {traffic.seconds:.0f} s")
     print(traffic.began, "connections, failed:", dict(Counter(why for _, why in traffic.failed)))
+    assert traffic.began > 0.95 * RATE * traffic.seconds
     assert traffic.failures(*forgiven) == []
     assert traffic.answers.keys() == set(ENDPOINTS)
     assert traffic.answers.total() + len(traffic.failed) == traffic.began
@@ -220,6 +223,23 @@ def tracked(fleet: DemoFleet, name: str) -> int:
     return sum(listed.count(f" dport={port} ") for port, _ in TAKEOVER.values())
 
 
+def test_two_hosts_with_one_name_are_a_problem_of_it(fleet: DemoFleet) -> None:
+    publish(fleet, INTENT)
+    all_stand(fleet, "in-sync", 1, 6, 0)
+    path = fleet.folder / "lb2.toml"
+    own = path.read_text()
+    path.write_text(own.replace('host = "lb2"', 'host = "lb1"'))
+    fleet.reload("lb2")
+    all_stand(fleet, "problem", 1, 6, 0, names=("lb1",))
+    all_stand(fleet, "silent", None, 0, 0, names=("lb2",))
+    [problem] = next(each["problems"] for each in hosts(fleet)["hosts"] if each["host"] == "lb1")
+    assert problem == 'another host reports as "lb1" too: give each its own `host` in [follow]'
+    assert problem in fleet.lbctl("status", host="lb1").stdout.replace("\n  ", " ")
+    path.write_text(own)
+    fleet.reload("lb2")
+    all_stand(fleet, "in-sync", 1, 6, 0)
+
+
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "many-hosts.md"
 OTHER = INTENT.replace("192.0.2.1", "192.0.2.200")
 
@@ -292,24 +312,37 @@ def test_users_can_do_what_their_roles_say_and_a_host_keeps_to_its_bounds(server
         all_stand(fleet, "in-sync", 3, 6, 0, names=("lb2",))
 
 
-def test_an_endpoint_is_registered_while_its_program_runs(fleet: DemoFleet, servers: Path) -> None:
+def publish_discovering(fleet: DemoFleet, servers: Path) -> None:
+    """Publish an intent that finds endpoints in etcd: two, of which the file has one."""
     source = '[service.discover]\nsource = "etcd"\nname = "/services/web/"\nwithin = ["10.0.0.0/24"]\n'
     endpoints = INTENT.split("endpoints = ")[1].splitlines()[0]
     publish(fleet, INTENT.replace(endpoints, f'["{ENDPOINTS[0]}:8080"]') + source)
     etcdctl(fleet, servers, "put", "/services/web/stays", f"{ENDPOINTS[2]}:8080")
     all_stand(fleet, "in-sync", 1, 2, 0)
-    waits = "import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); signal.pause()"
-    program = [sys.executable, "-c", waits]
-    key = f"/services/web/{ENDPOINTS[1]}:8080"
+
+
+@contextmanager
+def registered(fleet: DemoFleet, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Have `lbctl register` keep an endpoint, until it is ended or this block is left."""
+    command = [sys.executable, "-m", "lbctl", "register", "web", f"{ENDPOINTS[1]}:8080"]
     with fleet.hosts["hub"].entered():
-        register = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "lbctl", "register", "web", f"{ENDPOINTS[1]}:8080", "--drain", "15s"),
-                *("--config", str(fleet.folder / "admin.toml"), "--", *program),
-            ],
+        process = subprocess.Popen(
+            [*command, "--config", str(fleet.folder / "admin.toml"), *words],
+            stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
     try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_an_endpoint_is_registered_while_its_program_runs(fleet: DemoFleet, servers: Path) -> None:
+    publish_discovering(fleet, servers)
+    waits = "import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); signal.pause()"
+    key = f"/services/web/{ENDPOINTS[1]}:8080"
+    with registered(fleet, "--drain", "15s", "--", sys.executable, "-c", waits) as register:
         all_stand(fleet, "in-sync", 1, 3, 0)
         assert set(shares(fleet, "lb1").values()) == {"1/3"}
         register.terminate()
@@ -319,9 +352,44 @@ def test_an_endpoint_is_registered_while_its_program_runs(fleet: DemoFleet, serv
         assert register.wait(PATIENCE) == 7
         assert etcdctl(fleet, servers, "get", key) == ""
         all_stand(fleet, "in-sync", 1, 2, 0)
-    finally:
+
+
+def test_an_endpoint_leaves_with_its_lease_if_its_program_is_killed(fleet: DemoFleet, servers: Path) -> None:
+    publish_discovering(fleet, servers)
+    key = f"/services/web/{ENDPOINTS[1]}:8080"
+    with registered(fleet) as register:
+        all_stand(fleet, "in-sync", 1, 3, 0)
+        # The lease is kept alive: the endpoint stays for longer than that lasts.
+        time.sleep(registration.LEASE + 1)
+        assert etcdctl(fleet, servers, "get", key)
         register.kill()
-        register.communicate()
+        register.wait()
+        # Nothing withdraws it: only the lease takes it away.
+        assert etcdctl(fleet, servers, "get", key)
+    wait(lambda: etcdctl(fleet, servers, "get", key) == "", lambda: "the lease does not end")
+    all_stand(fleet, "in-sync", 1, 2, 0)
+    assert set(shares(fleet, "lb1").values()) == {"1/2"}
+
+
+def test_a_plan_of_a_published_intent_is_a_file_that_apply_takes(fleet: DemoFleet) -> None:
+    publish(fleet, INTENT)
+    all_stand(fleet, "in-sync", 1, 6, 0)
+    assert fleet.stop("lb1") == 0
+    publish(fleet, INTENT.replace(f'"{ENDPOINTS[0]}:8080", ', ""))
+    path = str(fleet.folder / "plan.json")
+    planned = fleet.lbctl("plan", "--config", "etcd://edge", "--out", path, host="lb1")
+    assert planned.returncode == 0, planned.stderr
+    assert "Follows revision 2 of edge" in planned.stderr
+    # What is published later is not in the plan.
+    publish(fleet, INTENT.replace(f'"{ENDPOINTS[1]}:8080", ', ""))
+    applied = fleet.lbctl("apply", path, "--yes", host="lb1")
+    assert applied.returncode == 0, applied.stderr
+    assert shares(fleet, "lb1") == dict.fromkeys(ENDPOINTS[1:], "1/5")
+    # Carried out, it is stale.
+    assert fleet.lbctl("apply", path, "--yes", host="lb1").returncode == 7
+    fleet.start_balancer("lb1")
+    all_stand(fleet, "in-sync", 3, 5, 0)
+    assert ENDPOINTS[1] not in shares(fleet, "lb1")
 
 
 def etcdctl(fleet: DemoFleet, servers: Path, *words: str) -> str:

@@ -180,7 +180,8 @@ class Processes:
 
     def __init__(self, namespace: Namespace, addresses: Sequence[str], ports: Sequence[int]) -> None:
         self._selector = selectors.DefaultSelector()
-        self._open: dict[Place, socket.socket] = {}
+        #: Connections, and who made them.
+        self._open: dict[socket.socket, Place] = {}
         self._listeners: list[socket.socket] = []
         self._ended = False
         self._datagrams: list[socket.socket] = []
@@ -221,12 +222,12 @@ class Processes:
                 if isinstance(key.data, str):
                     connection, peer = sock.accept()
                     self.accepted[key.data] += 1
-                    self._open[peer[:2]] = connection
-                    self._selector.register(connection, selectors.EVENT_READ, peer[:2])
+                    self._open[connection] = peer[:2]
+                    self._selector.register(connection, selectors.EVENT_READ)
                 else:
-                    self._echo(sock, key.data)
+                    self._echo(sock)
 
-    def _echo(self, sock: socket.socket, peer: Place) -> None:
+    def _echo(self, sock: socket.socket) -> None:
         try:
             heard = sock.recv(4096)
         except OSError:
@@ -236,11 +237,12 @@ class Processes:
                 sock.sendall(heard)
         else:
             self._selector.unregister(sock)
-            self._open.pop(peer).close()
+            del self._open[sock]
+            sock.close()
 
     def say(self, text: bytes, *clients: Place) -> None:
         """Send a text to these clients, or to all."""
-        for peer, connection in list(self._open.items()):
+        for connection, peer in list(self._open.items()):
             if not clients or peer in clients:
                 with suppress(OSError):
                     connection.sendall(text)
@@ -249,7 +251,7 @@ class Processes:
         """End all."""
         self._ended = True
         self._thread.join(PATIENCE)
-        for sock in (*self._listeners, *self._open.values(), *self._datagrams):
+        for sock in (*self._listeners, *self._open, *self._datagrams):
             sock.close()
         self._selector.close()
 
