@@ -148,9 +148,9 @@ class Balancers:
         self.endpoints.ip("route", "replace", CLIENTS_NET4, "via", f"10.0.0.{n}")
         self.endpoints.ip("-6", "route", "replace", CLIENTS_NET6, "via", f"2001:db8:2::{n}")
 
-    def processes(self) -> "Processes":
-        """Start the processes of the endpoints."""
-        processes = Processes(self.endpoints, (*ENDPOINTS4, *ENDPOINTS6), (PORT,))
+    def processes(self, *ports: int) -> "Processes":
+        """Start the processes of the endpoints, on `PORT` or on others."""
+        processes = Processes(self.endpoints, (*ENDPOINTS4, *ENDPOINTS6), ports or (PORT,))
         self._stack.callback(processes.close)
         return processes
 
