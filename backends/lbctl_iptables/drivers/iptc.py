@@ -51,6 +51,8 @@ class Iptc:
 
     def find(self, host: Host) -> DriverProbe:
         """See `Driver`. Looks for the module without importing it."""
+        if not host.is_here():
+            return DriverProbe(reason="it needs lbctl itself on that host")
         spec = find_spec("iptc")
         if spec is None or spec.origin is None:
             return DriverProbe(reason="Python module iptc is not installed (pip install 'lbctl[iptc]')")

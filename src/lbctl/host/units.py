@@ -16,6 +16,7 @@ _APPLIES = re.compile(r"(?m)^\s*ExecStart\w*\s*=.*\blbctl\b.*\bapply\b")
 
 def unit_file(host: Host, unit: str) -> tuple[str, str] | None:
     """Return the path and the text of a unit; the first folder that has it decides."""
+    host.expect(reads=[f"{folder}/{unit}" for folder in _FOLDERS])
     for folder in _FOLDERS:
         path = f"{folder}/{unit}"
         text = host.read(path)
@@ -35,6 +36,9 @@ def applies_again(host: Host, unit: str) -> bool:
     By an addition to that unit, or by one of its own that is enabled and follows it.
     """
     tied = re.compile(rf"(?m)^\s*(?:PartOf|BindsTo|ReloadPropagatedFrom)\s*=.*\b{re.escape(unit)}")
+    patterns = [f"{folder}/{each}" for folder in _FOLDERS for each in (f"{unit}.d/*.conf", "*.service")]
+    host.expect(globs=patterns)
+    host.expect(reads=[path for pattern in patterns for path in host.glob(pattern)])
     for folder in _FOLDERS:
         if any(_APPLIES.search(host.read(path) or "") for path in host.glob(f"{folder}/{unit}.d/*.conf")):
             return True

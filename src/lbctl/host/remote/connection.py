@@ -140,7 +140,7 @@ class Connection:
         first = self._number + 1
         data = b"".join(self._encoded(request) for request in requests)
         self.trips += 1
-        self.log.append(" ".join(request.verb for request in requests))
+        self.log.append("; ".join(" ".join((each.verb, *each.words)) for each in requests)[:_LONGEST_LINE])
         replies: list[Reply] = []
 
         def done() -> bool:

@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -18,10 +19,11 @@ from lbctl.host.remote.connection import Connection, Reply, Request, script
 from lbctl.model import inert
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import ModuleType
 
     from lbctl.host.remote.destination import Destination
+    from lbctl.host.reports import Reports
 
 T = TypeVar("T")
 #: Bytes of a file that is read, and of one of lbctl's own that comes along unasked.
@@ -40,6 +42,7 @@ _TOOLS = (
         for part in ("", "-save", "-restore")
     ),
 )
+_VERSIONED_PARTS = ("", "-restore", "-nft-restore", "-legacy-restore", "-nft-save", "-legacy-save")
 _FILES = (
     "/proc/self/status",
     "/proc/sys/kernel/osrelease",
@@ -48,6 +51,10 @@ _FILES = (
     "/proc/self/net/route",
     "/proc/self/net/ip_tables_names",
     "/proc/self/net/ip6_tables_names",
+)
+#: Those whose version decides how they are used.
+_VERSIONED = frozenset(
+    {"nft", *(f"{word}{part}" for word in ("iptables", "ip6tables") for part in _VERSIONED_PARTS)}
 )
 #: These say the same each time.
 _ABOUT_TOOLS = frozenset({"--version", "--help"})
@@ -70,8 +77,11 @@ class RemoteHost:
         self._tools: dict[str, str | None] = {}
         #: Answers of tools about themselves, which hold for the session.
         self._about: dict[tuple[str, ...], Completed] = {}
-        #: What was read since something was last changed: path → text.
+        #: What was read, path → text: of the kernel, since something was last changed; else once.
         self._read: dict[str, str | None] = {}
+        #: What was read of the kernel before that.
+        self._stale: dict[str, None] = {}
+        self._there: dict[str, bool] = {}
         self._prints: dict[str, str | None] = {}
         self._globs: dict[str, tuple[str, ...]] = {}
         #: The files of lbctl there: name → text, or None for one that is fetched when it is needed.
@@ -79,9 +89,10 @@ class RemoteHost:
         self._saved: dict[str, str | None] | None = None
         self._refusal: str | None = None
         self._locks: dict[str, int] = {}
-        self._speaks_netlink = False
-        #: Answers of the kernel that were asked for ahead of time, by request, each to be used once.
-        self._ahead: dict[bytes, list[bytes]] = {}
+        self._has_netlink = False
+        #: What was asked ahead of time, each to be used once.
+        self._answers: dict[bytes, list[bytes]] = {}
+        self._runs: dict[tuple[str, ...], list[Completed]] = {}
         self._began = 0.0
 
     @property
@@ -106,18 +117,17 @@ class RemoteHost:
     def run(self, argv: Sequence[str], *, stdin: str = "") -> Completed:
         """See `Host`. What comes by standard input is there in full before the program starts."""
         words = tuple(argv)
+        self._greet()
         if words in self._about:
             return self._about[words]
-        about = not stdin and len(words) == 2 and words[1] in _ABOUT_TOOLS
-        if not about:
-            # Programs that only list are told from others by who calls: what was read is read again.
-            self._forget_read()
+        if waiting := self._runs.get(words) if not stdin else None:
+            return waiting.pop(0)
         if stdin:
-            self.connection.changing = True
+            self._changes()
         data = stdin.encode("utf-8", "surrogateescape")
         (done,) = self._ask(Request(verb="run", words=words, data=data))
         result = _completed(done)
-        if about:
+        if not stdin and len(words) == 2 and words[1] in _ABOUT_TOOLS:
             self._about[words] = result
         return result
 
@@ -126,35 +136,89 @@ class RemoteHost:
         path = _thread_free(path)
         self._greet()
         if path not in self._read:
-            (found,) = self._ask(_reading(path))
-            self._take_read(path, found)
+            # What was read before, and may have changed since, is about to be read again too.
+            self.expect(reads=[path, *(self._stale if path in self._stale else ())])
         return self._read[path]
 
     def write(self, path: str, text: str) -> bool:
         """See `Host`."""
-        self.connection.changing = True
-        self._forget_read()
+        self._changes()
         (done,) = self._ask(Request(verb="write", words=(_thread_free(path),), data=text.encode()))
         return not done.status
 
     def exists(self, path: str) -> bool:
         """See `Host`."""
-        (found,) = self._ask(Request(verb="exists", words=(_thread_free(path),)))
-        return not found.status
+        path = _thread_free(path)
+        if self._read.get(path) is not None:
+            return True
+        if path not in self._there:
+            (found,) = self._ask(Request(verb="exists", words=(path,)))
+            self._there[path] = not found.status
+        return self._there[path]
 
     def fingerprint(self, path: str) -> str | None:
         """See `Host`."""
         if path not in self._prints:
-            (found,) = self._ask(Request(verb="fingerprint", words=(path,)))
-            self._prints[path] = None if found.status else ":".join(found.text.split())
+            self.expect(fingerprints=[path])
         return self._prints[path]
 
     def glob(self, pattern: str) -> tuple[str, ...]:
         """See `Host`."""
         if pattern not in self._globs:
-            (found,) = self._ask(Request(verb="glob", words=(pattern,)))
-            self._globs[pattern] = tuple(sorted(found.text.splitlines()))
+            self.expect(globs=[pattern])
         return self._globs[pattern]
+
+    def expect(
+        self,
+        *,
+        reads: Iterable[str] = (),
+        globs: Iterable[str] = (),
+        fingerprints: Iterable[str] = (),
+        runs: Iterable[Sequence[str]] = (),
+        netlink: tuple[int, Sequence[bytes]] | None = None,
+    ) -> None:
+        """See `Host`."""
+        self._greet()
+        batch = [*self._things(reads, globs, fingerprints)]
+        batch += [(Request(verb="run", words=w), partial(self._take_run, w)) for w in map(tuple, runs)]
+        if netlink is not None and not netlink[1]:
+            self._answers = {}
+        elif netlink is not None and self.speaks_netlink():
+            batch += [(each, partial(self._take_answers, netlink[1])) for each in self._netlink(*netlink)]
+        replies = self._ask(*(request for request, _ in batch))
+        for (_, take), reply in zip(batch, replies, strict=True):
+            take(reply)
+
+    def _things(
+        self, reads: Iterable[str], globs: Iterable[str], fingerprints: Iterable[str]
+    ) -> Iterator[tuple[Request, Callable[[Reply], None]]]:
+        """Yield the requests for files that are not known yet, each with what takes its answer."""
+        for path in dict.fromkeys(map(_thread_free, reads)):
+            if path not in self._read:
+                yield _reading(path), partial(self._take_read, path)
+        for pattern in globs:
+            if pattern not in self._globs:
+                yield Request(verb="glob", words=(pattern,)), partial(self._take_glob, pattern)
+        for path in fingerprints:
+            if path not in self._prints:
+                yield Request(verb="fingerprint", words=(path,)), partial(self._take_print, path)
+
+    def _take_read(self, path: str, reply: Reply) -> None:
+        # What is larger is no file that lbctl looks at.
+        whole = not reply.status and len(reply.out) <= _MOST
+        self._read[path] = reply.text if whole else None
+
+    def _take_glob(self, pattern: str, reply: Reply) -> None:
+        self._globs[pattern] = tuple(sorted(reply.text.splitlines()))
+
+    def _take_print(self, path: str, reply: Reply) -> None:
+        self._prints[path] = None if reply.status else ":".join(reply.text.split())
+
+    def _take_run(self, words: tuple[str, ...], reply: Reply) -> None:
+        if len(words) == 2 and words[1] in _ABOUT_TOOLS:
+            self._about[words] = _completed(reply)
+        else:
+            self._runs.setdefault(words, []).append(_completed(reply))
 
     def module(self, name: str) -> ModuleType | None:  # noqa: ARG002 (the protocol's)
         """See `Host`. No Python is asked for there."""
@@ -163,6 +227,10 @@ class RemoteHost:
     def user_site(self) -> str | None:
         """See `Host`."""
         return None
+
+    def is_here(self) -> bool:
+        """See `Host`."""
+        return False
 
     def may_change_network(self) -> bool:
         """See `Host`."""
@@ -180,29 +248,35 @@ class RemoteHost:
 
     def netlink(self, protocol: int, request: bytes) -> bytes | None:
         """See `Host`. Through perl there, if it has one: no other common program speaks netlink."""
-        if waiting := self._ahead.get(request):
-            return waiting.pop(0)
-        found = self._netlink(protocol, [request])
-        return None if found is None else found[0]
+        if not self._answers.get(request):
+            self.expect(netlink=(protocol, [request]))
+        waiting = self._answers.get(request)
+        return waiting.pop(0) if waiting else None
 
-    def expect(self, protocol: int, requests: Sequence[bytes]) -> None:
+    def speaks_netlink(self) -> bool:
         """See `Host`."""
-        answers = self._netlink(protocol, requests)
-        self._ahead = {}
-        for request, answer in zip(requests, answers or (), strict=False):
-            self._ahead.setdefault(request, []).append(answer)
+        return self.which("perl") is not None
 
-    def _netlink(self, protocol: int, requests: Sequence[bytes]) -> list[bytes] | None:
-        if self.which("perl") is None:
-            return None
-        data = b"".join(_FRAME.pack(len(each)) + each for each in (_FRAME.pack(protocol), *requests))
-        asked = [Request(verb="netlink", data=data)]
-        if not self._speaks_netlink:
+    def subscribe(self, protocol: int, groups: Iterable[int], *, offset: int, value: bytes) -> Reports | None:  # noqa: ARG002
+        """See `Host`. Nothing is reported over ssh."""
+        return None
+
+    def _netlink(self, protocol: int, requests: Sequence[bytes]) -> list[Request]:
+        """Return the requests that have the kernel asked; all answers are in that of the last."""
+        frames = (_FRAME.pack(protocol), *requests)
+        asked = [Request(verb="netlink", data=b"".join(_FRAME.pack(len(f)) + f for f in frames))]
+        if not self._has_netlink:
             asked.insert(0, Request(verb="place", words=("netlink.pl",), data=script("netlink.pl")))
-            self._speaks_netlink = True
-        done = self._ask(*asked)[-1]
-        frames = list(_frames(done.out))
-        return None if done.status or len(frames) != len(requests) else frames
+            self._has_netlink = True
+        return asked
+
+    def _take_answers(self, requests: Sequence[bytes], reply: Reply) -> None:
+        frames = list(_frames(reply.out))
+        if not reply.status and len(frames) == len(requests):
+            # In place of what was asked before: an older answer may not stand behind a newer one.
+            self._answers |= {request: [] for request in requests}
+            for request, answer in zip(requests, frames, strict=True):
+                self._answers[request].append(answer)
 
     @contextmanager
     def kept(self, name: str, make: Callable[[], T]) -> Iterator[T]:  # noqa: ARG002 (the protocol's)
@@ -231,6 +305,7 @@ class RemoteHost:
                     hint="--wait 30s waits for it to end",
                 )
             self.sleep(_LOCK_PAUSE)
+        self._forget_read()
         self._take_state(*state)
         self._locks[name] = free[0]
         try:
@@ -396,16 +471,16 @@ class RemoteHost:
         self._take_state(*replies[: len(_STATE)])
         for path, reply in zip(_FILES, replies[len(_STATE) :], strict=True):
             self._take_read(path, reply)
-        self._learn_versions()
+        self._learn_more()
 
-    def _learn_versions(self) -> None:
-        """Have every tool say its version, in one round trip."""
-        words = [(path, "--version") for path in dict.fromkeys(filter(None, self._tools.values()))]
-        wanted = [each for each in words if re.search(r"/(?:nft|ip6?tables[a-z-]*)$", each[0])]
-        for each, reply in zip(
-            wanted, self._ask(*(Request(verb="run", words=w) for w in wanted)), strict=True
-        ):
-            self._about[each] = _completed(reply)
+    def _learn_more(self) -> None:
+        """Have every tool say its version, and the kernel what it is built with, in one round trip."""
+        tools = [path for name, path in self._tools.items() if path and name in _VERSIONED]
+        release = (self._read.get("/proc/sys/kernel/osrelease") or "").strip()
+        self.expect(
+            reads=[f"/lib/modules/{release}/modules.builtin"],
+            runs=[(path, "--version") for path in dict.fromkeys(tools)],
+        )
 
     def _take_state(self, saved: Reply, known: Reply) -> None:
         self._known = {} if known.status else dict(_files(known.out))
@@ -415,13 +490,18 @@ class RemoteHost:
         else:
             self._saved = dict(_files(saved.out))
 
-    def _take_read(self, path: str, reply: Reply) -> None:
-        # What is larger is no file that lbctl looks at.
-        whole = not reply.status and len(reply.out) <= _MOST
-        self._read[path] = reply.text if whole else None
+    def _changes(self) -> None:
+        """Note that something is changed now: what was read of the kernel is not what it is then."""
+        self.connection.changing = True
+        self._forget_read()
 
     def _forget_read(self) -> None:
-        self._read, self._prints, self._globs, self._ahead = {}, {}, {}, {}
+        volatile = [path for path in self._read if _is_volatile(path)]
+        self._stale = dict.fromkeys([*self._stale, *volatile])
+        for path in volatile:
+            del self._read[path]
+        self._there = {path: found for path, found in self._there.items() if not _is_volatile(path)}
+        self._runs, self._answers = {}, {}
 
     def _file(self, name: str, kind: str) -> str:
         return f"{name}.{self._facts.get('network', '0')}.{kind}"
@@ -435,6 +515,11 @@ _STATE = (Request(verb="saved", words=(str(_SMALL),)), Request(verb="known", wor
 
 def _reading(path: str) -> Request:
     return Request(verb="read", words=(path, str(_MOST)))
+
+
+def _is_volatile(path: str) -> bool:
+    """Return True for what the kernel makes up when it is read, but for its own name."""
+    return path.startswith(("/proc/", "/sys/")) and path != "/proc/sys/kernel/osrelease"
 
 
 def _thread_free(path: str) -> str:
