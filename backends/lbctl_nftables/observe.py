@@ -51,7 +51,7 @@ _TWINNED = frozenset(name for names in _TWINS.values() for name in names)
 def observe(host: Host, driver: str, owner: str) -> Program:
     """See `lbctl.spi.Backend.observe`."""
     for _ in range(_TRIES):
-        _expect(host, owner)
+        expect(host, owner)
         mark = generation(host, driver)
         items = [item for table in tables(host, owner) for item in TableReader(host, table).items()]
         still = generation(host, driver) == mark
@@ -64,8 +64,8 @@ def observe(host: Host, driver: str, owner: str) -> Program:
     )
 
 
-def _expect(host: Host, owner: str) -> None:
-    """Have the host know what is asked next, up to the elements."""
+def expect(host: Host, owner: str) -> None:
+    """Have the host know that the generation and all of an owner's tables are asked for next."""
     every = [KernelTable(word, layout.table(owner)) for word in layout.WORD.values()]
     present = [netlink.request(netlink.GET_TABLE)] * (1 + len(every))
     asked = [request for table in every for request in objects.requests(table)]
@@ -141,7 +141,7 @@ class TableReader:
         yield Item((word, "table"), "")
         yield from self._dormant()
         self._sets |= objects.sets(self._host, self._table)
-        self._expect_elements(slots=slots)
+        self._expect_elements()
         named = [each for each in self._sets.values() if each and not each.is_anonymous]
         for declared in named:
             yield self._set(declared)
@@ -156,13 +156,9 @@ class TableReader:
         yield from self._contents([each for each in named if slots or not layout.is_page(each.name)])
         yield from self._foreign()
 
-    def _expect_elements(self, *, slots: bool) -> None:
+    def _expect_elements(self) -> None:
         """Have the host know whose elements are asked next, and that the generation follows."""
-        sets = [
-            each
-            for each in self._sets.values()
-            if each is not None and (slots or not layout.is_page(each.name))
-        ]
+        sets = [each for each in self._sets.values() if each is not None]
         wanted = [each for each in sets if not each.is_dynamic or layout.is_affinity(each.name)]
         if requests := elements.requests(self._table, wanted):
             netlink.expect(self._host, [*requests, GET_GENERATION])
