@@ -7,7 +7,7 @@ from lbctl.host.kernel import ModuleState, has_ipv6, kernel_module
 from lbctl.host.nf_tables import rule_reports, rules_generation
 from lbctl.host.privilege import UNPRIVILEGED, need_privilege
 from lbctl.host.reports import Reports
-from lbctl.host.routes import Route, has_routes, links_back, links_in, route_to
+from lbctl.host.routes import Route, has_routes, links_back, links_in, route_to, routes_to
 from lbctl.host.sockets import Listening, listening
 from lbctl.host.units import applies_again, enabled, unit_file
 
@@ -34,6 +34,7 @@ __all__ = [
     "local_addresses",
     "need_privilege",
     "route_to",
+    "routes_to",
     "rule_reports",
     "rules_generation",
     "translated_connections",

@@ -70,6 +70,8 @@ class FakeHost:
         self.files = dict(files or {})
         self.modules = dict(modules or {})
         self.privileged = privileged
+        #: What `is_here` answers.
+        self.here = True
         #: Everything that was run, first to last.
         self.ran: list[Ran] = []
         #: What was handed to kernel files, first to last.
@@ -162,6 +164,10 @@ class FakeHost:
         """See `Host`."""
         return self.modules.get(name)
 
+    def is_here(self) -> bool:
+        """See `Host`."""
+        return self.here
+
     def may_change_network(self) -> bool:
         """See `Host`."""
         return self.privileged
@@ -197,6 +203,13 @@ class FakeHost:
     def subscribe(self, protocol: int, groups: Iterable[int], words: Words) -> Reports | None:  # noqa: ARG002
         """See `Host`."""
         return self.reports
+
+    def speaks_netlink(self) -> bool:
+        """See `Host`."""
+        return True
+
+    def expect(self, **_: object) -> None:
+        """See `Host`. Nothing is asked before it is asked for."""
 
     @contextmanager
     def kept(self, name: str, make: Callable[[], T]) -> Iterator[T]:  # noqa: ARG002 (the protocol's)
