@@ -175,7 +175,7 @@ class Endpoint:
     weight: int
     state: State
     #: The MAC address that packets are sent to, where the file fixes it; "" for that of the neighbour table.
-    mac: str
+    mac: str = ""
     #: The endpoint as rules and reports show it: `8001`, `10.0.0.1:80`, `[2001:db8::1]:80`, `10.0.0.1`.
     to: str = field(init=False, repr=False, compare=False)
 
