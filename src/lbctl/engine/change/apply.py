@@ -211,6 +211,7 @@ def perform(session: Session, plan: Plan) -> list[str]:
         _undo(session, plan, held, f"{fault}: {' '.join(wrong[0].key)}")
     counters.after_change(session, plan, held, counted)
     session.memory.keep(session.place, plan.after.at(held.generation))
+    session.next_hops(plan.after.owner).note(session.host, plan.after.owner, plan.effective)
     return notes + end_flows(session, plan)
 
 
