@@ -142,7 +142,7 @@ def test_rules_that_nothing_leads_to_any_more(network: Network, tool: str, jump:
         "Attention:",
         "  web differs: IPv4 clients are not balanced",
         "  api differs: IPv4 clients are not balanced",
-        "  shared objects: iptables jump nat PREROUTING",
+        "  rules that services share differ: iptables jump nat PREROUTING",
     ]
 
 
