@@ -138,7 +138,7 @@ def test_a_new_service_shows_its_settings() -> None:
     )
     done = run_lbctl("plan", "api.toml", "--against", "none.toml")
     assert done.out.partition("+ api  81/tcp\n")[2] == (
-        "    scheduler  source-hash\n    affinity   3h\n    deny       10.0.0.0/8\n    8001  0  →  1/1\n"
+        "    scheduler  source-hash\n    affinity   3h\n    deny       10.0.0.0/8\n    8001  0  →  1\n"
     ), done
     done = run_lbctl("plan", "api.toml", "--against", "none.toml", "--output", "json")
     assert [each["key"] for each in done.json["services"][0]["changes"]] == ["scheduler", "affinity", "deny"]
