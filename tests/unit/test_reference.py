@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lbctl.cli import exit_codes
 from lbctl.documents import NAMES
-from support import metrics_reference
+from support import commands_reference, metrics_reference
 from support.json_reference import page
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -17,6 +17,13 @@ def test_the_page_is_that_of_the_documents() -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         (DOCS / "json.md").write_text(made, encoding="utf-8")
     assert (DOCS / "json.md").read_text(encoding="utf-8") == made
+
+
+def test_the_commands_are_those_of_the_program() -> None:
+    made = commands_reference.page()
+    if os.environ.get("UPDATE_GOLDEN"):
+        (DOCS / "commands.md").write_text(made, encoding="utf-8")
+    assert (DOCS / "commands.md").read_text(encoding="utf-8") == made
 
 
 def test_each_document_has_a_table() -> None:
