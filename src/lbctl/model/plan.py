@@ -100,7 +100,8 @@ class ServiceChange:
     action: Action
     before: Shares = field(default_factory=dict)
     after: Shares = field(default_factory=dict)
-    #: The keys of the intent that differ, as far as they are known; filled in by `lbctl.engine.annotate`.
+    #: The keys of the intent that differ, as far as they are known; those of a service that is added differ
+    #: from their defaults. Filled in by `lbctl.engine.annotate`.
     changes: tuple[KeyChange, ...] = ()
     #: `Endpoint.to` of the endpoints, in the order of the intent.
     order: tuple[str, ...] = ()
