@@ -51,7 +51,8 @@ class Reporter:
         while True:
             place = self._place()
             if place is None:
-                await self._rest(_LOOK)
+                await self._more.wait()
+                self._more.clear()
                 continue
             try:
                 await self._report(*place)
