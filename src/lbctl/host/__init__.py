@@ -4,6 +4,7 @@ from lbctl.host.conntrack import TrackedConnection, forget_flows, local_addresse
 from lbctl.host.files import write_whole
 from lbctl.host.host import TOOL, Completed, Host, LocalHost
 from lbctl.host.kernel import ModuleState, has_ipv6, kernel_module
+from lbctl.host.links import Link, link_names, links, neighbours
 from lbctl.host.nf_tables import rule_reports, rules_generation
 from lbctl.host.orders import Orders, ToolRun
 from lbctl.host.privilege import UNPRIVILEGED, need_privilege
@@ -17,6 +18,7 @@ __all__ = [
     "UNPRIVILEGED",
     "Completed",
     "Host",
+    "Link",
     "Listening",
     "LocalHost",
     "ModuleState",
@@ -31,11 +33,14 @@ __all__ = [
     "has_ipv6",
     "has_routes",
     "kernel_module",
+    "link_names",
+    "links",
     "links_back",
     "links_in",
     "listening",
     "local_addresses",
     "need_privilege",
+    "neighbours",
     "route_to",
     "routes_to",
     "rule_reports",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from lbctl.host.orders import Orders
-    from lbctl.host.reports import Reports
+    from lbctl.host.reports import Reports, Words
 
 T = TypeVar("T")
 
@@ -98,6 +98,8 @@ class FakeHost:
         #: What a host where lbctl is not was told to do by itself.
         self.orders: list[Orders] = []
         self.asked: Callable[[int, bytes], bytes | None] = lambda *_: None
+        #: What `subscribe` returns.
+        self.reports: Reports | None = None
         self._answers: list[_Answer] = []
         self._failures: dict[int, Completed] = {}
 
@@ -201,16 +203,9 @@ class FakeHost:
         """See `Host`."""
         return self.asked(protocol, request)
 
-    def subscribe(
-        self,
-        protocol: int,  # noqa: ARG002 (the protocol's)
-        groups: Iterable[int],  # noqa: ARG002
-        *,
-        offset: int,  # noqa: ARG002
-        value: bytes,  # noqa: ARG002
-    ) -> Reports | None:
-        """See `Host`. This kernel reports nothing."""
-        return None
+    def subscribe(self, protocol: int, groups: Iterable[int], words: Words) -> Reports | None:  # noqa: ARG002
+        """See `Host`."""
+        return self.reports
 
     def speaks_netlink(self) -> bool:
         """See `Host`."""

@@ -21,6 +21,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from lbctl.host.orders import Orders
-    from lbctl.host.reports import Reports
+    from lbctl.host.reports import Reports, Words
 
 T = TypeVar("T")
 #: Names for `Host.remember` that begin with it are for what is known of a tool, and not of the network.
@@ -136,10 +137,10 @@ class Host(Protocol):
         Answers stand behind one another, and so do all parts of a dump.
         """
 
-    def subscribe(self, protocol: int, groups: Iterable[int], *, offset: int, value: bytes) -> Reports | None:
-        """Return the netlink messages that the kernel sends to groups from now on.
+    def subscribe(self, protocol: int, groups: Iterable[int], words: Words) -> Reports | None:
+        """Return the netlink messages that the kernel sends to groups from now on, filtered by `words`.
 
-        Only those that have two bytes of this `value` at an `offset`. None if the kernel does not send any.
+        None if the kernel has no such groups.
         """
 
     def speaks_netlink(self) -> bool:
@@ -414,13 +415,18 @@ class LocalHost:
 
     def namespace(self) -> str | None:
         """See `Host`. The cookie is of Linux 5.12, and counts from the start of the host."""
-        boot = self.read("/proc/sys/kernel/random/boot_id")
+        boot = self._boot
         try:
             with socket.socket(socket.AF_UNIX) as any_socket:
                 cookie = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
         except OSError:
             return None
-        return f"{boot.strip()}/{int.from_bytes(cookie, sys.byteorder)}" if boot else None
+        return f"{boot}/{int.from_bytes(cookie, sys.byteorder)}" if boot else None
+
+    @cached_property
+    def _boot(self) -> str:
+        """The name of this start of the host; "" if it is unknown."""
+        return (self.read("/proc/sys/kernel/random/boot_id") or "").strip()
 
     def netlink(self, protocol: int, request: bytes) -> bytes | None:
         """See `Host`."""
@@ -441,9 +447,9 @@ class LocalHost:
         except OSError:
             return None
 
-    def subscribe(self, protocol: int, groups: Iterable[int], *, offset: int, value: bytes) -> Reports | None:
+    def subscribe(self, protocol: int, groups: Iterable[int], words: Words) -> Reports | None:
         """See `Host`."""
-        return subscribe(protocol, groups, offset=offset, value=value)
+        return subscribe(protocol, groups, words)
 
     def speaks_netlink(self) -> bool:
         """See `Host`."""

@@ -48,4 +48,4 @@ def rule_reports(host: Host) -> Reports | None:
     While they are subscribed to, a transaction costs the kernel more: a fifth, where it adds 50,000 elements
     (Linux 6.18).
     """
-    return host.subscribe(_NETLINK_NETFILTER, (_GROUP,), offset=_TYPE, value=struct.pack("=H", _NEW))
+    return host.subscribe(_NETLINK_NETFILTER, (_GROUP,), {_TYPE: [struct.pack("=H", _NEW)]})

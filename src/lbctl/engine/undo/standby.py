@@ -36,7 +36,7 @@ def orders(session: Session, way: Plan | Migration, tried: Trial) -> Orders:
 
     Raises `ApplyFailed` if a script cannot do it.
     """
-    notes = _Notes(session.host, at=tried.deadline)
+    notes = _Notes(session.host)
     for where, step in _backwards(session, way):
         _write(where, step, tried, notes)
     _record(session, way, tried, notes)
@@ -102,9 +102,8 @@ def _forward(session: Session, way: Plan | Migration, host: Host) -> HistoryEntr
 class _Notes:
     """A host that reads what is there, notes what would be run, and saves nothing but on a copy."""
 
-    def __init__(self, host: Host, *, at: float) -> None:
+    def __init__(self, host: Host) -> None:
         self._host = host
-        self._at = at
         self._files: dict[str, str | None] = {}
         self.runs: list[ToolRun] = []
 
@@ -120,10 +119,6 @@ class _Notes:
 
     def write(self, path: str, text: str) -> bool:
         raise ApplyFailed(f"a script does not write {len(text)} bytes to {path}")
-
-    def now(self) -> float:
-        """The time when the trial ends."""
-        return self._host.now() + self._at - self._host.clock()
 
     @contextmanager
     def lock(self, name: str, *, patience: float = 0.0) -> Iterator[None]:  # noqa: ARG002

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from lbctl.host.orders import Orders
     from lbctl.host.remote.destination import Destination
-    from lbctl.host.reports import Reports
+    from lbctl.host.reports import Reports, Words
 
 T = TypeVar("T")
 #: Bytes of a file that is read, and of one of lbctl's own that comes along unasked.
@@ -259,7 +259,7 @@ class RemoteHost:
         """See `Host`."""
         return self.which("perl") is not None
 
-    def subscribe(self, protocol: int, groups: Iterable[int], *, offset: int, value: bytes) -> Reports | None:  # noqa: ARG002
+    def subscribe(self, protocol: int, groups: Iterable[int], words: Words) -> Reports | None:  # noqa: ARG002
         """See `Host`. Nothing is reported over ssh."""
         return None
 
