@@ -146,6 +146,13 @@ def _forget(
         _forget(load, owner, sweep, entries[: len(entries) // 2])
 
 
+def write(host: Host, plan: Plan) -> None:
+    """See `lbctl.spi.Backend.write`."""
+    for text in script.transactions(plan.after.owner, plan.changes, plan.after):
+        if text:
+            drivers.load(host, plan.driver, text)
+
+
 def check(host: Host, driver: str, program: Program) -> None:
     """See `lbctl.spi.Backend.check`."""
     drivers.load(host, driver, script.render(program), check=True)

@@ -6,6 +6,7 @@ from lbctl.host.host import TOOL, Completed, Host, LocalHost
 from lbctl.host.kernel import ModuleState, has_ipv6, kernel_module
 from lbctl.host.links import Link, link_names, links, neighbours
 from lbctl.host.nf_tables import rule_reports, rules_generation
+from lbctl.host.orders import Orders, ToolRun
 from lbctl.host.privilege import UNPRIVILEGED, need_privilege
 from lbctl.host.reports import Reports
 from lbctl.host.routes import Route, has_routes, links_back, links_in, route_to, routes_to
@@ -21,8 +22,10 @@ __all__ = [
     "Listening",
     "LocalHost",
     "ModuleState",
+    "Orders",
     "Reports",
     "Route",
+    "ToolRun",
     "TrackedConnection",
     "applies_again",
     "enabled",
