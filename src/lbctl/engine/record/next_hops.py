@@ -92,8 +92,8 @@ class NextHops:
             raise IntentError(
                 "; ".join(missing),
                 hint="direct server return needs endpoints on a link of this host that answer ARP or "
-                'neighbour discovery; `mac = "…"` fixes the address of one that does not, `state = "drain"` leaves '
-                "one out",
+                'neighbour discovery. `mac = "…"` fixes the address of one that does not answer, and '
+                '`state = "drain"` leaves one out',
             )
 
 
