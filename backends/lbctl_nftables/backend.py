@@ -1,10 +1,11 @@
-"""The nftables backend: this module itself is a `lbctl.spi.Backend`, `Reader` and `Migrator`."""
+"""The nftables backend: this module is a `Backend`, `Reader`, `Migrator` and `Learner` of `lbctl.spi`."""
 
 from __future__ import annotations
 
 from lbctl_nftables.apply import apply, check, write
 from lbctl_nftables.clients import clients, clients_of, remember
 from lbctl_nftables.compile import compile_intent as compile
+from lbctl_nftables.flows import connections
 from lbctl_nftables.foreign import foreign_rules, rules_in
 from lbctl_nftables.generation import generation
 from lbctl_nftables.layout import NAME as name
