@@ -182,7 +182,7 @@ def test_failures_that_come_together_are_one_step() -> None:
 def test_the_first_failure_is_carried_out_at_once_and_those_behind_it_together() -> None:
     agent = Agent()
     with agent.running() as go:
-        go(10)
+        go(11)
         before = agent.figures.applies
         agent.down = set(NAMES[:2])
         first, second, _ = agent.prober.watched

@@ -14,11 +14,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from lbctl.agent.journal import Priority
 from lbctl.errors import LbctlError, Stale
+from lbctl.host import rule_reports
 from lbctl.model import written
 
 if TYPE_CHECKING:
@@ -37,8 +39,9 @@ _IN_DOUBT = frozenset({"apply", "look", "fight"})
 
 #: Seconds that facts are collected for behind a change.
 _GATHER = 0.1
-#: Seconds between two looks at what changed outside, where looking is cheap.
-_LOOK = 0.5
+#: Seconds between two looks at what changed outside, at most; and from a look to the one that a report of the
+#: kernel asks for, at least.
+_LOOK, _LOOK_AGAIN = 2.0, 0.1
 #: Where the kernel has no mark of its rules, they are read: at most so often, and for this part of the time.
 _READ, _READ_PART = 2.0, 0.005
 #: The same where it says that rules have changed, of whatever table.
@@ -197,27 +200,55 @@ class Follower:
             self._journal.say(text, priority)
 
     async def look(self) -> None:
-        """Look for rules and records that changed outside; ends only when it is cancelled."""
+        """Look for rules and records that changed outside; ends only when it is cancelled.
+
+        The kernel reports transactions of nf_tables. What it does not report is found a moment later.
+        """
+        loop, reports = asyncio.get_running_loop(), rule_reports(self._host)
+        reported = asyncio.Event()
+        if reports is None:
+            return await self._look(reported)
+
+        def read() -> None:
+            reports.read()  # what they say does not matter
+            reported.set()
+
+        loop.add_reader(reports.fileno(), read)
+        try:
+            await self._look(reported)
+        finally:
+            loop.remove_reader(reports.fileno())
+            reports.close()
+
+    async def _look(self, reported: asyncio.Event) -> None:
+        """Look from time to time, and at once if the kernel reported a transaction."""
         seen: object = None
-        read_next = 0.0
+        read_next, pause, now = 0.0, _LOOK, self._host.clock()
         while True:
-            await asyncio.sleep(_LOOK)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await reported.wait()
+                    await asyncio.sleep(now + _LOOK_AGAIN - self._host.clock())
+            reported.clear()
             now = self._host.clock()
-            if now < self._truce.until:
-                continue
-            self._figures.problems.pop("fight", None)
+            truce = now < self._truce.until
+            if not truce:
+                self._figures.problems.pop("fight", None)
             try:
                 found, untouched = await self.in_thread(self._outside)
             except LbctlError as error:
                 self.trouble("look", error.message, Priority.ERROR)
+                await asyncio.sleep(_LOOK)
                 continue
             self._figures.problems.pop("look", None)
-            if found != seen or (not untouched and now >= read_next):
-                seen = found
+            changed = not untouched and not truce
+            if found != seen or (changed and now >= read_next):
+                seen, changed = found, False
                 self.wake()
                 spent = self.last.seconds if self.last is not None else 0.0
-                pause = max(_READ, spent / _READ_PART) if untouched is None else spent / _REREAD_PART
-                read_next = now + pause
+                rest = max(_READ, spent / _READ_PART) if untouched is None else spent / _REREAD_PART
+                read_next = now + rest
+            pause = min(read_next - now, _LOOK) if changed else _LOOK
 
     def _outside(self) -> tuple[object, bool | None]:
         """What tells one state of the records from another, and whether the kernel's rules are untouched."""

@@ -66,10 +66,14 @@ class Readiness:
         self._announced: _Announced | None = None
         self._failed = False
         self._looks = 0
+        #: Set while another program is to know.
+        self._wanted = asyncio.Event()
 
     def follow(self, intent: Intent) -> None:
         """Go on with the table `agent` and the addresses of another intent."""
         self._intent = intent
+        if intent.announce.track_file is not None or intent.announce.exabgp is not None:
+            self._wanted.set()
 
     async def run(
         self,
@@ -78,6 +82,7 @@ class Readiness:
     ) -> None:
         """Look and tell; `report` is called with what is wrong, or None for nothing."""
         while True:
+            await self._wanted.wait()
             await asyncio.sleep(_LOOK)
             if (work := self.look()) is None:
                 continue

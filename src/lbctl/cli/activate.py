@@ -32,17 +32,18 @@ def activate(
     """
     from lbctl import engine
     from lbctl.cli import operator
+    from lbctl.cli.context import open_host
+    from lbctl.cli.intents import context_of
     from lbctl.cli.output import print_json, say
-    from lbctl.cli.work import owner_of
 
     if fleet:
         from lbctl.cli.publication import Publishing, override
 
         override(endpoints, Publishing(config=config, sign=sign, yes=yes, output=output), drain=False)
         return
-    whose = owner_of(owner, config, announced=False)
-    session = operator.session_for_owner(whose, ignore_health=ignore_health)
-    operation = engine.activate(session, whose, endpoints)
+    context = context_of(open_host(), owner, config, announced=False)
+    session = operator.session_for_owner(context, ignore_health=ignore_health)
+    operation = engine.activate(session, context.owner, endpoints)
     agreed = operator.carry_out(operation, yes=yes, data=output is Format.JSON, color=color)
     if agreed:
         _report(operation)

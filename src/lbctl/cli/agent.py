@@ -66,9 +66,10 @@ def run(
 
         print_log(replay, output)
         return
+    from lbctl.cli.context import open_host
     from lbctl.cli.fleet import published_name
-    from lbctl.cli.work import files_if_any, owner_of
-    from lbctl.host import LocalHost, need_privilege
+    from lbctl.cli.intents import context_of, files_if_any
+    from lbctl.host import need_privilege
 
     if listen_name and not listen:
         raise IntentError("--listen-name without --listen", hint="e.g. --listen 127.0.0.1:9099")
@@ -80,10 +81,10 @@ def run(
         raise NoBackend(
             f"the agent needs the package {error.name}", hint="pip install 'lbctl[agent]'"
         ) from error
-    host = LocalHost()
-    need_privilege(host)
+    work = context_of(open_host(), owner, config)
+    need_privilege(work.host)
     options = Options(
-        owner=owner_of(owner, config),
+        owner=work.owner,
         files=tuple(path.absolute() for path in files_if_any(config)),
         follow=published_name(config),
         backend=backend,
@@ -93,7 +94,7 @@ def run(
         names=tuple(listen_name or ()),
         admin_group=admin_group,
     )
-    run_agent(host, options)
+    run_agent(work.host, options)
 
 
 @agent.command(cls=Command)
@@ -127,10 +128,11 @@ def resume(
 
 def _ask(owner: str | None, config: Config, action: str, words: dict[str, object]) -> None:
     from lbctl.agent import client
-    from lbctl.cli.work import owner_of
-    from lbctl.host import LocalHost
+    from lbctl.cli.context import open_host
+    from lbctl.cli.intents import context_of
 
-    client.post(LocalHost().socket_path(owner_of(owner, config)), action, words)
+    found = context_of(open_host(), owner, config)
+    client.post(found.host.socket_path(found.owner), action, words)
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lbctl.engine import Session
+    from lbctl.host import Host
     from lbctl.model import Plan
 
 
@@ -57,7 +58,9 @@ def apply(
     Shows the plan and asks first. Changes nothing if nothing differs.
     """
     from lbctl import engine
+    from lbctl.cli.context import open_host
     from lbctl.cli.countdown import await_end
+    from lbctl.cli.intents import context_with_intent
     from lbctl.cli.output import plan_document, print_json, say, show_plans
     from lbctl.cli.progress import stages
     from lbctl.cli.work import (
@@ -68,34 +71,35 @@ def apply(
         is_cautious,
         mention_rollback,
         one_file,
-        read_announced,
         session_for,
         settle,
         warn_of_removal,
     )
 
+    host = open_host()
     ensure_trial(trial)
     with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
         if file is not None and engine.is_plan_file(file):
             if backend != "auto" or driver is not None or allow_remap:
                 raise IntentError("a plan file names its own backend, driver and --allow-remap")
-            session, made = _planned(file, config, wait, next_stage)
+            session, made = _planned(host, file, config, wait, next_stage)
         else:
-            intent = read_announced(one_file(file, config))
+            context, intent = context_with_intent(host, one_file(file, config))
             next_stage()
             session = session_for(
+                host,
                 backend,
                 driver,
                 allow_remap=allow_remap,
                 patience=wait,
                 cautious=is_cautious(yes=yes, ignore_health=ignore_health),
             )
-            settle(intent.owner, patience=wait)
+            settle(context, patience=wait)
             made = engine.plan(session, intent)
         made = engine.annotate(session, made)
     _ensure_possible(session, made, trial, wait)
     if made.intent is not None:
-        mention_rollback(made.intent)
+        mention_rollback(host, made.intent)
     show_plans([made], data=output is Format.JSON, asking=made.changed and not yes, color=color)
     warn_of_removal([made])
     applied = made.changed and confirmed("Apply this?", yes=yes)
@@ -136,15 +140,17 @@ def _ensure_possible(session: Session, made: Plan, trial: float | None, wait: fl
 
 
 def _planned(
-    path: Path, config: Path | None, wait: float, next_stage: Callable[[], None]
+    host: Host, path: Path, config: Path | None, wait: float, next_stage: Callable[[], None]
 ) -> tuple[Session, Plan]:
     """The plan of a file, and the session that it is for."""
     from lbctl import engine
-    from lbctl.cli.work import announce, session_for, settle
+    from lbctl.cli.context import Context
+    from lbctl.cli.intents import announce
+    from lbctl.cli.work import session_for, settle
 
     found = engine.read_plan(path)
     announce((config,) if config is not None else found.sources)
     next_stage()
-    session = session_for(found.backend, found.driver, allow_remap=found.allow_remap, patience=wait)
-    settle(found.intent.owner, patience=wait)
+    session = session_for(host, found.backend, found.driver, allow_remap=found.allow_remap, patience=wait)
+    settle(Context(host=host, owner=found.intent.owner), patience=wait)
     return session, engine.resume(session, found, (config,) if config is not None else ())

@@ -18,11 +18,11 @@ def backends(
     with 3 if none is usable.
     """
     from lbctl import spi
+    from lbctl.cli.context import open_host
     from lbctl.cli.output import Style, print_json, stores_text, table
     from lbctl.documents.backends import backends as document
-    from lbctl.host import LocalHost
 
-    host = LocalHost()
+    host = open_host()
     candidates = spi.survey(host, spi.backends())
     counts = spi.count_rules(host, candidates)
     choice, failure = None, None

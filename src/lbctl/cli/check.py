@@ -53,14 +53,16 @@ def check(
         raise
     if kernel or backend != "auto" or driver is not None:
         from lbctl import engine
-        from lbctl.host import LocalHost
+        from lbctl.cli.context import open_host
+
+        host = open_host()
     if kernel:
-        session = session_for(backend, driver, allow_remap=allow_remap)
+        session = session_for(host, backend, driver, allow_remap=allow_remap)
         for intent in intents:
             session.check(session.compile(intent))
     elif backend != "auto" or driver is not None:
         for intent in intents:
-            engine.render(LocalHost(), intent, backend=backend, driver=driver, allow_remap=allow_remap)
+            engine.render(host, intent, backend=backend, driver=driver, allow_remap=allow_remap)
     if output is Format.JSON:
         names = [service.name for intent in intents for service in intent.services]
         notes = [note for intent in intents for note in _notes(intent)]
@@ -75,7 +77,7 @@ def check(
 
 def _read(files: list[Path | None]) -> list[Intent]:
     """The intent of each file; raises `IntentError` with the mistakes of all of them."""
-    from lbctl.cli.work import read_intent
+    from lbctl.cli.intents import read_intent
     from lbctl.config.documents import summary
 
     intents: list[Intent] = []

@@ -43,6 +43,7 @@ def compare(
     the rules of --backend; by default, of the backend of the other side. Exits with 0 if all shares are
     equal, else with 1.
     """
+    from lbctl.cli.context import open_host
     from lbctl.cli.output import Style, print_json
     from lbctl.cli.work import live_store, read_rules_of
     from lbctl.documents.comparison import comparison
@@ -53,7 +54,8 @@ def compare(
         raise IntentError("standard input can be read once only", hint="name a file for one side")
     if backend == "auto":
         backend = live_store(a) or live_store(b) or backend
-    one, other = (read_rules_of(side, max_size, backend=backend) for side in (a, b))
+    host = open_host()
+    one, other = (read_rules_of(host, side, max_size, backend=backend) for side in (a, b))
     found = held(one, other)
     if output is Format.JSON:
         print_json(comparison(found, one, other))

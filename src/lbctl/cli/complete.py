@@ -114,10 +114,10 @@ def complete_file(incomplete: str) -> list[str]:
 
 def complete_owner(incomplete: str) -> list[str]:
     """Return the owners of applied intents."""
+    from lbctl.cli.context import open_host
     from lbctl.engine.record.history import owners
-    from lbctl.host import LocalHost
 
-    return _beginning_with(incomplete, owners(LocalHost()))
+    return _beginning_with(incomplete, owners(open_host()))
 
 
 def complete_service(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -140,10 +140,10 @@ def complete_document(incomplete: str) -> list[str]:
 
 def _intent(ctx: typer.Context) -> Intent:
     """The intent that a command is about, by the options that are typed already."""
+    from lbctl.cli.context import open_host
     from lbctl.config import find, load_merged
     from lbctl.engine.record.history import last_of
     from lbctl.errors import LbctlError, NoIntentFile
-    from lbctl.host import LocalHost
     from lbctl.model import DEFAULT_OWNER, Intent
 
     config, owner = ctx.params.get("config"), ctx.params.get("owner")
@@ -151,7 +151,7 @@ def _intent(ctx: typer.Context) -> Intent:
     try:
         with suppress(NoIntentFile):
             found = load_merged(find(config, os.environ, Path())) if owner is None else None
-        applied = last_of(LocalHost(), owner or (found.owner if found else DEFAULT_OWNER))
+        applied = last_of(open_host(), owner or (found.owner if found else DEFAULT_OWNER))
         if applied is not None and config is None:
             return applied.intent
     except LbctlError:
@@ -160,11 +160,11 @@ def _intent(ctx: typer.Context) -> Intent:
 
 
 def _drivers() -> Iterator[Driver]:
-    from lbctl.host import LocalHost
+    from lbctl.cli.context import open_host
     from lbctl.spi import backends
 
     for backend in backends():
-        yield from backend.probe(LocalHost()).drivers
+        yield from backend.probe(open_host()).drivers
 
 
 def _beginning_with(incomplete: str, names: Iterable[str]) -> list[str]:

@@ -14,13 +14,14 @@ def confirm(
 ) -> None:
     """Keep what apply --trial or migrate --trial changed."""
     from lbctl import engine
+    from lbctl.cli.context import open_host
+    from lbctl.cli.intents import context_of
     from lbctl.cli.output import print_json, say
-    from lbctl.cli.work import owner_of, settle, write_promised
-    from lbctl.host import LocalHost
+    from lbctl.cli.work import settle, write_promised
 
-    whose = owner_of(owner, config)
-    host = LocalHost()
-    settle(whose, patience=wait)
+    context = context_of(open_host(), owner, config)
+    host, whose = context.host, context.owner
+    settle(context, patience=wait)
     tried = engine.confirm(host, whose, patience=wait)
     write_promised(host, tried)
     left = tried.left(host)
@@ -33,12 +34,13 @@ def confirm(
 def watch_trial(owner: Annotated[str, typer.Argument()], ident: Annotated[str, typer.Argument()]) -> None:
     """Revert a trial in time unless it is confirmed. lbctl apply --trial starts this."""
     from lbctl import engine
+    from lbctl.cli.context import open_host
     from lbctl.cli.work import session_for
-    from lbctl.host import LocalHost
 
-    tried = engine.read_trial(LocalHost(), owner)
+    host = open_host()
+    tried = engine.read_trial(host, owner)
     if tried is not None and tried.ident == ident:
         state = tried.before
-        session = session_for(state.backend, state.driver, allow_remap=state.allow_remap)
+        session = session_for(host, state.backend, state.driver, allow_remap=state.allow_remap)
         session.need_privilege()
         engine.watch(session, owner, ident)

@@ -56,9 +56,9 @@ def demo(
     back in, and no connection may fail once it has noticed. With --fleet, as root and with the program
     etcd, hosts with etcd are shown, until Ctrl-C on a terminal.
     """
+    from lbctl.cli.context import open_host
     from lbctl.cli.output import Style, say, say_styled
     from lbctl.demo import World, checked_intent, demo_intent, private
-    from lbctl.host import LocalHost
     from lbctl.host.netns import PrivateHost
     from lbctl.model import inert
 
@@ -66,7 +66,7 @@ def demo(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     style = Style(color)
-    if LocalHost().which("ip") is None:
+    if open_host().which("ip") is None:
         raise NoBackend(
             "the demo makes its network with the command ip, which is not in PATH",
             hint="install iproute2 (Debian: apt install iproute2)",

@@ -34,16 +34,16 @@ def doctor(
     Shows each problem with its evidence and a fix. Read-only. Runs fewer checks without privilege or an
     intent file. Exits with 1 on errors, with 0 on warnings.
     """
+    from lbctl.cli.context import open_host
     from lbctl.cli.output import Style, print_json
     from lbctl.cli.work import mention_trial
     from lbctl.documents.diagnosis import diagnosis
     from lbctl.engine.inspect.doctor import examine
     from lbctl.engine.record.unsettled import unsettled
-    from lbctl.host import LocalHost
     from lbctl.model import DEFAULT_OWNER, Severity
 
+    host = open_host()
     intent, missing = _intent(config)
-    host = LocalHost()
     mention_trial(unsettled(host, intent.owner if intent else DEFAULT_OWNER), data=output is Format.JSON)
     found = examine(host, intent, backend=backend, driver=driver)
     unseen = [(each.what, each.reason) for each in found.unseen]
@@ -59,7 +59,7 @@ def doctor(
 
 def _intent(config: Path | None) -> tuple[Intent | None, str]:
     """The intent; or, where no file was named, why there is none to be read."""
-    from lbctl.cli.work import intent_files, read_intent
+    from lbctl.cli.intents import intent_files, read_intent
     from lbctl.errors import NoIntentFile
 
     try:

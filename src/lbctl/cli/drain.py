@@ -46,8 +46,9 @@ def drain(
     """
     from lbctl import engine
     from lbctl.cli import operator
+    from lbctl.cli.context import open_host
+    from lbctl.cli.intents import context_of
     from lbctl.cli.output import print_json, say
-    from lbctl.cli.work import owner_of
 
     operator.ensure_why(why)
     if fleet:
@@ -57,9 +58,9 @@ def drain(
 
         override(endpoints, Publishing(config=config, sign=sign, yes=yes, output=output), drain=True, why=why)
         return
-    whose = owner_of(owner, config, announced=False)
-    session = operator.session_for_owner(whose, ignore_health=ignore_health)
-    operation = engine.drain(session, whose, endpoints, why=why)
+    context = context_of(open_host(), owner, config, announced=False)
+    session = operator.session_for_owner(context, ignore_health=ignore_health)
+    operation = engine.drain(session, context.owner, endpoints, why=why)
     if wait is not None:
         # Not after the change: without conntrack there is nothing to wait by.
         _left(operation)

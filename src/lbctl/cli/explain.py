@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from lbctl.cli.output import Style
     from lbctl.engine.inspect.explain import Connection, Trace
+    from lbctl.host import Host
     from lbctl.model import Address, Analysis, Listener
 
 #: Turns, and rules, that are told one by one.
@@ -88,20 +89,22 @@ def explain(
     match more than the listener: conditions on what is unknown of the connection are listed. Read-only. An
     intent file stands for the rules of --backend.
     """
+    from lbctl.cli.context import open_host
     from lbctl.cli.output import Style, print_json, say
     from lbctl.documents.explanation import explanation
     from lbctl.engine.inspect.explain import explain as explained
     from lbctl.errors import IntentError
     from lbctl.model import inert
 
+    host = open_host()
     connection = _connection(listener, client, source_port, interface, own)
     if file is not None and source is not None:
         raise IntentError(f"two sources of rules: {file} and --from {source}", hint="name one of them")
-    readings = _readings(source or file, backend)
+    readings = _readings(host, source or file, backend)
     refused = [name for name, reading in readings.items() if not reading.accept]
     ways = explained(connection, readings)
     if graph is not None:
-        print(_graph(graph, listener, ways))
+        print(_graph(host, graph, listener, ways))
     elif output is Format.JSON:
         print_json(explanation(connection, ways))
     else:
@@ -136,11 +139,10 @@ def _connection(
     )
 
 
-def _graph(graph: Graph, listener: str, ways: Sequence[Trace]) -> str:
+def _graph(host: Host, graph: Graph, listener: str, ways: Sequence[Trace]) -> str:
     from lbctl.cli.graph import mermaid, svg
-    from lbctl.host import LocalHost
 
-    return mermaid(listener, ways) if graph is Graph.MERMAID else svg(LocalHost(), listener, ways)
+    return mermaid(listener, ways) if graph is Graph.MERMAID else svg(host, listener, ways)
 
 
 def _listener(text: str) -> Listener:
@@ -164,11 +166,11 @@ def _address(text: str | None) -> Address | None:
         raise IntentError(f'client "{text}" is not an address', hint="e.g. 198.51.100.7") from error
 
 
-def _readings(source: str | None, backend: str) -> dict[str, Analysis]:
+def _readings(host: Host, source: str | None, backend: str) -> dict[str, Analysis]:
     """What the rules do: those that are named, else those of each store of this host."""
     from lbctl.cli.work import read_rules_of, read_stores
 
-    return {source: read_rules_of(source, backend=backend)} if source is not None else read_stores()
+    return {source: read_rules_of(host, source, backend=backend)} if source is not None else read_stores(host)
 
 
 def _text(way: Trace, connection: Connection, style: Style) -> str:

@@ -27,10 +27,10 @@ def show_fleet(connections: int, style: Style) -> None:
 
     Raises `LbctlError` where a step does not lead to what it should.
     """
+    from lbctl.cli.context import open_host
     from lbctl.demo.fleet import BALANCERS, INTENT, DemoFleet
-    from lbctl.host import LocalHost
 
-    host = LocalHost()
+    host = open_host()
     if not host.may_change_network() or os.geteuid():
         raise PermissionDenied("the fleet needs root", hint="sudo lbctl demo --fleet")
     etcd = host.which("etcd") or _unpacked()

@@ -41,19 +41,20 @@ def history(
     --health, print which checks changed the shares of which endpoints while an agent ran.
     """
     from lbctl import engine
+    from lbctl.cli.context import open_host
+    from lbctl.cli.intents import context_of
     from lbctl.cli.output import print_json, say
     from lbctl.cli.status_text import width
-    from lbctl.cli.work import mention_unsettled, owner_of
+    from lbctl.cli.work import mention_unsettled
     from lbctl.documents.history import difference as difference_document
     from lbctl.documents.history import history as document
-    from lbctl.host import LocalHost
 
     if export and (diff or number is not None):
         raise IntentError("--export prints every state: leave out the number and --diff")
     if health and (export or diff or number is not None):
         raise IntentError("--health prints what the agent noted: leave out the number, --diff and --export")
-    whose = owner_of(owner, config, announced=number is None)
-    host = LocalHost()
+    context = context_of(open_host(), owner, config, announced=number is None)
+    host, whose = context.host, context.owner
     if health:
         from lbctl.cli.replay import print_recorded
 
@@ -61,7 +62,7 @@ def history(
         return
     found = engine.entries(host, whose) if number is None else (engine.state(host, whose, number),)
     found = found[-1:] if diff else found
-    unsettled = mention_unsettled(whose, data=number is not None or export or output is Format.JSON)
+    unsettled = mention_unsettled(context, data=number is not None or export or output is Format.JSON)
     for line in engine.damaged(host, whose):
         say(f"{line}.")
     changed = engine.difference(host, whose, found[0]) if diff and found else None

@@ -50,6 +50,7 @@ def import_(
     fragments. Nothing in a text is run or looked up. Exits with 1 if a service that balances is not in
     the intent, with 2 if the text cannot be trusted as a rule set.
     """
+    from lbctl.cli.context import open_host
     from lbctl.cli.output import Style, print_json
     from lbctl.cli.work import share_policy
     from lbctl.config import is_intent
@@ -59,7 +60,6 @@ def import_(
     from lbctl.engine.migrate.intent import imported
     from lbctl.engine.migrate.read import SourceLines, read_live, read_rules
     from lbctl.errors import IntentError
-    from lbctl.host import LocalHost
     from lbctl.host.files import DEFAULT_LIMIT, read_bounded
     from lbctl.spi import backends
 
@@ -72,7 +72,7 @@ def import_(
     source: Sequence[str] = ()
     name = live or ("standard input" if file == "-" else str(file))
     if live is not None:
-        reading = read_live(LocalHost(), live, backends())
+        reading = read_live(open_host(), live, backends())
     else:
         data = read_bounded(str(file), max_size or DEFAULT_LIMIT)
         if is_intent(data):

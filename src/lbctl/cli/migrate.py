@@ -95,19 +95,24 @@ def migrate(
     from lbctl import engine
     from lbctl.cli import migration as shown
     from lbctl.cli import work
+    from lbctl.cli.context import open_host
+    from lbctl.cli.intents import announce, context_of, files_if_any, intent_if_any
     from lbctl.cli.output import print_json, say
     from lbctl.cli.progress import stages
 
     policy = work.share_policy(fix=fix, keep=keep)
+    host = open_host()
     work.ensure_trial(trial)
     work.ensure_new(save)
-    work.ensure_backend(to)
+    work.ensure_backend(host, to)
     with stages("Reading both sides"):
-        whose = work.owner_of(owner, config)
-        intent = work.intent_if_any(config)
+        context = context_of(host, owner, config)
+        whose = context.owner
+        intent = intent_if_any(config)
         if owner is not None and intent and intent.owner == whose:
-            work.announce(work.files_if_any(config))
+            announce(files_if_any(config))
         session = work.session_for(
+            host,
             to,
             driver,
             allow_remap=allow_remap,
@@ -115,9 +120,9 @@ def migrate(
             cautious=work.is_cautious(yes=yes, ignore_health=ignore_health),
         )
         if plan:
-            work.mention_unsettled(whose, data=output is Format.JSON)
+            work.mention_unsettled(context, data=output is Format.JSON)
         else:
-            work.settle(whose, patience=wait)
+            work.settle(context, patience=wait)
         given = intent if intent and intent.owner == whose else None
         migration = engine.plan_migration(
             session, whose, source=source, intent=given, exclude=exclude or (), policy=policy

@@ -15,6 +15,7 @@ from lbctl.errors import IntentError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from lbctl.cli.context import Context
     from lbctl.cli.options import Color
     from lbctl.documents.change import OperationDocument
     from lbctl.engine import Operated, Operation, Session
@@ -47,15 +48,15 @@ def ensure_why(why: str) -> None:
         raise IntentError(f"--why takes one line of at most {MAX_WHY} characters")
 
 
-def session_for_owner(owner: str, *, ignore_health: bool) -> Session:
+def session_for_owner(context: Context, *, ignore_health: bool) -> Session:
     """Return a session for a command that works from what was applied last, with nothing left unsettled.
 
     Such a command does not ask: what failed when the last agent ended stays out.
     """
     from lbctl.cli.work import session_for, settle
 
-    settle(owner, patience=_PATIENCE)
-    return session_for("auto", None, patience=_PATIENCE, cautious=not ignore_health)
+    settle(context, patience=_PATIENCE)
+    return session_for(context.host, "auto", None, patience=_PATIENCE, cautious=not ignore_health)
 
 
 def carry_out(operation: Operation, *, yes: bool, data: bool, color: Color) -> bool:

@@ -114,19 +114,21 @@ def _plan(
     show: _Shown,
 ) -> None:
     from lbctl import engine
+    from lbctl.cli.context import open_host
+    from lbctl.cli.intents import context_with_intent
     from lbctl.cli.progress import stages
-    from lbctl.cli.work import intent_files, mention_rollback, mention_unsettled, read_announced, session_for
+    from lbctl.cli.work import mention_rollback, mention_unsettled, session_for
     from lbctl.documents.history import interrupted, unsettled
 
     with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
-        intent = read_announced(config)
+        context, intent = context_with_intent(open_host(), config)
         next_stage()
-        session = session_for(backend, driver, allow_remap=allow_remap)
+        session = session_for(context.host, backend, driver, allow_remap=allow_remap)
         made = engine.annotate(session, engine.plan(session, intent))
-    left = mention_unsettled(intent.owner, data=show.output is Format.JSON)
-    undone = mention_rollback(intent)
+    left = mention_unsettled(context, data=show.output is Format.JSON)
+    undone = mention_rollback(context.host, intent)
     if out is not None:
-        engine.write_plan(session, made, intent, intent_files(config), out)
+        engine.write_plan(session, made, intent, context.files, out)
     show(
         made, session.backend, unsettled=unsettled(left), rolled_back=interrupted(undone) if undone else None
     )
@@ -142,15 +144,16 @@ def _plan_against(
     show: _Shown,
 ) -> None:
     from lbctl import engine
-    from lbctl.cli.work import intent_files, read_intent
+    from lbctl.cli.context import open_host
+    from lbctl.cli.intents import intent_files, read_intent
     from lbctl.config.documents import STANDARD_INPUT, name_of
     from lbctl.documents.history import UnsettledDocument
-    from lbctl.host import LocalHost
 
     if against == STANDARD_INPUT and STANDARD_INPUT in intent_files(config):
         raise IntentError("standard input can be read once only", hint="name a file for one side")
+    host = open_host()
     chosen, made = engine.plan_against(
-        LocalHost(),
+        host,
         read_intent(against),
         read_intent(config),
         backend=backend,

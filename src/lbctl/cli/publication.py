@@ -66,13 +66,13 @@ async def _changed(
     from lbctl.agent.etcd import Client
     from lbctl.agent.fleet.publisher import Publisher, reaching
     from lbctl.agent.fleet.signing import sign
+    from lbctl.cli.context import open_host
     from lbctl.cli.fleet import author_of, change_lines, place
     from lbctl.cli.output import say
     from lbctl.cli.work import confirmed
-    from lbctl.host import LocalHost
 
     name, access = place(how.config)
-    host, key = LocalHost(), how.sign
+    host, key = open_host(), how.sign
     async with reaching():
         client = await Client.of(access)
         publisher = Publisher(

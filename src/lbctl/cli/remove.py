@@ -20,12 +20,15 @@ def remove(
     Searches every backend of this host, or only that of --backend and --driver.
     """
     from lbctl import engine
+    from lbctl.cli.context import open_host
+    from lbctl.cli.intents import context_of
     from lbctl.cli.output import plan_document, print_json, say, show_plans
-    from lbctl.cli.work import confirmed, declined, owner_of, session_for, settle, warn_of_removal
+    from lbctl.cli.work import confirmed, declined, session_for, settle, warn_of_removal
 
-    whose = owner_of(owner, config)
-    session = session_for(backend, driver, patience=wait)
-    settle(whose, patience=wait)
+    context = context_of(open_host(), owner, config)
+    whose = context.owner
+    session = session_for(context.host, backend, driver, patience=wait)
+    settle(context, patience=wait)
     engine.ensure_ended(session.host, whose, patience=wait)
     changes = engine.removal(session, whose, everywhere=backend == "auto" and driver is None)
     due = tuple((place, plan) for place, plan in changes if plan.changed)

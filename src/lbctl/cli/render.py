@@ -81,14 +81,16 @@ def render(
     and reads nothing from the kernel's rules.
     """
     from lbctl import engine
+    from lbctl.cli.context import open_host
+    from lbctl.cli.intents import read_intent
     from lbctl.cli.output import print_json, say
-    from lbctl.cli.work import one_file, read_intent
-    from lbctl.host import LocalHost
+    from lbctl.cli.work import one_file
     from lbctl.model import Family
 
     networks = [_network(text) for text in network or ()]
+    host = open_host()
     found = engine.render(
-        LocalHost(),
+        host,
         read_intent(one_file(file, config)),
         backend=backend,
         driver=driver,

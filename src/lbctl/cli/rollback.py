@@ -45,30 +45,33 @@ def rollback(
     one that is published.
     """
     from lbctl import engine
+    from lbctl.cli.context import open_host
+    from lbctl.cli.intents import context_of
     from lbctl.cli.migration import show
     from lbctl.cli.output import plan_document, print_json, say, show_plans
     from lbctl.cli.work import (
         confirmed,
         declined,
         is_cautious,
-        owner_of,
         session_for,
         settle,
         warn_of_removal,
     )
     from lbctl.documents.migration import document as migration_document
-    from lbctl.host import LocalHost
 
     if fleet:
         from lbctl.cli.publication import Publishing, roll_back
 
         roll_back(to, Publishing(config=config, sign=sign, yes=yes, output=output))
         return
-    whose = owner_of(owner, config)
+    host = open_host()
+    context = context_of(host, owner, config)
+    whose = context.owner
     # An abandoned trial is what is gone back from.
-    settle(whose, patience=wait, trials=False)
-    target = engine.restorable(LocalHost(), whose) if to is None else engine.state(LocalHost(), whose, to)
+    settle(context, patience=wait, trials=False)
+    target = engine.restorable(host, whose) if to is None else engine.state(host, whose, to)
     session = session_for(
+        host,
         target.backend,
         target.driver,
         allow_remap=target.allow_remap,
@@ -121,8 +124,8 @@ def _mention_decisions(host: Host, owner: str) -> None:
 def _mention_file(config: Path | None, intent: Intent) -> None:
     """Report that the intent file says something else than what was restored."""
     from lbctl.cli.differences import service_lines
+    from lbctl.cli.intents import files_if_any
     from lbctl.cli.output import say
-    from lbctl.cli.work import files_if_any
     from lbctl.config import load_merged
     from lbctl.errors import IntentError
     from lbctl.model import intent_changes

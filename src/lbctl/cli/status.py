@@ -17,8 +17,10 @@ from lbctl.errors import IntentError, NoIntentFile
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from lbctl.cli.context import Context
     from lbctl.documents.status import AgentSummaryDocument
     from lbctl.engine import Drift, HistoryEntry, Session, Status
+    from lbctl.host import Host
     from lbctl.model import Intent
 
 
@@ -57,19 +59,22 @@ def status(
     Counts are the kernel's own, of new connections; actual shares are of those since a service last changed.
     Without an intent file, the intent that was applied last is shown.
     """
+    from lbctl.cli.context import Context, open_host
     from lbctl.cli.work import mention_rollback, session_for
 
     if watch and exit_code:
         raise IntentError("--watch never ends, so it has no exit code")
-    intent, applied = _intent(config, owner)
+    host = open_host()
+    intent, applied = _intent(host, config, owner)
     _ensure_known(services or (), intent)
     # What was applied by consent is there by consent.
-    session = session_for(backend, driver, allow_remap=True)
+    session = session_for(host, backend, driver, allow_remap=True)
     look = _Look(
         session=session,
+        context=Context(host=host, owner=intent.owner),
         intent=intent,
         applied=applied,
-        rolled_back=mention_rollback(intent) if applied is None else None,
+        rolled_back=mention_rollback(host, intent) if applied is None else None,
         only=frozenset(services or ()),
         brief=brief,
         follow=backend == "auto" and driver is None,
@@ -96,6 +101,7 @@ class _Look:
     """What is to be looked at, as often as one likes."""
 
     session: Session
+    context: Context
     intent: Intent
     #: The state whose intent this is; None for an intent file's.
     applied: HistoryEntry | None
@@ -149,7 +155,7 @@ def _print(look: _Look, output: Format, color: Color, *, one_line: bool = False)
     from lbctl.cli.work import mention_unsettled
     from lbctl.documents.status import status as document
 
-    unsettled = mention_unsettled(look.intent.owner, data=output is Format.JSON)
+    unsettled = mention_unsettled(look.context, data=output is Format.JSON)
     drift, status = look.now()
     agent = look.agent()
     if output is Format.JSON:
@@ -205,9 +211,9 @@ def _pause() -> None:
     time.sleep(1)
 
 
-def _intent(config: Path | None, owner: str | None) -> tuple[Intent, HistoryEntry | None]:
+def _intent(host: Host, config: Path | None, owner: str | None) -> tuple[Intent, HistoryEntry | None]:
     """The intent of the files; or, without one or for another owner, the one that was applied last."""
-    from lbctl.cli.work import owner_of, read_intent
+    from lbctl.cli.intents import context_of, read_intent
 
     try:
         intent = read_intent(config)
@@ -219,17 +225,17 @@ def _intent(config: Path | None, owner: str | None) -> tuple[Intent, HistoryEntr
         missing: NoIntentFile | None = error
     else:
         missing = None
-    return _last_applied(owner_of(owner, None), missing)
+    return _last_applied(context_of(host, owner, None), missing)
 
 
-def _last_applied(owner: str, missing: NoIntentFile | None) -> tuple[Intent, HistoryEntry]:
+def _last_applied(context: Context, missing: NoIntentFile | None) -> tuple[Intent, HistoryEntry]:
     from lbctl.cli.output import say
     from lbctl.engine.record import history
-    from lbctl.host import LocalHost
 
-    last = history.last_of(LocalHost(), owner)
+    host, owner = context.host, context.owner
+    last = history.last_of(host, owner)
     if last is None:
-        others = ", ".join(f"--owner {each}" for each in history.owners(LocalHost()))
+        others = ", ".join(f"--owner {each}" for each in history.owners(host))
         hint = f"on record: {others}" if others else None
         if missing is not None:
             missing.hint = hint or missing.hint

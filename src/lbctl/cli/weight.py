@@ -48,8 +48,9 @@ def weight(
     """
     from lbctl import engine
     from lbctl.cli import operator
+    from lbctl.cli.context import open_host
+    from lbctl.cli.intents import context_of
     from lbctl.cli.output import print_json, say
-    from lbctl.cli.work import owner_of
 
     operator.ensure_why(why)
     _ensure_weight(endpoint, value, reset=reset)
@@ -60,9 +61,9 @@ def weight(
             [endpoint], Publishing(config=config, sign=sign, yes=yes, output=output), weight=value, why=why
         )
         return
-    whose = owner_of(owner, config, announced=False)
-    session = operator.session_for_owner(whose, ignore_health=ignore_health)
-    operation = engine.weigh(session, whose, [endpoint], value, why=why)
+    context = context_of(open_host(), owner, config, announced=False)
+    session = operator.session_for_owner(context, ignore_health=ignore_health)
+    operation = engine.weigh(session, context.owner, [endpoint], value, why=why)
     agreed = operator.carry_out(operation, yes=yes, data=output is Format.JSON, color=color)
     say(_report(operation) if agreed else "Nothing was changed.")
     if output is Format.JSON:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lbctl.cli import options
-from lbctl.errors import IntentError, NoIntentFile, Reverted, StateUnknown
+from lbctl.errors import IntentError, Reverted, StateUnknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
+    from lbctl.cli.context import Context
     from lbctl.engine import HistoryEntry, Session, SharePolicy, Trial, Unsettled
     from lbctl.host import Host
     from lbctl.model import Analysis, Intent, Plan
 
 _LONGEST_TRIAL = 24 * 3600
-#: So many intent files are named.
-_FEW_FILES = 3
 
 
 def one_file(argument: Path | None, config: Path | None) -> Path | None:
@@ -30,44 +28,8 @@ def one_file(argument: Path | None, config: Path | None) -> Path | None:
     return config if argument is None else argument
 
 
-def read_intent(config: Path | None) -> Intent:
-    """The intent that the options and the environment point to; raises `IntentError`."""
-    from lbctl.cli.fleet import followed, published_name
-    from lbctl.config import load_merged
-
-    files, name = intent_files(config), published_name(config)
-    intent = load_merged(files)
-    return intent if intent.follow is None and name is None else followed(files, name)
-
-
-def read_announced(config: Path | None) -> Intent:
-    """As `read_intent`, and name the files: for a command that changes something, or shows a change."""
-    announce(intent_files(config))
-    return read_intent(config)
-
-
-def intent_files(config: Path | None) -> tuple[Path, ...]:
-    """The files of `read_intent`: for a published intent, the local ones that bound it."""
-    from lbctl.cli.fleet import local_files, published_name
-    from lbctl.config import find
-
-    if published_name(config) is not None:
-        return local_files()
-    return find(config, os.environ, Path())
-
-
-def announce(files: Sequence[Path]) -> None:
-    """Name the intent files that a command goes by: a few of many."""
-    from lbctl.cli.output import say
-    from lbctl.config.documents import name_of
-
-    shown = [f"./{path}" if path == Path("lbctl.toml") else name_of(path) for path in files[:_FEW_FILES]]
-    more = [f"{len(files) - _FEW_FILES} more"] if len(files) > _FEW_FILES else []
-    if files:
-        say(f"Intent: {', '.join([*shown, *more])}")
-
-
 def session_for(
+    host: Host,
     backend: str,
     driver: str | None,
     *,
@@ -75,12 +37,11 @@ def session_for(
     patience: float = 0.0,
     cautious: bool = False,
 ) -> Session:
-    """The session on this host; raises `NoBackend`."""
+    """The session on a host; raises `NoBackend`."""
     from lbctl.engine import open_session
-    from lbctl.host import LocalHost
 
     return open_session(
-        LocalHost(),
+        host,
         backend=backend,
         driver=driver,
         allow_remap=allow_remap,
@@ -98,27 +59,26 @@ def _at_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def settle(owner: str, *, patience: float, trials: bool = True) -> None:
+def settle(context: Context, *, patience: float, trials: bool = True) -> None:
     """Complete what processes that are gone left of a change, and report it; see `lbctl.engine.recover`."""
     from lbctl import engine
     from lbctl.cli.output import say
-    from lbctl.host import LocalHost
 
-    if engine.unsettled(LocalHost(), owner).due:
-        for note in engine.recover(session_for("auto", None, patience=patience), owner, trials=trials):
+    host, owner = context.host, context.owner
+    if engine.unsettled(host, owner).due:
+        for note in engine.recover(session_for(host, "auto", None, patience=patience), owner, trials=trials):
             say(note)
 
 
-def mention_unsettled(owner: str, *, data: bool) -> Unsettled:
+def mention_unsettled(context: Context, *, data: bool) -> Unsettled:
     """Report what processes that are gone left of a change, and a trial; returns it.
 
     A trial is the first line of what a command prints, or a message where that is `data`.
     """
     from lbctl import engine
     from lbctl.cli.output import say
-    from lbctl.host import LocalHost
 
-    found = engine.unsettled(LocalHost(), owner)
+    found = engine.unsettled(context.host, context.owner)
     for line in found.damaged:
         say(f"{line}. The next command that changes something removes it.")
     if found.entry is not None:
@@ -127,13 +87,12 @@ def mention_unsettled(owner: str, *, data: bool) -> Unsettled:
     return found
 
 
-def mention_rollback(intent: Intent) -> HistoryEntry | None:
+def mention_rollback(host: Host, intent: Intent) -> HistoryEntry | None:
     """Report that the last change was a rollback which an intent file contradicts; returns that state."""
     from lbctl import engine
     from lbctl.cli.output import say
-    from lbctl.host import LocalHost
 
-    found = engine.rolled_back(LocalHost(), intent)
+    found = engine.rolled_back(host, intent)
     if found is not None:
         say(f"The last change was {found}. The intent file differs: applying it undoes that.")
     return found
@@ -198,12 +157,11 @@ def ensure_new(path: Path | None) -> None:
         raise IntentError(f"{path} already exists, and is not overwritten", hint="choose another name")
 
 
-def ensure_backend(name: str) -> None:
+def ensure_backend(host: Host, name: str) -> None:
     """Raise `IntentError` for a name of no backend, `auto` included: a migration goes to a named one."""
-    from lbctl.host import LocalHost
     from lbctl.spi import AUTO, backends, named_candidates, survey
 
-    candidates = survey(LocalHost(), backends())
+    candidates = survey(host, backends())
     try:
         known = name != AUTO and bool(named_candidates(candidates, name))
     except IntentError:
@@ -255,57 +213,20 @@ def ended(tried: Trial | None) -> None:
         raise StateUnknown(tried.report, hint="lbctl status shows what holds")
 
 
-def intent_if_any(config: Path | None) -> Intent | None:
-    """As `read_intent`; None where there is no file and none was named."""
-    return read_intent(config) if files_if_any(config) else None
-
-
-def files_if_any(config: Path | None) -> tuple[Path, ...]:
-    """As `intent_files`; () where there is no file and none was named."""
-    try:
-        return intent_files(config)
-    except NoIntentFile:
-        return ()
-
-
-def owner_of(owner: str | None, config: Path | None, *, announced: bool = True) -> str:
-    """The owner that was named, else that of the intent file, else the default.
-
-    The file is announced, unless a command uses nothing else of it.
-    """
-    from lbctl.config import load_merged
-    from lbctl.model import DEFAULT_OWNER, check_owner
-
-    if owner is not None:
-        try:
-            return check_owner(owner)
-        except ValueError as error:
-            raise IntentError(str(error), hint="small letters, digits and dashes, at most 12") from error
-    paths = files_if_any(config)
-    if announced:
-        announce(paths)
-    try:
-        return load_merged(paths).owner if paths else DEFAULT_OWNER
-    except IntentError as error:
-        error.hint = "--owner NAME works without reading the file"
-        raise
-
-
-def read_rules_of(source: str, limit: int | None = None, *, backend: str = "auto") -> Analysis:
-    """Return what the rules in a file, in standard input (`-`) or in `live:STORE` of this host do.
+def read_rules_of(host: Host, source: str, limit: int | None = None, *, backend: str = "auto") -> Analysis:
+    """Return what the rules in a file, in standard input (`-`) or in `live:STORE` of a host do.
 
     The file may be an intent file too: then it is what the rules do that `backend` makes of it. Raises
     `IntentError` for text of more than `limit` bytes; see `lbctl.host.files.read_bounded`.
     """
     from lbctl.config import is_intent, loads
     from lbctl.engine.migrate.read import read_intent, read_live, read_rules
-    from lbctl.host import LocalHost
     from lbctl.host.files import DEFAULT_LIMIT, read_bounded
     from lbctl.model import inert
     from lbctl.spi import backends
 
     if store := live_store(source):
-        return read_live(LocalHost(), store, backends())
+        return read_live(host, store, backends())
     if source == "live" and not Path(source).exists():
         raise IntentError(
             '"live" names no store', hint="live:STORE, e.g. live:nftables; lbctl backends lists them"
@@ -313,7 +234,7 @@ def read_rules_of(source: str, limit: int | None = None, *, backend: str = "auto
     data = read_bounded(source, limit or DEFAULT_LIMIT)
     if is_intent(data):
         name = "<stdin>" if source == "-" else inert(source)
-        return read_intent(LocalHost(), loads(data, name), backend=backend)
+        return read_intent(host, loads(data, name), backend=backend)
     return read_rules(data, backends())
 
 
@@ -323,13 +244,11 @@ def live_store(source: str) -> str:
     return store if kind == "live" and colon else ""
 
 
-def read_stores() -> dict[str, Analysis]:
-    """What the rules in each store of this host do that can be read, by `live:STORE`."""
+def read_stores(host: Host) -> dict[str, Analysis]:
+    """What the rules in each store of a host do that can be read, by `live:STORE`."""
     from lbctl.engine.migrate.read import read_live
-    from lbctl.host import LocalHost
     from lbctl.spi import Reader, backends
 
-    host = LocalHost()
     installed = backends()
     stores = dict.fromkeys(
         driver.store

@@ -12,7 +12,7 @@ from bisect import bisect_left, insort
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
 
 from pydantic import ValidationError
 
@@ -26,15 +26,18 @@ from lbctl.model import (
     NAME,
     Address,
     DnsProbe,
+    DsrObstacle,
     Endpoint,
     ExecProbe,
     Family,
+    Forward,
     Intent,
     Listener,
     Obstacle,
     Protocol,
     Service,
     State,
+    dsr_obstacles,
     slot_count,
     takeover_obstacles,
 )
@@ -87,6 +90,49 @@ _OBSTACLES: Mapping[Obstacle, tuple[str, str, str]] = {
         "listen",
         "the kernel tracks an SCTP association only from its handshake on",
         "listen for SCTP in a service of its own, without `takeover`",
+    ),
+}
+#: What makes direct server return impossible, in the same way.
+_DSR_OBSTACLES: Mapping[DsrObstacle, tuple[str, str, str]] = {
+    DsrObstacle.ANY_ADDRESS: (
+        "listen",
+        "with direct server return endpoints have the listener's address, so that each listener needs one",
+        'write the address, e.g. "192.0.2.21:80/tcp"',
+    ),
+    DsrObstacle.PROTOCOL: (
+        "listen",
+        "direct server return is for TCP and UDP",
+        "listen for SCTP in a service of its own",
+    ),
+    DsrObstacle.LOCAL_ENDPOINTS: (
+        "endpoints",
+        "with direct server return endpoints are other hosts",
+        'give their addresses, e.g. "10.0.0.31"',
+    ),
+    DsrObstacle.PORT: (
+        "endpoints",
+        "with direct server return packets keep their destination port",
+        'leave the port of the endpoints out, e.g. "10.0.0.31"',
+    ),
+    DsrObstacle.LOCAL_CLIENTS: (
+        "local-clients",
+        "direct server return balances packets that arrive on an interface, and no local connections",
+        "leave `local-clients` out",
+    ),
+    DsrObstacle.SOURCE_NAT: (
+        "source-nat",
+        "with direct server return the client's address stays",
+        "leave `source-nat` out",
+    ),
+    DsrObstacle.AFFINITY: (
+        "affinity",
+        "direct server return keeps no clients",
+        'leave it out; `scheduler = "source-hash"` leads a client to one endpoint',
+    ),
+    DsrObstacle.INTERFACE_PATTERN: (
+        "interfaces",
+        "direct server return is set up for each interface by itself",
+        "write the whole name of each interface",
     ),
 }
 
@@ -292,6 +338,12 @@ class _Draft:
         """
         return self.at("listen") if "listen" in self.damaged else self.at("listen", count)
 
+    @property
+    def local_clients(self) -> bool:
+        """Whether local connections are balanced; by default, where `forward` can."""
+        table = self.table
+        return table.local_clients if "local_clients" in table.model_fields_set else table.forward is Forward.NAT
+
     def entries(self) -> Iterator[tuple[Place, str, tuple[Endpoint, ...]]]:
         """Yield each entry that gives endpoints: its place, its name if it has one, what it stands for."""
         for place, entry in self._entries():
@@ -326,6 +378,7 @@ def _endpoints(entry: Target | EndpointTable) -> tuple[Endpoint, ...]:
             name=entry.name if len(each) == 1 else "",
             weight=entry.weight,
             state=entry.state,
+            mac=entry.mac,
         )
         for endpoint in each
     )
@@ -464,6 +517,7 @@ def _check_service(draft: _Draft, report: _Report) -> None:
     _check_exclude(draft, report)
     _check_interfaces(draft, report)
     _check_takeover(draft, report)
+    _check_forward(draft, report)
     _read_health(draft, report)
     _read_discover(draft, report)
     made = draft.endpoints
@@ -532,6 +586,36 @@ def _check_takeover(draft: _Draft, report: _Report) -> None:
             set_here = key.replace("-", "_") in table.model_fields_set
             place = draft.at(key if set_here else "takeover")
             report.add(draft.origin, place, f"{draft.label}: `takeover`: {reason}", hint)
+
+
+def _check_forward(draft: _Draft, report: _Report) -> None:
+    """Note what keeps a service from direct server return that asks for it, and keys that only it has."""
+    table = draft.table
+    match table.forward:
+        case Forward.NAT:
+            place = next((place for place, entry in draft.tables() if entry.mac), None)
+            if place is not None:
+                message = f"{draft.label}: `mac` has no effect: packets are routed to the endpoint"
+                report.add(draft.origin, (*place, "mac"), message, 'leave it out, or write `forward = "dsr"`')
+            return
+        case Forward.DSR:
+            pass
+        case _:
+            assert_never(table.forward)
+    found = dsr_obstacles(
+        draft.listeners,
+        draft.endpoints,
+        local_clients=draft.local_clients,
+        translates_source="source_nat" in table.model_fields_set,
+        affinity=table.affinity is not None,
+        interfaces=table.interfaces or (),
+    )
+    for obstacle in found:
+        key, reason, hint = _DSR_OBSTACLES[obstacle]
+        if key not in draft.damaged:
+            set_here = key.replace("-", "_") in table.model_fields_set
+            place = draft.at(key if set_here else "forward")
+            report.add(draft.origin, place, f"{draft.label}: `forward`: {reason}", hint)
 
 
 def _check_interfaces(draft: _Draft, report: _Report) -> None:
@@ -892,7 +976,7 @@ def _build(drafts: Iterable[_Draft], report: _Report) -> list[Service]:
                     listeners=tuple(draft.listeners),
                     endpoints=tuple(draft.endpoints),
                     scheduler=table.scheduler,
-                    local_clients=table.local_clients,
+                    local_clients=draft.local_clients,
                     seed=table.seed,
                     affinity=table.affinity,
                     source_nat=table.source_nat,
@@ -901,6 +985,7 @@ def _build(drafts: Iterable[_Draft], report: _Report) -> list[Service]:
                     interfaces=tuple(table.interfaces or ()),
                     exclude=tuple(table.exclude or ()),
                     takeover=table.takeover,
+                    forward=table.forward,
                     check=draft.check,
                     health=draft.health,
                     discover=draft.discover,

@@ -19,6 +19,7 @@ from lbctl.model import (
     Check,
     DnsProbe,
     ExecProbe,
+    Forward,
     HttpProbe,
     RecordType,
     Scheduler,
@@ -183,7 +184,9 @@ def _choices(service: Service) -> Iterator[str]:
     """Yield the keys that say how an endpoint is chosen, and how connections are led there."""
     if service.scheduler is not Scheduler.ROUND_ROBIN:
         yield f"scheduler = {quote(service.scheduler)}"
-    if not service.local_clients:
+    if service.forward is not Forward.NAT:
+        yield f"forward = {quote(service.forward)}"
+    elif not service.local_clients:
         yield "local-clients = false"
     if service.seed is not None:
         yield f"seed = 0x{service.seed:x}"
@@ -327,10 +330,13 @@ def _endpoint(endpoint: Endpoint) -> Iterator[str]:
         yield f"weight = {endpoint.weight}"
     if endpoint.state is not State.ACTIVE:
         yield f"state = {quote(endpoint.state)}"
+    if endpoint.mac:
+        yield f"mac = {quote(endpoint.mac)}"
 
 
 def _is_plain(endpoint: Endpoint) -> bool:
-    return endpoint.name == endpoint.to and endpoint.weight == 1 and endpoint.state is State.ACTIVE
+    usual = endpoint.weight == 1 and endpoint.state is State.ACTIVE and not endpoint.mac
+    return usual and endpoint.name == endpoint.to
 
 
 def _runs(endpoints: Iterable[Endpoint]) -> Iterator[str]:

@@ -23,7 +23,17 @@ from pydantic.config import JsonDict
 
 from lbctl.config import values
 from lbctl.config.table import ABSENT, TableModel, no_default, whole
-from lbctl.model import DEFAULT_MARK, DEFAULT_OWNER, MAX_OWNER, MAX_WEIGHT, NAME, Scheduler, SourceNat, State
+from lbctl.model import (
+    DEFAULT_MARK,
+    DEFAULT_OWNER,
+    MAX_OWNER,
+    MAX_WEIGHT,
+    NAME,
+    Forward,
+    Scheduler,
+    SourceNat,
+    State,
+)
 
 #: Where editors find the JSON Schema of this format: docs/schema has it.
 SCHEMA_ID = (
@@ -93,6 +103,14 @@ SourceNatText = Annotated[
     PlainValidator(values.choice(SourceNat, "source-nat")),
     WithJsonSchema({"type": "string", "enum": [str(x) for x in SourceNat]}),
 ]
+ForwardText = Annotated[
+    Any,
+    PlainValidator(values.choice(Forward, "forward")),
+    WithJsonSchema({"type": "string", "enum": [str(x) for x in Forward]}),
+]
+MacText = Annotated[
+    Any, PlainValidator(values.mac), WithJsonSchema({"type": "string", "pattern": whole(values.MAC_PATTERN)})
+]
 
 
 class EndpointTable(TableModel):
@@ -118,6 +136,12 @@ class EndpointTable(TableModel):
         default=State.ACTIVE,
         description="active: takes new connections. drain: takes no new ones, established ones live on. "
         "backup: takes new ones when no endpoint is active.",
+    )
+    mac: MacText = Field(
+        default="",
+        description='MAC address of the endpoint, for `forward = "dsr"`. By default that of the kernel\'s '
+        "neighbour table.",
+        json_schema_extra=no_default,
     )
 
 
@@ -211,6 +235,12 @@ class ServiceTable(TableModel):
         default=False,
         description="Whether another host with the same file may take over established connections, and this "
         "one its: with source-hash or maglev, and endpoints on other hosts.",
+    )
+    forward: ForwardText = Field(
+        default=Forward.NAT,
+        description="nat: this host translates addresses and replies pass it. dsr: direct server return, "
+        "endpoints on one layer-2 segment have the listener's address and reply to clients directly; "
+        "connections made on this host are not balanced. Only nftables.",
     )
     check: Any = Field(
         default=ABSENT,

@@ -24,6 +24,7 @@ from lbctl.model import (
     Listener,
     Protocol,
     check_interface,
+    check_mac,
     check_mark,
     check_owner,
 )
@@ -60,6 +61,7 @@ ENDPOINT_PATTERN = (
 LISTENER_PATTERN = rf"{_PLACE_PATTERN}(?:-({_PORT}))?/({'|'.join(Protocol)})"
 PORTS_PATTERN = rf"({_PORT})-({_PORT})"
 INTERFACE_PATTERN = INTERFACE.pattern.removesuffix(r"\Z")
+MAC_PATTERN = r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}"
 NETWORK_PATTERN = r"([0-9A-Fa-f:.]+)(?:/(0|[1-9][0-9]{0,2}))?"
 DURATION_PATTERN = r"([1-9][0-9]{0,6})([smhd])"
 
@@ -286,6 +288,17 @@ def interface(value: object) -> str:
     if len(value) > _LONGEST_INTERFACE:
         raise InvalidValue(f"{what} is longer than {_LONGEST_INTERFACE} characters", _INTERFACE_HINT)
     raise InvalidValue(f"{what} is not the name of an interface", _INTERFACE_HINT)
+
+
+def mac(value: object) -> str:
+    """Return a MAC address in the kernel's spelling."""
+    hint = 'for example "52:54:00:12:34:56"'
+    if not isinstance(value, str):
+        raise InvalidValue(f"mac {show(value)} is not a text", hint)
+    try:
+        return check_mac(value.lower().replace("-", ":"))
+    except ValueError:
+        raise InvalidValue(f"mac {show(value)} is not the MAC address of a network card", hint) from None
 
 
 def network_of(key: str) -> Callable[[object], Network]:

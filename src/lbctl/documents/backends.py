@@ -37,6 +37,7 @@ class CapabilitiesDocument(TypedDict):
     protocols: list[str]
     states: list[str]
     source_nat: list[str]
+    forwards: list[str]
     affinity: bool
     allow: bool
     deny: bool
@@ -105,6 +106,7 @@ def _backend(candidate: Candidate, counts: Sequence[RuleCounts]) -> BackendDocum
             protocols=sorted(can.protocols),
             states=sorted(can.states),
             source_nat=sorted(can.source_nat),
+            forwards=sorted(can.forwards),
             affinity=can.affinity,
             allow=can.allow,
             deny=can.deny,

@@ -4,8 +4,9 @@ from lbctl.host.conntrack import TrackedConnection, forget_flows, local_addresse
 from lbctl.host.files import write_whole
 from lbctl.host.host import TOOL, Completed, Host, LocalHost
 from lbctl.host.kernel import ModuleState, has_ipv6, kernel_module
-from lbctl.host.nf_tables import rules_generation
+from lbctl.host.nf_tables import rule_reports, rules_generation
 from lbctl.host.privilege import UNPRIVILEGED, need_privilege
+from lbctl.host.reports import Reports
 from lbctl.host.routes import Route, has_routes, links_back, links_in, route_to
 from lbctl.host.sockets import Listening, listening
 from lbctl.host.units import applies_again, enabled, unit_file
@@ -18,6 +19,7 @@ __all__ = [
     "Listening",
     "LocalHost",
     "ModuleState",
+    "Reports",
     "Route",
     "TrackedConnection",
     "applies_again",
@@ -32,6 +34,7 @@ __all__ = [
     "local_addresses",
     "need_privilege",
     "route_to",
+    "rule_reports",
     "rules_generation",
     "translated_connections",
     "unit_file",

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import ModuleType
 
+    from lbctl.host.reports import Reports
+
 T = TypeVar("T")
 
 
@@ -189,6 +191,17 @@ class FakeHost:
     def netlink(self, protocol: int, request: bytes) -> bytes | None:
         """See `Host`."""
         return self.asked(protocol, request)
+
+    def subscribe(
+        self,
+        protocol: int,  # noqa: ARG002 (the protocol's)
+        groups: Iterable[int],  # noqa: ARG002
+        *,
+        offset: int,  # noqa: ARG002
+        value: bytes,  # noqa: ARG002
+    ) -> Reports | None:
+        """See `Host`. This kernel reports nothing."""
+        return None
 
     @contextmanager
     def kept(self, name: str, make: Callable[[], T]) -> Iterator[T]:  # noqa: ARG002 (the protocol's)

@@ -26,12 +26,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale
 from lbctl.host.capabilities import Capability, capabilities
+from lbctl.host.reports import subscribe
 from lbctl.host.state import StateDir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from types import ModuleType
+
+    from lbctl.host.reports import Reports
 
 T = TypeVar("T")
 #: Names for `Host.remember` that begin with it are for what is known of a tool, and not of the network.
@@ -127,6 +130,12 @@ class Host(Protocol):
         """Return the kernel's answer to netlink messages that have one each; None where it cannot be asked.
 
         Answers stand behind one another, and so do all parts of a dump.
+        """
+
+    def subscribe(self, protocol: int, groups: Iterable[int], *, offset: int, value: bytes) -> Reports | None:
+        """Return the netlink messages that the kernel sends to groups from now on.
+
+        Only those that have two bytes of this `value` at an `offset`. None if the kernel does not send any.
         """
 
     def kept(self, name: str, make: Callable[[], T]) -> AbstractContextManager[T]:
@@ -395,6 +404,10 @@ class LocalHost:
                 return b"".join(parts)
         except OSError:
             return None
+
+    def subscribe(self, protocol: int, groups: Iterable[int], *, offset: int, value: bytes) -> Reports | None:
+        """See `Host`."""
+        return subscribe(protocol, groups, offset=offset, value=value)
 
     @contextmanager
     def kept(self, name: str, make: Callable[[], T]) -> Iterator[T]:

@@ -69,6 +69,7 @@ from lbctl.model.effective import (
     time_of,
 )
 from lbctl.model.follow import Follow, check_intent_name, check_report_name
+from lbctl.model.forward import MAC, DsrObstacle, Forward, Hop, check_mac, dsr_obstacles
 from lbctl.model.intent import (
     DEFAULT_MARK,
     DEFAULT_OWNER,
@@ -136,6 +137,7 @@ __all__ = [
     "DEFAULT_OWNER",
     "DEFAULT_POLICY",
     "INTERFACE",
+    "MAC",
     "MAX_OWNER",
     "MAX_PORT",
     "MAX_RESULT",
@@ -163,6 +165,7 @@ __all__ = [
     "Discovery",
     "DnsProbe",
     "DockerAccess",
+    "DsrObstacle",
     "Effective",
     "Endpoint",
     "EndpointChange",
@@ -174,9 +177,11 @@ __all__ = [
     "FamilyListener",
     "Finding",
     "Follow",
+    "Forward",
     "Guarded",
     "Health",
     "HealthPolicy",
+    "Hop",
     "HttpProbe",
     "Initial",
     "Intent",
@@ -232,6 +237,7 @@ __all__ = [
     "bypassed",
     "check_intent_name",
     "check_interface",
+    "check_mac",
     "check_mark",
     "check_owner",
     "check_record",
@@ -243,6 +249,7 @@ __all__ = [
     "default_seed",
     "diff",
     "diff_services",
+    "dsr_obstacles",
     "duration",
     "effective",
     "emptied",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.model.check import DnsProbe, ExecProbe
 from lbctl.model.discovery import WeightOwner
+from lbctl.model.forward import Forward
 from lbctl.model.intent import MAX_SLOTS, Endpoint, Family, State
 from lbctl.model.schedule import slot_count
 
@@ -115,6 +116,9 @@ def _unfit(service: Service, answer: Sequence[Endpoint]) -> str | None:
         return "endpoints of two kinds: with and without an address or a port"
     if any(e.port is not None for e in answer) and any(x.is_range for x in service.listeners):
         return "endpoints with a port behind a listener with a range of ports"
+    ports = {port for x in service.listeners for port in (x.port, x.last_port)}
+    if service.forward is Forward.DSR and any(e.port is not None and ports != {e.port} for e in answer):
+        return "endpoints with another port than the listener's, which direct server return keeps"
     check = service.check
     if check is not None and check.port is None and not isinstance(check.probe, (DnsProbe, ExecProbe)):
         bare = next((e for e in answer if e.port is None), None)

@@ -27,7 +27,7 @@ _KEYS = {"listeners": "listen"}
 #: Fields whose own fields stand in the file where the field itself would.
 _INLINE = frozenset({"probe", "tls"})
 #: What stands in no file, or is compared by itself.
-_LEFT_OUT = frozenset({"name", "endpoints", "limits"})
+_LEFT_OUT = frozenset({"name", "endpoints", "limits", "hops"})
 #: Lists whose order has a meaning: round robin takes endpoints in it.
 _ORDERED = frozenset({"endpoints"})
 #: Numbers of seconds, and of milliseconds.
@@ -107,7 +107,12 @@ def _settings(service: Service) -> dict[str, Value]:
 
 def _own(endpoint: Endpoint) -> dict[str, Value]:
     """Return the keys of an endpoint besides its address."""
-    return {"name": endpoint.name, "weight": endpoint.weight, "state": str(endpoint.state)}
+    return {
+        "name": endpoint.name,
+        "weight": endpoint.weight,
+        "state": str(endpoint.state),
+        "mac": endpoint.mac or None,
+    }
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Value]]:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.model.answer import Discovered, merged
+from lbctl.model.forward import Hop
 from lbctl.model.intent import MAX_SLOTS, MAX_WEIGHT, NAME, Endpoint, Family, Intent, Service, State
 from lbctl.model.schedule import slot_count
 from lbctl.model.verdict import Health, Judgement, KeptBy, Verdict, Verdicts, awaited, judge
@@ -27,6 +28,7 @@ Place: TypeAlias = tuple[str, str]
 #: The same object each time: what facts that say nothing about a service are compared by.
 _NOTHING: Mapping[str, Override] = {}
 _NO_VERDICTS: Verdicts = {}
+_NO_HOPS: frozenset[Hop] = frozenset()
 
 #: Characters that a name and a reason given by an operator have at most.
 MAX_WHO = 64
@@ -93,11 +95,13 @@ class Facts:
     old: Mapping[str, Verdicts] = field(default_factory=dict)
     #: The same of the last good answers of sources; a service without one is not named.
     found: Mapping[str, Discovered] = field(default_factory=dict)
+    #: The next hops that are known, of services that need them.
+    hops: Mapping[str, frozenset[Hop]] = field(default_factory=dict)
     #: True if the verdicts are of an agent that runs: an endpoint that it has none of is new to it.
     live: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.overrides or self.verdicts or self.old or self.found)
+        return bool(self.overrides or self.verdicts or self.old or self.found or self.hops)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,10 +319,11 @@ def _renewed(intent: Intent, facts: Facts, basis: _Basis, past: _Basis, services
         verdicts = facts.verdicts.get(name, _NO_VERDICTS)
         old = facts.old.get(name, _NO_VERDICTS)
         found = facts.found.get(name) if file.discover is not None else None
-        if own or verdicts or old or found:
+        hops = facts.hops.get(name, _NO_HOPS)
+        if own or verdicts or old or found or hops:
             before = past.outcomes.get(name)
-            if before is None or not before.is_of(file, own, verdicts, old, found, live=facts.live):
-                before = _outcome(file, own, verdicts, old, found, intent, live=facts.live)
+            if before is None or not before.is_of(file, own, verdicts, old, found, hops, live=facts.live):
+                before = _outcome(file, own, verdicts, old, found, hops, intent, live=facts.live)
             outcomes[name], carried[number] = before, before.service
             if known[number] != before.known:
                 known[number] = before.known
@@ -338,7 +343,12 @@ def _renewed(intent: Intent, facts: Facts, basis: _Basis, past: _Basis, services
 def _changed(old: Facts, new: Facts) -> frozenset[str]:
     """Return the services about which facts say something else, or the same by another object."""
     decided = {place[0] for place, _ in old.overrides.items() ^ new.overrides.items()}
-    pairs = ((old.verdicts, new.verdicts), (old.old, new.old), (old.found, new.found))
+    pairs: tuple[tuple[Mapping[str, object], Mapping[str, object]], ...] = (
+        (old.verdicts, new.verdicts),
+        (old.old, new.old),
+        (old.found, new.found),
+        (old.hops, new.hops),
+    )
     return frozenset(decided.union(*[_replaced(was, now) for was, now in pairs if was is not now]))
 
 
@@ -359,6 +369,7 @@ class _Outcome:
     old: Verdicts
     live: bool
     found: Discovered | None
+    hops: frozenset[Hop]
     known: Service
     service: Service
     reasons: Mapping[Place, Reason]
@@ -370,12 +381,13 @@ class _Outcome:
         verdicts: Verdicts,
         old: Verdicts,
         found: Discovered | None,
+        hops: frozenset[Hop],
         *,
         live: bool,
     ) -> bool:
         """Return True if it was made from these."""
         same = file is self.file and verdicts is self.verdicts and old is self.old and live is self.live
-        return same and overrides == self.overrides and found == self.found
+        return same and overrides == self.overrides and found == self.found and hops == self.hops
 
 
 def _outcome(
@@ -384,6 +396,7 @@ def _outcome(
     verdicts: Verdicts,
     old: Verdicts,
     discovered: Discovered | None,
+    hops: frozenset[Hop],
     intent: Intent,
     *,
     live: bool,
@@ -398,6 +411,8 @@ def _outcome(
     judgement = judge(found, judged)
     if judgement.limits:
         found = replace(found, limits=judgement.limits)
+    if hops:
+        found = replace(found, hops=hops)
     own = {each.to: each for each in file.endpoints}
     by_source = {each.to: each.state for each in answer}
     reasons = {
@@ -423,6 +438,7 @@ def _outcome(
         old=old,
         live=live,
         found=discovered,
+        hops=hops,
         known=service,
         service=found,
         reasons=said,

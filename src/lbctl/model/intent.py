@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from lbctl.model.announce import NO_ANNOUNCEMENTS, Announcements
 from lbctl.model.check import DEFAULT_POLICY, AllDown, Check, HealthPolicy
+from lbctl.model.forward import DsrObstacle, Forward, Hop, check_mac, dsr_obstacles
 from lbctl.model.maglev import maglev
 from lbctl.model.rotation import NONE, WHOLE, bypassed, padded, turns
 from lbctl.model.schedule import schedule, shares, weight_shares
@@ -173,6 +174,8 @@ class Endpoint:
     name: str
     weight: int
     state: State
+    #: The MAC address that packets are sent to, where the file fixes it; "" for that of the neighbour table.
+    mac: str
     #: The endpoint as rules and reports show it: `8001`, `10.0.0.1:80`, `[2001:db8::1]:80`, `10.0.0.1`.
     to: str = field(init=False, repr=False, compare=False)
 
@@ -185,6 +188,7 @@ class Endpoint:
         name: str = "",
         weight: int = 1,
         state: State = State.ACTIVE,
+        mac: str = "",
     ) -> None:
         if port is not None:
             _check_port(port)
@@ -196,12 +200,15 @@ class Endpoint:
         to = join(address, port)
         if name and name != to and not NAME.match(name):
             raise ValueError(f"endpoint name {name!r} is not a name")
+        if mac:
+            check_mac(mac)
         put = object.__setattr__
         put(self, "port", port)
         put(self, "address", address)
         put(self, "name", name or to)
         put(self, "weight", weight)
         put(self, "state", state)
+        put(self, "mac", mac)
         put(self, "to", to)
 
     def serves(self, family: Family) -> bool:
@@ -245,12 +252,15 @@ class Service:
     exclude: tuple[Network, ...] = ()
     #: Whether established connections may arrive that another host with the same table balanced before.
     takeover: bool = False
+    forward: Forward = Forward.NAT
     check: Check | None = None
     health: HealthPolicy = DEFAULT_POLICY
     #: Where more endpoints come from; a service that has a source may have none of its own.
     discover: Discovery | None = None
     #: What the agent knows of the endpoints; never written in a file.
     limits: frozenset[Limit] = frozenset()
+    #: The next hops to the endpoints, as far as they are known and `forward` needs them; never in a file.
+    hops: frozenset[Hop] = frozenset()
 
     def __post_init__(self) -> None:
         if not NAME.match(self.name):
@@ -263,9 +273,21 @@ class Service:
             raise ValueError(f"listener {excluded} is at an address that `exclude` leaves alone")
         if self.takeover and (obstacle := next(self._obstacles(), None)) is not None:
             raise ValueError(f"takeover: {obstacle.name.lower().replace('_', ' ')}")
+        if self.forward is Forward.DSR and (bar := next(self._bars(), None)) is not None:
+            raise ValueError(f"forward dsr: {bar.name.lower().replace('_', ' ')}")
 
     def _obstacles(self) -> Iterator[Obstacle]:
         return takeover_obstacles(self.scheduler, self.source_nat, self.listeners, self.endpoints)
+
+    def _bars(self) -> Iterator[DsrObstacle]:
+        return dsr_obstacles(
+            self.listeners,
+            self.endpoints,
+            local_clients=self.local_clients,
+            translates_source=self.source_nat is SourceNat.ALWAYS,
+            affinity=self.affinity is not None,
+            interfaces=self.interfaces,
+        )
 
     def __hash__(self) -> int:
         # Names are unique in an intent. What is compiled for a service is kept by service: hashing each of
@@ -482,6 +504,7 @@ class Intent:
             name=name or base.name,
             weight=base.weight if weight is None else weight,
             state=base.state if state is None else State(state),
+            mac=base.mac,
         )
         others = [each for each in found.endpoints if each is not old]
         if new.name in {each.name for each in others}:

@@ -28,6 +28,7 @@ from lbctl.model.check import (
     UdpProbe,
 )
 from lbctl.model.discovery import Discovery, WeightOwner
+from lbctl.model.forward import Forward
 from lbctl.model.intent import (
     Endpoint,
     Family,
@@ -53,6 +54,7 @@ _FIELDS: Mapping[type, frozenset[str]] = {
         {
             "name", "listeners", "endpoints", "scheduler", "local_clients", "seed", "affinity", "source_nat",
             "allow", "deny", "interfaces", "exclude", "check", "health", "discover", "takeover",
+            "forward",
         }
     ),
     Listener: frozenset({"protocol", "port", "address", "last_port"}),
@@ -71,7 +73,7 @@ _FIELDS: Mapping[type, frozenset[str]] = {
 }  # fmt: skip
 #: Sources that a published intent may name: what they answer comes from the network, and is bounded.
 _SOURCES = frozenset({"dns", "etcd", "consul", "kubernetes"})
-_WORDS = (Protocol, Scheduler, SourceNat, State, AllDown, OnDown, Initial, RecordType, WeightOwner)
+_WORDS = (Protocol, Scheduler, SourceNat, Forward, State, AllDown, OnDown, Initial, RecordType, WeightOwner)
 _PLAIN = (
     str, int, bool, bytes, Fraction, IPv4Address, IPv6Address, IPv4Network, IPv6Network, type(None),
 )  # fmt: skip

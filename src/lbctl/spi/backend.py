@@ -16,7 +16,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from lbctl.model import Family, Scheduler, SourceNat, State
+from lbctl.model import Family, Forward, Scheduler, SourceNat, State
 from lbctl.model import Protocol as Transport
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Capabilities:
     schedulers: frozenset[Scheduler] = frozenset()
     states: frozenset[State] = frozenset({State.ACTIVE})
     source_nat: frozenset[SourceNat] = frozenset()
+    forwards: frozenset[Forward] = frozenset({Forward.NAT})
     affinity: bool = False
     allow: bool = False
     deny: bool = False

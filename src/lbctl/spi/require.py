@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lbctl.errors import Stale, Unsupported
+from lbctl.errors import IntentError, Stale, Unsupported
 from lbctl.model import Family, diff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from lbctl.model import Intent, Plan, Program, Service
+    from lbctl.model import Hop, Intent, Plan, Program, Service
     from lbctl.spi.backend import Capabilities
 
 
@@ -41,6 +41,9 @@ def require_service(service: Service, capabilities: Capabilities, *, backend: st
         for endpoint in service.endpoints
         if endpoint.state not in capabilities.states
     ]
+    if service.forward not in capabilities.forwards:
+        known = ", ".join(sorted(capabilities.forwards))
+        lacking.append((f"forward {service.forward}", f"this backend forwards by: {known}"))
     if service.affinity is not None and not capabilities.affinity:
         lacking.append(("affinity", "remove affinity from the service, or choose another backend"))
     # Connections to this host's own ports never need it, whatever the file says.
@@ -72,6 +75,25 @@ def require_service(service: Service, capabilities: Capabilities, *, backend: st
         ]
     for feature, needs in lacking:
         raise Unsupported(backend=backend, service=service.name, feature=feature, needs=needs)
+
+
+def next_hops(service: Service, family: Family) -> Mapping[str, Hop]:
+    """Return `Endpoint.to` → the next hop, of all endpoints that have slots.
+
+    Raises `IntentError` for an endpoint of which none is known.
+    """
+    known = {hop.address: hop for hop in service.hops}
+    found: dict[str, Hop] = {}
+    for endpoint in dict.fromkeys(service.slots(family)):
+        hop = known.get(endpoint.address) if endpoint.address is not None else None
+        if hop is None:
+            raise IntentError(
+                f'service "{service.name}": the MAC address of endpoint {endpoint.to} is unknown',
+                hint="direct server return needs the host that forwards, with the endpoint on one of its "
+                "links; `mac` fixes the address of an endpoint that does not answer",
+            )
+        found[endpoint.to] = hop
+    return found
 
 
 def ensure_fresh(plan: Plan, generation: str | None, observe: Callable[[], Program]) -> None:

@@ -9,10 +9,10 @@ to one of them is checked there.
 
 from __future__ import annotations
 
-import ctypes
 import socket
 import struct
 from ipaddress import ip_address
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from lbctl.agent.checks import outcomes
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from lbctl.agent.health import Target
-    from lbctl.host import Host
+    from lbctl.host import Host, Reports
     from lbctl.model import Address
 
 _SOCK_DIAG, _BY_FAMILY = 4, 20
@@ -37,22 +37,14 @@ _MESSAGE = struct.Struct("=BBxx2s2s16s")
 _STATES = {socket.IPPROTO_TCP: 1 << 10, socket.IPPROTO_UDP: 1 << 7}
 #: SKNLGRP_INET_TCP_DESTROY, …_UDP_DESTROY, and the same of IPv6 (linux/sock_diag.h).
 _GROUPS = {socket.IPPROTO_TCP: (1, 3), socket.IPPROTO_UDP: (2, 4)}
-_SOL_NETLINK, _ADD_MEMBERSHIP, _SO_ATTACH_FILTER = 270, 1, 26
-#: BPF: load the half word of the peer's port, return all of the message if it is 0, else nothing.
-_FILTER = (
-    (0x28, 0, 0, _HEADER.size + 6),
-    (0x15, 0, 1, 0),
-    (0x06, 0, 0, 0xFFFFFFFF),
-    (0x06, 0, 0, 0),
-)
+#: Where a message has the port of the peer, and the value for none.
+_PEER, _NONE = _HEADER.size + 6, bytes(2)
 _FAMILIES = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 #: Seconds between two questions where the kernel reports nothing; and from a report to the question, so that
 #: a socket that is replaced is not taken for one that is gone.
 _POLL, _GAP = 0.1, 0.02
 #: Seconds from a failed check to the question where the process listens.
 _AGAIN = 0.5
-#: Bytes of reports that the kernel keeps, and reports that are read at a time.
-_BUFFER, _REPORTS = 1 << 20, 256
 
 
 class LocalSockets:
@@ -67,7 +59,7 @@ class LocalSockets:
         self._reported_ports: set[int] = set()
         self._closed: Callable[[Target], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._kernel: socket.socket | None = None
+        self._kernel: Reports | None = None
 
     def watch(self, targets: Iterable[Target], closed: Callable[[Target], None]) -> None:
         """Have `closed` called when no process listens at a target any more."""
@@ -78,7 +70,9 @@ class LocalSockets:
             if target.address is None and target.port is not None and protocol is not None:
                 self._targets.setdefault((protocol, target.family, target.port), []).append(target)
         if self._targets and self._kernel is None:
-            self._kernel = _subscribed()
+            self._kernel = self._host.subscribe(
+                _SOCK_DIAG, chain(*_GROUPS.values()), offset=_PEER, value=_NONE
+            )
             if self._kernel is not None:
                 self._loop.add_reader(self._kernel.fileno(), self._reported)
         self._ask(_GAP)
@@ -115,15 +109,9 @@ class LocalSockets:
         if self._kernel is None:
             return
         watched = {port for _, _, port in self._targets}
-        for _ in range(_REPORTS):
-            try:
-                data = self._kernel.recv(8192, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                break
-            except OSError:  # ENOBUFS: more reports than the kernel could keep
-                self._reported_ports |= watched
-                break
-            self._reported_ports |= {port for _, port in _sockets(data)} & watched
+        reports = self._kernel.read()
+        ended = watched if reports is None else {port for each in reports for _, port in _sockets(each)}
+        self._reported_ports |= ended & watched
         if self._reported_ports:
             self._ask(_GAP)
 
@@ -203,22 +191,3 @@ def _sockets(data: bytes) -> Iterator[tuple[bytes, int]]:
             _, _, port, _, source = _MESSAGE.unpack_from(data, at + _HEADER.size)
             yield source, int.from_bytes(port, "big")
         at += (length + 3) & ~3
-
-
-def _subscribed() -> socket.socket | None:
-    """Return a socket on which the kernel reports destroyed ones; None where it does not."""
-    kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _SOCK_DIAG)
-    try:
-        steps = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in _FILTER))
-        # struct sock_fprog of linux/filter.h: how many steps, and where they are.
-        kernel.setsockopt(
-            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(_FILTER), ctypes.addressof(steps))
-        )
-        kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-        kernel.bind((0, 0))
-        for group in (group for groups in _GROUPS.values() for group in groups):
-            kernel.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
-    except OSError:
-        kernel.close()
-        return None
-    return kernel

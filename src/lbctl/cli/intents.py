@@ -1,0 +1,98 @@
+"""The intent that a command is about: its files, by option, environment or place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lbctl.cli.context import Context
+from lbctl.errors import IntentError, NoIntentFile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lbctl.host import Host
+    from lbctl.model import Intent
+
+#: So many intent files are named.
+_FEW_FILES = 3
+
+
+def context_of(host: Host, owner: str | None, config: Path | None, *, announced: bool = True) -> Context:
+    """Return the context with the owner that was named, else that of the intent file, else the default.
+
+    The file is announced, unless a command uses nothing else of it. Raises `IntentError`.
+    """
+    from lbctl.config import load_merged
+    from lbctl.model import DEFAULT_OWNER, check_owner
+
+    if owner is not None:
+        try:
+            return Context(host=host, owner=check_owner(owner))
+        except ValueError as error:
+            raise IntentError(str(error), hint="small letters, digits and dashes, at most 12") from error
+    files = files_if_any(config)
+    if announced:
+        announce(files)
+    try:
+        found = load_merged(files).owner if files else DEFAULT_OWNER
+    except IntentError as error:
+        error.hint = "--owner NAME works without reading the file"
+        raise
+    return Context(host=host, files=files, owner=found)
+
+
+def context_with_intent(host: Host, config: Path | None) -> tuple[Context, Intent]:
+    """Return the context of an intent file, and the intent; raises `IntentError`.
+
+    The files are announced: the command changes something, or shows a change.
+    """
+    files = intent_files(config)
+    announce(files)
+    intent = read_intent(config)
+    return Context(host=host, files=files, owner=intent.owner), intent
+
+
+def read_intent(config: Path | None) -> Intent:
+    """The intent that the options and the environment point to; raises `IntentError`."""
+    from lbctl.cli.fleet import followed, published_name
+    from lbctl.config import load_merged
+
+    files, name = intent_files(config), published_name(config)
+    intent = load_merged(files)
+    return intent if intent.follow is None and name is None else followed(files, name)
+
+
+def intent_if_any(config: Path | None) -> Intent | None:
+    """As `read_intent`; None where there is no file and none was named."""
+    return read_intent(config) if files_if_any(config) else None
+
+
+def intent_files(config: Path | None) -> tuple[Path, ...]:
+    """The files of `read_intent`: for a published intent, the local ones that bound it."""
+    from lbctl.cli.fleet import local_files, published_name
+    from lbctl.config import find
+
+    if published_name(config) is not None:
+        return local_files()
+    return find(config, os.environ, Path())
+
+
+def files_if_any(config: Path | None) -> tuple[Path, ...]:
+    """As `intent_files`; () where there is no file and none was named."""
+    try:
+        return intent_files(config)
+    except NoIntentFile:
+        return ()
+
+
+def announce(files: Sequence[Path]) -> None:
+    """Name the intent files that a command goes by: a few of many."""
+    from lbctl.cli.output import say
+    from lbctl.config.documents import name_of
+
+    shown = [f"./{path}" if path == Path("lbctl.toml") else name_of(path) for path in files[:_FEW_FILES]]
+    more = [f"{len(files) - _FEW_FILES} more"] if len(files) > _FEW_FILES else []
+    if files:
+        say(f"Intent: {', '.join([*shown, *more])}")
