@@ -94,9 +94,7 @@ def placing(service: Service, family: Family) -> Iterator[str]:
         yield f"meta l4proto {protocol} {statement}{word} saddr map @{name}{port}"
 
 
-def shared(
-    family: Family, forms: Sequence[layout.Form], protocols: Sequence[Protocol]
-) -> Iterator[Item]:
+def shared(family: Family, forms: Sequence[layout.Form], protocols: Sequence[Protocol]) -> Iterator[Item]:
     """Yield what all services with affinity share, in a table with listeners of these forms and protocols."""
     word = layout.WORD[family]
     declarations = layout.declarations(word, layout.Dialect.MODERN)

@@ -225,7 +225,7 @@ class _FamilyTable:
                 # cannot be compared, so a set of pairs (x, x) stands for "the same link".
                 f"update @{layout.LINKS} {{ iif . iif }}",
                 f"iif . oif @{layout.LINKS} masquerade fully-random",
-                # Packets made on this host have arrived on no link: what is known of one says nothing of others.
+                # A packet of this host has arrived on no link, and may need another source.
                 f"iif != 0 update @{layout.CROSSED} {{ iif . oif }}",
             )
         if layout.MASQUERADE in self._needs:

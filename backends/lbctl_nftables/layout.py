@@ -19,8 +19,9 @@ of `deny`, passes that untranslated and is refused in filter chains, by more map
                                  … : goto allowed-…   only clients in set allow-… pass, none in deny-…
 
 Ranges have maps of their own, since a kernel refuses a port that lies inside a range of the same map: these
-are maps of intervals, in which a range is one element. A table has only the maps that some listener has an
-element in, and rules that look these up: a look-up in an empty map takes a new connection some 40 ns. A listener with a single port inside a range is found first; where its service has nothing
+are maps of intervals, in which a range is one element. A table has only the maps in which some listener has
+an element, and rules for these: to look into an empty map takes each new connection some 40 ns. A listener
+with a single port inside a range is found first; where its service has nothing
 to do with a map in which the range is found, to replace sources, to refuse or to learn, it has an element
 `… : return` there (`lbctl.model.hidden`).
 
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from lbctl.model import Service
 
 NAME = "nftables"
+#: What `render --for TOOL=VERSION` may name.
+TOOLS = ("nft",)
 
 
 class Dialect(StrEnum):

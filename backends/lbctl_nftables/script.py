@@ -46,7 +46,7 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
     new elements. Were a slot taken out together with the rule that picked it, such a packet would find none
     and pass the balancer (seen: 1 of 25,000 connections during 100 changes). So slots go once no rule picks
     them, and a listener that moves to a new chain does so once the chain has its rules. One that leaves its
-    map for one that the old rules do not ask, as that of the first range of ports, goes after them too, and so
+    map for one that the old rules do not ask, as that of the first range of ports, goes after them too, as
     does a map that the new rules do not ask.
     """
     table = layout.table(owner)

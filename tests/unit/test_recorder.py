@@ -17,7 +17,7 @@ from lbctl.agent.replay import replay
 from lbctl.config import loads
 from lbctl.errors import ApplyFailed
 from lbctl.host.fake import FakeHost
-from lbctl.model import Facts, Family, Intent, Override, effective
+from lbctl.model import Facts, Family, Intent, Override, in_effect
 
 V4 = Family.IPV4
 PLACES = [f"10.0.0.{number}:80" for number in (1, 2, 3)]
@@ -100,7 +100,7 @@ class Course:
     def _note(self) -> None:
         overrides = {each.place: each for each in self.overrides}
         facts = Facts(overrides=overrides, verdicts=self.monitor.verdicts())
-        found = effective(self.intent, facts).intent.services[0].shares(V4)
+        found = in_effect(self.intent, facts).intent.services[0].shares(V4)
         # Of one moment, the last counts.
         while self._noted and self._noted[-1][0] == self.host.uptime:
             self._noted.pop()

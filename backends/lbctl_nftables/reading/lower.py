@@ -303,7 +303,7 @@ class _Lowering:
 
     # -- conditions
 
-    def _match(  # noqa: PLR0912 (the order of the cases is what they mean)
+    def _match(  # noqa: C901, PLR0912 (the order of the cases is what they mean)
         self, draft: Draft, match: Relational
     ) -> Sequence[Draft]:
         known = self._known.get(match.text)

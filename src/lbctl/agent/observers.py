@@ -148,7 +148,7 @@ class Observers:
 
     def _known(self, followed: FollowedState) -> _Start:
         """Return what is on record and in the kernel."""
-        joined = followed.session.effective(followed.intent).known
+        joined = followed.session.in_effect(followed.intent).known
         recorded = verdicts.read(self._host, self._owner)
         return _Start(
             joined=joined,

@@ -12,7 +12,7 @@ from lbctl.agent.monitor import Monitor
 from lbctl.config import loads
 from lbctl.engine.record import verdicts
 from lbctl.errors import Damaged, IntentError
-from lbctl.model import Facts, Override, Shift, effective, time_of
+from lbctl.model import Facts, Override, Shift, in_effect, time_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -109,7 +109,7 @@ class _Course:
             return
         before = self.effective
         facts = Facts(overrides=self.overrides, verdicts=self.monitor.verdicts())
-        found = effective(self.intent, facts, before)
+        found = in_effect(self.intent, facts, before)
         self.effective = found
         old = {service.name: service for service in before.intent.services} if before else {}
         for service in found.intent.services:

@@ -342,7 +342,9 @@ class _Draft:
     def local_clients(self) -> bool:
         """Whether local connections are balanced; by default, where `forward` can."""
         table = self.table
-        return table.local_clients if "local_clients" in table.model_fields_set else table.forward is Forward.NAT
+        return (
+            table.local_clients if "local_clients" in table.model_fields_set else table.forward is Forward.NAT
+        )
 
     def entries(self) -> Iterator[tuple[Place, str, tuple[Endpoint, ...]]]:
         """Yield each entry that gives endpoints: its place, its name if it has one, what it stands for."""

@@ -14,13 +14,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.model.answer import Discovered, merged
-from lbctl.model.forward import Hop
 from lbctl.model.intent import MAX_SLOTS, MAX_WEIGHT, NAME, Endpoint, Family, Intent, Service, State
 from lbctl.model.schedule import slot_count
 from lbctl.model.verdict import Health, Judgement, KeptBy, Verdict, Verdicts, awaited, judge
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from lbctl.model.forward import Hop
 
 #: The name of a service and of one of its endpoints (`Endpoint.name`).
 Place: TypeAlias = tuple[str, str]
@@ -232,7 +233,7 @@ class Effective:
         return self.basis.outcomes.get(service) if self.basis is not None else None
 
 
-def effective(intent: Intent, facts: Facts, last: Effective | None = None) -> Effective:
+def in_effect(intent: Intent, facts: Facts, last: Effective | None = None) -> Effective:
     """Return an intent as facts have it carried out; the very same intent where they change nothing.
 
     `last` is what was returned before, for the services that stayed the same object: where their facts did

@@ -142,7 +142,7 @@ def _current(session: Session, plan: Plan) -> Plan:
     made = plan.effective
     if made is None:
         return plan
-    now = session.effective(made.file)
+    now = session.in_effect(made.file)
     if now.intent == made.intent:
         return plan
     if (now.overrides, now.unused) != (made.overrides, made.unused):

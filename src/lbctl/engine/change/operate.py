@@ -159,7 +159,7 @@ def planned(session: Session, owner: str, names: Sequence[str], decide: Decision
     facts = there.facts(owner)
     before = dict(facts.overrides)
     intent, after = last.intent, dict(before)
-    known = there.effective(intent).known
+    known = there.in_effect(intent).known
     targets = []
     for service, name, endpoint in resolve(known, names, tuple(before.values())):
         place = (service, name)
@@ -185,7 +185,7 @@ def planned(session: Session, owner: str, names: Sequence[str], decide: Decision
         after=tuple(after.values()),
         plan=made,
         drifted=drifted,
-        emptied=emptied(now.effective(intent).intent, then.effective(intent).intent),
+        emptied=emptied(now.in_effect(intent).intent, then.in_effect(intent).intent),
     )
 
 

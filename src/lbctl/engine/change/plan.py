@@ -60,7 +60,7 @@ def plan_beside(session: Session, intent: Intent) -> Plan:
 
 
 def _plan_from(session: Session, intent: Intent, *, alone: bool) -> Plan:
-    effective = session.effective(intent)
+    effective = session.in_effect(intent)
     after = session.compile_exactly(effective.intent)
     before = session.held(intent.owner, like=after)
     if alone and not session.remembers(before):

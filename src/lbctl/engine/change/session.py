@@ -10,7 +10,7 @@ from lbctl.engine.change.facts import read_facts
 from lbctl.engine.record.memory import SessionMemory
 from lbctl.errors import ApplyFailed, IntentError, NoBackend
 from lbctl.host import need_privilege
-from lbctl.model import Effective, effective
+from lbctl.model import Effective, in_effect
 from lbctl.spi import AUTO, Selection, backends, select, survey
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Session:
         """The name of the chosen driver."""
         return self.choice.driver.name
 
-    def effective(self, intent: Intent) -> Effective:
+    def in_effect(self, intent: Intent) -> Effective:
         """Return an intent as it is to be carried out: with what operators decided, for instance.
 
         Raises `Damaged` where that cannot be read, and `IntentError` where both cannot hold together.
@@ -63,7 +63,7 @@ class Session:
             return Effective(intent=intent, file=intent, known=intent)
         memory = self.memory
         try:
-            found = effective(intent, self.facts(intent.owner), memory.effective.get(intent.owner))
+            found = in_effect(intent, self.facts(intent.owner), memory.effective.get(intent.owner))
         except ValueError as error:
             raise IntentError(str(error), hint="lbctl weight SERVICE/ENDPOINT --reset") from error
         memory.effective[intent.owner] = found
@@ -84,7 +84,7 @@ class Session:
 
     def compile(self, intent: Intent) -> Program:
         """Return the chosen backend's program for an intent, as it is `effective`."""
-        return self.compile_exactly(self.effective(intent).intent)
+        return self.compile_exactly(self.in_effect(intent).intent)
 
     def compile_exactly(self, intent: Intent) -> Program:
         """Return the chosen backend's program for what an intent says and nothing else."""

@@ -191,7 +191,7 @@ def _on_record(session: Session, plan: Plan, intent: Intent) -> Mapping[str, Ser
         return {}
     try:
         old = revive(last.text, intent, f"history {last.number}")
-        effective = session.effective(old).intent
+        effective = session.in_effect(old).intent
         # What is the same on both sides is the same part of both programs, and is not compared.
         previous = {"previous": plan.after} if plan.after.origin is not None else {}
         program = session.backend.compile(effective, session.capabilities, **previous)

@@ -199,7 +199,7 @@ def _drift(session: Session, intent: Intent, *, follow: bool) -> tuple[Session, 
     left_out = None
     for left in as_left(session, intent.owner) if changes else ():
         if not diff(held, program := left.compile(intent)):
-            left_out = tuple(_left_out(session.effective(intent), left.effective(intent)))
+            left_out = tuple(_left_out(session.in_effect(intent), left.in_effect(intent)))
             session, wanted, changes = left, program, ()
             break
     if not changes:
@@ -240,7 +240,7 @@ def status(session: Session, intent: Intent, *, follow: bool = False, only: Coll
     With `only`, services of other names are left out, but not where they differ.
     """
     session, found = _drift(session, intent, follow=follow)
-    effective = session.effective(intent)
+    effective = session.in_effect(intent)
     services = [service for service in effective.intent.services if not only or service.name in only]
     counts = counted(session, intent.owner, [service.name for service in services])
     connections = Established.on(session.host, services)
