@@ -27,7 +27,7 @@ from lbctl.model import (
     TcpProbe,
     Verdict,
     Verdicts,
-    in_effect,
+    effective,
 )
 
 NAMES = ("a", "b", "c", "d")
@@ -101,7 +101,7 @@ def test_what_is_made_from_the_one_before_is_what_is_made_from_nothing(
     for other, kept, edited in steps:
         facts = changed(facts, other, kept)
         intent = EDITED if edited else FILE
-        found, fresh = in_effect(intent, facts, last), in_effect(intent, facts)
+        found, fresh = effective(intent, facts, last), effective(intent, facts)
         assert found == fresh
         assert found.reasons == fresh.reasons
         assert found.overrides == fresh.overrides

@@ -19,8 +19,8 @@ from lbctl.model import (
     Protocol,
     Service,
     State,
+    effective,
     emptied,
-    in_effect,
 )
 
 WEB = Service(
@@ -40,14 +40,14 @@ def facts(*overrides: Override) -> Facts:
 
 
 def test_an_intent_without_facts_is_the_very_same_intent() -> None:
-    found = in_effect(FILE, Facts())
+    found = effective(FILE, Facts())
     assert found.intent is FILE
     assert found.file is FILE
     assert str(found.reason("web", WEB.endpoints[0])) == "active in the file"
 
 
 def test_only_the_services_that_facts_concern_are_new_values() -> None:
-    found = in_effect(FILE, facts(DRAIN))
+    found = effective(FILE, facts(DRAIN))
     assert found.file is FILE
     assert found.intent.services[1] is API
     assert [e.state for e in found.intent.services[0].endpoints] == [State.DRAIN, State.ACTIVE, State.BACKUP]
@@ -55,29 +55,29 @@ def test_only_the_services_that_facts_concern_are_new_values() -> None:
 
 
 def test_a_reason_names_who_when_and_why() -> None:
-    reason = in_effect(FILE, facts(DRAIN)).reason("web", WEB.endpoints[0])
+    reason = effective(FILE, facts(DRAIN)).reason("web", WEB.endpoints[0])
     assert reason.state is State.ACTIVE
     assert str(reason) == "operator: drained by root since 2023-11-14T22:13:20+00:00 (deploy)"
 
 
 def test_an_override_that_says_what_the_file_says_leaves_the_same_intent() -> None:
     file = Intent(services=(replace(WEB, endpoints=(Endpoint(port=8001, state=State.DRAIN),)),))
-    found = in_effect(file, facts(DRAIN))
+    found = effective(file, facts(DRAIN))
     assert found.intent is file
     assert found.reason("web", file.services[0].endpoints[0]).operator == DRAIN
 
 
 def test_a_weight_of_the_operator_goes_before_that_of_the_file() -> None:
-    found = in_effect(FILE, facts(replace(DRAIN, drained=False, weight=6)))
+    found = effective(FILE, facts(replace(DRAIN, drained=False, weight=6)))
     assert [e.weight for e in found.intent.services[0].endpoints] == [6, 2, 1]
     assert found.intent.services[0].endpoints[0].state is State.ACTIVE
 
 
 def test_a_drained_backup_is_no_backup() -> None:
     overrides = [replace(DRAIN, endpoint=name) for name in ("8001", "8002", "8003")]
-    none_left = in_effect(FILE, facts(*overrides)).intent
+    none_left = effective(FILE, facts(*overrides)).intent
     assert emptied(FILE, none_left) == {"web": (Family.IPV4, Family.IPV6)}
-    backup = in_effect(FILE, facts(*overrides[:2])).intent
+    backup = effective(FILE, facts(*overrides[:2])).intent
     assert [e.name for e in backup.services[0].ready(Family.IPV4)] == ["8003"]
     assert emptied(FILE, backup) == {}
     assert emptied(none_left, none_left) == {}
@@ -85,14 +85,14 @@ def test_a_drained_backup_is_no_backup() -> None:
 
 def test_overrides_of_what_the_file_does_not_have_are_unused() -> None:
     gone = (replace(DRAIN, endpoint="8009"), replace(DRAIN, service="gone"))
-    found = in_effect(FILE, facts(*gone))
+    found = effective(FILE, facts(*gone))
     assert found.intent is FILE
     assert found.unused == gone
 
 
 def test_weights_that_need_too_many_slots_are_refused() -> None:
     with pytest.raises(ValueError, match='service "web": exact shares of the weights need 4097 slots'):
-        in_effect(FILE, facts(replace(DRAIN, drained=False, weight=4095)))
+        effective(FILE, facts(replace(DRAIN, drained=False, weight=4095)))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def discovered(*endpoints: Endpoint, name: str = DNS.name) -> Facts:
 
 def test_a_source_adds_endpoints_to_those_of_the_file() -> None:
     intent = Intent(services=(FOUND, API))
-    found = in_effect(intent, discovered(FAR[2], FAR[1]))
+    found = effective(intent, discovered(FAR[2], FAR[1]))
     assert [e.to for e in found.intent.services[0].endpoints] == [e.to for e in FAR]
     assert found.intent.services[1] is API
     assert found.file is intent
@@ -134,25 +134,25 @@ def test_a_source_adds_endpoints_to_those_of_the_file() -> None:
 
 def test_a_service_that_waits_for_its_source_is_left_out() -> None:
     intent = Intent(services=(replace(FOUND, endpoints=()), API))
-    assert in_effect(intent, Facts()).intent.services == (API,)
-    assert in_effect(intent, discovered(*FAR)).intent.services[0].endpoints == FAR
+    assert effective(intent, Facts()).intent.services == (API,)
+    assert effective(intent, discovered(*FAR)).intent.services[0].endpoints == FAR
 
 
 def test_an_answer_to_another_question_or_beyond_closer_bounds_does_not_count() -> None:
     intent = Intent(services=(FOUND,))
-    assert in_effect(intent, discovered(*FAR, name="other.example")).intent is intent
+    assert effective(intent, discovered(*FAR, name="other.example")).intent is intent
     assert [
-        each.name for each in in_effect(Intent(services=(replace(FOUND, endpoints=()),)), Facts()).waiting
+        each.name for each in effective(Intent(services=(replace(FOUND, endpoints=()),)), Facts()).waiting
     ] == [FOUND.name]
     closer = Intent(services=(replace(FOUND, discover=replace(DNS, max=2)),))
-    assert in_effect(closer, discovered(*FAR)).intent is closer
+    assert effective(closer, discovered(*FAR)).intent is closer
 
 
 def test_all_owners_have_to_agree() -> None:
     intent = Intent(services=(FOUND,))
     both = discovered(replace(FAR[0], state=State.DRAIN), FAR[1])
     drain = replace(DRAIN, endpoint=FAR[1].to)
-    found = in_effect(intent, replace(both, overrides={drain.place: drain}))
+    found = effective(intent, replace(both, overrides={drain.place: drain}))
     assert [e.state for e in found.intent.services[0].endpoints] == [State.DRAIN, State.DRAIN]
     assert [e.state for e in found.known.services[0].endpoints] == [State.DRAIN, State.ACTIVE]
     assert str(found.reason("web", FAR[0])) == "drain by its source"
@@ -161,7 +161,7 @@ def test_all_owners_have_to_agree() -> None:
 
 def test_a_confirmed_answer_is_the_same_outcome() -> None:
     intent = Intent(services=(FOUND,))
-    first = in_effect(intent, discovered(*FAR))
+    first = effective(intent, discovered(*FAR))
     answer = Discovered(source="dns", name=DNS.name, endpoints=FAR, good=2.0)
-    again = in_effect(intent, Facts(found={"web": answer}), first)
+    again = effective(intent, Facts(found={"web": answer}), first)
     assert again.intent.services[0] is first.intent.services[0]

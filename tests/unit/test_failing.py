@@ -6,7 +6,7 @@ import pytest
 
 from lbctl.engine.inspect.failing import failing_lines
 from lbctl.host.fake import FakeHost
-from lbctl.model import Facts, Family, Health, Intent, Verdict, in_effect
+from lbctl.model import Facts, Family, Health, Intent, Verdict, effective
 from support.desk import read_intent
 from support.network import service
 
@@ -23,7 +23,7 @@ def lines(
     verdicts: dict[tuple[str, Family], Verdict], *, intent: Intent = LOCAL, ipv6: bool = True
 ) -> list[str]:
     host = FakeHost(files={"/proc/thread-self/net/if_inet6": GLOBAL} if ipv6 else {})
-    found = in_effect(intent, Facts(verdicts={"web": verdicts}))
+    found = effective(intent, Facts(verdicts={"web": verdicts}))
     return list(failing_lines(host, found, found.intent.services))
 
 

@@ -24,7 +24,7 @@ from lbctl.model import (
     ServiceChange,
     State,
     Verdict,
-    in_effect,
+    effective,
 )
 from support.agent import status_document
 from support.desk import read_intent
@@ -98,7 +98,7 @@ def test_all_that_needs_attention_stands_in_the_first_ten_lines() -> None:
     reason = Reason(state=State.ACTIVE, weight=1, checked=(Checked(family=Family.IPV4, verdict=down),))
     marked = [endpoint(f"9{n:03}", mark="nothing listens", reason=reason) for n in range(9)]
     failing = tuple(f"web/{each.name} {reason}" for each in marked)
-    overridden = in_effect(
+    overridden = effective(
         read_intent(service("web", "80/tcp", "8000", "8001", "8002")),
         Facts(overrides={each.place: each for each in DRAINED}),
     )
@@ -258,7 +258,7 @@ def test_a_source_that_fails_is_among_the_first_lines_with_its_age() -> None:
 
 def test_a_service_that_waits_for_its_source_is_named_once() -> None:
     intent = read_intent(service("web", "80/tcp") + '[service.discover]\nsource = "consul"\nname = "api"\n')
-    waits = in_effect(intent, Facts())
+    waits = effective(intent, Facts())
     assert [each.name for each in waits.waiting] == ["web"]
     found = replace(status(endpoint("8001")), waiting=tuple(waiting_lines(waits)))
     line = "  web is not in the rules: it waits for an answer of its source, consul api"

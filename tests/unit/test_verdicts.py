@@ -33,7 +33,7 @@ from lbctl.model import (
     Verdict,
     Verdicts,
     diff,
-    in_effect,
+    effective,
     stale_flows,
 )
 from lbctl_nftables import backend as nftables
@@ -68,7 +68,7 @@ def carried_out(of: Service, *verdicts: Verdict | None) -> tuple[Service, list[s
     known: Verdicts = {
         (e.name, V4): each for e, each in zip(of.endpoints, verdicts, strict=False) if each is not None
     }
-    found = in_effect(Intent(services=(of,)), Facts(verdicts={"web": known}))
+    found = effective(Intent(services=(of,)), Facts(verdicts={"web": known}))
     return found.intent.services[0], [str(found.reason("web", e)) for e in of.endpoints]
 
 
@@ -90,7 +90,7 @@ def test_new_endpoints_serve_at_once_where_the_service_would_be_empty() -> None:
 
 def test_an_endpoint_that_is_new_to_a_running_agent_waits_for_its_first_pass() -> None:
     def serving(of: Service, verdicts: Verdicts, *, live: bool = True) -> str:
-        found = in_effect(Intent(services=(of,)), Facts(verdicts={"web": verdicts}, live=live))
+        found = effective(Intent(services=(of,)), Facts(verdicts={"web": verdicts}, live=live))
         return " ".join(e.name for e in found.intent.services[0].ready(V4))
 
     up: Verdicts = {("e1", V4): UP, ("e2", V4): DOWN}
@@ -99,7 +99,7 @@ def test_an_endpoint_that_is_new_to_a_running_agent_waits_for_its_first_pass() -
     # Where no endpoint is up, or the check says so, it serves at once.
     assert serving(service(), {("e2", V4): DOWN}) == "e1 e3"
     assert serving(service(check=Check(probe=TcpProbe(), initial=Initial.UP)), up) == "e1 e3"
-    found = in_effect(Intent(services=(service(),)), Facts(verdicts={"web": up}, live=True))
+    found = effective(Intent(services=(service(),)), Facts(verdicts={"web": up}, live=True))
     assert "waits for its first pass" in str(found.reason("web", service().endpoints[2]))
 
 
@@ -141,7 +141,7 @@ def test_slow_start_is_a_part_of_the_slots() -> None:
 def test_each_owner_has_its_say() -> None:
     override = Override(service="web", endpoint="e1", drained=True, who="root", since=WALL, why="deploy")
     facts = Facts(overrides={override.place: override}, verdicts={"web": {("e1", V4): UP, ("e2", V4): DOWN}})
-    found = in_effect(Intent(services=(service(),)), facts)
+    found = effective(Intent(services=(service(),)), facts)
     assert [e.name for e in found.intent.services[0].ready(V4)] == ["e3"]
     first, second, third = (str(found.reason("web", e)) for e in service().endpoints)
     assert first.startswith("operator: drained by root")
@@ -159,7 +159,7 @@ def test_an_up_never_ends_a_drain() -> None:
 def test_old_verdicts_are_shown_and_nothing_else() -> None:
     old = {"web": {("e1", V4): DOWN}}
     intent = Intent(services=(service(),))
-    found = in_effect(intent, Facts(old=old))
+    found = effective(intent, Facts(old=old))
     assert found.intent is intent
     assert str(found.reason("web", service().endpoints[0])).endswith("but no agent runs")
 
@@ -223,7 +223,7 @@ def test_verdicts_that_no_agent_wrote_are_none_or_whole() -> None:
         host.memory[name] = damaged
         found = record.read(host, "lbctl")
         facts = Facts(verdicts=found.verdicts if found is not None else {})
-        reasons = in_effect(Intent(services=(of,)), facts)
+        reasons = effective(Intent(services=(of,)), facts)
         assert all(str(reasons.reason("web", each)).isprintable() for each in of.endpoints), damaged
 
 
@@ -253,7 +253,7 @@ def test_failures_of_an_agent_that_has_ended_count_for_a_while_where_nobody_is_a
 def test_families_differ() -> None:
     local = replace(service(), endpoints=(Endpoint(port=8001), Endpoint(port=8002)))
     facts = Facts(verdicts={"web": {("8001", V4): UP, ("8001", V6): DOWN}})
-    found = in_effect(Intent(services=(local,)), facts)
+    found = effective(Intent(services=(local,)), facts)
     [balanced] = found.intent.services
     assert [[e.name for e in balanced.ready(family)] for family in Family] == [["8001", "8002"], ["8002"]]
     text = str(found.reason("web", local.endpoints[0]))
@@ -266,8 +266,8 @@ def test_nothing_is_made_anew_where_nothing_changed() -> None:
     intent = Intent(services=(service(), *others))
     down: Verdicts = {("e1", V4): DOWN}
     verdicts = {"web": {("e1", V4): UP}, "s0": down, "s1": down}
-    first = in_effect(intent, Facts(verdicts=verdicts))
-    second = in_effect(intent, Facts(verdicts={**verdicts, "web": {("e2", V4): DOWN}}), first)
+    first = effective(intent, Facts(verdicts=verdicts))
+    second = effective(intent, Facts(verdicts={**verdicts, "web": {("e2", V4): DOWN}}), first)
     assert [a is b for a, b in zip(first.intent.services, second.intent.services, strict=True)] == [
         False,
         True,
@@ -275,7 +275,7 @@ def test_nothing_is_made_anew_where_nothing_changed() -> None:
         True,
     ]
     assert first.intent.services[3] is intent.services[3]
-    assert in_effect(intent, Facts(verdicts={"web": {("e1", V4): UP}})).intent is intent
+    assert effective(intent, Facts(verdicts={"web": {("e1", V4): UP}})).intent is intent
 
 
 STATES = st.sampled_from(State)

@@ -93,6 +93,7 @@ def apply(
                 allow_remap=allow_remap,
                 patience=wait,
                 cautious=is_cautious(yes=yes, ignore_health=ignore_health),
+                unattended=yes,
             )
             settle(context, patience=wait)
             made = engine.plan(session, intent)

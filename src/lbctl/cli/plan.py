@@ -149,6 +149,11 @@ def _plan_against(
     from lbctl.config.documents import STANDARD_INPUT, name_of
     from lbctl.documents.history import UnsettledDocument
 
+    if engine.is_plan_file(against):
+        raise IntentError(
+            f"{against} is a plan file, and --against takes an intent file",
+            hint=f"lbctl apply {against} shows and carries out that plan",
+        )
     if against == STANDARD_INPUT and STANDARD_INPUT in intent_files(config):
         raise IntentError("standard input can be read once only", hint="name a file for one side")
     host = open_host()

@@ -241,7 +241,11 @@ def _last_applied(context: Context, missing: NoIntentFile | None) -> tuple[Inten
             missing.hint = hint or missing.hint
             raise missing
         raise IntentError(f'nothing was applied here for owner "{owner}"', hint=hint)
-    say(f"{'No intent file' if missing else f'Owner {owner}'}: this is the intent of {last}.")
+    which = "No intent file" if missing else f"Owner {owner}"
+    if last.intent.services:
+        say(f"{which}: this is the intent of {last}.")
+    else:
+        say(f"{which}, and no service is applied since {last}.")
     return last.intent, last
 
 

@@ -6,6 +6,7 @@ import shutil
 import textwrap
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from lbctl.cli.changes import setting_rows
 from lbctl.cli.output import deviation_text, share_text, stores_text, table
 from lbctl.cli.overrides import operator_lines
 from lbctl.cli.shares import clients, lost_families, share_rows
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from lbctl.cli.output import Style
     from lbctl.documents.status import AgentSummaryDocument, SourceDocument
     from lbctl.engine import Drift, EndpointStatus, FamilyStatus, ServiceStatus, Status
-    from lbctl.model import Intent, ServiceChange
+    from lbctl.model import Intent, KeyChange, ServiceChange
 
 #: So many lines of what needs attention, if that is of one kind; and of all kinds together, so that each of
 #: them stands in the first ten lines. JSON has everything.
@@ -207,10 +208,13 @@ def _drift_lines(drift: Drift) -> Iterator[str]:
     for service in drift.services:
         yield f"{service.name} {_difference(service, rules.get(service.name, ()))}"
     if shared := _shared(drift):
-        yield f"shared objects: {_few(shared)}"
+        yield f"rules that services share differ: {_few(shared)}"
 
 
 def _shared(drift: Drift) -> list[str]:
+    """Return the rules that differ of no service; they say nothing if all services come or go with them."""
+    if drift.services and all(each.action is not Action.CHANGE for each in drift.services):
+        return []
     named = {service.name for service in drift.services}
     return [rule for name, found in drift.rules.items() if name not in named for rule in found]
 
@@ -278,6 +282,8 @@ def block(
     if service.since is not None:
         head += f"  (actual since {service.since})"
     yield from (Line(text, "bold") for text in _wrapped(head, columns, "    "))
+    if settings := _settings(service):
+        yield from map(Line, _wrapped(f"  {settings}", columns, "    "))
     maglev = service.scheduler == Scheduler.MAGLEV
     if maglev:
         yield Line(f"  {deviation_text(service.slots, service.deviation)}")
@@ -285,6 +291,17 @@ def block(
     wanted = {"by weight": maglev, "family": families}
     shown = {name: head for name, head in heads.items() if wanted.get(name, True)}
     yield from map(Line, _fitted(shown, list(found), columns))
+
+
+def _settings(service: ServiceStatus) -> str:
+    """Return what decides which clients are served, and how: `affinity 3h; allow 10.0.0.0/8`."""
+    return "; ".join(" ".join(row) for row in setting_rows(each for each in service.settings if _shown(each)))
+
+
+def _shown(setting: KeyChange) -> bool:
+    # Shares, states and checks stand elsewhere.
+    key = setting.key.partition(".")[0]
+    return setting.endpoint is None and key not in {"scheduler", "seed", "check", "health", "discover"}
 
 
 def _fitted(heads: Mapping[str, str], found: list[Row], columns: int) -> list[str]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lbctl.engine.change.planfile import PlanFile, is_plan_file, read_plan, resume, write_plan
     from lbctl.engine.change.render import Rendering, render
     from lbctl.engine.change.session import Session, open_session
-    from lbctl.engine.inspect.annotate import annotate
+    from lbctl.engine.inspect.annotate import annotate, in_recorded_order
     from lbctl.engine.inspect.drained import await_drained, connections_left
     from lbctl.engine.inspect.status import (
         Drift,
@@ -60,7 +60,7 @@ _HOMES = {
     "change.planfile": ("PlanFile", "is_plan_file", "read_plan", "resume", "write_plan"),
     "change.render": ("Rendering", "render"),
     "change.session": ("Session", "open_session"),
-    "inspect.annotate": ("annotate",),
+    "inspect.annotate": ("annotate", "in_recorded_order"),
     "inspect.drained": ("await_drained", "connections_left"),
     "inspect.status": (
         "Drift",
@@ -129,6 +129,7 @@ __all__ = [
     "ensure_revertible",
     "entries",
     "go_back",
+    "in_recorded_order",
     "interrupted",
     "is_plan_file",
     "nothing_to_migrate",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import ModuleType
 
-    from lbctl.host.reports import Reports
+    from lbctl.host.reports import Reports, Words
 
 T = TypeVar("T")
 
@@ -70,6 +70,8 @@ class FakeHost:
         self.files = dict(files or {})
         self.modules = dict(modules or {})
         self.privileged = privileged
+        #: What `is_here` answers.
+        self.here = True
         #: Everything that was run, first to last.
         self.ran: list[Ran] = []
         #: What was handed to kernel files, first to last.
@@ -93,6 +95,8 @@ class FakeHost:
         self.detached: list[tuple[str, ...]] = []
         self.on_detach: Callable[[], object] = lambda: None
         self.asked: Callable[[int, bytes], bytes | None] = lambda *_: None
+        #: What `subscribe` returns.
+        self.reports: Reports | None = None
         self._answers: list[_Answer] = []
         self._failures: dict[int, Completed] = {}
 
@@ -160,6 +164,10 @@ class FakeHost:
         """See `Host`."""
         return self.modules.get(name)
 
+    def is_here(self) -> bool:
+        """See `Host`."""
+        return self.here
+
     def may_change_network(self) -> bool:
         """See `Host`."""
         return self.privileged
@@ -192,16 +200,16 @@ class FakeHost:
         """See `Host`."""
         return self.asked(protocol, request)
 
-    def subscribe(
-        self,
-        protocol: int,  # noqa: ARG002 (the protocol's)
-        groups: Iterable[int],  # noqa: ARG002
-        *,
-        offset: int,  # noqa: ARG002
-        value: bytes,  # noqa: ARG002
-    ) -> Reports | None:
-        """See `Host`. This kernel reports nothing."""
-        return None
+    def subscribe(self, protocol: int, groups: Iterable[int], words: Words) -> Reports | None:  # noqa: ARG002
+        """See `Host`."""
+        return self.reports
+
+    def speaks_netlink(self) -> bool:
+        """See `Host`."""
+        return True
+
+    def expect(self, **_: object) -> None:
+        """See `Host`. Nothing is asked before it is asked for."""
 
     @contextmanager
     def kept(self, name: str, make: Callable[[], T]) -> Iterator[T]:  # noqa: ARG002 (the protocol's)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
     from lbctl.model.announce import NO_ANNOUNCEMENTS, Announcements
     from lbctl.model.answer import Discovered
-    from lbctl.model.changes import KeyChange, Value, intent_changes, service_changes
+    from lbctl.model.changes import KeyChange, Value, given_settings, intent_changes, service_changes
     from lbctl.model.check import (
         DEFAULT_POLICY,
         AllDown,
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
         UdpProbe,
     )
     from lbctl.model.discovery import Discovery, WeightOwner, check_source_name, host_and_port
-    from lbctl.model.effective import (
+    from lbctl.model.effect import (
         MAX_WHO,
         MAX_WHY,
         Checked,
@@ -65,12 +65,12 @@ if TYPE_CHECKING:
         Override,
         Place,
         Reason,
+        effective,
         emptied,
-        in_effect,
         time_of,
     )
     from lbctl.model.follow import Follow, check_intent_name, check_report_name
-    from lbctl.model.forward import MAC, DsrObstacle, Forward, Hop, check_mac, dsr_obstacles
+    from lbctl.model.forward import MAC, Forward, Hop, check_mac
     from lbctl.model.intent import (
         DEFAULT_MARK,
         DEFAULT_OWNER,
@@ -81,6 +81,7 @@ if TYPE_CHECKING:
         MAX_WEIGHT,
         NAME,
         Address,
+        DsrObstacle,
         Endpoint,
         Family,
         Intent,
@@ -97,6 +98,7 @@ if TYPE_CHECKING:
         check_mark,
         check_owner,
         default_seed,
+        dsr_obstacles,
         endpoint_family,
         join,
         parse_endpoint,
@@ -164,7 +166,7 @@ _HOMES = {
     ),
     "announce": ("NO_ANNOUNCEMENTS", "Announcements"),
     "answer": ("Discovered",),
-    "changes": ("KeyChange", "Value", "intent_changes", "service_changes"),
+    "changes": ("KeyChange", "Value", "given_settings", "intent_changes", "service_changes"),
     "check": (
         "DEFAULT_POLICY",
         "AllDown",
@@ -184,7 +186,7 @@ _HOMES = {
         "UdpProbe",
     ),
     "discovery": ("Discovery", "WeightOwner", "check_source_name", "host_and_port"),
-    "effective": (
+    "effect": (
         "MAX_WHO",
         "MAX_WHY",
         "Checked",
@@ -193,12 +195,12 @@ _HOMES = {
         "Override",
         "Place",
         "Reason",
+        "effective",
         "emptied",
-        "in_effect",
         "time_of",
     ),
     "follow": ("Follow", "check_intent_name", "check_report_name"),
-    "forward": ("MAC", "DsrObstacle", "Forward", "Hop", "check_mac", "dsr_obstacles"),
+    "forward": ("MAC", "Forward", "Hop", "check_mac"),
     "intent": (
         "DEFAULT_MARK",
         "DEFAULT_OWNER",
@@ -209,6 +211,7 @@ _HOMES = {
         "MAX_WEIGHT",
         "NAME",
         "Address",
+        "DsrObstacle",
         "Endpoint",
         "Family",
         "Intent",
@@ -225,6 +228,7 @@ _HOMES = {
         "check_mark",
         "check_owner",
         "default_seed",
+        "dsr_obstacles",
         "endpoint_family",
         "join",
         "parse_endpoint",
@@ -381,13 +385,14 @@ __all__ = [
     "diff_services",
     "dsr_obstacles",
     "duration",
+    "effective",
     "emptied",
     "endpoint_family",
     "families_of",
+    "given_settings",
     "guarded",
     "hidden",
     "host_and_port",
-    "in_effect",
     "inert",
     "intent_changes",
     "join",

@@ -4,7 +4,7 @@ from lbctl.spi.backend import Backend, Capabilities, Count, Driver, Probe, tally
 from lbctl.spi.migrator import Migrator, Retirement
 from lbctl.spi.reader import Case, Passage, Problem, Reader, RuleCounts, sole
 from lbctl.spi.registry import GROUP, SOURCES, backends, source_names
-from lbctl.spi.require import ensure_fresh, require, require_service
+from lbctl.spi.require import ensure_fresh, next_hops, require, require_service
 from lbctl.spi.selection import AUTO, Candidate, Selection, count_rules, named_candidates, select, survey
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "count_rules",
     "ensure_fresh",
     "named_candidates",
+    "next_hops",
     "require",
     "require_service",
     "select",

@@ -74,7 +74,7 @@ def examine(
         seen += source_problems(host, intent)
     if session is not None and intent is not None:
         try:
-            intent = session.in_effect(intent).intent
+            intent = session.effective(intent).intent
         except LbctlError as error:
             seen.append(NotExamined(what="what operators decided about endpoints", reason=error.message))
     seen += _unsettled(host, intent.owner if intent else DEFAULT_OWNER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lbctl.engine.change.plan import plan_beside
@@ -72,6 +73,7 @@ def plan_migration(
         drifted=drifted,
         origin=origin,
         selectors=frozenset(service.selector[:4] for service in coming.services),
+        again=partial(plan_migration, session, owner, source=source, intent=intent),
     )
     return _agreeable(made, coming)
 
@@ -262,6 +264,7 @@ def plan_back(target: Session, source: Session, intent: Intent) -> Migration:
         go=removal_of(source, owner),
         intent=intent,
         origin="the history",
+        again=partial(plan_back, target, source, intent),
     )
 
 

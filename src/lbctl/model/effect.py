@@ -233,7 +233,7 @@ class Effective:
         return self.basis.outcomes.get(service) if self.basis is not None else None
 
 
-def in_effect(intent: Intent, facts: Facts, last: Effective | None = None) -> Effective:
+def effective(intent: Intent, facts: Facts, last: Effective | None = None) -> Effective:
     """Return an intent as facts have it carried out; the very same intent where they change nothing.
 
     `last` is what was returned before, for the services that stayed the same object: where their facts did
