@@ -12,7 +12,7 @@ from lbctl.engine.record.lock import owner_lock
 from lbctl.engine.record.verdicts import is_live
 from lbctl.errors import ApplyFailed, LbctlError, PermissionDenied, Stale, StateUnknown, ToolCrashed
 from lbctl.host import forget_flows
-from lbctl.model import Intent, diff
+from lbctl.model import Forward, Intent, diff
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -211,6 +211,7 @@ def perform(session: Session, plan: Plan) -> list[str]:
         _undo(session, plan, held, f"{fault}: {' '.join(wrong[0].key)}")
     counters.after_change(session, plan, held, counted)
     session.memory.keep(session.place, plan.after.at(held.generation))
+    session.next_hops(plan.after.owner).note(session.host, plan.after.owner, plan.effective)
     return notes + end_flows(session, plan)
 
 
@@ -247,7 +248,8 @@ def end_flows(session: Session, plan: Plan) -> list[str]:
 
     Once the kernel holds it: with the old rules in place, the next datagram would make the same flow again.
     """
-    if forget_flows(session.host, plan.stale):
+    tracked = [flow for flow in plan.stale if flow.forward is Forward.NAT]
+    if not tracked or forget_flows(session.host, tracked):
         return []
-    flows = ", ".join(map(str, plan.stale))
+    flows = ", ".join(map(str, tracked))
     return [f"Connections stay where they were, since there is no conntrack here: {flows}"]

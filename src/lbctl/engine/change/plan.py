@@ -16,6 +16,7 @@ from lbctl.model import (
     Plan,
     diff,
     diff_services,
+    given_settings,
     intent_changes,
     stale_flows,
     touched,
@@ -129,9 +130,20 @@ def plan_against(
     changed = intent_changes(base, intent)
     services = tuple(
         replace(each, changes=changed.get(each.name, ())) if each.action is Action.CHANGE else each
-        for each in made.services
+        for each in with_settings(made.services, intent)
     )
     return chosen, replace(made, services=services)
+
+
+def with_settings(services: Sequence[ServiceChange], intent: Intent) -> tuple[ServiceChange, ...]:
+    """Return services of which those that are added have their settings as changes from the defaults."""
+    new = {service.name: service for service in intent.services}
+    return tuple(
+        replace(each, changes=given)
+        if each.action is Action.ADD and each.name in new and (given := given_settings(new[each.name]))
+        else each
+        for each in services
+    )
 
 
 def describe(session: Session, plan: Plan) -> tuple[ServiceChange, ...]:
@@ -143,9 +155,14 @@ def describe_plan(backend: Backend, plan: Plan) -> tuple[ServiceChange, ...]:
     """As `describe`, for a plan without a session."""
     lift = backend.lift
     wanted = plan.intent.services if plan.intent is not None else ()
-    known = {service.name: service.changes for service in plan.services if service.changes}
+    known = {service.name: service for service in plan.services}
     found = diff_services(lift(plan.before), lift(plan.after), plan.changes, wanted)
-    return tuple(replace(each, changes=known.get(each.name, ())) for each in found) if known else found
+    return tuple(
+        replace(each, changes=known[each.name].changes, order=known[each.name].order)
+        if each.name in known
+        else each
+        for each in found
+    )
 
 
 def removal(session: Session, owner: str, *, everywhere: bool) -> tuple[tuple[Session, Plan], ...]:

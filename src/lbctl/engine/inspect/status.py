@@ -18,7 +18,7 @@ from lbctl.engine.inspect.established import Established
 from lbctl.engine.inspect.failing import failing_lines
 from lbctl.engine.inspect.overlaps import find_overlaps
 from lbctl.engine.inspect.sources import waiting_lines
-from lbctl.model import Family, agreed, diff
+from lbctl.model import Family, agreed, diff, given_settings
 from lbctl.spi import count_rules
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lbctl.engine.change.counters import Counted, Place
     from lbctl.engine.change.session import Session
     from lbctl.engine.inspect.overlaps import Overlap
-    from lbctl.model import Change, Effective, Intent, Reason, Service, ServiceChange, State
+    from lbctl.model import Change, Effective, Intent, KeyChange, Reason, Service, ServiceChange, State
     from lbctl.spi import RuleCounts
 
 
@@ -122,6 +122,8 @@ class ServiceStatus:
     deviation: Fraction
     since: str | None
     endpoints: tuple[EndpointStatus, ...]
+    #: The keys of the intent that are not at their defaults.
+    settings: tuple[KeyChange, ...] = ()
 
     @property
     def connections(self) -> int:
@@ -243,7 +245,7 @@ def status(session: Session, intent: Intent, *, follow: bool = False, only: Coll
     effective = session.effective(intent)
     services = [service for service in effective.intent.services if not only or service.name in only]
     counts = counted(session, intent.owner, [service.name for service in services])
-    connections = Established.on(session.host, services)
+    connections = Established.on(session, intent.owner, services)
     marks = endpoint_marks(session.host, effective.intent)
     return Status(
         drift=found,
@@ -260,7 +262,7 @@ def status(session: Session, intent: Intent, *, follow: bool = False, only: Coll
 def _service(
     service: Service,
     own: Counted,
-    connections: Established | None,
+    connections: Established,
     effective: Effective,
     marks: Mapping[tuple[str, str], str],
 ) -> ServiceStatus:
@@ -272,6 +274,7 @@ def _service(
         slots=tuple(len(service.slots(family)) for family in service.families),
         deviation=service.deviation(),
         since=own.since,
+        settings=given_settings(service),
         endpoints=tuple(
             EndpointStatus(
                 name=endpoint.name,
@@ -293,7 +296,7 @@ def _family(
     service: Service,
     family: Family,
     own: Mapping[Place, Taken],
-    connections: Established | None,
+    connections: Established,
 ) -> Mapping[str, FamilyStatus]:
     """`Endpoint.to` → what it gets of a family, for each endpoint that can serve it."""
     # Of endpoints too that the intent no longer has, as long as the kernel counts for them.
@@ -309,7 +312,7 @@ def _family(
             by_weight=by_weight[endpoint.to],
             actual=Fraction(taken.recently, total) if total else None,
             connections=taken.connections,
-            established=None if connections is None else connections.of(service, endpoint, family),
+            established=connections.of(service, endpoint, family),
             # What balances sees the first packet of each connection.
             packets=taken.connections,
             bytes=taken.bytes,
