@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from lbctl.model import Plan
     from lbctl.spi import Capabilities
 
-tools = ("nft",)
-
 
 def capabilities_for(tool: str, version: str) -> Capabilities:  # noqa: ARG001 (there is one)
     """See `lbctl.spi.Backend`."""

@@ -30,9 +30,7 @@ def page() -> str:
     context = group.make_context("lbctl", [], resilient_parsing=True)
     parts = [_HEAD]
     for title, commands in COMMANDS.items():
-        rows = [
-            f"| [`{name}`](#lbctl-{name}) | {_first(group.commands[name].help)} |" for name in commands
-        ]
+        rows = [f"| [`{name}`](#lbctl-{name}) | {_first(group.commands[name].help)} |" for name in commands]
         parts.append("\n".join(["", f"**{title}**", "", "| command | purpose |", "|---|---|", *rows, ""]))
     for commands in COMMANDS.values():
         for name, (_, example) in commands.items():
@@ -41,9 +39,7 @@ def page() -> str:
 
 
 def _command(command: Any, path: str, parent: Any, example: str = "") -> Iterator[str]:
-    context = command.make_context(
-        path.rpartition(" ")[2], [], parent=parent, resilient_parsing=True
-    )
+    context = command.make_context(path.rpartition(" ")[2], [], parent=parent, resilient_parsing=True)
     yield f"\n## {path}\n\n"
     yield f"    {' '.join([path, *command.collect_usage_pieces(context)])}\n"
     yield f"\n{inspect.cleandoc(command.help or '').strip()}\n"

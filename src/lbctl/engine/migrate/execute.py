@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from lbctl.engine.inspect.compare import Pair
     from lbctl.engine.migrate.migration import Migration
     from lbctl.engine.record.history import HistoryEntry
+    from lbctl.host import Host
     from lbctl.model import Remembered
 
 
-def migrate(session: Session, made: Migration, *, back_to: HistoryEntry | None = None) -> tuple[str, ...]:
+def run_migration(
+    session: Session, made: Migration, *, back_to: HistoryEntry | None = None
+) -> tuple[str, ...]:
     """Carry out a migration under the lock of its owner; returns what the user should know.
 
     Raises as `apply` does. Whatever fails, the kernel is as it was before, but for `StateUnknown`.
@@ -106,11 +109,13 @@ def _begin(
     return entry, []
 
 
-def upcoming(made: Migration, back_to: HistoryEntry | None = None) -> HistoryEntry | None:
-    """Return the state that a migration leads to."""
+def upcoming(
+    made: Migration, back_to: HistoryEntry | None = None, *, host: Host | None = None
+) -> HistoryEntry | None:
+    """Return the state that a migration leads to, by the record on a `host`, else on its own."""
     session, plan = made.plan
     allow = session.allow_remap
-    return history.upcoming(session.host, plan, back_to, moved=made.retired, allow_remap=allow)
+    return history.upcoming(host or session.host, plan, back_to, moved=made.retired, allow_remap=allow)
 
 
 def _return(made: Migration, begun: Sequence[tuple[Session, Step]], cause: BaseException) -> None:
