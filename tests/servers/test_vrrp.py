@@ -25,7 +25,8 @@ class Host:
         config.write_text((EXAMPLE / "lbctl.toml").read_text().replace("/run/lbctl/ready", str(ready)))
         apply_settings(balancer.host, settings_in((EXAMPLE / "90-lbctl.conf").read_text()))
         self.agent = AgentProcess(cast("Network", balancer), config=config)
-        keepalived = (EXAMPLE / "keepalived.conf").read_text()
+        # Three advertisements that come late on a busy machine would move the addresses.
+        keepalived = (EXAMPLE / "keepalived.conf").read_text().replace("advert_int 0.2", "advert_int 1")
         (balancer.folder / "keepalived.conf").write_text(keepalived.replace("/run/lbctl/ready", str(ready)))
         self.keepalived: Process | None = None
 
