@@ -266,11 +266,11 @@ def _block(place: str, items: Iterable[Item], *, standing: bool = False) -> Iter
             case _, ("map" | "set") as kind, name:
                 sets[kind, name] = item.text.split("\n")
     inner = list(flags)
-    for (kind, name), lines in sets.items():
+    for (sort, name), lines in sets.items():
         if standing:
-            yield from _braced(f"add {kind} {place} {name}", lines)
+            yield from _braced(f"add {sort} {place} {name}", lines)
         else:
-            inner += _braced(f"{kind} {name}", lines)
+            inner += _braced(f"{sort} {name}", lines)
     for name, lines in chains.items():
         inner += _braced(f"chain {name}", lines)
     if inner:
