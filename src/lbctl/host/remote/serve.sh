@@ -96,10 +96,12 @@ take() {
 
 # answer STATUS: with what is in $out and $err.
 answer() {
-    size=$(wc -c <"$out") messages=$(wc -c <"$err")
-    printf '%s %s %s %s\n' "$number" "$1" "$((size))" "$((messages))" || exit 0
-    [ "$((size))" -eq 0 ] || cat "$out" || exit 0
-    [ "$((messages))" -eq 0 ] || cat "$err" || exit 0
+    size=0 messages=0
+    [ ! -s "$out" ] || size=$(($(wc -c <"$out")))
+    [ ! -s "$err" ] || messages=$(($(wc -c <"$err")))
+    printf '%s %s %s %s\n' "$number" "$1" "$size" "$messages" || exit 0
+    [ "$size" -eq 0 ] || cat "$out" || exit 0
+    [ "$messages" -eq 0 ] || cat "$err" || exit 0
 }
 
 # sync_file FILE: on the disk before it gets its name.
@@ -132,8 +134,10 @@ network=${network##*\[}
 network=${network%%\]*}
 case $network in '' | *[!0-9]*) network=0 ;; esac
 boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
+mark=
+if has perl && [ -n "$getsockopt" ]; then mark=$(perl -e "$cookie" "$getsockopt" 2>/dev/null); fi
 # What is saved for a network namespace that is not the host's own dies with it.
-if first_network; then shelf=$lib; else shelf=$run/network-$boot-$network; fi
+if first_network; then shelf=$lib; else shelf=$run/network-$boot-${mark:-net-$network}; fi
 
 # on TOOL…: the path of each, as far as they are there.
 find_tool() {
@@ -291,7 +295,7 @@ serve() {
                 printf 'network %s\n' "$network"
                 printf 'uptime %s\n' "$(cat /proc/uptime)"
                 printf 'now %s\n' "$(date +%s)"
-                has perl && [ -n "$getsockopt" ] && printf 'cookie %s\n' "$(perl -e "$cookie" "$getsockopt" 2>/dev/null)"
+                printf 'cookie %s\n' "$mark"
                 for tool in "$@"; do printf 'tool %s %s\n' "$tool" "$(find_tool "$tool")"; done
             } >"$out"
             ;;
