@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from lbctl.host import applies_again, enabled
+from lbctl.host import applies_again, enabled, links_of
 from lbctl.model import AnalysedService, Family, Severity
 from lbctl.spi import Problem
 from lbctl_iptables import drivers, layout
@@ -64,8 +64,9 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Problem]:
     if not host.may_change_network() or drivers.ALL[driver].find(host).reason:
         return
     owners: dict[str, list[str]] = {}
+    saved = drivers.save_each(host, driver, layout.WORD.values())
     for family, word in layout.WORD.items():
-        text = drivers.save(host, driver, word)
+        text = saved[word]
         if case.most_rules is not None and _foreign_rules(text, case) > case.most_rules:
             continue
         places = _FamilyRules(store.replace("iptables", word), read_tables(text, family, Log()))
@@ -257,6 +258,7 @@ def boot_files(host: Host) -> tuple[str, ...]:
 
 def _restored(host: Host) -> Iterator[Problem]:
     """Files that replace the table that ours are in, whenever their unit starts."""
+    host.expect(reads=[path for path, _ in _FILES], globs=[links_of(f"{name}.service") for _, name in _FILES])
     for path, name in _FILES:
         text, unit = host.read(path) or "", f"{name}.service"
         wanted = enabled(host, unit)

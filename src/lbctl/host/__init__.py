@@ -11,7 +11,7 @@ from lbctl.host.privilege import UNPRIVILEGED, need_privilege
 from lbctl.host.reports import Reports
 from lbctl.host.routes import Route, has_routes, links_back, links_in, route_to, routes_to
 from lbctl.host.sockets import Listening, listening
-from lbctl.host.units import applies_again, enabled, unit_file
+from lbctl.host.units import applies_again, enabled, links_of, unit_file
 
 __all__ = [
     "TOOL",
@@ -37,6 +37,7 @@ __all__ = [
     "links",
     "links_back",
     "links_in",
+    "links_of",
     "listening",
     "local_addresses",
     "need_privilege",
