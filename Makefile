@@ -99,7 +99,7 @@ else
 endif
 
 # Unpacked, not installed: an installed server is a daemon, now and after every boot.
-SERVERS := prometheus haproxy keepalived etcd-client etcd-server bird2 exabgp python3-exabgp dnsmasq-base
+SERVERS := busybox-static openssh-server openssh-sftp-server prometheus haproxy keepalived etcd-client etcd-server bird2 exabgp python3-exabgp dnsmasq-base
 # What bird2 and keepalived load, and a host that has neither may lack.
 SERVERS += libglib2.0-0 libnl-3-200 libnl-genl-3-200 libpci3 libsensors5 libsnmp40 libssh-gcrypt-4 libwrap0
 SERVERS_UNPACKED := $(VENV)/servers
