@@ -29,7 +29,7 @@ unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help deps venv demo demo-fleet test test-fast test-browser test-servers coverage check matrix \
+.PHONY: help deps venv demo demo-fleet test test-fast test-browser test-servers coverage check docs matrix \
         packages lock system-tools test-packages test-clone bench bench-deps bench-startup clean
 
 help: ## list the targets
@@ -121,6 +121,12 @@ test-browser: venv ## run the tests of the agent's page in chromium, which this 
 	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends chromium fonts-dejavu-core
 	$(BIN)/python -m pip install --quiet --group browser
 	$(BIN)/pytest --override-ini=addopts= --strict-markers --import-mode=importlib tests/browser
+
+SITE := $(VENV)/site
+
+docs: venv ## build the documentation site, and fail on dead links
+	$(BIN)/python -m pip install --quiet --group docs
+	$(BIN)/python docs/site/build.py $(SITE)
 
 check: venv ## lint, formatting, types, and who may import whom
 	$(BIN)/ruff check

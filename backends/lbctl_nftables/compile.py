@@ -7,9 +7,9 @@ from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, assert_never
 
-from lbctl.model import Family, Item, Listener, Program, Protocol, Scheduler, hidden
+from lbctl.model import Family, Forward, Item, Listener, Program, Protocol, Scheduler, hidden
 from lbctl.spi import require_service
-from lbctl_nftables import affinity, guard, layout, legacy_nft
+from lbctl_nftables import affinity, direct, guard, layout, legacy_nft
 from lbctl_nftables.layout import Form, Purpose
 
 if TYPE_CHECKING:
@@ -46,10 +46,11 @@ def compile_intent(intent: Intent, capabilities: Capabilities, *, previous: Prog
     parts: list[Part] = []
     for family, compiled in zip(past.families, now.compiled, strict=True):
         mine = [each for each in compiled if each is not None]
-        if mine:
-            needs = frozenset().union(*{each.needs for each in mine})
+        if needs := frozenset().union(*{each.needs for each in mine}):
             parts.append(_shared(family, needs, capabilities.dialect))
-            parts += [each.part for each in mine]
+        if needs := frozenset().union(*{each.ingress for each in mine}):
+            parts.append(_at_ingress(family, needs, capabilities.dialect))
+        parts += [each.part for each in mine]
         if guards[family].part:
             parts.append(guards[family].part)
     return Program(intent.owner, parts=parts, origin=now, previous=previous)
@@ -62,6 +63,8 @@ class _Compiled:
     part: Part
     #: The same object for equal ones, of which there are few: they are put together in every program.
     needs: frozenset[str]
+    #: The same in the table at ingress.
+    ingress: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +117,15 @@ def _compile(service: Service, capabilities: Capabilities, home: _Home) -> tuple
     """Return a service in each family of the host; None where it has no listener."""
     require_service(service, capabilities, backend=layout.NAME)
     affinity.refuse_mixed_ports(service)
-    kind = _ClassicService if capabilities.dialect == layout.Dialect.CLASSIC else _ServiceItems
+    match service.forward:
+        case Forward.NAT:
+            kind = _ClassicService if capabilities.dialect == layout.Dialect.CLASSIC else _ServiceItems
+        case Forward.DSR:
+            kind = _DirectService
+        case _:
+            assert_never(service.forward)
     return tuple(
-        kind(service, family, listeners, home).compiled() if listeners else None
+        kind(service, family, listeners, home).compiled(capabilities.dialect) if listeners else None
         for family in Family
         if family in capabilities.families
         for listeners in [service.listeners_of(family)]
@@ -132,6 +141,9 @@ def _same(needs: frozenset[str]) -> frozenset[str]:
 def _shared(family: Family, needs: frozenset[str], dialect: str) -> Part:
     """Return what all services of a family share, as far as one of them needs it."""
     return tuple(_FamilyTable(family, needs, dialect).items())
+
+
+_at_ingress = lru_cache(maxsize=64)(direct.shared)
 
 
 class _FamilyTable:
@@ -257,8 +269,8 @@ class _ServiceItems:
         self._refusing = bool(service.allow or self._denied) or not self._slots
         self._keeping = affinity.keeps(service, family)
 
-    def compiled(self) -> _Compiled:
-        needs: set[str] = set(self._pages.values())
+    def compiled(self, dialect: str) -> _Compiled:  # noqa: ARG002 (what is of one service is the same in all)
+        needs: set[str] = {layout.TRANSLATED, *self._pages.values()}
         needs |= layout.RANGES & {form for form, _ in self._listeners}
         if self._source_chain:
             needs.add(self._source_chain)
@@ -280,10 +292,7 @@ class _ServiceItems:
             yield self._body(layout.allowed_chain(name), *self._refusing_rules())
         yield from self._slot_items()
         yield from self._dispatch()
-        for networks, members in self._networks():
-            for network in members:
-                key = str(network.network_address if network.num_addresses == 1 else network)
-                yield self._element(networks, key, "")
+        yield from self._network_elements()
         if self._refusing:
             yield from self._refusals()
         if self._keeping:
@@ -299,6 +308,12 @@ class _ServiceItems:
             yield layout.denied(name), self._denied
         if self._excluded:
             yield layout.excluded(name), self._excluded
+
+    def _network_elements(self) -> Iterator[Item]:
+        for networks, members in self._networks():
+            for network in members:
+                key = str(network.network_address if network.num_addresses == 1 else network)
+                yield self._element(networks, key, "")
 
     def _chain(self, name: str) -> Item:
         return Item((self._word, "chain", name), "", self._service.name)
@@ -402,11 +417,16 @@ class _ServiceItems:
             Purpose.SOURCE: self._source_chain is not None,
             Purpose.REFUSE: self._refusing,
             Purpose.LEARN: self._keeping,
+            Purpose.INGRESS: self._service.forward is Forward.DSR,
         }
         for listener, purpose in sorted(self._hiding, key=str):
             if not own[purpose]:
+                word = self._word
+                if purpose is Purpose.INGRESS:
+                    word, purpose = layout.INGRESS[self._family], Purpose.LEAD
                 name = layout.LISTENERS[purpose][Form.of(listener)]
-                yield self._element(name, layout.listener_key(listener), ": return")
+                key = (word, "element", name, layout.listener_key(listener))
+                yield Item(key, ": return", self._service.name)
 
     def _element(self, name: str, key: str, text: str) -> Item:
         return Item((self._word, "element", name, key), text, self._service.name)
@@ -416,6 +436,39 @@ class _ServiceItems:
             return layout.page("hosts", self._page_number)
         kind = f"addresses-{protocol}" if self._remote else "ports"
         return layout.page(kind, self._page_number)
+
+
+class _DirectService(_ServiceItems):
+    """A service that is not translated: what is refused, and beside that its items at ingress."""
+
+    def __init__(self, service: Service, family: Family, listeners: Sequence[Listener], home: _Home) -> None:
+        super().__init__(service, family, listeners, home)
+        self._source_chain = None
+        self._pages = {}
+        self._ingress = direct.DirectService(service, family, page=home.page, offset=self._offset)
+
+    def compiled(self, dialect: str) -> _Compiled:
+        needs: set[str] = set()
+        if self._refusing:
+            needs |= {layout.REFUSE, *(form for form, _ in self._listeners if form in layout.RANGES)}
+        items = (*self._ingress.items(dialect), *self._items())
+        return _Compiled(items, _same(frozenset(needs)), _same(frozenset(self._ingress.needs())))
+
+    def _items(self) -> Iterator[Item]:
+        if self._refusing:
+            yield from self._refusing_items()
+        yield from self._hidden()
+
+    def _refusing_items(self) -> Iterator[Item]:
+        service = self._service
+        if self._selecting:
+            for networks, _ in self._networks():
+                yield _set(self._word, self._dialect, "set", networks, layout.NETWORKS, service.name)
+            chain = layout.allowed_chain(service.name)
+            yield self._chain(chain)
+            yield self._body(chain, *self._refusing_rules())
+            yield from self._network_elements()
+        yield from self._refusals()
 
 
 class _ClassicService(_ServiceItems):
@@ -473,18 +526,33 @@ def _homes(services: Sequence[Service]) -> dict[str, _Home]:
 def _hiding(wider: Mapping[Listener, Sequence[Service]]) -> frozenset[_Hiding]:
     """Return the maps that have listeners of services which some narrower listeners hide, by these."""
     return frozenset(
-        (family, listener, purpose)
+        (family, hiding, purpose)
         for listener, services in wider.items()
         for service in services
         for family in service.families
         if listener.address is None or Family.of(listener.address) is family
         for purpose in _purposes(service, family)
+        for hiding in _hiding_listeners(listener, service, family, purpose)
     )
+
+
+def _hiding_listeners(
+    listener: Listener, wider: Service, family: Family, purpose: Purpose
+) -> Iterator[Listener]:
+    """Yield the listeners by which one hides those of a wider service: at ingress, all have an address."""
+    if purpose is not Purpose.INGRESS:
+        yield listener
+        return
+    for hidden_one in wider.listeners_of(family):
+        if hidden_one.is_range and hidden_one.meets(listener):
+            yield replace(listener, address=hidden_one.address)
 
 
 def _purposes(service: Service, family: Family) -> Iterator[Purpose]:
     """Yield what a service looks up its listeners for, beside leading connections to it."""
-    if service.remote and layout.SOURCE_CHAIN[service.source_nat] is not None:
+    if service.forward is Forward.DSR:
+        yield Purpose.INGRESS
+    elif service.remote and layout.SOURCE_CHAIN[service.source_nat] is not None:
         yield Purpose.SOURCE
     if service.allow or service.denied(family) or not service.ready(family):
         yield Purpose.REFUSE

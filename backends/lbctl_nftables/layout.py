@@ -24,6 +24,9 @@ that looks them up. A listener with a single port inside a range is found first;
 to do with a map in which the range is found, to replace sources, to refuse or to learn, it has an element
 `… : return` there (`lbctl.model.hidden`).
 
+A service that forwards by direct server return lies in tables of the family `netdev`, `lbctl.ip` and
+`lbctl.ip6`; see `lbctl_nftables.direct`.
+
 A service with `affinity` looks its client up first; see `lbctl_nftables.affinity`. Services with `takeover`
 share a filter chain that drops stray packets of endpoints; see `lbctl_nftables.guard`.
 
@@ -68,17 +71,25 @@ _PAGE_KEYS: Mapping[str, str] = {Dialect.MODERN: "numgen inc mod 2", Dialect.MAR
 
 #: Family → the word for it, in tables and in nat statements.
 WORD: Mapping[Family, str] = {Family.IPV4: "ip", Family.IPV6: "ip6"}
-FAMILY: Mapping[str, Family] = {word: family for family, word in WORD.items()}
+#: Family → the word for its packets as they arrive at network interfaces: `netdev` has tables of both.
+INGRESS: Mapping[Family, str] = {family: f"netdev.{word}" for family, word in WORD.items()}
+#: Every word for tables, as keys of items have it; see `location`.
+WORDS = (*WORD.values(), *INGRESS.values())
+FAMILY: Mapping[str, Family] = {words[family]: family for words in (WORD, INGRESS) for family in Family}
 
 #: Ahead of the priority of both iptables flavours (-100 and 100), whatever was registered first.
 DESTINATION_PRIORITY = -101
 #: Ahead of the host's own filter: a refusal is an answer, where a filter may be silent.
 FILTER_PRIORITY = -1
 SOURCE_PRIORITY = 99
+#: Behind the host's own filters at ingress, which stand at 0 or before: what they drop is not forwarded.
+INGRESS_PRIORITY = 50
 #: Just before, while the client still has its own address.
 LEARNING_PRIORITY = SOURCE_PRIORITY - 1
 #: Clients of one service and family that are remembered; whoever is beyond is placed as without affinity.
 AFFINITY_SIZE = 65536
+#: Connections of one service, family and protocol that are known at ingress; those beyond go by a hash.
+MAX_FLOWS = 1 << 18
 
 
 class EndpointKind(StrEnum):
@@ -146,6 +157,8 @@ class Purpose(StrEnum):
     SOURCE = "source"
     REFUSE = "refuse"
     LEARN = "learn"
+    #: As `LEAD`, and by maps of the same names, in the tables at ingress.
+    INGRESS = "ingress"
 
 
 #: The maps of verdicts whose keys are listeners. Those of `LEAD` lead new connections to services' chains.
@@ -182,6 +195,11 @@ PREROUTING = "prerouting"
 OUTPUT = "output"
 POSTROUTING = "postrouting"
 
+#: What a table of `ip` or `ip6` needs to have a service balanced by translation.
+TRANSLATED = "translated"
+#: Slot pages at ingress: where new connections go, which are counted, and where other packets go.
+PICKS, PATHS = "picks", "paths"
+
 _GOTO = ": goto "
 _CHAIN_PREFIX = "service-"
 _ALLOWED_PREFIX = "allowed-"
@@ -192,14 +210,17 @@ _EXCLUDE_PREFIX = "exclude-"
 _LEARN_PREFIX = "learn-"
 _AFFINITY_PREFIX = "affinity-"
 _ENDPOINTS_PREFIX = "endpoints-"
+_INGRESS_PREFIX = "ingress-"
 _PAGES = 256
-_PAGE = re.compile(r"(?:ports|hosts|addresses-[a-z]+)-[0-9a-f]{2}\Z")
+_PAGE = re.compile(r"(?:ports|hosts|addresses-[a-z]+|picks|paths)-[0-9a-f]{2}\Z")
 #: nft refuses a longer comment.
 _LONGEST = 128
 _RANGE = 1 << 16
 _RANGES = 1 << 15
 _AFFINITIES = tuple(f"{kind}{_AFFINITY_PREFIX}" for kind in EndpointKind)
 _ENDPOINTS = tuple(f"{kind}{_ENDPOINTS_PREFIX}" for kind in EndpointKind)
+#: Kinds of maps of connections at ingress.
+_FLOWS = ("flows-tcp", "closing-tcp", "flows-udp")
 _CLIENTS = (f"size {AFFINITY_SIZE}", "flags dynamic,timeout")
 _LINK_PAIRS = ("size 1024", "flags dynamic")
 
@@ -214,8 +235,22 @@ def table(owner: str) -> str:
     return owner if owner == DEFAULT_OWNER else f"{DEFAULT_OWNER}-{owner}"
 
 
+def location(owner: str, word: str) -> tuple[str, str]:
+    """Return the family and the name, as nft has them, of the table that keys of items call `word`."""
+    family, dot, rest = word.partition(".")
+    return family, f"{table(owner)}{dot}{rest}"
+
+
+def word_of(family: str, name: str) -> str:
+    """Return the word for a table of an owner; the reverse of `location`."""
+    return f"{family}{name[name.rindex('.') :]}" if family == "netdev" else family
+
+
 def owner_of(family: str, name: str) -> str | None:
     """Return the owner of a table; None for a foreign table."""
+    if family == "netdev":
+        name, _, word = name.rpartition(".")
+        family = word
     first, dash, owner = name.partition("-")
     if family not in WORD.values() or first != DEFAULT_OWNER or (dash and not owner):
         return None
@@ -275,6 +310,26 @@ def denied(service: str) -> str:
 def excluded(service: str) -> str:
     """Return the name of the set of the addresses that a service leaves alone."""
     return _EXCLUDE_PREFIX + service
+
+
+def ingress_chain(device: str) -> str:
+    """Return the name of the chain through which packets pass that arrive at an interface."""
+    return _INGRESS_PREFIX + device
+
+
+def device_of(chain: str) -> str:
+    """Return the interface whose chain this is."""
+    return chain.removeprefix(_INGRESS_PREFIX)
+
+
+def is_ingress(name: str) -> bool:
+    """Return True for the name of a chain at the ingress of an interface."""
+    return name.startswith(_INGRESS_PREFIX)
+
+
+def flows(kind: str, service: str) -> str:
+    """Return the name of a map of a service's connections, of a kind in `declarations`."""
+    return f"{kind}-{service}"
 
 
 def is_page(name: str) -> bool:
@@ -341,7 +396,8 @@ def affinity_of_endpoints(name: str) -> str:
 
 def kind_of_set(name: str) -> str | None:
     """The kind of declaration that the map of clients or set of endpoints of this name has; else None."""
-    found = next((prefix for prefix in (*_AFFINITIES, *_ENDPOINTS) if name.startswith(prefix)), None)
+    prefixes = (*_AFFINITIES, *_ENDPOINTS, *(f"{kind}-" for kind in _FLOWS))
+    found = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
     return found.rstrip("-") if found else None
 
 
@@ -381,6 +437,11 @@ def base_chain(kind: str, hook: str, priority: int) -> str:
     return f"type {kind} hook {hook} priority {priority}; policy accept;"
 
 
+def ingress_hook(device: str, priority: int = INGRESS_PRIORITY) -> str:
+    """Return the declaration of a chain that the kernel calls for what arrives at an interface."""
+    return f"type filter hook ingress device {quote(device)} priority {priority}; policy accept;"
+
+
 @lru_cache(maxsize=1 << 15)
 def home(service: str) -> tuple[int, int]:
     """Return the page number and the range number (both below their moduli) where a service's slots begin."""
@@ -403,13 +464,15 @@ def next_range(range_number: int) -> int:
     return (range_number + 1) % _RANGES
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def declarations(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
     """Kind of set or map → the statements that declare it in family `word` in a dialect.
 
     Newer nft notes an expression for each `type` too, in a form that makes nft 1.0.6 crash when it reads the
     table; with the notes that `typeof` leaves, every version gets on. `typeof` is of nft 0.9.4.
     """
+    if word in INGRESS.values():
+        return _at_ingress(WORD[FAMILY[word]], dialect)
     if dialect == Dialect.CLASSIC:
         address = "ipv4_addr" if word == "ip" else "ipv6_addr"
         return {
@@ -448,6 +511,31 @@ def declarations(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
         "host-affinity": (f"typeof {word} saddr : {word} daddr", *_CLIENTS),
         "host-endpoints": (f"typeof {word} daddr", "counter"),
     }
+
+
+def _at_ingress(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
+    """Return `declarations` of the tables at ingress; the classic dialect has none."""
+    if dialect == Dialect.CLASSIC:
+        return {}
+    key = _PAGE_KEYS[dialect]
+    lists = declarations(word, dialect)
+    connections = (f"size {MAX_FLOWS}", "flags dynamic,timeout")
+    return {
+        **{kind: lists[kind] for kind in (Form.ADDRESS, Form.ADDRESS_RANGE, NETWORKS)},
+        f"page-{PICKS}": (f"typeof {key} : ether daddr", "counter"),
+        f"page-{PATHS}": (f"typeof {key} : ether daddr",),
+        **{
+            kind: (f"typeof {_connection(word, kind.rpartition('-')[2])} : ether daddr", *connections)
+            for kind in _FLOWS
+        },
+    }
+
+
+def _connection(word: str, protocol: str) -> str:
+    """Return what a connection is found by. With IPv6 the addresses are hashed (see `direct`)."""
+    if word == "ip":
+        return f"ip saddr . {protocol} sport . ip daddr . {protocol} dport"
+    return f"numgen inc mod 2 . {protocol} sport . {protocol} dport"
 
 
 def is_respelled(word: str, one: str, other: str) -> bool:

@@ -4,10 +4,12 @@ from lbctl.host.conntrack import TrackedConnection, forget_flows, local_addresse
 from lbctl.host.files import write_whole
 from lbctl.host.host import TOOL, Completed, Host, LocalHost
 from lbctl.host.kernel import ModuleState, has_ipv6, kernel_module
+from lbctl.host.links import Link, link_names, links, neighbours
 from lbctl.host.nf_tables import rule_reports, rules_generation
+from lbctl.host.orders import Orders, ToolRun
 from lbctl.host.privilege import UNPRIVILEGED, need_privilege
 from lbctl.host.reports import Reports
-from lbctl.host.routes import Route, has_routes, links_back, links_in, route_to
+from lbctl.host.routes import Route, has_routes, links_back, links_in, route_to, routes_to
 from lbctl.host.sockets import Listening, listening
 from lbctl.host.units import applies_again, enabled, unit_file
 
@@ -16,11 +18,14 @@ __all__ = [
     "UNPRIVILEGED",
     "Completed",
     "Host",
+    "Link",
     "Listening",
     "LocalHost",
     "ModuleState",
+    "Orders",
     "Reports",
     "Route",
+    "ToolRun",
     "TrackedConnection",
     "applies_again",
     "enabled",
@@ -28,12 +33,16 @@ __all__ = [
     "has_ipv6",
     "has_routes",
     "kernel_module",
+    "link_names",
+    "links",
     "links_back",
     "links_in",
     "listening",
     "local_addresses",
     "need_privilege",
+    "neighbours",
     "route_to",
+    "routes_to",
     "rule_reports",
     "rules_generation",
     "translated_connections",

@@ -30,7 +30,7 @@ from lbctl.model.analysis import (
 )
 from lbctl.model.announce import NO_ANNOUNCEMENTS, Announcements
 from lbctl.model.answer import Discovered
-from lbctl.model.changes import KeyChange, Value, intent_changes, service_changes
+from lbctl.model.changes import KeyChange, Value, given_settings, intent_changes, service_changes
 from lbctl.model.check import (
     DEFAULT_POLICY,
     AllDown,
@@ -69,7 +69,7 @@ from lbctl.model.effective import (
     time_of,
 )
 from lbctl.model.follow import Follow, check_intent_name, check_report_name
-from lbctl.model.forward import MAC, DsrObstacle, Forward, Hop, check_mac, dsr_obstacles
+from lbctl.model.forward import MAC, Forward, Hop, check_mac
 from lbctl.model.intent import (
     DEFAULT_MARK,
     DEFAULT_OWNER,
@@ -80,6 +80,7 @@ from lbctl.model.intent import (
     MAX_WEIGHT,
     NAME,
     Address,
+    DsrObstacle,
     Endpoint,
     Family,
     Intent,
@@ -96,6 +97,7 @@ from lbctl.model.intent import (
     check_mark,
     check_owner,
     default_seed,
+    dsr_obstacles,
     endpoint_family,
     join,
     parse_endpoint,
@@ -255,6 +257,7 @@ __all__ = [
     "emptied",
     "endpoint_family",
     "families_of",
+    "given_settings",
     "guarded",
     "hidden",
     "host_and_port",
