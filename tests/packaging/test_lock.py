@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[2]
 def test_each_dependency_is_locked_in_a_version_that_fits() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     text = (ROOT / "packages" / "requirements.txt").read_text(encoding="utf-8")
-    locked = {canonicalize_name(name): version for name, version in re.findall(r"(?m)^(\S+)==(\S+) \\$", text)}
+    locked = {
+        canonicalize_name(name): version for name, version in re.findall(r"(?m)^(\S+)==(\S+) \\$", text)
+    }
     for line in (*project["dependencies"], *project["optional-dependencies"]["agent"]):
         required = Requirement(line)
         # Not there: `make lock`.

@@ -6,6 +6,7 @@ namespace is the caller's.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,7 @@ from pathlib import Path
 from matrix import archive
 from matrix.roots import CACHE, ENTER
 
-#: The oldest releases first.
-RELEASES = ("bookworm", "trixie")
+RELEASES = tuple(os.environ.get("RELEASES", "").split()) or ("bookworm", "trixie")
 #: How this machine resolves names, and what its administrator trusts and wants of pip.
 _NETWORK = ("/etc/hosts", "/etc/resolv.conf", "/etc/pip.conf", "/usr/local/share/ca-certificates")
 _ENVIRONMENT = {
