@@ -38,7 +38,7 @@ def test_a_step_is_a_target_that_exists(step: str) -> None:
     assert found, step
     assert set(found[1].split()) <= targets()
     for variable in re.findall(r"([A-Z_]+)=", found[2]):
-        assert re.search(rf"(?m)^{variable}  :?=", (ROOT / "Makefile").read_text(encoding="utf-8")), variable
+        assert re.search(rf"(?m)^{variable} :?=", (ROOT / "Makefile").read_text(encoding="utf-8")), variable
 
 
 def test_what_the_project_promises_is_run() -> None:
