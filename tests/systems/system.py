@@ -29,7 +29,7 @@ _ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
 }
 #: More than the longest of what is run takes on a busy machine, in seconds.
-_PATIENCE = 900.0
+_PATIENCE = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,15 +87,18 @@ class System:
             try:
                 assert process.stdout
                 system = replace(self, systemd=int(process.stdout.readline()))
-                system.wait_for({"running", "degraded"}, "systemctl", "is-system-running")
+                system.wait_for({"running", "degraded"}, "systemctl", "is-system-running", boot=process)
                 yield system
             finally:
                 process.terminate()
 
-    def wait_for(self, outputs: Collection[str], *argv: str) -> None:
-        """Run a program again and again until it prints one of some words."""
+    def wait_for(
+        self, outputs: Collection[str], *argv: str, boot: subprocess.Popen[str] | None = None
+    ) -> None:
+        """Run a program again and again until it prints one of some words, while `boot` runs."""
         end = time.monotonic() + _PATIENCE
         while (output := self.attempt(*argv)[0].strip()) not in outputs:
+            assert boot is None or boot.poll() is None, f"{self.release}: systemd has ended"
             assert time.monotonic() < end, f"{self.release}: {' '.join(argv)}: {output}"
             time.sleep(0.1)
 
