@@ -23,6 +23,7 @@ from lbctl.errors import ApplyFailed, NoBackend, StateUnknown
 from lbctl.model import (
     Endpoint,
     Family,
+    Forward,
     Intent,
     Listener,
     Program,
@@ -50,6 +51,7 @@ CAPABILITIES = Capabilities(
     schedulers=frozenset({Scheduler.ROUND_ROBIN, Scheduler.RANDOM, Scheduler.SOURCE_HASH, Scheduler.MAGLEV}),
     states=frozenset({State.ACTIVE, State.DRAIN, State.BACKUP}),
     source_nat=frozenset({SourceNat.HAIRPIN, SourceNat.ALWAYS, SourceNat.NEVER}),
+    forwards=frozenset({Forward.NAT, Forward.DSR}),
     affinity=True,
     allow=True,
     deny=True,
@@ -150,6 +152,7 @@ def speaking(capabilities: Capabilities, name: str) -> Capabilities:
     return replace(
         capabilities,
         dialect=name,
+        forwards=capabilities.forwards if concatenates else frozenset({Forward.NAT}),
         affinity=capabilities.affinity and concatenates,
         port_ranges=capabilities.port_ranges and concatenates,
     )

@@ -15,8 +15,7 @@ _DYNAMIC = re.compile(r"(flags [^\n]*\b(?:dynamic|timeout)\b[^}]*?)\n\s*elements
 
 def foreign_rules(text: str, owner: str) -> str:
     """See `lbctl.spi.Migrator`."""
-    name, words = layout.table(owner), set(layout.WORD.values())
-    text = _TABLE.sub(lambda t: "" if t[2] == name and t[1] in words else t[0], text)
+    text = _TABLE.sub(lambda t: "" if layout.owner_of(t[1], t[2]) == owner else t[0], text)
     text = "\n".join(line for line in text.split("\n") if line.strip())
     return _COUNTED.sub(lambda found: found[1] or found[2], _DYNAMIC.sub(lambda found: found[1], text))
 

@@ -8,6 +8,8 @@ A connection that another host balanced before is known here as soon as its clie
 endpoint that arrives earlier would leave untranslated, which ends the connection; and its entry in the
 connection table would keep the client's packets from the endpoint (UDP: for 30 s).
 
+With direct server return, replies of endpoints do not pass this host.
+
 Services share the places: two may have an endpoint in common. See `lbctl.model.guarded`.
 """
 
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from lbctl.model import Item, guarded
+from lbctl.model import Forward, Item, guarded
 from lbctl_nftables import layout
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class Guard(NamedTuple):
 
 def guard(services: Iterable[Service], family: Family, dialect: str, past: Guard | None) -> Guard:
     """Return the guard of services; the one of the past where it depends on the same."""
-    concerned = [service for service in services if service.takeover]
+    concerned = [each for each in services if each.takeover and each.forward is Forward.NAT]
     sources = tuple([(service.listeners, service.endpoints) for service in concerned])
     if past is not None and past.sources == sources:
         return past

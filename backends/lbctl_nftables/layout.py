@@ -19,10 +19,14 @@ of `deny`, passes that untranslated and is refused in filter chains, by more map
                                  … : goto allowed-…   only clients in set allow-… pass, none in deny-…
 
 Ranges have maps of their own, since a kernel refuses a port that lies inside a range of the same map: these
-are maps of intervals, in which a range is one element. A table without ranges has none of them, and no rule
-that looks them up. A listener with a single port inside a range is found first; where its service has nothing
+are maps of intervals, in which a range is one element. A table has only the maps in which some listener has
+an element, and rules for these: to look into an empty map takes each new connection some 40 ns. A listener
+with a single port inside a range is found first; where its service has nothing
 to do with a map in which the range is found, to replace sources, to refuse or to learn, it has an element
 `… : return` there (`lbctl.model.hidden`).
+
+A service that forwards by direct server return lies in tables of the family `netdev`, `lbctl.ip` and
+`lbctl.ip6`; see `lbctl_nftables.direct`.
 
 A service with `affinity` looks its client up first; see `lbctl_nftables.affinity`. Services with `takeover`
 share a filter chain that drops stray packets of endpoints; see `lbctl_nftables.guard`.
@@ -53,6 +57,8 @@ if TYPE_CHECKING:
     from lbctl.model import Service
 
 NAME = "nftables"
+#: What `render --for TOOL=VERSION` may name.
+TOOLS = ("nft",)
 
 
 class Dialect(StrEnum):
@@ -68,17 +74,25 @@ _PAGE_KEYS: Mapping[str, str] = {Dialect.MODERN: "numgen inc mod 2", Dialect.MAR
 
 #: Family → the word for it, in tables and in nat statements.
 WORD: Mapping[Family, str] = {Family.IPV4: "ip", Family.IPV6: "ip6"}
-FAMILY: Mapping[str, Family] = {word: family for family, word in WORD.items()}
+#: Family → the word for its packets as they arrive at network interfaces: `netdev` has tables of both.
+INGRESS: Mapping[Family, str] = {family: f"netdev.{word}" for family, word in WORD.items()}
+#: Every word for tables, as keys of items have it; see `location`.
+WORDS = (*WORD.values(), *INGRESS.values())
+FAMILY: Mapping[str, Family] = {words[family]: family for words in (WORD, INGRESS) for family in Family}
 
 #: Ahead of the priority of both iptables flavours (-100 and 100), whatever was registered first.
 DESTINATION_PRIORITY = -101
 #: Ahead of the host's own filter: a refusal is an answer, where a filter may be silent.
 FILTER_PRIORITY = -1
 SOURCE_PRIORITY = 99
+#: Behind the host's own filters at ingress, which stand at 0 or before: what they drop is not forwarded.
+INGRESS_PRIORITY = 50
 #: Just before, while the client still has its own address.
 LEARNING_PRIORITY = SOURCE_PRIORITY - 1
 #: Clients of one service and family that are remembered; whoever is beyond is placed as without affinity.
 AFFINITY_SIZE = 65536
+#: Connections of one service, family and protocol that are known at ingress; those beyond go by a hash.
+MAX_FLOWS = 1 << 18
 
 
 class EndpointKind(StrEnum):
@@ -128,10 +142,6 @@ class Form(StrEnum):
         return self in {Form.ADDRESS, Form.ADDRESS_RANGE}
 
 
-#: The forms that a table has only where a listener has them.
-RANGES = frozenset({Form.ADDRESS_RANGE, Form.ANYWHERE_RANGE})
-
-
 #: Chain at the forward hook, and the sets of places that it drops stray packets of: with one port, and with
 #: ranges of ports, a set of intervals that a table has only where it is needed.
 GUARD = "guard"
@@ -146,6 +156,8 @@ class Purpose(StrEnum):
     SOURCE = "source"
     REFUSE = "refuse"
     LEARN = "learn"
+    #: As `LEAD`, and by maps of the same names, in the tables at ingress.
+    INGRESS = "ingress"
 
 
 #: The maps of verdicts whose keys are listeners. Those of `LEAD` lead new connections to services' chains.
@@ -163,7 +175,10 @@ LISTENERS: Mapping[Purpose, Mapping[Form, str]] = {
 }
 LISTENER_MAPS = frozenset(name for maps in LISTENERS.values() for name in maps.values())
 DISPATCH = frozenset(LISTENERS[Purpose.LEAD].values())
+#: Sets of pairs of links that packets fill: of each with itself, and of those that differ.
 LINKS = "links"
+CROSSED = "crossed-links"
+PAIRS = frozenset({LINKS, CROSSED})
 #: A kind of set: addresses that one service allows, denies or excludes.
 NETWORKS = "networks"
 HAIRPIN = "source-hairpin"
@@ -182,6 +197,11 @@ PREROUTING = "prerouting"
 OUTPUT = "output"
 POSTROUTING = "postrouting"
 
+#: What a table of `ip` or `ip6` needs to have a service balanced by translation.
+TRANSLATED = "translated"
+#: Slot pages at ingress: where new connections go, which are counted, and where other packets go.
+PICKS, PATHS = "picks", "paths"
+
 _GOTO = ": goto "
 _CHAIN_PREFIX = "service-"
 _ALLOWED_PREFIX = "allowed-"
@@ -192,14 +212,17 @@ _EXCLUDE_PREFIX = "exclude-"
 _LEARN_PREFIX = "learn-"
 _AFFINITY_PREFIX = "affinity-"
 _ENDPOINTS_PREFIX = "endpoints-"
+_INGRESS_PREFIX = "ingress-"
 _PAGES = 256
-_PAGE = re.compile(r"(?:ports|hosts|addresses-[a-z]+)-[0-9a-f]{2}\Z")
+_PAGE = re.compile(r"(?:ports|hosts|addresses-[a-z]+|picks|paths)-[0-9a-f]{2}\Z")
 #: nft refuses a longer comment.
 _LONGEST = 128
 _RANGE = 1 << 16
 _RANGES = 1 << 15
 _AFFINITIES = tuple(f"{kind}{_AFFINITY_PREFIX}" for kind in EndpointKind)
 _ENDPOINTS = tuple(f"{kind}{_ENDPOINTS_PREFIX}" for kind in EndpointKind)
+#: Kinds of maps of connections at ingress.
+_FLOWS = ("flows-tcp", "closing-tcp", "flows-udp")
 _CLIENTS = (f"size {AFFINITY_SIZE}", "flags dynamic,timeout")
 _LINK_PAIRS = ("size 1024", "flags dynamic")
 
@@ -214,8 +237,22 @@ def table(owner: str) -> str:
     return owner if owner == DEFAULT_OWNER else f"{DEFAULT_OWNER}-{owner}"
 
 
+def location(owner: str, word: str) -> tuple[str, str]:
+    """Return the family and the name, as nft has them, of the table that keys of items call `word`."""
+    family, dot, rest = word.partition(".")
+    return family, f"{table(owner)}{dot}{rest}"
+
+
+def word_of(family: str, name: str) -> str:
+    """Return the word for a table of an owner; the reverse of `location`."""
+    return f"{family}{name[name.rindex('.') :]}" if family == "netdev" else family
+
+
 def owner_of(family: str, name: str) -> str | None:
     """Return the owner of a table; None for a foreign table."""
+    if family == "netdev":
+        name, _, word = name.rpartition(".")
+        family = word
     first, dash, owner = name.partition("-")
     if family not in WORD.values() or first != DEFAULT_OWNER or (dash and not owner):
         return None
@@ -277,6 +314,26 @@ def excluded(service: str) -> str:
     return _EXCLUDE_PREFIX + service
 
 
+def ingress_chain(device: str) -> str:
+    """Return the name of the chain through which packets pass that arrive at an interface."""
+    return _INGRESS_PREFIX + device
+
+
+def device_of(chain: str) -> str:
+    """Return the interface whose chain this is."""
+    return chain.removeprefix(_INGRESS_PREFIX)
+
+
+def is_ingress(name: str) -> bool:
+    """Return True for the name of a chain at the ingress of an interface."""
+    return name.startswith(_INGRESS_PREFIX)
+
+
+def flows(kind: str, service: str) -> str:
+    """Return the name of a map of a service's connections, of a kind in `declarations`."""
+    return f"{kind}-{service}"
+
+
 def is_page(name: str) -> bool:
     """Return True for the name of a slot page."""
     return _PAGE.match(name) is not None
@@ -290,6 +347,12 @@ def number_of_page(name: str) -> int:
 def kind_of_page(name: str) -> str:
     """Return the kind of declaration that a page of this name has."""
     return f"page-{name.rpartition('-')[0]}"
+
+
+def is_of_packets(name: str, pair: str) -> bool:
+    """Return True for a pair of links that packets may have added to a set of `PAIRS`."""
+    one, other = pair.split(" . ")
+    return one == other if name == LINKS else "0" != one != other
 
 
 def service_of_set(name: str) -> str | None:
@@ -341,7 +404,8 @@ def affinity_of_endpoints(name: str) -> str:
 
 def kind_of_set(name: str) -> str | None:
     """The kind of declaration that the map of clients or set of endpoints of this name has; else None."""
-    found = next((prefix for prefix in (*_AFFINITIES, *_ENDPOINTS) if name.startswith(prefix)), None)
+    prefixes = (*_AFFINITIES, *_ENDPOINTS, *(f"{kind}-" for kind in _FLOWS))
+    found = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
     return found.rstrip("-") if found else None
 
 
@@ -381,6 +445,11 @@ def base_chain(kind: str, hook: str, priority: int) -> str:
     return f"type {kind} hook {hook} priority {priority}; policy accept;"
 
 
+def ingress_hook(device: str, priority: int = INGRESS_PRIORITY) -> str:
+    """Return the declaration of a chain that the kernel calls for what arrives at an interface."""
+    return f"type filter hook ingress device {quote(device)} priority {priority}; policy accept;"
+
+
 @lru_cache(maxsize=1 << 15)
 def home(service: str) -> tuple[int, int]:
     """Return the page number and the range number (both below their moduli) where a service's slots begin."""
@@ -403,20 +472,22 @@ def next_range(range_number: int) -> int:
     return (range_number + 1) % _RANGES
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def declarations(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
     """Kind of set or map → the statements that declare it in family `word` in a dialect.
 
     Newer nft notes an expression for each `type` too, in a form that makes nft 1.0.6 crash when it reads the
     table; with the notes that `typeof` leaves, every version gets on. `typeof` is of nft 0.9.4.
     """
+    if word in INGRESS.values():
+        return _at_ingress(WORD[FAMILY[word]], dialect)
     if dialect == Dialect.CLASSIC:
         address = "ipv4_addr" if word == "ip" else "ipv6_addr"
         return {
             Form.ADDRESS: (f"type {address} . inet_proto . inet_service : verdict",),
             Form.ANYWHERE: ("type inet_proto . inet_service : verdict",),
             NETWORKS: (f"type {address}", "flags interval"),
-            LINKS: ("type iface_index . iface_index", *_LINK_PAIRS),
+            **dict.fromkeys(PAIRS, ("type iface_index . iface_index", *_LINK_PAIRS)),
             GUARDED: (f"type {address} . inet_proto . inet_service",),
             GUARDED_RANGES: (f"type {address} . inet_proto . inet_service", "flags interval"),
         }
@@ -438,7 +509,7 @@ def declarations(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
         },
         "page-hosts": (f"typeof {key} : {word} daddr", "counter"),
         NETWORKS: (f"typeof {word} saddr", "flags interval"),
-        LINKS: ("typeof iif . oif", *_LINK_PAIRS),
+        **dict.fromkeys(PAIRS, ("typeof iif . oif", *_LINK_PAIRS)),
         GUARDED: (f"typeof {word} saddr . meta l4proto . th sport",),
         GUARDED_RANGES: (f"typeof {word} saddr . meta l4proto . th sport", "flags interval"),
         "affinity": (_kept(word), *_CLIENTS),
@@ -448,6 +519,31 @@ def declarations(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
         "host-affinity": (f"typeof {word} saddr : {word} daddr", *_CLIENTS),
         "host-endpoints": (f"typeof {word} daddr", "counter"),
     }
+
+
+def _at_ingress(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
+    """Return `declarations` of the tables at ingress; the classic dialect has none."""
+    if dialect == Dialect.CLASSIC:
+        return {}
+    key = _PAGE_KEYS[dialect]
+    lists = declarations(word, dialect)
+    connections = (f"size {MAX_FLOWS}", "flags dynamic,timeout")
+    return {
+        **{kind: lists[kind] for kind in (Form.ADDRESS, Form.ADDRESS_RANGE, NETWORKS)},
+        f"page-{PICKS}": (f"typeof {key} : ether daddr", "counter"),
+        f"page-{PATHS}": (f"typeof {key} : ether daddr",),
+        **{
+            kind: (f"typeof {_connection(word, kind.rpartition('-')[2])} : ether daddr", *connections)
+            for kind in _FLOWS
+        },
+    }
+
+
+def _connection(word: str, protocol: str) -> str:
+    """Return what a connection is found by. With IPv6 the addresses are hashed (see `direct`)."""
+    if word == "ip":
+        return f"ip saddr . {protocol} sport . ip daddr . {protocol} dport"
+    return f"numgen inc mod 2 . {protocol} sport . {protocol} dport"
 
 
 def is_respelled(word: str, one: str, other: str) -> bool:

@@ -22,13 +22,20 @@ _PICK_CHAIN = re.compile(
     r"meta l4proto (?P<protocol>\w+) (?P<picker>numgen inc|numgen random|jhash ip6? saddr) "
     r"mod (?P<modulus>\d{1,5}) (?:seed 0x[0-9a-f]+ )?offset 0 vmap \{ (?P<verdicts>[^{}]+) \}\Z"
 )
+#: How a new connection is picked at ingress: by a packet that opens one, or by each datagram.
+_PICK_DIRECT = re.compile(
+    r"meta protocol ip6? (?:(?P<opening>tcp) flags & 0x17 == 0x02|meta l4proto (?P<protocol>udp)) "
+    r"ether daddr set (?P<picker>numgen inc|numgen random|jhash ip6? saddr) mod (?P<modulus>\d{1,5}) "
+    r"(?:seed 0x[0-9a-f]+ )?offset (?P<offset>\d+) map @(?P<page>\S+) (?P<rest>.*)\Z"
+)
 _VERDICT = re.compile(r"(?P<slot>\d+) : goto (?P<chain>\S+)\Z")
 _REST = re.compile(r"meta l4proto (?P<protocol>\w+) goto (?P<chain>\S+)\Z")
 _LEAD = re.compile(r"meta l4proto (?P<protocol>\w+) counter (?P<action>redirect|dnat) to :?(?P<to>\S+)\Z")
 #: An endpoint without a port; what begins so and is none has blanks.
 _ADDRESS = re.compile(r"[0-9a-f]*[.:][0-9a-f.:]+\Z")
+_CARD = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\Z")
 #: What sends connections to endpoints, however it is written.
-_SENDS = re.compile(r"\b(?:dnat|redirect|vmap)\b")
+_SENDS = re.compile(r"\b(?:dnat|redirect|vmap|fwd)\b")
 _MODES = {
     "numgen inc": "nth",
     "numgen random": "random",
@@ -41,7 +48,7 @@ def lift(program: Program) -> LiftedProgram:
     """See `lbctl.spi.Backend.lift`."""
     services: list[LiftedService] = []
     unsupported: list[str] = []
-    leading = {word: _leading(program, word) for word in layout.WORD.values()}
+    leading = {word: _leading(program, word) for word in layout.WORDS}
     for item in program.of_kind("element"):
         word, _, name, key = item.key
         if name not in layout.DISPATCH or name not in leading[word]:
@@ -49,6 +56,9 @@ def lift(program: Program) -> LiftedProgram:
         chain = layout.verdict(item.text)
         service = layout.service_of_chain(chain) if chain else None
         listener = layout.listener(key)
+        if word in layout.INGRESS.values() and item.text == ": return":
+            # A service that is translated is kept from the range of another one.
+            continue
         if service is None or listener is None:
             unsupported.append(f"{name} {{ {key} {item.text} }}")
             continue
@@ -59,10 +69,14 @@ def lift(program: Program) -> LiftedProgram:
 
 def _leading(program: Program, word: str) -> frozenset[str]:
     """Return the maps that new connections from outside are looked up in; none in a table that is dormant."""
-    body = program.by_key.get((word, "rules", layout.PREROUTING))
-    if body is None or (word, "flags", "dormant") in program.by_key:
+    if (word, "flags", "dormant") in program.by_key:
         return frozenset()
-    return frozenset(name for name in layout.DISPATCH if re.search(rf"@{name}$", body.text, re.M))
+    bodies = [
+        item.text
+        for item in program.of_kind("rules")
+        if item.key[0] == word and (item.key[2] == layout.PREROUTING or layout.is_ingress(item.key[2]))
+    ]
+    return frozenset(n for n in layout.DISPATCH if any(re.search(rf"@{n}$", text, re.M) for text in bodies))
 
 
 def _service(program: Program, word: str, name: str, listener: Listener, body: Item | None) -> LiftedService:
@@ -76,6 +90,13 @@ def _service(program: Program, word: str, name: str, listener: Listener, body: I
             slots = _slots(program, word, pick["page"], keys)
             mode = _MODES[pick["picker"]] if len(slots) > 1 else "single"
             action = "redirect" if pick["action"].startswith("redirect") else "dnat"
+            break
+        direct = _PICK_DIRECT.match(rule)
+        if direct and listener.protocol in {direct["opening"], direct["protocol"]}:
+            first = int(direct["offset"])
+            keys = range(first, first + int(direct["modulus"]))
+            slots = _slots(program, word, direct["page"], keys)
+            mode, action = _MODES[direct["picker"]] if len(slots) > 1 else "single", "dsr"
             break
         if _PICK_CHAIN.match(rule) and body:
             slots, mode, action = _by_chains(program, word, body.text.split("\n"), listener.protocol)
@@ -133,7 +154,12 @@ def _slots(program: Program, word: str, page: str, keys: Iterable[int]) -> tuple
 def to(text: str) -> str | None:
     """Return the endpoint that a page's element leads to, as `Endpoint.to`."""
     # Without a pattern, since there are more of these than of all else.
-    data = text.partition('" : ')[2] if text.startswith('comment "') else text.removeprefix(": ")
+    head, _, data = (
+        text.partition('" : ') if text.startswith('comment "') else ("", "", text.removeprefix(": "))
+    )
+    if _CARD.match(data):
+        # What has this MAC address stands in the comment.
+        return head.partition("/")[2] or None
     address, dot, port = data.rpartition(" . ")
     if not dot:
         return data if data.isdecimal() or _ADDRESS.match(data) else None

@@ -12,6 +12,8 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from lbctl.errors import ApplyFailed
+from lbctl.host import link_names
+from lbctl.host.nf_tables import GET_GENERATION
 from lbctl.model import Item, Program
 from lbctl_nftables import affinity, layout
 from lbctl_nftables.generation import generation
@@ -41,7 +43,11 @@ _AT_ZERO = " offset 0 "
 
 #: The map that leads to services → those with the same keys.
 _TWINS: Mapping[str, tuple[str, ...]] = {
-    lead: tuple(layout.LISTENERS[purpose][form] for purpose in Purpose if purpose is not Purpose.LEAD)
+    lead: tuple(
+        layout.LISTENERS[purpose][form]
+        for purpose in Purpose
+        if purpose not in {Purpose.LEAD, Purpose.INGRESS}
+    )
     for form, lead in layout.LISTENERS[Purpose.LEAD].items()
 }
 _TWINNED = frozenset(name for names in _TWINS.values() for name in names)
@@ -50,9 +56,12 @@ _TWINNED = frozenset(name for names in _TWINS.values() for name in names)
 def observe(host: Host, driver: str, owner: str) -> Program:
     """See `lbctl.spi.Backend.observe`."""
     for _ in range(_TRIES):
+        expect(host, owner)
         mark = generation(host, driver)
         items = [item for table in tables(host, owner) for item in TableReader(host, table).items()]
-        if generation(host, driver) == mark:
+        still = generation(host, driver) == mark
+        netlink.expect(host, ())
+        if still:
             return Program(owner, items, generation=mark)
     raise ApplyFailed(
         "the rules of nf_tables cannot be read as one state: other processes keep changing them",
@@ -60,12 +69,20 @@ def observe(host: Host, driver: str, owner: str) -> Program:
     )
 
 
+def expect(host: Host, owner: str) -> None:
+    """Have the host know that the generation and all of an owner's tables are asked for next."""
+    every = [KernelTable(word, layout.table(owner)) for word in layout.WORD.values()]
+    present = [netlink.request(netlink.GET_TABLE)] * (1 + len(every))
+    asked = [request for table in every for request in objects.requests(table)]
+    netlink.expect(host, [GET_GENERATION, *present, *asked])
+
+
 def tables(host: Host, owner: str) -> Iterator[KernelTable]:
     """Yield the owner's tables that exist."""
     present = netlink.tables(host)
-    for word in layout.WORD.values():
-        if (word, layout.table(owner)) in present:
-            yield KernelTable(word, layout.table(owner))
+    for word in layout.WORDS:
+        if layout.location(owner, word) in present:
+            yield KernelTable(*layout.location(owner, word))
 
 
 def touched(host: Host, owner: str, keys: Iterable[Key]) -> dict[Key, Item | None]:
@@ -73,9 +90,7 @@ def touched(host: Host, owner: str, keys: Iterable[Key]) -> dict[Key, Item | Non
 
     It costs as much as these have parts, however large the tables are. Raises `ApplyFailed`.
     """
-    readers = {
-        word: TableReader(host, KernelTable(word, layout.table(owner))) for word in layout.WORD.values()
-    }
+    readers = {word: TableReader(host, KernelTable(*layout.location(owner, word))) for word in layout.WORDS}
     by_set: dict[tuple[str, str], list[Key]] = {}
     found: dict[Key, Item | None] = {}
     for key in keys:
@@ -90,7 +105,7 @@ def touched(host: Host, owner: str, keys: Iterable[Key]) -> dict[Key, Item | Non
 
 def read_map(host: Host, driver: str, word: str, owner: str, name: str) -> Sequence[affinity.AffinityEntry]:  # noqa: ARG001
     """Return the entries of a map of clients."""
-    table = KernelTable(word, layout.table(owner))
+    table = KernelTable(*layout.location(owner, word))
     declared = objects.declaration(host, table, name)
     return affinity.entries(declared, elements.elements(host, table, declared)) if declared else ()
 
@@ -101,7 +116,9 @@ class TableReader:
     def __init__(self, host: Host, table: KernelTable) -> None:
         self._host = host
         self._table = table
-        self._word = table.family
+        self._word = layout.word_of(*table)
+        #: Of the packets that pass the table.
+        self._family = layout.WORD[layout.FAMILY[self._word]]
         self._sets: dict[str, Set | None] = {}
         #: Rules whose pickers begin at slot 0 → their texts: services of one page differ by that alone.
         self._from_zero: dict[bytes, str] = {}
@@ -121,6 +138,10 @@ class TableReader:
         pairs = sorted((_order(key), f"{key} {text}" if text else key) for key, text, _ in found)
         return f"{{ {', '.join(pair for _, pair in pairs)} }}"
 
+    def interface(self, index: int) -> str | None:
+        """Return the name of an interface."""
+        return link_names(self._host).get(index)
+
     # all of a table
 
     def items(self, *, slots: bool = True) -> Iterator[Item]:
@@ -129,6 +150,7 @@ class TableReader:
         yield Item((word, "table"), "")
         yield from self._dormant()
         self._sets |= objects.sets(self._host, self._table)
+        self._expect_elements()
         named = [each for each in self._sets.values() if each and not each.is_anonymous]
         for declared in named:
             yield self._set(declared)
@@ -143,6 +165,13 @@ class TableReader:
         yield from self._contents([each for each in named if slots or not layout.is_page(each.name)])
         yield from self._foreign()
 
+    def _expect_elements(self) -> None:
+        """Have the host know whose elements are asked next, and that the generation follows."""
+        sets = [each for each in self._sets.values() if each is not None]
+        wanted = [each for each in sets if not each.is_dynamic or layout.is_affinity(each.name)]
+        if requests := elements.requests(self._table, wanted):
+            netlink.expect(self._host, [*requests, GET_GENERATION])
+
     def _contents(self, named: Iterable[Set]) -> Iterator[Item]:
         """Yield the elements of all sets and maps.
 
@@ -152,7 +181,7 @@ class TableReader:
         for declared in sorted(named, key=lambda each: each.name not in layout.DISPATCH):
             if layout.is_affinity(declared.name):
                 yield from self._stale(declared)
-            elif not declared.is_dynamic or declared.name == layout.LINKS:
+            elif not declared.is_dynamic or declared.name in layout.PAIRS:
                 mine = list(self._items_of(declared, self._elements(declared), owners))
                 if declared.name in layout.DISPATCH:
                     owners |= _owners(declared.name, mine)
@@ -164,7 +193,7 @@ class TableReader:
         """Return the item under a key that is no element's; None if there is none."""
         match key:
             case (_, "table"):
-                present = (self._word, self._table.name) in netlink.tables(self._host)
+                present = (self._table.family, self._table.name) in netlink.tables(self._host)
                 return Item(key, "") if present else None
             case (_, "flags", _):
                 return next((item for item in self._dormant() if item.key == key), None)
@@ -229,7 +258,7 @@ class TableReader:
 
     def _dormant(self) -> Iterator[Item]:
         # Some process has put the table to sleep: the kernel holds it all and acts on nothing of it.
-        if netlink.tables(self._host).get((self._word, self._table.name), 0) & objects.DORMANT:
+        if netlink.tables(self._host).get((self._table.family, self._table.name), 0) & objects.DORMANT:
             yield Item((self._word, "flags", "dormant"), "")
 
     def _set(self, declared: Set) -> Item:
@@ -240,6 +269,8 @@ class TableReader:
         text = ""
         if (hook := chain.hook) is not None:
             text = layout.base_chain(hook.kind, hook.name, hook.priority)
+            if hook.device and hook.kind == "filter":
+                text = layout.ingress_hook(hook.device, hook.priority)
             if hook.policy != "accept" or hook.more:
                 text += f" policy {hook.policy}; {hook.more}"
         return Item((self._word, "chain", chain.name), text, layout.service_of_chain(chain.name))
@@ -252,13 +283,13 @@ class TableReader:
         """Return the text of a rule, taken from that of another one that differs in its first slot alone."""
         found = _FIRST_SLOT.search(rule)
         if found is None:
-            return expressions.spell(self._word, rule, self)
+            return expressions.spell(self._family, rule, self)
         from_zero = rule[: found.start(1)] + bytes(4) + rule[found.end(1) :]
         text = self._from_zero.get(from_zero)
         if text is None:
-            text = self._from_zero[from_zero] = expressions.spell(self._word, from_zero, self)
+            text = self._from_zero[from_zero] = expressions.spell(self._family, from_zero, self)
         if text.count(_AT_ZERO) != 1:
-            return expressions.spell(self._word, rule, self)
+            return expressions.spell(self._family, rule, self)
         return text.replace(_AT_ZERO, f" offset {int.from_bytes(found[1], 'big')} ")
 
     def _stale(self, declared: Set) -> Iterator[Item]:
@@ -276,8 +307,7 @@ class TableReader:
         of_set = layout.service_of_set(name)
         leading, twins = name in layout.DISPATCH, name in _TWINNED
         for key, text, comment in spelled(declared, found):
-            if name == layout.LINKS and len(set(key.split(" . "))) == 1:
-                # Packets add pairs of one link with itself.
+            if name in layout.PAIRS and layout.is_of_packets(name, key):
                 continue
             service = comment.partition("/")[0] if comment else of_set
             if leading:
@@ -314,8 +344,9 @@ def _declaration(word: str, declared: Set, dialects: Sequence[Dialect]) -> tuple
     for dialect in dialects if declared.has_sizes_of_types else ():
         kinds = _kinds(word, dialect).get(_canonical(lines), ())
         if kinds:
-            of_page = layout.kind_of_page(declared.name)
-            return layout.declarations(word, dialect)[of_page if of_page in kinds else kinds[0]]
+            own = {layout.kind_of_page(declared.name), layout.kind_of_set(declared.name)}
+            kind = next((kind for kind in kinds if kind in own), kinds[0])
+            return layout.declarations(word, dialect)[kind]
     return lines
 
 

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 def render(program: Program) -> str:
     """Return a program as a script. Loading it twice gives the same as loading it once."""
-    table = layout.table(program.owner)
     lines: list[str] = []
     by_word: dict[str, list[Item]] = {}
     for item in program.items:
         by_word.setdefault(item.key[0], []).append(item)
     for word, items in by_word.items():
         # Declared first, so that deleting it succeeds on a host that does not have it yet.
-        lines += [f"table {word} {table}", f"delete table {word} {table}"]
-        lines += _block(word, table, items)
+        place = _place(program.owner, word)
+        lines += [f"table {place}", f"delete table {place}"]
+        lines += _block(place, items)
     return _text(lines)
 
 
@@ -34,8 +34,8 @@ def withdrawal(program: Program) -> str:
 
 def removal(owner: str, words: Sequence[str]) -> str:
     """Return the script that deletes an owner's tables of some families, whether they are there or not."""
-    table = layout.table(owner)
-    lines = [line for w in words for line in (f"table {w} {table}", f"delete table {w} {table}")]
+    places = [_place(owner, word) for word in words]
+    lines = [line for place in places for line in (f"table {place}", f"delete table {place}")]
     return _text(lines) if lines else ""
 
 
@@ -46,36 +46,48 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
     new elements. Were a slot taken out together with the rule that picked it, such a packet would find none
     and pass the balancer (seen: 1 of 25,000 connections during 100 changes). So slots go once no rule picks
     them, and a listener that moves to a new chain does so once the chain has its rules. One that leaves its
-    map for one that the old rules do not ask, as that of the first range of ports, goes after them too.
+    map for one that the old rules do not ask, as that of the first range of ports, goes after them too, as
+    does a map that the new rules do not ask.
     """
-    table = layout.table(owner)
     preparing: list[str] = []
     doing: list[str] = []
     clearing: list[str] = []
     for word, mine in _by_word(changes).items():
+        place = _place(owner, word)
         added = [change.after for change in mine if change.before is None and change.after is not None]
         if len(added) == len(mine):
-            doing += _block(word, table, added)
+            doing += _block(place, added)
         elif (word, "table") in {change.key for change in mine if change.after is None}:
-            doing.append(f"delete table {word} {table}")
+            doing.append(f"delete table {place}")
         elif _is_rebuilt(mine):
-            doing += [f"table {word} {table}", f"delete table {word} {table}"]
-            doing += _block(word, table, [item for item in after.items if item.key[0] == word])
+            doing += [f"table {place}", f"delete table {place}"]
+            doing += _block(place, [item for item in after.items if item.key[0] == word])
         else:
             if any(_moves(change) for change in mine):
                 fresh = {item.key[2] for item in added if item.key[1] in {"map", "set"}}
                 early = {item.key: item for item in added if _may_come_early(item, fresh)}
-                preparing += _block(word, table, early.values())
+                preparing += _block(place, early.values())
                 mine = [change for change in mine if change.key not in early]
-            asks = any(change.key == (word, "rules", layout.PREROUTING) for change in mine)
+            asks = any(_asks(change) for change in mine)
             held = _listeners(after, word) if asks else {}
-            later = [c for c in mine if _is_page_going(c) or _is_listener_moving(c, after, held)]
+            later = [c for c in mine if _is_map_going(c) or _is_listener_moving(c, after, held)]
             clear = {change.key for change in later}
             now = [change for change in mine if change.key not in clear]
-            doing += _removals(word, table, now)
-            doing += _block(word, table, [change.after for change in now if change.after is not None])
-            clearing += _removals(word, table, later)
+            doing += _removals(place, now)
+            doing += _block(place, [change.after for change in now if change.after is not None])
+            clearing += _removals(place, later)
     return _text(preparing), _text(doing), _text(clearing)
+
+
+def _place(owner: str, word: str) -> str:
+    """Return the family and the name of a table, as scripts have them."""
+    return " ".join(layout.location(owner, word))
+
+
+def _asks(change: Change) -> bool:
+    """Return True for the rules that look listeners up."""
+    _, kind, *names = change.key
+    return kind == "rules" and (names[0] == layout.PREROUTING or layout.is_ingress(names[0]))
 
 
 def is_delta(changes: Iterable[Change]) -> bool:
@@ -88,7 +100,7 @@ def is_delta(changes: Iterable[Change]) -> bool:
 
 def _by_word(changes: Iterable[Change]) -> dict[str, list[Change]]:
     """Return the changes of each family, without those that are none to the kernel."""
-    found: dict[str, list[Change]] = {word: [] for word in layout.WORD.values()}
+    found: dict[str, list[Change]] = {word: [] for word in layout.WORDS}
     for change in changes:
         word, kind, *_ = change.key
         before, after = change.before, change.after
@@ -123,10 +135,12 @@ def _may_come_early(item: Item, fresh: Collection[str]) -> bool:
     return kind != "element" or layout.is_page(names[0]) or names[0] in fresh
 
 
-def _is_page_going(change: Change) -> bool:
-    """Return True for a slot that goes, and for a page that goes with all its slots."""
+def _is_map_going(change: Change) -> bool:
+    """Return True for a slot that goes, a page that goes with all its slots, and a map of listeners."""
     _, kind, *names = change.key
-    return change.after is None and kind in {"element", "map"} and layout.is_page(names[0])
+    if change.after is not None or kind not in {"element", "map"}:
+        return False
+    return layout.is_page(names[0]) or (kind == "map" and names[0] in layout.LISTENER_MAPS)
 
 
 def _listeners(after: Program, word: str) -> Mapping[str, Sequence[Listener]]:
@@ -147,11 +161,14 @@ def _is_listener_moving(change: Change, after: Program, listeners: Mapping[str, 
     chain = layout.verdict(change.item.text)
     stays = chain is None or (word, "chain", chain) in after.by_key
     going = layout.listener(names[1])
-    if going is None or not stays or (word, "map", names[0]) not in after.by_key:
+    if going is None or not stays:
         return False
-    [maps] = (maps.values() for maps in layout.LISTENERS.values() if names[0] in maps.values())
+    maps = next(maps for maps in layout.LISTENERS.values() if names[0] in maps.values())
     return any(
-        going.meets(listener) for name in maps if name != names[0] for listener in listeners.get(name, ())
+        going.meets(listener)
+        for name in maps.values()
+        if name != names[0]
+        for listener in listeners.get(name, ())
     )
 
 
@@ -167,7 +184,7 @@ def remember(owner: str, clients: Iterable[Remembered], program: Program) -> str
             maps.setdefault((word, name), []).append(entry)
     lines: list[str] = []
     for (word, name), entries in maps.items():
-        lines += [f"add element {word} {layout.table(owner)} {name} {{", *entries, "}"]
+        lines += [f"add element {_place(owner, word)} {name} {{", *entries, "}"]
     return _text(lines) if lines else ""
 
 
@@ -177,7 +194,7 @@ def forget(owner: str, word: str, name: str, entries: Sequence[AffinityEntry]) -
     An entry may expire at any moment, and the deletion of one that is not there fails. So each is added
     first, which leaves one that is there as it is; that fails only where its client was placed anew.
     """
-    target = f"{word} {layout.table(owner)} {name}"
+    target = f"{_place(owner, word)} {name}"
     lines = [f"add element {target} {{"]
     lines += [f"\t{entry.client} timeout 1h : {entry.endpoint}," for entry in entries]
     lines += ["}", f"delete element {target} {{"]
@@ -203,18 +220,18 @@ def _wakes_with_hooks(changes: Sequence[Change]) -> bool:
     return {"flags", "chain"} <= kinds
 
 
-def _removals(word: str, table: str, changes: Sequence[Change]) -> Iterator[str]:
+def _removals(place: str, changes: Sequence[Change]) -> Iterator[str]:
     """Yield what goes, and what makes room for another text. Order: no object goes before its last user."""
     leaving = [change.before.key for change in changes if change.before is not None]
     if any(key[1] == "flags" for key in leaving):
         # Declared without flags it has none, and all else in it stays.
-        yield f"table {word} {table}"
+        yield f"table {place}"
     elements: dict[str, list[str]] = {}
     for key in leaving:
         if key[1] == "element":
             elements.setdefault(key[2], []).append(key[3])
     for name, keys in elements.items():
-        yield f"delete element {word} {table} {name} {{ {', '.join(keys)} }}"
+        yield f"delete element {place} {name} {{ {', '.join(keys)} }}"
     for kind, verb in (
         ("rules", "flush chain"),
         ("chain", "delete chain"),
@@ -223,10 +240,10 @@ def _removals(word: str, table: str, changes: Sequence[Change]) -> Iterator[str]
     ):
         for key in leaving:
             if key[1] == kind:
-                yield f"{verb} {word} {table} {key[2]}"
+                yield f"{verb} {place} {key[2]}"
 
 
-def _block(word: str, table: str, items: Iterable[Item]) -> Iterator[str]:
+def _block(place: str, items: Iterable[Item]) -> Iterator[str]:
     """Yield a table's block. A block adds: what it names and the kernel has already stays as it is."""
     sets: dict[str, list[str]] = {}
     chains: dict[str, list[str]] = {}
@@ -245,7 +262,7 @@ def _block(word: str, table: str, items: Iterable[Item]) -> Iterator[str]:
             case _, ("map" | "set") as kind, name:
                 sets[f"{kind} {name}"] = item.text.split("\n")
     if flags or sets or chains:
-        yield f"table {word} {table} {{"
+        yield f"table {place} {{"
         yield from flags
         for name, lines in (*sets.items(), *((f"chain {name}", lines) for name, lines in chains.items())):
             yield f"\t{name} {{"
@@ -253,6 +270,6 @@ def _block(word: str, table: str, items: Iterable[Item]) -> Iterator[str]:
             yield "\t}"
         yield "}"
     for name, texts in elements.items():
-        yield f"add element {word} {table} {name} {{"
+        yield f"add element {place} {name} {{"
         yield from texts
         yield "}"

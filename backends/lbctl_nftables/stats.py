@@ -63,7 +63,7 @@ def _of_items(host: Host, owner: str, items: Iterable[Item]) -> Iterator[_Row]:
                 counted.add((word, item.service))
         elif kind == "rules" and layout.is_endpoint_chain(names[0]):
             chains.append(item)
-    own = {word: KernelTable(word, layout.table(owner)) for word in layout.WORD.values()}
+    own = {word: KernelTable(*layout.location(owner, word)) for word in layout.WORDS}
     readers = {word: TableReader(host, table) for word, table in own.items()}
     for (word, name), mine in slots.items():
         wanted = [i for i in mine if layout.is_endpoints(name) or (word, i.service) not in counted]
@@ -80,7 +80,7 @@ def _of_items(host: Host, owner: str, items: Iterable[Item]) -> Iterator[_Row]:
 
 
 def _table(host: Host, table: KernelTable, services: Collection[str] | None) -> Iterator[_Row]:
-    family = layout.FAMILY[table.family]
+    family = layout.FAMILY[layout.word_of(*table)]
     reader = TableReader(host, table)
     named = [declared for declared in objects.sets(host, table).values() if not declared.is_anonymous]
     paged = any(layout.is_page(declared.name) for declared in named)

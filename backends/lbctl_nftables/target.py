@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from lbctl.model import Plan
     from lbctl.spi import Capabilities
 
-tools = ("nft",)
-
 
 def capabilities_for(tool: str, version: str) -> Capabilities:  # noqa: ARG001 (there is one)
     """See `lbctl.spi.Backend`."""
@@ -23,13 +21,15 @@ def capabilities_for(tool: str, version: str) -> Capabilities:  # noqa: ARG001 (
 def render(
     program: Program,
     *,
-    dialect: str = "",  # noqa: ARG001 (a program is compiled in its dialect)
+    dialect: str = "",
     family: Family | None = None,
     remove: bool = False,
 ) -> str:
     """See `lbctl.spi.Backend`. Both texts can be loaded as often as wanted."""
-    words = [layout.WORD[each] for each in Family if family in {None, each}]
+    words = [word for word in layout.WORDS if family in {None, layout.FAMILY[word]}]
     if remove:
+        if dialect == layout.Dialect.CLASSIC:
+            words = [word for word in words if word not in layout.INGRESS.values()]
         # Of both families, whatever this intent has: an earlier one may have had the other.
         return script.removal(program.owner, words)
     return script.render(Program(program.owner, [i for i in program.items if i.key[0] in words]))

@@ -26,7 +26,7 @@ _Slots: TypeAlias = dict[str, str]
 def holds(host: Host, program: Program) -> bool:
     """Return True if the kernel holds this program, and nothing else in the tables of its owner."""
     pages = {item.key[2] for item in program.of_kind("map") if layout.is_page(item.key[2])}
-    slots: dict[str, dict[str, _Slots]] = {word: {page: {} for page in pages} for word in layout.FAMILY}
+    slots: dict[str, dict[str, _Slots]] = {word: {page: {} for page in pages} for word in layout.WORDS}
     rest: dict[Key, str] = {}
     for key, text, _ in program.items:
         if key[1] == "element" and key[2] in pages:
@@ -38,7 +38,7 @@ def holds(host: Host, program: Program) -> bool:
         for item in reader.items(slots=False):
             if rest.pop(item.key, None) != item.text:
                 return False
-        for name, wanted in slots.pop(table.family).items():
+        for name, wanted in slots.pop(layout.word_of(*table)).items():
             page = reader.declaration(name)
             if page is not None and _slots(host, table, page) != wanted:
                 return False
@@ -67,6 +67,12 @@ def _slots(host: Host, table: KernelTable, page: Set) -> _Slots | None:
             texts = [
                 b'comment "%b" : %d.%d.%d.%d' % (name, *address)
                 for name, address in zip(named, addresses, strict=True)
+            ]
+        case 6:
+            cards = struct.iter_unpack("6B", b"".join(value))
+            texts = [
+                b'comment "%b" : %02x:%02x:%02x:%02x:%02x:%02x' % (name, *card)
+                for name, card in zip(named, cards, strict=True)
             ]
         case 8:
             places = struct.iter_unpack(">4BHxx", b"".join(value))

@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lbctl.host import Completed, ModuleState, kernel_module
+from lbctl.host import Completed, ModuleState, kernel_module, reported_version, rules_tables
 from lbctl_iptables import layout
 from lbctl_iptables.dialect import Feature, Release
 from lbctl_iptables.drivers.found import DriverProbe
 from lbctl_iptables.xtables import LOCK_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from lbctl.host import Host
 
 _SUFFIXES = ("restore", "save")
 _FIRST, *_OTHERS = layout.WORD.values()
+#: The families of nf_tables, by the words of iptables.
+_NFT_FAMILY = {"iptables": "ip", "ip6tables": "ip6"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,11 @@ class _Restore:
         note = f"iptables-restore {release.text} takes no lock" if Feature.WAIT in lacks else ""
         return DriverProbe(version=release.text, lacks=lacks, families=families, note=note)
 
+    def expect(self, host: Host, words: Iterable[str]) -> None:
+        """See `Driver`."""
+        tools = [self._tool(host, word, "save") for word in words if self._has_tables(host, word)]
+        host.expect(runs=[_saving(tool) for tool in tools if tool is not None])
+
     def save(self, host: Host, word: str) -> Completed:
         """See `Driver`."""
         if not self._has_tables(host, word):
@@ -69,7 +76,7 @@ class _Restore:
             # Some systems pack ip6tables apart: without it lbctl writes no IPv6 rule and reads none.
             code, err = int(word not in _OTHERS), f"no {word}-save of flavour {self.name} is in PATH"
             return Completed(code=code, out="", err=err)
-        return host.run([tool.path, "--counters"])
+        return host.run(_saving(tool))
 
     def load(self, host: Host, word: str, script: str, *, check: bool) -> Completed:
         """See `Driver`."""
@@ -137,15 +144,22 @@ class NfTables(_Restore):
         missing = kernel_module(host, "nf_tables") is ModuleState.MISSING
         return "this kernel has no nf_tables" if missing else ""
 
-    def _has_tables(self, host: Host, word: str) -> bool:  # noqa: ARG002 (one module serves both families)
-        return kernel_module(host, "nf_tables") is not ModuleState.LOADABLE
+    def _has_tables(self, host: Host, word: str) -> bool:
+        if kernel_module(host, "nf_tables") is ModuleState.LOADABLE:
+            return False
+        tables = rules_tables(host)
+        return tables is None or any((_NFT_FAMILY[word], name) in tables for name in layout.BUILT_IN)
+
+
+def _saving(tool: _Tool) -> list[str]:
+    return [tool.path, "--counters"]
 
 
 def _release(host: Host, word: str, path: str) -> Release | None:
     """Return the release of a command. Before 1.6.2, only `iptables` itself answers (`RESTORE_VERSION`)."""
-    release = Release.answering(host.run([path, "--version"]).out)
+    release = Release.answering(reported_version(host, path))
     main = host.which(word) if release is None else None
-    return Release.answering(host.run([main, "--version"]).out) if main else release
+    return Release.answering(reported_version(host, main)) if main else release
 
 
 def _waits(host: Host, tool: _Tool) -> bool:

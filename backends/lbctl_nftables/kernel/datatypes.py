@@ -48,6 +48,7 @@ _SIZES: Mapping[str, int] = {
     "ipv6_addr": 16,
     "ether_addr": 6,
     "ether_type": 2,
+    "iface_type": 2,
     "inet_proto": 1,
     "inet_service": 2,
     "mark": 4,
@@ -68,12 +69,15 @@ _TYPEOF: Mapping[str, str] = {
     "ip daddr": "ipv4_addr",
     "ip6 saddr": "ipv6_addr",
     "ip6 daddr": "ipv6_addr",
+    "ether daddr": "ether_addr",
     "iif": "iface_index",
     "oif": "iface_index",
     "iifname": "ifname",
     "oifname": "ifname",
     "th dport": "inet_service",
     "th sport": "inet_service",
+    "tcp sport": "inet_service",
+    "udp sport": "inet_service",
     "tcp dport": "inet_service",
     "udp dport": "inet_service",
     "sctp dport": "inet_service",
@@ -91,6 +95,9 @@ ADDRESS_TYPES: Mapping[int, str] = {
     7: "unreachable",
     8: "prohibit",
 }
+#: Of linux/if_ether.h, ETH_P_…, and of linux/if_arp.h, ARPHRD_….
+_ETHER_TYPES: Mapping[int, str] = {0x0800: "ip", 0x86DD: "ip6"}
+_LINK_TYPES: Mapping[int, str] = {1: "ether"}
 _PROTOCOLS: Mapping[int, str] = {6: "tcp", 17: "udp", 132: "sctp"}
 #: NF_CT_STATE_BIT(…) and IPS_… of linux/netfilter/nf_conntrack_common.h.
 _FLAGS: Mapping[str, Mapping[int, str]] = {
@@ -216,6 +223,16 @@ def _address_type(value: bytes) -> str:
     return ADDRESS_TYPES.get(number, str(number))
 
 
+def _ether_type(value: bytes) -> str:
+    number = int.from_bytes(value, "big")
+    return _ETHER_TYPES.get(number, f"{number:#06x}")
+
+
+def _link_type(value: bytes) -> str:
+    number = int.from_bytes(value, _HOST_ORDER)
+    return _LINK_TYPES.get(number, str(number))
+
+
 def _bits(kind: str) -> Speller:
     def spelled(value: bytes) -> str:
         number = int.from_bytes(value, _HOST_ORDER)
@@ -230,6 +247,8 @@ _SPELLERS: Mapping[str, Speller] = {
     "ipv4_addr": socket.inet_ntoa,
     "ipv6_addr": _ipv6,
     "ether_addr": lambda value: value.hex(":"),
+    "ether_type": _ether_type,
+    "iface_type": _link_type,
     "inet_proto": _protocol,
     "inet_service": _in_network_order,
     "iface_index": _interface,

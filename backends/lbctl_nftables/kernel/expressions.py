@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 #: Bytes of a register by the 32-bit numbers, and the first of these numbers; 1 to 4 are of 16 bytes.
 _WORD, _FIRST_WORD, _WIDE = 4, 8, 16
 #: NFT_PAYLOAD_…
-_NETWORK, _TRANSPORT = 1, 2
+_LINK, _NETWORK, _TRANSPORT = 0, 1, 2
+#: Offset in the header of Ethernet → field, its size and its type.
+_ETHERNET: Mapping[int, tuple[str, int, str]] = {
+    0: ("ether daddr", 6, "ether_addr"),
+    6: ("ether saddr", 6, "ether_addr"),
+    12: ("ether type", 2, "ether_type"),
+}
+#: Where the flags of TCP are.
+_TCP_FLAGS = 13
 #: Offset in the header of family `ip` or `ip6` → field; its size is that of an address.
 _ADDRESSES: Mapping[str, Mapping[int, str]] = {
     "ip": {12: "saddr", 16: "daddr"},
@@ -33,11 +41,13 @@ _ADDRESS_TYPES: Mapping[str, str] = {"ip": "ipv4_addr", "ip6": "ipv6_addr"}
 _PORTS: Mapping[int, str] = {0: "sport", 2: "dport"}
 #: NFT_META_… → text and type.
 _META: Mapping[int, tuple[str, str]] = {
+    1: ("meta protocol", "ether_type"),
     3: ("meta mark", "mark"),
     4: ("iif", "iface_index"),
     5: ("oif", "iface_index"),
     6: ("iifname", "ifname"),
     7: ("oifname", "ifname"),
+    8: ("meta iiftype", "iface_type"),
     16: ("meta l4proto", "inet_proto"),
     24: ("meta random", "integer"),
 }
@@ -65,6 +75,8 @@ _EQUAL, _UNEQUAL, _AT_MOST, _AT_LEAST = 0, 1, 3, 5
 _MAP_ADDRESSES, _MAP_PORTS = 0x1, 0x2
 _NAT_FLAGS: Mapping[int, str] = {4: "random", 8: "persistent", 16: "fully-random"}
 _INVERTED = 0x1
+#: A match on the type of the interface.
+_ETHERNET_ONLY = "meta iiftype ether"
 _SECOND = 1000
 
 
@@ -91,6 +103,9 @@ class Sets(Protocol):
 
     def anonymous(self, name: str) -> str:
         """Return the elements of an anonymous set or map, in braces."""
+
+    def interface(self, index: int) -> str | None:
+        """Return the name of an interface; None if there is none."""
 
 
 class _Unknown(Exception):
@@ -159,10 +174,17 @@ class _Registers:
             self._put(fields[1], _Value(text, datatypes.size_of((kind,)), (kind,)))
 
     def payload(self, fields: Mapping[int, bytes]) -> None:
-        if 1 not in fields:
-            raise _Unknown
         base, offset, size = (netlink.number(fields[kind]) for kind in (2, 3, 4))
-        self._put(fields[1], self._loaded(base, offset, size))
+        if 1 in fields:
+            self._put(fields[1], self._loaded(base, offset, size))
+            return
+        text, whole, kind = _ETHERNET[offset]
+        if base != _LINK or size != whole or any(any(fields.get(each, b"")) for each in (6, 8)):
+            raise _Unknown
+        if _ETHERNET_ONLY in self._statements:
+            # nft asks for it before it writes to the header.
+            self._statements[self._statements.index(_ETHERNET_ONLY)] = ""
+        self._statements.append(f"{text} set {self._shown(self._take(fields[5], size), (kind,))}")
 
     def _loaded(self, base: int, offset: int, size: int) -> _Value:
         kind = _ADDRESS_TYPES[self._family]
@@ -170,16 +192,28 @@ class _Registers:
         field = _ADDRESSES.get(self._family, {}).get(offset)
         if base == _NETWORK and field and size <= whole:
             return _Value(f"{self._family} {field}", size, (kind,), whole=0 if size == whole else whole)
+        if base == _LINK and offset in _ETHERNET and size == _ETHERNET[offset][1]:
+            return _Value(_ETHERNET[offset][0], size, (_ETHERNET[offset][2],))
+        if base == _TRANSPORT and offset == _TCP_FLAGS and size == 1 and self._is_tcp:
+            return _Value(f"{self._transport()} flags", size)
         if base == _TRANSPORT and offset in _PORTS and size == 2:
             return _Value(f"{self._transport()} {_PORTS[offset]}", size, ("inet_service",))
         return _Value(f"@{base},{offset * 8},{size * 8}", size)
 
+    @property
+    def _is_tcp(self) -> bool:
+        return self._protocol is not None and self._protocol[0] == "tcp"
+
     def _transport(self) -> str:
-        """Return the word for the transport header. It says what a match on the protocol before it said."""
+        """Return the word for the transport header. It says what a match on the protocol before it said.
+
+        Where something was done in between, it matters that the match came first.
+        """
         if self._protocol is None:
             return "th"
         protocol, place = self._protocol
-        self._statements[place] = ""
+        if not any(text and text != _ETHERNET_ONLY for text in self._statements[place + 1 :]):
+            self._statements[place] = ""
         return protocol
 
     def conntrack(self, fields: Mapping[int, bytes]) -> None:
@@ -336,6 +370,14 @@ class _Registers:
             return f"to {shown}"
         return f"to [{shown}]:{behind}" if family == "ip6" else f"to {shown}:{behind}"
 
+    def forward(self, fields: Mapping[int, bytes]) -> None:
+        value = self._take(fields[1], 4)
+        if value.constant is None or {2, 3} & fields.keys():
+            raise _Unknown
+        index = int.from_bytes(value.constant, sys.byteorder)
+        name = self._sets.interface(index)
+        self._statements.append(f'fwd to "{name}"' if name is not None else f"fwd to {index}")
+
     def dynset(self, fields: Mapping[int, bytes]) -> None:
         operation = ("add", "update", "delete")[netlink.number(fields[3])]
         name = netlink.text(fields[1])
@@ -429,6 +471,7 @@ _EXPRESSIONS: Mapping[str, Callable[[_Registers, Mapping[int, bytes]], None]] = 
     "ct": _Registers.conntrack,
     "dynset": _Registers.dynset,
     "fib": _Registers.fib,
+    "fwd": _Registers.forward,
     "hash": _Registers.hash,
     "immediate": _Registers.immediate,
     "lookup": _Registers.lookup,

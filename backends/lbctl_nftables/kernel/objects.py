@@ -26,6 +26,8 @@ _FLAGS: Mapping[int, str] = {
 #: Of nft's sizes: what it fills in for a dynamic set that is declared without one.
 _UNSIZED = {0, 65535}
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
+#: Those of family `netdev`.
+_DEVICE_HOOKS = ("ingress", "egress")
 _POLICIES = {0: "drop", 1: "accept"}
 #: NFT_CHAIN_BASE of a chain's flags; another one would be for a chain of hardware or a nameless one.
 _BASE = 0x1
@@ -80,7 +82,9 @@ class KernelHook:
     name: str
     priority: int
     policy: str
-    #: What else the chain has: its devices, and flags that say more than that it has a hook.
+    #: The interface of a chain at ingress that has exactly one.
+    device: str = ""
+    #: What else the chain has: several devices, and flags that say more than that it has a hook.
     more: str = ""
 
 
@@ -167,6 +171,18 @@ class Set:
         return datatypes.size_of(self.key_types) == self.key_size and data in {True, self.data_size}
 
 
+def requests(table: KernelTable) -> tuple[bytes, ...]:
+    """Return the requests of `sets`, `chains`, `rules` and `others`."""
+    family, name = table
+    return (
+        netlink.request(netlink.GET_SET, family, netlink.name(_SET_TABLE, name)),
+        netlink.request(netlink.GET_CHAIN, family),
+        netlink.request(netlink.GET_RULE, family, netlink.name(_RULE_TABLE, name)),
+        netlink.request(netlink.GET_OBJECT, family, netlink.name(_OBJECT_TABLE, name)),
+        netlink.request(netlink.GET_FLOWTABLE, family, netlink.name(_FLOWTABLE_TABLE, name)),
+    )
+
+
 def chains(host: Host, table: KernelTable) -> Iterator[KernelChain]:
     """Yield the chains of a table in the kernel's order."""
     # No kernel up to 6.18 filters chains by their table.
@@ -174,34 +190,37 @@ def chains(host: Host, table: KernelTable) -> Iterator[KernelChain]:
     for message in netlink.dump(host, netlink.GET_CHAIN, netlink.NEW_CHAIN, table.family):
         fields = netlink.attributes(message.body)
         if message.family == table.family and fields[_CHAIN_TABLE] == mine:
-            yield _chain(fields)
+            yield _chain(fields, table.family)
 
 
 def chain(host: Host, table: KernelTable, name: str) -> KernelChain | None:
     """Return one chain; None if there is none."""
     filters = netlink.name(_CHAIN_TABLE, table.name) + netlink.name(_CHAIN_NAME, name)
     found = netlink.get(host, netlink.GET_CHAIN, netlink.NEW_CHAIN, table.family, filters)
-    return _chain(netlink.attributes(found.body)) if found else None
+    return _chain(netlink.attributes(found.body), table.family) if found else None
 
 
-def _chain(fields: Mapping[int, bytes]) -> KernelChain:
-    hook = _hook(fields) if _CHAIN_HOOK in fields else None
+def _chain(fields: Mapping[int, bytes], family: str) -> KernelChain:
+    hook = _hook(fields, family) if _CHAIN_HOOK in fields else None
     return KernelChain(name=netlink.text(fields[_CHAIN_NAME]), hook=hook)
 
 
-def _hook(fields: Mapping[int, bytes]) -> KernelHook:
+def _hook(fields: Mapping[int, bytes], family: str) -> KernelHook:
     place = netlink.attributes(fields[_CHAIN_HOOK])
     number = netlink.number(place.get(_HOOK_NUMBER, b""))
-    devices = netlink.attributes(place.get(_HOOK_DEVICES, b"")) | {0: place.get(_HOOK_DEVICE, b"")}
-    more = [netlink.text(device) for device in devices.values() if device]
+    several = [value for _, value in netlink.each(place.get(_HOOK_DEVICES, b""))]
+    devices = [netlink.text(device) for device in several or [place.get(_HOOK_DEVICE, b"")] if device]
+    hooks = _DEVICE_HOOKS if family == "netdev" else _HOOKS
+    more = devices if len(devices) != 1 else []
     flags = netlink.number(fields.get(_CHAIN_FLAGS, b"")) & ~_BASE
     more += [f"flags {flags:#x}"] if flags else []
     policy = netlink.number(fields.get(_CHAIN_POLICY, b""))
     return KernelHook(
         kind=netlink.text(fields.get(_CHAIN_TYPE, b"")),
-        name=_HOOKS[number] if number < len(_HOOKS) else str(number),
+        name=hooks[number] if number < len(hooks) else str(number),
         priority=int.from_bytes(place.get(_HOOK_PRIORITY, b""), "big", signed=True),
         policy=_POLICIES.get(policy, str(policy)),
+        device=devices[0] if len(devices) == 1 else "",
         more=" ".join(more),
     )
 

@@ -27,7 +27,7 @@ def remove(
 
     context = context_of(open_host(), owner, config)
     whose = context.owner
-    session = session_for(context.host, backend, driver, patience=wait)
+    session = session_for(context.host, backend, driver, patience=wait, unattended=yes)
     settle(context, patience=wait)
     engine.ensure_ended(session.host, whose, patience=wait)
     changes = engine.removal(session, whose, everywhere=backend == "auto" and driver is None)

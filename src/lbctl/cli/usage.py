@@ -48,6 +48,8 @@ _OPTIONS = {
     "--force": "--yes asks nothing",
     "--verbose": "LBCTL_DEBUG=1 shows where a bug happened",
     "--json": "--output json",
+    "--host": "this command works on this host alone",
+    "--parallel": "this command works on this host alone",
 }
 
 

@@ -64,7 +64,7 @@ _ACCESS = ("etcd", "docker", "consul", "kubernetes")
 _COMMON: Mapping[str, Callable[[object], str]] = {
     "owner": show,
     "mark": show_mark,
-    **dict.fromkeys(("agent", "follow", *_ACCESS), lambda _: "table"),
+    **dict.fromkeys(("agent", "follow", "hosts", *_ACCESS), lambda _: "table"),
 }
 #: Keys that the intent calls by another name.
 _FIELDS = {"agent": "announce"}
@@ -342,7 +342,9 @@ class _Draft:
     def local_clients(self) -> bool:
         """Whether local connections are balanced; by default, where `forward` can."""
         table = self.table
-        return table.local_clients if "local_clients" in table.model_fields_set else table.forward is Forward.NAT
+        return (
+            table.local_clients if "local_clients" in table.model_fields_set else table.forward is Forward.NAT
+        )
 
     def entries(self) -> Iterator[tuple[Place, str, tuple[Endpoint, ...]]]:
         """Yield each entry that gives endpoints: its place, its name if it has one, what it stands for."""
@@ -449,6 +451,11 @@ def _common(
 
         with _noting(origin, ("follow",), "", report):
             found["follow"] = follow_of(table)
+    if (table := found.pop("hosts", None)) is not None:
+        from lbctl.config.hosts import hosts_of  # as those of checks
+
+        with _noting(origin, ("hosts",), "", report):
+            found["hosts"] = hosts_of(table)
     return found
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from lbctl.model.announce import NO_ANNOUNCEMENTS, Announcements
 from lbctl.model.check import DEFAULT_POLICY, AllDown, Check, HealthPolicy
-from lbctl.model.forward import DsrObstacle, Forward, Hop, check_mac, dsr_obstacles
+from lbctl.model.forward import Forward, Hop, check_mac
 from lbctl.model.maglev import maglev
 from lbctl.model.rotation import NONE, WHOLE, bypassed, padded, turns
 from lbctl.model.schedule import schedule, shares, weight_shares
@@ -53,6 +53,10 @@ class Protocol(StrEnum):
     TCP = "tcp"
     UDP = "udp"
     SCTP = "sctp"
+
+
+#: Those whose packets direct server return sends on.
+_DIRECT_PROTOCOLS = frozenset({Protocol.TCP, Protocol.UDP})
 
 
 class Family(StrEnum):
@@ -95,6 +99,27 @@ class Obstacle(Enum):
     LOCAL_ENDPOINTS = auto()
     #: The kernel tracks an association from its handshake on, and lets no other packet begin one.
     SCTP = auto()
+
+
+class DsrObstacle(Enum):
+    """Why a service cannot use direct server return."""
+
+    #: "Any address of this host" would include those that only this host has.
+    ANY_ADDRESS = auto()
+    #: New connections are recognized by the flags of TCP; datagrams have no beginning.
+    PROTOCOL = auto()
+    #: A process of this host needs no other host.
+    LOCAL_ENDPOINTS = auto()
+    #: The port of a packet stays as it is.
+    PORT = auto()
+    #: Packets of this host itself enter by no network interface.
+    LOCAL_CLIENTS = auto()
+    #: Replies go from the endpoint to the client.
+    SOURCE_NAT = auto()
+    #: A hash keeps a client anyway; the other schedulers choose for each connection.
+    AFFINITY = auto()
+    #: The kernel is given the interfaces one by one.
+    INTERFACE_PATTERN = auto()
 
 
 class SourceNat(StrEnum):
@@ -175,7 +200,7 @@ class Endpoint:
     weight: int
     state: State
     #: The MAC address that packets are sent to, where the file fixes it; "" for that of the neighbour table.
-    mac: str
+    mac: str = ""
     #: The endpoint as rules and reports show it: `8001`, `10.0.0.1:80`, `[2001:db8::1]:80`, `10.0.0.1`.
     to: str = field(init=False, repr=False, compare=False)
 
@@ -310,6 +335,11 @@ class Service:
         return any(endpoint.port is None for endpoint in self.endpoints)
 
     @property
+    def moves_connections(self) -> bool:
+        """True where an established connection goes wherever the table of the hash then leads it."""
+        return self.forward is Forward.DSR and self.scheduler in {Scheduler.SOURCE_HASH, Scheduler.MAGLEV}
+
+    @property
     def excluded_listener(self) -> Listener | None:
         """The first listener at an address of `exclude`, which contradicts itself; None for none."""
         return next(
@@ -363,15 +393,20 @@ class Service:
         """
         able = [e for e in self.endpoints if e.serves(family)]
         active = [e for e in able if e.state is State.ACTIVE]
-        if not self.limits:
+        limits = {limit.to: limit.part for limit in self.limits if limit.family is family}
+        if active and self.moves_connections:
+            # No connection is tracked: a table without the drained would move those of all.
+            active = [e for e in able if e.state is not State.BACKUP]
+            limits |= {e.to: NONE for e in active if e.state is State.DRAIN}
+        if not limits:
             members = active or [e for e in able if e.state is State.BACKUP]
             return tuple([(e, WHOLE) for e in members])
         backup = [e for e in able if e.state is State.BACKUP]
-        limits = {limit.to: limit.part for limit in self.limits if limit.family is family}
         for members in (active, backup):
             parts = [limits.get(e.to, WHOLE) for e in members]
             if any(parts):
                 return tuple(zip(members, parts, strict=True))
+        active = [e for e in active if e.state is State.ACTIVE]
         kept = (active or backup) if self.health.all_down is AllDown.KEEP else []
         return tuple([(e, WHOLE) for e in kept])
 
@@ -408,7 +443,7 @@ class Service:
                 table = maglev(tuple([e.to for e in members]), weights, self.hash_seed)
             case _:
                 assert_never(self.scheduler)
-        if self.limits:
+        if any(part < WHOLE for _, part in rotation):
             table = bypassed(table, tuple([part for _, part in rotation]), self.hash_seed)
         return tuple([members[i] for i in table])
 
@@ -466,6 +501,8 @@ class Intent:
     kubernetes: KubernetesAccess | None = None
     #: The published intent that services come from instead of the file.
     follow: Follow | None = None
+    #: Destinations of ssh that the intent is for, by their names; no part of what is applied.
+    hosts: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         check_owner(self.owner)
@@ -549,6 +586,36 @@ def takeover_obstacles(
         yield Obstacle.LOCAL_ENDPOINTS
     if any(listener.protocol is Protocol.SCTP for listener in listeners):
         yield Obstacle.SCTP
+
+
+def dsr_obstacles(
+    listeners: Iterable[Listener],
+    endpoints: Iterable[Endpoint],
+    *,
+    local_clients: bool,
+    translates_source: bool,
+    affinity: bool,
+    interfaces: Iterable[str],
+) -> Iterator[DsrObstacle]:
+    """Yield what keeps a service from direct server return."""
+    listeners, endpoints = tuple(listeners), tuple(endpoints)
+    ports = {port for each in listeners for port in (each.port, each.last_port)}
+    if any(listener.address is None for listener in listeners):
+        yield DsrObstacle.ANY_ADDRESS
+    if any(listener.protocol not in _DIRECT_PROTOCOLS for listener in listeners):
+        yield DsrObstacle.PROTOCOL
+    if any(endpoint.address is None for endpoint in endpoints):
+        yield DsrObstacle.LOCAL_ENDPOINTS
+    elif any(endpoint.port is not None and ports != {endpoint.port} for endpoint in endpoints):
+        yield DsrObstacle.PORT
+    if local_clients:
+        yield DsrObstacle.LOCAL_CLIENTS
+    if translates_source:
+        yield DsrObstacle.SOURCE_NAT
+    if affinity:
+        yield DsrObstacle.AFFINITY
+    if any(name.endswith("*") for name in interfaces):
+        yield DsrObstacle.INTERFACE_PATTERN
 
 
 def _collapsed(networks: tuple[Network, ...], family: Family) -> tuple[Network, ...]:

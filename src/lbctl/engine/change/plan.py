@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine.change import facts
 from lbctl.engine.change.render import capabilities_here
+from lbctl.engine.record import history
+from lbctl.engine.record.verdicts import is_live
 from lbctl.errors import ApplyFailed, IntentError
 from lbctl.model import (
     Action,
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from lbctl.spi import Backend
 
 
+#: Seconds that an agent has to carry out what it found, and between two looks whether it did.
+_AGENT, _LOOK = 5.0, 0.1
+
+
 def plan(session: Session, intent: Intent) -> Plan:
     """Return what `apply` would change to make the kernel hold `intent`. Changes nothing.
 
@@ -44,6 +50,17 @@ def holds(session: Session, intent: Intent) -> bool:
     return not plan(session, intent).changed or any(
         not plan(left, intent).changed for left in as_left(session, intent.owner)
     )
+
+
+def holds_soon(session: Session, intent: Intent) -> bool:
+    """As `holds`, but wait for an agent: what it found is on record a moment before the kernel holds it."""
+    host = session.host
+    until = host.clock() + (_AGENT if is_live(host, intent.owner) else 0.0)
+    while not holds(session, intent):
+        if host.clock() >= until:
+            return False
+        host.sleep(_LOOK)
+    return True
 
 
 def as_left(session: Session, owner: str) -> Iterator[Session]:
@@ -195,7 +212,10 @@ def plan_between(
 ) -> Plan:
     """Return the plan from one program to another, which is that of an intent, as it is `effective`."""
     made = pure_plan(session.backend, session.driver, before, after, intent, effective)
-    return replace(made, notes=session.backend.notes(session.host, made)) if made.changed else made
+    if not made.changed:
+        return made
+    state = history.latest(session.host, intent.owner)
+    return replace(made, notes=session.backend.notes(session.host, made), state=state)
 
 
 def pure_plan(

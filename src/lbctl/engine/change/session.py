@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine.change.facts import read_facts
 from lbctl.engine.record.memory import SessionMemory
+from lbctl.engine.record.next_hops import NextHops
 from lbctl.errors import ApplyFailed, IntentError, NoBackend
 from lbctl.host import need_privilege
 from lbctl.model import Effective, effective
@@ -36,6 +37,9 @@ class Session:
     patience: float = 0.0
     #: Whether endpoints stay out that failed a moment before their agent ended: for who cannot be asked.
     cautious: bool = False
+    #: Whether plans are carried out that no person agreed to: what changed since they were made is then no
+    #: reason to refuse them.
+    unattended: bool = False
     #: What to take for known of endpoints instead of what is on record: for a plan of another record.
     assumed: Facts | None = None
 
@@ -62,8 +66,13 @@ class Session:
         if not intent.services:  # what is to be removed is removed, whatever is known of it
             return Effective(intent=intent, file=intent, known=intent)
         memory = self.memory
+        facts, hops = self.facts(intent.owner), self.next_hops(intent.owner)
+        if hops.services(intent):
+            # Asked of the kernel, whatever else is assumed.
+            hops.resolve(self.host, intent, facts.found)
+            facts = replace(facts, hops=hops.found)
         try:
-            found = effective(intent, self.facts(intent.owner), memory.effective.get(intent.owner))
+            found = effective(intent, facts, memory.effective.get(intent.owner))
         except ValueError as error:
             raise IntentError(str(error), hint="lbctl weight SERVICE/ENDPOINT --reset") from error
         memory.effective[intent.owner] = found
@@ -82,12 +91,17 @@ class Session:
             cautious=self.cautious,
         )
 
+    def next_hops(self, owner: str) -> NextHops:
+        """Return what this session knows of the next hops to an owner's endpoints."""
+        return self.memory.next_hops.setdefault(owner, NextHops())
+
     def compile(self, intent: Intent) -> Program:
         """Return the chosen backend's program for an intent, as it is `effective`."""
         return self.compile_exactly(self.effective(intent).intent)
 
     def compile_exactly(self, intent: Intent) -> Program:
         """Return the chosen backend's program for what an intent says and nothing else."""
+        self.next_hops(intent.owner).require(intent)
         key = self.backend.name, intent.owner
         last = self.memory.compiled.get(key)
         if last is None or last.origin is None:
@@ -192,6 +206,7 @@ def open_session(
     allow_remap: bool = False,
     patience: float = 0.0,
     cautious: bool = False,
+    unattended: bool = False,
     installed: Sequence[Backend] | None = None,
 ) -> Session:
     """Probe the installed backends, or those in `installed`, and choose one; raises `NoBackend`."""
@@ -205,4 +220,5 @@ def open_session(
         allow_remap=allow_remap,
         patience=patience,
         cautious=cautious,
+        unattended=unattended,
     )

@@ -17,6 +17,7 @@ from lbctl.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lbctl.engine.record.next_hops import NextHops
     from lbctl.host import Host
     from lbctl.model import Discovered, Effective, Part, Verdicts
 
@@ -40,6 +41,8 @@ class SessionMemory:
         #: The same of what sources answered.
         self.found: dict[str, Mapping[str, Discovered]] = {}
         self.effective: dict[str, Effective] = {}
+        #: What was found of the next hops to an owner's endpoints.
+        self.next_hops: dict[str, NextHops] = {}
         self._held: dict[tuple[str, str], Program] = {}
         self._unsaved: set[tuple[str, str]] = set()
         #: The generation that the file has of each; of one generation there is only one truth.

@@ -14,13 +14,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.model.answer import Discovered, merged
-from lbctl.model.forward import Hop
 from lbctl.model.intent import MAX_SLOTS, MAX_WEIGHT, NAME, Endpoint, Family, Intent, Service, State
 from lbctl.model.schedule import slot_count
 from lbctl.model.verdict import Health, Judgement, KeptBy, Verdict, Verdicts, awaited, judge
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from lbctl.model.forward import Hop
 
 #: The name of a service and of one of its endpoints (`Endpoint.name`).
 Place: TypeAlias = tuple[str, str]

@@ -1,0 +1,103 @@
+"""The links of this host and who is known on them: read from the kernel by rtnetlink."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from lbctl.host.host import Host
+    from lbctl.model import Address
+
+_NETLINK_ROUTE = 0
+#: RTM_… of linux/rtnetlink.h.
+_NEW_LINK, _GET_LINK, _NEW_NEIGHBOUR, _GET_NEIGHBOUR = 16, 18, 28, 30
+#: NLM_F_REQUEST and NLM_F_DUMP.
+_DUMP = 0x301
+_HEADER = struct.Struct("=IHHII")
+#: struct ifinfomsg: family, type, index, flags; struct ndmsg: family, index, state, flags, type.
+_LINK = struct.Struct("=BxHiII")
+_NEIGHBOUR = struct.Struct("=BxxxiHBB")
+_ATTRIBUTE = struct.Struct("=HH")
+#: IFLA_…, NDA_….
+_LINK_ADDRESS, _LINK_NAME, _LINK_MTU = 1, 3, 4
+_ADDRESS, _CARD = 1, 2
+#: ARPHRD_ETHER.
+_ETHERNET = 1
+#: NUD_VALID of net/neighbour.h: REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT.
+_VALID = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80
+_CARD_SIZE = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A network interface. `mac` is "" for one that is no Ethernet; `mtu` is in bytes."""
+
+    index: int
+    name: str
+    mac: str
+    mtu: int
+
+
+def links(host: Host) -> tuple[Link, ...]:
+    """Return the links of this network namespace; () where the kernel cannot be asked."""
+    found = []
+    for body in _dump(host, _GET_LINK, _NEW_LINK, _LINK.pack(0, 0, 0, 0, 0)):
+        _, kind, index, _, _ = _LINK.unpack_from(body)
+        fields = _attributes(body[_LINK.size :])
+        card = fields.get(_LINK_ADDRESS, b"") if kind == _ETHERNET else b""
+        found.append(
+            Link(
+                index=index,
+                name=fields.get(_LINK_NAME, b"").rstrip(b"\0").decode(errors="backslashreplace"),
+                mac=card.hex(":") if len(card) == _CARD_SIZE else "",
+                mtu=struct.unpack("=I", fields.get(_LINK_MTU, bytes(4)))[0],
+            )
+        )
+    return tuple(found)
+
+
+def link_names(host: Host) -> Mapping[int, str]:
+    """Return the names of links by their indexes."""
+    return {link.index: link.name for link in links(host)}
+
+
+def neighbours(host: Host) -> Mapping[tuple[int, Address], str]:
+    """Return the MAC addresses that the kernel knows, by the index of the link and the neighbour's address.
+
+    Those that it has given up, or still asks for, are left out.
+    """
+    found: dict[tuple[int, Address], str] = {}
+    for body in _dump(host, _GET_NEIGHBOUR, _NEW_NEIGHBOUR, _NEIGHBOUR.pack(0, 0, 0, 0, 0)):
+        _, index, state, _, _ = _NEIGHBOUR.unpack_from(body)
+        fields = _attributes(body[_NEIGHBOUR.size :])
+        address, card = fields.get(_ADDRESS, b""), fields.get(_CARD, b"")
+        if state & _VALID and len(address) in {4, 16} and len(card) == _CARD_SIZE:
+            found[index, ip_address(address)] = card.hex(":")
+    return found
+
+
+def _dump(host: Host, question: int, kind: int, body: bytes) -> Iterator[bytes]:
+    """Yield the bodies of the messages of type `kind` that answer a request for a dump."""
+    request = _HEADER.pack(_HEADER.size + len(body), question, _DUMP, 1, 0) + body
+    answer = host.netlink(_NETLINK_ROUTE, request) or b""
+    place = 0
+    while place + _HEADER.size <= len(answer):
+        length, found, _, _, _ = _HEADER.unpack_from(answer, place)
+        if found == kind:
+            yield answer[place + _HEADER.size : place + length]
+        place += max((length + 3) & ~3, _HEADER.size)
+
+
+def _attributes(data: bytes) -> Mapping[int, bytes]:
+    found: dict[int, bytes] = {}
+    place = 0
+    while place + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, place)
+        found[kind & 0x3FFF] = data[place + _ATTRIBUTE.size : place + length]
+        place += max((length + 3) & ~3, _ATTRIBUTE.size)
+    return found
