@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lbctl_nftables.advice import notes
 from lbctl_nftables.apply import apply, check
 from lbctl_nftables.clients import clients, clients_of, remember
 from lbctl_nftables.compile import compile_intent as compile
@@ -25,7 +26,7 @@ from lbctl_nftables.retire import (
 )
 from lbctl_nftables.rule_counts import count_rules
 from lbctl_nftables.stats import stats
-from lbctl_nftables.target import capabilities_for, notes, render, tools
+from lbctl_nftables.target import capabilities_for, render, tools
 from lbctl_rules import late
 
 preference: int | None = 10
