@@ -9,11 +9,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
 # python-iptables is built from source: hence the compiler and the headers.
-# systemd and libseccomp2 test the units of examples/systemd, which takes no running systemd.
-PACKAGES := ca-certificates conntrack gcc iproute2 iptables libc6-dev libseccomp2 nftables python3-dev \
-            python3-nftables python3-venv systemd
+# systemd and libseccomp2 test the units of examples/systemd, which takes no running systemd. ssh-keygen signs
+# what a fleet follows.
+PACKAGES := ca-certificates conntrack gcc iproute2 iptables libc6-dev libseccomp2 nftables openssh-client openssl \
+            python3-dev python3-nftables python3-venv systemd
 # What these packages bring, for systems that name them otherwise.
-COMMANDS := conntrack gcc ip iptables-restore nft systemd-analyze
+COMMANDS := conntrack gcc ip iptables-restore nft openssl ssh-keygen systemd-analyze
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -28,7 +29,8 @@ unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help deps venv demo demo-fleet test test-fast test-browser test-servers coverage check matrix bench bench-deps bench-startup clean
+.PHONY: help deps venv demo demo-fleet test test-fast test-browser test-servers coverage check docs matrix \
+        packages lock system-tools test-packages test-clone bench bench-deps bench-startup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -120,6 +122,12 @@ test-browser: venv ## run the tests of the agent's page in chromium, which this 
 	$(BIN)/python -m pip install --quiet --group browser
 	$(BIN)/pytest --override-ini=addopts= --strict-markers --import-mode=importlib tests/browser
 
+SITE := $(VENV)/site
+
+docs: venv ## build the documentation site, and fail on dead links
+	$(BIN)/python -m pip install --quiet --group docs
+	$(BIN)/python docs/site/build.py $(SITE)
+
 check: venv ## lint, formatting, types, and who may import whom
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -132,6 +140,34 @@ RELEASES :=
 
 matrix: venv ## run lbctl with the tools and Pythons of other Debian releases, fetched from the archive
 	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests $(BIN)/python -m matrix $(if $(QUICK),--quick) $(RELEASES)
+
+# KINDS="deb image": only these; see packages/__main__.py.
+KINDS :=
+
+packages: $(VENV)/.packages ## build sdist, wheel, deb, rpm and a single file into dist/, the same bytes each time
+	$(BIN)/python packages $(KINDS)
+
+lock: venv ## write packages/requirements.txt anew: what packages bundle
+	$(BIN)/python packages/lock.py
+
+$(VENV)/.packages: $(STAMP)
+	$(BIN)/python -m pip install --quiet --group packages
+	@touch $@
+
+# What makes fresh systems, and what checks packages and manual pages.
+SYSTEM_TOOLS := lintian mandoc mmdebstrap rpm
+TESTS_IN_SYSTEMS := $(SUDO) env PYTHONDONTWRITEBYTECODE=1 \
+    $(BIN)/pytest --override-ini=addopts= --strict-markers --import-mode=importlib -p no:cacheprovider --timeout=3600
+
+system-tools: venv
+	@dpkg-query --show $(SYSTEM_TOOLS) >/dev/null 2>&1 || \
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends $(SYSTEM_TOOLS)
+
+test-packages: system-tools $(VENV)/.packages ## install, upgrade and remove the packages in fresh Debian 12 and 13 systems
+	$(TESTS_IN_SYSTEMS) tests/systems/test_packages.py
+
+test-clone: system-tools ## run the demo and the fast tests from a clone in fresh systems that have only git and make
+	$(TESTS_IN_SYSTEMS) tests/systems/test_clone.py
 
 bench-startup: venv ## the time that lbctl takes to start, held against a trivial Typer program
 	$(BIN)/python bench/startup.py

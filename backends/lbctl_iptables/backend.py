@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lbctl_iptables.advice import notes
-from lbctl_iptables.apply import apply, check
+from lbctl_iptables.apply import apply, check, write
 from lbctl_iptables.clients import clients, clients_of, remember
 from lbctl_iptables.compile import compile_intent as compile
 from lbctl_iptables.foreign import foreign_rules, rules_in
@@ -21,6 +21,7 @@ from lbctl_iptables.retire import (
     restore_rules,
     retire,
     side_effects,
+    write_restored,
 )
 from lbctl_iptables.rule_counts import count_rules
 from lbctl_iptables.stats import stats

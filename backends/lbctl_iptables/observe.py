@@ -36,7 +36,10 @@ def generation(host: Host, driver: str) -> str | None:
 
 def dumps(host: Host, driver: str, owner: str) -> dict[str, Dump]:
     """Family's word → what its tables hold of an owner."""
-    return {word: parse(drivers.save(host, driver, word), owner) for word in layout.WORD.values()}
+    return {
+        word: parse(text, owner)
+        for word, text in drivers.save_each(host, driver, layout.WORD.values()).items()
+    }
 
 
 def program(owner: str, dumps: Mapping[str, Dump]) -> Program:

@@ -16,7 +16,7 @@ _PREFIX = layout.prefix(DEFAULT_OWNER)
 
 def count_rules(host: Host, driver: str) -> RuleCounts:
     """See `lbctl.spi.Reader`."""
-    dumps = (drivers.save(host, driver, word) for word in layout.WORD.values())
+    dumps = drivers.save_each(host, driver, layout.WORD.values()).values()
     rules = [line for dump in dumps for line in dump.splitlines() if line.startswith("[")]
     ours = sum(_PREFIX in rule and _is_ours(rule) for rule in rules)
     return RuleCounts(store=drivers.ALL[driver].store, managed=ours, foreign=len(rules) - ours)

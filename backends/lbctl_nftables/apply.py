@@ -17,7 +17,7 @@ from lbctl.errors import ApplyFailed, StateUnknown
 from lbctl.model import diff
 from lbctl.spi import ensure_fresh
 from lbctl_nftables import affinity, drivers, flows, generation, layout, script, tool
-from lbctl_nftables.observe import observe, read_map, touched
+from lbctl_nftables.observe import expect, observe, read_map, touched
 from lbctl_nftables.verify import holds
 
 if TYPE_CHECKING:
@@ -66,8 +66,11 @@ def _read_back(
     Whatever the tool said, what it wrote is read: what the plan touched, if the tool is known to write
     rightly and no other program wrote since (the generation is the `expected` one); else everything.
     """
+    in_part = record is not None and record.verified and _is_small(plan)
+    if not in_part:
+        expect(host, plan.after.owner)
     mark = generation.read(host)
-    if record is not None and record.verified and mark == expected is not None and _is_small(plan):
+    if in_part and mark == expected is not None:
         found = touched(host, plan.after.owner, [change.key for change in plan.changes])
         right = all(_text(found[change.key]) == _text(change.after) for change in plan.changes)
     else:
@@ -159,6 +162,13 @@ def _forget(
         if len(entries) == 1:
             raise
         _forget(load, owner, sweep, entries[: len(entries) // 2])
+
+
+def write(host: Host, plan: Plan) -> None:
+    """See `lbctl.spi.Backend.write`."""
+    for text in script.transactions(plan.after.owner, plan.changes, plan.after):
+        if text:
+            drivers.load(host, plan.driver, text)
 
 
 def check(host: Host, driver: str, program: Program) -> None:

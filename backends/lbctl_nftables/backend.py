@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lbctl_nftables.advice import notes
-from lbctl_nftables.apply import apply, check
+from lbctl_nftables.apply import apply, check, write
 from lbctl_nftables.clients import clients, clients_of, remember
 from lbctl_nftables.compile import compile_intent as compile
 from lbctl_nftables.flows import connections
@@ -23,6 +23,7 @@ from lbctl_nftables.retire import (
     restore_rules,
     retire,
     side_effects,
+    write_restored,
 )
 from lbctl_nftables.rule_counts import count_rules
 from lbctl_nftables.stats import stats

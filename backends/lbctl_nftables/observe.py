@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lbctl.errors import ApplyFailed
 from lbctl.host import link_names
+from lbctl.host.nf_tables import GET_GENERATION
 from lbctl.model import Item, Program
 from lbctl_nftables import affinity, layout
 from lbctl_nftables.generation import generation
@@ -55,14 +56,25 @@ _TWINNED = frozenset(name for names in _TWINS.values() for name in names)
 def observe(host: Host, driver: str, owner: str) -> Program:
     """See `lbctl.spi.Backend.observe`."""
     for _ in range(_TRIES):
+        expect(host, owner)
         mark = generation(host, driver)
         items = [item for table in tables(host, owner) for item in TableReader(host, table).items()]
-        if generation(host, driver) == mark:
+        still = generation(host, driver) == mark
+        netlink.expect(host, ())
+        if still:
             return Program(owner, items, generation=mark)
     raise ApplyFailed(
         "the rules of nf_tables cannot be read as one state: other processes keep changing them",
         hint="try again; nft monitor shows what changes",
     )
+
+
+def expect(host: Host, owner: str) -> None:
+    """Have the host know that the generation and all of an owner's tables are asked for next."""
+    every = [KernelTable(*layout.location(owner, word)) for word in layout.WORDS]
+    present = [netlink.request(netlink.GET_TABLE)] * (1 + len(every))
+    asked = [request for table in every for request in objects.requests(table)]
+    netlink.expect(host, [GET_GENERATION, *present, *asked])
 
 
 def tables(host: Host, owner: str) -> Iterator[KernelTable]:
@@ -138,6 +150,7 @@ class TableReader:
         yield Item((word, "table"), "")
         yield from self._dormant()
         self._sets |= objects.sets(self._host, self._table)
+        self._expect_elements()
         named = [each for each in self._sets.values() if each and not each.is_anonymous]
         for declared in named:
             yield self._set(declared)
@@ -151,6 +164,13 @@ class TableReader:
             yield self._body(name, mine)
         yield from self._contents([each for each in named if slots or not layout.is_page(each.name)])
         yield from self._foreign()
+
+    def _expect_elements(self) -> None:
+        """Have the host know whose elements are asked next, and that the generation follows."""
+        sets = [each for each in self._sets.values() if each is not None]
+        wanted = [each for each in sets if not each.is_dynamic or layout.is_affinity(each.name)]
+        if requests := elements.requests(self._table, wanted):
+            netlink.expect(self._host, [*requests, GET_GENERATION])
 
     def _contents(self, named: Iterable[Set]) -> Iterator[Item]:
         """Yield the elements of all sets and maps.

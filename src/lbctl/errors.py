@@ -14,6 +14,7 @@ An error carries a message for the person, a hint for the next step, and the exi
         Damaged          5  a record of lbctl's own state is not what was written
       StateUnknown       6  a write was interrupted; what the kernel holds is not known
         ToolCrashed      6  a tool was ended by a signal; reading back settles what the kernel holds
+        ConnectionLost   6  the connection to another host ended during a change there
       Stale              7  the kernel changed since the plan, or another lbctl holds the lock
       Reverted           8  a trial was not confirmed
 """
@@ -130,6 +131,12 @@ class ToolCrashed(StateUnknown):
     """A tool that was writing rules was ended by a signal: the kernel may hold the old or the new rules."""
 
     code = "tool-crashed"
+
+
+class ConnectionLost(StateUnknown):
+    """The connection to another host ended while something was being changed there."""
+
+    code = "connection-lost"
 
 
 class Stale(LbctlError):

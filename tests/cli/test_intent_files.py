@@ -131,15 +131,30 @@ def test_a_plan_between_two_files(backend: str) -> None:
     assert (done.code, done.out) == (0, "Nothing changes: web.toml has the same rules (1 service).\n")
 
 
+def test_a_new_service_shows_its_settings() -> None:
+    Path("none.toml").write_text("schema = 1\n")
+    Path("api.toml").write_text(
+        intent(service("api", "81/tcp", "8001", scheduler="source-hash", affinity="3h", deny=["10.0.0.0/8"]))
+    )
+    done = run_lbctl("plan", "api.toml", "--against", "none.toml")
+    assert done.out.partition("+ api  81/tcp\n")[2] == (
+        "    scheduler  source-hash\n    affinity   3h\n    deny       10.0.0.0/8\n    8001  0  →  1\n"
+    ), done
+    done = run_lbctl("plan", "api.toml", "--against", "none.toml", "--output", "json")
+    assert [each["key"] for each in done.json["services"][0]["changes"]] == ["scheduler", "affinity", "deny"]
+
+
 def test_what_no_plan_between_files_can_be() -> None:
     other = intent(service("web", "80/tcp", "8001")).replace("schema = 1", 'schema = 1\nowner = "other"')
     Path("other.toml").write_text(other)
+    Path("web.plan").write_text('{"format_version": 1, "kind": "plan"}')
     for words, said in (
         (["other.toml", "--against", "web.toml"], "the owners differ"),
         (["-", "--against", "-"], "standard input can be read once only"),
         (["web.toml", "--against", "web.toml", "-o", "x.plan"], "cannot be applied"),
         (["web.toml", "--against", "bad.toml"], "bad.toml:4: "),
         (["web.toml", "--against", "web.toml", "--backend", "x"], 'there is no backend "x"'),
+        (["web.toml", "--against", "web.plan"], "web.plan is a plan file, and --against takes an intent"),
     ):
         done = run_lbctl("plan", *words, stdin=WEB)
         assert (done.code, done.out, said in done.err) == (2, "", True), (words, done.err)

@@ -90,6 +90,6 @@ def test_what_is_no_text_of_rules_and_no_file_is_named() -> None:
     # There is no line of a file that does not exist, nor of a command line.
     assert run_lbctl("check", "no.toml").err.startswith("no.toml: no such file\n")
     found = run_lbctl("init", "--listen", "80", "--to", "8001")
-    assert found.err.startswith('<command line>: service "web": listener "80" has no protocol\n')
+    assert found.err.startswith('lbctl: service "web": listener "80" has no protocol\n')
     errors = run_lbctl("check", "no.toml", "--output", "json").json["errors"]
     assert [(each["file"], each["line"]) for each in errors] == [("no.toml", None)]

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -321,23 +321,30 @@ class Listener:
         self.process.communicate()
 
 
+def local(*ports: int, probe: Probe | None = None) -> list[Target]:
+    check = Check(probe=probe or TcpProbe())
+    return [
+        Target(family=family, address=None, port=port, check=check) for port in ports for family in Family
+    ]
+
+
 @contextlib.contextmanager
-def watching(*ports: int, probe: Probe | None = None) -> Iterator[tuple[asyncio.Runner, list[Target]]]:
-    """A loop in a private network in which these ports are watched, in both families; what was reported."""
+def watching(
+    *ports: int, later: Sequence[int] = (), probe: Probe | None = None
+) -> Iterator[tuple[asyncio.Runner, list[Target]]]:
+    """A loop in a private network in which these ports are watched, in both families; what was reported.
+
+    `later` ports are watched after them, in their place.
+    """
     namespace = Namespace(LocalHost())
     with namespace.entered(), asyncio.Runner() as runner:
         closed: list[Target] = []
 
         async def begin() -> Prober:
             prober = Prober(LocalHost())
-            prober.watch(
-                [
-                    Target(family=family, address=None, port=port, check=Check(probe=probe or TcpProbe()))
-                    for port in ports
-                    for family in Family
-                ],
-                closed.append,
-            )
+            prober.watch(local(*ports, probe=probe), closed.append)
+            if later:
+                prober.watch(local(*later, probe=probe), closed.append)
             return prober
 
         prober = runner.run(begin())
@@ -402,6 +409,17 @@ def test_connections_that_end_are_no_listeners_that_end() -> None:
         assert nothing_reported(runner, closed)
         listener.kill()
         assert len(reported(runner, closed, least=2)) == 2
+
+
+@pytest.mark.parametrize("count", [1, 600])
+def test_ports_that_are_watched_later_are_reported(count: int) -> None:
+    later = range(9000, 9000 + count)
+    with watching(8001, later=later) as (runner, closed):
+        before, last = Listener("tcp,127.0.0.1,8001"), Listener(f"tcp,127.0.0.1,{later[-1]}")
+        last.kill()
+        assert (Family.IPV4, later[-1]) in reported(runner, closed)
+        before.kill()
+        assert nothing_reported(runner, closed)
 
 
 def test_a_process_bound_to_one_address_is_checked_there() -> None:

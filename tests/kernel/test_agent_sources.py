@@ -13,7 +13,7 @@ from lbctl.conformance.network import HOST4, SERVERS4
 from lbctl.engine.record import discovered
 from lbctl.host import LocalHost
 from lbctl.model import Endpoint, parse_endpoint
-from support.agents import AgentProcess, asked, wanted
+from support.agents import BOTH_BACKENDS, AgentProcess, asked, wanted
 from support.network import Network, intent, service
 from support.sources import DockerRig
 
@@ -199,3 +199,46 @@ def test_a_flood_of_changes_is_at_most_ten_transactions_a_second(
         assert sources(agent)["error"] is None
     finally:
         flood.close()
+
+
+@BOTH_BACKENDS
+def test_no_command_is_overtaken_by_the_agent(
+    network: Network, started: Callable[..., AgentProcess], way: tuple[str, ...]
+) -> None:
+    """The agent changes the kernel all the time, also between the plan of a command and its change."""
+    network.remote_endpoints(8080)
+    file = File(network.folder)
+    file.names(A, B)
+    found = service("web", f"{HOST4}:80/tcp") + file.table
+    one, two = (intent(found, service("api", f"{HOST4}:{port}/tcp", A, B)) for port in (81, 82))
+    agent = started(one, *way)
+    agent.wait(lambda: asked(network, 2).keys() == set(SERVERS4[:2]), "not found")
+    over = threading.Event()
+
+    def change() -> None:
+        while not over.is_set():
+            for names in ((A, B, C), (A, B)):
+                file.names(*names)
+                over.wait(0.25)
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        for words, config in (
+            (("apply", *way), two),
+            (("drain", f"api/{A}"), None),
+            (("weight", f"web/{A}", "2"), None),
+            (("activate", f"api/{A}"), None),
+            (("apply", *way), one),
+            (("rollback",), None),
+            (("remove",), None),
+            (("apply", *way), two),
+        ):
+            done = network.lbctl(*words, "--yes", config=config)
+            assert done.code == 0, (words, done.out, done.err)
+    finally:
+        over.set()
+        changing.join()
+    file.names(A)
+    agent.wait(lambda: asked(network, 2).keys() == {SERVERS4[0]}, "not followed any more")
+    assert asked(network, 4, 82) == {SERVERS4[0]: 2, SERVERS4[1]: 2}

@@ -40,6 +40,18 @@ def test_each_key(network: Network, way: tuple[str, ...], options: dict[str, obj
     assert changes(network, way, after) == []
 
 
+def test_what_is_removed_stands_in_the_order_of_the_file(network: Network, way: tuple[str, ...]) -> None:
+    """Also where weights are by command: the kernel lists services by name, and endpoints by their slots."""
+    network.local_endpoints((8001, 8002))
+    both = intent(service("web", "80/tcp", "8001", "8002"), service("api", "81/tcp", "8001", affinity="3h"))
+    assert network.lbctl("apply", "--yes", *way, config=both).code == 0
+    assert network.lbctl("weight", "web/8002", "3").code == 0
+    assert "\n  affinity 3h\n" in network.lbctl("status", *way, config=both).out
+    shown = network.lbctl("remove", "--yes", *way).out
+    rows = [line.split()[:2] for line in shown.splitlines() if line[:1] == "-" or "→" in line]
+    assert rows == [["-", "web"], ["8001", "1/4"], ["8002", "3/4"], ["-", "api"], ["8001", "1"]]
+
+
 def test_allow_shuts_others_out(network: Network, way: tuple[str, ...]) -> None:
     network.local_endpoints((8001, 8002))
     assert network.lbctl("apply", "--yes", *way, config=WEB).code == 0

@@ -16,7 +16,7 @@ from matrix.releases import Release
 
 #: Names another archive, e.g. on a machine that is not Debian but has apt.
 VARIABLE = "MATRIX_MIRROR"
-_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 #: apt's configuration beyond the machine's `Acquire` part. apt's sandbox user cannot read a user's clone.
 _CONFIGURATION = """\
 Dir::State "{folder}/state";
@@ -75,13 +75,13 @@ def _configure(release: Release, folder: Path) -> None:
     for part in ("state/lists/partial", "cache/archives/partial", "sources"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     (folder / "state" / "status").write_text("", encoding="utf-8")
-    source = _SOURCE.format(mirror=_mirror(), release=release.name, keyring=_KEYRING)
+    source = _SOURCE.format(mirror=mirror(), release=release.name, keyring=KEYRING)
     (folder / "sources" / "debian.sources").write_text(source, encoding="utf-8")
     configuration = _CONFIGURATION.format(folder=folder)
-    (folder / "apt.conf").write_text(configuration + _acquire(), encoding="utf-8")
+    (folder / "apt.conf").write_text(configuration + acquire(), encoding="utf-8")
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """The address of a Debian archive: of the variable, or where this Debian has its own packages from."""
     if given := os.environ.get(VARIABLE):
         return given
@@ -96,7 +96,7 @@ def _mirror() -> str:
     raise UnreachableError(f"this machine's apt names no Debian archive; {VARIABLE} can")
 
 
-def _acquire() -> str:
+def acquire() -> str:
     """The machine's settings of how to fetch (proxies, timeouts), without what to fetch."""
     lines = _run("apt-config", "dump", "Acquire").splitlines(keepends=True)
     other = ("Acquire::IndexTargets", "Acquire::Languages")

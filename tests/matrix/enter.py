@@ -1,4 +1,4 @@
-"""Run a program in an unpacked root, which sees this machine's kernel, devices and some of its folders.
+"""Run a program in another root, which sees this machine's kernel, devices and some of its folders.
 
     python enter.py ROOT [FOLDER…] -- PROGRAM [WORD…]
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 _CLONE_NEWNS = 0x00020000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
-#: What any program needs of the running system. /run holds the lock of iptables.
-SYSTEM = ("/dev", "/proc", "/sys", "/run", "/tmp")
+#: What any program needs of the running system.
+SYSTEM = ("/dev", "/proc", "/sys")
 
 
 def main(arguments: list[str]) -> None:
@@ -25,6 +25,8 @@ def main(arguments: list[str]) -> None:
     cwd = Path.cwd()
     _call("unshare", _CLONE_NEWNS)
     _call("mount", None, b"/", None, _MS_REC | _MS_PRIVATE, None)
+    # A mount point, as `/` is everywhere: programs change how its mounts propagate.
+    _call("mount", bytes(Path(root)), bytes(Path(root)), None, _MS_BIND, None)
     for folder in (*SYSTEM, *folders):
         _bind(Path(folder), Path(root))
     os.chroot(root)

@@ -30,7 +30,9 @@ _NETWORK = (
     "/etc/xdg/pip",
     "/usr/share/ca-certificates",
 )
-_ENTER = Path(__file__).with_name("enter.py")
+#: /run holds the lock of iptables.
+_SHARED = ("/run", "/tmp")
+ENTER = Path(__file__).with_name("enter.py")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,7 @@ class Root:
 
     def command(self, *argv: str) -> list[str]:
         """The words that run a program of the root in it. This repository is there at its own path."""
-        return [sys.executable, str(_ENTER), str(self.path), str(REPOSITORY), *_NETWORK, "--", *argv]
+        return [sys.executable, str(ENTER), str(self.path), str(REPOSITORY), *_SHARED, *_NETWORK, "--", *argv]
 
     def run(self, *argv: str, environment: Mapping[str, str] | None = None) -> str:
         """Run a program of the root, and return what it prints; raises `RuntimeError` if it fails."""

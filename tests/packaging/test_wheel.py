@@ -55,7 +55,24 @@ def test_it_holds_every_module_of_its_packages_and_nothing_else(names):
         for path in (ROOT / root / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {name for name in names if ".dist-info/" not in name} == sources
+    assert {name for name in names if ".dist-info/" not in name and ".data/" not in name} == sources
+
+
+def test_it_holds_what_systemd_man_and_shells_find_below_its_prefix(names):
+    prefix = f"lbctl-{lbctl.__version__}.data/data/"
+    units = {
+        f"lib/systemd/system/{file.name}"
+        for file in (ROOT / "examples/systemd").iterdir()
+        if file.suffix in {".service", ".timer"}
+    }
+    assert {name.removeprefix(prefix) for name in names if name.startswith(prefix)} == units | {
+        "share/bash-completion/completions/lbctl",
+        "share/fish/vendor_completions.d/lbctl.fish",
+        "share/zsh/site-functions/_lbctl",
+        "share/man/man5/lbctl.toml.5",
+        "share/man/man8/lbctl-agent.8",
+        "share/man/man8/lbctl.8",
+    }
 
 
 @pytest.mark.parametrize("package", ROOTS)

@@ -1,23 +1,26 @@
 """A fleet with a real etcd of three members: three balancers, six endpoints, clients over ECMP."""
 
 import json
+import os
 import re
 import shlex
-import socket
+import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lbctl.agent.fleet import registration
 from lbctl.demo.fleet import BALANCERS, ENDPOINTS, INTENT, MEMBERS, SERVICE_ADDRESS, DemoFleet
 from support.documents import validator
+from support.fleet import COUNT, RATE, TAKEOVER, Clients, Established, Fabric, intent
 
 #: Seconds that a test waits for something on a machine that does a lot besides.
 PATIENCE = 60.0
@@ -30,45 +33,6 @@ def fleet(servers: Path) -> Iterator[DemoFleet]:
         for name in BALANCERS:
             made.start_balancer(name)
         yield made
-
-
-class Clients:
-    """Clients that make connections all the time, until they are stopped."""
-
-    def __init__(self, fleet: DemoFleet, threads: int = 4) -> None:
-        self._fleet, self._over = fleet, threading.Event()
-        #: The beginning of each connection, and who answered it or how it failed.
-        self.made: list[tuple[float, str]] = []
-        self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
-        for thread in self._threads:
-            thread.start()
-
-    def _run(self) -> None:
-        with self._fleet.hosts["client"].entered():
-            while not self._over.wait(0.002):
-                began = time.monotonic()
-                self.made.append((began, ask()))
-
-    def stop(self) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def failures(self, *but: tuple[float, float]) -> list[tuple[float, str]]:
-        """Return the connections that no endpoint answered, but those that began in some spans of time."""
-        return [
-            (began, answer)
-            for began, answer in self.made
-            if answer not in ENDPOINTS and not any(first <= began <= last for first, last in but)
-        ]
-
-
-def ask() -> str:
-    try:
-        with socket.create_connection((SERVICE_ADDRESS, 80), timeout=10) as connection:
-            return connection.recv(64).decode()
-    except OSError as error:
-        return str(error)
 
 
 def wait(what: Callable[[], object], why: Callable[[], object]) -> None:
@@ -119,10 +83,10 @@ def publish(fleet: DemoFleet, text: str, *words: str, code: int = 0) -> str:
 
 
 def shares(fleet: DemoFleet, name: str) -> dict[str, str]:
-    """Return what a balancer's kernel gives to each endpoint."""
+    """Return what a balancer's kernel gives to each endpoint of the first service."""
     found = fleet.lbctl("status", "--output", "json", host=name)
     assert found.returncode == 0, found.stderr
-    [service] = json.loads(found.stdout)["services"]
+    service = json.loads(found.stdout)["services"][0]
     return {each["to"].partition(":")[0]: each["wanted"] for each in service["endpoints"]}
 
 
@@ -130,8 +94,8 @@ def is_out(fleet: DemoFleet, name: str, endpoint: str) -> bool:
     return shares(fleet, name)[endpoint] == "0/1"
 
 
-def done(fleet: DemoFleet, *words: str) -> None:
-    found = fleet.lbctl(*words)
+def done(fleet: DemoFleet, *words: str, host: str = "hub") -> None:
+    found = fleet.lbctl(*words, host=host)
     assert found.returncode == 0, (found.stdout, found.stderr)
 
 
@@ -139,36 +103,42 @@ def done(fleet: DemoFleet, *words: str) -> None:
 def test_no_connection_is_lost_whatever_fails_and_hosts_tells_the_truth(
     fleet: DemoFleet, servers: Path
 ) -> None:
-    publish(fleet, INTENT, "--message", "the first")
-    all_stand(fleet, "in-sync", 1, 6, 0)
-    clients = Clients(fleet)
+    fabric = Fabric(fleet)
+    established = Established(fleet)
     try:
-        forgiven = [
-            members_are_lost(fleet),
-            *canaries(fleet),
-            *agents_start_again(fleet, servers),
-            *drained_and_rolled_back(fleet),
-            a_balancer_is_lost(fleet),
-        ]
+        publish(fleet, intent(), "--message", "the first")
+        all_stand(fleet, "in-sync", 1, COUNT, 0)
+        established.open()
+        clients = Clients(fleet)
+        try:
+            forgiven = []
+            for step in (members_are_lost, canaries, agents_start_again, drained_and_rolled_back):
+                forgiven.extend(step(fleet, servers))
+                assert established.lost() == {}, step.__name__
+            forgiven.append(a_balancer_is_lost(fleet, fabric, established))
+        finally:
+            traffic = clients.stop()
     finally:
-        clients.stop()
-    assert clients.failures(*forgiven) == []
-    answered = Counter(answer for _, answer in clients.made)
-    assert all(answered[each] for each in ENDPOINTS)
+        established.close()
+        fabric.close()
+    print(f"{traffic.began / traffic.seconds:.0f} new connections a second for {traffic.seconds:.0f} s")
+    print(traffic.began, "connections, failed:", dict(Counter(why for _, why in traffic.failed)))
+    assert traffic.began > 0.95 * RATE * traffic.seconds
+    assert traffic.failures(*forgiven) == []
+    assert traffic.answers.keys() == set(ENDPOINTS)
+    assert traffic.answers.total() + len(traffic.failed) == traffic.began
     # Even where something broke, nearly all went well.
-    failed = Counter(answer for _, answer in clients.failures())
-    print(len(clients.made), "connections,", dict(failed))
-    assert failed.total() < len(clients.made) / 20, failed
+    assert len(traffic.failed) < traffic.began / 20
 
 
-def members_are_lost(fleet: DemoFleet) -> tuple[float, float]:
-    """Kill a member of etcd, then another one and an endpoint; returns when connections may fail."""
+def members_are_lost(fleet: DemoFleet, servers: Path) -> Iterator[tuple[float, float]]:
+    """Kill a member of etcd, then another one and an endpoint; yields when connections may fail."""
     fleet.kill("etcd1")
-    publish(fleet, INTENT.replace('name = "web"', 'name = "web"\nseed = 7'))
-    all_stand(fleet, "in-sync", 2, 6, 0)
+    publish(fleet, intent(INTENT.replace('name = "web"', 'name = "web"\nseed = 7')))
+    all_stand(fleet, "in-sync", 2, COUNT, 0)
     # Without quorum nothing can be published, and each host goes on alone.
     fleet.kill("etcd2")
-    assert "etcd" in publish(fleet, INTENT, code=3)
+    assert "etcd" in publish(fleet, intent(), code=3)
     alone = hosts(fleet)
     assert not alone["quorum"]
     assert [each["revision"] for each in alone["hosts"]] == [2, 2, 2]
@@ -176,7 +146,7 @@ def members_are_lost(fleet: DemoFleet) -> tuple[float, float]:
     fleet.kill(ENDPOINTS[5])
     for name in BALANCERS:
         wait(partial(is_out, fleet, name, ENDPOINTS[5]), partial(fleet.log, name))
-    forgiven = (killed - 0.1, time.monotonic())
+    yield killed - 0.1, time.monotonic()
     # A host that starts now has what it accepted last.
     assert fleet.stop("lb3") == 0
     fleet.start_balancer("lb3")
@@ -185,20 +155,19 @@ def members_are_lost(fleet: DemoFleet) -> tuple[float, float]:
     # They are back: the hosts report what has happened.
     fleet.start_member("etcd1")
     fleet.start_member("etcd2")
-    all_stand(fleet, "in-sync", 2, 5, 1)
+    all_stand(fleet, "in-sync", 2, COUNT - 1, 1)
     fleet.start_endpoint(ENDPOINTS[5])
-    all_stand(fleet, "in-sync", 2, 6, 0)
-    return forgiven
+    all_stand(fleet, "in-sync", 2, COUNT, 0)
 
 
-def canaries(fleet: DemoFleet) -> Iterator[tuple[float, float]]:
+def canaries(fleet: DemoFleet, servers: Path) -> Iterator[tuple[float, float]]:
     """Publish with a canary that is well, and with one that is not: no connection may fail."""
-    said = publish(fleet, INTENT, "--canary", "lb1", "--for", "2s")
+    said = publish(fleet, intent(), "--canary", "lb1", "--for", "2s")
     assert "The canary is in sync." in said
-    all_stand(fleet, "in-sync", 3, 6, 0)
-    bad = INTENT.replace(f"{ENDPOINTS[0]}:8080", f"{ENDPOINTS[0]}:9")
+    all_stand(fleet, "in-sync", 3, COUNT, 0)
+    bad = intent(INTENT.replace(f"{ENDPOINTS[0]}:8080", f"{ENDPOINTS[0]}:9"))
     assert "The canary was stopped" in publish(fleet, bad, "--canary", "lb1", "--for", "30s", code=1)
-    all_stand(fleet, "in-sync", 3, 6, 0)
+    all_stand(fleet, "in-sync", 3, COUNT, 0)
     yield from ()
 
 
@@ -208,40 +177,100 @@ def agents_start_again(fleet: DemoFleet, servers: Path) -> Iterator[tuple[float,
     for name in BALANCERS:
         assert fleet.stop(name) == 0
         fleet.start_balancer(name)
-    all_stand(fleet, "in-sync", 3, 6, 0)
+    all_stand(fleet, "in-sync", 3, COUNT, 0)
     yield from ()
 
 
-def drained_and_rolled_back(fleet: DemoFleet) -> Iterator[tuple[float, float]]:
+def drained_and_rolled_back(fleet: DemoFleet, servers: Path) -> Iterator[tuple[float, float]]:
     """Drain an endpoint everywhere, activate it, and go back: no connection may fail."""
     endpoint = f"web/{ENDPOINTS[0]}:8080"
     done(fleet, "drain", "--fleet", endpoint, "--yes")
-    all_stand(fleet, "in-sync", 4, 6, 0)
+    all_stand(fleet, "in-sync", 4, COUNT, 0)
     for name in BALANCERS:
         assert is_out(fleet, name, ENDPOINTS[0])
     done(fleet, "activate", "--fleet", endpoint, "--yes")
-    all_stand(fleet, "in-sync", 5, 6, 0)
+    all_stand(fleet, "in-sync", 5, COUNT, 0)
     done(fleet, "rollback", "--fleet", "--yes")
-    all_stand(fleet, "in-sync", 6, 6, 0)
+    all_stand(fleet, "in-sync", 6, COUNT, 0)
     current = hosts(fleet)["current"]
     assert (current["revision"], current["origin"]) == (6, 2)
     # What is done on one host shows, and lasts until the next publication.
     assert fleet.lbctl("rollback", "--yes", host="lb1").returncode == 0
-    all_stand(fleet, "diverged", 6, 6, 0, names=("lb1",))
-    publish(fleet, INTENT)
-    all_stand(fleet, "in-sync", 7, 6, 0)
+    all_stand(fleet, "diverged", 6, COUNT, 0, names=("lb1",))
+    publish(fleet, intent())
+    all_stand(fleet, "in-sync", 7, COUNT, 0)
     yield from ()
 
 
-def a_balancer_is_lost(fleet: DemoFleet) -> tuple[float, float]:
-    """Cut a balancer off: connections go over the others; returns when connections may fail."""
+def a_balancer_is_lost(fleet: DemoFleet, fabric: Fabric, established: Established) -> tuple[float, float]:
+    """Cut a balancer off: established connections move to the others; returns when new ones may fail."""
+    before = {name: tracked(fleet, name) for name in BALANCERS}
+    assert min(before.values()) > 0
     cut = time.monotonic()
-    fleet.unplug("lb2")
-    fleet.route("lb1", "lb3")
+    fabric.unplug("lb2")
+    fabric.route("lb1", "lb3")
     forgiven = (cut - 0.5, time.monotonic() + 0.5)
+    assert established.lost() == {}
+    assert tracked(fleet, "lb1") + tracked(fleet, "lb3") >= sum(before.values())
     all_stand(fleet, "silent", None, 0, 0, names=("lb2",))
-    all_stand(fleet, "in-sync", 7, 6, 0, names=("lb1", "lb3"))
+    all_stand(fleet, "in-sync", 7, COUNT, 0, names=("lb1", "lb3"))
+    assert established.lost() == {}
     return forgiven
+
+
+def tracked(fleet: DemoFleet, name: str) -> int:
+    """Return how many established connections of the services with `takeover` a balancer's kernel knows."""
+    words = ["conntrack", "-L", "-p", "tcp", "--state", "ESTABLISHED", "--orig-dst", SERVICE_ADDRESS]
+    listed = fleet.hosts[name].run(*words)
+    return sum(listed.count(f" dport={port} ") for port, _ in TAKEOVER.values())
+
+
+def test_two_hosts_with_one_name_are_a_problem_of_it(fleet: DemoFleet) -> None:
+    publish(fleet, INTENT)
+    all_stand(fleet, "in-sync", 1, 6, 0)
+    path = fleet.folder / "lb2.toml"
+    own = path.read_text()
+    path.write_text(own.replace('host = "lb2"', 'host = "lb1"'))
+    fleet.reload("lb2")
+    all_stand(fleet, "problem", 1, 6, 0, names=("lb1",))
+    all_stand(fleet, "silent", None, 0, 0, names=("lb2",))
+    [problem] = next(each["problems"] for each in hosts(fleet)["hosts"] if each["host"] == "lb1")
+    assert problem == 'another host reports as "lb1" too: give each its own `host` in [follow]'
+    assert problem in fleet.lbctl("status", host="lb1").stdout.replace("\n  ", " ")
+    path.write_text(own)
+    fleet.reload("lb2")
+    all_stand(fleet, "in-sync", 1, 6, 0)
+
+
+def test_tables_that_differ_are_seen_while_hosts_are_watched(fleet: DemoFleet) -> None:
+    endpoint = f"web/{ENDPOINTS[0]}:8080"
+    publish(fleet, INTENT.replace('source-nat = "always"', 'scheduler = "maglev"\ntakeover = true'))
+    all_stand(fleet, "in-sync", 1, 6, 0)
+    with fleet.hosts["hub"].entered():
+        watch = subprocess.Popen(
+            [sys.executable, "-m", "lbctl", "hosts", "--watch", "--output", "json"],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "LBCTL_CONFIG": str(fleet.folder / "admin.toml")},
+        )
+    assert watch.stdout is not None
+    shown = map(json.loads, watch.stdout)
+    try:
+        assert next(shown)["uneven"] == []
+        done(fleet, "weight", endpoint, "3", "--yes", host="lb1")
+        assert next(each for each in shown if each["uneven"])["uneven"] == ["web"]
+        assert "web: its tables differ between hosts of one revision." in fleet.lbctl("hosts").stdout
+        done(fleet, "weight", "--fleet", endpoint, "3", "--yes")
+        even = next(
+            each
+            for each in shown
+            if not each["uneven"] and all(host["revision"] == 2 for host in each["hosts"])
+        )
+        assert len({host["tables"]["web"] for host in even["hosts"]}) == 1
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(PATIENCE) == 0
+    finally:
+        watch.kill()
+        watch.communicate()
 
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "many-hosts.md"
@@ -316,24 +345,37 @@ def test_users_can_do_what_their_roles_say_and_a_host_keeps_to_its_bounds(server
         all_stand(fleet, "in-sync", 3, 6, 0, names=("lb2",))
 
 
-def test_an_endpoint_is_registered_while_its_program_runs(fleet: DemoFleet, servers: Path) -> None:
+def publish_discovering(fleet: DemoFleet, servers: Path) -> None:
+    """Publish an intent that finds endpoints in etcd: two, of which the file has one."""
     source = '[service.discover]\nsource = "etcd"\nname = "/services/web/"\nwithin = ["10.0.0.0/24"]\n'
     endpoints = INTENT.split("endpoints = ")[1].splitlines()[0]
     publish(fleet, INTENT.replace(endpoints, f'["{ENDPOINTS[0]}:8080"]') + source)
     etcdctl(fleet, servers, "put", "/services/web/stays", f"{ENDPOINTS[2]}:8080")
     all_stand(fleet, "in-sync", 1, 2, 0)
-    waits = "import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); signal.pause()"
-    program = [sys.executable, "-c", waits]
-    key = f"/services/web/{ENDPOINTS[1]}:8080"
+
+
+@contextmanager
+def registered(fleet: DemoFleet, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Have `lbctl register` keep an endpoint, until it is ended or this block is left."""
+    command = [sys.executable, "-m", "lbctl", "register", "web", f"{ENDPOINTS[1]}:8080"]
     with fleet.hosts["hub"].entered():
-        register = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "lbctl", "register", "web", f"{ENDPOINTS[1]}:8080", "--drain", "15s"),
-                *("--config", str(fleet.folder / "admin.toml"), "--", *program),
-            ],
+        process = subprocess.Popen(
+            [*command, "--config", str(fleet.folder / "admin.toml"), *words],
+            stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
     try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_an_endpoint_is_registered_while_its_program_runs(fleet: DemoFleet, servers: Path) -> None:
+    publish_discovering(fleet, servers)
+    waits = "import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); signal.pause()"
+    key = f"/services/web/{ENDPOINTS[1]}:8080"
+    with registered(fleet, "--drain", "15s", "--", sys.executable, "-c", waits) as register:
         all_stand(fleet, "in-sync", 1, 3, 0)
         assert set(shares(fleet, "lb1").values()) == {"1/3"}
         register.terminate()
@@ -343,9 +385,47 @@ def test_an_endpoint_is_registered_while_its_program_runs(fleet: DemoFleet, serv
         assert register.wait(PATIENCE) == 7
         assert etcdctl(fleet, servers, "get", key) == ""
         all_stand(fleet, "in-sync", 1, 2, 0)
-    finally:
+
+
+def test_an_endpoint_leaves_with_its_lease_if_its_program_is_killed(fleet: DemoFleet, servers: Path) -> None:
+    publish_discovering(fleet, servers)
+    key = f"/services/web/{ENDPOINTS[1]}:8080"
+    with registered(fleet) as register:
+        all_stand(fleet, "in-sync", 1, 3, 0)
+        # The lease is kept alive: the endpoint stays for longer than that lasts.
+        time.sleep(registration.LEASE + 1)
+        assert etcdctl(fleet, servers, "get", key)
         register.kill()
-        register.communicate()
+        register.wait()
+        # Nothing withdraws it: only the lease takes it away.
+        assert etcdctl(fleet, servers, "get", key)
+    wait(lambda: etcdctl(fleet, servers, "get", key) == "", lambda: "the lease does not end")
+    all_stand(fleet, "in-sync", 1, 2, 0)
+    assert set(shares(fleet, "lb1").values()) == {"1/2"}
+
+
+def test_a_plan_of_a_published_intent_is_a_file_that_apply_takes(fleet: DemoFleet) -> None:
+    publish(fleet, INTENT)
+    all_stand(fleet, "in-sync", 1, 6, 0)
+    assert fleet.stop("lb1") == 0
+    publish(fleet, INTENT.replace(f'"{ENDPOINTS[0]}:8080", ', ""))
+    path = str(fleet.folder / "plan.json")
+    planned = fleet.lbctl("plan", "--config", "etcd://edge", "--out", path, host="lb1")
+    assert planned.returncode == 0, planned.stderr
+    assert "Follows revision 2 of edge" in planned.stderr
+    # Another publication makes it stale, as another text of a file would.
+    publish(fleet, INTENT.replace(f'"{ENDPOINTS[1]}:8080", ', ""))
+    before = fleet.hosts["lb1"].run("nft", "--stateless", "list", "ruleset")
+    stale = fleet.lbctl("apply", path, "--yes", host="lb1")
+    assert (stale.returncode, "changed since the plan was made" in stale.stderr) == (7, True), stale.stderr
+    assert fleet.hosts["lb1"].run("nft", "--stateless", "list", "ruleset") == before
+    assert fleet.lbctl("plan", "--config", "etcd://edge", "--out", path, host="lb1").returncode == 0
+    applied = fleet.lbctl("apply", path, "--yes", host="lb1")
+    assert applied.returncode == 0, applied.stderr
+    left = [each for each in ENDPOINTS if each != ENDPOINTS[1]]
+    assert shares(fleet, "lb1") == dict.fromkeys(left, "1/5")
+    fleet.start_balancer("lb1")
+    all_stand(fleet, "in-sync", 3, 5, 0)
 
 
 def etcdctl(fleet: DemoFleet, servers: Path, *words: str) -> str:

@@ -17,13 +17,19 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import product
 from pathlib import Path
+from typing import TypeAlias
 
 from lbctl.conformance.network import family_of
 from lbctl.host.netns import Namespace, PrivateHost
 from support.network import Result, run_lbctl
+
+#: An address and a port.
+Place: TypeAlias = "tuple[str, int]"
 
 SERVICE4, SERVICE6 = "203.0.113.10", "2001:db8:4::10"
 CLIENTS4 = tuple(f"198.51.100.{n}" for n in range(1, 41))
@@ -99,6 +105,21 @@ def until(what: Callable[[], object], why: str, patience: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+@contextmanager
+def seized(balancer: Balancer) -> Iterator[None]:
+    """Have another program own lbctl's table: its rules are gone, and the agent cannot write them again."""
+    with balancer.host.entered():
+        owner = subprocess.Popen(["nft", "--interactive"], stdin=subprocess.PIPE, text=True)
+    try:
+        assert owner.stdin is not None
+        owner.stdin.write("delete table ip lbctl; add table ip lbctl { flags owner; }\n")
+        owner.stdin.flush()
+        yield
+    finally:
+        owner.kill()
+        owner.communicate()
+
+
 class Balancers:
     """Clients, `count` balancers, and endpoints."""
 
@@ -142,9 +163,9 @@ class Balancers:
         self.endpoints.ip("route", "replace", CLIENTS_NET4, "via", f"10.0.0.{n}")
         self.endpoints.ip("-6", "route", "replace", CLIENTS_NET6, "via", f"2001:db8:2::{n}")
 
-    def processes(self) -> "Processes":
-        """Start the processes of the endpoints."""
-        processes = Processes(self.endpoints)
+    def processes(self, *ports: int) -> "Processes":
+        """Start the processes of the endpoints, on `PORT` or on others."""
+        processes = Processes(self.endpoints, (*ENDPOINTS4, *ENDPOINTS6), ports or (PORT,))
         self._stack.callback(processes.close)
         return processes
 
@@ -170,36 +191,37 @@ class Balancers:
 
 
 class Processes:
-    """What listens at the endpoints: each connection gets back what it sends, and what all are told."""
+    """What listens at each address and port: it sends back what it hears, and texts to its clients."""
 
-    def __init__(self, namespace: Namespace) -> None:
+    def __init__(self, namespace: Namespace, addresses: Sequence[str], ports: Sequence[int]) -> None:
         self._selector = selectors.DefaultSelector()
-        self._open: list[socket.socket] = []
+        #: Connections, and who made them.
+        self._open: dict[socket.socket, Place] = {}
         self._listeners: list[socket.socket] = []
         self._ended = False
-        self._datagrams: dict[str, socket.socket] = {}
+        self._datagrams: list[socket.socket] = []
         #: Address of an endpoint → connections that it has accepted.
-        self.accepted: dict[str, int] = {}
+        self.accepted: Counter[str] = Counter()
         with namespace.entered():
-            for address in (*ENDPOINTS4, *ENDPOINTS6):
-                listener = socket.create_server((address, PORT), family=family_of(address), backlog=512)
+            for address, port in product(addresses, ports):
+                listener = socket.create_server((address, port), family=family_of(address), backlog=512)
                 listener.setblocking(False)
                 self._listeners.append(listener)
                 self._selector.register(listener, selectors.EVENT_READ, address)
-                self._datagrams[address] = self._udp(address)
+                self._datagrams.append(self._udp(address, port))
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
-    def _udp(self, address: str) -> socket.socket:
+    def _udp(self, address: str, port: int) -> socket.socket:
         sock = socket.socket(family_of(address), socket.SOCK_DGRAM)
         sock.settimeout(PATIENCE)
-        sock.bind((address, PORT))
+        sock.bind((address, port))
         return sock
 
-    def datagram(self) -> tuple[socket.socket, tuple[str, int]]:
+    def datagram(self) -> tuple[socket.socket, Place]:
         """Return the endpoint's socket that gets the next datagram, and whom it is from."""
         ready = selectors.DefaultSelector()
-        for sock in self._datagrams.values():
+        for sock in self._datagrams:
             ready.register(sock, selectors.EVENT_READ)
         for key, _ in ready.select(PATIENCE):
             sock = key.fileobj
@@ -212,33 +234,39 @@ class Processes:
             for key, _ in self._selector.select(0.1):
                 sock = key.fileobj
                 assert isinstance(sock, socket.socket)
-                if key.data:
-                    connection, _ = sock.accept()
-                    self.accepted[key.data] = self.accepted.get(key.data, 0) + 1
-                    self._open.append(connection)
-                    self._selector.register(connection, selectors.EVENT_READ, "")
-                    continue
-                try:
-                    heard = sock.recv(4096)
-                except OSError:
-                    heard = b""
-                if heard:
-                    with suppress(OSError):
-                        sock.sendall(heard)
+                if isinstance(key.data, str):
+                    connection, peer = sock.accept()
+                    self.accepted[key.data] += 1
+                    self._open[connection] = peer[:2]
+                    self._selector.register(connection, selectors.EVENT_READ)
                 else:
-                    self._selector.unregister(sock)
+                    self._echo(sock)
 
-    def say(self, text: bytes) -> None:
-        """Send a text to every client."""
-        for connection in list(self._open):
+    def _echo(self, sock: socket.socket) -> None:
+        try:
+            heard = sock.recv(4096)
+        except OSError:
+            heard = b""
+        if heard:
             with suppress(OSError):
-                connection.sendall(text)
+                sock.sendall(heard)
+        else:
+            self._selector.unregister(sock)
+            del self._open[sock]
+            sock.close()
+
+    def say(self, text: bytes, *clients: Place) -> None:
+        """Send a text to these clients, or to all."""
+        for connection, peer in list(self._open.items()):
+            if not clients or peer in clients:
+                with suppress(OSError):
+                    connection.sendall(text)
 
     def close(self) -> None:
         """End all."""
         self._ended = True
         self._thread.join(PATIENCE)
-        for sock in (*self._listeners, *self._open, *self._datagrams.values()):
+        for sock in (*self._listeners, *self._open, *self._datagrams):
             sock.close()
         self._selector.close()
 
@@ -254,6 +282,11 @@ class Connections:
                 source = sources[number % len(sources)]
                 sock = socket.create_connection((address, port), PATIENCE, source_address=(source, 0))
                 self._open.append(sock)
+
+    @property
+    def places(self) -> list[Place]:
+        """The clients' ends."""
+        return [sock.getsockname()[:2] for sock in self._open]
 
     def say(self, text: bytes) -> None:
         """Send a text on every connection that is left, the youngest first."""

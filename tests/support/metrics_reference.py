@@ -7,11 +7,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from lbctl.agent import metrics
 from support.agent import status_document
 
-BEGIN, END = "<!-- metrics -->\n", "<!-- /metrics -->\n"
-
 
 def table() -> str:
-    """Return the table, with what stands around it."""
+    """Return the table."""
     document = status_document()
     document["agent"]["sources"] = [
         {"service": "web", "kind": "dns", "name": "x", "endpoints": 2, "age": 1.0, "error": None}
@@ -22,4 +20,4 @@ def table() -> str:
         name = samples[0].name if samples else family.name
         labels = ", ".join(f"`{label}`" for label in (samples[0].labels if samples else ()))
         lines.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
-    return BEGIN + "\n".join(lines) + "\n" + END
+    return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from lbctl.agent.loop import Figures, Follower, Truce
 from lbctl.agent.monitor import Monitor
 from lbctl.engine.change.keep import Keeper
 from lbctl.engine.record import history
-from lbctl.host import Host
+from lbctl.host import Host, Reports
 from lbctl.host.fake import FakeHost
 from lbctl.model import Family, Intent
 from support.backends import Paper
@@ -136,8 +137,8 @@ def test_what_fails_is_out_after_its_failures_and_back_after_its_passes() -> Non
         go(2 + 2 * 0.5 + 0.2)
         assert agent.slots == set(NAMES)
     assert [line for line in agent.log.lines if line.startswith("web: ")] == [
-        "web: 10.0.0.1:80 1/3 -> 1/2, 10.0.0.2:80 1/3 -> 0/1, 10.0.0.3:80 1/3 -> 1/2",
-        "web: 10.0.0.1:80 1/2 -> 1/3, 10.0.0.2:80 0/1 -> 1/3, 10.0.0.3:80 1/2 -> 1/3",
+        "web: 10.0.0.1:80 1/3 -> 1/2, 10.0.0.2:80 1/3 -> 0, 10.0.0.3:80 1/3 -> 1/2",
+        "web: 10.0.0.1:80 1/2 -> 1/3, 10.0.0.2:80 0 -> 1/3, 10.0.0.3:80 1/2 -> 1/3",
     ]
 
 
@@ -349,7 +350,7 @@ def test_endpoints_that_never_passed_are_one_line_of_a_family() -> None:
     with agent.running() as go:
         go(10)
     lines = [line for line in agent.log.lines if "down" in line]
-    assert lines == ["web/10.0.0.1:80 (ipv4) is down: connection refused (3 times)"]
+    assert lines == ["web/10.0.0.1:80 (ipv4) is down: connection refused \N{MULTIPLICATION SIGN}3"]
 
 
 def test_a_flapping_endpoint_changes_the_rules_ever_more_rarely() -> None:
@@ -373,6 +374,31 @@ class Marked(Paper):
     def generation(self, host: Host, driver: str) -> str | None:
         program = self.held.get("lbctl")
         return "empty" if program is None else f"{id(program)}"
+
+
+def test_a_transaction_that_the_kernel_reports_is_looked_at_at_once() -> None:
+    ours, kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    agent = Agent(paper=Marked())
+    agent.host.reports = Reports(ours)
+    with kernel, agent.running() as go:
+        go(11)
+        agent.paper.held.clear()
+        go(0.5)
+        assert not agent.figures.repairs
+        kernel.send(b"report")
+        kernel.send(b"another")
+        go(0.2)
+        assert agent.figures.repairs == 1
+        assert agent.slots == set(NAMES)
+
+
+def test_what_the_kernel_does_not_report_is_found_a_moment_later() -> None:
+    agent = Agent(paper=Marked())
+    with agent.running() as go:
+        go(11)
+        agent.paper.held.clear()
+        go(2.5)
+        assert agent.figures.repairs == 1
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lbctl.cli.changes import change_rows, flow_lines
+from lbctl.cli.changes import change_rows, flow_lines, setting_rows
 from lbctl.config import dump, json_schema, revive
 from lbctl.model import (
     Check,
@@ -25,6 +25,7 @@ from lbctl.model import (
     SourceNat,
     StaleFlow,
     State,
+    given_settings,
     intent_changes,
     service_changes,
 )
@@ -34,6 +35,10 @@ WEB = Service(name="web", listeners=(LISTENER,), endpoints=(Endpoint(port=8001),
 #: What another host could take over.
 FAR = replace(
     WEB, scheduler=Scheduler.MAGLEV, endpoints=(Endpoint(port=80, address=IPv4Address("10.0.0.1")),)
+)
+UNBALANCED = (
+    "Existing UDP flows to 53/udp, which this host answers itself until now, are balanced from their next "
+    "packet on."
 )
 MOVED = Listener(protocol=Protocol.TCP, port=81, address=IPv4Address("192.0.2.1"))
 #: Field → another value of it, and both sides as the intent file has them.
@@ -154,14 +159,41 @@ def test_flows_that_end() -> None:
     flows = [StaleFlow(family=Family.IPV4, listener=dns, to=to) for to in ("5301", "5302", None)]
     flows += [StaleFlow(family=Family.IPV6, listener=dns, to=None)]
     assert list(flow_lines(flows)) == [
-        "UDP clients of 53/udp leave 5301-5302, even within a flow",
-        "UDP clients of 53/udp that this host itself answers now are placed anew",
+        "Existing UDP flows through 53/udp to 5301-5302 end: their next packets follow the new rules.",
+        UNBALANCED,
     ]
     many = [
         StaleFlow(family=Family.IPV4, listener=replace(dns, port=1 + 2 * n, last_port=0), to="9")
         for n in range(1000)
     ]
     assert len(list(flow_lines(many))) == 5
+
+
+def test_tcp_connections_that_a_check_cuts() -> None:
+    flow = StaleFlow(family=Family.IPV4, listener=LISTENER, to="8001")
+    assert list(flow_lines([flow])) == [f"Established connections through {LISTENER} to 8001 are cut."]
+
+
+def test_settings_of_a_new_service() -> None:
+    assert given_settings(WEB) == ()
+    drained = replace(WEB.endpoints[0], state=State.DRAIN)
+    service = replace(
+        WEB,
+        scheduler=Scheduler.SOURCE_HASH,
+        local_clients=False,
+        affinity=10800,
+        deny=(ip_network("10.1.0.0/16"),),
+        check=Check(probe=HttpProbe()),
+        endpoints=(drained, *WEB.endpoints[1:]),
+    )
+    assert setting_rows(given_settings(service)) == [
+        ("scheduler", "source-hash"),
+        ("local-clients", "false"),
+        ("affinity", "3h"),
+        ("deny", "10.1.0.0/16"),
+        ("check", "http"),
+        (f"state of {drained.to}", "drain"),
+    ]
 
 
 def test_a_recorded_intent_shares_what_is_the_same() -> None:

@@ -108,6 +108,7 @@ def test_everything_about_services_can_be_published() -> None:
 PRIVATE = {
     "Intent": {"owner", "mark", "announce", "etcd", "docker", "consul", "kubernetes", "follow"},
     "Service": {"limits", "hops"},
+    # Packets to an endpoint within the bounds would go to any host of the segment.
     "Endpoint": {"mac"},
     "TlsOptions": {"ca", "cert", "key"},
     "HealthPolicy": {"notify", "notify_user"},

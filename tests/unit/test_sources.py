@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from ipaddress import ip_address
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,6 +120,104 @@ def test_a_changed_file_is_read_again_and_a_lost_one_is_no_answer(tmp_path: Path
                 await anext(answers)
 
     run(story())
+
+
+def _targets(*targets: str) -> str:
+    return json.dumps([{"targets": targets}])
+
+
+def _written(path: Path) -> None:
+    path.write_text(_targets("10.0.0.2:80"))
+
+
+def _renamed(path: Path) -> None:
+    new = path.with_suffix(".new")
+    _written(new)
+    new.replace(path)
+
+
+def _linked(path: Path) -> None:
+    """As the kubelet changes a ConfigMap: by a link to another folder, in the folder of the file."""
+    other = path.parent / "later"
+    other.mkdir()
+    _written(other / path.name)
+    (path.parent / "new").symlink_to("later")
+    (path.parent / "new").replace(path.parent / "data")
+
+
+@pytest.mark.parametrize("change", [_written, _renamed, _linked])
+def test_a_change_of_a_file_is_an_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+) -> None:
+    for name in ("_LOOK", "_POLL", "_REFRESH"):
+        monkeypatch.setattr(file_source, name, 3600.0)
+    path = tmp_path / "targets.json"
+    (tmp_path / "first").mkdir()
+    (tmp_path / "data").symlink_to("first")
+    (tmp_path / "first" / path.name).write_text(_targets("10.0.0.1:80"))
+    if change is _linked:
+        path.symlink_to(f"data/{path.name}")
+    else:
+        path.write_text(_targets("10.0.0.1:80"))
+
+    async def story() -> None:
+        async with aclosing(file_source.answers(str(path), Access())) as answers:
+            assert await anext(answers) == (at("10.0.0.1"),)
+            change(path)
+            assert await anext(answers) == (at("10.0.0.2"),)
+
+    run(story())
+
+
+@pytest.mark.parametrize("lost", [ImportError("no such module"), OSError(24, "Too many open files")])
+def test_a_file_is_polled_without_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: Exception
+) -> None:
+    def inotify() -> None:
+        raise lost
+
+    monkeypatch.setattr("asyncinotify.Inotify", inotify)
+    path = tmp_path / "targets.json"
+    path.write_text(_targets("10.0.0.1:80"))
+
+    async def story() -> None:
+        async with aclosing(file_source.answers(str(path), Access())) as answers:
+            assert await anext(answers) == (at("10.0.0.1"),)
+            _written(path)
+            assert await anext(answers) == (at("10.0.0.2"),)
+
+    run(story())
+
+
+def test_a_file_that_is_written_all_the_time_is_read_at_most_20_times_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "targets.json"
+    path.write_text(_targets("10.0.0.1:80"))
+    looks: list[float] = []
+    version = file_source._version
+
+    def looked(path: Path) -> object:
+        looks.append(time.monotonic())
+        return version(path)
+
+    monkeypatch.setattr(file_source, "_version", looked)
+
+    async def write() -> None:
+        for number in range(100):
+            path.write_text(_targets(f"10.0.1.{number}:80"))
+            await asyncio.sleep(0.005)
+
+    async def story() -> None:
+        async with aclosing(file_source.answers(str(path), Access())) as answers:
+            writing = asyncio.create_task(write())
+            while await anext(answers) != (at("10.0.1.99"),):
+                pass
+            await writing
+
+    run(story())
+    pauses = [later - earlier for earlier, later in pairwise(looks)]
+    assert min(pauses) >= file_source._SETTLE
 
 
 def test_a_device_is_not_read_as_a_file() -> None:

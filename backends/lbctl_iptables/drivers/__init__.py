@@ -13,7 +13,7 @@ from lbctl_iptables.drivers.iptc import Iptc
 from lbctl_iptables.drivers.restore import Legacy, NfTables
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from lbctl.host import Completed, Host
     from lbctl_iptables.drivers.found import DriverProbe
@@ -31,6 +31,9 @@ class IptablesDriver(Protocol):
 
     def find(self, host: Host) -> DriverProbe:
         """Return what there is on a host, found without touching the kernel."""
+
+    def expect(self, host: Host, words: Iterable[str]) -> None:
+        """Have the host know that these families are saved next; see `Host.expect`."""
 
     def save(self, host: Host, word: str) -> Completed:
         """Return all tables of one family as iptables-save prints them, with counters. Makes none.
@@ -52,6 +55,13 @@ def save(host: Host, driver: str, word: str) -> str:
         reason = f"the tool was ended by {done.ended_by}" if done.ended_by else _explain("", done.err)
         raise ApplyFailed(f"{word} cannot be read: {reason}")
     return done.out
+
+
+def save_each(host: Host, driver: str, words: Iterable[str]) -> dict[str, str]:
+    """As `save`, for several families."""
+    every = tuple(words)
+    ALL[driver].expect(host, every)
+    return {word: save(host, driver, word) for word in every}
 
 
 def load(host: Host, driver: str, word: str, script: str, *, check: bool = False) -> None:

@@ -22,6 +22,8 @@ from lbctl_iptables.drivers.restore import legacy_kernel, legacy_tables
 from lbctl_iptables.xtables import binding as xtables
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from lbctl.host import Host
 
 #: What a child runs, with the folders of its modules as the first arguments: where lbctl was found, and the
@@ -51,6 +53,8 @@ class Iptc:
 
     def find(self, host: Host) -> DriverProbe:
         """See `Driver`. Looks for the module without importing it."""
+        if not host.is_here():
+            return DriverProbe(reason="it needs lbctl itself on that host")
         spec = find_spec("iptc")
         if spec is None or spec.origin is None:
             return DriverProbe(reason="Python module iptc is not installed (pip install 'lbctl[iptc]')")
@@ -65,6 +69,9 @@ class Iptc:
             return DriverProbe(reason=reason)
         found = _VERSION.search(host.read(str(Path(spec.origin).with_name("version.py"))) or "")
         return DriverProbe(version=found["version"] if found else "unknown", lacks=lacks)
+
+    def expect(self, host: Host, words: Iterable[str]) -> None:
+        """See `Driver`. It works on this host only."""
 
     def save(self, host: Host, word: str) -> Completed:
         """See `Driver`."""

@@ -12,7 +12,7 @@ from lbctl_iptables.drivers.found import DriverProbe
 from lbctl_iptables.xtables import LOCK_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from lbctl.host import Host
 
@@ -60,6 +60,11 @@ class _Restore:
         note = f"iptables-restore {release.text} takes no lock" if Feature.WAIT in lacks else ""
         return DriverProbe(version=release.text, lacks=lacks, families=families, note=note)
 
+    def expect(self, host: Host, words: Iterable[str]) -> None:
+        """See `Driver`."""
+        tools = [self._tool(host, word, "save") for word in words if self._has_tables(host, word)]
+        host.expect(runs=[_saving(tool) for tool in tools if tool is not None])
+
     def save(self, host: Host, word: str) -> Completed:
         """See `Driver`."""
         if not self._has_tables(host, word):
@@ -69,7 +74,7 @@ class _Restore:
             # Some systems pack ip6tables apart: without it lbctl writes no IPv6 rule and reads none.
             code, err = int(word not in _OTHERS), f"no {word}-save of flavour {self.name} is in PATH"
             return Completed(code=code, out="", err=err)
-        return host.run([tool.path, "--counters"])
+        return host.run(_saving(tool))
 
     def load(self, host: Host, word: str, script: str, *, check: bool) -> Completed:
         """See `Driver`."""
@@ -139,6 +144,10 @@ class NfTables(_Restore):
 
     def _has_tables(self, host: Host, word: str) -> bool:  # noqa: ARG002 (one module serves both families)
         return kernel_module(host, "nf_tables") is not ModuleState.LOADABLE
+
+
+def _saving(tool: _Tool) -> list[str]:
+    return [tool.path, "--counters"]
 
 
 def _release(host: Host, word: str, path: str) -> Release | None:

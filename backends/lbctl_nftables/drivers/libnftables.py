@@ -24,6 +24,8 @@ def find(host: Host) -> tuple[str | None, str]:
     The binding's own number says nothing about the library, and the library tells it only in a listing. No
     context is made, since that opens a netlink socket, which may load a kernel module.
     """
+    if not host.is_here():
+        return None, "it needs lbctl itself on that host"
     module = host.module(binding.MODULE)
     if module is None or not hasattr(module, "Nftables"):
         return None, binding.why_missing(host)

@@ -16,6 +16,8 @@ def find(host: Host) -> tuple[str | None, str]:
     path = host.which("nft")
     if path is None:
         return None, "command nft is not in PATH"
+    if not host.speaks_netlink():
+        return None, "reading what the kernel holds takes netlink, for which that host needs perl"
     found = re.search(r"v(\d+(?:\.\d+)+)", host.run([path, "--version"]).out)
     return (found[1], "") if found else (None, f"{path} does not report its version")
 

@@ -83,16 +83,36 @@ def verdict(code: bytes, chain: bytes) -> str:
     return f"{word} {netlink.text(chain)}" if chain else word
 
 
+def requests(table: KernelTable, sets: Iterable[Set]) -> list[bytes]:
+    """Return the requests of `elements` for some sets."""
+    return [
+        netlink.request(netlink.GET_ELEMENTS, table.family, _filters(table, each))
+        for each in sets
+        if not _is_empty(each)
+    ]
+
+
 def elements(host: Host, table: KernelTable, declared: Set) -> list[KernelElement]:
     """Return the elements of a set or map, in no order; a set that is no longer there has none."""
-    if declared.count == 0 and not declared.is_interval:
-        # The kernel finds a set by walking through all of them: with thousands, that takes longest.
+    if _is_empty(declared):
         return []
-    filters = netlink.name(_TABLE, table.name) + netlink.name(_SET, declared.name)
+    filters = _filters(table, declared)
     found: list[KernelElement] = []
     for message in netlink.dump(host, netlink.GET_ELEMENTS, netlink.NEW_ELEMENTS, table.family, filters):
         found += _split(netlink.attributes(message.body).get(_ELEMENTS, b""))
     return found
+
+
+def _filters(table: KernelTable, declared: Set) -> bytes:
+    return netlink.name(_TABLE, table.name) + netlink.name(_SET, declared.name)
+
+
+def _is_empty(declared: Set) -> bool:
+    """Return True for a set that need not be asked for.
+
+    The kernel finds a set by walking through all of them: with thousands, that takes longest.
+    """
+    return declared.count == 0 and not declared.is_interval
 
 
 def elements_at(host: Host, table: KernelTable, name: str, keys: Iterable[bytes]) -> list[KernelElement]:

@@ -72,15 +72,25 @@ def dump(host: Host, question: int, kind: int, family: str = "", filters: bytes 
     What the filters name and does not exist has no messages. Raises `ApplyFailed` if the kernel refuses or
     other processes keep changing its rules.
     """
-    request = _request(question, family, _DUMP, filters)
+    asked = request(question, family, filters)
     for _ in range(_TRIES):
-        found = _complete(host, request, kind)
+        found = _complete(host, asked, kind)
         if found is not None:
             return found
     raise ApplyFailed(
         "the rules of nf_tables cannot be read: other processes keep changing them",
         hint="try again; nft monitor shows what changes",
     )
+
+
+def request(question: int, family: str = "", filters: bytes = b"") -> bytes:
+    """Return the request of `dump`."""
+    return _request(question, family, _DUMP, filters)
+
+
+def expect(host: Host, requests: Sequence[bytes]) -> None:
+    """Have the host know which requests come next; see `Host.expect`."""
+    host.expect(netlink=(_NETLINK_NETFILTER, requests))
 
 
 def get(host: Host, question: int, kind: int, family: str, filters: bytes) -> Message | None:

@@ -171,6 +171,18 @@ class Set:
         return datatypes.size_of(self.key_types) == self.key_size and data in {True, self.data_size}
 
 
+def requests(table: KernelTable) -> tuple[bytes, ...]:
+    """Return the requests of `sets`, `chains`, `rules` and `others`."""
+    family, name = table
+    return (
+        netlink.request(netlink.GET_SET, family, netlink.name(_SET_TABLE, name)),
+        netlink.request(netlink.GET_CHAIN, family),
+        netlink.request(netlink.GET_RULE, family, netlink.name(_RULE_TABLE, name)),
+        netlink.request(netlink.GET_OBJECT, family, netlink.name(_OBJECT_TABLE, name)),
+        netlink.request(netlink.GET_FLOWTABLE, family, netlink.name(_FLOWTABLE_TABLE, name)),
+    )
+
+
 def chains(host: Host, table: KernelTable) -> Iterator[KernelChain]:
     """Yield the chains of a table in the kernel's order."""
     # No kernel up to 6.18 filters chains by their table.

@@ -8,6 +8,11 @@ Each line has `event`, `at`, a time that never jumps, and `time`, seconds since 
      "text": "connection refused", "seconds": 0.001, "final": false}
     {"event": "operator", "at": 2.0, "time": …, "overrides": […]}
     {"event": "intent", "at": 3.0, "time": …, "intent": "schema = 1 …"}
+    {"event": "step", "at": 3.1, "time": …, "known": 2.95}
+
+A `step` says that the kernel now holds what the intent, the overrides and the results up to the time `known`
+lead to. Until the next one it holds nothing else, whatever is found meanwhile; in a log whose `start` has
+`"steps": false`, of an older lbctl, it follows each line at once.
 
 `start` has all that is known at a moment; each log begins with one, and there is another one wherever an
 agent started: there `at` may be earlier than before. `serving` are the endpoints that took connections then,
@@ -44,7 +49,9 @@ _SHAPES: Mapping[str, Shape] = {
         "verdicts": [verdict_records.ROW],
         "overrides": [override_records.ROW],
         "progress": [(*_SUBJECT, int, int, float | None, int, float, float, float | None)],
+        "steps": bool,
     },
+    "step": {**_TIMES, "known": float},
     "intent": {**_TIMES, "intent": str},
     "operator": {**_TIMES, "overrides": [override_records.ROW]},
     "result": {
@@ -66,8 +73,9 @@ def start_line(
     verdicts: Mapping[str, Verdicts] | None = None,
     overrides: Iterable[Override] = (),
     progress: Mapping[Subject, Progress] | None = None,
+    steps: bool = False,
 ) -> str:
-    """Return the line for all that is known at a moment."""
+    """Return the line for all that is known at a moment; with `steps`, each change of the kernel follows."""
     return _line(
         "start",
         now,
@@ -76,6 +84,7 @@ def start_line(
         verdicts=verdict_records.rows(verdicts or {}),
         overrides=override_records.rows(overrides),
         progress=[[*subject, *astuple(found)] for subject, found in (progress or {}).items()],
+        steps=steps,
     )
 
 
@@ -87,6 +96,11 @@ def intent_line(intent: Intent, now: Moment) -> str:
 def operator_line(overrides: Iterable[Override], now: Moment) -> str:
     """Return the line for the overrides that are in force from now on."""
     return _line("operator", now, overrides=override_records.rows(overrides))
+
+
+def step_line(known: float, now: Moment) -> str:
+    """Return the line for a change of the kernel, made from what was known at a steady time."""
+    return _line("step", now, known=known)
 
 
 def result_line(subject: Subject, outcome: Outcome, now: Moment) -> str:
@@ -113,8 +127,10 @@ def read_line(line: str) -> dict[str, Any]:
         shape = _SHAPES[json.loads(line)["event"]]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError("not an event") from None
-    # A log of lbctl 0.2 before its release has no progress.
-    defaults: dict[str, object] | None = {"progress": []} if shape is _SHAPES["start"] else None
+    # A log of lbctl 0.2 before its release lacks these.
+    defaults: dict[str, object] | None = None
+    if shape is _SHAPES["start"]:
+        defaults = {"progress": [], "steps": False}
     event: dict[str, Any] = read_record(line, shape, defaults=defaults)
     return event
 

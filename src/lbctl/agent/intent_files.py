@@ -52,8 +52,8 @@ class IntentFiles:
         self.local: Intent | None = None
         #: Called in this thread with files that name another intent to follow, or none any more.
         self.chosen: Callable[[Intent], object] = lambda _: None
-        #: The state that the files were compared with; None before the first time.
-        self._compared: tuple[int | str | None, ...] | None = None
+        #: The number of the state that the files were compared with; -1 before the first time.
+        self._compared: int | None = -1
 
     def __str__(self) -> str:
         return ", ".join(map(str, self._paths))
@@ -85,7 +85,7 @@ class IntentFiles:
         """
         state = self._state()
         changed = state != self._seen
-        applied = self._keeper.records()[:1]
+        applied = self._keeper.latest()
         if changed or applied != self._compared:
             self._seen, self._compared = state, applied
             # What changed while no agent ran is shown: it may have been removed since.

@@ -66,6 +66,8 @@ class Observers:
         self._checker.learned = self._recorder.learned
         self._register = verdicts.Register(host, owner)
         self._begun = False
+        #: The steady time of what the next step is made from.
+        self._known_at = 0.0
         #: What was written down last.
         self._written: object = None
         self._answered: object = None
@@ -95,6 +97,7 @@ class Observers:
         """Return what has other commands, and the next step, find the facts of now. Before each step."""
         if not self._begun:
             await self._begin()
+        self._known_at = self._host.clock()
         found = self._checker.verdicts()
         answers = self._finder.answers()
 
@@ -120,7 +123,9 @@ class Observers:
         effective = kept.plan.effective if kept.plan is not None else None
         known = effective.known if effective is not None else kept.followed.intent
         self._checker.replace(known)
-        self._heed(known, tuple(kept.facts.overrides.values()))
+        changed = self._heed(known, tuple(kept.facts.overrides.values()))
+        if changed or kept.changed:
+            self._recorder.stepped(self._known_at)
 
     def checks(self) -> list[CheckedDocument]:
         """Return what is shown of each check."""
@@ -172,11 +177,11 @@ class Observers:
                 if (each.name, to) in names:
                     yield each.name, names[each.name, to], each.family
 
-    def _heed(self, intent: Intent, overrides: tuple[Override, ...]) -> None:
-        """Have all that follows it go on with an intent, and with the overrides in force."""
+    def _heed(self, intent: Intent, overrides: tuple[Override, ...]) -> bool:
+        """Have all go on with an intent, and with the overrides in force; return True if they are others."""
         self._notices.follow(intent)
         self._readiness.follow(intent)
-        self._recorder.follow(intent, overrides)
+        return self._recorder.follow(intent, overrides)
 
 
 def _is_local(source: str) -> bool:

@@ -11,7 +11,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lbctl.agent.events import intent_line, operator_line, result_line, start_line
+from lbctl.agent.events import intent_line, operator_line, result_line, start_line, step_line
 from lbctl.agent.health import Moment
 from lbctl.errors import LbctlError
 
@@ -47,18 +47,24 @@ class Recorder:
         self._gap = True
         self._more = asyncio.Event()
 
-    def follow(self, intent: Intent, overrides: tuple[Override, ...]) -> None:
-        """Note the intent and the overrides that are followed, where they changed."""
+    def follow(self, intent: Intent, overrides: tuple[Override, ...]) -> bool:
+        """Note the intent and the overrides that are followed; return True where they changed."""
         if self._intent is None:
             self._intent, self._overrides = intent, overrides
             self._more.set()
-            return
+            return True
+        before = self._intent, self._overrides
         if intent is not self._intent:
             self._intent = intent
             self._add(intent_line(intent, self._now()))
         if overrides != self._overrides:
             self._overrides = overrides
             self._add(operator_line(overrides, self._now()))
+        return (self._intent, self._overrides) != before
+
+    def stepped(self, known: float) -> None:
+        """Note that the kernel now follows what was known at a steady time."""
+        self._add(step_line(known, self._now()))
 
     def learned(self, target: Target, outcome: Outcome, now: Moment) -> None:
         """Note the outcome of a check before the monitor does, if it is news."""
@@ -139,6 +145,7 @@ class Recorder:
             verdicts=self._monitor.latest(now),
             overrides=self._overrides,
             progress=self._monitor.progress(now),
+            steps=True,
         )
 
     def _now(self) -> Moment:

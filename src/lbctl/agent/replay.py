@@ -1,4 +1,8 @@
-"""What a log of events leads to: the same pure core as the agent's, without a network or a clock."""
+"""What a log of events leads to: the same pure core as the agent's, without a network or a clock.
+
+A step of the agent collects what is found within a moment: what came and went meanwhile was never in the
+kernel, and is no change of shares.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from lbctl.model import Facts, Override, Shift, effective, time_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from lbctl.model import Effective, Intent, Place
+    from lbctl.model import Effective, Intent, Place, Verdicts
 
 
 def replay(lines: Iterable[str]) -> Iterator[Shift]:
@@ -29,7 +33,7 @@ def replay(lines: Iterable[str]) -> Iterator[Shift]:
         except (Damaged, ValueError) as error:
             message = error.message if isinstance(error, Damaged) else str(error)
             raise IntentError(f"line {number} of the log: {message}", hint="see lbctl.agent.events") from None
-    yield from course.shifts()
+    yield from course.end()
 
 
 @dataclass(slots=True)
@@ -41,26 +45,42 @@ class _Course:
     overrides: Mapping[Place, Override] = field(default_factory=dict)
     effective: Effective | None = None
     now: Moment = field(default_factory=lambda: Moment(0.0, 0.0))
+    #: Whether the log has the steps of its agent.
+    steps: bool = False
+    #: The verdicts that were known from a steady time on, those of the last step and all since.
+    known: list[tuple[float, Mapping[str, Verdicts]]] = field(default_factory=list)
 
     def take(self, line: str) -> Iterator[Shift]:
-        """Yield the changes before an event; its own come with the next moment, or by `shifts`."""
+        """Yield the changes that an event shows, and those before it."""
         event = read_line(line)
         now = Moment(event["at"], event["time"])
         time_of(now.wall)
         if event["event"] == "start":
-            yield from self.shifts()
+            yield from self.end()
             self.now = now
             self._start(event)
+            if self.steps:
+                yield from self._shifts()
+            return
+        if self.intent is None:
+            raise ValueError("an event before the first start")
+        if now.steady < self.now.steady:
+            raise ValueError("earlier than the line before")
+        if now.steady > self.now.steady:
+            yield from self.end()
+            yield from self._ramp(now)
+        self.now = now
+        if event["event"] == "step":
+            self._forget_before(event["known"])
+            yield from self._shifts()
         else:
-            if self.intent is None:
-                raise ValueError("an event before the first start")
-            if now.steady < self.now.steady:
-                raise ValueError("earlier than the line before")
-            if now.steady > self.now.steady:
-                yield from self.shifts()
-                yield from self._steps(now)
-            self.now = now
             self._follow(event)
+            self._note()
+
+    def end(self) -> Iterator[Shift]:
+        """Yield what the last events led to where the log has no steps: the kernel followed at once."""
+        if not self.steps:
+            yield from self._shifts()
 
     def _start(self, event: Mapping[str, Any]) -> None:
         self.monitor = Monitor(Random(0))  # noqa: S311 (no check is started)
@@ -73,6 +93,8 @@ class _Course:
             serving=set(map(subject_of, event["serving"])),
             progress=progress_of(event["progress"]),
         )
+        self.steps = event["steps"]
+        self.known = [(self.now.steady, self.monitor.verdicts())]
 
     def _follow(self, event: Mapping[str, Any]) -> None:
         match event["event"]:
@@ -96,19 +118,33 @@ class _Course:
         )
         self.monitor.record(target, outcome, self.now)
 
-    def _steps(self, until: Moment) -> Iterator[Shift]:
-        """Yield what slow starts change before a moment."""
+    def _ramp(self, until: Moment) -> Iterator[Shift]:
+        """Go on with slow starts up to a moment; yield what they change where the log has no steps."""
         while (following := self.monitor.next_step(self.now)) is not None and following <= until.steady:
             self.now = Moment(following, self.now.wall + following - self.now.steady)
             self.monitor.steps(self.now)
-            yield from self.shifts()
+            self._note()
+            yield from self.end()
 
-    def shifts(self) -> Iterator[Shift]:
+    def _note(self) -> None:
+        """Note what is known from now on."""
+        now = self.now.steady, self.monitor.verdicts()
+        if self.steps:
+            self.known.append(now)
+        else:
+            self.known = [now]
+
+    def _forget_before(self, known: float) -> None:
+        """Forget what was known before the verdicts that were known at a steady time."""
+        old = sum(1 for at, _ in self.known if at <= known)
+        del self.known[: max(old - 1, 0)]
+
+    def _shifts(self) -> Iterator[Shift]:
         """Yield what changed since this was asked last."""
         if self.intent is None:
             return
         before = self.effective
-        facts = Facts(overrides=self.overrides, verdicts=self.monitor.verdicts())
+        facts = Facts(overrides=self.overrides, verdicts=self.known[0][1], live=True)
         found = effective(self.intent, facts, before)
         self.effective = found
         old = {service.name: service for service in before.intent.services} if before else {}

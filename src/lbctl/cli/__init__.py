@@ -14,16 +14,9 @@ import typer
 from lbctl.cli import complete, options
 from lbctl.cli.commands import COMMANDS, Grouped
 from lbctl.cli.confirm import watch_trial
+from lbctl.cli.exit_codes import summary
 from lbctl.cli.usage import Command
 from lbctl.version import __version__
-
-_EXIT_CODES = (
-    "Exit codes: 0 done, or nothing to do · 1 differences (plan --exit-code, compare) · "
-    "2 wrong usage or invalid input · 3 no usable backend, or it cannot express a feature · "
-    "4 permission · 5 apply failed, kernel unchanged · 6 apply failed, state unknown · "
-    "7 kernel or intent changed since the plan, or another lbctl holds the lock · "
-    "8 trial not confirmed, reverted · 70 a bug of lbctl · 130 interrupted"
-)
 
 #: As `lbctl.cli.ending` has it, which cannot be imported then.
 _OUT_OF_MEMORY = 70
@@ -32,7 +25,7 @@ app = typer.Typer(
     name="lbctl",
     cls=Grouped,
     help="Kernel load balancing with nftables or iptables, configured in one file.",
-    epilog=_EXIT_CODES,
+    epilog=f"Exit codes: {summary()}",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # Plain help and plain errors, as other tools print them: for grep, man pages and narrow terminals.

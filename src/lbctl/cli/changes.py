@@ -1,13 +1,15 @@
-"""What a plan changes besides shares, in words: `allow  everyone → 10.0.0.0/8`, one row each; UDP flows."""
+"""What a plan changes besides shares, in words: `allow  everyone → 10.0.0.0/8`, one row each; flows."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lbctl.model import Protocol
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from lbctl.model import KeyChange, StaleFlow, Value
+    from lbctl.model import KeyChange, Listener, StaleFlow, Value
 
 #: What a key means that is not given; "none" for others.
 _MISSING = {
@@ -15,12 +17,27 @@ _MISSING = {
     "interfaces": "every interface",
     "seed": "from the name",
 }
+#: What ends with a change, and what that means: TCP connections are cut (`on-down`), datagrams go elsewhere.
+_FLOWS = {
+    True: ("Established connections", "are cut."),
+    False: ("Existing UDP flows", "end: their next packets follow the new rules."),
+}
 #: So many entries of a list are written out; of longer ones, those that differ.
 _SHORT = 4
 
 
 def change_rows(changes: Iterable[KeyChange]) -> list[tuple[str, str, str, str]]:
     """Return one row for each change, with an arrow between both values; endpoints may share one."""
+    return [(key, *_arrow(_sides(name, old, new))) for key, name, old, new in _rows(changes)]
+
+
+def setting_rows(settings: Iterable[KeyChange]) -> list[tuple[str, str]]:
+    """Return the key and the value of each setting of a new service; endpoints may share one."""
+    return [(key, _word(name, new)) for key, name, _, new in _rows(settings)]
+
+
+def _rows(changes: Iterable[KeyChange]) -> Iterator[tuple[str, str, Value, Value]]:
+    """Yield each key as it is shown, as it is named in the file, and its values on both sides."""
     from lbctl.engine.inspect.grouping import folded
 
     endpoints: dict[tuple[str, Value, Value], list[str]] = {}
@@ -28,31 +45,34 @@ def change_rows(changes: Iterable[KeyChange]) -> list[tuple[str, str, str, str]]
         whose = endpoints.setdefault((change.key, change.before, change.after), [])
         if change.endpoint is not None:
             whose.append(change.endpoint)
-    rows = []
     for (key, old, new), whose in endpoints.items():
-        before, after = _sides(key, old, new)
-        rows.append((f"{key} of {folded(whose)}" if whose else key, before, "→", after))
-    return rows
+        yield f"{key} of {folded(whose)}" if whose else key, key, old, new
+
+
+def _arrow(sides: tuple[str, str]) -> tuple[str, str, str]:
+    return sides[0], "→", sides[1]
 
 
 def flow_lines(flows: Iterable[StaleFlow]) -> Iterator[str]:
-    """Yield sentences about UDP flows that end with a change."""
+    """Yield sentences about flows that the kernel forgets with a change."""
     from lbctl.engine.inspect.grouping import folded
 
     unbalanced: dict[str, None] = {}
-    ends: dict[str, dict[str, None]] = {}
+    ends: dict[Listener, dict[str, None]] = {}
     for flow in flows:
         if flow.to is None:
             unbalanced[str(flow.listener)] = None
         else:
-            ends.setdefault(str(flow.listener), {})[flow.to] = None
+            ends.setdefault(flow.listener, {})[flow.to] = None
     for listener, endpoints in list(ends.items())[:_SHORT]:
-        yield f"UDP clients of {listener} leave {folded(tuple(endpoints))}, even within a flow"
+        what, then = _FLOWS[listener.protocol is Protocol.TCP]
+        yield f"{what} through {listener} to {folded(tuple(endpoints))} {then}"
     if (more := len(ends) - _SHORT) > 0:
-        yield f"UDP clients of {more} more listeners leave endpoints, even within a flow"
+        yield f"The same holds for flows through {more} more listeners."
     if unbalanced:
         yield (
-            f"UDP clients of {folded(tuple(unbalanced))} that this host itself answers now are placed anew"
+            f"Existing UDP flows to {folded(tuple(unbalanced))}, which this host answers itself until now, "
+            "are balanced from their next packet on."
         )
 
 

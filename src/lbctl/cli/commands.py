@@ -25,6 +25,7 @@ from lbctl.cli.migrate import migrate
 from lbctl.cli.plan import plan
 from lbctl.cli.publish import publish
 from lbctl.cli.register import register
+from lbctl.cli.remote import on_hosts
 from lbctl.cli.remove import remove
 from lbctl.cli.render import render
 from lbctl.cli.rollback import rollback
@@ -43,25 +44,25 @@ COMMANDS: Mapping[str, Mapping[str, tuple[_Command, str]]] = {
     "Begin": {
         "demo": (demo, "lbctl demo"),
         "init": (init, "lbctl init --listen 80/tcp --to 8001-8003 > lbctl.toml"),
-        "import": (import_, "iptables-save | lbctl import - > lbctl.toml"),
-        "check": (check, "lbctl check lbctl.toml"),
-        "doctor": (doctor, "lbctl doctor"),
-        "backends": (backends, "lbctl backends"),
+        "import": (on_hosts(import_), "iptables-save | lbctl import - > lbctl.toml"),
+        "check": (on_hosts(check), "lbctl check lbctl.toml"),
+        "doctor": (on_hosts(doctor), "lbctl doctor"),
+        "backends": (on_hosts(backends), "lbctl backends"),
     },
     "Change": {
-        "plan": (plan, "lbctl plan --rules"),
-        "apply": (apply, "lbctl apply --trial 60s"),
-        "confirm": (confirm, "lbctl confirm"),
-        "rollback": (rollback, "lbctl rollback"),
-        "migrate": (migrate, "lbctl migrate --to nftables --trial 60s --save lbctl.toml"),
-        "remove": (remove, "lbctl remove"),
+        "plan": (on_hosts(plan), "lbctl plan --rules"),
+        "apply": (on_hosts(apply), "lbctl apply --trial 60s"),
+        "confirm": (on_hosts(confirm), "lbctl confirm"),
+        "rollback": (on_hosts(rollback), "lbctl rollback"),
+        "migrate": (on_hosts(migrate), "lbctl migrate --to nftables --trial 60s --save lbctl.toml"),
+        "remove": (on_hosts(remove), "lbctl remove"),
     },
     "Daily work": {
-        "status": (status, "lbctl status"),
-        "drain": (drain, "lbctl drain web/8003 --wait 5m"),
-        "activate": (activate, "lbctl activate web/8003"),
-        "weight": (weight, "lbctl weight web/8003 2"),
-        "history": (history, "lbctl history"),
+        "status": (on_hosts(status), "lbctl status"),
+        "drain": (on_hosts(drain), "lbctl drain web/8003 --wait 5m"),
+        "activate": (on_hosts(activate), "lbctl activate web/8003"),
+        "weight": (on_hosts(weight), "lbctl weight web/8003 2"),
+        "history": (on_hosts(history), "lbctl history"),
         "agent": (agent, "lbctl agent --listen 127.0.0.1:9099"),
     },
     "Many hosts": {
@@ -71,8 +72,8 @@ COMMANDS: Mapping[str, Mapping[str, tuple[_Command, str]]] = {
     },
     "Rules": {
         "render": (render, "lbctl render --for nft=1.0.6 > lbctl.nft"),
-        "compare": (compare, "lbctl compare lbctl.toml live:nftables"),
-        "explain": (explain, "lbctl explain 80/tcp --client 198.51.100.7"),
+        "compare": (on_hosts(compare), "lbctl compare lbctl.toml live:nftables"),
+        "explain": (on_hosts(explain), "lbctl explain 80/tcp --client 198.51.100.7"),
         "schema": (schema, "lbctl schema --of plan"),
     },
 }

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from lbctl.engine.inspect.compare import Comparison, Pair
     from lbctl.model import AnalysedService
 
+#: How rules pick → the words for it.
+_MODES = {
+    "nth": "round robin",
+    "random": "random",
+    "hash": "by a hash",
+    "mixed": "by several picks",
+    "single": "always the same",
+    "none": "no endpoint",
+}
 _SOURCE = "FILE, - or live:STORE"
 SideA = Annotated[
     str,
@@ -108,6 +117,11 @@ def _pair_text(pair: Pair, style: Style) -> list[str]:
         lines.append(table([("", "A", "B", ""), *rows], right=frozenset({1, 2, 3}), indent="    "))
     lines += [f"    {inert(note)}" for note in pair.notes]
     return lines
+
+
+def mode_text(service: AnalysedService) -> str:
+    """How a service picks endpoints."""
+    return _MODES[service.mode]
 
 
 def selected(service: AnalysedService) -> str:

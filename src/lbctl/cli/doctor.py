@@ -112,7 +112,6 @@ def _group(group: ProblemGroup, kind: str, style: Style) -> str:
         lines += [f"    {name}: {inert(folded(about))}".rstrip(": ") for name, about in named[:_NAMED]]
         if (more := len(named) - _NAMED) > 0:
             lines.append(f"    and {more} more services; --output json lists all")
-    # The evidence may be a rule, which stays whole.
-    lines.append(f"    evidence: {inert(problem.evidence)}")
+    lines.append(prose(f"    evidence: {inert(problem.evidence)}", hang=14, stream=style.stream))
     lines.append(prose(f"    fix:      {inert(problem.fix)}", hang=14, stream=style.stream))
     return "\n".join(lines)

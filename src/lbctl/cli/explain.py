@@ -174,7 +174,7 @@ def _readings(host: Host, source: str | None, backend: str) -> dict[str, Analysi
 
 
 def _text(way: Trace, connection: Connection, style: Style) -> str:
-    from lbctl.cli.compare import selected
+    from lbctl.cli.compare import mode_text, selected
     from lbctl.cli.output import share_text, table
     from lbctl.model import inert
 
@@ -182,14 +182,7 @@ def _text(way: Trace, connection: Connection, style: Style) -> str:
     name = f"  {inert(service.name)}" if service.name else ""
     lines = [style(f"{inert(selected(service))}{name}", "bold") + f"  ({inert(way.source)})"]
     lines += _path(way)
-    how = {
-        "nth": "round robin",
-        "random": "random",
-        "hash": "by a hash",
-        "mixed": "by several picks",
-        "single": "always the same",
-        "none": "no endpoint",
-    }[service.mode]
+    how = mode_text(service)
     if service.mode == "nth" and 0 < len(service.slots) <= _TOLD:
         how += ": " + " ".join(inert(slot or "(none)") for slot in service.slots)
     lines.append(f"  {service.action}, {how}")

@@ -74,11 +74,11 @@ def followed(files: Sequence[Path], name: str | None) -> Intent:
     """Return what this host follows now, as its local files bound it; reports what that is."""
     need_agent()
     from lbctl.agent.fleet.local import load_local, resolve
-    from lbctl.cli.context import open_host
+    from lbctl.cli.context import local_host
     from lbctl.cli.output import say
 
     local = load_local(files, name)
-    accepted, trouble = resolve(open_host(), local)
+    accepted, trouble = resolve(local_host(), local)
     if trouble is not None:
         say(f"{trouble}. This is what was accepted last.")
     say(f"Follows {described(accepted.publication)}")

@@ -24,7 +24,6 @@ def init(
 ) -> None:
     """Print an intent file for one service; redirect it to lbctl.toml."""
     import json
-    from dataclasses import replace
 
     from lbctl.config import SCHEMA_ID, dump, loads
     from lbctl.errors import IntentError
@@ -39,8 +38,8 @@ def init(
     try:
         intent = loads(json.dumps(document), file="<command line>")
     except IntentError as error:
-        # The line is one of a text that the user never sees.
-        error.problems = tuple(replace(problem, line=0) for problem in error.problems)
-        raise
+        # File and line are those of a text that the user never sees.
+        first, *_ = error.problems
+        raise IntentError(first.message, hint=first.hint) from None
     # Editors with a TOML language server then complete and check its keys.
     print(f"#:schema {SCHEMA_ID}\n{dump(intent)}", end="")

@@ -118,6 +118,7 @@ def migrate(
             allow_remap=allow_remap,
             patience=wait,
             cautious=work.is_cautious(yes=yes, ignore_health=ignore_health),
+            unattended=yes,
         )
         if plan:
             work.mention_unsettled(context, data=output is Format.JSON)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl import engine
-from lbctl.cli.compare import selected
+from lbctl.cli.compare import mode_text, selected
 from lbctl.cli.countdown import await_end
 from lbctl.cli.output import Style, count, painted_diff, plan_text, print_json, prose, say
 from lbctl.cli.overrides import operator_lines
@@ -16,7 +16,7 @@ from lbctl.cli.work import ended
 from lbctl.documents.migration import agreement_text, document, intent_text
 from lbctl.engine.migrate import view
 from lbctl.host.files import write_new
-from lbctl.model import Plan, inert
+from lbctl.model import Plan, Severity, inert
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from lbctl.cli.options import Color
     from lbctl.engine import Migration, Session
     from lbctl.engine.inspect.compare import Pair
-    from lbctl.model import AnalysedService
+    from lbctl.engine.migrate.foreign import ForeignRules
+    from lbctl.model import AnalysedService, Finding
 
 #: Shares with denominators from here on are shown as decimals; JSON has them exact.
 _LONG = 1_000_000
@@ -95,7 +96,8 @@ def _text(migration: Migration, style: Style, *, rules: bool) -> str:
     if migration.foreign is not None:
         for found in migration.foreign.findings:
             paint = "red" if found.severity == "error" else "yellow"
-            text = f"{style(f'{found.severity}: {found.code}', paint)}: {inert(found.message)}"
+            head = f"{found.severity}: {found.code}{_answer(migration.foreign, found)}"
+            text = f"{style(head, paint)}: {inert(found.message)}"
             lines += ["", prose(text, stream=style.stream)]
         for each in migration.foreign.retained:
             text = f"Not migrated: {style(inert(each.name), 'bold')}: {inert(each.reason)}"
@@ -114,6 +116,13 @@ def _text(migration: Migration, style: Style, *, rules: bool) -> str:
         for number, (store, text) in enumerate(view.scripts(migration), 1):
             lines += ["", style(f"# Step {number}, in {store}:", "bold"), text.rstrip()]
     return "\n".join(lines)
+
+
+def _answer(foreign: ForeignRules, found: Finding) -> str:
+    """Return what the migration does about a finding that makes shares other than what was meant."""
+    if found.severity is not Severity.ERROR:
+        return ""
+    return " (fixed)" if foreign.fixed else " (kept as it is)" if foreign.kept else ""
 
 
 def _rules(head: str, rules: Sequence[str]) -> list[str]:
@@ -158,7 +167,7 @@ def _side(pair: Pair, service: AnalysedService | None, side: int) -> list[str]:
     rows += [("no endpoint", pair.leak[side])] if leaks else []
     width = max((len(inert(to)) for to, _ in rows), default=0)
     lines = [f"{inert(to):<{width}}  {_short(value)}" if value else "" for to, value in rows]
-    return [service.mode if service else "", *lines]
+    return [mode_text(service) if service else "", *lines]
 
 
 def _short(value: Fraction) -> str:

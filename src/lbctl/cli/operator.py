@@ -56,7 +56,9 @@ def session_for_owner(context: Context, *, ignore_health: bool) -> Session:
     from lbctl.cli.work import session_for, settle
 
     settle(context, patience=_PATIENCE)
-    return session_for(context.host, "auto", None, patience=_PATIENCE, cautious=not ignore_health)
+    return session_for(
+        context.host, "auto", None, patience=_PATIENCE, cautious=not ignore_health, unattended=True
+    )
 
 
 def carry_out(operation: Operation, *, yes: bool, data: bool, color: Color) -> bool:

@@ -192,7 +192,8 @@ def plan_text(plan: Plan, style: Style, *, base: str = "") -> str:
         lines += ["", style(head, _PAINT[service.action])]
         lines += _service_lines(service, style)
     if plan.stale:
-        lines += ["", *(prose(line, stream=style.stream) for line in flow_lines(plan.stale))]
+        flows = (f"{style('Note:', 'yellow')} {line}" for line in flow_lines(plan.stale))
+        lines += ["", *(prose(line, stream=style.stream) for line in flows)]
     lines += _note_lines(plan, style)
     if operated := [style(line, "yellow") for line in operator_lines(plan.effective)]:
         lines += ["", *operated]
@@ -216,11 +217,13 @@ def _listeners(service: ServiceChange) -> tuple[str, ...]:
 
 
 def _service_lines(service: ServiceChange, style: Style) -> Iterator[str]:
-    """What changes for whom: the clients that are not balanced on one side, and the shares on both."""
-    from lbctl.cli.changes import change_rows
+    """What changes for whom: settings, clients that are not balanced on one side, the shares on both."""
+    from lbctl.cli.changes import change_rows, setting_rows
     from lbctl.cli.shares import clients, share_rows
 
     rows = share_rows(service)
+    if service.action is Action.ADD and service.changes:
+        yield style(table(setting_rows(service.changes), indent="    "), "green")
     if service.action is Action.CHANGE:
         shown = [change for change in service.changes if not _in_shares(change, service)]
         if shown:

@@ -115,6 +115,7 @@ def _plan(
 ) -> None:
     from lbctl import engine
     from lbctl.cli.context import open_host
+    from lbctl.cli.fleet import published_name
     from lbctl.cli.intents import context_with_intent
     from lbctl.cli.progress import stages
     from lbctl.cli.work import mention_rollback, mention_unsettled, session_for
@@ -128,7 +129,8 @@ def _plan(
     left = mention_unsettled(context, data=show.output is Format.JSON)
     undone = mention_rollback(context.host, intent)
     if out is not None:
-        engine.write_plan(session, made, intent, context.files, out)
+        name = published_name(config)
+        engine.write_plan(session, made, intent, context.files, out, published=name)
     show(
         made, session.backend, unsettled=unsettled(left), rolled_back=interrupted(undone) if undone else None
     )
@@ -149,6 +151,11 @@ def _plan_against(
     from lbctl.config.documents import STANDARD_INPUT, name_of
     from lbctl.documents.history import UnsettledDocument
 
+    if engine.is_plan_file(against):
+        raise IntentError(
+            f"{against} is a plan file, and --against takes an intent file",
+            hint=f"lbctl apply {against} shows and carries out that plan",
+        )
     if against == STANDARD_INPUT and STANDARD_INPUT in intent_files(config):
         raise IntentError("standard input can be read once only", hint="name a file for one side")
     host = open_host()

@@ -27,11 +27,11 @@ def remove(
 
     context = context_of(open_host(), owner, config)
     whose = context.owner
-    session = session_for(context.host, backend, driver, patience=wait)
+    session = session_for(context.host, backend, driver, patience=wait, unattended=yes)
     settle(context, patience=wait)
     engine.ensure_ended(session.host, whose, patience=wait)
     changes = engine.removal(session, whose, everywhere=backend == "auto" and driver is None)
-    due = tuple((place, plan) for place, plan in changes if plan.changed)
+    due = tuple((at, engine.in_recorded_order(at, plan)) for at, plan in changes if plan.changed)
     show_plans((plan for _, plan in due), data=output is Format.JSON, asking=not yes, color=color)
     if not due and output is Format.TEXT:
         print(f'Nothing to remove: no backend holds rules of owner "{whose}".')

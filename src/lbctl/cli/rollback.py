@@ -77,6 +77,7 @@ def rollback(
         allow_remap=target.allow_remap,
         patience=wait,
         cautious=is_cautious(yes=yes, ignore_health=ignore_health),
+        unattended=yes,
     )
     made, target = engine.roll_back(session, whose, to)
     asking = made.changed and not yes

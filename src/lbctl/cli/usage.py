@@ -48,6 +48,8 @@ _OPTIONS = {
     "--force": "--yes asks nothing",
     "--verbose": "LBCTL_DEBUG=1 shows where a bug happened",
     "--json": "--output json",
+    "--host": "this command works on this host alone",
+    "--parallel": "this command works on this host alone",
 }
 
 
@@ -65,7 +67,7 @@ class Command(TyperCommand):
             rest: list[str] = super().parse_args(ctx, args)
         if ctx.args and not ctx.resilient_parsing:
             # Of files, that is the next step; all other commands name what they take.
-            files = any(_is_argument(each) and _name(each) == "FILE" for each in self.params)
+            files = any(is_argument(each) and name_of(each) == "FILE" for each in self.params)
             merged = "; the files of a directory are merged" if files else ""
             raise WrongUsage(f'unexpected argument "{ctx.args[0]}"', hint=f"{_usage(ctx)}{merged}")
         return rest
@@ -73,13 +75,13 @@ class Command(TyperCommand):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ARG002 (Typer's)
         """Return the words of the usage line behind the command."""
         options = [self.options_metavar] if self.options_metavar else []
-        return [*options, *(_argument(each) for each in self.params if _is_argument(each))]
+        return [*options, *(_argument(each) for each in self.params if is_argument(each))]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the lists of arguments and options."""
         records = [(each, each.get_help_record(ctx)) for each in self.get_params(ctx)]
-        arguments = [(_name(each), record[1]) for each, record in records if record and _is_argument(each)]
-        options = [record for each, record in records if record and not _is_argument(each)]
+        arguments = [(name_of(each), record[1]) for each, record in records if record and is_argument(each)]
+        options = [record for each, record in records if record and not is_argument(each)]
         for title, found in (("Arguments", arguments), ("Options", options)):
             if found:
                 with formatter.section(title):
@@ -125,17 +127,17 @@ def _explained(error: Any, ctx: Any) -> WrongUsage:
         case "BadOptionUsage":
             return _bad_option(error.option_name, ctx)
         case "MissingParameter":
-            return WrongUsage(f"{_name(error.param)} is missing", hint=_usage(ctx))
+            return WrongUsage(f"{name_of(error.param)} is missing", hint=_usage(ctx))
         case "BadParameter" if error.param is not None:
-            return WrongUsage(f"{_name(error.param)} takes {_accepted(error.param)}", hint=_usage(ctx))
+            return WrongUsage(f"{name_of(error.param)} takes {_accepted(error.param)}", hint=_usage(ctx))
         case "BadValue" if error.param is not None:
-            return WrongUsage(f"{_name(error.param)}: {error.message}")
+            return WrongUsage(f"{name_of(error.param)}: {error.message}")
         case _:
             return WrongUsage(error.format_message(), hint=_usage(ctx))
 
 
 def _unknown_option(name: str, ctx: Any) -> WrongUsage:
-    known = [max(each.opts, key=len) for each in ctx.command.get_params(ctx) if not _is_argument(each)]
+    known = [max(each.opts, key=len) for each in ctx.command.get_params(ctx) if not is_argument(each)]
     near = _near(name, known)
     if (hint := _OPTIONS.get(name)) is None:
         hint = f"did you mean {near}?" if near else f"the options are: {', '.join(known)}"
@@ -177,17 +179,17 @@ def _choices(param: Any) -> Sequence[str]:
     return [str(each) for each in getattr(kind, "choices", None) or ()]
 
 
-def _is_argument(param: Any) -> bool:
+def is_argument(param: Any) -> bool:
     return bool(param.param_type_name == "argument")
 
 
-def _name(param: Any) -> str:
+def name_of(param: Any) -> str:
     """Return what a parameter is called: `FILE`, `--config`."""
-    return str((param.metavar or param.name.upper()) if _is_argument(param) else max(param.opts, key=len))
+    return str((param.metavar or param.name.upper()) if is_argument(param) else max(param.opts, key=len))
 
 
 def _argument(param: Any) -> str:
-    name = _name(param) if param.required else f"[{_name(param)}]"
+    name = name_of(param) if param.required else f"[{name_of(param)}]"
     return name if param.nargs == 1 else f"{name}..."
 
 

@@ -36,6 +36,7 @@ def session_for(
     allow_remap: bool = False,
     patience: float = 0.0,
     cautious: bool = False,
+    unattended: bool = False,
 ) -> Session:
     """The session on a host; raises `NoBackend`."""
     from lbctl.engine import open_session
@@ -47,6 +48,7 @@ def session_for(
         allow_remap=allow_remap,
         patience=patience,
         cautious=cautious,
+        unattended=unattended,
     )
 
 

@@ -409,10 +409,8 @@ def _explain_address(text: str, what: str, alone: str) -> None:
     if ":" not in text:
         try:
             address = IPv4Address(text)
-        except AddressValueError as error:
-            raise InvalidValue(
-                f"{what} has a bad IPv4 address: {escape(str(error))}", _v4_hint(text)
-            ) from None
+        except AddressValueError:
+            raise InvalidValue(f"{what} has a bad IPv4 address: {_v4_fault(text)}", _v4_hint(text)) from None
         number = int(address)
         if number == 0xFFFFFFFF:
             raise InvalidValue(f"{what} is a broadcast address", "give the address of one host")
@@ -420,9 +418,9 @@ def _explain_address(text: str, what: str, alone: str) -> None:
     else:
         try:
             address = IPv6Address(text)
-        except AddressValueError as error:
+        except AddressValueError:
             raise InvalidValue(
-                f"{what} has a bad IPv6 address: {escape(str(error))}", 'write it like "[2001:db8::1]:80"'
+                f"{what} has a bad IPv6 address: {show(text)}", 'write it like "[2001:db8::1]:80"'
             ) from None
         number = int(address)
         if number >> 32 == 0xFFFF:
@@ -441,6 +439,19 @@ def _explain_address(text: str, what: str, alone: str) -> None:
         raise InvalidValue(f"{what} has the unspecified address {text}", f"write just the port: {alone}")
     if multicast:
         raise InvalidValue(f"{what} is a multicast address", "give the address of one host")
+
+
+def _v4_fault(text: str) -> str:
+    """Return what is wrong with an address that `IPv4Address` refuses."""
+    parts = text.split(".")
+    if len(parts) != 4:
+        return f"{len(parts)} numbers, not 4"
+    for part in parts:
+        if not (part.isascii() and part.isdecimal()):
+            return f"{show(part)} is no number"
+        if int(part) > 255:
+            return f"{part} is above 255"
+    return "a number with leading zeros"
 
 
 def _v4_hint(text: str) -> str:

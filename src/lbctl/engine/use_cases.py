@@ -6,7 +6,7 @@ from lbctl.engine.change.plan import describe, describe_plan, plan, plan_against
 from lbctl.engine.change.planfile import PlanFile, is_plan_file, read_plan, resume, write_plan
 from lbctl.engine.change.render import Rendering, render
 from lbctl.engine.change.session import Session, open_session
-from lbctl.engine.inspect.annotate import annotate
+from lbctl.engine.inspect.annotate import annotate, in_recorded_order
 from lbctl.engine.inspect.drained import await_drained, connections_left
 from lbctl.engine.inspect.status import (
     Drift,
@@ -74,6 +74,7 @@ __all__ = [
     "ensure_revertible",
     "entries",
     "go_back",
+    "in_recorded_order",
     "interrupted",
     "is_plan_file",
     "migrate",

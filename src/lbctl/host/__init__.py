@@ -6,9 +6,10 @@ from lbctl.host.host import TOOL, Completed, Host, LocalHost
 from lbctl.host.kernel import ModuleState, has_ipv6, kernel_module
 from lbctl.host.links import Link, link_names, links, neighbours
 from lbctl.host.nf_tables import rule_reports, rules_generation
+from lbctl.host.orders import Orders, ToolRun
 from lbctl.host.privilege import UNPRIVILEGED, need_privilege
 from lbctl.host.reports import Reports
-from lbctl.host.routes import Route, has_routes, links_back, links_in, route_to
+from lbctl.host.routes import Route, has_routes, links_back, links_in, route_to, routes_to
 from lbctl.host.sockets import Listening, listening
 from lbctl.host.units import applies_again, enabled, unit_file
 
@@ -21,8 +22,10 @@ __all__ = [
     "Listening",
     "LocalHost",
     "ModuleState",
+    "Orders",
     "Reports",
     "Route",
+    "ToolRun",
     "TrackedConnection",
     "applies_again",
     "enabled",
@@ -39,6 +42,7 @@ __all__ = [
     "need_privilege",
     "neighbours",
     "route_to",
+    "routes_to",
     "rule_reports",
     "rules_generation",
     "translated_connections",

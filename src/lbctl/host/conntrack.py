@@ -41,8 +41,10 @@ def translated_connections(host: Host) -> Mapping[TrackedConnection, int] | None
     if path is None:
         return None
     found: Counter[TrackedConnection] = Counter()
-    for family in ("ipv4", "ipv6"):
-        done = host.run([path, "-L", "-f", family, "--dst-nat"])
+    listings = [[path, "-L", "-f", family, "--dst-nat"] for family in Family]
+    host.expect(runs=listings)
+    for listing in listings:
+        done = host.run(listing)
         if done.code:
             return None
         # A connection that is opening or closing, or a datagram without an answer, is not established.

@@ -15,7 +15,7 @@ announced is an error of the test, never an empty answer.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import ModuleType
 
-    from lbctl.host.reports import Reports
+    from lbctl.host.orders import Orders
+    from lbctl.host.reports import Reports, Words
 
 T = TypeVar("T")
 
@@ -70,6 +71,8 @@ class FakeHost:
         self.files = dict(files or {})
         self.modules = dict(modules or {})
         self.privileged = privileged
+        #: What `is_here` answers.
+        self.here = True
         #: Everything that was run, first to last.
         self.ran: list[Ran] = []
         #: What was handed to kernel files, first to last.
@@ -92,7 +95,11 @@ class FakeHost:
         #: What was detached, and what then happens.
         self.detached: list[tuple[str, ...]] = []
         self.on_detach: Callable[[], object] = lambda: None
+        #: What a host where lbctl is not was told to do by itself.
+        self.orders: list[Orders] = []
         self.asked: Callable[[int, bytes], bytes | None] = lambda *_: None
+        #: What `subscribe` returns.
+        self.reports: Reports | None = None
         self._answers: list[_Answer] = []
         self._failures: dict[int, Completed] = {}
 
@@ -160,6 +167,10 @@ class FakeHost:
         """See `Host`."""
         return self.modules.get(name)
 
+    def is_here(self) -> bool:
+        """See `Host`."""
+        return self.here
+
     def may_change_network(self) -> bool:
         """See `Host`."""
         return self.privileged
@@ -192,16 +203,16 @@ class FakeHost:
         """See `Host`."""
         return self.asked(protocol, request)
 
-    def subscribe(
-        self,
-        protocol: int,  # noqa: ARG002 (the protocol's)
-        groups: Iterable[int],  # noqa: ARG002
-        *,
-        offset: int,  # noqa: ARG002
-        value: bytes,  # noqa: ARG002
-    ) -> Reports | None:
-        """See `Host`. This kernel reports nothing."""
-        return None
+    def subscribe(self, protocol: int, groups: Iterable[int], words: Words) -> Reports | None:  # noqa: ARG002
+        """See `Host`."""
+        return self.reports
+
+    def speaks_netlink(self) -> bool:
+        """See `Host`."""
+        return True
+
+    def expect(self, **_: object) -> None:
+        """See `Host`. Nothing is asked before it is asked for."""
 
     @contextmanager
     def kept(self, name: str, make: Callable[[], T]) -> Iterator[T]:  # noqa: ARG002 (the protocol's)
@@ -275,3 +286,11 @@ class FakeHost:
         """See `Host`."""
         self.detached.append(tuple(argv))
         self.on_detach()
+
+    def stand_by(self, orders: Orders) -> None:
+        """See `Host`."""
+        self.orders.append(orders)
+
+    def postpone(self, ident: str, guard: str, deadline: float) -> None:
+        """See `Host`."""
+        self.orders[-1] = replace(self.orders[-1], ident=ident, guard=guard, deadline=deadline)

@@ -21,6 +21,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import ModuleType
 
-    from lbctl.host.reports import Reports
+    from lbctl.host.orders import Orders
+    from lbctl.host.reports import Reports, Words
 
 T = TypeVar("T")
 #: Names for `Host.remember` that begin with it are for what is known of a tool, and not of the network.
@@ -105,8 +107,11 @@ class Host(Protocol):
     def module(self, name: str) -> ModuleType | None:
         """Return a Python module that the distribution may have installed, or None."""
 
+    def is_here(self) -> bool:
+        """Return True if this process runs on the host: its own Python, and what that imports, is there."""
+
     def may_change_network(self) -> bool:
-        """Return True if this process holds CAP_NET_ADMIN."""
+        """Return True if this process, or the session on another host, holds CAP_NET_ADMIN."""
 
     def lock(self, name: str, *, patience: float = 0.0) -> AbstractContextManager[None]:
         """Hold the lock `name` of this network namespace.
@@ -132,10 +137,28 @@ class Host(Protocol):
         Answers stand behind one another, and so do all parts of a dump.
         """
 
-    def subscribe(self, protocol: int, groups: Iterable[int], *, offset: int, value: bytes) -> Reports | None:
-        """Return the netlink messages that the kernel sends to groups from now on.
+    def subscribe(self, protocol: int, groups: Iterable[int], words: Words) -> Reports | None:
+        """Return the netlink messages that the kernel sends to groups from now on, filtered by `words`.
 
-        Only those that have two bytes of this `value` at an `offset`. None if the kernel does not send any.
+        None if the kernel has no such groups.
+        """
+
+    def speaks_netlink(self) -> bool:
+        """Return True if `netlink` reaches that host's kernel."""
+
+    def expect(
+        self,
+        *,
+        reads: Iterable[str] = (),
+        globs: Iterable[str] = (),
+        fingerprints: Iterable[str] = (),
+        runs: Iterable[Sequence[str]] = (),
+        netlink: tuple[int, Sequence[bytes]] | None = None,
+    ) -> None:
+        """Take note of what is asked next, one by one: a host that is far away is asked for it in one go.
+
+        The programs of `runs` change nothing. `netlink` has its protocol and requests: they take the place of
+        earlier ones, and without any, no answer is kept.
         """
 
     def kept(self, name: str, make: Callable[[], T]) -> AbstractContextManager[T]:
@@ -211,8 +234,18 @@ class Host(Protocol):
     def detach(self, argv: Sequence[str]) -> None:
         """Start a program that outlives this process, its shell and its terminal; it says nothing.
 
-        It is in this network namespace, and has the same state. Raises `ApplyFailed`.
+        It is in this network namespace, and has the same state. Raises `ApplyFailed`, as for a host where
+        lbctl is not (`is_here`).
         """
+
+    def stand_by(self, orders: Orders) -> None:
+        """Have a host where lbctl is not carry out orders by itself when their time comes.
+
+        Returns when it stands by. Raises `ApplyFailed`.
+        """
+
+    def postpone(self, ident: str, guard: str, deadline: float) -> None:
+        """Have orders of that name carried out at another time, on `clock`. Raises `ApplyFailed`."""
 
 
 class _Netlink(socket.socket):
@@ -322,6 +355,10 @@ class LocalHost:
         except (ImportError, OSError):
             return None
 
+    def is_here(self) -> bool:
+        """See `Host`."""
+        return True
+
     def may_change_network(self) -> bool:
         """See `Host`. Read from the kernel: a container's root often lacks the capability."""
         held = capabilities(self.read("/proc/thread-self/status") or "")
@@ -378,13 +415,18 @@ class LocalHost:
 
     def namespace(self) -> str | None:
         """See `Host`. The cookie is of Linux 5.12, and counts from the start of the host."""
-        boot = self.read("/proc/sys/kernel/random/boot_id")
+        boot = self._boot
         try:
             with socket.socket(socket.AF_UNIX) as any_socket:
                 cookie = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
         except OSError:
             return None
-        return f"{boot.strip()}/{int.from_bytes(cookie, sys.byteorder)}" if boot else None
+        return f"{boot}/{int.from_bytes(cookie, sys.byteorder)}" if boot else None
+
+    @cached_property
+    def _boot(self) -> str:
+        """The name of this start of the host; "" if it is unknown."""
+        return (self.read("/proc/sys/kernel/random/boot_id") or "").strip()
 
     def netlink(self, protocol: int, request: bytes) -> bytes | None:
         """See `Host`."""
@@ -405,9 +447,16 @@ class LocalHost:
         except OSError:
             return None
 
-    def subscribe(self, protocol: int, groups: Iterable[int], *, offset: int, value: bytes) -> Reports | None:
+    def subscribe(self, protocol: int, groups: Iterable[int], words: Words) -> Reports | None:
         """See `Host`."""
-        return subscribe(protocol, groups, offset=offset, value=value)
+        return subscribe(protocol, groups, words)
+
+    def speaks_netlink(self) -> bool:
+        """See `Host`."""
+        return True
+
+    def expect(self, **_: object) -> None:
+        """See `Host`. Nothing is far away."""
 
     @contextmanager
     def kept(self, name: str, make: Callable[[], T]) -> Iterator[T]:
@@ -507,6 +556,14 @@ class LocalHost:
             )
         except (OSError, subprocess.CalledProcessError) as error:
             raise ApplyFailed(f"cannot start {argv[0]}: {error}") from error
+
+    def stand_by(self, orders: Orders) -> None:
+        """See `Host`."""
+        raise ApplyFailed(f"lbctl itself waits on this host, for {orders.guard}")
+
+    def postpone(self, ident: str, guard: str, deadline: float) -> None:  # noqa: ARG002 (the protocol's)
+        """See `Host`."""
+        raise ApplyFailed(f"lbctl itself waits on this host, for {guard}")
 
     def _shelf(self) -> StateDir:
         """Where this network namespace's things are saved: one that is not the host's own dies before it."""

@@ -74,9 +74,8 @@ class Namespace:
 
     def address(self, link: str, *addresses: str) -> None:
         """Give an interface addresses, at once usable (`nodad`: no wait for duplicates of IPv6 ones)."""
-        for address in addresses:
-            extra = ("nodad",) if ":" in address else ()
-            self.ip("address", "add", address, "dev", link, *extra)
+        lines = [f"address add {each} dev {link}{' nodad' if ':' in each else ''}\n" for each in addresses]
+        self.run("ip", "-batch", "-", stdin="".join(lines))
 
     def write(self, path: str, value: str) -> None:
         """Set a kernel parameter of this namespace, as `/proc/sys/net/ipv4/ip_forward`."""

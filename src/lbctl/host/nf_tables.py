@@ -20,15 +20,17 @@ _HEADER = struct.Struct("=IHHIIBBH")
 _ATTRIBUTE = struct.Struct("=HH")
 
 
+#: The request for the number of the rules' generation.
+GET_GENERATION = _HEADER.pack(_HEADER.size, _GET, _REQUEST, 1, 0, 0, 0, 0)
+
+
 def rules_generation(host: Host) -> int | None:
     """Return the number of the rules' generation, which every transaction increments.
 
     It counts those of all processes, of nft as of iptables-nft, in this network namespace. None if the kernel
     does not report it.
     """
-    answer = (
-        host.netlink(_NETLINK_NETFILTER, _HEADER.pack(_HEADER.size, _GET, _REQUEST, 1, 0, 0, 0, 0)) or b""
-    )
+    answer = host.netlink(_NETLINK_NETFILTER, GET_GENERATION) or b""
     if len(answer) < _HEADER.size or _HEADER.unpack_from(answer)[1] != _NEW:
         return None
     place, end = _HEADER.size, min(len(answer), _HEADER.unpack_from(answer)[0])
@@ -46,4 +48,4 @@ def rule_reports(host: Host) -> Reports | None:
     While they are subscribed to, a transaction costs the kernel more: a fifth, where it adds 50,000 elements
     (Linux 6.18).
     """
-    return host.subscribe(_NETLINK_NETFILTER, (_GROUP,), offset=_TYPE, value=struct.pack("=H", _NEW))
+    return host.subscribe(_NETLINK_NETFILTER, (_GROUP,), {_TYPE: [struct.pack("=H", _NEW)]})

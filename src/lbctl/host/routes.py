@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from lbctl.model import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from lbctl.host.host import Host
+    from lbctl.host.host import Completed, Host
     from lbctl.model import Address
 
 _DEVICE = re.compile(r"\bdev (\S+)")
@@ -38,7 +38,17 @@ def has_routes(host: Host) -> bool:
 
 def route_to(host: Host, address: Address) -> Route:
     """Return what the kernel would do with a packet to an address. Nothing is sent."""
-    done = host.run([_ip(host), "-o", "route", "get", str(address)])
+    return routes_to(host, [address])[address]
+
+
+def routes_to(host: Host, addresses: Iterable[Address]) -> Mapping[Address, Route]:
+    """As `route_to`, for several addresses."""
+    asked = {address: [_ip(host), "-o", "route", "get", str(address)] for address in addresses}
+    host.expect(runs=asked.values())
+    return {address: _route(host.run(words)) for address, words in asked.items()}
+
+
+def _route(done: Completed) -> Route:
     if done.code:
         return Route(device=None, local=False, text=_first(done.err) or "no answer")
     text = _first(done.out)

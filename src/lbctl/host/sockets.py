@@ -45,6 +45,7 @@ class Listening:
 
 def listening(host: Host, protocol: Protocol) -> tuple[Listening, ...] | None:
     """Return the sockets of a protocol that listen; None where the kernel has no list of them."""
+    host.expect(reads=["/proc/sys/net/ipv6/bindv6only", *(f"{_NET}/{protocol}{end}" for end in ("", "6"))])
     both = (host.read("/proc/sys/net/ipv6/bindv6only") or "0").strip() == "0"
     found: list[Listening] = []
     bound = _sctp(host) if protocol is Protocol.SCTP else _plain(host, protocol)

@@ -16,6 +16,7 @@ _APPLIES = re.compile(r"(?m)^\s*ExecStart\w*\s*=.*\blbctl\b.*\bapply\b")
 
 def unit_file(host: Host, unit: str) -> tuple[str, str] | None:
     """Return the path and the text of a unit; the first folder that has it decides."""
+    host.expect(reads=[f"{folder}/{unit}" for folder in _FOLDERS], globs=[*_additions(unit), _links(unit)])
     for folder in _FOLDERS:
         path = f"{folder}/{unit}"
         text = host.read(path)
@@ -26,7 +27,7 @@ def unit_file(host: Host, unit: str) -> tuple[str, str] | None:
 
 def enabled(host: Host, unit: str) -> str | None:
     """Return the link by which another unit starts this one; None where there is none."""
-    return next(iter(host.glob(f"{_ADMINISTRATOR}/*.wants/{unit}")), None)
+    return next(iter(host.glob(_links(unit))), None)
 
 
 def applies_again(host: Host, unit: str) -> bool:
@@ -35,6 +36,9 @@ def applies_again(host: Host, unit: str) -> bool:
     By an addition to that unit, or by one of its own that is enabled and follows it.
     """
     tied = re.compile(rf"(?m)^\s*(?:PartOf|BindsTo|ReloadPropagatedFrom)\s*=.*\b{re.escape(unit)}")
+    patterns = _additions(unit)
+    host.expect(globs=patterns)
+    host.expect(reads=[path for pattern in patterns for path in host.glob(pattern)])
     for folder in _FOLDERS:
         if any(_APPLIES.search(host.read(path) or "") for path in host.glob(f"{folder}/{unit}.d/*.conf")):
             return True
@@ -43,3 +47,12 @@ def applies_again(host: Host, unit: str) -> bool:
             if _APPLIES.search(text) and tied.search(text) and enabled(host, path.rpartition("/")[2]):
                 return True
     return False
+
+
+def _additions(unit: str) -> list[str]:
+    """Return the patterns of what adds to a unit, and of all services."""
+    return [f"{folder}/{each}" for folder in _FOLDERS for each in (f"{unit}.d/*.conf", "*.service")]
+
+
+def _links(unit: str) -> str:
+    return f"{_ADMINISTRATOR}/*.wants/{unit}"

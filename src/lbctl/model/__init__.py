@@ -30,7 +30,7 @@ from lbctl.model.analysis import (
 )
 from lbctl.model.announce import NO_ANNOUNCEMENTS, Announcements
 from lbctl.model.answer import Discovered
-from lbctl.model.changes import KeyChange, Value, intent_changes, service_changes
+from lbctl.model.changes import KeyChange, Value, given_settings, intent_changes, service_changes
 from lbctl.model.check import (
     DEFAULT_POLICY,
     AllDown,
@@ -257,6 +257,7 @@ __all__ = [
     "emptied",
     "endpoint_family",
     "families_of",
+    "given_settings",
     "guarded",
     "hidden",
     "host_and_port",

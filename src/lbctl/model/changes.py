@@ -6,12 +6,13 @@ field is compared without a word here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lbctl.model.check import Check
 from lbctl.model.discovery import Discovery
+from lbctl.model.intent import State
 from lbctl.model.text import duration
 
 if TYPE_CHECKING:
@@ -63,6 +64,27 @@ def service_changes(before: Service, after: Service) -> tuple[KeyChange, ...]:
         was = old.get(endpoint.to)
         if was is not None and was != endpoint:
             found += _differences(_own(was), _own(endpoint), endpoint=endpoint.to)
+    return tuple(found)
+
+
+def given_settings(service: Service) -> tuple[KeyChange, ...]:
+    """Return the keys of a service that are not at their defaults, beside its listeners and endpoints.
+
+    Of the endpoints, those with a state of their own; shares show their weights. () for most services, which
+    takes no more than a look at each field.
+    """
+    found: list[KeyChange] = []
+    for field in fields(service):
+        value, default = getattr(service, field.name), field.default
+        if default is not MISSING and field.name not in _LEFT_OUT and value != default:
+            found += _differences(
+                dict(_entries("", field.name, default)), dict(_entries("", field.name, value))
+            )
+    found += [
+        KeyChange(key="state", before=str(State.ACTIVE), after=str(endpoint.state), endpoint=endpoint.to)
+        for endpoint in service.endpoints
+        if endpoint.state is not State.ACTIVE
+    ]
     return tuple(found)
 
 
@@ -118,20 +140,23 @@ def _own(endpoint: Endpoint) -> dict[str, Value]:
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Value]]:
     """Yield the fields of a dataclass as keys of the file: `check.interval` for one in another."""
     for field in fields(value):
-        if field.name in _LEFT_OUT and not prefix:
-            continue
-        key = f"{prefix}{_KEYS.get(field.name, field.name.replace('_', '-'))}"
-        inner = getattr(value, field.name)
-        if not is_dataclass(inner):
-            yield key, _value(key, inner)
-        elif field.name in _INLINE:
-            yield from _flat(prefix, inner)
-        else:
-            if isinstance(inner, Check):
-                yield key, str(inner.kind)
-            elif isinstance(inner, Discovery):
-                yield key, str(inner)
-            yield from _flat(f"{key}.", inner)
+        if prefix or field.name not in _LEFT_OUT:
+            yield from _entries(prefix, field.name, getattr(value, field.name))
+
+
+def _entries(prefix: str, name: str, value: Any) -> Iterator[tuple[str, Value]]:
+    """Yield one field as keys of the file."""
+    key = f"{prefix}{_KEYS.get(name, name.replace('_', '-'))}"
+    if not is_dataclass(value):
+        yield key, _value(key, value)
+    elif name in _INLINE:
+        yield from _flat(prefix, value)
+    else:
+        if isinstance(value, Check):
+            yield key, str(value.kind)
+        elif isinstance(value, Discovery):
+            yield key, str(value)
+        yield from _flat(f"{key}.", value)
 
 
 def _value(key: str, value: Any) -> Value:

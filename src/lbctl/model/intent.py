@@ -501,6 +501,8 @@ class Intent:
     kubernetes: KubernetesAccess | None = None
     #: The published intent that services come from instead of the file.
     follow: Follow | None = None
+    #: Destinations of ssh that the intent is for, by their names; no part of what is applied.
+    hosts: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         check_owner(self.owner)

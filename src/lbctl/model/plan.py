@@ -101,7 +101,8 @@ class ServiceChange:
     action: Action
     before: Shares = field(default_factory=dict)
     after: Shares = field(default_factory=dict)
-    #: The keys of the intent that differ, as far as they are known; filled in by `lbctl.engine.annotate`.
+    #: The keys of the intent that differ, as far as they are known; those of a service that is added differ
+    #: from their defaults. Filled in by `lbctl.engine.annotate`.
     changes: tuple[KeyChange, ...] = ()
     #: `Endpoint.to` of the endpoints, in the order of the intent.
     order: tuple[str, ...] = ()
@@ -223,6 +224,8 @@ class Plan:
     intent: Intent | None = None
     #: What `after` was compiled from, and why; None where that is `intent` itself, or it was not looked at.
     effective: Effective | None = None
+    #: The number of the state that was the last one on record when it was made; None for none, or unknown.
+    state: int | None = None
 
     @property
     def owner(self) -> str:

@@ -1,4 +1,4 @@
-"""What a backend author reads: three protocols, the values in them, and how backends are found and chosen."""
+"""What a backend author reads: four protocols, the values in them, and how backends are found and chosen."""
 
 from lbctl.spi.backend import Backend, Capabilities, Count, Driver, Probe, tally
 from lbctl.spi.learner import Learner
@@ -7,6 +7,7 @@ from lbctl.spi.reader import Case, Passage, Problem, Reader, RuleCounts, sole
 from lbctl.spi.registry import GROUP, SOURCES, backends, source_names
 from lbctl.spi.require import ensure_fresh, next_hops, require, require_service
 from lbctl.spi.selection import AUTO, Candidate, Selection, count_rules, named_candidates, select, survey
+from lbctl.spi.writer import Writer
 
 __all__ = [
     "AUTO",
@@ -27,6 +28,7 @@ __all__ = [
     "Retirement",
     "RuleCounts",
     "Selection",
+    "Writer",
     "backends",
     "count_rules",
     "ensure_fresh",

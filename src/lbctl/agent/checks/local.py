@@ -1,10 +1,10 @@
 """Processes of this host that stop listening, noticed at once and not by the next check.
 
 The kernel reports each socket that is destroyed (NETLINK_SOCK_DIAG, `sock_diag_broadcast_destroy`, Linux
-4.4). A filter lets only those through that have no peer, which sockets that listen are. Whether another
-process still listens at the port is then asked, as SO_REUSEPORT allows several. Where the kernel reports
-nothing, the question is asked again and again. The answer has the addresses, too: a process that is bound
-to one of them is checked there.
+4.4). A filter lets only those of watched ports through that have no peer: sockets that listen. Whether
+another process still listens at the port is then asked, as SO_REUSEPORT allows several. Where the kernel
+reports nothing, the question is asked again and again. The answer has the addresses, too: a process that is
+bound to one of them is checked there.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _MESSAGE = struct.Struct("=BBxx2s2s16s")
 _STATES = {socket.IPPROTO_TCP: 1 << 10, socket.IPPROTO_UDP: 1 << 7}
 #: SKNLGRP_INET_TCP_DESTROY, …_UDP_DESTROY, and the same of IPv6 (linux/sock_diag.h).
 _GROUPS = {socket.IPPROTO_TCP: (1, 3), socket.IPPROTO_UDP: (2, 4)}
-#: Where a message has the port of the peer, and the value for none.
-_PEER, _NONE = _HEADER.size + 6, bytes(2)
+#: Where a report has the ports of a socket and its peer, and the value for none.
+_SOURCE, _PEER, _NONE = _HEADER.size + 4, _HEADER.size + 6, bytes(2)
 _FAMILIES = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 #: Seconds between two questions where the kernel reports nothing; and from a report to the question, so that
 #: a socket that is replaced is not taken for one that is gone.
@@ -69,13 +69,32 @@ class LocalSockets:
             protocol = _protocol(target)
             if target.address is None and target.port is not None and protocol is not None:
                 self._targets.setdefault((protocol, target.family, target.port), []).append(target)
-        if self._targets and self._kernel is None:
-            self._kernel = self._host.subscribe(
-                _SOCK_DIAG, chain(*_GROUPS.values()), offset=_PEER, value=_NONE
-            )
+        if self._targets:
+            self._subscribe()
+        self._ask(_GAP)
+
+    def _subscribe(self) -> None:
+        """Have the kernel report sockets without a peer that end at watched ports.
+
+        Not those of our own checks: a connection that is reset has lost its peer when it is reported.
+        """
+        ports = {port.to_bytes(2, "big") for _, _, port in self._targets}
+        words = {_PEER: [_NONE], _SOURCE: ports}
+        if self._kernel is None:
+            self._kernel = self._host.subscribe(_SOCK_DIAG, chain(*_GROUPS.values()), words)
             if self._kernel is not None:
                 self._loop.add_reader(self._kernel.fileno(), self._reported)
-        self._ask(_GAP)
+            return
+        try:
+            self._kernel.only(words)
+        except OSError:
+            self._unsubscribe()
+
+    def _unsubscribe(self) -> None:
+        if self._kernel is not None:
+            self._loop.remove_reader(self._kernel.fileno())
+            self._kernel.close()
+            self._kernel = None
 
     def address(self, target: Target) -> Address:
         """Return where a target is to be checked.
@@ -97,9 +116,7 @@ class LocalSockets:
 
     def close(self) -> None:
         """Stop watching."""
-        if self._kernel is not None:
-            self._loop.remove_reader(self._kernel.fileno())
-            self._kernel.close()
+        self._unsubscribe()
         if self._timer is not None:
             self._timer.cancel()
         self._targets = {}

@@ -107,9 +107,7 @@ class Member:
             follows=follows is not False,
             in_sync=follows is not None and self._follower.is_ready() is True,
             refused=state.refused,
-            problems=tuple(
-                text for place, text in self._figures.problems.items() if place not in _ABOUT_ETCD
-            ),
+            problems=self._problems(),
             tables=self._tables_now(),
             services=self._health(),
         )

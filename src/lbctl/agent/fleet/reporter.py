@@ -1,4 +1,8 @@
-"""Keeps a host's report in etcd, under a lease: who stops reporting is gone within its time."""
+"""Keeps a host's report in etcd, under a lease: who stops reporting is gone within its time.
+
+Two hosts that report under one name overwrite each other. Each of them finds the other's lease at the key,
+writes its own report again, and has this be one of its problems, for as long as it goes on.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Seconds of the lease, and between two times that it is kept alive: three may fail.
 LEASE, _KEEP = 10, 3.0
+#: Looks in a row that find the own report, after which no other host reports under the name.
+_ALONE = 3
 #: Seconds between two looks at what is to be reported, and before etcd is asked again after a failure.
 _LOOK, _AGAIN, _AGAIN_MOST = 0.5, 0.5, 5.0
 
@@ -45,7 +51,8 @@ class Reporter:
         while True:
             place = self._place()
             if place is None:
-                await self._rest(_LOOK)
+                await self._more.wait()
+                self._more.clear()
                 continue
             try:
                 await self._report(*place)
@@ -64,7 +71,7 @@ class Reporter:
         loop = asyncio.get_running_loop()
         try:
             await client.put(keys.known(follow.intent, host), json.dumps({"host": host}))
-            written, kept = "", loop.time()
+            written, kept, alone = "", loop.time(), 0
             while self._place() == (access, follow, host):
                 text = report.write(self._made(host))
                 if text != written:
@@ -75,11 +82,25 @@ class Reporter:
                     if not await client.keep_alive(lease):
                         return
                     kept = loop.time()
+                    entry = await client.get(key)
+                    if entry is None or entry.lease != lease:
+                        written = ""
+                    alone = alone + 1 if entry is None or entry.lease == lease else 0
+                    self._note_twin(host, alone)
                 await self._rest(_LOOK)
         except asyncio.CancelledError:
             with suppress(SourceFailed, OSError, TimeoutError):
                 await client.revoke(lease)
             raise
+
+    def _note_twin(self, host: str, alone: int) -> None:
+        """Note that another host has just reported under the same name, or that none has for a while."""
+        if not alone:
+            self._trouble(
+                "name", f'another host reports as "{host}" too: give each its own `host` in [follow]'
+            )
+        elif alone >= _ALONE:
+            self._trouble("name", None)
 
     async def _rest(self, seconds: float) -> None:
         with suppress(TimeoutError):

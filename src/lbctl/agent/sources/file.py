@@ -3,12 +3,15 @@
     [{"targets": ["10.0.0.11:8080", "10.0.0.12:8080"], "labels": {"weight": "2", "state": "drain"}}]
 
 The labels `name`, `weight` and `state` mean what the keys of an endpoint in the intent file do; other labels
-are left alone. The file is polled by stat(2), which works on every file system and across renames.
+are left alone. inotify(7) shows changes of the folder, with it those of links in it. Then stat(2) decides; it
+also looks by itself from time to time: changes on other hosts of a network file system, and behind a link
+that leads elsewhere, are no events here.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +23,16 @@ from lbctl.agent.sources.text import endpoint
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
+    from asyncinotify import Inotify
+
     from lbctl.agent.sources.source import Access, Answer
     from lbctl.model import Endpoint
 
 local = False
-#: Seconds between two looks at the file, and until an unchanged one is read again.
-_LOOK, _REFRESH = 0.2, 30.0
+#: Seconds between two looks at the file without an event, where there are events and where there are none.
+_LOOK, _POLL = 1.0, 0.2
+#: Seconds from an event to the look, in which others may follow; and until an unchanged file is read again.
+_SETTLE, _REFRESH = 0.05, 30.0
 #: Bytes of a file.
 _LIMIT = 4 << 20
 
@@ -34,14 +41,44 @@ async def answers(name: str, access: Access) -> AsyncGenerator[Answer, None]:  #
     """Yield the endpoints in the file of a path."""
     path = Path(name)
     loop = asyncio.get_running_loop()
+    seen, until = None, loop.time()
     while True:
-        seen = await asyncio.to_thread(_version, path)
-        yield await asyncio.to_thread(_read, name)
-        until = loop.time() + _REFRESH
-        while loop.time() < until:
-            await asyncio.sleep(_LOOK)
-            if await asyncio.to_thread(_version, path) != seen:
-                break
+        events = _events(path.parent)
+        # What changes from here on is an event, or found by the next look.
+        with nullcontext() if events is None else closing(events):
+            version = await asyncio.to_thread(_version, path)
+            if version != seen or loop.time() >= until:
+                seen, until = version, loop.time() + _REFRESH
+                yield await asyncio.to_thread(_read, name)
+            await _wait(events)
+
+
+def _events(folder: Path) -> Inotify | None:
+    """Return the events of a folder; None if it is missing, or if the library or the kernel has no more."""
+    try:
+        from asyncinotify import Inotify, Mask  # of the extra "agent"
+
+        events = Inotify()
+    except (ImportError, OSError):
+        return None
+    wanted = Mask.CLOSE_WRITE | Mask.CREATE | Mask.DELETE | Mask.MOVE | Mask.ONLYDIR
+    try:
+        events.add_watch(folder, wanted)
+    except OSError:
+        events.close()
+        return None
+    return events
+
+
+async def _wait(events: Inotify | None) -> None:
+    """Wait for an event and those that follow at once, or until it is time to look again."""
+    if events is None:
+        await asyncio.sleep(_POLL)
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LOOK):
+            await events.get()
+            await asyncio.sleep(_SETTLE)
 
 
 def _read(path: str) -> Answer:

@@ -1,7 +1,9 @@
 """Endpoints from units of a systemd template: `app@8001.service` is the process on port 8001 of this host.
 
-A unit that is active takes connections; one that is being reloaded or stopped is drained; any other one is
-no endpoint. `systemctl show` is asked once a second: it needs no library, and no more rights than any user.
+A unit that is active or being reloaded takes connections; one that is being stopped is drained; any other one
+is no endpoint. `systemctl show` is asked once a second. The signals of systemd on D-Bus would come sooner,
+but cost a library and a connection that must be kept and restored; a health check sees a process that died
+before either, and a unit that stops in less than a second has no connections to drain.
 """
 
 from __future__ import annotations

@@ -6,9 +6,10 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from lbctl.engine.change import counters
-from lbctl.engine.change.plan import holds, plan_beside, plan_between, removal
+from lbctl.engine.change.plan import holds_soon, plan_beside, plan_between, removal, removal_here
 from lbctl.engine.record import history, overrides, trial
 from lbctl.engine.record.lock import owner_lock
+from lbctl.engine.record.verdicts import is_live
 from lbctl.errors import ApplyFailed, LbctlError, PermissionDenied, Stale, StateUnknown, ToolCrashed
 from lbctl.host import forget_flows
 from lbctl.model import Forward, Intent, diff
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def ensure_last_holds(session: Session, owner: str) -> None:
     """Raise `Stale` where the kernel does not hold what the history has last."""
     last = history.last_of(session.host, owner)
-    if last and not holds(session.like(last), last.intent):
+    if last and not holds_soon(session.like(last), last.intent):
         raise Stale(
             f"the kernel rules differ from the last recorded state, number {last.number}",
             hint="lbctl plan shows the difference; lbctl rollback can revert a later lbctl apply",
@@ -44,10 +45,10 @@ def apply(
     changes much and often does without: noting a state writes its whole intent. Rollback then refuses to take
     back what it did not see, and a change that a crash cuts in two is a difference that the next plan finds.
 
-    Raises `Stale` where the kernel changed since the plan, another lbctl holds the lock, or one was
-    interrupted (`recover`); `ApplyFailed` where nothing was changed, be it for want of room to write it down
-    (which keeps no rules from being removed); `StateUnknown` where the kernel does not hold afterwards what
-    was planned.
+    Raises `Stale` where the kernel changed since the plan, which may not be made anew (`ensure_replannable`),
+    another lbctl holds the lock, or one was interrupted (`recover`); `ApplyFailed` where nothing was changed,
+    be it for want of room to write it down (which keeps no rules from being removed); `StateUnknown` where
+    the kernel does not hold afterwards what was planned.
     """
     notes: list[str] = []
     for each in plans:
@@ -99,6 +100,16 @@ def carry_out(
     `in_any_case` has it done where it cannot be noted too, and whatever is pending: that is over with it.
     """
     plan = _current(session, plan)
+    try:
+        return _carry_out(session, plan, record=record, back_to=back_to, in_any_case=in_any_case)
+    except Stale as stale:
+        plan = _anew(session, plan, stale)
+        return _carry_out(session, plan, record=record, back_to=back_to, in_any_case=in_any_case)
+
+
+def _carry_out(
+    session: Session, plan: Plan, *, record: bool, back_to: HistoryEntry | None, in_any_case: bool
+) -> list[str]:
     if not record:
         return perform(session, plan)
     host, owner = session.host, plan.after.owner
@@ -148,6 +159,29 @@ def _current(session: Session, plan: Plan) -> Plan:
     if (now.overrides, now.unused) != (made.overrides, made.unused):
         raise Stale("endpoints were drained or activated since the plan was made", hint="plan again")
     return plan_beside(session, made.file)
+
+
+def _anew(session: Session, plan: Plan, stale: Stale) -> Plan:
+    """Return a plan that became stale as the kernel now is; raise `stale` where only its user may do that."""
+    ensure_replannable(session, plan, stale)
+    if plan.effective is not None:
+        return plan_beside(session, plan.effective.file)
+    if plan.intent is not None and not plan.intent.services:
+        return removal_here(session, plan.owner)
+    raise stale
+
+
+def ensure_replannable(session: Session, plan: Plan, stale: Stale) -> None:
+    """Raise `stale` unless a plan may be made anew by who holds the lock.
+
+    It may where nobody was asked, and where an agent changed the kernel: no command did, and whatever another
+    program did, an agent reverts. An agent changes rules at any time, and what it found is on record a moment
+    before.
+    """
+    host, owner = session.host, plan.owner
+    if session.unattended or (is_live(host, owner) and history.latest(host, owner) == plan.state):
+        return
+    raise stale
 
 
 def _drop(host: Host, owner: str) -> None:

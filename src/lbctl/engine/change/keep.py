@@ -91,9 +91,13 @@ class Keeper:
             )
         return self._followed
 
+    def latest(self) -> int | None:
+        """Return the number of the last state of the history; None where there is none."""
+        return history.latest(self._host, self._owner)
+
     def records(self) -> tuple[int | None, str | None]:
         """Return what changes whenever a command changed what is to be kept; cheap."""
-        return history.latest(self._host, self._owner), overrides.raw(self._host, self._owner)
+        return self.latest(), overrides.raw(self._host, self._owner)
 
     def is_untouched(self) -> bool | None:
         """Return whether the kernel's own mark says that no rule changed since the last step; cheap.

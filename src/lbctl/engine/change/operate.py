@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.config.values import nearest
 from lbctl.engine.change.apply import carry_out, changing
-from lbctl.engine.change.plan import as_left, holds, plan
+from lbctl.engine.change.plan import as_left, holds_soon, plan
 from lbctl.engine.record import history, overrides, trial
 from lbctl.errors import ApplyFailed, IntentError, PermissionDenied, Stale, StateUnknown
 from lbctl.model import MAX_WHO, Override, emptied, inert
@@ -156,6 +156,7 @@ def planned(session: Session, owner: str, names: Sequence[str], decide: Decision
         raise ApplyFailed(f'owner "{owner}" has no service applied on this host', hint="lbctl apply first")
     trial.ensure_none(host, owner)
     there = session.like(last)
+    drifted = not holds_soon(there, last.intent)
     facts = there.facts(owner)
     before = dict(facts.overrides)
     intent, after = last.intent, dict(before)
@@ -174,7 +175,7 @@ def planned(session: Session, owner: str, names: Sequence[str], decide: Decision
     # What an agent that has ended left out stays out: this is about the named endpoints and no others.
     lefts = as_left(now, owner) if there.cautious else ()
     base = next((each for each in (now, *lefts) if not plan(each, intent).changed), None)
-    drifted, base = base is None and not holds(now, intent), base or now
+    base = base or now
     then = replace(base, assumed=replace(base.facts(owner), overrides=after))
     made = plan(then, intent)
     return Operation(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from lbctl.engine.change import facts
 from lbctl.engine.change.render import capabilities_here
+from lbctl.engine.record import history
+from lbctl.engine.record.verdicts import is_live
 from lbctl.errors import ApplyFailed, IntentError
 from lbctl.model import (
     Action,
@@ -14,6 +16,7 @@ from lbctl.model import (
     Plan,
     diff,
     diff_services,
+    given_settings,
     intent_changes,
     stale_flows,
     touched,
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
     from lbctl.host import Host
     from lbctl.model import Change, Effective, LiftedProgram, Program, Service, ServiceChange
     from lbctl.spi import Backend
+
+
+#: Seconds that an agent has to carry out what it found, and between two looks whether it did.
+_AGENT, _LOOK = 5.0, 0.1
 
 
 def plan(session: Session, intent: Intent) -> Plan:
@@ -43,6 +50,17 @@ def holds(session: Session, intent: Intent) -> bool:
     return not plan(session, intent).changed or any(
         not plan(left, intent).changed for left in as_left(session, intent.owner)
     )
+
+
+def holds_soon(session: Session, intent: Intent) -> bool:
+    """As `holds`, but wait for an agent: what it found is on record a moment before the kernel holds it."""
+    host = session.host
+    until = host.clock() + (_AGENT if is_live(host, intent.owner) else 0.0)
+    while not holds(session, intent):
+        if host.clock() >= until:
+            return False
+        host.sleep(_LOOK)
+    return True
 
 
 def as_left(session: Session, owner: str) -> Iterator[Session]:
@@ -112,9 +130,20 @@ def plan_against(
     changed = intent_changes(base, intent)
     services = tuple(
         replace(each, changes=changed.get(each.name, ())) if each.action is Action.CHANGE else each
-        for each in made.services
+        for each in with_settings(made.services, intent)
     )
     return chosen, replace(made, services=services)
+
+
+def with_settings(services: Sequence[ServiceChange], intent: Intent) -> tuple[ServiceChange, ...]:
+    """Return services of which those that are added have their settings as changes from the defaults."""
+    new = {service.name: service for service in intent.services}
+    return tuple(
+        replace(each, changes=given)
+        if each.action is Action.ADD and each.name in new and (given := given_settings(new[each.name]))
+        else each
+        for each in services
+    )
 
 
 def describe(session: Session, plan: Plan) -> tuple[ServiceChange, ...]:
@@ -126,9 +155,14 @@ def describe_plan(backend: Backend, plan: Plan) -> tuple[ServiceChange, ...]:
     """As `describe`, for a plan without a session."""
     lift = backend.lift
     wanted = plan.intent.services if plan.intent is not None else ()
-    known = {service.name: service.changes for service in plan.services if service.changes}
+    known = {service.name: service for service in plan.services}
     found = diff_services(lift(plan.before), lift(plan.after), plan.changes, wanted)
-    return tuple(replace(each, changes=known.get(each.name, ())) for each in found) if known else found
+    return tuple(
+        replace(each, changes=known[each.name].changes, order=known[each.name].order)
+        if each.name in known
+        else each
+        for each in found
+    )
 
 
 def removal(session: Session, owner: str, *, everywhere: bool) -> tuple[tuple[Session, Plan], ...]:
@@ -178,7 +212,10 @@ def plan_between(
 ) -> Plan:
     """Return the plan from one program to another, which is that of an intent, as it is `effective`."""
     made = pure_plan(session.backend, session.driver, before, after, intent, effective)
-    return replace(made, notes=session.backend.notes(session.host, made)) if made.changed else made
+    if not made.changed:
+        return made
+    state = history.latest(session.host, intent.owner)
+    return replace(made, notes=session.backend.notes(session.host, made), state=state)
 
 
 def pure_plan(

@@ -37,6 +37,9 @@ class Session:
     patience: float = 0.0
     #: Whether endpoints stay out that failed a moment before their agent ended: for who cannot be asked.
     cautious: bool = False
+    #: Whether plans are carried out that no person agreed to: what changed since they were made is then no
+    #: reason to refuse them.
+    unattended: bool = False
     #: What to take for known of endpoints instead of what is on record: for a plan of another record.
     assumed: Facts | None = None
 
@@ -203,6 +206,7 @@ def open_session(
     allow_remap: bool = False,
     patience: float = 0.0,
     cautious: bool = False,
+    unattended: bool = False,
     installed: Sequence[Backend] | None = None,
 ) -> Session:
     """Probe the installed backends, or those in `installed`, and choose one; raises `NoBackend`."""
@@ -216,4 +220,5 @@ def open_session(
         allow_remap=allow_remap,
         patience=patience,
         cautious=cautious,
+        unattended=unattended,
     )

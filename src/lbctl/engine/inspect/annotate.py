@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl.config import revive
+from lbctl.engine.change.plan import with_settings
 from lbctl.engine.inspect.checks import HostFacts, cheap_checks
 from lbctl.engine.inspect.grouping import folded, grouped
 from lbctl.engine.inspect.overlaps import find_overlaps
@@ -52,7 +53,7 @@ def annotate(session: Session, plan: Plan) -> Plan:
     """
     if plan.intent is None:
         return plan
-    services = _with_changes(session, plan, plan.intent)
+    services = _with_changes(session, in_recorded_order(session, plan), plan.intent)
     effective = plan.intent if plan.effective is None else plan.effective.intent
     notes = [*plan.notes, *(each.note for each in find_overlaps(session, effective))]
     notes += host_notes(session, effective, rules=plan.changed)
@@ -62,6 +63,39 @@ def annotate(session: Session, plan: Plan) -> Plan:
     if lost := gone(session, plan.intent, plan.services):
         notes.insert(0, lost)
     return replace(plan, services=services, notes=tuple(dict.fromkeys(notes)))
+
+
+def in_recorded_order(session: Session, plan: Plan) -> Plan:
+    """Return a plan with the services that it removes in the order in which they were applied.
+
+    That is the order of the intent file; the kernel lists them in one of its own.
+    """
+    if all(each.action is not Action.REMOVE for each in plan.services):
+        return plan
+    last = history.last_of(session.host, plan.owner)
+    known = {} if last is None else _endpoints_of(last)
+    places = {name: place for place, name in enumerate(known)}
+    removed = iter(
+        sorted(
+            (replace(each, order=known.get(each.name, ())) for each in plan.services if _removed(each)),
+            key=lambda each: places.get(each.name, len(places)),
+        )
+    )
+    services = tuple(next(removed) if _removed(each) else each for each in plan.services)
+    return replace(plan, services=services)
+
+
+def _removed(service: ServiceChange) -> bool:
+    return service.action is Action.REMOVE
+
+
+def _endpoints_of(entry: history.HistoryEntry) -> Mapping[str, tuple[str, ...]]:
+    """Return `Endpoint.to` of the endpoints of each service of a recorded intent; {} if it cannot be read."""
+    try:
+        services = entry.intent.services
+    except LbctlError:
+        return {}
+    return {service.name: tuple(endpoint.to for endpoint in service.endpoints) for service in services}
 
 
 def host_notes(session: Session, intent: Intent, *, rules: bool = False) -> tuple[str, ...]:
@@ -160,8 +194,9 @@ def _gains(change: ServiceChange, to: str, family: Family) -> bool:
 
 def _with_changes(session: Session, plan: Plan, intent: Intent) -> tuple[ServiceChange, ...]:
     changed = {service.name for service in plan.services if service.action is Action.CHANGE}
+    services = with_settings(plan.services, intent)
     if not changed:
-        return plan.services
+        return services
     new = {service.name: service for service in intent.services if service.name in changed}
     held = _on_record(session, plan, intent)
     unknown = changed - held.keys()
@@ -170,7 +205,7 @@ def _with_changes(session: Session, plan: Plan, intent: Intent) -> tuple[Service
         replace(service, changes=_changes(new.get(service.name), held, lifted.get(service.name, ())))
         if service.name in changed
         else service
-        for service in plan.services
+        for service in services
     )
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, TypeAlias
 
-from lbctl.host import has_routes, listening, local_addresses, route_to
+from lbctl.host import has_routes, listening, local_addresses, routes_to
 from lbctl.model import Family, Forward, Protocol, Severity, State
 from lbctl.spi import Problem, sole
 
@@ -30,6 +30,14 @@ _FORWARDING = {
     Family.IPV4: ("net.ipv4.ip_forward", f"{_NET}/ipv4/ip_forward"),
     Family.IPV6: ("net.ipv6.conf.all.forwarding", f"{_NET}/ipv6/conf/all/forwarding"),
 }
+
+
+#: What is read for almost every intent.
+_READ = (
+    *(f"/proc/thread-self/net/{name}" for name in ("fib_trie", "if_inet6", "tcp", "tcp6")),
+    f"{_NET}/ipv6/bindv6only",
+    *(path for _, path in _FORWARDING.values()),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +87,7 @@ class HostFacts:
 
 def cheap_checks(around: HostFacts, intent: Intent) -> Iterator[Seen]:
     """Yield what is wrong with the endpoints and listeners of an intent on this host."""
+    around.host.expect(reads=_READ)
     yield from drained(intent)
     yield from processes(around, intent)
     yield from forwarding(around, intent)
@@ -334,7 +343,7 @@ def _not_sent(host: Host, addresses: Iterable[Address]) -> set[Address]:
     """Return those of some addresses that need no forwarding: local by a route, or without a route."""
     if not has_routes(host):
         return set()
-    routes = {address: route_to(host, address) for address in addresses}
+    routes = routes_to(host, addresses)
     return {address for address, route in routes.items() if route.local or route.device is None}
 
 
@@ -374,8 +383,7 @@ def foreign_listeners(around: HostFacts, intent: Intent) -> Iterator[Seen]:
                 concerned.setdefault(listener.address, []).append((service, listener))
     if not concerned or not has_routes(around.host):
         return
-    for address in list(concerned)[:_MOST_ROUTES]:
-        route = route_to(around.host, address)
+    for address, route in routes_to(around.host, list(concerned)[:_MOST_ROUTES]).items():
         if not route.local:
             for service, listener in concerned[address]:
                 yield _foreign(service, listener, route)

@@ -18,7 +18,7 @@ from lbctl.engine.inspect.established import Established
 from lbctl.engine.inspect.failing import failing_lines
 from lbctl.engine.inspect.overlaps import find_overlaps
 from lbctl.engine.inspect.sources import waiting_lines
-from lbctl.model import Family, agreed, diff
+from lbctl.model import Family, agreed, diff, given_settings
 from lbctl.spi import count_rules
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lbctl.engine.change.counters import Counted, Place
     from lbctl.engine.change.session import Session
     from lbctl.engine.inspect.overlaps import Overlap
-    from lbctl.model import Change, Effective, Intent, Reason, Service, ServiceChange, State
+    from lbctl.model import Change, Effective, Intent, KeyChange, Reason, Service, ServiceChange, State
     from lbctl.spi import RuleCounts
 
 
@@ -122,6 +122,8 @@ class ServiceStatus:
     deviation: Fraction
     since: str | None
     endpoints: tuple[EndpointStatus, ...]
+    #: The keys of the intent that are not at their defaults.
+    settings: tuple[KeyChange, ...] = ()
 
     @property
     def connections(self) -> int:
@@ -272,6 +274,7 @@ def _service(
         slots=tuple(len(service.slots(family)) for family in service.families),
         deviation=service.deviation(),
         since=own.since,
+        settings=given_settings(service),
         endpoints=tuple(
             EndpointStatus(
                 name=endpoint.name,

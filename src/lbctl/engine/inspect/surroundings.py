@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lbctl.engine.inspect.checks import NotExamined, names, number_in, outside, setting, taking
-from lbctl.host import ModuleState, has_routes, kernel_module, links_back, links_in, route_to
+from lbctl.host import ModuleState, has_routes, kernel_module, links_back, links_in, routes_to
 from lbctl.model import Family, Protocol, Severity, SourceNat
 from lbctl.spi import Passage, Problem, sole
 
@@ -36,9 +36,8 @@ def ways(host: Host, intent: Intent) -> tuple[tuple[Passage, ...], tuple[Seen, .
     if len(addresses) > _MOST_ADDRESSES:
         reason = f"only the first {_MOST_ADDRESSES} of {len(addresses)} addresses were looked up"
         seen.append(NotExamined(what="routes to endpoints", reason=reason))
-    routes: dict[Address, Route] = {}
-    for address in addresses[:_MOST_ADDRESSES]:
-        routes[address] = route = route_to(host, address)
+    routes = routes_to(host, addresses[:_MOST_ADDRESSES])
+    for address, route in routes.items():
         if route.device is not None and not route.local:
             seen += _one_way(host, address, links_back(host, address))
     links = {family: links_in(host, family) for family in Family}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from lbctl.engine.change.apply import changing
+from lbctl.engine.change.apply import changing, ensure_replannable
 from lbctl.engine.inspect.compare import compare
 from lbctl.engine.migrate.plan import coming, going, live, names
 from lbctl.engine.migrate.steps import Retire, Step, do, is_standing, migrator_of, others_of, undo
 from lbctl.engine.record import history, overrides
 from lbctl.errors import ApplyFailed, PermissionDenied, Stale, StateUnknown
 from lbctl.model import Plan, diff
-from lbctl.spi import Migrator
+from lbctl.spi import Migrator, ensure_fresh
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from lbctl.engine.inspect.compare import Pair
     from lbctl.engine.migrate.migration import Migration
     from lbctl.engine.record.history import HistoryEntry
+    from lbctl.host import Host
     from lbctl.model import Remembered
 
 
@@ -36,6 +38,7 @@ def migrate(session: Session, made: Migration, *, back_to: HistoryEntry | None =
 
 def move(made: Migration, *, back_to: HistoryEntry | None = None, in_any_case: bool = False) -> list[str]:
     """As `migrate`, by who holds the lock; `in_any_case` as in `carry_out`."""
+    made = _current(made)
     source, target = made.source, made.target
     entry, notes = _begin(made, back_to, in_any_case=in_any_case)
     begun: list[tuple[Session, Step]] = []
@@ -58,6 +61,23 @@ def move(made: Migration, *, back_to: HistoryEntry | None = None, in_any_case: b
         notes.append(f"Not in the history yet: {error.message}")
     overrides.note_use(target.host, made.owner, made.intent)
     return notes
+
+
+def _current(made: Migration) -> Migration:
+    """Return a migration as the kernel now is, where it may be planned anew; see `ensure_replannable`."""
+    places = ((made.target, made.come), (made.source, made.go))
+    try:
+        for session, step in places:
+            if isinstance(step, Plan):
+                mark = session.backend.generation(session.host, session.driver)
+                ensure_fresh(step, mark, partial(session.observe, made.owner))
+    except Stale as stale:
+        ensure_replannable(*made.plan, stale)
+        anew = None if made.again is None else made.again()
+        if anew is None:
+            raise
+        return anew
+    return made
 
 
 def _attempt(begun: list[tuple[Session, Step]], session: Session, step: Step) -> None:
@@ -87,11 +107,13 @@ def _begin(
     return entry, []
 
 
-def upcoming(made: Migration, back_to: HistoryEntry | None = None) -> HistoryEntry | None:
-    """Return the state that a migration leads to."""
+def upcoming(
+    made: Migration, back_to: HistoryEntry | None = None, *, host: Host | None = None
+) -> HistoryEntry | None:
+    """Return the state that a migration leads to, by the record on a `host`, else on its own."""
     session, plan = made.plan
     allow = session.allow_remap
-    return history.upcoming(session.host, plan, back_to, moved=made.retired, allow_remap=allow)
+    return history.upcoming(host or session.host, plan, back_to, moved=made.retired, allow_remap=allow)
 
 
 def _return(made: Migration, begun: Sequence[tuple[Session, Step]], cause: BaseException) -> None:

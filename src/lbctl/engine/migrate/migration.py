@@ -19,7 +19,7 @@ from lbctl.engine.migrate.weights import ROUNDED
 from lbctl.model import Intent, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from lbctl.engine.change.session import Session
     from lbctl.engine.inspect.compare import Comparison, Pair
@@ -69,6 +69,8 @@ class Migration:
     #: The rules that are removed beside those that are added, service by service; None for a migration back,
     #: which is only verified.
     comparison: Comparison | None = None
+    #: Plans it anew; None if only its user may do that.
+    again: Callable[[], Migration | None] | None = None
 
     @property
     def changed(self) -> bool:

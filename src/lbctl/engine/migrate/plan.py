@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lbctl.engine.change.plan import plan_beside
@@ -72,6 +73,7 @@ def plan_migration(
         drifted=drifted,
         origin=origin,
         selectors=frozenset(service.selector[:4] for service in coming.services),
+        again=partial(plan_migration, session, owner, source=source, intent=intent),
     )
     return _agreeable(made, coming)
 
@@ -145,6 +147,7 @@ def _plan_foreign(
             record=going.record,
             before=backend.foreign_rules(text, owner),
             after=backend.foreign_rules(going.after, owner),
+            dump=going.after,
             notes=backend.side_effects(there.driver, going.after, going.record),
         ),
         intent=meant,
@@ -262,6 +265,7 @@ def plan_back(target: Session, source: Session, intent: Intent) -> Migration:
         go=removal_of(source, owner),
         intent=intent,
         origin="the history",
+        again=partial(plan_back, target, source, intent),
     )
 
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.engine.record import hops as recorded_hops
 from lbctl.errors import IntentError
-from lbctl.host import links, neighbours, route_to
+from lbctl.host import links, neighbours, routes_to
 from lbctl.model import Family, Forward, Hop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from lbctl.host import Host, Link
+    from lbctl.host import Host, Link, Route
     from lbctl.model import Address, Discovered, Effective, Endpoint, Intent, Service
 
 #: Seconds that endpoints have to answer, between two looks, and before one that did not answer is asked
@@ -115,10 +115,11 @@ class _Segment:
         """Find the next hops of endpoints: in the neighbour table, by asking, or on record."""
         wanted = {each.address: each.mac for each in endpoints if each.address is not None}
         self._take(wanted)
+        routes = routes_to(self._host, [address for address in wanted if address not in self._hops])
         asked = {
             address: device
-            for address in wanted
-            if address not in self._hops and (device := self._device(address)) is not None
+            for address, route in routes.items()
+            if (device := self._device(address, route)) is not None
         }
         now = self._host.clock()
         for address, device in asked.items():
@@ -152,9 +153,8 @@ class _Segment:
         self._hops[address] = Hop(address=address, device=link.name, source=link.mac, mac=mac)
         self._silent.pop(address, None)
 
-    def _device(self, address: Address) -> Link | None:
+    def _device(self, address: Address, route: Route) -> Link | None:
         """Return the link that an address is on; None, with a reason, if it is on none."""
-        route = route_to(self._host, address)
         link = next((each for each in self._links.values() if each.name == route.device), None)
         if route.local:
             self._reasons[address] = "it is an address of this host"

@@ -1,0 +1,32 @@
+"""The OCI image of the agent, from the deb, by buildah."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+#: Names another base, e.g. one that is at hand.
+VARIABLE = "IMAGE_BASE"
+
+
+def build(output: Path) -> Path:
+    """Build an OCI archive from the newest deb in `output`."""
+    debs = sorted(output.glob("lbctl_*.deb"), key=lambda file: file.stat().st_mtime)
+    if not debs:
+        sys.exit(f"{output} has no deb: name the kind deb too")
+    file = output / "lbctl-agent.oci.tar"
+    base = (f"--build-arg=BASE={os.environ[VARIABLE]}",) if VARIABLE in os.environ else ()
+    # As root, and in containers, with neither a daemon nor a file system of its own.
+    buildah = ("buildah", "--storage-driver=vfs", "build", "--isolation=chroot", "--quiet")
+    subprocess.run(
+        [
+            *(*buildah, *base, f"--build-arg=DEB={debs[-1].name}"),
+            f"--timestamp={os.environ['SOURCE_DATE_EPOCH']}",
+            *("--tag", f"oci-archive:{file}", "--file", HERE / "Containerfile", output),
+        ],
+        check=True,
+    )
+    return file

@@ -1,0 +1,419 @@
+# lbctl's side of a session on a host that has nothing but a POSIX sh: requests on standard input, answers on
+# standard output, in order. Constant: all that varies comes as data, and no data is ever evaluated.
+#
+# A request is a line "NUMBER VERB WORDS BYTES", then one line a word, then so many bytes. An answer is a line
+# "NUMBER STATUS OUT ERR", then so many bytes of output and of messages. A request that is cut short is not
+# carried out: the session ends.
+
+umask 077
+LC_ALL=C
+PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL PATH
+unset IFS CDPATH ENV BASH_ENV
+set +e +u -f
+
+state=${LBCTL_STATE_DIR:-}
+if [ -n "$state" ]; then
+    run=$state/run lib=$state/lib
+elif [ -d /run ]; then
+    run=/run/lbctl lib=/var/lib/lbctl
+else
+    run=/var/run/lbctl lib=/var/lib/lbctl
+fi
+
+# What names the network namespace, since Linux 5.12: SO_NETNS_COOKIE, which takes eight bytes and no more.
+case $(uname -m) in x86_64) getsockopt=55 ;; aarch64) getsockopt=209 ;; *) getsockopt= ;; esac
+cookie='socket(my $s, 1, 1, 0); my ($v, $n) = ("\0" x 8, pack("L", 8));
+    print unpack("Q", $v) unless syscall($ARGV[0], fileno($s), 1, 71, $v, $n)'
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# safe DIRECTORY: only root decides what is in it, and it is no link.
+safe() {
+    [ -d "$1" ] && [ ! -L "$1" ] && guarded "$1"
+}
+
+# guarded DIRECTORY [sticky]: as safe, but for who may have made a link of it.
+guarded() {
+    about=$(ls -ldn "$1/.") || return 1
+    case $about in
+        d???????w[tT]*) [ "${2:-}" = sticky ] || return 1 ;;
+        d????w* | d???????w*) return 1 ;;
+    esac
+    words "$about" && [ "$owner" = 0 ]
+}
+
+words() {
+    # shellcheck disable=SC2086
+    set -- $1
+    owner=${3:-}
+}
+
+# folder DIRECTORY MODE: make it if it is missing; fails where another user could put files there.
+folder() {
+    if [ ! -d "$1" ] && [ ! -L "$1" ]; then
+        (umask 022 && mkdir -p "${1%/*}") && mkdir -m "$2" "$1" || [ -d "$1" ] || return 1
+    fi
+    guarded "${1%/*}" sticky && safe "$1"
+}
+
+complain() { printf '%s\n' "$1" >"$err"; return 1; }
+
+untrusted() {
+    complain "$1 is a link, or other users can write to it: state that is kept there cannot be trusted"
+    return 13
+}
+
+# A file name of ours: one component, not hidden.
+named() {
+    case $1 in '' | .* | */*) complain "bad name" ;; esac
+}
+
+# file PATH: a file, and no link.
+file() { [ -f "$1" ] && [ ! -L "$1" ]; }
+
+# take BYTES FILE: exactly so many bytes of standard input, none of those behind them.
+take() {
+    : >"$2"
+    [ "$1" -gt 0 ] || return 0
+    if [ -n "$whole" ]; then
+        dd bs="$1" count=1 iflag=fullblock of="$2" 2>/dev/null
+        got=$(wc -c <"$2")
+        [ "$got" -eq "$1" ]
+        return
+    fi
+    got=0
+    while [ "$got" -lt "$1" ]; do
+        left=$(($1 - got))
+        [ "$left" -le 65536 ] || left=65536
+        dd bs="$left" count=1 2>/dev/null >>"$2" || return 1
+        before=$got
+        got=$(wc -c <"$2")
+        got=$((got))
+        [ "$got" -gt "$before" ] || return 1
+    done
+}
+
+# answer STATUS: with what is in $out and $err.
+answer() {
+    size=$(wc -c <"$out") messages=$(wc -c <"$err")
+    printf '%s %s %s %s\n' "$number" "$1" "$((size))" "$((messages))" || exit 0
+    [ "$((size))" -eq 0 ] || cat "$out" || exit 0
+    [ "$((messages))" -eq 0 ] || cat "$err" || exit 0
+}
+
+# sync_file FILE: on the disk before it gets its name.
+store() {
+    if [ -n "$durable" ]; then
+        dd if="$1" of="$2" bs=65536 conv=fsync 2>"$err"
+    else
+        cat "$1" >"$2" 2>"$err" && sync
+    fi
+}
+
+# put FOLDER NAME: have the file hold what came in, in one step.
+put() {
+    named "$2" || return 1
+    [ ! -d "$1/$2" ] || { complain "$2 is a directory"; return 1; }
+    rm -f "$1/.$2.$$.new"
+    store "$in" "$1/.$2.$$.new" && mv -f "$1/.$2.$$.new" "$1/$2" 2>"$err" && return 0
+    rm -f "$1/.$2.$$.new"
+    return 1
+}
+
+# first_network: true in the network namespace of process 1.
+first_network() {
+    one=$(ls -i /proc/1/net/dev 2>/dev/null) && own=$(ls -i /proc/self/net/dev 2>/dev/null) || return 1
+    [ "${one%% *}" = "${own%% *}" ]
+}
+
+network=$(readlink /proc/self/ns/net 2>/dev/null || ls -l /proc/self/ns/net 2>/dev/null)
+network=${network##*\[}
+network=${network%%\]*}
+case $network in '' | *[!0-9]*) network=0 ;; esac
+boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
+# What is saved for a network namespace that is not the host's own dies with it.
+if first_network; then shelf=$lib; else shelf=$run/network-$boot-$network; fi
+
+# on TOOL…: the path of each, as far as they are there.
+find_tool() {
+    case $1 in /*) [ -f "$1" ] && [ -x "$1" ] && printf '%s\n' "$1"; return ;; esac
+    IFS=:
+    for place in $PATH; do
+        if [ -f "$place/$1" ] && [ -x "$place/$1" ]; then
+            unset IFS
+            printf '%s\n' "$place/$1"
+            return 0
+        fi
+    done
+    unset IFS
+    return 1
+}
+
+# look FILE MOST: its contents, up to so many bytes and one more.
+look() {
+    [ -f "$1" ] || return 1
+    if [ -n "$head" ]; then
+        head -c "$(($2 + 1))" "$1" >"$out" 2>/dev/null
+    else
+        cat "$1" >"$out" 2>/dev/null
+    fi
+}
+
+# lock NAME DESCRIPTOR: hold it until this session, and all that it runs, is over.
+lock() {
+    named "$1" || return 1
+    folder "$run" 755 || { untrusted "$run"; return; }
+    [ ! -L "$run/$1" ] || { complain "$run/$1 is a link"; return 1; }
+    case $2 in [5-9]) ;; *) complain "bad descriptor"; return 1 ;; esac
+    if [ -n "$flock" ]; then
+        eval "exec $2>>\"\$run/\$1\"" || return 1
+        if flock -n "$2"; then
+            printf '%-15s\n' "$$" | dd of="$run/$1" conv=notrunc 2>/dev/null
+            return 0
+        fi
+        eval "exec $2>&-"
+        holder=
+        IFS= read -r holder <"$run/$1"
+    else
+        claim "$run/$1.d" && return 0
+        holder=$(cat "$run/$1.d/holder" 2>/dev/null)
+    fi
+    holder=${holder%% *}
+    printf '%s' "$holder" >"$out"
+    case $holder in '' | *[!0-9]*) ;; *) printf ' ' >>"$out"; tr '\000' ' ' <"/proc/$holder/cmdline" 2>/dev/null >>"$out" ;; esac
+    return 2
+}
+
+# claim DIRECTORY: a lock without flock. One of a process that is gone, or of another boot, counts for nothing.
+claim() {
+    if ! mkdir "$1" 2>/dev/null; then
+        living "$1" && return 1
+        mv "$1" "$1.$$" 2>/dev/null || return 1
+        if living "$1.$$"; then
+            mv "$1.$$" "$1"
+            return 1
+        fi
+        rm -rf "$1.$$"
+        mkdir "$1" 2>/dev/null || return 1
+    fi
+    printf '%s %s\n' "$$" "$boot" >"$1/holder"
+    locks="$locks
+$1"
+}
+
+living() {
+    pid='' since=''
+    read -r pid since <"$1/holder" 2>/dev/null
+    case $pid in '' | *[!0-9]*) return 0 ;; esac
+    [ "$since" = "$boot" ] && [ -d "/proc/$pid" ]
+}
+
+# unlock NAME DESCRIPTOR
+unlock() {
+    named "$1" || return 1
+    case $2 in [5-9]) ;; *) return 1 ;; esac
+    if [ -n "$flock" ]; then
+        eval "exec $2>&-"
+    else
+        rm -rf "$run/$1.d"
+    fi
+}
+
+# held NAME: true while a process holds the lock.
+held() {
+    named "$1" || return 1
+    if [ -n "$flock" ]; then
+        safe "$run" && file "$run/$1" || return 1
+        ! (flock -n 4) 4<"$run/$1"
+    else
+        [ -d "$run/$1.d" ] && living "$run/$1.d"
+    fi
+}
+
+# every FOLDER SUFFIX SMALL: all files of ours there, each as a line "+ BYTES NAME" and its contents, or, if it
+# has more than so many bytes, as "- BYTES NAME".
+every() {
+    [ -d "$1" ] || return 0
+    { guarded "${1%/*}" sticky && safe "$1"; } || { untrusted "$1"; return; }
+    set +f
+    for path in "$1"/*"$2"; do
+        set -f
+        name=${path##*/}
+        case $name in *[!A-Za-z0-9._-]*) continue ;; esac
+        file "$path" && cat "$path" >"$in" 2>/dev/null || continue
+        size=$(($(wc -c <"$in")))
+        if [ "$size" -gt "$3" ]; then
+            printf -- '- %s %s\n' "$size" "$name"
+        else
+            printf '+ %s %s\n' "$size" "$name"
+            cat "$in"
+        fi
+    done >"$out"
+    set -f
+}
+
+# fetch FOLDER NAME MOST: one of them.
+fetch() {
+    named "$2" || return 1
+    { guarded "${1%/*}" sticky && safe "$1"; } || { untrusted "$1"; return; }
+    file "$1/$2" && look "$1/$2" "$3"
+}
+
+# stand_by NAME LOCK GUARD RECORD: start revert.sh in a session of its own, which outlives this one.
+stand_by() {
+    named "$1" && named "$2" && named "$3" && named "$4" || return 1
+    orders=$run/$1
+    set -- sh "$orders/revert.sh" "$orders" "$run" "$shelf" "$2" "$3" "$4" "$boot" "$flock"
+    # Where systemd runs the host, it may end what a session started; it does not end units.
+    if ! { first_network && [ -d /run/systemd/system ] && has systemd-run &&
+        systemd-run --quiet --collect -- "$@" </dev/null >/dev/null 2>&1; }; then
+        if has setsid; then set -- setsid "$@"; fi
+        "$@" </dev/null >/dev/null 2>&1 5>&- 6>&- 7>&- 8>&- 9>&- &
+    fi
+    tries=150
+    while [ ! -f "$orders/ready" ] && [ "$tries" -gt 0 ]; do
+        sleep 0.1 2>/dev/null || sleep 1
+        tries=$((tries - 1))
+    done
+    [ -f "$orders/ready" ] || complain "the script that reverts the trial did not start"
+}
+
+# serve VERB WORD…: the answer's status; its output is in $out.
+serve() {
+    verb=$1
+    shift
+    case $verb in
+        hello)
+            {
+                printf 'user %s\n' "$(id -u)"
+                printf 'boot %s\n' "$boot"
+                printf 'network %s\n' "$network"
+                printf 'uptime %s\n' "$(cat /proc/uptime)"
+                printf 'now %s\n' "$(date +%s)"
+                has perl && [ -n "$getsockopt" ] && printf 'cookie %s\n' "$(perl -e "$cookie" "$getsockopt" 2>/dev/null)"
+                for tool in "$@"; do printf 'tool %s %s\n' "$tool" "$(find_tool "$tool")"; done
+            } >"$out"
+            ;;
+        run) "$@" <"$in" >"$out" 2>"$err" ;;
+        read) look "$1" "$2" ;;
+        write) [ -f "$1" ] && dd if="$in" of="$1" bs=65536 conv=notrunc 2>/dev/null ;;
+        exists) [ -e "$1" ] ;;
+        which) find_tool "$1" >"$out" ;;
+        glob)
+            IFS=
+            set +f
+            for path in $1; do
+                set -f
+                [ ! -e "$path" ] && [ ! -L "$path" ] || printf '%s\n' "$path"
+            done >"$out"
+            set -f
+            unset IFS
+            ;;
+        fingerprint)
+            [ -e "$1" ] || return 1
+            {
+                readlink -f "$1" || printf '%s\n' "$1"
+                stat -L -c %d:%i:%s:%Y "$1" 2>/dev/null || ls -lLni "$1"
+            } >"$out" 2>/dev/null
+            ;;
+        netlink) perl "$dir/netlink.pl" <"$in" >"$out" 2>"$err" ;;
+        place)
+            cp "$in" "$dir/$1"
+            ;;
+        stand-aside) # NAME: begin anew what a host does by itself
+            named "$1" && rm -rf "$run/$1" && mkdir -m 700 "$run/$1" "$run/$1/after" && : >"$run/$1/gone"
+            ;;
+        hand) # NAME FILE: one of its files
+            named "$1" && [ -d "$run/$1" ] || return 1
+            case $2 in after/*) named "${2#after/}" ;; *) named "$2" ;; esac || return 1
+            cp "$in" "$run/$1/.new" 2>"$err" && mv -f "$run/$1/.new" "$run/$1/$2" 2>"$err"
+            ;;
+        stand-by) stand_by "$1" "$2" "$3" "$4" ;;
+        lock) lock "$1" "$2" ;;
+        unlock) unlock "$1" "$2" ;;
+        held) held "$1" ;;
+        known) every "$run" ".$network.known" "$1" ;;
+        recall) fetch "$run" "$1" "$2" ;;
+        know)
+            folder "$run" 755 || { untrusted "$run"; return; }
+            put "$run" "$1"
+            ;;
+        forget) named "$1" && safe "$run" && rm -f "$run/$1" ;;
+        saved) every "$shelf" "" "$1" ;;
+        fetch) fetch "$shelf" "$1" "$2" ;;
+        save)
+            folder "$shelf" 700 || { untrusted "$shelf"; return; }
+            put "$shelf" "$1"
+            ;;
+        drop)
+            named "$1" || return 1
+            [ -d "$shelf" ] || return 0
+            safe "$shelf" || { untrusted "$shelf"; return; }
+            rm -f "$shelf/$1" 2>"$err"
+            ;;
+        append)
+            named "$1" || return 1
+            folder "$shelf" 700 || { untrusted "$shelf"; return; }
+            [ ! -L "$shelf/$1" ] || { complain "$1 is a link"; return; }
+            cat "$in" >>"$shelf/$1" 2>"$err"
+            ;;
+        rename)
+            named "$1" && named "$2" || return 1
+            safe "$shelf" || { untrusted "$shelf"; return; }
+            [ ! -d "$shelf/$2" ] || { complain "$2 is a directory"; return; }
+            mv -f "$shelf/$1" "$shelf/$2" 2>"$err"
+            ;;
+        *) complain "unknown request" ;;
+    esac
+}
+
+if [ "$(id -u)" != 0 ]; then
+    printf 'lbctl: this user is not root, and sudo did not make it root\n' >&2
+    exit 77
+fi
+for tool in cat dd ls mkdir mv rm wc; do
+    has "$tool" || { printf 'lbctl: this host lacks the program %s\n' "$tool" >&2; exit 69; }
+done
+folder "$run" 755 || { printf 'lbctl: %s is a link, or other users can write to it\n' "$run" >&2; exit 77; }
+
+# What sessions left that were killed.
+set +f
+for old in "$run"/session.*; do
+    set -f
+    [ ! -d "$old" ] || [ -d "/proc/${old##*.}" ] || rm -rf "$old"
+done
+set -f
+dir=$run/session.$$
+rm -rf "$dir"
+mkdir -m 700 "$dir" || exit 73
+in=$dir/in out=$dir/out err=$dir/err locks=
+cleanup() {
+    for each in $locks; do rm -rf "$each"; done
+    rm -rf "$dir"
+}
+trap cleanup EXIT
+trap 'exit 0' HUP INT TERM PIPE
+
+whole= durable= head= flock=
+printf x >"$dir/x"
+[ "$(dd if="$dir/x" bs=1 count=1 iflag=fullblock 2>/dev/null)" = x ] && whole=yes
+dd if="$dir/x" of="$dir/y" conv=fsync 2>/dev/null && durable=yes
+[ "$(head -c 1 "$dir/x" 2>/dev/null)" = x ] && head=yes
+has flock && (flock -n 4) 4<"$dir/x" 2>/dev/null && flock=yes
+
+printf 'lbctl-session %s\n' "${nonce:-${1:-}}"
+while read -r number verb count bytes; do
+    case $number$count$bytes in '' | *[!0-9]*) exit 65 ;; esac
+    set --
+    while [ "$count" -gt 0 ]; do
+        IFS= read -r word || exit 0
+        set -- "$@" "$word"
+        count=$((count - 1))
+    done
+    : >"$out"
+    : >"$err"
+    take "$bytes" "$in" || exit 0
+    serve "$verb" "$@"
+    answer $?
+done

@@ -1,0 +1,288 @@
+"""One session of ssh that serves many requests: what is sent together costs one round trip.
+
+What comes back is untrusted: lines and sizes have limits, answers have the numbers of their requests, and
+nothing of it is printed before it is escaped.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.resources import files
+from secrets import token_hex
+from typing import TYPE_CHECKING
+
+from lbctl.errors import ConnectionLost, LbctlError, Unreachable
+from lbctl.model import inert
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lbctl.host.remote.destination import Destination
+
+#: Bytes of one answer: more than any listing of rules that a kernel holds.
+_MOST = 512 << 20
+#: Bytes of a first line of an answer, and of what a login shell may print before the session begins.
+_LONGEST_LINE, _NOISE = 200, 64 << 10
+_PART = 1 << 20
+#: Bytes of ssh's own messages that are shown.
+_MESSAGES = 2000
+#: Seconds until ssh gives up: for a connection, and for one that has gone silent (tries times seconds).
+_CONNECTING, _SILENT, _SILENCES = 20, 10, 3
+#: Read by the login shell of the user, whichever that is: one line, no quote but ours.
+_START = (
+    'IFS= read -r nonce && IFS= read -r n && s=$(dd bs=1 count="$n" 2>/dev/null) && '
+    'case $(id -u) in 0) eval "$s" ;; *) exec sudo -n -- sh -c "$s" lbctl "$nonce" ;; esac'
+)
+_OPTIONS = (
+    "-T",
+    "-x",
+    "-a",
+    "-e",
+    "none",
+    "-o",
+    "ClearAllForwardings=yes",
+    "-o",
+    "PermitLocalCommand=no",
+    "-o",
+    "RemoteCommand=none",
+    "-o",
+    f"ConnectTimeout={_CONNECTING}",
+    "-o",
+    f"ServerAliveInterval={_SILENT}",
+    "-o",
+    f"ServerAliveCountMax={_SILENCES}",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteRequest:
+    """A verb of serve.sh, its words, and bytes for it. No word has a line break or a NUL."""
+
+    verb: str
+    words: tuple[str, ...] = ()
+    data: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteReply:
+    """The status of a request, and what it printed."""
+
+    status: int
+    out: bytes
+    err: bytes
+
+    @property
+    def text(self) -> str:
+        """The output."""
+        return self.out.decode("utf-8", "surrogateescape")
+
+    @property
+    def complaint(self) -> str:
+        """The messages, on one line, escaped."""
+        return inert(" ".join(self.err.decode("utf-8", "replace").split()))[:_MESSAGES]
+
+
+class SshSession:
+    """A session on a host; it ends with `close`, or when this process ends, however that happens."""
+
+    def __init__(self, destination: Destination, *, can_ask: bool = True) -> None:
+        self.destination = destination
+        #: How often an answer was waited for.
+        self.trips = 0
+        #: The verbs of each round trip.
+        self.log: list[str] = []
+        #: Whether something was changed, or may have been.
+        self.changing = False
+        self._can_ask = can_ask
+        self._process: subprocess.Popen[bytes] | None = None
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the connection)
+        #: What is to be sent, and what has arrived: whole after an interruption too.
+        self._unsent, self._buffer = bytearray(), bytearray()
+        self._number = 0
+        self._broken = False
+
+    def open(self) -> None:
+        """Start the session; raises `Unreachable`."""
+        ssh = shutil.which("ssh")
+        if ssh is None:
+            raise Unreachable("the program ssh is not in PATH", hint="Debian: apt install openssh-client")
+        text = script("serve.sh")
+        nonce = token_hex(16)
+        batch = () if self._can_ask else ("-o", "BatchMode=yes")
+        self._process = subprocess.Popen(
+            [ssh, *_OPTIONS, *batch, *self.destination.words(), f"exec sh -c {shlex.quote(_START)}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._messages,
+            # Ctrl-C is ours: the change that is under way is undone over the same connection.
+            preexec_fn=_deaf,
+        )
+        for stream in filter(None, (self._process.stdin, self._process.stdout)):
+            os.set_blocking(stream.fileno(), False)
+        self._exchange(f"{nonce}\n{len(text)}\n".encode() + text, lambda: self._begun(nonce))
+
+    def ask(self, *requests: RemoteRequest) -> list[RemoteReply]:
+        """Return the answers to requests, in one round trip.
+
+        Raises `Unreachable`; or, once something may have been changed, `ConnectionLost`.
+        """
+        if self._process is None:
+            self.open()
+        first = self._number + 1
+        data = b"".join(self._encoded(request) for request in requests)
+        self.trips += 1
+        self.log.append("; ".join(" ".join((each.verb, *each.words)) for each in requests)[:_LONGEST_LINE])
+        replies: list[RemoteReply] = []
+
+        def done() -> bool:
+            while len(replies) < len(requests):
+                found = self._reply(first + len(replies))
+                if found is None:
+                    return False
+                replies.append(found)
+            return True
+
+        self._exchange(data, done)
+        return replies
+
+    def tell(self, request: RemoteRequest) -> None:
+        """Have a request served for which nothing is waited; raises as `ask`."""
+        if self._process is None:
+            self.open()
+        self._exchange(self._encoded(request), lambda: True)
+
+    def close(self) -> None:
+        """End the session."""
+        self._broken = True
+        process, self._process = self._process, None
+        if process is not None:
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    with suppress(OSError):
+                        stream.close()
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._messages.close()
+
+    def _encoded(self, request: RemoteRequest) -> bytes:
+        if any(char in word for word in request.words for char in "\n\r\0"):
+            raise Unreachable(f"a word for {self.destination} has a line break in it")
+        self._number += 1
+        head = f"{self._number} {request.verb} {len(request.words)} {len(request.data)}\n"
+        lines = "".join(f"{word}\n" for word in request.words)
+        return (head + lines).encode("utf-8", "surrogateescape") + request.data
+
+    def _exchange(self, data: bytes, done: Callable[[], bool]) -> None:
+        """Send bytes, and read until `done`: both at once, since each side may wait for the other."""
+        process = self._process
+        if self._broken or process is None or process.stdin is None or process.stdout is None:
+            raise self._lost("the connection has ended")
+        self._unsent += data
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(process.stdout, selectors.EVENT_READ)
+                selector.register(process.stdin, selectors.EVENT_WRITE)
+                sending = True
+                while self._unsent or not done():
+                    if sending and not self._unsent:
+                        selector.unregister(process.stdin)
+                        sending = False
+                    for key, _ in selector.select():
+                        if key.fileobj is process.stdin:
+                            del self._unsent[: os.write(process.stdin.fileno(), self._unsent[:_PART])]
+                        else:
+                            part = os.read(process.stdout.fileno(), _PART)
+                            if not part:
+                                raise self._lost("")
+                            self._buffer += part
+        except OSError as error:
+            raise self._lost(error.strerror or "") from error
+
+    def _begun(self, nonce: str) -> bool:
+        """Return True once the script has announced itself; what a login shell prints before is dropped."""
+        mark = f"lbctl-session {nonce}\n".encode()
+        place = self._buffer.find(mark)
+        if place >= 0:
+            del self._buffer[: place + len(mark)]
+            return True
+        if len(self._buffer) > _NOISE:
+            raise self._lost("its shell prints without an end")
+        return False
+
+    def _reply(self, number: int) -> RemoteReply | None:
+        """Return the answer to a request, or None while it is not here in full; skips those before it."""
+        while True:
+            end = self._buffer.find(b"\n", 0, _LONGEST_LINE)
+            if end < 0:
+                if len(self._buffer) > _LONGEST_LINE:
+                    raise self._lost("it answers what is no answer")
+                return None
+            words = bytes(self._buffer[:end]).split(b" ")
+            if len(words) != 4 or not all(word.isdigit() and len(word) <= 12 for word in words):
+                raise self._lost("it answers what is no answer")
+            which, status, out, err = map(int, words)
+            if out + err > _MOST:
+                raise self._lost(f"an answer of {out + err} bytes is larger than {_MOST >> 20} MiB")
+            if which > number:
+                raise self._lost("it answers what was not asked")
+            last = end + 1 + out + err
+            if len(self._buffer) < last:
+                return None
+            body = bytes(self._buffer[end + 1 : last])
+            del self._buffer[:last]
+            if which == number:
+                return RemoteReply(status=status, out=body[:out], err=body[out:])
+
+    def _lost(self, why: str) -> LbctlError:
+        """Return what is to be raised: the session cannot go on."""
+        self._broken = True
+        code = self._ended()
+        self._messages.seek(0)
+        said = self._messages.read(_MESSAGES).decode("utf-8", "replace")
+        lines = [inert(line.strip()) for line in said.splitlines() if line.strip()]
+        shown = "; ".join([*lines[-4:], *([why] if why else [])]) or f"ssh ended with {code}"
+        if self.changing:
+            return ConnectionLost(
+                f"the connection to {self.destination} was lost during a change: {shown}",
+                hint="the next command for that host that changes something first completes or reverts it",
+            )
+        return Unreachable(f"{self.destination} cannot be managed over ssh: {shown}", hint=_hint(said))
+
+    def _ended(self) -> int | None:
+        process = self._process
+        if process is None:
+            return None
+        until = time.monotonic() + 2
+        while (code := process.poll()) is None and time.monotonic() < until:
+            time.sleep(0.01)
+        if code is None:
+            process.kill()
+            code = process.wait()
+        return code
+
+
+def _deaf() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _hint(said: str) -> str:
+    if "sudo" in said:
+        return "log in as root, or let the user run sh by sudo without a password"
+    return "ssh to it by hand first; lbctl uses the same configuration, keys and known hosts"
+
+
+def script(name: str) -> bytes:
+    """Return a script that ships with lbctl."""
+    return files("lbctl.host.remote").joinpath(name).read_bytes()

@@ -1,0 +1,36 @@
+"""The documents have no dead links; `make docs` checks those of the site that it builds."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "docs" / "site" / "build.py"
+
+
+def test_no_link_of_a_document_is_dead() -> None:
+    done = subprocess.run([sys.executable, str(BUILD), "--check"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_dead_links_are_found(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text(
+        "# A b\n\n[here](#a-b) [`code`](b.md#one) `[no](link.md)`\n\n```\n[no](link.md)\n```\n"
+        "[gone](c.md) [lost](b.md#two) [far](https://example.org/x)\n"
+    )
+    (tmp_path / "b.md").write_text("## `One`\n\n[up](../x.md)\n")
+    (tmp_path / "page.html").write_text('<a id="x" href="#x"></a><a href="#y"></a><img src="none.svg">')
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import links; from pathlib import Path\n"
+        "root = Path(sys.argv[2]); pages = {p.name: p.read_text() for p in sorted(root.glob('*.md'))}\n"
+        "print(*links.dead_links(root, pages), *links.dead_in_html(root), sep='\\n')"
+    )
+    words = [sys.executable, "-c", script, str(BUILD.parent), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == [
+        "a.md: c.md: no such file",
+        "a.md: b.md#two: no such heading",
+        "b.md: ../x.md: no such file",
+        "page.html: #y: no such anchor",
+        "page.html: none.svg: no such page",
+    ]
