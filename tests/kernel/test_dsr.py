@@ -147,6 +147,16 @@ def test_a_server_with_another_mac_address_is_found_again(segment: Segment) -> N
     assert segment.lbctl("plan", "--exit-code", config=text).code == 0
 
 
+def test_an_interface_that_is_made_anew_gets_its_rules_back(segment: Segment) -> None:
+    text = intent(direct(*EVERY))
+    apply(segment, text)
+    segment.replug()
+    planned = segment.lbctl("plan", "--exit-code", config=text)
+    assert planned.code == 1, planned.out
+    apply(segment, text)
+    assert tally(segment.ask(6)) == [2, 2, 2]
+
+
 def test_rules_that_others_change_are_seen_and_repaired(segment: Segment) -> None:
     text = intent(direct(*EVERY, scheduler="source-hash"))
     apply(segment, text)

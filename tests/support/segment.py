@@ -134,9 +134,8 @@ class Segment:
         for name, host in zip(names, (self.client, self.balancer, *self.servers), strict=True):
             self.switch.connect(name, host, "eth0")
             self.switch.ip("link", "set", name, "master", "br0")
+        self._number()
         self.client.address("eth0", *(f"{each}/24" for each in CLIENTS4), "2001:db8:1::1/64")
-        self.balancer.address("eth0", "192.0.2.100/24", "2001:db8:1::100/64")
-        self.balancer.address("eth0", f"{SERVICE4}/32", f"{SERVICE6}/128")
         for number, server in enumerate(self.servers):
             server.address("eth0", f"{SERVERS4[number]}/24", f"{SERVERS6[number]}/64")
             server.write(f"{_SYSCTL}/ipv4/conf/all/arp_ignore", "1")
@@ -150,6 +149,18 @@ class Segment:
         self._stack.callback(namespace.close)
         namespace.write(f"{_SYSCTL}/ipv6/conf/default/accept_dad", "0")
         return namespace
+
+    def _number(self) -> None:
+        self.balancer.address("eth0", "192.0.2.100/24", "2001:db8:1::100/64")
+        self.balancer.address("eth0", f"{SERVICE4}/32", f"{SERVICE6}/128")
+
+    def replug(self) -> None:
+        """Give the balancer another interface of the same name."""
+        self.balancer.ip("link", "del", "eth0")
+        self.switch.connect("balancer", self.balancer, "eth0")
+        self.switch.ip("link", "set", "balancer", "master", "br0")
+        self._number()
+        self.client.ip("neigh", "flush", "all")
 
     def close(self) -> None:
         self._stack.close()
