@@ -163,7 +163,7 @@ def test_rules_that_others_change_are_seen_and_repaired(segment: Segment) -> Non
     for change in (
         "flush chain netdev lbctl.ip ingress-eth0; delete table netdev lbctl.ip6",
         'add rule netdev lbctl.ip service-far ether daddr set 02:00:00:00:00:01 fwd to "eth0"',
-        "add rule netdev lbctl.ip service-far meta iiftype ether drop",
+        "add rule netdev lbctl.ip service-far iifname eth0 drop",
     ):
         segment.balancer.run("nft", change)
         assert segment.lbctl("plan", "--exit-code", config=text).code == 1, change
