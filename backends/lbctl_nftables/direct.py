@@ -68,9 +68,7 @@ def shared(family: Family, needs: Collection[str], dialect: str) -> Part:
     """Return what all services of a family share at ingress: `needs` are names of chains, forms and pages."""
     word = layout.INGRESS[family]
     declarations = layout.declarations(word, dialect)
-    forms = [
-        form for form in (Form.ADDRESS, Form.ADDRESS_RANGE) if form not in layout.RANGES or form in needs
-    ]
+    forms = [form for form in (Form.ADDRESS, Form.ADDRESS_RANGE) if form in needs]
     maps: dict[str, str] = {layout.LISTENERS[Purpose.LEAD][form]: form for form in forms}
     maps |= {name: layout.kind_of_page(name) for name in sorted(needs) if layout.is_page(name)}
     items = [Item((word, "table"), "")]
@@ -111,7 +109,7 @@ class DirectService:
     def needs(self) -> Iterator[str]:
         """Yield what the service needs of `shared`."""
         yield from (layout.ingress_chain(device) for device in self._devices())
-        yield from (form for form, _ in self._listeners if form in layout.RANGES)
+        yield from (form for form, _ in self._listeners)
         yield from (self._picks, self._paths)
 
     def _devices(self) -> Sequence[str]:

@@ -181,7 +181,7 @@ class TableReader:
         for declared in sorted(named, key=lambda each: each.name not in layout.DISPATCH):
             if layout.is_affinity(declared.name):
                 yield from self._stale(declared)
-            elif not declared.is_dynamic or declared.name == layout.LINKS:
+            elif not declared.is_dynamic or declared.name in layout.PAIRS:
                 mine = list(self._items_of(declared, self._elements(declared), owners))
                 if declared.name in layout.DISPATCH:
                     owners |= _owners(declared.name, mine)
@@ -317,8 +317,7 @@ class TableReader:
         of_set = layout.service_of_set(name)
         leading, twins = name in layout.DISPATCH, name in _TWINNED
         for key, text, comment in spelled(declared, found):
-            if name == layout.LINKS and len(set(key.split(" . "))) == 1:
-                # Packets add pairs of one link with itself.
+            if name in layout.PAIRS and layout.is_of_packets(name, key):
                 continue
             service = comment.partition("/")[0] if comment else of_set
             if leading:

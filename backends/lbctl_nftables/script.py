@@ -46,7 +46,8 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
     new elements. Were a slot taken out together with the rule that picked it, such a packet would find none
     and pass the balancer (seen: 1 of 25,000 connections during 100 changes). So slots go once no rule picks
     them, and a listener that moves to a new chain does so once the chain has its rules. One that leaves its
-    map for one that the old rules do not ask, as that of the first range of ports, goes after them too.
+    map for one that the old rules do not ask, as that of the first range of ports, goes after them too, as
+    does a map that the new rules do not ask.
     """
     preparing: list[str] = []
     doing: list[str] = []
@@ -69,7 +70,7 @@ def transactions(owner: str, changes: Sequence[Change], after: Program) -> tuple
                 mine = [change for change in mine if change.key not in early]
             asks = any(_asks(change) for change in mine)
             held = _listeners(after, word) if asks else {}
-            later = [c for c in mine if _is_page_going(c) or _is_listener_moving(c, after, held)]
+            later = [c for c in mine if _is_map_going(c) or _is_listener_moving(c, after, held)]
             clear = {change.key for change in later}
             now = [change for change in mine if change.key not in clear]
             doing += _removals(place, now)
@@ -134,10 +135,12 @@ def _may_come_early(item: Item, fresh: Collection[str]) -> bool:
     return kind != "element" or layout.is_page(names[0]) or names[0] in fresh
 
 
-def _is_page_going(change: Change) -> bool:
-    """Return True for a slot that goes, and for a page that goes with all its slots."""
+def _is_map_going(change: Change) -> bool:
+    """Return True for a slot that goes, a page that goes with all its slots, and a map of listeners."""
     _, kind, *names = change.key
-    return change.after is None and kind in {"element", "map"} and layout.is_page(names[0])
+    if change.after is not None or kind not in {"element", "map"}:
+        return False
+    return layout.is_page(names[0]) or (kind == "map" and names[0] in layout.LISTENER_MAPS)
 
 
 def _listeners(after: Program, word: str) -> Mapping[str, Sequence[Listener]]:
@@ -158,7 +161,7 @@ def _is_listener_moving(change: Change, after: Program, listeners: Mapping[str, 
     chain = layout.verdict(change.item.text)
     stays = chain is None or (word, "chain", chain) in after.by_key
     going = layout.listener(names[1])
-    if going is None or not stays or (word, "map", names[0]) not in after.by_key:
+    if going is None or not stays:
         return False
     maps = next(maps for maps in layout.LISTENERS.values() if names[0] in maps.values())
     return any(

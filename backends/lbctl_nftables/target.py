@@ -10,8 +10,6 @@ from lbctl_nftables import dialect, layout, script
 if TYPE_CHECKING:
     from lbctl.spi import Capabilities
 
-tools = ("nft",)
-
 
 def capabilities_for(tool: str, version: str) -> Capabilities:  # noqa: ARG001 (there is one)
     """See `lbctl.spi.Backend`."""

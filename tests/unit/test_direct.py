@@ -15,8 +15,7 @@ from lbctl.engine.record.next_hops import NextHops
 from lbctl.errors import IntentError, Unsupported
 from lbctl.host import Completed
 from lbctl.host.fake import FakeHost, Ran
-from lbctl.model import Endpoint, Family, Forward, Hop, Intent, Scheduler, Service, State, effective
-from lbctl.model.effective import Facts
+from lbctl.model import Endpoint, Facts, Family, Forward, Hop, Intent, Scheduler, Service, State, effective
 from lbctl.spi import next_hops
 from lbctl_iptables import backend as iptables
 from lbctl_nftables import backend as nftables

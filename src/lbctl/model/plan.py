@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lbctl.model.changes import KeyChange
-    from lbctl.model.effective import Effective
+    from lbctl.model.effect import Effective
     from lbctl.model.intent import Intent, Listener, Service
     from lbctl.model.lifted import LiftedProgram
     from lbctl.model.program import Item, Key, Part, Program
