@@ -296,7 +296,8 @@ class _ServiceItems:
             needs.add(layout.REFUSE)
         if self._keeping:
             needs.add(layout.LEARNED)
-        return _Compiled(tuple(self._items()), _same(frozenset(needs)))
+        ingress = {Form.of(x) for x, purpose in self._hiding if purpose is Purpose.INGRESS}
+        return _Compiled(tuple(self._items()), _same(frozenset(needs)), _same(frozenset(ingress)))
 
     def _items(self) -> Iterator[Item]:
         service, name = self._service, self._service.name
@@ -470,7 +471,7 @@ class _DirectService(_ServiceItems):
 
     def compiled(self, dialect: str) -> _Compiled:
         needs: set[str] = {layout.REFUSE} if self._refusing else set()
-        if self._refusing or self._hiding:
+        if self._refusing or any(purpose is not Purpose.INGRESS for _, purpose in self._hiding):
             needs |= {form for form, _ in self._listeners}
         items = (*self._ingress.items(dialect), *self._items())
         return _Compiled(items, _same(frozenset(needs)), _same(frozenset(self._ingress.needs())))

@@ -71,7 +71,7 @@ def observe(host: Host, driver: str, owner: str) -> Program:
 
 def expect(host: Host, owner: str) -> None:
     """Have the host know that the generation and all of an owner's tables are asked for next."""
-    every = [KernelTable(word, layout.table(owner)) for word in layout.WORD.values()]
+    every = [KernelTable(*layout.location(owner, word)) for word in layout.WORDS]
     present = [netlink.request(netlink.GET_TABLE)] * (1 + len(every))
     asked = [request for table in every for request in objects.requests(table)]
     # Once more at the end: for tables without elements nothing is asked after this.
@@ -261,11 +261,21 @@ class TableReader:
 
     @cached_property
     def _dialects(self) -> tuple[Dialect, ...]:
-        """The dialects that the table may be written in: only the classic one has no slot pages."""
+        """The dialects that the table may be written in: only the classic one has no slot pages.
+
+        Of services that are not translated, a table may hold what refuses clients, and no pages; they have
+        another table then.
+        """
         if not any(map(layout.is_page, self._sets)):
             self._sets = {**objects.sets(self._host, self.table), **self._sets}
-        classic = not any(map(layout.is_page, self._sets))
+        classic = not any(map(layout.is_page, self._sets)) and not self._has_ingress
         return (Dialect.CLASSIC,) if classic else (Dialect.MODERN, Dialect.MARK)
+
+    @property
+    def _has_ingress(self) -> bool:
+        owner = layout.owner_of(self.table.family, self.table.name)
+        word = layout.INGRESS[layout.FAMILY[self._word]]
+        return owner is not None and layout.location(owner, word) in netlink.tables(self._host)
 
     def _elements(self, declared: Set) -> list[KernelElement]:
         return elements.elements(self._host, self.table, declared)
