@@ -71,6 +71,14 @@ def _undo(host: Host, plan: Plan, word: str, cause: ApplyFailed) -> None:
         ) from error
 
 
+def write(host: Host, plan: Plan) -> None:
+    """See `lbctl.spi.Backend.write`."""
+    nothing = Dump({}, {}, {})
+    for word in layout.WORD.values():
+        if text := _script(word, plan, nothing, plan.changes).text:
+            _load(host, plan.driver, word, text)
+
+
 def check(host: Host, driver: str, program: Program) -> None:
     """See `lbctl.spi.Backend.check`."""
     for word, written in scripts(program).items():

@@ -177,6 +177,12 @@ def restore_rules(host: Host, driver: str, record: str) -> None:
         drivers.load(host, driver, word, text)
 
 
+def write_restored(host: Host, driver: str, record: str, now: str) -> None:
+    """See `lbctl.spi.Writer`."""
+    for word, text in _puts_back(_chains(record), _SavedRules(now)):
+        drivers.load(host, driver, word, text)
+
+
 def _takes_out(chains: Collection[_RecordedChain], now: _SavedRules) -> Iterator[tuple[str, str]]:
     """Return the script of each family that takes out what is there."""
     lines: dict[tuple[str, str], list[str]] = {}

@@ -1,4 +1,4 @@
-"""The nftables backend: this module itself is a `lbctl.spi.Backend`, `Reader` and `Migrator`.
+"""The nftables backend: this module is a `Backend`, `Reader`, `Migrator` and `Learner` of `lbctl.spi`.
 
 Its functions are imported when they are called, as few commands need them all.
 """
@@ -19,6 +19,7 @@ generation = late("lbctl_nftables.generation", "generation")
 stats = late("lbctl_nftables.stats", "stats")
 apply = late("lbctl_nftables.apply", "apply")
 check = late("lbctl_nftables.apply", "check")
+write = late("lbctl_nftables.apply", "write")
 render = late("lbctl_nftables.target", "render")
 capabilities_for = late("lbctl_nftables.target", "capabilities_for")
 notes = late("lbctl_nftables.target", "notes")
@@ -31,6 +32,7 @@ diagnose = late("lbctl_nftables.diagnose", "diagnose")
 
 foreign_rules = late("lbctl_nftables.foreign", "foreign_rules")
 rules_in = late("lbctl_nftables.foreign", "rules_in")
+connections = late("lbctl_nftables.flows", "connections")
 clients = late("lbctl_nftables.clients", "clients")
 clients_of = late("lbctl_nftables.clients", "clients_of")
 remember = late("lbctl_nftables.clients", "remember")
@@ -42,4 +44,5 @@ removed_rules = late("lbctl_nftables.retire", "removed_rules")
 restore_rules = late("lbctl_nftables.retire", "restore_rules")
 retire = late("lbctl_nftables.retire", "retire")
 side_effects = late("lbctl_nftables.retire", "side_effects")
+write_restored = late("lbctl_nftables.retire", "write_restored")
 boot_files = late("lbctl_nftables.flush_hazard", "boot_files")

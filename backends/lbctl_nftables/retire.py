@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from lbctl.errors import ApplyFailed
 from lbctl.model import Shape, read_record
 from lbctl.spi import Retirement
 from lbctl_nftables import drivers
@@ -284,6 +285,11 @@ def restore_rules(host: Host, driver: str, record: str) -> None:
             lines += _returning(each, now.of(each.place))
     if len(lines) > 2:
         drivers.load(host, driver, "".join(f"{line}\n" for line in lines))
+
+
+def write_restored(host: Host, driver: str, record: str, now: str) -> None:  # noqa: ARG001 (the protocol's)
+    """See `lbctl.spi.Writer`. Places in a chain are named by handles, which only the kernel gives."""
+    raise ApplyFailed("rules of nft are restored in their places by lbctl alone, not by a script")
 
 
 def _returning(each: _RecordedObject, now: Sequence[tuple[int, str, str]]) -> Iterator[str]:

@@ -27,6 +27,13 @@ def test_the_guide_prints_what_it_says(network: Network, tmp_path: Path) -> None
         replay(DOCS / "migrating.md", stack.enter_context(shells(tmp_path, hosts)))
 
 
+def test_service_chains_migrate_as_the_guide_says(network: Network, tmp_path: Path) -> None:
+    network.local_endpoints(PORTS[:3])
+    shutil.copy(EXAMPLES / "migrate" / "service-chains.rules", tmp_path)
+    with shells(tmp_path, {"": network.host}) as opened:
+        replay(DOCS / "how-to" / "from-kube-proxy.md", opened)
+
+
 def test_the_agent_does_what_its_guide_says(network: Network, tmp_path: Path) -> None:
     try:
         with shells(tmp_path, {"": network.host}) as opened:

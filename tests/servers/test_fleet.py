@@ -1,8 +1,10 @@
 """A fleet with a real etcd of three members: three balancers, six endpoints, clients over ECMP."""
 
 import json
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -92,8 +94,8 @@ def is_out(fleet: DemoFleet, name: str, endpoint: str) -> bool:
     return shares(fleet, name)[endpoint] == "0/1"
 
 
-def done(fleet: DemoFleet, *words: str) -> None:
-    found = fleet.lbctl(*words)
+def done(fleet: DemoFleet, *words: str, host: str = "hub") -> None:
+    found = fleet.lbctl(*words, host=host)
     assert found.returncode == 0, (found.stdout, found.stderr)
 
 
@@ -240,6 +242,37 @@ def test_two_hosts_with_one_name_are_a_problem_of_it(fleet: DemoFleet) -> None:
     all_stand(fleet, "in-sync", 1, 6, 0)
 
 
+def test_tables_that_differ_are_seen_while_hosts_are_watched(fleet: DemoFleet) -> None:
+    endpoint = f"web/{ENDPOINTS[0]}:8080"
+    publish(fleet, INTENT.replace('source-nat = "always"', 'scheduler = "maglev"\ntakeover = true'))
+    all_stand(fleet, "in-sync", 1, 6, 0)
+    with fleet.hosts["hub"].entered():
+        watch = subprocess.Popen(
+            [sys.executable, "-m", "lbctl", "hosts", "--watch", "--output", "json"],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "LBCTL_CONFIG": str(fleet.folder / "admin.toml")},
+        )
+    assert watch.stdout is not None
+    shown = map(json.loads, watch.stdout)
+    try:
+        assert next(shown)["uneven"] == []
+        done(fleet, "weight", endpoint, "3", "--yes", host="lb1")
+        assert next(each for each in shown if each["uneven"])["uneven"] == ["web"]
+        assert "web: its tables differ between hosts of one revision." in fleet.lbctl("hosts").stdout
+        done(fleet, "weight", "--fleet", endpoint, "3", "--yes")
+        even = next(
+            each
+            for each in shown
+            if not each["uneven"] and all(host["revision"] == 2 for host in each["hosts"])
+        )
+        assert len({host["tables"]["web"] for host in even["hosts"]}) == 1
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(PATIENCE) == 0
+    finally:
+        watch.kill()
+        watch.communicate()
+
+
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "many-hosts.md"
 OTHER = INTENT.replace("192.0.2.1", "192.0.2.200")
 
@@ -380,16 +413,19 @@ def test_a_plan_of_a_published_intent_is_a_file_that_apply_takes(fleet: DemoFlee
     planned = fleet.lbctl("plan", "--config", "etcd://edge", "--out", path, host="lb1")
     assert planned.returncode == 0, planned.stderr
     assert "Follows revision 2 of edge" in planned.stderr
-    # What is published later is not in the plan.
+    # Another publication makes it stale, as another text of a file would.
     publish(fleet, INTENT.replace(f'"{ENDPOINTS[1]}:8080", ', ""))
+    before = fleet.hosts["lb1"].run("nft", "--stateless", "list", "ruleset")
+    stale = fleet.lbctl("apply", path, "--yes", host="lb1")
+    assert (stale.returncode, "changed since the plan was made" in stale.stderr) == (7, True), stale.stderr
+    assert fleet.hosts["lb1"].run("nft", "--stateless", "list", "ruleset") == before
+    assert fleet.lbctl("plan", "--config", "etcd://edge", "--out", path, host="lb1").returncode == 0
     applied = fleet.lbctl("apply", path, "--yes", host="lb1")
     assert applied.returncode == 0, applied.stderr
-    assert shares(fleet, "lb1") == dict.fromkeys(ENDPOINTS[1:], "1/5")
-    # Carried out, it is stale.
-    assert fleet.lbctl("apply", path, "--yes", host="lb1").returncode == 7
+    left = [each for each in ENDPOINTS if each != ENDPOINTS[1]]
+    assert shares(fleet, "lb1") == dict.fromkeys(left, "1/5")
     fleet.start_balancer("lb1")
     all_stand(fleet, "in-sync", 3, 5, 0)
-    assert ENDPOINTS[1] not in shares(fleet, "lb1")
 
 
 def etcdctl(fleet: DemoFleet, servers: Path, *words: str) -> str:

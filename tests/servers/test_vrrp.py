@@ -1,6 +1,5 @@
 """The example for VRRP with real keepalived and agents: an address moves, and its connections live on."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -8,7 +7,7 @@ from typing import cast
 import pytest
 
 from support.agents import AgentProcess
-from support.balancers import Balancer, Balancers, Process, apply_settings, settings_in, until
+from support.balancers import Balancer, Balancers, Process, apply_settings, seized, settings_in, until
 from support.network import Network
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "vrrp"
@@ -97,22 +96,11 @@ def test_an_address_moves_with_its_connections(hosts: tuple[Balancers, list[Host
     until(lambda: active(both) is two, "one host alone has the addresses")
 
     # A host whose rules are gone and cannot come back: another program owns the table.
-    owner = subprocess.Popen(
-        ["nsenter", f"--net={two.balancer.host.path}", "nft", "--interactive"],
-        stdin=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert owner.stdin is not None
-        owner.stdin.write("delete table ip lbctl; add table ip lbctl { flags owner; }\n")
-        owner.stdin.flush()
+    with seized(two.balancer):
         until(lambda: active(both) is one, f"the addresses leave a host without rules: {two.agent.said}")
         processes.say(b"d")
         made.say(b"e")
         assert made.lost(b"d", b"e") == 0
-    finally:
-        owner.kill()
-        owner.communicate()
     # The agent repairs the rules; the addresses stay.
     two.agent.ready()
     assert active(both) is one

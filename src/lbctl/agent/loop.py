@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lbctl.agent.journal import Priority
 from lbctl.errors import LbctlError, Stale
 from lbctl.host import rule_reports
-from lbctl.model import written
+from lbctl.model import brief
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -264,7 +264,7 @@ async def _nothing_before() -> Callable[[], object]:
 
 
 def _sentence(change: ServiceChange) -> str:
-    """`web: 8001 1/3 -> 1/2, 8002 1/3 -> 0/1`, with the family of a change that is not that of all."""
+    """`web: 8001 1/3 -> 1/2, 8002 1/3 -> 0`, with the family of a change that is not that of all."""
     parts = []
     for endpoint in change.endpoints:
         sides = {family: endpoint.in_family(family) for family in endpoint.families}
@@ -277,4 +277,4 @@ def _sentence(change: ServiceChange) -> str:
 
 
 def _share(share: Fraction | None) -> str:
-    return "unknown" if share is None else written(share)
+    return "unknown" if share is None else brief(share)

@@ -53,6 +53,6 @@ def working_on(destination: Destination) -> Iterator[None]:
     finally:
         _REMOTE.reset(before)
         if os.environ.get("LBCTL_DEBUG") == "1":
-            for number, verbs in enumerate(host.connection.log, 1):
+            for number, verbs in enumerate(host.session.log, 1):
                 print(f"round trip {number}: {verbs}", file=sys.stderr)
         host.close()

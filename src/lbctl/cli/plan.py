@@ -120,6 +120,7 @@ def _plan(
 ) -> None:
     from lbctl import engine
     from lbctl.cli.context import open_host
+    from lbctl.cli.fleet import published_name
     from lbctl.cli.intents import context_with_intent
     from lbctl.cli.progress import stages
     from lbctl.cli.work import mention_rollback, mention_unsettled, session_for
@@ -132,7 +133,8 @@ def _plan(
     left = mention_unsettled(context, data=show.output is Format.JSON)
     undone = mention_rollback(context.host, intent)
     if out is not None:
-        engine.write_plan(session, made, intent, context.files, out)
+        name = published_name(config)
+        engine.write_plan(session, made, intent, context.files, out, published=name)
     show(made, session.backend, left=left, undone=undone)
 
 

@@ -64,7 +64,7 @@ _ACCESS = ("etcd", "docker", "consul", "kubernetes")
 _COMMON: Mapping[str, Callable[[object], str]] = {
     "owner": show,
     "mark": show_mark,
-    **dict.fromkeys(("agent", "follow", *_ACCESS), lambda _: "table"),
+    **dict.fromkeys(("agent", "follow", "hosts", *_ACCESS), lambda _: "table"),
 }
 #: Keys that the intent calls by another name.
 _FIELDS = {"agent": "announce"}
@@ -451,6 +451,11 @@ def _common(
 
         with _noting(origin, ("follow",), "", report):
             found["follow"] = follow_of(table)
+    if (table := found.pop("hosts", None)) is not None:
+        from lbctl.config.hosts import hosts_of  # as those of checks
+
+        with _noting(origin, ("hosts",), "", report):
+            found["hosts"] = hosts_of(table)
     return found
 
 

@@ -78,6 +78,7 @@ def parts(intent: Intent, comments: Mapping[str, Sequence[str]] | None = None) -
     for table in ("etcd", "docker", "consul", "kubernetes"):
         head += _access(table, getattr(intent, table))
     head += _follow(intent.follow)
+    head += _hosts(intent.hosts)
     said = comments or {}
     yield "\n".join(head) + "\n"
     for service in intent.services:
@@ -95,6 +96,12 @@ def _agent(announce: Announcements) -> Iterator[str]:
         yield f"exabgp = {quote(announce.exabgp)}"
     if announce.exabgp_routes:
         yield f"exabgp-routes = {_list([quote(_network(route)) for route in announce.exabgp_routes])}"
+
+
+def _hosts(hosts: Mapping[str, str]) -> Iterator[str]:
+    if hosts:
+        yield "[hosts]"
+        yield from (f"{name} = {quote(destination)}" for name, destination in hosts.items())
 
 
 def _access(table: str, access: AccessValue | None) -> Iterator[str]:

@@ -295,6 +295,11 @@ class IntentTable(TableModel):
         description="The published intent that services come from, and what this host accepts of it.",
         json_schema_extra=no_default,
     )
+    hosts: Any = Field(
+        default=ABSENT,
+        description="Names for --host: destinations of ssh, [USER@]HOST[:PORT], that this intent is for.",
+        json_schema_extra=no_default,
+    )
     service: list[ServiceTable] = Field(default=_EMPTY, description="The services.")
 
 

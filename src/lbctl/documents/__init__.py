@@ -27,6 +27,7 @@ _TYPES: Mapping[str, tuple[str, str]] = {
     "explain": ("explanation", "ExplanationDocument"),
     "history": ("history", "HistoryDocument"),
     "hosts": ("fleet", "HostsDocument"),
+    "many-hosts": ("many", "ManyHostsDocument"),
     "import": ("reading", "ReadingDocument"),
     "migrate": ("migration", "MigrateDocument"),
     "plan": ("change", "PlanDocument"),

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lbctl.host.kernel import ModuleState, has_ipv6, kernel_module
     from lbctl.host.links import Link, link_names, links, neighbours
     from lbctl.host.nf_tables import rule_reports, rules_generation, rules_tables
+    from lbctl.host.orders import Orders, ToolRun
     from lbctl.host.privilege import UNPRIVILEGED, need_privilege
     from lbctl.host.reports import Reports
     from lbctl.host.routes import Route, has_routes, links_back, links_in, route_to, routes_to
@@ -25,6 +26,7 @@ _HOMES = {
     "kernel": ("ModuleState", "has_ipv6", "kernel_module"),
     "links": ("Link", "link_names", "links", "neighbours"),
     "nf_tables": ("rule_reports", "rules_generation", "rules_tables"),
+    "orders": ("Orders", "ToolRun"),
     "privilege": ("UNPRIVILEGED", "need_privilege"),
     "reports": ("Reports",),
     "routes": ("Route", "has_routes", "links_back", "links_in", "route_to", "routes_to"),
@@ -42,8 +44,10 @@ __all__ = [
     "Listening",
     "LocalHost",
     "ModuleState",
+    "Orders",
     "Reports",
     "Route",
+    "ToolRun",
     "TrackedConnection",
     "applies_again",
     "enabled",

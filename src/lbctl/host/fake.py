@@ -15,7 +15,7 @@ announced is an error of the test, never an empty answer.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import ModuleType
 
+    from lbctl.host.orders import Orders
     from lbctl.host.reports import Reports, Words
 
 T = TypeVar("T")
@@ -94,6 +95,8 @@ class FakeHost:
         #: What was detached, and what then happens.
         self.detached: list[tuple[str, ...]] = []
         self.on_detach: Callable[[], object] = lambda: None
+        #: What a host where lbctl is not was told to do by itself.
+        self.orders: list[Orders] = []
         self.asked: Callable[[int, bytes], bytes | None] = lambda *_: None
         #: What `subscribe` returns.
         self.reports: Reports | None = None
@@ -283,3 +286,11 @@ class FakeHost:
         """See `Host`."""
         self.detached.append(tuple(argv))
         self.on_detach()
+
+    def stand_by(self, orders: Orders) -> None:
+        """See `Host`."""
+        self.orders.append(orders)
+
+    def postpone(self, ident: str, guard: str, deadline: float) -> None:
+        """See `Host`."""
+        self.orders[-1] = replace(self.orders[-1], ident=ident, guard=guard, deadline=deadline)

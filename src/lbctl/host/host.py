@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import ModuleType
 
+    from lbctl.host.orders import Orders
     from lbctl.host.reports import Reports, Words
 
 T = TypeVar("T")
@@ -233,8 +234,18 @@ class Host(Protocol):
     def detach(self, argv: Sequence[str]) -> None:
         """Start a program that outlives this process, its shell and its terminal; it says nothing.
 
-        It is in this network namespace, and has the same state. Raises `ApplyFailed`.
+        It is in this network namespace, and has the same state. Raises `ApplyFailed`, as for a host where
+        lbctl is not (`is_here`).
         """
+
+    def stand_by(self, orders: Orders) -> None:
+        """Have a host where lbctl is not carry out orders by itself when their time comes.
+
+        Returns when it stands by. Raises `ApplyFailed`.
+        """
+
+    def postpone(self, ident: str, guard: str, deadline: float) -> None:
+        """Have orders of that name carried out at another time, on `clock`. Raises `ApplyFailed`."""
 
 
 class _Netlink(socket.socket):
@@ -545,6 +556,14 @@ class LocalHost:
             )
         except (OSError, subprocess.CalledProcessError) as error:
             raise ApplyFailed(f"cannot start {argv[0]}: {error}") from error
+
+    def stand_by(self, orders: Orders) -> None:
+        """See `Host`."""
+        raise ApplyFailed(f"lbctl itself waits on this host, for {orders.guard}")
+
+    def postpone(self, ident: str, guard: str, deadline: float) -> None:  # noqa: ARG002 (the protocol's)
+        """See `Host`."""
+        raise ApplyFailed(f"lbctl itself waits on this host, for {guard}")
 
     def _shelf(self) -> StateDir:
         """Where this network namespace's things are saved: one that is not the host's own dies before it."""

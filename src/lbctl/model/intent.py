@@ -335,6 +335,11 @@ class Service:
         return any(endpoint.port is None for endpoint in self.endpoints)
 
     @property
+    def moves_connections(self) -> bool:
+        """True where an established connection goes wherever the table of the hash then leads it."""
+        return self.forward is Forward.DSR and self.scheduler in {Scheduler.SOURCE_HASH, Scheduler.MAGLEV}
+
+    @property
     def excluded_listener(self) -> Listener | None:
         """The first listener at an address of `exclude`, which contradicts itself; None for none."""
         return next(
@@ -388,15 +393,20 @@ class Service:
         """
         able = [e for e in self.endpoints if e.serves(family)]
         active = [e for e in able if e.state is State.ACTIVE]
-        if not self.limits:
+        limits = {limit.to: limit.part for limit in self.limits if limit.family is family}
+        if active and self.moves_connections:
+            # No connection is tracked: a table without the drained would move those of all.
+            active = [e for e in able if e.state is not State.BACKUP]
+            limits |= {e.to: NONE for e in active if e.state is State.DRAIN}
+        if not limits:
             members = active or [e for e in able if e.state is State.BACKUP]
             return tuple([(e, WHOLE) for e in members])
         backup = [e for e in able if e.state is State.BACKUP]
-        limits = {limit.to: limit.part for limit in self.limits if limit.family is family}
         for members in (active, backup):
             parts = [limits.get(e.to, WHOLE) for e in members]
             if any(parts):
                 return tuple(zip(members, parts, strict=True))
+        active = [e for e in active if e.state is State.ACTIVE]
         kept = (active or backup) if self.health.all_down is AllDown.KEEP else []
         return tuple([(e, WHOLE) for e in kept])
 
@@ -433,7 +443,7 @@ class Service:
                 table = maglev(tuple([e.to for e in members]), weights, self.hash_seed)
             case _:
                 assert_never(self.scheduler)
-        if self.limits:
+        if any(part < WHOLE for _, part in rotation):
             table = bypassed(table, tuple([part for _, part in rotation]), self.hash_seed)
         return tuple([members[i] for i in table])
 
@@ -491,6 +501,8 @@ class Intent:
     kubernetes: KubernetesAccess | None = None
     #: The published intent that services come from instead of the file.
     follow: Follow | None = None
+    #: Destinations of ssh that the intent is for, by their names; no part of what is applied.
+    hosts: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         check_owner(self.owner)

@@ -1,11 +1,13 @@
-"""What a backend author reads: three protocols, the values in them, and how backends are found and chosen."""
+"""What a backend author reads: four protocols, the values in them, and how backends are found and chosen."""
 
 from lbctl.spi.backend import Backend, Capabilities, Count, Driver, Probe, tally
+from lbctl.spi.learner import Learner
 from lbctl.spi.migrator import Migrator, Retirement
 from lbctl.spi.reader import Case, Passage, Problem, Reader, RuleCounts, sole
 from lbctl.spi.registry import GROUP, SOURCES, backends, source_names
 from lbctl.spi.require import ensure_fresh, next_hops, require, require_service
 from lbctl.spi.selection import AUTO, Candidate, Selection, count_rules, named_candidates, select, survey
+from lbctl.spi.writer import Writer
 
 __all__ = [
     "AUTO",
@@ -17,6 +19,7 @@ __all__ = [
     "Case",
     "Count",
     "Driver",
+    "Learner",
     "Migrator",
     "Passage",
     "Probe",
@@ -25,6 +28,7 @@ __all__ = [
     "Retirement",
     "RuleCounts",
     "Selection",
+    "Writer",
     "backends",
     "count_rules",
     "ensure_fresh",

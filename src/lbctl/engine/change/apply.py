@@ -12,7 +12,7 @@ from lbctl.engine.record.lock import owner_lock
 from lbctl.engine.record.verdicts import is_live
 from lbctl.errors import ApplyFailed, LbctlError, PermissionDenied, Stale, StateUnknown, ToolCrashed
 from lbctl.host import forget_flows
-from lbctl.model import Intent, diff
+from lbctl.model import Forward, Intent, diff
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -248,7 +248,8 @@ def end_flows(session: Session, plan: Plan) -> list[str]:
 
     Once the kernel holds it: with the old rules in place, the next datagram would make the same flow again.
     """
-    if forget_flows(session.host, plan.stale):
+    tracked = [flow for flow in plan.stale if flow.forward is Forward.NAT]
+    if not tracked or forget_flows(session.host, tracked):
         return []
-    flows = ", ".join(map(str, plan.stale))
+    flows = ", ".join(map(str, tracked))
     return [f"Connections stay where they were, since there is no conntrack here: {flows}"]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lbctl.engine.inspect.compare import Pair
     from lbctl.engine.migrate.migration import Migration
     from lbctl.engine.record.history import HistoryEntry
+    from lbctl.host import Host
     from lbctl.model import Remembered
 
 
@@ -108,11 +109,13 @@ def _begin(
     return entry, []
 
 
-def upcoming(made: Migration, back_to: HistoryEntry | None = None) -> HistoryEntry | None:
-    """Return the state that a migration leads to."""
+def upcoming(
+    made: Migration, back_to: HistoryEntry | None = None, *, host: Host | None = None
+) -> HistoryEntry | None:
+    """Return the state that a migration leads to, by the record on a `host`, else on its own."""
     session, plan = made.plan
     allow = session.allow_remap
-    return history.upcoming(session.host, plan, back_to, moved=made.retired, allow_remap=allow)
+    return history.upcoming(host or session.host, plan, back_to, moved=made.retired, allow_remap=allow)
 
 
 def _return(made: Migration, begun: Sequence[tuple[Session, Step]], cause: BaseException) -> None:

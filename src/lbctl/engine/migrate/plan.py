@@ -147,6 +147,7 @@ def _plan_foreign(
             record=going.record,
             before=backend.foreign_rules(text, owner),
             after=backend.foreign_rules(going.after, owner),
+            dump=going.after,
             notes=backend.side_effects(there.driver, going.after, going.record),
         ),
         intent=meant,

@@ -26,6 +26,8 @@ class Retire:
     #: What the store holds of others before and after.
     before: str = ""
     after: str = ""
+    #: The dump without them, as the kernel holds it then.
+    dump: str = ""
     back: bool = False
     #: What the user should know.
     notes: tuple[str, ...] = ()

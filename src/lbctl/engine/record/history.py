@@ -353,7 +353,7 @@ def repaired(host: Host, plan: Plan, *, allow_remap: bool) -> HistoryEntry | Non
 def begin(host: Host, owner: str, entry: HistoryEntry) -> None:
     """Write down what is about to be brought about; raises `ApplyFailed` where it cannot be."""
     try:
-        host.save(_pending(owner), to_text(entry))
+        host.save(pending_of(owner), to_text(entry))
     except ApplyFailed as error:
         raise ApplyFailed(
             f"nothing was changed, since it could not be recorded first: {error.message}",
@@ -369,7 +369,7 @@ def add(host: Host, owner: str, entry: HistoryEntry) -> None:
 
 def settle(host: Host, owner: str, entry: HistoryEntry) -> None:
     """Add what is pending to the history, now that the kernel holds it; raises `ApplyFailed`."""
-    host.rename(_pending(owner), _name(owner, entry.number))
+    host.rename(pending_of(owner), _name(owner, entry.number))
     for number in _numbers(host, owner):
         if number <= entry.number - KEPT:
             host.save(_name(owner, number), None)
@@ -390,12 +390,12 @@ def mark_trial(host: Host, owner: str, state: TrialState) -> None:
 
 def drop(host: Host, owner: str) -> None:
     """Have nothing be pending, now that the kernel holds nothing of it; raises `ApplyFailed`."""
-    host.save(_pending(owner), None)
+    host.save(pending_of(owner), None)
 
 
 def pending(host: Host, owner: str) -> HistoryEntry | None:
     """Return what somebody is about to bring about, or was interrupted in; None for nothing."""
-    return _believed(host.saved(_pending(owner)))
+    return _believed(host.saved(pending_of(owner)))
 
 
 def ensure_settled(host: Host, owner: str) -> None:
@@ -449,7 +449,7 @@ def damaged(host: Host, owner: str) -> tuple[str, ...]:
 
 def damaged_pending(host: Host, owner: str) -> tuple[str, ...]:
     """As `damaged`, of the change that is pending."""
-    return _faults(host, [_pending(owner)])
+    return _faults(host, [pending_of(owner)])
 
 
 def _faults(host: Host, names: Iterable[str]) -> tuple[str, ...]:
@@ -485,5 +485,6 @@ def _name(owner: str, number: int) -> str:
     return f"{owner}.{number:06}"
 
 
-def _pending(owner: str) -> str:
+def pending_of(owner: str) -> str:
+    """Return the name under which what is about to be brought about is saved."""
     return f"{owner}.pending"

@@ -54,9 +54,6 @@ class NextHops:
     def resolve(self, host: Host, intent: Intent, answers: Mapping[str, Discovered]) -> None:
         """Find the next hops of an intent; `answers` are those of sources."""
         services = self.services(intent)
-        if not services:
-            self.found, self.problems = {}, {}
-            return
         by_service = {service.name: tuple(_endpoints(service, answers)) for service in services}
         segment = _Segment(host, recorded_hops.read(host, intent.owner), self.silent)
         segment.look(endpoint for endpoints in by_service.values() for endpoint in endpoints)
@@ -92,8 +89,8 @@ class NextHops:
             raise IntentError(
                 "; ".join(missing),
                 hint="direct server return needs endpoints on a link of this host that answer ARP or "
-                'neighbour discovery; `mac = "…"` fixes the address of one that does not, `state = "drain"` leaves '
-                "one out",
+                'neighbour discovery. `mac = "…"` fixes the address of one that does not answer, and '
+                '`state = "drain"` leaves one out',
             )
 
 

@@ -162,13 +162,13 @@ def ensure_ended(host: Host, owner: str, *, patience: float = 0.0) -> None:
 
 def guarding(host: Host, owner: str) -> AbstractContextManager[None]:
     """Be the process that reverts the trials of an owner, as `is_guarded` shows; see `Host.lock`."""
-    return host.lock(_guard(owner), patience=_HANDOVER)
+    return host.lock(guard_of(owner), patience=_HANDOVER)
 
 
 def is_guarded(host: Host, owner: str) -> bool:
     """Return True while the process lives that reverts the trial of an owner, or if that cannot be known."""
     try:
-        with host.lock(_guard(owner)):
+        with host.lock(guard_of(owner)):
             return False
     except LbctlError:
         return True
@@ -231,7 +231,7 @@ def end(host: Host, trial: Trial, state: TrialState, report: str = "") -> None:
     try:
         save(host, replace(trial, state=state, report=report))
     except ApplyFailed:
-        host.save(_name(trial.owner), None)
+        host.save(record_of(trial.owner), None)
     host.save(_promise(trial.owner), None)
 
 
@@ -239,7 +239,7 @@ def save(host: Host, trial: Trial) -> None:
     """Write down a trial; raises `ApplyFailed`."""
     fields = ("ident", "state", "deadline", "namespace", "owner", "retired", "report")
     document = {field: getattr(trial, field) for field in fields}
-    host.save(_name(trial.owner), json.dumps(document | {"before": history.to_text(trial.before)}) + "\n")
+    host.save(record_of(trial.owner), json.dumps(document | {"before": history.to_text(trial.before)}) + "\n")
 
 
 def read_trial(host: Host, owner: str) -> Trial | None:
@@ -258,12 +258,12 @@ def damaged(host: Host, owner: str) -> tuple[str, ...]:
     try:
         _read(host, owner)
     except Damaged as error:
-        return (f"{_name(owner)} is damaged and is ignored: {error}",)
+        return (f"{record_of(owner)} is damaged and is ignored: {error}",)
     return ()
 
 
 def _read(host: Host, owner: str) -> Trial | None:
-    text = host.saved(_name(owner))
+    text = host.saved(record_of(owner))
     if text is None:
         return None
     fields = read_record(text, _SHAPE)
@@ -284,7 +284,7 @@ def _before(text: str) -> HistoryEntry:
 
 def forget(host: Host, owner: str) -> None:
     """Have there be no trial: what was to be tried was not done."""
-    host.save(_name(owner), None)
+    host.save(record_of(owner), None)
     host.save(_promise(owner), None)
 
 
@@ -298,13 +298,15 @@ def is_watched(host: Host, trial: Trial) -> bool:
     return host.saved(f"{trial.owner}.watched") == trial.ident
 
 
-def _name(owner: str) -> str:
-    return f"{owner}.trial"
-
-
 def _promise(owner: str) -> str:
     return f"{owner}.promise"
 
 
-def _guard(owner: str) -> str:
+def guard_of(owner: str) -> str:
+    """Return the name of the lock that the process holds which reverts the trials of an owner."""
+    return f"{owner}.trial"
+
+
+def record_of(owner: str) -> str:
+    """Return the name under which the trial of an owner is saved."""
     return f"{owner}.trial"

@@ -20,6 +20,7 @@ from lbctl.engine.record.history import TrialState
 from lbctl.engine.record.lock import owner_lock
 from lbctl.engine.record.trial import PromisedFile, Trial
 from lbctl.engine.undo.rollback import Way, go, way_back
+from lbctl.engine.undo.standby import orders
 from lbctl.errors import ApplyFailed, LbctlError, Stale, StateUnknown
 from lbctl.model import Plan, diff
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lbctl.engine.change.session import Session
+    from lbctl.host import Host
 
 #: Seconds between two looks at what others did.
 _PAUSE = 0.1
@@ -59,7 +61,7 @@ def try_out(
         )
         trial.save(host, tried)
         try:
-            _start_watch(session, tried)
+            _start_watch(session, way, tried)
             # From here on it is reverted even if this process dies at once.
             tried = replace(tried, deadline=host.clock() + seconds)
             trial.save(host, tried)
@@ -73,6 +75,7 @@ def try_out(
         tried = replace(tried, deadline=host.clock() + seconds)
         try:
             trial.save(host, tried)
+            _postpone(host, tried)
         except ApplyFailed as error:
             notes.append(f"The trial ends earlier, by the duration of the change: {error.message}")
     session.memory.save()
@@ -106,8 +109,17 @@ def _before(session: Session, way: Way) -> history.HistoryEntry:
     return found
 
 
-def _start_watch(session: Session, tried: Trial) -> None:
+def _postpone(host: Host, tried: Trial) -> None:
+    """Have what reverts a trial know its deadline: a process of lbctl reads it from the record."""
+    if not host.is_here():
+        host.postpone(tried.ident, trial.guard_of(tried.owner), tried.deadline)
+
+
+def _start_watch(session: Session, way: Way, tried: Trial) -> None:
     host = session.host
+    if not host.is_here():
+        host.stand_by(orders(session, way, tried))
+        return
     host.detach([sys.executable, "-sP", "-m", "lbctl", "watch-trial", tried.owner, tried.ident])
     until = host.clock() + _STARTING
     while not trial.is_watched(host, tried):

@@ -1,7 +1,7 @@
 """A host that is reached over ssh, and has nothing of lbctl on it."""
 
-from lbctl.host.remote.connection import Connection
 from lbctl.host.remote.destination import Destination
 from lbctl.host.remote.host import RemoteHost
+from lbctl.host.remote.session import SshSession
 
-__all__ = ["Connection", "Destination", "RemoteHost"]
+__all__ = ["Destination", "RemoteHost", "SshSession"]

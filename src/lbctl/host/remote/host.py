@@ -9,19 +9,21 @@ import struct
 import time
 from contextlib import contextmanager, suppress
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from lbctl.errors import ApplyFailed, LbctlError, PermissionDenied, Stale, Unreachable
 from lbctl.host.capabilities import Capability, capabilities
 from lbctl.host.host import Completed
-from lbctl.host.remote.connection import Connection, Reply, Request, script
+from lbctl.host.remote.session import RemoteReply, RemoteRequest, SshSession, script
 from lbctl.model import inert
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import ModuleType
 
+    from lbctl.host.orders import Orders
     from lbctl.host.remote.destination import Destination
     from lbctl.host.reports import Reports, Words
 
@@ -72,7 +74,7 @@ class RemoteHost:
     """Another host, and the network namespace that its sshd is in."""
 
     def __init__(self, destination: Destination, *, can_ask: bool = True) -> None:
-        self.connection = Connection(destination, can_ask=can_ask)
+        self.session = SshSession(destination, can_ask=can_ask)
         self._facts: dict[str, str] = {}
         self._tools: dict[str, str | None] = {}
         #: Answers of tools about themselves, which hold for the session.
@@ -98,11 +100,11 @@ class RemoteHost:
     @property
     def destination(self) -> Destination:
         """Where it is."""
-        return self.connection.destination
+        return self.session.destination
 
     def close(self) -> None:
         """End the session, and with it all locks."""
-        self.connection.close()
+        self.session.close()
 
     # programs and files
 
@@ -110,7 +112,7 @@ class RemoteHost:
         """See `Host`. Folders of the administrator's programs are searched whatever PATH says."""
         self._greet()
         if program not in self._tools:
-            (found,) = self._ask(Request(verb="which", words=(program,)))
+            (found,) = self._ask(RemoteRequest(verb="which", words=(program,)))
             self._tools[program] = _path(found.text)
         return self._tools[program]
 
@@ -125,7 +127,7 @@ class RemoteHost:
         if stdin:
             self._changes()
         data = stdin.encode("utf-8", "surrogateescape")
-        (done,) = self._ask(Request(verb="run", words=words, data=data))
+        (done,) = self._ask(RemoteRequest(verb="run", words=words, data=data))
         result = _completed(done)
         if not stdin and len(words) == 2 and words[1] in _ABOUT_TOOLS:
             self._about[words] = result
@@ -143,7 +145,7 @@ class RemoteHost:
     def write(self, path: str, text: str) -> bool:
         """See `Host`."""
         self._changes()
-        (done,) = self._ask(Request(verb="write", words=(_thread_free(path),), data=text.encode()))
+        (done,) = self._ask(RemoteRequest(verb="write", words=(_thread_free(path),), data=text.encode()))
         return not done.status
 
     def exists(self, path: str) -> bool:
@@ -152,7 +154,7 @@ class RemoteHost:
         if self._read.get(path) is not None:
             return True
         if path not in self._there:
-            (found,) = self._ask(Request(verb="exists", words=(path,)))
+            (found,) = self._ask(RemoteRequest(verb="exists", words=(path,)))
             self._there[path] = not found.status
         return self._there[path]
 
@@ -180,7 +182,7 @@ class RemoteHost:
         """See `Host`."""
         self._greet()
         batch = [*self._things(reads, globs, fingerprints)]
-        batch += [(Request(verb="run", words=w), partial(self._take_run, w)) for w in map(tuple, runs)]
+        batch += [(RemoteRequest(verb="run", words=w), partial(self._take_run, w)) for w in map(tuple, runs)]
         if netlink is not None and not netlink[1]:
             self._answers = {}
         elif netlink is not None and self.speaks_netlink():
@@ -191,30 +193,30 @@ class RemoteHost:
 
     def _things(
         self, reads: Iterable[str], globs: Iterable[str], fingerprints: Iterable[str]
-    ) -> Iterator[tuple[Request, Callable[[Reply], None]]]:
+    ) -> Iterator[tuple[RemoteRequest, Callable[[RemoteReply], None]]]:
         """Yield the requests for files that are not known yet, each with what takes its answer."""
         for path in dict.fromkeys(map(_thread_free, reads)):
             if path not in self._read:
                 yield _reading(path), partial(self._take_read, path)
         for pattern in globs:
             if pattern not in self._globs:
-                yield Request(verb="glob", words=(pattern,)), partial(self._take_glob, pattern)
+                yield RemoteRequest(verb="glob", words=(pattern,)), partial(self._take_glob, pattern)
         for path in fingerprints:
             if path not in self._prints:
-                yield Request(verb="fingerprint", words=(path,)), partial(self._take_print, path)
+                yield RemoteRequest(verb="fingerprint", words=(path,)), partial(self._take_print, path)
 
-    def _take_read(self, path: str, reply: Reply) -> None:
+    def _take_read(self, path: str, reply: RemoteReply) -> None:
         # What is larger is no file that lbctl looks at.
         whole = not reply.status and len(reply.out) <= _MOST
         self._read[path] = reply.text if whole else None
 
-    def _take_glob(self, pattern: str, reply: Reply) -> None:
+    def _take_glob(self, pattern: str, reply: RemoteReply) -> None:
         self._globs[pattern] = tuple(sorted(reply.text.splitlines()))
 
-    def _take_print(self, path: str, reply: Reply) -> None:
+    def _take_print(self, path: str, reply: RemoteReply) -> None:
         self._prints[path] = None if reply.status else ":".join(reply.text.split())
 
-    def _take_run(self, words: tuple[str, ...], reply: Reply) -> None:
+    def _take_run(self, words: tuple[str, ...], reply: RemoteReply) -> None:
         if len(words) == 2 and words[1] in _ABOUT_TOOLS:
             self._about[words] = _completed(reply)
         else:
@@ -261,16 +263,16 @@ class RemoteHost:
         """See `Host`. Nothing is reported over ssh."""
         return None
 
-    def _netlink(self, protocol: int, requests: Sequence[bytes]) -> list[Request]:
+    def _netlink(self, protocol: int, requests: Sequence[bytes]) -> list[RemoteRequest]:
         """Return the requests that have the kernel asked; all answers are in that of the last."""
         frames = (_FRAME.pack(protocol), *requests)
-        asked = [Request(verb="netlink", data=b"".join(_FRAME.pack(len(f)) + f for f in frames))]
+        asked = [RemoteRequest(verb="netlink", data=b"".join(_FRAME.pack(len(f)) + f for f in frames))]
         if not self._has_netlink:
-            asked.insert(0, Request(verb="place", words=("netlink.pl",), data=script("netlink.pl")))
+            asked.insert(0, RemoteRequest(verb="place", words=("netlink.pl",), data=script("netlink.pl")))
             self._has_netlink = True
         return asked
 
-    def _take_answers(self, requests: Sequence[bytes], reply: Reply) -> None:
+    def _take_answers(self, requests: Sequence[bytes], reply: RemoteReply) -> None:
         frames = list(_frames(reply.out))
         if not reply.status and len(frames) == len(requests):
             # In place of what was asked before: an older answer may not stand behind a newer one.
@@ -294,7 +296,7 @@ class RemoteHost:
         free = [number for number in range(_FIRST_LOCK, _LAST_LOCK + 1) if number not in taken]
         words = (self._file(name, "lock"), str(free[0]))
         while True:
-            found, *state = self._ask(Request(verb="lock", words=words), *_STATE)
+            found, *state = self._ask(RemoteRequest(verb="lock", words=words), *_STATE)
             if not found.status:
                 break
             if found.status != 2:
@@ -313,12 +315,12 @@ class RemoteHost:
         finally:
             del self._locks[name]
             with suppress(LbctlError):  # the session is over, and the lock with it
-                self.connection.tell(Request(verb="unlock", words=words))
+                self.session.tell(RemoteRequest(verb="unlock", words=words))
 
     def is_locked(self, name: str) -> bool:
         """See `Host`."""
         self._greet()
-        (found,) = self._ask(Request(verb="held", words=(self._file(name, "lock"),)))
+        (found,) = self._ask(RemoteRequest(verb="held", words=(self._file(name, "lock"),)))
         return not found.status
 
     def socket_path(self, name: str) -> Path:  # noqa: ARG002 (the protocol's)
@@ -330,6 +332,8 @@ class RemoteHost:
     def recall(self, name: str) -> str | None:
         """See `Host`."""
         self._greet()
+        if self._known is None:
+            self._take_state(*self._ask(*_STATE))
         return self._held(self._known or {}, self._file(name, "known"), "recall")
 
     def remember(self, name: str, text: str | None) -> None:
@@ -338,12 +342,12 @@ class RemoteHost:
         file = self._file(name, "known")
         known = self._known if self._known is not None else {}
         known.pop(file, None)
-        request = Request(verb="forget", words=(file,))
+        request = RemoteRequest(verb="forget", words=(file,))
         if text is not None:
             known[file] = text
-            request = Request(verb="know", words=(file,), data=text.encode("utf-8", "surrogateescape"))
+            request = RemoteRequest(verb="know", words=(file,), data=text.encode("utf-8", "surrogateescape"))
         with suppress(Unreachable):
-            self.connection.tell(request)
+            self.session.tell(request)
 
     def save(self, name: str, text: str | None) -> None:
         """See `Host`."""
@@ -379,13 +383,15 @@ class RemoteHost:
 
     def _shelf(self) -> dict[str, str | None]:
         self._greet()
-        if self._refusal is not None or self._saved is None:
+        if self._saved is None and self._refusal is None:
+            self._take_state(*self._ask(*_STATE))
+        if self._saved is None:
             raise PermissionDenied(f"{self.destination}: {self._refusal}")
         return self._saved
 
     def _held(self, files: dict[str, str | None], name: str, verb: str) -> str | None:
         if name in files and files[name] is None:
-            (found,) = self._ask(Request(verb=verb, words=(name, str(_MOST))))
+            (found,) = self._ask(RemoteRequest(verb=verb, words=(name, str(_MOST))))
             text = None if found.status else _text(found.out)
             if text is None:
                 return None
@@ -396,11 +402,13 @@ class RemoteHost:
         for word in words:
             if not _NAME.fullmatch(word):
                 raise ApplyFailed(f"{failure}: not a name of a file")
-        (done,) = self._ask(Request(verb=verb, words=words, data=text.encode("utf-8", "surrogateescape")))
+        (done,) = self._ask(
+            RemoteRequest(verb=verb, words=words, data=text.encode("utf-8", "surrogateescape"))
+        )
         if done.status:
             self._refuse(done, failure)
 
-    def _refuse(self, reply: Reply, failure: str) -> NoReturn:
+    def _refuse(self, reply: RemoteReply, failure: str) -> NoReturn:
         kind = PermissionDenied if reply.status == _UNTRUSTED else ApplyFailed
         raise kind(f"{self.destination}: {failure}: {reply.complaint or f'status {reply.status}'}")
 
@@ -438,10 +446,42 @@ class RemoteHost:
         """See `Host`. What was read before is read again."""
         time.sleep(seconds)
         self._forget_read()
+        self._saved = self._known = None
 
     def detach(self, argv: Sequence[str]) -> None:
         """See `Host`. Nothing of lbctl is there to be started."""
         raise ApplyFailed(f"{argv[0]} cannot be left running on {self.destination}")
+
+    def stand_by(self, orders: Orders) -> None:
+        """See `Host`. A script there waits, in a session of its own."""
+        if any("\n" in word for run in orders.runs for word in run.argv):
+            raise ApplyFailed(f"{self.destination}: a word of a program has a line break")
+        name = _orders_name(orders.guard, orders.ident)
+        texts = {
+            "revert.sh": script("revert.sh").decode(),
+            "ident": f"{orders.ident}\n",
+            "deadline": f"{ceil(orders.deadline)}\n",
+        }
+        for number, each in enumerate(orders.runs, 1):
+            texts[f"run.{number}"] = "".join(f"{word}\n" for word in each.argv)
+            texts[f"in.{number}"] = each.stdin
+        texts |= {f"after/{file}": text for file, text in orders.saved.items() if text is not None}
+        texts["gone"] = "".join(f"{file}\n" for file, text in orders.saved.items() if text is None)
+        locks = (self._file(orders.lock, "lock"), self._file(orders.guard, "lock"))
+        replies = self._ask(
+            RemoteRequest(verb="stand-aside", words=(name,)),
+            *(_hand(name, file, text) for file, text in texts.items()),
+            RemoteRequest(verb="stand-by", words=(name, *locks, orders.record)),
+        )
+        for reply in replies:
+            if reply.status:
+                self._refuse(reply, "the script that reverts a trial does not stand by there")
+
+    def postpone(self, ident: str, guard: str, deadline: float) -> None:
+        """See `Host`."""
+        (reply,) = self._ask(_hand(_orders_name(guard, ident), "deadline", f"{ceil(deadline)}\n"))
+        if reply.status:
+            self._refuse(reply, "the time of the trial cannot be set there")
 
     # the session
 
@@ -452,7 +492,7 @@ class RemoteHost:
         """Learn at once what every command asks for."""
         if self._facts:
             return
-        first = Request(verb="hello", words=(*_TOOLS, "perl", "dot"))
+        first = RemoteRequest(verb="hello", words=(*_TOOLS, "perl", "dot"))
         hello, *replies = self._ask(first, *_STATE, *map(_reading, _FILES))
         self._began = time.monotonic()
         for line in hello.text.splitlines():
@@ -482,7 +522,7 @@ class RemoteHost:
             runs=[(path, "--version") for path in dict.fromkeys(tools)],
         )
 
-    def _take_state(self, saved: Reply, known: Reply) -> None:
+    def _take_state(self, saved: RemoteReply, known: RemoteReply) -> None:
         self._known = {} if known.status else dict(_files(known.out))
         self._refusal = None
         if saved.status:
@@ -492,7 +532,7 @@ class RemoteHost:
 
     def _changes(self) -> None:
         """Note that something is changed now: what was read of the kernel is not what it is then."""
-        self.connection.changing = True
+        self.session.changing = True
         self._forget_read()
 
     def _forget_read(self) -> None:
@@ -506,15 +546,26 @@ class RemoteHost:
     def _file(self, name: str, kind: str) -> str:
         return f"{name}.{self._facts.get('network', '0')}.{kind}"
 
-    def _ask(self, *requests: Request) -> list[Reply]:
-        return self.connection.ask(*requests) if requests else []
+    def _ask(self, *requests: RemoteRequest) -> list[RemoteReply]:
+        return self.session.ask(*requests) if requests else []
 
 
-_STATE = (Request(verb="saved", words=(str(_SMALL),)), Request(verb="known", words=(str(_SMALL),)))
+_STATE = (
+    RemoteRequest(verb="saved", words=(str(_SMALL),)),
+    RemoteRequest(verb="known", words=(str(_SMALL),)),
+)
 
 
-def _reading(path: str) -> Request:
-    return Request(verb="read", words=(path, str(_MOST)))
+def _reading(path: str) -> RemoteRequest:
+    return RemoteRequest(verb="read", words=(path, str(_MOST)))
+
+
+def _orders_name(guard: str, ident: str) -> str:
+    return f"{guard}-{ident}"
+
+
+def _hand(name: str, file: str, text: str) -> RemoteRequest:
+    return RemoteRequest(verb="hand", words=(name, file), data=text.encode("utf-8", "surrogateescape"))
 
 
 def _is_volatile(path: str) -> bool:
@@ -527,7 +578,7 @@ def _thread_free(path: str) -> str:
     return path.replace("/proc/thread-self/", "/proc/self/")
 
 
-def _completed(reply: Reply) -> Completed:
+def _completed(reply: RemoteReply) -> Completed:
     return Completed(code=reply.status, out=reply.text, err=reply.err.decode("utf-8", "surrogateescape"))
 
 

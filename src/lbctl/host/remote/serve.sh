@@ -260,6 +260,25 @@ fetch() {
     file "$1/$2" && look "$1/$2" "$3"
 }
 
+# stand_by NAME LOCK GUARD RECORD: start revert.sh in a session of its own, which outlives this one.
+stand_by() {
+    named "$1" && named "$2" && named "$3" && named "$4" || return 1
+    orders=$run/$1
+    set -- sh "$orders/revert.sh" "$orders" "$run" "$shelf" "$2" "$3" "$4" "$boot" "$flock"
+    # Where systemd runs the host, it may end what a session started; it does not end units.
+    if ! { first_network && [ -d /run/systemd/system ] && has systemd-run &&
+        systemd-run --quiet --collect -- "$@" </dev/null >/dev/null 2>&1; }; then
+        if has setsid; then set -- setsid "$@"; fi
+        "$@" </dev/null >/dev/null 2>&1 5>&- 6>&- 7>&- 8>&- 9>&- &
+    fi
+    tries=150
+    while [ ! -f "$orders/ready" ] && [ "$tries" -gt 0 ]; do
+        sleep 0.1 2>/dev/null || sleep 1
+        tries=$((tries - 1))
+    done
+    [ -f "$orders/ready" ] || complain "the script that reverts the trial did not start"
+}
+
 # serve VERB WORD…: the answer's status; its output is in $out.
 serve() {
     verb=$1
@@ -302,6 +321,15 @@ serve() {
         place)
             cp "$in" "$dir/$1"
             ;;
+        stand-aside) # NAME: begin anew what a host does by itself
+            named "$1" && rm -rf "$run/$1" && mkdir -m 700 "$run/$1" "$run/$1/after" && : >"$run/$1/gone"
+            ;;
+        hand) # NAME FILE: one of its files
+            named "$1" && [ -d "$run/$1" ] || return 1
+            case $2 in after/*) named "${2#after/}" ;; *) named "$2" ;; esac || return 1
+            cp "$in" "$run/$1/.new" 2>"$err" && mv -f "$run/$1/.new" "$run/$1/$2" 2>"$err"
+            ;;
+        stand-by) stand_by "$1" "$2" "$3" "$4" ;;
         lock) lock "$1" "$2" ;;
         unlock) unlock "$1" "$2" ;;
         held) held "$1" ;;

@@ -64,7 +64,7 @@ _OPTIONS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class RemoteRequest:
     """A verb of serve.sh, its words, and bytes for it. No word has a line break or a NUL."""
 
     verb: str
@@ -73,7 +73,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class RemoteReply:
     """The status of a request, and what it printed."""
 
     status: int
@@ -91,7 +91,7 @@ class Reply:
         return inert(" ".join(self.err.decode("utf-8", "replace").split()))[:_MESSAGES]
 
 
-class Connection:
+class SshSession:
     """A session on a host; it ends with `close`, or when this process ends, however that happens."""
 
     def __init__(self, destination: Destination, *, can_ask: bool = True) -> None:
@@ -130,7 +130,7 @@ class Connection:
             os.set_blocking(stream.fileno(), False)
         self._exchange(f"{nonce}\n{len(text)}\n".encode() + text, lambda: self._begun(nonce))
 
-    def ask(self, *requests: Request) -> list[Reply]:
+    def ask(self, *requests: RemoteRequest) -> list[RemoteReply]:
         """Return the answers to requests, in one round trip.
 
         Raises `Unreachable`; or, once something may have been changed, `ConnectionLost`.
@@ -141,7 +141,7 @@ class Connection:
         data = b"".join(self._encoded(request) for request in requests)
         self.trips += 1
         self.log.append("; ".join(" ".join((each.verb, *each.words)) for each in requests)[:_LONGEST_LINE])
-        replies: list[Reply] = []
+        replies: list[RemoteReply] = []
 
         def done() -> bool:
             while len(replies) < len(requests):
@@ -154,7 +154,7 @@ class Connection:
         self._exchange(data, done)
         return replies
 
-    def tell(self, request: Request) -> None:
+    def tell(self, request: RemoteRequest) -> None:
         """Have a request served for which nothing is waited; raises as `ask`."""
         if self._process is None:
             self.open()
@@ -176,7 +176,7 @@ class Connection:
                 process.wait()
         self._messages.close()
 
-    def _encoded(self, request: Request) -> bytes:
+    def _encoded(self, request: RemoteRequest) -> bytes:
         if any(char in word for word in request.words for char in "\n\r\0"):
             raise Unreachable(f"a word for {self.destination} has a line break in it")
         self._number += 1
@@ -221,7 +221,7 @@ class Connection:
             raise self._lost("its shell prints without an end")
         return False
 
-    def _reply(self, number: int) -> Reply | None:
+    def _reply(self, number: int) -> RemoteReply | None:
         """Return the answer to a request, or None while it is not here in full; skips those before it."""
         while True:
             end = self._buffer.find(b"\n", 0, _LONGEST_LINE)
@@ -243,7 +243,7 @@ class Connection:
             body = bytes(self._buffer[end + 1 : last])
             del self._buffer[:last]
             if which == number:
-                return Reply(status=status, out=body[:out], err=body[out:])
+                return RemoteReply(status=status, out=body[:out], err=body[out:])
 
     def _lost(self, why: str) -> LbctlError:
         """Return what is to be raised: the session cannot go on."""
