@@ -7,6 +7,7 @@ from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, assert_never
 
+from lbctl.errors import Unsupported
 from lbctl.model import Family, Forward, Item, Listener, Program, Protocol, Scheduler, hidden
 from lbctl.spi import require_service
 from lbctl_nftables import affinity, direct, guard, layout, legacy_nft
@@ -121,6 +122,7 @@ def _compile(service: Service, capabilities: Capabilities, home: _Home) -> tuple
         case Forward.NAT:
             kind = _ClassicService if capabilities.dialect == layout.Dialect.CLASSIC else _ServiceItems
         case Forward.DSR:
+            _require_direct(service)
             kind = _DirectService
         case _:
             assert_never(service.forward)
@@ -130,6 +132,16 @@ def _compile(service: Service, capabilities: Capabilities, home: _Home) -> tuple
         if family in capabilities.families
         for listeners in [service.listeners_of(family)]
     )
+
+
+def _require_direct(service: Service) -> None:
+    if service.scheduler is Scheduler.LEAST_CONNECTIONS:
+        raise Unsupported(
+            backend=layout.NAME,
+            service=service.name,
+            feature=f"scheduler {service.scheduler} with forward dsr",
+            needs="forward nat: replies that bypass this host do not show which connections are established",
+        )
 
 
 @lru_cache(maxsize=1 << 12)
@@ -392,7 +404,7 @@ class _ServiceItems:
         span = f"mod {len(self._slots)}"
         first = f"offset {self._offset}"
         match service.scheduler:
-            case Scheduler.ROUND_ROBIN:
+            case Scheduler.ROUND_ROBIN | Scheduler.LEAST_CONNECTIONS:
                 return f"numgen inc {span} {first}"
             case Scheduler.RANDOM:
                 return f"numgen random {span} {first}"

@@ -107,9 +107,7 @@ def test_a_port_that_becomes_one_of_the_first_range_is_not_taken_out_at_once() -
 
 def test_a_map_that_no_listener_is_left_in_goes_after_the_rules_that_ask_it() -> None:
     anywhere, addressed = service("web", one(80)), service("web", one(80, "192.0.2.1"))
-    _, doing, clearing = script.transactions(
-        "lbctl", changes((anywhere,), (addressed,)), compiled(addressed)
-    )
+    _, doing, clearing = script.transactions("lbctl", changes((anywhere,), (addressed,)), compiled(addressed))
     assert "vmap @services" in doing
     assert "@ports" not in doing
     assert "delete" not in doing.replace("flush", "")
