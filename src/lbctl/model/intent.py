@@ -469,8 +469,11 @@ class Service:
         usual = apportioned([e.weight * part for e, part in left], count)
         dealt = {each.to: each.slots for each in self.deals if each.family is family}
         mine = [dealt.get(e.to, 0) for e, _ in left]
-        now = apportioned([Fraction(each) for each in mine], count) if all(mine) else usual
-        return tuple([left[i][0] for i in laid_out(usual, now)])
+        if not all(mine):
+            mine = list(usual)
+        elif sum(mine) != count:
+            mine = list(apportioned([Fraction(each) for each in mine], count))
+        return tuple([left[i][0] for i in laid_out(usual, tuple(mine))])
 
     def shares(self, family: Family) -> Mapping[str, Fraction]:
         """Return `Endpoint.to` → the wanted share of the new connections of a family, exact.
