@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING
 from lbctl.lazy import importer
 
 if TYPE_CHECKING:
-    from lbctl.host.conntrack import TrackedConnection, forget_flows, local_addresses, translated_connections
+    from lbctl.host.conntrack import (
+        TrackedConnection,
+        connection_counts,
+        forget_flows,
+        local_addresses,
+        translated_connections,
+    )
     from lbctl.host.files import write_whole
     from lbctl.host.host import TOOL, Completed, Host, LocalHost
     from lbctl.host.kernel import ModuleState, has_ipv6, kernel_module
@@ -20,7 +26,13 @@ if TYPE_CHECKING:
     from lbctl.host.units import applies_again, enabled, links_of, unit_file
 
 _HOMES = {
-    "conntrack": ("TrackedConnection", "forget_flows", "local_addresses", "translated_connections"),
+    "conntrack": (
+        "TrackedConnection",
+        "connection_counts",
+        "forget_flows",
+        "local_addresses",
+        "translated_connections",
+    ),
     "files": ("write_whole",),
     "host": ("TOOL", "Completed", "Host", "LocalHost"),
     "kernel": ("ModuleState", "has_ipv6", "kernel_module"),
@@ -50,6 +62,7 @@ __all__ = [
     "ToolRun",
     "TrackedConnection",
     "applies_again",
+    "connection_counts",
     "enabled",
     "forget_flows",
     "has_ipv6",
