@@ -37,7 +37,7 @@ EXIT_CODES = (
         "7",
         "kernel or intent changed since the plan, another lbctl holds the lock, or a trial is running",
         "kernel or intent changed since the plan (with `--yes`, and where a running agent changed the "
-        "kernel, the plan is made again instead), another lbctl holds the lock or was interrupted, or a trial "
+        "kernel, it is made again instead), another lbctl holds the lock or was interrupted, or a trial "
         "is running; another publication came in between (`publish`); `agent`: one of this owner runs "
         "already; `agent pause` and `resume`: none runs",
     ),
