@@ -1,4 +1,4 @@
-"""`--host` over a real sshd: a host of an old release, one with busybox alone, load, cuts, 10,000 services."""
+"""`--host` over a real sshd: an old release, a host with busybox alone, load, cuts, 10,000 services."""
 
 import os
 import random
