@@ -155,8 +155,8 @@ $(VENV)/.packages: $(STAMP)
 	@touch $@
 
 # What makes fresh systems, and what checks packages and manual pages.
-SYSTEM_TOOLS := lintian mandoc mmdebstrap rpm
-TESTS_IN_SYSTEMS := $(SUDO) env PYTHONDONTWRITEBYTECODE=1 \
+SYSTEM_TOOLS := debian-archive-keyring lintian mandoc mmdebstrap rpm
+TESTS_IN_SYSTEMS = $(SUDO) env CLONE="$(CLONE)" RELEASES="$(RELEASES)" PYTHONDONTWRITEBYTECODE=1 \
     $(BIN)/pytest --override-ini=addopts= --strict-markers --import-mode=importlib -p no:cacheprovider --timeout=3600
 
 system-tools: venv
@@ -166,7 +166,10 @@ system-tools: venv
 test-packages: system-tools $(VENV)/.packages ## install, upgrade and remove the packages in fresh Debian 12 and 13 systems
 	$(TESTS_IN_SYSTEMS) tests/systems/test_packages.py
 
-test-clone: system-tools ## run the demo and the fast tests from a clone in fresh systems that have only git and make
+# CLONE="demo test": these targets instead. RELEASES=trixie: only there.
+CLONE := demo test-fast
+
+test-clone: system-tools ## run targets from a clone in fresh Debian 12 and 13 systems that have only git and make
 	$(TESTS_IN_SYSTEMS) tests/systems/test_clone.py
 
 bench-startup: venv ## the time that lbctl takes to start, held against a trivial Typer program

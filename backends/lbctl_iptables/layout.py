@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 NAME = "iptables"
+#: What `render --for TOOL=VERSION` may name: the legacy flavour and the one of nf_tables.
+TOOLS = ("iptables", "iptables-nft")
 #: The priority of table nat where destinations are translated, in both flavours.
 PRECEDENCE = -100
 
@@ -62,6 +64,8 @@ FAMILY: Mapping[str, Family] = {word: family for family, word in WORD.items()}
 
 NAT = "nat"
 FILTER = "filter"
+#: The tables that iptables knows, which the other flavour has in nf_tables under the same names.
+BUILT_IN = ("raw", "mangle", "nat", "filter", "security")
 #: The tables that hold our rules, in the order in which a script names them.
 TABLES = (FILTER, NAT)
 #: The chains of the kernel itself in those tables: the ones that ours are entered from.

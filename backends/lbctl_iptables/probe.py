@@ -6,7 +6,7 @@ from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
-from lbctl.host import has_ipv6
+from lbctl.host import has_ipv6, reported_version
 from lbctl.model import Family
 from lbctl.spi import Driver, Probe
 from lbctl_iptables import dialect, drivers, layout
@@ -36,7 +36,7 @@ def probe(host: Host, *, driver: str | None = None) -> Probe:  # noqa: ARG001 (v
         for name, each in found.items()
     ]
     plain = host.which("iptables-restore")
-    default = host.run([plain, "--version"]).out if plain else ""
+    default = reported_version(host, plain) if plain else ""
     if "(nf_tables)" in default:
         # The host's own choice goes first: its other rules are most likely there.
         offered.sort(key=lambda d: d.name != "nf_tables")

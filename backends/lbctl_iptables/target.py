@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lbctl.errors import NoBackend
-from lbctl_iptables import dialect, script
+from lbctl_iptables import dialect, layout, script
 from lbctl_iptables.dialect import Flavour, Release, lacking
 
 if TYPE_CHECKING:
@@ -14,12 +14,11 @@ if TYPE_CHECKING:
     from lbctl.model import Family, Program
     from lbctl.spi import Capabilities
 
-_FLAVOURS: Mapping[str, Flavour] = {"iptables": Flavour.LEGACY, "iptables-nft": Flavour.NF_TABLES}
+_FLAVOURS: Mapping[str, Flavour] = dict(zip(layout.TOOLS, (Flavour.LEGACY, Flavour.NF_TABLES), strict=True))
 _OLDEST: Mapping[Flavour, dialect.Version] = {
     Flavour.LEGACY: dialect.OLDEST,
     Flavour.NF_TABLES: dialect.FIRST_NF_TABLES,
 }
-tools = tuple(_FLAVOURS)
 
 
 def capabilities_for(tool: str, version: str) -> Capabilities:

@@ -26,14 +26,14 @@ from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 from lbctl.errors import Unsupported
-from lbctl.model import Family, Item, Protocol
+from lbctl.model import Family, Item
 from lbctl_nftables import layout
 from lbctl_nftables.kernel import datatypes, netlink
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from lbctl.model import Change, Endpoint, Program, Service
+    from lbctl.model import Change, Endpoint, Program, Protocol, Service
     from lbctl_nftables.kernel.elements import KernelElement
     from lbctl_nftables.kernel.objects import Set
 
@@ -94,15 +94,15 @@ def placing(service: Service, family: Family) -> Iterator[str]:
         yield f"meta l4proto {protocol} {statement}{word} saddr map @{name}{port}"
 
 
-def shared(family: Family, forms: Sequence[layout.Form]) -> Iterator[Item]:
-    """Yield what all services with affinity share, in a table with listeners of these forms."""
+def shared(family: Family, forms: Sequence[layout.Form], protocols: Sequence[Protocol]) -> Iterator[Item]:
+    """Yield what all services with affinity share, in a table with listeners of these forms and protocols."""
     word = layout.WORD[family]
     declarations = layout.declarations(word, layout.Dialect.MODERN)
     maps = layout.LISTENERS[layout.Purpose.LEARN]
     for form in forms:
         yield Item((word, "map", maps[form]), "\n".join(declarations[form]))
     rules: dict[str, list[str]] = {chain: [] for chain in layout.LEARNING}
-    for protocol, form in product(Protocol, forms):
+    for protocol, form in product(protocols, forms):
         only = f"meta l4proto {protocol}"
         port = f"meta l4proto . ct original proto-dst vmap @{maps[form]}"
         if form.has_address:

@@ -8,6 +8,7 @@ takes no more are forgotten; who they are is known only then, since nobody can b
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lbctl.errors import ApplyFailed, StateUnknown
 from lbctl.model import diff
 from lbctl.spi import ensure_fresh
-from lbctl_nftables import affinity, drivers, generation, layout, script, tool
+from lbctl_nftables import affinity, drivers, flows, generation, layout, script, tool
 from lbctl_nftables.observe import expect, observe, read_map, touched
 from lbctl_nftables.verify import holds
 
@@ -48,6 +49,8 @@ def apply(host: Host, plan: Plan) -> Program:
     ours += _run(load, doing, in_force=prepared)
     for sweep in affinity.sweeps(plan.changes, plan.after):
         ours += _sweep(load, lambda s: read_map(host, plan.driver, s.word, owner, s.name), owner, sweep)
+    for gone in flows.ended(plan):
+        ours += _end(load, host, owner, gone)
     ours += _run(load, clearing, in_force="the new rules are in force, but unused slots could not be removed")
     try:
         return _read_back(host, plan, record, None if before is None else before.after(ours))
@@ -128,6 +131,21 @@ def _sweep(
         f"the new rules are in force, but clients keep endpoints that take no more: {reason}",
         hint=f"see nft list map {sweep.word} {layout.table(owner)} {sweep.name}; lbctl apply tries again",
     )
+
+
+def _end(load: Callable[[str], None], host: Host, owner: str, gone: flows.EndedFlows) -> int:
+    """End connections that rules at ingress have learned; returns how many transactions that took."""
+    sweep, transactions = affinity.Sweep(gone.word, gone.name, frozenset()), 0
+    for _ in range(_TRIES):
+        found = [e for e in flows.entries(host, owner, gone.word, gone.name) if e.endpoint in gone.cards]
+        if not found:
+            break
+        found.sort(key=lambda entry: entry.seconds, reverse=True)
+        # What the next look still finds has come, or could not go since another entry expired.
+        with suppress(ApplyFailed):
+            _forget(load, owner, sweep, found)
+            transactions += 1
+    return transactions
 
 
 def _forget(

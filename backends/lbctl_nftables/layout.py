@@ -19,8 +19,9 @@ of `deny`, passes that untranslated and is refused in filter chains, by more map
                                  … : goto allowed-…   only clients in set allow-… pass, none in deny-…
 
 Ranges have maps of their own, since a kernel refuses a port that lies inside a range of the same map: these
-are maps of intervals, in which a range is one element. A table without ranges has none of them, and no rule
-that looks them up. A listener with a single port inside a range is found first; where its service has nothing
+are maps of intervals, in which a range is one element. A table has only the maps in which some listener has
+an element, and rules for these: to look into an empty map takes each new connection some 40 ns. A listener
+with a single port inside a range is found first; where its service has nothing
 to do with a map in which the range is found, to replace sources, to refuse or to learn, it has an element
 `… : return` there (`lbctl.model.hidden`).
 
@@ -53,9 +54,11 @@ from lbctl.model import DEFAULT_OWNER, Family, Listener, Protocol, SourceNat, sp
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lbctl.model import Service
+    from lbctl.model import Hop, Service
 
 NAME = "nftables"
+#: What `render --for TOOL=VERSION` may name.
+TOOLS = ("nft",)
 
 
 class Dialect(StrEnum):
@@ -139,10 +142,6 @@ class Form(StrEnum):
         return self in {Form.ADDRESS, Form.ADDRESS_RANGE}
 
 
-#: The forms that a table has only where a listener has them.
-RANGES = frozenset({Form.ADDRESS_RANGE, Form.ANYWHERE_RANGE})
-
-
 #: Chain at the forward hook, and the sets of places that it drops stray packets of: with one port, and with
 #: ranges of ports, a set of intervals that a table has only where it is needed.
 GUARD = "guard"
@@ -176,7 +175,10 @@ LISTENERS: Mapping[Purpose, Mapping[Form, str]] = {
 }
 LISTENER_MAPS = frozenset(name for maps in LISTENERS.values() for name in maps.values())
 DISPATCH = frozenset(LISTENERS[Purpose.LEAD].values())
+#: Sets of pairs of links that packets fill: of each with itself, and of those that differ.
 LINKS = "links"
+CROSSED = "crossed-links"
+PAIRS = frozenset({LINKS, CROSSED})
 #: A kind of set: addresses that one service allows, denies or excludes.
 NETWORKS = "networks"
 HAIRPIN = "source-hairpin"
@@ -199,6 +201,8 @@ POSTROUTING = "postrouting"
 TRANSLATED = "translated"
 #: Slot pages at ingress: where new connections go, which are counted, and where other packets go.
 PICKS, PATHS = "picks", "paths"
+#: Both MAC addresses of a frame: where it goes, and where it comes from.
+CARDS = "@ll,0,96"
 
 _GOTO = ": goto "
 _CHAIN_PREFIX = "service-"
@@ -332,6 +336,11 @@ def flows(kind: str, service: str) -> str:
     return f"{kind}-{service}"
 
 
+def cards(hop: Hop) -> str:
+    """Return the MAC addresses of frames for a next hop, as maps have them."""
+    return f"0x{hop.mac}{hop.source}".replace(":", "")
+
+
 def is_page(name: str) -> bool:
     """Return True for the name of a slot page."""
     return _PAGE.match(name) is not None
@@ -345,6 +354,12 @@ def number_of_page(name: str) -> int:
 def kind_of_page(name: str) -> str:
     """Return the kind of declaration that a page of this name has."""
     return f"page-{name.rpartition('-')[0]}"
+
+
+def is_of_packets(name: str, pair: str) -> bool:
+    """Return True for a pair of links that packets may have added to a set of `PAIRS`."""
+    one, other = pair.split(" . ")
+    return one == other if name == LINKS else "0" != one != other
 
 
 def service_of_set(name: str) -> str | None:
@@ -479,7 +494,7 @@ def declarations(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
             Form.ADDRESS: (f"type {address} . inet_proto . inet_service : verdict",),
             Form.ANYWHERE: ("type inet_proto . inet_service : verdict",),
             NETWORKS: (f"type {address}", "flags interval"),
-            LINKS: ("type iface_index . iface_index", *_LINK_PAIRS),
+            **dict.fromkeys(PAIRS, ("type iface_index . iface_index", *_LINK_PAIRS)),
             GUARDED: (f"type {address} . inet_proto . inet_service",),
             GUARDED_RANGES: (f"type {address} . inet_proto . inet_service", "flags interval"),
         }
@@ -501,7 +516,7 @@ def declarations(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
         },
         "page-hosts": (f"typeof {key} : {word} daddr", "counter"),
         NETWORKS: (f"typeof {word} saddr", "flags interval"),
-        LINKS: ("typeof iif . oif", *_LINK_PAIRS),
+        **dict.fromkeys(PAIRS, ("typeof iif . oif", *_LINK_PAIRS)),
         GUARDED: (f"typeof {word} saddr . meta l4proto . th sport",),
         GUARDED_RANGES: (f"typeof {word} saddr . meta l4proto . th sport", "flags interval"),
         "affinity": (_kept(word), *_CLIENTS),
@@ -522,10 +537,10 @@ def _at_ingress(word: str, dialect: str) -> Mapping[str, tuple[str, ...]]:
     connections = (f"size {MAX_FLOWS}", "flags dynamic,timeout")
     return {
         **{kind: lists[kind] for kind in (Form.ADDRESS, Form.ADDRESS_RANGE, NETWORKS)},
-        f"page-{PICKS}": (f"typeof {key} : ether daddr", "counter"),
-        f"page-{PATHS}": (f"typeof {key} : ether daddr",),
+        f"page-{PICKS}": (f"typeof {key} : {CARDS}", "counter"),
+        f"page-{PATHS}": (f"typeof {key} : {CARDS}",),
         **{
-            kind: (f"typeof {_connection(word, kind.rpartition('-')[2])} : ether daddr", *connections)
+            kind: (f"typeof {_connection(word, kind.rpartition('-')[2])} : {CARDS}", *connections)
             for kind in _FLOWS
         },
     }

@@ -71,7 +71,7 @@ def observe(host: Host, driver: str, owner: str) -> Program:
 
 def expect(host: Host, owner: str) -> None:
     """Have the host know that the generation and all of an owner's tables are asked for next."""
-    every = [KernelTable(word, layout.table(owner)) for word in layout.WORD.values()]
+    every = [KernelTable(*layout.location(owner, word)) for word in layout.WORDS]
     present = [netlink.request(netlink.GET_TABLE)] * (1 + len(every))
     asked = [request for table in every for request in objects.requests(table)]
     # Once more at the end: for tables without elements nothing is asked after this.
@@ -195,7 +195,7 @@ class TableReader:
         for declared in sorted(named, key=lambda each: each.name not in layout.DISPATCH):
             if layout.is_affinity(declared.name):
                 yield from self._stale(declared)
-            elif not declared.is_dynamic or declared.name == layout.LINKS:
+            elif not declared.is_dynamic or declared.name in layout.PAIRS:
                 mine = list(self._items_of(declared, self._elements(declared), owners))
                 if declared.name in layout.DISPATCH:
                     owners |= _owners(declared.name, mine)
@@ -261,11 +261,21 @@ class TableReader:
 
     @cached_property
     def _dialects(self) -> tuple[Dialect, ...]:
-        """The dialects that the table may be written in: only the classic one has no slot pages."""
+        """The dialects that the table may be written in: only the classic one has no slot pages.
+
+        Of services that are not translated, a table may hold what refuses clients, and no pages; they have
+        another table then.
+        """
         if not any(map(layout.is_page, self._sets)):
             self._sets = {**objects.sets(self._host, self.table), **self._sets}
-        classic = not any(map(layout.is_page, self._sets))
+        classic = not any(map(layout.is_page, self._sets)) and not self._has_ingress
         return (Dialect.CLASSIC,) if classic else (Dialect.MODERN, Dialect.MARK)
+
+    @property
+    def _has_ingress(self) -> bool:
+        owner = layout.owner_of(self.table.family, self.table.name)
+        word = layout.INGRESS[layout.FAMILY[self._word]]
+        return owner is not None and layout.location(owner, word) in netlink.tables(self._host)
 
     def _elements(self, declared: Set) -> list[KernelElement]:
         return elements.elements(self._host, self.table, declared)
@@ -321,8 +331,7 @@ class TableReader:
         of_set = layout.service_of_set(name)
         leading, twins = name in layout.DISPATCH, name in _TWINNED
         for key, text, comment in spelled(declared, found):
-            if name == layout.LINKS and len(set(key.split(" . "))) == 1:
-                # Packets add pairs of one link with itself.
+            if name in layout.PAIRS and layout.is_of_packets(name, key):
                 continue
             service = comment.partition("/")[0] if comment else of_set
             if leading:

@@ -68,17 +68,16 @@ def _slots(host: Host, table: KernelTable, page: Set) -> _Slots | None:
                 b'comment "%b" : %d.%d.%d.%d' % (name, *address)
                 for name, address in zip(named, addresses, strict=True)
             ]
-        case 6:
-            cards = struct.iter_unpack("6B", b"".join(value))
-            texts = [
-                b'comment "%b" : %02x:%02x:%02x:%02x:%02x:%02x' % (name, *card)
-                for name, card in zip(named, cards, strict=True)
-            ]
         case 8:
             places = struct.iter_unpack(">4BHxx", b"".join(value))
             texts = [
                 b'comment "%b" : %d.%d.%d.%d . %d' % (name, *place)
                 for name, place in zip(named, places, strict=True)
+            ]
+        case 12:
+            texts = [
+                b'comment "%b" : 0x%b' % (name, cards.hex().encode())
+                for name, cards in zip(named, value, strict=True)
             ]
         case (16 | 20) as size:
             data = datatypes.speller(page.data_types, size)

@@ -356,7 +356,7 @@ def shows_an_agent(half: str) -> None:
         assert re.search(rf"(?m)^ +{to} █+ 150 \(50\.0%\)$", killed), killed
     assert "8002 █" not in killed
     assert "agent: http/8002 (ipv4) is down: nothing listens there any more" in killed
-    assert "agent: http: 8001 1/2 -> 1/3, 8002 0/1 -> 1/3, 8003 1/2 -> 1/3" in back
+    assert "agent: http: 8001 1/2 -> 1/3, 8002 0 -> 1/3, 8003 1/2 -> 1/3" in back
 
 
 def test_the_agent(demo: Demo) -> None:

@@ -1,13 +1,11 @@
 """Guides are true: the commands of docs are run on their hosts, with real connections and a real agent."""
 
-import os
 import shutil
-import signal
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 from lbctl.host.netns import Namespace, PrivateHost
-from support.console import replay, shells
+from support.console import end_processes, replay, shells
 from support.examples import EXAMPLES
 from support.network import Network
 
@@ -27,25 +25,19 @@ def test_the_guide_prints_what_it_says(network: Network, tmp_path: Path) -> None
         replay(DOCS / "migrating.md", stack.enter_context(shells(tmp_path, hosts)))
 
 
+def test_service_chains_migrate_as_the_guide_says(network: Network, tmp_path: Path) -> None:
+    network.local_endpoints(PORTS[:3])
+    shutil.copy(EXAMPLES / "migrate" / "service-chains.rules", tmp_path)
+    with shells(tmp_path, {"": network.host}) as opened:
+        replay(DOCS / "how-to" / "from-kube-proxy.md", opened)
+
+
 def test_the_agent_does_what_its_guide_says(network: Network, tmp_path: Path) -> None:
     try:
         with shells(tmp_path, {"": network.host}) as opened:
             replay(DOCS / "how-to" / "agent.md", opened)
     finally:
-        for number in inhabitants(network.host):
-            os.kill(number, signal.SIGKILL)
-
-
-def inhabitants(namespace: Namespace) -> list[int]:
-    """The processes that a document has left in a network namespace."""
-    with namespace.entered():
-        ours = Path("/proc/thread-self/ns/net").stat().st_ino
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if (path / "ns" / "net").stat().st_ino == ours and int(path.name) != os.getpid():
-                found.append(int(path.name))
-    return found
+        end_processes(network.host)
 
 
 def another(network: Network, stack: ExitStack, link: str, net: str) -> Namespace:

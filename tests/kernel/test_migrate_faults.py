@@ -108,7 +108,7 @@ class Move:
             session = engine.open_session(host, backend=self.to, driver=DRIVERS[self.to])
             made = engine.plan_migration(session, "lbctl")
             assert made is not None
-            engine.migrate(session, made)
+            engine.run_migration(session, made)
 
 
 @pytest.fixture(params=["iptables", "nftables", "written"])

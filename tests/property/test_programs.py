@@ -12,7 +12,7 @@ from lbctl_iptables.reading import read as read_saved
 from lbctl_netfilter.analyse import Analyser
 from lbctl_netfilter.ir import FamilyProgram
 from lbctl_netfilter.log import Log
-from lbctl_nftables.reading import read as read_native
+from lbctl_nftables.reading.read import read as read_native
 from support.interpreter import DROPPED, UNTOUCHED, Packet, chances, shares
 from support.programs import PACKETS, NoCorrections, answer, draws, native, programs, saved
 from support.twins import differences

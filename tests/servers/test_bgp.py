@@ -11,7 +11,16 @@ from typing import cast
 import pytest
 
 from support.agents import AgentProcess
-from support.balancers import SERVICE4, Balancer, Balancers, Process, apply_settings, settings_in, until
+from support.balancers import (
+    SERVICE4,
+    Balancer,
+    Balancers,
+    Process,
+    apply_settings,
+    seized,
+    settings_in,
+    until,
+)
 from support.network import Network
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "bgp"
@@ -142,22 +151,11 @@ def test_no_connection_is_lost_while_balancers_fail(fabric: Fabric) -> None:
     assert made.lost(b"b", b"c") == 0
 
     # A balancer is not ready: another program owns its table.
-    owner = subprocess.Popen(
-        ["nsenter", f"--net={two.balancer.host.path}", "nft", "--interactive"],
-        stdin=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert owner.stdin is not None
-        owner.stdin.write("delete table ip lbctl; add table ip lbctl { flags owner; }\n")
-        owner.stdin.flush()
+    with seized(two.balancer):
         fabric.lead_through(3, 4)
         processes.say(b"d")
         made.say(b"e")
         assert made.lost(b"d", b"e") == 0
-    finally:
-        owner.kill()
-        owner.communicate()
 
     # Ready again, it gets back its part of the clients, whose connections it has not seen for a while.
     fabric.lead_through(2, 3, 4)

@@ -95,7 +95,7 @@ class AgentProcess:
 
         The processes listen at IPv4 addresses alone: that they fail in IPv6 is found at once.
         """
-        lines = [rf"\b{re.escape(name)}( \(ipv4\))? \S+ -> 0/1" for name in names]
+        lines = [rf"\b{re.escape(name)}( \(ipv4\))? \S+ -> 0\b(?!/)" for name in names]
         self.wait(lambda: all(re.search(line, self.said) for line in lines), f"{names} are not taken out")
 
     def stop(self) -> int:

@@ -56,9 +56,7 @@ def packages() -> Graph:
     What a module gets from `lbctl.engine` comes from the packages of the engine, all of which its list of use
     cases imports.
     """
-    through = {
-        "lbctl.engine": frozenset(node for node in map(node_of, modules()["lbctl.engine.use_cases"]) if node)
-    }
+    through = {"lbctl.engine": frozenset(node for node in map(node_of, modules()["lbctl.engine"]) if node)}
     graph: dict[str, set[str]] = {node: set() for node in NODES}
     for module, imported in modules().items():
         if (node := node_of(module)) is None:

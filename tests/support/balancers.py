@@ -18,8 +18,8 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import product
 from pathlib import Path
 from typing import TypeAlias
@@ -103,6 +103,21 @@ def until(what: Callable[[], object], why: str, patience: float = 60.0) -> None:
     while not what():
         assert time.monotonic() < end, why
         time.sleep(0.05)
+
+
+@contextmanager
+def seized(balancer: Balancer) -> Iterator[None]:
+    """Have another program own lbctl's table: its rules are gone, and the agent cannot write them again."""
+    with balancer.host.entered():
+        owner = subprocess.Popen(["nft", "--interactive"], stdin=subprocess.PIPE, text=True)
+    try:
+        assert owner.stdin is not None
+        owner.stdin.write("delete table ip lbctl; add table ip lbctl { flags owner; }\n")
+        owner.stdin.flush()
+        yield
+    finally:
+        owner.kill()
+        owner.communicate()
 
 
 class Balancers:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 from lbctl.model import Analysis
 from lbctl_iptables.reading import read as read_saved
-from lbctl_nftables.reading import read as read_native
+from lbctl_nftables.reading.read import read as read_native
 from support import extensions, nft_samples
 
 _HEAD = """# What is understood

@@ -68,7 +68,7 @@ class Desk:
 
     def migrate(self, to: str, **options: Any) -> tuple[str, ...]:
         found = self.planned(to, **options)
-        return engine.migrate(found.target, found)
+        return engine.run_migration(found.target, found)
 
     def try_out(self, to: str, seconds: float = 60) -> Trial:
         found = self.planned(to)

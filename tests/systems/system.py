@@ -6,18 +6,20 @@ namespace is the caller's.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matrix import archive
 from matrix.roots import CACHE, ENTER
 
-#: The oldest releases first.
-RELEASES = ("bookworm", "trixie")
+RELEASES = tuple(os.environ.get("RELEASES", "").split()) or ("bookworm", "trixie")
 #: How this machine resolves names, and what its administrator trusts and wants of pip.
 _NETWORK = ("/etc/hosts", "/etc/resolv.conf", "/etc/pip.conf", "/usr/local/share/ca-certificates")
 _ENVIRONMENT = {
@@ -27,20 +29,27 @@ _ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
 }
 #: More than the longest of what is run takes on a busy machine, in seconds.
-_PATIENCE = 1800.0
+_PATIENCE = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """A Debian system below `path`, whose `folders` are this machine's."""
+    """A Debian system below `path`; `folders` of this machine are seen there.
+
+    `systemd` is the process id of its systemd. Without one, programs are run by chroot.
+    """
 
     release: str
     path: Path
     folders: tuple[Path, ...] = ()
+    systemd: int | None = None
 
     def command(self, *argv: str) -> list[str]:
         """The words that run a program of the system in it."""
-        return [sys.executable, str(ENTER), str(self.path), *map(str, self.folders), "--", *argv]
+        if self.systemd is None:
+            return [sys.executable, str(ENTER), str(self.path), *map(str, self.folders), "--", *argv]
+        namespaces = ("--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup", "--root", "--wdns=/")
+        return ["nsenter", "--target", str(self.systemd), *namespaces, *argv]
 
     def start(self, *argv: str, variables: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Start a program of the system, whose output can be read."""
@@ -56,14 +65,42 @@ class System:
 
     def run(self, *argv: str, code: int = 0, variables: Mapping[str, str] | None = None) -> str:
         """Return what a program of the system prints; it must end with `code`."""
+        output, ended = self.attempt(*argv, variables=variables)
+        assert ended == code, f"{self.release}: {' '.join(argv)}: {ended}\n{output}"
+        return output
+
+    def attempt(self, *argv: str, variables: Mapping[str, str] | None = None) -> tuple[str, int]:
+        """Return what a program of the system prints, and its exit code."""
         with self.start(*argv, variables=variables) as process:
             output, _ = process.communicate(timeout=_PATIENCE)
-        assert process.returncode == code, f"{self.release}: {' '.join(argv)}: {process.returncode}\n{output}"
-        return output
+        return output, process.returncode
 
     def file(self, path: str) -> Path:
         """Where this machine sees a file of the system."""
         return self.path / path.removeprefix("/")
+
+    @contextmanager
+    def booted(self) -> Iterator[System]:
+        """Boot its systemd in the current network namespace; it ends with the block."""
+        boot = [sys.executable, str(Path(__file__).with_name("boot.py")), str(self.path)]
+        with subprocess.Popen(boot, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout
+                system = replace(self, systemd=int(process.stdout.readline()))
+                system.wait_for({"running", "degraded"}, "systemctl", "is-system-running", boot=process)
+                yield system
+            finally:
+                process.terminate()
+
+    def wait_for(
+        self, outputs: Collection[str], *argv: str, boot: subprocess.Popen[str] | None = None
+    ) -> None:
+        """Run a program again and again until it prints one of some words, while `boot` runs."""
+        end = time.monotonic() + _PATIENCE
+        while (output := self.attempt(*argv)[0].strip()) not in outputs:
+            assert boot is None or boot.poll() is None, f"{self.release}: systemd has ended"
+            assert time.monotonic() < end, f"{self.release}: {' '.join(argv)}: {output}"
+            time.sleep(0.1)
 
 
 def fresh(release: str, path: Path, *, packages: Sequence[str] = (), folders: Sequence[Path] = ()) -> System:

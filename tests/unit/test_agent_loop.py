@@ -137,8 +137,8 @@ def test_what_fails_is_out_after_its_failures_and_back_after_its_passes() -> Non
         go(2 + 2 * 0.5 + 0.2)
         assert agent.slots == set(NAMES)
     assert [line for line in agent.log.lines if line.startswith("web: ")] == [
-        "web: 10.0.0.1:80 1/3 -> 1/2, 10.0.0.2:80 1/3 -> 0/1, 10.0.0.3:80 1/3 -> 1/2",
-        "web: 10.0.0.1:80 1/2 -> 1/3, 10.0.0.2:80 0/1 -> 1/3, 10.0.0.3:80 1/2 -> 1/3",
+        "web: 10.0.0.1:80 1/3 -> 1/2, 10.0.0.2:80 1/3 -> 0, 10.0.0.3:80 1/3 -> 1/2",
+        "web: 10.0.0.1:80 1/2 -> 1/3, 10.0.0.2:80 0 -> 1/3, 10.0.0.3:80 1/2 -> 1/3",
     ]
 
 
@@ -258,6 +258,12 @@ def test_repairs_once_in_a_while_are_no_fight() -> None:
     assert not any(truce.repaired(40.0 * number) for number in range(100))
 
 
+def test_a_reload_that_takes_several_transactions_is_one_repair_of_a_fight() -> None:
+    truce = Truce()
+    assert not any(truce.repaired(10.0 * number + part) for number in range(4) for part in (0.0, 0.3, 0.6))
+    assert truce.repaired(50.0)
+
+
 def test_while_a_command_holds_the_lock_the_agent_waits_and_then_follows() -> None:
     agent = Agent()
     with agent.running() as go:
@@ -350,7 +356,7 @@ def test_endpoints_that_never_passed_are_one_line_of_a_family() -> None:
     with agent.running() as go:
         go(10)
     lines = [line for line in agent.log.lines if "down" in line]
-    assert lines == ["web/10.0.0.1:80 (ipv4) is down: connection refused (3 times)"]
+    assert lines == ["web/10.0.0.1:80 (ipv4) is down: connection refused \N{MULTIPLICATION SIGN}3"]
 
 
 def test_a_flapping_endpoint_changes_the_rules_ever_more_rarely() -> None:

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lbctl.agent import http, metrics, web
 from lbctl.agent.http import Server
+from lbctl.agent.page import render
 from lbctl.documents.agent import AgentStatusDocument
 from lbctl.errors import ApplyFailed
 from support.agent import Shown, status_document
@@ -131,6 +132,23 @@ def test_a_source_that_fails_is_told_from_one_that_was_not_asked_yet() -> None:
     assert 'lbctl_source_up{service="api",source="dns"} 0.0' in text
     assert 'lbctl_source_age_seconds{service="web",source="dns"} 1.5' in text
     assert 'service="new"' not in text
+
+
+def test_the_page_shows_sources_and_what_is_wrong_with_them() -> None:
+    document = status_document()
+    row: Any = {"service": "web", "kind": "dns", "name": "x.test", "endpoints": 2, "age": 90.5, "error": None}
+    lost = row | {"error": f"no {NASTY} answer"}
+    document["agent"]["sources"] = [row]
+    page = render(document).decode()
+    assert "source dns x.test: 2 endpoints, 1m ago</p>" in page
+    document["agent"]["sources"] = [lost, lost | {"service": "new", "age": None}]
+    page = render(document).decode()
+    assert "source dns x.test: 2 endpoints, 1m ago, failing</p>" in page
+    assert "answer; the last good answer (2 endpoints, 1m ago) is kept</p>" in page
+    # A service that waits for its first answer is not in the rules.
+    assert "new: source dns x.test: no " in page
+    assert "there is no good answer so far</p>" in page
+    assert NASTY not in page
 
 
 def test_status_is_the_document_with_the_agent_in_it() -> None:

@@ -10,7 +10,7 @@ from lbctl.engine.migrate.intent import imported
 from lbctl.engine.migrate.read import SourceLines
 from lbctl_iptables.reading import read as read_saved
 from lbctl_iptables.reading.grammar import _Parser, parse
-from lbctl_nftables.reading import read as read_native
+from lbctl_nftables.reading.read import read as read_native
 from support.effort import calls
 from support.fuzzed_rules import saved
 

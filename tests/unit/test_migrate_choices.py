@@ -62,7 +62,7 @@ def test_unmatched_traffic_is_a_decision() -> None:
     assert "--fix gives each endpoint the same share" in str(caught.value.hint)
     fixed = desk.planned("right", policy=SharePolicy.FIX)
     assert [fixed.agreement(pair) for pair in fixed.pairs if pair.a] == [Agreement.EQUALISED]
-    engine.migrate(fixed.target, fixed)
+    engine.run_migration(fixed.target, fixed)
     assert slots(desk) == {"tcp-80": ["8001", "8002"]}
     desk.roll_back()
     assert desk.left.foreign == [leaking]
@@ -84,7 +84,7 @@ def test_what_is_left_to_do_for_the_next_boot() -> None:
         "At boot, /etc/paper may load the removed rules again: remove them there."
     )
     # Rules managed by lbctl are in no file.
-    engine.migrate(moved.target, moved)
+    engine.run_migration(moved.target, moved)
     assert view.boot_note(desk.planned("left")) is None
 
 
@@ -95,7 +95,7 @@ def test_a_mistake_is_a_decision() -> None:
     planned = desk.planned("right", policy=SharePolicy.KEEP)
     assert planned.foreign is not None
     assert [found.code for found in planned.foreign.findings] == ["never-reached"]
-    engine.migrate(planned.target, planned)
+    engine.run_migration(planned.target, planned)
     assert (slots(desk), desk.left.foreign) == ({"tcp-80": ["8001", "8002"]}, [])
 
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_migrated_is_excluded_by_its_name(name: str) -> None:
     assert planned.foreign is not None
     [retained] = planned.foreign.retained
     assert (retained.name, retained.rules, retained.reason) == ("0x1", (marks,), "excluded")
-    engine.migrate(planned.target, planned)
+    engine.run_migration(planned.target, planned)
     assert desk.left.foreign == [marks]
 
 
@@ -156,7 +156,7 @@ def test_what_another_program_writes_stays() -> None:
     [retained] = planned.foreign.retained
     assert retained.reason == "docker writes these rules, and would do so again"
     assert view.untouched_rules(planned) == (docker,)
-    engine.migrate(planned.target, planned)
+    engine.run_migration(planned.target, planned)
     assert desk.left.foreign == [docker]
 
 
@@ -183,7 +183,7 @@ def test_a_service_that_the_target_has_is_only_removed() -> None:
     agreements = {planned.agreement(pair) for pair in planned.pairs}
     assert agreements == {Agreement.EQUAL, Agreement.PRESENT}
     assert any("web of lbctl does the same as tcp-80" in note for note in view.notes(planned))
-    engine.migrate(planned.target, planned)
+    engine.run_migration(planned.target, planned)
     assert (slots(desk), desk.left.foreign) == ({"web": ["8001", "8002"]}, [])
 
 
@@ -253,7 +253,7 @@ def test_what_was_applied_is_added_if_the_source_lost_it() -> None:
         "left does not hold web as applied: what was applied is added" in n for n in view.notes(planned)
     )
     assert {planned.agreement(pair) for pair in planned.pairs} == {Agreement.EQUAL, Agreement.RESTORED}
-    engine.migrate(planned.target, planned)
+    engine.run_migration(planned.target, planned)
     assert desk.holds_what_is_on_record
 
 
@@ -272,7 +272,7 @@ def test_without_a_history_the_rules_say_what_they_were_made_from() -> None:
     desk.host.shelf.clear()
     planned = desk.planned("right")
     assert planned.origin == "the existing rules"
-    engine.migrate(planned.target, planned)
+    engine.run_migration(planned.target, planned)
     assert desk.actions == ["apply", "migrate"]
     desk.roll_back()
     assert slots(desk, "left") == {"web": ["8001", "8002"]}
@@ -326,7 +326,7 @@ def test_another_hash_needs_the_users_consent() -> None:
         desk.plan("right")
     planned = desk.planned("right", allow_remap=True)
     assert [str(pair.verdict) for pair in planned.pairs] == ["same shares, other clients"] * 2
-    engine.migrate(planned.target, planned)
+    engine.run_migration(planned.target, planned)
     assert desk.holds_what_is_on_record
     desk.roll_back()
     assert slots(desk, "left") == {"web": ["8001", "8002"]}
@@ -358,7 +358,7 @@ def test_what_is_shown_before_agreeing() -> None:
     assert "left forgets the clients of rules that leave it" in notes
     assert "ipv6 tcp local 80 will be balanced, and is not now" in notes
     assert view.restored(planned) == ()
-    engine.migrate(planned.target, planned)
+    engine.run_migration(planned.target, planned)
     way, _ = engine.roll_back(desk.session("left"), "lbctl")
     assert isinstance(way, engine.Migration)
     assert view.restored(way) == WRITTEN[1:4]

@@ -22,7 +22,7 @@ def test_services_migrate_and_return(story: Story) -> None:
     before, actions = desk.rules, desk.actions
     planned = desk.planned(story.target)
     assert desk.rules == before
-    assert engine.migrate(planned.target, planned) == ()
+    assert engine.run_migration(planned.target, planned) == ()
     after = desk.rules
     assert after[story.source] == ((), (FIRST, LAST))
     assert {text.split()[0] for text in after[story.target].managed} == (
@@ -44,7 +44,7 @@ def test_an_endpoint_drained_by_command_stays_drained_in_another_store() -> None
     _, plan = planned.plan
     assert plan.effective is not None
     assert [each.endpoint for each in plan.effective.overrides] == ["8002"]
-    engine.migrate(planned.target, planned)
+    engine.run_migration(planned.target, planned)
     web = [text for text in desk.rules["right"].managed if text.startswith("[lbctl/web]")]
     assert [text.partition(" to ")[2] for text in web] == ["8001 8003"] * 2
     desk.roll_back()
@@ -60,7 +60,7 @@ def test_a_step_that_fails_leaves_all_as_it_was(story: Story) -> None:
         before, planned = desk.rules, desk.planned(story.target)
         desk.effects.fail(number, ApplyFailed("it does not work"))
         try:
-            notes = engine.migrate(planned.target, planned)
+            notes = engine.run_migration(planned.target, planned)
         except ApplyFailed:
             assert (desk.rules, desk.pending) == (before, False)
             ends.append("restored")
@@ -83,7 +83,7 @@ def test_a_migration_that_dies_at_any_step_is_finished_or_reverted(story: Story)
     for effects in range(MANY):
         desk = story.desk()
         before, planned = desk.rules, desk.planned(story.target)
-        if desk.effects.survives(effects, lambda p=planned: engine.migrate(p.target, p)):
+        if desk.effects.survives(effects, lambda p=planned: engine.run_migration(p.target, p)):
             break
         was_pending = desk.pending
         notes = desk.recover()
@@ -151,7 +151,7 @@ def test_a_recovery_that_dies_is_done_by_the_next_one(story: Story) -> None:
     for effects in range(MANY):
         desk = story.desk()
         before, planned = desk.rules, desk.planned(story.target)
-        if desk.effects.survives(effects, lambda p=planned: engine.migrate(p.target, p)):
+        if desk.effects.survives(effects, lambda p=planned: engine.run_migration(p.target, p)):
             break
         for left in range(MANY):
             if desk.effects.survives(left, desk.recover):
@@ -179,7 +179,7 @@ def test_what_does_not_balance_as_planned_is_restored(story: Story) -> None:
     #: Rules that stand before those of lbctl, as another process adds them meanwhile.
     target.ahead = ["ipv4 local:80/tcp out nth to 9999", "ipv4 local:80/tcp nth to 9999"]
     with pytest.raises(ApplyFailed, match="the live kernel does not do what was planned") as caught:
-        engine.migrate(planned.target, planned)
+        engine.run_migration(planned.target, planned)
     assert caught.value.hint is not None
     assert f"lbctl compare live:{story.source} live:{story.target}" in caught.value.hint
     target.ahead = []
@@ -195,7 +195,7 @@ def test_rules_that_change_between_the_steps_are_kept_and_all_else_is_restored(s
         source = desk.paper(story.source)
         desk.effects.before(number, lambda s=source: s.foreign.insert(1, NEW))
         try:
-            engine.migrate(planned.target, planned)
+            engine.run_migration(planned.target, planned)
         except (ApplyFailed, Stale) as error:
             found.add(error.message)
             wanted = before[story.source]
@@ -220,7 +220,7 @@ def test_a_plan_that_is_out_of_date_changes_nothing(story: Story) -> None:
         source.held.clear()
     before = desk.rules
     with pytest.raises(LbctlError):
-        engine.migrate(planned.target, planned)
+        engine.run_migration(planned.target, planned)
     assert (desk.rules, desk.pending, target.held.get("lbctl") or None) == (before, False, None)
 
 
@@ -236,7 +236,7 @@ def test_a_way_back_that_fails_is_an_unknown_state_which_recovery_ends(story: St
 
     desk.effects.before_next(story.source, break_down)
     with pytest.raises(StateUnknown, match=r"it does not work; then rolling back failed: torn"):
-        engine.migrate(planned.target, planned)
+        engine.run_migration(planned.target, planned)
     target.refusals = 0
     assert desk.pending
     [note] = desk.recover()
@@ -251,7 +251,7 @@ def test_a_state_that_cannot_be_read_back_is_restored(story: Story) -> None:
     target = desk.paper(story.target)
     target.blind = True
     with pytest.raises(StateUnknown):
-        engine.migrate(planned.target, planned)
+        engine.run_migration(planned.target, planned)
     target.blind = False
     assert desk.pending
     desk.recover()

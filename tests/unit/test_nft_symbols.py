@@ -2,8 +2,9 @@
 
 import pytest
 
-from lbctl_nftables.reading import read, symbols
+from lbctl_nftables.reading import symbols
 from lbctl_nftables.reading.grammar import Grammar
+from lbctl_nftables.reading.read import read
 from lbctl_nftables.reading.syntax import Field, Masked, Relational
 
 #: Field, a value as nft prints it with some option, and the one spelling of it.

@@ -401,13 +401,13 @@ def test_an_apply_does_not_overrule_what_was_decided_since_its_plan() -> None:
 def test_waiting_ends_when_no_connection_is_left_or_the_time_is_over() -> None:
     desk = Desk()
     answers = {"ipv4": "", "ipv6": ""}
-    host = desk.host
+    host, session = desk.host, desk.session
     line = (
         "tcp      6 431999 ESTABLISHED src=192.0.2.1 dst=192.0.2.9 sport=5 dport=80 "
         "src=192.0.2.9 dst=192.0.2.1 sport=2 dport=5 [ASSURED] mark=0 use=1\n"
     )
     with pytest.raises(ApplyFailed, match="conntrack"):
-        engine.connections_left(host, over(1, 2, 3), {("web", "2")})
+        engine.connections_left(session, over(1, 2, 3), {("web", "2")})
     for family in answers:
         host.answer("conntrack", "-L", "-f", family)
 
@@ -418,12 +418,12 @@ def test_waiting_ends_when_no_connection_is_left_or_the_time_is_over() -> None:
     host.answer("conntrack", "-L", "ipv4", out=2 * line + line.replace("sport=2", "sport=3"))
     after(2.5, line)
     left = engine.await_drained(
-        host, over(1, 2, 3), {("web", "2")}, 5, lambda *now: seen.append((now[0], now[1]))
+        session, over(1, 2, 3), {("web", "2")}, 5, lambda *now: seen.append((now[0], now[1]))
     )
     assert (left, host.uptime) == (1, 5)
     assert seen == [(2, 5), (2, 4), (2, 3), (1, 2), (1, 1), (1, 0)]
     after(1.5, "")
-    assert engine.await_drained(host, over(1, 2, 3), {("web", "2")}, 60) == 0
+    assert engine.await_drained(session, over(1, 2, 3), {("web", "2")}, 60) == 0
     assert host.uptime == 7
 
 

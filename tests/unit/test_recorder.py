@@ -127,7 +127,7 @@ class Course:
 
     def _shares(self) -> dict[str, Fraction]:
         overrides = {each.place: each for each in self.overrides}
-        facts = Facts(overrides=overrides, verdicts=self._known[1])
+        facts = Facts(overrides=overrides, verdicts=self._known[1], live=True)
         return dict(effective(self.intent, facts).intent.services[0].shares(V4))
 
 

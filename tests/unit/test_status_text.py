@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lbctl.cli.status_text import Line, agent_line, lines, shortened, source_lines
+from lbctl.cli.status_text import Line, agent_line, lines, shortened, source_lines, sources_of
 from lbctl.cli.watch import new_rates, note, picture, sparkline
 from lbctl.engine import Drift, EndpointStatus, FamilyStatus, ServiceStatus, Status
 from lbctl.engine.inspect.sources import waiting_lines
@@ -243,15 +243,19 @@ def test_a_source_that_fails_is_among_the_first_lines_with_its_age() -> None:
     agent["sources"] = [good, lost, never]
     found = status(endpoint("8001"))
     line = agent_line(agent, Intent())
-    shown = [
-        each.text for each in lines(SYNC, found, 80, wrap=False, agent=line, sources=source_lines(agent))
-    ]
+    own = {"sources": source_lines(agent), "sources_of": sources_of(agent)}
+    shown = [each.text for each in lines(SYNC, found, 80, wrap=False, agent=line, **own)]
     assert "2 of 3 sources failing" in shown[1]
     assert shown[2:5] == [
         "Attention:",
         r"  api: source dns x.test: no\x1b[2J answer; the last good answer (1 endpoint, 12m ago) is kept",
         "  new: source consul x.test: refused; there is no good answer so far",
     ]
+    # And each under the name of its service.
+    place = next(n for n, text in enumerate(shown) if text.startswith("web  "))
+    assert shown[place + 1] == "  source dns x.test: 2 endpoints, 1s ago"
+    assert sources_of(agent)["api"] == "source dns x.test: 1 endpoint, 12m ago, failing"
+    assert sources_of(agent)["new"] == "source consul x.test: no answer yet, failing"
     drawn = screen(found, 200, 40, agent=line, sources=source_lines(agent))
     assert [each.text for each in drawn][4:6] == shown[3:5]
 

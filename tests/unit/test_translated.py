@@ -10,7 +10,7 @@ import pytest
 from lbctl.engine.inspect.compare import compare
 from lbctl.model import Analysis
 from lbctl_iptables.reading import read as read_saved
-from lbctl_nftables.reading import read as read_native
+from lbctl_nftables.reading.read import read as read_native
 from support.extensions import OTHERS, SAMPLES, Sample
 
 #: Translations that do not mean what the rule means, or that nft refuses, each with the reason.

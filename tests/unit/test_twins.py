@@ -3,7 +3,7 @@
 import pytest
 
 from lbctl_iptables.reading import read as read_saved
-from lbctl_nftables.reading import read as read_native
+from lbctl_nftables.reading.read import read as read_native
 from support.twins import PAIRS, UNEQUAL, differences, native, saved
 
 

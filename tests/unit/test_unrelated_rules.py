@@ -6,7 +6,7 @@ import pytest
 
 from lbctl.model import Analysis
 from lbctl_iptables.reading import read as read_saved
-from lbctl_nftables.reading import read as read_native
+from lbctl_nftables.reading.read import read as read_native
 
 HTTP = "-p tcp -m tcp --dport 80"
 LADDER = f"""-A PREROUTING {HTTP} -m statistic --mode nth --every 3 --packet 0 -j REDIRECT --to-ports 8001

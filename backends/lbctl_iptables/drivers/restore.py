@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lbctl.host import Completed, ModuleState, kernel_module
+from lbctl.host import Completed, ModuleState, kernel_module, reported_version, rules_tables
 from lbctl_iptables import layout
 from lbctl_iptables.dialect import Feature, Release
 from lbctl_iptables.drivers.found import DriverProbe
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _SUFFIXES = ("restore", "save")
 _FIRST, *_OTHERS = layout.WORD.values()
+#: The families of nf_tables, by the words of iptables.
+_NFT_FAMILY = {"iptables": "ip", "ip6tables": "ip6"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +144,11 @@ class NfTables(_Restore):
         missing = kernel_module(host, "nf_tables") is ModuleState.MISSING
         return "this kernel has no nf_tables" if missing else ""
 
-    def _has_tables(self, host: Host, word: str) -> bool:  # noqa: ARG002 (one module serves both families)
-        return kernel_module(host, "nf_tables") is not ModuleState.LOADABLE
+    def _has_tables(self, host: Host, word: str) -> bool:
+        if kernel_module(host, "nf_tables") is ModuleState.LOADABLE:
+            return False
+        tables = rules_tables(host)
+        return tables is None or any((_NFT_FAMILY[word], name) in tables for name in layout.BUILT_IN)
 
 
 def _saving(tool: _Tool) -> list[str]:
@@ -152,9 +157,9 @@ def _saving(tool: _Tool) -> list[str]:
 
 def _release(host: Host, word: str, path: str) -> Release | None:
     """Return the release of a command. Before 1.6.2, only `iptables` itself answers (`RESTORE_VERSION`)."""
-    release = Release.answering(host.run([path, "--version"]).out)
+    release = Release.answering(reported_version(host, path))
     main = host.which(word) if release is None else None
-    return Release.answering(host.run([main, "--version"]).out) if main else release
+    return Release.answering(reported_version(host, main)) if main else release
 
 
 def _waits(host: Host, tool: _Tool) -> bool:

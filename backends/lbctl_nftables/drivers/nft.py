@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from lbctl.host import reported_version
+
 if TYPE_CHECKING:
     from lbctl.host import Completed, Host
 
@@ -18,7 +20,7 @@ def find(host: Host) -> tuple[str | None, str]:
         return None, "command nft is not in PATH"
     if not host.speaks_netlink():
         return None, "reading what the kernel holds takes netlink, for which that host needs perl"
-    found = re.search(r"v(\d+(?:\.\d+)+)", host.run([path, "--version"]).out)
+    found = re.search(r"v(\d+(?:\.\d+)+)", reported_version(host, path))
     return (found[1], "") if found else (None, f"{path} does not report its version")
 
 

@@ -4,8 +4,3 @@ text ─words─▶ words ─┐
                      ├─grammar, document─▶ tables, chains, rules ─lower─▶ FamilyProgram ─Analyser─▶ Analysis
 JSON ─listed─▶ words ┘
 """
-
-from lbctl_nftables.reading.dump import dump
-from lbctl_nftables.reading.read import read
-
-__all__ = ["dump", "read"]

@@ -18,6 +18,7 @@ from lbctl_netfilter.conditions import (
     words,
 )
 from lbctl_netfilter.ir import Memory
+from lbctl_nftables import layout
 from lbctl_nftables.reading import symbols
 from lbctl_nftables.reading.grammar import number
 from lbctl_nftables.reading.syntax import (
@@ -69,6 +70,7 @@ class Lookups:
         self._members = table.members
         self._family = family
         self._learned, self.links = _learned(table)
+        self._is_managed = layout.owner_of(table.family, table.name) is not None
         #: What elements ask, with these: what is known by its identity has to stay.
         self._entries: dict[object, tuple[Members, list[Entry]]] = {}
         self._pages: dict[str, dict[int, Element]] = {}
@@ -99,6 +101,10 @@ class Lookups:
             and isinstance(key, Concat)
             and {part.name for part in key.parts} == _LINKS
         )
+
+    def is_crossing(self, members: Members) -> bool:
+        """Return True for pairs of links that the rules behind would let pass: lbctl's own shortcut."""
+        return self._is_managed and isinstance(members, Ref) and members.name == layout.CROSSED
 
     def asked(self, source: Source) -> Asked | None:
         """Return the fields of a key; None for those of the other family. Raise `UnsupportedSyntax`."""

@@ -303,7 +303,7 @@ class _Lowering:
 
     # -- conditions
 
-    def _match(  # noqa: PLR0912 (the order of the cases is what they mean)
+    def _match(  # noqa: C901, PLR0912 (the order of the cases is what they mean)
         self, draft: Draft, match: Relational
     ) -> Sequence[Draft]:
         known = self._known.get(match.text)
@@ -316,6 +316,8 @@ class _Lowering:
             draft.step(Draw(pick, within(pick.modulus, offset, match.op, tuple(self._texts(match)))))
         elif self._lookups.is_link(members, key):
             draft.add(BACK[0], YES, inverted)
+        elif self._lookups.is_crossing(members):
+            return ()
         elif (memory := self._lookups.memory(members)) is not None:
             draft.step(memory._replace(inverted=inverted))
         elif isinstance(key, Field) and (reason := _opaque_field(key.name)) is not None:

@@ -260,7 +260,7 @@ class Checker:
         if verdict is None:
             return
         priority = Priority.WARNING if verdict.health is Health.DOWN else Priority.NOTICE
-        times = f" ({verdict.count} times)" if verdict.count > 1 else ""
+        times = f" \N{MULTIPLICATION SIGN}{verdict.count}" if verdict.count > 1 else ""
         self._journal.say(
             f"{service}/{endpoint} ({family}) is {verdict.health}: {verdict.result}{times}",
             priority,

@@ -13,6 +13,7 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from lbctl.documents.sources import failure_text, source_text
 from lbctl.model import inert
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def _header(document: AgentStatusDocument, agent: AgentDocument | None) -> str:
         if agent["paused_until"]:
             badges.append(_badge(f"paused until {agent['paused_until']}", "warn"))
         notes += [*agent["problems"], *([agent["notice"]] if agent["notice"] else [])]
+        notes += filter(None, map(failure_text, agent["sources"][:_SERVICES]))
         facts = [agent["host"], f"owner {agent['owner']}", f"lbctl {agent['version']}", agent["now"]]
         if agent["conntrack"] is not None:
             facts.insert(2, "{used:,} of {limit:,} tracked connections".format(**agent["conntrack"]))
@@ -91,13 +93,15 @@ def _badge(text: str, kind: str) -> str:
 def _main(document: AgentStatusDocument, agent: AgentDocument | None) -> str:
     services = document.get("services", [])
     rates: dict[tuple[str, str], Sequence[float]] = {}
+    sources: dict[str, str] = {}
     if agent is not None:
+        sources = {each["service"]: source_text(each) for each in agent["sources"]}
         rates = {(each["service"], each["endpoint"]): each["values"] for each in agent["rates"]}
     ordered = sorted(services, key=lambda service: not any(map(_is_failing, service["endpoints"])))
     more = len(ordered) - _SERVICES
     return (
         "<main>"
-        + "".join(_service(service, rates) for service in ordered[:_SERVICES])
+        + "".join(_service(each, rates, sources.get(each["name"])) for each in ordered[:_SERVICES])
         + (
             f'<p class="note">… {more:,} more services: see <a href="/status">/status</a></p>'
             if more > 0
@@ -108,7 +112,9 @@ def _main(document: AgentStatusDocument, agent: AgentDocument | None) -> str:
     )
 
 
-def _service(service: StatusServiceDocument, rates: Mapping[tuple[str, str], Sequence[float]]) -> str:
+def _service(
+    service: StatusServiceDocument, rates: Mapping[tuple[str, str], Sequence[float]], source: str | None
+) -> str:
     name = service["name"]
     shown = service["endpoints"][:_ENDPOINTS]
     more = len(service["endpoints"]) - len(shown)
@@ -116,7 +122,8 @@ def _service(service: StatusServiceDocument, rates: Mapping[tuple[str, str], Seq
     listen = ", ".join(service["listen"])
     return (
         f'<section><h2>{_text(name)}</h2><p class="facts">{_text(listen)} · {_text(service["scheduler"])} · '
-        f'{service["connections"]:,} connections</p><div class="rows">{rows}</div>'
+        f"{service['connections']:,} connections{'' if source is None else f' · {_text(source)}'}</p>"
+        f'<div class="rows">{rows}</div>'
         + (f'<p class="note">… {more:,} more endpoints</p>' if more > 0 else "")
         + "</section>"
     )

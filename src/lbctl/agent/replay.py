@@ -144,7 +144,7 @@ class _Course:
         if self.intent is None:
             return
         before = self.effective
-        facts = Facts(overrides=self.overrides, verdicts=self.known[0][1])
+        facts = Facts(overrides=self.overrides, verdicts=self.known[0][1], live=True)
         found = effective(self.intent, facts, before)
         self.effective = found
         old = {service.name: service for service in before.intent.services} if before else {}

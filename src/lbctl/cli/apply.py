@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -146,12 +147,20 @@ def _planned(
     """The plan of a file, and the session that it is for."""
     from lbctl import engine
     from lbctl.cli.context import Context
-    from lbctl.cli.intents import announce
+    from lbctl.cli.intents import announce, intent_of, read_intent
     from lbctl.cli.work import session_for, settle
+    from lbctl.config.documents import name_of
 
     found = engine.read_plan(path)
     announce((config,) if config is not None else found.sources)
     next_stage()
     session = session_for(host, found.backend, found.driver, allow_remap=found.allow_remap, patience=wait)
     settle(Context(host=host, owner=found.intent.owner), patience=wait)
-    return session, engine.resume(session, found, (config,) if config is not None else ())
+    if config is not None:
+        return session, engine.resume(session, found, partial(read_intent, config), place=str(config))
+    if not found.sources:
+        return session, engine.resume(session, found)
+    published = f"etcd://{found.published}" if found.published is not None else None
+    place = published or ", ".join(map(name_of, found.sources))
+    meant = partial(intent_of, found.sources, found.published)
+    return session, engine.resume(session, found, meant, place=place)

@@ -90,7 +90,7 @@ def _left(operation: Operation) -> int:
     from lbctl import engine
 
     places = {(target.service, target.name) for target in operation.targets}
-    return engine.connections_left(operation.session.host, operation.state.intent, places)
+    return engine.connections_left(operation.session, operation.state.intent, places)
 
 
 def _await(operation: Operation, wait: float) -> int:
@@ -99,11 +99,11 @@ def _await(operation: Operation, wait: float) -> int:
     from lbctl.cli.operator import countdown, named
     from lbctl.cli.output import say
 
-    host, names = operation.session.host, named(operation.targets)
+    names = named(operation.targets)
     places = {(target.service, target.name) for target in operation.targets}
     try:
         with countdown() as show:
-            left = engine.await_drained(host, operation.state.intent, places, wait, show)
+            left = engine.await_drained(operation.session, operation.state.intent, places, wait, show)
     except KeyboardInterrupt:
         say(f"{names}: stays drained. lbctl activate ends that; lbctl drain --wait waits again.")
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,20 +48,19 @@ def hosts(
 
     if forget:
         asyncio.run(_forget(access, name, forget))
-    while True:
-        fleet = asyncio.run(look(access, name))
-        if output is Format.JSON:
-            print_json(document(fleet), one_line=watch)
-        else:
-            if watch and sys.stdout.isatty():
-                sys.stdout.write("\x1b[H\x1b[J")
-            print("\n".join(lines(fleet, Style(color))), flush=True)
-        if not watch:
-            return
-        try:
+    # Ctrl-C is how a watch ends.
+    with suppress(KeyboardInterrupt) if watch else nullcontext():
+        while True:
+            fleet = asyncio.run(look(access, name))
+            if output is Format.JSON:
+                print_json(document(fleet), one_line=watch)
+            else:
+                if watch and sys.stdout.isatty():
+                    sys.stdout.write("\x1b[H\x1b[J")
+                print("\n".join(lines(fleet, Style(color))), flush=True)
+            if not watch:
+                return
             time.sleep(1)
-        except KeyboardInterrupt:
-            return
 
 
 async def _forget(access: EtcdAccess, name: str, gone: list[str]) -> None:

@@ -56,10 +56,16 @@ def context_with_intent(host: Host, config: Path | None) -> tuple[Context, Inten
 
 def read_intent(config: Path | None) -> Intent:
     """The intent that the options and the environment point to; raises `IntentError`."""
-    from lbctl.cli.fleet import followed, published_name
+    from lbctl.cli.fleet import published_name
+
+    return intent_of(intent_files(config), published_name(config))
+
+
+def intent_of(files: Sequence[Path], name: str | None) -> Intent:
+    """The intent of files, or the published one that they or a name point to; raises `IntentError`."""
+    from lbctl.cli.fleet import followed
     from lbctl.config import load_merged
 
-    files, name = intent_files(config), published_name(config)
     intent = load_merged(files)
     return intent if intent.follow is None and name is None else followed(files, name)
 

@@ -53,7 +53,7 @@ def carry_out(
                 file = engine.PromisedFile(path=save, text=intent_text(migration)) if save else None
                 tried, notes = engine.try_out(session, migration, trial, promised=file)
             else:
-                notes = list(engine.migrate(session, migration))
+                notes = list(engine.run_migration(session, migration))
             session.memory.save()
         if save is not None and tried is None:
             write_new(save, intent_text(migration))

@@ -151,7 +151,7 @@ class _Look:
 
 def _print(look: _Look, output: Format, color: Color, *, one_line: bool = False) -> Drift:
     from lbctl.cli.output import Style, print_json
-    from lbctl.cli.status_text import agent_line, lines, source_lines, width
+    from lbctl.cli.status_text import agent_line, lines, source_lines, sources_of, width
     from lbctl.cli.work import mention_unsettled
     from lbctl.documents.status import status as document
 
@@ -170,6 +170,7 @@ def _print(look: _Look, output: Format, color: Color, *, one_line: bool = False)
             wrap=sys.stdout.isatty(),
             agent=agent_line(agent, look.intent),
             sources=source_lines(agent),
+            sources_of=sources_of(agent),
         )
         print("\n".join([line.styled(style) for line in shown]), flush=True)
     return drift

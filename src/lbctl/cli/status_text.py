@@ -10,13 +10,14 @@ from lbctl.cli.changes import setting_rows
 from lbctl.cli.output import deviation_text, share_text, stores_text, table
 from lbctl.cli.overrides import operator_lines
 from lbctl.cli.shares import clients, lost_families, share_rows
+from lbctl.documents.sources import failure_text, source_text
 from lbctl.model import Action, Scheduler, inert
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from lbctl.cli.output import Style
-    from lbctl.documents.status import AgentSummaryDocument, SourceDocument
+    from lbctl.documents.status import AgentSummaryDocument
     from lbctl.engine import Drift, EndpointStatus, FamilyStatus, ServiceStatus, Status
     from lbctl.model import Intent, KeyChange, ServiceChange
 
@@ -80,11 +81,13 @@ def lines(
     wrap: bool,
     agent: Line | None = None,
     sources: Sequence[str] = (),
+    sources_of: Mapping[str, str] | None = None,
 ) -> Iterator[Line]:
     """Yield a status in words; without `status`, only where kernel and intent differ.
 
     With `wrap`, sentences are wrapped too, which programs rather find in one line. `agent` is the line about
-    the agent; None for none. `sources` are those about sources that fail.
+    the agent; None for none. `sources` are those about sources that fail, `sources_of` has the line about the
+    source of a service by its name.
     """
     yield headline(drift)
     if agent is not None:
@@ -94,7 +97,8 @@ def lines(
         yield from map(Line, _wrapped_stores(status, columns))
         for service in status.services:
             yield Line("")
-            yield from block(service, rows(service), {name: name for name in COLUMNS}, columns)
+            source = (sources_of or {}).get(service.name)
+            yield from block(service, rows(service), {name: name for name in COLUMNS}, columns, source)
 
 
 def headline(drift: Drift) -> Line:
@@ -131,19 +135,13 @@ def agent_line(agent: AgentSummaryDocument | None, intent: Intent) -> Line | Non
 
 def source_lines(agent: AgentSummaryDocument | None) -> list[str]:
     """Return a line for each source that fails: what is wrong, and how old the answer is that counts."""
-    return [
-        f"{each['service']}: source {each['kind']} {each['name']}: {each['error']}; {_kept(each)}"
-        for each in (agent["sources"] if agent is not None else ())
-        if each["error"] is not None
-    ]
+    found = map(failure_text, agent["sources"] if agent is not None else ())
+    return [text for text in found if text is not None]
 
 
-def _kept(source: SourceDocument) -> str:
-    if source["age"] is None:
-        return "there is no good answer so far"
-    number, age = source["endpoints"], int(source["age"])
-    unit, size = next(((u, n) for u, n in (("h", 3600), ("m", 60)) if age >= n), ("s", 1))
-    return f"the last good answer ({number} endpoint{'s'[: number != 1]}, {age // size}{unit} ago) is kept"
+def sources_of(agent: AgentSummaryDocument | None) -> dict[str, str]:
+    """Return the line about the source of each service that has one, by the name of the service."""
+    return {each["service"]: source_text(each) for each in (agent["sources"] if agent is not None else ())}
 
 
 def attention(
@@ -275,13 +273,22 @@ def _wrapped(text: str, columns: int, indent: str) -> list[str]:
 
 
 def block(
-    service: ServiceStatus, found: Sequence[Row], heads: Mapping[str, str], columns: int
+    service: ServiceStatus,
+    found: Sequence[Row],
+    heads: Mapping[str, str],
+    columns: int,
+    source: str | None = None,
 ) -> Iterator[Line]:
-    """Yield the lines of one service; `found` are its rows, `heads` has the name of each column."""
+    """Yield the lines of one service; `found` are its rows, `heads` has the name of each column.
+
+    `source` is the line about where its endpoints come from; None for the intent file alone.
+    """
     head = f"{service.name}  {', '.join(service.listen)}  {service.scheduler}"
     if service.since is not None:
         head += f"  (actual since {service.since})"
     yield from (Line(text, "bold") for text in _wrapped(head, columns, "    "))
+    if source is not None:
+        yield from map(Line, _wrapped(f"  {inert(source)}", columns, "    "))
     if settings := _settings(service):
         yield from map(Line, _wrapped(f"  {settings}", columns, "    "))
     maglev = service.scheduler == Scheduler.MAGLEV

@@ -1,138 +1,272 @@
 """Pure values: intents, slots, programs, plans. Nothing here reads or writes anything."""
 
-from lbctl.model.access import (
-    ConsulAccess,
-    DockerAccess,
-    EtcdAccess,
-    KubernetesAccess,
-    TlsFiles,
-    check_server,
-    server_place,
-)
-from lbctl.model.analysis import (
-    Affinity,
-    AnalysedService,
-    Analysis,
-    Condition,
-    EndpointShare,
-    Finding,
-    PathEnd,
-    Severity,
-    Step,
-    UnsupportedRule,
-    among,
-    brief,
-    conditions,
-    takes,
-    with_port,
-    within,
-    written,
-)
-from lbctl.model.announce import NO_ANNOUNCEMENTS, Announcements
-from lbctl.model.answer import Discovered
-from lbctl.model.changes import KeyChange, Value, given_settings, intent_changes, service_changes
-from lbctl.model.check import (
-    DEFAULT_POLICY,
-    AllDown,
-    Check,
-    CheckKind,
-    DnsProbe,
-    ExecProbe,
-    HealthPolicy,
-    HttpProbe,
-    Initial,
-    OnDown,
-    Probe,
-    RecordType,
-    StatusRange,
-    TcpProbe,
-    TlsOptions,
-    UdpProbe,
-)
-from lbctl.model.discovery import (
-    Discovery,
-    WeightOwner,
-    check_source_name,
-    host_and_port,
-)
-from lbctl.model.effective import (
-    MAX_WHO,
-    MAX_WHY,
-    Checked,
-    Effective,
-    Facts,
-    Override,
-    Place,
-    Reason,
-    effective,
-    emptied,
-    time_of,
-)
-from lbctl.model.follow import Follow, check_intent_name, check_report_name
-from lbctl.model.forward import MAC, Forward, Hop, check_mac
-from lbctl.model.intent import (
-    DEFAULT_MARK,
-    DEFAULT_OWNER,
-    INTERFACE,
-    MAX_OWNER,
-    MAX_PORT,
-    MAX_SLOTS,
-    MAX_WEIGHT,
-    NAME,
-    Address,
-    DsrObstacle,
-    Endpoint,
-    Family,
-    Intent,
-    Limit,
-    Listener,
-    Network,
-    Obstacle,
-    Protocol,
-    Scheduler,
-    Service,
-    SourceNat,
-    State,
-    check_interface,
-    check_mark,
-    check_owner,
-    default_seed,
-    dsr_obstacles,
-    endpoint_family,
-    join,
-    parse_endpoint,
-    split,
-    takeover_obstacles,
-)
-from lbctl.model.lifted import FamilyListener, LiftedProgram, LiftedService
-from lbctl.model.numbers import decimal
-from lbctl.model.plan import (
-    Action,
-    Change,
-    EndpointChange,
-    Plan,
-    Remembered,
-    ServiceChange,
-    Shares,
-    StaleFlow,
-    agreed,
-    diff,
-    diff_services,
-    families_of,
-    stale_flows,
-    touched,
-)
-from lbctl.model.precedence import hidden
-from lbctl.model.program import Item, Key, Part, Program
-from lbctl.model.published import refusals, unpublishable
-from lbctl.model.rates import Rates
-from lbctl.model.records import Shape, check_record, read_record
-from lbctl.model.rotation import bypassed, period
-from lbctl.model.schedule import schedule, shares, slot_count
-from lbctl.model.shift import Shift
-from lbctl.model.takeover import Guarded, guarded, table_digests
-from lbctl.model.text import UNITS, duration, inert
-from lbctl.model.verdict import MAX_RESULT, Health, Judgement, KeptBy, Verdict, Verdicts, judge
+from typing import TYPE_CHECKING
+
+from lbctl.lazy import importer
+from lbctl.model.schedule import schedule
+
+if TYPE_CHECKING:
+    from lbctl.model.access import (
+        ConsulAccess,
+        DockerAccess,
+        EtcdAccess,
+        KubernetesAccess,
+        TlsFiles,
+        check_server,
+        server_place,
+    )
+    from lbctl.model.analysis import (
+        Affinity,
+        AnalysedService,
+        Analysis,
+        Condition,
+        EndpointShare,
+        Finding,
+        PathEnd,
+        Severity,
+        Step,
+        UnsupportedRule,
+        among,
+        brief,
+        conditions,
+        takes,
+        with_port,
+        within,
+        written,
+    )
+    from lbctl.model.announce import NO_ANNOUNCEMENTS, Announcements
+    from lbctl.model.answer import Discovered
+    from lbctl.model.changes import KeyChange, Value, given_settings, intent_changes, service_changes
+    from lbctl.model.check import (
+        DEFAULT_POLICY,
+        AllDown,
+        Check,
+        CheckKind,
+        DnsProbe,
+        ExecProbe,
+        HealthPolicy,
+        HttpProbe,
+        Initial,
+        OnDown,
+        Probe,
+        RecordType,
+        StatusRange,
+        TcpProbe,
+        TlsOptions,
+        UdpProbe,
+    )
+    from lbctl.model.dealing import Deal, deal, slots_for
+    from lbctl.model.discovery import Discovery, WeightOwner, check_source_name, host_and_port
+    from lbctl.model.effect import (
+        MAX_WHO,
+        MAX_WHY,
+        Checked,
+        Effective,
+        Facts,
+        Override,
+        Place,
+        Reason,
+        effective,
+        emptied,
+        time_of,
+    )
+    from lbctl.model.follow import Follow, check_intent_name, check_report_name
+    from lbctl.model.forward import MAC, Forward, Hop, check_mac
+    from lbctl.model.intent import (
+        DEFAULT_MARK,
+        DEFAULT_OWNER,
+        INTERFACE,
+        MAX_OWNER,
+        MAX_PORT,
+        MAX_SLOTS,
+        MAX_WEIGHT,
+        NAME,
+        Address,
+        DsrObstacle,
+        Endpoint,
+        Family,
+        Intent,
+        Limit,
+        Listener,
+        Network,
+        Obstacle,
+        Protocol,
+        Scheduler,
+        Service,
+        SourceNat,
+        State,
+        check_interface,
+        check_mark,
+        check_owner,
+        default_seed,
+        dsr_obstacles,
+        endpoint_family,
+        join,
+        parse_endpoint,
+        split,
+        takeover_obstacles,
+    )
+    from lbctl.model.lifted import FamilyListener, LiftedProgram, LiftedService
+    from lbctl.model.numbers import decimal
+    from lbctl.model.plan import (
+        Action,
+        Change,
+        EndpointChange,
+        Plan,
+        Remembered,
+        ServiceChange,
+        Shares,
+        StaleFlow,
+        agreed,
+        diff,
+        diff_services,
+        families_of,
+        stale_flows,
+        touched,
+    )
+    from lbctl.model.precedence import hidden
+    from lbctl.model.program import Item, Key, Part, Program
+    from lbctl.model.published import refusals, unpublishable
+    from lbctl.model.rates import Rates
+    from lbctl.model.records import Shape, check_record, read_record
+    from lbctl.model.rotation import bypassed, period
+    from lbctl.model.schedule import shares, slot_count
+    from lbctl.model.shift import Shift
+    from lbctl.model.takeover import Guarded, guarded, table_digests
+    from lbctl.model.text import UNITS, duration, inert
+    from lbctl.model.verdict import MAX_RESULT, Health, Judgement, KeptBy, Verdict, Verdicts, judge
+
+_HOMES = {
+    "access": (
+        "ConsulAccess",
+        "DockerAccess",
+        "EtcdAccess",
+        "KubernetesAccess",
+        "TlsFiles",
+        "check_server",
+        "server_place",
+    ),
+    "analysis": (
+        "Affinity",
+        "AnalysedService",
+        "Analysis",
+        "Condition",
+        "EndpointShare",
+        "Finding",
+        "PathEnd",
+        "Severity",
+        "Step",
+        "UnsupportedRule",
+        "among",
+        "brief",
+        "conditions",
+        "takes",
+        "with_port",
+        "within",
+        "written",
+    ),
+    "announce": ("NO_ANNOUNCEMENTS", "Announcements"),
+    "answer": ("Discovered",),
+    "changes": ("KeyChange", "Value", "given_settings", "intent_changes", "service_changes"),
+    "check": (
+        "DEFAULT_POLICY",
+        "AllDown",
+        "Check",
+        "CheckKind",
+        "DnsProbe",
+        "ExecProbe",
+        "HealthPolicy",
+        "HttpProbe",
+        "Initial",
+        "OnDown",
+        "Probe",
+        "RecordType",
+        "StatusRange",
+        "TcpProbe",
+        "TlsOptions",
+        "UdpProbe",
+    ),
+    "dealing": ("Deal", "deal", "slots_for"),
+    "discovery": ("Discovery", "WeightOwner", "check_source_name", "host_and_port"),
+    "effect": (
+        "MAX_WHO",
+        "MAX_WHY",
+        "Checked",
+        "Effective",
+        "Facts",
+        "Override",
+        "Place",
+        "Reason",
+        "effective",
+        "emptied",
+        "time_of",
+    ),
+    "follow": ("Follow", "check_intent_name", "check_report_name"),
+    "forward": ("MAC", "Forward", "Hop", "check_mac"),
+    "intent": (
+        "DEFAULT_MARK",
+        "DEFAULT_OWNER",
+        "INTERFACE",
+        "MAX_OWNER",
+        "MAX_PORT",
+        "MAX_SLOTS",
+        "MAX_WEIGHT",
+        "NAME",
+        "Address",
+        "DsrObstacle",
+        "Endpoint",
+        "Family",
+        "Intent",
+        "Limit",
+        "Listener",
+        "Network",
+        "Obstacle",
+        "Protocol",
+        "Scheduler",
+        "Service",
+        "SourceNat",
+        "State",
+        "check_interface",
+        "check_mark",
+        "check_owner",
+        "default_seed",
+        "dsr_obstacles",
+        "endpoint_family",
+        "join",
+        "parse_endpoint",
+        "split",
+        "takeover_obstacles",
+    ),
+    "lifted": ("FamilyListener", "LiftedProgram", "LiftedService"),
+    "numbers": ("decimal",),
+    "plan": (
+        "Action",
+        "Change",
+        "EndpointChange",
+        "Plan",
+        "Remembered",
+        "ServiceChange",
+        "Shares",
+        "StaleFlow",
+        "agreed",
+        "diff",
+        "diff_services",
+        "families_of",
+        "stale_flows",
+        "touched",
+    ),
+    "precedence": ("hidden",),
+    "program": ("Item", "Key", "Part", "Program"),
+    "published": ("refusals", "unpublishable"),
+    "rates": ("Rates",),
+    "records": ("Shape", "check_record", "read_record"),
+    "rotation": ("bypassed", "period"),
+    "schedule": ("shares", "slot_count"),
+    "shift": ("Shift",),
+    "takeover": ("Guarded", "guarded", "table_digests"),
+    "text": ("UNITS", "duration", "inert"),
+    "verdict": ("MAX_RESULT", "Health", "Judgement", "KeptBy", "Verdict", "Verdicts", "judge"),
+}
 
 __all__ = [
     "DEFAULT_MARK",
@@ -163,6 +297,7 @@ __all__ = [
     "Checked",
     "Condition",
     "ConsulAccess",
+    "Deal",
     "Discovered",
     "Discovery",
     "DnsProbe",
@@ -247,6 +382,7 @@ __all__ = [
     "check_server",
     "check_source_name",
     "conditions",
+    "deal",
     "decimal",
     "default_seed",
     "diff",
@@ -274,6 +410,7 @@ __all__ = [
     "service_changes",
     "shares",
     "slot_count",
+    "slots_for",
     "split",
     "stale_flows",
     "table_digests",
@@ -286,3 +423,5 @@ __all__ = [
     "within",
     "written",
 ]
+
+__getattr__ = importer(__name__, _HOMES)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from lbctl.model.announce import NO_ANNOUNCEMENTS, Announcements
 from lbctl.model.check import DEFAULT_POLICY, AllDown, Check, HealthPolicy
+from lbctl.model.dealing import Deal, apportioned, laid_out, slots_for
 from lbctl.model.forward import Forward, Hop, check_mac
 from lbctl.model.maglev import maglev
 from lbctl.model.rotation import NONE, WHOLE, bypassed, padded, turns
@@ -78,6 +79,7 @@ class Scheduler(StrEnum):
     RANDOM = "random"
     SOURCE_HASH = "source-hash"
     MAGLEV = "maglev"
+    LEAST_CONNECTIONS = "least-connections"
 
 
 class State(StrEnum):
@@ -284,6 +286,8 @@ class Service:
     discover: Discovery | None = None
     #: What the agent knows of the endpoints; never written in a file.
     limits: frozenset[Limit] = frozenset()
+    #: The slots that endpoints were dealt by their established connections; never in a file.
+    deals: frozenset[Deal] = frozenset()
     #: The next hops to the endpoints, as far as they are known and `forward` needs them; never in a file.
     hops: frozenset[Hop] = frozenset()
 
@@ -333,6 +337,11 @@ class Service:
     def keeps_port(self) -> bool:
         """True where connections keep their destination port: no endpoint of a service has one, or each."""
         return any(endpoint.port is None for endpoint in self.endpoints)
+
+    @property
+    def moves_connections(self) -> bool:
+        """True where an established connection goes wherever the table of the hash then leads it."""
+        return self.forward is Forward.DSR and self.scheduler in {Scheduler.SOURCE_HASH, Scheduler.MAGLEV}
 
     @property
     def excluded_listener(self) -> Listener | None:
@@ -388,15 +397,20 @@ class Service:
         """
         able = [e for e in self.endpoints if e.serves(family)]
         active = [e for e in able if e.state is State.ACTIVE]
-        if not self.limits:
+        limits = {limit.to: limit.part for limit in self.limits if limit.family is family}
+        if active and self.moves_connections:
+            # No connection is tracked: a table without the drained would move those of all.
+            active = [e for e in able if e.state is not State.BACKUP]
+            limits |= {e.to: NONE for e in active if e.state is State.DRAIN}
+        if not limits:
             members = active or [e for e in able if e.state is State.BACKUP]
             return tuple([(e, WHOLE) for e in members])
         backup = [e for e in able if e.state is State.BACKUP]
-        limits = {limit.to: limit.part for limit in self.limits if limit.family is family}
         for members in (active, backup):
             parts = [limits.get(e.to, WHOLE) for e in members]
             if any(parts):
                 return tuple(zip(members, parts, strict=True))
+        active = [e for e in active if e.state is State.ACTIVE]
         kept = (active or backup) if self.health.all_down is AllDown.KEEP else []
         return tuple([(e, WHOLE) for e in kept])
 
@@ -427,13 +441,15 @@ class Service:
                 if self.check is not None or self.limits:
                     return self._turns(rotation)
                 table = schedule(weights)
+            case Scheduler.LEAST_CONNECTIONS:
+                return self._dealt(rotation, family)
             case Scheduler.SOURCE_HASH:
                 table = schedule(weights)
             case Scheduler.MAGLEV:
                 table = maglev(tuple([e.to for e in members]), weights, self.hash_seed)
             case _:
                 assert_never(self.scheduler)
-        if self.limits:
+        if any(part < WHOLE for _, part in rotation):
             table = bypassed(table, tuple([part for _, part in rotation]), self.hash_seed)
         return tuple([members[i] for i in table])
 
@@ -443,6 +459,21 @@ class Service:
         left = [(e, part) for e, part in rotation if part]
         table = turns(tuple([e.weight for e, _ in left]), tuple([part for _, part in left]), count)
         return tuple([left[i][0] for i in table])
+
+    def _dealt(self, rotation: Sequence[tuple[Endpoint, Fraction]], family: Family) -> tuple[Endpoint, ...]:
+        """Return slots as they were dealt; by the weights if an endpoint that is left was dealt none."""
+        left = [(e, part) for e, part in rotation if part]
+        if not left:
+            return ()
+        count = slots_for(len(rotation))
+        usual = apportioned([e.weight * part for e, part in left], count)
+        dealt = {each.to: each.slots for each in self.deals if each.family is family}
+        mine = [dealt.get(e.to, 0) for e, _ in left]
+        if not all(mine):
+            mine = list(usual)
+        elif sum(mine) != count:
+            mine = list(apportioned([Fraction(each) for each in mine], count))
+        return tuple([left[i][0] for i in laid_out(usual, tuple(mine))])
 
     def shares(self, family: Family) -> Mapping[str, Fraction]:
         """Return `Endpoint.to` → the wanted share of the new connections of a family, exact.

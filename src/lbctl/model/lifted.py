@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
+from lbctl.model.forward import Forward
 from lbctl.model.schedule import shares
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ class LiftedService:
     slots: tuple[str | None, ...]
     action: str
     odds: tuple[tuple[str | None, Fraction], ...] = ()
+
+    @property
+    def forward(self) -> Forward:
+        """How packets reach the endpoints."""
+        return Forward.DSR if self.action == Forward.DSR else Forward.NAT
 
     @property
     def understood(self) -> bool:

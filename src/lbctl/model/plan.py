@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from lbctl.model.check import OnDown
+from lbctl.model.forward import Forward
 from lbctl.model.intent import Family, Protocol, endpoint_family
 from lbctl.model.lifted import FamilyListener
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lbctl.model.changes import KeyChange
-    from lbctl.model.effective import Effective
+    from lbctl.model.effect import Effective
     from lbctl.model.intent import Intent, Listener, Service
     from lbctl.model.lifted import LiftedProgram
     from lbctl.model.program import Item, Key, Part, Program
@@ -185,6 +186,8 @@ class StaleFlow:
     family: Family
     listener: Listener
     to: str | None
+    #: How the flows reached the endpoint: the kernel tracks those that are translated.
+    forward: Forward = Forward.NAT
 
     def __str__(self) -> str:
         return f"{self.listener} {self.family} → {self.to or 'itself'}"
@@ -296,7 +299,7 @@ def stale_flows(
         if not (service.limits and service.takes_out(endpoint, family))
     }
     gone = [
-        StaleFlow(family=service.family, listener=service.listener, to=to)
+        StaleFlow(family=service.family, listener=service.listener, to=to, forward=service.forward)
         for service in was
         for to in service.shares
         if (service.family, service.listener, to) not in kept
@@ -305,7 +308,9 @@ def stale_flows(
     new = [
         StaleFlow(family=service.family, listener=service.listener, to=None)
         for service in after.services
-        if service.listener.protocol is Protocol.UDP and (service.family, service.listener) not in known
+        if service.listener.protocol is Protocol.UDP
+        and service.forward is Forward.NAT
+        and (service.family, service.listener) not in known
     ]
     return (*gone, *_cut(before, wanted), *new)
 
@@ -325,7 +330,7 @@ def _cut(before: LiftedProgram, wanted: Iterable[Service]) -> tuple[StaleFlow, .
     if not ended:
         return ()
     return tuple(
-        StaleFlow(family=service.family, listener=service.listener, to=to)
+        StaleFlow(family=service.family, listener=service.listener, to=to, forward=service.forward)
         for service in before.services
         for to in service.shares
         if (service.family, service.listener, to) in ended

@@ -1,6 +1,7 @@
 """What a backend author reads: four protocols, the values in them, and how backends are found and chosen."""
 
 from lbctl.spi.backend import Backend, Capabilities, Count, Driver, Probe, tally
+from lbctl.spi.learner import Learner
 from lbctl.spi.migrator import Migrator, Retirement
 from lbctl.spi.reader import Case, Passage, Problem, Reader, RuleCounts, sole
 from lbctl.spi.registry import GROUP, SOURCES, backends, source_names
@@ -18,6 +19,7 @@ __all__ = [
     "Case",
     "Count",
     "Driver",
+    "Learner",
     "Migrator",
     "Passage",
     "Probe",

@@ -7,7 +7,8 @@ A third-party backend implements `Backend` and declares it as an entry point:
 
 The built-in backends are found in the same way. `Backend` is all that plan, apply, status and doctor need; a
 backend that also satisfies `lbctl.spi.Reader` understands existing rules, and one that satisfies
-`lbctl.spi.Migrator` can remove and restore them.
+`lbctl.spi.Migrator` can remove and restore them. One whose rules learn connections that the kernel does not
+track is a `lbctl.spi.Learner`.
 """
 
 from __future__ import annotations

@@ -6,13 +6,14 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from lbctl.engine.change import counters
+from lbctl.engine.change.dealing import ensure_agent
 from lbctl.engine.change.plan import holds_soon, plan_beside, plan_between, removal, removal_here
 from lbctl.engine.record import history, overrides, trial
 from lbctl.engine.record.lock import owner_lock
 from lbctl.engine.record.verdicts import is_live
 from lbctl.errors import ApplyFailed, LbctlError, PermissionDenied, Stale, StateUnknown, ToolCrashed
 from lbctl.host import forget_flows
-from lbctl.model import Intent, diff
+from lbctl.model import Forward, Intent, diff
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,12 +49,15 @@ def apply(
     Raises `Stale` where the kernel changed since the plan, which may not be made anew (`ensure_replannable`),
     another lbctl holds the lock, or one was interrupted (`recover`); `ApplyFailed` where nothing was changed,
     be it for want of room to write it down (which keeps no rules from being removed); `StateUnknown` where
-    the kernel does not hold afterwards what was planned.
+    the kernel does not hold afterwards what was planned; `Unsupported` where a service begins to need an
+    agent and none runs.
     """
     notes: list[str] = []
     for each in plans:
         if each.changed or (record and not history.knows(session.host, each)):
             owner = each.after.owner
+            if back_to is None:
+                ensure_agent(session, each)
             with changing(session, owner, back_to):
                 # Rules are removed in an emergency too: a full disk is one.
                 removes = back_to is None and each.intent is not None and not each.intent.services
@@ -248,7 +252,8 @@ def end_flows(session: Session, plan: Plan) -> list[str]:
 
     Once the kernel holds it: with the old rules in place, the next datagram would make the same flow again.
     """
-    if forget_flows(session.host, plan.stale):
+    tracked = [flow for flow in plan.stale if flow.forward is Forward.NAT]
+    if not tracked or forget_flows(session.host, tracked):
         return []
-    flows = ", ".join(map(str, plan.stale))
+    flows = ", ".join(map(str, tracked))
     return [f"Connections stay where they were, since there is no conntrack here: {flows}"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lbctl.config import dump, load_merged, loads
+from lbctl.config import dump, loads
 from lbctl.config.documents import STANDARD_INPUT, name_of, read
 from lbctl.config.values import show
 from lbctl.engine.change.plan import plan
@@ -25,7 +25,7 @@ from lbctl.model import Intent, Item, Program, diff, inert, touched
 from lbctl.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from lbctl.engine.change.session import Session
     from lbctl.model import Plan
@@ -54,15 +54,28 @@ class PlanFile:
     allow_remap: bool
     #: The network namespace that it is for, as `Host.namespace` names it.
     namespace: str | None
-    #: The intent files that it was made from.
+    #: The intent files that it was made from; for a published intent, the local ones that bound it.
     sources: tuple[Path, ...]
+    #: The name of the published intent, where one was named beside the files.
+    published: str | None
     intent: Intent
     before: Program
     after: Program
 
 
-def write_plan(session: Session, made: Plan, intent: Intent, sources: Sequence[Path], path: Path) -> None:
-    """Keep a plan in a file; raises `ApplyFailed` where it cannot be written."""
+def write_plan(
+    session: Session,
+    made: Plan,
+    intent: Intent,
+    sources: Sequence[Path],
+    path: Path,
+    *,
+    published: str | None = None,
+) -> None:
+    """Keep a plan in a file; raises `ApplyFailed` where it cannot be written.
+
+    `sources` and `published` are what `PlanFile` has.
+    """
     text = dump(intent)
     document = {
         "format_version": VERSION,
@@ -74,6 +87,7 @@ def write_plan(session: Session, made: Plan, intent: Intent, sources: Sequence[P
         "allow_remap": session.allow_remap,
         "namespace": session.host.namespace(),
         "sources": [str(source.absolute()) for source in sources if source != STANDARD_INPUT],
+        **({} if published is None else {"published": published}),
         "digest": digest_of(text),
         "intent": text,
         "before": made.before.items,
@@ -101,6 +115,7 @@ def read_plan(path: Path) -> PlanFile:
             allow_remap=data["allow_remap"] is True,
             namespace=None if data["namespace"] is None else _text(data["namespace"]),
             sources=tuple([Path(_text(name)) for name in data["sources"]]),
+            published=None if data.get("published") is None else _text(data["published"]),
             intent=intent,
             before=_program(intent.owner, data["before"]),
             after=_program(intent.owner, data["after"]),
@@ -148,16 +163,19 @@ def _ensure_small_or_plan(path: Path) -> None:
         raise IntentError(f"{name_of(path)} is not a plan of lbctl", hint="lbctl plan -o FILE writes one")
 
 
-def resume(session: Session, found: PlanFile, sources: Sequence[Path] = ()) -> Plan:
-    """Return the plan of a file, made anew; raises `Stale` with what moved since it was written.
+def resume(
+    session: Session, found: PlanFile, meant: Callable[[], Intent] | None = None, *, place: str = ""
+) -> Plan:
+    """Return the plan of a file, made anew; raises `Stale` with what changed since it was written.
 
-    `sources` are the intent files to hold it against, instead of those that it was made from.
+    `meant` returns what the intent in `place` says by now; None if there is nothing to compare the plan with.
     """
     if found.namespace != session.host.namespace():
         raise Stale(
             f"{found.file} was made in another network namespace, or before this host started", hint=_AGAIN
         )
-    _ensure_meant(found, sources or found.sources)
+    if meant is not None:
+        _ensure_meant(found, meant, place)
     made = plan(session, found.intent)
     for what, then, now in (
         ("the kernel changed since the plan was made", found.before, made.before),
@@ -177,20 +195,20 @@ def _same_meaning(session: Session, then: Program, now: Program) -> bool:
         return False
 
 
-def _ensure_meant(found: PlanFile, sources: Sequence[Path]) -> None:
-    """Raise `Stale` where the intent files say something else by now."""
-    names = ", ".join(map(name_of, sources))
+def _ensure_meant(found: PlanFile, read_now: Callable[[], Intent], place: str) -> None:
+    """Raise `Stale` if the intent says something else by now."""
+    what = f"the intent{' in ' * bool(place)}{place} changed since the plan was made"
     try:
-        meant = load_merged(sources) if sources else found.intent
+        meant = read_now()
     except IntentError as error:
-        raise Stale(f"the intent changed since the plan was made: {error.message}", hint=_AGAIN) from error
+        raise Stale(f"{what}: {error.message}", hint=_AGAIN) from error
     if meant == found.intent:
         return
     if (meant.owner, meant.mark) != (found.intent.owner, found.intent.mark):
-        raise Stale(f"the intent in {names} changed since the plan was made: owner or mark", hint=_AGAIN)
+        raise Stale(f"{what}: owner or mark", hint=_AGAIN)
     then, now = ({s.name: s for s in intent.services} for intent in (found.intent, meant))
     moved = frozenset(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
-    raise Stale(f"the intent in {names} changed since the plan was made: {_names(moved)}", hint=_AGAIN)
+    raise Stale(f"{what}: {_names(moved)}", hint=_AGAIN)
 
 
 _FEW = 8

@@ -66,11 +66,13 @@ class Session:
         if not intent.services:  # what is to be removed is removed, whatever is known of it
             return Effective(intent=intent, file=intent, known=intent)
         memory = self.memory
-        if self.assumed is None:
-            hops = self.next_hops(intent.owner)
-            hops.resolve(self.host, intent, self.facts(intent.owner).found if hops.services(intent) else {})
+        facts, hops = self.facts(intent.owner), self.next_hops(intent.owner)
+        if hops.services(intent):
+            # Asked of the kernel, whatever else is assumed.
+            hops.resolve(self.host, intent, facts.found)
+            facts = replace(facts, hops=hops.found)
         try:
-            found = effective(intent, self.facts(intent.owner), memory.effective.get(intent.owner))
+            found = effective(intent, facts, memory.effective.get(intent.owner))
         except ValueError as error:
             raise IntentError(str(error), hint="lbctl weight SERVICE/ENDPOINT --reset") from error
         memory.effective[intent.owner] = found
@@ -86,7 +88,7 @@ class Session:
             owner,
             live=memory.verdicts.get(owner),
             found=memory.found.get(owner),
-            hops=self.next_hops(owner).found,
+            dealt=memory.dealt.get(owner),
             cautious=self.cautious,
         )
 
@@ -131,6 +133,8 @@ class Session:
         self.need_privilege()
         store = self.place
         generation = self.backend.generation(self.host, self.driver)
+        if self.next_hops(owner).replaced:
+            return self.observe(owner)
         known = self.memory.recall(store, owner, generation)
         return known or self.memory.load(store, owner, generation, like) or self.observe(owner)
 

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.host import has_routes, listening, local_addresses, routes_to
-from lbctl.model import Family, Protocol, Severity, State
+from lbctl.model import Family, Forward, Protocol, Severity, State
 from lbctl.spi import Problem, sole
 
 if TYPE_CHECKING:
@@ -316,6 +316,7 @@ def _not_forwarded(around: HostFacts, intent: Intent, family: Family, name: str)
         (service, endpoint)
         for service, endpoint in taking(intent)
         if endpoint.address is not None
+        and service.forward is Forward.NAT
         and endpoint.serves(family)
         and not around.holds(endpoint.address)
         and outside(service, family)

@@ -1,28 +1,41 @@
-"""The established connections of endpoints, as the kernel tracks them."""
+"""The established connections of endpoints: as the kernel tracks them, or as rules of a backend know them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias, assert_never
 
 from lbctl.host import translated_connections
-from lbctl.model import Family, hidden
+from lbctl.model import Family, Forward, hidden
+from lbctl.spi import Learner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from lbctl.host import Host, TrackedConnection
+    from lbctl.engine.change.session import Session
+    from lbctl.host import TrackedConnection
     from lbctl.model import Address, Endpoint, Listener, Service
 
     #: Where connections are answered: an endpoint's address and port, as far as it has them.
     _Place: TypeAlias = tuple[Address | None, int | None]
+    #: By service and family, `Endpoint.to` → connections; None if they are unknown.
+    _Untracked: TypeAlias = Mapping[tuple[str, Family], Mapping[str, int] | None]
 
 
 class Established:
     """All connections that were established when they were listed, found by the endpoint that answers."""
 
-    def __init__(self, connections: Mapping[TrackedConnection, int], services: Iterable[Service]) -> None:
+    def __init__(
+        self,
+        connections: Mapping[TrackedConnection, int] | None,
+        services: Iterable[Service],
+        *,
+        untracked: _Untracked | None = None,
+    ) -> None:
+        """`connections` is None where they cannot be listed; `untracked` has what a `Learner` knows."""
+        self._listed = connections is not None
+        self._untracked = untracked or {}
         self._found: dict[_Place, list[tuple[TrackedConnection, int]]] = {}
-        for connection, count in connections.items():
+        for connection, count in (connections or {}).items():
             address, port = connection.endpoint, connection.endpoint_port
             # An endpoint without an address is any of this host.
             places: list[_Place] = [(address, port), (None, port)]
@@ -39,13 +52,31 @@ class Established:
                     self._ahead.setdefault(service.name, []).append(listener)
 
     @classmethod
-    def on(cls, host: Host, services: Iterable[Service]) -> Self | None:
-        """Return those of a host that has these services; None where it has no `conntrack` to list them."""
-        connections = translated_connections(host)
-        return None if connections is None else cls(connections, services)
+    def on(cls, session: Session, owner: str, services: Iterable[Service]) -> Self:
+        """Return those of an owner's services, as they are carried out."""
+        services, backend = tuple(services), session.backend
+        untracked: dict[tuple[str, Family], Mapping[str, int] | None] = {}
+        if isinstance(backend, Learner):
+            host, driver = session.host, session.driver
+            untracked = {
+                (service.name, family): backend.connections(host, driver, owner, service, family)
+                for service in services
+                if service.forward is Forward.DSR
+                for family in service.families
+            }
+        return cls(translated_connections(session.host), services, untracked=untracked)
 
-    def of(self, service: Service, endpoint: Endpoint, family: Family) -> int:
-        """Return how many an endpoint has of one family that came through a service."""
+    def of(self, service: Service, endpoint: Endpoint, family: Family) -> int | None:
+        """Return how many an endpoint has of one family that came through a service; None if unknown."""
+        match service.forward:
+            case Forward.DSR:
+                known = self._untracked.get((service.name, family))
+                return None if known is None else known.get(endpoint.to, 0)
+            case Forward.NAT:
+                return self._tracked(service, endpoint, family) if self._listed else None
+        assert_never(service.forward)
+
+    def _tracked(self, service: Service, endpoint: Endpoint, family: Family) -> int:
         return sum(
             count
             for connection, count in self._found.get((endpoint.address, endpoint.port), ())

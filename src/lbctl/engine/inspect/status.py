@@ -245,7 +245,7 @@ def status(session: Session, intent: Intent, *, follow: bool = False, only: Coll
     effective = session.effective(intent)
     services = [service for service in effective.intent.services if not only or service.name in only]
     counts = counted(session, intent.owner, [service.name for service in services])
-    connections = Established.on(session.host, services)
+    connections = Established.on(session, intent.owner, services)
     marks = endpoint_marks(session.host, effective.intent)
     return Status(
         drift=found,
@@ -262,7 +262,7 @@ def status(session: Session, intent: Intent, *, follow: bool = False, only: Coll
 def _service(
     service: Service,
     own: Counted,
-    connections: Established | None,
+    connections: Established,
     effective: Effective,
     marks: Mapping[tuple[str, str], str],
 ) -> ServiceStatus:
@@ -296,7 +296,7 @@ def _family(
     service: Service,
     family: Family,
     own: Mapping[Place, Taken],
-    connections: Established | None,
+    connections: Established,
 ) -> Mapping[str, FamilyStatus]:
     """`Endpoint.to` → what it gets of a family, for each endpoint that can serve it."""
     # Of endpoints too that the intent no longer has, as long as the kernel counts for them.
@@ -312,7 +312,7 @@ def _family(
             by_weight=by_weight[endpoint.to],
             actual=Fraction(taken.recently, total) if total else None,
             connections=taken.connections,
-            established=None if connections is None else connections.of(service, endpoint, family),
+            established=connections.of(service, endpoint, family),
             # What balances sees the first packet of each connection.
             packets=taken.connections,
             bytes=taken.bytes,

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from lbctl.model import Remembered
 
 
-def migrate(session: Session, made: Migration, *, back_to: HistoryEntry | None = None) -> tuple[str, ...]:
+def run_migration(
+    session: Session, made: Migration, *, back_to: HistoryEntry | None = None
+) -> tuple[str, ...]:
     """Carry out a migration under the lock of its owner; returns what the user should know.
 
     Raises as `apply` does. Whatever fails, the kernel is as it was before, but for `StateUnknown`.

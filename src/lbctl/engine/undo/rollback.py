@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.engine.change.apply import apply, carry_out, ensure_last_holds
 from lbctl.engine.change.plan import plan
-from lbctl.engine.migrate.execute import migrate, move
+from lbctl.engine.migrate.execute import move, run_migration
 from lbctl.engine.migrate.migration import Migration
 from lbctl.engine.migrate.plan import plan_back, plan_restoring
 from lbctl.engine.record import history
@@ -46,7 +46,7 @@ def way_back(session: Session, target: HistoryEntry, retired: str = "") -> Way:
 def go_back(session: Session, way: Way, target: HistoryEntry) -> tuple[str, ...]:
     """Carry out the way to a state on record; returns what the user should know. Raises as `apply` does."""
     if isinstance(way, Migration):
-        return migrate(session, way, back_to=target)
+        return run_migration(session, way, back_to=target)
     return apply(session.like(target), (way,), record=True, back_to=target)
 
 
