@@ -155,9 +155,10 @@ def busybox_root(servers: Path, root: Path) -> Path:
     shutil.copy(busybox, root / "bin/busybox")
     binary = Path("/usr/sbin/xtables-legacy-multi")
     [plugins] = Path("/usr/lib").glob("*/xtables")
-    needed = subprocess.run(["ldd", binary], capture_output=True, text=True, check=True).stdout
-    libraries = [Path(word) for word in needed.split() if word.startswith("/")]
-    for path in (binary, *libraries, *plugins.glob("*.so")):
+    programs = [binary, *plugins.glob("*.so")]
+    needed = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=True).stdout
+    libraries = {Path(word) for word in needed.split() if word.startswith("/") and not word.endswith(":")}
+    for path in (*programs, *libraries):
         target = root / path.relative_to("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
