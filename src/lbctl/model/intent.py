@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from lbctl.model.announce import NO_ANNOUNCEMENTS, Announcements
 from lbctl.model.check import DEFAULT_POLICY, AllDown, Check, HealthPolicy
+from lbctl.model.dealing import Deal, apportioned, laid_out, slots_for
 from lbctl.model.forward import Forward, Hop, check_mac
 from lbctl.model.maglev import maglev
 from lbctl.model.rotation import NONE, WHOLE, bypassed, padded, turns
@@ -78,6 +79,7 @@ class Scheduler(StrEnum):
     RANDOM = "random"
     SOURCE_HASH = "source-hash"
     MAGLEV = "maglev"
+    LEAST_CONNECTIONS = "least-connections"
 
 
 class State(StrEnum):
@@ -284,6 +286,8 @@ class Service:
     discover: Discovery | None = None
     #: What the agent knows of the endpoints; never written in a file.
     limits: frozenset[Limit] = frozenset()
+    #: The slots that endpoints were dealt by their established connections; never in a file.
+    deals: frozenset[Deal] = frozenset()
     #: The next hops to the endpoints, as far as they are known and `forward` needs them; never in a file.
     hops: frozenset[Hop] = frozenset()
 
@@ -437,6 +441,8 @@ class Service:
                 if self.check is not None or self.limits:
                     return self._turns(rotation)
                 table = schedule(weights)
+            case Scheduler.LEAST_CONNECTIONS:
+                return self._dealt(rotation, family)
             case Scheduler.SOURCE_HASH:
                 table = schedule(weights)
             case Scheduler.MAGLEV:
@@ -453,6 +459,21 @@ class Service:
         left = [(e, part) for e, part in rotation if part]
         table = turns(tuple([e.weight for e, _ in left]), tuple([part for _, part in left]), count)
         return tuple([left[i][0] for i in table])
+
+    def _dealt(self, rotation: Sequence[tuple[Endpoint, Fraction]], family: Family) -> tuple[Endpoint, ...]:
+        """Return slots as they were dealt; by the weights if an endpoint that is left was dealt none."""
+        left = [(e, part) for e, part in rotation if part]
+        if not left:
+            return ()
+        count = slots_for(len(rotation))
+        usual = apportioned([e.weight * part for e, part in left], count)
+        dealt = {each.to: each.slots for each in self.deals if each.family is family}
+        mine = [dealt.get(e.to, 0) for e, _ in left]
+        if not all(mine):
+            mine = list(usual)
+        elif sum(mine) != count:
+            mine = list(apportioned([Fraction(each) for each in mine], count))
+        return tuple([left[i][0] for i in laid_out(usual, tuple(mine))])
 
     def shares(self, family: Family) -> Mapping[str, Fraction]:
         """Return `Endpoint.to` → the wanted share of the new connections of a family, exact.
