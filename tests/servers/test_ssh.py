@@ -1,4 +1,4 @@
-"""`--host` over a real sshd: a host of an old release, one with busybox alone, load, cuts, 10,000 services."""
+"""`--host` over a real sshd: a host of an old release, one with busybox alone, load, cuts, 10,000 of them."""
 
 import os
 import random
