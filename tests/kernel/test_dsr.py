@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from lbctl_nftables import layout
+from support.agents import AgentProcess
+from support.examples import SEGMENT
 from support.network import intent, service
 from support.segment import CLIENTS4, SERVERS4, SERVERS6, SERVICE4, SERVICE6, Segment, tally
 
@@ -75,6 +77,29 @@ def test_a_hash_leads_a_client_to_one_server_whatever_it_sends(segment: Segment,
     # Connections are counted, and not their packets: 40 + 15 of TCP, 9 datagrams.
     assert sum(int(str(counts[server]["connections"])) for server in SERVERS4) == 64
     assert {each["established"] for each in counts.values()} == {None}
+
+
+def test_the_example_balances_as_it_says(segment: Segment) -> None:
+    apply(segment, (SEGMENT / "lbctl.toml").read_text())
+    assert min(tally(segment.ask(1, source=client)[0] for client in CLIENTS4)) >= 4
+    assert set(segment.ask(2, SERVICE6)) < set(SERVERS4)
+
+
+def test_the_agent_follows_a_mac_address_that_changes(segment: Segment) -> None:
+    apply(segment, intent(direct(*EVERY)))
+    agent = AgentProcess(segment).ready()  # type: ignore[arg-type]
+    try:
+        segment.servers[0].ip("link", "set", "eth0", "address", "02:00:00:00:00:99")
+        for address in (SERVERS4[0], SERVERS6[0]):
+            segment.balancer.ip("neigh", "replace", address, "dev", "eth0", "use")
+            segment.balancer.ip("neigh", "del", address, "dev", "eth0")
+            segment.balancer.ip("neigh", "replace", address, "dev", "eth0", "use")
+        listing = ("nft", "list", "map", "netdev", "lbctl.ip")
+        page = f"picks-{layout.home('far')[0]:02x}"
+        agent.wait(lambda: "0x20000000099" in segment.balancer.run(*listing, page), "not followed")
+    finally:
+        agent.stop()
+    assert tally(segment.ask(6)) == [2, 2, 2]
 
 
 def test_connections_outlive_weights_drains_and_endpoints(segment: Segment) -> None:
