@@ -63,7 +63,8 @@ def picker(service: Service, family: Family) -> Node | None:
         case Scheduler.ROUND_ROBIN:
             # A kernel's counter that stays is of no use here: a changed ladder carries its turns over.
             return _by_turns(slots[: period(slots)])
-        case Scheduler.RANDOM:
+        case Scheduler.RANDOM | Scheduler.LEAST_CONNECTIONS:
+            # To deal again rewrites the ladder, and turns would begin anew each time.
             return _by_chance(tuple(Counter(slots).items()))
         case Scheduler.SOURCE_HASH | Scheduler.MAGLEV:
             return _by_hash(service, family)

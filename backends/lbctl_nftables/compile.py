@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import product
+from sys import intern
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, assert_never
 
+from lbctl.errors import Unsupported
 from lbctl.model import Family, Forward, Item, Listener, Program, Protocol, Scheduler, hidden
 from lbctl.spi import require_service
 from lbctl_nftables import affinity, direct, guard, layout, legacy_nft
@@ -121,6 +123,7 @@ def _compile(service: Service, capabilities: Capabilities, home: _Home) -> tuple
         case Forward.NAT:
             kind = _ClassicService if capabilities.dialect == layout.Dialect.CLASSIC else _ServiceItems
         case Forward.DSR:
+            _require_direct(service)
             kind = _DirectService
         case _:
             assert_never(service.forward)
@@ -130,6 +133,16 @@ def _compile(service: Service, capabilities: Capabilities, home: _Home) -> tuple
         if family in capabilities.families
         for listeners in [service.listeners_of(family)]
     )
+
+
+def _require_direct(service: Service) -> None:
+    if service.scheduler is Scheduler.LEAST_CONNECTIONS:
+        raise Unsupported(
+            backend=layout.NAME,
+            service=service.name,
+            feature=f"scheduler {service.scheduler} with forward dsr",
+            needs="forward nat: replies that bypass this host do not show which connections are established",
+        )
 
 
 @lru_cache(maxsize=1 << 12)
@@ -393,7 +406,7 @@ class _ServiceItems:
         span = f"mod {len(self._slots)}"
         first = f"offset {self._offset}"
         match service.scheduler:
-            case Scheduler.ROUND_ROBIN:
+            case Scheduler.ROUND_ROBIN | Scheduler.LEAST_CONNECTIONS:
                 return f"numgen inc {span} {first}"
             case Scheduler.RANDOM:
                 return f"numgen random {span} {first}"
@@ -408,7 +421,10 @@ class _ServiceItems:
         texts = {}
         for to, endpoint in {endpoint.to: endpoint for endpoint in self._slots}.items():
             texts[to] = f"comment {layout.quote(f'{name}/{endpoint.name}')} : {layout.place(to)}"
-        slots = [(str(key), texts[endpoint.to]) for key, endpoint in enumerate(self._slots, self._offset)]
+        # Numbers of slots are the same in all pages, and there are millions of slots.
+        slots = [
+            (intern(str(key)), texts[endpoint.to]) for key, endpoint in enumerate(self._slots, self._offset)
+        ]
         return [
             Item((word, "element", page, key), text, name)
             for page in dict.fromkeys(self._pages.values())

@@ -37,6 +37,7 @@ def diagnose(host: Host, driver: str, case: Case) -> Iterator[Problem]:
     if kernel_module(host, "nf_tables") is ModuleState.LOADABLE:
         # To ask for tables would load it.
         return
+    netlink.expect(host, [netlink.request(netlink.GET_TABLE)] * 2)
     if case.most_rules is not None and _more_than(host, case, case.most_rules):
         return
     owners: dict[str, list[str]] = {}

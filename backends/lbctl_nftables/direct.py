@@ -238,7 +238,7 @@ class DirectService:
     def _picker(self) -> str:
         """Return what chooses a slot."""
         match self._service.scheduler:
-            case Scheduler.ROUND_ROBIN:
+            case Scheduler.ROUND_ROBIN | Scheduler.LEAST_CONNECTIONS:
                 return f"numgen inc {self._span(seeded=False)}"
             case Scheduler.RANDOM:
                 return f"numgen random {self._span(seeded=False)}"

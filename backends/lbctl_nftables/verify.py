@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl_nftables import layout
 from lbctl_nftables.kernel import datatypes, elements
-from lbctl_nftables.observe import TableReader, tables
+from lbctl_nftables.observe import readers
 
 if TYPE_CHECKING:
     from lbctl.host import Host
@@ -33,8 +33,8 @@ def holds(host: Host, program: Program) -> bool:
             slots[key[0]][key[2]][key[3]] = text
         else:
             rest[key] = text
-    for table in tables(host, program.owner):
-        reader = TableReader(host, table)
+    for reader in readers(host, program.owner):
+        table = reader.table
         for item in reader.items(slots=False):
             if rest.pop(item.key, None) != item.text:
                 return False

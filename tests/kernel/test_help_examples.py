@@ -13,7 +13,7 @@ from pathlib import Path
 from lbctl.cli.commands import COMMANDS
 from support.network import Network
 
-EXAMPLES = {name: example for commands in COMMANDS.values() for name, (_command, example) in commands.items()}
+EXAMPLES = {name: entry.example for commands in COMMANDS.values() for name, entry in commands.items()}
 #: Without a terminal they ask nobody.
 ASKING = {"apply", "migrate", "remove", "rollback"}
 #: Run by tests of their own.

@@ -26,6 +26,11 @@ RULES = {
     },
 }
 
+#: Drivers whose rules of 0.1 are others than today's for the same intent.
+RESPELLED = {"nft"}
+#: The exit code for a plan of what the kernel does not hold.
+STALE = 7
+
 
 class Upgraded:
     """The middle host as 0.1 left it."""
@@ -72,6 +77,12 @@ class Upgraded:
         listed = self.network.lbctl("history", "--output", "json").json["history"]
         return [(entry["number"], entry["action"]) for entry in listed]
 
+    def actions_of_plan(self, config: str) -> set[str]:
+        """Return what a plan does to services."""
+        words = ("plan", "--driver", self.driver, "--output", "json")
+        made = self.network.lbctl(*words, config=self.intents[config]).json
+        return {service["action"] for service in made["services"]}
+
     def in_sync(self, config: str) -> bool:
         words = ("--driver", self.driver, "--output", "json")
         return self.network.lbctl("status", *words, config=self.intents[config]).json["in_sync"]
@@ -92,9 +103,14 @@ def test_what_0_1_wrote_is_taken_over_under_load(network: Network, driver: str) 
         waves.begin()
         more()
         assert host.actions == [(1, "apply"), (2, "apply")]
-        assert host.in_sync("lbctl")
-        host.lbctl("plan", "--driver", driver, "--exit-code", config="lbctl")
-        host.lbctl("apply", "--yes", str(host.plan))
+        # What services share is written in another way since 0.2; no service is another one.
+        assert host.in_sync("lbctl") == (driver not in RESPELLED)
+        assert host.actions_of_plan("lbctl") == {"none"}
+        if driver in RESPELLED:
+            host.lbctl("apply", "--yes", str(host.plan), code=STALE)
+            host.lbctl("apply", "--yes", "--driver", driver, config="next")
+        else:
+            host.lbctl("apply", "--yes", str(host.plan))
         assert host.in_sync("next")
         assert host.actions[-1] == (3, "apply")
         more()

@@ -33,8 +33,8 @@ def page() -> str:
         rows = [f"| [`{name}`](#lbctl-{name}) | {_first(group.commands[name].help)} |" for name in commands]
         parts.append("\n".join(["", f"**{title}**", "", "| command | purpose |", "|---|---|", *rows, ""]))
     for commands in COMMANDS.values():
-        for name, (_, example) in commands.items():
-            parts += _command(group.commands[name], f"lbctl {name}", context, example)
+        for name, entry in commands.items():
+            parts += _command(group.commands[name], f"lbctl {name}", context, entry.example)
     return "".join(parts) + _EXIT.format(exit_codes.summary().replace(" · ", "; "))
 
 

@@ -92,17 +92,27 @@ def test_a_range_that_comes_or_goes_leaves_the_chains_of_others_alone() -> None:
 
 
 def test_a_port_that_becomes_one_of_the_first_range_is_not_taken_out_at_once() -> None:
-    """A packet under way goes by rules that ask no map of ranges."""
+    """A packet under way goes by rules that ask the map of ranges alone, or no map of ranges."""
     single, ranged = service("web", one(80)), service("web", span(80, 90))
     preparing, doing, clearing = script.transactions("lbctl", changes((single,), (ranged,)), compiled(ranged))
     gone = "delete element ip lbctl ports { udp . 80 }"
     assert "udp . 80-90" in doing
     assert gone not in preparing + doing
     assert gone in clearing
-    # The other way round, the old rules ask for single ports first.
     _, doing, clearing = script.transactions("lbctl", changes((ranged,), (single,)), compiled(single))
     assert "udp . 80 : goto" in doing
-    assert "port-ranges" not in clearing
+    assert "port-ranges" not in doing
+    assert "delete map ip lbctl port-ranges" in clearing
+
+
+def test_a_map_that_no_listener_is_left_in_goes_after_the_rules_that_ask_it() -> None:
+    anywhere, addressed = service("web", one(80)), service("web", one(80, "192.0.2.1"))
+    _, doing, clearing = script.transactions("lbctl", changes((anywhere,), (addressed,)), compiled(addressed))
+    assert "vmap @services" in doing
+    assert "@ports" not in doing
+    assert "delete" not in doing.replace("flush", "")
+    assert "delete element ip lbctl ports { udp . 80 }" in clearing
+    assert "delete map ip lbctl ports" in clearing
 
 
 WIDER = {

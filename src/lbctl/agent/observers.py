@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from lbctl.agent import sources
 from lbctl.agent.checker import Checker
 from lbctl.agent.checks import Prober
+from lbctl.agent.dealer import Dealer
 from lbctl.agent.journal import Priority
 from lbctl.agent.monitor import Monitor
 from lbctl.agent.notify import Notices
@@ -61,6 +62,7 @@ class Observers:
         self._finder = Finder(host, sources.AnswerKeeper(_is_local), journal, follower.wake)
         self._notices = Notices(journal)
         self._readiness = Readiness(follower.is_ready)
+        self._dealer = Dealer(host, owner, keeper, follower)
         self._recorder = Recorder(host, owner, monitor)
         self._checker.turned = self._notices.changed
         self._checker.learned = self._recorder.learned
@@ -79,6 +81,7 @@ class Observers:
         return (
             self._checker.run(),
             self._finder.run(),
+            self._dealer.run(),
             self._recorder.run(in_thread, lambda fault: report("log", fault, Priority.WARNING)),
             self._readiness.run(in_thread, lambda fault: report("announce", fault)),
         )
@@ -106,6 +109,7 @@ class Observers:
             if followed is not None:
                 followed.session.memory.verdicts[self._owner] = found
                 followed.session.memory.found[self._owner] = answers
+                self._dealer.write(followed)
             if answers != self._answered:
                 self._answered = answers
                 discovered.write(self._host, self._owner, answers)
@@ -120,6 +124,7 @@ class Observers:
         if kept.followed is None:
             return
         self._finder.replace(kept.followed.intent)
+        self._dealer.after(kept)
         effective = kept.plan.effective if kept.plan is not None else None
         known = effective.known if effective is not None else kept.followed.intent
         self._checker.replace(known)
@@ -146,6 +151,7 @@ class Observers:
         if followed is None:
             return
         start = await self._follower.in_thread(lambda: self._known(followed))
+        await self._follower.in_thread(self._dealer.begin)
         self._begun = True
         self._finder.replace(followed.intent, start.answers)
         await self._checker.begin(start.joined, start.verdicts, start.serving, self._follower.in_thread)

@@ -7,31 +7,53 @@ import gc
 import io
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from lbctl.cli import complete, options
-from lbctl.cli.commands import COMMANDS, Grouped
-from lbctl.cli.confirm import watch_trial
+from lbctl.cli.commands import COMMANDS, HIDDEN, Entry, Grouped
 from lbctl.cli.exit_codes import summary
 from lbctl.cli.usage import Command
 from lbctl.version import __version__
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    app: typer.Typer
+
 #: As `lbctl.cli.ending` has it, which cannot be imported then.
 _OUT_OF_MEMORY = 70
 
-app = typer.Typer(
-    name="lbctl",
-    cls=Grouped,
-    help="Kernel load balancing with nftables or iptables, configured in one file.",
-    epilog=f"Exit codes: {summary()}",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    # Plain help and plain errors, as other tools print them: for grep, man pages and narrow terminals.
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+
+def program(only: str = "") -> typer.Typer:
+    """Return the program with all commands, or with the one that is called."""
+    app = typer.Typer(
+        name="lbctl",
+        cls=Grouped,
+        help="Kernel load balancing with nftables or iptables, configured in one file.",
+        epilog=f"Exit codes: {summary()}",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        # Plain help and plain errors, as other tools print them: for grep, man pages and narrow terminals.
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for commands in (*COMMANDS.values(), HIDDEN):
+        for name, entry in commands.items():
+            if only in {"", name}:
+                _add(app, name, entry, hidden=commands is HIDDEN)
+    return app
+
+
+def _add(app: typer.Typer, name: str, entry: Entry, *, hidden: bool) -> None:
+    command, epilog = entry.load(name), f"Example: {entry.example}" if entry.example else None
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name, epilog=epilog)
+    else:
+        app.command(name, cls=TyperCommand if hidden else Command, epilog=epilog, hidden=hidden)(command)
 
 
 def _print_version(value: bool) -> None:
@@ -40,7 +62,6 @@ def _print_version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool,
@@ -50,14 +71,18 @@ def _root(
     pass
 
 
-for _commands in COMMANDS.values():
-    for _name, (_command, _example) in _commands.items():
-        _epilog = f"Example: {_example}"
-        if isinstance(_command, typer.Typer):
-            app.add_typer(_command, name=_name, epilog=_epilog)
-        else:
-            app.command(_name, cls=Command, epilog=_epilog)(_command)
-app.command("watch-trial", hidden=True)(watch_trial)
+def _called(words: Sequence[str], environ: Mapping[str, str]) -> str:
+    """Return the command that a command line calls; "" if all are needed, for help or completion."""
+    name = words[0] if words and "_LBCTL_COMPLETE" not in environ else ""
+    return name if any(name in commands for commands in (*COMMANDS.values(), HIDDEN)) else ""
+
+
+def __getattr__(name: str) -> object:
+    """Return `app`, the program with all commands, for who does more than calling it."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()["app"] = found = program()
+    return found
 
 
 def main() -> None:
@@ -74,7 +99,7 @@ def main() -> None:
     try:
         complete.name_shell(sys.argv[1:], os.environ)
         with complete.whole_words(os.environ):
-            app(prog_name="lbctl")
+            program(_called(sys.argv[1:], os.environ))(prog_name="lbctl")
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (the last place to report it)
         sys.exit(_ended_by(error))
 

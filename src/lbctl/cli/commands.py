@@ -1,82 +1,86 @@
-"""All commands in the order of their use, by what they are for, each with an example for its help."""
+"""All commands in the order of their use, by what they are for, each with an example for its help.
+
+A command is imported when it is the one that is called, or when the help lists all of them.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import typer
-
-from lbctl.cli.activate import activate
-from lbctl.cli.agent import agent
-from lbctl.cli.apply import apply
-from lbctl.cli.backends import backends
-from lbctl.cli.check import check
-from lbctl.cli.compare import compare
-from lbctl.cli.confirm import confirm
-from lbctl.cli.demo import demo
-from lbctl.cli.doctor import doctor
-from lbctl.cli.drain import drain
-from lbctl.cli.explain import explain
-from lbctl.cli.history import history
-from lbctl.cli.hosts import hosts
-from lbctl.cli.import_ import import_
-from lbctl.cli.init import init
-from lbctl.cli.migrate import migrate
-from lbctl.cli.plan import plan
-from lbctl.cli.publish import publish
-from lbctl.cli.register import register
-from lbctl.cli.remote import on_hosts
-from lbctl.cli.remove import remove
-from lbctl.cli.render import render
-from lbctl.cli.rollback import rollback
-from lbctl.cli.schema import schema
-from lbctl.cli.status import status
 from lbctl.cli.usage import Group
-from lbctl.cli.weight import weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_Command: TypeAlias = "Callable[..., None] | typer.Typer"
+    import typer
 
-#: What they are for → name of a command → the command, and an example.
-COMMANDS: Mapping[str, Mapping[str, tuple[_Command, str]]] = {
+Command: TypeAlias = "Callable[..., None] | typer.Typer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A command in the list."""
+
+    example: str
+    #: Its module in `lbctl.cli`, and its function there; "" for those of its name.
+    module: str = ""
+    function: str = ""
+    #: True if it also takes `--host`.
+    hosts: bool = False
+
+    def load(self, name: str) -> Command:
+        """Return the command, imported."""
+        module = self.module or name
+        found: Command = getattr(import_module(f"lbctl.cli.{module}"), self.function or module)
+        if not self.hosts:
+            return found
+        from lbctl.cli.remote import on_hosts
+
+        return on_hosts(found)
+
+
+#: What they are for → name of a command → the command.
+COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     "Begin": {
-        "demo": (demo, "lbctl demo"),
-        "init": (init, "lbctl init --listen 80/tcp --to 8001-8003 > lbctl.toml"),
-        "import": (on_hosts(import_), "iptables-save | lbctl import - > lbctl.toml"),
-        "check": (on_hosts(check), "lbctl check lbctl.toml"),
-        "doctor": (on_hosts(doctor), "lbctl doctor"),
-        "backends": (on_hosts(backends), "lbctl backends"),
+        "demo": Entry(example="lbctl demo"),
+        "init": Entry(example="lbctl init --listen 80/tcp --to 8001-8003 > lbctl.toml"),
+        "import": Entry(example="iptables-save | lbctl import - > lbctl.toml", module="import_", hosts=True),
+        "check": Entry(example="lbctl check lbctl.toml", hosts=True),
+        "doctor": Entry(example="lbctl doctor", hosts=True),
+        "backends": Entry(example="lbctl backends", hosts=True),
     },
     "Change": {
-        "plan": (on_hosts(plan), "lbctl plan --rules"),
-        "apply": (on_hosts(apply), "lbctl apply --trial 60s"),
-        "confirm": (on_hosts(confirm), "lbctl confirm"),
-        "rollback": (on_hosts(rollback), "lbctl rollback"),
-        "migrate": (on_hosts(migrate), "lbctl migrate --to nftables --trial 60s --save lbctl.toml"),
-        "remove": (on_hosts(remove), "lbctl remove"),
+        "plan": Entry(example="lbctl plan --rules", hosts=True),
+        "apply": Entry(example="lbctl apply --trial 60s", hosts=True),
+        "confirm": Entry(example="lbctl confirm", hosts=True),
+        "rollback": Entry(example="lbctl rollback", hosts=True),
+        "migrate": Entry(example="lbctl migrate --to nftables --trial 60s --save lbctl.toml", hosts=True),
+        "remove": Entry(example="lbctl remove", hosts=True),
     },
     "Daily work": {
-        "status": (on_hosts(status), "lbctl status"),
-        "drain": (on_hosts(drain), "lbctl drain web/8003 --wait 5m"),
-        "activate": (on_hosts(activate), "lbctl activate web/8003"),
-        "weight": (on_hosts(weight), "lbctl weight web/8003 2"),
-        "history": (on_hosts(history), "lbctl history"),
-        "agent": (agent, "lbctl agent --listen 127.0.0.1:9099"),
+        "status": Entry(example="lbctl status", hosts=True),
+        "drain": Entry(example="lbctl drain web/8003 --wait 5m", hosts=True),
+        "activate": Entry(example="lbctl activate web/8003", hosts=True),
+        "weight": Entry(example="lbctl weight web/8003 2", hosts=True),
+        "history": Entry(example="lbctl history", hosts=True),
+        "agent": Entry(example="lbctl agent --listen 127.0.0.1:9099"),
     },
     "Many hosts": {
-        "publish": (publish, "lbctl publish edge.toml --canary lb1 --for 60s"),
-        "hosts": (hosts, "lbctl hosts --watch"),
-        "register": (register, "lbctl register web 10.0.0.11:8080 -- /usr/bin/app"),
+        "publish": Entry(example="lbctl publish edge.toml --canary lb1 --for 60s"),
+        "hosts": Entry(example="lbctl hosts --watch"),
+        "register": Entry(example="lbctl register web 10.0.0.11:8080 -- /usr/bin/app"),
     },
     "Rules": {
-        "render": (render, "lbctl render --for nft=1.0.6 > lbctl.nft"),
-        "compare": (on_hosts(compare), "lbctl compare lbctl.toml live:nftables"),
-        "explain": (on_hosts(explain), "lbctl explain 80/tcp --client 198.51.100.7"),
-        "schema": (schema, "lbctl schema --of plan"),
+        "render": Entry(example="lbctl render --for nft=1.0.6 > lbctl.nft"),
+        "compare": Entry(example="lbctl compare lbctl.toml live:nftables", hosts=True),
+        "explain": Entry(example="lbctl explain 80/tcp --client 198.51.100.7", hosts=True),
+        "schema": Entry(example="lbctl schema --of plan"),
     },
 }
+#: Called by lbctl itself.
+HIDDEN: Mapping[str, Entry] = {"watch-trial": Entry(example="", module="confirm", function="watch_trial")}
 
 
 class Grouped(Group):

@@ -22,7 +22,9 @@ from lbctl.cli.options import (
 from lbctl.errors import IntentError
 
 if TYPE_CHECKING:
-    from lbctl.documents.history import InterruptedDocument, UnsettledDocument
+    from collections.abc import Mapping
+
+    from lbctl.engine import HistoryEntry, Unsettled
     from lbctl.model import Plan
     from lbctl.spi import Backend
 
@@ -84,16 +86,19 @@ class _Shown:
         backend: Backend,
         *,
         base: str = "",
-        unsettled: UnsettledDocument,
-        rolled_back: InterruptedDocument | None = None,
+        left: Unsettled | None = None,
+        undone: HistoryEntry | None = None,
     ) -> None:
-        """Print a plan; `base` is the intent file that it begins with, "" for the kernel."""
+        """Print a plan; `base` is the intent file that it begins with, "" for the kernel.
+
+        `left` is what processes that are gone left of a change, and `undone` the rollback that it undoes.
+        """
         from lbctl import engine
         from lbctl.cli.output import Style, plan_document, plan_rules, plan_text, print_json, rules_diff
 
         if self.output is Format.JSON:
             document = plan_document(made, engine.describe_plan(backend, made), backend.render)
-            print_json({**document, **unsettled, "rolled_back": rolled_back})
+            print_json({**document, **_beside(left, undone)})
         else:
             style = Style(self.color)
             print(plan_text(made, style, base=base))
@@ -119,7 +124,6 @@ def _plan(
     from lbctl.cli.intents import context_with_intent
     from lbctl.cli.progress import stages
     from lbctl.cli.work import mention_rollback, mention_unsettled, session_for
-    from lbctl.documents.history import interrupted, unsettled
 
     with stages("Reading the intent", "Comparing it with the kernel") as next_stage:
         context, intent = context_with_intent(open_host(), config)
@@ -131,9 +135,7 @@ def _plan(
     if out is not None:
         name = published_name(config)
         engine.write_plan(session, made, intent, context.files, out, published=name)
-    show(
-        made, session.backend, unsettled=unsettled(left), rolled_back=interrupted(undone) if undone else None
-    )
+    show(made, session.backend, left=left, undone=undone)
 
 
 def _plan_against(
@@ -149,7 +151,6 @@ def _plan_against(
     from lbctl.cli.context import open_host
     from lbctl.cli.intents import intent_files, read_intent
     from lbctl.config.documents import STANDARD_INPUT, name_of
-    from lbctl.documents.history import UnsettledDocument
 
     if engine.is_plan_file(against):
         raise IntentError(
@@ -167,7 +168,15 @@ def _plan_against(
         driver=driver,
         allow_remap=allow_remap,
     )
-    show(made, chosen, base=name_of(against), unsettled=UnsettledDocument(interrupted=None, trial=None))
+    show(made, chosen, base=name_of(against))
+
+
+def _beside(left: Unsettled | None, undone: HistoryEntry | None) -> Mapping[str, object]:
+    """Return what the document of a plan has beside the plan."""
+    from lbctl.documents.history import UnsettledDocument, interrupted, unsettled
+
+    found = UnsettledDocument(interrupted=None, trial=None) if left is None else unsettled(left)
+    return {**found, "rolled_back": interrupted(undone) if undone else None}
 
 
 def _ensure_plan_name(out: Path) -> None:

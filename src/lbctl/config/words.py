@@ -31,7 +31,6 @@ _SCHEDULERS = {
     "least-conn": "least-connections",
     "least-request": "least-connections",
 }
-_NO_COUNT = "the kernel does not count open connections when it picks an endpoint: use round-robin or random"
 #: Keys of other programs, spelled with dashes → ours.
 _KEYS = {
     "to": "address",
@@ -81,7 +80,7 @@ def scheduler_hint(word: str, known: Collection[str]) -> str | None:
     ours = _SCHEDULERS.get(word.lower().replace("_", "-"))
     if ours is None:
         return None
-    return f'did you mean "{ours}"?' if ours in known else _NO_COUNT
+    return f'did you mean "{ours}"?' if ours in known else None
 
 
 def key_hint(key: str, known: Collection[str]) -> str | None:

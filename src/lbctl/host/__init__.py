@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING
 from lbctl.lazy import importer
 
 if TYPE_CHECKING:
-    from lbctl.host.conntrack import TrackedConnection, forget_flows, local_addresses, translated_connections
+    from lbctl.host.conntrack import (
+        TrackedConnection,
+        connection_counts,
+        forget_flows,
+        local_addresses,
+        translated_connections,
+    )
     from lbctl.host.files import write_whole
     from lbctl.host.host import TOOL, Completed, Host, LocalHost
     from lbctl.host.kernel import ModuleState, has_ipv6, kernel_module
@@ -17,10 +23,16 @@ if TYPE_CHECKING:
     from lbctl.host.routes import Route, has_routes, links_back, links_in, route_to, routes_to
     from lbctl.host.sockets import Listening, listening
     from lbctl.host.tools import reported_version
-    from lbctl.host.units import applies_again, enabled, unit_file
+    from lbctl.host.units import applies_again, enabled, links_of, unit_file
 
 _HOMES = {
-    "conntrack": ("TrackedConnection", "forget_flows", "local_addresses", "translated_connections"),
+    "conntrack": (
+        "TrackedConnection",
+        "connection_counts",
+        "forget_flows",
+        "local_addresses",
+        "translated_connections",
+    ),
     "files": ("write_whole",),
     "host": ("TOOL", "Completed", "Host", "LocalHost"),
     "kernel": ("ModuleState", "has_ipv6", "kernel_module"),
@@ -32,7 +44,7 @@ _HOMES = {
     "routes": ("Route", "has_routes", "links_back", "links_in", "route_to", "routes_to"),
     "sockets": ("Listening", "listening"),
     "tools": ("reported_version",),
-    "units": ("applies_again", "enabled", "unit_file"),
+    "units": ("applies_again", "enabled", "links_of", "unit_file"),
 }
 
 __all__ = [
@@ -50,6 +62,7 @@ __all__ = [
     "ToolRun",
     "TrackedConnection",
     "applies_again",
+    "connection_counts",
     "enabled",
     "forget_flows",
     "has_ipv6",
@@ -59,6 +72,7 @@ __all__ = [
     "links",
     "links_back",
     "links_in",
+    "links_of",
     "listening",
     "local_addresses",
     "need_privilege",

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         TlsOptions,
         UdpProbe,
     )
+    from lbctl.model.dealing import Deal, deal, slots_for
     from lbctl.model.discovery import Discovery, WeightOwner, check_source_name, host_and_port
     from lbctl.model.effect import (
         MAX_WHO,
@@ -185,6 +186,7 @@ _HOMES = {
         "TlsOptions",
         "UdpProbe",
     ),
+    "dealing": ("Deal", "deal", "slots_for"),
     "discovery": ("Discovery", "WeightOwner", "check_source_name", "host_and_port"),
     "effect": (
         "MAX_WHO",
@@ -295,6 +297,7 @@ __all__ = [
     "Checked",
     "Condition",
     "ConsulAccess",
+    "Deal",
     "Discovered",
     "Discovery",
     "DnsProbe",
@@ -379,6 +382,7 @@ __all__ = [
     "check_server",
     "check_source_name",
     "conditions",
+    "deal",
     "decimal",
     "default_seed",
     "diff",
@@ -406,6 +410,7 @@ __all__ = [
     "service_changes",
     "shares",
     "slot_count",
+    "slots_for",
     "split",
     "stale_flows",
     "table_digests",

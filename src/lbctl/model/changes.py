@@ -28,7 +28,7 @@ _KEYS = {"listeners": "listen"}
 #: Fields whose own fields stand in the file where the field itself would.
 _INLINE = frozenset({"probe", "tls"})
 #: What stands in no file, or is compared by itself.
-_LEFT_OUT = frozenset({"name", "endpoints", "limits", "hops"})
+_LEFT_OUT = frozenset({"name", "endpoints", "limits", "hops", "deals"})
 #: Lists whose order has a meaning: round robin takes endpoints in it.
 _ORDERED = frozenset({"endpoints"})
 #: Numbers of seconds, and of milliseconds.

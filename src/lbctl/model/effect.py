@@ -14,13 +14,24 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 from lbctl.model.answer import Discovered, merged
-from lbctl.model.intent import MAX_SLOTS, MAX_WEIGHT, NAME, Endpoint, Family, Intent, Service, State
+from lbctl.model.intent import (
+    MAX_SLOTS,
+    MAX_WEIGHT,
+    NAME,
+    Endpoint,
+    Family,
+    Intent,
+    Scheduler,
+    Service,
+    State,
+)
 from lbctl.model.schedule import slot_count
 from lbctl.model.verdict import Health, Judgement, KeptBy, Verdict, Verdicts, awaited, judge
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    from lbctl.model.dealing import Deal
     from lbctl.model.forward import Hop
 
 #: The name of a service and of one of its endpoints (`Endpoint.name`).
@@ -30,6 +41,7 @@ Place: TypeAlias = tuple[str, str]
 _NOTHING: Mapping[str, Override] = {}
 _NO_VERDICTS: Verdicts = {}
 _NO_HOPS: frozenset[Hop] = frozenset()
+_NO_DEALS: frozenset[Deal] = frozenset()
 
 #: Characters that a name and a reason given by an operator have at most.
 MAX_WHO = 64
@@ -98,11 +110,13 @@ class Facts:
     found: Mapping[str, Discovered] = field(default_factory=dict)
     #: The next hops that are known, of services that need them.
     hops: Mapping[str, frozenset[Hop]] = field(default_factory=dict)
+    #: The slots that the agent dealt last, of services that have them dealt.
+    deals: Mapping[str, frozenset[Deal]] = field(default_factory=dict)
     #: True if the verdicts are of an agent that runs: an endpoint that it has none of is new to it.
     live: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.overrides or self.verdicts or self.old or self.found or self.hops)
+        return bool(self.overrides or self.verdicts or self.old or self.found or self.hops or self.deals)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,11 +334,13 @@ def _renewed(intent: Intent, facts: Facts, basis: _Basis, past: _Basis, services
         verdicts = facts.verdicts.get(name, _NO_VERDICTS)
         old = facts.old.get(name, _NO_VERDICTS)
         found = facts.found.get(name) if file.discover is not None else None
-        hops = facts.hops.get(name, _NO_HOPS)
-        if own or verdicts or old or found or hops:
+        hops, deals = facts.hops.get(name, _NO_HOPS), facts.deals.get(name, _NO_DEALS)
+        if own or verdicts or old or found or hops or deals:
             before = past.outcomes.get(name)
-            if before is None or not before.is_of(file, own, verdicts, old, found, hops, live=facts.live):
-                before = _outcome(file, own, verdicts, old, found, hops, intent, live=facts.live)
+            if before is None or not before.is_of(
+                file, own, verdicts, old, found, hops, deals, live=facts.live
+            ):
+                before = _outcome(file, own, verdicts, old, found, hops, deals, intent, live=facts.live)
             outcomes[name], carried[number] = before, before.service
             if known[number] != before.known:
                 known[number] = before.known
@@ -349,6 +365,7 @@ def _changed(old: Facts, new: Facts) -> frozenset[str]:
         (old.old, new.old),
         (old.found, new.found),
         (old.hops, new.hops),
+        (old.deals, new.deals),
     )
     return frozenset(decided.union(*[_replaced(was, now) for was, now in pairs if was is not now]))
 
@@ -371,6 +388,7 @@ class _Outcome:
     live: bool
     found: Discovered | None
     hops: frozenset[Hop]
+    deals: frozenset[Deal]
     known: Service
     service: Service
     reasons: Mapping[Place, Reason]
@@ -383,12 +401,14 @@ class _Outcome:
         old: Verdicts,
         found: Discovered | None,
         hops: frozenset[Hop],
+        deals: frozenset[Deal],
         *,
         live: bool,
     ) -> bool:
         """Return True if it was made from these."""
         same = file is self.file and verdicts is self.verdicts and old is self.old and live is self.live
-        return same and overrides == self.overrides and found == self.found and hops == self.hops
+        same = same and overrides == self.overrides and found == self.found
+        return same and hops == self.hops and deals == self.deals
 
 
 def _outcome(
@@ -398,6 +418,7 @@ def _outcome(
     old: Verdicts,
     discovered: Discovered | None,
     hops: frozenset[Hop],
+    deals: frozenset[Deal],
     intent: Intent,
     *,
     live: bool,
@@ -414,6 +435,8 @@ def _outcome(
         found = replace(found, limits=judgement.limits)
     if hops:
         found = replace(found, hops=hops)
+    if deals and file.scheduler is Scheduler.LEAST_CONNECTIONS:
+        found = replace(found, deals=deals)
     own = {each.to: each for each in file.endpoints}
     by_source = {each.to: each.state for each in answer}
     reasons = {
@@ -440,6 +463,7 @@ def _outcome(
         live=live,
         found=discovered,
         hops=hops,
+        deals=deals,
         known=service,
         service=found,
         reasons=said,

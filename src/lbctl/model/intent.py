@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from lbctl.model.announce import NO_ANNOUNCEMENTS, Announcements
 from lbctl.model.check import DEFAULT_POLICY, AllDown, Check, HealthPolicy
+from lbctl.model.dealing import Deal, apportioned, laid_out, slots_for
 from lbctl.model.forward import Forward, Hop, check_mac
 from lbctl.model.maglev import maglev
 from lbctl.model.rotation import NONE, WHOLE, bypassed, padded, turns
@@ -78,6 +79,7 @@ class Scheduler(StrEnum):
     RANDOM = "random"
     SOURCE_HASH = "source-hash"
     MAGLEV = "maglev"
+    LEAST_CONNECTIONS = "least-connections"
 
 
 class State(StrEnum):
@@ -118,6 +120,8 @@ class DsrObstacle(Enum):
     SOURCE_NAT = auto()
     #: A hash keeps a client anyway; the other schedulers choose for each connection.
     AFFINITY = auto()
+    #: Least connections are counted by the kernel's tracking.
+    SCHEDULER = auto()
     #: The kernel is given the interfaces one by one.
     INTERFACE_PATTERN = auto()
 
@@ -284,6 +288,8 @@ class Service:
     discover: Discovery | None = None
     #: What the agent knows of the endpoints; never written in a file.
     limits: frozenset[Limit] = frozenset()
+    #: The slots that endpoints were dealt by their established connections; never in a file.
+    deals: frozenset[Deal] = frozenset()
     #: The next hops to the endpoints, as far as they are known and `forward` needs them; never in a file.
     hops: frozenset[Hop] = frozenset()
 
@@ -311,6 +317,7 @@ class Service:
             local_clients=self.local_clients,
             translates_source=self.source_nat is SourceNat.ALWAYS,
             affinity=self.affinity is not None,
+            scheduler=self.scheduler,
             interfaces=self.interfaces,
         )
 
@@ -437,6 +444,8 @@ class Service:
                 if self.check is not None or self.limits:
                     return self._turns(rotation)
                 table = schedule(weights)
+            case Scheduler.LEAST_CONNECTIONS:
+                return self._dealt(rotation, family)
             case Scheduler.SOURCE_HASH:
                 table = schedule(weights)
             case Scheduler.MAGLEV:
@@ -453,6 +462,21 @@ class Service:
         left = [(e, part) for e, part in rotation if part]
         table = turns(tuple([e.weight for e, _ in left]), tuple([part for _, part in left]), count)
         return tuple([left[i][0] for i in table])
+
+    def _dealt(self, rotation: Sequence[tuple[Endpoint, Fraction]], family: Family) -> tuple[Endpoint, ...]:
+        """Return slots as they were dealt; by the weights if an endpoint that is left was dealt none."""
+        left = [(e, part) for e, part in rotation if part]
+        if not left:
+            return ()
+        count = slots_for(len(rotation))
+        usual = apportioned([e.weight * part for e, part in left], count)
+        dealt = {each.to: each.slots for each in self.deals if each.family is family}
+        mine = [dealt.get(e.to, 0) for e, _ in left]
+        if not all(mine):
+            mine = list(usual)
+        elif sum(mine) != count:
+            mine = list(apportioned([Fraction(each) for each in mine], count))
+        return tuple([left[i][0] for i in laid_out(usual, tuple(mine))])
 
     def shares(self, family: Family) -> Mapping[str, Fraction]:
         """Return `Endpoint.to` → the wanted share of the new connections of a family, exact.
@@ -595,6 +619,7 @@ def dsr_obstacles(
     local_clients: bool,
     translates_source: bool,
     affinity: bool,
+    scheduler: Scheduler,
     interfaces: Iterable[str],
 ) -> Iterator[DsrObstacle]:
     """Yield what keeps a service from direct server return."""
@@ -614,6 +639,8 @@ def dsr_obstacles(
         yield DsrObstacle.SOURCE_NAT
     if affinity:
         yield DsrObstacle.AFFINITY
+    if scheduler is Scheduler.LEAST_CONNECTIONS:
+        yield DsrObstacle.SCHEDULER
     if any(name.endswith("*") for name in interfaces):
         yield DsrObstacle.INTERFACE_PATTERN
 

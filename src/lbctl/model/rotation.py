@@ -106,11 +106,11 @@ def turns(weights: tuple[int, ...], parts: tuple[Fraction, ...], count: int) -> 
 def _not_given(own: Sequence[int], part: Fraction) -> Iterator[int]:
     """Yield the slots that an endpoint does not get: with a larger part, only fewer of them."""
     given = -(-part.numerator * len(own) // part.denominator)
-    order = sorted(range(len(own)), key=_spread)
+    order = sorted(range(len(own)), key=spread)
     return (own[index] for index in order[given:])
 
 
-def _spread(index: int) -> int:
+def spread(index: int) -> int:
     """Return the order in which slots are given back: neighbours one after another as late as possible."""
     return int(f"{index:016b}"[::-1], 2)
 
@@ -185,4 +185,4 @@ def _divisors(number: int) -> Iterator[int]:
     return (each for each in range(1, number + 1) if number % each == 0)
 
 
-__all__ = ["NONE", "WHOLE", "bypassed", "padded", "period", "turns"]
+__all__ = ["NONE", "WHOLE", "bypassed", "padded", "period", "spread", "turns"]

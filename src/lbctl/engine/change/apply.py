@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from lbctl.engine.change import counters
+from lbctl.engine.change.dealing import ensure_agent
 from lbctl.engine.change.plan import holds_soon, plan_beside, plan_between, removal, removal_here
 from lbctl.engine.record import history, overrides, trial
 from lbctl.engine.record.lock import owner_lock
@@ -48,12 +49,15 @@ def apply(
     Raises `Stale` where the kernel changed since the plan, which may not be made anew (`ensure_replannable`),
     another lbctl holds the lock, or one was interrupted (`recover`); `ApplyFailed` where nothing was changed,
     be it for want of room to write it down (which keeps no rules from being removed); `StateUnknown` where
-    the kernel does not hold afterwards what was planned.
+    the kernel does not hold afterwards what was planned; `Unsupported` where a service begins to need an
+    agent and none runs.
     """
     notes: list[str] = []
     for each in plans:
         if each.changed or (record and not history.knows(session.host, each)):
             owner = each.after.owner
+            if back_to is None:
+                ensure_agent(session, each)
             with changing(session, owner, back_to):
                 # Rules are removed in an emergency too: a full disk is one.
                 removes = back_to is None and each.intent is not None and not each.intent.services

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lbctl.engine.record import discovered, overrides, verdicts
+from lbctl.engine.record import deals, discovered, overrides, verdicts
 from lbctl.model import Facts, Health
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from lbctl.engine.record.verdicts import Recorded
     from lbctl.host import Host
-    from lbctl.model import Discovered, Verdicts
+    from lbctl.model import Deal, Discovered, Verdicts
 
 #: Seconds that a failed check counts after its agent has ended, for who cannot be asked.
 YOUNG = 600.0
@@ -25,17 +25,20 @@ def read_facts(
     *,
     live: Mapping[str, Verdicts] | None = None,
     found: Mapping[str, Discovered] | None = None,
+    dealt: Mapping[str, frozenset[Deal]] | None = None,
     cautious: bool = False,
 ) -> Facts:
     """Return the facts on record of an owner; raises `Damaged` where a record cannot be read.
 
-    `live` and `found` are the verdicts and the answers of sources of this process itself, the agent. With
+    `live`, `found` and `dealt` are the verdicts, the answers of sources and the deals of this process itself,
+    the agent. With
     `cautious`, endpoints that failed within the last ten minutes stay out, even if the agent that found it
     has ended. The last good answer of a source counts whether or not an agent runs.
     """
     facts = Facts(
         overrides={each.place: each for each in overrides.read(host, owner)},
         found=discovered.read(host, owner) if found is None else found,
+        deals=deals.read(host, owner) if dealt is None else dealt,
     )
     if live is not None:
         return replace(facts, verdicts=live, live=True)

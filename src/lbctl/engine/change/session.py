@@ -88,6 +88,7 @@ class Session:
             owner,
             live=memory.verdicts.get(owner),
             found=memory.found.get(owner),
+            dealt=memory.dealt.get(owner),
             cautious=self.cautious,
         )
 

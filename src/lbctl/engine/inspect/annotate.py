@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lbctl.config import revive
+from lbctl.engine.change.dealing import lacks_agent
 from lbctl.engine.change.plan import with_settings
 from lbctl.engine.inspect.checks import HostFacts, cheap_checks
 from lbctl.engine.inspect.grouping import folded, grouped
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     from lbctl.engine.inspect.grouping import ProblemGroup
     from lbctl.model import Intent, LiftedService, Plan, Program, Service, ServiceChange
 
+_NO_AGENT = (
+    "{services}: scheduler least-connections needs a running agent, which counts connections: "
+    "apply refuses it until lbctl agent runs"
+)
 _IN_WORDS = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
 #: Services that a note names.
 _NAMED = 4
@@ -60,6 +65,8 @@ def annotate(session: Session, plan: Plan) -> Plan:
     notes[:0] = failed_notes(session, plan, plan.intent)
     if plan.effective is not None:
         notes[:0] = waiting_lines(plan.effective)
+    if lacking := lacks_agent(session, plan):
+        notes.insert(0, _NO_AGENT.format(services=", ".join(lacking)))
     if lost := gone(session, plan.intent, plan.services):
         notes.insert(0, lost)
     return replace(plan, services=services, notes=tuple(dict.fromkeys(notes)))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from lbctl.engine.record.next_hops import NextHops
     from lbctl.host import Host
-    from lbctl.model import Discovered, Effective, Part, Verdicts
+    from lbctl.model import Deal, Discovered, Effective, Part, Verdicts
 
 
 #: What 0.1 remembered was not always read back from the kernel.
@@ -40,6 +40,8 @@ class SessionMemory:
         self.verdicts: dict[str, Mapping[str, Verdicts]] = {}
         #: The same of what sources answered.
         self.found: dict[str, Mapping[str, Discovered]] = {}
+        #: The same of the slots that it dealt.
+        self.dealt: dict[str, Mapping[str, frozenset[Deal]]] = {}
         self.effective: dict[str, Effective] = {}
         #: What was found of the next hops to an owner's endpoints.
         self.next_hops: dict[str, NextHops] = {}

@@ -1,0 +1,147 @@
+"""Services whose slots are dealt by their established connections: counting, and dealing again.
+
+Only the agent does it, time and again. Any command then has the slots that were dealt last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lbctl.engine.change import counters
+from lbctl.engine.change.established import Established
+from lbctl.engine.record import history
+from lbctl.engine.record.verdicts import is_live
+from lbctl.errors import LbctlError, Unsupported
+from lbctl.host import connection_counts
+from lbctl.model import Deal, Family, Scheduler, deal, slots_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from lbctl.engine.change.session import Session
+    from lbctl.model import Intent, Plan, Service
+
+#: What keeps an unchanged table: so many slots of 100 would be others. Each one that is dealt to another
+#: endpoint is a change of the rules.
+_STAYS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What was counted of a service: established connections by family and `Endpoint.to`, and new ones.
+
+    `arrived` is by family, in all since the rules of the service were loaded for the first time.
+    """
+
+    established: Mapping[tuple[Family, str], int]
+    arrived: Mapping[Family, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What was counted of services at one time, in seconds of the steady clock."""
+
+    time: float
+    loads: Mapping[str, Load] = field(default_factory=dict)
+
+
+def dealt_services(intent: Intent) -> tuple[Service, ...]:
+    """Return the services of an intent whose slots are dealt."""
+    return tuple(each for each in intent.services if each.scheduler is Scheduler.LEAST_CONNECTIONS)
+
+
+def measure(session: Session, owner: str, services: Sequence[Service]) -> Measured | None:
+    """Count the connections of services; None if the kernel cannot be asked. Raises `ApplyFailed`."""
+    host = session.host
+    protocols = {listener.protocol for service in services for listener in service.listeners}
+    connections = connection_counts(host, sorted(protocols))
+    if connections is None:
+        return None
+    found = Established(connections, services)
+    counts = counters.counted(session, owner, [service.name for service in services])
+    loads = {}
+    for service in services:
+        taken = counts[service.name].taken
+        loads[service.name] = Load(
+            established={
+                (family, endpoint.to): found.of(service, endpoint, family) or 0
+                for family in service.families
+                for endpoint in service.endpoints
+                if endpoint.serves(family)
+            },
+            arrived={
+                family: sum(each.connections for (of, _), each in taken.items() if of is family)
+                for family in service.families
+            },
+        )
+    return Measured(time=host.clock(), loads=loads)
+
+
+def deal_again(
+    services: Sequence[Service], before: Measured | None, now: Measured, period: float
+) -> dict[str, frozenset[Deal]]:
+    """Return the deals of services, as they are carried out, for the next `period` seconds.
+
+    As many connections are expected as arrived since `before`. A service keeps its deals while the new ones
+    would be nearly the same. Pure.
+    """
+    found = {}
+    for service in services:
+        dealt = frozenset(_deals(service, before, now, period))
+        found[service.name] = service.deals if _is_alike(service.deals, dealt) else dealt
+    return found
+
+
+def _deals(service: Service, before: Measured | None, now: Measured, period: float) -> Iterator[Deal]:
+    load = now.loads[service.name]
+    old = before.loads.get(service.name) if before is not None else None
+    seconds = now.time - before.time if before is not None else 0.0
+    for family in service.families:
+        rotation = service.rotation(family)
+        left = [(each, part) for each, part in rotation if part]
+        if not left:
+            continue
+        arrived = load.arrived.get(family, 0) - old.arrived.get(family, 0) if old is not None else 0
+        expected = round(max(arrived, 0) * period / seconds) if seconds > 0 else 0
+        established = [load.established.get((family, each.to), 0) for each, _ in left]
+        weights = [each.weight * part for each, part in left]
+        for (each, _), slots in zip(
+            left, deal(weights, established, expected, slots_for(len(rotation))), strict=True
+        ):
+            yield Deal(family=family, to=each.to, slots=slots)
+
+
+def _is_alike(old: frozenset[Deal], new: frozenset[Deal]) -> bool:
+    """Return True for deals to the same endpoints that differ in few slots."""
+    before = {(each.family, each.to): each.slots for each in old}
+    after = {(each.family, each.to): each.slots for each in new}
+    if before.keys() != after.keys():
+        return False
+    moved = sum(abs(before[place] - slots) for place, slots in after.items()) // 2
+    return 100 * moved <= _STAYS * sum(after.values())
+
+
+def ensure_agent(session: Session, plan: Plan) -> None:
+    """Raise `Unsupported` for a service that is to have its slots dealt from now on while no agent runs."""
+    lacking = lacks_agent(session, plan)
+    if lacking:
+        raise Unsupported(
+            backend=session.backend.name,
+            service=lacking[0],
+            feature=f"scheduler {Scheduler.LEAST_CONNECTIONS}",
+            needs="a running agent, which counts connections: start lbctl agent, then apply",
+        )
+
+
+def lacks_agent(session: Session, plan: Plan) -> tuple[str, ...]:
+    """Return the services that a plan has dealt for the first time, if no agent runs that would deal."""
+    wanted = () if plan.intent is None else dealt_services(plan.intent)
+    if not wanted or is_live(session.host, plan.owner):
+        return ()
+    try:
+        last = history.last_of(session.host, plan.owner)
+        known = {each.name for each in dealt_services(last.intent)} if last is not None else set()
+    except LbctlError:
+        known = set()
+    return tuple(each.name for each in wanted if each.name not in known)
