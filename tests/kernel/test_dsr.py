@@ -122,6 +122,20 @@ def test_connections_outlive_weights_drains_and_endpoints(segment: Segment) -> N
     assert tally(segment.ask(3)) == [0, 0, 3]
 
 
+def test_datagrams_leave_an_endpoint_that_is_removed_and_stay_at_one_that_drains(segment: Segment) -> None:
+    apply(segment, intent(direct(*EVERY)))
+    flows = [segment.flow(address) for address in (SERVICE4, SERVICE6) for _ in range(6)]
+    before = [flow.say() for flow in flows]
+    assert tally(before) == [4, 4, 4]
+    assert segment.lbctl("drain", f"far/{SERVERS4[0]}", f"far/{SERVERS6[0]}", "--yes").code == 0
+    assert [flow.say() for flow in flows] == before
+    left = [each for each in EVERY if each not in {SERVERS4[1], SERVERS6[1]}]
+    apply(segment, intent(direct(*left)))
+    after = [flow.say() for flow in flows]
+    assert SERVERS4[1] not in after
+    assert all(now == was for now, was in zip(after, before, strict=True) if was != SERVERS4[1])
+
+
 @pytest.mark.parametrize("scheduler", ["source-hash", "maglev"])
 def test_a_hash_moves_connections_of_a_drained_server_alone(segment: Segment, scheduler: str) -> None:
     apply(segment, intent(direct(*EVERY, scheduler=scheduler)))

@@ -120,6 +120,24 @@ class Connection:
         self._socket.close()
 
 
+class Flow:
+    """A client's datagram socket that keeps talking to one place."""
+
+    def __init__(self, namespace: Namespace, address: str, port: int) -> None:
+        with namespace.entered():
+            self._socket = socket.socket(family_of(address), socket.SOCK_DGRAM)
+        self._socket.settimeout(PATIENCE)
+        self._socket.connect((address, port))
+
+    def say(self) -> str:
+        """Return who answers a datagram."""
+        self._socket.send(b"?")
+        return self._socket.recv(64).decode()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
 class Segment:
     """The hosts. `lbctl` runs the real program on the balancer."""
 
@@ -205,21 +223,16 @@ class Segment:
             connection.close()
         return answers
 
+    def flow(self, address: str = SERVICE4, port: int = 80) -> Flow:
+        """Return a datagram socket that stays open until the segment is closed."""
+        made = Flow(self.client, address, port)
+        self._stack.callback(made.close)
+        return made
+
     def datagrams(self, sockets: int, each: int, address: str = SERVICE4, port: int = 80) -> list[list[str]]:
         """Return who answers the datagrams of some sockets."""
-        answers = []
-        for _ in range(sockets):
-            with self.client.entered():
-                sock = socket.socket(family_of(address), socket.SOCK_DGRAM)
-            sock.settimeout(PATIENCE)
-            sock.connect((address, port))
-            heard = []
-            for _ in range(each):
-                sock.send(b"?")
-                heard.append(sock.recv(64).decode())
-            answers.append(heard)
-            sock.close()
-        return answers
+        flows = [self.flow(address, port) for _ in range(sockets)]
+        return [[flow.say() for _ in range(each)] for flow in flows]
 
     def mac(self, host: Namespace) -> str:
         """Return the MAC address of a host on the switch."""
