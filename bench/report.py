@@ -289,6 +289,20 @@ def killed_table(part: dict[str, Any]) -> Table:
     return Table((head, "seen after", "lost until then", "lost after that"), rows)
 
 
+def direct_table(part: dict[str, Any]) -> Table:
+    """What a packet costs above receiving it."""
+    rows = [
+        [
+            row["what"],
+            f"{row['services']:,}" if row["services"] else "",
+            f"{statistics.median(row['packet_ns']):,.0f} ns",
+            f"{row['above_floor_ns']:,} ns",
+        ]
+        for row in part["cost"]["rows"]
+    ]
+    return Table(("a packet through the balancer", "services", "with sending it", "above receiving it"), rows)
+
+
 def bars_table(results: dict[str, Any]) -> Table:
     rows = [[bar.title, ratio(bar.value) + bar.unit, bar.words, bar.verdict] for bar in bars(results)]
     return Table(("target", "measured", "wanted", ""), rows)
@@ -304,6 +318,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "growth": ("growth", growth_table),
     "agent": ("agent", agent_table),
     "killed": ("agent", killed_table),
+    "direct": ("dsr", direct_table),
 }
 
 
