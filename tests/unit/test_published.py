@@ -107,7 +107,7 @@ def test_everything_about_services_can_be_published() -> None:
 #: this test fail until someone decides where it belongs.
 PRIVATE = {
     "Intent": {"owner", "mark", "announce", "etcd", "docker", "consul", "kubernetes", "follow"},
-    "Service": {"limits", "hops"},
+    "Service": {"limits", "hops", "deals"},
     # Packets to an endpoint within the bounds would go to any host of the segment.
     "Endpoint": {"mac"},
     "TlsOptions": {"ca", "cert", "key"},
